@@ -1,0 +1,1 @@
+"""68 face landmarks on video: PFLD with CLNF refinement, for napari and for scripts."""

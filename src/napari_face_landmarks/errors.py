@@ -1,0 +1,27 @@
+"""The errors users meet: each message is one sentence that says what is wrong, where, and what to do."""
+
+from __future__ import annotations
+
+
+class FaceLandmarksError(Exception):
+    """Base of all errors that the plugin raises on purpose."""
+
+
+class SettingsError(FaceLandmarksError, ValueError):
+    """A setting is out of its range; the sentence names the setting and the range."""
+
+
+class ImageError(FaceLandmarksError, ValueError):
+    """An image or frame cannot be used: wrong shape, wrong type or pixels that are not finite."""
+
+
+class VideoError(FaceLandmarksError, OSError):
+    """A video cannot be opened or decoded."""
+
+
+class ModelError(FaceLandmarksError, ValueError):
+    """A model file is missing, altered or malformed."""
+
+
+class ResultError(FaceLandmarksError, ValueError):
+    """A file of results cannot be read or written."""

@@ -1,0 +1,144 @@
+"""The one home of every default: what the tracker may be told, its range, its unit and what it costs."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, get_args
+
+from napari_face_landmarks.errors import SettingsError
+
+RefineMode = Literal["off", "auto", "always"]
+REFINE_MODES: tuple[RefineMode, ...] = get_args(RefineMode)
+
+
+def _setting(default: Any, low: float, high: float, label: str, text: str, step: float = 1) -> Any:
+    return field(
+        default=default,
+        metadata={"low": low, "high": high, "label": label, "help": text, "step": step},
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class TrackerSettings:
+    """How faces are tracked and when their landmarks are refined.
+
+    Every control of the widget, every option of the command line and every script use this one object; the
+    range, label and tooltip of each setting are its field's metadata (see `setting_range`).
+
+    Parameters
+    ----------
+    refine : {"auto", "off", "always"}
+        When CLNF refines the landmarks of PFLD: never, only where PFLD is unsure, or on every face.
+    clnf_every : int
+        Skip: CLNF runs on every n-th frame; the frames between carry its last correction.
+    max_iterations : int
+        NU-RLMS iterations per scale, rigid and full alike.
+    search_radius : float
+        Reach of the CLNF search in units of the support's; 1.2 gives windows of 11, 9 and 7 px.
+    convergence_px : float
+        CLNF stops at a scale after the first iteration that moves the landmarks less, in px of the image.
+    smoothing_window : int
+        Frames of the temporal smoothing, centred on each frame; odd, 1 is none.
+    max_faces : int
+        The largest number of faces followed at a time.
+    min_confidence : float
+        A face whose score is lower counts as lost.
+
+    Raises
+    ------
+    SettingsError
+        If a value is of the wrong type or outside its range; the sentence names the range.
+    """
+
+    refine: RefineMode = field(
+        default="auto",
+        metadata={
+            "label": "Refine (CLNF)",
+            "help": "When shape-constrained refinement runs: off, auto (only where PFLD is unsure) or always. "
+            "'always' gives the steadiest landmarks and costs the most time.",
+        },
+    )
+    clnf_every: int = _setting(
+        2, 1, 100, "Skip: refine every", "CLNF runs on every n-th frame; 1 refines every frame. Unit: frames."
+    )
+    max_iterations: int = _setting(
+        2, 1, 50, "Iterations", "Largest number of CLNF iterations at each scale. More costs time in proportion."
+    )
+    search_radius: float = _setting(
+        1.2,
+        0.5,
+        3.0,
+        "Search radius",
+        "How far CLNF looks for each landmark, in units of its support; time grows with the square.",
+        0.1,
+    )
+    convergence_px: float = _setting(
+        0.5,
+        0.0,
+        20.0,
+        "Convergence",
+        "CLNF stops early once an iteration moves the landmarks less than this. Unit: px; 0 never stops early.",
+        0.1,
+    )
+    smoothing_window: int = _setting(
+        5, 1, 31, "Smoothing", "Frames that the temporal smoothing looks at; odd, 1 is none. Unit: frames.", 2
+    )
+    max_faces: int = _setting(1, 1, 64, "Faces", "The largest number of faces followed at a time.")
+    min_confidence: float = _setting(
+        0.5, 0.0, 1.0, "Min. confidence", "A face whose score falls below this counts as lost (0 to 1).", 0.05
+    )
+
+    def __post_init__(self) -> None:
+        if self.refine not in REFINE_MODES:
+            raise SettingsError(f"refine is {self.refine!r}: choose one of {', '.join(REFINE_MODES)}.")
+        for item in dataclasses.fields(self):
+            if "low" in item.metadata:
+                _check_range(item, getattr(self, item.name))
+        if self.smoothing_window % 2 == 0:
+            low, high = setting_range("smoothing_window")
+            raise SettingsError(
+                f"smoothing_window is {self.smoothing_window}: give an odd number from {low:g} to {high:g}."
+            )
+
+    def replace(self, **changes: Any) -> TrackerSettings:
+        """Return a copy with some settings changed, checked like new ones."""
+        return settings_from_dict({**self.to_dict(), **changes})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values, ready for JSON."""
+        return dataclasses.asdict(self)
+
+
+def setting_range(name: str) -> tuple[float, float]:
+    """Return the smallest and the largest value that the setting `name` may have."""
+    metadata = {item.name: item.metadata for item in dataclasses.fields(TrackerSettings)}[name]
+    return metadata["low"], metadata["high"]
+
+
+def settings_from_dict(values: Mapping[str, Any]) -> TrackerSettings:
+    """Return the settings that `values` names; an unknown name is refused in a sentence."""
+    known = [item.name for item in dataclasses.fields(TrackerSettings)]
+    unknown = sorted(set(values) - set(known))
+    if unknown:
+        raise SettingsError(f"There is no setting named {unknown[0]!r}: the settings are {', '.join(known)}.")
+    return TrackerSettings(**values)
+
+
+def _check_range(item: dataclasses.Field[Any], value: Any) -> None:
+    low, high = item.metadata["low"], item.metadata["high"]
+    whole = item.type == "int"
+    fits = (
+        isinstance(value, (int, float))
+        and not isinstance(value, bool)
+        and math.isfinite(value)
+        and low <= value <= high
+        and (not whole or float(value).is_integer())
+    )
+    if not fits:
+        kind = "a whole number" if whole else "a number"
+        raise SettingsError(f"{item.name} is {value!r}: give {kind} from {low:g} to {high:g}.")
+    if whole and not isinstance(value, int):
+        raise SettingsError(f"{item.name} is {value!r}: give a whole number from {low:g} to {high:g}.")
