@@ -1,0 +1,273 @@
+"""CEN patch experts: small networks that say how much a support looks like each landmark.
+
+Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection" (CE-CLM). One
+expert per scale, view and landmark: 122 -> h1 -> h2 -> 1 with ReLU, ReLU and sigmoid. Its input is a leading 1 (the
+bias), then the 121 pixels of the 11 x 11 support *column by column* (all rows of column 0, then column 1, ...),
+contrast-normalised: mean subtracted, divided by the Euclidean norm; a flat support gives 121 zeros. The support's
+centre pixel is the place that the response is for. Pixels come from `frame.sample_frame`: experts are trained and
+run in the same normalised frame.
+
+File `cen.npz` (arrays as NumPy writes them, no pickles; S scales, S >= 1):
+
+======================== =========================== =====================================================
+array                    shape, type                 what
+======================== =========================== =====================================================
+``scales``               (S,) float32 or float64     ascending; the PDM's scale s in the normalised frame
+``view_centres``         (3, 3) float32 or float64   degrees, pitch, yaw, roll: frontal, side, mirrored side
+``visibility``           (2, 68) bool or uint8       landmarks that count: frontal (symmetric), side
+``w1``                   (S, 107, 122, h1) f2 or f4  first layer, row 0 the bias
+``w2``                   (S, 107, 1 + h1, h2)        second layer, row 0 the bias
+``w3``                   (S, 107, 1 + h2)            third layer, entry 0 the bias
+``confidences``          (S, 107)                    weight of each expert in NU-RLMS, >= 0
+======================== =========================== =====================================================
+
+Each scale has 107 stored experts: 39 of the frontal view, for the landmarks `FRONTAL_STORED` (one of each mirror
+pair, and the midline), then 68 of the side view, landmarks 0 to 67. The experts of a side view's hidden landmarks
+may be zero. The other half of the frontal view and the whole mirrored side view are the mirror images of these: the
+expert of landmark ``MIRROR_68[i]`` is that of ``i`` with the columns of its support in reverse order.
+"""
+
+from __future__ import annotations
+
+import io
+import math
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
+
+SUPPORT = 11  # pixels of a side of what an expert sees
+N_INPUTS = 1 + SUPPORT * SUPPORT
+N_VIEWS = 3
+FRONTAL_STORED: npt.NDArray[np.int64] = np.flatnonzero(np.arange(N_LANDMARKS) <= MIRROR_68)
+N_STORED = len(FRONTAL_STORED) + N_LANDMARKS
+
+LARGEST_FILE = 64 << 20  # bytes
+LARGEST_WIDTH = 512  # of a hidden layer
+MOST_SCALES = 8
+
+
+@dataclass(frozen=True)
+class PatchExperts:
+    """Patch experts of every scale, view and landmark, unmirrored and ready for batched products.
+
+    Attributes
+    ----------
+    scales : ndarray, (S,), float64
+        Ascending; scale s of the PDM in the normalised frame.
+    view_centres : ndarray, (3, 3), float64
+        Degrees, pitch, yaw, roll of each view: frontal, side, mirrored side.
+    visibility : ndarray, (3, 68), bool
+        The landmarks that count in each view.
+    w1 : ndarray, (S, 3, 68, 122, h1), float32
+        First layer; row 0 is the bias, then the support column by column.
+    w2 : ndarray, (S, 3, 68, 1 + h1, h2), float32
+        Second layer; row 0 is the bias.
+    w3 : ndarray, (S, 3, 68, 1 + h2), float32
+        Third layer; entry 0 is the bias.
+    confidences : ndarray, (S, 3, 68), float64
+        Weight of each expert in NU-RLMS.
+    """
+
+    scales: npt.NDArray[np.float64]
+    view_centres: npt.NDArray[np.float64]
+    visibility: npt.NDArray[np.bool_]
+    w1: npt.NDArray[np.float32]
+    w2: npt.NDArray[np.float32]
+    w3: npt.NDArray[np.float32]
+    confidences: npt.NDArray[np.float64]
+
+
+def load_patch_experts(path: str | Path) -> PatchExperts:
+    """Load patch experts from a ``cen.npz``.
+
+    Parameters
+    ----------
+    path : str or Path
+        File as `save_patch_experts` writes it; read without pickles, sizes checked before anything is allocated.
+
+    Returns
+    -------
+    PatchExperts
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, no such file, or an array in it has the wrong shape, type or values.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ModelError(f"{path}: the file is too large for patch experts; install the models again.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path}: the patch experts cannot be read; install the models again.") from error
+    arrays = _read_npz(content, path)
+    _check_shapes(arrays, path)
+    for name, array in arrays.items():
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise _malformed(path, f"{name} has values that are not finite")
+    scales = arrays["scales"].astype(np.float64)
+    if (scales <= 0).any() or (scales > 8).any() or (np.diff(scales) <= 0).any():
+        raise _malformed(path, "scales are not ascending numbers above 0")
+    if (arrays["confidences"] < 0).any():
+        raise _malformed(path, "a confidence is negative")
+    stored = {name: arrays[name] for name in ("w1", "w2", "w3", "confidences")}
+    return unmirror(scales, arrays["view_centres"], arrays["visibility"], **stored)
+
+
+def save_patch_experts(
+    path: str | Path,
+    scales: npt.ArrayLike,
+    view_centres: npt.ArrayLike,
+    visibility: npt.ArrayLike,
+    w1: npt.NDArray[Any],
+    w2: npt.NDArray[Any],
+    w3: npt.NDArray[Any],
+    confidences: npt.NDArray[Any],
+    dtype: npt.DTypeLike = np.float16,
+) -> None:
+    """Write the stored (mirrored-together) experts as a ``cen.npz``, and check it by loading it.
+
+    Parameters
+    ----------
+    path : str or Path
+        Where to write; replaced if it exists.
+    scales, view_centres, visibility, w1, w2, w3, confidences : array-like
+        As in the table of this module.
+    dtype : {float16, float32}
+        Type of the weights and confidences in the file.
+
+    Raises
+    ------
+    ModelError
+        If an array has the wrong shape or values that are not finite (also after rounding to `dtype`).
+    """
+    with np.errstate(over="ignore"):
+        weights = {
+            name: np.asarray(array).astype(dtype)
+            for name, array in (("w1", w1), ("w2", w2), ("w3", w3), ("confidences", confidences))
+        }
+    np.savez_compressed(
+        path,
+        scales=np.asarray(scales, dtype=np.float64),
+        view_centres=np.asarray(view_centres, dtype=np.float64),
+        visibility=np.asarray(visibility).astype(np.uint8),
+        **weights,
+    )
+    load_patch_experts(path)
+
+
+def unmirror(
+    scales: npt.NDArray[Any],
+    view_centres: npt.NDArray[Any],
+    visibility: npt.NDArray[Any],
+    w1: npt.NDArray[Any],
+    w2: npt.NDArray[Any],
+    w3: npt.NDArray[Any],
+    confidences: npt.NDArray[Any],
+) -> PatchExperts:
+    """Return the experts of all three views from the 107 stored ones of each scale.
+
+    Parameters
+    ----------
+    scales, view_centres, visibility, w1, w2, w3, confidences : ndarray
+        As in the table of this module.
+
+    Returns
+    -------
+    PatchExperts
+    """
+    partner = np.minimum(np.arange(N_LANDMARKS), MIRROR_68)
+    frontal = np.searchsorted(FRONTAL_STORED, partner)  # row of the stored expert of each landmark
+    side = len(FRONTAL_STORED) + np.arange(N_LANDMARKS)
+    rows = np.stack([frontal, side, side[MIRROR_68]])  # (3, 68)
+    flipped = np.stack(
+        [MIRROR_68 < np.arange(N_LANDMARKS), np.zeros(N_LANDMARKS, bool), np.ones(N_LANDMARKS, bool)]
+    )
+    first = np.asarray(w1[:, rows], dtype=np.float32)
+    first[:, flipped] = first[:, flipped][:, :, flipped_inputs()]
+    seen = np.asarray(visibility, dtype=bool)
+    return PatchExperts(
+        scales=np.asarray(scales, dtype=np.float64),
+        view_centres=np.asarray(view_centres, dtype=np.float64),
+        visibility=np.stack([seen[0], seen[1], seen[1][MIRROR_68]]),
+        w1=np.ascontiguousarray(first),
+        w2=np.ascontiguousarray(w2[:, rows], dtype=np.float32),
+        w3=np.ascontiguousarray(w3[:, rows], dtype=np.float32),
+        confidences=np.ascontiguousarray(confidences[:, rows], dtype=np.float64),
+    )
+
+
+def flipped_inputs() -> npt.NDArray[np.int64]:
+    """Return the order of an expert's 122 inputs in the mirrored support: columns reversed, the bias kept."""
+    pixels = np.arange(SUPPORT * SUPPORT).reshape(SUPPORT, SUPPORT)[::-1].ravel()
+    return np.concatenate([[0], 1 + pixels]).astype(np.int64)
+
+
+def _malformed(path: Path, what: str) -> ModelError:
+    return ModelError(f"{path}: {what}, so these are no usable patch experts; install the models again.")
+
+
+def _read_npz(content: bytes, path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Read the arrays of the table; their headers are checked before their data is unpacked."""
+    names = ("scales", "view_centres", "visibility", "w1", "w2", "w3", "confidences")
+    try:
+        with zipfile.ZipFile(io.BytesIO(content)) as archive:
+            entries = {entry.filename: entry.file_size for entry in archive.infolist()}
+            if sum(entries.values()) > LARGEST_FILE:
+                raise _malformed(path, "its arrays are too large")
+            for name in names:
+                if f"{name}.npy" not in entries:
+                    raise _malformed(path, f"the array {name} is missing")
+                with archive.open(f"{name}.npy") as member:
+                    if _promised_bytes(member) > entries[f"{name}.npy"]:
+                        raise _malformed(path, f"{name} is cut short")
+        with np.load(io.BytesIO(content), allow_pickle=False) as data:
+            return {name: np.asarray(data[name]) for name in names}
+    except ModelError:
+        raise
+    except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged files
+        raise _malformed(path, "the file is damaged") from error
+
+
+def _promised_bytes(member: IO[bytes]) -> int:
+    """Return the size of the data that the header of an .npy file promises."""
+    version = np.lib.format.read_magic(member)
+    if version == (1, 0):
+        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
+    else:
+        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
+    return math.prod(shape) * dtype.itemsize
+
+
+def _check_shapes(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
+    scales, w1, w2 = arrays["scales"], arrays["w1"], arrays["w2"]
+    n_scales = scales.shape[0] if scales.ndim == 1 else 0
+    h1 = w1.shape[-1] if w1.ndim == 4 else 0
+    h2 = w2.shape[-1] if w2.ndim == 4 else 0
+    if not 1 <= n_scales <= MOST_SCALES:
+        raise _malformed(path, f"scales has the shape {scales.shape}")
+    if not (1 <= h1 <= LARGEST_WIDTH and 1 <= h2 <= LARGEST_WIDTH):
+        raise _malformed(path, f"the layers have the shapes {w1.shape} and {w2.shape}")
+    expected = {
+        "scales": ((n_scales,), "f"),
+        "view_centres": ((N_VIEWS, 3), "f"),
+        "visibility": ((2, N_LANDMARKS), "bu"),
+        "w1": ((n_scales, N_STORED, N_INPUTS, h1), "f"),
+        "w2": ((n_scales, N_STORED, 1 + h1, h2), "f"),
+        "w3": ((n_scales, N_STORED, 1 + h2), "f"),
+        "confidences": ((n_scales, N_STORED), "f"),
+    }
+    for name, (shape, kinds) in expected.items():
+        array = arrays[name]
+        if array.shape != shape:
+            raise _malformed(path, f"{name} has the shape {array.shape}, not {shape}")
+        if array.dtype.kind not in kinds or array.dtype.itemsize > 8:
+            raise _malformed(path, f"{name} has the type {array.dtype}")
