@@ -1,0 +1,680 @@
+"""The point distribution model: 68 points in 3D whose shape varies linearly, seen under weak perspective.
+
+    x_i = s R_2D (xbar_i + Phi_i q) + t
+
+(Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields", equation 2; Saragih, Lucey and
+Cohn 2011, "Deformable model fitting by regularized landmark mean-shift", equation 1.)
+
+The frame is right-handed in image axes: x to the right, y down, z away from the camera, so that the tip of
+the nose has a negative z. Angles are Euler angles in radians with ``R = Rx(rx) @ Ry(ry) @ Rz(rz)``, as in
+OpenFace: a positive ry turns the nose to the left of the picture, a positive rx turns it down, a positive rz
+turns the face clockwise on the screen. A shape's unit is such that the mean's outer eye corners are 90 apart,
+about a millimetre; s is in pixels per unit.
+
+Parameters are one float64 vector ``[s, rx, ry, rz, tx, ty, q_1 .. q_m]``, (6 + m,).
+"""
+
+from __future__ import annotations
+
+import zipfile
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+import numpy.typing as npt
+from numba import njit
+
+from napari_face_landmarks.errors import ModelError
+
+Floats = npt.NDArray[np.float64]
+
+N_RIGID = 6
+CLAMP = 3.0  # standard deviations that a non-rigid parameter may reach
+LARGEST_FILE = 4 << 20
+LARGEST_MODEL = (1024, 256)  # points, components
+FEWEST_POINTS = 6
+SMALLEST_SCALE = 1e-6
+LARGEST_COORDINATE = 1e6  # px
+
+_BROKEN_FILE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    SyntaxError,
+    RuntimeError,  # an encrypted archive, or a compression that is not known
+    MemoryError,
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+)
+
+
+@dataclass(frozen=True)
+class PDM:
+    """A point distribution model.
+
+    Parameters
+    ----------
+    mean : ndarray, (3, n), float64
+        The mean shape xbar: rows x, y, z.
+    components : ndarray, (3, n, m), float64
+        Phi, orthonormal over its first two axes.
+    eigenvalues : ndarray, (m,), float64
+        The variance of each parameter q over faces, descending, squared units of the shape.
+    """
+
+    mean: Floats
+    components: Floats
+    eigenvalues: Floats
+
+    @property
+    def n_points(self) -> int:
+        """The number of landmarks, n."""
+        return int(self.mean.shape[1])
+
+    @property
+    def n_modes(self) -> int:
+        """The number of non-rigid parameters, m."""
+        return int(self.eigenvalues.shape[0])
+
+
+def rotation_matrix(angles: Floats) -> Floats:
+    """Return ``Rx(rx) @ Ry(ry) @ Rz(rz)``, (3, 3), of the Euler angles ``(rx, ry, rz)`` in radians."""
+    (s1, s2, s3), (c1, c2, c3) = np.sin(angles), np.cos(angles)
+    return np.array(
+        [
+            [c2 * c3, -c2 * s3, s2],
+            [c1 * s3 + c3 * s1 * s2, c1 * c3 - s1 * s2 * s3, -c2 * s1],
+            [s1 * s3 - c1 * c3 * s2, c3 * s1 + c1 * s2 * s3, c1 * c2],
+        ]
+    )
+
+
+def euler_angles(rotation: Floats) -> Floats:
+    """Return the angles ``(rx, ry, rz)``, (3,) radians, of a rotation matrix; ry is within +-pi/2."""
+    sine = min(1.0, max(-1.0, float(rotation[0, 2])))
+    if abs(sine) > 1.0 - 1e-12:  # rx and rz turn about the same axis: let rx do it all
+        return np.array([np.arctan2(rotation[2, 1], rotation[1, 1]), np.arcsin(sine), 0.0])
+    return np.array(
+        [
+            np.arctan2(-rotation[1, 2], rotation[2, 2]),
+            np.arcsin(sine),
+            np.arctan2(-rotation[0, 1], rotation[0, 0]),
+        ]
+    )
+
+
+def shape_3d(pdm: PDM, q: Floats) -> Floats:
+    """Return the shape ``xbar + Phi q``, (3, n) float64, of the non-rigid parameters `q`, (m,)."""
+    return np.asarray(pdm.mean + pdm.components @ q)
+
+
+def project(pdm: PDM, params: Floats) -> Floats:
+    """Project the model under weak perspective.
+
+    Parameters
+    ----------
+    pdm : PDM
+    params : ndarray, (6 + m,), float64
+
+    Returns
+    -------
+    ndarray, (n, 2), float64
+        Pixels, x then y.
+    """
+    shape = shape_3d(pdm, params[N_RIGID:])
+    return np.asarray((params[0] * rotation_matrix(params[1:4])[:2] @ shape).T + params[4:6])
+
+
+def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
+    """Differentiate the projection with respect to the step that `update` takes.
+
+    The rotation's three columns belong to small angles w about the axes of the model, ``R (I + [w]_x)``, not
+    to the Euler angles themselves (Saragih et al. 2011, section 3.1).
+
+    Parameters
+    ----------
+    pdm : PDM
+    params : ndarray, (6 + m,), float64
+    rigid : bool
+        Only the columns of s, w and t.
+
+    Returns
+    -------
+    ndarray, (2 n, 6 + m) or (2 n, 6), float64
+        The rows are the n x coordinates, then the n y coordinates.
+    """
+    n = pdm.n_points
+    scale, view = params[0], rotation_matrix(params[1:4])[:2]
+    x, y, z = shape = shape_3d(pdm, params[N_RIGID:])
+    nought = np.zeros(n)
+    result = np.zeros((2 * n, N_RIGID if rigid else len(params)))
+    result[:, 0] = (view @ shape).ravel()
+    for column, turned in enumerate(([nought, -z, y], [z, nought, -x], [-y, x, nought]), start=1):
+        result[:, column] = scale * (view @ np.array(turned)).ravel()
+    result[:n, 4] = 1.0
+    result[n:, 5] = 1.0
+    if not rigid:
+        result[:, N_RIGID:] = scale * np.tensordot(view, pdm.components, axes=1).reshape(2 * n, -1)
+    return result
+
+
+def clamp(pdm: PDM, params: Floats) -> Floats:
+    """Return the parameters with each q within 3 standard deviations, ``+-3 sqrt(eigenvalue)``."""
+    limit = CLAMP * np.sqrt(pdm.eigenvalues)
+    clamped = np.array(params, dtype=np.float64)
+    clamped[N_RIGID:] = np.clip(clamped[N_RIGID:], -limit, limit)
+    return clamped
+
+
+def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
+    """Take a step in the parameters.
+
+    Scale, translation and q are added; the small angles are made a rotation, ``I + [w]_x`` orthonormalised,
+    and composed with the present one from the right; q is clamped to 3 standard deviations.
+
+    Parameters
+    ----------
+    pdm : PDM
+    params : ndarray, (6 + m,), float64
+    delta : ndarray, (6,) or (6 + m,), float64
+        The step, in the order of the columns of `jacobian`.
+
+    Returns
+    -------
+    ndarray, (6 + m,), float64
+    """
+    updated = np.array(params, dtype=np.float64)
+    updated[0] = max(updated[0] + delta[0], SMALLEST_SCALE)
+    wx, wy, wz = delta[1:4]
+    left, _, right = np.linalg.svd(np.array([[1.0, -wz, wy], [wz, 1.0, -wx], [-wy, wx, 1.0]]))
+    updated[1:4] = euler_angles(rotation_matrix(updated[1:4]) @ (left @ right))
+    updated[4 : len(delta)] += delta[4:]
+    return clamp(pdm, updated)
+
+
+def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Floats:
+    """Place the mean shape on 2D landmarks in closed form: the start of `fit_pdm`.
+
+    The least-squares affine camera, then the scaled rotation nearest to it.
+
+    Parameters
+    ----------
+    pdm : PDM
+    landmarks : ndarray, (n, 2)
+        Pixels, x then y; a landmark that is not finite is left out.
+    weights : ndarray, (n,), optional
+        How much each landmark counts, 0 or more.
+
+    Returns
+    -------
+    ndarray, (6 + m,), float64
+        Parameters with q = 0.
+
+    Raises
+    ------
+    ModelError
+        If fewer than six landmarks are usable, or they all lie in one place.
+    """
+    target, weight = _checked_target(pdm, landmarks, weights)
+    total = weight.sum()
+    centre_2d = weight @ target / total
+    centre_3d = pdm.mean @ weight / total
+    flat = (target - centre_2d).T * weight
+    solid = pdm.mean - centre_3d[:, None]
+    spread = (solid * weight) @ solid.T
+    spread += 1e-3 * np.trace(spread) / 3 * np.eye(3)  # a flat choice of points leaves the depth open
+    left, size, right = np.linalg.svd(flat @ solid.T @ np.linalg.inv(spread), full_matrices=False)
+    scale = float(size.mean())
+    if not scale > SMALLEST_SCALE:
+        raise ModelError("The landmarks to fit all lie in one place: give the landmarks of a whole face.")
+    rows = left @ right
+    rotation = np.vstack([rows, np.cross(rows[0], rows[1])])
+    shift = centre_2d - scale * rows @ centre_3d
+    return np.concatenate([[scale], euler_angles(rotation), shift, np.zeros(pdm.n_modes)])
+
+
+def fit_pdm(
+    pdm: PDM,
+    landmarks: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | None = None,
+    params: Floats | None = None,
+    *,
+    noise: float = 1.0,
+    max_iterations: int = 40,
+) -> Floats:
+    """Fit the model to 2D landmarks by regularised Gauss-Newton, first the pose, then all parameters.
+
+    Minimises ``sum_i w_i |x_i(p) - y_i|^2 / (s noise)^2 + sum_j q_j^2 / lambda_j``.
+
+    Parameters
+    ----------
+    pdm : PDM
+    landmarks : ndarray, (n, 2)
+        Pixels, x then y; a landmark that is not finite is left out.
+    weights : ndarray, (n,), optional
+        How much each landmark counts; 1 where not given.
+    params : ndarray, (6 + m,), optional
+        Where to start, for example the last frame's; `fit_rigid` where not given or not finite.
+    noise : float
+        The landmarks' expected standard deviation in units of the shape; larger keeps nearer to the mean.
+    max_iterations : int
+        Bound on the Gauss-Newton steps.
+
+    Returns
+    -------
+    ndarray, (6 + m,), float64
+        Always finite, q within 3 standard deviations.
+
+    Raises
+    ------
+    ModelError
+        If fewer than six landmarks are usable, or they all lie in one place.
+    """
+    target, weight = _checked_target(pdm, landmarks, weights)
+    start = params
+    if start is None or not np.isfinite(start).all() or start[0] <= SMALLEST_SCALE:
+        start = fit_rigid(pdm, target, weight)
+    fitted = _fit_kernel(
+        pdm.mean,
+        pdm.components,
+        pdm.eigenvalues,
+        np.ascontiguousarray(target),
+        weight,
+        clamp(pdm, start),
+        noise,
+        max_iterations,
+    )
+    return np.asarray(fitted)
+
+
+def fit_pdm_reference(
+    pdm: PDM,
+    landmarks: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | None = None,
+    params: Floats | None = None,
+    *,
+    noise: float = 1.0,
+    max_iterations: int = 40,
+) -> Floats:
+    """Do what `fit_pdm` does, in plain NumPy: the text that its kernel is tested against."""
+    target, weight = _checked_target(pdm, landmarks, weights)
+    params = fit_rigid(pdm, target, weight) if params is None else clamp(pdm, params)
+    weight_xy = np.concatenate([weight, weight])
+
+    def objective(p: Floats, sigma: float) -> float:
+        error = (target - project(pdm, p)).T.ravel()
+        return float(weight_xy @ error**2 / sigma**2 + np.sum(p[N_RIGID:] ** 2 / pdm.eigenvalues))
+
+    for rigid in (True, False):
+        for _ in range(max_iterations):
+            sigma = params[0] * noise
+            error = (target - project(pdm, params)).T.ravel()
+            slope = jacobian(pdm, params, rigid)
+            hessian = slope.T @ (weight_xy[:, None] * slope) / sigma**2
+            step = slope.T @ (weight_xy * error) / sigma**2
+            if not rigid:
+                hessian[N_RIGID:, N_RIGID:] += np.diag(1.0 / pdm.eigenvalues)
+                step[N_RIGID:] -= params[N_RIGID:] / pdm.eigenvalues
+            moved = update(pdm, params, np.linalg.solve(hessian, step))
+            if not objective(moved, sigma) < objective(params, sigma):
+                break
+            motion = np.abs(project(pdm, moved) - project(pdm, params)).max()
+            params = moved
+            if motion < 0.01 * params[0]:
+                break
+    return params
+
+
+def save_pdm(path: str | Path, pdm: PDM) -> None:
+    """Write the model as an ``.npz`` file of float64 arrays.
+
+    ``mean`` (3 n,): all x, all y, all z; ``components`` (3 n, m); ``eigenvalues`` (m,).
+    """
+    n, m = pdm.n_points, pdm.n_modes
+    np.savez_compressed(
+        path,
+        mean=np.asarray(pdm.mean, dtype=np.float64).reshape(3 * n),
+        components=np.asarray(pdm.components, dtype=np.float64).reshape(3 * n, m),
+        eigenvalues=np.asarray(pdm.eigenvalues, dtype=np.float64),
+    )
+
+
+def load_pdm(path: str | Path) -> PDM:
+    """Read a model that `save_pdm` wrote (float64 or float32).
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, is no such model, or holds numbers that no model can have.
+    """
+    n, m = LARGEST_MODEL
+    arrays = read_npz(path, {"mean": (3 * n,), "components": (3 * n, m), "eigenvalues": (m,)}, LARGEST_FILE)
+    mean, components, eigenvalues = arrays["mean"], arrays["components"], arrays["eigenvalues"]
+    if (
+        mean.size % 3
+        or mean.size < 3 * FEWEST_POINTS
+        or components.shape != (mean.size, eigenvalues.size)
+        or eigenvalues.size < 1
+    ):
+        raise ModelError(
+            f"{path} is no point distribution model: mean {mean.shape}, components {components.shape} and "
+            f"eigenvalues {eigenvalues.shape} do not belong together; take the file from the release again."
+        )
+    for name, array in arrays.items():
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ModelError(
+                f"{path}: {name} has values that are no finite numbers; take the file from the release again."
+            )
+    if (eigenvalues <= 0).any() or (np.diff(eigenvalues) > 0).any():
+        raise ModelError(
+            f"{path}: the eigenvalues are not positive and descending; take the file from the release again."
+        )
+    return PDM(
+        mean=np.ascontiguousarray(mean.reshape(3, -1), dtype=np.float64),
+        components=np.ascontiguousarray(components.reshape(3, mean.size // 3, -1), dtype=np.float64),
+        eigenvalues=np.ascontiguousarray(eigenvalues, dtype=np.float64),
+    )
+
+
+def read_npz(
+    path: str | Path, largest: Mapping[str, tuple[int, ...]], largest_file: int
+) -> dict[str, npt.NDArray[Any]]:
+    """Read named arrays from an untrusted ``.npz`` file; nothing is allocated before its size was checked.
+
+    Parameters
+    ----------
+    path : str or Path
+    largest : mapping of str to tuple of int
+        The arrays to read: their number of axes, and the largest length of each axis.
+    largest_file : int
+        Bound on the file, bytes.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, too large, no ``.npz``, or an array is missing, an object array or too large.
+    """
+    path = Path(path)
+    again = "take the file from the release again"
+    try:
+        if path.stat().st_size > largest_file:
+            raise ModelError(
+                f"{path} is larger than the {largest_file} bytes such a model may have; {again}."
+            )
+        with zipfile.ZipFile(path) as archive:
+            missing = sorted(set(largest) - {name.removesuffix(".npy") for name in archive.namelist()})
+            if missing:
+                raise ModelError(f"{path} has no array named {missing[0]!r}; {again}.")
+            arrays = {}
+            for name, limits in largest.items():
+                with archive.open(f"{name}.npy") as member:
+                    _check_header(member, limits, f"{path}: {name}")
+                with archive.open(f"{name}.npy") as member:
+                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+            return arrays
+    except FileNotFoundError as error:
+        raise ModelError(f"The model file {path} is missing; install the package again.") from error
+    except ModelError:
+        raise
+    except _BROKEN_FILE as error:
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ModelError(f"{path} cannot be read as a model file ({reason}); {again}.") from error
+
+
+def _check_header(member: IO[bytes], limits: tuple[int, ...], what: str) -> None:
+    version = np.lib.format.read_magic(member)
+    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+    shape, _, dtype = read(member)
+    fits = len(shape) == len(limits) and all(0 <= a <= b for a, b in zip(shape, limits, strict=True))
+    if not fits or dtype.hasobject or dtype.itemsize > 8:
+        raise ModelError(
+            f"{what} has the shape {shape} and type {dtype}, which no such model has; take it again."
+        )
+
+
+def _checked_target(
+    pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] | None
+) -> tuple[Floats, Floats]:
+    target = np.array(landmarks, dtype=np.float64)
+    weight = np.ones(pdm.n_points) if weights is None else np.array(weights, dtype=np.float64)
+    if target.shape != (pdm.n_points, 2) or weight.shape != (pdm.n_points,):
+        raise ModelError(
+            f"Landmarks of the shape {target.shape} with weights of the shape {weight.shape} do not fit a "
+            f"model of {pdm.n_points} points: give ({pdm.n_points}, 2) and ({pdm.n_points},)."
+        )
+    with np.errstate(invalid="ignore"):
+        usable = (np.abs(target) < LARGEST_COORDINATE).all(axis=1) & np.isfinite(weight) & (weight > 0)
+    if np.count_nonzero(usable) < FEWEST_POINTS:
+        raise ModelError(
+            f"Only {np.count_nonzero(usable)} landmarks are usable: a fit needs {FEWEST_POINTS}."
+        )
+    target[~usable] = 0.0
+    weight[~usable] = 0.0
+    return target, weight
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def rotation_kernel(rx: float, ry: float, rz: float) -> Floats:
+    """Compiled `rotation_matrix`, callable from other kernels."""
+    s1, s2, s3 = np.sin(rx), np.sin(ry), np.sin(rz)
+    c1, c2, c3 = np.cos(rx), np.cos(ry), np.cos(rz)
+    rotation = np.empty((3, 3))
+    rotation[0, 0], rotation[0, 1], rotation[0, 2] = c2 * c3, -c2 * s3, s2
+    rotation[1, 0], rotation[1, 1], rotation[1, 2] = c1 * s3 + c3 * s1 * s2, c1 * c3 - s1 * s2 * s3, -c2 * s1
+    rotation[2, 0], rotation[2, 1], rotation[2, 2] = s1 * s3 - c1 * c3 * s2, c3 * s1 + c1 * s2 * s3, c1 * c2
+    return rotation
+
+
+@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+def project_kernel(mean: Floats, components: Floats, params: Floats, shape: Floats, points: Floats) -> None:
+    """Compiled `project`: writes the 3D shape (3, n) and the projection, (2, n): all x, all y."""
+    n, m = components.shape[1], components.shape[2]
+    rotation = rotation_kernel(params[1], params[2], params[3])
+    for i in range(n):
+        for axis in range(3):
+            total = mean[axis, i]
+            for k in range(m):
+                total += components[axis, i, k] * params[6 + k]
+            shape[axis, i] = total
+    for i in range(n):
+        for axis in range(2):
+            turned = (
+                rotation[axis, 0] * shape[0, i]
+                + rotation[axis, 1] * shape[1, i]
+                + rotation[axis, 2] * shape[2, i]
+            )
+            points[axis, i] = params[0] * turned + params[4 + axis]
+
+
+@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+def jacobian_kernel(components: Floats, params: Floats, shape: Floats, rigid: bool, slope: Floats) -> None:
+    """Compiled `jacobian`: fills the first 6, or all, columns of `slope`, (2 n, 6 + m)."""
+    n, m = components.shape[1], components.shape[2]
+    scale = params[0]
+    rotation = rotation_kernel(params[1], params[2], params[3])
+    for axis in range(2):
+        a, b, c = rotation[axis, 0], rotation[axis, 1], rotation[axis, 2]
+        for i in range(n):
+            row = slope[axis * n + i]
+            x, y, z = shape[0, i], shape[1, i], shape[2, i]
+            row[0] = a * x + b * y + c * z
+            row[1] = scale * (c * y - b * z)
+            row[2] = scale * (a * z - c * x)
+            row[3] = scale * (b * x - a * y)
+            row[4] = 1.0 - axis
+            row[5] = 1.0 * axis
+            if not rigid:
+                for k in range(m):
+                    row[6 + k] = scale * (
+                        a * components[0, i, k] + b * components[1, i, k] + c * components[2, i, k]
+                    )
+
+
+@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+def normal_equations_kernel(
+    slope: Floats, weight: Floats, error: Floats, count: int, hessian: Floats, right: Floats
+) -> None:
+    """Fill the upper triangle of ``J'WJ`` and ``J'W e`` for the first `count` parameters.
+
+    `slope` is (2 n, 6 + m), `weight` (n,), `error` (2, n).
+    """
+    n = weight.shape[0]
+    for a in range(count):
+        right[a] = 0.0
+        for b in range(a, count):
+            hessian[a, b] = 0.0
+    for i in range(2 * n):
+        w = weight[i % n]
+        if w == 0.0:
+            continue
+        row = slope[i]
+        e = w * error[i // n, i % n]
+        for a in range(count):
+            wa = w * row[a]
+            right[a] += e * row[a]
+            for b in range(a, count):
+                hessian[a, b] += wa * row[b]
+
+
+@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+def solve_kernel(hessian: Floats, right: Floats, count: int) -> bool:
+    """Solve a symmetric positive definite system in place by Cholesky; False where it is not definite.
+
+    Reads the upper triangle of the first `count` rows; the solution replaces `right`.
+    """
+    for a in range(count):
+        pivot = hessian[a, a]
+        if not pivot > 0.0:
+            return False
+        pivot = np.sqrt(pivot)
+        for b in range(a, count):
+            hessian[a, b] /= pivot
+        for c in range(a + 1, count):
+            factor = hessian[a, c]
+            for b in range(c, count):
+                hessian[c, b] -= factor * hessian[a, b]
+    for a in range(count):
+        right[a] /= hessian[a, a]
+        for b in range(a + 1, count):
+            right[b] -= hessian[a, b] * right[a]
+    for a in range(count - 1, -1, -1):
+        for b in range(a + 1, count):
+            right[a] -= hessian[a, b] * right[b]
+        right[a] /= hessian[a, a]
+    return True
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def update_kernel(eigenvalues: Floats, params: Floats, delta: Floats, count: int, updated: Floats) -> None:
+    """Compiled `update` for a step in the first `count` parameters; fills `updated`.
+
+    The small rotation is orthonormalised in closed form: ``I + [w]_x`` has the polar factor
+    ``c I + (1 - c) u u' + (sin) [u]_x`` of angle atan(|w|) about u = w / |w|.
+    """
+    updated[:] = params
+    updated[0] = max(params[0] + delta[0], SMALLEST_SCALE)
+    wx, wy, wz = delta[1], delta[2], delta[3]
+    length = np.sqrt(wx * wx + wy * wy + wz * wz)
+    if length > 0.0:
+        x, y, z = wx / length, wy / length, wz / length
+        c = 1.0 / np.sqrt(1.0 + length * length)
+        s = length * c
+        small = np.empty((3, 3))
+        small[0, 0] = c + (1 - c) * x * x
+        small[0, 1] = (1 - c) * x * y - s * z
+        small[0, 2] = (1 - c) * x * z + s * y
+        small[1, 0] = (1 - c) * x * y + s * z
+        small[1, 1] = c + (1 - c) * y * y
+        small[1, 2] = (1 - c) * y * z - s * x
+        small[2, 0] = (1 - c) * x * z - s * y
+        small[2, 1] = (1 - c) * y * z + s * x
+        small[2, 2] = c + (1 - c) * z * z
+        before = rotation_kernel(params[1], params[2], params[3])
+        turned = np.zeros((3, 3))
+        for a in range(3):
+            for b in range(3):
+                for k in range(3):
+                    turned[a, b] += before[a, k] * small[k, b]
+        sine = min(1.0, max(-1.0, turned[0, 2]))
+        updated[2] = np.arcsin(sine)
+        if abs(sine) > 1.0 - 1e-12:
+            updated[1] = np.arctan2(turned[2, 1], turned[1, 1])
+            updated[3] = 0.0
+        else:
+            updated[1] = np.arctan2(-turned[1, 2], turned[2, 2])
+            updated[3] = np.arctan2(-turned[0, 1], turned[0, 0])
+    for k in range(4, count):
+        updated[k] = params[k] + delta[k]
+    for k in range(eigenvalues.shape[0]):
+        limit = CLAMP * np.sqrt(eigenvalues[k])
+        updated[6 + k] = min(limit, max(-limit, updated[6 + k]))
+
+
+@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+def _fit_kernel(
+    mean: Floats,
+    components: Floats,
+    eigenvalues: Floats,
+    target: Floats,
+    weight: Floats,
+    start: Floats,
+    noise: float,
+    max_iterations: int,
+) -> Floats:
+    n, m = components.shape[1], components.shape[2]
+    params, moved = start.copy(), start.copy()
+    shape, shape_moved = np.empty((3, n)), np.empty((3, n))
+    points, points_moved = np.empty((2, n)), np.empty((2, n))
+    error = np.empty((2, n))
+    slope = np.empty((2 * n, N_RIGID + m))
+    hessian, step = np.empty((N_RIGID + m, N_RIGID + m)), np.empty(N_RIGID + m)
+    project_kernel(mean, components, params, shape, points)
+    for stage in range(2):
+        rigid = stage == 0
+        count = N_RIGID if rigid else N_RIGID + m
+        for _ in range(max_iterations):
+            precision = 1.0 / (params[0] * noise) ** 2
+            before = 0.0
+            for axis in range(2):
+                for i in range(n):
+                    error[axis, i] = target[i, axis] - points[axis, i]
+                    before += weight[i] * error[axis, i] ** 2 * precision
+            jacobian_kernel(components, params, shape, rigid, slope)
+            normal_equations_kernel(slope, weight, error, count, hessian, step)
+            for a in range(count):
+                step[a] *= precision
+                for b in range(a, count):
+                    hessian[a, b] *= precision
+            for k in range(m):
+                before += params[6 + k] ** 2 / eigenvalues[k]
+                if not rigid:
+                    hessian[6 + k, 6 + k] += 1.0 / eigenvalues[k]
+                    step[6 + k] -= params[6 + k] / eigenvalues[k]
+            if not solve_kernel(hessian, step, count):
+                break
+            update_kernel(eigenvalues, params, step, count, moved)
+            project_kernel(mean, components, moved, shape_moved, points_moved)
+            after, motion = 0.0, 0.0
+            for axis in range(2):
+                for i in range(n):
+                    after += weight[i] * (target[i, axis] - points_moved[axis, i]) ** 2 * precision
+                    motion = max(motion, abs(points_moved[axis, i] - points[axis, i]))
+            for k in range(m):
+                after += moved[6 + k] ** 2 / eigenvalues[k]
+            if not after < before:
+                break
+            params, moved = moved, params
+            shape, shape_moved = shape_moved, shape
+            points, points_moved = points_moved, points
+            if motion < 0.01 * params[0]:
+                break
+    return params
