@@ -1,0 +1,301 @@
+"""What training does to faces so that the network meets the users': turned, dark, marked, covered, paralysed."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.ibug import MIRROR_68, inter_ocular
+from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, to_crop
+
+Image = npt.NDArray[np.uint8]
+Points = npt.NDArray[np.float32]
+Generator = np.random.Generator
+
+
+@dataclass(frozen=True, slots=True)
+class CropJitter:
+    """How far the training crop strays from the true one: as the detector's box (wide) or the tracker's does."""
+
+    shift: float
+    scale: float
+    roll: float
+
+
+TRACKER_JITTER = CropJitter(shift=0.03, scale=0.06, roll=math.radians(6))
+DETECTOR_JITTER = CropJitter(shift=0.08, scale=0.14, roll=math.radians(20))
+
+# Landmarks that move together on one side of the face, and the direction in which weakness pulls them
+# (in units of the inter-ocular distance, x away from the midline, y down).
+_SOFT_PARTS: tuple[tuple[tuple[int, ...], tuple[float, float], float], ...] = (
+    ((54, 64, 53, 55), (0.02, 0.10), 0.16),  # mouth corner droops
+    ((22, 23, 24, 25, 26), (0.0, 0.10), 0.18),  # brow droops
+    ((46, 47), (0.0, 0.045), 0.07),  # lower lid sags
+    ((43, 44), (0.0, 0.06), 0.06),  # upper lid falls
+    ((52, 53, 63), (0.0, -0.06), 0.10),  # upper lip raised
+    ((55, 56, 65), (0.0, 0.07), 0.12),  # lower lip pulled down
+    ((35, 34), (0.03, 0.03), 0.10),  # nostril
+    ((11, 12, 13), (0.03, 0.06), 0.22),  # cheek and jaw sag
+)
+
+
+def jittered_crop(landmarks: Points, jitter: CropJitter, rng: Generator) -> Points:
+    """Return the face's crop moved, scaled and rolled at random, (4,) float32."""
+    crop = crops_of_landmarks(landmarks[None])[0].astype(np.float64)
+    crop[:2] += rng.normal(0, jitter.shift, 2) * crop[2]
+    crop[2] *= math.exp(rng.normal(0, jitter.scale))
+    crop[3] += rng.normal(0, jitter.roll)
+    return np.asarray(crop, dtype=np.float32)
+
+
+def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
+    """Draw a one-sided weakness or a strong expression as smooth bumps of displacement.
+
+    Returns
+    -------
+    ndarray, (B, 5), float32
+        Centre x, centre y, displacement x, displacement y, radius; pixels.
+    """
+    unit = float(inter_ocular(landmarks))
+    across = landmarks[45] - landmarks[36]
+    right = across / max(float(np.linalg.norm(across)), 1e-6)
+    down = np.array([-right[1], right[0]], dtype=np.float32)
+    left_side = rng.random() < 0.5
+    bumps = []
+    for indices, (away, drop), radius in _SOFT_PARTS:
+        if rng.random() < 0.5:
+            continue
+        members = np.asarray(indices) if left_side else MIRROR_68[list(indices)]
+        amount = rng.normal(0.4, 0.7)
+        outward = right if left_side else -right
+        move = amount * unit * (away * outward + drop * down)
+        centre = landmarks[members].mean(axis=0)
+        bumps.append([*centre, *move, radius * unit * rng.uniform(0.9, 1.5)])
+    return np.asarray(bumps, dtype=np.float32).reshape(-1, 5)
+
+
+def _displacement(points: npt.NDArray[np.float32], bumps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    total = np.zeros_like(points)
+    for x, y, dx, dy, radius in bumps:
+        distance = (points[..., 0] - x) ** 2 + (points[..., 1] - y) ** 2
+        weight = np.exp(-distance / (2 * radius * radius))
+        total[..., 0] += dx * weight
+        total[..., 1] += dy * weight
+    return total
+
+
+def cut(image: Image, crop: Points, bumps: npt.NDArray[np.float32], size: int = CROP_SIZE) -> Image:
+    """Cut a crop, its soft tissue displaced by `bumps`, (size, size, 3) uint8."""
+    cx, cy, side, roll = (float(v) for v in crop)
+    ramp = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * side
+    u, v = np.meshgrid(ramp, ramp)
+    cos, sin = math.cos(roll), math.sin(roll)
+    grid = np.stack([cx + u * cos - v * sin, cy + u * sin + v * cos], axis=-1).astype(np.float32)
+    if len(bumps):
+        grid -= _displacement(grid, bumps)
+    return np.asarray(
+        cv2.remap(image, grid[..., 0], grid[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE),
+        dtype=np.uint8,
+    )
+
+
+def displaced(landmarks: Points, bumps: npt.NDArray[np.float32]) -> Points:
+    """Return where `cut` puts the landmarks: the fixed point of ``y = x + d(y)``."""
+    moved = landmarks.copy()
+    for _ in range(6):
+        moved = landmarks + _displacement(moved, bumps)
+    return moved
+
+
+def flipped(image: Image, landmarks: Points) -> tuple[Image, Points]:
+    """Mirror a picture and its landmarks left to right."""
+    mirrored = landmarks[MIRROR_68].copy()
+    mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
+    return np.ascontiguousarray(image[:, ::-1]), mirrored
+
+
+def pen_marks(image: Image, landmarks: Points, rng: Generator) -> None:
+    """Draw surgical pen marks (lines, dots, crosses, arrows) on the skin, in place.
+
+    Parameters
+    ----------
+    image : ndarray, (S, S, 3), uint8
+        RGB crop.
+    landmarks : ndarray, (68, 2)
+        Pixels of the crop, x then y.
+    """
+    unit = max(float(inter_ocular(landmarks)), 4.0)
+    inks = ((70, 30, 110), (50, 20, 90), (20, 20, 25), (40, 40, 140), (90, 20, 60))
+    ink = np.clip(np.array(inks[rng.integers(len(inks))]) + rng.normal(0, 12, 3), 0, 255)
+    layer = image.copy()
+    shift = 4
+    for _ in range(rng.integers(2, 12)):
+        start = landmarks[rng.integers(68)] + rng.normal(0, 0.06 * unit, 2)
+        kind = rng.random()
+        width = 1 if rng.random() < 0.7 else 2
+        if kind < 0.55:  # a stroke, straight, bent or along the outline
+            if rng.random() < 0.4:
+                first = int(rng.integers(0, 62))
+                path = landmarks[first : first + int(rng.integers(3, 7))] + rng.normal(0, 0.03 * unit, 2)
+            else:
+                end = start + rng.normal(0, 0.45 * unit, 2)
+                bend = (start + end) / 2 + rng.normal(0, 0.12 * unit, 2)
+                t = np.linspace(0, 1, 9)[:, None]
+                path = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t * t * end
+            points = np.round(path * 2**shift).astype(np.int32)
+            cv2.polylines(layer, [points], False, ink.tolist(), width, cv2.LINE_AA, shift)
+        elif kind < 0.8:  # a dot
+            centre = np.round(start * 2**shift).astype(int)
+            radius = round(max(0.6, rng.uniform(0.01, 0.04) * unit) * 2**shift)
+            cv2.circle(layer, (int(centre[0]), int(centre[1])), radius, ink.tolist(), -1, cv2.LINE_AA, shift)
+        elif kind < 0.9:  # a cross
+            arm = 0.05 * unit
+            for direction in ((arm, arm), (arm, -arm)):
+                a = np.round((start - direction) * 2**shift).astype(int)
+                b = np.round((start + direction) * 2**shift).astype(int)
+                cv2.line(layer, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), ink.tolist(), 1, cv2.LINE_AA, shift)
+        else:  # an arrow
+            end = np.round((start + rng.normal(0, 0.3 * unit, 2))).astype(int)
+            begin = np.round(start).astype(int)
+            cv2.arrowedLine(
+                layer, (int(begin[0]), int(begin[1])), (int(end[0]), int(end[1])), ink.tolist(), 1, cv2.LINE_AA
+            )
+    strength = rng.uniform(0.5, 0.95)
+    image[:] = cv2.addWeighted(layer, strength, image, 1 - strength, 0)
+
+
+def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]:
+    """Cover a part of the crop (hand, mask, hair, an object, the frame's border), in place.
+
+    Returns
+    -------
+    ndarray, (S, S), bool
+        Where the picture is covered.
+    """
+    size = image.shape[0]
+    mask = np.zeros((size, size), np.uint8)
+    kind = rng.random()
+    centre = rng.uniform(0.1, 0.9, 2) * size
+    if kind < 0.35:  # a blob of fingers
+        angle = rng.uniform(0, math.pi)
+        for k in range(int(rng.integers(1, 5))):
+            offset = k * 0.09 * size * np.array([-math.sin(angle), math.cos(angle)])
+            at = centre + offset
+            axes = (int(size * rng.uniform(0.15, 0.35)), max(2, int(size * 0.05)))
+            cv2.ellipse(mask, (int(at[0]), int(at[1])), axes, math.degrees(angle), 0, 360, 255, -1)
+    elif kind < 0.65:  # a polygon
+        n = int(rng.integers(3, 8))
+        angles = np.sort(rng.uniform(0, 2 * math.pi, n))
+        radii = size * rng.uniform(0.08, 0.3, n)
+        points = centre + np.stack([np.cos(angles), np.sin(angles)], 1) * radii[:, None]
+        cv2.fillPoly(mask, [points.astype(np.int32)], 255)
+    elif kind < 0.85:  # a half plane: a mask over the mouth, hair over the brow, an object at the side
+        angle = rng.choice([0, 0.5, 1, 1.5]) * math.pi + rng.normal(0, 0.25)
+        normal = np.array([math.cos(angle), math.sin(angle)])
+        depth = rng.uniform(0.15, 0.38) * size
+        y, x = np.mgrid[:size, :size]
+        mask[((x - size / 2) * normal[0] + (y - size / 2) * normal[1]) > (size / 2 - depth)] = 255
+    else:  # thin strands
+        for _ in range(int(rng.integers(3, 14))):
+            a = centre + rng.normal(0, 0.15 * size, 2)
+            b = a + rng.normal(0, 0.3 * size, 2)
+            cv2.line(mask, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), 255, int(rng.integers(1, 4)))
+    if rng.random() < 0.5:  # textured by another picture, often skin
+        cover = other
+    else:
+        colour = image[int(centre[1]), int(centre[0])] if rng.random() < 0.5 else rng.integers(0, 256, 3)
+        shade = np.linspace(rng.uniform(0.6, 1.0), rng.uniform(0.6, 1.0), size, dtype=np.float32)[None, :, None]
+        cover = np.clip(np.asarray(colour, np.float32) * shade + np.zeros((size, 1, 1), np.float32), 0, 255)
+        cover = np.asarray(cover, dtype=np.uint8)
+    soft = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32)[..., None] / 255
+    image[:] = (cover * soft + image * (1 - soft)).astype(np.uint8)
+    return mask > 0
+
+
+def photometric(image: Image, rng: Generator) -> Image:
+    """Change light, colour and sharpness as cameras, rooms and codecs do."""
+    size = image.shape[0]
+    if rng.random() < 0.25:
+        factor = rng.uniform(0.25, 0.8)
+        small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        image = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
+    if rng.random() < 0.25:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.2))
+    elif rng.random() < 0.08:
+        length = int(rng.integers(3, 8))
+        kernel = np.zeros((length, length), np.float32)
+        angle = rng.uniform(0, math.pi)
+        c = (length - 1) / 2
+        tip = (round(c + c * math.cos(angle)), round(c + c * math.sin(angle)))
+        end = (round(c - c * math.cos(angle)), round(c - c * math.sin(angle)))
+        cv2.line(kernel, end, tip, 1.0)
+        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    pixels = image.astype(np.float32)
+    if rng.random() < 0.2:
+        pixels = np.repeat((pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=2)
+    elif rng.random() < 0.5:
+        pixels = pixels * rng.normal(1.0, 0.1, 3).astype(np.float32)
+    if rng.random() < 0.3:  # a lamp from the side
+        ramp = np.linspace(-1, 1, size, dtype=np.float32)
+        angle = rng.uniform(0, 2 * math.pi)
+        light = 1 + rng.uniform(0, 0.6) * (ramp[None] * math.cos(angle) + ramp[:, None] * math.sin(angle))
+        pixels = pixels * light[..., None]
+    if rng.random() < 0.15:  # low light
+        pixels = pixels * rng.uniform(0.15, 0.5)
+        pixels = pixels + rng.normal(0, rng.uniform(1, 8), pixels.shape).astype(np.float32)
+    else:
+        mean = pixels.mean()
+        pixels = (pixels - mean) * math.exp(rng.normal(0, 0.2)) + mean + rng.normal(0, 18)
+    if rng.random() < 0.3:
+        pixels = 255 * np.clip(pixels / 255, 0, 1) ** math.exp(rng.normal(0, 0.35))
+    if rng.random() < 0.25:
+        pixels = pixels + rng.normal(0, rng.uniform(1, 10), pixels.shape).astype(np.float32)
+    image = np.clip(pixels, 0, 255).astype(np.uint8)
+    if rng.random() < 0.2:
+        coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 80))])[1]
+        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
+    return np.asarray(image, dtype=np.uint8)
+
+
+@dataclass(frozen=True, slots=True)
+class Sample:
+    """One training crop: the image (S, S, 3) uint8, its landmarks (68, 2) as fractions of the crop, and marks."""
+
+    image: Image
+    landmarks: Points
+    covered: npt.NDArray[np.bool_]
+
+
+def augmented_face(image: Image, landmarks: Points, other: Image, rng: Generator) -> Sample:
+    """Return one augmented crop of a labelled face.
+
+    Parameters
+    ----------
+    image : ndarray, (H, W, 3), uint8
+        RGB picture with the face.
+    landmarks : ndarray, (68, 2), float32
+        Pixels, x then y.
+    other : ndarray, (S, S, 3), uint8
+        A crop of another picture, a texture for what covers the face.
+    rng : numpy.random.Generator
+        The only source of chance.
+    """
+    if rng.random() < 0.5:
+        image, landmarks = flipped(image, landmarks)
+    bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.35 else np.zeros((0, 5), np.float32)
+    jitter = TRACKER_JITTER if rng.random() < 0.6 else DETECTOR_JITTER
+    crop = jittered_crop(landmarks, jitter, rng)
+    pixels = cut(image, crop, bumps)
+    fractions = to_crop(displaced(landmarks, bumps)[None], crop[None])[0]
+    covered = np.zeros(68, np.bool_)
+    if rng.random() < 0.18:
+        pen_marks(pixels, fractions * CROP_SIZE - 0.5, rng)
+    if rng.random() < 0.3:
+        mask = occlude(pixels, other, rng)
+        at = np.clip((fractions * CROP_SIZE).astype(int), 0, CROP_SIZE - 1)
+        covered = mask[at[:, 1], at[:, 0]]
+    return Sample(photometric(pixels, rng), fractions, covered)

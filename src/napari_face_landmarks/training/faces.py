@@ -1,0 +1,110 @@
+"""The training data: labelled face crops and whole photographs, split by file name."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.training.split import held_out_mask
+
+Bundle = Literal["research", "open"]
+LABELLED = ("landmarks_300w_train/helen_train.npz", "landmarks_300w_train/lfpw_train.npz")
+PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
+    "open": ("interfaces", "faker", "background"),
+    "research": ("interfaces", "faker", "background", "helen_train", "lfpw_train"),
+}
+NO_MESH = -512.0
+
+
+@dataclass(frozen=True)
+class Faces:
+    """Face crops with their labels.
+
+    Attributes
+    ----------
+    names : list of str
+        File names, which decide the split.
+    images : list of ndarray, (256, 256, 3), uint8
+        RGB.
+    landmarks : ndarray, (N, 68, 2), float32
+        iBUG 68 points placed by hand; pixels, x then y.
+    mesh : ndarray, (N, 478, 3), float32
+        Machine-made face mesh, pixels; -512 where there is none.
+    """
+
+    names: list[str]
+    images: list[npt.NDArray[np.uint8]]
+    landmarks: npt.NDArray[np.float32]
+    mesh: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Photographs:
+    """Whole photographs: RGB images, and for each the boxes of its faces, (M, 15) float32.
+
+    A box is x0, y0, x1, y1, five points (right eye, left eye, nose tip, right and left mouth corner) and a score.
+    """
+
+    names: list[str]
+    images: list[npt.NDArray[np.uint8]]
+    boxes: list[npt.NDArray[np.float32]]
+
+
+def decode(archive: Any, index: int) -> npt.NDArray[np.uint8]:
+    """Return picture `index` of an opened archive, (H, W, 3) RGB uint8."""
+    offsets = archive["offsets"]
+    image = cv2.imdecode(archive["webp"][offsets[index] : offsets[index + 1]], cv2.IMREAD_COLOR)
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _open(path: Path, held_out: bool) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
+    with np.load(path, allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in archive.files}
+    return arrays, np.flatnonzero(held_out_mask(arrays["names"]) == held_out)
+
+
+def load_faces(data: Path, *, bundle: str, held_out: bool) -> Faces:
+    """Load the labelled faces of one side of the split.
+
+    Parameters
+    ----------
+    data : Path
+        The folder of training data.
+    bundle : {"research"}
+        ``open`` has no labels of its own kind yet.
+    held_out : bool
+        The faces kept for measuring, or the others.
+    """
+    if bundle != "research":
+        raise ValueError(f"There are no hand-made 68-point labels for the bundle {bundle!r}: use research.")
+    names: list[str] = []
+    images: list[npt.NDArray[np.uint8]] = []
+    landmarks, meshes = [], []
+    for name in LABELLED:
+        arrays, chosen = _open(data / name, held_out)
+        names += [str(arrays["names"][i]) for i in chosen]
+        images += [decode(arrays, int(i)) for i in chosen]
+        landmarks.append(arrays["landmarks"][chosen])
+        meshes.append(arrays["mesh478_x64"][chosen].astype(np.float32) / 64)
+    return Faces(names, images, np.concatenate(landmarks), np.concatenate(meshes))
+
+
+def load_detection(data: Path, *, bundle: str, held_out: bool) -> Photographs:
+    """Load the photographs of one side of the split, with the boxes of their faces."""
+    names: list[str] = []
+    images: list[npt.NDArray[np.uint8]] = []
+    boxes: list[npt.NDArray[np.float32]] = []
+    for name in PHOTOGRAPHS[bundle]:
+        arrays, chosen = _open(data / "detection" / f"{name}.npz", held_out)
+        names += [str(arrays["names"][i]) for i in chosen]
+        images += [decode(arrays, int(i)) for i in chosen]
+        for i in chosen:
+            found = arrays["boxes"][arrays["box_image"] == i].astype(np.float32)
+            found[:, 2:4] += found[:, :2]
+            boxes.append(found)
+    return Photographs(names, images, boxes)

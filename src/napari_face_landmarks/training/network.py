@@ -1,0 +1,124 @@
+"""The PFLD network: MobileNet-style backbone, multi-scale features, and the heads trained on them (torch)."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.pfld.crop import CROP_SIZE
+
+
+def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
+    layers: list[nn.Module] = [
+        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        nn.BatchNorm2d(outputs),
+    ]
+    if act:
+        layers.append(nn.ReLU(inplace=True))
+    return nn.Sequential(*layers)
+
+
+class InvertedResidual(nn.Module):
+    """Expand, filter each channel, project (Sandler et al. 2018, MobileNetV2)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
+        super().__init__()
+        middle = inputs * expand
+        self.residual = stride == 1 and inputs == outputs
+        self.body = nn.Sequential(
+            _conv(inputs, middle, 1),
+            _conv(middle, middle, 3, stride, groups=middle),
+            _conv(middle, outputs, 1, act=False),
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return the block's output, (B, outputs, H / stride, W / stride)."""
+        y: Tensor = self.body(x)
+        return x + y if self.residual else y
+
+
+def _stage(inputs: int, outputs: int, blocks: int, expand: int) -> nn.Sequential:
+    first = InvertedResidual(inputs, outputs, 2, expand)
+    return nn.Sequential(first, *(InvertedResidual(outputs, outputs, 1, expand) for _ in range(blocks - 1)))
+
+
+class PfldOutputs(NamedTuple):
+    """What the network gives in training; coordinates are fractions of the crop, x then y."""
+
+    landmarks: Tensor
+    heat_landmarks: Tensor
+    global_landmarks: Tensor
+    log_sigma: Tensor
+    score: Tensor
+    pose: Tensor
+
+
+class Pfld(nn.Module):
+    """PFLD (Guo et al. 2019, arXiv 1902.10859) with a soft-argmax branch beside its regression branch.
+
+    The published network regresses the coordinates from features pooled at three scales; that branch is here
+    as `global_landmarks`. A second branch reads each landmark off a 28 x 28 map by soft-argmax (Sun et al.
+    2018, integral regression), which places visible landmarks more exactly, and a learned weight for each
+    landmark mixes the two. The auxiliary head-pose branch shapes the features in training only.
+    """
+
+    def __init__(self, width: float = 1.0) -> None:
+        super().__init__()
+        c2, c3, c4 = (int(8 * round(c * width / 8)) for c in (48, 80, 128))
+        fpn = 64
+        self.stem = _conv(3, 16, 3, 2)
+        self.stage2 = nn.Sequential(
+            _conv(16, c2, 3, 2), *(InvertedResidual(c2, c2, 1, 2) for _ in range(3))
+        )
+        self.stage3 = _stage(c2, c3, 5, 3)
+        self.stage4 = _stage(c3, c4, 4, 3)
+        self.lateral4 = _conv(c4, fpn, 1)
+        self.lateral3 = _conv(c3, fpn, 1)
+        self.lateral2 = _conv(c2, fpn, 1)
+        self.smooth3 = nn.Sequential(_conv(fpn, fpn, 3, groups=fpn), _conv(fpn, fpn, 1))
+        self.smooth2 = nn.Sequential(_conv(fpn, fpn, 3, groups=fpn), _conv(fpn, fpn, 1))
+        self.heat = nn.Conv2d(fpn, N_LANDMARKS, 1)
+        self.squeeze = _conv(c4, 32, 1)
+        grid = CROP_SIZE // 16
+        multi_scale = 32 * grid * grid + c2 + c3 + c4
+        self.shared = nn.Sequential(nn.Linear(multi_scale, 192), nn.ReLU(inplace=True), nn.Dropout(0.1))
+        self.regress = nn.Linear(192, 2 * N_LANDMARKS)
+        self.mix = nn.Linear(192, N_LANDMARKS)
+        self.log_sigma = nn.Linear(192 + N_LANDMARKS, N_LANDMARKS)
+        self.score = nn.Linear(192, 1)
+        self.pose = nn.Sequential(_conv(c2, 48, 3, 2), _conv(48, 48, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 3))
+        nn.init.normal_(self.regress.weight, std=1e-3)
+        nn.init.constant_(self.regress.bias, 0.5)
+
+    def forward(self, x: Tensor) -> PfldOutputs:
+        """Run the network on crops, (B, 3, 112, 112) RGB in 0 to 1."""
+        f2 = self.stage2(self.stem(x - 0.5))
+        f3 = self.stage3(f2)
+        f4 = self.stage4(f3)
+        p3 = self.smooth3(self.lateral3(f3) + nn.functional.interpolate(self.lateral4(f4), scale_factor=2.0))
+        p2 = self.smooth2(self.lateral2(f2) + nn.functional.interpolate(p3, scale_factor=2.0))
+        heat = self.heat(p2).float().flatten(2)
+        side = p2.shape[-1]
+        ramp = (torch.arange(side, device=x.device, dtype=heat.dtype) + 0.5) / side
+        gx = ramp.repeat(side)
+        gy = ramp.repeat_interleave(side)
+        probability = heat.softmax(-1)
+        hx = (probability * gx).sum(-1)
+        hy = (probability * gy).sum(-1)
+        variance = (probability * (gx * gx + gy * gy)).sum(-1) - hx * hx - hy * hy
+        spread = 0.5 * torch.log(variance.clamp_min(0.0) + 1e-6)
+        features = torch.cat(
+            [self.squeeze(f4).flatten(1), f2.mean((2, 3)), f3.mean((2, 3)), f4.mean((2, 3))], dim=1
+        ).float()
+        shared = self.shared(features)
+        by_heat = torch.stack([hx, hy], dim=-1)
+        by_regression = self.regress(shared).view(-1, N_LANDMARKS, 2)
+        weight = torch.sigmoid(self.mix(shared) + 1.0).unsqueeze(-1)
+        landmarks = weight * by_heat + (1 - weight) * by_regression
+        log_sigma = self.log_sigma(torch.cat([shared, spread], dim=1)) - 3.5
+        score = self.score(shared).squeeze(-1)
+        pose = self.pose(f2).float() if self.training else torch.zeros(x.shape[0], 3)
+        return PfldOutputs(landmarks, by_heat, by_regression, log_sigma, score, pose)

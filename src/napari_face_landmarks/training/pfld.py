@@ -1,0 +1,375 @@
+"""Train PFLD: ``python -m napari_face_landmarks.training pfld --data FOLDER --out FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from napari_face_landmarks.ibug import nme
+from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, sample_crops, to_image
+from napari_face_landmarks.training import faces as face_files
+from napari_face_landmarks.training.augment import (
+    DETECTOR_JITTER,
+    Generator,
+    augmented_face,
+    cut,
+    jittered_crop,
+    photometric,
+)
+from napari_face_landmarks.training.network import Pfld, PfldOutputs
+
+NO_BUMPS = np.zeros((0, 5), np.float32)
+HELD_OUT_SEED = 7
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run is made of; all of it goes into the checkpoint and the metrics."""
+
+    steps: int = 8000
+    faces_per_batch: int = 40
+    negatives_per_batch: int = 8
+    learning_rate: float = 2e-3
+    weight_decay: float = 1e-3
+    ema: float = 0.998
+    evaluate_every: int = 400
+    seed: int = 2026
+    threads: int = 2
+
+
+def wing(error: Tensor, width: float = 10.0, curvature: float = 2.0) -> Tensor:
+    """Return the wing loss (Feng et al. 2018, equation 5) of errors in pixels of the crop."""
+    offset = width - width * math.log(1 + width / curvature)
+    size = error.abs()
+    return torch.where(size < width, width * torch.log1p(size / curvature), size - offset)
+
+
+def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
+    """Return the loss of a batch: wing on the three coordinate outputs, spread, score and head pose.
+
+    Each face's landmarks weigh ``1 + sum(1 - cos(angle))`` over its head-pose angles, the geometric term of
+    PFLD (Guo et al. 2019, equation 2), so that turned heads count for more.
+    """
+    is_face = batch["is_face"]
+    weight = is_face * (1 + (1 - torch.cos(batch["pose"])).sum(-1))
+    weight = (weight / weight.mean().clamp_min(1e-6)).view(-1, 1, 1)
+    truth = batch["landmarks"]
+    loss = torch.zeros(())
+    for output, share in (
+        (outputs.landmarks, 1.0),
+        (outputs.heat_landmarks, 0.5),
+        (outputs.global_landmarks, 0.5),
+    ):
+        loss = loss + share * (weight * wing((output - truth) * CROP_SIZE)).mean()
+    squared = ((outputs.landmarks.detach() - truth) ** 2).sum(-1).clamp_max(0.04)
+    likelihood = 2 * outputs.log_sigma + squared / (2 * torch.exp(2 * outputs.log_sigma))
+    loss = loss + 0.3 * (likelihood * is_face.view(-1, 1)).mean()
+    loss = loss + nn.functional.binary_cross_entropy_with_logits(outputs.score, is_face)
+    pose_error = (outputs.pose - batch["pose"]) ** 2
+    return loss + 2.0 * (pose_error * is_face.view(-1, 1)).mean()
+
+
+def mesh_angles(mesh: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return pitch and yaw of each face mesh against the mean mesh, (N, 2) radians, zero where there is none."""
+    valid = mesh[:, :, 0].min(axis=1) > -500
+    centred = mesh - mesh.mean(axis=1, keepdims=True)
+    centred = centred / np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), 1e-6)
+    mean = centred[valid].mean(axis=0)
+    angles = np.zeros((len(mesh), 2), np.float32)
+    for i in np.flatnonzero(valid):
+        left, _, right = np.linalg.svd(centred[i].T @ mean)
+        rotation = left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right
+        angles[i] = math.asin(np.clip(-rotation[2, 1], -1, 1)), math.atan2(rotation[2, 0], rotation[2, 2])
+    return angles
+
+
+class TrainingStream(torch.utils.data.IterableDataset[dict[str, npt.NDArray[Any]]]):
+    """Batches without end, each drawn by its own number, so that a resumed run goes on with the same ones."""
+
+    def __init__(self, data: Path, bundle: str, plan: Plan, first: int) -> None:
+        super().__init__()
+        self.plan, self.first = plan, first
+        self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
+        self.angles = mesh_angles(self.faces.mesh)
+        self.pictures = face_files.load_detection(data, bundle=bundle, held_out=False)
+
+    def _texture(self, rng: Generator) -> npt.NDArray[np.uint8]:
+        if rng.random() < 0.5:
+            picture = self.pictures.images[rng.integers(len(self.pictures.images))]
+        else:
+            picture = self.faces.images[rng.integers(len(self.faces.images))]
+        height, width = picture.shape[:2]
+        side = min(height, width) * rng.uniform(0.3, 0.9)
+        crop = np.array([rng.uniform(0, width), rng.uniform(0, height), side, rng.uniform(-3, 3)], np.float32)
+        return cut(picture, crop, NO_BUMPS)
+
+    def _negative(self, rng: Generator) -> npt.NDArray[np.uint8]:
+        if rng.random() < 0.45:  # beside, far inside or far around a face
+            i = rng.integers(len(self.faces.images))
+            crop = crops_of_landmarks(self.faces.landmarks[i][None])[0]
+            kind = rng.random()
+            if kind < 0.5:
+                angle = rng.uniform(0, 2 * math.pi)
+                reach = rng.uniform(0.6, 1.2) * crop[2]
+                crop[:2] += reach * np.array([math.cos(angle), math.sin(angle)], np.float32)
+                crop[2] *= math.exp(rng.normal(0, 0.3))
+            elif kind < 0.75:
+                crop[2] *= rng.uniform(0.12, 0.38)
+                crop[:2] += rng.normal(0, 0.6, 2).astype(np.float32) * crop[2]
+            else:
+                crop[2] *= rng.uniform(3.0, 6.0)
+            crop[3] += rng.normal(0, 0.5)
+            return cut(self.faces.images[i], crop, NO_BUMPS)
+        if rng.random() < 0.05:
+            noise = rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)
+            return np.asarray(cv2.resize(noise, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC), np.uint8)
+        while True:
+            i = int(rng.integers(len(self.pictures.images)))
+            picture = self.pictures.images[i]
+            height, width = picture.shape[:2]
+            side = math.exp(rng.uniform(math.log(20), math.log(0.9 * min(height, width))))
+            cx, cy = rng.uniform(0, width), rng.uniform(0, height)
+            boxes = self.pictures.boxes[i]
+            overlap = np.zeros(1)
+            if len(boxes):
+                x0, y0, x1, y1 = boxes.T[:4]
+                across = np.minimum(cx + side / 2, x1) - np.maximum(cx - side / 2, x0)
+                down = np.minimum(cy + side / 2, y1) - np.maximum(cy - side / 2, y0)
+                inside = np.clip(across, 0, None) * np.clip(down, 0, None)
+                overlap = inside / (side**2 + (x1 - x0) * (y1 - y0) - inside)
+            if overlap.max() < 0.1:
+                return cut(picture, np.array([cx, cy, side, rng.normal(0, 0.4)], np.float32), NO_BUMPS)
+
+    def batch(self, number: int) -> dict[str, npt.NDArray[Any]]:
+        """Return batch `number`: images (B, 3, 112, 112) uint8, landmarks, pose, is_face."""
+        plan = self.plan
+        rng = np.random.default_rng([plan.seed, number])
+        size = plan.faces_per_batch + plan.negatives_per_batch
+        images = np.empty((size, CROP_SIZE, CROP_SIZE, 3), np.uint8)
+        landmarks = np.full((size, 68, 2), 0.5, np.float32)
+        pose = np.zeros((size, 3), np.float32)
+        is_face = np.zeros(size, np.float32)
+        for k in range(plan.faces_per_batch):
+            i = int(rng.integers(len(self.faces.images)))
+            sample = augmented_face(self.faces.images[i], self.faces.landmarks[i], self._texture(rng), rng)
+            images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
+            eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
+            # The mesh's yaw changes its sign in a mirrored picture; the side of the nose tells which it is.
+            yaw = abs(self.angles[i, 1]) * np.sign(_nose_offset(sample.landmarks))
+            pose[k] = self.angles[i, 0], yaw, math.atan2(eyes[1], eyes[0])
+        for k in range(plan.faces_per_batch, size):
+            images[k] = photometric(self._negative(rng), rng)
+        return {"images": images.transpose(0, 3, 1, 2), "landmarks": landmarks, "pose": pose, "is_face": is_face}
+
+    def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+        """Yield the batches from `first` on."""
+        cv2.setNumThreads(1)
+        for number in range(self.first, self.plan.steps):
+            yield self.batch(number)
+
+
+def _nose_offset(landmarks: npt.NDArray[np.float32]) -> float:
+    jaw_middle = (landmarks[2] + landmarks[14]) / 2
+    across = landmarks[45] - landmarks[36]
+    return float((landmarks[30] - jaw_middle) @ across)
+
+
+def evaluate(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
+    """Return the error on held-out faces as the tracker finds them: a detector-like box, then a second look."""
+    network.eval()
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    crops = np.stack([jittered_crop(points, DETECTOR_JITTER, rng) for points in faces.landmarks])
+    errors = {}
+    landmarks = faces.landmarks
+    sigmas = np.zeros((len(crops), 68))
+    for name in ("first", "second"):
+        inputs = np.concatenate(
+            [sample_crops(image, crop[None]) for image, crop in zip(faces.images, crops, strict=True)]
+        )
+        with torch.no_grad():
+            outputs = network(torch.from_numpy(inputs))
+        landmarks = to_image(outputs.landmarks.float().numpy(), crops)
+        sigmas = np.exp(outputs.log_sigma.float().numpy()) * crops[:, 2:3]
+        errors[name] = nme(landmarks, faces.landmarks)
+        crops = crops_of_landmarks(landmarks)
+    distance = np.linalg.norm(landmarks - faces.landmarks, axis=-1)
+    network.train()
+    return {
+        "nme_first": float(errors["first"].mean()),
+        "nme": float(errors["second"].mean()),
+        "median": float(np.median(errors["second"])),
+        "failures_over_8_percent": float((errors["second"] > 0.08).mean()),
+        "sigma_ratio": float(np.sqrt((distance**2 / (2 * sigmas**2)).mean())),
+    }
+
+
+class Exported(nn.Module):
+    """The network as the plugin runs it: landmarks, sigma (fractions of the crop) and the face score."""
+
+    def __init__(self, network: Pfld, sigma_scale: float = 1.0) -> None:
+        super().__init__()
+        self.network = network
+        self.sigma_scale = sigma_scale
+
+    def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return landmarks (B, 68, 2), sigma (B, 68) and score (B,)."""
+        outputs = self.network(crops)
+        return outputs.landmarks, torch.exp(outputs.log_sigma) * self.sigma_scale, torch.sigmoid(outputs.score)
+
+
+def export_onnx(network: Pfld, path: Path, sigma_scale: float = 1.0) -> None:
+    """Write the network as ONNX with the batch size left open."""
+    network.eval()
+    temporary = path.with_suffix(".part")
+    torch.onnx.export(
+        Exported(network, sigma_scale).eval(),
+        (torch.rand(2, 3, CROP_SIZE, CROP_SIZE),),
+        str(temporary),
+        input_names=["crops"],
+        output_names=["landmarks", "sigma", "score"],
+        dynamic_axes={name: {0: "faces"} for name in ("crops", "landmarks", "sigma", "score")},
+        opset_version=17,
+        dynamo=False,
+    )
+    temporary.replace(path)
+
+
+def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
+    """Train PFLD, resuming from `out` where an earlier run stopped, and export the best weights.
+
+    Parameters
+    ----------
+    data : Path
+        The folder of training data.
+    out : Path
+        Where ``pfld.checkpoint.pt``, ``pfld.log.csv``, ``pfld.onnx`` and ``pfld.metrics.json`` go.
+    bundle : {"research", "open"}
+        Which faces may be used.
+    plan : Plan
+        Steps, rates and seed.
+
+    Returns
+    -------
+    dict
+        The metrics of the best weights on the held-out faces.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(plan.threads)
+    torch.manual_seed(plan.seed)
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    network = Pfld().to(device, memory_format=torch.channels_last)
+    averaged = Pfld().to(device)
+    averaged.load_state_dict(network.state_dict())
+    optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    first, best, seconds = 0, math.inf, 0.0
+    checkpoint = out / "pfld.checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        averaged.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, best, seconds = state["step"], state["best"], state["seconds"]
+    stream = TrainingStream(data, bundle, plan, first)
+    loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4)
+    held_out = face_files.load_faces(data, bundle=bundle, held_out=True)
+    metrics: dict[str, Any] = {}
+    began = time.monotonic()
+    bar = tqdm(loader, total=plan.steps, initial=first, desc="pfld", unit="step")
+    running = 0.0
+    for step, batch in enumerate(bar, start=first):
+        progress = step / plan.steps
+        rate = plan.learning_rate * min((step + 1) / 300, 0.5 * (1 + math.cos(math.pi * progress)) + 0.005)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        batch = {name: value.to(device) for name, value in batch.items()}
+        images = (batch["images"].float() / 255).contiguous(memory_format=torch.channels_last)
+        with torch.autocast(device.type, torch.bfloat16):
+            outputs = network(images)
+        loss = total_loss(PfldOutputs(*(value.float() for value in outputs)), batch)
+        optimiser.zero_grad()
+        loss.backward()  # type: ignore[no-untyped-call]
+        nn.utils.clip_grad_norm_(network.parameters(), 20.0)
+        optimiser.step()
+        keep = min(plan.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for name, value in averaged.state_dict().items():
+                new = network.state_dict()[name]
+                if value.dtype.is_floating_point:
+                    value.lerp_(new, 1 - keep)
+                else:
+                    value.copy_(new)
+        running = 0.98 * running + 0.02 * float(loss) if step > first else float(loss)
+        bar.set_postfix(loss=f"{running:.3f}", best=f"{100 * best:.2f} %")
+        last = step + 1 == plan.steps
+        if (step + 1) % plan.evaluate_every == 0 or last:
+            result = evaluate(averaged, held_out)
+            total = seconds + time.monotonic() - began
+            _log(out / "pfld.log.csv", {"step": step + 1, "loss": running, "seconds": total, **result})
+            if result["nme"] < best:
+                best = result["nme"]
+                metrics = {
+                    "bundle": bundle,
+                    "faces": len(stream.faces.images),
+                    "held_out_faces": len(held_out.images),
+                    "step": step + 1,
+                    "seconds": total,
+                    "parameters": sum(p.numel() for n, p in network.named_parameters() if "pose" not in n),
+                    **result,
+                }
+                export_onnx(averaged, out / "pfld.onnx", sigma_scale=result["sigma_ratio"])
+                (out / "pfld.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+                torch.save(averaged.state_dict(), out / "pfld.best.pt")
+                averaged.train()
+            part = checkpoint.with_suffix(".part")
+            torch.save(
+                {
+                    "network": network.state_dict(),
+                    "averaged": averaged.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "step": step + 1,
+                    "best": best,
+                    "seconds": total,
+                },
+                part,
+            )
+            part.replace(checkpoint)
+    return metrics
+
+
+def _log(path: Path, row: dict[str, Any]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this step to the command line."""
+    defaults = Plan()
+    parser.add_argument("--steps", type=int, default=defaults.steps, help="optimiser steps (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run this step of the training."""
+    plan = Plan(steps=args.steps, threads=args.threads, seed=args.seed)
+    print(json.dumps(train(args.data, args.out, args.bundle, plan), indent=2))
+
+
