@@ -1,0 +1,71 @@
+"""Writing files so that a reader finds the old one or the new one, never half of one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+
+from napari_face_landmarks.errors import ResultError
+
+
+@contextlib.contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
+    """Give a temporary path to write to, and move what was written there to `path` at the end.
+
+    The temporary file lies in the folder of `path` and has its suffix. It is flushed to the disk before it takes
+    the place of `path`; if the block fails, it is removed and `path` stays as it was.
+
+    Parameters
+    ----------
+    path : path-like
+        The file to write or replace.
+
+    Yields
+    ------
+    Path
+        Where to write.
+
+    Raises
+    ------
+    ResultError
+        If the folder is missing or the file cannot be written there.
+    """
+    target = Path(path)
+    check_writable(target)
+    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    try:
+        yield temporary
+        with open(temporary, "rb+") as stream:
+            os.fsync(stream.fileno())
+        os.replace(temporary, target)
+    except OSError as error:
+        raise ResultError(f"{target} cannot be written ({_reason(error)}): choose another file.") from error
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def check_writable(path: str | os.PathLike[str]) -> None:
+    """Raise ResultError if a file could not be created or replaced at `path`; nothing is left behind."""
+    target = Path(path)
+    if target.is_dir():
+        raise ResultError(f"{target} is a folder: give the name of a file.")
+    folder = target.parent
+    if not folder.is_dir():
+        raise ResultError(f"The folder {folder} does not exist: create it or choose another.")
+    if target.exists() and not os.access(target, os.W_OK):
+        raise ResultError(f"{target} is write-protected: choose another file.")
+    probe = folder / f".{secrets.token_hex(8)}"
+    try:
+        probe.touch(exist_ok=False)
+        probe.unlink()
+    except OSError as error:
+        raise ResultError(
+            f"No file can be written in {folder} ({_reason(error)}): choose another folder."
+        ) from error
+
+
+def _reason(error: OSError) -> str:
+    return (error.strerror or str(error)).lower()

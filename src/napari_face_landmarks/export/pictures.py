@@ -1,0 +1,172 @@
+"""Pictures of a result for the eye: the video with its landmarks, and a sheet of frames on one page."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.export.drawing import describe_frame, draw_caption, draw_landmarks
+from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.images import to_rgb8
+from napari_face_landmarks.tracking import Tracks
+from napari_face_landmarks.video import open_video, read_frames, write_video
+
+
+def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the tracked frames of a video with their landmarks drawn on them.
+
+    Parameters
+    ----------
+    source : path, Video or array-like, (T, Y, X[, C])
+        What `tracks` was made from.
+    tracks : Tracks
+        Consecutive frames of `source`, not necessarily all.
+
+    Yields
+    ------
+    ndarray, (H, W, 3), uint8
+        RGB.
+    """
+    if len(tracks.frame_indices) == 0:
+        return
+    start, stop = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1
+    row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
+    for index, frame in enumerate(read_frames(source, start, stop), start=start):
+        if index in row_of:
+            yield _drawn(frame, tracks, row_of[index], scale=1.0)
+
+
+def write_overlay(
+    path: str | os.PathLike[str],
+    source: Any,
+    tracks: Tracks,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> None:
+    """Write a video of the tracked frames with the landmarks drawn on them (see `draw_landmarks`).
+
+    Parameters
+    ----------
+    path : path-like
+        The video to write or replace; its suffix chooses the container.
+    source : path, Video or array-like, (T, Y, X[, C])
+        What `tracks` was made from.
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+    progress : callable, optional
+        Called with the number of frames written and of all frames.
+
+    Raises
+    ------
+    ResultError
+        If there is no frame to write or the file cannot be written.
+    VideoError
+        If `source` cannot be read.
+    """
+    n_frames = len(tracks.frame_indices)
+    if n_frames == 0:
+        raise ResultError(f"{os.fspath(path)} cannot be written: there are no frames in the result.")
+
+    def counted() -> Iterator[npt.NDArray[np.uint8]]:
+        for done, frame in enumerate(overlay_frames(source, tracks), start=1):
+            yield frame
+            if progress is not None:
+                progress(done, n_frames)
+
+    with replacing(path) as temporary:
+        write_video(temporary, counted(), fps=frame_rate(tracks))
+
+
+def frame_rate(tracks: Tracks) -> float:
+    """Return the mean frames per second of the timestamps, 25 where they tell none."""
+    times = np.asarray(tracks.timestamps, dtype=np.float64)
+    steps = np.diff(times) / np.maximum(np.diff(tracks.frame_indices), 1)
+    steps = steps[np.isfinite(steps) & (steps > 0)]
+    return float(np.clip(1.0 / steps.mean(), 1, 1000)) if len(steps) else 25.0
+
+
+def contact_sheet(
+    path: str | os.PathLike[str],
+    source: Any,
+    tracks: Tracks,
+    n_pictures: int = 12,
+    columns: int = 4,
+    width: int = 360,
+) -> None:
+    """Write a PNG of evenly spaced frames with their landmarks.
+
+    Parameters
+    ----------
+    path : path-like
+        The picture to write or replace.
+    source : path, Video or array-like, (T, Y, X[, C])
+        What `tracks` was made from.
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+    n_pictures : int
+        Frames to show; fewer where the result has fewer.
+    columns : int
+        Pictures side by side.
+    width : int
+        Width of each picture, px.
+
+    Raises
+    ------
+    ResultError
+        If there is no frame to show or the file cannot be written.
+    VideoError
+        If `source` cannot be read.
+    """
+    n_frames = len(tracks.frame_indices)
+    if n_frames == 0:
+        raise ResultError(f"{os.fspath(path)} cannot be written: there are no frames in the result.")
+    rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
+    if isinstance(source, (str, os.PathLike)):
+        with open_video(source) as video:
+            cells = [_cell(video, tracks, int(row), width) for row in rows]
+    else:
+        cells = [_cell(source, tracks, int(row), width) for row in rows]
+    sheet = _tile(cells, min(columns, len(cells)))
+    done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))
+    if not done:
+        raise ResultError(f"{os.fspath(path)} cannot be encoded as PNG: choose fewer or smaller pictures.")
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _cell(source: Any, tracks: Tracks, row: int, width: int) -> npt.NDArray[np.uint8]:
+    frame = to_rgb8(np.asarray(source[int(tracks.frame_indices[row])]), f"Frame {tracks.frame_indices[row]}")
+    return _drawn(frame, tracks, row, scale=width / frame.shape[1])
+
+
+def _drawn(frame: Any, tracks: Tracks, row: int, scale: float) -> npt.NDArray[np.uint8]:
+    rgb = to_rgb8(frame, f"Frame {tracks.frame_indices[row]}")
+    landmarks = np.asarray(tracks.landmarks[row], dtype=np.float64)
+    if scale != 1.0:
+        height, width = rgb.shape[:2]
+        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        rgb = np.asarray(cv2.resize(rgb, shape, interpolation=method), dtype=np.uint8)
+        landmarks = (landmarks + 0.5) * (shape[0] / width, shape[1] / height) - 0.5
+    picture = draw_landmarks(rgb, landmarks, tracks.confidence[row], tracks.source[row])
+    draw_caption(
+        picture, describe_frame(int(tracks.frame_indices[row]), tracks.source[row], tracks.confidence[row])
+    )
+    return picture
+
+
+def _tile(cells: list[npt.NDArray[np.uint8]], columns: int, gap: int = 4) -> npt.NDArray[np.uint8]:
+    height = max(cell.shape[0] for cell in cells)
+    width = max(cell.shape[1] for cell in cells)
+    n_rows = -(-len(cells) // columns)
+    sheet = np.full((n_rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
+    for i, cell in enumerate(cells):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    return sheet
