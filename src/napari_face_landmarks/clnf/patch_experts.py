@@ -1,11 +1,11 @@
 """CEN patch experts: small networks that say how much a support looks like each landmark.
 
 Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection" (CE-CLM). One
-expert per scale, view and landmark: 122 -> h1 -> h2 -> 1 with ReLU, ReLU and sigmoid. Its input is a leading 1 (the
-bias), then the 121 pixels of the 11 x 11 support *column by column* (all rows of column 0, then column 1, ...),
-contrast-normalised: mean subtracted, divided by the Euclidean norm; a flat support gives 121 zeros. The support's
-centre pixel is the place that the response is for. Pixels come from `frame.sample_frame`: experts are trained and
-run in the same normalised frame.
+expert per scale, view and landmark: 122 -> h1 -> h2 -> 1 with ReLU, ReLU and sigmoid. Its input is a leading
+1 (the bias), then the 121 pixels of the 11 x 11 support *column by column* (all rows of column 0, then column
+1, ...), contrast-normalised by `frame.contrast_normalise`. The support's centre pixel is the place that the
+response is for. Pixels come from `frame.sample_frame`: experts are trained and run in the same normalised
+frame, on its whole-numbered pixels.
 
 File `cen.npz` (arrays as NumPy writes them, no pickles; S scales, S >= 1):
 
@@ -21,24 +21,23 @@ array                    shape, type                 what
 ``confidences``          (S, 107)                    weight of each expert in NU-RLMS, >= 0
 ======================== =========================== =====================================================
 
-Each scale has 107 stored experts: 39 of the frontal view, for the landmarks `FRONTAL_STORED` (one of each mirror
-pair, and the midline), then 68 of the side view, landmarks 0 to 67. The experts of a side view's hidden landmarks
-may be zero. The other half of the frontal view and the whole mirrored side view are the mirror images of these: the
-expert of landmark ``MIRROR_68[i]`` is that of ``i`` with the columns of its support in reverse order.
+Each scale has 107 stored experts: 39 of the frontal view, for the landmarks `FRONTAL_STORED` (one of each
+mirror pair, and the midline), then 68 of the side view, landmarks 0 to 67. The experts of a side view's
+hidden landmarks may be zero. The other half of the frontal view and the whole mirrored side view are the
+mirror images of these: the expert of landmark ``MIRROR_68[i]`` is that of ``i`` with the columns of its
+support in reverse order.
 """
 
 from __future__ import annotations
 
-import io
-import math
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.clnf.pdm import read_npz
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
 
@@ -48,9 +47,18 @@ N_VIEWS = 3
 FRONTAL_STORED: npt.NDArray[np.int64] = np.flatnonzero(np.arange(N_LANDMARKS) <= MIRROR_68)
 N_STORED = len(FRONTAL_STORED) + N_LANDMARKS
 
-LARGEST_FILE = 64 << 20  # bytes
-LARGEST_WIDTH = 512  # of a hidden layer
-MOST_SCALES = 8
+LARGEST_FILE = 32 << 20  # bytes
+LARGEST_WIDTH = 128  # of a hidden layer
+MOST_SCALES = 6
+LARGEST: dict[str, tuple[int, ...]] = {
+    "scales": (MOST_SCALES,),
+    "view_centres": (N_VIEWS, 3),
+    "visibility": (2, N_LANDMARKS),
+    "w1": (MOST_SCALES, N_STORED, N_INPUTS, LARGEST_WIDTH),
+    "w2": (MOST_SCALES, N_STORED, 1 + LARGEST_WIDTH, LARGEST_WIDTH),
+    "w3": (MOST_SCALES, N_STORED, 1 + LARGEST_WIDTH),
+    "confidences": (MOST_SCALES, N_STORED),
+}
 
 
 @dataclass(frozen=True)
@@ -90,7 +98,8 @@ def load_patch_experts(path: str | Path) -> PatchExperts:
     Parameters
     ----------
     path : str or Path
-        File as `save_patch_experts` writes it; read without pickles, sizes checked before anything is allocated.
+        File as `save_patch_experts` writes it; read without pickles, sizes checked before they are
+        allocated.
 
     Returns
     -------
@@ -102,13 +111,7 @@ def load_patch_experts(path: str | Path) -> PatchExperts:
         If the file is missing, no such file, or an array in it has the wrong shape, type or values.
     """
     path = Path(path)
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ModelError(f"{path}: the file is too large for patch experts; install the models again.")
-        content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path}: the patch experts cannot be read; install the models again.") from error
-    arrays = _read_npz(content, path)
+    arrays = read_npz(path, LARGEST, LARGEST_FILE)
     _check_shapes(arrays, path)
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -150,16 +153,16 @@ def save_patch_experts(
         If an array has the wrong shape or values that are not finite (also after rounding to `dtype`).
     """
     with np.errstate(over="ignore"):
-        weights = {
-            name: np.asarray(array).astype(dtype)
-            for name, array in (("w1", w1), ("w2", w2), ("w3", w3), ("confidences", confidences))
-        }
+        layers = [np.asarray(array).astype(dtype) for array in (w1, w2, w3, confidences)]
     np.savez_compressed(
         path,
         scales=np.asarray(scales, dtype=np.float64),
         view_centres=np.asarray(view_centres, dtype=np.float64),
         visibility=np.asarray(visibility).astype(np.uint8),
-        **weights,
+        w1=layers[0],
+        w2=layers[1],
+        w3=layers[2],
+        confidences=layers[3],
     )
     load_patch_experts(path)
 
@@ -189,7 +192,7 @@ def unmirror(
     side = len(FRONTAL_STORED) + np.arange(N_LANDMARKS)
     rows = np.stack([frontal, side, side[MIRROR_68]])  # (3, 68)
     flipped = np.stack(
-        [MIRROR_68 < np.arange(N_LANDMARKS), np.zeros(N_LANDMARKS, bool), np.ones(N_LANDMARKS, bool)]
+        [np.arange(N_LANDMARKS) > MIRROR_68, np.zeros(N_LANDMARKS, bool), np.ones(N_LANDMARKS, bool)]
     )
     first = np.asarray(w1[:, rows], dtype=np.float32)
     first[:, flipped] = first[:, flipped][:, :, flipped_inputs()]
@@ -213,38 +216,6 @@ def flipped_inputs() -> npt.NDArray[np.int64]:
 
 def _malformed(path: Path, what: str) -> ModelError:
     return ModelError(f"{path}: {what}, so these are no usable patch experts; install the models again.")
-
-
-def _read_npz(content: bytes, path: Path) -> dict[str, npt.NDArray[Any]]:
-    """Read the arrays of the table; their headers are checked before their data is unpacked."""
-    names = ("scales", "view_centres", "visibility", "w1", "w2", "w3", "confidences")
-    try:
-        with zipfile.ZipFile(io.BytesIO(content)) as archive:
-            entries = {entry.filename: entry.file_size for entry in archive.infolist()}
-            if sum(entries.values()) > LARGEST_FILE:
-                raise _malformed(path, "its arrays are too large")
-            for name in names:
-                if f"{name}.npy" not in entries:
-                    raise _malformed(path, f"the array {name} is missing")
-                with archive.open(f"{name}.npy") as member:
-                    if _promised_bytes(member) > entries[f"{name}.npy"]:
-                        raise _malformed(path, f"{name} is cut short")
-        with np.load(io.BytesIO(content), allow_pickle=False) as data:
-            return {name: np.asarray(data[name]) for name in names}
-    except ModelError:
-        raise
-    except Exception as error:  # zipfile, zlib and NumPy raise many kinds on damaged files
-        raise _malformed(path, "the file is damaged") from error
-
-
-def _promised_bytes(member: IO[bytes]) -> int:
-    """Return the size of the data that the header of an .npy file promises."""
-    version = np.lib.format.read_magic(member)
-    if version == (1, 0):
-        shape, _, dtype = np.lib.format.read_array_header_1_0(member)
-    else:
-        shape, _, dtype = np.lib.format.read_array_header_2_0(member)
-    return math.prod(shape) * dtype.itemsize
 
 
 def _check_shapes(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:

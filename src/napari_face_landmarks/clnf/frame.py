@@ -1,0 +1,235 @@
+"""The normalised frame: the face upright and at the PDM's scale s, where patch experts look at it.
+
+A frame has real coordinates (x right, y down) whose origin is the translation of the pose, so that the frame
+keeps the face's place; pictures of it are taken on whole-numbered coordinates. Sampling is trilinear: between
+neighbouring pixels and between neighbouring levels of a pyramid of 2 x 2 means, so that a face much larger
+than the frame gives no aliasing and a slowly growing face gives a slowly changing picture.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.kernel import kernel
+from napari_face_landmarks.clnf.pdm import rotation_matrix
+
+MOST_LEVELS = 15  # a side of 32767 px is one pixel after 15 halvings
+FLATTEST = 1.0  # grey levels: a support whose norm is smaller is divided by this instead
+
+
+def upright_angle(rotation: npt.NDArray[Any]) -> float:
+    """Return the roll of a pose as the image shows it: the in-plane turn nearest to the projected rotation.
+
+    Parameters
+    ----------
+    rotation : ndarray, (3, 3)
+        R of the PDM.
+
+    Returns
+    -------
+    float
+        Radians, clockwise in the image where positive (y points down).
+    """
+    return math.atan2(rotation[1, 0] - rotation[0, 1], rotation[0, 0] + rotation[1, 1])
+
+
+def image_to_frame(params: npt.NDArray[Any], scale: float) -> npt.NDArray[np.float64]:
+    """Return the similarity from image to normalised frame for a pose.
+
+    Parameters
+    ----------
+    params : ndarray, (6 + m,)
+        PDM parameters in the image: s, rx, ry, rz (rad), tx, ty (px), ...
+    scale : float
+        Scale s of the PDM in the frame, for example 0.25.
+
+    Returns
+    -------
+    ndarray, (2, 3), float64
+        A with x_frame = A[:, :2] @ x_image + A[:, 2]; it takes (tx, ty) to (0, 0), turns the face upright and
+        scales it by ``scale / s``.
+    """
+    angle = upright_angle(rotation_matrix(params[1:4]))
+    factor = scale / float(params[0])
+    cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
+    tx, ty = float(params[4]), float(params[5])
+    return np.array(
+        [[cosine, sine, -cosine * tx - sine * ty], [-sine, cosine, sine * tx - cosine * ty]], dtype=np.float64
+    )
+
+
+def transform(matrix: npt.NDArray[np.float64], points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return points (..., 2), x then y, taken through a (2, 3) affine matrix."""
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], dtype=np.float64)
+
+
+def invert(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the inverse of a (2, 3) affine matrix."""
+    inverse = np.linalg.inv(matrix[:, :2])
+    return np.column_stack([inverse, -inverse @ matrix[:, 2]])
+
+
+def sample_frame(
+    grey: npt.NDArray[np.uint8],
+    to_frame: npt.NDArray[np.float64],
+    x0: int,
+    y0: int,
+    width: int,
+    height: int,
+) -> npt.NDArray[np.float32]:
+    """Take the picture of a rectangle of the normalised frame.
+
+    Parameters
+    ----------
+    grey : ndarray, (H, W), uint8
+        The image; beyond its edge its outermost pixels go on.
+    to_frame : ndarray, (2, 3), float64
+        Similarity from image to frame, see `image_to_frame`.
+    x0, y0 : int
+        Frame coordinates of the first pixel.
+    width, height : int
+        Size of the rectangle.
+
+    Returns
+    -------
+    ndarray, (height, width), float32
+        Grey levels 0 to 255; pixel [r, c] lies at frame coordinates (x0 + c, y0 + r).
+    """
+    image = np.ascontiguousarray(grey, dtype=np.uint8)
+    return sample_kernel(image, np.asarray(to_frame, dtype=np.float64), x0, y0, width, height).T
+
+
+def contrast_normalise(supports: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return supports with their mean taken off, divided by their Euclidean norm, or by 1 if that is larger.
+
+    Parameters
+    ----------
+    supports : ndarray, (..., n)
+        Grey levels, each support's pixels along the last axis.
+
+    Returns
+    -------
+    ndarray, (..., n)
+        Zero mean; norm 1, and less for supports that are all but flat (0 where they are).
+    """
+    centred = supports - supports.mean(axis=-1, keepdims=True)
+    norm = np.sqrt((centred * centred).sum(axis=-1, keepdims=True))
+    return np.asarray(centred / np.maximum(norm, FLATTEST))
+
+
+@kernel
+def _halve(level: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the means of 2 x 2 blocks; an odd last row or column counts twice."""
+    height, width = level.shape
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    half = np.empty((rows, columns), np.float32)
+    for r in range(rows):
+        top = 2 * r
+        bottom = min(top + 1, height - 1)
+        for c in range(width // 2):
+            half[r, c] = np.float32(0.25) * (
+                np.float32(level[top, 2 * c])
+                + np.float32(level[top, 2 * c + 1])
+                + np.float32(level[bottom, 2 * c])
+                + np.float32(level[bottom, 2 * c + 1])
+            )
+        if width % 2:
+            half[r, columns - 1] = np.float32(0.5) * (
+                np.float32(level[top, width - 1]) + np.float32(level[bottom, width - 1])
+            )
+    return half
+
+
+@kernel
+def _add_level(
+    picture: npt.NDArray[np.float32],
+    level: npt.NDArray[Any],
+    to_level: npt.NDArray[np.float64],
+    share: float,
+) -> None:
+    """Add `share` times the bilinear samples of a level to the transposed picture."""
+    height, width = level.shape
+    part = np.float32(share)
+    right, bottom = np.float32(width - 1), np.float32(height - 1)
+    step_x, step_y = np.float32(to_level[0, 1]), np.float32(to_level[1, 1])
+    for c in range(picture.shape[0]):
+        start_x = np.float32(to_level[0, 0] * c + to_level[0, 2])
+        start_y = np.float32(to_level[1, 0] * c + to_level[1, 2])
+        for r in range(picture.shape[1]):
+            u = min(max(start_x + step_x * np.float32(r), np.float32(0)), right)
+            v = min(max(start_y + step_y * np.float32(r), np.float32(0)), bottom)
+            i, j = int(u), int(v)
+            a, b = u - np.float32(i), v - np.float32(j)
+            i1, j1 = min(i + 1, width - 1), min(j + 1, height - 1)
+            upper = np.float32(level[j, i]) + a * (np.float32(level[j, i1]) - np.float32(level[j, i]))
+            lower = np.float32(level[j1, i]) + a * (np.float32(level[j1, i1]) - np.float32(level[j1, i]))
+            picture[c, r] += part * (upper + b * (lower - upper))
+
+
+@kernel
+def sample_kernel(
+    grey: npt.NDArray[np.uint8],
+    to_frame: npt.NDArray[np.float64],
+    x0: int,
+    y0: int,
+    width: int,
+    height: int,
+) -> npt.NDArray[np.float32]:
+    """Return the picture of `sample_frame` transposed, (width, height): columns lie in a row in memory."""
+    determinant = to_frame[0, 0] * to_frame[1, 1] - to_frame[0, 1] * to_frame[1, 0]
+    back = np.empty((2, 3))  # frame to image
+    back[0, 0], back[0, 1] = to_frame[1, 1] / determinant, -to_frame[0, 1] / determinant
+    back[1, 0], back[1, 1] = -to_frame[1, 0] / determinant, to_frame[0, 0] / determinant
+    back[0, 2] = -back[0, 0] * to_frame[0, 2] - back[0, 1] * to_frame[1, 2]
+    back[1, 2] = -back[1, 0] * to_frame[0, 2] - back[1, 1] * to_frame[1, 2]
+    back[0, 2] += back[0, 0] * x0 + back[0, 1] * y0  # of the picture's first pixel
+    back[1, 2] += back[1, 0] * x0 + back[1, 1] * y0
+    depth = min(max(-0.5 * math.log2(abs(determinant)), 0.0), float(MOST_LEVELS - 1))
+    first = int(depth)
+    share = depth - first
+
+    # The part of the image that the rectangle needs, on whole blocks of the deepest level.
+    block = 2 ** (first + 1)
+    ends_x = (back[0, 2], back[0, 2] + back[0, 0] * width + back[0, 1] * height)
+    ends_y = (back[1, 2], back[1, 2] + back[1, 0] * width + back[1, 1] * height)
+    other_x = (back[0, 2] + back[0, 0] * width, back[0, 2] + back[0, 1] * height)
+    other_y = (back[1, 2] + back[1, 0] * width, back[1, 2] + back[1, 1] * height)
+    low_x = min(min(ends_x[0], ends_x[1]), min(other_x[0], other_x[1])) - 2 * block
+    low_y = min(min(ends_y[0], ends_y[1]), min(other_y[0], other_y[1])) - 2 * block
+    high_x = max(max(ends_x[0], ends_x[1]), max(other_x[0], other_x[1])) + 2 * block
+    high_y = max(max(ends_y[0], ends_y[1]), max(other_y[0], other_y[1])) + 2 * block
+    last_x, last_y = grey.shape[1] - 1, grey.shape[0] - 1
+    left = int(min(max(low_x, 0.0), float(last_x))) // block * block
+    top = int(min(max(low_y, 0.0), float(last_y))) // block * block
+    right = min((int(min(max(high_x, 0.0), float(last_x))) // block + 1) * block, last_x + 1)
+    bottom = min((int(min(max(high_y, 0.0), float(last_y))) // block + 1) * block, last_y + 1)
+    crop = grey[top:bottom, left:right]
+
+    picture = np.zeros((width, height), np.float32)
+    if first == 0:
+        _add_level(picture, crop, _into_level(back, left, top, 0), 1.0 - share)
+        if share > 0.0:
+            _add_level(picture, _halve(crop), _into_level(back, left, top, 1), share)
+        return picture
+    level = _halve(crop)
+    for _ in range(first - 1):
+        level = _halve(level)
+    _add_level(picture, level, _into_level(back, left, top, first), 1.0 - share)
+    if share > 0.0:
+        _add_level(picture, _halve(level), _into_level(back, left, top, first + 1), share)
+    return picture
+
+
+@kernel
+def _into_level(back: npt.NDArray[np.float64], left: int, top: int, depth: int) -> npt.NDArray[np.float64]:
+    """Return the matrix from picture (column, row) to the pixels of a level of the crop at (left, top)."""
+    unit = 1.0 / 2**depth
+    matrix = np.empty((2, 3))
+    matrix[:] = back * unit
+    matrix[0, 2] = (back[0, 2] - left + 0.5) * unit - 0.5
+    matrix[1, 2] = (back[1, 2] - top + 0.5) * unit - 0.5
+    return matrix
