@@ -75,8 +75,8 @@ def make_demo_clip(
     frames : ndarray, (T, size, size, 3), uint8
         RGB.
     transforms : ndarray, (T, 2, 3), float64
-        The affine map of frame 0 to each frame: ``transforms[t] @ (x, y, 1)`` is where the point (x, y) of frame 0
-        lies in frame t. The first is the identity.
+        The affine map of frame 0 to each frame: ``transforms[t] @ (x, y, 1)`` is where the point (x, y) of
+        frame 0 lies in frame t. The first is the identity.
     """
     from skimage.data import astronaut
 
@@ -154,8 +154,8 @@ def run_demo(
     Parameters
     ----------
     folder : Path
-        Where ``moving-face.mkv``, ``landmarks.csv``, ``overlay.mp4`` and ``contact-sheet.png`` go; it is made if
-        it does not exist.
+        Where ``moving-face.mkv``, ``landmarks.csv``, ``overlay.mp4`` and ``contact-sheet.png`` go; it is made
+        if it does not exist.
     models : Models
         From `load_models`.
     settings : TrackerSettings, optional

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 from typing import Any
 
 import cv2
@@ -10,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.ibug import OUTLINES
-from napari_face_landmarks.tracking import SOURCES
+from napari_face_landmarks.tracking.results import SOURCES
 
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
 DARK = (20, 20, 20)
@@ -48,8 +49,8 @@ def draw_landmarks(
     """Draw the landmarks of all faces of a frame, anti-aliased, in lines that suit the size of the face.
 
     A segment of an outline has the colour of the lesser confidence of its ends. Points are discs where PFLD
-    placed them, squares where CLNF refined them, diamonds where a correction was carried from an earlier frame,
-    and triangles where they were set by hand.
+    placed them, squares where CLNF refined them, diamonds where a correction was carried from an earlier
+    frame, and triangles where they were set by hand.
 
     Parameters
     ----------
@@ -89,7 +90,7 @@ def _draw_face(
     radius = max(1.0, extent / 110)
     for width, colour in ((thickness + 2, DARK), (thickness, None)):
         for outline in OUTLINES:
-            for a, b in zip(outline[:-1], outline[1:], strict=True):
+            for a, b in pairwise(outline):
                 if known[a] and known[b]:
                     shade = colour or _rgb(np.fmin(confidence[a], confidence[b]))
                     ends = (_fixed(points[a]), _fixed(points[b]))

@@ -15,8 +15,8 @@ from napari_face_landmarks.errors import ResultError
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to, and move what was written there to `path` at the end.
 
-    The temporary file lies in the folder of `path` and has its suffix. It is flushed to the disk before it takes
-    the place of `path`; if the block fails, it is removed and `path` stays as it was.
+    The temporary file lies in the folder of `path` and has its suffix. It is flushed to the disk before it
+    takes the place of `path`; if the block fails, it is removed and `path` stays as it was.
 
     Parameters
     ----------

@@ -2,24 +2,24 @@
 
 The columns, in the order of OpenFace 2 (Baltrusaitis et al. 2018, "OpenFace 2.0"):
 
-- ``frame`` (from 1), ``face_id`` (from 0), ``timestamp`` (s), ``confidence`` (mean of the landmarks', 0 to 1),
-  ``success`` (1: there is a face);
+- ``frame`` (from 1), ``face_id`` (from 0), ``timestamp`` (s), ``confidence`` (mean of the landmarks', 0 to
+  1), ``success`` (1: there is a face);
 - ``pose_Tx, pose_Ty, pose_Tz`` (mm from the camera; only where the size of the picture is known),
   ``pose_Rx, pose_Ry, pose_Rz`` (rad; R = Rx Ry Rz);
 - ``x_0 .. x_67, y_0 .. y_67`` (px, pixel centres at whole numbers, from 0);
 - ``p_scale, p_rx, p_ry, p_rz, p_tx, p_ty``, the weak-perspective pose (px per mm, rad, px).
 
 Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark) and
-``box_x0, box_y0, box_x1, box_y1, box_score``. As OpenFace does for one face, a frame without a face has one row
-with ``success`` 0; its numbers are 0. Reading makes such rows NaN again.
+``box_x0, box_y0, box_x1, box_y1, box_score``. As OpenFace does for one face, a frame without a face has one
+row with ``success`` 0; its numbers are 0. Reading makes such rows NaN again.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -27,7 +27,10 @@ import numpy.typing as npt
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export.files import replacing
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.tracking import SOURCES, Tracks
+from napari_face_landmarks.tracking.results import SOURCES, Tracks
+
+if TYPE_CHECKING:
+    import pandas
 
 FRAME_COLUMNS = ("frame", "face_id", "timestamp", "confidence", "success")
 TRANSLATION_COLUMNS = ("pose_Tx", "pose_Ty", "pose_Tz")
@@ -62,52 +65,70 @@ def write_csv(path: str | os.PathLike[str], tracks: Tracks) -> None:
         If the file cannot be written.
     """
     with replacing(path) as temporary, open(temporary, "w", encoding="ascii", newline="") as stream:
-        size = _image_size(tracks)
-        translation = TRANSLATION_COLUMNS if size is not None else ()
-        stream.write(
-            ",".join(
-                [*FRAME_COLUMNS, *translation, *ROTATION_COLUMNS, *LANDMARK_COLUMNS, *RIGID_COLUMNS]
-                + ["source", *CONFIDENCE_COLUMNS, *BOX_COLUMNS]
-            )
-            + "\n"
-        )
         frames_at_a_time = max(1, ROWS_AT_A_TIME // max(1, tracks.landmarks.shape[1]))
+        stream.write(",".join(name for name, _ in _columns(tracks, slice(0, 0), 0)) + "\n")
         for start in range(0, len(tracks.landmarks), frames_at_a_time):
-            for row in _rows(tracks, slice(start, start + frames_at_a_time), size):
-                stream.write(row)
+            columns = _columns(tracks, slice(start, start + frames_at_a_time), missing=0)
+            stream.writelines(",".join(row) + "\n" for row in zip(*map(_as_text, columns), strict=True))
 
 
-def _rows(tracks: Tracks, part: slice, size: tuple[int, int] | None) -> Iterator[str]:
+def to_dataframe(tracks: Tracks) -> pandas.DataFrame:
+    """Return the landmarks as a table with the columns of the CSV file (see the module).
+
+    Parameters
+    ----------
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+
+    Returns
+    -------
+    pandas.DataFrame
+        One row per frame and face, and one for each frame without a face, where ``success`` is 0 and what is
+        not known is NaN (where the file has 0).
+    """
+    import pandas as pd
+
+    return pd.DataFrame(dict(_columns(tracks, slice(None), missing=np.nan)))
+
+
+def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt.NDArray[Any]]]:
+    """Return the table's columns, name and values, for some frames; `missing` stands where no face is."""
     present = np.isfinite(tracks.landmarks[part]).any(axis=(2, 3))
     shown = present.copy()
     if shown.shape[1]:
         shown[:, 0] |= ~present.any(axis=1)
     t, f = np.nonzero(shown)
     success = present[t, f]
-    landmarks = tracks.landmarks[part][t, f]
-    pose = tracks.pose[part][t, f]
-    confidence = tracks.confidence[part][t, f]
-    boxes = tracks.boxes[part][t, f]
-    landmarks, pose, confidence, boxes = (
-        np.where(success.reshape(-1, *[1] * (a.ndim - 1)), a, np.float32(0)).astype(np.float32)
-        for a in (landmarks, pose, confidence, boxes)
-    )
-    mean_confidence = np.nan_to_num(confidence.mean(axis=1, dtype=np.float64))
-    numbers = [pose[:, 1:4], landmarks[:, :, 0], landmarks[:, :, 1], pose]
+
+    def known(values: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        rows = values[part][t, f].reshape(len(t), int(np.prod(values.shape[2:])))
+        return np.where(success[:, np.newaxis], rows, np.float32(missing))
+
+    pose, confidence = known(tracks.pose), known(tracks.confidence)
+    xy = known(tracks.landmarks)
+    columns: list[tuple[str, npt.NDArray[Any]]] = [
+        ("frame", tracks.frame_indices[part][t] + 1),
+        ("face_id", f),
+        ("timestamp", tracks.timestamps[part][t]),
+        ("confidence", np.nan_to_num(confidence.mean(axis=1))),
+        ("success", success.astype(np.int64)),
+    ]
+    size = _image_size(tracks)
     if size is not None:
-        numbers.insert(0, np.where(success[:, None], _translation_mm(pose, size), 0).astype(np.float32))
-    # the shortest decimals that give the same float32 again
-    before = np.concatenate(numbers, axis=1).astype(str).tolist()
-    after = np.concatenate([confidence, boxes], axis=1).astype(str).tolist()
-    frame = (tracks.frame_indices[part][t] + 1).tolist()
-    timestamp = tracks.timestamps[part][t].tolist()
-    source = tracks.source[part][t, f].tolist()
-    for i in range(len(t)):
-        name = SOURCES[source[i]] if success[i] else SOURCES[0]
-        yield (
-            f"{frame[i]},{f[i]},{timestamp[i]!r},{mean_confidence[i]:.6g},{int(success[i])},"
-            f"{','.join(before[i])},{name},{','.join(after[i])}\n"
-        )
+        place = np.where(success[:, np.newaxis], _translation_mm(pose, size), missing).astype(np.float32)
+        columns += zip(TRANSLATION_COLUMNS, place.T, strict=True)
+    columns += zip(ROTATION_COLUMNS, pose[:, 1:4].T, strict=True)
+    columns += zip(LANDMARK_COLUMNS, [*xy[:, 0::2].T, *xy[:, 1::2].T], strict=True)
+    columns += zip(RIGID_COLUMNS, pose.T, strict=True)
+    columns.append(("source", np.array(SOURCES)[np.where(success, tracks.source[part][t, f], 0)]))
+    columns += zip(CONFIDENCE_COLUMNS, confidence.T, strict=True)
+    columns += zip(BOX_COLUMNS, known(tracks.boxes).T, strict=True)
+    return columns
+
+
+def _as_text(column: tuple[str, npt.NDArray[Any]]) -> list[str]:
+    """Return the values as the shortest decimals that give the same float32 or float64 again."""
+    return [str(text) for text in column[1].astype(str).tolist()]
 
 
 def _image_size(tracks: Tracks) -> tuple[int, int] | None:
@@ -118,8 +139,8 @@ def _image_size(tracks: Tracks) -> tuple[int, int] | None:
 def _translation_mm(pose: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float64]:
     """Return where the head is from the camera, (N, 3) mm, x right, y down, z away.
 
-    The camera is the one that OpenFace assumes where none is given: a focal length of 500 px at 640 x 480, its
-    axis through the middle of the picture. Weak perspective puts the head at z = focal length / scale.
+    The camera is the one that OpenFace assumes where none is given: a focal length of 500 px at 640 x 480,
+    its axis through the middle of the picture. Weak perspective puts the head at z = focal length / scale.
     """
     height, width = size
     focal = (500 * width / 640 + 500 * height / 480) / 2
@@ -134,9 +155,9 @@ def _translation_mm(pose: npt.NDArray[np.float32], size: tuple[int, int]) -> npt
 def read_csv(path: str | os.PathLike[str]) -> Tracks:
     """Read landmarks from a table in OpenFace's column convention, OpenFace's own files included.
 
-    Names of columns may have spaces before them (OpenFace before 2.1). Columns other than those of the module are
-    passed over. Rows with ``success`` 0 become NaN. Where a file has no confidence for each landmark, each gets
-    that of its face; where it has no ``source``, its landmarks count as "clnf".
+    Names of columns may have spaces before them (OpenFace before 2.1). Other columns than the module's are
+    passed over. Rows with ``success`` 0 become NaN. Where a file has no confidence for each landmark, each
+    gets that of its face; where it has no ``source``, its landmarks count as "clnf".
 
     Parameters
     ----------
@@ -241,7 +262,7 @@ def _read_part(chunk: Any, path: Path, first_row: int) -> dict[str, npt.NDArray[
         part[name] = values.astype(np.int64)
     timestamp = numbers(("timestamp",))
     assert timestamp is not None
-    refuse(~np.isfinite(timestamp[:, 0]), "no valid timestamp")
+    refuse(np.isinf(timestamp[:, 0]), "no valid timestamp")
     part["timestamp"] = timestamp[:, 0]
 
     success = part["success"] == 1
@@ -296,6 +317,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     for name, shape in shapes.items():
         arrays[name] = np.full((n_frames, n_faces, *shape), np.nan, dtype=np.float32)
         arrays[name][t[success], f[success]] = rows[name][success]
+    arrays["confidence"] = np.nan_to_num(arrays["confidence"])
     source = np.zeros((n_frames, n_faces), dtype=np.uint8)
     source[t[success], f[success]] = rows["source"][success]
     return Tracks(

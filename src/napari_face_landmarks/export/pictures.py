@@ -14,7 +14,7 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export.drawing import describe_frame, draw_caption, draw_landmarks
 from napari_face_landmarks.export.files import replacing
 from napari_face_landmarks.images import to_rgb8
-from napari_face_landmarks.tracking import Tracks
+from napari_face_landmarks.tracking.results import Tracks
 from napari_face_landmarks.video import open_video, read_frames, write_video
 
 
