@@ -1,1 +1,47 @@
-"""68 face landmarks on video: PFLD with CLNF refinement, for napari and for scripts."""
+"""68 face landmarks on video: PFLD with CLNF refinement, for napari and for scripts.
+
+>>> from napari_face_landmarks import FaceTracker
+>>> tracks = FaceTracker().track("interview.mp4")  # doctest: +SKIP
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from napari_face_landmarks.settings import TrackerSettings
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.models import Models, list_models, load_models
+    from napari_face_landmarks.napari_plugin.layers import track_layer
+    from napari_face_landmarks.tracking import FaceFit, FaceTracker, Tracks
+
+_HOMES = {
+    "FaceFit": "tracking",
+    "FaceTracker": "tracking",
+    "Models": "models",
+    "Tracks": "tracking",
+    "list_models": "models",
+    "load_models": "models",
+    "track_layer": "napari_plugin.layers",
+}
+
+__all__ = [
+    "FaceFit",
+    "FaceTracker",
+    "Models",
+    "TrackerSettings",
+    "Tracks",
+    "list_models",
+    "load_models",
+    "track_layer",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the public names when they are first asked for, so that a napari start pays for none of them."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -43,7 +43,9 @@ def to_rgb8(image: Any, where: str = "The image") -> npt.NDArray[np.uint8]:
             f"{where} has the shape {array.shape}: give a grey (Y, X), RGB (Y, X, 3) or RGBA (Y, X, 4) image."
         )
     if 0 in array.shape or max(array.shape[:2]) > LARGEST_SIDE:
-        raise ImageError(f"{where} has the shape {array.shape}: give an image with sides of 1 to {LARGEST_SIDE} px.")
+        raise ImageError(
+            f"{where} has the shape {array.shape}: give an image with sides of 1 to {LARGEST_SIDE} px."
+        )
     array = _to_uint8(array[:, :, :3] if array.ndim == 3 else array, where)
     if array.ndim == 2:
         return np.asarray(cv2.cvtColor(np.ascontiguousarray(array), cv2.COLOR_GRAY2RGB), dtype=np.uint8)
@@ -60,7 +62,9 @@ def _to_uint8(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
         return np.asarray(np.clip(array, 0, None) * (255.0 / top) + 0.5, dtype=np.uint8)
     if np.issubdtype(array.dtype, np.floating):
         if not np.isfinite(array).all():
-            raise ImageError(f"{where} has pixels that are not finite (NaN or infinity): replace them by numbers.")
+            raise ImageError(
+                f"{where} has pixels that are not finite (NaN or infinity): replace them by numbers."
+            )
         scale = 255.0 if float(array.max()) <= 1.0 else 1.0
         return np.asarray(np.clip(array * scale, 0, 255) + 0.5, dtype=np.uint8)
     raise ImageError(f"{where} has the type {array.dtype}: give bool, integer or float pixels.")

@@ -65,7 +65,11 @@ class TrackerSettings:
         2, 1, 100, "Skip: refine every", "CLNF runs on every n-th frame; 1 refines every frame. Unit: frames."
     )
     max_iterations: int = _setting(
-        2, 1, 50, "Iterations", "Largest number of CLNF iterations at each scale. More costs time in proportion."
+        2,
+        1,
+        50,
+        "Iterations",
+        "Largest number of CLNF iterations at each scale. More costs time in proportion.",
     )
     search_radius: float = _setting(
         1.2,

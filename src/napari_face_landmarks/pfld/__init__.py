@@ -1,0 +1,12 @@
+"""PFLD: 68 landmarks, their spread and a face score from an upright crop."""
+
+from napari_face_landmarks.pfld.crop import crops_of_landmarks
+from napari_face_landmarks.pfld.predict import (
+    PfldOutput,
+    confidence_of,
+    crops_of_boxes,
+    predict,
+    predict_twice,
+)
+
+__all__ = ["PfldOutput", "confidence_of", "crops_of_boxes", "crops_of_landmarks", "predict", "predict_twice"]

@@ -146,9 +146,24 @@ def _sample(
                     w01 = fx * (np.float32(1) - fy)
                     w10 = (np.float32(1) - fx) * fy
                     w11 = fx * fy
-                    red += w00 * rgb[yi, xi, 0] + w01 * rgb[yi, xj, 0] + w10 * rgb[yj, xi, 0] + w11 * rgb[yj, xj, 0]
-                    green += w00 * rgb[yi, xi, 1] + w01 * rgb[yi, xj, 1] + w10 * rgb[yj, xi, 1] + w11 * rgb[yj, xj, 1]
-                    blue += w00 * rgb[yi, xi, 2] + w01 * rgb[yi, xj, 2] + w10 * rgb[yj, xi, 2] + w11 * rgb[yj, xj, 2]
+                    red += (
+                        w00 * rgb[yi, xi, 0]
+                        + w01 * rgb[yi, xj, 0]
+                        + w10 * rgb[yj, xi, 0]
+                        + w11 * rgb[yj, xj, 0]
+                    )
+                    green += (
+                        w00 * rgb[yi, xi, 1]
+                        + w01 * rgb[yi, xj, 1]
+                        + w10 * rgb[yj, xi, 1]
+                        + w11 * rgb[yj, xj, 1]
+                    )
+                    blue += (
+                        w00 * rgb[yi, xi, 2]
+                        + w01 * rgb[yi, xj, 2]
+                        + w10 * rgb[yj, xi, 2]
+                        + w11 * rgb[yj, xj, 2]
+                    )
             out[0, row, column] = red * norm
             out[1, row, column] = green * norm
             out[2, row, column] = blue * norm

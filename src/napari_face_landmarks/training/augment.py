@@ -157,12 +157,19 @@ def pen_marks(image: Image, landmarks: Points, rng: Generator) -> None:
             for direction in ((arm, arm), (arm, -arm)):
                 a = np.round((start - direction) * 2**shift).astype(int)
                 b = np.round((start + direction) * 2**shift).astype(int)
-                cv2.line(layer, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), ink.tolist(), 1, cv2.LINE_AA, shift)
+                cv2.line(
+                    layer, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), ink.tolist(), 1, cv2.LINE_AA, shift
+                )
         else:  # an arrow
             end = np.round((start + rng.normal(0, 0.3 * unit, 2))).astype(int)
             begin = np.round(start).astype(int)
             cv2.arrowedLine(
-                layer, (int(begin[0]), int(begin[1])), (int(end[0]), int(end[1])), ink.tolist(), 1, cv2.LINE_AA
+                layer,
+                (int(begin[0]), int(begin[1])),
+                (int(end[0]), int(end[1])),
+                ink.tolist(),
+                1,
+                cv2.LINE_AA,
             )
     strength = rng.uniform(0.5, 0.95)
     image[:] = cv2.addWeighted(layer, strength, image, 1 - strength, 0)
@@ -208,7 +215,9 @@ def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]
         cover = other
     else:
         colour = image[int(centre[1]), int(centre[0])] if rng.random() < 0.5 else rng.integers(0, 256, 3)
-        shade = np.linspace(rng.uniform(0.6, 1.0), rng.uniform(0.6, 1.0), size, dtype=np.float32)[None, :, None]
+        shade = np.linspace(rng.uniform(0.6, 1.0), rng.uniform(0.6, 1.0), size, dtype=np.float32)[
+            None, :, None
+        ]
         cover = np.clip(np.asarray(colour, np.float32) * shade + np.zeros((size, 1, 1), np.float32), 0, 255)
         cover = np.asarray(cover, dtype=np.uint8)
     soft = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32)[..., None] / 255

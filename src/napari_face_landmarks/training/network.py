@@ -11,7 +11,9 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 
 
-def _conv(inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True) -> nn.Sequential:
+def _conv(
+    inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
+) -> nn.Sequential:
     layers: list[nn.Module] = [
         nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
@@ -70,9 +72,7 @@ class Pfld(nn.Module):
         c2, c3, c4 = (int(8 * round(c * width / 8)) for c in (48, 80, 128))
         fpn = 64
         self.stem = _conv(3, 16, 3, 2)
-        self.stage2 = nn.Sequential(
-            _conv(16, c2, 3, 2), *(InvertedResidual(c2, c2, 1, 2) for _ in range(3))
-        )
+        self.stage2 = nn.Sequential(_conv(16, c2, 3, 2), *(InvertedResidual(c2, c2, 1, 2) for _ in range(3)))
         self.stage3 = _stage(c2, c3, 5, 3)
         self.stage4 = _stage(c3, c4, 4, 3)
         self.lateral4 = _conv(c4, fpn, 1)
@@ -89,7 +89,9 @@ class Pfld(nn.Module):
         self.mix = nn.Linear(192, N_LANDMARKS)
         self.log_sigma = nn.Linear(192 + N_LANDMARKS, N_LANDMARKS)
         self.score = nn.Linear(192, 1)
-        self.pose = nn.Sequential(_conv(c2, 48, 3, 2), _conv(48, 48, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 3))
+        self.pose = nn.Sequential(
+            _conv(c2, 48, 3, 2), _conv(48, 48, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 3)
+        )
         nn.init.normal_(self.regress.weight, std=1e-3)
         nn.init.constant_(self.regress.bias, 0.5)
 

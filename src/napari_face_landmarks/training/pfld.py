@@ -136,7 +136,9 @@ class TrainingStream(torch.utils.data.IterableDataset[dict[str, npt.NDArray[Any]
             return cut(self.faces.images[i], crop, NO_BUMPS)
         if rng.random() < 0.05:
             noise = rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)
-            return np.asarray(cv2.resize(noise, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC), np.uint8)
+            return np.asarray(
+                cv2.resize(noise, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC), np.uint8
+            )
         while True:
             i = int(rng.integers(len(self.pictures.images)))
             picture = self.pictures.images[i]
@@ -173,7 +175,12 @@ class TrainingStream(torch.utils.data.IterableDataset[dict[str, npt.NDArray[Any]
             pose[k] = self.angles[i, 0], yaw, math.atan2(eyes[1], eyes[0])
         for k in range(plan.faces_per_batch, size):
             images[k] = photometric(self._negative(rng), rng)
-        return {"images": images.transpose(0, 3, 1, 2), "landmarks": landmarks, "pose": pose, "is_face": is_face}
+        return {
+            "images": images.transpose(0, 3, 1, 2),
+            "landmarks": landmarks,
+            "pose": pose,
+            "is_face": is_face,
+        }
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield the batches from `first` on."""
@@ -228,7 +235,11 @@ class Exported(nn.Module):
     def forward(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Return landmarks (B, 68, 2), sigma (B, 68) and score (B,)."""
         outputs = self.network(crops)
-        return outputs.landmarks, torch.exp(outputs.log_sigma) * self.sigma_scale, torch.sigmoid(outputs.score)
+        return (
+            outputs.landmarks,
+            torch.exp(outputs.log_sigma) * self.sigma_scale,
+            torch.sigmoid(outputs.score),
+        )
 
 
 def export_onnx(network: Pfld, path: Path, sigma_scale: float = 1.0) -> None:
@@ -283,6 +294,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
         first, best, seconds = state["step"], state["best"], state["seconds"]
+    averaged_tensors, network_tensors = _floating(averaged), _floating(network)
     stream = TrainingStream(data, bundle, plan, first)
     loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4)
     held_out = face_files.load_faces(data, bundle=bundle, held_out=True)
@@ -306,12 +318,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
         optimiser.step()
         keep = min(plan.ema, (step + 1) / (step + 10))
         with torch.no_grad():
-            for name, value in averaged.state_dict().items():
-                new = network.state_dict()[name]
-                if value.dtype.is_floating_point:
-                    value.lerp_(new, 1 - keep)
-                else:
-                    value.copy_(new)
+            torch._foreach_lerp_(averaged_tensors, network_tensors, 1 - keep)
         running = 0.98 * running + 0.02 * float(loss) if step > first else float(loss)
         bar.set_postfix(loss=f"{running:.3f}", best=f"{100 * best:.2f} %")
         last = step + 1 == plan.steps
@@ -350,6 +357,11 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
     return metrics
 
 
+def _floating(module: nn.Module) -> list[Tensor]:
+    """Return the parameters and running statistics of a network, in a fixed order."""
+    return [value for value in module.state_dict().values() if value.dtype.is_floating_point]
+
+
 def _log(path: Path, row: dict[str, Any]) -> None:
     new = not path.exists()
     with path.open("a", newline="") as file:
@@ -362,7 +374,9 @@ def _log(path: Path, row: dict[str, Any]) -> None:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
     defaults = Plan()
-    parser.add_argument("--steps", type=int, default=defaults.steps, help="optimiser steps (default %(default)s)")
+    parser.add_argument(
+        "--steps", type=int, default=defaults.steps, help="optimiser steps (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
 
@@ -371,5 +385,3 @@ def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
     plan = Plan(steps=args.steps, threads=args.threads, seed=args.seed)
     print(json.dumps(train(args.data, args.out, args.bundle, plan), indent=2))
-
-

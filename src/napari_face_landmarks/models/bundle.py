@@ -1,0 +1,201 @@
+"""Model bundles: folders of model files with a card that says what they are, and the loading that checks them."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import onnxruntime
+
+from napari_face_landmarks.clnf.patch_experts import PatchExperts, load_patch_experts
+from napari_face_landmarks.clnf.pdm import PDM, load_pdm
+from napari_face_landmarks.errors import ModelError
+
+DEFAULT_BUNDLE = "research"
+CARD = "model_card.json"
+MODEL_FILES = ("detector.onnx", "pfld.onnx", "pdm.npz", "cen.npz")
+LARGEST_CARD = 1 << 20
+LARGEST_FILE = 64 << 20
+BUNDLES_FOLDER = Path(__file__).parent
+
+
+@dataclass(frozen=True)
+class Models:
+    """The models of a bundle, loaded and checked.
+
+    Attributes
+    ----------
+    name : str
+        The bundle's name.
+    folder : Path
+        Where it was loaded from.
+    card : dict
+        The model card: training data, licence, measured error, sha256 of every file.
+    detector, pfld : onnxruntime.InferenceSession
+        The face detector and the landmark network.
+    pdm : PDM
+        The point distribution model.
+    experts : PatchExperts
+        The CEN patch experts.
+    """
+
+    name: str
+    folder: Path
+    card: dict[str, Any]
+    detector: onnxruntime.InferenceSession
+    pfld: onnxruntime.InferenceSession
+    pdm: PDM
+    experts: PatchExperts
+
+    @property
+    def version(self) -> str:
+        """The bundle's version, as its card gives it."""
+        return str(self.card["version"])
+
+    @property
+    def licence(self) -> str:
+        """The licence of the weights in a few words."""
+        return str(self.card["licence"])
+
+
+def list_models() -> list[str]:
+    """Return the names of the bundles that come with the plugin, the default one first."""
+    names = sorted(path.parent.name for path in BUNDLES_FOLDER.glob(f"*/{CARD}"))
+    return sorted(names, key=lambda name: name != DEFAULT_BUNDLE)
+
+
+def bundle_folder(name_or_folder: str | Path) -> Path:
+    """Return the folder of a bundle that comes with the plugin, or the user's own folder.
+
+    Raises
+    ------
+    ModelError
+        If there is neither a bundle nor a folder of that name.
+    """
+    if str(name_or_folder) in list_models():
+        return BUNDLES_FOLDER / str(name_or_folder)
+    folder = Path(name_or_folder)
+    if not folder.is_dir():
+        raise ModelError(
+            f"There are no models named {str(name_or_folder)!r}: give {' or '.join(list_models())}, or a folder "
+            f"with a {CARD}."
+        )
+    return folder
+
+
+def load_card(name_or_folder: str | Path) -> dict[str, Any]:
+    """Read a bundle's model card without loading its models.
+
+    Raises
+    ------
+    ModelError
+        If the card is missing or not of the expected form.
+    """
+    path = bundle_folder(name_or_folder) / CARD
+    try:
+        if path.stat().st_size > LARGEST_CARD:
+            raise ModelError(
+                f"{path} is larger than {LARGEST_CARD >> 20} MB and cannot be a model card: replace it."
+            )
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path} is missing: give a folder that holds a whole bundle.") from None
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(
+            f"{path} cannot be read as a model card ({_one_line(error)}): replace the file."
+        ) from None
+    _check_card(card, path)
+    return dict(card)
+
+
+def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
+    """Load a bundle, checking every file against the sha256 in its card.
+
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        A name that `list_models` gives, or a folder of the same layout.
+
+    Returns
+    -------
+    Models
+        Sessions run on one thread each; the tracker owns the parallelism.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, altered or malformed.
+    """
+    folder = bundle_folder(name_or_folder)
+    card = load_card(folder)
+    contents = {name: _checked_bytes(folder, name, card["files"][name]) for name in MODEL_FILES}
+    return Models(
+        name=str(card["name"]),
+        folder=folder,
+        card=card,
+        detector=_session(contents["detector.onnx"], folder / "detector.onnx"),
+        pfld=_session(contents["pfld.onnx"], folder / "pfld.onnx"),
+        pdm=load_pdm(folder / "pdm.npz"),
+        experts=load_patch_experts(folder / "cen.npz"),
+    )
+
+
+def file_entry(path: Path) -> dict[str, Any]:
+    """Return what a card says of a file: its size in bytes and its sha256."""
+    content = path.read_bytes()
+    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+
+
+def _check_card(card: Any, path: Path) -> None:
+    complete = (
+        isinstance(card, dict)
+        and all(isinstance(card.get(key), str) for key in ("name", "version", "licence"))
+        and isinstance(card.get("files"), dict)
+        and all(
+            isinstance(card["files"].get(name), dict)
+            and isinstance(card["files"][name].get("sha256"), str)
+            and isinstance(card["files"][name].get("bytes"), int)
+            for name in MODEL_FILES
+        )
+    )
+    if not complete:
+        raise ModelError(
+            f"{path} does not say name, version, licence and the size and sha256 of {', '.join(MODEL_FILES)}: "
+            "replace the file."
+        )
+
+
+def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
+    path = folder / name
+    try:
+        size = path.stat().st_size
+        if size != entry["bytes"] or size > LARGEST_FILE:
+            raise ModelError(
+                f"{path} has {size} bytes where its card says {entry['bytes']}: install the models again."
+            )
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({error.strerror}): install the models again.") from None
+    if hashlib.sha256(content).hexdigest() != entry["sha256"]:
+        raise ModelError(f"{path} was altered (its sha256 is not the card's): install the models again.")
+    return content
+
+
+def _session(content: bytes, path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    except Exception as error:
+        raise ModelError(
+            f"{path} is not a usable ONNX model ({_one_line(error)}): install the models again."
+        ) from None
+
+
+def _one_line(error: BaseException) -> str:
+    return " ".join(str(error).split())[:200] or type(error).__name__

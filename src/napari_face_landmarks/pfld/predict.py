@@ -1,0 +1,157 @@
+"""Run PFLD on crops: landmarks, how sure each is, and whether there is a face at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_image
+
+Floats = npt.NDArray[np.float32]
+
+POOR_NME = 0.08
+"""An error over this share of the inter-ocular distance counts as poor."""
+BOX_TO_CROP = 1.05
+"""Side of the first crop over the longer side of a face box from forehead to chin."""
+BOX_TO_CROP_SHIFT = 0.11
+"""How far the first crop's centre lies below the box's, in units of the box's height."""
+LARGEST_BATCH = 16
+SECOND_LOOK = (0.08, 0.12, 0.15)
+"""A crop is cut anew if it is off by this: shift (of the side), scale (log), roll (radians)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PfldOutput:
+    """What PFLD says of F crops.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (F, 68, 2), float32
+        Pixels of the picture, x then y.
+    sigma : ndarray, (F, 68), float32
+        Standard deviation of each landmark's error along one axis, pixels.
+    confidence : ndarray, (F, 68), float32
+        Probability that the landmark lies within 8 % of the inter-ocular distance of the truth.
+    score : ndarray, (F,), float32
+        Probability that the crop shows a face.
+    """
+
+    landmarks: Floats
+    sigma: Floats
+    confidence: Floats
+    score: Floats
+
+
+def predict(
+    session: onnxruntime.InferenceSession, rgb: npt.NDArray[np.uint8], crops: npt.NDArray[np.floating]
+) -> PfldOutput:
+    """Run the network on crops of one picture.
+
+    Guo et al. 2019, "PFLD: A Practical Facial Landmark Detector" (arXiv 1902.10859). The spread of each
+    landmark is trained by the likelihood of its error (a circular normal distribution), so that the error d
+    has ``P(d < r) = 1 - exp(-r^2 / (2 sigma^2))``.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession
+        The network ``pfld.onnx``.
+    rgb : ndarray, (H, W, 3), uint8
+        The picture.
+    crops : ndarray, (F, 4)
+        Centre x, centre y, side (pixels), roll (radians).
+    """
+    crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
+    parts = []
+    for first in range(0, len(crops), LARGEST_BATCH):
+        inputs = sample_crops(rgb, crops[first : first + LARGEST_BATCH])
+        parts.append(session.run(["landmarks", "sigma", "score"], {"crops": inputs}))
+    if not parts:
+        empty = np.zeros((0, 68), np.float32)
+        return PfldOutput(np.zeros((0, 68, 2), np.float32), empty, empty, np.zeros(0, np.float32))
+    fractions, spread, score = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    landmarks = to_image(fractions, crops)
+    sigma = np.asarray(spread * crops[:, 2:3], dtype=np.float32)
+    finite = (
+        np.isfinite(landmarks).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=1) & (sigma > 0).all(axis=1)
+    )
+    score = np.where(finite, score, 0).astype(np.float32)
+    landmarks[~finite] = 0
+    sigma[~finite] = 1
+    return PfldOutput(landmarks, sigma, confidence_of(landmarks, sigma), score)
+
+
+def confidence_of(landmarks: Floats, sigma: Floats) -> Floats:
+    """Return the probability that each landmark's error is under 8 % of the inter-ocular distance.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (F, 68, 2)
+        Pixels; only their inter-ocular distance counts.
+    sigma : ndarray, (F, 68)
+        Pixels.
+    """
+    radius = POOR_NME * inter_ocular(landmarks)[:, None]
+    return np.asarray(1 - np.exp(-(radius**2) / (2 * np.asarray(sigma, np.float64) ** 2)), dtype=np.float32)
+
+
+def predict_twice(
+    session: onnxruntime.InferenceSession, rgb: npt.NDArray[np.uint8], crops: npt.NDArray[np.floating]
+) -> PfldOutput:
+    """Run the network, and once more where the landmarks show that the crop was not the right one.
+
+    The second look makes the result depend little on where the crop came from: a detector's box, a user's box
+    or the last frame of a fast movement.
+    """
+    crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
+    first = predict(session, rgb, crops)
+    again = np.flatnonzero((first.score > 0.05) & _misplaced(crops, first.landmarks))
+    if len(again) == 0:
+        return first
+    second = predict(session, rgb, crops_of_landmarks(first.landmarks[again]))
+    for old, new in (
+        (first.landmarks, second.landmarks),
+        (first.sigma, second.sigma),
+        (first.confidence, second.confidence),
+        (first.score, second.score),
+    ):
+        old[again] = new
+    return first
+
+
+def _misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
+    better = crops_of_landmarks(landmarks)
+    shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
+    scale = np.abs(np.log(np.maximum(better[:, 2], 1e-3) / crops[:, 2]))
+    roll = np.abs((better[:, 3] - crops[:, 3] + np.pi) % (2 * np.pi) - np.pi)
+    largest_shift, largest_scale, largest_roll = SECOND_LOOK
+    usable = better[:, 2] > 1
+    return np.asarray(usable & ((shift > largest_shift) | (scale > largest_scale) | (roll > largest_roll)))
+
+
+def crops_of_boxes(boxes: npt.NDArray[np.floating], roll: npt.NDArray[np.floating] | float = 0.0) -> Floats:
+    """Return the first crop of each face box.
+
+    Parameters
+    ----------
+    boxes : ndarray, (F, 4) or (F, 5)
+        x0, y0, x1, y1 in pixels; forehead to chin, as the detector gives them.
+    roll : float or ndarray, (F,)
+        In-plane rotation of each face, radians.
+    """
+    box = np.asarray(boxes, dtype=np.float64)
+    roll = np.broadcast_to(np.asarray(roll, dtype=np.float64), len(box))
+    height = box[:, 3] - box[:, 1]
+    drop = BOX_TO_CROP_SHIFT * height
+    return np.stack(
+        [
+            (box[:, 0] + box[:, 2]) / 2 - np.sin(roll) * drop,
+            (box[:, 1] + box[:, 3]) / 2 + np.cos(roll) * drop,
+            BOX_TO_CROP * np.maximum(box[:, 2] - box[:, 0], height),
+            roll,
+        ],
+        axis=1,
+    ).astype(np.float32)

@@ -1,0 +1,400 @@
+"""What tracking gives: one frame's result, a still's fit, and the tracks of a whole run."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
+
+if TYPE_CHECKING:
+    import pandas
+
+Floats = npt.NDArray[np.float32]
+
+SOURCES = ("none", "pfld", "clnf", "carried", "manual")
+"""What the codes 0 to 4 of `source` mean: where a face's landmarks come from."""
+NONE, PFLD, CLNF, CARRIED, MANUAL = range(len(SOURCES))
+STAGES = ("decode", "detect", "pfld", "clnf", "smoothing")
+LOW_CONFIDENCE = 0.5
+"""A face on a frame counts as of low confidence where the mean over its landmarks is lower."""
+
+_ARRAYS: dict[str, tuple[str, int]] = {  # type and number of axes in a file of tracks
+    "landmarks": ("f4", 4),
+    "confidence": ("f4", 3),
+    "source": ("u1", 2),
+    "pose": ("f4", 3),
+    "boxes": ("f4", 3),
+    "frame_indices": ("i8", 1),
+    "timestamps": ("f8", 1),
+}
+_LARGEST_RESULT = 16 << 30
+_LARGEST_RECORD = 16 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class FaceFit:
+    """The faces of one picture.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (F, 68, 2), float32
+        Pixels, x then y.
+    confidence : ndarray, (F, 68), float32
+        Probability that the landmark is within 8 % of the inter-ocular distance of the truth.
+    pose : ndarray, (F, 6), float32
+        Scale, pitch, yaw, roll (radians), tx, ty (pixels) of the point distribution model.
+    source : ndarray, (F,), uint8
+        Index into `SOURCES`.
+    boxes : ndarray, (F, 5), float32
+        x0, y0, x1, y1 of the landmarks and the face score.
+    """
+
+    landmarks: Floats
+    confidence: Floats
+    pose: Floats
+    source: npt.NDArray[np.uint8]
+    boxes: Floats
+
+
+@dataclass(frozen=True, slots=True)
+class FrameResult:
+    """The faces of one frame of a run; every array has one row per slot, ``settings.max_faces`` of them.
+
+    Attributes
+    ----------
+    index : int
+        The frame's index in the source.
+    landmarks, confidence, pose, source, boxes
+        As in `FaceFit`; NaN (confidence 0, source 0) where a slot has no face.
+    """
+
+    index: int
+    landmarks: Floats
+    confidence: Floats
+    pose: Floats
+    source: npt.NDArray[np.uint8]
+    boxes: Floats
+
+
+def empty_frame(index: int, max_faces: int) -> FrameResult:
+    """Return the result of a frame without faces."""
+    return FrameResult(
+        index=index,
+        landmarks=np.full((max_faces, N_LANDMARKS, 2), np.nan, np.float32),
+        confidence=np.zeros((max_faces, N_LANDMARKS), np.float32),
+        pose=np.full((max_faces, 6), np.nan, np.float32),
+        source=np.zeros(max_faces, np.uint8),
+        boxes=np.full((max_faces, 5), np.nan, np.float32),
+    )
+
+
+@dataclass(slots=True)
+class RunStats:
+    """The counts of a run; while it goes on they grow and may be read from another thread.
+
+    Attributes
+    ----------
+    frames : int
+        Frames finished.
+    seconds : float
+        Wall time of the run so far.
+    stage_seconds : dict of str to float
+        Time spent in decode, detect, pfld, clnf and smoothing; decoding runs beside the others.
+    stage_calls : dict of str to int
+        How often each stage ran.
+    frames_with_faces, faces, refined, carried, low_confidence : int
+        Frames with a face; faces over all frames; those refined by CLNF, those that carry its correction, and
+        those whose mean confidence is low.
+    completed : bool
+        Whether the run reached the end of what it was to track.
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    stage_calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
+    frames_with_faces: int = 0
+    faces: int = 0
+    refined: int = 0
+    carried: int = 0
+    low_confidence: int = 0
+    completed: bool = False
+
+    @property
+    def fps(self) -> float:
+        """Frames a second, end to end."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    def count(self, result: FrameResult) -> None:
+        """Add a finished frame."""
+        present = result.source > NONE
+        self.frames += 1
+        self.frames_with_faces += bool(present.any())
+        self.faces += int(present.sum())
+        self.refined += int((result.source == CLNF).sum())
+        self.carried += int((result.source == CARRIED).sum())
+        self.low_confidence += int((result.confidence[present].mean(axis=-1) < LOW_CONFIDENCE).sum())
+
+    def add_time(self, stage: str, seconds: float) -> None:
+        """Add to the time spent in a stage."""
+        self.stage_seconds[stage] += seconds
+        self.stage_calls[stage] += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as plain values, ready for JSON."""
+        return {**dataclasses.asdict(self), "fps": self.fps}
+
+
+@dataclass(frozen=True)
+class Tracks:
+    """The landmarks of every face on every frame of a run.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (T, F, 68, 2), float32
+        Pixels, x then y, pixel centres at whole numbers; NaN where there is no face.
+    confidence : ndarray, (T, F, 68), float32
+        Probability that the landmark is within 8 % of the inter-ocular distance of the truth; 0 without a face.
+    source : ndarray, (T, F), uint8
+        Index into `SOURCES`: none, pfld, clnf, carried, manual.
+    pose : ndarray, (T, F, 6), float32
+        Scale (pixels per unit of the model), pitch, yaw, roll (radians), tx, ty (pixels).
+    boxes : ndarray, (T, F, 5), float32
+        x0, y0, x1, y1 of the landmarks and the face score.
+    frame_indices : ndarray, (T,), int64
+        Each frame's index in the source.
+    timestamps : ndarray, (T,), float64
+        Seconds, from the file where it has them, else the frame's index over the frame rate (NaN if unknown).
+    settings : TrackerSettings
+        How the run was made.
+    stats : RunStats
+        Counts and times of the run.
+    warnings : tuple of str
+        What went wrong on the way, a sentence each.
+    meta : dict
+        Version, models, size of the frames, frame rate.
+    """
+
+    landmarks: Floats
+    confidence: Floats
+    source: npt.NDArray[np.uint8]
+    pose: Floats
+    boxes: Floats
+    frame_indices: npt.NDArray[np.int64]
+    timestamps: npt.NDArray[np.float64]
+    settings: TrackerSettings = field(default_factory=TrackerSettings)
+    stats: RunStats = field(default_factory=RunStats)
+    warnings: tuple[str, ...] = ()
+    meta: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def n_frames(self) -> int:
+        """The number of frames, T."""
+        return int(self.landmarks.shape[0])
+
+    @property
+    def n_faces(self) -> int:
+        """The number of faces (slots), F."""
+        return int(self.landmarks.shape[1])
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Where there is a face, (T, F) bool."""
+        return np.asarray(self.source > NONE)
+
+    def save(self, path: str | Path) -> None:
+        """Write the tracks to a file: ``.csv`` in OpenFace's columns, or ``.npz`` with all there is.
+
+        The file appears whole or not at all.
+
+        Raises
+        ------
+        ResultError
+            If the name ends otherwise, or the file cannot be written.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".csv":
+            from napari_face_landmarks.export import write_csv
+
+            write_csv(path, self)
+        elif path.suffix.lower() == ".npz":
+            _save_npz(path, self)
+        else:
+            raise ResultError(f"{path}: results are written as .csv or .npz; give a name that ends so.")
+
+    @staticmethod
+    def load(path: str | Path) -> Tracks:
+        """Read tracks that `save` wrote (a ``.csv`` may also come from OpenFace).
+
+        Raises
+        ------
+        ResultError
+            If the file cannot be read or is not of that form.
+        """
+        path = Path(path)
+        if path.suffix.lower() == ".csv":
+            from napari_face_landmarks.export import read_csv
+
+            return read_csv(path)
+        if path.suffix.lower() == ".npz":
+            return _load_npz(path)
+        raise ResultError(f"{path}: results are read from .csv or .npz; give a name that ends so.")
+
+    def to_dataframe(self) -> pandas.DataFrame:
+        """Return one row per frame and face, with the columns of the CSV file."""
+        from napari_face_landmarks.export import to_dataframe
+
+        return to_dataframe(self)
+
+    def to_layer_data(self, image_layer: Any = None) -> list[Any]:
+        """Return napari layer tuples (data, attributes, "points") of the tracks.
+
+        Parameters
+        ----------
+        image_layer : napari.layers.Image, optional
+            The layer that was tracked; its transforms are copied.
+        """
+        from napari_face_landmarks.napari_plugin.layers import tracks_to_layer_data
+
+        return tracks_to_layer_data(self, image_layer)
+
+
+def collect(
+    results: Sequence[FrameResult],
+    *,
+    settings: TrackerSettings | None = None,
+    stats: RunStats | None = None,
+    timestamps: npt.NDArray[np.floating] | None = None,
+    warnings: Sequence[str] = (),
+    meta: Mapping[str, Any] | None = None,
+) -> Tracks:
+    """Put the frames of a run together: what `FaceTracker.track`, the widget and the command line share.
+
+    Parameters
+    ----------
+    results : sequence of FrameResult
+        In the order of the frames; may be fewer than the run was to give.
+    settings, stats, warnings, meta
+        Carried over to the tracks.
+    timestamps : ndarray, (N,), optional
+        Seconds of every frame of the source, looked up by each result's index; NaN where it has none.
+    """
+    settings = settings or TrackerSettings()
+    rows = list(results) or [empty_frame(0, settings.max_faces)]
+    keep = slice(len(results))
+    indices = np.array([row.index for row in rows], dtype=np.int64)[keep]
+    seconds = np.full(len(indices), np.nan)
+    if timestamps is not None:
+        known = indices < len(timestamps)
+        seconds[known] = np.asarray(timestamps, dtype=np.float64)[indices[known]]
+    return Tracks(
+        landmarks=np.stack([row.landmarks for row in rows])[keep],
+        confidence=np.stack([row.confidence for row in rows])[keep],
+        source=np.stack([row.source for row in rows])[keep],
+        pose=np.stack([row.pose for row in rows])[keep],
+        boxes=np.stack([row.boxes for row in rows])[keep],
+        frame_indices=indices,
+        timestamps=seconds,
+        settings=settings,
+        stats=stats or RunStats(),
+        warnings=tuple(warnings),
+        meta=dict(meta or {}),
+    )
+
+
+def _save_npz(path: Path, tracks: Tracks) -> None:
+    record = {
+        "settings": tracks.settings.to_dict(),
+        "stats": tracks.stats.to_dict(),
+        "warnings": list(tracks.warnings),
+        "meta": dict(tracks.meta),
+    }
+    arrays = {
+        name: np.ascontiguousarray(getattr(tracks, name), dtype=kind) for name, (kind, _) in _ARRAYS.items()
+    }
+    part = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        with part.open("wb") as file:
+            text = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
+            np.savez_compressed(file, allow_pickle=False, record=text, **arrays)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    except OSError as error:
+        part.unlink(missing_ok=True)
+        raise ResultError(f"{path} cannot be written ({error.strerror}): choose another place.") from None
+
+
+def _load_npz(path: Path) -> Tracks:
+    try:
+        arrays, record = _read_npz(path)
+        stats = dict(record["stats"])
+        stats.pop("fps", None)
+        tracks = Tracks(
+            **arrays,
+            settings=settings_from_dict(record["settings"]),
+            stats=RunStats(**stats),
+            warnings=tuple(str(text) for text in record["warnings"]),
+            meta=dict(record["meta"]),
+        )
+    except ResultError:
+        raise
+    except FileNotFoundError:
+        raise ResultError(f"{path} does not exist: give the name of a file of results.") from None
+    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+        raise ResultError(
+            f"{path} is no file of tracks ({' '.join(str(error).split())[:200]}): choose another."
+        ) from None
+    except FaceLandmarksError as error:
+        raise ResultError(f"{path} is no file of tracks: {error}") from None
+    return tracks
+
+
+def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    arrays: dict[str, Any] = {}
+    with zipfile.ZipFile(path) as archive:
+        members = {f"{name}.npy": name for name in (*_ARRAYS, "record")}
+        for member, name in members.items():
+            limit = _LARGEST_RECORD if name == "record" else _LARGEST_RESULT
+            info = archive.getinfo(member)
+            with archive.open(member) as file:
+                major, minor = np.lib.format.read_magic(file)
+                read = (
+                    np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
+                )
+                shape, _, kind = read(file)
+                size = int(np.prod([int(n) for n in shape], dtype=object)) * kind.itemsize
+                wanted, axes = _ARRAYS.get(name, ("u1", 1))
+                if kind != np.dtype(wanted) or len(shape) != axes or size > min(limit, info.file_size):
+                    raise ValueError(f"{name} is {kind} of the shape {shape}")
+            with archive.open(member) as file:
+                arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
+    record = json.loads(arrays.pop("record").tobytes())
+    frames, faces = arrays["source"].shape
+    wanted_shapes = {
+        "landmarks": (frames, faces, N_LANDMARKS, 2),
+        "confidence": (frames, faces, N_LANDMARKS),
+        "source": (frames, faces),
+        "pose": (frames, faces, 6),
+        "boxes": (frames, faces, 5),
+        "frame_indices": (frames,),
+        "timestamps": (frames,),
+    }
+    for name, shape in wanted_shapes.items():
+        if arrays[name].shape != shape:
+            raise ValueError(f"{name} has the shape {arrays[name].shape} where {shape} belongs")
+    if arrays["source"].size and arrays["source"].max() >= len(SOURCES):
+        raise ValueError("source has an unknown code")
+    return arrays, record

@@ -1,0 +1,135 @@
+"""Frames from whatever the user has: a path, a video, an array; read one by one, errors kept with their frame."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError
+from napari_face_landmarks.images import to_rgb8
+from napari_face_landmarks.tracking.results import RunStats
+from napari_face_landmarks.video import Video, open_video, read_frames
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """What is to be tracked, opened and checked.
+
+    Attributes
+    ----------
+    frames : Video or array-like, (T, Y, X[, 1, 3 or 4])
+        Read as ``frames[int(t)]`` only.
+    start, stop : int
+        The frames to track.
+    timestamps : ndarray, (T,), or None
+        Seconds, where the source has them.
+    size : (int, int)
+        Height and width.
+    fps : float or None
+        The frame rate, where the source has one.
+    opened : bool
+        Whether this run opened the video and has to close it.
+    """
+
+    frames: Any
+    start: int
+    stop: int
+    timestamps: npt.NDArray[np.float64] | None
+    size: tuple[int, int]
+    fps: float | None
+    opened: bool
+
+    def close(self) -> None:
+        """Close the video if it was opened for this run."""
+        if self.opened:
+            self.frames.close()
+
+
+def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSource:
+    """Open what is to be tracked.
+
+    Parameters
+    ----------
+    frames : str, Path, Video or array-like
+        A path of a video, or frames (T, Y, X) grey or (T, Y, X, 3 or 4); lazy arrays are read frame by frame.
+    start, stop : int
+        First frame, and the one after the last; `stop` None is the end.
+
+    Raises
+    ------
+    VideoError, ImageError
+        If it cannot be opened, has no frames, or not the shape of a video.
+    """
+    opened = isinstance(frames, (str, Path))
+    source = open_video(frames) if opened else frames
+    shape = getattr(source, "shape", None)
+    if shape is None:
+        raise ImageError(
+            f"Frames of the type {type(frames).__name__} cannot be tracked: give the path of a video or an array "
+            "of the shape (T, Y, X) or (T, Y, X, 3)."
+        )
+    shape = tuple(int(n) for n in shape)
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
+        raise ImageError(
+            f"The frames have the shape {shape}: give grey frames (T, Y, X) or colour frames (T, Y, X, 3 or 4)."
+        )
+    first = max(0, int(start))
+    last = shape[0] if stop is None else min(shape[0], int(stop))
+    if first >= last:
+        raise ImageError(
+            f"There are no frames to track from {first} to {last} of {shape[0]}: choose another range."
+        )
+    info = source.info if isinstance(source, Video) else None
+    return FrameSource(
+        frames=source,
+        start=first,
+        stop=last,
+        timestamps=None if info is None else info.timestamps,
+        size=(shape[1], shape[2]),
+        fps=None if info is None else float(info.fps),
+        opened=opened,
+    )
+
+
+def rgb_frames(
+    source: FrameSource, stats: RunStats
+) -> Iterator[tuple[int, npt.NDArray[np.uint8] | FaceLandmarksError]]:
+    """Yield the index and the RGB frame of each frame to track, or the error that it has instead.
+
+    An `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
+    """
+    index = source.start
+    reader = read_frames(source.frames, source.start, source.stop)
+    try:
+        while True:
+            began = time.perf_counter()
+            found: npt.NDArray[np.uint8] | FaceLandmarksError
+            try:
+                found = to_rgb8(next(reader), f"Frame {index}")
+            except StopIteration:
+                return
+            except ImageError as error:
+                found = error
+            except VideoError as error:
+                yield index, error
+                return
+            except Exception as error:
+                text = " ".join(str(error).split())[:200] or type(error).__name__
+                yield (
+                    index,
+                    VideoError(f"Frame {index} cannot be read ({text}): the frames before it are kept."),
+                )
+                return
+            stats.add_time("decode", time.perf_counter() - began)
+            yield index, found
+            index += 1
+    finally:
+        close = getattr(reader, "close", None)
+        if close is not None:
+            close()

@@ -1,0 +1,493 @@
+"""Faces followed through a video: detector, PFLD, CLNF and smoothing, frame by frame."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, field, replace
+from importlib.metadata import version
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.fit import (
+    Correction,
+    apply_correction,
+    fit_landmarks,
+    measure_correction,
+    refine,
+)
+from napari_face_landmarks.detection import Detections, detect_faces, roll_from_points
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ModelError, VideoError
+from napari_face_landmarks.ibug import REGIONS
+from napari_face_landmarks.images import to_grey, to_rgb8
+from napari_face_landmarks.models import Models, load_models
+from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, doubles, overlaps
+from napari_face_landmarks.tracking.results import (
+    CARRIED,
+    CLNF,
+    NONE,
+    PFLD,
+    FaceFit,
+    FrameResult,
+    RunStats,
+    Tracks,
+    collect,
+    empty_frame,
+)
+from napari_face_landmarks.tracking.smoothing import smooth_centre
+from napari_face_landmarks.tracking.source import FrameSource, open_source, rgb_frames
+from napari_face_landmarks.video import prefetch
+
+Floats = npt.NDArray[np.float32]
+Progress = Callable[[int, int | None], None]
+
+LOOK_FOR_MORE_EVERY = 10
+"""While fewer faces than wanted are followed, the detector runs on every n-th frame; with none, on each."""
+SMALLEST_FACE = 12.0
+"""Side of the smallest crop that is followed, pixels."""
+STAY_REFINED = 10
+"""In auto mode a face that was unsure stays refined for so many frames, so that it does not flicker."""
+UNSURE_FACE = 0.80
+UNSURE_REGION = 0.60
+"""Auto refines a face whose mean confidence, or that of one region, is lower."""
+
+
+@dataclass
+class _Face:
+    """What the tracker remembers of a face from frame to frame."""
+
+    landmarks: Floats
+    params: npt.NDArray[np.float64] | None = None
+    correction: Correction | None = None
+    refined_at: int = -(10**9)
+    unsure_at: int = -(10**9)
+
+
+@dataclass
+class Run:
+    """One run of the tracker: its counts and warnings grow while it goes on.
+
+    Attributes
+    ----------
+    source : FrameSource
+        What is tracked.
+    stats : RunStats
+        Counts and times.
+    warnings : list of str
+        What went wrong on the way, a sentence each.
+    """
+
+    source: FrameSource
+    stats: RunStats = field(default_factory=RunStats)
+    warnings: list[str] = field(default_factory=list)
+
+
+class FaceTracker:
+    """Find faces and follow their 68 landmarks through a video.
+
+    Parameters
+    ----------
+    models : Models or str, optional
+        What `load_models` gives, or the name or folder of a bundle; the default bundle where not given.
+    settings : TrackerSettings, optional
+        The defaults where not given.
+
+    Attributes
+    ----------
+    last_run : Run or None
+        Counts, times and warnings of the run in progress or of the last one.
+
+    Examples
+    --------
+    >>> tracker = FaceTracker(load_models(), TrackerSettings(refine="always"))  # doctest: +SKIP
+    >>> tracks = tracker.track("interview.mp4")  # doctest: +SKIP
+    """
+
+    def __init__(self, models: Models | str | None = None, settings: TrackerSettings | None = None) -> None:
+        self.models = (
+            models if isinstance(models, Models) else load_models(*([] if models is None else [models]))
+        )
+        self.settings = settings or TrackerSettings()
+        self.last_run: Run | None = None
+
+    def detect(self, image: Any) -> Floats:
+        """Find the faces of a picture.
+
+        Parameters
+        ----------
+        image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+            Grey, RGB or RGBA; uint8, uint16 or float.
+
+        Returns
+        -------
+        ndarray, (F, 5), float32
+            x0, y0, x1, y1 (pixels) and score of each face, best first; at most ``settings.max_faces``.
+
+        Raises
+        ------
+        ImageError
+            If the image is of no such kind.
+        """
+        found = detect_faces(self.models.detector, to_rgb8(image), max_faces=self.settings.max_faces)
+        return found.boxes
+
+    def fit(self, image: Any, boxes: npt.ArrayLike | None = None) -> FaceFit:
+        """Place landmarks on the faces of one picture.
+
+        Parameters
+        ----------
+        image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+            Grey, RGB or RGBA; uint8, uint16 or float.
+        boxes : array-like, (F, 4) or (F, 5), optional
+            x0, y0, x1, y1 in pixels of each face; found by the detector where not given.
+
+        Returns
+        -------
+        FaceFit
+            One row for each box that was given; of the faces that the detector found, those that are faces.
+
+        Raises
+        ------
+        ImageError
+            If the image or the boxes are of no such kind.
+        """
+        rgb = to_rgb8(image)
+        if boxes is None:
+            output = self._look(
+                rgb, detect_faces(self.models.detector, rgb, max_faces=self.settings.max_faces)
+            )
+        else:
+            output = self._predict_still(rgb, crops_of_boxes(_checked_boxes(boxes)))
+        grey = to_grey(rgb) if self.settings.refine != "off" else None
+        faces = [
+            self._refined(grey, output, i, _Face(output.landmarks[i]), 0) for i in range(len(output.score))
+        ]
+        return _face_fit(output, faces)
+
+    def track(
+        self, frames: Any, progress: Progress | None = None, *, start: int = 0, stop: int | None = None
+    ) -> Tracks:
+        """Follow the faces of a video.
+
+        Parameters
+        ----------
+        frames : str, Path, Video or array-like, (T, Y, X) or (T, Y, X, 3 or 4)
+            The path of a video, or its frames; lazy arrays are read frame by frame.
+        progress : callable, optional
+            Called with the number of frames done and the number of all.
+        start, stop : int
+            First frame, and the one after the last; `stop` None is the end.
+
+        Returns
+        -------
+        Tracks
+            If the video breaks off, what was tracked until then, with the reason in `Tracks.warnings`.
+
+        Raises
+        ------
+        VideoError, ImageError
+            If there is nothing that can be tracked.
+        """
+        results: list[FrameResult] = []
+        for result in self.track_frames(frames, start=start, stop=stop):
+            results.append(result)
+            if progress is not None and self.last_run is not None:
+                progress(len(results), self.last_run.source.stop - self.last_run.source.start)
+        return self.collect(results)
+
+    def collect(self, results: Sequence[FrameResult]) -> Tracks:
+        """Put results of the last run together; they may be fewer than the run was to give.
+
+        Parameters
+        ----------
+        results : sequence of FrameResult
+            What `track_frames` yielded.
+        """
+        run = self.last_run
+        if run is None:
+            raise ImageError("Nothing was tracked yet: run track or track_frames first.")
+        source = run.source
+        return collect(
+            results,
+            settings=self.settings,
+            stats=run.stats,
+            timestamps=source.timestamps,
+            warnings=run.warnings,
+            meta={
+                "version": version("napari-face-landmarks"),
+                "models": self.models.name,
+                "models_version": self.models.version,
+                "height": source.size[0],
+                "width": source.size[1],
+                "fps": source.fps,
+            },
+        )
+
+    def track_frames(self, frames: Any, start: int = 0, stop: int | None = None) -> Iterator[FrameResult]:
+        """Follow the faces of a video, frame by frame: `track` as a generator.
+
+        Each result is final, smoothing included, and comes half a smoothing window after its frame was read.
+        Closing the generator ends the run; `last_run` tells its counts and times at any moment.
+
+        Parameters
+        ----------
+        frames, start, stop
+            As for `track`.
+
+        Yields
+        ------
+        FrameResult
+            In the order of the frames.
+
+        Raises
+        ------
+        VideoError, ImageError
+            As `track`; before the first frame is read.
+        """
+        run = Run(open_source(frames, start, stop))
+        self.last_run = run
+        return self._run(run)
+
+    def _run(self, run: Run) -> Iterator[FrameResult]:
+        began = time.perf_counter()
+        window = self.settings.smoothing_window
+        reach = window // 2
+        recent: deque[FrameResult] = deque(maxlen=window)
+        waiting = 0
+        blank = np.full((self.settings.max_faces, 68, 2), np.nan, np.float32)
+        try:
+            for raw in self._raw_results(run):
+                recent.append(raw)
+                waiting += 1
+                if waiting > reach:
+                    yield self._finished(run, recent, len(recent) - 1 - reach, blank, began)
+                    waiting -= 1
+            while waiting:
+                yield self._finished(run, recent, len(recent) - waiting, blank, began)
+                waiting -= 1
+            run.stats.completed = not any(text.endswith("are kept.") for text in run.warnings)
+        finally:
+            run.stats.seconds = time.perf_counter() - began
+            run.source.close()
+
+    def _finished(
+        self, run: Run, recent: deque[FrameResult], middle: int, blank: Floats, began: float
+    ) -> FrameResult:
+        """Return entry `middle` of the recent frames, smoothed and counted."""
+        start = time.perf_counter()
+        reach = self.settings.smoothing_window // 2
+        around = range(middle - reach, middle + reach + 1)
+        stack = np.stack([recent[k].landmarks if 0 <= k < len(recent) else blank for k in around])
+        result = replace(recent[middle], landmarks=smooth_centre(stack))
+        result.boxes[:, :4] = _boxes_of(result.landmarks)
+        run.stats.add_time("smoothing", time.perf_counter() - start)
+        run.stats.count(result)
+        run.stats.seconds = time.perf_counter() - began
+        return result
+
+    def _raw_results(self, run: Run) -> Iterator[FrameResult]:
+        slots: list[_Face | None] = [None] * self.settings.max_faces
+        last_boxes: dict[int, Floats] = {}
+        last_seen: dict[int, int] = {}
+        done = 0
+        with closing(prefetch(rgb_frames(run.source, run.stats))) as frames:
+            for index, frame in frames:
+                if isinstance(frame, FaceLandmarksError):
+                    if isinstance(frame, VideoError) and not done:
+                        raise frame
+                    run.warnings.append(str(frame))
+                    if isinstance(frame, VideoError):
+                        return
+                    slots = [None] * len(slots)
+                    yield empty_frame(index, len(slots))
+                else:
+                    result = self._step(run, frame, index, slots, last_boxes, last_seen)
+                    for slot in np.flatnonzero(result.source > NONE):
+                        last_boxes[int(slot)] = result.boxes[slot]
+                        last_seen[int(slot)] = index
+                    yield result
+                done += 1
+
+    def _step(
+        self,
+        run: Run,
+        rgb: npt.NDArray[np.uint8],
+        index: int,
+        slots: list[_Face | None],
+        last_boxes: dict[int, Floats],
+        last_seen: dict[int, int],
+    ) -> FrameResult:
+        """Follow the known faces into a frame, look for others where there is room, and refine."""
+        stats = run.stats
+        result = empty_frame(index, len(slots))
+        outputs: dict[int, tuple[PfldOutput, int]] = {}
+        known = [slot for slot, face in enumerate(slots) if face is not None]
+        if known:
+            began = time.perf_counter()
+            crops = crops_of_landmarks(np.stack([face.landmarks for face in slots if face is not None]))
+            output = predict_twice(self.models.pfld, rgb, crops)
+            stats.add_time("pfld", time.perf_counter() - began)
+            usable = self._usable(output, rgb.shape)
+            for row, slot in enumerate(known):
+                if usable[row]:
+                    outputs[slot] = (output, row)
+                else:
+                    slots[slot] = None
+        if len(outputs) < len(slots) and (
+            not outputs or len(known) > len(outputs) or index % LOOK_FOR_MORE_EVERY == 0
+        ):
+            self._find(run, rgb, slots, outputs, last_boxes, last_seen)
+        began = time.perf_counter()
+        grey = to_grey(rgb) if outputs and self.settings.refine != "off" else None
+        for slot, (output, row) in outputs.items():
+            face = slots[slot] or _Face(output.landmarks[row])
+            slots[slot] = face
+            landmarks, source, params = self._refined(grey, output, row, face, index)
+            result.landmarks[slot], result.source[slot] = landmarks, source
+            result.confidence[slot] = output.confidence[row]
+            result.pose[slot] = params[:6]
+            result.boxes[slot, :4] = _boxes_of(landmarks[None])[0]
+            result.boxes[slot, 4] = output.score[row]
+            face.landmarks = landmarks
+        if outputs:
+            stats.add_time("clnf", time.perf_counter() - began)
+        return result
+
+    def _find(
+        self,
+        run: Run,
+        rgb: npt.NDArray[np.uint8],
+        slots: list[_Face | None],
+        outputs: dict[int, tuple[PfldOutput, int]],
+        last_boxes: dict[int, Floats],
+        last_seen: dict[int, int],
+    ) -> None:
+        """Add the faces that the detector finds beside the known ones to `outputs`, a slot each."""
+        began = time.perf_counter()
+        found = detect_faces(self.models.detector, rgb, max_faces=2 * len(slots))
+        run.stats.add_time("detect", time.perf_counter() - began)
+        if not len(found):
+            return
+        began = time.perf_counter()
+        output = self._look(rgb, found)
+        boxes = _boxes_of(output.landmarks)
+        if outputs and len(boxes):
+            known = _boxes_of(np.stack([out.landmarks[row] for out, row in outputs.values()]))
+            fresh = np.flatnonzero(overlaps(boxes, known).max(axis=1) < SAME_FACE)
+        else:
+            fresh = np.arange(len(boxes))
+        free = [slot for slot in range(len(slots)) if slot not in outputs]
+        for face, slot in assign_slots(boxes[fresh], free, last_boxes, last_seen):
+            outputs[slot] = (output, int(fresh[face]))
+            slots[slot] = None
+        run.stats.add_time("pfld", time.perf_counter() - began)
+
+    def _look(self, rgb: npt.NDArray[np.uint8], found: Detections) -> PfldOutput:
+        """Return PFLD's view of detections: only those that are faces, once each, best first."""
+        roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
+        output = self._predict_still(rgb, crops_of_boxes(found.boxes, roll))
+        usable = self._usable(output, rgb.shape)
+        return _take(output, np.flatnonzero(usable))
+
+    def _predict_still(self, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
+        """Run PFLD on crops that come from boxes: always with a second look, cut from the first one's landmarks."""
+        first = predict_twice(self.models.pfld, rgb, crops)
+        better = crops_of_landmarks(first.landmarks)
+        sure = (first.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE)
+        if not sure.any():
+            return first
+        second = predict_twice(self.models.pfld, rgb, np.where(sure[:, None], better, crops))
+        return second
+
+    def _usable(self, output: PfldOutput, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+        """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles."""
+        height, width = shape[:2]
+        crops = crops_of_landmarks(output.landmarks)
+        good = output.score >= self.settings.min_confidence
+        good &= (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
+        good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
+        return np.asarray(good & ~doubles(_boxes_of(output.landmarks), np.where(good, output.score, -1)))
+
+    def _refined(
+        self, grey: npt.NDArray[np.uint8] | None, output: PfldOutput, row: int, face: _Face, index: int
+    ) -> tuple[Floats, int, npt.NDArray[np.float64]]:
+        """Return a face's landmarks after refinement, where they come from, and its model parameters."""
+        settings, pdm = self.settings, self.models.pdm
+        landmarks, sigma = output.landmarks[row], output.sigma[row]
+        try:
+            params = fit_landmarks(pdm, landmarks, sigma, face.params)
+        except ModelError:
+            face.params = None
+            return landmarks, PFLD, np.full(6, np.nan)
+        face.params = params
+        if is_unsure(output.confidence[row]):
+            face.unsure_at = index
+        wanted = settings.refine == "always" or (
+            settings.refine == "auto" and index - face.unsure_at < STAY_REFINED
+        )
+        if not wanted or grey is None:
+            face.correction = None
+            return landmarks, PFLD, params
+        if face.correction is None or index - face.refined_at >= settings.clnf_every:
+            fit = refine(grey, landmarks, params, pdm, self.models.experts, settings, sigma)
+            if not fit.converged:
+                face.correction = None
+                return landmarks, PFLD, params
+            face.correction = measure_correction(pdm, fit.start, fit.params, fit.shares)
+            face.refined_at = index
+            return fit.landmarks, CLNF, fit.params
+        carried, carried_params = apply_correction(pdm, face.correction, params, landmarks)
+        return carried, CARRIED, carried_params
+
+
+def is_unsure(confidence: Floats) -> bool:
+    """Return whether a face is hard enough for CLNF in auto mode: marks, occlusion, paralysis or pose.
+
+    Parameters
+    ----------
+    confidence : ndarray, (68,)
+        Of each landmark.
+    """
+    weakest = min(float(confidence[list(region)].mean()) for region in REGIONS.values())
+    return bool(confidence.mean() < UNSURE_FACE or weakest < UNSURE_REGION)
+
+
+def _boxes_of(landmarks: npt.NDArray[np.floating]) -> Floats:
+    points = np.asarray(landmarks, dtype=np.float32)
+    if not len(points):
+        return np.zeros((0, 4), np.float32)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def _take(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
+    return PfldOutput(output.landmarks[rows], output.sigma[rows], output.confidence[rows], output.score[rows])
+
+
+def _face_fit(output: PfldOutput, faces: Sequence[tuple[Floats, int, npt.NDArray[np.float64]]]) -> FaceFit:
+    count = len(faces)
+    boxes = np.zeros((count, 5), np.float32)
+    landmarks = np.zeros((count, 68, 2), np.float32)
+    pose = np.zeros((count, 6), np.float32)
+    for i, (points, _, params) in enumerate(faces):
+        landmarks[i], pose[i] = points, params[:6]
+    boxes[:, :4], boxes[:, 4] = _boxes_of(landmarks), output.score
+    source = np.array([source for _, source, _ in faces], dtype=np.uint8)
+    return FaceFit(landmarks, output.confidence, pose, source, boxes)
+
+
+def _checked_boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
+    array = np.asarray(boxes, dtype=np.float64)
+    if array.ndim != 2 or array.shape[1] not in (4, 5):
+        raise ImageError(f"The boxes have the shape {array.shape}: give x0, y0, x1, y1 as (F, 4) or (F, 5).")
+    size = array[:, 2:4] - array[:, :2]
+    if not np.isfinite(array[:, :4]).all() or (size < 1).any():
+        raise ImageError(
+            "A box is smaller than a pixel or not finite: give x0, y0, x1, y1 with x1 > x0, y1 > y0."
+        )
+    return array[:, :4]
