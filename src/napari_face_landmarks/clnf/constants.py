@@ -1,0 +1,68 @@
+"""The constants of the CLNF engine: what is fixed when the models are trained, not what users set."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EngineConstants:
+    """Constants of the search, the prior and the residual.
+
+    Attributes
+    ----------
+    windows : tuple of int
+        Sides of the response maps from coarse to fine, px of the normalised frame, at `search_radius` 1.2.
+    regularisation, regularisation_slope : float
+        r of NU-RLMS at the scale 0.25, and its change for each doubling of the scale.
+    sigma, sigma_slope : float
+        Standard deviation of the mean shift's Gaussian kernel at the scale 0.25, px of the normalised frame,
+        and its change for each doubling of the scale.
+    weight : float
+        What the experts' confidences are multiplied by to give W of NU-RLMS.
+    prior_weight : float
+        Power of the Gaussian prior of the first landmarks in the response maps; 0 is no prior.
+    prior_floor : float
+        Standard deviation added (as variances) to what the first landmarks claim, units of the PDM.
+    residual_share : float
+        Largest share kept of the first landmarks' residual outside the PDM; 0 keeps none.
+    residual_sigma : float
+        Standard deviation at which half of `residual_share` is kept, units of the PDM.
+    fit_noise : float
+        The first landmarks' standard deviation in the fit of the PDM to them, units of the PDM.
+    """
+
+    windows: tuple[int, ...] = (11, 9, 7)
+    regularisation: float = 22.5
+    regularisation_slope: float = -15.0
+    sigma: float = 2.25
+    sigma_slope: float = 0.25
+    weight: float = 2.5
+    prior_weight: float = 0.0
+    prior_floor: float = 0.5
+    residual_share: float = 0.0
+    residual_sigma: float = 3.0
+    fit_noise: float = 1.0
+
+    def regularisation_at(self, scale: float) -> float:
+        """Return r at a scale of the normalised frame, at least 0.1."""
+        return max(0.1, self.regularisation + self.regularisation_slope * math.log2(scale / 0.25))
+
+    def sigma_at(self, scale: float) -> float:
+        """Return the mean shift's standard deviation at a scale, px of the normalised frame."""
+        return max(0.25, self.sigma + self.sigma_slope * math.log2(scale / 0.25))
+
+    def window_at(self, index: int, search_radius: float) -> int:
+        """Return the side of the response maps at the index-th scale: odd, in proportion, at least 3."""
+        side = self.windows[min(index, len(self.windows) - 1)] * search_radius / STANDARD_RADIUS
+        return max(3, 2 * round((side - 1) / 2) + 1)
+
+
+STANDARD_RADIUS = 1.2  # the search radius at which the windows are as published
+
+PUBLISHED = EngineConstants()
+"""CE-CLM as published: no prior, no residual; r, sigma and W as in OpenFace 2.0."""
+
+TUNED = EngineConstants(prior_weight=1.0, residual_share=0.5)
+"""What users run; tuned on the held-out split of the training faces."""

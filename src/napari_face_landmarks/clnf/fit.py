@@ -1,0 +1,400 @@
+"""CLNF from an image and first landmarks to refined landmarks, and its correction carried to other frames."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf import fast, frame
+from napari_face_landmarks.clnf.constants import TUNED, EngineConstants
+from napari_face_landmarks.clnf.patch_experts import PatchExperts
+from napari_face_landmarks.clnf.pdm import (
+    N_RIGID,
+    PDM,
+    clamp,
+    euler_angles,
+    fit_pdm,
+    project,
+    rotation_matrix,
+)
+from napari_face_landmarks.errors import ImageError, ModelError
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.settings import TrackerSettings
+
+Floats = npt.NDArray[np.float64]
+
+SMALLEST_SCALE = 0.1  # px per unit of the PDM: outer eye corners 9 px apart
+LARGEST_SCALE = 200.0
+LARGEST_MOVE = 45.0  # units of the PDM, half the distance of the outer eye corners, mean over landmarks
+LARGEST_GROWTH = 2.0
+LARGEST_PICTURE = 1000  # px of the normalised frame
+
+
+@dataclass(frozen=True)
+class ClnfFit:
+    """What CLNF found on one face.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (68, 2), float32
+        Pixels, x then y; the given ones where `converged` is False.
+    params : ndarray, (6 + m,), float64
+        PDM parameters in the image: s, rx, ry, rz, tx, ty, q.
+    start : ndarray, (6 + m,), float64
+        PDM parameters fitted to the given landmarks.
+    shares : ndarray, (68,), float64
+        Share c of the given landmarks' residual outside the PDM that `landmarks` keeps.
+    likelihood : float
+        Mean log response at the landmarks, finest scale; -inf where `converged` is False.
+    iterations : int
+        NU-RLMS steps taken.
+    converged : bool
+        True if the search ended with a usable face; False if it broke down (no face to fit, face too small or
+        outside the image, singular equations, landmarks running away) and `landmarks` are the given ones.
+    """
+
+    landmarks: npt.NDArray[np.float32]
+    params: Floats
+    start: Floats
+    shares: Floats
+    likelihood: float
+    iterations: int
+    converged: bool
+
+
+def refine(
+    grey: npt.NDArray[np.uint8],
+    landmarks: npt.NDArray[Any],
+    params: Floats | None,
+    pdm: PDM,
+    experts: PatchExperts,
+    settings: TrackerSettings,
+    sigma: npt.NDArray[Any] | None = None,
+    constants: EngineConstants = TUNED,
+    engine: ModuleType = fast,
+) -> ClnfFit:
+    """Refine a face's landmarks by CLNF.
+
+    From coarse to fine: the patch experts of the view nearest to the pose are evaluated in a window round
+    each landmark of the upright, scaled frame, and NU-RLMS moves the PDM to where they respond, first its
+    pose, then all its parameters (Baltrusaitis et al. 2013; Zadeh et al. 2017). At each scale, each of the
+    two phases takes at most `settings.max_iterations` steps and ends after the first that moves the landmarks
+    less than `settings.convergence_px` on average; the next scale still runs, since its responses are new.
+
+    Two things are added to the published method, both only where `sigma` is given. The given landmarks act as
+    a Gaussian prior in the response maps (`constants.prior_weight`). And the part of them that the PDM cannot
+    express is kept in proportion to their certainty:
+    ``landmarks = project(params) + c (given - project(start))`` with
+    ``c = residual_share / (1 + (sigma / s / residual_sigma)**2)``.
+
+    Parameters
+    ----------
+    grey : ndarray, (H, W), uint8
+        The image.
+    landmarks : ndarray, (68, 2)
+        First landmarks, px, x then y; one that is not finite is left out of the fit.
+    params : ndarray, (6 + m,), or None
+        PDM parameters already fitted to `landmarks` (see `fit_landmarks`); fitted here if None.
+    pdm : PDM
+        Of 68 points.
+    experts : PatchExperts
+    settings : TrackerSettings
+        `max_iterations`, `search_radius` and `convergence_px` are used.
+    sigma : ndarray, (68,), optional
+        Standard deviation that is expected of each of the first landmarks, px. Without it: plain CLNF.
+    constants : EngineConstants
+    engine : module
+        `fast`, or `reference` to run the plain text of the method.
+
+    Returns
+    -------
+    ClnfFit
+        Always finite where `landmarks` are.
+
+    Raises
+    ------
+    ImageError
+        If `grey` is no (H, W) uint8 image.
+    ModelError
+        If the shapes of landmarks, parameters, sigma and PDM do not belong together.
+    """
+    given, claimed = _check_inputs(grey, landmarks, params, pdm, sigma)
+    start = params
+    try:
+        if start is None:
+            start = fit_landmarks(pdm, given, claimed)
+    except ModelError:  # the landmarks are no face
+        return _not_refined(landmarks, np.concatenate([[1.0], np.zeros(5 + pdm.n_modes)]), 0)
+    start = clamp(pdm, start)
+    if not _usable(project(pdm, start), start, grey.shape):
+        return _not_refined(landmarks, start, 0)
+    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(given).all(axis=1))
+    given = np.where(known[:, None], given, project(pdm, start))
+    grey = np.ascontiguousarray(grey)
+
+    found, steps, likelihood = start, 0, -math.inf
+    for index, scale in enumerate(experts.scales):
+        to_frame = frame.image_to_frame(found, float(scale))
+        local, view = _in_frame(found, float(scale), experts)
+        centres = np.rint(project(pdm, local)).astype(np.int64)
+        if np.ptp(centres, axis=0).max() > LARGEST_PICTURE:
+            return _not_refined(landmarks, start, steps)
+        window = constants.window_at(index, settings.search_radius)
+        maps = engine.response_maps(grey, to_frame, centres, window, experts, index, view)
+        visible = experts.visibility[view]
+        weights = constants.weight * np.where(visible, experts.confidences[index, view], 0.0)
+        if claimed is not None and constants.prior_weight > 0:
+            precision = _prior_precision(claimed, start[0], float(scale), constants) * known
+            maps = engine.multiply_prior(maps, centres, frame.transform(to_frame, given), precision)
+            weights[~visible & known] = weights[visible].mean() if visible.any() else constants.weight
+        spread = constants.sigma_at(float(scale))
+        local, taken = engine.search(
+            pdm,
+            local,
+            maps,
+            centres,
+            weights,
+            spread,
+            constants.regularisation_at(float(scale)),
+            settings.max_iterations,
+            settings.convergence_px * float(scale) / found[0],
+        )
+        if taken < 0 or not np.isfinite(local).all():
+            return _not_refined(landmarks, start, steps)
+        steps += taken
+        likelihood = engine.log_likelihood(maps, centres, project(pdm, local), spread)
+        found = _in_image(local, found, to_frame)
+
+    shares = _residual_shares(claimed, start[0], known, constants)
+    result = project(pdm, found) + shares[:, None] * (given - project(pdm, start))
+    growth = found[0] / start[0]
+    moved = np.linalg.norm(result - given, axis=1).mean() / start[0]
+    if (
+        not _usable(result, found, grey.shape)
+        or not 1 / LARGEST_GROWTH < growth < LARGEST_GROWTH
+        or not moved < LARGEST_MOVE
+    ):
+        return _not_refined(landmarks, start, steps)
+    return ClnfFit(result.astype(np.float32), found, start, shares, float(likelihood), steps, True)
+
+
+def fit_landmarks(
+    pdm: PDM,
+    landmarks: npt.NDArray[Any],
+    sigma: npt.NDArray[Any] | None = None,
+    start: Floats | None = None,
+    constants: EngineConstants = TUNED,
+) -> Floats:
+    """Fit the PDM to first landmarks, the surer ones more closely.
+
+    Parameters
+    ----------
+    pdm : PDM
+    landmarks : ndarray, (68, 2)
+        Pixels, x then y.
+    sigma : ndarray, (68,), optional
+        Standard deviation of each landmark, px.
+    start : ndarray, (6 + m,), optional
+        Where to start, for example the last frame's parameters.
+    constants : EngineConstants
+        `fit_noise` is used.
+
+    Returns
+    -------
+    ndarray, (6 + m,), float64
+
+    Raises
+    ------
+    ModelError
+        If fewer than six landmarks are usable, or they all lie in one place.
+    """
+    weights = None
+    if sigma is not None:
+        variance = np.square(np.asarray(sigma, dtype=np.float64))
+        typical = max(float(np.median(variance)), 1e-6)
+        weights = 2.0 * typical / (variance + typical)
+    return fit_pdm(pdm, landmarks, weights, start, noise=constants.fit_noise)
+
+
+@dataclass(frozen=True)
+class Correction:
+    """What CLNF changed on a frame, in the PDM's own space, ready to be carried to the next frames.
+
+    Attributes
+    ----------
+    growth : float
+        Scale after over scale before.
+    rotation : ndarray, (3, 3), float64
+        Turn about the face's own axes: ``R_after = R_before @ rotation``.
+    shift : ndarray, (2,), float64
+        Change of the translation in the upright frame, units of the PDM.
+    shape : ndarray, (m,), float64
+        Change of q.
+    shares : ndarray, (68,), float64
+        Share kept of the first landmarks' residual outside the PDM.
+    """
+
+    growth: float
+    rotation: Floats
+    shift: Floats
+    shape: Floats
+    shares: Floats
+
+
+def measure_correction(pdm: PDM, params_from: Floats, params_to: Floats, shares: Floats) -> Correction:
+    """Return what leads from the PDM fitted to first landmarks to the refined one.
+
+    Parameters
+    ----------
+    pdm : PDM
+    params_from, params_to : ndarray, (6 + m,)
+        `ClnfFit.start` and `ClnfFit.params`.
+    shares : ndarray, (68,)
+        `ClnfFit.shares`.
+
+    Returns
+    -------
+    Correction
+    """
+    if len(params_from) != N_RIGID + pdm.n_modes or len(params_to) != len(params_from):
+        raise ModelError(
+            f"Parameters of the lengths {len(params_from)} and {len(params_to)} do not fit a model of "
+            f"{pdm.n_modes} components: give {N_RIGID + pdm.n_modes} of each."
+        )
+    before = rotation_matrix(params_from[1:4])
+    upright = _turn(-frame.upright_angle(before))
+    return Correction(
+        growth=float(params_to[0] / params_from[0]),
+        rotation=before.T @ rotation_matrix(params_to[1:4]),
+        shift=upright @ (params_to[4:6] - params_from[4:6]) / params_from[0],
+        shape=params_to[N_RIGID:] - params_from[N_RIGID:],
+        shares=np.asarray(shares, dtype=np.float64),
+    )
+
+
+def apply_correction(
+    pdm: PDM, correction: Correction, params: Floats, landmarks: npt.NDArray[Any]
+) -> tuple[npt.NDArray[np.float32], Floats]:
+    """Carry a correction to another frame of the same face.
+
+    Parameters
+    ----------
+    pdm : PDM
+    correction : Correction
+    params : ndarray, (6 + m,)
+        PDM fitted to the frame's first landmarks (`fit_landmarks`).
+    landmarks : ndarray, (68, 2)
+        The frame's first landmarks, px, x then y.
+
+    Returns
+    -------
+    landmarks : ndarray, (68, 2), float32
+        Pixels; applied to the frame that it was measured on, a correction gives `ClnfFit.landmarks` again.
+    params : ndarray, (6 + m,), float64
+    """
+    before = rotation_matrix(params[1:4])
+    carried = np.array(params, dtype=np.float64)
+    carried[0] = params[0] * correction.growth
+    carried[1:4] = euler_angles(before @ correction.rotation)
+    carried[4:6] = params[4:6] + params[0] * _turn(frame.upright_angle(before)) @ correction.shift
+    carried[N_RIGID:] += correction.shape
+    carried = clamp(pdm, carried)
+    residual = np.nan_to_num(np.asarray(landmarks, dtype=np.float64) - project(pdm, params))
+    result = project(pdm, carried) + correction.shares[:, None] * residual
+    return result.astype(np.float32), carried
+
+
+def nearest_view(experts: PatchExperts, rotation: Floats) -> int:
+    """Return the view whose centre is nearest to the pitch and yaw of an upright rotation matrix."""
+    pitch, yaw, _ = np.degrees(euler_angles(rotation))
+    centres = experts.view_centres
+    return int(np.argmin((centres[:, 0] - pitch) ** 2 + (centres[:, 1] - yaw) ** 2))
+
+
+def _turn(angle: float) -> Floats:
+    cosine, sine = math.cos(angle), math.sin(angle)
+    return np.array([[cosine, -sine], [sine, cosine]])
+
+
+def _turned(rotation: Floats, angle: float) -> Floats:
+    """Return a rotation matrix after a further turn in the picture's plane."""
+    return np.vstack([_turn(angle) @ rotation[:2], rotation[2]])
+
+
+def _in_frame(params: Floats, scale: float, experts: PatchExperts) -> tuple[Floats, int]:
+    """Return the parameters in the normalised frame, and the view."""
+    rotation = rotation_matrix(params[1:4])
+    upright = _turned(rotation, -frame.upright_angle(rotation))
+    local = np.concatenate([[scale], euler_angles(upright), [0.0, 0.0], params[N_RIGID:]])
+    return local, nearest_view(experts, upright)
+
+
+def _in_image(local: Floats, before: Floats, to_frame: Floats) -> Floats:
+    """Return parameters of the frame that `before` gave rise to, back in the image."""
+    params = local.copy()
+    params[0] = local[0] / math.hypot(to_frame[0, 0], to_frame[0, 1])
+    angle = frame.upright_angle(rotation_matrix(before[1:4]))
+    params[1:4] = euler_angles(_turned(rotation_matrix(local[1:4]), angle))
+    params[4:6] = frame.transform(frame.invert(to_frame), local[4:6])
+    return params
+
+
+def _prior_precision(claimed: Floats, image_scale: float, scale: float, constants: EngineConstants) -> Floats:
+    """Return the precision of the prior, (68,), px**-2 of the frame."""
+    variance = (claimed / image_scale) ** 2 + constants.prior_floor**2
+    return np.asarray(constants.prior_weight / (variance * scale**2))
+
+
+def _residual_shares(
+    claimed: Floats | None, image_scale: float, known: npt.NDArray[np.bool_], constants: EngineConstants
+) -> Floats:
+    if claimed is None:
+        return np.zeros(N_LANDMARKS)
+    doubt = (claimed / image_scale / constants.residual_sigma) ** 2
+    return np.asarray(constants.residual_share / (1.0 + doubt) * known)
+
+
+def _usable(points: Floats, params: Floats, size: tuple[int, ...]) -> bool:
+    """Return whether a face is finite, of a size that can be searched and mostly inside the image."""
+    if not (np.isfinite(params).all() and np.isfinite(points).all()):
+        return False
+    inside = ((points > -0.5) & (points < np.array([size[1], size[0]]) - 0.5)).all(axis=1)
+    return bool(SMALLEST_SCALE <= params[0] <= LARGEST_SCALE and 2 * np.count_nonzero(inside) >= len(points))
+
+
+def _not_refined(landmarks: npt.NDArray[Any], start: Floats, steps: int) -> ClnfFit:
+    kept = np.asarray(landmarks, dtype=np.float32).copy()
+    return ClnfFit(kept, start, start, np.ones(N_LANDMARKS), -math.inf, steps, False)
+
+
+def _check_inputs(
+    grey: npt.NDArray[np.uint8],
+    landmarks: npt.NDArray[Any],
+    params: Floats | None,
+    pdm: PDM,
+    sigma: npt.NDArray[Any] | None,
+) -> tuple[Floats, Floats | None]:
+    if grey.ndim != 2 or grey.dtype != np.uint8 or 0 in grey.shape:
+        raise ImageError(
+            f"CLNF was given an image {grey.shape} {grey.dtype}: give a grey (H, W) uint8 image."
+        )
+    given = np.asarray(landmarks, dtype=np.float64)
+    claimed = None if sigma is None else np.asarray(sigma, dtype=np.float64)
+    shapes = {
+        "landmarks": (given, (N_LANDMARKS, 2)),
+        "params": (params, (N_RIGID + pdm.n_modes,)),
+        "sigma": (claimed, (N_LANDMARKS,)),
+        "the mean of the PDM": (pdm.mean, (3, N_LANDMARKS)),
+    }
+    for name, (array, shape) in shapes.items():
+        if array is not None and array.shape != shape:
+            raise ModelError(f"CLNF was given {name} of the shape {array.shape}: give {shape}.")
+    if claimed is not None:
+        largest = np.nanmax(np.where(np.isfinite(claimed), claimed, 0.0), initial=1.0)
+        claimed = np.where(np.isfinite(claimed) & (claimed >= 0), claimed, 100.0 * largest)
+    return given, claimed

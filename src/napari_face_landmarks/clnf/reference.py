@@ -1,0 +1,274 @@
+"""CLNF in plain NumPy, float64, as the papers write it: the text that `fast` is tested against.
+
+Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for robust facial landmark detection
+in the wild"; Zadeh et al. 2017, "Convolutional experts constrained local model"; Saragih, Lucey and Cohn
+2011, "Deformable model fitting by regularized landmark mean-shift". Slow: for reading and testing only.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf import frame, pdm
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT, PatchExperts
+from napari_face_landmarks.clnf.pdm import PDM
+
+Floats = npt.NDArray[np.float64]
+
+REACH = SUPPORT // 2
+LEAST_RESPONSE = 1e-12  # a map with less under the kernel says nothing about its landmark
+
+
+def sample_frame(
+    grey: npt.NDArray[np.uint8], to_frame: Floats, x0: int, y0: int, width: int, height: int
+) -> Floats:
+    """Take a picture of the normalised frame: `frame.sample_frame` by its definition, (height, width)."""
+    columns, rows = np.meshgrid(np.arange(width) + x0, np.arange(height) + y0)
+    where = frame.transform(frame.invert(to_frame), np.stack([columns, rows], axis=-1).astype(np.float64))
+    pixels_per_pixel = 1.0 / np.sqrt(np.linalg.det(to_frame[:, :2]))
+    depth = float(np.clip(np.log2(pixels_per_pixel), 0.0, frame.MOST_LEVELS - 1))
+    first = int(depth)
+    level = grey.astype(np.float64)
+    for _ in range(first):
+        level = halve(level)
+    fine = bilinear(level, (where + 0.5) / 2**first - 0.5)
+    coarse = bilinear(halve(level), (where + 0.5) / 2 ** (first + 1) - 0.5)
+    return fine + (depth - first) * (coarse - fine)
+
+
+def halve(level: Floats) -> Floats:
+    """Return the means of 2 x 2 blocks; an odd last row or column counts twice."""
+    even = np.pad(level, [(0, level.shape[0] % 2), (0, level.shape[1] % 2)], mode="edge")
+    return np.asarray((even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4)
+
+
+def bilinear(level: Floats, where: Floats) -> Floats:
+    """Sample an image bilinearly at places (..., 2), x then y; its outermost pixels go on beyond its edge."""
+    height, width = level.shape
+    x = np.clip(where[..., 0], 0, width - 1)
+    y = np.clip(where[..., 1], 0, height - 1)
+    i, j = x.astype(int), y.astype(int)
+    i1, j1 = np.minimum(i + 1, width - 1), np.minimum(j + 1, height - 1)
+    a, b = x - i, y - j
+    upper = level[j, i] * (1 - a) + level[j, i1] * a
+    lower = level[j1, i] * (1 - a) + level[j1, i1] * a
+    return np.asarray(upper * (1 - b) + lower * b)
+
+
+def im2col(area: Floats) -> Floats:
+    """Lay out every support of an area of interest as one row of an expert's inputs.
+
+    Parameters
+    ----------
+    area : ndarray, (window + 10, window + 10), float64
+
+    Returns
+    -------
+    ndarray, (window**2, 122), float64
+        Row ``y * window + x`` is the support whose centre is the map's cell (x, y): a 1, then the
+        contrast-normalised pixels column by column.
+    """
+    window = area.shape[0] - SUPPORT + 1
+    rows = np.ones((window * window, N_INPUTS))
+    for y in range(window):
+        for x in range(window):
+            support = area[y : y + SUPPORT, x : x + SUPPORT]
+            rows[y * window + x, 1:] = frame.contrast_normalise(support.T.ravel())
+    return rows
+
+
+def expert_response(inputs: Floats, w1: Floats, w2: Floats, w3: Floats) -> Floats:
+    """Return an expert's responses, (positions,): the layers of CE-CLM one after the other."""
+    first = np.maximum(inputs @ w1, 0.0)
+    second = np.maximum(np.column_stack([np.ones(len(first)), first]) @ w2, 0.0)
+    third = np.column_stack([np.ones(len(second)), second]) @ w3
+    return np.asarray(1.0 / (1.0 + np.exp(-third)))
+
+
+def response_maps(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: npt.NDArray[np.int64],
+    window: int,
+    experts: PatchExperts,
+    scale: int,
+    view: int,
+) -> Floats:
+    """Evaluate the patch experts in a window round each landmark.
+
+    Parameters
+    ----------
+    grey : ndarray, (H, W), uint8
+    to_frame : ndarray, (2, 3)
+        Similarity from image to normalised frame.
+    centres : ndarray, (68, 2), int
+        Middle of each map in the frame, x then y.
+    window : int
+        Side of the maps, px of the frame.
+    experts : PatchExperts
+    scale, view : int
+        Which of the experts.
+
+    Returns
+    -------
+    ndarray, (68, window, window), float64
+        0 to 1; cell [k, y, x] is the place ``centres[k] + (x, y) - window // 2``. Maps of landmarks that the
+        view hides are 1 everywhere.
+    """
+    maps = np.ones((len(centres), window, window))
+    side = window + SUPPORT - 1
+    for k, (x, y) in enumerate(centres):
+        if not experts.visibility[view, k]:
+            continue
+        reach = window // 2 + REACH
+        area = sample_frame(grey, to_frame, int(x) - reach, int(y) - reach, side, side)
+        weights = [w[scale, view, k].astype(np.float64) for w in (experts.w1, experts.w2, experts.w3)]
+        maps[k] = expert_response(im2col(area), *weights).reshape(window, window)
+    return maps
+
+
+def multiply_prior(maps: Floats, centres: npt.NDArray[np.int64], prior: Floats, precision: Floats) -> Floats:
+    """Multiply each map by a Gaussian about where the landmark was first found (a product of experts).
+
+    Parameters
+    ----------
+    maps : ndarray, (68, window, window)
+    centres : ndarray, (68, 2), int
+    prior : ndarray, (68, 2)
+        The first landmarks in the frame.
+    precision : ndarray, (68,)
+        1 / variance, px**-2 of the frame; 0 is no prior.
+
+    Returns
+    -------
+    ndarray, (68, window, window)
+    """
+    distance = np.sum((_places(maps, centres) - prior[:, None, None]) ** 2, axis=-1)
+    return np.asarray(maps * np.exp(-0.5 * precision[:, None, None] * distance))
+
+
+def _places(maps: Floats, centres: npt.NDArray[np.int64]) -> Floats:
+    """Return the frame coordinates of every cell, (68, window, window, 2)."""
+    offsets = np.arange(maps.shape[1]) - maps.shape[1] // 2
+    x, y = np.meshgrid(offsets, offsets)
+    return np.asarray(centres[:, None, None] + np.stack([x, y], axis=-1), dtype=np.float64)
+
+
+def kernel_density(maps: Floats, centres: npt.NDArray[np.int64], points: Floats, sigma: float) -> Floats:
+    """Return each cell's response under a Gaussian kernel about the landmark, (68, window, window)."""
+    distance = np.sum((_places(maps, centres) - points[:, None, None]) ** 2, axis=-1)
+    return np.asarray(maps * np.exp(-0.5 * distance / sigma**2))
+
+
+def mean_shift(maps: Floats, centres: npt.NDArray[np.int64], points: Floats, sigma: float) -> Floats:
+    """Return the mean-shift vectors v (Saragih et al. 2011, equation 13).
+
+    Parameters
+    ----------
+    maps : ndarray, (68, window, window)
+    centres : ndarray, (68, 2), int
+    points : ndarray, (68, 2)
+        Present landmarks in the frame; one outside its map is taken to the map's edge.
+    sigma : float
+        Of the kernel, px of the frame.
+
+    Returns
+    -------
+    ndarray, (68, 2)
+        Kernel-weighted mean of the map's cells less the landmark; 0 where the map is all but empty.
+    """
+    reach = maps.shape[1] // 2
+    inside = np.clip(points, centres - reach, centres + reach)
+    density = kernel_density(maps, centres, inside, sigma)
+    total = density.sum(axis=(1, 2))
+    mean = (density[..., None] * _places(maps, centres)).sum(axis=(1, 2))
+    empty = total < LEAST_RESPONSE
+    return np.asarray(np.where(empty[:, None], 0.0, mean / np.where(empty, 1.0, total)[:, None] - inside))
+
+
+def nu_rlms_step(
+    model: PDM, params: Floats, shift: Floats, weights: Floats, regularisation: float, rigid: bool
+) -> Floats:
+    """Return the parameters after one step of NU-RLMS (Baltrusaitis et al. 2013, equation 12).
+
+    ``dp = -(J'WJ + r Lambda^-1)^-1 (r Lambda^-1 p - J'W v)``; pose parameters are not regularised.
+
+    Parameters
+    ----------
+    model : PDM
+    params : ndarray, (6 + m,)
+        In the frame.
+    shift : ndarray, (68, 2)
+        Mean-shift vectors v.
+    weights : ndarray, (68,)
+        Diagonal of W.
+    regularisation : float
+        r.
+    rigid : bool
+        Change the pose only.
+
+    Returns
+    -------
+    ndarray, (6 + m,)
+    """
+    slope = pdm.jacobian(model, params, rigid)
+    w = np.diag(np.concatenate([weights, weights]))
+    v = shift.T.ravel()
+    inverse_variance = np.concatenate([np.zeros(6), np.zeros(0) if rigid else 1.0 / model.eigenvalues])
+    p = params[: len(inverse_variance)]
+    hessian = slope.T @ w @ slope + regularisation * np.diag(inverse_variance)
+    gradient = regularisation * inverse_variance * p - slope.T @ w @ v
+    return pdm.update(model, params, np.asarray(-np.linalg.solve(hessian, gradient), dtype=np.float64))
+
+
+def search(
+    model: PDM,
+    params: Floats,
+    maps: Floats,
+    centres: npt.NDArray[np.int64],
+    weights: Floats,
+    sigma: float,
+    regularisation: float,
+    max_iterations: int,
+    least_motion: float,
+) -> tuple[Floats, int]:
+    """Run NU-RLMS on the maps of one scale, first the pose, then all parameters.
+
+    Parameters
+    ----------
+    model : PDM
+    params : ndarray, (6 + m,)
+        In the frame.
+    maps : ndarray, (68, window, window)
+    centres : ndarray, (68, 2), int
+    weights : ndarray, (68,)
+    sigma, regularisation : float
+    max_iterations : int
+        Of each of the two phases.
+    least_motion : float
+        A phase ends after the first iteration that moves the landmarks less on average, px of the frame.
+
+    Returns
+    -------
+    params : ndarray, (6 + m,)
+    iterations : int
+        Steps taken, of both phases.
+    """
+    iterations = 0
+    for rigid in (True, False):
+        for _ in range(max_iterations):
+            points = pdm.project(model, params)
+            shift = mean_shift(maps, centres, points, sigma)
+            params = nu_rlms_step(model, params, shift, weights, regularisation, rigid)
+            iterations += 1
+            motion = np.linalg.norm(pdm.project(model, params) - points, axis=1).mean()
+            if motion < least_motion:
+                break
+    return params, iterations
+
+
+def log_likelihood(maps: Floats, centres: npt.NDArray[np.int64], points: Floats, sigma: float) -> float:
+    """Return the mean over landmarks of the log of the response under a normalised kernel at the landmark."""
+    density = kernel_density(maps, centres, points, sigma).sum(axis=(1, 2)) / (2 * np.pi * sigma**2)
+    return float(np.log(np.maximum(density, LEAST_RESPONSE)).mean())
