@@ -1,0 +1,111 @@
+"""From the network's cells to boxes and points: decoding and non-maximum suppression, NumPy only."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+import numpy.typing as npt
+
+STRIDES = (8, 16, 32)
+CELL_VALUES = 16
+"""Numbers per cell: face probability, overlap, box (dx, dy, log width, log height), five points (x, y)."""
+LARGEST_LOG_SIZE = 6.0
+
+
+@lru_cache(maxsize=8)
+def cell_centres(height: int, width: int) -> npt.NDArray[np.float32]:
+    """Return the centres of all cells of an input and their strides.
+
+    Parameters
+    ----------
+    height, width : int
+        Size of the network's input, pixels, multiples of 32.
+
+    Returns
+    -------
+    ndarray, (A, 3) float32
+        x, y (pixels, pixel centres at whole numbers) and stride; stride 8 row by row, then 16, then 32.
+        Read-only: calls with the same size share it.
+    """
+    parts = []
+    for stride in STRIDES:
+        rows, columns = np.indices((height // stride, width // stride), dtype=np.float32)
+        offset = np.float32((stride - 1) / 2)
+        x, y = columns.ravel() * stride + offset, rows.ravel() * stride + offset
+        parts.append(np.stack([x, y, np.full_like(x, stride)], axis=1))
+    grid = np.concatenate(parts)
+    grid.flags.writeable = False
+    return grid
+
+
+def decode(
+    cells: npt.NDArray[np.float32], height: int, width: int, min_score: float
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Turn the cells that score at least `min_score` into boxes and points.
+
+    As in YuNet (Wu et al. 2023), the score is the geometric mean of the face probability and the predicted
+    overlap; a box is ``centre = cell + (dx, dy) * stride``, ``size = exp(log size) * stride``, a point
+    ``cell + (x, y) * stride``.
+
+    Parameters
+    ----------
+    cells : ndarray, (A, 16) float32
+        The network's output for one input.
+    height, width : int
+        Size of that input, pixels, multiples of 32.
+    min_score : float
+        Lowest score kept, 0 to 1.
+
+    Returns
+    -------
+    boxes : ndarray, (N, 5) float32
+        x0, y0, x1, y1 (pixels of the input) and score, best first.
+    points : ndarray, (N, 5, 2) float32
+        Right eye, left eye, nose tip, right and left mouth corner; x, y in pixels of the input.
+    """
+    scores = np.sqrt(np.clip(cells[:, 0], 0, 1) * np.clip(cells[:, 1], 0, 1))
+    kept = np.flatnonzero(scores >= min_score)
+    kept = kept[np.argsort(-scores[kept], kind="stable")]
+    grid, cells = cell_centres(height, width)[kept], cells[kept]
+    stride = grid[:, 2:3]
+    centre = grid[:, :2] + cells[:, 2:4] * stride
+    half = np.exp(np.clip(cells[:, 4:6], -LARGEST_LOG_SIZE, LARGEST_LOG_SIZE)) * stride * 0.5
+    boxes = np.concatenate([centre - half, centre + half, scores[kept, None]], axis=1)
+    points = grid[:, None, :2] + cells[:, 6:].reshape(-1, 5, 2) * stride[:, :, None]
+    return boxes.astype(np.float32), points.astype(np.float32)
+
+
+def overlaps(box: npt.NDArray[np.float32], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+    """Return the intersection over union of one box (4,) with boxes (N, 4), (N,) float32."""
+    size = np.minimum(box[2:4], boxes[:, 2:4]) - np.maximum(box[:2], boxes[:, :2])
+    shared = np.prod(np.maximum(size, 0), axis=1)
+    areas = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1) + np.prod(box[2:4] - box[:2])
+    return np.asarray(shared / np.maximum(areas - shared, 1e-6), dtype=np.float32)
+
+
+def suppress(
+    boxes: npt.NDArray[np.float32], max_overlap: float, most: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Return which boxes stay after non-maximum suppression.
+
+    Parameters
+    ----------
+    boxes : ndarray, (N, 5) float32
+        x0, y0, x1, y1, score; best first.
+    max_overlap : float
+        A box whose intersection over union with a better one is larger goes.
+    most : int, optional
+        Stop after so many boxes.
+
+    Returns
+    -------
+    ndarray, (K,) int64
+        Rows of `boxes`, best first.
+    """
+    left = np.arange(len(boxes))
+    kept: list[int] = []
+    while left.size and (most is None or len(kept) < most):
+        kept.append(int(left[0]))
+        left = left[1:][overlaps(boxes[left[0]], boxes[left[1:]]) <= max_overlap]
+    return np.asarray(kept, dtype=np.int64)

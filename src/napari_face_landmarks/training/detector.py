@@ -1,0 +1,426 @@
+"""Training of the face detector: ``python -m napari_face_landmarks.training detector``.
+
+Writes into the output folder: ``detector.onnx`` (the best weights so far by held-out average precision),
+``detector.metrics.json``, ``curves.csv`` and ``checkpoint.pt``, from which an interrupted run goes on
+where it was.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import queue
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from tqdm import tqdm
+
+from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
+from napari_face_landmarks.detection.detect import DEFAULT_MIN_SCORE, MAX_OVERLAP, fit_to_input
+from napari_face_landmarks.training.detector_data import BUNDLES, Composer, Photo, load_crops, load_photos
+from napari_face_landmarks.training.detector_network import (
+    ExportedDetector,
+    FaceDetector,
+    box_overlap,
+    cell_grid,
+    detector_loss,
+)
+
+Array = npt.NDArray[Any]
+
+SIZES = (256, 256, 256, 320)
+"""Sides of the training pictures; every batch has one of them."""
+MAX_FACES = 24
+COMPOSED_HELD_OUT = 400
+MATCH_OVERLAP = 0.5
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of the detector's training to a parser."""
+    parser.add_argument("--data", type=Path, required=True, help="folder with detection/ and landmarks_open/")
+    parser.add_argument(
+        "--bundle", choices=sorted(BUNDLES), default="research", help="which data to train on"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder for checkpoints, curves and detector.onnx"
+    )
+    parser.add_argument("--steps", type=int, default=6000, help="optimisation steps in all")
+    parser.add_argument("--batch", type=int, default=24, help="pictures per step")
+    parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and pictures")
+    parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
+    parser.add_argument("--evaluate-every", type=int, default=500, help="steps between evaluations")
+    parser.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
+
+
+def load_data(data: Path, bundle: str, held_out: bool) -> tuple[list[Photo], list[Photo], list[Photo]]:
+    """Return whole photographs, crops and backgrounds of a bundle, one side of the split."""
+    wholes, crops = BUNDLES[bundle]
+    photos = [photo for name in wholes for photo in load_photos(data / "detection" / f"{name}.npz", held_out)]
+    faces = [
+        photo for name in crops for photo in load_crops(data / "landmarks_open" / f"{name}.npz", held_out)
+    ]
+    return photos, faces, load_photos(data / "detection" / "background.npz", held_out)
+
+
+def batches(
+    composer: Composer, seed: int, start: int, steps: int, batch: int, ahead: int = 4
+) -> Iterator[tuple[int, dict[str, Array]]]:
+    """Compose the batches of the steps `start` to `steps` in a background thread; each has its own seed."""
+    ready: queue.Queue[tuple[int, dict[str, Array]] | BaseException] = queue.Queue(ahead)
+    stopped = threading.Event()
+
+    def put(item: tuple[int, dict[str, Array]] | BaseException) -> None:
+        while not stopped.is_set():
+            try:
+                return ready.put(item, timeout=0.5)
+            except queue.Full:
+                continue
+
+    def work() -> None:
+        try:
+            for step in range(start, steps):
+                if stopped.is_set():
+                    return
+                put((step, compose_batch(composer, np.random.default_rng([seed, step]), batch)))
+        except BaseException as error:  # handed to the training thread, which raises it
+            put(error)
+
+    thread = threading.Thread(target=work, name="compose", daemon=True)
+    thread.start()
+    try:
+        for _ in range(start, steps):
+            item = ready.get()
+            if isinstance(item, BaseException):
+                raise item
+            yield item
+    finally:
+        stopped.set()
+        thread.join()
+
+
+def compose_batch(composer: Composer, rng: np.random.Generator, batch: int) -> dict[str, Array]:
+    """Compose one batch: ``frames`` (B, S, S, 3) uint8 and the arrays of `detector_network.detector_loss`."""
+    size = int(rng.choice(SIZES))
+    pictures = [composer.compose(rng, size) for _ in range(batch)]
+    most = max(1, min(MAX_FACES, max(len(picture[1]) for picture in pictures)))
+    doubts = max(1, max(len(picture[3]) for picture in pictures))
+    result: dict[str, Array] = {
+        "frames": np.stack([picture[0] for picture in pictures]),
+        "boxes": np.zeros((batch, most, 4), np.float32),
+        "points": np.zeros((batch, most, 5, 2), np.float32),
+        "present": np.zeros((batch, most), np.bool_),
+        "ignore": np.zeros((batch, doubts, 4), np.float32),
+    }
+    result["boxes"][:, :, 2:] = 1.0
+    for b, (_, boxes, points, ignore) in enumerate(pictures):
+        n = min(len(boxes), most)
+        result["boxes"][b, :n], result["points"][b, :n] = boxes[:n], points[:n]
+        result["present"][b, :n] = True
+        result["ignore"][b, : len(ignore)] = ignore
+    return result
+
+
+def held_out_pictures(data: Path, bundle: str) -> tuple[list[Any], list[Any]]:
+    """Return the held-out photographs as the runtime sees them, and pictures composed of them."""
+    photos, crops, backgrounds = load_data(data, bundle, held_out=True)
+    plain = []
+    for photo in [*photos, *backgrounds]:
+        frame, factor = fit_to_input(photo.levels[0], 320)
+        boxes = (photo.boxes + 0.5) * np.tile(factor, 2) - 0.5
+        points = (photo.points + 0.5) * factor - 0.5
+        plain.append((frame, boxes[photo.trusted], points[photo.trusted], boxes[~photo.trusted]))
+    composer = Composer(photos, crops, backgrounds)
+    rng = np.random.default_rng(2026)
+    composed = [composer.compose(rng, 320) for _ in range(COMPOSED_HELD_OUT)]
+    return plain, composed
+
+
+def average_precision(scores: Array, right: Array, n_faces: int) -> float:
+    """Return the area under the interpolated precision-recall curve.
+
+    Parameters
+    ----------
+    scores : ndarray, (N,)
+    right : ndarray, (N,) bool
+        Whether each detection matches a face.
+    n_faces : int
+    """
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(right[order])
+    precision = hits / np.arange(1, len(hits) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(precision[right[order]]) / max(n_faces, 1))
+
+
+def match(
+    boxes: Array, points: Array, truth: Array, true_points: Array, ignore: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Match detections, best first, with the faces of one picture.
+
+    Returns
+    -------
+    state : ndarray, (N,) int
+        1 a face found, 0 a false alarm, -1 not counted (a doubtful face, or a part of one).
+    overlap : ndarray, (N,) float
+        Intersection over union of the detections that found a face, else NaN.
+    error : ndarray, (N,) float
+        Their mean point error over the root of the box's area, else NaN.
+    face : ndarray, (N,) int
+        The face found, or -1.
+    """
+    n = len(boxes)
+    state, face = np.zeros(n, int), np.full(n, -1)
+    overlap, error = np.full(n, np.nan), np.full(n, np.nan)
+    free = np.ones(len(truth), bool)
+    pairs = np.zeros((n, len(truth)))
+    if n and len(truth):
+        pairs = box_overlap(
+            torch.as_tensor(boxes[:, None, :4].astype(np.float64)),
+            torch.as_tensor(truth[None].astype(np.float64)),
+        ).numpy()
+    for i in range(n):
+        candidates = np.where(free, pairs[i], 0.0)
+        if len(truth) and candidates.max() >= MATCH_OVERLAP:
+            j = int(candidates.argmax())
+            free[j] = False
+            state[i], overlap[i], face[i] = 1, candidates[j], j
+            size = math.sqrt(float(np.prod(truth[j, 2:] - truth[j, :2])))
+            error[i] = np.linalg.norm(points[i] - true_points[j], axis=1).mean() / size
+            continue
+        centre = (boxes[i, :2] + boxes[i, 2:4]) / 2
+        if len(ignore) and ((centre >= ignore[:, :2]) & (centre < ignore[:, 2:])).all(1).any():
+            state[i] = -1
+    return state, overlap, error, face
+
+
+@torch.no_grad()
+def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> dict[str, float]:
+    """Return average precision, recall, false alarms and errors on pictures with known faces."""
+    device = next(network.parameters()).device
+    exported = ExportedDetector(network).eval()
+    scores, states, overlaps, errors, n_faces = [], [], [], [], 0
+    for frame, truth, true_points, ignore in pictures:
+        cells = exported(torch.as_tensor(frame[None], device=device))[0].cpu().numpy()
+        boxes, points = decode(cells, frame.shape[0], frame.shape[1], 0.02)
+        boxes, points = boxes[:400], points[:400]
+        kept = suppress(boxes, MAX_OVERLAP)
+        state, overlap, error, _ = match(boxes[kept], points[kept], truth, true_points, ignore)
+        counted = state >= 0
+        scores.append(boxes[kept, 4][counted])
+        states.append(state[counted])
+        overlaps.append(overlap[counted])
+        errors.append(error[counted])
+        n_faces += len(truth)
+    score, state = np.concatenate(scores), np.concatenate(states) == 1
+    overlap, error = np.concatenate(overlaps), np.concatenate(errors)
+    sure = score >= min_score
+    false_scores = np.sort(score[~state])[::-1]
+    return {
+        "pictures": len(pictures),
+        "faces": n_faces,
+        "average_precision": average_precision(score, state, n_faces),
+        "min_score": min_score,
+        "recall": float(np.count_nonzero(state & sure) / max(n_faces, 1)),
+        "false_alarms_per_picture": float(np.count_nonzero(~state & sure) / len(pictures)),
+        "highest_false_score": float(false_scores[0]) if len(false_scores) else 0.0,
+        "mean_overlap": float(np.nanmean(overlap[sure & state])) if (sure & state).any() else 0.0,
+        "mean_point_error": float(np.nanmean(error[sure & state])) if (sure & state).any() else 1.0,
+    }
+
+
+def export(network: FaceDetector, path: Path) -> None:
+    """Write the network as ONNX: ``frames`` (B, H, W, 3) uint8 to ``cells`` (B, A, 16); float16 weights."""
+    import onnx
+    from onnx import numpy_helper
+
+    twin = FaceDetector()
+    twin.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
+    torch.onnx.export(
+        ExportedDetector(twin).eval(),
+        (torch.zeros(1, 256, 320, 3, dtype=torch.uint8),),
+        str(path),
+        input_names=["frames"],
+        output_names=["cells"],
+        dynamic_axes={"frames": {0: "batch", 1: "height", 2: "width"}, "cells": {0: "batch", 1: "cell"}},
+        opset_version=17,
+        dynamo=False,
+    )
+    model = onnx.load(str(path))
+    nodes = []
+    for tensor in model.graph.initializer:
+        values = numpy_helper.to_array(tensor)
+        if values.dtype == np.float32 and values.size > 64:
+            name = tensor.name
+            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
+            nodes.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
+    for node in reversed(nodes):
+        model.graph.node.insert(0, node)
+    model.doc_string = ""
+    onnx.checker.check_model(model)
+    onnx.save(model, str(path))
+
+
+class Average:
+    """Exponential moving average of a network's weights and statistics."""
+
+    def __init__(self, network: FaceDetector, decay: float = 0.9985) -> None:
+        self.network = FaceDetector().to(next(network.parameters()).device)
+        self.network.load_state_dict(network.state_dict())
+        self.network.eval()
+        self.decay = decay
+
+    @torch.no_grad()
+    def update(self, network: FaceDetector, step: int) -> None:
+        """Move towards the network's weights."""
+        decay = min(self.decay, (1 + step) / (10 + step))
+        for mine, theirs in zip(
+            self.network.state_dict().values(), network.state_dict().values(), strict=True
+        ):
+            if mine.dtype.is_floating_point:
+                mine.lerp_(theirs, 1 - decay)
+            else:
+                mine.copy_(theirs)
+
+
+def learning_rate(step: int, steps: int, highest: float) -> float:
+    """Return the rate of a step: 300 steps of warming up, then half a cosine down to 1 %."""
+    warm = min(1.0, (step + 1) / min(300, max(steps // 4, 1)))
+    return highest * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1))))
+
+
+def run(args: argparse.Namespace) -> int:
+    """Train the detector as the options say; returns the exit status."""
+    torch.set_num_threads(args.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(args.seed)
+    device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
+    out: Path = args.out
+    out.mkdir(parents=True, exist_ok=True)
+
+    photos, crops, backgrounds = load_data(args.data, args.bundle, held_out=False)
+    composer = Composer(photos, crops, backgrounds)
+    plain, composed = held_out_pictures(args.data, args.bundle)
+    tqdm.write(
+        f"training: {len(photos)} photographs, {len(crops)} crops, {len(backgrounds)} backgrounds; "
+        f"held out: {len(plain)} photographs; on {device}"
+    )
+
+    network = FaceDetector().to(device)
+    average = Average(network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=args.rate, weight_decay=0.02)
+    checkpoint = out / "checkpoint.pt"
+    first, best, seconds = 0, -1.0, 0.0
+    if checkpoint.exists():
+        state = torch.load(checkpoint, map_location=device, weights_only=True)
+        network.load_state_dict(state["network"])
+        average.network.load_state_dict(state["average"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, best, seconds = int(state["step"]), float(state["best"]), float(state["seconds"])
+        tqdm.write(f"going on from step {first}")
+
+    grids = {size: cell_grid(size, size).to(device) for size in set(SIZES)}
+    sums: dict[str, float] = {}
+    began = time.monotonic() - seconds
+    stream = batches(composer, args.seed, first, args.steps, args.batch)
+    for step, batch in tqdm(stream, initial=first, total=args.steps, desc="detector", mininterval=5):
+        for group in optimiser.param_groups:
+            group["lr"] = learning_rate(step, args.steps, args.rate)
+        tensors = {name: torch.as_tensor(value, device=device) for name, value in batch.items()}
+        frames = tensors.pop("frames")
+        network.train()
+        loss, parts = detector_loss(network(frames), grids[frames.shape[1]], tensors)
+        optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        optimiser.step()
+        average.update(network, step)
+        for name, value in parts.items():
+            sums[name] = sums.get(name, 0.0) + value
+        done = step + 1
+        if done % args.evaluate_every and done != args.steps:
+            continue
+        since = done % args.evaluate_every or args.evaluate_every
+        metrics = {
+            "photographs": evaluate(average.network, plain, DEFAULT_MIN_SCORE),
+            "composed": evaluate(average.network, composed, DEFAULT_MIN_SCORE),
+        }
+        value = (metrics["photographs"]["average_precision"] + metrics["composed"]["average_precision"]) / 2
+        seconds = time.monotonic() - began
+        _log(
+            out / "curves.csv", done, seconds, {name: total / since for name, total in sums.items()}, metrics
+        )
+        sums = {}
+        if value > best:
+            best = value
+            export(average.network, out / "detector.onnx")
+            _write_metrics(out / "detector.metrics.json", args, done, seconds, metrics, composer)
+        torch.save(
+            {
+                "network": network.state_dict(),
+                "average": average.network.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": done,
+                "best": best,
+                "seconds": seconds,
+            },
+            out / "checkpoint.tmp",
+        )
+        (out / "checkpoint.tmp").replace(checkpoint)
+    return 0
+
+
+def _log(path: Path, step: int, seconds: float, losses: dict[str, float], metrics: dict[str, Any]) -> None:
+    row: dict[str, float] = {"step": step, "seconds": round(seconds, 1)}
+    row.update({f"loss_{name}": round(value, 5) for name, value in losses.items()})
+    for part, values in metrics.items():
+        for name in (
+            "average_precision",
+            "recall",
+            "false_alarms_per_picture",
+            "mean_overlap",
+            "mean_point_error",
+        ):
+            row[f"{part}_{name}"] = round(values[name], 5)
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+    tqdm.write(" ".join(f"{name}={value}" for name, value in row.items()))
+
+
+def _write_metrics(
+    path: Path,
+    args: argparse.Namespace,
+    step: int,
+    seconds: float,
+    metrics: dict[str, Any],
+    composer: Composer,
+) -> None:
+    wholes, crops = BUNDLES[args.bundle]
+    content = {
+        "model": "detector",
+        "bundle": args.bundle,
+        "data": [f"detection/{name}" for name in (*wholes, "background")]
+        + [f"landmarks_open/{name}" for name in crops],
+        "training_images": len(composer.photos) + len(composer.crops) + len(composer.backgrounds),
+        "seed": args.seed,
+        "steps": args.steps,
+        "best_step": step,
+        "batch": args.batch,
+        "seconds": round(seconds, 1),
+        "values_per_cell": CELL_VALUES,
+        "held_out": metrics,
+    }
+    path.write_text(json.dumps(content, indent=2) + "\n")

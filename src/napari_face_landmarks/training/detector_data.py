@@ -1,0 +1,574 @@
+"""Photographs and labels for the detector, and the pictures that training composes from them.
+
+There are few photographs, so every training picture is composed: one to nine photographs are rotated, scaled
+and laid over a background, faces are covered or replaced by texture, and the whole is made dark, grey,
+blurred or noisy. A map of which photograph owns which pixel says how much of every face can still be seen.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.training.split import is_held_out
+
+Array = npt.NDArray[Any]
+Generator = np.random.Generator
+
+BUNDLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+    "research": (
+        ("helen_train", "lfpw_train", "interfaces", "faker"),
+        ("london_neutral", "london_smiling", "canada", "voteview"),
+    ),
+    "open": (
+        ("interfaces", "faker"),
+        ("london_neutral", "london_smiling", "canada", "voteview"),
+    ),
+}
+"""Per bundle: the whole photographs (`detection/`) and the crops (`landmarks_open/`) trained on."""
+
+TRUSTED_SCORE = 0.75
+"""Machine-made boxes that scored less are neither faces nor background."""
+SMALLEST_FACE = 9.0
+"""Faces smaller than this in a composed picture (px, root of the box's area) are ignored."""
+SEEN, HIDDEN = 0.6, 0.3
+"""A face of which more than `SEEN` shows is one; less than `HIDDEN` is background; ignored between."""
+FLIPPED_POINTS = (1, 0, 2, 4, 3)
+
+MESH_EYES = ((33, 133), (362, 263))
+MESH_NOSE, MESH_MOUTH = 1, (61, 291)
+MESH_BOX = (0.004, -0.037, 0.965, 1.107)
+"""How a box of the detector's convention lies in the extent of a 478-point mesh.
+
+Offset of its centre (fractions of the extent's width and height), then factors on width and height: medians
+over the 163 photographs that have both.
+"""
+
+
+@dataclass(frozen=True)
+class Photo:
+    """One photograph with its faces.
+
+    Parameters
+    ----------
+    name : str
+    levels : tuple of ndarray, (H, W, 3) uint8
+        RGB; full size, then halves.
+    boxes : ndarray, (M, 4) float64
+        x0, y0, x1, y1.
+    points : ndarray, (M, 5, 2) float64
+    trusted : ndarray, (M,) bool
+        Whether the label is believed.
+    """
+
+    name: str
+    levels: tuple[Array, ...]
+    boxes: Array
+    points: Array
+    trusted: Array
+
+
+def _pyramid(image: Array) -> tuple[Array, ...]:
+    levels = [image]
+    for _ in range(3):
+        height, width = levels[-1].shape[:2]
+        if min(height, width) < 32:
+            break
+        levels.append(cv2.resize(levels[-1], (width // 2, height // 2), interpolation=cv2.INTER_AREA))
+    return tuple(levels)
+
+
+def _decode_image(path: Path, data: dict[str, Array], i: int) -> Array:
+    blob = data["webp"][data["offsets"][i] : data["offsets"][i + 1]]
+    image = cv2.imdecode(blob, cv2.IMREAD_COLOR)
+    if image is None:
+        raise ImageError(
+            f"{path} holds a picture that cannot be decoded ({data['names'][i]}): get the file again."
+        )
+    return np.ascontiguousarray(image[:, :, ::-1])
+
+
+def _trust(boxes: Array, scores: Array) -> Array:
+    """Doubt low scores, and the weaker of two boxes that overlap much."""
+    trusted = scores >= TRUSTED_SCORE
+    for i in range(len(boxes)):
+        for j in range(len(boxes)):
+            size = np.minimum(boxes[i, 2:], boxes[j, 2:]) - np.maximum(boxes[i, :2], boxes[j, :2])
+            shared = max(size[0], 0) * max(size[1], 0)
+            smaller = min(np.prod(boxes[i, 2:] - boxes[i, :2]), np.prod(boxes[j, 2:] - boxes[j, :2]))
+            if scores[i] < scores[j] and shared > 0.4 * smaller:
+                trusted[i] = False
+    return np.asarray(trusted)
+
+
+def load_photos(path: Path, held_out: bool) -> list[Photo]:
+    """Read one file of whole photographs, either the held-out ones or the others."""
+    with np.load(path, allow_pickle=False) as archive:
+        data = {key: archive[key] for key in archive.files}
+    photos = []
+    for i, name in enumerate(data["names"]):
+        if is_held_out(str(name)) != held_out:
+            continue
+        rows = data["boxes"][data["box_image"] == i].astype(np.float64)
+        if path.stem == "background":
+            rows = rows[:0]
+        boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
+        photos.append(
+            Photo(
+                f"{path.stem}/{name}",
+                _pyramid(_decode_image(path, data, i)),
+                boxes,
+                rows[:, 4:14].reshape(-1, 5, 2),
+                _trust(boxes, rows[:, 14]),
+            )
+        )
+    return photos
+
+
+def mesh_face(mesh: Array) -> tuple[Array, Array]:
+    """Return box (4,) and five points (5, 2) of a 478-point face mesh (478, 2), in pixels."""
+    low, high = mesh.min(0), mesh.max(0)
+    size = high - low
+    centre = (low + high) / 2 + size * MESH_BOX[:2]
+    half = size * MESH_BOX[2:] / 2
+    eyes = [mesh[list(pair)].mean(0) for pair in MESH_EYES]
+    points = np.stack([*eyes, mesh[MESH_NOSE], mesh[MESH_MOUTH[0]], mesh[MESH_MOUTH[1]]])
+    return np.concatenate([centre - half, centre + half]), points
+
+
+def load_crops(path: Path, held_out: bool) -> list[Photo]:
+    """Read one file of face crops with meshes; crops without a mesh are left out."""
+    with np.load(path, allow_pickle=False) as archive:
+        data = {key: archive[key] for key in archive.files}
+    photos = []
+    for i, name in enumerate(data["names"]):
+        mesh = data["mesh478_x64"][i, :, :2].astype(np.float64) / 64
+        if is_held_out(str(name)) != held_out or mesh.min() < -500:
+            continue
+        box, points = mesh_face(mesh)
+        photos.append(
+            Photo(
+                f"{path.stem}/{name}",
+                _pyramid(_decode_image(path, data, i)),
+                box[None],
+                points[None],
+                np.ones(1, bool),
+            )
+        )
+    return photos
+
+
+class Composer:
+    """Composes training pictures; equal seeds give equal pictures.
+
+    Parameters
+    ----------
+    photos, crops, backgrounds : list of Photo
+        Whole photographs, face crops and pictures without people.
+    """
+
+    def __init__(self, photos: list[Photo], crops: list[Photo], backgrounds: list[Photo]) -> None:
+        self.photos = [photo for photo in photos if photo.trusted.any()]
+        self.crops = crops
+        self.backgrounds = backgrounds
+        self.noise = np.random.default_rng(7).standard_normal(1 << 20).astype(np.float32)
+
+    def compose(self, rng: Generator, size: int) -> tuple[Array, Array, Array, Array]:
+        """Compose one picture.
+
+        Returns
+        -------
+        image : ndarray, (size, size, 3) uint8
+        boxes : ndarray, (G, 4)
+        points : ndarray, (G, 5, 2)
+        ignore : ndarray, (K, 4)
+            Boxes of what is neither surely a face nor surely none.
+        """
+        canvas = self._backdrop(rng, size)
+        owner = np.zeros((size, size), np.uint8)
+        kind = rng.random()
+        faces: list[tuple[int, Array, Array, bool]] = []
+        if kind < 0.6:
+            count, low, high = 1, 0.08, 1.25
+        elif kind < 0.77:
+            count, low, high = int(rng.integers(2, 5)), 0.06, 0.55
+        elif kind < 0.93:
+            count, low, high = int(rng.integers(4, 10)), 0.04, 0.22
+        elif kind < 0.96:
+            count, low, high = 1, 1.5, 3.5
+        else:
+            count, low, high = 0, 0.1, 0.1
+        if kind < 0.28:
+            faces += self._paste_whole(rng, canvas, owner)
+        else:
+            for number, centre in enumerate(self._spread(rng, count, size), start=1):
+                target = size * math.exp(rng.uniform(math.log(low), math.log(high)))
+                if count == 1 and low < 1:
+                    room = max(size / 2 - 0.45 * target, 0.12 * size)
+                    centre = size / 2 + rng.uniform(-room, room, 2)
+                pool = self.crops if self.crops and rng.random() < 0.3 else self.photos
+                photo = pool[int(rng.integers(len(pool)))]
+                faces += self._paste(rng, canvas, owner, number, photo, centre, target)
+        if count and rng.random() < 0.3:
+            self._occlude(rng, canvas, owner, faces)
+        if rng.random() < 0.15:  # the black that pads a frame to whole cells at run time
+            edge = int(rng.integers(1, 32))
+            canvas[size - edge :] = 0
+            owner[size - edge :] = 0
+        boxes, points, ignore = [], [], []
+        for number, ellipse, face_points, trusted in faces:
+            x, y, a, b, box = ellipse[0], ellipse[1], ellipse[2], ellipse[3], ellipse[5:9]
+            seen = _visible(owner, number, ellipse)
+            if seen < HIDDEN:
+                continue
+            if trusted and seen > SEEN and 2 * math.sqrt(a * b) >= SMALLEST_FACE:
+                boxes.append(box)
+                points.append(face_points)
+            else:
+                ignore.append([x - 1.1 * a - 2, y - 1.1 * b - 2, x + 1.1 * a + 2, y + 1.1 * b + 2])
+        image = self._photometric(rng, canvas)
+        return (
+            image,
+            np.asarray(boxes, np.float32).reshape(-1, 4),
+            np.asarray(points, np.float32).reshape(-1, 5, 2),
+            np.asarray(ignore, np.float32).reshape(-1, 4),
+        )
+
+    def _spread(self, rng: Generator, count: int, size: int) -> Array:
+        side = math.ceil(math.sqrt(max(count, 1)))
+        cells = rng.permutation(side * side)[:count]
+        corner = np.stack([cells % side, cells // side], axis=1)
+        return np.asarray((corner + rng.uniform(0.15, 0.85, (count, 2))) * (size / side))
+
+    def _backdrop(self, rng: Generator, size: int) -> Array:
+        kind = rng.random()
+        if kind < 0.2:
+            shade = rng.integers(0, 256) if rng.random() < 0.5 else 0
+            canvas = np.full((size, size, 3), shade, np.uint8)
+        elif kind < 0.35:
+            canvas = np.empty((size, size, 3), np.uint8)
+            canvas[:] = rng.integers(0, 256, 3)
+        elif kind < 0.5:
+            small = rng.integers(0, 256, (int(rng.integers(2, 24)), int(rng.integers(2, 24)), 3)).astype(
+                np.uint8
+            )
+            way = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_NEAREST
+            canvas = cv2.resize(small, (size, size), interpolation=way)
+        elif kind < 0.53:
+            canvas = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
+        elif kind < 0.92 or not self.photos:
+            canvas = self._texture(rng, size, size)
+        else:
+            canvas = self._skin(rng, size, size)
+        if rng.random() < 0.25:
+            _draw_shapes(rng, canvas)
+        return np.ascontiguousarray(canvas)
+
+    def _texture(self, rng: Generator, height: int, width: int) -> Array:
+        """Return a part of a picture without people, stretched to the size asked."""
+        image = self.backgrounds[int(rng.integers(len(self.backgrounds)))].levels[0]
+        full_height, full_width = image.shape[:2]
+        part = rng.uniform(0.12, 1.0)
+        h, w = max(int(full_height * part), 8), max(int(min(full_width, full_height * 1.2) * part), 8)
+        y, x = int(rng.integers(full_height - h + 1)), int(rng.integers(full_width - w + 1))
+        piece = image[y : y + h, x : x + w]
+        if rng.random() < 0.5:
+            piece = piece[:, ::-1]
+        if rng.random() < 0.4:
+            piece = piece[:, :, rng.permutation(3)]
+        if rng.random() < 0.3:
+            piece = piece.transpose(1, 0, 2)
+        return np.asarray(
+            cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR)
+        )
+
+    def _skin(self, rng: Generator, height: int, width: int) -> Array:
+        """Return skin without a face: a cheek or the part under the chin, enlarged."""
+        photo = self.photos[int(rng.integers(len(self.photos)))]
+        k = int(rng.choice(np.flatnonzero(photo.trusted)))
+        x0, y0, x1, y1 = photo.boxes[k]
+        w, h = x1 - x0, y1 - y0
+        image = photo.levels[0]
+        if rng.random() < 0.5:
+            nose, corner = photo.points[k, 2], photo.points[k, 3 + int(rng.integers(2))]
+            cx, cy = corner[0] + 0.3 * (corner[0] - nose[0]), nose[1]
+            half = 0.09 * w
+        else:
+            cx, cy, half = (x0 + x1) / 2 + rng.uniform(-0.3, 0.3) * w, y1 + 0.3 * h, 0.22 * h
+        left, right = (
+            int(np.clip(cx - half, 0, image.shape[1] - 4)),
+            int(np.clip(cx + half, 4, image.shape[1])),
+        )
+        top, bottom = (
+            int(np.clip(cy - half, 0, image.shape[0] - 4)),
+            int(np.clip(cy + half, 4, image.shape[0])),
+        )
+        piece = np.ascontiguousarray(image[top : max(bottom, top + 4), left : max(right, left + 4)])
+        return np.asarray(cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR))
+
+    def _paste_whole(
+        self, rng: Generator, canvas: Array, owner: Array
+    ) -> list[tuple[int, Array, Array, bool]]:
+        """Fill the canvas with a part of one photograph, as a camera would, with or without its faces."""
+        size = canvas.shape[0]
+        photo = self.photos[int(rng.integers(len(self.photos)))]
+        height, width = photo.levels[0].shape[:2]
+        zoom = size / min(height, width) * math.exp(rng.uniform(-0.15, 0.9))
+        room = np.maximum(np.array([width, height]) - size / zoom, 0)
+        middle = np.array([width, height]) / 2 + rng.uniform(-0.5, 0.5, 2) * room
+        box = photo.boxes[int(np.flatnonzero(photo.trusted)[0])]
+        target = zoom * math.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 16.0))
+        return self._paste(rng, canvas, owner, 1, photo, np.array([size / 2, size / 2]), target, middle)
+
+    def _paste(
+        self,
+        rng: Generator,
+        canvas: Array,
+        owner: Array,
+        number: int,
+        photo: Photo,
+        centre: Array,
+        target: float,
+        middle: Array | None = None,
+    ) -> list[tuple[int, Array, Array, bool]]:
+        """Lay one photograph over the canvas so that one of its faces has the size and place asked for.
+
+        With `middle`, that point of the photograph comes to lie at `centre` instead of the face.
+        """
+        chosen = int(np.flatnonzero(photo.trusted)[0])
+        if middle is None:
+            chosen = int(rng.choice(np.flatnonzero(photo.trusted)))
+        box = photo.boxes[chosen]
+        side = math.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 16.0))
+        zoom = min(target / side, 8.0)
+        turn = rng.random()
+        if turn < 0.55:
+            angle = math.radians(rng.normal(0, 7))
+        else:
+            angle = math.radians(rng.uniform(-45, 45))
+        stretch = math.exp(rng.uniform(-0.1, 0.1))
+        flip = -1.0 if rng.random() < 0.5 else 1.0
+        cos, sin = math.cos(angle), math.sin(angle)
+        linear = zoom * np.array([[cos, -sin], [sin, cos]]) @ np.diag([flip * stretch, 1 / stretch])
+        shift = centre - linear @ ((box[:2] + box[2:]) / 2 if middle is None else middle)
+
+        level = int(np.clip(math.floor(math.log2(1 / max(zoom, 1e-3)) + 0.35), 0, len(photo.levels) - 1))
+        image = photo.levels[level]
+        full = np.array([photo.levels[0].shape[1], photo.levels[0].shape[0]], float)
+        shrink = full / [image.shape[1], image.shape[0]]
+        removed = -1
+        if rng.random() < 0.05:
+            image, removed = self._remove_face(rng, image, photo, chosen, shrink), chosen
+        # full-size coordinates are shrink * (x + 0.5) - 0.5 of those of the level
+        level_linear = linear @ np.diag(shrink)
+        level_shift = shift + linear @ (0.5 * shrink - 0.5)
+        left, top, right, bottom = 0, 0, image.shape[1], image.shape[0]
+        if middle is None and rng.random() < 0.3 and target < canvas.shape[0]:
+            small = (box.reshape(2, 2) + 0.5) / shrink - 0.5
+            margin = rng.uniform(0.05, 0.8, 4) * np.tile(small[1] - small[0], 2)
+            left, top = (int(v) for v in np.maximum(small[0] - margin[:2], 0))
+            right = int(min(small[1, 0] + margin[2] + 1, right))
+            bottom = int(min(small[1, 1] + margin[3] + 1, bottom))
+        part = image[top:bottom, left:right]
+        if part.shape[0] < 3 or part.shape[1] < 3:
+            return []
+        matrix = np.concatenate([level_linear, (level_shift + level_linear @ [left, top])[:, None]], axis=1)
+        cv2.warpAffine(
+            np.ascontiguousarray(part),
+            matrix,
+            (canvas.shape[1], canvas.shape[0]),
+            dst=canvas,
+            flags=cv2.INTER_LINEAR,
+            borderMode=cv2.BORDER_TRANSPARENT,
+        )
+        h, w = part.shape[:2]
+        corners = np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]]) @ matrix[:, :2].T + matrix[:, 2]
+        cv2.fillConvexPoly(owner, np.round(corners * 16).astype(np.int32), number, shift=4)
+
+        faces = []
+        for k in range(len(photo.boxes)):
+            if k == removed:
+                continue
+            x0, y0, x1, y1 = photo.boxes[k]
+            place = linear @ [(x0 + x1) / 2, (y0 + y1) / 2] + shift
+            a, b = (x1 - x0) / 2 * zoom * stretch, (y1 - y0) / 2 * zoom / stretch
+            half_width = math.hypot(a * cos, b * sin)
+            half_height = math.hypot(a * sin, b * cos)
+            points = photo.points[k] @ linear.T + shift
+            if flip < 0:
+                points = points[list(FLIPPED_POINTS)]
+            ellipse = np.array(
+                [
+                    *place,
+                    a,
+                    b,
+                    math.degrees(angle),
+                    place[0] - half_width,
+                    place[1] - half_height,
+                    place[0] + half_width,
+                    place[1] + half_height,
+                ]
+            )
+            faces.append((number, ellipse, points, bool(photo.trusted[k])))
+        return faces
+
+    def _remove_face(self, rng: Generator, image: Array, photo: Photo, k: int, shrink: Array) -> Array:
+        """Return the photograph with the face's inside gone: plain skin, texture or shuffled tiles."""
+        image = image.copy()
+        (x0, y0), (x1, y1) = (photo.boxes[k].reshape(2, 2) + 0.5) / shrink - 0.5
+        x0, y0 = max(int(x0), 0), max(int(y0), 0)
+        x1, y1 = min(int(x1) + 1, image.shape[1]), min(int(y1) + 1, image.shape[0])
+        face = image[y0:y1, x0:x1]
+        h, w = face.shape[:2]
+        if h < 6 or w < 6:
+            return image
+        kind = rng.random()
+        if kind < 0.4:
+            filling = np.empty_like(face)
+            filling[:] = np.median(face.reshape(-1, 3), axis=0)
+        elif kind < 0.7 or min(h, w) < 24:
+            filling = self._texture(rng, h, w)
+        else:
+            th, tw = h // 3, w // 3
+            filling = face.copy()
+            places = [(r, c) for r in range(3) for c in range(3)]
+            shift = int(rng.integers(3, 7))
+            for n, (r, c) in enumerate(places):
+                r2, c2 = places[(n * 2 + shift) % 9]
+                tile = face[r2 * th : (r2 + 1) * th, c2 * tw : (c2 + 1) * tw]
+                filling[r * th : (r + 1) * th, c * tw : (c + 1) * tw] = tile
+        mask = np.zeros((h, w), np.uint8)
+        cv2.ellipse(
+            mask, (w // 2, h // 2), (max(int(w * 0.47), 1), max(int(h * 0.47), 1)), 0, 0, 360, 255, -1
+        )
+        face[mask > 0] = filling[mask > 0]
+        return image
+
+    def _occlude(
+        self, rng: Generator, canvas: Array, owner: Array, faces: list[tuple[int, Array, Array, bool]]
+    ) -> None:
+        """Cover parts of faces by patches: plain, textured or of skin."""
+        size = canvas.shape[0]
+        for _ in range(int(rng.integers(1, 4))):
+            if not faces:
+                return
+            ellipse = faces[int(rng.integers(len(faces)))][1]
+            extent = 2 * math.sqrt(ellipse[2] * ellipse[3])
+            w, h = (int(max(extent * rng.uniform(0.15, 0.7), 2)) for _ in range(2))
+            w, h = min(w, size), min(h, size)
+            cx, cy = ellipse[:2] + rng.uniform(-0.6, 0.6, 2) * extent
+            x0, y0 = int(cx - w / 2), int(cy - h / 2)
+            left, top, right, bottom = max(x0, 0), max(y0, 0), min(x0 + w, size), min(y0 + h, size)
+            if right - left < 2 or bottom - top < 2:
+                continue
+            kind = rng.random()
+            if kind < 0.3:
+                patch = np.empty((bottom - top, right - left, 3), np.uint8)
+                patch[:] = rng.integers(0, 256, 3)
+            elif kind < 0.65:
+                patch = self._texture(rng, bottom - top, right - left)
+            else:
+                patch = self._skin(rng, bottom - top, right - left)
+            mask = np.zeros(patch.shape[:2], np.uint8)
+            if rng.random() < 0.5:
+                mask[:] = 1
+            else:
+                middle = (mask.shape[1] // 2, mask.shape[0] // 2)
+                cv2.ellipse(mask, middle, middle, float(rng.uniform(0, 180)), 0, 360, 1, -1)
+            region = mask > 0
+            canvas[top:bottom, left:right][region] = patch[region]
+            owner[top:bottom, left:right][region] = 255
+
+    def _photometric(self, rng: Generator, image: Array) -> Array:
+        size = image.shape[0]
+        if rng.random() < 0.04:
+            image = np.ascontiguousarray(image[:, :, ::-1])
+        chance = rng.random()
+        if chance < 0.2:
+            grey = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+            image = cv2.cvtColor(grey, cv2.COLOR_GRAY2RGB)
+        elif chance < 0.45:
+            grey = cv2.cvtColor(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), cv2.COLOR_GRAY2RGB)
+            amount = rng.uniform(0.3, 1.6)
+            image = cv2.addWeighted(image, amount, grey, 1 - amount, 0)
+        chance = rng.random()
+        if chance < 0.06:
+            small = max(int(size * rng.uniform(0.3, 0.7)), 16)
+            image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+            image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+        elif chance < 0.2:
+            image = cv2.GaussianBlur(image, (0, 0), float(rng.uniform(0.4, 1.6)))
+        elif chance < 0.27:
+            length = int(rng.integers(3, 9))
+            kernel = np.zeros((length, length), np.float32)
+            end = (int(rng.integers(length)), 0) if rng.random() < 0.5 else (0, int(rng.integers(length)))
+            cv2.line(kernel, end, (length - 1 - end[0], length - 1 - end[1]), 1.0)
+            image = cv2.filter2D(image, -1, kernel / max(float(kernel.sum()), 1.0))
+        if rng.random() < 0.8:
+            ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
+            gamma = math.exp(rng.uniform(-0.5, 0.5))
+            dark = rng.random()
+            gain = rng.uniform(0.06, 0.45) if dark < 0.13 else rng.uniform(0.65, 1.4)
+            cast = np.exp(rng.normal(0, 0.13, 3)) if rng.random() < 0.5 else np.ones(3)
+            contrast = rng.uniform(0.6, 1.3)
+            middle = rng.uniform(0.3, 0.6)
+            table = ((ramp**gamma - middle) * contrast + middle) * gain * cast
+            table = np.clip(table * 255 + 0.5, 0, 255).astype(np.uint8)
+            image = cv2.LUT(image, table[:, None, :])
+        if rng.random() < 0.3:
+            start = int(rng.integers(len(self.noise) - size * size * 3))
+            field = self.noise[start : start + size * size * 3].reshape(size, size, 3)
+            image = cv2.add(image, field * rng.uniform(1, 14), dtype=cv2.CV_8U)
+        if rng.random() < 0.25:
+            quality = int(rng.integers(12, 75))
+            _, blob = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
+            image = np.asarray(cv2.imdecode(blob, cv2.IMREAD_COLOR))
+        return np.asarray(image)
+
+
+def _visible(owner: Array, number: int, ellipse: Array) -> float:
+    """Return how much of a face, an ellipse, belongs to its photograph on the canvas, 0 to 1."""
+    x, y, a, b, angle = ellipse[:5]
+    reach = max(a, b) + 1
+    left, top = int(max(x - reach, 0)), int(max(y - reach, 0))
+    right, bottom = int(min(x + reach + 1, owner.shape[1])), int(min(y + reach + 1, owner.shape[0]))
+    if right <= left or bottom <= top:
+        return 0.0
+    mask = np.zeros((bottom - top, right - left), np.uint8)
+    centre = (round((x - left) * 16), round((y - top) * 16))
+    cv2.ellipse(
+        mask, centre, (max(round(a * 16), 1), max(round(b * 16), 1)), float(angle), 0, 360, 1, -1, shift=4
+    )
+    seen = np.count_nonzero((owner[top:bottom, left:right] == number) & (mask > 0))
+    return float(min(seen / (math.pi * a * b), 1.0))
+
+
+def _draw_shapes(rng: Generator, canvas: Array) -> None:
+    """Draw text, discs, rings, lines and bars, which are no faces."""
+    size = canvas.shape[0]
+    for _ in range(int(rng.integers(1, 9))):
+        colour = tuple(int(v) for v in rng.integers(0, 256, 3))
+        x, y = (int(v) for v in rng.integers(0, size, 2))
+        kind = rng.random()
+        thick = int(rng.integers(1, 9))
+        if kind < 0.35:
+            letters = "".join(chr(int(c)) for c in rng.integers(33, 123, int(rng.integers(1, 9))))
+            scale = float(rng.uniform(0.4, 3.5))
+            cv2.putText(canvas, letters, (x - size // 3, y), int(rng.integers(0, 8)), scale, colour, thick)
+        elif kind < 0.6:
+            radius = int(rng.integers(3, size // 3))
+            cv2.circle(canvas, (x, y), radius, colour, -1 if rng.random() < 0.6 else thick)
+        elif kind < 0.8:
+            axes = (int(rng.integers(3, size // 3)), int(rng.integers(3, size // 3)))
+            fill = -1 if rng.random() < 0.6 else thick
+            cv2.ellipse(canvas, (x, y), axes, float(rng.uniform(0, 180)), 0, 360, colour, fill)
+        else:
+            end = tuple(int(v) for v in rng.integers(0, size, 2))
+            cv2.line(canvas, (x, y), end, colour, thick)
