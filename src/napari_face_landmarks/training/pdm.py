@@ -2,10 +2,10 @@
 
 The labels are flat, the model is solid. The faces are first lifted by the depth of a machine-made face mesh
 and aligned (generalised Procrustes); the mean and components are then refined by non-rigid structure from
-motion: expectation maximisation of a probabilistic PCA under the faces' poses (Torresani, Hertzmann and Bregler
-2008, "Nonrigid structure-from-motion: estimating shape and motion with hierarchical priors"), in which the
-labels are precise measurements and the mesh's depth a vague one. Every face takes part with its mirror image,
-so that the model is symmetric.
+motion: expectation maximisation of a probabilistic PCA under the faces' poses (Torresani, Hertzmann and
+Bregler 2008, "Nonrigid structure-from-motion: estimating shape and motion with hierarchical priors"), in
+which the labels are precise measurements and the mesh's depth a vague one. Every face takes part with its
+mirror image, so that the model is symmetric.
 """
 
 from __future__ import annotations
@@ -33,13 +33,14 @@ JAW = np.arange(17)
 INNER = np.arange(17, 68)
 
 # Vertices of the 478-vertex face mesh nearest to the 68 points; only their depth is used.
-MESH_VERTICES = np.array(
-    "162 234 93 58 172 136 149 148 152 377 378 365 397 288 323 454 389 "
-    "71 63 105 66 107 336 296 334 293 301 168 197 5 4 75 97 2 326 305 "
-    "33 160 158 133 153 144 362 385 387 263 373 380 "
-    "61 39 37 0 267 269 291 405 314 17 84 181 78 82 13 312 308 317 14 87".split(),
-    dtype=np.int64,
-)
+# fmt: off
+MESH_VERTICES = np.array([
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+])
+# fmt: on
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,7 @@ def observe(landmarks: npt.NDArray[Any], mesh: npt.NDArray[Any], plan: Plan) -> 
 
 
 def align(shape: Floats, target: Floats, chosen: npt.NDArray[np.int64] = INNER) -> tuple[float, Floats]:
-    """Return scale and rotation that bring `shape` nearest to `target`, both (3, n), by the `chosen` points."""
+    """Return scale and rotation that bring `shape` nearest to `target`, both (3, n), by `chosen` points."""
     a = shape[:, chosen] - shape[:, chosen].mean(axis=1, keepdims=True)
     b = target[:, chosen] - target[:, chosen].mean(axis=1, keepdims=True)
     left, size, right = np.linalg.svd(b @ a.T)
@@ -231,7 +232,7 @@ def expectation_maximisation(pdm: PDM, params: Floats, seen: Observations, plan:
     precision[:, 2, JAW] = plan.jaw_depth_noise**-2
     precision[~seen.has_depth, 2] = 0.0
     turned = np.abs(params[:, 2]) > np.radians(plan.jaw_yaw)
-    precision[np.ix_(turned, [2], JAW)] = 0.0
+    precision[turned, 2, : len(JAW)] = 0.0
 
     # The mesh's depth has no origin: put it where the present fit has it.
     fitted = pdm.mean[None] + np.einsum("aik,fk->fai", pdm.components, params[:, 6:])

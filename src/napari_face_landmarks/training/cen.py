@@ -1,0 +1,639 @@
+"""Train the CEN patch experts: ``python -m napari_face_landmarks.training cen --data FOLDER --out FOLDER``.
+
+Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection": a small
+network per landmark, scale and view looks at an 11 x 11 support of the normalised frame and says how near the
+landmark is, learnt from a Gaussian of the distance to its label. The frame is sampled by the code that runs
+the experts (`clnf.frame`), after light, sharpness, noise, coding, pen marks, occlusion and one-sided weakness
+were varied in the photograph. All experts of a scale learn at once, as one batched product.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import json
+import math
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from napari_face_landmarks.clnf.frame import FLATTEST, image_to_frame, sample_frame, transform
+from napari_face_landmarks.clnf.kernel import kernel
+from napari_face_landmarks.clnf.patch_experts import (
+    FRONTAL_STORED,
+    N_STORED,
+    SUPPORT,
+    save_patch_experts,
+)
+from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, load_pdm, shape_3d
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
+from napari_face_landmarks.images import to_grey
+from napari_face_landmarks.training.augment import (
+    cut,
+    displaced,
+    flipped,
+    occlude,
+    pen_marks,
+    photometric,
+    soft_tissue_bumps,
+)
+from napari_face_landmarks.training.faces import Faces, load_faces
+
+Generator = np.random.Generator
+PIXELS = SUPPORT * SUPPORT
+HALF = SUPPORT // 2
+INPUT_GAIN = float(SUPPORT)  # supports of norm 1 have pixels of 1/11; folded into the first layer when saved
+LEVELS = 256.0  # steps of a grey level in the pools
+SIDE_LANDMARKS = np.arange(N_LANDMARKS)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run is made of; all of it goes into the metrics.
+
+    Parameters
+    ----------
+    scales : tuple of float
+        Scales s of the normalised frame.
+    hidden : tuple of int
+        Widths h1 and h2.
+    side_yaw : float
+        Yaw of the side view's centre, degrees (positive: the nose to the left of the picture).
+    frontal_reach, side_from : float
+        Faces with a smaller yaw are frontal, with a larger one are side views; some are both.
+    frontal_copies, side_copies : int
+        Augmented pictures made of each face for either view.
+    sigma : float
+        Width of the target, pixels of the frame.
+    search : float
+        Half the window in which most negatives lie, pixels of the frame.
+    pictures, places : int
+        A batch has ``pictures * places`` supports for each expert.
+    steps : int
+        Optimiser steps of a scale.
+    learning_rate, ema : float
+        Of Adam (falls along a cosine), and of the running average of the weights that is kept.
+    evaluate_every : int
+        Steps between two looks at the held-out faces.
+    seed, threads : int
+        Of chance, and of torch.
+    """
+
+    scales: tuple[float, ...] = (0.25, 0.35, 0.5)
+    hidden: tuple[int, int] = (32, 16)
+    side_yaw: float = 24.0
+    frontal_reach: float = 16.0
+    side_from: float = 8.0
+    frontal_copies: int = 4
+    side_copies: int = 6
+    sigma: float = 1.0
+    search: float = 8.0
+    pictures: int = 48
+    places: int = 5
+    steps: int = 10000
+    learning_rate: float = 4e-3
+    ema: float = 0.998
+    evaluate_every: int = 1000
+    seed: int = 2026
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Pool:
+    """Pictures of faces in the normalised frame of one scale.
+
+    Attributes
+    ----------
+    pictures : ndarray, (N, H, W), uint16
+        Grey levels times 256.
+    places : ndarray, (N, 68, 2), float32
+        The landmarks in the picture's pixels, x then y.
+    covered : ndarray, (N, 68), bool
+        Landmarks that something hides.
+    unit : ndarray, (N,), float32
+        The outer-eye distance of each face, pixels of the frame.
+    """
+
+    pictures: npt.NDArray[np.uint16]
+    places: npt.NDArray[np.float32]
+    covered: npt.NDArray[np.bool_]
+    unit: npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class Pools:
+    """The frontal and the side view's faces of one scale."""
+
+    frontal: Pool
+    side: Pool
+
+
+class Experts(nn.Module):
+    """All experts of one scale: 121 -> h1 -> h2 -> 1 for each of the 107, run as batched products."""
+
+    def __init__(self, hidden: tuple[int, int]) -> None:
+        super().__init__()
+        h1, h2 = hidden
+        self.w1 = nn.Parameter(torch.randn(N_STORED, PIXELS, h1) * math.sqrt(2 / PIXELS))
+        self.b1 = nn.Parameter(torch.zeros(N_STORED, 1, h1))
+        self.w2 = nn.Parameter(torch.randn(N_STORED, h1, h2) * math.sqrt(2 / h1))
+        self.b2 = nn.Parameter(torch.zeros(N_STORED, 1, h2))
+        self.w3 = nn.Parameter(torch.randn(N_STORED, h2, 1) * math.sqrt(1 / h2))
+        self.b3 = nn.Parameter(torch.full((N_STORED, 1, 1), -2.0))
+
+    def forward(self, supports: Tensor) -> Tensor:
+        """Return the logits (107, B) of contrast-normalised supports (107, B, 121)."""
+        first = torch.relu(torch.baddbmm(self.b1, supports * INPUT_GAIN, self.w1))
+        second = torch.relu(torch.baddbmm(self.b2, first, self.w2))
+        return torch.baddbmm(self.b3, second, self.w3)[..., 0]
+
+    def stored(self) -> dict[str, npt.NDArray[np.float32]]:
+        """Return the arrays of the file: each layer with its bias as row 0."""
+        with torch.no_grad():
+            return {
+                "w1": torch.cat([self.b1, self.w1 * INPUT_GAIN], dim=1).numpy().copy(),
+                "w2": torch.cat([self.b2, self.w2], dim=1).numpy().copy(),
+                "w3": torch.cat([self.b3, self.w3], dim=1)[..., 0].numpy().copy(),
+            }
+
+
+@kernel
+def take_supports(
+    pictures: npt.NDArray[Any],
+    which: npt.NDArray[np.int64],
+    x: npt.NDArray[np.int64],
+    y: npt.NDArray[np.int64],
+    supports: npt.NDArray[np.float32],
+) -> None:
+    """Fill ``supports[l, k]``, column by column, contrast-normalised as `clnf.frame.contrast_normalise` does.
+
+    Parameters
+    ----------
+    pictures : ndarray, (N, H, W), uint16
+        As in `Pool`.
+    which, x, y : ndarray, (L, K), int64
+        The picture and the centre of each support, at least 5 pixels inside.
+    supports : ndarray, (L, K, 121), float32
+        Filled.
+    """
+    for row in range(which.shape[0]):
+        for k in range(which.shape[1]):
+            picture = pictures[which[row, k]]
+            out = supports[row, k]
+            left, top = x[row, k] - HALF, y[row, k] - HALF
+            total = np.float32(0)
+            for c in range(SUPPORT):
+                for r in range(SUPPORT):
+                    value = np.float32(picture[top + r, left + c]) * np.float32(1 / LEVELS)
+                    out[c * SUPPORT + r] = value
+                    total += value
+            mean = total / np.float32(PIXELS)
+            power = np.float32(0)
+            for i in range(PIXELS):
+                out[i] -= mean
+                power += out[i] * out[i]
+            scale = np.float32(1) / max(np.sqrt(power), np.float32(FLATTEST))
+            for i in range(PIXELS):
+                out[i] *= scale
+
+
+def augmented(
+    image: npt.NDArray[np.uint8],
+    landmarks: npt.NDArray[np.float32],
+    other: npt.NDArray[np.uint8],
+    rng: Generator,
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
+    """Return the photograph (grey), its landmarks and which are covered, after chance changed it."""
+    whole = np.array([(image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2, image.shape[0], 0], np.float32)
+    bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.25 else np.zeros((0, 5), np.float32)
+    covered = np.zeros(N_LANDMARKS, np.bool_)
+    picture = image.copy()
+    if len(bumps):
+        picture = cut(image, whole, bumps, size=image.shape[0])
+        landmarks = displaced(landmarks, bumps)
+    if rng.random() < 0.12:
+        pen_marks(picture, landmarks, rng)
+    if rng.random() < 0.12:
+        mask = occlude(picture, other, rng)
+        at = np.clip(np.round(landmarks).astype(int), 0, mask.shape[0] - 1)
+        covered = mask[at[:, 1], at[:, 0]]
+    if rng.random() < 0.7:
+        picture = photometric(picture, rng)
+    return to_grey(np.ascontiguousarray(picture)), landmarks, covered
+
+
+def frame_size(pdm: PDM, scale: float, search: float) -> tuple[int, int, int, int]:
+    """Return x0, y0, width and height of the rectangle of the frame that pictures of the pool cover."""
+    extent = np.abs(shape_3d(pdm, np.zeros(pdm.n_modes))[:2]).max(axis=1) * scale * 1.2
+    margin = search + HALF + 3
+    x, y = (math.ceil(value + margin) for value in extent)
+    return -x, -y, 2 * x + 1, 2 * y + 1
+
+
+def take_pictures(
+    grey: npt.NDArray[np.uint8],
+    landmarks: npt.NDArray[np.float32],
+    pdm: PDM,
+    plan: Plan,
+    rng: Generator,
+) -> list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]:
+    """Return the picture and the landmarks in it at each scale, in a pose that chance moves a little."""
+    params = fit_pdm(pdm, landmarks)
+    params[0] *= math.exp(rng.normal(0, 0.05))
+    params[3] += np.clip(rng.normal(0, math.radians(4)), -math.radians(12), math.radians(12))
+    params[4:6] += rng.uniform(-3, 3, 2)
+    taken = []
+    for scale in plan.scales:
+        x0, y0, width, height = frame_size(pdm, scale, plan.search)
+        to_frame = image_to_frame(params, scale)
+        levels = sample_frame(grey, to_frame, x0, y0, width, height) * LEVELS
+        picture = np.asarray(levels + 0.5, dtype=np.uint16)
+        places = transform(to_frame, landmarks) - np.array([x0, y0])
+        taken.append((picture, places.astype(np.float32)))
+    return taken
+
+
+def yaw_of(landmarks: npt.NDArray[np.float32], pdm: PDM) -> npt.NDArray[np.float64]:
+    """Return the yaw of each face, (N,) degrees."""
+    return np.degrees([fit_pdm(pdm, points)[2] for points in landmarks])
+
+
+def make_pools(faces: Faces, pdm: PDM, plan: Plan, *, varied: bool) -> list[Pools]:
+    """Sample the faces of both views at every scale.
+
+    Parameters
+    ----------
+    faces : Faces
+        Each takes part with its mirror image.
+    pdm : PDM
+        Places the normalised frame.
+    plan : Plan
+    varied : bool
+        Augmented copies for training; otherwise each face as it is, its pose alone left to chance.
+
+    Returns
+    -------
+    list of Pools
+        One for each scale.
+    """
+    rng = np.random.default_rng([plan.seed, varied])
+    yaw = yaw_of(faces.landmarks, pdm)
+    gathered: list[list[Pool]] = []
+    for view in ("frontal", "side"):
+        if view == "frontal":
+            jobs = [
+                (i, mirror) for i in np.flatnonzero(np.abs(yaw) < plan.frontal_reach) for mirror in (0, 1)
+            ]
+            copies = plan.frontal_copies
+        else:
+            jobs = [(i, int(yaw[i] < 0)) for i in np.flatnonzero(np.abs(yaw) > plan.side_from)]
+            copies = plan.side_copies
+        jobs = jobs * copies if varied else jobs
+        taken: list[list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]] = []
+        hidden = np.zeros((len(jobs), N_LANDMARKS), np.bool_)
+        unit = np.zeros(len(jobs), np.float32)
+        for k, (i, mirror) in enumerate(tqdm(jobs, desc=f"pictures, {view}", unit="face")):
+            image, landmarks = faces.images[i], faces.landmarks[i]
+            if mirror:
+                image, landmarks = flipped(image, landmarks)
+            if varied:
+                other = faces.images[rng.integers(len(faces.images))]
+                grey, landmarks, hidden[k] = augmented(image, landmarks, other, rng)
+            else:
+                grey = to_grey(np.ascontiguousarray(image))
+            taken.append(take_pictures(grey, landmarks, pdm, plan, rng))
+            unit[k] = inter_ocular(landmarks) / fit_pdm(pdm, landmarks)[0]
+        gathered.append(
+            [
+                Pool(
+                    np.stack([face[level][0] for face in taken]),
+                    np.stack([face[level][1] for face in taken]),
+                    hidden,
+                    unit * np.float32(scale),
+                )
+                for level, scale in enumerate(plan.scales)
+            ]
+        )
+    return [Pools(frontal, side) for frontal, side in zip(*gathered, strict=True)]
+
+
+def draw_places(
+    pool: Pool, landmarks: npt.NDArray[np.int64], plan: Plan, rng: Generator
+) -> tuple[npt.NDArray[np.int64], ...]:
+    """Draw whole-numbered places about the labels: a third near, half in the window, the rest anywhere.
+
+    Returns
+    -------
+    tuple of ndarray
+        ``which``, ``x`` and ``y``, each (L, pictures * places) int64.
+    """
+    n, height, width = pool.pictures.shape
+    count = plan.pictures * plan.places
+    which = np.repeat(rng.integers(n, size=plan.pictures), plan.places)
+    shape = (len(landmarks), count, 2)
+    kind = rng.random(shape[:2])[..., None]
+    offset = np.where(
+        kind < 0.3,
+        rng.normal(0, 1.2 * plan.sigma, shape),
+        rng.uniform(-plan.search, plan.search, shape) * np.where(kind < 0.85, 1.0, 3.0),
+    )
+    centre = np.round(pool.places[which][:, landmarks].transpose(1, 0, 2) + offset).astype(np.int64)
+    x = np.clip(centre[..., 0], HALF, width - 1 - HALF)
+    y = np.clip(centre[..., 1], HALF, height - 1 - HALF)
+    return np.broadcast_to(which, x.shape).copy(), x, y
+
+
+def targets(
+    pool: Pool,
+    landmarks: npt.NDArray[np.int64],
+    which: npt.NDArray[np.int64],
+    x: npt.NDArray[np.int64],
+    y: npt.NDArray[np.int64],
+    sigma: float,
+) -> npt.NDArray[np.float32]:
+    """Return the Gaussian of the distance to the label, (L, K); nought where the landmark is covered."""
+    rows = landmarks[:, None]
+    distance = (pool.places[which, rows, 0] - x) ** 2 + (pool.places[which, rows, 1] - y) ** 2
+    value = np.exp(-distance / (2 * sigma**2))
+    value[pool.covered[which, rows]] = 0.0
+    return np.asarray(value, dtype=np.float32)
+
+
+def draw_batch(pools: Pools, plan: Plan, rng: Generator) -> tuple[Tensor, Tensor]:
+    """Return supports (107, B, 121) and targets (107, B): frontal experts, then side ones."""
+    count = plan.pictures * plan.places
+    supports = np.empty((N_STORED, count, PIXELS), np.float32)
+    wanted = np.empty((N_STORED, count), np.float32)
+    row = 0
+    for pool, landmarks in ((pools.frontal, FRONTAL_STORED), (pools.side, SIDE_LANDMARKS)):
+        which, x, y = draw_places(pool, landmarks, plan, rng)
+        end = row + len(landmarks)
+        take_supports(pool.pictures, which, x, y, supports[row:end])
+        wanted[row:end] = targets(pool, landmarks, which, x, y, plan.sigma)
+        row = end
+    return torch.from_numpy(supports), torch.from_numpy(wanted)
+
+
+def responses(
+    experts: Experts, pools: Pools, plan: Plan, reach: int, jitter: float, most: int = 10**9
+) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
+    """Run the experts over windows about (jittered) labels.
+
+    Returns
+    -------
+    tuple of ndarray
+        Responses and targets, each a list over the views flattened to experts: (107, F, side * side) with NaN
+        where a view has fewer faces; and the labels' places in the window, (107, F, 2).
+    """
+    rng = np.random.default_rng(plan.seed + 2)
+    side = 2 * reach + 1
+    across, down = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
+    faces = min(most, max(len(pools.frontal.pictures), len(pools.side.pictures)))
+    found = np.full((N_STORED, faces, side * side), np.nan, np.float32)
+    wanted = np.full_like(found, np.nan)
+    label = np.full((N_STORED, faces, 2), np.nan, np.float32)
+    row = 0
+    for pool, landmarks in ((pools.frontal, FRONTAL_STORED), (pools.side, SIDE_LANDMARKS)):
+        end = row + len(landmarks)
+        height, width = pool.pictures.shape[1:]
+        for face in range(min(faces, len(pool.pictures))):
+            truth = pool.places[face, landmarks]
+            centre = np.round(truth + rng.uniform(-jitter, jitter, truth.shape)).astype(np.int64)
+            x = np.clip(centre[:, :1] + across.ravel(), HALF, width - 1 - HALF)
+            y = np.clip(centre[:, 1:] + down.ravel(), HALF, height - 1 - HALF)
+            which = np.full(x.shape, face)
+            supports = np.empty((*x.shape, PIXELS), np.float32)
+            take_supports(pool.pictures, which, x, y, supports)
+            with torch.no_grad():
+                found[row:end, face] = _run_rows(experts, torch.from_numpy(supports), row, end).numpy()
+            wanted[row:end, face] = targets(pool, landmarks, which, x, y, plan.sigma)
+            label[row:end, face] = truth - centre + reach
+        row = end
+    return found, wanted, label
+
+
+def _run_rows(experts: Experts, supports: Tensor, first: int, last: int) -> Tensor:
+    one = torch.relu(torch.baddbmm(experts.b1[first:last], supports * INPUT_GAIN, experts.w1[first:last]))
+    two = torch.relu(torch.baddbmm(experts.b2[first:last], one, experts.w2[first:last]))
+    return torch.sigmoid(torch.baddbmm(experts.b3[first:last], two, experts.w3[first:last])[..., 0])
+
+
+def measure(experts: Experts, pools: Pools, plan: Plan, reach: int = 6) -> dict[str, Any]:
+    """Measure the experts on the held-out faces' search windows.
+
+    Returns
+    -------
+    dict
+        ``loss`` (mean squared error), ``correlation`` (107,) of response and target over all windows,
+        ``peak`` (107,) the median distance of the highest response from the label, pixels of the frame, and
+        ``mean_shift`` (107,) that of the responses' mean under a Gaussian of 1.5 pixels about the peak.
+    """
+    found, wanted, label = responses(experts, pools, plan, reach, jitter=2.0)
+    side = 2 * reach + 1
+    seen = ~np.isnan(found)
+    error = np.where(seen, found - wanted, 0.0) ** 2
+    correlation = np.array(
+        [np.corrcoef(f[s], w[s])[0, 1] for f, w, s in zip(found, wanted, seen, strict=True)]
+    )
+    top = np.where(seen, found, -1.0).argmax(axis=2)
+    peak = np.stack([top % side, top // side], axis=-1)
+    distance = np.where(seen.any(axis=2), np.linalg.norm(peak - label, axis=-1), np.nan)
+    return {
+        "loss": float(error.sum() / seen.sum()),
+        "correlation": np.nan_to_num(correlation),
+        "peak": np.nanmedian(distance, axis=1),
+        "miss": np.nanmean(np.where(np.isnan(distance), np.nan, distance > 3.0), axis=1),
+    }
+
+
+def train_scale(
+    level: int, pools: Pools, held_out: Pools, out: Path, plan: Plan
+) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
+    """Train the experts of one scale, resuming where an earlier run stopped.
+
+    Returns
+    -------
+    tuple of dict
+        The best weights, as stored, and what was measured of them.
+    """
+    scale = plan.scales[level]
+    torch.manual_seed(plan.seed + level)
+    experts, averaged = Experts(plan.hidden), Experts(plan.hidden)
+    averaged.load_state_dict(experts.state_dict())
+    optimiser = torch.optim.Adam(experts.parameters(), lr=plan.learning_rate)
+    checkpoint = out / f"cen.{scale:g}.checkpoint.pt"
+    first, best, seconds = 0, math.inf, 0.0
+    kept = averaged.state_dict()
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        experts.load_state_dict(state["experts"])
+        averaged.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, best, seconds, kept = state["step"], state["best"], state["seconds"], state["kept"]
+    began = time.monotonic()
+    running = 0.0
+    bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc=f"cen {scale:g}", unit="step")
+    for step in bar:
+        rng = np.random.default_rng([plan.seed, level, step])
+        supports, wanted = draw_batch(pools, plan, rng)
+        rate = plan.learning_rate * min(
+            (step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / plan.steps)) + 2e-3
+        )
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        losses = nn.functional.binary_cross_entropy_with_logits(experts(supports), wanted, reduction="none")
+        loss = losses.mean(dim=1).sum()  # every expert has its own gradient
+        optimiser.zero_grad()
+        loss.backward()
+        optimiser.step()
+        keep = min(plan.ema, (step + 1) / (step + 10))
+        with torch.no_grad():
+            for average, new in zip(averaged.parameters(), experts.parameters(), strict=True):
+                average.lerp_(new, 1 - keep)
+        value = loss.item() / N_STORED
+        running = 0.98 * running + 0.02 * value if step > first else value
+        if (step + 1) % plan.evaluate_every == 0 or step + 1 == plan.steps:
+            result = measure(averaged, held_out, plan)
+            total = seconds + time.monotonic() - began
+            row = {
+                "scale": scale,
+                "step": step + 1,
+                "seconds": round(total, 1),
+                "loss": running,
+                "held_out_loss": result["loss"],
+                "correlation": float(result["correlation"].mean()),
+                "peak_px": float(result["peak"].mean()),
+                "miss": float(result["miss"].mean()),
+            }
+            _log(out / "cen.log.csv", row)
+            bar.set_postfix(loss=f"{running:.4f}", held_out=f"{result['loss']:.5f}")
+            if result["loss"] < best:
+                best = result["loss"]
+                kept = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
+            part = checkpoint.with_suffix(".part")
+            torch.save(
+                {
+                    "experts": experts.state_dict(),
+                    "averaged": averaged.state_dict(),
+                    "optimiser": optimiser.state_dict(),
+                    "kept": kept,
+                    "step": step + 1,
+                    "best": best,
+                    "seconds": total,
+                },
+                part,
+            )
+            part.replace(checkpoint)
+            seconds, began = total, time.monotonic()
+    averaged.load_state_dict(kept)
+    return averaged.stored(), {**measure(averaged, held_out, plan), "seconds": seconds}
+
+
+def train_cen(
+    data: Path, out: Path, pdm: PDM, bundle: str = "research", plan: Plan | None = None
+) -> dict[str, Any]:
+    """Train the patch experts and write ``cen.npz`` and ``cen.metrics.json``.
+
+    Parameters
+    ----------
+    data : Path
+        The folder of training data.
+    out : Path
+        Where the files go, and the checkpoints from which an interrupted run goes on.
+    pdm : PDM
+        Places the normalised frame.
+    bundle : {"research"}
+        Which faces may be used.
+    plan : Plan, optional
+        Sizes, steps and seed.
+
+    Returns
+    -------
+    dict
+        The metrics, measured on the held-out faces.
+    """
+    plan = plan or Plan()
+    out.mkdir(parents=True, exist_ok=True)
+    torch.set_num_threads(plan.threads)
+    cv2.setNumThreads(1)
+    began = time.monotonic()
+    faces = load_faces(data, bundle=bundle, held_out=False)
+    kept_back = load_faces(data, bundle=bundle, held_out=True)
+    pools = make_pools(faces, pdm, plan, varied=True)
+    held_out = make_pools(kept_back, pdm, plan, varied=False)
+    weights, measured = [], []
+    for level in range(len(plan.scales)):
+        trained, result = train_scale(level, pools[level], held_out[level], out, plan)
+        weights.append(trained)
+        measured.append(result)
+    confidences = np.clip(np.stack([result["correlation"] for result in measured]), 0.0, 1.0)
+    save_patch_experts(
+        out / "cen.npz",
+        np.array(plan.scales),
+        np.array([[0.0, 0.0, 0.0], [0.0, plan.side_yaw, 0.0], [0.0, -plan.side_yaw, 0.0]]),
+        np.ones((2, N_LANDMARKS), np.bool_),
+        np.stack([trained["w1"] for trained in weights]),
+        np.stack([trained["w2"] for trained in weights]),
+        np.stack([trained["w3"] for trained in weights]),
+        confidences,
+    )
+    metrics = {
+        "bundle": bundle,
+        "faces": len(faces.names),
+        "held_out_faces": len(kept_back.names),
+        "frontal_pictures": len(pools[0].frontal.pictures),
+        "side_pictures": len(pools[0].side.pictures),
+        "supports_per_expert": plan.steps * plan.pictures * plan.places,
+        "seconds": time.monotonic() - began,
+        "training_seconds": sum(result["seconds"] for result in measured),
+        "plan": asdict(plan),
+        "held_out": {
+            f"{scale:g}": {
+                "loss": result["loss"],
+                "correlation": float(result["correlation"].mean()),
+                "peak_median_px": float(result["peak"].mean()),
+                "peak_median_over_outer_eye": float(
+                    result["peak"].mean() / held_out[level].frontal.unit.mean()
+                ),
+                "misses_over_3_px": float(result["miss"].mean()),
+            }
+            for level, (scale, result) in enumerate(zip(plan.scales, measured, strict=True))
+        },
+    }
+    (out / "cen.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    return metrics
+
+
+def _log(path: Path, row: dict[str, Any]) -> None:
+    new = not path.exists()
+    with path.open("a", newline="") as file:
+        writer = csv.DictWriter(file, fieldnames=list(row))
+        if new:
+            writer.writeheader()
+        writer.writerow(row)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this step to the command line."""
+    defaults = Plan()
+    parser.add_argument("--pdm", type=Path, help="the PDM to train with (default pdm.npz in --out)")
+    parser.add_argument(
+        "--steps", type=int, default=defaults.steps, help="steps of a scale (default %(default)s)"
+    )
+    parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run this step of the training."""
+    plan = Plan(steps=args.steps, threads=args.threads, seed=args.seed)
+    pdm = load_pdm(args.pdm or args.out / "pdm.npz")
+    print(json.dumps(train_cen(args.data, args.out, pdm, args.bundle, plan), indent=2))
