@@ -1,0 +1,27 @@
+"""Video files in, frame by frame: exact seeking, true frame counts and time stamps, one way of decoding."""
+
+from napari_face_landmarks.video.container import VIDEO_SUFFIXES
+from napari_face_landmarks.video.index import VideoInfo
+from napari_face_landmarks.video.prefetch import prefetch
+from napari_face_landmarks.video.reader import (
+    Video,
+    VideoWarning,
+    frame_count,
+    open_video,
+    probe,
+    read_frames,
+)
+from napari_face_landmarks.video.writer import write_video
+
+__all__ = [
+    "VIDEO_SUFFIXES",
+    "Video",
+    "VideoInfo",
+    "VideoWarning",
+    "frame_count",
+    "open_video",
+    "prefetch",
+    "probe",
+    "read_frames",
+    "write_video",
+]

@@ -1,0 +1,77 @@
+"""Decoding ahead in a background thread."""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import threading
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
+
+
+class _Failure:
+    def __init__(self, error: BaseException) -> None:
+        self.error = error
+
+
+_END = object()
+
+
+def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
+    """Iterate over `items` in a background thread, at most `depth` of them ahead of the caller.
+
+    Parameters
+    ----------
+    items : iterable
+        For example the frames of a video, whose decoding does not hold Python's lock. It is advanced, and
+        closed if it is a generator, in the background thread only.
+    depth : int
+        How many items wait at most.
+
+    Yields
+    ------
+    object
+        The items, in order. An exception raised by `items` is raised here, after the items before it.
+
+    Notes
+    -----
+    The thread starts with the first item asked for and has ended when this generator is exhausted, closed or
+    collected.
+    """
+    waiting: queue.Queue[object] = queue.Queue(max(1, depth))
+    stopped = threading.Event()
+    worker = threading.Thread(target=_fill, args=(items, waiting, stopped), name="prefetch", daemon=True)
+    worker.start()
+    try:
+        while (item := waiting.get()) is not _END:
+            if isinstance(item, _Failure):
+                raise item.error
+            yield item  # type: ignore[misc]
+    finally:
+        stopped.set()
+        while worker.is_alive():
+            with contextlib.suppress(queue.Empty):
+                waiting.get(timeout=0.01)
+        worker.join()
+
+
+def _fill(items: Iterable[T], waiting: queue.Queue[object], stopped: threading.Event) -> None:
+    try:
+        iterator = iter(items)
+        try:
+            for item in iterator:
+                if stopped.is_set():
+                    return
+                waiting.put(item)
+                if stopped.is_set():
+                    return
+        finally:
+            close = getattr(iterator, "close", None)
+            if close is not None:
+                close()
+    except BaseException as error:
+        waiting.put(_Failure(error))
+    else:
+        waiting.put(_END)

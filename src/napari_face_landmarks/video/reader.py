@@ -1,0 +1,463 @@
+"""A video file as a lazy array of frames, and frames in order from whatever holds them."""
+
+from __future__ import annotations
+
+import operator
+import os
+import threading
+import warnings
+from collections import OrderedDict
+from collections.abc import Iterator
+from types import EllipsisType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from av.video.frame import VideoFrame
+from av.video.reformatter import VideoReformatter
+
+from napari_face_landmarks.errors import ImageError, VideoError
+from napari_face_landmarks.video.container import check_file, to_rgb
+from napari_face_landmarks.video.index import DecodingRun, Film, PacketLost, VideoInfo, read_film
+
+Frame = npt.NDArray[np.uint8]
+
+_CACHE_BYTES = 64_000_000
+_NEAR = 8  # frames: decoding on over so many costs no more than seeking
+_LARGEST_ARRAY = 2_000_000_000  # bytes of frames that are decoded at once on request
+
+
+class VideoWarning(UserWarning):
+    """A video file is incomplete; what is there is used."""
+
+
+class Video:
+    """A video file that behaves like an array of shape (T, H, W, 3), uint8, and decodes what is asked for.
+
+    ``video[n]`` is the n-th frame that reading in order gives, whatever the frame rate does. Several threads
+    may read at once. A damaged frame in the middle is given as a repeat of the last whole one, so that frame
+    numbers and time stamps stay true. Make one with `open_video`.
+
+    Parameters
+    ----------
+    film : Film
+        What `read_film` found in the file.
+
+    Attributes
+    ----------
+    info : VideoInfo
+        Size, time stamps and warnings.
+    """
+
+    def __init__(self, film: Film) -> None:
+        self.info = film.info
+        self._film = film
+        self._lock = threading.RLock()
+        self._reader: FrameReader | None = None
+        self._cache = _FrameCache(_CACHE_BYTES)
+        self._reformatter = VideoReformatter()
+        self._closed = False
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """The shape (T, H, W, 3)."""
+        return (self.info.n_frames, self.info.height, self.info.width, 3)
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """The type of the pixels, uint8."""
+        return np.dtype(np.uint8)
+
+    @property
+    def ndim(self) -> int:
+        """The number of dimensions, 4."""
+        return 4
+
+    @property
+    def size(self) -> int:
+        """The number of values, T * H * W * 3."""
+        frames, height, width, channels = self.shape
+        return frames * height * width * channels
+
+    @property
+    def nbytes(self) -> int:
+        """The bytes that all frames would take in memory."""
+        return self.size
+
+    def __len__(self) -> int:
+        return self.info.n_frames
+
+    def __repr__(self) -> str:
+        return f"<Video {self.info.path} {self.shape} at {self.info.fps:.4g} frames a second>"
+
+    def __enter__(self) -> Video:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self.frames()
+
+    def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
+        """Return frames, or parts of them, as NumPy would of an array.
+
+        Parameters
+        ----------
+        key : int, slice, array of int or bool, Ellipsis, or a tuple of them
+            The first entry chooses frames; the others are applied to each frame. ``None`` is not supported.
+
+        Returns
+        -------
+        ndarray, uint8
+            ``video[n]`` is (H, W, 3), C-contiguous and the caller's own.
+
+        Raises
+        ------
+        IndexError
+            If a frame does not exist or there are too many indices.
+        VideoError
+            If the file is closed, was changed, or more than 2 GB are asked for at once.
+        """
+        frames, rest = _split_key(key)
+        if isinstance(frames, (int, np.integer)):
+            frame = self._frame(_checked_index(frames, len(self)))
+            return frame[rest] if rest else frame
+        numbers = np.arange(len(self))[frames]
+        if numbers.ndim != 1:
+            raise IndexError(
+                f"Frames of a video are chosen by one list of numbers, not by one of shape {numbers.shape}."
+            )
+        if not isinstance(frames, slice) and any(
+            not isinstance(entry, (int, np.integer, slice)) for entry in rest
+        ):
+            raise IndexError("A video takes one list of numbers as an index, not two: choose frames first.")
+        part = np.empty(self.shape[1:], dtype=np.bool_)[rest].shape if rest else self.shape[1:]
+        self._refuse_if_large(numbers.size * int(np.prod(part)))
+        out = np.empty((numbers.size, *part), dtype=np.uint8)
+        for row, number in enumerate(numbers):
+            frame = self._frame(int(number))
+            out[row] = frame[rest] if rest else frame
+        return out
+
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
+        if copy is False:
+            raise ValueError(
+                "A video is decoded from its file, so it cannot be had as an array without a copy."
+            )
+        whole = self[:]
+        return whole if dtype is None else whole.astype(dtype, copy=False)
+
+    def _refuse_if_large(self, count: int) -> None:
+        if count > _LARGEST_ARRAY:
+            raise VideoError(
+                f"{count / 1e9:.1f} GB of frames of {self.info.path} were asked for at once: "
+                f"take at most {_LARGEST_ARRAY / 1e9:.0f} GB, or read frame by frame."
+            )
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+        """Read frames in order, the fastest way; the pixels are those of ``video[n]``.
+
+        Parameters
+        ----------
+        start, stop : int
+            First frame, and the one after the last; cut to the frames there are.
+
+        Yields
+        ------
+        ndarray, (H, W, 3), uint8
+            C-contiguous and the caller's own.
+
+        Raises
+        ------
+        VideoError
+            If the file is closed or was changed.
+        """
+        first, last = _frame_range(start, stop, len(self))
+        if first >= last:
+            return
+        self._check_open()
+        reformatter = VideoReformatter()
+        with FrameReader(self._film) as reader:
+            for number, frame in reader.frames_from(first):
+                if self._closed:
+                    self._check_open()
+                yield to_rgb(frame, self._film.picture, reformatter)
+                if number + 1 >= last:
+                    return
+
+    def close(self) -> None:
+        """Close the file; what was read stays, reading more raises a `VideoError`."""
+        with self._lock:
+            self._closed = True
+            self._cache.clear()
+            if self._reader is not None:
+                self._reader.close()
+                self._reader = None
+
+    def _check_open(self) -> None:
+        if self._closed:
+            raise VideoError(f"The video {self.info.path} has been closed: open it again to read from it.")
+
+    def _frame(self, number: int) -> Frame:
+        with self._lock:
+            self._check_open()
+            frame = self._cache.get(number)
+            if frame is None:
+                frame = self._decode(number)
+            return to_rgb(frame, self._film.picture, self._reformatter)
+
+    def _decode(self, number: int) -> VideoFrame:
+        if self._reader is None:
+            self._reader = FrameReader(self._film)
+        for passed, frame in self._reader.approach(number):
+            self._cache.put(passed, frame)
+            if passed == number:
+                return frame
+        raise VideoError(
+            f"Frame {number} of {self.info.path} cannot be decoded: convert the video to H.264 in mp4."
+        )
+
+
+class FrameReader:
+    """One open file and the place reached in it.
+
+    Parameters
+    ----------
+    film : Film
+        The file and its index.
+    """
+
+    def __init__(self, film: Film) -> None:
+        self._film = film
+        self._run = DecodingRun(film.info.path, film.index)
+        self._going: Iterator[tuple[int, VideoFrame]] | None = None
+        self._next = 0
+
+    def __enter__(self) -> FrameReader:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Close the file."""
+        self._going = None
+        self._run.close()
+
+    def frames_from(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield (n, frame) for `number` and every frame after it."""
+        wanted = number
+        for passed, frame in self._from_key(number):
+            if passed == wanted:
+                yield passed, frame
+                wanted += 1
+
+    def approach(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield the frames that are decoded on the way to `number`, which is the last one to take."""
+        index = self._film.index
+        key_frame = int(index.position[index.keys[index.key_before(number)]])
+        if self._going is None or number < self._next or key_frame > self._next + _NEAR:
+            self._going = self._from_key(number)
+        for passed, frame in self._going:
+            self._next = passed + 1
+            yield passed, frame
+
+    def _from_key(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield (n, frame) from the key frame before `number` to the end.
+
+        Where seeking fails, reading begins further back: frames may come again, none is ever left out.
+        """
+        self._refuse_if_changed()
+        index = self._film.index
+        back = 1
+        row: int | None = index.key_before(number)
+        while True:
+            try:
+                for passed, frame in self._without_holes(row):
+                    yield passed, frame
+                    number = max(number, passed + 1)
+                return
+            except PacketLost:
+                if row is None:
+                    path = self._film.info.path
+                    raise VideoError(
+                        f"{path} cannot be read from frame {number} on: convert the video."
+                    ) from None
+                row, back = (row - back, 2 * back) if row > back else (None, back)
+
+    def _without_holes(self, row: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        index = self._film.index
+        expected = 0 if row is None else max(0, int(index.position[index.keys[row]]))
+        last: VideoFrame | None = None
+        for packet, frame in self._run.decode_from(row):
+            position = int(index.position[packet])
+            if last is None and position > expected and row:
+                raise PacketLost
+            while expected < position:
+                yield expected, frame if last is None else last
+                expected += 1
+            if position == expected:
+                yield position, frame
+                last = frame
+                expected += 1
+        if last is None:
+            raise PacketLost
+        while expected < len(index.order):
+            yield expected, last
+            expected += 1
+
+    def _refuse_if_changed(self) -> None:
+        path = self._film.info.path
+        state = check_file(path)
+        if (state.st_size, state.st_mtime_ns) != self._film.state:
+            raise VideoError(f"{path} has changed since it was opened: open it again.")
+
+
+class _FrameCache:
+    """The decoded frames used last, as long as they fit."""
+
+    def __init__(self, most_bytes: int) -> None:
+        self._most = most_bytes
+        self._bytes = 0
+        self._frames: OrderedDict[int, VideoFrame] = OrderedDict()
+
+    def get(self, number: int) -> VideoFrame | None:
+        frame = self._frames.get(number)
+        if frame is not None:
+            self._frames.move_to_end(number)
+        return frame
+
+    def put(self, number: int, frame: VideoFrame) -> None:
+        if number in self._frames:
+            self._bytes -= _frame_bytes(self._frames.pop(number))
+        self._frames[number] = frame
+        self._bytes += _frame_bytes(frame)
+        while self._bytes > self._most and len(self._frames) > 1:
+            self._bytes -= _frame_bytes(self._frames.popitem(last=False)[1])
+
+    def clear(self) -> None:
+        self._frames.clear()
+        self._bytes = 0
+
+
+def _frame_bytes(frame: VideoFrame) -> int:
+    return sum(plane.buffer_size for plane in frame.planes)
+
+
+def _split_key(key: Any) -> tuple[Any, tuple[Any, ...]]:
+    entries = list(key) if isinstance(key, tuple) else [key]
+    if any(entry is None for entry in entries):
+        raise IndexError("A video cannot be indexed with None: add the axis to the frame that is read.")
+    dots = [place for place, entry in enumerate(entries) if isinstance(entry, EllipsisType)]
+    if len(dots) > 1:
+        raise IndexError("A video can be indexed with one Ellipsis only.")
+    if dots:
+        filling = [slice(None)] * (5 - len(entries))
+        entries[dots[0] : dots[0] + 1] = filling
+    if len(entries) > 4:
+        raise IndexError(f"A video has 4 axes (frame, y, x, channel), and {len(entries)} indices were given.")
+    rest = tuple(entries[1:])
+    if all(isinstance(entry, slice) and entry == slice(None) for entry in rest):
+        rest = ()
+    return (entries[0] if entries else slice(None)), rest
+
+
+def _checked_index(index: int | np.integer[Any], count: int) -> int:
+    number = operator.index(index)
+    if not -count <= number < count:
+        raise IndexError(f"There is no frame {number}: the video has {count} frames, 0 to {count - 1}.")
+    return number % count
+
+
+def _frame_range(start: int, stop: int | None, count: int) -> tuple[int, int]:
+    first = operator.index(start)
+    last = count if stop is None else operator.index(stop)
+    return max(0, first), min(count, last)
+
+
+def open_video(path: str | os.PathLike[str]) -> Video:
+    """Open a video file as a lazy array.
+
+    The packets of the whole file are read once, without decoding, so that the number of frames and their time
+    stamps are the true ones.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        An mp4, mov, avi, mkv, webm or mpg file on this machine.
+
+    Returns
+    -------
+    Video
+        Shape (T, H, W, 3), uint8, RGB, upright.
+
+    Raises
+    ------
+    VideoError
+        If the path is no file, the file is no video, holds no pictures, or cannot be decoded.
+
+    Warns
+    -----
+    VideoWarning
+        If the file is cut off; what is there can be read. The sentence is in ``video.info.warnings`` too.
+    """
+    film = read_film(_absolute(path))
+    for sentence in film.info.warnings:
+        warnings.warn(sentence, VideoWarning, stacklevel=2)
+    return Video(film)
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Return what a video file holds without keeping it open; see `open_video` for the errors."""
+    return read_film(_absolute(path)).info
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(os.fsdecode(path))
+
+
+def read_frames(source: Any, start: int = 0, stop: int | None = None) -> Iterator[npt.NDArray[Any]]:
+    """Read frames in order from a file, a `Video` or any array-like, one at a time.
+
+    Parameters
+    ----------
+    source : path, Video or array-like of shape (T, Y, X[, C])
+        Arrays of any library are read as ``numpy.asarray(source[t])``, so lazy ones stay lazy.
+    start, stop : int
+        First frame, and the one after the last; cut to the frames there are.
+
+    Yields
+    ------
+    ndarray, (Y, X[, C])
+        RGB uint8 from a video; from an array its own type.
+
+    Raises
+    ------
+    VideoError
+        If a file cannot be opened or read.
+    ImageError
+        If `source` is no path and cannot be indexed by frame.
+    """
+    if isinstance(source, (str, os.PathLike)):
+        with open_video(source) as video:
+            yield from video.frames(start, stop)
+    elif isinstance(source, Video):
+        yield from source.frames(start, stop)
+    else:
+        first, last = _frame_range(start, stop, frame_count(source))
+        for number in range(first, last):
+            yield np.asarray(source[number])
+
+
+def frame_count(source: Any) -> int:
+    """Return how many frames a path, a `Video` or an array-like of shape (T, Y, X[, C]) holds."""
+    if isinstance(source, (str, os.PathLike)):
+        return probe(source).n_frames
+    try:
+        shape = getattr(source, "shape", None)
+        return int(shape[0]) if shape is not None else len(source)
+    except (TypeError, IndexError):
+        raise ImageError(
+            f"Frames cannot be read from a {type(source).__name__}: give a path or an array (T, Y, X[, C])."
+        ) from None

@@ -1,0 +1,149 @@
+"""Writing a video file."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Iterable, Iterator
+from fractions import Fraction
+from typing import Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+from av.container import OutputContainer
+from av.video.stream import VideoStream
+
+from napari_face_landmarks.errors import VideoError
+from napari_face_landmarks.images import to_rgb8
+
+_TICKS = 90_000  # a second, where time stamps are given
+_SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
+
+
+def write_video(
+    path: str | os.PathLike[str],
+    frames: Iterable[npt.ArrayLike],
+    fps: float,
+    timestamps: Iterable[float] | None = None,
+) -> int:
+    """Write frames to a video file that any player opens.
+
+    H.264 where PyAV has its encoder, else MPEG-4. The file appears under its name only when it is complete.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        The file to write, ending in .mp4, .m4v, .mov, .mkv or .avi; replaced if it exists.
+    frames : iterable of (H, W), (H, W, 3) or (H, W, 4) images
+        All of one size. Odd sizes are padded by one repeated row or column, as the coding needs.
+    fps : float
+        Frames per second.
+    timestamps : iterable of float, optional
+        Seconds of each frame, ascending, one for each frame; without them the frames are evenly spaced.
+
+    Returns
+    -------
+    int
+        How many frames were written.
+
+    Raises
+    ------
+    VideoError
+        If there are no frames, their sizes differ, or the file cannot be written.
+    ImageError
+        If a frame is no image.
+    """
+    target = os.path.abspath(os.fsdecode(path))
+    folder, name = os.path.split(target)
+    stem, suffix = os.path.splitext(name)
+    if suffix.lower() not in _SUFFIXES:
+        raise VideoError(
+            f"{target} cannot be written: give a name that ends in one of {', '.join(_SUFFIXES)}."
+        )
+    if not os.path.isdir(folder):
+        raise VideoError(f"{target} cannot be written: there is no folder {folder}.")
+    if not (math.isfinite(fps) and 0 < fps <= 1000):
+        raise VideoError(
+            f"{target} cannot be written at {fps} frames a second: give a number from above 0 to 1000."
+        )
+    unfinished = os.path.join(folder, f".{stem}.{os.getpid()}.unfinished{suffix}")
+    try:
+        count = _encode(unfinished, target, iter(frames), fps, timestamps)
+        os.replace(unfinished, target)
+    except (av.FFmpegError, OSError) as error:
+        if isinstance(error, VideoError):
+            raise
+        reason = getattr(error, "strerror", None) or error
+        raise VideoError(
+            f"{target} cannot be written ({reason}): choose another folder or free some space."
+        ) from None
+    finally:
+        if os.path.exists(unfinished):
+            os.remove(unfinished)
+    return count
+
+
+def _encode(
+    path: str, target: str, frames: Iterator[npt.ArrayLike], fps: float, timestamps: Iterable[float] | None
+) -> int:
+    times = None if timestamps is None else iter(timestamps)
+    first = next(frames, None)
+    if first is None:
+        raise VideoError(f"There are no frames to write to {target}.")
+    rate = Fraction(fps).limit_denominator(1001)
+    step = 1 / rate if times is None else Fraction(1, _TICKS)
+    rgb = to_rgb8(first, "Frame 0")
+    size = rgb.shape[:2]
+    count = 0
+    start: float | None = None
+    with av.open(path, "w") as container:
+        stream = _add_stream(container, size, rate, step)
+        while True:
+            frame = av.VideoFrame.from_ndarray(_even(rgb), format="rgb24")
+            frame.time_base = step
+            if times is None:
+                frame.pts = count
+            else:
+                time = next(times, None)
+                if time is None:
+                    raise VideoError(
+                        f"{target} cannot be written: there are time stamps for {count} frames only."
+                    )
+                start = time if start is None else start
+                frame.pts = round((time - start) * _TICKS)
+            container.mux(stream.encode(frame))
+            count += 1
+            image = next(frames, None)
+            if image is None:
+                break
+            rgb = to_rgb8(image, f"Frame {count}")
+            if rgb.shape[:2] != size:
+                raise VideoError(
+                    f"{target} cannot be written: frame {count} is {rgb.shape[1]} x {rgb.shape[0]} px, "
+                    f"the first is {size[1]} x {size[0]}."
+                )
+        container.mux(stream.encode(None))
+    return count
+
+
+def _add_stream(
+    container: OutputContainer, size: tuple[int, int], rate: Fraction, step: Fraction
+) -> VideoStream:
+    codec, options = "mpeg4", {"qscale": "3"}
+    if "libx264" in av.codecs_available:
+        codec, options = "libx264", {"crf": "18", "preset": "veryfast"}
+    stream: Any = container.add_stream(codec, rate=rate, options=options)
+    stream.height, stream.width = (side + side % 2 for side in size)
+    stream.pix_fmt = "yuv420p"
+    stream.codec_context.time_base = step
+    return stream  # type: ignore[no-any-return]
+
+
+def _even(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    height, width = rgb.shape[:2]
+    return (
+        np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
+        if height % 2 or width % 2
+        else rgb
+    )
