@@ -154,7 +154,7 @@ def run_demo(
     Parameters
     ----------
     folder : Path
-        Where ``moving-face.mkv``, ``landmarks.csv``, ``overlay.mp4`` and ``contact-sheet.png`` go; it is made
+        Where ``moving-face.mp4``, ``landmarks.csv``, ``overlay.mp4`` and ``contact-sheet.png`` go; it is made
         if it does not exist.
     models : Models
         From `load_models`.
@@ -171,11 +171,10 @@ def run_demo(
 
     Raises
     ------
-    ResultError
+    ResultError, VideoError
         If a file cannot be written, or no face was found in the first frame.
     """
     from napari_face_landmarks.export import contact_sheet, write_csv, write_overlay
-    from napari_face_landmarks.export.files import replacing
     from napari_face_landmarks.tracking import FaceTracker
     from napari_face_landmarks.video import write_video
 
@@ -185,11 +184,10 @@ def run_demo(
         raise ResultError(
             f"The folder {folder} cannot be made ({(error.strerror or str(error)).lower()}): choose another."
         ) from error
-    clip, csv = folder / "moving-face.mkv", folder / "landmarks.csv"
+    clip, csv = folder / "moving-face.mp4", folder / "landmarks.csv"
     overlay, sheet = folder / "overlay.mp4", folder / "contact-sheet.png"
     frames, transforms = make_demo_clip(n_frames, size)
-    with replacing(clip) as temporary:
-        write_video(temporary, frames, fps=FPS, lossless=True)
+    write_video(clip, frames, fps=FPS)
     tracks = FaceTracker(models, settings).track(clip, progress=progress)
     write_csv(csv, tracks)
     write_overlay(overlay, clip, tracks)

@@ -16,10 +16,13 @@ row with ``success`` 0; its numbers are 0. Reading makes such rows NaN again.
 
 from __future__ import annotations
 
+import csv
+import itertools
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
@@ -40,7 +43,7 @@ RIGID_COLUMNS = ("p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty")
 CONFIDENCE_COLUMNS = tuple(f"c_{i}" for i in range(N_LANDMARKS))
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1", "box_score")
 
-LARGEST_HEADER = 1 << 20  # bytes; OpenFace's own is 8 kB
+LARGEST_LINE = 1 << 20  # characters; OpenFace's own are 8000
 MOST_ROWS = 2_000_000
 MOST_FACES = 1000
 ROWS_AT_A_TIME = 4096
@@ -93,7 +96,7 @@ def to_dataframe(tracks: Tracks) -> pandas.DataFrame:
 
 def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt.NDArray[Any]]]:
     """Return the table's columns, name and values, for some frames; `missing` stands where no face is."""
-    present = np.isfinite(tracks.landmarks[part]).any(axis=(2, 3))
+    present = np.asarray(np.isfinite(tracks.landmarks[part]).any(axis=(2, 3)))
     shown = present.copy()
     if shown.shape[1]:
         shown[:, 0] |= ~present.any(axis=1)
@@ -132,8 +135,8 @@ def _as_text(column: tuple[str, npt.NDArray[Any]]) -> list[str]:
 
 
 def _image_size(tracks: Tracks) -> tuple[int, int] | None:
-    size = tracks.meta.get("size")
-    return (int(size[0]), int(size[1])) if size is not None else None
+    height, width = tracks.meta.get("height"), tracks.meta.get("width")
+    return None if height is None or width is None else (int(height), int(width))
 
 
 def _translation_mm(pose: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float64]:
@@ -175,128 +178,143 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
         If the file is missing, has no such columns, a row that is incomplete or out of range, the same face
         twice on a frame, or more rows than can be held.
     """
-    import pandas as pd
-
     target = Path(path)
-    _check_header(target)
-    wanted = {*FRAME_COLUMNS, *ROTATION_COLUMNS, *LANDMARK_COLUMNS, *RIGID_COLUMNS, "source"}
-    wanted |= {*CONFIDENCE_COLUMNS, *BOX_COLUMNS}
     parts: list[dict[str, npt.NDArray[Any]]] = []
     n_rows = 0
     try:
-        with pd.read_csv(
-            target,
-            usecols=lambda name: str(name).strip() in wanted,
-            skipinitialspace=True,
-            float_precision="round_trip",
-            chunksize=ROWS_AT_A_TIME,
-            low_memory=False,
-            index_col=False,
-            encoding="utf-8-sig",
-        ) as chunks:
-            for chunk in chunks:
-                chunk.columns = [str(name).strip() for name in chunk.columns]
-                parts.append(_read_part(chunk, target, n_rows))
-                n_rows += len(chunk)
+        with open(target, encoding="utf-8-sig", newline="") as stream:
+            lines = csv.reader(_lines(stream, target))
+            places = _checked_header(next(lines, []), target)
+            while rows := list(itertools.islice(lines, ROWS_AT_A_TIME)):
+                parts.append(_Part(rows, places, target, first_line=n_rows + 2).read())
+                n_rows += len(rows)
                 if n_rows > MOST_ROWS:
-                    raise ResultError(
-                        f"{target} has more than {MOST_ROWS} rows: split it and read the parts."
-                    )
-    except ResultError:
-        raise
+                    raise ResultError(f"{target} has more than {MOST_ROWS} rows: split it.")
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise ResultError(f"{target} is not a table of text ({error}): give a CSV file.") from error
     except OSError as error:
-        raise ResultError(f"{target} cannot be read ({(error.strerror or str(error)).lower()}).") from error
-    except (ValueError, pd.errors.ParserError, OverflowError) as error:
-        reason = str(error).strip().splitlines()[0].rstrip(".") if str(error).strip() else "malformed"
-        raise ResultError(f"{target} is not a table of landmarks that can be read ({reason}).") from error
+        reason = (error.strerror or str(error)).lower()
+        raise ResultError(f"{target} cannot be read ({reason}): check the name of the file.") from error
     if n_rows == 0:
         raise ResultError(f"{target} has no rows: track the video again.")
     return _assemble({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, target)
 
 
-def _check_header(path: Path) -> None:
-    try:
-        with open(path, "rb") as stream:
-            head = stream.read(LARGEST_HEADER)
-    except OSError as error:
-        reason = (error.strerror or str(error)).lower()
-        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from error
-    line = head.split(b"\n", 1)[0]
-    if b"\0" in head or len(line) == LARGEST_HEADER:
-        raise ResultError(f"{path} is not a table of text: give a CSV file in OpenFace's columns.")
-    names = {name.strip() for name in line.decode("utf-8-sig", errors="replace").split(",")}
-    missing = [name for name in ("frame", "timestamp", *LANDMARK_COLUMNS) if name not in names]
+def _lines(stream: TextIO, path: Path) -> Iterator[str]:
+    while line := stream.readline(LARGEST_LINE):
+        if len(line) == LARGEST_LINE or "\0" in line:
+            raise ResultError(f"{path} is not a table of text: give a CSV file in OpenFace's columns.")
+        yield line
+
+
+def _checked_header(names: list[str], path: Path) -> dict[str, int]:
+    """Return the place of each column."""
+    places = {name.strip(): place for place, name in enumerate(names)}
+    missing = [name for name in ("frame", "timestamp", *LANDMARK_COLUMNS) if name not in places]
     if missing:
         raise ResultError(
             f"{path} has no column {missing[0]!r}: give a CSV file of a video in OpenFace's columns "
             "(frame, timestamp, x_0 .. x_67, y_0 .. y_67)."
         )
+    return places
 
 
-def _read_part(chunk: Any, path: Path, first_row: int) -> dict[str, npt.NDArray[Any]]:
-    """Return a part of the table as arrays of one row per face and frame; `first_row` counts from 0."""
+@dataclass(frozen=True)
+class _Part:
+    """Some rows of the table, and where they are in the file."""
 
-    def numbers(names: tuple[str, ...]) -> npt.NDArray[np.float64] | None:
-        if not all(name in chunk.columns for name in names):
-            return None
-        for name in names:
-            if chunk[name].dtype.kind not in "iufb":
-                raise ResultError(f"{path} has text where numbers belong, in the column {name!r}.")
-        return np.asarray(chunk[list(names)].to_numpy(dtype=np.float64))
+    rows: list[list[str]]
+    places: Mapping[str, int]
+    path: Path
+    first_line: int
 
-    def refuse(bad: npt.NDArray[np.bool_], what: str) -> None:
-        if bad.any():
-            line = first_row + int(np.argmax(bad)) + 2
-            raise ResultError(f"{path} has {what} in line {line}: correct that line or remove it.")
+    def read(self) -> dict[str, npt.NDArray[Any]]:
+        """Return arrays of one row per face and frame, checked."""
+        n = len(self.rows)
+        short = np.array([len(row) < len(self.places) for row in self.rows])
+        self.refuse(short, "too few values")
+        part: dict[str, npt.NDArray[Any]] = {
+            "frame": self.whole_numbers("frame", None, 1, 2**53),
+            "face_id": self.whole_numbers("face_id", 0, 0, MOST_FACES - 1),
+        }
+        success = self.whole_numbers("success", 1, 0, 1) == 1
+        timestamp = self.numbers(("timestamp",))[:, 0]
+        self.refuse(np.isinf(timestamp), "no valid timestamp")
 
-    n = len(chunk)
-    part: dict[str, npt.NDArray[Any]] = {}
-    for name, default, low, high in (
-        ("frame", None, 1, 2**53),
-        ("face_id", 0, 0, MOST_FACES - 1),
-        ("success", 1, 0, 1),
-    ):
-        column = numbers((name,))
-        values = np.full(n, default, dtype=np.float64) if column is None else column[:, 0]
-        refuse(~((values >= low) & (values <= high) & (values == np.floor(values))), f"no valid {name}")
-        part[name] = values.astype(np.int64)
-    timestamp = numbers(("timestamp",))
-    assert timestamp is not None
-    refuse(np.isinf(timestamp[:, 0]), "no valid timestamp")
-    part["timestamp"] = timestamp[:, 0]
+        landmarks = self.numbers(LANDMARK_COLUMNS)
+        unusable = np.isinf(landmarks).any(axis=1) | np.isnan(landmarks).all(axis=1)
+        self.refuse(success & unusable, "no valid landmarks")
 
-    success = part["success"] == 1
-    landmarks = numbers(LANDMARK_COLUMNS)
-    assert landmarks is not None
-    refuse(
-        success & (np.isinf(landmarks).any(axis=1) | np.isnan(landmarks).all(axis=1)), "no valid landmarks"
-    )
-    part["landmarks"] = landmarks.reshape(n, 2, N_LANDMARKS).transpose(0, 2, 1).astype(np.float32)
+        if self.has(CONFIDENCE_COLUMNS):
+            confidence = self.numbers(CONFIDENCE_COLUMNS)
+        else:
+            face = self.numbers(("confidence",)) if self.has(("confidence",)) else np.ones((n, 1))
+            confidence = np.repeat(face, N_LANDMARKS, axis=1)
+        self.refuse(success & ~((confidence >= 0) & (confidence <= 1)).all(axis=1), "no valid confidence")
 
-    each = numbers(CONFIDENCE_COLUMNS)
-    face = numbers(("confidence",))
-    if each is None:
-        each = np.repeat(np.ones((n, 1)) if face is None else face, N_LANDMARKS, axis=1)
-    refuse(success & ~((each >= 0) & (each <= 1)).all(axis=1), "no valid confidence")
-    part["confidence"] = each.astype(np.float32)
-
-    pose = numbers(RIGID_COLUMNS)
-    if pose is None:
         pose = np.full((n, 6), np.nan)
-        rotation = numbers(ROTATION_COLUMNS)
-        if rotation is not None:
-            pose[:, 1:4] = rotation
-    part["pose"] = pose.astype(np.float32)
-    boxes = numbers(BOX_COLUMNS)
-    part["boxes"] = (np.full((n, 5), np.nan) if boxes is None else boxes).astype(np.float32)
-    if "source" in chunk.columns:
-        codes = {name: code for code, name in enumerate(SOURCES)}
-        source = np.array([codes.get(str(value).strip(), -1) for value in chunk["source"]])
-        refuse(source < 0, "no valid source")
-    else:
+        if self.has(RIGID_COLUMNS):
+            pose = self.numbers(RIGID_COLUMNS)
+        elif self.has(ROTATION_COLUMNS):
+            pose[:, 1:4] = self.numbers(ROTATION_COLUMNS)
+        boxes = self.numbers(BOX_COLUMNS) if self.has(BOX_COLUMNS) else np.full((n, 5), np.nan)
+
         source = np.full(n, SOURCES.index("clnf"))
-    part["source"] = source.astype(np.uint8)
-    return part
+        if self.has(("source",)):
+            place = self.places["source"]
+            codes = {name: code for code, name in enumerate(SOURCES)}
+            source = np.array([codes.get(row[place].strip(), -1) for row in self.rows])
+            self.refuse(success & (source < 1), "no valid source")
+        return {
+            **part,
+            "success": success,
+            "timestamp": timestamp,
+            "landmarks": landmarks.reshape(n, 2, N_LANDMARKS).transpose(0, 2, 1).astype(np.float32),
+            "confidence": confidence.astype(np.float32),
+            "pose": pose.astype(np.float32),
+            "boxes": boxes.astype(np.float32),
+            "source": source.astype(np.int8),
+        }
+
+    def has(self, names: Sequence[str]) -> bool:
+        """Return whether the table has all these columns."""
+        return all(name in self.places for name in names)
+
+    def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
+        """Return the columns, (rows, names) float64; what is empty is NaN."""
+        places = [self.places[name] for name in names]
+        try:
+            return np.array([[float(row[k] or "nan") for k in places] for row in self.rows], dtype=np.float64)
+        except ValueError:
+            for line, row in enumerate(self.rows, start=self.first_line):
+                for name, place in zip(names, places, strict=True):
+                    if not _is_number(row[place]):
+                        raise ResultError(
+                            f"{self.path} has no number in line {line}, column {name!r}: correct that line."
+                        ) from None
+            raise
+
+    def whole_numbers(self, name: str, default: int | None, low: int, high: int) -> npt.NDArray[np.int64]:
+        """Return a column, or its default where the table has none, checked."""
+        if default is not None and not self.has((name,)):
+            return np.full(len(self.rows), default, dtype=np.int64)
+        values = self.numbers((name,))[:, 0]
+        self.refuse(~((values >= low) & (values <= high) & (values == np.floor(values))), f"no valid {name}")
+        return values.astype(np.int64)
+
+    def refuse(self, bad: npt.NDArray[np.bool_], what: str) -> None:
+        """Raise ResultError for the first row that is bad."""
+        if bad.any():
+            line = self.first_line + int(np.argmax(bad))
+            raise ResultError(f"{self.path} has {what} in line {line}: correct that line or remove it.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
 
 
 def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
@@ -312,7 +330,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     if len(np.unique(cell)) < len(cell):
         raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated rows.")
     arrays: dict[str, npt.NDArray[Any]] = {}
-    success = rows["success"] == 1
+    success = rows["success"]
     shapes = {"landmarks": (N_LANDMARKS, 2), "confidence": (N_LANDMARKS,), "pose": (6,), "boxes": (5,)}
     for name, shape in shapes.items():
         arrays[name] = np.full((n_frames, n_faces, *shape), np.nan, dtype=np.float32)

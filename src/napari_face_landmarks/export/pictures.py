@@ -64,9 +64,9 @@ def write_overlay(
     Raises
     ------
     ResultError
-        If there is no frame to write or the file cannot be written.
+        If there is no frame to write.
     VideoError
-        If `source` cannot be read.
+        If `source` cannot be read or the file cannot be written.
     """
     n_frames = len(tracks.frame_indices)
     if n_frames == 0:
@@ -78,8 +78,9 @@ def write_overlay(
             if progress is not None:
                 progress(done, n_frames)
 
-    with replacing(path) as temporary:
-        write_video(temporary, counted(), fps=frame_rate(tracks))
+    times = np.asarray(tracks.timestamps, dtype=np.float64)
+    even = not np.isfinite(times).all() or (np.diff(times) <= 0).any()
+    write_video(path, counted(), fps=frame_rate(tracks), timestamps=None if even else times.tolist())
 
 
 def frame_rate(tracks: Tracks) -> float:

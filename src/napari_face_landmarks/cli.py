@@ -1,0 +1,371 @@
+"""The command line ``napari-face-landmarks``: track a video, run the demo, list the models.
+
+Errors are one sentence on stderr with exit status 2; after Ctrl-C (status 130) and after a failure half way,
+what was computed so far is written.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import dataclasses
+import json
+import os
+import signal
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any, NoReturn
+
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError
+from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings, settings_from_dict
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.demo import DemoResult
+    from napari_face_landmarks.tracking import FaceTracker, FrameResult, Tracks
+    from napari_face_landmarks.video import Video
+
+PROGRAM = "napari-face-landmarks"
+RESULT_SUFFIXES = (".csv", ".npz")
+OVERLAY_SUFFIXES = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
+STATUS_ERROR = 2
+STATUS_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status.
+
+    Parameters
+    ----------
+    arguments : sequence of str, optional
+        Those of the process where not given.
+    """
+    options = _parser().parse_args(arguments)
+    try:
+        return int(options.run(options))
+    except FaceLandmarksError as error:
+        return _fail(str(error))
+    except KeyboardInterrupt:
+        _say("Stopped.")
+        return STATUS_INTERRUPTED
+    except BrokenPipeError:  # the reader of our output has closed it, for example `| head`
+        sys.stderr.close()
+        return STATUS_ERROR
+    except MemoryError:
+        return _fail("There is not enough memory: close other programs or track a shorter video.")
+
+
+class _Parser(argparse.ArgumentParser):
+    def error(self, message: str) -> NoReturn:
+        _say(f"{PROGRAM}: {message[:1].upper()}{message[1:].rstrip('.')}; see {self.prog} --help.")
+        sys.exit(STATUS_ERROR)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(
+        prog=PROGRAM, description="68 face landmarks on video: PFLD with CLNF refinement, on a plain CPU."
+    )
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version(PROGRAM)}")
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    track = commands.add_parser(
+        "track",
+        help="track the faces of a video",
+        description="Track the faces of a video and write their landmarks in OpenFace's columns.",
+    )
+    track.add_argument("video", metavar="VIDEO", type=Path, help="mp4, avi, mov, mkv, webm or mpg")
+    track.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT.csv",
+        type=Path,
+        required=True,
+        help="landmarks: .csv in OpenFace's columns, or .npz with the settings and counts as well",
+    )
+    track.add_argument(
+        "--stats", metavar="STATS.json", type=Path, help="counts, frames per second, seconds of each stage"
+    )
+    track.add_argument(
+        "--overlay", metavar="OUT.mp4", type=Path, help="the video with the landmarks drawn on it"
+    )
+    _add_models_option(track)
+    _add_settings_options(track)
+    track.set_defaults(run=_track)
+
+    demo = commands.add_parser(
+        "demo",
+        help="track a face whose motion is known",
+        description="Make a clip of a moving face from a bundled photograph, track it and measure the "
+        "landmarks against the known motion. Nothing is downloaded.",
+    )
+    demo.add_argument(
+        "--output", metavar="FOLDER", type=Path, default=Path("demo-output"), help="default: %(default)s"
+    )
+    demo.add_argument("--open", action="store_true", help="show the clip and its landmarks in napari")
+    _add_models_option(demo)
+    _add_settings_options(demo)
+    demo.set_defaults(run=_demo)
+
+    models = commands.add_parser("models", help="list the model bundles and their licences")
+    models.set_defaults(run=_models)
+    return parser
+
+
+def _add_models_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--models",
+        metavar="NAME|FOLDER",
+        help="a bundle that `models` lists, or a folder of one; where not given, the first that is listed",
+    )
+
+
+def _add_settings_options(parser: argparse.ArgumentParser) -> None:
+    """Add one option for each field of TrackerSettings; ranges, texts and defaults are the field's."""
+    group = parser.add_argument_group("settings of the tracker")
+    for item in dataclasses.fields(TrackerSettings):
+        text = item.metadata["help"].replace("%", "%%")
+        option = "--" + item.name.replace("_", "-")
+        if item.name == "refine":
+            group.add_argument(option, choices=REFINE_MODES, help=f"{text} Default: {item.default}.")
+            continue
+        low, high = item.metadata["low"], item.metadata["high"]
+        group.add_argument(
+            option,
+            metavar="N" if item.type == "int" else "X",
+            type=_number,
+            help=f"{text} From {low:g} to {high:g}, default: {item.default}.",
+        )
+
+
+def _number(text: str) -> int | float | str:
+    """Return the number that `text` is; what is none is left to the check of TrackerSettings to refuse."""
+    for kind in (int, float):
+        with contextlib.suppress(ValueError):
+            return kind(text)
+    return text
+
+
+def _settings(options: argparse.Namespace) -> TrackerSettings:
+    names = [item.name for item in dataclasses.fields(TrackerSettings)]
+    given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return settings_from_dict(given)
+
+
+def _track(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+    outputs = _checked_outputs(options)
+
+    from napari_face_landmarks.models import load_models
+    from napari_face_landmarks.tracking import FaceTracker
+
+    with _opened(options.video) as video:
+        for path in outputs:
+            _prepare_place(path)
+        tracker = FaceTracker(load_models(*_given(options.models)), settings)
+        tracks, interrupted = _follow(tracker, video)
+        if tracks.n_frames == 0:
+            _say("Stopped before the first frame was done; nothing is written.")
+            return STATUS_INTERRUPTED
+        tracks.save(options.output)
+        if options.stats is not None:
+            _write_stats(options.stats, tracks, options.video)
+        _say(_summary(tracks))
+        if options.overlay is not None and not interrupted:
+            _write_overlay(options.overlay, video, tracks)
+    for sentence in dict.fromkeys([*video.info.warnings, *tracks.warnings]):
+        _say(f"Warning: {sentence}")
+    if interrupted:
+        _say(f"Stopped after {tracks.n_frames} of {len(video)} frames; they are in {options.output}.")
+        return STATUS_INTERRUPTED
+    if video.info.warnings or not tracks.stats.completed:
+        return _fail(
+            f"{options.video} breaks off: the {tracks.n_frames} frames that could be read are in "
+            f"{options.output}."
+        )
+    if tracks.stats.faces == 0:
+        return _fail(
+            f"No face was found on any frame of {options.video}: check that it shows a face, upright and not too "
+            "small, or lower --min-confidence."
+        )
+    return 0
+
+
+def _demo(options: argparse.Namespace) -> int:
+    settings = _settings(options)
+
+    from napari_face_landmarks.demo import N_FRAMES, run_demo
+    from napari_face_landmarks.models import load_models
+
+    models = load_models(*_given(options.models))
+    with _progress_bar("Tracking", N_FRAMES) as advance:
+        result = run_demo(options.output, models, settings, progress=lambda done, total: advance())
+    _say(_summary(result.tracks))
+    print(f"Mean distance to the known motion: {100 * result.distance:.2f} % of the inter-ocular distance.")
+    for path in (result.csv, result.overlay, result.sheet, result.clip):
+        print(path)
+    if options.open:
+        _show(result)
+    return 0
+
+
+def _models(options: argparse.Namespace) -> int:
+    from napari_face_landmarks.models import list_models, load_card
+
+    for name in list_models():
+        card = load_card(name)
+        print(f"{name} {card['version']}")
+        print(f"    licence: {card['licence']}")
+        for key in ("description", "training_data"):
+            if isinstance(card.get(key), str):
+                print(f"    {key.replace('_', ' ')}: {card[key]}")
+    return 0
+
+
+def _opened(path: Path) -> Video:
+    """Open a video; that it is cut off is told at the end, after its frames are safe."""
+    from napari_face_landmarks.video import VideoWarning, open_video
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VideoWarning)
+        return open_video(path)
+
+
+def _follow(tracker: FaceTracker, video: Video) -> tuple[Tracks, bool]:
+    """Track a video; return its tracks and whether Ctrl-C ended it."""
+    results: list[FrameResult] = []
+    with _until_interrupted() as interrupted, _progress_bar("Tracking", len(video)) as advance:
+        with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C, where a frame takes long
+            for result in tracker.track_frames(video):
+                results.append(result)
+                advance()
+                if interrupted():
+                    break
+        return tracker.collect(results), interrupted()
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C inside the block into an answer of True, so that no frame is left half done."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+@contextlib.contextmanager
+def _progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+    """Show a bar on stderr with frames per second and the time left; call the function for each frame."""
+    from tqdm import tqdm
+
+    # a file or a pipe gets a line now and then, a terminal a moving bar
+    seconds = 0.2 if sys.stderr.isatty() else 10.0
+    with tqdm(total=total, desc=what, unit=" frames", mininterval=seconds, file=sys.stderr) as bar:
+        yield lambda: (bar.update(), None)[1]
+
+
+def _write_overlay(path: Path, video: Video, tracks: Tracks) -> None:
+    from napari_face_landmarks.export import write_overlay
+
+    with _progress_bar("Overlay", tracks.n_frames) as advance:
+        write_overlay(path, video, tracks, progress=lambda done, total: advance())
+
+
+def _write_stats(path: Path, tracks: Tracks, video: Path) -> None:
+    from napari_face_landmarks.export.files import replacing
+
+    record = {
+        **tracks.stats.to_dict(),
+        "video": str(video),
+        "meta": dict(tracks.meta),
+        "settings": tracks.settings.to_dict(),
+        "warnings": list(tracks.warnings),
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+
+
+def _summary(tracks: Tracks) -> str:
+    stats = tracks.stats
+    return (
+        f"{stats.frames} frames, {stats.faces} faces found on {stats.frames_with_faces} of them: "
+        f"{stats.refined} refined, {stats.carried} carried, {stats.low_confidence} of low confidence; "
+        f"{stats.fps:.1f} frames per second."
+    )
+
+
+def _checked_outputs(options: argparse.Namespace) -> list[Path]:
+    """Return the files to write, refusing names that cannot work before anything is computed."""
+    outputs: list[Path] = []
+    for path, suffixes in (
+        (options.output, RESULT_SUFFIXES),
+        (options.stats, (".json",)),
+        (options.overlay, OVERLAY_SUFFIXES),
+    ):
+        if path is None:
+            continue
+        if path.absolute() in [other.absolute() for other in outputs]:
+            raise ResultError(f"{path} is named twice: give each file that is written a name of its own.")
+        if path.suffix.lower() not in suffixes:
+            raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
+        if path.exists() and options.video.exists() and os.path.samefile(path, options.video):
+            raise ResultError(f"{path} is the video itself: give another name for what is written.")
+        outputs.append(path)
+    return outputs
+
+
+def _prepare_place(path: Path) -> None:
+    """Make the folder of a file to be written if need be, and refuse where nothing can be written."""
+    from napari_face_landmarks.export.files import check_writable
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ResultError(f"The folder {path.parent} cannot be made ({reason}): choose another.") from error
+    check_writable(path)
+
+
+def _show(result: DemoResult) -> None:
+    """Open the demo's clip and landmarks in a napari window; returns when it is closed."""
+    try:
+        import napari
+        from qtpy import QtWidgets  # noqa: F401  # napari alone imports without a window toolkit
+    except Exception:
+        raise ResultError(
+            'There is no window toolkit to show the result with: pip install "napari-face-landmarks[gui]".'
+        ) from None
+    from napari.layers import Layer
+
+    viewer = napari.Viewer()
+    (clip,) = viewer.open(result.clip, plugin=PROGRAM)
+    for data in result.tracks.to_layer_data(clip):
+        viewer.add_layer(Layer.create(*data))
+    napari.run()
+
+
+def _given(value: Any) -> list[Any]:
+    return [] if value is None else [value]
+
+
+def _fail(sentence: str) -> int:
+    _say(f"{PROGRAM}: {sentence}")
+    return STATUS_ERROR
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
