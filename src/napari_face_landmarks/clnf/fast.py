@@ -15,7 +15,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf.frame import FLATTEST, sample_kernel
 from napari_face_landmarks.clnf.kernel import kernel
-from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT, PatchExperts
+from napari_face_landmarks.clnf.patch_experts import SUPPORT, PatchExperts
 from napari_face_landmarks.clnf.pdm import (
     PDM,
     jacobian_kernel,
@@ -29,7 +29,8 @@ from napari_face_landmarks.clnf.reference import LEAST_RESPONSE, REACH
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
 
-BATCH = 17  # landmarks at a time: their inputs fit the processor's second-level cache
+PIXELS = SUPPORT * SUPPORT
+LARGEST_PRODUCT = 1 << 18  # multiplications; from here on OpenBLAS may share a product among threads
 
 
 def response_maps(
@@ -43,82 +44,123 @@ def response_maps(
 ) -> Floats32:
     """Evaluate the patch experts in a window round each landmark: `reference.response_maps` in float32.
 
-    The picture of the frame is taken once for all landmarks.
+    The picture of the frame is taken once for all landmarks. Contrast normalisation is moved behind the first
+    layer's product: its weights sum to 0, so that a support's mean does not count, and the norm divides the
+    product instead of the pixels.
     """
-    margin = window // 2 + REACH
-    low, high = centres.min(axis=0) - margin, centres.max(axis=0) + margin
-    picture = sample_kernel(
-        grey, to_frame, int(low[0]), int(low[1]), int(high[0] - low[0] + 1), int(high[1] - low[1] + 1)
+    maps = np.empty((len(centres), window, window), np.float32)
+    _response_maps(
+        grey,
+        to_frame,
+        centres,
+        experts.w1[scale, view],
+        experts.w2[scale, view],
+        experts.w3[scale, view],
+        experts.visibility[view],
+        maps,
     )
-    corners = centres - margin - low
-    w1, w2, w3 = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
-    n, cells = len(centres), window * window
-    maps = np.empty((n, window, window), np.float32)
-    batch = min(BATCH, n)
-    inputs = np.empty((batch, cells, N_INPUTS), np.float32)
-    first = np.empty((batch, cells, w1.shape[-1]), np.float32)
-    second = np.empty((batch, cells, w2.shape[-1]), np.float32)
-    for start in range(0, n, batch):
-        part = slice(start, min(start + batch, n))
-        size = part.stop - part.start
-        _im2col(picture, corners[part], window, inputs)
-        np.matmul(inputs[:size], w1[part], out=first[:size])
-        _rectify(first)
-        np.matmul(first[:size], w2[part, 1:], out=second[:size])
-        _last_layers(second, w2[part, 0], w3[part], experts.visibility[view, part], maps[part])
     return maps
 
 
 @kernel
-def _im2col(picture: Floats32, corners: npt.NDArray[np.int64], window: int, inputs: Floats32) -> None:
-    """Fill the inputs (landmarks, window**2, 122) from the transposed picture (width, height)."""
-    count = np.float32(SUPPORT * SUPPORT)
-    for k in range(corners.shape[0]):
-        for y in range(window):
-            for x in range(window):
-                row = inputs[k, y * window + x]
-                left, top = corners[k, 0] + x, corners[k, 1] + y
-                row[0] = np.float32(1.0)
-                total = np.float32(0.0)
-                for c in range(SUPPORT):
-                    for r in range(SUPPORT):
-                        value = picture[left + c, top + r]
-                        row[1 + SUPPORT * c + r] = value
-                        total += value
-                mean = total / count
-                squares = np.float32(0.0)
-                for j in range(1, N_INPUTS):
-                    row[j] -= mean
-                    squares += row[j] * row[j]
-                factor = np.float32(1.0) / max(np.sqrt(squares), np.float32(FLATTEST))
-                for j in range(1, N_INPUTS):
-                    row[j] *= factor
-
-
-@kernel
-def _rectify(values: Floats32) -> None:
-    flat = values.reshape(-1)
-    for j in range(flat.shape[0]):
-        flat[j] = max(flat[j], np.float32(0.0))
-
-
-@kernel
-def _last_layers(
-    second: Floats32, bias: Floats32, w3: Floats32, visible: npt.NDArray[np.bool_], maps: Floats32
+def _response_maps(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: npt.NDArray[np.int64],
+    w1: Floats32,
+    w2: Floats32,
+    w3: Floats32,
+    visible: npt.NDArray[np.bool_],
+    maps: Floats32,
 ) -> None:
-    """Add the second layer's bias, rectify, and apply the third layer; hidden landmarks' maps are 1."""
-    window = maps.shape[1]
-    width = second.shape[2]
-    for k in range(maps.shape[0]):
+    n, window = maps.shape[0], maps.shape[1]
+    margin = window // 2 + REACH
+    x0, y0 = centres[:, 0].min() - margin, centres[:, 1].min() - margin
+    width, height = centres[:, 0].max() + margin + 1 - x0, centres[:, 1].max() + margin + 1 - y0
+    picture = sample_kernel(grey, to_frame, x0, y0, width, height)
+    means, factors = _contrast(picture)
+    cells = window * window
+    width1, width2 = w1.shape[2], w2.shape[2]
+    inputs = np.empty((cells, PIXELS), np.float32)
+    first, second = np.empty((cells, width1), np.float32), np.empty((cells, width2), np.float32)
+    block = max(1, LARGEST_PRODUCT // (PIXELS * width1))
+    zero, one = np.float32(0.0), np.float32(1.0)
+    for k in range(n):
+        if not visible[k]:
+            maps[k] = one
+            continue
+        left, top = centres[k, 0] - margin - x0, centres[k, 1] - margin - y0
+        _im2col(picture, left, top, means[left + window // 2, top + window // 2], window, inputs)
+        for start in range(0, cells, block):
+            stop = min(start + block, cells)
+            np.dot(inputs[start:stop], w1[k, 1:], first[start:stop])
         for y in range(window):
             for x in range(window):
-                row = second[k, y * window + x]
+                factor = factors[left + x, top + y]
+                p = y * window + x
+                for j in range(width1):
+                    first[p, j] = max(first[p, j] * factor + w1[k, 0, j], zero)
+        np.dot(first, w2[k, 1:], second)
+        for y in range(window):
+            for x in range(window):
+                p = y * window + x
                 total = w3[k, 0]
-                for j in range(width):
-                    total += w3[k, 1 + j] * max(row[j] + bias[k, j], np.float32(0.0))
-                maps[k, y, x] = np.float32(1.0) / (np.float32(1.0) + np.exp(-total))
-        if not visible[k]:
-            maps[k] = np.float32(1.0)
+                for j in range(width2):
+                    total += w3[k, 1 + j] * max(second[p, j] + w2[k, 0, j], zero)
+                maps[k, y, x] = one / (one + np.exp(-total))
+
+
+@kernel
+def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
+    """Return the mean and the factor 1 / norm of every whole support of a picture, by running sums."""
+    width, height = picture.shape
+    across, down = width - SUPPORT + 1, height - SUPPORT + 1
+    means, factors = np.empty((across, down), np.float32), np.empty((across, down), np.float32)
+    middle = picture[width // 2, height // 2]  # keeps the sums of squares small
+    sums, squares = np.zeros(height), np.zeros(height)
+    for c in range(width):
+        for r in range(height):
+            value = float(picture[c, r] - middle)
+            sums[r] += value
+            squares[r] += value * value
+        if c >= SUPPORT:
+            for r in range(height):
+                value = float(picture[c - SUPPORT, r] - middle)
+                sums[r] -= value
+                squares[r] -= value * value
+        if c < SUPPORT - 1:
+            continue
+        x = c - SUPPORT + 1
+        total, total_squares = 0.0, 0.0
+        for r in range(height):
+            total += sums[r]
+            total_squares += squares[r]
+            if r >= SUPPORT:
+                total -= sums[r - SUPPORT]
+                total_squares -= squares[r - SUPPORT]
+            if r >= SUPPORT - 1:
+                mean = total / PIXELS
+                norm = math.sqrt(max(total_squares - total * mean, 0.0))
+                means[x, r - SUPPORT + 1] = mean + middle
+                factors[x, r - SUPPORT + 1] = 1.0 / max(norm, FLATTEST)
+    return means, factors
+
+
+@kernel
+def _im2col(picture: Floats32, left: int, top: int, level: float, window: int, inputs: Floats32) -> None:
+    """Fill the supports (window**2, 121) of an area of interest, less a grey level, column by column.
+
+    The supports along a row of the map overlap by all but one column: each is a stretch of one strip.
+    """
+    strip = np.empty((window + SUPPORT - 1) * SUPPORT, np.float32)
+    for y in range(window):
+        for c in range(window + SUPPORT - 1):
+            for r in range(SUPPORT):
+                strip[SUPPORT * c + r] = picture[left + c, top + y + r] - level
+        for x in range(window):
+            row = y * window + x
+            for j in range(PIXELS):
+                inputs[row, j] = strip[SUPPORT * x + j]
 
 
 def multiply_prior(

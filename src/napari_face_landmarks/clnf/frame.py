@@ -154,16 +154,15 @@ def _add_level(
     """Add `share` times the bilinear samples of a level to the transposed picture."""
     height, width = level.shape
     part = np.float32(share)
-    right, bottom = np.float32(width - 1), np.float32(height - 1)
-    step_x, step_y = np.float32(to_level[0, 1]), np.float32(to_level[1, 1])
+    right, bottom = width - 1.0, height - 1.0
     for c in range(picture.shape[0]):
-        start_x = np.float32(to_level[0, 0] * c + to_level[0, 2])
-        start_y = np.float32(to_level[1, 0] * c + to_level[1, 2])
+        start_x = to_level[0, 0] * c + to_level[0, 2]
+        start_y = to_level[1, 0] * c + to_level[1, 2]
         for r in range(picture.shape[1]):
-            u = min(max(start_x + step_x * np.float32(r), np.float32(0)), right)
-            v = min(max(start_y + step_y * np.float32(r), np.float32(0)), bottom)
+            u = min(max(start_x + to_level[0, 1] * r, 0.0), right)
+            v = min(max(start_y + to_level[1, 1] * r, 0.0), bottom)
             i, j = int(u), int(v)
-            a, b = u - np.float32(i), v - np.float32(j)
+            a, b = np.float32(u - i), np.float32(v - j)
             i1, j1 = min(i + 1, width - 1), min(j + 1, height - 1)
             upper = np.float32(level[j, i]) + a * (np.float32(level[j, i1]) - np.float32(level[j, i]))
             lower = np.float32(level[j1, i]) + a * (np.float32(level[j1, i1]) - np.float32(level[j1, i]))

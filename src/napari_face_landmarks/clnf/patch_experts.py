@@ -74,7 +74,8 @@ class PatchExperts:
     visibility : ndarray, (3, 68), bool
         The landmarks that count in each view.
     w1 : ndarray, (S, 3, 68, 122, h1), float32
-        First layer; row 0 is the bias, then the support column by column.
+        First layer; row 0 is the bias, then the support column by column. The weights of a support sum to 0:
+        their common part was taken off, which changes nothing, since the inputs sum to 0.
     w2 : ndarray, (S, 3, 68, 1 + h1, h2), float32
         Second layer; row 0 is the bias.
     w3 : ndarray, (S, 3, 68, 1 + h2), float32
@@ -196,6 +197,7 @@ def unmirror(
     )
     first = np.asarray(w1[:, rows], dtype=np.float32)
     first[:, flipped] = first[:, flipped][:, :, flipped_inputs()]
+    first[..., 1:, :] -= first[..., 1:, :].mean(axis=-2, keepdims=True)
     seen = np.asarray(visibility, dtype=bool)
     return PatchExperts(
         scales=np.asarray(scales, dtype=np.float64),

@@ -16,6 +16,7 @@ Parameters are one float64 vector ``[s, rx, ry, rz, tx, ty, q_1 .. q_m]``, (6 + 
 
 from __future__ import annotations
 
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
@@ -50,6 +51,7 @@ _BROKEN_FILE = (
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
     zlib.error,
+    tokenize.TokenError,  # a header that is no Python literal
 )
 
 
