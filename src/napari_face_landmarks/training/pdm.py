@@ -152,7 +152,7 @@ def lifted_model(seen: Observations, modes: int) -> tuple[PDM, Floats]:
 
 
 def standardised(mean: Floats) -> Floats:
-    """Return a shape made symmetric, upright, centred and with its outer eyes 90 apart."""
+    """Return a shape centred, symmetric about x = 0 (its pitch is left) and with its outer eyes 90 apart."""
     mirrored = mean[:, MIRROR_68] * np.array([[-1.0], [1.0], [1.0]])
     _, rotation = align(mirrored, mean, np.arange(68))
     centred = mean - mean.mean(axis=1, keepdims=True)
