@@ -116,16 +116,16 @@ def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
     width, height = picture.shape
     across, down = width - SUPPORT + 1, height - SUPPORT + 1
     means, factors = np.empty((across, down), np.float32), np.empty((across, down), np.float32)
-    middle = picture[width // 2, height // 2]  # keeps the sums of squares small
+    middle = np.float64(picture[width // 2, height // 2])  # keeps the sums of squares small
     sums, squares = np.zeros(height), np.zeros(height)
     for c in range(width):
         for r in range(height):
-            value = float(picture[c, r] - middle)
+            value = np.float64(picture[c, r]) - middle
             sums[r] += value
             squares[r] += value * value
         if c >= SUPPORT:
             for r in range(height):
-                value = float(picture[c - SUPPORT, r] - middle)
+                value = np.float64(picture[c - SUPPORT, r]) - middle
                 sums[r] -= value
                 squares[r] -= value * value
         if c < SUPPORT - 1:
