@@ -1,0 +1,305 @@
+"""Landmarks as Points layers, and image layers as frames; works without Qt and without a display."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.export.drawing import confidence_colours
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.tracking.results import SOURCES
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.models import Models
+    from napari_face_landmarks.settings import TrackerSettings
+    from napari_face_landmarks.tracking import Tracks
+
+LayerDataTuple = tuple[Any, dict[str, Any], str]
+
+POINT_SIZE = 0.026  # diameter over the side of the landmarks' box (geometric mean of width and height)
+SMALLEST_POINT = 1.0  # px
+BORDER_COLOUR = "#101010"
+BORDER_WIDTH = 0.12  # over the diameter
+TRANSFORMS = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
+
+
+@dataclass(frozen=True)
+class PointRows:
+    """Landmarks as rows of a Points layer, ordered by frame, then face, then landmark.
+
+    Parameters
+    ----------
+    data : ndarray, (N, 3) or (N, 2), float32
+        Frame, y, x (or y, x) in pixels; Fortran-ordered, which napari slices fastest.
+    colour : ndarray, (N, 4), float32
+        RGBA, 0 to 1, by confidence.
+    size : ndarray, (N,), float32
+        Diameter, px, in proportion to the face.
+    landmark, face : ndarray, (N,), int
+        Index of the landmark (0 to 67) and of the face.
+    confidence : ndarray, (N,), float32
+        0 to 1.
+    source : ndarray, (N,), uint8
+        Index into `tracking.SOURCES`.
+    found : ndarray, (N,), bool
+        False where there is no face; there `data` is 0.
+    """
+
+    data: npt.NDArray[np.float32]
+    colour: npt.NDArray[np.float32]
+    size: npt.NDArray[np.float32]
+    landmark: npt.NDArray[Any]
+    face: npt.NDArray[Any]
+    confidence: npt.NDArray[np.float32]
+    source: npt.NDArray[np.uint8]
+    found: npt.NDArray[np.bool_]
+
+
+def point_rows(
+    landmarks: npt.NDArray[Any],
+    confidence: npt.NDArray[Any],
+    source: npt.NDArray[Any],
+    frame_indices: npt.NDArray[Any],
+    ndim: int = 3,
+) -> PointRows:
+    """Lay landmarks out as rows of a Points layer.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (T, F, 68, 2)
+        Pixels, x then y; NaN where there is no face.
+    confidence : ndarray, (T, F, 68)
+        0 to 1.
+    source : ndarray, (T, F)
+        Index into `tracking.SOURCES`.
+    frame_indices : ndarray, (T,)
+        Index of each frame in the video.
+    ndim : int
+        3 for rows (t, y, x), 2 for (y, x).
+
+    Returns
+    -------
+    PointRows
+        ``T * F * 68`` rows.
+    """
+    n_frames, n_faces = landmarks.shape[:2]
+    each = (n_frames, n_faces, N_LANDMARKS)
+    found = np.asarray(np.isfinite(landmarks).all(axis=-1))
+    data = np.zeros((found.size, ndim), dtype=np.float32, order="F")
+    if ndim == 3:
+        data[:, 0] = np.repeat(np.asarray(frame_indices, dtype=np.float32), n_faces * N_LANDMARKS)
+    data[:, -2] = np.where(found, landmarks[..., 1], 0).ravel()
+    data[:, -1] = np.where(found, landmarks[..., 0], 0).ravel()
+    return PointRows(
+        data=data,
+        colour=_rgba(confidence).reshape(-1, 4),
+        size=np.repeat(_point_sizes(landmarks, found), N_LANDMARKS),
+        landmark=np.tile(np.arange(N_LANDMARKS), n_frames * n_faces),
+        face=np.broadcast_to(np.arange(n_faces)[:, np.newaxis], each).ravel(),
+        confidence=np.asarray(confidence, dtype=np.float32).ravel(),
+        source=np.repeat(np.asarray(source, dtype=np.uint8).ravel(), N_LANDMARKS),
+        found=found.ravel(),
+    )
+
+
+def take_found(rows: PointRows) -> PointRows:
+    """Return the rows where there is a face."""
+    if rows.found.all():
+        return rows
+    keep = rows.found
+    return PointRows(
+        data=np.asfortranarray(rows.data[keep]),
+        colour=rows.colour[keep],
+        size=rows.size[keep],
+        landmark=rows.landmark[keep],
+        face=rows.face[keep],
+        confidence=rows.confidence[keep],
+        source=rows.source[keep],
+        found=rows.found[keep],
+    )
+
+
+def features_of(rows: PointRows) -> pd.DataFrame:
+    """Return the table that goes with the rows: landmark, face, confidence, source (in words)."""
+    return pd.DataFrame(
+        {
+            "landmark": rows.landmark,
+            "face": rows.face,
+            "confidence": rows.confidence,
+            "source": source_names(rows.source),
+        }
+    )
+
+
+def source_names(source: npt.NDArray[Any]) -> pd.Categorical:
+    """Return the names of source codes as a categorical of all the names there are."""
+    return pd.Categorical.from_codes(np.asarray(source, dtype=np.int8), categories=list(SOURCES))
+
+
+def _rgba(confidence: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    colour = np.ones((*confidence.shape, 4), dtype=np.float32)
+    colour[..., :3] = confidence_colours(confidence) / np.float32(255)
+    return colour
+
+
+def _point_sizes(landmarks: npt.NDArray[Any], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
+    """Return the diameter for each face, (T * F,), px."""
+    some = found[..., np.newaxis]
+    low = np.where(some, landmarks, np.inf).min(axis=2)
+    high = np.where(some, landmarks, -np.inf).max(axis=2)
+    sides = np.where(np.any(found, axis=2, keepdims=True), high - low, 0)
+    size = np.maximum(POINT_SIZE * np.sqrt(sides.prod(axis=-1)), SMALLEST_POINT)
+    return np.asarray(size, dtype=np.float32).ravel()
+
+
+def transforms_of(image_layer: Any) -> dict[str, Any]:
+    """Return all that places an image layer in the world, for a layer of landmarks on it."""
+    transforms = {name: getattr(image_layer, name) for name in TRANSFORMS if hasattr(image_layer, name)}
+    transforms["affine"] = np.array(image_layer.affine.affine_matrix)
+    return transforms
+
+
+def style_of_points() -> dict[str, Any]:
+    """Return how landmarks look, apart from their colours and sizes."""
+    return {"symbol": "disc", "border_color": BORDER_COLOUR, "border_width": BORDER_WIDTH}
+
+
+def layer_name(image_layer: Any | None) -> str:
+    """Return the name of the layer with the landmarks of `image_layer`."""
+    return "Face landmarks" if image_layer is None else f"{image_layer.name} landmarks"
+
+
+def layer_metadata(tracks: Tracks) -> dict[str, Any]:
+    """Return what a layer of landmarks remembers of its run: the tracks, the settings and the frame rate."""
+    return {"tracks": tracks, "settings": tracks.settings.to_dict(), "fps": tracks.meta.get("fps")}
+
+
+def rows_of_tracks(tracks: Tracks, ndim: int = 3) -> PointRows:
+    """Return the rows of all landmarks found, for a layer of `ndim` dimensions."""
+    rows = point_rows(tracks.landmarks, tracks.confidence, tracks.source, tracks.frame_indices, ndim)
+    return take_found(rows)
+
+
+def tracks_to_layer_data(tracks: Tracks, image_layer: Any | None = None) -> list[LayerDataTuple]:
+    """Return the landmarks as one napari Points layer.
+
+    Parameters
+    ----------
+    tracks : Tracks
+        The landmarks; where there is no face there is no point.
+    image_layer : napari.layers.Image, optional
+        The layer they were found in; its transforms are copied, and where it is a single image the points
+        have no time axis.
+
+    Returns
+    -------
+    list of one tuple
+        ``(data, attributes, "points")``: data (N, 3) float32, frame, y, x (or (N, 2), y, x); features
+        ``landmark`` (0 to 67), ``face``, ``confidence`` and ``source``; colour by confidence (viridis, dark
+        blue 0 to yellow 1); metadata ``tracks``, ``settings`` and ``fps``.
+    """
+    rows = rows_of_tracks(tracks, 3 if image_layer is None else int(image_layer.ndim))
+    attributes = {
+        "name": layer_name(image_layer),
+        "features": features_of(rows),
+        "metadata": layer_metadata(tracks),
+        **style_of_points(),
+    }
+    if len(rows.data):  # napari refuses arrays of no colours
+        attributes |= {"face_color": rows.colour, "size": rows.size}
+    if image_layer is not None:
+        attributes |= transforms_of(image_layer)
+    return [(rows.data, attributes, "points")]
+
+
+def frames_of_layer(image_layer: Any) -> Any:
+    """Return the frames of an image layer as the tracker reads them.
+
+    Parameters
+    ----------
+    image_layer : napari.layers.Image
+        (T, Y, X) or a single (Y, X), grey, RGB or RGBA; lazy data stay lazy. Of a multiscale layer the finest
+        level is read.
+
+    Returns
+    -------
+    array-like, (T, Y, X) or (T, Y, X, 3 or 4)
+        The layer's own data where they have a time axis, so that a video reads itself in order.
+
+    Raises
+    ------
+    ImageError
+        If the layer is no image, has other dimensions, no frames or no numeric pixels.
+    """
+    name = f"The layer {str(getattr(image_layer, 'name', image_layer))!r}"
+    if image_layer is None:
+        raise ImageError("There is no video: open one, or choose an image layer.")
+    if not hasattr(image_layer, "rgb") or not hasattr(image_layer, "multiscale"):
+        raise ImageError(f"{name} is no image layer: choose the layer of the video.")
+    data = image_layer.data[0] if image_layer.multiscale else image_layer.data
+    shape = tuple(int(length) for length in data.shape)
+    n_axes = len(shape) - bool(image_layer.rgb)
+    if n_axes not in (2, 3):
+        raise ImageError(
+            f"{name} has the shape {shape}: give an image layer (T, Y, X) or (Y, X), grey or RGB; "
+            "split other axes into layers first."
+        )
+    if 0 in shape:
+        raise ImageError(f"{name} has the shape {shape}: there is nothing in it to look for faces in.")
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "buif":
+        raise ImageError(f"{name} has the type {dtype}: give bool, integer or float pixels.")
+    return data if n_axes == 3 else np.asarray(data)[np.newaxis]
+
+
+def track_layer(
+    image_layer: Any,
+    settings: TrackerSettings | None = None,
+    models: Models | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> list[LayerDataTuple]:
+    """Track the faces of an image layer; for napari scripts, with or without a window.
+
+    Parameters
+    ----------
+    image_layer : napari.layers.Image
+        A video (T, Y, X) or a single image (Y, X), grey, RGB or RGBA.
+    settings : TrackerSettings, optional
+        The defaults where it is not given.
+    models : Models, optional
+        What `load_models` returns; the default bundle where it is not given.
+    progress : callable, optional
+        Called as ``progress(done, total)`` with numbers of frames.
+
+    Returns
+    -------
+    list of one tuple
+        A Points layer, as of `tracks_to_layer_data`; ``Layer.create(*result[0])`` makes it.
+
+    Raises
+    ------
+    ImageError
+        If the layer cannot be read as a video.
+    ModelError
+        If the default bundle is missing or altered.
+
+    Examples
+    --------
+    >>> from napari.components import ViewerModel
+    >>> from napari.layers import Layer
+    >>> viewer = ViewerModel()
+    >>> layer = viewer.add_image(frames, rgb=True)  # doctest: +SKIP
+    >>> viewer.add_layer(Layer.create(*track_layer(layer)[0]))  # doctest: +SKIP
+    """
+    from napari_face_landmarks.models import load_models
+    from napari_face_landmarks.tracking import FaceTracker
+
+    frames = frames_of_layer(image_layer)
+    tracker = FaceTracker(load_models() if models is None else models, settings)
+    return tracks_to_layer_data(tracker.track(frames, progress=progress), image_layer)

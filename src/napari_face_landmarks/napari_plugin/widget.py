@@ -1,0 +1,397 @@
+"""The dock widget: choose a video, press Run, watch the landmarks appear, cancel and keep what is done."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections import deque
+from collections.abc import Sequence
+from typing import Any
+
+from magicgui.widgets import ComboBox, Container, FloatSpinBox, Label, ProgressBar, PushButton, SpinBox
+from napari.layers import Image
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QSize, Qt, QTimer
+from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
+
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, list_models, load_card, load_models
+from napari_face_landmarks.napari_plugin.layers import frames_of_layer
+from napari_face_landmarks.napari_plugin.live import LiveLandmarks
+from napari_face_landmarks.napari_plugin.run import Run, track_in_background
+from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings
+
+REFRESH_MS = 125  # between two looks at what the working thread has done
+SMALLEST_CONTROL, SMALLEST_FORM = 110, 150  # px, width and height
+RATE_WINDOW = 3.0  # seconds over which frames per second are counted
+FRAME_CHOICES = [("All frames", "all"), ("From … to …", "range"), ("This frame", "this")]
+
+
+class FaceLandmarksWidget(Container):
+    """Track face landmarks in a video of the viewer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    video, model, frames, first, last
+        Controls: the image layer, the models, which frames ("all", "range" or "this"), and the ends of
+        the range, both included.
+    settings_controls : dict
+        The control of each field of `TrackerSettings`.
+    run_button, cancel_button, progress, status
+        The rest of the dock.
+    landmarks : napari.layers.Points or None
+        The layer of the run in progress, or of the last one.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        self._viewer = napari_viewer
+        self._models: dict[str, Models] = {}
+        self._run: Run | None = None
+        self._worker: Any = None
+        self._live: LiveLandmarks | None = None
+        self._video_layer: Any = None
+        self._shown = 0
+        self._notice_given = False
+        self._times: deque[tuple[float, int]] = deque()
+        self._open = True
+
+        self._make_controls()
+        self.run_button = PushButton(
+            text="Run", tooltip="Track faces; their landmarks appear in a new layer."
+        )
+        self.cancel_button = PushButton(
+            text="Cancel", enabled=False, tooltip="Stop and keep the finished frames."
+        )
+        buttons = Container(widgets=[self.run_button, self.cancel_button], layout="horizontal", labels=False)
+        buttons.margins = (0, 0, 0, 0)
+        self.progress = ProgressBar(min=0, max=1, value=0)
+        self.status = Label(value="")
+        super().__init__(widgets=[buttons, self.progress, self.status], labels=False)
+        self.native.layout().insertWidget(0, _Form(self._controls))
+        self.native.layout().addStretch(1)
+        self.status.native.setWordWrap(True)
+        self.status.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+
+        self.run_button.changed.connect(self.run)
+        self.cancel_button.changed.connect(self.cancel)
+        self.video.changed.connect(self._on_video_changed)
+        self.frames.changed.connect(self._on_frames_changed)
+        self.model.changed.connect(self._on_model_changed)
+        events = napari_viewer.layers.events
+        for event in (events.inserted, events.reordered):
+            event.connect(self.reset_choices)
+        events.removed.connect(self._on_layer_removed)
+        self.native.destroyed.connect(self._on_destroyed)
+        self._timer = QTimer(self.native)
+        self._timer.setInterval(REFRESH_MS)
+        self._timer.timeout.connect(self._look)
+        self._choose_active_video()
+        self._on_video_changed()
+        self._on_frames_changed()
+        self._on_model_changed()
+
+    def _make_controls(self) -> None:
+        self.video = ComboBox(
+            label="Video", choices=self._image_layers, nullable=True, tooltip="The image layer to track."
+        )
+        self.model = ComboBox(label="Models", choices=list_models(), tooltip="The models to track with.")
+        self.licence = Label(
+            label="Their licence", tooltip="The licence of the weights, from the model card."
+        )
+        self.settings_controls = {
+            item.name: _setting_control(item) for item in dataclasses.fields(TrackerSettings)
+        }
+        self.frames = ComboBox(label="Frames", choices=FRAME_CHOICES, tooltip="Which frames to track.")
+        self.first = SpinBox(label="First", min=0, max=0, tooltip="The first frame to track, counted from 0.")
+        self.last = SpinBox(label="Last", min=0, max=0, tooltip="The last frame to track, counted from 0.")
+        self._controls = [
+            self.video,
+            self.model,
+            self.licence,
+            *self.settings_controls.values(),
+            self.frames,
+            self.first,
+            self.last,
+        ]
+
+    def reset_choices(self, *_: Any) -> None:
+        """Look again which image layers there are."""
+        self.video.reset_choices()
+
+    # what the user chose
+
+    def settings(self) -> TrackerSettings:
+        """Return the settings as they stand.
+
+        Raises
+        ------
+        SettingsError
+            If one is out of its range.
+        """
+        return TrackerSettings(**{name: control.value for name, control in self.settings_controls.items()})
+
+    def _image_layers(self, _: Any = None) -> list[Any]:
+        return [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+
+    def _choose_active_video(self) -> None:
+        layers = self._image_layers()
+        active = self._viewer.layers.selection.active
+        if layers:
+            self.video.value = active if active in layers else layers[-1]
+
+    def _frame_range(self, n_frames: int) -> tuple[int, int]:
+        if self.frames.value == "this":
+            frame = self._current_frame(n_frames)
+            return frame, frame + 1
+        if self.frames.value == "range":
+            first, last = sorted((int(self.first.value), int(self.last.value)))
+            return min(first, n_frames - 1), min(last + 1, n_frames)
+        return 0, n_frames
+
+    def _current_frame(self, n_frames: int) -> int:
+        layer = self.video.value
+        if layer.ndim < 3:
+            return 0
+        position = layer.world_to_data(self._viewer.dims.point)
+        return min(max(round(float(position[0])), 0), n_frames - 1)
+
+    # a run from its start to its end
+
+    def run(self) -> None:
+        """Start tracking; the landmarks appear in a new layer."""
+        if self._run is not None:
+            return
+        try:
+            settings = self.settings()
+            frames = frames_of_layer(self.video.value)
+        except FaceLandmarksError as error:
+            self._tell_error(str(error))
+            return
+        start, stop = self._frame_range(int(frames.shape[0]))
+        self._video_layer, self._live, self._shown, self._notice_given = self.video.value, None, 0, False
+        self._times.clear()
+        self._run = Run(self._model_loader(), settings, frames, start, stop)
+        self._set_running(True)
+        self.progress.max = stop - start
+        self.progress.value = 0
+        self.status.value = "Starting …"
+        self._worker = create_worker(
+            track_in_background, self._run, _start_thread=False, _connect={"finished": self._on_finished}
+        )
+        self._worker.start()
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """Stop the run; the frames that are finished stay in the layer."""
+        if self._run is not None:
+            self._run.cancelled.set()
+            self.cancel_button.enabled = False
+            self.status.value = "Stopping …"
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is in progress."""
+        return self._run is not None
+
+    @property
+    def landmarks(self) -> Any:
+        """The Points layer of the run in progress or of the last one."""
+        return None if self._live is None else self._live.layer
+
+    def _model_loader(self) -> Any:
+        name = self.model.value or DEFAULT_BUNDLE
+
+        def load() -> Models:
+            if name not in self._models:
+                self._models[name] = load_models(name)
+            return self._models[name]
+
+        return load
+
+    def _set_running(self, running: bool) -> None:
+        for control in self._controls:
+            control.enabled = not running
+        if not running:
+            self._on_frames_changed()
+        self.run_button.enabled = not running
+        self.cancel_button.enabled = running
+
+    def _look(self) -> None:
+        """Show what the working thread has finished since the last look."""
+        run = self._run
+        if run is None:
+            return
+        self._show_results(run)
+        if not run.cancelled.is_set():
+            self.status.value = run.message or self._describe_progress(run)
+        self._give_notice(run)
+
+    def _show_results(self, run: Run) -> None:
+        results = run.results[self._shown :]
+        if not results:
+            return
+        if self._live is None:
+            active = self._viewer.layers.selection.active
+            self._live = LiveLandmarks(
+                self._viewer, self._video_layer, run.start, run.stop, run.settings.max_faces
+            )
+            if active in self._viewer.layers:
+                self._viewer.layers.selection.active = active
+        self._shown += len(results)
+        self.progress.value = self._shown
+        if self._live.layer in self._viewer.layers:
+            self._live.write(results)
+
+    def _describe_progress(self, run: Run) -> str:
+        now = time.monotonic()
+        self._times.append((now, self._shown))
+        while now - self._times[0][0] > RATE_WINDOW:
+            self._times.popleft()
+        done, total = self._shown, run.stop - run.start
+        seconds = now - self._times[0][0]
+        rate = (done - self._times[0][1]) / seconds if seconds > 0 else 0.0
+        text = f"{done} of {total} frames"
+        if rate > 0:
+            text += f", {rate:.0f} frames/s, {_duration((total - done) / rate)} left"
+        return text
+
+    def _give_notice(self, run: Run) -> None:
+        if run.notice is not None and not self._notice_given:
+            self._notice_given = True
+            show_info(run.notice)
+
+    def _on_finished(self) -> None:
+        """Tidy up after the working thread has ended, for whatever reason."""
+        run, self._run, self._worker = self._run, None, None
+        if run is None or not self._open:
+            return
+        self._timer.stop()
+        self._show_results(run)
+        if self._live is not None and run.tracks is not None and self._live.layer in self._viewer.layers:
+            self._live.finish(run.tracks)
+        self._set_running(False)
+        self._give_notice(run)
+        self.status.value = _describe_end(run)
+        if run.error is not None:
+            self._tell_error(_describe_end(run))
+        elif run.tracks is not None and run.tracks.warnings:
+            show_warning(_warnings_in_words(run.tracks.warnings))
+
+    def _tell_error(self, sentence: str) -> None:
+        self.status.value = sentence
+        show_error(sentence)
+
+    # what happens around it
+
+    def _on_video_changed(self) -> None:
+        try:
+            n_frames = int(frames_of_layer(self.video.value).shape[0])
+        except FaceLandmarksError:
+            n_frames = 1
+        self.first.max = self.last.max = n_frames - 1
+        self.first.value, self.last.value = 0, n_frames - 1
+
+    def _on_frames_changed(self) -> None:
+        self.first.enabled = self.last.enabled = self.frames.value == "range"
+
+    def _on_model_changed(self) -> None:
+        try:
+            self.licence.value = str(load_card(self.model.value or DEFAULT_BUNDLE)["licence"])
+        except FaceLandmarksError as error:
+            self.licence.value = str(error)
+
+    def _on_layer_removed(self, event: Any) -> None:
+        if self._run is not None and (event.value is self._video_layer or event.value is self.landmarks):
+            self.cancel()
+        self.reset_choices()
+
+    def _on_destroyed(self) -> None:
+        self._open = False
+        if self._run is not None:
+            self._run.cancelled.set()
+
+
+class _Form(QScrollArea):
+    """Controls under each other, labels in a column of their own; scrolls where the dock is low."""
+
+    def __init__(self, controls: Sequence[Any]) -> None:
+        super().__init__()
+        body = QWidget()
+        form = QFormLayout(body)
+        form.setContentsMargins(0, 0, 0, 0)
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        for control in controls:
+            label = QLabel(control.label)
+            label.setToolTip(control.tooltip)
+            if isinstance(control, ComboBox):  # long names are cut in the closed box, not at the dock's edge
+                policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+                control.native.setSizeAdjustPolicy(policy)
+            if isinstance(control, Label):
+                control.native.setWordWrap(True)
+            control.native.setMinimumWidth(SMALLEST_CONTROL)
+            form.addRow(label, control.native)
+        self.setWidget(body)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
+
+    def sizeHint(self) -> QSize:
+        """Return the size at which nothing has to scroll."""
+        return self.widget().sizeHint() + self._room_for_scroll_bar()
+
+    def minimumSizeHint(self) -> QSize:
+        """Return a size that is wide enough for all controls and high enough for some."""
+        smallest = self.widget().minimumSizeHint() + self._room_for_scroll_bar()
+        return QSize(smallest.width(), min(smallest.height(), SMALLEST_FORM))
+
+    def _room_for_scroll_bar(self) -> QSize:
+        return QSize(self.verticalScrollBar().sizeHint().width(), 0)
+
+
+def _setting_control(item: dataclasses.Field[Any]) -> Any:
+    """Return the control of a setting, made from what its field says of it."""
+    common = {"name": item.name, "label": item.metadata["label"], "tooltip": item.metadata["help"]}
+    if "low" not in item.metadata:
+        return ComboBox(choices=REFINE_MODES, value=item.default, **common)
+    kind = SpinBox if item.type == "int" else FloatSpinBox
+    low, high, step = (item.metadata[key] for key in ("low", "high", "step"))
+    return kind(min=low, max=high, step=step, value=item.default, **common)
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
+
+
+def _describe_end(run: Run) -> str:
+    done, total = len(run.results), run.stop - run.start
+    kept = f" {done} of {total} frames are finished and kept." if done else ""
+    if run.error is not None:
+        return run.error + kept
+    if run.tracks is None:
+        return "Cancelled before the first frame was finished."
+    stats = run.tracks.stats
+    if run.cancelled.is_set():
+        return "Cancelled." + kept
+    if not stats.frames_with_faces:
+        return f"Done: no face was found on {_count(done, 'frame')}."
+    text = f"Done: {_count(done, 'frame')}, a face on {stats.frames_with_faces}"
+    if stats.refined:
+        text += f", {_count(stats.refined, 'face')} refined by CLNF"
+    return f"{text}; {stats.fps:.0f} frames/s."
+
+
+def _count(number: int, word: str) -> str:
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def _warnings_in_words(warnings: tuple[str, ...]) -> str:
+    more = len(warnings) - 1
+    return warnings[0] + (f" ({_count(more, 'more warning')} in the layer's metadata.)" if more else "")
