@@ -1,0 +1,242 @@
+"""Measure and tune CLNF on held-out faces: ``python -m napari_face_landmarks.training.evaluate_clnf``.
+
+Faces are found as users' are: detector, then PFLD. What is compared with the labels, as mean error over
+inter-ocular distance (outer eye corners): PFLD's landmarks, the PDM fitted to them, CLNF after each scale.
+"""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import json
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from napari_face_landmarks.clnf.constants import PUBLISHED, TUNED, EngineConstants
+from napari_face_landmarks.clnf.fit import fit_landmarks, refine
+from napari_face_landmarks.clnf.patch_experts import PatchExperts, load_patch_experts
+from napari_face_landmarks.clnf.pdm import PDM, load_pdm, project
+from napari_face_landmarks.detection.detect import detect_faces
+from napari_face_landmarks.ibug import REGIONS, inter_ocular, nme
+from napari_face_landmarks.images import to_grey
+from napari_face_landmarks.pfld.predict import crops_of_boxes, predict_twice
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.training.faces import load_faces
+
+Floats = npt.NDArray[np.float64]
+
+STEPS: dict[str, tuple[float, ...]] = {
+    "regularisation": (0.4, 0.7, 1.4, 2.5),
+    "regularisation_slope": (0.5, 0.75, 1.3),
+    "sigma": (0.6, 0.8, 1.25, 1.6),
+    "sigma_slope": (-1.0, 0.0, 3.0),
+    "weight": (0.5, 0.75, 1.4, 2.0),
+    "prior_weight": (0.4, 0.7, 1.4, 2.5),
+    "prior_floor": (0.5, 0.75, 1.4, 2.0),
+    "residual_share": (0.8, 0.9, 1.1, 1.25),
+    "residual_sigma": (0.6, 0.8, 1.25, 1.6),
+    "fit_noise": (0.6, 0.8, 1.25, 1.6),
+}
+"""Factors that `tune` tries on each constant."""
+
+
+@dataclass(frozen=True)
+class Starts:
+    """Faces with their first landmarks.
+
+    Attributes
+    ----------
+    images : list of ndarray, (H, W), uint8
+    landmarks, truth : ndarray, (N, 68, 2)
+    sigma : ndarray, (N, 68)
+    """
+
+    images: list[npt.NDArray[np.uint8]]
+    landmarks: Floats
+    sigma: Floats
+    truth: Floats
+
+
+def find_starts(data: Path, models: Path, bundle: str = "research") -> Starts:
+    """Run detector and PFLD of a bundle's folder on the held-out faces; faces not found are left out."""
+    detector = _session(models / "detector.onnx")
+    pfld = _session(models / "pfld.onnx")
+    faces = load_faces(data, bundle=bundle, held_out=True)
+    images, landmarks, sigma, truth = [], [], [], []
+    for image, points in zip(faces.images, faces.landmarks, strict=True):
+        boxes = detect_faces(detector, image).boxes
+        if len(boxes) == 0:
+            continue
+        middle = (boxes[:, :2] + boxes[:, 2:4]) / 2
+        nearest = np.argmin(np.linalg.norm(middle - points.mean(axis=0), axis=1))
+        output = predict_twice(pfld, image, crops_of_boxes(boxes[nearest : nearest + 1]))
+        images.append(to_grey(image))
+        landmarks.append(output.landmarks[0])
+        sigma.append(output.sigma[0])
+        truth.append(points)
+    return Starts(
+        images,
+        np.asarray(landmarks, dtype=np.float64),
+        np.asarray(sigma, dtype=np.float64),
+        np.asarray(truth, dtype=np.float64),
+    )
+
+
+def disturbed(starts: Starts, pdm: PDM, error: float, seed: int = 2026) -> Starts:
+    """Return starts whose landmarks are the truth with a correlated error of about the given NME.
+
+    Half of its variance is a wrong pose, a third a wrong shape within the PDM, the rest independent.
+    """
+    rng = np.random.default_rng(seed)
+    landmarks = np.empty_like(starts.truth)
+    for i, points in enumerate(starts.truth):
+        unit = float(inter_ocular(points))
+        params = fit_landmarks(pdm, points)
+        bent = params.copy()
+        bent[6:] += rng.normal(size=pdm.n_modes) * np.sqrt(pdm.eigenvalues)
+        centred = points - points.mean(axis=0)
+        pose = rng.normal(size=2) + rng.normal(0, 0.01, 2) @ np.stack([centred[:, 0], centred[:, 1]])[:, None]
+        parts = [np.broadcast_to(pose, points.shape), project(pdm, bent) - project(pdm, params)]
+        parts.append(rng.normal(size=points.shape))
+        offset = np.zeros_like(points)
+        for share, part in zip((0.5, 0.33, 0.17), parts, strict=True):
+            offset += np.sqrt(share) * part / np.sqrt(np.mean(part**2))
+        size = error * unit * rng.lognormal(0, 0.3) / np.linalg.norm(offset, axis=1).mean()
+        landmarks[i] = points + size * offset
+    sigma = np.full(landmarks.shape[:2], 0.8 * error) * inter_ocular(starts.truth)[:, None]
+    return Starts(starts.images, landmarks, sigma, starts.truth)
+
+
+def up_to_scale(experts: PatchExperts, count: int) -> PatchExperts:
+    """Return the patch experts of the `count` coarsest scales."""
+    return dataclasses.replace(
+        experts,
+        scales=experts.scales[:count],
+        w1=experts.w1[:count],
+        w2=experts.w2[:count],
+        w3=experts.w3[:count],
+        confidences=experts.confidences[:count],
+    )
+
+
+def refined(
+    starts: Starts, pdm: PDM, experts: PatchExperts, constants: EngineConstants, settings: TrackerSettings
+) -> tuple[Floats, int]:
+    """Return the refined landmarks, (N, 68, 2), and on how many faces CLNF gave up."""
+    landmarks = np.empty_like(starts.landmarks)
+    failures = 0
+    for i, image in enumerate(starts.images):
+        found = refine(image, starts.landmarks[i], None, pdm, experts, settings, starts.sigma[i], constants)
+        landmarks[i] = found.landmarks
+        failures += not found.converged
+    return landmarks, failures
+
+
+def evaluate(
+    starts: Starts, pdm: PDM, experts: PatchExperts, constants: EngineConstants, settings: TrackerSettings
+) -> dict[str, Any]:
+    """Return the errors (NME, fractions) at every stage, by region at the ends, and the time taken."""
+    fitted = np.stack(
+        [
+            project(pdm, fit_landmarks(pdm, points, sigma, constants=constants))
+            for points, sigma in zip(starts.landmarks, starts.sigma, strict=True)
+        ]
+    )
+    best = np.stack([project(pdm, fit_landmarks(pdm, points)) for points in starts.truth])
+    result: dict[str, Any] = {
+        "faces": len(starts.images),
+        "start": float(nme(starts.landmarks, starts.truth).mean()),
+        "start in the PDM": float(nme(fitted, starts.truth).mean()),
+        "labels in the PDM": float(nme(best, starts.truth).mean()),
+    }
+    for count in range(1, len(experts.scales) + 1):
+        began = time.perf_counter()
+        landmarks, failures = refined(starts, pdm, up_to_scale(experts, count), constants, settings)
+        result[f"CLNF to {experts.scales[count - 1]:.2f}"] = float(nme(landmarks, starts.truth).mean())
+        result["ms per face"] = 1000 * (time.perf_counter() - began) / len(starts.images)
+    before, after = nme(starts.landmarks, starts.truth), nme(landmarks, starts.truth)
+    result["given up"] = failures
+    result["share of faces that got better"] = float((after < before).mean())
+    for name, points in (("start", starts.landmarks), ("CLNF", landmarks)):
+        error = np.linalg.norm(points - starts.truth, axis=-1) / inter_ocular(starts.truth)[:, None]
+        result[f"{name} by region"] = {
+            region: float(error[:, list(indices)].mean()) for region, indices in REGIONS.items()
+        }
+    return result
+
+
+def tune(
+    starts: Starts,
+    pdm: PDM,
+    experts: PatchExperts,
+    constants: EngineConstants,
+    settings: TrackerSettings,
+    rounds: int = 2,
+) -> EngineConstants:
+    """Descend along one constant after the other, as long as the mean NME falls by 0.005 % or more."""
+
+    def error(candidate: EngineConstants) -> float:
+        return float(nme(refined(starts, pdm, experts, candidate, settings)[0], starts.truth).mean())
+
+    best = error(constants)
+    for _ in range(rounds):
+        at_start = best
+        for name, factors in STEPS.items():
+            centre = getattr(constants, name)
+            for factor in factors:
+                candidate = dataclasses.replace(constants, **{name: centre * factor})
+                value = error(candidate)
+                if value < best - 5e-5:
+                    best, constants = value, candidate
+                    print(f"{100 * best:.3f} %  {name} = {getattr(candidate, name):.4g}", flush=True)
+        if at_start - best < 5e-5:
+            break
+    return constants
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run the measurement (or the tuning) from the command line."""
+    parser = argparse.ArgumentParser(
+        prog="python -m napari_face_landmarks.training.evaluate_clnf", description=__doc__
+    )
+    parser.add_argument("--data", type=Path, required=True, help="the folder of training data")
+    parser.add_argument("--models", type=Path, required=True, help="a bundle's folder")
+    parser.add_argument("--published", action="store_true", help="plain CLNF instead of the tuned constants")
+    parser.add_argument("--iterations", type=int, default=2, help="max_iterations (default: %(default)s)")
+    parser.add_argument(
+        "--convergence", type=float, default=0.5, help="convergence_px (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--start-error",
+        type=float,
+        help="begin at the labels with this NME, in percent, not at PFLD's landmarks",
+    )
+    parser.add_argument("--tune", action="store_true", help="search for better constants")
+    args = parser.parse_args(arguments)
+    pdm, experts = load_pdm(args.models / "pdm.npz"), load_patch_experts(args.models / "cen.npz")
+    constants = PUBLISHED if args.published else TUNED
+    settings = TrackerSettings(max_iterations=args.iterations, convergence_px=args.convergence)
+    starts = find_starts(args.data, args.models)
+    if args.start_error is not None:
+        starts = disturbed(starts, pdm, args.start_error / 100)
+    if args.tune:
+        constants = tune(starts, pdm, experts, constants, settings)
+        print(constants)
+    print(json.dumps(evaluate(starts, pdm, experts, constants, settings), indent=2))
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())
