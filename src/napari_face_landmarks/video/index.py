@@ -12,7 +12,9 @@ worth.
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -42,6 +44,9 @@ _TAIL_PIXELS = (
 )
 _FURTHEST_REORDER = 64  # no codec shows a picture later or earlier than 16 places from where it is decoded
 _NO_STAMP = np.iinfo(np.int64).min
+_NO_TABLE = ("mpeg", "mpegts", "mpegvideo", "m4v")  # containers whose times depend on where reading begins
+_LEAD_SECONDS = 1
+_CHECKED_BYTES = 4096
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,12 @@ class FrameIndex:
     size : ndarray, (P,), int64
         Bytes of each packet.
     stamp : ndarray, (P,), int64
-        What tells packets of the same size apart wherever reading begins: the time stamp or the place in the
-        file.
-    seek : ndarray, (P,), int64
-        The time to ask the container for to come to the packet, in units of the stream.
+        What tells key packets of the same size apart wherever reading begins: the time stamp, or a checksum
+        where time stamps depend on where reading began.
     stamp_is_time : bool
         Whether `stamp` holds time stamps.
+    seek : ndarray, (P,), int64
+        The time to ask the container for to come to the packet, in units of the stream.
     """
 
     order: npt.NDArray[np.int64]
@@ -101,15 +106,19 @@ class FrameIndex:
     keys: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
     stamp: npt.NDArray[np.int64]
-    seek: npt.NDArray[np.int64]
     stamp_is_time: bool
+    seek: npt.NDArray[np.int64]
 
-    def key_before(self, frame: int) -> int:
-        """Return the row of `keys` from which decoding reaches `frame` soonest."""
+    def key_before(self, frame: int, back: int = 0) -> int:
+        """Return the key packet that decoding reaches `frame` from soonest, or one `back` places before."""
         row = int(np.searchsorted(self.keys, self.order[frame], side="right")) - 1
         while row > 0 and self.position[self.keys[row]] > frame:
             row -= 1  # frames shown before their key frame need the one before (open groups of pictures)
-        return max(row, 0)
+        return int(self.keys[max(row - back, 0)])
+
+    def without_key(self, key: int) -> FrameIndex:
+        """Return the index without a packet that turned out not to be one that decoding may begin with."""
+        return dataclasses.replace(self, keys=self.keys[(self.keys != key) | (self.keys == 0)])
 
 
 @dataclass(frozen=True)
@@ -123,7 +132,17 @@ class Film:
 
 
 class PacketLost(Exception):
-    """After seeking, the packets were not those of the index: begin at an earlier key frame."""
+    """Decoding could not begin at a key packet: begin at an earlier one.
+
+    Parameters
+    ----------
+    key : int
+        The packet.
+    """
+
+    def __init__(self, key: int) -> None:
+        super().__init__(key)
+        self.key = key
 
 
 class Packets(NamedTuple):
@@ -131,11 +150,14 @@ class Packets(NamedTuple):
 
     pts: npt.NDArray[np.int64]
     dts: npt.NDArray[np.int64]
-    pos: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
     key: npt.NDArray[np.bool_]
     hidden: npt.NDArray[np.bool_]
+    checksum: npt.NDArray[np.int64]  # of the first bytes of key packets, 0 for the others
     complete: bool  # whether the file could be read to its end
+    times_show: bool  # whether `pts` are times of display
+    times_last: bool  # whether a packet has the same time stamps wherever reading begins
+    lead: int  # how much earlier than a packet the container is asked to go, in units of the stream
 
 
 def read_film(path: str) -> Film:
@@ -155,7 +177,7 @@ def read_film(path: str) -> Film:
             raise VideoError(
                 f"{path} holds no frames: it is cut off or was never finished, so record it again."
             )
-        index = _index_by_stamps(packets, container.format.name, bool(stream.codec_context.has_b_frames))
+        index = _index_by_stamps(packets)
         warning = _what_is_missing(path, status.st_size, packets)
         unit = float(stream.time_base or 1)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
@@ -175,8 +197,9 @@ def read_film(path: str) -> Film:
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> Packets:
+    name = container.format.name
     vp8 = stream.codec_context.name == "vp8"
-    rows: list[tuple[int, int, int, int, bool, bool]] = []
+    rows: list[tuple[int, int, int, bool, bool, int]] = []
     corrupt: list[bool] = []
     complete = True
     try:
@@ -188,10 +211,10 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> Packets:
                 (
                     _NO_STAMP if packet.pts is None else packet.pts,
                     _NO_STAMP if packet.dts is None else packet.dts,
-                    _NO_STAMP if packet.pos is None else packet.pos,
                     packet.size,
                     packet.is_keyframe,
                     hidden,
+                    _checksum(packet) if packet.is_keyframe else 0,
                 )
             )
             corrupt.append(packet.is_corrupt)
@@ -202,15 +225,24 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> Packets:
         rows.pop()
         complete = False
     table = np.array(rows, dtype=np.int64).reshape(-1, 6)
-    pts, dts, pos, size, key, hidden_ = (np.ascontiguousarray(column) for column in table.T)
-    return Packets(pts, dts, pos, size, key.astype(bool), hidden_.astype(bool), complete)
+    pts, dts, size, key, hidden_, checksum = (np.ascontiguousarray(column) for column in table.T)
+    show = not (name == "avi" and stream.codec_context.has_b_frames)  # avi counts frames as they are decoded
+    lead = round(_LEAD_SECONDS / (stream.time_base or 1)) if name in _NO_TABLE else 0
+    last = show and name not in _NO_TABLE
+    return Packets(
+        pts, dts, size, key.astype(bool), hidden_.astype(bool), checksum, complete, show, last, lead
+    )
 
 
-def _index_by_stamps(packets: Packets, container: str, reordered: bool) -> FrameIndex | None:
+def _checksum(packet: Packet[VideoStream]) -> int:
+    return zlib.crc32(memoryview(packet)[:_CHECKED_BYTES])
+
+
+def _index_by_stamps(packets: Packets) -> FrameIndex | None:
     """Return the index that the time stamps imply, or None where they are no guide."""
     shown = np.flatnonzero(~packets.hidden)
     stamps = packets.pts[shown]
-    if np.any(stamps == _NO_STAMP) or (container == "avi" and reordered):  # avi has no time stamps of display
+    if not packets.times_show or np.any(stamps == _NO_STAMP):
         return None
     places = np.argsort(stamps, kind="stable")
     if np.any(np.diff(stamps[places]) <= 0):
@@ -219,18 +251,20 @@ def _index_by_stamps(packets: Packets, container: str, reordered: bool) -> Frame
         np.abs(places - np.arange(places.size)) > _FURTHEST_REORDER
     ):  # the clock was set back on the way
         return None
-    return _make_index(packets, shown[places], stamps_are_good=True)
+    return _make_index(packets, shown[places], times_are_good=packets.times_last)
 
 
-def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, stamps_are_good: bool) -> FrameIndex:
+def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, times_are_good: bool) -> FrameIndex:
     position = np.full(packets.size.size, -1, dtype=np.int64)
     position[order] = np.arange(order.size)
+    stamp = packets.pts if times_are_good else packets.checksum
     keys = np.flatnonzero(packets.key & (position >= 0))
-    if keys.size == 0 or keys[0] != 0:
-        keys = np.concatenate([[0], keys])
-    seek = packets.pts if stamps_are_good else np.where(packets.dts == _NO_STAMP, packets.pts, packets.dts)
-    stamp = packets.pts if stamps_are_good else packets.pos
-    return FrameIndex(order, position, keys.astype(np.int64), packets.size, stamp, seek, stamps_are_good)
+    marks = np.stack([packets.size[keys], stamp[keys]], axis=1)
+    _, first, count = np.unique(marks, axis=0, return_index=True, return_counts=True)
+    keys = np.union1d(keys[first[count == 1]], [0])  # only those that can be told from all others
+    seek = packets.pts if times_are_good else np.where(packets.dts == _NO_STAMP, packets.pts, packets.dts)
+    seek = np.where(seek == _NO_STAMP, 0, seek - packets.lead)
+    return FrameIndex(order, position, keys.astype(np.int64), packets.size, stamp, times_are_good, seek)
 
 
 def _check_by_decoding(
@@ -239,55 +273,53 @@ def _check_by_decoding(
     """Decode the start and the end; drop frames that do not come out; None if the order differs."""
     if index is None or index.order.size == 0:
         return None, None
-    picture: Picture | None = None
-    head: list[int] = []
     with DecodingRun(path, index) as run:
-        for number, frame in itertools.islice(run.decode_from(0), _HEAD_FRAMES):
-            picture = picture or picture_of(frame)
-            head.append(number)
-    found = index.position[np.array(head, dtype=np.int64)]
-    if picture is None or np.any(found < 0) or np.any(np.diff(found) <= 0):
-        return None, None
-    gone = set(range(found[-1])) - set(found.tolist())
-    tail_key = int(index.keys[-1])
-    tail = index.order.size - int(index.position[tail_key])
-    if tail * picture.height * picture.width <= _TAIL_PIXELS:
-        came = _tail_positions(path, index, index.keys.size - 1)
-        if came is None:
+        head = list(itertools.islice(run.decode_from(None), _HEAD_FRAMES))
+        found = index.position[np.array([number for number, _ in head], dtype=np.int64)]
+        if not head or np.any(np.diff(found) <= 0):
             return None, None
-        gone |= set(range(max(int(index.position[tail_key]), 0), index.order.size)) - set(came)
+        picture = picture_of(head[0][1])
+        gone = set(range(int(found[-1]))) - set(found.tolist())
+        del head
+        first, tail = _decode_tail(run, index, _TAIL_PIXELS // (picture.height * picture.width))
+    if tail is not None:
+        if np.any(np.diff(tail) <= 0):
+            return None, None
+        gone |= set(range(first, index.order.size)) - set(tail.tolist())
     if gone:
         kept = np.setdiff1d(np.arange(index.order.size), np.array(sorted(gone), dtype=np.int64))
-        index = _make_index(packets, index.order[kept], stamps_are_good=True)
+        index = _make_index(packets, index.order[kept], times_are_good=index.stamp_is_time)
     return index, picture
 
 
-def _tail_positions(path: str, index: FrameIndex, row: int) -> list[int] | None:
-    with DecodingRun(path, index) as run:
+def _decode_tail(
+    run: DecodingRun, index: FrameIndex, most_frames: int
+) -> tuple[int, npt.NDArray[np.int64] | None]:
+    """Decode the last frames; return the place of the first, and of those that came out (None: not tried)."""
+    for key in (*index.keys[:-4:-1].tolist(), 0):
+        first = max(0, int(index.position[key]))
+        if index.order.size - first > most_frames:
+            break
         try:
-            numbers = [number for number, _ in run.decode_from(row)]
+            numbers = [number for number, _ in run.decode_from(key or None)]
         except PacketLost:
-            numbers = []
-    if not numbers:
-        return None
-    positions = index.position[np.array(numbers, dtype=np.int64)]
-    positions = positions[positions >= index.position[index.keys[row]]]
-    if np.any(np.diff(positions) <= 0):
-        return None
-    return [int(position) for position in positions]
+            continue
+        places = index.position[np.array(numbers, dtype=np.int64)]
+        return first, places[places >= first]
+    return 0, None
 
 
 def _index_by_decoding(path: str, packets: Packets) -> tuple[FrameIndex, Picture | None]:
     """Decode the whole film to learn which packet shows which frame."""
-    provisional = _make_index(packets, np.arange(packets.size.size), stamps_are_good=False)
+    provisional = _make_index(packets, np.arange(packets.size.size), times_are_good=False)
     picture: Picture | None = None
     seen: dict[int, None] = {}  # ordered, each packet once
     with DecodingRun(path, provisional) as run:
-        for number, frame in run.decode_from(0):
+        for number, frame in run.decode_from(None):
             picture = picture or picture_of(frame)
             seen[number] = None
     order = np.fromiter(seen, dtype=np.int64, count=len(seen))
-    return _make_index(packets, order, stamps_are_good=False), picture
+    return _make_index(packets, order, times_are_good=False), picture
 
 
 def _timestamps(packets: Packets, index: FrameIndex, unit: float, rate: float) -> npt.NDArray[np.float64]:
@@ -328,12 +360,9 @@ class DecodingRun:
     def __init__(self, path: str, index: FrameIndex) -> None:
         self._path = path
         self._index = index
-        self._rows = {
-            (int(index.size[number]), int(index.stamp[number])): int(number) for number in index.keys
-        }
+        self._known = {(int(index.size[key]), int(index.stamp[key])): int(key) for key in index.keys}
         self._container: InputContainer | None = None
         self._stream: VideoStream | None = None
-        self._fresh = False
 
     def __enter__(self) -> DecodingRun:
         return self
@@ -347,92 +376,94 @@ class DecodingRun:
             self._container.close()
         self._container = self._stream = None
 
-    def decode_from(self, row: int | None) -> Iterator[tuple[int, VideoFrame]]:
+    def decode_from(self, key: int | None) -> Iterator[tuple[int, VideoFrame]]:
         """Yield the number of the packet and the frame, as they come out of the decoder.
 
         Parameters
         ----------
-        row : int or None
-            Row of the key packet in the index; None reopens the file and reads from its first packet,
-            checking nothing.
+        key : int or None
+            Key packet to begin with, or an earlier one; None opens the file anew and reads from its start.
 
         Raises
         ------
         PacketLost
             If what the container gives after seeking is not what the index says.
         """
-        packets, key = self._packets_from(row)
-        stream = self._stream
+        if key is None or self._container is None:
+            self._open()
+        container, stream = self._container, self._stream
+        assert container is not None
         assert stream is not None
-        codec = stream.codec_context
+        begin, packets = (
+            (0, _packets(container, stream)) if key is None else self._seek(container, stream, key)
+        )
         position = self._index.position
-        first = True
-        for packet in itertools.chain(packets, [None]):
+        started = key is None
+        for packet in itertools.chain(self._numbered(packets, begin, key), [None]):
             try:
-                frames = codec.decode(packet)
+                frames = stream.codec_context.decode(packet)
             except av.FFmpegError:
                 continue  # a damaged packet: its frame is missing, the next ones may be whole
             for frame in frames:
                 number = frame.pts
                 if number is None or not 0 <= number < position.size or position[number] < 0:
                     continue
-                if key > 0 and position[number] < position[key]:
-                    continue  # shown before the key frame and coded from what came before it
-                if first and key > 0 and (number != key or is_predicted(frame)):
-                    raise PacketLost
-                first = False
+                if not started:
+                    if begin and position[number] < position[begin]:
+                        continue  # shown before the key frame, and coded from what came before it
+                    if begin and (number != begin or is_predicted(frame)):
+                        raise PacketLost(begin)
+                    started = True
                 yield number, frame
 
-    def _packets_from(self, row: int | None) -> tuple[Iterator[Packet[VideoStream]], int]:
-        """Return the packets, numbered in their `pts`, from the key packet that was found, and its number."""
-        if row is None or self._container is None:
-            self.close()
-            self._container = open_container(self._path)
-            self._stream = video_stream(self._container, self._path)
-            self._fresh = True
-        container, stream = self._container, self._stream
-        assert stream is not None
-        wanted = 0 if row is None else int(self._index.keys[row])
-        if not self._fresh or wanted > 0:
-            seconds = int(self._index.seek[wanted])
-            try:
-                container.seek(seconds if seconds != _NO_STAMP else 0, stream=stream, backward=True)
-            except av.FFmpegError:
-                raise PacketLost from None
-        whole = (packet for packet in _until_error(container.demux(stream)) if packet.size > 0)
-        if self._fresh and wanted == 0:
-            self._fresh = False
-            return self._number(whole, 0, row is not None), 0
-        self._fresh = False
-        for packet in whole:
-            number = self._rows.get((packet.size, self._stamp(packet))) if packet.is_keyframe else None
+    def _open(self) -> None:
+        self.close()
+        self._container = open_container(self._path)
+        self._stream = video_stream(self._container, self._path)
+
+    def _seek(
+        self, container: InputContainer, stream: VideoStream, key: int
+    ) -> tuple[int, Iterator[Packet[VideoStream]]]:
+        """Return the key packet that was found, `key` or one before, and the packets from it on."""
+        try:
+            container.seek(int(self._index.seek[key]), stream=stream, backward=True)
+        except av.FFmpegError:
+            raise PacketLost(key) from None
+        packets = _packets(container, stream)
+        for packet in packets:
+            number = self._recognise(packet)
+            if number is not None and number <= key:
+                return number, itertools.chain([packet], packets)
             if number is not None:
-                if number > wanted:
-                    break
-                return self._number(itertools.chain([packet], whole), number, True), number
-        raise PacketLost
+                break
+        raise PacketLost(key)
 
-    def _stamp(self, packet: Packet[VideoStream]) -> int:
-        stamp = packet.pts if self._index.stamp_is_time else packet.pos
-        return _NO_STAMP if stamp is None else stamp
+    def _recognise(self, packet: Packet[VideoStream]) -> int | None:
+        if not packet.is_keyframe:
+            return None
+        stamp = packet.pts if self._index.stamp_is_time else _checksum(packet)
+        return None if stamp is None else self._known.get((packet.size, stamp))
 
-    def _number(
-        self, packets: Iterator[Packet[VideoStream]], number: int, check: bool
+    def _numbered(
+        self, packets: Iterator[Packet[VideoStream]], number: int, key: int | None
     ) -> Iterator[Packet[VideoStream]]:
+        """Give each packet its number as its time stamp, which the decoder hands on to the frame."""
         size = self._index.size
         for packet in packets:
             if number >= size.size:
                 return
-            if check and packet.size != size[number]:
-                raise PacketLost
+            if key is not None and packet.size != size[number]:
+                raise PacketLost(key)
             packet.pts = number
             packet.dts = None
             yield packet
             number += 1
 
 
-def _until_error(packets: Iterator[Packet[VideoStream]]) -> Iterator[Packet[VideoStream]]:
+def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[VideoStream]]:
     try:
-        yield from packets
+        for packet in container.demux(stream):
+            if packet.size > 0:
+                yield packet
     except (av.FFmpegError, OSError):
-        return
+        return  # the end of what can be read

@@ -230,6 +230,7 @@ class FrameReader:
 
     def __init__(self, film: Film) -> None:
         self._film = film
+        self._index = film.index
         self._run = DecodingRun(film.info.path, film.index)
         self._going: Iterator[tuple[int, VideoFrame]] | None = None
         self._next = 0
@@ -255,8 +256,7 @@ class FrameReader:
 
     def approach(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
         """Yield the frames that are decoded on the way to `number`, which is the last one to take."""
-        index = self._film.index
-        key_frame = int(index.position[index.keys[index.key_before(number)]])
+        key_frame = int(self._index.position[self._index.key_before(number)])
         if self._going is None or number < self._next or key_frame > self._next + _NEAR:
             self._going = self._from_key(number)
         for passed, frame in self._going:
@@ -266,44 +266,46 @@ class FrameReader:
     def _from_key(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
         """Yield (n, frame) from the key frame before `number` to the end.
 
-        Where seeking fails, reading begins further back: frames may come again, none is ever left out.
+        Where decoding cannot begin, it begins further back: frames may come again, none is ever left out.
         """
         self._refuse_if_changed()
-        index = self._film.index
-        back = 1
-        row: int | None = index.key_before(number)
+        back = 0
         while True:
+            key = self._index.key_before(number, back) or None
             try:
-                for passed, frame in self._without_holes(row):
+                for passed, frame in self._without_holes(key):
                     yield passed, frame
-                    number = max(number, passed + 1)
+                    number = min(max(number, passed + 1), len(self._index.order) - 1)
                 return
-            except PacketLost:
-                if row is None:
+            except PacketLost as lost:
+                if key is None:
                     path = self._film.info.path
                     raise VideoError(
                         f"{path} cannot be read from frame {number} on: convert the video."
                     ) from None
-                row, back = (row - back, 2 * back) if row > back else (None, back)
+                self._index = self._index.without_key(lost.key)
+                back = 2 * back + 1
 
-    def _without_holes(self, row: int | None) -> Iterator[tuple[int, VideoFrame]]:
-        index = self._film.index
-        expected = 0 if row is None else max(0, int(index.position[index.keys[row]]))
+    def _without_holes(self, key: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        position = self._index.position
+        expected = 0
         last: VideoFrame | None = None
-        for packet, frame in self._run.decode_from(row):
-            position = int(index.position[packet])
-            if last is None and position > expected and row:
-                raise PacketLost
-            while expected < position:
+        for packet, frame in self._run.decode_from(key):
+            place = int(position[packet])
+            if last is None and key is not None:
+                if place > position[key]:
+                    raise PacketLost(key)
+                expected = place
+            while expected < place:
                 yield expected, frame if last is None else last
                 expected += 1
-            if position == expected:
-                yield position, frame
+            if place == expected:
+                yield place, frame
                 last = frame
                 expected += 1
         if last is None:
-            raise PacketLost
-        while expected < len(index.order):
+            raise PacketLost(key or 0)
+        while expected < len(self._index.order):
             yield expected, last
             expected += 1
 
