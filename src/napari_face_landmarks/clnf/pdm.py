@@ -534,17 +534,21 @@ def normal_equations_kernel(
         right[a] = 0.0
         for b in range(a, count):
             hessian[a, b] = 0.0
-    for i in range(2 * n):
-        w = weight[i % n]
-        if w == 0.0:
-            continue
-        row = slope[i]
-        e = w * error[i // n, i % n]
+    for first in range(0, 2 * n, 4):  # four rows at a time: each sum is read and written a quarter as often
+        i, j, k = first, min(first + 1, 2 * n - 1), min(first + 2, 2 * n - 1)
+        last = min(first + 3, 2 * n - 1)
+        w0 = weight[i % n]
+        w1 = weight[j % n] if first + 1 < 2 * n else 0.0
+        w2 = weight[k % n] if first + 2 < 2 * n else 0.0
+        w3 = weight[last % n] if first + 3 < 2 * n else 0.0
+        e0, e1 = w0 * error[i // n, i % n], w1 * error[j // n, j % n]
+        e2, e3 = w2 * error[k // n, k % n], w3 * error[last // n, last % n]
         for a in range(count):
-            wa = w * row[a]
-            right[a] += e * row[a]
+            s0, s1, s2, s3 = slope[i, a], slope[j, a], slope[k, a], slope[last, a]
+            right[a] += e0 * s0 + e1 * s1 + e2 * s2 + e3 * s3
+            s0, s1, s2, s3 = w0 * s0, w1 * s1, w2 * s2, w3 * s3
             for b in range(a, count):
-                hessian[a, b] += wa * row[b]
+                hessian[a, b] += s0 * slope[i, b] + s1 * slope[j, b] + s2 * slope[k, b] + s3 * slope[last, b]
 
 
 @njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
