@@ -188,8 +188,8 @@ def _track(options: argparse.Namespace) -> int:
         )
     if tracks.stats.faces == 0:
         return _fail(
-            f"No face was found on any frame of {options.video}: check that it shows a face, upright and not too "
-            "small, or lower --min-confidence."
+            f"No face was found on any frame of {options.video}: check that it shows a face, upright and not "
+            "too small, or lower --min-confidence."
         )
     return 0
 
@@ -217,12 +217,26 @@ def _models(options: argparse.Namespace) -> int:
 
     for name in list_models():
         card = load_card(name)
-        print(f"{name} {card['version']}")
-        print(f"    licence: {card['licence']}")
-        for key in ("description", "training_data"):
-            if isinstance(card.get(key), str):
-                print(f"    {key.replace('_', ' ')}: {card[key]}")
+        print(f"{name} {card['version']}: {card['licence']}")
+        if isinstance(card.get("terms"), str):
+            print(f"    {card['terms']}")
+        data = card.get("trained_on")
+        if isinstance(data, list):
+            names = [str(item["data"]) for item in data if isinstance(item, dict) and "data" in item]
+            print(f"    trained on: {', '.join(names)}")
+        error = _held_out_error(card)
+        if error is not None:
+            print(
+                f"    mean error on faces held out: {100 * error:.2f} % of the inter-ocular distance (PFLD)"
+            )
     return 0
+
+
+def _held_out_error(card: dict[str, Any]) -> float | None:
+    metrics = card.get("metrics")
+    of_pfld = metrics.get("pfld") if isinstance(metrics, dict) else None
+    error = of_pfld.get("nme") if isinstance(of_pfld, dict) else None
+    return float(error) if isinstance(error, (int, float)) else None
 
 
 def _opened(path: Path) -> Video:
@@ -274,8 +288,20 @@ def _progress_bar(what: str, total: int) -> Iterator[Callable[[], None]]:
 
     # a file or a pipe gets a line now and then, a terminal a moving bar
     seconds = 0.2 if sys.stderr.isatty() else 10.0
-    with tqdm(total=total, desc=what, unit=" frames", mininterval=seconds, file=sys.stderr) as bar:
-        yield lambda: (bar.update(), None)[1]
+    bars: list[Any] = []
+
+    def advance() -> None:
+        if not bars:  # loading and compiling before the first frame say nothing of the time left
+            bars.append(tqdm(total=total, desc=what, unit=" frames", mininterval=seconds, file=sys.stderr))
+        bars[0].update()
+        if bars[0].n >= total:
+            bars[0].close()
+
+    try:
+        yield advance
+    finally:
+        for bar in bars:
+            bar.close()
 
 
 def _write_overlay(path: Path, video: Video, tracks: Tracks) -> None:

@@ -145,8 +145,8 @@ def run_demo(
     folder: Path,
     models: Models,
     settings: TrackerSettings | None = None,
-    n_frames: int = N_FRAMES,
-    size: int = SIZE,
+    n_frames: int | None = None,
+    size: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> DemoResult:
     """Make the clip, track its file and write what came out.
@@ -160,7 +160,7 @@ def run_demo(
         From `load_models`.
     settings : TrackerSettings, optional
         The defaults where not given.
-    n_frames, size : int
+    n_frames, size : int, optional
         See `make_demo_clip`.
     progress : callable, optional
         Called with the number of frames tracked and of all frames.
@@ -186,7 +186,7 @@ def run_demo(
         ) from error
     clip, csv = folder / "moving-face.mp4", folder / "landmarks.csv"
     overlay, sheet = folder / "overlay.mp4", folder / "contact-sheet.png"
-    frames, transforms = make_demo_clip(n_frames, size)
+    frames, transforms = make_demo_clip(n_frames or N_FRAMES, size or SIZE)
     write_video(clip, frames, fps=FPS)
     tracks = FaceTracker(models, settings).track(clip, progress=progress)
     write_csv(csv, tracks)

@@ -1,0 +1,274 @@
+"""The command line: what it writes, what it refuses, and that nothing computed is lost."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, load_models
+from napari_face_landmarks.demo import make_demo_clip
+from napari_face_landmarks.settings import setting_range
+from napari_face_landmarks.video import open_video, write_video
+
+N_FRAMES = 20
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a short video of a face; .mkv, so that a part of it is a video too."""
+    path = tmp_path_factory.mktemp("clip") / "face.mkv"
+    write_video(path, make_demo_clip(N_FRAMES, 240)[0], fps=25)
+    return path
+
+
+def said(capsys: pytest.CaptureFixture[str]) -> str:
+    """Return the last line on stderr, having checked that nothing there is a traceback."""
+    text = capsys.readouterr().err
+    assert "Traceback" not in text
+    return text.strip().splitlines()[-1]
+
+
+def test_track_writes_what_a_script_gets(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out, stats, overlay = tmp_path / "new" / "t.csv", tmp_path / "t.json", tmp_path / "t.mp4"
+    words = ["track", str(clip), "-o", str(out), "--stats", str(stats), "--overlay", str(overlay)]
+    assert cli.main([*words, "--refine", "always", "--clnf-every", "3"]) == 0
+    text = capsys.readouterr().err
+    assert f"{N_FRAMES}/{N_FRAMES}" in text
+    assert "frames/s" in text
+    assert f"{N_FRAMES} frames, {N_FRAMES} faces found" in text
+
+    tracks = FaceTracker(load_models(), TrackerSettings(refine="always", clnf_every=3)).track(clip)
+    read = Tracks.load(out)
+    np.testing.assert_allclose(read.landmarks, tracks.landmarks, atol=1e-4)
+    np.testing.assert_array_equal(read.source, tracks.source)
+    np.testing.assert_array_equal(read.timestamps, tracks.timestamps)
+    with open_video(overlay) as video:
+        assert video.shape == (N_FRAMES, 240, 240, 3)
+
+    record = json.loads(stats.read_text())
+    assert record["frames"] == record["faces"] == N_FRAMES
+    assert record["refined"] == int((tracks.source == 2).sum()) > 0
+    assert record["carried"] == int((tracks.source == 3).sum()) > 0
+    assert record["fps"] == pytest.approx(N_FRAMES / record["seconds"])
+    assert set(record["stage_seconds"]) == {"decode", "detect", "pfld", "clnf", "smoothing"}
+    assert all(seconds > 0 for seconds in record["stage_seconds"].values())
+    assert record["settings"]["clnf_every"] == 3
+    assert record["meta"]["models"] == "research"
+
+
+def test_npz_keeps_settings_and_counts(tmp_path: Path, clip: Path) -> None:
+    assert cli.main(["track", str(clip), "-o", str(tmp_path / "t.npz"), "--refine", "off"]) == 0
+    tracks = Tracks.load(tmp_path / "t.npz")
+    assert tracks.settings == TrackerSettings(refine="off")
+    assert tracks.stats.frames == N_FRAMES
+
+
+def parsed(*words: str) -> TrackerSettings:
+    return cli._settings(cli._parser().parse_args(["track", "v.mp4", "-o", "t.csv", *words]))
+
+
+def test_without_options_the_settings_are_the_defaults() -> None:
+    assert parsed() == TrackerSettings()
+
+
+@pytest.mark.parametrize("item", dataclasses.fields(TrackerSettings), ids=lambda item: item.name)
+def test_each_setting_has_an_option(item: dataclasses.Field[Any], capsys: pytest.CaptureFixture[str]) -> None:
+    option = "--" + item.name.replace("_", "-")
+    value: Any = "always"
+    if item.name != "refine":
+        low, high = setting_range(item.name)
+        value = type(item.default)(low if item.default != low else high)
+    assert parsed(option, str(value)) == TrackerSettings(**{item.name: value})
+    with pytest.raises(SystemExit):
+        parsed("--help")
+    shown = " ".join(capsys.readouterr().out.split())
+    assert option in shown
+    assert f"efault: {item.default}." in shown
+
+
+def bad_words(case: str, folder: Path, clip: Path) -> list[str]:
+    out = str(folder / "t.csv")
+    (folder / "text.mp4").write_text("not a video")
+    (folder / "file").write_text("")
+    (folder / "empty").mkdir()
+    return {
+        "no such video": ["track", str(folder / "none.mp4"), "-o", out],
+        "no video": ["track", str(folder / "text.mp4"), "-o", out],
+        "a folder for a video": ["track", str(folder / "empty"), "-o", out],
+        "no output": ["track", str(clip)],
+        "no command": [],
+        "unknown command": ["tracks"],
+        "unknown option": ["track", str(clip), "-o", out, "--fast"],
+        "range": ["track", str(clip), "-o", out, "--clnf-every", "0"],
+        "not a number": ["track", str(clip), "-o", out, "--search-radius", "wide"],
+        "even window": ["track", str(clip), "-o", out, "--smoothing-window", "4"],
+        "refine": ["track", str(clip), "-o", out, "--refine", "maybe"],
+        "no such models": ["track", str(clip), "-o", out, "--models", "none"],
+        "empty models": ["track", str(clip), "-o", out, "--models", str(folder / "empty")],
+        "suffix": ["track", str(clip), "-o", str(folder / "t.txt")],
+        "suffix of overlay": ["track", str(clip), "-o", out, "--overlay", str(folder / "o.gif")],
+        "output is a folder": ["track", str(clip), "-o", str(folder / "empty.csv")],
+        "output below a file": ["track", str(clip), "-o", str(folder / "file" / "t.csv")],
+        "stats below a file": ["track", str(clip), "-o", out, "--stats", str(folder / "file" / "t.json")],
+        "output is the video": ["track", str(clip), "-o", out, "--overlay", str(clip)],
+        "twice the same": ["track", str(clip), "-o", str(folder / "t.npz"), "--stats", str(folder / "t.npz")],
+        "demo below a file": ["demo", "--output", str(folder / "file" / "demo")],
+    }[case]
+
+
+BAD_CASES = [
+    "no such video",
+    "no video",
+    "a folder for a video",
+    "no output",
+    "no command",
+    "unknown command",
+    "unknown option",
+    "range",
+    "not a number",
+    "even window",
+    "refine",
+    "no such models",
+    "empty models",
+    "suffix",
+    "suffix of overlay",
+    "output is a folder",
+    "output below a file",
+    "stats below a file",
+    "output is the video",
+    "twice the same",
+    "demo below a file",
+]
+
+
+@pytest.mark.parametrize("case", BAD_CASES)
+def test_bad_input_is_one_sentence_and_status_2(
+    case: str, tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "empty.csv").mkdir()
+    before = clip.read_bytes()
+    try:
+        status = cli.main(bad_words(case, tmp_path, clip))
+    except SystemExit as stop:  # argparse's own
+        status = stop.code
+    assert status == 2
+    text = capsys.readouterr().err.strip()
+    assert len(text.splitlines()) == 1
+    assert text.startswith("napari-face-landmarks: ")
+    assert text.endswith(".")
+    assert not (tmp_path / "t.csv").exists()
+    assert clip.read_bytes() == before
+
+
+def test_no_face_is_said_and_the_empty_result_is_kept(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    write_video(tmp_path / "grey.mp4", np.full((5, 120, 160, 3), 90, dtype=np.uint8), fps=25)
+    assert cli.main(["track", str(tmp_path / "grey.mp4"), "-o", str(tmp_path / "t.csv")]) == 2
+    assert "No face was found" in said(capsys)
+    tracks = Tracks.load(tmp_path / "t.csv")
+    assert tracks.n_frames == 5
+    assert not tracks.present.any()
+
+
+def test_what_can_be_read_of_a_broken_video_is_kept(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = clip.read_bytes()
+    (tmp_path / "cut.mkv").write_bytes(whole[: int(0.6 * len(whole))])
+    assert cli.main(["track", str(tmp_path / "cut.mkv"), "-o", str(tmp_path / "t.csv")]) == 2
+    assert "breaks off" in said(capsys)
+    tracks = Tracks.load(tmp_path / "t.csv")
+    assert 0 < tracks.n_frames < N_FRAMES
+    assert tracks.present.all()
+
+
+@pytest.mark.parametrize("times", [1, 2], ids=["once", "twice"])
+def test_ctrl_c_keeps_the_frames_that_are_done(
+    times: int,
+    tmp_path: Path,
+    clip: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    @contextmanager
+    def bar(what: str, total: int) -> Iterator[Callable[[], None]]:
+        done = 0
+
+        def advance() -> None:
+            nonlocal done
+            done += 1
+            if done == 7:
+                for _ in range(times):
+                    signal.raise_signal(signal.SIGINT)
+
+        yield advance
+
+    monkeypatch.setattr(cli, "_progress_bar", bar)
+    before = signal.getsignal(signal.SIGINT)
+    out, stats = tmp_path / "t.csv", tmp_path / "t.json"
+    assert cli.main(["track", str(clip), "-o", str(out), "--stats", str(stats)]) == 130
+    assert f"Stopped after 7 of {N_FRAMES} frames" in said(capsys)
+    assert signal.getsignal(signal.SIGINT) is before
+    assert Tracks.load(out).n_frames == 7
+    record = json.loads(stats.read_text())
+    assert not record["completed"]
+
+
+def test_ctrl_c_before_anything_is_computed(
+    clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def stop(path: Path) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(cli, "_opened", stop)
+    assert cli.main(["track", str(clip), "-o", "t.csv"]) == 130
+    assert said(capsys) == "Stopped."
+
+
+def test_models_are_listed_with_their_licences(capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["models"]) == 0
+    text = capsys.readouterr().out
+    assert text.startswith("research ")
+    assert "research use only" in text
+    assert "helen_train" in text
+
+
+def test_version(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["--version"])
+    assert stop.value.code == 0
+    assert capsys.readouterr().out.startswith("napari-face-landmarks ")
+
+
+def test_tracking_imports_neither_napari_nor_qt(tmp_path: Path, clip: Path) -> None:
+    program = (
+        "import sys\n"
+        "from napari_face_landmarks import cli\n"
+        "heavy = {'napari', 'qtpy', 'numpy', 'cv2', 'pandas'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+        f"assert cli.main(['track', {str(clip)!r}, '-o', {str(tmp_path / 't.csv')!r}]) == 0\n"
+        "heavy = {'napari', 'qtpy', 'PyQt6', 'magicgui', 'torch'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+def test_runs_as_a_module() -> None:
+    words = [sys.executable, "-m", "napari_face_landmarks", "track"]
+    done = subprocess.run(words, capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert "required" in done.stderr
