@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from gui_support import a_display, let_work
 
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
@@ -15,3 +21,29 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the shared training data is not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def display() -> Iterator[None]:
+    """Have a display for windows, or skip."""
+    with a_display() as reason:
+        if reason is not None:
+            pytest.skip(reason)
+        yield
+
+
+@pytest.fixture
+def viewer(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Return a napari viewer in a real window; errors in what the GUI calls fail the test."""
+    monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
+    from napari import Viewer
+
+    errors: list[BaseException] = []
+    monkeypatch.setattr(sys, "excepthook", lambda _, error, __: errors.append(error))
+    opened = Viewer(show=True)
+    opened.window.resize(1380, 880)
+    yield opened
+    with suppress(RuntimeError):  # a test may have closed it
+        opened.close()
+    let_work(0.1)
+    assert not errors

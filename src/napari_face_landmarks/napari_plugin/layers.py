@@ -175,9 +175,12 @@ def layer_name(image_layer: Any | None) -> str:
     return "Face landmarks" if image_layer is None else f"{image_layer.name} landmarks"
 
 
-def layer_metadata(tracks: Tracks) -> dict[str, Any]:
+def layer_metadata(tracks: Tracks, image_layer: Any | None) -> dict[str, Any]:
     """Return what a layer of landmarks remembers of its run: the tracks, the settings and the frame rate."""
-    return {"tracks": tracks, "settings": tracks.settings.to_dict(), "fps": tracks.meta.get("fps")}
+    fps = tracks.meta.get("fps")
+    if fps is None and image_layer is not None:
+        fps = image_layer.metadata.get("fps")
+    return {"tracks": tracks, "settings": tracks.settings.to_dict(), "fps": fps}
 
 
 def rows_of_tracks(tracks: Tracks, ndim: int = 3) -> PointRows:
@@ -208,7 +211,7 @@ def tracks_to_layer_data(tracks: Tracks, image_layer: Any | None = None) -> list
     attributes = {
         "name": layer_name(image_layer),
         "features": features_of(rows),
-        "metadata": layer_metadata(tracks),
+        "metadata": layer_metadata(tracks, image_layer),
         **style_of_points(),
     }
     if len(rows.data):  # napari refuses arrays of no colours
@@ -216,6 +219,35 @@ def tracks_to_layer_data(tracks: Tracks, image_layer: Any | None = None) -> list
     if image_layer is not None:
         attributes |= transforms_of(image_layer)
     return [(rows.data, attributes, "points")]
+
+
+def count_frames(image_layer: Any) -> int:
+    """Return the number of frames of an image layer, 1 for a single image; no pixel is read.
+
+    Raises
+    ------
+    ImageError
+        If the layer is no image, has other dimensions, no pixels or none that are numbers.
+    """
+    name = f"The layer {str(getattr(image_layer, 'name', image_layer))!r}"
+    if image_layer is None:
+        raise ImageError("There is no video: open one, or choose an image layer.")
+    if not hasattr(image_layer, "rgb") or not hasattr(image_layer, "multiscale"):
+        raise ImageError(f"{name} is no image layer: choose the layer of the video.")
+    data = _finest(image_layer)
+    shape = tuple(int(length) for length in data.shape)
+    n_axes = len(shape) - bool(image_layer.rgb)
+    if n_axes not in (2, 3):
+        raise ImageError(
+            f"{name} has the shape {shape}: give an image layer (T, Y, X) or (Y, X), grey or RGB; "
+            "split other axes into layers first."
+        )
+    if 0 in shape:
+        raise ImageError(f"{name} has the shape {shape}: there is nothing in it to look for faces in.")
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "buif":
+        raise ImageError(f"{name} has the type {dtype}: give bool, integer or float pixels.")
+    return shape[0] if n_axes == 3 else 1
 
 
 def frames_of_layer(image_layer: Any) -> Any:
@@ -235,27 +267,33 @@ def frames_of_layer(image_layer: Any) -> Any:
     Raises
     ------
     ImageError
-        If the layer is no image, has other dimensions, no frames or no numeric pixels.
+        As `count_frames`.
     """
-    name = f"The layer {str(getattr(image_layer, 'name', image_layer))!r}"
-    if image_layer is None:
-        raise ImageError("There is no video: open one, or choose an image layer.")
-    if not hasattr(image_layer, "rgb") or not hasattr(image_layer, "multiscale"):
-        raise ImageError(f"{name} is no image layer: choose the layer of the video.")
-    data = image_layer.data[0] if image_layer.multiscale else image_layer.data
-    shape = tuple(int(length) for length in data.shape)
-    n_axes = len(shape) - bool(image_layer.rgb)
-    if n_axes not in (2, 3):
-        raise ImageError(
-            f"{name} has the shape {shape}: give an image layer (T, Y, X) or (Y, X), grey or RGB; "
-            "split other axes into layers first."
-        )
-    if 0 in shape:
-        raise ImageError(f"{name} has the shape {shape}: there is nothing in it to look for faces in.")
-    dtype = np.dtype(data.dtype)
-    if dtype.kind not in "buif":
-        raise ImageError(f"{name} has the type {dtype}: give bool, integer or float pixels.")
-    return data if n_axes == 3 else np.asarray(data)[np.newaxis]
+    count_frames(image_layer)
+    data = _finest(image_layer)
+    return _Still(data) if int(image_layer.ndim) == 2 else data
+
+
+def _finest(image_layer: Any) -> Any:
+    return image_layer.data[0] if image_layer.multiscale else image_layer.data
+
+
+class _Still:
+    """A single image, read when it is asked for, as a video of one frame."""
+
+    def __init__(self, image: Any) -> None:
+        self._image = image
+        self.shape = (1, *(int(length) for length in image.shape))
+        self.dtype = image.dtype
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, frame: int) -> npt.NDArray[Any]:
+        if frame != 0:
+            raise IndexError(f"frame {frame} of a single image")
+        return np.asarray(self._image)
 
 
 def track_layer(

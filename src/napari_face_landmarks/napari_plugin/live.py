@@ -49,6 +49,7 @@ class LiveLandmarks:
 
     def __init__(self, viewer: Any, image_layer: Any, start: int, stop: int, max_faces: int) -> None:
         self._start, self._stop = start, stop
+        self._image_layer = image_layer
         self._ndim = int(image_layer.ndim)
         self._max_faces = max_faces
         self._written: list[FrameResult] = []
@@ -137,7 +138,7 @@ class LiveLandmarks:
                 True,
                 layer.features[keep].reset_index(drop=True),
             )
-        layer.metadata = layer_metadata(tracks)
+        layer.metadata = layer_metadata(tracks, self._image_layer)
         layer.refresh()
 
 

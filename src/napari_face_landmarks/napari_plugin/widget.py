@@ -8,7 +8,16 @@ from collections import deque
 from collections.abc import Sequence
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, FloatSpinBox, Label, ProgressBar, PushButton, SpinBox
+from magicgui.widgets import (
+    CheckBox,
+    ComboBox,
+    Container,
+    FloatSpinBox,
+    Label,
+    ProgressBar,
+    PushButton,
+    SpinBox,
+)
 from napari.layers import Image
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info, show_warning
@@ -17,10 +26,11 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, 
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, list_models, load_card, load_models
-from napari_face_landmarks.napari_plugin.layers import frames_of_layer
+from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_in_background
+from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.live import LiveLandmarks
-from napari_face_landmarks.napari_plugin.run import Run, track_in_background
 from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings
+from napari_face_landmarks.tracking import collect
 
 REFRESH_MS = 125  # between two looks at what the working thread has done
 SMALLEST_CONTROL, SMALLEST_FORM = 110, 150  # px, width and height
@@ -38,9 +48,9 @@ class FaceLandmarksWidget(Container):
 
     Attributes
     ----------
-    video, model, frames, first, last
+    video, model, frames, first, last, follow
         Controls: the image layer, the models, which frames ("all", "range" or "this"), and the ends of
-        the range, both included.
+        the range, both included; whether the viewer shows the newest frame.
     settings_controls : dict
         The control of each field of `TrackerSettings`.
     run_button, cancel_button, progress, status
@@ -52,11 +62,12 @@ class FaceLandmarksWidget(Container):
     def __init__(self, napari_viewer: Any) -> None:
         self._viewer = napari_viewer
         self._models: dict[str, Models] = {}
-        self._run: Run | None = None
+        self._current: BackgroundRun | None = None
         self._worker: Any = None
         self._live: LiveLandmarks | None = None
         self._video_layer: Any = None
         self._shown = 0
+        self._followed: tuple[int, ...] | None = None
         self._notice_given = False
         self._times: deque[tuple[float, int]] = deque()
         self._open = True
@@ -101,15 +112,19 @@ class FaceLandmarksWidget(Container):
             label="Video", choices=self._image_layers, nullable=True, tooltip="The image layer to track."
         )
         self.model = ComboBox(label="Models", choices=list_models(), tooltip="The models to track with.")
-        self.licence = Label(
-            label="Their licence", tooltip="The licence of the weights, from the model card."
-        )
+        self.licence = Label(label="Licence")
         self.settings_controls = {
             item.name: _setting_control(item) for item in dataclasses.fields(TrackerSettings)
         }
         self.frames = ComboBox(label="Frames", choices=FRAME_CHOICES, tooltip="Which frames to track.")
-        self.first = SpinBox(label="First", min=0, max=0, tooltip="The first frame to track, counted from 0.")
-        self.last = SpinBox(label="Last", min=0, max=0, tooltip="The last frame to track, counted from 0.")
+        self.first = SpinBox(label="First frame", min=0, max=0, tooltip="Counted from 0.")
+        self.last = SpinBox(label="Last frame", min=0, max=0, tooltip="Tracked too; counted from 0.")
+        self.follow = CheckBox(
+            value=True,
+            label="Follow",
+            text="the newest frame",
+            tooltip="Show the newest frame while the run goes on, until the time slider is moved.",
+        )
         self._controls = [
             self.video,
             self.model,
@@ -118,6 +133,7 @@ class FaceLandmarksWidget(Container):
             self.frames,
             self.first,
             self.last,
+            self.follow,
         ]
 
     def reset_choices(self, *_: Any) -> None:
@@ -165,7 +181,7 @@ class FaceLandmarksWidget(Container):
 
     def run(self) -> None:
         """Start tracking; the landmarks appear in a new layer."""
-        if self._run is not None:
+        if self._current is not None:
             return
         try:
             settings = self.settings()
@@ -174,30 +190,32 @@ class FaceLandmarksWidget(Container):
             self._tell_error(str(error))
             return
         start, stop = self._frame_range(int(frames.shape[0]))
-        self._video_layer, self._live, self._shown, self._notice_given = self.video.value, None, 0, False
+        self._video_layer, self._shown, self._notice_given = self.video.value, 0, False
+        self._live = LiveLandmarks(self._viewer, self._video_layer, start, stop, settings.max_faces)
+        self._followed = None
         self._times.clear()
-        self._run = Run(self._model_loader(), settings, frames, start, stop)
+        self._current = BackgroundRun(self._model_loader(), settings, frames, start, stop)
         self._set_running(True)
         self.progress.max = stop - start
         self.progress.value = 0
         self.status.value = "Starting …"
         self._worker = create_worker(
-            track_in_background, self._run, _start_thread=False, _connect={"finished": self._on_finished}
+            track_in_background, self._current, _start_thread=False, _connect={"finished": self._on_finished}
         )
         self._worker.start()
         self._timer.start()
 
     def cancel(self) -> None:
         """Stop the run; the frames that are finished stay in the layer."""
-        if self._run is not None:
-            self._run.cancelled.set()
+        if self._current is not None:
+            self._current.cancelled.set()
             self.cancel_button.enabled = False
             self.status.value = "Stopping …"
 
     @property
     def running(self) -> bool:
         """Whether a run is in progress."""
-        return self._run is not None
+        return self._current is not None
 
     @property
     def landmarks(self) -> Any:
@@ -216,7 +234,8 @@ class FaceLandmarksWidget(Container):
 
     def _set_running(self, running: bool) -> None:
         for control in self._controls:
-            control.enabled = not running
+            if control not in (self.licence, self.follow):
+                control.enabled = not running
         if not running:
             self._on_frames_changed()
         self.run_button.enabled = not running
@@ -224,7 +243,7 @@ class FaceLandmarksWidget(Container):
 
     def _look(self) -> None:
         """Show what the working thread has finished since the last look."""
-        run = self._run
+        run = self._current
         if run is None:
             return
         self._show_results(run)
@@ -232,23 +251,31 @@ class FaceLandmarksWidget(Container):
             self.status.value = run.message or self._describe_progress(run)
         self._give_notice(run)
 
-    def _show_results(self, run: Run) -> None:
+    def _show_results(self, run: BackgroundRun) -> None:
         results = run.results[self._shown :]
         if not results:
             return
-        if self._live is None:
-            active = self._viewer.layers.selection.active
-            self._live = LiveLandmarks(
-                self._viewer, self._video_layer, run.start, run.stop, run.settings.max_faces
-            )
-            if active in self._viewer.layers:
-                self._viewer.layers.selection.active = active
         self._shown += len(results)
         self.progress.value = self._shown
-        if self._live.layer in self._viewer.layers:
+        if self._live is not None and self._live.layer in self._viewer.layers:
             self._live.write(results)
+            self._follow(results[-1].index)
 
-    def _describe_progress(self, run: Run) -> str:
+    def _follow(self, frame: int) -> None:
+        """Show a frame, unless the user looks at another one."""
+        layer, dims = self._video_layer, self._viewer.dims
+        if layer.ndim < 3 or layer not in self._viewer.layers:
+            return
+        if self._followed is not None and tuple(dims.current_step) != self._followed:
+            self.follow.value = False
+        if self.follow.value:
+            axis = dims.ndim - layer.ndim
+            dims.set_point(axis, layer.data_to_world((frame, 0, 0))[0])
+            self._followed = tuple(dims.current_step)
+        else:
+            self._followed = None
+
+    def _describe_progress(self, run: BackgroundRun) -> str:
         now = time.monotonic()
         self._times.append((now, self._shown))
         while now - self._times[0][0] > RATE_WINDOW:
@@ -261,20 +288,19 @@ class FaceLandmarksWidget(Container):
             text += f", {rate:.0f} frames/s, {_duration((total - done) / rate)} left"
         return text
 
-    def _give_notice(self, run: Run) -> None:
+    def _give_notice(self, run: BackgroundRun) -> None:
         if run.notice is not None and not self._notice_given:
             self._notice_given = True
             show_info(run.notice)
 
     def _on_finished(self) -> None:
         """Tidy up after the working thread has ended, for whatever reason."""
-        run, self._run, self._worker = self._run, None, None
+        run, self._current, self._worker = self._current, None, None
         if run is None or not self._open:
             return
         self._timer.stop()
         self._show_results(run)
-        if self._live is not None and run.tracks is not None and self._live.layer in self._viewer.layers:
-            self._live.finish(run.tracks)
+        self._finish_layer(run)
         self._set_running(False)
         self._give_notice(run)
         self.status.value = _describe_end(run)
@@ -282,6 +308,15 @@ class FaceLandmarksWidget(Container):
             self._tell_error(_describe_end(run))
         elif run.tracks is not None and run.tracks.warnings:
             show_warning(_warnings_in_words(run.tracks.warnings))
+
+    def _finish_layer(self, run: BackgroundRun) -> None:
+        if self._live is None or self._live.layer not in self._viewer.layers:
+            return
+        if run.results:
+            self._live.finish(run.tracks or collect(run.results, settings=run.settings))
+        else:
+            self._viewer.layers.remove(self._live.layer)
+            self._live = None
 
     def _tell_error(self, sentence: str) -> None:
         self.status.value = sentence
@@ -291,7 +326,7 @@ class FaceLandmarksWidget(Container):
 
     def _on_video_changed(self) -> None:
         try:
-            n_frames = int(frames_of_layer(self.video.value).shape[0])
+            n_frames = count_frames(self.video.value)
         except FaceLandmarksError:
             n_frames = 1
         self.first.max = self.last.max = n_frames - 1
@@ -302,19 +337,21 @@ class FaceLandmarksWidget(Container):
 
     def _on_model_changed(self) -> None:
         try:
-            self.licence.value = str(load_card(self.model.value or DEFAULT_BUNDLE)["licence"])
+            card = load_card(self.model.value or DEFAULT_BUNDLE)
+            self.licence.value = str(card["licence"])
+            self.licence.tooltip = str(card.get("terms", ""))
         except FaceLandmarksError as error:
             self.licence.value = str(error)
 
     def _on_layer_removed(self, event: Any) -> None:
-        if self._run is not None and (event.value is self._video_layer or event.value is self.landmarks):
+        if self._current is not None and (event.value in (self._video_layer, self.landmarks)):
             self.cancel()
         self.reset_choices()
 
     def _on_destroyed(self) -> None:
         self._open = False
-        if self._run is not None:
-            self._run.cancelled.set()
+        if self._current is not None:
+            self._current.cancelled.set()
 
 
 class _Form(QScrollArea):
@@ -333,7 +370,7 @@ class _Form(QScrollArea):
                 policy = QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
                 control.native.setSizeAdjustPolicy(policy)
             if isinstance(control, Label):
-                control.native.setWordWrap(True)
+                control.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
             control.native.setMinimumWidth(SMALLEST_CONTROL)
             form.addRow(label, control.native)
         self.setWidget(body)
@@ -370,7 +407,7 @@ def _duration(seconds: float) -> str:
     return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"
 
 
-def _describe_end(run: Run) -> str:
+def _describe_end(run: BackgroundRun) -> str:
     done, total = len(run.results), run.stop - run.start
     kept = f" {done} of {total} frames are finished and kept." if done else ""
     if run.error is not None:

@@ -25,7 +25,7 @@ FRAMES_MEASURED = 8  # after refinement switched on, before its speed is told
 
 
 @dataclass
-class Run:
+class BackgroundRun:
     """What is to be tracked and how far it is; written by the working thread, read by the GUI.
 
     Parameters
@@ -68,7 +68,7 @@ class Run:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
-def track_in_background(run: Run) -> Iterator[None]:
+def track_in_background(run: BackgroundRun) -> Iterator[None]:
     """Do a run, yielding after each step; errors end up in ``run.error``.
 
     A generator, so that napari can stop it between frames too.
@@ -83,7 +83,7 @@ def track_in_background(run: Run) -> Iterator[None]:
         run.error = f"The run stopped at an unexpected error ({type(error).__name__}: {reason})."
 
 
-def _steps(run: Run) -> Iterator[None]:
+def _steps(run: BackgroundRun) -> Iterator[None]:
     from napari_face_landmarks.tracking import FaceTracker
 
     run.message = "Loading the models …"
@@ -118,7 +118,7 @@ def _stats(tracker: FaceTracker) -> RunStats:
 class _Notice:
     """Watch a run for the moment that refinement switches on, and measure what it costs."""
 
-    def __init__(self, run: Run) -> None:
+    def __init__(self, run: BackgroundRun) -> None:
         self._run = run
         self._since: tuple[int, dict[str, float]] | None = None
 

@@ -1,0 +1,56 @@
+"""A tracker that needs no models: a ring of points that drifts, found at a known rate."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking import FaceTracker, FrameResult
+from napari_face_landmarks.tracking.results import CLNF, PFLD, empty_frame
+from napari_face_landmarks.tracking.source import rgb_frames
+
+
+class FakeTracker(FaceTracker):
+    """Sees `faces_at(frame)` faces, refined from frame `refined_from` on; only the looking is fake."""
+
+    seconds_per_frame = 0.0
+    refined_from = 10**9
+    fails_at: tuple[int, Exception] | None = None
+
+    def __init__(self, models: Any = None, settings: TrackerSettings | None = None) -> None:
+        self.models = SimpleNamespace(name="fake", version="0")
+        self.settings = settings or TrackerSettings()
+        self.last_run = None
+
+    @staticmethod
+    def faces_at(frame: int) -> int:
+        return 1
+
+    def _raw_results(self, run: Any) -> Iterator[FrameResult]:
+        for index, frame in rgb_frames(run.source, run.stats):
+            if self.fails_at is not None and index == self.fails_at[0]:
+                raise self.fails_at[1]
+            time.sleep(self.seconds_per_frame)
+            result = empty_frame(index, self.settings.max_faces)
+            if isinstance(frame, FaceLandmarksError):
+                run.warnings.append(str(frame))
+            else:
+                for face in range(min(self.faces_at(index), self.settings.max_faces)):
+                    self._place(result, face, run.source.size)
+                run.stats.add_time("pfld", self.seconds_per_frame)
+            yield result
+
+    def _place(self, result: FrameResult, face: int, size: tuple[int, int]) -> None:
+        height, width = size
+        angle = np.linspace(0, 2 * np.pi, 68, endpoint=False)
+        result.landmarks[face, :, 0] = width / 2 + width / 6 * np.cos(angle) + 0.25 * result.index
+        result.landmarks[face, :, 1] = height / 2 + height / 6 * np.sin(angle) + face
+        result.confidence[face] = np.linspace(0.2, 1, 68)
+        result.source[face] = CLNF if result.index >= self.refined_from else PFLD
+        result.boxes[face, 4] = 1

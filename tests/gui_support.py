@@ -1,0 +1,81 @@
+"""A display for the tests that open a window, and a napari viewer on it.
+
+Qt ends the whole process where it finds no display, so that is tried in another process first.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+TRY_QT = "from qtpy.QtWidgets import QApplication; QApplication([]); print('window')"
+SECONDS_TO_START = 60
+
+
+@contextmanager
+def a_display() -> Iterator[str | None]:
+    """Provide a display for windows while the context lasts; yield the reason where none can be had."""
+    if importlib.util.find_spec("qtpy") is None:
+        yield "no window: Qt is not installed (the extra 'gui' has it)"
+        return
+    server = None
+    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        xvfb = shutil.which("Xvfb")
+        if xvfb is None:
+            yield "no window: there is no display and no Xvfb to make one"
+            return
+        server, os.environ["DISPLAY"] = _start_xvfb(xvfb)
+    try:
+        yield _why_no_window()
+    finally:
+        if server is not None:
+            server.terminate()
+            server.wait(timeout=10)
+            del os.environ["DISPLAY"]
+
+
+def _start_xvfb(xvfb: str) -> tuple[subprocess.Popen[str], str]:
+    command = [xvfb, "-displayfd", "1", "-screen", "0", "1400x900x24", "-nolisten", "tcp"]
+    server = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
+    assert server.stdout is not None
+    return server, f":{server.stdout.readline().strip()}"
+
+
+def _why_no_window() -> str | None:
+    try:
+        done = subprocess.run(
+            [sys.executable, "-c", TRY_QT],
+            capture_output=True,
+            text=True,
+            timeout=SECONDS_TO_START,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        return f"no window: Qt did not open one within {SECONDS_TO_START} s"
+    if "window" in done.stdout:
+        return None
+    return f"no window: {(done.stderr.strip().splitlines() or ['Qt gave no reason'])[-1]}"
+
+
+def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
+    """Let the GUI work until `condition` holds; fail if it does not within `seconds`."""
+    from qtpy.QtWidgets import QApplication
+
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, f"waited {seconds} s in vain"
+        QApplication.processEvents()
+        time.sleep(0.002)
+
+
+def let_work(seconds: float) -> None:
+    """Let the GUI work for a while."""
+    end = time.monotonic() + seconds
+    wait_until(lambda: time.monotonic() >= end, seconds + 60)

@@ -1,0 +1,297 @@
+"""Landmarks as Points layers and image layers as frames, without a window."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable
+from types import SimpleNamespace
+from typing import Any
+
+import dask.array as da
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image, Labels, Layer, Points
+
+from fake_tracker import FakeTracker
+from napari_face_landmarks import tracking
+from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.napari_plugin.layers import (
+    count_frames,
+    frames_of_layer,
+    track_layer,
+    tracks_to_layer_data,
+)
+from napari_face_landmarks.napari_plugin.live import LiveLandmarks
+from napari_face_landmarks.settings import TrackerSettings
+
+
+@pytest.fixture(autouse=True)
+def fake_tracker(monkeypatch: pytest.MonkeyPatch) -> type[FakeTracker]:
+    tracker = type("ThisFakeTracker", (FakeTracker,), {})
+    monkeypatch.setattr(tracking, "FaceTracker", tracker)
+    return tracker
+
+
+def faces(tracker: type[FakeTracker], at: Callable[[int], int]) -> None:
+    """Have the tracker see so many faces on each frame."""
+    tracker.faces_at = staticmethod(at)
+
+
+def clip(n_frames: int = 6, *channels: int) -> np.ndarray[Any, Any]:
+    return np.zeros((n_frames, 60, 80, *channels), np.uint8)
+
+
+def image_like(data: Any, name: str = "face") -> Any:
+    """Return what is used of an image layer, for data that napari does not take."""
+    return SimpleNamespace(data=data, name=name, rgb=False, multiscale=False, ndim=data.ndim, metadata={})
+
+
+def points_of(layer: Any, settings: TrackerSettings | None = None) -> Points:
+    (data,) = track_layer(layer, settings, models=object())
+    points = Layer.create(*data)
+    assert isinstance(points, Points)
+    return points
+
+
+def test_points_carry_frame_y_x_and_what_is_known_of_them() -> None:
+    layer = Image(clip(6, 3), rgb=True, name="face")
+    settings = TrackerSettings(max_faces=2, smoothing_window=1)
+    points = points_of(layer, settings)
+    expected = FakeTracker(settings=settings).track(clip(6, 3)).landmarks[:, 0]
+    grid = points.data.reshape(6, 68, 3)
+    np.testing.assert_array_equal(grid[:, :, 0], np.broadcast_to(np.arange(6)[:, None], (6, 68)))
+    np.testing.assert_array_equal(grid[:, :, 1], expected[:, :, 1])
+    np.testing.assert_array_equal(grid[:, :, 2], expected[:, :, 0])
+    assert points.data.dtype == np.float32
+    assert points.data.flags.f_contiguous
+    assert points.name == "face landmarks"
+    features = points.features
+    assert list(features.columns) == ["landmark", "face", "confidence", "source"]
+    np.testing.assert_array_equal(features["landmark"], np.tile(np.arange(68), 6))
+    assert (features["face"] == 0).all()
+    assert (features["source"] == "pfld").all()
+    np.testing.assert_allclose(features["confidence"][:68], np.linspace(0.2, 1, 68), rtol=1e-6)
+    assert points.metadata["settings"] == settings.to_dict()
+    assert points.metadata["tracks"].n_frames == 6
+
+
+def test_colour_tells_confidence_and_size_follows_the_face() -> None:
+    small, large = points_of(Image(clip())), points_of(Image(np.zeros((6, 600, 800), np.uint8)))
+    sure = small.face_color[:68]
+    assert (np.diff(sure[:, :3].sum(axis=1)) >= -0.02).all()  # ever lighter
+    assert sure[-1, :3].sum() > sure[0, :3].sum() + 0.5
+    assert (sure[:, 3] == 1).all()
+    np.testing.assert_allclose(small.size, small.size[0])
+    assert large.size[0] > 5 * small.size[0]
+
+
+def test_frames_without_a_face_have_no_points(fake_tracker: type[FakeTracker]) -> None:
+    faces(fake_tracker, lambda frame: frame % 2)
+    points = points_of(Image(clip()))
+    assert set(points.data[:, 0]) == {1, 3, 5}
+    assert len(points.data) == len(points.features) == len(points.face_color) == 3 * 68
+    faces(fake_tracker, lambda _: 0)
+    empty = points_of(Image(clip()))
+    assert empty.data.shape == (0, 3)
+    assert empty.metadata["tracks"].n_frames == 6
+
+
+def test_faces_are_told_apart(fake_tracker: type[FakeTracker]) -> None:
+    faces(fake_tracker, lambda _: 2)
+    points = points_of(Image(clip()), TrackerSettings(max_faces=3, smoothing_window=1))
+    assert points.features["face"].value_counts().to_dict() == {0: 6 * 68, 1: 6 * 68}
+    second = points.features["face"] == 1
+    np.testing.assert_allclose(points.data[second][:, 1] - points.data[~second][:, 1], 1, atol=1e-5)
+
+
+def test_every_transform_is_copied() -> None:
+    layer = Image(
+        clip(),
+        scale=(2, 0.5, 0.25),
+        translate=(3, 4, 5),
+        rotate=(10, 20, 30),
+        shear=(0.1, 0.2, 0.3),
+        affine=np.array([[1, 0, 0, 0], [0, 1, 0.5, 2], [0, -0.5, 1, 3], [0, 0, 0, 1.0]]),
+        units=("s", "mm", "mm"),
+        axis_labels=("time", "row", "column"),
+    )
+    points = points_of(layer)
+    for position in ((0, 0, 0), (1, 2, 3), (5, 59, 79)):
+        np.testing.assert_allclose(points.data_to_world(position), layer.data_to_world(position), rtol=1e-6)
+    assert points.units == layer.units
+    assert points.axis_labels == layer.axis_labels
+
+
+@pytest.mark.parametrize("channels", [(), (3,), (4,)])
+def test_a_single_image_gives_points_without_time(channels: tuple[int, ...]) -> None:
+    layer = Image(np.zeros((60, 80, *channels), np.uint8), rgb=bool(channels), scale=(3, 2), name="still")
+    points = points_of(layer)
+    assert points.data.shape == (68, 2)
+    np.testing.assert_array_equal(points.scale, (3, 2))
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "uint16", "int32", "float32", "float64"])
+@pytest.mark.parametrize("channels", [(), (3,), (4,)])
+@pytest.mark.parametrize("lazy", [False, True])
+def test_every_kind_of_layer_is_read(dtype: str, channels: tuple[int, ...], lazy: bool) -> None:
+    data = np.ones((3, 20, 30, *channels), dtype)
+    layer = Image(da.from_array(data, chunks=(1, *data.shape[1:])) if lazy else data, rgb=bool(channels))
+    assert points_of(layer).data.shape == (3 * 68, 3)
+
+
+def test_frames_are_read_one_by_one() -> None:
+    class Lazy:
+        """Refuses all but ``[int]``."""
+
+        shape, dtype, ndim = (5, 20, 30), np.dtype(np.uint8), 3
+
+        def __getitem__(self, key: Any) -> Any:
+            assert type(key) is int
+            return np.zeros(self.shape[1:], np.uint8)
+
+        def __array__(self, *_: Any, **__: Any) -> Any:
+            raise AssertionError("the whole was read")
+
+    assert len(FakeTracker().track(frames_of_layer(image_like(Lazy()))).landmarks) == 5
+
+
+def test_of_a_pyramid_the_finest_level_is_read() -> None:
+    data = [clip(4), clip(4)[:, ::2, ::2]]
+    layer = Image(data, multiscale=True)
+    assert tuple(frames_of_layer(layer).shape) == (4, 60, 80)
+
+
+@pytest.mark.parametrize(
+    ("layer", "words"),
+    [
+        (None, "no video"),
+        (Labels(np.zeros((3, 20, 30), int), name="cells"), "'cells' is no image layer"),
+        (Points(np.zeros((3, 3)), name="dots"), "'dots' is no image layer"),
+        (Image(np.zeros((2, 3, 20, 30)), name="stack"), "(2, 3, 20, 30)"),
+        (Image(np.zeros((2, 3, 20, 30, 3), np.uint8), rgb=True), "(2, 3, 20, 30, 3)"),
+        (image_like(np.zeros((0, 20, 30)), name="void"), "nothing in it"),
+        (image_like(np.zeros((2, 20, 30), complex)), "complex"),
+    ],
+)
+def test_what_is_no_video_is_refused_in_one_sentence(layer: Any, words: str) -> None:
+    for function in (count_frames, frames_of_layer, track_layer):
+        with pytest.raises(ImageError) as caught:
+            function(layer)
+        sentence = str(caught.value)
+        assert words in sentence
+        assert "\n" not in sentence
+        assert sentence.endswith(".")
+
+
+def test_progress_is_told() -> None:
+    told: list[tuple[int, int | None]] = []
+    track_layer(Image(clip()), models=object(), progress=lambda done, total: told.append((done, total)))  # type: ignore[arg-type]
+    assert told == [(i + 1, 6) for i in range(6)]
+
+
+def shown(points: Points) -> np.ndarray[Any, Any]:
+    return np.asarray(points.data[points.shown])
+
+
+@pytest.mark.parametrize("most", [1, 2, 5])
+def test_the_live_layer_ends_as_the_finished_one(fake_tracker: type[FakeTracker], most: int) -> None:
+    fake_tracker.faces_at = staticmethod(lambda frame: 0 if frame in (3, 4) else 1 + (frame > 6) * (most - 1))  # type: ignore[method-assign]
+    viewer = ViewerModel()
+    image = viewer.add_image(clip(12, 3), rgb=True, scale=(1, 2, 2))
+    tracker = fake_tracker(settings=TrackerSettings(max_faces=most))
+    live = LiveLandmarks(viewer, image, 0, 12, most)
+    assert not live.layer.shown.any()
+    results = list(tracker.track_frames(image.data))
+    for first in range(0, 12, 5):
+        live.write(results[first : first + 5])
+        done = np.concatenate(
+            [result.landmarks[result.source > 0].reshape(-1, 2) for result in results[: first + 5]]
+        )
+        np.testing.assert_array_equal(shown(live.layer)[:, :0:-1], done)
+    tracks = tracker.collect(results)
+    live.finish(tracks)
+    ((data, attributes, _),) = tracks_to_layer_data(tracks, image)
+    finished = Layer.create(data, attributes, "points")
+    np.testing.assert_array_equal(live.layer.data, finished.data)
+    np.testing.assert_allclose(live.layer.face_color, finished.face_color)
+    np.testing.assert_allclose(live.layer.size, finished.size)
+    assert live.layer.shown.all()
+    assert live.layer.features.equals(finished.features)
+    assert live.layer.metadata["tracks"] is tracks
+    assert str(live.layer.symbol[0]) == str(finished.symbol[0])
+    np.testing.assert_array_equal(live.layer.border_color, finished.border_color)
+    np.testing.assert_array_equal(live.layer.scale, (1, 2, 2))
+
+
+def test_the_live_layer_makes_room_for_faces_that_were_not_expected(
+    fake_tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.live.ROWS_AT_ONCE", 1)
+    test_the_live_layer_ends_as_the_finished_one(fake_tracker, 5)
+
+
+def test_the_live_layer_survives_what_users_do_to_it() -> None:
+    viewer = ViewerModel()
+    image = viewer.add_image(clip(12))
+    tracker = FakeTracker()
+    results = list(tracker.track_frames(image.data))
+    live = LiveLandmarks(viewer, image, 0, 12, 1)
+    live.write(results[:4])
+    live.layer.selected_data = {3, 4, 5}
+    live.layer.remove_selected()
+    live.write(results[4:8])
+    assert len(shown(live.layer)) == 8 * 68
+    live.layer.data[0] = (0, 1, 2)  # moved by hand
+    live.write(results[8:])
+    live.finish(tracker.collect(results))
+    assert len(live.layer.data) == 12 * 68
+    np.testing.assert_array_equal(live.layer.data[0], (0, 1, 2))
+
+
+def test_no_face_at_all_leaves_an_empty_layer(fake_tracker: type[FakeTracker]) -> None:
+    faces(fake_tracker, lambda _: 0)
+    viewer = ViewerModel()
+    image = viewer.add_image(clip())
+    tracker = fake_tracker()
+    results = list(tracker.track_frames(image.data))
+    live = LiveLandmarks(viewer, image, 0, 6, 1)
+    live.write(results)
+    live.finish(tracker.collect(results))
+    assert live.layer.data.shape == (0, 3)
+
+
+SCRIPT = """
+import sys
+from napari.components import ViewerModel
+from napari.layers import Layer
+from napari_face_landmarks import TrackerSettings, track_layer
+from napari_face_landmarks.napari_plugin.sample import moving_face
+
+((frames, attributes, _),) = moving_face()
+viewer = ViewerModel()
+image = viewer.add_image(frames[:4], **attributes)
+points = viewer.add_layer(Layer.create(*track_layer(image, TrackerSettings(refine="always"))[0]))
+assert points.data.shape == (4 * 68, 3), points.data.shape
+qt = [name for name in sys.modules if name.split(".")[0] in ("qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6")]
+assert not qt, qt
+print("done")
+"""
+
+
+def test_a_script_needs_neither_qt_nor_a_display() -> None:
+    environment = {
+        key: value for key, value in os.environ.items() if "DISPLAY" not in key and "QT_" not in key
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(SCRIPT)],
+        capture_output=True,
+        text=True,
+        env=environment,
+        timeout=200,
+        check=False,
+    )
+    assert done.stdout.strip().endswith("done"), done.stderr

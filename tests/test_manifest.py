@@ -1,0 +1,60 @@
+"""The manifest: what napari is told of the plugin, and that all of it is there."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from npe2 import PluginManager, PluginManifest
+
+from napari_face_landmarks.video import VIDEO_SUFFIXES
+
+NAME = "napari-face-landmarks"
+
+
+@pytest.fixture(scope="module")
+def manifest() -> PluginManifest:
+    return PluginManifest.from_distribution(NAME)
+
+
+def test_the_installed_plugin_is_valid(manifest: PluginManifest) -> None:
+    assert manifest.name == NAME
+    functions = {item.id: item.python_name for item in manifest.contributions.commands}
+    assert set(functions) == {f"{NAME}.track", f"{NAME}.read_video", f"{NAME}.moving_face"}
+    for name in functions.values():
+        module, _, attribute = str(name).partition(":")
+        if not module.endswith("widget"):  # importing that one needs Qt
+            assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
+
+
+@pytest.mark.gui
+def test_every_python_name_can_be_imported(display: None, manifest: PluginManifest) -> None:
+    manifest.validate_imports()
+
+
+def test_the_reader_is_offered_for_every_kind_of_video_that_it_reads(manifest: PluginManifest) -> None:
+    (reader,) = manifest.contributions.readers
+    assert sorted(reader.filename_patterns) == sorted(f"*{suffix}" for suffix in VIDEO_SUFFIXES)
+    manager = PluginManager.instance()
+    manager.discover()
+    for name in ("clip.mp4", "IMG_0001.MOV", "old.mpg"):
+        offered = [item.command for item in manager.iter_compatible_readers(name)]
+        assert f"{NAME}.read_video" in offered
+
+
+def test_the_widget_is_in_the_tracking_menu_of_napari(manifest: PluginManifest) -> None:
+    (widget,) = manifest.contributions.widgets
+    assert widget.display_name == "Face landmarks"
+    assert [item.command for item in manifest.contributions.menus["napari/layers/track"]] == [widget.command]
+
+
+def test_the_sample_is_a_clip_of_several_seconds(manifest: PluginManifest) -> None:
+    (sample,) = manifest.contributions.sample_data
+    assert sample.display_name == "Moving face (synthetic motion)"
+    manager = PluginManager.instance()
+    manager.discover()
+    ((frames, attributes, kind),) = manager.commands.execute(sample.command)
+    assert kind == "image"
+    assert attributes["rgb"]
+    assert frames.dtype == np.uint8
+    assert frames.ndim == 4
+    assert len(frames) / attributes["metadata"]["fps"] > 3
