@@ -128,8 +128,11 @@ def test_contrast_normalisation_of_textured_and_flat_supports() -> None:
     index=st.integers(0, 2),
     view=st.integers(0, 2),
     scale=st.floats(0.15, 3.0),
+    checkerboard=st.booleans(),
 )
-def test_response_maps_agree(seed: int, window: int, index: int, view: int, scale: float) -> None:
+def test_response_maps_agree(
+    seed: int, window: int, index: int, view: int, scale: float, checkerboard: bool
+) -> None:
     rng = np.random.default_rng(seed)
     model, experts = face_model(seed=seed % 7), random_experts(seed % 5)
     grey = texture(rng, 240, 320)
@@ -137,11 +140,12 @@ def test_response_maps_agree(seed: int, window: int, index: int, view: int, scal
     params = random_params(rng, model, scale, (160.0, 120.0))
     to_frame = frame.image_to_frame(params, SCALES[index])
     centres = np.rint(frame.transform(to_frame, pdm.project(model, params))).astype(np.int64)
-    arguments = (grey, to_frame, centres, window, experts, index, view)
+    arguments = (grey, to_frame, centres, window, experts, index, view, checkerboard)
     maps = fast.response_maps(*arguments)
     expected = reference.response_maps(*arguments)
     assert maps.shape == (68, window, window)
     np.testing.assert_allclose(maps, expected, atol=1e-4)
+    assert (maps[:, window // 2, window // 2] > 0).all()
     prior, precision = centres + rng.normal(size=(68, 2)), rng.uniform(0, 2, 68)
     np.testing.assert_allclose(
         fast.multiply_prior(maps, centres, prior, precision),

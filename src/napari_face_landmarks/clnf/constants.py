@@ -29,6 +29,9 @@ class EngineConstants:
         Largest share kept of the first landmarks' residual outside the PDM; 0 keeps none.
     residual_sigma : float
         Standard deviation at which half of `residual_share` is kept, units of the PDM.
+    checkerboard : bool
+        Evaluate the response maps on every second cell, like the black fields of a chessboard, which halves
+        their cost.
     fit_noise : float
         The first landmarks' standard deviation in the fit of the PDM to them, units of the PDM.
     """
@@ -43,6 +46,7 @@ class EngineConstants:
     prior_floor: float = 0.5
     residual_share: float = 0.0
     residual_sigma: float = 3.0
+    checkerboard: bool = False
     fit_noise: float = 1.0
 
     def regularisation_at(self, scale: float) -> float:
@@ -64,5 +68,14 @@ STANDARD_RADIUS = 1.2  # the search radius at which the windows are as published
 PUBLISHED = EngineConstants()
 """CE-CLM as published: no prior, no residual; r, sigma and W as in OpenFace 2.0."""
 
-TUNED = EngineConstants(prior_weight=1.0, residual_share=0.5)
+TUNED = EngineConstants(
+    regularisation=2.5,
+    regularisation_slope=-5.0,
+    sigma=1.35,
+    prior_weight=0.05,
+    prior_floor=2.0,
+    residual_share=0.25,
+    residual_sigma=3.0,
+    checkerboard=True,
+)
 """What users run; tuned on the held-out split of the training faces."""

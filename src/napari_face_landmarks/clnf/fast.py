@@ -41,6 +41,7 @@ def response_maps(
     experts: PatchExperts,
     scale: int,
     view: int,
+    checkerboard: bool = False,
 ) -> Floats32:
     """Evaluate the patch experts in a window round each landmark: `reference.response_maps` in float32.
 
@@ -57,6 +58,7 @@ def response_maps(
         experts.w2[scale, view],
         experts.w3[scale, view],
         experts.visibility[view],
+        2 if checkerboard else 1,
         maps,
     )
     return maps
@@ -71,6 +73,7 @@ def _response_maps(
     w2: Floats32,
     w3: Floats32,
     visible: npt.NDArray[np.bool_],
+    stride: int,
     maps: Floats32,
 ) -> None:
     n, window = maps.shape[0], maps.shape[1]
@@ -79,7 +82,7 @@ def _response_maps(
     width, height = centres[:, 0].max() + margin + 1 - x0, centres[:, 1].max() + margin + 1 - y0
     picture = sample_kernel(grey, to_frame, x0, y0, width, height)
     means, factors = _contrast(picture)
-    cells = window * window
+    cells = (window * window + stride - 1) // stride
     width1, width2 = w1.shape[2], w2.shape[2]
     inputs = np.empty((cells, PIXELS), np.float32)
     first, second = np.empty((cells, width1), np.float32), np.empty((cells, width2), np.float32)
@@ -90,24 +93,27 @@ def _response_maps(
             maps[k] = one
             continue
         left, top = centres[k, 0] - margin - x0, centres[k, 1] - margin - y0
-        _im2col(picture, left, top, means[left + window // 2, top + window // 2], window, inputs)
+        _im2col(picture, left, top, means[left + window // 2, top + window // 2], window, stride, inputs)
         for start in range(0, cells, block):
             stop = min(start + block, cells)
             np.dot(inputs[start:stop], w1[k, 1:], first[start:stop])
+        p = 0
         for y in range(window):
-            for x in range(window):
+            for x in range(y % stride, window, stride):
                 factor = factors[left + x, top + y]
-                p = y * window + x
                 for j in range(width1):
                     first[p, j] = max(first[p, j] * factor + w1[k, 0, j], zero)
+                p += 1
         np.dot(first, w2[k, 1:], second)
+        maps[k] = zero
+        p = 0
         for y in range(window):
-            for x in range(window):
-                p = y * window + x
+            for x in range(y % stride, window, stride):
                 total = w3[k, 0]
                 for j in range(width2):
                     total += w3[k, 1 + j] * max(second[p, j] + w2[k, 0, j], zero)
                 maps[k, y, x] = one / (one + np.exp(-total))
+                p += 1
 
 
 @kernel
@@ -147,20 +153,23 @@ def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
 
 
 @kernel
-def _im2col(picture: Floats32, left: int, top: int, level: float, window: int, inputs: Floats32) -> None:
-    """Fill the supports (window**2, 121) of an area of interest, less a grey level, column by column.
+def _im2col(
+    picture: Floats32, left: int, top: int, level: float, window: int, stride: int, inputs: Floats32
+) -> None:
+    """Fill the supports (cells, 121) of an area of interest, less a grey level, column by column.
 
     The supports along a row of the map overlap by all but one column: each is a stretch of one strip.
     """
     strip = np.empty((window + SUPPORT - 1) * SUPPORT, np.float32)
+    row = 0
     for y in range(window):
         for c in range(window + SUPPORT - 1):
             for r in range(SUPPORT):
                 strip[SUPPORT * c + r] = picture[left + c, top + y + r] - level
-        for x in range(window):
-            row = y * window + x
+        for x in range(y % stride, window, stride):
             for j in range(PIXELS):
                 inputs[row, j] = strip[SUPPORT * x + j]
+            row += 1
 
 
 def multiply_prior(

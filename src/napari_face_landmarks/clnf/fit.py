@@ -145,7 +145,9 @@ def refine(
         if np.ptp(centres, axis=0).max() > LARGEST_PICTURE:
             return _not_refined(landmarks, start, steps)
         window = constants.window_at(index, settings.search_radius)
-        maps = engine.response_maps(grey, to_frame, centres, window, experts, index, view)
+        maps = engine.response_maps(
+            grey, to_frame, centres, window, experts, index, view, constants.checkerboard
+        )
         visible = experts.visibility[view]
         weights = constants.weight * np.where(visible, experts.confidences[index, view], 0.0)
         if claimed is not None and constants.prior_weight > 0:

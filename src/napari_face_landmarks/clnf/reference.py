@@ -94,6 +94,7 @@ def response_maps(
     experts: PatchExperts,
     scale: int,
     view: int,
+    checkerboard: bool = False,
 ) -> Floats:
     """Evaluate the patch experts in a window round each landmark.
 
@@ -109,6 +110,8 @@ def response_maps(
     experts : PatchExperts
     scale, view : int
         Which of the experts.
+    checkerboard : bool
+        Evaluate every second cell only, the centre among them; the others are 0.
 
     Returns
     -------
@@ -125,6 +128,8 @@ def response_maps(
         area = sample_frame(grey, to_frame, int(x) - reach, int(y) - reach, side, side)
         weights = [w[scale, view, k].astype(np.float64) for w in (experts.w1, experts.w2, experts.w3)]
         maps[k] = expert_response(im2col(area), *weights).reshape(window, window)
+        if checkerboard:
+            maps[k][np.add.outer(np.arange(window), np.arange(window)) % 2 == 1] = 0.0
     return maps
 
 
