@@ -52,6 +52,7 @@ PIXELS = SUPPORT * SUPPORT
 HALF = SUPPORT // 2
 INPUT_GAIN = float(SUPPORT)  # supports of norm 1 have pixels of 1/11; folded into the first layer when saved
 LEVELS = 256.0  # steps of a grey level in the pools
+FRAME_MARGIN = 11  # pixels of the frame round the mean face that supports may be centred on
 SIDE_LANDMARKS = np.arange(N_LANDMARKS)
 
 
@@ -73,10 +74,16 @@ class Plan:
         Augmented pictures made of each face for either view.
     sigma : float
         Width of the target, pixels of the frame.
-    search : float
-        Half the window in which most negatives lie, pixels of the frame.
+    reach : float
+        Half the windows that places are drawn from, pixels of the frame.
+    stray, far_stray, far_share : float
+        How far a window's middle is from the label (standard deviation), of most windows and of a share.
+    near_share : float
+        Places drawn about the label, whatever the window.
     pictures, places : int
-        A batch has ``pictures * places`` supports for each expert.
+        A batch has, for each expert, ``places`` supports from a window of each of ``pictures`` faces.
+    map_weight : float
+        Weight of the loss on whole windows beside that on single responses.
     steps : int
         Optimiser steps of a scale.
     learning_rate, ema : float
@@ -92,16 +99,21 @@ class Plan:
     side_yaw: float = 24.0
     frontal_reach: float = 16.0
     side_from: float = 8.0
-    frontal_copies: int = 4
-    side_copies: int = 6
+    frontal_copies: int = 6
+    side_copies: int = 9
     sigma: float = 1.0
-    search: float = 8.0
-    pictures: int = 48
-    places: int = 5
-    steps: int = 10000
+    reach: float = 6.0
+    stray: float = 2.0
+    far_stray: float = 5.0
+    far_share: float = 0.2
+    near_share: float = 0.15
+    pictures: int = 10
+    places: int = 24
+    map_weight: float = 0.2
+    steps: int = 16000
     learning_rate: float = 4e-3
     ema: float = 0.998
-    evaluate_every: int = 1000
+    evaluate_every: int = 2000
     seed: int = 2026
     threads: int = 1
 
@@ -230,10 +242,10 @@ def augmented(
     return to_grey(np.ascontiguousarray(picture)), landmarks, covered
 
 
-def frame_size(pdm: PDM, scale: float, search: float) -> tuple[int, int, int, int]:
+def frame_size(pdm: PDM, scale: float) -> tuple[int, int, int, int]:
     """Return x0, y0, width and height of the rectangle of the frame that pictures of the pool cover."""
     extent = np.abs(shape_3d(pdm, np.zeros(pdm.n_modes))[:2]).max(axis=1) * scale * 1.2
-    margin = search + HALF + 3
+    margin = FRAME_MARGIN + HALF
     x, y = (math.ceil(value + margin) for value in extent)
     return -x, -y, 2 * x + 1, 2 * y + 1
 
@@ -252,7 +264,7 @@ def take_pictures(
     params[4:6] += rng.uniform(-3, 3, 2)
     taken = []
     for scale in plan.scales:
-        x0, y0, width, height = frame_size(pdm, scale, plan.search)
+        x0, y0, width, height = frame_size(pdm, scale)
         to_frame = image_to_frame(params, scale)
         levels = sample_frame(grey, to_frame, x0, y0, width, height) * LEVELS
         picture = np.asarray(levels + 0.5, dtype=np.uint16)
@@ -328,27 +340,27 @@ def make_pools(faces: Faces, pdm: PDM, plan: Plan, *, varied: bool) -> list[Pool
 def draw_places(
     pool: Pool, landmarks: npt.NDArray[np.int64], plan: Plan, rng: Generator
 ) -> tuple[npt.NDArray[np.int64], ...]:
-    """Draw whole-numbered places about the labels: a third near, half in the window, the rest anywhere.
+    """Draw whole-numbered places from a window near each landmark, as a search that starts off the label.
 
     Returns
     -------
     tuple of ndarray
-        ``which``, ``x`` and ``y``, each (L, pictures * places) int64.
+        ``which``, ``x`` and ``y``, each (L, pictures * places) int64, the places of a picture side by side.
     """
     n, height, width = pool.pictures.shape
-    count = plan.pictures * plan.places
-    which = np.repeat(rng.integers(n, size=plan.pictures), plan.places)
-    shape = (len(landmarks), count, 2)
-    kind = rng.random(shape[:2])[..., None]
-    offset = np.where(
-        kind < 0.3,
-        rng.normal(0, 1.2 * plan.sigma, shape),
-        rng.uniform(-plan.search, plan.search, shape) * np.where(kind < 0.85, 1.0, 3.0),
-    )
-    centre = np.round(pool.places[which][:, landmarks].transpose(1, 0, 2) + offset).astype(np.int64)
-    x = np.clip(centre[..., 0], HALF, width - 1 - HALF)
-    y = np.clip(centre[..., 1], HALF, height - 1 - HALF)
-    return np.broadcast_to(which, x.shape).copy(), x, y
+    chosen = rng.integers(n, size=plan.pictures)
+    label = pool.places[chosen][:, landmarks].transpose(1, 0, 2)[:, :, None]
+    stray = np.where(rng.random((*label.shape[:2], 1, 1)) < plan.far_share, plan.far_stray, plan.stray)
+    middle = label + stray * rng.standard_normal(label.shape)
+    shape = (len(landmarks), plan.pictures, plan.places, 2)
+    at = middle + rng.uniform(-plan.reach - 0.5, plan.reach + 0.5, shape)
+    near = rng.random((*shape[:3], 1)) < plan.near_share
+    at = np.where(near, label + rng.normal(0, 1.2 * plan.sigma, shape), at)
+    whole = np.round(at).astype(np.int64).reshape(len(landmarks), -1, 2)
+    x = np.clip(whole[..., 0], HALF, width - 1 - HALF)
+    y = np.clip(whole[..., 1], HALF, height - 1 - HALF)
+    which = np.broadcast_to(np.repeat(chosen, plan.places), x.shape).copy()
+    return which, x, y
 
 
 def targets(
@@ -380,6 +392,25 @@ def draw_batch(pools: Pools, plan: Plan, rng: Generator) -> tuple[Tensor, Tensor
         wanted[row:end] = targets(pool, landmarks, which, x, y, plan.sigma)
         row = end
     return torch.from_numpy(supports), torch.from_numpy(wanted)
+
+
+def expert_loss(logits: Tensor, wanted: Tensor, plan: Plan) -> Tensor:
+    """Return the sum over experts of their losses.
+
+    The cross-entropy of each response with its target; and, since the search compares the responses of a
+    window, that of the window's responses, normalised to sum 1, with the targets normalised likewise. Windows
+    that miss the label count in proportion to what they see of it.
+
+    Parameters
+    ----------
+    logits, wanted : Tensor, (107, pictures * places)
+    """
+    single = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
+    shape = (len(logits), plan.pictures, plan.places)
+    log_response, target = nn.functional.logsigmoid(logits).view(shape), wanted.view(shape)
+    share = log_response - torch.logsumexp(log_response, dim=2, keepdim=True)
+    window = -(target * share).sum(dim=2) / target.sum(dim=2).clamp_min(0.3)
+    return (single + plan.map_weight * window.mean(dim=1)).sum()
 
 
 def responses(
@@ -432,14 +463,18 @@ def measure(experts: Experts, pools: Pools, plan: Plan, reach: int = 6) -> dict[
     Returns
     -------
     dict
-        ``loss`` (mean squared error), ``correlation`` (107,) of response and target over all windows,
+        ``loss`` (as in `expert_loss`, of whole windows), ``squared_error``, ``correlation`` (107,) of
+        response and target over all windows,
         ``peak`` (107,) the median distance of the highest response from the label, pixels of the frame, and
-        ``mean_shift`` (107,) that of the responses' mean under a Gaussian of 1.5 pixels about the peak.
+        ``miss`` (107,) the share of faces where that is more than 3 pixels.
     """
     found, wanted, label = responses(experts, pools, plan, reach, jitter=2.0)
     side = 2 * reach + 1
     seen = ~np.isnan(found)
-    error = np.where(seen, found - wanted, 0.0) ** 2
+    r, t = np.clip(found[seen], 1e-6, 1 - 1e-6), wanted[seen]
+    single = -(t * np.log(r) + (1 - t) * np.log1p(-r)).mean()
+    r, t = r.reshape(-1, side * side), t.reshape(-1, side * side)
+    window = -(t * np.log(r / r.sum(axis=1, keepdims=True))).sum(axis=1) / np.maximum(t.sum(axis=1), 0.3)
     correlation = np.array(
         [np.corrcoef(f[s], w[s])[0, 1] for f, w, s in zip(found, wanted, seen, strict=True)]
     )
@@ -447,7 +482,8 @@ def measure(experts: Experts, pools: Pools, plan: Plan, reach: int = 6) -> dict[
     peak = np.stack([top % side, top // side], axis=-1)
     distance = np.where(seen.any(axis=2), np.linalg.norm(peak - label, axis=-1), np.nan)
     return {
-        "loss": float(error.sum() / seen.sum()),
+        "loss": float(single + plan.map_weight * window.mean()),
+        "squared_error": float(((found[seen] - wanted[seen]) ** 2).mean()),
         "correlation": np.nan_to_num(correlation),
         "peak": np.nanmedian(distance, axis=1),
         "miss": np.nanmean(np.where(np.isnan(distance), np.nan, distance > 3.0), axis=1),
@@ -465,7 +501,8 @@ def train_scale(
         The best weights, as stored, and what was measured of them.
     """
     scale = plan.scales[level]
-    torch.manual_seed(plan.seed + level)
+    chance = [plan.seed, round(1000 * scale)]  # each scale has its own, however many are trained
+    torch.manual_seed(sum(chance))
     experts, averaged = Experts(plan.hidden), Experts(plan.hidden)
     averaged.load_state_dict(experts.state_dict())
     optimiser = torch.optim.Adam(experts.parameters(), lr=plan.learning_rate)
@@ -482,15 +519,16 @@ def train_scale(
     running = 0.0
     bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc=f"cen {scale:g}", unit="step")
     for step in bar:
-        rng = np.random.default_rng([plan.seed, level, step])
+        rng = np.random.default_rng([*chance, step])
         supports, wanted = draw_batch(pools, plan, rng)
         rate = plan.learning_rate * min(
             (step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / plan.steps)) + 2e-3
         )
         for group in optimiser.param_groups:
             group["lr"] = rate
-        losses = nn.functional.binary_cross_entropy_with_logits(experts(supports), wanted, reduction="none")
-        loss = losses.mean(dim=1).sum()  # every expert has its own gradient
+        with torch.autocast("cpu", torch.bfloat16):
+            logits = experts(supports)
+        loss = expert_loss(logits.float(), wanted, plan)
         optimiser.zero_grad()
         loss.backward()
         optimiser.step()
@@ -509,6 +547,7 @@ def train_scale(
                 "seconds": round(total, 1),
                 "loss": running,
                 "held_out_loss": result["loss"],
+                "squared_error": result["squared_error"],
                 "correlation": float(result["correlation"].mean()),
                 "peak_px": float(result["peak"].mean()),
                 "miss": float(result["miss"].mean()),
@@ -598,6 +637,7 @@ def train_cen(
         "held_out": {
             f"{scale:g}": {
                 "loss": result["loss"],
+                "squared_error": result["squared_error"],
                 "correlation": float(result["correlation"].mean()),
                 "peak_median_px": float(result["peak"].mean()),
                 "peak_median_over_outer_eye": float(
