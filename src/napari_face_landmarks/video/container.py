@@ -190,9 +190,12 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     return 1, 0, 0, 1
 
 
-def is_predicted(frame: VideoFrame) -> bool:
-    """Return whether the frame is coded as a difference to others, so that decoding cannot begin with it."""
-    return frame.pict_type in _PREDICTED
+def is_self_contained(frame: VideoFrame) -> bool:
+    """Return whether the frame owes nothing to other frames, so that decoding may begin with it.
+
+    A damaged frame is mended from the one before.
+    """
+    return frame.pict_type not in _PREDICTED and not frame.is_corrupt
 
 
 def to_rgb(frame: VideoFrame, picture: Picture, reformatter: VideoReformatter) -> npt.NDArray[np.uint8]:
@@ -227,7 +230,7 @@ def to_rgb(frame: VideoFrame, picture: Picture, reformatter: VideoReformatter) -
         rgb = cv2.transpose(rgb)
     if picture.mirrored or picture.upside_down:
         rgb = cv2.flip(rgb, -1 if picture.mirrored and picture.upside_down else int(picture.mirrored))
-    return np.asarray(rgb, dtype=np.uint8)
+    return np.ascontiguousarray(rgb, dtype=np.uint8)  # PyAV may leave room between rows
 
 
 def _one_thread() -> dict[str, Any]:

@@ -32,7 +32,7 @@ from napari_face_landmarks.video.container import (
     Picture,
     check_file,
     declared_size,
-    is_predicted,
+    is_self_contained,
     open_container,
     picture_of,
     video_stream,
@@ -270,32 +270,32 @@ def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, times_are_goo
 def _check_by_decoding(
     path: str, packets: Packets, index: FrameIndex | None
 ) -> tuple[FrameIndex | None, Picture | None]:
-    """Decode the start and the end; drop frames that do not come out; None if the order differs."""
+    """Decode the start and the end; cut off what does not come out there; None if more than that is wrong."""
     if index is None or index.order.size == 0:
         return None, None
     with DecodingRun(path, index) as run:
         head = list(itertools.islice(run.decode_from(None), _HEAD_FRAMES))
-        found = index.position[np.array([number for number, _ in head], dtype=np.int64)]
-        if not head or np.any(np.diff(found) <= 0):
+        if not head:
             return None, None
         picture = picture_of(head[0][1])
-        gone = set(range(int(found[-1]))) - set(found.tolist())
+        head_places = index.position[np.array([number for number, _ in head], dtype=np.int64)]
         del head
-        first, tail = _decode_tail(run, index, _TAIL_PIXELS // (picture.height * picture.width))
-    if tail is not None:
-        if np.any(np.diff(tail) <= 0):
+        tail_places = _decode_tail(run, index, _TAIL_PIXELS // (picture.height * picture.width))
+        damaged = run.damaged
+    first, last = int(head_places[0]), index.order.size - 1
+    if tail_places.size:
+        last = int(tail_places[-1])
+    for places in (head_places, tail_places):
+        steps = np.diff(places)
+        if np.any(steps <= 0) or (np.any(steps > 1) and not damaged):
             return None, None
-        gone |= set(range(first, index.order.size)) - set(tail.tolist())
-    if gone:
-        kept = np.setdiff1d(np.arange(index.order.size), np.array(sorted(gone), dtype=np.int64))
-        index = _make_index(packets, index.order[kept], times_are_good=index.stamp_is_time)
+    if last - first + 1 < index.order.size:
+        index = _make_index(packets, index.order[first : last + 1], times_are_good=index.stamp_is_time)
     return index, picture
 
 
-def _decode_tail(
-    run: DecodingRun, index: FrameIndex, most_frames: int
-) -> tuple[int, npt.NDArray[np.int64] | None]:
-    """Decode the last frames; return the place of the first, and of those that came out (None: not tried)."""
+def _decode_tail(run: DecodingRun, index: FrameIndex, most_frames: int) -> npt.NDArray[np.int64]:
+    """Decode from the last key packet that allows it; return which frames came out, if it is not too much."""
     for key in (*index.keys[:-4:-1].tolist(), 0):
         first = max(0, int(index.position[key]))
         if index.order.size - first > most_frames:
@@ -305,8 +305,8 @@ def _decode_tail(
         except PacketLost:
             continue
         places = index.position[np.array(numbers, dtype=np.int64)]
-        return first, places[places >= first]
-    return 0, None
+        return np.asarray(places[places >= first])
+    return np.zeros(0, dtype=np.int64)
 
 
 def _index_by_decoding(path: str, packets: Packets) -> tuple[FrameIndex, Picture | None]:
@@ -326,7 +326,10 @@ def _timestamps(packets: Packets, index: FrameIndex, unit: float, rate: float) -
     for stamps in (packets.pts[index.order], np.sort(packets.dts[index.order])):
         if not np.any(stamps == _NO_STAMP) and not np.any(np.diff(stamps) <= 0):
             return np.asarray(stamps * unit, dtype=np.float64)
-    return np.arange(index.order.size, dtype=np.float64) / rate
+    begin = packets.pts[index.order[0]]
+    return (0.0 if begin == _NO_STAMP else begin * unit) + np.arange(
+        index.order.size, dtype=np.float64
+    ) / rate
 
 
 def _fps(times: npt.NDArray[np.float64], stated: float) -> float:
@@ -355,12 +358,18 @@ class DecodingRun:
         The file.
     index : FrameIndex
         Its index.
+
+    Attributes
+    ----------
+    damaged : bool
+        Whether a packet could not be decoded.
     """
 
     def __init__(self, path: str, index: FrameIndex) -> None:
         self._path = path
         self._index = index
         self._known = {(int(index.size[key]), int(index.stamp[key])): int(key) for key in index.keys}
+        self.damaged = False
         self._container: InputContainer | None = None
         self._stream: VideoStream | None = None
 
@@ -403,6 +412,7 @@ class DecodingRun:
             try:
                 frames = stream.codec_context.decode(packet)
             except av.FFmpegError:
+                self.damaged = True
                 continue  # a damaged packet: its frame is missing, the next ones may be whole
             for frame in frames:
                 number = frame.pts
@@ -411,10 +421,12 @@ class DecodingRun:
                 if not started:
                     if begin and position[number] < position[begin]:
                         continue  # shown before the key frame, and coded from what came before it
-                    if begin and (number != begin or is_predicted(frame)):
+                    if begin and (number != begin or not is_self_contained(frame)):
                         raise PacketLost(begin)
                     started = True
                 yield number, frame
+        if not started and begin:
+            raise PacketLost(begin)
 
     def _open(self) -> None:
         self.close()
