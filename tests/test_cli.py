@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -66,6 +67,22 @@ def test_track_writes_what_a_script_gets(
     assert all(seconds > 0 for seconds in record["stage_seconds"].values())
     assert record["settings"]["clnf_every"] == 3
     assert record["meta"]["models"] == "research"
+
+
+def test_refinement_that_switches_on_is_told_once(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["track", str(clip), "-o", str(tmp_path / "t.csv"), "--refine"]
+    sentence = "Hard landmarks were detected (pen marks, occlusion, paralysis or pose)"
+    monkeypatch.setattr("napari_face_landmarks.tracking.tracker.is_unsure", lambda confidence: True)
+    assert cli.main([*words, "auto"]) == 0
+    told = [line for line in capsys.readouterr().err.splitlines() if sentence in line]
+    assert len(told) == 1
+    rate = re.search(r"Expect about (\d+) frames per second on this machine", told[0])
+    assert rate is not None
+    assert int(rate.group(1)) > 0
+    assert cli.main([*words, "always"]) == 0
+    assert sentence not in capsys.readouterr().err
 
 
 def test_npz_keeps_settings_and_counts(tmp_path: Path, clip: Path) -> None:

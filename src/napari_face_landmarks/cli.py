@@ -250,14 +250,22 @@ def _opened(path: Path) -> Video:
 
 def _follow(tracker: FaceTracker, video: Video) -> tuple[Tracks, bool]:
     """Track a video; return its tracks and whether Ctrl-C ended it."""
+    from napari_face_landmarks.tracking.notice import RefinementNotice
+
     results: list[FrameResult] = []
+    notice = RefinementNotice()
+    automatic = tracker.settings.refine == "auto"
     with _until_interrupted() as interrupted, _progress_bar("Tracking", len(video)) as advance:
         with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C, where a frame takes long
             for result in tracker.track_frames(video):
                 results.append(result)
                 advance()
+                if automatic and tracker.last_run is not None:
+                    _tell(notice.look(result, tracker.last_run.stats))
                 if interrupted():
                     break
+        if automatic and tracker.last_run is not None:
+            _tell(notice.sentence(tracker.last_run.stats))
         return tracker.collect(results), interrupted()
 
 
@@ -391,6 +399,14 @@ def _given(value: Any) -> list[Any]:
 def _fail(sentence: str) -> int:
     _say(f"{PROGRAM}: {sentence}")
     return STATUS_ERROR
+
+
+def _tell(sentence: str | None) -> None:
+    """Say something while a progress bar is shown."""
+    if sentence is not None:
+        from tqdm import tqdm
+
+        tqdm.write(sentence, file=sys.stderr)
 
 
 def _say(text: str) -> None:

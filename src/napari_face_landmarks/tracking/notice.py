@@ -1,0 +1,60 @@
+"""Telling the user, once a run, that refinement has switched on by itself and what speed to expect of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_face_landmarks.tracking.results import CLNF, FrameResult, RunStats
+
+FRAMES_MEASURED = 20
+"""Frames after the switch whose time is taken before the speed is told."""
+
+
+@dataclass
+class RefinementNotice:
+    """Watch the frames of a run in auto mode for the moment that CLNF switches on.
+
+    Attributes
+    ----------
+    switched_on : (int, dict) or None
+        Frames done and seconds spent in each stage when it did.
+    told : bool
+        Whether the sentence was given.
+    """
+
+    switched_on: tuple[int, dict[str, float]] | None = None
+    told: bool = False
+
+    def look(self, result: FrameResult, stats: RunStats) -> str | None:
+        """Take note of a finished frame; return the sentence when it is time for it, which is once a run.
+
+        Parameters
+        ----------
+        result : FrameResult
+            The frame.
+        stats : RunStats
+            The counts of the run, the frame included.
+        """
+        if self.switched_on is None:
+            if (result.source == CLNF).any():
+                self.switched_on = (stats.frames, dict(stats.stage_seconds))
+        elif stats.frames - self.switched_on[0] >= FRAMES_MEASURED:
+            return self.sentence(stats)
+        return None
+
+    def sentence(self, stats: RunStats) -> str | None:
+        """Return the sentence if there is something to tell that was not told; for the end of a run."""
+        if self.switched_on is None or self.told:
+            return None
+        self.told = True
+        text = (
+            "Hard landmarks were detected (pen marks, occlusion, paralysis or pose): "
+            "shape-constrained refinement (CLNF) is on."
+        )
+        frames = stats.frames - self.switched_on[0]
+        spent = {stage: stats.stage_seconds[stage] - before for stage, before in self.switched_on[1].items()}
+        # decoding runs beside the other stages
+        busy = max(spent["decode"], sum(seconds for stage, seconds in spent.items() if stage != "decode"))
+        if frames < 1 or busy <= 0:
+            return text
+        return f"{text} Expect about {frames / busy:.0f} frames per second on this machine."
