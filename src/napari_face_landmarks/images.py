@@ -20,8 +20,8 @@ def to_rgb8(image: Any, where: str = "The image") -> npt.NDArray[np.uint8]:
     ----------
     image : array-like, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
         Grey, RGB or RGBA; bool, any integer type or float. Integers wider than 8 bits are read as using the
-        whole range of uint16 (or of their own type if signed or wider); floats as 0 to 1, or as 0 to 255 where
-        any value is above 1. Alpha is dropped.
+        whole range of their type, negative ones as 0; floats as 0 to 1, or as 0 to 255 where any value is
+        above 1. Alpha is dropped.
     where : str
         What to call the image in an error's sentence, for example ``"Frame 12"``.
 

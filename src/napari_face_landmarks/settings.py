@@ -57,8 +57,8 @@ class TrackerSettings:
         default="auto",
         metadata={
             "label": "Refine (CLNF)",
-            "help": "When shape-constrained refinement runs: off, auto (only where PFLD is unsure) or always. "
-            "'always' gives the steadiest landmarks and costs the most time.",
+            "help": "When shape-constrained refinement runs: off, auto (only where PFLD is unsure) or always; "
+            "always gives the steadiest landmarks and costs the most time.",
         },
     )
     clnf_every: int = _setting(
@@ -84,7 +84,7 @@ class TrackerSettings:
         0.0,
         20.0,
         "Convergence",
-        "CLNF stops early once an iteration moves the landmarks less than this. Unit: px; 0 never stops early.",
+        "CLNF stops early once an iteration moves the landmarks less than this. Unit: px; 0 never stops.",
         0.1,
     )
     smoothing_window: int = _setting(

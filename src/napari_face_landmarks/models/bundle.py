@@ -1,4 +1,4 @@
-"""Model bundles: folders of model files with a card that says what they are, and the loading that checks them."""
+"""Model bundles: folders of model files with a card that says what they are, checked when loaded."""
 
 from __future__ import annotations
 
@@ -80,8 +80,8 @@ def bundle_folder(name_or_folder: str | Path) -> Path:
     folder = Path(name_or_folder)
     if not folder.is_dir():
         raise ModelError(
-            f"There are no models named {str(name_or_folder)!r}: give {' or '.join(list_models())}, or a folder "
-            f"with a {CARD}."
+            f"There are no models named {str(name_or_folder)!r}: give {' or '.join(list_models())}, "
+            f"or a folder with a {CARD}."
         )
     return folder
 
@@ -163,8 +163,8 @@ def _check_card(card: Any, path: Path) -> None:
     )
     if not complete:
         raise ModelError(
-            f"{path} does not say name, version, licence and the size and sha256 of {', '.join(MODEL_FILES)}: "
-            "replace the file."
+            f"{path} does not say name, version, licence and the size and sha256 of "
+            f"{', '.join(MODEL_FILES)}: replace the file."
         )
 
 

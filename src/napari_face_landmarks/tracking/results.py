@@ -6,6 +6,7 @@ import dataclasses
 import json
 import os
 import zipfile
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -39,6 +40,21 @@ _ARRAYS: dict[str, tuple[str, int]] = {  # type and number of axes in a file of 
     "frame_indices": ("i8", 1),
     "timestamps": ("f8", 1),
 }
+_BROKEN_FILE = (
+    OSError,
+    EOFError,
+    ValueError,
+    KeyError,
+    TypeError,
+    AttributeError,
+    OverflowError,
+    MemoryError,
+    SyntaxError,
+    RuntimeError,  # an encrypted archive, or nested too deeply
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+)
 _LARGEST_RESULT = 16 << 30
 _LARGEST_RECORD = 16 << 20
 
@@ -166,7 +182,8 @@ class Tracks:
     landmarks : ndarray, (T, F, 68, 2), float32
         Pixels, x then y, pixel centres at whole numbers; NaN where there is no face.
     confidence : ndarray, (T, F, 68), float32
-        Probability that the landmark is within 8 % of the inter-ocular distance of the truth; 0 without a face.
+        Probability that the landmark is within 8 % of the inter-ocular distance of the truth; 0 where there
+        is no face.
     source : ndarray, (T, F), uint8
         Index into `SOURCES`: none, pfld, clnf, carried, manual.
     pose : ndarray, (T, F, 6), float32
@@ -353,7 +370,7 @@ def _load_npz(path: Path) -> Tracks:
         raise
     except FileNotFoundError:
         raise ResultError(f"{path} does not exist: give the name of a file of results.") from None
-    except (OSError, EOFError, ValueError, KeyError, TypeError, RecursionError, zipfile.BadZipFile) as error:
+    except _BROKEN_FILE as error:
         raise ResultError(
             f"{path} is no file of tracks ({' '.join(str(error).split())[:200]}): choose another."
         ) from None
@@ -370,7 +387,7 @@ def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
             limit = _LARGEST_RECORD if name == "record" else _LARGEST_RESULT
             info = archive.getinfo(member)
             with archive.open(member) as file:
-                major, minor = np.lib.format.read_magic(file)
+                major, _ = np.lib.format.read_magic(file)
                 read = (
                     np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
                 )

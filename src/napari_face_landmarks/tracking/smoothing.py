@@ -36,7 +36,7 @@ def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
     reach = len(window) // 2
     centre = window[reach].astype(np.float64)
     if reach == 0 or not np.isfinite(centre).any():
-        return window[reach].copy()
+        return np.array(window[reach], dtype=np.float32)
     spread = tolerance * np.maximum(inter_ocular(np.nan_to_num(centre)), 1e-6)[:, None]
     total = centre.copy()
     weights = np.ones(centre.shape[:-1])

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -47,7 +47,7 @@ from napari_face_landmarks.video import prefetch
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int | None], None]
 
-LOOK_FOR_MORE_EVERY = 10
+LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are followed, the detector runs on every n-th frame; with none, on each."""
 SMALLEST_FACE = 12.0
 """Side of the smallest crop that is followed, pixels."""
@@ -296,7 +296,8 @@ class FaceTracker:
         last_boxes: dict[int, Floats] = {}
         last_seen: dict[int, int] = {}
         done = 0
-        with closing(prefetch(rgb_frames(run.source, run.stats))) as frames:
+        frames = prefetch(rgb_frames(run.source, run.stats))
+        with closing(cast(Any, frames)):  # ends the decoding thread
             for index, frame in frames:
                 if isinstance(frame, FaceLandmarksError):
                     if isinstance(frame, VideoError) and not done:

@@ -1,9 +1,10 @@
-"""What training does to faces so that the network meets the users': turned, dark, marked, covered, paralysed."""
+"""What training does to faces so that the network meets the users': turned, dark, marked, paralysed."""
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import cv2
 import numpy as np
@@ -19,7 +20,7 @@ Generator = np.random.Generator
 
 @dataclass(frozen=True, slots=True)
 class CropJitter:
-    """How far the training crop strays from the true one: as the detector's box (wide) or the tracker's does."""
+    """How far the training crop strays from the true one: as the detector's box or the tracker's does."""
 
     shift: float
     scale: float
@@ -161,7 +162,7 @@ def pen_marks(image: Image, landmarks: Points, rng: Generator) -> None:
                     layer, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), ink.tolist(), 1, cv2.LINE_AA, shift
                 )
         else:  # an arrow
-            end = np.round((start + rng.normal(0, 0.3 * unit, 2))).astype(int)
+            end = np.round(start + rng.normal(0, 0.3 * unit, 2)).astype(int)
             begin = np.round(start).astype(int)
             cv2.arrowedLine(
                 layer,
@@ -231,7 +232,7 @@ def photometric(image: Image, rng: Generator) -> Image:
     if rng.random() < 0.25:
         factor = rng.uniform(0.25, 0.8)
         small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
-        image = cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR)
+        image = np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
     if rng.random() < 0.25:
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.2))
     elif rng.random() < 0.08:
@@ -243,7 +244,7 @@ def photometric(image: Image, rng: Generator) -> Image:
         end = (round(c - c * math.cos(angle)), round(c - c * math.sin(angle)))
         cv2.line(kernel, end, tip, 1.0)
         image = cv2.filter2D(image, -1, kernel / kernel.sum())
-    pixels = image.astype(np.float32)
+    pixels: npt.NDArray[Any] = image.astype(np.float32)
     if rng.random() < 0.2:
         pixels = np.repeat((pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=2)
     elif rng.random() < 0.5:
@@ -266,13 +267,13 @@ def photometric(image: Image, rng: Generator) -> Image:
     image = np.clip(pixels, 0, 255).astype(np.uint8)
     if rng.random() < 0.2:
         coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 80))])[1]
-        image = cv2.imdecode(coded, cv2.IMREAD_COLOR)
-    return np.asarray(image, dtype=np.uint8)
+        return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)
+    return image
 
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training crop: the image (S, S, 3) uint8, its landmarks (68, 2) as fractions of the crop, and marks."""
+    """One training crop: (S, S, 3) uint8, its landmarks (68, 2) as fractions of it, and which are covered."""
 
     image: Image
     landmarks: Points

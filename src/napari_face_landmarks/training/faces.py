@@ -47,7 +47,7 @@ class Faces:
 class Photographs:
     """Whole photographs: RGB images, and for each the boxes of its faces, (M, 15) float32.
 
-    A box is x0, y0, x1, y1, five points (right eye, left eye, nose tip, right and left mouth corner) and a score.
+    A box is x0, y0, x1, y1, five points (right eye, left eye, nose tip, right and left mouth corner), score.
     """
 
     names: list[str]
@@ -58,7 +58,7 @@ class Photographs:
 def decode(archive: Any, index: int) -> npt.NDArray[np.uint8]:
     """Return picture `index` of an opened archive, (H, W, 3) RGB uint8."""
     offsets = archive["offsets"]
-    image = cv2.imdecode(archive["webp"][offsets[index] : offsets[index + 1]], cv2.IMREAD_COLOR)
+    image: Any = cv2.imdecode(archive["webp"][offsets[index] : offsets[index + 1]], cv2.IMREAD_COLOR)
     return np.ascontiguousarray(image[:, :, ::-1])
 
 

@@ -31,6 +31,7 @@ from napari_face_landmarks.training.augment import (
     photometric,
 )
 from napari_face_landmarks.training.network import Pfld, PfldOutputs
+from napari_face_landmarks.video import prefetch
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
 HELD_OUT_SEED = 7
@@ -84,7 +85,7 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
 
 
 def mesh_angles(mesh: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return pitch and yaw of each face mesh against the mean mesh, (N, 2) radians, zero where there is none."""
+    """Return pitch and yaw of each face mesh against the mean mesh, (N, 2) radians; 0 where there is none."""
     valid = mesh[:, :, 0].min(axis=1) > -500
     centred = mesh - mesh.mean(axis=1, keepdims=True)
     centred = centred / np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), 1e-6)
@@ -97,11 +98,10 @@ def mesh_angles(mesh: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     return angles
 
 
-class TrainingStream(torch.utils.data.IterableDataset[dict[str, npt.NDArray[Any]]]):
+class TrainingStream:
     """Batches without end, each drawn by its own number, so that a resumed run goes on with the same ones."""
 
     def __init__(self, data: Path, bundle: str, plan: Plan, first: int) -> None:
-        super().__init__()
         self.plan, self.first = plan, first
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
         self.angles = mesh_angles(self.faces.mesh)
@@ -119,7 +119,7 @@ class TrainingStream(torch.utils.data.IterableDataset[dict[str, npt.NDArray[Any]
 
     def _negative(self, rng: Generator) -> npt.NDArray[np.uint8]:
         if rng.random() < 0.45:  # beside, far inside or far around a face
-            i = rng.integers(len(self.faces.images))
+            i = int(rng.integers(len(self.faces.images)))
             crop = crops_of_landmarks(self.faces.landmarks[i][None])[0]
             kind = rng.random()
             if kind < 0.5:
@@ -184,7 +184,6 @@ class TrainingStream(torch.utils.data.IterableDataset[dict[str, npt.NDArray[Any]
 
     def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield the batches from `first` on."""
-        cv2.setNumThreads(1)
         for number in range(self.first, self.plan.steps):
             yield self.batch(number)
 
@@ -196,7 +195,7 @@ def _nose_offset(landmarks: npt.NDArray[np.float32]) -> float:
 
 
 def evaluate(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
-    """Return the error on held-out faces as the tracker finds them: a detector-like box, then a second look."""
+    """Return the error on held-out faces as the tracker sees them: a detector-like box, then once more."""
     network.eval()
     rng = np.random.default_rng(HELD_OUT_SEED)
     crops = np.stack([jittered_crop(points, DETECTOR_JITTER, rng) for points in faces.landmarks])
@@ -296,24 +295,24 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
         first, best, seconds = state["step"], state["best"], state["seconds"]
     averaged_tensors, network_tensors = _floating(averaged), _floating(network)
     stream = TrainingStream(data, bundle, plan, first)
-    loader = torch.utils.data.DataLoader(stream, batch_size=None, num_workers=1, prefetch_factor=4)
+    batches = prefetch(iter(stream))
     held_out = face_files.load_faces(data, bundle=bundle, held_out=True)
     metrics: dict[str, Any] = {}
     began = time.monotonic()
-    bar = tqdm(loader, total=plan.steps, initial=first, desc="pfld", unit="step")
+    bar = tqdm(batches, total=plan.steps, initial=first, desc="pfld", unit="step")
     running = 0.0
-    for step, batch in enumerate(bar, start=first):
+    for step, arrays in enumerate(bar, start=first):
         progress = step / plan.steps
         rate = plan.learning_rate * min((step + 1) / 300, 0.5 * (1 + math.cos(math.pi * progress)) + 0.005)
         for group in optimiser.param_groups:
             group["lr"] = rate
-        batch = {name: value.to(device) for name, value in batch.items()}
+        batch = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
         images = (batch["images"].float() / 255).contiguous(memory_format=torch.channels_last)
         with torch.autocast(device.type, torch.bfloat16):
             outputs = network(images)
         loss = total_loss(PfldOutputs(*(value.float() for value in outputs)), batch)
         optimiser.zero_grad()
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 20.0)
         optimiser.step()
         keep = min(plan.ema, (step + 1) / (step + 10))

@@ -1,0 +1,69 @@
+"""Frames of every kind become the same RGB uint8."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.images import LARGEST_SIDE, to_grey, to_rgb8
+
+GREY = np.arange(200, dtype=np.uint8).reshape(10, 20)
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        GREY,
+        GREY[:, :, None],
+        np.stack([GREY] * 3, axis=-1),
+        np.stack([GREY, GREY, GREY, np.full_like(GREY, 7)], axis=-1),
+        GREY.astype(np.uint16) * 257,
+        GREY.astype(np.float32) / 255,
+        GREY.astype(np.float64),
+        GREY.astype(np.uint32) * 16843009,
+    ],
+)
+def test_every_kind_gives_the_same_picture(image: Any) -> None:
+    rgb = to_rgb8(image)
+    assert rgb.shape == (10, 20, 3)
+    assert rgb.dtype == np.uint8
+    assert rgb.flags.c_contiguous
+    np.testing.assert_array_equal(rgb, np.stack([GREY] * 3, axis=-1))
+
+
+def test_bool_and_signed_types() -> None:
+    assert to_rgb8(GREY > 100).max() == 255
+    assert to_rgb8(np.array([[-5, 32767]], dtype=np.int16)).tolist() == [[[0] * 3, [255] * 3]]
+
+
+def test_what_is_already_right_is_not_copied() -> None:
+    rgb = np.zeros((4, 5, 3), np.uint8)
+    assert to_rgb8(rgb).base is rgb or to_rgb8(rgb) is rgb
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        np.zeros(5),
+        np.zeros((2, 3, 2)),
+        np.zeros((2, 3, 3, 3)),
+        np.zeros((0, 4, 3)),
+        np.zeros((1, LARGEST_SIDE + 1)),
+        np.full((3, 3), np.nan),
+        np.full((3, 3, 3), np.inf, np.float32),
+        np.zeros((3, 3), complex),
+        np.array([["a"]]),
+    ],
+)
+def test_what_is_no_picture_is_refused_in_one_sentence(image: Any) -> None:
+    with pytest.raises(ImageError, match=r"^Frame 12 has .*: [^\n]*\.$"):
+        to_rgb8(image, "Frame 12")
+
+
+def test_grey_is_luma() -> None:
+    rgb = np.zeros((1, 3, 3), np.uint8)
+    rgb[0, 0, 0] = rgb[0, 1, 1] = rgb[0, 2, 2] = 255
+    assert to_grey(rgb).tolist() == [[76, 150, 29]]

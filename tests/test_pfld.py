@@ -1,0 +1,133 @@
+"""Crops map to the picture and back; the network's input is sampled as its definition says."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks.models import load_models
+from napari_face_landmarks.pfld import (
+    confidence_of,
+    crops_of_boxes,
+    crops_of_landmarks,
+    predict,
+    predict_twice,
+)
+from napari_face_landmarks.pfld.crop import (
+    CROP_MARGIN,
+    CROP_SIZE,
+    roll_of_landmarks,
+    sample_crops,
+    to_crop,
+    to_image,
+)
+
+
+def a_face(rng: np.random.Generator) -> np.ndarray:
+    face = rng.uniform(-40, 40, (68, 2))
+    face[36:42] = (-25, -10) + rng.normal(0, 1, (6, 2))
+    face[42:48] = (25, -10) + rng.normal(0, 1, (6, 2))
+    return face
+
+
+@pytest.mark.parametrize("degrees", [0, 30, -75, 170])
+def test_crop_turns_and_scales_with_the_face(degrees: float) -> None:
+    face = a_face(np.random.default_rng(1))
+    angle = math.radians(degrees)
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    upright = crops_of_landmarks(face[None])[0]
+    turned = crops_of_landmarks((2.5 * face @ turn.T + (300, 200))[None])[0]
+    np.testing.assert_allclose(turned[:2], 2.5 * turn @ upright[:2] + (300, 200), atol=1e-3)
+    assert turned[2] == pytest.approx(2.5 * upright[2], rel=1e-5)
+    assert math.remainder(turned[3] - upright[3] - angle, 2 * math.pi) == pytest.approx(0, abs=1e-5)
+    in_crop = to_crop((2.5 * face @ turn.T + (300, 200))[None], turned[None])
+    np.testing.assert_allclose(in_crop, to_crop(face[None], upright[None]), atol=1e-5)
+
+
+def test_crop_holds_the_face_with_its_margin() -> None:
+    face = a_face(np.random.default_rng(2))[None]
+    inside = to_crop(face, crops_of_landmarks(face))[0]
+    assert np.ptp(inside, axis=0).max() == pytest.approx(1 / CROP_MARGIN, rel=1e-5)
+    np.testing.assert_allclose(inside.min(0) + inside.max(0), 1, atol=1e-5)
+    assert roll_of_landmarks(face).shape == (1,)
+
+
+def test_to_image_and_to_crop_are_inverse() -> None:
+    rng = np.random.default_rng(3)
+    crops = np.stack(
+        [rng.uniform(0, 500, 4), rng.uniform(0, 500, 4), rng.uniform(20, 300, 4), rng.normal(0, 1, 4)], 1
+    )
+    fractions = rng.uniform(-0.2, 1.2, (4, 68, 2))
+    np.testing.assert_allclose(to_crop(to_image(fractions, crops), crops), fractions, atol=1e-4)
+
+
+EVERY = 9  # the plain loops are slow: every ninth row and column will do
+
+
+def plain_crop(rgb: np.ndarray, crop: np.ndarray, samples: int) -> np.ndarray:
+    """Say in plain float64 loops what a crop is."""
+    cx, cy, side, roll = crop
+    height, width = rgb.shape[:2]
+    out = np.zeros((3, CROP_SIZE, CROP_SIZE))
+    for row in range(0, CROP_SIZE, EVERY):
+        for column in range(0, CROP_SIZE, EVERY):
+            for j in range(samples):
+                for i in range(samples):
+                    u = ((column + (i + 0.5) / samples) / CROP_SIZE - 0.5) * side
+                    v = ((row + (j + 0.5) / samples) / CROP_SIZE - 0.5) * side
+                    x = min(max(cx + u * math.cos(roll) - v * math.sin(roll), 0), width - 1)
+                    y = min(max(cy + u * math.sin(roll) + v * math.cos(roll), 0), height - 1)
+                    x0, y0 = int(x), int(y)
+                    x1, y1 = min(x0 + 1, width - 1), min(y0 + 1, height - 1)
+                    top = rgb[y0, x0] * (1 - (x - x0)) + rgb[y0, x1] * (x - x0)
+                    below = rgb[y1, x0] * (1 - (x - x0)) + rgb[y1, x1] * (x - x0)
+                    out[:, row, column] += top * (1 - (y - y0)) + below * (y - y0)
+    return out[:, ::EVERY, ::EVERY] / (255 * samples * samples)
+
+
+@pytest.mark.parametrize(("side", "samples"), [(60.0, 1), (130.0, 1), (250.0, 2)])
+def test_sampling_is_bilinear_averaged_and_continues_the_border(side: float, samples: int) -> None:
+    rgb = np.random.default_rng(4).integers(0, 256, (90, 120, 3), dtype=np.uint8)
+    crop = np.array([70.3, 40.6, side, 0.4])
+    sampled = sample_crops(rgb, crop[None])[0, :, ::EVERY, ::EVERY]
+    np.testing.assert_allclose(sampled, plain_crop(rgb, crop, samples), atol=2e-4)
+
+
+def test_a_large_face_does_not_alias() -> None:
+    stripes = np.zeros((1200, 1200, 3), np.uint8)
+    stripes[:, ::2] = 255
+    crop = sample_crops(stripes, np.array([[600, 600, 1100, 0]], np.float32))
+    assert abs(crop.mean() - 0.5) < 0.02
+    assert crop.std() < 0.06
+
+
+def test_confidence_is_the_probability_of_an_error_under_8_percent() -> None:
+    face = a_face(np.random.default_rng(5))[None].astype(np.float32)
+    face[0, 36], face[0, 45] = (0, 0), (100, 0)
+    sigma = np.full((1, 68), 4.0, np.float32)
+    errors = np.linalg.norm(np.random.default_rng(6).normal(0, 4, (200_000, 2)), axis=1)
+    assert confidence_of(face, sigma)[0, 0] == pytest.approx((errors < 8).mean(), abs=0.005)
+
+
+def test_no_crops_give_no_faces() -> None:
+    output = predict(load_models().pfld, np.zeros((20, 20, 3), np.uint8), np.zeros((0, 4), np.float32))
+    assert output.landmarks.shape == (0, 68, 2)
+    assert output.score.shape == (0,)
+
+
+def test_result_does_not_depend_on_the_batch_nor_much_on_the_box() -> None:
+    data = pytest.importorskip("skimage.data")
+    rgb = np.ascontiguousarray(data.astronaut())
+    session = load_models().pfld
+    boxes = np.array([[175, 65, 275, 200], [165, 55, 280, 210], [185, 60, 268, 190]], np.float32)
+    crops = crops_of_boxes(boxes)
+    together = predict_twice(session, rgb, crops)
+    for i, crop in enumerate(crops):
+        alone = predict_twice(session, rgb, crop[None])
+        np.testing.assert_allclose(alone.landmarks[0], together.landmarks[i], atol=1e-3)
+    assert (together.score > 0.9).all()
+    eyes = np.linalg.norm(together.landmarks[0, 36] - together.landmarks[0, 45])
+    apart = np.linalg.norm(together.landmarks[1:] - together.landmarks[0], axis=-1).mean(axis=1)
+    assert (apart < 0.03 * eyes).all()

@@ -1,0 +1,64 @@
+"""The settings are the only home of defaults and refuse what is out of range in a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import pytest
+
+from napari_face_landmarks import TrackerSettings
+from napari_face_landmarks.errors import SettingsError
+from napari_face_landmarks.settings import setting_range, settings_from_dict
+
+NUMBERS = [item.name for item in dataclasses.fields(TrackerSettings) if "low" in item.metadata]
+
+
+def test_defaults_are_those_of_the_published_speed_up() -> None:
+    settings = TrackerSettings()
+    assert (settings.clnf_every, settings.max_iterations, settings.smoothing_window) == (2, 2, 5)
+    assert (settings.search_radius, settings.convergence_px) == (1.2, 0.5)
+
+
+@pytest.mark.parametrize("name", NUMBERS)
+def test_each_number_is_refused_outside_its_range(name: str) -> None:
+    low, high = setting_range(name)
+    for value in (low, high):
+        whole = isinstance(getattr(TrackerSettings(), name), int)
+        assert getattr(TrackerSettings(**{name: int(value) if whole else value}), name) == value
+    for value in (low - 1, high + 1, math.nan, math.inf, "two", None, True):
+        with pytest.raises(SettingsError, match=re.escape(f"from {low:g} to {high:g}")) as caught:
+            TrackerSettings(**{name: value})
+        assert name in str(caught.value)
+        assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["clnf_every", "max_iterations", "max_faces"])
+def test_whole_numbers_stay_whole(name: str) -> None:
+    with pytest.raises(SettingsError, match="whole number"):
+        TrackerSettings(**{name: 2.5})
+
+
+def test_smoothing_window_is_odd() -> None:
+    with pytest.raises(SettingsError, match="odd"):
+        TrackerSettings(smoothing_window=4)
+
+
+def test_refine_names_its_choices() -> None:
+    with pytest.raises(SettingsError, match="off, auto, always"):
+        TrackerSettings(refine="sometimes")  # type: ignore[arg-type]
+
+
+def test_round_trip_and_replace() -> None:
+    settings = TrackerSettings(refine="always", clnf_every=3, search_radius=1.5)
+    assert settings_from_dict(settings.to_dict()) == settings
+    assert settings.replace(clnf_every=1) == TrackerSettings(refine="always", clnf_every=1, search_radius=1.5)
+    with pytest.raises(SettingsError, match="no setting named 'skip'"):
+        settings.replace(skip=2)
+
+
+def test_every_setting_has_a_label_and_a_help_text() -> None:
+    for item in dataclasses.fields(TrackerSettings):
+        assert item.metadata["label"]
+        assert item.metadata["help"].endswith(".")

@@ -1,0 +1,63 @@
+"""Smoothing takes jitter away and leaves movement alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks.tracking.smoothing import smooth_centre
+
+
+def face(rng: np.random.Generator) -> np.ndarray:
+    points = rng.uniform(100, 200, (68, 2))
+    points[36], points[45] = (110, 140), (190, 140)
+    return points
+
+
+def windows(track: np.ndarray, length: int) -> list[np.ndarray]:
+    reach = length // 2
+    blank = np.full_like(track[:1], np.nan)
+    padded = np.concatenate([blank] * reach + [track] + [blank] * reach)
+    return [padded[t : t + length] for t in range(len(track))]
+
+
+def smooth(track: np.ndarray, length: int = 5) -> np.ndarray:
+    return np.stack([smooth_centre(w.astype(np.float32)) for w in windows(track, length)])
+
+
+def test_steady_motion_is_untouched() -> None:
+    start = face(np.random.default_rng(0))
+    track = np.stack([start + (3.0 * t, -1.5 * t) for t in range(12)])[:, None]
+    np.testing.assert_allclose(smooth(track), track, atol=1e-4)
+
+
+def test_jitter_of_a_still_face_at_least_halves() -> None:
+    rng = np.random.default_rng(1)
+    track = face(rng) + rng.normal(0, 0.4, (200, 1, 68, 2))
+
+    def jitter(x: np.ndarray) -> float:
+        return float(np.sqrt((np.diff(x[5:-5], n=2, axis=0) ** 2).mean()))
+
+    assert jitter(smooth(track)) < 0.5 * jitter(track)
+    assert jitter(smooth(track, 1)) == pytest.approx(jitter(track))
+
+
+def test_a_blink_and_a_cut_stay_sharp() -> None:
+    start = face(np.random.default_rng(2))
+    track = np.repeat(start[None, None], 11, axis=0)
+    track[5, 0, 37:39, 1] += 8  # the lid closes for one frame: a tenth of the inter-ocular distance
+    smoothed = smooth(track)
+    np.testing.assert_allclose(smoothed[5, 0, 37:39, 1], track[5, 0, 37:39, 1], atol=0.1)
+    np.testing.assert_allclose(smoothed[4], track[4], atol=0.16)  # a fiftieth of the lid's way
+    cut = np.concatenate([track[:5], track[:5] + 300])
+    np.testing.assert_allclose(smooth(cut), cut, atol=0.1)
+
+
+def test_missing_frames_are_left_out_and_stay_missing() -> None:
+    rng = np.random.default_rng(3)
+    track = face(rng) + rng.normal(0, 0.3, (9, 2, 68, 2))
+    track[4, 0] = np.nan
+    smoothed = smooth(track)
+    assert np.isnan(smoothed[4, 0]).all()
+    assert np.isfinite(smoothed[:, 1]).all()
+    assert np.isfinite(np.delete(smoothed[:, 0], 4, axis=0)).all()

@@ -1,0 +1,309 @@
+"""The tracker from frames to tracks: found, lost, found again, refined, carried, several faces, bad input."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, load_models
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ResultError
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.tracking import SOURCES
+from napari_face_landmarks.tracking.identity import assign_slots, doubles, overlaps
+
+NONE, PFLD, CLNF, CARRIED, MANUAL = range(5)
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models()
+
+
+def portrait(size: int = 240) -> np.ndarray:
+    return np.ascontiguousarray(data.astronaut()[10:250, 105:345])[:size, :size]
+
+
+def moving(n_frames: int = 12, shift: float = 2.0) -> tuple[np.ndarray, np.ndarray]:
+    """Return frames of a moving portrait and the transform of each, (T, 2, 3)."""
+    image = portrait()
+    frames, transforms = [], []
+    for t in range(n_frames):
+        angle = math.radians(6 * math.sin(t / 4))
+        cos, sin = math.cos(angle), math.sin(angle)
+        centre = np.array([120.0, 120.0])
+        turn = np.array([[cos, -sin], [sin, cos]]) * (1 + 0.04 * math.sin(t / 3))
+        offset = centre - turn @ centre + (shift * t * 0.5, shift * math.sin(t / 2))
+        matrix = np.column_stack([turn, offset])
+        transforms.append(matrix)
+        frames.append(
+            cv2.warpAffine(image, matrix, (240, 240), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REFLECT)
+        )
+    return np.stack(frames), np.stack(transforms)
+
+
+def carried_truth(landmarks: np.ndarray, transforms: np.ndarray) -> np.ndarray:
+    """Return landmarks of frame 0 where the true motion takes them, (T, 68, 2)."""
+    first = transforms[0]
+    upright = (landmarks - first[:, 2]) @ np.linalg.inv(first[:, :2]).T
+    return np.stack([upright @ m[:, :2].T + m[:, 2] for m in transforms])
+
+
+@pytest.mark.parametrize("refine", ["off", "auto", "always"])
+def test_a_moving_face_is_followed_on_every_frame(models: Models, refine: Any) -> None:
+    frames, transforms = moving(14)
+    tracks = FaceTracker(models, TrackerSettings(refine=refine)).track(frames)
+    assert tracks.landmarks.shape == (14, 1, 68, 2)
+    assert tracks.landmarks.dtype == tracks.confidence.dtype == np.float32
+    assert tracks.present.all()
+    truth = carried_truth(tracks.landmarks[0, 0], transforms)
+    error = np.linalg.norm(tracks.landmarks[:, 0] - truth, axis=-1).mean() / inter_ocular(truth[0])
+    assert error < 0.02
+    expected = {"off": {PFLD}, "always": {CLNF, CARRIED}}.get(refine)
+    if expected is not None:
+        assert set(tracks.source.ravel().tolist()) == expected
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+def test_clnf_runs_on_every_nth_frame_and_is_carried_between(models: Models, every: int) -> None:
+    frames, _ = moving(8)
+    tracks = FaceTracker(models, TrackerSettings(refine="always", clnf_every=every)).track(frames)
+    expected = [CLNF if t % every == 0 else CARRIED for t in range(8)]
+    assert tracks.source[:, 0].tolist() == expected
+    assert tracks.stats.refined == expected.count(CLNF)
+    assert tracks.stats.carried == expected.count(CARRIED)
+
+
+def test_track_frames_gives_what_track_gives_and_may_be_closed(models: Models) -> None:
+    frames, _ = moving(9)
+    tracker = FaceTracker(models, TrackerSettings(refine="always"))
+    tracks = tracker.track(frames)
+    results = list(tracker.track_frames(frames))
+    assert [r.index for r in results] == list(range(9))
+    np.testing.assert_array_equal(np.stack([r.landmarks for r in results]), tracks.landmarks)
+    run = tracker.track_frames(frames)
+    part = [next(run) for _ in range(4)]
+    run.close()
+    kept = tracker.collect(part)
+    assert kept.n_frames == 4
+    assert not kept.stats.completed
+    assert tracks.stats.completed
+
+
+def test_progress_is_told_and_ranges_are_kept(models: Models) -> None:
+    frames, _ = moving(9)
+    told: list[tuple[int, int | None]] = []
+    tracks = FaceTracker(models, TrackerSettings(refine="off")).track(
+        frames, lambda done, total: told.append((done, total)), start=3, stop=7
+    )
+    assert tracks.frame_indices.tolist() == [3, 4, 5, 6]
+    assert told == [(i + 1, 4) for i in range(4)]
+
+
+def test_lost_and_found_again(models: Models) -> None:
+    frames, _ = moving(12)
+    frames[4:7] = 0
+    tracks = FaceTracker(models, TrackerSettings(refine="off")).track(frames)
+    assert tracks.present[:, 0].tolist() == [True] * 4 + [False] * 3 + [True] * 5
+    assert np.isnan(tracks.landmarks[4:7]).all()
+    assert (tracks.confidence[4:7] == 0).all()
+    assert np.isfinite(tracks.landmarks[7:]).all()
+    assert tracks.stats.frames_with_faces == 9
+
+
+def test_a_cut_to_another_place_is_followed_at_once(models: Models) -> None:
+    wide = np.zeros((8, 240, 700, 3), np.uint8)
+    wide[:4, :, :240] = portrait()
+    wide[4:, :, 440:680] = portrait()
+    tracks = FaceTracker(models, TrackerSettings(refine="off")).track(wide)
+    assert tracks.present.all()
+    assert np.allclose(tracks.landmarks[5, 0] - tracks.landmarks[1, 0], (440, 0), atol=2)
+
+
+def test_several_faces_keep_their_identity(models: Models) -> None:
+    frames = np.zeros((12, 240, 700, 3), np.uint8)
+    for t in range(12):
+        left, right = 10 + 4 * t, 430 - 6 * t
+        if not 5 <= t < 8:
+            frames[t, :, left : left + 240] = portrait()
+        frames[t, :, right : right + 240] = portrait()[:, ::-1]
+    tracks = FaceTracker(models, TrackerSettings(refine="off", max_faces=2)).track(frames)
+    assert tracks.n_faces == 2
+    x = tracks.landmarks[..., 0].mean(axis=-1)
+    slot_right = int(np.argmax(x[0]))
+    assert np.isfinite(x[:, slot_right]).all()
+    assert (np.diff(x[:, slot_right]) < 0).all()
+    slot_left = 1 - slot_right
+    assert np.isnan(x[5:8, slot_left]).all()
+    assert np.isfinite(x[[0, 4, 10, 11], slot_left]).all()
+    assert (x[[0, 4, 10, 11], slot_left] < x[[0, 4, 10, 11], slot_right]).all()
+
+
+def test_still_pictures_with_and_without_boxes(models: Models) -> None:
+    image = portrait()
+    tracker = FaceTracker(models, TrackerSettings(refine="always"))
+    boxes = tracker.detect(image)
+    assert boxes.shape == (1, 5)
+    assert boxes.dtype == np.float32
+    found, given = tracker.fit(image), tracker.fit(image, boxes)
+    four = tracker.fit(image, boxes[:, :4].tolist())
+    for fit in (found, given, four):
+        assert fit.landmarks.shape == (1, 68, 2)
+        assert fit.confidence.shape == (1, 68)
+        assert fit.pose.shape == (1, 6)
+        assert fit.source.tolist() == [CLNF]
+    np.testing.assert_array_equal(given.landmarks, four.landmarks)
+    apart = np.linalg.norm(found.landmarks - given.landmarks, axis=-1).mean()
+    assert apart < 0.02 * inter_ocular(found.landmarks[0])
+    blank = tracker.fit(np.zeros((50, 60), np.uint8))
+    assert blank.landmarks.shape == (0, 68, 2)
+
+
+@pytest.mark.parametrize("kind", ["grey", "rgba", "uint16", "float"])
+def test_the_kind_of_pixels_does_not_matter(models: Models, kind: str) -> None:
+    frames, _ = moving(4)
+    if kind == "grey":
+        grey = np.stack([cv2.cvtColor(f, cv2.COLOR_RGB2GRAY) for f in frames])
+        frames, other = np.stack([grey] * 3, axis=-1), grey
+    else:
+        alpha = np.concatenate([frames, np.full((*frames.shape[:3], 1), 255, np.uint8)], axis=-1)
+        other = {"rgba": alpha, "uint16": frames.astype(np.uint16) * 257, "float": frames / 255.0}[kind]
+    tracker = FaceTracker(models, TrackerSettings(refine="off"))
+    np.testing.assert_allclose(tracker.track(other).landmarks, tracker.track(frames).landmarks, atol=1e-4)
+
+
+class Lazy:
+    """Frames that may only be read one by one, by a plain int, and may fail."""
+
+    def __init__(self, frames: np.ndarray, fails_at: int = -1) -> None:
+        self.frames, self.fails_at = frames, fails_at
+        self.shape, self.dtype = frames.shape, frames.dtype
+
+    def __len__(self) -> int:
+        return len(self.frames)
+
+    def __getitem__(self, t: int) -> np.ndarray:
+        assert type(t) is int
+        if t == self.fails_at:
+            raise RuntimeError("the disk is gone\nfor good")
+        return self.frames[t]
+
+    def __array__(self, *_: Any, **__: Any) -> np.ndarray:
+        raise AssertionError("the whole video was asked for")
+
+
+def test_lazy_arrays_are_read_frame_by_frame(models: Models) -> None:
+    frames, _ = moving(5)
+    tracker = FaceTracker(models, TrackerSettings(refine="off"))
+    np.testing.assert_array_equal(tracker.track(Lazy(frames)).landmarks, tracker.track(frames).landmarks)
+
+
+def test_a_source_that_breaks_off_keeps_what_was_tracked(models: Models) -> None:
+    frames, _ = moving(9)
+    tracker = FaceTracker(models, TrackerSettings(refine="off"))
+    tracks = tracker.track(Lazy(frames, fails_at=6))
+    assert tracks.n_frames == 6
+    assert tracks.present.all()
+    assert not tracks.stats.completed
+    assert len(tracks.warnings) == 1
+    assert tracks.warnings[0].startswith("Frame 6 cannot be read (the disk is gone for good)")
+    with pytest.raises(FaceLandmarksError, match="Frame 0 cannot be read"):
+        tracker.track(Lazy(frames, fails_at=0))
+
+
+def test_frames_that_are_not_finite_count_as_faceless(models: Models) -> None:
+    frames = moving(6)[0] / 255.0
+    frames[2] = np.nan
+    tracks = FaceTracker(models, TrackerSettings(refine="off")).track(frames)
+    assert tracks.present[:, 0].tolist() == [True, True, False, True, True, True]
+    assert len(tracks.warnings) == 1
+    assert "Frame 2" in tracks.warnings[0]
+    assert tracks.stats.completed
+
+
+@pytest.mark.parametrize(
+    "frames",
+    [np.zeros((0, 20, 20, 3)), np.zeros((20, 20)), np.zeros((4, 20, 20, 2)), np.zeros((2, 2, 9, 9, 3)), 5],
+)
+def test_what_is_no_video_is_refused_in_one_sentence(models: Models, frames: Any) -> None:
+    with pytest.raises(ImageError, match=r"^[^\n]*\.$"):
+        FaceTracker(models).track(frames)
+
+
+@pytest.mark.parametrize("boxes", [[[0, 0, 5]], [1, 2, 3, 4], [[0, 0, math.nan, 9]], [[9, 9, 3, 3]]])
+def test_bad_boxes_are_refused_in_one_sentence(models: Models, boxes: Any) -> None:
+    with pytest.raises(ImageError, match=r"^[^\n]*\.$"):
+        FaceTracker(models).fit(portrait(), boxes)
+
+
+def test_noise_holds_no_face(models: Models) -> None:
+    rng = np.random.default_rng(0)
+    noise = rng.integers(0, 256, (3, 90, 120, 3), dtype=np.uint8)
+    tracks = FaceTracker(models, TrackerSettings(max_faces=3)).track(noise)
+    assert not tracks.present.any()
+    assert tracks.landmarks.shape == (3, 3, 68, 2)
+
+
+def test_results_survive_saving(models: Models, tmp_path: Path) -> None:
+    frames, _ = moving(5)
+    frames[3] = 0
+    tracks = FaceTracker(models, TrackerSettings(refine="always", max_faces=2)).track(frames)
+    path = tmp_path / "tracks.npz"
+    tracks.save(path)
+    again = Tracks.load(path)
+    for name in ("landmarks", "confidence", "source", "pose", "boxes", "frame_indices", "timestamps"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(tracks, name))
+        assert getattr(again, name).dtype == getattr(tracks, name).dtype
+    assert again.settings == tracks.settings
+    assert again.stats == tracks.stats
+    assert dict(again.meta) == dict(tracks.meta)
+    assert [p.name for p in tmp_path.iterdir()] == ["tracks.npz"]
+
+
+def test_damaged_results_are_refused_in_one_sentence(models: Models, tmp_path: Path) -> None:
+    frames, _ = moving(3)
+    path = tmp_path / "tracks.npz"
+    FaceTracker(models, TrackerSettings(refine="off")).track(frames).save(path)
+    content = path.read_bytes()
+    rng = np.random.default_rng(0)
+    refused = 0
+    for trial in range(60):
+        damaged = bytearray(content)
+        if trial % 2:
+            damaged = damaged[: int(rng.integers(0, len(content)))]
+        else:
+            for at in rng.integers(0, len(content), 5):
+                damaged[at] ^= int(rng.integers(1, 256))
+        path.write_bytes(bytes(damaged))
+        try:
+            Tracks.load(path)
+        except ResultError as error:
+            refused += 1
+            assert "\n" not in str(error)
+    assert refused > 30
+    for name in ("missing.npz", "tracks.xlsx", "folder.npz"):
+        (tmp_path / "folder.npz").mkdir(exist_ok=True)
+        with pytest.raises(ResultError):
+            Tracks.load(tmp_path / name)
+
+
+def test_overlaps_and_doubles() -> None:
+    boxes = np.array([[0, 0, 10, 10], [8, 0, 18, 10], [100, 0, 110, 10], [1, 0, 11, 10]], float)
+    assert overlaps(boxes, boxes)[0, 1] == pytest.approx(20 / 180)
+    assert doubles(boxes, np.array([0.5, 0.6, 0.9, 0.8])).tolist() == [True, False, False, False]
+
+
+def test_new_faces_go_to_the_slot_that_was_nearest() -> None:
+    boxes = np.array([[100, 0, 120, 20], [0, 0, 20, 20], [300, 0, 320, 20]], float)
+    last = {0: np.array([2, 0, 22, 20], np.float32), 2: np.array([104, 0, 124, 20], np.float32)}
+    pairs = assign_slots(boxes, [0, 1, 2], last, {0: 5, 2: 7})
+    assert pairs == [(0, 2), (1, 0), (2, 1)]
+
+
+def test_source_codes_are_those_that_files_use() -> None:
+    assert SOURCES == ("none", "pfld", "clnf", "carried", "manual")

@@ -1,0 +1,165 @@
+"""PFLD's training: what it does to faces and their landmarks; a killed run goes on where it stopped."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from napari_face_landmarks.ibug import MIRROR_68
+from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, to_crop
+from napari_face_landmarks.training.augment import (
+    augmented_face,
+    cut,
+    displaced,
+    flipped,
+    occlude,
+    pen_marks,
+    photometric,
+    soft_tissue_bumps,
+)
+from napari_face_landmarks.training.split import held_out_mask, is_held_out
+
+NO_BUMPS = np.zeros((0, 5), np.float32)
+
+
+def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return a dark picture with a bright dot on each of 68 places of a roughly face-like layout."""
+    rng = np.random.default_rng(seed)
+    points = np.zeros((68, 2), np.float32)
+    grid = [(60 + 16 * (i % 9), 70 + 16 * (i // 9)) for i in range(72)]
+    points[:] = np.array(grid[:68]) + rng.uniform(-2, 2, (68, 2))
+    points[36:42] = np.array((85, 95)) + rng.uniform(-6, 6, (6, 2))
+    points[42:48] = np.array((165, 95)) + rng.uniform(-6, 6, (6, 2))
+    points[36], points[45] = (78, 95), (172, 95)
+    image = np.zeros((256, 256, 3), np.uint8)
+    for x, y in points:
+        yy, xx = np.mgrid[:256, :256]
+        image[np.hypot(xx - x, yy - y) < 1.5] = 255
+    return image, points.astype(np.float32)
+
+
+def brightness_at(crop: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+    at = np.round(fractions * CROP_SIZE - 0.5).astype(int)
+    grown = cv2.dilate(crop.max(axis=2), np.ones((3, 3), np.uint8))
+    inside = ((at >= 0) & (at < CROP_SIZE)).all(axis=1)
+    return grown[at[inside, 1], at[inside, 0]]
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_landmarks_stay_on_their_dots_when_soft_tissue_is_moved(seed: int) -> None:
+    image, points = dotted_face(seed)
+    bumps = soft_tissue_bumps(points, np.random.default_rng(seed))
+    crop = crops_of_landmarks(points[None])[0]
+    moved = to_crop(displaced(points, bumps)[None], crop[None])[0]
+    assert np.median(brightness_at(cut(image, crop, bumps), moved)) > 100
+    assert np.percentile(brightness_at(cut(image, crop, bumps), moved), 10) > 40
+
+
+def test_a_flip_carries_the_dots_and_swaps_the_sides() -> None:
+    image, points = dotted_face()
+    mirrored, landmarks = flipped(image, points)
+    at = np.round(landmarks).astype(int)
+    assert (cv2.dilate(mirrored[..., 0], np.ones((3, 3)))[at[:, 1], at[:, 0]] > 200).all()
+    twice = flipped(mirrored, landmarks)
+    np.testing.assert_array_equal(twice[0], image)
+    np.testing.assert_allclose(twice[1], points, atol=1e-4)
+    assert landmarks[36, 0] < landmarks[45, 0]
+    np.testing.assert_allclose(landmarks[:, 1], points[MIRROR_68, 1])
+
+
+def test_marks_and_covers_change_the_picture_where_they_say() -> None:
+    rng = np.random.default_rng(5)
+    _, points = dotted_face()
+    crop = crops_of_landmarks(points[None])[0]
+    inside = to_crop(points[None], crop[None])[0] * CROP_SIZE
+    skin = np.full((CROP_SIZE, CROP_SIZE, 3), (200, 160, 140), np.uint8)
+    marked = skin.copy()
+    pen_marks(marked, inside, rng)
+    changed = np.abs(marked.astype(int) - skin).sum(axis=2) > 30
+    assert 0.001 < changed.mean() < 0.4
+    for _ in range(20):
+        covered = skin.copy()
+        mask = occlude(covered, np.zeros_like(skin), rng)
+        near = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
+        np.testing.assert_array_equal(covered[~near], skin[~near])
+
+
+def test_samples_are_drawn_by_their_seed_alone() -> None:
+    image, points = dotted_face()
+    other = np.full((CROP_SIZE, CROP_SIZE, 3), 90, np.uint8)
+    for seed in range(10):
+        first = augmented_face(image, points, other, np.random.default_rng(seed))
+        again = augmented_face(image, points, other, np.random.default_rng(seed))
+        np.testing.assert_array_equal(first.image, again.image)
+        np.testing.assert_array_equal(first.landmarks, again.landmarks)
+        assert first.image.shape == (CROP_SIZE, CROP_SIZE, 3)
+        assert first.image.dtype == np.uint8
+        assert np.isfinite(first.landmarks).all()
+    assert photometric(other, np.random.default_rng(0)).shape == other.shape
+
+
+def test_the_split_holds_out_a_tenth_and_keeps_a_photograph_together() -> None:
+    names = np.array([f"image_{i:04d}.png" for i in range(4000)])
+    assert 0.08 < held_out_mask(names).mean() < 0.12
+    for number in range(200):
+        assert is_held_out(f"{number}_1.jpg") == is_held_out(f"{number}_2.jpg")
+
+
+def write_archive(path: Path, rng: np.random.Generator, names: list[str], labelled: bool) -> None:
+    images = []
+    arrays: dict[str, np.ndarray] = {}
+    points = []
+    for i in range(len(names)):
+        image, landmarks = dotted_face(i)
+        images.append(cv2.imencode(".webp", image)[1].ravel())
+        points.append(landmarks)
+    arrays["names"] = np.array(names)
+    arrays["offsets"] = np.cumsum([0, *(len(blob) for blob in images)])
+    arrays["webp"] = np.concatenate(images)
+    if labelled:
+        arrays["landmarks"] = np.stack(points)
+        arrays["mesh478_x64"] = rng.integers(0, 16000, (len(names), 478, 3)).astype(np.int16)
+    else:
+        arrays["boxes"] = np.array([[60, 60, 120, 130, *([100] * 10), 0.9]], np.float32)
+        arrays["box_image"] = np.array([0])
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+
+
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    import onnxruntime
+
+    from napari_face_landmarks.training import faces, pfld
+
+    rng = np.random.default_rng(0)
+    names = [f"p{i}.jpg" for i in range(24)]
+    assert 0 < sum(map(is_held_out, names)) < 24
+    for name in faces.LABELLED:
+        write_archive(tmp_path / name, rng, names, labelled=True)
+    for name in faces.PHOTOGRAPHS["research"]:
+        write_archive(tmp_path / "detection" / f"{name}.npz", rng, names[:3], labelled=False)
+    small = {"faces_per_batch": 3, "negatives_per_batch": 1, "evaluate_every": 2, "threads": 1}
+    out = tmp_path / "out"
+    pfld.train(tmp_path, out, "research", pfld.Plan(steps=2, **small))
+    pfld.train(tmp_path, out, "research", pfld.Plan(steps=4, **small))
+    with (out / "pfld.log.csv").open() as file:
+        assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
+    session = onnxruntime.InferenceSession(str(out / "pfld.onnx"), providers=["CPUExecutionProvider"])
+    outputs = session.run(None, {"crops": rng.random((3, 3, CROP_SIZE, CROP_SIZE), dtype=np.float32)})
+    assert [output.shape for output in outputs] == [(3, 68, 2), (3, 68), (3,)]
+    assert (out / "pfld.metrics.json").exists()
+
+
+def test_the_network_keeps_to_its_size() -> None:
+    pytest.importorskip("torch")
+    from napari_face_landmarks.training.network import Pfld
+
+    network = Pfld()
+    exported = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("pose"))
+    assert exported < 1_500_000
