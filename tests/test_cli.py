@@ -48,7 +48,7 @@ def test_track_writes_what_a_script_gets(
     text = capsys.readouterr().err
     assert f"{N_FRAMES}/{N_FRAMES}" in text
     assert "frames/s" in text
-    assert f"{N_FRAMES} frames, {N_FRAMES} faces found" in text
+    assert f"{N_FRAMES} frames, {N_FRAMES} with a face; {N_FRAMES} faces found" in text
 
     tracks = FaceTracker(load_models(), TrackerSettings(refine="always", clnf_every=3)).track(clip)
     read = Tracks.load(out)

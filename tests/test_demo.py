@@ -62,7 +62,7 @@ def test_demo_command_follows_the_known_motion(tmp_path: Path, capsys: pytest.Ca
     said = capsys.readouterr()
     distance = float(said.out.split("known motion: ")[1].split(" %")[0])
     assert distance < 1.5
-    assert "150 frames, 150 faces found" in said.err
+    assert "150 frames, 150 with a face" in said.err
     with open(tmp_path / "demo" / "landmarks.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["frame"] for row in rows] == [str(n) for n in range(1, 151)]

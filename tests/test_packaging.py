@@ -62,7 +62,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def test_wheel_has_manifest_models_and_nothing_else(built: dict[str, Path], which: str) -> None:
     with zipfile.ZipFile(built[which]) as wheel:
         names = set(wheel.namelist())
-        assert wheel.read("napari_face_landmarks/napari.yaml") == (ROOT / "napari.yaml").read_bytes()
+        assert wheel.read("napari_face_landmarks/napari.yaml") == (PACKAGE / "napari.yaml").read_bytes()
         for name in list_models():
             folder = f"napari_face_landmarks/models/{name}"
             card = json.loads(wheel.read(f"{folder}/model_card.json"))

@@ -336,7 +336,7 @@ def _write_stats(path: Path, tracks: Tracks, video: Path) -> None:
 def _summary(tracks: Tracks) -> str:
     stats = tracks.stats
     return (
-        f"{stats.frames} frames, {stats.faces} faces found on {stats.frames_with_faces} of them: "
+        f"{stats.frames} frames, {stats.frames_with_faces} with a face; {stats.faces} faces found, of which "
         f"{stats.refined} refined, {stats.carried} carried, {stats.low_confidence} of low confidence; "
         f"{stats.fps:.1f} frames per second."
     )
