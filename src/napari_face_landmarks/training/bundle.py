@@ -1,4 +1,4 @@
-"""Put trained files together as a bundle: check that they load, and write the model card with their sha256."""
+"""Put trained files together as a bundle: check that they load, write the card with their sha256."""
 
 from __future__ import annotations
 
@@ -12,49 +12,64 @@ from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, l
 
 CARD_VERSION = "0.1.0"
 
-RESEARCH_300W = {
-    "licence": "research use only: «The data are provided for research purposes only. Commercial use (i.e., use in "
-    "training commercial algorithms) is not allowed.»",
-    "citation": "C. Sagonas, E. Antonakos, G. Tzimiropoulos, S. Zafeiriou, M. Pantic: 300 Faces In-The-Wild "
-    "Challenge: Database and Results, Image and Vision Computing 47, 2016",
-}
-DATA: dict[str, dict[str, str]] = {
-    "landmarks_300w_train/helen_train": {
-        **RESEARCH_300W,
-        "what": "HELEN training pictures with the iBUG 68 points placed by hand",
-        "also_cite": "V. Le, J. Brandt, Z. Lin, L. Bourdev, T. S. Huang: Interactive Facial Feature Localization, "
-        "ECCV 2012",
-    },
-    "landmarks_300w_train/lfpw_train": {
-        **RESEARCH_300W,
-        "what": "LFPW training pictures with the iBUG 68 points placed by hand",
-        "also_cite": "P. N. Belhumeur, D. W. Jacobs, D. J. Kriegman, N. Kumar: Localizing Parts of Faces Using a "
-        "Consensus of Exemplars, CVPR 2011",
-    },
-    "detection/helen_train": {**RESEARCH_300W, "what": "the same photographs, boxes made by machine (YuNet)"},
-    "detection/lfpw_train": {**RESEARCH_300W, "what": "the same photographs, boxes made by machine (YuNet)"},
-    "detection/interfaces": {
-        "licence": "CC0",
-        "what": "photographs (cjdowner/interfaces), boxes made by machine (YuNet)",
-    },
-    "detection/faker": {
-        "licence": "CC0",
-        "what": "generated portraits (faker-js/assets-person-portrait), boxes made by machine (YuNet)",
-    },
-    "detection/background": {"licence": "Pixabay", "what": "18 pictures without people"},
-}
+TERMS_300W = (
+    "research use only: «The data are provided for research purposes only. Commercial use (i.e., use in "
+    "training commercial algorithms) is not allowed.»"
+)
+CITE_300W = (
+    "C. Sagonas, E. Antonakos, G. Tzimiropoulos, S. Zafeiriou, M. Pantic: 300 Faces In-The-Wild Challenge: "
+    "Database and Results, Image and Vision Computing 47, 2016"
+)
+CITE_HELEN = (
+    "V. Le, J. Brandt, Z. Lin, L. Bourdev, T. S. Huang: Interactive Facial Feature Localization, ECCV 2012"
+)
+CITE_LFPW = (
+    "P. N. Belhumeur, D. W. Jacobs, D. J. Kriegman, N. Kumar: Localizing Parts of Faces Using a Consensus of "
+    "Exemplars, CVPR 2011"
+)
+CITE_LONDON = "L. DeBruine, B. Jones: Face Research Lab London Set, 2017, doi 10.6084/m9.figshare.5047666"
+CITE_CANADA = (
+    "L. DeBruine, B. Jones: Young Adult White Faces with Manipulated Versions, 2016, "
+    "doi 10.6084/m9.figshare.4220517"
+)
+BY_HAND = "with the iBUG 68 points placed by hand"
+BY_MACHINE = "boxes made by machine (YuNet), for the detector"
+CROPS = "face crops, boxes from a machine-made face mesh, for the detector"
+
+
+def _source(data: str, what: str, licence: str, *citations: str) -> dict[str, Any]:
+    return {"data": data, "what": what, "licence": licence, "cite": list(citations)}
+
+
+SOURCES_RESEARCH = (
+    _source("landmarks_300w_train/helen_train", f"HELEN {BY_HAND}", TERMS_300W, CITE_300W, CITE_HELEN),
+    _source("landmarks_300w_train/lfpw_train", f"LFPW {BY_HAND}", TERMS_300W, CITE_300W, CITE_LFPW),
+    _source("detection/helen_train", f"HELEN photographs, {BY_MACHINE}", TERMS_300W, CITE_300W, CITE_HELEN),
+    _source("detection/lfpw_train", f"LFPW photographs, {BY_MACHINE}", TERMS_300W, CITE_300W, CITE_LFPW),
+    _source("detection/interfaces", f"photographs (cjdowner/interfaces), {BY_MACHINE}", "CC0"),
+    _source("detection/faker", f"portraits (faker-js/assets-person-portrait), {BY_MACHINE}", "CC0"),
+    _source("detection/background", "18 pictures without people, for the detector", "Pixabay"),
+    _source("landmarks_open/london_neutral", CROPS, "CC BY 4.0", CITE_LONDON),
+    _source("landmarks_open/london_smiling", CROPS, "CC BY 4.0", CITE_LONDON),
+    _source("landmarks_open/canada", CROPS, "CC BY 4.0", CITE_CANADA),
+    _source(
+        "landmarks_open/voteview",
+        f"portraits of members of the US Congress (voteview/member_photos), {CROPS}",
+        "mostly works of the US government",
+    ),
+)
 CARDS: dict[str, dict[str, Any]] = {
     "research": {
         "licence": "research use only",
-        "terms": "The weights were trained on 300-W faces (HELEN, LFPW), whose terms allow research only. They may "
-        "be used and passed on for research; commercial use, and use in training commercial algorithms, is "
-        "not allowed. The plugin's code is BSD-3-Clause.",
-        "trained_on": list(DATA),
-        "not_for": "Identifying people, judging emotion, health or character from a face, or any decision about a "
-        "person. Not validated as a medical device.",
+        "terms": "The weights were trained on 300-W faces (HELEN, LFPW), whose terms allow research only. "
+        "They may be used and passed on for research; commercial use, and use in training commercial "
+        "algorithms, is not allowed. The plugin's code is BSD-3-Clause.",
+        "trained_on": list(SOURCES_RESEARCH),
+        "not_for": "Identifying people, judging emotion, health or character from a face, or any decision "
+        "about a person. Not validated as a medical device.",
         "coverage": "Photographs from the web, mostly adults, faces that are not turned by more than about 45 "
-        "degrees; age and skin tone are as 300-W has them and were not labelled, so the error over groups "
-        "is not known.",
+        "degrees; age and skin tone are as in 300-W and were not labelled, so the error over groups is "
+        "not known.",
     },
 }
 
@@ -90,7 +105,6 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
         "name": bundle,
         "version": CARD_VERSION,
         **about,
-        "trained_on": [{"data": name, **DATA[name]} for name in about["trained_on"]],
         "held_out": "10 % of the labelled faces, chosen by a seeded hash of the file name, never trained on",
         "metrics": metrics,
         "files": {name: file_entry(out / name) for name in MODEL_FILES},
