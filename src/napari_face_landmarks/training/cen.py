@@ -490,6 +490,18 @@ def measure(experts: Experts, pools: Pools, plan: Plan, reach: int = 6) -> dict[
     }
 
 
+def confidence_of(correlation: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the weight of an expert in NU-RLMS: the signal over the noise, ``c^2 / (1 - c^2)``.
+
+    Parameters
+    ----------
+    correlation : ndarray
+        Of the expert's responses with their targets over held-out search windows, c.
+    """
+    explained = np.clip(correlation, 0.0, 0.98) ** 2
+    return np.asarray(explained / (1.0 - explained), dtype=np.float64)
+
+
 def train_scale(
     level: int, pools: Pools, held_out: Pools, out: Path, plan: Plan
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
@@ -613,17 +625,7 @@ def train_cen(
         trained, result = train_scale(level, pools[level], held_out[level], out, plan)
         weights.append(trained)
         measured.append(result)
-    confidences = np.clip(np.stack([result["correlation"] for result in measured]), 0.0, 1.0)
-    save_patch_experts(
-        out / "cen.npz",
-        np.array(plan.scales),
-        np.array([[0.0, 0.0, 0.0], [0.0, plan.side_yaw, 0.0], [0.0, -plan.side_yaw, 0.0]]),
-        np.ones((2, N_LANDMARKS), np.bool_),
-        np.stack([trained["w1"] for trained in weights]),
-        np.stack([trained["w2"] for trained in weights]),
-        np.stack([trained["w3"] for trained in weights]),
-        confidences,
-    )
+    save_experts(out / "cen.npz", plan, weights, measured)
     metrics = {
         "bundle": bundle,
         "faces": len(faces.names),
@@ -634,22 +636,41 @@ def train_cen(
         "seconds": time.monotonic() - began,
         "training_seconds": sum(result["seconds"] for result in measured),
         "plan": asdict(plan),
-        "held_out": {
-            f"{scale:g}": {
-                "loss": result["loss"],
-                "squared_error": result["squared_error"],
-                "correlation": float(result["correlation"].mean()),
-                "peak_median_px": float(result["peak"].mean()),
-                "peak_median_over_outer_eye": float(
-                    result["peak"].mean() / held_out[level].frontal.unit.mean()
-                ),
-                "misses_over_3_px": float(result["miss"].mean()),
-            }
-            for level, (scale, result) in enumerate(zip(plan.scales, measured, strict=True))
-        },
+        "held_out": held_out_numbers(plan, measured, held_out),
     }
     (out / "cen.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
     return metrics
+
+
+def save_experts(
+    path: Path, plan: Plan, weights: list[dict[str, npt.NDArray[np.float32]]], measured: list[dict[str, Any]]
+) -> None:
+    """Write the experts of all scales as one file, what `train_scale` returned of each."""
+    save_patch_experts(
+        path,
+        np.array(plan.scales),
+        np.array([[0.0, 0.0, 0.0], [0.0, plan.side_yaw, 0.0], [0.0, -plan.side_yaw, 0.0]]),
+        np.ones((2, N_LANDMARKS), np.bool_),
+        np.stack([trained["w1"] for trained in weights]),
+        np.stack([trained["w2"] for trained in weights]),
+        np.stack([trained["w3"] for trained in weights]),
+        confidence_of(np.stack([result["correlation"] for result in measured])),
+    )
+
+
+def held_out_numbers(plan: Plan, measured: list[dict[str, Any]], held_out: list[Pools]) -> dict[str, Any]:
+    """Return what the model card says of each scale."""
+    return {
+        f"{scale:g}": {
+            "loss": result["loss"],
+            "squared_error": result["squared_error"],
+            "correlation": float(result["correlation"].mean()),
+            "peak_median_px": float(result["peak"].mean()),
+            "peak_median_over_outer_eye": float(result["peak"].mean() / pools.frontal.unit.mean()),
+            "misses_over_3_px": float(result["miss"].mean()),
+        }
+        for scale, result, pools in zip(plan.scales, measured, held_out, strict=True)
+    }
 
 
 def _log(path: Path, row: dict[str, Any]) -> None:
