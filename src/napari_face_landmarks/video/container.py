@@ -223,7 +223,7 @@ def to_rgb(frame: VideoFrame, picture: Picture, reformatter: VideoReformatter) -
         height=picture.height,
         format="rgb24",
         interpolation=Interpolation.BICUBIC,
-        **_ONE_THREAD,
+        threads=1,  # starting a pool for each conversion costs more than it saves
     )
     rgb: Any = converted.to_ndarray()
     if picture.transposed:
@@ -231,16 +231,3 @@ def to_rgb(frame: VideoFrame, picture: Picture, reformatter: VideoReformatter) -
     if picture.mirrored or picture.upside_down:
         rgb = cv2.flip(rgb, -1 if picture.mirrored and picture.upside_down else int(picture.mirrored))
     return np.ascontiguousarray(rgb, dtype=np.uint8)  # PyAV may leave room between rows
-
-
-def _one_thread() -> dict[str, Any]:
-    # Newer PyAV would start a pool of threads for each conversion; older ones have neither pool nor argument.
-    frame = VideoFrame(16, 16, "yuv420p")
-    try:
-        VideoReformatter().reformat(frame, format="rgb24", threads=1)
-    except TypeError:
-        return {}
-    return {"threads": 1}
-
-
-_ONE_THREAD = _one_thread()
