@@ -67,8 +67,8 @@ CARDS: dict[str, dict[str, Any]] = {
         "trained_on": list(SOURCES_RESEARCH),
         "not_for": "Identifying people, judging emotion, health or character from a face, or any decision "
         "about a person. Not validated as a medical device.",
-        "coverage": "Photographs from the web, mostly adults, faces that are not turned by more than about 45 "
-        "degrees; age and skin tone are as in 300-W and were not labelled, so the error over groups is "
+        "coverage": "Photographs from the web, mostly adults, faces that are not turned by more than about "
+        "45 degrees; age and skin tone are as in 300-W and were not labelled, so the error over groups is "
         "not known.",
     },
 }

@@ -134,11 +134,8 @@ class TrainingStream:
                 crop[2] *= rng.uniform(3.0, 6.0)
             crop[3] += rng.normal(0, 0.5)
             return cut(self.faces.images[i], crop, NO_BUMPS)
-        if rng.random() < 0.05:
-            noise = rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)
-            return np.asarray(
-                cv2.resize(noise, (CROP_SIZE, CROP_SIZE), interpolation=cv2.INTER_CUBIC), np.uint8
-            )
+        if rng.random() < 0.25:
+            return drawing(self._texture(rng), rng)
         while True:
             i = int(rng.integers(len(self.pictures.images)))
             picture = self.pictures.images[i]
@@ -186,6 +183,49 @@ class TrainingStream:
         """Yield the batches from `first` on."""
         for number in range(self.first, self.plan.steps):
             yield self.batch(number)
+
+
+def drawing(background: npt.NDArray[np.uint8], rng: Generator) -> npt.NDArray[np.uint8]:
+    """Return a picture that is no face but has eyes' and mouths' shapes: letters, rings, strokes, noise.
+
+    Parameters
+    ----------
+    background : ndarray, (S, S, 3), uint8
+        What is drawn on; also left out for a plain colour or coarse noise.
+    rng : numpy.random.Generator
+    """
+    size = len(background)
+    kind = rng.random()
+    image = background.copy()
+    if kind < 0.6:
+        image[:] = rng.integers(0, 256, 3)
+        image = np.clip(image + rng.normal(0, 12, (1, size, 1)), 0, 255).astype(np.uint8)
+    elif kind < 0.75:
+        noise = rng.integers(0, 256, (7, 7, 3), dtype=np.uint8)
+        image = np.asarray(cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC), dtype=np.uint8)
+    letters = "abcdeghkmnopqrsxyzABDEGOQRS03568@&%?"
+    for _ in range(int(rng.integers(1, 6))):
+        colour = rng.integers(0, 256, 3).tolist()
+        at = (int(rng.uniform(-0.2, 0.7) * size), int(rng.uniform(0.3, 1.1) * size))
+        width = int(rng.integers(1, 14))
+        shape = rng.random()
+        if shape < 0.55:
+            text = "".join(letters[i] for i in rng.integers(0, len(letters), int(rng.integers(1, 5))))
+            font = int(rng.integers(0, 8))
+            scale = rng.uniform(0.8, 4.5)
+            cv2.putText(
+                image, text, at, font, scale, rng.integers(0, 256, 3).tolist(), width + 4, cv2.LINE_AA
+            )
+            cv2.putText(image, text, at, font, scale, colour, width, cv2.LINE_AA)
+        elif shape < 0.8:
+            axes = (int(rng.uniform(0.03, 0.45) * size), int(rng.uniform(0.03, 0.45) * size))
+            thickness = -1 if rng.random() < 0.4 else width
+            angle = float(rng.uniform(0, 180))
+            cv2.ellipse(image, (at[0], at[1]), axes, angle, 0, 360, colour, thickness, cv2.LINE_AA)
+        else:
+            end = (int(rng.uniform(0, size)), int(rng.uniform(0, size)))
+            cv2.line(image, at, end, colour, width, cv2.LINE_AA)
+    return np.asarray(image, dtype=np.uint8)
 
 
 def _nose_offset(landmarks: npt.NDArray[np.float32]) -> float:
