@@ -100,9 +100,10 @@ def disturbed(starts: Starts, pdm: PDM, error: float, seed: int = 2026) -> Start
         params = fit_landmarks(pdm, points)
         bent = params.copy()
         bent[6:] += rng.normal(size=pdm.n_modes) * np.sqrt(pdm.eigenvalues)
-        centred = points - points.mean(axis=0)
-        pose = rng.normal(size=2) + rng.normal(0, 0.01, 2) @ np.stack([centred[:, 0], centred[:, 1]])[:, None]
-        parts = [np.broadcast_to(pose, points.shape), project(pdm, bent) - project(pdm, params)]
+        centred = (points - points.mean(axis=0)) / unit
+        turned = np.stack([-centred[:, 1], centred[:, 0]], axis=1)
+        pose = rng.normal(size=2) + rng.normal() * centred + rng.normal() * turned
+        parts = [pose, project(pdm, bent) - project(pdm, params)]
         parts.append(rng.normal(size=points.shape))
         offset = np.zeros_like(points)
         for share, part in zip((0.5, 0.33, 0.17), parts, strict=True):
