@@ -35,8 +35,11 @@ class Video:
     """A video file that behaves like an array of shape (T, H, W, 3), uint8, and decodes what is asked for.
 
     ``video[n]`` is the n-th frame that reading in order gives, whatever the frame rate does. Several threads
-    may read at once. A damaged frame in the middle is given as a repeat of the last whole one, so that frame
-    numbers and time stamps stay true. Make one with `open_video`.
+    may read at once. Make one with `open_video`.
+
+    A damaged frame in the middle is given as a repeat of the last whole one, so that frame numbers and time
+    stamps stay true; what the decoder makes of the frames between the damage and the next key frame may depend
+    on where reading began.
 
     Parameters
     ----------
