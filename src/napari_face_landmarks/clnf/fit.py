@@ -19,7 +19,7 @@ from napari_face_landmarks.clnf.pdm import (
     clamp,
     euler_angles,
     fit_pdm,
-    project,
+    project_kernel,
     rotation_matrix,
 )
 from napari_face_landmarks.errors import ImageError, ModelError
@@ -131,18 +131,20 @@ def refine(
     except ModelError:  # the landmarks are no face
         return _not_refined(landmarks, np.concatenate([[1.0], np.zeros(5 + pdm.n_modes)]), 0)
     start = clamp(pdm, start)
-    if not _usable(project(pdm, start), start, grey.shape):
+    first = _project(pdm, start)
+    if not _usable(first, start, grey.shape):
         return _not_refined(landmarks, start, 0)
     known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(given).all(axis=1))
-    given = np.where(known[:, None], given, project(pdm, start))
+    given = np.where(known[:, None], given, first)
     grey = np.ascontiguousarray(grey)
 
-    found, steps, likelihood = start, 0, -math.inf
-    for index, scale in enumerate(experts.scales):
-        to_frame = frame.image_to_frame(found, float(scale))
-        local, view = _in_frame(found, float(scale), experts)
-        centres = np.rint(project(pdm, local)).astype(np.int64)
-        if np.ptp(centres, axis=0).max() > LARGEST_PICTURE:
+    found, steps = start, 0
+    for index, scale in enumerate(experts.scales.tolist()):
+        to_frame = frame.image_to_frame(found, scale)
+        local = frame.enter_frame(found, to_frame)
+        view = nearest_view(experts, local)
+        centres = np.rint(_project(pdm, local)).astype(np.int64)
+        if (centres.max(axis=0) - centres.min(axis=0)).max() > LARGEST_PICTURE:
             return _not_refined(landmarks, start, steps)
         window = constants.window_at(index, settings.search_radius)
         maps = engine.response_maps(
@@ -151,10 +153,11 @@ def refine(
         visible = experts.visibility[view]
         weights = constants.weight * np.where(visible, experts.confidences[index, view], 0.0)
         if claimed is not None and constants.prior_weight > 0:
-            precision = _prior_precision(claimed, start[0], float(scale), constants) * known
+            precision = _prior_precision(claimed, start[0], scale, constants) * known
             maps = engine.multiply_prior(maps, centres, frame.transform(to_frame, given), precision)
-            weights[~visible & known] = weights[visible].mean() if visible.any() else constants.weight
-        spread = constants.sigma_at(float(scale))
+            if not visible.all():
+                weights[~visible & known] = weights[visible].mean() if visible.any() else constants.weight
+        spread = constants.sigma_at(scale)
         local, taken = engine.search(
             pdm,
             local,
@@ -162,18 +165,18 @@ def refine(
             centres,
             weights,
             spread,
-            constants.regularisation_at(float(scale)),
+            constants.regularisation_at(scale),
             settings.max_iterations,
-            settings.convergence_px * float(scale) / found[0],
+            settings.convergence_px * scale / found[0],
         )
         if taken < 0 or not np.isfinite(local).all():
             return _not_refined(landmarks, start, steps)
         steps += taken
-        likelihood = engine.log_likelihood(maps, centres, project(pdm, local), spread)
-        found = _in_image(local, found, to_frame)
+        found = frame.leave_frame(local, to_frame)
+    likelihood = engine.log_likelihood(maps, centres, _project(pdm, local), spread)
 
     shares = _residual_shares(claimed, start[0], known, constants)
-    result = project(pdm, found) + shares[:, None] * (given - project(pdm, start))
+    result = _project(pdm, found) + shares[:, None] * (given - first)
     growth = found[0] / start[0]
     moved = np.linalg.norm(result - given, axis=1).mean() / start[0]
     if (
@@ -306,44 +309,28 @@ def apply_correction(
     carried[4:6] = params[4:6] + params[0] * _turn(frame.upright_angle(before)) @ correction.shift
     carried[N_RIGID:] += correction.shape
     carried = clamp(pdm, carried)
-    residual = np.nan_to_num(np.asarray(landmarks, dtype=np.float64) - project(pdm, params))
-    result = project(pdm, carried) + correction.shares[:, None] * residual
+    residual = np.nan_to_num(np.asarray(landmarks, dtype=np.float64) - _project(pdm, params))
+    result = _project(pdm, carried) + correction.shares[:, None] * residual
     return result.astype(np.float32), carried
 
 
-def nearest_view(experts: PatchExperts, rotation: Floats) -> int:
-    """Return the view whose centre is nearest to the pitch and yaw of an upright rotation matrix."""
-    pitch, yaw, _ = np.degrees(euler_angles(rotation))
+def nearest_view(experts: PatchExperts, upright: Floats) -> int:
+    """Return the view whose centre is nearest to the pitch and yaw of parameters of the upright frame."""
+    pitch, yaw = math.degrees(upright[1]), math.degrees(upright[2])
     centres = experts.view_centres
     return int(np.argmin((centres[:, 0] - pitch) ** 2 + (centres[:, 1] - yaw) ** 2))
+
+
+def _project(pdm: PDM, params: Floats) -> Floats:
+    """Return `pdm.project` by its kernel, (68, 2)."""
+    points = np.empty((2, pdm.n_points))
+    project_kernel(pdm.mean, pdm.components, params, np.empty((3, pdm.n_points)), points)
+    return points.T
 
 
 def _turn(angle: float) -> Floats:
     cosine, sine = math.cos(angle), math.sin(angle)
     return np.array([[cosine, -sine], [sine, cosine]])
-
-
-def _turned(rotation: Floats, angle: float) -> Floats:
-    """Return a rotation matrix after a further turn in the picture's plane."""
-    return np.vstack([_turn(angle) @ rotation[:2], rotation[2]])
-
-
-def _in_frame(params: Floats, scale: float, experts: PatchExperts) -> tuple[Floats, int]:
-    """Return the parameters in the normalised frame, and the view."""
-    rotation = rotation_matrix(params[1:4])
-    upright = _turned(rotation, -frame.upright_angle(rotation))
-    local = np.concatenate([[scale], euler_angles(upright), [0.0, 0.0], params[N_RIGID:]])
-    return local, nearest_view(experts, upright)
-
-
-def _in_image(local: Floats, before: Floats, to_frame: Floats) -> Floats:
-    """Return parameters of the frame that `before` gave rise to, back in the image."""
-    params = local.copy()
-    params[0] = local[0] / math.hypot(to_frame[0, 0], to_frame[0, 1])
-    angle = frame.upright_angle(rotation_matrix(before[1:4]))
-    params[1:4] = euler_angles(_turned(rotation_matrix(local[1:4]), angle))
-    params[4:6] = frame.transform(frame.invert(to_frame), local[4:6])
-    return params
 
 
 def _prior_precision(claimed: Floats, image_scale: float, scale: float, constants: EngineConstants) -> Floats:

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf.kernel import kernel
-from napari_face_landmarks.clnf.pdm import rotation_matrix
+from napari_face_landmarks.clnf.pdm import rotation_kernel, rotation_matrix
 
 MOST_LEVELS = 15  # a side of 32767 px is one pixel after 15 halvings
 FLATTEST = 1.0  # grey levels: a support whose norm is smaller is divided by this instead
@@ -69,8 +69,29 @@ def transform(matrix: npt.NDArray[np.float64], points: npt.NDArray[Any]) -> npt.
 
 def invert(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return the inverse of a (2, 3) affine matrix."""
-    inverse = np.linalg.inv(matrix[:, :2])
-    return np.column_stack([inverse, -inverse @ matrix[:, 2]])
+    return invert_kernel(matrix)
+
+
+def enter_frame(
+    params: npt.NDArray[np.float64], to_frame: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return PDM parameters of the image as parameters of the frame, (6 + m,).
+
+    Parameters
+    ----------
+    params : ndarray, (6 + m,)
+        In the image.
+    to_frame : ndarray, (2, 3)
+        Similarity from image to frame, see `image_to_frame`.
+    """
+    return move_pose(params, to_frame)
+
+
+def leave_frame(
+    params: npt.NDArray[np.float64], to_frame: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return PDM parameters of the frame as parameters of the image: the inverse of `enter_frame`."""
+    return move_pose(params, invert_kernel(to_frame))
 
 
 def sample_frame(
@@ -119,6 +140,41 @@ def contrast_normalise(supports: npt.NDArray[Any]) -> npt.NDArray[Any]:
     centred = supports - supports.mean(axis=-1, keepdims=True)
     norm = np.sqrt((centred * centred).sum(axis=-1, keepdims=True))
     return np.asarray(centred / np.maximum(norm, FLATTEST))
+
+
+@kernel
+def invert_kernel(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Compiled `invert`."""
+    determinant = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
+    back = np.empty((2, 3))
+    back[0, 0], back[0, 1] = matrix[1, 1] / determinant, -matrix[0, 1] / determinant
+    back[1, 0], back[1, 1] = -matrix[1, 0] / determinant, matrix[0, 0] / determinant
+    back[0, 2] = -back[0, 0] * matrix[0, 2] - back[0, 1] * matrix[1, 2]
+    back[1, 2] = -back[1, 0] * matrix[0, 2] - back[1, 1] * matrix[1, 2]
+    return back
+
+
+@kernel
+def move_pose(
+    params: npt.NDArray[np.float64], similarity: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return PDM parameters whose projection is the given one taken through a (2, 3) similarity."""
+    moved = params.copy()
+    cosine, sine = similarity[0, 0], similarity[1, 0]
+    growth = math.hypot(cosine, sine)
+    cosine, sine = cosine / growth, sine / growth
+    rotation = rotation_kernel(params[1], params[2], params[3])
+    moved[0] = growth * params[0]
+    top = cosine * rotation[0] - sine * rotation[1]
+    middle = sine * rotation[0] + cosine * rotation[1]
+    moved[1] = math.atan2(-middle[2], rotation[2, 2])
+    moved[2] = math.asin(min(1.0, max(-1.0, top[2])))
+    moved[3] = math.atan2(-top[1], top[0])
+    if abs(top[2]) > 1.0 - 1e-12:  # rx and rz turn about the same axis
+        moved[1], moved[3] = math.atan2(rotation[2, 1], middle[1]), 0.0
+    moved[4] = similarity[0, 0] * params[4] + similarity[0, 1] * params[5] + similarity[0, 2]
+    moved[5] = similarity[1, 0] * params[4] + similarity[1, 1] * params[5] + similarity[1, 2]
+    return moved
 
 
 @kernel
@@ -180,11 +236,7 @@ def sample_kernel(
 ) -> npt.NDArray[np.float32]:
     """Return the picture of `sample_frame` transposed, (width, height): columns lie in a row in memory."""
     determinant = to_frame[0, 0] * to_frame[1, 1] - to_frame[0, 1] * to_frame[1, 0]
-    back = np.empty((2, 3))  # frame to image
-    back[0, 0], back[0, 1] = to_frame[1, 1] / determinant, -to_frame[0, 1] / determinant
-    back[1, 0], back[1, 1] = -to_frame[1, 0] / determinant, to_frame[0, 0] / determinant
-    back[0, 2] = -back[0, 0] * to_frame[0, 2] - back[0, 1] * to_frame[1, 2]
-    back[1, 2] = -back[1, 0] * to_frame[0, 2] - back[1, 1] * to_frame[1, 2]
+    back = invert_kernel(to_frame)
     back[0, 2] += back[0, 0] * x0 + back[0, 1] * y0  # of the picture's first pixel
     back[1, 2] += back[1, 0] * x0 + back[1, 1] * y0
     depth = min(max(-0.5 * math.log2(abs(determinant)), 0.0), float(MOST_LEVELS - 1))
