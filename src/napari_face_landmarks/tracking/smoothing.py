@@ -1,4 +1,4 @@
-"""Temporal smoothing without lag: each frame is averaged with the frames around it that move along with it."""
+"""Temporal smoothing without lag: each frame is averaged with those around it that move along with it."""
 
 from __future__ import annotations
 
@@ -10,15 +10,15 @@ from napari_face_landmarks.ibug import inter_ocular
 Floats = npt.NDArray[np.float32]
 
 TOLERANCE = 0.02
-"""Deviation from steady motion that halves-and-more a frame's weight, in units of the inter-ocular distance."""
+"""How far a pair of frames may be from steady motion (a standard deviation), in inter-ocular distances."""
 
 
 def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
     """Smooth the middle frame of a window.
 
-    Frames at the same distance before and after are taken as pairs. A pair's mean is where steady motion would
-    have put the landmark, so averaging with it removes jitter but neither lags behind nor rounds off a steady
-    movement; each pair counts by a Gaussian of how far its mean is from the middle frame (a bilateral filter,
+    Frames at the same distance before and after are taken as pairs. A pair's mean is where steady motion
+    would have put the landmark, so averaging with it removes jitter but neither lags behind nor rounds off a
+    steady movement; each pair counts by a Gaussian of how far its mean is from the middle frame (a bilateral filter,
     Tomasi and Manduchi 1998, in time), so that a blink or a cut stays sharp.
 
     Parameters

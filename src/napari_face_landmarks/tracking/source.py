@@ -1,4 +1,4 @@
-"""Frames from whatever the user has: a path, a video, an array; read one by one, errors kept with their frame."""
+"""Frames from whatever the user has: a path, a video, an array; read one by one, each with its error."""
 
 from __future__ import annotations
 
@@ -71,13 +71,13 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
     shape = getattr(source, "shape", None)
     if shape is None:
         raise ImageError(
-            f"Frames of the type {type(frames).__name__} cannot be tracked: give the path of a video or an array "
-            "of the shape (T, Y, X) or (T, Y, X, 3)."
+            f"Frames of the type {type(frames).__name__} cannot be tracked: give the path of a video or an "
+            "array of the shape (T, Y, X) or (T, Y, X, 3)."
         )
     shape = tuple(int(n) for n in shape)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
         raise ImageError(
-            f"The frames have the shape {shape}: give grey frames (T, Y, X) or colour frames (T, Y, X, 3 or 4)."
+            f"The frames have the shape {shape}: give grey frames (T, Y, X) or colour ones (T, Y, X, 3 or 4)."
         )
     first = max(0, int(start))
     last = shape[0] if stop is None else min(shape[0], int(stop))

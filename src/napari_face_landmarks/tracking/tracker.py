@@ -53,6 +53,8 @@ SMALLEST_FACE = 12.0
 """Side of the smallest crop that is followed, pixels."""
 STAY_REFINED = 10
 """In auto mode a face that was unsure stays refined for so many frames, so that it does not flicker."""
+STAY_SHARE = 0.6
+"""A followed face is kept down to this share of `min_confidence`: a hand before it does not lose it."""
 UNSURE_FACE = 0.80
 UNSURE_REGION = 0.60
 """Auto refines a face whose mean confidence, or that of one region, is lower."""
@@ -334,7 +336,7 @@ class FaceTracker:
             crops = crops_of_landmarks(np.stack([face.landmarks for face in slots if face is not None]))
             output = predict_twice(self.models.pfld, rgb, crops)
             stats.add_time("pfld", time.perf_counter() - began)
-            usable = self._usable(output, rgb.shape)
+            usable = self._usable(output, rgb.shape, STAY_SHARE * self.settings.min_confidence)
             for row, slot in enumerate(known):
                 if usable[row]:
                     outputs[slot] = (output, row)
@@ -354,7 +356,7 @@ class FaceTracker:
             result.confidence[slot] = output.confidence[row]
             result.pose[slot] = params[:6]
             result.boxes[slot, :4] = _boxes_of(landmarks[None])[0]
-            result.boxes[slot, 4] = output.score[row]
+            result.boxes[slot, 4] = face_scores(output)[row]
             face.landmarks = landmarks
         if outputs:
             stats.add_time("clnf", time.perf_counter() - began)
@@ -393,11 +395,11 @@ class FaceTracker:
         """Return PFLD's view of detections: only those that are faces, once each, best first."""
         roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
         output = self._predict_still(rgb, crops_of_boxes(found.boxes, roll))
-        usable = self._usable(output, rgb.shape)
+        usable = self._usable(output, rgb.shape, self.settings.min_confidence)
         return _take(output, np.flatnonzero(usable))
 
     def _predict_still(self, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
-        """Run PFLD on crops that come from boxes: always with a second look, cut from the first one's landmarks."""
+        """Run PFLD on crops that come from boxes, always with a second look at the first one's landmarks."""
         first = predict_twice(self.models.pfld, rgb, crops)
         better = crops_of_landmarks(first.landmarks)
         sure = (first.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE)
@@ -406,14 +408,15 @@ class FaceTracker:
         second = predict_twice(self.models.pfld, rgb, np.where(sure[:, None], better, crops))
         return second
 
-    def _usable(self, output: PfldOutput, shape: tuple[int, ...]) -> npt.NDArray[np.bool_]:
+    def _usable(self, output: PfldOutput, shape: tuple[int, ...], least: float) -> npt.NDArray[np.bool_]:
         """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles."""
         height, width = shape[:2]
         crops = crops_of_landmarks(output.landmarks)
-        good = output.score >= self.settings.min_confidence
+        score = face_scores(output)
+        good = score >= least
         good &= (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
         good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
-        return np.asarray(good & ~doubles(_boxes_of(output.landmarks), np.where(good, output.score, -1)))
+        return np.asarray(good & ~doubles(_boxes_of(output.landmarks), np.where(good, score, -1)))
 
     def _refined(
         self, grey: npt.NDArray[np.uint8] | None, output: PfldOutput, row: int, face: _Face, index: int
@@ -447,6 +450,15 @@ class FaceTracker:
         return carried, CARRIED, carried_params
 
 
+def face_scores(output: PfldOutput) -> Floats:
+    """Return how sure it is that each crop shows a face with its landmarks in place, (F,).
+
+    The smaller of the face score and the mean confidence of the landmarks: what is taken for a face but is
+    none (letters, clouds) seldom gets confident landmarks.
+    """
+    return np.asarray(np.minimum(output.score, output.confidence.mean(axis=1)), dtype=np.float32)
+
+
 def is_unsure(confidence: Floats) -> bool:
     """Return whether a face is hard enough for CLNF in auto mode: marks, occlusion, paralysis or pose.
 
@@ -477,7 +489,7 @@ def _face_fit(output: PfldOutput, faces: Sequence[tuple[Floats, int, npt.NDArray
     pose = np.zeros((count, 6), np.float32)
     for i, (points, _, params) in enumerate(faces):
         landmarks[i], pose[i] = points, params[:6]
-    boxes[:, :4], boxes[:, 4] = _boxes_of(landmarks), output.score
+    boxes[:, :4], boxes[:, 4] = _boxes_of(landmarks), face_scores(output)
     source = np.array([source for _, source, _ in faces], dtype=np.uint8)
     return FaceFit(landmarks, output.confidence, pose, source, boxes)
 
