@@ -38,8 +38,8 @@ class Video:
     may read at once. Make one with `open_video`.
 
     A damaged frame in the middle is given as a repeat of the last whole one, so that frame numbers and time
-    stamps stay true; what the decoder makes of the frames between the damage and the next key frame may depend
-    on where reading began.
+    stamps stay true; the frames from there to the next key frame may depend on where reading
+    began.
 
     Parameters
     ----------
