@@ -18,8 +18,8 @@ def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
 
     Frames at the same distance before and after are taken as pairs. A pair's mean is where steady motion
     would have put the landmark, so averaging with it removes jitter but neither lags behind nor rounds off a
-    steady movement; each pair counts by a Gaussian of how far its mean is from the middle frame (a bilateral filter,
-    Tomasi and Manduchi 1998, in time), so that a blink or a cut stays sharp.
+    steady movement; each pair counts by a Gaussian of how far its mean is from the middle frame (a bilateral
+    filter, Tomasi and Manduchi 1998, in time), so that a blink or a cut stays sharp.
 
     Parameters
     ----------

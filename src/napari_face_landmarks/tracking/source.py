@@ -35,6 +35,8 @@ class FrameSource:
         The frame rate, where the source has one.
     opened : bool
         Whether this run opened the video and has to close it.
+    warnings : tuple of str
+        What is wrong with the file, a sentence each; the rest of it can be read.
     """
 
     frames: Any
@@ -44,6 +46,7 @@ class FrameSource:
     size: tuple[int, int]
     fps: float | None
     opened: bool
+    warnings: tuple[str, ...] = ()
 
     def close(self) -> None:
         """Close the video if it was opened for this run."""
@@ -94,6 +97,7 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
         size=(shape[1], shape[2]),
         fps=None if info is None else float(info.fps),
         opened=opened,
+        warnings=() if info is None else tuple(info.warnings),
     )
 
 

@@ -252,7 +252,8 @@ class FaceTracker:
         VideoError, ImageError
             As `track`; before the first frame is read.
         """
-        run = Run(open_source(frames, start, stop))
+        source = open_source(frames, start, stop)
+        run = Run(source, warnings=list(source.warnings))
         self.last_run = run
         return self._run(run)
 
