@@ -20,7 +20,7 @@ from napari_face_landmarks.clnf.fit import (
     measure_correction,
     refine,
 )
-from napari_face_landmarks.detection import Detections, detect_faces, roll_from_points
+from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ModelError, VideoError
 from napari_face_landmarks.ibug import REGIONS
 from napari_face_landmarks.images import to_grey, to_rgb8
@@ -49,6 +49,8 @@ Progress = Callable[[int, int | None], None]
 
 LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are followed, the detector runs on every n-th frame; with none, on each."""
+CANDIDATES = 4
+"""Detections that PFLD looks at beyond twice the number of faces wanted."""
 SMALLEST_FACE = 12.0
 """Side of the smallest crop that is followed, pixels."""
 STAY_REFINED = 10
@@ -129,15 +131,17 @@ class FaceTracker:
         Returns
         -------
         ndarray, (F, 5), float32
-            x0, y0, x1, y1 (pixels) and score of each face, best first; at most ``settings.max_faces``.
+            x0, y0, x1, y1 (pixels, from the forehead to the chin) and score of each face, best first; at most
+            ``settings.max_faces``. What the detector finds counts where PFLD sees a face in it too.
 
         Raises
         ------
         ImageError
             If the image is of no such kind.
         """
-        found = detect_faces(self.models.detector, to_rgb8(image), max_faces=self.settings.max_faces)
-        return found.boxes
+        boxes, output = self._look(to_rgb8(image), RunStats())
+        boxes[:, 4] = face_scores(output)
+        return boxes[: self.settings.max_faces]
 
     def fit(self, image: Any, boxes: npt.ArrayLike | None = None) -> FaceFit:
         """Place landmarks on the faces of one picture.
@@ -161,9 +165,7 @@ class FaceTracker:
         """
         rgb = to_rgb8(image)
         if boxes is None:
-            output = self._look(
-                rgb, detect_faces(self.models.detector, rgb, max_faces=self.settings.max_faces)
-            )
+            output = _take(self._look(rgb, RunStats())[1], np.arange(self.settings.max_faces))
         else:
             output = self._predict_still(rgb, crops_of_boxes(_checked_boxes(boxes)))
         grey = to_grey(rgb) if self.settings.refine != "off" else None
@@ -373,13 +375,7 @@ class FaceTracker:
         last_seen: dict[int, int],
     ) -> None:
         """Add the faces that the detector finds beside the known ones to `outputs`, a slot each."""
-        began = time.perf_counter()
-        found = detect_faces(self.models.detector, rgb, max_faces=2 * len(slots))
-        run.stats.add_time("detect", time.perf_counter() - began)
-        if not len(found):
-            return
-        began = time.perf_counter()
-        output = self._look(rgb, found)
+        output = self._look(rgb, run.stats)[1]
         boxes = _boxes_of(output.landmarks)
         if outputs and len(boxes):
             known = _boxes_of(np.stack([out.landmarks[row] for out, row in outputs.values()]))
@@ -390,14 +386,23 @@ class FaceTracker:
         for face, slot in assign_slots(boxes[fresh], free, last_boxes, last_seen):
             outputs[slot] = (output, int(fresh[face]))
             slots[slot] = None
-        run.stats.add_time("pfld", time.perf_counter() - began)
 
-    def _look(self, rgb: npt.NDArray[np.uint8], found: Detections) -> PfldOutput:
-        """Return PFLD's view of detections: only those that are faces, once each, best first."""
+    def _look(self, rgb: npt.NDArray[np.uint8], stats: RunStats) -> tuple[Floats, PfldOutput]:
+        """Return the detector's boxes (F, 5) that PFLD takes for faces too, surest first, and what it sees.
+
+        A face printed on a shirt is one to the detector, but its landmarks are less sure than a real one's.
+        """
+        began = time.perf_counter()
+        found = detect_faces(self.models.detector, rgb, max_faces=CANDIDATES + 2 * self.settings.max_faces)
+        stats.add_time("detect", time.perf_counter() - began)
+        began = time.perf_counter()
         roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
         output = self._predict_still(rgb, crops_of_boxes(found.boxes, roll))
-        usable = self._usable(output, rgb.shape, self.settings.min_confidence)
-        return _take(output, np.flatnonzero(usable))
+        usable = np.flatnonzero(self._usable(output, rgb.shape, self.settings.min_confidence))
+        order = usable[np.argsort(-face_scores(output)[usable], kind="stable")]
+        if len(found):
+            stats.add_time("pfld", time.perf_counter() - began)
+        return found.boxes[order], _take(output, order)
 
     def _predict_still(self, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
         """Run PFLD on crops that come from boxes, always with a second look at the first one's landmarks."""
@@ -480,6 +485,7 @@ def _boxes_of(landmarks: npt.NDArray[np.floating]) -> Floats:
 
 
 def _take(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
+    rows = rows[rows < len(output.score)]
     return PfldOutput(output.landmarks[rows], output.sigma[rows], output.confidence[rows], output.score[rows])
 
 
