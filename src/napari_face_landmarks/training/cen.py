@@ -490,18 +490,6 @@ def measure(experts: Experts, pools: Pools, plan: Plan, reach: int = 6) -> dict[
     }
 
 
-def confidence_of(correlation: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the weight of an expert in NU-RLMS: the signal over the noise, ``c^2 / (1 - c^2)``.
-
-    Parameters
-    ----------
-    correlation : ndarray
-        Of the expert's responses with their targets over held-out search windows, c.
-    """
-    explained = np.clip(correlation, 0.0, 0.98) ** 2
-    return np.asarray(explained / (1.0 - explained), dtype=np.float64)
-
-
 def train_scale(
     level: int, pools: Pools, held_out: Pools, out: Path, plan: Plan
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
@@ -654,7 +642,7 @@ def save_experts(
         np.stack([trained["w1"] for trained in weights]),
         np.stack([trained["w2"] for trained in weights]),
         np.stack([trained["w3"] for trained in weights]),
-        confidence_of(np.stack([result["correlation"] for result in measured])),
+        np.clip(np.stack([result["correlation"] for result in measured]), 0.0, 1.0),
     )
 
 
