@@ -71,11 +71,11 @@ PUBLISHED = EngineConstants()
 TUNED = EngineConstants(
     regularisation=3.5,
     regularisation_slope=-4.0,
-    sigma=1.35,
+    sigma=1.6,
     sigma_slope=0.4,
-    prior_weight=0.15,
+    prior_weight=0.22,
     prior_floor=2.0,
-    residual_share=0.25,
+    residual_share=0.4,
     residual_sigma=3.0,
     checkerboard=True,
 )

@@ -78,8 +78,13 @@ def _response_maps(
 ) -> None:
     n, window = maps.shape[0], maps.shape[1]
     margin = window // 2 + REACH
-    x0, y0 = centres[:, 0].min() - margin, centres[:, 1].min() - margin
-    width, height = centres[:, 0].max() + margin + 1 - x0, centres[:, 1].max() + margin + 1 - y0
+    x0, y0 = centres[0, 0], centres[0, 1]
+    x1, y1 = x0, y0
+    for k in range(1, n):
+        x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
+        x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
+    x0, y0 = x0 - margin, y0 - margin
+    width, height = x1 + margin + 1 - x0, y1 + margin + 1 - y0
     picture = sample_kernel(grey, to_frame, x0, y0, width, height)
     means, factors = _contrast(picture)
     cells = (window * window + stride - 1) // stride
@@ -90,7 +95,9 @@ def _response_maps(
     zero, one = np.float32(0.0), np.float32(1.0)
     for k in range(n):
         if not visible[k]:
-            maps[k] = one
+            for y in range(window):
+                for x in range(window):
+                    maps[k, y, x] = one
             continue
         left, top = centres[k, 0] - margin - x0, centres[k, 1] - margin - y0
         _im2col(picture, left, top, means[left + window // 2, top + window // 2], window, stride, inputs)
@@ -105,9 +112,10 @@ def _response_maps(
                     first[p, j] = max(first[p, j] * factor + w1[k, 0, j], zero)
                 p += 1
         np.dot(first, w2[k, 1:], second)
-        maps[k] = zero
         p = 0
         for y in range(window):
+            for x in range((y + 1) % stride, window, stride):
+                maps[k, y, x] = zero
             for x in range(y % stride, window, stride):
                 total = w3[k, 0]
                 for j in range(width2):
@@ -283,7 +291,8 @@ def _search(
     shift = np.empty((2, n))
     slope = np.empty((2 * n, 6 + m))
     hessian, step = np.empty((6 + m, 6 + m)), np.empty(6 + m)
-    params[:] = start
+    for j in range(6 + m):
+        params[j] = start[j]
     project_kernel(mean, components, params, shape, points)
     iterations = 0
     for phase in range(2):
@@ -300,12 +309,13 @@ def _search(
             if not solve_kernel(hessian, step, count):
                 return -1
             update_kernel(eigenvalues, params, step, count, moved)
-            params[:] = moved
+            for j in range(6 + m):
+                params[j] = moved[j]
             project_kernel(mean, components, params, shape, points_moved)
             motion = 0.0
             for k in range(n):
                 motion += math.hypot(points_moved[0, k] - points[0, k], points_moved[1, k] - points[1, k])
-            points[:] = points_moved
+                points[0, k], points[1, k] = points_moved[0, k], points_moved[1, k]
             iterations += 1
             if motion / n < least_motion:
                 break

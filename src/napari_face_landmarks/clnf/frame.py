@@ -165,13 +165,15 @@ def move_pose(
     cosine, sine = cosine / growth, sine / growth
     rotation = rotation_kernel(params[1], params[2], params[3])
     moved[0] = growth * params[0]
-    top = cosine * rotation[0] - sine * rotation[1]
-    middle = sine * rotation[0] + cosine * rotation[1]
-    moved[1] = math.atan2(-middle[2], rotation[2, 2])
-    moved[2] = math.asin(min(1.0, max(-1.0, top[2])))
-    moved[3] = math.atan2(-top[1], top[0])
-    if abs(top[2]) > 1.0 - 1e-12:  # rx and rz turn about the same axis
-        moved[1], moved[3] = math.atan2(rotation[2, 1], middle[1]), 0.0
+    for column in range(3):
+        top, below = rotation[0, column], rotation[1, column]
+        rotation[0, column], rotation[1, column] = cosine * top - sine * below, sine * top + cosine * below
+    moved[2] = math.asin(min(1.0, max(-1.0, rotation[0, 2])))
+    if abs(rotation[0, 2]) > 1.0 - 1e-12:  # rx and rz turn about the same axis
+        moved[1], moved[3] = math.atan2(rotation[2, 1], rotation[1, 1]), 0.0
+    else:
+        moved[1] = math.atan2(-rotation[1, 2], rotation[2, 2])
+        moved[3] = math.atan2(-rotation[0, 1], rotation[0, 0])
     moved[4] = similarity[0, 0] * params[4] + similarity[0, 1] * params[5] + similarity[0, 2]
     moved[5] = similarity[1, 0] * params[4] + similarity[1, 1] * params[5] + similarity[1, 2]
     return moved
@@ -245,14 +247,10 @@ def sample_kernel(
 
     # The part of the image that the rectangle needs, on whole blocks of the deepest level.
     block = 2 ** (first + 1)
-    ends_x = (back[0, 2], back[0, 2] + back[0, 0] * width + back[0, 1] * height)
-    ends_y = (back[1, 2], back[1, 2] + back[1, 0] * width + back[1, 1] * height)
-    other_x = (back[0, 2] + back[0, 0] * width, back[0, 2] + back[0, 1] * height)
-    other_y = (back[1, 2] + back[1, 0] * width, back[1, 2] + back[1, 1] * height)
-    low_x = min(min(ends_x[0], ends_x[1]), min(other_x[0], other_x[1])) - 2 * block
-    low_y = min(min(ends_y[0], ends_y[1]), min(other_y[0], other_y[1])) - 2 * block
-    high_x = max(max(ends_x[0], ends_x[1]), max(other_x[0], other_x[1])) + 2 * block
-    high_y = max(max(ends_y[0], ends_y[1]), max(other_y[0], other_y[1])) + 2 * block
+    low_x = back[0, 2] + min(back[0, 0] * width, 0.0) + min(back[0, 1] * height, 0.0) - 2 * block
+    low_y = back[1, 2] + min(back[1, 0] * width, 0.0) + min(back[1, 1] * height, 0.0) - 2 * block
+    high_x = back[0, 2] + max(back[0, 0] * width, 0.0) + max(back[0, 1] * height, 0.0) + 2 * block
+    high_y = back[1, 2] + max(back[1, 0] * width, 0.0) + max(back[1, 1] * height, 0.0) + 2 * block
     last_x, last_y = grey.shape[1] - 1, grey.shape[0] - 1
     left = int(min(max(low_x, 0.0), float(last_x))) // block * block
     top = int(min(max(low_y, 0.0), float(last_y))) // block * block
@@ -263,15 +261,15 @@ def sample_kernel(
     picture = np.zeros((width, height), np.float32)
     if first == 0:
         _add_level(picture, crop, _into_level(back, left, top, 0), 1.0 - share)
-        if share > 0.0:
-            _add_level(picture, _halve(crop), _into_level(back, left, top, 1), share)
-        return picture
+        if share == 0.0:
+            return picture
     level = _halve(crop)
-    for _ in range(first - 1):
-        level = _halve(level)
-    _add_level(picture, level, _into_level(back, left, top, first), 1.0 - share)
-    if share > 0.0:
-        _add_level(picture, _halve(level), _into_level(back, left, top, first + 1), share)
+    for depth_reached in range(1, first + 2):
+        part = 1.0 - share if depth_reached == first else share
+        if depth_reached >= first and part > 0.0:
+            _add_level(picture, level, _into_level(back, left, top, depth_reached), part)
+        if depth_reached <= first:
+            level = _halve(level)
     return picture
 
 
@@ -280,7 +278,8 @@ def _into_level(back: npt.NDArray[np.float64], left: int, top: int, depth: int) 
     """Return the matrix from picture (column, row) to the pixels of a level of the crop at (left, top)."""
     unit = 1.0 / 2**depth
     matrix = np.empty((2, 3))
-    matrix[:] = back * unit
+    for axis in range(2):
+        matrix[axis, 0], matrix[axis, 1] = back[axis, 0] * unit, back[axis, 1] * unit
     matrix[0, 2] = (back[0, 2] - left + 0.5) * unit - 0.5
     matrix[1, 2] = (back[1, 2] - top + 0.5) * unit - 0.5
     return matrix

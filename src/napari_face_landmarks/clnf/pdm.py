@@ -586,7 +586,8 @@ def update_kernel(eigenvalues: Floats, params: Floats, delta: Floats, count: int
     The small rotation is orthonormalised in closed form: ``I + [w]_x`` has the polar factor
     ``c I + (1 - c) u u' + (sin) [u]_x`` of angle atan(|w|) about u = w / |w|.
     """
-    updated[:] = params
+    for k in range(params.shape[0]):
+        updated[k] = params[k]
     updated[0] = max(params[0] + delta[0], SMALLEST_SCALE)
     wx, wy, wz = delta[1], delta[2], delta[3]
     length = np.sqrt(wx * wx + wy * wy + wz * wz)
