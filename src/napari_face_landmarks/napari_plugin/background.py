@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
@@ -14,8 +14,6 @@ from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.results import CLNF, RunStats
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
-
     from napari_face_landmarks.models import Models
     from napari_face_landmarks.tracking import FaceTracker, FrameResult, Tracks
 
@@ -68,10 +66,10 @@ class BackgroundRun:
     cancelled: threading.Event = field(default_factory=threading.Event)
 
 
-def track_in_background(run: BackgroundRun) -> Iterator[None]:
+def track_in_background(run: BackgroundRun) -> Generator[None]:
     """Do a run, yielding after each step; errors end up in ``run.error``.
 
-    A generator, so that napari can stop it between frames too.
+    A generator, because napari can stop those between two steps; it has to be closed then.
     """
     try:
         yield from _steps(run)
@@ -83,7 +81,7 @@ def track_in_background(run: BackgroundRun) -> Iterator[None]:
         run.error = f"The run stopped at an unexpected error ({type(error).__name__}: {reason})."
 
 
-def _steps(run: BackgroundRun) -> Iterator[None]:
+def _steps(run: BackgroundRun) -> Generator[None]:
     from napari_face_landmarks.tracking import FaceTracker
 
     run.message = "Loading the models …"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from typing import Any
 
 from magicgui.widgets import (
@@ -30,7 +30,6 @@ from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.live import LiveLandmarks
 from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings
-from napari_face_landmarks.tracking import collect
 
 REFRESH_MS = 125  # between two looks at what the working thread has done
 SMALLEST_CONTROL, SMALLEST_FORM = 110, 150  # px, width and height
@@ -63,7 +62,8 @@ class FaceLandmarksWidget(Container):
         self._viewer = napari_viewer
         self._models: dict[str, Models] = {}
         self._current: BackgroundRun | None = None
-        self._worker: Any = None
+        self._steps: Generator[None] | None = None
+        self._in_window = False
         self._live: LiveLandmarks | None = None
         self._video_layer: Any = None
         self._shown = 0
@@ -108,9 +108,7 @@ class FaceLandmarksWidget(Container):
         self._on_model_changed()
 
     def _make_controls(self) -> None:
-        self.video = ComboBox(
-            label="Video", choices=self._image_layers, nullable=True, tooltip="The image layer to track."
-        )
+        self.video = ComboBox(label="Video", choices=self._image_layers, tooltip="The image layer to track.")
         self.model = ComboBox(label="Models", choices=list_models(), tooltip="The models to track with.")
         self.licence = Label(label="Licence")
         self.settings_controls = {
@@ -192,17 +190,19 @@ class FaceLandmarksWidget(Container):
         start, stop = self._frame_range(int(frames.shape[0]))
         self._video_layer, self._shown, self._notice_given = self.video.value, 0, False
         self._live = LiveLandmarks(self._viewer, self._video_layer, start, stop, settings.max_faces)
-        self._followed = None
+        self._followed = tuple(self._viewer.dims.current_step)
         self._times.clear()
         self._current = BackgroundRun(self._model_loader(), settings, frames, start, stop)
         self._set_running(True)
         self.progress.max = stop - start
         self.progress.value = 0
         self.status.value = "Starting …"
-        self._worker = create_worker(
-            track_in_background, self._current, _start_thread=False, _connect={"finished": self._on_finished}
+        self._steps = track_in_background(self._current)
+        self._in_window = self.native.window().isVisible()
+        worker = create_worker(
+            _do_steps, self._steps, _start_thread=False, _connect={"finished": self._on_finished}
         )
-        self._worker.start()
+        worker.start()
         self._timer.start()
 
     def cancel(self) -> None:
@@ -246,6 +246,8 @@ class FaceLandmarksWidget(Container):
         run = self._current
         if run is None:
             return
+        if self._in_window and not self.native.window().isVisible():  # the dock or the viewer was closed
+            self.cancel()
         self._show_results(run)
         if not run.cancelled.is_set():
             self.status.value = run.message or self._describe_progress(run)
@@ -295,7 +297,9 @@ class FaceLandmarksWidget(Container):
 
     def _on_finished(self) -> None:
         """Tidy up after the working thread has ended, for whatever reason."""
-        run, self._current, self._worker = self._current, None, None
+        run, self._current = self._current, None
+        if self._steps is not None:
+            self._steps.close()
         if run is None or not self._open:
             return
         self._timer.stop()
@@ -312,8 +316,8 @@ class FaceLandmarksWidget(Container):
     def _finish_layer(self, run: BackgroundRun) -> None:
         if self._live is None or self._live.layer not in self._viewer.layers:
             return
-        if run.results:
-            self._live.finish(run.tracks or collect(run.results, settings=run.settings))
+        if run.tracks is not None:
+            self._live.finish(run.tracks)
         else:
             self._viewer.layers.remove(self._live.layer)
             self._live = None
@@ -352,6 +356,11 @@ class FaceLandmarksWidget(Container):
         self._open = False
         if self._current is not None:
             self._current.cancelled.set()
+
+
+def _do_steps(steps: Generator[None]) -> Generator[None]:
+    """Be the generator that napari runs, so that `steps` can still be closed after napari has stopped."""
+    yield from steps
 
 
 class _Form(QScrollArea):

@@ -1,0 +1,350 @@
+"""The dock widget in a real napari window: from the sample to landmarks, and all that may come between."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fake_tracker import FakeTracker
+from gui_support import let_work, wait_until
+from napari_face_landmarks import FaceTracker, TrackerSettings, load_models, track_layer, tracking
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.settings import setting_range
+
+pytestmark = pytest.mark.gui
+
+PICTURES = Path(__file__).parent / "pictures"
+PLUGIN = "napari-face-landmarks"
+
+
+@pytest.fixture
+def widget(viewer: Any) -> Any:
+    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")
+    return widget
+
+
+@pytest.fixture
+def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeTracker]:
+    """Have the widget use a tracker that needs no models."""
+    tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.004})
+    monkeypatch.setattr(tracking, "FaceTracker", tracker)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", lambda _: None)
+    return tracker
+
+
+@pytest.fixture
+def notices(viewer: Any) -> Iterator[list[Any]]:
+    """Collect what napari is told to show."""
+    from napari.utils.notifications import notification_manager
+
+    told: list[Any] = []
+    notification_manager.notification_ready.connect(told.append)
+    yield told
+    notification_manager.notification_ready.disconnect(told.append)
+
+
+def add_clip(viewer: Any, n_frames: int = 40, **attributes: Any) -> Any:
+    frames = np.random.default_rng(0).integers(0, 255, (n_frames, 60, 80, 3), dtype=np.uint8)
+    return viewer.add_image(frames, rgb=True, name="clip", **attributes)
+
+
+def run_to_the_end(widget: Any) -> Any:
+    widget.run_button.changed.emit(True)
+    assert widget.running
+    wait_until(lambda: not widget.running)
+    return widget.landmarks
+
+
+def frames_shown(points: Any) -> list[int]:
+    return sorted({int(frame) for frame in points.data[points.shown, 0]})
+
+
+def test_sample_run_cancel(viewer: Any, widget: Any) -> None:
+    """What a newcomer does: open the sample, press Run, see points come, press Cancel half way."""
+    (video,) = viewer.open_sample(PLUGIN, "moving_face")
+    assert widget.video.value is video
+    n_frames = len(video.data)
+    for name, value in {
+        "refine": "always",
+        "clnf_every": 1,
+        "max_iterations": 20,
+        "convergence_px": 0,
+    }.items():
+        widget.settings_controls[name].value = value  # as slow as it gets
+
+    widget.run_button.native.click()
+    points = widget.landmarks
+    assert points in viewer.layers
+    assert widget.running
+    assert not widget.run_button.enabled
+    assert not widget.settings_controls["refine"].enabled
+    wait_until(points.shown.any, 120)
+    assert widget.running, "points appear before the run ends"
+    assert len(frames_shown(points)) < n_frames
+    wait_until(lambda: len(frames_shown(points)) >= n_frames // 2, 240)
+    wait_until(lambda: "left" in widget.status.value)
+    take_picture(viewer, "widget")
+    widget.cancel_button.native.click()
+    wait_until(lambda: not widget.running)
+
+    kept = frames_shown(points)
+    assert n_frames // 2 <= len(kept) < n_frames
+    assert kept == list(range(len(kept)))
+    assert len(points.data) == 68 * len(kept)
+    assert points.metadata["tracks"].n_frames == len(kept)
+    assert "Cancelled" in widget.status.value
+    assert str(len(kept)) in widget.status.value
+    assert widget.run_button.enabled
+    assert widget.settings_controls["refine"].enabled
+    assert not widget.cancel_button.enabled
+
+
+def take_picture(viewer: Any, name: str) -> None:
+    """Write the window to `tests/pictures` where the environment asks for it."""
+    picture = viewer.window.screenshot(canvas_only=False, flash=False)
+    assert picture.shape[0] > 500
+    assert picture.std() > 10
+    if os.environ.get("UPDATE_PICTURES"):
+        from PIL import Image
+
+        PICTURES.mkdir(exist_ok=True)
+        picture = Image.fromarray(picture[:, :, :3])
+        picture.quantize(256, dither=Image.Dither.NONE).save(PICTURES / f"{name}.png", optimize=True)
+
+
+def test_widget_layer_and_script_agree(viewer: Any, widget: Any) -> None:
+    (video,) = viewer.open_sample(PLUGIN, "moving_face")
+    settings = TrackerSettings(refine="always", max_faces=2)
+    widget.settings_controls["refine"].value = settings.refine
+    widget.settings_controls["max_faces"].value = settings.max_faces
+    widget.frames.value = "range"
+    widget.last.value = 19
+    points = run_to_the_end(widget)
+    video.data = video.data[:20]
+    ((data, attributes, _),) = track_layer(video, settings)
+    np.testing.assert_allclose(points.data, data, atol=1e-4)
+    np.testing.assert_allclose(points.size, attributes["size"], rtol=1e-5)
+    np.testing.assert_allclose(points.face_color, attributes["face_color"], atol=1e-6)
+    assert list(points.features["source"]) == list(attributes["features"]["source"])
+    tracks = FaceTracker(load_models(), settings).track(video.data)
+    found = tracks.landmarks[tracks.source > 0].reshape(-1, 2)
+    np.testing.assert_allclose(points.data[:, :0:-1], found, atol=1e-4)
+
+
+def test_controls_come_from_the_settings(widget: Any) -> None:
+    assert widget.settings() == TrackerSettings()
+    for item in dataclasses.fields(TrackerSettings):
+        control = widget.settings_controls[item.name]
+        assert control.value == item.default
+        assert control.label == item.metadata["label"]
+        assert control.tooltip == item.metadata["help"]
+        if "low" in item.metadata:
+            assert (control.min, control.max) == setting_range(item.name)
+    assert widget.model.value == "research"
+    assert "research" in widget.licence.value
+
+
+def test_nothing_is_cut_in_a_narrow_dock(viewer: Any, widget: Any) -> None:
+    let_work(0.2)
+    dock = widget.native.parent()
+    assert dock.minimumSizeHint().width() <= 320
+    form = widget.native.layout().itemAt(0).widget()
+    assert form.widget().width() <= form.viewport().width()
+    for control in [*widget.settings_controls.values(), widget.video, widget.model, widget.follow]:
+        assert control.native.width() >= control.native.minimumSizeHint().width()
+
+
+def test_a_second_run_makes_a_second_layer(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
+    video = add_clip(viewer, scale=(1, 2, 2), translate=(0, 5, 7))
+    first = run_to_the_end(widget)
+    before = first.data.copy()
+    second = run_to_the_end(widget)
+    assert list(viewer.layers) == [video, first, second]
+    assert first.name != second.name
+    np.testing.assert_array_equal(first.data, before)
+    np.testing.assert_array_equal(second.data, before)
+    for points in (first, second):
+        np.testing.assert_allclose(points.data_to_world((3, 4, 5)), video.data_to_world((3, 4, 5)))
+
+
+def test_this_frame_and_a_range(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
+    add_clip(viewer, scale=(0.5, 1, 1), translate=(3, 0, 0))
+    widget.frames.value = "this"
+    viewer.dims.set_point(0, 3 + 0.5 * 17)
+    assert frames_shown(run_to_the_end(widget)) == [17]
+    widget.frames.value = "range"
+    assert (widget.first.value, widget.last.value) == (0, 39)
+    widget.first.value, widget.last.value = 5, 9
+    assert frames_shown(run_to_the_end(widget)) == [5, 6, 7, 8, 9]
+    widget.frames.value = "all"
+    assert frames_shown(run_to_the_end(widget)) == list(range(40))
+    assert widget.status.value.startswith("Done: 40 frames, a face on 40")
+
+
+def test_a_still_picture(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
+    viewer.add_image(np.zeros((60, 80), np.uint8))
+    points = run_to_the_end(widget)
+    assert points.data.shape == (68, 2)
+    assert widget.status.value.startswith("Done: 1 frame, a face on 1")
+
+
+def test_the_viewer_follows_until_the_slider_is_moved(
+    viewer: Any, widget: Any, fake: type[FakeTracker]
+) -> None:
+    add_clip(viewer, 400)
+    fake.seconds_per_frame = 0.02
+    widget.run()
+    wait_until(lambda: 0 < viewer.dims.current_step[0] < 40)
+    viewer.dims.set_current_step(0, 399)
+    done = widget.progress.value
+    wait_until(lambda: widget.progress.value > done)
+    assert viewer.dims.current_step[0] == 399
+    assert not widget.follow.value
+    widget.cancel()
+    wait_until(lambda: not widget.running)
+
+
+def test_no_video(viewer: Any, widget: Any, notices: list[Any]) -> None:
+    widget.run_button.native.click()
+    assert not widget.running
+    assert [notice.message for notice in notices] == [
+        "There is no video: open one, or choose an image layer."
+    ]
+
+
+def test_what_cannot_be_tracked_is_told_in_a_sentence(viewer: Any, widget: Any, notices: list[Any]) -> None:
+    viewer.add_image(np.zeros((2, 3, 20, 30)), name="stack")
+    widget.run()
+    viewer.add_image(np.zeros((4, 20, 30), np.uint8), name="clip")
+    widget.video.value = viewer.layers["clip"]
+    widget.settings_controls["smoothing_window"].value = 4
+    widget.run()
+    sentences = [notice.message for notice in notices]
+    assert "'stack' has the shape (2, 3, 20, 30)" in sentences[0]
+    assert "smoothing_window is 4" in sentences[1]
+    assert len(viewer.layers) == 2
+    assert widget.status.value == sentences[1]
+
+
+def test_models_that_cannot_be_loaded(
+    viewer: Any, widget: Any, fake: type[FakeTracker], notices: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def load(_: str) -> None:
+        raise ModelError("pfld.onnx is missing: install the models again.")
+
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", load)
+    video = add_clip(viewer)
+    widget.run()
+    wait_until(lambda: not widget.running)
+    assert [notice.message for notice in notices] == ["pfld.onnx is missing: install the models again."]
+    assert list(viewer.layers) == [video]
+    assert widget.run_button.enabled
+
+
+@pytest.mark.parametrize("error", [ModelError("The model broke: mend it."), ZeroDivisionError("by zero")])
+def test_an_error_on_the_way_keeps_what_is_finished(
+    viewer: Any, widget: Any, fake: type[FakeTracker], notices: list[Any], error: Exception
+) -> None:
+    fake.fails_at = (25, error)
+    add_clip(viewer)
+    points = run_to_the_end(widget)
+    kept = frames_shown(points)
+    assert kept == list(range(len(kept)))
+    assert len(kept) >= 20
+    (notice,) = notices
+    assert str(error).removesuffix(".") in notice.message
+    assert "\n" not in notice.message
+    assert f"{len(kept)} of 40 frames are finished and kept." in notice.message
+
+
+def test_frames_that_cannot_be_used_are_told_once(
+    viewer: Any, widget: Any, fake: type[FakeTracker], notices: list[Any]
+) -> None:
+    frames = np.ones((12, 20, 30), np.float32)
+    frames[3:5] = np.nan
+    viewer.add_image(frames, contrast_limits=(0, 1))
+    run_to_the_end(widget)
+    (notice,) = notices
+    assert "Frame 3" in notice.message
+    assert "1 more warning" in notice.message
+
+
+def test_refinement_that_switches_itself_on_is_told_once(
+    viewer: Any, widget: Any, fake: type[FakeTracker], notices: list[Any]
+) -> None:
+    fake.refined_from, fake.seconds_per_frame = 5, 0.02
+    add_clip(viewer)
+    run_to_the_end(widget)
+    (notice,) = notices
+    assert notice.message.startswith(
+        "Hard landmarks were detected (pen marks, occlusion, paralysis or pose): "
+        "shape-constrained refinement (CLNF) is on. Expect about "
+    )
+    rate = int(notice.message.rpartition("about ")[2].split()[0])
+    assert 20 <= rate <= 50  # 20 ms a frame and what the machine adds
+    notices.clear()
+    widget.settings_controls["refine"].value = "always"
+    run_to_the_end(widget)
+    assert not notices
+
+
+def test_removing_the_video_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
+    fake.seconds_per_frame = 0.02
+    # without it the window would crash: vispy 0.17 cannot draw points after the only image is removed,
+    # with or without this plugin
+    viewer.add_image(np.zeros((500, 60, 80), np.uint8))
+    video = add_clip(viewer, 500)
+    widget.video.value = video
+    widget.run()
+    points = widget.landmarks
+    wait_until(points.shown.any)
+    viewer.layers.remove(video)
+    wait_until(lambda: not widget.running, 30)
+    assert len(points.data) == 68 * points.metadata["tracks"].n_frames > 0
+    assert widget.video.value in viewer.layers
+
+
+def test_removing_the_landmarks_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
+    fake.seconds_per_frame = 0.02
+    video = add_clip(viewer, 500)
+    widget.run()
+    wait_until(widget.landmarks.shown.any)
+    viewer.layers.remove(widget.landmarks)
+    wait_until(lambda: not widget.running, 30)
+    assert list(viewer.layers) == [video]
+
+
+@pytest.mark.parametrize("how", ["viewer", "window", "dock"])
+def test_closing_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker], how: str) -> None:
+    fake.seconds_per_frame = 0.02
+    ended = threading.Event()
+    original = fake._raw_results
+
+    def watched(self: Any, run: Any) -> Iterator[Any]:
+        try:
+            yield from original(self, run)
+        finally:
+            ended.set()
+
+    fake._raw_results = watched  # type: ignore[method-assign]
+    add_clip(viewer, 2000)
+    widget.run()
+    points = widget.landmarks
+    wait_until(points.shown.any)
+    if how == "viewer":
+        viewer.close()
+    elif how == "window":
+        viewer.window.close()
+    else:
+        viewer.window.remove_dock_widget(widget.native)
+    wait_until(ended.is_set, 30)
+    let_work(0.3)
+    if how == "dock":
+        assert len(points.data) == 68 * len(frames_shown(points)) > 0
