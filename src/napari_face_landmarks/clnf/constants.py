@@ -69,11 +69,11 @@ PUBLISHED = EngineConstants()
 """CE-CLM as published: no prior, no residual; r, sigma and W as in OpenFace 2.0."""
 
 TUNED = EngineConstants(
-    regularisation=3.5,
-    regularisation_slope=-4.0,
+    regularisation=4.5,
+    regularisation_slope=-5.0,
     sigma=1.6,
     sigma_slope=0.4,
-    prior_weight=0.22,
+    prior_weight=0.4,
     prior_floor=2.0,
     residual_share=0.4,
     residual_sigma=3.0,
