@@ -677,12 +677,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=int, default=defaults.steps, help="steps of a scale (default %(default)s)"
     )
+    parser.add_argument(
+        "--scales", type=float, nargs="+", default=defaults.scales, help="ascending (default %(default)s)"
+    )
     parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
-    plan = Plan(steps=args.steps, threads=args.threads, seed=args.seed)
+    plan = Plan(scales=tuple(args.scales), steps=args.steps, threads=args.threads, seed=args.seed)
     pdm = load_pdm(args.pdm or args.out / "pdm.npz")
     print(json.dumps(train_cen(args.data, args.out, pdm, args.bundle, plan), indent=2))
