@@ -41,7 +41,7 @@ def viewer(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     errors: list[BaseException] = []
     monkeypatch.setattr(sys, "excepthook", lambda _, error, __: errors.append(error))
     opened = Viewer(show=True)
-    opened.window.resize(1380, 880)
+    opened.window.resize(1240, 760)
     yield opened
     with suppress(RuntimeError):  # a test may have closed it
         opened.close()

@@ -61,7 +61,8 @@ def _why_no_window() -> str | None:
         return f"no window: Qt did not open one within {SECONDS_TO_START} s"
     if "window" in done.stdout:
         return None
-    return f"no window: {(done.stderr.strip().splitlines() or ['Qt gave no reason'])[-1]}"
+    lines = done.stderr.strip().splitlines() or ["Qt gave no reason"]
+    return f"no window: {next((line for line in lines if 'could not' in line), lines[-1])}"
 
 
 def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:

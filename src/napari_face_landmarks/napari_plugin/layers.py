@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 LayerDataTuple = tuple[Any, dict[str, Any], str]
 
-POINT_SIZE = 0.026  # diameter over the side of the landmarks' box (geometric mean of width and height)
+POINT_SIZE = 0.03  # diameter over the side of the landmarks' box (geometric mean of width and height)
 SMALLEST_POINT = 1.0  # px
 BORDER_COLOUR = "#101010"
 BORDER_WIDTH = 0.12  # over the diameter
