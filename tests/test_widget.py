@@ -304,10 +304,12 @@ def test_refinement_that_switches_itself_on_is_told_once(
     )
     rate = int(notice.message.rpartition("about ")[2].split()[0])
     assert 20 <= rate <= 50  # 20 ms a frame and what the machine adds
+    assert widget.notice.value == notice.message
     notices.clear()
     widget.settings_controls["refine"].value = "always"
     run_to_the_end(widget)
     assert not notices
+    assert not widget.notice.value
 
 
 def test_removing_the_video_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:

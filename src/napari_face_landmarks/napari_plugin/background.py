@@ -156,4 +156,4 @@ def refinement_notice(frames: int, seconds: Mapping[str, float]) -> str:
     busy = max(seconds["decode"], sum(spent for stage, spent in seconds.items() if stage != "decode"))
     if frames < 1 or busy <= 0:
         return text
-    return f"{text} Expect about {frames / busy:.0f} frames per second on this machine."
+    return f"{text} Expect about {frames / busy:.0f} frames per second on this machine while it is on."

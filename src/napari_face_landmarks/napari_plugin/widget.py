@@ -52,7 +52,7 @@ class FaceLandmarksWidget(Container):
         the range, both included; whether the viewer shows the newest frame.
     settings_controls : dict
         The control of each field of `TrackerSettings`.
-    run_button, cancel_button, progress, status
+    run_button, cancel_button, progress, status, notice
         The rest of the dock.
     landmarks : napari.layers.Points or None
         The layer of the run in progress, or of the last one.
@@ -82,12 +82,13 @@ class FaceLandmarksWidget(Container):
         buttons = Container(widgets=[self.run_button, self.cancel_button], layout="horizontal", labels=False)
         buttons.margins = (0, 0, 0, 0)
         self.progress = ProgressBar(min=0, max=1, value=0)
-        self.status = Label(value="")
-        super().__init__(widgets=[buttons, self.progress, self.status], labels=False)
+        self.status, self.notice = Label(value=""), Label(value="")
+        super().__init__(widgets=[buttons, self.progress, self.status, self.notice], labels=False)
         self.native.layout().insertWidget(0, _Form(self._controls))
         self.native.layout().addStretch(1)
-        self.status.native.setWordWrap(True)
-        self.status.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+        for text in (self.status, self.notice):
+            text.native.setWordWrap(True)
+            text.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
 
         self.run_button.changed.connect(self.run)
         self.cancel_button.changed.connect(self.cancel)
@@ -119,8 +120,7 @@ class FaceLandmarksWidget(Container):
         self.last = SpinBox(label="Last frame", min=0, max=0, tooltip="Tracked too; counted from 0.")
         self.follow = CheckBox(
             value=True,
-            label="Follow",
-            text="the newest frame",
+            text="Follow the newest frame",
             tooltip="Show the newest frame while the run goes on, until the time slider is moved.",
         )
         self._controls = [
@@ -196,7 +196,7 @@ class FaceLandmarksWidget(Container):
         self._set_running(True)
         self.progress.max = stop - start
         self.progress.value = 0
-        self.status.value = "Starting …"
+        self.status.value, self.notice.value = "Starting …", ""
         self._steps = track_in_background(self._current)
         self._in_window = self.native.window().isVisible()
         worker = create_worker(
@@ -287,12 +287,13 @@ class FaceLandmarksWidget(Container):
         rate = (done - self._times[0][1]) / seconds if seconds > 0 else 0.0
         text = f"{done} of {total} frames"
         if rate > 0:
-            text += f", {rate:.0f} frames/s, {_duration((total - done) / rate)} left"
+            text += f", {rate:.0f} fps, {_duration((total - done) / rate)} left"
         return text
 
     def _give_notice(self, run: BackgroundRun) -> None:
         if run.notice is not None and not self._notice_given:
             self._notice_given = True
+            self.notice.value = run.notice
             show_info(run.notice)
 
     def _on_finished(self) -> None:
@@ -373,6 +374,9 @@ class _Form(QScrollArea):
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         for control in controls:
+            if isinstance(control, CheckBox):  # has its words in itself
+                form.addRow(control.native)
+                continue
             label = QLabel(control.label)
             label.setToolTip(control.tooltip)
             if isinstance(control, ComboBox):  # long names are cut in the closed box, not at the dock's edge
@@ -431,7 +435,7 @@ def _describe_end(run: BackgroundRun) -> str:
     text = f"Done: {_count(done, 'frame')}, a face on {stats.frames_with_faces}"
     if stats.refined:
         text += f", {_count(stats.refined, 'face')} refined by CLNF"
-    return f"{text}; {stats.fps:.0f} frames/s."
+    return f"{text}; {stats.fps:.0f} fps."
 
 
 def _count(number: int, word: str) -> str:
