@@ -18,7 +18,8 @@ def test_the_core_imports_neither_napari_nor_qt() -> None:
         "import sys\n"
         "from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models, list_models\n"
         "import napari_face_landmarks.cli, napari_face_landmarks.demo, napari_face_landmarks.export\n"
-        "bad = [m for m in sys.modules if m.split('.')[0] in ('napari', 'qtpy', 'PyQt6', 'PySide6', 'vispy', 'torch')]\n"
+        "names = {'napari', 'qtpy', 'PyQt6', 'PySide6', 'vispy', 'torch'}\n"
+        "bad = [m for m in sys.modules if m.split('.')[0] in names]\n"
         "sys.exit(','.join(bad) or 0)\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)

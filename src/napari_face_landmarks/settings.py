@@ -57,8 +57,8 @@ class TrackerSettings:
         default="auto",
         metadata={
             "label": "Refine (CLNF)",
-            "help": "When shape-constrained refinement runs: off, auto (only where PFLD is unsure) or always; "
-            "always gives the steadiest landmarks and costs the most time.",
+            "help": "When shape-constrained refinement runs: off, auto (only where PFLD is unsure) or "
+            "always; always gives the steadiest landmarks and costs the most time.",
         },
     )
     clnf_every: int = _setting(

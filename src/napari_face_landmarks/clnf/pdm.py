@@ -16,19 +16,16 @@ Parameters are one float64 vector ``[s, rx, ry, rz, tx, ty, q_1 .. q_m]``, (6 + 
 
 from __future__ import annotations
 
-import tokenize
-import zipfile
-import zlib
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 from numba import njit
 
 from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.npz import read_npz
 
 Floats = npt.NDArray[np.float64]
 
@@ -39,20 +36,6 @@ LARGEST_MODEL = (1024, 256)  # points, components
 FEWEST_POINTS = 6
 SMALLEST_SCALE = 1e-6
 LARGEST_COORDINATE = 1e6  # px
-
-_BROKEN_FILE = (
-    OSError,
-    ValueError,
-    EOFError,
-    KeyError,
-    SyntaxError,
-    RuntimeError,  # an encrypted archive, or a compression that is not known
-    MemoryError,
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-    tokenize.TokenError,  # a header that is no Python literal
-)
 
 
 @dataclass(frozen=True)
@@ -381,66 +364,6 @@ def load_pdm(path: str | Path) -> PDM:
         components=np.ascontiguousarray(components.reshape(3, mean.size // 3, -1), dtype=np.float64),
         eigenvalues=np.ascontiguousarray(eigenvalues, dtype=np.float64),
     )
-
-
-def read_npz(
-    path: str | Path, largest: Mapping[str, tuple[int, ...]], largest_file: int
-) -> dict[str, npt.NDArray[Any]]:
-    """Read named arrays from an untrusted ``.npz`` file; nothing is allocated before its size was checked.
-
-    Parameters
-    ----------
-    path : str or Path
-    largest : mapping of str to tuple of int
-        The arrays to read: their number of axes, and the largest length of each axis.
-    largest_file : int
-        Bound on the file, bytes.
-
-    Returns
-    -------
-    dict of str to ndarray
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, too large, no ``.npz``, or an array is missing, an object array or too large.
-    """
-    path = Path(path)
-    again = "take the file from the release again"
-    try:
-        if path.stat().st_size > largest_file:
-            raise ModelError(
-                f"{path} is larger than the {largest_file} bytes such a model may have; {again}."
-            )
-        with zipfile.ZipFile(path) as archive:
-            missing = sorted(set(largest) - {name.removesuffix(".npy") for name in archive.namelist()})
-            if missing:
-                raise ModelError(f"{path} has no array named {missing[0]!r}; {again}.")
-            arrays = {}
-            for name, limits in largest.items():
-                with archive.open(f"{name}.npy") as member:
-                    _check_header(member, limits, f"{path}: {name}")
-                with archive.open(f"{name}.npy") as member:
-                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
-            return arrays
-    except FileNotFoundError as error:
-        raise ModelError(f"The model file {path} is missing; install the package again.") from error
-    except ModelError:
-        raise
-    except _BROKEN_FILE as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ModelError(f"{path} cannot be read as a model file ({reason}); {again}.") from error
-
-
-def _check_header(member: IO[bytes], limits: tuple[int, ...], what: str) -> None:
-    version = np.lib.format.read_magic(member)
-    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
-    shape, _, dtype = read(member)
-    fits = len(shape) == len(limits) and all(0 <= a <= b for a, b in zip(shape, limits, strict=True))
-    if not fits or dtype.hasobject or dtype.itemsize > 8:
-        raise ModelError(
-            f"{what} has the shape {shape} and type {dtype}, which no such model has; take it again."
-        )
 
 
 def _checked_target(

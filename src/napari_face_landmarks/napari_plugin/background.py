@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Generator, Mapping
 from contextlib import closing
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.settings import TrackerSettings
@@ -94,7 +94,7 @@ def _steps(run: BackgroundRun) -> Generator[None]:
     tracker = FaceTracker(models, run.settings)
     notice = _Notice(run)
     try:
-        frames = cast("Generator[FrameResult]", tracker.track_frames(run.frames, run.start, run.stop))
+        frames = tracker.track_frames(run.frames, run.start, run.stop)
         with closing(frames) as results:
             for result in results:
                 run.results.append(result)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import os
-import zipfile
-import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -15,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import FaceLandmarksError, ResultError
+from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.npz import read_npz
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 
 if TYPE_CHECKING:
@@ -31,32 +30,28 @@ STAGES = ("decode", "detect", "pfld", "clnf", "smoothing")
 LOW_CONFIDENCE = 0.5
 """A face on a frame counts as of low confidence where the mean over its landmarks is lower."""
 
-_ARRAYS: dict[str, tuple[str, int]] = {  # type and number of axes in a file of tracks
-    "landmarks": ("f4", 4),
-    "confidence": ("f4", 3),
-    "source": ("u1", 2),
-    "pose": ("f4", 3),
-    "boxes": ("f4", 3),
-    "frame_indices": ("i8", 1),
-    "timestamps": ("f8", 1),
+_TYPES = {
+    "landmarks": "f4",
+    "confidence": "f4",
+    "source": "u1",
+    "pose": "f4",
+    "boxes": "f4",
+    "frame_indices": "i8",
+    "timestamps": "f8",
 }
-_BROKEN_FILE = (
-    OSError,
-    EOFError,
-    ValueError,
-    KeyError,
-    TypeError,
-    AttributeError,
-    OverflowError,
-    MemoryError,
-    SyntaxError,
-    RuntimeError,  # an encrypted archive, or nested too deeply
-    zipfile.BadZipFile,
-    zipfile.LargeZipFile,
-    zlib.error,
-)
-_LARGEST_RESULT = 16 << 30
+_MOST_FRAMES, _MOST_FACES = 100_000_000, 1024
 _LARGEST_RECORD = 16 << 20
+_LARGEST_FILE = 64 << 30
+_LARGEST: dict[str, tuple[int, ...]] = {
+    "landmarks": (_MOST_FRAMES, _MOST_FACES, N_LANDMARKS, 2),
+    "confidence": (_MOST_FRAMES, _MOST_FACES, N_LANDMARKS),
+    "source": (_MOST_FRAMES, _MOST_FACES),
+    "pose": (_MOST_FRAMES, _MOST_FACES, 6),
+    "boxes": (_MOST_FRAMES, _MOST_FACES, 5),
+    "frame_indices": (_MOST_FRAMES,),
+    "timestamps": (_MOST_FRAMES,),
+    "record": (_LARGEST_RECORD,),
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,9 +333,7 @@ def _save_npz(path: Path, tracks: Tracks) -> None:
         "warnings": list(tracks.warnings),
         "meta": dict(tracks.meta),
     }
-    arrays = {
-        name: np.ascontiguousarray(getattr(tracks, name), dtype=kind) for name, (kind, _) in _ARRAYS.items()
-    }
+    arrays = {name: np.ascontiguousarray(getattr(tracks, name), dtype=kind) for name, kind in _TYPES.items()}
     part = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
         with part.open("wb") as file:
@@ -355,63 +348,31 @@ def _save_npz(path: Path, tracks: Tracks) -> None:
 
 
 def _load_npz(path: Path) -> Tracks:
+    again = "choose a file that `Tracks.save` wrote"
+    arrays = read_npz(path, _LARGEST, _LARGEST_FILE, error=ResultError, again=again)
     try:
-        arrays, record = _read_npz(path)
+        record = json.loads(arrays.pop("record").tobytes())
+        _check_arrays(arrays)
         stats = dict(record["stats"])
         stats.pop("fps", None)
-        tracks = Tracks(
+        return Tracks(
             **arrays,
             settings=settings_from_dict(record["settings"]),
             stats=RunStats(**stats),
             warnings=tuple(str(text) for text in record["warnings"]),
             meta=dict(record["meta"]),
         )
-    except ResultError:
-        raise
-    except FileNotFoundError:
-        raise ResultError(f"{path} does not exist: give the name of a file of results.") from None
-    except _BROKEN_FILE as error:
-        raise ResultError(
-            f"{path} is no file of tracks ({' '.join(str(error).split())[:200]}): choose another."
-        ) from None
-    except FaceLandmarksError as error:
-        raise ResultError(f"{path} is no file of tracks: {error}") from None
-    return tracks
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        text = " ".join(str(error).split())[:200]
+        raise ResultError(f"{path} is no file of tracks ({text}); {again}.") from None
 
 
-def _read_npz(path: Path) -> tuple[dict[str, Any], dict[str, Any]]:
-    arrays: dict[str, Any] = {}
-    with zipfile.ZipFile(path) as archive:
-        members = {f"{name}.npy": name for name in (*_ARRAYS, "record")}
-        for member, name in members.items():
-            limit = _LARGEST_RECORD if name == "record" else _LARGEST_RESULT
-            info = archive.getinfo(member)
-            with archive.open(member) as file:
-                major, _ = np.lib.format.read_magic(file)
-                read = (
-                    np.lib.format.read_array_header_1_0 if major == 1 else np.lib.format.read_array_header_2_0
-                )
-                shape, _, kind = read(file)
-                size = int(np.prod([int(n) for n in shape], dtype=object)) * kind.itemsize
-                wanted, axes = _ARRAYS.get(name, ("u1", 1))
-                if kind != np.dtype(wanted) or len(shape) != axes or size > min(limit, info.file_size):
-                    raise ValueError(f"{name} is {kind} of the shape {shape}")
-            with archive.open(member) as file:
-                arrays[name] = np.lib.format.read_array(file, allow_pickle=False)
-    record = json.loads(arrays.pop("record").tobytes())
+def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     frames, faces = arrays["source"].shape
-    wanted_shapes = {
-        "landmarks": (frames, faces, N_LANDMARKS, 2),
-        "confidence": (frames, faces, N_LANDMARKS),
-        "source": (frames, faces),
-        "pose": (frames, faces, 6),
-        "boxes": (frames, faces, 5),
-        "frame_indices": (frames,),
-        "timestamps": (frames,),
-    }
-    for name, shape in wanted_shapes.items():
-        if arrays[name].shape != shape:
-            raise ValueError(f"{name} has the shape {arrays[name].shape} where {shape} belongs")
+    for name, kind in _TYPES.items():
+        array, limits = arrays[name], _LARGEST[name]
+        shape = (frames, faces, *limits[2:])[: len(limits)] if len(limits) > 1 else (frames,)
+        if array.shape != shape or array.dtype != np.dtype(kind):
+            raise ValueError(f"{name} is {array.dtype} of the shape {array.shape}, not {kind} of {shape}")
     if arrays["source"].size and arrays["source"].max() >= len(SOURCES):
         raise ValueError("source has an unknown code")
-    return arrays, record

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass, field, replace
 from importlib.metadata import version
@@ -233,7 +233,9 @@ class FaceTracker:
             },
         )
 
-    def track_frames(self, frames: Any, start: int = 0, stop: int | None = None) -> Iterator[FrameResult]:
+    def track_frames(
+        self, frames: Any, start: int = 0, stop: int | None = None
+    ) -> Generator[FrameResult, None, None]:
         """Follow the faces of a video, frame by frame: `track` as a generator.
 
         Each result is final, smoothing included, and comes half a smoothing window after its frame was read.
@@ -259,7 +261,7 @@ class FaceTracker:
         self.last_run = run
         return self._run(run)
 
-    def _run(self, run: Run) -> Iterator[FrameResult]:
+    def _run(self, run: Run) -> Generator[FrameResult, None, None]:
         began = time.perf_counter()
         window = self.settings.smoothing_window
         reach = window // 2

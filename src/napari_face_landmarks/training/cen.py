@@ -10,7 +10,6 @@ were varied in the photograph. All experts of a scale learn at once, as one batc
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import time
@@ -45,6 +44,7 @@ from napari_face_landmarks.training.augment import (
     photometric,
     soft_tissue_bumps,
 )
+from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.faces import Faces, load_faces
 
 Generator = np.random.Generator
@@ -552,7 +552,7 @@ def train_scale(
                 "peak_px": float(result["peak"].mean()),
                 "miss": float(result["miss"].mean()),
             }
-            _log(out / "cen.log.csv", row)
+            append_row(out / "cen.log.csv", row)
             bar.set_postfix(loss=f"{running:.4f}", held_out=f"{result['loss']:.5f}")
             if result["loss"] < best:
                 best = result["loss"]
@@ -659,15 +659,6 @@ def held_out_numbers(plan: Plan, measured: list[dict[str, Any]], held_out: list[
         }
         for scale, result, pools in zip(plan.scales, measured, held_out, strict=True)
     }
-
-
-def _log(path: Path, row: dict[str, Any]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

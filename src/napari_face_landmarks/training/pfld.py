@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import time
@@ -30,6 +29,7 @@ from napari_face_landmarks.training.augment import (
     jittered_crop,
     photometric,
 )
+from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.network import Pfld, PfldOutputs
 from napari_face_landmarks.video import prefetch
 
@@ -358,13 +358,14 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
         keep = min(plan.ema, (step + 1) / (step + 10))
         with torch.no_grad():
             torch._foreach_lerp_(averaged_tensors, network_tensors, 1 - keep)
-        running = 0.98 * running + 0.02 * float(loss) if step > first else float(loss)
+        now = float(loss.detach())
+        running = 0.98 * running + 0.02 * now if step > first else now
         bar.set_postfix(loss=f"{running:.3f}", best=f"{100 * best:.2f} %")
         last = step + 1 == plan.steps
         if (step + 1) % plan.evaluate_every == 0 or last:
             result = evaluate(averaged, held_out)
             total = seconds + time.monotonic() - began
-            _log(out / "pfld.log.csv", {"step": step + 1, "loss": running, "seconds": total, **result})
+            append_row(out / "pfld.log.csv", {"step": step + 1, "loss": running, "seconds": total, **result})
             if result["nme"] < best:
                 best = result["nme"]
                 metrics = {
@@ -399,15 +400,6 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
 def _floating(module: nn.Module) -> list[Tensor]:
     """Return the parameters and running statistics of a network, in a fixed order."""
     return [value for value in module.state_dict().values() if value.dtype.is_floating_point]
-
-
-def _log(path: Path, row: dict[str, Any]) -> None:
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, fieldnames=list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

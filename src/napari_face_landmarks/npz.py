@@ -1,0 +1,103 @@
+"""Arrays from untrusted ``.npz`` files: no pickles, and every size checked before it is allocated."""
+
+from __future__ import annotations
+
+import tokenize
+import zipfile
+import zlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import FaceLandmarksError, ModelError
+
+BROKEN_FILE = (
+    OSError,
+    ValueError,
+    EOFError,
+    KeyError,
+    SyntaxError,
+    RuntimeError,  # an encrypted archive, or a compression that is not known
+    MemoryError,
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    tokenize.TokenError,  # a header that is no Python literal
+)
+"""What reading a damaged archive may raise."""
+
+
+def read_npz(
+    path: str | Path,
+    largest: Mapping[str, tuple[int, ...]],
+    largest_file: int,
+    *,
+    error: type[FaceLandmarksError] = ModelError,
+    again: str = "take the file from the release again",
+) -> dict[str, npt.NDArray[Any]]:
+    """Read named arrays from an untrusted ``.npz`` file; nothing is allocated before its size was checked.
+
+    Parameters
+    ----------
+    path : str or Path
+    largest : mapping of str to tuple of int
+        The arrays to read: their number of axes, and the largest length of each axis.
+    largest_file : int
+        Bound on the file, bytes.
+    error : type
+        What is raised.
+    again : str
+        What the sentence tells the user to do.
+
+    Returns
+    -------
+    dict of str to ndarray
+
+    Raises
+    ------
+    ModelError or `error`
+        If the file is missing, too large, no ``.npz``, or an array is missing, an object array or too large.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > largest_file:
+            raise error(f"{path} is larger than the {largest_file} bytes such a file may have; {again}.")
+        with zipfile.ZipFile(path) as archive:
+            missing = sorted(set(largest) - {name.removesuffix(".npy") for name in archive.namelist()})
+            if missing:
+                raise error(f"{path} has no array named {missing[0]!r}; {again}.")
+            arrays = {}
+            for name, limits in largest.items():
+                wrong = _wrong_header(archive, f"{name}.npy", limits)
+                if wrong:
+                    raise error(f"{path}: {name} has {wrong}, which no such file has; {again}.")
+                with archive.open(f"{name}.npy") as member:
+                    arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
+            return arrays
+    except FileNotFoundError:
+        raise error(f"{path} is missing; {again}.") from None
+    except error:
+        raise
+    except BROKEN_FILE as reason:
+        text = " ".join(str(reason).split())[:200] or type(reason).__name__
+        raise error(f"{path} cannot be read ({text}); {again}.") from None
+
+
+def _wrong_header(archive: zipfile.ZipFile, name: str, limits: tuple[int, ...]) -> str:
+    """Return what is wrong with the shape and type that an array claims, or nothing."""
+    with archive.open(name) as member:
+        version = np.lib.format.read_magic(member)
+        read = (
+            np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+        )
+        shape, _, dtype = read(member)
+    fits = len(shape) == len(limits) and all(0 <= a <= b for a, b in zip(shape, limits, strict=True))
+    claimed = dtype.itemsize
+    for length in shape:
+        claimed *= int(length)
+    if not fits or dtype.hasobject or dtype.itemsize > 8 or claimed > archive.getinfo(name).file_size:
+        return f"the shape {shape} and type {dtype}"
+    return ""
