@@ -4,22 +4,21 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.results import CLNF, RunStats
+from napari_face_landmarks.tracking.notice import RefinementNotice
+from napari_face_landmarks.tracking.results import RunStats
 
 if TYPE_CHECKING:
     from napari_face_landmarks.models import Models
     from napari_face_landmarks.tracking import FaceTracker, FrameResult, Tracks
 
 LOG = logging.getLogger(__name__)
-
-FRAMES_MEASURED = 8  # after refinement switched on, before its speed is told
 
 
 @dataclass
@@ -92,18 +91,19 @@ def _steps(run: BackgroundRun) -> Generator[None]:
     if run.cancelled.is_set():
         return
     tracker = FaceTracker(models, run.settings)
-    notice = _Notice(run)
+    notice = RefinementNotice()
     try:
         frames = tracker.track_frames(run.frames, run.start, run.stop)
         with closing(frames) as results:
             for result in results:
                 run.results.append(result)
                 run.message = ""
-                notice.look(result, _stats(tracker))
+                if run.settings.refine == "auto":
+                    run.notice = notice.look(result, _stats(tracker)) or run.notice
                 if run.cancelled.is_set():
                     break
                 yield
-            notice.give(_stats(tracker))
+            run.notice = notice.sentence(_stats(tracker)) or run.notice
     finally:
         if run.results:
             run.tracks = tracker.collect(run.results)
@@ -111,49 +111,3 @@ def _steps(run: BackgroundRun) -> Generator[None]:
 
 def _stats(tracker: FaceTracker) -> RunStats:
     return RunStats() if tracker.last_run is None else tracker.last_run.stats
-
-
-class _Notice:
-    """Watch a run for the moment that refinement switches on, and measure what it costs."""
-
-    def __init__(self, run: BackgroundRun) -> None:
-        self._run = run
-        self._since: tuple[int, dict[str, float]] | None = None
-
-    def look(self, result: FrameResult, stats: RunStats) -> None:
-        """Take note of a finished frame."""
-        if self._run.settings.refine != "auto" or self._run.notice is not None:
-            return
-        if self._since is None:
-            if (result.source == CLNF).any():
-                self._since = (stats.frames, dict(stats.stage_seconds))
-        elif stats.frames - self._since[0] >= FRAMES_MEASURED:
-            self.give(stats)
-
-    def give(self, stats: RunStats) -> None:
-        """Tell the user, where there is something to tell that was not told before."""
-        if self._since is None or self._run.notice is not None:
-            return
-        frames, seconds = self._since
-        spent = {stage: stats.stage_seconds[stage] - seconds[stage] for stage in seconds}
-        self._run.notice = refinement_notice(stats.frames - frames, spent)
-
-
-def refinement_notice(frames: int, seconds: Mapping[str, float]) -> str:
-    """Return what to tell the user when refinement has switched on by itself.
-
-    Parameters
-    ----------
-    frames : int
-        Frames finished since then; with 0 nothing is said of the speed.
-    seconds : mapping of str to float
-        Time spent on them in each stage; decoding runs beside the others.
-    """
-    text = (
-        "Hard landmarks were detected (pen marks, occlusion, paralysis or pose): "
-        "shape-constrained refinement (CLNF) is on."
-    )
-    busy = max(seconds["decode"], sum(spent for stage, spent in seconds.items() if stage != "decode"))
-    if frames < 1 or busy <= 0:
-        return text
-    return f"{text} Expect about {frames / busy:.0f} frames per second on this machine while it is on."

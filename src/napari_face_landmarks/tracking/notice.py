@@ -6,8 +6,8 @@ from dataclasses import dataclass
 
 from napari_face_landmarks.tracking.results import CLNF, FrameResult, RunStats
 
-FRAMES_MEASURED = 20
-"""Frames after the switch whose time is taken before the speed is told."""
+FRAMES_MEASURED = 8
+"""Frames after the switch whose time is taken; refinement stays on for more than these."""
 
 
 @dataclass
@@ -57,4 +57,4 @@ class RefinementNotice:
         busy = max(spent["decode"], sum(seconds for stage, seconds in spent.items() if stage != "decode"))
         if frames < 1 or busy <= 0:
             return text
-        return f"{text} Expect about {frames / busy:.0f} frames per second on this machine."
+        return f"{text} Expect about {frames / busy:.0f} frames per second on this machine while it is on."
