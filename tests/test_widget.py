@@ -15,9 +15,12 @@ import pytest
 
 from fake_tracker import FakeTracker
 from gui_support import let_work, wait_until
-from napari_face_landmarks import FaceTracker, TrackerSettings, load_models, track_layer, tracking
+from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models, track_layer, tracking
+from napari_face_landmarks.cli import main
+from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.settings import setting_range
+from napari_face_landmarks.video import write_video
 
 pytestmark = pytest.mark.gui
 
@@ -134,23 +137,28 @@ def take_picture(viewer: Any, name: str) -> None:
         Image.fromarray(coarser).save(PICTURES / f"{name}.png", optimize=True)
 
 
-def test_widget_layer_and_script_agree(viewer: Any, widget: Any) -> None:
-    (video,) = viewer.open_sample(PLUGIN, "moving_face")
+def test_widget_layer_script_and_command_line_agree(viewer: Any, widget: Any, tmp_path: Path) -> None:
+    clip = tmp_path / "face.mp4"
+    write_video(clip, make_demo_clip(24, 320)[0], fps=25)
+    (video,) = viewer.open(clip, plugin=PLUGIN)
     settings = TrackerSettings(refine="always", max_faces=2)
     widget.settings_controls["refine"].value = settings.refine
     widget.settings_controls["max_faces"].value = settings.max_faces
-    widget.frames.value = "range"
-    widget.last.value = 19
     points = run_to_the_end(widget)
-    video.data = video.data[:20]
     ((data, attributes, _),) = track_layer(video, settings)
     np.testing.assert_allclose(points.data, data, atol=1e-4)
     np.testing.assert_allclose(points.size, attributes["size"], rtol=1e-5)
     np.testing.assert_allclose(points.face_color, attributes["face_color"], atol=1e-6)
     assert list(points.features["source"]) == list(attributes["features"]["source"])
-    tracks = FaceTracker(load_models(), settings).track(video.data)
-    found = tracks.landmarks[tracks.source > 0].reshape(-1, 2)
+    tracks = FaceTracker(load_models(), settings).track(clip)
+    found = tracks.landmarks[tracks.present].reshape(-1, 2)
+    assert len(found) >= 24 * 68
     np.testing.assert_allclose(points.data[:, :0:-1], found, atol=1e-4)
+    table = tmp_path / "face.csv"
+    options = ["--refine", settings.refine, "--max-faces", str(settings.max_faces)]
+    assert main(["track", str(clip), "-o", str(table), *options]) == 0
+    written = Tracks.load(table)
+    np.testing.assert_allclose(written.landmarks[written.present].reshape(-1, 2), found, atol=1e-4)
 
 
 def test_controls_come_from_the_settings(widget: Any) -> None:
