@@ -85,11 +85,14 @@ class Run:
         Counts and times.
     warnings : list of str
         What went wrong on the way, a sentence each.
+    broken_off : bool
+        Whether the source broke off before its end.
     """
 
     source: FrameSource
     stats: RunStats = field(default_factory=RunStats)
     warnings: list[str] = field(default_factory=list)
+    broken_off: bool = False
 
 
 class FaceTracker:
@@ -278,7 +281,7 @@ class FaceTracker:
             while waiting:
                 yield self._finished(run, recent, len(recent) - waiting, blank, began)
                 waiting -= 1
-            run.stats.completed = not any(text.endswith("are kept.") for text in run.warnings)
+            run.stats.completed = not run.broken_off
         finally:
             run.stats.seconds = time.perf_counter() - began
             run.source.close()
@@ -291,8 +294,9 @@ class FaceTracker:
         reach = self.settings.smoothing_window // 2
         around = range(middle - reach, middle + reach + 1)
         stack = np.stack([recent[k].landmarks if 0 <= k < len(recent) else blank for k in around])
-        result = replace(recent[middle], landmarks=smooth_centre(stack))
-        result.boxes[:, :4] = _boxes_of(result.landmarks)
+        landmarks = smooth_centre(stack)
+        boxes = np.concatenate([_boxes_of(landmarks), recent[middle].boxes[:, 4:]], axis=1)
+        result = replace(recent[middle], landmarks=landmarks, boxes=boxes)
         run.stats.add_time("smoothing", time.perf_counter() - start)
         run.stats.count(result)
         run.stats.seconds = time.perf_counter() - began
@@ -311,6 +315,7 @@ class FaceTracker:
                         raise frame
                     run.warnings.append(str(frame))
                     if isinstance(frame, VideoError):
+                        run.broken_off = True
                         return
                     slots = [None] * len(slots)
                     yield empty_frame(index, len(slots))
