@@ -301,6 +301,9 @@ def test_exported_file_gives_what_torch_gives(tmp_path: Path) -> None:
 
 def _arguments(data: Path, out: Path, *more: str) -> argparse.Namespace:
     parser = argparse.ArgumentParser()
+    parser.add_argument("--data", type=Path)
+    parser.add_argument("--bundle")
+    parser.add_argument("--out", type=Path)
     detector.add_arguments(parser)
     words = ["--data", str(data), "--bundle", "open", "--out", str(out), "--batch", "2", "--device", "cpu"]
     return parser.parse_args([*words, *more])
@@ -336,12 +339,12 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(detector, "batches", true_batches)
     assert detector.run(_arguments(data, broken, "--steps", "4", "--evaluate-every", "2")) == 0
 
-    a = torch.load(whole / "checkpoint.pt", weights_only=True)
-    b = torch.load(broken / "checkpoint.pt", weights_only=True)
+    a = torch.load(whole / "detector.checkpoint.pt", weights_only=True)
+    b = torch.load(broken / "detector.checkpoint.pt", weights_only=True)
     assert a["step"] == b["step"] == 4
     for name, value in a["average"].items():
         assert torch.equal(value, b["average"][name]), name
-    with (broken / "curves.csv").open() as file:
+    with (broken / "detector.log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4"]
     metrics = json.loads((broken / "detector.metrics.json").read_text())

@@ -1,14 +1,13 @@
 """Training of the face detector: ``python -m napari_face_landmarks.training detector``.
 
 Writes into the output folder: ``detector.onnx`` (the best weights so far by held-out average precision),
-``detector.metrics.json``, ``curves.csv`` and ``checkpoint.pt``, from which an interrupted run goes on
-where it was.
+``detector.metrics.json``, ``detector.log.csv`` and ``detector.checkpoint.pt``, from which an interrupted run
+goes on where it was.
 """
 
 from __future__ import annotations
 
 import argparse
-import csv
 import json
 import math
 import queue
@@ -26,6 +25,7 @@ from tqdm import tqdm
 
 from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
 from napari_face_landmarks.detection.detect import DEFAULT_MIN_SCORE, MAX_OVERLAP, fit_to_input
+from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.detector_data import BUNDLES, Composer, Photo, load_crops, load_photos
 from napari_face_landmarks.training.detector_network import (
     ExportedDetector,
@@ -42,18 +42,12 @@ SIZES = (256, 256, 256, 320)
 MAX_FACES = 24
 COMPOSED_HELD_OUT = 400
 MATCH_OVERLAP = 0.5
+REPORTED_SCORES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of the detector's training to a parser."""
-    parser.add_argument("--data", type=Path, required=True, help="folder with detection/ and landmarks_open/")
-    parser.add_argument(
-        "--bundle", choices=sorted(BUNDLES), default="research", help="which data to train on"
-    )
-    parser.add_argument(
-        "--out", type=Path, required=True, help="folder for checkpoints, curves and detector.onnx"
-    )
-    parser.add_argument("--steps", type=int, default=6000, help="optimisation steps in all")
+    """Add the options of this step to a parser that has data, bundle and out."""
+    parser.add_argument("--steps", type=int, default=8000, help="optimisation steps in all")
     parser.add_argument("--batch", type=int, default=24, help="pictures per step")
     parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and pictures")
@@ -204,7 +198,7 @@ def match(
 
 
 @torch.no_grad()
-def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> dict[str, float]:
+def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> dict[str, Any]:
     """Return average precision, recall, false alarms and errors on pictures with known faces."""
     device = next(network.parameters()).device
     exported = ExportedDetector(network).eval()
@@ -232,6 +226,13 @@ def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> di
         "min_score": min_score,
         "recall": float(np.count_nonzero(state & sure) / max(n_faces, 1)),
         "false_alarms_per_picture": float(np.count_nonzero(~state & sure) / len(pictures)),
+        "by_min_score": {
+            f"{low:g}": {
+                "recall": float(np.count_nonzero(state & (score >= low)) / max(n_faces, 1)),
+                "false_alarms_per_picture": float(np.count_nonzero(~state & (score >= low)) / len(pictures)),
+            }
+            for low in REPORTED_SCORES
+        },
         "highest_false_score": float(false_scores[0]) if len(false_scores) else 0.0,
         "mean_overlap": float(np.nanmean(overlap[sure & state])) if (sure & state).any() else 0.0,
         "mean_point_error": float(np.nanmean(error[sure & state])) if (sure & state).any() else 1.0,
@@ -318,7 +319,7 @@ def run(args: argparse.Namespace) -> int:
     network = FaceDetector().to(device)
     average = Average(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.rate, weight_decay=0.02)
-    checkpoint = out / "checkpoint.pt"
+    checkpoint = out / "detector.checkpoint.pt"
     first, best, seconds = 0, -1.0, 0.0
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
@@ -330,6 +331,7 @@ def run(args: argparse.Namespace) -> int:
 
     grids = {size: cell_grid(size, size).to(device) for size in set(SIZES)}
     sums: dict[str, float] = {}
+    since = 0
     began = time.monotonic() - seconds
     stream = batches(composer, args.seed, first, args.steps, args.batch)
     for step, batch in tqdm(stream, initial=first, total=args.steps, desc="detector", mininterval=5):
@@ -344,12 +346,12 @@ def run(args: argparse.Namespace) -> int:
         torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
         optimiser.step()
         average.update(network, step)
+        since += 1
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + value
         done = step + 1
         if done % args.evaluate_every and done != args.steps:
             continue
-        since = done % args.evaluate_every or args.evaluate_every
         metrics = {
             "photographs": evaluate(average.network, plain, DEFAULT_MIN_SCORE),
             "composed": evaluate(average.network, composed, DEFAULT_MIN_SCORE),
@@ -357,9 +359,13 @@ def run(args: argparse.Namespace) -> int:
         value = (metrics["photographs"]["average_precision"] + metrics["composed"]["average_precision"]) / 2
         seconds = time.monotonic() - began
         _log(
-            out / "curves.csv", done, seconds, {name: total / since for name, total in sums.items()}, metrics
+            out / "detector.log.csv",
+            done,
+            seconds,
+            {name: total / since for name, total in sums.items()},
+            metrics,
         )
-        sums = {}
+        sums, since = {}, 0
         if value > best:
             best = value
             export(average.network, out / "detector.onnx")
@@ -373,9 +379,9 @@ def run(args: argparse.Namespace) -> int:
                 "best": best,
                 "seconds": seconds,
             },
-            out / "checkpoint.tmp",
+            checkpoint.with_suffix(".part"),
         )
-        (out / "checkpoint.tmp").replace(checkpoint)
+        checkpoint.with_suffix(".part").replace(checkpoint)
     return 0
 
 
@@ -391,12 +397,7 @@ def _log(path: Path, step: int, seconds: float, losses: dict[str, float], metric
             "mean_point_error",
         ):
             row[f"{part}_{name}"] = round(values[name], 5)
-    new = not path.exists()
-    with path.open("a", newline="") as file:
-        writer = csv.DictWriter(file, list(row))
-        if new:
-            writer.writeheader()
-        writer.writerow(row)
+    append_row(path, row)
     tqdm.write(" ".join(f"{name}={value}" for name, value in row.items()))
 
 

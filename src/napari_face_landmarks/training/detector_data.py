@@ -218,6 +218,17 @@ class Composer:
                 faces += self._paste(rng, canvas, owner, number, photo, centre, target)
         if count and rng.random() < 0.3:
             self._occlude(rng, canvas, owner, faces)
+        if rng.random() < 0.25:
+            before = canvas.copy()
+            kind = rng.random()
+            if kind < 0.4:
+                _draw_shapes(rng, canvas)
+            elif kind < 0.75:
+                for _ in range(int(rng.integers(1, 4))):
+                    _draw_cartoon(rng, canvas)
+            else:
+                self._draw_hand(rng, canvas)
+            owner[(before != canvas).any(axis=2)] = 255
         if rng.random() < 0.15:  # the black that pads a frame to whole cells at run time
             edge = int(rng.integers(1, 32))
             canvas[size - edge :] = 0
@@ -267,12 +278,17 @@ class Composer:
             canvas = self._texture(rng, size, size)
         else:
             canvas = self._skin(rng, size, size)
-        if rng.random() < 0.25:
+        canvas = np.ascontiguousarray(canvas)
+        if rng.random() < 0.35:
             _draw_shapes(rng, canvas)
-        return np.ascontiguousarray(canvas)
+        return canvas
 
     def _texture(self, rng: Generator, height: int, width: int) -> Array:
-        """Return a part of a picture without people, stretched to the size asked."""
+        """Return a part of a picture in which no face is, stretched to the size asked."""
+        if self.photos and rng.random() < 0.5:
+            piece = self._away_from_faces(rng)
+            if piece is not None:
+                return np.asarray(cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR))
         image = self.backgrounds[int(rng.integers(len(self.backgrounds)))].levels[0]
         full_height, full_width = image.shape[:2]
         part = rng.uniform(0.12, 1.0)
@@ -288,6 +304,22 @@ class Composer:
         return np.asarray(
             cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR)
         )
+
+    def _away_from_faces(self, rng: Generator) -> Array | None:
+        """Return a part of a photograph beside all its faces: clothes, hands, rooms; None if none was hit."""
+        photo = self.photos[int(rng.integers(len(self.photos)))]
+        image = photo.levels[0]
+        full = np.array([image.shape[1], image.shape[0]])
+        grown = photo.boxes + 0.15 * np.tile(photo.boxes[:, 2:] - photo.boxes[:, :2], 2) * [-1, -1, 1, 1]
+        for _ in range(4):
+            side = (full.min() * rng.uniform(0.15, 0.7) * np.exp(rng.uniform(-0.3, 0.3, 2))).astype(int)
+            side = np.clip(side, 8, full)
+            low = (rng.random(2) * (full - side + 1)).astype(int)
+            high = low + side
+            apart = (grown[:, :2] > high).any(axis=1) | (grown[:, 2:] < low).any(axis=1)
+            if apart.all():
+                return np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
+        return None
 
     def _skin(self, rng: Generator, height: int, width: int) -> Array:
         """Return skin without a face: a cheek or the part under the chin, enlarged."""
@@ -352,7 +384,7 @@ class Composer:
         if turn < 0.55:
             angle = math.radians(rng.normal(0, 7))
         else:
-            angle = math.radians(rng.uniform(-45, 45))
+            angle = math.radians(rng.uniform(-55, 55))
         stretch = math.exp(rng.uniform(-0.1, 0.1))
         flip = -1.0 if rng.random() < 0.5 else 1.0
         cos, sin = math.cos(angle), math.sin(angle)
@@ -486,6 +518,24 @@ class Composer:
             canvas[top:bottom, left:right][region] = patch[region]
             owner[top:bottom, left:right][region] = 255
 
+    def _draw_hand(self, rng: Generator, canvas: Array) -> None:
+        """Draw something like a hand: a disc with four or five bars, of skin."""
+        size = canvas.shape[0]
+        mask = np.zeros(canvas.shape[:2], np.uint8)
+        palm = size * math.exp(rng.uniform(math.log(0.02), math.log(0.15)))
+        middle = rng.uniform(0.1, 0.9, 2) * size
+        cv2.circle(mask, (int(middle[0]), int(middle[1])), max(int(palm), 1), 255, -1)
+        first, spread = rng.uniform(0, 2 * math.pi), rng.uniform(0.15, 0.6)
+        for finger in range(int(rng.integers(3, 6))):
+            angle, reach = first + spread * finger, palm * rng.uniform(1.2, 2.6)
+            tip = middle + reach * np.array([math.cos(angle), math.sin(angle)])
+            width = max(int(palm * rng.uniform(0.3, 0.5)), 1)
+            ends = [(int(p[0]), int(p[1])) for p in (middle, tip)]
+            cv2.line(mask, ends[0], ends[1], 255, width)
+        edge = cv2.dilate(mask, np.ones((3, 3), np.uint8)) > mask
+        canvas[mask > 0] = self._skin(rng, size, size)[mask > 0]
+        canvas[edge] = canvas[edge] // 2
+
     def _photometric(self, rng: Generator, image: Array) -> Array:
         size = image.shape[0]
         if rng.random() < 0.04:
@@ -515,7 +565,7 @@ class Composer:
             ramp = np.linspace(0, 1, 256, dtype=np.float32)[:, None]
             gamma = math.exp(rng.uniform(-0.5, 0.5))
             dark = rng.random()
-            gain = rng.uniform(0.06, 0.45) if dark < 0.13 else rng.uniform(0.65, 1.4)
+            gain = rng.uniform(0.14, 0.5) if dark < 0.13 else rng.uniform(0.65, 1.4)
             cast = np.exp(rng.normal(0, 0.13, 3)) if rng.random() < 0.5 else np.ones(3)
             contrast = rng.uniform(0.6, 1.3)
             middle = rng.uniform(0.3, 0.6)
@@ -558,17 +608,71 @@ def _draw_shapes(rng: Generator, canvas: Array) -> None:
         x, y = (int(v) for v in rng.integers(0, size, 2))
         kind = rng.random()
         thick = int(rng.integers(1, 9))
-        if kind < 0.35:
-            letters = "".join(chr(int(c)) for c in rng.integers(33, 123, int(rng.integers(1, 9))))
-            scale = float(rng.uniform(0.4, 3.5))
-            cv2.putText(canvas, letters, (x - size // 3, y), int(rng.integers(0, 8)), scale, colour, thick)
-        elif kind < 0.6:
+        if kind < 0.45:
+            letters = "".join(chr(int(c)) for c in rng.integers(33, 123, int(rng.integers(1, 11))))
+            scale, font = math.exp(rng.uniform(-1.0, 1.25)), int(rng.integers(0, 8))
+            place = (x - size // 3, y)
+            edge = tuple(int(v) for v in rng.integers(0, 256, 3))
+            if rng.random() < 0.5:  # the colours of skin and shade
+                colour = (
+                    int(rng.integers(180, 256)),
+                    int(rng.integers(100, 200)),
+                    int(rng.integers(20, 160)),
+                )
+                edge = tuple(int(v * 0.35) for v in colour)
+            if rng.random() < 0.5:  # an outline round the letters
+                cv2.putText(
+                    canvas, letters, place, font, scale, edge, thick + int(rng.integers(2, 9)), cv2.LINE_AA
+                )
+            cv2.putText(canvas, letters, place, font, scale, colour, thick, cv2.LINE_AA)
+        elif kind < 0.65:
             radius = int(rng.integers(3, size // 3))
             cv2.circle(canvas, (x, y), radius, colour, -1 if rng.random() < 0.6 else thick)
-        elif kind < 0.8:
+        elif kind < 0.85:
             axes = (int(rng.integers(3, size // 3)), int(rng.integers(3, size // 3)))
             fill = -1 if rng.random() < 0.6 else thick
             cv2.ellipse(canvas, (x, y), axes, float(rng.uniform(0, 180)), 0, 360, colour, fill)
         else:
             end = tuple(int(v) for v in rng.integers(0, size, 2))
             cv2.line(canvas, (x, y), end, colour, thick)
+
+
+def _draw_cartoon(rng: Generator, canvas: Array) -> None:
+    """Draw a mask, a skull or a smiley, as prints on clothes have them: no face either."""
+    size = canvas.shape[0]
+    a = size * math.exp(rng.uniform(math.log(0.02), math.log(0.2)))
+    b = a * rng.uniform(0.9, 1.6)
+    x, y = rng.uniform(0.1, 0.9, 2) * size
+    bright, dark = rng.integers(120, 256, 3), rng.integers(0, 110, 3)
+    if rng.random() < 0.5:
+        bright[:], dark[:] = bright[0], dark[0]
+    if rng.random() < 0.15:
+        bright, dark = dark, bright
+    light, shade = tuple(int(v) for v in bright), tuple(int(v) for v in dark)
+
+    def ellipse(
+        dx: float, dy: float, width: float, height: float, colour: tuple[int, ...], thick: int = -1
+    ) -> None:
+        centre = (round((x + dx * a) * 16), round((y + dy * b) * 16))
+        axes = (max(round(width * a * 16), 8), max(round(height * b * 16), 8))
+        tilt = float(rng.uniform(-12, 12))
+        cv2.ellipse(canvas, centre, axes, tilt, 0, 360, colour, thick, cv2.LINE_AA, shift=4)
+
+    ellipse(0, 0, 1, 1, light)
+    if rng.random() < 0.4:
+        ellipse(0, 0.55, rng.uniform(0.5, 0.8), rng.uniform(0.4, 0.7), light)
+    eye_x, eye_y = rng.uniform(0.3, 0.5), -rng.uniform(0.05, 0.35)
+    for side in (-1, 1):
+        ellipse(side * eye_x, eye_y, rng.uniform(0.1, 0.34), rng.uniform(0.08, 0.28), shade)
+    if rng.random() < 0.7:
+        ellipse(0, rng.uniform(0.05, 0.3), rng.uniform(0.05, 0.18), rng.uniform(0.05, 0.18), shade)
+    mouth_y, mouth_width = rng.uniform(0.4, 0.75), rng.uniform(0.25, 0.6)
+    ellipse(0, mouth_y, mouth_width, rng.uniform(0.02, 0.2), shade)
+    if rng.random() < 0.5:  # teeth
+        for tooth in np.linspace(-mouth_width, mouth_width, int(rng.integers(4, 9))):
+            top, bottom = y + (mouth_y - 0.12) * b, y + (mouth_y + 0.12) * b
+            column = int(x + tooth * a)
+            cv2.line(canvas, (column, int(top)), (column, int(bottom)), light, max(int(a * 0.05), 1))
+    for _ in range(int(rng.integers(0, 4))):  # cracks and folds
+        ends = [(int(x + rng.uniform(-a, a)), int(y + rng.uniform(-b, b))) for _ in range(2)]
+        cv2.line(canvas, ends[0], ends[1], shade, max(int(a * 0.06), 1), cv2.LINE_AA)

@@ -228,8 +228,7 @@ def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tupl
     target = positive.float()
     plain = functional.binary_cross_entropy_with_logits(logit, target, reduction="none")
     focus = torch.where(positive, 1.0 - probability, probability).detach().pow(1.5)
-    balance = torch.where(positive, torch.full((), 1.0), torch.full((), 0.75))
-    face_loss = (plain * focus * balance)[counted].sum() / total
+    face_loss = (plain * focus)[counted].sum() / total
 
     batch, cell = positive.nonzero(as_tuple=True)
     row = face[batch, cell]
@@ -248,7 +247,7 @@ def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tupl
     box_loss = enclosing_iou_loss(found_boxes, true_boxes).mean()
     size = (true_boxes[:, 2:] - true_boxes[:, :2]).prod(1).sqrt()[:, None, None]
     points_loss = functional.smooth_l1_loss(found_points / size, true_points / size, beta=0.03)
-    loss = face_loss + 0.5 * overlap_loss + 2.0 * box_loss + 8.0 * points_loss
+    loss = face_loss + 0.5 * overlap_loss + 2.0 * box_loss + 12.0 * points_loss
     parts: dict[str, Any] = {
         "face": face_loss,
         "overlap": overlap_loss,
