@@ -164,6 +164,21 @@ def test_still_pictures_with_and_without_boxes(models: Models) -> None:
     assert blank.landmarks.shape == (0, 68, 2)
 
 
+@pytest.mark.parametrize("factor", [0.4, 0.7, 1.0, 2.0])
+def test_what_the_detector_takes_for_faces_is_looked_at_by_pfld(models: Models, factor: float) -> None:
+    """At low scores the detector finds emblems and buttons too; of them all one is a face."""
+    picture = cv2.resize(data.astronaut(), None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    boxes = FaceTracker(models, TrackerSettings(max_faces=8)).detect(picture)
+    assert boxes.shape == (1, 5)
+    middle = (boxes[0, :2] + boxes[0, 2:4]) / 2 / factor
+    assert np.linalg.norm(middle - (224, 125)) < 20
+
+
+@pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "page", "hubble_deep_field"])
+def test_pictures_without_a_face_give_none(models: Models, name: str) -> None:
+    assert len(FaceTracker(models, TrackerSettings(max_faces=8)).detect(getattr(data, name)())) == 0
+
+
 @pytest.mark.parametrize("kind", ["grey", "rgba", "uint16", "float"])
 def test_the_kind_of_pixels_does_not_matter(models: Models, kind: str) -> None:
     frames, _ = moving(4)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
 from napari_face_landmarks.errors import ImageError, ModelError
 
-DEFAULT_MIN_SCORE = 0.6
+DEFAULT_MIN_SCORE = 0.7
 DEFAULT_INPUT_SIZE = 320
 MAX_OVERLAP = 0.35
 CELL_STEP = 32

@@ -51,6 +51,8 @@ LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are followed, the detector runs on every n-th frame; with none, on each."""
 CANDIDATES = 4
 """Detections that PFLD looks at beyond twice the number of faces wanted."""
+CANDIDATE_SCORE = 0.5
+"""Score from which PFLD looks at a detection; lower than for detections that are taken as they are."""
 SMALLEST_FACE = 12.0
 """Side of the smallest crop that is followed, pixels."""
 STAY_REFINED = 10
@@ -400,7 +402,8 @@ class FaceTracker:
         A face printed on a shirt is one to the detector, but its landmarks are less sure than a real one's.
         """
         began = time.perf_counter()
-        found = detect_faces(self.models.detector, rgb, max_faces=CANDIDATES + 2 * self.settings.max_faces)
+        most = CANDIDATES + 2 * self.settings.max_faces
+        found = detect_faces(self.models.detector, rgb, min_score=CANDIDATE_SCORE, max_faces=most)
         stats.add_time("detect", time.perf_counter() - began)
         began = time.perf_counter()
         roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
