@@ -384,7 +384,7 @@ class Composer:
         if turn < 0.55:
             angle = math.radians(rng.normal(0, 7))
         else:
-            angle = math.radians(rng.uniform(-55, 55))
+            angle = math.radians(rng.uniform(-45, 45))
         stretch = math.exp(rng.uniform(-0.1, 0.1))
         flip = -1.0 if rng.random() < 0.5 else 1.0
         cos, sin = math.cos(angle), math.sin(angle)

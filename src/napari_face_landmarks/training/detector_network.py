@@ -247,7 +247,7 @@ def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tupl
     box_loss = enclosing_iou_loss(found_boxes, true_boxes).mean()
     size = (true_boxes[:, 2:] - true_boxes[:, :2]).prod(1).sqrt()[:, None, None]
     points_loss = functional.smooth_l1_loss(found_points / size, true_points / size, beta=0.03)
-    loss = face_loss + 0.5 * overlap_loss + 2.0 * box_loss + 12.0 * points_loss
+    loss = face_loss + 0.5 * overlap_loss + 2.0 * box_loss + 8.0 * points_loss
     parts: dict[str, Any] = {
         "face": face_loss,
         "overlap": overlap_loss,
