@@ -95,6 +95,16 @@ def test_track_frames_gives_what_track_gives_and_may_be_closed(models: Models) -
     assert tracks.stats.completed
 
 
+def test_kernels_are_compiled_before_the_clock_starts(models: Models) -> None:
+    frames, _ = moving(5)
+    tracker = FaceTracker(models, TrackerSettings(refine="always"))
+    first = tracker.track(frames).stats
+    assert first.prepare_seconds > 0
+    again = tracker.track(frames).stats
+    assert again.prepare_seconds < 0.01
+    assert again.fps == pytest.approx(5 / again.seconds)
+
+
 def test_progress_is_told_and_ranges_are_kept(models: Models) -> None:
     frames, _ = moving(9)
     told: list[tuple[int, int | None]] = []

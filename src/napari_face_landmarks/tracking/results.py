@@ -120,7 +120,9 @@ class RunStats:
     frames : int
         Frames finished.
     seconds : float
-        Wall time of the run so far.
+        Wall time of the run so far, without `prepare_seconds`.
+    prepare_seconds : float
+        Time that compiling or loading the kernels took before the first frame.
     stage_seconds : dict of str to float
         Time spent in decode, detect, pfld, clnf and smoothing; decoding runs beside the others.
     stage_calls : dict of str to int
@@ -134,6 +136,7 @@ class RunStats:
 
     frames: int = 0
     seconds: float = 0.0
+    prepare_seconds: float = 0.0
     stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
     stage_calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
     frames_with_faces: int = 0

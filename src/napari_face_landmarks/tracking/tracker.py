@@ -20,12 +20,13 @@ from napari_face_landmarks.clnf.fit import (
     measure_correction,
     refine,
 )
+from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ModelError, VideoError
 from napari_face_landmarks.ibug import REGIONS
 from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models, load_models
-from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
+from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, doubles, overlaps
 from napari_face_landmarks.tracking.results import (
@@ -124,6 +125,7 @@ class FaceTracker:
         )
         self.settings = settings or TrackerSettings()
         self.last_run: Run | None = None
+        self._prepared = False
 
     def detect(self, image: Any) -> Floats:
         """Find the faces of a picture.
@@ -266,7 +268,31 @@ class FaceTracker:
         self.last_run = run
         return self._run(run)
 
+    def prepare(self) -> None:
+        """Compile the kernels that a run needs, or load them where an earlier process has compiled them.
+
+        Called by `track` and `track_frames` before the first frame; it takes some seconds once after an
+        installation, a fraction of one later, and nothing the second time.
+        """
+        if self._prepared:
+            return
+        pdm = self.models.pdm
+        rgb = np.zeros((160, 160, 3), np.uint8)
+        start = np.concatenate([[1.0, 0.0, 0.0, 0.0, 80.0, 80.0], np.zeros(pdm.n_modes)])
+        landmarks = project(pdm, start).astype(np.float32)
+        output = predict(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
+        unsure = np.zeros_like(output.confidence)
+        face = PfldOutput(landmarks[None], np.ones_like(output.sigma), unsure, output.score)
+        seen = _Face(landmarks)
+        grey = to_grey(rgb)
+        for index in range(2):  # refined, then carried
+            self._refined(grey, face, 0, seen, index)
+        self._prepared = True
+
     def _run(self, run: Run) -> Generator[FrameResult, None, None]:
+        began = time.perf_counter()
+        self.prepare()
+        run.stats.prepare_seconds = time.perf_counter() - began
         began = time.perf_counter()
         window = self.settings.smoothing_window
         reach = window // 2
