@@ -16,8 +16,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.training.split import is_held_out
+from napari_face_landmarks.training.faces import decode, open_archive
 
 Array = npt.NDArray[Any]
 Generator = np.random.Generator
@@ -85,16 +84,6 @@ def _pyramid(image: Array) -> tuple[Array, ...]:
     return tuple(levels)
 
 
-def _decode_image(path: Path, data: dict[str, Array], i: int) -> Array:
-    blob = data["webp"][data["offsets"][i] : data["offsets"][i + 1]]
-    image = cv2.imdecode(blob, cv2.IMREAD_COLOR)
-    if image is None:
-        raise ImageError(
-            f"{path} holds a picture that cannot be decoded ({data['names'][i]}): get the file again."
-        )
-    return np.ascontiguousarray(image[:, :, ::-1])
-
-
 def _trust(boxes: Array, scores: Array) -> Array:
     """Doubt low scores, and the weaker of two boxes that overlap much."""
     trusted = scores >= TRUSTED_SCORE
@@ -110,20 +99,17 @@ def _trust(boxes: Array, scores: Array) -> Array:
 
 def load_photos(path: Path, held_out: bool) -> list[Photo]:
     """Read one file of whole photographs, either the held-out ones or the others."""
-    with np.load(path, allow_pickle=False) as archive:
-        data = {key: archive[key] for key in archive.files}
+    data, chosen = open_archive(path, held_out)
     photos = []
-    for i, name in enumerate(data["names"]):
-        if is_held_out(str(name)) != held_out:
-            continue
+    for i in chosen:
         rows = data["boxes"][data["box_image"] == i].astype(np.float64)
         if path.stem == "background":
             rows = rows[:0]
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
         photos.append(
             Photo(
-                f"{path.stem}/{name}",
-                _pyramid(_decode_image(path, data, i)),
+                f"{path.stem}/{data['names'][i]}",
+                _pyramid(decode(data, i)),
                 boxes,
                 rows[:, 4:14].reshape(-1, 5, 2),
                 _trust(boxes, rows[:, 14]),
@@ -145,18 +131,17 @@ def mesh_face(mesh: Array) -> tuple[Array, Array]:
 
 def load_crops(path: Path, held_out: bool) -> list[Photo]:
     """Read one file of face crops with meshes; crops without a mesh are left out."""
-    with np.load(path, allow_pickle=False) as archive:
-        data = {key: archive[key] for key in archive.files}
+    data, chosen = open_archive(path, held_out)
     photos = []
-    for i, name in enumerate(data["names"]):
+    for i in chosen:
         mesh = data["mesh478_x64"][i, :, :2].astype(np.float64) / 64
-        if is_held_out(str(name)) != held_out or mesh.min() < -500:
+        if mesh.min() < -500:
             continue
         box, points = mesh_face(mesh)
         photos.append(
             Photo(
-                f"{path.stem}/{name}",
-                _pyramid(_decode_image(path, data, i)),
+                f"{path.stem}/{data['names'][i]}",
+                _pyramid(decode(data, i)),
                 box[None],
                 points[None],
                 np.ones(1, bool),

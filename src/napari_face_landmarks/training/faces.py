@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.training.split import held_out_mask
 
 Bundle = Literal["research", "open"]
@@ -55,14 +57,25 @@ class Photographs:
     boxes: list[npt.NDArray[np.float32]]
 
 
-def decode(archive: Any, index: int) -> npt.NDArray[np.uint8]:
-    """Return picture `index` of an opened archive, (H, W, 3) RGB uint8."""
-    offsets = archive["offsets"]
-    image: Any = cv2.imdecode(archive["webp"][offsets[index] : offsets[index + 1]], cv2.IMREAD_COLOR)
+def decode(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> npt.NDArray[np.uint8]:
+    """Return picture `index` of an archive, (H, W, 3) RGB uint8.
+
+    Raises
+    ------
+    ImageError
+        If it cannot be decoded.
+    """
+    first, end = arrays["offsets"][index : index + 2]
+    image: Any = cv2.imdecode(arrays["webp"][first:end], cv2.IMREAD_COLOR)
+    if image is None:
+        raise ImageError(
+            f"The picture {arrays['names'][index]} cannot be decoded: get the training data again."
+        )
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
-def _open(path: Path, held_out: bool) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
+def open_archive(path: Path, held_out: bool) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
+    """Return the arrays of a file of training data, and its pictures on one side of the split."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
     return arrays, np.flatnonzero(held_out_mask(arrays["names"]) == held_out)
@@ -86,7 +99,7 @@ def load_faces(data: Path, *, bundle: str, held_out: bool) -> Faces:
     images: list[npt.NDArray[np.uint8]] = []
     landmarks, meshes = [], []
     for name in LABELLED:
-        arrays, chosen = _open(data / name, held_out)
+        arrays, chosen = open_archive(data / name, held_out)
         names += [str(arrays["names"][i]) for i in chosen]
         images += [decode(arrays, int(i)) for i in chosen]
         landmarks.append(arrays["landmarks"][chosen])
@@ -100,7 +113,7 @@ def load_detection(data: Path, *, bundle: str, held_out: bool) -> Photographs:
     images: list[npt.NDArray[np.uint8]] = []
     boxes: list[npt.NDArray[np.float32]] = []
     for name in PHOTOGRAPHS[bundle]:
-        arrays, chosen = _open(data / "detection" / f"{name}.npz", held_out)
+        arrays, chosen = open_archive(data / "detection" / f"{name}.npz", held_out)
         names += [str(arrays["names"][i]) for i in chosen]
         images += [decode(arrays, int(i)) for i in chosen]
         for i in chosen:
