@@ -28,6 +28,9 @@ class FakeTracker(FaceTracker):
         self.settings = settings or TrackerSettings()
         self.last_run = None
 
+    def prepare(self) -> None:
+        """Do nothing: there is nothing to compile."""
+
     @staticmethod
     def faces_at(frame: int) -> int:
         return 1
