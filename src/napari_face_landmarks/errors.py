@@ -25,3 +25,8 @@ class ModelError(FaceLandmarksError, ValueError):
 
 class ResultError(FaceLandmarksError, ValueError):
     """A file of results cannot be read or written."""
+
+
+def in_one_line(error: BaseException) -> str:
+    """Return what an error says as a part of a sentence: one line, at most 200 characters, never empty."""
+    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import FaceLandmarksError, ModelError
+from napari_face_landmarks.errors import FaceLandmarksError, ModelError, in_one_line
 
 BROKEN_FILE = (
     OSError,
@@ -82,8 +82,7 @@ def read_npz(
     except error:
         raise
     except BROKEN_FILE as reason:
-        text = " ".join(str(reason).split())[:200] or type(reason).__name__
-        raise error(f"{path} cannot be read ({text}); {again}.") from None
+        raise error(f"{path} cannot be read ({in_one_line(reason)}); {again}.") from None
 
 
 def _wrong_header(archive: zipfile.ZipFile, name: str, limits: tuple[int, ...]) -> str:

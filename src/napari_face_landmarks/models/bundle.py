@@ -12,7 +12,7 @@ import onnxruntime
 
 from napari_face_landmarks.clnf.patch_experts import PatchExperts, load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
-from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.errors import ModelError, in_one_line
 
 DEFAULT_BUNDLE = "research"
 CARD = "model_card.json"
@@ -105,7 +105,7 @@ def load_card(name_or_folder: str | Path) -> dict[str, Any]:
         raise ModelError(f"{path} is missing: give a folder that holds a whole bundle.") from None
     except (OSError, ValueError, RecursionError) as error:
         raise ModelError(
-            f"{path} cannot be read as a model card ({_one_line(error)}): replace the file."
+            f"{path} cannot be read as a model card ({in_one_line(error)}): replace the file."
         ) from None
     _check_card(card, path)
     return dict(card)
@@ -193,9 +193,5 @@ def _session(content: bytes, path: Path) -> onnxruntime.InferenceSession:
         return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
         raise ModelError(
-            f"{path} is not a usable ONNX model ({_one_line(error)}): install the models again."
+            f"{path} is not a usable ONNX model ({in_one_line(error)}): install the models again."
         ) from None
-
-
-def _one_line(error: BaseException) -> str:
-    return " ".join(str(error).split())[:200] or type(error).__name__

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.npz import read_npz
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
@@ -330,6 +329,8 @@ def collect(
 
 
 def _save_npz(path: Path, tracks: Tracks) -> None:
+    from napari_face_landmarks.export.files import replacing
+
     record = {
         "settings": tracks.settings.to_dict(),
         "stats": tracks.stats.to_dict(),
@@ -337,17 +338,9 @@ def _save_npz(path: Path, tracks: Tracks) -> None:
         "meta": dict(tracks.meta),
     }
     arrays = {name: np.ascontiguousarray(getattr(tracks, name), dtype=kind) for name, kind in _TYPES.items()}
-    part = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with part.open("wb") as file:
-            text = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
-            np.savez_compressed(file, allow_pickle=False, record=text, **arrays)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    except OSError as error:
-        part.unlink(missing_ok=True)
-        raise ResultError(f"{path} cannot be written ({error.strerror}): choose another place.") from None
+    text = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
+    with replacing(path) as unfinished:
+        np.savez_compressed(unfinished, allow_pickle=False, record=text, **arrays)
 
 
 def _load_npz(path: Path) -> Tracks:
@@ -366,8 +359,7 @@ def _load_npz(path: Path) -> Tracks:
             meta=dict(record["meta"]),
         )
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        text = " ".join(str(error).split())[:200]
-        raise ResultError(f"{path} is no file of tracks ({text}); {again}.") from None
+        raise ResultError(f"{path} is no file of tracks ({in_one_line(error)}); {again}.") from None
 
 
 def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
 from napari_face_landmarks.images import to_rgb8
 from napari_face_landmarks.tracking.results import RunStats
 from napari_face_landmarks.video import Video, open_video, read_frames
@@ -124,10 +124,11 @@ def rgb_frames(
                 yield index, error
                 return
             except Exception as error:
-                text = " ".join(str(error).split())[:200] or type(error).__name__
                 yield (
                     index,
-                    VideoError(f"Frame {index} cannot be read ({text}): the frames before it are kept."),
+                    VideoError(
+                        f"Frame {index} cannot be read ({in_one_line(error)}): the frames before it are kept."
+                    ),
                 )
                 return
             stats.add_time("decode", time.perf_counter() - began)
