@@ -9,11 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 SEED = "napari-face-landmarks 2026"
-HELD_OUT_PERCENT = 10
+HELD_OUT_PERCENT = 15
 
 
 def is_held_out(name: str) -> bool:
-    """Return whether the face of the file `name` is kept for measuring (10 %, seeded hash of its stem).
+    """Return whether the face of the file `name` is kept for measuring (15 %, seeded hash of its stem).
 
     Pictures of one HELEN photograph (``NNNN_1.jpg``, ``NNNN_2.jpg``) and of one person in a numbered set
     share what comes before the last underscore where that is a number, and so fall on the same side.
