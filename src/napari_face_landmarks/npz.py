@@ -37,6 +37,7 @@ def read_npz(
     *,
     error: type[FaceLandmarksError] = ModelError,
     again: str = "take the file from the release again",
+    longest_text: int = 0,
 ) -> dict[str, npt.NDArray[Any]]:
     """Read named arrays from an untrusted ``.npz`` file; nothing is allocated before its size was checked.
 
@@ -51,6 +52,8 @@ def read_npz(
         What is raised.
     again : str
         What the sentence tells the user to do.
+    longest_text : int
+        Characters that an element of an array of text may have; 0 refuses such arrays.
 
     Returns
     -------
@@ -71,7 +74,7 @@ def read_npz(
                 raise error(f"{path} has no array named {missing[0]!r}; {again}.")
             arrays = {}
             for name, limits in largest.items():
-                wrong = _wrong_header(archive, f"{name}.npy", limits)
+                wrong = _wrong_header(archive, f"{name}.npy", limits, longest_text)
                 if wrong:
                     raise error(f"{path}: {name} has {wrong}, which no such file has; {again}.")
                 with archive.open(f"{name}.npy") as member:
@@ -85,7 +88,7 @@ def read_npz(
         raise error(f"{path} cannot be read ({in_one_line(reason)}); {again}.") from None
 
 
-def _wrong_header(archive: zipfile.ZipFile, name: str, limits: tuple[int, ...]) -> str:
+def _wrong_header(archive: zipfile.ZipFile, name: str, limits: tuple[int, ...], longest_text: int) -> str:
     """Return what is wrong with the shape and type that an array claims, or nothing."""
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)
@@ -97,6 +100,8 @@ def _wrong_header(archive: zipfile.ZipFile, name: str, limits: tuple[int, ...]) 
     claimed = dtype.itemsize
     for length in shape:
         claimed *= int(length)
-    if not fits or dtype.hasobject or dtype.itemsize > 8 or claimed > archive.getinfo(name).file_size:
+    largest_item = 4 * longest_text if dtype.kind == "U" else 8
+    too_large = dtype.itemsize > largest_item or claimed > archive.getinfo(name).file_size
+    if not fits or dtype.hasobject or too_large:
         return f"the shape {shape} and type {dtype}"
     return ""

@@ -1,0 +1,242 @@
+"""What an evaluation found: as text for the terminal, Markdown for the README, and JSON with everything."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from napari_face_landmarks.evaluation.choices import Side
+from napari_face_landmarks.evaluation.labelled import LabelledFaces
+from napari_face_landmarks.evaluation.measure import POOR, Plan, PoorFits, Summary, as_plain
+from napari_face_landmarks.models import Models
+
+FORMAT = "napari-face-landmarks evaluation"
+FORMAT_VERSION = 1
+
+Row = list[str]
+Pooled = Mapping[tuple[str, str], PoorFits]
+
+
+def to_text(summaries: Sequence[Summary], pooled: Pooled) -> str:
+    """Return tables for the terminal; errors in percent of the distance of the outer eye corners."""
+    head = ["condition", "refine", "bundle", "mean", "+-", "median", "inner 51", "jaw", "over 8 %"]
+    head += ["AUC", "confidence", "refined", "ms/face", "found", "against none"]
+    rows = [
+        [
+            one.condition,
+            one.refine,
+            one.bundle,
+            _percent(one.mean),
+            _percent(one.standard_error),
+            _percent(one.median),
+            _percent(one.inner),
+            _percent(one.jaw),
+            _percent(one.failures, 1),
+            _number(one.auc),
+            _number(one.confidence),
+            _percent(one.refined, 0),
+            _number(one.milliseconds, 1),
+            f"{one.found}/{one.faces}",
+            _change(one.growth),
+        ]
+        for one in summaries
+    ]
+    parts = [_aligned(head, rows)]
+    better = [one for one in summaries if one.better_than_off is not None]
+    if better:
+        rows = [[o.condition, o.refine, o.bundle, _percent(o.better_than_off, 0)] for o in better]
+        parts.append(_aligned(["condition", "refine", "bundle", "% of faces better than off"], rows))
+    parts.append(_aligned(_POOR_HEAD, _poor_rows(summaries, pooled)))
+    covered = _covered_rows(summaries)
+    if covered:
+        parts.append(_aligned(_COVERED_HEAD, covered))
+    parts.append(_aligned(_CURVES_HEAD, _curve_rows(summaries)))
+    return "\n\n".join(parts) + "\n"
+
+
+def to_markdown(
+    summaries: Sequence[Summary], pooled: Pooled, faces: LabelledFaces, side: Side, plan: Plan
+) -> str:
+    """Return the README's tables: mean error by condition, failures, and what the confidence is worth."""
+    columns = list(dict.fromkeys((one.bundle, one.refine) for one in summaries))
+    names = [f"{bundle}, {refine}" for bundle, refine in columns]
+    by_key = {(one.condition, one.bundle, one.refine): one for one in summaries}
+    errors, failures = [], []
+    for condition in dict.fromkeys(one.condition for one in summaries):
+        row = [by_key[condition, bundle, refine] for bundle, refine in columns]
+        errors.append([condition, *(_error_and_growth(one) for one in row)])
+        failures.append([condition, *(f"{_percent(one.failures, 1)} %" for one in row)])
+    plain = [one for one in summaries if one.condition == summaries[0].condition]
+    files = ", ".join(f"`{Path(file).name}`" for file in faces.files)
+    kept = "" if side == "all" else f" {side}"
+    parts = [
+        f"Mean error over the 68 landmarks, percent of the distance of the outer eye corners, on {len(faces)}"
+        f"{kept} faces of {files}; boxes: {plan.boxes}; seed {plan.seed}. In brackets: against none.",
+        _markdown(["condition", *names], errors),
+        "Faces over 8 %, faces not found included:",
+        _markdown(["condition", *names], failures),
+        f"In more detail, condition {summaries[0].condition} (ms: processor time of one core for a face, "
+        "detection excluded):",
+        _markdown(
+            _DETAIL_HEAD,
+            [
+                [
+                    f"{one.bundle}, {one.refine}",
+                    *(f"{_percent(value)} %" for value in (one.mean, one.median, one.inner, one.jaw)),
+                    _number(one.auc),
+                    _number(one.confidence),
+                    _number(one.milliseconds, 1),
+                    "" if one.better_than_off is None else f"{_percent(one.better_than_off, 0)} %",
+                    f"{one.found} of {one.faces}",
+                ]
+                for one in plain
+            ],
+        ),
+        "How well a face's confidence tells poor fits (over 8 %) from good ones:",
+        _markdown(_POOR_HEAD, _poor_rows(summaries, pooled)),
+    ]
+    covered = _covered_rows(summaries)
+    if covered:
+        parts += ["Landmarks that are covered against the visible ones of the same faces:"]
+        parts += [_markdown(_COVERED_HEAD, covered)]
+    parts += [
+        "Tenths: of the landmarks by expected error (expected and observed error, percent), and of the faces "
+        "by confidence (mean error of the surest 10, 20, .. 100 %):",
+        _markdown(_CURVES_HEAD, _curve_rows(summaries)),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def to_json(
+    summaries: Sequence[Summary],
+    pooled: Pooled,
+    faces: LabelledFaces,
+    side: Side,
+    plan: Plan,
+    bundles: Mapping[str, Models],
+) -> dict[str, Any]:
+    """Return all that was measured as plain values; errors are fractions, None is what could not be measured.
+
+    Returns
+    -------
+    dict
+        ``format``, ``format_version``, ``version``; ``files``, ``side``, ``names`` (of the faces), ``boxes``,
+        ``seed``, ``poor`` (the error from which a fit is poor); ``bundles`` (name, version, licence);
+        ``results``: a `Summary` each; ``poor_fits_of_all_conditions``: a `PoorFits` for each bundle and
+        refine mode.
+    """
+    return {
+        "format": FORMAT,
+        "format_version": FORMAT_VERSION,
+        "version": version("napari-face-landmarks"),
+        "files": [Path(file).name for file in faces.files],
+        "side": side,
+        "names": list(faces.names),
+        "boxes": plan.boxes,
+        "seed": plan.seed,
+        "poor": POOR,
+        "bundles": [
+            {"name": name, "version": models.version, "licence": models.licence}
+            for name, models in bundles.items()
+        ],
+        "results": [as_plain(one) for one in summaries],
+        "poor_fits_of_all_conditions": [
+            {"bundle": bundle, "refine": refine, **as_plain(poor)}
+            for (bundle, refine), poor in pooled.items()
+        ],
+    }
+
+
+_DETAIL_HEAD = ["bundle, refine", "mean", "median", "inner 51", "jaw", "AUC to 8 %", "confidence", "ms"]
+_DETAIL_HEAD += ["better than off", "found"]
+_POOR_HEAD = ["bundle, refine", "conditions", "fits", "poor fits", "ROC AUC by confidence", "by face score"]
+_COVERED_HEAD = ["bundle, refine", "condition", "covered landmarks", "confidence covered", "visible"]
+_COVERED_HEAD += ["error covered", "visible"]
+_CURVES_HEAD = ["bundle, refine", "condition", "curve", *(str(number) for number in range(1, 11))]
+
+
+def _poor_rows(summaries: Sequence[Summary], pooled: Pooled) -> list[Row]:
+    conditions = list(dict.fromkeys(one.condition for one in summaries))
+    rows = []
+    for (bundle, refine), every in pooled.items():
+        for one in summaries:
+            if (one.bundle, one.refine, one.condition) == (bundle, refine, conditions[0]):
+                rows.append(_poor_row(bundle, refine, one.condition, one.poor_fits))
+        if len(conditions) > 1:
+            rows.append(_poor_row(bundle, refine, f"all {len(conditions)}", every))
+    return rows
+
+
+def _poor_row(bundle: str, refine: str, conditions: str, poor: PoorFits) -> Row:
+    areas = [_number(poor.by_confidence, 3), _number(poor.by_score, 3)]
+    return [f"{bundle}, {refine}", conditions, str(poor.fits), str(poor.poor), *areas]
+
+
+def _covered_rows(summaries: Sequence[Summary]) -> list[Row]:
+    return [
+        [
+            f"{one.bundle}, {one.refine}",
+            one.condition,
+            str(one.covered.landmarks),
+            _number(one.covered.confidence),
+            _number(one.covered.confidence_visible),
+            f"{_percent(one.covered.error)} %",
+            f"{_percent(one.covered.error_visible)} %",
+        ]
+        for one in summaries
+        if one.covered is not None
+    ]
+
+
+def _curve_rows(summaries: Sequence[Summary]) -> list[Row]:
+    """Return the reliability and risk-coverage curves of the first condition."""
+    rows = []
+    for one in summaries:
+        if one.condition == summaries[0].condition:
+            for name, values in (
+                ("expected", one.reliability.expected),
+                ("observed", one.reliability.observed),
+                ("surest faces", one.risk),
+            ):
+                row = [f"{one.bundle}, {one.refine}", one.condition, name, *map(_percent, values)]
+                rows.append(row + [""] * (len(_CURVES_HEAD) - len(row)))
+    return rows
+
+
+def _error_and_growth(one: Summary) -> str:
+    change = "" if one.growth is None else f" ({_change(one.growth)})"
+    return f"{_percent(one.mean)} %{change}"
+
+
+def _percent(value: float | None, digits: int = 2) -> str:
+    return _number(None if value is None else 100 * value, digits)
+
+
+def _number(value: float | None, digits: int = 2) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.{digits}f}"
+
+
+def _change(value: float | None) -> str:
+    return "" if value is None or not math.isfinite(value) else f"{100 * value:+.1f} %"
+
+
+def _aligned(head: Row, rows: list[Row]) -> str:
+    """Return a table in columns of equal width, words to the left and numbers to the right."""
+    widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
+    words = [not any(cell[:1].isdigit() for cell in column) for column in zip(*rows, strict=True)]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if left else cell.rjust(width)
+            for cell, width, left in zip(row, widths, words, strict=True)
+        ).rstrip()
+        for row in [head, *rows]
+    ]
+    return "\n".join(lines)
+
+
+def _markdown(head: Row, rows: list[Row]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
