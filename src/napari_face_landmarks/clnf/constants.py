@@ -34,6 +34,16 @@ class EngineConstants:
         their cost.
     fit_noise : float
         The first landmarks' standard deviation in the fit of the PDM to them, units of the PDM.
+    largest_scale : float
+        r changes with the scale up to this one.
+    in_image : bool
+        r counts against pixels of the image, as in OpenFace's code, not of the normalised frame.
+    followed_windows : tuple of int
+        In a run without PFLD: sides of the response maps on the frames after the first; 0 leaves a scale out.
+    own_iterations : int
+        In a run without PFLD: NU-RLMS steps of each phase at each scale.
+    own_convergence : float
+        In a run without PFLD: a phase ends once the whole shape moves less (L2 norm), px of the image.
     """
 
     windows: tuple[int, ...] = (11, 9, 7)
@@ -48,10 +58,19 @@ class EngineConstants:
     residual_sigma: float = 3.0
     checkerboard: bool = False
     fit_noise: float = 1.0
+    largest_scale: float = math.inf
+    in_image: bool = False
+    followed_windows: tuple[int, ...] = (0, 9, 7)
+    own_iterations: int = 5
+    own_convergence: float = 0.01
 
     def regularisation_at(self, scale: float) -> float:
         """Return r at a scale of the normalised frame, at least 0.1."""
-        return max(0.1, self.regularisation + self.regularisation_slope * math.log2(scale / 0.25))
+        return max(
+            0.1,
+            self.regularisation
+            + self.regularisation_slope * math.log2(min(scale, self.largest_scale) / 0.25),
+        )
 
     def sigma_at(self, scale: float) -> float:
         """Return the mean shift's standard deviation at a scale, px of the normalised frame."""
@@ -80,3 +99,24 @@ TUNED = EngineConstants(
     checkerboard=True,
 )
 """What users run; tuned on the held-out split of the training faces."""
+
+OPENFACE_CEN = EngineConstants(
+    windows=(11, 9, 7, 5),
+    followed_windows=(0, 9, 7, 0),
+    largest_scale=0.5,
+    weight=0.0,
+    in_image=True,
+    checkerboard=True,
+)
+"""CE-CLM as OpenFace 2.2 runs it on video; with the weight 0, W is 1 for every landmark that a view shows."""
+
+OPENFACE_CCNF = EngineConstants(
+    windows=(11, 9, 7),
+    followed_windows=(0, 9, 7),
+    regularisation=25.0,
+    sigma=1.5,
+    largest_scale=0.5,
+    weight=0.0,
+    in_image=True,
+)
+"""CLNF with CCNF patch experts as OpenFace 2.2 runs it on video."""

@@ -13,9 +13,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.frame import FLATTEST, sample_kernel
+from napari_face_landmarks.clnf.frame import FLATTEST, invert_kernel, sample_kernel
 from napari_face_landmarks.clnf.kernel import kernel
-from napari_face_landmarks.clnf.patch_experts import SUPPORT, PatchExperts
+from napari_face_landmarks.clnf.openface_experts import (
+    RELU,
+    SIGMOID,
+    TANH,
+    AnyExperts,
+    OpenFaceExperts,
+    ScaleExperts,
+    covariances,
+)
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
 from napari_face_landmarks.clnf.pdm import (
     PDM,
     jacobian_kernel,
@@ -28,17 +37,20 @@ from napari_face_landmarks.clnf.reference import LEAST_RESPONSE, REACH
 
 Floats = npt.NDArray[np.float64]
 Floats32 = npt.NDArray[np.float32]
+Places = npt.NDArray[Any]  # whole numbers, or real ones with OpenFace's experts
 
 PIXELS = SUPPORT * SUPPORT
+TOGETHER = 2  # landmarks that share a network and go through it at once: mirrored pairs
+VECTOR = 16  # numbers that columns of a product are padded to
 LARGEST_PRODUCT = 1 << 18  # multiplications; from here on OpenBLAS may share a product among threads
 
 
 def response_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
-    centres: npt.NDArray[np.int64],
+    centres: Places,
     window: int,
-    experts: PatchExperts,
+    experts: AnyExperts,
     scale: int,
     view: int,
     checkerboard: bool = False,
@@ -50,6 +62,9 @@ def response_maps(
     product instead of the pixels.
     """
     maps = np.empty((len(centres), window, window), np.float32)
+    if isinstance(experts, OpenFaceExperts):
+        _openface_maps(grey, to_frame, centres, experts.parts[scale], view, checkerboard, maps)
+        return maps
     _response_maps(
         grey,
         to_frame,
@@ -68,7 +83,7 @@ def response_maps(
 def _response_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
-    centres: npt.NDArray[np.int64],
+    centres: Places,
     w1: Floats32,
     w2: Floats32,
     w3: Floats32,
@@ -122,6 +137,224 @@ def _response_maps(
                     total += w3[k, 1 + j] * max(second[p, j] + w2[k, 0, j], zero)
                 maps[k, y, x] = one / (one + np.exp(-total))
                 p += 1
+
+
+def _openface_maps(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Places,
+    part: ScaleExperts,
+    view: int,
+    sparse: bool,
+    maps: Floats32,
+) -> None:
+    fields = part.fields is not None
+    networks = part.networks
+    expert = np.where(part.visibility[view], part.expert[view], -1)
+    _network_maps(
+        grey,
+        invert_kernel(to_frame),
+        centres.astype(np.float64),
+        expert,
+        np.argsort(expert, kind="stable"),
+        part.flipped[view],
+        networks.words,
+        networks.widths,
+        networks.weights,
+        networks.biases,
+        networks.activations,
+        2 if sparse and not fields else 1,
+        maps,
+    )
+    if fields:
+        visible = part.visibility[view]
+        window = maps.shape[1]
+        sigma, vertices = covariances(part, view, window), maps.reshape(len(maps), -1, 1)
+        joined = sigma * vertices if sigma.shape[1] == 1 else sigma @ vertices
+        joined -= np.minimum(joined.min(axis=1, keepdims=True), 0.0)
+        maps[visible] = joined.reshape(maps.shape)[visible]
+
+
+@kernel
+def _network_maps(
+    grey: npt.NDArray[np.uint8],
+    to_image: Floats,
+    centres: Floats,
+    expert: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    flipped: npt.NDArray[np.bool_],
+    words: Floats32,
+    widths: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.int64],
+    biases: npt.NDArray[np.int64],
+    activations: npt.NDArray[np.int64],
+    stride: int,
+    maps: Floats32,
+) -> None:
+    """Fill the maps by networks; landmarks that share one go through it together, as `order` has them."""
+    n, window = maps.shape[0], maps.shape[1]
+    side = window + SUPPORT - 1
+    cells = (window * window + stride - 1) // stride
+    area = np.empty((side, side), np.float32)
+    widest = 0
+    for e in range(widths.shape[0]):
+        for layer in range(widths.shape[1]):
+            widest = max(widest, widths[e, layer])
+    first = 0
+    while first < n:
+        e = expert[order[first]]
+        last = first + 1
+        if e < 0:
+            maps[order[first]] = np.float32(1.0)
+            first = last
+            continue
+        while last < n and last - first < TOGETHER and expert[order[last]] == e:
+            last += 1
+        columns = (cells * (last - first) + VECTOR - 1) // VECTOR * VECTOR
+        values, following = np.zeros((widest, columns), np.float32), np.zeros((widest, columns), np.float32)
+        for i in range(first, last):
+            k = order[i]
+            _sample_area(grey, to_image, centres[k, 0], centres[k, 1], flipped[k], area)
+            _normalised_columns(area, window, stride, cells * (i - first), values)
+        for layer in range(activations.shape[1]):
+            inputs, outputs = widths[e, layer], widths[e, layer + 1]
+            if outputs == 0:
+                break
+            start, bias = weights[e, layer], biases[e, layer]
+            _layer(
+                words[start : start + inputs * outputs].reshape(outputs, inputs),
+                words[bias : bias + outputs],
+                activations[e, layer],
+                values,
+                following,
+            )
+            values, following = following, values
+        for i in range(first, last):
+            k = order[i]
+            p = cells * (i - first)
+            for y in range(window):
+                for x in range(y % stride, window, stride):
+                    maps[k, y, window - 1 - x if flipped[k] else x] = values[0, p]
+                    p += 1
+            if stride == 2:
+                _fill_from_neighbours(maps[k])
+        first = last
+
+
+@kernel
+def _sample_area(
+    grey: npt.NDArray[np.uint8], to_image: Floats, x: float, y: float, flipped: bool, area: Floats32
+) -> None:
+    """Fill the transposed picture (columns, rows) about a place of the frame by bilinear samples."""
+    side = area.shape[0]
+    reach = side // 2
+    height, width = grey.shape
+    right, bottom = width - 1.0, height - 1.0
+    for c in range(side):
+        column = side - 1 - c if flipped else c
+        at_x = x + c - reach
+        for r in range(side):
+            at_y = y + r - reach
+            u = min(max(to_image[0, 0] * at_x + to_image[0, 1] * at_y + to_image[0, 2], 0.0), right)
+            v = min(max(to_image[1, 0] * at_x + to_image[1, 1] * at_y + to_image[1, 2], 0.0), bottom)
+            i, j = int(u), int(v)
+            a, b = np.float32(u - i), np.float32(v - j)
+            i1, j1 = min(i + 1, width - 1), min(j + 1, height - 1)
+            upper = np.float32(grey[j, i]) + a * (np.float32(grey[j, i1]) - np.float32(grey[j, i]))
+            lower = np.float32(grey[j1, i]) + a * (np.float32(grey[j1, i1]) - np.float32(grey[j1, i]))
+            area[column, r] = upper + b * (lower - upper)
+
+
+@kernel
+def _normalised_columns(area: Floats32, window: int, stride: int, first: int, inputs: Floats32) -> None:
+    """Fill columns of `inputs`, from `first` on: a 1, then a contrast-normalised support column by column."""
+    cells = (window * window + stride - 1) // stride
+    sums, squares = np.zeros(cells, np.float32), np.zeros(cells, np.float32)
+    level = area[area.shape[0] // 2, area.shape[1] // 2]  # keeps the sums small
+    for p in range(cells):
+        inputs[0, first + p] = np.float32(1.0)
+    for c in range(SUPPORT):
+        for r in range(SUPPORT):
+            j = 1 + SUPPORT * c + r
+            p = 0
+            for y in range(window):
+                for x in range(y % stride, window, stride):
+                    value = area[c + x, r + y] - level
+                    inputs[j, first + p] = value
+                    sums[p] += value
+                    p += 1
+    for p in range(cells):
+        sums[p] /= np.float32(PIXELS)
+    for j in range(1, N_INPUTS):
+        for p in range(cells):
+            value = inputs[j, first + p] - sums[p]
+            inputs[j, first + p] = value
+            squares[p] += value * value
+    for p in range(cells):
+        squares[p] = np.float32(1.0) / max(np.sqrt(squares[p]), np.float32(FLATTEST))
+    for j in range(1, N_INPUTS):
+        for p in range(cells):
+            inputs[j, first + p] *= squares[p]
+
+
+@kernel
+def _layer(weight: Floats32, bias: Floats32, activation: int, values: Floats32, following: Floats32) -> None:
+    """Take the columns of `values` through one layer.
+
+    A product of our own: as fast as the BLAS library's on one thread at these sizes, and it never starts
+    others.
+    """
+    outputs, inputs = weight.shape
+    columns = values.shape[1]
+    for i in range(0, outputs, 2):
+        k = min(i + 1, outputs - 1)  # an odd last row is on its own
+        for p in range(columns):
+            following[i, p] = bias[i]
+        for p in range(columns):
+            following[k, p] = bias[k]
+        whole = inputs - inputs % 4 if k > i else 0
+        for j in range(0, whole, 4):
+            a0, a1, a2, a3 = weight[i, j], weight[i, j + 1], weight[i, j + 2], weight[i, j + 3]
+            b0, b1, b2, b3 = weight[k, j], weight[k, j + 1], weight[k, j + 2], weight[k, j + 3]
+            for p in range(columns):
+                x0, x1, x2, x3 = values[j, p], values[j + 1, p], values[j + 2, p], values[j + 3, p]
+                following[i, p] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
+                following[k, p] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
+        for j in range(whole, inputs):
+            for p in range(columns):
+                following[i, p] += weight[i, j] * values[j, p]
+            if k > i:
+                for p in range(columns):
+                    following[k, p] += weight[k, j] * values[j, p]
+    one, zero = np.float32(1.0), np.float32(0.0)
+    for i in range(outputs):
+        if activation == SIGMOID:
+            for p in range(columns):
+                following[i, p] = one / (one + np.exp(-following[i, p]))
+        elif activation == TANH:
+            for p in range(columns):
+                following[i, p] = np.tanh(following[i, p])
+        elif activation == RELU:
+            for p in range(columns):
+                following[i, p] = max(following[i, p], zero)
+
+
+@kernel
+def _fill_from_neighbours(response: Floats32) -> None:
+    """Give every second cell of a map, where x + y is odd, the mean of the cells beside it."""
+    window = response.shape[0]
+    for y in range(window):
+        for x in range(1 - y % 2, window, 2):
+            total, count = np.float32(0.0), 0
+            if y > 0:
+                total, count = total + response[y - 1, x], count + 1
+            if y + 1 < window:
+                total, count = total + response[y + 1, x], count + 1
+            if x > 0:
+                total, count = total + response[y, x - 1], count + 1
+            if x + 1 < window:
+                total, count = total + response[y, x + 1], count + 1
+            response[y, x] = total / np.float32(count)
 
 
 @kernel
@@ -180,16 +413,14 @@ def _im2col(
             row += 1
 
 
-def multiply_prior(
-    maps: Floats32, centres: npt.NDArray[np.int64], prior: Floats, precision: Floats
-) -> Floats32:
+def multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> Floats32:
     """Multiply each map by a Gaussian about where the landmark was first found, in place."""
     _multiply_prior(maps, centres, prior, precision)
     return maps
 
 
 @kernel
-def _multiply_prior(maps: Floats32, centres: npt.NDArray[np.int64], prior: Floats, precision: Floats) -> None:
+def _multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> None:
     window = maps.shape[1]
     across, down = np.empty(window, np.float32), np.empty(window, np.float32)
     for k in range(maps.shape[0]):
@@ -210,9 +441,7 @@ def _gaussian(middle: float, precision: float, values: npt.NDArray[Any]) -> None
 
 
 @kernel
-def _mean_shift(
-    maps: Floats32, centres: npt.NDArray[np.int64], points: Floats, sigma: float, shift: Floats
-) -> None:
+def _mean_shift(maps: Floats32, centres: Places, points: Floats, sigma: float, shift: Floats) -> None:
     """Fill v, (2, 68), for the points (2, 68)."""
     window = maps.shape[1]
     reach = window // 2
@@ -243,12 +472,13 @@ def search(
     model: PDM,
     params: Floats,
     maps: Floats32,
-    centres: npt.NDArray[np.int64],
+    centres: Places,
     weights: Floats,
     sigma: float,
     regularisation: float,
     max_iterations: int,
     least_motion: float,
+    whole: bool = False,
 ) -> tuple[Floats, int]:
     """Run NU-RLMS on the maps of one scale: `reference.search`; iterations are -1 where it broke down."""
     found = np.empty_like(params)
@@ -264,6 +494,7 @@ def search(
         regularisation,
         max_iterations,
         least_motion,
+        whole,
         found,
     )
     return found, int(iterations)
@@ -276,12 +507,13 @@ def _search(
     eigenvalues: Floats,
     start: Floats,
     maps: Floats32,
-    centres: npt.NDArray[np.int64],
+    centres: Places,
     weights: Floats,
     sigma: float,
     regularisation: float,
     max_iterations: int,
     least_motion: float,
+    whole: bool,
     params: Floats,
 ) -> int:
     n, m = components.shape[1], components.shape[2]
@@ -312,23 +544,25 @@ def _search(
             for j in range(6 + m):
                 params[j] = moved[j]
             project_kernel(mean, components, params, shape, points_moved)
-            motion = 0.0
+            motion, squares = 0.0, 0.0
             for k in range(n):
-                motion += math.hypot(points_moved[0, k] - points[0, k], points_moved[1, k] - points[1, k])
+                move = math.hypot(points_moved[0, k] - points[0, k], points_moved[1, k] - points[1, k])
+                motion += move
+                squares += move * move
                 points[0, k], points[1, k] = points_moved[0, k], points_moved[1, k]
             iterations += 1
-            if motion / n < least_motion:
+            if (math.sqrt(squares) if whole else motion / n) < least_motion:
                 break
     return iterations
 
 
-def log_likelihood(maps: Floats32, centres: npt.NDArray[np.int64], points: Floats, sigma: float) -> float:
+def log_likelihood(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
     """Return the mean log response at the landmarks: `reference.log_likelihood`."""
     return float(_log_likelihood(maps, centres, points, sigma))
 
 
 @kernel
-def _log_likelihood(maps: Floats32, centres: npt.NDArray[np.int64], points: Floats, sigma: float) -> float:
+def _log_likelihood(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
     window = maps.shape[1]
     across, down = np.empty(window), np.empty(window)
     precision = 1.0 / (sigma * sigma)

@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf import fast, frame
 from napari_face_landmarks.clnf.constants import TUNED, EngineConstants
-from napari_face_landmarks.clnf.patch_experts import PatchExperts
+from napari_face_landmarks.clnf.openface_experts import AnyExperts, OpenFaceExperts, views_of
 from napari_face_landmarks.clnf.pdm import (
     N_RIGID,
     PDM,
@@ -33,6 +33,7 @@ LARGEST_SCALE = 200.0
 LARGEST_MOVE = 45.0  # units of the PDM, half the distance of the outer eye corners, mean over landmarks
 LARGEST_GROWTH = 2.0
 LARGEST_PICTURE = 1000  # px of the normalised frame
+LEAST_ENLARGED = 0.9  # of a scale: a face whose own scale is smaller is not looked at there, as in OpenFace
 
 
 @dataclass(frozen=True)
@@ -72,7 +73,7 @@ def refine(
     landmarks: npt.NDArray[Any],
     params: Floats | None,
     pdm: PDM,
-    experts: PatchExperts,
+    experts: AnyExperts,
     settings: TrackerSettings,
     sigma: npt.NDArray[Any] | None = None,
     constants: EngineConstants = TUNED,
@@ -102,7 +103,7 @@ def refine(
         PDM parameters already fitted to `landmarks` (see `fit_landmarks`); fitted here if None.
     pdm : PDM
         Of 68 points.
-    experts : PatchExperts
+    experts : PatchExperts or OpenFaceExperts
     settings : TrackerSettings
         `max_iterations`, `search_radius` and `convergence_px` are used.
     sigma : ndarray, (68,), optional
@@ -139,41 +140,35 @@ def refine(
     grey = np.ascontiguousarray(grey)
 
     found, steps = start, 0
-    for index, scale in enumerate(experts.scales.tolist()):
-        to_frame = frame.image_to_frame(found, scale)
-        local = frame.enter_frame(found, to_frame)
-        view = nearest_view(experts, local)
-        centres = np.rint(_project(pdm, local)).astype(np.int64)
-        if (centres.max(axis=0) - centres.min(axis=0)).max() > LARGEST_PICTURE:
-            return _not_refined(landmarks, start, steps)
+    for index in range(len(experts.scales)):
         window = constants.window_at(index, settings.search_radius)
-        maps = engine.response_maps(
-            grey, to_frame, centres, window, experts, index, view, constants.checkerboard
-        )
-        visible = experts.visibility[view]
-        weights = constants.weight * np.where(visible, experts.confidences[index, view], 0.0)
+        at = _respond(grey, found, pdm, experts, index, window, constants, engine)
+        if at is None:
+            return _not_refined(landmarks, start, steps)
+        maps, weights = at.maps, _weights(at, constants)
         if claimed is not None and constants.prior_weight > 0:
-            precision = _prior_precision(claimed, start[0], scale, constants) * known
-            maps = engine.multiply_prior(maps, centres, frame.transform(to_frame, given), precision)
-            if not visible.all():
-                weights[~visible & known] = weights[visible].mean() if visible.any() else constants.weight
-        spread = constants.sigma_at(scale)
-        local, taken = engine.search(
-            pdm,
-            local,
+            precision = _prior_precision(claimed, start[0], at.scale, constants) * known
+            maps = engine.multiply_prior(maps, at.centres, frame.transform(at.to_frame, given), precision)
+            unseen = ~at.visible
+            if unseen.any():
+                weights[unseen & known] = weights[at.visible].mean() if at.visible.any() else constants.weight
+        local, taken = _search(
+            at,
             maps,
-            centres,
             weights,
-            spread,
-            constants.regularisation_at(scale),
+            pdm,
+            constants,
             settings.max_iterations,
-            settings.convergence_px * scale / found[0],
+            settings.convergence_px,
+            False,
+            engine,
         )
         if taken < 0 or not np.isfinite(local).all():
             return _not_refined(landmarks, start, steps)
         steps += taken
-        found = frame.leave_frame(local, to_frame)
-    likelihood = engine.log_likelihood(maps, centres, _project(pdm, local), spread)
+        found = frame.leave_frame(local, at.to_frame)
+    assert at is not None  # there is a scale at least
+    likelihood = engine.log_likelihood(maps, at.centres, _project(pdm, local), constants.sigma_at(at.scale))
 
     shares = _residual_shares(claimed, start[0], known, constants)
     result = _project(pdm, found) + shares[:, None] * (given - first)
@@ -186,6 +181,136 @@ def refine(
     ):
         return _not_refined(landmarks, start, steps)
     return ClnfFit(result.astype(np.float32), found, start, shares, float(likelihood), steps, True)
+
+
+@dataclass(frozen=True)
+class OwnFit:
+    """What CLNF found by itself, without first landmarks.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (68, 2), float32
+        Pixels, x then y.
+    params : ndarray, (6 + m,), float64
+        PDM parameters in the image.
+    confidence : ndarray, (68,), float32
+        The experts' response at each landmark, 0 to 1; a landmark that the view hides has the others' mean.
+    likelihood : float
+        Mean log response at the landmarks, finest scale; -inf where `converged` is False.
+    iterations : int
+        NU-RLMS steps taken.
+    converged : bool
+        False if the search broke down; `params` are then where it started.
+    """
+
+    landmarks: npt.NDArray[np.float32]
+    params: Floats
+    confidence: npt.NDArray[np.float32]
+    likelihood: float
+    iterations: int
+    converged: bool
+
+
+def fit_alone(
+    grey: npt.NDArray[np.uint8],
+    params: Floats,
+    pdm: PDM,
+    experts: AnyExperts,
+    constants: EngineConstants,
+    followed: bool = False,
+    engine: ModuleType = fast,
+) -> OwnFit:
+    """Fit a face by CLNF alone, as OpenFace does: from a box on a first frame, then from the last frame.
+
+    A scale at which the frame would be larger than the face in the image is left out, as is one whose window
+    is 0.
+
+    Parameters
+    ----------
+    grey : ndarray, (H, W), uint8
+    params : ndarray, (6 + m,)
+        Where to start: `params_of_crop`, or the last frame's parameters.
+    pdm : PDM
+        Of 68 points.
+    experts : PatchExperts or OpenFaceExperts
+    constants : EngineConstants
+        Windows, iterations and all else.
+    followed : bool
+        Take the smaller windows of a face that is followed.
+    engine : module
+        `fast` or `reference`.
+
+    Returns
+    -------
+    OwnFit
+        Always finite.
+
+    Raises
+    ------
+    ImageError
+        If `grey` is no (H, W) uint8 image.
+    ModelError
+        If the shapes of parameters and PDM do not belong together.
+    """
+    _check_inputs(grey, np.zeros((N_LANDMARKS, 2)), params, pdm, None)
+    start = clamp(pdm, params)
+    first = _project(pdm, start) if np.isfinite(start).all() else np.full((N_LANDMARKS, 2), np.nan)
+    failed = OwnFit(
+        np.nan_to_num(first).astype(np.float32), start, np.zeros(N_LANDMARKS, np.float32), -math.inf, 0, False
+    )
+    if not _usable(first, start, grey.shape):
+        return failed
+    grey = np.ascontiguousarray(grey)
+    windows = constants.followed_windows if followed else constants.windows
+    found, steps, last = start, 0, None
+    for index, window in enumerate(windows[: len(experts.scales)]):
+        if window == 0 or LEAST_ENLARGED * experts.scales[index] > found[0]:
+            continue
+        at = _respond(grey, found, pdm, experts, index, window, constants, engine)
+        if at is None:
+            return failed
+        local, taken = _search(
+            at,
+            at.maps,
+            _weights(at, constants),
+            pdm,
+            constants,
+            constants.own_iterations,
+            constants.own_convergence,
+            True,
+            engine,
+        )
+        if taken < 0 or not np.isfinite(local).all():
+            return failed
+        steps += taken
+        found = frame.leave_frame(local, at.to_frame)
+        last = (at, local, float(experts.scales[index]))
+    points = _project(pdm, found)
+    if last is None or not _usable(points, found, grey.shape):
+        return failed
+    at, local, scale = last
+    places = _project(pdm, local)
+    likelihood = engine.log_likelihood(at.maps, at.centres, places, constants.sigma_at(scale))
+    confidence = _responses_at(at, places)
+    return OwnFit(points.astype(np.float32), found, confidence, float(likelihood), steps, True)
+
+
+def params_of_crop(pdm: PDM, crop: npt.NDArray[Any], margin: float) -> Floats:
+    """Return the parameters, (6 + m,), of the mean face in a crop.
+
+    Parameters
+    ----------
+    pdm : PDM
+    crop : ndarray, (4,)
+        Centre x, centre y, side (px) and roll (rad) of the upright square round the face.
+    margin : float
+        The crop's side over the larger side of the landmarks' bounding box.
+    """
+    low, high = pdm.mean[:2].min(axis=1), pdm.mean[:2].max(axis=1)
+    scale = float(crop[2]) / margin / float((high - low).max())
+    roll = float(crop[3])
+    place = np.asarray(crop[:2], dtype=np.float64) - scale * _turn(roll) @ ((low + high) / 2)
+    return np.concatenate([[scale, 0.0, 0.0, roll], place, np.zeros(pdm.n_modes)])
 
 
 def fit_landmarks(
@@ -314,11 +439,106 @@ def apply_correction(
     return result.astype(np.float32), carried
 
 
-def nearest_view(experts: PatchExperts, upright: Floats) -> int:
-    """Return the view whose centre is nearest to the pitch and yaw of parameters of the upright frame."""
+def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:
+    """Return the view of a scale that is nearest to the pitch and yaw of parameters of the upright frame."""
     pitch, yaw = math.degrees(upright[1]), math.degrees(upright[2])
-    centres = experts.view_centres
+    centres = views_of(experts, index)[0]
     return int(np.argmin((centres[:, 0] - pitch) ** 2 + (centres[:, 1] - yaw) ** 2))
+
+
+@dataclass(frozen=True)
+class _Responses:
+    """A face at one scale: the frame, its parameters there, and what the experts respond about it."""
+
+    scale: float
+    growth: float
+    to_frame: Floats
+    local: Floats
+    centres: npt.NDArray[Any]
+    maps: npt.NDArray[Any]
+    visible: npt.NDArray[np.bool_]
+    confidences: Floats
+
+
+def _respond(
+    grey: npt.NDArray[np.uint8],
+    found: Floats,
+    pdm: PDM,
+    experts: AnyExperts,
+    index: int,
+    window: int,
+    constants: EngineConstants,
+    engine: ModuleType,
+) -> _Responses | None:
+    """Evaluate the experts of a scale about a face; None if the face has grown beyond all bounds."""
+    scale = float(experts.scales[index])
+    if isinstance(experts, OpenFaceExperts):  # frontal, with the present shape: the reference of OpenFace
+        reference = np.concatenate([[scale, 0.0, 0.0, 0.0, 0.0, 0.0], found[N_RIGID:]])
+        to_frame = frame.shape_to_reference(_project(pdm, found), _project(pdm, reference))
+    else:
+        to_frame = frame.image_to_frame(found, scale)
+    local = frame.enter_frame(found, to_frame)
+    view = nearest_view(experts, local, index)
+    centres: npt.NDArray[Any] = _project(pdm, local)
+    if not (centres.max(axis=0) - centres.min(axis=0) <= LARGEST_PICTURE).all():
+        return None
+    if not isinstance(experts, OpenFaceExperts):
+        centres = np.rint(centres).astype(np.int64)
+    maps = engine.response_maps(grey, to_frame, centres, window, experts, index, view, constants.checkerboard)
+    _, visibility, confidences = views_of(experts, index)
+    growth = local[0] / found[0]
+    return _Responses(scale, growth, to_frame, local, centres, maps, visibility[view], confidences[view])
+
+
+def _weights(at: _Responses, constants: EngineConstants) -> Floats:
+    """Return the diagonal of W, (68,); all landmarks that are seen count the same where the factor is 0."""
+    weights = constants.weight * at.confidences if constants.weight > 0 else np.ones(N_LANDMARKS)
+    return np.asarray(np.where(at.visible, weights, 0.0))
+
+
+def _search(
+    at: _Responses,
+    maps: npt.NDArray[Any],
+    weights: Floats,
+    pdm: PDM,
+    constants: EngineConstants,
+    max_iterations: int,
+    least_motion: float,
+    whole: bool,
+    engine: ModuleType,
+) -> tuple[Floats, int]:
+    """Run the engine's search; `least_motion` is in px of the image."""
+    regularisation = constants.regularisation_at(at.scale)
+    if constants.in_image:  # v and J shrink with the frame: so does what r counts against
+        regularisation *= at.growth**2
+    local, taken = engine.search(
+        pdm,
+        at.local,
+        maps,
+        at.centres,
+        weights,
+        constants.sigma_at(at.scale),
+        regularisation,
+        max_iterations,
+        least_motion * at.growth,
+        whole,
+    )
+    return local, int(taken)
+
+
+def _responses_at(at: _Responses, points: Floats) -> npt.NDArray[np.float32]:
+    """Return the largest response beside each landmark, (68,); of one that is hidden, the others' mean."""
+    window = at.maps.shape[1]
+    reach = window // 2
+    cells = np.clip(np.rint(points - at.centres).astype(np.int64) + reach, 1, window - 2)
+    best = np.zeros(len(points))
+    for dy in (-1, 0, 1):
+        for dx in (-1, 0, 1):
+            best = np.maximum(best, at.maps[np.arange(len(points)), cells[:, 1] + dy, cells[:, 0] + dx])
+    best = np.clip(best, 0.0, 1.0)
+    if at.visible.any():
+        best[~at.visible] = best[at.visible].mean()
+    return best.astype(np.float32)
 
 
 def _project(pdm: PDM, params: Floats) -> Floats:

@@ -62,6 +62,32 @@ def image_to_frame(params: npt.NDArray[Any], scale: float) -> npt.NDArray[np.flo
     )
 
 
+def shape_to_reference(points: npt.NDArray[Any], reference: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the similarity that lays a shape on another one: OpenFace's way into the normalised frame.
+
+    Scale by the shapes' root mean square distances from their means, and the rotation that is best in the
+    least-squares sense; a face that is turned away is taken larger than by `image_to_frame`.
+
+    Parameters
+    ----------
+    points, reference : ndarray, (n, 2)
+        Pixels of the image, and places in the frame, x then y.
+
+    Returns
+    -------
+    ndarray, (2, 3), float64
+    """
+    centre, target = points.mean(axis=0), reference.mean(axis=0)
+    flat, laid = points - centre, reference - target
+    factor = math.sqrt(float((laid**2).sum()) / max(float((flat**2).sum()), 1e-12))
+    sine = float((flat[:, 0] * laid[:, 1] - flat[:, 1] * laid[:, 0]).sum())
+    cosine = float((flat * laid).sum())
+    length = math.hypot(sine, cosine) or 1.0
+    sine, cosine = factor * sine / length, factor * cosine / length
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([turn, target - turn @ centre])
+
+
 def transform(matrix: npt.NDArray[np.float64], points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return points (..., 2), x then y, taken through a (2, 3) affine matrix."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], dtype=np.float64)

@@ -7,14 +7,28 @@ in the wild"; Zadeh et al. 2017, "Convolutional experts constrained local model"
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf import frame, pdm
-from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT, PatchExperts
+from napari_face_landmarks.clnf.openface_experts import (
+    RELU,
+    SIGMOID,
+    TANH,
+    AnyExperts,
+    NeuralFields,
+    OpenFaceExperts,
+    ScaleExperts,
+    covariance,
+    layers_of,
+)
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
 from napari_face_landmarks.clnf.pdm import PDM
 
 Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[Any]  # whole numbers, or real ones
 
 REACH = SUPPORT // 2
 LEAST_RESPONSE = 1e-12  # a map with less under the kernel says nothing about its landmark
@@ -86,12 +100,93 @@ def expert_response(inputs: Floats, w1: Floats, w2: Floats, w3: Floats) -> Float
     return np.asarray(1.0 / (1.0 + np.exp(-third)))
 
 
+def deep_response(inputs: Floats, layers: list[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]) -> Floats:
+    """Return the responses, (positions,), of an expert of CE-CLM with layers of any number and activation."""
+    values = inputs
+    for activation, weight, bias in layers:
+        values = values @ weight.astype(np.float64).T + bias
+        if activation == SIGMOID:
+            values = 1.0 / (1.0 + np.exp(-values))
+        elif activation == TANH:
+            values = np.tanh(values)
+        elif activation == RELU:
+            values = np.maximum(values, 0.0)
+    return np.asarray(values[:, 0])
+
+
+def neural_field_response(area: Floats, fields: NeuralFields, expert: int) -> Floats:
+    """Return the responses of CCNF to an area of interest, (window, window).
+
+    Baltrusaitis et al. 2013: the mean of the field, ``Sigma b`` with
+    ``b_i = 2 sum_k alpha_k sigmoid(norm_k correlation(weights_k, support_i) + bias_k)``. A likelihood is not
+    negative: a map that is so somewhere is raised as a whole.
+    """
+    window = area.shape[0] - SUPPORT + 1
+    vertices = np.zeros((window, window))
+    for y in range(window):
+        for x in range(window):
+            support = frame.contrast_normalise(area[y : y + SUPPORT, x : x + SUPPORT].ravel())
+            neurons = (
+                fields.kernels[expert],
+                fields.norms[expert],
+                fields.biases[expert],
+                fields.alphas[expert],
+            )
+            for weights, norm, bias, alpha in zip(*neurons, strict=True):
+                centred = weights.ravel() - weights.mean(dtype=np.float64)
+                size = np.linalg.norm(centred)
+                correlation = centred @ support / size if size > 0 else 0.0
+                vertices[y, x] += 2.0 * alpha / (1.0 + np.exp(-(norm * correlation + bias)))
+    response = (covariance(fields, expert, window) @ vertices.ravel()).reshape(window, window)
+    return np.asarray(response - min(response.min(), 0.0))
+
+
+def fill_from_neighbours(response: Floats) -> Floats:
+    """Return a map whose every second cell, where x + y is odd, is the mean of the cells beside it."""
+    window = len(response)
+    filled = response.copy()
+    for y in range(window):
+        for x in range(1 - y % 2, window, 2):
+            beside = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
+            filled[y, x] = np.mean([response[v, u] for v, u in beside if 0 <= v < window and 0 <= u < window])
+    return filled
+
+
+def _openface_maps(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Places,
+    window: int,
+    part: ScaleExperts,
+    view: int,
+    sparse: bool,
+) -> Floats:
+    maps = np.ones((len(centres), window, window))
+    offsets = np.arange(window + SUPPORT - 1) - (window // 2 + REACH)
+    for k, centre in enumerate(centres):
+        if not part.visibility[view, k]:
+            continue
+        places = centre + np.stack(np.meshgrid(offsets, offsets), axis=-1)
+        area = bilinear(grey.astype(np.float64), frame.transform(frame.invert(to_frame), places))
+        across = slice(None, None, -1 if part.flipped[view, k] else 1)
+        expert = int(part.expert[view, k])
+        if part.fields is not None:
+            response = neural_field_response(area[:, across], part.fields, expert)
+        else:
+            layers = layers_of(part.networks, expert)
+            response = deep_response(im2col(area[:, across]), layers).reshape(window, window)
+            if sparse:
+                response = fill_from_neighbours(response)
+        maps[k] = response[:, across]
+    return maps
+
+
 def response_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
-    centres: npt.NDArray[np.int64],
+    centres: Places,
     window: int,
-    experts: PatchExperts,
+    experts: AnyExperts,
     scale: int,
     view: int,
     checkerboard: bool = False,
@@ -103,15 +198,16 @@ def response_maps(
     grey : ndarray, (H, W), uint8
     to_frame : ndarray, (2, 3)
         Similarity from image to normalised frame.
-    centres : ndarray, (68, 2), int
-        Middle of each map in the frame, x then y.
+    centres : ndarray, (68, 2)
+        Middle of each map in the frame, x then y; whole numbers for the plugin's own experts.
     window : int
         Side of the maps, px of the frame.
-    experts : PatchExperts
+    experts : PatchExperts or OpenFaceExperts
     scale, view : int
         Which of the experts.
     checkerboard : bool
-        Evaluate every second cell only, the centre among them; the others are 0.
+        Evaluate every second cell only, the centre among them. The others are 0; with OpenFace's CEN they
+        are the mean of their neighbours, as in CE-CLM, and CCNF needs all cells.
 
     Returns
     -------
@@ -119,6 +215,8 @@ def response_maps(
         0 to 1; cell [k, y, x] is the place ``centres[k] + (x, y) - window // 2``. Maps of landmarks that the
         view hides are 1 everywhere.
     """
+    if isinstance(experts, OpenFaceExperts):
+        return _openface_maps(grey, to_frame, centres, window, experts.parts[scale], view, checkerboard)
     maps = np.ones((len(centres), window, window))
     side = window + SUPPORT - 1
     for k, (x, y) in enumerate(centres):
@@ -133,13 +231,13 @@ def response_maps(
     return maps
 
 
-def multiply_prior(maps: Floats, centres: npt.NDArray[np.int64], prior: Floats, precision: Floats) -> Floats:
+def multiply_prior(maps: Floats, centres: Places, prior: Floats, precision: Floats) -> Floats:
     """Multiply each map by a Gaussian about where the landmark was first found (a product of experts).
 
     Parameters
     ----------
     maps : ndarray, (68, window, window)
-    centres : ndarray, (68, 2), int
+    centres : ndarray, (68, 2)
     prior : ndarray, (68, 2)
         The first landmarks in the frame.
     precision : ndarray, (68,)
@@ -153,26 +251,26 @@ def multiply_prior(maps: Floats, centres: npt.NDArray[np.int64], prior: Floats, 
     return np.asarray(maps * np.exp(-0.5 * precision[:, None, None] * distance))
 
 
-def _places(maps: Floats, centres: npt.NDArray[np.int64]) -> Floats:
+def _places(maps: Floats, centres: Places) -> Floats:
     """Return the frame coordinates of every cell, (68, window, window, 2)."""
     offsets = np.arange(maps.shape[1]) - maps.shape[1] // 2
     x, y = np.meshgrid(offsets, offsets)
     return np.asarray(centres[:, None, None] + np.stack([x, y], axis=-1), dtype=np.float64)
 
 
-def kernel_density(maps: Floats, centres: npt.NDArray[np.int64], points: Floats, sigma: float) -> Floats:
+def kernel_density(maps: Floats, centres: Places, points: Floats, sigma: float) -> Floats:
     """Return each cell's response under a Gaussian kernel about the landmark, (68, window, window)."""
     distance = np.sum((_places(maps, centres) - points[:, None, None]) ** 2, axis=-1)
     return np.asarray(maps * np.exp(-0.5 * distance / sigma**2))
 
 
-def mean_shift(maps: Floats, centres: npt.NDArray[np.int64], points: Floats, sigma: float) -> Floats:
+def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> Floats:
     """Return the mean-shift vectors v (Saragih et al. 2011, equation 13).
 
     Parameters
     ----------
     maps : ndarray, (68, window, window)
-    centres : ndarray, (68, 2), int
+    centres : ndarray, (68, 2)
     points : ndarray, (68, 2)
         Present landmarks in the frame; one outside its map is taken to the map's edge.
     sigma : float
@@ -231,12 +329,13 @@ def search(
     model: PDM,
     params: Floats,
     maps: Floats,
-    centres: npt.NDArray[np.int64],
+    centres: Places,
     weights: Floats,
     sigma: float,
     regularisation: float,
     max_iterations: int,
     least_motion: float,
+    whole: bool = False,
 ) -> tuple[Floats, int]:
     """Run NU-RLMS on the maps of one scale, first the pose, then all parameters.
 
@@ -246,13 +345,15 @@ def search(
     params : ndarray, (6 + m,)
         In the frame.
     maps : ndarray, (68, window, window)
-    centres : ndarray, (68, 2), int
+    centres : ndarray, (68, 2)
     weights : ndarray, (68,)
     sigma, regularisation : float
     max_iterations : int
         Of each of the two phases.
     least_motion : float
         A phase ends after the first iteration that moves the landmarks less on average, px of the frame.
+    whole : bool
+        Compare the Euclidean norm of the whole shape's motion instead.
 
     Returns
     -------
@@ -267,13 +368,14 @@ def search(
             shift = mean_shift(maps, centres, points, sigma)
             params = nu_rlms_step(model, params, shift, weights, regularisation, rigid)
             iterations += 1
-            motion = np.linalg.norm(pdm.project(model, params) - points, axis=1).mean()
+            moves = pdm.project(model, params) - points
+            motion = np.linalg.norm(moves) if whole else np.linalg.norm(moves, axis=1).mean()
             if motion < least_motion:
                 break
     return params, iterations
 
 
-def log_likelihood(maps: Floats, centres: npt.NDArray[np.int64], points: Floats, sigma: float) -> float:
+def log_likelihood(maps: Floats, centres: Places, points: Floats, sigma: float) -> float:
     """Return the mean over landmarks of the log of the response under a normalised kernel at the landmark."""
     density = kernel_density(maps, centres, points, sigma).sum(axis=(1, 2)) / (2 * np.pi * sigma**2)
     return float(np.log(np.maximum(density, LEAST_RESPONSE)).mean())

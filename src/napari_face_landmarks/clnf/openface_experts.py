@@ -1,0 +1,241 @@
+"""Patch experts of OpenFace: deep ones (CEN) and neural fields (CCNF), for every scale, view and landmark.
+
+Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection" (CEN);
+Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for robust facial landmark
+detection in the wild" (CCNF). Both look at the contrast-normalised pixels of an 11 x 11 support. Unlike the
+plugin's own experts they see a picture that is sampled anew for each landmark: bilinear, with the landmark on
+a pixel.
+
+`models.openface_format` reads them from files.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, PatchExperts
+from napari_face_landmarks.errors import ModelError
+
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
+Integers = npt.NDArray[np.int64]
+
+SIGMOID, TANH, RELU, LINEAR = 0, 1, 2, 3
+"""Activations of a layer; the first three are numbered as in the files."""
+
+
+@dataclass(frozen=True)
+class Networks:
+    """Small networks in one stretch of memory: each layer is ``activation(weight @ input + bias)``.
+
+    Attributes
+    ----------
+    words : ndarray, (N,), float32
+        All weights and biases, and whatever else the file has between them.
+    widths : ndarray, (E, L + 1), int64
+        Numbers of inputs and of each layer's outputs; 0 after the last layer.
+    weights, biases : ndarray, (E, L), int64
+        The word at which each layer's weights (outputs x inputs, by rows) and biases begin.
+    activations : ndarray, (E, L), int64
+        `SIGMOID`, `TANH`, `RELU` or `LINEAR`.
+    """
+
+    words: Floats32
+    widths: Integers
+    weights: Integers
+    biases: Integers
+    activations: Integers
+
+
+@dataclass(frozen=True)
+class NeuralFields:
+    """What makes CCNF of neurons: their parameters, and how neighbouring responses go together.
+
+    Attributes
+    ----------
+    kernels : tuple of ndarray, (K, 11, 11), float32
+        Of each expert: its neurons' weights, rows then columns.
+    norms, biases, alphas : tuple of ndarray, (K,), float64
+        Of each expert: the norm of each neuron's weights, its bias, and its vertex weight alpha.
+    betas : tuple of ndarray, (B,), float64
+        Of each expert: the edge weights.
+    edges : dict of int to ndarray, (B, window**2, window**2), float32
+        For each window that the file has: the matrices D - S of the edge features.
+    covariances : dict
+        Sigma of each view and window, filled as they are needed.
+    """
+
+    kernels: tuple[Floats32, ...]
+    norms: tuple[Floats, ...]
+    biases: tuple[Floats, ...]
+    alphas: tuple[Floats, ...]
+    betas: tuple[Floats, ...]
+    edges: dict[int, Floats32]
+    covariances: dict[tuple[int, int], Floats32] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ScaleExperts:
+    """The experts of one scale.
+
+    Attributes
+    ----------
+    scale : float
+        Scale s of the PDM in the normalised frame.
+    view_centres : ndarray, (V, 3), float64
+        Degrees: pitch, yaw, roll of each view.
+    visibility : ndarray, (V, 68), bool
+        The landmarks that have an expert in each view.
+    confidences : ndarray, (V, 68), float64
+        Weight of each expert in NU-RLMS.
+    expert : ndarray, (V, 68), int64
+        Which of the networks serves; -1 is none.
+    flipped : ndarray, (V, 68), bool
+        Whether it is shown the mirror image, since it was trained for the other side of the face.
+    networks : Networks
+        What is evaluated; 122 inputs (a 1, then the support column by column), one output.
+    fields : NeuralFields or None
+        For CCNF: what the networks were made of.
+    """
+
+    scale: float
+    view_centres: Floats
+    visibility: npt.NDArray[np.bool_]
+    confidences: Floats
+    expert: Integers
+    flipped: npt.NDArray[np.bool_]
+    networks: Networks
+    fields: NeuralFields | None = None
+
+
+@dataclass(frozen=True)
+class OpenFaceExperts:
+    """Patch experts of all scales.
+
+    Attributes
+    ----------
+    kind : str
+        "CEN" or "CCNF".
+    parts : tuple of ScaleExperts
+        From coarse to fine.
+    """
+
+    kind: str
+    parts: tuple[ScaleExperts, ...]
+
+    @property
+    def scales(self) -> Floats:
+        """Scales s of the PDM in the normalised frame, (S,), ascending."""
+        return np.array([part.scale for part in self.parts])
+
+
+AnyExperts = PatchExperts | OpenFaceExperts
+
+
+def views_of(
+    experts: AnyExperts, index: int
+) -> tuple[Floats, npt.NDArray[np.bool_], npt.NDArray[np.float64]]:
+    """Return view centres (V, 3), visibility (V, 68) and confidences (V, 68) of the index-th scale."""
+    if isinstance(experts, PatchExperts):
+        return experts.view_centres, experts.visibility, experts.confidences[index]
+    part = experts.parts[index]
+    return part.view_centres, part.visibility, part.confidences
+
+
+def layers_of(networks: Networks, expert: int) -> list[tuple[int, Floats32, Floats32]]:
+    """Return the layers of one network: activation, weight (out, in), bias (out,)."""
+    layers = []
+    widths = networks.widths[expert]
+    for layer in range(networks.activations.shape[1]):
+        inputs, outputs = int(widths[layer]), int(widths[layer + 1])
+        if outputs == 0:
+            break
+        start, bias = int(networks.weights[expert, layer]), int(networks.biases[expert, layer])
+        weight = networks.words[start : start + inputs * outputs].reshape(outputs, inputs)
+        activation = int(networks.activations[expert, layer])
+        layers.append((activation, weight, networks.words[bias : bias + outputs]))
+    return layers
+
+
+def fields_as_networks(fields: NeuralFields) -> Networks:
+    """Return the networks that give what the neurons of CCNF give before neighbours are joined.
+
+    The correlation of a support with a neuron's weights is that of the weights, made zero in mean and one in
+    norm, with the contrast-normalised support: a layer of sigmoids, and one that sums them with 2 alpha.
+    """
+    words: list[Floats32] = []
+    count, depth = len(fields.kernels), 2
+    widths = np.zeros((count, depth + 1), np.int64)
+    starts, biases = np.zeros((count, depth), np.int64), np.zeros((count, depth), np.int64)
+    position = 0
+    for e in range(count):
+        kernels = fields.kernels[e].astype(np.float64)
+        neurons = len(kernels)
+        columns = kernels.transpose(0, 2, 1).reshape(neurons, -1)
+        columns = columns - columns.mean(axis=1, keepdims=True)
+        size = np.linalg.norm(columns, axis=1, keepdims=True)
+        columns = fields.norms[e][:, None] * columns / np.where(size > 0, size, 1.0)
+        first = np.concatenate([np.zeros((neurons, 1)), columns], axis=1)
+        widths[e] = N_INPUTS, neurons, 1
+        for layer, (weight, bias) in enumerate(
+            [(first, fields.biases[e]), (2.0 * fields.alphas[e], np.zeros(1))]
+        ):
+            starts[e, layer], biases[e, layer] = position, position + weight.size
+            words += [weight.ravel().astype(np.float32), bias.astype(np.float32)]
+            position += weight.size + bias.size
+    activations = np.tile(np.array([SIGMOID, LINEAR]), (count, 1))
+    flat = np.concatenate(words) if words else np.zeros(0, np.float32)
+    return Networks(flat, widths, starts, biases, activations)
+
+
+def covariance(fields: NeuralFields, expert: int, window: int) -> Floats:
+    """Return Sigma of an expert's responses in a window, (window**2, window**2), float64.
+
+    Baltrusaitis et al. 2013: ``Sigma**-1 = 2 (sum_k alpha_k I + sum_k beta_k (D_k - S_k))``, where the
+    file has the edges of such a window; else without the second sum.
+
+    Raises
+    ------
+    ModelError
+        If no such normal distribution exists.
+    """
+    cells = window * window
+    precision = fields.alphas[expert].sum() * np.eye(cells)
+    if window in fields.edges:
+        precision += np.einsum("b,bij->ij", fields.betas[expert], fields.edges[window].astype(np.float64))
+    precision = precision + precision.T  # twice it, and symmetric to the last bit
+    try:
+        np.linalg.cholesky(precision)
+        return np.asarray(np.linalg.inv(precision))
+    except np.linalg.LinAlgError:
+        raise ModelError(
+            f"The neural field of an expert is no normal distribution in a window of {window} x {window}: "
+            "install the OpenFace models again."
+        ) from None
+
+
+def covariances(part: ScaleExperts, view: int, window: int) -> Floats32:
+    """Return Sigma of every landmark's expert in a view, float32; made once for each view and window.
+
+    Returns
+    -------
+    ndarray, (68, window**2, window**2), or (68, 1, 1)
+        The latter, one number for each landmark, where the file joins no neighbours in such a window.
+    """
+    fields = part.fields
+    assert fields is not None
+    key = (view, window)
+    if key not in fields.covariances:
+        cells = window * window if window in fields.edges else 1
+        result = np.zeros((part.expert.shape[1], cells, cells), np.float32)
+        for k in np.flatnonzero(part.visibility[view]):
+            expert = int(part.expert[view, k])
+            if cells == 1:
+                result[k] = 0.5 / fields.alphas[expert].sum()
+            else:
+                result[k] = covariance(fields, expert, window)
+        fields.covariances[key] = result
+    return fields.covariances[key]

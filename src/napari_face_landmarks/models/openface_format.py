@@ -1,0 +1,438 @@
+"""OpenFace 2.2's model files: a PDM as text, CEN and CCNF patch experts as little-endian binary.
+
+The files are the user's and untrusted. A file is read whole, and every size in it is checked against the
+bytes that are left before anything is made of it; CEN's weights stay where they lie in the file, as views.
+
+Matrix: int32 rows, int32 columns, int32 OpenCV type (0 uint8, 4 int32, 5 float32, 6 float64), then the data
+by rows.
+
+CEN file: float64 scale; int32 views; of each view its centre, a 3 x 1 float64 matrix (degrees); of each view
+its visibility, an int32 matrix of 68; the mirror landmarks (68) and the mirror views, int32 matrices; then,
+by views and landmarks: int32 type 6, int32 width, int32 height, int32 layers; of each layer int32 activation
+(0 sigmoid, 1 tanh, 2 ReLU), bias (1 x out, float32), weight (out x in, float32); float64 confidence.
+
+CCNF file: scale, views, centres and visibility as above; int32 number of windows, and of each: int32 size,
+int32 count, that many matrices (size**2 square); then, by views and landmarks: int32 type 5, int32 width,
+int32 height, int32 neurons (0: one more int32, and a confidence only where the file has one); of each neuron
+int32 type 2, int32 activation, float64 norm, float64 bias, float64 alpha, weight matrix; a float64 beta for
+each matrix of a window; float64 confidence.
+
+What these facts leave open is taken from the file's own lengths: widths of layers, numbers of views, layers,
+neurons and windows may be others, within bounds.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.openface_experts import (
+    RELU,
+    Networks,
+    NeuralFields,
+    ScaleExperts,
+    fields_as_networks,
+)
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
+from napari_face_landmarks.clnf.pdm import PDM
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.ibug import N_LANDMARKS
+
+LARGEST_TEXT = 4 << 20  # bytes
+LARGEST_FILE = 1 << 30
+MOST_VIEWS = 32
+MOST_LAYERS = 8
+MOST_NEURONS = 64
+MOST_WINDOWS = 16
+MOST_EDGES = 8
+LARGEST_WIDTH = 4096  # of a layer
+LARGEST_WINDOW = 25
+LARGEST_WEIGHT = 1e6
+MOST_MODES = 256
+
+CEN_EXPERT, CCNF_EXPERT, NEURON = 6, 5, 2
+MATRIX_TYPES = {0: np.dtype("u1"), 4: np.dtype("<i4"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
+
+
+@dataclass
+class _Cursor:
+    """A file's bytes and how far they are read."""
+
+    path: Path
+    content: npt.NDArray[np.uint8]
+    position: int = 0
+
+
+def read_pdm_text(path: str | Path) -> PDM:
+    """Read the point distribution model from OpenFace's text.
+
+    Parameters
+    ----------
+    path : str or Path
+        Three blocks of a comment line, rows, columns, type and values: mean (204 x 1), principal components
+        (204 x m), eigenvalues (1 x m).
+
+    Returns
+    -------
+    PDM
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or no such model.
+    """
+    path = Path(path)
+    try:
+        if path.stat().st_size > LARGEST_TEXT:
+            raise _refused(
+                path, f"is larger than the {LARGEST_TEXT >> 20} MB that a shape model's text may have"
+            )
+        lines = path.read_text(encoding="ascii", errors="replace").splitlines()
+    except OSError as error:
+        raise _refused(path, f"cannot be read ({error.strerror or error})") from None
+    words = " ".join(line for line in lines if not line.lstrip().startswith("#")).split()
+    blocks: list[npt.NDArray[np.float64]] = []
+    for name in ("mean", "principal components", "eigenvalues"):
+        block, words = _text_block(path, name, words)
+        blocks.append(block)
+    if words:
+        raise _refused(path, f"has {len(words)} values after the eigenvalues")
+    mean, components, eigenvalues = blocks
+    m = eigenvalues.size
+    if (
+        mean.shape != (3 * N_LANDMARKS, 1)
+        or components.shape != (3 * N_LANDMARKS, m)
+        or not 1 <= m <= MOST_MODES
+    ):
+        raise _refused(
+            path,
+            f"has a mean {mean.shape}, components {components.shape} and eigenvalues {eigenvalues.shape} "
+            f"where {3 * N_LANDMARKS} rows belong",
+        )
+    for name, block in (("mean", mean), ("components", components), ("eigenvalues", eigenvalues)):
+        if not (np.abs(block) < LARGEST_WEIGHT).all():
+            raise _refused(path, f"has values among its {name} that are no finite numbers")
+    if not (eigenvalues > 1e-9).all():
+        raise _refused(path, "has eigenvalues that are not positive")
+    return PDM(
+        mean=np.ascontiguousarray(mean.reshape(3, N_LANDMARKS)),
+        components=np.ascontiguousarray(components.reshape(3, N_LANDMARKS, m)),
+        eigenvalues=np.ascontiguousarray(eigenvalues.ravel()),
+    )
+
+
+def read_cen(path: str | Path) -> ScaleExperts:
+    """Read the deep patch experts of one scale.
+
+    Where a landmark has no layers, the mirrored landmark's expert of the mirrored view serves.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``cen_patches_*_of.dat``.
+
+    Returns
+    -------
+    ScaleExperts
+        Its weights are views of the file's bytes.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or anything in it cannot be.
+    """
+    cursor = _open(Path(path))
+    scale, centres, visibility = _head(cursor)
+    views = len(centres)
+    partner = _matrix(cursor, "the mirror landmarks", "i", (1, N_LANDMARKS)).ravel()
+    mirror = _matrix(cursor, "the mirror views", "i", (1, views)).ravel()
+    for name, table, most in (("landmarks", partner, N_LANDMARKS), ("views", mirror, views)):
+        if ((table < 0) | (table >= most)).any():
+            raise _refused(cursor.path, f"has mirror {name} that do not exist")
+    confidences = np.zeros((views, N_LANDMARKS))
+    own = np.full((views, N_LANDMARKS), -1, np.int64)
+    shapes: list[list[int]] = []
+    starts: list[list[int]] = []
+    biases: list[list[int]] = []
+    activations: list[list[int]] = []
+    for view in range(views):
+        for k in range(N_LANDMARKS):
+            where = f"the expert of landmark {k} in view {view}"
+            depth = _expert_head(cursor, where, CEN_EXPERT, MOST_LAYERS, "layers")
+            if depth:
+                own[view, k] = len(shapes)
+                shapes.append([N_INPUTS])
+                starts.append([])
+                biases.append([])
+                activations.append([])
+            for _ in range(depth):
+                activation = _int(cursor, where)
+                if not 0 <= activation <= RELU:
+                    raise _refused(cursor.path, f"has the unknown activation {activation} in {where}")
+                bias = _matrix(cursor, where, "f", (1, None))
+                weight = _matrix(cursor, where, "f", (bias.shape[1], shapes[-1][-1]))
+                if not 1 <= bias.shape[1] <= LARGEST_WIDTH:
+                    raise _refused(cursor.path, f"has a layer of {bias.shape[1]} outputs in {where}")
+                _check_values(cursor, where, bias, weight)
+                shapes[-1].append(bias.shape[1])
+                activations[-1].append(activation)
+                biases[-1].append(_word(cursor, bias))
+                starts[-1].append(_word(cursor, weight))
+            if depth and shapes[-1][-1] != 1:
+                raise _refused(cursor.path, f"has {shapes[-1][-1]} outputs, not one, in {where}")
+            confidences[view, k] = _confidence(cursor, where)
+    _end(cursor)
+    expert = np.where(own >= 0, own, own[mirror][:, partner])
+    flipped = (own < 0) & (expert >= 0)
+    confidences = np.where(flipped, confidences[mirror][:, partner], confidences)
+    deepest = max(map(len, activations), default=0)
+    if not deepest:
+        raise _refused(cursor.path, "has no expert with layers")
+    words = cursor.content[: cursor.content.size // 4 * 4].view("<f4").astype(np.float32, copy=False)
+    networks = Networks(
+        words,
+        _table(shapes, deepest + 1),
+        _table(starts, deepest),
+        _table(biases, deepest),
+        _table(activations, deepest),
+    )
+    return ScaleExperts(scale, centres, visibility & (expert >= 0), confidences, expert, flipped, networks)
+
+
+def read_ccnf(path: str | Path) -> ScaleExperts:
+    """Read the neural fields of one scale.
+
+    Parameters
+    ----------
+    path : str or Path
+        A ``ccnf_patches_*_general.txt``, binary in spite of its name.
+
+    Returns
+    -------
+    ScaleExperts
+
+    Raises
+    ------
+    ModelError
+        If the file is missing or anything in it cannot be.
+    """
+    cursor = _open(Path(path))
+    scale, centres, visibility = _head(cursor)
+    views = len(centres)
+    edges = _edges(cursor)
+    n_betas = len(next(iter(edges.values()))) if edges else 0
+    confidences = np.zeros((views, N_LANDMARKS))
+    expert = np.full((views, N_LANDMARKS), -1, np.int64)
+    kernels: list[npt.NDArray[np.float32]] = []
+    norms, biases, alphas, betas = [], [], [], []
+    for view in range(views):
+        for k in range(N_LANDMARKS):
+            where = f"the expert of landmark {k} in view {view}"
+            neurons = _expert_head(cursor, where, CCNF_EXPERT, MOST_NEURONS, "neurons")
+            if not neurons:
+                _int(cursor, where)
+                if not _at_next_expert(cursor):
+                    confidences[view, k] = _confidence(cursor, where)
+                continue
+            expert[view, k] = len(kernels)
+            kernel = np.empty((neurons, SUPPORT, SUPPORT), np.float32)
+            numbers = np.empty((neurons, 3))
+            for j in range(neurons):
+                if _int(cursor, where) != NEURON:
+                    raise _refused(cursor.path, f"has no neuron where one belongs in {where}")
+                _int(cursor, where)  # the kind of input; all are grey levels
+                numbers[j] = [_float(cursor, where) for _ in range(3)]
+                kernel[j] = _matrix(cursor, where, "fd", (SUPPORT, SUPPORT))
+            beta = np.array([_float(cursor, where) for _ in range(n_betas)])
+            _check_values(cursor, where, kernel, numbers, beta)
+            if not (numbers[:, 2] >= 0).all() or not numbers[:, 2].sum() > 1e-9:
+                raise _refused(cursor.path, f"has no positive alpha in {where}")
+            kernels.append(kernel)
+            norms.append(numbers[:, 0].copy())
+            biases.append(numbers[:, 1].copy())
+            alphas.append(numbers[:, 2].copy())
+            betas.append(beta)
+            confidences[view, k] = _confidence(cursor, where)
+    _end(cursor)
+    if not kernels:
+        raise _refused(cursor.path, "has no expert with neurons")
+    fields = NeuralFields(tuple(kernels), tuple(norms), tuple(biases), tuple(alphas), tuple(betas), edges)
+    return ScaleExperts(
+        scale,
+        centres,
+        visibility & (expert >= 0),
+        confidences,
+        expert,
+        np.zeros_like(visibility),
+        fields_as_networks(fields),
+        fields,
+    )
+
+
+def _refused(path: Path, what: str) -> ModelError:
+    return ModelError(f"{path} {what}, so it is no OpenFace model that can be used: get the file again.")
+
+
+def _open(path: Path) -> _Cursor:
+    try:
+        size = path.stat().st_size
+        if size > LARGEST_FILE:
+            raise _refused(path, f"has {size} bytes, more than the {LARGEST_FILE} that such a file may have")
+        with path.open("rb") as file:
+            content = np.empty((size + 3) // 4 * 4, np.uint8)  # whole words
+            got = file.readinto(memoryview(content)[:size])
+            if got != size or os.fstat(file.fileno()).st_size != size:
+                raise _refused(path, "changed while it was read")
+    except OSError as error:
+        raise _refused(path, f"cannot be read ({error.strerror or error})") from None
+    return _Cursor(path, content[:size])
+
+
+def _take(cursor: _Cursor, count: int, what: str) -> npt.NDArray[np.uint8]:
+    left = cursor.content.size - cursor.position
+    if count > left:
+        raise _refused(cursor.path, f"ends in {what} ({count} bytes are claimed, {left} are left)")
+    cursor.position += count
+    return cursor.content[cursor.position - count : cursor.position]
+
+
+def _int(cursor: _Cursor, what: str) -> int:
+    return int(_take(cursor, 4, what).view("<i4")[0])
+
+
+def _float(cursor: _Cursor, what: str) -> float:
+    return float(np.frombuffer(_take(cursor, 8, what).tobytes(), "<f8")[0])
+
+
+def _matrix(cursor: _Cursor, what: str, kind: str, shape: tuple[int | None, int | None]) -> npt.NDArray[Any]:
+    """Read a matrix of int32 ("i"), float32 ("f", a view), float64 ("d") or either of these ("fd").
+
+    A vector may lie or stand.
+    """
+    rows, columns, code = (_int(cursor, what) for _ in range(3))
+    dtype = MATRIX_TYPES.get(code)
+    if dtype is None or dtype.char not in kind:
+        raise _refused(cursor.path, f"has a matrix of the type {code} in {what}")
+    if rows < 0 or columns < 0:
+        raise _refused(cursor.path, f"has a matrix of {rows} x {columns} in {what}")
+    if shape[0] == 1 and rows != 1 and columns == 1:
+        rows, columns = columns, rows
+    if any(wanted not in (None, given) for wanted, given in zip(shape, (rows, columns), strict=True)):
+        raise _refused(cursor.path, f"has a matrix of {rows} x {columns} in {what}")
+    taken = _take(cursor, rows * columns * dtype.itemsize, what)
+    numbers = np.frombuffer(taken.tobytes(), dtype) if dtype.itemsize == 8 else taken.view(dtype)
+    return np.asarray(numbers.reshape(rows, columns))
+
+
+def _head(cursor: _Cursor) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[np.bool_]]:
+    """Return scale, centres of the views and visibility."""
+    scale = _float(cursor, "its head")
+    if not 0.01 <= scale <= 8:
+        raise _refused(cursor.path, f"has the scale {scale:g}")
+    views = _int(cursor, "its head")
+    if not 1 <= views <= MOST_VIEWS:
+        raise _refused(cursor.path, f"has {views} views")
+    centres = np.stack([_matrix(cursor, "the view centres", "d", (1, 3)).ravel() for _ in range(views)])
+    if not (np.abs(centres) <= 360).all():
+        raise _refused(cursor.path, "has view centres that are no angles")
+    seen = [_matrix(cursor, "the visibility", "i", (1, N_LANDMARKS)).ravel() != 0 for _ in range(views)]
+    return scale, centres.astype(np.float64), np.stack(seen)
+
+
+def _edges(cursor: _Cursor) -> dict[int, npt.NDArray[np.float32]]:
+    """Return the matrices of each window's edge features."""
+    windows = _int(cursor, "the windows")
+    if not 0 <= windows <= MOST_WINDOWS:
+        raise _refused(cursor.path, f"has {windows} windows")
+    edges: dict[int, npt.NDArray[np.float32]] = {}
+    counts = set()
+    for _ in range(windows):
+        window, count = _int(cursor, "the windows"), _int(cursor, "the windows")
+        if (
+            not 1 <= window <= LARGEST_WINDOW
+            or window % 2 == 0
+            or window in edges
+            or not 0 <= count <= MOST_EDGES
+        ):
+            raise _refused(cursor.path, f"has a window of {window} with {count} matrices")
+        cells = window * window
+        what = f"the matrices of the window {window}"
+        matrices = [_matrix(cursor, what, "fd", (cells, cells)) for _ in range(count)]
+        _check_values(cursor, what, *matrices)
+        counts.add(count)
+        edges[window] = (
+            np.stack(matrices).astype(np.float32) if matrices else np.zeros((0, cells, cells), np.float32)
+        )
+    if len(counts) > 1:
+        raise _refused(cursor.path, "has windows with different numbers of matrices")
+    return edges
+
+
+def _expert_head(cursor: _Cursor, where: str, kind: int, most: int, of: str) -> int:
+    """Return how many layers or neurons the next expert has."""
+    if _int(cursor, where) != kind:
+        raise _refused(cursor.path, f"has no expert where one belongs, in {where}")
+    width, height, count = (_int(cursor, where) for _ in range(3))
+    if not 0 <= count <= most:
+        raise _refused(cursor.path, f"has {count} {of} in {where}")
+    if count and (width, height) != (SUPPORT, SUPPORT):
+        raise _refused(cursor.path, f"has a support of {width} x {height} in {where}")
+    return count
+
+
+def _at_next_expert(cursor: _Cursor) -> bool:
+    """Return whether the next word begins an expert of CCNF or the file ends; a confidence never looks so."""
+    rest = cursor.content[cursor.position : cursor.position + 4]
+    return rest.size == 0 or (rest.size == 4 and int(rest.view("<i4")[0]) == CCNF_EXPERT)
+
+
+def _confidence(cursor: _Cursor, where: str) -> float:
+    confidence = _float(cursor, where)
+    if not 0 <= confidence <= LARGEST_WEIGHT:
+        raise _refused(cursor.path, f"has the confidence {confidence:g} in {where}")
+    return confidence
+
+
+def _check_values(cursor: _Cursor, where: str, *arrays: npt.NDArray[Any]) -> None:
+    for array in arrays:
+        if array.size and not (array.min() >= -LARGEST_WEIGHT and array.max() <= LARGEST_WEIGHT):  # NaN: no
+            raise _refused(cursor.path, f"has values that are no finite numbers of a model in {where}")
+
+
+def _word(cursor: _Cursor, view: npt.NDArray[Any]) -> int:
+    """Return the index of the word at which a view of the file's bytes begins."""
+    return int(view.__array_interface__["data"][0] - cursor.content.__array_interface__["data"][0]) // 4
+
+
+def _table(rows: list[list[int]], columns: int) -> npt.NDArray[np.int64]:
+    table = np.zeros((len(rows), columns), np.int64)
+    for i, row in enumerate(rows):
+        table[i, : len(row)] = row
+    return table
+
+
+def _end(cursor: _Cursor) -> None:
+    left = cursor.content.size - cursor.position
+    if left:
+        raise _refused(cursor.path, f"has {left} bytes after its last expert")
+
+
+def _text_block(path: Path, name: str, words: list[str]) -> tuple[npt.NDArray[np.float64], list[str]]:
+    try:
+        rows, columns, _ = (int(word) for word in words[:3])
+        count = rows * columns
+        if rows < 1 or columns < 1 or count > len(words) - 3:
+            raise _refused(
+                path, f"claims {rows} x {columns} values of {name} where {len(words) - 3} are left"
+            )
+        values = np.array([float(word) for word in words[3 : 3 + count]])
+    except ModelError:
+        raise
+    except (ValueError, OverflowError):
+        raise _refused(path, f"has no numbers where its {name} belong") from None
+    return values.reshape(rows, columns), words[3 + count :]
