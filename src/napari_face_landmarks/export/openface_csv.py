@@ -20,7 +20,7 @@ import csv
 import itertools
 import os
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -29,6 +29,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.export.parts import MOST_FACES, MOST_ROWS, frame_rate_of
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.tracking.results import SOURCES, Tracks
 
@@ -44,8 +45,6 @@ CONFIDENCE_COLUMNS = tuple(f"c_{i}" for i in range(N_LANDMARKS))
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1", "box_score")
 
 LARGEST_LINE = 1 << 20  # characters; OpenFace's own are 8000
-MOST_ROWS = 2_000_000
-MOST_FACES = 1000
 ROWS_AT_A_TIME = 4096
 
 
@@ -338,7 +337,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     arrays["confidence"] = np.nan_to_num(arrays["confidence"])
     source = np.zeros((n_frames, n_faces), dtype=np.uint8)
     source[t[success], f[success]] = rows["source"][success]
-    return Tracks(
+    tracks = Tracks(
         landmarks=arrays["landmarks"],
         confidence=arrays["confidence"],
         source=source,
@@ -347,3 +346,5 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         frame_indices=frames - 1,
         timestamps=rows["timestamp"][first],
     )
+    fps = frame_rate_of(tracks)
+    return tracks if fps is None else replace(tracks, meta={"fps": fps})

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,13 +11,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.npz import read_npz
-from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
+from napari_face_landmarks.settings import TrackerSettings
 
 if TYPE_CHECKING:
+    import matplotlib.figure
     import pandas
+    import xarray
 
 Floats = npt.NDArray[np.float32]
 
@@ -28,29 +27,6 @@ NONE, PFLD, CLNF, CARRIED, MANUAL = range(len(SOURCES))
 STAGES = ("decode", "detect", "pfld", "clnf", "smoothing")
 LOW_CONFIDENCE = 0.5
 """A face on a frame counts as of low confidence where the mean over its landmarks is lower."""
-
-_TYPES = {
-    "landmarks": "f4",
-    "confidence": "f4",
-    "source": "u1",
-    "pose": "f4",
-    "boxes": "f4",
-    "frame_indices": "i8",
-    "timestamps": "f8",
-}
-_MOST_FRAMES, _MOST_FACES = 100_000_000, 1024
-_LARGEST_RECORD = 16 << 20
-_LARGEST_FILE = 64 << 30
-_LARGEST: dict[str, tuple[int, ...]] = {
-    "landmarks": (_MOST_FRAMES, _MOST_FACES, N_LANDMARKS, 2),
-    "confidence": (_MOST_FRAMES, _MOST_FACES, N_LANDMARKS),
-    "source": (_MOST_FRAMES, _MOST_FACES),
-    "pose": (_MOST_FRAMES, _MOST_FACES, 6),
-    "boxes": (_MOST_FRAMES, _MOST_FACES, 5),
-    "frame_indices": (_MOST_FRAMES,),
-    "timestamps": (_MOST_FRAMES,),
-    "record": (_LARGEST_RECORD,),
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -228,49 +204,69 @@ class Tracks:
         """Where there is a face, (T, F) bool."""
         return np.asarray(self.source > NONE)
 
-    def save(self, path: str | Path) -> None:
-        """Write the tracks to a file: ``.csv`` in OpenFace's columns, or ``.npz`` with all there is.
+    def save(self, path: str | Path, format: str | None = None) -> None:
+        """Write the tracks to a file, which appears whole or not at all.
 
-        The file appears whole or not at all.
+        Parameters
+        ----------
+        path : path-like
+            Its suffix chooses the format: ``.npz`` has all there is, ``.csv`` is in OpenFace's columns; see
+            `export.FORMATS` for all.
+        format : str, optional
+            The format, where several share the suffix: ``"tidy-csv"`` for example.
 
         Raises
         ------
         ResultError
-            If the name ends otherwise, or the file cannot be written.
+            If there is no such format, a library it needs is missing, or the file cannot be written.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".csv":
-            from napari_face_landmarks.export import write_csv
+        from napari_face_landmarks.export.formats import write_tracks
 
-            write_csv(path, self)
-        elif path.suffix.lower() == ".npz":
-            _save_npz(path, self)
-        else:
-            raise ResultError(f"{path}: results are written as .csv or .npz; give a name that ends so.")
+        write_tracks(path, self, format)
 
     @staticmethod
-    def load(path: str | Path) -> Tracks:
-        """Read tracks that `save` wrote (a ``.csv`` may also come from OpenFace).
+    def load(path: str | Path, format: str | None = None) -> Tracks:
+        """Read tracks from a file of any of the formats, whoever wrote it.
+
+        Parameters
+        ----------
+        path : path-like
+            The file.
+        format : str, optional
+            Its format; found out from the file where not given.
 
         Raises
         ------
         ResultError
-            If the file cannot be read or is not of that form.
+            If the file cannot be read or is of no such format, or a library it needs is missing.
         """
-        path = Path(path)
-        if path.suffix.lower() == ".csv":
-            from napari_face_landmarks.export import read_csv
+        from napari_face_landmarks.export.formats import read_tracks
 
-            return read_csv(path)
-        if path.suffix.lower() == ".npz":
-            return _load_npz(path)
-        raise ResultError(f"{path}: results are read from .csv or .npz; give a name that ends so.")
+        return read_tracks(path, format)
 
     def to_dataframe(self) -> pandas.DataFrame:
         """Return one row per frame and face, with the columns of the CSV file."""
         from napari_face_landmarks.export import to_dataframe
 
         return to_dataframe(self)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return the tracks as a dataset in the conventions of movement; needs xarray."""
+        from napari_face_landmarks.export.movement import to_xarray
+
+        return to_xarray(self)
+
+    def plot(self) -> matplotlib.figure.Figure:
+        """Return a figure of confidence, head pose and movement over time; needs matplotlib."""
+        from napari_face_landmarks.export.plot import plot_tracks
+
+        return plot_tracks(self)
+
+    def _repr_html_(self) -> str:
+        """Return a short summary, which Jupyter shows."""
+        from napari_face_landmarks.export.plot import summary_as_html
+
+        return summary_as_html(self)
 
     def to_layer_data(self, image_layer: Any = None) -> list[Any]:
         """Return napari layer tuples (data, attributes, "points") of the tracks.
@@ -326,48 +322,3 @@ def collect(
         warnings=tuple(warnings),
         meta=dict(meta or {}),
     )
-
-
-def _save_npz(path: Path, tracks: Tracks) -> None:
-    from napari_face_landmarks.export.files import replacing
-
-    record = {
-        "settings": tracks.settings.to_dict(),
-        "stats": tracks.stats.to_dict(),
-        "warnings": list(tracks.warnings),
-        "meta": dict(tracks.meta),
-    }
-    arrays = {name: np.ascontiguousarray(getattr(tracks, name), dtype=kind) for name, kind in _TYPES.items()}
-    text = np.frombuffer(json.dumps(record).encode(), dtype=np.uint8)
-    with replacing(path) as unfinished:
-        np.savez_compressed(unfinished, allow_pickle=False, record=text, **arrays)
-
-
-def _load_npz(path: Path) -> Tracks:
-    again = "choose a file that `Tracks.save` wrote"
-    arrays = read_npz(path, _LARGEST, _LARGEST_FILE, error=ResultError, again=again)
-    try:
-        record = json.loads(arrays.pop("record").tobytes())
-        _check_arrays(arrays)
-        stats = dict(record["stats"])
-        stats.pop("fps", None)
-        return Tracks(
-            **arrays,
-            settings=settings_from_dict(record["settings"]),
-            stats=RunStats(**stats),
-            warnings=tuple(str(text) for text in record["warnings"]),
-            meta=dict(record["meta"]),
-        )
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ResultError(f"{path} is no file of tracks ({in_one_line(error)}); {again}.") from None
-
-
-def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
-    frames, faces = arrays["source"].shape
-    for name, kind in _TYPES.items():
-        array, limits = arrays[name], _LARGEST[name]
-        shape = (frames, faces, *limits[2:])[: len(limits)] if len(limits) > 1 else (frames,)
-        if array.shape != shape or array.dtype != np.dtype(kind):
-            raise ValueError(f"{name} is {array.dtype} of the shape {array.shape}, not {kind} of {shape}")
-    if arrays["source"].size and arrays["source"].max() >= len(SOURCES):
-        raise ValueError("source has an unknown code")

@@ -1,0 +1,221 @@
+"""Arrays from untrusted HDF5 files: no links to elsewhere, no pickles, sizes checked before allocation."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
+from napari_face_landmarks.export.optional import optional
+from napari_face_landmarks.export.parts import (
+    MOST_FACES,
+    MOST_ROWS,
+    make_tracks,
+    record_as_text,
+    record_from_text,
+)
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.tracking.results import Tracks
+
+OURS = "napari_face_landmarks"
+"""The group with what a format has no place for; other programs pass it over."""
+MAGIC = b"\x89HDF\r\n\x1a\n"
+LARGEST_FILE = 64 << 30
+LARGEST_CHUNK = 256 << 20
+LARGEST_RECORD = 16 << 20
+DEFLATE = 1100
+"""How many times larger deflated data can get."""
+MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
+COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file; what goes wrong while it is read becomes a sentence.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing, no HDF5 file, or damaged, or h5py is not installed.
+    """
+    h5py = optional("h5py", f"Reading {path}")
+    if not path.is_file():
+        raise ResultError(f"{path} is missing: check the name of the file.")
+    if path.stat().st_size > LARGEST_FILE:
+        raise ResultError(f"{path} is larger than the {LARGEST_FILE} bytes such a file may have: split it.")
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FaceLandmarksError:
+        raise
+    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError) as error:
+        raise ResultError(f"{path} cannot be read ({in_one_line(error)}): save it again.") from None
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether a file begins as an HDF5 file."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def names_in(path: Path) -> set[str]:
+    """Return the names at the root of an HDF5 file; none where it is no such file or without h5py."""
+    if not is_hdf5(path):
+        return set()
+    try:
+        with reading(path) as file:
+            return {str(name) for name in file}
+    except FaceLandmarksError:
+        return set()
+
+
+def member(group: Any, name: str, kind: str, path: Path) -> Any:
+    """Return a "Group" or "Dataset" of a group, refusing links out of the file.
+
+    Raises
+    ------
+    ResultError
+        If it is missing, something else, or not in this file.
+    """
+    h5py = optional("h5py", f"Reading {path}")
+    if name not in group:
+        raise ResultError(f"{path} has no {name!r}: it is no such file.")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ResultError(f"{path}: {name!r} links elsewhere, which no such file does.")
+    found = group[name]
+    if not isinstance(found, getattr(h5py, kind)):
+        raise ResultError(f"{path}: {name!r} is no {kind.lower()}: it is no such file.")
+    if kind == "Dataset" and (found.external or found.is_virtual):
+        raise ResultError(f"{path}: {name!r} keeps its values elsewhere, which no such file does.")
+    return found
+
+
+def array(
+    group: Any, name: str, limits: tuple[int, ...], path: Path, kinds: str = "biuf"
+) -> npt.NDArray[Any]:
+    """Return an array of a group, checked before it is read.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    name : str
+    limits : tuple of int
+        The number of axes, and the largest length of each.
+    path : Path
+        The file, for sentences.
+    kinds : str
+        The kinds of NumPy types that are taken.
+
+    Raises
+    ------
+    ResultError
+        If it is missing, of another kind, too large, or claims more than the file can hold.
+    """
+    dataset = member(group, name, "Dataset", path)
+    fits = len(dataset.shape) == len(limits) and all(
+        a <= b for a, b in zip(dataset.shape, limits, strict=True)
+    )
+    if not fits or dataset.dtype.kind not in kinds or dataset.dtype.subdtype is not None:
+        raise ResultError(
+            f"{path}: {name!r} is {dataset.dtype} of the shape {dataset.shape}, which no such file has."
+        )
+    _check_room(dataset, name, path)
+    return np.asarray(dataset[()])
+
+
+def _check_room(dataset: Any, name: str, path: Path) -> None:
+    """Refuse a dataset that claims more than the file can hold."""
+    stored, size = dataset.id.get_storage_size(), dataset.dtype.itemsize
+    chunk = int(np.prod(dataset.chunks, dtype=np.float64)) * size if dataset.chunks else 0
+    if dataset.size * size > DEFLATE * stored or chunk > LARGEST_CHUNK:
+        raise ResultError(f"{path}: {name!r} claims more values than the file can hold: save it again.")
+
+
+def rows(dataset: Any, name: str, path: Path) -> npt.NDArray[Any]:
+    """Return a table of records, its room checked; its type is the caller's to check."""
+    if (
+        len(dataset.shape) != 1
+        or dataset.shape[0] > MOST_ROWS
+        or dataset.size * dataset.dtype.itemsize > 8 * MOST_VALUES
+    ):
+        raise ResultError(f"{path}: {name!r} is larger than any such file: split it.")
+    _check_room(dataset, name, path)
+    return np.asarray(dataset[()])
+
+
+def texts(group: Any, name: str, most: int, path: Path) -> list[str]:
+    """Return a list of texts of a group.
+
+    Raises
+    ------
+    ResultError
+        As `array`, or if they are no texts.
+    """
+    values = array(group, name, (most,), path, kinds="SO").tolist()
+    try:
+        return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    except UnicodeDecodeError:
+        raise ResultError(f"{path}: {name!r} is no list of texts: save the file again.") from None
+
+
+def text(group: Any, name: str, path: Path) -> bytes:
+    """Return a single text of a group that was written as bytes (uint8)."""
+    return array(group, name, (LARGEST_RECORD,), path, kinds="u").astype(np.uint8).tobytes()
+
+
+def write_ours(path: Path, tracks: Tracks) -> None:
+    """Add the group with what a format has no place for to an HDF5 file that is written already."""
+    h5py = optional("h5py", f"Writing {path}")
+    with h5py.File(path, "r+") as file:
+        group = file.create_group(OURS)
+        for name in ("source", "pose", "boxes", "frame_indices", "timestamps"):
+            group.create_dataset(name, data=getattr(tracks, name))
+        group.create_dataset("record", data=np.frombuffer(record_as_text(tracks).encode(), dtype=np.uint8))
+
+
+def tracks_of(
+    file: Any, path: Path, landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any] | None
+) -> Tracks:
+    """Return tracks of landmarks with a row for every frame, and of our own group where the file has it.
+
+    Parameters
+    ----------
+    file : h5py.File
+    path : Path
+        For sentences.
+    landmarks : ndarray, (N, F, 68, 2)
+        One row for each frame from 0 on.
+    confidence : ndarray, (N, F, 68), optional
+    """
+    if OURS not in file:
+        return make_tracks(path, landmarks, confidence)
+    group = member(file, OURS, "Group", path)
+    frames = array(group, "frame_indices", (MOST_ROWS,), path, kinds="i")
+    n_frames, n_faces = landmarks.shape[:2]
+    if len(frames) and (frames.min() < 0 or frames.max() >= n_frames):
+        return make_tracks(path, landmarks, confidence)  # rows were cut off by another program
+    each = (MOST_ROWS, MOST_FACES)
+    extra = {
+        "timestamps": array(group, "timestamps", (MOST_ROWS,), path, kinds="f"),
+        "source": array(group, "source", each, path, kinds="u"),
+        "pose": array(group, "pose", (*each, 6), path, kinds="f"),
+        "boxes": array(group, "boxes", (*each, 5), path, kinds="f"),
+    }
+    if any(len(values) != len(frames) for values in extra.values()) or extra["source"].shape[1] != n_faces:
+        return make_tracks(path, landmarks, confidence)
+    return make_tracks(
+        path,
+        landmarks[frames],
+        None if confidence is None else confidence[frames],
+        frames,
+        record=record_from_text(text(group, "record", path), path),
+        **extra,
+    )
