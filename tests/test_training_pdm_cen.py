@@ -16,6 +16,7 @@ from napari_face_landmarks.clnf.reference import expert_response
 from napari_face_landmarks.ibug import MIRROR_68, nme
 from napari_face_landmarks.training import pdm as training_pdm
 from napari_face_landmarks.training.faces import NO_MESH, Faces
+from napari_face_landmarks.training.turn import Turner
 
 FLIP = np.array([[-1.0], [1.0], [1.0]])
 
@@ -31,6 +32,9 @@ def made_up_mean() -> np.ndarray:
     right = np.arange(68) < MIRROR_68
     points[:, MIRROR_68[right]] = points[:, right] * FLIP
     return np.asarray(points - np.array([[0], [points[1].mean()], [points[2].mean()]]))
+
+
+NO_TURN = Turner(np.zeros((478, 3)), np.zeros(1, np.int64), np.zeros((1, 3), np.int64))
 
 
 @pytest.fixture(scope="module")
@@ -52,13 +56,13 @@ def made_up_faces(truth: PDM, count: int, seed: int) -> tuple[np.ndarray, np.nda
         )
         landmarks[i] = project(truth, params)
         solid = truth.mean + truth.components @ params[6:]
-        mesh[i, training_pdm.MESH_VERTICES, 2] = params[0] * (rotation_matrix(angles) @ solid)[2] + 7.0
+        mesh[i, training_pdm.MESH_68, 2] = params[0] * (rotation_matrix(angles) @ solid)[2] + 7.0
     return landmarks, mesh
 
 
 def test_vertices_are_one_for_each_landmark() -> None:
-    assert len(set(training_pdm.MESH_VERTICES.tolist())) == 68
-    assert training_pdm.MESH_VERTICES.max() < 478
+    assert len(set(training_pdm.MESH_68.tolist())) == 68
+    assert training_pdm.MESH_68.max() < 478
 
 
 def test_observations_hold_every_face_and_its_mirror_image(truth: PDM) -> None:
@@ -146,15 +150,15 @@ def made_up_crops(truth: PDM, count: int, seed: int) -> Faces:
         for k, (px, py) in enumerate(points):
             image -= (60 + k) * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * (1.5 + k / 30) ** 2))
         images.append(np.repeat(np.clip(image, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2))
-    return Faces([f"{i}.png" for i in range(count)], images, landmarks, mesh)
+    return Faces([f"{i}.png" for i in range(count)], images, landmarks, mesh, np.full(count, 1 / count))
 
 
 def test_training_of_the_pdm_writes_its_files(
     truth: PDM, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def load_faces(data: Path, *, bundle: str, held_out: bool) -> Faces:
+    def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = True) -> Faces:
         landmarks, mesh = made_up_faces(truth, 20 if held_out else 60, 8 + held_out)
-        return Faces([str(i) for i in range(len(landmarks))], [], landmarks, mesh)
+        return Faces([str(i) for i in range(len(landmarks))], [], landmarks, mesh, np.ones(len(mesh)))
 
     monkeypatch.setattr(training_pdm, "load_faces", load_faces)
     parser = argparse.ArgumentParser()
@@ -191,6 +195,7 @@ def plan(cen):
         side_from=2.0,
         frontal_copies=1,
         side_copies=1,
+        turned_share=0.0,
         pictures=12,
         places=8,
         steps=80,
@@ -202,7 +207,7 @@ def plan(cen):
 
 @pytest.fixture(scope="module")
 def pools(cen, plan, truth):
-    return cen.make_pools(made_up_crops(truth, 16, 10), truth, plan, varied=True)[0]
+    return cen.make_pools(made_up_crops(truth, 16, 10), truth, NO_TURN, plan, varied=True)[0]
 
 
 def test_pools_hold_mirrored_frontal_and_one_sided_turned_faces(cen, plan, pools, truth) -> None:
@@ -270,7 +275,8 @@ def test_training_finds_the_landmarks_and_goes_on_after_a_stop(
     cen, plan, truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     train, unseen = made_up_crops(truth, 16, 10), made_up_crops(truth, 6, 12)
-    monkeypatch.setattr(cen, "load_faces", lambda data, *, bundle, held_out: unseen if held_out else train)
+    monkeypatch.setattr(cen, "load_faces", lambda data, **side: unseen if side["held_out"] else train)
+    monkeypatch.setattr(cen, "load_turner", lambda data: NO_TURN)
     straight = cen.train_cen(tmp_path, tmp_path / "a", truth, plan=plan)
     experts = load_patch_experts(tmp_path / "a" / "cen.npz")
     assert experts.scales.tolist() == [0.25]

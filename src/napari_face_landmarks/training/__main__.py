@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import subprocess
 import sys
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.training.bundle import CARDS
 
 STEPS = {
     "pdm": "the point distribution model",
@@ -19,6 +21,11 @@ STEPS = {
     "bundle": "put the files together and write the model card",
 }
 
+STAGES = (("pdm",), ("detector", "pfld", "cen"), ("bundle",))
+"""The steps of ``all``; those of one stage do not need each other."""
+CAN_START = ("detector", "pfld")
+"""Steps that may begin with the weights of another bundle."""
+
 
 def _module(step: str) -> object:
     return importlib.import_module(f"napari_face_landmarks.training.{step}")
@@ -27,13 +34,13 @@ def _module(step: str) -> object:
 def _common() -> argparse.ArgumentParser:
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data", type=Path, required=True, help="the folder of training data")
-    common.add_argument("--bundle", choices=sorted(CARDS), default="research", help="default: %(default)s")
+    common.add_argument("--bundle", choices=("open", "research"), default="open", help="default: %(default)s")
     common.add_argument("--out", type=Path, default=Path("runs"), help="default: %(default)s")
     return common
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one training step, or all of them one after the other.
+    """Run one training step, or all of them.
 
     Each step resumes from its checkpoint in OUT where an earlier run of it was stopped.
     """
@@ -47,7 +54,13 @@ def main(arguments: list[str] | None = None) -> int:
         )
         if name == wanted:  # only that step's module is imported: the detector needs torch, the PDM does not
             _module(name).add_arguments(sub)  # type: ignore[attr-defined]
-    steps.add_parser("all", parents=[_common()], help="every step with its defaults")
+    everything = steps.add_parser("all", parents=[_common()], help="every step with its defaults")
+    everything.add_argument(
+        "--jobs", type=int, default=1, help="steps at the same time, with three or four cores 3 (default 1)"
+    )
+    everything.add_argument(
+        "--start", type=Path, help="OUT of a finished bundle: its networks are trained on, not new ones"
+    )
     args = parser.parse_args(arguments)
     if not args.data.is_dir():
         print(f"{args.data} is no folder: give the folder of training data with --data.", file=sys.stderr)
@@ -56,19 +69,50 @@ def main(arguments: list[str] | None = None) -> int:
         if args.step != "all":
             _module(args.step).run(args)  # type: ignore[attr-defined]
             return 0
-        for name in (step for step in STEPS if step != "evaluate"):
-            print(f"== {name}: {STEPS[name]}", flush=True)
-            shared = ["--data", str(args.data), "--bundle", args.bundle, "--out", str(args.out)]
-            status = main([name, *shared])
-            if status:
-                return status
-        return 0
+        return train_all(args.data, args.bundle, args.out, args.start, args.jobs)
     except FaceLandmarksError as error:
         print(error, file=sys.stderr)
         return 2
     except FileNotFoundError as error:
         print(f"{error.filename} is missing: give the complete folder of training data.", file=sys.stderr)
         return 2
+
+
+def train_all(data: Path, bundle: str, out: Path, start: Path | None, jobs: int) -> int:
+    """Run every step in a process of its own, those of a stage `jobs` at a time; return the exit status.
+
+    What each step prints goes to ``OUT/STEP.out`` too. Steps that were finished before are passed over by
+    their checkpoints.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    for stage in STAGES:
+        with ThreadPoolExecutor(max(jobs, 1)) as pool:
+            commands = [_command(step, data, bundle, out, start) for step in stage]
+            statuses = list(pool.map(_run_step, stage, commands, [out] * len(stage)))
+        if any(statuses):
+            return max(statuses)
+    return 0
+
+
+def _command(step: str, data: Path, bundle: str, out: Path, start: Path | None) -> list[str]:
+    command = [sys.executable, "-m", "napari_face_landmarks.training", step]
+    command += ["--data", str(data), "--bundle", bundle, "--out", str(out)]
+    return command + (["--start", str(start)] if start is not None and step in CAN_START else [])
+
+
+def _run_step(step: str, command: Sequence[str], out: Path) -> int:
+    print(f"== {step}: {STEPS[step]}", flush=True)
+    with (
+        open(out / f"{step}.out", "ab") as log,
+        subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
+    ):
+        assert process.stdout is not None
+        while part := process.stdout.read1(4096):  # type: ignore[attr-defined]
+            log.write(part)
+            sys.stdout.buffer.write(part)
+            sys.stdout.flush()
+    print(f"== {step} ended with status {process.returncode}", flush=True)
+    return process.returncode
 
 
 if __name__ == "__main__":

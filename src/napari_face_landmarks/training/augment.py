@@ -254,7 +254,7 @@ def photometric(image: Image, rng: Generator) -> Image:
         angle = rng.uniform(0, 2 * math.pi)
         light = 1 + rng.uniform(0, 0.6) * (ramp[None] * math.cos(angle) + ramp[:, None] * math.sin(angle))
         pixels = pixels * light[..., None]
-    if rng.random() < 0.15:  # low light
+    if rng.random() < 0.2:  # low light
         pixels = pixels * rng.uniform(0.15, 0.5)
         pixels = pixels + rng.normal(0, rng.uniform(1, 8), pixels.shape).astype(np.float32)
     else:
@@ -302,9 +302,9 @@ def augmented_face(image: Image, landmarks: Points, other: Image, rng: Generator
     pixels = cut(image, crop, bumps)
     fractions = to_crop(displaced(landmarks, bumps)[None], crop[None])[0]
     covered = np.zeros(68, np.bool_)
-    if rng.random() < 0.18:
+    if rng.random() < 0.25:
         pen_marks(pixels, fractions * CROP_SIZE - 0.5, rng)
-    if rng.random() < 0.3:
+    if rng.random() < 0.35:
         mask = occlude(pixels, other, rng)
         at = np.clip((fractions * CROP_SIZE).astype(int), 0, CROP_SIZE - 1)
         covered = mask[at[:, 1], at[:, 0]]

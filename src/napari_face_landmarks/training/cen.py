@@ -46,6 +46,7 @@ from napari_face_landmarks.training.augment import (
 )
 from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.faces import Faces, load_faces
+from napari_face_landmarks.training.turn import Turner, load_turner, turned, yaw_of_mesh
 
 Generator = np.random.Generator
 PIXELS = SUPPORT * SUPPORT
@@ -72,6 +73,10 @@ class Plan:
         Faces with a smaller yaw are frontal, with a larger one are side views; some are both.
     frontal_copies, side_copies : int
         Augmented pictures made of each face for either view.
+    turned_share : float
+        How many of the side view's augmented pictures show a head that its mesh turned farther.
+    turned_to : tuple of float
+        Range of yaw that these heads are turned to, degrees.
     sigma : float
         Width of the target, pixels of the frame.
     reach : float
@@ -94,13 +99,15 @@ class Plan:
         Of chance, and of torch.
     """
 
-    scales: tuple[float, ...] = (0.25, 0.35, 0.5)
+    scales: tuple[float, ...] = (0.25, 0.5, 0.7)
     hidden: tuple[int, int] = (32, 16)
     side_yaw: float = 24.0
     frontal_reach: float = 16.0
     side_from: float = 8.0
     frontal_copies: int = 6
     side_copies: int = 9
+    turned_share: float = 0.5
+    turned_to: tuple[float, float] = (12.0, 45.0)
     sigma: float = 1.0
     reach: float = 6.0
     stray: float = 2.0
@@ -110,7 +117,7 @@ class Plan:
     pictures: int = 10
     places: int = 24
     map_weight: float = 0.2
-    steps: int = 16000
+    steps: int = 12000
     learning_rate: float = 4e-3
     ema: float = 0.998
     evaluate_every: int = 2000
@@ -278,7 +285,14 @@ def yaw_of(landmarks: npt.NDArray[np.float32], pdm: PDM) -> npt.NDArray[np.float
     return np.degrees([fit_pdm(pdm, points)[2] for points in landmarks])
 
 
-def make_pools(faces: Faces, pdm: PDM, plan: Plan, *, varied: bool) -> list[Pools]:
+def _farther(mesh: npt.NDArray[np.float32], turner: Turner, plan: Plan, rng: Generator) -> float:
+    """Return by how much to turn a head so that its yaw is one of `Plan.turned_to`, radians."""
+    yaw = yaw_of_mesh(mesh.astype(np.float64), turner)
+    target = math.copysign(math.radians(rng.uniform(*plan.turned_to)), yaw)
+    return target - yaw if abs(target) > abs(yaw) else 0.0
+
+
+def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: Plan, *, varied: bool) -> list[Pools]:
     """Sample the faces of both views at every scale.
 
     Parameters
@@ -287,6 +301,7 @@ def make_pools(faces: Faces, pdm: PDM, plan: Plan, *, varied: bool) -> list[Pool
         Each takes part with its mirror image.
     pdm : PDM
         Places the normalised frame.
+    turner : Turner
     plan : Plan
     varied : bool
         Augmented copies for training; otherwise each face as it is, its pose alone left to chance.
@@ -314,6 +329,9 @@ def make_pools(faces: Faces, pdm: PDM, plan: Plan, *, varied: bool) -> list[Pool
         unit = np.zeros(len(jobs), np.float32)
         for k, (i, mirror) in enumerate(tqdm(jobs, desc=f"pictures, {view}", unit="face")):
             image, landmarks = faces.images[i], faces.landmarks[i]
+            if varied and view == "side" and faces.has_mesh[i] and rng.random() < plan.turned_share:
+                more = _farther(faces.mesh[i], turner, plan, rng)
+                image, landmarks = turned(image, landmarks, faces.mesh[i], turner, more)
             if mirror:
                 image, landmarks = flipped(image, landmarks)
             if varied:
@@ -589,8 +607,8 @@ def train_cen(
         Where the files go, and the checkpoints from which an interrupted run goes on.
     pdm : PDM
         Places the normalised frame.
-    bundle : {"research"}
-        Which faces may be used.
+    bundle : {"open", "research"}
+        Which faces may be used; ``research`` takes those labelled by hand alone.
     plan : Plan, optional
         Sizes, steps and seed.
 
@@ -604,10 +622,11 @@ def train_cen(
     torch.set_num_threads(plan.threads)
     cv2.setNumThreads(1)
     began = time.monotonic()
-    faces = load_faces(data, bundle=bundle, held_out=False)
+    faces = load_faces(data, bundle=bundle, held_out=False, machine_made=False)
     kept_back = load_faces(data, bundle=bundle, held_out=True)
-    pools = make_pools(faces, pdm, plan, varied=True)
-    held_out = make_pools(kept_back, pdm, plan, varied=False)
+    turner = load_turner(data)
+    pools = make_pools(faces, pdm, turner, plan, varied=True)
+    held_out = make_pools(kept_back, pdm, turner, plan, varied=False)
     weights, measured = [], []
     for level in range(len(plan.scales)):
         trained, result = train_scale(level, pools[level], held_out[level], out, plan)

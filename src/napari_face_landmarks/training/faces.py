@@ -12,10 +12,22 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.training.labels import load_calibration, mesh_landmarks
 from napari_face_landmarks.training.split import held_out_mask
 
 Bundle = Literal["research", "open"]
 LABELLED = ("landmarks_300w_train/helen_train.npz", "landmarks_300w_train/lfpw_train.npz")
+"""Faces with the iBUG 68 points placed by hand, for research only."""
+OPEN = {
+    "london_neutral": 2.0,
+    "london_smiling": 2.0,
+    "canada": 2.0,
+    "faker": 2.0,
+    "interfaces": 3.0,
+    "voteview": 1.0,
+}
+"""Freely licensed faces, and how often one of a file is drawn: voteview is large and of one kind."""
+BY_HAND_WEIGHT = 3.0
 PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "open": ("interfaces", "faker", "background"),
     "research": ("interfaces", "faker", "background", "helen_train", "lfpw_train"),
@@ -34,15 +46,23 @@ class Faces:
     images : list of ndarray, (256, 256, 3), uint8
         RGB.
     landmarks : ndarray, (N, 68, 2), float32
-        iBUG 68 points placed by hand; pixels, x then y.
+        iBUG 68 points; pixels, x then y.
     mesh : ndarray, (N, 478, 3), float32
         Machine-made face mesh, pixels; -512 where there is none.
+    weight : ndarray, (N,), float64
+        Probability with which training draws each face.
     """
 
     names: list[str]
     images: list[npt.NDArray[np.uint8]]
     landmarks: npt.NDArray[np.float32]
     mesh: npt.NDArray[np.float32]
+    weight: npt.NDArray[np.float64]
+
+    @property
+    def has_mesh(self) -> npt.NDArray[np.bool_]:
+        """Which faces have a mesh, (N,) bool."""
+        return np.asarray(self.mesh[:, :, 0].min(axis=1) > NO_MESH / 2)
 
 
 @dataclass(frozen=True)
@@ -81,30 +101,40 @@ def open_archive(path: Path, held_out: bool) -> tuple[dict[str, npt.NDArray[Any]
     return arrays, np.flatnonzero(held_out_mask(arrays["names"]) == held_out)
 
 
-def load_faces(data: Path, *, bundle: str, held_out: bool) -> Faces:
+def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = True) -> Faces:
     """Load the labelled faces of one side of the split.
 
     Parameters
     ----------
     data : Path
         The folder of training data.
-    bundle : {"research"}
-        ``open`` has no labels of its own kind yet.
+    bundle : {"open", "research"}
+        ``open``: the freely licensed faces, labelled by `labels.mesh_landmarks`. ``research``: these and the
+        faces labelled by hand; its held-out faces are only of the latter.
     held_out : bool
         The faces kept for measuring, or the others.
+    machine_made : bool
+        Whether ``research`` takes the freely licensed faces too.
     """
-    if bundle != "research":
-        raise ValueError(f"There are no hand-made 68-point labels for the bundle {bundle!r}: use research.")
     names: list[str] = []
     images: list[npt.NDArray[np.uint8]] = []
-    landmarks, meshes = [], []
-    for name in LABELLED:
-        arrays, chosen = open_archive(data / name, held_out)
+    landmarks, meshes, weights = [], [], []
+    by_hand = LABELLED if bundle == "research" else ()
+    by_machine = OPEN if bundle == "open" or (machine_made and not held_out) else ()
+    calibration = load_calibration(data) if by_machine else None
+    for path in [*by_hand, *(f"landmarks_open/{name}.npz" for name in by_machine)]:
+        arrays, chosen = open_archive(data / path, held_out)
+        mesh = arrays["mesh478_x64"][chosen].astype(np.float32) / 64
         names += [str(arrays["names"][i]) for i in chosen]
         images += [decode(arrays, int(i)) for i in chosen]
-        landmarks.append(arrays["landmarks"][chosen])
-        meshes.append(arrays["mesh478_x64"][chosen].astype(np.float32) / 64)
-    return Faces(names, images, np.concatenate(landmarks), np.concatenate(meshes))
+        meshes.append(mesh)
+        if calibration is None or path in by_hand:
+            landmarks.append(arrays["landmarks"][chosen])
+        else:
+            landmarks.append(np.stack([mesh_landmarks(face, calibration) for face in mesh]))
+        weights.append(np.full(len(chosen), OPEN.get(Path(path).stem, BY_HAND_WEIGHT)))
+    weight = np.concatenate(weights)
+    return Faces(names, images, np.concatenate(landmarks), np.concatenate(meshes), weight / weight.sum())
 
 
 def load_detection(data: Path, *, bundle: str, held_out: bool) -> Photographs:

@@ -25,22 +25,13 @@ from napari_face_landmarks.clnf.pdm import PDM, euler_angles, fit_pdm, project, 
 from napari_face_landmarks.ibug import MIRROR_68, OUTER_EYES, inter_ocular, nme
 from napari_face_landmarks.training.augment import displaced, soft_tissue_bumps
 from napari_face_landmarks.training.faces import NO_MESH, load_faces
+from napari_face_landmarks.training.labels import MESH_68
 
 Floats = npt.NDArray[np.float64]
 
 OUTER_EYE_DISTANCE = 90.0
 JAW = np.arange(17)
 INNER = np.arange(17, 68)
-
-# Vertices of the 478-vertex face mesh nearest to the 68 points; only their depth is used.
-# fmt: off
-MESH_VERTICES = np.array([
-    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
-    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
-    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
-    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
-])
-# fmt: on
 
 
 @dataclass(frozen=True)
@@ -68,7 +59,7 @@ class Plan:
     """
 
     modes: int = 34
-    rounds: int = 40
+    rounds: int = 25
     noise: float = 1.0
     depth_noise: float = 6.0
     jaw_depth_noise: float = 10.0
@@ -97,7 +88,7 @@ class Observations:
 
 def observe(landmarks: npt.NDArray[Any], mesh: npt.NDArray[Any], plan: Plan) -> Observations:
     """Return the faces, their mirror images, and a copy of each with a one-sided weakness."""
-    depth = mesh[:, MESH_VERTICES, 2].astype(np.float64)
+    depth = mesh[:, MESH_68, 2].astype(np.float64)
     has_depth = depth.min(axis=1) > NO_MESH / 2
     depth[~has_depth] = 0.0
     flat = landmarks.astype(np.float64)
@@ -313,8 +304,8 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: Plan | None
         The folder of training data.
     out : Path
         Where the files go.
-    bundle : {"research"}
-        Which faces may be used.
+    bundle : {"open", "research"}
+        Which faces may be used; ``research`` takes those labelled by hand alone.
     plan : Plan, optional
         Sizes and noise.
 
@@ -326,7 +317,7 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: Plan | None
     plan = plan or Plan()
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
-    faces = load_faces(data, bundle=bundle, held_out=False)
+    faces = load_faces(data, bundle=bundle, held_out=False, machine_made=False)
     held_out = load_faces(data, bundle=bundle, held_out=True)
     seen = observe(faces.landmarks, faces.mesh, plan)
     pdm, params = lifted_model(seen, plan.modes)

@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +30,10 @@ from napari_face_landmarks.training.augment import (
     photometric,
 )
 from napari_face_landmarks.training.curves import append_row
+from napari_face_landmarks.training.half import store_half
+from napari_face_landmarks.training.labels import pose_of
 from napari_face_landmarks.training.network import Pfld, PfldOutputs
+from napari_face_landmarks.training.turn import load_turner, turned, yaw_of_mesh
 from napari_face_landmarks.video import prefetch
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
@@ -41,10 +44,12 @@ HELD_OUT_SEED = 7
 class Plan:
     """What a training run is made of; all of it goes into the checkpoint and the metrics."""
 
-    steps: int = 8000
+    steps: int = 6500
     faces_per_batch: int = 40
     negatives_per_batch: int = 8
+    turned_share: float = 0.35
     learning_rate: float = 2e-3
+    started_rate: float = 1.2e-3
     weight_decay: float = 1e-3
     ema: float = 0.998
     evaluate_every: int = 400
@@ -84,28 +89,43 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
     return loss + 2.0 * (pose_error * is_face.view(-1, 1)).mean()
 
 
-def mesh_angles(mesh: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return pitch and yaw of each face mesh against the mean mesh, (N, 2) radians; 0 where there is none."""
-    valid = mesh[:, :, 0].min(axis=1) > -500
-    centred = mesh - mesh.mean(axis=1, keepdims=True)
-    centred = centred / np.maximum(np.sqrt((centred**2).sum((1, 2), keepdims=True)), 1e-6)
-    mean = centred[valid].mean(axis=0)
-    angles = np.zeros((len(mesh), 2), np.float32)
-    for i in np.flatnonzero(valid):
-        left, _, right = np.linalg.svd(centred[i].T @ mean)
-        rotation = left @ np.diag([1, 1, np.sign(np.linalg.det(left @ right))]) @ right
-        angles[i] = math.asin(np.clip(-rotation[2, 1], -1, 1)), math.atan2(rotation[2, 0], rotation[2, 2])
-    return angles
-
-
 class TrainingStream:
     """Batches without end, each drawn by its own number, so that a resumed run goes on with the same ones."""
 
     def __init__(self, data: Path, bundle: str, plan: Plan, first: int) -> None:
         self.plan, self.first = plan, first
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
-        self.angles = mesh_angles(self.faces.mesh)
+        self.turner = load_turner(data)
+        self.angles = np.array(
+            [
+                self._angles(mesh) if known else (0.0, 0.0)
+                for mesh, known in zip(self.faces.mesh, self.faces.has_mesh, strict=True)
+            ]
+        )
         self.pictures = face_files.load_detection(data, bundle=bundle, held_out=False)
+
+    def _angles(self, mesh: npt.NDArray[np.float32]) -> tuple[float, float]:
+        """Return pitch and yaw of a face mesh, radians."""
+        rotation = pose_of(mesh.astype(np.float64), self.turner.mean)[1]
+        pitch = math.asin(np.clip(-rotation[2, 1], -1, 1))
+        return pitch, yaw_of_mesh(mesh.astype(np.float64), self.turner)
+
+    def _face(
+        self, i: int, rng: Generator
+    ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float, float]:
+        """Return picture, landmarks, pitch and yaw of face `i`, its head turned farther at times."""
+        image, landmarks = self.faces.images[i], self.faces.landmarks[i]
+        pitch, yaw = self.angles[i]
+        if rng.random() >= self.plan.turned_share or not self.faces.has_mesh[i]:
+            return image, landmarks, pitch, yaw
+        side = math.copysign(1.0, yaw if abs(yaw) > math.radians(4) else rng.normal())
+        target = side * math.radians(rng.uniform(12, 60))
+        more_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
+        if more_yaw * side <= 0:  # turned that far already
+            return image, landmarks, pitch, yaw
+        more_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
+        picture, points = turned(image, landmarks, self.faces.mesh[i], self.turner, more_yaw, more_pitch)
+        return picture, points, pitch + more_pitch, yaw + more_yaw
 
     def _texture(self, rng: Generator) -> npt.NDArray[np.uint8]:
         if rng.random() < 0.5:
@@ -163,13 +183,14 @@ class TrainingStream:
         pose = np.zeros((size, 3), np.float32)
         is_face = np.zeros(size, np.float32)
         for k in range(plan.faces_per_batch):
-            i = int(rng.integers(len(self.faces.images)))
-            sample = augmented_face(self.faces.images[i], self.faces.landmarks[i], self._texture(rng), rng)
+            i = int(rng.choice(len(self.faces.images), p=self.faces.weight))
+            picture, points, pitch, yaw = self._face(i, rng)
+            sample = augmented_face(picture, points, self._texture(rng), rng)
             images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
             eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
             # The mesh's yaw changes its sign in a mirrored picture; the side of the nose tells which it is.
-            yaw = abs(self.angles[i, 1]) * np.sign(_nose_offset(sample.landmarks))
-            pose[k] = self.angles[i, 0], yaw, math.atan2(eyes[1], eyes[0])
+            yaw = abs(yaw) * np.sign(_nose_offset(sample.landmarks))
+            pose[k] = pitch, yaw, math.atan2(eyes[1], eyes[0])
         for k in range(plan.faces_per_batch, size):
             images[k] = photometric(self._negative(rng), rng)
         return {
@@ -295,10 +316,11 @@ def export_onnx(network: Pfld, path: Path, sigma_scale: float = 1.0) -> None:
         opset_version=17,
         dynamo=False,
     )
+    store_half(temporary)
     temporary.replace(path)
 
 
-def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
+def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = None) -> dict[str, Any]:
     """Train PFLD, resuming from `out` where an earlier run stopped, and export the best weights.
 
     Parameters
@@ -311,6 +333,8 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
         Which faces may be used.
     plan : Plan
         Steps, rates and seed.
+    start : Path, optional
+        The folder of a finished run, of another bundle perhaps, whose best weights this one begins with.
 
     Returns
     -------
@@ -322,9 +346,12 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
     torch.manual_seed(plan.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = Pfld().to(device, memory_format=torch.channels_last)
+    highest = plan.learning_rate if start is None else plan.started_rate
+    if start is not None:
+        network.load_state_dict(torch.load(start / "pfld.best.pt", map_location=device, weights_only=True))
     averaged = Pfld().to(device)
     averaged.load_state_dict(network.state_dict())
-    optimiser = torch.optim.AdamW(network.parameters(), lr=plan.learning_rate, weight_decay=plan.weight_decay)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
     first, best, seconds = 0, math.inf, 0.0
     checkpoint = out / "pfld.checkpoint.pt"
     if checkpoint.exists():
@@ -343,7 +370,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
     running = 0.0
     for step, arrays in enumerate(bar, start=first):
         progress = step / plan.steps
-        rate = plan.learning_rate * min((step + 1) / 300, 0.5 * (1 + math.cos(math.pi * progress)) + 0.005)
+        rate = highest * min((step + 1) / 300, 0.5 * (1 + math.cos(math.pi * progress)) + 0.005)
         for group in optimiser.param_groups:
             group["lr"] = rate
         batch = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
@@ -370,6 +397,8 @@ def train(data: Path, out: Path, bundle: str, plan: Plan) -> dict[str, Any]:
                 best = result["nme"]
                 metrics = {
                     "bundle": bundle,
+                    "began_with": None if start is None else start.name,
+                    "plan": asdict(plan),
                     "faces": len(stream.faces.images),
                     "held_out_faces": len(held_out.images),
                     "step": step + 1,
@@ -410,9 +439,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
+    parser.add_argument(
+        "--start", type=Path, help="folder of a finished run whose weights this one begins with"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
     plan = Plan(steps=args.steps, threads=args.threads, seed=args.seed)
-    print(json.dumps(train(args.data, args.out, args.bundle, plan), indent=2))
+    print(json.dumps(train(args.data, args.out, args.bundle, plan, args.start), indent=2))

@@ -1,0 +1,233 @@
+"""iBUG 68 labels for the open faces: machine-made meshes, calibrated on the faces that people marked.
+
+The convention, as the 300-W annotators draw it:
+
+* The jaw is the contour that a viewer sees: on the side turned towards the viewer the edge of the jaw from
+  the ear at the height of the eyes, on the other side the outline of the cheek. Point 8 is the chin; the
+  eight steps on either side of it are equal, by arc length.
+* A brow is its upper edge from the outer tip to the inner end, in four equal steps.
+* Eyelids run from corner to corner in three equal steps; the outer lips follow the template point by point.
+* The nose and the inner lips are the vertices of the mesh nearest to them.
+
+Where a person's 189-point template marks the same place, the difference between the template and the mesh,
+averaged over the faces that have both, corrects the mesh. It is kept in three dimensions, in the mesh's own
+frame, so that it turns with the head and moves with the expression.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
+from napari_face_landmarks.training.split import held_out_mask
+
+Floats = npt.NDArray[np.float64]
+
+TEMPLATES = ("london_neutral", "canada")
+"""Files of `landmarks_open` with points placed by hand."""
+CONTOUR_POINTS = 33
+CHIN = CONTOUR_POINTS // 2
+EYE_CORNERS = (33, 263)
+"""Vertices at the outer eye corners, the right one first; their distance is the unit of the mesh's frame."""
+OUTLINE_REACH = 0.05
+"""Half the height of the strip in which the outline of a turned cheek is looked for, in eye distances."""
+
+# fmt: off
+MESH_68 = np.array([
+    162, 234, 93, 58, 172, 136, 149, 148, 152, 377, 378, 365, 397, 288, 323, 454, 389,
+    71, 63, 105, 66, 107, 336, 296, 334, 293, 301, 168, 197, 5, 4, 75, 97, 2, 326, 305,
+    33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
+    61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
+])
+"""Vertices of the 478-vertex mesh nearest to the 68 points."""
+MESH_OVAL = np.array([
+    127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152,
+    377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 356,
+])
+"""Vertices of the mesh's outline from ear to chin to ear."""
+TEMPLATE_CONTOUR = np.array([
+    109, 185, 110, 186, 111, 125, 126, 127, 128, 129, 130, 131, 132, 133, 114, 188, 113, 187, 112,
+])
+"""Points of the template along the same outline."""
+# fmt: on
+
+_RIGHT_BROW, _LEFT_BROW = (71, 72, 73, 74, 75), (82, 81, 80, 79, 78)
+_BROW_ENDS = ((75, 76), (78, 77))  # upper and lower corner of the inner end
+_LIDS = (
+    ((36, 37, 38, 39), (18, 19, 20, 21, 22)),
+    ((39, 40, 41, 36), (22, 30, 29, 28, 18)),
+    ((42, 43, 44, 45), (23, 24, 25, 26, 27)),
+    ((45, 46, 47, 42), (27, 33, 32, 31, 23)),
+)
+_OUTER_LIPS = (87, 88, 89, 90, 91, 92, 93, 108, 107, 106, 105, 104)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """What turns a mesh into the 68 points, in the mesh's own frame (outer eye corners 1 apart).
+
+    Attributes
+    ----------
+    mean : ndarray, (478, 3), float64
+        The mean mesh, about the origin.
+    offsets : ndarray, (68, 3), float64
+        From the vertices `MESH_68` to the landmarks; noughts where the template marks no such point.
+    contour : ndarray, (33, 3), float64
+        From the resampled `MESH_OVAL` to the contour.
+    """
+
+    mean: Floats
+    offsets: Floats
+    contour: Floats
+
+
+def resampled(line: Floats, count: int) -> Floats:
+    """Return `count` points equally spaced by arc length (of x and y) along a polyline, (count, D)."""
+    steps = np.linalg.norm(np.diff(line[:, :2], axis=0), axis=1)
+    length = np.concatenate([[0.0], np.cumsum(steps)])
+    wanted = np.linspace(0, length[-1], count)
+    return np.stack([np.interp(wanted, length, column) for column in line.T], axis=1)
+
+
+def pose_of(mesh: Floats, mean: Floats) -> tuple[float, Floats, Floats]:
+    """Return scale, rotation (3, 3) and place (3,) of a mesh: ``mesh = scale * mean @ rotation.T + place``.
+
+    Least squares over all vertices (Umeyama 1991, equations 40 to 42).
+    """
+    place = mesh.mean(axis=0)
+    left, stretch, right = np.linalg.svd((mesh - place).T @ mean)
+    sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
+    return float((stretch * sign).sum() / (mean**2).sum()), (left * sign) @ right, place
+
+
+def template_landmarks(template: Floats) -> dict[int, Floats]:
+    """Return the landmarks that a 189-point template (189, 2) marks, by number, but for the jaw."""
+    found: dict[int, Floats] = {}
+    for first, step, brow, (upper, lower) in (
+        (17, 1, _RIGHT_BROW, _BROW_ENDS[0]),
+        (26, -1, _LEFT_BROW, _BROW_ENDS[1]),
+    ):
+        end = (template[upper] + 2 * template[lower]) / 3
+        points = resampled(np.concatenate([template[list(brow)], end[None]]), 5)
+        found.update({first + step * k: point for k, point in enumerate(points)})
+    for landmarks, lid in _LIDS:
+        found.update(zip(landmarks, resampled(template[list(lid)], 4), strict=True))
+    found.update(zip(range(48, 60), template[list(_OUTER_LIPS)], strict=True))
+    return found
+
+
+def calibrate(meshes: Floats, templates: Floats) -> Calibration:
+    """Compare meshes with templates of the same faces.
+
+    Parameters
+    ----------
+    meshes : ndarray, (N, 478, 3)
+        Pixels; z away from the camera.
+    templates : ndarray, (N, 189, 2)
+        Points placed by hand, pixels.
+    """
+    mean = meshes.mean(axis=0)
+    for _ in range(3):
+        mean = mean - mean.mean(axis=0)
+        mean /= np.linalg.norm(mean[EYE_CORNERS[0]] - mean[EYE_CORNERS[1]])
+        poses = [pose_of(mesh, mean) for mesh in meshes]
+        mean = np.mean([_to_own(mesh, pose) for mesh, pose in zip(meshes, poses, strict=True)], axis=0)
+    offsets, contours = [], []
+    for mesh, template in zip(meshes, templates, strict=True):
+        pose = pose_of(mesh, mean)
+        own = _to_own(mesh, pose)
+        offset = np.zeros((N_LANDMARKS, 3))
+        for k, point in template_landmarks(template).items():
+            vertex = MESH_68[k]
+            offset[k] = _to_own(np.append(point, mesh[vertex, 2])[None], pose)[0] - own[vertex]
+        offsets.append(offset)
+        oval = resampled(own[MESH_OVAL], CONTOUR_POINTS)
+        depth = _to_image(oval, pose)[:, 2:]
+        drawn = resampled(template[TEMPLATE_CONTOUR], CONTOUR_POINTS)
+        contours.append(_to_own(np.concatenate([drawn, depth], axis=1), pose) - oval)
+    flip = np.array([-1.0, 1.0, 1.0])
+    offset, contour = np.mean(offsets, axis=0), np.mean(contours, axis=0)
+    return Calibration(mean, (offset + offset[MIRROR_68] * flip) / 2, (contour + contour[::-1] * flip) / 2)
+
+
+def load_calibration(data: Path) -> Calibration:
+    """Calibrate on the training side of the files with templates."""
+    meshes, templates = [], []
+    for name in TEMPLATES:
+        with np.load(data / "landmarks_open" / f"{name}.npz", allow_pickle=False) as arrays:
+            chosen = ~held_out_mask(arrays["names"])
+            meshes.append(arrays["mesh478_x64"][chosen] / 64.0)
+            templates.append(arrays["template189"][chosen].astype(np.float64))
+    return calibrate(np.concatenate(meshes), np.concatenate(templates))
+
+
+def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> npt.NDArray[np.float32]:
+    """Return the 68 landmarks of a mesh.
+
+    Parameters
+    ----------
+    mesh : ndarray, (478, 3)
+        Pixels; z away from the camera.
+    calibration : Calibration
+
+    Returns
+    -------
+    ndarray, (68, 2), float32
+        Pixels, x then y.
+    """
+    whole = np.asarray(mesh, dtype=np.float64)
+    pose = pose_of(whole, calibration.mean)
+    own = _to_own(whole, pose)
+    points = _to_image(own[MESH_68] + calibration.offsets, pose)
+    contour = _to_image(resampled(own[MESH_OVAL], CONTOUR_POINTS) + calibration.contour, pose)
+    points[:17, :2] = visible_jaw(contour, whole, pose[1], pose[0])
+    return np.asarray(points[:, :2], dtype=np.float32)
+
+
+def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) -> Floats:
+    """Return the 17 jaw points of a contour on a head that may be turned.
+
+    Parameters
+    ----------
+    contour : ndarray, (C, 2 or 3)
+        From the subject's right ear to the chin (the middle one) to the left ear; pixels.
+    mesh : ndarray, (478, 3)
+        The face, whose outline hides what of the contour lies behind it.
+    rotation : ndarray, (3, 3)
+        Of the head; its first column is the direction from the right to the left ear.
+    unit : float
+        The outer-eye distance seen from the front, pixels.
+
+    Returns
+    -------
+    ndarray, (17, 2)
+    """
+    across = rotation[:2, 0] / np.linalg.norm(rotation[:2, 0])
+    axes = np.stack([across, [-across[1], across[0]]], axis=1)
+    outline = mesh[:, :2] @ axes
+    line = contour[:, :2] @ axes
+    chin = len(line) // 2
+    for k in range(len(line)):
+        level = np.abs(outline[:, 1] - line[k, 1]) < OUTLINE_REACH * unit
+        if level.any() and abs(k - chin) > chin // 5:
+            if k < chin:
+                line[k, 0] = min(line[k, 0], outline[level, 0].min())
+            else:
+                line[k, 0] = max(line[k, 0], outline[level, 0].max())
+    halves: Sequence[Floats] = (resampled(line[: chin + 1], 9), resampled(line[chin:], 9)[1:])
+    return np.asarray(np.concatenate(halves) @ axes.T)
+
+
+def _to_own(points: Floats, pose: tuple[float, Floats, Floats]) -> Floats:
+    scale, rotation, place = pose
+    return np.asarray((points - place) @ rotation / scale)
+
+
+def _to_image(points: Floats, pose: tuple[float, Floats, Floats]) -> Floats:
+    scale, rotation, place = pose
+    return np.asarray(scale * points @ rotation.T + place)

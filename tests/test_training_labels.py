@@ -1,0 +1,215 @@
+"""Labels made from meshes, heads turned by them, and the ``all`` step of the training."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from napari_face_landmarks.ibug import MIRROR_68
+from napari_face_landmarks.training import __main__ as training
+from napari_face_landmarks.training.labels import (
+    CONTOUR_POINTS,
+    EYE_CORNERS,
+    MESH_68,
+    MESH_OVAL,
+    TEMPLATE_CONTOUR,
+    calibrate,
+    mesh_landmarks,
+    pose_of,
+    resampled,
+    template_landmarks,
+    visible_jaw,
+)
+from napari_face_landmarks.training.turn import (
+    draw_triangles,
+    make_turner,
+    rotation_about,
+    turned,
+    yaw_of_mesh,
+)
+
+
+def made_up_mesh() -> np.ndarray:
+    """Return a symmetric, bulging "face" of 478 vertices, (478, 3): eyes 1 apart, z away from the camera."""
+    rng = np.random.default_rng(3)
+    mesh = np.zeros((478, 3))
+    angle, radius = rng.uniform(0, 2 * math.pi, 478), np.sqrt(rng.uniform(0, 1, 478))
+    mesh[:, 0], mesh[:, 1] = 0.75 * radius * np.cos(angle), 1.0 * radius * np.sin(angle)
+    along = np.linspace(math.pi, 0, len(MESH_OVAL))  # ear, chin, ear
+    mesh[MESH_OVAL, 0], mesh[MESH_OVAL, 1] = 0.8 * np.cos(along), 1.2 * np.sin(along)
+    inner = MESH_68[17:]
+    mirror = MIRROR_68[17:] - 17
+    left = np.arange(51) < mirror
+    mesh[inner[mirror[left]]] = mesh[inner[left]] * [-1, 1, 1]
+    mesh[inner[mirror == np.arange(51)], 0] = 0
+    mesh[list(EYE_CORNERS)] = [[-0.5, -0.1, 0], [0.5, -0.1, 0]]
+    mesh[:, 2] = 0.5 * (mesh[:, 0] ** 2 + 0.5 * mesh[:, 1] ** 2)
+    return mesh - mesh.mean(axis=0)
+
+
+def placed(mesh: np.ndarray, yaw: float = 0.0, pitch: float = 0.0, scale: float = 70.0) -> np.ndarray:
+    return scale * mesh @ rotation_about(yaw, pitch).T + np.array([128, 120, 5])
+
+
+def test_the_pose_of_a_mesh_is_found() -> None:
+    mesh = made_up_mesh()
+    scale, rotation, place = pose_of(placed(mesh, 0.4, -0.2), mesh)
+    assert scale == pytest.approx(70)
+    np.testing.assert_allclose(rotation, rotation_about(0.4, -0.2), atol=1e-9)
+    np.testing.assert_allclose(place, [128, 120, 5], atol=1e-9)
+
+
+def test_resampling_keeps_the_ends_and_spaces_evenly() -> None:
+    line = np.array([[0.0, 0.0], [3.0, 4.0], [3.0, 10.0]])  # 5 + 6 long
+    points = resampled(line, 12)
+    np.testing.assert_allclose(points[[0, -1]], line[[0, -1]])
+    np.testing.assert_allclose(points[5], [3, 4])
+    np.testing.assert_allclose(np.linalg.norm(np.diff(points, axis=0), axis=1), 1.0)
+
+
+def test_a_template_gives_eyelids_in_thirds_and_lips_point_by_point() -> None:
+    template = np.random.default_rng(0).uniform(0, 200, (189, 2))
+    for k, number in enumerate((23, 24, 25, 26, 27)):  # a straight upper lid with uneven points
+        template[number] = 100 + 30 * (k / 4) ** 2, 80
+    found = template_landmarks(template)
+    np.testing.assert_allclose([found[k][0] for k in (42, 43, 44, 45)], [100, 110, 120, 130])
+    np.testing.assert_array_equal(found[48], template[87])
+    np.testing.assert_array_equal(found[57], template[106])
+    assert not set(range(17)) & set(found)
+
+
+@pytest.fixture(scope="module")
+def calibrated():
+    """Return a mesh, and a calibration on faces whose templates lie off the mesh by a known amount."""
+    mesh = made_up_mesh()
+    rng = np.random.default_rng(1)
+    off = 0.05
+    meshes, templates = [], []
+    for _ in range(12):
+        scale = rng.uniform(55, 80)
+        meshes.append(placed(mesh, 0, 0, scale))
+        template = rng.uniform(0, 250, (189, 2))
+        oval = resampled(mesh[MESH_OVAL], len(TEMPLATE_CONTOUR))
+        template[TEMPLATE_CONTOUR] = placed(oval + [0, off, 0], 0, 0, scale)[:, :2]
+        for landmark, number in zip(range(48, 60), (*range(87, 94), *range(108, 103, -1)), strict=True):
+            template[number] = placed(mesh[MESH_68[landmark]] + [0, off, 0], 0, 0, scale)[:2]
+        templates.append(template)
+    return mesh, calibrate(np.array(meshes), np.array(templates)), off
+
+
+def test_the_calibration_moves_the_landmarks_where_people_put_them(calibrated) -> None:
+    mesh, calibration, off = calibrated
+    unit = np.linalg.norm(np.subtract(*mesh[list(EYE_CORNERS)]))
+    np.testing.assert_allclose(calibration.offsets[48:60, 1], off / unit, atol=1e-6)
+    np.testing.assert_allclose(calibration.offsets[60:], 0)
+    np.testing.assert_allclose(calibration.offsets[MIRROR_68] * [-1, 1, 1], calibration.offsets, atol=1e-12)
+    for yaw, pitch in ((0.0, 0.0), (0.3, 0.1), (-0.5, 0.0)):
+        landmarks = mesh_landmarks(placed(mesh, yaw, pitch), calibration)
+        wanted = placed(mesh[MESH_68[48:60]] + [0, off, 0], yaw, pitch)[:, :2]
+        np.testing.assert_allclose(landmarks[48:60], wanted, atol=1e-3)
+        np.testing.assert_allclose(landmarks[60:], placed(mesh[MESH_68[60:]], yaw, pitch)[:, :2], atol=1e-3)
+    assert landmarks.dtype == np.float32
+
+
+def test_the_jaw_is_in_even_steps_on_either_side_of_the_chin_and_on_the_outline(calibrated) -> None:
+    mesh, calibration, _ = calibrated
+    for yaw in (0.0, 0.5, -0.5):
+        face = placed(mesh, yaw)
+        jaw = mesh_landmarks(face, calibration)[:17]
+        steps = np.linalg.norm(np.diff(jaw, axis=0), axis=1)
+        assert steps[:8].std() < 0.06 * steps[:8].mean()  # chords of equal arcs
+        assert steps[8:].std() < 0.06 * steps[8:].mean()
+    # a cheek that bulges over the contour is what the viewer sees of it
+    contour = np.stack([np.linspace(-1, 1, CONTOUR_POINTS), np.zeros(CONTOUR_POINTS)], axis=1)
+    contour[:, 1] = np.sqrt(1 - contour[:, 0] ** 2)
+    cheek = np.full((478, 3), [0.0, 0.0, 0.0])
+    cheek[0] = -1.3, contour[3, 1], 0
+    jaw = visible_jaw(contour, cheek, np.eye(3), 1.0)
+    assert jaw[:8, 0].min() < -1.1
+    np.testing.assert_allclose(jaw[8:], visible_jaw(contour, cheek[1:], np.eye(3), 1.0)[8:])
+
+
+def test_a_head_turned_by_nothing_stays_and_turned_landmarks_stay_on_their_dots() -> None:
+    mesh = made_up_mesh()
+    turner = make_turner(mesh)
+    face = placed(mesh)
+    landmarks = face[MESH_68, :2].astype(np.float32)
+    rng = np.random.default_rng(0)
+    image = cv2.GaussianBlur(rng.integers(0, 256, (256, 256, 3), dtype=np.uint8), (0, 0), 3)
+    same, points = turned(image, landmarks, face, turner, 0.0)
+    assert np.abs(same.astype(int) - image)[8:-8, 8:-8].max() <= 2
+    np.testing.assert_allclose(points[17:], landmarks[17:], atol=1e-4)
+    dark = np.zeros((256, 256, 3), np.uint8)
+    chosen = [30, 33, 51, 57]
+    for x, y in landmarks[chosen]:
+        cv2.circle(dark, (round(x * 16), round(y * 16)), 40, (255, 255, 255), -1, shift=4)
+    for yaw in (0.4, -0.4):
+        picture, points = turned(dark, landmarks, face, turner, yaw, 0.1)
+        assert np.linalg.norm(points[chosen] - landmarks[chosen], axis=1).min() > 2
+        for x, y in np.round(points[chosen]).astype(int):
+            assert picture[y - 1 : y + 2, x - 1 : x + 2].max() > 200
+        assert yaw_of_mesh(placed(mesh, yaw), turner) == pytest.approx(yaw, abs=1e-6)
+
+
+def test_nearer_triangles_hide_farther_ones() -> None:
+    image = np.zeros((40, 40, 3), np.uint8)
+    image[:, :20], image[:, 20:] = 50, 200
+    before = np.array([[2, 2], [15, 2], [2, 35], [22, 2], [38, 2], [22, 35]], float)
+    place = np.array([[5.0, 5.0], [35.0, 5.0], [5.0, 35.0]])
+    triangles = np.array([[0, 1, 2], [3, 4, 5]])
+    for front in (0, 1):
+        after = np.concatenate([np.tile(place, (2, 1)), np.zeros((6, 1))], axis=1)
+        after[3 * (1 - front) : 3 * (1 - front) + 3, 2] = 9.0
+        drawn = draw_triangles(image, before, after, triangles)
+        assert drawn[10, 10, 0] == (50, 200)[front]
+        assert drawn[38, 38].tolist() == [0, 0, 0]
+
+
+def test_half_stored_weights_give_nearly_the_same_numbers(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    import onnxruntime
+
+    from napari_face_landmarks.training.half import store_half
+
+    torch.manual_seed(0)
+    path = tmp_path / "network.onnx"
+    network = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 8)).eval()
+    example = torch.rand(4, 64)
+    torch.onnx.export(network, (example,), str(path), input_names=["x"], output_names=["y"], dynamo=False)
+    size = path.stat().st_size
+    store_half(path)
+    assert path.stat().st_size < 0.6 * size
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    (found,) = session.run(None, {"x": example.numpy()})
+    np.testing.assert_allclose(found, network(example).detach().numpy(), atol=2e-3)
+    assert found.dtype == np.float32
+
+
+def test_all_runs_every_stage_and_stops_at_the_first_that_fails(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
+) -> None:
+    wanted = training._command("pfld", Path("d"), "research", Path("o"), Path("s"))
+    assert wanted[1:] == [
+        *("-m", "napari_face_landmarks.training", "pfld", "--data", "d"),
+        *("--bundle", "research", "--out", "o", "--start", "s"),
+    ]
+    assert "--start" not in training._command("cen", Path("d"), "open", Path("o"), Path("s"))
+
+    for bad, status in (("", 0), ("cen", 3)):
+
+        def command(step: str, *_: object, bad: str = bad) -> list[str]:
+            code = f"import sys; print('this is {step}'); sys.exit({3 if step == bad else 0})"
+            return [sys.executable, "-c", code]
+
+        monkeypatch.setattr(training, "_command", command)
+        assert training.train_all(tmp_path, "open", tmp_path / f"out{status}", None, jobs=3) == status
+        ran = {path.stem for path in (tmp_path / f"out{status}").glob("*.out")}
+        assert ran == {"pdm", "detector", "pfld", "cen"} | ({"bundle"} if status == 0 else set())
+        assert b"this is pfld" in (tmp_path / f"out{status}" / "pfld.out").read_bytes()
+    assert b"cen ended with status 3" in capfdbinary.readouterr().out
