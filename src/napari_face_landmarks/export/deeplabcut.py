@@ -63,9 +63,12 @@ def levels_of(n_faces: int) -> tuple[str, ...]:
 
 
 def _values(tracks: Tracks, path: Path) -> npt.NDArray[np.float32]:
-    """Return the table, (N, F * 68 * 3) float32."""
+    """Return the table, (N, F * 68 * 3) float32; the likelihood is 0 where there is no landmark.
+
+    A first row that is empty altogether would be taken for the name of the index by pandas' reader of CSV.
+    """
     grid = dense(tracks, path)
-    values = np.concatenate([grid.landmarks, grid.confidence[..., np.newaxis]], axis=-1)
+    values = np.concatenate([grid.landmarks, np.nan_to_num(grid.confidence)[..., np.newaxis]], axis=-1)
     return values.reshape(len(values), -1)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import dataclasses
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,15 +11,15 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.export.drawing import confidence_colours
+from napari_face_landmarks.export.parts import MOST_FACES, boxes_of
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.tracking.results import SOURCES
+from napari_face_landmarks.tracking.results import MANUAL, NONE, PFLD, SOURCES, Tracks
 
 if TYPE_CHECKING:
     from napari_face_landmarks.models import Models
     from napari_face_landmarks.settings import TrackerSettings
-    from napari_face_landmarks.tracking import Tracks
 
 LayerDataTuple = tuple[Any, dict[str, Any], str]
 
@@ -26,6 +27,7 @@ POINT_SIZE = 0.03  # diameter over the side of the landmarks' box (geometric mea
 SMALLEST_POINT = 1.0  # px
 BORDER_COLOUR = "#101010"
 BORDER_WIDTH = 0.12  # over the diameter
+MOVED = 1e-3  # px; a point that is farther from where it was put was moved by hand
 TRANSFORMS = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
 
 
@@ -341,3 +343,115 @@ def track_layer(
     frames = frames_of_layer(image_layer)
     tracker = FaceTracker(load_models() if models is None else models, settings)
     return tracks_to_layer_data(tracker.track(frames, progress=progress), image_layer)
+
+
+def tracks_of_layer(data: Any, attributes: Mapping[str, Any]) -> Tracks:
+    """Return the landmarks of a Points layer as they stand there now, corrections by hand included.
+
+    Parameters
+    ----------
+    data : array-like, (N, 3) or (N, 2)
+        Frame, y, x (or y, x), px of the image.
+    attributes : mapping
+        Of the layer, as ``layer.as_layer_data_tuple()[1]`` has them: the features ``landmark`` and ``face``
+        are needed; ``confidence``, ``source`` and the metadata ``tracks`` and ``fps`` are used if there.
+
+    Returns
+    -------
+    Tracks
+        Where points were moved or added the face's source is "manual"; where all of a face's points were
+        deleted there is no face. Hidden points are left out, and of points for the same landmark the
+        first counts.
+
+    Raises
+    ------
+    ResultError
+        If these are no landmarks.
+    """
+    name = f"The layer {str(attributes.get('name', 'of points'))!r}"
+    features = pd.DataFrame(attributes.get("features", {}))
+    metadata = attributes.get("metadata", {})
+    before = metadata.get("tracks")
+    before = before if isinstance(before, Tracks) else None
+    points = np.asarray(data, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] not in (2, 3) or not {"landmark", "face"} <= set(features.columns):
+        raise ResultError(
+            f"{name} has no landmarks: choose one that this plugin made, with the features landmark and face."
+        )
+    row = _rows_of_landmarks(points, features, attributes.get("shown", True), before)
+    if before is None and not len(row):
+        raise ResultError(f"{name} has no landmarks yet: track a video first.")
+    frames = row["frame"].to_numpy()
+    indices = np.unique(frames if before is None else np.concatenate([before.frame_indices, frames]))
+    n_faces = max(int(row["face"].max()) + 1 if len(row) else 0, 0 if before is None else before.n_faces)
+    tracks = _room_for(indices, n_faces, before, metadata.get("fps"))
+    old = tracks.landmarks.copy()
+    tracks.landmarks[...] = np.nan
+    t, f, k = np.searchsorted(indices, frames), row["face"].to_numpy(), row["landmark"].to_numpy()
+    tracks.landmarks[t, f, k] = row[["x", "y"]].to_numpy()
+    there = np.isfinite(tracks.landmarks).all(axis=-1)
+    if "confidence" in row:
+        tracks.confidence[t, f, k] = np.clip(np.nan_to_num(row["confidence"].to_numpy(np.float64)), 0, 1)
+    tracks.confidence[~there] = 0
+    if before is None:
+        tracks.source[t, f] = [SOURCES.index(word) if word in SOURCES else PFLD for word in row["source"]]
+        changed = there
+    else:
+        changed = there & ~(np.abs(tracks.landmarks - old).max(axis=-1) <= MOVED)
+        tracks.source[changed.any(axis=-1)] = MANUAL
+        changed |= there != np.isfinite(old).all(axis=-1)
+    by_hand = (row["source"] == SOURCES[MANUAL]).to_numpy()
+    tracks.source[t[by_hand], f[by_hand]] = MANUAL
+    tracks.source[~there.any(axis=-1)] = NONE
+    boxes, edited = boxes_of(tracks.landmarks), changed.any(axis=-1)
+    tracks.boxes[edited, :4] = boxes[edited, :4]
+    tracks.boxes[tracks.source == NONE] = tracks.pose[tracks.source == NONE] = np.nan
+    return tracks
+
+
+def _rows_of_landmarks(
+    points: npt.NDArray[Any], features: pd.DataFrame, shown: Any, before: Tracks | None
+) -> pd.DataFrame:
+    """Return frame, face, landmark, x, y, source and confidence of the points that are landmarks."""
+    row = pd.DataFrame({"y": points[:, -2], "x": points[:, -1]})
+    still = 0 if before is None or not before.n_frames else int(before.frame_indices[0])
+    row["frame"] = np.rint(points[:, 0]) if points.shape[1] == 3 else still
+    for column in ("landmark", "face", "confidence"):
+        if column in features:
+            row[column] = pd.to_numeric(features[column], errors="coerce").to_numpy(np.float64)
+    row["source"] = features["source"].astype(str).to_numpy() if "source" in features else SOURCES[PFLD]
+    numbers = row[["x", "y", "frame", "landmark", "face"]].to_numpy(np.float64)
+    good = np.isfinite(numbers).all(axis=1) & np.broadcast_to(np.asarray(shown, dtype=bool), len(row))
+    row = row[good & (numbers[:, 2:] >= 0).all(axis=1)]
+    row = row[(row["landmark"] < N_LANDMARKS) & (row["face"] < MOST_FACES)]
+    row = row.astype({"frame": np.int64, "landmark": np.int64, "face": np.int64})
+    return row.drop_duplicates(["frame", "face", "landmark"])
+
+
+def _room_for(indices: npt.NDArray[Any], n_faces: int, before: Tracks | None, fps: Any) -> Tracks:
+    """Return tracks of these frames that can be written to: a copy of `before`, empty where it has none."""
+    each = (len(indices), n_faces)
+    known = isinstance(fps, (int, float)) and fps > 0
+    tracks = Tracks(
+        landmarks=np.full((*each, N_LANDMARKS, 2), np.nan, dtype=np.float32),
+        confidence=np.zeros((*each, N_LANDMARKS), dtype=np.float32),
+        source=np.zeros(each, dtype=np.uint8),
+        pose=np.full((*each, 6), np.nan, dtype=np.float32),
+        boxes=np.full((*each, 5), np.nan, dtype=np.float32),
+        frame_indices=indices.astype(np.int64),
+        timestamps=indices / float(fps) if known else np.full(len(indices), np.nan),
+        meta={"fps": float(fps)} if known else {},
+    )
+    if before is None:
+        return tracks
+    where = np.searchsorted(indices, before.frame_indices)
+    for name in ("landmarks", "confidence", "source", "pose", "boxes"):
+        getattr(tracks, name)[where, : before.n_faces] = getattr(before, name)
+    tracks.timestamps[where] = before.timestamps
+    return dataclasses.replace(
+        tracks,
+        settings=before.settings,
+        stats=before.stats,
+        warnings=before.warnings,
+        meta={**before.meta, **({"fps": fps} if known else {})},
+    )

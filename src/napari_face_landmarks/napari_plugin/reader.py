@@ -1,4 +1,4 @@
-"""The reader that napari calls for video files: each becomes one lazy image layer."""
+"""The readers that napari calls: videos become lazy image layers, files of landmarks Points layers."""
 
 from __future__ import annotations
 
@@ -40,6 +40,47 @@ def read_videos(path: PathLike | Sequence[PathLike]) -> list[LayerData]:
         If a file cannot be read; the sentence says which and why.
     """
     return [_layer(open_video(item)) for item in _as_list(path)]
+
+
+def napari_get_landmarks_reader(path: PathLike | Sequence[PathLike]) -> Callable[[Any], list[Any]] | None:
+    """Return the function that reads `path`, or None if it is no file of landmarks in one of our formats."""
+    from napari_face_landmarks.export import recognise
+
+    paths = _as_list(path)
+    if paths and all(recognise(item) is not None for item in paths):
+        return read_landmarks
+    return None
+
+
+def read_landmarks(path: PathLike | Sequence[PathLike]) -> list[Any]:
+    """Read files of landmarks as Points layers, one for each file.
+
+    Parameters
+    ----------
+    path : path or sequence of paths
+        Files in any of `export.FORMATS`.
+
+    Returns
+    -------
+    list of (ndarray, dict, "points")
+        As of `tracks_to_layer_data`: features landmark, face, confidence and source; metadata ``tracks``,
+        ``fps`` and ``path``.
+
+    Raises
+    ------
+    ResultError
+        If a file cannot be read; the sentence says which and why.
+    """
+    from napari_face_landmarks.export import read_tracks
+    from napari_face_landmarks.napari_plugin.layers import tracks_to_layer_data
+
+    layers = []
+    for item in _as_list(path):
+        ((data, attributes, kind),) = tracks_to_layer_data(read_tracks(item))
+        attributes["name"] = Path(item).name.partition(".")[0] or attributes["name"]
+        attributes["metadata"] = {**attributes["metadata"], "path": os.fspath(item)}
+        layers.append((data, attributes, kind))
+    return layers
 
 
 def _layer(video: Video) -> LayerData:
