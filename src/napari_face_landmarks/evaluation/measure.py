@@ -84,7 +84,8 @@ class Fits:
     refine : str
     condition : str
     found : ndarray, (N,), bool
-        False where the detector did not find the face; the other arrays are NaN there, or False.
+        False where the detector did not find the face, or no landmarks came out; the other arrays are NaN
+        there, or False.
     distances : ndarray, (N, 68), float64
         Error of each landmark.
     confidence : ndarray, (N, 68), float64
@@ -343,6 +344,8 @@ def _fit_face(
                     continue
                 began = time.thread_time()
                 fit = trackers[bundle, mode].fit(seen.image, box[None])
+                if not np.isfinite(fit.landmarks).all():
+                    continue
                 row.seconds[index] = time.thread_time() - began
                 row.found[index] = True
                 row.distances[index] = np.linalg.norm(fit.landmarks[0] - labels, axis=1) / unit
