@@ -1,4 +1,4 @@
-"""The command line ``napari-face-landmarks``: track a video, run the demo, measure and list the models.
+"""The command line ``napari-face-landmarks``: track a video, convert results, run the demo, measure.
 
 Errors are one sentence on stderr with exit status 2; after Ctrl-C (status 130) and after a failure half way,
 what was computed so far is written.
@@ -31,7 +31,6 @@ if TYPE_CHECKING:
     from napari_face_landmarks.video import Video
 
 PROGRAM = "napari-face-landmarks"
-RESULT_SUFFIXES = (".csv", ".npz")
 OVERLAY_SUFFIXES = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
 STATUS_ERROR = 2
 STATUS_INTERRUPTED = 130
@@ -76,7 +75,8 @@ def _parser() -> argparse.ArgumentParser:
     track = commands.add_parser(
         "track",
         help="track the faces of a video",
-        description="Track the faces of a video and write their landmarks in OpenFace's columns.",
+        description="Track the faces of a video and write their landmarks, in OpenFace's columns or another "
+        "format.",
     )
     track.add_argument("video", metavar="VIDEO", type=Path, help="mp4, avi, mov, mkv, webm or mpg")
     track.add_argument(
@@ -85,8 +85,10 @@ def _parser() -> argparse.ArgumentParser:
         metavar="OUT.csv",
         type=Path,
         required=True,
-        help="landmarks: .csv in OpenFace's columns, or .npz with the settings and counts as well",
+        help="landmarks: .csv in OpenFace's columns, .npz with the settings and counts as well, or another "
+        "format that `formats` lists",
     )
+    _add_format_option(track)
     track.add_argument(
         "--stats", metavar="STATS.json", type=Path, help="counts, frames per second, seconds of each stage"
     )
@@ -112,6 +114,19 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     _add_evaluate(commands)
+
+    convert = commands.add_parser(
+        "convert",
+        help="change the format of a file of landmarks",
+        description="Read landmarks from a file of any format, and write them in another.",
+    )
+    convert.add_argument("input", metavar="IN", type=Path, help="a file in a format that `formats` lists")
+    convert.add_argument("output", metavar="OUT", type=Path, help="its suffix chooses the format")
+    _add_format_option(convert)
+    convert.set_defaults(run=_convert)
+
+    formats = commands.add_parser("formats", help="list the formats of files of landmarks")
+    formats.set_defaults(run=_formats)
 
     models = commands.add_parser("models", help="list the model bundles and their licences")
     models.set_defaults(run=_models)
@@ -181,6 +196,14 @@ def _add_models_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _add_format_option(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--format",
+        metavar="NAME",
+        help="the format of OUT, where several that `formats` lists share its suffix",
+    )
+
+
 def _add_settings_options(parser: argparse.ArgumentParser) -> None:
     """Add one option for each field of TrackerSettings; ranges, texts and defaults are the field's."""
     group = parser.add_argument_group("settings of the tracker")
@@ -235,7 +258,7 @@ def _track(options: argparse.Namespace) -> int:
         if tracks.n_frames == 0:
             _say("Stopped before the first frame was done; nothing is written.")
             return STATUS_INTERRUPTED
-        tracks.save(options.output)
+        tracks.save(options.output, options.format)
         if options.stats is not None:
             _write_stats(options.stats, tracks, options.video)
         _say(_summary(tracks))
@@ -356,6 +379,38 @@ def _trained_on(bundles: Mapping[str, Models], files: Sequence[str]) -> list[str
                 "those that it has not seen."
             )
     return sentences
+
+
+def _convert(options: argparse.Namespace) -> int:
+    from napari_face_landmarks.export.formats import format_to_write, read_tracks
+
+    chosen = format_to_write(options.output, options.format)
+    if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
+        raise ResultError(
+            f"{options.output} is the file that is read: give another name for what is written."
+        )
+    tracks = read_tracks(options.input)
+    _prepare_place(options.output)
+    chosen.write(options.output, tracks)
+    _say(
+        f"{tracks.n_frames} frames, {int(tracks.present.sum())} faces on them, written as {chosen.title}; "
+        f"it loses {chosen.loses}."
+    )
+    return 0
+
+
+def _formats(options: argparse.Namespace) -> int:
+    from napari_face_landmarks.export.formats import FORMATS
+    from napari_face_landmarks.export.optional import installed
+
+    for item in FORMATS:
+        missing = [name for name in item.needs if not installed(name)]
+        print(f"{item.name}: {item.title} ({', '.join(item.suffixes)})")
+        print(f"    read by: {item.read_by}")
+        print(f"    loses: {item.loses}")
+        if missing:
+            print(f"    needs: pip install {' '.join(missing)}")
+    return 0
 
 
 def _models(options: argparse.Namespace) -> int:
@@ -490,9 +545,11 @@ def _summary(tracks: Tracks) -> str:
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:
     """Return the files to write, refusing names that cannot work before anything is computed."""
+    from napari_face_landmarks.export.formats import format_to_write
+
     outputs: list[Path] = []
     for path, suffixes in (
-        (options.output, RESULT_SUFFIXES),
+        (options.output, ()),
         (options.stats, (".json",)),
         (options.overlay, OVERLAY_SUFFIXES),
     ):
@@ -500,7 +557,9 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
             continue
         if path.absolute() in [other.absolute() for other in outputs]:
             raise ResultError(f"{path} is named twice: give each file that is written a name of its own.")
-        if path.suffix.lower() not in suffixes:
+        if path is options.output:
+            format_to_write(path, options.format)
+        elif path.suffix.lower() not in suffixes:
             raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
         if path.exists() and options.video.exists() and os.path.samefile(path, options.video):
             raise ResultError(f"{path} is the video itself: give another name for what is written.")

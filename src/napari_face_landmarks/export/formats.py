@@ -172,7 +172,10 @@ FORMATS: tuple[Format, ...] = (
 )
 """All formats; of those with the same suffix the first is the usual one."""
 
-SUFFIXES = tuple(dict.fromkeys(suffix for item in FORMATS for suffix in item.suffixes))
+SUFFIXES = tuple(
+    dict.fromkeys(suffix for item in FORMATS for suffix in item.suffixes if suffix.count(".") == 1)
+)
+"""The suffixes of all formats, without the longer ones that choose between formats that share one."""
 
 
 def format_named(name: str) -> Format:
