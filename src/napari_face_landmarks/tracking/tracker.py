@@ -5,9 +5,12 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import Future
 from contextlib import closing
 from dataclasses import dataclass, field, replace
+from functools import cached_property, partial
 from importlib.metadata import version
+from itertools import count
 from typing import Any, cast
 
 import numpy as np
@@ -32,7 +35,6 @@ from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, dou
 from napari_face_landmarks.tracking.results import (
     CARRIED,
     CLNF,
-    NONE,
     PFLD,
     FaceFit,
     FrameResult,
@@ -43,11 +45,19 @@ from napari_face_landmarks.tracking.results import (
 )
 from napari_face_landmarks.tracking.smoothing import smooth_centre
 from napari_face_landmarks.tracking.source import FrameSource, open_source, rgb_frames
+from napari_face_landmarks.tracking.workers import Workers, checked_threads
 from napari_face_landmarks.video import prefetch
+from napari_face_landmarks.video.container import thread_count
 
 Floats = npt.NDArray[np.float32]
 Progress = Callable[[int, int | None], None]
 
+LOOK_AHEAD = 2
+"""Frames that PFLD looks at at a time."""
+SMALL_MOTION = 0.03
+"""A motion of this share of the crop's side is foreseen by half; smaller ones by less, larger by more."""
+MOST_WAITING = 8
+"""Frames whose refinement may be behind; each holds its picture."""
 LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are followed, the detector runs on every n-th frame; with none, on each."""
 CANDIDATES = 4
@@ -67,13 +77,72 @@ UNSURE_REGION = 0.60
 
 @dataclass
 class _Face:
-    """What the tracker remembers of a face from frame to frame."""
+    """What the tracker remembers of a face from frame to frame.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (68, 2), float32
+        As PFLD gave them on the last frame.
+    places : tuple of ndarray, (2,)
+        Middle of the landmarks on the last three frames, the latest first.
+    params, correction, refined_at, unsure_at
+        Where the refinement stands; only its own work, which goes in the order of the frames, touches them.
+    refinement : Future or None
+        The refinement begun last.
+    """
 
     landmarks: Floats
+    places: tuple[Floats, ...] = ()
     params: npt.NDArray[np.float64] | None = None
     correction: Correction | None = None
     refined_at: int = -(10**9)
     unsure_at: int = -(10**9)
+    refinement: Future[_Refined] | None = None
+
+    def move(self, landmarks: Floats) -> None:
+        """Take note of the landmarks on another frame."""
+        self.landmarks = landmarks
+        self.places = (landmarks.mean(axis=0), *self.places[:LOOK_AHEAD])
+
+
+@dataclass(frozen=True, slots=True)
+class _Refined:
+    """A face's landmarks after refinement, where they come from, the model's parameters, and the seconds."""
+
+    landmarks: Floats
+    source: int
+    params: npt.NDArray[np.float64]
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class _Ahead:
+    """A frame that PFLD was started on before the frame before it was done."""
+
+    index: int
+    frame: npt.NDArray[np.uint8] | FaceLandmarksError
+    faces: list[_Face]
+    output: Future[tuple[PfldOutput, float]] | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Begun:
+    """A frame whose faces are known, but for their refinement, which is under way."""
+
+    result: FrameResult
+    refinements: dict[int, Future[_Refined]]
+
+
+class _Picture:
+    """A frame and its grey levels, which are only computed where they are asked for."""
+
+    def __init__(self, rgb: npt.NDArray[np.uint8]) -> None:
+        self.rgb = rgb
+
+    @cached_property
+    def grey(self) -> npt.NDArray[np.uint8]:
+        """The luma, (H, W) uint8."""
+        return to_grey(self.rgb)
 
 
 @dataclass
@@ -107,6 +176,9 @@ class FaceTracker:
         What `load_models` gives, or the name or folder of a bundle; the default bundle where not given.
     settings : TrackerSettings, optional
         The defaults where not given.
+    threads : int, optional
+        How many threads compute at a time, beside the decoding; the processors there are, at most 4, where
+        not given. With 1 all is done in the caller's thread. The landmarks do not depend on it.
 
     Attributes
     ----------
@@ -119,11 +191,17 @@ class FaceTracker:
     >>> tracks = tracker.track("interview.mp4")  # doctest: +SKIP
     """
 
-    def __init__(self, models: Models | str | None = None, settings: TrackerSettings | None = None) -> None:
+    def __init__(
+        self,
+        models: Models | str | None = None,
+        settings: TrackerSettings | None = None,
+        threads: int | None = None,
+    ) -> None:
         self.models = (
             models if isinstance(models, Models) else load_models(*([] if models is None else [models]))
         )
         self.settings = settings or TrackerSettings()
+        self.threads = thread_count() if threads is None else checked_threads(threads)
         self.last_run: Run | None = None
         self._prepared = False
 
@@ -175,9 +253,9 @@ class FaceTracker:
             output = _take(self._look(rgb, RunStats())[1], np.arange(self.settings.max_faces))
         else:
             output = self._predict_still(rgb, crops_of_boxes(_checked_boxes(boxes)))
-        grey = to_grey(rgb) if self.settings.refine != "off" else None
+        picture = _Picture(rgb)
         faces = [
-            self._refined(grey, output, i, _Face(output.landmarks[i]), 0) for i in range(len(output.score))
+            self._refined(picture, output, i, _Face(output.landmarks[i]), 0) for i in range(len(output.score))
         ]
         return _face_fit(output, faces)
 
@@ -284,9 +362,9 @@ class FaceTracker:
         unsure = np.zeros_like(output.confidence)
         face = PfldOutput(landmarks[None], np.ones_like(output.sigma), unsure, output.score)
         seen = _Face(landmarks)
-        grey = to_grey(rgb)
+        picture = _Picture(rgb)
         for index in range(2):  # refined, then carried
-            self._refined(grey, face, 0, seen, index)
+            self._refined(picture, face, 0, seen, index)
         self._prepared = True
 
     def _run(self, run: Run) -> Generator[FrameResult, None, None]:
@@ -300,12 +378,13 @@ class FaceTracker:
         waiting = 0
         blank = np.full((self.settings.max_faces, 68, 2), np.nan, np.float32)
         try:
-            for raw in self._raw_results(run):
-                recent.append(raw)
-                waiting += 1
-                if waiting > reach:
-                    yield self._finished(run, recent, len(recent) - 1 - reach, blank, began)
-                    waiting -= 1
+            with closing(cast(Any, self._raw_results(run))) as raw_results:  # ends its threads
+                for raw in raw_results:
+                    recent.append(raw)
+                    waiting += 1
+                    if waiting > reach:
+                        yield self._finished(run, recent, len(recent) - 1 - reach, blank, began)
+                        waiting -= 1
             while waiting:
                 yield self._finished(run, recent, len(recent) - waiting, blank, began)
                 waiting -= 1
@@ -331,80 +410,149 @@ class FaceTracker:
         return result
 
     def _raw_results(self, run: Run) -> Iterator[FrameResult]:
-        slots: list[_Face | None] = [None] * self.settings.max_faces
+        waiting: deque[_Begun] = deque()
+        with Workers(self.threads) as workers, closing(self._begun(run, workers)) as frames:
+            for begun in frames:
+                waiting.append(begun)
+                while waiting and (len(waiting) > MOST_WAITING or _is_done(waiting[0])):
+                    yield _ended(run, waiting.popleft())
+            while waiting:
+                yield _ended(run, waiting.popleft())
+
+    def _begun(self, run: Run, workers: Workers) -> Generator[_Begun, None, None]:
+        """Yield each frame with its faces as soon as these are known.
+
+        PFLD looks at `LOOK_AHEAD` frames at a time: where a face is searched for on a frame follows from the
+        frames up to `LOOK_AHEAD` before it. So it is, whatever the number of threads, so that the results do
+        not depend on it.
+        """
+        faces: list[_Face | None] = [None] * self.settings.max_faces
         last_boxes: dict[int, Floats] = {}
         last_seen: dict[int, int] = {}
-        done = 0
-        frames = prefetch(rgb_frames(run.source, run.stats))
-        with closing(cast(Any, frames)):  # ends the decoding thread
-            for index, frame in frames:
-                if isinstance(frame, FaceLandmarksError):
-                    if isinstance(frame, VideoError) and not done:
-                        raise frame
-                    run.warnings.append(str(frame))
-                    if isinstance(frame, VideoError):
+        decoded = rgb_frames(run.source, run.stats)
+        frames = cast(Any, decoded if self.threads == 1 else prefetch(decoded))
+        ahead: deque[_Ahead] = deque()
+        with closing(frames):  # ends the decoding thread
+            for done in count():
+                while len(ahead) < LOOK_AHEAD and (item := next(frames, None)) is not None:
+                    index, frame = item
+                    ahead.append(self._look_ahead(workers, index, frame, faces))
+                if not ahead:
+                    return
+                look = ahead.popleft()
+                if isinstance(look.frame, FaceLandmarksError):
+                    if isinstance(look.frame, VideoError) and not done:
+                        raise look.frame
+                    run.warnings.append(str(look.frame))
+                    if isinstance(look.frame, VideoError):
                         run.broken_off = True
                         return
-                    slots = [None] * len(slots)
-                    yield empty_frame(index, len(slots))
-                else:
-                    result = self._step(run, frame, index, slots, last_boxes, last_seen)
-                    for slot in np.flatnonzero(result.source > NONE):
-                        last_boxes[int(slot)] = result.boxes[slot]
-                        last_seen[int(slot)] = index
-                    yield result
-                done += 1
+                    faces[:] = [None] * len(faces)
+                    yield _Begun(empty_frame(look.index, len(faces)), {})
+                    continue
+                begun = self._step(run, workers, look, look.frame, faces, last_boxes, last_seen)
+                for slot in begun.refinements:
+                    last_boxes[slot] = begun.result.boxes[slot]
+                    last_seen[slot] = look.index
+                yield begun
+
+    def _look_ahead(
+        self,
+        workers: Workers,
+        index: int,
+        frame: npt.NDArray[np.uint8] | FaceLandmarksError,
+        faces: list[_Face | None],
+    ) -> _Ahead:
+        """Start PFLD where the faces that are known should be on a frame that comes `LOOK_AHEAD` later."""
+        known = [face for face in faces if face is not None]
+        if not known or isinstance(frame, FaceLandmarksError):
+            return _Ahead(index, frame, [], None)
+        crops = crops_of_landmarks(np.stack([face.landmarks for face in known]))
+        crops[:, :2] += _motions(known, crops[:, 2])
+        return _Ahead(index, frame, known, workers.submit(partial(self._looked, frame, crops)))
+
+    def _looked(self, rgb: npt.NDArray[np.uint8], crops: Floats) -> tuple[PfldOutput, float]:
+        began = time.perf_counter()
+        return predict_twice(self.models.pfld, rgb, crops), time.perf_counter() - began
 
     def _step(
         self,
         run: Run,
+        workers: Workers,
+        look: _Ahead,
         rgb: npt.NDArray[np.uint8],
-        index: int,
-        slots: list[_Face | None],
+        faces: list[_Face | None],
         last_boxes: dict[int, Floats],
         last_seen: dict[int, int],
-    ) -> FrameResult:
-        """Follow the known faces into a frame, look for others where there is room, and refine."""
-        stats = run.stats
-        result = empty_frame(index, len(slots))
-        outputs: dict[int, tuple[PfldOutput, int]] = {}
-        known = [slot for slot, face in enumerate(slots) if face is not None]
-        if known:
-            began = time.perf_counter()
-            crops = crops_of_landmarks(np.stack([face.landmarks for face in slots if face is not None]))
-            output = predict_twice(self.models.pfld, rgb, crops)
-            stats.add_time("pfld", time.perf_counter() - began)
-            usable = self._usable(output, rgb.shape, STAY_SHARE * self.settings.min_confidence)
-            for row, slot in enumerate(known):
-                if usable[row]:
-                    outputs[slot] = (output, row)
-                else:
-                    slots[slot] = None
-        if len(outputs) < len(slots) and (
+    ) -> _Begun:
+        """Follow the known faces into a frame, look for others where there is room, and start refining."""
+        index = look.index
+        result = empty_frame(index, len(faces))
+        known = [slot for slot, face in enumerate(faces) if face is not None]
+        outputs = self._followed(run, look, rgb, faces)
+        for slot in known:
+            if slot not in outputs:
+                faces[slot] = None
+        if len(outputs) < len(faces) and (
             not outputs or len(known) > len(outputs) or index % LOOK_FOR_MORE_EVERY == 0
         ):
-            self._find(run, rgb, slots, outputs, last_boxes, last_seen)
-        began = time.perf_counter()
-        grey = to_grey(rgb) if outputs and self.settings.refine != "off" else None
+            self._find(run, rgb, faces, outputs, last_boxes, last_seen)
+        refinements: dict[int, Future[_Refined]] = {}
+        picture = _Picture(rgb)
         for slot, (output, row) in outputs.items():
-            face = slots[slot] or _Face(output.landmarks[row])
-            slots[slot] = face
-            landmarks, source, params = self._refined(grey, output, row, face, index)
-            result.landmarks[slot], result.source[slot] = landmarks, source
+            landmarks = output.landmarks[row]
+            face = faces[slot] or _Face(landmarks)
+            face.move(landmarks)
+            faces[slot] = face
             result.confidence[slot] = output.confidence[row]
-            result.pose[slot] = params[:6]
             result.boxes[slot, :4] = _boxes_of(landmarks[None])[0]
             result.boxes[slot, 4] = face_scores(output)[row]
-            face.landmarks = landmarks
-        if outputs:
-            stats.add_time("clnf", time.perf_counter() - began)
-        return result
+            work = partial(self._refined, picture, output, row, face, index)
+            face.refinement = workers.submit(work, after=face.refinement)
+            refinements[slot] = face.refinement
+        return _Begun(result, refinements)
+
+    def _followed(
+        self, run: Run, look: _Ahead, rgb: npt.NDArray[np.uint8], faces: list[_Face | None]
+    ) -> dict[int, tuple[PfldOutput, int]]:
+        """Return what PFLD sees of the faces known from the frame before, where it still sees them.
+
+        A face that was not there when PFLD looked ahead, or was not where it looked, is looked for where it
+        was on the frame before.
+        """
+        least = STAY_SHARE * self.settings.min_confidence
+        slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
+        outputs: dict[int, tuple[PfldOutput, int]] = {}
+        if look.output is not None:
+            output, seconds = look.output.result()
+            run.stats.add_time("pfld", seconds)
+            usable = self._usable(output, rgb.shape, least)
+            for row, face in enumerate(look.faces):
+                if usable[row] and id(face) in slots:
+                    outputs[slots[id(face)]] = output, row
+        missed = [
+            (slot, face.landmarks)
+            for slot, face in enumerate(faces)
+            if face is not None and slot not in outputs
+        ]
+        if missed:
+            near = crops_of_landmarks(np.stack([landmarks for _, landmarks in missed]))
+            output, seconds = self._looked(rgb, near)
+            run.stats.add_time("pfld", seconds)
+            usable = self._usable(output, rgb.shape, least)
+            boxes = _boxes_of(output.landmarks)
+            for row, (slot, _) in enumerate(missed):
+                known = [_boxes_of(out.landmarks[i : i + 1]) for out, i in outputs.values()]
+                double = any(overlaps(boxes[row : row + 1], box)[0, 0] > SAME_FACE for box in known)
+                if usable[row] and not double:
+                    outputs[slot] = output, row
+        return dict(sorted(outputs.items()))
 
     def _find(
         self,
         run: Run,
         rgb: npt.NDArray[np.uint8],
-        slots: list[_Face | None],
+        faces: list[_Face | None],
         outputs: dict[int, tuple[PfldOutput, int]],
         last_boxes: dict[int, Floats],
         last_seen: dict[int, int],
@@ -417,10 +565,10 @@ class FaceTracker:
             fresh = np.flatnonzero(overlaps(boxes, known).max(axis=1) < SAME_FACE)
         else:
             fresh = np.arange(len(boxes))
-        free = [slot for slot in range(len(slots)) if slot not in outputs]
+        free = [slot for slot in range(len(faces)) if slot not in outputs]
         for face, slot in assign_slots(boxes[fresh], free, last_boxes, last_seen):
             outputs[slot] = (output, int(fresh[face]))
-            slots[slot] = None
+            faces[slot] = None
 
     def _look(self, rgb: npt.NDArray[np.uint8], stats: RunStats) -> tuple[Floats, PfldOutput]:
         """Return the detector's boxes (F, 5) that PFLD takes for faces too, surest first, and what it sees.
@@ -460,10 +608,15 @@ class FaceTracker:
         good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
         return np.asarray(good & ~doubles(_boxes_of(output.landmarks), np.where(good, score, -1)))
 
-    def _refined(
-        self, grey: npt.NDArray[np.uint8] | None, output: PfldOutput, row: int, face: _Face, index: int
+    def _refined(self, picture: _Picture, output: PfldOutput, row: int, face: _Face, index: int) -> _Refined:
+        """Refine a face, or carry its last correction, as the settings say."""
+        began = time.perf_counter()
+        found = self._refine(picture, output, row, face, index)
+        return _Refined(*found, time.perf_counter() - began)
+
+    def _refine(
+        self, picture: _Picture, output: PfldOutput, row: int, face: _Face, index: int
     ) -> tuple[Floats, int, npt.NDArray[np.float64]]:
-        """Return a face's landmarks after refinement, where they come from, and its model parameters."""
         settings, pdm = self.settings, self.models.pdm
         landmarks, sigma = output.landmarks[row], output.sigma[row]
         try:
@@ -477,11 +630,11 @@ class FaceTracker:
         wanted = settings.refine == "always" or (
             settings.refine == "auto" and index - face.unsure_at < STAY_REFINED
         )
-        if not wanted or grey is None:
+        if not wanted:
             face.correction = None
             return landmarks, PFLD, params
         if face.correction is None or index - face.refined_at >= settings.clnf_every:
-            fit = refine(grey, landmarks, params, pdm, self.models.experts, settings, sigma)
+            fit = refine(picture.grey, landmarks, params, pdm, self.models.experts, settings, sigma)
             if not fit.converged:
                 face.correction = None
                 return landmarks, PFLD, params
@@ -490,6 +643,34 @@ class FaceTracker:
             return fit.landmarks, CLNF, fit.params
         carried, carried_params = apply_correction(pdm, face.correction, params, landmarks)
         return carried, CARRIED, carried_params
+
+
+def _is_done(begun: _Begun) -> bool:
+    return all(refinement.done() for refinement in begun.refinements.values())
+
+
+def _ended(run: Run, begun: _Begun) -> FrameResult:
+    """Return a frame's result once its refinement is done."""
+    result = begun.result
+    for slot, refinement in begun.refinements.items():
+        found = refinement.result()
+        result.landmarks[slot], result.source[slot] = found.landmarks, found.source
+        result.pose[slot] = found.params[:6]
+        run.stats.add_time("clnf", found.seconds)
+    return result
+
+
+def _motions(faces: Sequence[_Face], sides: Floats) -> Floats:
+    """Return how far faces should move in `LOOK_AHEAD` frames, (F, 2) px: as far as in as many before.
+
+    Small motions are mostly jitter, which a crop that followed them would make worse: they count for less.
+    """
+    motions = np.zeros((len(faces), 2), np.float32)
+    for row, face in enumerate(faces):
+        if len(face.places) > LOOK_AHEAD:
+            motions[row] = face.places[0] - face.places[LOOK_AHEAD]
+    lengths = np.linalg.norm(motions, axis=1)
+    return np.asarray(motions * (lengths / (lengths + SMALL_MOTION * sides))[:, None], dtype=np.float32)
 
 
 def face_scores(output: PfldOutput) -> Floats:
@@ -525,15 +706,15 @@ def _take(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
     return PfldOutput(output.landmarks[rows], output.sigma[rows], output.confidence[rows], output.score[rows])
 
 
-def _face_fit(output: PfldOutput, faces: Sequence[tuple[Floats, int, npt.NDArray[np.float64]]]) -> FaceFit:
+def _face_fit(output: PfldOutput, faces: Sequence[_Refined]) -> FaceFit:
     count = len(faces)
     boxes = np.zeros((count, 5), np.float32)
     landmarks = np.zeros((count, 68, 2), np.float32)
     pose = np.zeros((count, 6), np.float32)
-    for i, (points, _, params) in enumerate(faces):
-        landmarks[i], pose[i] = points, params[:6]
+    for i, face in enumerate(faces):
+        landmarks[i], pose[i] = face.landmarks, face.params[:6]
     boxes[:, :4], boxes[:, 4] = _boxes_of(landmarks), face_scores(output)
-    source = np.array([source for _, source, _ in faces], dtype=np.uint8)
+    source = np.array([face.source for face in faces], dtype=np.uint8)
     return FaceFit(landmarks, output.confidence, pose, source, boxes)
 
 

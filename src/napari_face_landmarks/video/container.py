@@ -160,7 +160,7 @@ def _is_secondary(stream: VideoStream) -> bool:
 
 
 def thread_count() -> int:
-    """Return how many threads decode one video."""
+    """Return how many threads work on one video: as many as there are processors for us, at most 4."""
     try:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # not every system has it

@@ -1,0 +1,130 @@
+"""A run on several threads: the same landmarks as on one, nothing left behind however it ends."""
+
+from __future__ import annotations
+
+import threading
+import time
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import pytest
+from skimage import data
+
+from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.tracking.workers import Workers
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models()
+
+
+def two_moving_faces(n_frames: int = 12) -> np.ndarray:
+    """Return frames with one face that jumps, and one that comes in late and goes early."""
+    face = np.ascontiguousarray(data.astronaut()[10:250, 105:345])
+    frames = np.zeros((n_frames, 240, 620, 3), np.uint8)
+    for t in range(n_frames):
+        left = 4 * t + (40 if t > 8 else 0)
+        frames[t, :, left : left + 240] = face
+        if 3 <= t < n_frames - 2:
+            frames[t, :, 620 - 240 - 3 * t : 620 - 3 * t] = face[:, ::-1]
+    return frames
+
+
+def our_threads() -> list[str]:
+    return [t.name for t in threading.enumerate() if t.name.startswith(("face-landmarks", "prefetch"))]
+
+
+@pytest.mark.parametrize("refine", ["off", "auto", "always"])
+def test_the_landmarks_do_not_depend_on_the_number_of_threads(models: Models, refine: Any) -> None:
+    frames = two_moving_faces()
+    settings = TrackerSettings(refine=refine, max_faces=2)
+    alone, *others = (FaceTracker(models, settings, threads=n).track(frames) for n in (1, 2, 4))
+    assert alone.present[:, 0].all()
+    assert alone.present[5:10, 1].all()
+    for other in others:
+        for name in ("landmarks", "confidence", "pose", "boxes", "source"):
+            np.testing.assert_array_equal(getattr(other, name), getattr(alone, name))
+
+
+def test_one_thread_is_the_callers_own(models: Models) -> None:
+    run = FaceTracker(models, threads=1).track_frames(two_moving_faces(6))
+    next(run)
+    assert our_threads() == []
+    run.close()
+
+
+@pytest.mark.parametrize("taken", [0, 1, 5])
+def test_a_run_that_is_closed_leaves_no_thread(models: Models, taken: int) -> None:
+    run = FaceTracker(models, TrackerSettings(refine="always"), threads=4).track_frames(two_moving_faces())
+    for _ in range(taken):
+        next(run)
+    run.close()
+    assert our_threads() == []
+
+
+class _Broken:
+    """A network that fails on its n-th call."""
+
+    def __init__(self, session: Any, works: int) -> None:
+        self.session, self.works = session, works
+
+    def run(self, *args: Any) -> Any:
+        self.works -= 1
+        if self.works < 0:
+            raise RuntimeError("the network is gone")
+        return self.session.run(*args)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_what_fails_on_a_thread_reaches_the_caller(models: Models, threads: int) -> None:
+    import dataclasses
+
+    broken = dataclasses.replace(models, pfld=_Broken(models.pfld, 7))
+    tracker = FaceTracker(broken, threads=threads)
+    with pytest.raises(RuntimeError, match="the network is gone"):
+        tracker.track(two_moving_faces())
+    assert our_threads() == []
+    assert tracker.last_run is not None
+    assert not tracker.last_run.stats.completed
+
+
+@pytest.mark.parametrize("threads", [0, -2, 1000, 1.5, "many"])
+def test_a_number_of_threads_that_cannot_be_is_refused_in_one_sentence(models: Models, threads: Any) -> None:
+    with pytest.raises(FaceLandmarksError, match=r"^threads is .*: give a whole number from 1 to 64\.$"):
+        FaceTracker(models, threads=threads)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_work_that_waits_for_other_work_comes_after_it(threads: int) -> None:
+    done: list[int] = []
+
+    def work(number: int) -> None:
+        time.sleep(0.002 * (5 - number))
+        done.append(number)
+
+    with Workers(threads) as workers:
+        last: Future[None] | None = None
+        for number in range(5):
+            last = workers.submit(lambda number=number: work(number), after=last)
+        assert last is not None
+        last.result(timeout=5)
+    assert done == list(range(5))
+
+
+def test_work_not_begun_is_dropped_at_the_end() -> None:
+    started = threading.Event()
+    done: list[int] = []
+
+    def slow() -> None:
+        started.set()
+        time.sleep(0.05)
+
+    with Workers(2) as workers:
+        first = workers.submit(slow)
+        workers.submit(lambda: done.append(1), after=first)  # type: ignore[arg-type]
+        started.wait()
+    assert done == []
+    assert our_threads() == []
