@@ -12,6 +12,7 @@ import pytest
 
 from napari_face_landmarks.ibug import MIRROR_68
 from napari_face_landmarks.training import __main__ as training
+from napari_face_landmarks.training import expression
 from napari_face_landmarks.training.labels import (
     CONTOUR_POINTS,
     EYE_CORNERS,
@@ -19,6 +20,7 @@ from napari_face_landmarks.training.labels import (
     MESH_OVAL,
     TEMPLATE_CONTOUR,
     calibrate,
+    marked_landmarks,
     mesh_landmarks,
     pose_of,
     resampled,
@@ -102,6 +104,16 @@ def calibrated():
     return mesh, calibrate(np.array(meshes), np.array(templates)), off
 
 
+def test_faces_with_a_template_are_labelled_by_it() -> None:
+    template = np.random.default_rng(4).uniform(0, 250, (189, 2))
+    by_mesh = np.full((68, 2), -1, np.float32)
+    landmarks = marked_landmarks(template, by_mesh)
+    np.testing.assert_allclose(landmarks[[0, 16]], template[[109, 112]], rtol=1e-6)
+    np.testing.assert_allclose(landmarks[51], template[90], rtol=1e-6)
+    assert (landmarks[27:36] == -1).all()  # the nose is the mesh's
+    assert (landmarks[:17] > 0).all()
+
+
 def test_the_calibration_moves_the_landmarks_where_people_put_them(calibrated) -> None:
     mesh, calibration, off = calibrated
     unit = np.linalg.norm(np.subtract(*mesh[list(EYE_CORNERS)]))
@@ -154,6 +166,59 @@ def test_a_head_turned_by_nothing_stays_and_turned_landmarks_stay_on_their_dots(
         for x, y in np.round(points[chosen]).astype(int):
             assert picture[y - 1 : y + 2, x - 1 : x + 2].max() > 200
         assert yaw_of_mesh(placed(mesh, yaw), turner) == pytest.approx(yaw, abs=1e-6)
+
+
+def test_an_opened_mouth_takes_the_lower_face_along_and_is_painted() -> None:
+    mesh = make_expressive()
+    own = mesh / np.linalg.norm(mesh[EYE_CORNERS[0]] - mesh[EYE_CORNERS[1]])
+    moved = expression.displacement(own, expression.Expression(0.3, (1.0, 0.0)))
+    lower, upper = moved[expression.LOWER_INNER[5]], moved[expression.UPPER_INNER[5]]
+    np.testing.assert_allclose([lower[1], upper[1]], [0.3, 0.0], atol=1e-6)
+    right, left = expression.LIDS
+    np.testing.assert_allclose((own + moved)[right[0]], own[right[1]], atol=1e-9)  # closed
+    assert not moved[left[0]].any()
+    chin = np.array([[0.0, 0.9, 0.0], [0.0, 0.1, 0.0], [0.78, 0.9, 0.0]])
+    share = expression.jaw_share(chin)
+    assert share[0] == 1
+    assert share[1] == 0
+    assert 0 < share[2] < 0.5
+
+    turner = make_turner(mesh)
+    face = placed(mesh)
+    image = np.full((256, 256, 3), (190, 150, 130), np.uint8)
+    landmarks = face[MESH_68, :2].astype(np.float32)
+    acted = expression.Expression(0.3)
+    picture, points = turned(image, landmarks, face, turner, 0.0, 0.0, acted, np.random.default_rng(0))
+    assert points[66, 1] - landmarks[66, 1] > 0.25 * 70
+    above = np.flatnonzero(landmarks[17:48, 1] < 120 + 0.3 * 70) + 17
+    np.testing.assert_allclose(points[above], landmarks[above], atol=1e-3)
+    x, y = np.round((points[62] + points[66]) / 2).astype(int)
+    assert np.abs(picture[y, x].astype(int) - image[y, x]).max() > 40  # not skin
+    assert points[8, 1] > landmarks[8, 1]
+
+
+def make_expressive() -> np.ndarray:
+    """Return `made_up_mesh` with lips that meet and open eyes where a face has them."""
+    mesh = made_up_mesh()
+    for ring, y in ((expression.UPPER_INNER, 0.40), (expression.LOWER_INNER, 0.41)):
+        mesh[ring, 0], mesh[ring, 1] = np.linspace(-0.25, 0.25, 11), y
+    for side, (upper, lower, fold) in zip((-1, 1), expression.LIDS, strict=True):
+        for ring, y in ((upper, -0.4), (lower, -0.32), (fold, -0.46)):
+            mesh[ring, 0], mesh[ring, 1] = side * np.linspace(0.48, 0.22, 7), y
+    return mesh
+
+
+def test_expressions_open_closed_mouths_and_close_open_eyes_only() -> None:
+    mesh = make_expressive()
+    drawn = [expression.random_expression(mesh, np.random.default_rng(seed)) for seed in range(60)]
+    assert 0.3 < np.mean([one.opening > 0 for one in drawn]) < 0.9
+    assert any(max(one.lids) > 0.8 for one in drawn)
+    mesh[expression.LOWER_INNER, 1] += 0.2
+    mesh[expression.LIDS[0][1]] = mesh[expression.LIDS[0][0]]
+    for seed in range(60):
+        one = expression.random_expression(mesh, np.random.default_rng(seed))
+        assert one.opening == 0
+        assert one.lids[0] == 0
 
 
 def test_nearer_triangles_hide_farther_ones() -> None:

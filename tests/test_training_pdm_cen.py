@@ -196,6 +196,7 @@ def plan(cen):
         frontal_copies=1,
         side_copies=1,
         turned_share=0.0,
+        acted_share=0.0,
         pictures=12,
         places=8,
         steps=80,

@@ -54,7 +54,7 @@ def jittered_crop(landmarks: Points, jitter: CropJitter, rng: Generator) -> Poin
 
 
 def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw a one-sided weakness or a strong expression as smooth bumps of displacement.
+    """Draw a weakness of one side, or an expression of both, as smooth bumps of displacement.
 
     Returns
     -------
@@ -66,16 +66,18 @@ def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float
     right = across / max(float(np.linalg.norm(across)), 1e-6)
     down = np.array([-right[1], right[0]], dtype=np.float32)
     left_side = rng.random() < 0.5
+    sides = (True, False) if rng.random() < 0.35 else (left_side,)
     bumps = []
     for indices, (away, drop), radius in _SOFT_PARTS:
         if rng.random() < 0.5:
             continue
-        members = np.asarray(indices) if left_side else MIRROR_68[list(indices)]
         amount = rng.normal(0.4, 0.7)
-        outward = right if left_side else -right
-        move = amount * unit * (away * outward + drop * down)
-        centre = landmarks[members].mean(axis=0)
-        bumps.append([*centre, *move, radius * unit * rng.uniform(0.9, 1.5)])
+        reach = radius * unit * rng.uniform(0.9, 1.5)
+        for left in sides:
+            members = np.asarray(indices) if left else MIRROR_68[list(indices)]
+            outward = right if left else -right
+            move = amount * unit * (away * outward + drop * down)
+            bumps.append([*landmarks[members].mean(axis=0), *move, reach])
     return np.asarray(bumps, dtype=np.float32).reshape(-1, 5)
 
 

@@ -45,7 +45,9 @@ from napari_face_landmarks.training.augment import (
     soft_tissue_bumps,
 )
 from napari_face_landmarks.training.curves import append_row
+from napari_face_landmarks.training.expression import random_expression
 from napari_face_landmarks.training.faces import Faces, load_faces
+from napari_face_landmarks.training.labels import pose_of
 from napari_face_landmarks.training.turn import Turner, load_turner, turned, yaw_of_mesh
 
 Generator = np.random.Generator
@@ -75,6 +77,8 @@ class Plan:
         Augmented pictures made of each face for either view.
     turned_share : float
         How many of the side view's augmented pictures show a head that its mesh turned farther.
+    acted_share : float
+        How many of the augmented pictures show another expression.
     turned_to : tuple of float
         Range of yaw that these heads are turned to, degrees.
     sigma : float
@@ -107,6 +111,7 @@ class Plan:
     frontal_copies: int = 6
     side_copies: int = 9
     turned_share: float = 0.5
+    acted_share: float = 0.3
     turned_to: tuple[float, float] = (12.0, 45.0)
     sigma: float = 1.0
     reach: float = 6.0
@@ -285,11 +290,23 @@ def yaw_of(landmarks: npt.NDArray[np.float32], pdm: PDM) -> npt.NDArray[np.float
     return np.degrees([fit_pdm(pdm, points)[2] for points in landmarks])
 
 
-def _farther(mesh: npt.NDArray[np.float32], turner: Turner, plan: Plan, rng: Generator) -> float:
-    """Return by how much to turn a head so that its yaw is one of `Plan.turned_to`, radians."""
-    yaw = yaw_of_mesh(mesh.astype(np.float64), turner)
-    target = math.copysign(math.radians(rng.uniform(*plan.turned_to)), yaw)
-    return target - yaw if abs(target) > abs(yaw) else 0.0
+def _posed(
+    faces: Faces, i: int, may_turn: bool, turner: Turner, plan: Plan, rng: Generator
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Return picture and landmarks of face `i`, at times with its head turned or with another expression."""
+    image, landmarks, mesh = faces.images[i], faces.landmarks[i], faces.mesh[i].astype(np.float64)
+    turns = may_turn and rng.random() < plan.turned_share
+    acts = rng.random() < plan.acted_share
+    if not (turns or acts):
+        return image, landmarks
+    more = 0.0
+    if turns:
+        yaw = yaw_of_mesh(mesh, turner)
+        target = math.copysign(math.radians(rng.uniform(*plan.turned_to)), yaw)
+        more = target - yaw if abs(target) > abs(yaw) else 0.0
+    unit, rotation, place = pose_of(mesh, turner.mean)
+    expression = random_expression((mesh - place) @ rotation / unit, rng) if acts else None
+    return turned(image, landmarks, mesh, turner, more, 0.0, expression, rng)
 
 
 def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: Plan, *, varied: bool) -> list[Pools]:
@@ -313,6 +330,7 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: Plan, *, varied: bo
     """
     rng = np.random.default_rng([plan.seed, varied])
     yaw = yaw_of(faces.landmarks, pdm)
+    has_mesh = faces.has_mesh
     gathered: list[list[Pool]] = []
     for view in ("frontal", "side"):
         if view == "frontal":
@@ -329,9 +347,8 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: Plan, *, varied: bo
         unit = np.zeros(len(jobs), np.float32)
         for k, (i, mirror) in enumerate(tqdm(jobs, desc=f"pictures, {view}", unit="face")):
             image, landmarks = faces.images[i], faces.landmarks[i]
-            if varied and view == "side" and faces.has_mesh[i] and rng.random() < plan.turned_share:
-                more = _farther(faces.mesh[i], turner, plan, rng)
-                image, landmarks = turned(image, landmarks, faces.mesh[i], turner, more)
+            if varied and has_mesh[i]:
+                image, landmarks = _posed(faces, i, view == "side", turner, plan, rng)
             if mirror:
                 image, landmarks = flipped(image, landmarks)
             if varied:

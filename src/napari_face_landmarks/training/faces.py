@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.training.labels import load_calibration, mesh_landmarks
+from napari_face_landmarks.training.labels import load_calibration, marked_landmarks, mesh_landmarks
 from napari_face_landmarks.training.split import held_out_mask
 
 Bundle = Literal["research", "open"]
@@ -109,8 +109,8 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
     data : Path
         The folder of training data.
     bundle : {"open", "research"}
-        ``open``: the freely licensed faces, labelled by `labels.mesh_landmarks`. ``research``: these and the
-        faces labelled by hand; its held-out faces are only of the latter.
+        ``open``: the freely licensed faces, labelled by their templates or meshes (`labels`). ``research``:
+        these and the faces labelled by hand; its held-out faces are only of the latter.
     held_out : bool
         The faces kept for measuring, or the others.
     machine_made : bool
@@ -131,7 +131,11 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
         if calibration is None or path in by_hand:
             landmarks.append(arrays["landmarks"][chosen])
         else:
-            landmarks.append(np.stack([mesh_landmarks(face, calibration) for face in mesh]))
+            made = np.stack([mesh_landmarks(face, calibration) for face in mesh])
+            if "template189" in arrays:
+                templates = arrays["template189"][chosen]
+                made = np.stack([marked_landmarks(*pair) for pair in zip(templates, made, strict=True)])
+            landmarks.append(made)
         weights.append(np.full(len(chosen), OPEN.get(Path(path).stem, BY_HAND_WEIGHT)))
     weight = np.concatenate(weights)
     return Faces(names, images, np.concatenate(landmarks), np.concatenate(meshes), weight / weight.sum())

@@ -189,6 +189,28 @@ def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> 
     return np.asarray(points[:, :2], dtype=np.float32)
 
 
+def marked_landmarks(
+    template: npt.NDArray[np.floating], by_mesh: npt.NDArray[np.float32]
+) -> npt.NDArray[np.float32]:
+    """Return the 68 landmarks of a face seen from the front that a person marked.
+
+    Parameters
+    ----------
+    template : ndarray, (189, 2)
+        Points placed by hand, pixels.
+    by_mesh : ndarray, (68, 2), float32
+        What `mesh_landmarks` says, for the points that the template does not have.
+    """
+    points = np.asarray(template, dtype=np.float64)
+    landmarks = by_mesh.copy()
+    for number, point in template_landmarks(points).items():
+        landmarks[number] = point
+    contour = resampled(points[TEMPLATE_CONTOUR], CONTOUR_POINTS)
+    landmarks[:9] = resampled(contour[: CHIN + 1], 9)
+    landmarks[8:17] = resampled(contour[CHIN:], 9)
+    return landmarks
+
+
 def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) -> Floats:
     """Return the 17 jaw points of a contour on a head that may be turned.
 

@@ -30,6 +30,7 @@ from napari_face_landmarks.training.augment import (
     photometric,
 )
 from napari_face_landmarks.training.curves import append_row
+from napari_face_landmarks.training.expression import random_expression
 from napari_face_landmarks.training.half import store_half
 from napari_face_landmarks.training.labels import pose_of
 from napari_face_landmarks.training.network import Pfld, PfldOutputs
@@ -44,10 +45,11 @@ HELD_OUT_SEED = 7
 class Plan:
     """What a training run is made of; all of it goes into the checkpoint and the metrics."""
 
-    steps: int = 6500
+    steps: int = 6000
     faces_per_batch: int = 40
     negatives_per_batch: int = 8
     turned_share: float = 0.35
+    acted_share: float = 0.4
     learning_rate: float = 2e-3
     started_rate: float = 1.2e-3
     weight_decay: float = 1e-3
@@ -96,10 +98,11 @@ class TrainingStream:
         self.plan, self.first = plan, first
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
         self.turner = load_turner(data)
+        self.has_mesh = self.faces.has_mesh
         self.angles = np.array(
             [
                 self._angles(mesh) if known else (0.0, 0.0)
-                for mesh, known in zip(self.faces.mesh, self.faces.has_mesh, strict=True)
+                for mesh, known in zip(self.faces.mesh, self.has_mesh, strict=True)
             ]
         )
         self.pictures = face_files.load_detection(data, bundle=bundle, held_out=False)
@@ -113,18 +116,24 @@ class TrainingStream:
     def _face(
         self, i: int, rng: Generator
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float, float]:
-        """Return picture, landmarks, pitch and yaw of face `i`, its head turned farther at times."""
+        """Return picture, landmarks, pitch and yaw of face `i`, turned or with another expression."""
         image, landmarks = self.faces.images[i], self.faces.landmarks[i]
         pitch, yaw = self.angles[i]
-        if rng.random() >= self.plan.turned_share or not self.faces.has_mesh[i]:
+        turns = rng.random() < self.plan.turned_share
+        acts = rng.random() < self.plan.acted_share
+        if not (turns or acts) or not self.has_mesh[i]:
             return image, landmarks, pitch, yaw
-        side = math.copysign(1.0, yaw if abs(yaw) > math.radians(4) else rng.normal())
-        target = side * math.radians(rng.uniform(12, 60))
-        more_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
-        if more_yaw * side <= 0:  # turned that far already
-            return image, landmarks, pitch, yaw
-        more_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
-        picture, points = turned(image, landmarks, self.faces.mesh[i], self.turner, more_yaw, more_pitch)
+        mesh = self.faces.mesh[i].astype(np.float64)
+        more_yaw = more_pitch = 0.0
+        if turns:
+            side = math.copysign(1.0, yaw if abs(yaw) > math.radians(4) else rng.normal())
+            target = side * math.radians(rng.uniform(12, 60))
+            if target * side > yaw * side:  # otherwise turned that far already
+                more_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
+            more_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
+        unit, rotation, place = pose_of(mesh, self.turner.mean)
+        expression = random_expression((mesh - place) @ rotation / unit, rng) if acts else None
+        picture, points = turned(image, landmarks, mesh, self.turner, more_yaw, more_pitch, expression, rng)
         return picture, points, pitch + more_pitch, yaw + more_yaw
 
     def _texture(self, rng: Generator) -> npt.NDArray[np.uint8]:

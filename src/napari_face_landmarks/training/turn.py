@@ -13,9 +13,17 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import Delaunay
+from scipy.spatial import Delaunay  # type: ignore[import-untyped]
 
 from napari_face_landmarks.clnf.kernel import kernel
+from napari_face_landmarks.training.expression import (
+    LOWER_INNER,
+    UPPER_INNER,
+    Expression,
+    displacement,
+    fill_mouth,
+    jaw_displacement,
+)
 from napari_face_landmarks.training.labels import (
     CONTOUR_POINTS,
     MESH_68,
@@ -30,6 +38,8 @@ Floats = npt.NDArray[np.float64]
 
 RINGS = ((1.3, 0.35, 0.8), (1.75, 0.8, 0.35))
 """Rings round the face: size, depth behind its outline (outer-eye distances), share of the turn they make."""
+SKIN = 468
+"""The mesh's vertices on the skin; the last ten are the irises', which closing lids cover."""
 FRAME_REACH = 4.0
 """Half the side of the square that bounds the surroundings, outer-eye distances; it does not turn."""
 FOREHEAD = np.array([10, 338, 297, 332, 284, 251, 389, 162, 21, 54, 103, 67, 109])
@@ -46,7 +56,7 @@ class Turner:
     outline : ndarray, (O,), int64
         Vertices of the whole outline, forehead included.
     triangles : ndarray, (K, 3), int64
-        Over the mesh's vertices, the rings and the frame's eight points.
+        Over the skin's vertices, the rings and the frame's eight points.
     """
 
     mean: Floats
@@ -74,9 +84,9 @@ def load_turner(data: Path) -> Turner:
 def _surroundings(
     mesh: Floats, turned: Floats, unit: float, rotation: Floats, outline: npt.NDArray[np.int64]
 ) -> tuple[Floats, Floats]:
-    """Return mesh and surroundings before and after the turn, each (478 + R, 3)."""
+    """Return skin and surroundings before and after the turn, each (468 + R, 3)."""
     middle = mesh[outline].mean(axis=0)
-    before, after = [mesh], [turned]
+    before, after = [mesh[:SKIN]], [turned[:SKIN]]
     for size, depth, share in RINGS:
         ring = middle + (mesh[outline] - middle) * [size, size, 1.0] + [0, 0, depth * unit]
         moved = turned[outline].mean(axis=0) + (ring - middle) @ rotation.T
@@ -90,7 +100,8 @@ def _surroundings(
 def rotation_about(yaw: float, pitch: float) -> Floats:
     """Return the rotation (3, 3) by yaw, then pitch (radians) in the picture's axes."""
     cy, sy, cp, sp = math.cos(yaw), math.sin(yaw), math.cos(pitch), math.sin(pitch)
-    return np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]]) @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]])
+    tilt = np.array([[1, 0, 0], [0, cp, -sp], [0, sp, cp]])
+    return np.asarray(tilt @ np.array([[cy, 0, sy], [0, 1, 0], [-sy, 0, cy]]))
 
 
 def yaw_of_mesh(mesh: Floats, turner: Turner) -> float:
@@ -106,6 +117,8 @@ def turned(
     turner: Turner,
     yaw: float,
     pitch: float = 0.0,
+    expression: Expression | None = None,
+    rng: np.random.Generator | None = None,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Return the picture with its head turned, and the landmarks as an annotator would see them.
 
@@ -119,17 +132,30 @@ def turned(
     turner : Turner
     yaw, pitch : float
         Radians, on top of the pose that the head has.
+    expression : Expression, optional
+        What the face does besides.
+    rng : numpy.random.Generator, optional
+        Paints the inside of a mouth that the expression opens; needed for that alone.
     """
     whole = np.asarray(mesh, dtype=np.float64)
-    unit, pose, _ = pose_of(whole, turner.mean)
+    unit, pose, place = pose_of(whole, turner.mean)
+    points = np.concatenate([landmarks, whole[MESH_68, 2:]], axis=1)
+    bent = whole
+    if expression is not None:
+        moved = displacement((whole - place) @ pose / unit, expression)
+        bent = whole + unit * moved @ pose.T
+        points[17:] += unit * moved[MESH_68[17:]] @ pose.T
+        jaw = jaw_displacement((points[:17] - place) @ pose / unit, expression.opening)
+        points[:17] += unit * jaw @ pose.T
     rotation = rotation_about(yaw, pitch)
     # the head turns about a point between the ears, not about its face
     pivot = whole[turner.outline].mean(axis=0) + np.array([0, 0, 0.3 * unit])
-    after_mesh = (whole - pivot) @ rotation.T + pivot
+    after_mesh = (bent - pivot) @ rotation.T + pivot
     before, after = _surroundings(whole, after_mesh, unit, rotation, turner.outline)
     picture = draw_triangles(image, before[:, :2], after, turner.triangles)
-    depth = whole[MESH_68, 2:]
-    points = (np.concatenate([landmarks, depth], axis=1) - pivot) @ rotation.T + pivot
+    if expression is not None and expression.opening > 0 and rng is not None:
+        fill_mouth(picture, after_mesh[UPPER_INNER, :2], after_mesh[LOWER_INNER, :2], rng)
+    points = (points - pivot) @ rotation.T + pivot
     points[:17, :2] = visible_jaw(_refined_line(points[:17]), after_mesh, rotation @ pose, unit)
     return picture, np.asarray(points[:, :2], dtype=np.float32)
 
