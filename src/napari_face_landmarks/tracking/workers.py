@@ -67,10 +67,10 @@ class Workers:
 
     def _begin(self, work: Callable[[], T], promise: Future[T]) -> None:
         with self._lock:
-            if self._closed or self._pool is None:
-                promise.cancel()
-            else:
+            if self._pool is not None and not self._closed:
                 self._pool.submit(_do, work, promise)
+                return
+        promise.cancel()  # and what waits for it
 
 
 def _do(work: Callable[[], T], promise: Future[T]) -> None:
