@@ -10,7 +10,7 @@ from typing import Any, Literal, get_args
 
 from napari_face_landmarks.errors import SettingsError
 
-RefineMode = Literal["off", "auto", "always"]
+RefineMode = Literal["off", "auto", "always", "clnf-only"]
 REFINE_MODES: tuple[RefineMode, ...] = get_args(RefineMode)
 
 
@@ -30,8 +30,9 @@ class TrackerSettings:
 
     Parameters
     ----------
-    refine : {"auto", "off", "always"}
-        When CLNF refines the landmarks of PFLD: never, only where PFLD is unsure, or on every face.
+    refine : {"auto", "off", "always", "clnf-only"}
+        When CLNF refines the landmarks of PFLD: only where PFLD is unsure, never, or on every face; or CLNF
+        by itself, from the detector's box on.
     clnf_every : int
         Skip: CLNF runs on every n-th frame; the frames between carry its last correction.
     max_iterations : int
@@ -58,7 +59,8 @@ class TrackerSettings:
         metadata={
             "label": "Refine (CLNF)",
             "help": "When shape-constrained refinement runs: off, auto (only where PFLD is unsure) or "
-            "always; always gives the steadiest landmarks and costs the most time.",
+            "always; always gives the steadiest landmarks and costs the most time. clnf-only starts from the "
+            "face's box without PFLD, as OpenFace does, with OpenFace's own windows and iterations.",
         },
     )
     clnf_every: int = _setting(

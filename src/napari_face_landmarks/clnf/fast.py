@@ -40,6 +40,7 @@ Floats32 = npt.NDArray[np.float32]
 Places = npt.NDArray[Any]  # whole numbers, or real ones with OpenFace's experts
 
 PIXELS = SUPPORT * SUPPORT
+LARGEST_EXPONENT = np.float32(80.0)  # exp of more is infinite, which fast mathematics does not know
 TOGETHER = 2  # landmarks that share a network and go through it at once: mirrored pairs
 VECTOR = 16  # numbers that columns of a product are padded to
 LARGEST_PRODUCT = 1 << 18  # multiplications; from here on OpenBLAS may share a product among threads
@@ -135,7 +136,7 @@ def _response_maps(
                 total = w3[k, 0]
                 for j in range(width2):
                     total += w3[k, 1 + j] * max(second[p, j] + w2[k, 0, j], zero)
-                maps[k, y, x] = one / (one + np.exp(-total))
+                maps[k, y, x] = one / (one + np.exp(min(-total, LARGEST_EXPONENT)))
                 p += 1
 
 
@@ -330,7 +331,7 @@ def _layer(weight: Floats32, bias: Floats32, activation: int, values: Floats32, 
     for i in range(outputs):
         if activation == SIGMOID:
             for p in range(columns):
-                following[i, p] = one / (one + np.exp(-following[i, p]))
+                following[i, p] = one / (one + np.exp(min(-following[i, p], LARGEST_EXPONENT)))
         elif activation == TANH:
             for p in range(columns):
                 following[i, p] = np.tanh(following[i, p])

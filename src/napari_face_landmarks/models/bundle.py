@@ -10,9 +10,12 @@ from typing import Any
 
 import onnxruntime
 
-from napari_face_landmarks.clnf.patch_experts import PatchExperts, load_patch_experts
+from napari_face_landmarks.clnf.constants import PUBLISHED, TUNED, EngineConstants
+from napari_face_landmarks.clnf.openface_experts import AnyExperts
+from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
 from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.pfld.own import OwnPfld
 
 DEFAULT_BUNDLE = "research"
 CARD = "model_card.json"
@@ -34,21 +37,27 @@ class Models:
         Where it was loaded from.
     card : dict
         The model card: training data, licence, measured error, sha256 of every file.
-    detector, pfld : onnxruntime.InferenceSession
-        The face detector and the landmark network.
+    detector : onnxruntime.InferenceSession
+        The face detector.
+    pfld : onnxruntime.InferenceSession, OwnPfld or None
+        The landmark network; OpenFace's models have none.
     pdm : PDM
         The point distribution model.
-    experts : PatchExperts
-        The CEN patch experts.
+    experts : PatchExperts or OpenFaceExperts
+        The patch experts.
+    constants, constants_alone : EngineConstants
+        What CLNF runs with these experts with, from PFLD's landmarks and by itself.
     """
 
     name: str
     folder: Path
     card: dict[str, Any]
     detector: onnxruntime.InferenceSession
-    pfld: onnxruntime.InferenceSession
+    pfld: onnxruntime.InferenceSession | OwnPfld | None
     pdm: PDM
-    experts: PatchExperts
+    experts: AnyExperts
+    constants: EngineConstants = TUNED
+    constants_alone: EngineConstants = PUBLISHED
 
     @property
     def version(self) -> str:
@@ -81,7 +90,7 @@ def bundle_folder(name_or_folder: str | Path) -> Path:
     if not folder.is_dir():
         raise ModelError(
             f"There are no models named {str(name_or_folder)!r}: give {' or '.join(list_models())}, "
-            f"or a folder with a {CARD}."
+            f"openface, or a folder with a {CARD}, OpenFace's files or a pfld.json."
         )
     return folder
 
@@ -112,12 +121,14 @@ def load_card(name_or_folder: str | Path) -> dict[str, Any]:
 
 
 def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
-    """Load a bundle, checking every file against the sha256 in its card.
+    """Load a bundle, checking every file against the sha256 in its card, or models of other origin.
 
     Parameters
     ----------
     name_or_folder : str or Path
-        A name that `list_models` gives, or a folder of the same layout.
+        A name that `list_models` gives, or a folder of the same layout; "openface", "openface-cen" or
+        "openface-ccnf" for OpenFace's models in their shared folder; a folder in OpenFace's layout; a folder
+        with a ``pfld.json`` (see `own_pfld`).
 
     Returns
     -------
@@ -129,6 +140,11 @@ def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
     ModelError
         If a file is missing, altered or malformed.
     """
+    from napari_face_landmarks.models.foreign import load_foreign
+
+    foreign = load_foreign(name_or_folder)
+    if foreign is not None:
+        return foreign
     folder = bundle_folder(name_or_folder)
     card = load_card(folder)
     contents = {name: _checked_bytes(folder, name, card["files"][name]) for name in MODEL_FILES}

@@ -56,7 +56,12 @@ LARGEST_WEIGHT = 1e6
 MOST_MODES = 256
 
 CEN_EXPERT, CCNF_EXPERT, NEURON = 6, 5, 2
-MATRIX_TYPES = {0: np.dtype("u1"), 4: np.dtype("<i4"), 5: np.dtype("<f4"), 6: np.dtype("<f8")}
+MATRIX_TYPES: dict[int, np.dtype[Any]] = {
+    0: np.dtype("u1"),
+    4: np.dtype("<i4"),
+    5: np.dtype("<f4"),
+    6: np.dtype("<f8"),
+}
 
 
 @dataclass
@@ -325,7 +330,9 @@ def _matrix(cursor: _Cursor, what: str, kind: str, shape: tuple[int | None, int 
     if any(wanted not in (None, given) for wanted, given in zip(shape, (rows, columns), strict=True)):
         raise _refused(cursor.path, f"has a matrix of {rows} x {columns} in {what}")
     taken = _take(cursor, rows * columns * dtype.itemsize, what)
-    numbers = np.frombuffer(taken.tobytes(), dtype) if dtype.itemsize == 8 else taken.view(dtype)
+    numbers: npt.NDArray[Any] = (
+        np.frombuffer(taken.tobytes(), dtype) if dtype.itemsize == 8 else taken.view(dtype)
+    )
     return np.asarray(numbers.reshape(rows, columns))
 
 

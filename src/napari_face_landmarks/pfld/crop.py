@@ -92,7 +92,9 @@ def to_crop(points: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -
     return (np.stack([x, y], axis=-1) + 0.5).astype(np.float32)
 
 
-def sample_crops(rgb: npt.NDArray[np.uint8], crops: npt.NDArray[np.floating]) -> Floats:
+def sample_crops(
+    rgb: npt.NDArray[np.uint8], crops: npt.NDArray[np.floating], size: int = CROP_SIZE
+) -> Floats:
     """Cut the crops out of a picture: the network's input.
 
     Sampled bilinearly by a kernel of our own, so that the pixels do not depend on the version of OpenCV, and
@@ -105,15 +107,17 @@ def sample_crops(rgb: npt.NDArray[np.uint8], crops: npt.NDArray[np.floating]) ->
         The picture.
     crops : ndarray, (F, 4)
         Centre x, centre y, side (pixels), roll (radians).
+    size : int
+        Side of the network's input, pixels.
 
     Returns
     -------
-    ndarray, (F, 3, 112, 112), float32
+    ndarray, (F, 3, size, size), float32
         RGB in 0 to 1.
     """
-    out = np.empty((len(crops), 3, CROP_SIZE, CROP_SIZE), dtype=np.float32)
+    out = np.empty((len(crops), 3, size, size), dtype=np.float32)
     for crop, target in zip(np.asarray(crops, dtype=np.float64), out, strict=True):
-        samples = min(16, max(1, math.ceil(crop[2] / CROP_SIZE - 0.25)))
+        samples = min(16, max(1, math.ceil(crop[2] / size - 0.25)))
         _sample(rgb, crop[0], crop[1], crop[2], crop[3], samples, target)
     return out
 

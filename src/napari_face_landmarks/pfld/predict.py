@@ -10,6 +10,7 @@ import onnxruntime
 
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_image
+from napari_face_landmarks.pfld.own import OwnPfld, own_crops, run_own
 
 Floats = npt.NDArray[np.float32]
 
@@ -47,7 +48,9 @@ class PfldOutput:
 
 
 def predict(
-    session: onnxruntime.InferenceSession, rgb: npt.NDArray[np.uint8], crops: npt.NDArray[np.floating]
+    session: onnxruntime.InferenceSession | OwnPfld,
+    rgb: npt.NDArray[np.uint8],
+    crops: npt.NDArray[np.floating],
 ) -> PfldOutput:
     """Run the network on crops of one picture.
 
@@ -57,14 +60,16 @@ def predict(
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession
-        The network ``pfld.onnx``.
+    session : onnxruntime.InferenceSession or OwnPfld
+        The network ``pfld.onnx``, or one of the user's own.
     rgb : ndarray, (H, W, 3), uint8
         The picture.
     crops : ndarray, (F, 4)
         Centre x, centre y, side (pixels), roll (radians).
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
+    if isinstance(session, OwnPfld):
+        return _predict_own(session, rgb, crops)
     parts = []
     for first in range(0, len(crops), LARGEST_BATCH):
         inputs = sample_crops(rgb, crops[first : first + LARGEST_BATCH])
@@ -84,6 +89,19 @@ def predict(
     return PfldOutput(landmarks, sigma, confidence_of(landmarks, sigma), score)
 
 
+def _predict_own(network: OwnPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
+    """Run the user's network; the plugin's tells whether there is a face: all the confidence there is."""
+    score = predict(network.judge, rgb, crops).score
+    wanted = own_crops(network, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
+    landmarks = to_image(run_own(network, rgb, wanted), wanted)
+    finite = np.isfinite(landmarks).all(axis=(1, 2))
+    landmarks[~finite] = 0
+    score = np.where(finite, score, 0).astype(np.float32)
+    sigma = np.maximum(network.sigma * inter_ocular(landmarks), 1e-3)[:, None] * np.ones(68)
+    confidence = np.repeat(score[:, None], 68, axis=1)
+    return PfldOutput(landmarks, sigma.astype(np.float32), confidence, score)
+
+
 def confidence_of(landmarks: Floats, sigma: Floats) -> Floats:
     """Return the probability that each landmark's error is under 8 % of the inter-ocular distance.
 
@@ -99,7 +117,9 @@ def confidence_of(landmarks: Floats, sigma: Floats) -> Floats:
 
 
 def predict_twice(
-    session: onnxruntime.InferenceSession, rgb: npt.NDArray[np.uint8], crops: npt.NDArray[np.floating]
+    session: onnxruntime.InferenceSession | OwnPfld,
+    rgb: npt.NDArray[np.uint8],
+    crops: npt.NDArray[np.floating],
 ) -> PfldOutput:
     """Run the network, and once more where the landmarks show that the crop was not the right one.
 

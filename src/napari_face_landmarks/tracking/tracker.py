@@ -29,8 +29,10 @@ from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ModelEr
 from napari_face_landmarks.ibug import REGIONS
 from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models, load_models
+from napari_face_landmarks.models.foreign import check_mode
 from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.alone import as_fit, find_alone, fit_crops, follow_alone
 from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, doubles, overlaps
 from napari_face_landmarks.tracking.results import (
     CARRIED,
@@ -202,6 +204,7 @@ class FaceTracker:
         )
         self.settings = settings or TrackerSettings()
         self.threads = thread_count() if threads is None else checked_threads(threads)
+        check_mode(self.models, self.settings)
         self.last_run: Run | None = None
         self._prepared = False
 
@@ -224,7 +227,10 @@ class FaceTracker:
         ImageError
             If the image is of no such kind.
         """
-        boxes, output = self._look(to_rgb8(image), RunStats())
+        rgb = to_rgb8(image)
+        if self._alone:
+            return self._fit_alone(rgb, None).boxes
+        boxes, output = self._look(rgb, RunStats())
         boxes[:, 4] = face_scores(output)
         return boxes[: self.settings.max_faces]
 
@@ -249,6 +255,8 @@ class FaceTracker:
             If the image or the boxes are of no such kind.
         """
         rgb = to_rgb8(image)
+        if self._alone:
+            return self._fit_alone(rgb, boxes)
         if boxes is None:
             output = _take(self._look(rgb, RunStats())[1], np.arange(self.settings.max_faces))
         else:
@@ -356,6 +364,12 @@ class FaceTracker:
             return
         pdm = self.models.pdm
         rgb = np.zeros((160, 160, 3), np.uint8)
+        if self._alone:
+            fit_crops(
+                self.models, to_grey(rgb), np.array([[80, 80, 150, 0]], np.float32), np.ones(1, np.float32)
+            )
+            self._prepared = True
+            return
         start = np.concatenate([[1.0, 0.0, 0.0, 0.0, 80.0, 80.0], np.zeros(pdm.n_modes)])
         landmarks = project(pdm, start).astype(np.float32)
         output = predict(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
@@ -409,7 +423,24 @@ class FaceTracker:
         run.stats.seconds = time.perf_counter() - began
         return result
 
+    @property
+    def _alone(self) -> bool:
+        return self.settings.refine == "clnf-only"
+
+    def _fit_alone(self, rgb: npt.NDArray[np.uint8], boxes: npt.ArrayLike | None) -> FaceFit:
+        grey = to_grey(rgb)
+        if boxes is None:
+            found = find_alone(self.models, self.settings, rgb, grey, RunStats(), [])[1]
+            return as_fit(found[: self.settings.max_faces])
+        crops = crops_of_boxes(_checked_boxes(boxes))
+        return as_fit(fit_crops(self.models, grey, crops, np.ones(len(crops), np.float32)))
+
     def _raw_results(self, run: Run) -> Iterator[FrameResult]:
+        if self._alone:
+            decoded = rgb_frames(run.source, run.stats)
+            with closing(cast(Any, decoded if self.threads == 1 else prefetch(decoded))) as pictures:
+                yield from follow_alone(pictures, self.models, self.settings, run)
+            return
         waiting: deque[_Begun] = deque()
         with Workers(self.threads) as workers, closing(self._begun(run, workers)) as frames:
             for begun in frames:
@@ -634,7 +665,16 @@ class FaceTracker:
             face.correction = None
             return landmarks, PFLD, params
         if face.correction is None or index - face.refined_at >= settings.clnf_every:
-            fit = refine(picture.grey, landmarks, params, pdm, self.models.experts, settings, sigma)
+            fit = refine(
+                picture.grey,
+                landmarks,
+                params,
+                pdm,
+                self.models.experts,
+                settings,
+                sigma,
+                self.models.constants,
+            )
             if not fit.converged:
                 face.correction = None
                 return landmarks, PFLD, params

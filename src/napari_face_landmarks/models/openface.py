@@ -1,0 +1,121 @@
+"""OpenFace 2.2's models, where the user has them: found, read, and named with their licence.
+
+They are never part of the plugin. OpenFace's own download scripts and pyclnf put them into a shared folder.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
+from napari_face_landmarks.clnf.pdm import PDM
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
+
+VERSION = "2.2.0"
+NAMES = {"openface": "", "openface-cen": "cen", "openface-ccnf": "ccnf"}
+"""Names that `load_models` takes for the shared folder, and the experts that each asks for."""
+LICENCE = "OpenFace's own: academic or non-profit research, no commercial use"
+
+PDM_FILE = Path("pdms") / "In-the-wild_aligned_PDM_68.txt"
+EXPERT_FILES = {
+    "cen": [
+        Path("patch_experts") / f"cen_patches_{scale}_of.dat" for scale in ("0.25", "0.35", "0.50", "1.00")
+    ],
+    "ccnf": [
+        Path("patch_experts") / f"ccnf_patches_{scale}_general.txt" for scale in ("0.25", "0.35", "0.5")
+    ],
+}
+
+
+def shared_folders(
+    platform: str = sys.platform, environment: Mapping[str, str] | None = None, home: Path | None = None
+) -> list[Path]:
+    """Return where OpenFace's models may lie on this machine, the likeliest first.
+
+    Parameters
+    ----------
+    platform : str
+        As `sys.platform`.
+    environment : mapping, optional
+        `os.environ` where not given.
+    home : Path, optional
+        The user's home where not given.
+    """
+    given = os.environ if environment is None else environment
+    home = Path.home() if home is None else home
+    if given.get("OPENFACE_MODELS_DIR"):
+        return [Path(given["OPENFACE_MODELS_DIR"]) / VERSION]
+    if platform == "win32":
+        local = Path(given.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        parents = [local / "OpenFaceModels", local / "OpenFaceModels" / "OpenFaceModels"]
+    elif platform == "darwin":
+        parents = [home / "Library" / "Application Support" / "OpenFaceModels"]
+    else:
+        parents = [Path(given.get("XDG_DATA_HOME") or home / ".local" / "share") / "OpenFaceModels"]
+    if platform != "win32":
+        parents.append(home / ".local" / "share" / "OpenFaceModels")
+    return list(dict.fromkeys(parent / VERSION for parent in parents))
+
+
+def find_openface() -> Path:
+    """Return the shared folder of OpenFace's models.
+
+    Raises
+    ------
+    ModelError
+        If there is none; the sentence says where they belong.
+    """
+    folders = shared_folders()
+    for folder in folders:
+        if (root := openface_root(folder)) is not None:
+            return root
+    raise ModelError(
+        f"OpenFace's models are not in {' or '.join(map(str, folders))}: get them by the download script of "
+        "OpenFace 2.2 (github.com/TadasBaltrusaitis/OpenFace) and put its folders pdms and patch_experts "
+        "there, or set OPENFACE_MODELS_DIR."
+    )
+
+
+def openface_root(folder: Path) -> Path | None:
+    """Return the folder that has ``pdms`` and ``patch_experts``: the given one or its ``model``, or None."""
+    return next((root for root in (folder, folder / "model") if (root / PDM_FILE).is_file()), None)
+
+
+def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
+    """Load the PDM and the patch experts of a folder in OpenFace's layout.
+
+    Parameters
+    ----------
+    root : Path
+        As `openface_root` gives it.
+    kind : {"", "cen", "ccnf"}
+        Which experts; where not said, CEN if the folder has them, else CCNF.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing or cannot be used.
+    """
+    present = [name for name, files in EXPERT_FILES.items() if any((root / file).is_file() for file in files)]
+    chosen = kind or next(iter(present), "")
+    if not chosen:
+        raise ModelError(
+            f"{root} has no patch experts: put {EXPERT_FILES['cen'][0]} and the others of its kind, or "
+            f"{EXPERT_FILES['ccnf'][0]} and so on, there."
+        )
+    missing = [file for file in EXPERT_FILES[chosen] if not (root / file).is_file()]
+    if missing:
+        raise ModelError(f"{root / missing[0]} is missing: put all {len(EXPERT_FILES[chosen])} scales there.")
+    read = read_cen if chosen == "cen" else read_ccnf
+    parts = sorted((read(root / file) for file in EXPERT_FILES[chosen]), key=lambda part: part.scale)
+    for finer, coarser in zip(parts[1:], parts, strict=False):
+        if finer.scale <= coarser.scale:
+            raise ModelError(
+                f"{root / EXPERT_FILES[chosen][0].parent} has two files of the scale {finer.scale:g}: "
+                "get the files again."
+            )
+    return read_pdm_text(root / PDM_FILE), OpenFaceExperts(chosen.upper(), tuple(parts))
