@@ -15,6 +15,7 @@ torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")
 
 from napari_face_landmarks.detection.decode import cell_centres, decode  # noqa: E402
+from napari_face_landmarks.errors import ModelError  # noqa: E402
 from napari_face_landmarks.training import detector  # noqa: E402
 from napari_face_landmarks.training.detector_data import (  # noqa: E402
     BUNDLES,
@@ -23,7 +24,9 @@ from napari_face_landmarks.training.detector_data import (  # noqa: E402
     load_crops,
     load_photos,
     mesh_face,
+    turned,
 )
+from napari_face_landmarks.training.detector_match import average_precision, match, recall_at  # noqa: E402
 from napari_face_landmarks.training.detector_network import (  # noqa: E402
     ExportedDetector,
     FaceDetector,
@@ -32,6 +35,15 @@ from napari_face_landmarks.training.detector_network import (  # noqa: E402
     cell_grid,
     decode_cells,
     detector_loss,
+)
+from napari_face_landmarks.training.detector_report import (  # noqa: E402
+    CLIPS,
+    ClipFaces,
+    Frame,
+    composed_frames,
+    measure,
+    measure_clip,
+    several_faces,
 )
 from napari_face_landmarks.training.split import is_held_out  # noqa: E402
 
@@ -173,6 +185,57 @@ def test_split_and_mesh_labels(tmp_path: Path) -> None:
     assert box[1] < 20
 
 
+def round_head() -> Photo:
+    """A crop with a mesh: points on a half ball of radius 40 round (100, 100), the nose nearest."""
+    angles, rings = np.meshgrid(np.linspace(0, 2 * np.pi, 40, endpoint=False), np.linspace(0.05, 1, 12)[:11])
+    x, y = rings * np.cos(angles) * 40, rings * np.sin(angles) * 40
+    ball = np.stack([x, y, -np.sqrt(np.maximum(40**2 - x**2 - y**2, 0))], axis=-1).reshape(-1, 3)
+    mesh = np.concatenate([ball, ball[:38] * 0.9])
+    mesh[[33, 133, 362, 263], :2] = [[-25, -12], [-13, -12], [13, -12], [25, -12]]
+    mesh[[1, 61, 291], :2] = [[0, 4], [-14, 20], [14, 20]]
+    mesh[:, 2] = -np.sqrt(40**2 - (mesh[:, :2] ** 2).sum(1))
+    mesh += [100, 100, 0]
+    image = np.full((200, 200, 3), 60, np.uint8)
+    cv2.circle(image, (100, 100), 40, (160, 160, 160), -1)
+    box, points = mesh_face(mesh[:, :2])
+    for (px, py), colour in zip(points, COLOURS, strict=True):
+        cv2.circle(image, (round(px), round(py)), 4, colour, -1)
+    return Photo("ball", (image,), box[None], points[None], np.ones(1, bool), mesh)
+
+
+@pytest.mark.parametrize("degrees", [-35, 0, 35])
+def test_a_turned_head_takes_its_points_along(degrees: float) -> None:
+    """The labels of a head turned in depth lie on the dots drawn on it, and the nose moves as it turns."""
+    head = round_head()
+    result = turned(head, np.radians(degrees), np.radians(8))
+    image, points = result.levels[0], result.points[0]
+    for (x, y), colour in zip(points[[0, 1, 2, 3, 4]], COLOURS, strict=True):
+        seen = image[round(y), round(x)].astype(int)
+        assert np.abs(seen - colour).max() < 60
+    moved = points[2, 0] - head.points[0, 2, 0]
+    assert abs(moved) < 1 if degrees == 0 else np.sign(moved) == -np.sign(degrees) and abs(moved) > 8
+    np.testing.assert_array_equal(image[0], head.levels[0][0])  # the picture's border stays
+
+
+def test_only_a_crop_with_a_mesh_turns() -> None:
+    with pytest.raises(ValueError, match="no mesh"):
+        turned(photo_of(drawn_face()), 0.3, 0.0)
+
+
+def test_a_face_nearer_than_the_frame_is_wide_counts() -> None:
+    """Most of the face is outside the picture, but eyes, nose and mouth are in it."""
+    composer = Composer([photo_of(drawn_face())], [], [background()])
+    rng = np.random.default_rng(3)
+    reach = []
+    for _ in range(600):
+        _, boxes, points, _ = composer.compose(rng, 64)
+        for box, face in zip(boxes, points, strict=True):
+            inside = np.minimum(box[2:], 64) - np.maximum(box[:2], 0)
+            reach.append(np.prod(inside) / np.prod(box[2:] - box[:2]))
+            assert ((face > -1) & (face < 64)).all() or reach[-1] > 0.5
+    assert min(reach) < 0.5
+
+
 def test_torch_and_runtime_decode_alike() -> None:
     torch.manual_seed(0)
     cells = torch.randn(1, (12 * 8) + (6 * 4) + (3 * 2), 16)
@@ -258,10 +321,10 @@ def test_loss_falls_and_the_face_is_found() -> None:
 
 def test_average_precision_of_known_lists() -> None:
     scores = np.array([0.9, 0.8, 0.7, 0.6])
-    assert detector.average_precision(scores, np.array([True, True, False, False]), 2) == 1.0
-    assert detector.average_precision(scores, np.array([False, True, True, False]), 2) == pytest.approx(2 / 3)
-    assert detector.average_precision(scores, np.array([True, False, False, True]), 4) == pytest.approx(0.375)
-    assert detector.average_precision(scores[:0], np.zeros(0, bool), 3) == 0.0
+    assert average_precision(scores, np.array([True, True, False, False]), 2) == 1.0
+    assert average_precision(scores, np.array([False, True, True, False]), 2) == pytest.approx(2 / 3)
+    assert average_precision(scores, np.array([True, False, False, True]), 4) == pytest.approx(0.375)
+    assert average_precision(scores[:0], np.zeros(0, bool), 3) == 0.0
 
 
 def test_match_counts_hits_doubles_and_doubts() -> None:
@@ -271,11 +334,104 @@ def test_match_counts_hits_doubles_and_doubts() -> None:
     )
     points = np.repeat(POINTS[None] + 2, 4, axis=0)
     ignore = np.array([[210.0, 10, 270, 80]])
-    state, overlap, error, face = detector.match(boxes, points, truth, POINTS[None], ignore)
+    state, overlap, error, face = match(boxes, points, truth, POINTS[None], ignore)
     assert state.tolist() == [1, 0, -1, 0]
     assert face.tolist() == [0, -1, -1, -1]
     assert overlap[0] > 0.9
     assert error[0] == pytest.approx(np.sqrt(8) / np.sqrt(8000), rel=1e-5)
+
+
+def test_recall_at_few_false_alarms() -> None:
+    scores, right = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])
+    assert recall_at(scores, right, 2, 10) == (0.5, 0.8)  # none allowed
+    assert recall_at(scores, right, 2, 50) == (1.0, 0.6)  # one allowed
+    assert recall_at(scores[:1], right[:1], 2, 10) == (0.5, 0.0)
+    assert recall_at(scores[:0], right[:0], 2, 10) == (0.0, 0.0)
+
+
+def perfect(frames: list[Frame], points: bool = True):
+    """Return a finder that knows the faces of the frames, which it is shown in turn."""
+    order = iter(frames)
+
+    def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        frame = next(order)
+        np.testing.assert_array_equal(image, frame.image)
+        scores = np.full((len(frame.boxes), 1), 0.9)
+        return np.concatenate([frame.boxes, scores], axis=1), frame.points * points
+
+    return find
+
+
+@pytest.mark.parametrize(
+    "condition", [{}, {"degrees": 45}, {"size": 24}, {"size": 430}, {"grey": 1, "dark": 1}]
+)
+def test_frames_of_a_condition_show_the_face_where_they_say(condition: dict[str, float]) -> None:
+    frames = list(composed_frames([photo_of(drawn_face())] * 4, [background()], 3, **condition))
+    again = list(composed_frames([photo_of(drawn_face())] * 4, [background()], 3, **condition))
+    for frame, other in zip(frames, again, strict=True):
+        assert frame.image.shape == (480, 640, 3)
+        np.testing.assert_array_equal(frame.image, other.image)
+        turn = np.hypot(*(frame.points[0, 1] - frame.points[0, 0])) / 40 * np.sqrt(80 * 100)
+        assert turn == pytest.approx(condition.get("size", 120.0), rel=1e-6)
+        for (x, y), colour in zip(frame.points[0], COLOURS, strict=True):
+            if condition.get("size") != 24 and not condition.get("dark"):
+                assert np.abs(frame.image[round(y), round(x)].astype(int) - colour).max() < 40
+        if condition.get("dark"):
+            assert frame.image.mean() < 30
+    result = measure(perfect(frames), iter(frames), 0.7)
+    assert (result["found"], result["false_alarms_per_frame"], result["faces"]) == (1.0, 0.0, 4)
+    assert result["roll_error_degrees"] == pytest.approx(0, abs=1e-6)
+
+
+def test_measure_counts_misses_false_alarms_and_leaning_rolls() -> None:
+    frames = list(composed_frames([photo_of(drawn_face())] * 4, [background()], 3, degrees=30))
+    right = perfect(frames)
+
+    def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        boxes, points = right(image)
+        if find.calls == 0:
+            boxes, points = boxes[:0], points[:0]
+        find.calls += 1
+        alarm = np.array([[0, 0, 9, 9, 0.8]])
+        centre = points.mean(axis=1, keepdims=True)
+        upright = centre + (POINTS - POINTS.mean(0)) * (120 / np.sqrt(8000))
+        both = np.concatenate([(points + upright) / 2, np.zeros((1, 5, 2))])
+        return np.concatenate([boxes, alarm]), both
+
+    find.calls = 0
+    result = measure(find, iter(frames), 0.7)
+    assert result["found"] == 0.75
+    assert result["false_alarms_per_frame"] == 1.0
+    assert result["roll_towards_upright_degrees"] == pytest.approx(15, abs=1)
+
+
+def test_several_faces_of_a_frame_are_apart() -> None:
+    frames = list(several_faces([photo_of(drawn_face())] * 9, [background()], 1))
+    assert [len(frame.boxes) for frame in frames] == [4, 4]
+    centres = frames[0].boxes.reshape(4, 2, 2).mean(1)
+    assert {(x < 320, y < 240) for x, y in centres} == {
+        (True, True),
+        (True, False),
+        (False, True),
+        (False, False),
+    }
+
+
+def test_clips_count_the_face_only_while_it_is_there(tmp_path: Path) -> None:
+    path = tmp_path / "clip.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 10, (64, 48))
+    for _ in range(10):
+        writer.write(np.full((48, 64, 3), 90, np.uint8))
+    writer.release()
+    truth = ClipFaces((20, 20, 30, 30), (8, 12), first=0, last=6)
+
+    def find(frame: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        boxes = np.array([[20, 19, 28, 29, 0.9], [40, 0, 50, 9, 0.75], [0, 0, 8, 9, 0.2]])
+        return boxes, np.zeros((3, 5, 2))
+
+    result = measure_clip(find, path, truth, 2, 0.7)
+    assert result == {"frames": 5, "with_face": 3, "found": 3, "false_alarms": 3 + 2 * 2}
+    assert all(clip.first <= clip.last for clip in CLIPS.values())
 
 
 def test_exported_file_gives_what_torch_gives(tmp_path: Path) -> None:
@@ -312,6 +468,7 @@ def _arguments(data: Path, out: Path, *more: str) -> argparse.Namespace:
 def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "COMPOSED_HELD_OUT", 2)
     monkeypatch.setattr(detector, "SIZES", (64,))
+    monkeypatch.setattr(detector, "report", lambda *arguments: {"detector": {"photographs": {"found": 1.0}}})
     data = tmp_path / "data"
     write_data(data)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -339,6 +496,9 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch:
     monkeypatch.setattr(detector, "batches", true_batches)
     assert detector.run(_arguments(data, broken, "--steps", "4", "--evaluate-every", "2")) == 0
 
+    alone = detector.load_start(whole, FaceDetector())
+    assert (alone["bundle"], alone["steps"]) == ("open", "4")
+
     a = torch.load(whole / "detector.checkpoint.pt", weights_only=True)
     b = torch.load(broken / "detector.checkpoint.pt", weights_only=True)
     assert a["step"] == b["step"] == 4
@@ -350,6 +510,7 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch:
     metrics = json.loads((broken / "detector.metrics.json").read_text())
     assert metrics["bundle"] == "open"
     assert 0 <= metrics["held_out"]["photographs"]["average_precision"] <= 1
+    assert metrics["report"]["detector"]["photographs"]["found"] == 1.0
     assert (broken / "detector.onnx").exists()
 
 
@@ -360,3 +521,33 @@ def test_errors_in_the_composing_thread_reach_the_training() -> None:
 
     with pytest.raises(RuntimeError, match="no picture"):
         next(detector.batches(Broken(), 1, 0, 3, 2))  # type: ignore[arg-type]
+
+
+def test_a_run_begins_from_another_bundles_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(detector, "COMPOSED_HELD_OUT", 1)
+    monkeypatch.setattr(detector, "SIZES", (64,))
+    monkeypatch.setattr(detector, "report", lambda *arguments: {})
+    data = tmp_path / "data"
+    write_data(data)
+    first = tmp_path / "first"
+    assert detector.run(_arguments(data, first, "--steps", "2", "--seed", "5")) == 0
+    second = tmp_path / "second"
+    assert (
+        detector.run(_arguments(data, second, "--steps", "1", "--rate", "1e-9", "--start", str(first))) == 0
+    )
+    a, b = (torch.load(folder / "detector.checkpoint.pt", weights_only=True) for folder in (first, second))
+    for name, value in a["average"].items():
+        if "running" not in name and "num_batches" not in name:
+            torch.testing.assert_close(value, b["network"][name], atol=1e-6, rtol=0)
+    metrics = json.loads((second / "detector.metrics.json").read_text())
+    assert metrics["start"]["bundle"] == "open"
+    assert metrics["start"]["steps"] == "2"
+    with pytest.raises(ModelError, match="earlier run"):
+        detector.run(_arguments(data, tmp_path / "third", "--start", str(tmp_path / "nothing")))
+
+
+def test_steps_and_rate_depend_on_where_the_run_begins(tmp_path: Path) -> None:
+    args = _arguments(tmp_path, tmp_path)
+    assert args.steps is args.rate is args.start is None
+    assert detector.STARTED_STEPS < detector.STEPS
+    assert detector.STARTED_RATE < detector.RATE

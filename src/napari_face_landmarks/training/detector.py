@@ -10,7 +10,9 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import pickle
 import queue
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -25,34 +27,52 @@ from tqdm import tqdm
 
 from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
 from napari_face_landmarks.detection.detect import DEFAULT_MIN_SCORE, MAX_OVERLAP, fit_to_input
+from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.detector_data import BUNDLES, Composer, Photo, load_crops, load_photos
+from napari_face_landmarks.training.detector_match import average_precision, match, recall_at
 from napari_face_landmarks.training.detector_network import (
     ExportedDetector,
     FaceDetector,
-    box_overlap,
     cell_grid,
     detector_loss,
 )
+from napari_face_landmarks.training.detector_report import report
 
 Array = npt.NDArray[Any]
 
 SIZES = (256, 256, 256, 320)
 """Sides of the training pictures; every batch has one of them."""
 MAX_FACES = 24
+STEPS, RATE = 5000, 3e-3
+STARTED_STEPS, STARTED_RATE = 3000, 1.5e-3
+"""Steps and learning rate of a run that begins from the weights of another bundle."""
 COMPOSED_HELD_OUT = 400
-MATCH_OVERLAP = 0.5
 REPORTED_SCORES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to a parser that has data, bundle and out."""
-    parser.add_argument("--steps", type=int, default=8000, help="optimisation steps in all")
+    parser.add_argument(
+        "--start",
+        type=Path,
+        help="begin from the weights of a checkpoint, or of the one in a folder",
+    )
+    parser.add_argument(
+        "--steps", type=int, help=f"optimisation steps in all; default: {STEPS}, {STARTED_STEPS} with --start"
+    )
     parser.add_argument("--batch", type=int, default=24, help="pictures per step")
-    parser.add_argument("--rate", type=float, default=3e-3, help="highest learning rate")
+    parser.add_argument(
+        "--rate", type=float, help=f"highest learning rate; default: {RATE}, {STARTED_RATE} with --start"
+    )
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and pictures")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between evaluations")
+    parser.add_argument(
+        "--report",
+        action="store_true",
+        help="train nothing; measure the detector in OUT",
+    )
     parser.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
 
 
@@ -139,64 +159,6 @@ def held_out_pictures(data: Path, bundle: str) -> tuple[list[Any], list[Any]]:
     return plain, composed
 
 
-def average_precision(scores: Array, right: Array, n_faces: int) -> float:
-    """Return the area under the interpolated precision-recall curve.
-
-    Parameters
-    ----------
-    scores : ndarray, (N,)
-    right : ndarray, (N,) bool
-        Whether each detection matches a face.
-    n_faces : int
-    """
-    order = np.argsort(-scores, kind="stable")
-    hits = np.cumsum(right[order])
-    precision = hits / np.arange(1, len(hits) + 1)
-    precision = np.maximum.accumulate(precision[::-1])[::-1]
-    return float(np.sum(precision[right[order]]) / max(n_faces, 1))
-
-
-def match(
-    boxes: Array, points: Array, truth: Array, true_points: Array, ignore: Array
-) -> tuple[Array, Array, Array, Array]:
-    """Match detections, best first, with the faces of one picture.
-
-    Returns
-    -------
-    state : ndarray, (N,) int
-        1 a face found, 0 a false alarm, -1 not counted (a doubtful face, or a part of one).
-    overlap : ndarray, (N,) float
-        Intersection over union of the detections that found a face, else NaN.
-    error : ndarray, (N,) float
-        Their mean point error over the root of the box's area, else NaN.
-    face : ndarray, (N,) int
-        The face found, or -1.
-    """
-    n = len(boxes)
-    state, face = np.zeros(n, int), np.full(n, -1)
-    overlap, error = np.full(n, np.nan), np.full(n, np.nan)
-    free = np.ones(len(truth), bool)
-    pairs = np.zeros((n, len(truth)))
-    if n and len(truth):
-        pairs = box_overlap(
-            torch.as_tensor(boxes[:, None, :4].astype(np.float64)),
-            torch.as_tensor(truth[None].astype(np.float64)),
-        ).numpy()
-    for i in range(n):
-        candidates = np.where(free, pairs[i], 0.0)
-        if len(truth) and candidates.max() >= MATCH_OVERLAP:
-            j = int(candidates.argmax())
-            free[j] = False
-            state[i], overlap[i], face[i] = 1, candidates[j], j
-            size = math.sqrt(float(np.prod(truth[j, 2:] - truth[j, :2])))
-            error[i] = np.linalg.norm(points[i] - true_points[j], axis=1).mean() / size
-            continue
-        centre = (boxes[i, :2] + boxes[i, 2:4]) / 2
-        if len(ignore) and ((centre >= ignore[:, :2]) & (centre < ignore[:, 2:])).all(1).any():
-            state[i] = -1
-    return state, overlap, error, face
-
-
 @torch.no_grad()
 def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> dict[str, Any]:
     """Return average precision, recall, false alarms and errors on pictures with known faces."""
@@ -219,10 +181,13 @@ def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> di
     overlap, error = np.concatenate(overlaps), np.concatenate(errors)
     sure = score >= min_score
     false_scores = np.sort(score[~state])[::-1]
+    recall, lowest = recall_at(score, state, n_faces, len(pictures))
     return {
         "pictures": len(pictures),
         "faces": n_faces,
         "average_precision": average_precision(score, state, n_faces),
+        "recall_at_one_false_alarm_in_50": recall,
+        "score_of_one_false_alarm_in_50": lowest,
         "min_score": min_score,
         "recall": float(np.count_nonzero(state & sure) / max(n_faces, 1)),
         "false_alarms_per_picture": float(np.count_nonzero(~state & sure) / len(pictures)),
@@ -299,11 +264,35 @@ def learning_rate(step: int, steps: int, highest: float) -> float:
     return highest * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1))))
 
 
+def load_start(path: Path, network: FaceDetector) -> dict[str, str]:
+    """Load the averaged weights of another run; returns which they are."""
+    path = path / "detector.checkpoint.pt" if path.is_dir() else path
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+        network.load_state_dict(state["average"])
+    except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
+        raise ModelError(
+            f"There are no detector's weights to begin from in {path} ({type(error).__name__}): give the "
+            "checkpoint that an earlier run wrote, or its folder."
+        ) from error
+    return {
+        "bundle": str(state.get("bundle", "unknown")),
+        "steps": str(int(state["step"])),
+        "seconds": f"{float(state['seconds']):.0f}",
+    }
+
+
 def run(args: argparse.Namespace) -> int:
-    """Train the detector as the options say; returns the exit status."""
+    """Train the detector as the options say, and measure it; returns the exit status."""
+    if args.report:
+        _add_report(args)
+        return 0
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
+    sys.setswitchinterval(5e-4)  # between composing and the many short operations of a step
+    args.steps = args.steps or (STARTED_STEPS if args.start else STEPS)
+    args.rate = args.rate or (STARTED_RATE if args.start else RATE)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
@@ -321,13 +310,19 @@ def run(args: argparse.Namespace) -> int:
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.rate, weight_decay=0.02)
     checkpoint = out / "detector.checkpoint.pt"
     first, best, seconds = 0, -1.0, 0.0
+    start: dict[str, str] = {}
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
         average.network.load_state_dict(state["average"])
         optimiser.load_state_dict(state["optimiser"])
         first, best, seconds = int(state["step"]), float(state["best"]), float(state["seconds"])
+        start = state["start"]
         tqdm.write(f"going on from step {first}")
+    elif args.start is not None:
+        start = load_start(args.start, network)
+        average.network.load_state_dict(network.state_dict())
+        tqdm.write(f"beginning from the bundle {start['bundle']} after {start['steps']} steps")
 
     grids = {size: cell_grid(size, size).to(device) for size in set(SIZES)}
     sums: dict[str, float] = {}
@@ -369,7 +364,7 @@ def run(args: argparse.Namespace) -> int:
         if value > best:
             best = value
             export(average.network, out / "detector.onnx")
-            _write_metrics(out / "detector.metrics.json", args, done, seconds, metrics, composer)
+            _write_metrics(out / "detector.metrics.json", args, done, seconds, metrics, composer, start)
         torch.save(
             {
                 "network": network.state_dict(),
@@ -378,11 +373,27 @@ def run(args: argparse.Namespace) -> int:
                 "step": done,
                 "best": best,
                 "seconds": seconds,
+                "bundle": args.bundle,
+                "start": start,
             },
             checkpoint.with_suffix(".part"),
         )
         checkpoint.with_suffix(".part").replace(checkpoint)
+    _add_report(args)
     return 0
+
+
+def _add_report(args: argparse.Namespace) -> None:
+    """Measure the exported detector as the program runs it; the result joins the metrics."""
+    path: Path = args.out / "detector.metrics.json"
+    content = json.loads(path.read_text())
+    content["report"] = report(args.data, args.out, args.bundle)
+    path.write_text(json.dumps(content, indent=2) + "\n")
+    for finder, parts in content["report"].items():
+        for condition, values in parts.items() if isinstance(parts, dict) else ():
+            if isinstance(values, dict):
+                shown = {key: value for key, value in values.items() if key != "by_clip"}
+                tqdm.write(f"{finder}, {condition}: " + " ".join(f"{k}={v}" for k, v in shown.items()))
 
 
 def _log(path: Path, step: int, seconds: float, losses: dict[str, float], metrics: dict[str, Any]) -> None:
@@ -391,6 +402,7 @@ def _log(path: Path, step: int, seconds: float, losses: dict[str, float], metric
     for part, values in metrics.items():
         for name in (
             "average_precision",
+            "recall_at_one_false_alarm_in_50",
             "recall",
             "false_alarms_per_picture",
             "mean_overlap",
@@ -408,6 +420,7 @@ def _write_metrics(
     seconds: float,
     metrics: dict[str, Any],
     composer: Composer,
+    start: dict[str, str],
 ) -> None:
     wholes, crops = BUNDLES[args.bundle]
     content = {
@@ -417,6 +430,7 @@ def _write_metrics(
         + [f"landmarks_open/{name}" for name in crops],
         "training_images": len(composer.photos) + len(composer.crops) + len(composer.backgrounds),
         "seed": args.seed,
+        "start": start or "random weights",
         "steps": args.steps,
         "best_step": step,
         "batch": args.batch,

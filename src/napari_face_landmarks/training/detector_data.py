@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -38,7 +40,7 @@ TRUSTED_SCORE = 0.75
 SMALLEST_FACE = 9.0
 """Faces smaller than this in a composed picture (px, root of the box's area) are ignored."""
 SEEN, HIDDEN = 0.6, 0.3
-"""A face of which more than `SEEN` shows is one; less than `HIDDEN` is background; ignored between."""
+"""A face of which more than `SEEN`, or all five points, show is one; less than `HIDDEN` is background."""
 FLIPPED_POINTS = (1, 0, 2, 4, 3)
 
 MESH_EYES = ((33, 133), (362, 263))
@@ -65,6 +67,8 @@ class Photo:
     points : ndarray, (M, 5, 2) float64
     trusted : ndarray, (M,) bool
         Whether the label is believed.
+    mesh : ndarray, (478, 3) float64, optional
+        Face mesh of a crop; pixels, z in the scale of x, smaller is nearer.
     """
 
     name: str
@@ -72,6 +76,7 @@ class Photo:
     boxes: Array
     points: Array
     trusted: Array
+    mesh: Array | None = None
 
 
 def _pyramid(image: Array) -> tuple[Array, ...]:
@@ -134,10 +139,10 @@ def load_crops(path: Path, held_out: bool) -> list[Photo]:
     data, chosen = open_archive(path, held_out)
     photos = []
     for i in chosen:
-        mesh = data["mesh478_x64"][i, :, :2].astype(np.float64) / 64
+        mesh = data["mesh478_x64"][i].astype(np.float64) / 64
         if mesh.min() < -500:
             continue
-        box, points = mesh_face(mesh)
+        box, points = mesh_face(mesh[:, :2])
         photos.append(
             Photo(
                 f"{path.stem}/{data['names'][i]}",
@@ -145,9 +150,85 @@ def load_crops(path: Path, held_out: bool) -> list[Photo]:
                 box[None],
                 points[None],
                 np.ones(1, bool),
+                mesh,
             )
         )
     return photos
+
+
+@lru_cache(maxsize=4096)
+def _triangles(size: int, key: bytes) -> Array:
+    """Return the Delaunay triangles (K, 3) of the points (N, 2) float32 whose bytes are the key."""
+    points = np.frombuffer(key, np.float32).reshape(-1, 2)
+    plane = cv2.Subdiv2D((-size, -size, 3 * size, 3 * size))
+    for point in points:
+        plane.insert((float(point[0]), float(point[1])))
+    # the list holds coordinates, those of points exactly as they were put in
+    numbers = points[:, 0] + 1j * points[:, 1].astype(np.float64)
+    order = np.argsort(numbers)
+    corners = np.asarray(plane.getTriangleList(), np.float64).reshape(-1, 3, 2)
+    wanted = corners[..., 0] + 1j * corners[..., 1]
+    place = np.minimum(np.searchsorted(numbers[order], wanted), len(points) - 1)
+    known = (numbers[order][place] == wanted).all(axis=1)
+    return np.asarray(order[place][known])
+
+
+def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
+    """Return a crop whose head is turned in depth: its mesh is rotated and carries the picture along.
+
+    Face profiling in the way of 300W-LP (Zhu et al. 2016): the surroundings of the head are carried by a ring
+    of points behind the face, the border of the picture stays where it is.
+
+    Parameters
+    ----------
+    photo : Photo
+        A crop with a mesh.
+    yaw, pitch : float
+        Radians; the nearer half of the face is shown larger, the farther one smaller or not at all.
+    """
+    if photo.mesh is None:
+        raise ValueError(f"{photo.name} has no mesh: turn a face crop.")
+    image, mesh = photo.levels[0], photo.mesh
+    height, width = image.shape[:2]
+    low, high = mesh[:, :2].min(0), mesh[:, :2].max(0)
+    centre, half = (low + high) / 2, (high - low) / 2
+    depth = float(np.percentile(mesh[:, 2], 90))
+    angles = np.linspace(0, 2 * math.pi, 24, endpoint=False)
+    ring = centre + 1.3 * half * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    behind = np.concatenate([ring, np.full((24, 1), depth + 0.35 * half[0])], axis=1)
+    moving = np.concatenate([mesh, behind])
+    pivot = np.array([*centre, depth])
+    cos, sin = math.cos(yaw), math.sin(yaw)
+    across = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
+    cos, sin = math.cos(pitch), math.sin(pitch)
+    down = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
+    after = (moving - pivot) @ (down @ across).T + pivot
+    xs, ys = np.linspace(0, width - 1, 7), np.linspace(0, height - 1, 7)
+    edge = [(x, y) for x in xs for y in (0, height - 1)] + [(x, y) for y in ys[1:-1] for x in (0, width - 1)]
+    fixed = np.array([(x, y, depth + 4 * half[0]) for x, y in edge])
+    source = np.concatenate([moving, fixed])[:, :2].astype(np.float32)
+    target = np.concatenate([after, fixed])
+    triangles = _triangles(max(height, width), source.tobytes())
+    order = np.argsort(-target[triangles, 2].mean(1))  # far ones first
+    triangles = triangles[order]
+    corners = target[triangles, :2]
+    owner = np.full((height, width), -1, np.int32)
+    pixels = np.round(corners * 16).astype(np.int32)
+    for k in range(len(triangles)):
+        cv2.fillConvexPoly(owner, pixels[k], k, shift=4)
+    ones = np.ones((len(triangles), 3, 1))
+    flat = np.abs(np.linalg.det(np.concatenate([corners, ones], axis=2))) < 1e-3
+    square = np.concatenate(
+        [corners + np.where(flat, 1.0, 0.0)[:, None, None] * np.eye(3)[:, :2], ones], axis=2
+    )
+    affine = np.linalg.solve(square, source[triangles].astype(np.float64))
+    rows, columns = np.indices((height, width))
+    own = affine[np.maximum(owner, 0)]
+    place = columns[..., None] * own[..., 0, :] + rows[..., None] * own[..., 1, :] + own[..., 2, :]
+    place = np.where(owner[..., None] >= 0, place, np.stack([columns, rows], axis=2)).astype(np.float32)
+    picture = cv2.remap(image, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    box, points = mesh_face(after[: len(mesh), :2])
+    return Photo(photo.name, _pyramid(picture), box[None], points[None], photo.trusted, after[: len(mesh)])
 
 
 class Composer:
@@ -163,6 +244,7 @@ class Composer:
         self.photos = [photo for photo in photos if photo.trusted.any()]
         self.crops = crops
         self.backgrounds = backgrounds
+        self.crop_share = len(crops) / max(len(crops) + 2 * len(self.photos), 1)
         self.noise = np.random.default_rng(7).standard_normal(1 << 20).astype(np.float32)
 
     def compose(self, rng: Generator, size: int) -> tuple[Array, Array, Array, Array]:
@@ -186,20 +268,24 @@ class Composer:
             count, low, high = int(rng.integers(2, 5)), 0.06, 0.55
         elif kind < 0.93:
             count, low, high = int(rng.integers(4, 10)), 0.04, 0.22
-        elif kind < 0.96:
-            count, low, high = 1, 1.5, 3.5
+        elif kind < 0.97:
+            count, low, high = 1, 1.0, 2.5
         else:
             count, low, high = 0, 0.1, 0.1
-        if kind < 0.28:
+        if kind < 0.33:
             faces += self._paste_whole(rng, canvas, owner)
         else:
             for number, centre in enumerate(self._spread(rng, count, size), start=1):
                 target = size * math.exp(rng.uniform(math.log(low), math.log(high)))
-                if count == 1 and low < 1:
+                if count == 1:
                     room = max(size / 2 - 0.45 * target, 0.12 * size)
                     centre = size / 2 + rng.uniform(-room, room, 2)
-                pool = self.crops if self.crops and rng.random() < 0.3 else self.photos
-                photo = pool[int(rng.integers(len(pool)))]
+                    if rng.random() < 0.2:  # cut by an edge of the frame
+                        side, beyond = int(rng.integers(4)), rng.uniform(0.05, 0.5) * target
+                        centre[side % 2] = beyond if side < 2 else size - beyond
+                photo = self._pick(rng, self.crop_share)
+                if photo.mesh is not None and rng.random() < 0.3:
+                    photo = turned(photo, *np.radians(rng.uniform((-60, -15), (60, 15))))
                 faces += self._paste(rng, canvas, owner, number, photo, centre, target)
         if count and rng.random() < 0.3:
             self._occlude(rng, canvas, owner, faces)
@@ -224,6 +310,8 @@ class Composer:
             seen = _visible(owner, number, ellipse)
             if seen < HIDDEN:
                 continue
+            if seen <= SEEN and _owned(owner, number, face_points):
+                seen = 1.0  # nearer than the frame is wide: eyes, nose and mouth are all there
             if trusted and seen > SEEN and 2 * math.sqrt(a * b) >= SMALLEST_FACE:
                 boxes.append(box)
                 points.append(face_points)
@@ -236,6 +324,10 @@ class Composer:
             np.asarray(points, np.float32).reshape(-1, 5, 2),
             np.asarray(ignore, np.float32).reshape(-1, 4),
         )
+
+    def _pick(self, rng: Generator, crop_share: float) -> Photo:
+        pool = self.crops if self.crops and rng.random() < crop_share else self.photos
+        return (pool or self.crops)[int(rng.integers(len(pool or self.crops)))]
 
     def _spread(self, rng: Generator, count: int, size: int) -> Array:
         side = math.ceil(math.sqrt(max(count, 1)))
@@ -259,8 +351,10 @@ class Composer:
             canvas = cv2.resize(small, (size, size), interpolation=way)
         elif kind < 0.53:
             canvas = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
-        elif kind < 0.92 or not self.photos:
+        elif kind < 0.8:
             canvas = self._texture(rng, size, size)
+        elif kind < 0.95:
+            canvas = self._hard(rng, size)
         else:
             canvas = self._skin(rng, size, size)
         canvas = np.ascontiguousarray(canvas)
@@ -270,7 +364,7 @@ class Composer:
 
     def _texture(self, rng: Generator, height: int, width: int) -> Array:
         """Return a part of a picture in which no face is, stretched to the size asked."""
-        if self.photos and rng.random() < 0.5:
+        if rng.random() < 0.6:
             piece = self._away_from_faces(rng)
             if piece is not None:
                 return np.asarray(cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR))
@@ -292,7 +386,7 @@ class Composer:
 
     def _away_from_faces(self, rng: Generator) -> Array | None:
         """Return a part of a photograph beside all its faces: clothes, hands, rooms; None if none was hit."""
-        photo = self.photos[int(rng.integers(len(self.photos)))]
+        photo = self._pick(rng, self.crop_share)
         image = photo.levels[0]
         full = np.array([image.shape[1], image.shape[0]])
         grown = photo.boxes + 0.15 * np.tile(photo.boxes[:, 2:] - photo.boxes[:, :2], 2) * [-1, -1, 1, 1]
@@ -306,9 +400,57 @@ class Composer:
                 return np.ascontiguousarray(image[low[1] : high[1], low[0] : high[0]])
         return None
 
+    def _hard(self, rng: Generator, size: int) -> Array:
+        """Return a picture full of what is no face though it may look like one at a glance."""
+        kind = rng.random()
+        if kind < 0.35:  # many small pieces of many pictures
+            canvas = np.empty((size, size, 3), np.uint8)
+            count = int(rng.integers(2, 7))
+            edges = np.linspace(0, size, count + 1).astype(int)
+            for top, bottom in pairwise(edges):
+                for left, right in pairwise(edges):
+                    canvas[top:bottom, left:right] = self._texture(rng, bottom - top, right - left)
+            return canvas
+        if kind < 0.6:  # a face's parts, each in a wrong place
+            photo = self._pick(rng, self.crop_share)
+            box = photo.boxes[int(rng.choice(np.flatnonzero(photo.trusted)))]
+            image = photo.levels[0]
+            x0, y0 = np.maximum(box[:2], 0).astype(int)
+            x1, y1 = np.minimum(box[2:] + 1, [image.shape[1], image.shape[0]]).astype(int)
+            if x1 - x0 < 24 or y1 - y0 < 24:
+                return self._texture(rng, size, size)
+            count = int(rng.integers(3, 6))
+            small = size // count
+            tiles = cv2.resize(image[y0:y1, x0:x1], (small * count, small * count))
+            tiles = tiles.reshape(count, small, count, small, 3).swapaxes(1, 2).reshape(-1, small, small, 3)
+            tiles = tiles[rng.permutation(count * count)]
+            tiles = tiles.reshape(count, count, small, small, 3).swapaxes(1, 2).reshape(small * count, -1, 3)
+            return np.asarray(cv2.resize(np.ascontiguousarray(tiles), (size, size)))
+        if kind < 0.8:  # the frequencies of a picture without its shapes
+            picture = self._pick(rng, self.crop_share).levels[0]
+            picture = cv2.resize(picture, (128, 128), interpolation=cv2.INTER_AREA)
+            phase = np.angle(np.fft.rfft2(rng.standard_normal((128, 128))))[..., None]
+            mixed = np.fft.irfft2(np.fft.rfft2(picture, axes=(0, 1)) * np.exp(1j * phase), axes=(0, 1))
+            return np.asarray(cv2.resize(np.clip(mixed, 0, 255).astype(np.uint8), (size, size)))
+        # clouds of blobs at several scales between two or three colours
+        field = np.zeros((size, size), np.float32)
+        stretch = math.exp(rng.uniform(-1.2, 1.2))
+        for cells in (3, 6, 12, 24, 48):
+            rows, columns = max(int(cells * stretch), 2), max(int(cells / stretch), 2)
+            noise = rng.standard_normal((rows, columns)).astype(np.float32)
+            field += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC) * cells ** -rng.uniform(
+                0, 1
+            )
+        field = (field - field.min()) / max(float(np.ptp(field)), 1e-6)
+        if rng.random() < 0.5:  # bands, as wood and folds have them
+            field = 0.5 + 0.5 * np.sin(field * rng.uniform(8, 50))
+        colours = rng.integers(0, 256, (3, 3)).astype(np.float32)
+        channels = [np.interp(field, [0, 0.5, 1], colours[:, c]) for c in range(3)]
+        return np.stack(channels, axis=2).astype(np.uint8)
+
     def _skin(self, rng: Generator, height: int, width: int) -> Array:
         """Return skin without a face: a cheek or the part under the chin, enlarged."""
-        photo = self.photos[int(rng.integers(len(self.photos)))]
+        photo = self._pick(rng, self.crop_share)
         k = int(rng.choice(np.flatnonzero(photo.trusted)))
         x0, y0, x1, y1 = photo.boxes[k]
         w, h = x1 - x0, y1 - y0
@@ -335,7 +477,7 @@ class Composer:
     ) -> list[tuple[int, Array, Array, bool]]:
         """Fill the canvas with a part of one photograph, as a camera would, with or without its faces."""
         size = canvas.shape[0]
-        photo = self.photos[int(rng.integers(len(self.photos)))]
+        photo = self._pick(rng, self.crop_share / 2)
         height, width = photo.levels[0].shape[:2]
         zoom = size / min(height, width) * math.exp(rng.uniform(-0.15, 0.9))
         room = np.maximum(np.array([width, height]) - size / zoom, 0)
@@ -365,11 +507,9 @@ class Composer:
         box = photo.boxes[chosen]
         side = math.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 16.0))
         zoom = min(target / side, 8.0)
-        turn = rng.random()
-        if turn < 0.55:
-            angle = math.radians(rng.normal(0, 7))
-        else:
-            angle = math.radians(rng.uniform(-45, 45))
+        # wider than the 45 degrees promised: at the end of the range points lean towards upright
+        turn = rng.normal(0, 8) if rng.random() < 0.45 else rng.uniform(-58, 58)
+        angle = math.radians(turn)
         stretch = math.exp(rng.uniform(-0.1, 0.1))
         flip = -1.0 if rng.random() < 0.5 else 1.0
         cos, sin = math.cos(angle), math.sin(angle)
@@ -397,17 +537,22 @@ class Composer:
         if part.shape[0] < 3 or part.shape[1] < 3:
             return []
         matrix = np.concatenate([level_linear, (level_shift + level_linear @ [left, top])[:, None]], axis=1)
-        cv2.warpAffine(
-            np.ascontiguousarray(part),
-            matrix,
-            (canvas.shape[1], canvas.shape[0]),
-            dst=canvas,
-            flags=cv2.INTER_LINEAR,
-            borderMode=cv2.BORDER_TRANSPARENT,
-        )
-        h, w = part.shape[:2]
-        corners = np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]]) @ matrix[:, :2].T + matrix[:, 2]
-        cv2.fillConvexPoly(owner, np.round(corners * 16).astype(np.int32), number, shift=4)
+        if middle is None and rng.random() < 0.3:
+            small = (box.reshape(2, 2) + 0.5) / shrink - 0.5 - [left, top]
+            _paste_head(canvas, owner, number, part, matrix, small, rng.uniform(0.7, 1.0))
+        else:
+            cv2.warpAffine(
+                np.ascontiguousarray(part),
+                matrix,
+                (canvas.shape[1], canvas.shape[0]),
+                dst=canvas,
+                flags=cv2.INTER_LINEAR,
+                borderMode=cv2.BORDER_TRANSPARENT,
+            )
+            h, w = part.shape[:2]
+            corners = np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]]) @ matrix[:, :2].T
+            corners = np.round((corners + matrix[:, 2]) * 16).astype(np.int32)
+            cv2.fillConvexPoly(owner, corners, number, shift=4)
 
         faces = []
         for k in range(len(photo.boxes)):
@@ -568,6 +713,47 @@ class Composer:
         return np.asarray(image)
 
 
+def _paste_head(
+    canvas: Array, owner: Array, number: int, part: Array, matrix: Array, box: Array, margin: float
+) -> None:
+    """Lay the head alone over the canvas, its edge blended, so that no frame betrays where a face is.
+
+    Parameters
+    ----------
+    canvas : ndarray, (S, S, 3) uint8
+    owner : ndarray, (S, S) uint8
+    number : int
+    part : ndarray, (H, W, 3) uint8
+    matrix : ndarray, (2, 3)
+        From the pixels of `part` to the canvas.
+    box : ndarray, (2, 2)
+        Corners of the face in `part`.
+    margin : float
+        Half axes of the oval in widths and heights of the face.
+    """
+    h, w = part.shape[:2]
+    size = (canvas.shape[1], canvas.shape[0])
+    centre, half = box.mean(0) - [0, 0.1 * (box[1, 1] - box[0, 1])], (box[1] - box[0]) * margin
+    mask = np.zeros((h, w), np.uint8)
+    cv2.ellipse(
+        mask,
+        (round(centre[0] * 16), round(centre[1] * 16)),
+        (max(round(half[0] * 16), 16), max(round(half[1] * 16), 16)),
+        0,
+        0,
+        360,
+        255,
+        -1,
+        shift=4,
+    )
+    mask[0], mask[-1], mask[:, 0], mask[:, -1] = 0, 0, 0, 0
+    mask = cv2.GaussianBlur(mask, (0, 0), max(float(half[0]) * 0.08, 0.6))
+    seen = cv2.warpAffine(mask, matrix, size).astype(np.float32)[..., None] / 255
+    picture = cv2.warpAffine(np.ascontiguousarray(part), matrix, size)
+    canvas[:] = (canvas + (picture.astype(np.float32) - canvas) * seen + 0.5).astype(np.uint8)
+    owner[seen[..., 0] > 0.5] = number
+
+
 def _visible(owner: Array, number: int, ellipse: Array) -> float:
     """Return how much of a face, an ellipse, belongs to its photograph on the canvas, 0 to 1."""
     x, y, a, b, angle = ellipse[:5]
@@ -583,6 +769,13 @@ def _visible(owner: Array, number: int, ellipse: Array) -> float:
     )
     seen = np.count_nonzero((owner[top:bottom, left:right] == number) & (mask > 0))
     return float(min(seen / (math.pi * a * b), 1.0))
+
+
+def _owned(owner: Array, number: int, points: Array) -> bool:
+    """Return whether all points lie on the canvas and belong to the photograph."""
+    x, y = np.round(points).astype(int).T
+    inside = (x >= 0) & (y >= 0) & (x < owner.shape[1]) & (y < owner.shape[0])
+    return bool(inside.all()) and bool((owner[y, x] == number).all())
 
 
 def _draw_shapes(rng: Generator, canvas: Array) -> None:

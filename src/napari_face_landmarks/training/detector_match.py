@@ -1,0 +1,97 @@
+"""Which detections are faces: matching with the known ones, precision and recall; NumPy only."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.detection.decode import overlaps
+
+Array = npt.NDArray[Any]
+
+MATCH_OVERLAP = 0.5
+FALSE_ALARMS_ALLOWED = 0.02
+"""Per picture; recall is reported at the lowest score that keeps to it."""
+
+
+def average_precision(scores: Array, right: Array, n_faces: int) -> float:
+    """Return the area under the interpolated precision-recall curve.
+
+    Parameters
+    ----------
+    scores : ndarray, (N,)
+    right : ndarray, (N,) bool
+        Whether each detection matches a face.
+    n_faces : int
+    """
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(right[order])
+    precision = hits / np.arange(1, len(hits) + 1)
+    precision = np.maximum.accumulate(precision[::-1])[::-1]
+    return float(np.sum(precision[right[order]]) / max(n_faces, 1))
+
+
+def match(
+    boxes: Array, points: Array, truth: Array, true_points: Array, ignore: Array
+) -> tuple[Array, Array, Array, Array]:
+    """Match detections, best first, with the faces of one picture.
+
+    Returns
+    -------
+    state : ndarray, (N,) int
+        1 a face found, 0 a false alarm, -1 not counted (a doubtful face, or a part of one).
+    overlap : ndarray, (N,) float
+        Intersection over union of the detections that found a face, else NaN.
+    error : ndarray, (N,) float
+        Their mean point error over the root of the box's area, else NaN.
+    face : ndarray, (N,) int
+        The face found, or -1.
+    """
+    n = len(boxes)
+    state, face = np.zeros(n, int), np.full(n, -1)
+    overlap, error = np.full(n, np.nan), np.full(n, np.nan)
+    free = np.ones(len(truth), bool)
+    known = np.asarray(truth, np.float32).reshape(-1, 4)
+    pairs = np.stack([overlaps(box, known) for box in boxes.astype(np.float32)]) if n else np.zeros((0, 0))
+    for i in range(n):
+        candidates = np.where(free, pairs[i], 0.0)
+        if len(truth) and candidates.max() >= MATCH_OVERLAP:
+            j = int(candidates.argmax())
+            free[j] = False
+            state[i], overlap[i], face[i] = 1, candidates[j], j
+            size = math.sqrt(float(np.prod(truth[j, 2:] - truth[j, :2])))
+            error[i] = np.linalg.norm(points[i] - true_points[j], axis=1).mean() / size
+            continue
+        centre = (boxes[i, :2] + boxes[i, 2:4]) / 2
+        if len(ignore) and ((centre >= ignore[:, :2]) & (centre < ignore[:, 2:])).all(1).any():
+            state[i] = -1
+    return state, overlap, error, face
+
+
+def recall_at(
+    scores: Array, right: Array, n_faces: int, n_pictures: int, allowed: float = FALSE_ALARMS_ALLOWED
+) -> tuple[float, float]:
+    """Return the share of the faces found with few enough false alarms, and the score that it takes.
+
+    Parameters
+    ----------
+    scores : ndarray, (N,)
+    right : ndarray, (N,) bool
+        Whether each detection matches a face.
+    n_faces, n_pictures : int
+    allowed : float
+        False alarms per picture.
+
+    Returns
+    -------
+    recall : float
+    score : float
+        Detections above it count.
+    """
+    false = np.sort(scores[~right])[::-1]
+    most = int(allowed * n_pictures)
+    lowest = float(false[most]) if len(false) > most else 0.0
+    return float(np.count_nonzero(scores[right] > lowest) / max(n_faces, 1)), lowest
