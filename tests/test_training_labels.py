@@ -119,6 +119,8 @@ def test_the_calibration_moves_the_landmarks_where_people_put_them(calibrated) -
     unit = np.linalg.norm(np.subtract(*mesh[list(EYE_CORNERS)]))
     np.testing.assert_allclose(calibration.offsets[48:60, 1], off / unit, atol=1e-6)
     np.testing.assert_allclose(calibration.offsets[60:], 0)
+    np.testing.assert_allclose(calibration.noise[48:60], 0, atol=1e-6)  # the same offset on every face
+    assert (calibration.noise[36:48] > 0.1).all()  # their templates are at random here
     np.testing.assert_allclose(calibration.offsets[MIRROR_68] * [-1, 1, 1], calibration.offsets, atol=1e-12)
     for yaw, pitch in ((0.0, 0.0), (0.3, 0.1), (-0.5, 0.0)):
         landmarks = mesh_landmarks(placed(mesh, yaw, pitch), calibration)

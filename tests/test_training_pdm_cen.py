@@ -34,6 +34,7 @@ def made_up_mean() -> np.ndarray:
     return np.asarray(points - np.array([[0], [points[1].mean()], [points[2].mean()]]))
 
 
+NO_NOISE = np.zeros((100, 68), np.float32)
 NO_TURN = Turner(np.zeros((478, 3)), np.zeros(1, np.int64), np.zeros((1, 3), np.int64))
 
 
@@ -150,7 +151,14 @@ def made_up_crops(truth: PDM, count: int, seed: int) -> Faces:
         for k, (px, py) in enumerate(points):
             image -= (60 + k) * np.exp(-((x - px) ** 2 + (y - py) ** 2) / (2 * (1.5 + k / 30) ** 2))
         images.append(np.repeat(np.clip(image, 0, 255).astype(np.uint8)[:, :, None], 3, axis=2))
-    return Faces([f"{i}.png" for i in range(count)], images, landmarks, mesh, np.full(count, 1 / count))
+    return Faces(
+        [f"{i}.png" for i in range(count)],
+        images,
+        landmarks,
+        mesh,
+        np.full(count, 1 / count),
+        NO_NOISE[:count],
+    )
 
 
 def test_training_of_the_pdm_writes_its_files(
@@ -158,7 +166,14 @@ def test_training_of_the_pdm_writes_its_files(
 ) -> None:
     def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = True) -> Faces:
         landmarks, mesh = made_up_faces(truth, 20 if held_out else 60, 8 + held_out)
-        return Faces([str(i) for i in range(len(landmarks))], [], landmarks, mesh, np.ones(len(mesh)))
+        return Faces(
+            [str(i) for i in range(len(landmarks))],
+            [],
+            landmarks,
+            mesh,
+            np.ones(len(mesh)),
+            NO_NOISE[: len(mesh)],
+        )
 
     monkeypatch.setattr(training_pdm, "load_faces", load_faces)
     parser = argparse.ArgumentParser()

@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.training.labels import load_calibration, marked_landmarks, mesh_landmarks
 from napari_face_landmarks.training.split import held_out_mask
 
@@ -51,6 +52,8 @@ class Faces:
         Machine-made face mesh, pixels; -512 where there is none.
     weight : ndarray, (N,), float64
         Probability with which training draws each face.
+    noise : ndarray, (N, 68), float32
+        How far a label made by machine is from one placed by hand (root mean square), pixels; 0 by hand.
     """
 
     names: list[str]
@@ -58,6 +61,7 @@ class Faces:
     landmarks: npt.NDArray[np.float32]
     mesh: npt.NDArray[np.float32]
     weight: npt.NDArray[np.float64]
+    noise: npt.NDArray[np.float32]
 
     @property
     def has_mesh(self) -> npt.NDArray[np.bool_]:
@@ -118,7 +122,7 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
     """
     names: list[str] = []
     images: list[npt.NDArray[np.uint8]] = []
-    landmarks, meshes, weights = [], [], []
+    landmarks, meshes, weights, noises = [], [], [], []
     by_hand = LABELLED if bundle == "research" else ()
     by_machine = OPEN if bundle == "open" or (machine_made and not held_out) else ()
     calibration = load_calibration(data) if by_machine else None
@@ -128,6 +132,7 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
         names += [str(arrays["names"][i]) for i in chosen]
         images += [decode(arrays, int(i)) for i in chosen]
         meshes.append(mesh)
+        noise = np.zeros((len(chosen), N_LANDMARKS), np.float32)
         if calibration is None or path in by_hand:
             landmarks.append(arrays["landmarks"][chosen])
         else:
@@ -135,10 +140,20 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
             if "template189" in arrays:
                 templates = arrays["template189"][chosen]
                 made = np.stack([marked_landmarks(*pair) for pair in zip(templates, made, strict=True)])
+            else:
+                noise[:] = calibration.noise * inter_ocular(made)[:, None]
             landmarks.append(made)
+        noises.append(noise)
         weights.append(np.full(len(chosen), OPEN.get(Path(path).stem, BY_HAND_WEIGHT)))
     weight = np.concatenate(weights)
-    return Faces(names, images, np.concatenate(landmarks), np.concatenate(meshes), weight / weight.sum())
+    return Faces(
+        names,
+        images,
+        np.concatenate(landmarks),
+        np.concatenate(meshes),
+        weight / weight.sum(),
+        np.concatenate(noises),
+    )
 
 
 def load_detection(data: Path, *, bundle: str, held_out: bool) -> Photographs:

@@ -79,11 +79,15 @@ class Calibration:
         From the vertices `MESH_68` to the landmarks; noughts where the template marks no such point.
     contour : ndarray, (33, 3), float64
         From the resampled `MESH_OVAL` to the contour.
+    noise : ndarray, (68,), float64
+        Root mean square distance of the corrected mesh from the templates; where these mark no such point,
+        that of the points they mark beside the jaw.
     """
 
     mean: Floats
     offsets: Floats
     contour: Floats
+    noise: Floats
 
 
 def resampled(line: Floats, count: int) -> Floats:
@@ -152,7 +156,13 @@ def calibrate(meshes: Floats, templates: Floats) -> Calibration:
         contours.append(_to_own(np.concatenate([drawn, depth], axis=1), pose) - oval)
     flip = np.array([-1.0, 1.0, 1.0])
     offset, contour = np.mean(offsets, axis=0), np.mean(contours, axis=0)
-    return Calibration(mean, (offset + offset[MIRROR_68] * flip) / 2, (contour + contour[::-1] * flip) / 2)
+    offset, contour = (offset + offset[MIRROR_68] * flip) / 2, (contour + contour[::-1] * flip) / 2
+    noise = np.sqrt(np.mean(np.sum((offsets - offset)[..., :2] ** 2, axis=-1), axis=0))
+    marked = np.any(offsets, axis=(0, 2))
+    noise[~marked] = np.sqrt(np.mean(noise[marked] ** 2))
+    jaw = np.sqrt(np.mean(np.sum((contours - contour)[..., :2] ** 2, axis=-1), axis=0))
+    noise[:17] = jaw[:: (CONTOUR_POINTS - 1) // 16]
+    return Calibration(mean, offset, contour, noise)
 
 
 def load_calibration(data: Path) -> Calibration:
