@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,9 @@ MODEL_FILES = ("detector.onnx", "pfld.onnx", "pdm.npz", "cen.npz")
 LARGEST_CARD = 1 << 20
 LARGEST_FILE = 64 << 20
 BUNDLES_FOLDER = Path(__file__).parent
+
+_log = logging.getLogger("napari_face_landmarks")
+_told: set[str] = set()
 
 
 @dataclass(frozen=True)
@@ -148,6 +152,10 @@ def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
     folder = bundle_folder(name_or_folder)
     card = load_card(folder)
     contents = {name: _checked_bytes(folder, name, card["files"][name]) for name in MODEL_FILES}
+    notice = card.get("notice")
+    if isinstance(notice, str) and notice not in _told:  # at the first use in a process
+        _told.add(notice)
+        _log.warning("%s", notice)
     return Models(
         name=str(card["name"]),
         folder=folder,

@@ -101,6 +101,8 @@ CARDS: dict[str, dict[str, Any]] = {
     },
     "research": {
         "licence": "research use only",
+        "notice": "The models «research» may be used for research only, not commercially: they were trained "
+        "on 300-W faces; the models «open» are free for any use.",
         "terms": "The weights were trained on 300-W faces (HELEN, LFPW), whose terms allow research only. "
         "They may be used and passed on for research; commercial use, and use in training commercial "
         "algorithms, is not allowed. The plugin's code is BSD-3-Clause.",
