@@ -122,7 +122,7 @@ class Plan:
     pictures: int = 10
     places: int = 24
     map_weight: float = 0.2
-    steps: int = 12000
+    steps: int = 7000
     learning_rate: float = 4e-3
     ema: float = 0.998
     evaluate_every: int = 2000
