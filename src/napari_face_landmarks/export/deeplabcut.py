@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.export import hdf5
@@ -32,6 +31,7 @@ from napari_face_landmarks.export.parts import (
     MOST_ROWS,
     SOFTWARE,
     dense,
+    exact_numbers,
     face_names,
     make_tracks,
     order_by_number,
@@ -106,6 +106,8 @@ def read_dlc_csv(path: Path) -> Tracks:
     ResultError
         If it is no such file.
     """
+    import pandas as pd
+
     try:
         if path.stat().st_size > LARGEST_CSV:
             raise ResultError(
@@ -123,8 +125,8 @@ def read_dlc_csv(path: Path) -> Tracks:
             skiprows=n_lines,
             dtype=np.float64,
             na_values=[""],
-            float_precision="round_trip",
             encoding="utf-8-sig",
+            **exact_numbers(),
         )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -204,6 +206,8 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
     ResultError
         If the file cannot be written, or pytables or h5py is not installed.
     """
+    import pandas as pd
+
     optional("tables", f"Writing {path}")
     optional("h5py", f"Writing {path}")
     values = _values(tracks, path)

@@ -46,6 +46,13 @@ def order_by_number(names: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.arange(len(names))
 
 
+def exact_numbers() -> dict[str, str]:
+    """Return what has pandas' reader of CSV files round correctly, as it does unasked from pandas 3 on."""
+    import pandas
+
+    return {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
+
+
 def frame_rate_of(tracks: Tracks) -> float | None:
     """Return the frames per second that the tracks know of, from their meta or their timestamps."""
     fps = tracks.meta.get("fps")

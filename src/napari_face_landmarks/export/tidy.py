@@ -8,11 +8,10 @@ source "none", so that the table is a full grid that can be pivoted.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-import pandas as pd
 
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.export.files import replacing
@@ -21,12 +20,16 @@ from napari_face_landmarks.export.parts import (
     MOST_FACES,
     MOST_FRAMES,
     MOST_ROWS,
+    exact_numbers,
     make_tracks,
     record_as_text,
     record_from_text,
 )
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.tracking.results import SOURCES, Tracks
+
+if TYPE_CHECKING:
+    import pandas
 
 COLUMNS = ("frame", "time", "face", "landmark", "x", "y", "confidence", "source")
 NEEDED = ("frame", "face", "landmark", "x", "y")
@@ -36,7 +39,7 @@ LARGEST_FILE = 64 << 30
 FRAMES_AT_A_TIME = 1024
 
 
-def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pd.DataFrame:
+def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
     """Return tracks as a tidy table (see the module).
 
     Parameters
@@ -51,6 +54,8 @@ def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pd.DataFrame:
     pandas.DataFrame
         ``T * F * 68`` rows.
     """
+    import pandas as pd
+
     landmarks = tracks.landmarks[part]
     n_frames, n_faces = landmarks.shape[:2]
     each = n_faces * N_LANDMARKS
@@ -96,6 +101,8 @@ def read_tidy_csv(path: Path) -> Tracks:
     ResultError
         If it is no such table.
     """
+    import pandas as pd
+
     if not is_tidy_csv(path):
         raise ResultError(f"{path} does not begin with the columns {HEADER}: give a tidy table of landmarks.")
     try:
@@ -107,8 +114,8 @@ def read_tidy_csv(path: Path) -> Tracks:
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
             | dict.fromkeys(("time", "x", "y", "confidence"), np.float64),
-            float_precision="round_trip",
             encoding="utf-8-sig",
+            **exact_numbers(),
         )
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
@@ -153,6 +160,8 @@ def read_parquet(path: Path) -> Tracks:
     ResultError
         If it is no such table or pyarrow is not installed.
     """
+    import pandas as pd
+
     pyarrow = optional("pyarrow", f"Reading {path}")
     parquet = optional("pyarrow.parquet", f"Reading {path}")
     if not path.is_file():
@@ -190,7 +199,7 @@ def _column(values: Any) -> Any:
     return values.to_pandas()
 
 
-def from_tidy(table: pd.DataFrame, path: Path, record: dict[str, Any] | None = None) -> Tracks:
+def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None = None) -> Tracks:
     """Return tracks of a tidy table.
 
     Parameters
@@ -239,7 +248,7 @@ def from_tidy(table: pd.DataFrame, path: Path, record: dict[str, Any] | None = N
             raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
         source = np.zeros((n_frames, n_faces), dtype=np.uint8)
         source[t, face] = codes[named]
-    seconds = table["time"].to_numpy(np.float64)[first] if "time" in table else None
+    seconds = table["time"].to_numpy(np.float64) if "time" in table else None
     if seconds is not None and np.isinf(seconds).any():
         raise ResultError(f"{path} has times that are infinite: correct the file.")
     return make_tracks(
@@ -247,13 +256,13 @@ def from_tidy(table: pd.DataFrame, path: Path, record: dict[str, Any] | None = N
         landmarks.reshape(*shape, 2),
         None if confidence is None else confidence.reshape(shape),
         frames,
-        seconds,
+        None if seconds is None else seconds[first],
         source,
         record=record,
     )
 
 
-def _whole(table: pd.DataFrame, name: str, most: int, path: Path) -> npt.NDArray[np.int64]:
+def _whole(table: pandas.DataFrame, name: str, most: int, path: Path) -> npt.NDArray[np.int64]:
     values = table[name].to_numpy(np.float64)
     if not ((values >= 0) & (values <= most) & (values == np.floor(values))).all():
         raise ResultError(f"{path} has a {name} that is no whole number from 0 to {most}: correct the file.")

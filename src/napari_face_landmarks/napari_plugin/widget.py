@@ -26,9 +26,11 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, 
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, list_models, load_card, load_models
+from napari_face_landmarks.napari_plugin import saving
 from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_in_background
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.live import LiveLandmarks
+from napari_face_landmarks.napari_plugin.saving import has_landmarks, is_video
 from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings
 
 REFRESH_MS = 125  # between two looks at what the working thread has done
@@ -52,7 +54,7 @@ class FaceLandmarksWidget(Container):
         the range, both included; whether the viewer shows the newest frame.
     settings_controls : dict
         The control of each field of `TrackerSettings`.
-    run_button, cancel_button, progress, status, notice
+    run_button, cancel_button, export_button, progress, status, notice
         The rest of the dock.
     landmarks : napari.layers.Points or None
         The layer of the run in progress, or of the last one.
@@ -79,7 +81,12 @@ class FaceLandmarksWidget(Container):
         self.cancel_button = PushButton(
             text="Cancel", enabled=False, tooltip="Stop and keep the finished frames."
         )
-        buttons = Container(widgets=[self.run_button, self.cancel_button], layout="horizontal", labels=False)
+        self.export_button = PushButton(
+            text="Export …",
+            tooltip="Write the landmarks, as they stand in their layer, to a file for other programs.",
+        )
+        controls = [self.run_button, self.cancel_button, self.export_button]
+        buttons = Container(widgets=controls, layout="horizontal", labels=False)
         buttons.margins = (0, 0, 0, 0)
         self.progress = ProgressBar(min=0, max=1, value=0)
         self.status, self.notice = Label(value=""), Label(value="")
@@ -92,6 +99,7 @@ class FaceLandmarksWidget(Container):
 
         self.run_button.changed.connect(self.run)
         self.cancel_button.changed.connect(self.cancel)
+        self.export_button.changed.connect(self.export)
         self.video.changed.connect(self._on_video_changed)
         self.frames.changed.connect(self._on_frames_changed)
         self.model.changed.connect(self._on_model_changed)
@@ -212,6 +220,49 @@ class FaceLandmarksWidget(Container):
             self.cancel_button.enabled = False
             self.status.value = "Stopping …"
 
+    def export(self) -> None:
+        """Ask for a file, and write the landmarks to it in the format that is chosen there."""
+        layer = self._layer_to_export()
+        if layer is None:
+            self._tell_error("There are no landmarks to export: track a video, or open a file of landmarks.")
+            return
+        video = next((item for item in (self._video_layer, self.video.value) if is_video(item)), None)
+        suggested = f"{layer.name.replace('/', ' ')}.csv"
+        asked = saving.ask_for_file(self.native, suggested, video is not None)
+        if asked is None:
+            return
+        try:
+            path, name = saving.file_and_format(*asked)
+        except FaceLandmarksError as error:
+            self._tell_error(str(error))
+            return
+        self.export_button.enabled = False
+        self.status.value = f"Exporting to {path.name} …"
+        create_worker(
+            saving.write_export,
+            saving.snapshot(layer, path, name, video),
+            lambda: self._open,
+            _connect={"returned": self._on_exported},
+        )
+
+    def _layer_to_export(self) -> Any:
+        """Return the selected layer of landmarks, else that of the last run, else the uppermost."""
+        layers = [layer for layer in self._viewer.layers if has_landmarks(layer)]
+        for layer in (self._viewer.layers.selection.active, self.landmarks):
+            if layer is not None and layer in layers:
+                return layer
+        return layers[-1] if layers else None
+
+    def _on_exported(self, result: tuple[bool, str]) -> None:
+        if not self._open:
+            return
+        done, sentence = result
+        self.export_button.enabled = not self.running
+        if done:
+            self.status.value = sentence
+        else:
+            self._tell_error(sentence)
+
     @property
     def running(self) -> bool:
         """Whether a run is in progress."""
@@ -240,6 +291,7 @@ class FaceLandmarksWidget(Container):
             self._on_frames_changed()
         self.run_button.enabled = not running
         self.cancel_button.enabled = running
+        self.export_button.enabled = not running
 
     def _look(self) -> None:
         """Show what the working thread has finished since the last look."""
