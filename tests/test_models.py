@@ -11,8 +11,9 @@ import pytest
 
 from napari_face_landmarks import list_models, load_models
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder, load_card
+from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle, bundle_folder, load_card
 from napari_face_landmarks.models.bundle import CARD, MODEL_FILES
+from napari_face_landmarks.models.card import card_markdown, held_out_error
 
 
 @pytest.fixture
@@ -119,3 +120,43 @@ def test_unknown_names_list_the_known_ones(tmp_path: Path) -> None:
         load_models("no-such-bundle")
     with pytest.raises(ModelError, match=CARD):
         load_models(tmp_path)
+
+
+def test_a_card_as_markdown_says_what_the_card_says() -> None:
+    card = {
+        "name": "mine",
+        "version": "1",
+        "licence": "CC0",
+        "terms": "Anything goes.",
+        "trained_on": [{"data": "faces", "what": "a|b", "licence": "CC0", "cite": ["A. Body, 2020"]}],
+        "metrics": {
+            "evaluation": {
+                "faces": 7,
+                "jitter": {
+                    "none": {"always": {"mean": 0.0312, "inner": 0.02, "failures": 0.0}},
+                    "dark": {"always": {"mean": 0.04, "inner": 0.03, "failures": 0.125}},
+                },
+            }
+        },
+    }
+    text = card_markdown(card)
+    assert text.startswith("### `mine`, version 1: CC0\n")
+    assert "**Terms.** Anything goes." in text
+    assert "| `faces` | a/b | CC0 |" in text
+    assert "- A. Body, 2020" in text
+    assert "| dark | 4.00 % | 3.00 % | 12.50 % |" in text
+    assert held_out_error(card) == 0.0312
+    assert held_out_error(card, "off") is None
+    assert held_out_error({"metrics": {"pfld": {"nme": 0.02}}}) is None  # by labels of its own kind
+
+
+def test_a_bundle_with_restricted_use_says_so_once(
+    copy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(bundle, "_told", set())
+    path = copy / CARD
+    card = json.loads(path.read_text())
+    path.write_text(json.dumps({**card, "notice": "For research only."}))
+    for _ in range(2):
+        load_models(copy)
+    assert [record.message for record in caplog.records] == ["For research only."]
