@@ -60,8 +60,8 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
             for condition, by_mode in conditions.items()
         ]
         parts.append(
-            f"Error on {evaluation['faces']} held-out faces of 300-W, labelled by hand, by `refine`; boxes as "
-            "a tracker gives them:\n\n" + _table(head, rows)
+            f"Error on {evaluation['faces']} held-out faces of 300-W, labelled by hand, by `refine`; boxes "
+            "as a tracker gives them:\n\n" + _table(head, rows)
         )
     found = metrics.get("detector", {}).get("held_out", {}).get("photographs")
     if found:
