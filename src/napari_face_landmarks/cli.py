@@ -114,6 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     demo.set_defaults(run=_demo)
 
     _add_evaluate(commands)
+    _add_benchmark(commands)
 
     convert = commands.add_parser(
         "convert",
@@ -129,6 +130,7 @@ def _parser() -> argparse.ArgumentParser:
     formats.set_defaults(run=_formats)
 
     models = commands.add_parser("models", help="list the model bundles and their licences")
+    models.add_argument("--markdown", action="store_true", help="print the whole model cards")
     models.set_defaults(run=_models)
     return parser
 
@@ -186,6 +188,36 @@ def _add_evaluate(commands: Any) -> None:
         "--threads", metavar="N", type=_count, help="faces at a time; default: one for each processor core"
     )
     parser.set_defaults(run=_evaluate)
+
+
+def _add_benchmark(commands: Any) -> None:
+    parser = commands.add_parser(
+        "benchmark",
+        help="measure how fast the tracker is on this machine",
+        description="Time every part of a frame's work, add the optimisations to the plain method one by "
+        "one, and time whole runs. It takes some minutes, and its figures mean something only while nothing "
+        "else runs.",
+    )
+    parser.add_argument(
+        "videos",
+        metavar="VIDEO",
+        type=Path,
+        nargs="+",
+        help="with a face; all but the whole runs use the first",
+    )
+    _add_models_option(parser)
+    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write everything as JSON")
+    parser.add_argument(
+        "--table",
+        metavar="OUT.md",
+        type=Path,
+        help="write Markdown tables; into a file with the markers of the README's tables, between these",
+    )
+    parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the optimisations and the rates")
+    parser.add_argument(
+        "--quick", action="store_true", help="try every part on a few frames; the figures mean little"
+    )
+    parser.set_defaults(run=_benchmark)
 
 
 def _add_models_option(parser: argparse.ArgumentParser) -> None:
@@ -338,6 +370,31 @@ def _evaluate(options: argparse.Namespace) -> int:
     return 0
 
 
+def _benchmark(options: argparse.Namespace) -> int:
+    written = {".json": options.json, ".md": options.table, ".png": options.plot}
+    _check_distinct(options.videos, [path for path in written.values() if path is not None])
+    for suffix, path in written.items():
+        if path is not None and path.suffix.lower() != suffix:
+            raise ResultError(f"{path} does not end in {suffix}: give a name that does.")
+
+    from napari_face_landmarks.benchmark import run_benchmark, write_plot, write_table
+    from napari_face_landmarks.benchmark.run import QUICK, Effort
+    from napari_face_landmarks.models import load_models
+
+    models = load_models(*_given(options.models))
+    for path in written.values():
+        if path is not None:
+            _prepare_place(path)
+    result = run_benchmark(options.videos, models, effort=QUICK if options.quick else Effort(), say=_print)
+    if options.json is not None:
+        result.save(options.json)
+    if options.table is not None:
+        write_table(options.table, result)
+    if options.plot is not None:
+        write_plot(options.plot, result)
+    return 0
+
+
 def _check_distinct(read: Sequence[Path], written: Sequence[Path]) -> None:
     """Refuse to write one file twice, or over a file that is read."""
     for index, path in enumerate(written):
@@ -415,9 +472,13 @@ def _formats(options: argparse.Namespace) -> int:
 
 def _models(options: argparse.Namespace) -> int:
     from napari_face_landmarks.models import list_models, load_card
+    from napari_face_landmarks.models.card import card_markdown, held_out_error
 
     for name in list_models():
         card = load_card(name)
+        if options.markdown:
+            print(card_markdown(card))
+            continue
         print(f"{name} {card['version']}: {card['licence']}")
         if isinstance(card.get("terms"), str):
             print(f"    {card['terms']}")
@@ -425,19 +486,12 @@ def _models(options: argparse.Namespace) -> int:
         if isinstance(data, list):
             names = [str(item["data"]) for item in data if isinstance(item, dict) and "data" in item]
             print(f"    trained on: {', '.join(names)}")
-        error = _held_out_error(card)
+        error = held_out_error(card)
         if error is not None:
             print(
-                f"    mean error on faces held out: {100 * error:.2f} % of the inter-ocular distance (PFLD)"
+                f"    mean error on faces of 300-W held out: {100 * error:.2f} % of the inter-ocular distance"
             )
     return 0
-
-
-def _held_out_error(card: dict[str, Any]) -> float | None:
-    metrics = card.get("metrics")
-    of_pfld = metrics.get("pfld") if isinstance(metrics, dict) else None
-    error = of_pfld.get("nme") if isinstance(of_pfld, dict) else None
-    return float(error) if isinstance(error, (int, float)) else None
 
 
 def _opened(path: Path) -> Video:
@@ -612,6 +666,10 @@ def _tell(sentence: str | None) -> None:
         from tqdm import tqdm
 
         tqdm.write(sentence, file=sys.stderr)
+
+
+def _print(text: str) -> None:
+    print(text, flush=True)
 
 
 def _say(text: str) -> None:

@@ -11,11 +11,13 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
 from itertools import count
+from types import ModuleType
 from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.clnf import fast
 from napari_face_landmarks.clnf.fit import (
     Correction,
     apply_correction,
@@ -181,6 +183,8 @@ class FaceTracker:
     threads : int, optional
         How many threads compute at a time, beside the decoding; the processors there are, at most 4, where
         not given. With 1 all is done in the caller's thread. The landmarks do not depend on it.
+    engine : module, optional
+        What refines PFLD's landmarks: `clnf.fast`, or `clnf.reference`, the plain text of the method.
 
     Attributes
     ----------
@@ -198,6 +202,7 @@ class FaceTracker:
         models: Models | str | None = None,
         settings: TrackerSettings | None = None,
         threads: int | None = None,
+        engine: ModuleType = fast,
     ) -> None:
         self.models = (
             models if isinstance(models, Models) else load_models(*([] if models is None else [models]))
@@ -205,6 +210,7 @@ class FaceTracker:
         self.settings = settings or TrackerSettings()
         self.threads = thread_count() if threads is None else checked_threads(threads)
         check_mode(self.models, self.settings)
+        self.engine = engine
         self.last_run: Run | None = None
         self._prepared = False
 
@@ -674,6 +680,7 @@ class FaceTracker:
                 settings,
                 sigma,
                 self.models.constants,
+                self.engine,
             )
             if not fit.converged:
                 face.correction = None

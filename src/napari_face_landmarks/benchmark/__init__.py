@@ -1,0 +1,7 @@
+"""How fast the tracker is on this machine, part by part and as a whole; what each optimisation is worth."""
+
+from napari_face_landmarks.benchmark.plot import write_plot
+from napari_face_landmarks.benchmark.run import Benchmark, run_benchmark
+from napari_face_landmarks.benchmark.table import benchmark_table, write_table
+
+__all__ = ["Benchmark", "benchmark_table", "run_benchmark", "write_plot", "write_table"]

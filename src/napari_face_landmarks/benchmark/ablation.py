@@ -1,0 +1,157 @@
+"""What each optimisation is worth: added one by one to the plain text of the method."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.benchmark.steps import engine, looped_im2col, vectorised_im2col
+from napari_face_landmarks.clnf import fast, reference
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking import FaceTracker
+from napari_face_landmarks.video.container import thread_count
+
+BASELINE = TrackerSettings(
+    refine="always",
+    clnf_every=1,
+    max_iterations=3,
+    search_radius=1.5,
+    convergence_px=0.0,
+    smoothing_window=1,
+)
+"""Loops, every frame, three iterations, a wide search, no early exit, no smoothing."""
+
+
+@dataclass(frozen=True)
+class Step:
+    """One step of the ablation: all that the steps before it had, and one thing more.
+
+    Attributes
+    ----------
+    name : str
+        What was added.
+    settings : TrackerSettings
+    engine : module
+        What runs CLNF.
+    threads : int
+    """
+
+    name: str
+    settings: TrackerSettings
+    engine: ModuleType
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class StepResult:
+    """What a step of the ablation gave.
+
+    Attributes
+    ----------
+    name : str
+    fps : float
+        Frames a second, end to end.
+    frames : int
+        How many frames were run.
+    speedup, total : float
+        On the step before, and on the baseline.
+    moved : float
+        Mean distance of the landmarks from the baseline's, % of the inter-ocular distance.
+    """
+
+    name: str
+    fps: float
+    frames: int
+    speedup: float
+    total: float
+    moved: float
+
+
+def steps(threads: int | None = None) -> list[Step]:
+    """Return the steps, the baseline first; the last one is what users run with `refine` always."""
+    users = TrackerSettings(refine="always")
+    skipping = BASELINE.replace(clnf_every=users.clnf_every, smoothing_window=users.smoothing_window)
+    leaving = skipping.replace(convergence_px=users.convergence_px)
+    fewer = leaving.replace(max_iterations=users.max_iterations)
+    compiled, strided = engine(looped_im2col), engine(vectorised_im2col)
+    every, window = users.clnf_every, users.smoothing_window
+    return [
+        Step("baseline: loops, 3 iterations, radius 1.5, every frame", BASELINE, reference),
+        Step("contrast normalisation compiled (Numba)", BASELINE, compiled),
+        Step("im2col with bias from a strided view", BASELINE, strided),
+        Step(f"CLNF on every {every}nd frame, smoothing over {window}", skipping, strided),
+        Step(f"early exit below {users.convergence_px:g} px", leaving, strided),
+        Step(f"{users.max_iterations} iterations", fewer, strided),
+        Step(f"search radius {users.search_radius:g}", users, strided),
+        Step("all landmarks of a scale at once, float32, compiled search", users, fast),
+        Step("threads: frames overlap", users, fast, threads or thread_count()),
+    ]
+
+
+def run_ablation(
+    models: Models,
+    video: Any,
+    *,
+    frames: int,
+    seconds: float,
+    threads: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> list[StepResult]:
+    """Run a video with one optimisation after the other added.
+
+    Parameters
+    ----------
+    models : Models
+        A bundle's.
+    video : array-like, (T, Y, X, 3)
+        With a face on its first frames.
+    frames : int
+        How many frames the baseline runs on; landmarks are compared on these.
+    seconds : float
+        How long a faster step runs about; it takes more frames then.
+    threads : int, optional
+        Of the last step.
+    say : callable
+        Told each result as a sentence.
+    """
+    results: list[StepResult] = []
+    truth: npt.NDArray[np.float32] | None = None
+    total = len(video)
+    frames = min(frames, total)
+    for step in steps(threads):
+        rate = results[-1].fps if results else 0.0
+        count = min(total, max(frames, int(seconds * rate)))
+        tracker = FaceTracker(models, step.settings, step.threads, engine=step.engine)
+        tracker.prepare()
+        began = time.perf_counter()
+        tracks = tracker.track(video, stop=count)
+        fps = tracks.n_frames / (time.perf_counter() - began)
+        if truth is None:
+            truth = tracks.landmarks
+        base = results[0].fps if results else fps
+        results.append(
+            StepResult(
+                step.name, fps, count, fps / (rate or fps), fps / base, 100 * _moved(tracks.landmarks, truth)
+            )
+        )
+        say(
+            f"{step.name}: {fps:.1f} frames a second, {results[-1].total:.1f} times the baseline, landmarks "
+            f"{results[-1].moved:.2f} % away"
+        )
+    return results
+
+
+def _moved(landmarks: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> float:
+    """Return the mean distance in inter-ocular distances, over the frames that both have whole windows on."""
+    count = min(len(landmarks), len(truth))
+    kept = slice(0, max(1, count - 2))
+    apart = np.linalg.norm(landmarks[kept] - truth[kept], axis=-1).mean(axis=-1) / inter_ocular(truth[kept])
+    return float(np.nanmean(apart))

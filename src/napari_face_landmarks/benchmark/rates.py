@@ -1,0 +1,305 @@
+"""Whole runs: frames a second from the file to the landmarks, and what the cost of a frame depends on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import closing
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.benchmark.timing import resident_mb
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.settings import RefineMode, TrackerSettings
+from napari_face_landmarks.tracking import FaceTracker
+from napari_face_landmarks.tracking.results import RunStats
+from napari_face_landmarks.video import open_video
+from napari_face_landmarks.video.container import thread_count
+
+Frame = npt.NDArray[np.uint8]
+
+MODES: tuple[tuple[RefineMode, int], ...] = (
+    ("off", 1),
+    ("auto", 2),
+    ("auto", 1),
+    ("always", 2),
+    ("always", 1),
+)
+"""Refinement and skip of each run."""
+WIDTHS = (320, 640, 1280, 1920, 3840)
+FACES = (1, 2, 3, 4, 6, 8)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a video was tracked.
+
+    Attributes
+    ----------
+    refine : str
+    every : int
+        CLNF on every n-th frame.
+    threads : int
+    fps : float
+        Frames a second, end to end, the median of the runs.
+    stage_ms : dict of str to float
+        Milliseconds of each stage, per frame.
+    bound : str
+        What the rate is bounded by.
+    """
+
+    refine: str
+    every: int
+    threads: int
+    fps: float
+    stage_ms: dict[str, float]
+    bound: str
+
+
+@dataclass(frozen=True)
+class VideoRates:
+    """The rates of one video.
+
+    Attributes
+    ----------
+    name : str
+        The file's.
+    width, height, frames : int
+    decoding_fps : float
+        Frames a second of reading the file alone.
+    rates : list of Rate
+    """
+
+    name: str
+    width: int
+    height: int
+    frames: int
+    decoding_fps: float
+    rates: list[Rate]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a frame costs at one size, or with one number of faces.
+
+    Attributes
+    ----------
+    value : int
+        Pixels of width, or faces.
+    ms : float
+        Milliseconds a frame, end to end from frames in memory, on one thread.
+    stage_ms : dict of str to float
+        Of these, per stage.
+    """
+
+    value: int
+    ms: float
+    stage_ms: dict[str, float]
+
+
+@dataclass(frozen=True)
+class LengthCost:
+    """Whether the thousandth frame costs what the twenty-thousandth does.
+
+    Attributes
+    ----------
+    frames : int
+        Length of the run.
+    ms : float
+        Median milliseconds a frame.
+    slope : float
+        Change of the cost of a frame over the run by a straight line through the blocks' medians (Theil and
+        Sen), as a share of it.
+    growth_mb : float or None
+        Growth of the process's memory from the 1,000th frame (or half) to the last, results not kept.
+    """
+
+    frames: int
+    ms: float
+    slope: float
+    growth_mb: float | None
+
+
+class Repeated:
+    """Frames forth and back, again and again, as a long video that needs no memory.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray, (H, W, 3), uint8
+    count : int
+        The length of the video.
+    """
+
+    def __init__(self, frames: Sequence[Frame], count: int) -> None:
+        self._frames = frames
+        self.shape: tuple[int, ...] = (count, *frames[0].shape)
+        self.dtype = frames[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Frame:
+        count = len(self._frames)
+        place = index % max(1, 2 * count - 2)
+        return self._frames[place if place < count else 2 * count - 2 - place]
+
+
+def video_rates(
+    models: Models,
+    path: Path,
+    *,
+    runs: int,
+    threads: Sequence[int],
+    stop: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> VideoRates:
+    """Track a video in every mode, several times each, in turn.
+
+    Parameters
+    ----------
+    models : Models
+    path : Path
+    runs : int
+        How often each mode is run; the median counts.
+    threads : sequence of int
+        Numbers of threads to run with.
+    stop : int, optional
+        Leave off before this frame.
+    say : callable
+        Told each result as a sentence.
+    """
+    with open_video(path) as video:
+        height, width = video.shape[1:3]
+        count = len(video) if stop is None else min(stop, len(video))
+        decoding = []
+        for _ in range(runs):
+            began = time.perf_counter()
+            read = sum(1 for _ in video.frames(0, count))
+            decoding.append(read / (time.perf_counter() - began))
+    say(f"{path.name}: {width} x {height}, {count} frames, decoding alone {np.median(decoding):.0f} a second")
+    plans = [(*mode, n) for n in threads for mode in MODES]
+    found: dict[tuple[RefineMode, int, int], list[RunStats]] = {plan: [] for plan in plans}
+    for _ in range(runs):
+        for refine, every, n in plans:
+            settings = TrackerSettings(refine=refine, clnf_every=every)
+            tracks = FaceTracker(models, settings, n).track(path, stop=count)
+            found[refine, every, n].append(tracks.stats)
+    rates = []
+    for (refine, every, n), stats in found.items():
+        middle = sorted(stats, key=lambda run: run.fps)[len(stats) // 2]
+        stage_ms = _stage_ms(middle)
+        rates.append(Rate(refine, every, n, middle.fps, stage_ms, bound(stage_ms, middle.fps, n)))
+        say(
+            f"refine {refine}, skip {every}, threads {n}: {middle.fps:.0f} frames a second, {rates[-1].bound}"
+        )
+    return VideoRates(path.name, width, height, count, float(np.median(decoding)), rates)
+
+
+def bound(stage_ms: dict[str, float], fps: float, threads: int) -> str:
+    """Return what a run's rate is bounded by, in a few words.
+
+    Parameters
+    ----------
+    stage_ms : dict
+        Milliseconds a frame, of each stage.
+    fps : float
+    threads : int
+    """
+    busy = {name: ms for name, ms in stage_ms.items() if ms > 0.005}
+    parts = ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(busy.items(), key=lambda item: -item[1]))
+    if threads == 1:
+        return f"one core; ms a frame: {parts}"
+    lanes = {"PFLD's chain (two frames at a time)": busy.get("pfld", 0.0) / 2}
+    lanes["CLNF's chain"] = busy.get("clnf", 0.0)
+    lanes["decoding"] = busy.get("decode", 0.0)
+    lane, longest = max(lanes.items(), key=lambda item: item[1])
+    used = sum(busy.values()) * fps / 1e3
+    limit = lane if longest * fps / 1e3 > 0.85 else "the cores"
+    return f"{limit}; {used:.1f} cores at work; ms a frame: {parts}"
+
+
+def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int) -> list[Cost]:
+    """Return what a frame costs at several image sizes, the face growing with the image."""
+    costs = []
+    for width in widths:
+        height = round(frame.shape[0] * width / frame.shape[1])
+        way = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
+        resized = np.asarray(cv2.resize(frame, (width, height), interpolation=way), dtype=np.uint8)
+        costs.append(_cost(models, width, resized, 1, count))
+    return costs
+
+
+def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int) -> list[Cost]:
+    """Return what a frame costs with several faces: the same one on every tile of a frame of one size.
+
+    Parameters
+    ----------
+    models : Models
+    frame : ndarray, (H, W, 3), uint8
+        With one face.
+    faces : sequence of int
+        Numbers of tiles that show it; the others are black.
+    count : int
+        Frames to track.
+    """
+    height, width = frame.shape[:2]
+    most = max(faces)
+    across = int(np.ceil(np.sqrt(most)))
+    down = -(-most // across)
+    costs = []
+    for number in faces:
+        tiled = np.zeros((down * height, across * width, 3), np.uint8)
+        for place in range(number):
+            row, column = divmod(place, across)
+            tiled[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
+        costs.append(_cost(models, number, tiled, number, count))
+    return costs
+
+
+def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCost:
+    """Track a long video, made of a few frames, and see whether later frames cost more."""
+    block = max(1, min(100, count // 10))
+    tracker = FaceTracker(models, TrackerSettings(refine="always"))
+    tracker.prepare()
+    marks, memory = [], []
+    with closing(tracker.track_frames(Repeated(frames, count))) as results:
+        for done, _ in enumerate(results, start=1):
+            if done % block == 0:
+                marks.append(time.perf_counter())
+                memory.append(resident_mb())
+    blocks = 1e3 * np.diff(marks) / block
+    i, j = np.triu_indices(len(blocks), 1)
+    slope = float(np.median((blocks[j] - blocks[i]) / (j - i))) * (len(blocks) - 1)
+    middle = float(np.median(blocks))
+    first = memory[min(len(memory) // 2, 1000 // block)]
+    growth = None if first is None or memory[-1] is None else memory[-1] - first
+    return LengthCost(count, middle, slope / middle, growth)
+
+
+def _cost(models: Models, value: int, frame: Frame, faces: int, count: int) -> Cost:
+    settings = TrackerSettings(refine="always", max_faces=faces)
+    tracker = FaceTracker(models, settings, 1)
+    tracker.track(Repeated([frame], 3))
+    stats = tracker.track(Repeated([frame], count)).stats
+    if stats.faces < 0.9 * faces * count:
+        return Cost(value, float("nan"), {})
+    return Cost(value, 1e3 / stats.fps, _stage_ms(stats))
+
+
+def _stage_ms(stats: RunStats) -> dict[str, float]:
+    return {name: 1e3 * seconds / max(1, stats.frames) for name, seconds in stats.stage_seconds.items()}
+
+
+def default_thread_numbers() -> list[int]:
+    """Return one thread, and as many as the tracker takes by itself."""
+    return sorted({1, thread_count()})
+
+
+def long_frames(video: Any, count: int) -> list[Frame]:
+    """Return the first frames of a video."""
+    return [np.asarray(video[number]) for number in range(min(count, len(video)))]

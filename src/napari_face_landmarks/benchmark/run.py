@@ -1,0 +1,230 @@
+"""The whole benchmark, one part after the other."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_face_landmarks.benchmark.ablation import StepResult, run_ablation
+from napari_face_landmarks.benchmark.kernels import kernel_times
+from napari_face_landmarks.benchmark.rates import (
+    FACES,
+    WIDTHS,
+    Cost,
+    LengthCost,
+    VideoRates,
+    default_thread_numbers,
+    face_costs,
+    length_cost,
+    long_frames,
+    size_costs,
+    video_rates,
+)
+from napari_face_landmarks.benchmark.timing import BUSY, Timing, machine
+from napari_face_landmarks.clnf.patch_experts import PatchExperts
+from napari_face_landmarks.errors import ModelError, ResultError
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking import FaceTracker
+from napari_face_landmarks.video import open_video
+
+
+@dataclass(frozen=True)
+class Effort:
+    """How long the benchmark takes.
+
+    Attributes
+    ----------
+    calls : int
+        Calls of each kernel.
+    baseline_frames : int
+        Frames that the ablation's baseline runs on: it takes about a second for each.
+    step_seconds : float
+        Time of each faster step of the ablation.
+    runs : int
+        Runs of each video in each mode.
+    stop : int or None
+        Last frame of these, where not the whole video.
+    cost_frames : int
+        Frames at each image size and number of faces.
+    length : int
+        Frames of the long video.
+    widths, faces : tuple of int
+        Image sizes and numbers of faces.
+    """
+
+    calls: int = 500
+    baseline_frames: int = 40
+    step_seconds: float = 4.0
+    runs: int = 3
+    stop: int | None = None
+    cost_frames: int = 100
+    length: int = 20_000
+    widths: tuple[int, ...] = WIDTHS
+    faces: tuple[int, ...] = FACES
+
+
+QUICK = Effort(
+    calls=20,
+    baseline_frames=1,
+    step_seconds=0.0,
+    runs=1,
+    stop=6,
+    cost_frames=4,
+    length=60,
+    widths=(320, 640),
+    faces=(1, 2),
+)
+
+
+@dataclass(frozen=True)
+class Benchmark:
+    """What the benchmark measured.
+
+    Attributes
+    ----------
+    machine : dict
+        Processor, cores, versions, load average before the start.
+    models : str
+        Name and version of the bundle.
+    effort : Effort
+    kernels : list of Timing
+    ablation : list of StepResult
+    videos : list of VideoRates
+    sizes, faces : list of Cost
+    length : LengthCost
+    warnings : list of str
+        Why the figures may not be trusted, a sentence each.
+    """
+
+    machine: dict[str, Any]
+    models: str
+    effort: Effort
+    kernels: list[Timing]
+    ablation: list[StepResult]
+    videos: list[VideoRates]
+    sizes: list[Cost]
+    faces: list[Cost]
+    length: LengthCost
+    warnings: list[str] = field(default_factory=list)
+
+    def save(self, path: Path) -> None:
+        """Write everything as JSON."""
+        from napari_face_landmarks.export.files import replacing
+
+        with replacing(path) as temporary:
+            text = json.dumps(_without_nan(dataclasses.asdict(self)), indent=2, allow_nan=False)
+            temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def run_benchmark(
+    paths: Sequence[Path],
+    models: Models,
+    *,
+    effort: Effort | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> Benchmark:
+    """Measure kernels, optimisations, whole runs, and what the cost of a frame depends on.
+
+    Parameters
+    ----------
+    paths : sequence of Path
+        Videos with a face; all but the whole runs use the first one.
+    models : Models
+        A bundle's, with a PFLD and CEN patch experts.
+    effort : Effort, optional
+        How long to measure.
+    say : callable
+        Told what is measured, a sentence at a time.
+
+    Raises
+    ------
+    ModelError
+        If the models are not of that kind.
+    ResultError
+        If the first video shows no face on its first frames.
+    VideoError
+        If a video cannot be read.
+    """
+    effort = effort or Effort()
+    if models.pfld is None or not isinstance(models.experts, PatchExperts):
+        raise ModelError(
+            f"The benchmark runs PFLD and CLNF of a bundle, and {models.name} is none: choose one."
+        )
+    about = machine()
+    warnings = []
+    if about["load"] is not None and about["load"] > BUSY:
+        warnings.append(
+            f"The machine was busy when the benchmark began (load average {about['load']:.1f}): "
+            "the times are not to be trusted."
+        )
+    if not about["numba"]:
+        warnings.append("Numba is not installed: install it, or nothing here is fast.")
+    for sentence in warnings:
+        say(sentence)
+    for path in paths:  # that all can be read is known before the long work begins
+        with open_video(path):
+            pass
+    tracker = FaceTracker(models, TrackerSettings(refine="always"), 1)
+    tracker.prepare()
+    with open_video(paths[0]) as video:
+        frames = long_frames(video, min(60, effort.length))
+        fit = tracker.fit(frames[0])
+        if len(fit.landmarks) == 0:
+            raise ResultError(f"{paths[0]} shows no face on its first frame: choose another video.")
+        say("Kernels")
+        kernels = kernel_times(models, frames[0], fit.landmarks[0], effort.calls)
+        for timing in kernels:
+            say(f"{timing.name}: {timing.median:.4f} ms ({timing.quartile_1:.4f} to {timing.quartile_3:.4f})")
+        say("Ablation")
+        ablation = run_ablation(
+            models, video, frames=effort.baseline_frames, seconds=effort.step_seconds, say=say
+        )
+    say("Whole runs")
+    videos = [
+        video_rates(
+            models, path, runs=effort.runs, threads=default_thread_numbers(), stop=effort.stop, say=say
+        )
+        for path in paths
+    ]
+    say("Image size")
+    sizes = size_costs(models, frames[0], effort.widths, effort.cost_frames)
+    _tell(sizes, "px wide", say)
+    say("Number of faces")
+    faces = face_costs(models, _around(frames[0], fit.boxes[0]), effort.faces, effort.cost_frames)
+    _tell(faces, "faces", say)
+    say("Length of the video")
+    length = length_cost(models, frames, effort.length)
+    say(f"{length.frames} frames: {length.ms:.2f} ms a frame, {100 * length.slope:+.2f} % over the run")
+    name = f"{models.name} {models.version}"
+    return Benchmark(about, name, effort, kernels, ablation, videos, sizes, faces, length, warnings)
+
+
+def _without_nan(value: Any) -> Any:
+    """Return plain values with None where a number is none."""
+    if isinstance(value, dict):
+        return {key: _without_nan(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_without_nan(entry) for entry in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _tell(costs: Sequence[Cost], unit: str, say: Callable[[str], None]) -> None:
+    for cost in costs:
+        parts = ", ".join(f"{name} {ms:.2f}" for name, ms in cost.stage_ms.items() if ms > 0.005)
+        say(f"{cost.value} {unit}: {cost.ms:.2f} ms a frame ({parts})")
+
+
+def _around(frame: Any, box: Any) -> Any:
+    """Return the part of a frame with the face and as much again on every side of it."""
+    x0, y0, x1, y1 = (float(value) for value in box[:4])
+    reach = 0.5 * max(x1 - x0, y1 - y0)
+    top, left = max(0, int(y0 - reach)), max(0, int(x0 - reach))
+    return np.ascontiguousarray(frame[top : int(y1 + reach), left : int(x1 + reach)])

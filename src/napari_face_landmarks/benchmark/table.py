@@ -1,0 +1,105 @@
+"""The figures as Markdown, alone or in a README between two markers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_face_landmarks.benchmark.rates import Cost, VideoRates
+from napari_face_landmarks.benchmark.run import Benchmark
+from napari_face_landmarks.errors import ResultError
+
+BEGIN, END = "<!-- speed table -->", "<!-- end of speed table -->"
+
+
+def benchmark_table(result: Benchmark) -> str:
+    """Return the figures of a benchmark as Markdown tables."""
+    about = result.machine
+    versions = ", ".join(f"{name} {number}" for name, number in about["versions"].items() if number)
+    busy = "" if about["load"] is None else f", load average {about['load']:.1f} before the start"
+    parts = [
+        f"{about['processor']}, {about['cores']} cores{busy}; Python {about['python']}, {versions}; "
+        f"models {result.models}.",
+        *[f"**{sentence}**" for sentence in result.warnings],
+        "Milliseconds of one call, warm:",
+        _table(
+            ("call", "median", "quartiles"),
+            [(t.name, _ms(t.median), f"{_ms(t.quartile_1)} to {_ms(t.quartile_3)}") for t in result.kernels],
+        ),
+        f"What each optimisation adds, `refine` always, one thread up to the last line. The baseline is slow "
+        f"and runs on {result.ablation[0].frames} frames only; the landmarks are compared on these.",
+        _table(
+            ("step", "frames a second", "on the step before", "on the baseline", "landmarks moved"),
+            [
+                (s.name, _rate(s.fps), f"{s.speedup:.2f} x", f"{s.total:.1f} x", f"{s.moved:.2f} %")
+                for s in result.ablation
+            ],
+        ),
+        "Frames a second from the file to the landmarks, and what bounds them (decoding runs beside it):",
+        *[_rates(video) for video in result.videos],
+        "Cost of a frame by the width of the image, the face growing with it (frames in memory, `refine` "
+        "always, one thread, ms):",
+        _costs("width", result.sizes),
+        "Cost of a frame by the number of faces (the same, images of one size):",
+        _costs("faces", result.faces),
+        f"Over a video of {result.length.frames:,} frames the cost of a frame changes by "
+        f"{100 * result.length.slope:+.2f} %"
+        + (
+            "."
+            if result.length.growth_mb is None
+            else f", and the memory by {result.length.growth_mb:+.0f} MB (results not kept)."
+        ),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def write_table(path: Path, result: Benchmark) -> None:
+    """Write the tables to a file; into a file that has the markers, between these.
+
+    Raises
+    ------
+    ResultError
+        If the file cannot be written, or has only one of the markers.
+    """
+    from napari_face_landmarks.export.files import replacing
+
+    text = benchmark_table(result)
+    if path.exists():
+        before = path.read_text(encoding="utf-8")
+        if (BEGIN in before) != (END in before) or before.count(BEGIN) > 1:
+            raise ResultError(f"{path} has one of the markers {BEGIN} and {END} without the other: add it.")
+        if BEGIN in before:
+            head, rest = before.split(BEGIN, 1)
+            text = f"{head}{BEGIN}\n\n{text}\n{END}{rest.split(END, 1)[1]}"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+def _rates(video: VideoRates) -> str:
+    rows = [("decoding alone", "", "", _rate(video.decoding_fps), "")]
+    for rate in video.rates:
+        limit = rate.bound.replace("; ms a frame:", ", ms:")
+        every = "" if rate.refine == "off" else str(rate.every)
+        rows.append((rate.refine, every, str(rate.threads), _rate(rate.fps), limit))
+    title = f"{video.name}, {video.width} x {video.height}, {video.frames} frames"
+    return f"{title}:\n\n" + _table(("refine", "skip", "threads", "frames a second", "bounded by"), rows)
+
+
+def _costs(name: str, costs: Sequence[Cost]) -> str:
+    stages = [stage for stage in ("pfld", "clnf", "smoothing") if any(c.stage_ms.get(stage) for c in costs)]
+    rows = [(str(c.value), _ms(c.ms), *[_ms(c.stage_ms.get(stage, 0.0)) for stage in stages]) for c in costs]
+    return _table((name, "all", *stages), rows)
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
+    lines += ["| " + " | ".join(row) + " |" for row in rows]
+    return "\n".join(lines)
+
+
+def _ms(value: float) -> str:
+    return f"{value:.4f}" if value < 0.1 else f"{value:.2f}"
+
+
+def _rate(value: float) -> str:
+    return f"{value:.2f}" if value < 10 else f"{value:.0f}"

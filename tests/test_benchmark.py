@@ -1,0 +1,159 @@
+"""The benchmark: every part runs, its tables and picture are written, and its steps compute the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import json
+import math
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from skimage import data
+
+from napari_face_landmarks.benchmark.ablation import steps
+from napari_face_landmarks.benchmark.rates import Repeated, bound
+from napari_face_landmarks.benchmark.steps import looped_im2col, vectorised_im2col
+from napari_face_landmarks.benchmark.table import BEGIN, END, benchmark_table, write_table
+from napari_face_landmarks.benchmark.timing import take_time
+from napari_face_landmarks.cli import main
+from napari_face_landmarks.clnf import fast, reference
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.video import write_video
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("clip") / "face.mp4"
+    face = np.ascontiguousarray(data.astronaut()[10:250, 105:345])
+    write_video(path, [np.roll(face, t, axis=1) for t in range(8)], fps=25)
+    return path
+
+
+def test_the_command_measures_everything_and_writes_it(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    readme = tmp_path / "README.md"
+    readme.write_text(f"before\n\n{BEGIN}\nold\n{END}\nafter\n")
+    record, plot = tmp_path / "out.json", tmp_path / "out.png"
+    arguments = ["benchmark", str(clip), "--quick", "--json", str(record), "--table", str(readme)]
+    assert main([*arguments, "--plot", str(plot)]) == 0
+    told = capsys.readouterr().out
+    for part in ("contrast normalisation", "im2col", "response map,", "response pass", "NU-RLMS", "PFLD,"):
+        assert part in told
+    found = json.loads(record.read_text())
+    assert found["machine"]["numba"] is True
+    assert all(t["quartile_1"] <= t["median"] <= t["quartile_3"] for t in found["kernels"])
+    ablation = found["ablation"]
+    assert len(ablation) == 9
+    assert ablation[0]["total"] == 1
+    assert ablation[0]["moved"] == 0
+    assert ablation[1]["moved"] < 0.01
+    assert ablation[2]["moved"] < 0.01
+    assert ablation[-1]["total"] == pytest.approx(ablation[-1]["fps"] / ablation[0]["fps"])
+    modes = {(rate["refine"], rate["every"]) for rate in found["videos"][0]["rates"]}
+    assert modes == {("off", 1), ("auto", 1), ("auto", 2), ("always", 1), ("always", 2)}
+    assert found["videos"][0]["decoding_fps"] > 0
+    assert [cost["value"] for cost in found["sizes"]] == [320, 640]
+    assert [cost["value"] for cost in found["faces"]] == [1, 2]
+    text = readme.read_text()
+    assert text.startswith("before\n")
+    assert text.endswith(f"{END}\nafter\n")
+    assert "old" not in text
+    assert "baseline: loops" in text
+    picture = cv2.imread(str(plot))
+    assert picture.shape[1] == 1200
+    assert picture.min() < 100
+
+
+@pytest.mark.parametrize(
+    ("option", "name", "sentence"),
+    [
+        ("--json", "out.txt", "does not end in .json"),
+        ("--table", "out.json", "does not end in .md"),
+        ("--plot", "out.pdf", "does not end in .png"),
+    ],
+)
+def test_what_cannot_be_written_is_refused_first(
+    option: str, name: str, sentence: str, clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["benchmark", str(clip), option, str(tmp_path / name)]) == 2
+    said = capsys.readouterr()
+    assert sentence in said.err
+    assert said.out == ""
+
+
+def test_a_video_without_a_face_is_refused_in_one_sentence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "grey.mp4"
+    write_video(path, np.full((3, 120, 160, 3), 128, np.uint8), fps=25)
+    assert main(["benchmark", str(path), "--quick"]) == 2
+    assert "shows no face on its first frame" in capsys.readouterr().err
+
+
+def test_the_steps_of_the_engine_lay_out_what_the_reference_does() -> None:
+    area = np.random.default_rng(1).uniform(0, 255, (19, 19))
+    expected = reference.im2col(area)
+    np.testing.assert_allclose(looped_im2col(area), expected, atol=1e-12)
+    np.testing.assert_allclose(vectorised_im2col(area), expected, atol=1e-12)
+
+
+def test_each_step_changes_one_thing_and_the_last_is_what_users_run() -> None:
+    ablation = steps(threads=3)
+    for before, after in itertools.pairwise(ablation):
+        changed = {
+            name
+            for name, value in after.settings.to_dict().items()
+            if value != before.settings.to_dict()[name]
+        }
+        others = (after.engine is not before.engine) + (after.threads != before.threads)
+        assert len(changed - {"smoothing_window"}) + others == 1
+    assert ablation[-1].settings == TrackerSettings(refine="always")
+    assert ablation[-1].engine is fast
+    assert ablation[-1].threads == 3
+    assert ablation[0].engine is reference
+
+
+def test_times_are_those_of_one_call() -> None:
+    calls: list[int] = []
+    timing = take_time("nothing", lambda: calls.append(1), 50, parts=4)
+    assert timing.calls == 50
+    assert len(calls) == 55
+    assert 0 <= timing.quartile_1 <= timing.median <= timing.quartile_3 < 0.1
+
+
+def test_a_repeated_clip_goes_forth_and_back_without_a_jump() -> None:
+    frames = [np.full((2, 2, 3), value, np.uint8) for value in range(4)]
+    video = Repeated(frames, 11)
+    assert [int(video[i][0, 0, 0]) for i in range(len(video))] == [0, 1, 2, 3, 2, 1, 0, 1, 2, 3, 2]
+
+
+def test_the_bound_is_named() -> None:
+    stages = {"decode": 1.0, "pfld": 3.0, "clnf": 4.0, "smoothing": 0.1, "detect": 0.0}
+    assert bound(stages, 240, 4).startswith("CLNF's chain")
+    assert bound(stages, 100, 2).startswith("the cores")
+    assert bound(stages, 100, 1).startswith("one core; ms a frame: clnf 4.00, pfld 3.00")
+
+
+def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
+    from napari_face_landmarks.benchmark.ablation import StepResult
+    from napari_face_landmarks.benchmark.rates import LengthCost
+    from napari_face_landmarks.benchmark.run import QUICK, Benchmark
+
+    about = {"processor": "p", "cores": 2, "load": 3.0, "python": "3", "versions": {}, "numba": True}
+    step = StepResult("baseline", 0.5, 4, 1.0, 1.0, 0.0)
+    length = LengthCost(100, 2.0, math.nan, None)
+    result = Benchmark(about, "m 1", QUICK, [], [step], [], [], [], length, ["The machine was busy."])
+    assert "**The machine was busy.**" in benchmark_table(result)
+    assert "load average 3.0" in benchmark_table(result)
+    path = tmp_path / "README.md"
+    path.write_text(f"a {BEGIN} b")
+    with pytest.raises(ResultError, match=r"^[^\n]*without the other[^\n]*\.$"):
+        write_table(path, result)
+    assert path.read_text() == f"a {BEGIN} b"
+    dataclasses.replace(result).save(tmp_path / "out.json")
+    assert json.loads((tmp_path / "out.json").read_text())["length"]["slope"] is None
