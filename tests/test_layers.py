@@ -7,6 +7,7 @@ import subprocess
 import sys
 import textwrap
 from collections.abc import Callable
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -18,15 +19,18 @@ from napari.layers import Image, Labels, Layer, Points
 
 from fake_tracker import FakeTracker
 from napari_face_landmarks import tracking
-from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.errors import ImageError, ResultError
+from napari_face_landmarks.export import FORMATS
 from napari_face_landmarks.napari_plugin.layers import (
     count_frames,
     frames_of_layer,
     track_layer,
+    tracks_of_layer,
     tracks_to_layer_data,
 )
 from napari_face_landmarks.napari_plugin.live import LiveLandmarks
 from napari_face_landmarks.settings import TrackerSettings
+from test_formats import a_run, need
 
 
 @pytest.fixture(autouse=True)
@@ -262,6 +266,92 @@ def test_no_face_at_all_leaves_an_empty_layer(fake_tracker: type[FakeTracker]) -
     live.write(results)
     live.finish(tracker.collect(results))
     assert live.layer.data.shape == (0, 3)
+
+
+def edited(change: Callable[[Points], None], n_faces: int = 2) -> tuple[tracking.Tracks, tracking.Tracks]:
+    """Return tracks, and those of their layer after a change by hand."""
+    tracks = a_run(n_faces, first=4)
+    points = Layer.create(*tracks_to_layer_data(tracks)[0])
+    change(points)
+    return tracks, tracks_of_layer(*points.as_layer_data_tuple()[:2])
+
+
+def test_a_layer_that_was_left_alone_gives_its_tracks_back() -> None:
+    tracks, again = edited(lambda points: None)
+    for name in ("landmarks", "confidence", "source", "pose", "boxes", "frame_indices", "timestamps"):
+        np.testing.assert_array_equal(getattr(again, name), getattr(tracks, name), err_msg=name)
+    assert again.settings == tracks.settings
+    assert again.meta == tracks.meta
+
+
+def test_points_moved_by_hand_are_what_counts() -> None:
+    def move(points: Points) -> None:
+        row = np.flatnonzero((points.features["face"] == 1) & (points.data[:, 0] == 6))[30]
+        points.data[row] += (0, 200, -3)
+
+    tracks, again = edited(move)
+    expected = tracks.landmarks.copy()
+    expected[2, 1, 30] += (-3, 200)
+    np.testing.assert_allclose(again.landmarks, expected, atol=1e-4)
+    manual = again.source == tracking.results.MANUAL
+    assert manual[2, 1]
+    assert (manual & (tracks.source != tracking.results.MANUAL)).sum() <= 1
+    assert again.boxes[2, 1, 3] == again.landmarks[2, 1, :, 1].max()
+    assert again.boxes[2, 1, 4] == tracks.boxes[2, 1, 4]
+    assert tracks.landmarks[2, 1, 30, 1] < 200, "the layer's own tracks stay as they were"
+
+
+def test_points_deleted_and_added_by_hand() -> None:
+    def delete_a_face_and_a_point(points: Points) -> None:
+        gone = (points.features["face"] == 0) & (points.data[:, 0] == 4)
+        points.selected_data = {*np.flatnonzero(gone), int(np.flatnonzero(points.data[:, 0] == 7)[3])}
+        points.remove_selected()
+        points.add([7, 1, 1])  # takes the features of another: the landmark's first point counts
+
+    tracks, again = edited(delete_a_face_and_a_point)
+    assert not again.present[0, 0]
+    assert np.isnan(again.boxes[0, 0]).all()
+    assert np.isnan(again.landmarks[3, 0, 3]).all()
+    assert again.confidence[3, 0, 3] == 0
+    there = np.isfinite(again.landmarks)
+    np.testing.assert_array_equal(again.landmarks[there], tracks.landmarks[there])
+
+
+def test_layers_of_others_with_the_right_features_are_taken() -> None:
+    features = {"landmark": [0, 1, 0, 70, 2], "face": [0, 0, 1, 0, 0]}
+    data = [[3, 10, 20], [3, 11, 21], [5, 12, 22], [3, 0, 0], [np.nan, 0, 0]]
+    again = tracks_of_layer(*Points(data, features=features).as_layer_data_tuple()[:2])
+    assert again.frame_indices.tolist() == [3, 5]
+    assert again.landmarks[0, 0, 1].tolist() == [21, 11]
+    assert again.landmarks[1, 1, 0].tolist() == [22, 12]
+    assert np.isfinite(again.landmarks).sum() == 6
+
+
+@pytest.mark.parametrize("ndim", [2, 3, 4])
+def test_points_that_are_no_landmarks_are_refused(ndim: int) -> None:
+    with pytest.raises(ResultError, match="'mine' has no landmarks"):
+        tracks_of_layer(*Points(np.zeros((4, ndim)), name="mine").as_layer_data_tuple()[:2])
+
+
+def test_a_still_picture_is_taken_with_its_frame() -> None:
+    points = points_of(Image(np.zeros((60, 80), np.uint8)))
+    again = tracks_of_layer(*points.as_layer_data_tuple()[:2])
+    np.testing.assert_array_equal(again.landmarks, points.metadata["tracks"].landmarks)
+
+
+def test_napari_saves_and_opens_landmarks(tmp_path: Path) -> None:
+    from npe2 import PluginManager
+
+    PluginManager.instance().discover()
+    tracks = a_run(2)
+    viewer = ViewerModel()
+    points = viewer.add_layer(Layer.create(*tracks_to_layer_data(tracks)[0]))
+    for item in FORMATS:
+        need(item)
+        path = str(tmp_path / f"t{item.suffixes[0]}")
+        assert points.save(path, plugin="napari-face-landmarks") == [path]
+        (opened,) = viewer.open(path, plugin="napari-face-landmarks")
+        np.testing.assert_allclose(opened.data[:, 1:], points.data[:, 1:], atol=1e-5)
 
 
 SCRIPT = """

@@ -6,9 +6,14 @@ import numpy as np
 import pytest
 from npe2 import PluginManager, PluginManifest
 
+from napari_face_landmarks.export.formats import FORMATS, SUFFIXES, Format
 from napari_face_landmarks.video import VIDEO_SUFFIXES
 
 NAME = "napari-face-landmarks"
+
+
+def writer_of(item: Format) -> str:
+    return f"{NAME}.write_{item.name.replace('-', '_')}"
 
 
 @pytest.fixture(scope="module")
@@ -19,7 +24,8 @@ def manifest() -> PluginManifest:
 def test_the_installed_plugin_is_valid(manifest: PluginManifest) -> None:
     assert manifest.name == NAME
     functions = {item.id: item.python_name for item in manifest.contributions.commands}
-    assert set(functions) == {f"{NAME}.track", f"{NAME}.read_video", f"{NAME}.moving_face"}
+    others = {f"{NAME}.track", f"{NAME}.read_video", f"{NAME}.read_landmarks", f"{NAME}.moving_face"}
+    assert set(functions) == others | {writer_of(item) for item in FORMATS}
     for name in functions.values():
         module, _, attribute = str(name).partition(":")
         if not module.endswith("widget"):  # importing that one needs Qt
@@ -32,13 +38,26 @@ def test_every_python_name_can_be_imported(display: None, manifest: PluginManife
 
 
 def test_the_reader_is_offered_for_every_kind_of_video_that_it_reads(manifest: PluginManifest) -> None:
-    (reader,) = manifest.contributions.readers
+    reader, _ = manifest.contributions.readers
     assert sorted(reader.filename_patterns) == sorted(f"*{suffix}" for suffix in VIDEO_SUFFIXES)
     manager = PluginManager.instance()
     manager.discover()
     for name in ("clip.mp4", "IMG_0001.MOV", "old.mpg"):
         offered = [item.command for item in manager.iter_compatible_readers(name)]
         assert f"{NAME}.read_video" in offered
+
+
+def test_every_format_has_a_writer_and_the_reader_knows_its_suffixes(manifest: PluginManifest) -> None:
+    _, reader = manifest.contributions.readers
+    assert reader.command == f"{NAME}.read_landmarks"
+    assert sorted(reader.filename_patterns) == sorted(f"*{suffix}" for suffix in SUFFIXES)
+    writers = {item.command: item for item in manifest.contributions.writers}
+    assert list(writers) == [writer_of(item) for item in FORMATS]
+    for item in FORMATS:
+        writer = writers[writer_of(item)]
+        assert writer.layer_types == ["points"]
+        assert writer.filename_extensions == list(item.suffixes)
+        assert item.title in writer.display_name
 
 
 def test_the_widget_is_in_the_tracking_menu_of_napari(manifest: PluginManifest) -> None:

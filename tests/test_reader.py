@@ -1,4 +1,4 @@
-"""The reader that napari calls for video files."""
+"""The readers that napari calls for videos and for files of landmarks."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks.errors import VideoError
-from napari_face_landmarks.napari_plugin.reader import napari_get_reader
+from napari_face_landmarks.export import FORMATS
+from napari_face_landmarks.napari_plugin.reader import napari_get_landmarks_reader, napari_get_reader
 from napari_face_landmarks.video import Video, write_video
+from test_formats import a_run, need
 
 
 @pytest.fixture
@@ -89,3 +91,41 @@ def test_a_viewer_reads_only_the_frames_it_shows(clip: Path, monkeypatch: pytest
     viewer.dims.set_current_step(0, 5)
     assert set(read) == {5}
     assert abs(int(layer._slice.image.view[20, 20, 0]) - 50) <= 3
+
+
+def test_files_of_landmarks_become_points_layers(tmp_path: Path) -> None:
+    tracks = a_run(2, first=5)
+    for item in FORMATS:
+        need(item)
+        path = tmp_path / f"talk{item.suffixes[0]}"
+        tracks.save(path)
+        reader = napari_get_landmarks_reader(str(path))
+        assert reader is not None
+        ((data, options, kind),) = reader(str(path))
+        assert kind == "points"
+        assert options["name"] == "talk"
+        assert options["metadata"]["path"] == str(path)
+        found = tracks.present.sum()
+        assert data.shape == (found * 68, 3)
+        features = options["features"]
+        assert list(features.columns) == ["landmark", "face", "confidence", "source"]
+        second = (features["face"] == 1) & (features["landmark"] == 30) & (data[:, 0] == 7)
+        np.testing.assert_allclose(data[second][0], [7, *tracks.landmarks[2, 1, 30, ::-1]], atol=1e-5)
+        if item.name in ("openface", "movement"):
+            sure = tracks.confidence[tracks.present].ravel()
+            np.testing.assert_allclose(features["confidence"], sure, rtol=1e-6)
+            assert options["metadata"]["fps"] == pytest.approx(29.97)
+    several = [str(tmp_path / "talk.csv"), str(tmp_path / "talk.npz")]
+    reader = napari_get_landmarks_reader(several)
+    assert reader is not None
+    assert len(reader(several)) == 2
+
+
+def test_files_without_landmarks_are_left_to_others(tmp_path: Path) -> None:
+    (tmp_path / "points.csv").write_text("index,axis-0,axis-1\n0,1,2\n")
+    np.savez(tmp_path / "arrays.npz", x=np.zeros(3))
+    a_run().save(tmp_path / "good.csv")
+    for path in ("missing.csv", "points.csv", "arrays.npz"):
+        assert napari_get_landmarks_reader(str(tmp_path / path)) is None
+        assert napari_get_landmarks_reader([str(tmp_path / "good.csv"), str(tmp_path / path)]) is None
+    assert napari_get_landmarks_reader([]) is None
