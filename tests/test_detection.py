@@ -136,6 +136,20 @@ def test_fit_to_input_pads_to_whole_cells(shape: tuple[int, int], expected: tupl
     np.testing.assert_allclose(factor, [w / shape[1], h / shape[0]])
 
 
+@pytest.mark.parametrize("shape", [(480, 640), (1080, 1920), (1081, 1917), (100, 130)])
+def test_fit_to_input_keeps_every_place(shape: tuple[int, int]) -> None:
+    """A disc drawn in the frame is where the factor says it is, whatever steps the shrinking takes."""
+    image = np.zeros((*shape, 3), np.uint8)
+    radius = max(shape) // 20
+    y, x = shape[0] * 2 // 3, shape[1] // 3
+    cv2.circle(image, (x, y), radius, (255, 255, 255), -1)
+    frame, factor = fit_to_input(image, 416)
+    weight = frame[:, :, 0].astype(float)
+    rows, columns = np.indices(weight.shape)
+    centre = np.array([(weight * columns).sum(), (weight * rows).sum()]) / weight.sum()
+    np.testing.assert_allclose(centre, (np.array([x, y]) + 0.5) * factor - 0.5, atol=0.05)
+
+
 @pytest.mark.parametrize("degrees", [0, 20, -45, 90, 179])
 def test_roll_from_points(degrees: float) -> None:
     upright = np.array([[-1, -1], [1, -1], [0, 0], [-0.7, 1], [0.7, 1]], float)

@@ -13,7 +13,8 @@ from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
 from napari_face_landmarks.errors import ImageError, ModelError
 
 DEFAULT_MIN_SCORE = 0.7
-DEFAULT_INPUT_SIZE = 320
+DEFAULT_INPUT_SIZE = 416
+"""Faces of 24 px in a frame 640 px wide are 16 px then, which the network finds far more often than 12 px."""
 MAX_OVERLAP = 0.35
 CELL_STEP = 32
 
@@ -60,12 +61,13 @@ def fit_to_input(
     height, width = rgb.shape[:2]
     scale = input_size / max(height, width)
     h, w = max(round(height * scale), 1), max(round(width * scale), 1)
-    way = cv2.INTER_AREA if scale < 1 else cv2.INTER_LINEAR
+    while min(rgb.shape[0] / h, rgb.shape[1] / w) >= 2:  # exact halves are ten times as fast as one step
+        rgb = cv2.resize(rgb, (rgb.shape[1] // 2, rgb.shape[0] // 2), interpolation=cv2.INTER_AREA)
     frame = np.zeros((-h % CELL_STEP + h, -w % CELL_STEP + w, 3), np.uint8)
-    if (h, w) == (height, width):
+    if rgb.shape[:2] == (h, w):
         frame[:h, :w] = rgb
     else:
-        frame[:h, :w] = cv2.resize(rgb, (w, h), interpolation=way)
+        frame[:h, :w] = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_LINEAR)
     return frame, np.array([w / width, h / height])
 
 
@@ -93,7 +95,7 @@ def detect_faces(
     max_faces : int, optional
         Return at most so many faces, the best.
     input_size : int
-        Length of the frame's longer side as the network sees it, pixels, 32 to 4096. Faces of 12 to 300 px at
+        Length of the frame's longer side as the network sees it, pixels, 32 to 4096. Faces from 16 px at
         this size are found; time grows with its square.
 
     Returns

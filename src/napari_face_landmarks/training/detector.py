@@ -26,7 +26,12 @@ import torch
 from tqdm import tqdm
 
 from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
-from napari_face_landmarks.detection.detect import DEFAULT_MIN_SCORE, MAX_OVERLAP, fit_to_input
+from napari_face_landmarks.detection.detect import (
+    DEFAULT_INPUT_SIZE,
+    DEFAULT_MIN_SCORE,
+    MAX_OVERLAP,
+    fit_to_input,
+)
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.detector_data import BUNDLES, Composer, Photo, load_crops, load_photos
@@ -45,7 +50,7 @@ SIZES = (256, 256, 256, 320)
 """Sides of the training pictures; every batch has one of them."""
 MAX_FACES = 24
 STEPS, RATE = 5000, 3e-3
-STARTED_STEPS, STARTED_RATE = 3000, 1.5e-3
+STARTED_STEPS, STARTED_RATE = 4500, 1.5e-3
 """Steps and learning rate of a run that begins from the weights of another bundle."""
 COMPOSED_HELD_OUT = 400
 REPORTED_SCORES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
@@ -61,7 +66,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--steps", type=int, help=f"optimisation steps in all; default: {STEPS}, {STARTED_STEPS} with --start"
     )
-    parser.add_argument("--batch", type=int, default=24, help="pictures per step")
+    parser.add_argument("--batch", type=int, default=16, help="pictures per step")
     parser.add_argument(
         "--rate", type=float, help=f"highest learning rate; default: {RATE}, {STARTED_RATE} with --start"
     )
@@ -149,7 +154,7 @@ def held_out_pictures(data: Path, bundle: str) -> tuple[list[Any], list[Any]]:
     photos, crops, backgrounds = load_data(data, bundle, held_out=True)
     plain = []
     for photo in [*photos, *backgrounds]:
-        frame, factor = fit_to_input(photo.levels[0], 320)
+        frame, factor = fit_to_input(photo.levels[0], DEFAULT_INPUT_SIZE)
         boxes = (photo.boxes + 0.5) * np.tile(factor, 2) - 0.5
         points = (photo.points + 0.5) * factor - 0.5
         plain.append((frame, boxes[photo.trusted], points[photo.trusted], boxes[~photo.trusted]))
