@@ -3,11 +3,14 @@
 The convention, as the 300-W annotators draw it:
 
 * The jaw is the contour that a viewer sees: on the side turned towards the viewer the edge of the jaw from
-  the ear at the height of the eyes, on the other side the outline of the cheek. Point 8 is the chin; the
-  eight steps on either side of it are equal, by arc length.
+  the ear at the height of the eyes, on the other side the outline of the cheek. Point 8 is where the contour
+  is lowest; the eight steps on either side of it are equal, by arc length.
 * A brow is its upper edge from the outer tip to the inner end, in four equal steps.
+* The bridge of the nose runs from between the eyes to the tip in three equal steps.
 * Eyelids run from corner to corner in three equal steps; the outer lips follow the template point by point.
-* The nose and the inner lips are the vertices of the mesh nearest to them.
+* The base of the nose and the inner lips are the vertices of the mesh nearest to them.
+
+This reading was compared with the labels of 300-W; nothing is fitted to them.
 
 Where a person's 189-point template marks the same place, the difference between the template and the mesh,
 averaged over the faces that have both, corrects the mesh. It is kept in three dimensions, in the mesh's own
@@ -16,7 +19,6 @@ frame, so that it turns with the head and moves with the expression.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,10 +32,12 @@ Floats = npt.NDArray[np.float64]
 
 TEMPLATES = ("london_neutral", "canada")
 """Files of `landmarks_open` with points placed by hand."""
+BRIDGE = np.arange(27, 31)
 CONTOUR_POINTS = 33
-CHIN = CONTOUR_POINTS // 2
 EYE_CORNERS = (33, 263)
 """Vertices at the outer eye corners, the right one first; their distance is the unit of the mesh's frame."""
+CHIN_DEPTH = 0.03
+"""The chin is the middle of what lies no higher than this above the lowest point, in eye distances."""
 OUTLINE_REACH = 0.05
 """Half the height of the strip in which the outline of a turned cheek is looked for, in eye distances."""
 
@@ -57,7 +61,7 @@ TEMPLATE_CONTOUR = np.array([
 # fmt: on
 
 _RIGHT_BROW, _LEFT_BROW = (71, 72, 73, 74, 75), (82, 81, 80, 79, 78)
-_BROW_ENDS = ((75, 76), (78, 77))  # upper and lower corner of the inner end
+_BROW_ENDS = ((75, 76), (78, 77))  # where the upper edge bends down, and the innermost point
 _LIDS = (
     ((36, 37, 38, 39), (18, 19, 20, 21, 22)),
     ((39, 40, 41, 36), (22, 30, 29, 28, 18)),
@@ -112,11 +116,13 @@ def pose_of(mesh: Floats, mean: Floats) -> tuple[float, Floats, Floats]:
 def template_landmarks(template: Floats) -> dict[int, Floats]:
     """Return the landmarks that a 189-point template (189, 2) marks, by number, but for the jaw."""
     found: dict[int, Floats] = {}
-    for first, step, brow, (upper, lower) in (
+    across = template[27] - template[18]  # outer eye corners
+    across = across / np.linalg.norm(across)
+    for first, step, brow, (bend, inner) in (
         (17, 1, _RIGHT_BROW, _BROW_ENDS[0]),
         (26, -1, _LEFT_BROW, _BROW_ENDS[1]),
     ):
-        end = (template[upper] + 2 * template[lower]) / 3
+        end = template[bend] + across * ((template[inner] - template[bend]) @ across)
         points = resampled(np.concatenate([template[list(brow)], end[None]]), 5)
         found.update({first + step * k: point for k, point in enumerate(points)})
     for landmarks, lid in _LIDS:
@@ -195,6 +201,7 @@ def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> 
     own = _to_own(whole, pose)
     points = _to_image(own[MESH_68] + calibration.offsets, pose)
     contour = _to_image(resampled(own[MESH_OVAL], CONTOUR_POINTS) + calibration.contour, pose)
+    points[BRIDGE] = resampled(points[BRIDGE], len(BRIDGE))
     points[:17, :2] = visible_jaw(contour, whole, pose[1], pose[0])
     return np.asarray(points[:, :2], dtype=np.float32)
 
@@ -215,9 +222,10 @@ def marked_landmarks(
     landmarks = by_mesh.copy()
     for number, point in template_landmarks(points).items():
         landmarks[number] = point
-    contour = resampled(points[TEMPLATE_CONTOUR], CONTOUR_POINTS)
-    landmarks[:9] = resampled(contour[: CHIN + 1], 9)
-    landmarks[8:17] = resampled(contour[CHIN:], 9)
+    eyes = points[27] - points[18]
+    unit = float(np.linalg.norm(eyes))
+    axes = np.stack([eyes, [-eyes[1], eyes[0]]], axis=1) / unit
+    landmarks[:17] = _in_steps(points[TEMPLATE_CONTOUR] @ axes, unit) @ axes.T
     return landmarks
 
 
@@ -251,8 +259,15 @@ def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) ->
                 line[k, 0] = min(line[k, 0], outline[level, 0].min())
             else:
                 line[k, 0] = max(line[k, 0], outline[level, 0].max())
-    halves: Sequence[Floats] = (resampled(line[: chin + 1], 9), resampled(line[chin:], 9)[1:])
-    return np.asarray(np.concatenate(halves) @ axes.T)
+    return np.asarray(_in_steps(line, unit) @ axes.T)
+
+
+def _in_steps(line: Floats, unit: float) -> Floats:
+    """Return the 17 points of a contour (C, 2) of an upright head: equal steps on either side of the chin."""
+    fine = resampled(line, 8 * len(line))
+    low = np.flatnonzero(fine[:, 1] > fine[:, 1].max() - CHIN_DEPTH * unit)
+    chin = round(float(low.mean()))
+    return np.concatenate([resampled(fine[: chin + 1], 9), resampled(fine[chin:], 9)[1:]])
 
 
 def _to_own(points: Floats, pose: tuple[float, Floats, Floats]) -> Floats:
