@@ -22,8 +22,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from numba import njit
 
+from napari_face_landmarks.clnf.kernel import exact_kernel, kernel
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.npz import read_npz
 
@@ -387,7 +387,7 @@ def _checked_target(
     return target, weight
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@exact_kernel
 def rotation_kernel(rx: float, ry: float, rz: float) -> Floats:
     """Compiled `rotation_matrix`, callable from other kernels."""
     s1, s2, s3 = np.sin(rx), np.sin(ry), np.sin(rz)
@@ -399,7 +399,7 @@ def rotation_kernel(rx: float, ry: float, rz: float) -> Floats:
     return rotation
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@kernel
 def project_kernel(mean: Floats, components: Floats, params: Floats, shape: Floats, points: Floats) -> None:
     """Compiled `project`: writes the 3D shape (3, n) and the projection, (2, n): all x, all y."""
     n, m = components.shape[1], components.shape[2]
@@ -420,7 +420,7 @@ def project_kernel(mean: Floats, components: Floats, params: Floats, shape: Floa
             points[axis, i] = params[0] * turned + params[4 + axis]
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@kernel
 def jacobian_kernel(components: Floats, params: Floats, shape: Floats, rigid: bool, slope: Floats) -> None:
     """Compiled `jacobian`: fills the first 6, or all, columns of `slope`, (2 n, 6 + m)."""
     n, m = components.shape[1], components.shape[2]
@@ -444,7 +444,7 @@ def jacobian_kernel(components: Floats, params: Floats, shape: Floats, rigid: bo
                     )
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@kernel
 def normal_equations_kernel(
     slope: Floats, weight: Floats, error: Floats, count: int, hessian: Floats, right: Floats
 ) -> None:
@@ -474,7 +474,7 @@ def normal_equations_kernel(
                 hessian[a, b] += s0 * slope[i, b] + s1 * slope[j, b] + s2 * slope[k, b] + s3 * slope[last, b]
 
 
-@njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@kernel
 def solve_kernel(hessian: Floats, right: Floats, count: int) -> bool:
     """Solve a symmetric positive definite system in place by Cholesky; False where it is not definite.
 
@@ -502,7 +502,7 @@ def solve_kernel(hessian: Floats, right: Floats, count: int) -> bool:
     return True
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@exact_kernel
 def update_kernel(eigenvalues: Floats, params: Floats, delta: Floats, count: int, updated: Floats) -> None:
     """Compiled `update` for a step in the first `count` parameters; fills `updated`.
 
@@ -549,7 +549,7 @@ def update_kernel(eigenvalues: Floats, params: Floats, delta: Floats, count: int
         updated[6 + k] = min(limit, max(-limit, updated[6 + k]))
 
 
-@njit(nogil=True, cache=True)  # type: ignore[untyped-decorator]
+@exact_kernel
 def _fit_kernel(
     mean: Floats,
     components: Floats,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 
-import numba
 import numpy as np
 import numpy.typing as npt
+
+from napari_face_landmarks.clnf.kernel import kernel
 
 CROP_SIZE = 112
 CROP_MARGIN = 1.3
@@ -122,7 +123,7 @@ def sample_crops(
     return out
 
 
-@numba.njit(nogil=True, cache=True, fastmath=True)  # type: ignore[untyped-decorator]
+@kernel
 def _sample(
     rgb: npt.NDArray[np.uint8], cx: float, cy: float, side: float, roll: float, samples: int, out: Floats
 ) -> None:
