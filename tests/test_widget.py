@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -19,8 +20,10 @@ from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_mod
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.export import FORMATS
 from napari_face_landmarks.settings import setting_range
-from napari_face_landmarks.video import write_video
+from napari_face_landmarks.tracking.results import SOURCES
+from napari_face_landmarks.video import open_video, write_video
 
 pytestmark = pytest.mark.gui
 
@@ -180,8 +183,72 @@ def test_nothing_is_cut_in_a_narrow_dock(viewer: Any, widget: Any) -> None:
     assert dock.minimumSizeHint().width() <= 320
     form = widget.native.layout().itemAt(0).widget()
     assert form.widget().width() <= form.viewport().width()
-    for control in [*widget.settings_controls.values(), widget.video, widget.model, widget.follow]:
+    buttons = [widget.run_button, widget.cancel_button, widget.export_button]
+    for control in [*widget.settings_controls.values(), widget.video, widget.model, widget.follow, *buttons]:
         assert control.native.width() >= control.native.minimumSizeHint().width()
+
+
+def export_to(widget: Any, monkeypatch: pytest.MonkeyPatch, path: Path, line: str) -> list[str]:
+    """Press Export with a dialog that answers; return what the dialog offered."""
+    from qtpy.QtWidgets import QFileDialog
+
+    offered: list[str] = []
+
+    def answer(parent: Any, title: str, suggested: str, lines: str) -> tuple[str, str]:
+        offered.extend([suggested, *lines.split(";;")])
+        return str(path), next(item for item in lines.split(";;") if item.startswith(line))
+
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", answer)
+    widget.export_button.native.click()
+    wait_until(lambda: widget.export_button.enabled)
+    return offered
+
+
+def test_export_writes_the_layer_as_it_stands(
+    viewer: Any, widget: Any, fake: type[FakeTracker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    add_clip(viewer, 12)
+    points = run_to_the_end(widget)
+    points.data[68 * 3 + 30] += (0, 5, 7)
+    offered = export_to(widget, monkeypatch, tmp_path / "talk", "OpenFace CSV")
+    assert offered[0] == "clip landmarks.csv"
+    assert len(offered) == 1 + len(FORMATS) + 1
+    assert (tmp_path / "talk.csv").is_file(), "the format's suffix is added"
+    assert "Exported to talk.csv: OpenFace CSV" in widget.status.value
+    tracks = Tracks.load(tmp_path / "talk.csv")
+    np.testing.assert_allclose(tracks.landmarks[3, 0, 30], points.data[68 * 3 + 30, :0:-1], rtol=1e-6)
+    assert [SOURCES[code] for code in tracks.source[2:5, 0]] == ["pfld", "manual", "pfld"]
+
+    export_to(widget, monkeypatch, tmp_path / "talk.npz", "OpenFace CSV")
+    np.testing.assert_array_equal(Tracks.load(tmp_path / "talk.npz").landmarks, tracks.landmarks)
+    export_to(widget, monkeypatch, tmp_path / "tidy.csv", "Tidy CSV")
+    np.testing.assert_array_equal(Tracks.load(tmp_path / "tidy.csv", "tidy-csv").landmarks, tracks.landmarks)
+    export_to(widget, monkeypatch, tmp_path / "talk", "Overlay video")
+    with open_video(tmp_path / "talk.mp4") as video:
+        assert video.shape == (12, 60, 80, 3)
+
+
+def test_export_tells_what_is_wrong(
+    viewer: Any, widget: Any, notices: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    widget.export_button.native.click()
+    assert "no landmarks to export" in widget.status.value
+    viewer.add_points(np.zeros((3, 2)))
+    widget.export_button.native.click()
+    assert "no landmarks to export" in widget.status.value
+    viewer.add_points(np.zeros((1, 3)), features={"landmark": [3], "face": [0]}, name="a/b")
+    offered = export_to(widget, monkeypatch, tmp_path / "none" / "t.csv", "OpenFace")
+    assert offered[0] == "a b.csv"
+    assert "does not exist" in widget.status.value
+    assert widget.export_button.enabled
+    monkeypatch.setitem(sys.modules, "h5py", None)
+    export_to(widget, monkeypatch, tmp_path / "t.h5", "SLEAP")
+    assert "pip install h5py" in widget.status.value
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.saving.ask_for_file", lambda *_: None)
+    widget.status.value = "as before"
+    widget.export_button.native.click()
+    assert widget.status.value == "as before"
+    assert not list(tmp_path.glob("t*"))
 
 
 def test_a_second_run_makes_a_second_layer(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
