@@ -24,6 +24,7 @@ neurons and windows may be others, within bounds.
 from __future__ import annotations
 
 import os
+import struct
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -55,6 +56,8 @@ LARGEST_WINDOW = 25
 LARGEST_WEIGHT = 1e6
 MOST_MODES = 256
 
+INT, THREE_INTS = struct.Struct("<i"), struct.Struct("<iii")
+FLOAT, THREE_FLOATS = struct.Struct("<d"), struct.Struct("<ddd")
 CEN_EXPERT, CCNF_EXPERT, NEURON = 6, 5, 2
 MATRIX_TYPES: dict[int, np.dtype[Any]] = {
     0: np.dtype("u1"),
@@ -70,6 +73,7 @@ class _Cursor:
 
     path: Path
     content: npt.NDArray[np.uint8]
+    buffer: memoryview
     position: int = 0
 
 
@@ -251,7 +255,7 @@ def read_ccnf(path: str | Path) -> ScaleExperts:
                 if _int(cursor, where) != NEURON:
                     raise _refused(cursor.path, f"has no neuron where one belongs in {where}")
                 _int(cursor, where)  # the kind of input; all are grey levels
-                numbers[j] = [_float(cursor, where) for _ in range(3)]
+                numbers[j] = _numbers(cursor, THREE_FLOATS, where)
                 kernel[j] = _matrix(cursor, where, "fd", (SUPPORT, SUPPORT))
             beta = np.array([_float(cursor, where) for _ in range(n_betas)])
             _check_values(cursor, where, kernel, numbers, beta)
@@ -295,7 +299,7 @@ def _open(path: Path) -> _Cursor:
                 raise _refused(path, "changed while it was read")
     except OSError as error:
         raise _refused(path, f"cannot be read ({error.strerror or error})") from None
-    return _Cursor(path, content[:size])
+    return _Cursor(path, content[:size], memoryview(content)[:size])
 
 
 def _take(cursor: _Cursor, count: int, what: str) -> npt.NDArray[np.uint8]:
@@ -306,12 +310,21 @@ def _take(cursor: _Cursor, count: int, what: str) -> npt.NDArray[np.uint8]:
     return cursor.content[cursor.position - count : cursor.position]
 
 
+def _numbers(cursor: _Cursor, form: struct.Struct, what: str) -> tuple[Any, ...]:
+    start = cursor.position
+    left = cursor.content.size - start
+    if form.size > left:
+        raise _refused(cursor.path, f"ends in {what} ({form.size} bytes are claimed, {left} are left)")
+    cursor.position += form.size
+    return form.unpack_from(cursor.buffer, start)
+
+
 def _int(cursor: _Cursor, what: str) -> int:
-    return int(_take(cursor, 4, what).view("<i4")[0])
+    return int(_numbers(cursor, INT, what)[0])
 
 
 def _float(cursor: _Cursor, what: str) -> float:
-    return float(np.frombuffer(_take(cursor, 8, what).tobytes(), "<f8")[0])
+    return float(_numbers(cursor, FLOAT, what)[0])
 
 
 def _matrix(cursor: _Cursor, what: str, kind: str, shape: tuple[int | None, int | None]) -> npt.NDArray[Any]:
@@ -319,7 +332,7 @@ def _matrix(cursor: _Cursor, what: str, kind: str, shape: tuple[int | None, int 
 
     A vector may lie or stand.
     """
-    rows, columns, code = (_int(cursor, what) for _ in range(3))
+    rows, columns, code = _numbers(cursor, THREE_INTS, what)
     dtype = MATRIX_TYPES.get(code)
     if dtype is None or dtype.char not in kind:
         raise _refused(cursor.path, f"has a matrix of the type {code} in {what}")
@@ -384,7 +397,7 @@ def _expert_head(cursor: _Cursor, where: str, kind: int, most: int, of: str) -> 
     """Return how many layers or neurons the next expert has."""
     if _int(cursor, where) != kind:
         raise _refused(cursor.path, f"has no expert where one belongs, in {where}")
-    width, height, count = (_int(cursor, where) for _ in range(3))
+    width, height, count = _numbers(cursor, THREE_INTS, where)
     if not 0 <= count <= most:
         raise _refused(cursor.path, f"has {count} {of} in {where}")
     if count and (width, height) != (SUPPORT, SUPPORT):
