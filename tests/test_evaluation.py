@@ -527,6 +527,7 @@ def read_of(arrays: dict[str, Any], folder: Path) -> LabelledFaces:
 
 
 def test_the_training_step_writes_a_short_record(models: Models, faces: LabelledFaces) -> None:
+    faces = reordered(faces, [0, 2])
     record = training_step.evaluate(models, faces, threads=2)
     text = json.dumps(record, allow_nan=False)
     assert len(text) < 8000
