@@ -613,3 +613,13 @@ def test_a_notebook_shows_a_summary() -> None:
     assert "6 at 29.97 a second" in text
     assert f"{int((tracks.source == MANUAL).sum())} by hand" in text
     assert "&lt;b&gt;broken" in text
+
+
+def test_readmes_table_is_that_of_the_code() -> None:
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+    lines = ["| format | files | what does not come back | also read by | needs |", "|---|---|---|---|---|"]
+    for item in FORMATS:
+        suffixes = ", ".join(f"`{suffix}`" for suffix in item.suffixes)
+        cells = [f"{item.title}, `{item.name}`", suffixes, item.loses, item.read_by, ", ".join(item.needs)]
+        lines.append(f"| {' | '.join(cells)} |")
+    assert "\n".join(lines) in readme
