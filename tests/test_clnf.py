@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 
 from napari_face_landmarks.clnf import fast, fit, frame, pdm, reference
 from napari_face_landmarks.clnf.constants import PUBLISHED, TUNED, EngineConstants
+from napari_face_landmarks.clnf.onnx import export_experts, load_onnx_experts
 from napari_face_landmarks.clnf.patch_experts import (
     N_INPUTS,
     N_STORED,
@@ -538,3 +539,40 @@ def test_bytes_of_any_kind_are_refused(tmp_path_factory: pytest.TempPathFactory,
     path.write_bytes(data)
     with pytest.raises(ModelError):
         load_patch_experts(path)
+
+
+# Experts as ONNX
+
+
+def test_exported_experts_respond_alike(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    experts = random_experts(1)
+    path = tmp_path / "cen.onnx"
+    export_experts(experts, path)
+    loaded = load_onnx_experts(experts, path, ["CPUExecutionProvider"])
+    rng = np.random.default_rng(2)
+    model = face_model()
+    for index, view, window, checkerboard in ((0, 0, 5, False), (1, 1, 7, True), (2, 2, 3, False)):
+        params = random_params(rng, model, 1.0, (100.0, 90.0))
+        grey = texture(rng, 180, 200)
+        to_frame = frame.image_to_frame(params, SCALES[index])
+        centres = np.rint(frame.transform(to_frame, pdm.project(model, params))).astype(np.int64)
+        arguments = (grey, to_frame, centres, window)
+        maps = fast.response_maps(*arguments, loaded, index, view, checkerboard)
+        expected = reference.response_maps(*arguments, experts, index, view, checkerboard)
+        np.testing.assert_allclose(maps, expected, atol=1e-4)
+
+
+def test_a_graph_of_other_experts_or_none_is_refused(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    path = tmp_path / "cen.onnx"
+    export_experts(random_experts(1), path)
+    with pytest.raises(ModelError, match="other experts"):
+        load_onnx_experts(random_experts(2), path)
+    with pytest.raises(ModelError, match=r"no .'Nowhere'"):
+        load_onnx_experts(random_experts(1), path, ["Nowhere"])
+    path.write_bytes(b"nonsense")
+    with pytest.raises(ModelError, match="cannot be run"):
+        load_onnx_experts(random_experts(1), path)
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_onnx_experts(random_experts(1), tmp_path / "absent.onnx")

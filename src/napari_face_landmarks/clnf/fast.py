@@ -15,6 +15,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf.frame import FLATTEST, invert_kernel, sample_kernel
 from napari_face_landmarks.clnf.kernel import kernel
+from napari_face_landmarks.clnf.onnx import OnnxExperts, responses
 from napari_face_landmarks.clnf.openface_experts import (
     RELU,
     SIGMOID,
@@ -65,6 +66,13 @@ def response_maps(
     maps = np.empty((len(centres), window, window), np.float32)
     if isinstance(experts, OpenFaceExperts):
         _openface_maps(grey, to_frame, centres, experts.parts[scale], view, checkerboard, maps)
+        return maps
+    if isinstance(experts, OnnxExperts):
+        stride = 2 if checkerboard else 1
+        cells = (window * window + stride - 1) // stride
+        supports = np.empty((len(centres), cells, PIXELS), np.float32)
+        _all_supports(grey, to_frame, centres, window, stride, supports)
+        _spread(responses(experts, scale, view, supports), experts.visibility[view], stride, maps)
         return maps
     _response_maps(
         grey,
@@ -137,6 +145,52 @@ def _response_maps(
                 for j in range(width2):
                     total += w3[k, 1 + j] * max(second[p, j] + w2[k, 0, j], zero)
                 maps[k, y, x] = one / (one + np.exp(min(-total, LARGEST_EXPONENT)))
+                p += 1
+
+
+@kernel
+def _all_supports(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Places,
+    window: int,
+    stride: int,
+    supports: Floats32,
+) -> None:
+    """Fill every landmark's contrast-normalised supports, (68, cells, 121)."""
+    margin = window // 2 + REACH
+    x0, y0 = centres[0, 0], centres[0, 1]
+    x1, y1 = x0, y0
+    for k in range(1, centres.shape[0]):
+        x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
+        x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
+    x0, y0 = x0 - margin, y0 - margin
+    picture = sample_kernel(grey, to_frame, x0, y0, x1 + margin + 1 - x0, y1 + margin + 1 - y0)
+    means, factors = _contrast(picture)
+    for k in range(centres.shape[0]):
+        left, top = centres[k, 0] - margin - x0, centres[k, 1] - margin - y0
+        _im2col(picture, left, top, 0.0, window, stride, supports[k])
+        p = 0
+        for y in range(window):
+            for x in range(y % stride, window, stride):
+                mean, factor = means[left + x, top + y], factors[left + x, top + y]
+                for j in range(PIXELS):
+                    supports[k, p, j] = (supports[k, p, j] - mean) * factor
+                p += 1
+
+
+@kernel
+def _spread(values: Floats32, visible: npt.NDArray[np.bool_], stride: int, maps: Floats32) -> None:
+    """Fill the maps from the values of their cells; those between are 0, and hidden landmarks' maps 1."""
+    window = maps.shape[1]
+    for k in range(maps.shape[0]):
+        p = 0
+        for y in range(window):
+            for x in range(window):
+                maps[k, y, x] = np.float32(0.0) if visible[k] else np.float32(1.0)
+            for x in range(y % stride, window, stride):
+                if visible[k]:
+                    maps[k, y, x] = values[k, p]
                 p += 1
 
 
