@@ -235,6 +235,10 @@ def read_dlc_h5(path: Path) -> Tracks:
         If it is no such file, or h5py is not installed.
     """
     with hdf5.reading(path) as file:
+        if KEY not in file:
+            raise ResultError(
+                f"{path} has neither a table of DeepLabCut's nor tracks of SLEAP's: give a file that has."
+            )
         group = hdf5.member(file, KEY, "Group", path)
         if "table" in group:
             index, values, columns, levels = _of_table(group, path)

@@ -112,7 +112,8 @@ FORMATS: tuple[Format, ...] = (
         deeplabcut.write_dlc_csv,
         deeplabcut.read_dlc_csv,
         deeplabcut.is_dlc_csv,
-        "source, pose, time, settings; frames before the first tracked one come back as empty ones",
+        "source, pose, score of the face, time, settings; "
+        "frames before the first tracked one come back as empty ones",
         "DeepLabCut, LightningPose (one face), movement, pandas",
     ),
     Format(
@@ -144,7 +145,8 @@ FORMATS: tuple[Format, ...] = (
         pts.write_pts,
         pts.read_pts,
         pts.is_pts,
-        "confidence, source, pose, time, settings; frames without a face, faces with missing landmarks; "
+        "confidence, source, pose, score of the face, time, settings; "
+        "frames without a face, faces with missing landmarks; "
         "places to a millionth of a pixel",
         "menpo, what reads 300-W and 300-VW",
     ),
@@ -155,7 +157,7 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_tidy_csv,
         tidy.read_tidy_csv,
         tidy.is_tidy_csv,
-        "pose, settings and counts of the run",
+        "pose, score of the face, settings and counts of the run",
         "pandas, R, spreadsheets",
     ),
     Format(
@@ -165,7 +167,7 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_parquet,
         tidy.read_parquet,
         tidy.is_parquet,
-        "pose",
+        "pose, score of the face",
         "pandas, polars, R's arrow, DuckDB",
         ("pyarrow",),
     ),
