@@ -18,11 +18,13 @@ from napari_face_landmarks.pfld import (
 from napari_face_landmarks.pfld.crop import (
     CROP_MARGIN,
     CROP_SIZE,
+    crops_of_landmarks_reference,
     roll_of_landmarks,
     sample_crops,
     to_crop,
     to_image,
 )
+from napari_face_landmarks.pfld.predict import place_output, place_output_reference
 
 
 def a_face(rng: np.random.Generator) -> np.ndarray:
@@ -30,6 +32,33 @@ def a_face(rng: np.random.Generator) -> np.ndarray:
     face[36:42] = (-25, -10) + rng.normal(0, 1, (6, 2))
     face[42:48] = (25, -10) + rng.normal(0, 1, (6, 2))
     return face
+
+
+def test_the_compiled_crop_is_that_of_the_reference() -> None:
+    rng = np.random.default_rng(7)
+    faces = np.stack([rng.uniform(0.1, 9) * a_face(rng) + rng.uniform(-50, 900, 2) for _ in range(40)])
+    np.testing.assert_allclose(
+        crops_of_landmarks(faces), crops_of_landmarks_reference(faces), rtol=1e-5, atol=1e-4
+    )
+    faces[1, 3] = np.nan
+    crops = crops_of_landmarks(faces)
+    assert np.isnan(crops[1, 2])
+    assert np.isfinite(crops[[0, 2]]).all()
+    assert crops_of_landmarks(faces[:0]).shape == (0, 4)
+
+
+def test_the_compiled_placing_is_that_of_the_reference() -> None:
+    rng = np.random.default_rng(8)
+    fractions = np.stack([a_face(rng) / 120 + 0.5 for _ in range(9)]).astype(np.float32)
+    spread = rng.uniform(0.001, 0.2, (9, 68)).astype(np.float32)
+    score = rng.uniform(0, 1, 9).astype(np.float32)
+    crops = np.column_stack([rng.uniform(0, 600, (9, 2)), rng.uniform(20, 900, 9), rng.uniform(-3, 3, 9)])
+    fractions[1, 5, 0], spread[2, 7], spread[3, 8], score[4] = np.nan, 0.0, np.inf, np.nan
+    arguments = (fractions, spread, score, crops.astype(np.float32))
+    found, expected = place_output(*arguments), place_output_reference(*arguments)
+    assert (found.score == 0).tolist() == [False, True, True, True, True] + [False] * 4
+    for name, most in (("landmarks", 1e-3), ("sigma", 1e-3), ("confidence", 1e-5), ("score", 0)):
+        np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=most)
 
 
 @pytest.mark.parametrize("degrees", [0, 30, -75, 170])

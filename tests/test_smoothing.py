@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_face_landmarks.tracking.smoothing import smooth_centre
+from napari_face_landmarks.tracking.smoothing import smooth_centre, smooth_centre_reference
 
 
 def face(rng: np.random.Generator) -> np.ndarray:
@@ -61,3 +61,13 @@ def test_missing_frames_are_left_out_and_stay_missing() -> None:
     assert np.isnan(smoothed[4, 0]).all()
     assert np.isfinite(smoothed[:, 1]).all()
     assert np.isfinite(np.delete(smoothed[:, 0], 4, axis=0)).all()
+
+
+@pytest.mark.parametrize("length", [1, 3, 5, 9])
+def test_the_compiled_smoothing_is_that_of_the_reference(length: int) -> None:
+    rng = np.random.default_rng(5)
+    track = np.stack([face(rng) for _ in range(2)])[None] + rng.normal(0, 2, (14, 2, 68, 2))
+    track[6, 1] = np.nan
+    for window in windows(track, length):
+        window = window.astype(np.float32)
+        np.testing.assert_allclose(smooth_centre(window), smooth_centre_reference(window), rtol=1e-6)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.kernel import kernel
+from napari_face_landmarks.clnf.kernel import exact_kernel, kernel
 
 CROP_SIZE = 112
 CROP_MARGIN = 1.3
@@ -46,6 +46,38 @@ def crops_of_landmarks(landmarks: npt.NDArray[np.floating], margin: float = CROP
     ndarray, (F, 4), float32
         Centre x, centre y, side (pixels) and roll (radians): the square whose upright frame holds the face.
     """
+    points = np.ascontiguousarray(landmarks, dtype=np.float64)
+    crops = np.empty((len(points), 4), dtype=np.float32)
+    _crops(points, margin, crops)
+    return crops
+
+
+@exact_kernel
+def _crops(points: npt.NDArray[np.float64], margin: float, crops: Floats) -> None:
+    for face in range(points.shape[0]):
+        across_x = across_y = total = 0.0
+        for i in range(36, 42):
+            across_x += points[face, i + 6, 0] - points[face, i, 0]
+            across_y += points[face, i + 6, 1] - points[face, i, 1]
+        roll = math.atan2(across_y, across_x)
+        cos, sin = math.cos(roll), math.sin(roll)
+        left = top = math.inf
+        right = bottom = -math.inf
+        for i in range(points.shape[1]):
+            x = points[face, i, 0] * cos + points[face, i, 1] * sin
+            y = points[face, i, 1] * cos - points[face, i, 0] * sin
+            left, right = min(left, x), max(right, x)
+            top, bottom = min(top, y), max(bottom, y)
+            total += x + y
+        middle_x, middle_y = (left + right) / 2, (top + bottom) / 2
+        crops[face, 0] = middle_x * cos - middle_y * sin
+        crops[face, 1] = middle_x * sin + middle_y * cos
+        crops[face, 2] = margin * max(right - left, bottom - top) if math.isfinite(total) else math.nan
+        crops[face, 3] = roll
+
+
+def crops_of_landmarks_reference(landmarks: npt.NDArray[np.floating], margin: float = CROP_MARGIN) -> Floats:
+    """Do what `crops_of_landmarks` does, in plain NumPy: the text that its kernel is tested against."""
     points = np.asarray(landmarks, dtype=np.float64)
     roll = roll_of_landmarks(points)
     cos, sin = np.cos(roll)[:, None], np.sin(roll)[:, None]

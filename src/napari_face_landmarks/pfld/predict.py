@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.clnf.kernel import exact_kernel
+from napari_face_landmarks.ibug import OUTER_EYES, inter_ocular
 from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_image
 from napari_face_landmarks.pfld.own import OwnPfld, own_crops, run_own
 
@@ -77,12 +79,70 @@ def predict(
     if not parts:
         empty = np.zeros((0, 68), np.float32)
         return PfldOutput(np.zeros((0, 68, 2), np.float32), empty, empty, np.zeros(0, np.float32))
-    fractions, spread, score = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
+    whole = parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    fractions, spread, score = (np.ascontiguousarray(array, dtype=np.float32) for array in whole)
+    return place_output(fractions, spread, score, crops)
+
+
+def place_output(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
+    """Take what the network says of crops to the picture; what is not finite is no face.
+
+    Parameters
+    ----------
+    fractions : ndarray, (F, 68, 2), float32
+        Landmarks, fractions of the crop, x then y.
+    spread : ndarray, (F, 68), float32
+        Their standard deviations, the same.
+    score : ndarray, (F,), float32
+        Probability of a face.
+    crops : ndarray, (F, 4), float32
+        Centre x, centre y, side (pixels), roll (radians).
+    """
+    landmarks, sigma = np.empty_like(fractions), np.empty_like(spread)
+    confidence, sure = np.empty_like(spread), np.empty_like(score)
+    _place(fractions, spread, score, crops, landmarks, sigma, confidence, sure)
+    return PfldOutput(landmarks, sigma, confidence, sure)
+
+
+@exact_kernel
+def _place(
+    fractions: Floats,
+    spread: Floats,
+    score: Floats,
+    crops: Floats,
+    landmarks: Floats,
+    sigma: Floats,
+    confidence: Floats,
+    sure: Floats,
+) -> None:
+    for face in range(len(score)):
+        cx, cy, side = float(crops[face, 0]), float(crops[face, 1]), float(crops[face, 2])
+        cos, sin = math.cos(crops[face, 3]), math.sin(crops[face, 3])
+        usable = math.isfinite(score[face])
+        for i in range(fractions.shape[1]):
+            u, v = (fractions[face, i, 0] - 0.5) * side, (fractions[face, i, 1] - 0.5) * side
+            landmarks[face, i, 0] = cx + u * cos - v * sin
+            landmarks[face, i, 1] = cy + u * sin + v * cos
+            sigma[face, i] = spread[face, i] * side
+            usable &= math.isfinite(landmarks[face, i, 0]) and math.isfinite(landmarks[face, i, 1])
+            usable &= math.isfinite(sigma[face, i]) and sigma[face, i] > 0
+        sure[face] = score[face] if usable else 0.0
+        if not usable:
+            landmarks[face], sigma[face], confidence[face] = 0.0, 1.0, 0.0
+            continue
+        right, left = landmarks[face, OUTER_EYES[0]], landmarks[face, OUTER_EYES[1]]
+        radius = POOR_NME * math.hypot(float(left[0]) - right[0], float(left[1]) - right[1])
+        for i in range(fractions.shape[1]):
+            ratio = radius / sigma[face, i]
+            confidence[face, i] = 1.0 - math.exp(-0.5 * ratio * ratio)
+
+
+def place_output_reference(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
+    """Do what `place_output` does, in plain NumPy: the text that its kernel is tested against."""
     landmarks = to_image(fractions, crops)
     sigma = np.asarray(spread * crops[:, 2:3], dtype=np.float32)
-    finite = (
-        np.isfinite(landmarks).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=1) & (sigma > 0).all(axis=1)
-    )
+    finite = np.isfinite(landmarks).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=1)
+    finite &= (sigma > 0).all(axis=1) & np.isfinite(score)
     score = np.where(finite, score, 0).astype(np.float32)
     landmarks[~finite] = 0
     sigma[~finite] = 1

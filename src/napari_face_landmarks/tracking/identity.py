@@ -31,6 +31,8 @@ def overlaps(boxes: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) 
 def doubles(boxes: npt.NDArray[np.floating], scores: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
     """Return which of the boxes show a face that a better-scored box shows already, (N,) bool."""
     double = np.zeros(len(boxes), dtype=np.bool_)
+    if len(boxes) < 2:
+        return double
     shared = overlaps(boxes, boxes) > SAME_FACE
     order = np.argsort(-np.asarray(scores), kind="stable")
     for rank, i in enumerate(order):

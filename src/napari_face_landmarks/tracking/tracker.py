@@ -28,7 +28,7 @@ from napari_face_landmarks.clnf.fit import (
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ModelError, VideoError
-from napari_face_landmarks.ibug import REGIONS
+from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
 from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.foreign import check_mode
@@ -74,6 +74,9 @@ STAY_REFINED = 10
 """In auto mode a face that was unsure stays refined for so many frames, so that it does not flicker."""
 STAY_SHARE = 0.6
 """A followed face is kept down to this share of `min_confidence`: a hand before it does not lose it."""
+_MEANS = np.array(
+    [np.isin(np.arange(N_LANDMARKS), region) / len(region) for region in REGIONS.values()], np.float32
+)
 UNSURE_FACE = 0.80
 UNSURE_REGION = 0.60
 """Auto refines a face whose mean confidence, or that of one region, is lower."""
@@ -370,6 +373,7 @@ class FaceTracker:
             return
         pdm = self.models.pdm
         rgb = np.zeros((160, 160, 3), np.uint8)
+        smooth_centre(np.zeros((3, 1, N_LANDMARKS, 2), np.float32))
         if self._alone:
             fit_crops(
                 self.models, to_grey(rgb), np.array([[80, 80, 150, 0]], np.float32), np.ones(1, np.float32)
@@ -737,8 +741,7 @@ def is_unsure(confidence: Floats) -> bool:
     confidence : ndarray, (68,)
         Of each landmark.
     """
-    weakest = min(float(confidence[list(region)].mean()) for region in REGIONS.values())
-    return bool(confidence.mean() < UNSURE_FACE or weakest < UNSURE_REGION)
+    return bool(confidence.mean() < UNSURE_FACE or (_MEANS @ confidence).min() < UNSURE_REGION)
 
 
 def _boxes_of(landmarks: npt.NDArray[np.floating]) -> Floats:
