@@ -15,6 +15,13 @@ from gui_support import a_display, let_work
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_configure(config: pytest.Config) -> None:
+    """Have tests/benchmarks measure only where it is asked for by name; else each of them is a plain test."""
+    asked = any("benchmarks" in argument for argument in config.invocation_params.args)
+    if hasattr(config.option, "benchmark_disable") and not asked:
+        config.option.benchmark_disable = True
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of training data beside the checkout, or skip."""
