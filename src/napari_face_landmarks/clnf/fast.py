@@ -111,6 +111,7 @@ def _response_maps(
     width, height = x1 + margin + 1 - x0, y1 + margin + 1 - y0
     picture = sample_kernel(grey, to_frame, x0, y0, width, height)
     means, factors = _contrast(picture)
+    strips = _strips(picture)
     cells = (window * window + stride - 1) // stride
     width1, width2 = w1.shape[2], w2.shape[2]
     inputs = np.empty((cells, PIXELS), np.float32)
@@ -124,7 +125,8 @@ def _response_maps(
                     maps[k, y, x] = one
             continue
         left, top = centres[k, 0] - margin - x0, centres[k, 1] - margin - y0
-        _im2col(picture, left, top, means[left + window // 2, top + window // 2], window, stride, inputs)
+        level = means[left + window // 2, top + window // 2]
+        _im2col(strips, left, top, level, window, stride, inputs)
         for start in range(0, cells, block):
             stop = min(start + block, cells)
             np.dot(inputs[start:stop], w1[k, 1:], first[start:stop])
@@ -165,11 +167,13 @@ def _all_supports(
         x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
         x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
     x0, y0 = x0 - margin, y0 - margin
-    picture = sample_kernel(grey, to_frame, x0, y0, x1 + margin + 1 - x0, y1 + margin + 1 - y0)
+    width = x1 + margin + 1 - x0
+    picture = sample_kernel(grey, to_frame, x0, y0, width, y1 + margin + 1 - y0)
     means, factors = _contrast(picture)
+    strips = _strips(picture)
     for k in range(centres.shape[0]):
         left, top = centres[k, 0] - margin - x0, centres[k, 1] - margin - y0
-        _im2col(picture, left, top, 0.0, window, stride, supports[k])
+        _im2col(strips, left, top, 0.0, window, stride, supports[k])
         p = 0
         for y in range(window):
             for x in range(y % stride, window, stride):
@@ -449,22 +453,34 @@ def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
 
 
 @kernel
-def _im2col(
-    picture: Floats32, left: int, top: int, level: float, window: int, stride: int, inputs: Floats32
-) -> None:
-    """Fill the supports (cells, 121) of an area of interest, less a grey level, column by column.
+def _strips(picture: Floats32) -> Floats32:
+    """Return, for each row of a transposed picture, the eleven pixels from it on of column after column.
 
-    The supports along a row of the map overlap by all but one column: each is a stretch of one strip.
+    Supports that lie beside each other share all but one column, and those of different landmarks overlap
+    too: each is a stretch of 121 numbers of one strip, and none is gathered twice.
     """
-    strip = np.empty((window + SUPPORT - 1) * SUPPORT, np.float32)
+    width, height = picture.shape
+    strips = np.empty((height - SUPPORT + 1, width * SUPPORT), np.float32)
+    for y in range(strips.shape[0]):
+        for c in range(width):
+            for r in range(SUPPORT):
+                strips[y, SUPPORT * c + r] = picture[c, y + r]
+    return strips
+
+
+@kernel
+def _im2col(
+    strips: Floats32, left: int, top: int, level: float, window: int, stride: int, inputs: Floats32
+) -> None:
+    """Fill the supports (cells, 121) of an area of interest, less a grey level, column by column."""
+    grey = np.float32(level)
     row = 0
     for y in range(window):
-        for c in range(window + SUPPORT - 1):
-            for r in range(SUPPORT):
-                strip[SUPPORT * c + r] = picture[left + c, top + y + r] - level
         for x in range(y % stride, window, stride):
-            for j in range(PIXELS):
-                inputs[row, j] = strip[SUPPORT * x + j]
+            start = SUPPORT * (left + x)
+            support, pixels = inputs[row], strips[top + y, start : start + PIXELS]  # views: they make vectors
+            for j in range(len(support)):
+                support[j] = pixels[j] - grey
             row += 1
 
 
