@@ -48,7 +48,7 @@ def test_a_blink_and_a_cut_stay_sharp() -> None:
     track[5, 0, 37:39, 1] += 8  # the lid closes for one frame: a tenth of the inter-ocular distance
     smoothed = smooth(track)
     np.testing.assert_allclose(smoothed[5, 0, 37:39, 1], track[5, 0, 37:39, 1], atol=0.1)
-    np.testing.assert_allclose(smoothed[4], track[4], atol=0.16)  # a fiftieth of the lid's way
+    np.testing.assert_allclose(smoothed[4], track[4], atol=0.2)  # a fortieth of the lid's way
     cut = np.concatenate([track[:5], track[:5] + 300])
     np.testing.assert_allclose(smooth(cut), cut, atol=0.1)
 
@@ -71,3 +71,11 @@ def test_the_compiled_smoothing_is_that_of_the_reference(length: int) -> None:
     for window in windows(track, length):
         window = window.astype(np.float32)
         np.testing.assert_allclose(smooth_centre(window), smooth_centre_reference(window), rtol=1e-6)
+
+
+@pytest.mark.parametrize("length", [3, 5, 7])
+def test_what_alternates_from_frame_to_frame_goes(length: int) -> None:
+    start = face(np.random.default_rng(6))
+    track = np.stack([start + (0.3 * (-1) ** t, 0.0) for t in range(20)])[:, None]
+    apart = np.abs(smooth(track, length) - start)[length:-length]
+    assert apart.max() < 0.02

@@ -21,8 +21,10 @@ def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
 
     Frames at the same distance before and after are taken as pairs. A pair's mean is where steady motion
     would have put the landmark, so averaging with it removes jitter but neither lags behind nor rounds off a
-    steady movement; each pair counts by a Gaussian of how far its mean is from the middle frame (a bilateral
-    filter, Tomasi and Manduchi 1998, in time), so that a blink or a cut stays sharp.
+    steady movement. The outermost pair counts half, so that what alternates from frame to frame, as it does
+    where CLNF runs on every second one, goes altogether. Each pair counts by a Gaussian of how far its mean
+    is from the middle frame (a bilateral filter, Tomasi and Manduchi 1998, in time), so that a blink or a cut
+    stays sharp.
 
     Parameters
     ----------
@@ -59,7 +61,7 @@ def _smooth(window: Floats, tolerance: float, smoothed: Floats) -> None:
                 pair_y = (float(window[reach - k, face, i, 1]) + window[reach + k, face, i, 1]) / 2
                 apart = (pair_x - x) ** 2 + (pair_y - y) ** 2
                 if math.isfinite(apart):
-                    weight = 2 * math.exp(-apart / (2 * spread * spread))
+                    weight = (2 if k < reach else 1) * math.exp(-apart / (2 * spread * spread))
                     total_x += weight * pair_x
                     total_y += weight * pair_y
                     weights += weight
@@ -78,7 +80,7 @@ def smooth_centre_reference(window: Floats, tolerance: float = TOLERANCE) -> Flo
     for k in range(1, reach + 1):
         pair = (window[reach - k].astype(np.float64) + window[reach + k]) / 2
         apart = ((pair - centre) ** 2).sum(axis=-1)
-        weight = 2 * np.exp(-apart / (2 * spread**2))
+        weight = (2 if k < reach else 1) * np.exp(-apart / (2 * spread**2))
         usable = np.isfinite(weight)
         weight = np.where(usable, weight, 0)
         total += weight[..., None] * np.where(usable[..., None], pair, 0)
