@@ -330,72 +330,56 @@ def _normalised_columns(area: Floats32, window: int, stride: int, first: int, in
     cells = (window * window + stride - 1) // stride
     sums, squares = np.zeros(cells, np.float32), np.zeros(cells, np.float32)
     level = area[area.shape[0] // 2, area.shape[1] // 2]  # keeps the sums small
-    for p in range(cells):
-        inputs[0, first + p] = np.float32(1.0)
+    inputs[0, first : first + cells] = np.float32(1.0)
     for c in range(SUPPORT):
         for r in range(SUPPORT):
-            j = 1 + SUPPORT * c + r
+            row = inputs[1 + SUPPORT * c + r, first : first + cells]
             p = 0
             for y in range(window):
                 for x in range(y % stride, window, stride):
-                    value = area[c + x, r + y] - level
-                    inputs[j, first + p] = value
-                    sums[p] += value
+                    row[p] = area[c + x, r + y] - level
                     p += 1
+            for p in range(cells):
+                sums[p] += row[p]
     for p in range(cells):
         sums[p] /= np.float32(PIXELS)
     for j in range(1, N_INPUTS):
+        row = inputs[j, first : first + cells]
         for p in range(cells):
-            value = inputs[j, first + p] - sums[p]
-            inputs[j, first + p] = value
-            squares[p] += value * value
+            row[p] -= sums[p]
+            squares[p] += row[p] * row[p]
     for p in range(cells):
         squares[p] = np.float32(1.0) / max(np.sqrt(squares[p]), np.float32(FLATTEST))
     for j in range(1, N_INPUTS):
+        row = inputs[j, first : first + cells]
         for p in range(cells):
-            inputs[j, first + p] *= squares[p]
+            row[p] *= squares[p]
 
 
 @kernel
 def _layer(weight: Floats32, bias: Floats32, activation: int, values: Floats32, following: Floats32) -> None:
-    """Take the columns of `values` through one layer.
-
-    A product of our own: as fast as the BLAS library's on one thread at these sizes, and it never starts
-    others.
-    """
+    """Take columns through one layer, in products too small for the BLAS library to share among threads."""
     outputs, inputs = weight.shape
     columns = values.shape[1]
-    for i in range(0, outputs, 2):
-        k = min(i + 1, outputs - 1)  # an odd last row is on its own
-        for p in range(columns):
-            following[i, p] = bias[i]
-        for p in range(columns):
-            following[k, p] = bias[k]
-        whole = inputs - inputs % 4 if k > i else 0
-        for j in range(0, whole, 4):
-            a0, a1, a2, a3 = weight[i, j], weight[i, j + 1], weight[i, j + 2], weight[i, j + 3]
-            b0, b1, b2, b3 = weight[k, j], weight[k, j + 1], weight[k, j + 2], weight[k, j + 3]
-            for p in range(columns):
-                x0, x1, x2, x3 = values[j, p], values[j + 1, p], values[j + 2, p], values[j + 3, p]
-                following[i, p] += a0 * x0 + a1 * x1 + a2 * x2 + a3 * x3
-                following[k, p] += b0 * x0 + b1 * x1 + b2 * x2 + b3 * x3
-        for j in range(whole, inputs):
-            for p in range(columns):
-                following[i, p] += weight[i, j] * values[j, p]
-            if k > i:
-                for p in range(columns):
-                    following[k, p] += weight[k, j] * values[j, p]
-    one, zero = np.float32(1.0), np.float32(0.0)
+    block = max(1, LARGEST_PRODUCT // (inputs * columns))
+    for start in range(0, outputs, block):
+        stop = min(start + block, outputs)
+        np.dot(weight[start:stop], values[:inputs], following[start:stop])
+    one, zero, largest = np.float32(1.0), np.float32(0.0), np.float32(LARGEST_EXPONENT)
     for i in range(outputs):
+        row, level = following[i], bias[i]
         if activation == SIGMOID:
             for p in range(columns):
-                following[i, p] = one / (one + np.exp(min(-following[i, p], LARGEST_EXPONENT)))
+                row[p] = one / (one + np.exp(min(-row[p] - level, largest)))
         elif activation == TANH:
             for p in range(columns):
-                following[i, p] = np.tanh(following[i, p])
+                row[p] = np.tanh(row[p] + level)
         elif activation == RELU:
             for p in range(columns):
-                following[i, p] = max(following[i, p], zero)
+                row[p] = max(row[p] + level, zero)
+        else:
+            for p in range(columns):
+                row[p] += level
 
 
 @kernel

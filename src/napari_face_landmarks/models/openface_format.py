@@ -402,7 +402,7 @@ def _expert_head(cursor: _Cursor, where: str, kind: int, most: int, of: str) -> 
         raise _refused(cursor.path, f"has {count} {of} in {where}")
     if count and (width, height) != (SUPPORT, SUPPORT):
         raise _refused(cursor.path, f"has a support of {width} x {height} in {where}")
-    return count
+    return int(count)
 
 
 def _at_next_expert(cursor: _Cursor) -> bool:

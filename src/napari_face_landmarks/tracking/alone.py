@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf.fit import OwnFit, fit_alone, params_of_crop
 from napari_face_landmarks.detection import detect_faces, roll_from_points
+from napari_face_landmarks.detection.detect import DEFAULT_MIN_SCORE
 from napari_face_landmarks.errors import FaceLandmarksError, VideoError
 from napari_face_landmarks.images import to_grey
 from napari_face_landmarks.models import Models
@@ -26,10 +27,14 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 
+SEEN_SCORE = 0.4
+"""Score from which the detector sees a face that is followed; a new one needs its usual score."""
 LOOK_EVERY = 5
 """The detector runs on every n-th frame, to see whether the faces are still there and for others."""
 MOST_UNSEEN = 3
 """A face that the detector has not seen so many times in a row is lost: CLNF alone cannot tell."""
+DOUBTFUL = 0.6
+"""Below this share of its usual confidence a face is looked for at once, and lost if it is not seen."""
 STILL_SEEN = 0.2
 """Boxes of a face's landmarks and of a detection that overlap by more mean the same face."""
 
@@ -45,11 +50,19 @@ class AloneFace:
         The detector's, when it saw the face last.
     unseen : int
         How many times in a row the detector has not seen it since.
+    usual : float
+        The mean confidence that its landmarks had of late; 0 where it is new.
     """
 
     fit: OwnFit
     score: float
     unseen: int = 0
+    usual: float = 0.0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the experts respond much less than before."""
+        return bool(self.fit.confidence.mean() < DOUBTFUL * self.usual)
 
     @property
     def box(self) -> Floats:
@@ -86,23 +99,24 @@ def find_alone(
         Others, best first, fitted.
     """
     began = time.perf_counter()
-    most = settings.max_faces + len(known)
-    seen = detect_faces(models.detector, rgb, min_score=max(0.05, settings.min_confidence), max_faces=most)
+    most = 2 * settings.max_faces + len(known)
+    seen = detect_faces(models.detector, rgb, min_score=SEEN_SCORE, max_faces=most)
     stats.add_time("detect", time.perf_counter() - began)
     roll = np.array([roll_from_points(points) for points in seen.points], dtype=np.float64)
     crops = crops_of_boxes(seen.boxes, roll)
     half = crops[:, 2:3] / (2 * CROP_MARGIN)
     boxes = np.concatenate([crops[:, :2] - half, crops[:, :2] + half], axis=1)
-    free = np.ones(len(seen), dtype=np.bool_)
+    free = np.asarray(seen.boxes[:, 4] >= max(DEFAULT_MIN_SCORE, settings.min_confidence))
     checked = []
     for face in known:
         shared = overlaps(face.box[None], boxes)[0]
         same = np.flatnonzero(shared > STILL_SEEN)
         free[same] = False
         if len(same):
-            checked.append(AloneFace(face.fit, float(seen.boxes[same[np.argmax(shared[same])], 4])))
+            score = float(seen.boxes[same[np.argmax(shared[same])], 4])
+            checked.append(replace(face, score=score, unseen=0, usual=float(face.fit.confidence.mean())))
         else:
-            checked.append(AloneFace(face.fit, face.score, face.unseen + 1))
+            checked.append(replace(face, unseen=MOST_UNSEEN if face.doubtful else face.unseen + 1))
     began = time.perf_counter()
     found = [face for face in fit_crops(models, grey, crops[free], seen.boxes[free, 4]) if face.fit.converged]
     if free.any():
@@ -173,7 +187,7 @@ def _step(
             fit = fit_alone(
                 grey, face.fit.params, models.pdm, models.experts, models.constants_alone, followed=True
             )
-            slots[slot] = AloneFace(fit, face.score, face.unseen) if fit.converged else None
+            slots[slot] = replace(face, fit=fit) if fit.converged else None
     known = [(slot, face) for slot, face in enumerate(slots) if face is not None]
     if len(known) > 1:
         boxes = np.stack([face.box for _, face in known])
@@ -184,7 +198,8 @@ def _step(
     if known:
         stats.add_time("clnf", time.perf_counter() - began)
     lost = sum(face is not None for face in before) > len(known)
-    if known and not lost and index % LOOK_EVERY:
+    doubtful = any(face.doubtful for _, face in known)
+    if known and not lost and not doubtful and index % LOOK_EVERY:
         return slots
     checked, found = find_alone(models, settings, rgb, grey, stats, [face for _, face in known])
     for (slot, _), face in zip(known, checked, strict=True):
