@@ -34,6 +34,9 @@ PROGRAM = "napari-face-landmarks"
 OVERLAY_SUFFIXES = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
 STATUS_ERROR = 2
 STATUS_INTERRUPTED = 130
+PATIENCE = 2.0
+"""Seconds without a result after which the user is told why."""
+PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -94,6 +97,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     track.add_argument(
         "--overlay", metavar="OUT.mp4", type=Path, help="the video with the landmarks drawn on it"
+    )
+    track.add_argument(
+        "--threads",
+        metavar="N",
+        type=_count,
+        help="compute with so many threads, beside the decoding; default: one for each processor core, at "
+        "most 4. The landmarks do not depend on it.",
     )
     _add_models_option(track)
     _add_settings_options(track)
@@ -224,7 +234,8 @@ def _add_models_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models",
         metavar="NAME|FOLDER",
-        help="a bundle that `models` lists, or a folder of one; where not given, the first that is listed",
+        help="a bundle that `models` lists, or a folder of one; openface, or a folder of OpenFace's models or "
+        "of a landmark network with a pfld.json; where not given, the first bundle that is listed",
     )
 
 
@@ -285,7 +296,7 @@ def _track(options: argparse.Namespace) -> int:
     with _opened(options.video) as video:
         for path in outputs:
             _prepare_place(path)
-        tracker = FaceTracker(load_models(*_given(options.models)), settings)
+        tracker = FaceTracker(load_models(*_given(options.models)), settings, options.threads)
         tracks, interrupted = _follow(tracker, video)
         if tracks.n_frames == 0:
             _say("Stopped before the first frame was done; nothing is written.")
@@ -510,9 +521,14 @@ def _follow(tracker: FaceTracker, video: Video) -> tuple[Tracks, bool]:
     results: list[FrameResult] = []
     notice = RefinementNotice()
     automatic = tracker.settings.refine == "auto"
-    with _until_interrupted() as interrupted, _progress_bar("Tracking", len(video)) as advance:
+    with (
+        _told_if_slow() as has_begun,
+        _until_interrupted() as interrupted,
+        _progress_bar("Tracking", len(video)) as advance,
+    ):
         with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C, where a frame takes long
             for result in tracker.track_frames(video):
+                has_begun()
                 results.append(result)
                 advance()
                 if automatic and tracker.last_run is not None:
@@ -522,6 +538,18 @@ def _follow(tracker: FaceTracker, video: Video) -> tuple[Tracks, bool]:
         if automatic and tracker.last_run is not None:
             _tell(notice.sentence(tracker.last_run.stats))
         return tracker.collect(results), interrupted()
+
+
+@contextlib.contextmanager
+def _told_if_slow() -> Iterator[Callable[[], None]]:
+    """Say after a while that the kernels are being compiled, unless the function was called by then."""
+    timer = threading.Timer(PATIENCE, _say, [PREPARING])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()
 
 
 @contextlib.contextmanager
