@@ -8,6 +8,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -83,6 +84,35 @@ def test_refinement_that_switches_on_is_told_once(
     assert int(rate.group(1)) > 0
     assert cli.main([*words, "always"]) == 0
     assert sentence not in capsys.readouterr().err
+
+
+def test_a_slow_beginning_is_explained_and_a_quick_one_is_not(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    words = ["track", str(clip), "-o", str(tmp_path / "t.csv"), "--refine", "off", "--threads", "2"]
+    monkeypatch.setattr(cli, "PATIENCE", 60.0)
+    assert cli.main(words) == 0
+    assert "Preparing" not in capsys.readouterr().err
+    slow = FaceTracker.prepare
+
+    def prepare(tracker: FaceTracker) -> None:
+        time.sleep(0.1)
+        slow(tracker)
+
+    monkeypatch.setattr(FaceTracker, "prepare", prepare)
+    monkeypatch.setattr(cli, "PATIENCE", 0.01)
+    assert cli.main(words) == 0
+    assert capsys.readouterr().err.count("Preparing: the first run after an installation compiles") == 1
+
+
+@pytest.mark.parametrize("threads", ["0", "many", "1.5"])
+def test_a_bad_number_of_threads_is_refused(
+    threads: str, tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        cli.main(["track", str(clip), "-o", str(tmp_path / "t.csv"), "--threads", threads])
+    assert stopped.value.code == 2
+    assert "is no whole number from 1" in capsys.readouterr().err
 
 
 def test_npz_keeps_settings_and_counts(tmp_path: Path, clip: Path) -> None:

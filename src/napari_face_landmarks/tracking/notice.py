@@ -16,13 +16,13 @@ class RefinementNotice:
 
     Attributes
     ----------
-    switched_on : (int, dict) or None
-        Frames done and seconds spent in each stage when it did.
+    switched_on : (int, float) or None
+        Frames done and seconds gone by when it did.
     told : bool
         Whether the sentence was given.
     """
 
-    switched_on: tuple[int, dict[str, float]] | None = None
+    switched_on: tuple[int, float] | None = None
     told: bool = False
 
     def look(self, result: FrameResult, stats: RunStats) -> str | None:
@@ -37,7 +37,7 @@ class RefinementNotice:
         """
         if self.switched_on is None:
             if (result.source == CLNF).any():
-                self.switched_on = (stats.frames, dict(stats.stage_seconds))
+                self.switched_on = (stats.frames, stats.seconds)
         elif stats.frames - self.switched_on[0] >= FRAMES_MEASURED:
             return self.sentence(stats)
         return None
@@ -52,9 +52,7 @@ class RefinementNotice:
             "shape-constrained refinement (CLNF) is on."
         )
         frames = stats.frames - self.switched_on[0]
-        spent = {stage: stats.stage_seconds[stage] - before for stage, before in self.switched_on[1].items()}
-        # decoding runs beside the other stages
-        busy = max(spent["decode"], sum(seconds for stage, seconds in spent.items() if stage != "decode"))
-        if frames < 1 or busy <= 0:
+        seconds = stats.seconds - self.switched_on[1]
+        if frames < 1 or seconds <= 0:
             return text
-        return f"{text} Expect about {frames / busy:.0f} frames per second on this machine while it is on."
+        return f"{text} Expect about {frames / seconds:.0f} frames per second on this machine while it is on."
