@@ -99,7 +99,7 @@ class RunStats:
     prepare_seconds : float
         Time that compiling or loading the kernels took before the first frame.
     stage_seconds : dict of str to float
-        Time spent in decode, detect, pfld, clnf and smoothing; decoding runs beside the others.
+        Time spent in decode, detect, pfld, clnf and smoothing; with several threads they overlap.
     stage_calls : dict of str to int
         How often each stage ran.
     frames_with_faces, faces, refined, carried, low_confidence : int
