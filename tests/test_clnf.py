@@ -5,6 +5,8 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import math
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -539,6 +541,19 @@ def test_bytes_of_any_kind_are_refused(tmp_path_factory: pytest.TempPathFactory,
     path.write_bytes(data)
     with pytest.raises(ModelError):
         load_patch_experts(path)
+
+
+# Experts and frames do without OpenCV, whose versions sample differently
+
+
+def test_the_engine_and_pfld_do_not_use_opencv() -> None:
+    """OpenCV 4 rounds places to 1/32 px and OpenCV 5 does not; what is not there cannot matter."""
+    program = (
+        "import sys; sys.modules['cv2'] = None\n"
+        "import napari_face_landmarks.clnf.fit, napari_face_landmarks.pfld.predict\n"
+        "import napari_face_landmarks.models\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
 # Experts as ONNX

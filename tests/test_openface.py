@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shutil
 import struct
 import tracemalloc
 from collections.abc import Callable
@@ -21,7 +22,7 @@ from napari_face_landmarks.clnf.constants import OPENFACE_CCNF, OPENFACE_CEN, PU
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts, covariance
 from napari_face_landmarks.errors import ModelError, SettingsError
 from napari_face_landmarks.ibug import MIRROR_68, inter_ocular
-from napari_face_landmarks.models import openface
+from napari_face_landmarks.models import bundle_folder, openface
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
 from openface_files import MIRROR_VIEWS, YAWS, matrix, write_ccnf, write_cen, write_folder, write_pdm
 from test_clnf import face_model, random_params, texture
@@ -302,6 +303,28 @@ def test_a_fit_by_clnf_alone_agrees_with_the_reference(
     np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-3)
 
 
+@pytest.mark.parametrize("kind", ["cen", "ccnf"])
+def test_refinement_of_first_landmarks_agrees_with_the_reference(
+    experts: dict[str, OpenFaceExperts], kind: str
+) -> None:
+    rng = np.random.default_rng(4)
+    model = face_model()
+    grey = texture(rng, 300, 300)
+    params = random_params(rng, model, 1.2, (150.0, 150.0))
+    first = pdm.project(model, params) + rng.normal(size=(68, 2))
+    base = OPENFACE_CEN if kind == "cen" else OPENFACE_CCNF
+    constants = dataclasses.replace(base, windows=(7, 5, 5, 3), prior_weight=0.4, residual_share=0.4)
+    found, expected = (
+        fit.refine(
+            grey, first, None, model, experts[kind], TrackerSettings(), np.full(68, 2.0), constants, engine
+        )
+        for engine in (fast, reference)
+    )
+    assert found.converged
+    assert found.iterations == expected.iterations
+    np.testing.assert_allclose(found.landmarks, expected.landmarks, atol=0.01)
+
+
 def test_the_way_into_the_frame_is_the_similarity_between_the_shapes() -> None:
     rng = np.random.default_rng(3)
     shape = rng.normal(size=(68, 2)) * 30
@@ -398,6 +421,19 @@ def test_a_folder_that_lacks_a_file_is_refused(folder: Path, tmp_path: Path) -> 
 def test_without_pfld_there_is_one_way_to_refine(folder: Path, refine: Any) -> None:
     with pytest.raises(SettingsError, match="choose clnf-only"):
         FaceTracker(load_models(folder), TrackerSettings(refine=refine))
+
+
+def test_a_folder_may_have_openfaces_models_and_a_pfld(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "both", face_model(), ("ccnf",), yaws=YAWS[:1])
+    shutil.copy(bundle_folder("research") / "pfld.onnx", folder)
+    description = '{"file": "pfld.onnx", "input_range": [0, 1], "colours": "RGB", "box": "landmarks", '
+    (folder / "pfld.json").write_text(description + '"box_scale": 1.3, "points": 68}')
+    models = load_models(folder)
+    assert models.experts.kind == "CCNF"
+    frames, _ = moving(2)
+    fitted = FaceTracker(models, TrackerSettings(refine="always")).fit(frames[0])
+    assert np.isfinite(fitted.landmarks).all()
+    assert models.licence.count(";") == 2
 
 
 # From box to landmarks, with the plugin's own experts in OpenFace's files

@@ -234,8 +234,8 @@ def _add_models_option(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models",
         metavar="NAME|FOLDER",
-        help="a bundle that `models` lists, or a folder of one; openface, or a folder of OpenFace's models or "
-        "of a landmark network with a pfld.json; where not given, the first bundle that is listed",
+        help="a bundle that `models` lists, or a folder of one; openface, or a folder of OpenFace's models "
+        "or of a landmark network with a pfld.json; where not given, the first bundle that is listed",
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import onnxruntime
 
-from napari_face_landmarks.clnf.constants import PUBLISHED, TUNED, EngineConstants
+from napari_face_landmarks.clnf.constants import OPENFACE_CEN, TUNED, EngineConstants
 from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
@@ -61,7 +61,7 @@ class Models:
     pdm: PDM
     experts: AnyExperts
     constants: EngineConstants = TUNED
-    constants_alone: EngineConstants = PUBLISHED
+    constants_alone: EngineConstants = OPENFACE_CEN
 
     @property
     def version(self) -> str:
