@@ -273,7 +273,7 @@ def edited(change: Callable[[Points], None], n_faces: int = 2) -> tuple[tracking
     tracks = a_run(n_faces, first=4)
     points = Layer.create(*tracks_to_layer_data(tracks)[0])
     change(points)
-    return tracks, tracks_of_layer(*points.as_layer_data_tuple()[:2])
+    return tracks, tracks_of_layer(points)
 
 
 def test_a_layer_that_was_left_alone_gives_its_tracks_back() -> None:
@@ -320,7 +320,7 @@ def test_points_deleted_and_added_by_hand() -> None:
 def test_layers_of_others_with_the_right_features_are_taken() -> None:
     features = {"landmark": [0, 1, 0, 70, 2], "face": [0, 0, 1, 0, 0]}
     data = [[3, 10, 20], [3, 11, 21], [5, 12, 22], [3, 0, 0], [np.nan, 0, 0]]
-    again = tracks_of_layer(*Points(data, features=features).as_layer_data_tuple()[:2])
+    again = tracks_of_layer(Points(data, features=features))
     assert again.frame_indices.tolist() == [3, 5]
     assert again.landmarks[0, 0, 1].tolist() == [21, 11]
     assert again.landmarks[1, 1, 0].tolist() == [22, 12]
@@ -330,12 +330,17 @@ def test_layers_of_others_with_the_right_features_are_taken() -> None:
 @pytest.mark.parametrize("ndim", [2, 3, 4])
 def test_points_that_are_no_landmarks_are_refused(ndim: int) -> None:
     with pytest.raises(ResultError, match="'mine' has no landmarks"):
-        tracks_of_layer(*Points(np.zeros((4, ndim)), name="mine").as_layer_data_tuple()[:2])
+        tracks_of_layer(Points(np.zeros((4, ndim)), name="mine"))
+
+
+def test_an_image_has_no_landmarks() -> None:
+    with pytest.raises(ResultError, match="no Points layer"):
+        tracks_of_layer(Image(clip(), name="face"))
 
 
 def test_a_still_picture_is_taken_with_its_frame() -> None:
     points = points_of(Image(np.zeros((60, 80), np.uint8)))
-    again = tracks_of_layer(*points.as_layer_data_tuple()[:2])
+    again = tracks_of_layer(points)
     np.testing.assert_array_equal(again.landmarks, points.metadata["tracks"].landmarks)
 
 

@@ -13,7 +13,7 @@ from napari_face_landmarks.settings import TrackerSettings
 
 if TYPE_CHECKING:
     from napari_face_landmarks.models import Models, list_models, load_models
-    from napari_face_landmarks.napari_plugin.layers import track_layer
+    from napari_face_landmarks.napari_plugin.layers import track_layer, tracks_of_layer
     from napari_face_landmarks.tracking import FaceFit, FaceTracker, Tracks
 
 _HOMES = {
@@ -24,6 +24,7 @@ _HOMES = {
     "list_models": "models",
     "load_models": "models",
     "track_layer": "napari_plugin.layers",
+    "tracks_of_layer": "napari_plugin.layers",
 }
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
     "list_models",
     "load_models",
     "track_layer",
+    "tracks_of_layer",
 ]
 
 

@@ -345,8 +345,32 @@ def track_layer(
     return tracks_to_layer_data(tracker.track(frames, progress=progress), image_layer)
 
 
-def tracks_of_layer(data: Any, attributes: Mapping[str, Any]) -> Tracks:
+def tracks_of_layer(points_layer: Any) -> Tracks:
     """Return the landmarks of a Points layer as they stand there now, corrections by hand included.
+
+    Parameters
+    ----------
+    points_layer : napari.layers.Points
+        With the features ``landmark`` and ``face``, as layers that this plugin makes have them.
+
+    Returns
+    -------
+    Tracks
+        As of `tracks_of_points`.
+
+    Raises
+    ------
+    ResultError
+        If it has no landmarks.
+    """
+    if not hasattr(points_layer, "features") or not hasattr(points_layer, "shown"):
+        raise ResultError(f"The layer {str(points_layer)!r} is no Points layer: choose one with landmarks.")
+    data, attributes, _ = points_layer.as_layer_data_tuple()
+    return tracks_of_points(data, attributes)
+
+
+def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
+    """Return the landmarks of a Points layer's data and attributes.
 
     Parameters
     ----------

@@ -13,7 +13,7 @@ import numpy as np
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, in_one_line
 from napari_face_landmarks.export import write_overlay
 from napari_face_landmarks.export.formats import FORMATS, format_named, format_to_write
-from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer, tracks_of_layer
+from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer, tracks_of_points
 
 LOG = logging.getLogger(__name__)
 
@@ -120,7 +120,7 @@ def write_export(export: Export, wanted: Callable[[], bool] = lambda: True) -> t
         Asked now and then whether to go on.
     """
     try:
-        tracks = tracks_of_layer(export.data, export.attributes)
+        tracks = tracks_of_points(export.data, export.attributes)
         if export.format == OVERLAY:
 
             def go_on(done: int, total: int | None) -> None:
