@@ -21,6 +21,7 @@ from fake_tracker import FakeTracker
 from napari_face_landmarks import tracking
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.export import FORMATS
+from napari_face_landmarks.napari_plugin import writer
 from napari_face_landmarks.napari_plugin.layers import (
     count_frames,
     frames_of_layer,
@@ -357,6 +358,13 @@ def test_napari_saves_and_opens_landmarks(tmp_path: Path) -> None:
         assert points.save(path, plugin="napari-face-landmarks") == [path]
         (opened,) = viewer.open(path, plugin="napari-face-landmarks")
         np.testing.assert_allclose(opened.data[:, 1:], points.data[:, 1:], atol=1e-5)
+
+
+def test_the_longer_suffix_chooses_whichever_writer_is_called(tmp_path: Path) -> None:
+    points = Layer.create(*tracks_to_layer_data(a_run())[0])
+    path = tmp_path / "t.tidy.csv"
+    assert writer.write_openface(str(path), *points.as_layer_data_tuple()[:2]) == [str(path)]
+    assert path.read_text().startswith("frame,time,face,landmark,")
 
 
 SCRIPT = """

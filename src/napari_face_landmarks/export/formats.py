@@ -226,6 +226,17 @@ def format_to_write(path: str | os.PathLike[str], name: str | None = None) -> Fo
     return chosen
 
 
+def named_by_suffix(path: str | os.PathLike[str], name: str) -> str:
+    """Return the format whose longer suffix, such as ``.analysis.h5``, a file's name ends in, else `name`.
+
+    napari's older versions see only the last part of a suffix when they choose a writer.
+    """
+    for item in FORMATS:
+        if item.suffixes[0].count(".") > 1 and os.fspath(path).lower().endswith(item.suffixes[0]):
+            return item.name
+    return name
+
+
 def _by_suffix(path: Path) -> Format:
     lengths = [
         max((len(suffix) for suffix in item.suffixes if path.name.lower().endswith(suffix)), default=0)

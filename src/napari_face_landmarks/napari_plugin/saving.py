@@ -12,7 +12,7 @@ import numpy as np
 
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, in_one_line
 from napari_face_landmarks.export import write_overlay
-from napari_face_landmarks.export.formats import FORMATS, format_named, format_to_write
+from napari_face_landmarks.export.formats import FORMATS, format_named, format_to_write, named_by_suffix
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer, tracks_of_points
 
 LOG = logging.getLogger(__name__)
@@ -90,6 +90,7 @@ def file_and_format(path: Path, chosen: str) -> tuple[Path, str]:
     ResultError
         If a library that the format needs is missing.
     """
+    chosen = named_by_suffix(path, chosen)
     suffixes = (OVERLAY_SUFFIX,) if chosen == OVERLAY else format_named(chosen).suffixes
     name = path.name.lower()
     if not name.endswith(suffixes):

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_face_landmarks.export.formats import write_tracks
+from napari_face_landmarks.export.formats import named_by_suffix, write_tracks
 from napari_face_landmarks.napari_plugin.layers import tracks_of_points
 
 Writer = Callable[[str, Any, dict[str, Any]], list[str]]
@@ -20,7 +20,7 @@ def _writer(name: str) -> Writer:
     """
 
     def write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
-        write_tracks(Path(path), tracks_of_points(data, attributes), name)
+        write_tracks(Path(path), tracks_of_points(data, attributes), named_by_suffix(path, name))
         return [str(path)]
 
     return write
