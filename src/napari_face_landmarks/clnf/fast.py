@@ -259,6 +259,8 @@ def _network_maps(
     for e in range(widths.shape[0]):
         for layer in range(widths.shape[1]):
             widest = max(widest, widths[e, layer])
+    most = (cells * TOGETHER + VECTOR - 1) // VECTOR * VECTOR
+    ones, others = np.empty(widest * most, np.float32), np.empty(widest * most, np.float32)
     first = 0
     while first < n:
         e = expert[order[first]]
@@ -270,7 +272,9 @@ def _network_maps(
         while last < n and last - first < TOGETHER and expert[order[last]] == e:
             last += 1
         columns = (cells * (last - first) + VECTOR - 1) // VECTOR * VECTOR
-        values, following = np.zeros((widest, columns), np.float32), np.zeros((widest, columns), np.float32)
+        values = ones[: widest * columns].reshape(widest, columns)
+        following = others[: widest * columns].reshape(widest, columns)
+        values[:N_INPUTS, cells * (last - first) :] = np.float32(0.0)
         for i in range(first, last):
             k = order[i]
             _sample_area(grey, to_image, centres[k, 0], centres[k, 1], flipped[k], area)
