@@ -16,6 +16,7 @@ from napari_face_landmarks.detection.decode import cell_centres, decode, overlap
 from napari_face_landmarks.detection.detect import fit_to_input
 from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.images import to_rgb8
+from napari_face_landmarks.settings import TrackerSettings
 
 ASTRONAUT_BOX = np.array([179.0, 62.0, 272.0, 177.0])  # forehead to chin, measured by eye
 ASTRONAUT_POINTS = np.array([[203, 101], [247.5, 102.5], [225, 126], [205.5, 140.5], [242, 142]], float)
@@ -370,3 +371,37 @@ def test_no_face_in_the_clip_without_one(session, shared_data: Path) -> None:
             assert len(detect_faces(session, to_rgb8(frame[:, :, ::-1]))) == 0
     capture.release()
     assert seen > 90
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_held_out_faces_are_found_with_few_false_alarms(bundle: str, shared_data: Path) -> None:
+    """Detector and PFLD, as they run, on the pictures of the bundle's archives that were held out."""
+    from napari_face_landmarks.training import detector_report
+
+    pair = detector_report.detector_and_pfld(
+        open_session(model_file(bundle, "detector.onnx")), open_session(model_file(bundle, "pfld.onnx"))
+    )
+    frames = detector_report.own_held_out_frames(shared_data, bundle)
+    result = detector_report.measure(pair, frames, TrackerSettings().min_confidence)
+    assert result["faces"] > 200
+    assert result["found"] >= 0.97
+    assert result["false_alarms_per_frame"] <= 0.02
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("bundle", BUNDLES)
+def test_clips_faces_are_found_and_nothing_else(bundle: str, shared_data: Path) -> None:
+    """The skulls printed on clothes are candidates of the detector, which PFLD drops."""
+    from napari_face_landmarks.training import detector_report
+
+    pair = detector_report.detector_and_pfld(
+        open_session(model_file(bundle, "detector.onnx")), open_session(model_file(bundle, "pfld.onnx"))
+    )
+    totals = {"frames": 0, "with_face": 0, "found": 0, "false_alarms": 0}
+    for name, truth in detector_report.CLIPS.items():
+        part = detector_report.measure_clip(pair, shared_data / "video" / name, truth, 15, 0.5)
+        totals = {key: value + part[key] for key, value in totals.items()}
+    assert totals["with_face"] > 100
+    assert totals["found"] >= 0.97 * totals["with_face"]
+    assert totals["false_alarms"] <= 0.02 * totals["frames"]

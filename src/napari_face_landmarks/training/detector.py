@@ -50,7 +50,7 @@ SIZES = (256, 256, 256, 320)
 """Sides of the training pictures; every batch has one of them."""
 MAX_FACES = 24
 STEPS, RATE = 5000, 3e-3
-STARTED_STEPS, STARTED_RATE = 3500, 1.5e-3
+STARTED_STEPS, STARTED_RATE = 5000, 1.5e-3
 """Steps and learning rate of a run that begins from the weights of another bundle."""
 COMPOSED_HELD_OUT = 400
 REPORTED_SCORES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
