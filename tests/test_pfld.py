@@ -95,8 +95,17 @@ def test_to_image_and_to_crop_are_inverse() -> None:
 EVERY = 9  # the plain loops are slow: every ninth row and column will do
 
 
-def plain_crop(rgb: np.ndarray, crop: np.ndarray, samples: int) -> np.ndarray:
+def block_means(rgb: np.ndarray, block: int) -> np.ndarray:
+    height, width = rgb.shape[:2]
+    padded = np.pad(rgb.astype(float), [(0, -height % block), (0, -width % block), (0, 0)], mode="edge")
+    return padded.reshape(len(padded) // block, block, -1, block, 3).mean(axis=(1, 3))
+
+
+def plain_crop(rgb: np.ndarray, crop: np.ndarray, samples: int, block: int) -> np.ndarray:
     """Say in plain float64 loops what a crop is."""
+    rgb = block_means(rgb, block)
+    crop = crop / (block, block, block, 1)
+    crop[:2] += 0.5 / block - 0.5
     cx, cy, side, roll = crop
     height, width = rgb.shape[:2]
     out = np.zeros((3, CROP_SIZE, CROP_SIZE))
@@ -116,12 +125,17 @@ def plain_crop(rgb: np.ndarray, crop: np.ndarray, samples: int) -> np.ndarray:
     return out[:, ::EVERY, ::EVERY] / (255 * samples * samples)
 
 
-@pytest.mark.parametrize(("side", "samples"), [(60.0, 1), (130.0, 1), (250.0, 2)])
-def test_sampling_is_bilinear_averaged_and_continues_the_border(side: float, samples: int) -> None:
+@pytest.mark.parametrize(
+    ("side", "samples", "block"),
+    [(60.0, 1, 1), (130.0, 1, 1), (250.0, 2, 1), (350.0, 3, 1), (460.0, 2, 2), (700.0, 3, 2), (900.0, 2, 4)],
+)
+def test_sampling_is_bilinear_averaged_and_continues_the_border(
+    side: float, samples: int, block: int
+) -> None:
     rgb = np.random.default_rng(4).integers(0, 256, (90, 120, 3), dtype=np.uint8)
     crop = np.array([70.3, 40.6, side, 0.4])
     sampled = sample_crops(rgb, crop[None])[0, :, ::EVERY, ::EVERY]
-    np.testing.assert_allclose(sampled, plain_crop(rgb, crop, samples), atol=2e-4)
+    np.testing.assert_allclose(sampled, plain_crop(rgb, crop, samples, block), atol=2e-4)
 
 
 def test_a_large_face_does_not_alias() -> None:
