@@ -18,7 +18,7 @@ from napari_face_landmarks.clnf.pdm import PDM, load_pdm
 from napari_face_landmarks.errors import ModelError, in_one_line
 from napari_face_landmarks.pfld.own import OwnPfld
 
-DEFAULT_BUNDLE = "research"
+DEFAULT_BUNDLE = "open"
 CARD = "model_card.json"
 MODEL_FILES = ("detector.onnx", "pfld.onnx", "pdm.npz", "cen.npz")
 LARGEST_CARD = 1 << 20
