@@ -7,6 +7,7 @@ import shutil
 import struct
 import tracemalloc
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -238,7 +239,7 @@ def test_texts_that_are_no_pdm_are_refused(tmp_path: Path, text: str, words: str
 # The engines
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     kind=st.sampled_from(["cen", "cen", "ccnf"]),
@@ -269,11 +270,13 @@ def test_response_maps_agree(
     arguments = (grey, to_frame, centres, window, experts[kind], index, view, sparse)
     maps = fast.response_maps(*arguments)
     np.testing.assert_allclose(maps, reference.response_maps(*arguments), atol=1e-4)
+    with ThreadPoolExecutor(2) as pool:
+        np.testing.assert_array_equal(fast.with_threads(pool, 3).response_maps(*arguments), maps)
     assert (maps >= 0).all()
     assert (maps[~experts[kind].parts[index].visibility[view]] == 1).all()
 
 
-@settings(max_examples=6, deadline=None)
+@settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     kind=st.sampled_from(["cen", "ccnf", "own"]),

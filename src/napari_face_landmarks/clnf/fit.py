@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -77,7 +77,7 @@ def refine(
     settings: TrackerSettings,
     sigma: npt.NDArray[Any] | None = None,
     constants: EngineConstants = TUNED,
-    engine: ModuleType = fast,
+    engine: ModuleType | SimpleNamespace = fast,
 ) -> ClnfFit:
     """Refine a face's landmarks by CLNF.
 
@@ -218,7 +218,7 @@ def fit_alone(
     experts: AnyExperts,
     constants: EngineConstants,
     followed: bool = False,
-    engine: ModuleType = fast,
+    engine: ModuleType | SimpleNamespace = fast,
 ) -> OwnFit:
     """Fit a face by CLNF alone, as OpenFace does: from a box on a first frame, then from the last frame.
 
@@ -468,7 +468,7 @@ def _respond(
     index: int,
     window: int,
     constants: EngineConstants,
-    engine: ModuleType,
+    engine: ModuleType | SimpleNamespace,
 ) -> _Responses | None:
     """Evaluate the experts of a scale about a face; None if the face has grown beyond all bounds."""
     scale = float(experts.scales[index])
@@ -505,7 +505,7 @@ def _search(
     max_iterations: int,
     least_motion: float,
     whole: bool,
-    engine: ModuleType,
+    engine: ModuleType | SimpleNamespace,
 ) -> tuple[Floats, int]:
     """Run the engine's search; `least_motion` is in px of the image."""
     regularisation = constants.regularisation_at(at.scale)

@@ -194,7 +194,7 @@ def read_cen(path: str | Path) -> ScaleExperts:
                 starts[-1].append(_word(cursor, weight))
             if depth and shapes[-1][-1] != 1:
                 raise _refused(cursor.path, f"has {shapes[-1][-1]} outputs, not one, in {where}")
-            confidences[view, k] = _confidence(cursor, where)
+            confidences[view, k] = _confidence(cursor, where, used=depth > 0)
     _end(cursor)
     expert = np.where(own >= 0, own, own[mirror][:, partner])
     flipped = (own < 0) & (expert >= 0)
@@ -246,7 +246,7 @@ def read_ccnf(path: str | Path) -> ScaleExperts:
             if not neurons:
                 _int(cursor, where)
                 if not _at_next_expert(cursor):
-                    confidences[view, k] = _confidence(cursor, where)
+                    _confidence(cursor, where, used=False)
                 continue
             expert[view, k] = len(kernels)
             kernel = np.empty((neurons, SUPPORT, SUPPORT), np.float32)
@@ -411,8 +411,11 @@ def _at_next_expert(cursor: _Cursor) -> bool:
     return rest.size == 0 or (rest.size == 4 and int(rest.view("<i4")[0]) == CCNF_EXPERT)
 
 
-def _confidence(cursor: _Cursor, where: str) -> float:
+def _confidence(cursor: _Cursor, where: str, used: bool = True) -> float:
+    """Return an expert's confidence; one that is not used may be anything, and counts as 0."""
     confidence = _float(cursor, where)
+    if not used:
+        return 0.0
     if not 0 <= confidence <= LARGEST_WEIGHT:
         raise _refused(cursor.path, f"has the confidence {confidence:g} in {where}")
     return confidence

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from types import ModuleType, SimpleNamespace
 from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.clnf import fast
 from napari_face_landmarks.clnf.fit import OwnFit, fit_alone, params_of_crop
+from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
 from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.detection.detect import DEFAULT_MIN_SCORE
 from napari_face_landmarks.errors import FaceLandmarksError, VideoError
@@ -129,6 +133,7 @@ def follow_alone(
     models: Models,
     settings: TrackerSettings,
     run: Run,
+    threads: int = 1,
 ) -> Iterator[FrameResult]:
     """Follow faces through frames: each is fitted from where it was on the frame before.
 
@@ -141,7 +146,23 @@ def follow_alone(
         `max_faces` and `min_confidence` are used, this one for what the detector sees.
     run : Run
         Its counts and warnings are kept.
+    threads : int
+        How many evaluate OpenFace's experts at a time; with 1 all is done in the caller's.
     """
+    if threads > 1 and isinstance(models.experts, OpenFaceExperts):
+        with ThreadPoolExecutor(threads - 1, "face-landmarks") as pool:
+            yield from _follow(frames, models, settings, run, fast.with_threads(pool, threads))
+    else:
+        yield from _follow(frames, models, settings, run, fast)
+
+
+def _follow(
+    frames: Iterator[tuple[int, npt.NDArray[np.uint8] | FaceLandmarksError]],
+    models: Models,
+    settings: TrackerSettings,
+    run: Run,
+    engine: ModuleType | SimpleNamespace,
+) -> Iterator[FrameResult]:
     slots: list[AloneFace | None] = [None] * settings.max_faces
     last_boxes: dict[int, Floats] = {}
     last_seen: dict[int, int] = {}
@@ -156,7 +177,7 @@ def follow_alone(
             slots = [None] * len(slots)
             yield empty_frame(index, len(slots))
             continue
-        slots = _step(frame, index, models, settings, run.stats, slots, last_boxes, last_seen)
+        slots = _step(frame, index, models, settings, run.stats, slots, last_boxes, last_seen, engine)
         result = empty_frame(index, len(slots))
         for slot, face in enumerate(slots):
             if face is not None:
@@ -177,6 +198,7 @@ def _step(
     before: list[AloneFace | None],
     last_boxes: dict[int, Floats],
     last_seen: dict[int, int],
+    engine: ModuleType | SimpleNamespace,
 ) -> list[AloneFace | None]:
     """Return the faces of a frame, slot by slot."""
     began = time.perf_counter()
@@ -185,7 +207,7 @@ def _step(
     for slot, face in enumerate(before):
         if face is not None:
             fit = fit_alone(
-                grey, face.fit.params, models.pdm, models.experts, models.constants_alone, followed=True
+                grey, face.fit.params, models.pdm, models.experts, models.constants_alone, True, engine
             )
             slots[slot] = replace(face, fit=fit) if fit.converged else None
     known = [(slot, face) for slot, face in enumerate(slots) if face is not None]

@@ -449,7 +449,7 @@ class FaceTracker:
         if self._alone:
             decoded = rgb_frames(run.source, run.stats)
             with closing(cast(Any, decoded if self.threads == 1 else prefetch(decoded))) as pictures:
-                yield from follow_alone(pictures, self.models, self.settings, run)
+                yield from follow_alone(pictures, self.models, self.settings, run, self.threads)
             return
         waiting: deque[_Begun] = deque()
         with Workers(self.threads) as workers, closing(self._begun(run, workers)) as frames:
