@@ -341,6 +341,20 @@ def test_match_counts_hits_doubles_and_doubts() -> None:
     assert error[0] == pytest.approx(np.sqrt(8) / np.sqrt(8000), rel=1e-5)
 
 
+def test_match_by_points_does_not_ask_for_the_box() -> None:
+    wide = np.array([[*(BOX + [-60, -60, 60, 60]), 0.9], [*BOX, 0.8]], np.float32)
+    points = np.stack([POINTS + 3, POINTS + 60])
+    state, *_ = match(wide, points, BOX[None], POINTS[None], np.zeros((0, 4)))
+    assert state.tolist() == [0, 1]
+    state, nearness, error, face = match(wide, points, BOX[None], POINTS[None], np.zeros((0, 4)), 0.2)
+    assert state.tolist() == [1, 0]
+    assert error[0] == pytest.approx(np.sqrt(18) / np.sqrt(8000), rel=1e-5)
+    assert nearness[0] == pytest.approx(1 - error[0], rel=1e-5)
+    assert face.tolist() == [0, -1]
+    none = match(wide[:0], points[:0], BOX[None], POINTS[None], np.zeros((0, 4)), 0.2)
+    assert len(none[0]) == 0
+
+
 def test_recall_at_few_false_alarms() -> None:
     scores, right = np.array([0.9, 0.8, 0.7, 0.6]), np.array([True, False, True, False])
     assert recall_at(scores, right, 2, 10) == (0.5, 0.8)  # none allowed

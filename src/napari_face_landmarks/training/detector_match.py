@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any
 
 import numpy as np
@@ -35,16 +34,34 @@ def average_precision(scores: Array, right: Array, n_faces: int) -> float:
 
 
 def match(
-    boxes: Array, points: Array, truth: Array, true_points: Array, ignore: Array
+    boxes: Array,
+    points: Array,
+    truth: Array,
+    true_points: Array,
+    ignore: Array,
+    reach: float | None = None,
 ) -> tuple[Array, Array, Array, Array]:
     """Match detections, best first, with the faces of one picture.
+
+    Parameters
+    ----------
+    boxes : ndarray, (N, 4) or (N, 5)
+    points : ndarray, (N, 5, 2)
+    truth : ndarray, (M, 4)
+    true_points : ndarray, (M, 5, 2)
+    ignore : ndarray, (K, 4)
+        What lies in these boxes and is no known face counts neither way.
+    reach : float, optional
+        A detection is a face where its box overlaps the true one by half; or, with `reach`, where its points
+        lie on the average as near to the true ones, in units of the root of the true box's area.
 
     Returns
     -------
     state : ndarray, (N,) int
         1 a face found, 0 a false alarm, -1 not counted (a doubtful face, or a part of one).
     overlap : ndarray, (N,) float
-        Intersection over union of the detections that found a face, else NaN.
+        Intersection over union of the detections that found a face (with `reach`, one less the points'
+        distance), else NaN.
     error : ndarray, (N,) float
         Their mean point error over the root of the box's area, else NaN.
     face : ndarray, (N,) int
@@ -56,14 +73,18 @@ def match(
     free = np.ones(len(truth), bool)
     known = np.asarray(truth, np.float32).reshape(-1, 4)
     pairs = np.stack([overlaps(box, known) for box in boxes.astype(np.float32)]) if n else np.zeros((0, 0))
+    least = MATCH_OVERLAP
+    sizes = np.sqrt(np.prod(known[:, 2:] - known[:, :2], axis=1))
+    if reach is not None and n and len(known):
+        apart = np.linalg.norm(points[:, None] - true_points[None], axis=-1).mean(axis=-1) / sizes
+        pairs, least = np.maximum(1 - apart, 0), 1 - reach
     for i in range(n):
         candidates = np.where(free, pairs[i], 0.0)
-        if len(truth) and candidates.max() >= MATCH_OVERLAP:
+        if len(truth) and candidates.max() >= least:
             j = int(candidates.argmax())
             free[j] = False
             state[i], overlap[i], face[i] = 1, candidates[j], j
-            size = math.sqrt(float(np.prod(truth[j, 2:] - truth[j, :2])))
-            error[i] = np.linalg.norm(points[i] - true_points[j], axis=1).mean() / size
+            error[i] = np.linalg.norm(points[i] - true_points[j], axis=1).mean() / sizes[j]
             continue
         centre = (boxes[i, :2] + boxes[i, 2:4]) / 2
         if len(ignore) and ((centre >= ignore[:, :2]) & (centre < ignore[:, 2:])).all(1).any():
