@@ -17,7 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_face_landmarks import FaceTracker, TrackerSettings, load_models
+from napari_face_landmarks import FaceTracker, TrackerSettings, cli, load_models
 from napari_face_landmarks.clnf import fast, fit, frame, pdm, reference
 from napari_face_landmarks.clnf.constants import OPENFACE_CCNF, OPENFACE_CEN, PUBLISHED
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts, covariance
@@ -390,7 +390,11 @@ def test_shared_folders_of_each_system(tmp_path: Path) -> None:
 
 
 def test_openface_is_found_in_its_shared_folder(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setenv("OPENFACE_MODELS_DIR", str(tmp_path))
     for name in ("openface", "openface-ccnf"):
@@ -407,6 +411,8 @@ def test_openface_is_found_in_its_shared_folder(
     assert models.constants_alone == OPENFACE_CEN
     assert "no commercial use" in models.licence
     assert "no commercial use" in caplog.text
+    assert cli.main(["models"]) == 0
+    assert "openface 2.2.0: OpenFace's own" in capsys.readouterr().out
 
 
 def test_a_folder_that_lacks_a_file_is_refused(folder: Path, tmp_path: Path) -> None:
@@ -444,7 +450,7 @@ def test_a_folder_may_have_openfaces_models_and_a_pfld(tmp_path: Path) -> None:
 
 def write_bundle_as_openface(folder: Path) -> Path:
     """Write the default bundle's PDM and frontal experts as OpenFace would: three layers, four scales."""
-    models = load_models()
+    models = load_models("research")
     own = models.experts
     (folder / "pdms").mkdir(parents=True)
     (folder / "patch_experts").mkdir()
@@ -473,7 +479,7 @@ def write_bundle_as_openface(folder: Path) -> Path:
 def test_clnf_alone_follows_a_moving_face(tmp_path: Path, which: str) -> None:
     models = load_models(write_bundle_as_openface(tmp_path / "models") if which == "openface" else "research")
     frames, _ = moving(10)
-    expected = FaceTracker(load_models(), TrackerSettings(refine="always")).track(frames)
+    expected = FaceTracker(load_models("research"), TrackerSettings(refine="always")).track(frames)
     frames = np.concatenate([frames, np.zeros((3, *frames.shape[1:]), np.uint8), frames[-1:]])
     tracker = FaceTracker(models, TrackerSettings(refine="clnf-only", max_faces=2, smoothing_window=1))
     tracks = tracker.track(frames)

@@ -13,7 +13,7 @@ import pytest
 from napari_face_landmarks import FaceTracker, TrackerSettings, load_models
 from napari_face_landmarks.errors import ModelError, SettingsError
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.models import bundle_folder
+from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
 from napari_face_landmarks.pfld import crops_of_boxes, crops_of_landmarks, predict
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, sample_crops, to_crop
 from napari_face_landmarks.pfld.own import WFLW_TO_IBUG, own_crops
@@ -95,7 +95,7 @@ def describe(folder: Path, **changes: Any) -> None:
 
 def test_a_network_of_ones_own_follows_a_face_as_the_plugins_does(tmp_path: Path) -> None:
     """The plugin's own network, given as the user's, with nothing of its uncertainties."""
-    shutil.copy(bundle_folder("research") / "pfld.onnx", tmp_path / "net.onnx")
+    shutil.copy(bundle_folder(DEFAULT_BUNDLE) / "pfld.onnx", tmp_path / "net.onnx")
     describe(tmp_path)
     frames, _ = moving(6)
     models = load_models(tmp_path)

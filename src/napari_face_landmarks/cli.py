@@ -484,6 +484,7 @@ def _formats(options: argparse.Namespace) -> int:
 def _models(options: argparse.Namespace) -> int:
     from napari_face_landmarks.models import list_models, load_card
     from napari_face_landmarks.models.card import card_markdown, held_out_error
+    from napari_face_landmarks.models.openface import LICENCE, VERSION, openface_folder
 
     for name in list_models():
         card = load_card(name)
@@ -502,6 +503,8 @@ def _models(options: argparse.Namespace) -> int:
             print(
                 f"    mean error on faces of 300-W held out: {100 * error:.2f} % of the inter-ocular distance"
             )
+    if not options.markdown and (folder := openface_folder()) is not None:
+        print(f"openface {VERSION}: {LICENCE}\n    {folder}")
     return 0
 
 

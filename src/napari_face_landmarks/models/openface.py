@@ -69,15 +69,19 @@ def find_openface() -> Path:
     ModelError
         If there is none; the sentence says where they belong.
     """
-    folders = shared_folders()
-    for folder in folders:
-        if (root := openface_root(folder)) is not None:
-            return root
+    root = openface_folder()
+    if root is not None:
+        return root
     raise ModelError(
-        f"OpenFace's models are not in {' or '.join(map(str, folders))}: get them by the download script of "
-        "OpenFace 2.2 (github.com/TadasBaltrusaitis/OpenFace) and put its folders pdms and patch_experts "
+        f"OpenFace's models are not in {' or '.join(map(str, shared_folders()))}: get them by the download "
+        "script of OpenFace 2.2 (github.com/TadasBaltrusaitis/OpenFace) and put its folders pdms and patch_experts "
         "there, or set OPENFACE_MODELS_DIR."
     )
+
+
+def openface_folder() -> Path | None:
+    """Return the shared folder of OpenFace's models, or None."""
+    return next((root for each in shared_folders() if (root := openface_root(each)) is not None), None)
 
 
 def openface_root(folder: Path) -> Path | None:
