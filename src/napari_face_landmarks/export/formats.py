@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export import complete, deeplabcut, movement, openface_csv, pts, sleap, tidy
 from napari_face_landmarks.export.optional import optional
+from napari_face_landmarks.npz import BROKEN_FILE
 
 if TYPE_CHECKING:
     from napari_face_landmarks.tracking.results import Tracks
@@ -69,7 +70,7 @@ def _is_npz(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return {"landmarks.npy", "record.npy"} <= set(archive.namelist())
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except BROKEN_FILE:
         return False
 
 

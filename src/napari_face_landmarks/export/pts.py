@@ -105,7 +105,7 @@ def is_pts(path: Path) -> bool:
                 return stream.read(8) == b"version:"
         with zipfile.ZipFile(path) as archive:
             return any(name.lower().endswith(".pts") for name in archive.namelist()[:1000])
-    except (OSError, ValueError, zipfile.BadZipFile):
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
         return False
 
 
