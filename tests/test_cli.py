@@ -67,7 +67,7 @@ def test_track_writes_what_a_script_gets(
     assert set(record["stage_seconds"]) == {"decode", "detect", "pfld", "clnf", "smoothing"}
     assert all(seconds > 0 for seconds in record["stage_seconds"].values())
     assert record["settings"]["clnf_every"] == 3
-    assert record["meta"]["models"] == "research"
+    assert record["meta"]["models"] == "open"
 
 
 def test_refinement_that_switches_on_is_told_once(
@@ -288,7 +288,8 @@ def test_ctrl_c_before_anything_is_computed(
 def test_models_are_listed_with_their_licences(capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["models"]) == 0
     text = capsys.readouterr().out
-    assert text.startswith("research ")
+    assert text.startswith("open ")
+    assert "CC BY 4.0" in text
     assert "research use only" in text
     assert "helen_train" in text
 

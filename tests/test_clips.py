@@ -55,11 +55,12 @@ def test_the_face_is_lost_when_it_leaves_and_found_when_it_comes_back(
     assert present[-10:].all()
 
 
-def test_clnf_lowers_the_error_on_held_out_faces(shared_data: Path) -> None:
+@pytest.mark.parametrize(("bundle", "limit"), [("open", 0.052), ("research", 0.040)])
+def test_clnf_lowers_the_error_on_held_out_faces(shared_data: Path, bundle: str, limit: float) -> None:
     faces = load_faces(shared_data, bundle="research", held_out=True)
     error = {}
     for mode in ("off", "always"):
-        tracker = FaceTracker(load_models("research"), TrackerSettings(refine=mode))
+        tracker = FaceTracker(load_models(bundle), TrackerSettings(refine=mode))
         found = []
         for image, truth in list(zip(faces.images, faces.landmarks, strict=True))[::2]:
             fit = tracker.fit(image)
@@ -67,5 +68,5 @@ def test_clnf_lowers_the_error_on_held_out_faces(shared_data: Path) -> None:
                 found.append(float(nme(fit.landmarks[0], truth)))
         assert len(found) >= 0.97 * len(faces.images[::2])
         error[mode] = float(np.median(found))
-    assert error["off"] < 0.045
+    assert error["off"] < limit
     assert error["always"] < error["off"]

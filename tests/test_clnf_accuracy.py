@@ -17,9 +17,14 @@ from napari_face_landmarks.training import evaluate_clnf
 pytestmark = pytest.mark.shared_data
 
 
+@pytest.fixture(scope="module", params=["open", "research"])
+def bundle(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def starts(shared_data: Path) -> evaluate_clnf.Starts:
-    return evaluate_clnf.find_starts(shared_data, bundle_folder("research"))
+def starts(shared_data: Path, bundle: str) -> evaluate_clnf.Starts:
+    return evaluate_clnf.find_starts(shared_data, bundle_folder(bundle))
 
 
 def first_faces(starts: evaluate_clnf.Starts, count: int) -> evaluate_clnf.Starts:
@@ -34,9 +39,9 @@ def first_faces(starts: evaluate_clnf.Starts, count: int) -> evaluate_clnf.Start
 
 @pytest.mark.parametrize("settings", [TrackerSettings(), TrackerSettings(max_iterations=5, convergence_px=0)])
 def test_clnf_lowers_the_error_of_pfld_on_held_out_faces(
-    starts: evaluate_clnf.Starts, settings: TrackerSettings
+    starts: evaluate_clnf.Starts, bundle: str, settings: TrackerSettings
 ) -> None:
-    models = load_models("research")
+    models = load_models(bundle)
     landmarks, failures = evaluate_clnf.refined(starts, models.pdm, models.experts, TUNED, settings)
     assert failures == 0
     before, after = nme(starts.landmarks, starts.truth), nme(landmarks, starts.truth)
@@ -46,9 +51,9 @@ def test_clnf_lowers_the_error_of_pfld_on_held_out_faces(
 
 @pytest.mark.parametrize("constants", [TUNED, PUBLISHED])
 def test_clnf_finds_its_way_back_from_a_poor_start(
-    starts: evaluate_clnf.Starts, constants: EngineConstants
+    starts: evaluate_clnf.Starts, bundle: str, constants: EngineConstants
 ) -> None:
-    models = load_models("research")
+    models = load_models(bundle)
     poor = evaluate_clnf.disturbed(first_faces(starts, 40), models.pdm, 0.08)
     landmarks, _ = evaluate_clnf.refined(poor, models.pdm, models.experts, constants, TrackerSettings())
     before, after = nme(poor.landmarks, poor.truth).mean(), nme(landmarks, poor.truth).mean()

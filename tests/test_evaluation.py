@@ -249,11 +249,11 @@ def test_blur_is_two_pixels_of_a_crop_of_112() -> None:
     assert spread == pytest.approx(2 * 1.3 * 200 / 112, rel=0.03)
 
 
-def test_occlusion_covers_a_quarter_of_the_face_and_says_what(faces: LabelledFaces) -> None:
+def test_occlusion_covers_a_part_of_the_face_and_says_what(faces: LabelledFaces) -> None:
     image, points = picture(faces, 0), faces.landmarks[0]
     face = face_region(image.shape[:2], points)
     kinds = 0
-    for name in map(str, range(30)):
+    for name in map(str, range(60)):
         seen = perturb(image, points, "occlusion", name)
         changed = np.abs(seen.image.astype(int) - image).max(axis=2) > 6
         share = changed[face].mean()
@@ -261,8 +261,8 @@ def test_occlusion_covers_a_quarter_of_the_face_and_says_what(faces: LabelledFac
         assert COVERED[0] - 0.08 < share < COVERED[1] + 0.06
         at = np.rint(points).astype(int)
         assert (changed[at[:, 1], at[:, 0]] == seen.covered).mean() > 0.8
-        kinds += seen.covered[48:68].all()
-    assert 3 < kinds < 27  # now the mouth is covered, now it is not
+        kinds += seen.covered[48:68].any()
+    assert 6 < kinds < 54  # now the mouth is covered, now it is not
 
 
 def test_marks_keep_their_width_in_proportion_to_the_face(faces: LabelledFaces) -> None:
@@ -545,7 +545,7 @@ def test_evaluate_prints_and_writes_all_bundles_side_by_side(
     file: Path, tmp_path: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, table = tmp_path / "new" / "e.json", tmp_path / "e.md"
-    words = ["evaluate", str(file), "--models", "research", str(models.folder.resolve()) + "/"]
+    words = ["evaluate", str(file), "--models", "open", str(models.folder.resolve()) + "/"]
     words += ["--perturb", "none", "occlusion", "--seed", "3", "--limit", "3"]
     assert cli.main([*words, "--json", str(out), "--table", str(table)]) == 0
     shown = capsys.readouterr()

@@ -19,6 +19,8 @@ import pytest
 
 from napari_face_landmarks import TrackerSettings, Tracks, list_models
 from napari_face_landmarks.demo import make_demo_clip
+from napari_face_landmarks.models import load_card
+from napari_face_landmarks.models.card import card_markdown
 from napari_face_landmarks.settings import REFINE_MODES
 from napari_face_landmarks.video import write_video
 
@@ -182,3 +184,9 @@ def test_what_the_readme_shows_and_names_exists() -> None:
     for folder in ("video", "detection", "pfld", "clnf", "tracking", "export"):
         assert (PACKAGE / folder / "__init__.py").exists()
         assert f"`{folder}`" in README
+
+
+def test_the_readme_shows_the_model_cards_as_they_are() -> None:
+    section = README.split("<!-- model cards", 1)[1].split("-->", 1)[1].split("<!-- end of model cards", 1)[0]
+    cards = "\n".join(card_markdown(load_card(name)) for name in list_models())
+    assert section.strip() == cards.strip()

@@ -48,7 +48,7 @@ INK_STRENGTH = (0.65, 0.95)
 INK_SOFTNESS = 0.006  # standard deviation of the line's edge, of the distance of the outer eye corners
 FINE = 1024  # px that the longer side of the picture has at least where marks are drawn
 
-COVERED = (0.2, 0.3)  # of the face, forehead included
+COVERED = (0.1, 0.2)  # of the face, forehead included
 FOREHEAD = 0.45  # height of the forehead above the brows, of the height from the brows to the chin
 COVERS = ("hand", "mask", "hair", "object")
 CLOTHS = ((160, 200, 215), (235, 238, 240), (30, 30, 34), (120, 165, 130))
@@ -101,7 +101,7 @@ def perturb(
         What is done:
 
         - marks: 8 to 16 strokes, dots, crosses and arrows of a surgical pen, along and across the landmarks;
-        - occlusion: a hand, a mask, hair or an object over 20 to 30 % of the face;
+        - occlusion: a hand, a mask, hair or an object over 10 to 20 % of the face;
         - blur: Gaussian, 2 px where the face crop has 112 px;
         - dark: a gain of 0.25 and noise of 4 levels;
         - noise: of 20 levels;
