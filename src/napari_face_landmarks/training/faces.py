@@ -28,7 +28,8 @@ OPEN = {
     "voteview": 1.0,
 }
 """Freely licensed faces, and how often one of a file is drawn: voteview is large and of one kind."""
-BY_HAND_WEIGHT = 3.0
+BY_HAND_WEIGHT = 8.0
+"""The same of the faces labelled by hand."""
 PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "open": ("interfaces", "faker", "background"),
     "research": ("interfaces", "faker", "background", "helen_train", "lfpw_train"),

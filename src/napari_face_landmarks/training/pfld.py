@@ -7,7 +7,7 @@ import json
 import math
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +39,8 @@ from napari_face_landmarks.video import prefetch
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
 HELD_OUT_SEED = 7
+LOG_SIGMA = (-8.0, 1.0)
+"""Range of the spread's logarithm (fractions of the crop) that is trained and exported."""
 
 
 @dataclass(frozen=True)
@@ -57,6 +59,10 @@ class Plan:
     evaluate_every: int = 400
     seed: int = 2026
     threads: int = 2
+
+
+PLANS = {"open": Plan(), "research": Plan(steps=4000, turned_share=0.2, acted_share=0.15)}
+"""Photographs of the bundle research show turned heads and expressions by themselves."""
 
 
 def wing(error: Tensor, width: float = 10.0, curvature: float = 2.0) -> Tensor:
@@ -84,7 +90,9 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
     ):
         loss = loss + share * (weight * wing((output - truth) * CROP_SIZE)).mean()
     squared = ((outputs.landmarks.detach() - truth) ** 2).sum(-1).clamp_max(0.04)
-    likelihood = 2 * outputs.log_sigma + squared / (2 * torch.exp(2 * outputs.log_sigma))
+    # where there is no face the spread means nothing and may grow without bound
+    log_sigma = outputs.log_sigma.where(is_face.view(-1, 1) > 0, LOG_SIGMA[0]).clamp(*LOG_SIGMA)
+    likelihood = 2 * log_sigma + squared / (2 * torch.exp(2 * log_sigma))
     loss = loss + 0.3 * (likelihood * is_face.view(-1, 1)).mean()
     loss = loss + nn.functional.binary_cross_entropy_with_logits(outputs.score, is_face)
     pose_error = (outputs.pose - batch["pose"]) ** 2
@@ -307,7 +315,7 @@ class Exported(nn.Module):
         outputs = self.network(crops)
         return (
             outputs.landmarks,
-            torch.exp(outputs.log_sigma) * self.sigma_scale,
+            torch.exp(outputs.log_sigma.clamp(*LOG_SIGMA)) * self.sigma_scale,
             torch.sigmoid(outputs.score),
         )
 
@@ -390,7 +398,12 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         loss = total_loss(PfldOutputs(*(value.float() for value in outputs)), batch)
         optimiser.zero_grad()
         loss.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 20.0)
+        size = nn.utils.clip_grad_norm_(network.parameters(), 20.0)
+        if not torch.isfinite(size):  # a step that would spoil every weight is left out
+            tqdm.write(f"step {step}: no finite gradient, left out")
+            if not all(torch.isfinite(value).all() for value in network_tensors):
+                raise FloatingPointError(f"PFLD's weights are not finite at step {step}: start anew.")
+            continue
         optimiser.step()
         keep = min(plan.ema, (step + 1) / (step + 10))
         with torch.no_grad():
@@ -444,9 +457,8 @@ def _floating(module: nn.Module) -> list[Tensor]:
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
     defaults = Plan()
-    parser.add_argument(
-        "--steps", type=int, default=defaults.steps, help="optimiser steps (default %(default)s)"
-    )
+    by_bundle = ", ".join(f"{plan.steps} for {bundle}" for bundle, plan in PLANS.items())
+    parser.add_argument("--steps", type=int, help=f"optimiser steps (default {by_bundle})")
     parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
     parser.add_argument(
@@ -456,5 +468,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
-    plan = Plan(steps=args.steps, threads=args.threads, seed=args.seed)
+    plan = replace(PLANS[args.bundle], threads=args.threads, seed=args.seed)
+    if args.steps is not None:
+        plan = replace(plan, steps=args.steps)
     print(json.dumps(train(args.data, args.out, args.bundle, plan, args.start), indent=2))
