@@ -74,8 +74,8 @@ def find_openface() -> Path:
         return root
     raise ModelError(
         f"OpenFace's models are not in {' or '.join(map(str, shared_folders()))}: get them by the download "
-        "script of OpenFace 2.2 (github.com/TadasBaltrusaitis/OpenFace) and put its folders pdms and patch_experts "
-        "there, or set OPENFACE_MODELS_DIR."
+        "script of OpenFace 2.2 (github.com/TadasBaltrusaitis/OpenFace) and put its folders pdms and "
+        "patch_experts there, or set OPENFACE_MODELS_DIR."
     )
 
 
