@@ -66,7 +66,7 @@ LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are followed, the detector runs on every n-th frame; with none, on each."""
 CANDIDATES = 4
 """Detections that PFLD looks at beyond twice the number of faces wanted."""
-CANDIDATE_SCORE = 0.5
+CANDIDATE_SCORE = 0.4
 """Score from which PFLD looks at a detection; lower than for detections that are taken as they are."""
 SMALLEST_FACE = 12.0
 """Side of the smallest crop that is followed, pixels."""
