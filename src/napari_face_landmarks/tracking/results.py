@@ -128,13 +128,14 @@ class RunStats:
 
     def count(self, result: FrameResult) -> None:
         """Add a finished frame."""
-        present = result.source > NONE
+        sources = result.source.tolist()
+        present = [slot for slot, source in enumerate(sources) if source > NONE]
         self.frames += 1
-        self.frames_with_faces += bool(present.any())
-        self.faces += int(present.sum())
-        self.refined += int((result.source == CLNF).sum())
-        self.carried += int((result.source == CARRIED).sum())
-        self.low_confidence += int((result.confidence[present].mean(axis=-1) < LOW_CONFIDENCE).sum())
+        self.frames_with_faces += bool(present)
+        self.faces += len(present)
+        self.refined += sources.count(CLNF)
+        self.carried += sources.count(CARRIED)
+        self.low_confidence += sum(bool(result.confidence[slot].mean() < LOW_CONFIDENCE) for slot in present)
 
     def add_time(self, stage: str, seconds: float) -> None:
         """Add to the time spent in a stage."""
