@@ -92,9 +92,9 @@ class Cost:
     value : int
         Pixels of width, or faces.
     ms : float
-        Milliseconds a frame, end to end from frames in memory, on one thread.
+        Milliseconds a frame, end to end from frames in memory.
     stage_ms : dict of str to float
-        Of these, per stage.
+        Per stage; with several threads these overlap.
     """
 
     value: int
@@ -224,18 +224,20 @@ def bound(stage_ms: dict[str, float], fps: float, threads: int) -> str:
 
 
 def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int) -> list[Cost]:
-    """Return what a frame costs at several image sizes, the face growing with the image."""
+    """Return what a frame costs at several image sizes, the face growing with the image, on one thread."""
     costs = []
     for width in widths:
         height = round(frame.shape[0] * width / frame.shape[1])
         way = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
         resized = np.asarray(cv2.resize(frame, (width, height), interpolation=way), dtype=np.uint8)
-        costs.append(_cost(models, width, resized, 1, count))
+        costs.append(_cost(models, width, resized, 1, count, 1))
     return costs
 
 
 def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int) -> list[Cost]:
     """Return what a frame costs with several faces: the same one on every tile of a frame of one size.
+
+    With as many threads as the tracker takes by itself, since faces run beside each other.
 
     Parameters
     ----------
@@ -257,7 +259,7 @@ def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int) -
         for place in range(number):
             row, column = divmod(place, across)
             tiled[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
-        costs.append(_cost(models, number, tiled, number, count))
+        costs.append(_cost(models, number, tiled, number, count, thread_count()))
     return costs
 
 
@@ -281,9 +283,9 @@ def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCo
     return LengthCost(count, middle, slope / middle, growth)
 
 
-def _cost(models: Models, value: int, frame: Frame, faces: int, count: int) -> Cost:
+def _cost(models: Models, value: int, frame: Frame, faces: int, count: int, threads: int) -> Cost:
     settings = TrackerSettings(refine="always", max_faces=faces)
-    tracker = FaceTracker(models, settings, 1)
+    tracker = FaceTracker(models, settings, threads)
     tracker.track(Repeated([frame], 3))
     stats = tracker.track(Repeated([frame], count)).stats
     if stats.faces < 0.9 * faces * count:

@@ -40,7 +40,8 @@ def benchmark_table(result: Benchmark) -> str:
         "Cost of a frame by the width of the image, the face growing with it (frames in memory, `refine` "
         "always, one thread, ms):",
         _costs("width", result.sizes),
-        "Cost of a frame by the number of faces (the same, images of one size):",
+        "Cost of a frame by the number of faces (images of one size; as many threads as by default, whose "
+        "stages overlap):",
         _costs("faces", result.faces),
         f"Over a video of {result.length.frames:,} frames the cost of a frame changes by "
         f"{100 * result.length.slope:+.2f} %"
