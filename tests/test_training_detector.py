@@ -349,7 +349,7 @@ def test_match_by_points_does_not_ask_for_the_box() -> None:
     state, nearness, error, face = match(wide, points, BOX[None], POINTS[None], np.zeros((0, 4)), 0.2)
     assert state.tolist() == [1, 0]
     assert error[0] == pytest.approx(np.sqrt(18) / np.sqrt(8000), rel=1e-5)
-    assert nearness[0] == pytest.approx(1 - error[0], rel=1e-5)
+    assert nearness[0] == pytest.approx(1 - error[0] * 0.5 / 0.2, rel=1e-5)
     assert face.tolist() == [0, -1]
     none = match(wide[:0], points[:0], BOX[None], POINTS[None], np.zeros((0, 4)), 0.2)
     assert len(none[0]) == 0

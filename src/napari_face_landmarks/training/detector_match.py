@@ -52,7 +52,7 @@ def match(
     ignore : ndarray, (K, 4)
         What lies in these boxes and is no known face counts neither way.
     reach : float, optional
-        A detection is a face where its box overlaps the true one by half; or, with `reach`, where its points
+        A detection is a face where its box overlaps the true one by half; with `reach`, also where its points
         lie on the average as near to the true ones, in units of the root of the true box's area.
 
     Returns
@@ -60,8 +60,8 @@ def match(
     state : ndarray, (N,) int
         1 a face found, 0 a false alarm, -1 not counted (a doubtful face, or a part of one).
     overlap : ndarray, (N,) float
-        Intersection over union of the detections that found a face (with `reach`, one less the points'
-        distance), else NaN.
+        Intersection over union of the detections that found a face (with `reach`, the like for points
+        where that is more), else NaN.
     error : ndarray, (N,) float
         Their mean point error over the root of the box's area, else NaN.
     face : ndarray, (N,) int
@@ -73,14 +73,13 @@ def match(
     free = np.ones(len(truth), bool)
     known = np.asarray(truth, np.float32).reshape(-1, 4)
     pairs = np.stack([overlaps(box, known) for box in boxes.astype(np.float32)]) if n else np.zeros((0, 0))
-    least = MATCH_OVERLAP
     sizes = np.sqrt(np.prod(known[:, 2:] - known[:, :2], axis=1))
     if reach is not None and n and len(known):
         apart = np.linalg.norm(points[:, None] - true_points[None], axis=-1).mean(axis=-1) / sizes
-        pairs, least = np.maximum(1 - apart, 0), 1 - reach
+        pairs = np.maximum(pairs, 1 - apart * (1 - MATCH_OVERLAP) / reach)
     for i in range(n):
         candidates = np.where(free, pairs[i], 0.0)
-        if len(truth) and candidates.max() >= least:
+        if len(truth) and candidates.max() >= MATCH_OVERLAP:
             j = int(candidates.argmax())
             free[j] = False
             state[i], overlap[i], face[i] = 1, candidates[j], j
