@@ -25,6 +25,9 @@ class EngineConstants:
         Power of the Gaussian prior of the first landmarks in the response maps; 0 is no prior.
     prior_floor : float
         Standard deviation added (as variances) to what the first landmarks claim, units of the PDM.
+    hidden : float
+        Response that every place of a window is given on top, as of a landmark that something hides: where
+        the experts see nothing, the prior decides. Only with a prior.
     residual_share : float
         Largest share kept of the first landmarks' residual outside the PDM; 0 keeps none.
     residual_sigma : float
@@ -54,6 +57,7 @@ class EngineConstants:
     weight: float = 2.5
     prior_weight: float = 0.0
     prior_floor: float = 0.5
+    hidden: float = 0.0
     residual_share: float = 0.0
     residual_sigma: float = 3.0
     checkerboard: bool = False
@@ -94,6 +98,7 @@ TUNED = EngineConstants(
     sigma_slope=0.4,
     prior_weight=0.4,
     prior_floor=2.0,
+    hidden=0.01,
     residual_share=0.4,
     residual_sigma=3.0,
     checkerboard=True,

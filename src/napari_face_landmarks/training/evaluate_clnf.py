@@ -10,6 +10,7 @@ import argparse
 import dataclasses
 import json
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ from napari_face_landmarks.clnf.fit import fit_landmarks, refine
 from napari_face_landmarks.clnf.patch_experts import PatchExperts, load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm, project
 from napari_face_landmarks.detection.detect import detect_faces
+from napari_face_landmarks.evaluation.choices import CONDITIONS, Condition
+from napari_face_landmarks.evaluation.perturb import perturb
 from napari_face_landmarks.ibug import REGIONS, inter_ocular, nme
 from napari_face_landmarks.images import to_grey
 from napari_face_landmarks.pfld.predict import crops_of_boxes, predict_twice
@@ -39,6 +42,7 @@ STEPS: dict[str, tuple[float, ...]] = {
     "weight": (0.5, 0.75, 1.4, 2.0),
     "prior_weight": (0.4, 0.7, 1.4, 2.5),
     "prior_floor": (0.5, 0.75, 1.4, 2.0),
+    "hidden": (0.0, 0.4, 0.7, 1.5, 2.5),
     "residual_share": (0.8, 0.9, 1.1, 1.25),
     "residual_sigma": (0.6, 0.8, 1.25, 1.6),
     "fit_noise": (0.6, 0.8, 1.25, 1.6),
@@ -63,23 +67,31 @@ class Starts:
     truth: Floats
 
 
-def find_starts(data: Path, models: Path, bundle: str = "research") -> Starts:
-    """Run detector and PFLD of a bundle's folder on the held-out faces; faces not found are left out."""
+def find_starts(
+    data: Path, models: Path, bundle: str = "research", conditions: Sequence[Condition] = ("none",)
+) -> Starts:
+    """Run detector and PFLD of a bundle's folder on the held-out faces; faces not found are left out.
+
+    Each face takes part once under each of the conditions (`evaluation.perturb`), found in the picture as
+    it is.
+    """
     detector = _session(models / "detector.onnx")
     pfld = _session(models / "pfld.onnx")
     faces = load_faces(data, bundle=bundle, held_out=True)
     images, landmarks, sigma, truth = [], [], [], []
-    for image, points in zip(faces.images, faces.landmarks, strict=True):
+    for name, image, points in zip(faces.names, faces.images, faces.landmarks, strict=True):
         boxes = detect_faces(detector, image).boxes
         if len(boxes) == 0:
             continue
         middle = (boxes[:, :2] + boxes[:, 2:4]) / 2
         nearest = np.argmin(np.linalg.norm(middle - points.mean(axis=0), axis=1))
-        output = predict_twice(pfld, image, crops_of_boxes(boxes[nearest : nearest + 1]))
-        images.append(to_grey(image))
-        landmarks.append(output.landmarks[0])
-        sigma.append(output.sigma[0])
-        truth.append(points)
+        for condition in conditions:
+            seen = perturb(image, points, condition, name).image
+            output = predict_twice(pfld, seen, crops_of_boxes(boxes[nearest : nearest + 1]))
+            images.append(to_grey(seen))
+            landmarks.append(output.landmarks[0])
+            sigma.append(output.sigma[0])
+            truth.append(points)
     return Starts(
         images,
         np.asarray(landmarks, dtype=np.float64),
@@ -224,12 +236,15 @@ def main(arguments: list[str] | None = None) -> int:
         type=float,
         help="begin at the labels with this NME, in percent, not at PFLD's landmarks",
     )
+    parser.add_argument(
+        "--perturb", nargs="+", choices=CONDITIONS, default=["none"], help="default: the faces as they are"
+    )
     parser.add_argument("--tune", action="store_true", help="search for better constants")
     args = parser.parse_args(arguments)
     pdm, experts = load_pdm(args.models / "pdm.npz"), load_patch_experts(args.models / "cen.npz")
     constants = PUBLISHED if args.published else TUNED
     settings = TrackerSettings(max_iterations=args.iterations, convergence_px=args.convergence)
-    starts = find_starts(args.data, args.models)
+    starts = find_starts(args.data, args.models, conditions=args.perturb)
     if args.start_error is not None:
         starts = disturbed(starts, pdm, args.start_error / 100)
     if args.tune:
