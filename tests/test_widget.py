@@ -21,6 +21,7 @@ from napari_face_landmarks.cli import main
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.export import FORMATS
+from napari_face_landmarks.napari_plugin import widget as widget_module
 from napari_face_landmarks.settings import setting_range
 from napari_face_landmarks.tracking.results import SOURCES
 from napari_face_landmarks.video import open_video, write_video
@@ -175,6 +176,21 @@ def test_controls_come_from_the_settings(widget: Any) -> None:
             assert (control.min, control.max) == setting_range(item.name)
     assert widget.model.value == "open"
     assert "CC BY" in widget.licence.value
+
+
+def test_a_bundle_that_is_not_for_every_use_says_so_when_it_is_chosen(
+    widget: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    told: list[str] = []
+    monkeypatch.setattr(widget_module, "show_info", told.append)
+    if "research" not in widget.model.choices:
+        pytest.skip("this checkout has one bundle")
+    widget.model.value = "research"
+    assert "research use only" in widget.licence.value
+    assert any("research only" in text for text in told)
+    told.clear()
+    widget.model.value = "open"
+    assert not told
 
 
 def test_nothing_is_cut_in_a_narrow_dock(viewer: Any, widget: Any) -> None:

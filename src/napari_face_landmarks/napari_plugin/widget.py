@@ -397,6 +397,8 @@ class FaceLandmarksWidget(Container):
             card = load_card(self.model.value or DEFAULT_BUNDLE)
             self.licence.value = str(card["licence"])
             self.licence.tooltip = str(card.get("terms", ""))
+            if isinstance(card.get("notice"), str):  # not for every use
+                show_info(card["notice"])
         except FaceLandmarksError as error:
             self.licence.value = str(error)
 
