@@ -372,6 +372,10 @@ def test_faces_smaller_than_a_scale_are_not_looked_at_there(experts: dict[str, O
         found = fit.fit_alone(grey, start, model, experts["cen"], constants)
         steps.append(found.iterations if found.converged else -1)
     assert steps == [-1, 2, 4, 6, 8]
+    start = np.concatenate([[0.4, 0, 0, 0, 100, 100], np.zeros(model.n_modes)])
+    once = TrackerSettings(max_iterations=1)
+    found = fit.refine(grey, pdm.project(model, start), None, model, experts["cen"], once, None, OPENFACE_CEN)
+    assert found.iterations == 4
 
 
 # Where the models are

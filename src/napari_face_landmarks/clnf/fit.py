@@ -86,6 +86,7 @@ def refine(
     pose, then all its parameters (Baltrusaitis et al. 2013; Zadeh et al. 2017). At each scale, each of the
     two phases takes at most `settings.max_iterations` steps and ends after the first that moves the landmarks
     less than `settings.convergence_px` on average; the next scale still runs, since its responses are new.
+    With OpenFace's experts, scales at which the face would be enlarged are left out, as there.
 
     Two things are added to the published method, both only where `sigma` is given. The given landmarks act as
     a Gaussian prior in the response maps (`constants.prior_weight`). And the part of them that the PDM cannot
@@ -141,6 +142,8 @@ def refine(
 
     found, steps = start, 0
     for index in range(len(experts.scales)):
+        if index and isinstance(experts, OpenFaceExperts) and _enlarged(experts, index, found):
+            break
         window = constants.window_at(index, settings.search_radius)
         at = _respond(grey, found, pdm, experts, index, window, constants, engine)
         if at is None:
@@ -265,7 +268,7 @@ def fit_alone(
     windows = constants.followed_windows if followed else constants.windows
     found, steps, last = start, 0, None
     for index, window in enumerate(windows[: len(experts.scales)]):
-        if window == 0 or LEAST_ENLARGED * experts.scales[index] > found[0]:
+        if window == 0 or _enlarged(experts, index, found):
             continue
         at = _respond(grey, found, pdm, experts, index, window, constants, engine)
         if at is None:
@@ -490,6 +493,11 @@ def _respond(
     _, visibility, confidences = views_of(experts, index)
     growth = local[0] / found[0]
     return _Responses(scale, growth, to_frame, local, centres, maps, visibility[view], confidences[view])
+
+
+def _enlarged(experts: AnyExperts, index: int, found: Floats) -> bool:
+    """Return whether the frame of a scale would show a face larger than the image does."""
+    return bool(LEAST_ENLARGED * experts.scales[index] > found[0])
 
 
 def _weights(at: _Responses, constants: EngineConstants) -> Floats:
