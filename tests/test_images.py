@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.images import LARGEST_SIDE, to_grey, to_rgb8
+from napari_face_landmarks.images import LARGEST_SIDE, halve, resize, to_grey, to_rgb8
 
 GREY = np.arange(200, dtype=np.uint8).reshape(10, 20)
 
@@ -67,3 +67,34 @@ def test_grey_is_luma() -> None:
     rgb = np.zeros((1, 3, 3), np.uint8)
     rgb[0, 0, 0] = rgb[0, 1, 1] = rgb[0, 2, 2] = 255
     assert to_grey(rgb).tolist() == [[76, 150, 29]]
+
+
+def test_grey_is_the_luma_to_the_nearest_whole_number() -> None:
+    rgb = np.random.default_rng(0).integers(0, 256, (37, 41, 3), dtype=np.uint8)
+    expected = rgb.astype(np.float64) @ (0.299, 0.587, 0.114)
+    assert np.abs(to_grey(rgb) - expected).max() < 0.52
+    np.testing.assert_array_equal(to_grey(rgb[:, ::-1]), to_grey(rgb)[:, ::-1])
+
+
+@pytest.mark.parametrize("shape", [(8, 6), (9, 7), (2, 3)])
+def test_halves_are_means_of_four(shape: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(1).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    even = rgb[: shape[0] // 2 * 2, : shape[1] // 2 * 2].astype(np.float64)
+    expected = (even[::2, ::2] + even[1::2, ::2] + even[::2, 1::2] + even[1::2, 1::2]) / 4
+    assert np.abs(halve(rgb) - expected).max() <= 0.5
+
+
+@pytest.mark.parametrize("size", [(20, 30), (33, 47), (7, 5), (1, 1)])
+def test_resizing_is_bilinear_about_pixel_centres(size: tuple[int, int]) -> None:
+    rgb = np.random.default_rng(2).integers(0, 256, (20, 30, 3), dtype=np.uint8)
+    step = (20 / size[0], 30 / size[1])
+    found = resize(rgb, *size, step)
+    assert found.shape == (*size, 3)
+    y = np.clip((np.arange(size[0]) + 0.5) * step[0] - 0.5, 0, 19)
+    x = np.clip((np.arange(size[1]) + 0.5) * step[1] - 0.5, 0, 29)
+    rows = np.stack([np.interp(y, np.arange(20), rgb[:, c, k]) for c in range(30) for k in range(3)], axis=1)
+    rows = rows.reshape(-1, 30, 3)
+    for r in range(size[0]):
+        for k in range(3):
+            expected = np.interp(x, np.arange(30), rows[r, :, k])
+            assert np.abs(found[r, :, k] - expected).max() <= 0.51

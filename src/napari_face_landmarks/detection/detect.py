@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
 from napari_face_landmarks.errors import ImageError, ModelError
+from napari_face_landmarks.images import halve, resize
 
 DEFAULT_MIN_SCORE = 0.7
 DEFAULT_INPUT_SIZE = 416
@@ -61,13 +61,14 @@ def fit_to_input(
     height, width = rgb.shape[:2]
     scale = input_size / max(height, width)
     h, w = max(round(height * scale), 1), max(round(width * scale), 1)
-    while min(rgb.shape[0] / h, rgb.shape[1] / w) >= 2:  # exact halves are ten times as fast as one step
-        rgb = cv2.resize(rgb, (rgb.shape[1] // 2, rgb.shape[0] // 2), interpolation=cv2.INTER_AREA)
+    part = 1
+    while min(rgb.shape[0] / h, rgb.shape[1] / w) >= 2:  # so that nothing aliases
+        rgb, part = halve(rgb), 2 * part
     frame = np.zeros((-h % CELL_STEP + h, -w % CELL_STEP + w, 3), np.uint8)
     if rgb.shape[:2] == (h, w):
         frame[:h, :w] = rgb
     else:
-        frame[:h, :w] = cv2.resize(rgb, (w, h), interpolation=cv2.INTER_LINEAR)
+        frame[:h, :w] = resize(rgb, h, w, (height / (h * part), width / (w * part)))
     return frame, np.array([w / width, h / height])
 
 

@@ -374,6 +374,7 @@ class FaceTracker:
         pdm = self.models.pdm
         rgb = np.zeros((160, 160, 3), np.uint8)
         smooth_centre(np.zeros((3, 1, N_LANDMARKS, 2), np.float32))
+        detect_faces(self.models.detector, np.zeros((64, 1000, 3), np.uint8))  # large enough to be halved
         if self._alone:
             fit_crops(
                 self.models, to_grey(rgb), np.array([[80, 80, 150, 0]], np.float32), np.ones(1, np.float32)

@@ -7,7 +7,6 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO
 
 import av
-import cv2
 import numpy as np
 import numpy.typing as npt
 from av.container import InputContainer
@@ -227,7 +226,7 @@ def to_rgb(frame: VideoFrame, picture: Picture, reformatter: VideoReformatter) -
     )
     rgb: Any = converted.to_ndarray()
     if picture.transposed:
-        rgb = cv2.transpose(rgb)
+        rgb = rgb.transpose(1, 0, 2)
     if picture.mirrored or picture.upside_down:
-        rgb = cv2.flip(rgb, -1 if picture.mirrored and picture.upside_down else int(picture.mirrored))
+        rgb = rgb[:: -1 if picture.upside_down else 1, :: -1 if picture.mirrored else 1]
     return np.ascontiguousarray(rgb, dtype=np.uint8)  # PyAV may leave room between rows
