@@ -47,6 +47,7 @@ PIXELS = SUPPORT * SUPPORT
 LARGEST_EXPONENT = np.float32(80.0)  # exp of more is infinite, which fast mathematics does not know
 TOGETHER = 2  # landmarks that share a network and go through it at once: mirrored pairs
 VECTOR = 16  # numbers that columns of a product are padded to
+WORTH_SHARING = 5e7  # multiplications of a pass: below, waiting for another thread costs more than it saves
 LARGEST_PRODUCT = 1 << 18  # multiplications; from here on OpenBLAS may share a product among threads
 
 
@@ -220,6 +221,10 @@ def _openface_maps(
     networks = part.networks
     expert = np.where(part.visibility[view], part.expert[view], -1)
     order = np.argsort(expert, kind="stable")
+    widths = networks.widths[0]
+    work = len(order) * maps[0].size * int((widths[:-1] * widths[1:]).sum())
+    if pool is None or work < WORTH_SHARING:
+        threads = 1
     cuts = [0]
     for i in range(1, threads):
         cut = max(len(order) * i // threads, cuts[-1])
@@ -246,8 +251,7 @@ def _openface_maps(
         )
 
     others = [pool.submit(evaluate, piece) for piece in pieces[1:]] if pool is not None else []
-    for piece in pieces[: 1 if pool is not None else None]:
-        evaluate(piece)
+    evaluate(pieces[0])
     for other in others:
         other.result()
     if fields:
