@@ -92,11 +92,11 @@ PUBLISHED = EngineConstants()
 """CE-CLM as published: no prior, no residual; r, sigma and W as in OpenFace 2.0."""
 
 TUNED = EngineConstants(
-    regularisation=4.5,
+    regularisation=6.3,
     regularisation_slope=-5.0,
     sigma=1.6,
     sigma_slope=0.4,
-    prior_weight=0.4,
+    prior_weight=0.28,
     prior_floor=2.0,
     hidden=0.01,
     residual_share=0.4,

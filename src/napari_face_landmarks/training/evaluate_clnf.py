@@ -42,7 +42,7 @@ STEPS: dict[str, tuple[float, ...]] = {
     "weight": (0.5, 0.75, 1.4, 2.0),
     "prior_weight": (0.4, 0.7, 1.4, 2.5),
     "prior_floor": (0.5, 0.75, 1.4, 2.0),
-    "hidden": (0.0, 0.4, 0.7, 1.5, 2.5),
+    "hidden": (0.0, 0.5, 0.7, 1.5, 2.5),
     "residual_share": (0.8, 0.9, 1.1, 1.25),
     "residual_sigma": (0.6, 0.8, 1.25, 1.6),
     "fit_noise": (0.6, 0.8, 1.25, 1.6),
