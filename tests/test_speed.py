@@ -17,8 +17,8 @@ from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_mod
 from napari_face_landmarks.benchmark.rates import Repeated
 from napari_face_landmarks.ibug import inter_ocular
 
-MOST_MEMORY_MB = 340
-"""Peak of a headless run; about 300 here, of which Numba and its compiler take 130."""
+MOST_MEMORY_MB = 310
+"""Peak of a headless run; about 270 here, of which Numba and its compiler take 140."""
 
 
 @pytest.fixture(scope="module")

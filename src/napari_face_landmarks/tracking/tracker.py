@@ -60,7 +60,7 @@ LOOK_AHEAD = 2
 """Frames that PFLD looks at at a time."""
 SMALL_MOTION = 0.03
 """A motion of this share of the crop's side is foreseen by half; smaller ones by less, larger by more."""
-MOST_WAITING = 8
+MOST_WAITING = 4
 """Frames whose refinement may be behind; each holds its picture."""
 LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are followed, the detector runs on every n-th frame; with none, on each."""
