@@ -64,7 +64,7 @@ class Effort:
     baseline_frames: int = 40
     step_seconds: float = 4.0
     runs: int = 3
-    stop: int | None = None
+    stop: int | None = 800
     cost_frames: int = 100
     length: int = 20_000
     widths: tuple[int, ...] = WIDTHS
