@@ -43,6 +43,7 @@ from napari_face_landmarks.training.detector_network import (
     detector_loss,
 )
 from napari_face_landmarks.training.detector_report import report
+from napari_face_landmarks.training.half import store_half
 
 Array = npt.NDArray[Any]
 
@@ -211,9 +212,6 @@ def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> di
 
 def export(network: FaceDetector, path: Path) -> None:
     """Write the network as ONNX: ``frames`` (B, H, W, 3) uint8 to ``cells`` (B, A, 16); float16 weights."""
-    import onnx
-    from onnx import numpy_helper
-
     twin = FaceDetector()
     twin.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
     torch.onnx.export(
@@ -226,19 +224,7 @@ def export(network: FaceDetector, path: Path) -> None:
         opset_version=17,
         dynamo=False,
     )
-    model = onnx.load(str(path))
-    nodes = []
-    for tensor in model.graph.initializer:
-        values = numpy_helper.to_array(tensor)
-        if values.dtype == np.float32 and values.size > 64:
-            name = tensor.name
-            tensor.CopyFrom(numpy_helper.from_array(values.astype(np.float16), f"{name}_half"))
-            nodes.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
-    for node in reversed(nodes):
-        model.graph.node.insert(0, node)
-    model.doc_string = ""
-    onnx.checker.check_model(model)
-    onnx.save(model, str(path))
+    store_half(path)
 
 
 class Average:
