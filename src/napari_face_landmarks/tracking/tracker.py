@@ -627,7 +627,9 @@ class FaceTracker:
         began = time.perf_counter()
         roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
         output = self._predict_still(rgb, crops_of_boxes(found.boxes, roll))
-        usable = np.flatnonzero(self._usable(output, rgb.shape, self.settings.min_confidence))
+        usable = np.flatnonzero(
+            self._usable(output, rgb.shape, self.settings.min_confidence, found.boxes[:, 4])
+        )
         order = usable[np.argsort(-face_scores(output)[usable], kind="stable")]
         if len(found):
             stats.add_time("pfld", time.perf_counter() - began)
@@ -643,15 +645,21 @@ class FaceTracker:
         second = predict_twice(self.models.pfld, rgb, np.where(sure[:, None], better, crops))
         return second
 
-    def _usable(self, output: PfldOutput, shape: tuple[int, ...], least: float) -> npt.NDArray[np.bool_]:
-        """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles."""
+    def _usable(
+        self, output: PfldOutput, shape: tuple[int, ...], least: float, rank: Floats | None = None
+    ) -> npt.NDArray[np.bool_]:
+        """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles.
+
+        Of doubles that of the highest rank stays; by default the surest.
+        """
         height, width = shape[:2]
         crops = crops_of_landmarks(output.landmarks)
         score = face_scores(output)
         good = score >= least
         good &= (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
         good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
-        return np.asarray(good & ~doubles(_boxes_of(output.landmarks), np.where(good, score, -1)))
+        first = np.where(good, score if rank is None else rank, -1)
+        return np.asarray(good & ~doubles(_boxes_of(output.landmarks), first))
 
     def _refined(self, picture: _Picture, output: PfldOutput, row: int, face: _Face, index: int) -> _Refined:
         """Refine a face, or carry its last correction, as the settings say."""
