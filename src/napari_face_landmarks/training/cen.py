@@ -45,10 +45,8 @@ from napari_face_landmarks.training.augment import (
     soft_tissue_bumps,
 )
 from napari_face_landmarks.training.curves import append_row
-from napari_face_landmarks.training.expression import random_expression
 from napari_face_landmarks.training.faces import Faces, load_faces
-from napari_face_landmarks.training.labels import pose_of
-from napari_face_landmarks.training.turn import Turner, load_turner, turned, yaw_of_mesh
+from napari_face_landmarks.training.turn import Turner, drawn_expression, load_turner, turned, yaw_of_mesh
 
 Generator = np.random.Generator
 PIXELS = SUPPORT * SUPPORT
@@ -304,8 +302,7 @@ def _posed(
         yaw = yaw_of_mesh(mesh, turner)
         target = math.copysign(math.radians(rng.uniform(*plan.turned_to)), yaw)
         more = target - yaw if abs(target) > abs(yaw) else 0.0
-    unit, rotation, place = pose_of(mesh, turner.mean)
-    expression = random_expression((mesh - place) @ rotation / unit, rng) if acts else None
+    expression = drawn_expression(mesh, turner, rng) if acts else None
     return turned(image, landmarks, mesh, turner, more, 0.0, expression, rng)
 
 

@@ -30,11 +30,10 @@ from napari_face_landmarks.training.augment import (
     photometric,
 )
 from napari_face_landmarks.training.curves import append_row
-from napari_face_landmarks.training.expression import random_expression
 from napari_face_landmarks.training.half import store_half
 from napari_face_landmarks.training.labels import pose_of
 from napari_face_landmarks.training.network import Pfld, PfldOutputs
-from napari_face_landmarks.training.turn import load_turner, turned, yaw_of_mesh
+from napari_face_landmarks.training.turn import drawn_expression, load_turner, turned, yaw_of_mesh
 from napari_face_landmarks.video import prefetch
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
@@ -139,8 +138,7 @@ class TrainingStream:
             if target * side > yaw * side:  # otherwise turned that far already
                 more_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
             more_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
-        unit, rotation, place = pose_of(mesh, self.turner.mean)
-        expression = random_expression((mesh - place) @ rotation / unit, rng) if acts else None
+        expression = drawn_expression(mesh, self.turner, rng) if acts else None
         picture, points = turned(image, landmarks, mesh, self.turner, more_yaw, more_pitch, expression, rng)
         return picture, points, pitch + more_pitch, yaw + more_yaw
 

@@ -23,6 +23,7 @@ from napari_face_landmarks.training.expression import (
     displacement,
     fill_mouth,
     jaw_displacement,
+    random_expression,
 )
 from napari_face_landmarks.training.labels import (
     CONTOUR_POINTS,
@@ -108,6 +109,13 @@ def yaw_of_mesh(mesh: Floats, turner: Turner) -> float:
     """Return how far a face is turned to the side, radians; the sign is that of `turned`'s yaw."""
     rotation = pose_of(mesh, turner.mean)[1]
     return math.atan2(rotation[0, 2], rotation[2, 2])
+
+
+def drawn_expression(mesh: npt.NDArray[np.floating], turner: Turner, rng: np.random.Generator) -> Expression:
+    """Draw an expression that suits a face mesh (478, 3) in the picture."""
+    whole = np.asarray(mesh, dtype=np.float64)
+    unit, pose, place = pose_of(whole, turner.mean)
+    return random_expression((whole - place) @ pose / unit, rng)
 
 
 def turned(
