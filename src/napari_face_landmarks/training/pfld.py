@@ -60,7 +60,7 @@ class Plan:
     threads: int = 2
 
 
-PLANS = {"open": Plan(), "research": Plan(steps=5000, turned_share=0.2, acted_share=0.15)}
+PLANS = {"open": Plan(steps=7000), "research": Plan(steps=12000, turned_share=0.2, acted_share=0.15)}
 """Photographs of the bundle research show turned heads and expressions by themselves."""
 
 
