@@ -282,7 +282,9 @@ class Sample:
     covered: npt.NDArray[np.bool_]
 
 
-def augmented_face(image: Image, landmarks: Points, other: Image, rng: Generator) -> Sample:
+def augmented_face(
+    image: Image, landmarks: Points, other: Image, rng: Generator, mild: bool = False
+) -> Sample:
     """Return one augmented crop of a labelled face.
 
     Parameters
@@ -295,9 +297,17 @@ def augmented_face(image: Image, landmarks: Points, other: Image, rng: Generator
         A crop of another picture, a texture for what covers the face.
     rng : numpy.random.Generator
         The only source of chance.
+    mild : bool
+        Only mirrored and cut as the tracker would, half of them in another light: a face as most are.
     """
     if rng.random() < 0.5:
         image, landmarks = flipped(image, landmarks)
+    if mild:
+        crop = jittered_crop(landmarks, TRACKER_JITTER, rng)
+        pixels = cut(image, crop, np.zeros((0, 5), np.float32))
+        if rng.random() < 0.5:
+            pixels = photometric(pixels, rng)
+        return Sample(pixels, to_crop(landmarks[None], crop[None])[0], np.zeros(68, np.bool_))
     bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.35 else np.zeros((0, 5), np.float32)
     jitter = TRACKER_JITTER if rng.random() < 0.6 else DETECTOR_JITTER
     crop = jittered_crop(landmarks, jitter, rng)

@@ -11,11 +11,31 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 
 
+class DepthwiseByTwo(nn.Conv2d):
+    """A depthwise 3 x 3 convolution with stride 2, trained in full and thinned out: the same numbers.
+
+    Torch's gradient of the strided one takes ten times as long on a processor.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__(channels, channels, 3, 2, 1, groups=channels, bias=False)
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Return the convolution, (B, channels, H / 2, W / 2)."""
+        if not self.training:
+            return super().forward(input)
+        full = nn.functional.conv2d(input, self.weight, None, 1, self.padding, 1, self.groups)
+        return full[:, :, ::2, ::2]
+
+
 def _conv(
     inputs: int, outputs: int, kernel: int, stride: int = 1, groups: int = 1, act: bool = True
 ) -> nn.Sequential:
+    depthwise_by_two = stride == 2 and groups == inputs == outputs and kernel == 3
     layers: list[nn.Module] = [
-        nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
+        DepthwiseByTwo(inputs)
+        if depthwise_by_two
+        else nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False),
         nn.BatchNorm2d(outputs),
     ]
     if act:
@@ -107,10 +127,9 @@ class Pfld(nn.Module):
         ramp = (torch.arange(side, device=x.device, dtype=heat.dtype) + 0.5) / side
         gx = ramp.repeat(side)
         gy = ramp.repeat_interleave(side)
-        probability = heat.softmax(-1)
-        hx = (probability * gx).sum(-1)
-        hy = (probability * gy).sum(-1)
-        variance = (probability * (gx * gx + gy * gy)).sum(-1) - hx * hx - hy * hy
+        moments = heat.softmax(-1) @ torch.stack([gx, gy, gx * gx + gy * gy], dim=1)
+        hx, hy = moments[..., 0], moments[..., 1]
+        variance = moments[..., 2] - hx * hx - hy * hy
         spread = 0.5 * torch.log(variance.clamp_min(0.0) + 1e-6)
         features = torch.cat(
             [self.squeeze(f4).flatten(1), f2.mean((2, 3)), f3.mean((2, 3)), f4.mean((2, 3))], dim=1

@@ -51,8 +51,9 @@ class Plan:
     negatives_per_batch: int = 8
     turned_share: float = 0.35
     acted_share: float = 0.4
+    mild_share: float = 0.2
     learning_rate: float = 2e-3
-    started_rate: float = 1.2e-3
+    started_rate: float = 1.6e-3
     weight_decay: float = 1e-3
     ema: float = 0.998
     evaluate_every: int = 400
@@ -60,7 +61,10 @@ class Plan:
     threads: int = 2
 
 
-PLANS = {"open": Plan(steps=7000), "research": Plan(steps=12000, turned_share=0.2, acted_share=0.15)}
+PLANS = {
+    "open": Plan(steps=7000),
+    "research": Plan(steps=15000, turned_share=0.2, acted_share=0.15, mild_share=0.3),
+}
 """Photographs of the bundle research show turned heads and expressions by themselves."""
 
 
@@ -199,8 +203,12 @@ class TrainingStream:
         is_face = np.zeros(size, np.float32)
         for k in range(plan.faces_per_batch):
             i = int(rng.choice(len(self.faces.images), p=self.faces.weight))
-            picture, points, pitch, yaw = self._face(i, rng)
-            sample = augmented_face(picture, points, self._texture(rng), rng)
+            if rng.random() < plan.mild_share:
+                picture, points, (pitch, yaw) = self.faces.images[i], self.faces.landmarks[i], self.angles[i]
+                sample = augmented_face(picture, points, np.zeros((0, 0, 3), np.uint8), rng, mild=True)
+            else:
+                picture, points, pitch, yaw = self._face(i, rng)
+                sample = augmented_face(picture, points, self._texture(rng), rng)
             images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
             eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
             # The mesh's yaw changes its sign in a mirrored picture; the side of the nose tells which it is.
@@ -359,6 +367,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(plan.threads)
+    cv2.setNumThreads(1)  # its threads would wait for work by spinning
     torch.manual_seed(plan.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = Pfld().to(device, memory_format=torch.channels_last)
@@ -397,17 +406,17 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         optimiser.zero_grad()
         loss.backward()
         size = nn.utils.clip_grad_norm_(network.parameters(), 20.0)
-        if not torch.isfinite(size):  # a step that would spoil every weight is left out
+        if torch.isfinite(size):
+            optimiser.step()
+            keep = min(plan.ema, (step + 1) / (step + 10))
+            with torch.no_grad():
+                torch._foreach_lerp_(averaged_tensors, network_tensors, 1 - keep)
+            now = float(loss.detach())
+            running = 0.98 * running + 0.02 * now if running else now
+        else:  # a step that would spoil every weight is left out
             tqdm.write(f"step {step}: no finite gradient, left out")
             if not all(torch.isfinite(value).all() for value in network_tensors):
                 raise FloatingPointError(f"PFLD's weights are not finite at step {step}: start anew.")
-            continue
-        optimiser.step()
-        keep = min(plan.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            torch._foreach_lerp_(averaged_tensors, network_tensors, 1 - keep)
-        now = float(loss.detach())
-        running = 0.98 * running + 0.02 * now if step > first else now
         bar.set_postfix(loss=f"{running:.3f}", best=f"{100 * best:.2f} %")
         last = step + 1 == plan.steps
         if (step + 1) % plan.evaluate_every == 0 or last:
