@@ -112,6 +112,11 @@ class Pfld(nn.Module):
         self.pose = nn.Sequential(
             _conv(c2, 48, 3, 2), _conv(48, 48, 3, 2), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(48, 3)
         )
+        side = CROP_SIZE // 4
+        ramp = (torch.arange(side) + 0.5) / side
+        x, y = ramp.repeat(side), ramp.repeat_interleave(side)
+        self.places: Tensor
+        self.register_buffer("places", torch.stack([x, y, x * x + y * y], dim=1), persistent=False)
         nn.init.normal_(self.regress.weight, std=1e-3)
         nn.init.constant_(self.regress.bias, 0.5)
 
@@ -123,11 +128,7 @@ class Pfld(nn.Module):
         p3 = self.smooth3(self.lateral3(f3) + nn.functional.interpolate(self.lateral4(f4), scale_factor=2.0))
         p2 = self.smooth2(self.lateral2(f2) + nn.functional.interpolate(p3, scale_factor=2.0))
         heat = self.heat(p2).float().flatten(2)
-        side = p2.shape[-1]
-        ramp = (torch.arange(side, device=x.device, dtype=heat.dtype) + 0.5) / side
-        gx = ramp.repeat(side)
-        gy = ramp.repeat_interleave(side)
-        moments = heat.softmax(-1) @ torch.stack([gx, gy, gx * gx + gy * gy], dim=1)
+        moments = heat.softmax(-1) @ self.places
         hx, hy = moments[..., 0], moments[..., 1]
         variance = moments[..., 2] - hx * hx - hy * hy
         spread = 0.5 * torch.log(variance.clamp_min(0.0) + 1e-6)
