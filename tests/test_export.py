@@ -20,7 +20,7 @@ from napari_face_landmarks.export.pictures import frame_rate
 from napari_face_landmarks.tracking.results import CARRIED, CLNF, MANUAL, NONE, PFLD, SOURCES, Tracks
 from napari_face_landmarks.video import open_video, write_video
 
-ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "frame_indices", "timestamps")
+ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
 
 
 def make_tracks(n_frames: int = 6, n_faces: int = 1, first: int = 0, seed: int = 0) -> Tracks:
@@ -38,6 +38,8 @@ def make_tracks(n_frames: int = 6, n_faces: int = 1, first: int = 0, seed: int =
     boxes[~there] = np.nan
     confidence = random.uniform(0, 1, (n_frames, n_faces, 68)).astype(np.float32)
     confidence[~there] = 0
+    misfit = random.uniform(0, 0.2, (n_frames, n_faces, 2)).astype(np.float32)
+    misfit[~there] = np.nan
     return Tracks(
         landmarks=landmarks,
         confidence=confidence,
@@ -47,6 +49,7 @@ def make_tracks(n_frames: int = 6, n_faces: int = 1, first: int = 0, seed: int =
         frame_indices=np.arange(first, first + n_frames),
         timestamps=np.arange(first, first + n_frames) / 29.97,
         meta={"height": 120, "width": 160},
+        misfit=misfit,
     )
 
 

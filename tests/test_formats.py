@@ -28,8 +28,8 @@ from test_export import ARRAYS, make_tracks
 FULL = dict.fromkeys(("npz", "deeplabcut-h5", "sleap", "movement", "openface"), ARRAYS)
 KEPT = {
     **FULL,
-    "tidy-csv": ("landmarks", "confidence", "source", "frame_indices", "timestamps"),
-    "parquet": ("landmarks", "confidence", "source", "frame_indices", "timestamps"),
+    "tidy-csv": ("landmarks", "confidence", "source", "misfit", "frame_indices", "timestamps"),
+    "parquet": ("landmarks", "confidence", "source", "misfit", "frame_indices", "timestamps"),
     "deeplabcut-csv": ("landmarks", "confidence"),
     "pts": (),
 }
@@ -94,6 +94,23 @@ def test_what_goes_in_comes_back(tmp_path: Path, every_format: Format, n_faces: 
         assert again.warnings == tracks.warnings
         assert again.meta == tracks.meta
         assert again.stats == tracks.stats
+
+
+@pytest.mark.parametrize("name", ["npz", "tidy-csv", "openface"])
+def test_files_from_before_misfit_was_kept_are_read(tmp_path: Path, name: str) -> None:
+    tracks, path = a_run(), tmp_path / {"npz": "t.npz"}.get(name, "t.csv")
+    tracks.save(path, name)
+    if name == "npz":
+        with np.load(path) as archive:
+            np.savez(path, **{key: archive[key] for key in archive if key != "misfit"})
+    else:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False)
+        table.drop(columns=["misfit_by_clnf", "misfit_off_model"]).to_csv(path, index=False)
+    assert recognise(path) is formats.format_named(name)
+    again = Tracks.load(path)
+    assert_kept(again, tracks, tuple(item for item in KEPT[name] if item != "misfit"))
+    assert again.misfit.shape == tracks.misfit.shape
+    assert np.isnan(again.misfit).all()
 
 
 def rows(tracks: Tracks, part: Any) -> Tracks:

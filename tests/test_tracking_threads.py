@@ -13,6 +13,8 @@ from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
 from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.tracking.results import BY_CLNF, CARRIED, CLNF, OFF_MODEL
 from napari_face_landmarks.tracking.workers import Workers
 
 
@@ -45,8 +47,29 @@ def test_the_landmarks_do_not_depend_on_the_number_of_threads(models: Models, re
     assert alone.present[:, 0].all()
     assert alone.present[5:10, 1].all()
     for other in others:
-        for name in ("landmarks", "confidence", "pose", "boxes", "source"):
+        for name in ("landmarks", "confidence", "pose", "boxes", "source", "misfit"):
             np.testing.assert_array_equal(getattr(other, name), getattr(alone, name))
+
+
+def test_misfit_is_how_far_refinement_moved_the_landmarks(models: Models) -> None:
+    frames = two_moving_faces()
+    plain, refined = (
+        FaceTracker(models, TrackerSettings(refine=mode, max_faces=2, smoothing_window=1)).track(frames)
+        for mode in ("off", "always")
+    )
+    assert set(refined.source[refined.present]) == {CLNF, CARRIED}
+    moved = np.linalg.norm(refined.landmarks - plain.landmarks, axis=-1).mean(axis=-1)
+    there = refined.present
+    expected = moved[there] / inter_ocular(refined.landmarks)[there]
+    np.testing.assert_allclose(refined.misfit[there, BY_CLNF], expected, rtol=1e-4)
+    assert expected.min() > 0
+    assert np.isnan(plain.misfit[..., BY_CLNF]).all()
+    for tracks in (plain, refined):
+        off_model = tracks.misfit[tracks.present, OFF_MODEL]
+        assert (off_model > 0).all()
+        assert (off_model < 0.1).all()
+        assert np.isnan(tracks.misfit[~tracks.present]).all()
+    assert refined.misfit[there, OFF_MODEL].mean() < plain.misfit[there, OFF_MODEL].mean()
 
 
 def test_one_thread_is_the_callers_own(models: Models) -> None:

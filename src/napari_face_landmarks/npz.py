@@ -38,6 +38,7 @@ def read_npz(
     error: type[FaceLandmarksError] = ModelError,
     again: str = "take the file from the release again",
     longest_text: int = 0,
+    optional: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Read named arrays from an untrusted ``.npz`` file; nothing is allocated before its size was checked.
 
@@ -54,6 +55,8 @@ def read_npz(
         What the sentence tells the user to do.
     longest_text : int
         Characters that an element of an array of text may have; 0 refuses such arrays.
+    optional : mapping of str to tuple of int, optional
+        Arrays that are read too where the file has them.
 
     Returns
     -------
@@ -69,11 +72,13 @@ def read_npz(
         if path.stat().st_size > largest_file:
             raise error(f"{path} is larger than the {largest_file} bytes such a file may have; {again}.")
         with zipfile.ZipFile(path) as archive:
-            missing = sorted(set(largest) - {name.removesuffix(".npy") for name in archive.namelist()})
+            there = {name.removesuffix(".npy") for name in archive.namelist()}
+            missing = sorted(set(largest) - there)
             if missing:
                 raise error(f"{path} has no array named {missing[0]!r}; {again}.")
             arrays = {}
-            for name, limits in largest.items():
+            more = {name: limits for name, limits in (optional or {}).items() if name in there}
+            for name, limits in {**largest, **more}.items():
                 wrong = _wrong_header(archive, f"{name}.npy", limits, longest_text)
                 if wrong:
                     raise error(f"{path}: {name} has {wrong}, which no such file has; {again}.")

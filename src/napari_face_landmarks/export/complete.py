@@ -26,6 +26,7 @@ _TYPES = {
     "boxes": "f4",
     "frame_indices": "i8",
     "timestamps": "f8",
+    "misfit": "f4",
 }
 _MOST_FRAMES, _MOST_FACES = 100_000_000, 1024
 _LARGEST_RECORD = 16 << 20
@@ -40,6 +41,7 @@ _LARGEST: dict[str, tuple[int, ...]] = {
     "timestamps": (_MOST_FRAMES,),
     "record": (_LARGEST_RECORD,),
 }
+_NOT_IN_OLD_FILES: dict[str, tuple[int, ...]] = {"misfit": (_MOST_FRAMES, _MOST_FACES, 2)}
 
 
 def write_npz(path: Path, tracks: Tracks) -> None:
@@ -65,7 +67,9 @@ def read_tracks_npz(path: Path) -> Tracks:
         If the file cannot be read or is not of that form.
     """
     again = "choose a file that `Tracks.save` wrote"
-    arrays = read_npz(path, _LARGEST, _LARGEST_FILE, error=ResultError, again=again)
+    arrays = read_npz(
+        path, _LARGEST, _LARGEST_FILE, error=ResultError, again=again, optional=_NOT_IN_OLD_FILES
+    )
     try:
         record = json.loads(arrays.pop("record").tobytes())
         _check_arrays(arrays)
@@ -84,8 +88,9 @@ def read_tracks_npz(path: Path) -> Tracks:
 
 def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     frames, faces = arrays["source"].shape
-    for name, kind in _TYPES.items():
-        array, limits = arrays[name], _LARGEST[name]
+    largest = {**_LARGEST, **_NOT_IN_OLD_FILES}
+    for name, array in arrays.items():
+        kind, limits = _TYPES[name], largest[name]
         shape = (frames, faces, *limits[2:])[: len(limits)] if len(limits) > 1 else (frames,)
         if array.shape != shape or array.dtype != np.dtype(kind):
             raise ValueError(f"{name} is {array.dtype} of the shape {array.shape}, not {kind} of {shape}")

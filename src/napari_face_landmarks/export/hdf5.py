@@ -176,7 +176,7 @@ def write_ours(path: Path, tracks: Tracks) -> None:
     h5py = optional("h5py", f"Writing {path}")
     with h5py.File(path, "r+") as file:
         group = file.create_group(OURS)
-        for name in ("source", "pose", "boxes", "frame_indices", "timestamps"):
+        for name in ("source", "pose", "boxes", "misfit", "frame_indices", "timestamps"):
             group.create_dataset(name, data=getattr(tracks, name))
         group.create_dataset("record", data=np.frombuffer(record_as_text(tracks).encode(), dtype=np.uint8))
 
@@ -209,6 +209,8 @@ def tracks_of(
         "pose": array(group, "pose", (*each, 6), path, kinds="f"),
         "boxes": array(group, "boxes", (*each, 5), path, kinds="f"),
     }
+    if "misfit" in group:
+        extra["misfit"] = array(group, "misfit", (*each, 2), path, kinds="f")
     if any(len(values) != len(frames) for values in extra.values()) or extra["source"].shape[1] != n_faces:
         return make_tracks(path, landmarks, confidence)
     return make_tracks(

@@ -4,7 +4,7 @@ Dimensions time, space, keypoint and individual, in the singular as movement has
 plural names are read too); variables ``position`` (px) and ``confidence``; attributes ``fps``,
 ``time_unit``, ``source_software``, ``source_file`` and ``ds_type``. The time of each frame is in seconds
 where it is known, else its number. Variables and attributes that movement passes over keep the rest:
-``source``, ``pose`` and ``boxes``, and the coordinate ``frame``.
+``source``, ``pose``, ``boxes`` and ``misfit``, and the coordinate ``frame``.
 """
 
 from __future__ import annotations
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 POSE = ("scale", "pitch", "yaw", "roll", "tx", "ty")
 BOX = ("x0", "y0", "x1", "y1", "score")
+MISFIT = ("by_clnf", "off_model")
 RECORD = "napari_face_landmarks"
 OLD_NAMES = {"keypoints": "keypoint", "individuals": "individual"}
 LIMITS = {"time": MOST_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": MOST_FACES}
@@ -96,6 +97,7 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
             ),
             "pose": (("time", "individual", "pose_part"), tracks.pose),
             "boxes": (("time", "individual", "box_part"), tracks.boxes),
+            "misfit": (("time", "individual", "misfit_part"), tracks.misfit),
             "timestamp": (("time",), tracks.timestamps),
         },
         coords={
@@ -106,6 +108,7 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
             "frame": ("time", tracks.frame_indices),
             "pose_part": list(POSE),
             "box_part": list(BOX),
+            "misfit_part": list(MISFIT),
         },
         attrs=attributes,
     )
@@ -230,7 +233,8 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
         record = {**record, "meta": {**record.get("meta", {}), "fps": float(fps)}}
     frames, seconds = _times(dataset, sizes["time"], fps)
     extra: dict[str, npt.NDArray[Any]] = {}
-    for name, last in (("source", ()), ("pose", ("pose_part",)), ("boxes", ("box_part",))):
+    parts = {"source": (), "pose": ("pose_part",), "boxes": ("box_part",), "misfit": ("misfit_part",)}
+    for name, last in parts.items():
         if name in dataset and set(dataset[name].dims) == {"time", "individual", *last}:
             if any(sizes[part] > len(POSE) for part in last):
                 raise ResultError(

@@ -9,9 +9,10 @@ The columns, in the order of OpenFace 2 (Baltrusaitis et al. 2018, "OpenFace 2.0
 - ``x_0 .. x_67, y_0 .. y_67`` (px, pixel centres at whole numbers, from 0);
 - ``p_scale, p_rx, p_ry, p_rz, p_tx, p_ty``, the weak-perspective pose (px per mm, rad, px).
 
-Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark) and
-``box_x0, box_y0, box_x1, box_y1, box_score``. As OpenFace does for one face, a frame without a face has one
-row with ``success`` 0; its numbers are 0. Reading makes such rows NaN again.
+Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark),
+``box_x0, box_y0, box_x1, box_y1, box_score`` and ``misfit_by_clnf, misfit_off_model`` (see `Tracks.misfit`).
+As OpenFace does for one face, a frame without a face has one row with ``success`` 0; its numbers are 0.
+Reading makes such rows NaN again.
 """
 
 from __future__ import annotations
@@ -43,6 +44,7 @@ LANDMARK_COLUMNS = tuple(f"{axis}_{i}" for axis in "xy" for i in range(N_LANDMAR
 RIGID_COLUMNS = ("p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty")
 CONFIDENCE_COLUMNS = tuple(f"c_{i}" for i in range(N_LANDMARKS))
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1", "box_score")
+MISFIT_COLUMNS = ("misfit_by_clnf", "misfit_off_model")
 
 LARGEST_LINE = 1 << 20  # characters; OpenFace's own are 8000
 ROWS_AT_A_TIME = 4096
@@ -125,6 +127,7 @@ def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt
     columns.append(("source", np.array(SOURCES)[np.where(success, tracks.source[part][t, f], 0)]))
     columns += zip(CONFIDENCE_COLUMNS, confidence.T, strict=True)
     columns += zip(BOX_COLUMNS, known(tracks.boxes).T, strict=True)
+    columns += zip(MISFIT_COLUMNS, known(tracks.misfit).T, strict=True)
     return columns
 
 
@@ -257,6 +260,7 @@ class _Part:
         elif self.has(ROTATION_COLUMNS):
             pose[:, 1:4] = self.numbers(ROTATION_COLUMNS)
         boxes = self.numbers(BOX_COLUMNS) if self.has(BOX_COLUMNS) else np.full((n, 5), np.nan)
+        misfit = self.numbers(MISFIT_COLUMNS) if self.has(MISFIT_COLUMNS) else np.full((n, 2), np.nan)
 
         source = np.full(n, SOURCES.index("clnf"))
         if self.has(("source",)):
@@ -272,6 +276,7 @@ class _Part:
             "confidence": confidence.astype(np.float32),
             "pose": pose.astype(np.float32),
             "boxes": boxes.astype(np.float32),
+            "misfit": misfit.astype(np.float32),
             "source": source.astype(np.int8),
         }
 
@@ -330,7 +335,13 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated rows.")
     arrays: dict[str, npt.NDArray[Any]] = {}
     success = rows["success"]
-    shapes = {"landmarks": (N_LANDMARKS, 2), "confidence": (N_LANDMARKS,), "pose": (6,), "boxes": (5,)}
+    shapes: dict[str, tuple[int, ...]] = {
+        "landmarks": (N_LANDMARKS, 2),
+        "confidence": (N_LANDMARKS,),
+        "pose": (6,),
+        "boxes": (5,),
+        "misfit": (2,),
+    }
     for name, shape in shapes.items():
         arrays[name] = np.full((n_frames, n_faces, *shape), np.nan, dtype=np.float32)
         arrays[name][t[success], f[success]] = rows[name][success]
@@ -343,6 +354,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         source=source,
         pose=arrays["pose"],
         boxes=arrays["boxes"],
+        misfit=arrays["misfit"],
         frame_indices=frames - 1,
         timestamps=rows["timestamp"][first],
     )

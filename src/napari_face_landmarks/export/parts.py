@@ -120,6 +120,7 @@ def make_tracks(
     pose: npt.NDArray[Any] | None = None,
     boxes: npt.NDArray[Any] | None = None,
     record: dict[str, Any] | None = None,
+    misfit: npt.NDArray[Any] | None = None,
 ) -> Tracks:
     """Return tracks of what was read from a file, checked; what it does not have is filled in.
 
@@ -141,6 +142,8 @@ def make_tracks(
         As in `Tracks`; NaN, and the landmarks' box, where not given.
     record : dict, optional
         What `record_of` made: settings, stats, warnings, meta.
+    misfit : ndarray, (T, F, 2), optional
+        As in `Tracks`.
 
     Raises
     ------
@@ -184,6 +187,7 @@ def make_tracks(
         boxes=boxes_of(points) if boxes is None else np.asarray(boxes, "f4"),
         frame_indices=frames.astype(np.int64),
         timestamps=seconds,
+        misfit=np.zeros((0, 0, 2), np.float32) if misfit is None else np.asarray(misfit, "f4"),
         **_checked_record(record, path),
     )
     _check_shapes(tracks, path)

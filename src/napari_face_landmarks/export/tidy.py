@@ -1,8 +1,10 @@
 """Tidy tables, one row for each landmark of each face on each frame, as CSV or Parquet.
 
 Columns: ``frame`` (from 0), ``time`` (s, empty where not known), ``face`` and ``landmark`` (from 0), ``x``,
-``y`` (px), ``confidence`` and ``source``. Frames without a face have rows too, with empty places and the
-source "none", so that the table is a full grid that can be pivoted.
+``y`` (px), ``confidence`` and ``source``, and for the face as a whole ``misfit_by_clnf`` and
+``misfit_off_model`` (see `Tracks.misfit`; files without these columns are read too).
+Frames without a face have rows too, with empty places and the source "none", so that the table is a full
+grid that can be pivoted.
 """
 
 from __future__ import annotations
@@ -31,7 +33,10 @@ from napari_face_landmarks.tracking.results import SOURCES, Tracks
 if TYPE_CHECKING:
     import pandas
 
-COLUMNS = ("frame", "time", "face", "landmark", "x", "y", "confidence", "source")
+FIRST_COLUMNS = ("frame", "time", "face", "landmark", "x", "y", "confidence")
+MISFIT_COLUMNS = ("misfit_by_clnf", "misfit_off_model")
+LAST_COLUMN = "source"  # the last, since a row that is cut off shows in a word
+COLUMNS = (*FIRST_COLUMNS, *MISFIT_COLUMNS, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")
 HEADER = ",".join(COLUMNS)
 RECORD = b"napari_face_landmarks"
@@ -68,7 +73,11 @@ def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
             "x": landmarks[..., 0].ravel(),
             "y": landmarks[..., 1].ravel(),
             "confidence": tracks.confidence[part].ravel(),
-            "source": pd.Categorical.from_codes(
+            **{
+                name: np.repeat(tracks.misfit[part][..., k].ravel(), N_LANDMARKS)
+                for k, name in enumerate(MISFIT_COLUMNS)
+            },
+            LAST_COLUMN: pd.Categorical.from_codes(
                 np.repeat(tracks.source[part].ravel(), N_LANDMARKS).astype(np.int8), categories=list(SOURCES)
             ),
         }
@@ -88,7 +97,9 @@ def is_tidy_csv(path: Path) -> bool:
     """Return whether a CSV file has the header of a tidy table of ours."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            return stream.readline(len(HEADER) + 2).strip() == HEADER
+            names = tuple(stream.readline(2 * len(HEADER)).strip().split(","))
+        first = names[: len(FIRST_COLUMNS)] == FIRST_COLUMNS
+        return first and names[-1] == LAST_COLUMN and set(names) <= set(COLUMNS)
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -113,7 +124,7 @@ def read_tidy_csv(path: Path) -> Tracks:
         table = pd.read_csv(
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
-            | dict.fromkeys(("time", "x", "y", "confidence"), np.float64),
+            | dict.fromkeys(("time", "x", "y", "confidence", *MISFIT_COLUMNS), np.float64),
             encoding="utf-8-sig",
             **exact_numbers(),
         )
@@ -248,6 +259,10 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
             raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
         source = np.zeros((n_frames, n_faces), dtype=np.uint8)
         source[t, face] = codes[named]
+    misfit = None
+    if set(MISFIT_COLUMNS) <= set(table.columns):
+        misfit = np.full((n_frames, n_faces, 2), np.nan, dtype=np.float32)
+        misfit[t, face] = table[list(MISFIT_COLUMNS)].to_numpy(np.float64)
     seconds = table["time"].to_numpy(np.float64) if "time" in table else None
     if seconds is not None and np.isinf(seconds).any():
         raise ResultError(f"{path} has times that are infinite: correct the file.")
@@ -259,6 +274,7 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
         None if seconds is None else seconds[first],
         source,
         record=record,
+        misfit=misfit,
     )
 
 

@@ -430,6 +430,7 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     boxes, edited = boxes_of(tracks.landmarks), changed.any(axis=-1)
     tracks.boxes[edited, :4] = boxes[edited, :4]
     tracks.boxes[tracks.source == NONE] = tracks.pose[tracks.source == NONE] = np.nan
+    tracks.misfit[edited] = np.nan
     return tracks
 
 
@@ -469,7 +470,7 @@ def _room_for(indices: npt.NDArray[Any], n_faces: int, before: Tracks | None, fp
     if before is None:
         return tracks
     where = np.searchsorted(indices, before.frame_indices)
-    for name in ("landmarks", "confidence", "source", "pose", "boxes"):
+    for name in ("landmarks", "confidence", "source", "pose", "boxes", "misfit"):
         getattr(tracks, name)[where, : before.n_faces] = getattr(before, name)
     tracks.timestamps[where] = before.timestamps
     return dataclasses.replace(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.settings import TrackerSettings
 
 if TYPE_CHECKING:
@@ -27,6 +27,8 @@ NONE, PFLD, CLNF, CARRIED, MANUAL = range(len(SOURCES))
 STAGES = ("decode", "detect", "pfld", "clnf", "smoothing")
 LOW_CONFIDENCE = 0.5
 """A face on a frame counts as of low confidence where the mean over its landmarks is lower."""
+BY_CLNF, OFF_MODEL = 0, 1
+"""Places in `misfit`: how far CLNF moved PFLD's landmarks; how far they are from the shape model's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +66,8 @@ class FrameResult:
         The frame's index in the source.
     landmarks, confidence, pose, source, boxes
         As in `FaceFit`; NaN (confidence 0, source 0) where a slot has no face.
+    misfit : ndarray, (F, 2), float32
+        As in `Tracks`, (T, F, 2).
     """
 
     index: int
@@ -72,6 +76,7 @@ class FrameResult:
     pose: Floats
     source: npt.NDArray[np.uint8]
     boxes: Floats
+    misfit: Floats
 
 
 def empty_frame(index: int, max_faces: int) -> FrameResult:
@@ -83,7 +88,35 @@ def empty_frame(index: int, max_faces: int) -> FrameResult:
         pose=np.full((max_faces, 6), np.nan, np.float32),
         source=np.zeros(max_faces, np.uint8),
         boxes=np.full((max_faces, 5), np.nan, np.float32),
+        misfit=np.full((max_faces, 2), np.nan, np.float32),
     )
+
+
+def misfit_of(
+    landmarks: npt.NDArray[Any], given: npt.NDArray[Any] | None, expressed: npt.NDArray[Any] | None
+) -> Floats:
+    """Return how far a face's landmarks are from where PFLD and the shape model have them, (2,) float32.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (68, 2)
+        Pixels.
+    given : ndarray, (68, 2), or None
+        PFLD's, where `landmarks` are refined ones.
+    expressed : ndarray, (68, 2), or None
+        What the shape model makes of them.
+
+    Returns
+    -------
+    ndarray, (2,), float32
+        Mean distances, in fractions of the inter-ocular distance; NaN for what is None.
+    """
+    across = max(float(inter_ocular(landmarks)), 1e-6)
+    found = [
+        np.nan if other is None else float(np.linalg.norm(landmarks - other, axis=-1).mean()) / across
+        for other in (given, expressed)
+    ]
+    return np.array(found, np.float32)
 
 
 @dataclass(slots=True)
@@ -176,6 +209,10 @@ class Tracks:
         What went wrong on the way, a sentence each.
     meta : dict
         Version, models, size of the frames, frame rate.
+    misfit : ndarray, (T, F, 2), float32
+        Mean distance of the landmarks, before smoothing, from PFLD's where CLNF refined them, and from what
+        the shape model can express; in fractions of the inter-ocular distance, NaN where not known. An array
+        of another shape than the landmarks' counts as not known.
     """
 
     landmarks: Floats
@@ -189,6 +226,12 @@ class Tracks:
     stats: RunStats = field(default_factory=RunStats)
     warnings: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+    misfit: Floats = field(default_factory=lambda: np.zeros((0, 0, 2), np.float32))
+
+    def __post_init__(self) -> None:
+        each = (*self.source.shape, 2)
+        if self.misfit.shape != each:
+            object.__setattr__(self, "misfit", np.full(each, np.nan, np.float32))
 
     @property
     def n_frames(self) -> int:
@@ -322,4 +365,5 @@ def collect(
         stats=stats or RunStats(),
         warnings=tuple(warnings),
         meta=dict(meta or {}),
+        misfit=np.stack([row.misfit for row in rows])[keep],
     )

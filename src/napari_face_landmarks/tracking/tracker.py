@@ -46,6 +46,7 @@ from napari_face_landmarks.tracking.results import (
     Tracks,
     collect,
     empty_frame,
+    misfit_of,
 )
 from napari_face_landmarks.tracking.smoothing import smooth_centre
 from napari_face_landmarks.tracking.source import FrameSource, open_source, rgb_frames
@@ -114,11 +115,12 @@ class _Face:
 
 @dataclass(frozen=True, slots=True)
 class _Refined:
-    """A face's landmarks after refinement, where they come from, the model's parameters, and the seconds."""
+    """A face's landmarks after refinement, where they come from, the model's parameters, misfit, seconds."""
 
     landmarks: Floats
     source: int
     params: npt.NDArray[np.float64]
+    misfit: Floats
     seconds: float
 
 
@@ -664,8 +666,11 @@ class FaceTracker:
     def _refined(self, picture: _Picture, output: PfldOutput, row: int, face: _Face, index: int) -> _Refined:
         """Refine a face, or carry its last correction, as the settings say."""
         began = time.perf_counter()
-        found = self._refine(picture, output, row, face, index)
-        return _Refined(*found, time.perf_counter() - began)
+        landmarks, source, params = self._refine(picture, output, row, face, index)
+        given = None if source == PFLD else output.landmarks[row]
+        expressed = project(self.models.pdm, params) if np.isfinite(params).all() else None
+        misfit = misfit_of(landmarks, given, expressed)
+        return _Refined(landmarks, source, params, misfit, time.perf_counter() - began)
 
     def _refine(
         self, picture: _Picture, output: PfldOutput, row: int, face: _Face, index: int
@@ -718,7 +723,7 @@ def _ended(run: Run, begun: _Begun) -> FrameResult:
     for slot, refinement in begun.refinements.items():
         found = refinement.result()
         result.landmarks[slot], result.source[slot] = found.landmarks, found.source
-        result.pose[slot] = found.params[:6]
+        result.pose[slot], result.misfit[slot] = found.params[:6], found.misfit
         run.stats.add_time("clnf", found.seconds)
     return result
 
