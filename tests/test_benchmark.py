@@ -15,6 +15,7 @@ from skimage import data
 
 from napari_face_landmarks.benchmark.ablation import steps
 from napari_face_landmarks.benchmark.rates import Repeated, bound
+from napari_face_landmarks.benchmark.steadiness import jitter
 from napari_face_landmarks.benchmark.steps import looped_im2col, vectorised_im2col
 from napari_face_landmarks.benchmark.table import BEGIN, END, benchmark_table, write_table
 from napari_face_landmarks.benchmark.timing import take_time
@@ -57,6 +58,8 @@ def test_the_command_measures_everything_and_writes_it(
     modes = {(rate["refine"], rate["every"]) for rate in found["videos"][0]["rates"]}
     assert modes == {("off", 1), ("auto", 1), ("auto", 2), ("always", 1), ("always", 2)}
     assert found["videos"][0]["decoding_fps"] > 0
+    assert len(found["steadiness"]) == 7
+    assert 50 < found["peak_mb"] < 2000
     assert [cost["value"] for cost in found["sizes"]] == [320, 640]
     assert [cost["value"] for cost in found["faces"]] == [1, 2]
     text = readme.read_text()
@@ -147,7 +150,9 @@ def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
     about = {"processor": "p", "cores": 2, "load": 3.0, "python": "3", "versions": {}, "numba": True}
     step = StepResult("baseline", 0.5, 4, 1.0, 1.0, 0.0)
     length = LengthCost(100, 2.0, math.nan, None)
-    result = Benchmark(about, "m 1", QUICK, [], [step], [], [], [], length, ["The machine was busy."])
+    result = Benchmark(
+        about, "m 1", QUICK, [], [step], [], [], [], length, [], None, ["The machine was busy."]
+    )
     assert "**The machine was busy.**" in benchmark_table(result)
     assert "load average 3.0" in benchmark_table(result)
     path = tmp_path / "README.md"
@@ -157,3 +162,24 @@ def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
     assert path.read_text() == f"a {BEGIN} b"
     dataclasses.replace(result).save(tmp_path / "out.json")
     assert json.loads((tmp_path / "out.json").read_text())["length"]["slope"] is None
+
+
+def test_jitter_is_that_of_the_frames_where_the_face_keeps_still() -> None:
+    rng = np.random.default_rng(3)
+    face = rng.uniform(0, 60, (68, 2))
+    face[36], face[45] = (10, 30), (50, 30)
+    still = np.repeat(face[None], 200, axis=0)
+    assert jitter(still) == (0.0, 198)
+    noisy = still + rng.normal(0, 0.1, still.shape)
+    amount, frames = jitter(noisy)
+    assert amount == pytest.approx(0.1 * math.sqrt(6 * 2), rel=0.03)  # 1 + 4 + 1, in x and y
+    assert frames == 198
+    walking = still + np.arange(200)[:, None, None]
+    assert jitter(walking)[1] == 0
+    moved_later = np.concatenate([noisy[:100], noisy[100:] + np.arange(100)[:, None, None]])
+    assert jitter(moved_later)[0] == pytest.approx(amount, rel=0.05)
+    assert jitter(moved_later)[1] < 105
+    lost = noisy.copy()
+    lost[50:60] = np.nan
+    assert jitter(lost)[0] == pytest.approx(amount, rel=0.05)
+    assert math.isnan(jitter(still[:5])[0])

@@ -27,7 +27,8 @@ from napari_face_landmarks.benchmark.rates import (
     size_costs,
     video_rates,
 )
-from napari_face_landmarks.benchmark.timing import BUSY, Timing, machine
+from napari_face_landmarks.benchmark.steadiness import Steadiness, steadiness
+from napari_face_landmarks.benchmark.timing import BUSY, Timing, machine, peak_of_run
 from napari_face_landmarks.clnf.patch_experts import PatchExperts
 from napari_face_landmarks.errors import ModelError, ResultError
 from napari_face_landmarks.models import Models
@@ -100,6 +101,10 @@ class Benchmark:
     videos : list of VideoRates
     sizes, faces : list of Cost
     length : LengthCost
+    steadiness : list of Steadiness
+        Of the first video.
+    peak_mb : float or None
+        Largest memory of a process that tracks the first video; None where the system does not say.
     warnings : list of str
         Why the figures may not be trusted, a sentence each.
     """
@@ -113,6 +118,8 @@ class Benchmark:
     sizes: list[Cost]
     faces: list[Cost]
     length: LengthCost
+    steadiness: list[Steadiness]
+    peak_mb: float | None
     warnings: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
@@ -203,8 +210,25 @@ def run_benchmark(
     say("Length of the video")
     length = length_cost(models, frames, effort.length)
     say(f"{length.frames} frames: {length.ms:.2f} ms a frame, {100 * length.slope:+.2f} % over the run")
-    name = f"{models.name} {models.version}"
-    return Benchmark(about, name, effort, kernels, ablation, videos, sizes, faces, length, warnings)
+    say("Steadiness")
+    steady = steadiness(models, paths[0], effort.stop, say)
+    peak = peak_of_run(models.name, paths[0], effort.stop)
+    if peak is not None:
+        say(f"Largest memory of a process that tracks {paths[0].name}: {peak:.0f} MB")
+    return Benchmark(
+        about,
+        f"{models.name} {models.version}",
+        effort,
+        kernels,
+        ablation,
+        videos,
+        sizes,
+        faces,
+        length,
+        steady,
+        peak,
+        warnings,
+    )
 
 
 def _without_nan(value: Any) -> Any:

@@ -51,6 +51,16 @@ def benchmark_table(result: Benchmark) -> str:
             else f", and the memory by {result.length.growth_mb:+.0f} MB (results not kept)."
         ),
     ]
+    video = result.videos[0].name if result.videos else ""
+    if result.steadiness:
+        parts += [
+            f"How much the landmarks tremble where the face keeps still ({video}, "
+            f"{result.steadiness[0].frames} such frames; root mean square of the second difference, px; "
+            "smoothed over 5 frames where not said otherwise):",
+            _table(("run", "px"), [(s.name, f"{s.jitter:.3f}") for s in result.steadiness]),
+        ]
+    if result.peak_mb is not None:
+        parts.append(f"A process that tracks {video} by default takes {result.peak_mb:.0f} MB at most.")
     return "\n\n".join(parts) + "\n"
 
 

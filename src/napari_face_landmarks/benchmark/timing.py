@@ -5,9 +5,12 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -96,6 +99,40 @@ def resident_mb() -> float | None:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
     except (OSError, ValueError, AttributeError):
         return None
+
+
+def peak_of_run(models: str, path: Path, stop: int | None = None) -> float | None:
+    """Return the largest memory that a process of its own holds while it tracks a video, MB.
+
+    Parameters
+    ----------
+    models : str
+        Name or folder of a bundle.
+    path : Path
+        The video, tracked with the defaults.
+    stop : int, optional
+        Leave off before this frame.
+
+    Returns
+    -------
+    float or None
+        None where the system does not say, or the process failed.
+    """
+    command = [sys.executable, "-c", _PEAK, models, str(path), str(stop or "")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    try:
+        return int(done.stdout.split()[-1]) / 1e3 if done.returncode == 0 else None
+    except (IndexError, ValueError):
+        return None
+
+
+_PEAK = """
+import sys
+from napari_face_landmarks.tracking import FaceTracker
+FaceTracker(sys.argv[1]).track(sys.argv[2], stop=int(sys.argv[3]) if sys.argv[3] else None)
+with open("/proc/self/status") as status:
+    print(*(line.split()[1] for line in status if line.startswith("VmHWM")))
+"""
 
 
 def _processor() -> str:
