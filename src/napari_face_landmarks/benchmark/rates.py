@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,7 +17,7 @@ from napari_face_landmarks.benchmark.timing import resident_mb
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import RefineMode, TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
-from napari_face_landmarks.tracking.results import RunStats
+from napari_face_landmarks.tracking.results import FrameResult, RunStats
 from napari_face_landmarks.video import open_video
 from napari_face_landmarks.video.container import thread_count
 
@@ -33,6 +33,8 @@ MODES: tuple[tuple[RefineMode, int], ...] = (
 """Refinement and skip of each run."""
 WIDTHS = (320, 640, 1280, 1920, 3840)
 FACES = (1, 2, 3, 4, 6, 8)
+LENGTH_PAIRS = 24
+"""Blocks of the long run's end that are timed in turn with a young one's."""
 
 
 @dataclass(frozen=True)
@@ -113,8 +115,8 @@ class LengthCost:
     ms : float
         Median milliseconds a frame.
     slope : float
-        Change of the cost of a frame over the run by a straight line through the blocks' medians (Theil and
-        Sen), as a share of it.
+        By how much a frame at the end of the run costs more than one of a run that has just begun, as a
+        share: the median of pairs of blocks timed in turn.
     growth_mb : float or None
         Growth of the process's memory from the 1,000th frame (or half) to the last, results not kept.
     """
@@ -264,23 +266,39 @@ def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int) -
 
 
 def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCost:
-    """Track a long video, made of a few frames, and see whether later frames cost more."""
-    block = max(1, min(100, count // 10))
-    tracker = FaceTracker(models, TrackerSettings(refine="always"))
+    """Track a long video, made of a few frames, and see whether later frames cost more.
+
+    What the machine does meanwhile weighs more than what is looked for, so the end of the long run is timed
+    in turn with a run that has just begun, over the same frames.
+    """
+    once = max(1, 2 * len(frames) - 2)
+    pairs = min(LENGTH_PAIRS, max(1, count // (4 * once)))
+    last = (count // once) * once
+    tracker, fresh = (FaceTracker(models, TrackerSettings(refine="always")) for _ in range(2))
     tracker.prepare()
-    marks, memory = [], []
-    with closing(tracker.track_frames(Repeated(frames, count))) as results:
-        for done, _ in enumerate(results, start=1):
-            if done % block == 0:
-                marks.append(time.perf_counter())
+    memory = []
+    with (
+        closing(tracker.track_frames(Repeated(frames, last))) as late,
+        closing(fresh.track_frames(Repeated(frames, (pairs + 2) * once))) as early,
+    ):
+        for done in range(1, last - pairs * once + 1):
+            next(late)
+            if done % 100 == 0 or done == 1:
                 memory.append(resident_mb())
-    blocks = 1e3 * np.diff(marks) / block
-    i, j = np.triu_indices(len(blocks), 1)
-    slope = float(np.median((blocks[j] - blocks[i]) / (j - i))) * (len(blocks) - 1)
-    middle = float(np.median(blocks))
-    first = memory[min(len(memory) // 2, 1000 // block)]
+        _take_frames(early, once)
+        times = np.array([(_take_frames(early, once), _take_frames(late, once)) for _ in range(pairs)])
+    first = memory[min(len(memory) // 2, 1000 // 100)]
     growth = None if first is None or memory[-1] is None else memory[-1] - first
-    return LengthCost(count, middle, slope / middle, growth)
+    slope = float(np.median(times[:, 1] / times[:, 0])) - 1
+    return LengthCost(count, float(np.median(times)) * 1e3 / once, slope, growth)
+
+
+def _take_frames(results: Iterator[FrameResult], count: int) -> float:
+    """Take results, and return how long that took, seconds."""
+    began = time.perf_counter()
+    for _ in range(count):
+        next(results)
+    return time.perf_counter() - began
 
 
 def _cost(models: Models, value: int, frame: Frame, faces: int, count: int, threads: int) -> Cost:

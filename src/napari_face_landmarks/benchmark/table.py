@@ -43,12 +43,12 @@ def benchmark_table(result: Benchmark) -> str:
         "Cost of a frame by the number of faces (images of one size; as many threads as by default, whose "
         "stages overlap):",
         _costs("faces", result.faces),
-        f"Over a video of {result.length.frames:,} frames the cost of a frame changes by "
-        f"{100 * result.length.slope:+.2f} %"
+        f"Over a video of {result.length.frames:,} frames a frame at the end costs "
+        f"{100 * result.length.slope:+.2f} % against one at the beginning"
         + (
             "."
             if result.length.growth_mb is None
-            else f", and the memory by {result.length.growth_mb:+.0f} MB (results not kept)."
+            else f", and the memory grew by {result.length.growth_mb:+.0f} MB (results not kept)."
         ),
     ]
     video = result.videos[0].name if result.videos else ""
