@@ -1,0 +1,146 @@
+"""A run checked: its series, the places to look at and the statistics together, and as files."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.quality.limits import Limits
+from napari_face_landmarks.quality.series import Series, series_of, series_to_dataframe
+from napari_face_landmarks.quality.statistics import Statistics, in_words, statistics_of
+from napari_face_landmarks.quality.suspects import Suspect, find_suspects
+
+if TYPE_CHECKING:
+    import pandas
+
+    from napari_face_landmarks.tracking.results import Tracks
+
+SUFFIXES = (".csv", ".json")
+
+
+@dataclass(frozen=True)
+class Check:
+    """What quality control finds in a run.
+
+    Attributes
+    ----------
+    series : Series
+        Frame by frame.
+    suspects : tuple of Suspect
+        The places to look at, the worst first.
+    statistics : Statistics
+        As numbers.
+    """
+
+    series: Series
+    suspects: tuple[Suspect, ...]
+    statistics: Statistics
+
+    @property
+    def words(self) -> list[str]:
+        """The statistics as sentences."""
+        return in_words(self.statistics)
+
+
+def check(tracks: Tracks, limits: Limits | None = None) -> Check:
+    """Look through a run for what a person should look at.
+
+    Parameters
+    ----------
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+    limits : Limits, optional
+        From where on a frame is suspicious; the defaults where not given.
+
+    Examples
+    --------
+    >>> found = check(Tracks.load("talk.npz"))  # doctest: +SKIP
+    >>> print(*found.words)  # doctest: +SKIP
+    >>> [(item.frame, item.text) for item in found.suspects[:10]]  # doctest: +SKIP
+    """
+    return check_series(series_of(tracks), limits)
+
+
+def check_series(series: Series, limits: Limits | None = None) -> Check:
+    """Do what `check` does with series that are known already, as of a run that still goes on."""
+    limits = limits or Limits()
+    suspects = find_suspects(series, limits)
+    return Check(series, tuple(suspects), statistics_of(series, suspects, limits))
+
+
+def suspects_to_dataframe(found: Check) -> pandas.DataFrame:
+    """Return a row for each place to look at: rank from 1, frame, face, first, last, score, reasons, text."""
+    import pandas as pd
+
+    rows = [
+        {"rank": rank, **dataclasses.asdict(item), "reasons": "; ".join(item.reasons)}
+        for rank, item in enumerate(found.suspects, start=1)
+    ]
+    names = ["rank", *(item.name for item in dataclasses.fields(Suspect))]
+    return pd.DataFrame(rows, columns=names)
+
+
+def write_suspects(path: str | Path, found: Check) -> None:
+    """Write the places to look at: as a table (``.csv``), or with the statistics (``.json``).
+
+    Raises
+    ------
+    ResultError
+        If the file has another suffix or cannot be written.
+    """
+    path = checked_name(path, SUFFIXES)
+    with replacing(path) as temporary:
+        if path.suffix.lower() == ".csv":
+            suspects_to_dataframe(found).to_csv(temporary, index=False, lineterminator="\n")
+            return
+        record = {
+            "statistics": dataclasses.asdict(found.statistics),
+            "words": found.words,
+            "suspects": [dataclasses.asdict(item) for item in found.suspects],
+        }
+        text = json.dumps(_finite(record), indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def write_series(path: str | Path, series: Series) -> None:
+    """Write a table (``.csv``) with a row for each face and frame, of `series_to_dataframe`.
+
+    Raises
+    ------
+    ResultError
+        If the file has another suffix or cannot be written.
+    """
+    path = checked_name(path, (".csv",))
+    with replacing(path) as temporary:
+        series_to_dataframe(series).to_csv(temporary, index=False, lineterminator="\n")
+
+
+def checked_name(path: str | Path, suffixes: tuple[str, ...]) -> Path:
+    """Return the path of a file to write.
+
+    Raises
+    ------
+    ResultError
+        If it has none of the suffixes.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
+    return path
+
+
+def _finite(value: Any) -> Any:
+    """Return a value as JSON has it: no NaN."""
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    return value

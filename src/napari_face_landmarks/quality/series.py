@@ -1,0 +1,188 @@
+"""What there is to see of a run frame by frame: confidence, movement, misfit, head pose, refinement."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.tracking.results import BY_CLNF, MANUAL, NONE, OFF_MODEL, SOURCES, Tracks
+
+if TYPE_CHECKING:
+    import pandas
+
+Floats = npt.NDArray[np.float32]
+
+FRAMES_AT_A_TIME = 4096
+BLOCK = 16
+"""Frames; the usual movement is the largest of the medians over a block of so many and the two beside it."""
+
+
+@dataclass(frozen=True)
+class Series:
+    """One number, or a few, for each face on each frame; NaN where there is no face or nothing is known.
+
+    Attributes
+    ----------
+    frames : ndarray, (T,), int64
+        Each frame's index in the source.
+    seconds : ndarray, (T,), float64
+        NaN where not known.
+    confidence : ndarray, (T, F), float32
+        Mean over the landmarks, 0 to 1.
+    lowest : ndarray, (T, F), float32
+        Of the least certain landmark, 0 to 1.
+    movement : ndarray, (T, F), float32
+        Mean distance that the landmarks went since the frame before, in inter-ocular distances; where frames
+        were left out, divided by how many lie between.
+    by_clnf : ndarray, (T, F), float32
+        Mean distance that CLNF moved PFLD's landmarks, in inter-ocular distances.
+    off_model : ndarray, (T, F), float32
+        Mean distance of the landmarks from what the shape model can express, in inter-ocular distances.
+    pose : ndarray, (T, F, 3), float32
+        Pitch, yaw and roll of the head, degrees.
+    source : ndarray, (T, F), uint8
+        Index into `tracking.SOURCES`; 0 where there is no face.
+    by_hand : ndarray, (T, F), bool
+        Where a landmark was placed by hand: such faces are taken to be checked.
+    """
+
+    frames: npt.NDArray[np.int64]
+    seconds: npt.NDArray[np.float64]
+    confidence: Floats
+    lowest: Floats
+    movement: Floats
+    by_clnf: Floats
+    off_model: Floats
+    pose: Floats
+    source: npt.NDArray[np.uint8]
+    by_hand: npt.NDArray[np.bool_]
+
+    @property
+    def n_frames(self) -> int:
+        """The number of frames, T."""
+        return len(self.frames)
+
+    @property
+    def n_faces(self) -> int:
+        """The number of faces (slots), F."""
+        return int(self.source.shape[1])
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Where there is a face, (T, F) bool."""
+        return np.asarray(self.source > NONE)
+
+
+def series_of(tracks: Tracks) -> Series:
+    """Return what there is to see of tracks frame by frame.
+
+    Parameters
+    ----------
+    tracks : Tracks
+        Landmarks (T, F, 68, 2); a run's, or what any file gave.
+
+    Returns
+    -------
+    Series
+    """
+    there = tracks.present
+    lowest = np.where(np.isfinite(tracks.landmarks).all(axis=-1), tracks.confidence, np.inf).min(axis=-1)
+    return Series(
+        frames=tracks.frame_indices,
+        seconds=tracks.timestamps,
+        confidence=_known(tracks.confidence.mean(axis=-1), there),
+        lowest=_known(np.where(np.isfinite(lowest), lowest, np.nan), there),
+        movement=_movement(tracks),
+        by_clnf=_known(tracks.misfit[..., BY_CLNF], there),
+        off_model=_known(tracks.misfit[..., OFF_MODEL], there),
+        pose=_known(np.degrees(tracks.pose[..., 1:4]), there[..., np.newaxis]),
+        source=tracks.source,
+        by_hand=np.asarray(tracks.source == MANUAL),
+    )
+
+
+def _known(values: npt.NDArray[Any], there: npt.NDArray[np.bool_]) -> Floats:
+    return np.where(there & np.isfinite(values), values, np.nan).astype(np.float32)
+
+
+def _movement(tracks: Tracks) -> Floats:
+    moved = np.full(tracks.source.shape, np.nan, np.float32)
+    for start in range(1, tracks.n_frames, FRAMES_AT_A_TIME):
+        stop = min(start + FRAMES_AT_A_TIME, tracks.n_frames)
+        points = tracks.landmarks[start - 1 : stop].astype(np.float64)
+        steps = np.linalg.norm(np.diff(points, axis=0), axis=-1)
+        known = np.isfinite(steps)
+        count = known.sum(axis=-1)
+        mean = np.where(known, steps, 0).sum(axis=-1) / np.maximum(count, 1)
+        apart = np.maximum(np.diff(tracks.frame_indices[start - 1 : stop]), 1)[:, np.newaxis]
+        across = np.maximum(inter_ocular(points[:-1]), 1e-6)
+        moved[start:stop] = np.where(count > 0, mean / apart / across, np.nan)
+    return moved
+
+
+def join_series(first: Series, second: Series) -> Series:
+    """Return two series after each other, of the same number of faces; for runs that still go on.
+
+    Parameters
+    ----------
+    first, second : Series
+        `second` is of later frames. Its first frame may be the last one of `first`, which its movement is
+        then measured from; it counts once.
+    """
+    if first.n_frames and second.n_frames and second.frames[0] == first.frames[-1]:
+        second = _part(second, slice(1, None))
+    names = [item.name for item in dataclasses.fields(Series)]
+    return Series(**{name: np.concatenate([getattr(first, name), getattr(second, name)]) for name in names})
+
+
+def _part(series: Series, rows: slice) -> Series:
+    return Series(**{item.name: getattr(series, item.name)[rows] for item in dataclasses.fields(Series)})
+
+
+def usual_movement(movement: Floats) -> Floats:
+    """Return the movement that is usual round each frame, (T, F), in the unit of `movement`.
+
+    NaN where no movement is known round a frame.
+    """
+    n_frames, n_faces = movement.shape
+    n_blocks = -(-n_frames // BLOCK)
+    padded = np.full(((n_blocks + 2) * BLOCK, n_faces), np.nan, np.float32)
+    padded[BLOCK : BLOCK + n_frames] = movement
+    blocks = np.sort(padded.reshape(n_blocks + 2, BLOCK, n_faces), axis=1)  # NaN last
+    middle = np.maximum(np.isfinite(blocks).sum(axis=1, keepdims=True) - 1, 0) // 2
+    medians = np.take_along_axis(blocks, middle, axis=1)[:, 0]
+    usual = np.fmax(np.fmax(medians[:-2], medians[1:-1]), medians[2:])
+    return np.asarray(np.repeat(usual, BLOCK, axis=0)[:n_frames], dtype=np.float32)
+
+
+def series_to_dataframe(series: Series) -> pandas.DataFrame:
+    """Return a row for each face and frame: frame, time (s), face, source and the numbers of `Series`.
+
+    Movement and misfit are in percent of the inter-ocular distance, angles in degrees.
+    """
+    import pandas as pd
+
+    n_frames, n_faces = series.source.shape
+    percent = {
+        "movement_percent": series.movement,
+        "by_clnf_percent": series.by_clnf,
+        "off_model_percent": series.off_model,
+    }
+    angles = dict(zip(("pitch_deg", "yaw_deg", "roll_deg"), np.moveaxis(series.pose, -1, 0), strict=True))
+    return pd.DataFrame(
+        {
+            "frame": np.repeat(series.frames, n_faces),
+            "time": np.repeat(series.seconds, n_faces),
+            "face": np.tile(np.arange(n_faces), n_frames),
+            "source": np.array(SOURCES)[series.source.ravel()],
+            "confidence": series.confidence.ravel(),
+            "lowest_confidence": series.lowest.ravel(),
+            **{name: 100 * values.ravel() for name, values in percent.items()},
+            **{name: values.ravel() for name, values in angles.items()},
+        }
+    )
