@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 import tokenize
 import zipfile
 import zlib
@@ -14,6 +15,8 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError, in_one_line
 
+MOST_INFLATED = 1032
+"""How many times longer deflated bytes can get."""
 BROKEN_FILE = (
     OSError,
     ValueError,
@@ -21,6 +24,8 @@ BROKEN_FILE = (
     KeyError,
     SyntaxError,
     RuntimeError,  # an encrypted archive, or a compression that is not known
+    TypeError,  # a shape of truths
+    struct.error,
     MemoryError,
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
@@ -79,7 +84,7 @@ def read_npz(
             arrays = {}
             more = {name: limits for name, limits in (optional or {}).items() if name in there}
             for name, limits in {**largest, **more}.items():
-                wrong = _wrong_header(archive, f"{name}.npy", limits, longest_text)
+                wrong = _wrong_header(archive, f"{name}.npy", limits, longest_text, path.stat().st_size)
                 if wrong:
                     raise error(f"{path}: {name} has {wrong}, which no such file has; {again}.")
                 with archive.open(f"{name}.npy") as member:
@@ -93,8 +98,14 @@ def read_npz(
         raise error(f"{path} cannot be read ({in_one_line(reason)}); {again}.") from None
 
 
-def _wrong_header(archive: zipfile.ZipFile, name: str, limits: tuple[int, ...], longest_text: int) -> str:
-    """Return what is wrong with the shape and type that an array claims, or nothing."""
+def _wrong_header(
+    archive: zipfile.ZipFile, name: str, limits: tuple[int, ...], longest_text: int, size: int
+) -> str:
+    """Return what is wrong with the shape and type that an array claims, or nothing.
+
+    The archive's directory may lie about lengths: no array is larger than what deflating could make of the
+    whole file, `size` bytes.
+    """
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)
         read = (
@@ -106,7 +117,8 @@ def _wrong_header(archive: zipfile.ZipFile, name: str, limits: tuple[int, ...], 
     for length in shape:
         claimed *= int(length)
     largest_item = 4 * longest_text if dtype.kind == "U" else 8
-    too_large = dtype.itemsize > largest_item or claimed > archive.getinfo(name).file_size
+    most = min(archive.getinfo(name).file_size, MOST_INFLATED * size)
+    too_large = dtype.itemsize > largest_item or claimed > most
     if not fits or dtype.hasobject or too_large:
         return f"the shape {shape} and type {dtype}"
     return ""

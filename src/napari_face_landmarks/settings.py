@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -99,7 +98,7 @@ class TrackerSettings:
 
     def __post_init__(self) -> None:
         if self.refine not in REFINE_MODES:
-            raise SettingsError(f"refine is {self.refine!r}: choose one of {', '.join(REFINE_MODES)}.")
+            raise SettingsError(f"refine is {self.refine!r:.60}: choose one of {', '.join(REFINE_MODES)}.")
         for item in dataclasses.fields(self):
             if "low" in item.metadata:
                 _check_range(item, getattr(self, item.name))
@@ -127,9 +126,13 @@ def setting_range(name: str) -> tuple[float, float]:
 def settings_from_dict(values: Mapping[str, Any]) -> TrackerSettings:
     """Return the settings that `values` names; an unknown name is refused in a sentence."""
     known = [item.name for item in dataclasses.fields(TrackerSettings)]
-    unknown = sorted(set(values) - set(known))
+    if not isinstance(values, Mapping):
+        raise SettingsError(f"The settings are {values!r:.60}: give the names and values of settings.")
+    unknown = sorted(set(map(str, values)) - set(known))
     if unknown:
-        raise SettingsError(f"There is no setting named {unknown[0]!r}: the settings are {', '.join(known)}.")
+        raise SettingsError(
+            f"There is no setting named {unknown[0]!r:.60}: the settings are {', '.join(known)}."
+        )
     return TrackerSettings(**values)
 
 
@@ -139,12 +142,11 @@ def _check_range(item: dataclasses.Field[Any], value: Any) -> None:
     fits = (
         isinstance(value, (int, float))
         and not isinstance(value, bool)
-        and math.isfinite(value)
-        and low <= value <= high
+        and low <= value <= high  # not where it is NaN
         and (not whole or float(value).is_integer())
     )
     if not fits:
         kind = "a whole number" if whole else "a number"
-        raise SettingsError(f"{item.name} is {value!r}: give {kind} from {low:g} to {high:g}.")
+        raise SettingsError(f"{item.name} is {value!r:.60}: give {kind} from {low:g} to {high:g}.")
     if whole and not isinstance(value, int):
-        raise SettingsError(f"{item.name} is {value!r}: give a whole number from {low:g} to {high:g}.")
+        raise SettingsError(f"{item.name} is {value!r:.60}: give a whole number from {low:g} to {high:g}.")

@@ -14,6 +14,7 @@ import onnxruntime
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, PatchExperts
 from napari_face_landmarks.errors import ModelError, in_one_line
 from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.onnx_file import open_network
 
 Floats32 = npt.NDArray[np.float32]
 
@@ -135,14 +136,10 @@ def load_onnx_experts(
         raise ModelError(
             f"ONNX Runtime has no {unknown or 'provider'} here: give one of {', '.join(available)}."
         )
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
     try:
         if path.stat().st_size > LARGEST_FILE:
             raise ModelError(f"{path} has more than {LARGEST_FILE >> 20} MB: export the experts again.")
-        session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=chosen)
+        session = open_network(path.read_bytes(), path, "export the experts again", chosen)
         loaded = OnnxExperts(
             **{each.name: getattr(experts, each.name) for each in fields(PatchExperts)}, session=session
         )

@@ -10,6 +10,7 @@ A file is an ``.npz`` archive (no pickles) of four arrays; others in it are igno
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -133,7 +134,7 @@ def picture(faces: LabelledFaces, index: int) -> npt.NDArray[np.uint8]:
         image = None
     if image is None or image.shape[:2] != (height, width):
         raise ImageError(f"The picture of the face {name!r} cannot be decoded: make the file again.")
-    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), dtype=np.uint8)
 
 
 def webp_size(blob: bytes) -> tuple[int, int]:
@@ -179,6 +180,8 @@ def _checked(path: str | Path) -> dict[str, npt.NDArray[Any]]:
         )
     if len(landmarks) != count:
         raise ImageError(f"{path} has {count} names but landmarks of {len(landmarks)} faces; {AGAIN}.")
+    if names.dtype.itemsize and (names.view(f"{names.dtype.byteorder}u4") > sys.maxunicode).any():
+        raise ImageError(f"{path}: a name has characters that do not exist; {AGAIN}.")
     ends = offsets.astype(np.int64)
     if count and (ends[0] < 0 or ends[-1] > len(arrays["webp"]) or (np.diff(ends) <= 0).any()):
         raise ImageError(f"{path}: the offsets do not grow, or lead out of webp; {AGAIN}.")

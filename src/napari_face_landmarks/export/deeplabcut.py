@@ -128,6 +128,8 @@ def read_dlc_csv(path: Path) -> Tracks:
             encoding="utf-8-sig",
             **exact_numbers(),
         )
+    except ResultError:
+        raise
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
@@ -142,7 +144,7 @@ def read_dlc_csv(path: Path) -> Tracks:
 def _header_rows(stream: Any, path: Path) -> list[list[str]]:
     rows = []
     while (line := stream.readline(LONGEST_LINE)) and len(line) < LONGEST_LINE:
-        rows.append(next(csv.reader([line]), [""]))
+        rows.append(next(csv.reader([line]), []) or [""])
         if rows[-1][0] == "coords" or len(rows) == len(LEVELS):
             break
     if not rows or rows[-1][0] != "coords" or any(row[0] not in LEVELS for row in rows):

@@ -30,6 +30,18 @@ LARGEST_CHUNK = 256 << 20
 LARGEST_RECORD = 16 << 20
 DEFLATE = 1100
 """How many times larger deflated data can get."""
+BROKEN_FILE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
+    ArithmeticError,
+    SystemError,
+    MemoryError,
+)
+"""What h5py and xarray raise over damaged files."""
 MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
 COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
@@ -53,7 +65,7 @@ def reading(path: Path) -> Iterator[Any]:
             yield file
     except FaceLandmarksError:
         raise
-    except (OSError, KeyError, ValueError, TypeError, RuntimeError, AttributeError, MemoryError) as error:
+    except BROKEN_FILE as error:
         raise ResultError(f"{path} cannot be read ({in_one_line(error)}): save it again.") from None
 
 
@@ -131,11 +143,26 @@ def array(
     return np.asarray(dataset[()])
 
 
+def check_values(group: Any, name: str, path: Path) -> None:
+    """Refuse a dataset of a group that links elsewhere or claims more than the file can hold.
+
+    Raises
+    ------
+    ResultError
+        As `member`.
+    """
+    dataset = member(group, name, "Dataset", path)
+    unused = b"This is a netCDF dimension but not a netCDF variable"
+    if not bytes(dataset.attrs.get("NAME", b"")).startswith(unused):  # a bare dimension has no values
+        _check_room(dataset, name, path)
+
+
 def _check_room(dataset: Any, name: str, path: Path) -> None:
     """Refuse a dataset that claims more than the file can hold."""
-    stored, size = dataset.id.get_storage_size(), dataset.dtype.itemsize
+    length = path.stat().st_size
+    stored, size = min(dataset.id.get_storage_size(), length), dataset.dtype.itemsize
     chunk = int(np.prod(dataset.chunks, dtype=np.float64)) * size if dataset.chunks else 0
-    if dataset.size * size > DEFLATE * stored or chunk > LARGEST_CHUNK:
+    if dataset.size * size > DEFLATE * stored or chunk > min(LARGEST_CHUNK, DEFLATE * length):
         raise ResultError(f"{path}: {name!r} claims more values than the file can hold: save it again.")
 
 

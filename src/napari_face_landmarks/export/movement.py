@@ -17,6 +17,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
 from napari_face_landmarks.export import hdf5
+from napari_face_landmarks.export.classic import check_classic
 from napari_face_landmarks.export.files import replacing
 from napari_face_landmarks.export.optional import optional
 from napari_face_landmarks.export.parts import (
@@ -158,11 +159,13 @@ def read_netcdf(path: Path) -> Tracks:
     if not path.is_file():
         raise ResultError(f"{path} is missing: check the name of the file.")
     classic = _is_classic(path)
-    if not classic:
+    if classic:
+        check_classic(path)
+    else:
         optional("h5netcdf", f"Reading {path}")
         with hdf5.reading(path) as file:
             for name in file:  # no links and no values elsewhere, before another library follows them
-                hdf5.member(file, name, "Dataset", path)
+                hdf5.check_values(file, name, path)
     try:
         with library.open_dataset(
             path, engine="scipy" if classic else "h5netcdf", decode_times=False, decode_timedelta=False
@@ -172,7 +175,7 @@ def read_netcdf(path: Path) -> Tracks:
             )
     except FaceLandmarksError:
         raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RuntimeError, MemoryError) as error:
+    except hdf5.BROKEN_FILE as error:
         raise ResultError(
             f"{path} is no dataset of movement ({in_one_line(error)}): save it again."
         ) from None

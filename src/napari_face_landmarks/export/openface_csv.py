@@ -30,7 +30,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export.files import replacing
-from napari_face_landmarks.export.parts import MOST_FACES, MOST_ROWS, frame_rate_of
+from napari_face_landmarks.export.parts import MOST_FACES, MOST_ROWS, check_grid, frame_rate_of
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.tracking.results import SOURCES, Tracks
 
@@ -325,10 +325,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     """Return the rows as arrays (T, F, ...); frames and faces that have no row stay empty."""
     frames, first, t = np.unique(rows["frame"], return_index=True, return_inverse=True)
     n_frames, n_faces = len(frames), int(rows["face_id"].max()) + 1
-    if n_frames * n_faces > MOST_ROWS:
-        raise ResultError(
-            f"{path} names {n_faces} faces on {n_frames} frames, more than can be held: split it."
-        )
+    check_grid(path, n_frames, n_faces, len(rows["frame"]))
     f = rows["face_id"]
     cell = t * n_faces + f
     if len(np.unique(cell)) < len(cell):

@@ -23,6 +23,9 @@ SOFTWARE = "napari-face-landmarks"
 MOST_ROWS = 2_000_000
 """Faces times frames that are read; as float32 landmarks a gigabyte."""
 MOST_FACES = 1000
+MOST_EMPTY = 64
+"""Cells of the grid of frames and faces that may be empty for each that is not: as many as faces followed."""
+SMALL_GRID = 16
 MOST_FRAMES = 100_000_000
 UNKNOWN_SOURCE = PFLD
 """What landmarks count as whose file does not say where they come from."""
@@ -70,6 +73,29 @@ def seconds_of(tracks: Tracks) -> npt.NDArray[np.float64] | None:
         return tracks.timestamps
     fps = frame_rate_of(tracks)
     return None if fps is None else tracks.frame_indices / fps
+
+
+def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
+    """Refuse a file whose few faces would make a large grid of frames and faces.
+
+    Parameters
+    ----------
+    path : Path
+        For the sentence.
+    n_frames, n_faces : int
+        Of the grid.
+    given : int
+        How many faces on frames the file has, or rows from which they come.
+
+    Raises
+    ------
+    ResultError
+        If the grid would hold more than there can be, or next to nothing.
+    """
+    if n_faces > MOST_FACES or n_frames * n_faces > min(MOST_ROWS, MOST_EMPTY * (given + SMALL_GRID)):
+        raise ResultError(
+            f"{path} names {n_faces} faces on {n_frames} frames, more than can be held: split it."
+        )
 
 
 @dataclasses.dataclass(frozen=True)

@@ -23,7 +23,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.export.files import check_writable, replacing
-from napari_face_landmarks.export.parts import MOST_FACES, MOST_ROWS, make_tracks
+from napari_face_landmarks.export.parts import MOST_ROWS, check_grid, make_tracks
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.tracking.results import Tracks
 
@@ -176,10 +176,7 @@ def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path) -> Tra
         frame, face = np.argsort(np.argsort(names)), np.zeros(n_files, dtype=np.int64)
     frames, t = np.unique(frame, return_inverse=True)
     n_faces = int(face.max()) + 1
-    if n_faces > MOST_FACES or len(frames) * n_faces > MOST_ROWS:
-        raise ResultError(
-            f"{path} names {n_faces} faces on {len(frames)} frames, more than can be held: split it."
-        )
+    check_grid(path, len(frames), n_faces, n_files)
     if len(np.unique(t * n_faces + face)) < n_files:
         raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated files.")
     landmarks = np.full((len(frames), n_faces, N_LANDMARKS, 2), np.nan, dtype=np.float32)

@@ -22,6 +22,7 @@ from napari_face_landmarks.export.parts import (
     MOST_FACES,
     MOST_FRAMES,
     MOST_ROWS,
+    check_grid,
     exact_numbers,
     make_tracks,
     record_as_text,
@@ -234,10 +235,7 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
         raise ResultError(f"{path} has no rows: track the video again.")
     frames, first, t = np.unique(frame, return_index=True, return_inverse=True)
     n_frames, n_faces = len(frames), int(face.max()) + 1
-    if n_frames * n_faces > MOST_ROWS:
-        raise ResultError(
-            f"{path} names {n_faces} faces on {n_frames} frames, more than can be held: split it."
-        )
+    check_grid(path, n_frames, n_faces, len(frame) // 16)  # a few landmarks make a face
     cell = (t * n_faces + face) * N_LANDMARKS + landmark
     if np.bincount(cell, minlength=1).max() > 1:
         raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")

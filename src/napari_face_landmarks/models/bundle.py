@@ -16,6 +16,8 @@ from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
 from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.models.inside import check_inside
+from napari_face_landmarks.onnx_file import open_network
 from napari_face_landmarks.pfld.own import OwnPfld
 
 DEFAULT_BUNDLE = "open"
@@ -108,6 +110,7 @@ def load_card(name_or_folder: str | Path) -> dict[str, Any]:
         If the card is missing or not of the expected form.
     """
     path = bundle_folder(name_or_folder) / CARD
+    check_inside(path, path.parent)
     try:
         if path.stat().st_size > LARGEST_CARD:
             raise ModelError(
@@ -194,6 +197,7 @@ def _check_card(card: Any, path: Path) -> None:
 
 def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
     path = folder / name
+    check_inside(path, folder)
     try:
         size = path.stat().st_size
         if size != entry["bytes"] or size > LARGEST_FILE:
@@ -209,6 +213,8 @@ def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
 
 
 def _session(content: bytes, path: Path) -> onnxruntime.InferenceSession:
+    if path.parent.parent != BUNDLES_FOLDER:
+        return open_network(content, path, "install the models again")
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1

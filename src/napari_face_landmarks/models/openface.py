@@ -13,6 +13,7 @@ from pathlib import Path
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
 from napari_face_landmarks.clnf.pdm import PDM
 from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.models.inside import check_inside
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
 
 VERSION = "2.2.0"
@@ -114,6 +115,8 @@ def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
     missing = [file for file in EXPERT_FILES[chosen] if not (root / file).is_file()]
     if missing:
         raise ModelError(f"{root / missing[0]} is missing: put all {len(EXPERT_FILES[chosen])} scales there.")
+    for file in (PDM_FILE, *EXPERT_FILES[chosen]):
+        check_inside(root / file, root)
     read = read_cen if chosen == "cen" else read_ccnf
     parts = sorted((read(root / file) for file in EXPERT_FILES[chosen]), key=lambda part: part.scale)
     for finer, coarser in zip(parts[1:], parts, strict=False):

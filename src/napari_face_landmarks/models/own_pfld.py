@@ -32,6 +32,8 @@ import numpy as np
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.models.inside import check_inside
+from napari_face_landmarks.onnx_file import open_network
 from napari_face_landmarks.pfld.own import UNKNOWN_SIGMA, OwnPfld
 
 DESCRIPTION = "pfld.json"
@@ -82,6 +84,7 @@ def load_own_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> OwnPfld:
 
 
 def _read(path: Path) -> dict[str, Any]:
+    check_inside(path, path.parent)
     try:
         if path.stat().st_size > LARGEST_DESCRIPTION:
             raise ModelError(f"{path} has more than {LARGEST_DESCRIPTION} bytes: give the entries alone.")
@@ -122,20 +125,14 @@ def _check(path: Path, entries: dict[str, Any]) -> None:
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    options.inter_op_num_threads = 1
-    options.log_severity_level = 4
+    check_inside(path, path.parent)
     try:
         if path.stat().st_size > LARGEST_NETWORK:
             raise ModelError(f"{path} has more than {LARGEST_NETWORK >> 20} MB: give a smaller network.")
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({error.strerror or error}): put the file there.") from None
-    try:
-        return onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
-    except Exception as error:
-        raise ModelError(f"{path} is no usable ONNX model ({in_one_line(error)}): export it again.") from None
+    return open_network(content, path, "export it again")
 
 
 def _input(path: Path, session: onnxruntime.InferenceSession) -> tuple[int, bool, bool]:
