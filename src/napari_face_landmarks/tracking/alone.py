@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
@@ -25,6 +25,7 @@ from napari_face_landmarks.pfld.crop import CROP_MARGIN
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, doubles, overlaps
 from napari_face_landmarks.tracking.results import CLNF, FaceFit, FrameResult, RunStats, empty_frame
+from napari_face_landmarks.tracking.state import Standing
 
 if TYPE_CHECKING:
     from napari_face_landmarks.tracking.tracker import Run
@@ -134,6 +135,7 @@ def follow_alone(
     settings: TrackerSettings,
     run: Run,
     threads: int = 1,
+    before: Standing | None = None,
 ) -> Iterator[FrameResult]:
     """Follow faces through frames: each is fitted from where it was on the frame before.
 
@@ -148,12 +150,14 @@ def follow_alone(
         Its counts and warnings are kept.
     threads : int
         How many evaluate OpenFace's experts at a time; with 1 all is done in the caller's.
+    before : Standing, optional
+        Where to go on from; `frames` begin with its `next_index`.
     """
     if threads > 1 and isinstance(models.experts, OpenFaceExperts):
         with ThreadPoolExecutor(threads - 1, "face-landmarks") as pool:
-            yield from _follow(frames, models, settings, run, fast.with_threads(pool, threads))
+            yield from _follow(frames, models, settings, run, fast.with_threads(pool, threads), before)
     else:
-        yield from _follow(frames, models, settings, run, fast)
+        yield from _follow(frames, models, settings, run, fast, before)
 
 
 def _follow(
@@ -162,11 +166,15 @@ def _follow(
     settings: TrackerSettings,
     run: Run,
     engine: ModuleType | SimpleNamespace,
+    before: Standing | None,
 ) -> Iterator[FrameResult]:
     slots: list[AloneFace | None] = [None] * settings.max_faces
     last_boxes: dict[int, Floats] = {}
     last_seen: dict[int, int] = {}
-    for done, (index, frame) in enumerate(frames):
+    if before is not None:
+        slots = [face if isinstance(face, AloneFace) else None for face in before.faces]
+        last_boxes, last_seen = dict(before.last_boxes), dict(before.last_seen)
+    for done, (index, frame) in enumerate(frames, start=0 if before is None else 1):
         if isinstance(frame, FaceLandmarksError):
             if isinstance(frame, VideoError) and not done:
                 raise frame
@@ -175,6 +183,7 @@ def _follow(
                 run.broken_off = True
                 return
             slots = [None] * len(slots)
+            run.standing = _standing(index, slots, last_boxes, last_seen, run)
             yield empty_frame(index, len(slots))
             continue
         slots = _step(frame, index, models, settings, run.stats, slots, last_boxes, last_seen, engine)
@@ -186,7 +195,21 @@ def _follow(
                 result.confidence[slot] = face.fit.confidence
                 result.pose[slot] = face.fit.params[:6]
                 result.boxes[slot] = [*face.box, face.score]
+        run.standing = _standing(index, slots, last_boxes, last_seen, run)
         yield result
+
+
+def _standing(
+    index: int,
+    slots: list[AloneFace | None],
+    last_boxes: dict[int, Floats],
+    last_seen: dict[int, int],
+    run: Run,
+) -> Callable[[], Standing]:
+    standing = Standing(
+        index + 1, tuple(slots), (), dict(last_boxes), dict(last_seen), n_warnings=len(run.warnings)
+    )
+    return lambda: standing
 
 
 def _step(

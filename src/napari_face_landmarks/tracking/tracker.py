@@ -7,6 +7,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future
 from contextlib import closing
+from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
 from importlib.metadata import version
@@ -27,14 +28,14 @@ from napari_face_landmarks.clnf.fit import (
 )
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.detection import detect_faces, roll_from_points
-from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ModelError, VideoError
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ModelError, ResultError, VideoError
 from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
 from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.foreign import check_mode
 from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.alone import as_fit, find_alone, fit_crops, follow_alone
+from napari_face_landmarks.tracking.alone import AloneFace, as_fit, find_alone, fit_crops, follow_alone
 from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, doubles, overlaps
 from napari_face_landmarks.tracking.results import (
     CARRIED,
@@ -50,6 +51,15 @@ from napari_face_landmarks.tracking.results import (
 )
 from napari_face_landmarks.tracking.smoothing import smooth_centre
 from napari_face_landmarks.tracking.source import FrameSource, open_source, rgb_frames
+from napari_face_landmarks.tracking.state import (
+    NEVER,
+    AheadState,
+    FaceState,
+    Refinement,
+    Standing,
+    TrackerState,
+    check_state,
+)
 from napari_face_landmarks.tracking.workers import Workers, checked_threads
 from napari_face_landmarks.video import prefetch
 from napari_face_landmarks.video.container import thread_count
@@ -103,8 +113,8 @@ class _Face:
     places: tuple[Floats, ...] = ()
     params: npt.NDArray[np.float64] | None = None
     correction: Correction | None = None
-    refined_at: int = -(10**9)
-    unsure_at: int = -(10**9)
+    refined_at: int = NEVER
+    unsure_at: int = NEVER
     refinement: Future[_Refined] | None = None
 
     def move(self, landmarks: Floats) -> None:
@@ -115,13 +125,17 @@ class _Face:
 
 @dataclass(frozen=True, slots=True)
 class _Refined:
-    """A face's landmarks after refinement, where they come from, the model's parameters, misfit, seconds."""
+    """A face's landmarks after refinement, where they come from, the model's parameters, misfit, seconds.
+
+    `stands` is where the refinement of the face stands after that.
+    """
 
     landmarks: Floats
     source: int
     params: npt.NDArray[np.float64]
     misfit: Floats
     seconds: float
+    stands: Refinement
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,14 +146,19 @@ class _Ahead:
     frame: npt.NDArray[np.uint8] | FaceLandmarksError
     faces: list[_Face]
     outputs: list[Future[tuple[PfldOutput, float]]]
+    crops: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A frame whose faces are known, but for their refinement, which is under way."""
+    """A frame whose faces are known, but for their refinement, which is under way.
+
+    `after` is how the tracker stands then, but for that refinement.
+    """
 
     result: FrameResult
     refinements: dict[int, Future[_Refined]]
+    after: Standing | None = None
 
 
 class _Picture:
@@ -168,12 +187,32 @@ class Run:
         What went wrong on the way, a sentence each.
     broken_off : bool
         Whether the source broke off before its end.
+    standing : callable or None
+        Gives how the tracker stands after the last frame before smoothing; None where it cannot tell.
+    recent : tuple of FrameResult
+        The frames that smoothing still looks at after the last result.
+    waiting : int
+        How many of these are not given out yet.
     """
 
     source: FrameSource
     stats: RunStats = field(default_factory=RunStats)
     warnings: list[str] = field(default_factory=list)
     broken_off: bool = False
+    standing: Callable[[], Standing] | None = None
+    recent: tuple[FrameResult, ...] = ()
+    waiting: int = 0
+
+    def state(self) -> TrackerState | None:
+        """Return where the run stands after the result given out last, to go on from there another time.
+
+        To be called by whoever takes the results, between two of them. None where nothing was given out yet.
+        """
+        if self.standing is None or not self.recent:
+            return None
+        standing = self.standing()
+        warnings = tuple(self.warnings[: standing.n_warnings])
+        return TrackerState(standing, self.recent, self.waiting, deepcopy(self.stats), warnings)
 
 
 class FaceTracker:
@@ -338,7 +377,7 @@ class FaceTracker:
         )
 
     def track_frames(
-        self, frames: Any, start: int = 0, stop: int | None = None
+        self, frames: Any, start: int = 0, stop: int | None = None, state: TrackerState | None = None
     ) -> Generator[FrameResult, None, None]:
         """Follow the faces of a video, frame by frame: `track` as a generator.
 
@@ -349,6 +388,9 @@ class FaceTracker:
         ----------
         frames, start, stop
             As for `track`.
+        state : TrackerState, optional
+            What `Run.state` gave in a run over the same frames with the same models and settings: the run
+            goes on from there, and the results are those that it would have given.
 
         Yields
         ------
@@ -359,11 +401,20 @@ class FaceTracker:
         ------
         VideoError, ImageError
             As `track`; before the first frame is read.
+        ResultError
+            If the state does not fit the settings, the models or the frames.
         """
         source = open_source(frames, start, stop)
         run = Run(source, warnings=list(source.warnings))
+        if state is not None:
+            try:
+                check_state(state, self.settings, self.models.pdm.n_modes, source.start, source.stop)
+            except ResultError:
+                source.close()
+                raise
+            run.stats, run.warnings = deepcopy(state.stats), list(state.warnings)
         self.last_run = run
-        return self._run(run)
+        return self._run(run, state)
 
     def prepare(self) -> None:
         """Compile the kernels that a run needs, or load them where an earlier process has compiled them.
@@ -394,27 +445,32 @@ class FaceTracker:
             self._refined(picture, face, 0, seen, index)
         self._prepared = True
 
-    def _run(self, run: Run) -> Generator[FrameResult, None, None]:
+    def _run(self, run: Run, state: TrackerState | None = None) -> Generator[FrameResult, None, None]:
         began = time.perf_counter()
         self.prepare()
-        run.stats.prepare_seconds = time.perf_counter() - began
-        began = time.perf_counter()
+        run.stats.prepare_seconds += time.perf_counter() - began
+        began = time.perf_counter() - run.stats.seconds
         window = self.settings.smoothing_window
         reach = window // 2
-        recent: deque[FrameResult] = deque(maxlen=window)
-        waiting = 0
+        recent: deque[FrameResult] = deque(() if state is None else state.recent, maxlen=window)
+        waiting = 0 if state is None else state.waiting
         blank = np.full((self.settings.max_faces, 68, 2), np.nan, np.float32)
         try:
-            with closing(cast(Any, self._raw_results(run))) as raw_results:  # ends its threads
+            before = () if state is None else (state.standing,)
+            with closing(cast(Any, self._raw_results(run, *before))) as raw_results:  # ends its threads
                 for raw in raw_results:
                     recent.append(raw)
                     waiting += 1
                     if waiting > reach:
-                        yield self._finished(run, recent, len(recent) - 1 - reach, blank, began)
+                        result = self._finished(run, recent, len(recent) - 1 - reach, blank, began)
                         waiting -= 1
+                        run.recent, run.waiting = tuple(recent), waiting
+                        yield result
             while waiting:
-                yield self._finished(run, recent, len(recent) - waiting, blank, began)
+                result = self._finished(run, recent, len(recent) - waiting, blank, began)
                 waiting -= 1
+                run.recent, run.waiting = tuple(recent), waiting
+                yield result
             run.stats.completed = not run.broken_off
         finally:
             run.stats.seconds = time.perf_counter() - began
@@ -448,22 +504,32 @@ class FaceTracker:
         crops = crops_of_boxes(_checked_boxes(boxes))
         return as_fit(fit_crops(self.models, grey, crops, np.ones(len(crops), np.float32)))
 
-    def _raw_results(self, run: Run) -> Iterator[FrameResult]:
+    def _raw_results(self, run: Run, before: Standing | None = None) -> Iterator[FrameResult]:
+        if before is not None:
+            run.standing = lambda: before
+        source = run.source if before is None else replace(run.source, start=before.next_index)
+        decoded = rgb_frames(source, run.stats)
+        frames = cast(Any, decoded if self.threads == 1 else prefetch(decoded))
         if self._alone:
-            decoded = rgb_frames(run.source, run.stats)
-            with closing(cast(Any, decoded if self.threads == 1 else prefetch(decoded))) as pictures:
-                yield from follow_alone(pictures, self.models, self.settings, run, self.threads)
+            with closing(frames):  # ends the decoding thread
+                yield from follow_alone(frames, self.models, self.settings, run, self.threads, before)
             return
         waiting: deque[_Begun] = deque()
-        with Workers(self.threads) as workers, closing(self._begun(run, workers)) as frames:
-            for begun in frames:
+        with closing(frames), Workers(self.threads) as workers:
+            for begun in self._begun(run, workers, frames, before):
                 waiting.append(begun)
                 while waiting and (len(waiting) > MOST_WAITING or _is_done(waiting[0])):
                     yield _ended(run, waiting.popleft())
             while waiting:
                 yield _ended(run, waiting.popleft())
 
-    def _begun(self, run: Run, workers: Workers) -> Generator[_Begun, None, None]:
+    def _begun(
+        self,
+        run: Run,
+        workers: Workers,
+        frames: Iterator[tuple[int, npt.NDArray[np.uint8] | FaceLandmarksError]],
+        before: Standing | None,
+    ) -> Generator[_Begun, None, None]:
         """Yield each frame with its faces as soon as these are known.
 
         PFLD looks at `LOOK_AHEAD` frames at a time: where a face is searched for on a frame follows from the
@@ -473,32 +539,35 @@ class FaceTracker:
         faces: list[_Face | None] = [None] * self.settings.max_faces
         last_boxes: dict[int, Floats] = {}
         last_seen: dict[int, int] = {}
-        decoded = rgb_frames(run.source, run.stats)
-        frames = cast(Any, decoded if self.threads == 1 else prefetch(decoded))
         ahead: deque[_Ahead] = deque()
-        with closing(frames):  # ends the decoding thread
-            for done in count():
-                while len(ahead) < LOOK_AHEAD and (item := next(frames, None)) is not None:
-                    index, frame = item
-                    ahead.append(self._look_ahead(workers, index, frame, faces))
-                if not ahead:
+        if before is not None:
+            faces = [None if face is None else _known_face(face) for face in before.faces]
+            last_boxes, last_seen = dict(before.last_boxes), dict(before.last_seen)
+            for begun, (index, frame) in zip(before.ahead, frames, strict=False):
+                ahead.append(self._look_again(workers, index, frame, faces, begun))
+        for done in count(0 if before is None else 1):
+            while len(ahead) < LOOK_AHEAD and (item := next(frames, None)) is not None:
+                index, frame = item
+                ahead.append(self._look_ahead(workers, index, frame, faces))
+            if not ahead:
+                return
+            look = ahead.popleft()
+            if isinstance(look.frame, FaceLandmarksError):
+                if isinstance(look.frame, VideoError) and not done:
+                    raise look.frame
+                run.warnings.append(str(look.frame))
+                if isinstance(look.frame, VideoError):
+                    run.broken_off = True
                     return
-                look = ahead.popleft()
-                if isinstance(look.frame, FaceLandmarksError):
-                    if isinstance(look.frame, VideoError) and not done:
-                        raise look.frame
-                    run.warnings.append(str(look.frame))
-                    if isinstance(look.frame, VideoError):
-                        run.broken_off = True
-                        return
-                    faces[:] = [None] * len(faces)
-                    yield _Begun(empty_frame(look.index, len(faces)), {})
-                    continue
-                begun = self._step(run, workers, look, look.frame, faces, last_boxes, last_seen)
-                for slot in begun.refinements:
-                    last_boxes[slot] = begun.result.boxes[slot]
+                faces[:] = [None] * len(faces)
+                begun_frame = _Begun(empty_frame(look.index, len(faces)), {})
+            else:
+                begun_frame = self._step(run, workers, look, look.frame, faces, last_boxes, last_seen)
+                for slot in begun_frame.refinements:
+                    last_boxes[slot] = begun_frame.result.boxes[slot]
                     last_seen[slot] = look.index
-                yield begun
+            after = _standing(look.index + 1, faces, ahead, last_boxes, last_seen, len(run.warnings))
+            yield replace(begun_frame, after=after)
 
     def _look_ahead(
         self,
@@ -510,12 +579,32 @@ class FaceTracker:
         """Start PFLD where the faces that are known should be on a frame that comes `LOOK_AHEAD` later."""
         known = [face for face in faces if face is not None]
         if not known or isinstance(frame, FaceLandmarksError):
-            return _Ahead(index, frame, [], [])
+            return _Ahead(index, frame, [], [], np.zeros((0, 4), np.float32))
         crops = crops_of_landmarks(np.stack([face.landmarks for face in known]))
         crops[:, :2] += _motions(known, crops[:, 2])
+        return self._begin_look(workers, index, frame, known, crops)
+
+    def _look_again(
+        self,
+        workers: Workers,
+        index: int,
+        frame: npt.NDArray[np.uint8] | FaceLandmarksError,
+        faces: list[_Face | None],
+        begun: AheadState,
+    ) -> _Ahead:
+        """Start PFLD where it was looking on a frame when the state was taken."""
+        if not begun.slots or isinstance(frame, FaceLandmarksError):
+            return _Ahead(index, frame, [], [], np.zeros((0, 4), np.float32))
+        lost = _Face(np.zeros((N_LANDMARKS, 2), np.float32))
+        known = [(faces[slot] if slot >= 0 else None) or lost for slot in begun.slots]
+        return self._begin_look(workers, index, frame, known, begun.crops)
+
+    def _begin_look(
+        self, workers: Workers, index: int, frame: npt.NDArray[np.uint8], known: list[_Face], crops: Floats
+    ) -> _Ahead:
         # each face by itself: a batch is no faster, and this way they may run beside each other
         outputs = [workers.submit(partial(self._looked, frame, crop[None])) for crop in crops]
-        return _Ahead(index, frame, known, outputs)
+        return _Ahead(index, frame, known, outputs, crops)
 
     def _looked(self, rgb: npt.NDArray[np.uint8], crops: Floats) -> tuple[PfldOutput, float]:
         began = time.perf_counter()
@@ -670,7 +759,8 @@ class FaceTracker:
         given = None if source == PFLD else output.landmarks[row]
         expressed = project(self.models.pdm, params) if np.isfinite(params).all() else None
         misfit = misfit_of(landmarks, given, expressed)
-        return _Refined(landmarks, source, params, misfit, time.perf_counter() - began)
+        stands = Refinement(face.params, face.correction, face.refined_at, face.unsure_at)
+        return _Refined(landmarks, source, params, misfit, time.perf_counter() - began, stands)
 
     def _refine(
         self, picture: _Picture, output: PfldOutput, row: int, face: _Face, index: int
@@ -725,7 +815,50 @@ def _ended(run: Run, begun: _Begun) -> FrameResult:
         result.landmarks[slot], result.source[slot] = found.landmarks, found.source
         result.pose[slot], result.misfit[slot] = found.params[:6], found.misfit
         run.stats.add_time("clnf", found.seconds)
+    if begun.after is not None:
+        run.standing = partial(_with_refinements, begun.after, begun.refinements)
     return result
+
+
+def _known_face(state: FaceState | AloneFace) -> _Face:
+    """Return a face as the tracker remembers it from its state."""
+    assert isinstance(state, FaceState)  # checked by check_state
+    stands = state.refinement
+    return _Face(
+        state.landmarks, state.places, stands.params, stands.correction, stands.refined_at, stands.unsure_at
+    )
+
+
+def _standing(
+    next_index: int,
+    faces: Sequence[_Face | None],
+    ahead: Sequence[_Ahead],
+    last_boxes: dict[int, Floats],
+    last_seen: dict[int, int],
+    n_warnings: int,
+) -> Standing:
+    """Return how the tracker stands before a frame, but for the refinements, which may still go on."""
+    slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
+    return Standing(
+        next_index,
+        tuple(None if face is None else FaceState(face.landmarks, face.places) for face in faces),
+        tuple(
+            AheadState(look.crops, tuple(slots.get(id(face), -1) for face in look.faces)) for look in ahead
+        ),
+        dict(last_boxes),
+        dict(last_seen),
+        n_warnings,
+    )
+
+
+def _with_refinements(standing: Standing, refinements: dict[int, Future[_Refined]]) -> Standing:
+    """Return how the tracker stands once the refinements of its faces are done."""
+    faces = list(standing.faces)
+    for slot, refinement in refinements.items():
+        face = faces[slot]
+        assert isinstance(face, FaceState)
+        faces[slot] = replace(face, refinement=refinement.result().stands)
+    return replace(standing, faces=tuple(faces))
 
 
 def _motions(faces: Sequence[_Face], sides: Floats) -> Floats:
