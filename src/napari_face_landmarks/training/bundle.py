@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, load_models
 
-CARD_VERSION = "0.2.0"
+CARD_VERSION = "0.3.0"
 
 TERMS_300W = (
     "research use only: «The data are provided for research purposes only. Commercial use (i.e., use in "
@@ -77,7 +77,8 @@ SOURCES_RESEARCH = (
 AUGMENTATION = (
     "Rotation, shift and scale of the box as a detector and a tracker give them; flips; heads turned to 60 "
     "degrees of yaw by their mesh; one-sided weakness and strong expression by warping; drawn pen marks; "
-    "covers like hands, masks and hair; blur, noise, JPEG, low light, side light, colour casts, grey."
+    "covers like hands, masks and hair; blur, noise, JPEG, low light, side light, colour casts, grey. A share of the faces is "
+    "left as it is, so that plain faces are not forgotten."
 )
 NOT_FOR = (
     "Identifying people, judging emotion, health or character from a face, or any decision about a person. "
