@@ -77,8 +77,8 @@ SOURCES_RESEARCH = (
 AUGMENTATION = (
     "Rotation, shift and scale of the box as a detector and a tracker give them; flips; heads turned to 60 "
     "degrees of yaw by their mesh; one-sided weakness and strong expression by warping; drawn pen marks; "
-    "covers like hands, masks and hair; blur, noise, JPEG, low light, side light, colour casts, grey. A share of the faces is "
-    "left as it is, so that plain faces are not forgotten."
+    "covers like hands, masks and hair; blur, noise, JPEG, low light, side light, colour casts, grey. A "
+    "share of the faces is left as it is, so that plain faces are not forgotten."
 )
 NOT_FOR = (
     "Identifying people, judging emotion, health or character from a face, or any decision about a person. "
