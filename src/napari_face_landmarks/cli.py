@@ -25,9 +25,10 @@ from napari_face_landmarks.errors import FaceLandmarksError, ResultError
 from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings, settings_from_dict
 
 if TYPE_CHECKING:
+    from napari_face_landmarks.batch.recording import Recording
     from napari_face_landmarks.demo import DemoResult
     from napari_face_landmarks.models import Models
-    from napari_face_landmarks.tracking import FaceTracker, FrameResult, Tracks
+    from napari_face_landmarks.tracking import FaceTracker, Tracks
     from napari_face_landmarks.video import Video
 
 PROGRAM = "napari-face-landmarks"
@@ -97,6 +98,12 @@ def _parser() -> argparse.ArgumentParser:
     )
     track.add_argument(
         "--overlay", metavar="OUT.mp4", type=Path, help="the video with the landmarks drawn on it"
+    )
+    track.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was interrupted, from the journal that it left beside OUT; the landmarks "
+        "are those of an uninterrupted run",
     )
     track.add_argument(
         "--threads",
@@ -323,6 +330,7 @@ def _track(options: argparse.Namespace) -> int:
     settings = _settings(options)
     outputs = _checked_outputs(options)
 
+    from napari_face_landmarks.batch.recording import Recording, journal_of
     from napari_face_landmarks.models import load_models
     from napari_face_landmarks.tracking import FaceTracker
 
@@ -330,11 +338,18 @@ def _track(options: argparse.Namespace) -> int:
         for path in outputs:
             _prepare_place(path)
         tracker = FaceTracker(load_models(*_given(options.models)), settings, options.threads)
-        tracks, interrupted = _follow(tracker, video)
-        if tracks.n_frames == 0:
-            _say("Stopped before the first frame was done; nothing is written.")
-            return STATUS_INTERRUPTED
-        tracks.save(options.output, options.format)
+        recording = Recording.begin(tracker, video, journal_of(options.output), resume=options.resume)
+        whole = False
+        try:
+            tracks, interrupted = _follow(tracker, recording)
+            whole = not tracks.n_frames
+            if not tracks.n_frames:
+                _say("Stopped before the first frame was done; nothing is written.")
+                return STATUS_INTERRUPTED
+            tracks.save(options.output, options.format)
+            whole = not interrupted
+        finally:  # what is not in another file stays in the journal
+            recording.close(remove=whole)
         if options.stats is not None:
             _write_stats(options.stats, tracks, options.video)
         _say(_summary(tracks))
@@ -343,7 +358,10 @@ def _track(options: argparse.Namespace) -> int:
     for sentence in dict.fromkeys([*video.info.warnings, *tracks.warnings]):
         _say(f"Warning: {sentence}")
     if interrupted:
-        _say(f"Stopped after {tracks.n_frames} of {len(video)} frames; they are in {options.output}.")
+        _say(
+            f"Stopped after {tracks.n_frames} of {len(video)} frames; they are in {options.output}, and "
+            "--resume goes on."
+        )
         return STATUS_INTERRUPTED
     if video.info.warnings or not tracks.stats.completed:
         return _fail(
@@ -579,22 +597,24 @@ def _opened(path: Path) -> Video:
         return open_video(path)
 
 
-def _follow(tracker: FaceTracker, video: Video) -> tuple[Tracks, bool]:
-    """Track a video; return its tracks and whether Ctrl-C ended it."""
+def _follow(tracker: FaceTracker, recording: Recording) -> tuple[Tracks, bool]:
+    """Do the frames of a run that are left; return all its tracks and whether Ctrl-C ended it."""
     from napari_face_landmarks.tracking.notice import RefinementNotice
 
-    results: list[FrameResult] = []
     notice = RefinementNotice()
     automatic = tracker.settings.refine == "auto"
+    if recording.kept:
+        _say(f"{recording.kept} of {recording.total} frames were done before; going on from there.")
     with (
         _told_if_slow() as has_begun,
         _until_interrupted() as interrupted,
-        _progress_bar("Tracking", len(video)) as advance,
+        _progress_bar("Tracking", recording.total - recording.kept) as advance,
     ):
-        with contextlib.suppress(KeyboardInterrupt):  # the second Ctrl-C, where a frame takes long
-            for result in tracker.track_frames(video):
+        results = recording.results()
+        # the second Ctrl-C, where a frame takes long, comes as an exception
+        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(results):
+            for result in results:
                 has_begun()
-                results.append(result)
                 advance()
                 if automatic and tracker.last_run is not None:
                     _tell(notice.look(result, tracker.last_run.stats))
@@ -602,7 +622,7 @@ def _follow(tracker: FaceTracker, video: Video) -> tuple[Tracks, bool]:
                     break
         if automatic and tracker.last_run is not None:
             _tell(notice.sentence(tracker.last_run.stats))
-        return tracker.collect(results), interrupted()
+        return recording.tracks(), interrupted()
 
 
 @contextlib.contextmanager

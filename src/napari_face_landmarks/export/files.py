@@ -41,10 +41,23 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         with open(temporary, "rb+") as stream:
             os.fsync(stream.fileno())
         os.replace(temporary, target)
+        sync_folder(target.parent)
     except OSError as error:
         raise ResultError(f"{target} cannot be written ({_reason(error)}): choose another file.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def sync_folder(folder: str | os.PathLike[str]) -> None:
+    """Have the names in a folder on the disk, as far as the system offers it."""
+    if os.name == "nt":  # no folder can be opened there
+        return
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

@@ -15,6 +15,7 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from napari_face_landmarks.errors import VideoError
+from napari_face_landmarks.export.files import sync_folder
 from napari_face_landmarks.images import to_rgb8
 
 _TICKS = 90_000  # a second, where time stamps are given
@@ -70,7 +71,10 @@ def write_video(
     unfinished = os.path.join(folder, f".{stem}.{os.getpid()}.unfinished{suffix}")
     try:
         count = _encode(unfinished, target, iter(frames), fps, timestamps)
+        with open(unfinished, "rb+") as stream:  # on the disk before it takes the name
+            os.fsync(stream.fileno())
         os.replace(unfinished, target)
+        sync_folder(folder)
     except (av.FFmpegError, OSError) as error:
         if isinstance(error, VideoError):
             raise

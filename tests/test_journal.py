@@ -1,0 +1,212 @@
+"""Runs written to a journal: killed at any moment, they go on to the same result, bit for bit."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models
+from napari_face_landmarks.batch import Recording, journal, journal_of
+from napari_face_landmarks.demo import make_demo_clip
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.video import open_video, write_video
+
+ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
+CHILD = """
+import sys
+from napari_face_landmarks import cli
+from napari_face_landmarks.batch import journal
+journal.SYNC_SECONDS = float(sys.argv[1])
+sys.exit(cli.main(sys.argv[2:]))
+"""
+
+
+def assert_same(tracks: Tracks, other: Tracks) -> None:
+    for name in ARRAYS:
+        np.testing.assert_array_equal(getattr(tracks, name), getattr(other, name))
+
+
+def write_clip(path: Path, n_frames: int) -> Path:
+    """Write a face that moves to and fro, and is away for some frames."""
+    frames = make_demo_clip(40, 240)[0]
+    turns = (frames[(t if (t // 40) % 2 == 0 else -1 - t) % 40] for t in range(n_frames))
+    write_video(path, (f * 0 if 50 < t % 97 < 56 else f for t, f in enumerate(turns)), fps=25)
+    return path
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models()
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_clip(tmp_path_factory.mktemp("clip") / "face.mkv", 40)
+
+
+def child(interval: float, *words: object) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        [sys.executable, "-c", CHILD, str(interval), *map(str, words)], stderr=subprocess.DEVNULL
+    )
+
+
+def kill_and_resume(tmp_path: Path, clip: Path, whole: Tracks, share: float, seed: int) -> int:
+    """Kill a run at a share of its journal's growth, resume it and compare; return the frames kept."""
+    out = tmp_path / f"killed-{seed}.npz"
+    words = ["track", clip, "-o", out, "--refine", "always", "--threads", 1 + seed % 2]
+    bytes_at_end = whole.n_frames * journal.frame_type(1).itemsize
+    run = child(0.02, *words)
+    while run.poll() is None and not (
+        journal_of(out).exists() and journal_of(out).stat().st_size >= share * bytes_at_end
+    ):
+        time.sleep(0.002)
+    time.sleep(random.Random(seed).uniform(0, 0.05))
+    run.send_signal(signal.SIGKILL)
+    run.wait()
+    kept = whole.n_frames
+    if not out.exists():
+        with open(journal_of(out), "rb") as stream:
+            content = journal.read_journal(stream, 1)
+        kept = 0 if content is None else content.n_frames
+        assert child(1.0, *words, "--resume").wait() == 0
+    assert_same(Tracks.load(out), whole)
+    assert not journal_of(out).exists()
+    out.unlink()
+    return kept
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
+def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, models: Models) -> None:
+    long = write_clip(tmp_path / "long.mkv", 200)
+    whole = FaceTracker(models, TrackerSettings(refine="always"), threads=1).track(long)
+    assert 0 < kill_and_resume(tmp_path, long, whole, 0.3, 1) < 200
+
+
+@pytest.mark.nightly
+def test_fifty_kills_at_random_moments(tmp_path: Path, models: Models) -> None:
+    long = write_clip(tmp_path / "long.mkv", 400)
+    whole = FaceTracker(models, TrackerSettings(refine="always"), threads=1).track(long)
+    chance = random.Random(0)
+    kept = []
+    for i in range(50):
+        kept.append(kill_and_resume(tmp_path, long, whole, chance.uniform(-0.1, 1.1), i))
+        print(i, "frames kept of 400:", kept[-1], flush=True)
+    assert sum(0 < n < 400 for n in kept) > 20
+
+
+def stop_after(tracker: FaceTracker, path: Path, clip: Path, n_frames: int) -> None:
+    """Track some frames into a journal, a state after each of them."""
+    with open_video(clip) as video:
+        recording = Recording.begin(tracker, video, path)
+        results = recording.results()
+        for _ in range(n_frames):
+            next(results)
+        results.close()
+        recording.close()
+
+
+def go_on(tracker: FaceTracker, path: Path, clip: Path) -> tuple[int, Tracks]:
+    with open_video(clip) as video:
+        recording = Recording.begin(tracker, video, path, resume=True)
+        for _ in recording.results():
+            pass
+        tracks = recording.tracks()
+        recording.close()
+    return recording.kept, tracks
+
+
+def test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit(
+    tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SYNC_SECONDS", 0.0)
+    tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
+    whole = tracker.track(clip)
+    path = tmp_path / "t.journal"
+    stop_after(tracker, path, clip, 36)
+    data = path.read_bytes()
+    chance = random.Random(1)
+    places = [0, 5, 11, 200, len(data) - 1, len(data)]
+    places += [chance.randrange(len(data) // 2, len(data)) for _ in range(8)]
+    kept = []
+    for i, place in enumerate(places):
+        damaged = bytearray(data[:place] if i % 2 else data)
+        if not i % 2 and place < len(data):
+            damaged[place] ^= 0x40
+        path.write_bytes(damaged)
+        found, tracks = go_on(tracker, path, clip)
+        assert_same(tracks, whole)
+        kept.append(found)
+    assert kept[:3] == [0, 0, 0]
+    assert kept[4] == 35
+    assert all(abs(n - 36 * place / len(data)) < 3 for n, place in zip(kept[6:], places[6:], strict=True))
+
+
+def test_a_run_that_does_not_fit_its_journal_is_refused_in_one_sentence(
+    tmp_path: Path, clip: Path, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "t.npz"
+    tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
+    stop_after(tracker, journal_of(out), clip, 5)
+    before = journal_of(out).read_bytes()
+    other = write_clip(tmp_path / "other.mkv", 30)
+    for words, reason in (
+        ([clip, "--refine", "always"], "with other settings (refine was 'off')"),
+        ([other, "--refine", "off"], "of another video"),
+        ([clip, "--refine", "off", "--models", "research"], "with other models"),
+    ):
+        assert cli.main(["track", *map(str, words), "-o", str(out), "--resume"]) == 2
+        said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("napari-face")]
+        assert len(said) == 1
+        assert reason in said[0]
+        assert journal_of(out).read_bytes() == before
+    moved = tmp_path / "moved.mkv"
+    moved.write_bytes(clip.read_bytes())  # the same video in another place
+    assert cli.main(["track", str(moved), "-o", str(out), "--resume", "--refine", "off"]) == 0
+    assert "5 of 40 frames were done before" in capsys.readouterr().err
+    assert_same(Tracks.load(out), tracker.track(clip))
+
+
+def test_two_runs_to_one_output_are_kept_apart(
+    tmp_path: Path, clip: Path, models: Models, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "t.csv"
+    with open_video(clip) as video:
+        held = Recording.begin(FaceTracker(models, threads=1), video, journal_of(out))
+        assert cli.main(["track", str(clip), "-o", str(out)]) == 2
+        assert "Another process is at work on" in capsys.readouterr().err
+        held.close()
+    with open_video(clip) as video:
+        Recording.begin(FaceTracker(models, threads=1), video, journal_of(out)).close(remove=True)
+    assert not journal_of(out).exists()
+
+
+def test_a_full_disk_loses_nothing_that_was_written(
+    tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal, "SYNC_SECONDS", 0.0)
+    tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
+    path = tmp_path / "t.journal"
+    settle = journal.Journal._settle
+    calls = 0
+
+    def full(self: journal.Journal) -> None:
+        nonlocal calls
+        calls += 1
+        if calls > 8:
+            raise OSError(28, "No space left on device")
+        settle(self)
+
+    monkeypatch.setattr(journal.Journal, "_settle", full)
+    with pytest.raises(ResultError, match=r"cannot be written \(no space left on device\): make room"):
+        stop_after(tracker, path, clip, 30)
+    monkeypatch.undo()
+    kept, tracks = go_on(tracker, path, clip)
+    assert kept >= 7
+    assert_same(tracks, tracker.track(clip))
