@@ -10,7 +10,14 @@ import pytest
 
 from napari_face_landmarks import TrackerSettings
 from napari_face_landmarks.errors import SettingsError
-from napari_face_landmarks.settings import setting_range, settings_from_dict
+from napari_face_landmarks.settings import (
+    DEFAULT_PRESET,
+    PRESETS,
+    preset_named,
+    preset_of,
+    setting_range,
+    settings_from_dict,
+)
 
 NUMBERS = [item.name for item in dataclasses.fields(TrackerSettings) if "low" in item.metadata]
 
@@ -62,3 +69,23 @@ def test_every_setting_has_a_label_and_a_help_text() -> None:
     for item in dataclasses.fields(TrackerSettings):
         assert item.metadata["label"]
         assert item.metadata["help"].endswith(".")
+
+
+def test_presets_are_the_four_and_balanced_is_the_defaults() -> None:
+    assert [item.title for item in PRESETS] == ["Fast", "Balanced", "Accurate", "Surgical markings"]
+    assert TrackerSettings.preset(DEFAULT_PRESET) == TrackerSettings()
+    assert len({item.settings for item in PRESETS}) == len(PRESETS)
+    for item in PRESETS:
+        assert item.help.endswith(".")
+        assert preset_named(item.name) is item
+        assert preset_of(item.settings) is item
+    assert preset_of(TrackerSettings(max_faces=7)) is None
+
+
+def test_a_preset_can_be_changed_and_is_asked_for_by_name() -> None:
+    settings = TrackerSettings.preset("fast", max_faces=3)
+    assert (settings.refine, settings.max_faces) == ("off", 3)
+    with pytest.raises(SettingsError, match=r"no preset 'best': choose one of fast, balanced"):
+        TrackerSettings.preset("best")
+    with pytest.raises(SettingsError, match="max_faces is 0"):
+        TrackerSettings.preset("fast", max_faces=0)
