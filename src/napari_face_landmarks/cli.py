@@ -22,7 +22,12 @@ from types import FrameType
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError
-from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings, settings_from_dict
+from napari_face_landmarks.settings import (
+    DEFAULT_PRESET,
+    PRESETS,
+    REFINE_MODES,
+    TrackerSettings,
+)
 
 if TYPE_CHECKING:
     from napari_face_landmarks.batch.recording import Recording
@@ -290,6 +295,13 @@ def _add_format_option(parser: argparse.ArgumentParser) -> None:
 def _add_settings_options(parser: argparse.ArgumentParser) -> None:
     """Add one option for each field of TrackerSettings; ranges, texts and defaults are the field's."""
     group = parser.add_argument_group("settings of the tracker")
+    purposes = " ".join(f"{item.name}: {item.help}" for item in PRESETS).replace("%", "%%")
+    group.add_argument(
+        "--preset",
+        choices=[item.name for item in PRESETS],
+        default=DEFAULT_PRESET,
+        help=f"settings for a purpose, which the options below change. {purposes} Default: %(default)s.",
+    )
     for item in dataclasses.fields(TrackerSettings):
         text = item.metadata["help"].replace("%", "%%")
         option = "--" + item.name.replace("_", "-")
@@ -323,7 +335,7 @@ def _count(text: str) -> int:
 def _settings(options: argparse.Namespace) -> TrackerSettings:
     names = [item.name for item in dataclasses.fields(TrackerSettings)]
     given = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
-    return settings_from_dict(given)
+    return TrackerSettings.preset(options.preset, **given)
 
 
 def _track(options: argparse.Namespace) -> int:

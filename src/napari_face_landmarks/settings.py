@@ -268,8 +268,8 @@ PRESETS: tuple[Preset, ...] = (
         "surgical-markings",
         "Surgical markings",
         "For pen marks, dressings and hands on the face: as Accurate, and it looks farther for each "
-        "landmark, smooths over more frames and holds on to a face at a lower score. Costs the most time, and blurs "
-        "quick movements.",
+        "landmark, smooths over more frames and holds on to a face at a lower score. Costs the most time, "
+        "and blurs quick movements.",
         TrackerSettings(
             refine="always",
             clnf_every=1,
