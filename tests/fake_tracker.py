@@ -24,7 +24,7 @@ class FakeTracker(FaceTracker):
     fails_at: tuple[int, Exception] | None = None
 
     def __init__(self, models: Any = None, settings: TrackerSettings | None = None) -> None:
-        self.models = SimpleNamespace(name="fake", version="0")
+        self.models = SimpleNamespace(name="fake", version="0", card={})
         self.settings = settings or TrackerSettings()
         self.last_run = None
 

@@ -8,6 +8,7 @@ own, so that what breaks the process is seen as well.
 
 from __future__ import annotations
 
+import contextlib
 import io
 import json
 import os
@@ -679,9 +680,9 @@ def try_one(target: Target, content: bytes, folder: Path, *, measured: bool = Tr
     if measured:
         tracemalloc.start()
     began = time.process_time()
-    wrong, read = "", False
+    wrong, read, said = "", False, io.StringIO()
     try:
-        with warnings.catch_warnings(record=True):
+        with warnings.catch_warnings(record=True), contextlib.redirect_stdout(said):
             warnings.simplefilter("always")
             target.read(path)
         read = True
@@ -696,6 +697,8 @@ def try_one(target: Target, content: bytes, folder: Path, *, measured: bool = Tr
     if measured:
         memory = max(tracemalloc.get_traced_memory()[1], _peak_memory(reset=False) - before)
         tracemalloc.stop()
+    if not wrong and said.getvalue():
+        wrong = f"printed {said.getvalue()[:100]!r}"
     if not wrong and seconds > (3 * LONGEST if measured else LONGEST):  # tracing slows a reader down
         wrong = f"took {seconds:.1f} s"
     if not wrong and memory > MOST_MEMORY and len(content) <= SMALL:

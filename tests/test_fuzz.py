@@ -289,6 +289,12 @@ def test_networks_that_could_do_harm_are_refused_before_they_are_opened(content:
     refused(lambda: check_network(content, Path("net.onnx"), "export it again"), ModelError, words)
 
 
+def test_names_that_are_no_text_are_refused_without_a_word(capsys: pytest.CaptureFixture[str]) -> None:
+    content = network(IDENTITY, [], SHAPE).replace(b"Identity", b"Ident\xff\xfe\xfd")
+    refused(lambda: open_network(content, Path("net.onnx"), "export it again"), ModelError, "no usable")
+    assert capsys.readouterr() == ("", "")
+
+
 def test_a_network_runs_in_bounded_memory() -> None:
     grows = [node("Tile", ["image", "times"], ["points"])]
     times = tensor("times", np.array([16, 1, 32, 32], np.int64))

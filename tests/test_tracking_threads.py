@@ -12,7 +12,7 @@ import pytest
 from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
-from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.errors import FaceLandmarksError, ModelError
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.tracking.results import BY_CLNF, CARRIED, CLNF, OFF_MODEL
 from napari_face_landmarks.tracking.workers import Workers
@@ -107,7 +107,7 @@ def test_what_fails_on_a_thread_reaches_the_caller(models: Models, threads: int)
 
     broken = dataclasses.replace(models, pfld=_Broken(models.pfld, 7))
     tracker = FaceTracker(broken, threads=threads)
-    with pytest.raises(RuntimeError, match="the network is gone"):
+    with pytest.raises(ModelError, match="the network is gone"):
         tracker.track(two_moving_faces())
     assert our_threads() == []
     assert tracker.last_run is not None

@@ -71,7 +71,11 @@ def open_network(
     try:
         # constants are not computed ahead: while a network is opened, no memory limit holds
         return onnxruntime.InferenceSession(
-            content, options, providers=list(providers), disabled_optimizers=["ConstantFolding"]
+            content,
+            options,
+            providers=list(providers),
+            disabled_optimizers=["ConstantFolding"],
+            enable_fallback=0,  # which prints, and opens the file again with other options
         )
     except Exception as error:
         raise ModelError(f"{path} is no usable ONNX model ({in_one_line(error)}): {again}.") from None

@@ -296,6 +296,8 @@ def fit_alone(
     places = _project(pdm, local)
     likelihood = engine.log_likelihood(at.maps, at.centres, places, constants.sigma_at(scale))
     confidence = _responses_at(at, places)
+    if not np.isfinite(confidence).all():
+        return failed
     return OwnFit(points.astype(np.float32), found, confidence, float(likelihood), steps, True)
 
 
@@ -517,22 +519,25 @@ def _search(
     whole: bool,
     engine: ModuleType | SimpleNamespace,
 ) -> tuple[Floats, int]:
-    """Run the engine's search; `least_motion` is in px of the image."""
+    """Run the engine's search; `least_motion` is in px of the image; -1 steps where it broke down."""
     regularisation = constants.regularisation_at(at.scale)
     if constants.in_image:  # v and J shrink with the frame: so does what r counts against
         regularisation *= at.growth**2
-    local, taken = engine.search(
-        pdm,
-        at.local,
-        maps,
-        at.centres,
-        weights,
-        constants.sigma_at(at.scale),
-        regularisation,
-        max_iterations,
-        least_motion * at.growth,
-        whole,
-    )
+    try:
+        local, taken = engine.search(
+            pdm,
+            at.local,
+            maps,
+            at.centres,
+            weights,
+            constants.sigma_at(at.scale),
+            regularisation,
+            max_iterations,
+            least_motion * at.growth,
+            whole,
+        )
+    except np.linalg.LinAlgError:  # of the reference; the fast engine says -1
+        return at.local, -1
     return local, int(taken)
 
 

@@ -35,6 +35,8 @@ LARGEST_FILE = 4 << 20
 LARGEST_MODEL = (1024, 256)  # points, components
 FEWEST_POINTS = 6
 SMALLEST_SCALE = 1e-6
+SMALLEST_EXTENT = 1e-3
+"""Of a mean shape along each axis, in its own unit."""
 LARGEST_COORDINATE = 1e6  # px
 
 
@@ -213,7 +215,10 @@ def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] |
     solid = pdm.mean - centre_3d[:, None]
     spread = (solid * weight) @ solid.T
     spread += 1e-3 * np.trace(spread) / 3 * np.eye(3)  # a flat choice of points leaves the depth open
-    left, size, right = np.linalg.svd(flat @ solid.T @ np.linalg.inv(spread), full_matrices=False)
+    try:
+        left, size, right = np.linalg.svd(flat @ solid.T @ np.linalg.inv(spread), full_matrices=False)
+    except np.linalg.LinAlgError:
+        raise ModelError("The shape model has no extent: use another one.") from None
     scale = float(size.mean())
     if not scale > SMALLEST_SCALE:
         raise ModelError("The landmarks to fit all lie in one place: give the landmarks of a whole face.")
@@ -359,6 +364,8 @@ def load_pdm(path: str | Path) -> PDM:
         raise ModelError(
             f"{path}: the eigenvalues are not positive and descending; take the file from the release again."
         )
+    if not (np.ptp(mean.reshape(3, -1), axis=1) > SMALLEST_EXTENT).all():
+        raise ModelError(f"{path}: the mean shape has no extent; take the file from the release again.")
     return PDM(
         mean=np.ascontiguousarray(mean.reshape(3, -1), dtype=np.float64),
         components=np.ascontiguousarray(components.reshape(3, mean.size // 3, -1), dtype=np.float64),

@@ -14,7 +14,6 @@ import re
 import secrets
 import shutil
 import zipfile
-import zlib
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +24,7 @@ from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.export.files import check_writable, replacing
 from napari_face_landmarks.export.parts import MOST_ROWS, check_grid, make_tracks
 from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.npz import BROKEN_FILE
 from napari_face_landmarks.tracking.results import Tracks
 
 ORIGIN = 1.0
@@ -132,7 +132,9 @@ def read_pts(path: Path) -> Tracks:
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
-    except (zipfile.BadZipFile, zlib.error, RuntimeError, NotImplementedError, EOFError) as error:
+    except ResultError:
+        raise
+    except BROKEN_FILE as error:
         raise ResultError(f"{path} cannot be read ({in_one_line(error)}): make it again.") from None
 
 

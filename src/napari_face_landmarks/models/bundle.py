@@ -16,6 +16,7 @@ from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
 from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.models.inside import check_inside
 from napari_face_landmarks.onnx_file import open_network
 from napari_face_landmarks.pfld.own import OwnPfld
@@ -155,6 +156,11 @@ def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
     folder = bundle_folder(name_or_folder)
     card = load_card(folder)
     contents = {name: _checked_bytes(folder, name, card["files"][name]) for name in MODEL_FILES}
+    pdm = load_pdm(folder / "pdm.npz")
+    if pdm.n_points != N_LANDMARKS:
+        raise ModelError(
+            f"{folder / 'pdm.npz'} has {pdm.n_points} points, not {N_LANDMARKS}: install the models again."
+        )
     notice = card.get("notice")
     if isinstance(notice, str) and notice not in _told:  # at the first use in a process
         _told.add(notice)
@@ -165,15 +171,16 @@ def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
         card=card,
         detector=_session(contents["detector.onnx"], folder / "detector.onnx"),
         pfld=_session(contents["pfld.onnx"], folder / "pfld.onnx"),
-        pdm=load_pdm(folder / "pdm.npz"),
+        pdm=pdm,
         experts=load_patch_experts(folder / "cen.npz"),
     )
 
 
 def file_entry(path: Path) -> dict[str, Any]:
     """Return what a card says of a file: its size in bytes and its sha256."""
-    content = path.read_bytes()
-    return {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+    with path.open("rb") as stream:
+        digest = hashlib.file_digest(stream, "sha256").hexdigest()
+        return {"bytes": stream.tell(), "sha256": digest}
 
 
 def _check_card(card: Any, path: Path) -> None:

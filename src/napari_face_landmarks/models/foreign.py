@@ -9,16 +9,17 @@ from typing import Any, cast
 
 from napari_face_landmarks.clnf.constants import OPENFACE_CCNF, OPENFACE_CEN
 from napari_face_landmarks.errors import SettingsError
-from napari_face_landmarks.models.bundle import CARD, Models, list_models, load_models
+from napari_face_landmarks.models.bundle import CARD, Models, file_entry, list_models, load_models
 from napari_face_landmarks.models.openface import (
     LICENCE,
     NAMES,
     VERSION,
     find_openface,
     load_openface,
+    openface_files,
     openface_root,
 )
-from napari_face_landmarks.models.own_pfld import DESCRIPTION, load_own_pfld
+from napari_face_landmarks.models.own_pfld import DESCRIPTION, load_own_pfld, own_files
 from napari_face_landmarks.pfld.own import OwnPfld
 from napari_face_landmarks.settings import TrackerSettings
 
@@ -56,7 +57,9 @@ def load_foreign(name_or_folder: str | Path) -> Models | None:
         return None
     bundle = load_models()
     models = replace(bundle, name=name if name in NAMES else folder.name, folder=folder)
-    licences = []
+    licences: list[str] = []
+    taken = set(bundle.card["files"])
+    files: dict[str, Any] = {}
     if root is not None:
         pdm, experts = load_openface(root, kind)
         constants = OPENFACE_CEN if experts.kind == "CEN" else OPENFACE_CCNF
@@ -64,14 +67,19 @@ def load_foreign(name_or_folder: str | Path) -> Models | None:
             models, pfld=None, pdm=pdm, experts=experts, constants=constants, constants_alone=constants
         )
         licences.append(LICENCE)
+        taken -= {"pdm.npz", "cen.npz"} | (set() if own else {"pfld.onnx"})
+        files |= {file.as_posix(): file_entry(root / file) for file in openface_files(experts.kind.lower())}
     if own:
         models = replace(models, pfld=load_own_pfld(folder, cast(Any, bundle.pfld)))
         licences.append(OWN_LICENCE)
+        files |= {file: file_entry(folder / file) for file in own_files(folder)}
     licences.append(f"the rest is of the bundle {bundle.name} ({bundle.licence})")
+    files |= {f"{bundle.name}/{name}": bundle.card["files"][name] for name in taken}
     card = {
         "name": models.name,
         "version": VERSION if root is not None else "own",
         "licence": "; ".join(licences),
+        "files": files,
     }
     _log.warning("The models in %s are not the plugin's; their licence: %s.", folder, card["licence"])
     return replace(models, card=card)

@@ -90,6 +90,11 @@ def openface_root(folder: Path) -> Path | None:
     return next((root for root in (folder, folder / "model") if (root / PDM_FILE).is_file()), None)
 
 
+def openface_files(kind: str) -> list[Path]:
+    """Return the files that `load_openface` reads for experts of a kind, "cen" or "ccnf", in their folder."""
+    return [PDM_FILE, *EXPERT_FILES[kind]]
+
+
 def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
     """Load the PDM and the patch experts of a folder in OpenFace's layout.
 
@@ -115,7 +120,7 @@ def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
     missing = [file for file in EXPERT_FILES[chosen] if not (root / file).is_file()]
     if missing:
         raise ModelError(f"{root / missing[0]} is missing: put all {len(EXPERT_FILES[chosen])} scales there.")
-    for file in (PDM_FILE, *EXPERT_FILES[chosen]):
+    for file in openface_files(chosen):
         check_inside(root / file, root)
     read = read_cen if chosen == "cen" else read_ccnf
     parts = sorted((read(root / file) for file in EXPERT_FILES[chosen]), key=lambda part: part.scale)

@@ -40,7 +40,7 @@ from napari_face_landmarks.clnf.openface_experts import (
     fields_as_networks,
 )
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
-from napari_face_landmarks.clnf.pdm import PDM
+from napari_face_landmarks.clnf.pdm import PDM, SMALLEST_EXTENT
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS
 
@@ -128,6 +128,8 @@ def read_pdm_text(path: str | Path) -> PDM:
             raise _refused(path, f"has values among its {name} that are no finite numbers")
     if not (eigenvalues > 1e-9).all():
         raise _refused(path, "has eigenvalues that are not positive")
+    if not (np.ptp(mean.reshape(3, -1), axis=1) > SMALLEST_EXTENT).all():
+        raise _refused(path, "has a mean shape without extent")
     return PDM(
         mean=np.ascontiguousarray(mean.reshape(3, N_LANDMARKS)),
         components=np.ascontiguousarray(components.reshape(3, N_LANDMARKS, m)),

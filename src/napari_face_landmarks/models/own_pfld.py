@@ -83,6 +83,11 @@ def load_own_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> OwnPfld:
     )
 
 
+def own_files(folder: Path) -> tuple[str, str]:
+    """Return the names of the two files that `load_own_pfld` reads in a folder."""
+    return DESCRIPTION, str(_read(folder / DESCRIPTION)["file"])
+
+
 def _read(path: Path) -> dict[str, Any]:
     check_inside(path, path.parent)
     try:

@@ -13,6 +13,8 @@ CROP_SIZE = 112
 CROP_MARGIN = 1.3
 """The crop's side in units of the larger side of the landmarks' upright bounding box."""
 
+LARGEST_CROP = 1e6
+"""Pixels that place and side of a crop may reach: far beyond the largest picture."""
 LARGEST_BLOCK = 64
 """Pixels of a side that are taken together before a crop is sampled, at most."""
 
@@ -150,14 +152,17 @@ def sample_crops(
     Returns
     -------
     ndarray, (F, 3, size, size), float32
-        RGB in 0 to 1.
+        RGB in 0 to 1; black where a crop's numbers are not finite or beyond all pictures.
     """
     out = np.empty((len(crops), 3, size, size), dtype=np.float32)
-    for crop, target in zip(np.asarray(crops, dtype=np.float64), out, strict=True):
-        samples, block = max(1, math.ceil(crop[2] / size - 0.25)), 1
+    for (x, y, side, roll), target in zip(np.asarray(crops, np.float64).tolist(), out, strict=True):
+        if not (abs(x) + abs(y) + abs(roll) + side <= LARGEST_CROP and side > 0):  # or a number is none
+            target[:] = 0
+            continue
+        samples, block = max(1, math.ceil(side / size - 0.25)), 1
         while samples > 3 and block < LARGEST_BLOCK:
             samples, block = (samples + 1) // 2, 2 * block
-        _sample(rgb, crop[0], crop[1], crop[2], crop[3], min(samples, 4), block, target)
+        _sample(rgb, x, y, side, roll, min(samples, 4), block, target)
     return out
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from napari_face_landmarks.errors import ModelError, in_one_line
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, sample_crops
 
 Floats = npt.NDArray[np.float32]
@@ -119,10 +120,15 @@ def run_own(network: OwnPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> Floa
     inputs = np.ascontiguousarray(inputs, dtype=np.float32)
     name = network.session.get_inputs()[0].name
     step = len(inputs) if network.batches else 1
-    parts: list[Any] = [
-        network.session.run([network.output], {name: inputs[i : i + step]})[0].reshape(-1, network.points, 2)
-        for i in range(0, len(inputs), max(1, step))
-    ]
+    try:
+        parts: list[Any] = [
+            network.session.run([network.output], {name: part})[0].reshape(len(part), network.points, 2)
+            for part in (inputs[i : i + step] for i in range(0, len(inputs), max(1, step)))
+        ]
+    except Exception as error:
+        raise ModelError(
+            f"The landmark network of one's own cannot be run ({in_one_line(error)}): export it again."
+        ) from error
     fractions = np.concatenate(parts) if parts else np.zeros((0, network.points, 2), np.float32)
     if network.points != 68:
         fractions = fractions[:, WFLW_TO_IBUG]

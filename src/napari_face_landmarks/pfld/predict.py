@@ -10,7 +10,8 @@ import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.clnf.kernel import exact_kernel
-from napari_face_landmarks.ibug import OUTER_EYES, inter_ocular
+from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, inter_ocular
 from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_image
 from napari_face_landmarks.pfld.own import OwnPfld, own_crops, run_own
 
@@ -74,14 +75,28 @@ def predict(
         return _predict_own(session, rgb, crops)
     parts = []
     for first in range(0, len(crops), LARGEST_BATCH):
-        inputs = sample_crops(rgb, crops[first : first + LARGEST_BATCH])
-        parts.append(session.run(["landmarks", "sigma", "score"], {"crops": inputs}))
+        parts.append(_run(session, sample_crops(rgb, crops[first : first + LARGEST_BATCH])))
     if not parts:
         empty = np.zeros((0, 68), np.float32)
         return PfldOutput(np.zeros((0, 68, 2), np.float32), empty, empty, np.zeros(0, np.float32))
     whole = parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
     fractions, spread, score = (np.ascontiguousarray(array, dtype=np.float32) for array in whole)
     return place_output(fractions, spread, score, crops)
+
+
+def _run(session: onnxruntime.InferenceSession, inputs: Floats) -> list[Floats]:
+    """Return landmarks, sigma and score of some crops; or refuse one that is no PFLD."""
+    try:
+        outputs: list[Floats] = session.run(["landmarks", "sigma", "score"], {"crops": inputs})
+    except Exception as error:
+        raise ModelError(
+            f"The landmark network cannot be run ({in_one_line(error)}): use another bundle."
+        ) from error
+    count = len(inputs)
+    shapes = [values.shape for values in outputs]
+    if shapes != [(count, N_LANDMARKS, 2), (count, N_LANDMARKS), (count,)]:
+        raise ModelError(f"The landmark network gives the shapes {shapes}: use another bundle.")
+    return outputs
 
 
 def place_output(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
@@ -205,7 +220,8 @@ def predict_twice(
 def _misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
     better = crops_of_landmarks(landmarks)
     shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
-    scale = np.abs(np.log(np.maximum(better[:, 2], 1e-3) / crops[:, 2]))
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a crop of no size: taken anew
+        scale = np.abs(np.log(np.maximum(better[:, 2], 1e-3) / crops[:, 2]))
     roll = np.abs((better[:, 3] - crops[:, 3] + np.pi) % (2 * np.pi) - np.pi)
     largest_shift, largest_scale, largest_roll = SECOND_LOOK
     usable = better[:, 2] > 1

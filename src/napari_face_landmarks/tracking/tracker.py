@@ -10,7 +10,6 @@ from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
 from functools import cached_property, partial
-from importlib.metadata import version
 from itertools import count
 from types import ModuleType
 from typing import Any, cast
@@ -37,6 +36,7 @@ from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_land
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.alone import AloneFace, as_fit, find_alone, fit_crops, follow_alone
 from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, doubles, overlaps
+from napari_face_landmarks.tracking.provenance import provenance
 from napari_face_landmarks.tracking.results import (
     CARRIED,
     CLNF,
@@ -367,9 +367,7 @@ class FaceTracker:
             timestamps=source.timestamps,
             warnings=run.warnings,
             meta={
-                "version": version("napari-face-landmarks"),
-                "models": self.models.name,
-                "models_version": self.models.version,
+                **provenance(self.models),
                 "height": source.size[0],
                 "width": source.size[1],
                 "fps": source.fps,
