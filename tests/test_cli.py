@@ -130,6 +130,27 @@ def test_without_options_the_settings_are_the_defaults() -> None:
     assert parsed() == TrackerSettings()
 
 
+def test_a_preset_and_what_differs_from_it() -> None:
+    assert parsed("--preset", "fast") == TrackerSettings.preset("fast")
+    given = parsed("--max-faces", "2", "--preset", "surgical-markings")
+    assert given == TrackerSettings.preset("surgical-markings", max_faces=2)
+
+
+def test_an_unknown_preset_is_refused_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as stopped:
+        parsed("--preset", "best")
+    assert stopped.value.code == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "balanced" in line
+
+
+def test_about_prints_versions(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["about"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    for name in ("napari-face-landmarks", "Python", "models open", "numpy", "onnxruntime", "napari", "av"):
+        assert any(line.startswith(f"{name}: ") for line in lines), name
+
+
 @pytest.mark.parametrize("item", dataclasses.fields(TrackerSettings), ids=lambda item: item.name)
 def test_each_setting_has_an_option(item: dataclasses.Field[Any], capsys: pytest.CaptureFixture[str]) -> None:
     option = "--" + item.name.replace("_", "-")

@@ -13,14 +13,18 @@ from napari_face_landmarks.settings import TrackerSettings
 
 if TYPE_CHECKING:
     from napari_face_landmarks.models import Models, list_models, load_models
+    from napari_face_landmarks.models.describe import describe_models
     from napari_face_landmarks.napari_plugin.layers import track_layer, tracks_of_layer
     from napari_face_landmarks.tracking import FaceFit, FaceTracker, Tracks
+    from napari_face_landmarks.versions import about
 
 _HOMES = {
     "FaceFit": "tracking",
     "FaceTracker": "tracking",
     "Models": "models",
     "Tracks": "tracking",
+    "about": "versions",
+    "describe_models": "models.describe",
     "list_models": "models",
     "load_models": "models",
     "track_layer": "napari_plugin.layers",
@@ -33,6 +37,8 @@ __all__ = [
     "Models",
     "TrackerSettings",
     "Tracks",
+    "about",
+    "describe_models",
     "list_models",
     "load_models",
     "track_layer",

@@ -153,6 +153,9 @@ def _parser() -> argparse.ArgumentParser:
     formats = commands.add_parser("formats", help="list the formats of files of landmarks")
     formats.set_defaults(run=_formats)
 
+    about = commands.add_parser("about", help="print the versions of everything, for reports of bugs")
+    about.set_defaults(run=_about)
+
     models = commands.add_parser("models", help="list the model bundles and their licences")
     models.add_argument("--markdown", action="store_true", help="print the whole model cards")
     models.set_defaults(run=_models)
@@ -570,6 +573,13 @@ def _formats(options: argparse.Namespace) -> int:
         print(f"    loses: {item.loses}")
         if missing:
             print(f"    needs: pip install {' '.join(missing)}")
+    return 0
+
+
+def _about(options: argparse.Namespace) -> int:
+    from napari_face_landmarks.versions import about
+
+    print(about())
     return 0
 
 
