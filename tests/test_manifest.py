@@ -25,10 +25,11 @@ def test_the_installed_plugin_is_valid(manifest: PluginManifest) -> None:
     assert manifest.name == NAME
     functions = {item.id: item.python_name for item in manifest.contributions.commands}
     others = {f"{NAME}.track", f"{NAME}.read_video", f"{NAME}.read_landmarks", f"{NAME}.moving_face"}
+    others |= {f"{NAME}.quality", f"{NAME}.next_to_check", f"{NAME}.previous_to_check"}
     assert set(functions) == others | {writer_of(item) for item in FORMATS}
     for name in functions.values():
         module, _, attribute = str(name).partition(":")
-        if not module.endswith("widget"):  # importing that one needs Qt
+        if not module.endswith(("widget", "quality")):  # importing these needs Qt
             assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
 
 
@@ -61,7 +62,7 @@ def test_every_format_has_a_writer_and_the_reader_knows_its_suffixes(manifest: P
 
 
 def test_the_widget_is_in_the_tracking_menu_of_napari(manifest: PluginManifest) -> None:
-    (widget,) = manifest.contributions.widgets
+    widget = manifest.contributions.widgets[0]
     assert widget.display_name == "Face landmarks"
     assert [item.command for item in manifest.contributions.menus["napari/layers/track"]] == [widget.command]
 

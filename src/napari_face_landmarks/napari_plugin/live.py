@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -23,6 +24,13 @@ if TYPE_CHECKING:
     from napari_face_landmarks.tracking import FrameResult, Tracks
 
 ROWS_AT_ONCE = 4_000_000  # allocated for faces that may never come; more faces make the layer grow
+
+_filling: WeakKeyDictionary[Any, list[FrameResult]] = WeakKeyDictionary()
+
+
+def results_of(layer: Any) -> list[FrameResult] | None:
+    """Return the finished frames of the run that fills a layer, a list that grows; None without one."""
+    return _filling.get(layer)
 
 
 class LiveLandmarks:
@@ -66,6 +74,7 @@ class LiveLandmarks:
             **style_of_points(),
             **transforms_of(image_layer),
         )
+        _filling[self.layer] = self._written
 
     def _blank(self, n_faces: int) -> PointRows:
         each = (self._stop - self._start, n_faces)
@@ -139,6 +148,7 @@ class LiveLandmarks:
                 layer.features[keep].reset_index(drop=True),
             )
         layer.metadata = layer_metadata(tracks, self._image_layer)
+        _filling.pop(layer, None)
         layer.refresh()
 
 
