@@ -218,6 +218,9 @@ class Run:
 class FaceTracker:
     """Find faces and follow their 68 landmarks through a video.
 
+    Several threads may call `track` and `fit` of one tracker at a time; `collect` and `last_run` tell of the
+    run that was begun last.
+
     Parameters
     ----------
     models : Models or str, optional
@@ -342,11 +345,12 @@ class FaceTracker:
             If there is nothing that can be tracked.
         """
         results: list[FrameResult] = []
-        for result in self.track_frames(frames, start=start, stop=stop):
+        run = self._begin_run(frames, start, stop, None)
+        for result in self._run(run):
             results.append(result)
-            if progress is not None and self.last_run is not None:
-                progress(len(results), self.last_run.source.stop - self.last_run.source.start)
-        return self.collect(results)
+            if progress is not None:
+                progress(len(results), run.source.stop - run.source.start)
+        return self._collected(run, results)
 
     def collect(self, results: Sequence[FrameResult]) -> Tracks:
         """Put results of the last run together; they may be fewer than the run was to give.
@@ -359,6 +363,9 @@ class FaceTracker:
         run = self.last_run
         if run is None:
             raise ImageError("Nothing was tracked yet: run track or track_frames first.")
+        return self._collected(run, results)
+
+    def _collected(self, run: Run, results: Sequence[FrameResult]) -> Tracks:
         source = run.source
         return collect(
             results,
@@ -402,6 +409,9 @@ class FaceTracker:
         ResultError
             If the state does not fit the settings, the models or the frames.
         """
+        return self._run(self._begin_run(frames, start, stop, state), state)
+
+    def _begin_run(self, frames: Any, start: int, stop: int | None, state: TrackerState | None) -> Run:
         source = open_source(frames, start, stop)
         run = Run(source, warnings=list(source.warnings))
         if state is not None:
@@ -412,7 +422,7 @@ class FaceTracker:
                 raise
             run.stats, run.warnings = deepcopy(state.stats), list(state.warnings)
         self.last_run = run
-        return self._run(run, state)
+        return run
 
     def prepare(self) -> None:
         """Compile the kernels that a run needs, or load them where an earlier process has compiled them.
