@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from napari_face_landmarks.settings import TrackerSettings
 
 if TYPE_CHECKING:
+    from napari_face_landmarks.batch import track_many
     from napari_face_landmarks.models import Models, list_models, load_models
     from napari_face_landmarks.models.describe import describe_models
     from napari_face_landmarks.napari_plugin.layers import track_layer, tracks_of_layer
@@ -28,6 +29,7 @@ _HOMES = {
     "list_models": "models",
     "load_models": "models",
     "track_layer": "napari_plugin.layers",
+    "track_many": "batch",
     "tracks_of_layer": "napari_plugin.layers",
 }
 
@@ -42,6 +44,7 @@ __all__ = [
     "list_models",
     "load_models",
     "track_layer",
+    "track_many",
     "tracks_of_layer",
 ]
 

@@ -24,7 +24,9 @@ _DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,m4v,asf,flv,ogg"
 _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"uuid", b"sidx", b"meta")
 _MOST_BOXES = 100_000
+_MOST_PIXELS = 8192 * 8192
 _MOST_THREADS = 4
+_most_threads = _MOST_THREADS
 _SECONDARY = ("attached_pic", "timed_thumbnails", "still_image")
 _PREDICTED = (PictureType.P, PictureType.B)
 
@@ -149,6 +151,11 @@ def video_stream(container: InputContainer, path: str) -> VideoStream:
     codec: Any = stream.codec_context
     if codec is None:
         raise VideoError(f"{path} is coded in a way that cannot be decoded here: convert it to H.264 in mp4.")
+    if stream.width * stream.height > _MOST_PIXELS:
+        raise VideoError(
+            f"{path} has frames of {stream.width} x {stream.height} px: give a video of at most 8192 x 8192."
+        )
+    codec.options = {"max_pixels": str(_MOST_PIXELS)}  # also for frames that are larger than the file says
     codec.thread_type = "AUTO"
     codec.thread_count = thread_count()
     return stream
@@ -158,13 +165,19 @@ def _is_secondary(stream: VideoStream) -> bool:
     return any(getattr(type(stream.disposition), name, 0) & stream.disposition for name in _SECONDARY)
 
 
+def limit_threads(count: int) -> None:
+    """Have `thread_count` give no more than `count` from now on; for processes side by side."""
+    global _most_threads
+    _most_threads = max(1, min(count, _MOST_THREADS))
+
+
 def thread_count() -> int:
     """Return how many threads work on one video: as many as there are processors for us, at most 4."""
     try:
         processors = len(os.sched_getaffinity(0))
     except AttributeError:  # not every system has it
         processors = os.cpu_count() or 1
-    return max(1, min(_MOST_THREADS, processors))
+    return max(1, min(_most_threads, processors))
 
 
 def picture_of(frame: VideoFrame) -> Picture:

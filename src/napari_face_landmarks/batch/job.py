@@ -1,0 +1,228 @@
+"""One video of a batch: tracked into its file, with a record of how it went beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from napari_face_landmarks.batch.recording import Recording, journal_of, run_identity
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
+from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
+from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
+from napari_face_landmarks.tracking import FaceTracker
+from napari_face_landmarks.tracking.results import Tracks
+from napari_face_landmarks.video import Video, VideoWarning, open_video
+
+DONE, NO_FACE, BROKEN_OFF, FAILED = "done", "no face", "breaks off", "failed"
+TELL_SECONDS = 0.5
+LARGEST_RECORD = 16 << 20
+Tell = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done with one video.
+
+    Attributes
+    ----------
+    video, output : str
+        Absolute paths.
+    format : str or None
+        The format of `output`, where its suffix does not say.
+    models : str
+        As `load_models` takes it.
+    settings : dict
+        Fields of `TrackerSettings`.
+    threads : int
+    """
+
+    video: str
+    output: str
+    format: str | None = None
+    models: str = DEFAULT_BUNDLE
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    threads: int = 1
+
+    def to_json(self) -> str:
+        """Return the job as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """How a video of a batch went.
+
+    Attributes
+    ----------
+    video, output : str
+        Paths.
+    status : {"done", "no face", "breaks off", "failed"}
+        Only "done" is a success; after "no face" and "breaks off" the output has what there is.
+    reason : str
+        Why it is not "done", in one sentence.
+    frames, frames_with_faces, faces : int
+        Counts over the output.
+    seconds : float
+        What tracking took, all tries together.
+    warnings : tuple of str
+    earlier : bool
+        Whether the output was there already, of the same video with the same settings, models and versions.
+    tries : int
+        How often it was begun in this batch.
+    """
+
+    video: str
+    output: str
+    status: str
+    reason: str = ""
+    frames: int = 0
+    frames_with_faces: int = 0
+    faces: int = 0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    earlier: bool = False
+    tries: int = 1
+
+    @property
+    def fps(self) -> float:
+        """Frames a second while it was tracked."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    def to_json(self) -> str:
+        """Return the result as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def result_from_dict(values: Mapping[str, Any]) -> FileResult:
+    """Return the result that `FileResult.to_json` wrote."""
+    known = {item.name: values[item.name] for item in dataclasses.fields(FileResult) if item.name in values}
+    return FileResult(**{**known, "warnings": tuple(map(str, known.get("warnings", ())))})
+
+
+def record_of(output: str | Path) -> Path:
+    """Return the path of the record that is written beside an output."""
+    path = Path(output)
+    return path.with_name(f"{path.name}.json")
+
+
+def do_job(job: Job, tell: Tell | None = None) -> FileResult:
+    """Track one video into its file; whatever goes wrong becomes a result that says so.
+
+    A journal of the same run is gone on from.
+
+    Parameters
+    ----------
+    job : Job
+    tell : callable, optional
+        Called now and then with the number of frames done and of all.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VideoWarning)  # they are in the result
+            with open_video(job.video) as video:
+                return _do(job, video, tell or (lambda done, total: None))
+    except FaceLandmarksError as error:
+        return failure(job, str(error))
+    except MemoryError:
+        return failure(job, f"There is not enough memory for {job.video}: do fewer videos at a time.")
+    except Exception as error:
+        _log.exception("%s failed", job.video)
+        return failure(
+            job,
+            f"{job.video} stopped at an unexpected error ({type(error).__name__}: {in_one_line(error)}): "
+            "report it with the video.",
+        )
+
+
+def failure(job: Job, reason: str, tries: int = 1) -> FileResult:
+    """Return the result of a job that gave nothing."""
+    return FileResult(job.video, job.output, FAILED, reason, tries=tries)
+
+
+def _do(job: Job, video: Video, tell: Tell) -> FileResult:
+    settings = settings_from_dict(job.settings) if job.settings else TrackerSettings()
+    tracker = FaceTracker(_models(job.models), settings, job.threads)
+    identity = run_identity(tracker, video, 0, len(video))
+    before = _earlier(job, identity)
+    if before is not None:
+        return before
+    try:
+        Path(job.output).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"The folder {Path(job.output).parent} cannot be made ({error.strerror}): choose another."
+        ) from error
+    recording = Recording.begin(tracker, video, journal_of(job.output), resume=True, or_anew=True)
+    whole = False
+    try:
+        told = time.monotonic()
+        for _ in recording.results():
+            if time.monotonic() - told >= TELL_SECONDS:
+                told = time.monotonic()
+                tell(recording.done, recording.total)
+        tracks = recording.tracks()
+        tracks.save(job.output, job.format)
+        result = _result(job, tracks, video)
+        record = {**dataclasses.asdict(result), "run": identity, "stats": tracks.stats.to_dict()}
+        with replacing(record_of(job.output)) as temporary:
+            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        whole = True
+        return result
+    finally:
+        recording.close(remove=whole)
+
+
+@lru_cache(maxsize=2)
+def _models(name: str) -> Models:
+    return load_models(name)
+
+
+def _result(job: Job, tracks: Tracks, video: Video) -> FileResult:
+    stats = tracks.stats
+    status, reason = DONE, ""
+    if video.info.warnings or not stats.completed:
+        status = BROKEN_OFF
+        reason = f"{job.video} breaks off: the {tracks.n_frames} frames that could be read are in its file."
+    elif not stats.faces:
+        status = NO_FACE
+        reason = (
+            f"No face was found on any frame of {job.video}: check that it shows a face, upright and not too "
+            "small."
+        )
+    return FileResult(
+        job.video,
+        job.output,
+        status,
+        reason,
+        tracks.n_frames,
+        stats.frames_with_faces,
+        stats.faces,
+        stats.seconds,
+        tuple(dict.fromkeys([*video.info.warnings, *tracks.warnings])),
+    )
+
+
+def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
+    """Return the result of an earlier run if its output is there and the same run would give it again."""
+    path = record_of(job.output)
+    try:
+        if not Path(job.output).is_file() or path.stat().st_size > LARGEST_RECORD:
+            return None
+        record = json.loads(path.read_text(encoding="utf-8"))
+        if record["run"] != json.loads(json.dumps(identity)):
+            return None
+        found = result_from_dict(record)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return None
+    return dataclasses.replace(found, video=job.video, output=job.output, earlier=True)

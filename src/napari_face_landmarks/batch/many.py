@@ -1,0 +1,287 @@
+"""Many videos at once: found, shared out to processes or a cluster, and summed up in a table."""
+
+from __future__ import annotations
+
+import glob
+import json
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from napari_face_landmarks.batch.job import FileResult, Job, failure, record_of
+from napari_face_landmarks.batch.lock import try_to_lock
+from napari_face_landmarks.batch.pool import cores, run_local
+from napari_face_landmarks.batch.recording import journal_of
+from napari_face_landmarks.batch.summary import SUMMARY, write_summary
+from napari_face_landmarks.errors import ResultError, SettingsError, VideoError, in_one_line
+from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
+from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
+from napari_face_landmarks.video import VIDEO_SUFFIXES
+
+MOST_PROCESSES = 256
+LARGEST_SETTINGS = 1 << 20
+Progress = Callable[[str, int, int], None]
+"""Told a video's path, the frames done and of all."""
+
+
+def track_many(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    models: str | None = None,
+    settings: TrackerSettings | None = None,
+    format: str | None = None,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    resume: bool = False,
+    progress: Progress | None = None,
+    on_result: Callable[[FileResult], None] | None = None,
+) -> list[FileResult]:
+    """Track many videos, each into a file of its own in one folder; what fails never stops the others.
+
+    The landmarks are those that a run of each video by itself gives. Videos whose file is there already, made
+    from the same video by the same version with the same models and settings, are left as they are. The
+    folder gets ``batch-summary.csv`` and ``batch-summary.txt``, and beside each file a record of its run.
+
+    Parameters
+    ----------
+    inputs : path-like or sequence of path-like
+        Videos, folders of videos (with the folders in them), and patterns such as ``day1/*.mp4``.
+    output : path-like
+        The folder; made if need be. Folders within an input folder are made in it too.
+    models : str, optional
+        As `load_models` takes it.
+    settings : TrackerSettings, optional
+        The defaults where not given.
+    format : str, optional
+        As ``Tracks.save`` takes it; OpenFace's CSV where not given.
+    jobs : int, optional
+        Processes at a time; one for each processor core where not given.
+    scheduler : str, optional
+        Address of a Dask scheduler, whose workers do the work in place of local processes. They have to see
+        the videos and the folder under the same paths.
+    resume : bool
+        Go on with runs that were interrupted; without it they begin anew.
+    progress : callable, optional
+        Told a video's path, the frames done and of all, now and then.
+    on_result : callable, optional
+        Told each video's result when it has one.
+
+    Returns
+    -------
+    list of FileResult
+        In the order of the videos.
+
+    Raises
+    ------
+    FaceLandmarksError
+        If there are no videos, the folder cannot be used or another batch is at work in it, there are no such
+        models, or the scheduler cannot be reached.
+    """
+    count = _checked_jobs(jobs)
+    folder = Path(output).absolute()
+    places = place_outputs(find_videos(inputs), folder, _suffix(format))
+    if models is not None:
+        models = _checked_models(models)
+    count = min(count, len(places))
+    threads = 1 if scheduler is not None else max(1, cores() // count)
+    plain = (settings or TrackerSettings()).to_dict()
+    chosen = models or DEFAULT_BUNDLE
+    plan = [Job(str(video), str(path), format, chosen, plain, threads) for video, path in places]
+    results: dict[int, FileResult] = {}
+
+    def tell(index: int, done: int, total: int) -> None:
+        if progress is not None:
+            progress(plan[index].video, done, total)
+
+    def take(index: int, result: FileResult) -> None:
+        results[index] = result
+        write_summary(folder, [results[i] for i in sorted(results)])
+        if on_result is not None:
+            on_result(result)
+
+    with _folder_of_ones_own(folder):
+        if not resume:
+            for _, path in places:
+                _forget(journal_of(path))
+        if scheduler is not None:
+            from napari_face_landmarks.batch.cluster import run_on_cluster
+
+            run_on_cluster(plan, scheduler, tell, take)
+        else:
+            run_local(plan, count, tell, take)
+        for index, job in enumerate(plan):
+            if index not in results:  # a thread of ours failed, which never leaves a video without a word
+                results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
+        ordered = [results[index] for index in range(len(plan))]
+        write_summary(folder, ordered)
+    return ordered
+
+
+def find_videos(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> list[tuple[Path, Path]]:
+    """Return the videos that inputs name, each with the folders that it lies in within an input folder.
+
+    Parameters
+    ----------
+    inputs : path-like or sequence of path-like
+        As in `track_many`. A name without wildcards that is no folder is taken as a video, there or not.
+
+    Returns
+    -------
+    list of (Path, Path)
+        Absolute paths, each once, in order; and the relative folder of its output.
+
+    Raises
+    ------
+    VideoError
+        If a folder or pattern has no videos, or nothing is named.
+    """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    found: dict[Path, Path] = {}
+    for item in given:
+        text = os.fspath(item)
+        path = Path(text)
+        if path.is_dir():
+            videos = [video for video in sorted(path.rglob("*")) if _is_video(video)]
+            if not videos:
+                raise VideoError(f"The folder {path} holds no videos: give another folder.")
+            for video in videos:
+                found.setdefault(video.absolute(), video.parent.relative_to(path))
+        elif glob.has_magic(text) and not path.exists():
+            names = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
+            if not names:
+                raise VideoError(f"No file is named like {text}: give another pattern.")
+            for video in names:
+                if video.is_file():
+                    found.setdefault(video.absolute(), Path())
+        else:
+            found.setdefault(path.absolute(), Path())
+    if not found:
+        raise VideoError("There are no videos to track: name videos, folders or patterns.")
+    return list(found.items())
+
+
+def _is_video(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
+def place_outputs(videos: Sequence[tuple[Path, Path]], folder: Path, suffix: str) -> list[tuple[Path, Path]]:
+    """Give each video an output of its own: its name with another suffix; more of it where two clash.
+
+    Raises
+    ------
+    ResultError
+        If an output would be written over a video.
+    """
+    stems = [(place, video.stem) for video, place in videos]
+    taken = {folder / f"{SUMMARY}{suffix}", folder / f"{SUMMARY}.csv"}
+    read = {video for video, _ in videos}
+    placed = []
+    for (video, place), stem in zip(videos, stems, strict=True):
+        names = [video.stem] if stems.count(stem) == 1 else []
+        names += [video.name, *(f"{video.name}-{number}" for number in range(2, len(videos) + 3))]
+        path = next(path for name in names if (path := folder / place / f"{name}{suffix}") not in taken)
+        taken.add(path)
+        if {path, record_of(path), journal_of(path)} & read:
+            raise ResultError(f"{path} is one of the videos: give another folder for what is written.")
+        placed.append((video, path))
+    return placed
+
+
+@contextmanager
+def _folder_of_ones_own(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other batches out of it."""
+    path = folder / ".batch.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = open(path, "a+b")  # noqa: SIM115  # closed below
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ResultError(f"Nothing can be written in {folder} ({reason}): choose another folder.") from error
+    with stream:
+        if not try_to_lock(stream):
+            raise ResultError(
+                f"Another batch is at work in {folder}: wait until it has ended, or choose another folder."
+            )
+        yield
+
+
+def _forget(journal: Path) -> None:
+    """Remove the journal of an interrupted run, unless another process is at work on it."""
+    try:
+        with open(journal, "r+b") as stream:
+            if try_to_lock(stream):
+                stream.truncate(0)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ResultError(f"{journal} cannot be written ({reason}): choose another folder.") from error
+
+
+def read_settings(path: str | os.PathLike[str]) -> TrackerSettings:
+    """Read settings from a JSON file: an object of names and values, or one that has such as "settings".
+
+    Raises
+    ------
+    SettingsError
+        If the file cannot be read, or a setting is unknown or out of its range.
+    """
+    try:
+        if os.path.getsize(path) > LARGEST_SETTINGS:
+            raise SettingsError(f"{os.fspath(path)} is too large for settings: give a JSON file of settings.")
+        values: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+    except SettingsError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"The settings {os.fspath(path)} cannot be read ({in_one_line(error)}): give a JSON file."
+        ) from None
+    if isinstance(values, dict) and isinstance(values.get("settings"), dict):
+        values = values["settings"]
+    if not isinstance(values, dict):
+        raise SettingsError(f"{os.fspath(path)} holds no settings: give a JSON object of names and values.")
+    try:
+        return settings_from_dict(values)
+    except SettingsError as error:
+        raise SettingsError(f"{os.fspath(path)}: {error}") from None
+
+
+def _suffix(name: str | None) -> str:
+    from napari_face_landmarks.export.formats import FORMATS
+
+    if name is None:
+        return ".csv"
+    for item in FORMATS:
+        if item.name == name:
+            return item.suffixes[0]
+    raise ResultError(f"There is no format {name!r}: choose one of {', '.join(f.name for f in FORMATS)}.")
+
+
+def _checked_models(models: str) -> str:
+    """Return models as processes with other working folders find them, or refuse a name that is none."""
+    if models.startswith("openface"):
+        return models
+    folder = Path(models)
+    if folder.is_dir():
+        return str(folder.absolute())
+    bundle_folder(models)
+    return models
+
+
+def _checked_jobs(jobs: object) -> int:
+    if jobs is None:
+        return cores()
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MOST_PROCESSES:
+        raise SettingsError(f"jobs is {jobs!r}: give a whole number from 1 to {MOST_PROCESSES}.")
+    return jobs
+
+
+def succeeded(results: Sequence[FileResult]) -> bool:
+    """Return whether every video is done."""
+    return all(result.status == "done" for result in results)

@@ -1,0 +1,290 @@
+"""Many videos: each as a run by itself gives it, whatever fails, here and on a cluster."""
+
+from __future__ import annotations
+
+import csv
+import importlib.util
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models, track_many
+from napari_face_landmarks.batch import FileResult
+from napari_face_landmarks.batch.lock import try_to_lock
+from napari_face_landmarks.batch.many import find_videos, place_outputs, read_settings
+from napari_face_landmarks.demo import make_demo_clip
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, VideoError
+from napari_face_landmarks.video import write_video
+
+ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
+FAST = TrackerSettings(refine="off")
+N_GOOD, N_FRAMES = 17, 30
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models()
+
+
+@pytest.fixture(scope="module")
+def videos(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder of 17 videos of faces, and 3 that are none."""
+    folder = tmp_path_factory.mktemp("videos")
+    frames = make_demo_clip(N_FRAMES + N_GOOD, 240)[0]
+    for i in range(N_GOOD):
+        write_video(folder / f"face-{i:02d}.mkv", (f for f in frames[i : i + N_FRAMES]), fps=25)
+    (folder / "text.mp4").write_text("This is no video.\n" * 100)
+    (folder / "empty.mp4").touch()
+    whole = (folder / "face-00.mkv").read_bytes()
+    (folder / "noise.avi").write_bytes(bytes(b ^ 0x5A for b in whole[:20_000]))
+    return folder
+
+
+def assert_as_single_runs(results: list[FileResult], models: Models, settings: TrackerSettings) -> None:
+    tracker = FaceTracker(models, settings, threads=1)
+    for result in results:
+        tracks, alone = Tracks.load(result.output), tracker.track(result.video)
+        for name in ARRAYS:
+            np.testing.assert_array_equal(getattr(tracks, name), getattr(alone, name))
+
+
+def assert_seventeen_and_three(results: list[FileResult], out: Path, models: Models) -> None:
+    good = [result for result in results if result.status == "done"]
+    bad = [result for result in results if result.status != "done"]
+    assert len(good) == N_GOOD
+    assert [Path(result.video).name for result in bad] == ["empty.mp4", "noise.avi", "text.mp4"]
+    assert_as_single_runs(good, models, FAST)
+    for result in bad:
+        assert result.status == "failed"
+        assert result.video in result.reason
+        assert result.reason.endswith(".")
+        assert "Traceback" not in result.reason
+    with open(out / "batch-summary.csv", newline="", encoding="utf-8") as stream:
+        rows = {row["video"]: row for row in csv.DictReader(stream)}
+    assert set(rows) == {result.video for result in results}
+    for result in results:
+        row = rows[result.video]
+        assert row["status"] == result.status
+        assert int(row["frames"]) == result.frames == (N_FRAMES if result in good else 0)
+        assert int(row["faces"]) == result.faces
+        assert row["reason"] == result.reason
+        assert float(row["fps"]) == pytest.approx(result.fps, abs=0.1)
+    text = (out / "batch-summary.txt").read_text(encoding="utf-8")
+    assert text.endswith("20 videos: 17 done, 3 failed.\n")
+    assert not list(out.glob("*.journal"))
+
+
+def test_twenty_videos_with_three_bad_ones_and_a_second_time(
+    tmp_path: Path, videos: Path, models: Models
+) -> None:
+    told: list[FileResult] = []
+    results = track_many(videos, tmp_path / "out", settings=FAST, format="npz", jobs=2, on_result=told.append)
+    assert_seventeen_and_three(results, tmp_path / "out", models)
+    assert sorted(r.video for r in told) == [r.video for r in results]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.npz")}
+    (tmp_path / "out" / "face-03.npz").unlink()
+    again = track_many(videos, tmp_path / "out", settings=FAST, format="npz", jobs=2)
+    fresh = [Path(result.video).stem for result in again if result.status == "done" and not result.earlier]
+    assert fresh == ["face-03"]
+    after = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.npz")}
+    assert {path.stem for path in after if before[path] != after[path]} == {"face-03"}
+    assert [(r.frames, r.faces) for r in again] == [(r.frames, r.faces) for r in results]
+
+
+def workers_of_this_process() -> list[int]:
+    psutil = pytest.importorskip("psutil")
+    return [
+        child.pid
+        for child in psutil.Process().children(recursive=True)
+        if "napari_face_landmarks.batch.worker" in child.cmdline()
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
+def test_a_process_that_is_killed_costs_a_second_try_and_twice_that_video_only(
+    tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "videos"
+    folder.mkdir()
+    frames = make_demo_clip(40, 240)[0]
+    for name, count in (("long", 400), ("short", 40), ("last", 40)):
+        write_video(folder / f"{name}.mkv", (frames[t % 40] for t in range(count)), fps=25)
+    fatal: list[str] = []
+
+    def kill(video: str, done: int, total: int) -> None:
+        if "long" in video and len(fatal) < deaths:
+            fatal.append(video)
+            for pid in workers_of_this_process():
+                os.kill(pid, signal.SIGKILL)
+
+    deaths = 1
+    names = [folder / "long.mkv", folder / "short.mkv"]
+    results = track_many(names, tmp_path / "a", settings=FAST, format="npz", jobs=1, progress=kill)
+    assert fatal
+    assert [(r.status, r.tries) for r in results] == [("done", 2), ("done", 1)]
+    assert_as_single_runs(results, models, FAST)
+
+    fatal.clear()
+    deaths = 2
+    names.append(folder / "last.mkv")
+    results = track_many(names, tmp_path / "b", settings=FAST, format="npz", jobs=1, progress=kill)
+    assert [(r.status, r.tries) for r in results] == [("failed", 2), ("done", 1), ("done", 1)]
+    assert "ended by SIGKILL, 2 times: the frames until then are kept" in results[0].reason
+
+    results = track_many(names, tmp_path / "b", settings=FAST, format="npz", jobs=1, resume=True)
+    assert [(r.status, r.earlier) for r in results] == [("done", False), ("done", True), ("done", True)]
+    assert_as_single_runs(results, models, FAST)
+
+
+def test_the_command_sums_up_and_says_whether_all_succeeded(
+    tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    chosen = tmp_path / "settings.json"
+    chosen.write_text(json.dumps({"refine": "always", "clnf_every": 3}))
+    words = [
+        "batch",
+        str(videos / "face-0[01].mkv"),
+        "-o",
+        str(out),
+        "--settings",
+        str(chosen),
+        "--jobs",
+        "1",
+    ]
+    assert cli.main([*words, "--refine", "off"]) == 0
+    said = capsys.readouterr()
+    assert "2 videos: 2 done." in said.out
+    record = json.loads((out / "face-00.csv.json").read_text())
+    assert record["run"]["settings"]["refine"] == "off"
+    assert record["run"]["settings"]["clnf_every"] == 3
+    assert record["stats"]["frames"] == N_FRAMES
+    assert cli.main([*words[:2], str(videos / "text.mp4"), *words[2:], "--refine", "off"]) == 2
+    said = capsys.readouterr()
+    assert "3 videos: 2 done, 1 failed (2 of them in an earlier run)." in said.out
+    assert "Traceback" not in said.err
+
+
+def test_outputs_have_names_of_their_own(tmp_path: Path) -> None:
+    videos = [
+        (tmp_path / "a" / "x.mp4", Path()),
+        (tmp_path / "b" / "x.mp4", Path()),
+        (tmp_path / "b" / "x.avi", Path()),
+        (tmp_path / "c" / "x.mp4", Path("c")),
+        (tmp_path / "batch-summary.mp4", Path()),
+    ]
+    out = tmp_path / "out"
+    placed = [path for _, path in place_outputs(videos, out, ".csv")]
+    assert placed == [
+        out / "x.mp4.csv",
+        out / "x.mp4-2.csv",
+        out / "x.avi.csv",
+        out / "c" / "x.csv",
+        out / "batch-summary.mp4.csv",
+    ]
+    with pytest.raises(ResultError, match="is one of the videos"):
+        place_outputs([(out / "y.mp4", Path()), (out / "y.csv.json", Path())], out, ".csv")
+
+
+def test_videos_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
+    for name in ("b.mp4", "a.MKV", "notes.txt", "deep/down/c.avi", ".hidden.mp4"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+    assert find_videos(tmp_path) == [
+        (tmp_path / "a.MKV", Path()),
+        (tmp_path / "b.mp4", Path()),
+        (tmp_path / "deep" / "down" / "c.avi", Path("deep/down")),
+    ]
+    pattern = str(tmp_path / "**" / "*.[am][vp][i4]")
+    assert [video.name for video, _ in find_videos([pattern, tmp_path / "b.mp4"])] == ["b.mp4", "c.avi"]
+    assert find_videos(tmp_path / "gone.mp4") == [(tmp_path / "gone.mp4", Path())]
+
+
+@pytest.mark.parametrize(
+    ("changes", "error", "sentence"),
+    [
+        ({"inputs": []}, VideoError, "There are no videos to track"),
+        ({"inputs": "nothing/*.mp4"}, VideoError, "No file is named like nothing/"),
+        ({"jobs": 0}, SettingsError, "jobs is 0: give a whole number from 1 to 256."),
+        ({"format": "docx"}, ResultError, "There is no format 'docx'"),
+        ({"models": "none-such"}, FaceLandmarksError, "There are no models named 'none-such'"),
+        ({"scheduler": "tcp://127.0.0.1:9"}, ResultError, "No Dask scheduler answers at tcp://127.0.0.1:9"),
+    ],
+)
+def test_what_cannot_be_begun_is_refused_in_one_sentence(
+    changes: dict[str, Any],
+    error: type[Exception],
+    sentence: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    if "scheduler" in changes:
+        pytest.importorskip("distributed")
+        monkeypatch.setattr("napari_face_landmarks.batch.cluster.CONNECT_SECONDS", 1)
+    with pytest.raises(error) as refused:
+        track_many(**{"inputs": tmp_path / "v.mp4", "output": tmp_path / "out", **changes})
+    assert str(refused.value).startswith(sentence)
+    assert "\n" not in str(refused.value)
+
+
+def test_two_batches_in_one_folder_are_kept_apart(tmp_path: Path, videos: Path) -> None:
+    (tmp_path / "out").mkdir()
+    with open(tmp_path / "out" / ".batch.lock", "a+b") as stream:
+        assert try_to_lock(stream)
+        with pytest.raises(ResultError, match=r"^Another batch is at work in .*: wait until it has ended"):
+            track_many(videos / "face-00.mkv", tmp_path / "out")
+
+
+@pytest.mark.parametrize("text", ["[1]", "{", '{"refine": "no"}', '{"clnf": 2}', "NaN"])
+def test_settings_that_cannot_be_are_refused_with_the_file_in_the_sentence(tmp_path: Path, text: str) -> None:
+    (tmp_path / "s.json").write_text(text)
+    with pytest.raises(SettingsError, match=r"s\.json"):
+        read_settings(tmp_path / "s.json")
+    (tmp_path / "s.json").write_text('{"settings": {"refine": "off"}, "other": 1}')
+    assert read_settings(tmp_path / "s.json").refine == "off"
+
+
+def test_without_distributed_a_sentence_says_what_to_install(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    with pytest.raises(ResultError, match=r"pip install \"napari-face-landmarks\[cluster\]\"\.$"):
+        track_many(videos / "face-00.mkv", tmp_path, scheduler="tcp://127.0.0.1:9")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs Dask distributed")
+def test_a_cluster_of_two_processes_of_which_one_is_killed(
+    tmp_path: Path, videos: Path, models: Models
+) -> None:
+    import distributed
+
+    killed: list[int] = []
+    done = 0
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=50
+    ) as cluster:
+
+        def kill(result: FileResult) -> None:
+            nonlocal done
+            done += 1
+            if done == 6:  # both are at work on one of those left
+                killed.append(cluster.workers[0].process.pid)
+                os.kill(killed[0], signal.SIGKILL)
+
+        results = track_many(
+            videos,
+            tmp_path / "out",
+            settings=FAST,
+            format="npz",
+            scheduler=cluster.scheduler_address,
+            on_result=kill,
+        )
+        assert cluster.workers[0].process.pid != killed[0]
+    assert_seventeen_and_three(results, tmp_path / "out", models)
