@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import threading
+import time
 from collections.abc import Callable, Generator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -48,8 +50,8 @@ class BackgroundRun:
         All finished frames, once the run has ended.
     error : str or None
         Why it ended before its time, in one sentence.
-    cancelled : threading.Event
-        Set to ask the run to end after the frame at hand.
+    seconds_paused : float
+        How long it has waited.
     """
 
     load: Callable[[], Models]
@@ -62,7 +64,43 @@ class BackgroundRun:
     notice: str | None = None
     tracks: Tracks | None = None
     error: str | None = None
-    cancelled: threading.Event = field(default_factory=threading.Event)
+    seconds_paused: float = 0.0
+    _cancelled: threading.Event = field(default_factory=threading.Event)
+    _may_go_on: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._may_go_on.set()
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was asked to end after the frame at hand."""
+        return self._cancelled.is_set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run was asked to wait after the frame at hand."""
+        return not self._may_go_on.is_set()
+
+    def cancel(self) -> None:
+        """Ask the run to end after the frame at hand, paused or not."""
+        self._cancelled.set()
+        self._may_go_on.set()
+
+    def pause(self) -> None:
+        """Ask the run to wait after the frame at hand."""
+        if not self.cancelled:
+            self._may_go_on.clear()
+
+    def resume(self) -> None:
+        """Have the run go on."""
+        self._may_go_on.set()
+
+    def wait_while_paused(self) -> None:
+        """Return once the run may go on; for the working thread."""
+        if self.paused:
+            began = time.perf_counter()
+            self._may_go_on.wait()
+            self.seconds_paused += time.perf_counter() - began
 
 
 def track_in_background(run: BackgroundRun) -> Generator[None]:
@@ -88,7 +126,7 @@ def _steps(run: BackgroundRun) -> Generator[None]:
     models = run.load()
     run.message = "Preparing: the first run after an installation compiles for some seconds …"
     yield
-    if run.cancelled.is_set():
+    if run.cancelled:
         return
     tracker = FaceTracker(models, run.settings)
     notice = RefinementNotice()
@@ -99,15 +137,21 @@ def _steps(run: BackgroundRun) -> Generator[None]:
                 run.results.append(result)
                 run.message = ""
                 if run.settings.refine == "auto":
-                    run.notice = notice.look(result, _stats(tracker)) or run.notice
-                if run.cancelled.is_set():
+                    run.notice = notice.look(result, _stats(tracker, run)) or run.notice
+                run.wait_while_paused()
+                if run.cancelled:
                     break
                 yield
-            run.notice = notice.sentence(_stats(tracker)) or run.notice
+            run.notice = notice.sentence(_stats(tracker, run)) or run.notice
     finally:
         if run.results:
-            run.tracks = tracker.collect(run.results)
+            tracks = tracker.collect(run.results)
+            run.tracks = dataclasses.replace(tracks, stats=_stats(tracker, run))
 
 
-def _stats(tracker: FaceTracker) -> RunStats:
-    return RunStats() if tracker.last_run is None else tracker.last_run.stats
+def _stats(tracker: FaceTracker, run: BackgroundRun) -> RunStats:
+    """Return the counts of the run so far; time that it was paused does not count."""
+    if tracker.last_run is None:
+        return RunStats()
+    stats = tracker.last_run.stats
+    return dataclasses.replace(stats, seconds=stats.seconds - run.seconds_paused)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,9 +11,15 @@ import numpy.typing as npt
 import pandas as pd
 
 from napari_face_landmarks.errors import ImageError, ResultError
-from napari_face_landmarks.export.drawing import confidence_colours
 from napari_face_landmarks.export.parts import MOST_FACES, boxes_of
 from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.napari_plugin.rows import (
+    PointRows,
+    features_of,
+    point_rows,
+    style_of_points,
+    take_found,
+)
 from napari_face_landmarks.tracking.results import MANUAL, NONE, PFLD, SOURCES, Tracks
 
 if TYPE_CHECKING:
@@ -23,141 +28,8 @@ if TYPE_CHECKING:
 
 LayerDataTuple = tuple[Any, dict[str, Any], str]
 
-POINT_SIZE = 0.03  # diameter over the side of the landmarks' box (geometric mean of width and height)
-SMALLEST_POINT = 1.0  # px
-BORDER_COLOUR = "#101010"
-BORDER_WIDTH = 0.12  # over the diameter
 MOVED = 1e-3  # px; a point that is farther from where it was put was moved by hand
 TRANSFORMS = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
-
-
-@dataclass(frozen=True)
-class PointRows:
-    """Landmarks as rows of a Points layer, ordered by frame, then face, then landmark.
-
-    Parameters
-    ----------
-    data : ndarray, (N, 3) or (N, 2), float32
-        Frame, y, x (or y, x) in pixels; Fortran-ordered, which napari slices fastest.
-    colour : ndarray, (N, 4), float32
-        RGBA, 0 to 1, by confidence.
-    size : ndarray, (N,), float32
-        Diameter, px, in proportion to the face.
-    landmark, face : ndarray, (N,), int
-        Index of the landmark (0 to 67) and of the face.
-    confidence : ndarray, (N,), float32
-        0 to 1.
-    source : ndarray, (N,), uint8
-        Index into `tracking.SOURCES`.
-    found : ndarray, (N,), bool
-        False where there is no face; there `data` is 0.
-    """
-
-    data: npt.NDArray[np.float32]
-    colour: npt.NDArray[np.float32]
-    size: npt.NDArray[np.float32]
-    landmark: npt.NDArray[Any]
-    face: npt.NDArray[Any]
-    confidence: npt.NDArray[np.float32]
-    source: npt.NDArray[np.uint8]
-    found: npt.NDArray[np.bool_]
-
-
-def point_rows(
-    landmarks: npt.NDArray[Any],
-    confidence: npt.NDArray[Any],
-    source: npt.NDArray[Any],
-    frame_indices: npt.NDArray[Any],
-    ndim: int = 3,
-) -> PointRows:
-    """Lay landmarks out as rows of a Points layer.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (T, F, 68, 2)
-        Pixels, x then y; NaN where there is no face.
-    confidence : ndarray, (T, F, 68)
-        0 to 1.
-    source : ndarray, (T, F)
-        Index into `tracking.SOURCES`.
-    frame_indices : ndarray, (T,)
-        Index of each frame in the video.
-    ndim : int
-        3 for rows (t, y, x), 2 for (y, x).
-
-    Returns
-    -------
-    PointRows
-        ``T * F * 68`` rows.
-    """
-    n_frames, n_faces = landmarks.shape[:2]
-    each = (n_frames, n_faces, N_LANDMARKS)
-    found = np.asarray(np.isfinite(landmarks).all(axis=-1))
-    data = np.zeros((found.size, ndim), dtype=np.float32, order="F")
-    if ndim == 3:
-        data[:, 0] = np.repeat(np.asarray(frame_indices, dtype=np.float32), n_faces * N_LANDMARKS)
-    data[:, -2] = np.where(found, landmarks[..., 1], 0).ravel()
-    data[:, -1] = np.where(found, landmarks[..., 0], 0).ravel()
-    return PointRows(
-        data=data,
-        colour=_rgba(confidence).reshape(-1, 4),
-        size=np.repeat(_point_sizes(landmarks, found), N_LANDMARKS),
-        landmark=np.tile(np.arange(N_LANDMARKS), n_frames * n_faces),
-        face=np.broadcast_to(np.arange(n_faces)[:, np.newaxis], each).ravel(),
-        confidence=np.asarray(confidence, dtype=np.float32).ravel(),
-        source=np.repeat(np.asarray(source, dtype=np.uint8).ravel(), N_LANDMARKS),
-        found=found.ravel(),
-    )
-
-
-def take_found(rows: PointRows) -> PointRows:
-    """Return the rows where there is a face."""
-    if rows.found.all():
-        return rows
-    keep = rows.found
-    return PointRows(
-        data=np.asfortranarray(rows.data[keep]),
-        colour=rows.colour[keep],
-        size=rows.size[keep],
-        landmark=rows.landmark[keep],
-        face=rows.face[keep],
-        confidence=rows.confidence[keep],
-        source=rows.source[keep],
-        found=rows.found[keep],
-    )
-
-
-def features_of(rows: PointRows) -> pd.DataFrame:
-    """Return the table that goes with the rows: landmark, face, confidence, source (in words)."""
-    return pd.DataFrame(
-        {
-            "landmark": rows.landmark,
-            "face": rows.face,
-            "confidence": rows.confidence,
-            "source": source_names(rows.source),
-        }
-    )
-
-
-def source_names(source: npt.NDArray[Any]) -> pd.Categorical:
-    """Return the names of source codes as a categorical of all the names there are."""
-    return pd.Categorical.from_codes(np.asarray(source, dtype=np.int8), categories=list(SOURCES))
-
-
-def _rgba(confidence: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-    colour = np.ones((*confidence.shape, 4), dtype=np.float32)
-    colour[..., :3] = confidence_colours(confidence) / np.float32(255)
-    return colour
-
-
-def _point_sizes(landmarks: npt.NDArray[Any], found: npt.NDArray[np.bool_]) -> npt.NDArray[np.float32]:
-    """Return the diameter for each face, (T * F,), px."""
-    some = found[..., np.newaxis]
-    low = np.where(some, landmarks, np.inf).min(axis=2)
-    high = np.where(some, landmarks, -np.inf).max(axis=2)
-    sides = np.where(np.any(found, axis=2, keepdims=True), high - low, 0)
-    size = np.maximum(POINT_SIZE * np.sqrt(sides.prod(axis=-1)), SMALLEST_POINT)
-    return np.asarray(size, dtype=np.float32).ravel()
 
 
 def transforms_of(image_layer: Any) -> dict[str, Any]:
@@ -165,11 +37,6 @@ def transforms_of(image_layer: Any) -> dict[str, Any]:
     transforms = {name: getattr(image_layer, name) for name in TRANSFORMS if hasattr(image_layer, name)}
     transforms["affine"] = np.array(image_layer.affine.affine_matrix)
     return transforms
-
-
-def style_of_points() -> dict[str, Any]:
-    """Return how landmarks look, apart from their colours and sizes."""
-    return {"symbol": "disc", "border_color": BORDER_COLOUR, "border_width": BORDER_WIDTH}
 
 
 def layer_name(image_layer: Any | None) -> str:
@@ -217,7 +84,7 @@ def tracks_to_layer_data(tracks: Tracks, image_layer: Any | None = None) -> list
         **style_of_points(),
     }
     if len(rows.data):  # napari refuses arrays of no colours
-        attributes |= {"face_color": rows.colour, "size": rows.size}
+        attributes |= {"face_color": rows.colours(), "size": rows.size}
     if image_layer is not None:
         attributes |= transforms_of(image_layer)
     return [(rows.data, attributes, "points")]

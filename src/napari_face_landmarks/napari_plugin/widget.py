@@ -32,6 +32,7 @@ from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_l
 from napari_face_landmarks.napari_plugin.live import LiveLandmarks
 from napari_face_landmarks.napari_plugin.saving import has_landmarks, is_video
 from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings
+from napari_face_landmarks.video import Video
 
 REFRESH_MS = 125  # between two looks at what the working thread has done
 SMALLEST_CONTROL, SMALLEST_FORM = 110, 150  # px, width and height
@@ -54,7 +55,7 @@ class FaceLandmarksWidget(Container):
         the range, both included; whether the viewer shows the newest frame.
     settings_controls : dict
         The control of each field of `TrackerSettings`.
-    run_button, cancel_button, export_button, progress, status, notice
+    run_button, pause_button, cancel_button, export_button, progress, status, notice
         The rest of the dock.
     landmarks : napari.layers.Points or None
         The layer of the run in progress, or of the last one.
@@ -78,6 +79,11 @@ class FaceLandmarksWidget(Container):
         self.run_button = PushButton(
             text="Run", tooltip="Track faces; their landmarks appear in a new layer."
         )
+        self.pause_button = PushButton(
+            text="Pause",
+            enabled=False,
+            tooltip="Wait where the run is, and go on from there when it is pressed again.",
+        )
         self.cancel_button = PushButton(
             text="Cancel", enabled=False, tooltip="Stop and keep the finished frames."
         )
@@ -85,7 +91,7 @@ class FaceLandmarksWidget(Container):
             text="Export …",
             tooltip="Write the landmarks, as they stand in their layer, to a file for other programs.",
         )
-        controls = [self.run_button, self.cancel_button, self.export_button]
+        controls = [self.run_button, self.pause_button, self.cancel_button, self.export_button]
         buttons = Container(widgets=controls, layout="horizontal", labels=False)
         buttons.margins = (0, 0, 0, 0)
         self.progress = ProgressBar(min=0, max=1, value=0)
@@ -98,6 +104,7 @@ class FaceLandmarksWidget(Container):
             text.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
 
         self.run_button.changed.connect(self.run)
+        self.pause_button.changed.connect(self.pause_or_go_on)
         self.cancel_button.changed.connect(self.cancel)
         self.export_button.changed.connect(self.export)
         self.video.changed.connect(self._on_video_changed)
@@ -200,6 +207,8 @@ class FaceLandmarksWidget(Container):
         self._live = LiveLandmarks(self._viewer, self._video_layer, start, stop, settings.max_faces)
         self._followed = tuple(self._viewer.dims.current_step)
         self._times.clear()
+        if isinstance(frames, Video):
+            frames.keeps_frames = True  # for the viewer, so that it need not decode them again to follow
         self._current = BackgroundRun(self._model_loader(), settings, frames, start, stop)
         self._set_running(True)
         self.progress.max = stop - start
@@ -216,9 +225,22 @@ class FaceLandmarksWidget(Container):
     def cancel(self) -> None:
         """Stop the run; the frames that are finished stay in the layer."""
         if self._current is not None:
-            self._current.cancelled.set()
-            self.cancel_button.enabled = False
+            self._current.cancel()
+            self.cancel_button.enabled = self.pause_button.enabled = False
             self.status.value = "Stopping …"
+
+    def pause_or_go_on(self) -> None:
+        """Have the run wait, or go on where it waits; the landmarks so far can be looked at meanwhile."""
+        run = self._current
+        if run is None or run.cancelled:
+            return
+        if run.paused:
+            run.resume()
+            self._times.clear()
+        else:
+            run.pause()
+        self.pause_button.text = "Resume" if run.paused else "Pause"
+        self._look()
 
     def export(self) -> None:
         """Ask for a file, and write the landmarks to it in the format that is chosen there."""
@@ -290,7 +312,8 @@ class FaceLandmarksWidget(Container):
         if not running:
             self._on_frames_changed()
         self.run_button.enabled = not running
-        self.cancel_button.enabled = running
+        self.pause_button.enabled = self.cancel_button.enabled = running
+        self.pause_button.text = "Pause"
         self.export_button.enabled = not running
 
     def _look(self) -> None:
@@ -301,7 +324,7 @@ class FaceLandmarksWidget(Container):
         if self._in_window and not self.native.window().isVisible():  # the dock or the viewer was closed
             self.cancel()
         self._show_results(run)
-        if not run.cancelled.is_set():
+        if not run.cancelled:
             self.status.value = run.message or self._describe_progress(run)
         self._give_notice(run)
 
@@ -313,21 +336,23 @@ class FaceLandmarksWidget(Container):
         self.progress.value = self._shown
         if self._live is not None and self._live.layer in self._viewer.layers:
             self._live.write(results)
-            self._follow(results[-1].index)
+            if not self._follow(results[-1].index):
+                self._live.show(results[0].index, results[-1].index)
 
-    def _follow(self, frame: int) -> None:
-        """Show a frame, unless the user looks at another one."""
+    def _follow(self, frame: int) -> bool:
+        """Show a frame, unless the user looks at another one; return whether napari has drawn it."""
         layer, dims = self._video_layer, self._viewer.dims
         if layer.ndim < 3 or layer not in self._viewer.layers:
-            return
+            return False
         if self._followed is not None and tuple(dims.current_step) != self._followed:
             self.follow.value = False
         if self.follow.value:
-            axis = dims.ndim - layer.ndim
+            axis, before = dims.ndim - layer.ndim, tuple(dims.current_step)
             dims.set_point(axis, layer.data_to_world((frame, 0, 0))[0])
             self._followed = tuple(dims.current_step)
-        else:
-            self._followed = None
+            return self._followed != before
+        self._followed = None
+        return False
 
     def _describe_progress(self, run: BackgroundRun) -> str:
         now = time.monotonic()
@@ -335,6 +360,8 @@ class FaceLandmarksWidget(Container):
         while now - self._times[0][0] > RATE_WINDOW:
             self._times.popleft()
         done, total = self._shown, run.stop - run.start
+        if run.paused:
+            return f"Paused after {done} of {total} frames."
         seconds = now - self._times[0][0]
         rate = (done - self._times[0][1]) / seconds if seconds > 0 else 0.0
         text = f"{done} of {total} frames"
@@ -356,6 +383,8 @@ class FaceLandmarksWidget(Container):
         if run is None or not self._open:
             return
         self._timer.stop()
+        if isinstance(run.frames, Video):
+            run.frames.keeps_frames = False
         self._show_results(run)
         self._finish_layer(run)
         self._set_running(False)
@@ -410,7 +439,7 @@ class FaceLandmarksWidget(Container):
     def _on_destroyed(self) -> None:
         self._open = False
         if self._current is not None:
-            self._current.cancelled.set()
+            self._current.cancel()
 
 
 def _do_steps(steps: Generator[None]) -> Generator[None]:
@@ -482,7 +511,7 @@ def _describe_end(run: BackgroundRun) -> str:
     if run.tracks is None:
         return "Cancelled before the first frame was finished."
     stats = run.tracks.stats
-    if run.cancelled.is_set():
+    if run.cancelled:
         return "Cancelled." + kept
     if not stats.frames_with_faces:
         return f"Done: no face was found on {_count(done, 'frame')}."

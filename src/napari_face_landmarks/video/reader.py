@@ -50,6 +50,9 @@ class Video:
     ----------
     info : VideoInfo
         Size, time stamps and warnings.
+    keeps_frames : bool
+        Whether frames that are read in order are kept, as long as they fit into some memory, so that
+        ``video[n]`` need not decode those of late again; False at first. For a viewer that follows a run.
     """
 
     def __init__(self, film: Film) -> None:
@@ -60,6 +63,7 @@ class Video:
         self._cache = _FrameCache(_CACHE_BYTES)
         self._reformatter = VideoReformatter()
         self._closed = False
+        self.keeps_frames = False
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -185,6 +189,8 @@ class Video:
             for number, frame in reader.frames_from(first):
                 if self._closed:
                     self._check_open()
+                if self.keeps_frames:
+                    self._cache.put(number, frame)
                 yield to_rgb(frame, self._film.picture, reformatter)
                 if number + 1 >= last:
                     return
@@ -320,30 +326,34 @@ class FrameReader:
 
 
 class _FrameCache:
-    """The decoded frames used last, as long as they fit."""
+    """The decoded frames used last, as long as they fit; several threads may use it."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
         self._bytes = 0
         self._frames: OrderedDict[int, VideoFrame] = OrderedDict()
+        self._lock = threading.Lock()
 
     def get(self, number: int) -> VideoFrame | None:
-        frame = self._frames.get(number)
-        if frame is not None:
-            self._frames.move_to_end(number)
-        return frame
+        with self._lock:
+            frame = self._frames.get(number)
+            if frame is not None:
+                self._frames.move_to_end(number)
+            return frame
 
     def put(self, number: int, frame: VideoFrame) -> None:
-        if number in self._frames:
-            self._bytes -= _frame_bytes(self._frames.pop(number))
-        self._frames[number] = frame
-        self._bytes += _frame_bytes(frame)
-        while self._bytes > self._most and len(self._frames) > 1:
-            self._bytes -= _frame_bytes(self._frames.popitem(last=False)[1])
+        with self._lock:
+            if number in self._frames:
+                self._bytes -= _frame_bytes(self._frames.pop(number))
+            self._frames[number] = frame
+            self._bytes += _frame_bytes(frame)
+            while self._bytes > self._most and len(self._frames) > 1:
+                self._bytes -= _frame_bytes(self._frames.popitem(last=False)[1])
 
     def clear(self) -> None:
-        self._frames.clear()
-        self._bytes = 0
+        with self._lock:
+            self._frames.clear()
+            self._bytes = 0
 
 
 def _frame_bytes(frame: VideoFrame) -> int:
