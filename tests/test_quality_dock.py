@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import gc
-import os
 import time
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -376,7 +374,7 @@ def test_fifty_thousand_frames_stay_quick(viewer: Any) -> None:
     assert moved < 0.01, "the slider moves only the cursor"
 
 
-def test_it_is_usable_at_320_px_in_both_themes(viewer: Any, tmp_path: Path) -> None:
+def test_it_is_usable_at_320_px_in_both_themes(viewer: Any) -> None:
     from qtpy.QtWidgets import QLabel, QPushButton
 
     add_landmarks(viewer, bad_tracks(n_faces=2))
@@ -397,11 +395,6 @@ def test_it_is_usable_at_320_px_in_both_themes(viewer: Any, tmp_path: Path) -> N
         back = dock.plot.palette().window().color()
         assert abs(text.lightnessF() - back.lightnessF()) > 0.5
         pictures[theme] = dock.grab().toImage()
-        folder = os.environ.get("NAPARI_FACE_LANDMARKS_PICTURES")
-        if folder:
-            viewer.window.screenshot(
-                str(Path(folder) / f"quality-{theme}.png"), flash=False, canvas_only=False
-            )
     colours = {
         theme: {image.pixelColor(x, y).name() for x in range(0, 300) for y in range(40, 300, 2)}
         for theme, image in pictures.items()

@@ -9,7 +9,7 @@ from typing import Any, cast
 from weakref import WeakKeyDictionary
 
 from napari.qt.threading import create_worker
-from qtpy.QtCore import QAbstractListModel, QModelIndex, Qt, QTimer
+from qtpy.QtCore import QModelIndex, Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -26,6 +26,7 @@ from qtpy.QtWidgets import (
 
 from napari_face_landmarks.napari_plugin.live import results_of
 from napari_face_landmarks.napari_plugin.quality_lines import STRIPS
+from napari_face_landmarks.napari_plugin.quality_list import SuspectsModel
 from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
 from napari_face_landmarks.napari_plugin.quality_source import check_material, grown_series, material_of
 from napari_face_landmarks.napari_plugin.saving import has_landmarks
@@ -78,7 +79,7 @@ class QualityDock(QWidget):
         self._changed = False
         self._checked_at = 0.0
         self._asked = 0
-        self._selecting = False
+        self._selecting = self._checking = False
         self._there = SimpleNamespace(open=True)  # outlives this widget, whose parts Qt deletes
         self.found: Check | None = None
         self._make_controls()
@@ -114,7 +115,7 @@ class QualityDock(QWidget):
         self.order.addItems(ORDERS)
         self.order.setToolTip("How the list is ordered, and the way that Next and Previous take.")
         self.list = QListView()
-        self.list.setModel(_SuspectsModel(self.list))
+        self.list.setModel(SuspectsModel(self.list))
         self.list.setUniformItemSizes(True)
         self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -326,29 +327,36 @@ class QualityDock(QWidget):
             return
         self._live = grown
         now = time.monotonic()
-        if self.found is None or now - self._checked_at > CHECK_EVERY:
-            self._checked_at = now
-            self._show(check_series(grown, self._limits))
-        elif self.found is not None:
+        if not self._checking and now - self._checked_at > CHECK_EVERY:
+            self._checked_at, self._checking = now, True
+            self._check_elsewhere(check_series, grown)
+        if self.found is not None:
             self.plot.set_run(grown, self.found.suspects, self._face(), self._limits)
 
     def _begin_check(self) -> None:
-        """Check the layer in another thread."""
+        """Check the layer as it stands, or what its run has come to."""
         self._asked += 1
-        asked = self._asked
-        material = material_of(self._layer, self._changed)
+        self._check_elsewhere(check_material, material_of(self._layer, self._changed))
+
+    def _check_elsewhere(self, call: Any, material: Any) -> None:
+        """Check something in another thread, and show what is found unless something else is wanted then."""
+        asked, live = self._asked, call is check_series
 
         def returned(found: Check | str) -> None:
-            if not self.is_open or asked != self._asked:
+            if not self.is_open:
                 return
-            self._live = None
+            self._checking = False
+            if asked != self._asked:
+                return
+            if not live:
+                self._live = None
             if isinstance(found, str):
                 self._show(None)
                 self.statistics.setText(found)
             else:
                 self._show(found)
 
-        create_worker(check_material, material, self._limits, _connect={"returned": returned})
+        create_worker(call, material, self._limits, _connect={"returned": returned})
 
     # showing it
 
@@ -393,50 +401,12 @@ class QualityDock(QWidget):
         self.next_button.setEnabled(bool(places))
         self.previous_button.setEnabled(bool(places))
 
-    def _model(self) -> _SuspectsModel:
-        return cast(_SuspectsModel, self.list.model())
+    def _model(self) -> SuspectsModel:
+        return cast(SuspectsModel, self.list.model())
 
     def _on_strips_changed(self, *_: Any) -> None:
         actions = self.strips.menu().actions()
         self.plot.set_strips(frozenset(action.data() for action in actions if action.isChecked()))
-
-
-class _SuspectsModel(QAbstractListModel):
-    """The places to check, one row each; however many, only those in sight are asked for."""
-
-    def __init__(self, parent: Any) -> None:
-        super().__init__(parent)
-        self.places: list[Suspect] = []
-        self._n_faces = 0
-
-    def fill(self, places: list[Suspect], n_faces: int) -> None:
-        """Show other places."""
-        if places == self.places and n_faces == self._n_faces:
-            return
-        self.beginResetModel()
-        self.places, self._n_faces = places, n_faces
-        self.endResetModel()
-
-    def rowCount(self, parent: QModelIndex | None = None) -> int:
-        """Return the number of places."""
-        return 0 if parent is not None and parent.isValid() else len(self.places)
-
-    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
-        """Return what a row says, and as its tooltip all of it."""
-        if not index.isValid() or index.row() >= len(self.places):
-            return None
-        place = self.places[index.row()]
-        face = f", face {place.face}" if self._n_faces > 1 else ""
-        if role == Qt.ItemDataRole.DisplayRole:
-            return f"{place.frame}{face}: {place.text}"
-        if role == Qt.ItemDataRole.ToolTipRole:
-            frames = (
-                f"Frame {place.frame}"
-                if place.first == place.last
-                else (f"Frame {place.frame}, of {place.first} to {place.last}")
-            )
-            return f"{frames}{face}: {place.text}"
-        return None
 
 
 def quality_dock(viewer: Any = None) -> QualityDock:

@@ -6,37 +6,24 @@ from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
-from qtpy.QtCore import QEvent, QPointF, QRectF, QSize, Qt, Signal
-from qtpy.QtGui import QColor, QPainter, QPen, QPixmap, QPolygonF
+from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtGui import QPainter, QPixmap
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-from napari_face_landmarks.napari_plugin.quality_lines import (
-    STRIPS,
-    Strip,
-    covered,
-    envelope,
-    runs,
-    strips_of,
-    thinned,
-    ticks,
+from napari_face_landmarks.napari_plugin.quality_colours import SOURCE_WORDS
+from napari_face_landmarks.napari_plugin.quality_lines import STRIPS, Strip, strips_of
+from napari_face_landmarks.napari_plugin.quality_paint import (
+    EDGE,
+    Sheet,
+    paint_cursor,
+    paint_strips,
+    place_of,
 )
 from napari_face_landmarks.quality import Limits, Series, Suspect
 from napari_face_landmarks.tracking.results import SOURCES
 
-# Okabe and Ito's colours (2008), which stay apart for the colour-blind; the light theme's are darker shades
-CURVES_ON_DARK = ("#56b4e9", "#e69f00", "#cc79a7")
-CURVES_ON_LIGHT = ("#0072b2", "#a85f00", "#8f3d6b")
-CHECK_ON_DARK, CHECK_ON_LIGHT = "#ff6f5e", "#c4200f"
-SOURCES_ON_DARK = {"pfld": "#56b4e9", "clnf": "#f0e442", "carried": "#009e73", "manual": "#d55e00"}
-SOURCES_ON_LIGHT = {"pfld": "#3d93c6", "clnf": "#8a7f00", "carried": "#00664b", "manual": "#d55e00"}
-SOURCE_WORDS = {"pfld": "PFLD", "clnf": "CLNF", "carried": "carried", "manual": "by hand"}
-
-EDGE, GAP = 6, 6  # px round the plot, and between strips
-MARKS = 12  # px, height of the lane with what is to be checked
-BAND = 10  # px, height of the lane with where the landmarks come from
 LEAST_FRAMES = 10.0  # that can be zoomed to
 ZOOM = 1.2  # a step of the wheel
-PIXELS_A_TICK = 70
 SMALLEST, PREFERRED = QSize(200, 180), QSize(320, 300)
 
 
@@ -134,8 +121,7 @@ class QualityPlot(QWidget):
 
     def place_of(self, frame: Any) -> Any:
         """Return where a frame, or an array of frames, is, px from the left."""
-        low, high = self.view
-        return EDGE + (frame - low) / max(high - low, 1e-9) * self._width()
+        return place_of(frame, *self.view, self._width())
 
     def frame_at(self, x: float) -> int:
         """Return the tracked frame next to a place, px from the left."""
@@ -225,14 +211,14 @@ class QualityPlot(QWidget):
             self._picture.fill(Qt.GlobalColor.transparent)
             painter = QPainter(self._picture)
             painter.setFont(self._small_font())
-            self._paint_strips(painter)
+            paint_strips(self._sheet(painter), self._strips, self._places, self._series, self._sources())
             painter.end()
         painter = QPainter(self)
         painter.drawPixmap(0, 0, self._picture)
         low, high = self.view
         if self._series is not None and self.cursor_frame is not None and low <= self.cursor_frame <= high:
             painter.setFont(self._small_font())
-            self._paint_cursor(painter, self.cursor_frame)
+            paint_cursor(self._sheet(painter), self.cursor_frame)
         painter.end()
 
     def _small_font(self) -> Any:
@@ -240,176 +226,14 @@ class QualityPlot(QWidget):
         font.setPointSizeF(max(0.85 * font.pointSizeF(), 7.0))
         return font
 
-    @property
-    def _dark(self) -> bool:
-        palette = self.palette()
-        return bool(palette.color(palette.ColorRole.WindowText).lightnessF() > 0.5)
+    def _sheet(self, painter: QPainter) -> Sheet:
+        return Sheet(painter, self.palette(), *self.view, self.width(), self.height())
 
-    def _colour(self, name: str) -> QColor:
-        """Return the palette's text colour ("text"), a fainter one ("faint"), or one of ours."""
-        palette = self.palette()
-        colour = QColor(palette.color(palette.ColorRole.WindowText))
-        if name == "faint":
-            colour.setAlphaF(0.25)
-        elif name == "check":
-            return QColor(CHECK_ON_DARK if self._dark else CHECK_ON_LIGHT)
-        elif name.isdigit():
-            return QColor((CURVES_ON_DARK if self._dark else CURVES_ON_LIGHT)[int(name)])
-        elif name in SOURCE_WORDS:
-            return QColor((SOURCES_ON_DARK if self._dark else SOURCES_ON_LIGHT)[name])
-        return colour
-
-    def _paint_strips(self, painter: QPainter) -> None:
-        if self._series is None or self._face >= self._series.n_faces:
-            painter.setPen(self._colour("text"))
-            painter.drawText(self.rect(), Qt.AlignmentFlag.AlignCenter, "No landmarks yet")
-            return
-        line = painter.fontMetrics().height()
-        bottom = self.height() - EDGE - line
-        top = float(EDGE)
-        self._paint_marks(painter, top, bottom)
-        top += MARKS + line
-        if "source" in self._shown:
-            self._paint_sources(painter, bottom - BAND - line - GAP, line)
-            bottom -= BAND + line + 2 * GAP
-        if self._strips:
-            each = (bottom - top) / len(self._strips)
-            for k, strip in enumerate(self._strips):
-                self._paint_strip(painter, strip, QRectF(EDGE, top + k * each, self._width(), each - GAP))
-        self._paint_ticks(painter, line)
-
-    def _paint_marks(self, painter: QPainter, top: float, bottom: float) -> None:
-        """Mark what is to be checked, above the strips and faintly behind them."""
-        places = self._places
-        colour = self._colour("check")
-        low, high = self.view
-        line = painter.fontMetrics().height()
-        said = f"{len(places)} to check" if len(places) else "none to check"
-        self._paint_legend(painter, EDGE, top, [(said, colour)], "")
-        painter.setPen(Qt.PenStyle.NoPen)
-        painter.setBrush(colour)
-        tip = top + line + MARKS - 2
-        worst = places[(places[:, 0] >= low) & (places[:, 0] <= high), 0]
-        for x in thinned(self.place_of(worst)).tolist():
-            painter.drawPolygon(
-                QPolygonF([QPointF(x, tip), QPointF(x - 4, tip - 8), QPointF(x + 4, tip - 8)])
-            )
-        behind = QColor(colour)
-        behind.setAlphaF(0.18)
-        painter.setBrush(behind)
-        seen = places[(places[:, 2] >= low) & (places[:, 1] <= high)]
-        left, right = self.place_of(seen[:, 1]) - EDGE, self.place_of(seen[:, 2] + 1) - EDGE
-        for start, stop in covered(left, right, self._width()):
-            painter.drawRect(QRectF(EDGE + start, tip, stop - start, bottom - tip))
-
-    def _paint_legend(
-        self, painter: QPainter, x: float, top: float, entries: Sequence[tuple[str, QColor]], title: str
-    ) -> None:
-        """Write a title and names beside samples of their colours, as far as there is room."""
-        metrics = painter.fontMetrics()
-        base = top + metrics.ascent()
-        if title:
-            painter.setPen(self._colour("text"))
-            painter.drawText(QPointF(x, base), title)
-            x += metrics.horizontalAdvance(title) + 10
-        for name, colour in entries:
-            if x + 12 + metrics.horizontalAdvance(name) > EDGE + self._width() + 2:
-                return
-            painter.setPen(QPen(colour, 3))
-            painter.drawLine(
-                QPointF(x, base - metrics.ascent() / 3), QPointF(x + 8, base - metrics.ascent() / 3)
-            )
-            painter.setPen(self._colour("text"))
-            painter.drawText(QPointF(x + 12, base), name)
-            x += 12 + metrics.horizontalAdvance(name) + 10
-
-    def _paint_strip(self, painter: QPainter, strip: Strip, area: QRectF) -> None:
-        line = painter.fontMetrics().height()
-        entries = [(curve.name, self._colour(str(curve.colour))) for curve in strip.curves]
-        self._paint_legend(painter, area.left(), area.top(), entries, strip.title)
-        box = area.adjusted(0, line, 0, 0)
-        if box.height() < 8 or self._series is None:
-            return
-        painter.setPen(QPen(self._colour("faint"), 1))
-        painter.setBrush(Qt.BrushStyle.NoBrush)
-        painter.drawRect(box)
-        if strip.low < 0 < strip.high:
-            middle = self._level(0, strip, box)
-            painter.drawLine(QPointF(box.left(), middle), QPointF(box.right(), middle))
-        if strip.limit is not None:
-            painter.setPen(QPen(self._colour("check"), 1, Qt.PenStyle.DashLine))
-            level = self._level(strip.limit, strip, box)
-            painter.drawLine(QPointF(box.left(), level), QPointF(box.right(), level))
-        painter.save()
-        painter.setClipRect(box)
-        low, high = self.view
-        # what is thinned fills pixels from top to bottom, and smooth lines take twenty times as long
-        dense = (high - low) > 2 * self._width()
-        painter.setRenderHint(QPainter.RenderHint.Antialiasing, not dense)
-        wide = 1 if dense else 1.3
-        for curve in reversed(strip.curves):  # the first on top
-            painter.setPen(QPen(self._colour(str(curve.colour)), wide))
-            for frames, values in envelope(self._series.frames, curve.values, low, high, self._width()):
-                x = EDGE + (frames - low) / (high - low) * self._width()
-                share = (np.clip(values, strip.low, strip.high) - strip.low) / (strip.high - strip.low)
-                y = box.bottom() - 1 - share * (box.height() - 2)
-                points = [QPointF(a, b) for a, b in zip(x.tolist(), y.tolist(), strict=True)]
-                if len(points) == 1:
-                    painter.drawEllipse(points[0], 1.0, 1.0)
-                else:
-                    painter.drawPolyline(QPolygonF(points))
-        painter.restore()
-        painter.setPen(self._colour("text"))
-        for value, flag in (
-            (strip.high, Qt.AlignmentFlag.AlignTop),
-            (strip.low, Qt.AlignmentFlag.AlignBottom),
-        ):
-            text = f"{value:g}" if value == round(value) else f"{value:.0f}"
-            if box.height() > 2 * line:
-                painter.drawText(box.adjusted(3, 1, -3, -1), Qt.AlignmentFlag.AlignRight | flag, text)
-
-    def _level(self, value: float, strip: Strip, box: QRectF) -> float:
-        share = (value - strip.low) / (strip.high - strip.low)
-        return float(box.bottom() - 1 - share * (box.height() - 2))
-
-    def _paint_sources(self, painter: QPainter, top: float, line: int) -> None:
-        """Paint a band that says where the landmarks of each frame come from."""
-        if self._series is None:
-            return
-        entries = [(words, self._colour(name)) for name, words in SOURCE_WORDS.items()]
-        self._paint_legend(painter, EDGE, top, entries, "")
-        painter.setPen(Qt.PenStyle.NoPen)
-        low, high = self.view
-        for first, end, code in runs(
-            self._series.frames, self._series.source[:, self._face], low, high, self._width()
-        ):
-            if code:
-                left, right = max(self.place_of(first), EDGE), min(self.place_of(end), EDGE + self._width())
-                painter.setBrush(self._colour(SOURCES[code]))
-                painter.drawRect(QRectF(left, top + line + 1, max(right - left, 1.0), BAND))
-
-    def _paint_ticks(self, painter: QPainter, line: int) -> None:
-        painter.setPen(self._colour("text"))
-        low, high = self.view
-        base = self.height() - EDGE + painter.fontMetrics().descent() - 2
-        for frame in ticks(low, high, self._width() // PIXELS_A_TICK):
-            text = f"{frame}"
-            wide = painter.fontMetrics().horizontalAdvance(text)
-            x = min(max(self.place_of(frame) - wide / 2, 0), self.width() - wide)
-            painter.drawText(QPointF(x, base - painter.fontMetrics().descent()), text)
-
-    def _paint_cursor(self, painter: QPainter, frame: int) -> None:
-        x, line = self.place_of(frame), painter.fontMetrics().height()
-        foot = self.height() - EDGE - line
-        painter.setPen(QPen(self._colour("text"), 1))
-        painter.drawLine(QPointF(x, EDGE + line), QPointF(x, foot))
-        text = f"{frame}"
-        wide = painter.fontMetrics().horizontalAdvance(text) + 8
-        place = QRectF(min(max(x - wide / 2, 0), self.width() - wide), foot, wide, line + EDGE)
-        palette = self.palette()
-        painter.fillRect(place, palette.color(palette.ColorRole.Window))
-        painter.drawRect(place.adjusted(0, 0, -1, -1))
-        painter.drawText(place, Qt.AlignmentFlag.AlignCenter, text)
+    def _sources(self) -> Any:
+        """Return where the face's landmarks come from on each frame; None where that is not shown."""
+        if self._series is None or self._face >= self._series.n_faces or "source" not in self._shown:
+            return None
+        return self._series.source[:, self._face]
 
     # what the user does
 
