@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import importlib.util
 import json
 import os
@@ -288,3 +289,74 @@ def test_a_cluster_of_two_processes_of_which_one_is_killed(
         )
         assert cluster.workers[0].process.pid != killed[0]
     assert_seventeen_and_three(results, tmp_path / "out", models)
+
+
+@pytest.fixture(scope="module")
+def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a video of a face that is away for some frames at 300, where a piece begins."""
+    path = tmp_path_factory.mktemp("long") / "long.mkv"
+    frames = make_demo_clip(60, 200)[0]
+    turns = (frames[(t if (t // 60) % 2 == 0 else -1 - t) % 60] for t in range(450))
+    write_video(path, (f * 0 if 297 <= t < 303 else f for t, f in enumerate(turns)), fps=25)
+    return path
+
+
+def test_a_video_cut_into_pieces_is_joined_without_a_seam(
+    tmp_path: Path, long_video: Path, models: Models
+) -> None:
+    settings = TrackerSettings(refine="always")
+    (result,) = track_many(long_video, tmp_path, settings=settings, format="npz", cut_at=150, jobs=2)
+    tracks = Tracks.load(result.output)
+    whole = FaceTracker(models, settings, threads=1).track(long_video)
+    assert result.status == "done"
+    for name in ("source", "frame_indices", "timestamps"):
+        np.testing.assert_array_equal(getattr(tracks, name), getattr(whole, name))
+    for name in ("landmarks", "boxes"):
+        np.testing.assert_allclose(getattr(tracks, name), getattr(whole, name), atol=1e-4, rtol=0)
+    assert tracks.meta["pieces_joined"]["pieces"] == 3
+    assert 150 not in tracks.meta["pieces_joined"]["tracked_again_from"]
+    for count in ("frames", "faces", "refined", "carried", "frames_with_faces"):
+        assert getattr(tracks.stats, count) == getattr(whole.stats, count)
+    assert not list(tmp_path.glob("*.journal"))
+
+
+def test_states_that_differ_are_not_joined_and_tracked_again_instead(
+    tmp_path: Path, long_video: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_face_landmarks.batch import job, joining, pieces
+
+    settings = TrackerSettings(refine="always")
+    tracker = FaceTracker(models, settings, threads=1)
+    whole = tracker.track(long_video)
+    parts = pieces.cut(450, 150, settings)
+    output = str(tmp_path / "t.npz")
+    plain = [list(dataclasses.astuple(part)) for part in parts]
+    for part in plain[:2]:  # the third is not there at all
+        done = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), piece=part))
+        assert done.status == "done"
+    first, second = (pieces.read_piece(pieces.piece_journal(output, part), part, 1) for part in parts[:2])
+    assert first is not None
+    assert second is not None
+    assert second.before is not None
+    assert pieces.can_join(first.after, second.before, models.pdm)
+    face = second.before.standing.faces[0]
+    assert face is not None
+    for change in (
+        {"landmarks": face.landmarks + np.float32(0.01)},
+        {"refinement": dataclasses.replace(face.refinement, refined_at=face.refinement.refined_at - 1)},
+        {"places": face.places[:1]},
+    ):
+        other = dataclasses.replace(
+            second.before,
+            standing=dataclasses.replace(
+                second.before.standing, faces=(dataclasses.replace(face, **change),)
+            ),
+        )
+        assert not pieces.can_join(first.after, other, models.pdm)
+    monkeypatch.setattr(joining, "can_join", lambda *_: False)
+    result = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), pieces=plain))
+    assert result.status == "done"
+    tracks = Tracks.load(output)
+    for name in ARRAYS:  # from the first piece's state on: bit for bit
+        np.testing.assert_array_equal(getattr(tracks, name), getattr(whole, name))
+    assert tracks.meta["pieces_joined"]["tracked_again_from"] == [150, 300]

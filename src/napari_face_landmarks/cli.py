@@ -229,6 +229,13 @@ def _add_batch(commands: Any) -> None:
         help="go on with videos whose run was interrupted, in place of beginning them anew",
     )
     batch.add_argument(
+        "--cut",
+        metavar="FRAMES",
+        type=_count,
+        help="cut videos of twice as many frames and more into pieces of about so many, tracked side by "
+        "side; where a seam could be told (1e-4 px) the frames are tracked again without one",
+    )
+    batch.add_argument(
         "--settings",
         metavar="FILE.json",
         type=Path,
@@ -456,6 +463,7 @@ def _batch(options: argparse.Namespace) -> int:
             jobs=options.jobs,
             scheduler=options.scheduler,
             resume=options.resume,
+            cut_at=options.cut,
             progress=progress,
             on_result=on_result,
         )
@@ -583,8 +591,13 @@ def _check_distinct(read: Sequence[Path], written: Sequence[Path]) -> None:
     for index, path in enumerate(written):
         if path.absolute() in [other.absolute() for other in written[:index]]:
             raise ResultError(f"{path} is named twice: give each file that is written a name of its own.")
-        if any(path.exists() and other.exists() and os.path.samefile(path, other) for other in read):
+        if any(_same(path, other) for other in read):
             raise ResultError(f"{path} is one of the files to read: give another name for what is written.")
+
+
+def _same(path: Path, other: Path) -> bool:
+    """Return whether two names are of one file; names that no file can have are of none."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def _cores() -> set[int]:
@@ -625,7 +638,7 @@ def _convert(options: argparse.Namespace) -> int:
     from napari_face_landmarks.export.formats import format_to_write, read_tracks
 
     chosen = format_to_write(options.output, options.format)
-    if options.output.exists() and options.input.exists() and options.output.samefile(options.input):
+    if _same(options.output, options.input):
         raise ResultError(
             f"{options.output} is the file that is read: give another name for what is written."
         )
@@ -856,7 +869,7 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
             format_to_write(path, options.format)
         elif path.suffix.lower() not in suffixes:
             raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
-        if path.exists() and options.video.exists() and os.path.samefile(path, options.video):
+        if _same(path, options.video):
             raise ResultError(f"{path} is the video itself: give another name for what is written.")
         outputs.append(path)
     return outputs

@@ -7,12 +7,14 @@ import json
 import logging
 import time
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from napari_face_landmarks.batch.joining import join_pieces
+from napari_face_landmarks.batch.pieces import Piece, piece_journal
 from napari_face_landmarks.batch.recording import Recording, journal_of, run_identity
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
 from napari_face_landmarks.export.files import replacing
@@ -45,6 +47,11 @@ class Job:
     settings : dict
         Fields of `TrackerSettings`.
     threads : int
+    pieces : sequence of (int, int, int, int)
+        What `output` is joined from: the fields of each `Piece`, tracked by jobs before this one; the whole
+        video is tracked where there are none.
+    piece : (int, int, int, int) or None
+        This job is to track a piece only, into its journal.
     """
 
     video: str
@@ -53,6 +60,8 @@ class Job:
     models: str = DEFAULT_BUNDLE
     settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     threads: int = 1
+    pieces: Sequence[Sequence[int]] = ()
+    piece: Sequence[int] | None = None
 
     def to_json(self) -> str:
         """Return the job as one line of JSON."""
@@ -163,24 +172,61 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
         raise ResultError(
             f"The folder {Path(job.output).parent} cannot be made ({error.strerror}): choose another."
         ) from error
+    if job.piece is not None:
+        return _do_piece(job, Piece(*job.piece), tracker, video, tell)
+    if job.pieces:
+        pieces = [Piece(*numbers) for numbers in job.pieces]
+        joined = join_pieces(tracker, video, job.output, pieces, tell)
+        if joined is not None:
+            result = _write(job, joined, video, identity)
+            for piece in pieces:
+                piece_journal(job.output, piece).unlink(missing_ok=True)
+            return result
     recording = Recording.begin(tracker, video, journal_of(job.output), resume=True, or_anew=True)
     whole = False
     try:
-        told = time.monotonic()
-        for _ in recording.results():
-            if time.monotonic() - told >= TELL_SECONDS:
-                told = time.monotonic()
-                tell(recording.done, recording.total)
-        tracks = recording.tracks()
-        tracks.save(job.output, job.format)
-        result = _result(job, tracks, video)
-        record = {**dataclasses.asdict(result), "run": identity, "stats": tracks.stats.to_dict()}
-        with replacing(record_of(job.output)) as temporary:
-            temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+        _follow(recording, tell)
+        result = _write(job, recording.tracks(), video, identity)
         whole = True
         return result
     finally:
         recording.close(remove=whole)
+
+
+def _follow(recording: Recording, tell: Tell, states_before: Sequence[int] = ()) -> None:
+    told = time.monotonic()
+    for _ in recording.results(states_before):
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            tell(recording.done, recording.total)
+
+
+def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) -> FileResult:
+    """Write the landmarks of a job, then the record that says so."""
+    tracks.save(job.output, job.format)
+    result = _result(job, tracks, video)
+    record = {**dataclasses.asdict(result), "run": identity, "stats": tracks.stats.to_dict()}
+    with replacing(record_of(job.output)) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    return result
+
+
+def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, tell: Tell) -> FileResult:
+    """Track a piece into its journal, which is left for the job that joins."""
+    recording = Recording.begin(
+        tracker,
+        video,
+        piece_journal(job.output, piece),
+        resume=True,
+        or_anew=True,
+        start=piece.start,
+        stop=piece.stop,
+    )
+    try:
+        _follow(recording, tell, (piece.first, piece.last))
+        return FileResult(job.video, job.output, DONE, frames=recording.done)
+    finally:
+        recording.close()
 
 
 @lru_cache(maxsize=2)

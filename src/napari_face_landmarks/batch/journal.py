@@ -136,7 +136,7 @@ class JournalContent:
     end: int
 
 
-def read_journal(stream: BinaryIO, max_faces: int) -> JournalContent | None:
+def read_journal(stream: BinaryIO, max_faces: int, at: int | None = None) -> JournalContent | None:
     """Read a journal up to the last state that is whole; None where not even its head is.
 
     Parameters
@@ -145,6 +145,8 @@ def read_journal(stream: BinaryIO, max_faces: int) -> JournalContent | None:
         Open for reading.
     max_faces : int
         Slots of each frame, as the run that is to go on has them.
+    at : int, optional
+        Read up to the state before the result of this frame instead; no state where there is none.
 
     Raises
     ------
@@ -154,6 +156,7 @@ def read_journal(stream: BinaryIO, max_faces: int) -> JournalContent | None:
     size = frame_type(max_faces).itemsize
     head: dict[str, Any] | None = None
     last: tuple[bytes, int, int] | None = None
+    state: TrackerState | None = None
     n_frames, begin = 0, 0
     for kind, payload, end in _records(stream):
         if kind == b"HEAD" and head is None:
@@ -162,8 +165,10 @@ def read_journal(stream: BinaryIO, max_faces: int) -> JournalContent | None:
             break
         elif kind == b"FRAM":
             n_frames += len(payload) // size
-        else:
+        elif at is None:
             last = payload, n_frames, end
+        elif (state := state_from_bytes(payload)).next_result == at:
+            return JournalContent(head, state, n_frames, end)
     if head is None:
         return None
     if last is None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import dataclasses
 import glob
 import json
 import os
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -12,13 +14,20 @@ from typing import Any
 
 from napari_face_landmarks.batch.job import FileResult, Job, failure, record_of
 from napari_face_landmarks.batch.lock import try_to_lock
-from napari_face_landmarks.batch.pool import cores, run_local
+from napari_face_landmarks.batch.pieces import cut
+from napari_face_landmarks.batch.pool import OnProgress, OnResult, cores, run_local
 from napari_face_landmarks.batch.recording import journal_of
 from napari_face_landmarks.batch.summary import SUMMARY, write_summary
-from napari_face_landmarks.errors import ResultError, SettingsError, VideoError, in_one_line
+from napari_face_landmarks.errors import (
+    FaceLandmarksError,
+    ResultError,
+    SettingsError,
+    VideoError,
+    in_one_line,
+)
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
-from napari_face_landmarks.video import VIDEO_SUFFIXES
+from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe
 
 MOST_PROCESSES = 256
 LARGEST_SETTINGS = 1 << 20
@@ -36,6 +45,7 @@ def track_many(
     jobs: int | None = None,
     scheduler: str | None = None,
     resume: bool = False,
+    cut_at: int | None = None,
     progress: Progress | None = None,
     on_result: Callable[[FileResult], None] | None = None,
 ) -> list[FileResult]:
@@ -64,6 +74,9 @@ def track_many(
         the videos and the folder under the same paths.
     resume : bool
         Go on with runs that were interrupted; without it they begin anew.
+    cut_at : int, optional
+        Cut videos of twice as many frames and more into pieces of about so many, tracked side by side. Pieces
+        are joined where the landmarks agree within 1e-4 px, else tracked again from the one before.
     progress : callable, optional
         Told a video's path, the frames done and of all, now and then.
     on_result : callable, optional
@@ -106,18 +119,50 @@ def track_many(
         if not resume:
             for _, path in places:
                 _forget(journal_of(path))
-        if scheduler is not None:
+
+        def run(some: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
+            if scheduler is None:
+                run_local(some, processes, on_progress, on_result)
+                return
             from napari_face_landmarks.batch.cluster import run_on_cluster
 
-            run_on_cluster(plan, scheduler, tell, take)
-        else:
-            run_local(plan, count, tell, take)
+            run_on_cluster(some, scheduler, on_progress, on_result)
+
+        if cut_at is not None:
+            plan = [_cut(job, cut_at, settings or TrackerSettings()) for job in plan]
+            parts = [(index, piece) for index, job in enumerate(plan) for piece in job.pieces]
+            pieces = [dataclasses.replace(plan[i], pieces=(), piece=piece, threads=1) for i, piece in parts]
+            told: dict[int, int] = {}
+
+            def tell_of_piece(number: int, done: int, total: int) -> None:
+                told[number] = done
+                index = parts[number][0]
+                all_done = sum(told.get(n, 0) for n, (i, _) in enumerate(parts) if i == index)
+                tell(index, all_done, sum(piece[3] - piece[0] for i, piece in parts if i == index))
+
+            if pieces:
+                run(pieces, _checked_jobs(jobs), tell_of_piece, lambda number, result: None)
+        run(plan, count, tell, take)
         for index, job in enumerate(plan):
             if index not in results:  # a thread of ours failed, which never leaves a video without a word
                 results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
         ordered = [results[index] for index in range(len(plan))]
         write_summary(folder, ordered)
     return ordered
+
+
+def _cut(job: Job, length: int, settings: TrackerSettings) -> Job:
+    """Return a job with the pieces that its video is cut into; one that cannot be read is not cut."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VideoWarning)
+            info = probe(job.video)
+    except FaceLandmarksError:
+        return job
+    pieces = cut(info.n_frames, length, settings)
+    if len(pieces) < 2 or info.warnings:
+        return job
+    return dataclasses.replace(job, pieces=[list(dataclasses.astuple(piece)) for piece in pieces])
 
 
 def find_videos(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import os
-from collections.abc import Generator
+from collections.abc import Generator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -180,10 +180,15 @@ class Recording:
             stream.close()
             raise
 
-    def results(self) -> Generator[FrameResult, None, None]:
+    def results(self, states_before: Sequence[int] = ()) -> Generator[FrameResult, None, None]:
         """Track the frames that are left, and give each result once the journal has taken it.
 
         However it ends, what was given is in the journal afterwards.
+
+        Parameters
+        ----------
+        states_before : sequence of int
+            Frames before whose results the state is stored in any case.
 
         Raises
         ------
@@ -196,7 +201,7 @@ class Recording:
                 for result in run:
                     self._journal.add(result)
                     self.done += 1
-                    if self._journal.is_due:
+                    if self._journal.is_due or result.index + 1 in states_before:
                         self._sync()
                     yield result
         finally:
