@@ -20,7 +20,17 @@ from napari_face_landmarks.export.pictures import frame_rate
 from napari_face_landmarks.tracking.results import CARRIED, CLNF, MANUAL, NONE, PFLD, SOURCES, Tracks
 from napari_face_landmarks.video import open_video, write_video
 
-ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
+ARRAYS = (
+    "landmarks",
+    "confidence",
+    "source",
+    "pose",
+    "boxes",
+    "misfit",
+    "frame_indices",
+    "timestamps",
+    "by_hand",
+)
 
 
 def make_tracks(n_frames: int = 6, n_faces: int = 1, first: int = 0, seed: int = 0) -> Tracks:
@@ -40,6 +50,7 @@ def make_tracks(n_frames: int = 6, n_faces: int = 1, first: int = 0, seed: int =
     confidence[~there] = 0
     misfit = random.uniform(0, 0.2, (n_frames, n_faces, 2)).astype(np.float32)
     misfit[~there] = np.nan
+    by_hand = (random.uniform(size=(n_frames, n_faces, 68)) < 0.05) & there[..., None]
     return Tracks(
         landmarks=landmarks,
         confidence=confidence,
@@ -50,6 +61,7 @@ def make_tracks(n_frames: int = 6, n_faces: int = 1, first: int = 0, seed: int =
         timestamps=np.arange(first, first + n_frames) / 29.97,
         meta={"height": 120, "width": 160},
         misfit=misfit,
+        by_hand=by_hand,
     )
 
 
@@ -94,7 +106,11 @@ def test_csv_as_a_reader_of_openface_reads_it(tmp_path: Path) -> None:
         rows = list(csv.DictReader(stream))
     assert [row["frame"] for row in rows] == ["10", "11", "12", "13"]
     assert [row["success"] for row in rows] == ["1", "0", "1", "1"]
-    empty = {name: value for name, value in rows[1].items() if name not in ("frame", "timestamp", "source")}
+    empty = {
+        name: value
+        for name, value in rows[1].items()
+        if name not in ("frame", "timestamp", "source", "by_hand")
+    }
     assert {float(value) for value in empty.values()} == {0.0}
     for t in (0, 2, 3):
         assert float(rows[t]["x_30"]) == pytest.approx(tracks.landmarks[t, 0, 30, 0])

@@ -28,8 +28,8 @@ from test_export import ARRAYS, make_tracks
 FULL = dict.fromkeys(("npz", "deeplabcut-h5", "sleap", "movement", "openface"), ARRAYS)
 KEPT = {
     **FULL,
-    "tidy-csv": ("landmarks", "confidence", "source", "misfit", "frame_indices", "timestamps"),
-    "parquet": ("landmarks", "confidence", "source", "misfit", "frame_indices", "timestamps"),
+    "tidy-csv": ("landmarks", "confidence", "source", "misfit", "frame_indices", "timestamps", "by_hand"),
+    "parquet": ("landmarks", "confidence", "source", "misfit", "frame_indices", "timestamps", "by_hand"),
     "deeplabcut-csv": ("landmarks", "confidence"),
     "pts": (),
 }

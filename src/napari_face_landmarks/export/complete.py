@@ -27,6 +27,7 @@ _TYPES = {
     "frame_indices": "i8",
     "timestamps": "f8",
     "misfit": "f4",
+    "by_hand": "?",
 }
 _MOST_FRAMES, _MOST_FACES = 100_000_000, 1024
 _LARGEST_RECORD = 16 << 20
@@ -41,7 +42,10 @@ _LARGEST: dict[str, tuple[int, ...]] = {
     "timestamps": (_MOST_FRAMES,),
     "record": (_LARGEST_RECORD,),
 }
-_NOT_IN_OLD_FILES: dict[str, tuple[int, ...]] = {"misfit": (_MOST_FRAMES, _MOST_FACES, 2)}
+_NOT_IN_OLD_FILES: dict[str, tuple[int, ...]] = {
+    "misfit": (_MOST_FRAMES, _MOST_FACES, 2),
+    "by_hand": (_MOST_FRAMES, _MOST_FACES, N_LANDMARKS),
+}
 
 
 def write_npz(path: Path, tracks: Tracks) -> None:

@@ -203,8 +203,9 @@ def write_ours(path: Path, tracks: Tracks) -> None:
     h5py = optional("h5py", f"Writing {path}")
     with h5py.File(path, "r+") as file:
         group = file.create_group(OURS)
-        for name in ("source", "pose", "boxes", "misfit", "frame_indices", "timestamps"):
-            group.create_dataset(name, data=getattr(tracks, name))
+        for name in ("source", "pose", "boxes", "misfit", "by_hand", "frame_indices", "timestamps"):
+            values = getattr(tracks, name)
+            group.create_dataset(name, data=values.astype(np.uint8) if values.dtype == np.bool_ else values)
         group.create_dataset("record", data=np.frombuffer(record_as_text(tracks).encode(), dtype=np.uint8))
 
 
@@ -238,6 +239,8 @@ def tracks_of(
     }
     if "misfit" in group:
         extra["misfit"] = array(group, "misfit", (*each, 2), path, kinds="f")
+    if "by_hand" in group:
+        extra["by_hand"] = array(group, "by_hand", (*each, N_LANDMARKS), path, kinds="u")
     if any(len(values) != len(frames) for values in extra.values()) or extra["source"].shape[1] != n_faces:
         return make_tracks(path, landmarks, confidence)
     return make_tracks(

@@ -4,7 +4,7 @@ Dimensions time, space, keypoint and individual, in the singular as movement has
 plural names are read too); variables ``position`` (px) and ``confidence``; attributes ``fps``,
 ``time_unit``, ``source_software``, ``source_file`` and ``ds_type``. The time of each frame is in seconds
 where it is known, else its number. Variables and attributes that movement passes over keep the rest:
-``source``, ``pose``, ``boxes`` and ``misfit``, and the coordinate ``frame``.
+``source``, ``pose``, ``boxes``, ``misfit`` and ``by_hand``, and the coordinate ``frame``.
 """
 
 from __future__ import annotations
@@ -99,6 +99,10 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
             "pose": (("time", "individual", "pose_part"), tracks.pose),
             "boxes": (("time", "individual", "box_part"), tracks.boxes),
             "misfit": (("time", "individual", "misfit_part"), tracks.misfit),
+            "by_hand": (
+                ("time", "keypoint", "individual"),
+                np.ascontiguousarray(tracks.by_hand.transpose(0, 2, 1)).astype(np.uint8),
+            ),
             "timestamp": (("time",), tracks.timestamps),
         },
         coords={
@@ -244,6 +248,9 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
                     f"{path}: {name} does not fit the landmarks: the file is damaged, save it again."
                 )
             extra[name] = dataset[name].transpose("time", "individual", *last).to_numpy()[:, faces]
+    if "by_hand" in dataset and set(dataset["by_hand"].dims) == {"time", "individual", "keypoint"}:
+        marks = dataset["by_hand"].transpose("time", "individual", "keypoint").to_numpy()
+        extra["by_hand"] = marks[:, where[0], where[1]]
     return make_tracks(
         path,
         landmarks[:, where[0], where[1]],

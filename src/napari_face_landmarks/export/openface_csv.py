@@ -10,7 +10,8 @@ The columns, in the order of OpenFace 2 (Baltrusaitis et al. 2018, "OpenFace 2.0
 - ``p_scale, p_rx, p_ry, p_rz, p_tx, p_ty``, the weak-perspective pose (px per mm, rad, px).
 
 Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark),
-``box_x0, box_y0, box_x1, box_y1, box_score`` and ``misfit_by_clnf, misfit_off_model`` (see `Tracks.misfit`).
+``box_x0, box_y0, box_x1, box_y1, box_score`` and ``misfit_by_clnf, misfit_off_model`` (see `Tracks.misfit`);
+where landmarks were placed by hand, ``by_hand`` lists them ("36 45").
 As OpenFace does for one face, a frame without a face has one row with ``success`` 0; its numbers are 0.
 Reading makes such rows NaN again.
 """
@@ -20,6 +21,7 @@ from __future__ import annotations
 import csv
 import itertools
 import os
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -45,7 +47,9 @@ RIGID_COLUMNS = ("p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty")
 CONFIDENCE_COLUMNS = tuple(f"c_{i}" for i in range(N_LANDMARKS))
 BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1", "box_score")
 MISFIT_COLUMNS = ("misfit_by_clnf", "misfit_off_model")
+BY_HAND_COLUMN = "by_hand"
 
+_LANDMARK = re.compile("[0-9]{1,2}")
 LARGEST_LINE = 1 << 20  # characters; OpenFace's own are 8000
 ROWS_AT_A_TIME = 4096
 
@@ -128,7 +132,14 @@ def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt
     columns += zip(CONFIDENCE_COLUMNS, confidence.T, strict=True)
     columns += zip(BOX_COLUMNS, known(tracks.boxes).T, strict=True)
     columns += zip(MISFIT_COLUMNS, known(tracks.misfit).T, strict=True)
+    if tracks.by_hand.any():
+        columns.append((BY_HAND_COLUMN, _lists_of(tracks.by_hand[part][t, f])))
     return columns
+
+
+def _lists_of(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.str_]:
+    """Return the indices of the landmarks that are marked in each row, (rows,): "36 45", empty for none."""
+    return np.array([" ".join(map(str, np.flatnonzero(row))) for row in marks], dtype=np.str_)
 
 
 def _as_text(column: tuple[str, npt.NDArray[Any]]) -> list[str]:
@@ -278,6 +289,7 @@ class _Part:
             "boxes": boxes.astype(np.float32),
             "misfit": misfit.astype(np.float32),
             "source": source.astype(np.int8),
+            "by_hand": self.marks(BY_HAND_COLUMN) & np.isfinite(landmarks.reshape(n, 2, N_LANDMARKS)).all(1),
         }
 
     def has(self, names: Sequence[str]) -> bool:
@@ -305,6 +317,19 @@ class _Part:
         values = self.numbers((name,))[:, 0]
         self.refuse(~((values >= low) & (values <= high) & (values == np.floor(values))), f"no valid {name}")
         return values.astype(np.int64)
+
+    def marks(self, name: str) -> npt.NDArray[np.bool_]:
+        """Return the landmarks that a column lists, (rows, 68) bool; none where the table has it not."""
+        found = np.zeros((len(self.rows), N_LANDMARKS), dtype=np.bool_)
+        bad = np.zeros(len(self.rows), dtype=np.bool_)
+        if self.has((name,)):
+            for k, row in enumerate(self.rows):
+                words = row[self.places[name]].split()
+                bad[k] = not all(_LANDMARK.fullmatch(word) and int(word) < N_LANDMARKS for word in words)
+                if not bad[k]:
+                    found[k, [int(word) for word in words]] = True
+        self.refuse(bad, f"no valid {name}")
+        return found
 
     def refuse(self, bad: npt.NDArray[np.bool_], what: str) -> None:
         """Raise ResultError for the first row that is bad."""
@@ -343,6 +368,8 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         arrays[name] = np.full((n_frames, n_faces, *shape), np.nan, dtype=np.float32)
         arrays[name][t[success], f[success]] = rows[name][success]
     arrays["confidence"] = np.nan_to_num(arrays["confidence"])
+    by_hand = np.zeros((n_frames, n_faces, N_LANDMARKS), dtype=np.bool_)
+    by_hand[t[success], f[success]] = rows["by_hand"][success]
     source = np.zeros((n_frames, n_faces), dtype=np.uint8)
     source[t[success], f[success]] = rows["source"][success]
     tracks = Tracks(
@@ -354,6 +381,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         misfit=arrays["misfit"],
         frame_indices=frames - 1,
         timestamps=rows["timestamp"][first],
+        by_hand=by_hand,
     )
     fps = frame_rate_of(tracks)
     return tracks if fps is None else replace(tracks, meta={"fps": fps})

@@ -147,6 +147,7 @@ def make_tracks(
     boxes: npt.NDArray[Any] | None = None,
     record: dict[str, Any] | None = None,
     misfit: npt.NDArray[Any] | None = None,
+    by_hand: npt.NDArray[Any] | None = None,
 ) -> Tracks:
     """Return tracks of what was read from a file, checked; what it does not have is filled in.
 
@@ -170,6 +171,8 @@ def make_tracks(
         What `record_of` made: settings, stats, warnings, meta.
     misfit : ndarray, (T, F, 2), optional
         As in `Tracks`.
+    by_hand : ndarray, (T, F, 68), optional
+        As in `Tracks`, or as numbers that are not 0; only of landmarks that are there.
 
     Raises
     ------
@@ -214,6 +217,7 @@ def make_tracks(
         frame_indices=frames.astype(np.int64),
         timestamps=seconds,
         misfit=np.zeros((0, 0, 2), np.float32) if misfit is None else np.asarray(misfit, "f4"),
+        by_hand=np.zeros(there.shape, np.bool_) if by_hand is None else marks_by_hand(by_hand, there, path),
         **_checked_record(record, path),
     )
     _check_shapes(tracks, path)
@@ -222,6 +226,21 @@ def make_tracks(
         if fps is not None:
             meta["fps"] = fps
     return dataclasses.replace(tracks, meta=meta)
+
+
+def marks_by_hand(
+    values: npt.NDArray[Any], there: npt.NDArray[np.bool_], path: Path
+) -> npt.NDArray[np.bool_]:
+    """Return which landmarks were placed by hand, (T, F, 68) bool, of what a file says.
+
+    Raises
+    ------
+    ResultError
+        If it is of another shape than the landmarks.
+    """
+    if values.shape != there.shape:
+        raise ResultError(f"{path}: by_hand does not fit the landmarks: the file is damaged, save it again.")
+    return np.asarray((np.nan_to_num(np.asarray(values, np.float32)) != 0) & there)
 
 
 def _check_shapes(tracks: Tracks, path: Path) -> None:

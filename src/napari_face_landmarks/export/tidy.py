@@ -2,7 +2,8 @@
 
 Columns: ``frame`` (from 0), ``time`` (s, empty where not known), ``face`` and ``landmark`` (from 0), ``x``,
 ``y`` (px), ``confidence`` and ``source``, and for the face as a whole ``misfit_by_clnf`` and
-``misfit_off_model`` (see `Tracks.misfit`; files without these columns are read too).
+``misfit_off_model`` (see `Tracks.misfit`), and ``by_hand`` (1 where the landmark was
+placed by hand; files without these columns are read too).
 Frames without a face have rows too, with empty places and the source "none", so that the table is a full
 grid that can be pivoted.
 """
@@ -36,8 +37,9 @@ if TYPE_CHECKING:
 
 FIRST_COLUMNS = ("frame", "time", "face", "landmark", "x", "y", "confidence")
 MISFIT_COLUMNS = ("misfit_by_clnf", "misfit_off_model")
+BY_HAND_COLUMN = "by_hand"
 LAST_COLUMN = "source"  # the last, since a row that is cut off shows in a word
-COLUMNS = (*FIRST_COLUMNS, *MISFIT_COLUMNS, LAST_COLUMN)
+COLUMNS = (*FIRST_COLUMNS, *MISFIT_COLUMNS, BY_HAND_COLUMN, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")
 HEADER = ",".join(COLUMNS)
 RECORD = b"napari_face_landmarks"
@@ -78,6 +80,7 @@ def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
                 name: np.repeat(tracks.misfit[part][..., k].ravel(), N_LANDMARKS)
                 for k, name in enumerate(MISFIT_COLUMNS)
             },
+            BY_HAND_COLUMN: tracks.by_hand[part].ravel().astype(np.uint8),
             LAST_COLUMN: pd.Categorical.from_codes(
                 np.repeat(tracks.source[part].ravel(), N_LANDMARKS).astype(np.int8), categories=list(SOURCES)
             ),
@@ -125,7 +128,7 @@ def read_tidy_csv(path: Path) -> Tracks:
         table = pd.read_csv(
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
-            | dict.fromkeys(("time", "x", "y", "confidence", *MISFIT_COLUMNS), np.float64),
+            | dict.fromkeys(("time", "x", "y", "confidence", *MISFIT_COLUMNS, BY_HAND_COLUMN), np.float64),
             encoding="utf-8-sig",
             **exact_numbers(),
         )
@@ -257,6 +260,11 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
             raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
         source = np.zeros((n_frames, n_faces), dtype=np.uint8)
         source[t, face] = codes[named]
+    by_hand = None
+    if BY_HAND_COLUMN in table:
+        marks = np.zeros(len(landmarks))
+        marks[cell] = table[BY_HAND_COLUMN].to_numpy(np.float64)
+        by_hand = marks.reshape(shape)
     misfit = None
     if set(MISFIT_COLUMNS) <= set(table.columns):
         misfit = np.full((n_frames, n_faces, 2), np.nan, dtype=np.float32)
@@ -273,6 +281,7 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
         source,
         record=record,
         misfit=misfit,
+        by_hand=by_hand,
     )
 
 

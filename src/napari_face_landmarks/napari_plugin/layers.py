@@ -286,10 +286,12 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     tracks.confidence[~there] = 0
     if before is None:
         tracks.source[t, f] = [SOURCES.index(word) if word in SOURCES else PFLD for word in row["source"]]
+        tracks.by_hand[t, f, k] = (row["source"] == SOURCES[MANUAL]).to_numpy()
         changed = there
     else:
         changed = there & ~(np.abs(tracks.landmarks - old).max(axis=-1) <= MOVED)
         tracks.source[changed.any(axis=-1)] = MANUAL
+        tracks.by_hand[changed] = True
         changed |= there != np.isfinite(old).all(axis=-1)
     by_hand = (row["source"] == SOURCES[MANUAL]).to_numpy()
     tracks.source[t[by_hand], f[by_hand]] = MANUAL
@@ -298,6 +300,7 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     tracks.boxes[edited, :4] = boxes[edited, :4]
     tracks.boxes[tracks.source == NONE] = tracks.pose[tracks.source == NONE] = np.nan
     tracks.misfit[edited] = np.nan
+    tracks.by_hand[~there] = False
     return tracks
 
 
@@ -337,7 +340,7 @@ def _room_for(indices: npt.NDArray[Any], n_faces: int, before: Tracks | None, fp
     if before is None:
         return tracks
     where = np.searchsorted(indices, before.frame_indices)
-    for name in ("landmarks", "confidence", "source", "pose", "boxes", "misfit"):
+    for name in ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "by_hand"):
         getattr(tracks, name)[where, : before.n_faces] = getattr(before, name)
     tracks.timestamps[where] = before.timestamps
     return dataclasses.replace(

@@ -213,6 +213,9 @@ class Tracks:
         Mean distance of the landmarks, before smoothing, from PFLD's where CLNF refined them, and from what
         the shape model can express; in fractions of the inter-ocular distance, NaN where not known. An array
         of another shape than the landmarks' counts as not known.
+    by_hand : ndarray, (T, F, 68), bool
+        Which landmarks were placed by hand; none where not given. A face that has one on a frame has the
+        source "manual" there, and nothing that tracks or fits anew moves those landmarks.
     """
 
     landmarks: Floats
@@ -227,8 +230,11 @@ class Tracks:
     warnings: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
     misfit: Floats = field(default_factory=lambda: np.zeros((0, 0, 2), np.float32))
+    by_hand: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros((0, 0, N_LANDMARKS), np.bool_))
 
     def __post_init__(self) -> None:
+        if self.by_hand.shape != (*self.source.shape, N_LANDMARKS):
+            object.__setattr__(self, "by_hand", np.zeros((*self.source.shape, N_LANDMARKS), np.bool_))
         each = (*self.source.shape, 2)
         if self.misfit.shape != each:
             object.__setattr__(self, "misfit", np.full(each, np.nan, np.float32))
