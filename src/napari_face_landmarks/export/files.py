@@ -63,12 +63,12 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise ResultError if a file could not be created or replaced at `path`; nothing is left behind."""
     target = Path(path)
-    if target.is_dir():
+    if os.path.isdir(target):
         raise ResultError(f"{target} is a folder: give the name of a file.")
     folder = target.parent
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         raise ResultError(f"The folder {folder} does not exist: create it or choose another.")
-    if target.exists() and not os.access(target, os.W_OK):
+    if os.path.exists(target) and not os.access(target, os.W_OK):
         raise ResultError(f"{target} is write-protected: choose another file.")
     probe = folder / f".{secrets.token_hex(8)}"
     try:

@@ -298,5 +298,7 @@ def read_tracks(path: str | os.PathLike[str], name: str | None = None) -> Tracks
         If the file is missing or of no such format, or a library is missing.
     """
     path = Path(path)
+    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep us waiting
+        raise ResultError(f"{path} is not a file: give a file of landmarks.")
     chosen = format_named(name) if name is not None else recognise(path) or _by_suffix(path)
     return chosen.read(path)

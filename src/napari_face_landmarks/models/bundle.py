@@ -165,12 +165,16 @@ def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
     if isinstance(notice, str) and notice not in _told:  # at the first use in a process
         _told.add(notice)
         _log.warning("%s", notice)
+    detector = _session(contents["detector.onnx"], folder / "detector.onnx")
+    pfld = _session(contents["pfld.onnx"], folder / "pfld.onnx")
+    _check_names(detector, ["frames"], ["cells"], folder / "detector.onnx")
+    _check_names(pfld, ["crops"], ["landmarks", "sigma", "score"], folder / "pfld.onnx")
     return Models(
         name=str(card["name"]),
         folder=folder,
         card=card,
-        detector=_session(contents["detector.onnx"], folder / "detector.onnx"),
-        pfld=_session(contents["pfld.onnx"], folder / "pfld.onnx"),
+        detector=detector,
+        pfld=pfld,
         pdm=pdm,
         experts=load_patch_experts(folder / "cen.npz"),
     )
@@ -217,6 +221,19 @@ def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise ModelError(f"{path} was altered (its sha256 is not the card's): install the models again.")
     return content
+
+
+def _check_names(
+    session: onnxruntime.InferenceSession, inputs: list[str], outputs: list[str], path: Path
+) -> None:
+    """Refuse a network of another kind."""
+    given = [each.name for each in session.get_inputs()]
+    made = {each.name for each in session.get_outputs()}
+    if given != inputs or not set(outputs) <= made:
+        raise ModelError(
+            f"{path} is another network (it takes {', '.join(map(repr, given))!s:.100}): install the models "
+            "again."
+        )
 
 
 def _session(content: bytes, path: Path) -> onnxruntime.InferenceSession:

@@ -109,13 +109,17 @@ def rgb_frames(
     An `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
     """
     index = source.start
+    damaged = source.frames.damaged if isinstance(source.frames, Video) else ()
     reader = read_frames(source.frames, source.start, source.stop)
     try:
         while True:
             began = time.perf_counter()
             found: npt.NDArray[np.uint8] | FaceLandmarksError
             try:
-                found = to_rgb8(next(reader), f"Frame {index}")
+                frame = next(reader)
+                if index in damaged:
+                    raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run goes on.")
+                found = to_rgb8(frame, f"Frame {index}")
             except StopIteration:
                 return
             except ImageError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import stat
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -63,6 +64,8 @@ def check_file(path: str) -> os.stat_result:
         state = os.stat(path)
         if os.path.isdir(path):
             raise VideoError(f"{path} is a folder: give the path of a video file in it.")
+        if not stat.S_ISREG(state.st_mode):  # a pipe would keep us waiting
+            raise VideoError(f"{path} is not a file: give the path of a video file.")
         with open(path, "rb"):
             pass
     except FileNotFoundError:

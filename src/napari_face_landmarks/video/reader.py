@@ -50,6 +50,8 @@ class Video:
     ----------
     info : VideoInfo
         Size, time stamps and warnings.
+    damaged : set of int
+        Frames that could not be decoded and were given as repeats, of those that were read so far.
     keeps_frames : bool
         Whether frames that are read in order are kept, as long as they fit into some memory, so that
         ``video[n]`` need not decode those of late again; False at first. For a viewer that follows a run.
@@ -63,6 +65,7 @@ class Video:
         self._cache = _FrameCache(_CACHE_BYTES)
         self._reformatter = VideoReformatter()
         self._closed = False
+        self.damaged: set[int] = set()
         self.keeps_frames = False
 
     @property
@@ -185,7 +188,7 @@ class Video:
             return
         self._check_open()
         reformatter = VideoReformatter()
-        with FrameReader(self._film) as reader:
+        with FrameReader(self._film, self.damaged) as reader:
             for number, frame in reader.frames_from(first):
                 if self._closed:
                     self._check_open()
@@ -218,7 +221,7 @@ class Video:
 
     def _decode(self, number: int) -> VideoFrame:
         if self._reader is None:
-            self._reader = FrameReader(self._film)
+            self._reader = FrameReader(self._film, self.damaged)
         for passed, frame in self._reader.approach(number):
             self._cache.put(passed, frame)
             if passed == number:
@@ -235,10 +238,13 @@ class FrameReader:
     ----------
     film : Film
         The file and its index.
+    damaged : set of int
+        Gets the frames that are given as repeats.
     """
 
-    def __init__(self, film: Film) -> None:
+    def __init__(self, film: Film, damaged: set[int]) -> None:
         self._film = film
+        self._damaged = damaged
         self._index = film.index
         self._run = DecodingRun(film.info.path, film.index)
         self._going: Iterator[tuple[int, VideoFrame]] | None = None
@@ -306,15 +312,18 @@ class FrameReader:
                     raise PacketLost(key)
                 expected = place
             while expected < place:
+                self._damaged.add(expected)
                 yield expected, frame if last is None else last
                 expected += 1
             if place == expected:
+                self._damaged.discard(place)
                 yield place, frame
                 last = frame
                 expected += 1
         if last is None:
             raise PacketLost(key or 0)
         while expected < len(self._index.order):
+            self._damaged.add(expected)
             yield expected, last
             expected += 1
 
