@@ -145,7 +145,7 @@ def test_an_unknown_preset_is_refused_in_a_sentence(capsys: pytest.CaptureFixtur
 
 
 def test_about_prints_versions(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["about"]) == 0
+    assert cli.main(["about"]) == 0
     lines = capsys.readouterr().out.splitlines()
     for name in ("napari-face-landmarks", "Python", "models open", "numpy", "onnxruntime", "napari", "av"):
         assert any(line.startswith(f"{name}: ") for line in lines), name

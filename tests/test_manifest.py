@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+
 import numpy as np
 import pytest
 from npe2 import PluginManager, PluginManifest
 
 from napari_face_landmarks.export.formats import FORMATS, SUFFIXES, Format
+from napari_face_landmarks.napari_plugin.preferences import Preferences
+from napari_face_landmarks.settings import PRESETS
 from napari_face_landmarks.video import VIDEO_SUFFIXES
 
 NAME = "napari-face-landmarks"
@@ -26,10 +30,11 @@ def test_the_installed_plugin_is_valid(manifest: PluginManifest) -> None:
     functions = {item.id: item.python_name for item in manifest.contributions.commands}
     others = {f"{NAME}.track", f"{NAME}.read_video", f"{NAME}.read_landmarks", f"{NAME}.moving_face"}
     others |= {f"{NAME}.quality", f"{NAME}.next_to_check", f"{NAME}.previous_to_check"}
+    others |= {f"{NAME}.{name}" for name in ("run", "pause", "cancel", "export", "next_preset", "about")}
     assert set(functions) == others | {writer_of(item) for item in FORMATS}
     for name in functions.values():
         module, _, attribute = str(name).partition(":")
-        if not module.endswith(("widget", "quality")):  # importing these needs Qt
+        if not module.endswith(("widget", "quality", "commands")):  # importing these needs Qt
             assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
 
 
@@ -78,3 +83,9 @@ def test_the_sample_is_a_clip_of_several_seconds(manifest: PluginManifest) -> No
     assert frames.dtype == np.uint8
     assert frames.ndim == 4
     assert len(frames) / attributes["metadata"]["fps"] > 3
+
+
+def test_the_preferences_in_the_manifest_are_those_of_the_code(manifest: PluginManifest) -> None:
+    properties = manifest.contributions.configurations["start"].properties
+    assert {name: item.default for name, item in properties.items()} == asdict(Preferences())
+    assert properties["preset"].enum == [item.name for item in PRESETS]

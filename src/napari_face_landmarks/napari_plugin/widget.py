@@ -22,16 +22,20 @@ from napari.layers import Image
 from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QSize, Qt, QTimer
-from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
+from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QMenu, QScrollArea, QSizePolicy, QWidget
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, list_models, load_card, load_models
-from napari_face_landmarks.napari_plugin import saving
+from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
+from napari_face_landmarks.models.describe import ModelsInfo
+from napari_face_landmarks.napari_plugin import commands, saving
+from napari_face_landmarks.napari_plugin.about import show_about
 from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_in_background
+from napari_face_landmarks.napari_plugin.choices import ModelChooser, preset_control
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.live import LiveLandmarks
+from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_face_landmarks.napari_plugin.saving import has_landmarks, is_video
-from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings
+from napari_face_landmarks.settings import PRESETS, REFINE_MODES, TrackerSettings
 from napari_face_landmarks.video import Video
 
 REFRESH_MS = 125  # between two looks at what the working thread has done
@@ -50,9 +54,11 @@ class FaceLandmarksWidget(Container):
 
     Attributes
     ----------
-    video, model, frames, first, last, follow
-        Controls: the image layer, the models, which frames ("all", "range" or "this"), and the ends of
-        the range, both included; whether the viewer shows the newest frame.
+    video, preset, model, frames, first, last, follow
+        Controls: the image layer, the preset, the models, which frames ("all", "range" or "this"), and the
+        ends of the range, both included; whether the viewer shows the newest frame.
+    go_on
+        Control: whether to go on with an interrupted run.
     settings_controls : dict
         The control of each field of `TrackerSettings`.
     run_button, pause_button, cancel_button, export_button, progress, status, notice
@@ -91,12 +97,18 @@ class FaceLandmarksWidget(Container):
             text="Export …",
             tooltip="Write the landmarks, as they stand in their layer, to a file for other programs.",
         )
-        controls = [self.run_button, self.pause_button, self.cancel_button, self.export_button]
-        buttons = Container(widgets=controls, layout="horizontal", labels=False)
-        buttons.margins = (0, 0, 0, 0)
-        self.progress = ProgressBar(min=0, max=1, value=0)
+        self.more_button = PushButton(
+            text="More",
+            tooltip="Have the dock begin with what is chosen now, or tell the versions for reports of bugs.",
+        )
+        self.more_button.native.setMenu(self._make_menu())
+        rows = [
+            _row(self.run_button, self.pause_button, self.cancel_button),
+            _row(self.export_button, self.more_button),
+        ]
+        self.progress = ProgressBar(min=0, max=1, value=0, tooltip="Frames that are finished.")
         self.status, self.notice = Label(value=""), Label(value="")
-        super().__init__(widgets=[buttons, self.progress, self.status, self.notice], labels=False)
+        super().__init__(widgets=[*rows, self.progress, self.status, self.notice], labels=False)
         self.native.layout().insertWidget(0, _Form(self._controls))
         self.native.layout().addStretch(1)
         for text in (self.status, self.notice):
@@ -109,7 +121,6 @@ class FaceLandmarksWidget(Container):
         self.export_button.changed.connect(self.export)
         self.video.changed.connect(self._on_video_changed)
         self.frames.changed.connect(self._on_frames_changed)
-        self.model.changed.connect(self._on_model_changed)
         events = napari_viewer.layers.events
         for event in (events.inserted, events.reordered):
             event.connect(self.reset_choices)
@@ -121,15 +132,19 @@ class FaceLandmarksWidget(Container):
         self._choose_active_video()
         self._on_video_changed()
         self._on_frames_changed()
-        self._on_model_changed()
+        self._begin_as(read_preferences())
+        commands.register(napari_viewer, self)
 
     def _make_controls(self) -> None:
         self.video = ComboBox(label="Video", choices=self._image_layers, tooltip="The image layer to track.")
-        self.model = ComboBox(label="Models", choices=list_models(), tooltip="The models to track with.")
-        self.licence = Label(label="Licence")
         self.settings_controls = {
             item.name: _setting_control(item) for item in dataclasses.fields(TrackerSettings)
         }
+        self.preset = preset_control(self.settings_controls)
+        self._refine_before: str | None = None
+        self._chooser = ModelChooser(lambda text: show_info(text), self._on_models)
+        self.model, self.licence = self._chooser.control, self._chooser.licence
+        self.preset.changed.connect(lambda: self._on_models(self._chooser.info))
         self.frames = ComboBox(label="Frames", choices=FRAME_CHOICES, tooltip="Which frames to track.")
         self.first = SpinBox(label="First frame", min=0, max=0, tooltip="Counted from 0.")
         self.last = SpinBox(label="Last frame", min=0, max=0, tooltip="Tracked too; counted from 0.")
@@ -138,8 +153,15 @@ class FaceLandmarksWidget(Container):
             text="Follow the newest frame",
             tooltip="Show the newest frame while the run goes on, until the time slider is moved.",
         )
+        self.go_on = CheckBox(
+            value=True,
+            text="Go on with an interrupted run",
+            tooltip="Where a run over the same frames of a video file, with the same settings, was "
+            "cancelled or died with napari, go on from there; its frames were written down.",
+        )
         self._controls = [
             self.video,
+            self.preset,
             self.model,
             self.licence,
             *self.settings_controls.values(),
@@ -147,7 +169,42 @@ class FaceLandmarksWidget(Container):
             self.first,
             self.last,
             self.follow,
+            self.go_on,
         ]
+
+    def _make_menu(self) -> QMenu:
+        menu = QMenu()
+        menu.setToolTipsVisible(True)
+        for text, what, call in (
+            ("Begin with these choices", "Keep preset, models and following.", self.keep_choices),
+            ("Begin as at first", "Forget what was kept.", self.forget_choices),
+            ("About …", "Versions of everything, to copy.", lambda: show_about(self.native)),
+        ):
+            action = menu.addAction(text)
+            action.setToolTip(what)
+            action.triggered.connect(lambda _=False, call=call: call())
+        return menu
+
+    def _begin_as(self, preferences: Preferences) -> None:
+        if preferences.models != self.model.value:
+            self._chooser.offer(preferences.models)
+        self.preset.value = preferences.preset
+        self.follow.value = preferences.follow
+
+    def keep_choices(self) -> None:
+        """Have docks that are opened from now on begin with the preset and the models of now."""
+        kept, preset = read_preferences(), self.preset.value
+        preset = preset if preset in [item.name for item in PRESETS] else kept.preset
+        write_preferences(
+            dataclasses.replace(kept, preset=preset, models=self.model.value, follow=self.follow.value)
+        )
+        self.status.value = "Kept for the next time."
+
+    def forget_choices(self) -> None:
+        """Have this dock and new ones begin as after the installation."""
+        write_preferences(Preferences())
+        self._begin_as(Preferences())
+        self.status.value = "Everything is as at first."
 
     def reset_choices(self, *_: Any) -> None:
         """Look again which image layers there are."""
@@ -209,7 +266,9 @@ class FaceLandmarksWidget(Container):
         self._times.clear()
         if isinstance(frames, Video):
             frames.keeps_frames = True  # for the viewer, so that it need not decode them again to follow
-        self._current = BackgroundRun(self._model_loader(), settings, frames, start, stop)
+        self._current = BackgroundRun(
+            self._model_loader(), settings, frames, start, stop, go_on=bool(self.go_on.value)
+        )
         self._set_running(True)
         self.progress.max = stop - start
         self.progress.value = 0
@@ -421,15 +480,15 @@ class FaceLandmarksWidget(Container):
     def _on_frames_changed(self) -> None:
         self.first.enabled = self.last.enabled = self.frames.value == "range"
 
-    def _on_model_changed(self) -> None:
-        try:
-            card = load_card(self.model.value or DEFAULT_BUNDLE)
-            self.licence.value = str(card["licence"])
-            self.licence.tooltip = str(card.get("terms", ""))
-            if isinstance(card.get("notice"), str):  # not for every use
-                show_info(card["notice"])
-        except FaceLandmarksError as error:
-            self.licence.value = str(error)
+    def _on_models(self, info: ModelsInfo) -> None:
+        """Have a way of refining that the models serve, and the user's own again with others."""
+        refine = self.settings_controls["refine"]
+        if self._refine_before in info.refine:
+            refine.value, self._refine_before = self._refine_before, None
+        if refine.value not in info.refine:
+            self._refine_before = refine.value
+            refine.value = "always" if "always" in info.refine else info.refine[0]
+            show_info(f"{info.title} cannot refine as {self._refine_before!r}: {refine.value!r} is chosen.")
 
     def _on_layer_removed(self, event: Any) -> None:
         if self._current is not None and (event.value in (self._video_layer, self.landmarks)):
@@ -440,6 +499,12 @@ class FaceLandmarksWidget(Container):
         self._open = False
         if self._current is not None:
             self._current.cancel()
+
+
+def _row(*buttons: PushButton) -> Container:
+    row = Container(widgets=buttons, layout="horizontal", labels=False)
+    row.margins = (0, 0, 0, 0)
+    return row
 
 
 def _do_steps(steps: Generator[None]) -> Generator[None]:

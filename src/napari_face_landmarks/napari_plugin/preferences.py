@@ -1,0 +1,122 @@
+"""What the user wants at the start: in napari's own Preferences where it has a place for it, else a file."""
+
+from __future__ import annotations
+
+import json
+import logging
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
+from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.models import DEFAULT_BUNDLE
+from napari_face_landmarks.settings import DEFAULT_PRESET, PRESETS
+
+PLUGIN = "napari-face-landmarks"
+FILE = f"{PLUGIN}.json"
+LARGEST_FILE = 1 << 16
+LONGEST_TEXT = 4096
+SEPARATOR = ";"
+"""Between the folders of models in napari's Preferences, which has no lists."""
+LOG = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Preferences:
+    """What a newly opened dock begins with.
+
+    Attributes
+    ----------
+    preset : str
+        Of `settings.PRESETS`.
+    models : str
+        As for `load_models`.
+    model_folders : str
+        The user's own folders of models, which the dock offers; separated by semicolons.
+    follow : bool
+        Whether the viewer shows the newest frame of a run.
+    """
+
+    preset: str = DEFAULT_PRESET
+    models: str = DEFAULT_BUNDLE
+    model_folders: str = ""
+    follow: bool = True
+
+    def folders(self) -> list[str]:
+        """Return the user's own folders of models, each once."""
+        return list(dict.fromkeys(text for text in self.model_folders.split(SEPARATOR) if text.strip()))
+
+    def with_folder(self, folder: str) -> Preferences:
+        """Return the same with one more folder of models."""
+        return replace(self, model_folders=SEPARATOR.join(dict.fromkeys([*self.folders(), folder])))
+
+
+def read_preferences() -> Preferences:
+    """Return the user's preferences; what is missing or of no use is as at the beginning. Never raises."""
+    section = _napari_section()
+    if section is not None:
+        return _checked({item.name: getattr(section, item.name, None) for item in fields(Preferences)})
+    path = preferences_file()
+    try:
+        if path is None or not path.is_file():
+            return Preferences()
+        if path.stat().st_size > LARGEST_FILE:
+            raise ValueError(f"it has more than {LARGEST_FILE} bytes")
+        values = json.loads(path.read_text(encoding="utf-8"))
+        if not isinstance(values, dict):
+            raise ValueError("it has no names and values")
+    except (OSError, ValueError, RecursionError) as error:
+        LOG.warning("%s cannot be read (%s): it is left alone and not used.", path, in_one_line(error))
+        return Preferences()
+    return _checked(values)
+
+
+def write_preferences(preferences: Preferences) -> None:
+    """Keep the user's preferences for the next time; where that fails it is logged. Never raises."""
+    section = _napari_section()
+    try:
+        if section is not None:
+            for name, value in asdict(preferences).items():
+                setattr(section, name, value)  # napari writes its file itself
+            return
+        path = preferences_file()
+        if path is not None:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with replacing(path) as temporary:
+                temporary.write_text(json.dumps(asdict(preferences), indent=1) + "\n", encoding="utf-8")
+    except (OSError, ValueError, FaceLandmarksError) as error:
+        LOG.warning("The preferences are not kept: %s.", in_one_line(error))
+
+
+def preferences_file() -> Path | None:
+    """Return the file that older versions of napari need, beside napari's own settings; None without one."""
+    from napari.settings import get_settings
+
+    path = get_settings().config_path
+    return None if path is None else Path(path).parent / FILE
+
+
+def _napari_section() -> Any:
+    """Return our part of napari's settings, or None where napari knows no settings of plugins."""
+    try:
+        from napari.settings import get_plugin_settings
+    except ImportError:  # before napari 0.9
+        return None
+    try:
+        return get_plugin_settings(PLUGIN).start
+    except (KeyError, AttributeError):  # an npe2 that does not read them
+        return None
+
+
+def _checked(values: dict[str, Any]) -> Preferences:
+    """Return preferences of what was read, each value of its type and known, or as at the beginning."""
+    good: dict[str, Any] = {}
+    for item in fields(Preferences):
+        value = values.get(item.name)
+        fits = type(value) is type(item.default) and (
+            not isinstance(value, str) or (len(value) <= LONGEST_TEXT and value.isprintable())
+        )
+        if fits and (item.name != "preset" or value in [preset.name for preset in PRESETS]):
+            good[item.name] = value
+    return Preferences(**good)
