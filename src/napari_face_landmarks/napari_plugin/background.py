@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.napari_plugin.journals import begin_recording
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.notice import RefinementNotice
 from napari_face_landmarks.tracking.results import RunStats
@@ -37,6 +38,8 @@ class BackgroundRun:
         What the tracker reads.
     start, stop : int
         The frames to track, `stop` not among them.
+    go_on : bool
+        Whether to go on with an interrupted run over the same frames, where one was written down.
 
     Attributes
     ----------
@@ -59,6 +62,7 @@ class BackgroundRun:
     frames: Any
     start: int
     stop: int
+    go_on: bool = True
     message: str = ""
     results: list[FrameResult] = field(default_factory=list)
     notice: str | None = None
@@ -95,12 +99,13 @@ class BackgroundRun:
         """Have the run go on."""
         self._may_go_on.set()
 
-    def wait_while_paused(self) -> None:
-        """Return once the run may go on; for the working thread."""
+    def may_go_on(self) -> bool:
+        """Wait while the run is paused; return False if it is to end. For the working thread."""
         if self.paused:
             began = time.perf_counter()
             self._may_go_on.wait()
             self.seconds_paused += time.perf_counter() - began
+        return not self.cancelled
 
 
 def track_in_background(run: BackgroundRun) -> Generator[None]:
@@ -126,20 +131,24 @@ def _steps(run: BackgroundRun) -> Generator[None]:
     models = run.load()
     run.message = "Preparing: the first run after an installation compiles for some seconds …"
     yield
-    if run.cancelled:
+    if not run.may_go_on():
         return
     tracker = FaceTracker(models, run.settings)
+    recording = begin_recording(tracker, run.frames, run.start, run.stop, run.go_on)
     notice = RefinementNotice()
     try:
-        frames = tracker.track_frames(run.frames, run.start, run.stop)
+        if recording is None:
+            frames = tracker.track_frames(run.frames, run.start, run.stop)
+        else:
+            run.results.extend(recording.earlier())
+            frames = recording.results()
         with closing(frames) as results:
             for result in results:
                 run.results.append(result)
                 run.message = ""
                 if run.settings.refine == "auto":
                     run.notice = notice.look(result, _stats(tracker, run)) or run.notice
-                run.wait_while_paused()
-                if run.cancelled:
+                if not run.may_go_on():
                     break
                 yield
             run.notice = notice.sentence(_stats(tracker, run)) or run.notice
@@ -147,6 +156,8 @@ def _steps(run: BackgroundRun) -> Generator[None]:
         if run.results:
             tracks = tracker.collect(run.results)
             run.tracks = dataclasses.replace(tracks, stats=_stats(tracker, run))
+        if recording is not None:
+            recording.close(remove=run.tracks is not None and run.tracks.stats.completed)
 
 
 def _stats(tracker: FaceTracker, run: BackgroundRun) -> RunStats:
