@@ -121,6 +121,7 @@ class QualityDock(QWidget):
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
         self.list.setAccessibleName("Frames to check")
+        self.list.setToolTip("Frames to look at and why; a click goes there.")
         self.statistics = QLabel("")
         self.statistics.setWordWrap(True)
         self.statistics.setAlignment(Qt.AlignmentFlag.AlignTop)

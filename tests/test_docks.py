@@ -1,0 +1,178 @@
+"""What holds for every dock: tooltips, narrow, either theme; and nothing private or outdated of napari."""
+
+from __future__ import annotations
+
+import ast
+import os
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from npe2 import PluginManifest
+
+import napari_face_landmarks
+from fake_tracker import FakeTracker
+from gui_support import let_work, wait_until
+from napari_face_landmarks import tracking
+
+PLUGIN = "napari-face-landmarks"
+PACKAGE = Path(napari_face_landmarks.__file__).parent
+DOCKS = [item.display_name for item in PluginManifest.from_distribution(PLUGIN).contributions.widgets]
+NARROW = 320
+
+
+def take_picture(viewer: Any, name: str, dock: Any = None) -> np.ndarray[Any, Any]:
+    """Return a picture of the window or of a dock; keep it in the folder that the environment names."""
+    from qtpy.QtGui import QImage
+
+    let_work(0.15)
+    target = viewer.window if dock is None else dock
+    if dock is None:
+        picture = np.asarray(target.screenshot(canvas_only=False, flash=False))[..., :3]
+    else:
+        image = target.grab().toImage().convertToFormat(QImage.Format.Format_RGBA8888)
+        rows = np.frombuffer(image.constBits().asstring(image.sizeInBytes()), np.uint8)
+        picture = rows.reshape(image.height(), image.bytesPerLine() // 4, 4)[:, : image.width(), :3]
+    if folder := os.environ.get("DOCK_PICTURES"):
+        from PIL import Image
+
+        Path(folder).mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.ascontiguousarray(picture)).save(Path(folder) / f"{name}.png")
+    return picture
+
+
+def open_dock(viewer: Any, name: str) -> tuple[Any, Any]:
+    """Return the dock and its Qt widget."""
+    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+    let_work(0.2)
+    return dock, getattr(widget, "native", widget)
+
+
+def controls_of(widget: Any) -> Iterator[Any]:
+    """Yield the controls of a dock, but for the parts of which Qt puts some together."""
+    from qtpy.QtWidgets import (
+        QAbstractButton,
+        QAbstractItemView,
+        QAbstractSlider,
+        QAbstractSpinBox,
+        QComboBox,
+        QLineEdit,
+        QScrollBar,
+        QWidget,
+    )
+
+    kinds = (QAbstractButton, QAbstractItemView, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit)
+    for child in widget.findChildren(QWidget):
+        parent, inside = child.parent(), False
+        while parent is not None and parent is not widget:
+            inside |= isinstance(parent, kinds)
+            parent = parent.parent()
+        if isinstance(child, kinds) and not inside and not isinstance(child, QScrollBar):
+            yield child
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("name", DOCKS)
+def test_every_control_says_what_it_does_and_none_is_cut(viewer: Any, name: str) -> None:
+    dock, widget = open_dock(viewer, name)
+    controls = list(controls_of(widget))
+    assert controls
+    silent = [f"{type(each).__name__} {each.objectName()}" for each in controls if not each.toolTip().strip()]
+    assert not silent
+    assert dock.minimumSizeHint().width() <= NARROW
+    viewer.window.resize(1400, 880)
+    dock.setFixedWidth(NARROW)
+    let_work(0.3)
+    for each in controls:
+        if each.isVisible():
+            left = each.mapTo(widget, each.rect().topLeft()).x()
+            assert left >= 0, each.toolTip()
+            assert left + each.width() <= widget.width() + 1, each.toolTip()
+            assert each.width() >= min(each.minimumSizeHint().width(), NARROW - 40), each.toolTip()
+    dark = take_picture(viewer, f"{name} 320 dark", dock)
+    viewer.theme = "light"
+    light = take_picture(viewer, f"{name} 320 light", dock)
+    assert np.median(dark) < 90 < 170 < np.median(light), "the dock follows napari's theme"
+    for picture in (dark, light):
+        assert np.percentile(picture, 99.5) - np.percentile(picture, 0.5) > 100, "there is something to read"
+
+
+@pytest.mark.gui
+def test_our_code_calls_nothing_that_is_outdated(
+    viewer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Open all docks and run, with every warning of that kind that our code causes turned into an error."""
+    monkeypatch.setattr(tracking, "FaceTracker", FakeTracker)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", lambda _: None)
+    frames = np.random.default_rng(0).integers(0, 255, (20, 60, 80, 3), dtype=np.uint8)
+    with warnings.catch_warnings():
+        for kind in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
+            warnings.filterwarnings("error", category=kind, module=r"napari_face_landmarks(\.|$)")
+        viewer.add_image(frames, rgb=True, name="clip")
+        widgets = {name: viewer.window.add_plugin_dock_widget(PLUGIN, name)[1] for name in DOCKS}
+        main = widgets["Face landmarks"]
+        main.run()
+        wait_until(lambda: not main.running)
+        assert main.status.value.startswith("Done: 20 frames")
+        path = str(tmp_path / "t.csv")
+        assert main.landmarks.save(path, plugin=PLUGIN) == [path]
+        (again,) = viewer.open(path, plugin=PLUGIN)
+        assert len(again.data) == len(main.landmarks.data)
+        for step in (3, 7, 0):
+            viewer.dims.set_current_step(0, step)
+            let_work(0.05)
+        let_work(0.5)
+
+
+def own_names(trees: list[ast.Module]) -> set[str]:
+    """Return the private names that the package itself defines."""
+    names: set[str] = set()
+    for tree in trees:
+        for node in ast.walk(tree):
+            if isinstance(node, (ast.FunctionDef, ast.ClassDef)):
+                names.add(node.name)
+            elif isinstance(node, (ast.Attribute, ast.Name)) and isinstance(node.ctx, ast.Store):
+                names.add(node.attr if isinstance(node, ast.Attribute) else node.id)
+            elif isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
+                names.add(node.target.id)
+    return names
+
+
+def private_uses(source: str, own: set[str]) -> list[str]:
+    """Return the private names of others that a source uses: attributes, getattr with a text, imports."""
+    found: list[str] = []
+
+    def private(name: str) -> bool:
+        return name.startswith("_") and not name.startswith("__") and name not in own
+
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.Attribute) and private(node.attr):
+            found.append(node.attr)
+        elif isinstance(node, ast.Call) and getattr(node.func, "id", "") in ("getattr", "setattr", "hasattr"):
+            second = node.args[1]
+            if isinstance(second, ast.Constant) and private(str(second.value)):
+                found.append(str(second.value))
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith(("napari.", "vispy.")):
+            found += [part for part in str(node.module).split(".") if part.startswith("_")]
+            found += [item.name for item in node.names if item.name.startswith("_")]
+    return found
+
+
+def test_nothing_private_of_napari_is_used() -> None:
+    paths = [path for path in PACKAGE.rglob("*.py") if "training" not in path.parts]
+    sources = {path: path.read_text(encoding="utf-8") for path in paths}
+    own = own_names([ast.parse(source) for source in sources.values()])
+    plugin = [path for path in paths if path.parent.name == "napari_plugin"]
+    assert len(plugin) > 5
+    used = {path.name: found for path in plugin if (found := private_uses(sources[path], own))}
+    assert not used
+    for bad in (
+        "layer._slice",
+        "getattr(viewer, '_qt')",
+        "from napari._app_model import x",
+        "viewer.window._qt_viewer.y",
+    ):
+        assert private_uses(bad, own), "the search finds what it is to find"
