@@ -13,6 +13,7 @@ from fake_tracker import FakeTracker
 from gui_support import let_work, wait_until
 from napari_face_landmarks import tracking
 from planted import PLANTED, bad_tracks, good_tracks
+from test_widget import take_picture
 
 pytestmark = pytest.mark.gui
 
@@ -402,3 +403,33 @@ def test_it_is_usable_at_320_px_in_both_themes(viewer: Any) -> None:
     assert "#56b4e9" in colours["dark"]
     assert "#0072b2" in colours["light"]
     assert "#56b4e9" not in colours["light"]
+
+
+def test_what_happens_in_a_video_is_found(viewer: Any) -> None:
+    """From the video to the list: a hand before the face, a cut, and a face that is gone for a while."""
+    from napari.layers import Layer
+
+    from napari_face_landmarks import FaceTracker, TrackerSettings
+    from napari_face_landmarks.demo import make_demo_clip
+
+    frames = make_demo_clip(100, 320)[0].copy()
+    frames[20:27, 40:190, 60:170] = (120, 90, 80)  # over the mouth, an eye and most of the other
+    frames[48:] = np.roll(frames[48:], 60, axis=2)
+    frames[75:81] = 127
+    video = viewer.add_image(frames, rgb=True, name="clip")
+    tracks = FaceTracker(settings=TrackerSettings(smoothing_window=1)).track(frames)
+    ((data, attributes, kind),) = tracks.to_layer_data(video)
+    viewer.add_layer(Layer.create(data, attributes, kind))
+    dock = open_dock(viewer)
+    wait_for_check(dock)
+    found = {reason: [p.frame for p in dock.found.suspects if reason in p.reasons] for reason in PLANTED}
+    assert 75 in found["lost face"]
+    assert found["jump"] == [48]
+    assert found["low confidence"]
+    assert set(found["low confidence"]) <= set(range(20, 27))
+    visited = [dock.next_to_check().frame for _ in dock.found.suspects]
+    assert visited.index(75) < visited.index(48), "what is lost comes first"
+    while dock.plot.cursor_frame not in found["low confidence"]:
+        dock.next_to_check()
+    let_work(0.3)
+    take_picture(viewer, "quality")
