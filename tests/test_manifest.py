@@ -30,11 +30,13 @@ def test_the_installed_plugin_is_valid(manifest: PluginManifest) -> None:
     functions = {item.id: item.python_name for item in manifest.contributions.commands}
     others = {f"{NAME}.track", f"{NAME}.read_video", f"{NAME}.read_landmarks", f"{NAME}.moving_face"}
     others |= {f"{NAME}.quality", f"{NAME}.next_to_check", f"{NAME}.previous_to_check"}
-    others |= {f"{NAME}.{name}" for name in ("run", "pause", "cancel", "export", "next_preset", "about")}
+    others |= {
+        f"{NAME}.{name}" for name in ("view", "run", "pause", "cancel", "export", "next_preset", "about")
+    }
     assert set(functions) == others | {writer_of(item) for item in FORMATS}
     for name in functions.values():
         module, _, attribute = str(name).partition(":")
-        if not module.endswith(("widget", "quality", "commands")):  # importing these needs Qt
+        if not module.endswith(("widget", "quality", "commands", "view_dock")):  # importing these needs Qt
             assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
 
 

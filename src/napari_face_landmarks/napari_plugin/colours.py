@@ -22,7 +22,7 @@ COLOUR_BY = "colour_by"
 
 # Okabe and Ito's colours (2008), which stay apart without red-green or blue-yellow vision
 SOURCE_COLOURS = {
-    "none": "#999999",
+    "none": "#404040",
     "pfld": "#56b4e9",
     "clnf": "#f0e442",
     "carried": "#009e73",
@@ -106,14 +106,14 @@ def landmark_colours(
         If `by` is none of these.
     """
     if by == "source":
-        return np.take(_SOURCE, source, axis=0, mode="clip")
+        return np.asarray(np.take(_SOURCE, source, axis=0, mode="clip"))
     if by == "region":
-        return np.take(_PART, landmark, axis=0, mode="clip")
+        return np.asarray(np.take(_PART, landmark, axis=0, mode="clip"))
     if by != "confidence":
         raise ValueError(f"Landmarks cannot be coloured by {by!r}: choose one of {', '.join(COLOUR_MODES)}.")
     steps = np.nan_to_num(np.asarray(confidence, np.float32)) * np.float32(CONFIDENCE_STEPS - 1)
     index = np.clip(steps + np.float32(0.5), 0, CONFIDENCE_STEPS - 1).astype(np.uint8)
-    return np.take(_CONFIDENCE, index, axis=0)
+    return np.asarray(np.take(_CONFIDENCE, index, axis=0))
 
 
 def mode_of(layer: Any) -> ColourMode:
