@@ -102,7 +102,7 @@ def series_of(tracks: Tracks) -> Series:
         off_model=_known(tracks.misfit[..., OFF_MODEL], there),
         pose=_known(np.degrees(tracks.pose[..., 1:4]), there[..., np.newaxis]),
         source=tracks.source,
-        by_hand=np.asarray(tracks.source == MANUAL),
+        by_hand=np.asarray((tracks.source == MANUAL) | tracks.by_hand.any(axis=-1)),
     )
 
 
