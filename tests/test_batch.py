@@ -143,6 +143,28 @@ def test_a_process_that_is_killed_costs_a_second_try_and_twice_that_video_only(
     assert_as_single_runs(results, models, FAST)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="raise_signal wakes no join there")
+def test_ctrl_c_ends_every_process_and_the_batch_goes_on_later(
+    tmp_path: Path, long_video: Path, models: Models
+) -> None:
+    asked: list[str] = []
+
+    def interrupt(video: str, done: int, total: int) -> None:
+        if not asked:
+            asked.append(video)
+            signal.raise_signal(signal.SIGINT)
+
+    with pytest.raises(KeyboardInterrupt):
+        track_many(long_video, tmp_path, settings=FAST, format="npz", progress=interrupt)
+    assert workers_of_this_process() == []
+    assert asked
+    assert len(list(tmp_path.glob("*.journal"))) == 1
+    assert not list(tmp_path.glob("*.npz"))
+    results = track_many(long_video, tmp_path, settings=FAST, format="npz", resume=True)
+    assert [result.status for result in results] == ["done"]
+    assert_as_single_runs(results, models, FAST)
+
+
 def test_the_command_sums_up_and_says_whether_all_succeeded(
     tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
