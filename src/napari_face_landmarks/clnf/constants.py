@@ -47,6 +47,8 @@ class EngineConstants:
         In a run without PFLD: NU-RLMS steps of each phase at each scale.
     own_convergence : float
         In a run without PFLD: a phase ends once the whole shape moves less (L2 norm), px of the image.
+    held_weight : float
+        How many times as much a landmark placed by hand weighs in NU-RLMS as the surest of the others.
     """
 
     windows: tuple[int, ...] = (11, 9, 7)
@@ -67,6 +69,7 @@ class EngineConstants:
     followed_windows: tuple[int, ...] = (0, 9, 7)
     own_iterations: int = 5
     own_convergence: float = 0.01
+    held_weight: float = 20.0
 
     def regularisation_at(self, scale: float) -> float:
         """Return r at a scale of the normalised frame, at least 0.1."""

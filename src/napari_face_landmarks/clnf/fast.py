@@ -577,9 +577,13 @@ def search(
     max_iterations: int,
     least_motion: float,
     whole: bool = False,
+    held: npt.NDArray[np.bool_] | None = None,
+    targets: Floats | None = None,
 ) -> tuple[Floats, int]:
     """Run NU-RLMS on the maps of one scale: `reference.search`; iterations are -1 where it broke down."""
     found = np.empty_like(params)
+    if held is None or targets is None:
+        held, targets = np.zeros(len(weights), np.bool_), np.zeros((len(weights), 2))
     iterations = _search(
         model.mean,
         model.components,
@@ -593,6 +597,8 @@ def search(
         max_iterations,
         least_motion,
         whole,
+        held,
+        targets,
         found,
     )
     return found, int(iterations)
@@ -612,6 +618,8 @@ def _search(
     max_iterations: int,
     least_motion: float,
     whole: bool,
+    held: npt.NDArray[np.bool_],
+    targets: Floats,
     params: Floats,
 ) -> int:
     n, m = components.shape[1], components.shape[2]
@@ -630,6 +638,10 @@ def _search(
         count = 6 if rigid else 6 + m
         for _ in range(max_iterations):
             _mean_shift(maps, centres, points, sigma, shift)
+            for k in range(n):
+                if held[k]:
+                    shift[0, k] = targets[k, 0] - points[0, k]
+                    shift[1, k] = targets[k, 1] - points[1, k]
             jacobian_kernel(components, params, shape, rigid, slope)
             normal_equations_kernel(slope, weights, shift, count, hessian, step)
             if not rigid:

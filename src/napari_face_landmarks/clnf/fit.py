@@ -78,6 +78,7 @@ def refine(
     sigma: npt.NDArray[Any] | None = None,
     constants: EngineConstants = TUNED,
     engine: ModuleType | SimpleNamespace = fast,
+    held: npt.NDArray[np.bool_] | None = None,
 ) -> ClnfFit:
     """Refine a face's landmarks by CLNF.
 
@@ -112,6 +113,9 @@ def refine(
     constants : EngineConstants
     engine : module
         `fast`, or `reference` to run the plain text of the method.
+    held : ndarray, (68,), bool, optional
+        Landmarks that are known to be in place, such as those placed by hand: in the normal equations they
+        weigh `constants.held_weight` times as much as the others and are drawn to where they are given.
 
     Returns
     -------
@@ -137,6 +141,7 @@ def refine(
     if not _usable(first, start, grey.shape):
         return _not_refined(landmarks, start, 0)
     known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(given).all(axis=1))
+    held = None if held is None or not (held & known).any() else np.asarray(held & known)
     given = np.where(known[:, None], given, first)
     grey = np.ascontiguousarray(grey)
 
@@ -156,6 +161,8 @@ def refine(
             unseen = ~at.visible
             if unseen.any():
                 weights[unseen & known] = weights[at.visible].mean() if at.visible.any() else constants.weight
+        if held is not None:
+            weights[held] = constants.held_weight * max(float(weights.max()), 1.0)
         local, taken = _search(
             at,
             maps,
@@ -166,6 +173,8 @@ def refine(
             settings.convergence_px,
             False,
             engine,
+            held,
+            None if held is None else frame.transform(at.to_frame, given),
         )
         if taken < 0 or not np.isfinite(local).all():
             return _not_refined(landmarks, start, steps)
@@ -518,8 +527,13 @@ def _search(
     least_motion: float,
     whole: bool,
     engine: ModuleType | SimpleNamespace,
+    held: npt.NDArray[np.bool_] | None = None,
+    targets: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Run the engine's search; `least_motion` is in px of the image; -1 steps where it broke down."""
+    """Run the engine's search; `least_motion` is in px of the image, `targets` of the frame.
+
+    Steps are -1 where it broke down.
+    """
     regularisation = constants.regularisation_at(at.scale)
     if constants.in_image:  # v and J shrink with the frame: so does what r counts against
         regularisation *= at.growth**2
@@ -535,6 +549,8 @@ def _search(
             max_iterations,
             least_motion * at.growth,
             whole,
+            held,
+            targets,
         )
     except np.linalg.LinAlgError:  # of the reference; the fast engine says -1
         return at.local, -1

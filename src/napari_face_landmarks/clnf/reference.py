@@ -336,6 +336,8 @@ def search(
     max_iterations: int,
     least_motion: float,
     whole: bool = False,
+    held: npt.NDArray[np.bool_] | None = None,
+    targets: Floats | None = None,
 ) -> tuple[Floats, int]:
     """Run NU-RLMS on the maps of one scale, first the pose, then all parameters.
 
@@ -354,6 +356,10 @@ def search(
         A phase ends after the first iteration that moves the landmarks less on average, px of the frame.
     whole : bool
         Compare the Euclidean norm of the whole shape's motion instead.
+    held : ndarray, (68,), bool, optional
+        Landmarks whose place is known: they are drawn there, in place of where their maps respond.
+    targets : ndarray, (68, 2), optional
+        These places, px of the frame; only the rows of `held` are looked at.
 
     Returns
     -------
@@ -366,6 +372,8 @@ def search(
         for _ in range(max_iterations):
             points = pdm.project(model, params)
             shift = mean_shift(maps, centres, points, sigma)
+            if held is not None and targets is not None:
+                shift[held] = targets[held] - points[held]
             params = nu_rlms_step(model, params, shift, weights, regularisation, rigid)
             iterations += 1
             moves = pdm.project(model, params) - points

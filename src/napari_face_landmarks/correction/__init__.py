@@ -1,0 +1,28 @@
+"""Correction by hand: faces fitted anew about placed landmarks, tracks carried on, faces edited."""
+
+from napari_face_landmarks.correction.carrying import carry_on, carry_on_steps, refit_in_tracks
+from napari_face_landmarks.correction.edits import (
+    choose_faces,
+    delete_face,
+    merge_faces,
+    names_of_faces,
+    place_by_hand,
+    rename_face,
+    split_face,
+)
+from napari_face_landmarks.correction.refitting import Refit, refit
+
+__all__ = [
+    "Refit",
+    "carry_on",
+    "carry_on_steps",
+    "choose_faces",
+    "delete_face",
+    "merge_faces",
+    "names_of_faces",
+    "place_by_hand",
+    "refit",
+    "refit_in_tracks",
+    "rename_face",
+    "split_face",
+]

@@ -1,0 +1,265 @@
+"""Correction by hand: a spoiled face fitted anew, tracks carried on and blended, faces edited."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models
+from napari_face_landmarks.clnf import fast, reference
+from napari_face_landmarks.clnf.fit import fit_landmarks, refine
+from napari_face_landmarks.clnf.pdm import project
+from napari_face_landmarks.correction import (
+    carry_on,
+    carry_on_steps,
+    choose_faces,
+    delete_face,
+    merge_faces,
+    names_of_faces,
+    place_by_hand,
+    refit,
+    refit_in_tracks,
+    rename_face,
+    split_face,
+)
+from napari_face_landmarks.demo import make_demo_clip
+from napari_face_landmarks.errors import ImageError, ResultError
+from napari_face_landmarks.ibug import inter_ocular, nme
+from napari_face_landmarks.images import to_grey
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.tracking.results import MANUAL, NONE
+from test_export import assert_same, make_tracks
+
+PLACED = (36, 45, 48, 54)
+N_FRAMES = 24
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models("open")
+
+
+@pytest.fixture(scope="module")
+def clip() -> Any:
+    return make_demo_clip(6 * N_FRAMES, 320)[0][:N_FRAMES]
+
+
+@pytest.fixture(scope="module")
+def truth(models: Models, clip: Any) -> Tracks:
+    return FaceTracker(models, threads=1).track(clip)
+
+
+def spoiled(face: Any, kind: str) -> Any:
+    across = float(inter_ocular(face))
+    if kind == "moved":
+        return face + across * np.array([0.6, 0.4])
+    middle = face.mean(axis=0)
+    cosine, sine = np.cos(0.5), np.sin(0.5)
+    turned = (face - middle) @ np.array([[cosine, -sine], [sine, cosine]]).T
+    return 1.4 * turned + middle
+
+
+def spoiled_on(truth: Tracks, rows: slice) -> Tracks:
+    tracks = dataclasses.replace(truth, landmarks=truth.landmarks.copy(), source=truth.source.copy())
+    tracks.landmarks[rows, 0] += 0.6 * inter_ocular(truth.landmarks[rows, 0])[:, None, None].astype("f4")
+    return tracks
+
+
+@pytest.mark.parametrize("kind", ["moved", "turned and larger"])
+@pytest.mark.parametrize("count", [3, 4])
+def test_a_few_placed_landmarks_repair_a_spoiled_face(
+    models: Models, clip: Any, truth: Tracks, kind: str, count: int
+) -> None:
+    right = truth.landmarks[0, 0].astype(np.float64)
+    wrong = spoiled(right, kind)
+    held = np.zeros(68, bool)
+    held[list(PLACED[:count])] = True
+    wrong[held] = right[held]
+    found = refit(models, clip[0], wrong, held)
+    before, after = nme(wrong, right), nme(found.landmarks, right)
+    assert before > 0.3
+    assert after < 0.06
+    np.testing.assert_array_equal(found.landmarks[held], right[held].astype(np.float32))
+    assert found.refined
+    assert (found.confidence[held] == 1).all()
+
+
+@pytest.mark.parametrize("marks", [0, 1])
+def test_without_or_with_one_landmark_a_good_face_stays_good(
+    models: Models, clip: Any, truth: Tracks, marks: int
+) -> None:
+    right = truth.landmarks[0, 0]
+    held = np.arange(68) < marks
+    assert nme(refit(models, clip[0], right, held).landmarks, right) < 0.03
+
+
+def test_held_landmarks_draw_the_model_in_both_engines_alike(
+    models: Models, clip: Any, truth: Tracks
+) -> None:
+    points = truth.landmarks[0, 0].astype(np.float64)
+    held = np.zeros(68, bool)
+    held[[48, 54, 57]] = True
+    points[held] += 0.15 * float(inter_ocular(points)) * np.array([0.0, 1.0])
+    params = fit_landmarks(models.pdm, truth.landmarks[0, 0])
+    settings = TrackerSettings(max_iterations=3, convergence_px=0)
+    fits = {}
+    for name, engine in (("fast", fast), ("reference", reference)):
+        fits[name] = refine(
+            to_grey(clip[0]),
+            points,
+            params,
+            models.pdm,
+            models.experts,
+            settings,
+            constants=models.constants,
+            engine=engine,
+            held=held,
+        )
+    free = refine(
+        to_grey(clip[0]), points, params, models.pdm, models.experts, settings, constants=models.constants
+    )
+    np.testing.assert_allclose(fits["fast"].landmarks, fits["reference"].landmarks, atol=0.02)
+
+    def off(fit: Any) -> float:
+        return float(np.linalg.norm(project(models.pdm, fit.params)[held] - points[held], axis=1).mean())
+
+    assert off(fits["fast"]) < 0.4 * off(free)
+
+
+def test_what_is_no_face_is_refused_in_a_sentence(models: Models, clip: Any) -> None:
+    with pytest.raises(ImageError, match="give \\(68, 2\\)"):
+        refit(models, clip[0], np.zeros((5, 2)), np.zeros(68, bool))
+    tracks = make_tracks()
+    with pytest.raises(ResultError, match="There is no face 4 on frame 0"):
+        refit_in_tracks(models, clip[0], tracks, 0, 4)
+    alone = dataclasses.replace(tracks, landmarks=np.full_like(tracks.landmarks, np.nan))
+    with pytest.raises(ResultError, match="place more landmarks by hand"):
+        refit_in_tracks(models, clip[0], place_by_hand(alone, 0, 0, [3], [[5, 5]]), 0, 0)
+
+
+@pytest.mark.parametrize("direction", ["forwards", "backwards"])
+def test_a_correction_is_carried_on(models: Models, clip: Any, truth: Tracks, direction: str) -> None:
+    start, rows = (2, slice(2, None)) if direction == "forwards" else (20, slice(0, 21))
+    wrong = spoiled_on(truth, rows)
+    placed = place_by_hand(wrong, start, 0, PLACED, truth.landmarks[start, 0, list(PLACED)])
+    mended = refit_in_tracks(models, clip[start], placed, start, 0)
+    calls: list[tuple[int, int]] = []
+    again = carry_on(
+        models,
+        clip,
+        mended,
+        start,
+        0,
+        direction,
+        progress=lambda *done: calls.append(done),  # type: ignore[arg-type]
+    )
+    before, after = (nme(tracks.landmarks[rows, 0], truth.landmarks[rows, 0]) for tracks in (wrong, again))
+    assert (after < 0.2 * before).all()
+    assert calls[-1] == (len(before) - 1, len(before) - 1)
+    np.testing.assert_array_equal(again.landmarks[start], mended.landmarks[start])
+    np.testing.assert_array_equal(wrong.landmarks[rows, 0], spoiled_on(truth, rows).landmarks[rows, 0])
+
+
+def test_between_two_corrected_frames_both_ways_are_blended(models: Models, clip: Any, truth: Tracks) -> None:
+    tracks, lip = truth, list(range(48, 68))
+    for row, step in ((3, 0.1), (17, 0.2)):  # say the lips are lower there than anyone sees
+        lower = truth.landmarks[row, 0, lip] + [0, step * float(inter_ocular(truth.landmarks[row, 0]))]
+        tracks = place_by_hand(tracks, row, 0, lip, lower)
+    again = carry_on(models, clip, tracks, 3, 0)
+    for row in (3, 17):
+        np.testing.assert_array_equal(again.landmarks[row], tracks.landmarks[row])
+    np.testing.assert_array_equal(again.landmarks[18:], tracks.landmarks[18:])
+    np.testing.assert_array_equal(again.landmarks[:3], tracks.landmarks[:3])
+    lower = (again.landmarks[:, 0, lip, 1] - truth.landmarks[:, 0, lip, 1]).mean(axis=1)
+    lower /= inter_ocular(truth.landmarks[:, 0])
+    assert lower[4] == pytest.approx(0.1, abs=0.04)
+    assert lower[16] == pytest.approx(0.2, abs=0.04)
+    assert np.abs(np.diff(lower[3:18])).max() < 0.05
+    assert (again.by_hand == tracks.by_hand).all()
+
+
+def test_a_stretch_goes_over_into_the_old_track(models: Models, clip: Any, truth: Tracks) -> None:
+    tracks = spoiled_on(truth, slice(3, None))
+    tracks.landmarks[2:3] = truth.landmarks[2:3]
+    again = carry_on(models, clip, tracks, 2, 0, until=14)
+    error = nme(again.landmarks[:, 0], truth.landmarks[:, 0])
+    assert (error[3:8] < 0.05).all()
+    assert (np.diff(error[8:16]) > 0).all()
+    np.testing.assert_array_equal(again.landmarks[15:], tracks.landmarks[15:])
+
+
+def test_a_stretch_that_is_broken_off_changes_nothing(models: Models, clip: Any, truth: Tracks) -> None:
+    tracks = spoiled_on(truth, slice(3, None))
+    before = tracks.landmarks.copy()
+    steps = carry_on_steps(models, clip, tracks, 2, 0)
+    assert next(steps) == (1, N_FRAMES - 3)
+    steps.close()
+    np.testing.assert_array_equal(tracks.landmarks, before)
+    with pytest.raises(ResultError, match="nothing to track"):
+        carry_on(models, clip, tracks, N_FRAMES - 1, 0)
+    with pytest.raises(ResultError, match="no face 2 on frame 0"):
+        carry_on(models, clip, tracks, 0, 2)
+
+
+def test_corrections_survive_saving(tmp_path: Path) -> None:
+    tracks = make_tracks()
+    placed = place_by_hand(tracks, 1, 0, [30, 31], [[1.5, 2.5], [3.5, 4.5]])
+    assert not np.isfinite(tracks.landmarks[1]).any()
+    assert placed.source[1, 0] == MANUAL
+    assert np.flatnonzero(placed.by_hand[1, 0]).tolist() == [30, 31]
+    np.testing.assert_array_equal(placed.landmarks[1, 0, 30], [1.5, 2.5])
+    placed.save(tmp_path / "t.npz")
+    assert_same(Tracks.load(tmp_path / "t.npz"), placed)
+    with pytest.raises(ResultError, match="0 to 67"):
+        place_by_hand(tracks, 0, 0, [68], [[1, 1]])
+
+
+def test_faces_are_named_deleted_and_chosen(tmp_path: Path) -> None:
+    tracks = rename_face(make_tracks(6, 3), 1, "  Anna  B ")
+    assert names_of_faces(tracks) == ["Face 1", "Anna B", "Face 3"]
+    with pytest.raises(ResultError, match="Another face is named"):
+        rename_face(tracks, 2, "Anna B")
+    with pytest.raises(ResultError, match="1 to 100"):
+        rename_face(tracks, 2, " ")
+    tracks.save(tmp_path / "t.npz")
+    assert names_of_faces(Tracks.load(tmp_path / "t.npz")) == names_of_faces(tracks)
+    fewer = delete_face(tracks, 0)
+    assert names_of_faces(fewer) == ["Anna B", "Face 3"]
+    np.testing.assert_array_equal(fewer.landmarks, tracks.landmarks[:, 1:])
+    swapped = choose_faces(tracks, [2, 0])
+    np.testing.assert_array_equal(swapped.by_hand, tracks.by_hand[:, [2, 0]])
+    part = delete_face(tracks, 2, (3, 4))
+    assert part.source[:, 2].tolist() == [*tracks.source[:3, 2], NONE, NONE, tracks.source[5, 2]]
+    assert np.isnan(part.landmarks[3:5, 2]).all()
+    assert tracks.present[3:5, 2].all()
+    with pytest.raises(ResultError, match="no face 3"):
+        delete_face(tracks, 3)
+
+
+def test_splitting_and_merging_undo_each_other() -> None:
+    tracks = make_tracks(6, 2)
+    split = split_face(tracks, 0, 3)
+    assert split.n_faces == 3
+    assert split.present[:, 0].tolist() == [True, False, True, False, False, False]
+    assert split.present[:, 2].tolist() == [False, False, False, True, True, True]
+    assert names_of_faces(split) == ["Face 1", "Face 2", "Face 3"]
+    assert_same(merge_faces(split, 0, 2), tracks)
+    with pytest.raises(ResultError, match="not there both before"):
+        split_face(tracks, 0, 0)
+    with pytest.raises(ResultError, match="itself"):
+        merge_faces(tracks, 1, 1)
+
+
+def test_of_two_merged_faces_what_was_placed_by_hand_stays() -> None:
+    tracks = make_tracks(4, 2)
+    tracks.by_hand[...] = False
+    tracks.confidence[:, 0] *= 0.1
+    tracks = place_by_hand(tracks, 2, 0, [5], [[7, 7]])
+    merged = merge_faces(tracks, 0, 1)
+    assert merged.n_faces == 1
+    np.testing.assert_array_equal(merged.landmarks[0, 0], tracks.landmarks[0, 1])
+    np.testing.assert_array_equal(merged.landmarks[2, 0], tracks.landmarks[2, 0])
