@@ -77,6 +77,8 @@ def controls_of(widget: Any) -> Iterator[Any]:
 @pytest.mark.gui
 @pytest.mark.parametrize("name", DOCKS)
 def test_every_control_says_what_it_does_and_none_is_cut(viewer: Any, name: str) -> None:
+    from qtpy.QtWidgets import QComboBox
+
     dock, widget = open_dock(viewer, name)
     controls = list(controls_of(widget))
     assert controls
@@ -91,7 +93,9 @@ def test_every_control_says_what_it_does_and_none_is_cut(viewer: Any, name: str)
             left = each.mapTo(widget, each.rect().topLeft()).x()
             assert left >= 0, each.toolTip()
             assert left + each.width() <= widget.width() + 1, each.toolTip()
-            assert each.width() >= min(each.minimumSizeHint().width(), NARROW - 40), each.toolTip()
+            # a closed list may cut its line at the end, which it shows whole when it is opened
+            needed = NARROW // 3 if isinstance(each, QComboBox) else each.minimumSizeHint().width()
+            assert each.width() >= min(each.minimumSizeHint().width(), needed), each.toolTip()
     dark = take_picture(viewer, f"{name} 320 dark", dock)
     viewer.theme = "light"
     light = take_picture(viewer, f"{name} 320 light", dock)
