@@ -20,6 +20,7 @@ import time
 import tracemalloc
 import warnings
 import zipfile
+import zlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -29,15 +30,15 @@ from typing import Any
 import numpy as np
 
 from napari_face_landmarks import TrackerSettings
+from napari_face_landmarks.batch.many import read_settings
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm, save_pdm
-from napari_face_landmarks.errors import FaceLandmarksError, SettingsError
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError
 from napari_face_landmarks.export.formats import FORMATS, format_named
 from napari_face_landmarks.export.optional import installed
 from napari_face_landmarks.models import bundle_folder, load_models
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
 from napari_face_landmarks.models.own_pfld import load_own_pfld
-from napari_face_landmarks.settings import settings_from_dict
 from napari_face_landmarks.tracking.results import FrameResult, RunStats, Tracks, collect, empty_frame
 from openface_files import YAWS, write_ccnf, write_cen, write_pdm
 
@@ -296,12 +297,35 @@ def read_bundle_network(path: Path) -> Any:
     return load_models(path.parent)
 
 
-def read_settings(path: Path) -> Any:
-    try:
-        values = json.loads(path.read_text(encoding="utf-8", errors="replace"))
-    except (ValueError, RecursionError):
-        raise SettingsError(f"{path} is no JSON.") from None
-    return settings_from_dict(values)
+def journals(folder: Path) -> list[bytes]:
+    """Return the journals of two short runs over a face, by PFLD and CLNF and by CLNF alone."""
+    from napari_face_landmarks import FaceTracker
+    from napari_face_landmarks.batch import Recording
+    from napari_face_landmarks.demo import make_demo_clip
+    from napari_face_landmarks.video import open_video, write_video
+
+    write_video(folder / "clip.mp4", make_demo_clip(6, 120)[0], fps=25)
+    contents = []
+    for refine in ("always", "clnf-only"):
+        tracker = FaceTracker("open", TrackerSettings(refine=refine, smoothing_window=3), threads=1)
+        with open_video(folder / "clip.mp4") as video:
+            recording = Recording.begin(tracker, video, folder / "j")
+            list(recording.results([2, 4]))
+            recording.close(remove=False)
+        contents.append((folder / "j").read_bytes())
+        (folder / "j").unlink()
+    (folder / "clip.mp4").unlink()
+    return contents
+
+
+def read_whole_journal(path: Path) -> Any:
+    from napari_face_landmarks.batch.journal import read_frames, read_journal
+
+    with open(path, "rb") as stream:
+        content = read_journal(stream, 1)
+        if content is None:
+            raise ResultError(f"{path} has no head.")
+        return content, read_frames(stream, 1, content.n_frames)
 
 
 def as_json(values: Any) -> Callable[[Path], None]:
@@ -366,6 +390,7 @@ TARGETS: dict[str, Target] = {
         Target("openface-cen", "in.dat", written("x", cen_binary), read_cen),
         Target("openface-ccnf", "in.txt", written("x", ccnf_binary), read_ccnf),
         Target("settings", "in.json", written("x", as_json(TrackerSettings().to_dict())), read_settings),
+        Target("journal", "in.journal", journals, read_whole_journal),
         Target("faces", "in.npz", written("x.npz", faces_file, stored(faces_file)), read_faces_and_pictures),
         Target(
             "netcdf-classic",
@@ -444,6 +469,8 @@ def damaged(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
         ways = [_bytes, _bytes, _numbers, _pieces, _cut]
         if content[:2] == b"PK":
             ways += [_members] * 6
+        elif content[:4] == b"NFLJ":
+            ways += [_records] * 8
         elif _is_text(content):
             ways += [_words] * 4 + [_lines] * 3
             if content.lstrip()[:1] in b"{[" and content.strip():
@@ -615,6 +642,37 @@ def _members(rng: np.random.Generator, content: bytes) -> bytes:
             claim = int(rng.choice([0, 1, 1 << 20, (1 << 31) - 1, (1 << 32) - 2]))
             packed[found + offset : found + offset + 4] = struct.pack("<I", claim)
     return bytes(packed)
+
+
+def _records(rng: np.random.Generator, content: bytes) -> bytes:
+    """Damage records of a journal, or their order, and write them with true sums."""
+    place, records = 8, []
+    while place + 12 <= len(content):
+        kind, length = struct.unpack("<4sI", content[place : place + 8])
+        records.append((kind, content[place + 8 : place + 8 + length]))
+        place += 12 + length
+    if not records:
+        return content
+    at = int(rng.integers(len(records)))
+    kind, payload = records[at]
+    way = rng.integers(6)
+    if way == 0:
+        del records[at]
+    elif way == 1:
+        records.insert(at, records[int(rng.integers(len(records)))])
+    elif way == 2:
+        records[at] = (records[int(rng.integers(len(records)))][0], payload)
+    else:
+        text, zero, arrays = payload.partition(b"\0") if kind == b"STAT" else (payload, b"", b"")
+        change = (_json, _words, _numbers)[int(rng.integers(3))] if kind != b"FRAM" else _pieces
+        if rng.random() < 0.2:
+            arrays = _pieces(rng, arrays) if arrays else arrays
+        records[at] = (kind, change(rng, text) + zero + arrays)
+    out = [content[:8]]
+    for kind, payload in records:
+        front = struct.pack("<4sI", kind, len(payload))
+        out.append(front + payload + struct.pack("<I", zlib.crc32(payload, zlib.crc32(front))))
+    return b"".join(out)
 
 
 SHAPES = (

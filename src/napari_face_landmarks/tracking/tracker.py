@@ -808,6 +808,9 @@ class FaceTracker:
             face.refined_at = index
             return fit.landmarks, CLNF, fit.params
         carried, carried_params = apply_correction(pdm, face.correction, params, landmarks)
+        if not np.isfinite(carried).all():
+            face.correction = None
+            return landmarks, PFLD, params
         return carried, CARRIED, carried_params
 
 

@@ -1,0 +1,307 @@
+"""The fault table of the README: what it says is tested, row by row."""
+
+from __future__ import annotations
+
+import ast
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+README = TESTS.parent / "README.md"
+BEGIN = "<!-- faults: checked against tests/test_reliability.py -->"
+END = "<!-- end of faults -->"
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A row of the table.
+
+    Attributes
+    ----------
+    what : str
+        The fault.
+    happens : str
+        What the user sees.
+    kept : str
+        What is not lost.
+    tests : tuple of str
+        Those that show it, as ``file::test`` or ``file::test[case]``.
+    """
+
+    what: str
+    happens: str
+    kept: str
+    tests: tuple[str, ...]
+
+
+SENTENCE = "one sentence, status 2"
+BAD = "test_faults.py::test_bad_input_is_one_sentence_and_loses_nothing"
+FAULTS = (
+    Fault(
+        "no video: empty, text, noise, a picture, an archive, sound only, a folder, a pipe, a playlist",
+        SENTENCE,
+        "an earlier output stays as it is",
+        tuple(
+            f"{BAD}[{case}]"
+            for case in ("an empty file", "text", "noise", "a picture", "an archive", "sound only")
+        )
+        + tuple(f"{BAD}[{case}]" for case in ("a folder", "a pipe", "a playlist")),
+    ),
+    Fault(
+        "a video that breaks off",
+        "a warning says how much is missing, status 2",
+        "every frame that can be read",
+        (
+            "test_video.py::test_the_usable_part_of_a_truncated_file_is_read",
+            "test_cli.py::test_what_can_be_read_of_a_broken_video_is_kept",
+        ),
+    ),
+    Fault(
+        "damaged frames in the middle",
+        "named in warnings, without landmarks; the run goes on",
+        "frame numbers, time stamps, all other frames",
+        (
+            "test_faults.py::test_damaged_frames_are_marked_and_tracking_goes_on",
+            "test_video.py::test_damage_in_the_middle_keeps_the_count_and_the_rest",
+        ),
+    ),
+    Fault(
+        "odd videos: variable rate, 10 bit, grey, alpha, interlaced, rotated, edit lists, wrong counts, "
+        "one frame, 1 x 1 to 8K",
+        "read as they are meant",
+        "all",
+        (
+            "test_faults.py::test_strange_but_whole_videos_are_tracked",
+            "test_faults.py::test_one_frame_one_pixel_and_names_of_any_letters",
+            "test_faults.py::test_interlaced_video_is_read_whole",
+            "test_video.py::test_every_frame_is_the_right_one_in_order_and_at_random",
+            "test_video.py::test_frames_are_turned_upright",
+            "test_numerics.py::test_frames_of_odd_sizes",
+            "test_numerics.py::test_a_frame_of_8k",
+        ),
+    ),
+    Fault(
+        "frames larger than 8192 x 8192",
+        SENTENCE,
+        "an earlier output",
+        (f"{BAD}[frames larger than any]",),
+    ),
+    Fault(
+        "a file that changes or goes while it is read",
+        "the run ends with a warning",
+        "the frames before",
+        ("test_video.py::test_a_file_replaced_meanwhile_is_noticed",),
+    ),
+    Fault(
+        "a lazy array that raises in the middle",
+        "a warning with the reason",
+        "the frames before",
+        ("test_tracking.py::test_a_source_that_breaks_off_keeps_what_was_tracked",),
+    ),
+    Fault(
+        "pixels that are NaN or infinite, or of a type that no picture has",
+        "those frames have no face, a warning each",
+        "all other frames",
+        (
+            "test_faults.py::test_pixels_that_are_no_numbers_and_odd_types",
+            "test_tracking.py::test_frames_that_are_not_finite_count_as_faceless",
+        ),
+    ),
+    Fault(
+        "names of files in any letters, or too long",
+        "used, or refused in one sentence",
+        "all",
+        (
+            "test_faults.py::test_one_frame_one_pixel_and_names_of_any_letters",
+            f"{BAD}[a name that is too long]",
+            f"{BAD}[an output whose name is too long]",
+        ),
+    ),
+    Fault(
+        "an output that cannot be written: a folder, write-protected, below a file, the video itself",
+        f"{SENTENCE}, before anything is computed",
+        "what was there",
+        tuple(
+            f"{BAD}[an output {case}]"
+            for case in (
+                "that is a folder",
+                "where nothing can be written",
+                "below a file",
+                "that is the video",
+            )
+        ),
+    ),
+    Fault(
+        "a full disk",
+        SENTENCE,
+        "the old file, whole; no half of a new one; what the journal has",
+        (
+            "test_faults.py::test_a_full_disk_leaves_the_old_file_and_no_half_of_a_new_one",
+            "test_journal.py::test_a_full_disk_loses_nothing_that_was_written",
+        ),
+    ),
+    Fault(
+        "kill -9, a power cut",
+        "`--resume` goes on",
+        "all but the last 2 seconds; the result is that of an uninterrupted run, bit for bit",
+        (
+            "test_journal.py::test_a_killed_run_goes_on_bit_for_bit",
+            "test_journal.py::test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit",
+        ),
+    ),
+    Fault(
+        "Ctrl-C",
+        "says how far it came, status 130",
+        "the frames that are done",
+        ("test_cli.py::test_ctrl_c_keeps_the_frames_that_are_done",),
+    ),
+    Fault(
+        "one bad video among many",
+        "its row of the summary says why",
+        "the results of all others",
+        ("test_batch.py::test_twenty_videos_with_three_bad_ones_and_a_second_time",),
+    ),
+    Fault(
+        "layers removed or changed, or the window closed, during a run in napari",
+        "the run ends, in a sentence where one is needed",
+        "the points that are there",
+        (
+            "test_widget.py::test_removing_the_video_ends_the_run",
+            "test_widget.py::test_removing_the_landmarks_ends_the_run",
+            "test_widget.py::test_closing_ends_the_run",
+            "test_widget.py::test_an_error_on_the_way_keeps_what_is_finished",
+        ),
+    ),
+    Fault(
+        "results in a damaged file, of another program or of no format",
+        SENTENCE,
+        "an earlier output",
+        (
+            f"{BAD}[half of an archive]",
+            f"{BAD}[a table of others]",
+            f"{BAD}[results of no format]",
+            "test_formats.py::test_damaged_files_are_refused_in_one_sentence",
+        ),
+    ),
+    Fault(
+        "a file that claims more than it holds, or hides a pickle",
+        f"{SENTENCE}, in under a second and 64 MB",
+        "nothing in it is run",
+        (
+            "test_fuzz.py::test_damaged_files_are_refused_in_a_sentence_quickly_and_in_little_memory",
+            "test_fuzz.py::test_an_archive_may_not_lie_about_the_length_of_an_array",
+            "test_formats.py::test_pickles_in_deeplabcuts_files_are_read_and_not_run",
+            "test_untrusted.py::test_the_source_has_no_pickle_no_code_from_text_and_no_network",
+        ),
+    ),
+    Fault(
+        "models that are altered, incomplete, or of another kind",
+        SENTENCE,
+        "no run begins",
+        (
+            "test_models.py::test_missing_altered_and_shortened_files_are_refused",
+            f"{BAD}[a PFLD that is another network]",
+            f"{BAD}[half of the patch experts]",
+            "test_provenance.py::test_the_files_of_the_plugins_bundles_are_those_of_their_cards",
+        ),
+    ),
+    Fault(
+        "an ONNX file with weights elsewhere, loops, functions or others' operations; links out of a folder",
+        f"{SENTENCE}, before it is opened",
+        "no other file is read",
+        (
+            "test_fuzz.py::test_networks_that_could_do_harm_are_refused_before_they_are_opened",
+            "test_fuzz.py::test_links_out_of_a_model_folder_are_refused",
+        ),
+    ),
+    Fault(
+        "an ONNX file that asks for more than 512 MB when it runs",
+        SENTENCE,
+        "the process",
+        ("test_fuzz.py::test_a_network_runs_in_bounded_memory",),
+    ),
+    Fault(
+        "a network that gives NaN, infinity or places beyond all pictures",
+        "no face on those frames, found again after",
+        "all other frames",
+        (
+            "test_numerics.py::test_what_pfld_says_that_is_no_number_is_no_face",
+            "test_numerics.py::test_what_the_detector_says_that_is_no_number_does_no_harm",
+        ),
+    ),
+    Fault(
+        "refinement that breaks down: singular Hessian, no landmark visible, no response, NaN",
+        "the frame has PFLD's landmarks and the source `pfld`",
+        "all frames",
+        ("test_numerics.py::test_where_refinement_breaks_down_pfld_stands",),
+    ),
+    Fault(
+        "a face at the border, larger than the frame, shrinking to nothing, covered",
+        "landmarks that are finite, or no face",
+        "all frames",
+        ("test_numerics.py::test_faces_where_they_hardly_are",),
+    ),
+    Fault(
+        "several threads or processes at once",
+        "the same results as one after the other; two processes on one output are kept apart",
+        "both, or the first",
+        (
+            "test_concurrency.py::test_one_tracker_may_track_from_several_threads",
+            "test_concurrency.py::test_trackers_of_one_process_do_not_disturb_each_other",
+            "test_concurrency.py::test_two_processes_on_one_output_leave_a_whole_file",
+            "test_journal.py::test_two_runs_to_one_output_are_kept_apart",
+        ),
+    ),
+    Fault(
+        "hours of video",
+        "memory, open files and threads stay as they are",
+        "all",
+        (
+            "test_soak.py::test_half_a_minute_of_video_leaves_memory_files_and_threads_as_they_were",
+            "test_soak.py::test_two_hours_of_video",
+        ),
+    ),
+    Fault(
+        "no network",
+        "nothing is missing: none is ever used",
+        "all",
+        ("test_untrusted.py::test_tracking_and_evaluating_use_no_network_and_start_no_program",),
+    ),
+    Fault(
+        "the question how a result was made",
+        "its file says: version, settings, sha256 of the models, versions of the libraries",
+        "enough to make it again",
+        ("test_provenance.py::test_a_result_is_made_again_from_what_its_file_says",),
+    ),
+)
+
+
+def table() -> str:
+    """Return the table as the README has it."""
+    rows = [(fault.what, fault.happens, fault.kept, _links(fault)) for fault in FAULTS]
+    lines = [("fault", "what happens", "what is kept", "tests"), ("---",) * 4, *rows]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
+
+
+def _links(fault: Fault) -> str:
+    files = dict.fromkeys(test.partition("::")[0] for test in fault.tests)
+    return ", ".join(f"[{name.removeprefix('test_').removesuffix('.py')}](tests/{name})" for name in files)
+
+
+def test_the_table_is_that_of_the_readme() -> None:
+    text = README.read_text(encoding="utf-8")
+    assert text.partition(BEGIN)[2].partition(END)[0].strip() == table()
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.what[:40])
+def test_every_row_has_tests_that_are_there(fault: Fault) -> None:
+    assert fault.tests
+    for test in fault.tests:
+        file, _, name = test.partition("::")
+        name, _, case = name.partition("[")
+        text = (TESTS / file).read_text(encoding="utf-8")
+        functions = {item.name for item in ast.parse(text).body if isinstance(item, ast.FunctionDef)}
+        assert name in functions, test
+        assert not case or f'"{case.rstrip("]")}"' in text, test
