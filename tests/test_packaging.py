@@ -21,7 +21,7 @@ from napari_face_landmarks import TrackerSettings, Tracks, list_models
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.models import load_card
 from napari_face_landmarks.models.card import card_markdown
-from napari_face_landmarks.settings import REFINE_MODES
+from napari_face_landmarks.settings import PRESETS, REFINE_MODES
 from napari_face_landmarks.video import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -155,6 +155,31 @@ def test_readmes_settings_are_those_of_the_code() -> None:
     table = re.search(r"<!-- settings: .*? -->\n(.*?)<!-- end of settings -->", README, re.DOTALL)
     assert table is not None
     assert table.group(1).strip() == settings_table()
+
+
+def part(name: str) -> list[str]:
+    """Return the rows of a table of the README, without its head."""
+    found = re.search(rf"<!-- {name}: .*? -->\n(.*?)<!-- end of {name} -->", README, re.DOTALL)
+    assert found is not None
+    return found.group(1).strip().splitlines()[2:]
+
+
+def test_readmes_presets_are_those_of_the_code() -> None:
+    rows = []
+    for preset in PRESETS:
+        default = TrackerSettings().to_dict()
+        changed = {name: now for name, now in preset.settings.to_dict().items() if now != default[name]}
+        words = ", ".join(f"`{name}={now}`" for name, now in changed.items()) or "the defaults"
+        rows.append(f"| {preset.title}, `{preset.name}` | {words} | {preset.help} |")
+    assert part("presets") == rows
+
+
+@pytest.mark.gui
+def test_readmes_shortcuts_are_those_of_the_code(display: None) -> None:
+    from napari_face_landmarks.napari_plugin.commands import SHORTCUTS
+
+    keys = [row.split("|")[1].strip() for row in part("shortcuts")]
+    assert keys[: len(SHORTCUTS)] == [key.replace("-", "+") for key in SHORTCUTS.values()]
 
 
 def test_readmes_scripts_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
