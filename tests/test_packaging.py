@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import hashlib
+import importlib
 import importlib.metadata
 import json
 import os
@@ -13,10 +14,12 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+import napari_face_landmarks
 from napari_face_landmarks import TrackerSettings, Tracks, list_models
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.models import load_card
@@ -172,6 +175,21 @@ def test_readmes_presets_are_those_of_the_code() -> None:
         words = ", ".join(f"`{name}={now}`" for name, now in changed.items()) or "the defaults"
         rows.append(f"| {preset.title}, `{preset.name}` | {words} | {preset.help} |")
     assert part("presets") == rows
+
+
+def test_readmes_functions_are_there_and_documented() -> None:
+    names = re.findall(r"`([\w.]+)`", "\n".join(part("functions")))
+    assert len(names) > 20
+    for name in names:
+        parts = name.split(".")
+        found: Any = napari_face_landmarks
+        if len(parts) > 1 and parts[0].islower():
+            found = importlib.import_module(".".join(["napari_face_landmarks", *parts[:-1]]))
+            parts = parts[-1:]
+        for each in parts:
+            found = getattr(found, each)
+        assert callable(found), name
+        assert found.__doc__, name
 
 
 @pytest.mark.gui
