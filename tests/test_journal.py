@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -152,6 +153,23 @@ def test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit(
     assert kept[:3] == [0, 0, 0]
     assert kept[4] == 35
     assert all(abs(n - 36 * place / len(data)) < 3 for n, place in zip(kept[6:], places[6:], strict=True))
+
+
+def test_a_crash_loses_at_most_a_second_of_results(
+    tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: now))
+    path = tmp_path / "t.journal"
+    with open_video(clip) as video:
+        recording = Recording.begin(FaceTracker(models, TrackerSettings(refine="off")), video, path)
+        written = set()
+        for done, _ in enumerate(recording.results(), 1):
+            assert frames_in(path) >= done - 4
+            written.add(frames_in(path))
+            now += 0.25
+        recording.close()
+    assert 5 < len(written) < 15  # nor is the disk kept busy
 
 
 def test_a_run_that_does_not_fit_its_journal_is_refused_in_one_sentence(
