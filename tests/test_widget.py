@@ -403,6 +403,42 @@ def test_refinement_that_switches_itself_on_is_told_once(
     assert not widget.notice.value
 
 
+def test_a_run_can_be_paused_and_goes_on(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
+    fake.seconds_per_frame = 0.01
+    add_clip(viewer, 120)
+    assert not widget.pause_button.enabled
+    widget.run()
+    wait_until(lambda: widget.progress.value > 10)
+    widget.pause_button.native.click()
+    assert widget.pause_button.text == "Resume"
+    let_work(0.5)  # the frame at hand is finished
+    waits_at = widget.progress.value
+    let_work(0.7)
+    assert widget.progress.value == waits_at < 120
+    assert widget.running
+    assert widget.status.value == f"Paused after {waits_at} of 120 frames."
+    assert frames_shown(widget.landmarks) == list(range(waits_at))
+    widget.pause_button.native.click()
+    assert widget.pause_button.text == "Pause"
+    wait_until(lambda: not widget.running)
+    assert frames_shown(widget.landmarks) == list(range(120))
+    seconds = widget.landmarks.metadata["tracks"].stats.seconds
+    assert seconds < 120 * 0.01 * 5, "waiting is no tracking"
+    assert not widget.pause_button.enabled
+
+
+def test_a_paused_run_can_be_cancelled(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
+    fake.seconds_per_frame = 0.01
+    add_clip(viewer, 500)
+    widget.run()
+    wait_until(lambda: widget.progress.value > 10)
+    widget.pause_button.native.click()
+    widget.cancel_button.native.click()
+    wait_until(lambda: not widget.running, 30)
+    assert "Cancelled" in widget.status.value
+    assert len(widget.landmarks.data) == 68 * len(frames_shown(widget.landmarks)) > 0
+
+
 def test_removing_the_video_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
     fake.seconds_per_frame = 0.02
     # without it the window would crash: vispy 0.17 cannot draw points after the only image is removed,

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import sys
 import threading
 import time
-from collections.abc import Callable, Generator
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -22,6 +23,14 @@ if TYPE_CHECKING:
     from napari_face_landmarks.tracking import FaceTracker, FrameResult, Tracks
 
 LOG = logging.getLogger(__name__)
+
+SWITCH_INTERVAL = 0.0005
+"""Seconds after which a Python thread lets another go on while there is a run; a tenth of Python's own.
+
+Drawing and tracking let go of Python's lock hundreds of times a second, and wait that long to have it back.
+"""
+_switching = threading.Lock()
+_intervals: list[float] = []
 
 
 @dataclass
@@ -108,13 +117,29 @@ class BackgroundRun:
         return not self.cancelled
 
 
+@contextmanager
+def quick_switches() -> Iterator[None]:
+    """Have threads take turns quickly until the last run ends; then as Python has them by itself."""
+    with _switching:
+        _intervals.append(sys.getswitchinterval() if not _intervals else _intervals[0])
+        sys.setswitchinterval(min(SWITCH_INTERVAL, _intervals[0]))
+    try:
+        yield
+    finally:
+        with _switching:
+            before = _intervals.pop()
+            if not _intervals:
+                sys.setswitchinterval(before)
+
+
 def track_in_background(run: BackgroundRun) -> Generator[None]:
     """Do a run, yielding after each step; errors end up in ``run.error``.
 
     A generator, because napari can stop those between two steps; it has to be closed then.
     """
     try:
-        yield from _steps(run)
+        with quick_switches():
+            yield from _steps(run)
     except FaceLandmarksError as error:
         run.error = str(error)
     except Exception as error:

@@ -1,0 +1,244 @@
+"""How quick napari stays with landmarks: with 68 x 50,000 points, and while a run goes on.
+
+``python tests/gui_measure.py`` prints the numbers; the tests ask for some of them. Times of the GUI are
+processor time of its thread where nothing else is said: what a busy machine adds is not the plugin's.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import threading
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+CLIP_SIDE = 480  # px
+MEGABYTE = 1024  # KiB, which the kernel counts in
+
+
+def memory(reset: bool = False) -> dict[str, float]:
+    """Return this process's memory in use and the most there was since the last reset, MB; Linux only."""
+    if reset:
+        Path("/proc/self/clear_refs").write_text("5")
+    lines = Path("/proc/self/status").read_text().splitlines()
+    fields = {line.split(":")[0]: line.split()[1] for line in lines if line.startswith(("VmRSS", "VmHWM"))}
+    return {"now": int(fields["VmRSS"]) / MEGABYTE, "most": int(fields["VmHWM"]) / MEGABYTE}
+
+
+def took(work: Callable[[], Any]) -> float:
+    """Return the processor time of this thread that some work takes, s."""
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began
+
+
+def measure_scale(n_frames: int = 50_000) -> dict[str, float]:
+    """Return what a layer of 68 points on so many frames costs: s of this thread, MB of this process."""
+    from napari.components import ViewerModel
+
+    from napari_face_landmarks.napari_plugin.live import LiveLandmarks
+    from napari_face_landmarks.napari_plugin.view import recolour
+    from napari_face_landmarks.tracking.results import PFLD, collect, empty_frame
+
+    face = np.random.default_rng(0).uniform(100, 300, (68, 2)).astype(np.float32)
+
+    def found(index: int) -> Any:
+        result = empty_frame(index, 1)
+        result.landmarks[0], result.confidence[0] = face + index % 50, np.linspace(0, 1, 68)
+        result.source[0] = PFLD
+        return result
+
+    viewer = ViewerModel()
+    nothing = np.broadcast_to(np.zeros((480, 640), np.uint8), (n_frames, 480, 640))
+    image = viewer.add_image(nothing, contrast_limits=(0, 255))
+    LiveLandmarks(viewer, image, 0, 2, 1)  # what is imported once
+    viewer.layers.pop()
+    before = memory(reset=True)
+    made: list[LiveLandmarks] = []
+    add = took(lambda: made.append(LiveLandmarks(viewer, image, 0, n_frames, 1)))
+    live, added = made[0], memory()
+    writes = []
+    for first in range(0, n_frames, 50):
+        results = [found(index) for index in range(first, min(first + 50, n_frames))]
+        writes.append(took(lambda results=results: live.write(results)))  # type: ignore[misc]
+    filled = memory()
+    layer = live.layer
+    layer.shown[-68:] = False  # a frame without a face: its rows stay, for giving them up takes long
+    finish = took(lambda: live.finish(collect([found(0)])))
+    steps = [
+        took(lambda place=place: viewer.dims.set_current_step(0, place))  # type: ignore[misc]
+        for place in np.random.default_rng(1).integers(0, n_frames, 15).tolist()
+    ]
+    layer.mode = "select"
+    row = 68 * int(viewer.dims.current_step[0])
+    selections = [
+        took(lambda point=point: setattr(layer, "selected_data", {row + point}))  # type: ignore[misc]
+        for point in range(15)
+    ]
+    return {
+        "add_s": add,
+        "add_most_mb": added["most"] - before["now"],
+        "filled_most_mb": filled["most"] - before["now"],
+        "process_most_mb": filled["most"],
+        "write_50_frames_s": float(np.median(writes)),
+        "finish_s": finish,
+        "slider_step_s": float(np.median(steps)),
+        "select_s": float(np.median(selections)),
+        "recolour_s": took(lambda: recolour(layer, "source")),
+    }
+
+
+class Pulse:
+    """Notes when the GUI's thread comes back to its events, and what it did in between.
+
+    Attributes
+    ----------
+    gaps : list of (float, float, float)
+        Between two events: s on the clock, of this thread's processor time, and of waiting for a processor
+        that others had (Linux; else 0).
+    """
+
+    def __init__(self) -> None:
+        from qtpy.QtCore import QTimer
+
+        path = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+        self._schedule = path if path.exists() else None
+        self.gaps: list[tuple[float, float, float]] = []
+        self._last = self._now()
+        self._timer = QTimer()
+        self._timer.setInterval(5)
+        self._timer.timeout.connect(self._tick)
+        self._timer.start()
+
+    def _now(self) -> tuple[float, float, float]:
+        waited = 0.0 if self._schedule is None else int(self._schedule.read_text().split()[1]) / 1e9
+        return time.perf_counter(), time.thread_time(), waited
+
+    def _tick(self) -> None:
+        now = self._now()
+        before, self._last = self._last, now
+        self.gaps.append((now[0] - before[0], now[1] - before[1], now[2] - before[2]))
+
+    def stop(self) -> None:
+        """Note no more."""
+        self._timer.stop()
+
+
+def measure_run(
+    viewer: Any, widget: Any, n_frames: int, playing: bool = False, follow: bool = True
+) -> dict[str, float]:
+    """Return how the GUI and the run get on with each other, over a run of the widget's video.
+
+    Parameters
+    ----------
+    viewer, widget
+        A viewer with a video of `n_frames` frames and the plugin's dock.
+    n_frames : int
+        To be tracked.
+    playing : bool
+        Whether the slider goes on all the time, 25 frames a second.
+    follow : bool
+        Whether the newest frame is shown.
+    """
+    from qtpy.QtCore import QTimer
+
+    from gui_support import let_work, wait_until
+
+    widget.follow.value = follow and not playing
+    let_work(0.3)
+    widget.run()
+    let_work(0.3)  # the layer is added and drawn for the first time
+    pulse, player = Pulse(), QTimer()
+    if playing:
+        player.timeout.connect(
+            lambda: viewer.dims.set_current_step(0, (viewer.dims.current_step[0] + 1) % n_frames)
+        )
+        player.start(40)
+    began, frames = time.perf_counter(), widget.progress.value
+    wait_until(lambda: not widget.running, 600)
+    seconds = time.perf_counter() - began
+    pulse.stop()
+    player.stop()
+    clock, own, waited = np.array(pulse.gaps).T
+    return {
+        "frames_per_s": (widget.progress.value - frames) / seconds,
+        "largest_gap_s": float(clock.max()),
+        "largest_gap_without_waiting_for_a_processor_s": float((clock - waited).max()),
+        "largest_work_s": float(own.max()),
+        "gui_share": float(own.sum() / clock.sum()),
+    }
+
+
+def make_clip(path: Path, n_frames: int) -> Path:
+    """Write a video of a face that moves to and fro."""
+    from napari_face_landmarks.demo import make_demo_clip
+    from napari_face_landmarks.video import write_video
+
+    frames = make_demo_clip(100, CLIP_SIDE)[0]
+    there_and_back = np.concatenate([np.arange(100), np.arange(100)[::-1]])
+    write_video(path, (frames[there_and_back[number % 200]] for number in range(n_frames)), fps=25)
+    return path
+
+
+def _measure_runs(n_frames: int) -> dict[str, Any]:
+    import tempfile
+
+    from gui_support import a_display, wait_until
+    from napari_face_landmarks import FaceTracker
+
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder, a_display() as reason:
+        if reason is not None:
+            return {"runs": reason}
+        clip = make_clip(Path(folder) / "clip.mp4", n_frames)
+        tracker = FaceTracker()
+        tracker.prepare()
+
+        def headless() -> float:
+            began = time.perf_counter()
+            tracker.track(clip)
+            return n_frames / (time.perf_counter() - began)
+
+        from napari import Viewer
+
+        viewer = Viewer(show=True)
+        _, widget = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks")
+        viewer.open(clip, plugin="napari-face-landmarks")
+        widget.frames.value = "this"  # loads the models
+        widget.run()
+        wait_until(lambda: not widget.running)
+        widget.frames.value = "all"
+        for name, options in (
+            ("idle", {"follow": False}),
+            ("following", {}),
+            ("playing", {"playing": True}),
+        ):
+            viewer.layers.remove(widget.landmarks)
+            rate = headless()  # next to each run: other work on the machine comes and goes
+            found[name] = measure_run(viewer, widget, n_frames, **options)
+            found[name]["rate_over_headless"] = found[name]["frames_per_s"] / rate
+            found[name]["headless_frames_per_s"] = rate
+    return found
+
+
+def main() -> None:
+    """Print the numbers."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--scale", action="store_true", help="only the layer of 68 x 50,000 points, as JSON")
+    parser.add_argument("--frames", type=int, default=2000, help="of the run")
+    asked = parser.parse_args()
+    if asked.scale:
+        print(json.dumps(measure_scale()))
+        return
+    print(json.dumps(measure_scale(), indent=1))
+    print(json.dumps(_measure_runs(asked.frames), indent=1), flush=True)
+    os._exit(0)  # without waiting for napari's threads
+
+
+if __name__ == "__main__":
+    main()

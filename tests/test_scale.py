@@ -1,0 +1,109 @@
+"""Layers of 68 points on 50,000 frames, and what the GUI's thread does while a run goes on."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fake_tracker import FakeTracker
+from gui_measure import make_clip, measure_run
+from gui_support import let_work, wait_until
+from napari_face_landmarks import tracking
+from napari_face_landmarks.napari_plugin.background import SWITCH_INTERVAL, quick_switches
+from napari_face_landmarks.video import open_video
+
+PLUGIN = "napari-face-landmarks"
+N_FRAMES = 160
+
+
+@pytest.fixture(scope="module")
+def scale() -> dict[str, float]:
+    if not sys.platform.startswith("linux"):
+        pytest.skip("memory is read from Linux's /proc")
+    script = Path(__file__).parent / "gui_measure.py"
+    done = subprocess.run(
+        [sys.executable, str(script), "--scale"], capture_output=True, text=True, timeout=250, check=True
+    )
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
+
+
+def test_a_layer_of_68_x_50_000_is_added_and_filled_within_limits(scale: dict[str, float]) -> None:
+    assert scale["add_s"] < 1.5
+    assert scale["add_most_mb"] < 600
+    assert scale["filled_most_mb"] < 700
+    assert scale["write_50_frames_s"] < 0.02
+    assert scale["finish_s"] < 0.1
+    assert scale["recolour_s"] < 1.5
+
+
+def test_it_is_quick_to_use(scale: dict[str, float]) -> None:
+    assert scale["slider_step_s"] < 0.035
+    assert scale["select_s"] < 0.02
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("scale") / "clip.mp4", N_FRAMES)
+
+
+@pytest.fixture
+def widget(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
+    tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.01})
+    monkeypatch.setattr(tracking, "FaceTracker", tracker)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", lambda _: None)
+    return viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")[1]
+
+
+@pytest.mark.gui
+@pytest.mark.parametrize("how", ["idle", "following", "playing"])
+def test_the_gui_does_little_at_a_time_while_a_run_goes_on(
+    viewer: Any, widget: Any, clip: Path, how: str
+) -> None:
+    """Between two events the GUI's thread works less than 100 ms, and most of the time not at all."""
+    viewer.open(clip, plugin=PLUGIN)
+    found = measure_run(viewer, widget, N_FRAMES, playing=how == "playing", follow=how == "following")
+    assert found["largest_work_s"] < 0.1
+    assert found["gui_share"] < 0.6
+    assert widget.status.value.startswith(f"Done: {N_FRAMES} frames")
+
+
+@pytest.mark.gui
+def test_a_frame_that_did_not_change_is_not_drawn_again(viewer: Any, widget: Any) -> None:
+    viewer.add_image(np.zeros((300, 60, 80), np.uint8), name="clip")
+    viewer.dims.set_current_step(0, 250)
+    widget.follow.value = False
+    widget.run()
+    drawn: list[int] = []
+    let_work(0.1)
+    assert widget.running
+    points = widget.landmarks
+    points.events.set_data.connect(lambda _: drawn.append(int(points.shown[68 * 250])))
+    wait_until(lambda: not widget.running)
+    assert sum(drawn) >= 1, "the frame on show is drawn when it comes"
+    assert len(drawn) <= 4, "and not with every other one"
+
+
+def test_frames_that_a_run_read_are_not_decoded_again(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with open_video(clip) as video:
+        expected = video[12]
+        video.keeps_frames = True
+        for _ in video.frames():
+            pass
+        monkeypatch.setattr(type(video), "_decode", lambda *_: pytest.fail("decoded again"))
+        np.testing.assert_array_equal(video[12], expected)
+
+
+def test_threads_take_turns_quickly_until_the_last_run_ends() -> None:
+    before = sys.getswitchinterval()
+    with quick_switches():
+        with quick_switches():
+            assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL)
+        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL)
+    assert sys.getswitchinterval() == pytest.approx(before)
