@@ -19,12 +19,13 @@ PLUGIN = "napari-face-landmarks"
 
 @pytest.fixture
 def preferences(display: None) -> Iterator[Any]:
-    """Return the module, with everything as after an installation before and after the test."""
+    """Return the module, with everything as after an installation."""
     from napari_face_landmarks.napari_plugin import preferences
 
+    before = preferences.read_preferences()  # of who runs the tests
     preferences.write_preferences(preferences.Preferences())
     yield preferences
-    preferences.write_preferences(preferences.Preferences())
+    preferences.write_preferences(before)
 
 
 @pytest.fixture
