@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import io
 import json
-import os
 import shutil
 import struct
 import sys
@@ -797,7 +796,5 @@ def run_target(name: str, count: int, seed: int, keep: Path | None = None) -> di
 
 
 if __name__ == "__main__":
-    if hasattr(os, "nice"):
-        os.nice(5)
     into = Path(sys.argv[4]) if len(sys.argv) > 4 else None
     print(json.dumps(run_target(sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), into)))
