@@ -173,7 +173,7 @@ class FaceLandmarksWidget(Container):
         ]
 
     def _make_menu(self) -> QMenu:
-        menu = QMenu()
+        menu = QMenu(self.more_button.native)  # whose theme it has
         menu.setToolTipsVisible(True)
         for text, what, call in (
             ("Begin with these choices", "Keep preset, models and following.", self.keep_choices),
