@@ -86,7 +86,7 @@ class SlowFrames:
 
     def __getitem__(self, key: Any) -> Any:
         if type(key) is int:  # how the tracker reads
-            time.sleep(0.02)
+            time.sleep(0.04)
         return self._frames[key]
 
     def __array__(self, *_: Any, **__: Any) -> Any:
