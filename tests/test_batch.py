@@ -19,6 +19,7 @@ from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, 
 from napari_face_landmarks.batch import FileResult
 from napari_face_landmarks.batch.lock import try_to_lock
 from napari_face_landmarks.batch.many import find_videos, place_outputs, read_settings
+from napari_face_landmarks.batch.pool import cores
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, VideoError
 from napari_face_landmarks.video import write_video
@@ -142,6 +143,18 @@ def test_a_process_that_is_killed_costs_a_second_try_and_twice_that_video_only(
     results = track_many(names, tmp_path / "b", settings=FAST, format="npz", jobs=1, resume=True)
     assert [(r.status, r.earlier) for r in results] == [("done", False), ("done", True), ("done", True)]
     np.testing.assert_array_equal(Tracks.load(results[0].output).landmarks, whole.landmarks)
+
+
+def test_processes_for_each_core_have_few_threads_each(tmp_path: Path, long_video: Path) -> None:
+    psutil = pytest.importorskip("psutil")
+    threads: list[int] = []
+
+    def count(video: str, done: int, total: int) -> None:
+        threads.extend(psutil.Process(pid).num_threads() for pid in workers_of_this_process())
+
+    track_many(long_video, tmp_path, settings=FAST, jobs=cores(), cut_at=120, progress=count)
+    assert threads[0] <= 4  # of a piece: computing, decoding, listening
+    assert max(threads) <= 4 + 2 * cores()  # of the one process that joins them
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="raise_signal wakes no join there")
