@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
+from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES
 from napari_face_landmarks.settings import TrackerSettings
 
 if TYPE_CHECKING:
@@ -111,12 +112,14 @@ def misfit_of(
     ndarray, (2,), float32
         Mean distances, in fractions of the inter-ocular distance; NaN for what is None.
     """
-    across = max(float(inter_ocular(landmarks)), 1e-6)
-    found = [
-        np.nan if other is None else float(np.linalg.norm(landmarks - other, axis=-1).mean()) / across
-        for other in (given, expressed)
-    ]
-    return np.array(found, np.float32)
+    (x0, y0), (x1, y1) = landmarks[OUTER_EYES[0]].tolist(), landmarks[OUTER_EYES[1]].tolist()
+    across = max(math.hypot(x1 - x0, y1 - y0), 1e-6)
+    found = np.full(2, np.nan, np.float32)
+    for place, other in ((BY_CLNF, given), (OFF_MODEL, expressed)):
+        if other is not None:
+            apart = landmarks - other
+            found[place] = np.sqrt((apart * apart).sum(axis=-1)).mean() / across
+    return found
 
 
 @dataclass(slots=True)
