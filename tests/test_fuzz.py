@@ -232,6 +232,21 @@ def test_a_few_faces_do_not_make_a_large_grid(kind: str, tmp_path: Path) -> None
     assert outcome.memory < MOST_MEMORY
 
 
+@pytest.mark.parametrize("rows", [200_000, 3_000_000])
+def test_millions_of_equal_rows_are_refused_before_they_are_unpacked(rows: int, tmp_path: Path) -> None:
+    target = TARGETS["parquet"]
+    need(target)
+    pyarrow, parquet = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    columns = {name: pyarrow.array(np.zeros(rows)) for name in ("frame", "face", "landmark", "x", "y")}
+    parquet.write_table(pyarrow.table(columns), tmp_path / "equal.parquet", compression="zstd")
+    small_tracks().save(tmp_path / "whole.parquet")
+    format_named("parquet").read(tmp_path / "whole.parquet")  # what is loaded once is loaded
+    outcome = try_one(target, (tmp_path / "equal.parquet").read_bytes(), tmp_path)
+    assert not outcome.read
+    assert outcome.wrong == ""
+    assert outcome.memory < MOST_MEMORY
+
+
 def test_a_netcdf_file_may_not_claim_what_it_does_not_hold(tmp_path: Path) -> None:
     h5py = pytest.importorskip("h5py")
     need(TARGETS["movement"])

@@ -45,6 +45,9 @@ HEADER = ",".join(COLUMNS)
 RECORD = b"napari_face_landmarks"
 LARGEST_FILE = 64 << 30
 FRAMES_AT_A_TIME = 1024
+ROWS_AT_A_TIME = 1 << 16
+MOST_ROWS_A_BYTE = 32
+"""Rows of a Parquet file for each of its bytes: three times what frames without any face give."""
 
 
 def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
@@ -188,6 +191,8 @@ def read_parquet(path: Path) -> Tracks:
                 raise ResultError(
                     f"{path} has not the columns {', '.join(NEEDED)} or too many rows: split it."
                 )
+            if file.metadata.num_rows > MOST_ROWS_A_BYTE * path.stat().st_size:
+                raise ResultError(f"{path} claims more rows than landmarks would give: save it again.")
             used = [name for name in COLUMNS if name in names]
             kinds = {name: file.schema_arrow.field(name).type for name in used}
             plain = pyarrow.types
@@ -201,6 +206,7 @@ def read_parquet(path: Path) -> Tracks:
                         f"{path}: {name} is of the type {kind}: give a tidy table of landmarks."
                     )
             text = (file.schema_arrow.metadata or {}).get(RECORD)
+            _refuse_repeats(file, path)
             read = file.read(columns=used)
             table = pd.DataFrame({name: _column(read[name]) for name in used})
     except (OSError, ValueError, KeyError, TypeError, MemoryError, pyarrow.ArrowException) as error:
@@ -208,6 +214,17 @@ def read_parquet(path: Path) -> Tracks:
             raise
         raise ResultError(f"{path} cannot be read ({in_one_line(error)}): save it again.") from None
     return from_tidy(table, path, record_from_text(text, path) if text is not None else None)
+
+
+def _refuse_repeats(file: Any, path: Path) -> None:
+    """Refuse a file that repeats a landmark, a few rows at a time: millions of equal rows take no room."""
+    for batch in file.iter_batches(ROWS_AT_A_TIME, columns=["frame", "face", "landmark"]):
+        frame, face, landmark = (
+            batch.column(k).to_numpy(zero_copy_only=False).astype(np.float64) for k in range(3)
+        )
+        cell = (frame * MOST_FACES + face) * N_LANDMARKS + landmark
+        if len(np.unique(cell)) < len(cell):
+            raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")
 
 
 def _column(values: Any) -> Any:
