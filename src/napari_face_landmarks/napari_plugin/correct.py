@@ -1,0 +1,296 @@
+"""The correction dock: drag landmarks, fit the face anew about them, carry on from there, undo."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from types import SimpleNamespace
+from typing import Any
+
+from magicgui.widgets import ComboBox, Container, Label, ProgressBar, PushButton, SpinBox
+from napari.layers import Image
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error
+
+from napari_face_landmarks.correction import carry_on_steps, names_of_faces, refit_in_tracks
+from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
+from napari_face_landmarks.models import DEFAULT_BUNDLE, list_models, load_models
+from napari_face_landmarks.napari_plugin.editing import LayerEditor, editor_of
+from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer, layer_name
+from napari_face_landmarks.napari_plugin.live import results_of
+from napari_face_landmarks.napari_plugin.saving import has_landmarks
+from napari_face_landmarks.napari_plugin.time_axis import frame_shown
+from napari_face_landmarks.tracking.results import Tracks
+
+LOG = logging.getLogger(__name__)
+NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
+TO_THE_END = 0
+
+
+class CorrectDock(Container):
+    """Correct landmarks by hand.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    layers, video, face : ComboBox
+        What is corrected, and the video it is in.
+    move_button, undo_button, redo_button, refit_button, forwards_button, backwards_button, cancel_button
+    length : SpinBox
+        How many frames are tracked anew; 0 is to the next corrected frame, or to the end.
+    progress, status
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        self._viewer = napari_viewer
+        self._worker: Any = None
+        self._there = SimpleNamespace(open=True)
+        self._watched: list[Any] = []
+        self.layers = ComboBox(
+            label="Landmarks", choices=self._landmark_layers, tooltip="The layer of landmarks to correct."
+        )
+        self.video = ComboBox(label="Video", choices=self._videos, tooltip="The video they are in.")
+        self.face = ComboBox(label="Face", choices=self._faces, tooltip="The face to fit and to carry on.")
+        self.move_button = PushButton(
+            text="Move landmarks", tooltip="Have napari select and drag points of this layer."
+        )
+        self.undo_button = PushButton(text="Undo", tooltip="Take the last change back.")
+        self.redo_button = PushButton(text="Redo", tooltip="Do it again.")
+        self.refit_button = PushButton(
+            text="Refit this frame",
+            tooltip="Fit the face anew about the landmarks placed by hand, which stay where they are. "
+            "Three or four good ones repair a whole face. Takes less than a second.",
+        )
+        self.length = SpinBox(
+            label="Carry on for",
+            min=0,
+            max=10**8,
+            value=TO_THE_END,
+            tooltip="Frames to track anew; 0 is to the next frame corrected by hand, or to the end. "
+            "Frames corrected by hand are never changed.",
+        )
+        self.backwards_button = PushButton(
+            text="Back", tooltip="Track anew from this frame backwards; costs as much as tracking."
+        )
+        self.forwards_button = PushButton(
+            text="Forwards", tooltip="Track anew from this frame forwards; costs as much as tracking."
+        )
+        self.cancel_button = PushButton(
+            text="Cancel", enabled=False, tooltip="Stop, and leave all as it was."
+        )
+        self.progress = ProgressBar(min=0, max=1, value=0)
+        self.status = Label(value="")
+        rows = [
+            _row(self.undo_button, self.redo_button),
+            _row(self.backwards_button, self.forwards_button, self.cancel_button),
+        ]
+        super().__init__(
+            widgets=[
+                self.layers,
+                self.video,
+                self.face,
+                self.move_button,
+                rows[0],
+                self.refit_button,
+                self.length,
+                rows[1],
+                self.progress,
+                self.status,
+            ]
+        )
+        self.status.native.setWordWrap(True)
+        for box in (self.layers, self.video, self.face):
+            policy = box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
+            box.native.setSizeAdjustPolicy(policy)
+        self.layers.changed.connect(self._on_layer_chosen)
+        self.move_button.changed.connect(self.move)
+        self.undo_button.changed.connect(lambda: self._edit("undo"))
+        self.redo_button.changed.connect(lambda: self._edit("redo"))
+        self.refit_button.changed.connect(self.refit)
+        self.forwards_button.changed.connect(lambda: self.carry_on("forwards"))
+        self.backwards_button.changed.connect(lambda: self.carry_on("backwards"))
+        self.cancel_button.changed.connect(self.cancel)
+        events = napari_viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self.reset_choices)
+        self.native.destroyed.connect(self._on_destroyed)
+        self._on_layer_chosen()
+
+    def _landmark_layers(self, _: Any = None) -> list[Any]:
+        return [layer for layer in self._viewer.layers if has_landmarks(layer)]
+
+    def _videos(self, _: Any = None) -> list[Any]:
+        return [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+
+    def _faces(self, _: Any = None) -> list[tuple[str, int]]:
+        layer = self.layers.value
+        tracks = None if layer is None else layer.metadata.get("tracks")
+        if not isinstance(tracks, Tracks):
+            return []
+        return [(name, face) for face, name in enumerate(names_of_faces(tracks))]
+
+    def reset_choices(self, *_: Any) -> None:
+        """Look again which layers there are."""
+        if self._there.open:
+            self.layers.reset_choices()
+            self.video.reset_choices()
+            self._on_layer_chosen()
+
+    @property
+    def editor(self) -> LayerEditor | None:
+        """The editor of the chosen layer; None where there is none, or a run still fills it."""
+        layer = self.layers.value
+        if layer is None or results_of(layer) is not None:
+            return None
+        try:
+            editor = editor_of(layer)
+        except FaceLandmarksError as error:
+            self._tell_error(str(error))
+            return None
+        if editor not in self._watched:
+            self._watched.append(editor)
+            editor.changed.append(self._look)
+        return editor
+
+    def _on_layer_chosen(self) -> None:
+        layer = self.layers.value
+        for video in self._videos():
+            if layer is not None and layer_name(video) == layer.name:
+                self.video.value = video
+        self._look()
+
+    def _look(self) -> None:
+        """Show what can be done now."""
+        if not self._there.open:
+            return
+        editor = self.editor
+        self.face.reset_choices()
+        busy = self._worker is not None
+        for button in (self.refit_button, self.forwards_button, self.backwards_button, self.move_button):
+            button.enabled = editor is not None and not busy
+        undo, redo = (None, None) if editor is None else (editor.can_undo, editor.can_redo)
+        self.undo_button.enabled, self.redo_button.enabled = bool(undo) and not busy, bool(redo) and not busy
+        self.undo_button.tooltip = f"Undo {undo}." if undo else "There is nothing to undo."
+        self.redo_button.tooltip = f"Redo {redo}." if redo else "There is nothing to redo."
+        self.cancel_button.enabled = busy
+        if editor is None:
+            self.status.value = NOTHING if self.layers.value is None else "The run still fills this layer."
+        elif not busy:
+            count = int(editor.tracks.by_hand.sum())
+            frames = int(editor.tracks.by_hand.any(axis=(1, 2)).sum())
+            self.status.value = f"{count} landmarks placed by hand, on {frames} frames."
+
+    def move(self) -> None:
+        """Have napari select and drag the landmarks."""
+        layer = self.layers.value
+        if self.editor is not None:
+            self._viewer.layers.selection.active = layer
+            layer.mode = "select"
+
+    def _edit(self, what: str) -> None:
+        editor = self.editor
+        if editor is not None and self._worker is None:
+            getattr(editor, what)()
+
+    def refit(self) -> None:
+        """Fit the face on the frame shown anew."""
+        self._start("refitting a face", None)
+
+    def carry_on(self, direction: str) -> None:
+        """Track the face anew from the frame shown on."""
+        self._start(f"carrying on {direction}", direction)
+
+    def cancel(self) -> None:
+        """Stop what goes on; nothing is changed."""
+        if self._worker is not None:
+            self._worker.quit()
+            self.cancel_button.enabled = False
+
+    def _start(self, words: str, direction: str | None) -> None:
+        editor, video = self.editor, self.video.value
+        if editor is None or self._worker is not None:
+            return
+        try:
+            count_frames(video)
+            frames = frames_of_layer(video)
+        except FaceLandmarksError as error:
+            self._tell_error(str(error))
+            return
+        frame = frame_shown(self._viewer, editor.layer)
+        frame = int(editor.tracks.frame_indices[0]) if frame is None else frame
+        until = None
+        if self.length.value != TO_THE_END:
+            until = frame + int(self.length.value) * (1 if direction == "forwards" else -1)
+        steps = _work(editor.tracks, frames, frame, self.face.value or 0, direction, until)
+        self._worker = create_worker(
+            lambda: (yield from steps),
+            _start_thread=False,
+            _connect={
+                "yielded": self._on_progress,
+                "returned": lambda result: self._on_returned(editor, words, result),
+                "finished": self._on_finished,
+            },
+        )
+        self._look()
+        self.status.value = f"{words.capitalize()} …"
+        self._worker.start()
+
+    def _on_progress(self, done: tuple[int, int]) -> None:
+        if self._there.open:
+            self.progress.max, self.progress.value = done[1], done[0]
+
+    def _on_returned(self, editor: LayerEditor, words: str, result: Tracks | str) -> None:
+        if not self._there.open:
+            return
+        if isinstance(result, str):
+            self._tell_error(result)
+        elif editor.layer in self._viewer.layers:
+            editor.apply(result, words)
+
+    def _on_finished(self) -> None:
+        if not self._there.open:
+            return
+        self._worker = None
+        told = self.status.value
+        self._look()
+        self.progress.value = 0
+        if told.endswith(".") and "placed by hand, on" not in told:
+            self.status.value = told
+
+    def _tell_error(self, sentence: str) -> None:
+        self.status.value = sentence
+        show_error(sentence)
+
+    def _on_destroyed(self) -> None:
+        self._there.open = False
+        if self._worker is not None:
+            self._worker.quit()
+
+
+def _work(
+    tracks: Tracks, frames: Any, frame: int, face: int, direction: Any, until: int | None
+) -> Generator[tuple[int, int], None, Tracks | str]:
+    """Do what was asked for on the working thread; return the tracks, or why there are none in a sentence."""
+    try:
+        name = str(tracks.meta.get("models", DEFAULT_BUNDLE))
+        models = load_models(name if name in list_models() else DEFAULT_BUNDLE)
+        yield 0, 1
+        if direction is None:
+            return refit_in_tracks(models, frames[frame], tracks, frame, face)
+        return (yield from carry_on_steps(models, frames, tracks, frame, face, direction, until))
+    except FaceLandmarksError as error:
+        return str(error)
+    except Exception as error:
+        LOG.exception("The correction failed")
+        reason = f"{type(error).__name__}: {in_one_line(error)}"
+        return f"The correction failed at an unexpected error ({reason})."
+
+
+def _row(*buttons: Any) -> Container:
+    row = Container(widgets=list(buttons), layout="horizontal", labels=False)
+    row.margins = (0, 0, 0, 0)
+    return row

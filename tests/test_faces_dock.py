@@ -1,0 +1,90 @@
+"""The faces dock in a real window: faces are named, merged, split, deleted, and all of it undone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gui_support import let_work
+from napari_face_landmarks import Tracks, tracks_of_layer
+from napari_face_landmarks.correction import names_of_faces
+from napari_face_landmarks.napari_plugin.layers import tracks_to_layer_data
+from test_export import make_tracks
+
+pytestmark = pytest.mark.gui
+
+
+@pytest.fixture
+def tracks() -> Tracks:
+    return make_tracks(6, 2)
+
+
+@pytest.fixture
+def dock(viewer: Any, tracks: Tracks) -> Any:
+    from napari.layers import Layer
+
+    from napari_face_landmarks.napari_plugin.faces import FacesDock
+
+    viewer.add_layer(Layer.create(*tracks_to_layer_data(tracks)[0]))
+    dock = FacesDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Faces")
+    let_work(0.05)
+    return dock
+
+
+def test_faces_are_edited_in_the_layer_and_edits_are_undone(
+    viewer: Any, dock: Any, tracks: Tracks, tmp_path: Path
+) -> None:
+    layer = dock.layers.value
+    texts = [dock.list.item(k).text() for k in range(2)]
+    assert texts == ["Face 1 (5 frames)", "Face 2 (5 frames)"]
+    dock.select([1])
+    dock.new_name.value = "Anna"
+    dock.rename_button.native.click()
+    assert dock.list.item(1).text() == "Anna (5 frames)"
+    viewer.dims.set_point(0, 3)
+    dock.split_button.native.click()
+    assert [dock.list.item(k).text() for k in range(3)] == [
+        "Face 1 (5 frames)",
+        "Anna (2 frames)",
+        "Face 2 (3 frames)",
+    ]
+    assert set(layer.features["face"]) == {0, 1, 2}
+    dock.select([0])
+    dock.delete_button.native.click()
+    assert names_of_faces(tracks_of_layer(layer)) == ["Anna", "Face 2"]
+    dock.select([0, 1])
+    dock.merge_button.native.click()
+    merged = tracks_of_layer(layer)
+    np.testing.assert_array_equal(merged.landmarks[:, 0], tracks.landmarks[:, 1])
+    np.testing.assert_array_equal(merged.by_hand[:, 0], tracks.by_hand[:, 1])
+    merged.save(tmp_path / "t.npz")
+    assert names_of_faces(Tracks.load(tmp_path / "t.npz")) == ["Anna"]
+    for _ in range(4):
+        dock.undo_button.native.click()
+    assert not dock.undo_button.enabled
+    again = tracks_of_layer(layer)
+    np.testing.assert_array_equal(again.landmarks, tracks.landmarks)
+    np.testing.assert_array_equal(again.by_hand, tracks.by_hand)
+    assert names_of_faces(again) == ["Face 1", "Face 2"]
+    dock.redo_button.native.click()
+    assert dock.list.item(1).text() == "Anna (5 frames)"
+
+
+def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_face_landmarks.napari_plugin import faces
+
+    told: list[str] = []
+    monkeypatch.setattr(faces, "show_error", told.append)
+    dock.select([0])
+    dock.new_name.value = "Face 2"
+    dock.rename_button.native.click()
+    assert "Another face is named" in told[0]
+    assert not dock.merge_button.enabled
+    assert dock.native.minimumSizeHint().width() <= 320
+    viewer.layers.remove(dock.layers.value)
+    let_work(0.05)
+    assert "no landmarks" in dock.status.value
