@@ -300,9 +300,7 @@ def with_landmarks(viewer: Any) -> Any:
 def legend_words(dock: Any) -> list[str]:
     from qtpy.QtWidgets import QLabel
 
-    grid = dock.legend.layout()
-    widgets = [grid.itemAt(number).widget() for number in range(grid.count())]
-    return [widget.text() for widget in widgets if type(widget) is QLabel]
+    return [label.text() for label in dock.legend.findChildren(QLabel)]
 
 
 @pytest.mark.gui

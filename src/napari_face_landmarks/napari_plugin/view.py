@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float32]
 
 SEGMENTS = np.array([pair for outline in OUTLINES for pair in pairwise(outline)], dtype=np.int64)
 """(S, 2) the landmarks at the ends of each line of a face's outlines: brows, eyes, nose, lips, jaw."""
-LINE_WIDTH = 0.007
+LINE_WIDTH = 0.01
 """Width of outlines over the side of the landmarks' box."""
 FAINTEST = 0.15
 """Opacity of a trail's oldest end."""

@@ -28,7 +28,7 @@ from napari_face_landmarks.napari_plugin.saving import has_landmarks
 from napari_face_landmarks.napari_plugin.view import chosen_landmarks, recolour
 from napari_face_landmarks.napari_plugin.view_layers import FrameLayers
 
-MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Part of the face"}
+MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
 FIRST_TRAILS = "30"  # the tip of the nose
 LONGEST_WINDOW = 1000  # frames
 NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
@@ -245,7 +245,9 @@ class ViewDock(QWidget):
     def _show_legend(self) -> None:
         grid = self.legend.layout()
         while grid.count():
-            grid.takeAt(0).widget().deleteLater()
+            old = grid.takeAt(0).widget()
+            old.setParent(None)  # at once; Qt deletes it when it comes to it
+            old.deleteLater()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)
         entries = legend_of(self.mode)
