@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -112,11 +113,12 @@ def stop_after(tracker: FaceTracker, path: Path, clip: Path, n_frames: int) -> N
     """Track some frames into a journal, a state after each of them."""
     with open_video(clip) as video:
         recording = Recording.begin(tracker, video, path)
-        results = recording.results()
-        for _ in range(n_frames):
-            next(results)
-        results.close()
-        recording.close()
+        try:
+            with closing(recording.results()) as results:
+                for _ in range(n_frames):
+                    next(results)
+        finally:
+            recording.close()
 
 
 def go_on(tracker: FaceTracker, path: Path, clip: Path) -> tuple[int, Tracks]:
