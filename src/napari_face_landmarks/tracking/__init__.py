@@ -1,6 +1,17 @@
 """Faces followed through a video: found, lost and found again, smoothed, each with its identity."""
 
+from napari_face_landmarks.tracking.regions import Region, Regions
 from napari_face_landmarks.tracking.results import SOURCES, FaceFit, FrameResult, RunStats, Tracks, collect
 from napari_face_landmarks.tracking.tracker import FaceTracker
 
-__all__ = ["SOURCES", "FaceFit", "FaceTracker", "FrameResult", "RunStats", "Tracks", "collect"]
+__all__ = [
+    "SOURCES",
+    "FaceFit",
+    "FaceTracker",
+    "FrameResult",
+    "Region",
+    "Regions",
+    "RunStats",
+    "Tracks",
+    "collect",
+]

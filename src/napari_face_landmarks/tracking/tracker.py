@@ -37,6 +37,7 @@ from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.alone import AloneFace, as_fit, find_alone, fit_crops, follow_alone
 from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, doubles, overlaps
 from napari_face_landmarks.tracking.provenance import provenance
+from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.tracking.results import (
     CARRIED,
     CLNF,
@@ -193,6 +194,8 @@ class Run:
         The frames that smoothing still looks at after the last result.
     waiting : int
         How many of these are not given out yet.
+    regions : Regions
+        Where to look for faces, and what to pass over.
     """
 
     source: FrameSource
@@ -202,6 +205,7 @@ class Run:
     standing: Callable[[], Standing] | None = None
     recent: tuple[FrameResult, ...] = ()
     waiting: int = 0
+    regions: Regions = field(default_factory=Regions)
 
     def state(self) -> TrackerState | None:
         """Return where the run stands after the result given out last, to go on from there another time.
@@ -321,7 +325,13 @@ class FaceTracker:
         return _face_fit(output, faces)
 
     def track(
-        self, frames: Any, progress: Progress | None = None, *, start: int = 0, stop: int | None = None
+        self,
+        frames: Any,
+        progress: Progress | None = None,
+        *,
+        start: int = 0,
+        stop: int | None = None,
+        regions: Regions | None = None,
     ) -> Tracks:
         """Follow the faces of a video.
 
@@ -333,6 +343,8 @@ class FaceTracker:
             Called with the number of frames done and the number of all.
         start, stop : int
             First frame, and the one after the last; `stop` None is the end.
+        regions : Regions, optional
+            Boxes where a face is that the detector does not find, and boxes to ignore; not with clnf-only.
 
         Returns
         -------
@@ -345,7 +357,7 @@ class FaceTracker:
             If there is nothing that can be tracked.
         """
         results: list[FrameResult] = []
-        run = self._begin_run(frames, start, stop, None)
+        run = self._begin_run(frames, start, stop, None, regions)
         for result in self._run(run):
             results.append(result)
             if progress is not None:
@@ -382,7 +394,12 @@ class FaceTracker:
         )
 
     def track_frames(
-        self, frames: Any, start: int = 0, stop: int | None = None, state: TrackerState | None = None
+        self,
+        frames: Any,
+        start: int = 0,
+        stop: int | None = None,
+        state: TrackerState | None = None,
+        regions: Regions | None = None,
     ) -> Generator[FrameResult, None, None]:
         """Follow the faces of a video, frame by frame: `track` as a generator.
 
@@ -396,6 +413,8 @@ class FaceTracker:
         state : TrackerState, optional
             What `Run.state` gave in a run over the same frames with the same models and settings: the run
             goes on from there, and the results are those that it would have given.
+        regions : Regions, optional
+            As for `track`.
 
         Yields
         ------
@@ -409,11 +428,21 @@ class FaceTracker:
         ResultError
             If the state does not fit the settings, the models or the frames.
         """
-        return self._run(self._begin_run(frames, start, stop, state), state)
+        return self._run(self._begin_run(frames, start, stop, state, regions), state)
 
-    def _begin_run(self, frames: Any, start: int, stop: int | None, state: TrackerState | None) -> Run:
+    def _begin_run(
+        self,
+        frames: Any,
+        start: int,
+        stop: int | None,
+        state: TrackerState | None,
+        regions: Regions | None,
+    ) -> Run:
+        regions = regions or Regions()
+        if self._alone and (regions.look or regions.ignore):
+            raise ImageError("Boxes to look in and to ignore need PFLD: choose another mode than clnf-only.")
         source = open_source(frames, start, stop)
-        run = Run(source, warnings=list(source.warnings))
+        run = Run(source, warnings=list(source.warnings), regions=regions)
         if state is not None:
             try:
                 check_state(state, self.settings, self.models.pdm.n_modes, source.start, source.stop)
@@ -633,13 +662,20 @@ class FaceTracker:
         result = empty_frame(index, len(faces))
         known = [slot for slot, face in enumerate(faces) if face is not None]
         outputs = self._followed(run, look, rgb, faces)
+        if run.regions.ignore:
+            for slot, (output, row) in list(outputs.items()):
+                if run.regions.ignores(_boxes_of(output.landmarks[row : row + 1]), index)[0]:
+                    del outputs[slot]
         for slot in known:
             if slot not in outputs:
                 faces[slot] = None
         if len(outputs) < len(faces) and (
-            not outputs or len(known) > len(outputs) or index % LOOK_FOR_MORE_EVERY == 0
+            not outputs
+            or len(known) > len(outputs)
+            or index % LOOK_FOR_MORE_EVERY == 0
+            or run.regions.begins(index)
         ):
-            self._find(run, rgb, faces, outputs, last_boxes, last_seen)
+            self._find(run, rgb, index, faces, outputs, last_boxes, last_seen)
         refinements: dict[int, Future[_Refined]] = {}
         picture = _Picture(rgb)
         for slot, (output, row) in outputs.items():
@@ -696,13 +732,17 @@ class FaceTracker:
         self,
         run: Run,
         rgb: npt.NDArray[np.uint8],
+        index: int,
         faces: list[_Face | None],
         outputs: dict[int, tuple[PfldOutput, int]],
         last_boxes: dict[int, Floats],
         last_seen: dict[int, int],
     ) -> None:
         """Add the faces that the detector finds beside the known ones to `outputs`, a slot each."""
-        output = self._look(rgb, run.stats)[1]
+        output = self._look(rgb, run.stats, run.regions.boxes(index))[1]
+        if run.regions.ignore:
+            passed = run.regions.ignores(_boxes_of(output.landmarks), index)
+            output = _take(output, np.flatnonzero(~passed))
         boxes = _boxes_of(output.landmarks)
         if outputs and len(boxes):
             known = _boxes_of(np.stack([out.landmarks[row] for out, row in outputs.values()]))
@@ -714,10 +754,13 @@ class FaceTracker:
             outputs[slot] = (output, int(fresh[face]))
             faces[slot] = None
 
-    def _look(self, rgb: npt.NDArray[np.uint8], stats: RunStats) -> tuple[Floats, PfldOutput]:
+    def _look(
+        self, rgb: npt.NDArray[np.uint8], stats: RunStats, told: Floats | None = None
+    ) -> tuple[Floats, PfldOutput]:
         """Return the detector's boxes (F, 5) that PFLD takes for faces too, surest first, and what it sees.
 
         A face printed on a shirt is one to the detector, but its landmarks are less sure than a real one's.
+        In the boxes that it is told of, PFLD looks too, and is believed as of faces that are followed.
         """
         began = time.perf_counter()
         most = CANDIDATES + 2 * self.settings.max_faces
@@ -725,14 +768,16 @@ class FaceTracker:
         stats.add_time("detect", time.perf_counter() - began)
         began = time.perf_counter()
         roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
-        output = self._predict_still(rgb, crops_of_boxes(found.boxes, roll))
-        usable = np.flatnonzero(
-            self._usable(output, rgb.shape, self.settings.min_confidence, found.boxes[:, 4])
-        )
+        boxes, least = found.boxes, np.full(len(found), self.settings.min_confidence, np.float32)
+        if told is not None and len(told):
+            boxes, roll = np.concatenate([boxes, told]), np.concatenate([roll, np.zeros(len(told))])
+            least = np.concatenate([least, np.full(len(told), STAY_SHARE * self.settings.min_confidence)])
+        output = self._predict_still(rgb, crops_of_boxes(boxes, roll))
+        usable = np.flatnonzero(self._usable(output, rgb.shape, least, boxes[:, 4]))
         order = usable[np.argsort(-face_scores(output)[usable], kind="stable")]
-        if len(found):
+        if len(boxes):
             stats.add_time("pfld", time.perf_counter() - began)
-        return found.boxes[order], _take(output, order)
+        return boxes[order], _take(output, order)
 
     def _predict_still(self, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
         """Run PFLD on crops that come from boxes, always with a second look at the first one's landmarks."""
@@ -745,7 +790,7 @@ class FaceTracker:
         return second
 
     def _usable(
-        self, output: PfldOutput, shape: tuple[int, ...], least: float, rank: Floats | None = None
+        self, output: PfldOutput, shape: tuple[int, ...], least: float | Floats, rank: Floats | None = None
     ) -> npt.NDArray[np.bool_]:
         """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles.
 
