@@ -96,3 +96,31 @@ def test_outlines_and_trails_on_a_tracked_clip(viewer: Any) -> None:
     after = take_picture(viewer, "view after")
     assert differs(before, after)
     keep(after, "view")
+
+
+def test_the_correction_dock_while_a_face_is_corrected(viewer: Any) -> None:
+    from napari.layers import Layer
+
+    from napari_face_landmarks import tracks_of_layer
+    from napari_face_landmarks.correction import place_by_hand
+
+    video = viewer.add_image(make_demo_clip(3, 320)[0], rgb=True, name="face")
+    (data,) = track_layer(video)
+    points = viewer.add_layer(Layer.create(*data))
+    _, correction = viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks correction")
+    correction.native.parent().setFixedWidth(320)
+    viewer.dims.set_point(0, 1)
+    let_work(0.3)
+    before = take_picture(viewer, "correction before")
+    tracks = tracks_of_layer(points)
+    places = tracks.landmarks[1, 0, [8, 30, 48, 54]] + (12, 4)
+    correction.editor.apply(place_by_hand(tracks, 1, 0, [8, 30, 48, 54], places), "placed")
+    let_work(0.3)
+    placed = take_picture(viewer, "correction placed")
+    assert "4 landmarks placed by hand" in correction.status.value
+    correction.refit_button.native.click()
+    wait_until(lambda: correction.refit_button.enabled)
+    viewer.theme = "light"
+    refitted = take_picture(viewer, "correction refitted light")
+    assert differs(before, placed)
+    assert differs(placed, refitted)
