@@ -337,3 +337,11 @@ def test_links_out_of_a_model_folder_are_refused(tmp_path: Path) -> None:
     refused(lambda: load_models(bundle), ModelError, "link out of its folder")
     (tmp_path / "link").symlink_to(bundle_folder("open"))  # a folder may be reached by a link
     assert load_models(tmp_path / "link").folder == tmp_path / "link"
+
+
+def test_a_table_with_a_column_twice_and_short_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "t.csv"
+    small_tracks(1).save(path)
+    names, *rows = path.read_text().splitlines()
+    path.write_text("\n".join(["frame,frame,frame," + names, *rows]))
+    refused(lambda: read_tracks(path), ResultError, "too few values")

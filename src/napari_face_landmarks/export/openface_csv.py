@@ -243,8 +243,8 @@ class _Part:
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays of one row per face and frame, checked."""
-        n = len(self.rows)
-        short = np.array([len(row) < len(self.places) for row in self.rows])
+        n, last = len(self.rows), max(self.places.values())
+        short = np.array([len(row) <= last for row in self.rows])
         self.refuse(short, "too few values")
         part: dict[str, npt.NDArray[Any]] = {
             "frame": self.whole_numbers("frame", None, 1, 2**53),
