@@ -88,3 +88,23 @@ def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest
     viewer.layers.remove(dock.layers.value)
     let_work(0.05)
     assert "no landmarks" in dock.status.value
+
+
+def test_boxes_that_are_drawn_tell_the_next_run(viewer: Any, dock: Any) -> None:
+    from napari_face_landmarks.napari_plugin.boxes import regions_of_layers
+    from napari_face_landmarks.tracking import Region, Regions
+
+    viewer.add_image(np.zeros((6, 60, 80), np.uint8), scale=(1, 2, 2))
+    assert regions_of_layers(viewer.layers) == Regions()
+    dock.look_button.native.click()
+    look = viewer.layers.selection.active
+    assert str(look.mode) == "add_rectangle"
+    look.add_rectangles(np.array([[2, 10, 20], [2, 10, 50], [2, 40, 50], [2, 40, 20]], float))
+    dock.ignore_button.native.click()
+    ignore = viewer.layers.selection.active
+    ignore.add_rectangles(np.array([[3, 0, 0], [3, 0, 9], [3, 5, 9], [3, 5, 0]], float))
+    wanted = Regions((Region((20, 10, 50, 40), 2, 2),), (Region((0, 0, 9, 5)),))
+    assert regions_of_layers(viewer.layers) == wanted
+    dock.look_button.native.click()
+    assert viewer.layers.selection.active is look
+    np.testing.assert_array_equal(look.scale, (1, 2, 2))

@@ -16,6 +16,7 @@ from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.journals import begin_recording
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.notice import RefinementNotice
+from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.tracking.results import RunStats
 
 if TYPE_CHECKING:
@@ -78,6 +79,7 @@ class BackgroundRun:
     tracks: Tracks | None = None
     error: str | None = None
     seconds_paused: float = 0.0
+    regions: Regions = field(default_factory=Regions)
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _may_go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -159,11 +161,12 @@ def _steps(run: BackgroundRun) -> Generator[None]:
     if not run.may_go_on():
         return
     tracker = FaceTracker(models, run.settings)
-    recording = begin_recording(tracker, run.frames, run.start, run.stop, run.go_on)
+    told = bool(run.regions.look or run.regions.ignore)  # a journal does not keep what the user drew
+    recording = None if told else begin_recording(tracker, run.frames, run.start, run.stop, run.go_on)
     notice = RefinementNotice()
     try:
         if recording is None:
-            frames = tracker.track_frames(run.frames, run.start, run.stop)
+            frames = tracker.track_frames(run.frames, run.start, run.stop, regions=run.regions)
         else:
             run.results.extend(recording.earlier())
             frames = recording.results()

@@ -7,6 +7,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from magicgui.widgets import ComboBox, Container, Label, LineEdit, PushButton
+from napari.layers import Image
 from napari.utils.notifications import show_error
 from qtpy.QtWidgets import QAbstractItemView, QListWidget
 
@@ -19,6 +20,7 @@ from napari_face_landmarks.correction import (
     split_face,
 )
 from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.napari_plugin.boxes import Purpose, add_boxes_layer
 from napari_face_landmarks.napari_plugin.editing import LayerEditor, editor_of
 from napari_face_landmarks.napari_plugin.live import results_of
 from napari_face_landmarks.napari_plugin.saving import has_landmarks
@@ -45,6 +47,8 @@ class FacesDock(Container):
         Its faces; several can be selected.
     new_name : LineEdit
     rename_button, keep_button, delete_button, merge_button, split_button, undo_button, redo_button
+    look_button, ignore_button : PushButton
+        Boxes for the next run.
     status : Label
     """
 
@@ -75,6 +79,14 @@ class FacesDock(Container):
         )
         self.undo_button = PushButton(text="Undo", tooltip="Take the last change back.")
         self.redo_button = PushButton(text="Redo", tooltip="Do it again.")
+        self.look_button = PushButton(
+            text="Look here …",
+            tooltip="Draw a box round a face, forehead to chin, where none is found; then run again.",
+        )
+        self.ignore_button = PushButton(
+            text="Ignore …",
+            tooltip="Draw a box in which no face is followed; then run again.",
+        )
         self.status = Label(value="")
         super().__init__(
             widgets=[
@@ -83,6 +95,7 @@ class FacesDock(Container):
                 _row(self.rename_button, self.keep_button),
                 _row(self.delete_button, self.merge_button, self.split_button),
                 _row(self.undo_button, self.redo_button),
+                _row(self.look_button, self.ignore_button),
                 self.status,
             ]
         )
@@ -98,6 +111,8 @@ class FacesDock(Container):
         self.split_button.changed.connect(self.split)
         self.undo_button.changed.connect(lambda: self._step("undo"))
         self.redo_button.changed.connect(lambda: self._step("redo"))
+        self.look_button.changed.connect(lambda: self.draw("look"))
+        self.ignore_button.changed.connect(lambda: self.draw("ignore"))
         events = napari_viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self.reset_choices)
@@ -214,6 +229,14 @@ class FacesDock(Container):
             there = editor.tracks.present[:, self.selected[0]]
             if there.any():
                 show_frame(self._viewer, editor.layer, int(editor.tracks.frame_indices[there.argmax()]))
+
+    def draw(self, purpose: Purpose) -> None:
+        """Have the user draw boxes that the next run looks in or ignores."""
+        videos = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        if not videos:
+            self._tell_error("There is no video to draw on: open one first.")
+            return
+        add_boxes_layer(self._viewer, videos[-1], purpose)
 
     def _step(self, what: str) -> None:
         editor = self.editor

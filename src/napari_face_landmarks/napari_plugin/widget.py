@@ -30,6 +30,7 @@ from napari_face_landmarks.models.describe import ModelsInfo
 from napari_face_landmarks.napari_plugin import commands, saving
 from napari_face_landmarks.napari_plugin.about import show_about
 from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_in_background
+from napari_face_landmarks.napari_plugin.boxes import regions_of_layers
 from napari_face_landmarks.napari_plugin.choices import ModelChooser, preset_control
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.live import LiveLandmarks
@@ -267,7 +268,13 @@ class FaceLandmarksWidget(Container):
         if isinstance(frames, Video):
             frames.keeps_frames = True  # for the viewer, so that it need not decode them again to follow
         self._current = BackgroundRun(
-            self._model_loader(), settings, frames, start, stop, go_on=bool(self.go_on.value)
+            self._model_loader(),
+            settings,
+            frames,
+            start,
+            stop,
+            go_on=bool(self.go_on.value),
+            regions=regions_of_layers(self._viewer.layers),
         )
         self._set_running(True)
         self.progress.max = stop - start
