@@ -188,7 +188,7 @@ def make_tracks(
     if np.isinf(points).any():
         raise ResultError(f"{path} has landmarks that are infinite: correct the file.")
     points[np.isnan(points).any(axis=-1)] = np.nan
-    there = np.isfinite(points).all(axis=-1)
+    there = np.asarray(np.isfinite(points).all(axis=-1))
     sure = np.ones(there.shape, np.float32) if confidence is None else np.array(confidence, np.float32)
     sure = np.where(there & np.isfinite(sure), sure, np.float32(0))
     if not ((sure >= 0) & (sure <= 1)).all():
