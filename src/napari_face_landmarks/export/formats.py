@@ -113,7 +113,7 @@ FORMATS: tuple[Format, ...] = (
         deeplabcut.write_dlc_csv,
         deeplabcut.read_dlc_csv,
         deeplabcut.is_dlc_csv,
-        "source, pose, score of the face, time, settings; "
+        "source, marks by hand, pose, score of the face, time, settings; "
         "frames before the first tracked one come back as empty ones",
         "DeepLabCut, LightningPose (one face), movement, pandas",
     ),
@@ -146,7 +146,7 @@ FORMATS: tuple[Format, ...] = (
         pts.write_pts,
         pts.read_pts,
         pts.is_pts,
-        "confidence, source, pose, score of the face, time, settings; "
+        "confidence, source, marks by hand, pose, score of the face, time, settings; "
         "frames without a face, faces with missing landmarks; "
         "places to a millionth of a pixel",
         "menpo, what reads 300-W and 300-VW",
