@@ -29,6 +29,7 @@ from napari_face_landmarks.video import write_video
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_face_landmarks"
+MANIFEST = (PACKAGE / "napari.yaml").read_text(encoding="utf-8")
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 LARGEST_MODELS = 12_000_000
 
@@ -104,7 +105,9 @@ def test_wheel_alone_tracks_and_is_found_by_napari(built: dict[str, Path], tmp_p
         "print(manifest.display_name, [item.display_name for item in manifest.contributions.widgets])\n"
     )
     printed = run("-c", program, folder=tmp_path, path=tmp_path / "site")
-    assert "Face Landmarks ['Face landmarks']" in printed
+    docks = re.findall(r"^    - command: .*\n      display_name: (Face landmarks.*)$", MANIFEST, re.MULTILINE)
+    assert len(docks) == 5
+    assert f"Face Landmarks {docks}" in printed
     assert (tmp_path / "demo" / "overlay.mp4").exists()
 
 
