@@ -109,7 +109,7 @@ def test_dragging_refitting_carrying_on_and_undoing(
     symbols = np.asarray(layer.symbol)
     assert {str(symbol) for symbol in symbols[marked]} != {str(symbols[0])}
     assert (layer.border_color[marked, :3] == 1).all()
-    assert "4 landmarks placed by hand, on 1 frames" in dock.status.value
+    assert "Landmarks placed by hand: 4; frames with them: 1." in dock.status.value
 
     before = nme(spoiled.landmarks[:, 0], truth.landmarks[:, 0])
     dock.refit_button.native.click()

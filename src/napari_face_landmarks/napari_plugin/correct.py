@@ -182,7 +182,7 @@ class CorrectDock(Container):
         elif not busy:
             count = int(editor.tracks.by_hand.sum())
             frames = int(editor.tracks.by_hand.any(axis=(1, 2)).sum())
-            self.status.value = f"{count} landmarks placed by hand, on {frames} frames."
+            self.status.value = f"Landmarks placed by hand: {count}; frames with them: {frames}."
 
     def move(self) -> None:
         """Have napari select and drag the landmarks."""
@@ -258,7 +258,7 @@ class CorrectDock(Container):
         told = self.status.value
         self._look()
         self.progress.value = 0
-        if told.endswith(".") and "placed by hand, on" not in told:
+        if told.endswith(".") and "placed by hand:" not in told:
             self.status.value = told
 
     def _tell_error(self, sentence: str) -> None:
