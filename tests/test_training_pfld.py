@@ -196,6 +196,18 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
         assert 0 < float((began[name] - went_on[name]).abs().max()) < 1e-3
 
 
+def test_the_loss_of_landmarks_is_their_distance_with_a_smooth_foot() -> None:
+    torch = pytest.importorskip("torch")
+    from napari_face_landmarks.training.pfld import SOFTNESS, distance
+
+    error = torch.tensor([[3.0, 4.0], [0.0, 0.0], [1e-4, 0.0]], requires_grad=True)
+    lengths = distance(error)
+    assert lengths.detach().numpy() == pytest.approx([5.0, SOFTNESS, SOFTNESS], abs=5e-3)
+    lengths.sum().backward()
+    assert error.grad is not None
+    assert error.grad.norm(dim=-1).numpy() == pytest.approx([1.0, 0.0, 0.0], abs=1e-2)
+
+
 def test_the_network_keeps_to_its_size() -> None:
     pytest.importorskip("torch")
     from napari_face_landmarks.training.network import Pfld
