@@ -34,6 +34,7 @@ from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm, save_pdm
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError
 from napari_face_landmarks.export.formats import FORMATS, format_named
+from napari_face_landmarks.export.hdf5 import MAGIC
 from napari_face_landmarks.export.optional import installed
 from napari_face_landmarks.models import bundle_folder, load_models
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
@@ -339,9 +340,22 @@ def result_targets() -> list[Target]:
         writes = [save_as(item.name, one), save_as(item.name, two)]
         if item.name in ("npz", "pts"):
             writes += [stored(each) for each in writes]
+        elif item.name == "deeplabcut-h5":
+            writes.append(written_by_deeplabcut)
         suffix = item.suffixes[0]
         found.append(Target(item.name, "in" + suffix, written("x" + suffix, *writes), item.read, item.needs))
     return found
+
+
+def written_by_deeplabcut(path: Path) -> None:
+    """Write a table as DeepLabCut itself does, with the names of its columns in pickles."""
+    import pandas as pd
+
+    format_named("deeplabcut-h5").write(path, small_tracks(1))
+    table = pd.read_hdf(path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        table.to_hdf(path, key="df_with_missing", format="table", mode="w")
 
 
 def classic_netcdf(path: Path) -> None:
@@ -470,6 +484,8 @@ def damaged(rng: np.random.Generator, seeds: list[bytes]) -> bytes:
             ways += [_members] * 6
         elif content[:4] == b"NFLJ":
             ways += [_records] * 8
+        elif content[:8] == MAGIC:  # bytes alone break it before anything of ours is reached
+            ways += [_datasets] * 16
         elif _is_text(content):
             ways += [_words] * 4 + [_lines] * 3
             if content.lstrip()[:1] in b"{[" and content.strip():
@@ -672,6 +688,85 @@ def _records(rng: np.random.Generator, content: bytes) -> bytes:
         front = struct.pack("<4sI", kind, len(payload))
         out.append(front + payload + struct.pack("<I", zlib.crc32(payload, zlib.crc32(front))))
     return b"".join(out)
+
+
+STRANGE_ARRAYS: tuple[Any, ...] = (
+    np.zeros(0),
+    np.zeros((3, 3), np.int8),
+    np.full((2, 68, 2, 4), np.inf, np.float32),
+    np.arange(1000.0),
+    np.array([b"a", b"\xff\xfe", b"face_0"]),
+    np.zeros((1, 1), [("a", "<f8"), ("b", "<i4", (3,))]),
+    np.zeros(4, np.complex64),
+    np.uint64((1 << 64) - 1),
+    np.bool_(True),
+)
+
+
+def _datasets(rng: np.random.Generator, content: bytes) -> bytes:
+    """Drop, replace, resize or rename a dataset of an HDF5 file, or change its values or attributes."""
+    import h5py
+
+    stream = io.BytesIO(content)
+    try:
+        with h5py.File(stream, "r+") as file:
+            places: list[Any] = [file]
+            file.visititems(lambda _, item: places.append(item))
+            item = places[int(rng.integers(len(places)))]
+            kind = rng.integers(8)
+            if kind < 3 and len(item.attrs):
+                _attribute(rng, item.attrs)
+            elif isinstance(item, h5py.Dataset):
+                _dataset(rng, item, int(kind))
+            else:
+                file.move(places[-1].name, f"/{WORDS[int(rng.integers(len(WORDS)))].strip('/') or 'x'}")
+    except Exception:  # what cannot be changed in this way, or is broken already
+        return content
+    return stream.getvalue()
+
+
+def _attribute(rng: np.random.Generator, attributes: Any) -> None:
+    name = list(attributes)[int(rng.integers(len(attributes)))]
+    value = attributes[name]
+    if rng.random() < 0.2:
+        del attributes[name]
+    elif isinstance(value, (str, bytes, np.void)) and rng.random() < 0.6:
+        text = value.encode() if isinstance(value, str) else bytes(value)
+        changed = (_json, _words, _bytes, _cut)[int(rng.integers(4))](rng, text)
+        attributes[name] = changed.decode("utf-8", "replace") if isinstance(value, str) else np.void(changed)
+    elif rng.random() < 0.5:
+        attributes[name] = STRANGE_ARRAYS[int(rng.integers(len(STRANGE_ARRAYS)))]
+    else:
+        attributes[name] = WORDS[int(rng.integers(len(WORDS)))].replace("\0", "")
+
+
+def _dataset(rng: np.random.Generator, dataset: Any, kind: int) -> None:
+    group, name, shape, dtype = dataset.parent, dataset.name, dataset.shape, dataset.dtype
+    if kind == 3:
+        del group[name]
+    elif kind == 4:
+        del group[name]
+        group[name] = STRANGE_ARRAYS[int(rng.integers(len(STRANGE_ARRAYS)))]
+    elif kind == 5 and shape:  # of another length: a little, or more than there is room for
+        axis, most = int(rng.integers(len(shape))), (3, 100, 1_500_000, 1 << 40)[int(rng.integers(4))]
+        longer = tuple(int(rng.integers(most)) if k == axis else n for k, n in enumerate(shape))
+        del group[name]
+        group.create_dataset(name, longer, dtype, chunks=(1,) * (len(shape) - 1) + (64,))
+    elif kind == 6 and dtype.kind in "iuf":
+        del group[name]
+        other = np.dtype(("<f8", "<i8", "|u1", "<f2", ">i4")[int(rng.integers(5))])
+        group[name] = np.zeros(shape, other)
+    elif dtype.kind in "iuf" and dataset.size:
+        values = dataset[()]
+        with np.errstate(all="ignore"):
+            np.ravel(values)[int(rng.integers(dataset.size))] = np.array(
+                NUMBERS[int(rng.integers(len(NUMBERS)))]
+                if dtype.kind != "f"
+                else (np.nan, np.inf, -1e30, 2.0)[int(rng.integers(4))]
+            ).astype(dtype)
+        dataset[()] = values
+    elif dataset.size:
+        dataset[int(rng.integers(len(dataset)))] = WORDS[int(rng.integers(len(WORDS)))].encode()[:40]
 
 
 SHAPES = (
