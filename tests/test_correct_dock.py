@@ -146,10 +146,10 @@ def test_dragging_refitting_carrying_on_and_undoing(
 
 
 def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_face_landmarks.napari_plugin import correct
+    from napari_face_landmarks.napari_plugin import editing_dock
 
     told: list[str] = []
-    monkeypatch.setattr(correct, "show_error", told.append)
+    monkeypatch.setattr(editing_dock, "show_error", told.append)
     viewer.dims.set_point(0, N_FRAMES - 1)
     dock.forwards_button.native.click()
     wait_until(lambda: told)

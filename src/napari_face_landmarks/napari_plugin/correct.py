@@ -4,30 +4,27 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Generator
-from types import SimpleNamespace
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, Label, ProgressBar, PushButton, SpinBox
-from napari.layers import Image
+from magicgui.widgets import ComboBox, ProgressBar, PushButton, SpinBox
 from napari.qt.threading import create_worker
-from napari.utils.notifications import show_error
 
 from napari_face_landmarks.correction import carry_on_steps, names_of_faces, refit_in_tracks
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
 from napari_face_landmarks.models import DEFAULT_BUNDLE, list_models, load_models
-from napari_face_landmarks.napari_plugin.editing import LayerEditor, editor_of
+from napari_face_landmarks.napari_plugin.controls import may_be_narrow, row_of
+from napari_face_landmarks.napari_plugin.editing import LayerEditor
+from napari_face_landmarks.napari_plugin.editing_dock import EditingDock, undo_and_redo
+from napari_face_landmarks.napari_plugin.layer_kinds import image_layers
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer, layer_name
-from napari_face_landmarks.napari_plugin.live import results_of
-from napari_face_landmarks.napari_plugin.saving import has_landmarks
 from napari_face_landmarks.napari_plugin.time_axis import frame_shown
 from napari_face_landmarks.tracking.results import Tracks
 
 LOG = logging.getLogger(__name__)
-NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
 TO_THE_END = 0
 
 
-class CorrectDock(Container):
+class CorrectDock(EditingDock):
     """Correct landmarks by hand.
 
     Parameters
@@ -46,20 +43,15 @@ class CorrectDock(Container):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        self._viewer = napari_viewer
         self._worker: Any = None
-        self._there = SimpleNamespace(open=True)
-        self._watched: list[Any] = []
-        self.layers = ComboBox(
-            label="Landmarks", choices=self._landmark_layers, tooltip="The layer of landmarks to correct."
+        self.video = ComboBox(
+            label="Video", choices=lambda _: image_layers(napari_viewer), tooltip="The video they are in."
         )
-        self.video = ComboBox(label="Video", choices=self._videos, tooltip="The video they are in.")
-        self.face = ComboBox(label="Face", choices=self._faces, tooltip="The face to fit and to carry on.")
+        self.face = ComboBox(label="Face", tooltip="The face to fit and to carry on.")
         self.move_button = PushButton(
             text="Move landmarks", tooltip="Have napari select and drag points of this layer."
         )
-        self.undo_button = PushButton(text="Undo", tooltip="Take the last change back.")
-        self.redo_button = PushButton(text="Redo", tooltip="Do it again.")
+        self.undo_button, self.redo_button = undo_and_redo()
         self.refit_button = PushButton(
             text="Refit this frame",
             tooltip="Fit the face anew about the landmarks placed by hand, which stay where they are. "
@@ -83,48 +75,28 @@ class CorrectDock(Container):
             text="Cancel", enabled=False, tooltip="Stop, and leave all as it was."
         )
         self.progress = ProgressBar(min=0, max=1, value=0)
-        self.status = Label(value="")
-        rows = [
-            _row(self.undo_button, self.redo_button),
-            _row(self.backwards_button, self.forwards_button, self.cancel_button),
-        ]
         super().__init__(
-            widgets=[
-                self.layers,
+            napari_viewer,
+            [
                 self.video,
                 self.face,
                 self.move_button,
-                rows[0],
+                row_of(self.undo_button, self.redo_button),
                 self.refit_button,
                 self.length,
-                rows[1],
+                row_of(self.backwards_button, self.forwards_button, self.cancel_button),
                 self.progress,
-                self.status,
-            ]
+            ],
         )
-        self.status.native.setWordWrap(True)
-        for box in (self.layers, self.video, self.face):
-            policy = box.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-            box.native.setSizeAdjustPolicy(policy)
-        self.layers.changed.connect(self._on_layer_chosen)
+        for box in (self.video, self.face):
+            may_be_narrow(box.native)
+        self.face.choices = self._faces
         self.move_button.changed.connect(self.move)
-        self.undo_button.changed.connect(lambda: self._edit("undo"))
-        self.redo_button.changed.connect(lambda: self._edit("redo"))
         self.refit_button.changed.connect(self.refit)
         self.forwards_button.changed.connect(lambda: self.carry_on("forwards"))
         self.backwards_button.changed.connect(lambda: self.carry_on("backwards"))
         self.cancel_button.changed.connect(self.cancel)
-        events = napari_viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
-            event.connect(self.reset_choices)
-        self.native.destroyed.connect(self._on_destroyed)
-        self._on_layer_chosen()
-
-    def _landmark_layers(self, _: Any = None) -> list[Any]:
-        return [layer for layer in self._viewer.layers if has_landmarks(layer)]
-
-    def _videos(self, _: Any = None) -> list[Any]:
-        return [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        self._on_layer()
 
     def _faces(self, _: Any = None) -> list[tuple[str, int]]:
         layer = self.layers.value
@@ -136,50 +108,28 @@ class CorrectDock(Container):
     def reset_choices(self, *_: Any) -> None:
         """Look again which layers there are."""
         if self._there.open:
-            self.layers.reset_choices()
             self.video.reset_choices()
-            self._on_layer_chosen()
+        super().reset_choices()
 
     @property
-    def editor(self) -> LayerEditor | None:
-        """The editor of the chosen layer; None where there is none, or a run still fills it."""
-        layer = self.layers.value
-        if layer is None or results_of(layer) is not None:
-            return None
-        try:
-            editor = editor_of(layer)
-        except FaceLandmarksError as error:
-            self._tell_error(str(error))
-            return None
-        if editor not in self._watched:
-            self._watched.append(editor)
-            editor.changed.append(self._look)
-        return editor
+    def busy(self) -> bool:
+        """Whether a face is fitted or tracked anew."""
+        return self._worker is not None
 
-    def _on_layer_chosen(self) -> None:
+    def _on_layer(self) -> None:
         layer = self.layers.value
-        for video in self._videos():
+        for video in image_layers(self._viewer):
             if layer is not None and layer_name(video) == layer.name:
                 self.video.value = video
         self._look()
 
-    def _look(self) -> None:
-        """Show what can be done now."""
-        if not self._there.open:
-            return
-        editor = self.editor
+    def _show(self, editor: LayerEditor | None) -> None:
+        super()._show(editor)
         self.face.reset_choices()
-        busy = self._worker is not None
         for button in (self.refit_button, self.forwards_button, self.backwards_button, self.move_button):
-            button.enabled = editor is not None and not busy
-        undo, redo = (None, None) if editor is None else (editor.can_undo, editor.can_redo)
-        self.undo_button.enabled, self.redo_button.enabled = bool(undo) and not busy, bool(redo) and not busy
-        self.undo_button.tooltip = f"Undo {undo}." if undo else "There is nothing to undo."
-        self.redo_button.tooltip = f"Redo {redo}." if redo else "There is nothing to redo."
-        self.cancel_button.enabled = busy
-        if editor is None:
-            self.status.value = NOTHING if self.layers.value is None else "The run still fills this layer."
-        elif not busy:
+            button.enabled = editor is not None and not self.busy
+        self.cancel_button.enabled = self.busy
+        if editor is not None and not self.busy:
             count = int(editor.tracks.by_hand.sum())
             frames = int(editor.tracks.by_hand.any(axis=(1, 2)).sum())
             self.status.value = f"Landmarks placed by hand: {count}; frames with them: {frames}."
@@ -190,11 +140,6 @@ class CorrectDock(Container):
         if self.editor is not None:
             self._viewer.layers.selection.active = layer
             layer.mode = "select"
-
-    def _edit(self, what: str) -> None:
-        editor = self.editor
-        if editor is not None and self._worker is None:
-            getattr(editor, what)()
 
     def refit(self) -> None:
         """Fit the face on the frame shown anew."""
@@ -261,12 +206,8 @@ class CorrectDock(Container):
         if told.endswith(".") and "placed by hand:" not in told:
             self.status.value = told
 
-    def _tell_error(self, sentence: str) -> None:
-        self.status.value = sentence
-        show_error(sentence)
-
     def _on_destroyed(self) -> None:
-        self._there.open = False
+        super()._on_destroyed()
         if self._worker is not None:
             self._worker.quit()
 
@@ -288,9 +229,3 @@ def _work(
         LOG.exception("The correction failed")
         reason = f"{type(error).__name__}: {in_one_line(error)}"
         return f"The correction failed at an unexpected error ({reason})."
-
-
-def _row(*buttons: Any) -> Container:
-    row = Container(widgets=list(buttons), layout="horizontal", labels=False)
-    row.margins = (0, 0, 0, 0)
-    return row

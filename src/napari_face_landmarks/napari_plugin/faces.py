@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, Label, LineEdit, PushButton
-from napari.layers import Image
-from napari.utils.notifications import show_error
+from magicgui.widgets import LineEdit, PushButton
 from qtpy.QtWidgets import QAbstractItemView, QListWidget
 
 from napari_face_landmarks.correction import (
@@ -21,17 +18,18 @@ from napari_face_landmarks.correction import (
 )
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.boxes import Purpose, add_boxes_layer
-from napari_face_landmarks.napari_plugin.editing import LayerEditor, editor_of
-from napari_face_landmarks.napari_plugin.live import results_of
-from napari_face_landmarks.napari_plugin.saving import has_landmarks
+from napari_face_landmarks.napari_plugin.controls import row_of
+from napari_face_landmarks.napari_plugin.editing import LayerEditor
+from napari_face_landmarks.napari_plugin.editing_dock import EditingDock, undo_and_redo
+from napari_face_landmarks.napari_plugin.layer_kinds import image_layers
+from napari_face_landmarks.napari_plugin.run_words import counted
 from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
 from napari_face_landmarks.tracking.results import Tracks
 
-NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
 SMALLEST_LIST = 80  # px
 
 
-class FacesDock(Container):
+class FacesDock(EditingDock):
     """The faces of a layer of landmarks.
 
     Parameters
@@ -53,14 +51,6 @@ class FacesDock(Container):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        self._viewer = napari_viewer
-        self._there = SimpleNamespace(open=True)
-        self._watched: list[Any] = []
-        self.layers = ComboBox(
-            label="Landmarks", choices=self._landmark_layers, tooltip="The layer of landmarks."
-        )
-        policy = self.layers.native.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon
-        self.layers.native.setSizeAdjustPolicy(policy)
         self.list = QListWidget()
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setMinimumHeight(SMALLEST_LIST)
@@ -77,8 +67,7 @@ class FacesDock(Container):
         self.split_button = PushButton(
             text="Split here", tooltip="Make the selected face another one from the frame shown on."
         )
-        self.undo_button = PushButton(text="Undo", tooltip="Take the last change back.")
-        self.redo_button = PushButton(text="Redo", tooltip="Do it again.")
+        self.undo_button, self.redo_button = undo_and_redo()
         self.look_button = PushButton(
             text="Look here …",
             tooltip="Draw a box round a face, forehead to chin, where none is found; then run again.",
@@ -87,21 +76,17 @@ class FacesDock(Container):
             text="Ignore …",
             tooltip="Draw a box in which no face is followed; then run again.",
         )
-        self.status = Label(value="")
         super().__init__(
-            widgets=[
-                self.layers,
+            napari_viewer,
+            [
                 self.new_name,
-                _row(self.rename_button, self.keep_button),
-                _row(self.delete_button, self.merge_button, self.split_button),
-                _row(self.undo_button, self.redo_button),
-                _row(self.look_button, self.ignore_button),
-                self.status,
-            ]
+                row_of(self.rename_button, self.keep_button),
+                row_of(self.delete_button, self.merge_button, self.split_button),
+                row_of(self.undo_button, self.redo_button),
+                row_of(self.look_button, self.ignore_button),
+            ],
         )
-        self.status.native.setWordWrap(True)
         self.native.layout().insertWidget(1, self.list)
-        self.layers.changed.connect(self._look)
         self.list.itemSelectionChanged.connect(self._on_selection)
         self.list.itemDoubleClicked.connect(lambda _: self.go_to_first())
         self.rename_button.changed.connect(self.rename)
@@ -109,40 +94,9 @@ class FacesDock(Container):
         self.delete_button.changed.connect(self.delete)
         self.merge_button.changed.connect(self.merge)
         self.split_button.changed.connect(self.split)
-        self.undo_button.changed.connect(lambda: self._step("undo"))
-        self.redo_button.changed.connect(lambda: self._step("redo"))
         self.look_button.changed.connect(lambda: self.draw("look"))
         self.ignore_button.changed.connect(lambda: self.draw("ignore"))
-        events = napari_viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
-            event.connect(self.reset_choices)
-        self.native.destroyed.connect(self._on_destroyed)
         self._look()
-
-    def _landmark_layers(self, _: Any = None) -> list[Any]:
-        return [layer for layer in self._viewer.layers if has_landmarks(layer)]
-
-    def reset_choices(self, *_: Any) -> None:
-        """Look again which layers there are."""
-        if self._there.open:
-            self.layers.reset_choices()
-            self._look()
-
-    @property
-    def editor(self) -> LayerEditor | None:
-        """The editor of the chosen layer; None where there is none, or a run still fills it."""
-        layer = self.layers.value
-        if layer is None or results_of(layer) is not None:
-            return None
-        try:
-            editor = editor_of(layer)
-        except FaceLandmarksError as error:
-            self._tell_error(str(error))
-            return None
-        if editor not in self._watched:
-            self._watched.append(editor)
-            editor.changed.append(self._look)
-        return editor
 
     @property
     def selected(self) -> list[int]:
@@ -154,21 +108,17 @@ class FacesDock(Container):
         for row in range(self.list.count()):
             self.list.item(row).setSelected(row in faces)
 
-    def _look(self, *_: Any) -> None:
-        """Show the faces as they are now."""
-        if not self._there.open:
-            return
-        editor, kept = self.editor, self.selected
+    def _show(self, editor: LayerEditor | None) -> None:
+        kept = self.selected
         self.list.clear()
         if editor is not None:
             tracks = editor.tracks
             counts = tracks.present.sum(axis=0).tolist()
             for name, count in zip(names_of_faces(tracks), counts, strict=True):
-                self.list.addItem(f"{name} ({count} frame{'s' * (count != 1)})")
+                self.list.addItem(f"{name} ({counted(count, 'frame')})")
             self.select(kept)
-        self.undo_button.enabled = editor is not None and editor.can_undo is not None
-        self.redo_button.enabled = editor is not None and editor.can_redo is not None
-        self.status.value = NOTHING if self.layers.value is None else ""
+            self.status.value = ""
+        super()._show(editor)
         self._on_selection()
 
     def _on_selection(self) -> None:
@@ -232,26 +182,8 @@ class FacesDock(Container):
 
     def draw(self, purpose: Purpose) -> None:
         """Have the user draw boxes that the next run looks in or ignores."""
-        videos = [layer for layer in self._viewer.layers if isinstance(layer, Image)]
+        videos = image_layers(self._viewer)
         if not videos:
             self._tell_error("There is no video to draw on: open one first.")
             return
         add_boxes_layer(self._viewer, videos[-1], purpose)
-
-    def _step(self, what: str) -> None:
-        editor = self.editor
-        if editor is not None:
-            getattr(editor, what)()
-
-    def _tell_error(self, sentence: str) -> None:
-        self.status.value = sentence
-        show_error(sentence)
-
-    def _on_destroyed(self) -> None:
-        self._there.open = False
-
-
-def _row(*buttons: Any) -> Container:
-    row = Container(widgets=list(buttons), layout="horizontal", labels=False)
-    row.margins = (0, 0, 0, 0)
-    return row

@@ -24,12 +24,13 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
+from napari_face_landmarks.napari_plugin.controls import fill_with_layers, may_be_narrow
+from napari_face_landmarks.napari_plugin.layer_kinds import NOTHING, landmark_layers
 from napari_face_landmarks.napari_plugin.live import results_of
 from napari_face_landmarks.napari_plugin.quality_lines import STRIPS
 from napari_face_landmarks.napari_plugin.quality_list import SuspectsModel
 from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
 from napari_face_landmarks.napari_plugin.quality_source import check_material, grown_series, material_of
-from napari_face_landmarks.napari_plugin.saving import has_landmarks
 from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
 from napari_face_landmarks.quality import Check, Limits, Series, Suspect, check_series
 from napari_face_landmarks.tracking.results import Tracks
@@ -40,7 +41,6 @@ SETTLED = 0.8  # seconds without a change by hand, after which the layer is chec
 NEXT_KEY, PREVIOUS_KEY = "n", "Shift-n"
 ORDERS = ("Worst first", "In order of time")
 SMALLEST_TEXT = 60  # px, height of list and statistics
-NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
 SIZES = [380, 170, 170]  # px, heights of plot, list and statistics in a dock that is high enough
 
 _docks: WeakKeyDictionary[Any, QualityDock] = WeakKeyDictionary()
@@ -91,8 +91,7 @@ class QualityDock(QWidget):
     def _make_controls(self) -> None:
         self.layers = QComboBox()
         self.layers.setToolTip("The layer of landmarks that is looked at.")
-        self.layers.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.layers.setMinimumContentsLength(5)
+        may_be_narrow(self.layers, 5)
         self.faces = QComboBox()
         self.faces.setToolTip("The face whose curves are shown.")
         self.plot = QualityPlot()
@@ -258,22 +257,10 @@ class QualityDock(QWidget):
     def _on_layers_changed(self, *_: Any) -> None:
         if not self.is_open:
             return
-        known = [layer for layer in self._viewer.layers if has_landmarks(layer)]
-        before = [self.layers.itemData(row) for row in range(self.layers.count())]
-        if known == before:
-            return
-        kept = self._layer if self._layer in known else None
-        fresh = [layer for layer in known if layer not in before]
-        self.layers.blockSignals(True)
-        self.layers.clear()
-        for layer in known:
-            self.layers.addItem(layer.name, layer)
-        # the newest layer is what the user works on, as it is when a run begins
-        chosen = (fresh or [kept] if fresh or kept is not None else known)[-1:]
-        if chosen:
-            self.layers.setCurrentIndex(known.index(chosen[0]))
-        self.layers.blockSignals(False)
-        self._on_layer_chosen()
+        known = landmark_layers(self._viewer)
+        if known != [self.layers.itemData(row) for row in range(self.layers.count())]:
+            fill_with_layers(self.layers, known)
+            self._on_layer_chosen()
 
     def _on_layer_chosen(self, *_: Any) -> None:
         layer = self.layers.currentData()

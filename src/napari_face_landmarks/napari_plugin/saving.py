@@ -51,12 +51,6 @@ class Export:
     video: Any
 
 
-def has_landmarks(layer: Any) -> bool:
-    """Return whether a layer is a Points layer with landmarks that can be exported."""
-    features = getattr(layer, "features", None)
-    return hasattr(layer, "face_color") and features is not None and {"landmark", "face"} <= set(features)
-
-
 def file_filters(with_video: bool) -> dict[str, str]:
     """Return the lines of the file dialog's list of formats, and the format of each."""
     lines = {

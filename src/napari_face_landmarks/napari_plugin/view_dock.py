@@ -24,14 +24,14 @@ from qtpy.QtWidgets import (
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
-from napari_face_landmarks.napari_plugin.saving import has_landmarks
+from napari_face_landmarks.napari_plugin.controls import fill_with_layers, may_be_narrow
+from napari_face_landmarks.napari_plugin.layer_kinds import NOTHING, landmark_layers
 from napari_face_landmarks.napari_plugin.view import chosen_landmarks, recolour
 from napari_face_landmarks.napari_plugin.view_layers import FrameLayers
 
 MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
 FIRST_TRAILS = "30"  # the tip of the nose
 LONGEST_WINDOW = 1000  # frames
-NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
 
 
 class ViewDock(QWidget):
@@ -92,8 +92,7 @@ class ViewDock(QWidget):
     def _make_controls(self) -> None:
         self.layers, self.colour = QComboBox(), QComboBox()
         self.layers.setToolTip("The layer of landmarks whose look is chosen here.")
-        self.layers.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
-        self.layers.setMinimumContentsLength(8)
+        may_be_narrow(self.layers, 8)
         for mode in COLOUR_MODES:
             self.colour.addItem(MODE_WORDS[mode], mode)
         self.colour.setToolTip(
@@ -151,18 +150,7 @@ class ViewDock(QWidget):
 
     def _on_layers(self, _: Any = None) -> None:
         """Look again which layers of landmarks there are; a new one is chosen."""
-        before = [self.layers.itemData(row) for row in range(self.layers.count())]
-        there = [layer for layer in self._viewer.layers if has_landmarks(layer)]
-        chosen = self.layer
-        new = [layer for layer in there if layer not in before]
-        if chosen not in there or new:
-            chosen = (new or there or [None])[-1]
-        self.layers.blockSignals(True)
-        self.layers.clear()
-        for layer in there:
-            self.layers.addItem(layer.name, layer)
-        self.layers.setCurrentIndex(there.index(chosen) if chosen is not None else -1)
-        self.layers.blockSignals(False)
+        fill_with_layers(self.layers, landmark_layers(self._viewer))
         self._on_layer()
         self._on_change()  # where a layer of outlines was removed, they are not wanted any more
 
