@@ -75,7 +75,7 @@ def test_refinement_that_switches_on_is_told_once(
 ) -> None:
     words = ["track", str(clip), "-o", str(tmp_path / "t.csv"), "--refine"]
     sentence = "Hard landmarks were detected (pen marks, occlusion, paralysis or pose)"
-    monkeypatch.setattr("napari_face_landmarks.tracking.tracker.is_unsure", lambda confidence: True)
+    monkeypatch.setattr("napari_face_landmarks.tracking.refining.is_unsure", lambda confidence: True)
     assert cli.main([*words, "auto"]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if sentence in line]
     assert len(told) == 1

@@ -12,7 +12,7 @@ from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.tracking import tracker as tracker_module
+from napari_face_landmarks.tracking import looking
 from napari_face_landmarks.tracking.regions import Region, Regions
 
 N_FRAMES = 8
@@ -40,7 +40,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(detector: Any, rgb: Any, **how: Any) -> Any:
         return detect_faces(detector, np.zeros_like(rgb), **how)
 
-    monkeypatch.setattr(tracker_module, "detect_faces", nothing)
+    monkeypatch.setattr(looking, "detect_faces", nothing)
 
 
 def test_a_box_finds_what_the_detector_does_not(

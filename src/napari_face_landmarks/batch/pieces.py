@@ -22,9 +22,11 @@ from napari_face_landmarks.clnf.fit import apply_correction
 from napari_face_landmarks.clnf.pdm import PDM, project
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.ahead import LOOK_AHEAD
+from napari_face_landmarks.tracking.following import LOOK_FOR_MORE_EVERY
+from napari_face_landmarks.tracking.refining import STAY_REFINED
 from napari_face_landmarks.tracking.results import FrameResult
 from napari_face_landmarks.tracking.state import FaceState, Refinement, TrackerState
-from napari_face_landmarks.tracking.tracker import LOOK_AHEAD, LOOK_FOR_MORE_EVERY, STAY_REFINED
 
 SAME_PX = 1e-4
 """How far the landmarks of two states may be apart, px, for one to stand for the other."""

@@ -25,10 +25,11 @@ from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.looking import STAY_SHARE, face_scores
+from napari_face_landmarks.tracking.refining import is_unsure
 from napari_face_landmarks.tracking.results import CARRIED, CLNF, NONE, PFLD, Tracks
 from napari_face_landmarks.tracking.smoothing import smooth_centre
 from napari_face_landmarks.tracking.source import open_source
-from napari_face_landmarks.tracking.tracker import STAY_SHARE, face_scores, is_unsure
 from napari_face_landmarks.video import read_frames
 
 Direction = Literal["forwards", "backwards"]

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
-from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -17,7 +16,7 @@ from napari_face_landmarks.clnf.fit import OwnFit, fit_alone, params_of_crop
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
 from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.detection.detect import DEFAULT_MIN_SCORE
-from napari_face_landmarks.errors import FaceLandmarksError, VideoError
+from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.images import to_grey
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import crops_of_boxes
@@ -25,10 +24,8 @@ from napari_face_landmarks.pfld.crop import CROP_MARGIN
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, doubles, overlaps
 from napari_face_landmarks.tracking.results import CLNF, FaceFit, FrameResult, RunStats, empty_frame
+from napari_face_landmarks.tracking.run import Run, ends_run
 from napari_face_landmarks.tracking.state import Standing
-
-if TYPE_CHECKING:
-    from napari_face_landmarks.tracking.tracker import Run
 
 Floats = npt.NDArray[np.float32]
 
@@ -176,11 +173,7 @@ def _follow(
         last_boxes, last_seen = dict(before.last_boxes), dict(before.last_seen)
     for done, (index, frame) in enumerate(frames, start=0 if before is None else 1):
         if isinstance(frame, FaceLandmarksError):
-            if isinstance(frame, VideoError) and not done:
-                raise frame
-            run.warnings.append(str(frame))
-            if isinstance(frame, VideoError):
-                run.broken_off = True
+            if ends_run(run, frame, first=not done):
                 return
             slots = [None] * len(slots)
             run.standing = _standing(index, slots, last_boxes, last_seen, run)

@@ -1,0 +1,149 @@
+"""Faces of one frame: what the detector finds and PFLD takes for faces too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.detection import detect_faces, roll_from_points
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.identity import doubles
+from napari_face_landmarks.tracking.results import RunStats
+
+Floats = npt.NDArray[np.float32]
+
+CANDIDATES = 4
+"""Detections that PFLD looks at beyond twice the number of faces wanted."""
+CANDIDATE_SCORE = 0.4
+"""Score from which PFLD looks at a detection; lower than for detections that are taken as they are."""
+SMALLEST_FACE = 12.0
+"""Side of the smallest crop that is followed, pixels."""
+STAY_SHARE = 0.6
+"""A followed face is kept down to this share of `min_confidence`: a hand before it does not lose it."""
+
+
+def find_faces(
+    models: Models,
+    settings: TrackerSettings,
+    rgb: npt.NDArray[np.uint8],
+    stats: RunStats,
+    told: Floats | None = None,
+) -> tuple[Floats, PfldOutput]:
+    """Find the faces of a frame: the detector's boxes that PFLD takes for faces too.
+
+    A face printed on a shirt is one to the detector, but its landmarks are less sure than a real one's.
+
+    Parameters
+    ----------
+    models : Models
+    settings : TrackerSettings
+        `max_faces` and `min_confidence` are used.
+    rgb : ndarray, (H, W, 3), uint8
+    stats : RunStats
+        Gets the times.
+    told : ndarray, (N, 5), float32, optional
+        Boxes in which PFLD looks too, and is believed as of faces that are followed.
+
+    Returns
+    -------
+    boxes : ndarray, (F, 5), float32
+        x0, y0, x1, y1 (px) and score of the detector, the face that PFLD is surest of first.
+    output : PfldOutput
+        What PFLD sees there.
+    """
+    began = time.perf_counter()
+    most = CANDIDATES + 2 * settings.max_faces
+    found = detect_faces(models.detector, rgb, min_score=CANDIDATE_SCORE, max_faces=most)
+    stats.add_time("detect", time.perf_counter() - began)
+    began = time.perf_counter()
+    roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
+    boxes, least = found.boxes, np.full(len(found), settings.min_confidence, np.float32)
+    if told is not None and len(told):
+        boxes, roll = np.concatenate([boxes, told]), np.concatenate([roll, np.zeros(len(told))])
+        least = np.concatenate([least, np.full(len(told), STAY_SHARE * settings.min_confidence)])
+    output = predict_in_boxes(models, rgb, crops_of_boxes(boxes, roll))
+    usable = np.flatnonzero(usable_faces(output, rgb.shape, least, boxes[:, 4]))
+    order = usable[np.argsort(-face_scores(output)[usable], kind="stable")]
+    if len(boxes):
+        stats.add_time("pfld", time.perf_counter() - began)
+    return boxes[order], take_faces(output, order)
+
+
+def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
+    """Run PFLD on crops that come from boxes, always with a second look at the first one's landmarks."""
+    first = predict_twice(models.pfld, rgb, crops)
+    better = crops_of_landmarks(first.landmarks)
+    sure = (first.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE)
+    if not sure.any():
+        return first
+    return predict_twice(models.pfld, rgb, np.where(sure[:, None], better, crops))
+
+
+def usable_faces(
+    output: PfldOutput, shape: tuple[int, ...], least: float | Floats, rank: Floats | None = None
+) -> npt.NDArray[np.bool_]:
+    """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles.
+
+    Parameters
+    ----------
+    output : PfldOutput
+        Of F faces.
+    shape : tuple of int
+        The frame's; its height and width count.
+    least : float or ndarray, (F,)
+        The score from which a face is sure enough.
+    rank : ndarray, (F,), optional
+        Of doubles the one of the highest rank stays; the surest where not given.
+
+    Returns
+    -------
+    ndarray, (F,), bool
+    """
+    height, width = shape[:2]
+    crops = crops_of_landmarks(output.landmarks)
+    score = face_scores(output)
+    good = score >= least
+    good &= (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
+    good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
+    first = np.where(good, score if rank is None else rank, -1)
+    return np.asarray(good & ~doubles(boxes_of(output.landmarks), first))
+
+
+def face_scores(output: PfldOutput) -> Floats:
+    """Return how sure it is that each crop shows a face with its landmarks in place, (F,).
+
+    The smaller of the face score and the mean confidence of the landmarks: what is taken for a face but is
+    none (letters, clouds) seldom gets confident landmarks.
+    """
+    return np.asarray(np.minimum(output.score, output.confidence.mean(axis=1)), dtype=np.float32)
+
+
+def boxes_of(landmarks: npt.NDArray[np.floating]) -> Floats:
+    """Return the box of each face's landmarks, (F, 4): x0, y0, x1, y1, px."""
+    points = np.asarray(landmarks, dtype=np.float32)
+    if not len(points):
+        return np.zeros((0, 4), np.float32)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
+    """Put outputs of one frame together."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return PfldOutput(
+        np.concatenate([output.landmarks for output in outputs]),
+        np.concatenate([output.sigma for output in outputs]),
+        np.concatenate([output.confidence for output in outputs]),
+        np.concatenate([output.score for output in outputs]),
+    )
+
+
+def take_faces(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
+    """Return some of the faces of an output; rows that it does not have are left out."""
+    rows = rows[rows < len(output.score)]
+    return PfldOutput(output.landmarks[rows], output.sigma[rows], output.confidence[rows], output.score[rows])

@@ -1,0 +1,198 @@
+"""One face after PFLD: whether CLNF refines it, and what it makes of it."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, replace
+from functools import cached_property
+from types import ModuleType
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf import fast
+from napari_face_landmarks.clnf.fit import (
+    ClnfFit,
+    apply_correction,
+    fit_landmarks,
+    measure_correction,
+    refine,
+)
+from napari_face_landmarks.clnf.pdm import project
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
+from napari_face_landmarks.images import to_grey
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.pfld import PfldOutput
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.results import CARRIED, CLNF, PFLD, misfit_of
+from napari_face_landmarks.tracking.state import Refinement
+
+Floats = npt.NDArray[np.float32]
+
+STAY_REFINED = 10
+"""In auto mode a face that was unsure stays refined for so many frames, so that it does not flicker."""
+UNSURE_FACE = 0.80
+UNSURE_REGION = 0.60
+"""Auto refines a face whose mean confidence, or that of one region, is lower."""
+_MEANS = np.array(
+    [np.isin(np.arange(N_LANDMARKS), region) / len(region) for region in REGIONS.values()], np.float32
+)
+
+
+class Picture:
+    """A frame and its grey levels, which are only computed where they are asked for."""
+
+    def __init__(self, rgb: npt.NDArray[np.uint8]) -> None:
+        self.rgb = rgb
+
+    @cached_property
+    def grey(self) -> npt.NDArray[np.uint8]:
+        """The luma, (H, W) uint8."""
+        return to_grey(self.rgb)
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """A face's landmarks on a frame after refinement.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (68, 2), float32
+        Pixels, x then y.
+    source : int
+        Where they come from: PFLD, CLNF or CARRIED.
+    params : ndarray, (6 or 6 + m,), float64
+        The shape model's; NaN where it cannot be fitted.
+    misfit : ndarray, (2,), float32
+        As `misfit_of` gives it.
+    seconds : float
+        What it took.
+    stands : Refinement
+        Where the refinement of the face stands after it.
+    """
+
+    landmarks: Floats
+    source: int
+    params: npt.NDArray[np.float64]
+    misfit: Floats
+    seconds: float
+    stands: Refinement
+
+
+def refine_face(
+    models: Models,
+    settings: TrackerSettings,
+    picture: Picture,
+    output: PfldOutput,
+    row: int,
+    index: int,
+    before: Refinement,
+    engine: ModuleType = fast,
+) -> Refined:
+    """Refine a face, or carry its last correction, as the settings say.
+
+    Parameters
+    ----------
+    models : Models
+    settings : TrackerSettings
+        `refine` and `clnf_every` say whether CLNF runs; the rest is for CLNF.
+    picture : Picture
+    output : PfldOutput
+        What PFLD sees.
+    row : int
+        The face in it.
+    index : int
+        The frame.
+    before : Refinement
+        Where the refinement of the face stands; `Refinement()` for a new one.
+    engine : module
+        `clnf.fast` or `clnf.reference`.
+    """
+    began = time.perf_counter()
+    landmarks, source, params, stands = _refine(models, settings, picture, output, row, index, before, engine)
+    given = None if source == PFLD else output.landmarks[row]
+    expressed = project(models.pdm, params) if np.isfinite(params).all() else None
+    misfit = misfit_of(landmarks, given, expressed)
+    return Refined(landmarks, source, params, misfit, time.perf_counter() - began, stands)
+
+
+def _refine(
+    models: Models,
+    settings: TrackerSettings,
+    picture: Picture,
+    output: PfldOutput,
+    row: int,
+    index: int,
+    before: Refinement,
+    engine: ModuleType,
+) -> tuple[Floats, int, npt.NDArray[np.float64], Refinement]:
+    """Return landmarks, source, parameters, and where the refinement stands."""
+    landmarks, sigma, confidence = output.landmarks[row], output.sigma[row], output.confidence[row]
+    try:
+        params = fit_landmarks(models.pdm, landmarks, sigma, before.params)
+    except ModelError:
+        return landmarks, PFLD, np.full(6, np.nan), replace(before, params=None)
+    unsure_at = index if is_unsure(confidence) else before.unsure_at
+    stands = replace(before, params=params, unsure_at=unsure_at)
+    as_seen = landmarks, PFLD, params, replace(stands, correction=None)
+    if settings.refine != "always" and (settings.refine != "auto" or index - unsure_at >= STAY_REFINED):
+        return as_seen
+    if stands.correction is None or index - stands.refined_at >= settings.clnf_every:
+        fit = run_clnf(models, settings, picture, landmarks, params, sigma, engine)
+        if not fit.converged:
+            return as_seen
+        correction = measure_correction(models.pdm, fit.start, fit.params, fit.shares)
+        return fit.landmarks, CLNF, fit.params, replace(stands, correction=correction, refined_at=index)
+    carried, carried_params = apply_correction(models.pdm, stands.correction, params, landmarks)
+    if not np.isfinite(carried).all():
+        return as_seen
+    return carried, CARRIED, carried_params, stands
+
+
+def run_clnf(
+    models: Models,
+    settings: TrackerSettings,
+    picture: Picture,
+    landmarks: Floats,
+    params: npt.NDArray[np.float64],
+    sigma: Floats,
+    engine: ModuleType = fast,
+) -> ClnfFit:
+    """Refine landmarks by CLNF with a bundle's models.
+
+    Parameters
+    ----------
+    models : Models
+    settings : TrackerSettings
+    picture : Picture
+    landmarks : ndarray, (68, 2), float32
+        First landmarks, px, x then y.
+    params : ndarray, (6 + m,), float64
+        The shape model's, fitted to them.
+    sigma : ndarray, (68,), float32
+        How sure each is, px.
+    engine : module
+    """
+    return refine(
+        picture.grey,
+        landmarks,
+        params,
+        models.pdm,
+        models.experts,
+        settings,
+        sigma,
+        models.constants,
+        engine,
+    )
+
+
+def is_unsure(confidence: Floats) -> bool:
+    """Return whether a face is hard enough for CLNF in auto mode: marks, occlusion, paralysis or pose.
+
+    Parameters
+    ----------
+    confidence : ndarray, (68,)
+        Of each landmark.
+    """
+    return bool(confidence.mean() < UNSURE_FACE or (_MEANS @ confidence).min() < UNSURE_REGION)
