@@ -18,6 +18,8 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, load_models
+from napari_face_landmarks.cli.options import chosen_settings
+from napari_face_landmarks.cli.program import make_parser
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.settings import setting_range
 from napari_face_landmarks.video import open_video, write_video
@@ -90,7 +92,7 @@ def test_a_slow_beginning_is_explained_and_a_quick_one_is_not(
     tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     words = ["track", str(clip), "-o", str(tmp_path / "t.csv"), "--refine", "off", "--threads", "2"]
-    monkeypatch.setattr(cli, "PATIENCE", 60.0)
+    monkeypatch.setattr("napari_face_landmarks.cli.track.PATIENCE", 60.0)
     assert cli.main(words) == 0
     assert "Preparing" not in capsys.readouterr().err
     slow = FaceTracker.prepare
@@ -100,7 +102,7 @@ def test_a_slow_beginning_is_explained_and_a_quick_one_is_not(
         slow(tracker)
 
     monkeypatch.setattr(FaceTracker, "prepare", prepare)
-    monkeypatch.setattr(cli, "PATIENCE", 0.01)
+    monkeypatch.setattr("napari_face_landmarks.cli.track.PATIENCE", 0.01)
     assert cli.main(words) == 0
     assert capsys.readouterr().err.count("Preparing: the first run after an installation compiles") == 1
 
@@ -123,7 +125,7 @@ def test_npz_keeps_settings_and_counts(tmp_path: Path, clip: Path) -> None:
 
 
 def parsed(*words: str) -> TrackerSettings:
-    return cli._settings(cli._parser().parse_args(["track", "v.mp4", "-o", "t.csv", *words]))
+    return chosen_settings(make_parser().parse_args(["track", "v.mp4", "-o", "t.csv", *words]))
 
 
 def test_without_options_the_settings_are_the_defaults() -> None:
@@ -284,7 +286,7 @@ def test_ctrl_c_keeps_the_frames_that_are_done(
 
         yield advance
 
-    monkeypatch.setattr(cli, "_progress_bar", bar)
+    monkeypatch.setattr("napari_face_landmarks.cli.track.progress_bar", bar)
     before = signal.getsignal(signal.SIGINT)
     out, stats = tmp_path / "t.csv", tmp_path / "t.json"
     assert cli.main(["track", str(clip), "-o", str(out), "--stats", str(stats)]) == 130
@@ -301,7 +303,7 @@ def test_ctrl_c_before_anything_is_computed(
     def stop(path: Path) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(cli, "_opened", stop)
+    monkeypatch.setattr("napari_face_landmarks.cli.track._opened", stop)
     assert cli.main(["track", str(clip), "-o", "t.csv"]) == 130
     assert said(capsys) == "Stopped."
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import cli, load_models
+from napari_face_landmarks.cli.demo import show
 from napari_face_landmarks.demo import make_demo_clip, motion_distance, run_demo
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.video import open_video
@@ -119,7 +120,7 @@ def test_open_shows_clip_and_landmarks(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setattr(napari, "Viewer", viewer)
     monkeypatch.setattr(napari, "run", lambda: None)
     result = run_demo(tmp_path, load_models(), n_frames=8, size=240)
-    cli._show(result)
+    show(result)
     clip, points = shown[0].layers
     assert clip.data.shape == (8, 240, 240, 3)
     assert len(points.data) == 8 * 68

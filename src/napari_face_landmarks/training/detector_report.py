@@ -23,8 +23,8 @@ from napari_face_landmarks.detection.detect import DEFAULT_INPUT_SIZE, DEFAULT_M
 from napari_face_landmarks.detection.points import roll_from_points
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.looking import face_scores, find_faces
 from napari_face_landmarks.tracking.results import RunStats
-from napari_face_landmarks.tracking.tracker import FaceTracker, face_scores
 from napari_face_landmarks.training.detector_data import BUNDLES, Photo, load_crops, load_photos
 from napari_face_landmarks.training.detector_match import match, recall_at
 from napari_face_landmarks.video import open_video
@@ -113,13 +113,13 @@ def detector_alone(session: Any) -> Finder:
 
 
 def detector_and_pfld(detector: Any, pfld: Any) -> Finder:
-    """Return the pair of detector and PFLD, as `FaceTracker` looks for faces; points are those of PFLD."""
+    """Return the pair of detector and PFLD, as `FaceTracker` finds faces; points are those of PFLD."""
     nothing = cast(Any, None)  # finding needs no shape model and no patch experts
     models = Models("measured", Path(), {"version": "0"}, detector, pfld, nothing, nothing)
-    tracker = FaceTracker(models, TrackerSettings(max_faces=MOST_FACES, refine="off"))
+    settings = TrackerSettings(max_faces=MOST_FACES, refine="off")
 
     def find(frame: Array) -> tuple[Array, Array]:
-        boxes, output = tracker._look(frame, RunStats())
+        boxes, output = find_faces(models, settings, frame, RunStats())
         boxes[:, 4] = face_scores(output)
         marks = output.landmarks
         eyes = [marks[:, 36:42].mean(axis=1), marks[:, 42:48].mean(axis=1)]

@@ -1,0 +1,132 @@
+"""The command `batch`: many videos."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_face_landmarks.cli.options import (
+    add_models_option,
+    add_settings_options,
+    chosen_settings,
+    count,
+    given_settings,
+)
+from napari_face_landmarks.cli.words import STATUS_ERROR
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.batch.job import FileResult
+
+
+def add_batch(commands: Any) -> None:
+    """Add the command `batch`."""
+    batch = commands.add_parser(
+        "batch",
+        help="track many videos, each into a file of its own",
+        description="Track many videos in processes side by side or on a Dask cluster. A video that fails "
+        "stops no other; those whose file is there already are left out. The folder gets batch-summary.csv "
+        "and .txt. The exit status is 0 if every video has its landmarks, else 2.",
+    )
+    batch.add_argument(
+        "inputs",
+        metavar="INPUT",
+        nargs="+",
+        help="videos, folders of videos with all folders in them, and patterns such as 'day1/*.mp4'",
+    )
+    batch.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True, help="made if need be")
+    batch.add_argument(
+        "--format", metavar="NAME", help="a format that `formats` lists; default: openface (.csv)"
+    )
+    batch.add_argument(
+        "--jobs", metavar="N", type=count, help="processes at a time; default: one for each processor core"
+    )
+    batch.add_argument(
+        "--scheduler",
+        metavar="ADDRESS",
+        help="have the workers of a Dask cluster do the work, such as tcp://host:8786; they must see the "
+        "videos and FOLDER under the same paths",
+    )
+    batch.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with videos whose run was interrupted, in place of beginning them anew",
+    )
+    batch.add_argument(
+        "--cut",
+        metavar="FRAMES",
+        type=count,
+        help="cut videos of twice as many frames and more into pieces of about so many, tracked side by "
+        "side; where a seam could be told (1e-4 px) the frames are tracked again without one",
+    )
+    batch.add_argument(
+        "--settings",
+        metavar="FILE.json",
+        type=Path,
+        help='settings as JSON, such as {"refine": "always"}; options given here override them',
+    )
+    add_models_option(batch)
+    add_settings_options(batch)
+    batch.set_defaults(run=_batch)
+
+
+def _batch(options: argparse.Namespace) -> int:
+    from napari_face_landmarks.batch.many import read_settings, succeeded, track_many
+    from napari_face_landmarks.batch.summary import summary_text
+
+    settings = chosen_settings(options)
+    if options.settings is not None:
+        settings = read_settings(options.settings).replace(**given_settings(options))
+    with _batch_bars() as (progress, on_result):
+        results = track_many(
+            options.inputs,
+            options.output,
+            models=options.models,
+            settings=settings,
+            format=options.format,
+            jobs=options.jobs,
+            scheduler=options.scheduler,
+            resume=options.resume,
+            cut_at=options.cut,
+            progress=progress,
+            on_result=on_result,
+        )
+    print(summary_text(results))
+    return 0 if succeeded(results) else STATUS_ERROR
+
+
+@contextlib.contextmanager
+def _batch_bars() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[FileResult], None]]]:
+    """Show a bar for each video at work on a terminal, and a line for each that is finished."""
+    from tqdm import tqdm
+
+    bars: dict[str, Any] = {}
+    on_terminal = sys.stderr.isatty()
+    overall = tqdm(desc="Batch", unit=" videos", file=sys.stderr, disable=not on_terminal)
+
+    def progress(video: str, done: int, total: int) -> None:
+        if not on_terminal:
+            return
+        if video not in bars:
+            bars[video] = tqdm(
+                total=total, desc=Path(video).name[:30], unit=" frames", leave=False, file=sys.stderr
+            )
+        bars[video].update(done - bars[video].n)
+
+    def on_result(result: FileResult) -> None:
+        if result.video in bars:
+            bars.pop(result.video).close()
+        overall.update()
+        text = f"{result.frames} frames, {result.fps:.0f} frames per second" if result.frames else ""
+        told = result.reason or ("in an earlier run" if result.earlier else text)
+        tqdm.write(f"{result.video}: {result.status}; {told}", file=sys.stderr)
+
+    try:
+        yield progress, on_result
+    finally:
+        for bar in bars.values():
+            bar.close()
+        overall.close()

@@ -1,0 +1,72 @@
+"""The command `check`: frames that a person should look at."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+from napari_face_landmarks.cli.options import count, number
+from napari_face_landmarks.cli.places import check_distinct, prepare_place
+
+
+def add_check(commands: Any) -> None:
+    """Add the command `check`."""
+    from napari_face_landmarks.quality import Limits
+
+    parser = commands.add_parser(
+        "check",
+        help="list the frames of a file of landmarks that a person should look at",
+        description="Read landmarks from a file of any format, and print the statistics of the run and the "
+        "frames that should be looked at, the worst first: low confidence, jumps, lost faces, and where PFLD "
+        "and CLNF disagree.",
+    )
+    parser.add_argument("input", metavar="FILE", type=Path, help="a file in a format that `formats` lists")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT.csv|OUT.json",
+        type=Path,
+        help="write the whole list as a table, or with the statistics as JSON",
+    )
+    parser.add_argument(
+        "--series", metavar="OUT.csv", type=Path, help="write a table with a row for each face and frame"
+    )
+    parser.add_argument(
+        "--most", metavar="N", type=count, default=20, help="print no more than N; default: %(default)s"
+    )
+    group = parser.add_argument_group("limits, from where on a frame is listed")
+    for item in dataclasses.fields(Limits):
+        option, text = "--" + item.name.replace("_", "-"), item.metadata["help"]
+        group.add_argument(option, metavar="X", type=number, help=f"{text} Default: {item.default}.")
+    parser.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from napari_face_landmarks.export.formats import read_tracks
+    from napari_face_landmarks.quality import Limits, check, write_series, write_suspects
+    from napari_face_landmarks.quality.report import SUFFIXES, checked_name
+
+    names = [item.name for item in dataclasses.fields(Limits)]
+    limits = Limits(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
+    outputs = {options.output: SUFFIXES, options.series: (".csv",)}
+    check_distinct([options.input], [path for path in (options.output, options.series) if path is not None])
+    for path, suffixes in outputs.items():
+        if path is not None:
+            prepare_place(checked_name(path, suffixes))
+    found = check(read_tracks(options.input), limits)
+    for sentence in found.words:
+        print(sentence)
+    several = len(found.statistics.faces) > 1
+    for item in found.suspects[: options.most]:
+        face = f" face {item.face}" if several else ""
+        span = f" (frames {item.first} to {item.last})" if item.last > item.first else ""
+        print(f"  frame {item.frame}{face}  {item.text}{span}")
+    if len(found.suspects) > options.most:
+        print(f"  and {len(found.suspects) - options.most} more")
+    if options.output is not None:
+        write_suspects(options.output, found)
+    if options.series is not None:
+        write_series(options.series, found.series)
+    return 0

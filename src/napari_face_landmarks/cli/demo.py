@@ -1,0 +1,67 @@
+"""The command `demo`: a face whose motion is known."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_face_landmarks.cli.options import add_models_option, add_settings_options, chosen_settings, given
+from napari_face_landmarks.cli.words import PROGRAM, progress_bar, say, summary
+from napari_face_landmarks.errors import ResultError
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.demo import DemoResult
+
+
+def add_demo(commands: Any) -> None:
+    """Add the command `demo`."""
+    parser = commands.add_parser(
+        "demo",
+        help="track a face whose motion is known",
+        description="Make a clip of a moving face from a bundled photograph, track it and measure the "
+        "landmarks against the known motion. Nothing is downloaded.",
+    )
+    parser.add_argument(
+        "--output", metavar="FOLDER", type=Path, default=Path("demo-output"), help="default: %(default)s"
+    )
+    parser.add_argument("--open", action="store_true", help="show the clip and its landmarks in napari")
+    add_models_option(parser)
+    add_settings_options(parser)
+    parser.set_defaults(run=_demo)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    settings = chosen_settings(options)
+
+    from napari_face_landmarks.demo import N_FRAMES, run_demo
+    from napari_face_landmarks.models import load_models
+
+    models = load_models(*given(options.models))
+    with progress_bar("Tracking", N_FRAMES) as advance:
+        result = run_demo(options.output, models, settings, progress=lambda done, total: advance())
+    say(summary(result.tracks))
+    print(f"Mean distance to the known motion: {100 * result.distance:.2f} % of the inter-ocular distance.")
+    for path in (result.csv, result.overlay, result.sheet, result.clip):
+        print(path)
+    if options.open:
+        show(result)
+    return 0
+
+
+def show(result: DemoResult) -> None:
+    """Open the demo's clip and landmarks in a napari window; returns when it is closed."""
+    try:
+        import napari
+        from qtpy import QtWidgets  # noqa: F401  # napari alone imports without a window toolkit
+    except Exception:
+        raise ResultError(
+            'There is no window toolkit to show the result with: pip install "napari-face-landmarks[gui]".'
+        ) from None
+    from napari.layers import Layer
+
+    viewer = napari.Viewer()
+    (clip,) = viewer.open(result.clip, plugin=PROGRAM)
+    for data in result.tracks.to_layer_data(clip):
+        viewer.add_layer(Layer.create(*data))
+    napari.run()

@@ -1,0 +1,146 @@
+"""The command `evaluate`: bundles measured on labelled faces."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_face_landmarks.cli.options import count
+from napari_face_landmarks.cli.places import check_distinct, prepare_place
+from napari_face_landmarks.cli.words import progress_bar, say
+from napari_face_landmarks.settings import REFINE_MODES
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.models import Models
+
+
+def add_evaluate(commands: Any) -> None:
+    """Add the command `evaluate`."""
+    from napari_face_landmarks.evaluation import choices
+
+    parser = commands.add_parser(
+        "evaluate",
+        help="measure the bundles on labelled faces",
+        description="Fit labelled faces with every bundle, refine mode and perturbation, and print the "
+        "errors, failures and what the confidence is worth. The files are .npz with the arrays webp, "
+        "offsets, names and landmarks; see the README.",
+    )
+    parser.add_argument("files", metavar="FILE.npz", type=Path, nargs="+", help="labelled faces")
+    parser.add_argument(
+        "--models", metavar="NAME|FOLDER", nargs="+", help="bundles; where not given, all that `models` lists"
+    )
+    parser.add_argument(
+        "--refine",
+        nargs="+",
+        choices=REFINE_MODES,
+        default=list(choices.DEFAULT_REFINE),
+        help="one or more of %(choices)s; default: off always",
+    )
+    parser.add_argument(
+        "--boxes",
+        choices=choices.BOX_SOURCES,
+        default=choices.DEFAULT_BOXES,
+        help="where the faces' boxes come from: the labels (truth), the labels moved by 4 %% of the face as "
+        "a tracker's boxes are (jitter), or the bundle's detector; default: %(default)s",
+    )
+    parser.add_argument(
+        "--perturb",
+        nargs="+",
+        choices=(*choices.CONDITIONS, "all"),
+        default=list(choices.DEFAULT_CONDITIONS),
+        metavar="WHAT",
+        help=f"what is done to the pictures: {', '.join(choices.CONDITIONS)} or all of these; default: none",
+    )
+    parser.add_argument(
+        "--faces",
+        choices=choices.SIDES,
+        default=choices.DEFAULT_SIDE,
+        help="all faces of the files, or those on one side of the split that training makes by the faces' "
+        "names; default: %(default)s",
+    )
+    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write everything, each face included")
+    parser.add_argument("--table", metavar="OUT.md", type=Path, help="write Markdown tables")
+    parser.add_argument("--limit", metavar="N", type=count, help="draw no more than N faces")
+    parser.add_argument(
+        "--seed", metavar="N", type=int, default=0, help="of all chance; default: %(default)s"
+    )
+    parser.add_argument(
+        "--threads", metavar="N", type=count, help="faces at a time; default: one for each processor core"
+    )
+    parser.set_defaults(run=_evaluate)
+
+
+def _evaluate(options: argparse.Namespace) -> int:
+    check_distinct(options.files, [path for path in (options.json, options.table) if path is not None])
+
+    from napari_face_landmarks.evaluation.choices import CONDITIONS
+    from napari_face_landmarks.evaluation.labelled import read_faces
+    from napari_face_landmarks.evaluation.measure import Plan, fit_faces, pooled_poor_fits, summarise
+    from napari_face_landmarks.evaluation.report import to_json, to_markdown, to_text
+    from napari_face_landmarks.export.files import replacing
+    from napari_face_landmarks.models import list_models
+
+    plan = Plan(
+        refine=tuple(dict.fromkeys(options.refine)),
+        conditions=CONDITIONS if "all" in options.perturb else tuple(dict.fromkeys(options.perturb)),
+        boxes=options.boxes,
+        seed=options.seed,
+        threads=options.threads or len(_cores()),
+    )
+    faces = read_faces(options.files, options.faces, options.limit, options.seed)
+    bundles = _bundles(options.models or list_models())
+    for path in (options.json, options.table):
+        if path is not None:
+            prepare_place(path)
+    for sentence in _trained_on(bundles, faces.files) if options.faces != "held-out" else ():
+        say(f"Warning: {sentence}")
+    with progress_bar("Evaluating", len(faces), "faces") as advance:
+        fits = fit_faces(faces, bundles, plan, advance)
+    summaries, pooled = summarise(fits), pooled_poor_fits(fits)
+    if options.json is not None:
+        record = to_json(summaries, pooled, faces, options.faces, plan, bundles)
+        with replacing(options.json) as temporary:
+            temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    if options.table is not None:
+        with replacing(options.table) as temporary:
+            temporary.write_text(to_markdown(summaries, pooled, faces, options.faces, plan), encoding="utf-8")
+    print(to_text(summaries, pooled), end="")
+    return 0
+
+
+def _cores() -> set[int]:
+    """Return the processor cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return os.sched_getaffinity(0)
+    return set(range(os.cpu_count() or 1))
+
+
+def _bundles(names: Sequence[str]) -> dict[str, Models]:
+    """Load bundles; two of one name are told apart by what the user called them."""
+    from napari_face_landmarks.models import load_models
+
+    bundles: dict[str, Models] = {}
+    for given in dict.fromkeys(names):
+        models = load_models(given)
+        bundles[models.name if models.name not in bundles else given] = models
+    return bundles
+
+
+def _trained_on(bundles: Mapping[str, Models], files: Sequence[str]) -> list[str]:
+    """Return a sentence for each bundle that was trained on one of the files, as its card says."""
+    sentences = []
+    for name, models in bundles.items():
+        data = models.card.get("trained_on")
+        entries = [str(item.get("data")) for item in data if isinstance(item, dict)] if data else []
+        known = {entry.rsplit("/", 1)[-1] for entry in entries}
+        seen = [Path(file).name for file in files if Path(file).stem in known]
+        if seen:
+            sentences.append(
+                f"The bundle {name} was trained on faces of {', '.join(seen)}: --faces held-out measures on "
+                "those that it has not seen."
+            )
+    return sentences

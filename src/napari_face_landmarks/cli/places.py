@@ -1,0 +1,35 @@
+"""Where files are written: names that cannot work are refused before anything is computed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_face_landmarks.errors import ResultError
+
+
+def check_distinct(read: Sequence[Path], written: Sequence[Path]) -> None:
+    """Refuse to write one file twice, or over a file that is read."""
+    for index, path in enumerate(written):
+        if path.absolute() in [other.absolute() for other in written[:index]]:
+            raise ResultError(f"{path} is named twice: give each file that is written a name of its own.")
+        if any(same_file(path, other) for other in read):
+            raise ResultError(f"{path} is one of the files to read: give another name for what is written.")
+
+
+def same_file(path: Path, other: Path) -> bool:
+    """Return whether two names are of one file; names that no file can have are of none."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+def prepare_place(path: Path) -> None:
+    """Make the folder of a file to be written if need be, and refuse where nothing can be written."""
+    from napari_face_landmarks.export.files import check_writable
+
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ResultError(f"The folder {path.parent} cannot be made ({reason}): choose another.") from error
+    check_writable(path)

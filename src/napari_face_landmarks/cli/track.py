@@ -1,0 +1,243 @@
+"""The command `track`: one video."""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import signal
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING, Any
+
+from napari_face_landmarks.cli.options import (
+    add_format_option,
+    add_models_option,
+    add_settings_options,
+    chosen_settings,
+    count,
+    given,
+)
+from napari_face_landmarks.cli.places import prepare_place, same_file
+from napari_face_landmarks.cli.words import STATUS_INTERRUPTED, fail, progress_bar, say, summary, tell
+from napari_face_landmarks.errors import ResultError
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.batch.recording import Recording
+    from napari_face_landmarks.tracking import FaceTracker, Tracks
+    from napari_face_landmarks.video import Video
+
+OVERLAY_SUFFIXES = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
+PATIENCE = 2.0
+"""Seconds without a result after which the user is told why."""
+PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
+
+
+def add_track(commands: Any) -> None:
+    """Add the command `track`."""
+    parser = commands.add_parser(
+        "track",
+        help="track the faces of a video",
+        description="Track the faces of a video and write their landmarks, in OpenFace's columns or another "
+        "format.",
+    )
+    parser.add_argument("video", metavar="VIDEO", type=Path, help="mp4, avi, mov, mkv, webm or mpg")
+    parser.add_argument(
+        "-o",
+        "--output",
+        metavar="OUT.csv",
+        type=Path,
+        required=True,
+        help="landmarks: .csv in OpenFace's columns, .npz with the settings and counts as well, or another "
+        "format that `formats` lists",
+    )
+    add_format_option(parser)
+    parser.add_argument(
+        "--stats", metavar="STATS.json", type=Path, help="counts, frames per second, seconds of each stage"
+    )
+    parser.add_argument(
+        "--overlay", metavar="OUT.mp4", type=Path, help="the video with the landmarks drawn on it"
+    )
+    parser.add_argument(
+        "--resume",
+        action="store_true",
+        help="go on with a run that was interrupted, from the journal that it left beside OUT; the landmarks "
+        "are those of an uninterrupted run",
+    )
+    parser.add_argument(
+        "--threads",
+        metavar="N",
+        type=count,
+        help="compute with so many threads, beside the decoding; default: one for each processor core, at "
+        "most 4. The landmarks do not depend on it.",
+    )
+    add_models_option(parser)
+    add_settings_options(parser)
+    parser.set_defaults(run=_track)
+
+
+def _track(options: argparse.Namespace) -> int:
+    settings = chosen_settings(options)
+    outputs = _checked_outputs(options)
+
+    from napari_face_landmarks.batch.recording import Recording, journal_of
+    from napari_face_landmarks.models import load_models
+    from napari_face_landmarks.tracking import FaceTracker
+
+    with _opened(options.video) as video:
+        for path in outputs:
+            prepare_place(path)
+        tracker = FaceTracker(load_models(*given(options.models)), settings, options.threads)
+        recording = Recording.begin(tracker, video, journal_of(options.output), resume=options.resume)
+        whole = False
+        try:
+            tracks, interrupted = _follow(tracker, recording)
+            whole = not tracks.n_frames
+            if not tracks.n_frames:
+                say("Stopped before the first frame was done; nothing is written.")
+                return STATUS_INTERRUPTED
+            tracks.save(options.output, options.format)
+            whole = not interrupted
+        finally:  # what is not in another file stays in the journal
+            recording.close(remove=whole)
+        if options.stats is not None:
+            _write_stats(options.stats, tracks, options.video)
+        say(summary(tracks))
+        if options.overlay is not None and not interrupted:
+            _write_overlay(options.overlay, video, tracks)
+    for sentence in dict.fromkeys([*video.info.warnings, *tracks.warnings]):
+        say(f"Warning: {sentence}")
+    if interrupted:
+        say(
+            f"Stopped after {tracks.n_frames} of {len(video)} frames; they are in {options.output}, and "
+            "--resume goes on."
+        )
+        return STATUS_INTERRUPTED
+    if video.info.warnings or not tracks.stats.completed:
+        return fail(
+            f"{options.video} breaks off: the {tracks.n_frames} frames that could be read are in "
+            f"{options.output}."
+        )
+    if tracks.stats.faces == 0:
+        return fail(
+            f"No face was found on any frame of {options.video}: check that it shows a face, upright and not "
+            "too small, or lower --min-confidence."
+        )
+    return 0
+
+
+def _checked_outputs(options: argparse.Namespace) -> list[Path]:
+    """Return the files to write, refusing names that cannot work before anything is computed."""
+    from napari_face_landmarks.export.formats import format_to_write
+
+    outputs: list[Path] = []
+    for path, suffixes in (
+        (options.output, ()),
+        (options.stats, (".json",)),
+        (options.overlay, OVERLAY_SUFFIXES),
+    ):
+        if path is None:
+            continue
+        if path.absolute() in [other.absolute() for other in outputs]:
+            raise ResultError(f"{path} is named twice: give each file that is written a name of its own.")
+        if path is options.output:
+            format_to_write(path, options.format)
+        elif path.suffix.lower() not in suffixes:
+            raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
+        if same_file(path, options.video):
+            raise ResultError(f"{path} is the video itself: give another name for what is written.")
+        outputs.append(path)
+    return outputs
+
+
+def _opened(path: Path) -> Video:
+    """Open a video; that it is cut off is told at the end, after its frames are safe."""
+    from napari_face_landmarks.video import VideoWarning, open_video
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VideoWarning)
+        return open_video(path)
+
+
+def _follow(tracker: FaceTracker, recording: Recording) -> tuple[Tracks, bool]:
+    """Do the frames of a run that are left; return all its tracks and whether Ctrl-C ended it."""
+    from napari_face_landmarks.tracking.notice import RefinementNotice
+
+    notice = RefinementNotice()
+    automatic = tracker.settings.refine == "auto"
+    if recording.kept:
+        say(f"{recording.kept} of {recording.total} frames were done before; going on from there.")
+    with (
+        _told_if_slow() as has_begun,
+        _until_interrupted() as interrupted,
+        progress_bar("Tracking", recording.total - recording.kept) as advance,
+    ):
+        results = recording.results()
+        # the second Ctrl-C, where a frame takes long, comes as an exception
+        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(results):
+            for result in results:
+                has_begun()
+                advance()
+                if automatic and tracker.last_run is not None:
+                    tell(notice.look(result, tracker.last_run.stats))
+                if interrupted():
+                    break
+        if automatic and tracker.last_run is not None:
+            tell(notice.sentence(tracker.last_run.stats))
+        return recording.tracks(), interrupted()
+
+
+@contextlib.contextmanager
+def _told_if_slow() -> Iterator[Callable[[], None]]:
+    """Say after a while that the kernels are being compiled, unless the function was called by then."""
+    timer = threading.Timer(PATIENCE, say, [PREPARING])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield timer.cancel
+    finally:
+        timer.cancel()
+
+
+@contextlib.contextmanager
+def _until_interrupted() -> Iterator[Callable[[], bool]]:
+    """Turn the first Ctrl-C inside the block into an answer of True, so that no frame is left half done."""
+    asked = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield asked.is_set
+        return
+
+    def ask(number: int, frame: FrameType | None) -> None:
+        if asked.is_set():
+            raise KeyboardInterrupt
+        asked.set()
+
+    before = signal.signal(signal.SIGINT, ask)
+    try:
+        yield asked.is_set
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _write_overlay(path: Path, video: Video, tracks: Tracks) -> None:
+    from napari_face_landmarks.export import write_overlay
+
+    with progress_bar("Overlay", tracks.n_frames) as advance:
+        write_overlay(path, video, tracks, progress=lambda done, total: advance())
+
+
+def _write_stats(path: Path, tracks: Tracks, video: Path) -> None:
+    from napari_face_landmarks.export.files import replacing
+
+    record = {
+        **tracks.stats.to_dict(),
+        "video": str(video),
+        "meta": dict(tracks.meta),
+        "settings": tracks.settings.to_dict(),
+        "warnings": list(tracks.warnings),
+    }
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
