@@ -39,9 +39,13 @@ class _Refused(Exception):
 
 
 def open_network(
-    content: bytes, path: Path, again: str, providers: Sequence[str] = ("CPUExecutionProvider",)
+    content: bytes,
+    path: Path,
+    again: str,
+    providers: Sequence[str] = ("CPUExecutionProvider",),
+    trusted: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """Open a network of an untrusted file, which runs on one thread and in bounded memory.
+    """Open a network, which runs on one thread; one of an untrusted file in bounded memory.
 
     Parameters
     ----------
@@ -53,28 +57,33 @@ def open_network(
         What the sentence tells the user to do.
     providers : sequence of str
         Of ONNX Runtime.
+    trusted : bool
+        Whether the file is known to be one of the plugin's own: it is neither looked over nor bounded.
 
     Raises
     ------
     ModelError
-        If it is no such network, reaches out of its file, or has loops, functions or operations of others.
+        If it is no network, or an untrusted one that reaches out of its file or has loops, functions or
+        operations of others.
     """
-    check_network(content, path, again)
-    _limit_memory()
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    options.add_session_config_entry("session.use_env_allocators", "1")
     # the weights apart from the arena, which would take twice their size
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    left_out = []
+    if not trusted:
+        check_network(content, path, again)
+        _limit_memory()
+        options.add_session_config_entry("session.use_env_allocators", "1")
+        left_out = ["ConstantFolding"]  # while a network is opened, no memory limit holds
     try:
-        # constants are not computed ahead: while a network is opened, no memory limit holds
         return onnxruntime.InferenceSession(
             content,
             options,
             providers=list(providers),
-            disabled_optimizers=["ConstantFolding"],
+            disabled_optimizers=left_out,
             enable_fallback=0,  # which prints, and opens the file again with other options
         )
     except Exception as error:

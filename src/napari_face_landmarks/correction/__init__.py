@@ -1,6 +1,6 @@
 """Correction by hand: faces fitted anew about placed landmarks, tracks carried on, faces edited."""
 
-from napari_face_landmarks.correction.carrying import carry_on, carry_on_steps, refit_in_tracks
+from napari_face_landmarks.correction.carrying import carry_on, carry_on_steps
 from napari_face_landmarks.correction.edits import (
     choose_faces,
     delete_face,
@@ -10,7 +10,7 @@ from napari_face_landmarks.correction.edits import (
     rename_face,
     split_face,
 )
-from napari_face_landmarks.correction.refitting import Refit, refit
+from napari_face_landmarks.correction.refitting import Refit, refit, refit_in_tracks
 
 __all__ = [
     "Refit",

@@ -16,9 +16,9 @@ from napari_face_landmarks.clnf.fit import (
     fit_alone,
     fit_landmarks,
     measure_correction,
-    refine,
 )
 from napari_face_landmarks.correction.constants import BLEND, BLOCK, FAR_OFF
+from napari_face_landmarks.correction.edits import row_of
 from napari_face_landmarks.errors import ModelError, ResultError
 from napari_face_landmarks.ibug import nme
 from napari_face_landmarks.images import to_grey, to_rgb8
@@ -26,7 +26,7 @@ from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.looking import STAY_SHARE, face_scores
-from napari_face_landmarks.tracking.refining import is_unsure
+from napari_face_landmarks.tracking.refining import Picture, is_unsure, run_clnf
 from napari_face_landmarks.tracking.results import CARRIED, CLNF, NONE, PFLD, Tracks
 from napari_face_landmarks.tracking.smoothing import smooth_centre
 from napari_face_landmarks.tracking.source import open_source
@@ -128,6 +128,8 @@ def carry_on_steps(
     Closing it before its end leaves everything as it was.
     """
     row = row_of(tracks, frame, face)
+    if not np.isfinite(tracks.landmarks[row, face]).all():
+        raise ResultError(f"Face {face} lacks landmarks on frame {frame}: place them first, or fit it anew.")
     if direction not in DIRECTIONS:
         raise ResultError(f"The direction is {direction!r}: choose forwards or backwards.")
     settings = settings or tracks.settings
@@ -160,25 +162,6 @@ def carry_on_steps(
         source.close()
     ends_early = corrected is None and stop + step in range(tracks.n_frames)
     return _written(tracks, face, rows, stretches[0], stretches[1], ends_early)
-
-
-def row_of(tracks: Tracks, frame: int, face: int) -> int:
-    """Return the row of a frame on which a face has all its landmarks.
-
-    Raises
-    ------
-    ResultError
-        If there is none.
-    """
-    found = np.flatnonzero(tracks.frame_indices == frame)
-    if not len(found) or not 0 <= face < tracks.n_faces:
-        raise ResultError(
-            f"There is no face {face} on frame {frame} of the tracks: choose one that they have."
-        )
-    row = int(found[0])
-    if not np.isfinite(tracks.landmarks[row, face]).all():
-        raise ResultError(f"Face {face} lacks landmarks on frame {frame}: place them first, or fit it anew.")
-    return row
 
 
 def _end_of_stretch(
@@ -299,9 +282,7 @@ def _place(
         beyond = params[0] * offset.beyond @ _turn(params).T
         landmarks, code = (carried + beyond).astype(np.float32), CARRIED
     if settings.refine == "always" or (settings.refine == "auto" and is_unsure(confidence)):
-        fit = refine(
-            to_grey(rgb), landmarks, params, models.pdm, models.experts, settings, sigma, models.constants
-        )
+        fit = run_clnf(models, settings, Picture(rgb), landmarks, params, sigma)
         if fit.converged:
             landmarks, params, code = fit.landmarks, fit.params, CLNF
     return _Placed(landmarks, confidence, params[:6].astype(np.float32), code, score)
@@ -351,51 +332,3 @@ def _written(
         copy.misfit[row, face] = np.nan
     copy.source[~np.isfinite(copy.landmarks).any(axis=(2, 3))] = NONE
     return copy
-
-
-def refit_in_tracks(
-    models: Models,
-    image: Any,
-    tracks: Tracks,
-    frame: int,
-    face: int,
-    settings: TrackerSettings | None = None,
-) -> Tracks:
-    """Return a copy of tracks in which a face on one frame is fitted anew about its landmarks placed by hand.
-
-    Parameters
-    ----------
-    models : Models
-    image : array-like, (H, W), (H, W, 3) or (H, W, 4)
-        The frame.
-    tracks : Tracks
-    frame, face : int
-        The frame's number in the video, and the face.
-    settings : TrackerSettings, optional
-        Those of the tracks where not given.
-
-    Raises
-    ------
-    ResultError
-        If there is no such face on the frame.
-    ImageError, ModelError
-        As `refit`.
-    """
-    from napari_face_landmarks.correction.edits import with_face
-    from napari_face_landmarks.correction.refitting import refit
-
-    found = np.flatnonzero(tracks.frame_indices == frame)
-    if not len(found) or not 0 <= face < tracks.n_faces:
-        raise ResultError(
-            f"There is no face {face} on frame {frame} of the tracks: choose one that they have."
-        )
-    row = int(found[0])
-    held = tracks.by_hand[row, face]
-    try:
-        fit = refit(models, image, tracks.landmarks[row, face], held, settings or tracks.settings)
-    except ModelError as error:
-        raise ResultError(
-            f"Face {face} on frame {frame} cannot be fitted anew ({str(error).rstrip('.')}): place more "
-            "landmarks by hand."
-        ) from error
-    return with_face(tracks, row, face, fit.landmarks, fit.confidence, fit.params[:6])

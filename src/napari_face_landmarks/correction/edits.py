@@ -148,6 +148,22 @@ def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
     return _with_names(split, [*names, fresh])
 
 
+def row_of(tracks: Tracks, frame: int, face: int) -> int:
+    """Return the row of a frame of the video, on which a face of the tracks may be.
+
+    Raises
+    ------
+    ResultError
+        If the tracks have no such frame or face.
+    """
+    found = np.flatnonzero(tracks.frame_indices == frame)
+    if not len(found) or not 0 <= face < tracks.n_faces:
+        raise ResultError(
+            f"There is no face {face} on frame {frame} of the tracks: choose one that they have."
+        )
+    return int(found[0])
+
+
 def place_by_hand(
     tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
 ) -> Tracks:

@@ -20,12 +20,14 @@ from napari_face_landmarks.correction.constants import (
     REST_WEIGHT,
     SPREAD,
 )
-from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.correction.edits import row_of, with_face
+from napari_face_landmarks.errors import ImageError, ModelError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.results import Tracks
 
 Floats = npt.NDArray[np.float32]
 
@@ -127,6 +129,46 @@ def refit(
     found = _drawn_to(found, given, fixed, across)
     confidence = np.where(fixed, 1.0, best.confidence).astype(np.float32)
     return Refit(found.astype(np.float32), confidence, fit.params, fit.converged)
+
+
+def refit_in_tracks(
+    models: Models,
+    image: Any,
+    tracks: Tracks,
+    frame: int,
+    face: int,
+    settings: TrackerSettings | None = None,
+) -> Tracks:
+    """Return a copy of tracks in which a face on one frame is fitted anew about its landmarks placed by hand.
+
+    Parameters
+    ----------
+    models : Models
+    image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+        The frame.
+    tracks : Tracks
+    frame, face : int
+        The frame's number in the video, and the face.
+    settings : TrackerSettings, optional
+        Those of the tracks where not given.
+
+    Raises
+    ------
+    ResultError
+        If there is no such face on the frame.
+    ImageError, ModelError
+        As `refit`.
+    """
+    row = row_of(tracks, frame, face)
+    held = tracks.by_hand[row, face]
+    try:
+        fit = refit(models, image, tracks.landmarks[row, face], held, settings or tracks.settings)
+    except ModelError as error:
+        raise ResultError(
+            f"Face {face} on frame {frame} cannot be fitted anew ({str(error).rstrip('.')}): place more "
+            "landmarks by hand."
+        ) from error
+    return with_face(tracks, row, face, fit.landmarks, fit.confidence, fit.params[:6])
 
 
 def _fitted(
