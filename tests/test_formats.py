@@ -21,7 +21,7 @@ from napari_face_landmarks import TrackerSettings, Tracks, cli
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export import FORMATS, Format, formats, recognise, to_tidy, to_xarray
 from napari_face_landmarks.export.optional import installed
-from napari_face_landmarks.export.parts import LANDMARK_NAMES, order_by_number
+from napari_face_landmarks.export.parts import LANDMARK_NAMES, names_in_files, order_by_number
 from napari_face_landmarks.tracking.results import MANUAL, NONE, PFLD
 from test_export import ARRAYS, make_tracks
 
@@ -314,6 +314,84 @@ def test_xarray_dataset_is_movements(tmp_path: Path) -> None:
     plain = to_xarray(dataclasses.replace(tracks, meta={}))
     assert plain.attrs["time_unit"] == "frames"
     assert plain["time"].to_numpy().tolist() == list(range(10, 16))
+
+
+NAMED = ["Müller, Anna", "visit 0", 'a "b"']
+WITH_NAMES = ("deeplabcut-csv", "deeplabcut-h5", "sleap", "movement")
+
+
+def individuals_in(path: Path, name: str) -> list[str]:
+    """Return the names as other programs see them."""
+    if name == "sleap":
+        with pytest.importorskip("h5py").File(path) as file:
+            return [text.decode() for text in file["track_names"][:]]
+    if name == "movement":
+        dataset = pytest.importorskip("xarray").open_dataset(path, engine="h5netcdf")
+        return [str(text) for text in dataset["individual"].to_numpy()]
+    table = pd.read_csv(path, header=[0, 1, 2, 3], index_col=0) if name[-1] == "v" else pd.read_hdf(path)
+    return list(table.columns.get_level_values("individuals").unique())
+
+
+@pytest.mark.parametrize("name", WITH_NAMES)
+def test_names_of_faces_are_those_of_the_individuals(tmp_path: Path, name: str) -> None:
+    item = formats.format_named(name)
+    need(item)
+    tracks, path = a_run(3), tmp_path / f"t{item.suffixes[0]}"
+    tracks.save(path)
+    assert individuals_in(path, name) == ["face_0", "face_1", "face_2"]
+    assert "face_names" not in Tracks.load(path).meta
+    tracks = dataclasses.replace(tracks, meta={**tracks.meta, "face_names": NAMED})
+    tracks.save(path)
+    assert individuals_in(path, name) == NAMED
+    again = Tracks.load(path)
+    assert again.meta["face_names"] == NAMED
+    assert_kept(again, tracks, ("landmarks", "confidence"))
+
+
+@pytest.mark.parametrize("name", WITH_NAMES)
+def test_numbers_in_names_do_not_change_the_order_of_faces(tmp_path: Path, name: str) -> None:
+    item = formats.format_named(name)
+    need(item)
+    tracks, path = a_run(3), tmp_path / f"t{item.suffixes[0]}"
+    named = ["visit 2", "visit 0", "visit 1"]
+    dataclasses.replace(tracks, meta={**tracks.meta, "face_names": named}).save(path)
+    again = Tracks.load(path)
+    assert again.meta["face_names"] == named
+    assert_kept(again, tracks, KEPT[name])
+
+
+@pytest.mark.parametrize(
+    ("given", "written"),
+    [
+        (None, ["face_0", "face_1"]),
+        ("ab", ["face_0", "face_1"]),
+        (["Anna"], ["Anna", "face_1"]),
+        (["Anna", ""], ["Anna", "face_1"]),
+        (["Anna", "Anna"], ["Anna_2", "Anna"]),
+        (["face_1", None], ["face_1", "None"]),
+        (["a\nb\0\t c ", "\ud800"], ["a b c", "?"]),
+        (["x" * 5000, "y"], ["x" * 100, "y"]),
+        (["single", 7], ["single_face", "7"]),
+        (["a", "b", "c"], ["a", "b"]),
+    ],
+)
+def test_names_in_files_are_sane_and_each_once(given: Any, written: list[str]) -> None:
+    assert names_in_files(given, 2) == written
+
+
+def test_names_from_elsewhere_are_taken_and_a_single_face_keeps_its_own(tmp_path: Path) -> None:
+    pytest.importorskip("h5py")
+    pytest.importorskip("tables")
+    two, one = a_run(2), a_run(1)
+    two.save(tmp_path / "t.dlc.csv")
+    text = (tmp_path / "t.dlc.csv").read_text().replace("face_0", "mouse1").replace("face_1", "mouse0")
+    (tmp_path / "t.dlc.csv").write_text(text)
+    again = Tracks.load(tmp_path / "t.dlc.csv")
+    assert again.meta["face_names"] == ["mouse1", "mouse0"]
+    assert_kept(again, two, ("landmarks",))
+    dataclasses.replace(one, meta={**one.meta, "face_names": ["Anna"]}).save(tmp_path / "t.dlc.h5")
+    assert Tracks.load(tmp_path / "t.dlc.h5").meta["face_names"] == ["Anna"]
+    assert pd.read_hdf(tmp_path / "t.dlc.h5").columns.nlevels == 3
 
 
 def test_older_names_and_classic_netcdf_are_read(tmp_path: Path) -> None:

@@ -259,6 +259,74 @@ def test_a_netcdf_file_may_not_claim_what_it_does_not_hold(tmp_path: Path) -> No
     refused(lambda: read_tracks(path), ResultError, "claims more values")
 
 
+def change_attribute(h5py: Any, item: Any, name: str, length: int, kind: Any = None) -> None:
+    """Give an attribute another length, and another type where it is given."""
+    kind = kind or item.attrs.get_id(name).get_type()
+    if name in item.attrs:
+        del item.attrs[name]
+    h5py.h5a.create(item.id, name.encode(), kind, h5py.h5s.create_simple((length,)))
+
+
+def longer_list_of_dimensions(file: Any, h5py: Any) -> None:
+    change_attribute(h5py, file["position"], "DIMENSION_LIST", 1000)
+
+
+def list_of_dimensions_of_numbers(file: Any, h5py: Any) -> None:
+    file["pose"].attrs["DIMENSION_LIST"] = np.arange(1000.0)
+
+
+def lists_within_lists(file: Any, h5py: Any) -> None:
+    change_attribute(h5py, file, "ds_type", 1, h5py.h5t.vlen_create(h5py.h5t.NATIVE_DOUBLE))
+
+
+def packed_in_an_uncommon_way(file: Any, h5py: Any) -> None:
+    values = file["misfit"][()]
+    del file["misfit"]
+    file.create_dataset("misfit", data=values.astype("i4"), scaleoffset=0, chunks=values.shape)
+
+
+def a_name_of_a_billion(file: Any, h5py: Any) -> None:
+    file["pose"].attrs["NAME"] = 1 << 33
+
+
+@pytest.mark.parametrize(
+    ("attack", "words"),
+    [
+        (longer_list_of_dimensions, "dimensions of '/position'"),
+        (list_of_dimensions_of_numbers, "dimensions of '/pose'"),
+        (lists_within_lists, "'ds_type' is no number or text"),
+        (packed_in_an_uncommon_way, "packed in a way"),
+        (a_name_of_a_billion, "no dataset of movement"),
+    ],
+    ids=lambda each: getattr(each, "__name__", ""),
+)
+def test_what_breaks_the_hdf5_library_is_refused_before_it_is_read(
+    attack: Any, words: str, tmp_path: Path
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    need(TARGETS["movement"])
+    path = tmp_path / "in.nc"
+    path.write_bytes(TARGETS["movement"].seeds(tmp_path)[1])
+    with h5py.File(path, "r+") as file:
+        attack(file, h5py)
+    refused(lambda: read_tracks(path), ResultError, words)
+    assert try_one(TARGETS["movement"], path.read_bytes(), tmp_path).wrong == ""
+
+
+def test_attributes_of_other_kinds_than_texts_are_refused(tmp_path: Path) -> None:
+    h5py = pytest.importorskip("h5py")
+    path = tmp_path / "in.analysis.h5"
+    small_tracks(1).save(path)
+    with h5py.File(path, "r+") as file:
+        change_attribute(h5py, file["tracks"], "dims", 1, h5py.h5t.vlen_create(h5py.h5t.NATIVE_UINT8))
+    refused(lambda: read_tracks(path), ResultError, "'dims' is no number or text")
+    small_tracks(1).save(path)
+    with h5py.File(path, "r+") as file:
+        del file["node_names"]
+        file.create_dataset("node_names", (68,), dtype=h5py.vlen_dtype(np.uint8))
+    refused(lambda: read_tracks(path), ResultError, "'node_names' is object")
+
+
 def test_a_classic_netcdf_file_may_not_claim_what_it_does_not_hold(tmp_path: Path) -> None:
     target = TARGETS["netcdf-classic"]
     need(target)

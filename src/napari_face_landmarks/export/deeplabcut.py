@@ -29,12 +29,15 @@ from napari_face_landmarks.export.parts import (
     LANDMARK_NAMES,
     MOST_FACES,
     MOST_ROWS,
+    NAMES,
     SOFTWARE,
     dense,
     exact_numbers,
-    face_names,
     make_tracks,
+    names_in_files,
     order_by_number,
+    order_of_faces,
+    with_names,
 )
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.tracking.results import Tracks
@@ -51,10 +54,11 @@ LONGEST_NAME = 256
 Columns = list[tuple[str, ...]]
 
 
-def columns_of(n_faces: int) -> list[tuple[str, ...]]:
+def columns_of(tracks: Tracks) -> list[tuple[str, ...]]:
     """Return the columns' names, with the levels as in the file: three for one face, four for more."""
-    columns = list(itertools.product([SOFTWARE], face_names(n_faces), LANDMARK_NAMES, COORDS))
-    return [(a, c, d) for a, _, c, d in columns] if n_faces == 1 else list(columns)
+    faces = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
+    columns = list(itertools.product([SOFTWARE], faces, LANDMARK_NAMES, COORDS))
+    return [(a, c, d) for a, _, c, d in columns] if tracks.n_faces == 1 else list(columns)
 
 
 def levels_of(n_faces: int) -> tuple[str, ...]:
@@ -76,10 +80,11 @@ def write_dlc_csv(path: Path, tracks: Tracks) -> None:
     """Write landmarks as DeepLabCut's CSV file (see the module)."""
     values = _values(tracks, path)
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        header = csv.writer(stream, lineterminator="\n")
         for level, names in zip(
-            levels_of(tracks.n_faces), zip(*columns_of(tracks.n_faces), strict=True), strict=True
+            levels_of(tracks.n_faces), zip(*columns_of(tracks), strict=True), strict=True
         ):
-            stream.write(",".join([level, *names]) + "\n")
+            header.writerow([level, *names])
         for start in range(0, len(values), ROWS_AT_A_TIME):
             part = values[start : start + ROWS_AT_A_TIME]
             # the shortest decimals that give the same float32 again
@@ -118,7 +123,7 @@ def read_dlc_csv(path: Path) -> Tracks:
             n_lines = len(header)
         names = [header[level] for level in LEVELS if level in header]
         columns: Columns = list(zip(*names, strict=True)) if len({len(row) for row in names}) == 1 else []
-        place = _places(columns, tuple(level for level in LEVELS if level in header), path)
+        place, faces = _places(columns, tuple(level for level in LEVELS if level in header), path)
         table = pd.read_csv(
             path,
             header=None,
@@ -138,7 +143,7 @@ def read_dlc_csv(path: Path) -> Tracks:
     values = table.to_numpy()
     if values.shape[1] != len(columns) + 1:
         raise ResultError(f"{path} has {values.shape[1]} columns under {len(columns) + 1} names: correct it.")
-    return _tracks(values[:, 0], values[:, 1:], place, path)
+    return _tracks(values[:, 0], values[:, 1:], place, faces, path)
 
 
 def _header_rows(stream: Any, path: Path) -> list[list[str]]:
@@ -152,8 +157,8 @@ def _header_rows(stream: Any, path: Path) -> list[list[str]]:
     return rows
 
 
-def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> npt.NDArray[np.int64]:
-    """Return where each value of each face is in a row, (F, 68, 3)."""
+def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return where each value of each face is in a row (F, 68, 3) and the faces' names, if there are any."""
     wanted = [level for level in ("individuals", "bodyparts", "coords") if level in levels]
     if "bodyparts" not in wanted or "coords" not in wanted or not 0 < len(columns) <= MOST_COLUMNS:
         raise ResultError(f"{path} does not name bodyparts and coords: give a file of DeepLabCut's.")
@@ -167,20 +172,22 @@ def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> npt.NDArra
         raise ResultError(f"{path} has {len(parts)} bodyparts: only faces of {N_LANDMARKS} points are read.")
     places = np.zeros((len(faces), N_LANDMARKS, len(COORDS)), dtype=np.int64)
     try:
-        for f, face in zip(order_by_number(faces), faces, strict=True):
+        faces = [faces[face] for face in np.argsort(order_of_faces(faces))]
+        for f, face in enumerate(faces):
             for p, part in zip(order_by_number(parts), parts, strict=True):
                 places[f, p] = [place[face, part, coord] for coord in COORDS]
     except KeyError:
         raise ResultError(
             f"{path} lacks x, y or likelihood of {face} {part}: give a file of DeepLabCut's with all."
         ) from None
-    return places
+    return places, faces if "individuals" in wanted else []
 
 
 def _tracks(
     index: npt.NDArray[Any],
     values: npt.NDArray[Any],
     places: npt.NDArray[np.int64],
+    faces: list[str],
     path: Path,
     file: Any = None,
 ) -> Tracks:
@@ -196,8 +203,8 @@ def _tracks(
     landmarks, confidence = cells[..., :2], cells[..., 2]
     frames = index[order].astype(np.int64)
     if file is not None and np.array_equal(frames, np.arange(len(frames))):
-        return hdf5.tracks_of(file, path, landmarks, confidence)
-    return make_tracks(path, landmarks, confidence, frames)
+        return hdf5.tracks_of(file, path, landmarks, confidence, faces)
+    return make_tracks(path, landmarks, confidence, frames, record=with_names(None, faces))
 
 
 def write_dlc_h5(path: Path, tracks: Tracks) -> None:
@@ -213,7 +220,7 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
     optional("tables", f"Writing {path}")
     optional("h5py", f"Writing {path}")
     values = _values(tracks, path)
-    columns = pd.MultiIndex.from_tuples(columns_of(tracks.n_faces), names=levels_of(tracks.n_faces))
+    columns = pd.MultiIndex.from_tuples(columns_of(tracks), names=levels_of(tracks.n_faces))
     frame = pd.DataFrame(values.astype(np.float64), columns=columns, index=np.arange(len(values)))
     with replacing(path) as temporary:
         with warnings.catch_warnings():
@@ -246,14 +253,14 @@ def read_dlc_h5(path: Path) -> Tracks:
             index, values, columns, levels = _of_table(group, path)
         else:
             index, values, columns, levels = _of_blocks(group, path)
-        return _tracks(index, values, _places(columns, levels, path), path, file)
+        return _tracks(index, values, *_places(columns, levels, path), path, file)
 
 
 def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...]]:
     """Return the index, values and columns of a table that pandas wrote as "fixed"."""
-    if int(group.attrs.get("nblocks", 0)) != 1:
+    if _whole(group, "nblocks", path) != 1:
         raise ResultError(f"{path} has a table of several types: give a file of DeepLabCut's.")
-    n_levels = int(group.attrs.get("block0_items_nlevels", 0))
+    n_levels = _whole(group, "block0_items_nlevels", path)
     if not 3 <= n_levels <= len(LEVELS):
         raise ResultError(f"{path} has columns of {n_levels} levels: give a file of DeepLabCut's.")
     index = hdf5.array(group, "axis1", (MOST_ROWS,), path).astype(np.float64)
@@ -265,7 +272,7 @@ def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ..
         if len(label) != values.shape[1] or not ((label >= 0) & (label < len(level))).all():
             raise ResultError(f"{path} has damaged names of columns: save it again.")
         names.append([level[i] for i in label])
-        levels.append(_text(group[f"block0_items_level{k}"].attrs.get("name", b"")))
+        levels.append(_text(hdf5.attribute(group[f"block0_items_level{k}"], "name", path)))
     if len(index) != len(values):
         raise ResultError(f"{path} has {len(values)} rows under {len(index)} numbers: save it again.")
     return index, values, list(zip(*names, strict=True)), tuple(levels)
@@ -286,8 +293,8 @@ def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...
             f"{path} has a table of other columns than DeepLabCut's: give a file of DeepLabCut's."
         )
     table = hdf5.rows(dataset, "table", path)
-    columns = _literal(dataset.attrs.get("values_block_0_kind", b""), path)
-    info = _literal(group.attrs.get("info", b""), path)
+    columns = _literal(hdf5.attribute(dataset, "values_block_0_kind", path), path)
+    info = _literal(hdf5.attribute(group, "info", path), path)
     names: Any = []
     if isinstance(info, dict) and isinstance(info.get(1), dict):
         names = info[1].get("names")
@@ -299,6 +306,11 @@ def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...
     if any(len(column) != len(names) for column in columns):
         raise ResultError(f"{path} has damaged names of columns: save it again.")
     return table["index"].astype(np.float64), table["values_block_0"], columns, tuple(map(str, names))
+
+
+def _whole(group: Any, name: str, path: Path) -> int:
+    value = hdf5.attribute(group, name, path)
+    return 0 if value is None else int(value)
 
 
 def _text(value: Any) -> str:
@@ -324,6 +336,8 @@ def _literal(pickled: Any, path: Path) -> Any:
         return items
 
     try:
+        if not isinstance(pickled, (bytes, np.void)):
+            raise TypeError("it is no text")
         for operation, value, _ in pickletools.genops(bytes(pickled)):
             name = operation.name
             if name in ("PROTO", "FRAME"):

@@ -82,7 +82,7 @@ FORMATS: tuple[Format, ...] = (
         openface_csv.write_csv,
         openface_csv.read_csv,
         _is_openface,
-        "settings and counts of the run",
+        "names of faces, settings and counts of the run",
         "what reads OpenFace's files",
     ),
     Format(
@@ -114,7 +114,7 @@ FORMATS: tuple[Format, ...] = (
         deeplabcut.read_dlc_csv,
         deeplabcut.is_dlc_csv,
         "source, marks by hand, pose, score of the face, time, settings; "
-        "frames before the first tracked one come back as empty ones",
+        "the name of a single face; frames before the first tracked one come back as empty ones",
         "DeepLabCut, LightningPose (one face), movement, pandas",
     ),
     Format(
@@ -146,7 +146,7 @@ FORMATS: tuple[Format, ...] = (
         pts.write_pts,
         pts.read_pts,
         pts.is_pts,
-        "confidence, source, marks by hand, pose, score of the face, time, settings; "
+        "confidence, source, marks by hand, names of faces, pose, score of the face, time, settings; "
         "frames without a face, faces with missing landmarks; "
         "places to a millionth of a pixel",
         "menpo, what reads 300-W and 300-VW",
@@ -158,7 +158,7 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_tidy_csv,
         tidy.read_tidy_csv,
         tidy.is_tidy_csv,
-        "pose, score of the face, settings and counts of the run",
+        "pose, score of the face, names of faces, settings and counts of the run",
         "pandas, R, spreadsheets",
     ),
     Format(

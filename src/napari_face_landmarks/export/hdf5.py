@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from napari_face_landmarks.export.parts import (
     make_tracks,
     record_as_text,
     record_from_text,
+    with_names,
 )
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.tracking.results import Tracks
@@ -42,6 +43,10 @@ BROKEN_FILE = (
     MemoryError,
 )
 """What h5py and xarray raise over damaged files."""
+SAFE_FILTERS = frozenset({1, 2, 3, 32000})
+"""Deflate, shuffle, checksums and LZF; others have had holes, or are looked for in files elsewhere."""
+REFERENCES = {"DIMENSION_LIST", "REFERENCE_LIST"}
+"""Attributes that name other datasets, as netCDF has them."""
 MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
 COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
@@ -135,12 +140,64 @@ def array(
     fits = len(dataset.shape) == len(limits) and all(
         a <= b for a, b in zip(dataset.shape, limits, strict=True)
     )
-    if not fits or dataset.dtype.kind not in kinds or dataset.dtype.subdtype is not None:
+    if not fits or not _plain(dataset.id.get_type()) or dataset.dtype.kind not in kinds:
         raise ResultError(
             f"{path}: {name!r} is {dataset.dtype} of the shape {dataset.shape}, which no such file has."
         )
     _check_room(dataset, name, path)
     return np.asarray(dataset[()])
+
+
+def _plain(kind: Any) -> bool:
+    """Return whether a type of HDF5's is one of numbers, texts or bytes.
+
+    Values of others are never read: the HDF5 library writes outside its memory over damaged ones.
+    """
+    from h5py import h5t
+
+    return kind.get_class() in (h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.OPAQUE, h5t.ENUM)
+
+
+def attribute(item: Any, name: str, path: Path) -> Any:
+    """Return an attribute of a group or dataset, its type checked before it is read; None where missing.
+
+    Raises
+    ------
+    ResultError
+        If it is no number or text, or is larger than the file.
+    """
+    if name not in item.attrs:
+        return None
+    found = item.attrs.get_id(name)
+    if not _plain(found.get_type()) or found.get_storage_size() > path.stat().st_size:
+        raise ResultError(f"{path}: {name!r} is no number or text, as it is in such files: save it again.")
+    return item.attrs[name]
+
+
+def check_attributes(item: Any, path: Path) -> None:
+    """Refuse attributes that other libraries could stumble over when they open a file.
+
+    Raises
+    ------
+    ResultError
+        As `attribute`, or if netCDF's lists of dimensions do not fit the dataset.
+    """
+    from h5py import h5t
+
+    for name in item.attrs:
+        if name not in REFERENCES:
+            attribute(item, name, path)
+            continue
+        kind, shape = item.attrs.get_id(name).get_type(), item.attrs.get_id(name).shape
+        if name == "DIMENSION_LIST":  # which HDF5 reads into as much memory as the dataset has axes
+            inner = kind.get_super() if kind.get_class() == h5t.VLEN else None
+            fits = inner is not None and inner.equal(h5t.STD_REF_OBJ) and shape == (len(item.shape),)
+        else:
+            fits = kind.get_class() == h5t.COMPOUND and kind.get_nmembers() == 2 and len(shape) == 1
+            fits = fits and kind.get_member_type(0).equal(h5t.STD_REF_OBJ)
+            fits = fits and kind.get_member_type(1).get_class() == h5t.INTEGER
+        if not fits:
+            raise ResultError(f"{path}: the dimensions of {item.name!r} are damaged: save it again.")
 
 
 def check_values(group: Any, name: str, path: Path) -> None:
@@ -149,16 +206,23 @@ def check_values(group: Any, name: str, path: Path) -> None:
     Raises
     ------
     ResultError
-        As `member`.
+        As `member` and `check_attributes`, or if its values are no numbers or texts.
     """
     dataset = member(group, name, "Dataset", path)
+    check_attributes(dataset, path)
+    if not _plain(dataset.id.get_type()):
+        raise ResultError(f"{path}: {name!r} has neither numbers nor texts: save it again.")
     unused = b"This is a netCDF dimension but not a netCDF variable"
-    if not bytes(dataset.attrs.get("NAME", b"")).startswith(unused):  # a bare dimension has no values
+    called = attribute(dataset, "NAME", path)
+    if not (isinstance(called, bytes) and called.startswith(unused)):  # a bare dimension has no values
         _check_room(dataset, name, path)
 
 
 def _check_room(dataset: Any, name: str, path: Path) -> None:
-    """Refuse a dataset that claims more than the file can hold."""
+    """Refuse a dataset that claims more than the file can hold, or is packed in an uncommon way."""
+    packing = dataset.id.get_create_plist()
+    if {packing.get_filter(k)[0] for k in range(packing.get_nfilters())} - SAFE_FILTERS:
+        raise ResultError(f"{path}: {name!r} is packed in a way that is not read: save it with gzip.")
     length = path.stat().st_size
     stored, size = min(dataset.id.get_storage_size(), length), dataset.dtype.itemsize
     chunk = int(np.prod(dataset.chunks, dtype=np.float64)) * size if dataset.chunks else 0
@@ -210,7 +274,11 @@ def write_ours(path: Path, tracks: Tracks) -> None:
 
 
 def tracks_of(
-    file: Any, path: Path, landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any] | None
+    file: Any,
+    path: Path,
+    landmarks: npt.NDArray[Any],
+    confidence: npt.NDArray[Any] | None,
+    names: Sequence[str],
 ) -> Tracks:
     """Return tracks of landmarks with a row for every frame, and of our own group where the file has it.
 
@@ -222,14 +290,17 @@ def tracks_of(
     landmarks : ndarray, (N, F, 68, 2)
         One row for each frame from 0 on.
     confidence : ndarray, (N, F, 68), optional
+    names : sequence of str
+        Of the F faces, as the file has them.
     """
+    plain = with_names(None, names)
     if OURS not in file:
-        return make_tracks(path, landmarks, confidence)
+        return make_tracks(path, landmarks, confidence, record=plain)
     group = member(file, OURS, "Group", path)
     frames = array(group, "frame_indices", (MOST_ROWS,), path, kinds="i")
     n_frames, n_faces = landmarks.shape[:2]
     if len(frames) and (frames.min() < 0 or frames.max() >= n_frames):
-        return make_tracks(path, landmarks, confidence)  # rows were cut off by another program
+        return make_tracks(path, landmarks, confidence, record=plain)  # another program cut rows off
     each = (MOST_ROWS, MOST_FACES)
     extra = {
         "timestamps": array(group, "timestamps", (MOST_ROWS,), path, kinds="f"),
@@ -242,12 +313,12 @@ def tracks_of(
     if "by_hand" in group:
         extra["by_hand"] = array(group, "by_hand", (*each, N_LANDMARKS), path, kinds="u")
     if any(len(values) != len(frames) for values in extra.values()) or extra["source"].shape[1] != n_faces:
-        return make_tracks(path, landmarks, confidence)
+        return make_tracks(path, landmarks, confidence, record=plain)
     return make_tracks(
         path,
         landmarks[frames],
         None if confidence is None else confidence[frames],
         frames,
-        record=record_from_text(text(group, "record", path), path),
+        record=with_names(record_from_text(text(group, "record", path), path), names),
         **extra,
     )

@@ -24,14 +24,18 @@ from napari_face_landmarks.export.parts import (
     LANDMARK_NAMES,
     MOST_FACES,
     MOST_ROWS,
+    NAMES,
     SOFTWARE,
     face_names,
     frame_rate_of,
     make_tracks,
+    names_in_files,
     order_by_number,
+    order_of_faces,
     record_as_text,
     record_from_text,
     seconds_of,
+    with_names,
 )
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.tracking.results import SOURCES, Tracks
@@ -109,7 +113,7 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
             "time": tracks.frame_indices if seconds is None else seconds,
             "space": ["x", "y"],
             "keypoint": list(LANDMARK_NAMES),
-            "individual": face_names(tracks.n_faces),
+            "individual": names_in_files(tracks.meta.get(NAMES), tracks.n_faces),
             "frame": ("time", tracks.frame_indices),
             "pose_part": list(POSE),
             "box_part": list(BOX),
@@ -168,6 +172,7 @@ def read_netcdf(path: Path) -> Tracks:
     else:
         optional("h5netcdf", f"Reading {path}")
         with hdf5.reading(path) as file:
+            hdf5.check_attributes(file, path)
             for name in file:  # no links and no values elsewhere, before another library follows them
                 hdf5.check_values(file, name, path)
     try:
@@ -232,9 +237,16 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
         confidence = values.transpose("time", "individual", "keypoint").to_numpy()
         # without a confidence in movement: all of it NaN
         confidence = None if np.isnan(confidence).all() else confidence
-    faces, points = (_order(dataset, name, sizes[name]) for name in ("individual", "keypoint"))
+    names = face_names(sizes["individual"])
+    if "individual" in dataset.coords:
+        names = [str(value) for value in dataset["individual"].to_numpy()]
+    points = np.arange(N_LANDMARKS)
+    if "keypoint" in dataset.coords:
+        points = np.argsort(order_by_number([str(value) for value in dataset["keypoint"].to_numpy()]))
+    faces = np.argsort(order_of_faces(names))
     where = np.ix_(faces, points)
     record = record_from_text(str(dataset.attrs[RECORD]), path) if RECORD in dataset.attrs else {}
+    record = with_names(record, [names[face] for face in faces])
     fps = dataset.attrs.get("fps")
     if fps is not None and "fps" not in record.get("meta", {}):
         record = {**record, "meta": {**record.get("meta", {}), "fps": float(fps)}}
@@ -260,13 +272,6 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
         record=record,
         **extra,
     )
-
-
-def _order(dataset: xarray.Dataset, name: str, length: int) -> npt.NDArray[np.int64]:
-    """Return where the entries of a dimension are, in the order of the numbers in their names."""
-    if name not in dataset.coords:
-        return np.arange(length)
-    return np.argsort(order_by_number([str(value) for value in dataset[name].to_numpy()]))
 
 
 def _times(

@@ -36,9 +36,72 @@ LANDMARK_NAMES = tuple(
 """A name for each landmark: its region and its index, such as ``right_eye_36``."""
 
 
+LONGEST_NAME = 100
+"""Letters of a face's name that are kept."""
+NAMES = "face_names"
+"""Entry of `Tracks.meta` with the names that faces were given."""
+RESERVED = ("single",)
+"""What DeepLabCut calls the bodyparts of no individual."""
+
+
 def face_names(n_faces: int) -> list[str]:
-    """Return the names of faces: ``face_0`` and so on."""
+    """Return the names of faces without one of their own: ``face_0`` and so on."""
     return [f"face_{face}" for face in range(n_faces)]
+
+
+def names_in_files(given: Any, n_faces: int) -> list[str]:
+    """Return the names of faces as files of poses have them: given ones, sane and each once.
+
+    Parameters
+    ----------
+    given : object
+        ``meta["face_names"]``, whatever it is.
+    n_faces : int
+
+    Returns
+    -------
+    list of str
+        What is no list of names gives those of `face_names`, as does an empty name. Names are one line of
+        at most `LONGEST_NAME` letters that any encoding of Unicode can hold.
+    """
+    names = face_names(n_faces)
+    listed = given if isinstance(given, (list, tuple)) else ()
+    for face, name in enumerate(listed[:n_faces]):
+        text = str(name)[: 2 * LONGEST_NAME].encode("utf-8", "replace").decode()
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST_NAME]
+        names[face] = f"{text}_face" if text in RESERVED else text.strip() or names[face]
+    for face, name in enumerate(names):
+        others = names[:face] + names[face + 1 :]
+        if name in others:
+            names[face] = next(new for k in range(2, 10**6) if (new := f"{name}_{k}") not in others)
+    return names
+
+
+def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
+    """Return the record of a run with the names that a file has for its faces.
+
+    Parameters
+    ----------
+    record : dict or None
+        What `record_of` made.
+    names : sequence of str
+        As the file has them, in the order of the faces; none where it has no place for them. Those of
+        `face_names` are no names of their own, and where the names are what is written for the record's,
+        these stay as they were given.
+    """
+    record = record or {}
+    meta = record.get("meta", {})
+    known, found = names_in_files(meta.get(NAMES), len(names)), names_in_files(list(names), len(names))
+    if found == known:
+        return record
+    return {**record, "meta": {**meta, NAMES: found}}
+
+
+def order_of_faces(names: Sequence[str]) -> npt.NDArray[np.int64]:
+    """Return which face each name is: by its number where all are those of `face_names`, else in order."""
+    if sorted(names) == sorted(face_names(len(names))):
+        return order_by_number(names)
+    return np.arange(len(names))
 
 
 def order_by_number(names: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -2,8 +2,8 @@
 
 ``tracks`` is (track, 2, node, frame), ``point_scores`` (track, node, frame), ``track_occupancy`` (frame,
 track), ``instance_scores`` and ``tracking_scores`` (track, frame). There is a place for every frame of the
-video from 0 to the last that was tracked. A group ``napari_face_landmarks`` keeps what SLEAP has no place
-for.
+video from 0 to the last that was tracked. The faces' names are those of the tracks (``track_names``, UTF-8).
+A group ``napari_face_landmarks`` keeps what SLEAP has no place for.
 """
 
 from __future__ import annotations
@@ -22,11 +22,14 @@ from napari_face_landmarks.export.parts import (
     LANDMARK_NAMES,
     MOST_FACES,
     MOST_ROWS,
+    NAMES,
     SOFTWARE,
     dense,
     face_names,
     frame_rate_of,
+    names_in_files,
     order_by_number,
+    order_of_faces,
 )
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
 from napari_face_landmarks.tracking.results import Tracks
@@ -75,7 +78,8 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
                 options = hdf5.COMPRESSED if array.size else {}
                 file.create_dataset(name, data=np.ascontiguousarray(array), **options)
                 file[name].attrs["dims"] = json.dumps(AXES[name])
-            file["track_names"] = np.array(face_names(tracks.n_faces), dtype="S")
+            named = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
+            file["track_names"] = np.array([name.encode() for name in named], dtype="S")
             file["node_names"] = np.array(LANDMARK_NAMES, dtype="S")
             file["edge_names"] = np.array(LANDMARK_NAMES, dtype="S")[edges]
             file["edge_inds"] = edges
@@ -121,19 +125,21 @@ def read_sleap(path: Path) -> Tracks:
                 raise ResultError(f"{path}: 'point_scores' does not fit 'tracks': save the file again.")
             # placed by hand in SLEAP: without a score, and certain
             scores = np.where(np.isnan(scores) & np.isfinite(points).all(axis=-1), 1, scores)
-        faces = np.arange(points.shape[1])
+        faces = face_names(points.shape[1])
         if "track_names" in file:
-            tracks = hdf5.texts(file, "track_names", MOST_FACES, path)
-            faces = order_by_number(tracks) if len(tracks) == len(faces) else faces
-        where = np.ix_(np.argsort(faces), np.argsort(order_by_number(names)))
+            listed = hdf5.texts(file, "track_names", MOST_FACES, path)
+            faces = listed if len(listed) == len(faces) else faces
+        order = np.argsort(order_of_faces(faces))
+        where = np.ix_(order, np.argsort(order_by_number(names)))
         points = points[:, where[0], where[1]]
-        return hdf5.tracks_of(file, path, points, None if scores is None else scores[:, where[0], where[1]])
+        scores = None if scores is None else scores[:, where[0], where[1]]
+        return hdf5.tracks_of(file, path, points, scores, [faces[face] for face in order])
 
 
 def _axes(file: object, path: Path) -> tuple[str, ...]:
     """Return the order of the axes of ``tracks``, which newer files name."""
     dataset = hdf5.member(file, "tracks", "Dataset", path)
-    named = dataset.attrs.get("dims")
+    named = hdf5.attribute(dataset, "dims", path)
     if named is None:
         return AXES["tracks"]
     try:
