@@ -39,6 +39,7 @@ from napari_face_landmarks.export.optional import installed
 from napari_face_landmarks.models import bundle_folder, load_models
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
 from napari_face_landmarks.models.own_pfld import load_own_pfld
+from napari_face_landmarks.tracking import read_regions
 from napari_face_landmarks.tracking.results import FrameResult, RunStats, Tracks, collect, empty_frame
 from openface_files import YAWS, write_ccnf, write_cen, write_pdm
 
@@ -188,6 +189,10 @@ def read_faces_and_pictures(path: Path) -> Any:
     return [picture(faces, index) for index in range(min(2, len(faces)))]
 
 
+REGIONS = {
+    "look": [{"box": [120, 80.5, 360, 380], "first": 0, "last": 9}, {"box": [0, 0, 50, 50]}],
+    "ignore": [{"box": [500, 0, 640, 200], "last": 40}],
+}
 DESCRIPTION = {
     "file": "net.onnx",
     "input_range": [0, 1],
@@ -403,6 +408,7 @@ TARGETS: dict[str, Target] = {
         Target("openface-cen", "in.dat", written("x", cen_binary), read_cen),
         Target("openface-ccnf", "in.txt", written("x", ccnf_binary), read_ccnf),
         Target("settings", "in.json", written("x", as_json(TrackerSettings().to_dict())), read_settings),
+        Target("regions", "in.json", written("x", as_json(REGIONS)), read_regions),
         Target("journal", "in.journal", journals, read_whole_journal),
         Target("faces", "in.npz", written("x.npz", faces_file, stored(faces_file)), read_faces_and_pictures),
         Target(

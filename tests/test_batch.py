@@ -16,12 +16,15 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models, track_many
-from napari_face_landmarks.batch import FileResult
+from napari_face_landmarks.batch import FileResult, journal_of
+from napari_face_landmarks.batch.job import record_of
 from napari_face_landmarks.batch.lock import try_to_lock
 from napari_face_landmarks.batch.many import find_videos, place_outputs, read_settings
+from napari_face_landmarks.batch.pieces import Piece, piece_journal, remove_pieces
 from napari_face_landmarks.batch.pool import cores
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, VideoError
+from napari_face_landmarks.export.files import replacing
 from napari_face_landmarks.video import write_video
 
 ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
@@ -396,3 +399,43 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     for name in ARRAYS:  # from the first piece's state on: bit for bit
         np.testing.assert_array_equal(getattr(tracks, name), getattr(whole, name))
     assert tracks.meta["pieces_joined"]["tracked_again_from"] == [120, 240]
+
+
+def test_files_beside_one_of_the_longest_name_have_names_that_fit(tmp_path: Path, models: Models) -> None:
+    names = ["ü" * 125 + ".csv", "ü" * 124 + "xx.csv", "v" * 251 + ".csv", "short.csv"]
+    piece = Piece(0, 123_456_789, 200_000_000, 200_000_000)
+    beside = []
+    for name in names:
+        output = tmp_path / name
+        beside += [journal_of(output), record_of(output), piece_journal(output, piece)]
+        with replacing(output) as temporary:
+            temporary.write_text("x")
+    for path in beside:
+        path.write_text("x")
+    assert len(set(beside)) == 3 * len(names)
+    assert beside[-3:] == [
+        tmp_path / f"short.csv{end}" for end in (".journal", ".json", ".123456789.journal")
+    ]
+
+
+def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, videos: Path) -> None:
+    (result,) = track_many(videos / "face-00.mkv", tmp_path, settings=FAST, jobs=1)
+    output = Path(result.output)
+    for name in (output.name, "v" * 251 + ".csv"):
+        path = tmp_path / name
+        pieces = [piece_journal(path, Piece(0, first, first + 9, first + 9)) for first in (0, 777)]
+        kept = [journal_of(path), path.with_name(f"{name[:240]}.x.journal"), tmp_path / "other.csv.7.journal"]
+        for journal in (*pieces, *kept):
+            journal.write_bytes(b"NFLJ")
+        with open(pieces[1], "r+b") as stream:
+            assert try_to_lock(stream)
+            remove_pieces(path)
+            assert [journal.exists() for journal in pieces] == [False, sys.platform != "win32"]
+        remove_pieces(path)
+        assert not pieces[1].exists()
+        assert all(journal.exists() for journal in kept)
+    left = piece_journal(output, Piece(0, 300, 400, 400))
+    left.write_bytes(b"NFLJ")
+    output.unlink()
+    track_many(videos / "face-00.mkv", tmp_path, settings=FAST, jobs=1, resume=True)
+    assert not left.exists()

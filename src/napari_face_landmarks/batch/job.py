@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.batch.joining import join_pieces
-from napari_face_landmarks.batch.pieces import Piece, piece_journal
+from napari_face_landmarks.batch.pieces import Piece, piece_journal, remove_pieces
 from napari_face_landmarks.batch.recording import Recording, journal_of, run_identity
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
-from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.export.files import name_beside, replacing
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 from napari_face_landmarks.tracking import FaceTracker
@@ -122,7 +122,7 @@ def result_from_dict(values: Mapping[str, Any]) -> FileResult:
 def record_of(output: str | Path) -> Path:
     """Return the path of the record that is written beside an output."""
     path = Path(output)
-    return path.with_name(f"{path.name}.json")
+    return path.with_name(name_beside(path.name, ".json"))
 
 
 def do_job(job: Job, tell: Tell | None = None) -> FileResult:
@@ -179,14 +179,14 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
         joined = join_pieces(tracker, video, job.output, pieces, tell)
         if joined is not None:
             result = _write(job, joined, video, identity)
-            for piece in pieces:
-                piece_journal(job.output, piece).unlink(missing_ok=True)
+            remove_pieces(job.output)
             return result
     recording = Recording.begin(tracker, video, journal_of(job.output), resume=True, or_anew=True)
     whole = False
     try:
         _follow(recording, tell)
         result = _write(job, recording.tracks(), video, identity)
+        remove_pieces(job.output)
         whole = True
         return result
     finally:

@@ -14,7 +14,7 @@ from typing import Any
 
 from napari_face_landmarks.batch.job import FileResult, Job, failure, record_of
 from napari_face_landmarks.batch.lock import try_to_lock
-from napari_face_landmarks.batch.pieces import cut
+from napari_face_landmarks.batch.pieces import cut, remove_pieces
 from napari_face_landmarks.batch.pool import OnProgress, OnResult, cores, run_local
 from napari_face_landmarks.batch.recording import journal_of
 from napari_face_landmarks.batch.summary import SUMMARY, write_summary
@@ -25,6 +25,7 @@ from napari_face_landmarks.errors import (
     VideoError,
     in_one_line,
 )
+from napari_face_landmarks.export.files import name_beside
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe
@@ -119,6 +120,7 @@ def track_many(
         if not resume:
             for _, path in places:
                 _forget(journal_of(path))
+                remove_pieces(path)
 
         def run(some: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
             if scheduler is None:
@@ -230,7 +232,8 @@ def place_outputs(videos: Sequence[tuple[Path, Path]], folder: Path, suffix: str
     for (video, place), stem in zip(videos, stems, strict=True):
         names = [video.stem] if stems.count(stem) == 1 else []
         names += [video.name, *(f"{video.name}-{number}" for number in range(2, len(videos) + 3))]
-        path = next(path for name in names if (path := folder / place / f"{name}{suffix}") not in taken)
+        paths = (folder / place / name_beside(name, suffix) for name in names)
+        path = next(path for path in paths if path not in taken)
         taken.add(path)
         if {path, record_of(path), journal_of(path)} & read:
             raise ResultError(f"{path} is one of the videos: give another folder for what is written.")

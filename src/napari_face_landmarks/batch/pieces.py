@@ -7,7 +7,9 @@ again from the state of the piece before, as an uncut run would.
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import glob
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -18,9 +20,11 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.batch.journal import read_frames, read_journal
+from napari_face_landmarks.batch.lock import try_to_lock
 from napari_face_landmarks.clnf.fit import apply_correction
 from napari_face_landmarks.clnf.pdm import PDM, project
 from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.export.files import name_beside
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.ahead import LOOK_AHEAD
 from napari_face_landmarks.tracking.following import LOOK_FOR_MORE_EVERY
@@ -70,7 +74,20 @@ def cut(n_frames: int, length: int, settings: TrackerSettings) -> list[Piece]:
 def piece_journal(output: str | Path, piece: Piece) -> Path:
     """Return the path of the journal that a piece of the video of `output` is tracked into."""
     path = Path(output)
-    return path.with_name(f"{path.name}.{piece.first}.journal")
+    return path.with_name(name_beside(path.name, f".{piece.first}.journal"))
+
+
+def remove_pieces(output: str | Path) -> None:
+    """Remove the journals of all pieces of an output, of other cuts too, but those that are worked on."""
+    path = Path(output)
+    front = name_beside(path.name, "")
+    for journal in path.parent.glob(f"{glob.escape(front)}.*.journal"):
+        if journal.name[len(front) + 1 :].partition(".")[0].isdecimal():
+            with contextlib.suppress(OSError):
+                with open(journal, "r+b") as stream:
+                    free = try_to_lock(stream)
+                if free:
+                    journal.unlink()
 
 
 @dataclass(frozen=True, slots=True)

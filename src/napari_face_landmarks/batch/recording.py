@@ -15,7 +15,9 @@ import numpy as np
 from napari_face_landmarks.batch.journal import Journal, JournalContent, frame_type, read_frames, read_journal
 from napari_face_landmarks.batch.lock import try_to_lock
 from napari_face_landmarks.errors import ResultError, VideoError
+from napari_face_landmarks.export.files import name_beside
 from napari_face_landmarks.tracking.provenance import provenance
+from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.tracking.results import FrameResult, Tracks
 from napari_face_landmarks.tracking.state import TrackerState
 from napari_face_landmarks.tracking.tracker import FaceTracker
@@ -27,7 +29,7 @@ _SAMPLE, _SAMPLES = 1 << 16, 33
 def journal_of(output: str | os.PathLike[str]) -> Path:
     """Return the path of the journal of a run whose results go to `output`."""
     path = Path(output)
-    return path.with_name(f"{path.name}.journal")
+    return path.with_name(name_beside(path.name, ".journal"))
 
 
 def video_identity(video: Video) -> dict[str, Any]:
@@ -62,7 +64,9 @@ def video_identity(video: Video) -> dict[str, Any]:
     }
 
 
-def run_identity(tracker: FaceTracker, video: Video, start: int, stop: int) -> dict[str, Any]:
+def run_identity(
+    tracker: FaceTracker, video: Video, start: int, stop: int, regions: Regions | None = None
+) -> dict[str, Any]:
     """Return all that the results of a run depend on; runs with the same give the same, bit for bit."""
     return {
         **provenance(tracker.models),
@@ -70,6 +74,7 @@ def run_identity(tracker: FaceTracker, video: Video, start: int, stop: int) -> d
         "video": video_identity(video),
         "range": [start, stop],
         "frame": str(frame_type(tracker.settings.max_faces).descr),
+        **({"regions": regions.to_dict()} if regions else {}),
     }
 
 
@@ -77,6 +82,7 @@ _IN_WORDS = {
     "video": "of another video",
     "settings": "with other settings",
     "range": "over other frames",
+    "regions": "with other boxes",
     "models": "with other models",
     "models_version": "with other models",
     "models_sha256": "with other models",
@@ -109,6 +115,7 @@ class Recording:
         stream: BinaryIO,
         frames: tuple[int, int],
         content: JournalContent | None,
+        regions: Regions,
     ) -> None:
         self.path = path
         self.kept = self.done = 0 if content is None else content.n_frames
@@ -116,6 +123,7 @@ class Recording:
         self._tracker, self._video, self._stream, self._frames = tracker, video, stream, frames
         self._journal = Journal(stream, tracker.settings.max_faces)
         self._state: TrackerState | None = None if content is None else content.state
+        self._regions = regions
 
     @staticmethod
     def begin(
@@ -127,6 +135,7 @@ class Recording:
         or_anew: bool = False,
         start: int = 0,
         stop: int | None = None,
+        regions: Regions | None = None,
     ) -> Recording:
         """Open a journal, to go on with the run in it or to begin one.
 
@@ -142,6 +151,8 @@ class Recording:
             Begin anew, instead of refusing, where the journal is of another run.
         start, stop : int
             The frames to track.
+        regions : Regions, optional
+            As for `FaceTracker.track`; the run in the journal has to be one with the same.
 
         Raises
         ------
@@ -151,7 +162,7 @@ class Recording:
         path = Path(path)
         last = len(video) if stop is None else min(stop, len(video))
         frames = max(0, start), last
-        identity = run_identity(tracker, video, *frames)
+        identity = run_identity(tracker, video, *frames, regions)
         try:
             stream: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
         except OSError as error:
@@ -165,7 +176,7 @@ class Recording:
             content = (
                 _content(stream, path, tracker.settings.max_faces, identity, or_anew) if resume else None
             )
-            recording = Recording(tracker, video, path, stream, frames, content)
+            recording = Recording(tracker, video, path, stream, frames, content, regions or Regions())
             if content is None:
                 recording._journal.begin(identity)
             else:
@@ -195,7 +206,7 @@ class Recording:
         FaceLandmarksError
             As `FaceTracker.track_frames`; and if the journal cannot be written.
         """
-        run = self._tracker.track_frames(self._video, *self._frames, state=self._state)
+        run = self._tracker.track_frames(self._video, *self._frames, self._state, self._regions)
         try:
             with closing(run):
                 for result in run:

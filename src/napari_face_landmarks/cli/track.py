@@ -68,6 +68,13 @@ def add_track(commands: Any) -> None:
         "are those of an uninterrupted run",
     )
     parser.add_argument(
+        "--regions",
+        metavar="FILE.json",
+        type=Path,
+        help="boxes where a face is that the detector does not find, and boxes to ignore, such as "
+        '{"look": [{"box": [120, 80, 360, 380], "first": 0}], "ignore": [{"box": [500, 0, 640, 200]}]}',
+    )
+    parser.add_argument(
         "--threads",
         metavar="N",
         type=count,
@@ -86,12 +93,16 @@ def _track(options: argparse.Namespace) -> int:
     from napari_face_landmarks.batch.recording import Recording, journal_of
     from napari_face_landmarks.models import load_models
     from napari_face_landmarks.tracking import FaceTracker
+    from napari_face_landmarks.tracking.regions import read_regions
 
+    regions = None if options.regions is None else read_regions(options.regions)
     with _opened(options.video) as video:
         for path in outputs:
             prepare_place(path)
         tracker = FaceTracker(load_models(*given(options.models)), settings, options.threads)
-        recording = Recording.begin(tracker, video, journal_of(options.output), resume=options.resume)
+        recording = Recording.begin(
+            tracker, video, journal_of(options.output), resume=options.resume, regions=regions
+        )
         whole = False
         try:
             tracks, interrupted = _follow(tracker, recording)
@@ -149,6 +160,8 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
             raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
         if same_file(path, options.video):
             raise ResultError(f"{path} is the video itself: give another name for what is written.")
+        if options.regions is not None and same_file(path, options.regions):
+            raise ResultError(f"{path} is the file of boxes: give another name for what is written.")
         outputs.append(path)
     return outputs
 

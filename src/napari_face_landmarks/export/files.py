@@ -3,12 +3,40 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import os
 import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
 from napari_face_landmarks.errors import ResultError
+
+LONGEST_FILE_NAME = 255
+"""Bytes, on the file systems in common use."""
+ROOM_FOR_END = 32
+
+
+def name_beside(name: str, end: str) -> str:
+    """Return the name of a file that belongs to another: its name and an end.
+
+    Parameters
+    ----------
+    name : str
+        Of the file that it belongs to.
+    end : str
+        Such as ``.journal``.
+
+    Returns
+    -------
+    str
+        `name` is shortened where the whole would be longer than names may be, and told from others that begin
+        alike by a hash; to the same for all ends of up to `ROOM_FOR_END` bytes.
+    """
+    whole, room = os.fsencode(name), LONGEST_FILE_NAME - max(ROOM_FOR_END, len(os.fsencode(end)))
+    if len(whole) > room:
+        mark = f"~{hashlib.sha256(whole).hexdigest()[:12]}"
+        name = whole[: max(0, room - len(mark))].decode("utf-8", "ignore") + mark
+    return name + end
 
 
 @contextlib.contextmanager
@@ -35,7 +63,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     check_writable(target)
-    temporary = target.with_name(f".{target.stem}-{secrets.token_hex(4)}{target.suffix}")
+    temporary = target.with_name(name_beside(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}"))
     try:
         yield temporary
         with open(temporary, "rb+") as stream:

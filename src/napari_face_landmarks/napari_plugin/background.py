@@ -161,8 +161,7 @@ def _steps(run: BackgroundRun) -> Generator[None]:
     if not run.may_go_on():
         return
     tracker = FaceTracker(models, run.settings)
-    told = bool(run.regions.look or run.regions.ignore)  # a journal does not keep what the user drew
-    recording = None if told else begin_recording(tracker, run.frames, run.start, run.stop, run.go_on)
+    recording = begin_recording(tracker, run.frames, run.start, run.stop, run.go_on, run.regions)
     notice = RefinementNotice()
     try:
         if recording is None:

@@ -14,7 +14,7 @@ from napari_face_landmarks.video import Video
 
 if TYPE_CHECKING:
     from napari_face_landmarks.batch.recording import Recording
-    from napari_face_landmarks.tracking import FaceTracker
+    from napari_face_landmarks.tracking import FaceTracker, Regions
 
 FOLDER = "napari-face-landmarks-runs"
 KEEP_DAYS = 30
@@ -31,7 +31,7 @@ def folder_of_journals() -> Path | None:
 
 
 def begin_recording(
-    tracker: FaceTracker, frames: Any, start: int, stop: int, resume: bool
+    tracker: FaceTracker, frames: Any, start: int, stop: int, resume: bool, regions: Regions
 ) -> Recording | None:
     """Open the journal of a run, with what an interrupted run over the same has finished if that is wanted.
 
@@ -44,6 +44,8 @@ def begin_recording(
         The frames to track.
     resume : bool
         Whether to go on with an interrupted run over the same frames with the same settings and models.
+    regions : Regions
+        The boxes that the user drew; a run with others is another one.
 
     Returns
     -------
@@ -58,9 +60,11 @@ def begin_recording(
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_old(folder)
-        text = json.dumps(run_identity(tracker, frames, start, stop), sort_keys=True)
+        text = json.dumps(run_identity(tracker, frames, start, stop, regions), sort_keys=True)
         path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.journal"
-        return Recording.begin(tracker, frames, path, resume=resume, or_anew=True, start=start, stop=stop)
+        return Recording.begin(
+            tracker, frames, path, resume=resume, or_anew=True, start=start, stop=stop, regions=regions
+        )
     except (FaceLandmarksError, OSError) as error:
         LOG.warning("The run is not written down: %s", error)
         return None

@@ -1,6 +1,6 @@
 """Faces followed through a video: found, lost and found again, smoothed, each with its identity."""
 
-from napari_face_landmarks.tracking.regions import Region, Regions
+from napari_face_landmarks.tracking.regions import Region, Regions, read_regions, regions_from_dict
 from napari_face_landmarks.tracking.results import SOURCES, FaceFit, FrameResult, RunStats, Tracks, collect
 from napari_face_landmarks.tracking.tracker import FaceTracker
 
@@ -14,4 +14,6 @@ __all__ = [
     "RunStats",
     "Tracks",
     "collect",
+    "read_regions",
+    "regions_from_dict",
 ]

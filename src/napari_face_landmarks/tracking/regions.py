@@ -2,16 +2,24 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Sequence
+import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, SettingsError, in_one_line
 
 Floats = npt.NDArray[np.float32]
+LARGEST_FILE = 1 << 20
+MOST_REGIONS = 1000
+LARGEST = 1e8
+"""The largest number that a file of boxes may have, pixels or frames."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +74,14 @@ class Regions:
     look: tuple[Region, ...] = ()
     ignore: tuple[Region, ...] = ()
 
+    def __bool__(self) -> bool:
+        """Return whether there are any."""
+        return bool(self.look or self.ignore)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the regions as `regions_from_dict` takes them, ready for JSON."""
+        return {name: [_as_dict(region) for region in getattr(self, name)] for name in ("look", "ignore")}
+
     def begins(self, frame: int) -> bool:
         """Return whether a box to look in begins on a frame."""
         return any(region.first == frame for region in self.look)
@@ -89,3 +105,81 @@ def inside(points: npt.NDArray[np.floating], regions: Sequence[Region]) -> npt.N
         x, y = points[:, 0], points[:, 1]
         found |= (x >= x0) & (x <= x1) & (y >= y0) & (y <= y1)
     return found
+
+
+def _as_dict(region: Region) -> dict[str, Any]:
+    frames = {name: getattr(region, name) for name in ("first", "last")}
+    return {"box": list(region.box), **{name: frame for name, frame in frames.items() if frame is not None}}
+
+
+def regions_from_dict(values: Any) -> Regions:
+    """Return the regions that plain values tell.
+
+    Parameters
+    ----------
+    values : object
+        ``{"look": [...], "ignore": [...]}``, each a list, which may be missing, of
+        ``{"box": [x0, y0, x1, y1], "first": 10, "last": 20}``; first and last may be missing.
+
+    Raises
+    ------
+    SettingsError
+        If they are none, or more than `MOST_REGIONS`.
+    """
+    if not isinstance(values, Mapping) or not set(values) <= {"look", "ignore"}:
+        raise SettingsError('Boxes are given as {"look": [...], "ignore": [...]}: name nothing else.')
+    lists = {name: values.get(name, []) for name in ("look", "ignore")}
+    if not all(isinstance(found, (list, tuple)) for found in lists.values()):
+        raise SettingsError('"look" and "ignore" are lists of boxes: give them in brackets.')
+    if sum(map(len, lists.values())) > MOST_REGIONS:
+        raise SettingsError(f"There are more than {MOST_REGIONS} boxes: give fewer.")
+    return Regions(*(tuple(map(_region, found)) for found in lists.values()))
+
+
+def _region(values: Any) -> Region:
+    box = values.get("box") if isinstance(values, Mapping) else None
+    if not isinstance(box, (list, tuple)) or not set(values) <= {"box", "first", "last"}:
+        raise SettingsError(
+            f'A box is given as {{"box": [x0, y0, x1, y1], "first": 10, "last": 20}}, not as {values!r:.60}: '
+            "first and last may be left out."
+        )
+    frames = [values.get(name) for name in ("first", "last")]
+    if not all(_is_number(side) and abs(side) <= LARGEST for side in box) or not all(
+        frame is None or (_is_number(frame) and isinstance(frame, int) and 0 <= frame <= LARGEST)
+        for frame in frames
+    ):
+        raise SettingsError(
+            f"The box {values!r:.60} has what is no number: give pixels, and whole frames from 0."
+        )
+    try:
+        return Region(tuple(map(float, box)), *frames)  # type: ignore[arg-type]  # Region checks the length
+    except ImageError as error:
+        raise SettingsError(str(error)) from None
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def read_regions(path: str | os.PathLike[str]) -> Regions:
+    """Read regions from a JSON file of what `regions_from_dict` takes.
+
+    Raises
+    ------
+    SettingsError
+        If the file cannot be read, is larger than `LARGEST_FILE`, or tells no regions.
+    """
+    try:
+        if os.path.getsize(path) > LARGEST_FILE:
+            raise SettingsError(f"{os.fspath(path)} is too large for boxes: give a JSON file of boxes.")
+        values: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+    except FaceLandmarksError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"The boxes {os.fspath(path)} cannot be read ({in_one_line(error)}): give a JSON file."
+        ) from None
+    try:
+        return regions_from_dict(values)
+    except SettingsError as error:
+        raise SettingsError(f"{os.fspath(path)}: {error}") from None

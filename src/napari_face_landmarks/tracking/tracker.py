@@ -223,6 +223,7 @@ class FaceTracker:
                 "height": source.size[0],
                 "width": source.size[1],
                 "fps": source.fps,
+                **({"regions": run.regions.to_dict()} if run.regions else {}),
             },
         )
 
@@ -272,7 +273,7 @@ class FaceTracker:
         regions: Regions | None,
     ) -> Run:
         regions = regions or Regions()
-        if self._alone and (regions.look or regions.ignore):
+        if self._alone and regions:
             raise ImageError("Boxes to look in and to ignore need PFLD: choose another mode than clnf-only.")
         source = open_source(frames, start, stop)
         run = Run(source, warnings=list(source.warnings), regions=regions)
