@@ -439,3 +439,41 @@ def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, vi
     output.unlink()
     track_many(videos / "face-00.mkv", tmp_path, settings=FAST, jobs=1, resume=True)
     assert not left.exists()
+
+
+def test_a_summary_that_cannot_be_written_stops_no_video(tmp_path: Path, videos: Path) -> None:
+    (tmp_path / "batch-summary.csv").mkdir()
+    some = [videos / "face-00.mkv", videos / "text.mp4", videos / "face-01.mkv"]
+    told: list[FileResult] = []
+    with pytest.raises(ResultError, match=r"batch-summary\.csv is a folder"):
+        track_many(some, tmp_path, settings=FAST, jobs=1, on_result=told.append)
+    assert [result.status for result in told] == ["done", "failed", "done"]
+    assert Tracks.load(tmp_path / "face-01.csv").n_frames == N_FRAMES
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks have no errno there")
+def test_a_drive_without_locks_or_syncing_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import fcntl
+
+    def answer(number: int) -> Any:
+        def refuse(*_: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return refuse
+
+    path = tmp_path / "t.csv"
+    with open(path, "w+b") as stream:
+        for number, locked in ((errno.ENOLCK, True), (errno.ENOTSUP, True), (errno.EWOULDBLOCK, False)):
+            monkeypatch.setattr(fcntl, "flock", answer(number))
+            assert try_to_lock(stream) is locked
+    monkeypatch.setattr(os, "fsync", answer(errno.EINVAL))
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    monkeypatch.setattr(os, "fsync", answer(errno.EIO))
+    with pytest.raises(ResultError, match="cannot be written"), replacing(path) as temporary:
+        temporary.write_text("newer")
+    assert path.read_text() == "new"

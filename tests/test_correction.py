@@ -14,6 +14,7 @@ from napari_face_landmarks.clnf import fast, reference
 from napari_face_landmarks.clnf.fit import fit_landmarks, refine
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.correction import (
+    CorrectionWarning,
     carry_on,
     carry_on_steps,
     choose_faces,
@@ -86,6 +87,41 @@ def test_a_few_placed_landmarks_repair_a_spoiled_face(
     np.testing.assert_array_equal(found.landmarks[held], right[held].astype(np.float32))
     assert found.refined
     assert (found.confidence[held] == 1).all()
+
+
+@pytest.mark.parametrize("bad", [48, 36])
+@pytest.mark.parametrize("kind", ["moved", "right"])
+def test_one_landmark_placed_wrongly_spoils_no_face(
+    models: Models, clip: Any, truth: Tracks, bad: int, kind: str
+) -> None:
+    right = truth.landmarks[0, 0].astype(np.float64)
+    wrong = spoiled(right, "moved") if kind == "moved" else right.copy()
+    across = float(inter_ocular(right))
+    for landmark in PLACED:
+        wrong[landmark] = right[landmark] + (0.9 * across * np.array([0.6, 0.8]) if landmark == bad else 0)
+    tracks = dataclasses.replace(truth, landmarks=truth.landmarks.copy())
+    tracks = place_by_hand(tracks, 0, 0, PLACED, wrong[list(PLACED)])
+    tracks.landmarks[0, 0] = wrong
+    with pytest.warns(CorrectionWarning, match=f"disagree: {bad} is far") as caught:
+        again = refit_in_tracks(models, clip[0], tracks, int(tracks.frame_indices[0]), 0)
+    assert len(caught) == 1
+    others = np.arange(68) != bad
+    found = again.landmarks[0, 0]
+    assert np.linalg.norm(found[others] - right[others], axis=1).mean() < 0.06 * across
+    np.testing.assert_array_equal(found[list(PLACED)], wrong[list(PLACED)].astype(np.float32))
+    assert again.by_hand[0, 0].sum() == len(PLACED)
+
+
+def test_landmarks_that_lie_unusually_together_are_not_doubted(
+    models: Models, clip: Any, truth: Tracks
+) -> None:
+    given = truth.landmarks[0, 0].astype(np.float64)
+    held = np.zeros(68, bool)
+    held[[36, 45, 30, 48, 54]] = True
+    given[48] += 0.3 * float(inter_ocular(given)) * np.array([0.2, 1.0])  # the corner of a mouth that droops
+    found = refit(models, clip[0], given, held)
+    assert not found.doubtful.any()
+    np.testing.assert_array_equal(found.landmarks[48], given[48].astype(np.float32))
 
 
 @pytest.mark.parametrize("marks", [0, 1])

@@ -83,6 +83,12 @@ FAULTS = (
         ),
     ),
     Fault(
+        "a video without a face",
+        SENTENCE,
+        "its file, which says so of every frame",
+        ("test_cli.py::test_no_face_is_said_and_the_empty_result_is_kept",),
+    ),
+    Fault(
         "frames larger than 8192 x 8192",
         SENTENCE,
         "an earlier output",
@@ -120,6 +126,26 @@ FAULTS = (
         ),
     ),
     Fault(
+        "options that there are not, values out of their range, a library of a format that is missing",
+        f"{SENTENCE}, before anything is computed; what to install",
+        "what was there",
+        (
+            "test_cli.py::test_bad_input_is_one_sentence_and_status_2",
+            "test_settings.py::test_each_number_is_refused_outside_its_range",
+            "test_formats.py::test_a_format_that_cannot_be_written_is_refused_before_tracking",
+            "test_batch.py::test_without_distributed_a_sentence_says_what_to_install",
+        ),
+    ),
+    Fault(
+        "files of settings or boxes that are damaged or name what there is not",
+        SENTENCE,
+        "no run begins",
+        (
+            "test_batch.py::test_settings_that_cannot_be_are_refused_with_the_file_in_the_sentence",
+            "test_regions.py::test_values_that_tell_no_boxes_are_refused",
+        ),
+    ),
+    Fault(
         "an output that cannot be written: a folder, write-protected, below a file, the video itself",
         f"{SENTENCE}, before anything is computed",
         "what was there",
@@ -143,12 +169,33 @@ FAULTS = (
         ),
     ),
     Fault(
+        "network drives that know no locks or cannot be told to write to the disk",
+        "used all the same, without these",
+        "all, where no two runs write to one output",
+        ("test_batch.py::test_a_drive_without_locks_or_syncing_is_written_to_all_the_same",),
+    ),
+    Fault(
         "kill -9, a power cut",
         "`--resume` goes on",
         "all but the last 2 seconds; the result is that of an uninterrupted run, bit for bit",
         (
             "test_journal.py::test_a_killed_run_goes_on_bit_for_bit",
             "test_journal.py::test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit",
+        ),
+    ),
+    Fault(
+        "a journal that is cut off or damaged anywhere",
+        "the run goes on from the last place that is whole",
+        "all frames; the result is that of an uninterrupted run, bit for bit",
+        ("test_journal.py::test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit",),
+    ),
+    Fault(
+        "a journal of another video, with other settings, boxes, models or of another version",
+        SENTENCE,
+        "the journal",
+        (
+            "test_journal.py::test_a_run_that_does_not_fit_its_journal_is_refused_in_one_sentence",
+            "test_regions.py::test_boxes_from_the_command_line_are_part_of_the_run",
         ),
     ),
     Fault(
@@ -162,6 +209,61 @@ FAULTS = (
         "its row of the summary says why",
         "the results of all others",
         ("test_batch.py::test_twenty_videos_with_three_bad_ones_and_a_second_time",),
+    ),
+    Fault(
+        "a process of a batch that dies, of a lack of memory for example",
+        "its video is begun once more, then its row says why",
+        "all other videos, and its own frames until then",
+        ("test_batch.py::test_a_process_that_is_killed_costs_a_second_try_and_twice_that_video_only",),
+    ),
+    Fault(
+        "a machine of the cluster that is lost",
+        "its videos go on at another",
+        "all; the results are those of one machine",
+        ("test_batch.py::test_a_cluster_of_two_processes_of_which_one_is_killed",),
+    ),
+    Fault(
+        "a batch that is stopped, or the machine switched off",
+        "`batch --resume` goes on",
+        "the videos that are done, the frames of those that were not",
+        ("test_batch.py::test_ctrl_c_ends_every_process_and_the_batch_goes_on_later",),
+    ),
+    Fault(
+        "a summary that is open in another program, or cannot be written",
+        "said once all videos are done, status 2",
+        "all landmarks",
+        ("test_batch.py::test_a_summary_that_cannot_be_written_stops_no_video",),
+    ),
+    Fault(
+        "two batches in one folder",
+        SENTENCE,
+        "the first",
+        ("test_batch.py::test_two_batches_in_one_folder_are_kept_apart",),
+    ),
+    Fault(
+        "a long video in pieces (`--cut`) whose seam could be told",
+        "those frames are tracked again",
+        "all; the result is that of an uncut run within 1e-4 px",
+        (
+            "test_batch.py::test_a_video_cut_into_pieces_is_joined_without_a_seam",
+            "test_batch.py::test_states_that_differ_are_not_joined_and_tracked_again_instead",
+        ),
+    ),
+    Fault(
+        "a run in napari that was cancelled, or died with it",
+        "Run goes on with it",
+        "the frames that are done",
+        ("test_widget_resume.py::test_a_cancelled_run_goes_on_and_gives_what_an_uninterrupted_one_gives",),
+    ),
+    Fault(
+        "tracking anew over frames that were corrected by hand",
+        "it stops there and goes over into them",
+        "every landmark that was placed by hand, in files too",
+        (
+            "test_correction.py::test_between_two_corrected_frames_both_ways_are_blended",
+            "test_correction.py::test_a_stretch_that_is_broken_off_changes_nothing",
+            "test_correction.py::test_corrections_survive_saving",
+        ),
     ),
     Fault(
         "layers removed or changed, or the window closed, during a run in napari",
@@ -194,6 +296,15 @@ FAULTS = (
             "test_fuzz.py::test_an_archive_may_not_lie_about_the_length_of_an_array",
             "test_formats.py::test_pickles_in_deeplabcuts_files_are_read_and_not_run",
             "test_untrusted.py::test_the_source_has_no_pickle_no_code_from_text_and_no_network",
+        ),
+    ),
+    Fault(
+        "an HDF5 or netCDF file over which the HDF5 library itself would crash",
+        f"{SENTENCE}, before that is read",
+        "the process",
+        (
+            "test_fuzz.py::test_what_breaks_the_hdf5_library_is_refused_before_it_is_read",
+            "test_fuzz.py::test_attributes_of_other_kinds_than_texts_are_refused",
         ),
     ),
     Fault(

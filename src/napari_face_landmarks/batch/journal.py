@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError, in_one_line
+from napari_face_landmarks.export.files import to_disk
 from napari_face_landmarks.tracking.results import FrameResult, empty_frame
 from napari_face_landmarks.tracking.state import LARGEST_STATE, TrackerState, state_from_bytes, state_to_bytes
 
@@ -105,7 +106,7 @@ class Journal:
 
     def _settle(self) -> None:
         self._stream.flush()
-        os.fsync(self._stream.fileno())
+        to_disk(self._stream.fileno())
         self._end = self._stream.tell()
 
     def _append(self, kind: bytes, payload: bytes) -> None:

@@ -8,7 +8,7 @@ import json
 import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -92,7 +92,7 @@ def track_many(
     ------
     FaceLandmarksError
         If there are no videos, the folder cannot be used or another batch is at work in it, there are no such
-        models, or the scheduler cannot be reached.
+        models, or the scheduler cannot be reached; and after all are done, if the summary cannot be written.
     """
     count = _checked_jobs(jobs)
     folder = Path(output).absolute()
@@ -112,7 +112,8 @@ def track_many(
 
     def take(index: int, result: FileResult) -> None:
         results[index] = result
-        write_summary(folder, [results[i] for i in sorted(results)])
+        with suppress(ResultError):  # a table that is open elsewhere, a full disk: it is written again
+            write_summary(folder, [results[i] for i in sorted(results)])
         if on_result is not None:
             on_result(result)
 

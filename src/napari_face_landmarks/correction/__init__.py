@@ -10,9 +10,10 @@ from napari_face_landmarks.correction.edits import (
     rename_face,
     split_face,
 )
-from napari_face_landmarks.correction.refitting import Refit, refit, refit_in_tracks
+from napari_face_landmarks.correction.refitting import CorrectionWarning, Refit, refit, refit_in_tracks
 
 __all__ = [
+    "CorrectionWarning",
     "Refit",
     "carry_on",
     "carry_on_steps",

@@ -8,6 +8,12 @@ REST_WEIGHT = 0.001
 """Weight of a landmark that may be anywhere, where the model is fitted to those placed by hand."""
 FAR_OFF = 0.12
 """A start whose landmarks are farther from those placed by hand (of the inter-ocular distance) is off."""
+FAR_PLACED = 0.4
+"""A landmark placed by hand is doubtful so far (in inter-ocular distances) from where the others have it."""
+ENOUGH_TO_DOUBT = 4
+"""With fewer placed landmarks it cannot be told which of them is off."""
+MOST_DOUBTED = 8
+"""Placed landmarks, those farthest off, that are left out one at a time to look."""
 SPREAD = 0.2
 """Reach over which landmarks follow a neighbour's last step to its place, inter-ocular distances."""
 ITERATIONS = 5

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import warnings
+from dataclasses import dataclass, field
 from types import ModuleType
 from typing import Any
 
@@ -13,10 +14,13 @@ from napari_face_landmarks.clnf import fast
 from napari_face_landmarks.clnf.fit import refine
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, project
 from napari_face_landmarks.correction.constants import (
+    ENOUGH_TO_DOUBT,
     FAR_OFF,
+    FAR_PLACED,
     HAND_SIGMA,
     HELD_WEIGHT,
     ITERATIONS,
+    MOST_DOUBTED,
     REST_WEIGHT,
     SPREAD,
 )
@@ -25,7 +29,7 @@ from napari_face_landmarks.errors import ImageError, ModelError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
+from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.results import Tracks
 
@@ -46,12 +50,20 @@ class Refit:
         Parameters of the shape model.
     refined : bool
         Whether CLNF had its part; False where its search broke down, and the landmarks are the start's.
+    doubtful : ndarray, (68,), bool
+        Landmarks placed by hand that fit no face about the others: they are where they were placed, and drew
+        nothing else there. None where fewer than four were placed.
     """
 
     landmarks: Floats
     confidence: Floats
     params: npt.NDArray[np.float64]
     refined: bool
+    doubtful: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(N_LANDMARKS, np.bool_))
+
+
+class CorrectionWarning(UserWarning):
+    """A landmark that was placed by hand fits no face about the others."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -75,7 +87,9 @@ def refit(
 
     The shape model is fitted to the placed landmarks and, with a low weight, the others; PFLD looks again at
     where that puts the face, and at where the landmarks are. The start that agrees best with the placed ones
-    is refined by CLNF, where they count `EngineConstants.held_weight` times as much as the others.
+    is refined by CLNF, where they count `EngineConstants.held_weight` times as much as the others. One that
+    is far from the face that PFLD sees about all the others, as when a wrong landmark was dragged, draws
+    nothing along.
 
     Parameters
     ----------
@@ -113,11 +127,12 @@ def refit(
     fixed = fixed & np.isfinite(given).all(axis=1)
     rgb, pdm = to_rgb8(image), models.pdm
     settings = settings or TrackerSettings()
-    near, far = _fitted(pdm, given, fixed, 1.0), _fitted(pdm, given, fixed, REST_WEIGHT)
-    starts = _starts(models, rgb, given, [project(pdm, near), project(pdm, far)])
-    best = min(starts, key=lambda start: _badness(start, given, fixed))
+    best, across = _best_start(models, rgb, given, fixed)
+    placed, doubtful = given, _doubtful(models, rgb, given, fixed)
+    if doubtful.any():
+        given, fixed = np.where(doubtful[:, None], np.nan, given), fixed & ~doubtful
+        best, across = _best_start(models, rgb, given, fixed)
     points, sigma = best.landmarks.copy(), best.sigma.copy()
-    across = max(float(inter_ocular(project(pdm, far))), 1.0)
     points[fixed], sigma[fixed] = given[fixed], HAND_SIGMA * across
     weights = _weights(sigma, fixed, across)
     params = fit_pdm(pdm, points, weights, noise=models.constants.fit_noise)
@@ -127,8 +142,9 @@ def refit(
     )
     found = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
     found = _drawn_to(found, given, fixed, across)
-    confidence = np.where(fixed, 1.0, best.confidence).astype(np.float32)
-    return Refit(found.astype(np.float32), confidence, fit.params, fit.converged)
+    found[doubtful] = placed[doubtful]
+    confidence = np.where(fixed | doubtful, 1.0, best.confidence).astype(np.float32)
+    return Refit(found.astype(np.float32), confidence, fit.params, fit.converged, doubtful)
 
 
 def refit_in_tracks(
@@ -158,6 +174,11 @@ def refit_in_tracks(
         If there is no such face on the frame.
     ImageError, ModelError
         As `refit`.
+
+    Warns
+    -----
+    CorrectionWarning
+        Of landmarks placed by hand that fit no face about the others.
     """
     row = row_of(tracks, frame, face)
     held = tracks.by_hand[row, face]
@@ -168,7 +189,75 @@ def refit_in_tracks(
             f"Face {face} on frame {frame} cannot be fitted anew ({str(error).rstrip('.')}): place more "
             "landmarks by hand."
         ) from error
+    if fit.doubtful.any():
+        numbers = ", ".join(map(str, np.flatnonzero(fit.doubtful)))
+        warnings.warn(
+            f"The landmarks placed by hand on frame {frame} disagree: {numbers} is far from where the others "
+            "have it, and stays where it was placed; look whether it is the landmark that was meant.",
+            CorrectionWarning,
+            stacklevel=2,
+        )
     return with_face(tracks, row, face, fit.landmarks, fit.confidence, fit.params[:6])
+
+
+def _best_start(
+    models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
+) -> tuple[_Start, float]:
+    """Return the start that agrees best with the landmarks placed by hand, and the face's size (px)."""
+    fits = _both_fits(models.pdm, given, fixed)
+    spread = [FAR_OFF * max(float(inter_ocular(points)), 1.0) for points in fits]
+    doubtful = np.full(N_LANDMARKS, 0.5, np.float32)
+    as_it_is = np.where(np.isfinite(given), given, fits[0])
+    starts = [
+        _Start(as_it_is, np.full(N_LANDMARKS, 0.5 * spread[0]), doubtful),
+        _Start(fits[1], np.full(N_LANDMARKS, spread[1]), doubtful),
+        *_seen(models, rgb, fits),
+    ]
+    best = min(starts, key=lambda start: _badness(start, given, fixed))
+    return best, max(float(inter_ocular(fits[1])), 1.0)
+
+
+def _both_fits(
+    pdm: PDM, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
+) -> list[npt.NDArray[np.float64]]:
+    """Return the landmarks of the model fitted to all landmarks alike, and to those placed by hand."""
+    return [project(pdm, _fitted(pdm, given, fixed, rest)) for rest in (1.0, REST_WEIGHT)]
+
+
+def _doubtful(
+    models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Return the landmarks placed by hand without which PFLD sees the face that all others have, (68,)."""
+
+    def seen_about(marks: npt.NDArray[np.bool_]) -> _Start | None:
+        known = np.where((fixed & ~marks)[:, None], np.nan, given)
+        seen = _seen(models, rgb, _both_fits(models.pdm, known, marks))
+        return min(seen, key=lambda start: _badness(start, given, marks), default=None)
+
+    doubtful = np.zeros(N_LANDMARKS, np.bool_)
+    while (left := fixed & ~doubtful).sum() >= ENOUGH_TO_DOUBT:
+        best = seen_about(left)
+        if best is None or _off(best, given, left).max() < FAR_OFF:
+            break
+        found = []
+        for one in np.flatnonzero(left)[np.argsort(-_off(best, given, left))][:MOST_DOUBTED]:
+            others, alone = left.copy(), np.arange(N_LANDMARKS) == one
+            others[one] = False
+            start = seen_about(others)
+            if start is not None and _off(start, given, others).max() < FAR_OFF:
+                found.append((float(_off(start, given, alone)[0]), int(one)))
+        if not found or max(found)[0] < FAR_PLACED:
+            break
+        doubtful[max(found)[1]] = True
+    return doubtful
+
+
+def _off(
+    start: _Start, given: npt.NDArray[np.float64], marks: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Return how far a start is from marked landmarks, in inter-ocular distances."""
+    across = max(float(inter_ocular(start.landmarks)), 1.0)
+    return np.asarray(np.linalg.norm(start.landmarks - given, axis=1)[marks] / across)
 
 
 def _fitted(
@@ -177,37 +266,22 @@ def _fitted(
     return fit_pdm(pdm, given, np.where(fixed, HELD_WEIGHT if rest < 1 else 1.0, rest))
 
 
-def _starts(
-    models: Models,
-    rgb: npt.NDArray[np.uint8],
-    given: npt.NDArray[np.float64],
-    fits: list[npt.NDArray[np.float64]],
-) -> list[_Start]:
-    """Return the places where the fit may begin: what PFLD sees there, and the model's own fits."""
-    doubtful = np.full(N_LANDMARKS, 0.5, np.float32)
-    spread = [FAR_OFF * max(float(inter_ocular(points)), 1.0) for points in fits]
-    as_it_is = np.where(np.isfinite(given), given, fits[0])
-    starts = [
-        _Start(as_it_is, np.full(N_LANDMARKS, 0.5 * spread[0]), doubtful),
-        _Start(fits[1], np.full(N_LANDMARKS, spread[1]), doubtful),
+def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.float64]]) -> list[_Start]:
+    """Return what PFLD sees where the model's fits are."""
+    if models.pfld is None:
+        return []
+    output = predict_twice(models.pfld, rgb, crops_of_landmarks(np.stack(fits)))
+    return [
+        _Start(points.astype(np.float64), output.sigma[row].astype(np.float64), output.confidence[row])
+        for row, points in enumerate(output.landmarks)
+        if np.isfinite(points).all()
     ]
-    if models.pfld is not None:
-        output = predict_twice(models.pfld, rgb, crops_of_landmarks(np.stack(fits)))
-        starts += [_seen(output, row) for row in range(len(fits)) if np.isfinite(output.landmarks[row]).all()]
-    return starts
-
-
-def _seen(output: PfldOutput, row: int) -> _Start:
-    return _Start(
-        output.landmarks[row].astype(np.float64), output.sigma[row].astype(np.float64), output.confidence[row]
-    )
 
 
 def _badness(start: _Start, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]) -> float:
     """Return how far a start is from the landmarks placed by hand, and how unsure of itself."""
-    across = max(float(inter_ocular(start.landmarks)), 1.0)
-    off = np.linalg.norm(start.landmarks - given, axis=1)[fixed].mean() if fixed.any() else 0.0
-    return float(off / across + FAR_OFF * (1.0 - start.confidence.mean()))
+    off = _off(start, given, fixed).mean() if fixed.any() else 0.0
+    return float(off + FAR_OFF * (1.0 - start.confidence.mean()))
 
 
 def _weights(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -14,6 +15,12 @@ from napari_face_landmarks.errors import ResultError
 LONGEST_FILE_NAME = 255
 """Bytes, on the file systems in common use."""
 ROOM_FOR_END = 32
+NOT_OFFERED = frozenset(
+    getattr(errno, name)
+    for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK")
+    if hasattr(errno, name)
+)
+"""What some network drives answer where they have no such operation."""
 
 
 def name_beside(name: str, end: str) -> str:
@@ -67,13 +74,22 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     try:
         yield temporary
         with open(temporary, "rb+") as stream:
-            os.fsync(stream.fileno())
+            to_disk(stream.fileno())
         os.replace(temporary, target)
         sync_folder(target.parent)
     except OSError as error:
         raise ResultError(f"{target} cannot be written ({_reason(error)}): choose another file.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def to_disk(handle: int) -> None:
+    """Have what was written to an open file on the disk, as far as its file system offers it."""
+    try:
+        os.fsync(handle)
+    except OSError as error:
+        if error.errno not in NOT_OFFERED:
+            raise
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
