@@ -75,29 +75,24 @@ def response_maps(
         part = experts.parts[scale]
         _openface_maps(grey, to_frame, centres, part, view, checkerboard, maps, pool, threads)
         return maps
+    stride = 2 if checkerboard else 1
+    visible = experts.visibility[view]
     if isinstance(experts, OnnxExperts):
-        stride = 2 if checkerboard else 1
-        cells = (window * window + stride - 1) // stride
-        supports = np.empty((len(centres), cells, PIXELS), np.float32)
+        supports = np.empty((len(centres), _cells(window, stride), PIXELS), np.float32)
         _all_supports(grey, to_frame, centres, window, stride, supports)
-        _spread(responses(experts, scale, view, supports), experts.visibility[view], stride, maps)
+        _spread(responses(experts, scale, view, supports), visible, stride, maps)
         return maps
-    _response_maps(
-        grey,
-        to_frame,
-        centres,
-        experts.w1[scale, view],
-        experts.w2[scale, view],
-        experts.w3[scale, view],
-        experts.visibility[view],
-        2 if checkerboard else 1,
-        maps,
-    )
+    w1, w2, w3 = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
+    _own_maps(grey, to_frame, centres, w1, w2, w3, visible, stride, maps)
     return maps
 
 
-@kernel
-def _response_maps(
+def _cells(window: int, stride: int) -> int:
+    """Return at how many places of a window the experts are evaluated."""
+    return (window * window + stride - 1) // stride
+
+
+def _own_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
     centres: Places,
@@ -108,52 +103,104 @@ def _response_maps(
     stride: int,
     maps: Floats32,
 ) -> None:
-    n, window = maps.shape[0], maps.shape[1]
+    """Fill the maps by the experts' layers: products of all landmarks by NumPy, the rest by kernels.
+
+    A product inside a kernel would take 17 MB: Numba gets it from SciPy, NumPy brings its own.
+    """
+    n, window = maps.shape[:2]
+    cells, width1 = _cells(window, stride), w1.shape[2]
+    blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
+    rows = -(-cells // blocks)
+    inputs, factors = np.empty((n, blocks, rows, PIXELS), np.float32), np.empty((n, cells), np.float32)
+    flat = inputs.reshape(n, blocks * rows, PIXELS)
+    flat[:, cells:] = 0
+    _supports(grey, to_frame, centres, window, stride, flat, factors)
+    first = np.matmul(inputs, w1[:, None, 1:])
+    _activate(first.reshape(n, -1, width1), factors, w1)
+    second = np.matmul(first, w2[:, None, 1:])
+    _last_layer(second.reshape(n, blocks * rows, -1), w2, w3, visible, stride, maps)
+
+
+@kernel
+def _supports(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Places,
+    window: int,
+    stride: int,
+    inputs: Floats32,
+    factors: Floats32,
+) -> None:
+    """Fill every landmark's supports, (68, cells, 121), less a grey level, and their factors 1 / norm."""
+    picture, x0, y0 = _picture(grey, to_frame, centres, window)
+    means, all_factors = _contrast(picture)
+    strips = _strips(picture)
+    for k in range(centres.shape[0]):
+        left, top = centres[k, 0] - x0, centres[k, 1] - y0
+        _im2col(strips, left, top, means[left + window // 2, top + window // 2], window, stride, inputs[k])
+        p = 0
+        for y in range(window):
+            for x in range(y % stride, window, stride):
+                factors[k, p] = all_factors[left + x, top + y]
+                p += 1
+
+
+@kernel
+def _picture(
+    grey: npt.NDArray[np.uint8], to_frame: Floats, centres: Places, window: int
+) -> tuple[Floats32, int, int]:
+    """Return the transposed picture of all that the landmarks' windows see.
+
+    With it comes what a landmark's place is less by in it: there its first support begins.
+    """
     margin = window // 2 + REACH
     x0, y0 = centres[0, 0], centres[0, 1]
     x1, y1 = x0, y0
-    for k in range(1, n):
+    for k in range(1, centres.shape[0]):
         x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
         x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
-    x0, y0 = x0 - margin, y0 - margin
-    width, height = x1 + margin + 1 - x0, y1 + margin + 1 - y0
-    picture = sample_kernel(grey, to_frame, x0, y0, width, height)
-    means, factors = _contrast(picture)
-    strips = _strips(picture)
-    cells = (window * window + stride - 1) // stride
-    width1, width2 = w1.shape[2], w2.shape[2]
-    inputs = np.empty((cells, PIXELS), np.float32)
-    first, second = np.empty((cells, width1), np.float32), np.empty((cells, width2), np.float32)
-    block = max(1, LARGEST_PRODUCT // (PIXELS * width1))
+    width, height = x1 - x0 + 2 * margin + 1, y1 - y0 + 2 * margin + 1
+    return sample_kernel(grey, to_frame, x0 - margin, y0 - margin, width, height), x0, y0
+
+
+@kernel
+def _activate(values: Floats32, factors: Floats32, weights: Floats32) -> None:
+    """Take the first layer's products, (68, cells, h1), through the contrast's factor, bias and ReLU."""
+    zero = np.float32(0.0)
+    for k in range(values.shape[0]):
+        bias = weights[k, 0]
+        for p in range(factors.shape[1]):
+            row, factor = values[k, p], factors[k, p]
+            for j in range(len(row)):
+                row[j] = max(row[j] * factor + bias[j], zero)
+
+
+@kernel
+def _last_layer(
+    values: Floats32,
+    w2: Floats32,
+    w3: Floats32,
+    visible: npt.NDArray[np.bool_],
+    stride: int,
+    maps: Floats32,
+) -> None:
+    """Fill the maps from the second layer's products, (68, cells, h2)."""
+    window = maps.shape[1]
     zero, one = np.float32(0.0), np.float32(1.0)
-    for k in range(n):
+    for k in range(maps.shape[0]):
         if not visible[k]:
             for y in range(window):
                 for x in range(window):
                     maps[k, y, x] = one
             continue
-        left, top = centres[k, 0] - margin - x0, centres[k, 1] - margin - y0
-        level = means[left + window // 2, top + window // 2]
-        _im2col(strips, left, top, level, window, stride, inputs)
-        for start in range(0, cells, block):
-            stop = min(start + block, cells)
-            np.dot(inputs[start:stop], w1[k, 1:], first[start:stop])
-        p = 0
-        for y in range(window):
-            for x in range(y % stride, window, stride):
-                factor = factors[left + x, top + y]
-                for j in range(width1):
-                    first[p, j] = max(first[p, j] * factor + w1[k, 0, j], zero)
-                p += 1
-        np.dot(first, w2[k, 1:], second)
         p = 0
         for y in range(window):
             for x in range((y + 1) % stride, window, stride):
                 maps[k, y, x] = zero
             for x in range(y % stride, window, stride):
                 total = w3[k, 0]
-                for j in range(width2):
-                    total += w3[k, 1 + j] * max(second[p, j] + w2[k, 0, j], zero)
+                for j in range(values.shape[2]):
+                    total += w3[k, 1 + j] * max(values[k, p, j] + w2[k, 0, j], zero)
                 maps[k, y, x] = one / (one + np.exp(min(-total, LARGEST_EXPONENT)))
                 p += 1
 
@@ -168,19 +215,11 @@ def _all_supports(
     supports: Floats32,
 ) -> None:
     """Fill every landmark's contrast-normalised supports, (68, cells, 121)."""
-    margin = window // 2 + REACH
-    x0, y0 = centres[0, 0], centres[0, 1]
-    x1, y1 = x0, y0
-    for k in range(1, centres.shape[0]):
-        x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
-        x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
-    x0, y0 = x0 - margin, y0 - margin
-    width = x1 + margin + 1 - x0
-    picture = sample_kernel(grey, to_frame, x0, y0, width, y1 + margin + 1 - y0)
+    picture, x0, y0 = _picture(grey, to_frame, centres, window)
     means, factors = _contrast(picture)
     strips = _strips(picture)
     for k in range(centres.shape[0]):
-        left, top = centres[k, 0] - margin - x0, centres[k, 1] - margin - y0
+        left, top = centres[k, 0] - x0, centres[k, 1] - y0
         _im2col(strips, left, top, 0.0, window, stride, supports[k])
         p = 0
         for y in range(window):

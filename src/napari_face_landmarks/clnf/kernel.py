@@ -8,6 +8,8 @@ from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
+LEAN_WITH = ((0, 68),)
+"""Versions of Numba from whose cache kernels are known to load without its compiler."""
 _LOCK = threading.RLock()
 
 
@@ -40,7 +42,31 @@ class _Kernel:
                     if isinstance(called, _Kernel):  # Numba has to see what it compiled
                         known[name] = called._compiled or called._compile()
                 self._compiled = numba.njit(self.py_func, nogil=True, cache=True, **self._options)
+                if numba.version_info.short in LEAN_WITH:
+                    _load_without_compiler(self._compiled)
             return self._compiled
+
+
+def _load_without_compiler(compiled: Any) -> None:
+    """Have a kernel look into Numba's cache before Numba starts its compiler.
+
+    Numba makes ready to compile, and compiles its own reference counting, before it looks whether anything is
+    left to compile: 45 MB and most of the time of loading, for nothing where all kernels are cached. What
+    loading needs of that is the addresses of a few C functions. A kernel that is not in the cache starts the
+    compiler as ever.
+    """
+    from llvmlite import binding
+    from numba.core.caching import FunctionCache
+    from numba.core.runtime import _nrt_python
+
+    class LeanCache(FunctionCache):  # type: ignore[misc]
+        def load_overload(self, sig: Any, target_context: Any) -> Any:
+            with self._guard_against_spurious_io_errors():
+                return self._load_overload(sig, target_context)
+
+    for name, address in _nrt_python.c_helpers.items():
+        binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
+    compiled._cache = LeanCache(compiled.py_func)
 
 
 def kernel(function: F) -> F:
