@@ -184,58 +184,83 @@ def _sample(
     half = size * samples * 0.5 - 0.5
     reach = half * (abs(ax) + abs(ay)) + block
 
-    # The part of the picture that is needed, its colours apart: loops over it run in the processor's lanes.
     left = int(min(max(cx - reach, 0.0), width - 1.0)) // block
     top = int(min(max(cy - reach, 0.0), height - 1.0)) // block
     right = int(min(max(cx + reach + block, 0.0), width - 1.0)) // block + 1
     bottom = int(min(max(cy + reach + block, 0.0), height - 1.0)) // block + 1
     across, down = right - left, bottom - top
     planes = np.empty((3, (down + 1) * (across + 1)), np.float32)
-    red, green, blue = planes[0], planes[1], planes[2]
-    for r in range(down + 1):  # the last row and column twice, so that every pixel has its neighbours
-        line = top + min(r, down - 1)
-        for c in range(across + 1):
-            place = left + min(c, across - 1)
-            k = r * (across + 1) + c
-            if block == 1:
-                red[k], green[k], blue[k] = rgb[line, place, 0], rgb[line, place, 1], rgb[line, place, 2]
-            else:
-                red[k], green[k], blue[k] = _block_mean(rgb, line * block, place * block, block)
+    _fill_planes(rgb, left, top, across, down, block, planes)
 
+    red, green, blue = planes[0], planes[1], planes[2]
     unit = 1.0 / block
     x0 = np.float32((cx + 0.5) * unit - 0.5 - left)
     y0 = np.float32((cy + 0.5) * unit - 0.5 - top)
     dx, dy = np.float32(ax * unit), np.float32(ay * unit)
     zero, one = np.float32(0), np.float32(1)
     last_x, last_y = np.float32(across - 1), np.float32(down - 1)
-    pitch, following = np.uint32(across + 1), np.uint32(1)
+    pitch = np.int32(across + 1)
     norm = np.float32(1.0 / (255.0 * samples * samples))
+    places, weights = np.empty(size, np.int32), np.empty((4, size), np.float32)
+    weights_00, weights_01, weights_10, weights_11 = weights[0], weights[1], weights[2], weights[3]
+    reds, greens, blues = out[0], out[1], out[2]
     for row in range(size):
         for column in range(size):
-            out[0, row, column] = out[1, row, column] = out[2, row, column] = zero
+            reds[row, column] = greens[row, column] = blues[row, column] = zero
         for j in range(samples):
             v = np.float32(row * samples + j - half)
             start_x, start_y = x0 - v * dy, y0 + v * dx
             for i in range(samples):
+                # where the samples of a row lie, in the processor's lanes, and then what is there
                 for column in range(size):
                     u = np.float32(column * samples + i - half)
                     x = min(max(start_x + u * dx, zero), last_x)
                     y = min(max(start_y + u * dy, zero), last_y)
-                    xi, yi = np.uint32(x), np.uint32(y)
+                    xi, yi = np.int32(x), np.int32(y)
                     fx, fy = x - np.float32(xi), y - np.float32(yi)
                     w11 = fx * fy
-                    w01, w10 = fx - w11, fy - w11
-                    w00 = one - fx - w10
-                    p = yi * pitch + xi
-                    q = p + pitch
-                    p1, q1 = p + following, q + following
-                    out[0, row, column] += w00 * red[p] + w01 * red[p1] + w10 * red[q] + w11 * red[q1]
-                    out[1, row, column] += w00 * green[p] + w01 * green[p1] + w10 * green[q] + w11 * green[q1]
-                    out[2, row, column] += w00 * blue[p] + w01 * blue[p1] + w10 * blue[q] + w11 * blue[q1]
+                    weights_11[column], weights_01[column], weights_10[column] = w11, fx - w11, fy - w11
+                    weights_00[column] = one - fx - (fy - w11)
+                    places[column] = np.int32(yi * pitch + xi)
+                for column in range(size):
+                    p = np.uint64(places[column])
+                    q = p + np.uint64(pitch)
+                    p1, q1 = p + np.uint64(1), q + np.uint64(1)
+                    w00, w01 = weights_00[column], weights_01[column]
+                    w10, w11 = weights_10[column], weights_11[column]
+                    reds[row, column] += w00 * red[p] + w01 * red[p1] + w10 * red[q] + w11 * red[q1]
+                    greens[row, column] += w00 * green[p] + w01 * green[p1] + w10 * green[q] + w11 * green[q1]
+                    blues[row, column] += w00 * blue[p] + w01 * blue[p1] + w10 * blue[q] + w11 * blue[q1]
         for column in range(size):
-            out[0, row, column] *= norm
-            out[1, row, column] *= norm
-            out[2, row, column] *= norm
+            reds[row, column] *= norm
+            greens[row, column] *= norm
+            blues[row, column] *= norm
+
+
+@kernel
+def _fill_planes(
+    rgb: npt.NDArray[np.uint8], left: int, top: int, across: int, down: int, block: int, planes: Floats
+) -> None:
+    """Take part of a picture, or of the means of its blocks, its colours apart.
+
+    `planes` is (3, (down + 1) * (across + 1)): the last row and column come twice, so that every pixel has
+    its neighbours.
+    """
+    for r in range(down + 1):
+        line, start = top + min(r, down - 1), r * (across + 1)
+        end = start + across
+        red, green, blue = planes[0, start:end], planes[1, start:end], planes[2, start:end]
+        if block == 1:
+            source = rgb[line, left : left + across]
+            for c in range(across):
+                red[c] = source[c, 0]
+                green[c] = source[c, 1]
+                blue[c] = source[c, 2]
+        else:
+            for c in range(across):
+                red[c], green[c], blue[c] = _block_mean(rgb, line * block, (left + c) * block, block)
+        for colour in range(3):
+            planes[colour, end] = planes[colour, end - 1]
 
 
 @kernel
