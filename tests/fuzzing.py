@@ -12,6 +12,7 @@ import contextlib
 import io
 import json
 import shutil
+import signal
 import struct
 import sys
 import tempfile
@@ -47,6 +48,8 @@ LONGEST = 1.0
 """Seconds of processor time that a reader may take over a small file."""
 MOST_MEMORY = 64 << 20
 """Bytes that it may allocate beyond what there was."""
+HANGS = 120
+"""Seconds after which a reader is taken to hang, on a machine however busy."""
 SMALL = 64 << 10
 """Bytes of a small file; larger inputs are cut."""
 
@@ -883,6 +886,8 @@ def run_target(name: str, count: int, seed: int, keep: Path | None = None) -> di
             content = damaged(rng, seeds)
             if keep is not None:
                 (keep / f"{name}.last").write_bytes(content)
+            if hasattr(signal, "alarm"):
+                signal.alarm(HANGS)  # ends the process: what goes round in a library hears nothing else
             outcome = try_one(target, content, folder / "work", measured=number % 4 == 0)
             total["read" if outcome.read else "refused"] += 1
             total["slowest"] = max(total["slowest"], outcome.seconds)
@@ -891,6 +896,8 @@ def run_target(name: str, count: int, seed: int, keep: Path | None = None) -> di
                 found[outcome.wrong] = found.get(outcome.wrong, 0) + 1
                 if keep is not None and found[outcome.wrong] == 1:
                     (keep / f"{name}.{len(found)}.{number}").write_bytes(content)
+    if hasattr(signal, "alarm"):
+        signal.alarm(0)
     if keep is not None:
         (keep / f"{name}.last").unlink(missing_ok=True)
     return {"target": name, "inputs": count, **total, "found": found}

@@ -282,7 +282,7 @@ def lists_within_lists(file: Any, h5py: Any) -> None:
 def packed_in_an_uncommon_way(file: Any, h5py: Any) -> None:
     values = file["misfit"][()]
     del file["misfit"]
-    file.create_dataset("misfit", data=values.astype("i4"), scaleoffset=0, chunks=values.shape)
+    file.create_dataset("misfit", data=np.nan_to_num(values).astype("i4"), scaleoffset=0, chunks=values.shape)
 
 
 def a_name_of_a_billion(file: Any, h5py: Any) -> None:
@@ -325,6 +325,29 @@ def test_attributes_of_other_kinds_than_texts_are_refused(tmp_path: Path) -> Non
         del file["node_names"]
         file.create_dataset("node_names", (68,), dtype=h5py.vlen_dtype(np.uint8))
     refused(lambda: read_tracks(path), ResultError, "'node_names' is object")
+
+
+@pytest.mark.parametrize("name", ["sleap", "movement"])
+def test_a_heap_of_texts_that_has_no_end_is_refused(name: str, tmp_path: Path) -> None:
+    target = TARGETS[name]
+    need(target)
+    content = target.seeds(tmp_path)[0]
+    heap = content.index(b"GCOL")
+    at, left = heap + 16, 0
+    while not left:  # the room that is left has the index 0
+        index, length = struct.unpack_from("<H6xQ", content, at)
+        left, at = (at, at) if index == 0 else (0, at + 16 + (length + 7) // 8 * 8)
+    for place, number in (
+        (left + 8, 0),
+        (left + 8, 1 << 60),
+        (heap + 24, 1 << 40),
+        (heap + 8, 1 << 50),
+        (8, 0x0408),
+    ):
+        changed = content[:place] + struct.pack("<Q", number) + content[place + 8 :]
+        outcome = try_one(target, changed, tmp_path)
+        assert not outcome.read
+        assert outcome.wrong == ""
 
 
 def test_a_classic_netcdf_file_may_not_claim_what_it_does_not_hold(tmp_path: Path) -> None:

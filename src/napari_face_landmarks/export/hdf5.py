@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import mmap
+import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,6 +28,8 @@ from napari_face_landmarks.tracking.results import Tracks
 OURS = "napari_face_landmarks"
 """The group with what a format has no place for; other programs pass it over."""
 MAGIC = b"\x89HDF\r\n\x1a\n"
+HEAP = b"GCOL"
+"""What a heap of texts begins with."""
 LARGEST_FILE = 64 << 30
 LARGEST_CHUNK = 256 << 20
 LARGEST_RECORD = 16 << 20
@@ -45,6 +49,8 @@ BROKEN_FILE = (
 """What h5py and xarray raise over damaged files."""
 SAFE_FILTERS = frozenset({1, 2, 3, 32000})
 """Deflate, shuffle, checksums and LZF; others have had holes, or are looked for in files elsewhere."""
+MOST_TEXTS = 200_000
+"""Entries of all heaps together, in which HDF5 keeps texts of any length."""
 REFERENCES = {"DIMENSION_LIST", "REFERENCE_LIST"}
 """Attributes that name other datasets, as netCDF has them."""
 MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
@@ -65,6 +71,7 @@ def reading(path: Path) -> Iterator[Any]:
         raise ResultError(f"{path} is missing: check the name of the file.")
     if path.stat().st_size > LARGEST_FILE:
         raise ResultError(f"{path} is larger than the {LARGEST_FILE} bytes such a file may have: split it.")
+    check_heaps(path)
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -81,6 +88,51 @@ def is_hdf5(path: Path) -> bool:
             return stream.read(len(MAGIC)) == MAGIC
     except OSError:
         return False
+
+
+def check_heaps(path: Path) -> None:
+    """Refuse a file with a damaged heap of texts, over which the HDF5 library may go round for ever.
+
+    Raises
+    ------
+    ResultError
+        If a heap has an entry that is outside it or takes no room, or the file is no HDF5 file.
+    """
+    if not is_hdf5(path):
+        raise ResultError(f"{path} is no HDF5 file: check the name of the file.")
+    left = MOST_TEXTS
+    try:
+        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            sizes = content[13:15] if content[8:9] in (b"\0", b"\1") else content[9:11]
+            if sizes != b"\x08\x08":  # of places and lengths, as they are in all files of today
+                raise ResultError(f"{path} is laid out in an uncommon way: save it again.")
+            place = content.find(HEAP)
+            while place >= 0:
+                left -= _entries_of_heap(content, place, left, path)
+                place = content.find(HEAP, place + len(HEAP))
+    except OSError as error:
+        raise ResultError(
+            f"{path} cannot be read ({in_one_line(error)}): check the name of the file."
+        ) from None
+
+
+def _entries_of_heap(content: mmap.mmap, place: int, most: int, path: Path) -> int:
+    """Return how many entries a heap has; 0 where its name stands there by chance."""
+    if place + 16 > len(content):
+        return 0
+    version, reserved, size = struct.unpack_from("<B3sQ", content, place + 4)
+    if version != 1 or reserved != bytes(3):
+        return 0
+    at, end, count = place + 16, place + size, 0
+    while at + 16 <= end and end <= len(content) and count < most:
+        index, length = struct.unpack_from("<H6xQ", content, at)
+        step = length if index == 0 else 16 + (length + 7) // 8 * 8  # 0 is the room that is left
+        if step < 16:
+            break
+        at, count = at + step, count + 1
+    if end > len(content) or at > end or at + 16 <= end:
+        raise ResultError(f"{path} has damaged or too many texts: save it again.")
+    return count
 
 
 def names_in(path: Path) -> set[str]:
