@@ -427,6 +427,7 @@ for name, dataset in datasets.items():
     position = dataset.position.transpose("time", "individual", "keypoint", "space").to_numpy()
     np.testing.assert_array_equal(position.astype(np.float32), truth, err_msg=name)
     assert np.isfinite(compute_speed(dataset.position)).any(), name
+    assert list(dataset.individual.values) == ["Müller, Anna", "visit 0"], name
 save_poses.to_dlc_file(datasets["t.nc"], folder / "m.h5", split_individuals=False)
 save_poses.to_dlc_file(datasets["t.nc"], folder / "m.csv", split_individuals=False)
 save_poses.to_sleap_analysis_file(datasets["t.nc"], folder / "m.analysis.h5")
@@ -440,6 +441,7 @@ def test_movement_itself_reads_and_writes_the_files(tmp_path: Path) -> None:
     if not python:
         pytest.skip("movement is not installed")
     tracks = a_run(2)
+    tracks = dataclasses.replace(tracks, meta={**tracks.meta, "face_names": NAMED[:2]})
     for name in ("t.nc", "t.dlc.h5", "t.dlc.csv", "t.analysis.h5"):
         need(formats.format_to_write(name))
         tracks.save(tmp_path / name)
@@ -451,6 +453,7 @@ def test_movement_itself_reads_and_writes_the_files(tmp_path: Path) -> None:
     for name in ("m.h5", "m.csv", "m.analysis.h5", "m.nc"):
         again = Tracks.load(tmp_path / name)
         assert_kept(again, tracks, ("landmarks",))
+        assert again.meta["face_names"] == NAMED[:2]
         np.testing.assert_allclose(again.confidence, tracks.confidence, atol=1e-6)
 
 
