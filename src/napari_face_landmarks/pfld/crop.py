@@ -155,6 +155,8 @@ def sample_crops(
         RGB in 0 to 1; black where a crop's numbers are not finite or beyond all pictures.
     """
     out = np.empty((len(crops), 3, size, size), dtype=np.float32)
+    height, width = rgb.shape[:2]
+    pixels = np.ascontiguousarray(rgb).reshape(-1)
     for (x, y, side, roll), target in zip(np.asarray(crops, np.float64).tolist(), out, strict=True):
         if not (abs(x) + abs(y) + abs(roll) + side <= LARGEST_CROP and side > 0):  # or a number is none
             target[:] = 0
@@ -162,13 +164,15 @@ def sample_crops(
         samples, block = max(1, math.ceil(side / size - 0.25)), 1
         while samples > 3 and block < LARGEST_BLOCK:
             samples, block = (samples + 1) // 2, 2 * block
-        _sample(rgb, x, y, side, roll, min(samples, 4), block, target)
+        _sample(pixels, height, width, x, y, side, roll, min(samples, 4), block, target)
     return out
 
 
 @kernel
 def _sample(
-    rgb: npt.NDArray[np.uint8],
+    pixels: npt.NDArray[np.uint8],
+    height: int,
+    width: int,
     cx: float,
     cy: float,
     side: float,
@@ -177,7 +181,6 @@ def _sample(
     block: int,
     out: Floats,
 ) -> None:
-    height, width = rgb.shape[0], rgb.shape[1]
     size = out.shape[1]
     step = side / (size * samples)
     ax, ay = math.cos(roll) * step, math.sin(roll) * step
@@ -190,7 +193,7 @@ def _sample(
     bottom = int(min(max(cy + reach + block, 0.0), height - 1.0)) // block + 1
     across, down = right - left, bottom - top
     planes = np.empty((3, (down + 1) * (across + 1)), np.float32)
-    _fill_planes(rgb, left, top, across, down, block, planes)
+    _fill_planes(pixels, height, width, left, top, across, down, block, planes)
 
     red, green, blue = planes[0], planes[1], planes[2]
     unit = 1.0 / block
@@ -239,43 +242,55 @@ def _sample(
 
 @kernel
 def _fill_planes(
-    rgb: npt.NDArray[np.uint8], left: int, top: int, across: int, down: int, block: int, planes: Floats
+    pixels: npt.NDArray[np.uint8],
+    height: int,
+    width: int,
+    left: int,
+    top: int,
+    across: int,
+    down: int,
+    block: int,
+    planes: Floats,
 ) -> None:
     """Take part of a picture, or of the means of its blocks, its colours apart.
 
-    `planes` is (3, (down + 1) * (across + 1)): the last row and column come twice, so that every pixel has
-    its neighbours.
+    `pixels` are the picture's numbers in their order. `planes` is (3, (down + 1) * (across + 1)): the last
+    row and column come twice, so that every pixel has its neighbours.
     """
+    sums = np.empty(3 * across * block, np.float32)
+    norm = np.float32(1.0 / (block * block))
     for r in range(down + 1):
         line, start = top + min(r, down - 1), r * (across + 1)
         end = start + across
         red, green, blue = planes[0, start:end], planes[1, start:end], planes[2, start:end]
         if block == 1:
-            source = rgb[line, left : left + across]
+            source = pixels[3 * (line * width + left) : 3 * (line * width + left + across)]
             for c in range(across):
-                red[c] = source[c, 0]
-                green[c] = source[c, 1]
-                blue[c] = source[c, 2]
+                red[c], green[c], blue[c] = source[3 * c], source[3 * c + 1], source[3 * c + 2]
         else:
+            _sum_lines(pixels, height, width, line * block, left * block, block, sums)
             for c in range(across):
-                red[c], green[c], blue[c] = _block_mean(rgb, line * block, (left + c) * block, block)
+                red[c] = green[c] = blue[c] = np.float32(0)
+                for k in range(c * block, (c + 1) * block):
+                    red[c] += sums[3 * k]
+                    green[c] += sums[3 * k + 1]
+                    blue[c] += sums[3 * k + 2]
+                red[c], green[c], blue[c] = red[c] * norm, green[c] * norm, blue[c] * norm
         for colour in range(3):
             planes[colour, end] = planes[colour, end - 1]
 
 
 @kernel
-def _block_mean(
-    rgb: npt.NDArray[np.uint8], top: int, left: int, block: int
-) -> tuple[np.float32, np.float32, np.float32]:
-    """Return the mean colour of a block; beyond the picture its border pixels go on."""
-    bottom, right = rgb.shape[0] - 1, rgb.shape[1] - 1
-    red = green = blue = np.float32(0)
-    for r in range(top, top + block):
-        y = min(r, bottom)
-        for c in range(left, left + block):
-            x = min(c, right)
-            red += rgb[y, x, 0]
-            green += rgb[y, x, 1]
-            blue += rgb[y, x, 2]
-    norm = np.float32(1.0 / (block * block))
-    return red * norm, green * norm, blue * norm
+def _sum_lines(
+    pixels: npt.NDArray[np.uint8], height: int, width: int, top: int, left: int, lines: int, sums: Floats
+) -> None:
+    """Fill the sums over lines, (3 n,), of n pixels from `left` on; beyond the picture its border goes on."""
+    known = 3 * min(len(sums) // 3, width - left)
+    sums[:] = np.float32(0)
+    for y in range(top, top + lines):
+        start = 3 * (min(y, height - 1) * width + left)
+        line = pixels[start : start + known]
+        for k in range(known):
+            sums[k] += line[k]
+    for k in range(known, len(sums)):
+        sums[k] = sums[k - 3]
