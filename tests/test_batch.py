@@ -24,7 +24,7 @@ from napari_face_landmarks.batch.pieces import Piece, piece_journal, remove_piec
 from napari_face_landmarks.batch.pool import cores
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, VideoError
-from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.export.files import check_writable, replacing
 from napari_face_landmarks.video import write_video
 
 ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
@@ -413,6 +413,8 @@ def test_files_beside_one_of_the_longest_name_have_names_that_fit(tmp_path: Path
     for path in beside:
         path.write_text("x")
     assert len(set(beside)) == 3 * len(names)
+    with pytest.raises(ResultError, match="too long a name"):
+        check_writable(tmp_path / ("v" * 252 + ".csv"))
     assert beside[-3:] == [
         tmp_path / f"short.csv{end}" for end in (".journal", ".json", ".123456789.journal")
     ]

@@ -114,11 +114,13 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         raise ResultError(f"The folder {folder} does not exist: create it or choose another.")
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise ResultError(f"{target} is write-protected: choose another file.")
-    probe = folder / f".{secrets.token_hex(8)}"
+    probe = folder / f".{secrets.token_hex(8)}".ljust(len(os.fsencode(target.name)), "x")
     try:
         probe.touch(exist_ok=False)
         probe.unlink()
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            raise ResultError(f"{target} is too long a name: give a shorter one.") from error
         raise ResultError(
             f"No file can be written in {folder} ({_reason(error)}): choose another folder."
         ) from error
