@@ -327,6 +327,13 @@ def test_attributes_of_other_kinds_than_texts_are_refused(tmp_path: Path) -> Non
     refused(lambda: read_tracks(path), ResultError, "'node_names' is object")
 
 
+def test_names_of_axes_with_line_breaks_are_told_in_one_line(tmp_path: Path) -> None:
+    need(TARGETS["movement"])
+    path = tmp_path / "in.nc"
+    small_tracks(1).to_xarray().assign_coords(space=["x\n", "\ny"]).to_netcdf(path, engine="h5netcdf")
+    refused(lambda: read_tracks(path), ResultError, "has the axes x , y: give")
+
+
 @pytest.mark.parametrize("name", ["sleap", "movement"])
 def test_a_heap_of_texts_that_has_no_end_is_refused(name: str, tmp_path: Path) -> None:
     target = TARGETS[name]

@@ -33,6 +33,7 @@ from napari_face_landmarks.export.parts import (
     SOFTWARE,
     dense,
     exact_numbers,
+    listed,
     make_tracks,
     names_in_files,
     order_by_number,
@@ -178,7 +179,7 @@ def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.
                 places[f, p] = [place[face, part, coord] for coord in COORDS]
     except KeyError:
         raise ResultError(
-            f"{path} lacks x, y or likelihood of {face} {part}: give a file of DeepLabCut's with all."
+            f"{path} lacks x, y or likelihood of {listed([face, part])}: give a file that has all."
         ) from None
     return places, faces if "individuals" in wanted else []
 

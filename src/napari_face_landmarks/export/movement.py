@@ -28,6 +28,7 @@ from napari_face_landmarks.export.parts import (
     SOFTWARE,
     face_names,
     frame_rate_of,
+    listed,
     make_tracks,
     names_in_files,
     order_by_number,
@@ -209,9 +210,7 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
         raise ResultError(f"{path} has no poses: give a dataset of movement with ds_type 'poses'.")
     position = dataset["position"]
     if set(position.dims) != set(LIMITS):
-        raise ResultError(
-            f"{path} has the dimensions {', '.join(map(str, position.dims))}: give a dataset of movement."
-        )
+        raise ResultError(f"{path} has the dimensions {listed(position.dims)}: give a dataset of movement.")
     sizes = dataset.sizes
     if (
         any(sizes[name] > limit for name, limit in LIMITS.items())
@@ -227,7 +226,7 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
     landmarks = position.transpose("time", "individual", "keypoint", "space").to_numpy()
     space = [str(name) for name in dataset["space"].to_numpy()] if "space" in dataset.coords else ["x", "y"]
     if sorted(space) != ["x", "y"]:
-        raise ResultError(f"{path} has the axes {', '.join(space)}: give one with x and y.")
+        raise ResultError(f"{path} has the axes {listed(space)}: give one with x and y.")
     landmarks = landmarks[..., [space.index("x"), space.index("y")]]
     confidence = None
     if "confidence" in dataset:

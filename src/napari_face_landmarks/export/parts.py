@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +47,11 @@ RESERVED = ("single",)
 def face_names(n_faces: int) -> list[str]:
     """Return the names of faces without one of their own: ``face_0`` and so on."""
     return [f"face_{face}" for face in range(n_faces)]
+
+
+def listed(names: Iterable[object]) -> str:
+    """Return names out of a file as a part of a sentence: one line, at most 200 characters."""
+    return " ".join(", ".join(map(str, names)).split())[:200]
 
 
 def names_in_files(given: Any, n_faces: int) -> list[str]:
