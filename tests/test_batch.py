@@ -8,6 +8,7 @@ import importlib.util
 import json
 import os
 import signal
+import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models, track_many
-from napari_face_landmarks.batch import FileResult, journal_of
+from napari_face_landmarks.batch import FileResult, journal_of, pool
 from napari_face_landmarks.batch.job import record_of
 from napari_face_landmarks.batch.lock import try_to_lock
 from napari_face_landmarks.batch.many import find_videos, place_outputs, read_settings
@@ -479,3 +480,57 @@ def test_a_drive_without_locks_or_syncing_is_written_to_all_the_same(
     with pytest.raises(ResultError, match="cannot be written"), replacing(path) as temporary:
         temporary.write_text("newer")
     assert path.read_text() == "new"
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
+def test_names_that_are_no_text_stop_nothing(tmp_path: Path, videos: Path) -> None:
+    names = [os.fsdecode(name) for name in (b"caf\xe9", b"two\nlines", b"esc\x1b[31m", "Ωμέγα".encode())]
+    (tmp_path / "in").mkdir()
+    for name in names:
+        (tmp_path / "in" / f"{name}.mkv").write_bytes((videos / "face-00.mkv").read_bytes())
+    (tmp_path / "in" / os.fsdecode(b"bad\xe9.mp4")).write_text("text")
+    words = ["batch", tmp_path / "in", "-o", tmp_path / "out", "--refine", "off", "--jobs", "2"]
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_face_landmarks", *words],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+        check=False,
+    )
+    assert done.returncode == 2
+    assert b"Traceback" not in done.stderr
+    assert b"5 videos: 4 done, 1 failed." in done.stdout
+    assert b"\x1b" not in done.stdout + done.stderr
+    for name in names:
+        assert Tracks.load(tmp_path / "out" / f"{name}.csv").n_frames == N_FRAMES
+    with open(tmp_path / "out" / "batch-summary.csv", encoding="utf-8", newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    assert sorted(row["status"] for row in rows) == ["done"] * 4 + ["failed"]
+    assert any(row["video"].endswith("two\\nlines.mkv") for row in rows)
+
+
+def test_what_a_callback_raises_comes_after_all_videos(tmp_path: Path, videos: Path) -> None:
+    def break_down(result: FileResult) -> None:
+        raise RuntimeError("no screen")
+
+    some = [videos / "face-00.mkv", videos / "face-01.mkv"]
+    with pytest.raises(RuntimeError, match="no screen"):
+        track_many(some, tmp_path, settings=FAST, jobs=1, on_result=break_down)
+    assert all((tmp_path / f"{video.stem}.csv").exists() for video in some)
+
+
+def test_processes_that_cannot_be_started_fail_alone(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start, calls = pool._start, []
+
+    def seldom(threads: int) -> Any:
+        calls.append(threads)
+        if len(calls) <= 2:
+            raise OSError(12, "Cannot allocate memory")
+        return start(threads)
+
+    monkeypatch.setattr(pool, "_start", seldom)
+    some = [videos / "face-00.mkv", videos / "face-01.mkv"]
+    results = track_many(some, tmp_path, settings=FAST, jobs=1)
+    assert [result.status for result in results] == ["failed", "done"]
+    assert "No process could be started" in results[0].reason

@@ -30,3 +30,11 @@ class ResultError(FaceLandmarksError, ValueError):
 def in_one_line(error: BaseException) -> str:
     """Return what an error says as a part of a sentence: one line, at most 200 characters, never empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__
+
+
+def printable(text: str) -> str:
+    """Return text as one line that any screen and file takes: line breaks and the like as their codes.
+
+    Names of files may hold such, and bytes that are no text at all.
+    """
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -37,6 +37,8 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
     ------
     ResultError
         If Dask distributed is not installed or the scheduler does not answer.
+    Exception
+        What `on_result` raised first, after all jobs are done.
     """
     try:
         from distributed import Client, as_completed
@@ -50,7 +52,7 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
         raise ResultError(
             f"No Dask scheduler answers at {scheduler} ({in_one_line(error)}): check the address."
         ) from None
-    lock = threading.Lock()
+    lock, troubles = threading.Lock(), list[Exception]()
     topic = f"{TOPIC}-{secrets.token_hex(4)}"
 
     def heard(event: Any) -> None:
@@ -68,12 +70,17 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
             for future in as_completed(list(numbers), loop=client.loop):
                 index = numbers[future]
                 result = _result_of(future, jobs[index])
-                with lock:
-                    on_result(index, result)
+                try:
+                    with lock:
+                        on_result(index, result)
+                except Exception as error:  # which must not stop the jobs that are left
+                    troubles.append(error)
         finally:
             client.cancel(list(numbers))
             with contextlib.suppress(Exception):  # a scheduler that is gone
                 client.unsubscribe_topic(topic)
+    if troubles:
+        raise troubles[0]
 
 
 def _result_of(future: Any, job: Job) -> FileResult:

@@ -14,6 +14,7 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from napari_face_landmarks.batch.job import FileResult, Job, failure, result_from_dict
 
@@ -59,15 +60,22 @@ def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_r
     ------
     KeyboardInterrupt
         After Ctrl-C; every process has ended then.
+    Exception
+        What `on_progress` or `on_result` raised first, after all jobs are done.
     """
     waiting = deque(enumerate(jobs))
     lock = threading.Lock()
     stopping = threading.Event()
     running: set[subprocess.Popen[str]] = set()
 
-    def locked_progress(index: int, done: int, total: int) -> None:
-        with lock:
-            on_progress(index, done, total)
+    troubles: list[Exception] = []
+
+    def tell_caller(call: Callable[..., None], *what: Any) -> None:
+        try:
+            with lock:
+                call(*what)
+        except Exception as error:  # which must not stop the jobs that are left
+            troubles.append(error)
 
     def work() -> None:
         process: subprocess.Popen[str] | None = None
@@ -76,11 +84,15 @@ def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_r
                 if not waiting:
                     break
                 index, job = waiting.popleft()
-            tell = partial(locked_progress, index)
+            tell = partial(tell_caller, on_progress, index)
             result: FileResult | None = None
             for attempt in range(1, TRIES + 1):
                 if process is None:
-                    process = _start(job.threads)
+                    try:
+                        process = _start(job.threads)
+                    except OSError as error:  # for lack of memory or of processes
+                        reason = f"No process could be started for {job.video} ({error}): do fewer at a time."
+                        continue
                     with lock:
                         running.add(process)
                 result = _ask(process, job, tell)
@@ -93,8 +105,7 @@ def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_r
                     running.discard(process)
                 reason = _how_it_died(job, process)
                 process = None
-            with lock:
-                on_result(index, result or failure(job, reason, TRIES))
+            tell_caller(on_result, index, result or failure(job, reason, TRIES))
         if process is not None:
             _stop(process)
 
@@ -111,6 +122,8 @@ def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_r
             left = list(running)
         for process in left:
             _stop(process)
+    if troubles:
+        raise troubles[0]
 
 
 def _start(threads: int) -> subprocess.Popen[str]:

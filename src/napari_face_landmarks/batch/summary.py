@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from napari_face_landmarks.batch.job import DONE, FileResult
+from napari_face_landmarks.errors import printable
 from napari_face_landmarks.export.files import replacing
 
 SUMMARY = "batch-summary"
@@ -45,8 +46,10 @@ def write_summary(folder: Path, results: Sequence[FileResult]) -> None:
 
 
 def _row(result: FileResult) -> list[object]:
+    texts = (result.video, result.output, result.reason, " ".join(result.warnings))
+    video, output, reason, warnings = map(printable, texts)
     return [
-        result.video,
+        video,
         result.status,
         result.frames,
         result.frames_with_faces,
@@ -55,9 +58,9 @@ def _row(result: FileResult) -> list[object]:
         f"{result.fps:.1f}",
         "yes" if result.earlier else "no",
         result.tries,
-        result.output,
-        result.reason,
-        " ".join(result.warnings),
+        output,
+        reason,
+        warnings,
     ]
 
 
@@ -68,7 +71,7 @@ def summary_text(results: Sequence[FileResult]) -> str:
         status = f"{result.status} before" if result.earlier else result.status
         rows.append(
             (
-                Path(result.video).name,
+                printable(Path(result.video).name),
                 status,
                 str(result.frames),
                 str(result.frames_with_faces),
@@ -86,7 +89,7 @@ def summary_text(results: Sequence[FileResult]) -> str:
     ]
     reasons = [sentence for result in results for sentence in (result.reason, *result.warnings) if sentence]
     if reasons:
-        lines += ["", *dict.fromkeys(reasons)]
+        lines += ["", *dict.fromkeys(map(printable, reasons))]
     return "\n".join([*lines, "", summary_line(results)])
 
 

@@ -17,6 +17,7 @@ from napari_face_landmarks.cli.options import (
     given_settings,
 )
 from napari_face_landmarks.cli.words import STATUS_ERROR
+from napari_face_landmarks.errors import printable
 
 if TYPE_CHECKING:
     from napari_face_landmarks.batch.job import FileResult
@@ -112,7 +113,11 @@ def _batch_bars() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[F
             return
         if video not in bars:
             bars[video] = tqdm(
-                total=total, desc=Path(video).name[:30], unit=" frames", leave=False, file=sys.stderr
+                total=total,
+                desc=printable(Path(video).name)[:30],
+                unit=" frames",
+                leave=False,
+                file=sys.stderr,
             )
         bars[video].update(done - bars[video].n)
 
@@ -122,7 +127,7 @@ def _batch_bars() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[F
         overall.update()
         text = f"{result.frames} frames, {result.fps:.0f} frames per second" if result.frames else ""
         told = result.reason or ("in an earlier run" if result.earlier else text)
-        tqdm.write(f"{result.video}: {result.status}; {told}", file=sys.stderr)
+        tqdm.write(printable(f"{result.video}: {result.status}; {told}"), file=sys.stderr)
 
     try:
         yield progress, on_result

@@ -7,6 +7,8 @@ import sys
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING, Any
 
+from napari_face_landmarks.errors import printable
+
 if TYPE_CHECKING:
     from napari_face_landmarks.tracking import Tracks
 
@@ -16,8 +18,8 @@ STATUS_INTERRUPTED = 130
 
 
 def say(text: str) -> None:
-    """Say something on stderr, at once."""
-    print(text, file=sys.stderr, flush=True)
+    """Say something on stderr, in one line, at once."""
+    print(printable(text), file=sys.stderr, flush=True)
 
 
 def fail(sentence: str) -> int:
