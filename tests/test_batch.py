@@ -10,6 +10,7 @@ import os
 import signal
 import subprocess
 import sys
+import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -534,3 +535,30 @@ def test_processes_that_cannot_be_started_fail_alone(
     results = track_many(some, tmp_path, settings=FAST, jobs=1)
     assert [result.status for result in results] == ["failed", "done"]
     assert "No process could be started" in results[0].reason
+
+
+def test_outputs_differ_on_drives_that_take_names_for_the_same(tmp_path: Path) -> None:
+    names = ["Scan.mp4", "scan.avi", "SCAN.mov", "M\u00fcller.mp4", "Mu\u0308ller.avi", "batch-SUMMARY.mkv"]
+    placed = [
+        path.name for _, path in place_outputs([(Path("/v") / n, Path()) for n in names], tmp_path, ".csv")
+    ]
+    folded = [unicodedata.normalize("NFC", name).casefold() for name in [*placed, "batch-summary.csv"]]
+    assert len(set(folded)) == len(folded)
+    assert placed[0] == "Scan.mp4.csv"
+
+
+def test_what_a_killed_process_left_half_written_does_not_stay_for_ever(tmp_path: Path) -> None:
+    names = [
+        ".talk-0123abcd.csv",
+        ".talk-89abcdef.csv",
+        ".talk-2.csv",
+        ".talk-0123abcd.npz",
+        ".talks-0123abcd.csv",
+    ]
+    for name in names:
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    os.utime(tmp_path / names[1])  # somebody may be writing it
+    with replacing(tmp_path / "talk.csv") as temporary:
+        temporary.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "talk.csv"])

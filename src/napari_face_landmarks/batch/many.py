@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import json
 import os
+import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
@@ -226,20 +227,25 @@ def place_outputs(videos: Sequence[tuple[Path, Path]], folder: Path, suffix: str
     ResultError
         If an output would be written over a video.
     """
-    stems = [(place, video.stem) for video, place in videos]
-    taken = {folder / f"{SUMMARY}{suffix}", folder / f"{SUMMARY}.csv"}
+    stems = [_same(place / video.stem) for video, place in videos]
+    taken = {_same(folder / f"{SUMMARY}{suffix}"), _same(folder / f"{SUMMARY}.csv")}
     read = {video for video, _ in videos}
     placed = []
     for (video, place), stem in zip(videos, stems, strict=True):
         names = [video.stem] if stems.count(stem) == 1 else []
         names += [video.name, *(f"{video.name}-{number}" for number in range(2, len(videos) + 3))]
         paths = (folder / place / name_beside(name, suffix) for name in names)
-        path = next(path for path in paths if path not in taken)
-        taken.add(path)
+        path = next(path for path in paths if _same(path) not in taken)
+        taken.add(_same(path))
         if {path, record_of(path), journal_of(path)} & read:
             raise ResultError(f"{path} is one of the videos: give another folder for what is written.")
         placed.append((video, path))
     return placed
+
+
+def _same(path: Path) -> str:
+    """Return what is the same for paths that some file systems take for the same."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 @contextmanager

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import glob
 import hashlib
 import os
 import secrets
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +17,8 @@ from napari_face_landmarks.errors import ResultError
 LONGEST_FILE_NAME = 255
 """Bytes, on the file systems in common use."""
 ROOM_FOR_END = 32
+LEFT_BEHIND_SECONDS = 86400
+"""A temporary file that nobody has written to for so long is nobody's."""
 NOT_OFFERED = frozenset(
     getattr(errno, name)
     for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK")
@@ -51,7 +55,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Give a temporary path to write to, and move what was written there to `path` at the end.
 
     The temporary file lies in the folder of `path` and has its suffix. It is flushed to the disk before it
-    takes the place of `path`; if the block fails, it is removed and `path` stays as it was.
+    takes the place of `path`; if the block fails, it is removed and `path` stays as it was. One that a killed
+    process left behind is removed the next time that `path` is written, once it is a day old.
 
     Parameters
     ----------
@@ -70,6 +75,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     check_writable(target)
+    _remove_left_behind(target)
     temporary = target.with_name(name_beside(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}"))
     try:
         yield temporary
@@ -81,6 +87,17 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         raise ResultError(f"{target} cannot be written ({_reason(error)}): choose another file.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _remove_left_behind(target: Path) -> None:
+    """Remove temporary files of `target` that nobody has written to for long."""
+    front = name_beside(f".{target.stem}", "-")
+    with contextlib.suppress(OSError):
+        for path in target.parent.glob(f"{glob.escape(front)}*{glob.escape(target.suffix)}"):
+            mark = path.name[len(front) : len(path.name) - len(target.suffix)]
+            hexadecimal = len(mark) == 8 and set(mark) <= set("0123456789abcdef")
+            if hexadecimal and time.time() - path.stat().st_mtime > LEFT_BEHIND_SECONDS:
+                path.unlink()
 
 
 def to_disk(handle: int) -> None:
