@@ -11,6 +11,7 @@ import pytest
 from gui_support import wait_until
 from napari_face_landmarks import FaceTracker, TrackerSettings, load_models, tracks_of_layer
 from napari_face_landmarks.demo import make_demo_clip
+from napari_face_landmarks.napari_plugin.boxes import add_boxes_layer
 from napari_face_landmarks.video import write_video
 
 pytestmark = pytest.mark.gui
@@ -26,6 +27,8 @@ def test_a_cancelled_run_goes_on_and_gives_what_an_uninterrupted_one_gives(
     write_video(path, (frames[t % 40] for t in range(N_FRAMES)), fps=25)
     viewer.open(path, plugin=PLUGIN)
     _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")
+    boxes = add_boxes_layer(viewer, viewer.layers[0], "ignore")  # a run with boxes is written down too
+    boxes.add_rectangles([[0, 0, 0], [0, 0, 9], [0, 9, 9], [0, 9, 0]])
     settings = TrackerSettings(refine="always")
     widget.settings_controls["refine"].value = "always"
 
@@ -43,6 +46,7 @@ def test_a_cancelled_run_goes_on_and_gives_what_an_uninterrupted_one_gives(
     wait_until(lambda: not widget.running)
     assert run.tracks.stats.completed
     assert run.tracks.stats.frames == N_FRAMES
+    assert run.tracks.meta["regions"]["ignore"] == [{"box": [0, 0, 9, 9]}]
     tracks = tracks_of_layer(widget.landmarks)
     whole = FaceTracker(load_models(), settings, threads=1).track(path)
     np.testing.assert_array_equal(tracks.landmarks, whole.landmarks)
