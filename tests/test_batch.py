@@ -10,7 +10,6 @@ import os
 import signal
 import subprocess
 import sys
-import unicodedata
 from pathlib import Path
 from typing import Any
 
@@ -19,14 +18,12 @@ import pytest
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models, track_many
 from napari_face_landmarks.batch import FileResult, journal_of, pool
-from napari_face_landmarks.batch.job import record_of
 from napari_face_landmarks.batch.lock import try_to_lock
-from napari_face_landmarks.batch.many import find_videos, place_outputs, read_settings
+from napari_face_landmarks.batch.many import find_videos, read_settings
 from napari_face_landmarks.batch.pieces import Piece, piece_journal, remove_pieces
 from napari_face_landmarks.batch.pool import cores
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, VideoError
-from napari_face_landmarks.export.files import check_writable, replacing
 from napari_face_landmarks.video import write_video
 
 ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
@@ -213,27 +210,6 @@ def test_the_command_sums_up_and_says_whether_all_succeeded(
     assert "Traceback" not in said.err
 
 
-def test_outputs_have_names_of_their_own(tmp_path: Path) -> None:
-    videos = [
-        (tmp_path / "a" / "x.mp4", Path()),
-        (tmp_path / "b" / "x.mp4", Path()),
-        (tmp_path / "b" / "x.avi", Path()),
-        (tmp_path / "c" / "x.mp4", Path("c")),
-        (tmp_path / "batch-summary.mp4", Path()),
-    ]
-    out = tmp_path / "out"
-    placed = [path for _, path in place_outputs(videos, out, ".csv")]
-    assert placed == [
-        out / "x.mp4.csv",
-        out / "x.mp4-2.csv",
-        out / "x.avi.csv",
-        out / "c" / "x.csv",
-        out / "batch-summary.mp4.csv",
-    ]
-    with pytest.raises(ResultError, match="is one of the videos"):
-        place_outputs([(out / "y.mp4", Path()), (out / "y.csv.json", Path())], out, ".csv")
-
-
 def test_videos_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
     for name in ("b.mp4", "a.MKV", "notes.txt", "deep/down/c.avi", ".hidden.mp4"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
@@ -403,25 +379,6 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     assert tracks.meta["pieces_joined"]["tracked_again_from"] == [120, 240]
 
 
-def test_files_beside_one_of_the_longest_name_have_names_that_fit(tmp_path: Path, models: Models) -> None:
-    names = ["ü" * 125 + ".csv", "ü" * 124 + "xx.csv", "v" * 251 + ".csv", "short.csv"]
-    piece = Piece(0, 123_456_789, 200_000_000, 200_000_000)
-    beside = []
-    for name in names:
-        output = tmp_path / name
-        beside += [journal_of(output), record_of(output), piece_journal(output, piece)]
-        with replacing(output) as temporary:
-            temporary.write_text("x")
-    for path in beside:
-        path.write_text("x")
-    assert len(set(beside)) == 3 * len(names)
-    with pytest.raises(ResultError, match="too long a name"):
-        check_writable(tmp_path / ("v" * 252 + ".csv"))
-    assert beside[-3:] == [
-        tmp_path / f"short.csv{end}" for end in (".journal", ".json", ".123456789.journal")
-    ]
-
-
 def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, videos: Path) -> None:
     (result,) = track_many(videos / "face-00.mkv", tmp_path, settings=FAST, jobs=1)
     output = Path(result.output)
@@ -453,34 +410,6 @@ def test_a_summary_that_cannot_be_written_stops_no_video(tmp_path: Path, videos:
         track_many(some, tmp_path, settings=FAST, jobs=1, on_result=told.append)
     assert [result.status for result in told] == ["done", "failed", "done"]
     assert Tracks.load(tmp_path / "face-01.csv").n_frames == N_FRAMES
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="locks have no errno there")
-def test_a_drive_without_locks_or_syncing_is_written_to_all_the_same(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    import errno
-    import fcntl
-
-    def answer(number: int) -> Any:
-        def refuse(*_: Any) -> None:
-            raise OSError(number, os.strerror(number))
-
-        return refuse
-
-    path = tmp_path / "t.csv"
-    with open(path, "w+b") as stream:
-        for number, locked in ((errno.ENOLCK, True), (errno.ENOTSUP, True), (errno.EWOULDBLOCK, False)):
-            monkeypatch.setattr(fcntl, "flock", answer(number))
-            assert try_to_lock(stream) is locked
-    monkeypatch.setattr(os, "fsync", answer(errno.EINVAL))
-    with replacing(path) as temporary:
-        temporary.write_text("new")
-    assert path.read_text() == "new"
-    monkeypatch.setattr(os, "fsync", answer(errno.EIO))
-    with pytest.raises(ResultError, match="cannot be written"), replacing(path) as temporary:
-        temporary.write_text("newer")
-    assert path.read_text() == "new"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
@@ -535,30 +464,3 @@ def test_processes_that_cannot_be_started_fail_alone(
     results = track_many(some, tmp_path, settings=FAST, jobs=1)
     assert [result.status for result in results] == ["failed", "done"]
     assert "No process could be started" in results[0].reason
-
-
-def test_outputs_differ_on_drives_that_take_names_for_the_same(tmp_path: Path) -> None:
-    names = ["Scan.mp4", "scan.avi", "SCAN.mov", "M\u00fcller.mp4", "Mu\u0308ller.avi", "batch-SUMMARY.mkv"]
-    placed = [
-        path.name for _, path in place_outputs([(Path("/v") / n, Path()) for n in names], tmp_path, ".csv")
-    ]
-    folded = [unicodedata.normalize("NFC", name).casefold() for name in [*placed, "batch-summary.csv"]]
-    assert len(set(folded)) == len(folded)
-    assert placed[0] == "Scan.mp4.csv"
-
-
-def test_what_a_killed_process_left_half_written_does_not_stay_for_ever(tmp_path: Path) -> None:
-    names = [
-        ".talk-0123abcd.csv",
-        ".talk-89abcdef.csv",
-        ".talk-2.csv",
-        ".talk-0123abcd.npz",
-        ".talks-0123abcd.csv",
-    ]
-    for name in names:
-        (tmp_path / name).write_text("half")
-        os.utime(tmp_path / name, (0, 0))
-    os.utime(tmp_path / names[1])  # somebody may be writing it
-    with replacing(tmp_path / "talk.csv") as temporary:
-        temporary.write_text("whole")
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "talk.csv"])

@@ -16,12 +16,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from damage import damaged
 from fuzzing import (
     DESCRIPTION,
     MOST_MEMORY,
     TARGETS,
     Target,
-    damaged,
     field,
     network,
     node,

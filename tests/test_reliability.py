@@ -172,7 +172,7 @@ FAULTS = (
         "network drives that know no locks or cannot be told to write to the disk",
         "used all the same, without these",
         "all, where no two runs write to one output",
-        ("test_batch.py::test_a_drive_without_locks_or_syncing_is_written_to_all_the_same",),
+        ("test_files.py::test_a_drive_without_locks_or_syncing_is_written_to_all_the_same",),
     ),
     Fault(
         "kill -9, a power cut",

@@ -1,0 +1,114 @@
+"""Files that appear whole, under names that fit, on whatever drive."""
+
+from __future__ import annotations
+
+import os
+import sys
+import unicodedata
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from napari_face_landmarks.batch import journal_of
+from napari_face_landmarks.batch.job import record_of
+from napari_face_landmarks.batch.lock import try_to_lock
+from napari_face_landmarks.batch.many import place_outputs
+from napari_face_landmarks.batch.pieces import Piece, piece_journal
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.export.files import check_writable, replacing
+
+
+def test_outputs_have_names_of_their_own(tmp_path: Path) -> None:
+    videos = [
+        (tmp_path / "a" / "x.mp4", Path()),
+        (tmp_path / "b" / "x.mp4", Path()),
+        (tmp_path / "b" / "x.avi", Path()),
+        (tmp_path / "c" / "x.mp4", Path("c")),
+        (tmp_path / "batch-summary.mp4", Path()),
+    ]
+    out = tmp_path / "out"
+    placed = [path for _, path in place_outputs(videos, out, ".csv")]
+    assert placed == [
+        out / "x.mp4.csv",
+        out / "x.mp4-2.csv",
+        out / "x.avi.csv",
+        out / "c" / "x.csv",
+        out / "batch-summary.mp4.csv",
+    ]
+    with pytest.raises(ResultError, match="is one of the videos"):
+        place_outputs([(out / "y.mp4", Path()), (out / "y.csv.json", Path())], out, ".csv")
+
+
+def test_files_beside_one_of_the_longest_name_have_names_that_fit(tmp_path: Path) -> None:
+    names = ["ü" * 125 + ".csv", "ü" * 124 + "xx.csv", "v" * 251 + ".csv", "short.csv"]
+    piece = Piece(0, 123_456_789, 200_000_000, 200_000_000)
+    beside = []
+    for name in names:
+        output = tmp_path / name
+        beside += [journal_of(output), record_of(output), piece_journal(output, piece)]
+        with replacing(output) as temporary:
+            temporary.write_text("x")
+    for path in beside:
+        path.write_text("x")
+    assert len(set(beside)) == 3 * len(names)
+    with pytest.raises(ResultError, match="too long a name"):
+        check_writable(tmp_path / ("v" * 252 + ".csv"))
+    assert beside[-3:] == [
+        tmp_path / f"short.csv{end}" for end in (".journal", ".json", ".123456789.journal")
+    ]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="locks have no errno there")
+def test_a_drive_without_locks_or_syncing_is_written_to_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import errno
+    import fcntl
+
+    def answer(number: int) -> Any:
+        def refuse(*_: Any) -> None:
+            raise OSError(number, os.strerror(number))
+
+        return refuse
+
+    path = tmp_path / "t.csv"
+    with open(path, "w+b") as stream:
+        for number, locked in ((errno.ENOLCK, True), (errno.ENOTSUP, True), (errno.EWOULDBLOCK, False)):
+            monkeypatch.setattr(fcntl, "flock", answer(number))
+            assert try_to_lock(stream) is locked
+    monkeypatch.setattr(os, "fsync", answer(errno.EINVAL))
+    with replacing(path) as temporary:
+        temporary.write_text("new")
+    assert path.read_text() == "new"
+    monkeypatch.setattr(os, "fsync", answer(errno.EIO))
+    with pytest.raises(ResultError, match="cannot be written"), replacing(path) as temporary:
+        temporary.write_text("newer")
+    assert path.read_text() == "new"
+
+
+def test_outputs_differ_on_drives_that_take_names_for_the_same(tmp_path: Path) -> None:
+    names = ["Scan.mp4", "scan.avi", "SCAN.mov", "M\u00fcller.mp4", "Mu\u0308ller.avi", "batch-SUMMARY.mkv"]
+    placed = [
+        path.name for _, path in place_outputs([(Path("/v") / n, Path()) for n in names], tmp_path, ".csv")
+    ]
+    folded = [unicodedata.normalize("NFC", name).casefold() for name in [*placed, "batch-summary.csv"]]
+    assert len(set(folded)) == len(folded)
+    assert placed[0] == "Scan.mp4.csv"
+
+
+def test_what_a_killed_process_left_half_written_does_not_stay_for_ever(tmp_path: Path) -> None:
+    names = [
+        ".talk-0123abcd.csv",
+        ".talk-89abcdef.csv",
+        ".talk-2.csv",
+        ".talk-0123abcd.npz",
+        ".talks-0123abcd.csv",
+    ]
+    for name in names:
+        (tmp_path / name).write_text("half")
+        os.utime(tmp_path / name, (0, 0))
+    os.utime(tmp_path / names[1])  # somebody may be writing it
+    with replacing(tmp_path / "talk.csv") as temporary:
+        temporary.write_text("whole")
+    assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "talk.csv"])
