@@ -51,6 +51,9 @@ SAFE_FILTERS = frozenset({1, 2, 3, 32000})
 """Deflate, shuffle, checksums and LZF; others have had holes, or are looked for in files elsewhere."""
 MOST_TEXTS = 200_000
 """Entries of all heaps together, in which HDF5 keeps texts of any length."""
+MOST_HEAPS = 256
+MOST_ENTRIES = 1 << 16
+"""Of one heap, which counts them in two bytes."""
 REFERENCES = {"DIMENSION_LIST", "REFERENCE_LIST"}
 """Attributes that name other datasets, as netCDF has them."""
 MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
@@ -96,11 +99,12 @@ def check_heaps(path: Path) -> None:
     Raises
     ------
     ResultError
-        If a heap has an entry that is outside it or takes no room, or the file is no HDF5 file.
+        If a heap has an entry that is outside it or takes no room, a text claims to be longer than the file,
+        or it is no HDF5 file.
     """
     if not is_hdf5(path):
         raise ResultError(f"{path} is no HDF5 file: check the name of the file.")
-    left = MOST_TEXTS
+    left, heaps = MOST_TEXTS, MOST_HEAPS
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             sizes = content[13:15] if content[8:9] in (b"\0", b"\1") else content[9:11]
@@ -108,7 +112,12 @@ def check_heaps(path: Path) -> None:
                 raise ResultError(f"{path} is laid out in an uncommon way: save it again.")
             place = content.find(HEAP)
             while place >= 0:
-                left -= _entries_of_heap(content, place, left, path)
+                entries = _entries_of_heap(content, place, left, path)
+                left, heaps = left - entries, heaps - bool(entries)
+                if heaps < 0:
+                    raise ResultError(f"{path} has too many texts: save it again.")
+                if entries:
+                    _check_references(content, place, path)
                 place = content.find(HEAP, place + len(HEAP))
     except OSError as error:
         raise ResultError(
@@ -133,6 +142,18 @@ def _entries_of_heap(content: mmap.mmap, place: int, most: int, path: Path) -> i
     if end > len(content) or at > end or at + 16 <= end:
         raise ResultError(f"{path} has damaged or too many texts: save it again.")
     return count
+
+
+def _check_references(content: mmap.mmap, heap: int, path: Path) -> None:
+    """Refuse texts that claim to be longer than the file: HDF5 makes room for them before it looks."""
+    address = struct.pack("<Q", heap)
+    place = content.find(address)
+    while place >= 0:
+        if 4 <= place <= len(content) - 12:
+            length, _, index = struct.unpack_from("<IQI", content, place - 4)
+            if length > len(content) and 0 < index < MOST_ENTRIES:
+                raise ResultError(f"{path} has a text that claims to be longer than it is: save it again.")
+        place = content.find(address, place + 1)
 
 
 def names_in(path: Path) -> set[str]:
