@@ -116,11 +116,13 @@ FAULTS = (
         ),
     ),
     Fault(
-        "names of files in any letters, or too long",
+        "names of files in any letters, too long, no text at all, or different in case alone",
         "used, or refused in one sentence",
         "all",
         (
             "test_faults.py::test_one_frame_one_pixel_and_names_of_any_letters",
+            "test_batch.py::test_names_that_are_no_text_stop_nothing",
+            "test_files.py::test_outputs_differ_on_drives_that_take_names_for_the_same",
             f"{BAD}[a name that is too long]",
             f"{BAD}[an output whose name is too long]",
         ),
@@ -299,12 +301,14 @@ FAULTS = (
         ),
     ),
     Fault(
-        "an HDF5 or netCDF file over which the HDF5 library itself would crash",
+        "an HDF5 or netCDF file over which the HDF5 library itself would crash or go round for ever",
         f"{SENTENCE}, before that is read",
         "the process",
         (
             "test_fuzz.py::test_what_breaks_the_hdf5_library_is_refused_before_it_is_read",
             "test_fuzz.py::test_attributes_of_other_kinds_than_texts_are_refused",
+            "test_fuzz.py::test_a_heap_of_texts_that_has_no_end_is_refused",
+            "test_fuzz.py::test_a_text_that_claims_to_be_longer_than_it_is_is_refused",
         ),
     ),
     Fault(
