@@ -35,7 +35,7 @@ class FakeTracker(FaceTracker):
     def faces_at(frame: int) -> int:
         return 1
 
-    def _raw_results(self, run: Any) -> Iterator[FrameResult]:
+    def _raw_results(self, run: Any, before: Any = None) -> Iterator[FrameResult]:
         for index, frame in rgb_frames(run.source, run.stats):
             if self.fails_at is not None and index == self.fails_at[0]:
                 raise self.fails_at[1]

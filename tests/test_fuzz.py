@@ -327,20 +327,6 @@ def test_attributes_of_other_kinds_than_texts_are_refused(tmp_path: Path) -> Non
     refused(lambda: read_tracks(path), ResultError, "'node_names' is object")
 
 
-@pytest.mark.parametrize("name", ["sleap", "movement"])
-def test_a_text_that_claims_to_be_longer_than_it_is_is_refused(name: str, tmp_path: Path) -> None:
-    target = TARGETS[name]
-    need(target)
-    content = target.seeds(tmp_path)[0]
-    address = struct.pack("<Q", content.index(b"GCOL"))
-    place = content.index(address)
-    changed = content[: place - 4] + struct.pack("<I", 300 << 20) + content[place:]
-    path = tmp_path / target.file
-    path.write_bytes(changed)
-    refused(lambda: target.read(path), ResultError, "claims to be longer")
-    assert try_one(target, changed, tmp_path).wrong == ""
-
-
 def test_names_of_axes_with_line_breaks_are_told_in_one_line(tmp_path: Path) -> None:
     need(TARGETS["movement"])
     path = tmp_path / "in.nc"
