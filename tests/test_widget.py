@@ -471,9 +471,9 @@ def test_closing_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker],
     ended = threading.Event()
     original = fake._raw_results
 
-    def watched(self: Any, run: Any) -> Iterator[Any]:
+    def watched(self: Any, *run: Any) -> Iterator[Any]:
         try:
-            yield from original(self, run)
+            yield from original(self, *run)
         finally:
             ended.set()
 
