@@ -332,3 +332,12 @@ def test_new_faces_go_to_the_slot_that_was_nearest() -> None:
 
 def test_source_codes_are_those_that_files_use() -> None:
     assert SOURCES == ("none", "pfld", "clnf", "carried", "manual")
+
+
+def test_two_runs_that_began_apart_become_the_same_to_the_last_bit(models: Models) -> None:
+    frames = moving(70, shift=0.5)[0]
+    settings = TrackerSettings(refine="off", smoothing_window=1)
+    whole = FaceTracker(models, settings, threads=1).track(frames)
+    later = FaceTracker(models, settings, threads=1).track(frames[10:])
+    assert not np.array_equal(whole.landmarks[11], later.landmarks[1])
+    np.testing.assert_array_equal(whole.landmarks[-5:], later.landmarks[-5:])

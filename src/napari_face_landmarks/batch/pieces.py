@@ -35,7 +35,7 @@ from napari_face_landmarks.tracking.state import FaceState, Refinement, TrackerS
 SAME_PX = 1e-4
 """How far the landmarks of two states may be apart, px, for one to stand for the other."""
 WARM_UP = 60
-"""Frames before its own that a piece begins with; after 20 the landmarks are within 3e-5 px."""
+"""Frames before its own that a piece begins with; within 50 two runs that began apart are the same."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,6 +27,12 @@ LOOK_AHEAD = 2
 """Frames that PFLD looks at at a time."""
 SMALL_MOTION = 0.03
 """A motion of this share of the crop's side is foreseen by half; smaller ones by less, larger by more."""
+CROP_STEPS = 2048
+"""Crops that are foreseen lie on a grid of about the side by this, and so many steps of roll a radian.
+
+Landmarks follow from crops and crops from landmarks, so that two runs that began apart come ever closer but,
+by the rounding of float32, never quite together; on the grid they meet, and from there on are the same.
+"""
 
 
 @dataclass(eq=False)
@@ -88,7 +94,7 @@ def look_ahead(
         return _nothing(index, frame)
     crops = crops_of_landmarks(np.stack([face.landmarks for face in known]))
     crops[:, :2] += _motions(known, crops[:, 2])
-    return _begin(models, workers, index, frame, known, crops)
+    return _begin(models, workers, index, frame, known, _on_grid(crops))
 
 
 def look_again(
@@ -128,6 +134,13 @@ def _begin(
 
 def _nothing(index: int, frame: Frame) -> Ahead:
     return Ahead(index, frame, [], [], np.zeros((0, 4), np.float32))
+
+
+def _on_grid(crops: Floats) -> Floats:
+    """Return crops, (N, 4): centre, side and roll rounded to the grid of `CROP_STEPS`."""
+    steps = np.full(crops.shape, 1 / CROP_STEPS)
+    steps[:, :3] *= 2.0 ** np.floor(np.log2(np.maximum(crops[:, 2:3], 1)))
+    return np.asarray(np.round(crops / steps) * steps, dtype=np.float32)
 
 
 def _motions(faces: Sequence[Face], sides: Floats) -> Floats:
