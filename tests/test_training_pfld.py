@@ -215,3 +215,33 @@ def test_the_network_keeps_to_its_size() -> None:
     network = Pfld()
     exported = sum(p.numel() for name, p in network.named_parameters() if not name.startswith("pose"))
     assert exported < 1_500_000
+
+
+def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
+    torch = pytest.importorskip("torch")
+    pytest.importorskip("onnx")
+    from napari_face_landmarks.errors import ModelError
+    from napari_face_landmarks.training import pfld
+    from napari_face_landmarks.training.exported import load_exported
+    from napari_face_landmarks.training.network import Pfld
+
+    torch.manual_seed(3)
+    first = Pfld()
+    examples = [torch.rand(16, 3, CROP_SIZE, CROP_SIZE) for _ in range(3)]
+    for batch in examples:  # statistics of its own
+        first(batch)
+    pfld.export_onnx(first, tmp_path / "pfld.onnx")
+    again = Pfld()
+    load_exported(again, tmp_path / "pfld.onnx", examples)
+    assert again.training
+    with torch.no_grad():
+        # half-precision weights are all that is lost, and the stored statistics are those of a batch
+        for network in (first.eval(), again.train()):
+            network.shared[2].eval()  # the dropout
+        trained = again(examples[1])
+        expected, found = first(examples[1]), again.eval()(examples[1])
+    assert float((expected.landmarks - found.landmarks).abs().max()) < 2e-3
+    assert float((expected.log_sigma - found.log_sigma).abs().max()) < 2e-2
+    assert float((expected.landmarks - trained.landmarks).abs().max()) < 2e-2
+    with pytest.raises(ModelError, match="not an export of this network"):
+        load_exported(Pfld(width=1.5), tmp_path / "pfld.onnx", examples)

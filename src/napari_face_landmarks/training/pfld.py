@@ -30,6 +30,7 @@ from napari_face_landmarks.training.augment import (
     photometric,
 )
 from napari_face_landmarks.training.curves import append_row
+from napari_face_landmarks.training.exported import load_exported
 from napari_face_landmarks.training.half import store_half
 from napari_face_landmarks.training.labels import pose_of
 from napari_face_landmarks.training.network import Pfld, PfldOutputs
@@ -38,6 +39,7 @@ from napari_face_landmarks.video import prefetch
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
 HELD_OUT_SEED = 7
+CALIBRATION_BATCHES = 12
 SOFTNESS = 0.2  # px of the crop
 LOG_SIGMA = (-8.0, 1.0)
 """Range of the spread's logarithm (fractions of the crop) that is trained and exported."""
@@ -361,7 +363,8 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     plan : Plan
         Steps, rates and seed.
     start : Path, optional
-        The folder of a finished run, of another bundle perhaps, whose best weights this one begins with.
+        The folder of a finished run, of another bundle perhaps, whose best weights this one begins with; or
+        of a bundle that the plugin ships, whose ``pfld.onnx`` is read back.
 
     Returns
     -------
@@ -375,13 +378,13 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     network = Pfld().to(device, memory_format=torch.channels_last)
     highest = plan.learning_rate if start is None else plan.started_rate
-    if start is not None:
-        network.load_state_dict(torch.load(start / "pfld.best.pt", map_location=device, weights_only=True))
+    first, best, seconds = 0, math.inf, 0.0
+    checkpoint = out / "pfld.checkpoint.pt"
+    if start is not None and not checkpoint.exists():
+        _begin_with(network, start, TrainingStream(data, bundle, plan, 0), device)
     averaged = Pfld().to(device)
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
-    first, best, seconds = 0, math.inf, 0.0
-    checkpoint = out / "pfld.checkpoint.pt"
     if checkpoint.exists():
         state = torch.load(checkpoint, map_location=device, weights_only=True)
         network.load_state_dict(state["network"])
@@ -459,6 +462,16 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     return metrics
 
 
+def _begin_with(network: Pfld, start: Path, stream: TrainingStream, device: torch.device) -> None:
+    """Load the best weights of a finished run or, where the folder has none, those of a bundle's export."""
+    best = start / "pfld.best.pt"
+    if best.exists() or not (start / "pfld.onnx").exists():
+        network.load_state_dict(torch.load(best, map_location=device, weights_only=True))
+        return
+    images = (torch.from_numpy(stream.batch(number)["images"]) for number in range(CALIBRATION_BATCHES))
+    load_exported(network, start / "pfld.onnx", [batch.to(device).float() / 255 for batch in images])
+
+
 def _floating(module: nn.Module) -> list[Tensor]:
     """Return the parameters and running statistics of a network, in a fixed order."""
     return [value for value in module.state_dict().values() if value.dtype.is_floating_point]
@@ -472,7 +485,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
     parser.add_argument(
-        "--start", type=Path, help="folder of a finished run whose weights this one begins with"
+        "--start",
+        type=Path,
+        help="folder of a finished run, or of a bundle, whose weights this one begins with",
     )
 
 

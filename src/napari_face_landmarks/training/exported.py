@@ -1,0 +1,130 @@
+"""Training on from a network that was exported: its ONNX file read back into torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+
+from napari_face_landmarks.errors import ModelError
+
+
+def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> None:
+    """Give a network the weights of its own export, so that it can be trained on.
+
+    An export has each normalisation folded into the convolution before it. Here every convolution takes the
+    folded weights and bias, and its normalisation the mean and variance that the given inputs show, which it
+    undoes again: outputs stay those of the file, and the training finds inputs normalised as it wants them.
+    Parts of the network that are not in the file (PFLD's head pose) keep the weights they have.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+        The network in the structure that was exported; it is changed in place and left in training mode.
+    path : Path
+        The ONNX file, with weights as float32 or float16.
+    batches : iterable of Tensor
+        Inputs of the network, as it will be trained on; some hundreds of examples are enough.
+
+    Raises
+    ------
+    ModelError
+        The file is not an export of this network.
+    """
+    convolutions, named = _weights_of(path)
+    batches = list(batches)
+    network.eval()
+    pairs = _in_order(network, batches[0][:1])
+    if [tuple(conv.weight.shape) for conv, _ in pairs] != [weight.shape for weight, _ in convolutions]:
+        raise ModelError(f"{path} is not an export of this network: train from the start, without --start.")
+    with torch.no_grad():
+        for name, value in network.state_dict().items():
+            stored = named.get(f"network.{name}")
+            if stored is not None and stored.shape == tuple(value.shape):
+                value.copy_(torch.from_numpy(stored))
+        for (conv, norm), (weight, bias) in zip(pairs, convolutions, strict=True):
+            conv.weight.copy_(torch.from_numpy(weight))
+            if norm is None:
+                assert conv.bias is not None
+                conv.bias.copy_(torch.from_numpy(bias))
+            else:
+                norm.running_mean.zero_()
+                norm.running_var.fill_(1.0)
+                norm.weight.fill_(float(np.sqrt(1 + norm.eps)))
+                norm.bias.copy_(torch.from_numpy(bias))
+        _take_statistics(network, [norm for _, norm in pairs if norm is not None], batches)
+    network.train()
+
+
+def _weights_of(
+    path: Path,
+) -> tuple[list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]], dict[str, npt.NDArray[np.float32]]]:
+    """Return weight and bias of each convolution in the order of the file, and all tensors by name."""
+    import onnx
+    from onnx import numpy_helper
+
+    graph = onnx.load(str(path)).graph
+    stored = {tensor.name: numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type == "Cast" and node.input[0] in stored:
+            stored[node.output[0]] = stored[node.input[0]]
+    floats = {name: np.array(value, np.float32) for name, value in stored.items() if value.dtype.kind == "f"}
+    convolutions = []
+    for node in graph.node:
+        if node.op_type == "Conv":
+            if len(node.input) != 3 or not all(name in floats for name in node.input[1:]):
+                raise ModelError(f"{path} has a convolution without weights: give a bundle's own file.")
+            convolutions.append((floats[node.input[1]], floats[node.input[2]]))
+    return convolutions, floats
+
+
+def _in_order(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
+    """Return the convolutions as they are run, each with the normalisation run right after it."""
+    pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d | None]] = []
+
+    def note(module: nn.Module, _inputs: Any, _output: Any) -> None:
+        if isinstance(module, nn.Conv2d):
+            pairs.append((module, None))
+        elif isinstance(module, nn.BatchNorm2d):
+            pairs[-1] = (pairs[-1][0], module)
+
+    handles = [module.register_forward_hook(note) for module in network.modules()]
+    try:
+        with torch.no_grad():
+            network(example)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return pairs
+
+
+def _take_statistics(network: nn.Module, norms: list[nn.BatchNorm2d], batches: list[Tensor]) -> None:
+    """Let each normalisation have the mean and variance of what it is given, and undo it in its gain."""
+    sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64) for norm in norms}
+    counts = dict.fromkeys(norms, 0)
+
+    def note(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Any) -> None:
+        assert isinstance(norm, nn.BatchNorm2d)
+        x = inputs[0].double()
+        sums[norm] += torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))]).cpu()
+        counts[norm] += x.numel() // norm.num_features
+
+    handles = [norm.register_forward_hook(note) for norm in norms]
+    try:
+        for batch in batches:
+            network(batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    for norm in norms:
+        mean, square = sums[norm] / counts[norm]
+        variance = (square - mean * mean).clamp_min(0)
+        norm.running_mean.copy_(mean)
+        norm.running_var.copy_(variance)
+        norm.weight.copy_((variance + norm.eps).sqrt())
+        norm.bias += mean.to(norm.bias)
