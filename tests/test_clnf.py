@@ -316,6 +316,27 @@ def test_a_sure_prior_holds_the_landmarks_and_an_unsure_one_lets_them_go() -> No
     assert distance[1000.0] > 4.0
 
 
+def test_the_coarsest_scale_is_for_landmarks_that_are_unsure(monkeypatch: pytest.MonkeyPatch) -> None:
+    model, experts, rng = face_model(), random_experts(), np.random.default_rng(4)
+    grey = texture(rng, 260, 260)
+    points = pdm.project(model, random_params(rng, model, 1.4, (130.0, 130.0)))
+    unit = float(np.linalg.norm(points[45] - points[36]))
+    scales: list[int] = []
+    respond = fit._respond
+    monkeypatch.setattr(fit, "_respond", lambda *given: scales.append(given[4]) or respond(*given))
+
+    def looked_at(spread: float, constants: EngineConstants = TUNED, held: Any = None) -> list[int]:
+        scales.clear()
+        sigma = np.full(68, spread * unit)
+        fit.refine(grey, points, None, model, experts, PATIENT, sigma, constants, held=held)
+        return scales
+
+    assert looked_at(0.9 * TUNED.sure_spread) == [1, 2]
+    assert looked_at(1.1 * TUNED.sure_spread) == [0, 1, 2]
+    assert looked_at(0.001, PUBLISHED) == [0, 1, 2]
+    assert looked_at(0.001, held=np.arange(68) == 30) == [0, 1, 2]
+
+
 def test_refine_is_the_same_from_several_threads() -> None:
     model, experts, grey, truth = dotted_face()
     starts = [truth + shift for shift in np.random.default_rng(0).normal(size=(12, 1, 2)) * 4]

@@ -49,6 +49,9 @@ class EngineConstants:
         In a run without PFLD: a phase ends once the whole shape moves less (L2 norm), px of the image.
     held_weight : float
         How many times as much a landmark placed by hand weighs in NU-RLMS as the surest of the others.
+    sure_spread : float
+        The coarsest scale is left out where the first landmarks' standard deviation (root mean square) is
+        under this share of the inter-ocular distance; 0 never leaves it out.
     """
 
     windows: tuple[int, ...] = (11, 9, 7)
@@ -70,6 +73,7 @@ class EngineConstants:
     own_iterations: int = 5
     own_convergence: float = 0.01
     held_weight: float = 20.0
+    sure_spread: float = 0.0
 
     def regularisation_at(self, scale: float) -> float:
         """Return r at a scale of the normalised frame, at least 0.1."""
@@ -105,6 +109,7 @@ TUNED = EngineConstants(
     residual_share=0.4,
     residual_sigma=3.0,
     checkerboard=True,
+    sure_spread=0.06,
 )
 """What users run; tuned on the held-out split of the training faces."""
 

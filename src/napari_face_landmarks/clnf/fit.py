@@ -23,7 +23,7 @@ from napari_face_landmarks.clnf.pdm import (
     rotation_matrix,
 )
 from napari_face_landmarks.errors import ImageError, ModelError
-from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.settings import TrackerSettings
 
 Floats = npt.NDArray[np.float64]
@@ -89,8 +89,9 @@ def refine(
     less than `settings.convergence_px` on average; the next scale still runs, since its responses are new.
     With OpenFace's experts, scales at which the face would be enlarged are left out, as there.
 
-    Two things are added to the published method, both only where `sigma` is given. The given landmarks act as
-    a Gaussian prior in the response maps (`constants.prior_weight`). And the part of them that the PDM cannot
+    Three things are added to the published method, all only where `sigma` is given. Where the given landmarks
+    are sure (`constants.sure_spread`) and none is held, the coarsest scale is left out. They act as a
+    Gaussian prior in the response maps (`constants.prior_weight`). And the part of them that the PDM cannot
     express is kept in proportion to their certainty:
     ``landmarks = project(params) + c (given - project(start))`` with
     ``c = residual_share / (1 + (sigma / s / residual_sigma)**2)``.
@@ -146,7 +147,8 @@ def refine(
     grey = np.ascontiguousarray(grey)
 
     found, steps = start, 0
-    for index in range(len(experts.scales)):
+    begin = 0 if held is not None else _first_scale(claimed, first, experts, constants)
+    for index in range(begin, len(experts.scales)):
         if index and isinstance(experts, OpenFaceExperts) and _enlarged(experts, index, found):
             break
         window = constants.window_at(index, settings.search_radius)
@@ -504,6 +506,19 @@ def _respond(
     _, visibility, confidences = views_of(experts, index)
     growth = local[0] / found[0]
     return _Responses(scale, growth, to_frame, local, centres, maps, visibility[view], confidences[view])
+
+
+def _first_scale(
+    claimed: Floats | None, first: Floats, experts: AnyExperts, constants: EngineConstants
+) -> int:
+    """Return the coarsest scale that is looked at: where the first landmarks are sure, the second.
+
+    The coarsest finds landmarks that are far off, and moves those that are in place.
+    """
+    if claimed is None or len(experts.scales) < 2:
+        return 0
+    spread = math.sqrt(float(np.square(claimed).mean()))
+    return int(spread < constants.sure_spread * float(inter_ocular(first)))
 
 
 def _enlarged(experts: AnyExperts, index: int, found: Floats) -> bool:
