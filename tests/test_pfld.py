@@ -7,12 +7,14 @@ import math
 import numpy as np
 import pytest
 
+from napari_face_landmarks.ibug import MIRROR_68
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.pfld import (
     confidence_of,
     crops_of_boxes,
     crops_of_landmarks,
     predict,
+    predict_mirrored,
     predict_twice,
 )
 from napari_face_landmarks.pfld.crop import (
@@ -174,3 +176,25 @@ def test_result_does_not_depend_on_the_batch_nor_much_on_the_box() -> None:
     eyes = np.linalg.norm(together.landmarks[0, 36] - together.landmarks[0, 45])
     apart = np.linalg.norm(together.landmarks[1:] - together.landmarks[0], axis=-1).mean(axis=1)
     assert (apart < 0.03 * eyes).all()
+
+
+def test_a_mirrored_picture_gets_mirrored_landmarks_where_pfld_looks_at_both() -> None:
+    from skimage import data
+
+    picture = np.ascontiguousarray(data.astronaut()[10:250, 105:345])
+    crops = np.array([[118.0, 110.0, 130.0, 0.1], [121.0, 100.0, 120.0, -0.2]], np.float32)
+    width = picture.shape[1]
+    mirrored = np.array([(width - 1 - x, y, side, -roll) for x, y, side, roll in crops], np.float32)
+    session = load_models().pfld
+    one, other = (
+        predict_mirrored(session, np.ascontiguousarray(image), places)
+        for image, places in ((picture, crops), (picture[:, ::-1], mirrored))
+    )
+    back = other.landmarks[:, MIRROR_68]
+    back[..., 0] = width - 1 - back[..., 0]
+    np.testing.assert_allclose(one.landmarks, back, atol=5e-3)
+    np.testing.assert_allclose(one.sigma, other.sigma[:, MIRROR_68], atol=2e-3)
+    np.testing.assert_allclose(one.score, other.score, atol=1e-4)
+    once = predict(session, picture, crops)
+    assert np.abs(once.landmarks - one.landmarks).max() > 0.05
+    assert len(predict_mirrored(session, picture, crops[:0]).score) == 0

@@ -6,7 +6,16 @@ from napari_face_landmarks.pfld.predict import (
     confidence_of,
     crops_of_boxes,
     predict,
+    predict_mirrored,
     predict_twice,
 )
 
-__all__ = ["PfldOutput", "confidence_of", "crops_of_boxes", "crops_of_landmarks", "predict", "predict_twice"]
+__all__ = [
+    "PfldOutput",
+    "confidence_of",
+    "crops_of_boxes",
+    "crops_of_landmarks",
+    "predict",
+    "predict_mirrored",
+    "predict_twice",
+]

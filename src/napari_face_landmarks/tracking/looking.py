@@ -10,7 +10,14 @@ import numpy.typing as npt
 
 from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
+from napari_face_landmarks.pfld import (
+    PfldOutput,
+    crops_of_boxes,
+    crops_of_landmarks,
+    predict_mirrored,
+    predict_twice,
+)
+from napari_face_landmarks.pfld.predict import put_faces
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.identity import doubles
 from napari_face_landmarks.tracking.results import RunStats
@@ -75,13 +82,12 @@ def find_faces(
 
 
 def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
-    """Run PFLD on crops that come from boxes, always with a second look at the first one's landmarks."""
-    first = predict_twice(models.pfld, rgb, crops)
-    better = crops_of_landmarks(first.landmarks)
-    sure = (first.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE)
-    if not sure.any():
-        return first
-    return predict_twice(models.pfld, rgb, np.where(sure[:, None], better, crops))
+    """Run PFLD on crops from boxes, and where it sees a face once more on that, plain and mirrored."""
+    output = predict_twice(models.pfld, rgb, crops)
+    better = crops_of_landmarks(output.landmarks)
+    sure = np.flatnonzero((output.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE))
+    put_faces(output, sure, predict_mirrored(models.pfld, rgb, better[sure]))
+    return output
 
 
 def usable_faces(
