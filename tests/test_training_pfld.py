@@ -171,6 +171,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     import onnxruntime
 
+    from napari_face_landmarks.errors import ModelError
     from napari_face_landmarks.training import pfld
 
     rng = np.random.default_rng(0)
@@ -194,6 +195,15 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     began, went_on = (torch.load(folder / "pfld.best.pt", weights_only=True) for folder in (out, again))
     for name in ("heat.weight", "regress.weight"):
         assert 0 < float((began[name] - went_on[name]).abs().max()) < 1e-3
+
+    (out / "pfld.best.pt").unlink()  # a bundle has only the export
+    exported = tmp_path / "exported"
+    pfld.train(tmp_path, exported, "open", pfld.Plan(steps=1, **small), start=out)
+    from_export = torch.load(exported / "pfld.best.pt", weights_only=True)
+    for name in ("heat.weight", "regress.weight"):
+        assert 0 < float((began[name] - from_export[name]).abs().max()) < 2e-3
+    with pytest.raises(ModelError, match="no weights of PFLD to begin with"):
+        pfld.train(tmp_path, tmp_path / "none", "open", pfld.Plan(steps=1, **small), start=tmp_path)
 
 
 def test_the_loss_of_landmarks_is_their_distance_with_a_smooth_foot() -> None:

@@ -18,6 +18,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import nme
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, sample_crops, to_image
 from napari_face_landmarks.training import faces as face_files
@@ -464,12 +465,17 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
 
 def _begin_with(network: Pfld, start: Path, stream: TrainingStream, device: torch.device) -> None:
     """Load the best weights of a finished run or, where the folder has none, those of a bundle's export."""
-    best = start / "pfld.best.pt"
-    if best.exists() or not (start / "pfld.onnx").exists():
+    best, exported = start / "pfld.best.pt", start / "pfld.onnx"
+    if best.exists():
         network.load_state_dict(torch.load(best, map_location=device, weights_only=True))
         return
+    if not exported.exists():
+        raise ModelError(
+            f"There are no weights of PFLD to begin with in {start}: give the folder of a finished run or of "
+            "a bundle."
+        )
     images = (torch.from_numpy(stream.batch(number)["images"]) for number in range(CALIBRATION_BATCHES))
-    load_exported(network, start / "pfld.onnx", [batch.to(device).float() / 255 for batch in images])
+    load_exported(network, exported, [batch.to(device).float() / 255 for batch in images])
 
 
 def _floating(module: nn.Module) -> list[Tensor]:
