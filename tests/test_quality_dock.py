@@ -157,11 +157,15 @@ def test_statistics_are_in_words(viewer: Any) -> None:
 
 def test_commands_and_keys(viewer: Any) -> None:
     from npe2 import PluginManager
+    from qtpy.QtWidgets import QApplication
+
+    from napari_face_landmarks.napari_plugin.quality import QualityDock
 
     add_landmarks(viewer, bad_tracks())
     run = PluginManager.instance().commands.execute
     run(f"{PLUGIN}.next_to_check", (viewer,))  # opens the dock where it is not open
-    docks = [dock for name, dock in viewer.window.dock_widgets.items() if "quality" in name]
+    widgets = QApplication.allWidgets()
+    docks = [widget for widget in widgets if isinstance(widget, QualityDock) and widget.isVisible()]
     assert len(docks) == 1
     dock = docks[0]
     wait_for_check(dock)
