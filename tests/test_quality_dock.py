@@ -157,17 +157,15 @@ def test_statistics_are_in_words(viewer: Any) -> None:
 
 def test_commands_and_keys(viewer: Any) -> None:
     from npe2 import PluginManager
-    from qtpy.QtWidgets import QApplication
 
-    from napari_face_landmarks.napari_plugin.quality import QualityDock
+    from napari_face_landmarks.napari_plugin import quality
 
     add_landmarks(viewer, bad_tracks())
     run = PluginManager.instance().commands.execute
+    assert viewer not in quality._docks
     run(f"{PLUGIN}.next_to_check", (viewer,))  # opens the dock where it is not open
-    widgets = QApplication.allWidgets()
-    docks = [widget for widget in widgets if isinstance(widget, QualityDock) and widget.isVisible()]
-    assert len(docks) == 1
-    dock = docks[0]
+    dock = quality._docks[viewer]
+    assert dock.is_open
     wait_for_check(dock)
     worst = list(PLANTED.values())
     run(f"{PLUGIN}.next_to_check", (viewer,))
@@ -183,6 +181,7 @@ def test_commands_and_keys(viewer: Any) -> None:
     assert viewer.dims.current_step[0] == worst[0]
     run(f"{PLUGIN}.previous_to_check", (viewer,))
     assert viewer.dims.current_step[0] == worst[-1]
+    assert quality._docks[viewer] is dock
 
 
 def find_canvas(viewer: Any) -> Any:
