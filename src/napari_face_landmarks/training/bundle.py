@@ -10,7 +10,7 @@ from typing import Any
 
 from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, load_models
 
-CARD_VERSION = "0.3.0"
+CARD_VERSION = "0.3.1"
 
 TERMS_300W = (
     "research use only: «The data are provided for research purposes only. Commercial use (i.e., use in "
