@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,22 @@ def test_a_frame_that_did_not_change_is_not_drawn_again(viewer: Any, widget: Any
     wait_until(lambda: not widget.running)
     assert sum(drawn) >= 1, "the frame on show is drawn when it comes"
     assert len(drawn) <= 4, "and not with every other one"
+
+
+@pytest.mark.gui
+def test_bar_and_words_change_twice_a_second_at_most(viewer: Any, widget: Any) -> None:
+    """Each change has Qt lay out and draw the whole window, which takes processors from the run."""
+    from napari_face_landmarks.napari_plugin.widget import TELL_SECONDS
+
+    viewer.add_image(np.zeros((200, 60, 80), np.uint8), name="clip")
+    changes: list[int] = []
+    widget.progress.changed.connect(changes.append)
+    began = time.monotonic()
+    widget.run()
+    wait_until(lambda: not widget.running)
+    seconds = time.monotonic() - began
+    assert changes[-1] == 200
+    assert 2 <= len(changes) <= seconds / TELL_SECONDS + 3, "and at the beginning and the end"
 
 
 def test_frames_that_a_run_read_are_not_decoded_again(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

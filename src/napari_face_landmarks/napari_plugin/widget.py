@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Generator
 from typing import Any
 
@@ -28,6 +29,8 @@ from napari_face_landmarks.napari_plugin.shown_run import ShownRun
 from napari_face_landmarks.settings import TrackerSettings
 
 REFRESH_MS = 125  # between two looks at what the working thread has done
+TELL_SECONDS = 0.5
+"""Between two changes of the bar and the words below it: for each, Qt lays out and draws the whole window."""
 
 
 class FaceLandmarksWidget(Container):
@@ -61,6 +64,7 @@ class FaceLandmarksWidget(Container):
         self._in_window = False
         self._shown: ShownRun | None = None
         self._notice_given = False
+        self._told = 0.0  # when, on the clock, how far the run is
         self._open = True
 
         self._choices = chosen = RunChoices(napari_viewer, lambda text: show_info(text))
@@ -220,6 +224,7 @@ class FaceLandmarksWidget(Container):
             run.pause()
         self.pause_button.text = "Resume" if run.paused else "Pause"
         self._look()
+        self._tell_progress(run, self._shown)  # without waiting for its turn
 
     def export(self) -> None:
         """Ask for a file, and write the landmarks to it in the format that is chosen there."""
@@ -300,10 +305,18 @@ class FaceLandmarksWidget(Container):
         if self._in_window and not self.native.window().isVisible():  # the dock or the viewer was closed
             self.cancel()
         shown.look()
-        self.progress.value = shown.done
+        if run.paused or time.monotonic() - self._told >= TELL_SECONDS:
+            self._tell_progress(run, shown)
+        self._give_notice(run)
+
+    def _tell_progress(self, run: BackgroundRun, shown: ShownRun) -> None:
+        self._told = time.monotonic()
+        if self.progress.value != shown.done:
+            self.progress.native.setUpdatesEnabled(False)  # or Qt would draw the window here and now
+            self.progress.value = shown.done
+            self.progress.native.setUpdatesEnabled(True)
         if not run.cancelled:
             self.status.value = run.message or describe_progress(run, shown.times)
-        self._give_notice(run)
 
     def _give_notice(self, run: BackgroundRun) -> None:
         if run.notice is not None and not self._notice_given:
