@@ -149,6 +149,8 @@ def test_response_maps_agree(
     assert maps.shape == (68, window, window)
     np.testing.assert_allclose(maps, expected, atol=1e-4)
     assert (maps[:, window // 2, window // 2] > 0).all()
+    few = fast.response_maps(grey, to_frame, centres[:3], *arguments[3:])
+    np.testing.assert_allclose(few, maps[:3], atol=1e-5)
     prior, precision = centres + rng.normal(size=(68, 2)), rng.uniform(0, 2, 68)
     np.testing.assert_allclose(
         fast.multiply_prior(maps, centres, prior, precision),

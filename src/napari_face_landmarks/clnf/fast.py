@@ -115,9 +115,9 @@ def _own_maps(
     flat = inputs.reshape(n, blocks * rows, PIXELS)
     flat[:, cells:] = 0
     _supports(grey, to_frame, centres, window, stride, flat, factors)
-    first = np.matmul(inputs, w1[:, None, 1:])
+    first = np.matmul(inputs, w1[:n, None, 1:])
     _activate(first.reshape(n, -1, width1), factors, w1)
-    second = np.matmul(first, w2[:, None, 1:])
+    second = np.matmul(first, w2[:n, None, 1:])
     _last_layer(second.reshape(n, blocks * rows, -1), w2, w3, visible, stride, maps)
 
 
