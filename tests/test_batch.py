@@ -160,9 +160,10 @@ def test_processes_for_each_core_have_few_threads_each(tmp_path: Path, long_vide
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="raise_signal wakes no join there")
-def test_ctrl_c_ends_every_process_and_the_batch_goes_on_later(
-    tmp_path: Path, long_video: Path, models: Models
-) -> None:
+def test_ctrl_c_ends_every_process_and_the_batch_goes_on_later(tmp_path: Path, models: Models) -> None:
+    frames = make_demo_clip(60, 200)[0]
+    longer = tmp_path / "longer.mkv"  # not done before the first word of how far it is
+    write_video(longer, (frames[t % 60] for t in range(1500)), fps=25)
     asked: list[str] = []
 
     def interrupt(video: str, done: int, total: int) -> None:
@@ -171,12 +172,12 @@ def test_ctrl_c_ends_every_process_and_the_batch_goes_on_later(
             signal.raise_signal(signal.SIGINT)
 
     with pytest.raises(KeyboardInterrupt):
-        track_many(long_video, tmp_path, settings=FAST, format="npz", progress=interrupt)
+        track_many(longer, tmp_path, settings=FAST, format="npz", progress=interrupt)
     assert workers_of_this_process() == []
     assert asked
     assert len(list(tmp_path.glob("*.journal"))) == 1
     assert not list(tmp_path.glob("*.npz"))
-    results = track_many(long_video, tmp_path, settings=FAST, format="npz", resume=True)
+    results = track_many(longer, tmp_path, settings=FAST, format="npz", resume=True)
     assert [result.status for result in results] == ["done"]
     assert_as_single_runs(results, models, FAST)
 

@@ -94,18 +94,23 @@ def describe(folder: Path, **changes: Any) -> None:
 
 
 def test_a_network_of_ones_own_follows_a_face_as_the_plugins_does(tmp_path: Path) -> None:
-    """The plugin's own network, given as the user's, with nothing of its uncertainties."""
+    """The plugin's own network, given as the user's, with nothing of its uncertainties.
+
+    On a face's first frame the plugin looks at it mirrored, too: they are the same once it is followed.
+    """
     shutil.copy(bundle_folder(DEFAULT_BUNDLE) / "pfld.onnx", tmp_path / "net.onnx")
     describe(tmp_path)
-    frames, _ = moving(6)
+    frames, _ = moving(24)
     models = load_models(tmp_path)
     assert "own landmark network" in models.licence
     for refine, limit in (("off", 1e-3), ("always", 0.02)):
         tracks = FaceTracker(models, TrackerSettings(refine=refine)).track(frames)
         expected = FaceTracker(load_models(), TrackerSettings(refine=refine)).track(frames)
         assert tracks.present.all()
-        apart = np.linalg.norm(tracks.landmarks - expected.landmarks, axis=-1).mean()
-        assert apart < limit * inter_ocular(expected.landmarks[0, 0])
+        apart = np.linalg.norm(tracks.landmarks - expected.landmarks, axis=-1)
+        unit = inter_ocular(expected.landmarks[0, 0])
+        assert apart[12:].mean() < limit * unit
+        assert apart[:12].mean() < 0.02 * unit
     assert (
         len(FaceTracker(models, TrackerSettings(refine="off")).fit(np.zeros((90, 90), np.uint8)).source) == 0
     )

@@ -112,14 +112,16 @@ print(json.dumps({{"heavy": heavy, "landmarks": found.landmarks.tolist()}}))
 def test_later_frames_cost_no_more_than_early_ones(models: Models) -> None:
     tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
     tracker.prepare()
-    marks = [
-        time.thread_time()
-        for done, _ in enumerate(tracker.track_frames(Repeated([portrait()], 241)))
-        if done % 20 == 0
-    ]
-    blocks = np.diff(marks)
-    early, late = np.median(blocks[1:6]), np.median(blocks[-5:])
-    assert late < 1.3 * early
+    growth = []
+    for _ in range(3):  # a processor that becomes slower does so in one of them, a tracker in each
+        marks = [
+            time.thread_time()
+            for done, _ in enumerate(tracker.track_frames(Repeated([portrait()], 241)))
+            if done % 20 == 0
+        ]
+        blocks = np.diff(marks)
+        growth.append(np.median(blocks[-5:]) / np.median(blocks[1:6]))
+    assert min(growth) < 1.3
 
 
 def test_two_faces_cost_less_than_twice_one(models: Models) -> None:
