@@ -173,9 +173,11 @@ def test_ctrl_c_ends_every_process_and_the_batch_goes_on_later(tmp_path: Path, m
 
     # where the tests run in a shell's background, Ctrl-C is ignored from the start
     before = signal.signal(signal.SIGINT, signal.default_int_handler)
-    with pytest.raises(KeyboardInterrupt):
-        track_many(longer, tmp_path, settings=FAST, format="npz", progress=interrupt)
-    signal.signal(signal.SIGINT, before)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            track_many(longer, tmp_path, settings=FAST, format="npz", progress=interrupt)
+    finally:
+        signal.signal(signal.SIGINT, before)
     assert workers_of_this_process() == []
     assert asked
     assert len(list(tmp_path.glob("*.journal"))) == 1

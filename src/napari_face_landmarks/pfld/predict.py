@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -73,15 +74,7 @@ def predict(
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
     if isinstance(session, OwnPfld):
         return _predict_own(session, rgb, crops)
-    parts = []
-    for first in range(0, len(crops), LARGEST_BATCH):
-        parts.append(_run(session, sample_crops(rgb, crops[first : first + LARGEST_BATCH])))
-    if not parts:
-        empty = np.zeros((0, 68), np.float32)
-        return PfldOutput(np.zeros((0, 68, 2), np.float32), empty, empty, np.zeros(0, np.float32))
-    whole = parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    fractions, spread, score = (np.ascontiguousarray(array, dtype=np.float32) for array in whole)
-    return place_output(fractions, spread, score, crops)
+    return _in_batches(lambda inputs: _run(session, inputs), rgb, crops)
 
 
 def predict_mirrored(
@@ -105,22 +98,25 @@ def predict_mirrored(
         Centre x, centre y, side (pixels), roll (radians).
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
-    if isinstance(session, OwnPfld) or not len(crops):
-        return predict(session, rgb, crops)
-    parts = []
-    for first in range(0, len(crops), LARGEST_BATCH):
-        inputs = sample_crops(rgb, crops[first : first + LARGEST_BATCH])
-        landmarks, sigma, score = _run(session, inputs)
-        other, other_sigma, other_score = _run(session, np.ascontiguousarray(inputs[..., ::-1]))
-        other, other_sigma = other[:, MIRROR_68], other_sigma[:, MIRROR_68]
-        other[..., 0] = 1 - other[..., 0]
-        apart = ((landmarks - other) ** 2).sum(axis=-1)
-        variance = (sigma**2 + other_sigma**2) / 2 + apart / 4
-        parts.append(((landmarks + other) / 2, np.sqrt(variance), (score + other_score) / 2))
-    fractions, spread, sure = (
-        np.concatenate(arrays).astype(np.float32) for arrays in zip(*parts, strict=True)
-    )
-    return place_output(fractions, spread, sure, crops)
+    if isinstance(session, OwnPfld):
+        return _predict_own(session, rgb, crops)
+    return _in_batches(lambda inputs: _run_mirrored(session, inputs), rgb, crops)
+
+
+def _in_batches(
+    network: Callable[[Floats], Sequence[npt.NDArray[np.floating]]], rgb: npt.NDArray[np.uint8], crops: Floats
+) -> PfldOutput:
+    """Run a network, no more than `LARGEST_BATCH` crops at a time, and take what it says to the picture."""
+    if not len(crops):
+        empty = np.zeros((0, N_LANDMARKS), np.float32)
+        return PfldOutput(np.zeros((0, N_LANDMARKS, 2), np.float32), empty, empty, np.zeros(0, np.float32))
+    parts = [
+        network(sample_crops(rgb, crops[first : first + LARGEST_BATCH]))
+        for first in range(0, len(crops), LARGEST_BATCH)
+    ]
+    whole = parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    fractions, spread, score = (np.ascontiguousarray(array, dtype=np.float32) for array in whole)
+    return place_output(fractions, spread, score, crops)
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: Floats) -> list[Floats]:
@@ -136,6 +132,19 @@ def _run(session: onnxruntime.InferenceSession, inputs: Floats) -> list[Floats]:
     if shapes != [(count, N_LANDMARKS, 2), (count, N_LANDMARKS), (count,)]:
         raise ModelError(f"The landmark network gives the shapes {shapes}: use another bundle.")
     return outputs
+
+
+def _run_mirrored(
+    session: onnxruntime.InferenceSession, inputs: Floats
+) -> Sequence[npt.NDArray[np.floating]]:
+    """Return the mean of what `_run` says of crops and of their mirror images."""
+    landmarks, sigma, score = _run(session, inputs)
+    other, other_sigma, other_score = _run(session, np.ascontiguousarray(inputs[..., ::-1]))
+    other, other_sigma = other[:, MIRROR_68], other_sigma[:, MIRROR_68]
+    other[..., 0] = 1 - other[..., 0]
+    apart = ((landmarks - other) ** 2).sum(axis=-1)
+    variance = (sigma**2 + other_sigma**2) / 2 + apart / 4
+    return (landmarks + other) / 2, np.sqrt(variance), (score + other_score) / 2
 
 
 def place_output(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:

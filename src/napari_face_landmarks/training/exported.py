@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -93,14 +93,22 @@ def _in_order(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.B
         elif isinstance(module, nn.BatchNorm2d):
             pairs[-1] = (pairs[-1][0], module)
 
-    handles = [module.register_forward_hook(note) for module in network.modules()]
+    with torch.no_grad():
+        _run_hooked(network, network.modules(), note, [example])
+    return pairs
+
+
+def _run_hooked(
+    network: nn.Module, watched: Iterable[nn.Module], note: Callable[..., None], batches: Iterable[Tensor]
+) -> None:
+    """Run a network on batches while `note` is told of each of the watched modules' inputs and outputs."""
+    handles = [module.register_forward_hook(note) for module in watched]
     try:
-        with torch.no_grad():
-            network(example)
+        for batch in batches:
+            network(batch)
     finally:
         for handle in handles:
             handle.remove()
-    return pairs
 
 
 def _take_statistics(network: nn.Module, norms: list[nn.BatchNorm2d], batches: list[Tensor]) -> None:
@@ -114,13 +122,7 @@ def _take_statistics(network: nn.Module, norms: list[nn.BatchNorm2d], batches: l
         sums[norm] += torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))]).cpu()
         counts[norm] += x.numel() // norm.num_features
 
-    handles = [norm.register_forward_hook(note) for norm in norms]
-    try:
-        for batch in batches:
-            network(batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    _run_hooked(network, norms, note, batches)
     for norm in norms:
         mean, square = sums[norm] / counts[norm]
         variance = (square - mean * mean).clamp_min(0)

@@ -111,8 +111,8 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
 class TrainingStream:
     """Batches without end, each drawn by its own number, so that a resumed run goes on with the same ones."""
 
-    def __init__(self, data: Path, bundle: str, plan: Plan, first: int) -> None:
-        self.plan, self.first = plan, first
+    def __init__(self, data: Path, bundle: str, plan: Plan) -> None:
+        self.plan = plan
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
         self.turner = load_turner(data)
         self.has_mesh = self.faces.has_mesh
@@ -229,9 +229,9 @@ class TrainingStream:
             "is_face": is_face,
         }
 
-    def __iter__(self) -> Iterator[dict[str, npt.NDArray[Any]]]:
+    def batches(self, first: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield the batches from `first` on."""
-        for number in range(self.first, self.plan.steps):
+        for number in range(first, self.plan.steps):
             yield self.batch(number)
 
 
@@ -381,8 +381,9 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     highest = plan.learning_rate if start is None else plan.started_rate
     first, best, seconds = 0, math.inf, 0.0
     checkpoint = out / "pfld.checkpoint.pt"
+    stream = TrainingStream(data, bundle, plan)
     if start is not None and not checkpoint.exists():
-        _begin_with(network, start, TrainingStream(data, bundle, plan, 0), device)
+        _begin_with(network, start, stream, device)
     averaged = Pfld().to(device)
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
@@ -393,8 +394,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         optimiser.load_state_dict(state["optimiser"])
         first, best, seconds = state["step"], state["best"], state["seconds"]
     averaged_tensors, network_tensors = _floating(averaged), _floating(network)
-    stream = TrainingStream(data, bundle, plan, first)
-    batches = prefetch(iter(stream))
+    batches = prefetch(stream.batches(first))
     held_out = face_files.load_faces(data, bundle=bundle, held_out=True)
     metrics: dict[str, Any] = {}
     began = time.monotonic()
