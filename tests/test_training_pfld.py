@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import csv
 import json
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
@@ -16,6 +18,7 @@ from napari_face_landmarks.training.augment import (
     augmented_face,
     cut,
     displaced,
+    face_shape_bumps,
     flipped,
     occlude,
     pen_marks,
@@ -50,14 +53,32 @@ def brightness_at(crop: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     return grown[at[inside, 1], at[inside, 0]]
 
 
+@pytest.mark.parametrize("drawn", [soft_tissue_bumps, face_shape_bumps])
 @pytest.mark.parametrize("seed", range(4))
-def test_landmarks_stay_on_their_dots_when_soft_tissue_is_moved(seed: int) -> None:
+def test_landmarks_stay_on_their_dots_when_tissue_is_moved(seed: int, drawn: Callable[..., Any]) -> None:
     image, points = dotted_face(seed)
-    bumps = soft_tissue_bumps(points, np.random.default_rng(seed))
+    bumps = drawn(points, np.random.default_rng(seed))
     crop = crops_of_landmarks(points[None])[0]
     moved = to_crop(displaced(points, bumps)[None], crop[None])[0]
     assert np.median(brightness_at(cut(image, crop, bumps), moved)) > 100
     assert np.percentile(brightness_at(cut(image, crop, bumps), moved), 10) > 40
+
+
+def test_another_shape_of_the_head_is_another_and_nowhere_folded() -> None:
+    _, points = dotted_face()
+    side = np.arange(0, 256, 4, dtype=np.float32)
+    grid = np.stack(np.meshgrid(side, side), axis=-1)
+    changes = []
+    for seed in range(30):
+        bumps = face_shape_bumps(points, np.random.default_rng(seed))
+        moved = displaced(grid.reshape(-1, 2), bumps).reshape(grid.shape)
+        across, down = np.gradient(moved, 4, axis=1), np.gradient(moved, 4, axis=0)
+        area = across[..., 0] * down[..., 1] - across[..., 1] * down[..., 0]
+        assert area.min() > 0.2, "skin is pushed together, not over itself"
+        there = displaced(points, bumps)
+        change = there - there.mean(axis=0) - points + points.mean(axis=0)
+        changes.append(np.linalg.norm(change, axis=1).mean() / np.linalg.norm(points[45] - points[36]))
+    assert 0.02 < np.median(changes) < 0.15, "of the inter-ocular distance"
 
 
 def test_a_flip_carries_the_dots_and_swaps_the_sides() -> None:

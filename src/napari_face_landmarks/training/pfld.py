@@ -56,6 +56,7 @@ class Plan:
     turned_share: float = 0.35
     acted_share: float = 0.4
     mild_share: float = 0.2
+    reshaped_share: float = 0.0
     learning_rate: float = 2e-3
     started_rate: float = 1.6e-3
     weight_decay: float = 1e-3
@@ -67,7 +68,7 @@ class Plan:
 
 PLANS = {
     "open": Plan(steps=7000),
-    "research": Plan(steps=15000, turned_share=0.2, acted_share=0.15, mild_share=0.3),
+    "research": Plan(steps=15000, turned_share=0.2, acted_share=0.15, mild_share=0.3, reshaped_share=0.5),
 }
 """Photographs of the bundle research show turned heads and expressions by themselves."""
 
@@ -214,7 +215,9 @@ class TrainingStream:
                 sample = augmented_face(picture, points, np.zeros((0, 0, 3), np.uint8), rng, mild=True)
             else:
                 picture, points, pitch, yaw = self._face(i, rng)
-                sample = augmented_face(picture, points, self._texture(rng), rng)
+                sample = augmented_face(
+                    picture, points, self._texture(rng), rng, reshaped_share=plan.reshaped_share
+                )
             images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
             eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
             # The mesh's yaw changes its sign in a mirrored picture; the side of the nose tells which it is.
