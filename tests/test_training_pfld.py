@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -276,3 +277,24 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
     assert float((expected.landmarks - trained.landmarks).abs().max()) < 2e-2
     with pytest.raises(ModelError, match="not an export of this network"):
         load_exported(Pfld(width=1.5), tmp_path / "pfld.onnx", examples)
+
+
+def test_numbers_that_the_processor_is_slow_with_are_not_trained_in() -> None:
+    torch = pytest.importorskip("torch")
+    from napari_face_landmarks.training.precision import faster_precision, in_precision
+
+    cpu = torch.device("cpu")
+
+    def slow_in(dtype: object) -> Callable[[], None]:
+        def work() -> None:
+            found = torch.ones(2, 2) @ torch.ones(2, 2)
+            if found.dtype == dtype:
+                time.sleep(0.05)
+
+        return work
+
+    assert faster_precision(cpu, slow_in(torch.bfloat16)) == torch.float32
+    assert faster_precision(cpu, slow_in(torch.float32)) == torch.bfloat16
+    for dtype in (torch.float32, torch.bfloat16):
+        with in_precision(cpu, dtype):
+            assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype

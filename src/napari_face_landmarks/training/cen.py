@@ -46,6 +46,7 @@ from napari_face_landmarks.training.augment import (
 )
 from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.faces import Faces, load_faces
+from napari_face_landmarks.training.precision import faster_precision, in_precision
 from napari_face_landmarks.training.turn import Turner, drawn_expression, load_turner, turned, yaw_of_mesh
 
 Generator = np.random.Generator
@@ -55,6 +56,7 @@ INPUT_GAIN = float(SUPPORT)  # supports of norm 1 have pixels of 1/11; folded in
 LEVELS = 256.0  # steps of a grey level in the pools
 FRAME_MARGIN = 11  # pixels of the frame round the mean face that supports may be centred on
 SIDE_LANDMARKS = np.arange(N_LANDMARKS)
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -534,6 +536,8 @@ def train_scale(
     """
     scale = plan.scales[level]
     chance = [plan.seed, round(1000 * scale)]  # each scale has its own, however many are trained
+    trial = torch.randn(N_STORED, 240, PIXELS)
+    precision = faster_precision(CPU, lambda: Experts(plan.hidden)(trial).sum().backward())
     torch.manual_seed(sum(chance))
     experts, averaged = Experts(plan.hidden), Experts(plan.hidden)
     averaged.load_state_dict(experts.state_dict())
@@ -558,7 +562,7 @@ def train_scale(
         )
         for group in optimiser.param_groups:
             group["lr"] = rate
-        with torch.autocast("cpu", torch.bfloat16):
+        with in_precision(CPU, precision):
             logits = experts(supports)
         loss = expert_loss(logits.float(), wanted, plan)
         optimiser.zero_grad()

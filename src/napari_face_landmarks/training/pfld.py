@@ -35,6 +35,7 @@ from napari_face_landmarks.training.exported import load_exported
 from napari_face_landmarks.training.half import store_half
 from napari_face_landmarks.training.labels import pose_of
 from napari_face_landmarks.training.network import Pfld, PfldOutputs
+from napari_face_landmarks.training.precision import faster_precision, in_precision
 from napari_face_landmarks.training.turn import drawn_expression, load_turner, turned, yaw_of_mesh
 from napari_face_landmarks.video import prefetch
 
@@ -378,9 +379,11 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(plan.threads)
     cv2.setNumThreads(1)  # its threads would wait for work by spinning
-    torch.manual_seed(plan.seed)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
-    network = Pfld().to(device, memory_format=torch.channels_last)
+    precision = _precision_for(device)
+    torch.manual_seed(plan.seed)
+    layout = torch.channels_last if precision == torch.bfloat16 else torch.contiguous_format  # as is quicker
+    network = Pfld().to(device, memory_format=layout)
     highest = plan.learning_rate if start is None else plan.started_rate
     first, best, seconds = 0, math.inf, 0.0
     checkpoint = out / "pfld.checkpoint.pt"
@@ -409,8 +412,8 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         for group in optimiser.param_groups:
             group["lr"] = rate
         batch = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
-        images = (batch["images"].float() / 255).contiguous(memory_format=torch.channels_last)
-        with torch.autocast(device.type, torch.bfloat16):
+        images = (batch["images"].float() / 255).contiguous(memory_format=layout)
+        with in_precision(device, precision):
             outputs = network(images)
         loss = total_loss(PfldOutputs(*(value.float() for value in outputs)), batch)
         optimiser.zero_grad()
@@ -479,6 +482,11 @@ def _begin_with(network: Pfld, start: Path, stream: TrainingStream, device: torc
         )
     images = (torch.from_numpy(stream.batch(number)["images"]) for number in range(CALIBRATION_BATCHES))
     load_exported(network, exported, [batch.to(device).float() / 255 for batch in images])
+
+
+def _precision_for(device: torch.device) -> torch.dtype:
+    trial, crops = Pfld().to(device), torch.rand(4, 3, CROP_SIZE, CROP_SIZE, device=device)
+    return faster_precision(device, lambda: trial(crops).landmarks.sum().backward())
 
 
 def _floating(module: nn.Module) -> list[Tensor]:
