@@ -405,6 +405,54 @@ def test_older_names_and_classic_netcdf_are_read(tmp_path: Path) -> None:
     assert_kept(again, tracks, ("landmarks", "confidence", "frame_indices", "timestamps"))
 
 
+def test_netcdf_of_other_programs_is_read(tmp_path: Path) -> None:
+    """Its axes in another order, by their numbers; without numbers, in movement's; bare dimensions."""
+    pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    h5py = pytest.importorskip("h5py")
+    tracks, path = a_run(2), tmp_path / "t.nc"
+    dataset = tracks.to_xarray()[["position", "confidence"]].drop_vars(["frame", "space"])
+    dataset.attrs = {"ds_type": "poses", "fps": 29.97, "time_unit": "seconds"}
+    kept = ("landmarks", "confidence", "frame_indices", "timestamps")
+    dataset.transpose("keypoint", "individual", "time", "space").to_netcdf(path, engine="h5netcdf")
+    assert_kept(Tracks.load(path), tracks, kept)
+    dataset.rename(keypoint="keypoints", individual="individuals").to_netcdf(path, engine="h5netcdf")
+    assert_kept(Tracks.load(path), tracks, kept)
+    with h5py.File(path, "r+") as file:
+        for item in file.values():
+            for name in ("_Netcdf4Coordinates", "_Netcdf4Dimid"):
+                item.attrs.pop(name, None)
+    assert_kept(Tracks.load(path), tracks, kept)
+    with h5py.File(path, "r+") as file:
+        file["position"].attrs["scale_factor"] = 0.5
+    with pytest.raises(ResultError, match="packed"):
+        Tracks.load(path)
+
+
+def test_netcdf_with_other_marks_of_what_is_missing(tmp_path: Path) -> None:
+    pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
+    tracks, path = a_run(2), tmp_path / "t.nc"
+    encoding = {name: {"_FillValue": np.float32(-1)} for name in ("position", "confidence")}
+    tracks.to_xarray().to_netcdf(path, engine="h5netcdf", encoding=encoding)
+    assert np.isnan(tracks.landmarks).any()
+    assert_kept(Tracks.load(path), tracks, ("landmarks", "confidence"))
+
+
+def test_a_netcdf_file_that_is_refused_is_closed(tmp_path: Path) -> None:
+    """HDF5 takes a file that is saved anew in its place for the one it still has open."""
+    h5py = pytest.importorskip("h5py")
+    pytest.importorskip("h5netcdf")
+    path = tmp_path / "t.nc"
+    a_run(2).save(path)
+    with h5py.File(path, "r+") as file:
+        file["position"].attrs["_Netcdf4Coordinates"] = [7, 8, 9, 10]
+    for _ in range(2):
+        with pytest.raises(ResultError, match="dimensions of 'position'"):
+            Tracks.load(path)
+        assert h5py.h5f.get_obj_count(h5py.h5f.OBJ_ALL, h5py.h5f.OBJ_FILE) == 0
+
+
 MOVEMENT = """
 import json, sys
 import numpy as np

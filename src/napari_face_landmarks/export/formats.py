@@ -137,7 +137,7 @@ FORMATS: tuple[Format, ...] = (
         movement.is_netcdf,
         "nothing",
         "movement (0.17 or newer), xarray",
-        ("xarray", "h5netcdf"),
+        ("xarray", "h5netcdf", "h5py"),
     ),
     Format(
         "pts",

@@ -52,8 +52,7 @@ SAFE_FILTERS = frozenset({1, 2, 3, 32000})
 MOST_TEXTS = 200_000
 """Entries of all heaps together, in which HDF5 keeps texts of any length."""
 MOST_HEAPS = 256
-REFERENCES = {"DIMENSION_LIST", "REFERENCE_LIST"}
-"""Attributes that name other datasets, as netCDF has them."""
+BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
 COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
@@ -230,48 +229,10 @@ def attribute(item: Any, name: str, path: Path) -> Any:
     return item.attrs[name]
 
 
-def check_attributes(item: Any, path: Path) -> None:
-    """Refuse attributes that other libraries could stumble over when they open a file.
-
-    Raises
-    ------
-    ResultError
-        As `attribute`, or if netCDF's lists of dimensions do not fit the dataset.
-    """
-    from h5py import h5t
-
-    for name in item.attrs:
-        if name not in REFERENCES:
-            attribute(item, name, path)
-            continue
-        kind, shape = item.attrs.get_id(name).get_type(), item.attrs.get_id(name).shape
-        if name == "DIMENSION_LIST":  # which HDF5 reads into as much memory as the dataset has axes
-            inner = kind.get_super() if kind.get_class() == h5t.VLEN else None
-            fits = inner is not None and inner.equal(h5t.STD_REF_OBJ) and shape == (len(item.shape),)
-        else:
-            fits = kind.get_class() == h5t.COMPOUND and kind.get_nmembers() == 2 and len(shape) == 1
-            fits = fits and kind.get_member_type(0).equal(h5t.STD_REF_OBJ)
-            fits = fits and kind.get_member_type(1).get_class() == h5t.INTEGER
-        if not fits:
-            raise ResultError(f"{path}: the dimensions of {item.name!r} are damaged: save it again.")
-
-
-def check_values(group: Any, name: str, path: Path) -> None:
-    """Refuse a dataset of a group that links elsewhere or claims more than the file can hold.
-
-    Raises
-    ------
-    ResultError
-        As `member` and `check_attributes`, or if its values are no numbers or texts.
-    """
-    dataset = member(group, name, "Dataset", path)
-    check_attributes(dataset, path)
-    if not _plain(dataset.id.get_type()):
-        raise ResultError(f"{path}: {name!r} has neither numbers nor texts: save it again.")
-    unused = b"This is a netCDF dimension but not a netCDF variable"
+def is_bare_dimension(dataset: Any, path: Path) -> bool:
+    """Return whether a dataset stands for a dimension of netCDF that has no values."""
     called = attribute(dataset, "NAME", path)
-    if not (isinstance(called, bytes) and called.startswith(unused)):  # a bare dimension has no values
-        _check_room(dataset, name, path)
+    return isinstance(called, bytes) and called.startswith(BARE_DIMENSION)
 
 
 def _check_room(dataset: Any, name: str, path: Path) -> None:

@@ -9,6 +9,9 @@ where it is known, else its number. Variables and attributes that movement passe
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -49,6 +52,27 @@ BOX = ("x0", "y0", "x1", "y1", "score")
 MISFIT = ("by_clnf", "off_model")
 RECORD = "napari_face_landmarks"
 OLD_NAMES = {"keypoints": "keypoint", "individuals": "individual"}
+ATTRIBUTES = ("ds_type", "time_unit", "fps", RECORD)
+"""Attributes of the dataset that are read."""
+NAMED = {"space", "keypoint", "individual"}
+"""Coordinates that are texts."""
+IN_ORDER = {
+    "position": ("time", "space", "keypoint", "individual"),
+    "confidence": ("time", "keypoint", "individual"),
+    "source": ("time", "individual"),
+    "pose": ("time", "individual", "pose_part"),
+    "boxes": ("time", "individual", "box_part"),
+    "misfit": ("time", "individual", "misfit_part"),
+    "by_hand": ("time", "keypoint", "individual"),
+    "timestamp": ("time",),
+    "frame": ("time",),
+    "time": ("time",),
+    "space": ("space",),
+    "keypoint": ("keypoint",),
+    "individual": ("individual",),
+}
+"""Variables that are read, and their dimensions as movement and this module order them."""
+DIMENSIONS = {"time", "space", "keypoint", "individual", "pose_part", "box_part", "misfit_part", *OLD_NAMES}
 LIMITS = {"time": MOST_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": MOST_FACES}
 CDF = b"CDF"
 
@@ -162,33 +186,104 @@ def read_netcdf(path: Path) -> Tracks:
     Raises
     ------
     ResultError
-        If it is no such file, or xarray or h5netcdf is not installed.
+        If it is no such file, or h5py (netCDF 4) or xarray (classic netCDF) is not installed.
     """
+    if _is_classic(path):
+        return _read_classic(path)
+    with hdf5.reading(path) as file:
+        return _tracks_of(*_in_hdf5(file, path), path)
+
+
+def _read_classic(path: Path) -> Tracks:
     library = optional("xarray", f"Reading {path}")
-    if not path.is_file():
-        raise ResultError(f"{path} is missing: check the name of the file.")
-    classic = _is_classic(path)
-    if classic:
-        check_classic(path)
-    else:
-        optional("h5netcdf", f"Reading {path}")
-        with hdf5.reading(path) as file:
-            hdf5.check_attributes(file, path)
-            for name in file:  # no links and no values elsewhere, before another library follows them
-                hdf5.check_values(file, name, path)
+    check_classic(path)
     try:
         with library.open_dataset(
-            path, engine="scipy" if classic else "h5netcdf", decode_times=False, decode_timedelta=False
+            path, engine="scipy", decode_times=False, decode_timedelta=False
         ) as dataset:
-            return from_xarray(
-                dataset.rename({a: b for a, b in OLD_NAMES.items() if a in dataset.dims}), path
-            )
+            return from_xarray(dataset, path)
     except FaceLandmarksError:
         raise
     except hdf5.BROKEN_FILE as error:
         raise ResultError(
             f"{path} is no dataset of movement ({in_one_line(error)}): save it again."
         ) from None
+
+
+@dataclass(frozen=True, slots=True)
+class _Variable:
+    """A variable of a dataset: its dimensions, how long they are, and its values once they are asked for."""
+
+    dims: tuple[str, ...]
+    shape: tuple[int, ...]
+    values: Callable[[], npt.NDArray[Any]]
+
+    def along(self, *dims: str) -> npt.NDArray[Any]:
+        """Return the values with their axes in this order."""
+        return self.values().transpose([self.dims.index(name) for name in dims])
+
+
+def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any]]:
+    """Return the variables of a netCDF 4 file and its attributes.
+
+    Each variable has the numbers of its dimensions in ``_Netcdf4Coordinates``. Older files name them only by
+    references, which the HDF5 library follows into memory that is not its own where they are damaged; there
+    the dimensions are taken in movement's order.
+    """
+    numbers: dict[int, str] = {}
+    for name in file:
+        if name in DIMENSIONS:
+            number = hdf5.attribute(hdf5.member(file, name, "Dataset", path), "_Netcdf4Dimid", path)
+            if number is not None:
+                numbers[int(number)] = _today(name)
+    found: dict[str, _Variable] = {}
+    for name in file:
+        today = _today(name)
+        if today not in IN_ORDER:
+            continue
+        dataset = hdf5.member(file, name, "Dataset", path)
+        if hdf5.is_bare_dimension(dataset, path):
+            continue
+        ids = hdf5.attribute(dataset, "_Netcdf4Coordinates", path)
+        dims = IN_ORDER[today]
+        if ids is not None:
+            ids = np.ravel(ids).tolist()
+            if not set(ids) <= set(numbers) or len(ids) != len(dataset.shape):
+                raise ResultError(f"{path}: the dimensions of {name!r} are damaged: save it again.")
+            dims = tuple(numbers[number] for number in ids)
+        if len(dims) != len(dataset.shape):
+            raise ResultError(f"{path}: {name!r} has the shape {dataset.shape}: give a dataset of movement.")
+        found[today] = _Variable(dims, dataset.shape, partial(_values_of, file, name, path))
+    attributes = {
+        name: _single(hdf5.attribute(file, name, path)) for name in ATTRIBUTES if name in file.attrs
+    }
+    return found, attributes
+
+
+def _today(name: str) -> str:
+    """Return the name that movement gives a dimension or variable today."""
+    return OLD_NAMES.get(name, name)
+
+
+def _single(value: Any) -> Any:
+    """Return an attribute as a text or number where it is a single one."""
+    value = value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
+    return value.decode() if isinstance(value, bytes) else value
+
+
+def _values_of(file: Any, name: str, path: Path) -> npt.NDArray[Any]:
+    """Return the values of a dataset, missing ones as NaN."""
+    dataset = hdf5.member(file, name, "Dataset", path)
+    if _today(name) in NAMED:
+        return np.array(hdf5.texts(file, name, max(MOST_FACES, N_LANDMARKS), path), dtype=object)
+    values = hdf5.array(file, name, dataset.shape, path)
+    for mark in ("_FillValue", "missing_value"):
+        missing = _single(hdf5.attribute(dataset, mark, path))
+        if missing is not None and values.dtype.kind == "f":
+            values = np.where(values == missing, values.dtype.type(np.nan), values)
+    if {"scale_factor", "add_offset"} & set(dataset.attrs):
+        raise ResultError(f"{path}: {name!r} is packed into small numbers: save it as it is.")
+    return values
 
 
 def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tracks:
@@ -206,12 +301,30 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
     ResultError
         If it is no such dataset.
     """
-    if dataset.attrs.get("ds_type", "poses") != "poses" or "position" not in dataset:
+    names = {name: _today(str(name)) for name in dataset.variables}
+    found = {
+        names[name]: _Variable(
+            tuple(_today(str(dim)) for dim in variable.dims), variable.shape, variable.to_numpy
+        )
+        for name, variable in dataset.variables.items()
+        if names[name] in IN_ORDER
+    }
+    return _tracks_of(found, {str(name): value for name, value in dataset.attrs.items()}, path)
+
+
+def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], path: Path) -> Tracks:
+    if attributes.get("ds_type", "poses") != "poses" or "position" not in found:
         raise ResultError(f"{path} has no poses: give a dataset of movement with ds_type 'poses'.")
-    position = dataset["position"]
-    if set(position.dims) != set(LIMITS):
+    sizes: dict[str, int] = {}
+    for name, variable in found.items():
+        for dim, length in zip(variable.dims, variable.shape, strict=True):
+            if sizes.setdefault(dim, length) != length:
+                raise ResultError(
+                    f"{path}: {name!r} has {length} values along {dim!r}, others {sizes[dim]}: save it again."
+                )
+    position = found["position"]
+    if sorted(position.dims) != sorted(LIMITS):
         raise ResultError(f"{path} has the dimensions {listed(position.dims)}: give a dataset of movement.")
-    sizes = dataset.sizes
     if (
         any(sizes[name] > limit for name, limit in LIMITS.items())
         or sizes["time"] * sizes["individual"] > MOST_ROWS
@@ -223,44 +336,49 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
         raise ResultError(
             f"{path} has {sizes['keypoint']} keypoints: only faces of {N_LANDMARKS} points in 2D are read."
         )
-    landmarks = position.transpose("time", "individual", "keypoint", "space").to_numpy()
-    space = [str(name) for name in dataset["space"].to_numpy()] if "space" in dataset.coords else ["x", "y"]
+    landmarks = position.along("time", "individual", "keypoint", "space")
+    space = [str(name) for name in found["space"].values()] if "space" in found else ["x", "y"]
     if sorted(space) != ["x", "y"]:
         raise ResultError(f"{path} has the axes {listed(space)}: give one with x and y.")
     landmarks = landmarks[..., [space.index("x"), space.index("y")]]
     confidence = None
-    if "confidence" in dataset:
-        values = dataset["confidence"]
-        if "keypoint" not in values.dims:
-            values = values.expand_dims(keypoint=sizes["keypoint"])
-        confidence = values.transpose("time", "individual", "keypoint").to_numpy()
+    if "confidence" in found:
+        given = found["confidence"]
+        if sorted(given.dims) == ["individual", "time"]:
+            confidence = np.repeat(given.along("time", "individual")[..., None], N_LANDMARKS, axis=2)
+        elif sorted(given.dims) == ["individual", "keypoint", "time"]:
+            confidence = given.along("time", "individual", "keypoint")
+        else:
+            raise ResultError(
+                f"{path}: the confidence has the dimensions {listed(given.dims)}: give a dataset of movement."
+            )
         # without a confidence in movement: all of it NaN
         confidence = None if np.isnan(confidence).all() else confidence
     names = face_names(sizes["individual"])
-    if "individual" in dataset.coords:
-        names = [str(value) for value in dataset["individual"].to_numpy()]
+    if "individual" in found:
+        names = [str(value) for value in found["individual"].values()]
     points = np.arange(N_LANDMARKS)
-    if "keypoint" in dataset.coords:
-        points = np.argsort(order_by_number([str(value) for value in dataset["keypoint"].to_numpy()]))
+    if "keypoint" in found:
+        points = np.argsort(order_by_number([str(value) for value in found["keypoint"].values()]))
     faces = np.argsort(order_of_faces(names))
     where = np.ix_(faces, points)
-    record = record_from_text(str(dataset.attrs[RECORD]), path) if RECORD in dataset.attrs else {}
+    record = record_from_text(str(attributes[RECORD]), path) if RECORD in attributes else {}
     record = with_names(record, [names[face] for face in faces])
-    fps = dataset.attrs.get("fps")
+    fps = attributes.get("fps")
     if fps is not None and "fps" not in record.get("meta", {}):
         record = {**record, "meta": {**record.get("meta", {}), "fps": float(fps)}}
-    frames, seconds = _times(dataset, sizes["time"], fps)
+    frames, seconds = _times(found, sizes["time"], attributes)
     extra: dict[str, npt.NDArray[Any]] = {}
     parts = {"source": (), "pose": ("pose_part",), "boxes": ("box_part",), "misfit": ("misfit_part",)}
     for name, last in parts.items():
-        if name in dataset and set(dataset[name].dims) == {"time", "individual", *last}:
+        if name in found and sorted(found[name].dims) == sorted(("time", "individual", *last)):
             if any(sizes[part] > len(POSE) for part in last):
                 raise ResultError(
                     f"{path}: {name} does not fit the landmarks: the file is damaged, save it again."
                 )
-            extra[name] = dataset[name].transpose("time", "individual", *last).to_numpy()[:, faces]
-    if "by_hand" in dataset and set(dataset["by_hand"].dims) == {"time", "individual", "keypoint"}:
-        marks = dataset["by_hand"].transpose("time", "individual", "keypoint").to_numpy()
+            extra[name] = found[name].along("time", "individual", *last)[:, faces]
+    if "by_hand" in found and sorted(found["by_hand"].dims) == ["individual", "keypoint", "time"]:
+        marks = found["by_hand"].along("time", "individual", "keypoint")
         extra["by_hand"] = marks[:, where[0], where[1]]
     return make_tracks(
         path,
@@ -274,18 +392,22 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
 
 
 def _times(
-    dataset: xarray.Dataset, length: int, fps: Any
+    found: Mapping[str, _Variable], length: int, attributes: Mapping[str, Any]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64] | None]:
     """Return the number and the time of every frame."""
-    time = np.arange(length, dtype=np.float64)
-    if "time" in dataset.coords:
-        time = dataset["time"].to_numpy().astype(np.float64)
-    in_seconds = dataset.attrs.get("time_unit") == "seconds"
-    seconds = time if in_seconds else None
-    if "timestamp" in dataset and dataset["timestamp"].dims == ("time",):
-        seconds = dataset["timestamp"].to_numpy().astype(np.float64)
-    if "frame" in dataset.coords and dataset["frame"].dims == ("time",):
-        return dataset["frame"].to_numpy().astype(np.int64), seconds
+
+    def of_frames(name: str) -> npt.NDArray[Any] | None:
+        there = name in found and found[name].dims == ("time",)
+        return found[name].values() if there else None
+
+    given = of_frames("time")
+    time = np.arange(length, dtype=np.float64) if given is None else given.astype(np.float64)
+    in_seconds, fps = attributes.get("time_unit") == "seconds", attributes.get("fps")
+    seconds, stamps, numbers = time if in_seconds else None, of_frames("timestamp"), of_frames("frame")
+    if stamps is not None:
+        seconds = stamps.astype(np.float64)
+    if numbers is not None:
+        return numbers.astype(np.int64), seconds
     frames = np.rint(time * float(fps)) if in_seconds and fps else time
     if in_seconds and not fps:
         frames = np.arange(length)
