@@ -97,6 +97,7 @@ def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, models: Models) -> Non
 
 
 @pytest.mark.nightly
+@pytest.mark.timeout(3600)
 def test_fifty_kills_at_random_moments(tmp_path: Path, models: Models) -> None:
     long = write_clip(tmp_path / "long.mkv", 300)
     whole = FaceTracker(models, TrackerSettings(refine="always"), threads=1).track(long)

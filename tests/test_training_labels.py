@@ -246,7 +246,9 @@ def test_nearer_triangles_hide_farther_ones() -> None:
         assert drawn[38, 38].tolist() == [0, 0, 0]
 
 
-def test_half_stored_weights_give_nearly_the_same_numbers(tmp_path: Path) -> None:
+@pytest.mark.parametrize("largest", [1.0, 1e6])
+def test_half_stored_weights_give_nearly_the_same_numbers(tmp_path: Path, largest: float) -> None:
+    """Weights beyond float16, of an input that hardly varies, stay as they are."""
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     import onnxruntime
@@ -257,10 +259,13 @@ def test_half_stored_weights_give_nearly_the_same_numbers(tmp_path: Path) -> Non
     path = tmp_path / "network.onnx"
     network = torch.nn.Sequential(torch.nn.Linear(64, 256), torch.nn.ReLU(), torch.nn.Linear(256, 8)).eval()
     example = torch.rand(4, 64)
+    example[:, 0] = 1 / largest
+    with torch.no_grad():
+        network[0].weight[0, 0] = largest
     torch.onnx.export(network, (example,), str(path), input_names=["x"], output_names=["y"], dynamo=False)
     size = path.stat().st_size
     store_half(path)
-    assert path.stat().st_size < 0.6 * size
+    assert path.stat().st_size < (0.6 if largest == 1 else 0.95) * size
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     (found,) = session.run(None, {"x": example.numpy()})
     np.testing.assert_allclose(found, network(example).detach().numpy(), atol=2e-3)

@@ -8,9 +8,14 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, load_models
+import numpy as np
+import onnxruntime
 
-CARD_VERSION = "0.3.1"
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, load_models
+from napari_face_landmarks.pfld.crop import CROP_SIZE
+
+CARD_VERSION = "0.3.2"
 
 TERMS_300W = (
     "research use only: «The data are provided for research purposes only. Commercial use (i.e., use in "
@@ -76,9 +81,9 @@ SOURCES_RESEARCH = (
 )
 AUGMENTATION = (
     "Rotation, shift and scale of the box as a detector and a tracker give them; flips; heads turned to 60 "
-    "degrees of yaw by their mesh; one-sided weakness and strong expression by warping; drawn pen marks; "
-    "covers like hands, masks and hair; blur, noise, JPEG, low light, side light, colour casts, grey. A "
-    "share of the faces is left as it is, so that plain faces are not forgotten."
+    "degrees of yaw by their mesh; {shapes}one-sided weakness and strong expression by "
+    "warping; drawn pen marks; covers like hands, masks and hair; blur, noise, JPEG, low light, side light, "
+    "colour casts, grey. A share of the faces is left as it is, so that plain faces are not forgotten."
 )
 NOT_FOR = (
     "Identifying people, judging emotion, health or character from a face, or any decision about a person. "
@@ -92,7 +97,7 @@ CARDS: dict[str, dict[str, Any]] = {
         "London Set and Young Adult White Faces (L. DeBruine, B. Jones, CC BY 4.0) and on public-domain "
         "portraits». The plugin's code is BSD-3-Clause.",
         "trained_on": list(SOURCES_OPEN),
-        "augmentation": AUGMENTATION,
+        "augmentation": AUGMENTATION.format(shapes=""),
         "not_for": NOT_FOR,
         "coverage": "Two thirds of the faces are portraits of members of the US Congress: mostly older white "
         "men, many in black and white. The London set has 102 adults of several ethnic groups; the Canadian "
@@ -108,7 +113,7 @@ CARDS: dict[str, dict[str, Any]] = {
         "They may be used and passed on for research; commercial use, and use in training commercial "
         "algorithms, is not allowed. The plugin's code is BSD-3-Clause.",
         "trained_on": list(SOURCES_RESEARCH),
-        "augmentation": AUGMENTATION,
+        "augmentation": AUGMENTATION.format(shapes="other shapes of the head, "),
         "not_for": NOT_FOR,
         "coverage": "Photographs from the web, mostly adults, beside the faces of the bundle open; really "
         "turned by at most about 45 degrees, farther by their mesh. Age and skin tone are as in 300-W and "
@@ -137,6 +142,11 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
     -------
     dict
         The card.
+
+    Raises
+    ------
+    ModelError
+        If a file cannot be loaded, or the landmark network gives what is no number.
     """
     out.mkdir(parents=True, exist_ok=True)
     card_path = out / CARD
@@ -159,7 +169,11 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
     part = card_path.with_suffix(".part")
     part.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(card_path)
-    load_models(out)
+    network = load_models(out).pfld
+    assert isinstance(network, onnxruntime.InferenceSession)
+    outputs = network.run(None, {"crops": np.full((1, 3, CROP_SIZE, CROP_SIZE), 0.5, np.float32)})
+    if not all(np.isfinite(values).all() for values in outputs):
+        raise ModelError(f"{out / 'pfld.onnx'} gives what is no number: train PFLD again.")
     return card
 
 
