@@ -52,6 +52,8 @@ SAFE_FILTERS = frozenset({1, 2, 3, 32000})
 MOST_TEXTS = 200_000
 """Entries of all heaps together, in which HDF5 keeps texts of any length."""
 MOST_HEAPS = 256
+NOWHERE = b"\xff" * 8
+"""A place that HDF5 calls undefined."""
 BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
 COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -71,7 +73,7 @@ def reading(path: Path) -> Iterator[Any]:
         raise ResultError(f"{path} is missing: check the name of the file.")
     if path.stat().st_size > LARGEST_FILE:
         raise ResultError(f"{path} is larger than the {LARGEST_FILE} bytes such a file may have: split it.")
-    check_heaps(path)
+    check_layout(path)
     try:
         with h5py.File(path, "r") as file:
             yield file
@@ -90,13 +92,14 @@ def is_hdf5(path: Path) -> bool:
         return False
 
 
-def check_heaps(path: Path) -> None:
-    """Refuse a file with a damaged heap of texts, over which the HDF5 library may go round for ever.
+def check_layout(path: Path) -> None:
+    """Refuse a file over whose layout the HDF5 library may go round for ever, or take memory without bound.
 
     Raises
     ------
     ResultError
-        If a heap has an entry that is outside it or takes no room, or the file is no HDF5 file.
+        If a heap of texts has an entry that is outside it or takes no room, there is a block for another
+        driver than that for plain files, or the file is no HDF5 file.
     """
     if not is_hdf5(path):
         raise ResultError(f"{path} is no HDF5 file: check the name of the file.")
@@ -104,7 +107,10 @@ def check_heaps(path: Path) -> None:
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             sizes = content[13:15] if content[8:9] in (b"\0", b"\1") else content[9:11]
-            if sizes != b"\x08\x08":  # of places and lengths, as they are in all files of today
+            driver = {b"\0": content[48:56], b"\1": content[52:60]}.get(content[8:9], NOWHERE)
+            # of places and lengths, as they are in all files of today; a driver's block would be read at the
+            # length that it claims
+            if sizes != b"\x08\x08" or driver != NOWHERE:
                 raise ResultError(f"{path} is laid out in an uncommon way: save it again.")
             place = content.find(HEAP)
             while place >= 0:
