@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
@@ -17,7 +19,9 @@ from gui_measure import make_clip, measure_run
 from gui_support import let_work, wait_until
 from napari_face_landmarks import tracking
 from napari_face_landmarks.napari_plugin.background import SWITCH_INTERVAL, quick_switches
-from napari_face_landmarks.video import open_video
+from napari_face_landmarks.priority import NICE, behind_a_window
+from napari_face_landmarks.tracking.workers import Workers
+from napari_face_landmarks.video import open_video, prefetch
 
 PLUGIN = "napari-face-landmarks"
 N_FRAMES = 160
@@ -118,6 +122,22 @@ def test_frames_that_a_run_read_are_not_decoded_again(clip: Path, monkeypatch: p
             pass
         monkeypatch.setattr(type(video), "_decode", lambda *_: pytest.fail("decoded again"))
         np.testing.assert_array_equal(video[12], expected)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="threads have no priority of their own elsewhere")
+def test_threads_behind_a_window_give_way_to_it_and_others_do_not() -> None:
+    def niceness(*_: object) -> int:
+        return os.getpriority(os.PRIO_PROCESS, threading.get_native_id())
+
+    def of_threads() -> set[int]:
+        with Workers(2) as workers:
+            return {workers.submit(niceness).result(), *prefetch(map(niceness, range(2)))}
+
+    before = niceness()
+    with behind_a_window():
+        assert of_threads() == {max(before, NICE)}
+    assert of_threads() == {before}
+    assert niceness() == before, "the thread that began them goes on as it was"
 
 
 def test_threads_take_turns_quickly_until_the_last_run_ends() -> None:

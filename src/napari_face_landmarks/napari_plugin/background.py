@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.journals import begin_recording
+from napari_face_landmarks.priority import behind_a_window
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.notice import RefinementNotice
 from napari_face_landmarks.tracking.regions import Regions
@@ -140,7 +141,7 @@ def track_in_background(run: BackgroundRun) -> Generator[None]:
     A generator, because napari can stop those between two steps; it has to be closed then.
     """
     try:
-        with quick_switches():
+        with quick_switches(), behind_a_window():
             yield from _steps(run)
     except FaceLandmarksError as error:
         run.error = str(error)

@@ -8,6 +8,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from typing import TypeVar
 
 from napari_face_landmarks.errors import SettingsError
+from napari_face_landmarks.priority import give_way, works_behind_a_window
 
 T = TypeVar("T")
 
@@ -33,7 +34,10 @@ class Workers:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = ThreadPoolExecutor(threads, "face-landmarks") if threads > 1 else None
+        self._pool = None
+        if threads > 1:
+            given = (works_behind_a_window(),)
+            self._pool = ThreadPoolExecutor(threads, "face-landmarks", give_way, given)
         self._lock = threading.Lock()
         self._closed = False
 

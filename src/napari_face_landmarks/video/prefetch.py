@@ -8,6 +8,8 @@ import threading
 from collections.abc import Iterable, Iterator
 from typing import TypeVar
 
+from napari_face_landmarks.priority import give_way, works_behind_a_window
+
 T = TypeVar("T")
 
 
@@ -42,7 +44,8 @@ def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
     """
     waiting: queue.Queue[object] = queue.Queue(max(1, depth))
     stopped = threading.Event()
-    worker = threading.Thread(target=_fill, args=(items, waiting, stopped), name="prefetch", daemon=True)
+    given = (items, waiting, stopped, works_behind_a_window())
+    worker = threading.Thread(target=_fill, args=given, name="prefetch", daemon=True)
     worker.start()
     try:
         while (item := waiting.get()) is not _END:
@@ -57,7 +60,10 @@ def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
         worker.join()
 
 
-def _fill(items: Iterable[T], waiting: queue.Queue[object], stopped: threading.Event) -> None:
+def _fill(
+    items: Iterable[T], waiting: queue.Queue[object], stopped: threading.Event, behind_window: bool
+) -> None:
+    give_way(behind_window)
     try:
         iterator = iter(items)
         try:
