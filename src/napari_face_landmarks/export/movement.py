@@ -245,14 +245,15 @@ def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any
         if hdf5.is_bare_dimension(dataset, path):
             continue
         ids = hdf5.attribute(dataset, "_Netcdf4Coordinates", path)
-        dims = IN_ORDER[today]
-        if ids is not None:
-            ids = np.ravel(ids).tolist()
-            if not set(ids) <= set(numbers) or len(ids) != len(dataset.shape):
-                raise ResultError(f"{path}: the dimensions of {name!r} are damaged: save it again.")
-            dims = tuple(numbers[number] for number in ids)
-        if len(dims) != len(dataset.shape):
-            raise ResultError(f"{path}: {name!r} has the shape {dataset.shape}: give a dataset of movement.")
+        numbered = IN_ORDER[today] if ids is None else tuple(map(numbers.get, np.ravel(ids).tolist()))
+        dims = tuple(dim for dim in numbered if dim is not None)
+        if len(dims) != len(numbered) or len(dims) != len(dataset.shape):
+            if today in LIMITS or today in ("position", "confidence"):
+                raise ResultError(
+                    f"{path}: {name!r} has the shape {dataset.shape} and no dimensions that fit it: give a "
+                    "dataset of movement."
+                )
+            continue  # another program's, of the same name
         found[today] = _Variable(dims, dataset.shape, partial(_values_of, file, name, path))
     attributes = {
         name: _single(hdf5.attribute(file, name, path)) for name in ATTRIBUTES if name in file.attrs
