@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Any
 
@@ -272,12 +273,16 @@ def test_two_hundred_frames_of_outlines_cost_little() -> None:
     shown.outlines, shown.trails = True, [30, 8]
     viewer.dims.set_current_step(0, 100)
     shown.update()
-    took = []
-    for _ in range(20):
-        began = time.thread_time()
-        shown.update()
-        took.append(time.thread_time() - began)
-    assert min(took) < 0.03, "measured with coverage, on slow processors too"
+    took, tracing = [], sys.gettrace()
+    sys.settrace(None)  # coverage takes as long again
+    try:
+        for _ in range(20):
+            began = time.thread_time()
+            shown.update()
+            took.append(time.thread_time() - began)
+    finally:
+        sys.settrace(tracing)
+    assert min(took) < 0.015
 
 
 # in the dock

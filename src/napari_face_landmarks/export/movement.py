@@ -54,8 +54,6 @@ RECORD = "napari_face_landmarks"
 OLD_NAMES = {"keypoints": "keypoint", "individuals": "individual"}
 ATTRIBUTES = ("ds_type", "time_unit", "fps", RECORD)
 """Attributes of the dataset that are read."""
-NAMED = {"space", "keypoint", "individual"}
-"""Coordinates that are texts."""
 IN_ORDER = {
     "position": ("time", "space", "keypoint", "individual"),
     "confidence": ("time", "keypoint", "individual"),
@@ -72,8 +70,10 @@ IN_ORDER = {
     "individual": ("individual",),
 }
 """Variables that are read, and their dimensions as movement and this module order them."""
-DIMENSIONS = {"time", "space", "keypoint", "individual", "pose_part", "box_part", "misfit_part", *OLD_NAMES}
+DIMENSIONS = {dim for dims in IN_ORDER.values() for dim in dims}
 LIMITS = {"time": MOST_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": MOST_FACES}
+NAMED = LIMITS.keys() - {"time"}
+"""Coordinates that are texts."""
 CDF = b"CDF"
 
 
@@ -232,7 +232,7 @@ def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any
     """
     numbers: dict[int, str] = {}
     for name in file:
-        if name in DIMENSIONS:
+        if _today(name) in DIMENSIONS:
             number = hdf5.attribute(hdf5.member(file, name, "Dataset", path), "_Netcdf4Dimid", path)
             if number is not None:
                 numbers[int(number)] = _today(name)
@@ -254,7 +254,7 @@ def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any
                     "dataset of movement."
                 )
             continue  # another program's, of the same name
-        found[today] = _Variable(dims, dataset.shape, partial(_values_of, file, name, path))
+        found[today] = _Variable(dims, dataset.shape, partial(_values_of, file, name, dataset, path))
     attributes = {
         name: _single(hdf5.attribute(file, name, path)) for name in ATTRIBUTES if name in file.attrs
     }
@@ -272,18 +272,18 @@ def _single(value: Any) -> Any:
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _values_of(file: Any, name: str, path: Path) -> npt.NDArray[Any]:
-    """Return the values of a dataset, missing ones as NaN."""
-    dataset = hdf5.member(file, name, "Dataset", path)
-    if _today(name) in NAMED:
-        return np.array(hdf5.texts(file, name, max(MOST_FACES, N_LANDMARKS), path), dtype=object)
+def _values_of(file: Any, name: str, dataset: Any, path: Path) -> npt.NDArray[Any]:
+    """Return the values of a dataset of a file, missing ones as NaN."""
+    today = _today(name)
+    if today in NAMED:
+        return np.array(hdf5.texts(file, name, LIMITS[today], path), dtype=object)
+    if {"scale_factor", "add_offset"} & set(dataset.attrs):
+        raise ResultError(f"{path}: {name!r} is packed into small numbers: save it as it is.")
     values = hdf5.array(file, name, dataset.shape, path)
     for mark in ("_FillValue", "missing_value"):
         missing = _single(hdf5.attribute(dataset, mark, path))
         if missing is not None and values.dtype.kind == "f":
             values = np.where(values == missing, values.dtype.type(np.nan), values)
-    if {"scale_factor", "add_offset"} & set(dataset.attrs):
-        raise ResultError(f"{path}: {name!r} is packed into small numbers: save it as it is.")
     return values
 
 
@@ -302,13 +302,12 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
     ResultError
         If it is no such dataset.
     """
-    names = {name: _today(str(name)) for name in dataset.variables}
     found = {
-        names[name]: _Variable(
+        _today(str(name)): _Variable(
             tuple(_today(str(dim)) for dim in variable.dims), variable.shape, variable.to_numpy
         )
         for name, variable in dataset.variables.items()
-        if names[name] in IN_ORDER
+        if _today(str(name)) in IN_ORDER
     }
     return _tracks_of(found, {str(name): value for name, value in dataset.attrs.items()}, path)
 
@@ -370,14 +369,14 @@ def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], pa
         record = {**record, "meta": {**record.get("meta", {}), "fps": float(fps)}}
     frames, seconds = _times(found, sizes["time"], attributes)
     extra: dict[str, npt.NDArray[Any]] = {}
-    parts = {"source": (), "pose": ("pose_part",), "boxes": ("box_part",), "misfit": ("misfit_part",)}
-    for name, last in parts.items():
-        if name in found and sorted(found[name].dims) == sorted(("time", "individual", *last)):
-            if any(sizes[part] > len(POSE) for part in last):
+    for name in ("source", "pose", "boxes", "misfit"):
+        dims = IN_ORDER[name]
+        if name in found and sorted(found[name].dims) == sorted(dims):
+            if any(sizes[part] > len(POSE) for part in dims[2:]):
                 raise ResultError(
                     f"{path}: {name} does not fit the landmarks: the file is damaged, save it again."
                 )
-            extra[name] = found[name].along("time", "individual", *last)[:, faces]
+            extra[name] = found[name].along(*dims)[:, faces]
     if "by_hand" in found and sorted(found["by_hand"].dims) == ["individual", "keypoint", "time"]:
         marks = found["by_hand"].along("time", "individual", "keypoint")
         extra["by_hand"] = marks[:, where[0], where[1]]

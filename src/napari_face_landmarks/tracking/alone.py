@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from types import ModuleType, SimpleNamespace
 
@@ -26,6 +25,7 @@ from napari_face_landmarks.tracking.identity import SAME_FACE, assign_slots, dou
 from napari_face_landmarks.tracking.results import CLNF, FaceFit, FrameResult, RunStats, empty_frame
 from napari_face_landmarks.tracking.run import Run, ends_run
 from napari_face_landmarks.tracking.state import Standing
+from napari_face_landmarks.tracking.workers import thread_pool
 
 Floats = npt.NDArray[np.float32]
 
@@ -151,7 +151,7 @@ def follow_alone(
         Where to go on from; `frames` begin with its `next_index`.
     """
     if threads > 1 and isinstance(models.experts, OpenFaceExperts):
-        with ThreadPoolExecutor(threads - 1, "face-landmarks") as pool:
+        with thread_pool(threads - 1) as pool:
             yield from _follow(frames, models, settings, run, fast.with_threads(pool, threads), before)
     else:
         yield from _follow(frames, models, settings, run, fast, before)

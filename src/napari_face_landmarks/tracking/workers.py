@@ -22,6 +22,11 @@ def checked_threads(threads: object) -> int:
     return threads
 
 
+def thread_pool(threads: int) -> ThreadPoolExecutor:
+    """Return a pool for the work of a run, whose threads give way to a window that it is behind."""
+    return ThreadPoolExecutor(threads, "face-landmarks", give_way, (works_behind_a_window(),))
+
+
 class Workers:
     """A few threads for work whose result is asked for later; with one thread, work is done when it comes.
 
@@ -34,10 +39,7 @@ class Workers:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = None
-        if threads > 1:
-            given = (works_behind_a_window(),)
-            self._pool = ThreadPoolExecutor(threads, "face-landmarks", give_way, given)
+        self._pool = thread_pool(threads) if threads > 1 else None
         self._lock = threading.Lock()
         self._closed = False
 

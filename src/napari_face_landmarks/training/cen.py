@@ -536,8 +536,8 @@ def train_scale(
     """
     scale = plan.scales[level]
     chance = [plan.seed, round(1000 * scale)]  # each scale has its own, however many are trained
-    trial = torch.randn(N_STORED, 240, PIXELS)
-    precision = faster_precision(CPU, lambda: Experts(plan.hidden)(trial).sum().backward())
+    trial, supports = Experts(plan.hidden), torch.randn(N_STORED, plan.pictures * plan.places, PIXELS)
+    precision = faster_precision(CPU, lambda: trial(supports).sum().backward())
     torch.manual_seed(sum(chance))
     experts, averaged = Experts(plan.hidden), Experts(plan.hidden)
     averaged.load_state_dict(experts.state_dict())
