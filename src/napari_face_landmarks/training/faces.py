@@ -14,6 +14,7 @@ import numpy.typing as npt
 from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.training.labels import load_calibration, marked_landmarks, mesh_landmarks
+from napari_face_landmarks.training.reading import fit_reading, read_landmarks, steadied
 from napari_face_landmarks.training.split import held_out_mask
 
 Bundle = Literal["research", "open"]
@@ -147,7 +148,7 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
         noises.append(noise)
         weights.append(np.full(len(chosen), OPEN.get(Path(path).stem, BY_HAND_WEIGHT)))
     weight = np.concatenate(weights)
-    return Faces(
+    faces = Faces(
         names,
         images,
         np.concatenate(landmarks),
@@ -155,6 +156,19 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
         weight / weight.sum(),
         np.concatenate(noises),
     )
+    if bundle == "research" and not held_out:
+        _agree(faces, sum(len(labels) for labels in landmarks[: len(LABELLED)]))
+    return faces
+
+
+def _agree(faces: Faces, by_hand: int) -> None:
+    """Give all faces labels of one convention, in place: that of the first `by_hand`, which people labelled."""
+    hands, meshes, known = faces.landmarks[:by_hand], faces.mesh[:by_hand], faces.has_mesh
+    if len(faces.landmarks) > by_hand:
+        reading = fit_reading(meshes[known[:by_hand]], hands[known[:by_hand]])
+        others = np.flatnonzero(known[by_hand:]) + by_hand
+        faces.landmarks[others] = read_landmarks(faces.mesh[others], reading)
+    hands[:] = steadied(hands, meshes, known[:by_hand])
 
 
 def load_detection(data: Path, *, bundle: str, held_out: bool) -> Photographs:
