@@ -27,6 +27,7 @@ from napari_face_landmarks.training.labels import (
     template_landmarks,
     visible_jaw,
 )
+from napari_face_landmarks.training.reading import HAND_SHARE, fit_reading, read_landmarks, steadied
 from napari_face_landmarks.training.turn import (
     draw_triangles,
     make_turner,
@@ -294,3 +295,50 @@ def test_all_runs_every_stage_and_stops_at_the_first_that_fails(
         assert ran == {"pdm", "detector", "pfld", "cen"} | ({"bundle"} if status == 0 else set())
         assert b"this is pfld" in (tmp_path / f"out{status}" / "pfld.out").read_bytes()
     assert b"cen ended with status 3" in capfdbinary.readouterr().out
+
+
+def made_up_faces(count: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Return meshes (N, 478, 3) of faces that change and move, their true points and noisy labels."""
+    rng = np.random.default_rng(9)
+    modes = rng.normal(0, 0.02, (5, 478, 3))
+    modes[:, list(EYE_CORNERS)] = 0  # the frame's unit, which a label cannot follow linearly
+    own = made_up_mesh() + np.einsum("nm,mvd->nvd", rng.normal(0, 1, (count, 5)), modes)
+    read = np.zeros((68, 478))  # each landmark lies between three vertices
+    for row in read:
+        row[rng.choice(478, 3, replace=False)] = rng.dirichlet([1, 1, 1])
+    meshes, points = [], []
+    for face in own:
+        angle, scale, place = rng.uniform(-0.6, 0.6), rng.uniform(40, 90), rng.uniform(80, 160, 2)
+        turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+        flat = scale * face[:, :2] @ turn.T + place
+        meshes.append(np.concatenate([flat, scale * face[:, 2:]], axis=1))
+        points.append(read @ flat)
+    true = np.array(points, np.float32)
+    labels = true + rng.normal(0, noise, true.shape).astype(np.float32)
+    return np.array(meshes, np.float32), true, labels
+
+
+def test_a_reading_finds_points_that_follow_the_mesh_wherever_the_face_is() -> None:
+    meshes, true, _ = made_up_faces(60, 0.0)
+    read = read_landmarks(meshes[40:], fit_reading(meshes[:40], true[:40]))
+    assert read.dtype == np.float32
+    assert np.linalg.norm(read - true[40:], axis=-1).max() < 0.2  # px; the regularisation pulls a little
+
+
+def test_steadied_labels_are_nearer_to_the_truth_than_the_hand() -> None:
+    meshes, true, labels = made_up_faces(120, 2.0)
+    known = np.ones(120, bool)
+    known[:7] = False
+    moved = steadied(labels, meshes, known)
+    np.testing.assert_array_equal(moved[~known], labels[~known])
+    by_hand = np.linalg.norm(labels - true, axis=-1)[known].mean()
+    assert np.linalg.norm(moved - true, axis=-1)[known].mean() < 0.85 * by_hand
+
+
+def test_no_label_steadies_itself() -> None:
+    meshes, _, labels = made_up_faces(40, 1.0)
+    known = np.ones(40, bool)
+    shifted = labels.copy()
+    shifted[11] += 50
+    change = steadied(shifted, meshes, known)[11] - steadied(labels, meshes, known)[11]
+    np.testing.assert_allclose(change, HAND_SHARE * 50, atol=1e-3)

@@ -188,6 +188,30 @@ def test_research_takes_the_open_faces_too_but_is_measured_on_labels_by_hand(tmp
     np.testing.assert_array_equal(by_hand.landmarks, both.landmarks[: 2 * seen])
 
 
+def test_only_what_research_is_trained_on_gets_labels_of_one_convention(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from napari_face_landmarks.training import faces
+
+    write_data(tmp_path, np.random.default_rng(0))
+    monkeypatch.setattr(faces, "read_landmarks", lambda meshes, reading: np.full((len(meshes), 68, 2), 7.0))
+    monkeypatch.setattr(faces, "steadied", lambda labels, meshes, known: labels + 1)
+    data = {
+        (bundle, held_out): faces.load_faces(tmp_path, bundle=bundle, held_out=held_out).landmarks
+        for bundle in ("open", "research")
+        for held_out in (False, True)
+    }
+    monkeypatch.setattr(faces, "_agree", lambda *given: None)
+    for (bundle, held_out), landmarks in data.items():
+        plain = faces.load_faces(tmp_path, bundle=bundle, held_out=held_out).landmarks
+        if (bundle, held_out) == ("research", False):
+            by_hand = len(plain) // (len(faces.OPEN) + 2) * 2
+            np.testing.assert_array_equal(landmarks[:by_hand], plain[:by_hand] + 1)
+            np.testing.assert_array_equal(landmarks[by_hand:], 7)
+        else:
+            np.testing.assert_array_equal(landmarks, plain)
+
+
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")

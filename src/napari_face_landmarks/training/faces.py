@@ -162,7 +162,7 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
 
 
 def _agree(faces: Faces, by_hand: int) -> None:
-    """Give all faces labels of one convention, in place: that of the first `by_hand`, which people labelled."""
+    """Give all faces labels of one convention, in place: that of the first, which people labelled."""
     hands, meshes, known = faces.landmarks[:by_hand], faces.mesh[:by_hand], faces.has_mesh
     if len(faces.landmarks) > by_hand:
         reading = fit_reading(meshes[known[:by_hand]], hands[known[:by_hand]])

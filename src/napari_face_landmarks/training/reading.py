@@ -92,10 +92,10 @@ def fit_reading(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floa
     components = directions[:count].T / (spread[:count] / np.sqrt(len(own)))
     levels = (own - mean) @ components
     wanted = _to_own(np.asarray(landmarks, dtype=np.float64), places, axes).reshape(len(own), -1)
-    slopes = np.linalg.solve(
-        levels.T @ levels + REGULARISATION * len(own) * np.eye(count), levels.T @ (wanted - wanted.mean(axis=0))
-    )
-    return Reading(mean, components, np.concatenate([wanted.mean(axis=0)[None], slopes]))
+    middle = wanted.mean(axis=0)
+    among = levels.T @ levels + REGULARISATION * len(own) * np.eye(count)
+    slopes = np.linalg.solve(among, levels.T @ (wanted - middle))
+    return Reading(mean, components, np.concatenate([middle[None], slopes]))
 
 
 def read_landmarks(meshes: npt.NDArray[np.floating], reading: Reading) -> npt.NDArray[np.float32]:
