@@ -276,12 +276,14 @@ def test_half_stored_weights_give_nearly_the_same_numbers(tmp_path: Path, larges
 def test_all_runs_every_stage_and_stops_at_the_first_that_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfdbinary: pytest.CaptureFixture[bytes]
 ) -> None:
-    wanted = training._command("pfld", Path("d"), "research", Path("o"), Path("s"))
+    wanted = training._command("pfld", Path("d"), "research", Path("o"), Path("s"), 40)
     assert wanted[1:] == [
         *("-m", "napari_face_landmarks.training", "pfld", "--data", "d"),
-        *("--bundle", "research", "--out", "o", "--start", "s"),
+        *("--bundle", "research", "--out", "o", "--start", "s", "--steps", "40"),
     ]
-    assert "--start" not in training._command("cen", Path("d"), "open", Path("o"), Path("s"))
+    others = training._command("cen", Path("d"), "open", Path("o"), Path("s"), 40)
+    assert not {"--start", "--steps"} & set(others)
+    assert "--steps" not in training._command("pfld", Path("d"), "open", Path("o"), None, None)
 
     for bad, status in (("", 0), ("cen", 3)):
 
@@ -295,6 +297,25 @@ def test_all_runs_every_stage_and_stops_at_the_first_that_fails(
         assert ran == {"pdm", "detector", "pfld", "cen"} | ({"bundle"} if status == 0 else set())
         assert b"this is pfld" in (tmp_path / f"out{status}" / "pfld.out").read_bytes()
     assert b"cen ended with status 3" in capfdbinary.readouterr().out
+
+
+def test_all_passes_over_what_the_same_command_finished(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def run(*, bad: str = "", word: str = "") -> list[str]:
+        def command(step: str, *_: object) -> list[str]:
+            return [sys.executable, "-c", f"import sys; print('{step}'); sys.exit({int(step == bad)})", word]
+
+        monkeypatch.setattr(training, "_command", command)
+        before = {path: path.stat().st_size for path in tmp_path.glob("*.out")}
+        training.train_all(tmp_path, "open", tmp_path, None, jobs=1)
+        sizes = {path: path.stat().st_size for path in tmp_path.glob("*.out")}
+        return sorted(path.stem for path in sizes if sizes[path] > before.get(path, 0))
+
+    assert run(bad="cen") == ["cen", "detector", "pdm", "pfld"]
+    assert run() == ["bundle", "cen"]  # goes on where it stopped
+    assert run() == ["bundle"]
+    assert run(word="another command") == ["bundle", "cen", "detector", "pdm", "pfld"]
 
 
 def made_up_faces(count: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

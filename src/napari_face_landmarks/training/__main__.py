@@ -23,6 +23,8 @@ STEPS = {
 
 STAGES = (("pdm",), ("detector", "pfld", "cen"), ("bundle",))
 """The steps of ``all``; those of one stage do not need each other."""
+LAST_STEP = "bundle"
+"""Takes a second, and is done anew: it puts together what the others have left."""
 CAN_START = ("detector", "pfld")
 """Steps that may begin with the weights of another bundle."""
 
@@ -61,6 +63,9 @@ def main(arguments: list[str] | None = None) -> int:
     everything.add_argument(
         "--start", type=Path, help="OUT of a finished bundle: its networks are trained on, not new ones"
     )
+    everything.add_argument(
+        "--pfld-steps", type=int, help="steps of PFLD, the longest part (default: that of the step pfld)"
+    )
     args = parser.parse_args(arguments)
     if not args.data.is_dir():
         print(f"{args.data} is no folder: give the folder of training data with --data.", file=sys.stderr)
@@ -69,7 +74,7 @@ def main(arguments: list[str] | None = None) -> int:
         if args.step != "all":
             _module(args.step).run(args)  # type: ignore[attr-defined]
             return 0
-        return train_all(args.data, args.bundle, args.out, args.start, args.jobs)
+        return train_all(args.data, args.bundle, args.out, args.start, args.jobs, args.pfld_steps)
     except FaceLandmarksError as error:
         print(error, file=sys.stderr)
         return 2
@@ -78,30 +83,42 @@ def main(arguments: list[str] | None = None) -> int:
         return 2
 
 
-def train_all(data: Path, bundle: str, out: Path, start: Path | None, jobs: int) -> int:
+def train_all(
+    data: Path, bundle: str, out: Path, start: Path | None, jobs: int, pfld_steps: int | None = None
+) -> int:
     """Run every step in a process of its own, those of a stage `jobs` at a time; return the exit status.
 
-    What each step prints goes to ``OUT/STEP.out`` too. Steps that were finished before are passed over by
-    their checkpoints.
+    What each step prints goes to ``OUT/STEP.out`` too. Steps that the same command finished before are passed
+    over, by ``OUT/STEP.done``; one that was stopped goes on from its checkpoint.
     """
     out.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
         with ThreadPoolExecutor(max(jobs, 1)) as pool:
-            commands = [_command(step, data, bundle, out, start) for step in stage]
+            commands = [_command(step, data, bundle, out, start, pfld_steps) for step in stage]
             statuses = list(pool.map(_run_step, stage, commands, [out] * len(stage)))
         if any(statuses):
             return max(statuses)
     return 0
 
 
-def _command(step: str, data: Path, bundle: str, out: Path, start: Path | None) -> list[str]:
+def _command(
+    step: str, data: Path, bundle: str, out: Path, start: Path | None, pfld_steps: int | None
+) -> list[str]:
     command = [sys.executable, "-m", "napari_face_landmarks.training", step]
     command += ["--data", str(data), "--bundle", bundle, "--out", str(out)]
-    return command + (["--start", str(start)] if start is not None and step in CAN_START else [])
+    if start is not None and step in CAN_START:
+        command += ["--start", str(start)]
+    if pfld_steps is not None and step == "pfld":
+        command += ["--steps", str(pfld_steps)]
+    return command
 
 
 def _run_step(step: str, command: Sequence[str], out: Path) -> int:
     print(f"== {step}: {STEPS[step]}", flush=True)
+    done, asked = out / f"{step}.done", "\n".join(command[1:]) + "\n"
+    if step != LAST_STEP and done.exists() and done.read_text() == asked:
+        print(f"== {step} was finished before", flush=True)
+        return 0
     with (
         open(out / f"{step}.out", "ab") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
@@ -112,6 +129,8 @@ def _run_step(step: str, command: Sequence[str], out: Path) -> int:
             sys.stdout.buffer.write(part)
             sys.stdout.flush()
     print(f"== {step} ended with status {process.returncode}", flush=True)
+    if process.returncode == 0:
+        done.write_text(asked)
     return process.returncode
 
 

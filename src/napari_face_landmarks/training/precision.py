@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 ROUNDS = 6
-"""The first one compiles; the quickest counts, for the others may have shared the processor with other work."""
+"""The first one compiles; the quickest counts, for the others may have shared the processor."""
 
 
 def faster_precision(device: torch.device, work: Callable[[], Any]) -> torch.dtype:
