@@ -185,7 +185,7 @@ def test_research_takes_the_open_faces_too_but_is_measured_on_labels_by_hand(tmp
     assert len(load_faces(tmp_path, bundle="research", held_out=True).names) == 2 * unseen
     by_hand = load_faces(tmp_path, bundle="research", held_out=False, machine_made=False)
     assert len(by_hand.names) == 2 * seen
-    np.testing.assert_array_equal(by_hand.landmarks, both.landmarks[: 2 * seen])
+    np.testing.assert_array_equal(by_hand.mesh, both.mesh[: 2 * seen])
 
 
 def test_only_what_research_is_trained_on_gets_labels_of_one_convention(
@@ -201,6 +201,7 @@ def test_only_what_research_is_trained_on_gets_labels_of_one_convention(
         for bundle in ("open", "research")
         for held_out in (False, True)
     }
+    alone = faces.load_faces(tmp_path, bundle="research", held_out=False, machine_made=False).landmarks
     monkeypatch.setattr(faces, "_agree", lambda *given: None)
     for (bundle, held_out), landmarks in data.items():
         plain = faces.load_faces(tmp_path, bundle=bundle, held_out=held_out).landmarks
@@ -208,6 +209,7 @@ def test_only_what_research_is_trained_on_gets_labels_of_one_convention(
             by_hand = len(plain) // (len(faces.OPEN) + 2) * 2
             np.testing.assert_array_equal(landmarks[:by_hand], plain[:by_hand] + 1)
             np.testing.assert_array_equal(landmarks[by_hand:], 7)
+            np.testing.assert_array_equal(alone, plain[:by_hand])
         else:
             np.testing.assert_array_equal(landmarks, plain)
 

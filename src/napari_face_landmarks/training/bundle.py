@@ -57,8 +57,8 @@ READ_FROM_MESH = (
     f"people labelled; {BOXES_BY_MESH}"
 )
 STEADIED = (
-    f"{BY_HAND}; PFLD is trained on these, moved {1 - HAND_SHARE:.0%} of the way to what the same regression "
-    "reads from the face's mesh without having seen its label"
+    f"{BY_HAND}; PFLD is trained on these, moved {100 * (1 - HAND_SHARE):.0f} % of the way to what a "
+    "regression reads from the face's mesh without having seen its label"
 )
 
 

@@ -120,7 +120,8 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
     held_out : bool
         The faces kept for measuring, or the others.
     machine_made : bool
-        Whether ``research`` takes the freely licensed faces too.
+        Whether ``research`` takes the freely licensed faces too; all labels are of one convention then
+        (`training.reading`).
     """
     names: list[str] = []
     images: list[npt.NDArray[np.uint8]] = []
@@ -156,7 +157,7 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
         weight / weight.sum(),
         np.concatenate(noises),
     )
-    if bundle == "research" and not held_out:
+    if by_hand and by_machine:
         _agree(faces, sum(len(labels) for labels in landmarks[: len(LABELLED)]))
     return faces
 
