@@ -131,7 +131,7 @@ def test_two_faces_cost_less_than_twice_one(models: Models) -> None:
     pair[:, 400:] = portrait()[:, ::-1]
     seconds: dict[int, list[float]] = {1: [], 2: []}
     trackers = {n: FaceTracker(models, TrackerSettings(max_faces=n), threads=1) for n in seconds}
-    for _ in range(3):
+    for _ in range(6):  # a processor that is slow for a while is so in some of them
         for number, tracker in trackers.items():
             began = time.thread_time()
             tracks = tracker.track(Repeated([wide if number == 1 else pair], 20))
