@@ -25,8 +25,6 @@ from napari_face_landmarks.video import open_video, prefetch
 
 PLUGIN = "napari-face-landmarks"
 N_FRAMES = 160
-SLOW = 1.7
-"""How many times as long as on a quiet machine it may take: one machine was that slow within the hour."""
 
 
 @pytest.fixture(scope="module")
@@ -53,8 +51,8 @@ def test_a_layer_of_68_x_50_000_is_added_and_filled_within_limits(scale: dict[st
 
 
 def test_it_is_quick_to_use(scale: dict[str, float]) -> None:
-    assert scale["slider_step_s"] < SLOW * 0.035
-    assert scale["select_s"] < SLOW * 0.02
+    assert scale["slider_step_s"] < 0.035
+    assert scale["select_s"] < 0.02
 
 
 @pytest.fixture(scope="module")
@@ -75,11 +73,11 @@ def widget(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
 def test_the_gui_does_little_at_a_time_while_a_run_goes_on(
     viewer: Any, widget: Any, clip: Path, how: str, share: float
 ) -> None:
-    """Between two events the GUI's thread works less than 100 ms (quiet), and much of the time not at all."""
+    """Between two events the GUI's thread works less than 100 ms, and much of the time not at all."""
     viewer.open(clip, plugin=PLUGIN)
     fps = 25.0 if how == "playing" else None
     found = measure_run(viewer, widget, N_FRAMES, fps=fps, follow=how == "following")
-    assert found["largest_work_s"] < SLOW * 0.1
+    assert found["largest_work_s"] < 0.1
     assert found["gui_share"] < share
     assert widget.status.value.startswith(f"Done: {N_FRAMES} frames")
 
