@@ -316,6 +316,9 @@ def test_all_passes_over_what_the_same_command_finished(
     assert run() == ["bundle", "cen"]  # goes on where it stopped
     assert run() == ["bundle"]
     assert run(word="another command") == ["bundle", "cen", "detector", "pdm", "pfld"]
+    assert run() == ["bundle", "cen", "detector", "pdm", "pfld"]
+    run(word="another command", bad="pfld")  # has begun on the files of the step, and not finished
+    assert run() == ["bundle", "cen", "detector", "pdm", "pfld"]
 
 
 def made_up_faces(count: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -119,6 +119,7 @@ def _run_step(step: str, command: Sequence[str], out: Path) -> int:
     if step != LAST_STEP and done.exists() and done.read_text() == asked:
         print(f"== {step} was finished before", flush=True)
         return 0
+    done.unlink(missing_ok=True)  # what it vouched for is written over from here on
     with (
         open(out / f"{step}.out", "ab") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,

@@ -164,12 +164,11 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
 
 def _agree(faces: Faces, by_hand: int) -> None:
     """Give all faces labels of one convention, in place: that of the first, which people labelled."""
-    hands, meshes, known = faces.landmarks[:by_hand], faces.mesh[:by_hand], faces.has_mesh
-    if len(faces.landmarks) > by_hand:
-        reading = fit_reading(meshes[known[:by_hand]], hands[known[:by_hand]])
-        others = np.flatnonzero(known[by_hand:]) + by_hand
-        faces.landmarks[others] = read_landmarks(faces.mesh[others], reading)
-    hands[:] = steadied(hands, meshes, known[:by_hand])
+    labelled = np.arange(len(faces.names)) < by_hand
+    known = faces.has_mesh
+    reading = fit_reading(faces.mesh[labelled & known], faces.landmarks[labelled & known])
+    faces.landmarks[~labelled & known] = read_landmarks(faces.mesh[~labelled & known], reading)
+    faces.landmarks[labelled] = steadied(faces.landmarks[labelled], faces.mesh[labelled], known[labelled])
 
 
 def load_detection(data: Path, *, bundle: str, held_out: bool) -> Photographs:
