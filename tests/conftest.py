@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import threading
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -28,6 +29,17 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip("the shared training data is not beside this checkout")
     return SHARED_DATA
+
+
+@pytest.fixture
+def untraced() -> Iterator[None]:
+    """Have the test run without coverage's tracer, which costs the GUI's thread as much again as its work."""
+    tracing, of_threads = sys.gettrace(), threading.gettrace()
+    sys.settrace(None)
+    threading.settrace(None)  # type: ignore[arg-type]
+    yield
+    sys.settrace(tracing)
+    threading.settrace(of_threads)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

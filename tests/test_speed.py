@@ -109,6 +109,7 @@ print(json.dumps({{"heavy": heavy, "landmarks": found.landmarks.tolist()}}))
     assert not ways[1]["heavy"]
 
 
+@pytest.mark.usefixtures("untraced")
 def test_later_frames_cost_no_more_than_early_ones(models: Models) -> None:
     tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
     tracker.prepare()
@@ -124,6 +125,7 @@ def test_later_frames_cost_no_more_than_early_ones(models: Models) -> None:
     assert min(growth) < 1.3
 
 
+@pytest.mark.usefixtures("untraced")
 def test_two_faces_cost_less_than_twice_one(models: Models) -> None:
     wide = np.zeros((240, 640, 3), np.uint8)
     wide[:, :240] = portrait()
