@@ -166,7 +166,7 @@ def _player() -> Any:
 
 
 def _watch(viewer: Any, fps: float | None, until: Callable[[], bool]) -> dict[str, float]:
-    """Return how the GUI's thread fares until a condition holds, while napari plays at `fps` if that is given."""
+    """Return how the GUI's thread fares until a condition holds; napari plays at `fps` where given."""
     pulse, player, shown = Pulse(), _player(), []
     note = viewer.dims.events.current_step.connect(lambda event: shown.append(event.value))
     began = time.perf_counter()

@@ -100,7 +100,7 @@ def test_the_gui_does_little_at_a_time_while_a_run_goes_on(
 @pytest.mark.gui
 @pytest.mark.usefixtures("untraced")
 def test_a_run_adds_little_to_what_a_fast_video_takes(viewer: Any, widget: Any, clip: Path) -> None:
-    """Played faster than napari draws, frames queue up with napari alone; with a run they do not much more."""
+    """Played faster than napari draws, frames queue up with napari alone, and not much more in a run."""
     viewer.open(clip, plugin=PLUGIN)
     added = []
     for _ in range(TRIES):
