@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.errors import FaceLandmarksError
@@ -66,6 +67,12 @@ class BackgroundRun:
         Why it ended before its time, in one sentence.
     seconds_paused : float
         How long it has waited.
+    models : str, optional
+        The bundle or folder that `load` loads; a process of its own can do the run where it is given.
+    journals : Path, optional
+        The folder in which the run is written down as it goes; without it, it is not.
+    shows : bool
+        Whether the newest frame is looked at.
     """
 
     load: Callable[[], Models]
@@ -81,6 +88,10 @@ class BackgroundRun:
     error: str | None = None
     seconds_paused: float = 0.0
     regions: Regions = field(default_factory=Regions)
+    models: str | None = None
+    journals: Path | None = None
+    shows: bool = False
+    _listener: Callable[[str], None] | None = None
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _may_go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -101,15 +112,45 @@ class BackgroundRun:
         """Ask the run to end after the frame at hand, paused or not."""
         self._cancelled.set()
         self._may_go_on.set()
+        self._say("cancel")
 
     def pause(self) -> None:
         """Ask the run to wait after the frame at hand."""
         if not self.cancelled:
             self._may_go_on.clear()
+            self._say("pause")
 
     def resume(self) -> None:
         """Have the run go on."""
         self._may_go_on.set()
+        self._say("resume")
+
+    def show(self, wanted: bool) -> None:
+        """Say whether the newest frame is looked at."""
+        if wanted != self.shows:
+            self.shows = wanted
+            self._say("show" if wanted else "hide")
+
+    def listen(self, listener: Callable[[str], None] | None) -> None:
+        """Have someone told what is asked of the run: first what was asked before."""
+        self._listener = listener
+        for word, asked in (("show", self.shows), ("pause", self.paused), ("cancel", self.cancelled)):
+            if asked:
+                self._say(word)
+
+    def _say(self, word: str) -> None:
+        if self._listener is not None:
+            self._listener(word)
+
+    def put_together(self) -> Tracks | None:
+        """Return the finished frames where whoever did the run cannot; None without any."""
+        from napari_face_landmarks.tracking import FaceTracker
+
+        if not self.results:
+            return None
+        tracker = FaceTracker(self.load(), self.settings)
+        with closing(tracker.track_frames(self.frames, self.start, self.stop, regions=self.regions)):
+            return tracker.collect(self.results)
 
     def may_go_on(self) -> bool:
         """Wait while the run is paused; return False if it is to end. For the working thread."""
@@ -138,8 +179,18 @@ def quick_switches() -> Iterator[None]:
 def track_in_background(run: BackgroundRun) -> Generator[None]:
     """Do a run, yielding after each step; errors end up in ``run.error``.
 
-    A generator, because napari can stop those between two steps; it has to be closed then.
+    A generator, because napari can stop those between two steps; it has to be closed then. Long runs over a
+    video file are done by a process of their own.
     """
+    from napari_face_landmarks.napari_plugin.apart import order_of, track_apart
+
+    order = order_of(run)
+    if order is None or not (yield from track_apart(run, order)):
+        yield from track_here(run)
+
+
+def track_here(run: BackgroundRun) -> Generator[None]:
+    """Do a run in this process, as `track_in_background`."""
     try:
         with quick_switches(), behind_a_window():
             yield from _steps(run)
@@ -162,7 +213,9 @@ def _steps(run: BackgroundRun) -> Generator[None]:
     if not run.may_go_on():
         return
     tracker = FaceTracker(models, run.settings)
-    recording = begin_recording(tracker, run.frames, run.start, run.stop, run.go_on, run.regions)
+    recording = begin_recording(
+        tracker, run.frames, run.start, run.stop, run.go_on, run.regions, run.journals
+    )
     notice = RefinementNotice()
     try:
         if recording is None:

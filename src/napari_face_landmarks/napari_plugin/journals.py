@@ -31,7 +31,13 @@ def folder_of_journals() -> Path | None:
 
 
 def begin_recording(
-    tracker: FaceTracker, frames: Any, start: int, stop: int, resume: bool, regions: Regions
+    tracker: FaceTracker,
+    frames: Any,
+    start: int,
+    stop: int,
+    resume: bool,
+    regions: Regions,
+    folder: Path | None,
 ) -> Recording | None:
     """Open the journal of a run, with what an interrupted run over the same has finished if that is wanted.
 
@@ -46,13 +52,15 @@ def begin_recording(
         Whether to go on with an interrupted run over the same frames with the same settings and models.
     regions : Regions
         The boxes that the user drew; a run with others is another one.
+    folder : Path or None
+        Where journals are kept.
 
     Returns
     -------
     Recording or None
-        None where the run is not written down: not a video file, no room, or another window is at it.
+        None where the run is not written down: not a video file, no folder, no room, or another window is
+        at it.
     """
-    folder = folder_of_journals()
     if folder is None or not isinstance(frames, Video):
         return None
     from napari_face_landmarks.batch.recording import Recording, run_identity

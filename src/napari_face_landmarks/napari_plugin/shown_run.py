@@ -44,6 +44,7 @@ class ShownRun:
             viewer, video, run.start, run.stop, run.settings.max_faces
         )
         self._followed: tuple[int, ...] | None = tuple(viewer.dims.current_step)
+        run.show(bool(follow.value))
         if isinstance(run.frames, Video):
             run.frames.keeps_frames = True  # for the viewer, so that it need not decode them again to follow
 
@@ -54,6 +55,7 @@ class ShownRun:
 
     def look(self) -> None:
         """Take over what the working thread has finished since the last look."""
+        self._run.show(bool(self._follow.value))
         results = self._run.results[self.done :]
         self.done += len(results)
         self.times.append((time.monotonic(), self.done))

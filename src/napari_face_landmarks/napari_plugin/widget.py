@@ -14,7 +14,7 @@ from qtpy.QtWidgets import QMenu, QSizePolicy
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
-from napari_face_landmarks.napari_plugin import commands, saving
+from napari_face_landmarks.napari_plugin import commands, journals, saving
 from napari_face_landmarks.napari_plugin.about import show_about
 from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_in_background
 from napari_face_landmarks.napari_plugin.boxes import regions_of_layers
@@ -191,6 +191,8 @@ class FaceLandmarksWidget(Container):
             stop,
             go_on=bool(self.go_on.value),
             regions=regions_of_layers(self._viewer.layers),
+            models=self._model_name(),
+            journals=journals.folder_of_journals(),
         )
         self._shown, self._notice_given = ShownRun(self._viewer, video, run, self.follow), False
         self._set_running(True)
@@ -280,8 +282,11 @@ class FaceLandmarksWidget(Container):
         """The Points layer of the run in progress or of the last one."""
         return None if self._shown is None else self._shown.layer
 
+    def _model_name(self) -> str:
+        return str(self.model.value or DEFAULT_BUNDLE)
+
     def _model_loader(self) -> Any:
-        name = self.model.value or DEFAULT_BUNDLE
+        name = self._model_name()
 
         def load() -> Models:
             if name not in self._models:

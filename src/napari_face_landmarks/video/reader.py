@@ -69,6 +69,11 @@ class Video:
         self.keeps_frames = False
 
     @property
+    def film(self) -> Film:
+        """What is known of the file: another process can make the same `Video` of it, without reading it."""
+        return self._film
+
+    @property
     def shape(self) -> tuple[int, int, int, int]:
         """The shape (T, H, W, 3)."""
         return (self.info.n_frames, self.info.height, self.info.width, 3)
@@ -198,6 +203,28 @@ class Video:
                 if number + 1 >= last:
                     return
 
+    def keep(self, number: int, picture: Frame) -> None:
+        """Keep a frame that somebody else has decoded, as long as it fits, so that ``video[number]`` has it.
+
+        Parameters
+        ----------
+        number : int
+            Which frame.
+        picture : ndarray, (H, W, 3), uint8
+            What ``video[number]`` would give.
+
+        Raises
+        ------
+        ImageError
+            If it has not the size of the video's frames.
+        """
+        if picture.shape != self.shape[1:] or picture.dtype != np.uint8:
+            raise ImageError(
+                f"A frame of {self.info.path} is {self.shape[1:]} and uint8, not {picture.shape} and "
+                f"{picture.dtype}: give a frame of this video."
+            )
+        self._cache.put(_checked_index(number, len(self)), picture)
+
     def close(self) -> None:
         """Close the file; what was read stays, reading more raises a `VideoError`."""
         with self._lock:
@@ -214,9 +241,11 @@ class Video:
     def _frame(self, number: int) -> Frame:
         with self._lock:
             self._check_open()
-            frame = self._cache.get(number)
+            frame: VideoFrame | Frame | None = self._cache.get(number)
             if frame is None:
                 frame = self._decode(number)
+            if isinstance(frame, np.ndarray):
+                return frame.copy()
             return to_rgb(frame, self._film.picture, self._reformatter)
 
     def _decode(self, number: int) -> VideoFrame:
@@ -340,17 +369,17 @@ class _FrameCache:
     def __init__(self, most_bytes: int) -> None:
         self._most = most_bytes
         self._bytes = 0
-        self._frames: OrderedDict[int, VideoFrame] = OrderedDict()
+        self._frames: OrderedDict[int, VideoFrame | Frame] = OrderedDict()
         self._lock = threading.Lock()
 
-    def get(self, number: int) -> VideoFrame | None:
+    def get(self, number: int) -> VideoFrame | Frame | None:
         with self._lock:
             frame = self._frames.get(number)
             if frame is not None:
                 self._frames.move_to_end(number)
             return frame
 
-    def put(self, number: int, frame: VideoFrame) -> None:
+    def put(self, number: int, frame: VideoFrame | Frame) -> None:
         with self._lock:
             if number in self._frames:
                 self._bytes -= _frame_bytes(self._frames.pop(number))
@@ -365,7 +394,9 @@ class _FrameCache:
             self._bytes = 0
 
 
-def _frame_bytes(frame: VideoFrame) -> int:
+def _frame_bytes(frame: VideoFrame | Frame) -> int:
+    if isinstance(frame, np.ndarray):
+        return int(frame.nbytes)
     return sum(plane.buffer_size for plane in frame.planes)
 
 
