@@ -1,0 +1,219 @@
+"""A run in a process of its own: the same results, obeyed words, and what happens where a process fails."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from gui_measure import make_clip
+from napari_face_landmarks import TrackerSettings, load_models
+from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.napari_plugin import apart
+from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_here, track_in_background
+from napari_face_landmarks.video import Video, open_video
+
+N_FRAMES = 300
+
+
+@pytest.fixture(scope="module")
+def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return make_clip(tmp_path_factory.mktemp("apart") / "clip.mp4", N_FRAMES)
+
+
+@pytest.fixture
+def video(clip: Path) -> Iterator[Video]:
+    with open_video(clip) as opened:
+        yield opened
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
+    """Note the processes that are started."""
+    started: list[Any] = []
+
+    class Noted(subprocess.Popen):  # type: ignore[type-arg]
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+
+    monkeypatch.setattr(subprocess, "Popen", Noted)
+    return started
+
+
+def run_over(frames: Any, **changed: Any) -> BackgroundRun:
+    given = {"stop": N_FRAMES, "go_on": True, "models": "open", **changed}
+    return BackgroundRun(partial(load_models, "open"), TrackerSettings(), frames, 0, **given)
+
+
+def finish(run: BackgroundRun) -> None:
+    for _ in track_in_background(run):
+        pass
+
+
+def test_results_are_those_of_a_run_here(video: Video, processes: list[Any], tmp_path: Path) -> None:
+    there, here = run_over(video, journals=tmp_path), run_over(video)
+    finish(there)
+    assert [process.returncode for process in processes] == [0]
+    for _ in track_here(here):
+        pass
+    assert there.error is None
+    assert there.tracks is not None
+    assert here.tracks is not None
+    for name in ("landmarks", "confidence", "pose", "source", "boxes", "timestamps"):
+        np.testing.assert_array_equal(getattr(there.tracks, name), getattr(here.tracks, name))
+    assert there.tracks.stats.completed
+    assert there.tracks.meta == here.tracks.meta
+    assert [result.index for result in there.results] == list(range(N_FRAMES))
+    assert not list(tmp_path.iterdir()), "a finished run leaves no journal"
+
+
+def test_what_is_shown_need_not_be_decoded_again(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    kept: dict[int, Any] = {}
+    monkeypatch.setattr(Video, "keep", lambda _, number, picture: kept.update({number: picture}))
+    run = run_over(video)
+    run.show(True)
+    finish(run)
+    assert len(kept) > 2
+    monkeypatch.undo()
+    for number in list(kept)[::5]:
+        np.testing.assert_array_equal(kept[number], video[number])
+
+
+def test_a_frame_kept_is_given_and_another_size_is_refused(
+    video: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    picture = video[7] // 2
+    video.keep(7, picture)
+    monkeypatch.setattr(Video, "_decode", lambda *_: pytest.fail("decoded again"))
+    given = video[7]
+    np.testing.assert_array_equal(given, picture)
+    given[:] = 0
+    np.testing.assert_array_equal(video[7], picture, "each caller has a frame of its own")
+    with pytest.raises(ImageError, match="give a frame of this video"):
+        video.keep(7, picture[1:])
+    with pytest.raises(IndexError):
+        video.keep(N_FRAMES, picture)
+
+
+def test_cancelled_it_keeps_what_is_done_and_its_journal(video: Video, tmp_path: Path) -> None:
+    run = run_over(video, journals=tmp_path)
+    for _ in track_in_background(run):
+        if run.results:
+            run.cancel()
+    assert run.error is None
+    assert run.tracks is not None
+    assert 0 < len(run.tracks.landmarks) < N_FRAMES
+    assert len(list(tmp_path.glob("*.journal"))) == 1
+    again = run_over(video, journals=tmp_path)
+    finish(again)
+    assert again.tracks is not None
+    assert again.tracks.stats.completed
+    assert len(again.results) == N_FRAMES
+
+
+def test_paused_it_waits_and_tells_all_that_is_done(video: Video) -> None:
+    run = run_over(video)
+    steps = track_in_background(run)
+    while not run.results:
+        next(steps)
+    run.pause()
+    for _ in range(5):  # it ends the frame at hand
+        next(steps)
+    done = len(run.results)
+    for _ in range(5):
+        next(steps)
+    assert len(run.results) == done < N_FRAMES
+    run.resume()
+    for _ in steps:
+        pass
+    assert len(run.results) == N_FRAMES
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
+def test_killed_it_leaves_the_finished_frames_and_says_so(video: Video, processes: list[Any]) -> None:
+    run = run_over(video)
+    for _ in track_in_background(run):
+        if run.results:
+            os.kill(processes[0].pid, signal.SIGKILL)
+    assert run.error is not None
+    assert "killed by signal 9" in run.error
+    assert run.tracks is not None
+    assert len(run.tracks.landmarks) == len(run.results) > 0
+    assert not run.tracks.stats.completed
+
+
+def test_it_ends_with_the_window(video: Video, processes: list[Any]) -> None:
+    run = run_over(video)
+    steps = track_in_background(run)
+    while not run.results:
+        next(steps)
+    steps.close()
+    assert processes[0].returncode is not None
+
+
+@pytest.mark.parametrize("program", ["/no/such/python", sys.executable])
+def test_where_no_process_begins_the_run_is_done_here(
+    video: Video, program: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", program)
+    monkeypatch.setattr(apart, "__name__", "no.such.module")
+    run = run_over(video)
+    finish(run)
+    assert run.error is None
+    assert run.tracks is not None
+    assert run.tracks.stats.completed
+
+
+def test_errors_there_are_told_in_their_sentence(video: Video, tmp_path: Path) -> None:
+    run = run_over(video, models=str(tmp_path))
+    finish(run)
+    assert run.error is not None
+    assert str(tmp_path) in run.error
+    assert run.tracks is None
+
+
+def test_only_long_runs_over_a_file_go_apart(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert apart.order_of(run_over(video)) is not None
+    assert apart.order_of(run_over(np.zeros((N_FRAMES, 8, 8, 3), np.uint8))) is None
+    assert apart.order_of(run_over(video, stop=apart.WORTH_IT - 1)) is None
+    monkeypatch.setattr(sys, "frozen", True, raising=False)
+    assert apart.order_of(run_over(video)) is None
+
+
+def test_the_process_knows_no_napari() -> None:
+    code = "import sys; import napari_face_landmarks.napari_plugin.apart; print('napari' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_a_library_that_prints_does_not_disturb_the_news(
+    video: Video, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text(
+        "import threading, time, os\n"
+        "def chatter():\n"
+        "    while True:\n"
+        "        time.sleep(0.05)\n"
+        "        os.write(1, b'hello from a library')\n"
+        "def later():\n"
+        "    time.sleep(1.0)\n"
+        "    chatter()\n"
+        "threading.Thread(target=later, daemon=True).start()\n"
+    )
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+    began = time.monotonic()
+    run = run_over(video)
+    finish(run)
+    assert time.monotonic() - began > 1.0, "the library had time to print"
+    assert run.error is None
+    assert len(run.results) == N_FRAMES
