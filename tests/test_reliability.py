@@ -268,6 +268,15 @@ FAULTS = (
         ),
     ),
     Fault(
+        "the process of a run in napari dies or cannot be started",
+        "a sentence says so; a run that did not begin is done in napari",
+        "the frames that are done",
+        (
+            "test_apart.py::test_killed_it_leaves_the_finished_frames_and_says_so",
+            "test_apart.py::test_where_no_process_begins_the_run_is_done_here",
+        ),
+    ),
+    Fault(
         "layers removed or changed, or the window closed, during a run in napari",
         "the run ends, in a sentence where one is needed",
         "the points that are there",
