@@ -305,6 +305,21 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
         load_exported(Pfld(width=1.5), tmp_path / "pfld.onnx", examples)
 
 
+def test_a_way_that_takes_far_longer_is_tried_once() -> None:
+    pytest.importorskip("torch")
+    from napari_face_landmarks.training.precision import ROUNDS, fastest
+
+    tried: list[str] = []
+
+    def way(name: str, seconds: float) -> Callable[[], None]:
+        return lambda: (tried.append(name), time.sleep(seconds))[1]
+
+    ways = {"slow": way("slow", 0.06), "quick": way("quick", 0.002), "quicker": way("quicker", 0.0)}
+    assert fastest(ways) == "quicker"
+    assert tried.count("slow") == 1
+    assert tried.count("quicker") == ROUNDS
+
+
 def test_numbers_that_the_processor_is_slow_with_are_not_trained_in() -> None:
     torch = pytest.importorskip("torch")
     from napari_face_landmarks.training.precision import faster_precision, in_precision

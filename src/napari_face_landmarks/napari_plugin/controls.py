@@ -13,6 +13,7 @@ from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, 
 from napari_face_landmarks.settings import REFINE_MODES
 
 SMALLEST_CONTROL, SMALLEST_FORM = 110, 150  # px, width and height
+LONGEST_CHOICE = 15  # letters: bundles with their licence
 
 
 def row_of(*widgets: Any) -> Container:
@@ -77,7 +78,7 @@ class ScrollingForm(QScrollArea):
             label = QLabel(control.label)
             label.setToolTip(control.tooltip)
             if isinstance(control, ComboBox):
-                may_be_narrow(control.native)
+                may_be_narrow(control.native, LONGEST_CHOICE)
             if isinstance(control, Label):
                 control.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
             control.native.setMinimumWidth(SMALLEST_CONTROL)

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, inter_ocular
+from napari_face_landmarks.ibug import MIRROR_68, inter_ocular
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, to_crop
 
 Image = npt.NDArray[np.uint8]
@@ -134,11 +134,9 @@ def displaced(landmarks: Points, bumps: npt.NDArray[np.float32]) -> Points:
     return moved
 
 
-def flipped(
-    image: Image, landmarks: Points, mirror: npt.NDArray[np.int64] = MIRROR_68
-) -> tuple[Image, Points]:
-    """Mirror a picture and its landmarks left to right; `mirror` says which becomes which."""
-    mirrored = landmarks[mirror].copy()
+def flipped(image: Image, landmarks: Points) -> tuple[Image, Points]:
+    """Mirror a picture and its landmarks left to right."""
+    mirrored = landmarks[MIRROR_68].copy()
     mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
     return np.ascontiguousarray(image[:, ::-1]), mirrored
 
@@ -297,7 +295,7 @@ def photometric(image: Image, rng: Generator) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training crop: (S, S, 3) uint8, its points as fractions of it, and which landmarks are covered."""
+    """One training crop: (S, S, 3) uint8, its landmarks (68, 2) as fractions of it, and which are covered."""
 
     image: Image
     landmarks: Points
@@ -311,7 +309,6 @@ def augmented_face(
     rng: Generator,
     mild: bool = False,
     reshaped_share: float = 0.0,
-    mirror: npt.NDArray[np.int64] = MIRROR_68,
 ) -> Sample:
     """Return one augmented crop of a labelled face.
 
@@ -319,8 +316,8 @@ def augmented_face(
     ----------
     image : ndarray, (H, W, 3), uint8
         RGB picture with the face.
-    landmarks : ndarray, (68 + K, 2), float32
-        The landmarks and any other points that shall move with the face; pixels, x then y.
+    landmarks : ndarray, (68, 2), float32
+        Pixels, x then y.
     other : ndarray, (S, S, 3), uint8
         A crop of another picture, a texture for what covers the face.
     rng : numpy.random.Generator
@@ -329,31 +326,28 @@ def augmented_face(
         Only mirrored and cut as the tracker would, half of them in another light: a face as most are.
     reshaped_share : float
         How many of the others get another shape of the head (`face_shape_bumps`).
-    mirror : ndarray, (68 + K,), int64
-        Which point each becomes in a mirror.
     """
     if rng.random() < 0.5:
-        image, landmarks = flipped(image, landmarks, mirror)
-    own = slice(N_LANDMARKS)
+        image, landmarks = flipped(image, landmarks)
     if mild:
-        crop = jittered_crop(landmarks[own], TRACKER_JITTER, rng)
+        crop = jittered_crop(landmarks, TRACKER_JITTER, rng)
         pixels = cut(image, crop, np.zeros((0, 5), np.float32))
         if rng.random() < 0.5:
             pixels = photometric(pixels, rng)
         return Sample(pixels, to_crop(landmarks[None], crop[None])[0], np.zeros(68, np.bool_))
-    bumps = soft_tissue_bumps(landmarks[own], rng) if rng.random() < 0.35 else np.zeros((0, 5), np.float32)
+    bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.35 else np.zeros((0, 5), np.float32)
     if reshaped_share and rng.random() < reshaped_share:
-        bumps = np.concatenate([bumps, face_shape_bumps(landmarks[own], rng)])
+        bumps = np.concatenate([bumps, face_shape_bumps(landmarks, rng)])
     jitter = TRACKER_JITTER if rng.random() < 0.6 else DETECTOR_JITTER
     moved = displaced(landmarks, bumps)
-    crop = jittered_crop(moved[own], jitter, rng)
+    crop = jittered_crop(moved, jitter, rng)
     pixels = cut(image, crop, bumps)
     fractions = to_crop(moved[None], crop[None])[0]
     covered = np.zeros(68, np.bool_)
     if rng.random() < 0.25:
-        pen_marks(pixels, fractions[own] * CROP_SIZE - 0.5, rng)
+        pen_marks(pixels, fractions * CROP_SIZE - 0.5, rng)
     if rng.random() < 0.35:
         mask = occlude(pixels, other, rng)
-        at = np.clip((fractions[own] * CROP_SIZE).astype(int), 0, CROP_SIZE - 1)
+        at = np.clip((fractions * CROP_SIZE).astype(int), 0, CROP_SIZE - 1)
         covered = mask[at[:, 1], at[:, 0]]
     return Sample(photometric(pixels, rng), fractions, covered)

@@ -305,7 +305,7 @@ def _posed(
         target = math.copysign(math.radians(rng.uniform(*plan.turned_to)), yaw)
         more = target - yaw if abs(target) > abs(yaw) else 0.0
     expression = drawn_expression(mesh, turner, rng) if acts else None
-    return turned(image, landmarks, mesh, turner, more, 0.0, expression, rng)[:2]
+    return turned(image, landmarks, mesh, turner, more, 0.0, expression, rng)
 
 
 def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: Plan, *, varied: bool) -> list[Pools]:

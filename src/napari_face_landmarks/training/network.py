@@ -10,9 +10,6 @@ from torch import Tensor, nn
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 
-N_VERTICES = 128
-"""Of the mesh, learned beside the landmarks."""
-
 
 class DepthwiseByTwo(nn.Conv2d):
     """A depthwise 3 x 3 convolution with stride 2, trained in full and thinned out: the same numbers.
@@ -79,8 +76,6 @@ class PfldOutputs(NamedTuple):
     log_sigma: Tensor
     score: Tensor
     pose: Tensor
-    heat_mesh: Tensor
-    global_mesh: Tensor
 
 
 class Pfld(nn.Module):
@@ -89,8 +84,7 @@ class Pfld(nn.Module):
     The published network regresses the coordinates from features pooled at three scales; that branch is here
     as `global_landmarks`. A second branch reads each landmark off a 28 x 28 map by soft-argmax (Sun et al.
     2018, integral regression), which places visible landmarks more exactly, and a learned weight for each
-    landmark mixes the two. The auxiliary branches for head pose and for vertices of the face's mesh shape the
-    features in training only.
+    landmark mixes the two. The auxiliary head-pose branch shapes the features in training only.
     """
 
     def __init__(self, width: float = 1.0) -> None:
@@ -107,13 +101,11 @@ class Pfld(nn.Module):
         self.smooth3 = nn.Sequential(_conv(fpn, fpn, 3, groups=fpn), _conv(fpn, fpn, 1))
         self.smooth2 = nn.Sequential(_conv(fpn, fpn, 3, groups=fpn), _conv(fpn, fpn, 1))
         self.heat = nn.Conv2d(fpn, N_LANDMARKS, 1)
-        self.heat_mesh = nn.Conv2d(fpn, N_VERTICES, 1)
         self.squeeze = _conv(c4, 32, 1)
         grid = CROP_SIZE // 16
         multi_scale = 32 * grid * grid + c2 + c3 + c4
         self.shared = nn.Sequential(nn.Linear(multi_scale, 192), nn.ReLU(inplace=True), nn.Dropout(0.1))
         self.regress = nn.Linear(192, 2 * N_LANDMARKS)
-        self.regress_mesh = nn.Linear(192, 2 * N_VERTICES)
         self.mix = nn.Linear(192, N_LANDMARKS)
         self.log_sigma = nn.Linear(192 + N_LANDMARKS, N_LANDMARKS)
         self.score = nn.Linear(192, 1)
@@ -127,8 +119,6 @@ class Pfld(nn.Module):
         self.register_buffer("places", torch.stack([x, y, x * x + y * y], dim=1), persistent=False)
         nn.init.normal_(self.regress.weight, std=1e-3)
         nn.init.constant_(self.regress.bias, 0.5)
-        nn.init.normal_(self.regress_mesh.weight, std=1e-3)
-        nn.init.constant_(self.regress_mesh.bias, 0.5)
 
     def forward(self, x: Tensor) -> PfldOutputs:
         """Run the network on crops, (B, 3, 112, 112) RGB in 0 to 1."""
@@ -152,16 +142,5 @@ class Pfld(nn.Module):
         landmarks = weight * by_heat + (1 - weight) * by_regression
         log_sigma = self.log_sigma(torch.cat([shared, spread], dim=1)) - 3.5
         score = self.score(shared).squeeze(-1)
-        if not self.training:
-            none = torch.zeros(x.shape[0], 0, 2)
-            pose = torch.zeros(x.shape[0], 3)
-            return PfldOutputs(landmarks, by_heat, by_regression, log_sigma, score, pose, none, none)
-        pose = self.pose(f2).float()
-        heat_mesh = self.heat_mesh(p2).float().flatten(2).softmax(-1) @ self.places[:, :2]
-        global_mesh = self.regress_mesh(shared).view(-1, N_VERTICES, 2)
-        return PfldOutputs(landmarks, by_heat, by_regression, log_sigma, score, pose, heat_mesh, global_mesh)
-
-    @staticmethod
-    def is_for_training(name: str) -> bool:
-        """Whether a weight of this name belongs to a branch that is not exported."""
-        return name.startswith(("pose.", "heat_mesh.", "regress_mesh."))
+        pose = self.pose(f2).float() if self.training else torch.zeros(x.shape[0], 3)
+        return PfldOutputs(landmarks, by_heat, by_regression, log_sigma, score, pose)

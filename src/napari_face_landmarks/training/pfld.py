@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, nme
+from napari_face_landmarks.ibug import nme
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, sample_crops, to_image
 from napari_face_landmarks.training import faces as face_files
 from napari_face_landmarks.training.augment import (
@@ -35,18 +35,15 @@ from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.exported import load_exported
 from napari_face_landmarks.training.half import store_half
 from napari_face_landmarks.training.labels import pose_of
-from napari_face_landmarks.training.network import N_VERTICES, Pfld, PfldOutputs
+from napari_face_landmarks.training.network import Pfld, PfldOutputs
 from napari_face_landmarks.training.precision import fastest, in_precision
-from napari_face_landmarks.training.turn import SKIN, drawn_expression, load_turner, turned, yaw_of_mesh
-from napari_face_landmarks.training.vertices import learned_vertices
+from napari_face_landmarks.training.turn import drawn_expression, load_turner, turned, yaw_of_mesh
 from napari_face_landmarks.video import prefetch
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
 HELD_OUT_SEED = 7
 CALIBRATION_BATCHES = 12
 SOFTNESS = 0.2  # px of the crop
-MESH_SHARE = 2.0
-"""Of the mesh's vertices in the loss; the landmarks have 4 as they are given out, 2 in each branch."""
 LOG_SIGMA = (-8.0, 1.0)
 """Range of the spread's logarithm (fractions of the crop) that is trained and exported."""
 
@@ -88,7 +85,7 @@ def distance(error: Tensor) -> Tensor:
 
 
 def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
-    """Return the loss of a batch: distance on the coordinate outputs, spread, score and head pose.
+    """Return the loss of a batch: distance on the three coordinate outputs, spread, score and head pose.
 
     Each face's landmarks weigh ``1 + sum(1 - cos(angle))`` over its head-pose angles, the geometric term of
     PFLD (Guo et al. 2019, equation 2), so that turned heads count for more.
@@ -104,9 +101,6 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
         (outputs.global_landmarks, 2.0),
     ):
         loss = loss + share * (weight * distance((output - truth) * CROP_SIZE)).mean()
-    has_mesh = weight * batch["has_mesh"].view(-1, 1)
-    for output in (outputs.heat_mesh, outputs.global_mesh):
-        loss = loss + MESH_SHARE * (has_mesh * distance((output - batch["mesh"]) * CROP_SIZE)).mean()
     squared = ((outputs.landmarks.detach() - truth) ** 2).sum(-1).clamp_max(0.04)
     # where there is no face the spread means nothing and may grow without bound
     log_sigma = outputs.log_sigma.where(is_face.view(-1, 1) > 0, LOG_SIGMA[0]).clamp(*LOG_SIGMA)
@@ -125,8 +119,6 @@ class TrainingStream:
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
         self.turner = load_turner(data)
         self.has_mesh = self.faces.has_mesh
-        self.vertices, mirror = learned_vertices(self.turner.mean, N_VERTICES, SKIN)
-        self.mirror = np.concatenate([MIRROR_68, N_LANDMARKS + mirror])
         self.angles = np.array(
             [
                 self._angles(mesh) if known else (0.0, 0.0)
@@ -144,12 +136,13 @@ class TrainingStream:
     def _face(
         self, i: int, rng: Generator
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float, float]:
-        """Return picture, points, pitch and yaw of face `i`, turned or with another expression."""
-        image, landmarks, (pitch, yaw) = self.faces.images[i], self.faces.landmarks[i], self.angles[i]
+        """Return picture, landmarks, pitch and yaw of face `i`, turned or with another expression."""
+        image, landmarks = self.faces.images[i], self.faces.landmarks[i]
+        pitch, yaw = self.angles[i]
         turns = rng.random() < self.plan.turned_share
         acts = rng.random() < self.plan.acted_share
         if not (turns or acts) or not self.has_mesh[i]:
-            return image, self._points(landmarks, self.faces.mesh[i]), pitch, yaw
+            return image, landmarks, pitch, yaw
         mesh = self.faces.mesh[i].astype(np.float64)
         more_yaw = more_pitch = 0.0
         if turns:
@@ -159,16 +152,8 @@ class TrainingStream:
                 more_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
             more_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
         expression = drawn_expression(mesh, self.turner, rng) if acts else None
-        picture, landmarks, after = turned(
-            image, landmarks, mesh, self.turner, more_yaw, more_pitch, expression, rng
-        )
-        return picture, self._points(landmarks, after), pitch + more_pitch, yaw + more_yaw
-
-    def _points(
-        self, landmarks: npt.NDArray[np.float32], mesh: npt.NDArray[np.float32]
-    ) -> npt.NDArray[np.float32]:
-        """Return the landmarks and the vertices that are learned beside them, (68 + K, 2)."""
-        return np.concatenate([landmarks, mesh[self.vertices, :2]])
+        picture, points = turned(image, landmarks, mesh, self.turner, more_yaw, more_pitch, expression, rng)
+        return picture, points, pitch + more_pitch, yaw + more_yaw
 
     def _texture(self, rng: Generator) -> npt.NDArray[np.uint8]:
         if rng.random() < 0.5:
@@ -217,37 +202,25 @@ class TrainingStream:
                 return cut(picture, np.array([cx, cy, side, rng.normal(0, 0.4)], np.float32), NO_BUMPS)
 
     def batch(self, number: int) -> dict[str, npt.NDArray[Any]]:
-        """Return batch `number`: images (B, 3, 112, 112) uint8, landmarks, mesh, pose, is_face, has_mesh."""
+        """Return batch `number`: images (B, 3, 112, 112) uint8, landmarks, pose, is_face."""
         plan = self.plan
         rng = np.random.default_rng([plan.seed, number])
         size = plan.faces_per_batch + plan.negatives_per_batch
         images = np.empty((size, CROP_SIZE, CROP_SIZE, 3), np.uint8)
-        points = np.full((size, len(self.mirror), 2), 0.5, np.float32)
+        landmarks = np.full((size, 68, 2), 0.5, np.float32)
         pose = np.zeros((size, 3), np.float32)
-        is_face, has_mesh = np.zeros((2, size), np.float32)
+        is_face = np.zeros(size, np.float32)
         for k in range(plan.faces_per_batch):
             i = int(rng.choice(len(self.faces.images), p=self.faces.weight))
             if rng.random() < plan.mild_share:
-                picture, (pitch, yaw) = self.faces.images[i], self.angles[i]
-                drawn = self._points(self.faces.landmarks[i], self.faces.mesh[i])
-                nothing = np.zeros((0, 0, 3), np.uint8)
-                sample = augmented_face(picture, drawn, nothing, rng, mild=True, mirror=self.mirror)
+                picture, points, (pitch, yaw) = self.faces.images[i], self.faces.landmarks[i], self.angles[i]
+                sample = augmented_face(picture, points, np.zeros((0, 0, 3), np.uint8), rng, mild=True)
             else:
-                picture, drawn, pitch, yaw = self._face(i, rng)
+                picture, points, pitch, yaw = self._face(i, rng)
                 sample = augmented_face(
-                    picture,
-                    drawn,
-                    self._texture(rng),
-                    rng,
-                    reshaped_share=plan.reshaped_share,
-                    mirror=self.mirror,
+                    picture, points, self._texture(rng), rng, reshaped_share=plan.reshaped_share
                 )
-            images[k], points[k], is_face[k], has_mesh[k] = (
-                sample.image,
-                sample.landmarks,
-                1,
-                self.has_mesh[i],
-            )
+            images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
             eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
             # The mesh's yaw changes its sign in a mirrored picture; the side of the nose tells which it is.
             yaw = abs(yaw) * np.sign(_nose_offset(sample.landmarks))
@@ -256,11 +229,9 @@ class TrainingStream:
             images[k] = photometric(self._negative(rng), rng)
         return {
             "images": images.transpose(0, 3, 1, 2),
-            "landmarks": points[:, :N_LANDMARKS],
-            "mesh": points[:, N_LANDMARKS:],
+            "landmarks": landmarks,
             "pose": pose,
             "is_face": is_face,
-            "has_mesh": has_mesh,
         }
 
     def batches(self, first: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
@@ -475,9 +446,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
                     "held_out_faces": len(held_out.images),
                     "step": step + 1,
                     "seconds": total,
-                    "parameters": sum(
-                        p.numel() for n, p in network.named_parameters() if not Pfld.is_for_training(n)
-                    ),
+                    "parameters": sum(p.numel() for n, p in network.named_parameters() if "pose" not in n),
                     **result,
                 }
                 export_onnx(averaged, out / "pfld.onnx", sigma_scale=result["sigma_ratio"])
@@ -504,10 +473,7 @@ def _begin_with(network: Pfld, start: Path, stream: TrainingStream, device: torc
     """Load the best weights of a finished run or, where the folder has none, those of a bundle's export."""
     best, exported = start / "pfld.best.pt", start / "pfld.onnx"
     if best.exists():
-        weights = torch.load(best, map_location=device, weights_only=True)
-        missing, unknown = network.load_state_dict(weights, strict=False)
-        if unknown or not all(Pfld.is_for_training(name) for name in missing):
-            raise ModelError(f"The weights in {best} are another network's: train from the start.")
+        network.load_state_dict(torch.load(best, map_location=device, weights_only=True))
         return
     if not exported.exists():
         raise ModelError(
@@ -527,14 +493,14 @@ def _fastest_way(device: torch.device) -> tuple[torch.dtype, torch.memory_format
         network = Pfld().to(device, memory_format=layout)
         crops = torch.rand(4, 3, CROP_SIZE, CROP_SIZE).contiguous(memory_format=layout)
         for dtype in (torch.float32, torch.bfloat16):
-            trials[dtype, layout] = partial(_trial, network, crops, dtype)
+            trials[dtype, layout] = partial(_try, network, crops, dtype)
     return fastest(trials)
 
 
-def _trial(network: Pfld, crops: Tensor, dtype: torch.dtype) -> None:
+def _try(network: Pfld, crops: Tensor, dtype: torch.dtype) -> None:
     with in_precision(crops.device, dtype):
-        outputs = network(crops)
-    sum(value.float().sum() for value in outputs).backward()
+        landmarks = network(crops).landmarks
+    landmarks.sum().backward()
 
 
 def _floating(module: nn.Module) -> list[Tensor]:

@@ -127,8 +127,8 @@ def turned(
     pitch: float = 0.0,
     expression: Expression | None = None,
     rng: np.random.Generator | None = None,
-) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return the picture with its head turned, the landmarks as an annotator would see them, and the mesh.
+) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
+    """Return the picture with its head turned, and the landmarks as an annotator would see them.
 
     Parameters
     ----------
@@ -165,7 +165,7 @@ def turned(
         fill_mouth(picture, after_mesh[UPPER_INNER, :2], after_mesh[LOWER_INNER, :2], rng)
     points = (points - pivot) @ rotation.T + pivot
     points[:17, :2] = visible_jaw(_refined_line(points[:17]), after_mesh, rotation @ pose, unit)
-    return picture, np.asarray(points[:, :2], dtype=np.float32), np.asarray(after_mesh, dtype=np.float32)
+    return picture, np.asarray(points[:, :2], dtype=np.float32)
 
 
 def _refined_line(jaw: Floats) -> Floats:
