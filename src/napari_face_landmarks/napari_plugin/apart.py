@@ -198,16 +198,17 @@ def main() -> None:
         regions=order.regions,
         journals=order.journals,
     )
-    threading.Thread(target=_obey, args=(run, words), daemon=True).start()
     ended = threading.Event()
+    listener = threading.Thread(target=_obey, args=(run, words), daemon=True)
     reporter = threading.Thread(target=_report, args=(run, out, ended), daemon=True)
+    listener.start()
     reporter.start()
     for _ in track_here(run):
         pass
     ended.set()
     reporter.join()
     _tell(out, End(run.error, run.tracks))
-    os._exit(0)  # without waiting for the thread that listens
+    listener.join()  # until the window has taken it and closes the line
 
 
 def _obey(run: BackgroundRun, words: Generator[Any]) -> None:
