@@ -112,7 +112,6 @@ def test_sample_run_cancel(viewer: Any, widget: Any) -> None:
     assert len(frames_shown(points)) < n_frames
     wait_until(lambda: len(frames_shown(points)) >= n_frames // 2, 240)
     wait_until(lambda: "left" in widget.status.value)
-    take_picture(viewer, "widget")
     widget.cancel_button.native.click()
     wait_until(lambda: not widget.running)
 
@@ -126,6 +125,17 @@ def test_sample_run_cancel(viewer: Any, widget: Any) -> None:
     assert widget.run_button.enabled
     assert widget.settings_controls["refine"].enabled
     assert not widget.cancel_button.enabled
+
+
+def test_the_sample_is_tracked_to_its_end(viewer: Any, widget: Any) -> None:
+    (video,) = viewer.open_sample(PLUGIN, "moving_face")
+    let_work(0.5)
+    points = run_to_the_end(widget)
+    assert frames_shown(points) == list(range(len(video.data)))
+    assert widget.status.value.startswith(f"Done: {len(video.data)} frames, a face on {len(video.data)}")
+    viewer.dims.set_current_step(0, 75)
+    let_work(0.5)
+    take_picture(viewer, "widget")
 
 
 def take_picture(viewer: Any, name: str) -> None:
