@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, SpinBox
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
 
@@ -19,6 +19,15 @@ LONGEST_CHOICE = 15  # letters: bundles with their licence
 def row_of(*widgets: Any) -> Container:
     """Return widgets of magicgui side by side."""
     row = Container(widgets=list(widgets), layout="horizontal", labels=False)
+    row.margins = (0, 0, 0, 0)
+    return row
+
+
+def with_label(widget: Any) -> Any:
+    """Return a control of magicgui with its label before it; what bears its words itself as it is."""
+    if not isinstance(widget, (ComboBox, LineEdit, SpinBox)):
+        return widget
+    row = Container(widgets=[widget])
     row.margins = (0, 0, 0, 0)
     return row
 

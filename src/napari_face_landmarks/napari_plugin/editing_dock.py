@@ -9,7 +9,7 @@ from magicgui.widgets import ComboBox, Container, Label, PushButton
 from napari.utils.notifications import show_error
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.controls import may_be_narrow
+from napari_face_landmarks.napari_plugin.controls import may_be_narrow, with_label
 from napari_face_landmarks.napari_plugin.editing import LayerEditor, editor_of
 from napari_face_landmarks.napari_plugin.layer_kinds import NOTHING, landmark_layers
 from napari_face_landmarks.napari_plugin.live import results_of
@@ -46,7 +46,9 @@ class EditingDock(Container):
             tooltip="The layer of landmarks that is changed here.",
         )
         self.status = Label(value="")
-        super().__init__(widgets=[self.layers, *widgets, self.status])
+        # labels of its own: magicgui would move everything that has none to the right
+        rows = [with_label(widget) for widget in (self.layers, *widgets, self.status)]
+        super().__init__(widgets=rows, labels=False)
         self.status.native.setWordWrap(True)
         may_be_narrow(self.layers.native)
         self.layers.changed.connect(self._on_layer)
