@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 
 from gui_measure import make_clip
+from gui_support import let_work, wait_until
 from napari_face_landmarks import TrackerSettings, load_models
 from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.napari_plugin import apart
@@ -166,7 +167,7 @@ def test_where_no_process_begins_the_run_is_done_here(
     video: Video, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", program)
-    monkeypatch.setattr(apart, "__name__", "no.such.module")
+    monkeypatch.setattr(apart, "BEGIN", "raise SystemExit(1)")
     run = run_over(video)
     finish(run)
     assert run.error is None
@@ -217,3 +218,36 @@ def test_a_library_that_prints_does_not_disturb_the_news(
     assert time.monotonic() - began > 1.0, "the library had time to print"
     assert run.error is None
     assert len(run.results) == N_FRAMES
+
+
+@pytest.mark.gui
+def test_the_dock_has_a_long_run_done_apart(viewer: Any, clip: Path, processes: list[Any]) -> None:
+    _, widget = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks")
+    viewer.open(clip, plugin="napari-face-landmarks")
+    processes.clear()
+    widget.run()
+    wait_until(lambda: widget.landmarks.shown.any(), 120)
+    assert widget.running, "points appear before the run ends"
+    widget.pause_or_go_on()
+    let_work(0.5)
+    waits_at = int(widget.landmarks.shown.sum())
+    let_work(0.5)
+    assert int(widget.landmarks.shown.sum()) == waits_at
+    widget.pause_or_go_on()
+    wait_until(lambda: not widget.running, 120)
+    assert len(processes) == 1
+    assert widget.landmarks.shown.all()
+    assert len(widget.landmarks.data) == 68 * N_FRAMES
+    assert viewer.dims.current_step[0] == N_FRAMES - 1, "the newest frame was followed"
+    assert widget.status.value.startswith(f"Done: {N_FRAMES} frames")
+
+
+@pytest.mark.gui
+def test_the_process_ends_with_the_viewer(viewer: Any, clip: Path, processes: list[Any]) -> None:
+    _, widget = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks")
+    viewer.open(clip, plugin="napari-face-landmarks")
+    processes.clear()
+    widget.run()
+    wait_until(lambda: widget.landmarks.shown.any(), 120)
+    viewer.close()
+    wait_until(lambda: processes[0].poll() is not None)

@@ -22,6 +22,7 @@ from typing import IO, Any, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_here
 from napari_face_landmarks.priority import NICE
 from napari_face_landmarks.settings import TrackerSettings
@@ -33,6 +34,8 @@ SECONDS = 0.1  # between two pieces of news
 WORTH_IT = 250
 """Frames: a process takes a second to begin."""
 SECONDS_TO_END = 5.0
+BEGIN = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import main; main()"
+"""What the process runs: with the same places to import from as here."""
 
 
 @dataclass(frozen=True)
@@ -122,16 +125,13 @@ def track_apart(run: BackgroundRun, order: Order) -> Generator[None, None, bool]
 
 
 def _started(order: Order) -> subprocess.Popen[bytes]:
-    here = str(Path(__file__).parents[2])
-    path = os.pathsep.join([here, *filter(None, [os.environ.get("PYTHONPATH")])])
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
     process = subprocess.Popen(
-        [sys.executable, "-m", __name__],
+        [sys.executable, "-c", BEGIN, *sys.path],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
-        env={**os.environ, "PYTHONPATH": path},
         creationflags=flags,
     )
     _tell(_streams(process)[0], order)
@@ -232,12 +232,6 @@ def _report(run: BackgroundRun, out: IO[bytes], ended: threading.Event) -> None:
         picture = None
         if run.shows and results:
             number = results[-1].index
-            picture = number, run.frames[number]
+            with suppress(FaceLandmarksError):  # the run itself will tell
+                picture = number, run.frames[number]
         _tell(out, News(run.message, run.notice, results, picture))
-
-
-if __name__ == "__main__":
-    # pickled names are those of the module, not of the program that it is here
-    from napari_face_landmarks.napari_plugin import apart
-
-    apart.main()

@@ -92,6 +92,7 @@ class BackgroundRun:
     journals: Path | None = None
     shows: bool = False
     _listener: Callable[[str], None] | None = None
+    _talking: threading.RLock = field(default_factory=threading.RLock)
     _cancelled: threading.Event = field(default_factory=threading.Event)
     _may_go_on: threading.Event = field(default_factory=threading.Event)
 
@@ -110,33 +111,38 @@ class BackgroundRun:
 
     def cancel(self) -> None:
         """Ask the run to end after the frame at hand, paused or not."""
-        self._cancelled.set()
-        self._may_go_on.set()
-        self._say("cancel")
+        with self._talking:
+            self._cancelled.set()
+            self._may_go_on.set()
+            self._say("cancel")
 
     def pause(self) -> None:
         """Ask the run to wait after the frame at hand."""
-        if not self.cancelled:
-            self._may_go_on.clear()
-            self._say("pause")
+        with self._talking:
+            if not self.cancelled:
+                self._may_go_on.clear()
+                self._say("pause")
 
     def resume(self) -> None:
         """Have the run go on."""
-        self._may_go_on.set()
-        self._say("resume")
+        with self._talking:
+            self._may_go_on.set()
+            self._say("resume")
 
     def show(self, wanted: bool) -> None:
         """Say whether the newest frame is looked at."""
-        if wanted != self.shows:
-            self.shows = wanted
-            self._say("show" if wanted else "hide")
+        with self._talking:
+            if wanted != self.shows:
+                self.shows = wanted
+                self._say("show" if wanted else "hide")
 
     def listen(self, listener: Callable[[str], None] | None) -> None:
         """Have someone told what is asked of the run: first what was asked before."""
-        self._listener = listener
-        for word, asked in (("show", self.shows), ("pause", self.paused), ("cancel", self.cancelled)):
-            if asked:
-                self._say(word)
+        with self._talking:
+            self._listener = listener
+            for word, asked in (("show", self.shows), ("pause", self.paused), ("cancel", self.cancelled)):
+                if asked:
+                    self._say(word)
 
     def _say(self, word: str) -> None:
         if self._listener is not None:
@@ -184,16 +190,22 @@ def track_in_background(run: BackgroundRun) -> Generator[None]:
     """
     from napari_face_landmarks.napari_plugin.apart import order_of, track_apart
 
-    order = order_of(run)
-    if order is None or not (yield from track_apart(run, order)):
-        yield from track_here(run)
+    with _errors_told(run):
+        order = order_of(run)
+        if order is None or not (yield from track_apart(run, order)):
+            yield from track_here(run)
 
 
 def track_here(run: BackgroundRun) -> Generator[None]:
     """Do a run in this process, as `track_in_background`."""
+    with _errors_told(run), quick_switches(), behind_a_window():
+        yield from _steps(run)
+
+
+@contextmanager
+def _errors_told(run: BackgroundRun) -> Iterator[None]:
     try:
-        with quick_switches(), behind_a_window():
-            yield from _steps(run)
+        yield
     except FaceLandmarksError as error:
         run.error = str(error)
     except Exception as error:
