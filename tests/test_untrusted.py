@@ -27,6 +27,7 @@ MAY = {
     ("training", "subprocess"),
     ("benchmark", "subprocess"),
     ("batch", "subprocess"),  # this Python, to work side by side
+    ("napari_plugin", "subprocess"),  # the same
     ("training", "pickle"),  # the name of an error
 }
 """Parts of the package, and what they may use that others may not; none gives it anything of a stranger's."""

@@ -1,74 +1,48 @@
 """A run in a process of its own: the window and the run do not wait for each other's turn at Python.
 
-The process does what `background` would do on a thread, and tells what it has done ten times a second over
-its standard output; words from the window come over its standard input. Both ends are this program, so what
-goes between them is pickled.
+The process does what `background` would do on a thread. Over its standard input it gets lines of JSON, the
+order and then words; ten times a second it tells on its standard output what it has done: a line of JSON,
+then the finished frames as a journal has them (`frame_type`), then the pixels of a frame to show, if any.
 """
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import os
-import pickle
 import subprocess
 import sys
 import threading
-from collections.abc import Generator
+import warnings
+from collections.abc import Generator, Iterator, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import IO, Any, NamedTuple
+from typing import IO, Any
 
 import numpy as np
-import numpy.typing as npt
 
-from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.batch.journal import frame_type
+from napari_face_landmarks.errors import FaceLandmarksError, VideoError
 from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_here
 from napari_face_landmarks.priority import NICE
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.regions import Regions
-from napari_face_landmarks.tracking.results import FrameResult, Tracks
-from napari_face_landmarks.video import Film, Video
+from napari_face_landmarks.tracking.regions import regions_from_dict
+from napari_face_landmarks.tracking.results import FrameResult, RunStats, collect
+from napari_face_landmarks.video import Video, VideoWarning, open_video
 
 SECONDS = 0.1  # between two pieces of news
 WORTH_IT = 250
 """Frames: a process takes a second to begin."""
 SECONDS_TO_END = 5.0
+LONGEST_LINE = 16 << 20
 BEGIN = f"import sys; sys.path[:] = sys.argv[1:]; from {__name__} import main; main()"
 """What the process runs: with the same places to import from as here."""
 
-
-@dataclass(frozen=True)
-class Order:
-    """What the process is to do; the parts are those of `BackgroundRun`."""
-
-    models: str
-    settings: TrackerSettings
-    film: Film
-    start: int
-    stop: int
-    go_on: bool
-    regions: Regions
-    journals: Path | None
+Said = dict[str, Any]
 
 
-class News(NamedTuple):
-    """What has happened since the last news; `picture` is a frame that a follower need not decode again."""
-
-    message: str
-    notice: str | None
-    results: list[FrameResult]
-    picture: tuple[int, npt.NDArray[np.uint8]] | None
-
-
-class End(NamedTuple):
-    """How the run ended."""
-
-    error: str | None
-    tracks: Tracks | None
-
-
-def order_of(run: BackgroundRun) -> Order | None:
+def order_of(run: BackgroundRun) -> Said | None:
     """Return what a process would have to do for a run; None where it is better done on a thread here.
 
     That is where the frames are no file's, where there are few of them, or where this Python is built into a
@@ -78,19 +52,20 @@ def order_of(run: BackgroundRun) -> Order | None:
         return None
     if getattr(sys, "frozen", False) or not sys.executable:
         return None
-    return Order(
-        run.models,
-        run.settings,
-        run.frames.film,
-        run.start,
-        run.stop,
-        run.go_on,
-        run.regions,
-        run.journals,
-    )
+    return {
+        "models": run.models,
+        "settings": run.settings.to_dict(),
+        "video": run.frames.info.path,
+        "state": list(run.frames.film.state),
+        "start": run.start,
+        "stop": run.stop,
+        "go_on": run.go_on,
+        "regions": run.regions.to_dict(),
+        "journals": None if run.journals is None else str(run.journals),
+    }
 
 
-def track_apart(run: BackgroundRun, order: Order) -> Generator[None, None, bool]:
+def track_apart(run: BackgroundRun, order: Said) -> Generator[None, None, bool]:
     """Have a run done by another process, yielding after each piece of news; return whether it began.
 
     Where it ended by itself before its time, the finished frames are put together here.
@@ -104,16 +79,21 @@ def track_apart(run: BackgroundRun, order: Order) -> Generator[None, None, bool]
     run.listen(partial(_tell, words))
     begun = False
     try:
-        for news in _read(told):
+        for said in _news(told, run):
             begun = True
-            if isinstance(news, End):
-                run.error, run.tracks = news
+            if "error" in said:
+                run.error = said["error"]
+                if said["stats"] is not None:
+                    run.tracks = collect(
+                        run.results,
+                        settings=run.settings,
+                        stats=RunStats(**said["stats"]),
+                        timestamps=run.frames.info.timestamps,
+                        warnings=said["warnings"],
+                        meta=said["meta"],
+                    )
                 return True
-            run.message = news.message
-            run.notice = news.notice
-            run.results.extend(news.results)
-            if news.picture is not None:
-                run.frames.keep(*news.picture)
+            run.message, run.notice = said["message"], said["notice"]
             yield
     finally:
         run.listen(None)
@@ -124,7 +104,33 @@ def track_apart(run: BackgroundRun, order: Order) -> Generator[None, None, bool]
     return begun
 
 
-def _started(order: Order) -> subprocess.Popen[bytes]:
+def _news(stream: IO[bytes], run: BackgroundRun) -> Iterator[Said]:
+    """Yield what the process tells until it has nothing more to tell; frames are taken over into the run."""
+    kind = frame_type(run.settings.max_faces)
+    with suppress(OSError, ValueError):  # half a message, where the process was killed
+        while line := stream.readline(LONGEST_LINE):
+            said: Said = json.loads(line)
+            count = min(int(said.get("frames", 0)), run.stop - run.start)
+            rows = np.frombuffer(stream.read(count * kind.itemsize), kind, count)
+            run.results.extend(_as_result(row) for row in rows)
+            if said.get("picture") is not None:
+                shape = run.frames.shape[1:]
+                size = int(np.prod(shape))
+                picture = np.frombuffer(stream.read(size), np.uint8, size).reshape(shape)
+                run.frames.keep(int(said["picture"]), picture)
+            yield said
+
+
+def _as_result(row: np.void) -> FrameResult:
+    names = row.dtype.names or ()
+    return FrameResult(int(row["index"]), **{name: np.array(row[name]) for name in names[1:]})
+
+
+def _as_row(result: FrameResult) -> tuple[Any, ...]:
+    return tuple(getattr(result, item.name) for item in dataclasses.fields(result))
+
+
+def _started(order: Said) -> subprocess.Popen[bytes]:
     flags = 0
     if sys.platform == "win32":
         flags = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
@@ -144,19 +150,12 @@ def _streams(process: subprocess.Popen[bytes]) -> tuple[IO[bytes], IO[bytes]]:
     return process.stdin, process.stdout
 
 
-def _tell(stream: IO[bytes], what: Any) -> None:
+def _tell(stream: IO[bytes], what: Said | str, *parts: Any) -> None:
     with suppress(OSError, ValueError):  # the other end has gone or is closed; reading from it will tell
-        pickle.dump(what, stream, protocol=pickle.HIGHEST_PROTOCOL)
+        stream.write(json.dumps(what).encode() + b"\n")
+        for part in parts:
+            stream.write(memoryview(part).cast("B"))
         stream.flush()
-
-
-def _read(stream: IO[bytes]) -> Generator[Any]:
-    """Yield what the other end tells until it has nothing more to tell."""
-    while True:
-        try:
-            yield pickle.load(stream)
-        except (EOFError, OSError, ValueError, pickle.UnpicklingError):
-            return
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:
@@ -180,26 +179,18 @@ def _why(code: int) -> str:
 
 def main() -> None:
     """Do one run: take the order from standard input, tell the news on standard output."""
-    from napari_face_landmarks.models import load_models
-
     out = os.fdopen(os.dup(1), "wb")
     os.dup2(2, 1)  # what a library prints is no news
     if sys.platform != "win32":
         os.nice(NICE)
-    words = _read(sys.stdin.buffer)
-    order: Order = next(words)
-    run = BackgroundRun(
-        partial(load_models, order.models),
-        order.settings,
-        Video(order.film),
-        order.start,
-        order.stop,
-        order.go_on,
-        regions=order.regions,
-        journals=order.journals,
-    )
+    order: Said = json.loads(sys.stdin.buffer.readline(LONGEST_LINE))
+    try:
+        run = _run_of(order)
+    except FaceLandmarksError as error:
+        _tell(out, {"error": str(error), "stats": None})
+        return
     ended = threading.Event()
-    listener = threading.Thread(target=_obey, args=(run, words), daemon=True)
+    listener = threading.Thread(target=_obey, args=(run, sys.stdin.buffer), daemon=True)
     reporter = threading.Thread(target=_report, args=(run, out, ended), daemon=True)
     listener.start()
     reporter.start()
@@ -207,31 +198,56 @@ def main() -> None:
         pass
     ended.set()
     reporter.join()
-    _tell(out, End(run.error, run.tracks))
+    end: Said = {"error": run.error, "stats": None}
+    if run.tracks is not None:
+        end["stats"] = dataclasses.asdict(run.tracks.stats)
+        end["warnings"], end["meta"] = list(run.tracks.warnings), dict(run.tracks.meta)
+    _tell(out, end)
     listener.join()  # until the window has taken it and closes the line
 
 
-def _obey(run: BackgroundRun, words: Generator[Any]) -> None:
+def _run_of(order: Mapping[str, Any]) -> BackgroundRun:
+    from napari_face_landmarks.models import load_models
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", VideoWarning)  # told when it was opened in the window
+        video = open_video(order["video"])
+    if list(video.film.state) != order["state"]:
+        raise VideoError(f"{order['video']} has changed since it was opened: open it again.")
+    return BackgroundRun(
+        partial(load_models, order["models"]),
+        TrackerSettings(**order["settings"]),
+        video,
+        order["start"],
+        order["stop"],
+        order["go_on"],
+        regions=regions_from_dict(order["regions"]),
+        journals=None if order["journals"] is None else Path(order["journals"]),
+    )
+
+
+def _obey(run: BackgroundRun, words: IO[bytes]) -> None:
     """Do what the window says; where it has gone, stop as if it had cancelled the run."""
-    for word in words:
-        if word == "show":
-            run.shows = run.frames.keeps_frames = True
-        elif word == "hide":
-            run.shows = run.frames.keeps_frames = False
+    for line in words:
+        word = json.loads(line)
+        if word in ("show", "hide"):
+            run.shows = run.frames.keeps_frames = word == "show"
         else:
             {"pause": run.pause, "resume": run.resume, "cancel": run.cancel}[word]()
     run.cancel()
 
 
 def _report(run: BackgroundRun, out: IO[bytes], ended: threading.Event) -> None:
+    kind = frame_type(run.settings.max_faces)
     told, last = 0, False
     while not last:
         last = ended.wait(SECONDS)
         results = run.results[told:]
         told += len(results)
-        picture = None
+        said: Said = {"message": run.message, "notice": run.notice, "frames": len(results), "picture": None}
+        parts = [np.array([_as_row(result) for result in results], kind)] if results else []
         if run.shows and results:
-            number = results[-1].index
             with suppress(FaceLandmarksError):  # the run itself will tell
-                picture = number, run.frames[number]
-        _tell(out, News(run.message, run.notice, results, picture))
+                parts.append(run.frames[results[-1].index])
+                said["picture"] = results[-1].index
+        _tell(out, said, *parts)

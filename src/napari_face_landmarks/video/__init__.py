@@ -1,7 +1,7 @@
 """Video files in, frame by frame: exact seeking, true frame counts and time stamps, one way of decoding."""
 
 from napari_face_landmarks.video.container import VIDEO_SUFFIXES
-from napari_face_landmarks.video.index import Film, VideoInfo
+from napari_face_landmarks.video.index import VideoInfo
 from napari_face_landmarks.video.prefetch import prefetch
 from napari_face_landmarks.video.reader import (
     Video,
@@ -15,7 +15,6 @@ from napari_face_landmarks.video.writer import write_video
 
 __all__ = [
     "VIDEO_SUFFIXES",
-    "Film",
     "Video",
     "VideoInfo",
     "VideoWarning",

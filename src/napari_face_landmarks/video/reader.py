@@ -70,7 +70,7 @@ class Video:
 
     @property
     def film(self) -> Film:
-        """What is known of the file: another process can make the same `Video` of it, without reading it."""
+        """What is known of the file."""
         return self._film
 
     @property
