@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.batch.journal import as_results
 from napari_face_landmarks.batch.pieces import (
     Piece,
     TrackedPiece,
@@ -110,9 +111,9 @@ def _tracks(
             stats.stage_seconds[stage] += end.stats.stage_seconds[stage]
             stats.stage_calls[stage] += end.stats.stage_calls[stage]
         sentences += end.warnings
+    for result in as_results(arrays):
+        stats.count(result)
     indices = arrays.pop("index")
-    for row, index in enumerate(indices):
-        stats.count(FrameResult(int(index), **{name: array[row] for name, array in arrays.items()}))
     stats.completed = len(indices) == len(video)
     tracker.track_frames(video).close()  # for what it says of the video and the models
     empty = tracker.collect([])

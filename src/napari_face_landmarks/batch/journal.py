@@ -45,6 +45,21 @@ def frame_type(max_faces: int) -> np.dtype[Any]:
     return np.dtype([("index", "<i8"), *((name, array.dtype.str, array.shape) for name, array in arrays)])
 
 
+def frame_to_bytes(result: FrameResult, kind: np.dtype[Any]) -> bytes:
+    """Return a frame's result as `kind`, a `frame_type`, stores it."""
+    row = np.zeros((), kind)
+    for name in kind.names or ():
+        row[name] = getattr(result, name)
+    return row.tobytes()
+
+
+def as_results(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[FrameResult]:
+    """Yield the results that the fields of `frame_type`, each as one array (N, ...), tell of."""
+    others = [name for name in arrays if name != "index"]
+    for row, index in enumerate(arrays["index"]):
+        yield FrameResult(int(index), **{name: arrays[name][row] for name in others})
+
+
 class Journal:
     """A journal that is being written.
 
@@ -71,10 +86,7 @@ class Journal:
 
     def add(self, result: FrameResult) -> None:
         """Take a result, to be written by the next `sync`."""
-        row = np.zeros((), self._type)
-        for name in self._type.names or ():
-            row[name] = getattr(result, name)
-        self._buffer.append(row.tobytes())
+        self._buffer.append(frame_to_bytes(result, self._type))
 
     def sync(self, state: TrackerState) -> None:
         """Write the results taken so far and the state after them, down to the disk."""

@@ -12,7 +12,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from napari_face_landmarks.batch.journal import Journal, JournalContent, frame_type, read_frames, read_journal
+from napari_face_landmarks.batch.journal import (
+    Journal,
+    JournalContent,
+    as_results,
+    frame_type,
+    read_frames,
+    read_journal,
+)
 from napari_face_landmarks.batch.lock import try_to_lock
 from napari_face_landmarks.errors import ResultError, VideoError
 from napari_face_landmarks.export.files import name_beside
@@ -240,11 +247,7 @@ class Recording:
         """Return the results that were finished in an earlier run."""
         arrays = read_frames(self._stream, self._tracker.settings.max_faces, self.kept)
         self._stream.seek(0, os.SEEK_END)
-        indices = arrays.pop("index")
-        return [
-            FrameResult(int(index), **{name: array[row] for name, array in arrays.items()})
-            for row, index in enumerate(indices)
-        ]
+        return list(as_results(arrays))
 
     def tracks(self) -> Tracks:
         """Return all finished frames, read from the journal; they take as much memory as they have bytes."""

@@ -13,13 +13,20 @@ import queue
 import signal
 import sys
 import threading
+from typing import IO
+
+
+def serve() -> IO[bytes]:
+    """Return the standard output, from now on for the answers of a process that is sent its work."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that sends the jobs
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)  # what libraries print is no answer
+    return answers
 
 
 def main() -> int:
     """Do jobs until the input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that sends the jobs
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # what libraries print is no answer
+    answers = serve()
     lines: queue.Queue[str] = queue.Queue()
     threading.Thread(target=_listen, args=(lines,), daemon=True).start()
 
@@ -27,7 +34,7 @@ def main() -> int:
     from napari_face_landmarks.video.container import limit_threads
 
     def answer(content: object) -> None:
-        answers.write(json.dumps(content) + "\n")
+        answers.write(json.dumps(content).encode() + b"\n")
         answers.flush()
 
     while True:

@@ -22,13 +22,14 @@ from typing import IO, Any
 
 import numpy as np
 
-from napari_face_landmarks.batch.journal import frame_type
+from napari_face_landmarks.batch.journal import as_results, frame_to_bytes, frame_type
+from napari_face_landmarks.batch.worker import serve
 from napari_face_landmarks.errors import FaceLandmarksError, VideoError
 from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_here
 from napari_face_landmarks.priority import NICE
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.regions import regions_from_dict
-from napari_face_landmarks.tracking.results import FrameResult, RunStats, collect
+from napari_face_landmarks.tracking.results import RunStats, collect
 from napari_face_landmarks.video import Video, VideoWarning, open_video
 
 SECONDS = 0.1  # between two pieces of news
@@ -112,22 +113,13 @@ def _news(stream: IO[bytes], run: BackgroundRun) -> Iterator[Said]:
             said: Said = json.loads(line)
             count = min(int(said.get("frames", 0)), run.stop - run.start)
             rows = np.frombuffer(stream.read(count * kind.itemsize), kind, count)
-            run.results.extend(_as_result(row) for row in rows)
+            run.results.extend(as_results({name: rows[name].copy() for name in kind.names or ()}))
             if said.get("picture") is not None:
                 shape = run.frames.shape[1:]
                 size = int(np.prod(shape))
                 picture = np.frombuffer(stream.read(size), np.uint8, size).reshape(shape)
                 run.frames.keep(int(said["picture"]), picture)
             yield said
-
-
-def _as_result(row: np.void) -> FrameResult:
-    names = row.dtype.names or ()
-    return FrameResult(int(row["index"]), **{name: np.array(row[name]) for name in names[1:]})
-
-
-def _as_row(result: FrameResult) -> tuple[Any, ...]:
-    return tuple(getattr(result, item.name) for item in dataclasses.fields(result))
 
 
 def _started(order: Said) -> subprocess.Popen[bytes]:
@@ -179,8 +171,7 @@ def _why(code: int) -> str:
 
 def main() -> None:
     """Do one run: take the order from standard input, tell the news on standard output."""
-    out = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what a library prints is no news
+    out = serve()
     if sys.platform != "win32":
         os.nice(NICE)
     order: Said = json.loads(sys.stdin.buffer.readline(LONGEST_LINE))
@@ -245,7 +236,7 @@ def _report(run: BackgroundRun, out: IO[bytes], ended: threading.Event) -> None:
         results = run.results[told:]
         told += len(results)
         said: Said = {"message": run.message, "notice": run.notice, "frames": len(results), "picture": None}
-        parts = [np.array([_as_row(result) for result in results], kind)] if results else []
+        parts: list[Any] = [b"".join(frame_to_bytes(result, kind) for result in results)]
         if run.shows and results:
             with suppress(FaceLandmarksError):  # the run itself will tell
                 parts.append(run.frames[results[-1].index])
