@@ -282,6 +282,7 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
     from napari_face_landmarks.training import pfld
     from napari_face_landmarks.training.exported import load_exported
     from napari_face_landmarks.training.network import Pfld
+    from napari_face_landmarks.training.settle import settle_network
 
     torch.manual_seed(3)
     first = Pfld()
@@ -289,6 +290,8 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
     for batch in examples:  # statistics of its own
         first(batch)
     pfld.export_onnx(first, tmp_path / "pfld.onnx")
+    moved = np.concatenate([np.full((1, 136), 0.1), np.zeros((136, 136))])
+    settle_network(tmp_path / "pfld.onnx", tmp_path / "pfld.onnx", moved, 2.0)  # is not trained on
     again = Pfld()
     load_exported(again, tmp_path / "pfld.onnx", examples)
     assert again.training

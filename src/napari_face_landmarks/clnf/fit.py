@@ -50,6 +50,9 @@ class ClnfFit:
         PDM parameters fitted to the given landmarks.
     shares : ndarray, (68,), float64
         Share c of the given landmarks' residual outside the PDM that `landmarks` keeps.
+    beyond : ndarray, (68, 2), float64
+        How far `landmarks` are from where the search ended, because people put them there
+        (`PatchExperts.beyond`); units of the PDM in the upright frame.
     likelihood : float
         Mean log response at the landmarks, finest scale; -inf where `converged` is False.
     iterations : int
@@ -63,6 +66,7 @@ class ClnfFit:
     params: Floats
     start: Floats
     shares: Floats
+    beyond: Floats
     likelihood: float
     iterations: int
     converged: bool
@@ -95,6 +99,9 @@ def refine(
     express is kept in proportion to their certainty:
     ``landmarks = project(params) + c (given - project(start))`` with
     ``c = residual_share / (1 + (sigma / s / residual_sigma)**2)``.
+
+    Experts that were trained on labels placed by hand may tell how far from there people put the landmarks
+    (`PatchExperts.beyond`); that is added in the end.
 
     Parameters
     ----------
@@ -187,6 +194,8 @@ def refine(
 
     shares = _residual_shares(claimed, start[0], known, constants)
     result = _project(pdm, found) + shares[:, None] * (given - first)
+    beyond = _beyond(experts, result, found)
+    result += _in_image(beyond, found)
     growth = found[0] / start[0]
     moved = np.linalg.norm(result - given, axis=1).mean() / start[0]
     if (
@@ -195,7 +204,7 @@ def refine(
         or not moved < LARGEST_MOVE
     ):
         return _not_refined(landmarks, start, steps)
-    return ClnfFit(result.astype(np.float32), found, start, shares, float(likelihood), steps, True)
+    return ClnfFit(result.astype(np.float32), found, start, shares, beyond, float(likelihood), steps, True)
 
 
 @dataclass(frozen=True)
@@ -385,6 +394,8 @@ class Correction:
         Change of q.
     shares : ndarray, (68,), float64
         Share kept of the first landmarks' residual outside the PDM.
+    beyond : ndarray, (68, 2), float64
+        What is added to the landmarks, units of the PDM in the upright frame.
     """
 
     growth: float
@@ -392,9 +403,12 @@ class Correction:
     shift: Floats
     shape: Floats
     shares: Floats
+    beyond: Floats
 
 
-def measure_correction(pdm: PDM, params_from: Floats, params_to: Floats, shares: Floats) -> Correction:
+def measure_correction(
+    pdm: PDM, params_from: Floats, params_to: Floats, shares: Floats, beyond: Floats
+) -> Correction:
     """Return what leads from the PDM fitted to first landmarks to the refined one.
 
     Parameters
@@ -404,6 +418,8 @@ def measure_correction(pdm: PDM, params_from: Floats, params_to: Floats, shares:
         `ClnfFit.start` and `ClnfFit.params`.
     shares : ndarray, (68,)
         `ClnfFit.shares`.
+    beyond : ndarray, (68, 2)
+        `ClnfFit.beyond`.
 
     Returns
     -------
@@ -422,6 +438,7 @@ def measure_correction(pdm: PDM, params_from: Floats, params_to: Floats, shares:
         shift=upright @ (params_to[4:6] - params_from[4:6]) / params_from[0],
         shape=params_to[N_RIGID:] - params_from[N_RIGID:],
         shares=np.asarray(shares, dtype=np.float64),
+        beyond=np.asarray(beyond, dtype=np.float64),
     )
 
 
@@ -454,7 +471,18 @@ def apply_correction(
     carried = clamp(pdm, carried)
     residual = np.nan_to_num(np.asarray(landmarks, dtype=np.float64) - _project(pdm, params))
     result = _project(pdm, carried) + correction.shares[:, None] * residual
+    result += _in_image(correction.beyond, carried)
     return result.astype(np.float32), carried
+
+
+def to_upright(displacements: npt.NDArray[Any], params: Floats) -> Floats:
+    """Return displacements in the image, (n, 2) px, in units of the PDM in the upright frame of a pose."""
+    return np.asarray(displacements @ _turn(frame.upright_angle(rotation_matrix(params[1:4]))) / params[0])
+
+
+def _in_image(upright: Floats, params: Floats) -> Floats:
+    """Return what `to_upright` gave as pixels of the image."""
+    return np.asarray(params[0] * upright @ _turn(frame.upright_angle(rotation_matrix(params[1:4]))).T)
 
 
 def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:
@@ -614,6 +642,14 @@ def _residual_shares(
     return np.asarray(constants.residual_share / (1.0 + doubt) * known)
 
 
+def _beyond(experts: AnyExperts, landmarks: Floats, params: Floats) -> Floats:
+    """Return how far beyond the search's landmarks (px) people put them, (68, 2), PDM units, upright."""
+    if isinstance(experts, OpenFaceExperts) or experts.beyond is None:
+        return np.zeros((N_LANDMARKS, 2))
+    own = frame.transform(frame.image_to_frame(params, 1.0), landmarks).ravel()
+    return np.asarray((experts.beyond[0] + own @ experts.beyond[1:]).reshape(N_LANDMARKS, 2))
+
+
 def _usable(points: Floats, params: Floats, size: tuple[int, ...]) -> bool:
     """Return whether a face is finite, of a size that can be searched and mostly inside the image."""
     if not (np.isfinite(params).all() and np.isfinite(points).all()):
@@ -624,7 +660,9 @@ def _usable(points: Floats, params: Floats, size: tuple[int, ...]) -> bool:
 
 def _not_refined(landmarks: npt.NDArray[Any], start: Floats, steps: int) -> ClnfFit:
     kept = np.asarray(landmarks, dtype=np.float32).copy()
-    return ClnfFit(kept, start, start, np.ones(N_LANDMARKS), -math.inf, steps, False)
+    return ClnfFit(
+        kept, start, start, np.ones(N_LANDMARKS), np.zeros((N_LANDMARKS, 2)), -math.inf, steps, False
+    )
 
 
 def _check_inputs(

@@ -19,6 +19,8 @@ array                    shape, type                 what
 ``w2``                   (S, 107, 1 + h1, h2)        second layer, row 0 the bias
 ``w3``                   (S, 107, 1 + h2)            third layer, entry 0 the bias
 ``confidences``          (S, 107)                    weight of each expert in NU-RLMS, >= 0
+``beyond``               (137, 136) f2 or f4         optional: where people put the landmarks beside where
+                                                     the search ends (`PatchExperts.beyond`)
 ======================== =========================== =====================================================
 
 Each scale has 107 stored experts: 39 of the frontal view, for the landmarks `FRONTAL_STORED` (one of each
@@ -30,7 +32,7 @@ support in reverse order.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +52,7 @@ N_STORED = len(FRONTAL_STORED) + N_LANDMARKS
 LARGEST_FILE = 32 << 20  # bytes
 LARGEST_WIDTH = 128  # of a hidden layer
 MOST_SCALES = 6
+BEYOND = (1 + 2 * N_LANDMARKS, 2 * N_LANDMARKS)
 LARGEST: dict[str, tuple[int, ...]] = {
     "scales": (MOST_SCALES,),
     "view_centres": (N_VIEWS, 3),
@@ -82,6 +85,10 @@ class PatchExperts:
         Third layer; entry 0 is the bias.
     confidences : ndarray, (S, 3, 68), float64
         Weight of each expert in NU-RLMS.
+    beyond : ndarray, (137, 136), float64, or None
+        How far from where the search ends people put each landmark, as a linear function of where it ends
+        (`training.settle`): row 0 is the constant, the others multiply the landmarks' x and y. Both are in
+        the PDM's units, in the upright frame whose origin is the translation of the pose.
     """
 
     scales: npt.NDArray[np.float64]
@@ -91,6 +98,7 @@ class PatchExperts:
     w2: npt.NDArray[np.float32]
     w3: npt.NDArray[np.float32]
     confidences: npt.NDArray[np.float64]
+    beyond: npt.NDArray[np.float64] | None = field(default=None, kw_only=True)
 
 
 def load_patch_experts(path: str | Path) -> PatchExperts:
@@ -112,7 +120,7 @@ def load_patch_experts(path: str | Path) -> PatchExperts:
         If the file is missing, no such file, or an array in it has the wrong shape, type or values.
     """
     path = Path(path)
-    arrays = read_npz(path, LARGEST, LARGEST_FILE)
+    arrays = read_npz(path, LARGEST, LARGEST_FILE, optional={"beyond": BEYOND})
     _check_shapes(arrays, path)
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -123,7 +131,9 @@ def load_patch_experts(path: str | Path) -> PatchExperts:
     if (arrays["confidences"] < 0).any():
         raise _malformed(path, "a confidence is negative")
     stored = {name: arrays[name] for name in ("w1", "w2", "w3", "confidences")}
-    return unmirror(scales, arrays["view_centres"], arrays["visibility"], **stored)
+    experts = unmirror(scales, arrays["view_centres"], arrays["visibility"], **stored)
+    beyond = arrays.get("beyond")
+    return experts if beyond is None else replace(experts, beyond=beyond.astype(np.float64))
 
 
 def save_patch_experts(
@@ -136,6 +146,7 @@ def save_patch_experts(
     w3: npt.NDArray[Any],
     confidences: npt.NDArray[Any],
     dtype: npt.DTypeLike = np.float16,
+    beyond: npt.NDArray[Any] | None = None,
 ) -> None:
     """Write the stored (mirrored-together) experts as a ``cen.npz``, and check it by loading it.
 
@@ -146,7 +157,9 @@ def save_patch_experts(
     scales, view_centres, visibility, w1, w2, w3, confidences : array-like
         As in the table of this module.
     dtype : {float16, float32}
-        Type of the weights and confidences in the file.
+        Type of the weights and confidences in the file, and of `beyond`.
+    beyond : ndarray, (137, 136), optional
+        As in the table of this module.
 
     Raises
     ------
@@ -155,6 +168,7 @@ def save_patch_experts(
     """
     with np.errstate(over="ignore"):
         layers = [np.asarray(array).astype(dtype) for array in (w1, w2, w3, confidences)]
+    more: dict[str, Any] = {} if beyond is None else {"beyond": np.asarray(beyond).astype(dtype)}
     np.savez_compressed(
         path,
         scales=np.asarray(scales, dtype=np.float64),
@@ -164,6 +178,7 @@ def save_patch_experts(
         w2=layers[1],
         w3=layers[2],
         confidences=layers[3],
+        **more,
     )
     load_patch_experts(path)
 
@@ -238,6 +253,8 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
         "w3": ((n_scales, N_STORED, 1 + h2), "f"),
         "confidences": ((n_scales, N_STORED), "f"),
     }
+    if "beyond" in arrays:
+        expected["beyond"] = (BEYOND, "f")
     for name, (shape, kinds) in expected.items():
         array = arrays[name]
         if array.shape != shape:

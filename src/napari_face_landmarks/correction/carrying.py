@@ -16,6 +16,7 @@ from napari_face_landmarks.clnf.fit import (
     fit_alone,
     fit_landmarks,
     measure_correction,
+    to_upright,
 )
 from napari_face_landmarks.correction.constants import BLEND, BLOCK, FAR_OFF
 from napari_face_landmarks.correction.edits import row_of
@@ -46,14 +47,6 @@ class _Placed:
     pose: Floats
     source: int
     score: float
-
-
-@dataclass(frozen=True, slots=True)
-class _Offset:
-    """What was corrected on a frame, as the shape model and beyond it: units of the model, upright."""
-
-    correction: Correction
-    beyond: npt.NDArray[np.float64]
 
 
 def carry_on(
@@ -209,14 +202,14 @@ def _follow(
     landmarks = tracks.landmarks[first, face].copy()
     before = landmarks
     params: npt.NDArray[np.float64] | None = None
-    offset: _Offset | None = None
+    correction: Correction | None = None
     alone = models.pfld is None or settings.refine == "clnf-only"
     for index, rgb in _pictures(frames, indices):
         if index == indices[0]:
             if alone:
                 params = fit_landmarks(models.pdm, landmarks)
             else:
-                offset = _offset_at(models, rgb, landmarks)
+                correction = _correction_at(models, rgb, landmarks)
             continue
         if alone and params is not None:
             fit = fit_alone(
@@ -231,13 +224,13 @@ def _follow(
             output = predict_twice(models.pfld, rgb, crops)
             if not face_scores(output)[0] >= STAY_SHARE * settings.min_confidence:
                 return
-            placed = _place(models, rgb, output, offset, settings)
+            placed = _place(models, rgb, output, correction, settings)
         before, landmarks = landmarks, placed.landmarks
         if index in at:
             yield at[index], placed
 
 
-def _offset_at(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Floats) -> _Offset | None:
+def _correction_at(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Floats) -> Correction | None:
     """Return what leads from PFLD's landmarks on the corrected frame to the corrected ones.
 
     None where PFLD does not see the face there at all: that says nothing about other frames.
@@ -251,22 +244,16 @@ def _offset_at(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Floats) ->
         end = fit_landmarks(models.pdm, landmarks, output.sigma[0], start)
     except ModelError:
         return None
-    correction = measure_correction(models.pdm, start, end, np.ones(len(seen)))
+    correction = measure_correction(models.pdm, start, end, np.ones(len(seen)), np.zeros(seen.shape))
     carried, params = apply_correction(models.pdm, correction, start, seen)
-    beyond = (landmarks - carried) @ _turn(params) / params[0]
-    return _Offset(correction, beyond)
-
-
-def _turn(params: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    cosine, sine = np.cos(params[3]), np.sin(params[3])
-    return np.array([[cosine, -sine], [sine, cosine]])
+    return dataclasses.replace(correction, beyond=to_upright(landmarks - carried, params))
 
 
 def _place(
     models: Models,
     rgb: npt.NDArray[np.uint8],
     output: PfldOutput,
-    offset: _Offset | None,
+    correction: Correction | None,
     settings: TrackerSettings,
 ) -> _Placed:
     """Return the face that PFLD sees, with the correction, refined where the settings say so."""
@@ -277,10 +264,9 @@ def _place(
     except ModelError:
         return _Placed(landmarks, confidence, np.full(6, np.nan, np.float32), PFLD, score)
     code = PFLD
-    if offset is not None:
-        carried, params = apply_correction(models.pdm, offset.correction, params, landmarks)
-        beyond = params[0] * offset.beyond @ _turn(params).T
-        landmarks, code = (carried + beyond).astype(np.float32), CARRIED
+    if correction is not None:
+        landmarks, params = apply_correction(models.pdm, correction, params, landmarks)
+        code = CARRIED
     if settings.refine == "always" or (settings.refine == "auto" and is_unsure(confidence)):
         fit = run_clnf(models, settings, Picture(rgb), landmarks, params, sigma)
         if fit.converged:

@@ -142,7 +142,7 @@ def _refine(
         fit = run_clnf(models, settings, picture, landmarks, params, sigma, engine)
         if not fit.converged:
             return as_seen
-        correction = measure_correction(models.pdm, fit.start, fit.params, fit.shares)
+        correction = measure_correction(models.pdm, fit.start, fit.params, fit.shares, fit.beyond)
         return fit.landmarks, CLNF, fit.params, replace(stands, correction=correction, refined_at=index)
     carried, carried_params = apply_correction(models.pdm, stands.correction, params, landmarks)
     if not np.isfinite(carried).all():

@@ -314,6 +314,7 @@ def _face(plain: Any, arrays: _Arrays) -> FaceState | AloneFace:
             shift=arrays.take(item["shift"], "<f8", (2,)),
             shape=arrays.take(item["shape"], "<f8", (None,)),
             shares=arrays.take(item["shares"], "<f8", (N_LANDMARKS,)),
+            beyond=arrays.take(item["beyond"], "<f8", (N_LANDMARKS, 2)),
         ),
     )
     if correction is not None and (params is None or len(params) != 6 + len(correction.shape)):

@@ -17,14 +17,15 @@ STEPS = {
     "detector": "the face detector",
     "pfld": "the landmark network",
     "cen": "the patch experts (needs the point distribution model)",
+    "settle": "where people put the landmarks beside where the models do (needs all of them)",
     "evaluate": "measure a bundle on the held-out faces",
     "bundle": "put the files together and write the model card",
 }
 
-STAGES = (("pdm",), ("detector", "pfld", "cen"), ("bundle",))
+STAGES = (("pdm",), ("detector", "pfld", "cen"), ("settle",), ("bundle",))
 """The steps of ``all``; those of one stage do not need each other."""
-LAST_STEP = "bundle"
-"""Takes a second, and is done anew: it puts together what the others have left."""
+LAST_STEPS = ("settle", "bundle")
+"""Take a minute or two, and are done anew: they go over what the others have left."""
 CAN_START = ("detector", "pfld")
 """Steps that may begin with the weights of another bundle."""
 
@@ -116,7 +117,7 @@ def _command(
 def _run_step(step: str, command: Sequence[str], out: Path) -> int:
     print(f"== {step}: {STEPS[step]}", flush=True)
     done, asked = out / f"{step}.done", "\n".join(command[1:]) + "\n"
-    if step != LAST_STEP and done.exists() and done.read_text() == asked:
+    if step not in LAST_STEPS and done.exists() and done.read_text() == asked:
         print(f"== {step} was finished before", flush=True)
         return 0
     done.unlink(missing_ok=True)  # what it vouched for is written over from here on

@@ -16,7 +16,7 @@ from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, l
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 from napari_face_landmarks.training.reading import HAND_SHARE
 
-CARD_VERSION = "0.3.3"
+CARD_VERSION = "0.3.4"
 
 TERMS_300W = (
     "research use only: «The data are provided for research purposes only. Commercial use (i.e., use in "
@@ -58,7 +58,8 @@ READ_FROM_MESH = (
 )
 STEADIED = (
     f"{BY_HAND}; PFLD is trained on these, moved {100 * (1 - HAND_SHARE):.0f} % of the way to what a "
-    "regression reads from the face's mesh without having seen its label"
+    "regression reads from the face's mesh without having seen its label; a last linear map is fitted to the "
+    "labels as they were placed"
 )
 
 

@@ -1,0 +1,132 @@
+"""The last step of the training: linear maps from what the models say to where people put the landmarks."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import pytest
+
+from napari_face_landmarks import FaceTracker, TrackerSettings
+from napari_face_landmarks.demo import make_demo_clip
+from napari_face_landmarks.ibug import MIRROR_68, inter_ocular, nme
+from napari_face_landmarks.models.bundle import bundle_folder
+from napari_face_landmarks.training import __main__ as training
+from napari_face_landmarks.training import settle
+from napari_face_landmarks.training.faces import Faces
+
+LOWER_LIP = [55, 56, 57, 58, 59]
+
+
+def faces_and_what_is_found(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
+    """Return landmarks (N, 68, 2) as people put them, and a model that makes faces alike finds them."""
+    rng = np.random.default_rng(seed)
+    shape = np.random.default_rng(1)
+    mean, modes = shape.normal(0, 20, (68, 2)), shape.normal(0, 2, (6, 68, 2))
+    mean[36], mean[45] = (-45, 0), (45, 0)
+    pairs = mean[MIRROR_68] * (-1, 1)
+    mean = (mean + pairs) / 2
+    levels = rng.normal(0, 1, (count, 6))
+    truth = mean + np.einsum("nm,mij->nij", levels, modes)
+    shrunk = mean + np.einsum("nm,mij->nij", 0.6 * levels, modes) + (1.0 * np.sign(mean[:, :1]), 0.5)[0]
+    return truth, shrunk + rng.normal(0, 0.05, truth.shape)
+
+
+def moved_by(found: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    row = found.reshape(len(found), -1)
+    return (row + beyond[0] + row @ beyond[1:]).reshape(found.shape)
+
+
+def test_the_map_gives_faces_their_differences_back() -> None:
+    truth, found = faces_and_what_is_found(300, 2)
+    beyond = settle.fit_map(found, truth, np.ones(len(found)), 1e-4)
+    truth, found = faces_and_what_is_found(50, 3)
+    assert nme(moved_by(found, beyond), truth).mean() < 0.15 * nme(found, truth).mean()
+
+
+def test_the_map_treats_left_and_right_alike() -> None:
+    truth, found = faces_and_what_is_found(100, 4)
+    beyond = settle.fit_map(found, truth, np.ones(len(found)), 1e-2)
+
+    def mirror(points: np.ndarray) -> np.ndarray:
+        return points[:, MIRROR_68] * (-1, 1)
+
+    np.testing.assert_allclose(moved_by(mirror(found), beyond), mirror(moved_by(found, beyond)), atol=1e-6)
+
+
+def test_a_heavy_penalty_leaves_only_what_all_faces_have_in_common() -> None:
+    truth, found = faces_and_what_is_found(100, 5)
+    beyond = settle.fit_map(found, truth, np.ones(len(found)), 1e9)
+    assert np.abs(beyond[1:]).max() < 1e-6
+    assert np.linalg.norm(beyond[0].reshape(68, 2), axis=1).mean() > 0.5
+
+
+def test_a_settled_network_gives_moved_landmarks_and_is_settled_anew(tmp_path: Path) -> None:
+    pytest.importorskip("onnx")
+    shipped = bundle_folder("open") / "pfld.onnx"
+    rng = np.random.default_rng(6)
+    crops = rng.random((3, 3, 112, 112), dtype=np.float32)
+    names = ["landmarks", "sigma", "score"]
+
+    def outputs(path: Path) -> list[np.ndarray]:
+        session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+        return list(session.run(names, {"crops": crops}))
+
+    plain, sigma, score = outputs(shipped)
+    sizes = set()
+    for path in (shipped, tmp_path / "pfld.onnx"):  # as it was trained, and one with another map already
+        beyond = np.concatenate([rng.normal(0, 0.02, (1, 136)), rng.normal(0, 0.05, (136, 136))])
+        settle.settle_network(path, tmp_path / "pfld.onnx", beyond, 1.5)
+        moved, wider, same = outputs(tmp_path / "pfld.onnx")
+        np.testing.assert_allclose(moved - 0.5, moved_by(plain - 0.5, beyond), atol=2e-4)
+        np.testing.assert_allclose(wider, 1.5 * sigma, rtol=1e-5)
+        np.testing.assert_array_equal(same, score)
+        sizes.add((tmp_path / "pfld.onnx").stat().st_size)
+    assert max(sizes) - min(sizes) < 100
+
+
+def test_settling_finds_where_people_put_the_lower_lip(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("onnx")
+    frames, _ = make_demo_clip(12, 256)
+    settings = TrackerSettings(refine="always", clnf_every=1, smoothing_window=1)
+    landmarks = FaceTracker("open", settings).track(frames).landmarks[:, 0]
+    assert np.isfinite(landmarks).all()
+    shift = 0.06 * float(inter_ocular(landmarks).mean())
+    landmarks[:, LOWER_LIP, 1] += shift
+    n = len(frames)
+    nothing = np.full((n, 478, 3), -512.0, np.float32)
+    faces = Faces(
+        [str(i) for i in range(n)],
+        list(frames),
+        landmarks,
+        nothing,
+        np.full(n, 1 / n),
+        np.zeros((n, 68), np.float32),
+    )
+    monkeypatch.setattr(settle, "load_faces", lambda *_, **__: faces)
+    models, out = tmp_path / "models", tmp_path / "out"
+    shutil.copytree(bundle_folder("open"), models)
+    plan = settle.Plan(copies=1)
+    errors = settle.settle(tmp_path, models, out, plan)["held_out"]
+    for stage in ("pfld", "clnf"):
+        assert errors["after"][stage] < 0.8 * errors["before"][stage]
+    assert json.loads((out / "settle.metrics.json").read_text())["plan"] == dataclasses.asdict(plan)
+
+    for name in ("pfld.onnx", "cen.npz"):
+        shutil.copyfile(out / name, models / name)
+    again = settle.settle(tmp_path, models, out, plan)[
+        "held_out"
+    ]  # begins with the models, not with their maps
+    assert again == errors
+
+
+def test_the_open_bundle_has_nothing_to_settle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert training.main(["settle", "--data", str(tmp_path), "--bundle", "open", "--out", str(tmp_path)]) == 0
+    assert "nothing to settle" in capsys.readouterr().out
+    assert not list(tmp_path.iterdir())
