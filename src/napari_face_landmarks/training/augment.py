@@ -126,6 +126,14 @@ def cut(image: Image, crop: Points, bumps: npt.NDArray[np.float32], size: int = 
     )
 
 
+def texture(picture: Image, rng: Generator) -> Image:
+    """Return a piece of a picture, of any roll, to cover a face with, (S, S, 3) uint8."""
+    height, width = picture.shape[:2]
+    side = min(height, width) * rng.uniform(0.3, 0.9)
+    crop = np.array([rng.uniform(0, width), rng.uniform(0, height), side, rng.uniform(-3, 3)], np.float32)
+    return cut(picture, crop, np.zeros((0, 5), np.float32))
+
+
 def displaced(landmarks: Points, bumps: npt.NDArray[np.float32]) -> Points:
     """Return where `cut` puts the landmarks: the fixed point of ``y = x + d(y)``."""
     moved = landmarks.copy()

@@ -30,6 +30,7 @@ from napari_face_landmarks.training.augment import (
     cut,
     jittered_crop,
     photometric,
+    texture,
 )
 from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.exported import load_exported
@@ -160,10 +161,7 @@ class TrainingStream:
             picture = self.pictures.images[rng.integers(len(self.pictures.images))]
         else:
             picture = self.faces.images[rng.integers(len(self.faces.images))]
-        height, width = picture.shape[:2]
-        side = min(height, width) * rng.uniform(0.3, 0.9)
-        crop = np.array([rng.uniform(0, width), rng.uniform(0, height), side, rng.uniform(-3, 3)], np.float32)
-        return cut(picture, crop, NO_BUMPS)
+        return texture(picture, rng)
 
     def _negative(self, rng: Generator) -> npt.NDArray[np.uint8]:
         if rng.random() < 0.45:  # beside, far inside or far around a face

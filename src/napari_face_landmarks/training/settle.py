@@ -8,13 +8,15 @@ it becomes the last layer of ``pfld.onnx``, and for CLNF after it, where it beco
 The bundle ``open`` has no faces with the 68 points placed by hand; it stays as it is.
 
 Each face weighs as one over its squared size and over its error, so that the mean distance falls rather than
-the mean square. Mirror images take part, so that left and right are treated alike.
+the mean square. Mirror images take part, so that left and right are treated alike;
+faces with one side weakened, so that uneven faces stay uneven; and heads turned by their mesh.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import math
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -41,18 +43,19 @@ from napari_face_landmarks.pfld.predict import predict, predict_mirrored
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.training.augment import (
     DETECTOR_JITTER,
-    Generator,
     augmented_face,
     cut,
     displaced,
     jittered_crop,
     photometric,
     soft_tissue_bumps,
+    texture,
 )
 from napari_face_landmarks.training.faces import Faces, load_faces
+from napari_face_landmarks.training.turn import Turner, load_turner, turned, yaw_of_mesh
 
 Floats = npt.NDArray[np.float64]
-Image = npt.NDArray[np.uint8]
+Kind = tuple[Faces, float]
 
 N_VALUES = 2 * N_LANDMARKS
 PREFIX = "settled/"
@@ -69,8 +72,10 @@ class Plan:
         Crops of each face, plain and changed, that PFLD's is fitted to.
     changed_weight : float
         Weight of a face that is changed in light (for PFLD also in shape and by covers), beside a plain one.
-    moved_weight : float
-        The same of a face with a weakness or an expression.
+    moved_weight, turned_weight : float
+        The same of a face with a weakness or an expression, and of one on a head turned further.
+    most_yaw : float
+        How far heads are turned, radians.
     pfld_ridge, clnf_ridge : float
         Penalty on the square of the map, in variances of the landmarks.
     seed : int
@@ -79,6 +84,8 @@ class Plan:
     copies: int = 3
     changed_weight: float = 1.0
     moved_weight: float = 0.5
+    turned_weight: float = 0.1
+    most_yaw: float = math.radians(45)
     pfld_ridge: float = 3e-3
     clnf_ridge: float = 0.2
     seed: int = 2026
@@ -193,15 +200,20 @@ def _unsettle(graph: Any) -> None:
                 names[k] = name.removeprefix(PREFIX)
 
 
-def pfld_map(session: onnxruntime.InferenceSession, faces: Faces, moved: Faces, plan: Plan) -> Floats:
-    """Fit what PFLD's landmarks lack, (137, 136), fractions of the crop less a half, to labelled faces."""
+def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan: Plan) -> Floats:
+    """Fit what PFLD's landmarks lack, (137, 136), fractions of the crop less a half, to labelled faces.
+
+    The first of the kinds is also taken changed in light and shape and with covers.
+    """
     rng = np.random.default_rng([plan.seed, 1])
+    faces = kinds[0][0]
+    count = len(faces.images)
     found, wanted, weights = [], [], []
-    kinds = ((faces, True, 1.0), (moved, True, plan.moved_weight), (faces, False, plan.changed_weight))
-    for pictures, mild, weight in kinds:
+    crops_of = [(pictures, True, weight) for pictures, weight in kinds]
+    for pictures, mild, weight in (*crops_of, (faces, False, plan.changed_weight)):
         for _ in range(plan.copies):
             samples = [
-                augmented_face(image, points, _texture(faces, rng), rng, mild=mild)
+                augmented_face(image, points, texture(faces.images[rng.integers(count)], rng), rng, mild=mild)
                 for image, points in zip(pictures.images, pictures.landmarks, strict=True)
             ]
             for first in range(0, len(samples), 32):
@@ -227,14 +239,6 @@ def with_moved_tissue(faces: Faces, plan: Plan) -> Faces:
         images.append(cut(image, whole, bumps, width))
         landmarks.append(displaced(points, bumps))
     return replace(faces, images=images, landmarks=np.stack(landmarks))
-
-
-def _texture(faces: Faces, rng: Generator) -> Image:
-    picture = faces.images[rng.integers(len(faces.images))]
-    height, width = picture.shape[:2]
-    side = min(height, width) * rng.uniform(0.3, 0.9)
-    place = [rng.uniform(0, width), rng.uniform(0, height), side, rng.uniform(-3, 3)]
-    return cut(picture, np.array(place, np.float32), np.zeros((0, 5), np.float32))
 
 
 @dataclass(frozen=True)
@@ -274,6 +278,21 @@ def clnf_fits(faces: Faces, looks: Looks, pdm: PDM, experts: PatchExperts) -> li
         refine(to_grey(image), points, None, pdm, experts, settings, sigma)
         for image, points, sigma in zip(faces.images, looks.landmarks, looks.sigma, strict=True)
     ]
+
+
+def with_turned_heads(faces: Faces, turner: Turner, plan: Plan) -> Faces:
+    """Return the faces that have a mesh, each on a head turned away further (`turn.turned`)."""
+    rng = np.random.default_rng([plan.seed, 5])
+    chosen = np.flatnonzero(faces.has_mesh)
+    images, landmarks = [], []
+    for i in chosen:
+        mesh = faces.mesh[i].astype(np.float64)
+        yaw = yaw_of_mesh(mesh, turner)
+        more = math.copysign(rng.uniform(0.25, 1.0) * plan.most_yaw, yaw)
+        picture, points = turned(faces.images[i], faces.landmarks[i], mesh, turner, more, 0.0, None, rng)
+        images.append(picture)
+        landmarks.append(points)
+    return replace(faces, images=images, landmarks=np.stack(landmarks))
 
 
 def in_other_light(faces: Faces, plan: Plan) -> Faces:
@@ -330,18 +349,19 @@ def settle(data: Path, folder: Path, out: Path, plan: Plan) -> dict[str, Any]:
     plain = open_session(network)
     before = look_twice(plain, held_out, plan)
 
-    moved = with_moved_tissue(faces, plan)
-    beyond = pfld_map(plain, faces, moved, plan)
+    kinds = [(faces, 1.0), (with_moved_tissue(faces, plan), plan.moved_weight)]
+    if faces.has_mesh.any():
+        kinds.append((with_turned_heads(faces, load_turner(data), plan), plan.turned_weight))
+    beyond = pfld_map(plain, kinds, plan)
     settle_network(network, network, beyond, 1.0)
     after = look_twice(open_session(network), held_out, plan)
     spread = spread_ratio(after, held_out) / spread_ratio(before, held_out)
     settle_network(network, network, beyond, spread)
     settled = open_session(network)
 
-    weights = (1.0, plan.moved_weight, plan.changed_weight)
     samples = [
         (pictures, clnf_fits(pictures, look_twice(settled, pictures, plan), pdm, experts), weight)
-        for pictures, weight in zip((faces, moved, in_other_light(faces, plan)), weights, strict=True)
+        for pictures, weight in (*kinds, (in_other_light(faces, plan), plan.changed_weight))
     ]
     beyond = clnf_map(samples, plan.clnf_ridge)
     with np.load(folder / "cen.npz", allow_pickle=False) as archive:
