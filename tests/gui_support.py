@@ -17,6 +17,8 @@ from typing import Any
 
 TRY_QT = "from qtpy.QtWidgets import QApplication; QApplication([]); print('window')"
 SECONDS_TO_START = 60
+TRIES = 4
+"""Before a limit of time counts as missed: a processor that is slow for a while is not the plugin's doing."""
 
 
 @contextmanager

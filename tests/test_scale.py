@@ -16,7 +16,7 @@ import pytest
 
 from fake_tracker import FakeTracker
 from gui_measure import make_clip, measure_playing, measure_run
-from gui_support import let_work, wait_until
+from gui_support import TRIES, let_work, wait_until
 from napari_face_landmarks import tracking
 from napari_face_landmarks.napari_plugin.background import SWITCH_INTERVAL, quick_switches
 from napari_face_landmarks.priority import NICE, behind_a_window
@@ -39,8 +39,6 @@ LIMITS = {
     "slider_step_s": 0.035,
     "select_s": 0.02,
 }
-TRIES = 4
-"""Before a limit counts as missed: a processor that is slow for a while is not the plugin's doing."""
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ LOWER_LIP = [55, 56, 57, 58, 59]
 
 
 def faces_and_what_is_found(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return landmarks (N, 68, 2) as people put them, and a model that makes faces alike finds them."""
+    """Return landmarks (N, 68, 2) as people put them, and as a model that evens them out does."""
     rng = np.random.default_rng(seed)
     shape = np.random.default_rng(1)
     mean, modes = shape.normal(0, 20, (68, 2)), shape.normal(0, 2, (6, 68, 2))
@@ -35,7 +35,7 @@ def faces_and_what_is_found(count: int, seed: int) -> tuple[np.ndarray, np.ndarr
     mean = (mean + pairs) / 2
     levels = rng.normal(0, 1, (count, 6))
     truth = mean + np.einsum("nm,mij->nij", levels, modes)
-    shrunk = mean + np.einsum("nm,mij->nij", 0.6 * levels, modes) + (1.0 * np.sign(mean[:, :1]), 0.5)[0]
+    shrunk = mean + np.einsum("nm,mij->nij", 0.6 * levels, modes) + np.sign(mean[:, :1])
     return truth, shrunk + rng.normal(0, 0.05, truth.shape)
 
 
@@ -123,10 +123,8 @@ def test_settling_finds_where_people_put_the_lower_lip(
 
     for name in ("pfld.onnx", "cen.npz"):
         shutil.copyfile(out / name, models / name)
-    again = settle.settle(tmp_path, models, out, plan)[
-        "held_out"
-    ]  # begins with the models, not with their maps
-    assert again == errors
+    again = settle.settle(tmp_path, models, out, plan)  # begins with the models, not with their maps
+    assert again["held_out"] == errors
 
 
 def test_heads_are_turned_further_to_the_side_they_look_to_and_only_with_a_mesh() -> None:

@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 from napari.layers import Layer, Points
 
 from fake_tracker import FakeTracker
-from gui_support import let_work, wait_until
+from gui_support import TRIES, let_work, wait_until
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
 from napari_face_landmarks.napari_plugin.colours import (
@@ -261,10 +261,6 @@ def test_a_single_image_has_outlines_too() -> None:
     shown.trails = [30]  # there is no time to draw them over
     shown.update()
     assert list(shown.layers) == ["outlines"]
-
-
-TRIES = 4
-"""Before the limit counts as missed: a processor that is slow for a while is not the plugin's doing."""
 
 
 @pytest.mark.usefixtures("untraced")

@@ -477,12 +477,17 @@ def apply_correction(
 
 def to_upright(displacements: npt.NDArray[Any], params: Floats) -> Floats:
     """Return displacements in the image, (n, 2) px, in units of the PDM in the upright frame of a pose."""
-    return np.asarray(displacements @ _turn(frame.upright_angle(rotation_matrix(params[1:4]))) / params[0])
+    return np.asarray(displacements @ _upright(params) / params[0])
 
 
 def _in_image(upright: Floats, params: Floats) -> Floats:
     """Return what `to_upright` gave as pixels of the image."""
-    return np.asarray(params[0] * upright @ _turn(frame.upright_angle(rotation_matrix(params[1:4]))).T)
+    return np.asarray(params[0] * upright @ _upright(params).T)
+
+
+def _upright(params: Floats) -> Floats:
+    """Return the turn from the upright frame of a pose to the image, (2, 2)."""
+    return _turn(frame.upright_angle(rotation_matrix(params[1:4])))
 
 
 def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:

@@ -83,6 +83,15 @@ class Photographs:
     boxes: list[npt.NDArray[np.float32]]
 
 
+def sigma_ratio(landmarks: npt.NDArray[np.floating], sigma: npt.NDArray[np.floating], faces: Faces) -> float:
+    """Return the root mean square of the errors along an axis over what sigma (N, 68) claims.
+
+    What a label made by machine lacks in truth is part of the error to be expected.
+    """
+    squared = np.sum((landmarks - faces.landmarks) ** 2, axis=-1) + faces.noise**2
+    return float(np.sqrt((squared / (2 * sigma**2)).mean()))
+
+
 def decode(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> npt.NDArray[np.uint8]:
     """Return picture `index` of an archive, (H, W, 3) RGB uint8.
 

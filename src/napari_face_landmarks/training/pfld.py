@@ -305,15 +305,13 @@ def evaluate(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
         sigmas = np.exp(outputs.log_sigma.float().numpy()) * crops[:, 2:3]
         errors[name] = nme(landmarks, faces.landmarks)
         crops = crops_of_landmarks(landmarks)
-    # what a label made by machine lacks in truth is part of the error to be expected
-    squared = np.sum((landmarks - faces.landmarks) ** 2, axis=-1) + faces.noise**2
     network.train()
     return {
         "nme_first": float(errors["first"].mean()),
         "nme": float(errors["second"].mean()),
         "median": float(np.median(errors["second"])),
         "failures_over_8_percent": float((errors["second"] > 0.08).mean()),
-        "sigma_ratio": float(np.sqrt((squared / (2 * sigmas**2)).mean())),
+        "sigma_ratio": face_files.sigma_ratio(landmarks, sigmas, faces),
     }
 
 

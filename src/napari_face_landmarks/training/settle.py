@@ -17,7 +17,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ from napari_face_landmarks.training.augment import (
     soft_tissue_bumps,
     texture,
 )
-from napari_face_landmarks.training.faces import Faces, load_faces
+from napari_face_landmarks.training.faces import Faces, load_faces, sigma_ratio
 from napari_face_landmarks.training.turn import Turner, load_turner, turned, yaw_of_mesh
 
 Floats = npt.NDArray[np.float64]
@@ -152,13 +152,7 @@ def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None
     model = onnx.load(str(path))
     graph = model.graph
     _unsettle(graph)
-    for node in graph.node:
-        for k, name in enumerate(node.output):
-            if name in ("landmarks", "sigma"):
-                node.output[k] = f"{PREFIX}{name}"
-        for k, name in enumerate(node.input):
-            if name in ("landmarks", "sigma"):
-                node.input[k] = f"{PREFIX}{name}"
+    _rename(graph, lambda name: PREFIX + name if name in ("landmarks", "sigma") else name)
     # (I + slopes) of half precision: what is rounded off counts for the deviation from the middle only
     slopes = (np.eye(N_VALUES) + beyond[1:]).astype(np.float16)
     constant = beyond[0] + 0.5 - 0.5 * slopes.astype(np.float64).sum(axis=0)
@@ -170,17 +164,17 @@ def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None
         "spread": np.array(spread, np.float32),
     }
     graph.initializer.extend(numpy_helper.from_array(array, PREFIX + name) for name, array in values.items())
+    to_float = {"to": onnx.TensorProto.FLOAT}
     steps: tuple[tuple[str, tuple[str, ...], str, dict[str, Any]], ...] = (
-        ("Cast", ("slopes_half",), "slopes", {"to": onnx.TensorProto.FLOAT}),
-        ("Reshape", ("landmarks", "flat"), "row", {}),
-        ("Gemm", ("row", "slopes", "constant"), "moved", {}),
-        ("Reshape", ("moved", "pairs"), "", {}),
-        ("Mul", ("sigma", "spread"), "", {}),
+        ("Cast", ("slopes_half",), f"{PREFIX}slopes", to_float),
+        ("Reshape", ("landmarks", "flat"), f"{PREFIX}row", {}),
+        ("Gemm", ("row", "slopes", "constant"), f"{PREFIX}moved", {}),
+        ("Reshape", ("moved", "pairs"), "landmarks", {}),
+        ("Mul", ("sigma", "spread"), "sigma", {}),
     )
     for k, (kind, inputs, output, attributes) in enumerate(steps):
-        result = PREFIX + output if output else {"Reshape": "landmarks", "Mul": "sigma"}[kind]
-        name = f"{PREFIX}{k}"
-        graph.node.append(helper.make_node(kind, [PREFIX + i for i in inputs], [result], name, **attributes))
+        own = [PREFIX + name for name in inputs]
+        graph.node.append(helper.make_node(kind, own, [output], f"{PREFIX}{k}", **attributes))
     onnx.checker.check_model(model)
     part = out.with_suffix(".part")
     onnx.save(model, str(part))
@@ -194,10 +188,14 @@ def _unsettle(graph: Any) -> None:
     del graph.node[:], graph.initializer[:]
     graph.node.extend(kept)
     graph.initializer.extend(weights)
+    _rename(graph, lambda name: name.removeprefix(PREFIX))
+
+
+def _rename(graph: Any, new: Callable[[str], str]) -> None:
     for node in graph.node:
         for names in (node.input, node.output):
             for k, name in enumerate(names):
-                names[k] = name.removeprefix(PREFIX)
+                names[k] = new(name)
 
 
 def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan: Plan) -> Floats:
@@ -263,12 +261,6 @@ def look_twice(session: onnxruntime.InferenceSession, faces: Faces, plan: Plan) 
         first = predict(session, image, jittered_crop(points, DETECTOR_JITTER, rng)[None])
         looks.append(predict_mirrored(session, image, crops_of_landmarks(first.landmarks)))
     return Looks(np.stack([look.landmarks[0] for look in looks]), np.stack([look.sigma[0] for look in looks]))
-
-
-def spread_ratio(looks: Looks, faces: Faces) -> float:
-    """Return the root mean square of the errors along an axis over what sigma claims."""
-    squared = np.sum((looks.landmarks - faces.landmarks) ** 2, axis=-1)
-    return float(np.sqrt(np.mean(squared / (2.0 * np.square(looks.sigma)))))
 
 
 def clnf_fits(faces: Faces, looks: Looks, pdm: PDM, experts: PatchExperts) -> list[ClnfFit]:
@@ -355,7 +347,8 @@ def settle(data: Path, folder: Path, out: Path, plan: Plan) -> dict[str, Any]:
     beyond = pfld_map(plain, kinds, plan)
     settle_network(network, network, beyond, 1.0)
     after = look_twice(open_session(network), held_out, plan)
-    spread = spread_ratio(after, held_out) / spread_ratio(before, held_out)
+    ratios = [sigma_ratio(looks.landmarks, looks.sigma, held_out) for looks in (before, after)]
+    spread = ratios[1] / ratios[0]
     settle_network(network, network, beyond, spread)
     settled = open_session(network)
 
@@ -370,8 +363,8 @@ def settle(data: Path, folder: Path, out: Path, plan: Plan) -> dict[str, Any]:
 
     final = load_patch_experts(out / "cen.npz")
     errors: dict[str, dict[str, float]] = {}
-    for name, session, used in (("before", plain, experts), ("after", settled, final)):
-        looks = look_twice(session, held_out, plan)
+    after = replace(after, sigma=after.sigma * np.float32(spread))
+    for name, looks, used in (("before", before, experts), ("after", after, final)):
         refined = np.stack([fit.landmarks for fit in clnf_fits(held_out, looks, pdm, used)])
         both = {"pfld": looks.landmarks, "clnf": refined}
         errors[name] = {key: float(nme(points, held_out.landmarks).mean()) for key, points in both.items()}
