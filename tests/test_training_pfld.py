@@ -27,24 +27,9 @@ from napari_face_landmarks.training.augment import (
     soft_tissue_bumps,
 )
 from napari_face_landmarks.training.split import held_out_mask, is_held_out
+from training_support import dotted_face, write_data
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
-
-
-def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
-    """Return a dark picture with a bright dot on each of 68 places of a roughly face-like layout."""
-    rng = np.random.default_rng(seed)
-    points = np.zeros((68, 2), np.float32)
-    grid = [(60 + 16 * (i % 9), 70 + 16 * (i // 9)) for i in range(72)]
-    points[:] = np.array(grid[:68]) + rng.uniform(-2, 2, (68, 2))
-    points[36:42] = np.array((85, 95)) + rng.uniform(-6, 6, (6, 2))
-    points[42:48] = np.array((165, 95)) + rng.uniform(-6, 6, (6, 2))
-    points[36], points[45] = (78, 95), (172, 95)
-    image = np.zeros((256, 256, 3), np.uint8)
-    for x, y in points:
-        yy, xx = np.mgrid[:256, :256]
-        image[np.hypot(xx - x, yy - y) < 1.5] = 255
-    return image, points.astype(np.float32)
 
 
 def brightness_at(crop: np.ndarray, fractions: np.ndarray) -> np.ndarray:
@@ -130,45 +115,6 @@ def test_the_split_holds_out_15_percent_and_keeps_a_photograph_together() -> Non
     assert 0.13 < held_out_mask(names).mean() < 0.17
     for number in range(200):
         assert is_held_out(f"{number}_1.jpg") == is_held_out(f"{number}_2.jpg")
-
-
-def write_archive(
-    path: Path, rng: np.random.Generator, names: list[str], labelled: bool, template: bool = False
-) -> None:
-    images = []
-    arrays: dict[str, np.ndarray] = {}
-    points = []
-    for i in range(len(names)):
-        image, landmarks = dotted_face(i)
-        images.append(cv2.imencode(".webp", image)[1].ravel())
-        points.append(landmarks)
-    arrays["names"] = np.array(names)
-    arrays["offsets"] = np.cumsum([0, *(len(blob) for blob in images)])
-    arrays["webp"] = np.concatenate(images)
-    if labelled:
-        arrays["landmarks"] = np.stack(points)
-        arrays["mesh478_x64"] = rng.integers(0, 16000, (len(names), 478, 3)).astype(np.int16)
-    else:
-        arrays["boxes"] = np.array([[60, 60, 120, 130, *([100] * 10), 0.9]], np.float32)
-        arrays["box_image"] = np.array([0])
-    if template:
-        arrays["template189"] = rng.uniform(60, 200, (len(names), 189, 2)).astype(np.float32)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez(path, **arrays)
-
-
-def write_data(data: Path, rng: np.random.Generator) -> None:
-    """Write a folder of made-up training data: every file that `pfld` reads."""
-    from napari_face_landmarks.training import faces
-
-    names = [f"p{i}.jpg" for i in range(24)]
-    assert 0 < sum(map(is_held_out, names)) < 24
-    for name in faces.LABELLED:
-        write_archive(data / name, rng, names, labelled=True)
-    for name in faces.OPEN:
-        write_archive(data / "landmarks_open" / f"{name}.npz", rng, names, labelled=True, template=True)
-    for name in faces.PHOTOGRAPHS["research"]:
-        write_archive(data / "detection" / f"{name}.npz", rng, names[:3], labelled=False)
 
 
 def test_research_takes_the_open_faces_too_but_is_measured_on_labels_by_hand(tmp_path: Path) -> None:
@@ -281,7 +227,7 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
     from napari_face_landmarks.errors import ModelError
     from napari_face_landmarks.training import pfld
     from napari_face_landmarks.training.exported import load_exported
-    from napari_face_landmarks.training.network import Pfld
+    from napari_face_landmarks.training.network import NARROW, Pfld
     from napari_face_landmarks.training.settle import settle_network
 
     torch.manual_seed(3)
@@ -305,7 +251,7 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
     assert float((expected.log_sigma - found.log_sigma).abs().max()) < 2e-2
     assert float((expected.landmarks - trained.landmarks).abs().max()) < 2e-2
     with pytest.raises(ModelError, match="not an export of this network"):
-        load_exported(Pfld(width=1.5), tmp_path / "pfld.onnx", examples)
+        load_exported(Pfld(NARROW), tmp_path / "pfld.onnx", examples)
 
 
 def test_a_way_that_takes_far_longer_is_tried_once() -> None:

@@ -61,6 +61,12 @@ def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> 
     network.train()
 
 
+def depthwise_widths(path: Path) -> list[int]:
+    """Return how many channels each depthwise convolution of an exported network has, in its order."""
+    convolutions, _ = _weights_of(path)
+    return [len(weight) for weight, _ in convolutions if weight.shape[1] == 1]
+
+
 def _weights_of(
     path: Path,
 ) -> tuple[list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]], dict[str, npt.NDArray[np.float32]]]:

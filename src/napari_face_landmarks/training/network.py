@@ -46,9 +46,8 @@ def _conv(
 class InvertedResidual(nn.Module):
     """Expand, filter each channel, project (Sandler et al. 2018, MobileNetV2)."""
 
-    def __init__(self, inputs: int, outputs: int, stride: int, expand: int) -> None:
+    def __init__(self, inputs: int, outputs: int, stride: int, middle: int) -> None:
         super().__init__()
-        middle = inputs * expand
         self.residual = stride == 1 and inputs == outputs
         self.body = nn.Sequential(
             _conv(inputs, middle, 1),
@@ -62,9 +61,25 @@ class InvertedResidual(nn.Module):
         return x + y if self.residual else y
 
 
-def _stage(inputs: int, outputs: int, blocks: int, expand: int) -> nn.Sequential:
-    first = InvertedResidual(inputs, outputs, 2, expand)
-    return nn.Sequential(first, *(InvertedResidual(outputs, outputs, 1, expand) for _ in range(blocks - 1)))
+def _stage(inputs: int, outputs: int, first: int, *middles: int) -> nn.Sequential:
+    return nn.Sequential(
+        InvertedResidual(inputs, outputs, 2, first),
+        *(InvertedResidual(outputs, outputs, 1, middle) for middle in middles),
+    )
+
+
+Middles = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
+"""Channels in the middle of each block of the stages 2, 3 and 4."""
+
+WIDE: Middles = ((96, 96, 96), (144, 240, 240, 240, 240), (240, 384, 384, 384))
+"""The inputs of each block times 2 in stage 2 and times 3 in the others, as MobileNetV2 expands them."""
+
+NARROW: Middles = ((48, 48, 48), (80, 112, 128, 144, 176), (160, 288, 256, 320))
+"""Two thirds of the operations: channels went where the landmarks leaned on them least for what they cost.
+
+Of the bundle open's wide network the groups of 16 channels with the least squared gradient of the loss for
+each operation. All widths are multiples of 16, what processors take at a time.
+"""
 
 
 class PfldOutputs(NamedTuple):
@@ -78,6 +93,15 @@ class PfldOutputs(NamedTuple):
     pose: Tensor
 
 
+class PfldFeatures(NamedTuple):
+    """What the backbone and the pyramid on it give, (B, C, H, W): stages 2, 3 and 4, and the finest level."""
+
+    f2: Tensor
+    f3: Tensor
+    f4: Tensor
+    p2: Tensor
+
+
 class Pfld(nn.Module):
     """PFLD (Guo et al. 2019, arXiv 1902.10859) with a soft-argmax branch beside its regression branch.
 
@@ -85,16 +109,23 @@ class Pfld(nn.Module):
     as `global_landmarks`. A second branch reads each landmark off a 28 x 28 map by soft-argmax (Sun et al.
     2018, integral regression), which places visible landmarks more exactly, and a learned weight for each
     landmark mixes the two. The auxiliary head-pose branch shapes the features in training only.
+
+    Parameters
+    ----------
+    middles : Middles
+        Channels in the middle of each block; what goes from block to block has the same widths whatever they
+        are, so that a narrow network can be made from a wide one (`thin.thinned`).
     """
 
-    def __init__(self, width: float = 1.0) -> None:
+    def __init__(self, middles: Middles = WIDE) -> None:
         super().__init__()
-        c2, c3, c4 = (int(8 * round(c * width / 8)) for c in (48, 80, 128))
-        fpn = 64
+        c2, c3, c4, fpn = 48, 80, 128, 64
         self.stem = _conv(3, 16, 3, 2)
-        self.stage2 = nn.Sequential(_conv(16, c2, 3, 2), *(InvertedResidual(c2, c2, 1, 2) for _ in range(3)))
-        self.stage3 = _stage(c2, c3, 5, 3)
-        self.stage4 = _stage(c3, c4, 4, 3)
+        self.stage2 = nn.Sequential(
+            _conv(16, c2, 3, 2), *(InvertedResidual(c2, c2, 1, middle) for middle in middles[0])
+        )
+        self.stage3 = _stage(c2, c3, *middles[1])
+        self.stage4 = _stage(c3, c4, *middles[2])
         self.lateral4 = _conv(c4, fpn, 1)
         self.lateral3 = _conv(c3, fpn, 1)
         self.lateral2 = _conv(c2, fpn, 1)
@@ -122,25 +153,34 @@ class Pfld(nn.Module):
 
     def forward(self, x: Tensor) -> PfldOutputs:
         """Run the network on crops, (B, 3, 112, 112) RGB in 0 to 1."""
+        return self.heads(self.features(x))
+
+    def features(self, x: Tensor) -> PfldFeatures:
+        """Run all but the heads on crops, (B, 3, 112, 112) RGB in 0 to 1."""
         f2 = self.stage2(self.stem(x - 0.5))
         f3 = self.stage3(f2)
         f4 = self.stage4(f3)
         p3 = self.smooth3(self.lateral3(f3) + nn.functional.interpolate(self.lateral4(f4), scale_factor=2.0))
         p2 = self.smooth2(self.lateral2(f2) + nn.functional.interpolate(p3, scale_factor=2.0))
+        return PfldFeatures(f2, f3, f4, p2)
+
+    def heads(self, features: PfldFeatures) -> PfldOutputs:
+        """Run the heads on what `features` gives."""
+        f2, f3, f4, p2 = features
         heat = self.heat(p2).float().flatten(2)
         moments = heat.softmax(-1) @ self.places
         hx, hy = moments[..., 0], moments[..., 1]
         variance = moments[..., 2] - hx * hx - hy * hy
         spread = 0.5 * torch.log(variance.clamp_min(0.0) + 1e-6)
-        features = torch.cat(
+        pooled = torch.cat(
             [self.squeeze(f4).flatten(1), f2.mean((2, 3)), f3.mean((2, 3)), f4.mean((2, 3))], dim=1
         ).float()
-        shared = self.shared(features)
+        shared = self.shared(pooled)
         by_heat = torch.stack([hx, hy], dim=-1)
         by_regression = self.regress(shared).view(-1, N_LANDMARKS, 2)
         weight = torch.sigmoid(self.mix(shared) + 1.0).unsqueeze(-1)
         landmarks = weight * by_heat + (1 - weight) * by_regression
         log_sigma = self.log_sigma(torch.cat([shared, spread], dim=1)) - 3.5
         score = self.score(shared).squeeze(-1)
-        pose = self.pose(f2).float() if self.training else torch.zeros(x.shape[0], 3)
+        pose = self.pose(f2).float() if self.training else torch.zeros(f2.shape[0], 3)
         return PfldOutputs(landmarks, by_heat, by_regression, log_sigma, score, pose)

@@ -6,9 +6,10 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -33,11 +34,12 @@ from napari_face_landmarks.training.augment import (
     texture,
 )
 from napari_face_landmarks.training.curves import append_row
-from napari_face_landmarks.training.exported import load_exported
+from napari_face_landmarks.training.exported import depthwise_widths, load_exported
 from napari_face_landmarks.training.half import store_half
 from napari_face_landmarks.training.labels import pose_of
-from napari_face_landmarks.training.network import Pfld, PfldOutputs
+from napari_face_landmarks.training.network import NARROW, WIDE, Middles, Pfld, PfldFeatures, PfldOutputs
 from napari_face_landmarks.training.precision import fastest, in_precision
+from napari_face_landmarks.training.thin import middles_of, thinned
 from napari_face_landmarks.training.turn import drawn_expression, load_turner, turned, yaw_of_mesh
 from napari_face_landmarks.video import prefetch
 
@@ -60,8 +62,10 @@ class Plan:
     acted_share: float = 0.4
     mild_share: float = 0.2
     reshaped_share: float = 0.0
+    middles: Middles = WIDE
     learning_rate: float = 2e-3
     started_rate: float = 1.6e-3
+    thinned_rate: float = 1e-3
     weight_decay: float = 1e-3
     ema: float = 0.998
     evaluate_every: int = 400
@@ -70,10 +74,11 @@ class Plan:
 
 
 PLANS = {
-    "open": Plan(steps=7000),
+    "open": Plan(steps=7000, middles=NARROW),
     "research": Plan(steps=15000, turned_share=0.2, acted_share=0.15, mild_share=0.3, reshaped_share=0.5),
 }
-"""Photographs of the bundle research show turned heads and expressions by themselves."""
+"""Photographs of the bundle research show turned heads and expressions by themselves. It has the
+wide network, for it is asked for exactness first; open, the default, for speed as well."""
 
 
 def distance(error: Tensor) -> Tensor:
@@ -110,6 +115,21 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
     loss = loss + nn.functional.binary_cross_entropy_with_logits(outputs.score, is_face)
     pose_error = (outputs.pose - batch["pose"]) ** 2
     return loss + 2.0 * (pose_error * is_face.view(-1, 1)).mean()
+
+
+def teaching_loss(
+    outputs: PfldOutputs, features: PfldFeatures, shown: PfldOutputs, shown_features: PfldFeatures
+) -> Tensor:
+    """Return how far a network is from one that teaches it: its landmarks, and its features on the way.
+
+    Features count by their squared error over their mean square, as in Romero et al. 2015, "FitNets" (arXiv
+    1412.6550, equation 3), without the map between them: both networks have the same widths there.
+    """
+    loss = 4.0 * distance((outputs.landmarks - shown.landmarks) * CROP_SIZE).mean()
+    for own, wanted in zip(features, shown_features, strict=True):
+        share = nn.functional.mse_loss(own.float(), wanted.float()) / wanted.float().square().mean()
+        loss = loss + 2.0 * share
+    return loss
 
 
 class TrainingStream:
@@ -366,7 +386,8 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         Steps, rates and seed.
     start : Path, optional
         The folder of a finished run, of another bundle perhaps, whose best weights this one begins with; or
-        of a bundle that the plugin ships, whose ``pfld.onnx`` is read back.
+        of a bundle that the plugin ships, whose ``pfld.onnx`` is read back. A network with other widths than
+        the plan's is thinned to these (`thin.thinned`) and teaches the thin one beside the labels.
 
     Returns
     -------
@@ -379,14 +400,21 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     precision, layout = _fastest_way(device)
     torch.manual_seed(plan.seed)
-    network = Pfld().to(device, memory_format=layout)
-    highest = plan.learning_rate if start is None else plan.started_rate
+    network = Pfld(plan.middles).to(device, memory_format=layout)
+    highest = plan.learning_rate
     first, best, seconds = 0, math.inf, 0.0
     checkpoint = out / "pfld.checkpoint.pt"
     stream = TrainingStream(data, bundle, plan)
-    if start is not None and not checkpoint.exists():
-        _begin_with(network, start, stream, device)
-    averaged = Pfld().to(device)
+    teacher = None
+    if start is not None:
+        before, examples = _trained_before(start, stream, device)
+        highest = plan.started_rate
+        if middles_of(before) != plan.middles:
+            highest = plan.thinned_rate
+            teacher = before.to(memory_format=layout).eval().requires_grad_(False)
+            before = thinned(before, plan.middles, examples)
+        network.load_state_dict(before.state_dict())
+    averaged = Pfld(plan.middles).to(device)
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
     if checkpoint.exists():
@@ -410,8 +438,14 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         batch = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
         images = (batch["images"].float() / 255).contiguous(memory_format=layout)
         with in_precision(device, precision):
-            outputs = network(images)
-        loss = total_loss(PfldOutputs(*(value.float() for value in outputs)), batch)
+            features = network.features(images)
+            outputs = _as_float(network.heads(features))
+        loss = total_loss(outputs, batch)
+        if teacher is not None:
+            with in_precision(device, precision), torch.no_grad():
+                shown_features = teacher.features(images)
+                shown = _as_float(teacher.heads(shown_features))
+            loss = loss + teaching_loss(outputs, features, shown, shown_features)
         optimiser.zero_grad()
         loss.backward()
         size = nn.utils.clip_grad_norm_(network.parameters(), 20.0)
@@ -465,19 +499,38 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     return metrics
 
 
-def _begin_with(network: Pfld, start: Path, stream: TrainingStream, device: torch.device) -> None:
-    """Load the best weights of a finished run or, where the folder has none, those of a bundle's export."""
+def _as_float(outputs: PfldOutputs) -> PfldOutputs:
+    return PfldOutputs(*(value.float() for value in outputs))
+
+
+def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -> tuple[Pfld, list[Tensor]]:
+    """Return the network of a finished run or, where the folder has none, of a bundle's export.
+
+    Its widths are its own. With it come the examples that its export's statistics were measured on.
+    """
     best, exported = start / "pfld.best.pt", start / "pfld.onnx"
+    images = (torch.from_numpy(stream.batch(number)["images"]) for number in range(CALIBRATION_BATCHES))
     if best.exists():
-        network.load_state_dict(torch.load(best, map_location=device, weights_only=True))
-        return
+        state = torch.load(best, map_location=device, weights_only=True)
+        widths = [len(weight) for name, weight in state.items() if name.endswith("body.1.0.weight")]
+        network = Pfld(_in_stages(widths))
+        network.load_state_dict(state)
+        return network.to(device), [batch.to(device).float() / 255 for batch in images]
     if not exported.exists():
         raise ModelError(
             f"There are no weights of PFLD to begin with in {start}: give the folder of a finished run or of "
             "a bundle."
         )
-    images = (torch.from_numpy(stream.batch(number)["images"]) for number in range(CALIBRATION_BATCHES))
-    load_exported(network, exported, [batch.to(device).float() / 255 for batch in images])
+    examples = [batch.to(device).float() / 255 for batch in images]
+    network = Pfld(_in_stages(depthwise_widths(exported))).to(device)
+    load_exported(network, exported, examples)
+    return network, examples
+
+
+def _in_stages(widths: Sequence[int]) -> Middles:
+    """Return the widths of a network's blocks by stage, of those of all its depthwise convolutions."""
+    ends = list(accumulate(len(stage) for stage in WIDE))
+    return tuple(widths[: ends[0]]), tuple(widths[ends[0] : ends[1]]), tuple(widths[ends[1] : ends[2]])
 
 
 def _fastest_way(device: torch.device) -> tuple[torch.dtype, torch.memory_format]:

@@ -1,0 +1,65 @@
+"""Made-up training data: faces of dots, and the folder of files that the training of PFLD reads."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from napari_face_landmarks.training.split import is_held_out
+
+
+def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Return a dark picture with a bright dot on each of 68 places of a roughly face-like layout."""
+    rng = np.random.default_rng(seed)
+    points = np.zeros((68, 2), np.float32)
+    grid = [(60 + 16 * (i % 9), 70 + 16 * (i // 9)) for i in range(72)]
+    points[:] = np.array(grid[:68]) + rng.uniform(-2, 2, (68, 2))
+    points[36:42] = np.array((85, 95)) + rng.uniform(-6, 6, (6, 2))
+    points[42:48] = np.array((165, 95)) + rng.uniform(-6, 6, (6, 2))
+    points[36], points[45] = (78, 95), (172, 95)
+    image = np.zeros((256, 256, 3), np.uint8)
+    for x, y in points:
+        yy, xx = np.mgrid[:256, :256]
+        image[np.hypot(xx - x, yy - y) < 1.5] = 255
+    return image, points.astype(np.float32)
+
+
+def write_archive(
+    path: Path, rng: np.random.Generator, names: list[str], labelled: bool, template: bool = False
+) -> None:
+    images = []
+    arrays: dict[str, np.ndarray] = {}
+    points = []
+    for i in range(len(names)):
+        image, landmarks = dotted_face(i)
+        images.append(cv2.imencode(".webp", image)[1].ravel())
+        points.append(landmarks)
+    arrays["names"] = np.array(names)
+    arrays["offsets"] = np.cumsum([0, *(len(blob) for blob in images)])
+    arrays["webp"] = np.concatenate(images)
+    if labelled:
+        arrays["landmarks"] = np.stack(points)
+        arrays["mesh478_x64"] = rng.integers(0, 16000, (len(names), 478, 3)).astype(np.int16)
+    else:
+        arrays["boxes"] = np.array([[60, 60, 120, 130, *([100] * 10), 0.9]], np.float32)
+        arrays["box_image"] = np.array([0])
+    if template:
+        arrays["template189"] = rng.uniform(60, 200, (len(names), 189, 2)).astype(np.float32)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    np.savez(path, **arrays)
+
+
+def write_data(data: Path, rng: np.random.Generator) -> None:
+    """Write a folder of made-up training data: every file that `pfld` reads."""
+    from napari_face_landmarks.training import faces
+
+    names = [f"p{i}.jpg" for i in range(24)]
+    assert 0 < sum(map(is_held_out, names)) < 24
+    for name in faces.LABELLED:
+        write_archive(data / name, rng, names, labelled=True)
+    for name in faces.OPEN:
+        write_archive(data / "landmarks_open" / f"{name}.npz", rng, names, labelled=True, template=True)
+    for name in faces.PHOTOGRAPHS["research"]:
+        write_archive(data / "detection" / f"{name}.npz", rng, names[:3], labelled=False)
