@@ -115,14 +115,19 @@ def test_the_loss_of_being_taught_is_the_distance_to_the_teacher() -> None:
     from napari_face_landmarks.training.pfld import SOFTNESS, teaching_loss
 
     wide, examples = _network(3)
+    is_face = torch.tensor([1.0] * 6 + [0.0] * 2)
     with torch.no_grad():
         features = wide.features(examples[0])
         outputs = wide.heads(features)
-        same = teaching_loss(outputs, features, outputs, features)
-        away = outputs._replace(landmarks=outputs.landmarks + torch.tensor([3.0, 4.0]) / CROP_SIZE)
+
+        def loss(own, own_features):  # type: ignore[no-untyped-def]
+            return float(teaching_loss(own, own_features, outputs, features, is_face))
+
+        moved = outputs.landmarks + torch.tensor([3.0, 4.0]) / CROP_SIZE
+        elsewhere = torch.where(is_face[:, None, None] > 0, outputs.landmarks, moved)
         doubled = features._replace(f3=2 * features.f3)
-        assert float(same) == pytest.approx(4 * SOFTNESS, abs=1e-4)
-        assert float(teaching_loss(away, features, outputs, features)) == pytest.approx(20.0, abs=0.05)
-        assert float(teaching_loss(outputs, doubled, outputs, features) - same) == pytest.approx(
-            2.0, abs=1e-3
-        )
+        same = loss(outputs, features)
+        assert same == pytest.approx(4 * SOFTNESS, abs=1e-4)
+        assert loss(outputs._replace(landmarks=moved), features) == pytest.approx(20.0, abs=0.05)
+        assert loss(outputs._replace(landmarks=elsewhere), features) == pytest.approx(same, abs=1e-6)
+        assert loss(outputs, doubled) - same == pytest.approx(2.0, abs=1e-3)
