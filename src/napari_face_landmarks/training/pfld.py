@@ -124,7 +124,7 @@ def teaching_loss(
     shown_features: PfldFeatures,
     is_face: Tensor,
 ) -> Tensor:
-    """Return how far a network is from one that teaches it: the landmarks of faces, the features of all crops.
+    """Return how far a network is from one that teaches it: in the landmarks of faces, in all features.
 
     Features count by their squared error over their mean square, as in Romero et al. 2015, "FitNets" (arXiv
     1412.6550, equation 3), without the map between them: both networks have the same widths there.
