@@ -114,7 +114,7 @@ class Pfld(nn.Module):
     ----------
     middles : Middles
         Channels in the middle of each block; what goes from block to block has the same widths whatever they
-        are, so that a narrow network can be made from a wide one (`thin.thinned`).
+        are, so that a network can be given other widths (`widths.with_widths`).
     """
 
     def __init__(self, middles: Middles = WIDE) -> None:

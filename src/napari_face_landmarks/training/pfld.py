@@ -39,8 +39,8 @@ from napari_face_landmarks.training.half import store_half
 from napari_face_landmarks.training.labels import pose_of
 from napari_face_landmarks.training.network import NARROW, WIDE, Middles, Pfld, PfldFeatures, PfldOutputs
 from napari_face_landmarks.training.precision import fastest, in_precision
-from napari_face_landmarks.training.thin import middles_of, thinned
 from napari_face_landmarks.training.turn import drawn_expression, load_turner, turned, yaw_of_mesh
+from napari_face_landmarks.training.widths import is_thinner, middles_of, with_widths
 from napari_face_landmarks.video import prefetch
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
@@ -414,12 +414,12 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     if start is not None:
         before, examples = _trained_before(start, stream, device)
         highest = plan.started_rate
-        if middles_of(before) != plan.middles:
+        widths = middles_of(before)
+        began_as = before if widths == plan.middles else with_widths(before, plan.middles, examples)
+        network.load_state_dict(began_as.state_dict())
+        if is_thinner(plan.middles, widths):
             highest = plan.thinned_rate
             teacher = before.to(memory_format=layout).eval().requires_grad_(False)
-            before = thinned(before, plan.middles, examples)
-        network.load_state_dict(before.state_dict())
-        if teacher is not None:
             _freeze_statistics(network)
     averaged = Pfld(plan.middles).to(device)
     averaged.load_state_dict(network.state_dict())

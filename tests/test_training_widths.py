@@ -1,4 +1,4 @@
-"""A network made from a wider one: which channels stay, and that the outputs stay."""
+"""A network made from one of other widths: which channels stay, and that the outputs stay."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 from training_support import write_data
 
@@ -17,7 +16,7 @@ FEWER = ((48, 96, 64), (96, 240, 128, 160, 240), (240, 256, 384, 128))
 
 
 def test_the_channels_stay_that_the_outputs_are_made_of() -> None:
-    from napari_face_landmarks.training.thin import best_channels
+    from napari_face_landmarks.training.widths import best_channels
 
     rng = np.random.default_rng(5)
     channels = rng.normal(2.0, 1.0, (500, 12))
@@ -45,7 +44,7 @@ def _network(seed: int):  # type: ignore[no-untyped-def]
 
 def test_what_a_block_does_not_use_is_left_out_without_loss() -> None:
     from napari_face_landmarks.training.network import WIDE, InvertedResidual
-    from napari_face_landmarks.training.thin import middles_of, thinned
+    from napari_face_landmarks.training.widths import is_thinner, middles_of, with_widths
 
     wide, examples = _network(1)
     blocks = [module for module in wide.modules() if isinstance(module, InvertedResidual)]
@@ -55,25 +54,42 @@ def test_what_a_block_does_not_use_is_left_out_without_loss() -> None:
             unused = torch.randperm(out.weight.shape[1])[kept:]
             out.weight[:, unused] = 0
         expected = wide(examples[0])
-        thin = thinned(wide, FEWER, examples)
+        thin = with_widths(wide, FEWER, examples)
         assert thin.training
         found = thin.eval()(examples[0])
     assert (middles_of(wide), middles_of(thin)) == (WIDE, FEWER)
     assert float((expected.landmarks - found.landmarks).abs().max()) < 1e-3
     assert float((expected.log_sigma - found.log_sigma).abs().max()) < 1e-3
     assert float((expected.score - found.score).abs().max()) < 1e-3
-    with pytest.raises(ModelError, match="cannot be thinned to 112"):
-        thinned(wide, ((96, 96, 112), *WIDE[1:]), examples)
+    assert is_thinner(FEWER, WIDE)
+    assert not is_thinner(WIDE, FEWER)
+
+
+def test_more_channels_change_nothing_at_first_and_are_learned() -> None:
+    from napari_face_landmarks.training.widths import with_widths
+
+    wide, examples = _network(4)
+    more = ((112, 96, 128), (144, 256, 240, 240, 240), (256, 384, 400, 384))
+    with torch.no_grad():
+        expected = wide(examples[0])
+        grown = with_widths(wide, more, examples)
+        found = grown.eval()(examples[0])
+    assert float((expected.landmarks - found.landmarks).abs().max()) < 1e-5
+    assert float((expected.log_sigma - found.log_sigma).abs().max()) < 1e-4
+    grown.train()(examples[0]).landmarks.square().sum().backward()
+    gradient = grown.stage2[1].body[2][0].weight.grad
+    assert gradient is not None
+    assert float(gradient[:, 96:].abs().max()) > 0
 
 
 def test_a_thin_network_is_nearer_to_the_wide_one_than_one_that_only_lacks_channels() -> None:
     from napari_face_landmarks.training.network import NARROW, InvertedResidual
-    from napari_face_landmarks.training.thin import thinned
+    from napari_face_landmarks.training.widths import with_widths
 
     wide, examples = _network(2)
     with torch.no_grad():
         expected = wide.features(examples[1])
-        thin = thinned(wide, NARROW, examples).eval()
+        thin = with_widths(wide, NARROW, examples).eval()
         found = thin.features(examples[1])
         blocks = [module for module in wide.modules() if isinstance(module, InvertedResidual)]
         for block, kept in zip(blocks, [width for stage in NARROW for width in stage], strict=True):
@@ -89,7 +105,7 @@ def test_a_thin_network_is_nearer_to_the_wide_one_than_one_that_only_lacks_chann
 def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Path) -> None:
     from napari_face_landmarks.training import pfld
     from napari_face_landmarks.training.network import NARROW
-    from napari_face_landmarks.training.thin import middles_of
+    from napari_face_landmarks.training.widths import middles_of
 
     write_data(tmp_path, np.random.default_rng(0))
     small = {"faces_per_batch": 3, "negatives_per_batch": 1, "evaluate_every": 2, "threads": 1}
@@ -107,8 +123,9 @@ def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Pat
     stream = pfld.TrainingStream(tmp_path, "open", pfld.Plan(middles=NARROW, **small))
     network, _ = pfld._trained_before(thin, stream, torch.device("cpu"))
     assert middles_of(network) == NARROW
-    with pytest.raises(ModelError, match="cannot be thinned"):
-        pfld.train(tmp_path, again, "open", pfld.Plan(steps=1, **small), start=thin)
+    pfld.train(tmp_path, again, "research", pfld.Plan(steps=1, **small), start=thin)  # from narrow to wide
+    parameters = json.loads((again / "pfld.metrics.json").read_text())["parameters"]
+    assert parameters == sizes[0]
 
 
 def test_the_loss_of_being_taught_is_the_distance_to_the_teacher() -> None:

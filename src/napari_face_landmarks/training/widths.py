@@ -1,0 +1,181 @@
+"""A PFLD with fewer or more channels in its blocks, made from another so that it starts out about as good."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import chain
+
+import torch
+from torch import Tensor, nn
+
+from napari_face_landmarks.training.network import InvertedResidual, Middles, Pfld
+
+RIDGE = 1e-5
+"""Weight of the ridge, in units of the channels' mean square."""
+
+
+def middles_of(network: Pfld) -> Middles:
+    """Return how many channels each block of a network has in its middle."""
+    stages = [
+        tuple(_middle(block) for block in stage if isinstance(block, InvertedResidual))
+        for stage in (network.stage2, network.stage3, network.stage4)
+    ]
+    return stages[0], stages[1], stages[2]
+
+
+def is_thinner(middles: Middles, other: Middles) -> bool:
+    """Return whether a block has fewer channels than in the other network."""
+    return any(here < there for here, there in zip(chain(*middles), chain(*other), strict=True))
+
+
+def _middle(block: InvertedResidual) -> int:
+    return len(block.get_parameter("body.2.0.weight")[0])
+
+
+def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> Pfld:
+    """Return a network of other widths with the outputs of the given one, nearly so where it is thinner.
+
+    In a block that is to have fewer channels, the convolution out of it is fitted anew by least squares: to
+    what the given network's block gives, from what the thin one's channels hold, so that a block makes up for
+    what those before it have lost (He, Zhang and Sun 2017, "Channel Pruning for Accelerating Very Deep Neural
+    Networks", arXiv 1707.06168, equation 1). Which channels stay is found by leaving out one at a time, the
+    one that the others stand in for best (Hassibi and Stork 1993, "Second order derivatives for network
+    pruning: Optimal Brain Surgeon", equation 5).
+
+    In a block that is to have more, the new ones have the weights of a new network and count for nothing at
+    first (Chen, Goodfellow and Shlens 2016, "Net2Net", arXiv 1511.05641, section 2.3).
+
+    Parameters
+    ----------
+    network : Pfld
+        It is left as it is, but in evaluation mode.
+    middles : Middles
+        Channels of each block.
+    batches : sequence of Tensor, (B, 3, 112, 112)
+        Inputs of the network, as it will be trained on; some hundreds of examples are enough.
+
+    Returns
+    -------
+    Pfld
+        In training mode.
+    """
+    new: Pfld = Pfld(middles).to(batches[0].device)
+    network.eval()
+    new.eval()
+    with torch.no_grad():
+        own = new.state_dict()
+        for name, value in network.state_dict().items():
+            if name in own and own[name].shape == value.shape:
+                own[name].copy_(value)
+        entering = [network.stem(batch - 0.5) for batch in batches]
+        ours = entering  # what enters the new network's blocks: the same up to the first that is thinned
+        for stage in ("stage2", "stage3", "stage4"):
+            for block, new_block in zip(getattr(network, stage), getattr(new, stage), strict=True):
+                targets = [block(x) for x in entering]
+                if isinstance(block, InvertedResidual):
+                    if _middle(new_block) < _middle(block) or ours is not entering:
+                        _fit_block(block, new_block, ours, targets)
+                        ours = [new_block(x) for x in ours]
+                    else:
+                        _widen_block(block, new_block)
+                        ours = targets
+                else:
+                    ours = targets
+                entering = targets
+    new.train()
+    return new
+
+
+def _widen_block(block: InvertedResidual, new: InvertedResidual) -> None:
+    """Give a block the channels of another, and what more it has no weight."""
+    count = _middle(block)
+    _take_channels(block, new, torch.arange(count))
+    out, new_out = block.body[2].state_dict(), new.body[2].state_dict()
+    for name, value in out.items():
+        if name == "0.weight":
+            new_out[name].zero_()
+            new_out[name][:, :count] = value
+        else:
+            new_out[name].copy_(value)
+
+
+def _take_channels(block: InvertedResidual, new: InvertedResidual, places: Tensor) -> None:
+    """Copy some of a block's channels, up to the convolution out of it, to the first ones of another."""
+    for part in (0, 1):
+        own = new.body[part].state_dict()
+        for name, value in block.body[part].state_dict().items():
+            if value.ndim:
+                own[name][: len(places)] = value[places.to(value.device)]
+            else:
+                own[name].copy_(value)
+
+
+def _fit_block(
+    block: InvertedResidual, new: InvertedResidual, inputs: Sequence[Tensor], targets: Sequence[Tensor]
+) -> None:
+    """Give a block the channels of another that serve it best, and the convolution out of them that fits."""
+    count = _middle(block)
+    kept = min(count, _middle(new))
+    gram = torch.zeros(count + 1, count + 1, dtype=torch.float64)
+    cross = torch.zeros(count + 1, targets[0].shape[1], dtype=torch.float64)
+    for x, y in zip(inputs, targets, strict=True):
+        middle = block.body[1](block.body[0](x)).transpose(0, 1).flatten(1)
+        middle = torch.cat([middle, torch.ones_like(middle[:1])])
+        wanted = (y - x if block.residual else y).transpose(0, 1).flatten(1)
+        gram += (middle @ middle.T).double().cpu()
+        cross += (middle @ wanted.T).double().cpu()
+    places, weights = best_channels(gram, cross, kept)
+    _take_channels(block, new, places)
+    mean = gram[places, -1] / gram[-1, -1]
+    covariance = gram[places][:, places] / gram[-1, -1] - torch.outer(mean, mean)
+    channels = weights[:-1]
+    means, variances = mean @ channels, ((covariance @ channels) * channels).sum(0).clamp_min(0)
+    out, norm = new.body[2]
+    assert isinstance(out, nn.Conv2d)
+    assert isinstance(norm, nn.BatchNorm2d)
+    out.weight.zero_()
+    out.weight[:, :kept] = channels.T[..., None, None].to(out.weight)
+    norm.running_mean.copy_(means)
+    norm.running_var.copy_(variances)
+    norm.weight.copy_((variances + norm.eps).sqrt())
+    norm.bias.copy_(weights[-1] + means)
+
+
+def best_channels(gram: Tensor, cross: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+    """Return which channels fit a linear map best, found by leaving out one at a time, and that map.
+
+    Parameters
+    ----------
+    gram : Tensor, (C + 1, C + 1), float64
+        Sums of the products of C channels and, the last, of a constant one, which stays.
+    cross : Tensor, (C + 1, K), float64
+        Sums of their products with the K outputs wanted.
+    kept : int
+        Number of channels that stay.
+
+    Returns
+    -------
+    places : Tensor, (kept,), int64
+        Rising.
+    weights : Tensor, (kept + 1, K), float64
+        The map from these channels and the constant one.
+    """
+    count = len(gram) - 1
+    ridge = RIDGE * gram.diagonal()[:count].mean() * torch.ones(count + 1, dtype=gram.dtype)
+    ridge[-1] = 0
+    inverse = torch.linalg.inv(gram + torch.diag(ridge))
+    weights = inverse @ cross
+    staying = torch.ones(count + 1, dtype=torch.bool)
+    for _ in range(count - kept):
+        loss = (weights**2).sum(1) / inverse.diagonal().clamp_min(1e-300)
+        loss[~staying] = torch.inf
+        loss[-1] = torch.inf
+        least = int(loss.argmin())
+        row = inverse[least] / inverse[least, least]
+        weights = weights - torch.outer(row, weights[least])
+        inverse = inverse - torch.outer(inverse[least], row)
+        staying[least] = False
+    places = staying[:-1].nonzero().flatten()
+    chosen = torch.cat([places, torch.tensor([count])])
+    solved = torch.linalg.solve((gram + torch.diag(ridge))[chosen][:, chosen], cross[chosen])
+    return places, solved
