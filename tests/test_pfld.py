@@ -26,7 +26,12 @@ from napari_face_landmarks.pfld.crop import (
     to_crop,
     to_image,
 )
-from napari_face_landmarks.pfld.predict import place_output, place_output_reference
+from napari_face_landmarks.pfld.predict import (
+    misplaced,
+    misplaced_reference,
+    place_output,
+    place_output_reference,
+)
 
 
 def a_face(rng: np.random.Generator) -> np.ndarray:
@@ -61,6 +66,23 @@ def test_the_compiled_placing_is_that_of_the_reference() -> None:
     assert (found.score == 0).tolist() == [False, True, True, True, True] + [False] * 4
     for name, most in (("landmarks", 1e-3), ("sigma", 1e-3), ("confidence", 1e-5), ("score", 0)):
         np.testing.assert_allclose(getattr(found, name), getattr(expected, name), rtol=1e-5, atol=most)
+
+
+def test_the_compiled_look_at_crops_that_are_off_is_that_of_the_reference() -> None:
+    rng = np.random.default_rng(9)
+    faces = np.stack([a_face(rng) + rng.uniform(100, 400, 2) for _ in range(400)]).astype(np.float32)
+    crops = crops_of_landmarks(faces)
+    crops[:, :2] += rng.uniform(-0.08, 0.08, (400, 2)) * crops[:, 2:3]
+    crops[:, 2] *= np.exp(rng.uniform(-0.14, 0.14, 400))
+    crops[:, 3] += rng.uniform(-0.17, 0.17, 400) + 2 * np.pi * rng.integers(-1, 2, 400)
+    crops[0, 2], crops[1, 2], faces[1] = 0.0, 0.0, 7.0
+    crops = crops.astype(np.float32)
+    found = misplaced(crops, faces)
+    np.testing.assert_array_equal(found, misplaced_reference(crops, faces))
+    assert found[:2].tolist() == [True, False]
+    assert 100 < found.sum() < 300
+    assert not misplaced(crops_of_landmarks(faces), faces).any()
+    assert misplaced(crops[:0], faces[:0]).shape == (0,)
 
 
 @pytest.mark.parametrize("degrees", [0, 30, -75, 170])

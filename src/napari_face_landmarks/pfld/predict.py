@@ -251,7 +251,7 @@ def predict_twice(
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
     first = predict(session, rgb, crops)
-    again = np.flatnonzero((first.score > 0.05) & _misplaced(crops, first.landmarks))
+    again = np.flatnonzero((first.score > 0.05) & misplaced(crops, first.landmarks))
     if len(again) == 0:
         return first
     put_faces(first, again, predict(session, rgb, crops_of_landmarks(first.landmarks[again])))
@@ -264,15 +264,55 @@ def put_faces(output: PfldOutput, rows: npt.NDArray[np.int64], other: PfldOutput
     output.confidence[rows], output.score[rows] = other.confidence, other.score
 
 
-def _misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
-    better = crops_of_landmarks(landmarks)
-    shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):  # a crop of no size: taken anew
+def misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
+    """Return which crops are off, so that the landmarks seen in them are seen better in crops around these.
+
+    Parameters
+    ----------
+    crops : ndarray, (F, 4), float32
+        Centre x, centre y, side (pixels), roll (radians).
+    landmarks : ndarray, (F, 68, 2), float32
+        Pixels.
+
+    Returns
+    -------
+    ndarray, (F,), bool
+        Off by more than `SECOND_LOOK`; never where the landmarks are all but a point.
+    """
+    found = np.zeros(len(crops), np.bool_)
+    _misplaced(crops, crops_of_landmarks(landmarks), found)
+    return found
+
+
+@exact_kernel
+def _misplaced(crops: Floats, better: Floats, found: npt.NDArray[np.bool_]) -> None:
+    turn = 2 * math.pi
+    for face in range(len(found)):
+        side, wanted = float(crops[face, 2]), float(better[face, 2])
+        if not wanted > 1:
+            continue
+        if not side > 0:  # a crop of no size: taken anew
+            found[face] = True
+            continue
+        across, down = float(better[face, 0]) - crops[face, 0], float(better[face, 1]) - crops[face, 1]
+        roll = float(better[face, 3]) - crops[face, 3]
+        found[face] = (
+            math.hypot(across, down) > SECOND_LOOK[0] * side
+            or abs(math.log(wanted / side)) > SECOND_LOOK[1]
+            or abs((roll + math.pi) % turn - math.pi) > SECOND_LOOK[2]
+        )
+
+
+def misplaced_reference(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
+    """Do what `misplaced` does, in plain NumPy: the text that its kernel is tested against."""
+    crops, better = crops.astype(np.float64), crops_of_landmarks(landmarks).astype(np.float64)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
         scale = np.abs(np.log(np.maximum(better[:, 2], 1e-3) / crops[:, 2]))
     roll = np.abs((better[:, 3] - crops[:, 3] + np.pi) % (2 * np.pi) - np.pi)
     largest_shift, largest_scale, largest_roll = SECOND_LOOK
-    usable = better[:, 2] > 1
-    return np.asarray(usable & ((shift > largest_shift) | (scale > largest_scale) | (roll > largest_roll)))
+    off = (shift > largest_shift) | (scale > largest_scale) | (roll > largest_roll) | ~(crops[:, 2] > 0)
+    return np.asarray((better[:, 2] > 1) & off)
 
 
 def crops_of_boxes(boxes: npt.NDArray[np.floating], roll: npt.NDArray[np.floating] | float = 0.0) -> Floats:

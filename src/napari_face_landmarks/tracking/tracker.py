@@ -21,7 +21,7 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.foreign import check_mode
-from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict
+from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.alone import as_fit, find_alone, fit_crops, follow_alone
 from napari_face_landmarks.tracking.following import follow
@@ -307,7 +307,7 @@ class FaceTracker:
             return
         start = np.concatenate([[1.0, 0.0, 0.0, 0.0, 80.0, 80.0], np.zeros(pdm.n_modes)])
         landmarks = project(pdm, start).astype(np.float32)
-        output = predict(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
+        output = predict_twice(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
         unsure = np.zeros_like(output.confidence)
         face = PfldOutput(landmarks[None], np.ones_like(output.sigma), unsure, output.score)
         picture, stands = Picture(rgb), Refinement()
