@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from itertools import chain
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
 from napari_face_landmarks.training.network import InvertedResidual, Middles, Pfld
+
+Doubles = npt.NDArray[np.float64]
 
 RIDGE = 1e-5
 """Weight of the ridge, in units of the channels' mean square."""
@@ -89,7 +93,7 @@ def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> P
 def _widen_block(block: InvertedResidual, new: InvertedResidual) -> None:
     """Give a block the channels of another, and what more it has no weight."""
     count = _middle(block)
-    _take_channels(block, new, torch.arange(count))
+    _take_channels(block, new, np.arange(count))
     out, new_out = block.body[2].state_dict(), new.body[2].state_dict()
     for name, value in out.items():
         if name == "0.weight":
@@ -99,13 +103,13 @@ def _widen_block(block: InvertedResidual, new: InvertedResidual) -> None:
             new_out[name].copy_(value)
 
 
-def _take_channels(block: InvertedResidual, new: InvertedResidual, places: Tensor) -> None:
+def _take_channels(block: InvertedResidual, new: InvertedResidual, places: npt.NDArray[np.int64]) -> None:
     """Copy some of a block's channels, up to the convolution out of it, to the first ones of another."""
     for part in (0, 1):
         own = new.body[part].state_dict()
         for name, value in block.body[part].state_dict().items():
             if value.ndim:
-                own[name][: len(places)] = value[places.to(value.device)]
+                own[name][: len(places)] = value[torch.from_numpy(places).to(value.device)]
             else:
                 own[name].copy_(value)
 
@@ -116,66 +120,65 @@ def _fit_block(
     """Give a block the channels of another that serve it best, and the convolution out of them that fits."""
     count = _middle(block)
     kept = min(count, _middle(new))
-    gram = torch.zeros(count + 1, count + 1, dtype=torch.float64)
-    cross = torch.zeros(count + 1, targets[0].shape[1], dtype=torch.float64)
+    gram = np.zeros((count + 1, count + 1))
+    cross = np.zeros((count + 1, targets[0].shape[1]))
     for x, y in zip(inputs, targets, strict=True):
         middle = block.body[1](block.body[0](x)).transpose(0, 1).flatten(1)
         middle = torch.cat([middle, torch.ones_like(middle[:1])])
         wanted = (y - x if block.residual else y).transpose(0, 1).flatten(1)
-        gram += (middle @ middle.T).double().cpu()
-        cross += (middle @ wanted.T).double().cpu()
+        gram += (middle @ middle.T).cpu().numpy()
+        cross += (middle @ wanted.T).cpu().numpy()
     places, weights = best_channels(gram, cross, kept)
     _take_channels(block, new, places)
     mean = gram[places, -1] / gram[-1, -1]
-    covariance = gram[places][:, places] / gram[-1, -1] - torch.outer(mean, mean)
+    covariance = gram[np.ix_(places, places)] / gram[-1, -1] - np.outer(mean, mean)
     channels = weights[:-1]
-    means, variances = mean @ channels, ((covariance @ channels) * channels).sum(0).clamp_min(0)
+    means = torch.from_numpy(mean @ channels)
+    variances = torch.from_numpy(np.maximum(((covariance @ channels) * channels).sum(0), 0))
     out, norm = new.body[2]
     assert isinstance(out, nn.Conv2d)
     assert isinstance(norm, nn.BatchNorm2d)
     out.weight.zero_()
-    out.weight[:, :kept] = channels.T[..., None, None].to(out.weight)
+    out.weight[:, :kept] = torch.from_numpy(channels.T[..., None, None]).to(out.weight)
     norm.running_mean.copy_(means)
     norm.running_var.copy_(variances)
     norm.weight.copy_((variances + norm.eps).sqrt())
-    norm.bias.copy_(weights[-1] + means)
+    norm.bias.copy_(torch.from_numpy(weights[-1]) + means)
 
 
-def best_channels(gram: Tensor, cross: Tensor, kept: int) -> tuple[Tensor, Tensor]:
+def best_channels(gram: Doubles, cross: Doubles, kept: int) -> tuple[npt.NDArray[np.int64], Doubles]:
     """Return which channels fit a linear map best, found by leaving out one at a time, and that map.
 
     Parameters
     ----------
-    gram : Tensor, (C + 1, C + 1), float64
+    gram : ndarray, (C + 1, C + 1), float64
         Sums of the products of C channels and, the last, of a constant one, which stays.
-    cross : Tensor, (C + 1, K), float64
+    cross : ndarray, (C + 1, K), float64
         Sums of their products with the K outputs wanted.
     kept : int
         Number of channels that stay.
 
     Returns
     -------
-    places : Tensor, (kept,), int64
+    places : ndarray, (kept,), int64
         Rising.
-    weights : Tensor, (kept + 1, K), float64
+    weights : ndarray, (kept + 1, K), float64
         The map from these channels and the constant one.
     """
     count = len(gram) - 1
-    ridge = RIDGE * gram.diagonal()[:count].mean() * torch.ones(count + 1, dtype=gram.dtype)
-    ridge[-1] = 0
-    inverse = torch.linalg.inv(gram + torch.diag(ridge))
+    ridged = gram.copy()
+    ridged[range(count), range(count)] += RIDGE * gram.diagonal()[:count].mean()
+    inverse = np.linalg.inv(ridged)
     weights = inverse @ cross
-    staying = torch.ones(count + 1, dtype=torch.bool)
+    staying = np.ones(count + 1, np.bool_)
     for _ in range(count - kept):
-        loss = (weights**2).sum(1) / inverse.diagonal().clamp_min(1e-300)
-        loss[~staying] = torch.inf
-        loss[-1] = torch.inf
+        loss = (weights**2).sum(1) / np.maximum(inverse.diagonal(), 1e-300)
+        loss[~staying] = loss[-1] = np.inf
         least = int(loss.argmin())
         row = inverse[least] / inverse[least, least]
-        weights = weights - torch.outer(row, weights[least])
-        inverse = inverse - torch.outer(inverse[least], row)
+        weights -= np.outer(row, weights[least])
+        inverse -= np.outer(row, inverse[least])
         staying[least] = False
-    places = staying[:-1].nonzero().flatten()
-    chosen = torch.cat([places, torch.tensor([count])])
-    solved = torch.linalg.solve((gram + torch.diag(ridge))[chosen][:, chosen], cross[chosen])
-    return places, solved
+    chosen = np.flatnonzero(staying).astype(np.int64)
+    solved = np.linalg.solve(ridged[np.ix_(chosen, chosen)], cross[chosen])
+    return chosen[:-1], np.asarray(solved, np.float64)
