@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.models import load_models
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 from training_support import write_data
 
@@ -122,6 +125,9 @@ def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Pat
     network, _ = pfld._trained_before(thin, stream, torch.device("cpu"))
     assert middles_of(network) == NARROW
     pfld.train(tmp_path, again, "research", pfld.Plan(steps=1, **small), start=thin)  # from narrow to wide
+    shutil.copy(load_models("open").folder / "detector.onnx", thin / "pfld.onnx")
+    with pytest.raises(ModelError, match="not an export of this network"):
+        pfld.train(tmp_path, tmp_path / "none", "open", pfld.Plan(steps=1, **small), start=thin)
     parameters = json.loads((again / "pfld.metrics.json").read_text())["parameters"]
     assert parameters == sizes[0]
 

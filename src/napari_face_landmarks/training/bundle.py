@@ -16,7 +16,7 @@ from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, l
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 from napari_face_landmarks.training.reading import HAND_SHARE
 
-CARD_VERSION = "0.3.4"
+CARD_VERSION = "0.3.5"
 
 TERMS_300W = (
     "research use only: «The data are provided for research purposes only. Commercial use (i.e., use in "

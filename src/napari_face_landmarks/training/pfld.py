@@ -391,8 +391,9 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         Steps, rates and seed.
     start : Path, optional
         The folder of a finished run, of another bundle perhaps, whose best weights this one begins with; or
-        of a bundle that the plugin ships, whose ``pfld.onnx`` is read back. A network with other widths than
-        the plan's is thinned to these (`thin.thinned`) and teaches the thin one beside the labels.
+        of a bundle that the plugin ships, whose ``pfld.onnx`` is read back. One with other widths than the
+        plan's is given these (`widths.with_widths`), and what has been thinned learns from it beside the
+        labels.
 
     Returns
     -------
@@ -520,7 +521,7 @@ def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -
     if best.exists():
         state = torch.load(best, map_location=device, weights_only=True)
         widths = [len(weight) for name, weight in state.items() if name.endswith("body.1.0.weight")]
-        network = Pfld(_in_stages(widths))
+        network = Pfld(_in_stages(widths, best))
         network.load_state_dict(state)
         return network.to(device), [batch.to(device).float() / 255 for batch in images]
     if not exported.exists():
@@ -529,7 +530,7 @@ def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -
             "a bundle."
         )
     examples = [batch.to(device).float() / 255 for batch in images]
-    network = Pfld(_in_stages(depthwise_widths(exported))).to(device)
+    network = Pfld(_in_stages(depthwise_widths(exported), exported)).to(device)
     load_exported(network, exported, examples)
     return network, examples
 
@@ -545,9 +546,11 @@ def _freeze_statistics(network: nn.Module) -> None:
             module.eval()
 
 
-def _in_stages(widths: Sequence[int]) -> Middles:
+def _in_stages(widths: Sequence[int], path: Path) -> Middles:
     """Return the widths of a network's blocks by stage, of those of all its depthwise convolutions."""
     ends = list(accumulate(len(stage) for stage in WIDE))
+    if len(widths) < ends[2]:
+        raise ModelError(f"{path} is not an export of this network: train from the start, without --start.")
     return tuple(widths[: ends[0]]), tuple(widths[ends[0] : ends[1]]), tuple(widths[ends[1] : ends[2]])
 
 
