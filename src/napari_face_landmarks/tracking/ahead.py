@@ -25,6 +25,8 @@ Frame = npt.NDArray[np.uint8] | FaceLandmarksError
 
 LOOK_AHEAD = 2
 """Frames that PFLD looks at at a time."""
+FACES_AT_ONCE = 2
+"""Faces of a frame that PFLD looks at in one go, whatever the number of threads: a tenth less work for each."""
 SMALL_MOTION = 0.03
 """A motion of this share of the crop's side is foreseen by half; smaller ones by less, larger by more."""
 CROP_STEPS = 2048
@@ -127,8 +129,10 @@ def _begin(
     known: list[Face],
     crops: Floats,
 ) -> Ahead:
-    # each face by itself: a batch is no faster, and this way they may run beside each other
-    outputs = [workers.submit(partial(timed_look, models, frame, crop[None])) for crop in crops]
+    outputs = [
+        workers.submit(partial(timed_look, models, frame, crops[first : first + FACES_AT_ONCE]))
+        for first in range(0, len(crops), FACES_AT_ONCE)
+    ]
     return Ahead(index, frame, known, outputs, crops)
 
 
