@@ -261,7 +261,7 @@ PRESETS: tuple[Preset, ...] = (
         "accurate",
         "Accurate",
         "CLNF on every face of every frame, until it hardly moves the landmarks: the smallest error, for "
-        "about 1.8 times the time of Fast on one core and 1.4 times on two.",
+        "about twice the time of Fast on one core and 1.8 times on two.",
         TrackerSettings(refine="always", clnf_every=1, max_iterations=3, convergence_px=0.1),
     ),
     Preset(
