@@ -26,7 +26,7 @@ Frame = npt.NDArray[np.uint8] | FaceLandmarksError
 LOOK_AHEAD = 2
 """Frames that PFLD looks at at a time."""
 FACES_AT_ONCE = 2
-"""Faces of a frame that PFLD looks at in one go, whatever the number of threads: a tenth less work for each."""
+"""Faces of a frame that PFLD looks at in one go, whatever the number of threads: a tenth less work each."""
 SMALL_MOTION = 0.03
 """A motion of this share of the crop's side is foreseen by half; smaller ones by less, larger by more."""
 CROP_STEPS = 2048
