@@ -122,7 +122,7 @@ def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Pat
 
     (thin / "pfld.best.pt").unlink()  # from its export, of its own widths: nothing is thinned
     stream = pfld.TrainingStream(tmp_path, "open", pfld.Plan(middles=NARROW, **small))
-    network, _ = pfld._trained_before(thin, stream, torch.device("cpu"))
+    network = pfld._trained_before(thin, stream, torch.device("cpu"))
     assert middles_of(network) == NARROW
     pfld.train(tmp_path, again, "research", pfld.Plan(steps=1, **small), start=thin)  # from narrow to wide
     shutil.copy(load_models("open").folder / "detector.onnx", thin / "pfld.onnx")
@@ -130,6 +130,10 @@ def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Pat
         pfld.train(tmp_path, tmp_path / "none", "open", pfld.Plan(steps=1, **small), start=thin)
     parameters = json.loads((again / "pfld.metrics.json").read_text())["parameters"]
     assert parameters == sizes[0]
+    pfld.train(tmp_path, again, "research", pfld.Plan(steps=2, **small), start=tmp_path / "gone")
+    assert json.loads((again / "pfld.metrics.json").read_text())["step"] in (1, 2)
+    steps = (again / "pfld.log.csv").read_text().splitlines()[1:]
+    assert [row.split(",")[0] for row in steps] == ["1", "2"], "what goes on needs not what it began with"
 
 
 def test_the_loss_of_being_taught_is_the_distance_to_the_teacher() -> None:

@@ -407,17 +407,19 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     precision, layout = _fastest_way(device)
     torch.manual_seed(plan.seed)
     network = Pfld(plan.middles).to(device, memory_format=layout)
-    highest = plan.learning_rate
+    highest = plan.learning_rate if start is None else plan.started_rate
     first, best, seconds = 0, math.inf, 0.0
     checkpoint = out / "pfld.checkpoint.pt"
+    state = torch.load(checkpoint, map_location=device, weights_only=True) if checkpoint.exists() else None
     stream = TrainingStream(data, bundle, plan)
     teacher = None
-    if start is not None:
-        before, examples = _trained_before(start, stream, device)
-        highest = plan.started_rate
+    if start is not None and (state is None or state.get("taught", False)):
+        before = _trained_before(start, stream, device)
         widths = middles_of(before)
-        began_as = before if widths == plan.middles else with_widths(before, plan.middles, examples)
-        network.load_state_dict(began_as.state_dict())
+        if state is None:
+            same = widths == plan.middles
+            began_as = before if same else with_widths(before, plan.middles, _examples(stream, device))
+            network.load_state_dict(began_as.state_dict())
         if is_thinner(plan.middles, widths):
             highest = plan.thinned_rate
             teacher = before.to(memory_format=layout).eval().requires_grad_(False)
@@ -425,8 +427,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     averaged = Pfld(plan.middles).to(device)
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
+    if state is not None:
         network.load_state_dict(state["network"])
         averaged.load_state_dict(state["averaged"])
         optimiser.load_state_dict(state["optimiser"])
@@ -500,6 +501,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
                     "step": step + 1,
                     "best": best,
                     "seconds": total,
+                    "taught": teacher is not None,
                 },
                 part,
             )
@@ -511,28 +513,32 @@ def _as_float(outputs: PfldOutputs) -> PfldOutputs:
     return PfldOutputs(*(value.float() for value in outputs))
 
 
-def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -> tuple[Pfld, list[Tensor]]:
+def _examples(stream: TrainingStream, device: torch.device) -> list[Tensor]:
+    """Return inputs as the training draws them, on which a network's statistics are measured."""
+    batches = (torch.from_numpy(stream.batch(number)["images"]) for number in range(CALIBRATION_BATCHES))
+    return [batch.to(device).float() / 255 for batch in batches]
+
+
+def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -> Pfld:
     """Return the network of a finished run or, where the folder has none, of a bundle's export.
 
-    Its widths are its own. With it come the examples that its export's statistics were measured on.
+    Its widths are its own.
     """
     best, exported = start / "pfld.best.pt", start / "pfld.onnx"
-    images = (torch.from_numpy(stream.batch(number)["images"]) for number in range(CALIBRATION_BATCHES))
     if best.exists():
         state = torch.load(best, map_location=device, weights_only=True)
         widths = [len(weight) for name, weight in state.items() if name.endswith("body.1.0.weight")]
-        network = Pfld(_in_stages(widths, best))
+        network: Pfld = Pfld(_in_stages(widths, best)).to(device)
         network.load_state_dict(state)
-        return network.to(device), [batch.to(device).float() / 255 for batch in images]
+        return network
     if not exported.exists():
         raise ModelError(
             f"There are no weights of PFLD to begin with in {start}: give the folder of a finished run or of "
             "a bundle."
         )
-    examples = [batch.to(device).float() / 255 for batch in images]
     network = Pfld(_in_stages(depthwise_widths(exported), exported)).to(device)
-    load_exported(network, exported, examples)
-    return network, examples
+    load_exported(network, exported, _examples(stream, device))
+    return network
 
 
 def _freeze_statistics(network: nn.Module) -> None:
