@@ -174,6 +174,24 @@ def test_still_pictures_with_and_without_boxes(models: Models) -> None:
     assert blank.landmarks.shape == (0, 68, 2)
 
 
+@pytest.mark.parametrize("side", ["left", "right"])
+def test_a_face_more_than_half_covered_is_found_and_told_apart(models: Models, side: str) -> None:
+    """Half of the landmarks are sure enough; those behind the cover are less sure than those beside it."""
+    picture = portrait()
+    whole = FaceTracker(models).fit(picture)
+    x0, x1 = whole.boxes[0, [0, 2]]
+    edge = round(float(x0 + (0.57 if side == "left" else 0.47) * (x1 - x0)))
+    picture[:, slice(edge) if side == "left" else slice(edge, None)] = 90
+    found = FaceTracker(models).fit(picture)
+    assert len(found.landmarks) == 1
+    open_to_view = np.abs(whole.landmarks[0, :, 0] - edge) > 5
+    behind = (whole.landmarks[0, :, 0] < edge) == (side == "left")
+    seen, hidden = open_to_view & ~behind, open_to_view & behind
+    apart = np.linalg.norm(found.landmarks[0] - whole.landmarks[0], axis=-1)
+    assert apart[seen].mean() < 0.08 * inter_ocular(whole.landmarks[0])
+    assert found.confidence[0, hidden].mean() < 0.8 * found.confidence[0, seen].mean()
+
+
 @pytest.mark.parametrize("factor", [0.4, 0.7, 1.0, 2.0])
 def test_what_the_detector_takes_for_faces_is_looked_at_by_pfld(models: Models, factor: float) -> None:
     """At low scores the detector finds emblems and buttons too; of them all one is a face."""

@@ -219,7 +219,8 @@ def _followed(
         looks = [output.result() for output in look.outputs]
         stats.add_time("pfld", sum(seconds for _, seconds in looks))
         output = join_faces([output for output, _ in looks])
-        usable = usable_faces(output, rgb.shape, least)
+        score = face_scores(output)
+        usable = usable_faces(output, rgb.shape, score >= least, score)
         for row, face in enumerate(look.faces):
             if usable[row] and id(face) in slots:
                 outputs[slots[id(face)]] = output, row
@@ -230,7 +231,8 @@ def _followed(
         near = crops_of_landmarks(np.stack([landmarks for _, landmarks in missed]))
         output, seconds = timed_look(means.models, rgb, near)
         stats.add_time("pfld", seconds)
-        usable = usable_faces(output, rgb.shape, least)
+        score = face_scores(output)
+        usable = usable_faces(output, rgb.shape, score >= least, score)
         boxes = boxes_of(output.landmarks)
         for row, (slot, _) in enumerate(missed):
             known = [boxes_of(out.landmarks[i : i + 1]) for out, i in outputs.values()]

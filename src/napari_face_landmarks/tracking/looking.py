@@ -69,13 +69,15 @@ def find_faces(
     stats.add_time("detect", time.perf_counter() - began)
     began = time.perf_counter()
     roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
-    boxes, least = found.boxes, np.full(len(found), settings.min_confidence, np.float32)
+    boxes = found.boxes
     if told is not None and len(told):
         boxes, roll = np.concatenate([boxes, told]), np.concatenate([roll, np.zeros(len(told))])
-        least = np.concatenate([least, np.full(len(told), STAY_SHARE * settings.min_confidence)])
     output = predict_in_boxes(models, rgb, crops_of_boxes(boxes, roll))
-    usable = np.flatnonzero(usable_faces(output, rgb.shape, least, boxes[:, 4]))
-    order = usable[np.argsort(-face_scores(output)[usable], kind="stable")]
+    score = face_scores(output)
+    sure = found_scores(output) >= settings.min_confidence
+    sure[len(found) :] = score[len(found) :] >= STAY_SHARE * settings.min_confidence
+    usable = np.flatnonzero(usable_faces(output, rgb.shape, sure, boxes[:, 4]))
+    order = usable[np.argsort(-score[usable], kind="stable")]
     if len(boxes):
         stats.add_time("pfld", time.perf_counter() - began)
     return boxes[order], take_faces(output, order)
@@ -91,7 +93,7 @@ def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) 
 
 
 def usable_faces(
-    output: PfldOutput, shape: tuple[int, ...], least: float | Floats, rank: Floats | None = None
+    output: PfldOutput, shape: tuple[int, ...], sure: npt.NDArray[np.bool_], rank: Floats
 ) -> npt.NDArray[np.bool_]:
     """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles.
 
@@ -101,10 +103,10 @@ def usable_faces(
         Of F faces.
     shape : tuple of int
         The frame's; its height and width count.
-    least : float or ndarray, (F,)
-        The score from which a face is sure enough.
-    rank : ndarray, (F,), optional
-        Of doubles the one of the highest rank stays; the surest where not given.
+    sure : ndarray, (F,), bool
+        Which faces are sure enough.
+    rank : ndarray, (F,)
+        Of doubles the one of the highest rank stays.
 
     Returns
     -------
@@ -112,12 +114,9 @@ def usable_faces(
     """
     height, width = shape[:2]
     crops = crops_of_landmarks(output.landmarks)
-    score = face_scores(output)
-    good = score >= least
-    good &= (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
+    good = sure & (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
     good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
-    first = np.where(good, score if rank is None else rank, -1)
-    return np.asarray(good & ~doubles(boxes_of(output.landmarks), first))
+    return np.asarray(good & ~doubles(boxes_of(output.landmarks), np.where(good, rank, -1)))
 
 
 def face_scores(output: PfldOutput) -> Floats:
@@ -127,6 +126,16 @@ def face_scores(output: PfldOutput) -> Floats:
     none (letters, clouds) seldom gets confident landmarks.
     """
     return np.asarray(np.minimum(output.score, output.confidence.mean(axis=1)), dtype=np.float32)
+
+
+def found_scores(output: PfldOutput) -> Floats:
+    """Return how sure it is that each crop, in which no face was followed, shows one, (F,).
+
+    A face with a hand before it, or half out of the picture, has landmarks that no one can be sure of. The
+    other half is enough to take it for one, at the share of the score at which a followed face stays.
+    """
+    middle = np.median(output.confidence, axis=1)
+    return np.asarray(np.minimum(output.score, middle / STAY_SHARE), dtype=np.float32)
 
 
 def boxes_of(landmarks: npt.NDArray[np.floating]) -> Floats:

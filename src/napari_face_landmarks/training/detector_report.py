@@ -23,7 +23,7 @@ from napari_face_landmarks.detection.detect import DEFAULT_INPUT_SIZE, DEFAULT_M
 from napari_face_landmarks.detection.points import roll_from_points
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.looking import face_scores, find_faces
+from napari_face_landmarks.tracking.looking import find_faces, found_scores
 from napari_face_landmarks.tracking.results import RunStats
 from napari_face_landmarks.training.detector_data import BUNDLES, Photo, load_crops, load_photos
 from napari_face_landmarks.training.detector_match import match, recall_at
@@ -120,7 +120,7 @@ def detector_and_pfld(detector: Any, pfld: Any) -> Finder:
 
     def find(frame: Array) -> tuple[Array, Array]:
         boxes, output = find_faces(models, settings, frame, RunStats())
-        boxes[:, 4] = face_scores(output)
+        boxes[:, 4] = found_scores(output)
         marks = output.landmarks
         eyes = [marks[:, 36:42].mean(axis=1), marks[:, 42:48].mean(axis=1)]
         return boxes, np.stack([*eyes, marks[:, 30], marks[:, 48], marks[:, 54]], axis=1)
