@@ -46,7 +46,7 @@ class TrackerSettings:
     max_faces : int
         The largest number of faces followed at a time.
     min_confidence : float
-        A face whose score is lower counts as lost.
+        How sure it must be that a face is one to follow it; a followed face counts as lost below 0.6 of that.
 
     Raises
     ------
@@ -117,8 +117,8 @@ class TrackerSettings:
         0.0,
         1.0,
         "Min. confidence",
-        "A face whose score falls below this counts as lost: lower holds on to covered faces, higher drops "
-        "false ones. From 0 to 1; it costs no time.",
+        "How sure it must be that a face is one to follow it; it counts as lost below 0.6 of that. Lower "
+        "finds and holds on to covered faces, higher drops false ones. From 0 to 1; it costs no time.",
         0.05,
     )
 
