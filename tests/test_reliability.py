@@ -243,7 +243,7 @@ FAULTS = (
         ("test_batch.py::test_two_batches_in_one_folder_are_kept_apart",),
     ),
     Fault(
-        "a long video in pieces (`--cut`) whose seam could be told",
+        "a long video in pieces (`--cut`) whose pieces do not match at the joins",
         "those frames are tracked again",
         "all; the result is that of an uncut run within 1e-4 px",
         (

@@ -46,7 +46,7 @@ class TrackerSettings:
     max_faces : int
         The largest number of faces followed at a time.
     min_confidence : float
-        How sure it must be that a face is one to follow it; a followed face counts as lost below 0.6 of that.
+        How sure it must be before a face is followed; it is given up when its score is below 0.6 times this.
 
     Raises
     ------
@@ -59,8 +59,9 @@ class TrackerSettings:
         metadata={
             "label": "Refine (CLNF)",
             "help": "When shape-constrained refinement runs: off, auto (only where PFLD is unsure) or "
-            "always; always gives the steadiest landmarks and costs the most time. clnf-only starts from the "
-            "face's box without PFLD, as OpenFace does, with OpenFace's own windows and iterations.",
+            "always; always, with skip 1, gives the steadiest landmarks and costs the most time. clnf-only "
+            "starts from the face's box without PFLD, as OpenFace does, with OpenFace's own windows and "
+            "iterations.",
         },
     )
     clnf_every: int = _setting(
@@ -76,14 +77,16 @@ class TrackerSettings:
         1,
         50,
         "Iterations",
-        "Largest number of CLNF iterations at each scale. More costs CLNF's time in proportion.",
+        "Largest number of CLNF iterations at each scale. More cost little time, as the responses are "
+        "computed once a scale.",
     )
     search_radius: float = _setting(
         1.2,
         0.5,
         3.0,
         "Search radius",
-        "How far CLNF looks for each landmark, in units of its support; CLNF's time grows with the square.",
+        "How far CLNF looks for each landmark, in units of its support; twice as far takes about twice "
+        "CLNF's time.",
         0.1,
     )
     convergence_px: float = _setting(
@@ -110,15 +113,16 @@ class TrackerSettings:
         64,
         "Faces",
         "The largest number of faces followed at a time. Each face costs its own time, on two cores "
-        "about 2.5 ms a frame.",
+        "about 2 ms a frame.",
     )
     min_confidence: float = _setting(
         0.5,
         0.0,
         1.0,
         "Min. confidence",
-        "How sure it must be that a face is one to follow it; it counts as lost below 0.6 of that. Lower "
-        "finds and holds on to covered faces, higher drops false ones. From 0 to 1; it costs no time.",
+        "How sure the tracker must be before it follows a face; a face is given up when its score falls "
+        "below 0.6 times this. Lower finds and holds on to covered faces, higher drops false ones. From 0 "
+        "to 1; it costs no time.",
         0.05,
     )
 

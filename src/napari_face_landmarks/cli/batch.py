@@ -61,7 +61,7 @@ def add_batch(commands: Any) -> None:
         metavar="FRAMES",
         type=count,
         help="cut videos of twice as many frames and more into pieces of about so many, tracked side by "
-        "side; where a seam could be told (1e-4 px) the frames are tracked again without one",
+        "side; where pieces do not match (1e-4 px) the frames are tracked again without one",
     )
     batch.add_argument(
         "--settings",

@@ -1,6 +1,6 @@
 """From where on a frame is worth a look: the one home of these numbers.
 
-Measured on 250 held-out faces of 300-W, as they are, covered, marked with a pen and blurred, each refined by
+Measured on held-out faces of 300-W, as they are, covered, marked with a pen and blurred, each refined by
 CLNF: a fit is poor where its mean error is over 8 % of the inter-ocular distance. The mean confidence tells
 poor fits from good ones with an area under the ROC curve of 0.89, how far CLNF moved the landmarks with 0.88,
 and, without refinement, how far they are from the shape model with 0.91.
