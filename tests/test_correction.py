@@ -172,7 +172,7 @@ def test_what_is_no_face_is_refused_in_a_sentence(models: Models, clip: Any) -> 
     tracks = make_tracks()
     with pytest.raises(ResultError, match="There is no face 4 on frame 0"):
         refit_in_tracks(models, clip[0], tracks, 0, 4)
-    alone = dataclasses.replace(tracks, landmarks=np.full_like(tracks.landmarks, np.nan))
+    alone = dataclasses.replace(tracks, landmarks=np.full_like(tracks.landmarks, np.nan), meta={})
     with pytest.raises(ResultError, match="place more landmarks by hand"):
         refit_in_tracks(models, clip[0], place_by_hand(alone, 0, 0, [3], [[5, 5]]), 0, 0)
 
@@ -239,6 +239,32 @@ def test_a_stretch_that_is_broken_off_changes_nothing(models: Models, clip: Any,
         carry_on(models, clip, tracks, N_FRAMES - 1, 0)
     with pytest.raises(ResultError, match="no face 2 on frame 0"):
         carry_on(models, clip, tracks, 0, 2)
+
+
+@pytest.mark.parametrize(
+    ("frame", "direction", "last"),
+    [(20, "backwards", 20), (20, "forwards", 23), (5, "forwards", 23)],
+)
+def test_a_video_that_ends_before_the_frames_needed_is_refused(
+    models: Models, clip: Any, truth: Tracks, frame: int, direction: Any, last: int
+) -> None:
+    with pytest.raises(ImageError, match=f"^The video has 17 frames and ends before frame {last} [^\n]*\\.$"):
+        carry_on(models, clip[:17], truth, frame, 0, direction)
+    again = carry_on(models, clip[:17], truth, 14, 0, until=16)
+    assert nme(again.landmarks[15:17, 0], truth.landmarks[15:17, 0]).max() < 0.05
+
+
+def test_frames_of_another_size_than_those_of_the_tracks_are_refused(
+    models: Models, clip: Any, truth: Tracks
+) -> None:
+    height, width = clip.shape[1:3]
+    words = f"^The frames are {width} x {height - 8} px, .* {width} x {height} px: [^\n]*\\.$"
+    with pytest.raises(ImageError, match=words):
+        carry_on(models, clip[:, 8:], truth, 3, 0)
+    with pytest.raises(ImageError, match=words):
+        refit_in_tracks(models, clip[3, 8:], truth, 3, 0)
+    unknown = dataclasses.replace(truth, meta={})  # as of a file of another program
+    assert refit_in_tracks(models, clip[3, 8:], unknown, 3, 0).source[3, 0] == MANUAL
 
 
 def test_corrections_survive_saving(tmp_path: Path) -> None:

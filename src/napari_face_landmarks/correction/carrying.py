@@ -30,7 +30,7 @@ from napari_face_landmarks.tracking.looking import STAY_SHARE, face_scores
 from napari_face_landmarks.tracking.refining import Picture, is_unsure, run_clnf
 from napari_face_landmarks.tracking.results import CARRIED, CLNF, NONE, PFLD, Tracks
 from napari_face_landmarks.tracking.smoothing import smooth_centre
-from napari_face_landmarks.tracking.source import open_source
+from napari_face_landmarks.tracking.source import check_length, check_size, open_source
 from napari_face_landmarks.video import read_frames
 
 Direction = Literal["forwards", "backwards"]
@@ -94,7 +94,8 @@ def carry_on(
     ResultError
         If there is no such frame, face or direction.
     VideoError, ImageError
-        If the video cannot be read.
+        If the video cannot be read, ends before the last frame of the stretch, or its frames are of another
+        size than those of the tracks.
     """
     steps = carry_on_steps(models, frames, tracks, frame, face, direction, until, settings)
     while True:
@@ -138,7 +139,10 @@ def carry_on_steps(
     source = open_source(frames)
     done = 0
     stretches: list[dict[int, _Placed]] = []
+    needed = [row, rows[-1], row if corrected is None else corrected]
     try:
+        check_length(int(source.frames.shape[0]), int(tracks.frame_indices[needed].max()))
+        check_size(source.size, tracks)
         for first, way in ((row, step), (corrected, -step)):
             stretch: dict[int, _Placed] = {}
             if first is not None:
@@ -181,13 +185,13 @@ def _end_of_stretch(
 def _pictures(frames: Any, indices: range) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
     """Yield frames in the order asked for, up or down; downwards they are decoded block by block."""
     if indices.step > 0:
-        for index, picture in zip(indices, read_frames(frames, indices.start, indices.stop), strict=False):
+        for index, picture in zip(indices, read_frames(frames, indices.start, indices.stop), strict=True):
             yield index, to_rgb8(picture, f"Frame {index}")
         return
     for first in range(0, len(indices), BLOCK):
         block = indices[first : first + BLOCK]
         pictures = list(read_frames(frames, block[-1], block[0] + 1))
-        for index, picture in zip(block, reversed(pictures), strict=False):
+        for index, picture in zip(block, reversed(pictures), strict=True):
             yield index, to_rgb8(picture, f"Frame {index}")
 
 

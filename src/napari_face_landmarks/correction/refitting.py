@@ -32,6 +32,7 @@ from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.results import Tracks
+from napari_face_landmarks.tracking.source import check_size
 
 Floats = npt.NDArray[np.float32]
 
@@ -173,7 +174,7 @@ def refit_in_tracks(
     ResultError
         If there is no such face on the frame.
     ImageError, ModelError
-        As `refit`.
+        As `refit`, and if the frame is of another size than those of the tracks.
 
     Warns
     -----
@@ -181,9 +182,11 @@ def refit_in_tracks(
         Of landmarks placed by hand that fit no face about the others.
     """
     row = row_of(tracks, frame, face)
+    rgb = to_rgb8(image, f"Frame {frame}")
+    check_size(rgb.shape[:2], tracks)
     held = tracks.by_hand[row, face]
     try:
-        fit = refit(models, image, tracks.landmarks[row, face], held, settings or tracks.settings)
+        fit = refit(models, rgb, tracks.landmarks[row, face], held, settings or tracks.settings)
     except ModelError as error:
         raise ResultError(
             f"Face {face} on frame {frame} cannot be fitted anew ({str(error).rstrip('.')}): place more "

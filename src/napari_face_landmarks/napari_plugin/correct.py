@@ -19,6 +19,7 @@ from napari_face_landmarks.napari_plugin.layer_kinds import image_layers
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer, layer_name
 from napari_face_landmarks.napari_plugin.time_axis import frame_shown
 from napari_face_landmarks.tracking.results import Tracks
+from napari_face_landmarks.tracking.source import check_length
 
 LOG = logging.getLogger(__name__)
 TO_THE_END = 0
@@ -221,6 +222,7 @@ def _work(
         models = load_models(name if name in list_models() else DEFAULT_BUNDLE)
         yield 0, 1
         if direction is None:
+            check_length(int(frames.shape[0]), frame)
             return refit_in_tracks(models, frames[frame], tracks, frame, face)
         return (yield from carry_on_steps(models, frames, tracks, frame, face, direction, until))
     except FaceLandmarksError as error:

@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
 from napari_face_landmarks.images import to_rgb8
-from napari_face_landmarks.tracking.results import RunStats
+from napari_face_landmarks.tracking.results import RunStats, Tracks
 from napari_face_landmarks.video import Video, open_video, read_frames
 
 
@@ -99,6 +99,38 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
         opened=opened,
         warnings=() if info is None else tuple(info.warnings),
     )
+
+
+def check_length(n_frames: int, last: int) -> None:
+    """Refuse a video that ends before a frame of its tracks.
+
+    Raises
+    ------
+    ImageError
+        If it has `n_frames` frames, and none of the number `last`.
+    """
+    if last >= n_frames:
+        raise ImageError(
+            f"The video has {n_frames} frames and ends before frame {last} of the tracks, counted from 0: "
+            "give the video that they were made on."
+        )
+
+
+def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
+    """Refuse frames of another size than those that tracks were made on, where the tracks know theirs.
+
+    Raises
+    ------
+    ImageError
+        If `size`, height and width, is another.
+    """
+    wanted = (tracks.meta.get("height"), tracks.meta.get("width"))
+    known = all(isinstance(side, (int, np.integer)) for side in wanted)
+    if known and tuple(size) != wanted:
+        raise ImageError(
+            f"The frames are {size[1]} x {size[0]} px, and those of the tracks {wanted[1]} x {wanted[0]} px: "
+            "give the video that they were made on."
+        )
 
 
 def rgb_frames(
