@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_face_landmarks import export
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.export import drawing, openface_csv
 from napari_face_landmarks.export.files import check_writable, replacing
 from napari_face_landmarks.export.pictures import frame_rate
@@ -387,6 +387,27 @@ def test_contact_sheet_shows_evenly_spaced_frames(tmp_path: Path, clip: Path) ->
     with open_video(clip) as video:
         export.contact_sheet(tmp_path / "same.png", np.asarray(video[:]), tracks, 4, 2, 100)
     assert (cv2.imread(str(tmp_path / "same.png")) == sheet).all()
+
+
+def test_pictures_are_never_written_over_their_video(tmp_path: Path, clip: Path) -> None:
+    tracks, before = make_tracks(6), clip.read_bytes()
+    (tmp_path / "link.mp4").symlink_to(clip)
+    with open_video(clip) as video:
+        for write in (export.write_overlay, export.contact_sheet):
+            for path, source in ((clip, clip), (str(clip), video), (tmp_path / "link.mp4", str(clip))):
+                with pytest.raises(ResultError, match=r"is the video itself: [^\n]*\.$"):
+                    write(path, source, tracks)
+    assert clip.read_bytes() == before
+
+
+def test_pictures_from_a_video_that_ends_too_early_are_refused(tmp_path: Path, clip: Path) -> None:
+    tracks = make_tracks(9)
+    with open_video(clip) as video:
+        for source in (clip, video, np.asarray(video[:]), list(video[:])):
+            for write in (export.write_overlay, export.contact_sheet):
+                with pytest.raises(ImageError, match=r"^The video has 6 frames and ends before frame 8 "):
+                    write(tmp_path / "new.mp4", source, tracks)
+    assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
 def test_pictures_of_no_frames_are_refused(tmp_path: Path, clip: Path) -> None:

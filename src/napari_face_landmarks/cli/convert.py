@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.cli.options import add_format_option
-from napari_face_landmarks.cli.places import prepare_place, same_file
+from napari_face_landmarks.cli.places import prepare_place
 from napari_face_landmarks.cli.words import say
 from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.export.files import same_file
 
 
 def add_convert(commands: Any) -> None:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
 from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.export.files import check_writable, same_file
 
 
 def check_distinct(read: Sequence[Path], written: Sequence[Path]) -> None:
@@ -18,15 +18,8 @@ def check_distinct(read: Sequence[Path], written: Sequence[Path]) -> None:
             raise ResultError(f"{path} is one of the files to read: give another name for what is written.")
 
 
-def same_file(path: Path, other: Path) -> bool:
-    """Return whether two names are of one file; names that no file can have are of none."""
-    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
-
-
 def prepare_place(path: Path) -> None:
     """Make the folder of a file to be written if need be, and refuse where nothing can be written."""
-    from napari_face_landmarks.export.files import check_writable
-
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:

@@ -21,9 +21,10 @@ from napari_face_landmarks.cli.options import (
     count,
     given,
 )
-from napari_face_landmarks.cli.places import prepare_place, same_file
+from napari_face_landmarks.cli.places import prepare_place
 from napari_face_landmarks.cli.words import STATUS_INTERRUPTED, fail, progress_bar, say, summary, tell
 from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.export.files import same_file
 
 if TYPE_CHECKING:
     from napari_face_landmarks.batch.recording import Recording

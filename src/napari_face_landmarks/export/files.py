@@ -121,6 +121,11 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
             os.close(handle)
 
 
+def same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
+    """Return whether two names are of one file; names that no file can have are of none."""
+    return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
 def check_writable(path: str | os.PathLike[str]) -> None:
     """Raise ResultError if a file could not be created or replaced at `path`; nothing is left behind."""
     target = Path(path)

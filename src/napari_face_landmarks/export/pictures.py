@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -12,10 +13,11 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export.drawing import describe_frame, draw_caption, draw_landmarks
-from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.export.files import replacing, same_file
 from napari_face_landmarks.images import to_rgb8
 from napari_face_landmarks.tracking.results import Tracks
-from napari_face_landmarks.video import open_video, read_frames, write_video
+from napari_face_landmarks.tracking.source import check_length
+from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
 
 
 def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
@@ -32,14 +34,39 @@ def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8
     ------
     ndarray, (H, W, 3), uint8
         RGB.
+
+    Raises
+    ------
+    ImageError
+        If `source` ends before the tracks do.
     """
     if len(tracks.frame_indices) == 0:
         return
     start, stop = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1
     row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
-    for index, frame in enumerate(read_frames(source, start, stop), start=start):
-        if index in row_of:
-            yield _drawn(frame, tracks, row_of[index], scale=1.0)
+    with _opened(source, tracks) as frames:
+        for index, frame in enumerate(read_frames(frames, start, stop), start=start):
+            if index in row_of:
+                yield _drawn(frame, tracks, row_of[index], scale=1.0)
+
+
+@contextlib.contextmanager
+def _opened(source: Any, tracks: Tracks) -> Iterator[Any]:
+    """Give what frames are read from, opened once; refuse it where it ends before the tracks do."""
+    with contextlib.ExitStack() as stack:
+        is_path = isinstance(source, (str, os.PathLike))
+        frames = stack.enter_context(open_video(source)) if is_path else source
+        check_length(frame_count(frames), int(tracks.frame_indices.max()))
+        yield frames
+
+
+def _check_place(path: str | os.PathLike[str], source: Any, tracks: Tracks) -> None:
+    """Refuse to write a picture of nothing, or over the video that it is made from."""
+    if len(tracks.frame_indices) == 0:
+        raise ResultError(f"{os.fspath(path)} cannot be written: there are no frames in the result.")
+    read = source.info.path if isinstance(source, Video) else source
+    if isinstance(read, (str, os.PathLike)) and same_file(path, read):
+        raise ResultError(f"{os.fspath(path)} is the video itself: give another name for what is written.")
 
 
 def write_overlay(
@@ -64,13 +91,14 @@ def write_overlay(
     Raises
     ------
     ResultError
-        If there is no frame to write.
+        If there is no frame to write, or `path` is `source` itself.
     VideoError
         If `source` cannot be read or the file cannot be written.
+    ImageError
+        If `source` ends before the tracks do.
     """
+    _check_place(path, source, tracks)
     n_frames = len(tracks.frame_indices)
-    if n_frames == 0:
-        raise ResultError(f"{os.fspath(path)} cannot be written: there are no frames in the result.")
 
     def counted() -> Iterator[npt.NDArray[np.uint8]]:
         for done, frame in enumerate(overlay_frames(source, tracks), start=1):
@@ -119,19 +147,17 @@ def contact_sheet(
     Raises
     ------
     ResultError
-        If there is no frame to show or the file cannot be written.
+        If there is no frame to show, `path` is `source` itself, or the file cannot be written.
     VideoError
         If `source` cannot be read.
+    ImageError
+        If `source` ends before the tracks do.
     """
+    _check_place(path, source, tracks)
     n_frames = len(tracks.frame_indices)
-    if n_frames == 0:
-        raise ResultError(f"{os.fspath(path)} cannot be written: there are no frames in the result.")
     rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
-    if isinstance(source, (str, os.PathLike)):
-        with open_video(source) as video:
-            cells = [_cell(video, tracks, int(row), width) for row in rows]
-    else:
-        cells = [_cell(source, tracks, int(row), width) for row in rows]
+    with _opened(source, tracks) as frames:
+        cells = [_cell(frames, tracks, int(row), width) for row in rows]
     sheet = _tile(cells, min(columns, len(cells)))
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))
     if not done:
