@@ -23,7 +23,13 @@ from napari_face_landmarks.batch.many import find_videos, read_settings
 from napari_face_landmarks.batch.pieces import Piece, piece_journal, remove_pieces
 from napari_face_landmarks.batch.pool import cores
 from napari_face_landmarks.demo import make_demo_clip
-from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, VideoError
+from napari_face_landmarks.errors import (
+    FaceLandmarksError,
+    ModelError,
+    ResultError,
+    SettingsError,
+    VideoError,
+)
 from napari_face_landmarks.video import write_video
 
 ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
@@ -237,6 +243,9 @@ def test_videos_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
         ({"inputs": "nothing/*.mp4"}, VideoError, "No file is named like nothing/"),
         ({"jobs": 0}, SettingsError, "jobs is 0: give a whole number from 1 to 256."),
         ({"format": "docx"}, ResultError, "There is no format 'docx'"),
+        ({"models": 5}, ModelError, "Models cannot be found by a value of the type int: give their name"),
+        ({"settings": {"skip": 2}}, SettingsError, "There is no setting named 'skip'"),
+        ({"settings": "best"}, SettingsError, "There is no preset 'best'"),
         ({"models": "none-such"}, FaceLandmarksError, "There are no models named 'none-such'"),
         ({"scheduler": "tcp://127.0.0.1:9"}, ResultError, "No Dask scheduler answers at tcp://127.0.0.1:9"),
     ],

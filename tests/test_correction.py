@@ -280,6 +280,14 @@ def test_corrections_survive_saving(tmp_path: Path) -> None:
         place_by_hand(tracks, 0, 0, [68], [[1, 1]])
 
 
+def test_placing_no_landmarks_changes_nothing() -> None:
+    tracks = make_tracks()
+    for row in (0, 1):  # with and without a face
+        same = place_by_hand(tracks, row, 0, [], np.zeros((0, 2)))
+        assert_same(same, tracks)
+        assert same.landmarks is not tracks.landmarks
+
+
 def test_faces_are_named_deleted_and_chosen(tmp_path: Path) -> None:
     tracks = rename_face(make_tracks(6, 3), 1, "  Anna  B ")
     assert names_of_faces(tracks) == ["Face 1", "Anna B", "Face 3"]

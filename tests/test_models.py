@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from napari_face_landmarks import list_models, load_models
+from napari_face_landmarks import describe_models, list_models, load_models
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle, bundle_folder, load_card
 from napari_face_landmarks.models.bundle import CARD, MODEL_FILES
@@ -48,6 +48,13 @@ def test_all_bundles_together_are_under_12_megabytes() -> None:
 
 def test_a_folder_of_the_same_layout_loads(copy: Path) -> None:
     assert load_models(copy).folder == copy
+
+
+@pytest.mark.parametrize("wrong", [5, None, {"refine": "off"}])
+def test_what_is_no_name_of_models_is_refused(wrong: Any) -> None:
+    for ask in (load_models, describe_models):
+        with pytest.raises(ModelError, match=r"^Models cannot be found by [^\n]*\.$"):
+            ask(wrong)
 
 
 @pytest.mark.parametrize("name", MODEL_FILES)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 
+import numpy as np
 import pytest
 
 from napari_face_landmarks import TrackerSettings
@@ -13,6 +15,7 @@ from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.settings import (
     DEFAULT_PRESET,
     PRESETS,
+    given_settings,
     preset_named,
     preset_of,
     setting_range,
@@ -45,6 +48,34 @@ def test_each_number_is_refused_outside_its_range(name: str) -> None:
 def test_whole_numbers_stay_whole(name: str) -> None:
     with pytest.raises(SettingsError, match="whole number"):
         TrackerSettings(**{name: 2.5})
+
+
+@pytest.mark.parametrize("kind", [np.int64, np.uint8, np.float32, np.float64])
+def test_numbers_of_numpy_are_taken_and_kept_as_plain_ones(kind: type) -> None:
+    if issubclass(kind, np.integer):
+        settings = TrackerSettings(max_faces=kind(2))
+        assert type(settings.max_faces) is int
+        assert settings == TrackerSettings(max_faces=2)
+    settings = TrackerSettings(search_radius=kind(2))
+    assert type(settings.search_radius) is float
+    assert json.loads(json.dumps(settings.to_dict())) == TrackerSettings(search_radius=2).to_dict()
+    for wrong in (kind(200), np.bool_(True), np.array([2, 3])):
+        with pytest.raises(SettingsError, match="max_faces is"):
+            TrackerSettings(max_faces=wrong)
+
+
+def test_settings_are_given_as_such_by_name_or_by_values() -> None:
+    assert given_settings(None) == TrackerSettings()
+    assert given_settings("fast") == TrackerSettings(refine="off")
+    assert given_settings({"max_faces": 2}) == TrackerSettings(max_faces=2)
+    for wrong, words in (
+        ("best", "no preset"),
+        ({"skip": 1}, "no setting"),
+        (5, "type int"),
+        ([], "list"),
+    ):
+        with pytest.raises(SettingsError, match=words):
+            given_settings(wrong)  # type: ignore[arg-type]
 
 
 def test_smoothing_window_is_odd() -> None:

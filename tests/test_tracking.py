@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import cv2
@@ -12,7 +13,13 @@ import pytest
 from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, load_models
-from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ResultError
+from napari_face_landmarks.errors import (
+    FaceLandmarksError,
+    ImageError,
+    ModelError,
+    ResultError,
+    SettingsError,
+)
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.tracking import SOURCES
 from napari_face_landmarks.tracking.identity import assign_slots, doubles, overlaps
@@ -271,11 +278,28 @@ def test_frames_that_are_not_finite_count_as_faceless(models: Models) -> None:
 
 @pytest.mark.parametrize(
     "frames",
-    [np.zeros((0, 20, 20, 3)), np.zeros((20, 20)), np.zeros((4, 20, 20, 2)), np.zeros((2, 2, 9, 9, 3)), 5],
+    [
+        np.zeros((0, 20, 20, 3)),
+        np.zeros((20, 20)),
+        np.zeros((4, 20, 20, 2)),
+        np.zeros((2, 2, 9, 9, 3)),
+        5,
+        SimpleNamespace(shape=(math.nan, 20, 20)),  # as a Dask array of unknown length
+    ],
 )
 def test_what_is_no_video_is_refused_in_one_sentence(models: Models, frames: Any) -> None:
     with pytest.raises(ImageError, match=r"^[^\n]*\.$"):
         FaceTracker(models).track(frames)
+
+
+def test_a_tracker_takes_settings_by_name_or_values_and_refuses_others(models: Models) -> None:
+    assert FaceTracker(models, "fast").settings == TrackerSettings.preset("fast")
+    assert FaceTracker(models, {"max_faces": 2}).settings == TrackerSettings(max_faces=2)
+    with pytest.raises(SettingsError, match=r"^Settings of the type int [^\n]*\.$"):
+        FaceTracker(models, 5)  # type: ignore[arg-type]
+    for wrong in (5, {"refine": "off"}):
+        with pytest.raises(ModelError, match=r"^Models cannot be found by [^\n]*\.$"):
+            FaceTracker(wrong)  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("boxes", [[[0, 0, 5]], [1, 2, 3, 4], [[0, 0, math.nan, 9]], [[9, 9, 3, 3]]])

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import operator
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from numbers import Integral, Real
 from typing import Any, Literal, get_args
 
 from napari_face_landmarks.errors import SettingsError
@@ -131,7 +133,7 @@ class TrackerSettings:
             raise SettingsError(f"refine is {self.refine!r:.60}: choose one of {', '.join(REFINE_MODES)}.")
         for item in dataclasses.fields(self):
             if "low" in item.metadata:
-                _check_range(item, getattr(self, item.name))
+                object.__setattr__(self, item.name, _in_range(item, getattr(self, item.name)))
         if self.smoothing_window % 2 == 0:
             low, high = setting_range("smoothing_window")
             raise SettingsError(
@@ -231,20 +233,41 @@ def settings_from_dict(values: Mapping[str, Any]) -> TrackerSettings:
     return TrackerSettings(**values)
 
 
-def _check_range(item: dataclasses.Field[Any], value: Any) -> None:
+def given_settings(given: TrackerSettings | Mapping[str, Any] | str | None) -> TrackerSettings:
+    """Return the settings that a user gave: themselves, names and values, the name of a preset, or none.
+
+    Raises
+    ------
+    SettingsError
+        If they are of another type, there is no such preset or setting, or a value is out of its range.
+    """
+    if given is None:
+        return TrackerSettings()
+    if isinstance(given, TrackerSettings):
+        return given
+    if isinstance(given, str):
+        return preset_named(given).settings
+    if isinstance(given, Mapping):
+        return settings_from_dict(given)
+    raise SettingsError(
+        f"Settings of the type {type(given).__name__} cannot be used: give TrackerSettings, a dict of "
+        "settings or the name of a preset."
+    )
+
+
+def _in_range(item: dataclasses.Field[Any], value: Any) -> int | float:
+    """Return a number, of Python or of NumPy, as one of Python, or refuse it."""
     low, high = item.metadata["low"], item.metadata["high"]
     whole = item.type == "int"
     fits = (
-        isinstance(value, (int, float))
-        and not isinstance(value, bool)
-        and low <= value <= high  # not where it is NaN
-        and (not whole or float(value).is_integer())
+        not isinstance(value, bool)
+        and isinstance(value, Integral if whole else Real)
+        and bool(low <= value <= high)  # not where it is NaN
     )
     if not fits:
         kind = "a whole number" if whole else "a number"
         raise SettingsError(f"{item.name} is {value!r:.60}: give {kind} from {low:g} to {high:g}.")
-    if whole and not isinstance(value, int):
-        raise SettingsError(f"{item.name} is {value!r:.60}: give a whole number from {low:g} to {high:g}.")
+    return operator.index(value) if whole else float(value)
 
 
 PRESETS: tuple[Preset, ...] = (

@@ -8,7 +8,7 @@ import json
 import os
 import unicodedata
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,8 @@ from napari_face_landmarks.errors import (
 )
 from napari_face_landmarks.export.files import name_beside
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
-from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
+from napari_face_landmarks.models.bundle import check_name
+from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe
 
 MOST_PROCESSES = 256
@@ -41,8 +42,8 @@ def track_many(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
     *,
-    models: str | None = None,
-    settings: TrackerSettings | None = None,
+    models: str | Path | None = None,
+    settings: TrackerSettings | Mapping[str, Any] | str | None = None,
     format: str | None = None,
     jobs: int | None = None,
     scheduler: str | None = None,
@@ -63,10 +64,10 @@ def track_many(
         Videos, folders of videos (with the folders in them), and patterns such as ``day1/*.mp4``.
     output : path-like
         The folder; made if need be. Folders within an input folder are made in it too.
-    models : str, optional
-        As `load_models` takes it.
-    settings : TrackerSettings, optional
-        The defaults where not given.
+    models : str or Path, optional
+        As `load_models` takes it: a name or folder, as each process loads its own.
+    settings : TrackerSettings, dict or str, optional
+        As `FaceTracker` takes it; the defaults where not given.
     format : str, optional
         As ``Tracks.save`` takes it; OpenFace's CSV where not given.
     jobs : int, optional
@@ -100,9 +101,10 @@ def track_many(
     places = place_outputs(find_videos(inputs), folder, _suffix(format))
     if models is not None:
         models = _checked_models(models)
+    settings = given_settings(settings)
     count = min(count, len(places))
     threads = 1 if scheduler is not None else max(1, cores() // count)
-    plain = (settings or TrackerSettings()).to_dict()
+    plain = settings.to_dict()
     chosen = models or DEFAULT_BUNDLE
     plan = [Job(str(video), str(path), format, chosen, plain, threads) for video, path in places]
     results: dict[int, FileResult] = {}
@@ -133,7 +135,7 @@ def track_many(
             run_on_cluster(some, scheduler, on_progress, on_result)
 
         if cut_at is not None:
-            plan = [_cut(job, cut_at, settings or TrackerSettings()) for job in plan]
+            plan = [_cut(job, cut_at, settings) for job in plan]
             parts = [(index, piece) for index, job in enumerate(plan) for piece in job.pieces]
             pieces = [dataclasses.replace(plan[i], pieces=(), piece=piece, threads=1) for i, piece in parts]
             told: dict[int, int] = {}
@@ -318,8 +320,10 @@ def _suffix(name: str | None) -> str:
     raise ResultError(f"There is no format {name!r}: choose one of {', '.join(f.name for f in FORMATS)}.")
 
 
-def _checked_models(models: str) -> str:
+def _checked_models(models: str | Path) -> str:
     """Return models as processes with other working folders find them, or refuse a name that is none."""
+    check_name(models)
+    models = str(models)
     if models.startswith("openface"):
         return models
     folder = Path(models)

@@ -167,7 +167,7 @@ def row_of(tracks: Tracks, frame: int, face: int) -> int:
 def place_by_hand(
     tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
 ) -> Tracks:
-    """Return the tracks with landmarks of a face placed by hand.
+    """Return the tracks with landmarks of a face placed by hand; unchanged where none is placed.
 
     Parameters
     ----------
@@ -191,6 +191,8 @@ def place_by_hand(
         raise ResultError(
             "Landmarks placed by hand are 0 to 67, each with a finite x and y, on a tracked frame."
         )
+    if not which:
+        return _copy(tracks)
     moved = tracks.landmarks[row, face].copy()
     confidence = tracks.confidence[row, face].copy()
     marks = tracks.by_hand[row, face].copy()

@@ -83,6 +83,21 @@ def list_models() -> list[str]:
     return sorted(names, key=lambda name: name != DEFAULT_BUNDLE)
 
 
+def check_name(name_or_folder: object) -> None:
+    """Refuse what can be neither a name nor a folder of models.
+
+    Raises
+    ------
+    ModelError
+        If it is of another type.
+    """
+    if not isinstance(name_or_folder, (str, Path)):
+        raise ModelError(
+            f"Models cannot be found by a value of the type {type(name_or_folder).__name__}: give their name "
+            "or folder."
+        )
+
+
 def bundle_folder(name_or_folder: str | Path) -> Path:
     """Return the folder of a bundle that comes with the plugin, or the user's own folder.
 
@@ -150,6 +165,7 @@ def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
     """
     from napari_face_landmarks.models.foreign import load_foreign
 
+    check_name(name_or_folder)
     foreign = load_foreign(name_or_folder)
     if foreign is not None:
         return foreign

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_face_landmarks.models.bundle import CARD, bundle_folder, list_models, load_card
+from napari_face_landmarks.models.bundle import CARD, bundle_folder, check_name, list_models, load_card
 from napari_face_landmarks.models.foreign import OWN_LICENCE
 from napari_face_landmarks.models.openface import (
     LICENCE,
@@ -69,6 +69,7 @@ def describe_models(name_or_folder: str | Path) -> ModelsInfo:
     ModelError
         If there are no such models; that a file is damaged is only found when they are loaded.
     """
+    check_name(name_or_folder)
     key, folder = str(name_or_folder), Path(name_or_folder)
     if key in NAMES and not folder.is_dir():
         find_openface()

@@ -77,6 +77,11 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
             f"Frames of the type {type(frames).__name__} cannot be tracked: give the path of a video or an "
             "array of the shape (T, Y, X) or (T, Y, X, 3)."
         )
+    if any(n != n for n in shape):
+        raise ImageError(
+            f"The frames have the shape {tuple(shape)}, whose length is not known: compute it first, in Dask "
+            "by compute_chunk_sizes()."
+        )
     shape = tuple(int(n) for n in shape)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
         raise ImageError(

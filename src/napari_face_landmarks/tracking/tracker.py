@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Mapping, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 from types import ModuleType
 from typing import Any, cast
 
@@ -22,7 +23,7 @@ from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.foreign import check_mode
 from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
-from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.settings import TrackerSettings, given_settings
 from napari_face_landmarks.tracking.alone import as_fit, find_alone, fit_crops, follow_alone
 from napari_face_landmarks.tracking.following import follow
 from napari_face_landmarks.tracking.looking import (
@@ -58,10 +59,10 @@ class FaceTracker:
 
     Parameters
     ----------
-    models : Models or str, optional
+    models : Models, str or Path, optional
         What `load_models` gives, or the name or folder of a bundle; the default bundle where not given.
-    settings : TrackerSettings, optional
-        The defaults where not given.
+    settings : TrackerSettings, dict or str, optional
+        Settings, names and values of them, or the name of a preset; the defaults where not given.
     threads : int, optional
         How many threads compute at a time, beside the decoding; the processors there are, at most 4, where
         not given. With 1 all is done in the caller's thread. The landmarks do not depend on it.
@@ -73,6 +74,11 @@ class FaceTracker:
     last_run : Run or None
         Counts, times and warnings of the run in progress or of the last one.
 
+    Raises
+    ------
+    ModelError, SettingsError
+        If there are no such models, or the settings or the number of threads cannot be used.
+
     Examples
     --------
     >>> tracker = FaceTracker(load_models(), TrackerSettings(refine="always"))  # doctest: +SKIP
@@ -81,15 +87,15 @@ class FaceTracker:
 
     def __init__(
         self,
-        models: Models | str | None = None,
-        settings: TrackerSettings | None = None,
+        models: Models | str | Path | None = None,
+        settings: TrackerSettings | Mapping[str, Any] | str | None = None,
         threads: int | None = None,
         engine: ModuleType = fast,
     ) -> None:
         self.models = (
             models if isinstance(models, Models) else load_models(*([] if models is None else [models]))
         )
-        self.settings = settings or TrackerSettings()
+        self.settings = given_settings(settings)
         self.threads = thread_count() if threads is None else checked_threads(threads)
         check_mode(self.models, self.settings)
         self.engine = engine

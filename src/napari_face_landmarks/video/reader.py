@@ -512,7 +512,8 @@ def frame_count(source: Any) -> int:
     try:
         shape = getattr(source, "shape", None)
         return int(shape[0]) if shape is not None else len(source)
-    except (TypeError, IndexError):
+    except (TypeError, IndexError, ValueError):  # a ValueError where Dask does not know the length
         raise ImageError(
-            f"Frames cannot be read from a {type(source).__name__}: give a path or an array (T, Y, X[, C])."
+            f"Frames cannot be read from a {type(source).__name__}: give a path or an array (T, Y, X[, C]) "
+            "whose length is known."
         ) from None
