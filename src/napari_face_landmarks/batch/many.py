@@ -187,12 +187,14 @@ def find_videos(
     Raises
     ------
     VideoError
-        If a folder or pattern has no videos, or nothing is named.
+        If a folder or pattern has no videos, a name is empty, or nothing is named.
     """
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     found: dict[Path, Path] = {}
     for item in given:
         text = os.fspath(item)
+        if not text:  # a shell's variable that is not set; as a path it is the current folder
+            raise VideoError("The name of a video is empty: name videos, folders or patterns.")
         path = Path(text)
         if path.is_dir():
             videos = [video for video in sorted(path.rglob("*")) if _is_video(video)]
