@@ -471,3 +471,15 @@ def test_processes_that_cannot_be_started_fail_alone(
     results = track_many(some, tmp_path, settings=FAST, jobs=1)
     assert [result.status for result in results] == ["failed", "done"]
     assert "No process could be started" in results[0].reason
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs Dask distributed")
+@pytest.mark.parametrize("address", ["nonsense", "foo://x:1"])
+def test_an_address_that_is_none_is_one_sentence_and_no_more(tmp_path: Path, address: str) -> None:
+    words = ["batch", tmp_path / "v.mp4", "-o", tmp_path / "out", "--scheduler", address]
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_face_landmarks", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert f"No Dask scheduler answers at {address} (" in said
