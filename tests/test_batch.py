@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models, track_many
-from napari_face_landmarks.batch import FileResult, journal_of, pool
+from napari_face_landmarks.batch import FileResult, job, journal_of, pool
 from napari_face_landmarks.batch.lock import try_to_lock
 from napari_face_landmarks.batch.many import find_videos, read_settings
 from napari_face_landmarks.batch.pieces import Piece, piece_journal, remove_pieces
@@ -240,6 +240,7 @@ def test_videos_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
     ("changes", "error", "sentence"),
     [
         ({"inputs": []}, VideoError, "There are no videos to track"),
+        ({"inputs": ["v.mp4", ""]}, VideoError, "The name of a video is empty"),
         ({"inputs": "nothing/*.mp4"}, VideoError, "No file is named like nothing/"),
         ({"jobs": 0}, SettingsError, "jobs is 0: give a whole number from 1 to 256."),
         ({"format": "docx"}, ResultError, "There is no format 'docx'"),
@@ -355,7 +356,7 @@ def test_a_video_cut_into_pieces_is_joined_without_a_seam(
 def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     tmp_path: Path, long_video: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_face_landmarks.batch import job, joining, pieces
+    from napari_face_landmarks.batch import joining, pieces
 
     settings = TrackerSettings(refine="always")
     tracker = FaceTracker(models, settings, threads=1)
@@ -479,3 +480,101 @@ def test_processes_that_cannot_be_started_fail_alone(
     results = track_many(some, tmp_path, settings=FAST, jobs=1)
     assert [result.status for result in results] == ["failed", "done"]
     assert "No process could be started" in results[0].reason
+
+
+@pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs Dask distributed")
+@pytest.mark.parametrize("address", ["nonsense", "foo://x:1"])
+def test_an_address_that_is_none_is_one_sentence_and_no_more(tmp_path: Path, address: str) -> None:
+    words = ["batch", tmp_path / "v.mp4", "-o", tmp_path / "out", "--scheduler", address]
+    done = subprocess.run(
+        [sys.executable, "-m", "napari_face_landmarks", *words], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    (said,) = done.stderr.splitlines()
+    assert f"No Dask scheduler answers at {address} (" in said
+
+
+def test_a_result_of_another_video_is_never_written_over(
+    tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    days = [tmp_path / day / "a.mkv" for day in ("day1", "day2")]
+    for number, video in enumerate(days):
+        video.parent.mkdir()
+        video.write_bytes((videos / f"face-{number:02d}.mkv").read_bytes())
+    out = tmp_path / "out"
+    end = ["-o", str(out), "--refine", "off", "--jobs", "1"]
+    assert cli.main(["batch", str(days[0]), *end]) == 0
+    before = {path: path.read_bytes() for path in out.glob("a.csv*")}
+    capsys.readouterr()
+    for resume in ([], ["--resume"]):
+        assert cli.main(["batch", str(days[1]), str(videos / "face-02.mkv"), *end, *resume]) == 2
+        said = capsys.readouterr().out
+        assert "a.csv holds the landmarks of another video, " + str(days[0]) + ": give another" in said
+        assert "2 videos: 1 done, 1 failed" in said
+        assert {path: path.read_bytes() for path in out.glob("a.csv*")} == before
+
+    # the same video, with other settings and from another place, is done again
+    days[1].write_bytes(days[0].read_bytes())
+    other = FAST.replace(min_confidence=0.9).to_dict()
+    assert job.do_job(job.Job(str(days[1]), str(out / "a.csv"), settings=other)).status == "done"
+
+    (out / "b.csv").write_text("of track")
+    journal_of(out / "b.csv").write_text("of track")
+    (failed,) = track_many(days[0].rename(tmp_path / "b.mkv"), out, settings=FAST, jobs=1)
+    assert f"no record of a batch says that it is of {tmp_path / 'b.mkv'}: give" in failed.reason
+    assert (out / "b.csv").read_text() == journal_of(out / "b.csv").read_text() == "of track"
+
+
+def test_a_result_that_was_edited_is_kept_and_an_empty_one_is_made_again(
+    tmp_path: Path, videos: Path
+) -> None:
+    out = tmp_path / "a.csv"
+    mine = job.Job(str(videos / "face-00.mkv"), str(out), settings=FAST.to_dict())
+    assert job.do_job(mine).status == "done"
+    whole, record = out.read_bytes(), json.loads(job.record_of(out).read_text())
+    assert record["output_bytes"] == len(whole)
+    out.write_bytes(b"")
+    again = job.do_job(mine)
+    assert (again.status, again.earlier) == ("done", False)
+    edited = whole.replace(b"1", b"2")
+    for settings in (FAST, FAST.replace(min_confidence=0.9)):
+        out.write_bytes(edited)
+        failed = job.do_job(dataclasses.replace(mine, settings=settings.to_dict()))
+        assert failed.reason == (
+            f"{out} was changed after {mine.video} was tracked into it: give another folder, or move the "
+            "file away."
+        )
+        assert out.read_bytes() == edited
+    # a record of before it had these says no more than that the file is of this video
+    old = {key: value for key, value in record.items() if not key.startswith("output_")}
+    job.record_of(out).write_text(json.dumps(old))
+    assert job.do_job(mine).earlier
+
+
+def test_a_run_that_was_stopped_before_its_record_goes_on(
+    tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def full(path: str) -> str:
+        raise ResultError("No space is left.")
+
+    out = tmp_path / "a.csv"
+    mine = job.Job(str(videos / "face-00.mkv"), str(out), settings=FAST.to_dict())
+    monkeypatch.setattr(job, "_sha256", full)
+    assert job.do_job(mine).reason == "No space is left."
+    assert out.stat().st_size
+    monkeypatch.undo()
+    done = job.do_job(mine)
+    assert (done.status, done.earlier) == ("done", False)
+    assert job.do_job(mine).earlier
+
+
+def test_a_video_that_was_still_being_copied_is_tracked_again(tmp_path: Path, videos: Path) -> None:
+    video, out = tmp_path / "a.mkv", tmp_path / "a.csv"
+    whole = (videos / "face-00.mkv").read_bytes()
+    video.write_bytes(whole[: len(whole) * 2 // 3])
+    mine = job.Job(str(video), str(out), settings=FAST.to_dict())
+    assert job.do_job(mine).status == "breaks off"
+    video.write_bytes(whole)
+    assert job.do_job(mine).status == "done"
+    video.write_bytes((videos / "face-01.mkv").read_bytes())
+    assert "holds the landmarks of " + str(video) + " as it was before: give" in job.do_job(mine).reason

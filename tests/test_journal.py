@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import random
 import signal
 import subprocess
@@ -15,7 +16,8 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models
-from napari_face_landmarks.batch import Recording, journal, journal_of
+from napari_face_landmarks.batch import Recording, journal, journal_of, recording
+from napari_face_landmarks.batch.job import Job, do_job
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.video import open_video, write_video
@@ -237,3 +239,22 @@ def test_a_full_disk_loses_nothing_that_was_written(
     kept, tracks = go_on(tracker, path, clip)
     assert kept >= 7
     assert_same(tracks, tracker.track(clip))
+
+
+def test_a_disk_that_is_full_from_the_start_is_one_sentence(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Full(io.FileIO):
+        def write(self, data: object) -> int:
+            raise OSError(28, "No space left on device")
+
+    # what the buffer could not write it tries again as it is closed
+    opened = lambda handle, mode: io.BufferedRandom(Full(handle, "r+"))  # noqa: E731
+    monkeypatch.setattr(recording.os, "fdopen", opened)
+    assert cli.main(["track", str(clip), "-o", str(tmp_path / "t.csv")]) == 2
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if line]
+    assert said.endswith("t.csv.journal cannot be written (no space left on device): choose another place.")
+    result = do_job(Job(str(clip), str(tmp_path / "t.csv")))
+    assert result.reason.endswith("cannot be written (no space left on device): choose another place.")
+    monkeypatch.undo()
+    assert do_job(Job(str(clip), str(tmp_path / "t.csv"))).status == "done"

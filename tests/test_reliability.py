@@ -237,6 +237,15 @@ FAULTS = (
         ("test_batch.py::test_a_summary_that_cannot_be_written_stops_no_video",),
     ),
     Fault(
+        "a result of another video, of `track` or edited by hand where a batch is to write its own",
+        SENTENCE,
+        "that file",
+        (
+            "test_batch.py::test_a_result_of_another_video_is_never_written_over",
+            "test_batch.py::test_a_result_that_was_edited_is_kept_and_an_empty_one_is_made_again",
+        ),
+    ),
+    Fault(
         "two batches in one folder",
         SENTENCE,
         "the first",

@@ -46,9 +46,11 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
         raise ResultError(
             'Dask distributed is not installed: pip install "napari-face-landmarks[cluster]".'
         ) from None
+    client = Client.__new__(Client)
     try:
-        client = Client(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+        client.__init__(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
+        client.status = "closed"  # one that is half made would wait in vain to be closed, and say so
         raise ResultError(
             f"No Dask scheduler answers at {scheduler} ({in_one_line(error)}): check the address."
         ) from None

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import logging
 import time
@@ -202,12 +203,19 @@ def _follow(recording: Recording, tell: Tell, states_before: Sequence[int] = ())
 
 
 def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) -> FileResult:
-    """Write the landmarks of a job, then the record that says so."""
+    """Write the landmarks of a job, and a record: before them whose they are, after them that all is done."""
+    # so that a run that is stopped between the two knows its own file again
+    _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
     tracks.save(job.output, job.format)
     result = _result(job, tracks, video)
-    record = {**dataclasses.asdict(result), "run": identity, "stats": tracks.stats.to_dict()}
-    with replacing(record_of(job.output)) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    record = {
+        **dataclasses.asdict(result),
+        "output_bytes": Path(job.output).stat().st_size,
+        "output_sha256": _sha256(job.output),
+        "run": identity,
+        "stats": tracks.stats.to_dict(),
+    }
+    _write_record(job.output, record)
     return result
 
 
@@ -260,15 +268,73 @@ def _result(job: Job, tracks: Tracks, video: Video) -> FileResult:
 
 
 def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
-    """Return the result of an earlier run if its output is there and the same run would give it again."""
-    path = record_of(job.output)
+    """Return the result of an earlier run if its output is there and the same run would give it again.
+
+    Raises
+    ------
+    ResultError
+        If a file lies there that the record does not say to be this video's result, as it was written.
+    """
     try:
-        if not Path(job.output).is_file() or path.stat().st_size > LARGEST_RECORD:
+        if not Path(job.output).is_file() or not Path(job.output).stat().st_size:
             return None
-        record = json.loads(path.read_text(encoding="utf-8"))
-        if record["run"] != json.loads(json.dumps(identity)):
+    except OSError:
+        return None
+    record = _read_record(job.output)
+    run, before = record.get("run"), record.get("video")
+    if not isinstance(run, dict) or not isinstance(run.get("video"), dict):
+        raise ResultError(
+            f"{job.output} is there already, and no record of a batch says that it is of {job.video}: give "
+            "another folder, or move the file away."
+        )
+    same = all(run["video"].get(key) == identity["video"][key] for key in ("bytes", "sha256_of_parts"))
+    grown = before == job.video and record.get("status") == BROKEN_OFF  # it was still being written then
+    if not same and not grown:
+        whose = f"{job.video} as it was before" if before == job.video else f"another video, {before}"
+        raise ResultError(
+            f"{job.output} holds the landmarks of {whose}: give another folder, or move the file away."
+        )
+    if "output_sha256" in record and not _is_as_written(job.output, record):
+        raise ResultError(
+            f"{job.output} was changed after {before} was tracked into it: give another folder, or move the "
+            "file away."
+        )
+    try:
+        if run != json.loads(json.dumps(identity)):
             return None
         found = result_from_dict(record)
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+    except (ValueError, TypeError):
         return None
     return dataclasses.replace(found, video=job.video, output=job.output, earlier=True)
+
+
+def _read_record(output: str) -> dict[str, Any]:
+    """Return the record beside an output; an empty one where there is none, or it cannot be read."""
+    path = record_of(output)
+    try:
+        if path.stat().st_size > LARGEST_RECORD:
+            return {}
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_record(output: str, record: Mapping[str, Any]) -> None:
+    with replacing(record_of(output)) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _is_as_written(output: str, record: Mapping[str, Any]) -> bool:
+    size = Path(output).stat().st_size
+    return size == record.get("output_bytes") and _sha256(output) == record["output_sha256"]
+
+
+def _sha256(path: str) -> str:
+    """Return the SHA-256 of all of a file: results are read in a second where they took hours."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise ResultError(f"{path} cannot be read ({reason}): choose another folder.") from error

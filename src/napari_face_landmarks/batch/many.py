@@ -55,7 +55,8 @@ def track_many(
     """Track many videos, each into a file of its own in one folder; what fails never stops the others.
 
     The landmarks are those that a run of each video by itself gives. Videos whose file is there already, made
-    from the same video by the same version with the same models and settings, are left as they are. The
+    from the same video by the same version with the same models and settings, are left as they are. One
+    whose file is of another video, or of no batch, or was changed since, fails, and the file stays. The
     folder gets ``batch-summary.csv`` and ``batch-summary.txt``, and beside each file a record of its run.
 
     Parameters
@@ -123,6 +124,8 @@ def track_many(
     with _folder_of_ones_own(folder):
         if not resume:
             for _, path in places:
+                if path.exists() and not record_of(path).exists():
+                    continue  # of `track`, say: the video is going to be refused, and its journal is not ours
                 _forget(journal_of(path))
                 remove_pieces(path)
 
@@ -189,12 +192,14 @@ def find_videos(
     Raises
     ------
     VideoError
-        If a folder or pattern has no videos, or nothing is named.
+        If a folder or pattern has no videos, a name is empty, or nothing is named.
     """
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     found: dict[Path, Path] = {}
     for item in given:
         text = os.fspath(item)
+        if not text:  # a shell's variable that is not set; as a path it is the current folder
+            raise VideoError("The name of a video is empty: name videos, folders or patterns.")
         path = Path(text)
         if path.is_dir():
             videos = [video for video in sorted(path.rglob("*")) if _is_video(video)]

@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import os
 from collections.abc import Generator, Sequence
-from contextlib import closing
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -190,12 +190,13 @@ class Recording:
                 recording._journal.go_on(content.end)
             return recording
         except OSError as error:
-            stream.close()
+            _close(stream)
             if isinstance(error, VideoError):
                 raise
-            raise ResultError(f"{path} cannot be written ({error}): choose another place.") from error
+            reason = (error.strerror or str(error)).lower()
+            raise ResultError(f"{path} cannot be written ({reason}): choose another place.") from error
         except BaseException:
-            stream.close()
+            _close(stream)
             raise
 
     def results(self, states_before: Sequence[int] = ()) -> Generator[FrameResult, None, None]:
@@ -271,6 +272,11 @@ class Recording:
 
 
 _BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _close(stream: BinaryIO) -> None:
+    with suppress(OSError):  # of what a full disk did not take, which is told by its own error
+        stream.close()
 
 
 def _content(

@@ -29,8 +29,10 @@ def add_batch(commands: Any) -> None:
         "batch",
         help="track many videos, each into a file of its own",
         description="Track many videos in processes side by side or on a Dask cluster. A video that fails "
-        "stops no other; those whose file is there already are left out. The folder gets batch-summary.csv "
-        "and .txt. The exit status is 0 if every video has its landmarks, else 2.",
+        "stops no other; those whose file is there already, made with the same settings, are left out. A "
+        "file that is of another video or of no batch, or was changed since, is never written over: its "
+        "video fails. The folder gets batch-summary.csv and .txt. The exit status is 0 if every video has "
+        "its landmarks, else 2.",
     )
     batch.add_argument(
         "inputs",
