@@ -405,6 +405,24 @@ def test_a_full_disk_leaves_the_old_file_and_no_half_of_a_new_one(name: str, her
     assert [path.name for path in here.iterdir() if path.name.startswith(".")] == []
 
 
+def test_pixels_that_do_not_use_their_range_are_told_once() -> None:
+    from napari_face_landmarks import FaceTracker, TrackerSettings
+
+    frames = moving(4)[0]
+    tracker = FaceTracker("open", TrackerSettings(refine="off"), threads=1)
+    assert tracker.track(frames).warnings == ()
+    tracks = tracker.track(frames.astype(np.uint16))
+    assert not tracks.present.any()
+    assert [sentence.split(",")[0] for sentence in tracks.warnings] == ["The pixels are of the type uint16"]
+    run = tracker.track_frames(frames.astype(np.uint16))
+    next(run)
+    state = tracker.last_run and tracker.last_run.state()
+    run.close()
+    list(tracker.track_frames(frames.astype(np.uint16), state=state))
+    assert tracker.last_run is not None
+    assert tuple(tracker.last_run.warnings) == tracks.warnings
+
+
 def test_pixels_that_are_no_numbers_and_odd_types() -> None:
     from napari_face_landmarks import FaceTracker, TrackerSettings
 

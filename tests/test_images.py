@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.images import LARGEST_SIDE, halve, resize, to_grey, to_rgb8
+from napari_face_landmarks.images import LARGEST_SIDE, halve, pixels_in_doubt, resize, to_grey, to_rgb8
 
 GREY = np.arange(200, dtype=np.uint8).reshape(10, 20)
 
@@ -37,6 +37,51 @@ def test_every_kind_gives_the_same_picture(image: Any) -> None:
 def test_bool_and_signed_types() -> None:
     assert to_rgb8(GREY > 100).max() == 255
     assert to_rgb8(np.array([[-5, 32767]], dtype=np.int16)).tolist() == [[[0] * 3, [255] * 3]]
+
+
+SCENE = np.arange(65536).reshape(256, 256)
+
+
+@pytest.mark.parametrize(
+    ("image", "says"),
+    [
+        *(
+            ((SCENE // 256).astype(kind), f"{np.iinfo(kind).max}, but the first frame's go up to 255 only")
+            for kind in (np.int16, np.uint16, np.int32, np.uint32, np.int64)
+        ),
+        ((SCENE // 64).astype(np.uint16), "all but black"),  # 10 bits
+        (np.dstack([SCENE // 256] * 3 + [np.full_like(SCENE, 65535)]).astype(np.uint16), "up to 255 only"),
+        (SCENE.astype(np.float32), "0 to 1, or to 255, and what is above that is white"),
+        (SCENE / 64, "white"),
+        (SCENE / 65535 * 1.02, "up to 1.02: where one is above 1, floats are taken from 0 to 255"),
+    ],
+)
+def test_pixels_far_from_their_range_are_in_doubt(image: Any, says: str) -> None:
+    sentence = pixels_in_doubt(image)
+    assert sentence is not None
+    assert says in sentence
+    assert str(image.dtype) in sentence
+
+
+@pytest.mark.parametrize(
+    "image",
+    [
+        (SCENE // 16).astype(np.uint16),  # 12 bits: dark, but faces are found
+        SCENE.astype(np.uint16),
+        np.zeros((4, 5), np.uint16),
+        np.full((4, 5), -7, np.int16),
+        (SCENE // 256).astype(np.uint8),
+        (SCENE // 65000).astype(np.uint8),
+        SCENE > 65534,
+        np.zeros((4, 5)),
+        SCENE / 65535,
+        SCENE / 257,
+        SCENE / 257 * 1.01,
+        np.where(SCENE < 1000, 900.0, SCENE / 257),  # a lamp
+    ],
+)
+def test_pixels_that_may_well_be_meant_are_not(image: Any) -> None:
+    assert pixels_in_doubt(image) is None
 
 
 def test_what_is_already_right_is_not_copied() -> None:

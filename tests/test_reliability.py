@@ -107,6 +107,15 @@ FAULTS = (
         ("test_tracking.py::test_a_source_that_breaks_off_keeps_what_was_tracked",),
     ),
     Fault(
+        "pixels that do not use the range of their type: 0 to 255 in uint16, 0 to 65535 in float32",
+        "a warning says so, and what to give",
+        "what is found all the same",
+        (
+            "test_faults.py::test_pixels_that_do_not_use_their_range_are_told_once",
+            "test_images.py::test_pixels_far_from_their_range_are_in_doubt",
+        ),
+    ),
+    Fault(
         "pixels that are NaN or infinite, or of a type that no picture has",
         "those frames have no face, a warning each",
         "all other frames",

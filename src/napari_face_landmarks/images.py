@@ -11,6 +11,10 @@ from napari_face_landmarks.clnf.kernel import kernel
 from napari_face_landmarks.errors import ImageError
 
 LARGEST_SIDE = 32767  # keeps the number of pixels, and places in a picture, in what kernels count with
+DARKEST = 32
+"""Faces are found in pictures whose brightest pixel is a sixteenth of white, hardly below this part of it."""
+MOST_CLIPPED = 0.1
+"""Of the values of a picture, how many may be whiter than white, as an overexposed sky is."""
 
 
 def to_rgb8(image: Any, where: str = "The image") -> npt.NDArray[np.uint8]:
@@ -68,6 +72,40 @@ def _to_uint8(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
         scale = 255.0 if float(array.max()) <= 1.0 else 1.0
         return np.asarray(np.clip(array * scale, 0, 255) + 0.5, dtype=np.uint8)
     raise ImageError(f"{where} has the type {array.dtype}: give bool, integer or float pixels.")
+
+
+def pixels_in_doubt(image: Any) -> str | None:
+    """Return in a sentence why `to_rgb8` makes an image all but black or white, or None.
+
+    Parameters
+    ----------
+    image : array-like
+        The first frame of a video, of a kind that `to_rgb8` takes.
+    """
+    array = np.asarray(image)
+    array = array[:, :, :3] if array.ndim == 3 else array
+    if array.dtype.itemsize == 1 or array.dtype.kind not in "iuf":
+        return None
+    highest = float(array.max())
+    if array.dtype.kind == "f":
+        if 1 < highest < 255 / DARKEST:
+            return (
+                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.4g}: where "
+                "one is above 1, floats are taken from 0 to 255, so that it is all but black: give 0 to 1."
+            )
+        if highest > 255 and np.mean(array > 255) > MOST_CLIPPED:
+            return (
+                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.6g}: floats "
+                "are taken from 0 to 1, or to 255, and what is above that is white: divide them."
+            )
+        return None
+    top = np.iinfo(array.dtype).max
+    if 0 < highest < top / DARKEST:
+        return (
+            f"The pixels are of the type {array.dtype}, which reaches {top}, but the first frame's go up to "
+            f"{highest:.0f} only, so that it is all but black: give uint8, or multiply them."
+        )
+    return None
 
 
 def to_grey(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

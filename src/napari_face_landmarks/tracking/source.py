@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
-from napari_face_landmarks.images import to_rgb8
+from napari_face_landmarks.images import pixels_in_doubt, to_rgb8
 from napari_face_landmarks.tracking.results import RunStats, Tracks
 from napari_face_landmarks.video import Video, open_video, read_frames
 
@@ -139,11 +139,12 @@ def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
 
 
 def rgb_frames(
-    source: FrameSource, stats: RunStats
+    source: FrameSource, stats: RunStats, warnings: list[str] | None = None
 ) -> Iterator[tuple[int, npt.NDArray[np.uint8] | FaceLandmarksError]]:
     """Yield the index and the RGB frame of each frame to track, or the error that it has instead.
 
     An `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
+    What the first frame tells of an array's pixels is added to `warnings`, where these are given.
     """
     index = source.start
     damaged = source.frames.damaged if isinstance(source.frames, Video) else ()
@@ -157,6 +158,8 @@ def rgb_frames(
                 if index in damaged:
                     raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run goes on.")
                 found = to_rgb8(frame, f"Frame {index}")
+                if index == source.start and warnings is not None and (doubt := pixels_in_doubt(frame)):
+                    warnings.append(doubt)
             except StopIteration:
                 return
             except ImageError as error:

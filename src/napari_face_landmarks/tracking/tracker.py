@@ -177,7 +177,9 @@ class FaceTracker:
         Parameters
         ----------
         frames : str, Path, Video or array-like, (T, Y, X) or (T, Y, X, 3 or 4)
-            The path of a video, or its frames; lazy arrays are read frame by frame.
+            The path of a video, or its frames; lazy arrays are read frame by frame. Integers are taken to use
+            the whole range of their type, floats to go from 0 to 1, or to 255 where one is above 1; where the
+            first frame's do not, `Tracks.warnings` says so.
         progress : callable, optional
             Called with the number of frames done and the number of all.
         start, stop : int
@@ -340,7 +342,7 @@ class FaceTracker:
         if before is not None:
             run.standing = lambda: before
         source = run.source if before is None else replace(run.source, start=before.next_index)
-        decoded = rgb_frames(source, run.stats)
+        decoded = rgb_frames(source, run.stats, run.warnings if before is None else None)
         frames = cast(Any, decoded if self.threads == 1 else prefetch(decoded))
         with closing(frames):  # ends the decoding thread
             if self._alone:
