@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -21,6 +23,7 @@ from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, loa
 from napari_face_landmarks.cli.options import chosen_settings
 from napari_face_landmarks.cli.program import make_parser
 from napari_face_landmarks.demo import make_demo_clip
+from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.settings import setting_range
 from napari_face_landmarks.video import open_video, write_video
 
@@ -343,3 +346,44 @@ def test_runs_as_a_module() -> None:
     done = subprocess.run(words, capture_output=True, text=True, check=False)
     assert done.returncode == 2
     assert "required" in done.stderr
+
+
+def run_outside(words: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "napari_face_landmarks", *words],
+        text=True,
+        timeout=120,
+        check=False,
+        **options,
+    )
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no device that is always full")
+def test_a_full_disk_under_what_is_printed_is_one_sentence() -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        done = run_outside(["formats"], stdout=full, stderr=subprocess.PIPE)
+    assert done.returncode == 2
+    assert done.stderr.count("\n") == 1
+    assert "no space left" in done.stderr
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the shell closes it")
+def test_with_stderr_closed_a_run_is_done_all_the_same(tmp_path: Path, clip: Path) -> None:
+    output = tmp_path / "talk.csv"
+    command = shlex.join(
+        [sys.executable, "-m", "napari_face_landmarks", "track", str(clip), "-o", str(output)]
+    )
+    done = subprocess.run(f"{command} 2>&-", shell=True, timeout=120, check=False)
+    assert done.returncode == 0
+    assert Tracks.load(output).n_frames > 0
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="other systems always have a screen")
+def test_a_demo_is_not_opened_where_there_is_no_screen(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("qtpy")
+    from napari_face_landmarks.cli import demo
+
+    for name in demo.SCREENS:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ResultError, match="no display"):
+        demo.show(None)  # type: ignore[arg-type]

@@ -112,3 +112,33 @@ def test_what_a_killed_process_left_half_written_does_not_stay_for_ever(tmp_path
     with replacing(tmp_path / "talk.csv") as temporary:
         temporary.write_text("whole")
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted([*names[1:], "talk.csv"])
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_a_link_stays_one_and_what_it_leads_to_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "disk").mkdir()
+    real, link = tmp_path / "disk" / "real.csv", tmp_path / "link.csv"
+    real.write_text("old", encoding="utf-8")
+    link.symlink_to(real)
+    with replacing(link) as temporary:
+        temporary.write_text("new", encoding="utf-8")
+    assert link.is_symlink()
+    assert real.read_text(encoding="utf-8") == "new"
+    assert [path.name for path in real.parent.iterdir()] == ["real.csv"]
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes")
+def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.csv"
+    os.mkfifo(pipe)
+    with pytest.raises(ResultError, match="a device or a pipe"), replacing(pipe):
+        raise AssertionError("nothing may be written")
+    assert pipe.is_fifo()
+
+
+def test_one_file_by_two_names_is_named_twice(tmp_path: Path) -> None:
+    from napari_face_landmarks.cli.places import check_distinct
+
+    (tmp_path / "o").mkdir()
+    with pytest.raises(ResultError, match="is named twice"):
+        check_distinct([], [tmp_path / "o" / "c.csv", tmp_path / "o" / ".." / "o" / "c.csv"])

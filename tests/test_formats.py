@@ -18,6 +18,7 @@ import pandas as pd
 import pytest
 
 from napari_face_landmarks import TrackerSettings, Tracks, cli
+from napari_face_landmarks.correction import delete_face
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export import FORMATS, Format, formats, recognise, to_tidy, to_xarray
 from napari_face_landmarks.export.parts import LANDMARK_NAMES, names_in_files, order_by_number
@@ -777,3 +778,58 @@ def test_readmes_table_is_that_of_the_code() -> None:
         cells = [f"{item.title}, `{item.name}`", suffixes, item.loses, item.read_by, ", ".join(item.needs)]
         lines.append(f"| {' | '.join(cells)} |")
     assert "\n".join(lines) in readme
+
+
+def test_a_run_without_a_face_comes_back_without_one(tmp_path: Path, every_format: Format) -> None:
+    need(every_format)
+    if every_format.name == "pts":
+        pytest.skip("has a file for each face, and none for none")
+    empty = delete_face(a_run(), 0)
+    assert empty.n_faces == 0
+    path = tmp_path / f"empty{every_format.suffixes[0]}"
+    empty.save(path, every_format.name)
+    again = Tracks.load(path, every_format.name)
+    assert again.n_frames == empty.n_frames
+    assert not again.present.any()
+
+
+def test_a_run_without_frames_is_not_written(tmp_path: Path, every_format: Format) -> None:
+    need(every_format)
+    path = tmp_path / f"none{every_format.suffixes[0]}"
+    nothing = rows(a_run(), slice(0, 0))
+    if every_format.name == "npz":
+        nothing.save(path)
+        assert Tracks.load(path).n_frames == 0
+        return
+    with pytest.raises(ResultError, match="no frames in the result"):
+        nothing.save(path, every_format.name)
+    assert not path.exists()
+
+
+def test_a_full_disk_is_told_in_a_sentence_by_deeplabcuts_file_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = pytest.importorskip("tables")
+
+    def full(*arguments: Any, **options: Any) -> None:
+        raise tables.HDF5ExtError("No space left on device")
+
+    monkeypatch.setattr(pd.DataFrame, "to_hdf", full)
+    path = tmp_path / "talk.dlc.h5"
+    with pytest.raises(ResultError, match=r"cannot be written .*No space left"):
+        a_run().save(path)
+    assert not path.exists()
+
+
+def test_a_folder_that_may_not_be_read_is_told_in_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Pathlib's own `exists` and `is_file` raise in such a folder."""
+
+    def refused(self: Path, *arguments: Any, **options: Any) -> Any:
+        raise PermissionError(13, "Permission denied", str(self))
+
+    for name in ("exists", "is_file", "is_dir", "stat"):
+        monkeypatch.setattr(Path, name, refused)
+    with pytest.raises(ResultError):
+        formats.read_tracks(tmp_path / "talk.csv")

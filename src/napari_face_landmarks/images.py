@@ -90,13 +90,13 @@ def pixels_in_doubt(image: Any) -> str | None:
     if array.dtype.kind == "f":
         if 1 < highest < 255 / DARKEST:
             return (
-                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.4g}: where "
-                "one is above 1, floats are taken from 0 to 255, so that it is all but black: give 0 to 1."
+                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.4g}: "
+                "where one is above 1, floats are taken from 0 to 255, so it is all but black: give 0 to 1."
             )
         if highest > 255 and np.mean(array > 255) > MOST_CLIPPED:
             return (
-                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.6g}: floats "
-                "are taken from 0 to 1, or to 255, and what is above that is white: divide them."
+                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.6g}: "
+                "floats are taken from 0 to 1, or to 255, and what is above that is white: divide them."
             )
         return None
     top = np.iinfo(array.dtype).max

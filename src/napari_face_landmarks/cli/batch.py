@@ -16,7 +16,7 @@ from napari_face_landmarks.cli.options import (
     count,
     given_settings,
 )
-from napari_face_landmarks.cli.words import STATUS_ERROR
+from napari_face_landmarks.cli.words import STATUS_ERROR, on_terminal
 from napari_face_landmarks.errors import printable
 
 if TYPE_CHECKING:
@@ -107,11 +107,11 @@ def _batch_bars() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[F
     from tqdm import tqdm
 
     bars: dict[str, Any] = {}
-    on_terminal = sys.stderr.isatty()
-    overall = tqdm(desc="Batch", unit=" videos", file=sys.stderr, disable=not on_terminal)
+    moving = on_terminal()
+    overall = tqdm(desc="Batch", unit=" videos", file=sys.stderr, disable=not moving)
 
     def progress(video: str, done: int, total: int) -> None:
-        if not on_terminal:
+        if not moving:
             return
         if video not in bars:
             bars[video] = tqdm(

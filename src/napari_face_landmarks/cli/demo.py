@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +14,9 @@ from napari_face_landmarks.errors import ResultError
 
 if TYPE_CHECKING:
     from napari_face_landmarks.demo import DemoResult
+
+SCREENS = {"DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"}
+"""On Linux one of these says where windows are shown."""
 
 
 def add_demo(commands: Any) -> None:
@@ -60,6 +65,10 @@ def show(result: DemoResult) -> None:
         ) from None
     from napari.layers import Layer
 
+    if sys.platform.startswith("linux") and not SCREENS & os.environ.keys():  # Qt would end the process
+        raise ResultError(
+            "There is no display to show the result on: leave out --open, the files are written."
+        )
     viewer = napari.Viewer()
     (clip,) = viewer.open(result.clip, plugin=PROGRAM)
     for data in result.tracks.to_layer_data(clip):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from napari_face_landmarks.export.files import check_writable, same_file
 def check_distinct(read: Sequence[Path], written: Sequence[Path]) -> None:
     """Refuse to write one file twice, or over a file that is read."""
     for index, path in enumerate(written):
-        if path.absolute() in [other.absolute() for other in written[:index]]:
+        if os.path.realpath(path) in map(os.path.realpath, written[:index]):
             raise ResultError(f"{path} is named twice: give each file that is written a name of its own.")
         if any(same_file(path, other) for other in read):
             raise ResultError(f"{path} is one of the files to read: give another name for what is written.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import io
 import sys
 from collections.abc import Sequence
@@ -37,7 +38,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             stream.reconfigure(errors="backslashreplace")
     options = make_parser().parse_args(arguments)
     try:
-        return int(options.run(options))
+        status = int(options.run(options))
+        if sys.stdout is not None:
+            sys.stdout.flush()
+        return status
     except FaceLandmarksError as error:
         return fail(str(error))
     except KeyboardInterrupt:
@@ -46,6 +50,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has closed it, for example `| head`
         sys.stderr.close()
         return STATUS_ERROR
+    except (
+        OSError
+    ) as error:  # of stdout on a full disk; what files are at fault for is told where they are used
+        with contextlib.suppress(OSError):
+            sys.stdout.close()
+        return fail(
+            f"The output cannot be written ({(error.strerror or str(error)).lower()}): make room for it."
+        )
     except MemoryError:
         return fail("There is not enough memory: close other programs or track a shorter video.")
 

@@ -19,7 +19,13 @@ STATUS_INTERRUPTED = 130
 
 def say(text: str) -> None:
     """Say something on stderr, in one line, at once."""
-    print(printable(text), file=sys.stderr, flush=True)
+    if sys.stderr is not None:  # closed, as a service may have it
+        print(printable(text), file=sys.stderr, flush=True)
+
+
+def on_terminal() -> bool:
+    """Return whether what is said is read as it comes."""
+    return sys.stderr is not None and sys.stderr.isatty()
 
 
 def fail(sentence: str) -> int:
@@ -30,7 +36,7 @@ def fail(sentence: str) -> int:
 
 def tell(sentence: str | None) -> None:
     """Say something while a progress bar is shown."""
-    if sentence is not None:
+    if sentence is not None and sys.stderr is not None:
         from tqdm import tqdm
 
         tqdm.write(sentence, file=sys.stderr)
@@ -47,10 +53,12 @@ def progress_bar(what: str, total: int, unit: str = "frames") -> Iterator[Callab
     from tqdm import tqdm
 
     # a file or a pipe gets a line now and then, a terminal a moving bar
-    seconds = 0.2 if sys.stderr.isatty() else 10.0
+    seconds = 0.2 if on_terminal() else 10.0
     bars: list[Any] = []
 
     def advance() -> None:
+        if sys.stderr is None:
+            return
         if not bars:  # loading and compiling before the first frame say nothing of the time left
             bars.append(tqdm(total=total, desc=what, unit=f" {unit}", mininterval=seconds, file=sys.stderr))
         bars[0].update()

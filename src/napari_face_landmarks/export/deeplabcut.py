@@ -218,7 +218,7 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
     """
     import pandas as pd
 
-    optional("tables", f"Writing {path}")
+    tables = optional("tables", f"Writing {path}")
     optional("h5py", f"Writing {path}")
     values = _values(tracks, path)
     columns = pd.MultiIndex.from_tuples(columns_of(tracks), names=levels_of(tracks.n_faces))
@@ -226,8 +226,12 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
     with replacing(path) as temporary:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pandas and pytables, on names and on speed
-            # "fixed" keeps the names out of pickled attributes, which hold 64 KiB at most: five faces
-            frame.to_hdf(temporary, key=KEY, mode="w", format="fixed", complib="zlib", complevel=4)
+            try:
+                # "fixed" keeps the names out of pickled attributes, which hold 64 KiB at most: five faces
+                frame.to_hdf(temporary, key=KEY, mode="w", format="fixed", complib="zlib", complevel=4)
+            except tables.HDF5ExtError as error:  # of a disk that is full
+                reason = in_one_line(error)
+                raise ResultError(f"{path} cannot be written ({reason}): choose another file.") from None
         hdf5.write_ours(temporary, tracks)
 
 

@@ -52,7 +52,7 @@ def name_beside(name: str, end: str) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path to write to, and move what was written there to `path` at the end.
+    """Give a temporary path to write to, and move what was written there to `path`, or what it links to.
 
     The temporary file lies in the folder of `path` and has its suffix. It is flushed to the disk before it
     takes the place of `path`; if the block fails, it is removed and `path` stays as it was. One that a killed
@@ -73,7 +73,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ResultError
         If the folder is missing or the file cannot be written there.
     """
-    target = Path(path)
+    target = Path(os.path.realpath(path) if os.path.islink(path) else path)  # a link stays one
     check_writable(target)
     _remove_left_behind(target)
     temporary = target.with_name(name_beside(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}"))
@@ -131,6 +131,8 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if os.path.isdir(target):
         raise ResultError(f"{target} is a folder: give the name of a file.")
+    if os.path.exists(target) and not os.path.isfile(target):
+        raise ResultError(f"{target} is a device or a pipe: give the name of a file.")
     folder = target.parent
     if not os.path.isdir(folder):
         raise ResultError(f"The folder {folder} does not exist: create it or choose another.")

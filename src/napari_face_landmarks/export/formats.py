@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import zipfile
 from collections.abc import Callable
@@ -9,9 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import numpy as np
+
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.export import complete, deeplabcut, movement, openface_csv, pts, sleap, tidy
 from napari_face_landmarks.export.optional import optional
+from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.npz import BROKEN_FILE
 
 if TYPE_CHECKING:
@@ -254,7 +258,7 @@ def _by_suffix(path: Path) -> Format:
 def recognise(path: str | os.PathLike[str]) -> Format | None:
     """Return the format that a file is in, from its suffix and its beginning, or None."""
     path = Path(path)
-    if path.is_dir():
+    if os.path.isdir(path):
         return format_named("pts") if pts.is_pts(path) else None
     for item in FORMATS:
         if path.name.lower().endswith(item.suffixes) and item.recognise(path):
@@ -277,9 +281,31 @@ def write_tracks(path: str | os.PathLike[str], tracks: Tracks, name: str | None 
     Raises
     ------
     ResultError
-        If there is no such format, a library is missing or the file cannot be written.
+        If there is no such format, a library is missing, the file cannot be written, or it has no frame
+        (only ``.npz`` has a place for that).
     """
-    format_to_write(path, name).write(Path(path), tracks)
+    chosen = format_to_write(path, name)
+    if chosen.name != "npz":
+        if not tracks.n_frames:
+            raise ResultError(f"{path} cannot be written: there are no frames in the result.")
+        if not tracks.n_faces:  # as a face that is on no frame: the files have no other way to say it
+            tracks = _with_one_face(tracks)
+    chosen.write(Path(path), tracks)
+
+
+def _with_one_face(tracks: Tracks) -> Tracks:
+    """Return tracks of no face as those of one that is on no frame."""
+    shape = (tracks.n_frames, 1)
+    return dataclasses.replace(
+        tracks,
+        landmarks=np.full((*shape, N_LANDMARKS, 2), np.nan, np.float32),
+        confidence=np.zeros((*shape, N_LANDMARKS), np.float32),
+        source=np.zeros(shape, np.uint8),
+        pose=np.full((*shape, 6), np.nan, np.float32),
+        boxes=np.full((*shape, 5), np.nan, np.float32),
+        misfit=np.full((*shape, 2), np.nan, np.float32),
+        by_hand=np.zeros((*shape, N_LANDMARKS), np.bool_),
+    )
 
 
 def read_tracks(path: str | os.PathLike[str], name: str | None = None) -> Tracks:
@@ -298,7 +324,8 @@ def read_tracks(path: str | os.PathLike[str], name: str | None = None) -> Tracks
         If the file is missing or of no such format, or a library is missing.
     """
     path = Path(path)
-    if path.exists() and not path.is_file() and not path.is_dir():  # a pipe would keep us waiting
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        # a pipe would keep us waiting; pathlib's own tests raise where a folder must not be read
         raise ResultError(f"{path} is not a file: give a file of landmarks.")
     chosen = format_named(name) if name is not None else recognise(path) or _by_suffix(path)
     return chosen.read(path)

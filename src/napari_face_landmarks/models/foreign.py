@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -46,13 +47,13 @@ def load_foreign(name_or_folder: str | Path) -> Models | None:
     """
     name = str(name_or_folder)
     folder = Path(name_or_folder)
-    if name in list_models() or (folder / CARD).exists():
+    if name in list_models() or os.path.exists(folder / CARD):
         return None
     kind = ""
-    if name in NAMES and not folder.is_dir():
+    if name in NAMES and not os.path.isdir(folder):
         folder, kind = find_openface(), NAMES[name]
     root = openface_root(folder)
-    own = (folder / DESCRIPTION).is_file()
+    own = os.path.isfile(folder / DESCRIPTION)
     if root is None and not own:
         return None
     bundle = load_models()

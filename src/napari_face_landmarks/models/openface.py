@@ -87,7 +87,7 @@ def openface_folder() -> Path | None:
 
 def openface_root(folder: Path) -> Path | None:
     """Return the folder that has ``pdms`` and ``patch_experts``: the given one or its ``model``, or None."""
-    return next((root for root in (folder, folder / "model") if (root / PDM_FILE).is_file()), None)
+    return next((root for root in (folder, folder / "model") if os.path.isfile(root / PDM_FILE)), None)
 
 
 def openface_files(kind: str) -> list[Path]:
