@@ -20,6 +20,7 @@ import pytest
 
 from fuzzing import DESCRIPTION, cen_file, faces_file, small_network, small_tracks
 from napari_face_landmarks import Tracks, cli
+from napari_face_landmarks.export import FORMATS
 from napari_face_landmarks.models import bundle_folder
 from napari_face_landmarks.models.bundle import file_entry
 from napari_face_landmarks.video import write_video
@@ -394,8 +395,13 @@ except FaceLandmarksError as error:
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")
-@pytest.mark.parametrize("name", ["old.csv", "old.npz", "old.tidy.csv", "old.mp4"])
+@pytest.mark.parametrize(
+    "name",
+    [f"old.{end}" for end in ("csv", "npz", "tidy.csv", "mp4", "dlc.h5", "analysis.h5", "nc", "parquet")],
+)
 def test_a_full_disk_leaves_the_old_file_and_no_half_of_a_new_one(name: str, here: Path) -> None:
+    for library in next((item.needs for item in FORMATS if name.endswith(item.suffixes[0])), ()):
+        pytest.importorskip(library)
     (here / name).write_bytes(OLD)
     program = [sys.executable, "-c", FULL_DISK, name]
     done = subprocess.run(program, cwd=here, capture_output=True, text=True, check=False, timeout=250)

@@ -8,6 +8,7 @@ import unicodedata
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from napari_face_landmarks.batch import journal_of
@@ -127,11 +128,28 @@ def test_a_link_stays_one_and_what_it_leads_to_is_replaced(tmp_path: Path) -> No
     assert [path.name for path in real.parent.iterdir()] == ["real.csv"]
 
 
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_links_to_other_names_to_nothing_and_to_themselves(tmp_path: Path) -> None:
+    link = tmp_path / "link.npz"
+    link.symlink_to("blob")  # of no suffix, by which NumPy goes
+    with replacing(link) as temporary:
+        np.savez(temporary, x=np.zeros(3))
+    assert link.is_symlink()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["blob", "link.npz"]
+    loop, lost = tmp_path / "loop.csv", tmp_path / "lost.csv"
+    loop.symlink_to(loop)
+    lost.symlink_to(tmp_path / "nowhere" / "t.csv")
+    for path, words in ((loop, "link to itself"), (lost, "nowhere does not exist")):
+        with pytest.raises(ResultError, match=words), replacing(path):
+            raise AssertionError("nothing may be written")
+        assert path.is_symlink()
+
+
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="there are no such pipes")
 def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
     pipe = tmp_path / "pipe.csv"
     os.mkfifo(pipe)
-    with pytest.raises(ResultError, match="a device or a pipe"), replacing(pipe):
+    with pytest.raises(ResultError, match="a device, a pipe"), replacing(pipe):
         raise AssertionError("nothing may be written")
     assert pipe.is_fifo()
 

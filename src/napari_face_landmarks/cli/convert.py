@@ -33,7 +33,7 @@ def add_formats(commands: Any) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from napari_face_landmarks.export.formats import format_to_write, read_tracks
+    from napari_face_landmarks.export.formats import format_to_write, read_tracks, write_tracks
 
     chosen = format_to_write(options.output, options.format)
     if same_file(options.output, options.input):
@@ -42,7 +42,7 @@ def _convert(options: argparse.Namespace) -> int:
         )
     tracks = read_tracks(options.input)
     prepare_place(options.output)
-    chosen.write(options.output, tracks)
+    write_tracks(options.output, tracks, chosen.name)
     say(
         f"{tracks.n_frames} frames, {int(tracks.present.sum())} faces on them, written as {chosen.title}; "
         f"it loses {chosen.loses}."

@@ -12,6 +12,7 @@ they are read as text by `_literal`, which knows lists, tuples, numbers and stri
 from __future__ import annotations
 
 import csv
+import io
 import itertools
 import pickletools
 import warnings
@@ -218,7 +219,7 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
     """
     import pandas as pd
 
-    tables = optional("tables", f"Writing {path}")
+    optional("tables", f"Writing {path}")
     optional("h5py", f"Writing {path}")
     values = _values(tracks, path)
     columns = pd.MultiIndex.from_tuples(columns_of(tracks), names=levels_of(tracks.n_faces))
@@ -226,13 +227,14 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
     with replacing(path) as temporary:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of pandas and pytables, on names and on speed
-            try:
+            with pd.HDFStore(
+                temporary, "w", 4, "zlib", driver="H5FD_CORE", driver_core_backing_store=0
+            ) as store:
                 # "fixed" keeps the names out of pickled attributes, which hold 64 KiB at most: five faces
-                frame.to_hdf(temporary, key=KEY, mode="w", format="fixed", complib="zlib", complevel=4)
-            except tables.HDF5ExtError as error:  # of a disk that is full
-                reason = in_one_line(error)
-                raise ResultError(f"{path} cannot be written ({reason}): choose another file.") from None
-        hdf5.write_ours(temporary, tracks)
+                store.put(KEY, frame, format="fixed")
+                content = io.BytesIO(store.root._v_file.get_file_image())
+        hdf5.write_ours(content, tracks)
+        temporary.write_bytes(content.getbuffer())
 
 
 def is_dlc_h5(path: Path) -> bool:

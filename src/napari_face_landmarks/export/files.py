@@ -73,20 +73,27 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     ResultError
         If the folder is missing or the file cannot be written there.
     """
-    target = Path(os.path.realpath(path) if os.path.islink(path) else path)  # a link stays one
+    target = Path(path)
     check_writable(target)
-    _remove_left_behind(target)
-    temporary = target.with_name(name_beside(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}"))
+    place = _behind_links(target)
+    beside = place.with_name(target.name)  # writers go by the suffix of the name that was given
+    _remove_left_behind(beside)
+    temporary = beside.with_name(name_beside(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}"))
     try:
         yield temporary
         with open(temporary, "rb+") as stream:
             to_disk(stream.fileno())
-        os.replace(temporary, target)
-        sync_folder(target.parent)
+        os.replace(temporary, place)
+        sync_folder(place.parent)
     except OSError as error:
         raise ResultError(f"{target} cannot be written ({_reason(error)}): choose another file.") from error
     finally:
         temporary.unlink(missing_ok=True)
+
+
+def _behind_links(path: Path) -> Path:
+    """Return where a file lies to which a link leads, or would lie; `path` itself where it is no link."""
+    return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def _remove_left_behind(target: Path) -> None:
@@ -131,14 +138,15 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if os.path.isdir(target):
         raise ResultError(f"{target} is a folder: give the name of a file.")
-    if os.path.exists(target) and not os.path.isfile(target):
-        raise ResultError(f"{target} is a device or a pipe: give the name of a file.")
-    folder = target.parent
+    place = _behind_links(target)
+    if os.path.lexists(place) and not os.path.isfile(place):
+        raise ResultError(f"{target} is a device, a pipe or a link to itself: give the name of a file.")
+    folder = place.parent
     if not os.path.isdir(folder):
         raise ResultError(f"The folder {folder} does not exist: create it or choose another.")
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise ResultError(f"{target} is write-protected: choose another file.")
-    probe = folder / f".{secrets.token_hex(8)}".ljust(len(os.fsencode(target.name)), "x")
+    probe = folder / f".{secrets.token_hex(8)}".ljust(len(os.fsencode(place.name)), "x")
     try:
         probe.touch(exist_ok=False)
         probe.unlink()

@@ -1,8 +1,13 @@
-"""Arrays from untrusted HDF5 files: no links to elsewhere, no pickles, sizes checked before allocation."""
+"""Arrays from untrusted HDF5 files: no links to elsewhere, no pickles, sizes checked before allocation.
+
+Files are made in memory and then written as bytes: where the HDF5 library cannot write, as on a full disk, it
+prints what it knows and ends the whole process at its end.
+"""
 
 from __future__ import annotations
 
 import contextlib
+import io
 import mmap
 import struct
 from collections.abc import Iterator, Sequence
@@ -294,10 +299,10 @@ def text(group: Any, name: str, path: Path) -> bytes:
     return array(group, name, (LARGEST_RECORD,), path, kinds="u").astype(np.uint8).tobytes()
 
 
-def write_ours(path: Path, tracks: Tracks) -> None:
-    """Add the group with what a format has no place for to an HDF5 file that is written already."""
-    h5py = optional("h5py", f"Writing {path}")
-    with h5py.File(path, "r+") as file:
+def write_ours(content: io.BytesIO, tracks: Tracks) -> None:
+    """Add the group with what a format has no place for to an HDF5 file in memory."""
+    h5py = optional("h5py", "Writing HDF5")
+    with h5py.File(content, "r+") as file:
         group = file.create_group(OURS)
         for name in ("source", "pose", "boxes", "misfit", "by_hand", "frame_indices", "timestamps"):
             values = getattr(tracks, name)

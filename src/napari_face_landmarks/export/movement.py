@@ -9,6 +9,7 @@ where it is known, else its number. Variables and attributes that movement passe
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
@@ -157,12 +158,15 @@ def write_netcdf(path: Path, tracks: Tracks) -> None:
     ResultError
         If the file cannot be written, or xarray or h5netcdf is not installed.
     """
-    optional("h5netcdf", f"Writing {path}")
+    h5netcdf, xarray = optional("h5netcdf", f"Writing {path}"), optional("xarray", f"Writing {path}")
     dataset = to_xarray(tracks)
     small = {"zlib": True, "complevel": 4, "shuffle": True}
     encoding = {name: small for name in ("position", "confidence", "pose", "boxes") if dataset[name].size}
+    content = io.BytesIO()
     with replacing(path) as temporary:
-        dataset.to_netcdf(temporary, engine="h5netcdf", encoding=encoding)
+        with h5netcdf.File(content, "w") as file:
+            dataset.dump_to_store(xarray.backends.H5NetCDFStore(file), encoding=encoding)
+        temporary.write_bytes(content.getbuffer())
 
 
 def is_netcdf(path: Path) -> bool:

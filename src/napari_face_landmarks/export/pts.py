@@ -61,9 +61,14 @@ def write_pts(path: Path, tracks: Tracks) -> None:
     Raises
     ------
     ResultError
-        If it cannot be written, or there is not exactly one face for a single file.
+        If it cannot be written, there is no whole face, or not exactly one for a single file.
     """
     suffix = path.suffix.lower()
+    if not np.isfinite(tracks.landmarks).all(axis=(2, 3)).any():
+        raise ResultError(
+            f"{path} would be empty, since no frame has a whole face: check that the video shows one, or "
+            "save as .npz."
+        )
     if suffix == ".pts":
         texts = [text for _, text in _texts(tracks)]
         if len(texts) != 1:

@@ -8,6 +8,7 @@ A group ``napari_face_landmarks`` keeps what SLEAP has no place for.
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -72,8 +73,9 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
         "tracking_scores": np.where(occupied, 1.0, np.nan).T.astype(np.float32),
     }
     provenance = {"software": SOFTWARE, "version": tracks.meta.get("version"), "fps": frame_rate_of(tracks)}
+    content = io.BytesIO()
     with replacing(path) as temporary:
-        with h5py.File(temporary, "w") as file:
+        with h5py.File(content, "w") as file:
             for name, array in values.items():
                 options = hdf5.COMPRESSED if array.size else {}
                 file.create_dataset(name, data=np.ascontiguousarray(array), **options)
@@ -89,7 +91,8 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
             file["provenance"] = json.dumps(provenance)
             file.attrs["format"] = "analysis"
             file.attrs["preset"] = "matlab"
-        hdf5.write_ours(temporary, tracks)
+        hdf5.write_ours(content, tracks)
+        temporary.write_bytes(content.getbuffer())
 
 
 def is_sleap(path: Path) -> bool:

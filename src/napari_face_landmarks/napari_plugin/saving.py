@@ -12,7 +12,13 @@ import numpy as np
 
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, in_one_line
 from napari_face_landmarks.export import write_overlay
-from napari_face_landmarks.export.formats import FORMATS, format_named, format_to_write, named_by_suffix
+from napari_face_landmarks.export.formats import (
+    FORMATS,
+    format_named,
+    format_to_write,
+    named_by_suffix,
+    write_tracks,
+)
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer, tracks_of_points
 
 LOG = logging.getLogger(__name__)
@@ -125,7 +131,7 @@ def write_export(export: Export, wanted: Callable[[], bool] = lambda: True) -> t
             write_overlay(export.path, frames_of_layer(export.video), tracks, go_on)
             return True, f"Exported to {export.path.name}: {OVERLAY_TITLE.lower()}."
         chosen = format_to_write(export.path, export.format)
-        chosen.write(export.path, tracks)
+        write_tracks(export.path, tracks, chosen.name)
         return True, f"Exported to {export.path.name}: {chosen.title}; it loses {chosen.loses}."
     except Stopped:
         return False, "The export was stopped."
