@@ -31,6 +31,7 @@ from napari_face_landmarks.errors import (
     VideoError,
 )
 from napari_face_landmarks.video import write_video
+from test_faults import mended_clip
 
 ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
 FAST = TrackerSettings(refine="off")
@@ -351,6 +352,17 @@ def test_a_video_cut_into_pieces_is_joined_without_a_seam(
     for count in ("frames", "faces", "refined", "carried", "frames_with_faces"):
         assert getattr(tracks.stats, count) == getattr(whole.stats, count)
     assert not list(tmp_path.glob("*.journal"))
+
+
+def test_frames_that_the_decoder_mended_are_told_of_all_pieces(tmp_path: Path, models: Models) -> None:
+    video = tmp_path / "mended.mov"
+    mended_clip(video, (30, 90, 200), 240)  # the second piece warms up with some of the first's
+    (result,) = track_many(video, tmp_path, settings=FAST, format="npz", cut_at=120, jobs=2)
+    tracks = Tracks.load(result.output)
+    assert tracks.meta["pieces_joined"]["pieces"] == 2
+    assert [text for text in tracks.warnings if "mended" in text] == [
+        "3 frames are damaged in part (30, 90, 200): the decoder mended them, and their landmarks may be off."
+    ]
 
 
 def test_states_that_differ_are_not_joined_and_tracked_again_instead(

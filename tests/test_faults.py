@@ -376,6 +376,60 @@ def test_damaged_frames_are_marked_and_tracking_goes_on(
     assert "Warning: Frame 3 is damaged" in capsys.readouterr().err
 
 
+def mended_clip(path: Path, bad: tuple[int, ...], n_frames: int = N_FRAMES) -> None:
+    """Write a face's clip in some of whose frames the middle is scribbled on; the decoder makes do."""
+    with av.open(str(path), "w") as out:
+        stream: Any = out.add_stream("mpeg2video", rate=25)
+        stream.width, stream.height, stream.pix_fmt = 240, 240, "yuv420p"
+        stream.bit_rate, stream.codec_context.gop_size = 4_000_000, 4
+        for frame in moving(n_frames)[0]:
+            out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
+        out.mux(stream.encode(None))
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in bad:
+        place, size = places[number]
+        assert place is not None
+        data[place + size // 2 : place + size // 2 + 20] = bytes(range(1, 21))
+    path.write_bytes(data)
+
+
+def test_frames_that_the_decoder_mended_are_told_in_one_sentence(
+    here: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from napari_face_landmarks import FaceTracker, TrackerSettings
+    from napari_face_landmarks.tracking.state import state_from_bytes, state_to_bytes
+
+    mended_clip(here / "whole.mov", ())
+    mended_clip(here / "one.mov", (7,))
+    mended_clip(here / "many.mov", (1, 2, 3, 5, 6, 7))
+    tracker = FaceTracker("open", TrackerSettings(refine="off"), threads=1)
+    assert tracker.track(here / "whole.mov").warnings == ()
+    assert tracker.track(here / "one.mov", stop=7).warnings == ()
+    assert tracker.track(here / "one.mov").warnings == (
+        "Frame 7 is damaged in part: the decoder mended it, and its landmarks may be off.",
+    )
+    assert cli.main(track(here / "many.mov", str(here / "t.npz"))) == 0
+    tracks = Tracks.load(here / "t.npz")
+    assert tracks.present.all()
+    assert tracks.warnings == (
+        "6 frames are damaged in part (1, 2, 3, 5, 6 and 1 more): the decoder mended them, and their "
+        "landmarks may be off.",
+    )
+    assert f"Warning: {tracks.warnings[0]}" in capsys.readouterr().err
+    run = tracker.track_frames(here / "many.mov")
+    results = [next(run) for _ in range(3)]
+    assert tracker.last_run is not None
+    state = tracker.last_run.state()
+    run.close()
+    assert "2 frames are damaged in part (1, 2):" in tracker.collect(results).warnings[0]
+    assert state is not None
+    again = FaceTracker("open", TrackerSettings(refine="off"), threads=2)
+    results += again.track_frames(here / "many.mov", state=state_from_bytes(state_to_bytes(state)))
+    assert again.collect(results).warnings == tracks.warnings
+
+
 FULL_DISK = """
 import resource, sys
 from napari_face_landmarks import Tracks, cli

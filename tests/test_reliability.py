@@ -68,6 +68,12 @@ FAULTS = (
         ),
     ),
     Fault(
+        "frames that are damaged in part, which the decoder mends",
+        "a warning says how many and which come first",
+        "all frames, with landmarks",
+        ("test_faults.py::test_frames_that_the_decoder_mended_are_told_in_one_sentence",),
+    ),
+    Fault(
         "odd videos: variable rate, 10 bit, grey, alpha, interlaced, rotated, edit lists, wrong counts, "
         "one frame, 1 x 1 to 8K",
         "read as they are meant",

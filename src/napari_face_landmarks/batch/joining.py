@@ -21,6 +21,7 @@ from napari_face_landmarks.batch.pieces import (
 )
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.tracking.results import FrameResult, RunStats, Tracks
+from napari_face_landmarks.tracking.run import mended_in_words
 from napari_face_landmarks.tracking.state import TrackerState
 from napari_face_landmarks.video import Video
 
@@ -103,7 +104,7 @@ def _tracks(
     ends: Sequence[TrackerState],
     joined: dict[str, Any],
 ) -> Tracks:
-    stats, sentences = RunStats(), list[str]()
+    stats, sentences, mended = RunStats(), list[str](), set[int]()
     for end in ends:
         stats.seconds += end.stats.seconds
         stats.prepare_seconds += end.stats.prepare_seconds
@@ -111,6 +112,7 @@ def _tracks(
             stats.stage_seconds[stage] += end.stats.stage_seconds[stage]
             stats.stage_calls[stage] += end.stats.stage_calls[stage]
         sentences += end.warnings
+        mended.update(end.mended)
     for result in as_results(arrays):
         stats.count(result)
     indices = arrays.pop("index")
@@ -123,6 +125,6 @@ def _tracks(
         frame_indices=indices.astype(np.int64),
         timestamps=video.info.timestamps[indices].astype(np.float64),
         stats=stats,
-        warnings=tuple(dict.fromkeys(sentences)),
+        warnings=(*dict.fromkeys(sentences), *mended_in_words(sorted(mended))),
         meta={**empty.meta, JOINED: joined},
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from contextlib import closing
 from copy import deepcopy
 from dataclasses import dataclass, field, replace
@@ -21,6 +21,8 @@ from napari_face_landmarks.tracking.source import FrameSource
 from napari_face_landmarks.tracking.state import Standing, TrackerState
 
 Floats = npt.NDArray[np.float32]
+NAMED = 5
+"""Of many frames, how many are named in a sentence."""
 
 
 @dataclass
@@ -45,6 +47,8 @@ class Run:
         How many of these are not given out yet.
     regions : Regions
         Where to look for faces, and what to pass over.
+    mended : tuple of int
+        Frames that the decoder mended before those that this run reads, where it goes on from a state.
     """
 
     source: FrameSource
@@ -55,6 +59,17 @@ class Run:
     recent: tuple[FrameResult, ...] = ()
     waiting: int = 0
     regions: Regions = field(default_factory=Regions)
+    mended: tuple[int, ...] = ()
+
+    def mended_before(self, stop: int) -> tuple[int, ...]:
+        """Return the frames of the run before frame `stop` that were damaged and mended, in order."""
+        read = {k for k in self.source.mended if self.source.start <= k < stop}
+        return tuple(sorted(read.union(self.mended)))
+
+    def all_warnings(self) -> tuple[str, ...]:
+        """Return the warnings of the frames given out so far, with one of all that the decoder mended."""
+        mended = self.mended_before(self.source.start + self.stats.frames)
+        return (*self.warnings, *mended_in_words(mended))
 
     def state(self) -> TrackerState | None:
         """Return where the run stands after the result given out last, to go on from there another time.
@@ -65,7 +80,28 @@ class Run:
             return None
         standing = self.standing()
         warnings = tuple(self.warnings[: standing.n_warnings])
-        return TrackerState(standing, self.recent, self.waiting, deepcopy(self.stats), warnings)
+        return TrackerState(
+            standing,
+            self.recent,
+            self.waiting,
+            deepcopy(self.stats),
+            warnings,
+            self.mended_before(standing.next_index),
+        )
+
+
+def mended_in_words(frames: Sequence[int]) -> tuple[str, ...]:
+    """Return a sentence about the frames, in order, that the decoder mended; none where there are none."""
+    if not frames:
+        return ()
+    first = ", ".join(map(str, frames[:NAMED]))
+    if len(frames) == 1:
+        return (f"Frame {first} is damaged in part: the decoder mended it, and its landmarks may be off.",)
+    more = f" and {len(frames) - NAMED} more" if len(frames) > NAMED else ""
+    return (
+        f"{len(frames)} frames are damaged in part ({first}{more}): the decoder mended them, and their "
+        "landmarks may be off.",
+    )
 
 
 def ends_run(run: Run, error: FaceLandmarksError, first: bool) -> bool:

@@ -48,6 +48,11 @@ class FrameSource:
     opened: bool
     warnings: tuple[str, ...] = ()
 
+    @property
+    def mended(self) -> set[int]:
+        """The frames that were damaged in part and mended by the decoder, of those read so far."""
+        return self.frames.mended.copy() if isinstance(self.frames, Video) else set()
+
     def close(self) -> None:
         """Close the video if it was opened for this run."""
         if self.opened:

@@ -30,6 +30,7 @@ LARGEST_STATE = 64 << 20
 """Bytes that a stored state may have; 64 faces with a smoothing window of 31 take 3 MB."""
 NEVER = -(10**9)
 _MOST_PLACES, _MOST_AHEAD, _MOST_RECENT, _MOST_SLOTS, _MOST_WARNINGS = 3, 8, 31, 64, 1_000_000
+_MOST_MENDED = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +126,8 @@ class TrackerState:
     stats : RunStats
         Counts and times so far.
     warnings : tuple of str
+    mended : tuple of int
+        Frames that the decoder mended, of those before `Standing.next_index`.
     """
 
     standing: Standing
@@ -132,6 +135,7 @@ class TrackerState:
     waiting: int
     stats: RunStats
     warnings: tuple[str, ...]
+    mended: tuple[int, ...]
 
     @property
     def next_result(self) -> int:
@@ -249,9 +253,10 @@ def _state(plain: Any, data: memoryview) -> TrackerState:
     waiting = _whole(plain["waiting"], 0, len(recent))
     stats = _stats(plain["stats"])
     warnings = tuple(str(item) for item in _list(plain["warnings"], _MOST_WARNINGS))
+    mended = tuple(_whole(item, 0) for item in _list(plain["mended"], _MOST_MENDED))
     if arrays.place != len(data):
         raise ValueError(f"{len(data) - arrays.place} bytes too many")
-    return TrackerState(standing, recent, waiting, stats, warnings)
+    return TrackerState(standing, recent, waiting, stats, warnings, mended)
 
 
 def _stats(plain: Any) -> RunStats:

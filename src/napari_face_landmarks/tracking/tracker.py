@@ -225,7 +225,7 @@ class FaceTracker:
             settings=self.settings,
             stats=run.stats,
             timestamps=source.timestamps,
-            warnings=run.warnings,
+            warnings=run.all_warnings(),
             meta={
                 **provenance(self.models),
                 "height": source.size[0],
@@ -292,6 +292,7 @@ class FaceTracker:
                 source.close()
                 raise
             run.stats, run.warnings = deepcopy(state.stats), list(state.warnings)
+            run.mended = state.mended
         self.last_run = run
         return run
 

@@ -52,6 +52,8 @@ class Video:
         Size, time stamps and warnings.
     damaged : set of int
         Frames that could not be decoded and were given as repeats, of those that were read so far.
+    mended : set of int
+        Frames that the decoder says were damaged in part and mended, of those that were read so far.
     keeps_frames : bool
         Whether frames that are read in order are kept, as long as they fit into some memory, so that
         ``video[n]`` need not decode those of late again; False at first. For a viewer that follows a run.
@@ -66,6 +68,7 @@ class Video:
         self._reformatter = VideoReformatter()
         self._closed = False
         self.damaged: set[int] = set()
+        self.mended: set[int] = set()
         self.keeps_frames = False
 
     @property
@@ -193,7 +196,7 @@ class Video:
             return
         self._check_open()
         reformatter = VideoReformatter()
-        with FrameReader(self._film, self.damaged) as reader:
+        with FrameReader(self._film, self.damaged, self.mended) as reader:
             for number, frame in reader.frames_from(first):
                 if self._closed:
                     self._check_open()
@@ -250,7 +253,7 @@ class Video:
 
     def _decode(self, number: int) -> VideoFrame:
         if self._reader is None:
-            self._reader = FrameReader(self._film, self.damaged)
+            self._reader = FrameReader(self._film, self.damaged, self.mended)
         for passed, frame in self._reader.approach(number):
             self._cache.put(passed, frame)
             if passed == number:
@@ -267,13 +270,13 @@ class FrameReader:
     ----------
     film : Film
         The file and its index.
-    damaged : set of int
-        Gets the frames that are given as repeats.
+    damaged, mended : set of int
+        Get the frames that are given as repeats, and those that the decoder has mended.
     """
 
-    def __init__(self, film: Film, damaged: set[int]) -> None:
+    def __init__(self, film: Film, damaged: set[int], mended: set[int]) -> None:
         self._film = film
-        self._damaged = damaged
+        self._damaged, self._mended = damaged, mended
         self._index = film.index
         self._run = DecodingRun(film.info.path, film.index)
         self._going: Iterator[tuple[int, VideoFrame]] | None = None
@@ -346,6 +349,8 @@ class FrameReader:
                 expected += 1
             if place == expected:
                 self._damaged.discard(place)
+                if frame.is_corrupt:
+                    self._mended.add(place)
                 yield place, frame
                 last = frame
                 expected += 1
