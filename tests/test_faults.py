@@ -342,6 +342,19 @@ def test_interlaced_video_is_read_whole(here: Path) -> None:
         assert len(list(video.frames())) == len(video) == 20
 
 
+def spoil(path: Path, bad: tuple[int, ...], part: Callable[[int], tuple[int, bytes]]) -> None:
+    """Write over a part of some frames' packets: from where in one of so many bytes, and what."""
+    with av.open(str(path)) as container:
+        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
+    data = bytearray(path.read_bytes())
+    for number in bad:
+        place, size = places[number]
+        assert place is not None
+        first, scribble = part(size)
+        data[place + first : place + first + len(scribble)] = scribble
+    path.write_bytes(data)
+
+
 def damaged_clip(path: Path, bad: tuple[int, ...]) -> None:
     """Write a face's clip some of whose frames are nothing but zeros."""
     frames = moving(N_FRAMES)[0]
@@ -352,14 +365,7 @@ def damaged_clip(path: Path, bad: tuple[int, ...]) -> None:
         for frame in frames:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         out.mux(stream.encode(None))
-    with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    data = bytearray(path.read_bytes())
-    for number in bad:
-        place, size = places[number]
-        assert place is not None
-        data[place : place + size] = bytes(size)
-    path.write_bytes(data)
+    spoil(path, bad, lambda size: (0, bytes(size)))
 
 
 def test_damaged_frames_are_marked_and_tracking_goes_on(
@@ -385,14 +391,7 @@ def mended_clip(path: Path, bad: tuple[int, ...], n_frames: int = N_FRAMES) -> N
         for frame in moving(n_frames)[0]:
             out.mux(stream.encode(av.VideoFrame.from_ndarray(frame, format="rgb24")))
         out.mux(stream.encode(None))
-    with av.open(str(path)) as container:
-        places = [(packet.pos, packet.size) for packet in container.demux(video=0) if packet.size]
-    data = bytearray(path.read_bytes())
-    for number in bad:
-        place, size = places[number]
-        assert place is not None
-        data[place + size // 2 : place + size // 2 + 20] = bytes(range(1, 21))
-    path.write_bytes(data)
+    spoil(path, bad, lambda size: (size // 2, bytes(range(1, 21))))
 
 
 def test_frames_that_the_decoder_mended_are_told_in_one_sentence(
