@@ -6,7 +6,9 @@ import dataclasses
 import itertools
 import json
 import math
+from collections.abc import Generator
 from pathlib import Path
+from typing import cast
 
 import cv2
 import numpy as np
@@ -22,6 +24,7 @@ from napari_face_landmarks.benchmark.timing import take_time
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.clnf import fast, reference
 from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.video import write_video
 
@@ -144,12 +147,12 @@ def test_the_bound_is_named() -> None:
 
 def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
     from napari_face_landmarks.benchmark.ablation import StepResult
-    from napari_face_landmarks.benchmark.rates import LengthCost
+    from napari_face_landmarks.benchmark.length import LengthCost, Slope
     from napari_face_landmarks.benchmark.run import QUICK, Benchmark
 
     about = {"processor": "p", "cores": 2, "load": 3.0, "python": "3", "versions": {}, "numba": True}
     step = StepResult("baseline", 0.5, 4, 1.0, 1.0, 0.0)
-    length = LengthCost(100, 2.0, math.nan, None)
+    length = LengthCost(100, 2.0, Slope(0.01, math.nan), None)
     result = Benchmark(
         about, "m 1", QUICK, [], [step], [], [], [], length, [], None, ["The machine was busy."]
     )
@@ -161,7 +164,41 @@ def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
         write_table(path, result)
     assert path.read_text() == f"a {BEGIN} b"
     dataclasses.replace(result).save(tmp_path / "out.json")
-    assert json.loads((tmp_path / "out.json").read_text())["length"]["slope"] is None
+    assert json.loads((tmp_path / "out.json").read_text())["length"]["slope"] == {
+        "share": 0.01,
+        "error": None,
+    }
+    assert "a frame costs +1.00 % more than in a run that has just begun" in benchmark_table(result)
+
+
+def test_a_run_that_costs_more_the_longer_it_goes_on_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_face_landmarks.benchmark import length
+
+    class Slower:
+        """A tracker whose frames take a fiftieth more time after 600 of them."""
+
+        def __init__(self, models: object, settings: object, threads: int) -> None:
+            self.settings = settings
+
+        def prepare(self) -> None:
+            pass
+
+        def track_frames(self, frames: Repeated) -> Generator[int, None, None]:
+            for number in range(len(frames)):
+                clock[0] += 0.51 if number >= 600 else 0.5
+                yield number
+
+    clock = [0.0]
+    monkeypatch.setattr(length, "FaceTracker", Slower)
+    monkeypatch.setattr(length.time, "perf_counter", lambda: clock[0])
+    frames = [np.zeros((2, 2, 3), np.uint8)] * 26
+    found = length.length_cost(cast(Models, None), frames, 640)
+    assert (found.frames, found.slope.share) == (650, pytest.approx(0.02))
+    assert found.slope.error == pytest.approx(0, abs=1e-9)
+    assert length.in_words(found.slope) == "+2.00 % (standard error 0.00)"
+    young = length.length_cost(cast(Models, None), frames, 50)
+    assert (young.slope.share, young.frames) == (pytest.approx(0), 50)
+    assert math.isnan(young.slope.error)
 
 
 def test_jitter_is_that_of_the_frames_where_the_face_keeps_still() -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,11 +12,10 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.benchmark.timing import resident_mb
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import RefineMode, TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
-from napari_face_landmarks.tracking.results import FrameResult, RunStats
+from napari_face_landmarks.tracking.results import RunStats
 from napari_face_landmarks.video import open_video
 from napari_face_landmarks.video.container import thread_count
 
@@ -33,8 +31,6 @@ MODES: tuple[tuple[RefineMode, int], ...] = (
 """Refinement and skip of each run."""
 WIDTHS = (320, 640, 1280, 1920, 3840)
 FACES = (1, 2, 3, 4, 6, 8)
-LENGTH_PAIRS = 24
-"""Blocks of the long run's end that are timed in turn with a young one's."""
 
 
 @dataclass(frozen=True)
@@ -102,29 +98,6 @@ class Cost:
     value: int
     ms: float
     stage_ms: dict[str, float]
-
-
-@dataclass(frozen=True)
-class LengthCost:
-    """Whether the thousandth frame costs what the twenty-thousandth does.
-
-    Attributes
-    ----------
-    frames : int
-        Length of the run.
-    ms : float
-        Median milliseconds a frame.
-    slope : float
-        By how much a frame at the end of the run costs more than one of a run that has just begun, as a
-        share: the median of pairs of blocks timed in turn.
-    growth_mb : float or None
-        Growth of the process's memory from the 1,000th frame (or half) to the last, results not kept.
-    """
-
-    frames: int
-    ms: float
-    slope: float
-    growth_mb: float | None
 
 
 class Repeated:
@@ -263,42 +236,6 @@ def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int) -
             tiled[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
         costs.append(_cost(models, number, tiled, number, count, thread_count()))
     return costs
-
-
-def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCost:
-    """Track a long video, made of a few frames, and see whether later frames cost more.
-
-    What the machine does meanwhile weighs more than what is looked for, so the end of the long run is timed
-    in turn with a run that has just begun, over the same frames.
-    """
-    once = max(1, 2 * len(frames) - 2)
-    pairs = min(LENGTH_PAIRS, max(1, count // (4 * once)))
-    last = (count // once) * once
-    tracker, fresh = (FaceTracker(models, TrackerSettings(refine="always")) for _ in range(2))
-    tracker.prepare()
-    memory = []
-    with (
-        closing(tracker.track_frames(Repeated(frames, last))) as late,
-        closing(fresh.track_frames(Repeated(frames, (pairs + 2) * once))) as early,
-    ):
-        for done in range(1, last - pairs * once + 1):
-            next(late)
-            if done % 100 == 0 or done == 1:
-                memory.append(resident_mb())
-        _take_frames(early, once)
-        times = np.array([(_take_frames(early, once), _take_frames(late, once)) for _ in range(pairs)])
-    first = memory[min(len(memory) // 2, 1000 // 100)]
-    growth = None if first is None or memory[-1] is None else memory[-1] - first
-    slope = float(np.median(times[:, 1] / times[:, 0])) - 1
-    return LengthCost(count, float(np.median(times)) * 1e3 / once, slope, growth)
-
-
-def _take_frames(results: Iterator[FrameResult], count: int) -> float:
-    """Take results, and return how long that took, seconds."""
-    began = time.perf_counter()
-    for _ in range(count):
-        next(results)
-    return time.perf_counter() - began
 
 
 def _cost(models: Models, value: int, frame: Frame, faces: int, count: int, threads: int) -> Cost:

@@ -14,15 +14,14 @@ import numpy as np
 
 from napari_face_landmarks.benchmark.ablation import StepResult, run_ablation
 from napari_face_landmarks.benchmark.kernels import kernel_times
+from napari_face_landmarks.benchmark.length import LengthCost, in_words, length_cost
 from napari_face_landmarks.benchmark.rates import (
     FACES,
     WIDTHS,
     Cost,
-    LengthCost,
     VideoRates,
     default_thread_numbers,
     face_costs,
-    length_cost,
     long_frames,
     size_costs,
     video_rates,
@@ -209,7 +208,7 @@ def run_benchmark(
     _tell(faces, "faces", say)
     say("Length of the video")
     length = length_cost(models, frames, effort.length)
-    say(f"{length.frames} frames: {length.ms:.2f} ms a frame, {100 * length.slope:+.2f} % over the run")
+    say(f"{length.ms:.2f} ms a frame, and after {length.frames} frames {in_words(length.slope)} more")
     say("Steadiness")
     steady = steadiness(models, paths[0], effort.stop, say)
     peak = peak_of_run(models.name, paths[0], effort.stop)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from napari_face_landmarks.benchmark.length import in_words
 from napari_face_landmarks.benchmark.rates import Cost, VideoRates
 from napari_face_landmarks.benchmark.run import Benchmark
 from napari_face_landmarks.errors import ResultError
@@ -43,12 +44,12 @@ def benchmark_table(result: Benchmark) -> str:
         "Cost of a frame by the number of faces (images of one size; as many threads as by default, whose "
         "stages overlap):",
         _costs("faces", result.faces),
-        f"Over a video of {result.length.frames:,} frames a frame at the end costs "
-        f"{100 * result.length.slope:+.2f} % against one at the beginning"
+        f"After {result.length.frames:,} frames a frame costs {in_words(result.length.slope)} more than in a run "
+        "that has just begun (`refine` always, one thread)"
         + (
             "."
             if result.length.growth_mb is None
-            else f", and the memory grew by {result.length.growth_mb:+.0f} MB (results not kept)."
+            else f"; the memory grew by {result.length.growth_mb:+.0f} MB (results not kept)."
         ),
     ]
     video = result.videos[0].name if result.videos else ""
