@@ -44,8 +44,8 @@ def benchmark_table(result: Benchmark) -> str:
         "Cost of a frame by the number of faces (images of one size; as many threads as by default, whose "
         "stages overlap):",
         _costs("faces", result.faces),
-        f"After {result.length.frames:,} frames a frame costs {in_words(result.length.slope)} more than in a run "
-        "that has just begun (`refine` always, one thread)"
+        f"After {result.length.frames:,} frames a frame costs {in_words(result.length.slope)} more than "
+        "in a run that has just begun (`refine` always, one thread)"
         + (
             "."
             if result.length.growth_mb is None
