@@ -563,6 +563,16 @@ def test_a_result_that_was_edited_is_kept_and_an_empty_one_is_made_again(
     assert job.do_job(mine).earlier
 
 
+def test_a_job_done_again_for_a_lost_worker_is_of_this_batch(tmp_path: Path, videos: Path) -> None:
+    mine = job.Job(
+        str(videos / "face-00.mkv"), str(tmp_path / "a.csv"), settings=FAST.to_dict(), batch="this"
+    )
+    first = job.do_job(mine)
+    assert first.status == "done"
+    assert job.do_job(mine) == first  # the worker was lost before it could tell
+    assert job.do_job(dataclasses.replace(mine, batch="the next")).earlier
+
+
 def test_a_run_that_was_stopped_before_its_record_goes_on(
     tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

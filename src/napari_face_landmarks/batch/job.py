@@ -53,6 +53,9 @@ class Job:
         video is tracked where there are none.
     piece : (int, int, int, int) or None
         This job is to track a piece only, into its journal.
+    batch : str
+        What tells one batch from another: a job that is done again because a worker was lost after it, before
+        it could tell, is no result of an earlier run.
     """
 
     video: str
@@ -63,6 +66,7 @@ class Job:
     threads: int = 1
     pieces: Sequence[Sequence[int]] = ()
     piece: Sequence[int] | None = None
+    batch: str = ""
 
     def to_json(self) -> str:
         """Return the job as one line of JSON."""
@@ -213,6 +217,7 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
         "output_bytes": Path(job.output).stat().st_size,
         "output_sha256": _sha256(job.output),
         "run": identity,
+        "batch": job.batch,
         "stats": tracks.stats.to_dict(),
     }
     _write_record(job.output, record)
@@ -305,7 +310,8 @@ def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
         found = result_from_dict(record)
     except (ValueError, TypeError):
         return None
-    return dataclasses.replace(found, video=job.video, output=job.output, earlier=True)
+    earlier = not job.batch or record.get("batch") != job.batch
+    return dataclasses.replace(found, video=job.video, output=job.output, earlier=earlier)
 
 
 def _read_record(output: str) -> dict[str, Any]:

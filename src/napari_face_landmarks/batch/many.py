@@ -6,6 +6,7 @@ import dataclasses
 import glob
 import json
 import os
+import secrets
 import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -107,7 +108,8 @@ def track_many(
     threads = 1 if scheduler is not None else max(1, cores() // count)
     plain = settings.to_dict()
     chosen = models or DEFAULT_BUNDLE
-    plan = [Job(str(video), str(path), format, chosen, plain, threads) for video, path in places]
+    batch = secrets.token_hex(8)
+    plan = [Job(str(video), str(path), format, chosen, plain, threads, batch=batch) for video, path in places]
     results: dict[int, FileResult] = {}
 
     def tell(index: int, done: int, total: int) -> None:
