@@ -198,18 +198,18 @@ def bound(stage_ms: dict[str, float], fps: float, threads: int) -> str:
     return f"{limit}; {used:.1f} cores at work; ms a frame: {parts}"
 
 
-def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int) -> list[Cost]:
+def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int, repeats: int) -> list[Cost]:
     """Return what a frame costs at several image sizes, the face growing with the image, on one thread."""
-    costs = []
+    frames = []
     for width in widths:
         height = round(frame.shape[0] * width / frame.shape[1])
         way = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
-        resized = np.asarray(cv2.resize(frame, (width, height), interpolation=way), dtype=np.uint8)
-        costs.append(_cost(models, width, resized, 1, count, 1))
-    return costs
+        resized = cv2.resize(frame, (width, height), interpolation=way)
+        frames.append(np.asarray(resized, dtype=np.uint8))
+    return _costs(models, widths, frames, [1] * len(frames), count, repeats, threads=1)
 
 
-def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int) -> list[Cost]:
+def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int, repeats: int) -> list[Cost]:
     """Return what a frame costs with several faces: the same one on every tile of a frame of one size.
 
     With as many threads as the tracker takes by itself, since faces run beside each other.
@@ -223,29 +223,47 @@ def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int) -
         Numbers of tiles that show it; the others are black.
     count : int
         Frames to track.
+    repeats : int
+        How often each number is tracked, in turn; the median counts.
     """
     height, width = frame.shape[:2]
     most = max(faces)
     across = int(np.ceil(np.sqrt(most)))
     down = -(-most // across)
-    costs = []
+    frames = []
     for number in faces:
         tiled = np.zeros((down * height, across * width, 3), np.uint8)
         for place in range(number):
             row, column = divmod(place, across)
             tiled[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
-        costs.append(_cost(models, number, tiled, number, count, thread_count()))
+        frames.append(tiled)
+    return _costs(models, faces, frames, faces, count, repeats, thread_count())
+
+
+def _costs(
+    models: Models,
+    values: Sequence[int],
+    frames: Sequence[Frame],
+    faces: Sequence[int],
+    count: int,
+    repeats: int,
+    threads: int,
+) -> list[Cost]:
+    """Return what each of some frames costs, tracked `count` times in a row, in turn: the median run's."""
+    runs: list[list[RunStats]] = [[] for _ in frames]
+    for _ in range(repeats):
+        for frame, number, stats in zip(frames, faces, runs, strict=True):
+            tracker = FaceTracker(models, TrackerSettings(refine="always", max_faces=number), threads)
+            tracker.track(Repeated([frame], 3))
+            stats.append(tracker.track(Repeated([frame], count)).stats)
+    costs = []
+    for value, number, stats in zip(values, faces, runs, strict=True):
+        middle = sorted(stats, key=lambda run: run.fps)[repeats // 2]
+        if middle.faces < 0.9 * number * count:
+            costs.append(Cost(value, float("nan"), {}))
+        else:
+            costs.append(Cost(value, 1e3 / middle.fps, _stage_ms(middle)))
     return costs
-
-
-def _cost(models: Models, value: int, frame: Frame, faces: int, count: int, threads: int) -> Cost:
-    settings = TrackerSettings(refine="always", max_faces=faces)
-    tracker = FaceTracker(models, settings, threads)
-    tracker.track(Repeated([frame], 3))
-    stats = tracker.track(Repeated([frame], count)).stats
-    if stats.faces < 0.9 * faces * count:
-        return Cost(value, float("nan"), {})
-    return Cost(value, 1e3 / stats.fps, _stage_ms(stats))
 
 
 def _stage_ms(stats: RunStats) -> dict[str, float]:

@@ -52,8 +52,8 @@ class Effort:
         Runs of each video in each mode.
     stop : int or None
         Last frame of these, where not the whole video.
-    cost_frames : int
-        Frames at each image size and number of faces.
+    cost_frames, cost_runs : int
+        Frames at each image size and number of faces, and how often; the median run counts.
     length : int
         Frames of the long video.
     widths, faces : tuple of int
@@ -66,6 +66,7 @@ class Effort:
     runs: int = 3
     stop: int | None = 800
     cost_frames: int = 100
+    cost_runs: int = 7
     length: int = 20_000
     widths: tuple[int, ...] = WIDTHS
     faces: tuple[int, ...] = FACES
@@ -78,6 +79,7 @@ QUICK = Effort(
     runs=1,
     stop=6,
     cost_frames=4,
+    cost_runs=1,
     length=60,
     widths=(320, 640),
     faces=(1, 2),
@@ -201,10 +203,12 @@ def run_benchmark(
         for path in paths
     ]
     say("Image size")
-    sizes = size_costs(models, frames[0], effort.widths, effort.cost_frames)
+    sizes = size_costs(models, frames[0], effort.widths, effort.cost_frames, effort.cost_runs)
     _tell(sizes, "px wide", say)
     say("Number of faces")
-    faces = face_costs(models, _around(frames[0], fit.boxes[0]), effort.faces, effort.cost_frames)
+    faces = face_costs(
+        models, _around(frames[0], fit.boxes[0]), effort.faces, effort.cost_frames, effort.cost_runs
+    )
     _tell(faces, "faces", say)
     say("Length of the video")
     length = length_cost(models, frames, effort.length)

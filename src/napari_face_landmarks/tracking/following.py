@@ -81,7 +81,7 @@ class _Begun:
 
     result: FrameResult
     refinements: dict[int, Future[Refined]]
-    after: Standing | None = None
+    after: Standing
 
 
 def follow(
@@ -141,29 +141,34 @@ def _begun(
         slots = _slots_of(before)
         for begun, (index, frame) in zip(before.ahead, frames, strict=False):
             ahead.append(look_again(models, workers, index, frame, slots.faces, begun))
-    for done in count(0 if before is None else 1):
+
+    def fill() -> None:
         while len(ahead) < LOOK_AHEAD and (item := next(frames, None)) is not None:
             ahead.append(look_ahead(models, workers, *item, slots.faces))
+
+    fill()
+    for done in count(0 if before is None else 1):
         if not ahead:
             return
         look = ahead.popleft()
+        outputs: dict[int, tuple[PfldOutput, int]] = {}
         if isinstance(look.frame, FaceLandmarksError):
             if ends_run(run, look.frame, first=not done):
                 return
             slots.faces[:] = [None] * len(slots.faces)
-            begun_frame = _Begun(empty_frame(look.index, len(slots.faces)), {})
         else:
-            begun_frame = _step(means, look, look.frame, slots)
-            for slot in begun_frame.refinements:
-                slots.last_boxes[slot] = begun_frame.result.boxes[slot]
-                slots.last_seen[slot] = look.index
-        yield replace(begun_frame, after=_standing(look.index + 1, slots, ahead, len(run.warnings)))
+            outputs = _step(means, look, look.frame, slots)
+        fill()  # before all else: the next frames but one wait for nothing but this
+        result = _result(look.index, slots, outputs)
+        refinements = _refine(means, look, slots, outputs)
+        yield _Begun(result, refinements, _standing(look.index + 1, slots, ahead, len(run.warnings)))
 
 
-def _step(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots) -> _Begun:
-    """Follow the known faces into a frame, look for others where there is room, and start refining."""
+def _step(
+    means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots
+) -> dict[int, tuple[PfldOutput, int]]:
+    """Follow the known faces into a frame, look for others where there is room; what PFLD sees of each."""
     index, faces, regions = look.index, slots.faces, means.run.regions
-    result = empty_frame(index, len(faces))
     known = [slot for slot, face in enumerate(faces) if face is not None]
     outputs = _followed(means, look, rgb, faces)
     if regions.ignore:
@@ -177,20 +182,41 @@ def _step(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots)
         not outputs or len(known) > len(outputs) or index % LOOK_FOR_MORE_EVERY == 0 or regions.begins(index)
     ):
         _find(means, rgb, index, slots, outputs)
-    refinements: dict[int, Future[Refined]] = {}
-    picture = Picture(rgb)
     for slot, (output, row) in outputs.items():
         landmarks = output.landmarks[row]
         face = faces[slot] or Face(landmarks)
         face.move(landmarks)
         faces[slot] = face
+    return outputs
+
+
+def _result(index: int, slots: _Slots, outputs: dict[int, tuple[PfldOutput, int]]) -> FrameResult:
+    """Return a frame's result but for the refinement, and take note of where its faces are."""
+    result = empty_frame(index, len(slots.faces))
+    for slot, (output, row) in outputs.items():
         result.confidence[slot] = output.confidence[row]
-        result.boxes[slot, :4] = boxes_of(landmarks[None])[0]
+        result.boxes[slot, :4] = boxes_of(output.landmarks[row : row + 1])[0]
         result.boxes[slot, 4] = face_scores(output)[row]
-        work = partial(_refined, means, picture, output, row, index, face)
-        face.refinement = means.workers.submit(work, after=face.refinement)
-        refinements[slot] = face.refinement
-    return _Begun(result, refinements)
+        slots.last_boxes[slot] = result.boxes[slot]
+        slots.last_seen[slot] = index
+    return result
+
+
+def _refine(
+    means: _Means, look: Ahead, slots: _Slots, outputs: dict[int, tuple[PfldOutput, int]]
+) -> dict[int, Future[Refined]]:
+    """Start refining the faces of a frame."""
+    refinements: dict[int, Future[Refined]] = {}
+    if outputs:
+        assert not isinstance(look.frame, FaceLandmarksError)
+        picture = Picture(look.frame)
+        for slot, (output, row) in outputs.items():
+            face = slots.faces[slot]
+            assert face is not None  # put there by _step
+            work = partial(_refined, means, picture, output, row, look.index, face)
+            face.refinement = means.workers.submit(work, after=face.refinement)
+            refinements[slot] = face.refinement
+    return refinements
 
 
 def _refined(
@@ -279,8 +305,7 @@ def _ended(run: Run, begun: _Begun) -> FrameResult:
         result.landmarks[slot], result.source[slot] = found.landmarks, found.source
         result.pose[slot], result.misfit[slot] = found.params[:6], found.misfit
         run.stats.add_time("clnf", found.seconds)
-    if begun.after is not None:
-        run.standing = partial(_with_refinements, begun.after, begun.refinements)
+    run.standing = partial(_with_refinements, begun.after, begun.refinements)
     return result
 
 
