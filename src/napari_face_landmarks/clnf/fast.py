@@ -65,10 +65,9 @@ def response_maps(
 ) -> Floats32:
     """Evaluate the patch experts in a window round each landmark: `reference.response_maps` in float32.
 
-    The picture of the frame is taken once for all landmarks. Contrast normalisation is moved behind the first
-    layer's product: its weights sum to 0, so that a support's mean does not count, and the norm divides the
-    product instead of the pixels. OpenFace's experts, which take ten times as long, may be shared among the
-    threads of a pool.
+    The picture of the frame is taken once for all landmarks, with the mean and the norm of every support.
+    The norm divides the first layer's product instead of the pixels. OpenFace's experts, which take ten times
+    as long, may be shared among the threads of a pool.
     """
     maps = np.empty((len(centres), window, window), np.float32)
     if isinstance(experts, OpenFaceExperts):
@@ -131,13 +130,13 @@ def _supports(
     inputs: Floats32,
     factors: Floats32,
 ) -> None:
-    """Fill every landmark's supports, (68, cells, 121), less a grey level, and their factors 1 / norm."""
+    """Fill every landmark's supports, (68, cells, 121), less their means, and their factors 1 / norm."""
     picture, x0, y0 = _picture(grey, to_frame, centres, window)
     means, all_factors = _contrast(picture)
     strips = _strips(picture)
     for k in range(centres.shape[0]):
         left, top = centres[k, 0] - x0, centres[k, 1] - y0
-        _im2col(strips, left, top, means[left + window // 2, top + window // 2], window, stride, inputs[k])
+        _im2col(strips, left, top, means, window, stride, inputs[k])
         p = 0
         for y in range(window):
             for x in range(y % stride, window, stride):
@@ -220,13 +219,13 @@ def _all_supports(
     strips = _strips(picture)
     for k in range(centres.shape[0]):
         left, top = centres[k, 0] - x0, centres[k, 1] - y0
-        _im2col(strips, left, top, 0.0, window, stride, supports[k])
+        _im2col(strips, left, top, means, window, stride, supports[k])
         p = 0
         for y in range(window):
             for x in range(y % stride, window, stride):
-                mean, factor = means[left + x, top + y], factors[left + x, top + y]
+                factor = factors[left + x, top + y]
                 for j in range(PIXELS):
-                    supports[k, p, j] = (supports[k, p, j] - mean) * factor
+                    supports[k, p, j] *= factor
                 p += 1
 
 
@@ -526,13 +525,13 @@ def _strips(picture: Floats32) -> Floats32:
 
 @kernel
 def _im2col(
-    strips: Floats32, left: int, top: int, level: float, window: int, stride: int, inputs: Floats32
+    strips: Floats32, left: int, top: int, means: Floats32, window: int, stride: int, inputs: Floats32
 ) -> None:
-    """Fill the supports (cells, 121) of an area of interest, less a grey level, column by column."""
-    grey = np.float32(level)
+    """Fill the supports (cells, 121) of an area of interest, each less its mean, column by column."""
     row = 0
     for y in range(window):
         for x in range(y % stride, window, stride):
+            grey = means[left + x, top + y]
             start = SUPPORT * (left + x)
             support, pixels = inputs[row], strips[top + y, start : start + PIXELS]  # views: they make vectors
             for j in range(len(support)):
