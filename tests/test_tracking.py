@@ -13,6 +13,7 @@ import pytest
 from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, load_models
+from napari_face_landmarks.clnf.fit import fit_landmarks, refine
 from napari_face_landmarks.errors import (
     FaceLandmarksError,
     ImageError,
@@ -21,8 +22,10 @@ from napari_face_landmarks.errors import (
     SettingsError,
 )
 from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.images import to_grey
 from napari_face_landmarks.tracking import SOURCES
 from napari_face_landmarks.tracking.identity import assign_slots, doubles, overlaps
+from napari_face_landmarks.tracking.refining import Picture, run_clnf
 
 NONE, PFLD, CLNF, CARRIED, MANUAL = range(5)
 
@@ -207,6 +210,31 @@ def test_what_the_detector_takes_for_faces_is_looked_at_by_pfld(models: Models, 
     assert boxes.shape == (1, 5)
     middle = (boxes[0, :2] + boxes[0, 2:4]) / 2 / factor
     assert np.linalg.norm(middle - (224, 125)) < 20
+
+
+@pytest.mark.parametrize("roll", [0.0, 45.0])
+def test_of_a_large_picture_only_what_clnf_looks_at_becomes_grey(models: Models, roll: float) -> None:
+    face = np.asarray(data.astronaut()[:260, 90:350])
+    rgb = np.full((900, 1400, 3), 120, np.uint8)
+    turn = cv2.getRotationMatrix2D((130, 130), roll, 1.0)
+    rgb[500:760, 1000:1260] = cv2.warpAffine(face, turn, (260, 260), borderValue=(120, 120, 120))
+    settings = TrackerSettings(refine="always", search_radius=3.0, max_iterations=3)
+    tracker = FaceTracker(models, settings)
+    found = tracker.fit(rgb)
+    assert len(found.landmarks) == 1
+    start = found.landmarks[0] + np.float32(0.06 * inter_ocular(found.landmarks[0]))
+    params, sigma = fit_landmarks(models.pdm, start), np.full(68, 6, np.float32)
+    picture = Picture(rgb)
+    fit = run_clnf(models, settings, picture, start, params, sigma)
+    whole = refine(to_grey(rgb), start, params, models.pdm, models.experts, settings, sigma, models.constants)
+    assert fit.converged
+    np.testing.assert_array_equal(fit.landmarks, whole.landmarks)
+    grey = picture.grey_around(start)
+    assert not grey[:200].any()
+    assert np.count_nonzero(grey) < 0.25 * grey.size
+    everywhere = picture.grey_around(start * np.float32(5) - start.mean(axis=0) * np.float32(4))
+    np.testing.assert_array_equal(everywhere, to_grey(rgb))
+    np.testing.assert_array_equal(Picture(rgb).grey_around(np.full((68, 2), np.nan)), to_grey(rgb))
 
 
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "page", "hubble_deep_field"])

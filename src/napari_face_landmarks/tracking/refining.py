@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from dataclasses import dataclass, replace
-from functools import cached_property
 from types import ModuleType
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -35,6 +36,10 @@ STAY_REFINED = 10
 UNSURE_FACE = 0.80
 UNSURE_REGION = 0.60
 """Auto refines a face whose mean confidence, or that of one region, is lower."""
+AROUND_FACE = 1.0
+"""What CLNF may look at about a face, of the face's larger side: more than its widest window reaches."""
+SMALL_PART = 0.25
+"""Of a picture: where less is looked at, only that is turned into grey levels."""
 _MEANS = np.array(
     [np.isin(np.arange(N_LANDMARKS), region) / len(region) for region in REGIONS.values()], np.float32
 )
@@ -45,11 +50,53 @@ class Picture:
 
     def __init__(self, rgb: npt.NDArray[np.uint8]) -> None:
         self.rgb = rgb
+        self._grey: npt.NDArray[np.uint8] | None = None
+        self._whole = False
+        self._lock = threading.Lock()  # faces are refined on several threads
 
-    @cached_property
-    def grey(self) -> npt.NDArray[np.uint8]:
-        """The luma, (H, W) uint8."""
-        return to_grey(self.rgb)
+    def grey_around(self, landmarks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Return the luma of the picture, or of what CLNF looks at where the face is small in it.
+
+        Parameters
+        ----------
+        landmarks : ndarray, (68, 2)
+            Pixels; of a face that CLNF starts from.
+
+        Returns
+        -------
+        ndarray, (H, W), uint8
+            Where the face and what is `AROUND_FACE` of its size on every side are less than `SMALL_PART` of
+            the picture, only there; 0 elsewhere, or what another face needs.
+        """
+        rows, columns = _around(landmarks, self.rgb.shape)
+        size = self.rgb.shape[0] * self.rgb.shape[1]
+        small = (rows.stop - rows.start) * (columns.stop - columns.start) < SMALL_PART * size
+        with self._lock:
+            if not small and not self._whole:
+                self._grey, self._whole = to_grey(self.rgb), True
+            if self._grey is None:
+                self._grey = np.zeros(
+                    self.rgb.shape[:2], np.uint8
+                )  # of which only what is written takes time
+            if not self._whole:
+                self._grey[rows, columns] = to_grey(self.rgb[rows, columns])
+            return self._grey
+
+
+def _around(landmarks: npt.NDArray[Any], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of a picture that a face takes, with `AROUND_FACE` of its size about it."""
+    points = landmarks[np.isfinite(landmarks).all(axis=1)]
+    if not len(points):
+        return slice(0, shape[0]), slice(0, shape[1])
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = AROUND_FACE * float((high - low).max())
+    (left, top), (right, bottom) = (low - margin).tolist(), (high + margin).tolist()
+    return _within(top, bottom, shape[0]), _within(left, right, shape[1])
+
+
+def _within(first: float, last: float, size: int) -> slice:
+    start, stop = (int(min(max(place, 0), size)) for place in (first, last + 1))
+    return slice(start, stop)
 
 
 @dataclass(frozen=True, slots=True)
@@ -175,7 +222,7 @@ def run_clnf(
     engine : module
     """
     return refine(
-        picture.grey,
+        picture.grey_around(landmarks),
         landmarks,
         params,
         models.pdm,
