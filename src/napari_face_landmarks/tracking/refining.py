@@ -75,9 +75,7 @@ class Picture:
             if not small and not self._whole:
                 self._grey, self._whole = to_grey(self.rgb), True
             if self._grey is None:
-                self._grey = np.zeros(
-                    self.rgb.shape[:2], np.uint8
-                )  # of which only what is written takes time
+                self._grey = np.zeros(self.rgb.shape[:2], np.uint8)  # takes time only where it is written
             if not self._whole:
                 self._grey[rows, columns] = to_grey(self.rgb[rows, columns])
             return self._grey
