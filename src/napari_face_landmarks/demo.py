@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, reason_of
 from napari_face_landmarks.ibug import inter_ocular
 
 if TYPE_CHECKING:
@@ -182,7 +182,7 @@ def run_demo(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultError(
-            f"The folder {folder} cannot be made ({(error.strerror or str(error)).lower()}): choose another."
+            f"The folder {folder} cannot be made ({reason_of(error)}): choose another."
         ) from error
     clip, csv = folder / "moving-face.mp4", folder / "landmarks.csv"
     overlay, sheet = folder / "overlay.mp4", folder / "contact-sheet.png"

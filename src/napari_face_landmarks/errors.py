@@ -32,6 +32,11 @@ def in_one_line(error: BaseException) -> str:
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
+def reason_of(error: OSError) -> str:
+    """Return why the system refused something, as a part of a sentence."""
+    return (error.strerror or in_one_line(error)).lower()
+
+
 def printable(text: str) -> str:
     """Return text as one line that any screen and file takes: line breaks and the like as their codes.
 

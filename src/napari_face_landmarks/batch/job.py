@@ -17,7 +17,7 @@ from typing import Any
 from napari_face_landmarks.batch.joining import join_pieces
 from napari_face_landmarks.batch.pieces import Piece, piece_journal, remove_pieces
 from napari_face_landmarks.batch.recording import Recording, journal_of, run_identity
-from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line, reason_of
 from napari_face_landmarks.export.files import name_beside, replacing
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
@@ -175,7 +175,7 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
         Path(job.output).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultError(
-            f"The folder {Path(job.output).parent} cannot be made ({error.strerror}): choose another."
+            f"The folder {Path(job.output).parent} cannot be made ({reason_of(error)}): choose another."
         ) from error
     if job.piece is not None:
         return _do_piece(job, Piece(*job.piece), tracker, video, tell)
@@ -342,5 +342,5 @@ def _sha256(path: str) -> str:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"{path} cannot be read ({reason}): choose another folder.") from error

@@ -26,6 +26,7 @@ from napari_face_landmarks.errors import (
     SettingsError,
     VideoError,
     in_one_line,
+    reason_of,
 )
 from napari_face_landmarks.export.files import name_beside
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
@@ -265,7 +266,7 @@ def _folder_of_ones_own(folder: Path) -> Iterator[None]:
         folder.mkdir(parents=True, exist_ok=True)
         stream = open(path, "a+b")  # noqa: SIM115  # closed below
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"Nothing can be written in {folder} ({reason}): choose another folder.") from error
     with stream:
         if not try_to_lock(stream):
@@ -284,7 +285,7 @@ def _forget(journal: Path) -> None:
     except FileNotFoundError:
         return
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"{journal} cannot be written ({reason}): choose another folder.") from error
 
 

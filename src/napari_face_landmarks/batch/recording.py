@@ -21,7 +21,7 @@ from napari_face_landmarks.batch.journal import (
     read_journal,
 )
 from napari_face_landmarks.batch.lock import try_to_lock
-from napari_face_landmarks.errors import ResultError, VideoError
+from napari_face_landmarks.errors import ResultError, VideoError, reason_of
 from napari_face_landmarks.export.files import name_beside
 from napari_face_landmarks.tracking.provenance import provenance
 from napari_face_landmarks.tracking.regions import Regions
@@ -59,7 +59,7 @@ def video_identity(video: Video) -> dict[str, Any]:
                 stream.seek(place)
                 found.update(stream.read(_SAMPLE))
     except OSError as error:
-        reason = error.strerror or str(error)
+        reason = reason_of(error)
         raise VideoError(f"{path} cannot be read ({reason}): check the path of the video.") from None
     frames, height, width, _ = video.shape
     return {
@@ -173,7 +173,7 @@ class Recording:
         try:
             stream: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise ResultError(f"{path} cannot be written ({reason}): choose another place.") from error
         try:
             if not try_to_lock(stream):
@@ -193,7 +193,7 @@ class Recording:
             _close(stream)
             if isinstance(error, VideoError):
                 raise
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise ResultError(f"{path} cannot be written ({reason}): choose another place.") from error
         except BaseException:
             _close(stream)
@@ -234,7 +234,7 @@ class Recording:
         try:
             self._journal.sync(state)
         except OSError as error:
-            reason = (error.strerror or str(error)).lower()
+            reason = reason_of(error)
             raise ResultError(
                 f"{self.path} cannot be written ({reason}): make room; the frames before are kept there."
             ) from error

@@ -6,7 +6,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, reason_of
 from napari_face_landmarks.export.files import check_writable, same_file
 
 
@@ -24,6 +24,6 @@ def prepare_place(path: Path) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"The folder {path.parent} cannot be made ({reason}): choose another.") from error
     check_writable(path)

@@ -19,7 +19,7 @@ from napari_face_landmarks.cli.evaluate import add_evaluate
 from napari_face_landmarks.cli.models import add_about, add_models
 from napari_face_landmarks.cli.track import add_track
 from napari_face_landmarks.cli.words import PROGRAM, STATUS_ERROR, STATUS_INTERRUPTED, fail, say
-from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.errors import FaceLandmarksError, reason_of
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -55,9 +55,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     ) as error:  # of stdout on a full disk; what files are at fault for is told where they are used
         with contextlib.suppress(OSError):
             sys.stdout.close()
-        return fail(
-            f"The output cannot be written ({(error.strerror or str(error)).lower()}): make room for it."
-        )
+        return fail(f"The output cannot be written ({reason_of(error)}): make room for it.")
     except MemoryError:
         return fail("There is not enough memory: close other programs or track a shorter video.")
 

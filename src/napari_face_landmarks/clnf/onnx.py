@@ -12,7 +12,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, PatchExperts
-from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.onnx_file import open_network
 
@@ -106,7 +106,7 @@ def export_experts(experts: PatchExperts, path: str | Path) -> None:
     try:
         onnx.save(model, str(path))
     except OSError as error:
-        raise ModelError(f"{path} cannot be written ({error.strerror}): choose another place.") from None
+        raise ModelError(f"{path} cannot be written ({reason_of(error)}): choose another place.") from None
 
 
 def load_onnx_experts(
@@ -145,7 +145,7 @@ def load_onnx_experts(
         )
         tried = responses(loaded, 0, 0, np.zeros((N_LANDMARKS, 1, N_INPUTS - 1), np.float32))
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}): export the experts again.") from None
+        raise ModelError(f"{path} cannot be read ({reason_of(error)}): export the experts again.") from None
     except ModelError:
         raise
     except Exception as error:

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ResultError, in_one_line
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.export import hdf5
 from napari_face_landmarks.export.files import replacing
 from napari_face_landmarks.export.optional import optional
@@ -138,7 +138,7 @@ def read_dlc_csv(path: Path) -> Tracks:
     except ResultError:
         raise
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
     except (ValueError, csv.Error, MemoryError) as error:  # pandas' parser errors are ValueErrors
         raise ResultError(f"{path} is no table of DeepLabCut's ({in_one_line(error)}): correct it.") from None

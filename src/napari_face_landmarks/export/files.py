@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, reason_of
 
 LONGEST_FILE_NAME = 255
 """Bytes, on the file systems in common use."""
@@ -86,7 +86,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         os.replace(temporary, place)
         sync_folder(place.parent)
     except OSError as error:
-        raise ResultError(f"{target} cannot be written ({_reason(error)}): choose another file.") from error
+        raise ResultError(f"{target} cannot be written ({reason_of(error)}): choose another file.") from error
     finally:
         temporary.unlink(missing_ok=True)
 
@@ -154,9 +154,5 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         if error.errno == errno.ENAMETOOLONG:
             raise ResultError(f"{target} is too long a name: give a shorter one.") from error
         raise ResultError(
-            f"No file can be written in {folder} ({_reason(error)}): choose another folder."
+            f"No file can be written in {folder} ({reason_of(error)}): choose another folder."
         ) from error
-
-
-def _reason(error: OSError) -> str:
-    return (error.strerror or str(error)).lower()

@@ -30,7 +30,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, reason_of
 from napari_face_landmarks.export.files import replacing
 from napari_face_landmarks.export.parts import MOST_FACES, MOST_ROWS, check_grid, frame_rate_of
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -206,7 +206,7 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
     except (csv.Error, UnicodeDecodeError) as error:
         raise ResultError(f"{target} is not a table of text ({error}): give a CSV file.") from error
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"{target} cannot be read ({reason}): check the name of the file.") from error
     if n_rows == 0:
         raise ResultError(f"{target} has no rows: track the video again.")

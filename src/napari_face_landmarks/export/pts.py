@@ -20,7 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ResultError, in_one_line
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.export.files import check_writable, replacing
 from napari_face_landmarks.export.parts import MOST_ROWS, check_grid, make_tracks
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -94,7 +94,7 @@ def _write_folder(path: Path, tracks: Tracks) -> None:
             (unfinished / name).write_text(text, encoding="ascii")
         os.replace(unfinished, path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"{path} cannot be written ({reason}): choose another folder.") from None
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
@@ -135,7 +135,7 @@ def read_pts(path: Path) -> Tracks:
             read = ((Path(info.filename).stem, archive.open(info).read(LARGEST + 1)) for info in members)
             return _tracks(read, len(members), path)
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
     except ResultError:
         raise

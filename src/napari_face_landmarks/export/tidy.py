@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ResultError, in_one_line
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.export.files import replacing
 from napari_face_landmarks.export.optional import optional
 from napari_face_landmarks.export.parts import (
@@ -136,7 +136,7 @@ def read_tidy_csv(path: Path) -> Tracks:
             **exact_numbers(),
         )
     except OSError as error:
-        reason = (error.strerror or str(error)).lower()
+        reason = reason_of(error)
         raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
     except (ValueError, OverflowError, MemoryError) as error:
         raise ResultError(f"{path} is no tidy table ({in_one_line(error)}): correct it.") from None

@@ -15,7 +15,7 @@ from napari_face_landmarks.clnf.constants import OPENFACE_CEN, TUNED, EngineCons
 from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
-from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.models.inside import check_inside
 from napari_face_landmarks.onnx_file import open_network
@@ -233,7 +233,7 @@ def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
             )
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror}): install the models again.") from None
+        raise ModelError(f"{path} cannot be read ({reason_of(error)}): install the models again.") from None
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise ModelError(f"{path} was altered (its sha256 is not the card's): install the models again.")
     return content

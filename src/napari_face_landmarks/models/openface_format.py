@@ -41,7 +41,7 @@ from napari_face_landmarks.clnf.openface_experts import (
 )
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
 from napari_face_landmarks.clnf.pdm import PDM, SMALLEST_EXTENT
-from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.errors import ModelError, reason_of
 from napari_face_landmarks.ibug import N_LANDMARKS
 
 LARGEST_TEXT = 4 << 20  # bytes
@@ -103,7 +103,7 @@ def read_pdm_text(path: str | Path) -> PDM:
             )
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError as error:
-        raise _refused(path, f"cannot be read ({error.strerror or error})") from None
+        raise _refused(path, f"cannot be read ({reason_of(error)})") from None
     words = " ".join(line for line in lines if not line.lstrip().startswith("#")).split()
     blocks: list[npt.NDArray[np.float64]] = []
     for name in ("mean", "principal components", "eigenvalues"):
@@ -300,7 +300,7 @@ def _open(path: Path) -> _Cursor:
             if got != size or os.fstat(file.fileno()).st_size != size:
                 raise _refused(path, "changed while it was read")
     except OSError as error:
-        raise _refused(path, f"cannot be read ({error.strerror or error})") from None
+        raise _refused(path, f"cannot be read ({reason_of(error)})") from None
     return _Cursor(path, content[:size], memoryview(content)[:size])
 
 

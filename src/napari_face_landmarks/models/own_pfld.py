@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
 from napari_face_landmarks.models.inside import check_inside
 from napari_face_landmarks.onnx_file import open_network
 from napari_face_landmarks.pfld.own import UNKNOWN_SIGMA, OwnPfld
@@ -136,7 +136,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
             raise ModelError(f"{path} has more than {LARGEST_NETWORK >> 20} MB: give a smaller network.")
         content = path.read_bytes()
     except OSError as error:
-        raise ModelError(f"{path} cannot be read ({error.strerror or error}): put the file there.") from None
+        raise ModelError(f"{path} cannot be read ({reason_of(error)}): put the file there.") from None
     return open_network(content, path, "export it again")
 
 
