@@ -379,6 +379,16 @@ def test_overlay_has_a_frame_for_each_tracked_one(tmp_path: Path, clip: Path, pa
             assert below_caption.any() == bool(tracks.source[t, 0])
 
 
+@pytest.mark.parametrize("numbers", [{"columns": 0}, {"n_pictures": 0}, {"width": 0}, {"columns": 1.5}])
+def test_contact_sheet_refuses_numbers_that_show_nothing(
+    tmp_path: Path, clip: Path, numbers: dict[str, float]
+) -> None:
+    ((name, number),) = numbers.items()
+    with pytest.raises(ResultError, match=rf"^{name} is {number}: give a whole number from 1 on\.$"):
+        export.contact_sheet(tmp_path / "s.png", clip, make_tracks(6), **numbers)  # type: ignore[arg-type]
+    assert not (tmp_path / "s.png").exists()
+
+
 def test_contact_sheet_shows_evenly_spaced_frames(tmp_path: Path, clip: Path) -> None:
     tracks = make_tracks(6)
     export.contact_sheet(tmp_path / "s.png", clip, tracks, n_pictures=4, columns=2, width=100)

@@ -119,6 +119,12 @@ def frame_rate(tracks: Tracks) -> float:
     return float(np.clip(1.0 / steps.mean(), 1, 1000)) if len(steps) else 25.0
 
 
+def _check_numbers(**numbers: object) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+            raise ResultError(f"{name} is {number!r}: give a whole number from 1 on.")
+
+
 def contact_sheet(
     path: str | os.PathLike[str],
     source: Any,
@@ -147,12 +153,14 @@ def contact_sheet(
     Raises
     ------
     ResultError
-        If there is no frame to show, `path` is `source` itself, or the file cannot be written.
+        If there is no frame to show, `path` is `source` itself, or the file cannot be written, or a number is
+        less than 1.
     VideoError
         If `source` cannot be read.
     ImageError
         If `source` ends before the tracks do.
     """
+    _check_numbers(n_pictures=n_pictures, columns=columns, width=width)
     _check_place(path, source, tracks)
     n_frames = len(tracks.frame_indices)
     rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
