@@ -178,9 +178,6 @@ def test_a_run_that_costs_more_the_longer_it_goes_on_is_found_out(monkeypatch: p
         """A tracker whose frames take a fiftieth more time after 600 of them."""
 
         def __init__(self, models: object, settings: object, threads: int) -> None:
-            self.settings = settings
-
-        def prepare(self) -> None:
             pass
 
         def track_frames(self, frames: Repeated) -> Generator[int, None, None]:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.benchmark.rates import Frame, Repeated
+from napari_face_landmarks.benchmark.rates import Frame, Repeated, period
 from napari_face_landmarks.benchmark.timing import resident_mb
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
@@ -88,12 +88,11 @@ def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCo
     count : int
         Frames of the long run before it is timed; rounded up to whole rounds.
     """
-    once = max(1, 2 * len(frames) - 2)
+    once = period(len(frames))
     count = -(-count // once) * once
     young_runs = min(YOUNG_RUNS, max(1, count // (4 * once)))
     rounds = max(1, min(TIMED, count) // once)
     tracker = FaceTracker(models, TrackerSettings(refine="always"), threads=1)
-    tracker.prepare()
     memory, ratios, ms = [], [], []
     with closing(tracker.track_frames(Repeated(frames, count + young_runs * (rounds + 2) * once))) as late:
         for done in range(1, count + 1):
@@ -101,8 +100,7 @@ def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCo
             if done % MEMORY_EVERY == 0 or done == 1:
                 memory.append(resident_mb())
         for number in range(young_runs):
-            young = FaceTracker(models, tracker.settings, threads=1)
-            with closing(young.track_frames(Repeated(frames, (rounds + 2) * once))) as early:
+            with closing(tracker.track_frames(Repeated(frames, (rounds + 2) * once))) as early:
                 seconds = _in_turn((early, late), once, rounds, first=number % 2)
             ratios.append(seconds[1] / seconds[0])
             ms.append(1e3 * seconds / (rounds * once))

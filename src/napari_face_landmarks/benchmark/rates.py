@@ -119,9 +119,14 @@ class Repeated:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> Frame:
-        count = len(self._frames)
-        place = index % max(1, 2 * count - 2)
-        return self._frames[place if place < count else 2 * count - 2 - place]
+        once = period(len(self._frames))
+        place = index % once
+        return self._frames[place if place < len(self._frames) else once - place]
+
+
+def period(count: int) -> int:
+    """Return after how many frames `Repeated` begins again with `count` of them."""
+    return max(1, 2 * count - 2)
 
 
 def video_rates(
@@ -250,11 +255,13 @@ def _costs(
     threads: int,
 ) -> list[Cost]:
     """Return what each of some frames costs, tracked `count` times in a row, in turn: the median run's."""
+    settings = [TrackerSettings(refine="always", max_faces=number) for number in faces]
+    trackers = [FaceTracker(models, chosen, threads) for chosen in settings]
+    for tracker, frame in zip(trackers, frames, strict=True):
+        tracker.track(Repeated([frame], 3))
     runs: list[list[RunStats]] = [[] for _ in frames]
     for _ in range(repeats):
-        for frame, number, stats in zip(frames, faces, runs, strict=True):
-            tracker = FaceTracker(models, TrackerSettings(refine="always", max_faces=number), threads)
-            tracker.track(Repeated([frame], 3))
+        for tracker, frame, stats in zip(trackers, frames, runs, strict=True):
             stats.append(tracker.track(Repeated([frame], count)).stats)
     costs = []
     for value, number, stats in zip(values, faces, runs, strict=True):

@@ -50,9 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of our output has closed it, for example `| head`
         sys.stderr.close()
         return STATUS_ERROR
-    except (
-        OSError
-    ) as error:  # of stdout on a full disk; what files are at fault for is told where they are used
+    except OSError as error:
+        # of stdout on a full disk; what files are at fault for is told where they are used
         with contextlib.suppress(OSError):
             sys.stdout.close()
         return fail(f"The output cannot be written ({reason_of(error)}): make room for it.")

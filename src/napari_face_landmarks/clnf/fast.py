@@ -78,7 +78,9 @@ def response_maps(
     visible = experts.visibility[view]
     if isinstance(experts, OnnxExperts):
         supports = np.empty((len(centres), _cells(window, stride), PIXELS), np.float32)
-        _all_supports(grey, to_frame, centres, window, stride, supports)
+        factors = np.empty(supports.shape[:2], np.float32)
+        _supports(grey, to_frame, centres, window, stride, supports, factors)
+        supports *= factors[..., None]
         _spread(responses(experts, scale, view, supports), visible, stride, maps)
         return maps
     w1, w2, w3 = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
@@ -201,31 +203,6 @@ def _last_layer(
                 for j in range(values.shape[2]):
                     total += w3[k, 1 + j] * max(values[k, p, j] + w2[k, 0, j], zero)
                 maps[k, y, x] = one / (one + np.exp(min(-total, LARGEST_EXPONENT)))
-                p += 1
-
-
-@kernel
-def _all_supports(
-    grey: npt.NDArray[np.uint8],
-    to_frame: Floats,
-    centres: Places,
-    window: int,
-    stride: int,
-    supports: Floats32,
-) -> None:
-    """Fill every landmark's contrast-normalised supports, (68, cells, 121)."""
-    picture, x0, y0 = _picture(grey, to_frame, centres, window)
-    means, factors = _contrast(picture)
-    strips = _strips(picture)
-    for k in range(centres.shape[0]):
-        left, top = centres[k, 0] - x0, centres[k, 1] - y0
-        _im2col(strips, left, top, means, window, stride, supports[k])
-        p = 0
-        for y in range(window):
-            for x in range(y % stride, window, stride):
-                factor = factors[left + x, top + y]
-                for j in range(PIXELS):
-                    supports[k, p, j] *= factor
                 p += 1
 
 

@@ -45,6 +45,8 @@ from napari_face_landmarks.tracking.state import AheadState, FaceState, Standing
 from napari_face_landmarks.tracking.workers import Workers
 
 Floats = npt.NDArray[np.float32]
+Seen = dict[int, tuple[PfldOutput, int]]
+"""Of the faces on a frame, slot by slot, what PFLD says and which row of it is the face's."""
 
 MOST_WAITING = 4
 """Frames whose refinement may be behind; each holds its picture."""
@@ -151,7 +153,7 @@ def _begun(
         if not ahead:
             return
         look = ahead.popleft()
-        outputs: dict[int, tuple[PfldOutput, int]] = {}
+        outputs: Seen = {}
         if isinstance(look.frame, FaceLandmarksError):
             if ends_run(run, look.frame, first=not done):
                 return
@@ -164,9 +166,7 @@ def _begun(
         yield _Begun(result, refinements, _standing(look.index + 1, slots, ahead, len(run.warnings)))
 
 
-def _step(
-    means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots
-) -> dict[int, tuple[PfldOutput, int]]:
+def _step(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots) -> Seen:
     """Follow the known faces into a frame, look for others where there is room; what PFLD sees of each."""
     index, faces, regions = look.index, slots.faces, means.run.regions
     known = [slot for slot, face in enumerate(faces) if face is not None]
@@ -190,7 +190,7 @@ def _step(
     return outputs
 
 
-def _result(index: int, slots: _Slots, outputs: dict[int, tuple[PfldOutput, int]]) -> FrameResult:
+def _result(index: int, slots: _Slots, outputs: Seen) -> FrameResult:
     """Return a frame's result but for the refinement, and take note of where its faces are."""
     result = empty_frame(index, len(slots.faces))
     for slot, (output, row) in outputs.items():
@@ -202,9 +202,7 @@ def _result(index: int, slots: _Slots, outputs: dict[int, tuple[PfldOutput, int]
     return result
 
 
-def _refine(
-    means: _Means, look: Ahead, slots: _Slots, outputs: dict[int, tuple[PfldOutput, int]]
-) -> dict[int, Future[Refined]]:
+def _refine(means: _Means, look: Ahead, slots: _Slots, outputs: Seen) -> dict[int, Future[Refined]]:
     """Start refining the faces of a frame."""
     refinements: dict[int, Future[Refined]] = {}
     if outputs:
@@ -230,9 +228,7 @@ def _refined(
     return refined
 
 
-def _followed(
-    means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], faces: Sequence[Face | None]
-) -> dict[int, tuple[PfldOutput, int]]:
+def _followed(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], faces: Sequence[Face | None]) -> Seen:
     """Return what PFLD sees of the faces known from the frame before, where it still sees them.
 
     A face that was not there when PFLD looked ahead, or was not where it looked, is looked for where it
@@ -240,7 +236,7 @@ def _followed(
     """
     least, stats = STAY_SHARE * means.settings.min_confidence, means.run.stats
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
-    outputs: dict[int, tuple[PfldOutput, int]] = {}
+    outputs: Seen = {}
     if look.outputs:
         looks = [output.result() for output in look.outputs]
         stats.add_time("pfld", sum(seconds for _, seconds in looks))
@@ -273,7 +269,7 @@ def _find(
     rgb: npt.NDArray[np.uint8],
     index: int,
     slots: _Slots,
-    outputs: dict[int, tuple[PfldOutput, int]],
+    outputs: Seen,
 ) -> None:
     """Add the faces that the detector finds beside the known ones to `outputs`, a slot each."""
     regions = means.run.regions
