@@ -23,6 +23,8 @@ VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpe
 # name other files or addresses; a video of unknown origin has no business there.
 _DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,m4v,asf,flv,ogg"
 _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
+# PyAV before 19 decodes metadata strictly unless told otherwise; later versions always replace bad bytes.
+_METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"uuid", b"sidx", b"meta")
 _MOST_BOXES = 100_000
 _MOST_PIXELS = 8192 * 8192
@@ -86,7 +88,7 @@ def open_container(path: str) -> InputContainer:
     """Open the local file `path` for demuxing; a `VideoError` says why it cannot be."""
     check_file(path)
     try:
-        return av.open(f"file:{path}", "r", options=dict(_OPTIONS), metadata_errors="replace")
+        return av.open(f"file:{path}", "r", options=dict(_OPTIONS), **_METADATA)
     except (av.FFmpegError, ValueError):
         raise VideoError(_unreadable(path)) from None
 
