@@ -199,12 +199,11 @@ def picture_of(frame: VideoFrame) -> Picture:
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     # Display x = a x + c y, display y = b x + d y, of nine native 32-bit integers a b u, c d v, x y w.
-    side_data: Any
-    for side_data in frame.side_data:
-        if side_data.type.name == "DISPLAYMATRIX":
-            matrix = np.frombuffer(bytes(side_data), dtype=np.int32, count=9)
-            return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
-    return 1, 0, 0, 1
+    side_data: Any = frame.side_data.get("DISPLAYMATRIX")
+    if side_data is None:
+        return 1, 0, 0, 1
+    matrix = np.frombuffer(bytes(side_data), dtype=np.int32, count=9)
+    return int(matrix[0]), int(matrix[1]), int(matrix[3]), int(matrix[4])
 
 
 def is_self_contained(frame: VideoFrame) -> bool:
