@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_face_landmarks.export.hdf5 import MAGIC
+from napari_face_landmarks.io.hdf5 import MAGIC
 
 SMALL = 64 << 10
 """Bytes of a small file; larger inputs are cut."""

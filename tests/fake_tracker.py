@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from napari_face_landmarks.data.tracks import CLNF, PFLD, empty_frame
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker, FrameResult
-from napari_face_landmarks.tracking.results import CLNF, PFLD, empty_frame
-from napari_face_landmarks.tracking.source import rgb_frames
+from napari_face_landmarks.tracking.frame_source import rgb_frames
 
 
 class FakeTracker(FaceTracker):

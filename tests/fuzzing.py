@@ -29,17 +29,17 @@ import numpy as np
 
 from damage import SMALL, damaged, varint
 from napari_face_landmarks import TrackerSettings
-from napari_face_landmarks.batch.many import read_settings
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm, save_pdm
+from napari_face_landmarks.data.tracks import FrameResult, RunStats, Tracks, collect, empty_frame
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError
-from napari_face_landmarks.export.formats import FORMATS, format_named
-from napari_face_landmarks.export.optional import installed
+from napari_face_landmarks.files.optional import installed
+from napari_face_landmarks.io.formats import FORMATS, format_named
 from napari_face_landmarks.models import bundle_folder, load_models
+from napari_face_landmarks.models.custom_pfld import load_own_pfld
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
-from napari_face_landmarks.models.own_pfld import load_own_pfld
+from napari_face_landmarks.runs.batch import read_settings
 from napari_face_landmarks.tracking import read_regions
-from napari_face_landmarks.tracking.results import FrameResult, RunStats, Tracks, collect, empty_frame
 from openface_files import YAWS, write_ccnf, write_cen, write_pdm
 
 LONGEST = 1.0
@@ -182,7 +182,7 @@ def faces_file(path: Path) -> None:
 
 
 def read_faces_and_pictures(path: Path) -> Any:
-    from napari_face_landmarks.evaluation.labelled import picture, read_faces
+    from napari_face_landmarks.evaluation.dataset import picture, read_faces
 
     faces = read_faces([path])
     return [picture(faces, index) for index in range(min(2, len(faces)))]
@@ -295,8 +295,8 @@ def read_bundle_network(path: Path) -> Any:
 def journals(folder: Path) -> list[bytes]:
     """Return the journals of two short runs over a face, by PFLD and CLNF and by CLNF alone."""
     from napari_face_landmarks import FaceTracker
-    from napari_face_landmarks.batch import Recording
     from napari_face_landmarks.demo import make_demo_clip
+    from napari_face_landmarks.runs import Recording
     from napari_face_landmarks.video import open_video, write_video
 
     write_video(folder / "clip.mp4", make_demo_clip(6, 120)[0], fps=25)
@@ -314,7 +314,7 @@ def journals(folder: Path) -> list[bytes]:
 
 
 def read_whole_journal(path: Path) -> Any:
-    from napari_face_landmarks.batch.journal import read_frames, read_journal
+    from napari_face_landmarks.runs.checkpoint import read_frames, read_journal
 
     with open(path, "rb") as stream:
         content = read_journal(stream, 1)
@@ -354,7 +354,7 @@ def written_by_deeplabcut(path: Path) -> None:
 
 
 def classic_netcdf(path: Path) -> None:
-    from napari_face_landmarks.export import to_xarray
+    from napari_face_landmarks.io import to_xarray
 
     dataset = to_xarray(small_tracks(1))[["position", "confidence"]]
     dataset = dataset.drop_vars("frame").assign_coords(time=np.arange(dataset.sizes["time"], dtype=np.int32))

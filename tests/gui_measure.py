@@ -43,9 +43,9 @@ def measure_scale(n_frames: int = 50_000) -> dict[str, float]:
     """Return what a layer of 68 points on so many frames costs: s of this thread, MB of this process."""
     from napari.components import ViewerModel
 
-    from napari_face_landmarks.napari_plugin.live import LiveLandmarks
-    from napari_face_landmarks.napari_plugin.view import recolour
-    from napari_face_landmarks.tracking.results import PFLD, collect, empty_frame
+    from napari_face_landmarks.data.tracks import PFLD, collect, empty_frame
+    from napari_face_landmarks.napari_plugin.display_settings import recolour
+    from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
 
     face = np.random.default_rng(0).uniform(100, 300, (68, 2)).astype(np.float32)
 

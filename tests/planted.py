@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from napari_face_landmarks.data.tracks import BY_CLNF, CLNF, NONE, OFF_MODEL, PFLD, Tracks
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.tracking.results import BY_CLNF, CLNF, NONE, OFF_MODEL, PFLD, Tracks
 
 PLANTED = {
     "lost face": 70,

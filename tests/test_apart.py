@@ -19,8 +19,8 @@ from gui_measure import make_clip
 from gui_support import let_work, wait_until
 from napari_face_landmarks import TrackerSettings, load_models
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.napari_plugin import apart
-from napari_face_landmarks.napari_plugin.background import BackgroundRun, track_here, track_in_background
+from napari_face_landmarks.napari_plugin import subprocess_run
+from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, track_here, track_in_background
 from napari_face_landmarks.video import Video, open_video
 
 N_FRAMES = 300
@@ -167,7 +167,7 @@ def test_where_no_process_begins_the_run_is_done_here(
     video: Video, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", program)
-    monkeypatch.setattr(apart, "BEGIN", "raise SystemExit(1)")
+    monkeypatch.setattr(subprocess_run, "BEGIN", "raise SystemExit(1)")
     run = run_over(video)
     finish(run)
     assert run.error is None
@@ -184,15 +184,15 @@ def test_errors_there_are_told_in_their_sentence(video: Video, tmp_path: Path) -
 
 
 def test_only_long_runs_over_a_file_go_apart(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert apart.order_of(run_over(video)) is not None
-    assert apart.order_of(run_over(np.zeros((N_FRAMES, 8, 8, 3), np.uint8))) is None
-    assert apart.order_of(run_over(video, stop=apart.WORTH_IT - 1)) is None
+    assert subprocess_run.order_of(run_over(video)) is not None
+    assert subprocess_run.order_of(run_over(np.zeros((N_FRAMES, 8, 8, 3), np.uint8))) is None
+    assert subprocess_run.order_of(run_over(video, stop=subprocess_run.WORTH_IT - 1)) is None
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert apart.order_of(run_over(video)) is None
+    assert subprocess_run.order_of(run_over(video)) is None
 
 
 def test_the_process_knows_no_napari() -> None:
-    code = "import sys; import napari_face_landmarks.napari_plugin.apart; print('napari' in sys.modules)"
+    code = "import sys, napari_face_landmarks.napari_plugin.subprocess_run; print('napari' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

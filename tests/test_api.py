@@ -17,7 +17,7 @@ def test_the_core_imports_neither_napari_nor_qt() -> None:
     code = (
         "import sys\n"
         "from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models, list_models\n"
-        "import napari_face_landmarks.cli, napari_face_landmarks.demo, napari_face_landmarks.export\n"
+        "import napari_face_landmarks.cli, napari_face_landmarks.demo, napari_face_landmarks.io\n"
         "names = {'napari', 'qtpy', 'PyQt6', 'PySide6', 'vispy', 'torch'}\n"
         "bad = [m for m in sys.modules if m.split('.')[0] in names]\n"
         "sys.exit(','.join(bad) or 0)\n"

@@ -17,11 +17,6 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models, track_many
-from napari_face_landmarks.batch import FileResult, job, journal_of, pool
-from napari_face_landmarks.batch.lock import try_to_lock
-from napari_face_landmarks.batch.many import find_videos, read_settings
-from napari_face_landmarks.batch.pieces import Piece, piece_journal, remove_pieces
-from napari_face_landmarks.batch.pool import cores
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import (
     FaceLandmarksError,
@@ -30,6 +25,11 @@ from napari_face_landmarks.errors import (
     SettingsError,
     VideoError,
 )
+from napari_face_landmarks.files.lock import try_to_lock
+from napari_face_landmarks.runs import FileResult, job, journal_of, local
+from napari_face_landmarks.runs.batch import find_videos, read_settings
+from napari_face_landmarks.runs.chunks import Piece, piece_journal, remove_pieces
+from napari_face_landmarks.runs.local import cores
 from napari_face_landmarks.video import write_video
 from test_faults import mended_clip
 
@@ -113,7 +113,7 @@ def workers_of_this_process() -> list[int]:
     return [
         child.pid
         for child in psutil.Process().children(recursive=True)
-        if "napari_face_landmarks.batch.worker" in child.cmdline()
+        if "napari_face_landmarks.runs.worker" in child.cmdline()
     ]
 
 
@@ -261,7 +261,7 @@ def test_what_cannot_be_begun_is_refused_in_one_sentence(
 ) -> None:
     if "scheduler" in changes:
         pytest.importorskip("distributed")
-        monkeypatch.setattr("napari_face_landmarks.batch.cluster.CONNECT_SECONDS", 1)
+        monkeypatch.setattr("napari_face_landmarks.runs.dask.CONNECT_SECONDS", 1)
     with pytest.raises(error) as refused:
         track_many(**{"inputs": tmp_path / "v.mp4", "output": tmp_path / "out", **changes})
     assert str(refused.value).startswith(sentence)
@@ -368,22 +368,22 @@ def test_frames_that_the_decoder_mended_are_told_of_all_pieces(tmp_path: Path, m
 def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     tmp_path: Path, long_video: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_face_landmarks.batch import joining, pieces
+    from napari_face_landmarks.runs import chunks, joining
 
     settings = TrackerSettings(refine="always")
     tracker = FaceTracker(models, settings, threads=1)
     whole = tracker.track(long_video)
-    parts = pieces.cut(360, 120, settings)
+    parts = chunks.cut(360, 120, settings)
     output = str(tmp_path / "t.npz")
     plain = [list(dataclasses.astuple(part)) for part in parts]
     for part in plain[:2]:  # the third is not there at all
         done = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), piece=part))
         assert done.status == "done"
-    first, second = (pieces.read_piece(pieces.piece_journal(output, part), part, 1) for part in parts[:2])
+    first, second = (chunks.read_piece(chunks.piece_journal(output, part), part, 1) for part in parts[:2])
     assert first is not None
     assert second is not None
     assert second.before is not None
-    assert pieces.can_join(first.after, second.before, models.pdm)
+    assert chunks.can_join(first.after, second.before, models.pdm)
     face = second.before.standing.faces[0]
     assert face is not None
     for change in (
@@ -397,7 +397,7 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
                 second.before.standing, faces=(dataclasses.replace(face, **change),)
             ),
         )
-        assert not pieces.can_join(first.after, other, models.pdm)
+        assert not chunks.can_join(first.after, other, models.pdm)
     monkeypatch.setattr(joining, "can_join", lambda *_: False)
     result = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), pieces=plain))
     assert result.status == "done"
@@ -479,7 +479,7 @@ def test_what_a_callback_raises_comes_after_all_videos(tmp_path: Path, videos: P
 def test_processes_that_cannot_be_started_fail_alone(
     tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, calls = pool._start, []
+    start, calls = local._start, []
 
     def seldom(threads: int) -> Any:
         calls.append(threads)
@@ -487,7 +487,7 @@ def test_processes_that_cannot_be_started_fail_alone(
             raise OSError(12, "Cannot allocate memory")
         return start(threads)
 
-    monkeypatch.setattr(pool, "_start", seldom)
+    monkeypatch.setattr(local, "_start", seldom)
     some = [videos / "face-00.mkv", videos / "face-01.mkv"]
     results = track_many(some, tmp_path, settings=FAST, jobs=1)
     assert [result.status for result in results] == ["failed", "done"]

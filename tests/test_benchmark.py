@@ -16,13 +16,13 @@ import pytest
 from skimage import data
 
 from napari_face_landmarks.benchmark.ablation import steps
-from napari_face_landmarks.benchmark.rates import Repeated, bound
-from napari_face_landmarks.benchmark.steadiness import jitter
-from napari_face_landmarks.benchmark.steps import looped_im2col, vectorised_im2col
+from napari_face_landmarks.benchmark.ablation_engine import looped_im2col, vectorised_im2col
+from napari_face_landmarks.benchmark.jitter import jitter
 from napari_face_landmarks.benchmark.table import BEGIN, END, benchmark_table, write_table
+from napari_face_landmarks.benchmark.throughput import Repeated, bound
 from napari_face_landmarks.benchmark.timing import take_time
 from napari_face_landmarks.cli import main
-from napari_face_landmarks.clnf import fast, reference
+from napari_face_landmarks.clnf import numba_engine, reference
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
@@ -119,7 +119,7 @@ def test_each_step_changes_one_thing_and_the_last_is_what_users_run() -> None:
         others = (after.engine is not before.engine) + (after.threads != before.threads)
         assert len(changed - {"smoothing_window"}) + others == 1
     assert ablation[-1].settings == TrackerSettings(refine="always")
-    assert ablation[-1].engine is fast
+    assert ablation[-1].engine is numba_engine
     assert ablation[-1].threads == 3
     assert ablation[0].engine is reference
 
@@ -147,7 +147,7 @@ def test_the_bound_is_named() -> None:
 
 def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
     from napari_face_landmarks.benchmark.ablation import StepResult
-    from napari_face_landmarks.benchmark.length import LengthCost, Slope
+    from napari_face_landmarks.benchmark.long_run import LengthCost, Slope
     from napari_face_landmarks.benchmark.run import QUICK, Benchmark
 
     about = {"processor": "p", "cores": 2, "load": 3.0, "python": "3", "versions": {}, "numba": True}
@@ -172,7 +172,7 @@ def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_run_that_costs_more_the_longer_it_goes_on_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_face_landmarks.benchmark import length
+    from napari_face_landmarks.benchmark import long_run
 
     class Slower:
         """A tracker whose frames take a fiftieth more time after 600 of them."""
@@ -186,14 +186,14 @@ def test_a_run_that_costs_more_the_longer_it_goes_on_is_found_out(monkeypatch: p
                 yield number
 
     clock = [0.0]
-    monkeypatch.setattr(length, "FaceTracker", Slower)
-    monkeypatch.setattr(length.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(long_run, "FaceTracker", Slower)
+    monkeypatch.setattr(long_run.time, "perf_counter", lambda: clock[0])
     frames = [np.zeros((2, 2, 3), np.uint8)] * 26
-    found = length.length_cost(cast(Models, None), frames, 640)
+    found = long_run.length_cost(cast(Models, None), frames, 640)
     assert (found.frames, found.slope.share) == (650, pytest.approx(0.02))
     assert found.slope.error == pytest.approx(0, abs=1e-9)
-    assert length.in_words(found.slope) == "+2.00 % (standard error 0.00)"
-    young = length.length_cost(cast(Models, None), frames, 50)
+    assert long_run.in_words(found.slope) == "+2.00 % (standard error 0.00)"
+    young = long_run.length_cost(cast(Models, None), frames, 50)
     assert (young.slope.share, young.frames) == (pytest.approx(0), 50)
     assert math.isnan(young.slope.error)
 

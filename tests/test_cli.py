@@ -20,8 +20,8 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, load_models
+from napari_face_landmarks.cli.main import make_parser
 from napari_face_landmarks.cli.options import chosen_settings
-from napari_face_landmarks.cli.program import make_parser
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.settings import setting_range
@@ -80,7 +80,7 @@ def test_refinement_that_switches_on_is_told_once(
 ) -> None:
     words = ["track", str(clip), "-o", str(tmp_path / "t.csv"), "--refine"]
     sentence = "Hard landmarks were detected (pen marks, occlusion, paralysis or pose)"
-    monkeypatch.setattr("napari_face_landmarks.tracking.refining.is_unsure", lambda confidence: True)
+    monkeypatch.setattr("napari_face_landmarks.tracking.refinement.is_unsure", lambda confidence: True)
     assert cli.main([*words, "auto"]) == 0
     told = [line for line in capsys.readouterr().err.splitlines() if sentence in line]
     assert len(told) == 1

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from napari_face_landmarks.clnf import fast, fit, frame, pdm, reference
-from napari_face_landmarks.clnf.constants import PUBLISHED, TUNED, EngineConstants
-from napari_face_landmarks.clnf.onnx import export_experts, load_onnx_experts
+from napari_face_landmarks.clnf import fit, normalized_frame, numba_engine, pdm, reference
+from napari_face_landmarks.clnf.onnx_experts import export_experts, load_onnx_experts
+from napari_face_landmarks.clnf.parameters import PUBLISHED, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import (
     N_INPUTS,
     N_STORED,
@@ -90,9 +90,9 @@ def test_sampling_follows_its_definition(seed: int, scale: float, angle: float) 
     grey = texture(rng, *rng.integers(1, 90, 2))
     middle = rng.uniform(-20, 110, 2)
     params = np.array([scale, 0.1, -0.2, angle, *middle])
-    to_frame = frame.image_to_frame(params, float(rng.choice(SCALES)))
+    to_frame = normalized_frame.image_to_frame(params, float(rng.choice(SCALES)))
     box = (int(rng.integers(-20, 5)), int(rng.integers(-20, 5)), *map(int, rng.integers(1, 30, 2)))
-    picture = frame.sample_frame(grey, to_frame, *box)
+    picture = normalized_frame.sample_frame(grey, to_frame, *box)
     assert picture.shape == (box[3], box[2])
     np.testing.assert_allclose(picture, reference.sample_frame(grey, to_frame, *box), atol=0.02)
 
@@ -100,22 +100,24 @@ def test_sampling_follows_its_definition(seed: int, scale: float, angle: float) 
 def test_a_frame_is_upright_at_its_scale_with_the_translation_at_the_origin() -> None:
     model = face_model()
     params = np.concatenate([[1.7, 0, 0, 0.8, 311.0, 205.0], np.zeros(model.n_modes)])
-    points = frame.transform(frame.image_to_frame(params, 0.35), pdm.project(model, params))
+    points = normalized_frame.transform(
+        normalized_frame.image_to_frame(params, 0.35), pdm.project(model, params)
+    )
     np.testing.assert_allclose(points, 0.35 * model.mean[:2].T, atol=1e-9)
 
 
 def test_a_large_face_is_not_aliased() -> None:
     stripes = np.zeros((400, 400), np.uint8)
     stripes[:, ::2] = 255
-    to_frame = frame.image_to_frame(np.array([3.0, 0, 0, 0, 200.3, 199.8]), 0.25)
-    picture = frame.sample_frame(stripes, to_frame, -10, -10, 20, 20)
+    to_frame = normalized_frame.image_to_frame(np.array([3.0, 0, 0, 0, 200.3, 199.8]), 0.25)
+    picture = normalized_frame.sample_frame(stripes, to_frame, -10, -10, 20, 20)
     assert np.ptp(picture) < 1.0
     assert abs(picture.mean() - 127.5) < 1.0
 
 
 def test_contrast_normalisation_of_textured_and_flat_supports() -> None:
     supports = np.stack([np.arange(121.0), np.full(121, 77.0)])
-    normalised = frame.contrast_normalise(supports)
+    normalised = normalized_frame.contrast_normalise(supports)
     assert abs(normalised[0].sum()) < 1e-9
     assert math.isclose(np.linalg.norm(normalised[0]), 1.0)
     assert (normalised[1] == 0).all()
@@ -142,19 +144,19 @@ def test_response_maps_agree(
     grey = texture(rng, 240, 320)
     grey[:60] = 90  # flat supports too
     params = random_params(rng, model, scale, (160.0, 120.0))
-    to_frame = frame.image_to_frame(params, SCALES[index])
-    centres = np.rint(frame.transform(to_frame, pdm.project(model, params))).astype(np.int64)
+    to_frame = normalized_frame.image_to_frame(params, SCALES[index])
+    centres = np.rint(normalized_frame.transform(to_frame, pdm.project(model, params))).astype(np.int64)
     arguments = (grey, to_frame, centres, window, experts, index, view, checkerboard)
-    maps = fast.response_maps(*arguments)
+    maps = numba_engine.response_maps(*arguments)
     expected = reference.response_maps(*arguments)
     assert maps.shape == (68, window, window)
     np.testing.assert_allclose(maps, expected, atol=1e-4)
     assert (maps[:, window // 2, window // 2] > 0).all()
-    few = fast.response_maps(grey, to_frame, centres[:3], *arguments[3:])
+    few = numba_engine.response_maps(grey, to_frame, centres[:3], *arguments[3:])
     np.testing.assert_allclose(few, maps[:3], atol=1e-5)
     prior, precision = centres + rng.normal(size=(68, 2)), rng.uniform(0, 2, 68)
     np.testing.assert_allclose(
-        fast.multiply_prior(maps, centres, prior, precision),
+        numba_engine.multiply_prior(maps, centres, prior, precision),
         reference.multiply_prior(expected, centres, prior, precision),
         atol=1e-4,
     )
@@ -181,7 +183,7 @@ def test_a_full_fit_agrees_with_the_reference(
     sigma = rng.uniform(0.5, 4, 68) * scale if with_sigma else None
     results = [
         fit.refine(grey, first, None, model, experts, chosen, sigma, engine=engine)
-        for engine in (fast, reference)
+        for engine in (numba_engine, reference)
     ]
     assert results[0].converged == results[1].converged
     assert results[0].iterations == results[1].iterations
@@ -203,8 +205,8 @@ def test_a_mirrored_face_gets_mirrored_responses() -> None:
     flipped[:, 0] = 120 - flipped[:, 0]
     pairs = np.arange(68) != MIRROR_68  # experts of the midline need not be symmetric
     for view, mirror, which in ((0, 0, pairs), (1, 2, slice(None)), (2, 1, slice(None))):
-        maps = fast.response_maps(grey, straight, centres, 7, experts, 1, view)
-        mirrored = fast.response_maps(
+        maps = numba_engine.response_maps(grey, straight, centres, 7, experts, 1, view)
+        mirrored = numba_engine.response_maps(
             np.ascontiguousarray(grey[:, ::-1]), straight, flipped, 7, experts, 1, mirror
         )
         np.testing.assert_allclose(mirrored[which], maps[MIRROR_68][:, :, ::-1][which], atol=1e-5)
@@ -264,7 +266,7 @@ def dot_experts() -> PatchExperts:
     for index, scale in enumerate(SCALES):
         width = 5.0 * scale / 1.5 + 0.4
         dot = np.exp(-(offsets[:, None] ** 2 + offsets**2) / (2 * width**2)).ravel()
-        weights["w1"][index, :, 1:, 0] = frame.contrast_normalise(255 * dot)
+        weights["w1"][index, :, 1:, 0] = normalized_frame.contrast_normalise(255 * dot)
     weights["w1"][:, :, 0] = 0.0
     weights["w2"][:] = np.array([0.0, 1.0])[:, None]
     weights["w3"][:] = (-6.0, 10.0)
@@ -430,10 +432,10 @@ def test_landmarks_end_where_people_put_them_beside_the_search(roll: float) -> N
     moved = fit.refine(grey, truth, None, model, dataclasses.replace(experts, beyond=beyond), PATIENT)
     np.testing.assert_array_equal(moved.params, plain.params)
     # in the face's own units and axes, whatever its roll and size in the image
-    upright = frame.image_to_frame(plain.params, 1.0)
-    own = frame.transform(upright, plain.landmarks)
+    upright = normalized_frame.image_to_frame(plain.params, 1.0)
+    own = normalized_frame.transform(upright, plain.landmarks)
     wanted = own + (beyond[0] + own.ravel() @ beyond[1:]).reshape(68, 2)
-    np.testing.assert_allclose(frame.transform(upright, moved.landmarks), wanted, atol=1e-3)
+    np.testing.assert_allclose(normalized_frame.transform(upright, moved.landmarks), wanted, atol=1e-3)
     np.testing.assert_allclose(moved.beyond, wanted - own, atol=1e-3)
     assert not plain.beyond.any()
 
@@ -605,7 +607,7 @@ def test_the_engine_and_pfld_do_not_use_opencv() -> None:
     """OpenCV 4 rounds places to 1/32 px and OpenCV 5 does not; what is not there cannot matter."""
     program = (
         "import sys; sys.modules['cv2'] = None\n"
-        "import napari_face_landmarks.clnf.fit, napari_face_landmarks.pfld.predict\n"
+        "import napari_face_landmarks.clnf.fit, napari_face_landmarks.pfld.network\n"
         "import napari_face_landmarks.models\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
@@ -625,10 +627,10 @@ def test_exported_experts_respond_alike(tmp_path: Path) -> None:
     for index, view, window, checkerboard in ((0, 0, 5, False), (1, 1, 7, True), (2, 2, 3, False)):
         params = random_params(rng, model, 1.0, (100.0, 90.0))
         grey = texture(rng, 180, 200)
-        to_frame = frame.image_to_frame(params, SCALES[index])
-        centres = np.rint(frame.transform(to_frame, pdm.project(model, params))).astype(np.int64)
+        to_frame = normalized_frame.image_to_frame(params, SCALES[index])
+        centres = np.rint(normalized_frame.transform(to_frame, pdm.project(model, params))).astype(np.int64)
         arguments = (grey, to_frame, centres, window)
-        maps = fast.response_maps(*arguments, loaded, index, view, checkerboard)
+        maps = numba_engine.response_maps(*arguments, loaded, index, view, checkerboard)
         expected = reference.response_maps(*arguments, experts, index, view, checkerboard)
         np.testing.assert_allclose(maps, expected, atol=1e-4)
 

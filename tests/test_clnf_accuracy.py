@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_face_landmarks.clnf.constants import PUBLISHED, TUNED, EngineConstants
+from napari_face_landmarks.clnf.parameters import PUBLISHED, TUNED, EngineConstants
 from napari_face_landmarks.ibug import nme
 from napari_face_landmarks.models.bundle import bundle_folder, load_models
 from napari_face_landmarks.settings import TrackerSettings

@@ -12,10 +12,10 @@ import pytest
 from gui_support import let_work, wait_until
 from napari_face_landmarks import FaceTracker, Tracks, load_models, tracks_of_layer
 from napari_face_landmarks.correction import place_by_hand
+from napari_face_landmarks.data.tracks import MANUAL
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.ibug import inter_ocular, nme
-from napari_face_landmarks.napari_plugin.layers import tracks_to_layer_data
-from napari_face_landmarks.tracking.results import MANUAL
+from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 
 pytestmark = pytest.mark.gui
 N_FRAMES, FRAME = 10, 4
@@ -53,7 +53,7 @@ def spoiled(truth: Tracks) -> Tracks:
 def dock(viewer: Any, clip: Any, spoiled: Tracks) -> Any:
     from napari.layers import Layer
 
-    from napari_face_landmarks.napari_plugin.correct import CorrectDock
+    from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
 
     video = viewer.add_image(clip, rgb=True, name="face")
     viewer.add_layer(Layer.create(*tracks_to_layer_data(spoiled, video)[0]))
@@ -146,10 +146,10 @@ def test_dragging_refitting_carrying_on_and_undoing(
 
 
 def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_face_landmarks.napari_plugin import editing_dock
+    from napari_face_landmarks.napari_plugin import edit_controls
 
     told: list[str] = []
-    monkeypatch.setattr(editing_dock, "show_error", told.append)
+    monkeypatch.setattr(edit_controls, "show_error", told.append)
     viewer.dims.set_point(0, N_FRAMES - 1)
     dock.forwards_button.native.click()
     wait_until(lambda: told)
@@ -173,10 +173,10 @@ def test_a_video_that_is_not_that_of_the_tracks_is_told(
     button: str,
     fault: str,
 ) -> None:
-    from napari_face_landmarks.napari_plugin import editing_dock
+    from napari_face_landmarks.napari_plugin import edit_controls
 
     told: list[str] = []
-    monkeypatch.setattr(editing_dock, "show_error", told.append)
+    monkeypatch.setattr(edit_controls, "show_error", told.append)
     short = fault == "too short"
     dock.video.value = viewer.add_image(clip[:FRAME] if short else clip[:, 8:], rgb=True, name="other")
     viewer.dims.set_point(0, FRAME)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models
-from napari_face_landmarks.clnf import fast, reference
+from napari_face_landmarks.clnf import numba_engine, reference
 from napari_face_landmarks.clnf.fit import fit_landmarks, refine
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.correction import (
@@ -27,12 +27,12 @@ from napari_face_landmarks.correction import (
     rename_face,
     split_face,
 )
+from napari_face_landmarks.data.tracks import MANUAL, NONE
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import inter_ocular, nme
-from napari_face_landmarks.images import to_grey
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.tracking.results import MANUAL, NONE
+from napari_face_landmarks.video.pixels import to_grey
 from test_export import assert_same, make_tracks
 
 PLACED = (36, 45, 48, 54)
@@ -143,7 +143,7 @@ def test_held_landmarks_draw_the_model_in_both_engines_alike(
     params = fit_landmarks(models.pdm, truth.landmarks[0, 0])
     settings = TrackerSettings(max_iterations=3, convergence_px=0)
     fits = {}
-    for name, engine in (("fast", fast), ("reference", reference)):
+    for name, engine in (("fast", numba_engine), ("reference", reference)):
         fits[name] = refine(
             to_grey(clip[0]),
             points,

@@ -9,7 +9,7 @@ import pytest
 
 from napari_face_landmarks import describe_models, list_models, load_models
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.models.describe import known_models
+from napari_face_landmarks.models.catalog import known_models
 from napari_face_landmarks.models.openface import PDM_FILE
 from napari_face_landmarks.settings import REFINE_MODES
 

@@ -14,11 +14,11 @@ from skimage import data
 from napari_face_landmarks import FaceTracker, load_models
 from napari_face_landmarks.detection import DEFAULT_MIN_SCORE, detect_faces, roll_from_points
 from napari_face_landmarks.detection.decode import cell_centres, decode, overlaps, suppress
-from napari_face_landmarks.detection.detect import fit_to_input
+from napari_face_landmarks.detection.detector import fit_to_input
 from napari_face_landmarks.errors import ImageError, ModelError
-from napari_face_landmarks.images import to_rgb8
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.looking import CANDIDATE_SCORE
+from napari_face_landmarks.tracking.face_finder import CANDIDATE_SCORE
+from napari_face_landmarks.video.pixels import to_rgb8
 
 ASTRONAUT_BOX = np.array([179.0, 62.0, 272.0, 177.0])  # forehead to chin, measured by eye
 ASTRONAUT_POINTS = np.array([[203, 101], [247.5, 102.5], [225, 126], [205.5, 140.5], [242, 142]], float)

@@ -110,7 +110,7 @@ def test_our_code_calls_nothing_that_is_outdated(
 ) -> None:
     """Open all docks and run, with every warning of that kind that our code causes turned into an error."""
     monkeypatch.setattr(tracking, "FaceTracker", FakeTracker)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
     frames = np.random.default_rng(0).integers(0, 255, (20, 60, 80, 3), dtype=np.uint8)
     with warnings.catch_warnings():
         for kind in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):

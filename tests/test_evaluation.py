@@ -16,12 +16,12 @@ import pytest
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, cli, load_models
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.evaluation import boxes, measure
-from napari_face_landmarks.evaluation.choices import CONDITIONS
-from napari_face_landmarks.evaluation.labelled import LabelledFaces, picture, read_faces, webp_size
-from napari_face_landmarks.evaluation.measure import Fits, Plan, fit_faces, summarise
-from napari_face_landmarks.evaluation.perturb import COVERED, face_region, perturb
-from napari_face_landmarks.pfld.predict import confidence_of
+from napari_face_landmarks.evaluation import boxes, metrics
+from napari_face_landmarks.evaluation.corruptions import COVERED, face_region, perturb
+from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture, read_faces, webp_size
+from napari_face_landmarks.evaluation.metrics import Fits, Plan, fit_faces, summarise
+from napari_face_landmarks.evaluation.options import CONDITIONS
+from napari_face_landmarks.pfld.network import confidence_of
 from napari_face_landmarks.training import evaluate as training_step
 from napari_face_landmarks.training.split import is_held_out
 
@@ -379,7 +379,7 @@ def test_nothing_found_is_reported_and_harmless() -> None:
     none = made_up(np.full((3, 68), np.nan), np.full((3, 68), np.nan))
     (summary,) = summarise([none])
     assert (summary.found, summary.failures, summary.auc) == (0, 1.0, 0.0)
-    plain = measure.as_plain(summary)
+    plain = metrics.as_plain(summary)
     assert plain["mean"] is None
     assert plain["errors"] == [None, None, None]
     json.dumps(plain, allow_nan=False)
@@ -387,9 +387,9 @@ def test_nothing_found_is_reported_and_harmless() -> None:
 
 def test_area_under_the_error_curve_is_that_of_fine_steps() -> None:
     errors = np.random.default_rng(0).gamma(4, 0.012, 200)
-    steps = np.linspace(0, measure.POOR, 40001)
+    steps = np.linspace(0, metrics.POOR, 40001)
     curve = (errors[None] <= steps[:, None]).mean(axis=1)
-    assert measure.curve_area(errors, 200) == pytest.approx(curve.mean(), abs=1e-4)
+    assert metrics.curve_area(errors, 200) == pytest.approx(curve.mean(), abs=1e-4)
 
 
 @pytest.mark.parametrize("levels", [3, 1000])
@@ -399,16 +399,16 @@ def test_roc_area_is_that_of_all_pairs(levels: int) -> None:
         score = rng.integers(0, levels, 40) / levels
         good = rng.random(40) < 0.7
         pairs = score[good][:, None] - score[~good][None]
-        assert measure.roc_area(score, good) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
-    assert measure.roc_area(score, np.ones(40, bool)) is None
-    assert measure.roc_area(score, np.zeros(40, bool)) is None
+        assert metrics.roc_area(score, good) == pytest.approx(((pairs > 0) + 0.5 * (pairs == 0)).mean())
+    assert metrics.roc_area(score, np.ones(40, bool)) is None
+    assert metrics.roc_area(score, np.zeros(40, bool)) is None
 
 
 def test_poor_fits_are_pooled_over_conditions() -> None:
     plain = made_up(np.array([0.02, 0.03]), np.array([0.9, 0.8]))
     dark = made_up(np.array([0.2, 0.05]), np.array([0.1, 0.7]), condition="dark")
-    assert measure.poor_fits([plain]).by_confidence is None
-    (pooled,) = measure.pooled_poor_fits([plain, dark]).values()
+    assert metrics.poor_fits([plain]).by_confidence is None
+    (pooled,) = metrics.pooled_poor_fits([plain, dark]).values()
     assert (pooled.fits, pooled.poor, pooled.by_confidence) == (4, 1, 1.0)
 
 
@@ -416,28 +416,28 @@ def test_expected_error_is_what_the_networks_sigma_means() -> None:
     landmarks = np.zeros((1, 68, 2), np.float32)
     landmarks[0, 45, 0] = 100.0
     sigma = np.linspace(2, 12, 68, dtype=np.float32)[None]
-    expected = measure.expected_error(confidence_of(landmarks, sigma))
+    expected = metrics.expected_error(confidence_of(landmarks, sigma))
     np.testing.assert_allclose(expected, sigma / 100 * math.sqrt(math.pi / 2), rtol=2e-3)
-    assert np.isfinite(measure.expected_error(np.array([0.0, 1.0]))).all()
+    assert np.isfinite(metrics.expected_error(np.array([0.0, 1.0]))).all()
 
 
 def test_reliability_of_a_confidence_that_is_right() -> None:
     rng = np.random.default_rng(1)
     sigma = rng.uniform(0.015, 0.08, (400, 68))
     distances = np.linalg.norm(rng.normal(0, 1, (400, 68, 2)) * sigma[..., None], axis=2)
-    bins = measure.reliability(1 - np.exp(-(0.08**2) / (2 * sigma**2)), distances)
+    bins = metrics.reliability(1 - np.exp(-(0.08**2) / (2 * sigma**2)), distances)
     assert len(bins.expected) == 10
     assert list(bins.expected) == sorted(bins.expected)
     np.testing.assert_allclose(bins.observed, bins.expected, rtol=0.05)
     np.testing.assert_allclose(bins.within, bins.confidence, atol=0.02)
-    overconfident = measure.reliability(1 - np.exp(-(0.08**2) / (2 * sigma**2)), 2 * distances)
+    overconfident = metrics.reliability(1 - np.exp(-(0.08**2) / (2 * sigma**2)), 2 * distances)
     np.testing.assert_allclose(overconfident.observed, 2 * np.array(bins.observed))
 
 
 def test_risk_curve_takes_the_surest_first() -> None:
     score = np.array([0.1, 0.9, 0.5, 0.7])
     errors = np.array([0.4, 0.1, 0.3, 0.2])
-    curve = measure.risk_curve(score, errors)
+    curve = metrics.risk_curve(score, errors)
     np.testing.assert_allclose(curve, [0.1, 0.1, 0.15, 0.15, 0.15, 0.2, 0.2, 0.25, 0.25, 0.25])
 
 
@@ -562,7 +562,7 @@ def test_evaluate_prints_and_writes_all_bundles_side_by_side(
     keys = [(one["condition"], one["refine"], one["bundle"]) for one in record["results"]]
     assert keys == [(c, r, b) for c in ("none", "occlusion") for r in ("off", "always") for b in bundles]
     for one in record["results"]:
-        assert set(one) == {field.name for field in dataclasses.fields(measure.Summary)}
+        assert set(one) == {field.name for field in dataclasses.fields(metrics.Summary)}
         assert len(one["errors"]) == one["faces"] == 3
         assert one["mean"] == pytest.approx(np.mean(one["errors"]))
         assert len(one["risk"]) == len(one["reliability"]["expected"]) == 10

@@ -12,13 +12,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_face_landmarks import export
+from napari_face_landmarks import io
+from napari_face_landmarks.data.tracks import CARRIED, CLNF, MANUAL, NONE, PFLD, SOURCES, Tracks
 from napari_face_landmarks.errors import ImageError, ResultError
-from napari_face_landmarks.export import drawing, openface_csv
-from napari_face_landmarks.export.files import check_writable, replacing
-from napari_face_landmarks.export.pictures import frame_rate
-from napari_face_landmarks.tracking.results import CARRIED, CLNF, MANUAL, NONE, PFLD, SOURCES, Tracks
+from napari_face_landmarks.files.atomic import check_writable, replacing
+from napari_face_landmarks.io import openface_csv
 from napari_face_landmarks.video import open_video, write_video
+from napari_face_landmarks.visualization import overlay
+from napari_face_landmarks.visualization.contact_sheet import frame_rate
 
 ARRAYS = (
     "landmarks",
@@ -73,8 +74,8 @@ def assert_same(left: Tracks, right: Tracks) -> None:
 @pytest.mark.parametrize(("n_frames", "n_faces", "first"), [(6, 1, 0), (1, 1, 0), (5, 3, 40), (5000, 1, 0)])
 def test_csv_round_trip_is_exact(tmp_path: Path, n_frames: int, n_faces: int, first: int) -> None:
     tracks = make_tracks(n_frames, n_faces, first)
-    export.write_csv(tmp_path / "t.csv", tracks)
-    assert_same(export.read_csv(tmp_path / "t.csv"), tracks)
+    io.write_csv(tmp_path / "t.csv", tracks)
+    assert_same(io.read_csv(tmp_path / "t.csv"), tracks)
 
 
 @settings(max_examples=30, deadline=None)
@@ -85,12 +86,12 @@ def test_csv_round_trip_of_any_magnitude(
     tracks = make_tracks(2, 1, seed=seed)
     tracks.landmarks[...] *= np.float32(2.0**exponent)
     path = tmp_path_factory.mktemp("csv") / "t.csv"
-    export.write_csv(path, tracks)
-    assert_same(export.read_csv(path), tracks)
+    io.write_csv(path, tracks)
+    assert_same(io.read_csv(path), tracks)
 
 
 def test_csv_header_is_openfaces(tmp_path: Path) -> None:
-    export.write_csv(tmp_path / "t.csv", make_tracks())
+    io.write_csv(tmp_path / "t.csv", make_tracks())
     header = (tmp_path / "t.csv").read_text().splitlines()[0]
     wanted = ["frame", "face_id", "timestamp", "confidence", "success"]
     wanted += ["pose_Tx", "pose_Ty", "pose_Tz", "pose_Rx", "pose_Ry", "pose_Rz"]
@@ -101,7 +102,7 @@ def test_csv_header_is_openfaces(tmp_path: Path) -> None:
 
 def test_csv_as_a_reader_of_openface_reads_it(tmp_path: Path) -> None:
     tracks = make_tracks(4, 1, first=9)
-    export.write_csv(tmp_path / "t.csv", tracks)
+    io.write_csv(tmp_path / "t.csv", tracks)
     with open(tmp_path / "t.csv", newline="") as stream:
         rows = list(csv.DictReader(stream))
     assert [row["frame"] for row in rows] == ["10", "11", "12", "13"]
@@ -127,9 +128,9 @@ def test_csv_as_a_reader_of_openface_reads_it(tmp_path: Path) -> None:
 def test_csv_leaves_out_the_place_where_the_size_is_unknown(tmp_path: Path) -> None:
     tracks = make_tracks()
     unknown = Tracks(**{name: getattr(tracks, name) for name in ARRAYS})
-    export.write_csv(tmp_path / "t.csv", unknown)
+    io.write_csv(tmp_path / "t.csv", unknown)
     assert "pose_Tx" not in (tmp_path / "t.csv").read_text()
-    assert_same(export.read_csv(tmp_path / "t.csv"), tracks)
+    assert_same(io.read_csv(tmp_path / "t.csv"), tracks)
 
 
 def openface_file(path: Path, spaces: bool) -> pd.DataFrame:
@@ -154,7 +155,7 @@ def openface_file(path: Path, spaces: bool) -> pd.DataFrame:
 @pytest.mark.parametrize("spaces", [False, True], ids=["OpenFace 2", "before 2.1"])
 def test_openfaces_own_files_are_read(tmp_path: Path, spaces: bool) -> None:
     table = openface_file(tmp_path / "o.csv", spaces)
-    tracks = export.read_csv(tmp_path / "o.csv")
+    tracks = io.read_csv(tmp_path / "o.csv")
     assert tracks.landmarks.shape == (3, 1, 68, 2)
     assert np.isnan(tracks.landmarks[1]).all()
     assert tracks.source[:, 0].tolist() == [CLNF, NONE, CLNF]
@@ -171,7 +172,7 @@ def test_csv_of_openface_without_optional_columns(tmp_path: Path) -> None:
         name for name in table if name.startswith("p_") or name in ("face_id", "success", "confidence")
     ]
     table.drop(columns=dropped).to_csv(tmp_path / "o.csv", index=False)
-    tracks = export.read_csv(tmp_path / "o.csv")
+    tracks = io.read_csv(tmp_path / "o.csv")
     assert (tracks.confidence == 1).all()
     np.testing.assert_allclose(tracks.pose[0, 0, 1:4], table.loc[0, ["pose_Rx", "pose_Ry", "pose_Rz"]])
     assert np.isnan(tracks.pose[0, 0, 0])
@@ -207,10 +208,10 @@ def edited(path: Path, row: int, column: str, value: str) -> None:
 )
 def test_malformed_csv_is_refused_in_one_sentence(tmp_path: Path, column: str, value: str, part: str) -> None:
     path = tmp_path / "t.csv"
-    export.write_csv(path, make_tracks())
+    io.write_csv(path, make_tracks())
     edited(path, 3, column, value)
     with pytest.raises(ResultError, match=part) as caught:
-        export.read_csv(path)
+        io.read_csv(path)
     sentence = str(caught.value)
     assert str(path) in sentence
     assert "\n" not in sentence
@@ -232,38 +233,38 @@ def test_malformed_csv_is_refused_in_one_sentence(tmp_path: Path, column: str, v
 def test_what_is_no_table_of_landmarks_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "t.csv").write_bytes(content)
     with pytest.raises(ResultError, match=r"t\.csv"):
-        export.read_csv(tmp_path / "t.csv")
+        io.read_csv(tmp_path / "t.csv")
 
 
 def test_csv_that_breaks_off_is_refused(tmp_path: Path) -> None:
-    export.write_csv(tmp_path / "t.csv", make_tracks())
+    io.write_csv(tmp_path / "t.csv", make_tracks())
     whole = (tmp_path / "t.csv").read_bytes()
     header = whole.index(b"\n") + 1
     for length in (header, header + 100, len(whole) - 800):
         (tmp_path / "t.csv").write_bytes(whole[:length])
         with pytest.raises(ResultError):
-            export.read_csv(tmp_path / "t.csv")
+            io.read_csv(tmp_path / "t.csv")
 
 
 def test_csv_with_too_much_room_is_refused_before_it_is_allocated(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    export.write_csv(tmp_path / "t.csv", make_tracks())
+    io.write_csv(tmp_path / "t.csv", make_tracks())
     edited(tmp_path / "t.csv", 3, "face_id", "999")
     monkeypatch.setattr(openface_csv, "MOST_ROWS", 5999)
     with pytest.raises(ResultError, match="1000 faces on 6 frames"):
-        export.read_csv(tmp_path / "t.csv")
+        io.read_csv(tmp_path / "t.csv")
 
 
 def test_missing_csv_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ResultError, match="no such file"):
-        export.read_csv(tmp_path / "none.csv")
+        io.read_csv(tmp_path / "none.csv")
 
 
 def test_dataframe_has_the_columns_of_the_file(tmp_path: Path) -> None:
     tracks = make_tracks(4, 2)
-    export.write_csv(tmp_path / "t.csv", tracks)
-    table = export.to_dataframe(tracks)
+    io.write_csv(tmp_path / "t.csv", tracks)
+    table = io.to_dataframe(tracks)
     of_file = pd.read_csv(tmp_path / "t.csv")
     assert list(table.columns) == list(of_file.columns)
     assert len(table) == len(of_file) == 2 * 3 + 1
@@ -304,7 +305,7 @@ def test_places_that_cannot_be_written_are_named(tmp_path: Path) -> None:
 
 
 def test_colours_go_from_dark_to_light() -> None:
-    colours = drawing.confidence_colours(np.array([0, 0.5, 1, np.nan, 2]))
+    colours = overlay.confidence_colours(np.array([0, 0.5, 1, np.nan, 2]))
     lightness = colours @ np.array([0.299, 0.587, 0.114])
     assert lightness[0] < lightness[1] < lightness[2]
     assert (colours[3] == colours[0]).all()
@@ -316,7 +317,7 @@ def test_landmarks_are_drawn_where_they_are(source: int) -> None:
     picture = np.zeros((200, 200, 3), dtype=np.uint8)
     landmarks = np.full((1, 68, 2), np.nan)
     landmarks[0, 30] = (60.25, 140.5)
-    drawn = export.draw_landmarks(picture, landmarks, np.ones((1, 68)), np.array([source], dtype=np.uint8))
+    drawn = io.draw_landmarks(picture, landmarks, np.ones((1, 68)), np.array([source], dtype=np.uint8))
     assert not picture.any()
     weight = drawn.sum(axis=2).astype(float)
     y, x = (np.sum(np.indices(weight.shape) * weight, axis=(1, 2)) / weight.sum()).tolist()
@@ -327,7 +328,7 @@ def test_shapes_tell_the_source_and_colour_the_confidence() -> None:
     picture = np.full((300, 300, 3), 128, dtype=np.uint8)
     landmarks = np.random.default_rng(0).uniform(60, 240, (68, 2))
     seen = {
-        export.draw_landmarks(picture, landmarks, np.full(68, sure), np.uint8(source)).tobytes()
+        io.draw_landmarks(picture, landmarks, np.full(68, sure), np.uint8(source)).tobytes()
         for sure in (0.0, 1.0)
         for source in (PFLD, CLNF, CARRIED, MANUAL)
     }
@@ -337,14 +338,14 @@ def test_shapes_tell_the_source_and_colour_the_confidence() -> None:
 def test_drawing_survives_what_is_not_on_the_picture() -> None:
     picture = np.zeros((40, 50, 3), dtype=np.uint8)
     for value in (np.nan, np.inf, -1e30, 1e9):
-        assert not export.draw_landmarks(picture, np.full((2, 68, 2), value)).any()
-    assert not export.draw_landmarks(picture, np.zeros((0, 68, 2))).any()
+        assert not io.draw_landmarks(picture, np.full((2, 68, 2), value)).any()
+    assert not io.draw_landmarks(picture, np.zeros((0, 68, 2))).any()
 
 
 def test_caption_names_frame_and_state() -> None:
     confidence = np.full((2, 68), 0.75)
-    assert drawing.describe_frame(0, np.array([CLNF, NONE]), confidence) == "frame 1: clnf 0.75"
-    assert drawing.describe_frame(8, np.array([NONE, NONE]), confidence) == "frame 9: no face"
+    assert overlay.describe_frame(0, np.array([CLNF, NONE]), confidence) == "frame 1: clnf 0.75"
+    assert overlay.describe_frame(8, np.array([NONE, NONE]), confidence) == "frame 9: no face"
 
 
 def test_frame_rate_of_timestamps() -> None:
@@ -367,7 +368,7 @@ def test_overlay_has_a_frame_for_each_tracked_one(tmp_path: Path, clip: Path, pa
     tracks = make_tracks(6)
     tracks = Tracks(**{name: getattr(tracks, name)[part] for name in ARRAYS})
     seen: list[tuple[int, int | None]] = []
-    export.write_overlay(
+    io.write_overlay(
         tmp_path / "o.mp4", clip, tracks, progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(i + 1, tracks.n_frames) for i in range(tracks.n_frames)]
@@ -385,17 +386,17 @@ def test_contact_sheet_refuses_numbers_that_show_nothing(
 ) -> None:
     ((name, number),) = numbers.items()
     with pytest.raises(ResultError, match=rf"^{name} is {number}: give a whole number from 1 on\.$"):
-        export.contact_sheet(tmp_path / "s.png", clip, make_tracks(6), **numbers)  # type: ignore[arg-type]
+        io.contact_sheet(tmp_path / "s.png", clip, make_tracks(6), **numbers)  # type: ignore[arg-type]
     assert not (tmp_path / "s.png").exists()
 
 
 def test_contact_sheet_shows_evenly_spaced_frames(tmp_path: Path, clip: Path) -> None:
     tracks = make_tracks(6)
-    export.contact_sheet(tmp_path / "s.png", clip, tracks, n_pictures=4, columns=2, width=100)
+    io.contact_sheet(tmp_path / "s.png", clip, tracks, n_pictures=4, columns=2, width=100)
     sheet = cv2.imread(str(tmp_path / "s.png"))
     assert sheet.shape == (2 * 75 + 3 * 4, 2 * 100 + 3 * 4, 3)
     with open_video(clip) as video:
-        export.contact_sheet(tmp_path / "same.png", np.asarray(video[:]), tracks, 4, 2, 100)
+        io.contact_sheet(tmp_path / "same.png", np.asarray(video[:]), tracks, 4, 2, 100)
     assert (cv2.imread(str(tmp_path / "same.png")) == sheet).all()
 
 
@@ -403,7 +404,7 @@ def test_pictures_are_never_written_over_their_video(tmp_path: Path, clip: Path)
     tracks, before = make_tracks(6), clip.read_bytes()
     (tmp_path / "link.mp4").symlink_to(clip)
     with open_video(clip) as video:
-        for write in (export.write_overlay, export.contact_sheet):
+        for write in (io.write_overlay, io.contact_sheet):
             for path, source in ((clip, clip), (str(clip), video), (tmp_path / "link.mp4", str(clip))):
                 with pytest.raises(ResultError, match=r"is the video itself: [^\n]*\.$"):
                     write(path, source, tracks)
@@ -414,7 +415,7 @@ def test_pictures_from_a_video_that_ends_too_early_are_refused(tmp_path: Path, c
     tracks = make_tracks(9)
     with open_video(clip) as video:
         for source in (clip, video, np.asarray(video[:]), list(video[:])):
-            for write in (export.write_overlay, export.contact_sheet):
+            for write in (io.write_overlay, io.contact_sheet):
                 with pytest.raises(ImageError, match=r"^The video has 6 frames and ends before frame 8 "):
                     write(tmp_path / "new.mp4", source, tracks)
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
@@ -423,7 +424,7 @@ def test_pictures_from_a_video_that_ends_too_early_are_refused(tmp_path: Path, c
 def test_pictures_of_no_frames_are_refused(tmp_path: Path, clip: Path) -> None:
     tracks = make_tracks(6)
     none = Tracks(**{name: getattr(tracks, name)[:0] for name in ARRAYS})
-    for write in (export.write_overlay, export.contact_sheet):
+    for write in (io.write_overlay, io.contact_sheet):
         with pytest.raises(ResultError, match="no frames"):
             write(tmp_path / "none.mp4", clip, none)
     assert not (tmp_path / "none.mp4").exists()

@@ -11,7 +11,7 @@ import pytest
 from gui_support import let_work
 from napari_face_landmarks import Tracks, tracks_of_layer
 from napari_face_landmarks.correction import names_of_faces
-from napari_face_landmarks.napari_plugin.layers import tracks_to_layer_data
+from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 from test_export import make_tracks
 
 pytestmark = pytest.mark.gui
@@ -26,7 +26,7 @@ def tracks() -> Tracks:
 def dock(viewer: Any, tracks: Tracks) -> Any:
     from napari.layers import Layer
 
-    from napari_face_landmarks.napari_plugin.faces import FacesDock
+    from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
 
     viewer.add_layer(Layer.create(*tracks_to_layer_data(tracks)[0]))
     dock = FacesDock(viewer)
@@ -75,10 +75,10 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
 
 
 def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_face_landmarks.napari_plugin import editing_dock
+    from napari_face_landmarks.napari_plugin import edit_controls
 
     told: list[str] = []
-    monkeypatch.setattr(editing_dock, "show_error", told.append)
+    monkeypatch.setattr(edit_controls, "show_error", told.append)
     dock.select([0])
     dock.new_name.value = "Face 2"
     dock.rename_button.native.click()
@@ -91,7 +91,7 @@ def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest
 
 
 def test_boxes_that_are_drawn_tell_the_next_run(viewer: Any, dock: Any) -> None:
-    from napari_face_landmarks.napari_plugin.boxes import regions_of_layers
+    from napari_face_landmarks.napari_plugin.roi_layers import regions_of_layers
     from napari_face_landmarks.tracking import Region, Regions
 
     viewer.add_image(np.zeros((6, 60, 80), np.uint8), scale=(1, 2, 2))

@@ -20,7 +20,7 @@ import pytest
 
 from fuzzing import DESCRIPTION, cen_file, faces_file, small_network, small_tracks
 from napari_face_landmarks import Tracks, cli
-from napari_face_landmarks.export import FORMATS
+from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.models import bundle_folder
 from napari_face_landmarks.models.bundle import file_entry
 from napari_face_landmarks.video import write_video
@@ -433,7 +433,7 @@ FULL_DISK = """
 import resource, sys
 from napari_face_landmarks import Tracks, cli
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.export import write_overlay
+from napari_face_landmarks.visualization import write_overlay
 
 tracks = Tracks.load("good.npz")
 resource.setrlimit(resource.RLIMIT_FSIZE, (700, resource.RLIM_INFINITY))

@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_face_landmarks.batch import journal_of
-from napari_face_landmarks.batch.job import record_of
-from napari_face_landmarks.batch.lock import try_to_lock
-from napari_face_landmarks.batch.many import place_outputs
-from napari_face_landmarks.batch.pieces import Piece, piece_journal
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.export.files import check_writable, replacing
+from napari_face_landmarks.files.atomic import check_writable, replacing
+from napari_face_landmarks.files.lock import try_to_lock
+from napari_face_landmarks.runs import journal_of
+from napari_face_landmarks.runs.batch import place_outputs
+from napari_face_landmarks.runs.chunks import Piece, piece_journal
+from napari_face_landmarks.runs.job import record_of
 
 
 def test_outputs_have_names_of_their_own(tmp_path: Path) -> None:
@@ -155,7 +155,7 @@ def test_a_pipe_is_not_replaced_by_a_file(tmp_path: Path) -> None:
 
 
 def test_one_file_by_two_names_is_named_twice(tmp_path: Path) -> None:
-    from napari_face_landmarks.cli.places import check_distinct
+    from napari_face_landmarks.cli.output_paths import check_distinct
 
     (tmp_path / "o").mkdir()
     with pytest.raises(ResultError, match="is named twice"):

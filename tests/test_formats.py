@@ -19,10 +19,10 @@ import pytest
 
 from napari_face_landmarks import TrackerSettings, Tracks, cli
 from napari_face_landmarks.correction import delete_face
+from napari_face_landmarks.data.tracks import MANUAL, NONE, PFLD
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.export import FORMATS, Format, formats, recognise, to_tidy, to_xarray
-from napari_face_landmarks.export.parts import LANDMARK_NAMES, names_in_files, order_by_number
-from napari_face_landmarks.tracking.results import MANUAL, NONE, PFLD
+from napari_face_landmarks.io import FORMATS, Format, formats, recognise, to_tidy, to_xarray
+from napari_face_landmarks.io.common import LANDMARK_NAMES, names_in_files, order_by_number
 from test_export import ARRAYS, make_tracks
 
 FULL = dict.fromkeys(("npz", "deeplabcut-h5", "sleap", "movement", "openface"), ARRAYS)
@@ -206,7 +206,7 @@ def test_a_missing_library_is_asked_for(
 
 def test_optional_libraries_stay_out_of_the_way() -> None:
     code = (
-        "import sys, napari_face_landmarks.export, napari_face_landmarks.napari_plugin.reader\n"
+        "import sys, napari_face_landmarks.io, napari_face_landmarks.napari_plugin.reader\n"
         "sys.exit(bool({'h5py', 'xarray', 'tables', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

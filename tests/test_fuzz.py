@@ -31,9 +31,9 @@ from fuzzing import (
     try_one,
 )
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError, ResultError, SettingsError
-from napari_face_landmarks.export import FORMATS
-from napari_face_landmarks.export.formats import format_named, read_tracks
-from napari_face_landmarks.onnx_file import check_network, open_network
+from napari_face_landmarks.files.onnx_safe import check_network, open_network
+from napari_face_landmarks.io import FORMATS
+from napari_face_landmarks.io.formats import format_named, read_tracks
 from napari_face_landmarks.settings import settings_from_dict
 
 SHORT = 25
@@ -154,7 +154,7 @@ def test_text_of_any_kind_is_refused(item: Any, tmp_path: Path) -> None:
 def test_a_header_of_truths_and_names_of_no_characters_are_refused(tmp_path: Path) -> None:
     from napari_face_landmarks.clnf.pdm import load_pdm
     from napari_face_landmarks.errors import ImageError
-    from napari_face_landmarks.evaluation.labelled import read_faces
+    from napari_face_landmarks.evaluation.dataset import read_faces
 
     header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (True,), }"
     header += b" " * (63 - (10 + len(header)) % 64) + b"\n"

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.images import LARGEST_SIDE, halve, pixels_in_doubt, resize, to_grey, to_rgb8
+from napari_face_landmarks.video.pixels import LARGEST_SIDE, halve, pixels_in_doubt, resize, to_grey, to_rgb8
 
 GREY = np.arange(200, dtype=np.uint8).reshape(10, 20)
 

@@ -16,18 +16,18 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models
-from napari_face_landmarks.batch import Recording, journal, journal_of, recording
-from napari_face_landmarks.batch.job import Job, do_job
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.runs import Recording, checkpoint, journal_of, recorded_run
+from napari_face_landmarks.runs.job import Job, do_job
 from napari_face_landmarks.video import open_video, write_video
 
 ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
 CHILD = """
 import sys
 from napari_face_landmarks import cli
-from napari_face_landmarks.batch import journal
-journal.SYNC_SECONDS = float(sys.argv[1])
+from napari_face_landmarks.runs import checkpoint
+checkpoint.SYNC_SECONDS = float(sys.argv[1])
 sys.exit(cli.main(sys.argv[2:]))
 """
 
@@ -65,7 +65,7 @@ def frames_in(path: Path) -> int:
     """Return how many frames a journal that another process may be writing has; -1 where there is none."""
     try:
         with open(path, "rb") as stream:
-            content = journal.read_journal(stream, 1)
+            content = checkpoint.read_journal(stream, 1)
     except FileNotFoundError:
         return -1
     return 0 if content is None else content.n_frames
@@ -137,7 +137,7 @@ def go_on(tracker: FaceTracker, path: Path, clip: Path) -> tuple[int, Tracks]:
 def test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit(
     tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)
     tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
     whole = tracker.track(clip)
     path = tmp_path / "t.journal"
@@ -164,7 +164,7 @@ def test_a_crash_loses_at_most_a_second_of_results(
     tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = 0.0
-    monkeypatch.setattr(journal, "time", SimpleNamespace(monotonic=lambda: now))
+    monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now))
     path = tmp_path / "t.journal"
     with open_video(clip) as video:
         recording = Recording.begin(FaceTracker(models, TrackerSettings(refine="off")), video, path)
@@ -219,20 +219,20 @@ def test_two_runs_to_one_output_are_kept_apart(
 def test_a_full_disk_loses_nothing_that_was_written(
     tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)
     tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
     path = tmp_path / "t.journal"
-    settle = journal.Journal._settle
+    settle = checkpoint.Journal._settle
     calls = 0
 
-    def full(self: journal.Journal) -> None:
+    def full(self: checkpoint.Journal) -> None:
         nonlocal calls
         calls += 1
         if calls > 8:
             raise OSError(28, "No space left on device")
         settle(self)
 
-    monkeypatch.setattr(journal.Journal, "_settle", full)
+    monkeypatch.setattr(checkpoint.Journal, "_settle", full)
     with pytest.raises(ResultError, match=r"cannot be written \(no space left on device\): make room"):
         stop_after(tracker, path, clip, 30)
     monkeypatch.undo()
@@ -250,7 +250,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_sentence(
 
     # what the buffer could not write it tries again as it is closed
     opened = lambda handle, mode: io.BufferedRandom(Full(handle, "r+"))  # noqa: E731
-    monkeypatch.setattr(recording.os, "fdopen", opened)
+    monkeypatch.setattr(recorded_run.os, "fdopen", opened)
     assert cli.main(["track", str(clip), "-o", str(tmp_path / "t.csv")]) == 2
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line]
     assert said.endswith("t.csv.journal cannot be written (no space left on device): choose another place.")

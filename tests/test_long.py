@@ -18,7 +18,7 @@ LONGEST_GROWTH_MB = 20
 MEASURE = """
 import json, os, sys, threading, time
 from napari_face_landmarks import cli
-from napari_face_landmarks.batch.recording import Recording
+from napari_face_landmarks.runs.recorded_run import Recording
 
 page = os.sysconf("SC_PAGE_SIZE")
 run, samples, results = [], [], Recording.results

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from npe2 import PluginManager, PluginManifest
 
-from napari_face_landmarks.export.formats import FORMATS, SUFFIXES, Format
+from napari_face_landmarks.io.formats import FORMATS, SUFFIXES, Format
 from napari_face_landmarks.napari_plugin.preferences import Preferences
 from napari_face_landmarks.settings import PRESETS
 from napari_face_landmarks.video import VIDEO_SUFFIXES

@@ -18,9 +18,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, cli, load_models
-from napari_face_landmarks.clnf import fast, fit, frame, pdm, reference
-from napari_face_landmarks.clnf.constants import OPENFACE_CCNF, OPENFACE_CEN, PUBLISHED
+from napari_face_landmarks.clnf import fit, normalized_frame, numba_engine, pdm, reference
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts, covariance
+from napari_face_landmarks.clnf.parameters import OPENFACE_CCNF, OPENFACE_CEN, PUBLISHED
 from napari_face_landmarks.errors import ModelError, SettingsError
 from napari_face_landmarks.ibug import MIRROR_68, inter_ocular
 from napari_face_landmarks.models import bundle_folder, openface
@@ -66,7 +66,9 @@ def test_deep_experts_respond_as_the_written_networks_do(tmp_path: Path) -> None
     straight = np.array([[1.0, 0, 0], [0, 1, 0]])
     centres = np.full((68, 2), 30.0)
     for view, k in ((0, 5), (0, 11), (1, 20), (2, 20), (6, 60)):
-        maps = fast.response_maps(grey, straight, centres, 5, OpenFaceExperts("CEN", (part,)), 0, view)
+        maps = numba_engine.response_maps(
+            grey, straight, centres, 5, OpenFaceExperts("CEN", (part,)), 0, view
+        )
         support = grey[24:35, 26:37].astype(np.float64)  # the cell x = 1, y = -1 of a map about (30, 30)
         layers = written[view][k]
         if layers is None:
@@ -89,7 +91,7 @@ def test_neural_fields_respond_as_the_paper_says(tmp_path: Path, window: int) ->
     assert fields is not None
     grey = np.random.default_rng(1).integers(0, 256, (60, 60)).astype(np.uint8)
     straight = np.array([[1.0, 0, 0], [0, 1, 0]])
-    maps = fast.response_maps(
+    maps = numba_engine.response_maps(
         grey, straight, np.full((68, 2), 30.0), window, OpenFaceExperts("CCNF", (part,)), 0, 0
     )
     reach = window // 2 + 5
@@ -265,14 +267,14 @@ def test_response_maps_agree(
     grey[:40] = 90  # flat supports too
     params = random_params(rng, model, scale, (80.0, 60.0))
     shape = pdm.project(model, params)
-    to_frame = frame.shape_to_reference(shape, experts[kind].scales[index] * model.mean[:2].T)
-    centres = frame.transform(to_frame, shape)
+    to_frame = normalized_frame.shape_to_reference(shape, experts[kind].scales[index] * model.mean[:2].T)
+    centres = normalized_frame.transform(to_frame, shape)
     arguments = (grey, to_frame, centres, window, experts[kind], index, view, sparse)
-    maps = fast.response_maps(*arguments)
+    maps = numba_engine.response_maps(*arguments)
     np.testing.assert_allclose(maps, reference.response_maps(*arguments), atol=1e-4)
     with ThreadPoolExecutor(2) as pool, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(fast, "WORTH_SHARING", 0)
-        np.testing.assert_array_equal(fast.with_threads(pool, 3).response_maps(*arguments), maps)
+        patch.setattr(numba_engine, "WORTH_SHARING", 0)
+        np.testing.assert_array_equal(numba_engine.with_threads(pool, 3).response_maps(*arguments), maps)
     assert (maps >= 0).all()
     assert (maps[~experts[kind].parts[index].visibility[view]] == 1).all()
 
@@ -297,7 +299,8 @@ def test_a_fit_by_clnf_alone_agrees_with_the_reference(
     constants = {"cen": OPENFACE_CEN, "ccnf": OPENFACE_CCNF, "own": PUBLISHED}[kind]
     constants = dataclasses.replace(constants, own_iterations=2)
     found, expected = (
-        fit.fit_alone(grey, start, model, chosen, constants, followed, engine) for engine in (fast, reference)
+        fit.fit_alone(grey, start, model, chosen, constants, followed, engine)
+        for engine in (numba_engine, reference)
     )
     assert (found.converged, found.iterations) == (expected.converged, expected.iterations)
     difference = np.abs(found.params - expected.params)
@@ -322,7 +325,7 @@ def test_refinement_of_first_landmarks_agrees_with_the_reference(
         fit.refine(
             grey, first, None, model, experts[kind], TrackerSettings(), np.full(68, 2.0), constants, engine
         )
-        for engine in (fast, reference)
+        for engine in (numba_engine, reference)
     )
     assert found.converged
     assert found.iterations == expected.iterations
@@ -333,8 +336,10 @@ def test_the_way_into_the_frame_is_the_similarity_between_the_shapes() -> None:
     rng = np.random.default_rng(3)
     shape = rng.normal(size=(68, 2)) * 30
     turn = np.array([[np.cos(0.7), -np.sin(0.7)], [np.sin(0.7), np.cos(0.7)]])
-    to_frame = frame.shape_to_reference(5 + 3 * shape @ turn.T, 0.25 * shape)
-    np.testing.assert_allclose(frame.transform(to_frame, 5 + 3 * shape @ turn.T), 0.25 * shape, atol=1e-9)
+    to_frame = normalized_frame.shape_to_reference(5 + 3 * shape @ turn.T, 0.25 * shape)
+    np.testing.assert_allclose(
+        normalized_frame.transform(to_frame, 5 + 3 * shape @ turn.T), 0.25 * shape, atol=1e-9
+    )
 
 
 def test_every_second_response_is_the_mean_of_its_neighbours() -> None:

@@ -16,8 +16,8 @@ from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
 from napari_face_landmarks.pfld import crops_of_boxes, crops_of_landmarks, predict
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, sample_crops, to_crop
-from napari_face_landmarks.pfld.own import WFLW_TO_IBUG, own_crops
-from napari_face_landmarks.pfld.predict import BOX_TO_CROP, BOX_TO_CROP_SHIFT
+from napari_face_landmarks.pfld.custom import WFLW_TO_IBUG, own_crops
+from napari_face_landmarks.pfld.network import BOX_TO_CROP, BOX_TO_CROP_SHIFT
 from test_tracking import moving
 
 onnx = pytest.importorskip("onnx")
@@ -159,7 +159,7 @@ def test_the_input_is_as_the_description_says(
     rgb[..., 0], rgb[..., 1], rgb[..., 2] = 255, 51, 102
     crops = np.array([[100.0, 100, 90, 0], [90.0, 100, 90, 0.3]], np.float32)
     network = load_models(tmp_path).pfld
-    from napari_face_landmarks.pfld.own import run_own
+    from napari_face_landmarks.pfld.custom import run_own
 
     fractions = run_own(network, rgb, crops).reshape(2, -1)[:, :3]
     expected = span[0] + np.array([1, 0.2, 0.4]) * (span[1] - span[0])

@@ -26,7 +26,7 @@ from napari_face_landmarks.pfld.crop import (
     to_crop,
     to_image,
 )
-from napari_face_landmarks.pfld.predict import (
+from napari_face_landmarks.pfld.network import (
     misplaced,
     misplaced_reference,
     place_output,

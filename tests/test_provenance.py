@@ -33,7 +33,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("format_name", COMPLETE)
 def test_a_result_is_made_again_from_what_its_file_says(tmp_path: Path, clip: Path, format_name: str) -> None:
-    from napari_face_landmarks.export.formats import format_named
+    from napari_face_landmarks.io.formats import format_named
 
     need(format_named(format_name))
     path = tmp_path / f"t{COMPLETE[format_name]}"

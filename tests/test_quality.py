@@ -14,10 +14,11 @@ import pytest
 
 from napari_face_landmarks import Tracks
 from napari_face_landmarks.cli import main
+from napari_face_landmarks.data.tracks import MANUAL, SOURCES
 from napari_face_landmarks.errors import ResultError, SettingsError
-from napari_face_landmarks.export import FORMATS
-from napari_face_landmarks.export.optional import installed
+from napari_face_landmarks.files.optional import installed
 from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.quality import (
     REASONS,
     Limits,
@@ -31,7 +32,6 @@ from napari_face_landmarks.quality import (
     write_series,
     write_suspects,
 )
-from napari_face_landmarks.tracking.results import MANUAL, SOURCES
 from planted import PLANTED, bad_tracks, good_tracks, lose
 
 

@@ -158,13 +158,13 @@ def test_statistics_are_in_words(viewer: Any) -> None:
 def test_commands_and_keys(viewer: Any) -> None:
     from npe2 import PluginManager
 
-    from napari_face_landmarks.napari_plugin import quality
+    from napari_face_landmarks.napari_plugin import quality_dock
 
     add_landmarks(viewer, bad_tracks())
     run = PluginManager.instance().commands.execute
-    assert viewer not in quality._docks
+    assert viewer not in quality_dock._docks
     run(f"{PLUGIN}.next_to_check", (viewer,))  # opens the dock where it is not open
-    dock = quality._docks[viewer]
+    dock = quality_dock._docks[viewer]
     assert dock.is_open
     wait_for_check(dock)
     worst = list(PLANTED.values())
@@ -181,7 +181,7 @@ def test_commands_and_keys(viewer: Any) -> None:
     assert viewer.dims.current_step[0] == worst[0]
     run(f"{PLUGIN}.previous_to_check", (viewer,))
     assert viewer.dims.current_step[0] == worst[-1]
-    assert quality._docks[viewer] is dock
+    assert quality_dock._docks[viewer] is dock
 
 
 def find_canvas(viewer: Any) -> Any:
@@ -261,7 +261,7 @@ def test_it_follows_a_run_and_then_shows_the_result(viewer: Any, monkeypatch: py
             return 0 if 20 <= frame < 25 else 1
 
     monkeypatch.setattr(tracking, "FaceTracker", Loses)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
     viewer.add_image(np.zeros((300, 60, 80, 3), np.uint8), rgb=True, name="clip")
     dock = open_dock(viewer)
     assert "no landmarks" in dock.statistics.text()
@@ -303,7 +303,7 @@ def test_layers_may_come_and_go_and_so_may_the_dock(viewer: Any) -> None:
     assert "no landmarks" in dock.statistics.text()
     dock.next_button.click()
     dock.next_to_check()
-    from napari_face_landmarks.napari_plugin.quality import quality_dock
+    from napari_face_landmarks.napari_plugin.quality_dock import quality_dock
 
     viewer.window.remove_dock_widget(dock)
     dock.deleteLater()

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, load_models
-from napari_face_landmarks.batch import Recording, journal, journal_of
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.errors import ImageError, SettingsError
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.tracking import looking
+from napari_face_landmarks.runs import Recording, checkpoint, journal_of
+from napari_face_landmarks.tracking import face_finder
 from napari_face_landmarks.tracking.regions import Region, Regions, read_regions, regions_from_dict
 from napari_face_landmarks.video import open_video, write_video
 
@@ -44,7 +44,7 @@ def blind(monkeypatch: pytest.MonkeyPatch) -> None:
     def nothing(detector: Any, rgb: Any, **how: Any) -> Any:
         return detect_faces(detector, np.zeros_like(rgb), **how)
 
-    monkeypatch.setattr(looking, "detect_faces", nothing)
+    monkeypatch.setattr(face_finder, "detect_faces", nothing)
 
 
 def test_a_box_finds_what_the_detector_does_not(
@@ -139,7 +139,7 @@ def test_boxes_from_the_command_line_are_part_of_the_run(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(journal, "SYNC_SECONDS", 0.0)
+    monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)
     video, boxes, out = tmp_path / "v.mkv", tmp_path / "boxes.json", tmp_path / "t.npz"
     write_video(video, clip, fps=25)
     ignored = {"ignore": [{"box": [0, 0, 320, 320], "first": 2, "last": 4}]}

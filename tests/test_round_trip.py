@@ -11,10 +11,10 @@ import pytest
 from napari.components import ViewerModel
 from napari.layers import Layer
 
-from napari_face_landmarks.export import FORMATS, Format
-from napari_face_landmarks.napari_plugin.layers import tracks_to_layer_data
+from napari_face_landmarks.io import FORMATS, Format
+from napari_face_landmarks.napari_plugin.export_dialog import OVERLAY, snapshot, write_export
+from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 from napari_face_landmarks.napari_plugin.reader import read_videos
-from napari_face_landmarks.napari_plugin.saving import OVERLAY, snapshot, write_export
 from test_formats import KEEPS_RATE, KEPT, a_run, need
 
 PLUGIN = "napari-face-landmarks"

@@ -18,9 +18,9 @@ from fake_tracker import FakeTracker
 from gui_measure import make_clip, measure_playing, measure_run
 from gui_support import TRIES, let_work, wait_until
 from napari_face_landmarks import tracking
-from napari_face_landmarks.napari_plugin.background import SWITCH_INTERVAL, quick_switches
+from napari_face_landmarks.napari_plugin.run_controller import SWITCH_INTERVAL, quick_switches
 from napari_face_landmarks.priority import NICE, behind_a_window
-from napari_face_landmarks.tracking.workers import Workers
+from napari_face_landmarks.tracking.threads import Workers
 from napari_face_landmarks.video import open_video, prefetch
 
 PLUGIN = "napari-face-landmarks"
@@ -72,7 +72,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def widget(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.01})
     monkeypatch.setattr(tracking, "FaceTracker", tracker)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
     return viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")[1]
 
 
@@ -133,7 +133,7 @@ def test_a_frame_that_did_not_change_is_not_drawn_again(viewer: Any, widget: Any
 @pytest.mark.gui
 def test_bar_and_words_change_twice_a_second_at_most(viewer: Any, widget: Any) -> None:
     """Each change has Qt lay out and draw the whole window, which takes processors from the run."""
-    from napari_face_landmarks.napari_plugin.widget import TELL_SECONDS
+    from napari_face_landmarks.napari_plugin.run_dock import TELL_SECONDS
 
     viewer.add_image(np.zeros((200, 60, 80), np.uint8), name="clip")
     changes: list[int] = []

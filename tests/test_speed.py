@@ -15,9 +15,9 @@ import pytest
 from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
-from napari_face_landmarks.benchmark.rates import Repeated
-from napari_face_landmarks.clnf.kernel import LEAN_WITH
+from napari_face_landmarks.benchmark.throughput import Repeated
 from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.jit import LEAN_WITH
 
 KNOWN_NUMBA = numba.version_info.short in LEAN_WITH
 MOST_MEMORY_MB = 250 if KNOWN_NUMBA else 310
@@ -94,9 +94,9 @@ def test_kernels_of_the_cache_start_no_compiler_and_give_the_same(
 import json, sys
 import numpy as np
 from napari_face_landmarks import FaceTracker, TrackerSettings
-from napari_face_landmarks.clnf import kernel
+from napari_face_landmarks import jit
 if {ordinary}:
-    kernel.LEAN_WITH = ()
+    jit.LEAN_WITH = ()
 found = FaceTracker(settings=TrackerSettings(refine={refine!r})).fit(np.load({str(frame)!r}))
 heavy = sorted({{"numba.np.arraymath", "scipy.linalg"}} & set(sys.modules))
 print(json.dumps({{"heavy": heavy, "landmarks": found.landmarks.tolist()}}))

@@ -22,10 +22,10 @@ from napari_face_landmarks.errors import (
     SettingsError,
 )
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.images import to_grey
 from napari_face_landmarks.tracking import SOURCES
-from napari_face_landmarks.tracking.identity import assign_slots, doubles, overlaps
-from napari_face_landmarks.tracking.refining import Picture, run_clnf
+from napari_face_landmarks.tracking.association import assign_slots, doubles, overlaps
+from napari_face_landmarks.tracking.refinement import Picture, run_clnf
+from napari_face_landmarks.video.pixels import to_grey
 
 NONE, PFLD, CLNF, CARRIED, MANUAL = range(5)
 

@@ -12,10 +12,10 @@ import pytest
 from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
+from napari_face_landmarks.data.tracks import BY_CLNF, CARRIED, CLNF, OFF_MODEL
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.tracking.results import BY_CLNF, CARRIED, CLNF, OFF_MODEL
-from napari_face_landmarks.tracking.workers import Workers
+from napari_face_landmarks.tracking.threads import Workers
 
 
 @pytest.fixture(scope="module")

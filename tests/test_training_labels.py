@@ -27,8 +27,8 @@ from napari_face_landmarks.training.labels import (
     template_landmarks,
     visible_jaw,
 )
-from napari_face_landmarks.training.reading import HAND_SHARE, fit_reading, read_landmarks, steadied
-from napari_face_landmarks.training.turn import (
+from napari_face_landmarks.training.mesh_regression import HAND_SHARE, fit_reading, read_landmarks, steadied
+from napari_face_landmarks.training.pose_augmentation import (
     draw_triangles,
     make_turner,
     rotation_about,
@@ -254,7 +254,7 @@ def test_half_stored_weights_give_nearly_the_same_numbers(tmp_path: Path, larges
     pytest.importorskip("onnx")
     import onnxruntime
 
-    from napari_face_landmarks.training.half import store_half
+    from napari_face_landmarks.training.onnx_float16 import store_half
 
     torch.manual_seed(0)
     path = tmp_path / "network.onnx"

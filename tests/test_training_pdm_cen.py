@@ -9,14 +9,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_face_landmarks.clnf.frame import contrast_normalise
+from napari_face_landmarks.clnf.normalized_frame import contrast_normalise
 from napari_face_landmarks.clnf.patch_experts import FRONTAL_STORED, N_STORED, load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, load_pdm, project, rotation_matrix
 from napari_face_landmarks.clnf.reference import expert_response
 from napari_face_landmarks.ibug import MIRROR_68, nme
 from napari_face_landmarks.training import pdm as training_pdm
 from napari_face_landmarks.training.faces import NO_MESH, Faces
-from napari_face_landmarks.training.turn import Turner
+from napari_face_landmarks.training.pose_augmentation import Turner
 
 FLIP = np.array([[-1.0], [1.0], [1.0]])
 

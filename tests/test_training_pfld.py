@@ -226,9 +226,9 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     from napari_face_landmarks.errors import ModelError
     from napari_face_landmarks.training import pfld
-    from napari_face_landmarks.training.exported import load_exported
+    from napari_face_landmarks.training.from_onnx import load_exported
+    from napari_face_landmarks.training.linear_calibration import settle_network
     from napari_face_landmarks.training.network import NARROW, Pfld
-    from napari_face_landmarks.training.settle import settle_network
 
     torch.manual_seed(3)
     first = Pfld()
@@ -256,7 +256,7 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
 
 def test_a_way_that_takes_far_longer_is_tried_once() -> None:
     pytest.importorskip("torch")
-    from napari_face_landmarks.training.precision import ROUNDS, fastest
+    from napari_face_landmarks.training.mixed_precision import ROUNDS, fastest
 
     tried: list[str] = []
 
@@ -271,7 +271,7 @@ def test_a_way_that_takes_far_longer_is_tried_once() -> None:
 
 def test_numbers_that_the_processor_is_slow_with_are_not_trained_in() -> None:
     torch = pytest.importorskip("torch")
-    from napari_face_landmarks.training.precision import faster_precision, in_precision
+    from napari_face_landmarks.training.mixed_precision import faster_precision, in_precision
 
     cpu = torch.device("cpu")
 

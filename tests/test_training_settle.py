@@ -16,10 +16,10 @@ from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.ibug import MIRROR_68, inter_ocular, nme
 from napari_face_landmarks.models.bundle import bundle_folder
 from napari_face_landmarks.training import __main__ as training
-from napari_face_landmarks.training import settle
+from napari_face_landmarks.training import linear_calibration
 from napari_face_landmarks.training.faces import Faces
 from napari_face_landmarks.training.labels import MESH_68
-from napari_face_landmarks.training.turn import make_turner, rotation_about
+from napari_face_landmarks.training.pose_augmentation import make_turner, rotation_about
 from test_training_labels import made_up_mesh
 
 LOWER_LIP = [55, 56, 57, 58, 59]
@@ -46,14 +46,14 @@ def moved_by(found: np.ndarray, beyond: np.ndarray) -> np.ndarray:
 
 def test_the_map_gives_faces_their_differences_back() -> None:
     truth, found = faces_and_what_is_found(300, 2)
-    beyond = settle.fit_map(found, truth, np.ones(len(found)), 1e-4)
+    beyond = linear_calibration.fit_map(found, truth, np.ones(len(found)), 1e-4)
     truth, found = faces_and_what_is_found(50, 3)
     assert nme(moved_by(found, beyond), truth).mean() < 0.15 * nme(found, truth).mean()
 
 
 def test_the_map_treats_left_and_right_alike() -> None:
     truth, found = faces_and_what_is_found(100, 4)
-    beyond = settle.fit_map(found, truth, np.ones(len(found)), 1e-2)
+    beyond = linear_calibration.fit_map(found, truth, np.ones(len(found)), 1e-2)
 
     def mirror(points: np.ndarray) -> np.ndarray:
         return points[:, MIRROR_68] * (-1, 1)
@@ -63,7 +63,7 @@ def test_the_map_treats_left_and_right_alike() -> None:
 
 def test_a_heavy_penalty_leaves_only_what_all_faces_have_in_common() -> None:
     truth, found = faces_and_what_is_found(100, 5)
-    beyond = settle.fit_map(found, truth, np.ones(len(found)), 1e9)
+    beyond = linear_calibration.fit_map(found, truth, np.ones(len(found)), 1e9)
     assert np.abs(beyond[1:]).max() < 1e-6
     assert np.linalg.norm(beyond[0].reshape(68, 2), axis=1).mean() > 0.5
 
@@ -83,7 +83,7 @@ def test_a_settled_network_gives_moved_landmarks_and_is_settled_anew(tmp_path: P
     sizes = set()
     for path in (shipped, tmp_path / "pfld.onnx"):  # as it was trained, and one with another map already
         beyond = np.concatenate([rng.normal(0, 0.02, (1, 136)), rng.normal(0, 0.05, (136, 136))])
-        settle.settle_network(path, tmp_path / "pfld.onnx", beyond, 1.5)
+        linear_calibration.settle_network(path, tmp_path / "pfld.onnx", beyond, 1.5)
         moved, wider, same = outputs(tmp_path / "pfld.onnx")
         np.testing.assert_allclose(moved - 0.5, moved_by(plain - 0.5, beyond), atol=2e-4)
         np.testing.assert_allclose(wider, 1.5 * sigma, rtol=1e-5)
@@ -112,18 +112,20 @@ def test_settling_finds_where_people_put_the_lower_lip(
         np.full(n, 1 / n),
         np.zeros((n, 68), np.float32),
     )
-    monkeypatch.setattr(settle, "load_faces", lambda *_, **__: faces)
+    monkeypatch.setattr(linear_calibration, "load_faces", lambda *_, **__: faces)
     models, out = tmp_path / "models", tmp_path / "out"
     shutil.copytree(bundle_folder("open"), models)
-    plan = settle.Plan(copies=1)
-    errors = settle.settle(tmp_path, models, out, plan)["held_out"]
+    plan = linear_calibration.Plan(copies=1)
+    errors = linear_calibration.settle(tmp_path, models, out, plan)["held_out"]
     for stage in ("pfld", "clnf"):
         assert errors["after"][stage] < 0.8 * errors["before"][stage]
     assert json.loads((out / "settle.metrics.json").read_text())["plan"] == dataclasses.asdict(plan)
 
     for name in ("pfld.onnx", "cen.npz"):
         shutil.copyfile(out / name, models / name)
-    again = settle.settle(tmp_path, models, out, plan)  # begins with the models, not with their maps
+    again = linear_calibration.settle(
+        tmp_path, models, out, plan
+    )  # begins with the models, not with their maps
     assert again["held_out"] == errors
 
 
@@ -137,7 +139,7 @@ def test_heads_are_turned_further_to_the_side_they_look_to_and_only_with_a_mesh(
     points = np.stack([one[MESH_68, :2] for one in meshes]).astype(np.float32)
     picture = np.full((256, 256, 3), 90, np.uint8)
     faces = Faces(["a", "b"], [picture] * 2, points, meshes, np.full(2, 0.5), np.zeros((2, 68), np.float32))
-    turned = settle.with_turned_heads(faces, turner, settle.Plan())
+    turned = linear_calibration.with_turned_heads(faces, turner, linear_calibration.Plan())
     assert len(turned.images) == len(turned.landmarks) == 1
 
     def nose_aside(landmarks: np.ndarray) -> float:

@@ -19,7 +19,7 @@ FEWER = ((48, 96, 64), (96, 240, 128, 160, 240), (240, 256, 384, 128))
 
 
 def test_the_channels_stay_that_the_outputs_are_made_of() -> None:
-    from napari_face_landmarks.training.widths import best_channels
+    from napari_face_landmarks.training.pruning import best_channels
 
     rng = np.random.default_rng(5)
     channels = rng.normal(2.0, 1.0, (500, 12))
@@ -45,7 +45,7 @@ def _network(seed: int):  # type: ignore[no-untyped-def]
 
 def test_what_a_block_does_not_use_is_left_out_without_loss() -> None:
     from napari_face_landmarks.training.network import WIDE, InvertedResidual
-    from napari_face_landmarks.training.widths import is_thinner, middles_of, with_widths
+    from napari_face_landmarks.training.pruning import is_thinner, middles_of, with_widths
 
     wide, examples = _network(1)
     blocks = [module for module in wide.modules() if isinstance(module, InvertedResidual)]
@@ -67,7 +67,7 @@ def test_what_a_block_does_not_use_is_left_out_without_loss() -> None:
 
 
 def test_more_channels_change_nothing_at_first_and_are_learned() -> None:
-    from napari_face_landmarks.training.widths import with_widths
+    from napari_face_landmarks.training.pruning import with_widths
 
     wide, examples = _network(4)
     more = ((112, 96, 128), (144, 256, 240, 240, 240), (256, 384, 400, 384))
@@ -85,7 +85,7 @@ def test_more_channels_change_nothing_at_first_and_are_learned() -> None:
 
 def test_a_thin_network_is_nearer_to_the_wide_one_than_one_that_only_lacks_channels() -> None:
     from napari_face_landmarks.training.network import NARROW, InvertedResidual
-    from napari_face_landmarks.training.widths import with_widths
+    from napari_face_landmarks.training.pruning import with_widths
 
     wide, examples = _network(2)
     with torch.no_grad():
@@ -106,7 +106,7 @@ def test_a_thin_network_is_nearer_to_the_wide_one_than_one_that_only_lacks_chann
 def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Path) -> None:
     from napari_face_landmarks.training import pfld
     from napari_face_landmarks.training.network import NARROW
-    from napari_face_landmarks.training.widths import middles_of
+    from napari_face_landmarks.training.pruning import middles_of
 
     write_data(tmp_path, np.random.default_rng(0))
     small = {"faces_per_batch": 3, "negatives_per_batch": 1, "evaluate_every": 2, "threads": 1}

@@ -12,6 +12,7 @@ from napari.layers import Layer, Points
 
 from fake_tracker import FakeTracker
 from gui_support import TRIES, let_work, wait_until
+from napari_face_landmarks.data.tracks import SOURCES
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
 from napari_face_landmarks.napari_plugin.colours import (
@@ -22,9 +23,7 @@ from napari_face_landmarks.napari_plugin.colours import (
     legend_of,
     mode_of,
 )
-from napari_face_landmarks.napari_plugin.layers import tracks_of_layer, tracks_to_layer_data
-from napari_face_landmarks.napari_plugin.live import LiveLandmarks
-from napari_face_landmarks.napari_plugin.view import (
+from napari_face_landmarks.napari_plugin.display_settings import (
     SEGMENTS,
     chosen_landmarks,
     faces_at,
@@ -34,8 +33,9 @@ from napari_face_landmarks.napari_plugin.view import (
     recolour,
     trail_segments,
 )
-from napari_face_landmarks.napari_plugin.view_layers import FrameLayers
-from napari_face_landmarks.tracking.results import SOURCES
+from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers
+from napari_face_landmarks.napari_plugin.points_layer import tracks_of_layer, tracks_to_layer_data
+from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
 from test_formats import a_run
 
 # Machado, Oliveira and Fernandes 2009, full severity, on linear RGB

@@ -18,12 +18,12 @@ from fake_tracker import FakeTracker
 from gui_support import let_work, wait_until
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models, track_layer, tracking
 from napari_face_landmarks.cli import main
+from napari_face_landmarks.data.tracks import SOURCES
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.export import FORMATS
-from napari_face_landmarks.napari_plugin import widget as widget_module
+from napari_face_landmarks.io import FORMATS
+from napari_face_landmarks.napari_plugin import run_dock as widget_module
 from napari_face_landmarks.settings import setting_range
-from napari_face_landmarks.tracking.results import SOURCES
 from napari_face_landmarks.video import open_video, write_video
 
 pytestmark = pytest.mark.gui
@@ -43,7 +43,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeTracker]:
     """Have the widget use a tracker that needs no models."""
     tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.004})
     monkeypatch.setattr(tracking, "FaceTracker", tracker)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
     return tracker
 
 
@@ -270,7 +270,7 @@ def test_export_tells_what_is_wrong(
     monkeypatch.setitem(sys.modules, "h5py", None)
     export_to(widget, monkeypatch, tmp_path / "t.h5", "SLEAP")
     assert "pip install h5py" in widget.status.value
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.saving.ask_for_file", lambda *_: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.export_dialog.ask_for_file", lambda *_: None)
     widget.status.value = "as before"
     widget.export_button.native.click()
     assert widget.status.value == "as before"
@@ -355,7 +355,7 @@ def test_models_that_cannot_be_loaded(
     def load(_: str) -> None:
         raise ModelError("pfld.onnx is missing: install the models again.")
 
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.widget.load_models", load)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", load)
     video = add_clip(viewer)
     widget.run()
     wait_until(lambda: not widget.running)

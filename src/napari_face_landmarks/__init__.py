@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from napari_face_landmarks.settings import TrackerSettings
 
 if TYPE_CHECKING:
-    from napari_face_landmarks.batch import track_many
     from napari_face_landmarks.models import Models, list_models, load_models
-    from napari_face_landmarks.models.describe import describe_models
-    from napari_face_landmarks.napari_plugin.layers import track_layer, tracks_of_layer
+    from napari_face_landmarks.models.catalog import describe_models
+    from napari_face_landmarks.napari_plugin.points_layer import track_layer, tracks_of_layer
+    from napari_face_landmarks.runs import track_many
     from napari_face_landmarks.tracking import FaceFit, FaceTracker, Tracks
     from napari_face_landmarks.versions import about
 
@@ -23,14 +23,14 @@ _HOMES = {
     "FaceFit": "tracking",
     "FaceTracker": "tracking",
     "Models": "models",
-    "Tracks": "tracking",
+    "Tracks": "data.tracks",
     "about": "versions",
-    "describe_models": "models.describe",
+    "describe_models": "models.catalog",
     "list_models": "models",
     "load_models": "models",
-    "track_layer": "napari_plugin.layers",
-    "track_many": "batch",
-    "tracks_of_layer": "napari_plugin.layers",
+    "track_layer": "napari_plugin.points_layer",
+    "track_many": "runs",
+    "tracks_of_layer": "napari_plugin.points_layer",
 }
 
 __all__ = [

@@ -174,9 +174,10 @@ def run_demo(
     ResultError, VideoError
         If a file cannot be written, or no face was found in the first frame.
     """
-    from napari_face_landmarks.export import contact_sheet, write_csv, write_overlay
+    from napari_face_landmarks.io import write_csv
     from napari_face_landmarks.tracking import FaceTracker
     from napari_face_landmarks.video import write_video
+    from napari_face_landmarks.visualization import contact_sheet, write_overlay
 
     try:
         folder.mkdir(parents=True, exist_ok=True)

@@ -21,7 +21,7 @@ def versions() -> dict[str, str]:
     dict of str to str
         In the order in which they help to find a fault; libraries that are not installed are left out.
     """
-    from napari_face_landmarks.models.describe import known_models
+    from napari_face_landmarks.models.catalog import known_models
 
     found = {
         PACKAGE: version(PACKAGE),

@@ -13,12 +13,12 @@ import pytest
 from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
-from napari_face_landmarks.benchmark.steps import (
+from napari_face_landmarks.benchmark.ablation_engine import (
     normalise_supports,
     strided_im2col,
     vectorised_im2col,
 )
-from napari_face_landmarks.clnf import fast, frame, reference
+from napari_face_landmarks.clnf import normalized_frame, numba_engine, reference
 from napari_face_landmarks.clnf.fit import (
     apply_correction,
     fit_landmarks,
@@ -27,10 +27,10 @@ from napari_face_landmarks.clnf.fit import (
 )
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.detection import detect_faces
-from napari_face_landmarks.images import to_grey
 from napari_face_landmarks.pfld import crops_of_landmarks, predict, predict_twice
 from napari_face_landmarks.pfld.crop import sample_crops
 from napari_face_landmarks.tracking.smoothing import smooth_centre
+from napari_face_landmarks.video.pixels import to_grey
 
 Run = Callable[..., Any]
 SETTINGS = TrackerSettings(refine="always")
@@ -64,8 +64,8 @@ def face() -> Face:
 def maps_at(face: Face, index: int) -> tuple[Any, ...]:
     """Return the arguments of `response_maps` at a scale, and the parameters in its frame."""
     experts, constants = face.models.experts, face.models.constants
-    to_frame = frame.image_to_frame(face.params, float(experts.scales[index]))
-    local = frame.enter_frame(face.params, to_frame)
+    to_frame = normalized_frame.image_to_frame(face.params, float(experts.scales[index]))
+    local = normalized_frame.enter_frame(face.params, to_frame)
     centres = np.rint(project(face.models.pdm, local)).astype(np.int64)
     window = constants.window_at(index, SETTINGS.search_radius)
     return (face.grey, to_frame, centres, window, experts, index, 0, constants.checkerboard), local
@@ -93,22 +93,22 @@ def test_im2col_with_contrast_normalisation(benchmark: Run) -> None:
 
 def test_one_response_map(benchmark: Run, face: Face) -> None:
     (grey, to_frame, centres, *rest), _ = maps_at(face, 0)
-    maps = benchmark(fast.response_maps, grey, to_frame, centres[:1], *rest)
+    maps = benchmark(numba_engine.response_maps, grey, to_frame, centres[:1], *rest)
     assert maps.shape == (1, 11, 11)
 
 
 @pytest.mark.parametrize("index", [0, 1, 2])
 def test_response_pass_of_a_scale(benchmark: Run, face: Face, index: int) -> None:
-    maps = benchmark(fast.response_maps, *maps_at(face, index)[0])
+    maps = benchmark(numba_engine.response_maps, *maps_at(face, index)[0])
     assert len(maps) == 68
     assert maps.max() <= 1
 
 
 def test_nu_rlms_iteration(benchmark: Run, face: Face) -> None:
     arguments, local = maps_at(face, 2)
-    maps = fast.response_maps(*arguments)
+    maps = numba_engine.response_maps(*arguments)
     found, iterations = benchmark(
-        fast.search, face.models.pdm, local, maps, arguments[2], np.ones(68), 1.6, 10.0, 1, 0.0
+        numba_engine.search, face.models.pdm, local, maps, arguments[2], np.ones(68), 1.6, 10.0, 1, 0.0
     )
     assert iterations == 2  # the pose, then pose and shape
     assert np.isfinite(found).all()

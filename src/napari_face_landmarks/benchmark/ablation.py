@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.benchmark.steps import engine, looped_im2col, vectorised_im2col
-from napari_face_landmarks.clnf import fast, reference
+from napari_face_landmarks.benchmark.ablation_engine import engine, looped_im2col, vectorised_im2col
+from napari_face_landmarks.clnf import numba_engine, reference
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
@@ -91,8 +91,8 @@ def steps(threads: int | None = None) -> list[Step]:
         Step(f"early exit below {users.convergence_px:g} px", leaving, strided),
         Step(f"{users.max_iterations} iterations", fewer, strided),
         Step(f"search radius {users.search_radius:g}", users, strided),
-        Step("all landmarks of a scale at once, float32, compiled search", users, fast),
-        Step("threads: frames overlap", users, fast, threads or thread_count()),
+        Step("all landmarks of a scale at once, float32, compiled search", users, numba_engine),
+        Step("threads: frames overlap", users, numba_engine, threads or thread_count()),
     ]
 
 

@@ -7,18 +7,18 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.benchmark.steps import normalise_supports, strided_im2col
+from napari_face_landmarks.benchmark.ablation_engine import normalise_supports, strided_im2col
 from napari_face_landmarks.benchmark.timing import Timing, take_time
-from napari_face_landmarks.clnf import fast, frame
+from napari_face_landmarks.clnf import normalized_frame, numba_engine
 from napari_face_landmarks.clnf.fit import fit_landmarks, nearest_view, refine
 from napari_face_landmarks.clnf.patch_experts import SUPPORT, PatchExperts
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.detection import detect_faces
-from napari_face_landmarks.images import to_grey
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import crops_of_landmarks, predict
 from napari_face_landmarks.pfld.crop import sample_crops
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.video.pixels import to_grey
 
 ITERATIONS = 10
 
@@ -68,8 +68,8 @@ def kernel_times(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Any, cal
         ),
     ]
     for index, scale in enumerate(experts.scales.tolist()):
-        to_frame = frame.image_to_frame(params, scale)
-        local = frame.enter_frame(params, to_frame)
+        to_frame = normalized_frame.image_to_frame(params, scale)
+        local = normalized_frame.enter_frame(params, to_frame)
         view = nearest_view(experts, local, index)
         centres = np.rint(project(pdm, local)).astype(np.int64)
         side = constants.window_at(index, settings.search_radius)
@@ -77,16 +77,16 @@ def kernel_times(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Any, cal
         one = (grey, to_frame, centres[:1], *where[3:])
         if index == 0:
             name = f"response map, one landmark ({side} x {side} places)"
-            times.append(take_time(name, lambda one=one: fast.response_maps(*one), calls))  # type: ignore[misc]
+            times.append(take_time(name, lambda one=one: numba_engine.response_maps(*one), calls))  # type: ignore[misc]
         name = f"response pass, 68 landmarks, scale {scale:g} ({side} x {side} places)"
-        times.append(take_time(name, lambda where=where: fast.response_maps(*where), few))  # type: ignore[misc]
-    maps = fast.response_maps(*where)
+        times.append(take_time(name, lambda where=where: numba_engine.response_maps(*where), few))  # type: ignore[misc]
+    maps = numba_engine.response_maps(*where)
     weights = constants.weight * experts.confidences[index, view]
     search = (pdm, local, maps, centres, weights, constants.sigma_at(scale), 20.0)
     times += [
         take_time(
             "NU-RLMS, one iteration",
-            lambda: fast.search(*search, ITERATIONS, 0.0),
+            lambda: numba_engine.search(*search, ITERATIONS, 0.0),
             few,
             parts=2 * ITERATIONS,  # pose, then pose and shape
         ),

@@ -44,7 +44,7 @@ def write_plot(path: Path, result: Benchmark) -> None:
     done, png = cv2.imencode(".png", np.concatenate(panels))
     if not done:
         raise ResultError(f"{path} cannot be written as a picture: choose another place.")
-    from napari_face_landmarks.export.files import replacing
+    from napari_face_landmarks.files.atomic import replacing
 
     with replacing(path) as temporary:
         temporary.write_bytes(png.tobytes())

@@ -13,9 +13,10 @@ from typing import Any
 import numpy as np
 
 from napari_face_landmarks.benchmark.ablation import StepResult, run_ablation
+from napari_face_landmarks.benchmark.jitter import Steadiness, steadiness
 from napari_face_landmarks.benchmark.kernels import kernel_times
-from napari_face_landmarks.benchmark.length import LengthCost, in_words, length_cost
-from napari_face_landmarks.benchmark.rates import (
+from napari_face_landmarks.benchmark.long_run import LengthCost, in_words, length_cost
+from napari_face_landmarks.benchmark.throughput import (
     FACES,
     WIDTHS,
     Cost,
@@ -26,7 +27,6 @@ from napari_face_landmarks.benchmark.rates import (
     size_costs,
     video_rates,
 )
-from napari_face_landmarks.benchmark.steadiness import Steadiness, steadiness
 from napari_face_landmarks.benchmark.timing import BUSY, Timing, machine, peak_of_run
 from napari_face_landmarks.clnf.patch_experts import PatchExperts
 from napari_face_landmarks.errors import ModelError, ResultError
@@ -125,7 +125,7 @@ class Benchmark:
 
     def save(self, path: Path) -> None:
         """Write everything as JSON."""
-        from napari_face_landmarks.export.files import replacing
+        from napari_face_landmarks.files.atomic import replacing
 
         with replacing(path) as temporary:
             text = json.dumps(_without_nan(dataclasses.asdict(self)), indent=2, allow_nan=False)

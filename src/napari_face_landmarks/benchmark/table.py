@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_face_landmarks.benchmark.length import in_words
-from napari_face_landmarks.benchmark.rates import Cost, VideoRates
+from napari_face_landmarks.benchmark.long_run import in_words
 from napari_face_landmarks.benchmark.run import Benchmark
+from napari_face_landmarks.benchmark.throughput import Cost, VideoRates
 from napari_face_landmarks.errors import ResultError
 
 BEGIN, END = "<!-- speed table -->", "<!-- end of speed table -->"
@@ -73,7 +73,7 @@ def write_table(path: Path, result: Benchmark) -> None:
     ResultError
         If the file cannot be written, or has only one of the markers.
     """
-    from napari_face_landmarks.export.files import replacing
+    from napari_face_landmarks.files.atomic import replacing
 
     text = benchmark_table(result)
     if path.exists():

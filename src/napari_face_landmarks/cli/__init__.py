@@ -4,6 +4,6 @@ Errors are one sentence on stderr with exit status 2; after Ctrl-C (status 130) 
 what was computed so far is written.
 """
 
-from napari_face_landmarks.cli.program import main
+from napari_face_landmarks.cli.main import main
 
 __all__ = ["main"]

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_face_landmarks.cli.console import STATUS_ERROR, on_terminal
 from napari_face_landmarks.cli.options import (
     add_models_option,
     add_settings_options,
@@ -16,11 +17,10 @@ from napari_face_landmarks.cli.options import (
     count,
     given_settings,
 )
-from napari_face_landmarks.cli.words import STATUS_ERROR, on_terminal
 from napari_face_landmarks.errors import printable
 
 if TYPE_CHECKING:
-    from napari_face_landmarks.batch.job import FileResult
+    from napari_face_landmarks.runs.job import FileResult
 
 
 def add_batch(commands: Any) -> None:
@@ -77,8 +77,8 @@ def add_batch(commands: Any) -> None:
 
 
 def _batch(options: argparse.Namespace) -> int:
-    from napari_face_landmarks.batch.many import read_settings, succeeded, track_many
-    from napari_face_landmarks.batch.summary import summary_text
+    from napari_face_landmarks.runs.batch import read_settings, succeeded, track_many
+    from napari_face_landmarks.runs.summary import summary_text
 
     settings = chosen_settings(options)
     if options.settings is not None:

@@ -6,9 +6,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from napari_face_landmarks.cli.console import say_on_stdout
 from napari_face_landmarks.cli.options import add_models_option, given
-from napari_face_landmarks.cli.places import check_distinct, prepare_place
-from napari_face_landmarks.cli.words import say_on_stdout
+from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
 from napari_face_landmarks.errors import ResultError
 
 

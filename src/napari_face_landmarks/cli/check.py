@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.cli.options import count, number
-from napari_face_landmarks.cli.places import check_distinct, prepare_place
+from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
 
 
 def add_check(commands: Any) -> None:
@@ -44,7 +44,7 @@ def add_check(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from napari_face_landmarks.export.formats import read_tracks
+    from napari_face_landmarks.io.formats import read_tracks
     from napari_face_landmarks.quality import Limits, check, write_series, write_suspects
     from napari_face_landmarks.quality.report import SUFFIXES, checked_name
 

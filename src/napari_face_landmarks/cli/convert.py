@@ -6,11 +6,11 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from napari_face_landmarks.cli.console import say
 from napari_face_landmarks.cli.options import add_format_option
-from napari_face_landmarks.cli.places import prepare_place
-from napari_face_landmarks.cli.words import say
+from napari_face_landmarks.cli.output_paths import prepare_place
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.export.files import same_file
+from napari_face_landmarks.files.atomic import same_file
 
 
 def add_convert(commands: Any) -> None:
@@ -33,7 +33,7 @@ def add_formats(commands: Any) -> None:
 
 
 def _convert(options: argparse.Namespace) -> int:
-    from napari_face_landmarks.export.formats import format_to_write, read_tracks, write_tracks
+    from napari_face_landmarks.io.formats import format_to_write, read_tracks, write_tracks
 
     chosen = format_to_write(options.output, options.format)
     if same_file(options.output, options.input):
@@ -51,8 +51,8 @@ def _convert(options: argparse.Namespace) -> int:
 
 
 def _formats(options: argparse.Namespace) -> int:
-    from napari_face_landmarks.export.formats import FORMATS
-    from napari_face_landmarks.export.optional import installed
+    from napari_face_landmarks.files.optional import installed
+    from napari_face_landmarks.io.formats import FORMATS
 
     for item in FORMATS:
         missing = [name for name in item.needs if not installed(name)]

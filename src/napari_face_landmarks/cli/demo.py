@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_face_landmarks.cli.console import PROGRAM, progress_bar, say, summary
 from napari_face_landmarks.cli.options import add_models_option, add_settings_options, chosen_settings, given
-from napari_face_landmarks.cli.words import PROGRAM, progress_bar, say, summary
 from napari_face_landmarks.errors import ResultError
 
 if TYPE_CHECKING:

@@ -9,9 +9,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_face_landmarks.cli.console import progress_bar, say
 from napari_face_landmarks.cli.options import count
-from napari_face_landmarks.cli.places import check_distinct, prepare_place
-from napari_face_landmarks.cli.words import progress_bar, say
+from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
 from napari_face_landmarks.settings import REFINE_MODES
 
 if TYPE_CHECKING:
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def add_evaluate(commands: Any) -> None:
     """Add the command `evaluate`."""
-    from napari_face_landmarks.evaluation import choices
+    from napari_face_landmarks.evaluation import options
 
     parser = commands.add_parser(
         "evaluate",
@@ -37,28 +37,28 @@ def add_evaluate(commands: Any) -> None:
         "--refine",
         nargs="+",
         choices=REFINE_MODES,
-        default=list(choices.DEFAULT_REFINE),
-        help="one or more of %(choices)s; default: off always",
+        default=list(options.DEFAULT_REFINE),
+        help="one or more of %(options)s; default: off always",
     )
     parser.add_argument(
         "--boxes",
-        choices=choices.BOX_SOURCES,
-        default=choices.DEFAULT_BOXES,
+        choices=options.BOX_SOURCES,
+        default=options.DEFAULT_BOXES,
         help="where the faces' boxes come from: the labels (truth), the labels moved by 4 %% of the face as "
         "a tracker's boxes are (jitter), or the bundle's detector; default: %(default)s",
     )
     parser.add_argument(
         "--perturb",
         nargs="+",
-        choices=(*choices.CONDITIONS, "all"),
-        default=list(choices.DEFAULT_CONDITIONS),
+        choices=(*options.CONDITIONS, "all"),
+        default=list(options.DEFAULT_CONDITIONS),
         metavar="WHAT",
-        help=f"what is done to the pictures: {', '.join(choices.CONDITIONS)} or all of these; default: none",
+        help=f"what is done to the pictures: {', '.join(options.CONDITIONS)} or all of these; default: none",
     )
     parser.add_argument(
         "--faces",
-        choices=choices.SIDES,
-        default=choices.DEFAULT_SIDE,
+        choices=options.SIDES,
+        default=options.DEFAULT_SIDE,
         help="all faces of the files, or those on one side of the split that training makes by the faces' "
         "names; default: %(default)s",
     )
@@ -77,11 +77,11 @@ def add_evaluate(commands: Any) -> None:
 def _evaluate(options: argparse.Namespace) -> int:
     check_distinct(options.files, [path for path in (options.json, options.table) if path is not None])
 
-    from napari_face_landmarks.evaluation.choices import CONDITIONS
-    from napari_face_landmarks.evaluation.labelled import read_faces
-    from napari_face_landmarks.evaluation.measure import Plan, fit_faces, pooled_poor_fits, summarise
+    from napari_face_landmarks.evaluation.dataset import read_faces
+    from napari_face_landmarks.evaluation.metrics import Plan, fit_faces, pooled_poor_fits, summarise
+    from napari_face_landmarks.evaluation.options import CONDITIONS
     from napari_face_landmarks.evaluation.report import to_json, to_markdown, to_text
-    from napari_face_landmarks.export.files import replacing
+    from napari_face_landmarks.files.atomic import replacing
     from napari_face_landmarks.models import list_models
 
     plan = Plan(

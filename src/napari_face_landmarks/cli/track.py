@@ -13,6 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
+from napari_face_landmarks.cli.console import STATUS_INTERRUPTED, fail, progress_bar, say, summary, tell
 from napari_face_landmarks.cli.options import (
     add_format_option,
     add_models_option,
@@ -21,13 +22,12 @@ from napari_face_landmarks.cli.options import (
     count,
     given,
 )
-from napari_face_landmarks.cli.places import prepare_place
-from napari_face_landmarks.cli.words import STATUS_INTERRUPTED, fail, progress_bar, say, summary, tell
+from napari_face_landmarks.cli.output_paths import prepare_place
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.export.files import same_file
+from napari_face_landmarks.files.atomic import same_file
 
 if TYPE_CHECKING:
-    from napari_face_landmarks.batch.recording import Recording
+    from napari_face_landmarks.runs.recorded_run import Recording
     from napari_face_landmarks.tracking import FaceTracker, Tracks
     from napari_face_landmarks.video import Video
 
@@ -91,8 +91,8 @@ def _track(options: argparse.Namespace) -> int:
     settings = chosen_settings(options)
     outputs = _checked_outputs(options)
 
-    from napari_face_landmarks.batch.recording import Recording, journal_of
     from napari_face_landmarks.models import load_models
+    from napari_face_landmarks.runs.recorded_run import Recording, journal_of
     from napari_face_landmarks.tracking import FaceTracker
     from napari_face_landmarks.tracking.regions import read_regions
 
@@ -143,7 +143,7 @@ def _track(options: argparse.Namespace) -> int:
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:
     """Return the files to write, refusing names that cannot work before anything is computed."""
-    from napari_face_landmarks.export.formats import format_to_write
+    from napari_face_landmarks.io.formats import format_to_write
 
     outputs: list[Path] = []
     for path, suffixes in (
@@ -178,7 +178,7 @@ def _opened(path: Path) -> Video:
 
 def _follow(tracker: FaceTracker, recording: Recording) -> tuple[Tracks, bool]:
     """Do the frames of a run that are left; return all its tracks and whether Ctrl-C ended it."""
-    from napari_face_landmarks.tracking.notice import RefinementNotice
+    from napari_face_landmarks.tracking.refinement_notice import RefinementNotice
 
     notice = RefinementNotice()
     automatic = tracker.settings.refine == "auto"
@@ -237,14 +237,14 @@ def _until_interrupted() -> Iterator[Callable[[], bool]]:
 
 
 def _write_overlay(path: Path, video: Video, tracks: Tracks) -> None:
-    from napari_face_landmarks.export import write_overlay
+    from napari_face_landmarks.visualization import write_overlay
 
     with progress_bar("Overlay", tracks.n_frames) as advance:
         write_overlay(path, video, tracks, progress=lambda done, total: advance())
 
 
 def _write_stats(path: Path, tracks: Tracks, video: Path) -> None:
-    from napari_face_landmarks.export.files import replacing
+    from napari_face_landmarks.files.atomic import replacing
 
     record = {
         **tracks.stats.to_dict(),

@@ -10,9 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf import fast, frame
-from napari_face_landmarks.clnf.constants import TUNED, EngineConstants
+from napari_face_landmarks.clnf import normalized_frame, numba_engine
 from napari_face_landmarks.clnf.openface_experts import AnyExperts, OpenFaceExperts, views_of
+from napari_face_landmarks.clnf.parameters import TUNED, EngineConstants
 from napari_face_landmarks.clnf.pdm import (
     N_RIGID,
     PDM,
@@ -81,7 +81,7 @@ def refine(
     settings: TrackerSettings,
     sigma: npt.NDArray[Any] | None = None,
     constants: EngineConstants = TUNED,
-    engine: ModuleType | SimpleNamespace = fast,
+    engine: ModuleType | SimpleNamespace = numba_engine,
     held: npt.NDArray[np.bool_] | None = None,
 ) -> ClnfFit:
     """Refine a face's landmarks by CLNF.
@@ -166,7 +166,9 @@ def refine(
         if claimed is not None and constants.prior_weight > 0:
             precision = _prior_precision(claimed, start[0], at.scale, constants) * known
             maps = maps + np.float32(constants.hidden)
-            maps = engine.multiply_prior(maps, at.centres, frame.transform(at.to_frame, given), precision)
+            maps = engine.multiply_prior(
+                maps, at.centres, normalized_frame.transform(at.to_frame, given), precision
+            )
             unseen = ~at.visible
             if unseen.any():
                 weights[unseen & known] = weights[at.visible].mean() if at.visible.any() else constants.weight
@@ -183,12 +185,12 @@ def refine(
             False,
             engine,
             held,
-            None if held is None else frame.transform(at.to_frame, given),
+            None if held is None else normalized_frame.transform(at.to_frame, given),
         )
         if taken < 0 or not np.isfinite(local).all():
             return _not_refined(landmarks, start, steps)
         steps += taken
-        found = frame.leave_frame(local, at.to_frame)
+        found = normalized_frame.leave_frame(local, at.to_frame)
     assert at is not None  # there is a scale at least
     likelihood = engine.log_likelihood(maps, at.centres, _project(pdm, local), constants.sigma_at(at.scale))
 
@@ -242,7 +244,7 @@ def fit_alone(
     experts: AnyExperts,
     constants: EngineConstants,
     followed: bool = False,
-    engine: ModuleType | SimpleNamespace = fast,
+    engine: ModuleType | SimpleNamespace = numba_engine,
 ) -> OwnFit:
     """Fit a face by CLNF alone, as OpenFace does: from a box on a first frame, then from the last frame.
 
@@ -307,7 +309,7 @@ def fit_alone(
         if taken < 0 or not np.isfinite(local).all():
             return failed
         steps += taken
-        found = frame.leave_frame(local, at.to_frame)
+        found = normalized_frame.leave_frame(local, at.to_frame)
         last = (at, local, float(experts.scales[index]))
     points = _project(pdm, found)
     if last is None or not _usable(points, found, grey.shape):
@@ -431,7 +433,7 @@ def measure_correction(
             f"{pdm.n_modes} components: give {N_RIGID + pdm.n_modes} of each."
         )
     before = rotation_matrix(params_from[1:4])
-    upright = _turn(-frame.upright_angle(before))
+    upright = _turn(-normalized_frame.upright_angle(before))
     return Correction(
         growth=float(params_to[0] / params_from[0]),
         rotation=before.T @ rotation_matrix(params_to[1:4]),
@@ -466,7 +468,7 @@ def apply_correction(
     carried = np.array(params, dtype=np.float64)
     carried[0] = params[0] * correction.growth
     carried[1:4] = euler_angles(before @ correction.rotation)
-    carried[4:6] = params[4:6] + params[0] * _turn(frame.upright_angle(before)) @ correction.shift
+    carried[4:6] = params[4:6] + params[0] * _turn(normalized_frame.upright_angle(before)) @ correction.shift
     carried[N_RIGID:] += correction.shape
     carried = clamp(pdm, carried)
     residual = np.nan_to_num(np.asarray(landmarks, dtype=np.float64) - _project(pdm, params))
@@ -487,7 +489,7 @@ def _in_image(upright: Floats, params: Floats) -> Floats:
 
 def _upright(params: Floats) -> Floats:
     """Return the turn from the upright frame of a pose to the image, (2, 2)."""
-    return _turn(frame.upright_angle(rotation_matrix(params[1:4])))
+    return _turn(normalized_frame.upright_angle(rotation_matrix(params[1:4])))
 
 
 def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:
@@ -525,10 +527,10 @@ def _respond(
     scale = float(experts.scales[index])
     if isinstance(experts, OpenFaceExperts):  # frontal, with the present shape: the reference of OpenFace
         reference = np.concatenate([[scale, 0.0, 0.0, 0.0, 0.0, 0.0], found[N_RIGID:]])
-        to_frame = frame.shape_to_reference(_project(pdm, found), _project(pdm, reference))
+        to_frame = normalized_frame.shape_to_reference(_project(pdm, found), _project(pdm, reference))
     else:
-        to_frame = frame.image_to_frame(found, scale)
-    local = frame.enter_frame(found, to_frame)
+        to_frame = normalized_frame.image_to_frame(found, scale)
+    local = normalized_frame.enter_frame(found, to_frame)
     view = nearest_view(experts, local, index)
     centres: npt.NDArray[Any] = _project(pdm, local)
     if not (centres.max(axis=0) - centres.min(axis=0) <= LARGEST_PICTURE).all():
@@ -651,7 +653,7 @@ def _beyond(experts: AnyExperts, landmarks: Floats, params: Floats) -> Floats:
     """Return how far beyond the search's landmarks (px) people put them, (68, 2), PDM units, upright."""
     if isinstance(experts, OpenFaceExperts) or experts.beyond is None:
         return np.zeros((N_LANDMARKS, 2))
-    own = frame.transform(frame.image_to_frame(params, 1.0), landmarks).ravel()
+    own = normalized_frame.transform(normalized_frame.image_to_frame(params, 1.0), landmarks).ravel()
     return np.asarray((experts.beyond[0] + own @ experts.beyond[1:]).reshape(N_LANDMARKS, 2))
 
 

@@ -40,8 +40,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.files.npz import read_npz
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
-from napari_face_landmarks.npz import read_npz
 
 SUPPORT = 11  # pixels of a side of what an expert sees
 N_INPUTS = 1 + SUPPORT * SUPPORT

@@ -23,9 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.kernel import exact_kernel, kernel
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.npz import read_npz
+from napari_face_landmarks.files.npz import read_npz
+from napari_face_landmarks.jit import exact_kernel, kernel
 
 Floats = npt.NDArray[np.float64]
 

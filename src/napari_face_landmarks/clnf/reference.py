@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf import frame, pdm
+from napari_face_landmarks.clnf import normalized_frame, pdm
 from napari_face_landmarks.clnf.openface_experts import (
     RELU,
     SIGMOID,
@@ -37,11 +37,13 @@ LEAST_RESPONSE = 1e-12  # a map with less under the kernel says nothing about it
 def sample_frame(
     grey: npt.NDArray[np.uint8], to_frame: Floats, x0: int, y0: int, width: int, height: int
 ) -> Floats:
-    """Take a picture of the normalised frame: `frame.sample_frame` by its definition, (height, width)."""
+    """Sample the normalised frame as `normalized_frame.sample_frame` defines it, (height, width)."""
     columns, rows = np.meshgrid(np.arange(width) + x0, np.arange(height) + y0)
-    where = frame.transform(frame.invert(to_frame), np.stack([columns, rows], axis=-1).astype(np.float64))
+    where = normalized_frame.transform(
+        normalized_frame.invert(to_frame), np.stack([columns, rows], axis=-1).astype(np.float64)
+    )
     pixels_per_pixel = 1.0 / np.sqrt(np.linalg.det(to_frame[:, :2]))
-    depth = float(np.clip(np.log2(pixels_per_pixel), 0.0, frame.MOST_LEVELS - 1))
+    depth = float(np.clip(np.log2(pixels_per_pixel), 0.0, normalized_frame.MOST_LEVELS - 1))
     first = int(depth)
     level = grey.astype(np.float64)
     for _ in range(first):
@@ -88,7 +90,7 @@ def im2col(area: Floats) -> Floats:
     for y in range(window):
         for x in range(window):
             support = area[y : y + SUPPORT, x : x + SUPPORT]
-            rows[y * window + x, 1:] = frame.contrast_normalise(support.T.ravel())
+            rows[y * window + x, 1:] = normalized_frame.contrast_normalise(support.T.ravel())
     return rows
 
 
@@ -125,7 +127,7 @@ def neural_field_response(area: Floats, fields: NeuralFields, expert: int) -> Fl
     vertices = np.zeros((window, window))
     for y in range(window):
         for x in range(window):
-            support = frame.contrast_normalise(area[y : y + SUPPORT, x : x + SUPPORT].ravel())
+            support = normalized_frame.contrast_normalise(area[y : y + SUPPORT, x : x + SUPPORT].ravel())
             neurons = (
                 fields.kernels[expert],
                 fields.norms[expert],
@@ -167,7 +169,9 @@ def _openface_maps(
         if not part.visibility[view, k]:
             continue
         places = centre + np.stack(np.meshgrid(offsets, offsets), axis=-1)
-        area = bilinear(grey.astype(np.float64), frame.transform(frame.invert(to_frame), places))
+        area = bilinear(
+            grey.astype(np.float64), normalized_frame.transform(normalized_frame.invert(to_frame), places)
+        )
         across = slice(None, None, -1 if part.flipped[view, k] else 1)
         expert = int(part.expert[view, k])
         if part.fields is not None:

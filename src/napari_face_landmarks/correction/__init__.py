@@ -1,7 +1,8 @@
 """Correction by hand: faces fitted anew about placed landmarks, tracks carried on, faces edited."""
 
-from napari_face_landmarks.correction.carrying import carry_on, carry_on_steps
-from napari_face_landmarks.correction.edits import (
+from napari_face_landmarks.correction.propagation import carry_on, carry_on_steps
+from napari_face_landmarks.correction.refit import CorrectionWarning, Refit, refit, refit_in_tracks
+from napari_face_landmarks.data.edit import (
     choose_faces,
     delete_face,
     merge_faces,
@@ -10,7 +11,6 @@ from napari_face_landmarks.correction.edits import (
     rename_face,
     split_face,
 )
-from napari_face_landmarks.correction.refitting import CorrectionWarning, Refit, refit, refit_in_tracks
 
 __all__ = [
     "CorrectionWarning",

@@ -1,11 +1,11 @@
 """Where faces are in a frame: boxes, scores and five points, by a small single-stage network."""
 
-from napari_face_landmarks.detection.detect import (
+from napari_face_landmarks.detection.detector import (
     DEFAULT_INPUT_SIZE,
     DEFAULT_MIN_SCORE,
     Detections,
     detect_faces,
 )
-from napari_face_landmarks.detection.points import roll_from_points
+from napari_face_landmarks.detection.roll import roll_from_points
 
 __all__ = ["DEFAULT_INPUT_SIZE", "DEFAULT_MIN_SCORE", "Detections", "detect_faces", "roll_from_points"]

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.evaluation.perturb import generator
+from napari_face_landmarks.evaluation.corruptions import generator
 from napari_face_landmarks.tracking import FaceTracker
-from napari_face_landmarks.tracking.identity import SAME_FACE, overlaps
+from napari_face_landmarks.tracking.association import SAME_FACE, overlaps
 
 INSET = 0.02
 FOREHEAD = 0.31

@@ -8,9 +8,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from napari_face_landmarks.evaluation.choices import Side
-from napari_face_landmarks.evaluation.labelled import LabelledFaces
-from napari_face_landmarks.evaluation.measure import POOR, Plan, PoorFits, Summary, as_plain
+from napari_face_landmarks.evaluation.dataset import LabelledFaces
+from napari_face_landmarks.evaluation.metrics import POOR, Plan, PoorFits, Summary, as_plain
+from napari_face_landmarks.evaluation.options import Side
 from napari_face_landmarks.models import Models
 
 FORMAT = "napari-face-landmarks evaluation"

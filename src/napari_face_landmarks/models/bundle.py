@@ -11,15 +11,15 @@ from typing import Any
 
 import onnxruntime
 
-from napari_face_landmarks.clnf.constants import OPENFACE_CEN, TUNED, EngineConstants
 from napari_face_landmarks.clnf.openface_experts import AnyExperts
+from napari_face_landmarks.clnf.parameters import OPENFACE_CEN, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
 from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
+from napari_face_landmarks.files.onnx_safe import open_network
+from napari_face_landmarks.files.paths import check_inside
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.models.inside import check_inside
-from napari_face_landmarks.onnx_file import open_network
-from napari_face_landmarks.pfld.own import OwnPfld
+from napari_face_landmarks.pfld.custom import OwnPfld
 
 DEFAULT_BUNDLE = "open"
 CARD = "model_card.json"
@@ -151,7 +151,7 @@ def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
     name_or_folder : str or Path
         A name that `list_models` gives, or a folder of the same layout; "openface", "openface-cen" or
         "openface-ccnf" for OpenFace's models in their shared folder; a folder in OpenFace's layout; a folder
-        with a ``pfld.json`` (see `own_pfld`).
+        with a ``pfld.json`` (see `custom_pfld`).
 
     Returns
     -------
@@ -163,7 +163,7 @@ def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
     ModelError
         If a file is missing, altered or malformed.
     """
-    from napari_face_landmarks.models.foreign import load_foreign
+    from napari_face_landmarks.models.external import load_foreign
 
     check_name(name_or_folder)
     foreign = load_foreign(name_or_folder)

@@ -13,7 +13,7 @@ from pathlib import Path
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
 from napari_face_landmarks.clnf.pdm import PDM
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.models.inside import check_inside
+from napari_face_landmarks.files.paths import check_inside
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
 
 VERSION = "2.2.0"

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
-from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.settings import DEFAULT_PRESET, PRESETS
 

@@ -11,10 +11,10 @@ import numpy.typing as npt
 from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPalette, QPen, QPolygonF
 
+from napari_face_landmarks.data.tracks import SOURCES
 from napari_face_landmarks.napari_plugin.quality_colours import SOURCE_WORDS, colour_of
 from napari_face_landmarks.napari_plugin.quality_lines import Strip, covered, envelope, runs, thinned, ticks
 from napari_face_landmarks.quality import Series
-from napari_face_landmarks.tracking.results import SOURCES
 
 EDGE, GAP = 6, 6  # px round the plot, and between strips
 MARKS = 12  # px, height of the lane with what is to be checked

@@ -10,6 +10,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtGui import QPainter, QPixmap
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
+from napari_face_landmarks.data.tracks import SOURCES
 from napari_face_landmarks.napari_plugin.quality_colours import SOURCE_WORDS
 from napari_face_landmarks.napari_plugin.quality_lines import STRIPS, Strip, strips_of
 from napari_face_landmarks.napari_plugin.quality_paint import (
@@ -20,7 +21,6 @@ from napari_face_landmarks.napari_plugin.quality_paint import (
     place_of,
 )
 from napari_face_landmarks.quality import Limits, Series, Suspect
-from napari_face_landmarks.tracking.results import SOURCES
 
 LEAST_FRAMES = 10.0  # that can be zoomed to
 ZOOM = 1.2  # a step of the wheel

@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
+from napari_face_landmarks.data.tracks import FrameResult, Tracks, collect
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.layers import tracks_of_points
+from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 from napari_face_landmarks.quality import Check, Limits, Series, check, join_series, series_of
-from napari_face_landmarks.tracking.results import FrameResult, Tracks, collect
 
 FRAMES_AT_A_TIME = 400
 """Frames of a run that are looked at in one go: some milliseconds on the GUI's thread."""

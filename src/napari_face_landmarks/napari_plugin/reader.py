@@ -44,7 +44,7 @@ def read_videos(path: PathLike | Sequence[PathLike]) -> list[LayerData]:
 
 def napari_get_landmarks_reader(path: PathLike | Sequence[PathLike]) -> Callable[[Any], list[Any]] | None:
     """Return the function that reads `path`, or None if it is no file of landmarks in one of our formats."""
-    from napari_face_landmarks.export import recognise
+    from napari_face_landmarks.io import recognise
 
     paths = _as_list(path)
     if paths and all(recognise(item) is not None for item in paths):
@@ -71,8 +71,8 @@ def read_landmarks(path: PathLike | Sequence[PathLike]) -> list[Any]:
     ResultError
         If a file cannot be read; the sentence says which and why.
     """
-    from napari_face_landmarks.export import read_tracks
-    from napari_face_landmarks.napari_plugin.layers import tracks_to_layer_data
+    from napari_face_landmarks.io import read_tracks
+    from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 
     layers = []
     for item in _as_list(path):

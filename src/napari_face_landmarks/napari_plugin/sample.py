@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_face_landmarks.napari_plugin.layers import LayerDataTuple
+from napari_face_landmarks.napari_plugin.points_layer import LayerDataTuple
 
 
 def moving_face() -> list[LayerDataTuple]:

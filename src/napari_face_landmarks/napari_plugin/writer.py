@@ -6,8 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from napari_face_landmarks.export.formats import named_by_suffix, write_tracks
-from napari_face_landmarks.napari_plugin.layers import tracks_of_points
+from napari_face_landmarks.io.formats import named_by_suffix, write_tracks
+from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 
 Writer = Callable[[str, Any, dict[str, Any]], list[str]]
 

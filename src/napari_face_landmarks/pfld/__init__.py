@@ -1,7 +1,7 @@
 """PFLD: 68 landmarks, their spread and a face score from an upright crop."""
 
 from napari_face_landmarks.pfld.crop import crops_of_landmarks
-from napari_face_landmarks.pfld.predict import (
+from napari_face_landmarks.pfld.network import (
     PfldOutput,
     confidence_of,
     crops_of_boxes,

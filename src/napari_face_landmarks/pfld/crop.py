@@ -7,7 +7,7 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.kernel import exact_kernel, kernel
+from napari_face_landmarks.jit import exact_kernel, kernel
 
 CROP_SIZE = 112
 CROP_MARGIN = 1.3

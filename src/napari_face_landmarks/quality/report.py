@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.export.files import replacing
+from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.quality.limits import Limits
 from napari_face_landmarks.quality.series import Series, series_of, series_to_dataframe
 from napari_face_landmarks.quality.statistics import Statistics, in_words, statistics_of
@@ -19,7 +19,7 @@ from napari_face_landmarks.quality.suspects import Suspect, find_suspects
 if TYPE_CHECKING:
     import pandas
 
-    from napari_face_landmarks.tracking.results import Tracks
+    from napari_face_landmarks.data.tracks import Tracks
 
 SUFFIXES = (".csv", ".json")
 

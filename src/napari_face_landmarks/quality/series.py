@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.tracks import BY_CLNF, MANUAL, NONE, OFF_MODEL, SOURCES, Tracks
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.tracking.results import BY_CLNF, MANUAL, NONE, OFF_MODEL, SOURCES, Tracks
 
 if TYPE_CHECKING:
     import pandas

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.tracks import SOURCES
 from napari_face_landmarks.quality.limits import Limits
 from napari_face_landmarks.quality.series import Series
 from napari_face_landmarks.quality.suspects import LOST, Suspect, percent
-from napari_face_landmarks.tracking.results import SOURCES
 
 ANGLES = ("pitch", "yaw", "roll")
 SOURCE_WORDS = {

@@ -12,12 +12,12 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.tracks import FrameResult, RunStats
 from napari_face_landmarks.errors import FaceLandmarksError, VideoError
-from napari_face_landmarks.tracking.looking import boxes_of
+from napari_face_landmarks.tracking.face_finder import boxes_of
+from napari_face_landmarks.tracking.frame_source import FrameSource
 from napari_face_landmarks.tracking.regions import Regions
-from napari_face_landmarks.tracking.results import FrameResult, RunStats
 from napari_face_landmarks.tracking.smoothing import smooth_centre
-from napari_face_landmarks.tracking.source import FrameSource
 from napari_face_landmarks.tracking.state import Standing, TrackerState
 
 Floats = npt.NDArray[np.float32]

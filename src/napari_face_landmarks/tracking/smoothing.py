@@ -7,8 +7,8 @@ import math
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.kernel import exact_kernel
 from napari_face_landmarks.ibug import OUTER_EYES, inter_ocular
+from napari_face_landmarks.jit import exact_kernel
 
 Floats = npt.NDArray[np.float32]
 

@@ -15,13 +15,13 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf.fit import Correction, OwnFit
+from napari_face_landmarks.data.tracks import STAGES, FrameResult, RunStats, empty_frame
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.results import STAGES, FrameResult, RunStats, empty_frame
 
 if TYPE_CHECKING:
-    from napari_face_landmarks.tracking.alone import AloneFace
+    from napari_face_landmarks.tracking.clnf_tracker import AloneFace
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -294,7 +294,7 @@ def _standing(plain: Any, arrays: _Arrays) -> Standing:
 
 
 def _face(plain: Any, arrays: _Arrays) -> FaceState | AloneFace:
-    from napari_face_landmarks.tracking.alone import AloneFace  # which imports this module
+    from napari_face_landmarks.tracking.clnf_tracker import AloneFace  # which imports this module
 
     if "fit" in plain:
         fit = plain["fit"]

@@ -14,36 +14,36 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf import fast
+from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.clnf.pdm import project
+from napari_face_landmarks.data.tracks import FaceFit, FrameResult, RunStats, Tracks, collect
 from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.images import to_grey, to_rgb8
 from napari_face_landmarks.models import Models, load_models
-from napari_face_landmarks.models.foreign import check_mode
+from napari_face_landmarks.models.external import check_mode
 from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings, given_settings
-from napari_face_landmarks.tracking.alone import as_fit, find_alone, fit_crops, follow_alone
-from napari_face_landmarks.tracking.following import follow
-from napari_face_landmarks.tracking.looking import (
+from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_alone, fit_crops, follow_alone
+from napari_face_landmarks.tracking.face_finder import (
     boxes_of,
     face_scores,
     find_faces,
     predict_in_boxes,
     take_faces,
 )
+from napari_face_landmarks.tracking.frame_source import open_source, rgb_frames
+from napari_face_landmarks.tracking.pfld_tracker import follow
 from napari_face_landmarks.tracking.provenance import provenance
-from napari_face_landmarks.tracking.refining import Picture, Refined, is_unsure, refine_face
+from napari_face_landmarks.tracking.refinement import Picture, Refined, is_unsure, refine_face
 from napari_face_landmarks.tracking.regions import Regions
-from napari_face_landmarks.tracking.results import FaceFit, FrameResult, RunStats, Tracks, collect
 from napari_face_landmarks.tracking.run import Run, smoothed_results
 from napari_face_landmarks.tracking.smoothing import smooth_centre
-from napari_face_landmarks.tracking.source import open_source, rgb_frames
 from napari_face_landmarks.tracking.state import Refinement, Standing, TrackerState, check_state
-from napari_face_landmarks.tracking.workers import checked_threads
+from napari_face_landmarks.tracking.threads import checked_threads
 from napari_face_landmarks.video import prefetch
 from napari_face_landmarks.video.container import thread_count
+from napari_face_landmarks.video.pixels import to_grey, to_rgb8
 
 __all__ = ["FaceTracker", "Run", "face_scores", "is_unsure"]
 
@@ -90,7 +90,7 @@ class FaceTracker:
         models: Models | str | Path | None = None,
         settings: TrackerSettings | Mapping[str, Any] | str | None = None,
         threads: int | None = None,
-        engine: ModuleType = fast,
+        engine: ModuleType = numba_engine,
     ) -> None:
         self.models = (
             models if isinstance(models, Models) else load_models(*([] if models is None else [models]))

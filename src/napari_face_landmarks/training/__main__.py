@@ -26,12 +26,14 @@ STAGES = (("pdm",), ("detector", "pfld", "cen"), ("settle",), ("bundle",))
 """The steps of ``all``; those of one stage do not need each other."""
 LAST_STEPS = ("settle", "bundle")
 """Take a minute or two, and are done anew: they go over what the others have left."""
+MODULE_OF = {"settle": "linear_calibration"}
 CAN_START = ("detector", "pfld")
 """Steps that may begin with the weights of another bundle."""
 
 
 def _module(step: str) -> object:
-    return importlib.import_module(f"napari_face_landmarks.training.{step}")
+    name = MODULE_OF.get(step, step)
+    return importlib.import_module(f"napari_face_landmarks.training.{name}")
 
 
 def _common() -> argparse.ArgumentParser:

@@ -14,7 +14,7 @@ import onnxruntime
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, load_models
 from napari_face_landmarks.pfld.crop import CROP_SIZE
-from napari_face_landmarks.training.reading import HAND_SHARE
+from napari_face_landmarks.training.mesh_regression import HAND_SHARE
 
 CARD_VERSION = "0.3.5"
 

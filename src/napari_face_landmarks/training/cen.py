@@ -24,8 +24,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from napari_face_landmarks.clnf.frame import FLATTEST, image_to_frame, sample_frame, transform
-from napari_face_landmarks.clnf.kernel import kernel
+from napari_face_landmarks.clnf.normalized_frame import FLATTEST, image_to_frame, sample_frame, transform
 from napari_face_landmarks.clnf.patch_experts import (
     FRONTAL_STORED,
     N_STORED,
@@ -34,7 +33,7 @@ from napari_face_landmarks.clnf.patch_experts import (
 )
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, load_pdm, shape_3d
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
-from napari_face_landmarks.images import to_grey
+from napari_face_landmarks.jit import kernel
 from napari_face_landmarks.training.augment import (
     cut,
     displaced,
@@ -44,10 +43,17 @@ from napari_face_landmarks.training.augment import (
     photometric,
     soft_tissue_bumps,
 )
-from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.faces import Faces, load_faces
-from napari_face_landmarks.training.precision import faster_precision, in_precision
-from napari_face_landmarks.training.turn import Turner, drawn_expression, load_turner, turned, yaw_of_mesh
+from napari_face_landmarks.training.log import append_row
+from napari_face_landmarks.training.mixed_precision import faster_precision, in_precision
+from napari_face_landmarks.training.pose_augmentation import (
+    Turner,
+    drawn_expression,
+    load_turner,
+    turned,
+    yaw_of_mesh,
+)
+from napari_face_landmarks.video.pixels import to_grey
 
 Generator = np.random.Generator
 PIXELS = SUPPORT * SUPPORT

@@ -26,14 +26,13 @@ import torch
 from tqdm import tqdm
 
 from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
-from napari_face_landmarks.detection.detect import (
+from napari_face_landmarks.detection.detector import (
     DEFAULT_INPUT_SIZE,
     DEFAULT_MIN_SCORE,
     MAX_OVERLAP,
     fit_to_input,
 )
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.training.curves import append_row
 from napari_face_landmarks.training.detector_data import BUNDLES, Composer, Photo, load_crops, load_photos
 from napari_face_landmarks.training.detector_match import average_precision, match, recall_at
 from napari_face_landmarks.training.detector_network import (
@@ -43,7 +42,8 @@ from napari_face_landmarks.training.detector_network import (
     detector_loss,
 )
 from napari_face_landmarks.training.detector_report import report
-from napari_face_landmarks.training.half import store_half
+from napari_face_landmarks.training.log import append_row
+from napari_face_landmarks.training.onnx_float16 import store_half
 
 Array = npt.NDArray[Any]
 

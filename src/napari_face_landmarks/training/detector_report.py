@@ -19,12 +19,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from napari_face_landmarks.detection.detect import DEFAULT_INPUT_SIZE, DEFAULT_MIN_SCORE, detect_faces
-from napari_face_landmarks.detection.points import roll_from_points
+from napari_face_landmarks.data.tracks import RunStats
+from napari_face_landmarks.detection.detector import DEFAULT_INPUT_SIZE, DEFAULT_MIN_SCORE, detect_faces
+from napari_face_landmarks.detection.roll import roll_from_points
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.looking import find_faces, found_scores
-from napari_face_landmarks.tracking.results import RunStats
+from napari_face_landmarks.tracking.face_finder import find_faces, found_scores
 from napari_face_landmarks.training.detector_data import BUNDLES, Photo, load_crops, load_photos
 from napari_face_landmarks.training.detector_match import match, recall_at
 from napari_face_landmarks.video import open_video

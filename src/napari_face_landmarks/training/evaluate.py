@@ -16,9 +16,8 @@ from typing import Any
 
 from tqdm import tqdm
 
-from napari_face_landmarks.evaluation.choices import CONDITIONS
-from napari_face_landmarks.evaluation.labelled import LabelledFaces, read_faces
-from napari_face_landmarks.evaluation.measure import (
+from napari_face_landmarks.evaluation.dataset import LabelledFaces, read_faces
+from napari_face_landmarks.evaluation.metrics import (
     Fits,
     Plan,
     Summary,
@@ -27,6 +26,7 @@ from napari_face_landmarks.evaluation.measure import (
     pooled_poor_fits,
     summarise,
 )
+from napari_face_landmarks.evaluation.options import CONDITIONS
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.training.faces import LABELLED
 

@@ -19,18 +19,18 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from napari_face_landmarks.clnf.constants import PUBLISHED, TUNED, EngineConstants
 from napari_face_landmarks.clnf.fit import fit_landmarks, refine
+from napari_face_landmarks.clnf.parameters import PUBLISHED, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import PatchExperts, load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm, project
-from napari_face_landmarks.detection.detect import detect_faces
-from napari_face_landmarks.evaluation.choices import CONDITIONS, Condition
-from napari_face_landmarks.evaluation.perturb import perturb
+from napari_face_landmarks.detection.detector import detect_faces
+from napari_face_landmarks.evaluation.corruptions import perturb
+from napari_face_landmarks.evaluation.options import CONDITIONS, Condition
 from napari_face_landmarks.ibug import REGIONS, inter_ocular, nme
-from napari_face_landmarks.images import to_grey
-from napari_face_landmarks.pfld.predict import crops_of_boxes, predict_twice
+from napari_face_landmarks.pfld.network import crops_of_boxes, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.training.faces import load_faces
+from napari_face_landmarks.video.pixels import to_grey
 
 Floats = npt.NDArray[np.float64]
 

@@ -33,14 +33,19 @@ from napari_face_landmarks.training.augment import (
     photometric,
     texture,
 )
-from napari_face_landmarks.training.curves import append_row
-from napari_face_landmarks.training.exported import depthwise_widths, load_exported
-from napari_face_landmarks.training.half import store_half
+from napari_face_landmarks.training.from_onnx import depthwise_widths, load_exported
 from napari_face_landmarks.training.labels import pose_of
+from napari_face_landmarks.training.log import append_row
+from napari_face_landmarks.training.mixed_precision import fastest, in_precision
 from napari_face_landmarks.training.network import NARROW, WIDE, Middles, Pfld, PfldFeatures, PfldOutputs
-from napari_face_landmarks.training.precision import fastest, in_precision
-from napari_face_landmarks.training.turn import drawn_expression, load_turner, turned, yaw_of_mesh
-from napari_face_landmarks.training.widths import is_thinner, middles_of, with_widths
+from napari_face_landmarks.training.onnx_float16 import store_half
+from napari_face_landmarks.training.pose_augmentation import (
+    drawn_expression,
+    load_turner,
+    turned,
+    yaw_of_mesh,
+)
+from napari_face_landmarks.training.pruning import is_thinner, middles_of, with_widths
 from napari_face_landmarks.video import prefetch
 
 NO_BUMPS = np.zeros((0, 5), np.float32)

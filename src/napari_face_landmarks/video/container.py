@@ -88,7 +88,8 @@ def open_container(path: str) -> InputContainer:
     """Open the local file `path` for demuxing; a `VideoError` says why it cannot be."""
     check_file(path)
     try:
-        return av.open(f"file:{path}", "r", options=dict(_OPTIONS), **_METADATA)
+        container: InputContainer = av.open(f"file:{path}", "r", options=dict(_OPTIONS), **_METADATA)
+        return container
     except (av.FFmpegError, ValueError):
         raise VideoError(_unreadable(path)) from None
 

@@ -15,8 +15,8 @@ from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from napari_face_landmarks.errors import VideoError
-from napari_face_landmarks.export.files import sync_folder
-from napari_face_landmarks.images import to_rgb8
+from napari_face_landmarks.files.atomic import sync_folder
+from napari_face_landmarks.video.pixels import to_rgb8
 
 _TICKS = 90_000  # a second, where time stamps are given
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")

@@ -1,7 +1,0 @@
-"""Long runs and many videos: journals that survive a crash, processes side by side, clusters."""
-
-from napari_face_landmarks.batch.job import FileResult
-from napari_face_landmarks.batch.many import track_many
-from napari_face_landmarks.batch.recording import Recording, journal_of
-
-__all__ = ["FileResult", "Recording", "journal_of", "track_many"]

@@ -1,0 +1,101 @@
+"""The engine of the ablation's first steps: `clnf.reference` with one part after the other made faster."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType, SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+from numpy.lib.stride_tricks import sliding_window_view
+
+from napari_face_landmarks.clnf import reference
+from napari_face_landmarks.clnf.normalized_frame import FLATTEST
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
+from napari_face_landmarks.jit import kernel
+
+Floats = npt.NDArray[np.float64]
+
+
+@kernel
+def normalise_supports(rows: Floats) -> None:
+    """Take each row's mean off and divide it by its norm, in place: `frame.contrast_normalise`, compiled."""
+    for i in range(rows.shape[0]):
+        total = 0.0
+        for j in range(rows.shape[1]):
+            total += rows[i, j]
+        mean = total / rows.shape[1]
+        squares = 0.0
+        for j in range(rows.shape[1]):
+            rows[i, j] -= mean
+            squares += rows[i, j] * rows[i, j]
+        factor = 1.0 / max(np.sqrt(squares), FLATTEST)
+        for j in range(rows.shape[1]):
+            rows[i, j] *= factor
+
+
+def looped_im2col(area: Floats) -> Floats:
+    """Do what `reference.im2col` does, with the compiled contrast normalisation."""
+    window = area.shape[0] - SUPPORT + 1
+    rows = np.ones((window * window, N_INPUTS))
+    for y in range(window):
+        for x in range(window):
+            support = area[y : y + SUPPORT, x : x + SUPPORT].T.reshape(1, -1)
+            normalise_supports(support)
+            rows[y * window + x, 1:] = support[0]
+    return rows
+
+
+def strided_im2col(area: Floats, rows: Floats) -> None:
+    """Fill the supports, behind the bias, from a strided view of the area, without a loop."""
+    window = area.shape[0] - SUPPORT + 1
+    supports = sliding_window_view(area, (SUPPORT, SUPPORT)).transpose(0, 1, 3, 2)
+    rows[:, 1:].reshape(window, window, SUPPORT, SUPPORT)[...] = supports
+
+
+def vectorised_im2col(area: Floats) -> Floats:
+    """Do what `reference.im2col` does by `strided_im2col` and one call of the normalisation."""
+    window = area.shape[0] - SUPPORT + 1
+    rows = np.ones((window * window, N_INPUTS))
+    strided_im2col(area, rows)
+    normalise_supports(rows[:, 1:])
+    return rows
+
+
+def engine(im2col: Callable[[Floats], Floats]) -> ModuleType:
+    """Return `clnf.reference` with another im2col."""
+    return cast(
+        ModuleType,
+        SimpleNamespace(
+            response_maps=partial(_response_maps, im2col),
+            multiply_prior=reference.multiply_prior,
+            search=reference.search,
+            log_likelihood=reference.log_likelihood,
+        ),
+    )
+
+
+def _response_maps(
+    im2col: Callable[[Floats], Floats],
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Any,
+    window: int,
+    experts: Any,
+    scale: int,
+    view: int,
+    checkerboard: bool = False,
+) -> Floats:
+    maps = np.ones((len(centres), window, window))
+    side, reach = window + SUPPORT - 1, window // 2 + reference.REACH
+    for k, (x, y) in enumerate(centres):
+        if not experts.visibility[view, k]:
+            continue
+        area = reference.sample_frame(grey, to_frame, int(x) - reach, int(y) - reach, side, side)
+        weights = [w[scale, view, k].astype(np.float64) for w in (experts.w1, experts.w2, experts.w3)]
+        maps[k] = reference.expert_response(im2col(area), *weights).reshape(window, window)
+        if checkerboard:
+            maps[k][np.add.outer(np.arange(window), np.arange(window)) % 2 == 1] = 0.0
+    return maps

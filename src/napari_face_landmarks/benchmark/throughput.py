@@ -1,0 +1,287 @@
+"""Whole runs: frames a second from the file to the landmarks, and what the cost of a frame depends on."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import RunStats
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.settings import RefineMode, TrackerSettings
+from napari_face_landmarks.tracking import FaceTracker
+from napari_face_landmarks.video import open_video
+from napari_face_landmarks.video.container import thread_count
+
+Frame = npt.NDArray[np.uint8]
+
+MODES: tuple[tuple[RefineMode, int], ...] = (
+    ("off", 1),
+    ("auto", 2),
+    ("auto", 1),
+    ("always", 2),
+    ("always", 1),
+)
+"""Refinement and skip of each run."""
+WIDTHS = (320, 640, 1280, 1920, 3840)
+FACES = (1, 2, 3, 4, 6, 8)
+
+
+@dataclass(frozen=True)
+class Rate:
+    """How fast a video was tracked.
+
+    Attributes
+    ----------
+    refine : str
+    every : int
+        CLNF on every n-th frame.
+    threads : int
+    fps : float
+        Frames a second, end to end, the median of the runs.
+    stage_ms : dict of str to float
+        Milliseconds of each stage, per frame.
+    bound : str
+        What the rate is bounded by.
+    """
+
+    refine: str
+    every: int
+    threads: int
+    fps: float
+    stage_ms: dict[str, float]
+    bound: str
+
+
+@dataclass(frozen=True)
+class VideoRates:
+    """The rates of one video.
+
+    Attributes
+    ----------
+    name : str
+        The file's.
+    width, height, frames : int
+    decoding_fps : float
+        Frames a second of reading the file alone.
+    rates : list of Rate
+    """
+
+    name: str
+    width: int
+    height: int
+    frames: int
+    decoding_fps: float
+    rates: list[Rate]
+
+
+@dataclass(frozen=True)
+class Cost:
+    """What a frame costs at one size, or with one number of faces.
+
+    Attributes
+    ----------
+    value : int
+        Pixels of width, or faces.
+    ms : float
+        Milliseconds a frame, end to end from frames in memory.
+    stage_ms : dict of str to float
+        Per stage; with several threads these overlap.
+    """
+
+    value: int
+    ms: float
+    stage_ms: dict[str, float]
+
+
+class Repeated:
+    """Frames forth and back, again and again, as a long video that needs no memory.
+
+    Parameters
+    ----------
+    frames : sequence of ndarray, (H, W, 3), uint8
+    count : int
+        The length of the video.
+    """
+
+    def __init__(self, frames: Sequence[Frame], count: int) -> None:
+        self._frames = frames
+        self.shape: tuple[int, ...] = (count, *frames[0].shape)
+        self.dtype = frames[0].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, index: int) -> Frame:
+        once = period(len(self._frames))
+        place = index % once
+        return self._frames[place if place < len(self._frames) else once - place]
+
+
+def period(count: int) -> int:
+    """Return after how many frames `Repeated` begins again with `count` of them."""
+    return max(1, 2 * count - 2)
+
+
+def video_rates(
+    models: Models,
+    path: Path,
+    *,
+    runs: int,
+    threads: Sequence[int],
+    stop: int | None = None,
+    say: Callable[[str], None] = lambda text: None,
+) -> VideoRates:
+    """Track a video in every mode, several times each, in turn.
+
+    Parameters
+    ----------
+    models : Models
+    path : Path
+    runs : int
+        How often each mode is run; the median counts.
+    threads : sequence of int
+        Numbers of threads to run with.
+    stop : int, optional
+        Leave off before this frame.
+    say : callable
+        Told each result as a sentence.
+    """
+    with open_video(path) as video:
+        height, width = video.shape[1:3]
+        count = len(video) if stop is None else min(stop, len(video))
+        decoding = []
+        for _ in range(runs):
+            began = time.perf_counter()
+            read = sum(1 for _ in video.frames(0, count))
+            decoding.append(read / (time.perf_counter() - began))
+    say(f"{path.name}: {width} x {height}, {count} frames, decoding alone {np.median(decoding):.0f} a second")
+    plans = [(*mode, n) for n in threads for mode in MODES]
+    found: dict[tuple[RefineMode, int, int], list[RunStats]] = {plan: [] for plan in plans}
+    for _ in range(runs):
+        for refine, every, n in plans:
+            settings = TrackerSettings(refine=refine, clnf_every=every)
+            tracks = FaceTracker(models, settings, n).track(path, stop=count)
+            found[refine, every, n].append(tracks.stats)
+    rates = []
+    for (refine, every, n), stats in found.items():
+        middle = sorted(stats, key=lambda run: run.fps)[len(stats) // 2]
+        stage_ms = _stage_ms(middle)
+        rates.append(Rate(refine, every, n, middle.fps, stage_ms, bound(stage_ms, middle.fps, n)))
+        say(
+            f"refine {refine}, skip {every}, threads {n}: {middle.fps:.0f} frames a second, {rates[-1].bound}"
+        )
+    return VideoRates(path.name, width, height, count, float(np.median(decoding)), rates)
+
+
+def bound(stage_ms: dict[str, float], fps: float, threads: int) -> str:
+    """Return what a run's rate is bounded by, in a few words.
+
+    Parameters
+    ----------
+    stage_ms : dict
+        Milliseconds a frame, of each stage.
+    fps : float
+    threads : int
+    """
+    busy = {name: ms for name, ms in stage_ms.items() if ms > 0.005}
+    parts = ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(busy.items(), key=lambda item: -item[1]))
+    if threads == 1:
+        return f"one core; ms a frame: {parts}"
+    lanes = {"PFLD's chain (two frames at a time)": busy.get("pfld", 0.0) / 2}
+    lanes["CLNF's chain"] = busy.get("clnf", 0.0)
+    lanes["decoding"] = busy.get("decode", 0.0)
+    lane, longest = max(lanes.items(), key=lambda item: item[1])
+    used = sum(busy.values()) * fps / 1e3
+    limit = lane if longest * fps / 1e3 > 0.85 else "the cores"
+    return f"{limit}; {used:.1f} cores at work; ms a frame: {parts}"
+
+
+def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int, repeats: int) -> list[Cost]:
+    """Return what a frame costs at several image sizes, the face growing with the image, on one thread."""
+    frames = []
+    for width in widths:
+        height = round(frame.shape[0] * width / frame.shape[1])
+        way = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
+        resized = cv2.resize(frame, (width, height), interpolation=way)
+        frames.append(np.asarray(resized, dtype=np.uint8))
+    return _costs(models, widths, frames, [1] * len(frames), count, repeats, threads=1)
+
+
+def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int, repeats: int) -> list[Cost]:
+    """Return what a frame costs with several faces: the same one on every tile of a frame of one size.
+
+    With as many threads as the tracker takes by itself, since faces run beside each other.
+
+    Parameters
+    ----------
+    models : Models
+    frame : ndarray, (H, W, 3), uint8
+        With one face.
+    faces : sequence of int
+        Numbers of tiles that show it; the others are black.
+    count : int
+        Frames to track.
+    repeats : int
+        How often each number is tracked, in turn; the median counts.
+    """
+    height, width = frame.shape[:2]
+    most = max(faces)
+    across = int(np.ceil(np.sqrt(most)))
+    down = -(-most // across)
+    frames = []
+    for number in faces:
+        tiled = np.zeros((down * height, across * width, 3), np.uint8)
+        for place in range(number):
+            row, column = divmod(place, across)
+            tiled[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
+        frames.append(tiled)
+    return _costs(models, faces, frames, faces, count, repeats, thread_count())
+
+
+def _costs(
+    models: Models,
+    values: Sequence[int],
+    frames: Sequence[Frame],
+    faces: Sequence[int],
+    count: int,
+    repeats: int,
+    threads: int,
+) -> list[Cost]:
+    """Return what each of some frames costs, tracked `count` times in a row, in turn: the median run's."""
+    settings = [TrackerSettings(refine="always", max_faces=number) for number in faces]
+    trackers = [FaceTracker(models, chosen, threads) for chosen in settings]
+    for tracker, frame in zip(trackers, frames, strict=True):
+        tracker.track(Repeated([frame], 3))
+    runs: list[list[RunStats]] = [[] for _ in frames]
+    for _ in range(repeats):
+        for tracker, frame, stats in zip(trackers, frames, runs, strict=True):
+            stats.append(tracker.track(Repeated([frame], count)).stats)
+    costs = []
+    for value, number, stats in zip(values, faces, runs, strict=True):
+        middle = sorted(stats, key=lambda run: run.fps)[repeats // 2]
+        if middle.faces < 0.9 * number * count:
+            costs.append(Cost(value, float("nan"), {}))
+        else:
+            costs.append(Cost(value, 1e3 / middle.fps, _stage_ms(middle)))
+    return costs
+
+
+def _stage_ms(stats: RunStats) -> dict[str, float]:
+    return {name: 1e3 * seconds / max(1, stats.frames) for name, seconds in stats.stage_seconds.items()}
+
+
+def default_thread_numbers() -> list[int]:
+    """Return one thread, and as many as the tracker takes by itself."""
+    return sorted({1, thread_count()})
+
+
+def long_frames(video: Any, count: int) -> list[Frame]:
+    """Return the first frames of a video."""
+    return [np.asarray(video[number]) for number in range(min(count, len(video)))]

@@ -1,0 +1,311 @@
+"""The normalised frame: the face upright and at the PDM's scale s, where patch experts look at it.
+
+A frame has real coordinates (x right, y down) whose origin is the translation of the pose, so that the frame
+keeps the face's place; pictures of it are taken on whole-numbered coordinates. Sampling is trilinear: between
+neighbouring pixels and between neighbouring levels of a pyramid of 2 x 2 means, so that a face much larger
+than the frame gives no aliasing and a slowly growing face gives a slowly changing picture.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.pdm import rotation_kernel, rotation_matrix
+from napari_face_landmarks.jit import kernel
+
+MOST_LEVELS = 15  # a side of 32767 px is one pixel after 15 halvings
+FLATTEST = 1.0  # grey levels: a support whose norm is smaller is divided by this instead
+
+
+def upright_angle(rotation: npt.NDArray[Any]) -> float:
+    """Return the roll of a pose as the image shows it: the in-plane turn nearest to the projected rotation.
+
+    Parameters
+    ----------
+    rotation : ndarray, (3, 3)
+        R of the PDM.
+
+    Returns
+    -------
+    float
+        Radians, clockwise in the image where positive (y points down).
+    """
+    return math.atan2(rotation[1, 0] - rotation[0, 1], rotation[0, 0] + rotation[1, 1])
+
+
+def image_to_frame(params: npt.NDArray[Any], scale: float) -> npt.NDArray[np.float64]:
+    """Return the similarity from image to normalised frame for a pose.
+
+    Parameters
+    ----------
+    params : ndarray, (6 + m,)
+        PDM parameters in the image: s, rx, ry, rz (rad), tx, ty (px), ...
+    scale : float
+        Scale s of the PDM in the frame, for example 0.25.
+
+    Returns
+    -------
+    ndarray, (2, 3), float64
+        A with x_frame = A[:, :2] @ x_image + A[:, 2]; it takes (tx, ty) to (0, 0), turns the face upright and
+        scales it by ``scale / s``.
+    """
+    angle = upright_angle(rotation_matrix(params[1:4]))
+    factor = scale / float(params[0])
+    cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
+    tx, ty = float(params[4]), float(params[5])
+    return np.array(
+        [[cosine, sine, -cosine * tx - sine * ty], [-sine, cosine, sine * tx - cosine * ty]], dtype=np.float64
+    )
+
+
+def shape_to_reference(points: npt.NDArray[Any], reference: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return the similarity that lays a shape on another one: OpenFace's way into the normalised frame.
+
+    Scale by the shapes' root mean square distances from their means, and the rotation that is best in the
+    least-squares sense; a face that is turned away is taken larger than by `image_to_frame`.
+
+    Parameters
+    ----------
+    points, reference : ndarray, (n, 2)
+        Pixels of the image, and places in the frame, x then y.
+
+    Returns
+    -------
+    ndarray, (2, 3), float64
+    """
+    centre, target = points.mean(axis=0), reference.mean(axis=0)
+    flat, laid = points - centre, reference - target
+    factor = math.sqrt(float((laid**2).sum()) / max(float((flat**2).sum()), 1e-12))
+    sine = float((flat[:, 0] * laid[:, 1] - flat[:, 1] * laid[:, 0]).sum())
+    cosine = float((flat * laid).sum())
+    length = math.hypot(sine, cosine) or 1.0
+    sine, cosine = factor * sine / length, factor * cosine / length
+    turn = np.array([[cosine, -sine], [sine, cosine]])
+    return np.column_stack([turn, target - turn @ centre])
+
+
+def transform(matrix: npt.NDArray[np.float64], points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
+    """Return points (..., 2), x then y, taken through a (2, 3) affine matrix."""
+    return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], dtype=np.float64)
+
+
+def invert(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the inverse of a (2, 3) affine matrix."""
+    return invert_kernel(matrix)
+
+
+def enter_frame(
+    params: npt.NDArray[np.float64], to_frame: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return PDM parameters of the image as parameters of the frame, (6 + m,).
+
+    Parameters
+    ----------
+    params : ndarray, (6 + m,)
+        In the image.
+    to_frame : ndarray, (2, 3)
+        Similarity from image to frame, see `image_to_frame`.
+    """
+    return move_pose(params, to_frame)
+
+
+def leave_frame(
+    params: npt.NDArray[np.float64], to_frame: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return PDM parameters of the frame as parameters of the image: the inverse of `enter_frame`."""
+    return move_pose(params, invert_kernel(to_frame))
+
+
+def sample_frame(
+    grey: npt.NDArray[np.uint8],
+    to_frame: npt.NDArray[np.float64],
+    x0: int,
+    y0: int,
+    width: int,
+    height: int,
+) -> npt.NDArray[np.float32]:
+    """Take the picture of a rectangle of the normalised frame.
+
+    Parameters
+    ----------
+    grey : ndarray, (H, W), uint8
+        The image; beyond its edge its outermost pixels go on.
+    to_frame : ndarray, (2, 3), float64
+        Similarity from image to frame, see `image_to_frame`.
+    x0, y0 : int
+        Frame coordinates of the first pixel.
+    width, height : int
+        Size of the rectangle.
+
+    Returns
+    -------
+    ndarray, (height, width), float32
+        Grey levels 0 to 255; pixel [r, c] lies at frame coordinates (x0 + c, y0 + r).
+    """
+    image = np.ascontiguousarray(grey, dtype=np.uint8)
+    return sample_kernel(image, np.asarray(to_frame, dtype=np.float64), x0, y0, width, height).T
+
+
+def contrast_normalise(supports: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Return supports with their mean taken off, divided by their Euclidean norm, or by 1 if that is larger.
+
+    Parameters
+    ----------
+    supports : ndarray, (..., n)
+        Grey levels, each support's pixels along the last axis.
+
+    Returns
+    -------
+    ndarray, (..., n)
+        Zero mean; norm 1, and less for supports that are all but flat (0 where they are).
+    """
+    centred = supports - supports.mean(axis=-1, keepdims=True)
+    norm = np.sqrt((centred * centred).sum(axis=-1, keepdims=True))
+    return np.asarray(centred / np.maximum(norm, FLATTEST))
+
+
+@kernel
+def invert_kernel(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Compiled `invert`."""
+    determinant = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
+    back = np.empty((2, 3))
+    back[0, 0], back[0, 1] = matrix[1, 1] / determinant, -matrix[0, 1] / determinant
+    back[1, 0], back[1, 1] = -matrix[1, 0] / determinant, matrix[0, 0] / determinant
+    back[0, 2] = -back[0, 0] * matrix[0, 2] - back[0, 1] * matrix[1, 2]
+    back[1, 2] = -back[1, 0] * matrix[0, 2] - back[1, 1] * matrix[1, 2]
+    return back
+
+
+@kernel
+def move_pose(
+    params: npt.NDArray[np.float64], similarity: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return PDM parameters whose projection is the given one taken through a (2, 3) similarity."""
+    moved = params.copy()
+    cosine, sine = similarity[0, 0], similarity[1, 0]
+    growth = math.hypot(cosine, sine)
+    cosine, sine = cosine / growth, sine / growth
+    rotation = rotation_kernel(params[1], params[2], params[3])
+    moved[0] = growth * params[0]
+    for column in range(3):
+        top, below = rotation[0, column], rotation[1, column]
+        rotation[0, column], rotation[1, column] = cosine * top - sine * below, sine * top + cosine * below
+    moved[2] = math.asin(min(1.0, max(-1.0, rotation[0, 2])))
+    if abs(rotation[0, 2]) > 1.0 - 1e-12:  # rx and rz turn about the same axis
+        moved[1], moved[3] = math.atan2(rotation[2, 1], rotation[1, 1]), 0.0
+    else:
+        moved[1] = math.atan2(-rotation[1, 2], rotation[2, 2])
+        moved[3] = math.atan2(-rotation[0, 1], rotation[0, 0])
+    moved[4] = similarity[0, 0] * params[4] + similarity[0, 1] * params[5] + similarity[0, 2]
+    moved[5] = similarity[1, 0] * params[4] + similarity[1, 1] * params[5] + similarity[1, 2]
+    return moved
+
+
+@kernel
+def _halve(level: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
+    """Return the means of 2 x 2 blocks; an odd last row or column counts twice."""
+    height, width = level.shape
+    rows, columns = (height + 1) // 2, (width + 1) // 2
+    half = np.empty((rows, columns), np.float32)
+    for r in range(rows):
+        top = 2 * r
+        bottom = min(top + 1, height - 1)
+        for c in range(width // 2):
+            half[r, c] = np.float32(0.25) * (
+                np.float32(level[top, 2 * c])
+                + np.float32(level[top, 2 * c + 1])
+                + np.float32(level[bottom, 2 * c])
+                + np.float32(level[bottom, 2 * c + 1])
+            )
+        if width % 2:
+            half[r, columns - 1] = np.float32(0.5) * (
+                np.float32(level[top, width - 1]) + np.float32(level[bottom, width - 1])
+            )
+    return half
+
+
+@kernel
+def _add_level(
+    picture: npt.NDArray[np.float32],
+    level: npt.NDArray[Any],
+    to_level: npt.NDArray[np.float64],
+    share: float,
+) -> None:
+    """Add `share` times the bilinear samples of a level to the transposed picture."""
+    height, width = level.shape
+    part = np.float32(share)
+    right, bottom = width - 1.0, height - 1.0
+    for c in range(picture.shape[0]):
+        start_x = to_level[0, 0] * c + to_level[0, 2]
+        start_y = to_level[1, 0] * c + to_level[1, 2]
+        for r in range(picture.shape[1]):
+            u = min(max(start_x + to_level[0, 1] * r, 0.0), right)
+            v = min(max(start_y + to_level[1, 1] * r, 0.0), bottom)
+            i, j = int(u), int(v)
+            a, b = np.float32(u - i), np.float32(v - j)
+            i1, j1 = min(i + 1, width - 1), min(j + 1, height - 1)
+            upper = np.float32(level[j, i]) + a * (np.float32(level[j, i1]) - np.float32(level[j, i]))
+            lower = np.float32(level[j1, i]) + a * (np.float32(level[j1, i1]) - np.float32(level[j1, i]))
+            picture[c, r] += part * (upper + b * (lower - upper))
+
+
+@kernel
+def sample_kernel(
+    grey: npt.NDArray[np.uint8],
+    to_frame: npt.NDArray[np.float64],
+    x0: int,
+    y0: int,
+    width: int,
+    height: int,
+) -> npt.NDArray[np.float32]:
+    """Return the picture of `sample_frame` transposed, (width, height): columns lie in a row in memory."""
+    determinant = to_frame[0, 0] * to_frame[1, 1] - to_frame[0, 1] * to_frame[1, 0]
+    back = invert_kernel(to_frame)
+    back[0, 2] += back[0, 0] * x0 + back[0, 1] * y0  # of the picture's first pixel
+    back[1, 2] += back[1, 0] * x0 + back[1, 1] * y0
+    depth = min(max(-0.5 * math.log2(abs(determinant)), 0.0), float(MOST_LEVELS - 1))
+    first = int(depth)
+    share = depth - first
+
+    # The part of the image that the rectangle needs, on whole blocks of the deepest level.
+    block = 2 ** (first + 1)
+    low_x = back[0, 2] + min(back[0, 0] * width, 0.0) + min(back[0, 1] * height, 0.0) - 2 * block
+    low_y = back[1, 2] + min(back[1, 0] * width, 0.0) + min(back[1, 1] * height, 0.0) - 2 * block
+    high_x = back[0, 2] + max(back[0, 0] * width, 0.0) + max(back[0, 1] * height, 0.0) + 2 * block
+    high_y = back[1, 2] + max(back[1, 0] * width, 0.0) + max(back[1, 1] * height, 0.0) + 2 * block
+    last_x, last_y = grey.shape[1] - 1, grey.shape[0] - 1
+    left = int(min(max(low_x, 0.0), float(last_x))) // block * block
+    top = int(min(max(low_y, 0.0), float(last_y))) // block * block
+    right = min((int(min(max(high_x, 0.0), float(last_x))) // block + 1) * block, last_x + 1)
+    bottom = min((int(min(max(high_y, 0.0), float(last_y))) // block + 1) * block, last_y + 1)
+    crop = grey[top:bottom, left:right]
+
+    picture = np.zeros((width, height), np.float32)
+    if first == 0:
+        _add_level(picture, crop, _into_level(back, left, top, 0), 1.0 - share)
+        if share == 0.0:
+            return picture
+    level = _halve(crop)
+    for depth_reached in range(1, first + 2):
+        part = 1.0 - share if depth_reached == first else share
+        if depth_reached >= first and part > 0.0:
+            _add_level(picture, level, _into_level(back, left, top, depth_reached), part)
+        if depth_reached <= first:
+            level = _halve(level)
+    return picture
+
+
+@kernel
+def _into_level(back: npt.NDArray[np.float64], left: int, top: int, depth: int) -> npt.NDArray[np.float64]:
+    """Return the matrix from picture (column, row) to the pixels of a level of the crop at (left, top)."""
+    unit = 1.0 / 2**depth
+    matrix = np.empty((2, 3))
+    for axis in range(2):
+        matrix[axis, 0], matrix[axis, 1] = back[axis, 0] * unit, back[axis, 1] * unit
+    matrix[0, 2] = (back[0, 2] - left + 0.5) * unit - 0.5
+    matrix[1, 2] = (back[1, 2] - top + 0.5) * unit - 0.5
+    return matrix

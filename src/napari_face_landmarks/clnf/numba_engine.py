@@ -1,0 +1,703 @@
+"""CLNF as users run it: compiled loops round batched float32 matrix products.
+
+The functions here do what those of the same name in `reference` do. Products over landmarks go to
+`numpy.matmul`, whose single products are too small for the BLAS library to start threads of its own; the
+loops release the GIL.
+"""
+
+from __future__ import annotations
+
+import math
+from concurrent.futures import Executor
+from functools import partial
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.normalized_frame import FLATTEST, invert_kernel, sample_kernel
+from napari_face_landmarks.clnf.onnx_experts import OnnxExperts, responses
+from napari_face_landmarks.clnf.openface_experts import (
+    RELU,
+    SIGMOID,
+    TANH,
+    AnyExperts,
+    OpenFaceExperts,
+    ScaleExperts,
+    covariances,
+)
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
+from napari_face_landmarks.clnf.pdm import (
+    PDM,
+    jacobian_kernel,
+    normal_equations_kernel,
+    project_kernel,
+    solve_kernel,
+    update_kernel,
+)
+from napari_face_landmarks.clnf.reference import LEAST_RESPONSE, REACH
+from napari_face_landmarks.jit import kernel
+
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
+Places = npt.NDArray[Any]  # whole numbers, or real ones with OpenFace's experts
+
+PIXELS = SUPPORT * SUPPORT
+LARGEST_EXPONENT = np.float32(80.0)  # exp of more is infinite, which fast mathematics does not know
+TOGETHER = 2  # landmarks that share a network and go through it at once: mirrored pairs
+VECTOR = 16  # numbers that columns of a product are padded to
+WORTH_SHARING = 5e7  # multiplications of a pass: below, waiting for another thread costs more than it saves
+LARGEST_PRODUCT = 1 << 18  # multiplications; from here on OpenBLAS may share a product among threads
+
+
+def response_maps(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Places,
+    window: int,
+    experts: AnyExperts,
+    scale: int,
+    view: int,
+    checkerboard: bool = False,
+    pool: Executor | None = None,
+    threads: int = 1,
+) -> Floats32:
+    """Evaluate the patch experts in a window round each landmark: `reference.response_maps` in float32.
+
+    The picture of the frame is taken once for all landmarks, with the mean and the norm of every support.
+    The norm divides the first layer's product instead of the pixels. OpenFace's experts, which take ten times
+    as long, may be shared among the threads of a pool.
+    """
+    maps = np.empty((len(centres), window, window), np.float32)
+    if isinstance(experts, OpenFaceExperts):
+        part = experts.parts[scale]
+        _openface_maps(grey, to_frame, centres, part, view, checkerboard, maps, pool, threads)
+        return maps
+    stride = 2 if checkerboard else 1
+    visible = experts.visibility[view]
+    if isinstance(experts, OnnxExperts):
+        supports = np.empty((len(centres), _cells(window, stride), PIXELS), np.float32)
+        factors = np.empty(supports.shape[:2], np.float32)
+        _supports(grey, to_frame, centres, window, stride, supports, factors)
+        supports *= factors[..., None]
+        _spread(responses(experts, scale, view, supports), visible, stride, maps)
+        return maps
+    w1, w2, w3 = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
+    _own_maps(grey, to_frame, centres, w1, w2, w3, visible, stride, maps)
+    return maps
+
+
+def _cells(window: int, stride: int) -> int:
+    """Return at how many places of a window the experts are evaluated."""
+    return (window * window + stride - 1) // stride
+
+
+def _own_maps(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Places,
+    w1: Floats32,
+    w2: Floats32,
+    w3: Floats32,
+    visible: npt.NDArray[np.bool_],
+    stride: int,
+    maps: Floats32,
+) -> None:
+    """Fill the maps by the experts' layers: products of all landmarks by NumPy, the rest by kernels.
+
+    A product inside a kernel would take 17 MB: Numba gets it from SciPy, NumPy brings its own.
+    """
+    n, window = maps.shape[:2]
+    cells, width1 = _cells(window, stride), w1.shape[2]
+    blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
+    rows = -(-cells // blocks)
+    inputs, factors = np.empty((n, blocks, rows, PIXELS), np.float32), np.empty((n, cells), np.float32)
+    flat = inputs.reshape(n, blocks * rows, PIXELS)
+    flat[:, cells:] = 0
+    _supports(grey, to_frame, centres, window, stride, flat, factors)
+    first = np.matmul(inputs, w1[:n, None, 1:])
+    _activate(first.reshape(n, -1, width1), factors, w1)
+    second = np.matmul(first, w2[:n, None, 1:])
+    _last_layer(second.reshape(n, blocks * rows, -1), w2, w3, visible, stride, maps)
+
+
+@kernel
+def _supports(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Places,
+    window: int,
+    stride: int,
+    inputs: Floats32,
+    factors: Floats32,
+) -> None:
+    """Fill every landmark's supports, (68, cells, 121), less their means, and their factors 1 / norm."""
+    picture, x0, y0 = _picture(grey, to_frame, centres, window)
+    means, all_factors = _contrast(picture)
+    strips = _strips(picture)
+    for k in range(centres.shape[0]):
+        left, top = centres[k, 0] - x0, centres[k, 1] - y0
+        _im2col(strips, left, top, means, window, stride, inputs[k])
+        p = 0
+        for y in range(window):
+            for x in range(y % stride, window, stride):
+                factors[k, p] = all_factors[left + x, top + y]
+                p += 1
+
+
+@kernel
+def _picture(
+    grey: npt.NDArray[np.uint8], to_frame: Floats, centres: Places, window: int
+) -> tuple[Floats32, int, int]:
+    """Return the transposed picture of all that the landmarks' windows see.
+
+    With it comes what a landmark's place is less by in it: there its first support begins.
+    """
+    margin = window // 2 + REACH
+    x0, y0 = centres[0, 0], centres[0, 1]
+    x1, y1 = x0, y0
+    for k in range(1, centres.shape[0]):
+        x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
+        x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
+    width, height = x1 - x0 + 2 * margin + 1, y1 - y0 + 2 * margin + 1
+    return sample_kernel(grey, to_frame, x0 - margin, y0 - margin, width, height), x0, y0
+
+
+@kernel
+def _activate(values: Floats32, factors: Floats32, weights: Floats32) -> None:
+    """Take the first layer's products, (68, cells, h1), through the contrast's factor, bias and ReLU."""
+    zero = np.float32(0.0)
+    for k in range(values.shape[0]):
+        bias = weights[k, 0]
+        for p in range(factors.shape[1]):
+            row, factor = values[k, p], factors[k, p]
+            for j in range(len(row)):
+                row[j] = max(row[j] * factor + bias[j], zero)
+
+
+@kernel
+def _last_layer(
+    values: Floats32,
+    w2: Floats32,
+    w3: Floats32,
+    visible: npt.NDArray[np.bool_],
+    stride: int,
+    maps: Floats32,
+) -> None:
+    """Fill the maps from the second layer's products, (68, cells, h2)."""
+    window = maps.shape[1]
+    zero, one = np.float32(0.0), np.float32(1.0)
+    for k in range(maps.shape[0]):
+        if not visible[k]:
+            for y in range(window):
+                for x in range(window):
+                    maps[k, y, x] = one
+            continue
+        p = 0
+        for y in range(window):
+            for x in range((y + 1) % stride, window, stride):
+                maps[k, y, x] = zero
+            for x in range(y % stride, window, stride):
+                total = w3[k, 0]
+                for j in range(values.shape[2]):
+                    total += w3[k, 1 + j] * max(values[k, p, j] + w2[k, 0, j], zero)
+                maps[k, y, x] = one / (one + np.exp(min(-total, LARGEST_EXPONENT)))
+                p += 1
+
+
+@kernel
+def _spread(values: Floats32, visible: npt.NDArray[np.bool_], stride: int, maps: Floats32) -> None:
+    """Fill the maps from the values of their cells; those between are 0, and hidden landmarks' maps 1."""
+    window = maps.shape[1]
+    for k in range(maps.shape[0]):
+        p = 0
+        for y in range(window):
+            for x in range(window):
+                maps[k, y, x] = np.float32(0.0) if visible[k] else np.float32(1.0)
+            for x in range(y % stride, window, stride):
+                if visible[k]:
+                    maps[k, y, x] = values[k, p]
+                p += 1
+
+
+def _openface_maps(
+    grey: npt.NDArray[np.uint8],
+    to_frame: Floats,
+    centres: Places,
+    part: ScaleExperts,
+    view: int,
+    sparse: bool,
+    maps: Floats32,
+    pool: Executor | None,
+    threads: int,
+) -> None:
+    fields = part.fields is not None
+    networks = part.networks
+    expert = np.where(part.visibility[view], part.expert[view], -1)
+    order = np.argsort(expert, kind="stable")
+    widths = networks.widths[0]
+    work = len(order) * maps[0].size * int((widths[:-1] * widths[1:]).sum())
+    if pool is None or work < WORTH_SHARING:
+        threads = 1
+    cuts = [0]
+    for i in range(1, threads):
+        cut = max(len(order) * i // threads, cuts[-1])
+        while 0 < cut < len(order) and expert[order[cut]] == expert[order[cut - 1]]:  # pairs stay together
+            cut += 1
+        cuts.append(cut)
+    pieces = [piece for piece in np.split(order, cuts[1:]) if len(piece)]
+
+    def evaluate(piece: npt.NDArray[np.int64]) -> None:
+        _network_maps(
+            grey,
+            invert_kernel(to_frame),
+            centres.astype(np.float64),
+            expert,
+            piece,
+            part.flipped[view],
+            networks.words,
+            networks.widths,
+            networks.weights,
+            networks.biases,
+            networks.activations,
+            2 if sparse and not fields else 1,
+            maps,
+        )
+
+    others = [pool.submit(evaluate, piece) for piece in pieces[1:]] if pool is not None else []
+    evaluate(pieces[0])
+    for other in others:
+        other.result()
+    if fields:
+        visible = part.visibility[view]
+        window = maps.shape[1]
+        sigma, vertices = covariances(part, view, window), maps.reshape(len(maps), -1, 1)
+        joined = sigma * vertices if sigma.shape[1] == 1 else sigma @ vertices
+        joined -= np.minimum(joined.min(axis=1, keepdims=True), 0.0)
+        maps[visible] = joined.reshape(maps.shape)[visible]
+
+
+@kernel
+def _network_maps(
+    grey: npt.NDArray[np.uint8],
+    to_image: Floats,
+    centres: Floats,
+    expert: npt.NDArray[np.int64],
+    order: npt.NDArray[np.int64],
+    flipped: npt.NDArray[np.bool_],
+    words: Floats32,
+    widths: npt.NDArray[np.int64],
+    weights: npt.NDArray[np.int64],
+    biases: npt.NDArray[np.int64],
+    activations: npt.NDArray[np.int64],
+    stride: int,
+    maps: Floats32,
+) -> None:
+    """Fill the maps of landmarks by networks; those that share one go through it together, in this order."""
+    n, window = order.shape[0], maps.shape[1]
+    side = window + SUPPORT - 1
+    cells = (window * window + stride - 1) // stride
+    area = np.empty((side, side), np.float32)
+    widest = 0
+    for e in range(widths.shape[0]):
+        for layer in range(widths.shape[1]):
+            widest = max(widest, widths[e, layer])
+    most = (cells * TOGETHER + VECTOR - 1) // VECTOR * VECTOR
+    ones, others = np.empty(widest * most, np.float32), np.empty(widest * most, np.float32)
+    first = 0
+    while first < n:
+        e = expert[order[first]]
+        last = first + 1
+        if e < 0:
+            maps[order[first]] = np.float32(1.0)
+            first = last
+            continue
+        while last < n and last - first < TOGETHER and expert[order[last]] == e:
+            last += 1
+        columns = (cells * (last - first) + VECTOR - 1) // VECTOR * VECTOR
+        values = ones[: widest * columns].reshape(widest, columns)
+        following = others[: widest * columns].reshape(widest, columns)
+        values[:N_INPUTS, cells * (last - first) :] = np.float32(0.0)
+        for i in range(first, last):
+            k = order[i]
+            _sample_area(grey, to_image, centres[k, 0], centres[k, 1], flipped[k], area)
+            _normalised_columns(area, window, stride, cells * (i - first), values)
+        for layer in range(activations.shape[1]):
+            inputs, outputs = widths[e, layer], widths[e, layer + 1]
+            if outputs == 0:
+                break
+            start, bias = weights[e, layer], biases[e, layer]
+            _layer(
+                words[start : start + inputs * outputs].reshape(outputs, inputs),
+                words[bias : bias + outputs],
+                activations[e, layer],
+                values,
+                following,
+            )
+            values, following = following, values
+        for i in range(first, last):
+            k = order[i]
+            p = cells * (i - first)
+            for y in range(window):
+                for x in range(y % stride, window, stride):
+                    maps[k, y, window - 1 - x if flipped[k] else x] = values[0, p]
+                    p += 1
+            if stride == 2:
+                _fill_from_neighbours(maps[k])
+        first = last
+
+
+@kernel
+def _sample_area(
+    grey: npt.NDArray[np.uint8], to_image: Floats, x: float, y: float, flipped: bool, area: Floats32
+) -> None:
+    """Fill the transposed picture (columns, rows) about a place of the frame by bilinear samples."""
+    side = area.shape[0]
+    reach = side // 2
+    height, width = grey.shape
+    right, bottom = width - 1.0, height - 1.0
+    for c in range(side):
+        column = side - 1 - c if flipped else c
+        at_x = x + c - reach
+        for r in range(side):
+            at_y = y + r - reach
+            u = min(max(to_image[0, 0] * at_x + to_image[0, 1] * at_y + to_image[0, 2], 0.0), right)
+            v = min(max(to_image[1, 0] * at_x + to_image[1, 1] * at_y + to_image[1, 2], 0.0), bottom)
+            i, j = int(u), int(v)
+            a, b = np.float32(u - i), np.float32(v - j)
+            i1, j1 = min(i + 1, width - 1), min(j + 1, height - 1)
+            upper = np.float32(grey[j, i]) + a * (np.float32(grey[j, i1]) - np.float32(grey[j, i]))
+            lower = np.float32(grey[j1, i]) + a * (np.float32(grey[j1, i1]) - np.float32(grey[j1, i]))
+            area[column, r] = upper + b * (lower - upper)
+
+
+@kernel
+def _normalised_columns(area: Floats32, window: int, stride: int, first: int, inputs: Floats32) -> None:
+    """Fill columns of `inputs`, from `first` on: a 1, then a contrast-normalised support column by column."""
+    cells = (window * window + stride - 1) // stride
+    sums, squares = np.zeros(cells, np.float32), np.zeros(cells, np.float32)
+    level = area[area.shape[0] // 2, area.shape[1] // 2]  # keeps the sums small
+    inputs[0, first : first + cells] = np.float32(1.0)
+    for c in range(SUPPORT):
+        for r in range(SUPPORT):
+            row = inputs[1 + SUPPORT * c + r, first : first + cells]
+            p = 0
+            for y in range(window):
+                for x in range(y % stride, window, stride):
+                    row[p] = area[c + x, r + y] - level
+                    p += 1
+            for p in range(cells):
+                sums[p] += row[p]
+    for p in range(cells):
+        sums[p] /= np.float32(PIXELS)
+    for j in range(1, N_INPUTS):
+        row = inputs[j, first : first + cells]
+        for p in range(cells):
+            row[p] -= sums[p]
+            squares[p] += row[p] * row[p]
+    for p in range(cells):
+        squares[p] = np.float32(1.0) / max(np.sqrt(squares[p]), np.float32(FLATTEST))
+    for j in range(1, N_INPUTS):
+        row = inputs[j, first : first + cells]
+        for p in range(cells):
+            row[p] *= squares[p]
+
+
+@kernel
+def _layer(weight: Floats32, bias: Floats32, activation: int, values: Floats32, following: Floats32) -> None:
+    """Take columns through one layer, in products too small for the BLAS library to share among threads."""
+    outputs, inputs = weight.shape
+    columns = values.shape[1]
+    block = max(1, LARGEST_PRODUCT // (inputs * columns))
+    for start in range(0, outputs, block):
+        stop = min(start + block, outputs)
+        np.dot(weight[start:stop], values[:inputs], following[start:stop])
+    one, zero, largest = np.float32(1.0), np.float32(0.0), np.float32(LARGEST_EXPONENT)
+    for i in range(outputs):
+        row, level = following[i], bias[i]
+        if activation == SIGMOID:
+            for p in range(columns):
+                row[p] = one / (one + np.exp(min(-row[p] - level, largest)))
+        elif activation == TANH:
+            for p in range(columns):
+                row[p] = np.tanh(row[p] + level)
+        elif activation == RELU:
+            for p in range(columns):
+                row[p] = max(row[p] + level, zero)
+        else:
+            for p in range(columns):
+                row[p] += level
+
+
+@kernel
+def _fill_from_neighbours(response: Floats32) -> None:
+    """Give every second cell of a map, where x + y is odd, the mean of the cells beside it."""
+    window = response.shape[0]
+    for y in range(window):
+        for x in range(1 - y % 2, window, 2):
+            total, count = np.float32(0.0), 0
+            if y > 0:
+                total, count = total + response[y - 1, x], count + 1
+            if y + 1 < window:
+                total, count = total + response[y + 1, x], count + 1
+            if x > 0:
+                total, count = total + response[y, x - 1], count + 1
+            if x + 1 < window:
+                total, count = total + response[y, x + 1], count + 1
+            response[y, x] = total / np.float32(count)
+
+
+@kernel
+def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
+    """Return the mean and the factor 1 / norm of every whole support of a picture, by running sums."""
+    width, height = picture.shape
+    across, down = width - SUPPORT + 1, height - SUPPORT + 1
+    means, factors = np.empty((across, down), np.float32), np.empty((across, down), np.float32)
+    middle = np.float64(picture[width // 2, height // 2])  # keeps the sums of squares small
+    sums, squares = np.zeros(height), np.zeros(height)
+    for c in range(width):
+        for r in range(height):
+            value = np.float64(picture[c, r]) - middle
+            sums[r] += value
+            squares[r] += value * value
+        if c >= SUPPORT:
+            for r in range(height):
+                value = np.float64(picture[c - SUPPORT, r]) - middle
+                sums[r] -= value
+                squares[r] -= value * value
+        if c < SUPPORT - 1:
+            continue
+        x = c - SUPPORT + 1
+        total, total_squares = 0.0, 0.0
+        for r in range(height):
+            total += sums[r]
+            total_squares += squares[r]
+            if r >= SUPPORT:
+                total -= sums[r - SUPPORT]
+                total_squares -= squares[r - SUPPORT]
+            if r >= SUPPORT - 1:
+                mean = total / PIXELS
+                norm = math.sqrt(max(total_squares - total * mean, 0.0))
+                means[x, r - SUPPORT + 1] = mean + middle
+                factors[x, r - SUPPORT + 1] = 1.0 / max(norm, FLATTEST)
+    return means, factors
+
+
+@kernel
+def _strips(picture: Floats32) -> Floats32:
+    """Return, for each row of a transposed picture, the eleven pixels from it on of column after column.
+
+    Supports that lie beside each other share all but one column, and those of different landmarks overlap
+    too: each is a stretch of 121 numbers of one strip, and none is gathered twice.
+    """
+    width, height = picture.shape
+    strips = np.empty((height - SUPPORT + 1, width * SUPPORT), np.float32)
+    for y in range(strips.shape[0]):
+        for c in range(width):
+            for r in range(SUPPORT):
+                strips[y, SUPPORT * c + r] = picture[c, y + r]
+    return strips
+
+
+@kernel
+def _im2col(
+    strips: Floats32, left: int, top: int, means: Floats32, window: int, stride: int, inputs: Floats32
+) -> None:
+    """Fill the supports (cells, 121) of an area of interest, each less its mean, column by column."""
+    row = 0
+    for y in range(window):
+        for x in range(y % stride, window, stride):
+            grey = means[left + x, top + y]
+            start = SUPPORT * (left + x)
+            support, pixels = inputs[row], strips[top + y, start : start + PIXELS]  # views: they make vectors
+            for j in range(len(support)):
+                support[j] = pixels[j] - grey
+            row += 1
+
+
+def multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> Floats32:
+    """Multiply each map by a Gaussian about where the landmark was first found, in place."""
+    _multiply_prior(maps, centres, prior, precision)
+    return maps
+
+
+@kernel
+def _multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> None:
+    window = maps.shape[1]
+    across, down = np.empty(window, np.float32), np.empty(window, np.float32)
+    for k in range(maps.shape[0]):
+        _gaussian(centres[k, 0] - prior[k, 0], precision[k], across)
+        _gaussian(centres[k, 1] - prior[k, 1], precision[k], down)
+        for y in range(window):
+            for x in range(window):
+                maps[k, y, x] *= down[y] * across[x]
+
+
+@kernel
+def _gaussian(middle: float, precision: float, values: npt.NDArray[Any]) -> None:
+    """Fill the values of exp(-precision d**2 / 2) at whole steps about the middle."""
+    reach = values.shape[0] // 2
+    for j in range(values.shape[0]):
+        d = middle + j - reach
+        values[j] = math.exp(-0.5 * precision * d * d)
+
+
+@kernel
+def _mean_shift(maps: Floats32, centres: Places, points: Floats, sigma: float, shift: Floats) -> None:
+    """Fill v, (2, 68), for the points (2, 68)."""
+    window = maps.shape[1]
+    reach = window // 2
+    across, down = np.empty(window, np.float32), np.empty(window, np.float32)
+    precision = 1.0 / (sigma * sigma)
+    for k in range(maps.shape[0]):
+        dx = min(max(points[0, k] - centres[k, 0], -float(reach)), float(reach))
+        dy = min(max(points[1, k] - centres[k, 1], -float(reach)), float(reach))
+        _gaussian(-dx, precision, across)
+        _gaussian(-dy, precision, down)
+        total, mean_x, mean_y = 0.0, 0.0, 0.0
+        for y in range(window):
+            part, part_x = np.float32(0.0), np.float32(0.0)
+            for x in range(window):
+                density = maps[k, y, x] * across[x]
+                part += density
+                part_x += density * np.float32(x - reach)
+            total += down[y] * part
+            mean_x += down[y] * part_x
+            mean_y += down[y] * part * (y - reach)
+        if total < LEAST_RESPONSE:
+            shift[0, k], shift[1, k] = 0.0, 0.0
+        else:
+            shift[0, k], shift[1, k] = mean_x / total - dx, mean_y / total - dy
+
+
+def with_threads(pool: Executor, threads: int) -> SimpleNamespace:
+    """Return this engine with OpenFace's experts evaluated by several threads: the caller's and a pool's."""
+    return SimpleNamespace(
+        response_maps=partial(response_maps, pool=pool, threads=threads),
+        multiply_prior=multiply_prior,
+        search=search,
+        log_likelihood=log_likelihood,
+    )
+
+
+def search(
+    model: PDM,
+    params: Floats,
+    maps: Floats32,
+    centres: Places,
+    weights: Floats,
+    sigma: float,
+    regularisation: float,
+    max_iterations: int,
+    least_motion: float,
+    whole: bool = False,
+    held: npt.NDArray[np.bool_] | None = None,
+    targets: Floats | None = None,
+) -> tuple[Floats, int]:
+    """Run NU-RLMS on the maps of one scale: `reference.search`; iterations are -1 where it broke down."""
+    found = np.empty_like(params)
+    if held is None or targets is None:
+        held, targets = np.zeros(len(weights), np.bool_), np.zeros((len(weights), 2))
+    iterations = _search(
+        model.mean,
+        model.components,
+        model.eigenvalues,
+        params,
+        maps,
+        centres,
+        weights,
+        sigma,
+        regularisation,
+        max_iterations,
+        least_motion,
+        whole,
+        held,
+        targets,
+        found,
+    )
+    return found, int(iterations)
+
+
+@kernel
+def _search(
+    mean: Floats,
+    components: Floats,
+    eigenvalues: Floats,
+    start: Floats,
+    maps: Floats32,
+    centres: Places,
+    weights: Floats,
+    sigma: float,
+    regularisation: float,
+    max_iterations: int,
+    least_motion: float,
+    whole: bool,
+    held: npt.NDArray[np.bool_],
+    targets: Floats,
+    params: Floats,
+) -> int:
+    n, m = components.shape[1], components.shape[2]
+    moved = start.copy()
+    shape = np.empty((3, n))
+    points, points_moved = np.empty((2, n)), np.empty((2, n))
+    shift = np.empty((2, n))
+    slope = np.empty((2 * n, 6 + m))
+    hessian, step = np.empty((6 + m, 6 + m)), np.empty(6 + m)
+    for j in range(6 + m):
+        params[j] = start[j]
+    project_kernel(mean, components, params, shape, points)
+    iterations = 0
+    for phase in range(2):
+        rigid = phase == 0
+        count = 6 if rigid else 6 + m
+        for _ in range(max_iterations):
+            _mean_shift(maps, centres, points, sigma, shift)
+            for k in range(n):
+                if held[k]:
+                    shift[0, k] = targets[k, 0] - points[0, k]
+                    shift[1, k] = targets[k, 1] - points[1, k]
+            jacobian_kernel(components, params, shape, rigid, slope)
+            normal_equations_kernel(slope, weights, shift, count, hessian, step)
+            if not rigid:
+                for k in range(m):
+                    hessian[6 + k, 6 + k] += regularisation / eigenvalues[k]
+                    step[6 + k] -= regularisation * params[6 + k] / eigenvalues[k]
+            if not solve_kernel(hessian, step, count):
+                return -1
+            update_kernel(eigenvalues, params, step, count, moved)
+            for j in range(6 + m):
+                params[j] = moved[j]
+            project_kernel(mean, components, params, shape, points_moved)
+            motion, squares = 0.0, 0.0
+            for k in range(n):
+                move = math.hypot(points_moved[0, k] - points[0, k], points_moved[1, k] - points[1, k])
+                motion += move
+                squares += move * move
+                points[0, k], points[1, k] = points_moved[0, k], points_moved[1, k]
+            iterations += 1
+            if (math.sqrt(squares) if whole else motion / n) < least_motion:
+                break
+    return iterations
+
+
+def log_likelihood(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
+    """Return the mean log response at the landmarks: `reference.log_likelihood`."""
+    return float(_log_likelihood(maps, centres, points, sigma))
+
+
+@kernel
+def _log_likelihood(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
+    window = maps.shape[1]
+    across, down = np.empty(window), np.empty(window)
+    precision = 1.0 / (sigma * sigma)
+    logs = 0.0
+    for k in range(maps.shape[0]):
+        _gaussian(centres[k, 0] - points[k, 0], precision, across)
+        _gaussian(centres[k, 1] - points[k, 1], precision, down)
+        total = 0.0
+        for y in range(window):
+            for x in range(window):
+                total += maps[k, y, x] * across[x] * down[y]
+        logs += math.log(max(total * precision / (2.0 * math.pi), LEAST_RESPONSE))
+    return float(logs / maps.shape[0])

@@ -1,0 +1,312 @@
+"""A face fitted anew about landmarks that were placed by hand."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, field
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf import numba_engine
+from napari_face_landmarks.clnf.fit import refine
+from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, project
+from napari_face_landmarks.correction.constants import (
+    ENOUGH_TO_DOUBT,
+    FAR_OFF,
+    FAR_PLACED,
+    HAND_SIGMA,
+    HELD_WEIGHT,
+    ITERATIONS,
+    MOST_DOUBTED,
+    REST_WEIGHT,
+    SPREAD,
+)
+from napari_face_landmarks.data.edit import row_of, with_face
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import ImageError, ModelError, ResultError
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.frame_source import check_size
+from napari_face_landmarks.video.pixels import to_grey, to_rgb8
+
+Floats = npt.NDArray[np.float32]
+
+
+@dataclass(frozen=True, slots=True)
+class Refit:
+    """A face fitted anew.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (68, 2), float32
+        Pixels, x then y; those placed by hand exactly where they were placed.
+    confidence : ndarray, (68,), float32
+        0 to 1; 1 for those placed by hand.
+    params : ndarray, (6 + m,), float64
+        Parameters of the shape model.
+    refined : bool
+        Whether CLNF had its part; False where its search broke down, and the landmarks are the start's.
+    doubtful : ndarray, (68,), bool
+        Landmarks placed by hand that fit no face about the others: they are where they were placed, and drew
+        nothing else there. None where fewer than four were placed.
+    """
+
+    landmarks: Floats
+    confidence: Floats
+    params: npt.NDArray[np.float64]
+    refined: bool
+    doubtful: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(N_LANDMARKS, np.bool_))
+
+
+class CorrectionWarning(UserWarning):
+    """A landmark that was placed by hand fits no face about the others."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Start:
+    """Where a fit may begin: landmarks, and how sure each is (px)."""
+
+    landmarks: npt.NDArray[np.float64]
+    sigma: npt.NDArray[np.float64]
+    confidence: Floats
+
+
+def refit(
+    models: Models,
+    image: Any,
+    landmarks: npt.ArrayLike,
+    held: npt.ArrayLike,
+    settings: TrackerSettings | None = None,
+    engine: ModuleType = numba_engine,
+) -> Refit:
+    """Fit a face anew about landmarks that were placed by hand.
+
+    The shape model is fitted to the placed landmarks and, with a low weight, the others; PFLD looks again at
+    where that puts the face, and at where the landmarks are. The start that agrees best with the placed ones
+    is refined by CLNF, where they count `EngineConstants.held_weight` times as much as the others. One that
+    is far from the face that PFLD sees about all the others, as when a wrong landmark was dragged, draws
+    nothing along.
+
+    Parameters
+    ----------
+    models : Models
+        What `load_models` gives.
+    image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+        The frame.
+    landmarks : array-like, (68, 2)
+        The face as it is, the placed ones where they were placed; px, x then y; NaN for those unknown.
+    held : array-like, (68,), bool
+        Which were placed by hand.
+    settings : TrackerSettings, optional
+        `max_iterations` (at least 5 here), `search_radius` and `convergence_px` are used.
+    engine : module
+        `clnf.fast` or `clnf.reference`.
+
+    Returns
+    -------
+    Refit
+
+    Raises
+    ------
+    ImageError
+        If the image, the landmarks or the marks are of no such kind.
+    ModelError
+        If the landmarks are too few to tell where the face is.
+    """
+    given = np.array(landmarks, dtype=np.float64)
+    fixed = np.asarray(held)
+    if given.shape != (N_LANDMARKS, 2) or fixed.shape != (N_LANDMARKS,) or fixed.dtype != np.bool_:
+        raise ImageError(
+            f"A face to fit anew has landmarks of the shape {given.shape} and marks {fixed.dtype} of "
+            f"{fixed.shape}: give ({N_LANDMARKS}, 2) and bool ({N_LANDMARKS},)."
+        )
+    fixed = fixed & np.isfinite(given).all(axis=1)
+    rgb, pdm = to_rgb8(image), models.pdm
+    settings = settings or TrackerSettings()
+    best, across = _best_start(models, rgb, given, fixed)
+    placed, doubtful = given, _doubtful(models, rgb, given, fixed)
+    if doubtful.any():
+        given, fixed = np.where(doubtful[:, None], np.nan, given), fixed & ~doubtful
+        best, across = _best_start(models, rgb, given, fixed)
+    points, sigma = best.landmarks.copy(), best.sigma.copy()
+    points[fixed], sigma[fixed] = given[fixed], HAND_SIGMA * across
+    weights = _weights(sigma, fixed, across)
+    params = fit_pdm(pdm, points, weights, noise=models.constants.fit_noise)
+    thorough = settings.replace(max_iterations=max(settings.max_iterations, ITERATIONS))
+    fit = refine(
+        to_grey(rgb), points, params, pdm, models.experts, thorough, sigma, models.constants, engine, fixed
+    )
+    found = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
+    found = _drawn_to(found, given, fixed, across)
+    found[doubtful] = placed[doubtful]
+    confidence = np.where(fixed | doubtful, 1.0, best.confidence).astype(np.float32)
+    return Refit(found.astype(np.float32), confidence, fit.params, fit.converged, doubtful)
+
+
+def refit_in_tracks(
+    models: Models,
+    image: Any,
+    tracks: Tracks,
+    frame: int,
+    face: int,
+    settings: TrackerSettings | None = None,
+) -> Tracks:
+    """Return a copy of tracks in which a face on one frame is fitted anew about its landmarks placed by hand.
+
+    Parameters
+    ----------
+    models : Models
+    image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+        The frame.
+    tracks : Tracks
+    frame, face : int
+        The frame's number in the video, and the face.
+    settings : TrackerSettings, optional
+        Those of the tracks where not given.
+
+    Raises
+    ------
+    ResultError
+        If there is no such face on the frame.
+    ImageError, ModelError
+        As `refit`, and if the frame is of another size than those of the tracks.
+
+    Warns
+    -----
+    CorrectionWarning
+        Of landmarks placed by hand that fit no face about the others.
+    """
+    row = row_of(tracks, frame, face)
+    rgb = to_rgb8(image, f"Frame {frame}")
+    check_size(rgb.shape[:2], tracks)
+    held = tracks.by_hand[row, face]
+    try:
+        fit = refit(models, rgb, tracks.landmarks[row, face], held, settings or tracks.settings)
+    except ModelError as error:
+        raise ResultError(
+            f"Face {face} on frame {frame} cannot be fitted anew ({str(error).rstrip('.')}): place more "
+            "landmarks by hand."
+        ) from error
+    if fit.doubtful.any():
+        numbers = ", ".join(map(str, np.flatnonzero(fit.doubtful)))
+        warnings.warn(
+            f"The landmarks placed by hand on frame {frame} disagree: {numbers} is far from where the others "
+            "have it, and stays where it was placed; look whether it is the landmark that was meant.",
+            CorrectionWarning,
+            stacklevel=2,
+        )
+    return with_face(tracks, row, face, fit.landmarks, fit.confidence, fit.params[:6])
+
+
+def _best_start(
+    models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
+) -> tuple[_Start, float]:
+    """Return the start that agrees best with the landmarks placed by hand, and the face's size (px)."""
+    fits = _both_fits(models.pdm, given, fixed)
+    spread = [FAR_OFF * max(float(inter_ocular(points)), 1.0) for points in fits]
+    doubtful = np.full(N_LANDMARKS, 0.5, np.float32)
+    as_it_is = np.where(np.isfinite(given), given, fits[0])
+    starts = [
+        _Start(as_it_is, np.full(N_LANDMARKS, 0.5 * spread[0]), doubtful),
+        _Start(fits[1], np.full(N_LANDMARKS, spread[1]), doubtful),
+        *_seen(models, rgb, fits),
+    ]
+    best = min(starts, key=lambda start: _badness(start, given, fixed))
+    return best, max(float(inter_ocular(fits[1])), 1.0)
+
+
+def _both_fits(
+    pdm: PDM, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
+) -> list[npt.NDArray[np.float64]]:
+    """Return the landmarks of the model fitted to all landmarks alike, and to those placed by hand."""
+    return [project(pdm, _fitted(pdm, given, fixed, rest)) for rest in (1.0, REST_WEIGHT)]
+
+
+def _doubtful(
+    models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.bool_]:
+    """Return the landmarks placed by hand without which PFLD sees the face that all others have, (68,)."""
+
+    def seen_about(marks: npt.NDArray[np.bool_]) -> _Start | None:
+        known = np.where((fixed & ~marks)[:, None], np.nan, given)
+        seen = _seen(models, rgb, _both_fits(models.pdm, known, marks))
+        return min(seen, key=lambda start: _badness(start, given, marks), default=None)
+
+    doubtful = np.zeros(N_LANDMARKS, np.bool_)
+    while (left := fixed & ~doubtful).sum() >= ENOUGH_TO_DOUBT:
+        best = seen_about(left)
+        if best is None or _off(best, given, left).max() < FAR_OFF:
+            break
+        found = []
+        for one in np.flatnonzero(left)[np.argsort(-_off(best, given, left))][:MOST_DOUBTED]:
+            others, alone = left.copy(), np.arange(N_LANDMARKS) == one
+            others[one] = False
+            start = seen_about(others)
+            if start is not None and _off(start, given, others).max() < FAR_OFF:
+                found.append((float(_off(start, given, alone)[0]), int(one)))
+        if not found or max(found)[0] < FAR_PLACED:
+            break
+        doubtful[max(found)[1]] = True
+    return doubtful
+
+
+def _off(
+    start: _Start, given: npt.NDArray[np.float64], marks: npt.NDArray[np.bool_]
+) -> npt.NDArray[np.float64]:
+    """Return how far a start is from marked landmarks, in inter-ocular distances."""
+    across = max(float(inter_ocular(start.landmarks)), 1.0)
+    return np.asarray(np.linalg.norm(start.landmarks - given, axis=1)[marks] / across)
+
+
+def _fitted(
+    pdm: PDM, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_], rest: float
+) -> npt.NDArray[np.float64]:
+    return fit_pdm(pdm, given, np.where(fixed, HELD_WEIGHT if rest < 1 else 1.0, rest))
+
+
+def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.float64]]) -> list[_Start]:
+    """Return what PFLD sees where the model's fits are."""
+    if models.pfld is None:
+        return []
+    output = predict_twice(models.pfld, rgb, crops_of_landmarks(np.stack(fits)))
+    return [
+        _Start(points.astype(np.float64), output.sigma[row].astype(np.float64), output.confidence[row])
+        for row, points in enumerate(output.landmarks)
+        if np.isfinite(points).all()
+    ]
+
+
+def _badness(start: _Start, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]) -> float:
+    """Return how far a start is from the landmarks placed by hand, and how unsure of itself."""
+    off = _off(start, given, fixed).mean() if fixed.any() else 0.0
+    return float(off + FAR_OFF * (1.0 - start.confidence.mean()))
+
+
+def _weights(
+    sigma: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_], across: float
+) -> npt.NDArray[np.float64]:
+    doubt = (sigma / (0.05 * across)) ** 2
+    return np.asarray(np.where(fixed, HELD_WEIGHT, 1.0 / (1.0 + doubt)))
+
+
+def _drawn_to(
+    found: npt.NDArray[np.float64],
+    given: npt.NDArray[np.float64],
+    fixed: npt.NDArray[np.bool_],
+    across: float,
+) -> npt.NDArray[np.float64]:
+    """Return the landmarks with the placed ones in place; neighbours follow their last step."""
+    if not fixed.any():
+        return found
+    rest = given[fixed] - found[fixed]
+    apart = np.linalg.norm(found[:, None] - found[fixed][None], axis=-1) / (SPREAD * across)
+    near = np.exp(-0.5 * apart**2)
+    share = near / np.maximum(near.sum(axis=1, keepdims=True), 1.0)
+    moved = found + share @ rest
+    moved[fixed] = given[fixed]
+    return np.asarray(moved)

@@ -1,0 +1,207 @@
+"""Labelled faces from untrusted files: the format of the training data's landmark files.
+
+A file is an ``.npz`` archive (no pickles) of four arrays; others in it are ignored:
+
+- ``webp`` (B,) uint8: the pictures, WebP files laid end to end;
+- ``offsets`` (N + 1,) integers: picture i is ``webp[offsets[i] : offsets[i + 1]]``;
+- ``names`` (N,) text: a name for each face, which decides its side of the split and seeds all chance;
+- ``landmarks`` (N, 68, 2): the iBUG 68 points, px of the picture, x then y, pixel centres at whole numbers.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.evaluation.options import DEFAULT_SIDE, Side
+from napari_face_landmarks.files.npz import read_npz
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
+from napari_face_landmarks.training.split import held_out_mask
+
+MOST_FACES = 1_000_000
+LONGEST_NAME = 256  # characters
+LARGEST_FILE = 2 << 30  # bytes
+LARGEST_PICTURE = 4096  # px, either side
+SMALLEST_FACE = 4.0  # px between the outer eye corners
+LARGEST_COORDINATE = 4 * LARGEST_PICTURE  # of a landmark, px
+
+AGAIN = "give a file of labelled faces with the arrays webp, offsets, names and landmarks"
+
+
+@dataclass(frozen=True)
+class LabelledFaces:
+    """Faces with their landmarks; the pictures stay encoded until `picture` is asked for one.
+
+    Attributes
+    ----------
+    names : tuple of str
+        N names.
+    blobs : tuple of bytes
+        N WebP files.
+    landmarks : ndarray, (N, 68, 2), float64
+        Pixels, x then y.
+    files : tuple of str
+        The files' names, in the order in which they were read.
+    """
+
+    names: tuple[str, ...]
+    blobs: tuple[bytes, ...]
+    landmarks: npt.NDArray[np.float64]
+    files: tuple[str, ...]
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+
+def read_faces(
+    paths: Sequence[str | Path], side: Side = DEFAULT_SIDE, limit: int | None = None, seed: int = 0
+) -> LabelledFaces:
+    """Read the labelled faces of some files.
+
+    Parameters
+    ----------
+    paths : sequence of str or Path
+        Files of the form that this module describes.
+    side : {"all", "held-out", "training"}
+        All faces, or those on one side of the split that the training steps make by the faces' names.
+    limit : int, optional
+        Take no more than so many faces, drawn by `seed` and left in their order.
+    seed : int
+
+    Returns
+    -------
+    LabelledFaces
+
+    Raises
+    ------
+    ImageError
+        If a file is not of that form, or no face is left.
+    """
+    names: list[str] = []
+    blobs: list[bytes] = []
+    landmarks: list[npt.NDArray[np.float64]] = []
+    for path in paths:
+        arrays = _checked(path)
+        held_out = held_out_mask(arrays["names"])
+        sides = {"all": np.ones_like(held_out), "held-out": held_out, "training": ~held_out}
+        chosen = np.flatnonzero(sides[side])
+        names += [str(arrays["names"][i]) for i in chosen]
+        blobs += [_blob(arrays, int(i)) for i in chosen]
+        landmarks.append(arrays["landmarks"][chosen].astype(np.float64))
+    if not names:
+        what = "no faces" if side == "all" else f"no {side} faces"
+        raise ImageError(
+            f"There are {what} in {', '.join(map(str, paths))}: give other files or other --faces."
+        )
+    points = np.concatenate(landmarks)
+    kept = np.arange(len(names))
+    if limit is not None and limit < len(names):
+        kept = np.sort(np.random.default_rng(seed).choice(len(names), limit, replace=False))
+    return LabelledFaces(
+        names=tuple(names[i] for i in kept),
+        blobs=tuple(blobs[i] for i in kept),
+        landmarks=points[kept],
+        files=tuple(str(path) for path in paths),
+    )
+
+
+def picture(faces: LabelledFaces, index: int) -> npt.NDArray[np.uint8]:
+    """Decode the picture of a face, (H, W, 3) RGB uint8.
+
+    Raises
+    ------
+    ImageError
+        If it is no WebP picture, is too large or cannot be decoded.
+    """
+    blob, name = faces.blobs[index], faces.names[index]
+    width, height = webp_size(blob)
+    if not (0 < width <= LARGEST_PICTURE and 0 < height <= LARGEST_PICTURE):
+        what = "is no WebP picture" if width == 0 else f"has {width} x {height} px"
+        raise ImageError(
+            f"The picture of the face {name!r} {what}: give WebP of at most {LARGEST_PICTURE} px."
+        )
+    try:
+        image: Any = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR)
+    except cv2.error:
+        image = None
+    if image is None or image.shape[:2] != (height, width):
+        raise ImageError(f"The picture of the face {name!r} cannot be decoded: make the file again.")
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), dtype=np.uint8)
+
+
+def webp_size(blob: bytes) -> tuple[int, int]:
+    """Return the width and height that a WebP file claims, px; (0, 0) if it is none."""
+    if len(blob) < 30 or blob[:4] != b"RIFF" or blob[8:12] != b"WEBP":
+        return 0, 0
+    kind = blob[12:16]
+    if kind == b"VP8 ":
+        return (
+            int.from_bytes(blob[26:28], "little") & 0x3FFF,
+            int.from_bytes(blob[28:30], "little") & 0x3FFF,
+        )
+    if kind == b"VP8L":
+        bits = int.from_bytes(blob[21:25], "little")
+        return (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
+    if kind == b"VP8X":
+        return int.from_bytes(blob[24:27], "little") + 1, int.from_bytes(blob[27:30], "little") + 1
+    return 0, 0
+
+
+def _checked(path: str | Path) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of one file, having checked that they belong together."""
+    arrays = read_npz(
+        path,
+        {
+            "webp": (LARGEST_FILE,),
+            "offsets": (MOST_FACES + 1,),
+            "names": (MOST_FACES,),
+            "landmarks": (MOST_FACES, N_LANDMARKS, 2),
+        },
+        LARGEST_FILE,
+        error=ImageError,
+        again=AGAIN,
+        longest_text=LONGEST_NAME,
+    )
+    names, offsets, landmarks = arrays["names"], arrays["offsets"], arrays["landmarks"]
+    count = len(names)
+    if arrays["webp"].dtype != np.uint8 or names.dtype.kind != "U" or landmarks.dtype.kind not in "fiu":
+        raise ImageError(f"{path}: webp must be bytes, names text and landmarks numbers; {AGAIN}.")
+    if offsets.dtype.kind not in "iu" or len(offsets) != count + 1 or landmarks.shape[1:] != (N_LANDMARKS, 2):
+        raise ImageError(
+            f"{path}: {count} names need {count + 1} whole offsets and {count} x 68 landmarks; {AGAIN}."
+        )
+    if len(landmarks) != count:
+        raise ImageError(f"{path} has {count} names but landmarks of {len(landmarks)} faces; {AGAIN}.")
+    if names.dtype.itemsize and (names.view(f"{names.dtype.byteorder}u4") > sys.maxunicode).any():
+        raise ImageError(f"{path}: a name has characters that do not exist; {AGAIN}.")
+    ends = offsets.astype(np.int64)
+    if count and (ends[0] < 0 or ends[-1] > len(arrays["webp"]) or (np.diff(ends) <= 0).any()):
+        raise ImageError(f"{path}: the offsets do not grow, or lead out of webp; {AGAIN}.")
+    arrays["offsets"] = ends
+    wrong = np.flatnonzero(~_usable(landmarks))
+    if len(wrong):
+        raise ImageError(
+            f"{path}: the landmarks of the face {str(names[wrong[0]])!r} are not finite, or its outer eye "
+            f"corners lie less than {SMALLEST_FACE:g} px apart; leave it out of the file."
+        )
+    return arrays
+
+
+def _usable(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
+    points = landmarks.astype(np.float64)
+    inside = np.asarray(np.abs(points) <= LARGEST_COORDINATE)  # False where not finite
+    apart = inter_ocular(np.where(inside, points, 0.0)) >= SMALLEST_FACE
+    return np.asarray(inside.all(axis=(1, 2)) & apart)
+
+
+def _blob(arrays: dict[str, npt.NDArray[Any]], index: int) -> bytes:
+    first, end = arrays["offsets"][index : index + 2]
+    return bytes(arrays["webp"][first:end].tobytes())

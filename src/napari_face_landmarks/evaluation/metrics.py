@@ -1,0 +1,549 @@
+"""Fit labelled faces with some bundles, and say how good the landmarks and their confidence are.
+
+Everything goes through what users call: `FaceTracker.fit` with a box for each face. Errors are distances to
+the labels over the labels' distance of the outer eye corners, as fractions: 0.03 is 3 %.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, fields
+from threading import local
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import CLNF
+from napari_face_landmarks.evaluation.boxes import (
+    MOST_FACES,
+    detected_box,
+    jittered_box,
+    true_box,
+)
+from napari_face_landmarks.evaluation.corruptions import perturb
+from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture
+from napari_face_landmarks.evaluation.options import (
+    DEFAULT_BOXES,
+    DEFAULT_CONDITIONS,
+    DEFAULT_REFINE,
+    BoxSource,
+    Condition,
+)
+from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS, inter_ocular
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.settings import RefineMode, TrackerSettings
+from napari_face_landmarks.tracking import FaceTracker
+
+Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
+
+POOR = 0.08
+"""A face whose mean error is larger counts as a poor fit; the cumulative error curve ends here too."""
+JAW = list(REGIONS["jaw"])
+INNER = [i for i in range(N_LANDMARKS) if i not in REGIONS["jaw"]]
+N_BINS = 10
+SUREST = 1 - 2.0**-24
+"""Largest confidence below 1 that float32 holds: where 1 is claimed, this is taken."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is to be measured.
+
+    Attributes
+    ----------
+    refine : tuple of {"off", "auto", "always"}
+    conditions : tuple of str
+        Perturbations, see `perturb`.
+    boxes : {"truth", "detector", "jitter"}
+        Where the faces' boxes come from.
+    seed : int
+        Of perturbations and jitter.
+    threads : int
+        Faces that are worked on at a time; the results do not depend on it.
+    """
+
+    refine: tuple[RefineMode, ...] = DEFAULT_REFINE
+    conditions: tuple[Condition, ...] = DEFAULT_CONDITIONS
+    boxes: BoxSource = DEFAULT_BOXES
+    seed: int = 0
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Fits:
+    """The fits of all faces by one bundle in one refine mode under one condition.
+
+    Attributes
+    ----------
+    bundle : str
+    refine : str
+    condition : str
+    found : ndarray, (N,), bool
+        False where the detector did not find the face, or no landmarks came out; the other arrays are NaN
+        there, or False.
+    distances : ndarray, (N, 68), float64
+        Error of each landmark.
+    confidence : ndarray, (N, 68), float64
+    score : ndarray, (N,), float64
+        The face's score.
+    refined : ndarray, (N,), bool
+        Where the landmarks come from CLNF.
+    covered : ndarray, (N, 68), bool
+        Landmarks that something was put before.
+    seconds : ndarray, (N,), float64
+        Processor time of the fit.
+    """
+
+    bundle: str
+    refine: str
+    condition: str
+    found: Mask
+    distances: Floats
+    confidence: Floats
+    score: Floats
+    refined: Mask
+    covered: Mask
+    seconds: Floats
+
+    @property
+    def errors(self) -> Floats:
+        """The mean error of each face over its landmarks, (N,); NaN where it was not found."""
+        return np.asarray(self.distances.mean(axis=1))
+
+    @property
+    def sureness(self) -> Floats:
+        """The mean confidence of each face over its landmarks, (N,); NaN where it was not found."""
+        return np.asarray(self.confidence.mean(axis=1))
+
+
+@dataclass(frozen=True)
+class Covered:
+    """Landmarks that something covers, compared with the visible ones of the same faces.
+
+    Attributes
+    ----------
+    landmarks : int
+        Number of covered ones.
+    confidence, confidence_visible : float
+        Means over the landmarks.
+    error, error_visible : float
+        Means over the landmarks.
+    """
+
+    landmarks: int
+    confidence: float
+    confidence_visible: float
+    error: float
+    error_visible: float
+
+
+@dataclass(frozen=True)
+class Reliability:
+    """Expected against observed error of the landmarks, in ten bins of equal number by expected error.
+
+    Attributes
+    ----------
+    expected : tuple of float
+        Mean error that the confidence stands for (`expected_error`), in each bin, rising.
+    observed : tuple of float
+        Mean error against the labels.
+    confidence : tuple of float
+        Mean confidence: the expected share of landmarks within 8 %.
+    within : tuple of float
+        Share of landmarks that are within 8 %.
+    """
+
+    expected: tuple[float, ...]
+    observed: tuple[float, ...]
+    confidence: tuple[float, ...]
+    within: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class PoorFits:
+    """How well the score of a face tells poor fits (mean error over 8 %) from good ones.
+
+    Attributes
+    ----------
+    fits, poor : int
+        Number of fits, and of poor ones among them.
+    by_confidence, by_score : float or None
+        Area under the ROC curve by the mean confidence of the landmarks, and by the face's score: the
+        probability that a poor fit gets less than a good one. None where one of the kinds is missing.
+    """
+
+    fits: int
+    poor: int
+    by_confidence: float | None
+    by_score: float | None
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What `Fits` come to. All means are over the faces that were found.
+
+    Attributes
+    ----------
+    bundle, refine, condition : str
+    faces, found : int
+        Number of faces, and of those that a box was found for.
+    mean, median, standard_error : float
+        Of the faces' mean errors over all 68 landmarks.
+    inner, jaw : float
+        Mean error over the inner 51 landmarks and over the 17 of the jaw.
+    failures : float
+        Share of all faces that are poor fits or were not found.
+    auc : float
+        Area under the cumulative error curve from 0 to 8 %, over 8 %; faces not found count as failed.
+    confidence : float
+        Mean of the landmarks' confidence.
+    refined : float
+        Share of faces whose landmarks come from CLNF.
+    milliseconds : float
+        Mean processor time of one core for a face, detection excluded.
+    growth : float or None
+        Mean error over that without perturbation, less 1, both over the faces found under both.
+    better_than_off : float or None
+        Share of faces whose error is smaller than with ``refine="off"``.
+    poor_fits : PoorFits
+    reliability : Reliability
+    risk : tuple of float
+        Mean error of the surest 10, 20, .. 100 % of the faces by mean confidence: the risk-coverage curve.
+    covered : Covered or None
+        None where nothing was covered.
+    errors : tuple of float or None
+        Of each face; None where it was not found.
+    """
+
+    bundle: str
+    refine: str
+    condition: str
+    faces: int
+    found: int
+    mean: float
+    median: float
+    standard_error: float
+    inner: float
+    jaw: float
+    failures: float
+    auc: float
+    confidence: float
+    refined: float
+    milliseconds: float
+    growth: float | None
+    better_than_off: float | None
+    poor_fits: PoorFits
+    reliability: Reliability
+    risk: tuple[float, ...]
+    covered: Covered | None
+    errors: tuple[float | None, ...]
+
+
+def fit_faces(
+    faces: LabelledFaces,
+    bundles: Mapping[str, Models],
+    plan: Plan,
+    advance: Callable[[], None] | None = None,
+) -> list[Fits]:
+    """Fit every face with every bundle, in every refine mode, under every condition.
+
+    Parameters
+    ----------
+    faces : LabelledFaces
+    bundles : mapping of str to Models
+        The bundles by the names that they get in the results.
+    plan : Plan
+    advance : callable, optional
+        Called in the calling thread after each face.
+
+    Returns
+    -------
+    list of Fits
+        By condition, then refine mode, then bundle, so that bundles stand side by side.
+
+    Raises
+    ------
+    ImageError
+        If a picture cannot be decoded.
+    """
+    keys = [(name, mode, way) for way in plan.conditions for mode in plan.refine for name in bundles]
+    count = len(faces)
+    made: dict[tuple[str, str, str], Fits] = {
+        key: Fits(
+            *key,
+            found=np.zeros(count, np.bool_),
+            distances=np.full((count, N_LANDMARKS), np.nan),
+            confidence=np.full((count, N_LANDMARKS), np.nan),
+            score=np.full(count, np.nan),
+            refined=np.zeros(count, np.bool_),
+            covered=np.zeros((count, N_LANDMARKS), np.bool_),
+            seconds=np.full(count, np.nan),
+        )
+        for key in keys
+    }
+    FaceTracker(next(iter(bundles.values()))).prepare()
+    own = local()  # each thread has trackers of its own; the models are shared and do not change
+
+    def work(index: int) -> None:
+        if not hasattr(own, "trackers"):
+            own.trackers = _trackers(bundles, plan)
+        _fit_face(faces, index, bundles, plan, own.trackers, made)
+
+    with ThreadPoolExecutor(max(1, plan.threads)) as pool:
+        tasks = [pool.submit(work, index) for index in range(count)]
+        try:
+            for task in as_completed(tasks):
+                task.result()
+                if advance is not None:
+                    advance()
+        except BaseException:
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
+    return [made[key] for key in keys]
+
+
+def _trackers(bundles: Mapping[str, Models], plan: Plan) -> dict[tuple[str, str], FaceTracker]:
+    trackers: dict[tuple[str, str], FaceTracker] = {
+        (name, mode): FaceTracker(models, TrackerSettings(refine=mode))
+        for name, models in bundles.items()
+        for mode in plan.refine
+    }
+    for name, models in bundles.items():
+        trackers[name, "detect"] = FaceTracker(models, TrackerSettings(max_faces=MOST_FACES))
+    return trackers
+
+
+def _fit_face(
+    faces: LabelledFaces,
+    index: int,
+    bundles: Mapping[str, Models],
+    plan: Plan,
+    trackers: Mapping[tuple[str, str], FaceTracker],
+    made: Mapping[tuple[str, str, str], Fits],
+) -> None:
+    """Write one face's row of all fits."""
+    original, labels, name = picture(faces, index), faces.landmarks[index], faces.names[index]
+    unit = inter_ocular(labels)
+    for condition in plan.conditions:
+        seen = perturb(original, labels, condition, name, plan.seed)
+        for bundle in bundles:
+            box: Floats | None = true_box(labels)
+            if plan.boxes == "jitter":
+                box = jittered_box(labels, name, plan.seed)
+            elif plan.boxes == "detector":
+                box = detected_box(trackers[bundle, "detect"], seen.image, labels)
+            for mode in plan.refine:
+                row = made[bundle, mode, condition]
+                row.covered[index] = seen.covered
+                if box is None:
+                    continue
+                began = time.thread_time()
+                fit = trackers[bundle, mode].fit(seen.image, box[None])
+                if not np.isfinite(fit.landmarks).all():
+                    continue
+                row.seconds[index] = time.thread_time() - began
+                row.found[index] = True
+                row.distances[index] = np.linalg.norm(fit.landmarks[0] - labels, axis=1) / unit
+                row.confidence[index] = fit.confidence[0]
+                row.score[index] = fit.boxes[0, 4]
+                row.refined[index] = fit.source[0] == CLNF
+
+
+def summarise(fits: Sequence[Fits]) -> list[Summary]:
+    """Return what each of the fits comes to, compared with the unrefined and the undisturbed ones."""
+    by_key = {(one.bundle, one.refine, one.condition): one for one in fits}
+    return [
+        _summary(
+            one,
+            off=by_key.get((one.bundle, "off", one.condition)) if one.refine != "off" else None,
+            plain=by_key.get((one.bundle, one.refine, "none")) if one.condition != "none" else None,
+        )
+        for one in fits
+    ]
+
+
+def _summary(fits: Fits, off: Fits | None, plain: Fits | None) -> Summary:
+    found = fits.found
+    errors, distances = fits.errors[found], fits.distances[found]
+    confidence = fits.confidence[found]
+    return Summary(
+        bundle=fits.bundle,
+        refine=fits.refine,
+        condition=fits.condition,
+        faces=len(found),
+        found=len(errors),
+        mean=_mean(errors),
+        median=float(np.median(errors)) if len(errors) else math.nan,
+        standard_error=float(errors.std(ddof=1) / math.sqrt(len(errors))) if len(errors) > 1 else math.nan,
+        inner=_mean(distances[:, INNER]),
+        jaw=_mean(distances[:, JAW]),
+        failures=1 - float(np.count_nonzero(errors <= POOR)) / len(found),
+        auc=curve_area(errors, len(found)),
+        confidence=_mean(confidence),
+        refined=_mean(fits.refined[found]),
+        milliseconds=1e3 * _mean(fits.seconds[found]),
+        growth=None if plain is None else _growth(fits, plain),
+        better_than_off=None if off is None else _mean(errors < off.errors[found]),
+        poor_fits=poor_fits([fits]),
+        reliability=reliability(confidence, distances),
+        risk=risk_curve(fits.sureness[found], errors),
+        covered=_covered(fits),
+        errors=tuple(float(error) if math.isfinite(error) else None for error in fits.errors),
+    )
+
+
+def _mean(values: npt.NDArray[Any]) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _growth(fits: Fits, plain: Fits) -> float:
+    both = fits.found & plain.found
+    before = _mean(plain.errors[both])
+    return _mean(fits.errors[both]) / before - 1 if before > 0 else math.nan
+
+
+def _covered(fits: Fits) -> Covered | None:
+    rows = fits.found & fits.covered.any(axis=1)
+    if not rows.any():
+        return None
+    hidden = fits.covered[rows]
+    confidence, distances = fits.confidence[rows], fits.distances[rows]
+    return Covered(
+        landmarks=int(hidden.sum()),
+        confidence=_mean(confidence[hidden]),
+        confidence_visible=_mean(confidence[~hidden]),
+        error=_mean(distances[hidden]),
+        error_visible=_mean(distances[~hidden]),
+    )
+
+
+def curve_area(errors: Floats, faces: int) -> float:
+    """Return the area under the cumulative error curve from 0 to `POOR`, divided by `POOR`.
+
+    The curve is the share of `faces` whose error is at most e, so its integral is exact, without bins.
+
+    Parameters
+    ----------
+    errors : ndarray, (N,)
+        Of the faces that were found.
+    faces : int
+        All of them; those that were not found count as beyond the curve's end.
+
+    Returns
+    -------
+    float
+        0 (all errors at `POOR` or above) to 1 (all errors 0).
+    """
+    return float(np.clip(POOR - errors, 0, None).sum() / (POOR * faces))
+
+
+def roc_area(score: Floats, good: Mask) -> float | None:
+    """Return the probability that a good one scores more than one that is not, ties counted as one half.
+
+    Parameters
+    ----------
+    score : ndarray, (N,)
+    good : ndarray, (N,), bool
+
+    Returns
+    -------
+    float or None
+        The area under the ROC curve (Mann and Whitney's U over the number of pairs); None where there are no
+        good ones or only good ones.
+    """
+    n_good = int(np.count_nonzero(good))
+    n_poor = len(good) - n_good
+    if not n_good or not n_poor:
+        return None
+    _, place, number = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(number) - (number - 1) / 2)[place]  # the mean rank, from 1, of equal scores
+    return float((ranks[good].sum() - n_good * (n_good + 1) / 2) / (n_good * n_poor))
+
+
+def poor_fits(fits: Sequence[Fits]) -> PoorFits:
+    """Return how well poor fits are told from good ones, over all the faces of some fits together."""
+    errors = np.concatenate([one.errors[one.found] for one in fits])
+    good = errors <= POOR
+    return PoorFits(
+        fits=len(good),
+        poor=int(np.count_nonzero(~good)),
+        by_confidence=roc_area(np.concatenate([one.sureness[one.found] for one in fits]), good),
+        by_score=roc_area(np.concatenate([one.score[one.found] for one in fits]), good),
+    )
+
+
+def pooled_poor_fits(fits: Sequence[Fits]) -> dict[tuple[str, str], PoorFits]:
+    """Return `poor_fits` over all conditions, of each bundle and refine mode."""
+    keys = dict.fromkeys((one.bundle, one.refine) for one in fits)
+    return {key: poor_fits([one for one in fits if (one.bundle, one.refine) == key]) for key in keys}
+
+
+def expected_error(confidence: npt.NDArray[np.floating]) -> Floats:
+    """Return the mean error that a confidence stands for.
+
+    The confidence is the probability that a circular normal error stays within 8 %,
+    ``1 - exp(-0.08**2 / (2 sigma**2))``; the mean of such an error is ``sigma sqrt(pi / 2)``.
+
+    Parameters
+    ----------
+    confidence : ndarray
+        0 to 1.
+
+    Returns
+    -------
+    ndarray
+        Fractions of the distance of the outer eye corners; what is certain (1) stands for 1.7 %.
+    """
+    doubt = -np.log1p(-np.clip(np.asarray(confidence, dtype=np.float64), 1e-6, SUREST))
+    return np.asarray(POOR / np.sqrt(2 * doubt) * math.sqrt(math.pi / 2))
+
+
+def reliability(confidence: Floats, distances: Floats) -> Reliability:
+    """Return expected against observed error in ten bins with equal numbers of landmarks.
+
+    Parameters
+    ----------
+    confidence, distances : ndarray, (N, 68)
+        Of each landmark of the faces that were found.
+    """
+    sure, error = confidence.ravel(), distances.ravel()
+    expected = expected_error(sure)
+    bins = [rows for rows in np.array_split(np.argsort(expected, kind="stable"), N_BINS) if len(rows)]
+    return Reliability(
+        expected=tuple(_mean(expected[rows]) for rows in bins),
+        observed=tuple(_mean(error[rows]) for rows in bins),
+        confidence=tuple(_mean(sure[rows]) for rows in bins),
+        within=tuple(_mean(error[rows] <= POOR) for rows in bins),
+    )
+
+
+def risk_curve(score: Floats, errors: Floats) -> tuple[float, ...]:
+    """Return the mean error of the surest 10, 20, .. 100 % of the faces, rounded up to whole faces.
+
+    Parameters
+    ----------
+    score, errors : ndarray, (N,)
+        Of the faces that were found.
+    """
+    if not len(errors):
+        return ()
+    ranked = errors[np.argsort(-score, kind="stable")]
+    return tuple(
+        float(ranked[: math.ceil(len(ranked) * part / N_BINS)].mean()) for part in range(1, N_BINS + 1)
+    )
+
+
+def as_plain(value: Any) -> Any:
+    """Return a dataclass, with all that it holds, as dicts, lists and numbers for JSON; NaN becomes None."""
+    if hasattr(value, "__dataclass_fields__"):
+        return {item.name: as_plain(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, (tuple, list)):
+        return [as_plain(item) for item in value]
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    return value

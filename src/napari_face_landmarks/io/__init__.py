@@ -1,0 +1,49 @@
+"""Files of tracks, in and out: one module a format."""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.io.formats import FORMATS, Format, read_tracks, recognise, write_tracks
+    from napari_face_landmarks.io.movement import from_xarray, to_xarray
+    from napari_face_landmarks.io.openface_csv import read_csv, to_dataframe, write_csv
+    from napari_face_landmarks.io.tidy import to_tidy
+
+_HOMES = {
+    "FORMATS": "formats",
+    "Format": "formats",
+    "from_xarray": "movement",
+    "read_csv": "openface_csv",
+    "read_tracks": "formats",
+    "recognise": "formats",
+    "to_dataframe": "openface_csv",
+    "to_tidy": "tidy",
+    "to_xarray": "movement",
+    "write_csv": "openface_csv",
+    "write_tracks": "formats",
+}
+
+__all__ = [
+    "FORMATS",
+    "Format",
+    "from_xarray",
+    "read_csv",
+    "read_tracks",
+    "recognise",
+    "to_dataframe",
+    "to_tidy",
+    "to_xarray",
+    "write_csv",
+    "write_tracks",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a format's module when one of its names is first used."""
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    globals()[name] = value
+    return value

@@ -1,0 +1,402 @@
+"""DeepLabCut's tables: CSV, and HDF5 as pandas writes it.
+
+Columns have the levels scorer, individuals, bodyparts and coords (x, y, likelihood); with one face, as in
+DeepLabCut's projects of one animal, individuals is left out. The rows are the frames of the video from 0 on;
+frames that were not tracked are empty. Programs disagree on whether they read the rows' numbers or only count
+the rows, so none is left out.
+
+DeepLabCut's own HDF5 files name their columns in pickles, which could run anything when they are loaded. Here
+they are read as text by `_literal`, which knows lists, tuples, numbers and strings and refuses all else.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import itertools
+import pickletools
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
+from napari_face_landmarks.files.atomic import replacing
+from napari_face_landmarks.files.optional import optional
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.io import hdf5
+from napari_face_landmarks.io.common import (
+    LANDMARK_NAMES,
+    MOST_FACES,
+    MOST_ROWS,
+    NAMES,
+    SOFTWARE,
+    dense,
+    exact_numbers,
+    listed,
+    make_tracks,
+    names_in_files,
+    order_by_number,
+    order_of_faces,
+    with_names,
+)
+
+KEY = "df_with_missing"
+COORDS = ("x", "y", "likelihood")
+LEVELS = ("scorer", "individuals", "bodyparts", "coords")
+MOST_COLUMNS = MOST_FACES * N_LANDMARKS * len(COORDS)
+LONGEST_LINE = 32 << 20  # characters
+LARGEST_CSV = 16 << 30
+ROWS_AT_A_TIME = 1024
+LONGEST_NAME = 256
+
+Columns = list[tuple[str, ...]]
+
+
+def columns_of(tracks: Tracks) -> list[tuple[str, ...]]:
+    """Return the columns' names, with the levels as in the file: three for one face, four for more."""
+    faces = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
+    columns = list(itertools.product([SOFTWARE], faces, LANDMARK_NAMES, COORDS))
+    return [(a, c, d) for a, _, c, d in columns] if tracks.n_faces == 1 else list(columns)
+
+
+def levels_of(n_faces: int) -> tuple[str, ...]:
+    """Return the names of the columns' levels."""
+    return tuple(level for level in LEVELS if n_faces != 1 or level != "individuals")
+
+
+def _values(tracks: Tracks, path: Path) -> npt.NDArray[np.float32]:
+    """Return the table, (N, F * 68 * 3) float32; the likelihood is 0 where there is no landmark.
+
+    A first row that is empty altogether would be taken for the name of the index by pandas' reader of CSV.
+    """
+    grid = dense(tracks, path)
+    values = np.concatenate([grid.landmarks, np.nan_to_num(grid.confidence)[..., np.newaxis]], axis=-1)
+    return values.reshape(len(values), -1)
+
+
+def write_dlc_csv(path: Path, tracks: Tracks) -> None:
+    """Write landmarks as DeepLabCut's CSV file (see the module)."""
+    values = _values(tracks, path)
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        header = csv.writer(stream, lineterminator="\n")
+        for level, names in zip(
+            levels_of(tracks.n_faces), zip(*columns_of(tracks), strict=True), strict=True
+        ):
+            header.writerow([level, *names])
+        for start in range(0, len(values), ROWS_AT_A_TIME):
+            part = values[start : start + ROWS_AT_A_TIME]
+            # the shortest decimals that give the same float32 again
+            cells = np.where(np.isnan(part), "", part.astype(str)).tolist()
+            stream.writelines(f"{start + i},{','.join(row)}\n" for i, row in enumerate(cells))
+
+
+def is_dlc_csv(path: Path) -> bool:
+    """Return whether a CSV file begins as DeepLabCut's."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            return stream.read(7) == "scorer,"
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def read_dlc_csv(path: Path) -> Tracks:
+    """Read landmarks from DeepLabCut's CSV file, one or several individuals of 68 bodyparts.
+
+    Bodyparts whose names end in 0 to 67 go to these landmarks; others are taken in their order.
+
+    Raises
+    ------
+    ResultError
+        If it is no such file.
+    """
+    import pandas as pd
+
+    try:
+        if path.stat().st_size > LARGEST_CSV:
+            raise ResultError(
+                f"{path} is larger than the {LARGEST_CSV} bytes such a file may have: split it."
+            )
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            header = {row[0]: row[1:] for row in _header_rows(stream, path)}
+            n_lines = len(header)
+        names = [header[level] for level in LEVELS if level in header]
+        columns: Columns = list(zip(*names, strict=True)) if len({len(row) for row in names}) == 1 else []
+        place, faces = _places(columns, tuple(level for level in LEVELS if level in header), path)
+        table = pd.read_csv(
+            path,
+            header=None,
+            skiprows=n_lines,
+            dtype=np.float64,
+            na_values=[""],
+            encoding="utf-8-sig",
+            **exact_numbers(),
+        )
+    except ResultError:
+        raise
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
+    except (ValueError, csv.Error, MemoryError) as error:  # pandas' parser errors are ValueErrors
+        raise ResultError(f"{path} is no table of DeepLabCut's ({in_one_line(error)}): correct it.") from None
+    values = table.to_numpy()
+    if values.shape[1] != len(columns) + 1:
+        raise ResultError(f"{path} has {values.shape[1]} columns under {len(columns) + 1} names: correct it.")
+    return _tracks(values[:, 0], values[:, 1:], place, faces, path)
+
+
+def _header_rows(stream: Any, path: Path) -> list[list[str]]:
+    rows = []
+    while (line := stream.readline(LONGEST_LINE)) and len(line) < LONGEST_LINE:
+        rows.append(next(csv.reader([line]), []) or [""])
+        if rows[-1][0] == "coords" or len(rows) == len(LEVELS):
+            break
+    if not rows or rows[-1][0] != "coords" or any(row[0] not in LEVELS for row in rows):
+        raise ResultError(f"{path} does not begin with the names of DeepLabCut's columns: give such a file.")
+    return rows
+
+
+def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return where each value of each face is in a row (F, 68, 3) and the faces' names, if there are any."""
+    wanted = [level for level in ("individuals", "bodyparts", "coords") if level in levels]
+    if "bodyparts" not in wanted or "coords" not in wanted or not 0 < len(columns) <= MOST_COLUMNS:
+        raise ResultError(f"{path} does not name bodyparts and coords: give a file of DeepLabCut's.")
+    keys = [tuple(column[levels.index(level)] for level in wanted) for column in columns]
+    if "individuals" not in wanted:
+        keys = [("face_0", *key) for key in keys]
+    place = {key: k for k, key in enumerate(keys)}
+    faces = list(dict.fromkeys(key[0] for key in keys))
+    parts = list(dict.fromkeys(key[1] for key in keys))
+    if len(parts) != N_LANDMARKS or len(faces) > MOST_FACES:
+        raise ResultError(f"{path} has {len(parts)} bodyparts: only faces of {N_LANDMARKS} points are read.")
+    places = np.zeros((len(faces), N_LANDMARKS, len(COORDS)), dtype=np.int64)
+    try:
+        faces = [faces[face] for face in np.argsort(order_of_faces(faces))]
+        for f, face in enumerate(faces):
+            for p, part in zip(order_by_number(parts), parts, strict=True):
+                places[f, p] = [place[face, part, coord] for coord in COORDS]
+    except KeyError:
+        raise ResultError(
+            f"{path} lacks x, y or likelihood of {listed([face, part])}: give a file that has all."
+        ) from None
+    return places, faces if "individuals" in wanted else []
+
+
+def _tracks(
+    index: npt.NDArray[Any],
+    values: npt.NDArray[Any],
+    places: npt.NDArray[np.int64],
+    faces: list[str],
+    path: Path,
+    file: Any = None,
+) -> Tracks:
+    whole = np.isfinite(index) & (index == np.floor(index)) & (index >= 0)
+    if not whole.all() or (len(index) and index.max() >= MOST_ROWS) or len(np.unique(index)) < len(index):
+        raise ResultError(
+            f"{path} has rows that are not numbered by frames, each once: correct the first column."
+        )
+    if len(index) * places.shape[0] > MOST_ROWS:
+        raise ResultError(f"{path} has more faces and frames than can be held: split it.")
+    order = np.argsort(index, kind="stable")
+    cells = values[order][:, places.reshape(-1)].reshape(-1, *places.shape)
+    landmarks, confidence = cells[..., :2], cells[..., 2]
+    frames = index[order].astype(np.int64)
+    if file is not None and np.array_equal(frames, np.arange(len(frames))):
+        return hdf5.tracks_of(file, path, landmarks, confidence, faces)
+    return make_tracks(path, landmarks, confidence, frames, record=with_names(None, faces))
+
+
+def write_dlc_h5(path: Path, tracks: Tracks) -> None:
+    """Write landmarks as DeepLabCut's HDF5 file, and a group of our own with what it has no place for.
+
+    Raises
+    ------
+    ResultError
+        If the file cannot be written, or pytables or h5py is not installed.
+    """
+    import pandas as pd
+
+    optional("tables", f"Writing {path}")
+    optional("h5py", f"Writing {path}")
+    values = _values(tracks, path)
+    columns = pd.MultiIndex.from_tuples(columns_of(tracks), names=levels_of(tracks.n_faces))
+    frame = pd.DataFrame(values.astype(np.float64), columns=columns, index=np.arange(len(values)))
+    with replacing(path) as temporary:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of pandas and pytables, on names and on speed
+            with pd.HDFStore(
+                temporary, "w", 4, "zlib", driver="H5FD_CORE", driver_core_backing_store=0
+            ) as store:
+                # "fixed" keeps the names out of pickled attributes, which hold 64 KiB at most: five faces
+                store.put(KEY, frame, format="fixed")
+                content = io.BytesIO(store.root._v_file.get_file_image())
+        hdf5.write_ours(content, tracks)
+        temporary.write_bytes(content.getbuffer())
+
+
+def is_dlc_h5(path: Path) -> bool:
+    """Return whether an HDF5 file has the table that DeepLabCut writes."""
+    return KEY in hdf5.names_in(path)
+
+
+def read_dlc_h5(path: Path) -> Tracks:
+    """Read landmarks from DeepLabCut's HDF5 file; nothing in it is unpickled.
+
+    Raises
+    ------
+    ResultError
+        If it is no such file, or h5py is not installed.
+    """
+    with hdf5.reading(path) as file:
+        if KEY not in file:
+            raise ResultError(
+                f"{path} has neither a table of DeepLabCut's nor tracks of SLEAP's: give a file that has."
+            )
+        group = hdf5.member(file, KEY, "Group", path)
+        if "table" in group:
+            index, values, columns, levels = _of_table(group, path)
+        else:
+            index, values, columns, levels = _of_blocks(group, path)
+        return _tracks(index, values, *_places(columns, levels, path), path, file)
+
+
+def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...]]:
+    """Return the index, values and columns of a table that pandas wrote as "fixed"."""
+    if _whole(group, "nblocks", path) != 1:
+        raise ResultError(f"{path} has a table of several types: give a file of DeepLabCut's.")
+    n_levels = _whole(group, "block0_items_nlevels", path)
+    if not 3 <= n_levels <= len(LEVELS):
+        raise ResultError(f"{path} has columns of {n_levels} levels: give a file of DeepLabCut's.")
+    index = hdf5.array(group, "axis1", (MOST_ROWS,), path).astype(np.float64)
+    values = hdf5.array(group, "block0_values", (MOST_ROWS, MOST_COLUMNS), path, kinds="fiu")
+    names, levels = [], []
+    for k in range(n_levels):
+        level = hdf5.texts(group, f"block0_items_level{k}", MOST_COLUMNS, path)
+        label = hdf5.array(group, f"block0_items_label{k}", (MOST_COLUMNS,), path, kinds="iu")
+        if len(label) != values.shape[1] or not ((label >= 0) & (label < len(level))).all():
+            raise ResultError(f"{path} has damaged names of columns: save it again.")
+        names.append([level[i] for i in label])
+        levels.append(_text(hdf5.attribute(group[f"block0_items_level{k}"], "name", path)))
+    if len(index) != len(values):
+        raise ResultError(f"{path} has {len(values)} rows under {len(index)} numbers: save it again.")
+    return index, values, list(zip(*names, strict=True)), tuple(levels)
+
+
+def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...]]:
+    """Return the index, values and columns of a table that pandas wrote as "table", as DeepLabCut has it."""
+    dataset = hdf5.member(group, "table", "Dataset", path)
+    fields = dataset.dtype.fields or {}
+    block = dataset.dtype["values_block_0"] if "values_block_0" in fields else None
+    if (
+        set(fields) != {"index", "values_block_0"}
+        or block is None
+        or len(block.shape) != 1
+        or block.hasobject
+    ):
+        raise ResultError(
+            f"{path} has a table of other columns than DeepLabCut's: give a file of DeepLabCut's."
+        )
+    table = hdf5.rows(dataset, "table", path)
+    columns = _literal(hdf5.attribute(dataset, "values_block_0_kind", path), path)
+    info = _literal(hdf5.attribute(group, "info", path), path)
+    names: Any = []
+    if isinstance(info, dict) and isinstance(info.get(1), dict):
+        names = info[1].get("names")
+    named = isinstance(columns, list) and all(
+        isinstance(column, tuple) and all(isinstance(name, str) for name in column) for column in columns
+    )
+    if not named or not isinstance(names, list) or len(columns) != block.shape[0]:
+        raise ResultError(f"{path} has damaged names of columns: save it again.")
+    if any(len(column) != len(names) for column in columns):
+        raise ResultError(f"{path} has damaged names of columns: save it again.")
+    return table["index"].astype(np.float64), table["values_block_0"], columns, tuple(map(str, names))
+
+
+def _whole(group: Any, name: str, path: Path) -> int:
+    value = hdf5.attribute(group, name, path)
+    return 0 if value is None else int(value)
+
+
+def _text(value: Any) -> str:
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def _literal(pickled: Any, path: Path) -> Any:
+    """Return the lists, tuples, dicts, numbers and strings of a pickle, which is read and never run.
+
+    Raises
+    ------
+    ResultError
+        If it has anything else in it, such as the name of something to import or call.
+    """
+    stack: list[Any] = []
+    memo: dict[Any, Any] = {}
+    mark = object()
+
+    def after_mark() -> list[Any]:
+        place = len(stack) - 1 - stack[::-1].index(mark)
+        items = stack[place + 1 :]
+        del stack[place:]
+        return items
+
+    try:
+        if not isinstance(pickled, (bytes, np.void)):
+            raise TypeError("it is no text")
+        for operation, value, _ in pickletools.genops(bytes(pickled)):
+            name = operation.name
+            if name in ("PROTO", "FRAME"):
+                pass
+            elif name == "STOP":
+                break
+            elif name in ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "INT", "BININT", "BININT1", "BININT2"):
+                if len(str(value)) > LONGEST_NAME:
+                    raise ValueError("a long name")
+                stack.append(value)
+            elif name == "NONE":
+                stack.append(None)
+            elif name == "MARK":
+                stack.append(mark)
+            elif name == "EMPTY_LIST":
+                stack.append([])
+            elif name == "EMPTY_DICT":
+                stack.append({})
+            elif name == "LIST":
+                stack.append(after_mark())
+            elif name == "TUPLE":
+                stack.append(tuple(after_mark()))
+            elif name == "DICT":
+                items = after_mark()
+                stack.append(dict(zip(items[::2], items[1::2], strict=True)))
+            elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
+                n = int(name[-1])
+                stack[-n:] = [tuple(stack[-n:])]
+            elif name == "APPEND":
+                item = stack.pop()
+                stack[-1].append(item)
+            elif name == "APPENDS":
+                items = after_mark()
+                stack[-1].extend(items)
+            elif name == "SETITEM":
+                item = stack.pop()
+                key = stack.pop()
+                stack[-1][key] = item
+            elif name == "SETITEMS":
+                items = after_mark()
+                stack[-1].update(zip(items[::2], items[1::2], strict=True))
+            elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
+                memo[value] = stack[-1]
+            elif name == "MEMOIZE":
+                memo[len(memo)] = stack[-1]
+            elif name in ("GET", "BINGET", "LONG_BINGET"):
+                stack.append(memo[value])
+            else:
+                raise ValueError(f"{name.lower()} is no plain value")
+        return stack[-1]
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+        raise ResultError(
+            f"{path} names its columns in a pickle that is not plain text ({in_one_line(error)}); "
+            "save it as CSV in DeepLabCut and give that file."
+        ) from None

@@ -1,0 +1,331 @@
+"""Every format that tracks are written in and read from: one list for scripts, command line and napari."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import zipfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.npz import BROKEN_FILE
+from napari_face_landmarks.files.optional import optional
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.io import deeplabcut, movement, npz_format, openface_csv, pts, sleap, tidy
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.data.tracks import Tracks
+
+
+@dataclass(frozen=True, slots=True)
+class Format:
+    """A format of files.
+
+    Attributes
+    ----------
+    name : str
+        As `format=` and ``--format`` take it.
+    title : str
+        As a file dialog shows it.
+    suffixes : tuple of str
+        The first is the usual one. The longest that a file's name ends in decides; among equal ones the
+        format that comes first in `FORMATS`.
+    write : callable
+        Called with a path and tracks.
+    read : callable
+        Called with a path; returns tracks.
+    recognise : callable
+        Whether a file seems to be of the format, from its first bytes; never raises.
+    loses : str
+        What does not come back from it, apart from what all formats keep: the landmarks, bit for bit if
+        nothing else is said, and which frame and face they belong to.
+    read_by : str
+        What else reads it.
+    needs : tuple of str
+        Libraries beyond this package's own.
+    """
+
+    name: str
+    title: str
+    suffixes: tuple[str, ...]
+    write: Callable[[Path, Tracks], None]
+    read: Callable[[Path], Tracks]
+    recognise: Callable[[Path], bool]
+    loses: str
+    read_by: str
+    needs: tuple[str, ...] = ()
+
+
+def _is_openface(path: Path) -> bool:
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            names = [name.strip() for name in stream.readline(openface_csv.LARGEST_LINE).split(",")]
+        return {"frame", "timestamp", "x_0", "y_67"} <= set(names)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def _is_npz(path: Path) -> bool:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return {"landmarks.npy", "record.npy"} <= set(archive.namelist())
+    except BROKEN_FILE:
+        return False
+
+
+FORMATS: tuple[Format, ...] = (
+    Format(
+        "openface",
+        "OpenFace CSV",
+        (".csv",),
+        openface_csv.write_csv,
+        openface_csv.read_csv,
+        _is_openface,
+        "names of faces, settings and counts of the run",
+        "what reads OpenFace's files",
+    ),
+    Format(
+        "npz",
+        "NumPy, everything",
+        (".npz",),
+        npz_format.write_npz,
+        npz_format.read_tracks_npz,
+        _is_npz,
+        "nothing",
+        "NumPy",
+    ),
+    Format(
+        "deeplabcut-h5",
+        "DeepLabCut H5",
+        (".dlc.h5", ".h5"),
+        deeplabcut.write_dlc_h5,
+        deeplabcut.read_dlc_h5,
+        deeplabcut.is_dlc_h5,
+        "nothing here; other programs see no source, pose or time",
+        "DeepLabCut, pandas, movement",
+        ("h5py", "tables"),
+    ),
+    Format(
+        "deeplabcut-csv",
+        "DeepLabCut CSV",
+        (".dlc.csv", ".csv"),
+        deeplabcut.write_dlc_csv,
+        deeplabcut.read_dlc_csv,
+        deeplabcut.is_dlc_csv,
+        "source, marks by hand, pose, score of the face, time, settings; "
+        "the name of a single face; frames before the first tracked one come back as empty ones",
+        "DeepLabCut, LightningPose (one face), movement, pandas",
+    ),
+    Format(
+        "sleap",
+        "SLEAP analysis H5",
+        (".analysis.h5", ".h5"),
+        sleap.write_sleap,
+        sleap.read_sleap,
+        sleap.is_sleap,
+        "nothing here; other programs see no source, pose or time",
+        "SLEAP, sleap-io, movement, MATLAB",
+        ("h5py",),
+    ),
+    Format(
+        "movement",
+        "movement netCDF",
+        (".nc",),
+        movement.write_netcdf,
+        movement.read_netcdf,
+        movement.is_netcdf,
+        "nothing",
+        "movement (0.17 or newer), xarray",
+        ("xarray", "h5netcdf", "h5py"),
+    ),
+    Format(
+        "pts",
+        "iBUG .pts in a ZIP",
+        (".zip", ".pts"),
+        pts.write_pts,
+        pts.read_pts,
+        pts.is_pts,
+        "confidence, source, marks by hand, names of faces, pose, score of the face, time, settings; "
+        "frames without a face, faces with missing landmarks; "
+        "places to a millionth of a pixel",
+        "menpo, what reads 300-W and 300-VW",
+    ),
+    Format(
+        "tidy-csv",
+        "Tidy CSV",
+        (".tidy.csv", ".csv"),
+        tidy.write_tidy_csv,
+        tidy.read_tidy_csv,
+        tidy.is_tidy_csv,
+        "pose, score of the face, names of faces, settings and counts of the run",
+        "pandas, R, spreadsheets",
+    ),
+    Format(
+        "parquet",
+        "Tidy Parquet",
+        (".parquet",),
+        tidy.write_parquet,
+        tidy.read_parquet,
+        tidy.is_parquet,
+        "pose, score of the face",
+        "pandas, polars, R's arrow, DuckDB",
+        ("pyarrow",),
+    ),
+)
+"""All formats; of those with the same suffix the first is the usual one."""
+
+SUFFIXES = tuple(
+    dict.fromkeys(suffix for item in FORMATS for suffix in item.suffixes if suffix.count(".") == 1)
+)
+"""The suffixes of all formats, without the longer ones that choose between formats that share one."""
+
+
+def format_named(name: str) -> Format:
+    """Return the format of a name.
+
+    Raises
+    ------
+    ResultError
+        If there is none; the sentence names all.
+    """
+    for item in FORMATS:
+        if item.name == name:
+            return item
+    names = ", ".join(item.name for item in FORMATS)
+    raise ResultError(f"There is no format {name!r}: choose one of {names}.")
+
+
+def format_to_write(path: str | os.PathLike[str], name: str | None = None) -> Format:
+    """Return the format that a file is to be written in, having checked that what it needs is installed.
+
+    Parameters
+    ----------
+    path : path-like
+        Its suffix chooses, where `name` is not given.
+    name : str, optional
+        The format's name.
+
+    Raises
+    ------
+    ResultError
+        If there is no such format, the name of the file does not fit it, or a library is missing.
+    """
+    path = Path(path)
+    if name is None:
+        chosen = _by_suffix(path)
+    else:
+        chosen = format_named(name)
+        folder = chosen.name == "pts" and not path.suffix
+        if not path.name.lower().endswith(chosen.suffixes) and not folder:
+            raise ResultError(
+                f"{path} does not end in {' or '.join(chosen.suffixes)}, as files in the format {name} do: "
+                "give a name that does."
+            )
+    for library in chosen.needs:
+        optional(library, f"Writing {path}")
+    return chosen
+
+
+def named_by_suffix(path: str | os.PathLike[str], name: str) -> str:
+    """Return the format whose longer suffix, such as ``.analysis.h5``, a file's name ends in, else `name`.
+
+    napari's older versions see only the last part of a suffix when they choose a writer.
+    """
+    for item in FORMATS:
+        if item.suffixes[0].count(".") > 1 and os.fspath(path).lower().endswith(item.suffixes[0]):
+            return item.name
+    return name
+
+
+def _by_suffix(path: Path) -> Format:
+    lengths = [
+        max((len(suffix) for suffix in item.suffixes if path.name.lower().endswith(suffix)), default=0)
+        for item in FORMATS
+    ]
+    if max(lengths) == 0:
+        raise ResultError(
+            f"{path} has no suffix of a format: give a name that ends in {', '.join(SUFFIXES[:-1])} or "
+            f"{SUFFIXES[-1]}."
+        )
+    return FORMATS[lengths.index(max(lengths))]
+
+
+def recognise(path: str | os.PathLike[str]) -> Format | None:
+    """Return the format that a file is in, from its suffix and its beginning, or None."""
+    path = Path(path)
+    if os.path.isdir(path):
+        return format_named("pts") if pts.is_pts(path) else None
+    for item in FORMATS:
+        if path.name.lower().endswith(item.suffixes) and item.recognise(path):
+            return item
+    return None
+
+
+def write_tracks(path: str | os.PathLike[str], tracks: Tracks, name: str | None = None) -> None:
+    """Write tracks to a file, which appears whole or not at all.
+
+    Parameters
+    ----------
+    path : path-like
+        Its suffix chooses the format, where `name` is not given.
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+    name : str, optional
+        The format, for suffixes that several share.
+
+    Raises
+    ------
+    ResultError
+        If there is no such format, a library is missing, the file cannot be written, or it has no frame
+        (only ``.npz`` has a place for that).
+    """
+    chosen = format_to_write(path, name)
+    if chosen.name != "npz":
+        if not tracks.n_frames:
+            raise ResultError(f"{path} cannot be written: there are no frames in the result.")
+        if not tracks.n_faces:  # as a face that is on no frame: the files have no other way to say it
+            tracks = _with_one_face(tracks)
+    chosen.write(Path(path), tracks)
+
+
+def _with_one_face(tracks: Tracks) -> Tracks:
+    """Return tracks of no face as those of one that is on no frame."""
+    shape = (tracks.n_frames, 1)
+    return dataclasses.replace(
+        tracks,
+        landmarks=np.full((*shape, N_LANDMARKS, 2), np.nan, np.float32),
+        confidence=np.zeros((*shape, N_LANDMARKS), np.float32),
+        source=np.zeros(shape, np.uint8),
+        pose=np.full((*shape, 6), np.nan, np.float32),
+        boxes=np.full((*shape, 5), np.nan, np.float32),
+        misfit=np.full((*shape, 2), np.nan, np.float32),
+        by_hand=np.zeros((*shape, N_LANDMARKS), np.bool_),
+    )
+
+
+def read_tracks(path: str | os.PathLike[str], name: str | None = None) -> Tracks:
+    """Read tracks from a file of any of the formats.
+
+    Parameters
+    ----------
+    path : path-like
+        The file, or for iBUG's files also a folder.
+    name : str, optional
+        The format; found out where not given.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing or of no such format, or a library is missing.
+    """
+    path = Path(path)
+    if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
+        # a pipe would keep us waiting; pathlib's own tests raise where a folder must not be read
+        raise ResultError(f"{path} is not a file: give a file of landmarks.")
+    chosen = format_named(name) if name is not None else recognise(path) or _by_suffix(path)
+    return chosen.read(path)

@@ -1,0 +1,361 @@
+"""Arrays from untrusted HDF5 files: no links to elsewhere, no pickles, sizes checked before allocation.
+
+Files are made in memory and then written as bytes: where the HDF5 library cannot write, as on a full disk, it
+prints what it knows and ends the whole process at its end.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import io
+import mmap
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
+from napari_face_landmarks.files.optional import optional
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.io.common import (
+    MOST_FACES,
+    MOST_ROWS,
+    make_tracks,
+    record_as_text,
+    record_from_text,
+    with_names,
+)
+
+OURS = "napari_face_landmarks"
+"""The group with what a format has no place for; other programs pass it over."""
+MAGIC = b"\x89HDF\r\n\x1a\n"
+HEAP = b"GCOL"
+"""What a heap of texts begins with."""
+LARGEST_FILE = 64 << 30
+LARGEST_CHUNK = 256 << 20
+LARGEST_RECORD = 16 << 20
+DEFLATE = 1100
+"""How many times larger deflated data can get."""
+BROKEN_FILE = (
+    OSError,
+    LookupError,
+    ValueError,
+    TypeError,
+    RuntimeError,
+    AttributeError,
+    ArithmeticError,
+    SystemError,
+    MemoryError,
+)
+"""What h5py and xarray raise over damaged files."""
+SAFE_FILTERS = frozenset({1, 2, 3, 32000})
+"""Deflate, shuffle, checksums and LZF; others have had holes, or are looked for in files elsewhere."""
+MOST_TEXTS = 200_000
+"""Entries of all heaps together, in which HDF5 keeps texts of any length."""
+MOST_HEAPS = 256
+NOWHERE = b"\xff" * 8
+"""A place that HDF5 calls undefined."""
+BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
+MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
+COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
+
+
+@contextlib.contextmanager
+def reading(path: Path) -> Iterator[Any]:
+    """Open an HDF5 file; what goes wrong while it is read becomes a sentence.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing, no HDF5 file, or damaged, or h5py is not installed.
+    """
+    h5py = optional("h5py", f"Reading {path}")
+    if not path.is_file():
+        raise ResultError(f"{path} is missing: check the name of the file.")
+    if path.stat().st_size > LARGEST_FILE:
+        raise ResultError(f"{path} is larger than the {LARGEST_FILE} bytes such a file may have: split it.")
+    check_layout(path)
+    try:
+        with h5py.File(path, "r") as file:
+            yield file
+    except FaceLandmarksError:
+        raise
+    except BROKEN_FILE as error:
+        raise ResultError(f"{path} cannot be read ({in_one_line(error)}): save it again.") from None
+
+
+def is_hdf5(path: Path) -> bool:
+    """Return whether a file begins as an HDF5 file."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(len(MAGIC)) == MAGIC
+    except OSError:
+        return False
+
+
+def check_layout(path: Path) -> None:
+    """Refuse a file over whose layout the HDF5 library may go round for ever, or take memory without bound.
+
+    Raises
+    ------
+    ResultError
+        If a heap of texts has an entry that is outside it or takes no room, there is a block for another
+        driver than that for plain files, or the file is no HDF5 file.
+    """
+    if not is_hdf5(path):
+        raise ResultError(f"{path} is no HDF5 file: check the name of the file.")
+    left, heaps = MOST_TEXTS, MOST_HEAPS
+    try:
+        with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
+            sizes = content[13:15] if content[8:9] in (b"\0", b"\1") else content[9:11]
+            driver = {b"\0": content[48:56], b"\1": content[52:60]}.get(content[8:9], NOWHERE)
+            # of places and lengths, as they are in all files of today; a driver's block would be read at the
+            # length that it claims
+            if sizes != b"\x08\x08" or driver != NOWHERE:
+                raise ResultError(f"{path} is laid out in an uncommon way: save it again.")
+            place = content.find(HEAP)
+            while place >= 0:
+                entries = _entries_of_heap(content, place, left, path)
+                left, heaps = left - entries, heaps - bool(entries)
+                if heaps < 0:
+                    raise ResultError(f"{path} has too many texts: save it again.")
+                place = content.find(HEAP, place + len(HEAP))
+    except OSError as error:
+        raise ResultError(
+            f"{path} cannot be read ({in_one_line(error)}): check the name of the file."
+        ) from None
+
+
+def _entries_of_heap(content: mmap.mmap, place: int, most: int, path: Path) -> int:
+    """Return how many entries a heap has; 0 where its name stands there by chance."""
+    if place + 16 > len(content):
+        return 0
+    version, reserved, size = struct.unpack_from("<B3sQ", content, place + 4)
+    if version != 1 or reserved != bytes(3):
+        return 0
+    at, end, count = place + 16, place + size, 0
+    while at + 16 <= end and end <= len(content) and count < most:
+        index, length = struct.unpack_from("<H6xQ", content, at)
+        step = length if index == 0 else 16 + (length + 7) // 8 * 8  # 0 is the room that is left
+        if step < 16:
+            break
+        at, count = at + step, count + 1
+    if end > len(content) or at > end or at + 16 <= end:
+        raise ResultError(f"{path} has damaged or too many texts: save it again.")
+    return count
+
+
+def names_in(path: Path) -> set[str]:
+    """Return the names at the root of an HDF5 file; none where it is no such file or without h5py."""
+    if not is_hdf5(path):
+        return set()
+    try:
+        with reading(path) as file:
+            return {str(name) for name in file}
+    except FaceLandmarksError:
+        return set()
+
+
+def member(group: Any, name: str, kind: str, path: Path) -> Any:
+    """Return a "Group" or "Dataset" of a group, refusing links out of the file.
+
+    Raises
+    ------
+    ResultError
+        If it is missing, something else, or not in this file.
+    """
+    h5py = optional("h5py", f"Reading {path}")
+    if name not in group:
+        raise ResultError(f"{path} has no {name!r}: it is no such file.")
+    if not isinstance(group.get(name, getlink=True), h5py.HardLink):
+        raise ResultError(f"{path}: {name!r} links elsewhere, which no such file does.")
+    found = group[name]
+    if not isinstance(found, getattr(h5py, kind)):
+        raise ResultError(f"{path}: {name!r} is no {kind.lower()}: it is no such file.")
+    if kind == "Dataset" and (found.external or found.is_virtual):
+        raise ResultError(f"{path}: {name!r} keeps its values elsewhere, which no such file does.")
+    return found
+
+
+def array(
+    group: Any, name: str, limits: tuple[int, ...], path: Path, kinds: str = "biuf"
+) -> npt.NDArray[Any]:
+    """Return an array of a group, checked before it is read.
+
+    Parameters
+    ----------
+    group : h5py.Group
+    name : str
+    limits : tuple of int
+        The number of axes, and the largest length of each.
+    path : Path
+        The file, for sentences.
+    kinds : str
+        The kinds of NumPy types that are taken.
+
+    Raises
+    ------
+    ResultError
+        If it is missing, of another kind, too large, or claims more than the file can hold.
+    """
+    dataset = member(group, name, "Dataset", path)
+    fits = len(dataset.shape) == len(limits) and all(
+        a <= b for a, b in zip(dataset.shape, limits, strict=True)
+    )
+    if not fits or not _plain(dataset.id.get_type()) or dataset.dtype.kind not in kinds:
+        raise ResultError(
+            f"{path}: {name!r} is {dataset.dtype} of the shape {dataset.shape}, which no such file has."
+        )
+    _check_room(dataset, name, path)
+    return np.asarray(dataset[()])
+
+
+def _plain(kind: Any) -> bool:
+    """Return whether a type of HDF5's is one of numbers, texts or bytes.
+
+    Values of others are never read: the HDF5 library writes outside its memory over damaged ones.
+    """
+    from h5py import h5t
+
+    return kind.get_class() in (h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.OPAQUE, h5t.ENUM)
+
+
+def attribute(item: Any, name: str, path: Path) -> Any:
+    """Return an attribute of a group or dataset, its type checked before it is read; None where missing.
+
+    Raises
+    ------
+    ResultError
+        If it is no number or text, or is larger than the file.
+    """
+    if name not in item.attrs:
+        return None
+    found = item.attrs.get_id(name)
+    if not _plain(found.get_type()) or found.get_storage_size() > path.stat().st_size:
+        raise ResultError(f"{path}: {name!r} is no number or text, as it is in such files: save it again.")
+    return item.attrs[name]
+
+
+def is_bare_dimension(dataset: Any, path: Path) -> bool:
+    """Return whether a dataset stands for a dimension of netCDF that has no values."""
+    called = attribute(dataset, "NAME", path)
+    return isinstance(called, bytes) and called.startswith(BARE_DIMENSION)
+
+
+def _check_room(dataset: Any, name: str, path: Path) -> None:
+    """Refuse a dataset that claims more than the file can hold, or is packed in an uncommon way."""
+    packing = dataset.id.get_create_plist()
+    if {packing.get_filter(k)[0] for k in range(packing.get_nfilters())} - SAFE_FILTERS:
+        raise ResultError(f"{path}: {name!r} is packed in a way that is not read: save it with gzip.")
+    length = path.stat().st_size
+    stored, size = min(dataset.id.get_storage_size(), length), dataset.dtype.itemsize
+    chunk = int(np.prod(dataset.chunks, dtype=np.float64)) * size if dataset.chunks else 0
+    if dataset.size * size > DEFLATE * stored or chunk > min(LARGEST_CHUNK, DEFLATE * length):
+        raise ResultError(f"{path}: {name!r} claims more values than the file can hold: save it again.")
+    place = dataset.id.get_offset() if dataset.dtype.kind == "O" else None
+    if place is not None:  # HDF5 makes room for the length that a text claims before it looks for it
+        with open(path, "rb") as stream:
+            stream.seek(place)
+            kind = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
+            raw = stream.read(kind.itemsize * dataset.size)
+            texts_there = np.frombuffer(raw[: len(raw) // kind.itemsize * kind.itemsize], kind)
+        if texts_there["length"].max(initial=0) > length:
+            raise ResultError(f"{path}: {name!r} has a text longer than the file: save it again.")
+
+
+def rows(dataset: Any, name: str, path: Path) -> npt.NDArray[Any]:
+    """Return a table of records, its room checked; its type is the caller's to check."""
+    if (
+        len(dataset.shape) != 1
+        or dataset.shape[0] > MOST_ROWS
+        or dataset.size * dataset.dtype.itemsize > 8 * MOST_VALUES
+    ):
+        raise ResultError(f"{path}: {name!r} is larger than any such file: split it.")
+    _check_room(dataset, name, path)
+    return np.asarray(dataset[()])
+
+
+def texts(group: Any, name: str, most: int, path: Path) -> list[str]:
+    """Return a list of texts of a group.
+
+    Raises
+    ------
+    ResultError
+        As `array`, or if they are no texts.
+    """
+    values = array(group, name, (most,), path, kinds="SO").tolist()
+    try:
+        return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
+    except UnicodeDecodeError:
+        raise ResultError(f"{path}: {name!r} is no list of texts: save the file again.") from None
+
+
+def text(group: Any, name: str, path: Path) -> bytes:
+    """Return a single text of a group that was written as bytes (uint8)."""
+    return array(group, name, (LARGEST_RECORD,), path, kinds="u").astype(np.uint8).tobytes()
+
+
+def write_ours(content: io.BytesIO, tracks: Tracks) -> None:
+    """Add the group with what a format has no place for to an HDF5 file in memory."""
+    h5py = optional("h5py", "Writing HDF5")
+    with h5py.File(content, "r+") as file:
+        group = file.create_group(OURS)
+        for name in ("source", "pose", "boxes", "misfit", "by_hand", "frame_indices", "timestamps"):
+            values = getattr(tracks, name)
+            group.create_dataset(name, data=values.astype(np.uint8) if values.dtype == np.bool_ else values)
+        group.create_dataset("record", data=np.frombuffer(record_as_text(tracks).encode(), dtype=np.uint8))
+
+
+def tracks_of(
+    file: Any,
+    path: Path,
+    landmarks: npt.NDArray[Any],
+    confidence: npt.NDArray[Any] | None,
+    names: Sequence[str],
+) -> Tracks:
+    """Return tracks of landmarks with a row for every frame, and of our own group where the file has it.
+
+    Parameters
+    ----------
+    file : h5py.File
+    path : Path
+        For sentences.
+    landmarks : ndarray, (N, F, 68, 2)
+        One row for each frame from 0 on.
+    confidence : ndarray, (N, F, 68), optional
+    names : sequence of str
+        Of the F faces, as the file has them.
+    """
+    plain = with_names(None, names)
+    if OURS not in file:
+        return make_tracks(path, landmarks, confidence, record=plain)
+    group = member(file, OURS, "Group", path)
+    frames = array(group, "frame_indices", (MOST_ROWS,), path, kinds="i")
+    n_frames, n_faces = landmarks.shape[:2]
+    if len(frames) and (frames.min() < 0 or frames.max() >= n_frames):
+        return make_tracks(path, landmarks, confidence, record=plain)  # another program cut rows off
+    each = (MOST_ROWS, MOST_FACES)
+    extra = {
+        "timestamps": array(group, "timestamps", (MOST_ROWS,), path, kinds="f"),
+        "source": array(group, "source", each, path, kinds="u"),
+        "pose": array(group, "pose", (*each, 6), path, kinds="f"),
+        "boxes": array(group, "boxes", (*each, 5), path, kinds="f"),
+    }
+    if "misfit" in group:
+        extra["misfit"] = array(group, "misfit", (*each, 2), path, kinds="f")
+    if "by_hand" in group:
+        extra["by_hand"] = array(group, "by_hand", (*each, N_LANDMARKS), path, kinds="u")
+    if any(len(values) != len(frames) for values in extra.values()) or extra["source"].shape[1] != n_faces:
+        return make_tracks(path, landmarks, confidence, record=plain)
+    return make_tracks(
+        path,
+        landmarks[frames],
+        None if confidence is None else confidence[frames],
+        frames,
+        record=with_names(record_from_text(text(group, "record", path), path), names),
+        **extra,
+    )

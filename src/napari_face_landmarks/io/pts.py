@@ -1,0 +1,191 @@
+"""iBUG's ``.pts`` files, as 300-W and 300-VW have them: one for each face on each frame.
+
+The pixel in the upper left corner is (1, 1) in them, as MATLAB counts and as menpo and others read and
+write these files; here its centre is (0, 0), so 1 is added and taken off. A frame's file is named by its
+number from 1 on, as in 300-VW: ``000001.pts``, or where there are several faces ``000001_face_0.pts``. They
+lie in a ZIP archive or a folder; a single one stands for itself. Files of other names are taken as the
+frames of a video in their order.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+import shutil
+import zipfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
+from napari_face_landmarks.files.atomic import check_writable, replacing
+from napari_face_landmarks.files.npz import BROKEN_FILE
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.io.common import MOST_ROWS, check_grid, make_tracks
+
+ORIGIN = 1.0
+"""Where these files have the centre of the first pixel."""
+LARGEST = 64 << 10  # bytes; a file has 2 kB
+NUMBERED = re.compile(r"^(\d{1,9})(?:_face_(\d{1,4}))?$")
+HEADER = re.compile(rb"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*\Z")
+
+
+def _as_text(landmarks: npt.NDArray[np.float32]) -> str:
+    lines = [f"{x:.6f} {y:.6f}" for x, y in (landmarks.astype(np.float64) + ORIGIN).tolist()]
+    return "\n".join([f"version: 1\nn_points:  {N_LANDMARKS}\n{{", *lines, "}", ""])
+
+
+def _texts(tracks: Tracks) -> Iterator[tuple[str, str]]:
+    """Yield the name and text of each file."""
+    whole = np.isfinite(tracks.landmarks).all(axis=(2, 3))
+    for t, f in zip(*np.nonzero(whole), strict=True):
+        frame = f"{int(tracks.frame_indices[t]) + 1:06d}"
+        name = frame if tracks.n_faces == 1 else f"{frame}_face_{f}"
+        yield f"{name}.pts", _as_text(tracks.landmarks[t, f])
+
+
+def write_pts(path: Path, tracks: Tracks) -> None:
+    """Write a ``.pts`` file for each face on each frame (see the module).
+
+    Parameters
+    ----------
+    path : Path
+        Ends in ``.zip`` for an archive, in ``.pts`` for a single face; else it is a folder that is made.
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+
+    Raises
+    ------
+    ResultError
+        If it cannot be written, there is no whole face, or not exactly one for a single file.
+    """
+    suffix = path.suffix.lower()
+    if not np.isfinite(tracks.landmarks).all(axis=(2, 3)).any():
+        raise ResultError(
+            f"{path} would be empty, since no frame has a whole face: check that the video shows one, or "
+            "save as .npz."
+        )
+    if suffix == ".pts":
+        texts = [text for _, text in _texts(tracks)]
+        if len(texts) != 1:
+            raise ResultError(f"{path} would hold one face, not {len(texts)}: give a name that ends in .zip.")
+        with replacing(path) as temporary:
+            temporary.write_text(texts[0], encoding="ascii")
+    elif suffix == ".zip":
+        with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
+            for name, text in _texts(tracks):
+                archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
+    else:
+        _write_folder(path, tracks)
+
+
+def _write_folder(path: Path, tracks: Tracks) -> None:
+    if path.exists():
+        raise ResultError(f"{path} is there already: give the name of a new folder.")
+    check_writable(path)
+    unfinished = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    try:
+        unfinished.mkdir()
+        for name, text in _texts(tracks):
+            (unfinished / name).write_text(text, encoding="ascii")
+        os.replace(unfinished, path)
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"{path} cannot be written ({reason}): choose another folder.") from None
+    finally:
+        shutil.rmtree(unfinished, ignore_errors=True)
+
+
+def is_pts(path: Path) -> bool:
+    """Return whether a path is a ``.pts`` file, or an archive or folder that has some."""
+    try:
+        if path.is_dir():
+            return next(path.glob("*.pts"), None) is not None
+        if path.suffix.lower() == ".pts":
+            with open(path, "rb") as stream:
+                return stream.read(8) == b"version:"
+        with zipfile.ZipFile(path) as archive:
+            return any(name.lower().endswith(".pts") for name in archive.namelist()[:1000])
+    except (OSError, ValueError, RuntimeError, zipfile.BadZipFile):
+        return False
+
+
+def read_pts(path: Path) -> Tracks:
+    """Read a ``.pts`` file, or an archive or folder of them (see the module).
+
+    Raises
+    ------
+    ResultError
+        If there is none, or one is no such file.
+    """
+    try:
+        if path.is_dir():
+            files = sorted(path.glob("*.pts"))
+            return _tracks(((file.stem, _bytes_of(file)) for file in files), len(files), path)
+        if path.suffix.lower() == ".pts":
+            return _tracks(iter([(path.stem, _bytes_of(path))]), 1, path)
+        with zipfile.ZipFile(path) as archive:
+            members = [info for info in archive.infolist() if info.filename.lower().endswith(".pts")]
+            if any(info.file_size > LARGEST for info in members):
+                raise ResultError(f"{path} has a member that is larger than any .pts file: make it again.")
+            read = ((Path(info.filename).stem, archive.open(info).read(LARGEST + 1)) for info in members)
+            return _tracks(read, len(members), path)
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
+    except ResultError:
+        raise
+    except BROKEN_FILE as error:
+        raise ResultError(f"{path} cannot be read ({in_one_line(error)}): make it again.") from None
+
+
+def _bytes_of(path: Path) -> bytes:
+    with open(path, "rb") as stream:
+        return stream.read(LARGEST + 1)
+
+
+def _points(content: bytes, name: str, path: Path) -> npt.NDArray[np.float64]:
+    """Return the landmarks of one file, (68, 2), px from 0."""
+    found = HEADER.match(content) if len(content) <= LARGEST else None
+    if found is None:
+        raise ResultError(
+            f"{path}: {name}.pts is no file of points (version: 1, n_points, braces): correct it."
+        )
+    try:
+        values = np.array(found.group(2).split(), dtype=np.float64)
+    except ValueError:
+        values = np.zeros(0)
+    if (
+        int(found.group(1)) != N_LANDMARKS
+        or values.shape != (2 * N_LANDMARKS,)
+        or not np.isfinite(values).all()
+    ):
+        raise ResultError(f"{path}: {name}.pts has not {N_LANDMARKS} points of two numbers each: correct it.")
+    return values.reshape(N_LANDMARKS, 2) - ORIGIN
+
+
+def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path) -> Tracks:
+    if not 0 < n_files <= MOST_ROWS:
+        raise ResultError(f"{path} has {n_files} .pts files: give 1 to {MOST_ROWS}.")
+    names, points = [], np.empty((n_files, N_LANDMARKS, 2), dtype=np.float32)
+    for k, (name, content) in enumerate(files):
+        names.append(name)
+        points[k] = _points(content, name, path)
+    found = [NUMBERED.match(name) for name in names]
+    if all(match is not None and int(match.group(1)) > 0 for match in found):
+        frame = np.array([int(match.group(1)) - 1 for match in found if match is not None])
+        face = np.array([int(match.group(2) or 0) for match in found if match is not None])
+    else:
+        frame, face = np.argsort(np.argsort(names)), np.zeros(n_files, dtype=np.int64)
+    frames, t = np.unique(frame, return_inverse=True)
+    n_faces = int(face.max()) + 1
+    check_grid(path, len(frames), n_faces, n_files)
+    if len(np.unique(t * n_faces + face)) < n_files:
+        raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated files.")
+    landmarks = np.full((len(frames), n_faces, N_LANDMARKS, 2), np.nan, dtype=np.float32)
+    landmarks[t, face] = points
+    return make_tracks(path, landmarks, None, frames)

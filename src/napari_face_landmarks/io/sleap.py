@@ -1,0 +1,154 @@
+"""SLEAP's analysis files: HDF5 with axes in the order that MATLAB reads them.
+
+``tracks`` is (track, 2, node, frame), ``point_scores`` (track, node, frame), ``track_occupancy`` (frame,
+track), ``instance_scores`` and ``tracking_scores`` (track, frame). There is a place for every frame of the
+video from 0 to the last that was tracked. The faces' names are those of the tracks (``track_names``, UTF-8).
+A group ``napari_face_landmarks`` keeps what SLEAP has no place for.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.atomic import replacing
+from napari_face_landmarks.files.optional import optional
+from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
+from napari_face_landmarks.io import hdf5
+from napari_face_landmarks.io.common import (
+    LANDMARK_NAMES,
+    MOST_FACES,
+    MOST_ROWS,
+    NAMES,
+    SOFTWARE,
+    dense,
+    face_names,
+    frame_rate_of,
+    names_in_files,
+    order_by_number,
+    order_of_faces,
+)
+
+AXES = {
+    "tracks": ("track", "xy", "node", "frame"),
+    "track_occupancy": ("frame", "track"),
+    "point_scores": ("track", "node", "frame"),
+    "instance_scores": ("track", "frame"),
+    "tracking_scores": ("track", "frame"),
+}
+MOST_OF = {"track": MOST_FACES, "xy": 2, "node": N_LANDMARKS, "frame": MOST_ROWS}
+
+
+def _edges() -> npt.NDArray[np.int64]:
+    """Return the landmarks that are joined by lines, (E, 2)."""
+    return np.concatenate([np.stack([line[:-1], line[1:]], axis=1) for line in OUTLINES])
+
+
+def write_sleap(path: Path, tracks: Tracks) -> None:
+    """Write landmarks as SLEAP's analysis file (see the module).
+
+    Raises
+    ------
+    ResultError
+        If the file cannot be written or h5py is not installed.
+    """
+    h5py = optional("h5py", f"Writing {path}")
+    grid = dense(tracks, path)
+    there = np.isfinite(grid.landmarks).all(axis=-1)
+    occupied = there.any(axis=-1)
+    count = np.maximum(there.sum(axis=-1), 1)
+    mean = np.where(occupied, np.where(there, grid.confidence, 0).sum(axis=-1) / count, np.nan)
+    edges = _edges()
+    values = {
+        "tracks": grid.landmarks.transpose(1, 3, 2, 0),
+        "track_occupancy": occupied.astype(np.uint8),
+        "point_scores": grid.confidence.transpose(1, 2, 0),
+        "instance_scores": mean.T.astype(np.float32),
+        "tracking_scores": np.where(occupied, 1.0, np.nan).T.astype(np.float32),
+    }
+    provenance = {"software": SOFTWARE, "version": tracks.meta.get("version"), "fps": frame_rate_of(tracks)}
+    content = io.BytesIO()
+    with replacing(path) as temporary:
+        with h5py.File(content, "w") as file:
+            for name, array in values.items():
+                options = hdf5.COMPRESSED if array.size else {}
+                file.create_dataset(name, data=np.ascontiguousarray(array), **options)
+                file[name].attrs["dims"] = json.dumps(AXES[name])
+            named = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
+            file["track_names"] = np.array([name.encode() for name in named], dtype="S")
+            file["node_names"] = np.array(LANDMARK_NAMES, dtype="S")
+            file["edge_names"] = np.array(LANDMARK_NAMES, dtype="S")[edges]
+            file["edge_inds"] = edges
+            file["video_path"] = str(tracks.meta.get("path", ""))
+            file["video_ind"] = 0
+            file["labels_path"] = ""
+            file["provenance"] = json.dumps(provenance)
+            file.attrs["format"] = "analysis"
+            file.attrs["preset"] = "matlab"
+        hdf5.write_ours(content, tracks)
+        temporary.write_bytes(content.getbuffer())
+
+
+def is_sleap(path: Path) -> bool:
+    """Return whether an HDF5 file has what SLEAP's analysis files have."""
+    return {"tracks", "track_occupancy", "node_names"} <= hdf5.names_in(path)
+
+
+def read_sleap(path: Path) -> Tracks:
+    """Read landmarks from SLEAP's analysis file, any order of its axes; its tracks are faces of 68 nodes.
+
+    Nodes whose names end in 0 to 67 go to these landmarks; others are taken in their order.
+
+    Raises
+    ------
+    ResultError
+        If it is no such file or h5py is not installed.
+    """
+    with hdf5.reading(path) as file:
+        axes = _axes(file, path)
+        points = hdf5.array(file, "tracks", tuple(MOST_OF[name] for name in axes), path, kinds="f")
+        points = points.transpose([axes.index(name) for name in ("frame", "track", "node", "xy")])
+        if points.shape[0] * points.shape[1] > MOST_ROWS:
+            raise ResultError(f"{path} has more tracks and frames than can be held: split it.")
+        names = hdf5.texts(file, "node_names", MOST_ROWS, path)
+        if points.shape[2:] != (N_LANDMARKS, 2) or len(names) != N_LANDMARKS:
+            raise ResultError(f"{path} has {len(names)} nodes: only faces of {N_LANDMARKS} points are read.")
+        scores = None
+        if "point_scores" in file:
+            of_scores = [name for name in axes if name != "xy"]
+            scores = hdf5.array(file, "point_scores", tuple(MOST_OF[name] for name in of_scores), path, "f")
+            scores = scores.transpose([of_scores.index(name) for name in ("frame", "track", "node")])
+            if scores.shape != points.shape[:3]:
+                raise ResultError(f"{path}: 'point_scores' does not fit 'tracks': save the file again.")
+            # placed by hand in SLEAP: without a score, and certain
+            scores = np.where(np.isnan(scores) & np.isfinite(points).all(axis=-1), 1, scores)
+        faces = face_names(points.shape[1])
+        if "track_names" in file:
+            listed = hdf5.texts(file, "track_names", MOST_FACES, path)
+            faces = listed if len(listed) == len(faces) else faces
+        order = np.argsort(order_of_faces(faces))
+        where = np.ix_(order, np.argsort(order_by_number(names)))
+        points = points[:, where[0], where[1]]
+        scores = None if scores is None else scores[:, where[0], where[1]]
+        return hdf5.tracks_of(file, path, points, scores, [faces[face] for face in order])
+
+
+def _axes(file: object, path: Path) -> tuple[str, ...]:
+    """Return the order of the axes of ``tracks``, which newer files name."""
+    dataset = hdf5.member(file, "tracks", "Dataset", path)
+    named = hdf5.attribute(dataset, "dims", path)
+    if named is None:
+        return AXES["tracks"]
+    try:
+        axes = tuple(json.loads(named))
+    except (ValueError, TypeError, RecursionError):
+        axes = ()
+    if sorted(map(str, axes)) != sorted(MOST_OF):
+        raise ResultError(f"{path} has axes of other names than SLEAP's: save the file again.")
+    return axes

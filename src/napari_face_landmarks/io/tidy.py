@@ -1,0 +1,309 @@
+"""Tidy tables, one row for each landmark of each face on each frame, as CSV or Parquet.
+
+Columns: ``frame`` (from 0), ``time`` (s, empty where not known), ``face`` and ``landmark`` (from 0), ``x``,
+``y`` (px), ``confidence`` and ``source``, and for the face as a whole ``misfit_by_clnf`` and
+``misfit_off_model`` (see `Tracks.misfit`), and ``by_hand`` (1 where the landmark was
+placed by hand; files without these columns are read too).
+Frames without a face have rows too, with empty places and the source "none", so that the table is a full
+grid that can be pivoted.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import SOURCES, Tracks
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
+from napari_face_landmarks.files.atomic import replacing
+from napari_face_landmarks.files.optional import optional
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.io.common import (
+    MOST_FACES,
+    MOST_FRAMES,
+    MOST_ROWS,
+    check_grid,
+    exact_numbers,
+    make_tracks,
+    record_as_text,
+    record_from_text,
+)
+
+if TYPE_CHECKING:
+    import pandas
+
+FIRST_COLUMNS = ("frame", "time", "face", "landmark", "x", "y", "confidence")
+MISFIT_COLUMNS = ("misfit_by_clnf", "misfit_off_model")
+BY_HAND_COLUMN = "by_hand"
+LAST_COLUMN = "source"  # the last, since a row that is cut off shows in a word
+COLUMNS = (*FIRST_COLUMNS, *MISFIT_COLUMNS, BY_HAND_COLUMN, LAST_COLUMN)
+NEEDED = ("frame", "face", "landmark", "x", "y")
+HEADER = ",".join(COLUMNS)
+RECORD = b"napari_face_landmarks"
+LARGEST_FILE = 64 << 30
+FRAMES_AT_A_TIME = 1024
+ROWS_AT_A_TIME = 1 << 16
+MOST_ROWS_A_BYTE = 32
+"""Rows of a Parquet file for each of its bytes: three times what frames without any face give."""
+
+
+def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
+    """Return tracks as a tidy table (see the module).
+
+    Parameters
+    ----------
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+    part : slice
+        The frames.
+
+    Returns
+    -------
+    pandas.DataFrame
+        ``T * F * 68`` rows.
+    """
+    import pandas as pd
+
+    landmarks = tracks.landmarks[part]
+    n_frames, n_faces = landmarks.shape[:2]
+    each = n_faces * N_LANDMARKS
+    return pd.DataFrame(
+        {
+            "frame": np.repeat(tracks.frame_indices[part], each),
+            "time": np.repeat(tracks.timestamps[part], each),
+            "face": np.tile(np.repeat(np.arange(n_faces), N_LANDMARKS), n_frames),
+            "landmark": np.tile(np.arange(N_LANDMARKS), n_frames * n_faces),
+            "x": landmarks[..., 0].ravel(),
+            "y": landmarks[..., 1].ravel(),
+            "confidence": tracks.confidence[part].ravel(),
+            **{
+                name: np.repeat(tracks.misfit[part][..., k].ravel(), N_LANDMARKS)
+                for k, name in enumerate(MISFIT_COLUMNS)
+            },
+            BY_HAND_COLUMN: tracks.by_hand[part].ravel().astype(np.uint8),
+            LAST_COLUMN: pd.Categorical.from_codes(
+                np.repeat(tracks.source[part].ravel(), N_LANDMARKS).astype(np.int8), categories=list(SOURCES)
+            ),
+        }
+    )
+
+
+def write_tidy_csv(path: Path, tracks: Tracks) -> None:
+    """Write tracks as a tidy CSV file (see the module)."""
+    with replacing(path) as temporary, open(temporary, "w", encoding="ascii", newline="") as stream:
+        stream.write(HEADER + "\n")
+        for start in range(0, tracks.n_frames, FRAMES_AT_A_TIME):
+            table = to_tidy(tracks, slice(start, start + FRAMES_AT_A_TIME))
+            table.to_csv(stream, header=False, index=False, lineterminator="\n")
+
+
+def is_tidy_csv(path: Path) -> bool:
+    """Return whether a CSV file has the header of a tidy table of ours."""
+    try:
+        with open(path, encoding="utf-8-sig", newline="") as stream:
+            names = tuple(stream.readline(2 * len(HEADER)).strip().split(","))
+        first = names[: len(FIRST_COLUMNS)] == FIRST_COLUMNS
+        return first and names[-1] == LAST_COLUMN and set(names) <= set(COLUMNS)
+    except (OSError, UnicodeDecodeError):
+        return False
+
+
+def read_tidy_csv(path: Path) -> Tracks:
+    """Read tracks from a tidy CSV file.
+
+    Raises
+    ------
+    ResultError
+        If it is no such table.
+    """
+    import pandas as pd
+
+    if not is_tidy_csv(path):
+        raise ResultError(f"{path} does not begin with the columns {HEADER}: give a tidy table of landmarks.")
+    try:
+        if path.stat().st_size > LARGEST_FILE:
+            raise ResultError(
+                f"{path} is larger than the {LARGEST_FILE} bytes such a file may have: split it."
+            )
+        table = pd.read_csv(
+            path,
+            dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
+            | dict.fromkeys(("time", "x", "y", "confidence", *MISFIT_COLUMNS, BY_HAND_COLUMN), np.float64),
+            encoding="utf-8-sig",
+            **exact_numbers(),
+        )
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
+    except (ValueError, OverflowError, MemoryError) as error:
+        raise ResultError(f"{path} is no tidy table ({in_one_line(error)}): correct it.") from None
+    return from_tidy(table, path)
+
+
+def write_parquet(path: Path, tracks: Tracks) -> None:
+    """Write tracks as a tidy Parquet file; its metadata keep the frame rate, the settings and the counts.
+
+    Raises
+    ------
+    ResultError
+        If the file cannot be written or pyarrow is not installed.
+    """
+    pyarrow = optional("pyarrow", f"Writing {path}")
+    parquet = optional("pyarrow.parquet", f"Writing {path}")
+    table = pyarrow.Table.from_pandas(to_tidy(tracks), preserve_index=False)
+    table = table.replace_schema_metadata(
+        {**(table.schema.metadata or {}), RECORD: record_as_text(tracks).encode()}
+    )
+    with replacing(path) as temporary:
+        parquet.write_table(table, temporary, compression="zstd")
+
+
+def is_parquet(path: Path) -> bool:
+    """Return whether a file begins as a Parquet file."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(4) == b"PAR1"
+    except OSError:
+        return False
+
+
+def read_parquet(path: Path) -> Tracks:
+    """Read tracks from a tidy Parquet file.
+
+    Raises
+    ------
+    ResultError
+        If it is no such table or pyarrow is not installed.
+    """
+    import pandas as pd
+
+    pyarrow = optional("pyarrow", f"Reading {path}")
+    parquet = optional("pyarrow.parquet", f"Reading {path}")
+    if not path.is_file():
+        raise ResultError(f"{path} is missing: check the name of the file.")
+    try:
+        with parquet.ParquetFile(path) as file:
+            names = set(file.schema_arrow.names)
+            if not set(NEEDED) <= names or file.metadata.num_rows > MOST_ROWS * N_LANDMARKS:
+                raise ResultError(
+                    f"{path} has not the columns {', '.join(NEEDED)} or too many rows: split it."
+                )
+            if file.metadata.num_rows > MOST_ROWS_A_BYTE * path.stat().st_size:
+                raise ResultError(f"{path} claims more rows than landmarks would give: save it again.")
+            used = [name for name in COLUMNS if name in names]
+            kinds = {name: file.schema_arrow.field(name).type for name in used}
+            plain = pyarrow.types
+            for name, kind in kinds.items():
+                if name == "source":
+                    good = plain.is_dictionary(kind) or plain.is_string(kind) or plain.is_large_string(kind)
+                else:
+                    good = plain.is_integer(kind) or plain.is_floating(kind)
+                if not good:
+                    raise ResultError(
+                        f"{path}: {name} is of the type {kind}: give a tidy table of landmarks."
+                    )
+            text = (file.schema_arrow.metadata or {}).get(RECORD)
+            _refuse_repeats(file, path)
+            read = file.read(columns=used)
+            table = pd.DataFrame({name: _column(read[name]) for name in used})
+    except (OSError, ValueError, KeyError, TypeError, MemoryError, pyarrow.ArrowException) as error:
+        if isinstance(error, ResultError):
+            raise
+        raise ResultError(f"{path} cannot be read ({in_one_line(error)}): save it again.") from None
+    return from_tidy(table, path, record_from_text(text, path) if text is not None else None)
+
+
+def _refuse_repeats(file: Any, path: Path) -> None:
+    """Refuse a file that repeats a landmark, a few rows at a time: millions of equal rows take no room."""
+    for batch in file.iter_batches(ROWS_AT_A_TIME, columns=["frame", "face", "landmark"]):
+        frame, face, landmark = (
+            batch.column(k).to_numpy(zero_copy_only=False).astype(np.float64) for k in range(3)
+        )
+        cell = (frame * MOST_FACES + face) * N_LANDMARKS + landmark
+        if len(np.unique(cell)) < len(cell):
+            raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")
+
+
+def _column(values: Any) -> Any:
+    return values.to_pandas()
+
+
+def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None = None) -> Tracks:
+    """Return tracks of a tidy table.
+
+    Parameters
+    ----------
+    table : pandas.DataFrame
+        With at least frame, face, landmark, x and y; rows may be missing and in any order.
+    path : Path
+        Where it comes from, for sentences.
+    record : dict, optional
+        Settings, stats, warnings and meta.
+
+    Raises
+    ------
+    ResultError
+        If a landmark is there twice, or a number is out of its range.
+    """
+    frame = _whole(table, "frame", MOST_FRAMES - 1, path)
+    face = _whole(table, "face", MOST_FACES - 1, path)
+    landmark = _whole(table, "landmark", N_LANDMARKS - 1, path)
+    if not len(frame):
+        raise ResultError(f"{path} has no rows: track the video again.")
+    frames, first, t = np.unique(frame, return_index=True, return_inverse=True)
+    n_frames, n_faces = len(frames), int(face.max()) + 1
+    check_grid(path, n_frames, n_faces, len(frame) // 16)  # a few landmarks make a face
+    cell = (t * n_faces + face) * N_LANDMARKS + landmark
+    if np.bincount(cell, minlength=1).max() > 1:
+        raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")
+    shape = (n_frames, n_faces, N_LANDMARKS)
+    landmarks = np.full((cell.size and np.prod(shape), 2), np.nan, dtype=np.float32)
+    landmarks[cell, 0], landmarks[cell, 1] = table["x"].to_numpy(np.float64), table["y"].to_numpy(np.float64)
+    confidence = None
+    if "confidence" in table:
+        confidence = np.zeros(len(landmarks), dtype=np.float32)
+        confidence[cell] = table["confidence"].to_numpy(np.float64)
+    source = None
+    if "source" in table:
+        words = table["source"].astype("category").cat
+        codes = np.array(
+            [SOURCES.index(str(word)) if str(word) in SOURCES else -1 for word in words.categories]
+        )
+        named = words.codes.to_numpy()
+        if (named < 0).any() or (codes < 0).any():
+            raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
+        source = np.zeros((n_frames, n_faces), dtype=np.uint8)
+        source[t, face] = codes[named]
+    by_hand = None
+    if BY_HAND_COLUMN in table:
+        marks = np.zeros(len(landmarks))
+        marks[cell] = table[BY_HAND_COLUMN].to_numpy(np.float64)
+        by_hand = marks.reshape(shape)
+    misfit = None
+    if set(MISFIT_COLUMNS) <= set(table.columns):
+        misfit = np.full((n_frames, n_faces, 2), np.nan, dtype=np.float32)
+        misfit[t, face] = table[list(MISFIT_COLUMNS)].to_numpy(np.float64)
+    seconds = table["time"].to_numpy(np.float64) if "time" in table else None
+    if seconds is not None and np.isinf(seconds).any():
+        raise ResultError(f"{path} has times that are infinite: correct the file.")
+    return make_tracks(
+        path,
+        landmarks.reshape(*shape, 2),
+        None if confidence is None else confidence.reshape(shape),
+        frames,
+        None if seconds is None else seconds[first],
+        source,
+        record=record,
+        misfit=misfit,
+        by_hand=by_hand,
+    )
+
+
+def _whole(table: pandas.DataFrame, name: str, most: int, path: Path) -> npt.NDArray[np.int64]:
+    values = table[name].to_numpy(np.float64)
+    if not ((values >= 0) & (values <= most) & (values == np.floor(values))).all():
+        raise ResultError(f"{path} has a {name} that is no whole number from 0 to {most}: correct the file.")
+    return np.asarray(values, dtype=np.int64)

@@ -1,0 +1,179 @@
+"""A PFLD of the user's own: an ONNX file with a small ``pfld.json`` beside it that says how to run it.
+
+.. code-block:: json
+
+    {"file": "pfld.onnx", "input_range": [0, 1], "colours": "RGB",
+     "box": "face", "box_scale": 1.1, "points": 68}
+
+======================= ============================================================================
+entry                   what
+======================= ============================================================================
+``file``                the ONNX file's name, in the same folder
+``input_range``         what black and white are: [0, 1] or [-1, 1]
+``colours``             "RGB" or "BGR"
+``box``                 "face": the crop is measured by a detector's box, from the forehead to the chin;
+                        "landmarks": by the box of the landmarks
+``box_scale``           side of the square crop over the box's larger side, 0.5 to 3
+``points``              68 (iBUG), or 98 (WFLW), which are mapped to 68
+``sigma``               not needed: standard deviation of a landmark over the inter-ocular distance
+======================= ============================================================================
+
+The network's input is one fixed square with three channels, first or last; one of its outputs has x and y of
+each point in turn, in [0, 1] of the crop.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
+from napari_face_landmarks.files.onnx_safe import open_network
+from napari_face_landmarks.files.paths import check_inside
+from napari_face_landmarks.pfld.custom import UNKNOWN_SIGMA, OwnPfld
+
+DESCRIPTION = "pfld.json"
+LARGEST_DESCRIPTION = 1 << 16
+LARGEST_NETWORK = 256 << 20
+LARGEST_SIDE = 512
+RANGES = ([0, 1], [-1, 1])
+COLOURS = ("RGB", "BGR")
+BOXES = ("face", "landmarks")
+SCHEMES = (68, 98)
+
+
+def load_own_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> OwnPfld:
+    """Load the network that a folder's ``pfld.json`` describes, and try it once.
+
+    Parameters
+    ----------
+    folder : Path
+    judge : onnxruntime.InferenceSession
+        The plugin's PFLD, see `OwnPfld`.
+
+    Raises
+    ------
+    ModelError
+        If an entry is wrong or missing, or the network is not as described.
+    """
+    path = folder / DESCRIPTION
+    entries = _read(path)
+    _check(path, entries)
+    network = folder / entries["file"]
+    session = _session(network)
+    size, channels_last, batches = _input(network, session)
+    return OwnPfld(
+        session=session,
+        judge=judge,
+        output=_output(network, session, size, channels_last, entries["points"]),
+        size=size,
+        channels_last=channels_last,
+        batches=batches,
+        low=float(entries["input_range"][0]),
+        high=float(entries["input_range"][1]),
+        bgr=entries["colours"] == "BGR",
+        box=entries["box"],
+        box_scale=float(entries["box_scale"]),
+        points=entries["points"],
+        sigma=float(entries.get("sigma", UNKNOWN_SIGMA)),
+    )
+
+
+def own_files(folder: Path) -> tuple[str, str]:
+    """Return the names of the two files that `load_own_pfld` reads in a folder."""
+    return DESCRIPTION, str(_read(folder / DESCRIPTION)["file"])
+
+
+def _read(path: Path) -> dict[str, Any]:
+    check_inside(path, path.parent)
+    try:
+        if path.stat().st_size > LARGEST_DESCRIPTION:
+            raise ModelError(f"{path} has more than {LARGEST_DESCRIPTION} bytes: give the entries alone.")
+        entries = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError) as error:
+        raise ModelError(f"{path} cannot be read as JSON ({in_one_line(error)}): mend the file.") from None
+    if not isinstance(entries, dict):
+        raise ModelError(
+            f"{path} has no entries: give a JSON object with file, input_range, colours and so on."
+        )
+    return entries
+
+
+def _check(path: Path, entries: dict[str, Any]) -> None:
+    def number(value: Any, low: float, high: float) -> bool:
+        return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
+
+    name = entries.get("file")
+    fits = {
+        "file": (
+            isinstance(name, str) and name.endswith(".onnx") and Path(name).name == name,
+            "the name of an .onnx file in the same folder",
+        ),
+        "input_range": (entries.get("input_range") in RANGES, "[0, 1] or [-1, 1]"),
+        "colours": (entries.get("colours") in COLOURS, '"RGB" or "BGR"'),
+        "box": (entries.get("box") in BOXES, '"face" or "landmarks"'),
+        "box_scale": (number(entries.get("box_scale"), 0.5, 3.0), "a number from 0.5 to 3"),
+        "points": (entries.get("points") in SCHEMES and not isinstance(entries["points"], bool), "68 or 98"),
+        "sigma": ("sigma" not in entries or number(entries["sigma"], 0.001, 1.0), "a number from 0.001 to 1"),
+    }
+    for entry, (good, wanted) in fits.items():
+        if not good:
+            given = f"is {entries[entry]!r:.60}" if entry in entries else "is missing"
+            raise ModelError(f"{path}: {entry} {given}, give {wanted}.")
+    unknown = sorted(set(entries) - set(fits))
+    if unknown:
+        raise ModelError(f"{path} has the unknown entry {unknown[0]!r:.60}: give {', '.join(fits)}.")
+
+
+def _session(path: Path) -> onnxruntime.InferenceSession:
+    check_inside(path, path.parent)
+    try:
+        if path.stat().st_size > LARGEST_NETWORK:
+            raise ModelError(f"{path} has more than {LARGEST_NETWORK >> 20} MB: give a smaller network.")
+        content = path.read_bytes()
+    except OSError as error:
+        raise ModelError(f"{path} cannot be read ({reason_of(error)}): put the file there.") from None
+    return open_network(content, path, "export it again")
+
+
+def _input(path: Path, session: onnxruntime.InferenceSession) -> tuple[int, bool, bool]:
+    """Return the side of the input, whether its channels come last, and whether it takes several crops."""
+    inputs = session.get_inputs()
+    shape = list(inputs[0].shape) if len(inputs) == 1 and inputs[0].type == "tensor(float)" else []
+    for channels_last in (False, True):
+        if len(shape) == 4:
+            channels, sides = (shape[3], shape[1:3]) if channels_last else (shape[1], shape[2:])
+            square = isinstance(sides[0], int) and sides[0] == sides[1] and 16 <= sides[0] <= LARGEST_SIDE
+            if channels == 3 and square:
+                return int(sides[0]), channels_last, not isinstance(shape[0], int)
+    raise ModelError(
+        f"{path} has inputs of the shapes {[each.shape for each in inputs]}: give a network with one float32 "
+        "input, a fixed square of three channels."
+    )
+
+
+def _output(
+    path: Path, session: onnxruntime.InferenceSession, size: int, channels_last: bool, points: int
+) -> str:
+    """Return the name of the output that has the landmarks, found by trying the network on a grey crop."""
+    shape = (1, size, size, 3) if channels_last else (1, 3, size, size)
+    name = session.get_inputs()[0].name
+    try:
+        outputs = session.run(None, {name: np.full(shape, 0.5, np.float32)})
+    except Exception as error:
+        raise ModelError(f"{path} cannot be run ({in_one_line(error)}): export it again.") from None
+    names = [each.name for each in session.get_outputs()]
+    for output, values in zip(names, outputs, strict=True):
+        if isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.size == 2 * points:
+            if not np.isfinite(values).all():
+                raise ModelError(f"{path} gives numbers that are not finite: export it again.")
+            return str(output)
+    sizes = ", ".join(str(np.shape(values)) for values in outputs)
+    raise ModelError(
+        f"{path} gives outputs of the shapes {sizes}, none with {points} x 2 numbers: correct points in "
+        f"{DESCRIPTION}, or export the network again."
+    )

@@ -1,0 +1,233 @@
+"""The correction dock: drag landmarks, fit the face anew about them, carry on from there, undo."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator
+from typing import Any
+
+from magicgui.widgets import ComboBox, ProgressBar, PushButton, SpinBox
+from napari.qt.threading import create_worker
+
+from napari_face_landmarks.correction import carry_on_steps, names_of_faces, refit_in_tracks
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
+from napari_face_landmarks.models import DEFAULT_BUNDLE, list_models, load_models
+from napari_face_landmarks.napari_plugin.edit_controls import EditingDock, undo_and_redo
+from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
+from napari_face_landmarks.napari_plugin.layer_queries import image_layers
+from napari_face_landmarks.napari_plugin.points_layer import count_frames, frames_of_layer, layer_name
+from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, row_of
+from napari_face_landmarks.napari_plugin.time_axis import frame_shown
+from napari_face_landmarks.tracking.frame_source import check_length
+
+LOG = logging.getLogger(__name__)
+TO_THE_END = 0
+
+
+class CorrectDock(EditingDock):
+    """Correct landmarks by hand.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    layers, video, face : ComboBox
+        What is corrected, and the video it is in.
+    move_button, undo_button, redo_button, refit_button, forwards_button, backwards_button, cancel_button
+    length : SpinBox
+        How many frames are tracked anew; 0 is to the next corrected frame, or to the end.
+    progress, status
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        self._worker: Any = None
+        self.video = ComboBox(
+            label="Video", choices=lambda _: image_layers(napari_viewer), tooltip="The video they are in."
+        )
+        self.face = ComboBox(label="Face", tooltip="The face to fit and to carry on.")
+        self.move_button = PushButton(
+            text="Move landmarks", tooltip="Have napari select and drag points of this layer."
+        )
+        self.undo_button, self.redo_button = undo_and_redo()
+        self.refit_button = PushButton(
+            text="Refit this frame",
+            tooltip="Fit the face anew about the landmarks placed by hand, which stay where they are. "
+            "Three or four good ones repair a whole face. Takes less than a second.",
+        )
+        self.length = SpinBox(
+            label="Carry on for",
+            min=0,
+            max=10**8,
+            value=TO_THE_END,
+            tooltip="Frames to track anew; 0 is to the next frame corrected by hand, or to the end. "
+            "Frames corrected by hand are never changed.",
+        )
+        self.backwards_button = PushButton(
+            text="Back", tooltip="Track anew from this frame backwards; costs as much as tracking."
+        )
+        self.forwards_button = PushButton(
+            text="Forwards", tooltip="Track anew from this frame forwards; costs as much as tracking."
+        )
+        self.cancel_button = PushButton(
+            text="Cancel", enabled=False, tooltip="Stop, and leave all as it was."
+        )
+        self.progress = ProgressBar(min=0, max=1, value=0)
+        super().__init__(
+            napari_viewer,
+            [
+                self.video,
+                self.face,
+                self.move_button,
+                row_of(self.undo_button, self.redo_button),
+                self.refit_button,
+                self.length,
+                row_of(self.backwards_button, self.forwards_button, self.cancel_button),
+                self.progress,
+            ],
+        )
+        for box in (self.video, self.face):
+            may_be_narrow(box.native)
+        self.face.choices = self._faces
+        self.move_button.changed.connect(self.move)
+        self.refit_button.changed.connect(self.refit)
+        self.forwards_button.changed.connect(lambda: self.carry_on("forwards"))
+        self.backwards_button.changed.connect(lambda: self.carry_on("backwards"))
+        self.cancel_button.changed.connect(self.cancel)
+        self._on_layer()
+
+    def _faces(self, _: Any = None) -> list[tuple[str, int]]:
+        layer = self.layers.value
+        tracks = None if layer is None else layer.metadata.get("tracks")
+        if not isinstance(tracks, Tracks):
+            return []
+        return [(name, face) for face, name in enumerate(names_of_faces(tracks))]
+
+    def reset_choices(self, *_: Any) -> None:
+        """Look again which layers there are."""
+        if self._there.open:
+            self.video.reset_choices()
+        super().reset_choices()
+
+    @property
+    def busy(self) -> bool:
+        """Whether a face is fitted or tracked anew."""
+        return self._worker is not None
+
+    def _on_layer(self) -> None:
+        layer = self.layers.value
+        for video in image_layers(self._viewer):
+            if layer is not None and layer_name(video) == layer.name:
+                self.video.value = video
+        self._look()
+
+    def _show(self, editor: LayerEditor | None) -> None:
+        super()._show(editor)
+        self.face.reset_choices()
+        for button in (self.refit_button, self.forwards_button, self.backwards_button, self.move_button):
+            button.enabled = editor is not None and not self.busy
+        self.cancel_button.enabled = self.busy
+        if editor is not None and not self.busy:
+            count = int(editor.tracks.by_hand.sum())
+            frames = int(editor.tracks.by_hand.any(axis=(1, 2)).sum())
+            self.status.value = f"Landmarks placed by hand: {count}; frames with them: {frames}."
+
+    def move(self) -> None:
+        """Have napari select and drag the landmarks."""
+        layer = self.layers.value
+        if self.editor is not None:
+            self._viewer.layers.selection.active = layer
+            layer.mode = "select"
+
+    def refit(self) -> None:
+        """Fit the face on the frame shown anew."""
+        self._start("refitting a face", None)
+
+    def carry_on(self, direction: str) -> None:
+        """Track the face anew from the frame shown on."""
+        self._start(f"carrying on {direction}", direction)
+
+    def cancel(self) -> None:
+        """Stop what goes on; nothing is changed."""
+        if self._worker is not None:
+            self._worker.quit()
+            self.cancel_button.enabled = False
+
+    def _start(self, words: str, direction: str | None) -> None:
+        editor, video = self.editor, self.video.value
+        if editor is None or self._worker is not None:
+            return
+        try:
+            count_frames(video)
+            frames = frames_of_layer(video)
+        except FaceLandmarksError as error:
+            self._tell_error(str(error))
+            return
+        frame = frame_shown(self._viewer, editor.layer)
+        frame = int(editor.tracks.frame_indices[0]) if frame is None else frame
+        until = None
+        if self.length.value != TO_THE_END:
+            until = frame + int(self.length.value) * (1 if direction == "forwards" else -1)
+        steps = _work(editor.tracks, frames, frame, self.face.value or 0, direction, until)
+        self._worker = create_worker(
+            lambda: (yield from steps),
+            _start_thread=False,
+            _connect={
+                "yielded": self._on_progress,
+                "returned": lambda result: self._on_returned(editor, words, result),
+                "finished": self._on_finished,
+            },
+        )
+        self._look()
+        self.status.value = f"{words.capitalize()} …"
+        self._worker.start()
+
+    def _on_progress(self, done: tuple[int, int]) -> None:
+        if self._there.open:
+            self.progress.max, self.progress.value = done[1], done[0]
+
+    def _on_returned(self, editor: LayerEditor, words: str, result: Tracks | str) -> None:
+        if not self._there.open:
+            return
+        if isinstance(result, str):
+            self._tell_error(result)
+        elif editor.layer in self._viewer.layers:
+            editor.apply(result, words)
+
+    def _on_finished(self) -> None:
+        if not self._there.open:
+            return
+        self._worker = None
+        told = self.status.value
+        self._look()
+        self.progress.value = 0
+        if told.endswith(".") and "placed by hand:" not in told:
+            self.status.value = told
+
+    def _on_destroyed(self) -> None:
+        super()._on_destroyed()
+        if self._worker is not None:
+            self._worker.quit()
+
+
+def _work(
+    tracks: Tracks, frames: Any, frame: int, face: int, direction: Any, until: int | None
+) -> Generator[tuple[int, int], None, Tracks | str]:
+    """Do what was asked for on the working thread; return the tracks, or why there are none in a sentence."""
+    try:
+        name = str(tracks.meta.get("models", DEFAULT_BUNDLE))
+        models = load_models(name if name in list_models() else DEFAULT_BUNDLE)
+        yield 0, 1
+        if direction is None:
+            check_length(int(frames.shape[0]), frame)
+            return refit_in_tracks(models, frames[frame], tracks, frame, face)
+        return (yield from carry_on_steps(models, frames, tracks, frame, face, direction, until))
+    except FaceLandmarksError as error:
+        return str(error)
+    except Exception as error:
+        LOG.exception("The correction failed")
+        reason = f"{type(error).__name__}: {in_one_line(error)}"
+        return f"The correction failed at an unexpected error ({reason})."

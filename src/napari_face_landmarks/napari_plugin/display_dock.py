@@ -1,0 +1,260 @@
+"""The view dock: colours with their legend, outlines, labels and trails, at any time, without a new run."""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from typing import Any
+
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFormLayout,
+    QFrame,
+    QGridLayout,
+    QHBoxLayout,
+    QLabel,
+    QLineEdit,
+    QPushButton,
+    QSizePolicy,
+    QSpinBox,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.napari_plugin.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
+from napari_face_landmarks.napari_plugin.display_settings import chosen_landmarks, recolour
+from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, landmark_layers
+from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers
+from napari_face_landmarks.napari_plugin.qt_forms import fill_with_layers, may_be_narrow
+
+MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
+FIRST_TRAILS = "30"  # the tip of the nose
+LONGEST_WINDOW = 1000  # frames
+
+
+class ViewDock(QWidget):
+    """How the landmarks of a layer look.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    layers, colour : QComboBox
+        The layer, and what its colours tell.
+    outlines, labels, trails : QCheckBox
+        What is shown of the frame.
+    landmarks : QLineEdit
+        The landmarks that have trails.
+    window : QSpinBox
+        How many frames back these go.
+    legend : QWidget
+        What the colours mean.
+    status : QLabel
+        What is wrong, in a sentence.
+    shown : FrameLayers or None
+        The small layers of the layer that is chosen.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self.shown: FrameLayers | None = None
+        self._make_controls()
+        self._lay_out()
+        self._soon = QTimer(self)  # what moves the slider and redraws the points at once is answered once
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.timeout.connect(self._update)
+        self.layers.currentIndexChanged.connect(self._on_layer)
+        self.colour.currentIndexChanged.connect(self._on_colour)
+        for box in (self.outlines, self.labels, self.trails):
+            box.toggled.connect(self._on_choice)
+        self.landmarks.editingFinished.connect(self._on_choice)
+        self.window.valueChanged.connect(self._on_choice)
+        self.use_selected.clicked.connect(self._take_selected)
+        events = napari_viewer.layers.events
+        self._connections = [
+            (events.inserted, self._on_layers),
+            (events.removed, self._on_layers),
+            (events.reordered, self._on_layers),
+            (napari_viewer.dims.events.point, self._on_change),
+        ]
+        for emitter, callback in self._connections:
+            emitter.connect(callback)
+        self.destroyed.connect(_disconnecting(self._connections))
+        self._on_layers()
+
+    def _make_controls(self) -> None:
+        self.layers, self.colour = QComboBox(), QComboBox()
+        self.layers.setToolTip("The layer of landmarks whose look is chosen here.")
+        may_be_narrow(self.layers, 8)
+        for mode in COLOUR_MODES:
+            self.colour.addItem(MODE_WORDS[mode], mode)
+        self.colour.setToolTip(
+            "What the points' colours tell: confidence (0 to 1), what placed them, or the part of the face. "
+            "Nothing is tracked again."
+        )
+        self.outlines = QCheckBox("Outlines")
+        self.outlines.setToolTip(
+            "Join the landmarks of brows, eyes, nose, lips and jaw on the frame on show."
+        )
+        self.labels = QCheckBox("Numbers")
+        self.labels.setToolTip("Write each landmark's number, 0 to 67, beside it on the frame on show.")
+        self.trails = QCheckBox("Trails")
+        self.trails.setToolTip("Draw where the landmarks named below have been on the frames before.")
+        self.landmarks = QLineEdit(FIRST_TRAILS)
+        self.landmarks.setToolTip("The landmarks that have trails, such as 30, 36-47.")
+        self.use_selected = QPushButton("Selected")
+        self.use_selected.setToolTip("Take the landmarks of the points that are selected in the layer.")
+        self.window = QSpinBox()
+        self.window.setRange(1, LONGEST_WINDOW)
+        self.window.setValue(25)
+        self.window.setToolTip("How far back trails go. Unit: frames; more take longer to draw.")
+        self.legend = QWidget()
+        self.legend.setLayout(QGridLayout())
+        self.status = QLabel("")
+        self.status.setWordWrap(True)
+
+    def _lay_out(self) -> None:
+        boxes, named = QHBoxLayout(), QHBoxLayout()
+        for box in (self.outlines, self.labels, self.trails):
+            boxes.addWidget(box)
+        named.addWidget(self.landmarks, 1)
+        named.addWidget(self.use_selected)
+        form = QFormLayout()
+        form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.addRow("Layer", self.layers)
+        form.addRow("Colour by", self.colour)
+        form.addRow(self.legend)
+        form.addRow(boxes)
+        form.addRow("Trails of", named)
+        form.addRow("Frames back", self.window)
+        for field in (self.layers, self.colour, self.landmarks):
+            field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        column = QVBoxLayout(self)
+        column.addLayout(form)
+        column.addWidget(self.status)
+        column.addStretch(1)
+
+    # what the user chose
+
+    @property
+    def layer(self) -> Any:
+        """The layer of landmarks that is chosen, or None."""
+        return self.layers.currentData()
+
+    def _on_layers(self, _: Any = None) -> None:
+        """Look again which layers of landmarks there are; a new one is chosen."""
+        fill_with_layers(self.layers, landmark_layers(self._viewer))
+        self._on_layer()
+        self._on_change()  # where a layer of outlines was removed, they are not wanted any more
+
+    def _on_layer(self, _: int = 0) -> None:
+        layer = self.layer
+        for control in (self.colour, self.outlines, self.labels, self.trails, self.window, self.landmarks):
+            control.setEnabled(layer is not None)
+        self.use_selected.setEnabled(layer is not None)
+        if self.shown is None or self.shown.layer is not layer:
+            if self.shown is not None:
+                self._let_go(self.shown)
+            self.shown = None if layer is None else FrameLayers(self._viewer, layer)
+            if layer is not None:
+                layer.events.set_data.connect(self._on_change)
+            self._on_choice()
+        self.status.setText("" if layer is not None else NOTHING)
+        if layer is not None:
+            self.colour.blockSignals(True)
+            self.colour.setCurrentIndex(COLOUR_MODES.index(mode_of(layer)))
+            self.colour.blockSignals(False)
+        self._show_legend()
+
+    def _let_go(self, shown: FrameLayers) -> None:
+        with suppress(RuntimeError, ValueError, TypeError):
+            shown.layer.events.set_data.disconnect(self._on_change)
+        shown.remove()
+
+    def _on_colour(self, _: int) -> None:
+        if self.layer is not None:
+            recolour(self.layer, self.mode)
+            self._show_legend()
+
+    @property
+    def mode(self) -> ColourMode:
+        """What the colours tell."""
+        mode: ColourMode = self.colour.currentData()
+        return mode
+
+    def _on_choice(self, _: Any = None) -> None:
+        if self.shown is None:
+            return
+        try:
+            chosen = chosen_landmarks(self.landmarks.text())
+            self.status.setText("")
+        except FaceLandmarksError as error:
+            chosen = []
+            self.status.setText(str(error))
+        self.shown.outlines = self.outlines.isChecked()
+        self.shown.labels = self.labels.isChecked()
+        self.shown.trails = chosen if self.trails.isChecked() else []
+        self.shown.window = self.window.value()
+        self._on_change()
+
+    def _take_selected(self) -> None:
+        rows = sorted(self.layer.selected_data)
+        landmarks = sorted({int(number) for number in self.layer.features["landmark"].iloc[rows]})
+        if not landmarks:
+            self.status.setText("No points are selected: select some of the layer's points first.")
+            return
+        self.landmarks.setText(", ".join(str(number) for number in landmarks))
+        self.trails.setChecked(True)
+        self._on_choice()
+
+    def _on_change(self, _: Any = None) -> None:
+        self._soon.start()
+
+    def _update(self) -> None:
+        if self.shown is None or self.shown.layer not in self._viewer.layers:
+            return
+        self.shown.update()
+        for box, wanted in (
+            (self.outlines, self.shown.outlines),
+            (self.labels, self.shown.labels),
+            (self.trails, bool(self.shown.trails) or (self.trails.isChecked() and bool(self.status.text()))),
+        ):
+            box.blockSignals(True)
+            box.setChecked(wanted)
+            box.blockSignals(False)
+
+    def _show_legend(self) -> None:
+        grid = self.legend.layout()
+        while grid.count():
+            old = grid.takeAt(0).widget()
+            old.setParent(None)  # at once; Qt deletes it when it comes to it
+            old.deleteLater()
+        grid.setContentsMargins(0, 0, 0, 0)
+        grid.setSpacing(3)
+        entries = legend_of(self.mode)
+        in_a_row = len(entries) if self.mode == "confidence" else 2
+        for number, entry in enumerate(entries):
+            row, column = divmod(number, in_a_row)
+            swatch, words = QFrame(), QLabel(entry.label)
+            swatch.setFixedSize(16, 12)
+            swatch.setStyleSheet(f"background-color: {entry.colour}; border: 1px solid #808080;")
+            swatch.setAccessibleName(f"{entry.label}: {entry.colour}")
+            grid.addWidget(swatch, row, 2 * column, Qt.AlignmentFlag.AlignVCenter)
+            grid.addWidget(words, row, 2 * column + 1)
+        grid.setColumnStretch(2 * in_a_row, 1)
+
+
+def _disconnecting(connections: list[tuple[Any, Any]]) -> Any:
+    def disconnect() -> None:
+        for emitter, callback in connections:
+            with suppress(RuntimeError, ValueError, TypeError):
+                emitter.disconnect(callback)
+
+    return disconnect

@@ -1,0 +1,143 @@
+"""The Export button: which layer, which file, which format; the writing itself, which knows no Qt."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, in_one_line
+from napari_face_landmarks.io.formats import (
+    FORMATS,
+    format_named,
+    format_to_write,
+    named_by_suffix,
+    write_tracks,
+)
+from napari_face_landmarks.napari_plugin.points_layer import count_frames, frames_of_layer, tracks_of_points
+from napari_face_landmarks.visualization import write_overlay
+
+LOG = logging.getLogger(__name__)
+
+OVERLAY = "overlay"
+OVERLAY_TITLE = "Overlay video"
+OVERLAY_SUFFIX = ".mp4"
+
+
+class Stopped(Exception):
+    """The export is no longer wanted."""
+
+
+@dataclass(frozen=True)
+class Export:
+    """What is to be written, taken from the layer when the button was pressed.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    format : str
+        Of `export.FORMATS`, or "overlay".
+    data : ndarray
+        The layer's points.
+    attributes : dict
+        The layer's attributes.
+    video : napari.layers.Image or None
+        What an overlay is drawn on.
+    """
+
+    path: Path
+    format: str
+    data: Any
+    attributes: dict[str, Any]
+    video: Any
+
+
+def file_filters(with_video: bool) -> dict[str, str]:
+    """Return the lines of the file dialog's list of formats, and the format of each."""
+    lines = {
+        f"{item.title} ({' '.join('*' + suffix for suffix in item.suffixes)})": item.name for item in FORMATS
+    }
+    return lines | ({f"{OVERLAY_TITLE} (*{OVERLAY_SUFFIX})": OVERLAY} if with_video else {})
+
+
+def is_video(layer: Any) -> bool:
+    """Return whether a layer has frames that an overlay can be drawn on."""
+    try:
+        return layer is not None and int(layer.ndim) == 3 and count_frames(layer) > 0
+    except ImageError:
+        return False
+
+
+def ask_for_file(parent: Any, suggested: str, with_video: bool) -> tuple[Path, str] | None:
+    """Show the dialog; return the file and the format, or None if the user thought better of it."""
+    from qtpy.QtWidgets import QFileDialog
+
+    lines = file_filters(with_video)
+    name, line = QFileDialog.getSaveFileName(parent, "Export landmarks", suggested, ";;".join(lines))
+    return (Path(name), lines.get(line, FORMATS[0].name)) if name else None
+
+
+def file_and_format(path: Path, chosen: str) -> tuple[Path, str]:
+    """Return the file with a suffix, and the format: the suffix that was typed counts more than the list's.
+
+    Raises
+    ------
+    ResultError
+        If a library that the format needs is missing.
+    """
+    chosen = named_by_suffix(path, chosen)
+    suffixes = (OVERLAY_SUFFIX,) if chosen == OVERLAY else format_named(chosen).suffixes
+    name = path.name.lower()
+    if not name.endswith(suffixes):
+        if name.endswith(OVERLAY_SUFFIX):
+            return path, OVERLAY
+        if name.endswith(tuple(suffix for item in FORMATS for suffix in item.suffixes)):
+            return path, format_to_write(path).name
+        path = path.with_name(path.name + suffixes[0])
+    if chosen != OVERLAY:
+        format_to_write(path, chosen)
+    return path, chosen
+
+
+def snapshot(layer: Any, path: Path, name: str, video: Any) -> Export:
+    """Return what is to be exported of a layer, as it stands now."""
+    data, attributes, _ = layer.as_layer_data_tuple()
+    attributes = {**attributes, "shown": np.array(layer.shown), "features": layer.features.copy()}
+    return Export(path, name, np.array(data), attributes, video if name == OVERLAY else None)
+
+
+def write_export(export: Export, wanted: Callable[[], bool] = lambda: True) -> tuple[bool, str]:
+    """Write a file; return whether it is written and what to tell the user in one sentence. Never raises.
+
+    Parameters
+    ----------
+    export : Export
+    wanted : callable
+        Asked now and then whether to go on.
+    """
+    try:
+        tracks = tracks_of_points(export.data, export.attributes)
+        if export.format == OVERLAY:
+
+            def go_on(done: int, total: int | None) -> None:
+                if not wanted():
+                    raise Stopped
+
+            write_overlay(export.path, frames_of_layer(export.video), tracks, go_on)
+            return True, f"Exported to {export.path.name}: {OVERLAY_TITLE.lower()}."
+        chosen = format_to_write(export.path, export.format)
+        write_tracks(export.path, tracks, chosen.name)
+        return True, f"Exported to {export.path.name}: {chosen.title}; it loses {chosen.loses}."
+    except Stopped:
+        return False, "The export was stopped."
+    except FaceLandmarksError as error:
+        return False, str(error)
+    except Exception as error:
+        LOG.exception("The export failed")
+        reason = f"{type(error).__name__}: {in_one_line(error)}"
+        return False, f"The export failed at an unexpected error ({reason})."

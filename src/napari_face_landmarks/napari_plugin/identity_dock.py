@@ -1,0 +1,189 @@
+"""The faces dock: choose, name, delete, merge and split the tracks of faces; each can be undone."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from magicgui.widgets import LineEdit, PushButton
+from qtpy.QtWidgets import QAbstractItemView, QListWidget
+
+from napari_face_landmarks.correction import (
+    choose_faces,
+    delete_face,
+    merge_faces,
+    names_of_faces,
+    rename_face,
+    split_face,
+)
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.napari_plugin.edit_controls import EditingDock, undo_and_redo
+from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
+from napari_face_landmarks.napari_plugin.layer_queries import image_layers
+from napari_face_landmarks.napari_plugin.qt_forms import row_of
+from napari_face_landmarks.napari_plugin.roi_layers import Purpose, add_boxes_layer
+from napari_face_landmarks.napari_plugin.status_text import counted
+from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
+
+SMALLEST_LIST = 80  # px
+
+
+class FacesDock(EditingDock):
+    """The faces of a layer of landmarks.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    layers : ComboBox
+        The layer.
+    list : QListWidget
+        Its faces; several can be selected.
+    new_name : LineEdit
+    rename_button, keep_button, delete_button, merge_button, split_button, undo_button, redo_button
+    look_button, ignore_button : PushButton
+        Boxes for the next run.
+    status : Label
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        self.list = QListWidget()
+        self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
+        self.list.setMinimumHeight(SMALLEST_LIST)
+        self.list.setToolTip("The faces and on how many frames each is; double-click goes to the first.")
+        self.new_name = LineEdit(
+            label="Name", tooltip="The selected face's name; kept in files that keep settings."
+        )
+        self.rename_button = PushButton(text="Rename", tooltip="Give the selected face this name.")
+        self.keep_button = PushButton(text="Keep only these", tooltip="Drop all faces but the selected ones.")
+        self.delete_button = PushButton(text="Delete", tooltip="Drop the selected faces on all frames.")
+        self.merge_button = PushButton(
+            text="Merge", tooltip="Make the selected faces one; where both are there the surer one stays."
+        )
+        self.split_button = PushButton(
+            text="Split here", tooltip="Make the selected face another one from the frame shown on."
+        )
+        self.undo_button, self.redo_button = undo_and_redo()
+        self.look_button = PushButton(
+            text="Look here …",
+            tooltip="Draw a box round a face, forehead to chin, where none is found; then run again.",
+        )
+        self.ignore_button = PushButton(
+            text="Ignore …",
+            tooltip="Draw a box in which no face is followed; then run again.",
+        )
+        super().__init__(
+            napari_viewer,
+            [
+                self.new_name,
+                row_of(self.rename_button, self.keep_button),
+                row_of(self.delete_button, self.merge_button, self.split_button),
+                row_of(self.undo_button, self.redo_button),
+                row_of(self.look_button, self.ignore_button),
+            ],
+        )
+        self.native.layout().insertWidget(1, self.list)
+        self.list.itemSelectionChanged.connect(self._on_selection)
+        self.list.itemDoubleClicked.connect(lambda _: self.go_to_first())
+        self.rename_button.changed.connect(self.rename)
+        self.keep_button.changed.connect(self.keep)
+        self.delete_button.changed.connect(self.delete)
+        self.merge_button.changed.connect(self.merge)
+        self.split_button.changed.connect(self.split)
+        self.look_button.changed.connect(lambda: self.draw("look"))
+        self.ignore_button.changed.connect(lambda: self.draw("ignore"))
+        self._look()
+
+    @property
+    def selected(self) -> list[int]:
+        """The selected faces."""
+        return sorted(index.row() for index in self.list.selectedIndexes())
+
+    def select(self, faces: list[int]) -> None:
+        """Select faces in the list."""
+        for row in range(self.list.count()):
+            self.list.item(row).setSelected(row in faces)
+
+    def _show(self, editor: LayerEditor | None) -> None:
+        kept = self.selected
+        self.list.clear()
+        if editor is not None:
+            tracks = editor.tracks
+            counts = tracks.present.sum(axis=0).tolist()
+            for name, count in zip(names_of_faces(tracks), counts, strict=True):
+                self.list.addItem(f"{name} ({counted(count, 'frame')})")
+            self.select(kept)
+            self.status.value = ""
+        super()._show(editor)
+        self._on_selection()
+
+    def _on_selection(self) -> None:
+        count = len(self.selected)
+        one = count == 1
+        self.rename_button.enabled = self.split_button.enabled = self.new_name.enabled = one
+        self.merge_button.enabled = count == 2
+        self.delete_button.enabled = count > 0
+        self.keep_button.enabled = 0 < count < self.list.count()
+        editor = self.editor
+        if one and editor is not None:
+            self.new_name.value = names_of_faces(editor.tracks)[self.selected[0]]
+
+    def _do(self, words: str, change: Callable[[Tracks], Tracks]) -> None:
+        editor = self.editor
+        if editor is None:
+            return
+        try:
+            editor.apply(change(editor.tracks), words)
+        except FaceLandmarksError as error:
+            self._tell_error(str(error))
+
+    def rename(self) -> None:
+        """Give the selected face the name that is written there."""
+        face = self.selected[0]
+        self._do("naming a face", lambda tracks: rename_face(tracks, face, self.new_name.value))
+
+    def keep(self) -> None:
+        """Drop all faces but the selected ones."""
+        faces = self.selected
+        self._do("choosing faces", lambda tracks: choose_faces(tracks, faces))
+
+    def delete(self) -> None:
+        """Drop the selected faces."""
+        faces = self.selected
+
+        def without(tracks: Tracks) -> Tracks:
+            for face in reversed(faces):
+                tracks = delete_face(tracks, face)
+            return tracks
+
+        self._do("deleting faces", without)
+
+    def merge(self) -> None:
+        """Make the two selected faces one."""
+        face, other = self.selected
+        self._do("merging faces", lambda tracks: merge_faces(tracks, face, other))
+
+    def split(self) -> None:
+        """Make the selected face another one from the frame shown on."""
+        face, frame = self.selected[0], frame_shown(self._viewer, self.layers.value) or 0
+        self._do("splitting a face", lambda tracks: split_face(tracks, face, frame))
+
+    def go_to_first(self) -> None:
+        """Show the first frame of the selected face."""
+        editor = self.editor
+        if editor is not None and self.selected:
+            there = editor.tracks.present[:, self.selected[0]]
+            if there.any():
+                show_frame(self._viewer, editor.layer, int(editor.tracks.frame_indices[there.argmax()]))
+
+    def draw(self, purpose: Purpose) -> None:
+        """Have the user draw boxes that the next run looks in or ignores."""
+        videos = image_layers(self._viewer)
+        if not videos:
+            self._tell_error("There is no video to draw on: open one first.")
+            return
+        add_boxes_layer(self._viewer, videos[-1], purpose)

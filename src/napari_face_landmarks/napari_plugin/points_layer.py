@@ -1,0 +1,352 @@
+"""Landmarks as Points layers, and image layers as frames; works without Qt and without a display."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+
+from napari_face_landmarks.data.tracks import MANUAL, NONE, PFLD, SOURCES, Tracks
+from napari_face_landmarks.errors import ImageError, ResultError
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.io.common import MOST_FACES, boxes_of
+from napari_face_landmarks.napari_plugin.point_properties import (
+    PointRows,
+    features_of,
+    point_rows,
+    style_of_points,
+    take_found,
+)
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.models import Models
+    from napari_face_landmarks.settings import TrackerSettings
+
+LayerDataTuple = tuple[Any, dict[str, Any], str]
+
+MOVED = 1e-3  # px; a point that is farther from where it was put was moved by hand
+TRANSFORMS = ("scale", "translate", "rotate", "shear", "units", "axis_labels")
+
+
+def transforms_of(image_layer: Any) -> dict[str, Any]:
+    """Return all that places an image layer in the world, for a layer of landmarks on it."""
+    transforms = {name: getattr(image_layer, name) for name in TRANSFORMS if hasattr(image_layer, name)}
+    transforms["affine"] = np.array(image_layer.affine.affine_matrix)
+    return transforms
+
+
+def layer_name(image_layer: Any | None) -> str:
+    """Return the name of the layer with the landmarks of `image_layer`."""
+    return "Face landmarks" if image_layer is None else f"{image_layer.name} landmarks"
+
+
+def layer_metadata(tracks: Tracks, image_layer: Any | None) -> dict[str, Any]:
+    """Return what a layer of landmarks remembers of its run: the tracks, the settings and the frame rate."""
+    fps = tracks.meta.get("fps")
+    if fps is None and image_layer is not None:
+        fps = image_layer.metadata.get("fps")
+    return {"tracks": tracks, "settings": tracks.settings.to_dict(), "fps": fps}
+
+
+def rows_of_tracks(tracks: Tracks, ndim: int = 3) -> PointRows:
+    """Return the rows of all landmarks found, for a layer of `ndim` dimensions."""
+    rows = point_rows(tracks.landmarks, tracks.confidence, tracks.source, tracks.frame_indices, ndim)
+    return take_found(rows)
+
+
+def tracks_to_layer_data(tracks: Tracks, image_layer: Any | None = None) -> list[LayerDataTuple]:
+    """Return the landmarks as one napari Points layer.
+
+    Parameters
+    ----------
+    tracks : Tracks
+        The landmarks; where there is no face there is no point.
+    image_layer : napari.layers.Image, optional
+        The layer they were found in; its transforms are copied, and where it is a single image the points
+        have no time axis.
+
+    Returns
+    -------
+    list of one tuple
+        ``(data, attributes, "points")``: data (N, 3) float32, frame, y, x (or (N, 2), y, x); features
+        ``landmark`` (0 to 67), ``face``, ``confidence`` and ``source``; colour by confidence (viridis, dark
+        blue 0 to yellow 1); metadata ``tracks``, ``settings`` and ``fps``.
+    """
+    rows = rows_of_tracks(tracks, 3 if image_layer is None else int(image_layer.ndim))
+    attributes = {
+        "name": layer_name(image_layer),
+        "features": features_of(rows),
+        "metadata": layer_metadata(tracks, image_layer),
+        **style_of_points(),
+    }
+    if len(rows.data):  # napari refuses arrays of no colours
+        attributes |= {"face_color": rows.colours(), "size": rows.size}
+    if image_layer is not None:
+        attributes |= transforms_of(image_layer)
+    return [(rows.data, attributes, "points")]
+
+
+def count_frames(image_layer: Any) -> int:
+    """Return the number of frames of an image layer, 1 for a single image; no pixel is read.
+
+    Raises
+    ------
+    ImageError
+        If the layer is no image, has other dimensions, no pixels or none that are numbers.
+    """
+    name = f"The layer {str(getattr(image_layer, 'name', image_layer))!r}"
+    if image_layer is None:
+        raise ImageError("There is no video: open one, or choose an image layer.")
+    if not hasattr(image_layer, "rgb") or not hasattr(image_layer, "multiscale"):
+        raise ImageError(f"{name} is no image layer: choose the layer of the video.")
+    data = _finest(image_layer)
+    shape = tuple(int(length) for length in data.shape)
+    n_axes = len(shape) - bool(image_layer.rgb)
+    if n_axes not in (2, 3):
+        raise ImageError(
+            f"{name} has the shape {shape}: give an image layer (T, Y, X) or (Y, X), grey or RGB; "
+            "split other axes into layers first."
+        )
+    if 0 in shape:
+        raise ImageError(f"{name} has the shape {shape}: there is nothing in it to look for faces in.")
+    dtype = np.dtype(data.dtype)
+    if dtype.kind not in "buif":
+        raise ImageError(f"{name} has the type {dtype}: give bool, integer or float pixels.")
+    return shape[0] if n_axes == 3 else 1
+
+
+def frames_of_layer(image_layer: Any) -> Any:
+    """Return the frames of an image layer as the tracker reads them.
+
+    Parameters
+    ----------
+    image_layer : napari.layers.Image
+        (T, Y, X) or a single (Y, X), grey, RGB or RGBA; lazy data stay lazy. Of a multiscale layer the finest
+        level is read.
+
+    Returns
+    -------
+    array-like, (T, Y, X) or (T, Y, X, 3 or 4)
+        The layer's own data where they have a time axis, so that a video reads itself in order.
+
+    Raises
+    ------
+    ImageError
+        As `count_frames`.
+    """
+    count_frames(image_layer)
+    data = _finest(image_layer)
+    return _Still(data) if int(image_layer.ndim) == 2 else data
+
+
+def _finest(image_layer: Any) -> Any:
+    return image_layer.data[0] if image_layer.multiscale else image_layer.data
+
+
+class _Still:
+    """A single image, read when it is asked for, as a video of one frame."""
+
+    def __init__(self, image: Any) -> None:
+        self._image = image
+        self.shape = (1, *(int(length) for length in image.shape))
+        self.dtype = image.dtype
+        self.ndim = len(self.shape)
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, frame: int) -> npt.NDArray[Any]:
+        if frame != 0:
+            raise IndexError(f"frame {frame} of a single image")
+        return np.asarray(self._image)
+
+
+def track_layer(
+    image_layer: Any,
+    settings: TrackerSettings | None = None,
+    models: Models | None = None,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> list[LayerDataTuple]:
+    """Track the faces of an image layer; for napari scripts, with or without a window.
+
+    Parameters
+    ----------
+    image_layer : napari.layers.Image
+        A video (T, Y, X) or a single image (Y, X), grey, RGB or RGBA.
+    settings : TrackerSettings, optional
+        The defaults where it is not given.
+    models : Models, optional
+        What `load_models` returns; the default bundle where it is not given.
+    progress : callable, optional
+        Called as ``progress(done, total)`` with numbers of frames.
+
+    Returns
+    -------
+    list of one tuple
+        A Points layer, as of `tracks_to_layer_data`; ``Layer.create(*result[0])`` makes it.
+
+    Raises
+    ------
+    ImageError
+        If the layer cannot be read as a video.
+    ModelError
+        If the default bundle is missing or altered.
+
+    Examples
+    --------
+    >>> from napari.components import ViewerModel
+    >>> from napari.layers import Layer
+    >>> viewer = ViewerModel()
+    >>> layer = viewer.add_image(frames, rgb=True)  # doctest: +SKIP
+    >>> viewer.add_layer(Layer.create(*track_layer(layer)[0]))  # doctest: +SKIP
+    """
+    from napari_face_landmarks.models import load_models
+    from napari_face_landmarks.tracking import FaceTracker
+
+    frames = frames_of_layer(image_layer)
+    tracker = FaceTracker(load_models() if models is None else models, settings)
+    return tracks_to_layer_data(tracker.track(frames, progress=progress), image_layer)
+
+
+def tracks_of_layer(points_layer: Any) -> Tracks:
+    """Return the landmarks of a Points layer as they stand there now, corrections by hand included.
+
+    Parameters
+    ----------
+    points_layer : napari.layers.Points
+        With the features ``landmark`` and ``face``, as layers that this plugin makes have them.
+
+    Returns
+    -------
+    Tracks
+        As of `tracks_of_points`.
+
+    Raises
+    ------
+    ResultError
+        If it has no landmarks.
+    """
+    if not hasattr(points_layer, "features") or not hasattr(points_layer, "shown"):
+        raise ResultError(f"The layer {str(points_layer)!r} is no Points layer: choose one with landmarks.")
+    data, attributes, _ = points_layer.as_layer_data_tuple()
+    return tracks_of_points(data, attributes)
+
+
+def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
+    """Return the landmarks of a Points layer's data and attributes.
+
+    Parameters
+    ----------
+    data : array-like, (N, 3) or (N, 2)
+        Frame, y, x (or y, x), px of the image.
+    attributes : mapping
+        Of the layer, as ``layer.as_layer_data_tuple()[1]`` has them: the features ``landmark`` and ``face``
+        are needed; ``confidence``, ``source`` and the metadata ``tracks`` and ``fps`` are used if there.
+
+    Returns
+    -------
+    Tracks
+        Where points were moved or added the face's source is "manual"; where all of a face's points were
+        deleted there is no face. Hidden points are left out, and of points for the same landmark the
+        first counts.
+
+    Raises
+    ------
+    ResultError
+        If these are no landmarks.
+    """
+    name = f"The layer {str(attributes.get('name', 'of points'))!r}"
+    features = pd.DataFrame(attributes.get("features", {}))
+    metadata = attributes.get("metadata", {})
+    before = metadata.get("tracks")
+    before = before if isinstance(before, Tracks) else None
+    points = np.asarray(data, dtype=np.float64)
+    if points.ndim != 2 or points.shape[1] not in (2, 3) or not {"landmark", "face"} <= set(features.columns):
+        raise ResultError(
+            f"{name} has no landmarks: choose one that this plugin made, with the features landmark and face."
+        )
+    row = _rows_of_landmarks(points, features, attributes.get("shown", True), before)
+    if before is None and not len(row):
+        raise ResultError(f"{name} has no landmarks yet: track a video first.")
+    frames = row["frame"].to_numpy()
+    indices = np.unique(frames if before is None else np.concatenate([before.frame_indices, frames]))
+    n_faces = max(int(row["face"].max()) + 1 if len(row) else 0, 0 if before is None else before.n_faces)
+    tracks = _room_for(indices, n_faces, before, metadata.get("fps"))
+    old = tracks.landmarks.copy()
+    tracks.landmarks[...] = np.nan
+    t, f, k = np.searchsorted(indices, frames), row["face"].to_numpy(), row["landmark"].to_numpy()
+    tracks.landmarks[t, f, k] = row[["x", "y"]].to_numpy()
+    there = np.isfinite(tracks.landmarks).all(axis=-1)
+    if "confidence" in row:
+        tracks.confidence[t, f, k] = np.clip(np.nan_to_num(row["confidence"].to_numpy(np.float64)), 0, 1)
+    tracks.confidence[~there] = 0
+    if before is None:
+        tracks.source[t, f] = [SOURCES.index(word) if word in SOURCES else PFLD for word in row["source"]]
+        tracks.by_hand[t, f, k] = (row["source"] == SOURCES[MANUAL]).to_numpy()
+        changed = there
+    else:
+        changed = there & ~(np.abs(tracks.landmarks - old).max(axis=-1) <= MOVED)
+        tracks.source[changed.any(axis=-1)] = MANUAL
+        tracks.by_hand[changed] = True
+        changed |= there != np.isfinite(old).all(axis=-1)
+    by_hand = (row["source"] == SOURCES[MANUAL]).to_numpy()
+    tracks.source[t[by_hand], f[by_hand]] = MANUAL
+    tracks.source[~there.any(axis=-1)] = NONE
+    boxes, edited = boxes_of(tracks.landmarks), changed.any(axis=-1)
+    tracks.boxes[edited, :4] = boxes[edited, :4]
+    tracks.boxes[tracks.source == NONE] = tracks.pose[tracks.source == NONE] = np.nan
+    tracks.misfit[edited] = np.nan
+    tracks.by_hand[~there] = False
+    return tracks
+
+
+def _rows_of_landmarks(
+    points: npt.NDArray[Any], features: pd.DataFrame, shown: Any, before: Tracks | None
+) -> pd.DataFrame:
+    """Return frame, face, landmark, x, y, source and confidence of the points that are landmarks."""
+    row = pd.DataFrame({"y": points[:, -2], "x": points[:, -1]})
+    still = 0 if before is None or not before.n_frames else int(before.frame_indices[0])
+    row["frame"] = np.rint(points[:, 0]) if points.shape[1] == 3 else still
+    for column in ("landmark", "face", "confidence"):
+        if column in features:
+            row[column] = pd.to_numeric(features[column], errors="coerce").to_numpy(np.float64)
+    row["source"] = features["source"].astype(str).to_numpy() if "source" in features else SOURCES[PFLD]
+    numbers = row[["x", "y", "frame", "landmark", "face"]].to_numpy(np.float64)
+    good = np.isfinite(numbers).all(axis=1) & np.broadcast_to(np.asarray(shown, dtype=bool), len(row))
+    row = row[good & (numbers[:, 2:] >= 0).all(axis=1)]
+    row = row[(row["landmark"] < N_LANDMARKS) & (row["face"] < MOST_FACES)]
+    row = row.astype({"frame": np.int64, "landmark": np.int64, "face": np.int64})
+    return row.drop_duplicates(["frame", "face", "landmark"])
+
+
+def _room_for(indices: npt.NDArray[Any], n_faces: int, before: Tracks | None, fps: Any) -> Tracks:
+    """Return tracks of these frames that can be written to: a copy of `before`, empty where it has none."""
+    each = (len(indices), n_faces)
+    known = isinstance(fps, (int, float)) and fps > 0
+    tracks = Tracks(
+        landmarks=np.full((*each, N_LANDMARKS, 2), np.nan, dtype=np.float32),
+        confidence=np.zeros((*each, N_LANDMARKS), dtype=np.float32),
+        source=np.zeros(each, dtype=np.uint8),
+        pose=np.full((*each, 6), np.nan, dtype=np.float32),
+        boxes=np.full((*each, 5), np.nan, dtype=np.float32),
+        frame_indices=indices.astype(np.int64),
+        timestamps=indices / float(fps) if known else np.full(len(indices), np.nan),
+        meta={"fps": float(fps)} if known else {},
+    )
+    if before is None:
+        return tracks
+    where = np.searchsorted(indices, before.frame_indices)
+    for name in ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "by_hand"):
+        getattr(tracks, name)[where, : before.n_faces] = getattr(before, name)
+    tracks.timestamps[where] = before.timestamps
+    return dataclasses.replace(
+        tracks,
+        settings=before.settings,
+        stats=before.stats,
+        warnings=before.warnings,
+        meta={**before.meta, **({"fps": fps} if known else {})},
+    )

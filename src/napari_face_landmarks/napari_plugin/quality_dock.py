@@ -1,0 +1,424 @@
+"""The quality dock: a plot tied to the time slider, the frames to check, and the statistics in words."""
+
+from __future__ import annotations
+
+import time
+from contextlib import suppress
+from types import SimpleNamespace
+from typing import Any, cast
+from weakref import WeakKeyDictionary
+
+from napari.qt.threading import create_worker
+from qtpy.QtCore import QModelIndex, Qt, QTimer
+from qtpy.QtWidgets import (
+    QComboBox,
+    QHBoxLayout,
+    QLabel,
+    QListView,
+    QMenu,
+    QPushButton,
+    QScrollArea,
+    QSizePolicy,
+    QSplitter,
+    QVBoxLayout,
+    QWidget,
+)
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, landmark_layers
+from napari_face_landmarks.napari_plugin.qt_forms import fill_with_layers, may_be_narrow
+from napari_face_landmarks.napari_plugin.quality_lines import STRIPS
+from napari_face_landmarks.napari_plugin.quality_list import SuspectsModel
+from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
+from napari_face_landmarks.napari_plugin.quality_source import check_material, grown_series, material_of
+from napari_face_landmarks.napari_plugin.streaming_layer import results_of
+from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
+from napari_face_landmarks.quality import Check, Limits, Series, Suspect, check_series
+
+LOOK_MS = 300  # between two looks at whether the layer has changed
+CHECK_EVERY = 1.5  # seconds, while a run goes on
+SETTLED = 0.8  # seconds without a change by hand, after which the layer is checked again
+NEXT_KEY, PREVIOUS_KEY = "n", "Shift-n"
+ORDERS = ("Worst first", "In order of time")
+SMALLEST_TEXT = 60  # px, height of list and statistics
+SIZES = [380, 170, 170]  # px, heights of plot, list and statistics in a dock that is high enough
+
+_docks: WeakKeyDictionary[Any, QualityDock] = WeakKeyDictionary()
+
+
+class QualityDock(QWidget):
+    """Quality control of the landmarks in a layer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    layers, faces, order : QComboBox
+        What is looked at, and the order of the list.
+    plot : QualityPlot
+    next_button, previous_button : QPushButton
+    list : QListView
+        The places to check.
+    statistics : QLabel
+        In words.
+    found : Check or None
+        What is shown; grows while a run goes on.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._layer: Any = None
+        self._limits = Limits()
+        self._checked: Tracks | None = None
+        self._live: Series | None = None
+        self._changed_at: float | None = None
+        self._changed = False
+        self._checked_at = 0.0
+        self._asked = 0
+        self._selecting = self._checking = False
+        self._there = SimpleNamespace(open=True)  # outlives this widget, whose parts Qt deletes
+        self.found: Check | None = None
+        self._make_controls()
+        self._lay_out()
+        self._connect()
+        self._show(None)
+        self._on_layers_changed()
+
+    def _make_controls(self) -> None:
+        self.layers = QComboBox()
+        self.layers.setToolTip("The layer of landmarks that is looked at.")
+        may_be_narrow(self.layers, 5)
+        self.faces = QComboBox()
+        self.faces.setToolTip("The face whose curves are shown.")
+        self.plot = QualityPlot()
+        self.strips = QPushButton("Curves")
+        self.strips.setToolTip("Which curves are shown.")
+        menu = QMenu(self.strips)
+        for key, name in STRIPS.items():
+            action = menu.addAction(name)
+            action.setCheckable(True)
+            action.setChecked(True)
+            action.setData(key)
+        self.strips.setMenu(menu)
+        self.previous_button = QPushButton("Previous")
+        self.previous_button.setToolTip(f"Go to the place above it in the list. Key: {PREVIOUS_KEY.upper()}.")
+        self.next_button = QPushButton("Next to check")
+        self.next_button.setToolTip(
+            f"Go to the next frame of the list, beginning with the first. Key: {NEXT_KEY.upper()}."
+        )
+        self.order = QComboBox()
+        self.order.addItems(ORDERS)
+        self.order.setToolTip("How the list is ordered, and the way that Next and Previous take.")
+        self.list = QListView()
+        self.list.setModel(SuspectsModel(self.list))
+        self.list.setUniformItemSizes(True)
+        self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
+        self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        self.list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
+        self.list.setAccessibleName("Frames to check")
+        self.list.setToolTip("Frames to look at and why; a click goes there.")
+        self.statistics = QLabel("")
+        self.statistics.setWordWrap(True)
+        self.statistics.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.statistics.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def _lay_out(self) -> None:
+        above, buttons = QHBoxLayout(), QHBoxLayout()
+        above.addWidget(self.layers, 1)
+        above.addWidget(self.faces)
+        above.addWidget(self.strips)
+        buttons.addWidget(self.previous_button)
+        buttons.addWidget(self.next_button)
+        buttons.addWidget(self.order, 1)
+        self.order.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
+        listed = QWidget()
+        below = QVBoxLayout(listed)
+        below.setContentsMargins(0, 0, 0, 0)
+        below.addLayout(buttons)
+        below.addWidget(self.list)
+        self.list.setMinimumHeight(SMALLEST_TEXT)
+        words = QScrollArea()
+        words.setWidget(self.statistics)
+        words.setWidgetResizable(True)
+        words.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        words.setMinimumHeight(SMALLEST_TEXT)
+        parts = QSplitter(Qt.Orientation.Vertical)
+        for part, share in ((self.plot, 5), (listed, 3), (words, 3)):
+            parts.addWidget(part)
+            parts.setStretchFactor(parts.count() - 1, share)
+        parts.setChildrenCollapsible(False)
+        parts.setSizes(SIZES)
+        layout = QVBoxLayout(self)
+        layout.addLayout(above)
+        layout.addWidget(parts, 1)
+
+    def _connect(self) -> None:
+        self.layers.currentIndexChanged.connect(self._on_layer_chosen)
+        self.faces.currentIndexChanged.connect(self._show_face)
+        self.order.currentIndexChanged.connect(self._show_list)
+        self.strips.menu().triggered.connect(self._on_strips_changed)
+        self.plot.frame_chosen.connect(self.go_to)
+        self.next_button.clicked.connect(self.next_to_check)
+        self.previous_button.clicked.connect(self.previous_to_check)
+        self.list.selectionModel().currentChanged.connect(self._on_place_chosen)
+        self.list.clicked.connect(self._go_to_place)
+        events = self._viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self._on_layers_changed)
+        self._viewer.dims.events.current_step.connect(self._on_slider)
+        _docks[self._viewer] = self
+        for key, call in ((NEXT_KEY, next_to_check), (PREVIOUS_KEY, previous_to_check)):
+            with suppress(ValueError):  # another dock, or the user, has the key
+                self._viewer.bind_key(key, call)
+        self._timer = QTimer(self)
+        self._timer.setInterval(LOOK_MS)
+        self._timer.timeout.connect(self._look)
+        self._timer.start()
+        there = self._there
+        self.destroyed.connect(lambda: setattr(there, "open", False))
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the dock is there still; napari's events may come after Qt has deleted it."""
+        return bool(self._there.open)
+
+    # going to frames
+
+    def go_to(self, frame: int) -> None:
+        """Show a frame of the layer in the viewer."""
+        if self._layer is None or not show_frame(self._viewer, self._layer, frame):
+            self.plot.set_cursor(frame)
+
+    def next_to_check(self) -> Suspect | None:
+        """Go to the next place of the list, and begin anew after the last; return it."""
+        return self._step(1)
+
+    def previous_to_check(self) -> Suspect | None:
+        """Go to the place before it in the list; return it."""
+        return self._step(-1)
+
+    def _step(self, step: int) -> Suspect | None:
+        model = self._model()
+        places: list[Suspect] = model.places
+        if not places:
+            return None
+        row = int(self.list.currentIndex().row())
+        if self.order.currentIndex() == 1:
+            row = self._row_in_time(places, step)
+        elif row < 0:
+            row = 0 if step > 0 else len(places) - 1
+        else:
+            row = (row + step) % len(places)
+        index = model.index(row)
+        self._select(index)
+        self.list.scrollTo(index)
+        self._go_to_place(index)
+        return places[row]
+
+    def _row_in_time(self, places: list[Suspect], step: int) -> int:
+        """Return the row after, or before, the frame that the slider is at."""
+        now = -1 if self.plot.cursor_frame is None else self.plot.cursor_frame
+        at = int(self.list.currentIndex().row())
+        if 0 <= at < len(places) and places[at].frame == now:
+            return (at + step) % len(places)
+        later = [row for row, place in enumerate(places) if place.frame > now]
+        if step > 0:
+            return later[0] if later else 0
+        earlier = [row for row, place in enumerate(places) if place.frame < now]
+        return earlier[-1] if earlier else len(places) - 1
+
+    def _on_place_chosen(self, index: QModelIndex, _: QModelIndex) -> None:
+        if index.isValid() and not self._selecting:  # by a click or by the arrow keys
+            self._go_to_place(index)
+
+    def _select(self, index: QModelIndex) -> None:
+        """Mark a row of the list without going there."""
+        self._selecting = True
+        self.list.setCurrentIndex(index)
+        self._selecting = False
+
+    def _go_to_place(self, index: QModelIndex) -> None:
+        place = self._model().places[index.row()]
+        row = self.faces.findData(place.face)
+        if row >= 0:
+            self.faces.setCurrentIndex(row)
+        self.go_to(place.frame)
+
+    def _on_slider(self, *_: Any) -> None:
+        if self.is_open and self._layer is not None:
+            self.plot.set_cursor(frame_shown(self._viewer, self._layer))
+
+    # what is looked at
+
+    def _on_layers_changed(self, *_: Any) -> None:
+        if not self.is_open:
+            return
+        known = landmark_layers(self._viewer)
+        if known != [self.layers.itemData(row) for row in range(self.layers.count())]:
+            fill_with_layers(self.layers, known)
+            self._on_layer_chosen()
+
+    def _on_layer_chosen(self, *_: Any) -> None:
+        layer = self.layers.currentData()
+        if layer is self._layer and (layer is not None or self.found is None):
+            return
+        if self._layer is not None:
+            with suppress(ValueError, RuntimeError):
+                self._layer.events.data.disconnect(self._on_points_changed)
+        self._layer, self._live, self._checked, self._changed = layer, None, None, False
+        self._changed_at = None
+        self._asked += 1
+        self._show(None)
+        if layer is None:
+            return
+        layer.events.data.connect(self._on_points_changed)
+        self.statistics.setText("Looking through the landmarks …")
+        QTimer.singleShot(0, self._look)  # a run that begins has its results ready by then
+        self._on_slider()
+
+    def _on_points_changed(self, *_: Any) -> None:
+        self._changed_at = time.monotonic()
+
+    def _look(self) -> None:
+        """See whether there is something new of the layer."""
+        layer = self._layer
+        if layer is None or not self.is_open:
+            return
+        name = self.layers.currentIndex()
+        if self.layers.itemText(name) != layer.name:
+            self.layers.setItemText(name, layer.name)
+        results = results_of(layer)
+        if results is not None:
+            self._look_at_run(results)
+            return
+        tracks = layer.metadata.get("tracks")
+        if (
+            isinstance(tracks, Tracks) and tracks is not self._checked
+        ):  # new ones, or those of a run that ended
+            self._checked, self._changed, self._changed_at = tracks, False, None
+            self._begin_check()
+        elif self._changed_at is not None and time.monotonic() - self._changed_at > SETTLED:
+            self._changed, self._changed_at = True, None
+            self._begin_check()
+        elif self.found is None and self._checked is None and not self._changed:
+            self._changed = True  # a layer of another origin
+            self._begin_check()
+
+    def _look_at_run(self, results: Any) -> None:
+        self._changed_at = None
+        grown = grown_series(self._live, results, self._layer.metadata.get("fps"))
+        if grown is None or grown is self._live:
+            return
+        self._live = grown
+        now = time.monotonic()
+        if not self._checking and now - self._checked_at > CHECK_EVERY:
+            self._checked_at, self._checking = now, True
+            self._check_elsewhere(check_series, grown)
+        if self.found is not None:
+            self.plot.set_run(grown, self.found.suspects, self._face(), self._limits)
+
+    def _begin_check(self) -> None:
+        """Check the layer as it stands, or what its run has come to."""
+        self._asked += 1
+        self._check_elsewhere(check_material, material_of(self._layer, self._changed))
+
+    def _check_elsewhere(self, call: Any, material: Any) -> None:
+        """Check something in another thread, and show what is found unless something else is wanted then."""
+        asked, live = self._asked, call is check_series
+
+        def returned(found: Check | str) -> None:
+            if not self.is_open:
+                return
+            self._checking = False
+            if asked != self._asked:
+                return
+            if not live:
+                self._live = None
+            if isinstance(found, str):
+                self._show(None)
+                self.statistics.setText(found)
+            else:
+                self._show(found)
+
+        create_worker(call, material, self._limits, _connect={"returned": returned})
+
+    # showing it
+
+    def _show(self, found: Check | None) -> None:
+        self.found = found
+        faces = [] if found is None else [face.face for face in found.statistics.faces] or [0]
+        if faces != [self.faces.itemData(row) for row in range(self.faces.count())]:
+            before = self._face()
+            self.faces.blockSignals(True)
+            self.faces.clear()
+            for face in faces:
+                self.faces.addItem(f"Face {face}", face)
+            self.faces.setCurrentIndex(max(self.faces.findData(before), 0))
+            self.faces.blockSignals(False)
+        self.faces.setVisible(len(faces) > 1)
+        self._show_face()
+        self._show_list()
+        self.statistics.setText(NOTHING if found is None else "\n".join(found.words))
+
+    def _face(self) -> int:
+        face = self.faces.currentData()
+        return 0 if face is None else int(face)
+
+    def _show_face(self, *_: Any) -> None:
+        if self.found is None:
+            self.plot.set_run(None)
+        else:
+            series = self.found.series if self._live is None else self._live
+            self.plot.set_run(series, self.found.suspects, self._face(), self._limits)
+
+    def _show_list(self, *_: Any) -> None:
+        places = [] if self.found is None else list(self.found.suspects)
+        if self.order.currentIndex() == 1:
+            places.sort(key=lambda place: (place.frame, place.face))
+        model, row = self._model(), self.list.currentIndex().row()
+        current = model.places[row] if 0 <= row < len(model.places) else None
+        model.fill(places, 0 if self.found is None else len(self.found.statistics.faces))
+        for kept, place in enumerate(places):
+            if current is not None and (place.frame, place.face) == (current.frame, current.face):
+                self._select(model.index(kept))
+                break
+        self.next_button.setEnabled(bool(places))
+        self.previous_button.setEnabled(bool(places))
+
+    def _model(self) -> SuspectsModel:
+        return cast(SuspectsModel, self.list.model())
+
+    def _on_strips_changed(self, *_: Any) -> None:
+        actions = self.strips.menu().actions()
+        self.plot.set_strips(frozenset(action.data() for action in actions if action.isChecked()))
+
+
+def quality_dock(viewer: Any = None) -> QualityDock:
+    """Return the quality dock of a viewer, opened where it is not open.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer, optional
+        The current one where not given.
+    """
+    import napari
+
+    viewer = napari.current_viewer() if viewer is None else viewer
+    dock = _docks.get(viewer)
+    if dock is None or not dock.is_open:
+        _, dock = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks quality")
+    return cast(QualityDock, dock)
+
+
+def next_to_check(viewer: Any = None) -> None:
+    """Go to the next frame that should be checked; a command."""
+    quality_dock(viewer).next_to_check()
+
+
+def previous_to_check(viewer: Any = None) -> None:
+    """Go to the frame to check before this one; a command."""
+    quality_dock(viewer).previous_to_check()

@@ -1,0 +1,368 @@
+"""The dock widget: choose a video, press Run, watch the landmarks appear, cancel and keep what is done."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Generator
+from typing import Any
+
+from magicgui.widgets import Container, Label, ProgressBar, PushButton
+from napari.qt.threading import create_worker
+from napari.utils.notifications import show_error, show_info, show_warning
+from qtpy.QtCore import QTimer
+from qtpy.QtWidgets import QMenu, QSizePolicy
+
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
+from napari_face_landmarks.napari_plugin import checkpoints, commands, export_dialog
+from napari_face_landmarks.napari_plugin.about import show_about
+from napari_face_landmarks.napari_plugin.displayed_run import ShownRun
+from napari_face_landmarks.napari_plugin.export_dialog import is_video
+from napari_face_landmarks.napari_plugin.layer_queries import landmark_layers
+from napari_face_landmarks.napari_plugin.points_layer import frames_of_layer
+from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
+from napari_face_landmarks.napari_plugin.qt_forms import ScrollingForm, row_of
+from napari_face_landmarks.napari_plugin.roi_layers import regions_of_layers
+from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, track_in_background
+from napari_face_landmarks.napari_plugin.settings_form import RunChoices
+from napari_face_landmarks.napari_plugin.status_text import describe_end, describe_progress, warnings_in_words
+from napari_face_landmarks.settings import TrackerSettings
+
+REFRESH_MS = 125  # between two looks at what the working thread has done
+TELL_SECONDS = 0.5
+"""Between two changes of the bar and the words below it: for each, Qt lays out and draws the whole window."""
+
+
+class FaceLandmarksWidget(Container):
+    """Track face landmarks in a video of the viewer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    video, preset, model, frames, first, last, follow
+        Controls: the image layer, the preset, the models, which frames ("all", "range" or "this"), and the
+        ends of the range, both included; whether the viewer shows the newest frame.
+    go_on
+        Control: whether to go on with an interrupted run.
+    settings_controls : dict
+        The control of each field of `TrackerSettings`.
+    run_button, pause_button, cancel_button, export_button, progress, status, notice
+        The rest of the dock.
+    landmarks : napari.layers.Points or None
+        The layer of the run in progress, or of the last one.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        self._viewer = napari_viewer
+        self._models: dict[str, Models] = {}
+        self._current: BackgroundRun | None = None
+        self._steps: Generator[None] | None = None
+        self._in_window = False
+        self._shown: ShownRun | None = None
+        self._notice_given = False
+        self._told = 0.0  # when, on the clock, how far the run is
+        self._open = True
+
+        self._choices = chosen = RunChoices(napari_viewer, lambda text: show_info(text))
+        self.video, self.preset, self.model, self.licence = (
+            chosen.video,
+            chosen.preset,
+            chosen.model,
+            chosen.licence,
+        )
+        self.frames, self.first, self.last = chosen.frames, chosen.first, chosen.last
+        self.follow, self.go_on = chosen.follow, chosen.go_on
+        self.settings_controls = chosen.settings_controls
+        self._make_buttons()
+        self.progress = ProgressBar(min=0, max=1, value=0, tooltip="Frames that are finished.")
+        self.status, self.notice = Label(value=""), Label(value="")
+        rows = [
+            row_of(self.run_button, self.pause_button, self.cancel_button),
+            row_of(self.export_button, self.more_button),
+        ]
+        super().__init__(widgets=[*rows, self.progress, self.status, self.notice], labels=False)
+        self.native.layout().insertWidget(0, ScrollingForm(chosen.controls))
+        self.native.layout().addStretch(1)
+        for text in (self.status, self.notice):
+            text.native.setWordWrap(True)
+            text.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
+
+        events = napari_viewer.layers.events
+        for event in (events.inserted, events.reordered):
+            event.connect(self.reset_choices)
+        events.removed.connect(self._on_layer_removed)
+        self.native.destroyed.connect(self._on_destroyed)
+        self._timer = QTimer(self.native)
+        self._timer.setInterval(REFRESH_MS)
+        self._timer.timeout.connect(self._look)
+        chosen.begin_as(read_preferences())
+        commands.register(napari_viewer, self)
+
+    def _make_buttons(self) -> None:
+        self.run_button = PushButton(
+            text="Run", tooltip="Track faces; their landmarks appear in a new layer."
+        )
+        self.pause_button = PushButton(
+            text="Pause",
+            enabled=False,
+            tooltip="Wait where the run is, and go on from there when it is pressed again.",
+        )
+        self.cancel_button = PushButton(
+            text="Cancel", enabled=False, tooltip="Stop and keep the finished frames."
+        )
+        self.export_button = PushButton(
+            text="Export …",
+            tooltip="Write the landmarks, as they stand in their layer, to a file for other programs.",
+        )
+        self.more_button = PushButton(
+            text="More",
+            tooltip="Have the dock begin with what is chosen now, or tell the versions for reports of bugs.",
+        )
+        self.more_button.native.setMenu(self._make_menu())
+        for button, call in (
+            (self.run_button, self.run),
+            (self.pause_button, self.pause_or_go_on),
+            (self.cancel_button, self.cancel),
+            (self.export_button, self.export),
+        ):
+            button.changed.connect(call)
+
+    def _make_menu(self) -> QMenu:
+        menu = QMenu(self.more_button.native)  # whose theme it has
+        menu.setToolTipsVisible(True)
+        for text, what, call in (
+            ("Begin with these choices", "Keep preset, models and following.", self.keep_choices),
+            ("Begin as at first", "Forget what was kept.", self.forget_choices),
+            ("About …", "Versions of everything, to copy.", lambda: show_about(self.native)),
+        ):
+            action = menu.addAction(text)
+            action.setToolTip(what)
+            action.triggered.connect(lambda _=False, call=call: call())
+        return menu
+
+    def keep_choices(self) -> None:
+        """Have docks that are opened from now on begin with the preset and the models of now."""
+        write_preferences(self._choices.as_preferences(read_preferences()))
+        self.status.value = "Kept for the next time."
+
+    def forget_choices(self) -> None:
+        """Have this dock and new ones begin as after the installation."""
+        write_preferences(Preferences())
+        self._choices.begin_as(Preferences())
+        self.status.value = "Everything is as at first."
+
+    def reset_choices(self, *_: Any) -> None:
+        """Look again which image layers there are."""
+        self.video.reset_choices()
+
+    def settings(self) -> TrackerSettings:
+        """Return the settings as they stand.
+
+        Raises
+        ------
+        SettingsError
+            If one is out of its range.
+        """
+        return self._choices.settings()
+
+    # a run from its start to its end
+
+    def run(self) -> None:
+        """Start tracking; the landmarks appear in a new layer."""
+        if self._current is not None:
+            return
+        video = self.video.value
+        try:
+            settings = self.settings()
+            frames = frames_of_layer(video)
+        except FaceLandmarksError as error:
+            self._tell_error(str(error))
+            return
+        start, stop = self._choices.frame_range(int(frames.shape[0]))
+        run = self._current = BackgroundRun(
+            self._model_loader(),
+            settings,
+            frames,
+            start,
+            stop,
+            go_on=bool(self.go_on.value),
+            regions=regions_of_layers(self._viewer.layers),
+            models=self._model_name(),
+            journals=checkpoints.folder_of_journals(),
+        )
+        self._shown, self._notice_given = ShownRun(self._viewer, video, run, self.follow), False
+        self._set_running(True)
+        self.progress.max = stop - start
+        self.progress.value = 0
+        self.status.value, self.notice.value = "Starting …", ""
+        self._steps = track_in_background(run)
+        self._in_window = self.native.window().isVisible()
+        worker = create_worker(
+            _do_steps, self._steps, _start_thread=False, _connect={"finished": self._on_finished}
+        )
+        worker.start()
+        self._timer.start()
+
+    def cancel(self) -> None:
+        """Stop the run; the frames that are finished stay in the layer."""
+        if self._current is not None:
+            self._current.cancel()
+            self.cancel_button.enabled = self.pause_button.enabled = False
+            self.status.value = "Stopping …"
+
+    def pause_or_go_on(self) -> None:
+        """Have the run wait, or go on where it waits; the landmarks so far can be looked at meanwhile."""
+        run = self._current
+        if run is None or run.cancelled or self._shown is None:
+            return
+        if run.paused:
+            run.resume()
+            self._shown.times.clear()
+        else:
+            run.pause()
+        self.pause_button.text = "Resume" if run.paused else "Pause"
+        self._look()
+        self._tell_progress(run, self._shown)  # without waiting for its turn
+
+    def export(self) -> None:
+        """Ask for a file, and write the landmarks to it in the format that is chosen there."""
+        layer = self._layer_to_export()
+        if layer is None:
+            self._tell_error("There are no landmarks to export: track a video, or open a file of landmarks.")
+            return
+        tracked = None if self._shown is None else self._shown.video
+        video = next((item for item in (tracked, self.video.value) if is_video(item)), None)
+        suggested = f"{layer.name.replace('/', ' ')}.csv"
+        asked = export_dialog.ask_for_file(self.native, suggested, video is not None)
+        if asked is None:
+            return
+        try:
+            path, name = export_dialog.file_and_format(*asked)
+        except FaceLandmarksError as error:
+            self._tell_error(str(error))
+            return
+        self.export_button.enabled = False
+        self.status.value = f"Exporting to {path.name} …"
+        create_worker(
+            export_dialog.write_export,
+            export_dialog.snapshot(layer, path, name, video),
+            lambda: self._open,
+            _connect={"returned": self._on_exported},
+        )
+
+    def _layer_to_export(self) -> Any:
+        """Return the selected layer of landmarks, else that of the last run, else the uppermost."""
+        layers = landmark_layers(self._viewer)
+        for layer in (self._viewer.layers.selection.active, self.landmarks):
+            if layer is not None and layer in layers:
+                return layer
+        return layers[-1] if layers else None
+
+    def _on_exported(self, result: tuple[bool, str]) -> None:
+        if not self._open:
+            return
+        done, sentence = result
+        self.export_button.enabled = not self.running
+        if done:
+            self.status.value = sentence
+        else:
+            self._tell_error(sentence)
+
+    @property
+    def running(self) -> bool:
+        """Whether a run is in progress."""
+        return self._current is not None
+
+    @property
+    def landmarks(self) -> Any:
+        """The Points layer of the run in progress or of the last one."""
+        return None if self._shown is None else self._shown.layer
+
+    def _model_name(self) -> str:
+        return str(self.model.value or DEFAULT_BUNDLE)
+
+    def _model_loader(self) -> Any:
+        name = self._model_name()
+
+        def load() -> Models:
+            if name not in self._models:
+                self._models[name] = load_models(name)
+            return self._models[name]
+
+        return load
+
+    def _set_running(self, running: bool) -> None:
+        self._choices.enable(not running)
+        self.run_button.enabled = not running
+        self.pause_button.enabled = self.cancel_button.enabled = running
+        self.pause_button.text = "Pause"
+        self.export_button.enabled = not running
+
+    def _look(self) -> None:
+        """Show what the working thread has finished since the last look."""
+        run, shown = self._current, self._shown
+        if run is None or shown is None:
+            return
+        if self._in_window and not self.native.window().isVisible():  # the dock or the viewer was closed
+            self.cancel()
+        shown.look()
+        if run.paused or time.monotonic() - self._told >= TELL_SECONDS:
+            self._tell_progress(run, shown)
+        self._give_notice(run)
+
+    def _tell_progress(self, run: BackgroundRun, shown: ShownRun) -> None:
+        self._told = time.monotonic()
+        if self.progress.value != shown.done:
+            self.progress.native.setUpdatesEnabled(False)  # or Qt would draw the window here and now
+            self.progress.value = shown.done
+            self.progress.native.setUpdatesEnabled(True)
+        if not run.cancelled:
+            self.status.value = run.message or describe_progress(run, shown.times)
+
+    def _give_notice(self, run: BackgroundRun) -> None:
+        if run.notice is not None and not self._notice_given:
+            self._notice_given = True
+            self.notice.value = run.notice
+            show_info(run.notice)
+
+    def _on_finished(self) -> None:
+        """Tidy up after the working thread has ended, for whatever reason."""
+        run, self._current = self._current, None
+        if self._steps is not None:
+            self._steps.close()
+        if run is None or not self._open or self._shown is None:
+            return
+        self._timer.stop()
+        self._shown.finish()
+        self.progress.value = self._shown.done
+        self._set_running(False)
+        self._give_notice(run)
+        self.status.value = describe_end(run)
+        if run.error is not None:
+            self._tell_error(describe_end(run))
+        elif run.tracks is not None and run.tracks.warnings:
+            show_warning(warnings_in_words(run.tracks.warnings))
+
+    def _tell_error(self, sentence: str) -> None:
+        self.status.value = sentence
+        show_error(sentence)
+
+    def _on_layer_removed(self, event: Any) -> None:
+        shown = self._shown
+        if self._current is not None and shown is not None and event.value in (shown.video, shown.layer):
+            self.cancel()
+        self.reset_choices()
+
+    def _on_destroyed(self) -> None:
+        self._open = False
+        if self._current is not None:
+            self._current.cancel()
+
+
+def _do_steps(steps: Generator[None]) -> Generator[None]:
+    """Be the generator that napari runs, so that `steps` can still be closed after napari has stopped."""
+    yield from steps

@@ -1,0 +1,157 @@
+"""What the user chooses for a run: video, preset, models, settings and frames, each a control."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any
+
+from magicgui.widgets import CheckBox, ComboBox, SpinBox
+
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.models.catalog import ModelsInfo
+from napari_face_landmarks.napari_plugin.layer_queries import image_layers
+from napari_face_landmarks.napari_plugin.points_layer import count_frames
+from napari_face_landmarks.napari_plugin.preferences import Preferences
+from napari_face_landmarks.napari_plugin.preset_menus import ModelChooser, preset_control
+from napari_face_landmarks.napari_plugin.qt_forms import setting_control
+from napari_face_landmarks.napari_plugin.time_axis import frame_shown
+from napari_face_landmarks.settings import PRESETS, TrackerSettings
+
+FRAME_CHOICES = [("All frames", "all"), ("From … to …", "range"), ("This frame", "this")]
+
+
+class RunChoices:
+    """The controls of a run.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    tell : callable
+        Called with sentences for the user.
+
+    Attributes
+    ----------
+    video, preset, model, licence, frames, first, last, follow, go_on
+        The controls; see `FaceLandmarksWidget`.
+    settings_controls : dict
+        The control of each field of `TrackerSettings`.
+    controls : list
+        All of them, in order.
+    """
+
+    def __init__(self, viewer: Any, tell: Callable[[str], None]) -> None:
+        self._viewer, self._tell = viewer, tell
+        self._refine_before: str | None = None
+        self.video = ComboBox(
+            label="Video", choices=lambda _: image_layers(viewer), tooltip="The image layer to track."
+        )
+        self.settings_controls = {
+            item.name: setting_control(item) for item in dataclasses.fields(TrackerSettings)
+        }
+        self.preset = preset_control(self.settings_controls)
+        self._chooser = ModelChooser(tell, self._on_models)
+        self.model, self.licence = self._chooser.control, self._chooser.licence
+        self.preset.changed.connect(lambda: self._on_models(self._chooser.info))
+        self.frames = ComboBox(label="Frames", choices=FRAME_CHOICES, tooltip="Which frames to track.")
+        self.first = SpinBox(label="First frame", min=0, max=0, tooltip="Counted from 0.")
+        self.last = SpinBox(label="Last frame", min=0, max=0, tooltip="Tracked too; counted from 0.")
+        self.follow = CheckBox(
+            value=True,
+            text="Follow the newest frame",
+            tooltip="Show the newest frame while the run goes on, until the time slider is moved.",
+        )
+        self.go_on = CheckBox(
+            value=True,
+            text="Go on with an interrupted run",
+            tooltip="Where a run over the same frames of a video file, with the same settings, was "
+            "cancelled or died with napari, go on from there; its frames were written down.",
+        )
+        self.controls = [
+            self.video,
+            self.preset,
+            self.model,
+            self.licence,
+            *self.settings_controls.values(),
+            self.frames,
+            self.first,
+            self.last,
+            self.follow,
+            self.go_on,
+        ]
+        self.video.changed.connect(self._on_video_changed)
+        self.frames.changed.connect(self._on_frames_changed)
+        self._choose_active_video()
+        self._on_video_changed()
+        self._on_frames_changed()
+
+    def begin_as(self, preferences: Preferences) -> None:
+        """Choose what the user prefers."""
+        if preferences.models != self.model.value:
+            self._chooser.offer(preferences.models)
+        self.preset.value = preferences.preset
+        self.follow.value = preferences.follow
+
+    def as_preferences(self, kept: Preferences) -> Preferences:
+        """Return preferences with what is chosen now; a preset that is none is as in `kept`."""
+        preset = self.preset.value
+        preset = preset if preset in [item.name for item in PRESETS] else kept.preset
+        return dataclasses.replace(kept, preset=preset, models=self.model.value, follow=self.follow.value)
+
+    def settings(self) -> TrackerSettings:
+        """Return the settings as they stand.
+
+        Raises
+        ------
+        SettingsError
+            If one is out of its range.
+        """
+        return TrackerSettings(**{name: control.value for name, control in self.settings_controls.items()})
+
+    def frame_range(self, n_frames: int) -> tuple[int, int]:
+        """Return the first frame to track and the one after the last, of a video of so many."""
+        if self.frames.value == "this":
+            frame = self._current_frame(n_frames)
+            return frame, frame + 1
+        if self.frames.value == "range":
+            first, last = sorted((int(self.first.value), int(self.last.value)))
+            return min(first, n_frames - 1), min(last + 1, n_frames)
+        return 0, n_frames
+
+    def enable(self, yes: bool) -> None:
+        """Have the controls be used, or not while a run goes on."""
+        for control in self.controls:
+            if control not in (self.licence, self.follow):
+                control.enabled = yes
+        if yes:
+            self._on_frames_changed()
+
+    def _choose_active_video(self) -> None:
+        layers = image_layers(self._viewer)
+        active = self._viewer.layers.selection.active
+        if layers:
+            self.video.value = active if active in layers else layers[-1]
+
+    def _current_frame(self, n_frames: int) -> int:
+        return min(max(frame_shown(self._viewer, self.video.value) or 0, 0), n_frames - 1)
+
+    def _on_video_changed(self) -> None:
+        try:
+            n_frames = count_frames(self.video.value)
+        except FaceLandmarksError:
+            n_frames = 1
+        self.first.max = self.last.max = n_frames - 1
+        self.first.value, self.last.value = 0, n_frames - 1
+
+    def _on_frames_changed(self) -> None:
+        self.first.enabled = self.last.enabled = self.frames.value == "range"
+
+    def _on_models(self, info: ModelsInfo) -> None:
+        """Have a way of refining that the models serve, and the user's own again with others."""
+        refine = self.settings_controls["refine"]
+        if self._refine_before in info.refine:
+            refine.value, self._refine_before = self._refine_before, None
+        if refine.value not in info.refine:
+            self._refine_before = refine.value
+            refine.value = "always" if "always" in info.refine else info.refine[0]
+            self._tell(f"{info.title} cannot refine as {self._refine_before!r}: {refine.value!r} is chosen.")

@@ -1,0 +1,176 @@
+"""One Points layer that fills while a run goes on: allocated once, written in place."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+import numpy as np
+
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.napari_plugin.colours import DEFAULT_MODE, landmark_colours, mode_of
+from napari_face_landmarks.napari_plugin.point_properties import (
+    SMALLEST_POINT,
+    PointRows,
+    blank_rows,
+    features_of,
+    point_rows,
+    source_names,
+    style_of_points,
+)
+from napari_face_landmarks.napari_plugin.points_layer import layer_metadata, layer_name, transforms_of
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.tracking import FrameResult, Tracks
+
+ROWS_AT_ONCE = 4_000_000  # allocated for faces that may never come; more faces make the layer grow
+MOST_TRIMMED = 150_000  # rows; napari takes half a second to give up some of a million
+
+_filling: WeakKeyDictionary[Any, list[FrameResult]] = WeakKeyDictionary()
+
+
+def results_of(layer: Any) -> list[FrameResult] | None:
+    """Return the finished frames of the run that fills a layer, a list that grows; None without one."""
+    return _filling.get(layer)
+
+
+class LiveLandmarks:
+    """A Points layer for the landmarks of frames `start` to `stop`, shown as they come.
+
+    Rows that are not filled yet are hidden. All methods belong on the GUI thread, where there is one.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or napari.components.ViewerModel
+        The layer is added to it.
+    image_layer : napari.layers.Image
+        The video; its transforms are copied.
+    start, stop : int
+        The frames that will come, `stop` not among them.
+    max_faces : int
+        The largest number of faces that may come.
+
+    Attributes
+    ----------
+    layer : napari.layers.Points
+        The layer.
+    """
+
+    def __init__(self, viewer: Any, image_layer: Any, start: int, stop: int, max_faces: int) -> None:
+        self._viewer = viewer
+        self._start, self._stop = start, stop
+        self._image_layer = image_layer
+        self._ndim = int(image_layer.ndim)
+        self._max_faces = max_faces
+        self._written: list[FrameResult] = []
+        per_face = (stop - start) * N_LANDMARKS
+        self._n_faces = max(1, min(max_faces, ROWS_AT_ONCE // per_face))
+        rows = self._blank(self._n_faces)
+        nobody = np.zeros(1)
+        self.layer = viewer.add_points(
+            rows.data,
+            name=layer_name(image_layer),
+            # one of each, which napari repeats: half the memory and time of arrays of ours
+            face_color=landmark_colours(DEFAULT_MODE, nobody, nobody, nobody)[0],
+            size=np.float32(SMALLEST_POINT),
+            shown=False,
+            features=features_of(rows),
+            **style_of_points(),
+            **transforms_of(image_layer),
+        )
+        _filling[self.layer] = self._written
+
+    def _blank(self, n_faces: int) -> PointRows:
+        return blank_rows(self._start, self._stop, n_faces, self._ndim)
+
+    def write(self, results: Sequence[FrameResult]) -> None:
+        """Write the landmarks of successive frames; `show` has them seen."""
+        if not results:
+            return
+        self._written.extend(results)
+        needed = max(_faces_used(result) for result in results)
+        if needed > self._n_faces:
+            # takes a while on long videos, so room for some more faces is made at once
+            self._n_faces = min(self._max_faces, max(needed, 2 * self._n_faces))
+        if len(self.layer.data) != (self._stop - self._start) * self._n_faces * N_LANDMARKS:
+            blank = self._blank(self._n_faces)
+            self._replace(
+                blank.data, blank.colours(mode_of(self.layer)), blank.size, blank.found, features_of(blank)
+            )
+            results = self._written
+        n = self._n_faces
+        rows = point_rows(
+            np.stack([result.landmarks[:n] for result in results]),
+            np.stack([result.confidence[:n] for result in results]),
+            np.stack([result.source[:n] for result in results]),
+            np.array([result.index for result in results]),
+            self._ndim,
+        )
+        first = (results[0].index - self._start) * n * N_LANDMARKS
+        self._put(rows, slice(first, first + len(rows.data)))
+
+    def show(self, first: int, last: int) -> None:
+        """Have napari draw again if it shows one of the frames `first` to `last`, which were written.
+
+        It would otherwise draw the same picture again, ten times a second.
+        """
+        if self._ndim < 3 or self._in_view(first, last):
+            # extents are left alone: the slider's range is that of the video and does not change
+            self.layer.refresh(thumbnail=False, extent=False)
+
+    def _in_view(self, first: int, last: int) -> bool:
+        dims = self._viewer.dims
+        axis = dims.ndim - self._ndim
+        if axis in dims.displayed:
+            return True
+        point = np.array(dims.point, dtype=np.float64)
+        reach = np.zeros_like(point)
+        reach[axis] = dims.thickness[axis] / 2
+        ends = [float(self.layer.world_to_data(place)[0]) for place in (point - reach, point + reach)]
+        return min(ends) - 0.5 <= last and first <= max(ends) + 0.5
+
+    def _put(self, rows: PointRows, where: slice) -> None:
+        layer = self.layer
+        layer.data[where] = rows.data
+        layer.face_color[where] = rows.colours(mode_of(layer))
+        layer.size[where] = rows.size
+        layer.shown[where] = rows.found
+        features = layer.features
+        features.iloc[where, features.columns.get_loc("confidence")] = rows.confidence
+        features.iloc[where, features.columns.get_loc("source")] = source_names(rows.source)
+
+    def _replace(self, data: Any, colour: Any, size: Any, shown: Any, features: Any) -> None:
+        """Give the layer these rows, another number than it has."""
+        layer = self.layer
+        layer.selected_data = set()
+        layer.data = data
+        layer.features = features
+        layer.face_color[:] = colour
+        layer.size[:] = size
+        layer.shown[:] = shown
+
+    def finish(self, tracks: Tracks) -> None:
+        """Drop the rows that stayed hidden; what is left is what `tracks_to_layer_data` gives for `tracks`.
+
+        In layers of more than `MOST_TRIMMED` rows they stay, hidden as they are.
+        Points that were moved by hand during the run stay where they are.
+        """
+        layer = self.layer
+        keep = np.array(layer.shown)
+        if not keep.all() and len(keep) <= MOST_TRIMMED:
+            self._replace(
+                np.asfortranarray(layer.data[keep]),
+                layer.face_color[keep],
+                layer.size[keep],
+                True,
+                layer.features[keep].reset_index(drop=True),
+            )
+        layer.metadata = {**layer.metadata, **layer_metadata(tracks, self._image_layer)}
+        _filling.pop(layer, None)
+        layer.refresh()
+
+
+def _faces_used(result: FrameResult) -> int:
+    """Return how many rows the faces of a frame take."""
+    return int(np.nonzero(np.isfinite(result.landmarks).any(axis=(1, 2)))[0].max(initial=-1)) + 1

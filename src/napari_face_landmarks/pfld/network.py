@@ -1,0 +1,340 @@
+"""Run PFLD on crops: landmarks, how sure each is, and whether there is a face at all."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import onnxruntime
+
+from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, OUTER_EYES, inter_ocular
+from napari_face_landmarks.jit import exact_kernel
+from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_image
+from napari_face_landmarks.pfld.custom import OwnPfld, own_crops, run_own
+
+Floats = npt.NDArray[np.float32]
+
+POOR_NME = 0.08
+"""An error over this share of the inter-ocular distance counts as poor."""
+BOX_TO_CROP = 1.05
+"""Side of the first crop over the longer side of a face box from forehead to chin."""
+BOX_TO_CROP_SHIFT = 0.11
+"""How far the first crop's centre lies below the box's, in units of the box's height."""
+LARGEST_BATCH = 16
+SECOND_LOOK = (0.08, 0.12, 0.15)
+"""A crop is cut anew if it is off by this: shift (of the side), scale (log), roll (radians)."""
+
+
+@dataclass(frozen=True, slots=True)
+class PfldOutput:
+    """What PFLD says of F crops.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (F, 68, 2), float32
+        Pixels of the picture, x then y.
+    sigma : ndarray, (F, 68), float32
+        Standard deviation of each landmark's error along one axis, pixels.
+    confidence : ndarray, (F, 68), float32
+        Probability that the landmark lies within 8 % of the inter-ocular distance of the truth.
+    score : ndarray, (F,), float32
+        Probability that the crop shows a face.
+    """
+
+    landmarks: Floats
+    sigma: Floats
+    confidence: Floats
+    score: Floats
+
+
+def predict(
+    session: onnxruntime.InferenceSession | OwnPfld,
+    rgb: npt.NDArray[np.uint8],
+    crops: npt.NDArray[np.floating],
+) -> PfldOutput:
+    """Run the network on crops of one picture.
+
+    Guo et al. 2019, "PFLD: A Practical Facial Landmark Detector" (arXiv 1902.10859). The spread of each
+    landmark is trained by the likelihood of its error (a circular normal distribution), so that the error d
+    has ``P(d < r) = 1 - exp(-r^2 / (2 sigma^2))``.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession or OwnPfld
+        The network ``pfld.onnx``, or one of the user's own.
+    rgb : ndarray, (H, W, 3), uint8
+        The picture.
+    crops : ndarray, (F, 4)
+        Centre x, centre y, side (pixels), roll (radians).
+    """
+    crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
+    if isinstance(session, OwnPfld):
+        return _predict_own(session, rgb, crops)
+    return _in_batches(lambda inputs: _run(session, inputs), rgb, crops)
+
+
+def predict_mirrored(
+    session: onnxruntime.InferenceSession | OwnPfld,
+    rgb: npt.NDArray[np.uint8],
+    crops: npt.NDArray[np.floating],
+) -> PfldOutput:
+    """Run the network on crops as they are and mirrored, and return the mean of what it says of both.
+
+    Takes twice the time of `predict` and errs 2 % less. How far the two looks are apart tells of the spread,
+    too: their sample variance, a quarter of their squared distance along each axis, is added to sigma's.
+    The user's own networks look once.
+
+    Parameters
+    ----------
+    session : onnxruntime.InferenceSession or OwnPfld
+        The network ``pfld.onnx``, or one of the user's own.
+    rgb : ndarray, (H, W, 3), uint8
+        The picture.
+    crops : ndarray, (F, 4)
+        Centre x, centre y, side (pixels), roll (radians).
+    """
+    crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
+    if isinstance(session, OwnPfld):
+        return _predict_own(session, rgb, crops)
+    return _in_batches(lambda inputs: _run_mirrored(session, inputs), rgb, crops)
+
+
+def _in_batches(
+    network: Callable[[Floats], Sequence[npt.NDArray[np.floating]]], rgb: npt.NDArray[np.uint8], crops: Floats
+) -> PfldOutput:
+    """Run a network, no more than `LARGEST_BATCH` crops at a time, and take what it says to the picture."""
+    if not len(crops):
+        empty = np.zeros((0, N_LANDMARKS), np.float32)
+        return PfldOutput(np.zeros((0, N_LANDMARKS, 2), np.float32), empty, empty, np.zeros(0, np.float32))
+    parts = [
+        network(sample_crops(rgb, crops[first : first + LARGEST_BATCH]))
+        for first in range(0, len(crops), LARGEST_BATCH)
+    ]
+    whole = parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
+    fractions, spread, score = (np.ascontiguousarray(array, dtype=np.float32) for array in whole)
+    return place_output(fractions, spread, score, crops)
+
+
+def _run(session: onnxruntime.InferenceSession, inputs: Floats) -> list[Floats]:
+    """Return landmarks, sigma and score of some crops; or refuse one that is no PFLD."""
+    try:
+        outputs: list[Floats] = session.run(["landmarks", "sigma", "score"], {"crops": inputs})
+    except Exception as error:
+        raise ModelError(
+            f"The landmark network cannot be run ({in_one_line(error)}): use another bundle."
+        ) from error
+    count = len(inputs)
+    shapes = [values.shape for values in outputs]
+    if shapes != [(count, N_LANDMARKS, 2), (count, N_LANDMARKS), (count,)]:
+        raise ModelError(f"The landmark network gives the shapes {shapes}: use another bundle.")
+    return outputs
+
+
+def _run_mirrored(
+    session: onnxruntime.InferenceSession, inputs: Floats
+) -> Sequence[npt.NDArray[np.floating]]:
+    """Return the mean of what `_run` says of crops and of their mirror images."""
+    landmarks, sigma, score = _run(session, inputs)
+    other, other_sigma, other_score = _run(session, np.ascontiguousarray(inputs[..., ::-1]))
+    other, other_sigma = other[:, MIRROR_68], other_sigma[:, MIRROR_68]
+    other[..., 0] = 1 - other[..., 0]
+    apart = ((landmarks - other) ** 2).sum(axis=-1)
+    variance = (sigma**2 + other_sigma**2) / 2 + apart / 4
+    return (landmarks + other) / 2, np.sqrt(variance), (score + other_score) / 2
+
+
+def place_output(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
+    """Take what the network says of crops to the picture; what is not finite is no face.
+
+    Parameters
+    ----------
+    fractions : ndarray, (F, 68, 2), float32
+        Landmarks, fractions of the crop, x then y.
+    spread : ndarray, (F, 68), float32
+        Their standard deviations, the same.
+    score : ndarray, (F,), float32
+        Probability of a face.
+    crops : ndarray, (F, 4), float32
+        Centre x, centre y, side (pixels), roll (radians).
+    """
+    landmarks, sigma = np.empty_like(fractions), np.empty_like(spread)
+    confidence, sure = np.empty_like(spread), np.empty_like(score)
+    _place(fractions, spread, score, crops, landmarks, sigma, confidence, sure)
+    return PfldOutput(landmarks, sigma, confidence, sure)
+
+
+@exact_kernel
+def _place(
+    fractions: Floats,
+    spread: Floats,
+    score: Floats,
+    crops: Floats,
+    landmarks: Floats,
+    sigma: Floats,
+    confidence: Floats,
+    sure: Floats,
+) -> None:
+    for face in range(len(score)):
+        cx, cy, side = float(crops[face, 0]), float(crops[face, 1]), float(crops[face, 2])
+        cos, sin = math.cos(crops[face, 3]), math.sin(crops[face, 3])
+        usable = math.isfinite(score[face])
+        for i in range(fractions.shape[1]):
+            u, v = (fractions[face, i, 0] - 0.5) * side, (fractions[face, i, 1] - 0.5) * side
+            landmarks[face, i, 0] = cx + u * cos - v * sin
+            landmarks[face, i, 1] = cy + u * sin + v * cos
+            sigma[face, i] = spread[face, i] * side
+            usable &= math.isfinite(landmarks[face, i, 0]) and math.isfinite(landmarks[face, i, 1])
+            usable &= math.isfinite(sigma[face, i]) and sigma[face, i] > 0
+        sure[face] = score[face] if usable else 0.0
+        if not usable:
+            landmarks[face], sigma[face], confidence[face] = 0.0, 1.0, 0.0
+            continue
+        right, left = landmarks[face, OUTER_EYES[0]], landmarks[face, OUTER_EYES[1]]
+        radius = POOR_NME * math.hypot(float(left[0]) - right[0], float(left[1]) - right[1])
+        for i in range(fractions.shape[1]):
+            ratio = radius / sigma[face, i]
+            confidence[face, i] = 1.0 - math.exp(-0.5 * ratio * ratio)
+
+
+def place_output_reference(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
+    """Do what `place_output` does, in plain NumPy: the text that its kernel is tested against."""
+    landmarks = to_image(fractions, crops)
+    sigma = np.asarray(spread * crops[:, 2:3], dtype=np.float32)
+    finite = np.isfinite(landmarks).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=1)
+    finite &= (sigma > 0).all(axis=1) & np.isfinite(score)
+    score = np.where(finite, score, 0).astype(np.float32)
+    landmarks[~finite] = 0
+    sigma[~finite] = 1
+    return PfldOutput(landmarks, sigma, confidence_of(landmarks, sigma), score)
+
+
+def _predict_own(network: OwnPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
+    """Run the user's network; the plugin's tells whether there is a face: all the confidence there is."""
+    score = predict(network.judge, rgb, crops).score
+    wanted = own_crops(network, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
+    landmarks = to_image(run_own(network, rgb, wanted), wanted)
+    finite = np.isfinite(landmarks).all(axis=(1, 2))
+    landmarks[~finite] = 0
+    score = np.where(finite, score, 0).astype(np.float32)
+    sigma = np.maximum(network.sigma * inter_ocular(landmarks), 1e-3)[:, None] * np.ones(68)
+    confidence = np.repeat(score[:, None], 68, axis=1)
+    return PfldOutput(landmarks, sigma.astype(np.float32), confidence, score)
+
+
+def confidence_of(landmarks: Floats, sigma: Floats) -> Floats:
+    """Return the probability that each landmark's error is under 8 % of the inter-ocular distance.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (F, 68, 2)
+        Pixels; only their inter-ocular distance counts.
+    sigma : ndarray, (F, 68)
+        Pixels.
+    """
+    radius = POOR_NME * inter_ocular(landmarks)[:, None]
+    return np.asarray(1 - np.exp(-(radius**2) / (2 * np.asarray(sigma, np.float64) ** 2)), dtype=np.float32)
+
+
+def predict_twice(
+    session: onnxruntime.InferenceSession | OwnPfld,
+    rgb: npt.NDArray[np.uint8],
+    crops: npt.NDArray[np.floating],
+) -> PfldOutput:
+    """Run the network, and once more where the landmarks show that the crop was not the right one.
+
+    The second look makes the result depend little on where the crop came from: a detector's box, a user's box
+    or the last frame of a fast movement.
+    """
+    crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
+    first = predict(session, rgb, crops)
+    again = np.flatnonzero((first.score > 0.05) & misplaced(crops, first.landmarks))
+    if len(again) == 0:
+        return first
+    put_faces(first, again, predict(session, rgb, crops_of_landmarks(first.landmarks[again])))
+    return first
+
+
+def put_faces(output: PfldOutput, rows: npt.NDArray[np.int64], other: PfldOutput) -> None:
+    """Overwrite some faces of an output, one for each of the other's."""
+    output.landmarks[rows], output.sigma[rows] = other.landmarks, other.sigma
+    output.confidence[rows], output.score[rows] = other.confidence, other.score
+
+
+def misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
+    """Return which crops are off, so that the landmarks seen in them are seen better in crops around these.
+
+    Parameters
+    ----------
+    crops : ndarray, (F, 4), float32
+        Centre x, centre y, side (pixels), roll (radians).
+    landmarks : ndarray, (F, 68, 2), float32
+        Pixels.
+
+    Returns
+    -------
+    ndarray, (F,), bool
+        Off by more than `SECOND_LOOK`; never where the landmarks are all but a point.
+    """
+    found = np.zeros(len(crops), np.bool_)
+    _misplaced(crops, crops_of_landmarks(landmarks), found)
+    return found
+
+
+@exact_kernel
+def _misplaced(crops: Floats, better: Floats, found: npt.NDArray[np.bool_]) -> None:
+    turn = 2 * math.pi
+    for face in range(len(found)):
+        side, wanted = float(crops[face, 2]), float(better[face, 2])
+        if not wanted > 1:
+            continue
+        if not side > 0:  # a crop of no size: taken anew
+            found[face] = True
+            continue
+        across, down = float(better[face, 0]) - crops[face, 0], float(better[face, 1]) - crops[face, 1]
+        roll = float(better[face, 3]) - crops[face, 3]
+        found[face] = (
+            math.hypot(across, down) > SECOND_LOOK[0] * side
+            or abs(math.log(wanted / side)) > SECOND_LOOK[1]
+            or abs((roll + math.pi) % turn - math.pi) > SECOND_LOOK[2]
+        )
+
+
+def misplaced_reference(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
+    """Do what `misplaced` does, in plain NumPy: the text that its kernel is tested against."""
+    crops, better = crops.astype(np.float64), crops_of_landmarks(landmarks).astype(np.float64)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
+        scale = np.abs(np.log(np.maximum(better[:, 2], 1e-3) / crops[:, 2]))
+    roll = np.abs((better[:, 3] - crops[:, 3] + np.pi) % (2 * np.pi) - np.pi)
+    largest_shift, largest_scale, largest_roll = SECOND_LOOK
+    off = (shift > largest_shift) | (scale > largest_scale) | (roll > largest_roll) | ~(crops[:, 2] > 0)
+    return np.asarray((better[:, 2] > 1) & off)
+
+
+def crops_of_boxes(boxes: npt.NDArray[np.floating], roll: npt.NDArray[np.floating] | float = 0.0) -> Floats:
+    """Return the first crop of each face box.
+
+    Parameters
+    ----------
+    boxes : ndarray, (F, 4) or (F, 5)
+        x0, y0, x1, y1 in pixels; forehead to chin, as the detector gives them.
+    roll : float or ndarray, (F,)
+        In-plane rotation of each face, radians.
+    """
+    box = np.asarray(boxes, dtype=np.float64)
+    roll = np.broadcast_to(np.asarray(roll, dtype=np.float64), len(box))
+    height = box[:, 3] - box[:, 1]
+    drop = BOX_TO_CROP_SHIFT * height
+    return np.stack(
+        [
+            (box[:, 0] + box[:, 2]) / 2 - np.sin(roll) * drop,
+            (box[:, 1] + box[:, 3]) / 2 + np.cos(roll) * drop,
+            BOX_TO_CROP * np.maximum(box[:, 2] - box[:, 0], height),
+            roll,
+        ],
+        axis=1,
+    ).astype(np.float32)

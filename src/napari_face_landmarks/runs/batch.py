@@ -1,0 +1,354 @@
+"""Many videos at once: found, shared out to processes or a cluster, and summed up in a table."""
+
+from __future__ import annotations
+
+import dataclasses
+import glob
+import json
+import os
+import secrets
+import unicodedata
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from napari_face_landmarks.errors import (
+    FaceLandmarksError,
+    ResultError,
+    SettingsError,
+    VideoError,
+    in_one_line,
+    reason_of,
+)
+from napari_face_landmarks.files.atomic import name_beside
+from napari_face_landmarks.files.lock import try_to_lock
+from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
+from napari_face_landmarks.models.bundle import check_name
+from napari_face_landmarks.runs.chunks import cut, remove_pieces
+from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
+from napari_face_landmarks.runs.local import OnProgress, OnResult, cores, run_local
+from napari_face_landmarks.runs.recorded_run import journal_of
+from napari_face_landmarks.runs.summary import SUMMARY, write_summary
+from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
+from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe
+
+MOST_PROCESSES = 256
+LARGEST_SETTINGS = 1 << 20
+Progress = Callable[[str, int, int], None]
+"""Told a video's path, the frames done and of all."""
+
+
+def track_many(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+    output: str | os.PathLike[str],
+    *,
+    models: str | Path | None = None,
+    settings: TrackerSettings | Mapping[str, Any] | str | None = None,
+    format: str | None = None,
+    jobs: int | None = None,
+    scheduler: str | None = None,
+    resume: bool = False,
+    cut_at: int | None = None,
+    progress: Progress | None = None,
+    on_result: Callable[[FileResult], None] | None = None,
+) -> list[FileResult]:
+    """Track many videos, each into a file of its own in one folder; what fails never stops the others.
+
+    The landmarks are those that a run of each video by itself gives. Videos whose file is there already, made
+    from the same video by the same version with the same models and settings, are left as they are. One
+    whose file is of another video, or of no batch, or was changed since, fails, and the file stays. The
+    folder gets ``batch-summary.csv`` and ``batch-summary.txt``, and beside each file a record of its run.
+
+    Parameters
+    ----------
+    inputs : path-like or sequence of path-like
+        Videos, folders of videos (with the folders in them), and patterns such as ``day1/*.mp4``.
+    output : path-like
+        The folder; made if need be. Folders within an input folder are made in it too.
+    models : str or Path, optional
+        As `load_models` takes it: a name or folder, as each process loads its own.
+    settings : TrackerSettings, dict or str, optional
+        As `FaceTracker` takes it; the defaults where not given.
+    format : str, optional
+        As ``Tracks.save`` takes it; OpenFace's CSV where not given.
+    jobs : int, optional
+        Processes at a time; one for each processor core where not given.
+    scheduler : str, optional
+        Address of a Dask scheduler, whose workers do the work in place of local processes. They have to see
+        the videos and the folder under the same paths.
+    resume : bool
+        Go on with runs that were interrupted; without it they begin anew.
+    cut_at : int, optional
+        Cut videos of twice as many frames and more into pieces of about so many, tracked side by side. Pieces
+        are joined where the landmarks agree within 1e-4 px, else tracked again from the one before.
+    progress : callable, optional
+        Told a video's path, the frames done and of all, now and then.
+    on_result : callable, optional
+        Told each video's result when it has one.
+
+    Returns
+    -------
+    list of FileResult
+        In the order of the videos.
+
+    Raises
+    ------
+    FaceLandmarksError
+        If there are no videos, the folder cannot be used or another batch is at work in it, there are no such
+        models, or the scheduler cannot be reached; and after all are done, if the summary cannot be written.
+    """
+    count = _checked_jobs(jobs)
+    folder = Path(output).absolute()
+    places = place_outputs(find_videos(inputs), folder, _suffix(format))
+    if models is not None:
+        models = _checked_models(models)
+    settings = given_settings(settings)
+    count = min(count, len(places))
+    threads = 1 if scheduler is not None else max(1, cores() // count)
+    plain = settings.to_dict()
+    chosen = models or DEFAULT_BUNDLE
+    batch = secrets.token_hex(8)
+    plan = [Job(str(video), str(path), format, chosen, plain, threads, batch=batch) for video, path in places]
+    results: dict[int, FileResult] = {}
+
+    def tell(index: int, done: int, total: int) -> None:
+        if progress is not None:
+            progress(plan[index].video, done, total)
+
+    def take(index: int, result: FileResult) -> None:
+        results[index] = result
+        with suppress(ResultError):  # a table that is open elsewhere, a full disk: it is written again
+            write_summary(folder, [results[i] for i in sorted(results)])
+        if on_result is not None:
+            on_result(result)
+
+    with _folder_of_ones_own(folder):
+        if not resume:
+            for _, path in places:
+                if path.exists() and not record_of(path).exists():
+                    continue  # of `track`, say: the video is going to be refused, and its journal is not ours
+                _forget(journal_of(path))
+                remove_pieces(path)
+
+        def run(some: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
+            if scheduler is None:
+                run_local(some, processes, on_progress, on_result)
+                return
+            from napari_face_landmarks.runs.dask import run_on_cluster
+
+            run_on_cluster(some, scheduler, on_progress, on_result)
+
+        if cut_at is not None:
+            plan = [_cut(job, cut_at, settings) for job in plan]
+            parts = [(index, piece) for index, job in enumerate(plan) for piece in job.pieces]
+            pieces = [dataclasses.replace(plan[i], pieces=(), piece=piece, threads=1) for i, piece in parts]
+            told: dict[int, int] = {}
+
+            def tell_of_piece(number: int, done: int, total: int) -> None:
+                told[number] = done
+                index = parts[number][0]
+                all_done = sum(told.get(n, 0) for n, (i, _) in enumerate(parts) if i == index)
+                tell(index, all_done, sum(piece[3] - piece[0] for i, piece in parts if i == index))
+
+            if pieces:
+                run(pieces, _checked_jobs(jobs), tell_of_piece, lambda number, result: None)
+        run(plan, count, tell, take)
+        for index, job in enumerate(plan):
+            if index not in results:  # a thread of ours failed, which never leaves a video without a word
+                results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
+        ordered = [results[index] for index in range(len(plan))]
+        write_summary(folder, ordered)
+    return ordered
+
+
+def _cut(job: Job, length: int, settings: TrackerSettings) -> Job:
+    """Return a job with the pieces that its video is cut into; one that cannot be read is not cut."""
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VideoWarning)
+            info = probe(job.video)
+    except FaceLandmarksError:
+        return job
+    pieces = cut(info.n_frames, length, settings)
+    if len(pieces) < 2 or info.warnings:
+        return job
+    return dataclasses.replace(job, pieces=[list(dataclasses.astuple(piece)) for piece in pieces])
+
+
+def find_videos(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
+) -> list[tuple[Path, Path]]:
+    """Return the videos that inputs name, each with the folders that it lies in within an input folder.
+
+    Parameters
+    ----------
+    inputs : path-like or sequence of path-like
+        As in `track_many`. A name without wildcards that is no folder is taken as a video, there or not.
+
+    Returns
+    -------
+    list of (Path, Path)
+        Absolute paths, each once, in order; and the relative folder of its output.
+
+    Raises
+    ------
+    VideoError
+        If a folder or pattern has no videos, a name is empty, or nothing is named.
+    """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    found: dict[Path, Path] = {}
+    for item in given:
+        text = os.fspath(item)
+        if not text:  # a shell's variable that is not set; as a path it is the current folder
+            raise VideoError("The name of a video is empty: name videos, folders or patterns.")
+        path = Path(text)
+        if path.is_dir():
+            videos = [video for video in sorted(path.rglob("*")) if _is_video(video)]
+            if not videos:
+                raise VideoError(f"The folder {path} holds no videos: give another folder.")
+            for video in videos:
+                found.setdefault(video.absolute(), video.parent.relative_to(path))
+        elif glob.has_magic(text) and not path.exists():
+            names = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
+            if not names:
+                raise VideoError(f"No file is named like {text}: give another pattern.")
+            for video in names:
+                if video.is_file():
+                    found.setdefault(video.absolute(), Path())
+        else:
+            found.setdefault(path.absolute(), Path())
+    if not found:
+        raise VideoError("There are no videos to track: name videos, folders or patterns.")
+    return list(found.items())
+
+
+def _is_video(path: Path) -> bool:
+    hidden = path.name.startswith(".")
+    return not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
+
+
+def place_outputs(videos: Sequence[tuple[Path, Path]], folder: Path, suffix: str) -> list[tuple[Path, Path]]:
+    """Give each video an output of its own: its name with another suffix; more of it where two clash.
+
+    Raises
+    ------
+    ResultError
+        If an output would be written over a video.
+    """
+    stems = [_same(place / video.stem) for video, place in videos]
+    taken = {_same(folder / f"{SUMMARY}{suffix}"), _same(folder / f"{SUMMARY}.csv")}
+    read = {video for video, _ in videos}
+    placed = []
+    for (video, place), stem in zip(videos, stems, strict=True):
+        names = [video.stem] if stems.count(stem) == 1 else []
+        names += [video.name, *(f"{video.name}-{number}" for number in range(2, len(videos) + 3))]
+        paths = (folder / place / name_beside(name, suffix) for name in names)
+        path = next(path for path in paths if _same(path) not in taken)
+        taken.add(_same(path))
+        if {path, record_of(path), journal_of(path)} & read:
+            raise ResultError(f"{path} is one of the videos: give another folder for what is written.")
+        placed.append((video, path))
+    return placed
+
+
+def _same(path: Path) -> str:
+    """Return what is the same for paths that some file systems take for the same."""
+    return unicodedata.normalize("NFC", str(path)).casefold()
+
+
+@contextmanager
+def _folder_of_ones_own(folder: Path) -> Iterator[None]:
+    """Make the folder, and keep other batches out of it."""
+    path = folder / ".batch.lock"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = open(path, "a+b")  # noqa: SIM115  # closed below
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"Nothing can be written in {folder} ({reason}): choose another folder.") from error
+    with stream:
+        if not try_to_lock(stream):
+            raise ResultError(
+                f"Another batch is at work in {folder}: wait until it has ended, or choose another folder."
+            )
+        yield
+
+
+def _forget(journal: Path) -> None:
+    """Remove the journal of an interrupted run, unless another process is at work on it."""
+    try:
+        with open(journal, "r+b") as stream:
+            if try_to_lock(stream):
+                stream.truncate(0)
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"{journal} cannot be written ({reason}): choose another folder.") from error
+
+
+def read_settings(path: str | os.PathLike[str]) -> TrackerSettings:
+    """Read settings from a JSON file: an object of names and values, or one that has such as "settings".
+
+    Raises
+    ------
+    SettingsError
+        If the file cannot be read, or a setting is unknown or out of its range.
+    """
+    try:
+        if os.path.getsize(path) > LARGEST_SETTINGS:
+            raise SettingsError(f"{os.fspath(path)} is too large for settings: give a JSON file of settings.")
+        values: Any = json.loads(Path(path).read_text(encoding="utf-8"))
+    except SettingsError:
+        raise
+    except (OSError, ValueError, RecursionError) as error:
+        raise SettingsError(
+            f"The settings {os.fspath(path)} cannot be read ({in_one_line(error)}): give a JSON file."
+        ) from None
+    if isinstance(values, dict) and isinstance(values.get("settings"), dict):
+        values = values["settings"]
+    if not isinstance(values, dict):
+        raise SettingsError(f"{os.fspath(path)} holds no settings: give a JSON object of names and values.")
+    try:
+        return settings_from_dict(values)
+    except SettingsError as error:
+        raise SettingsError(f"{os.fspath(path)}: {error}") from None
+
+
+def _suffix(name: str | None) -> str:
+    from napari_face_landmarks.io.formats import FORMATS
+
+    if name is None:
+        return ".csv"
+    for item in FORMATS:
+        if item.name == name:
+            return item.suffixes[0]
+    raise ResultError(f"There is no format {name!r}: choose one of {', '.join(f.name for f in FORMATS)}.")
+
+
+def _checked_models(models: str | Path) -> str:
+    """Return models as processes with other working folders find them, or refuse a name that is none."""
+    check_name(models)
+    models = str(models)
+    if models.startswith("openface"):
+        return models
+    folder = Path(models)
+    if folder.is_dir():
+        return str(folder.absolute())
+    bundle_folder(models)
+    return models
+
+
+def _checked_jobs(jobs: object) -> int:
+    if jobs is None:
+        return cores()
+    if isinstance(jobs, bool) or not isinstance(jobs, int) or not 1 <= jobs <= MOST_PROCESSES:
+        raise SettingsError(f"jobs is {jobs!r}: give a whole number from 1 to {MOST_PROCESSES}.")
+    return jobs
+
+
+def succeeded(results: Sequence[FileResult]) -> bool:
+    """Return whether every video is done."""
+    return all(result.status == "done" for result in results)

@@ -1,0 +1,221 @@
+"""A long video cut into pieces that are tracked side by side, and joined where no seam can be told.
+
+Every piece begins some frames before its own, so that the tracker has settled when they come. It is joined
+to the piece before where the states of both at the join agree within `SAME_PX`; else its frames are tracked
+again from the state of the piece before, as an uncut run would.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import glob
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.fit import apply_correction
+from napari_face_landmarks.clnf.pdm import PDM, project
+from napari_face_landmarks.data.tracks import FrameResult
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.atomic import name_beside
+from napari_face_landmarks.files.lock import try_to_lock
+from napari_face_landmarks.runs.checkpoint import read_frames, read_journal
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.pfld_tracker import LOOK_FOR_MORE_EVERY
+from napari_face_landmarks.tracking.prediction import LOOK_AHEAD
+from napari_face_landmarks.tracking.refinement import STAY_REFINED
+from napari_face_landmarks.tracking.state import FaceState, Refinement, TrackerState
+
+SAME_PX = 1e-4
+"""How far the landmarks of two states may be apart, px, for one to stand for the other."""
+WARM_UP = 60
+"""Frames before its own that a piece begins with; within 50 two runs that began apart are the same."""
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Frames of a video that are tracked by themselves.
+
+    Attributes
+    ----------
+    start : int
+        The first frame that is tracked.
+    first, last : int
+        The frames that are the piece's own, `last` not among them.
+    stop : int
+        The frame after the last that is tracked.
+    """
+
+    start: int
+    first: int
+    last: int
+    stop: int
+
+
+def cut(n_frames: int, length: int, settings: TrackerSettings) -> list[Piece]:
+    """Return the pieces of a video, each of about `length` frames; one where it is too short for two."""
+    count = max(1, n_frames // max(length, 2 * WARM_UP))
+    ends = [n_frames * number // count for number in range(count + 1)]
+    # where CLNF and the detector run goes by the frame's number: a piece begins where both would
+    step = settings.clnf_every * LOOK_FOR_MORE_EVERY
+    tail = settings.smoothing_window // 2 + LOOK_AHEAD + 1
+    return [
+        Piece(max(0, first - WARM_UP) // step * step, first, last, min(n_frames, last + tail))
+        for first, last in itertools.pairwise(ends)
+    ]
+
+
+def piece_journal(output: str | Path, piece: Piece) -> Path:
+    """Return the path of the journal that a piece of the video of `output` is tracked into."""
+    path = Path(output)
+    return path.with_name(name_beside(path.name, f".{piece.first}.journal"))
+
+
+def remove_pieces(output: str | Path) -> None:
+    """Remove the journals of all pieces of an output, of other cuts too, but those that are worked on."""
+    path = Path(output)
+    front = name_beside(path.name, "")
+    for journal in path.parent.glob(f"{glob.escape(front)}.*.journal"):
+        if journal.name[len(front) + 1 :].partition(".")[0].isdecimal():
+            with contextlib.suppress(OSError):
+                with open(journal, "r+b") as stream:
+                    free = try_to_lock(stream)
+                if free:
+                    journal.unlink()
+
+
+@dataclass(frozen=True, slots=True)
+class TrackedPiece:
+    """What a piece gave.
+
+    Attributes
+    ----------
+    arrays : dict of ndarray
+        The piece's own frames, each field of `frame_type`.
+    before : TrackerState or None
+        The state before its first frame.
+    after : TrackerState
+        The state after its last frame.
+    """
+
+    arrays: dict[str, npt.NDArray[Any]]
+    before: TrackerState | None
+    after: TrackerState
+
+
+def read_piece(path: Path, piece: Piece, max_faces: int) -> TrackedPiece | None:
+    """Read a piece from its journal; None where it is not whole."""
+    try:
+        with open(path, "rb") as stream:
+            content = read_journal(stream, max_faces)
+            if content is None or content.n_frames < piece.last - piece.start:
+                return None
+            arrays = read_frames(stream, max_faces, piece.last - piece.start)
+            before = read_journal(stream, max_faces, at=piece.first)
+            after = read_journal(stream, max_faces, at=piece.last)
+    except (OSError, ResultError):
+        return None
+    if after is None or after.state is None:
+        return None
+    own = {name: array[piece.first - piece.start :] for name, array in arrays.items()}
+    return TrackedPiece(own, None if before is None else before.state, after.state)
+
+
+def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) -> bool:
+    """Return whether a run may go on from the state `after` in place of `before`.
+
+    Parameters
+    ----------
+    before, after : TrackerState or None
+        After the same frame: of the run so far, and of a piece that has warmed up.
+    pdm : PDM
+        The shape model.
+
+    Returns
+    -------
+    bool
+        Whether all that is remembered agrees: landmarks, crops, corrections and what is to be smoothed within
+        `SAME_PX`, the rest exactly.
+    """
+    if before is None or after is None:
+        return False
+    a, b = before.standing, after.standing
+    if (a.next_index, before.waiting) != (b.next_index, after.waiting):
+        return False
+    if len(a.faces) != len(b.faces) or len(a.ahead) != len(b.ahead):
+        return False
+    if set(a.last_boxes) != set(b.last_boxes) or dict(a.last_seen) != dict(b.last_seen):
+        return False
+    still = max(1, len(before.recent)) if len(before.recent) == len(after.recent) else 0
+    return (
+        still > 0
+        and all(_close(a.last_boxes[slot], b.last_boxes[slot]) for slot in a.last_boxes)
+        and all(
+            one.slots == other.slots and _close(one.crops, other.crops)
+            for one, other in zip(a.ahead, b.ahead, strict=True)
+        )
+        and all(
+            one.index == other.index and _close(one.landmarks, other.landmarks)
+            for one, other in zip(before.recent, after.recent, strict=True)
+        )
+        and all(
+            _same_face(one, other, a.next_index, pdm) for one, other in zip(a.faces, b.faces, strict=True)
+        )
+    )
+
+
+def _close(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
+    return one.shape == other.shape and bool(np.allclose(one, other, rtol=0, atol=SAME_PX, equal_nan=True))
+
+
+def _same_face(one: Any, other: Any, next_index: int, pdm: PDM) -> bool:
+    if one is None or other is None:
+        return one is other
+    if not isinstance(one, FaceState):  # CLNF by itself
+        return (
+            _close(one.fit.landmarks, other.fit.landmarks)
+            and _close(project(pdm, one.fit.params), project(pdm, other.fit.params))
+            and one.unseen == other.unseen
+            and abs(one.usual - other.usual) < SAME_PX
+        )
+    return (
+        _close(one.landmarks, other.landmarks)
+        and len(one.places) == len(other.places)
+        and all(_close(a, b) for a, b in zip(one.places, other.places, strict=True))
+        and _same_refinement(one.refinement, other.refinement, one.landmarks, next_index, pdm)
+    )
+
+
+def _same_refinement(
+    one: Refinement, other: Refinement, landmarks: npt.NDArray[Any], next_index: int, pdm: PDM
+) -> bool:
+    if (one.params is None) != (other.params is None) or (one.correction is None) != (
+        other.correction is None
+    ):
+        return False
+    if one.unsure_at != other.unsure_at and next_index - max(one.unsure_at, other.unsure_at) < STAY_REFINED:
+        return False
+    if one.params is None or other.params is None:
+        return True
+    if not _close(project(pdm, one.params), project(pdm, other.params)):
+        return False
+    if one.correction is None or other.correction is None:
+        return True
+    carried = [
+        apply_correction(pdm, item.correction, one.params, landmarks)[0]
+        for item in (one, other)
+        if item.correction is not None
+    ]
+    return one.refined_at == other.refined_at and _close(carried[0], carried[1])
+
+
+def frames_as_arrays(results: Sequence[FrameResult]) -> dict[str, npt.NDArray[Any]]:
+    """Return results as the arrays of `read_frames`."""
+    names = [item.name for item in dataclasses.fields(FrameResult)]
+    return {name: np.stack([np.asarray(getattr(result, name)) for result in results]) for name in names}

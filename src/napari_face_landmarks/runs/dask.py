@@ -1,0 +1,118 @@
+"""Jobs on the workers of a Dask cluster, wherever its scheduler is."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import secrets
+import threading
+from collections.abc import Sequence
+from typing import Any
+
+from napari_face_landmarks.errors import ResultError, in_one_line
+from napari_face_landmarks.runs.job import FileResult, Job, do_job, failure, result_from_dict
+from napari_face_landmarks.runs.local import OnProgress, OnResult
+from napari_face_landmarks.video.container import limit_threads
+
+CONNECT_SECONDS = 20
+TOPIC = "napari-face-landmarks"
+
+
+def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress, on_result: OnResult) -> None:
+    """Do jobs on a Dask cluster.
+
+    A job whose worker is lost goes to another one, which goes on from its journal. After as many losses as
+    the scheduler allows (``distributed.scheduler.allowed-failures``, 3) the job fails, alone.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        With paths that the workers see.
+    scheduler : str
+        Address, such as ``tcp://host:8786``.
+    on_progress, on_result : callable
+        As for `run_local`.
+
+    Raises
+    ------
+    ResultError
+        If Dask distributed is not installed or the scheduler does not answer.
+    Exception
+        What `on_result` raised first, after all jobs are done.
+    """
+    try:
+        from distributed import Client, as_completed
+    except ImportError:
+        raise ResultError(
+            'Dask distributed is not installed: pip install "napari-face-landmarks[cluster]".'
+        ) from None
+    client = Client.__new__(Client)
+    try:
+        client.__init__(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
+    except (OSError, ValueError, TypeError) as error:
+        client.status = "closed"  # one that is half made would wait in vain to be closed, and say so
+        raise ResultError(
+            f"No Dask scheduler answers at {scheduler} ({in_one_line(error)}): check the address."
+        ) from None
+    lock, troubles = threading.Lock(), list[Exception]()
+    topic = f"{TOPIC}-{secrets.token_hex(4)}"
+
+    def heard(event: Any) -> None:
+        _, message = event
+        with lock:
+            on_progress(int(message["job"]), int(message["done"]), int(message["total"]))
+
+    with client:
+        client.subscribe_topic(topic, heard)
+        numbers = {}
+        for index, job in enumerate(jobs):
+            future = client.submit(_do_remotely, job.to_json(), index, topic, pure=False)
+            numbers[future] = index
+        try:
+            for future in as_completed(list(numbers), loop=client.loop):
+                index = numbers[future]
+                result = _result_of(future, jobs[index])
+                try:
+                    with lock:
+                        on_result(index, result)
+                except Exception as error:  # which must not stop the jobs that are left
+                    troubles.append(error)
+        finally:
+            client.cancel(list(numbers))
+            with contextlib.suppress(Exception):  # a scheduler that is gone
+                client.unsubscribe_topic(topic)
+    if troubles:
+        raise troubles[0]
+
+
+def _result_of(future: Any, job: Job) -> FileResult:
+    if future.status == "finished":
+        return result_from_dict(json.loads(future.result()))
+    if future.status == "cancelled":
+        return failure(job, f"{job.video} was cancelled on the cluster: start the batch again.")
+    error = future.exception()
+    if type(error).__name__ == "KilledWorker":
+        return failure(
+            job,
+            f"The workers that tracked {job.video} were lost again and again: the frames until then are "
+            "kept; look for a lack of memory on the cluster.",
+        )
+    return failure(
+        job,
+        f"{job.video} failed on the cluster ({type(error).__name__}: {in_one_line(error)}): check that its "
+        "workers have the same version of napari-face-landmarks.",
+    )
+
+
+def _do_remotely(text: str, index: int, topic: str) -> str:
+    """Do a job on a worker, going on from the journal of a worker that was lost over it."""
+    from distributed import get_worker
+
+    worker = get_worker()
+    job = Job(**json.loads(text))
+    limit_threads(job.threads)
+
+    def tell(done: int, total: int) -> None:
+        worker.log_event(topic, {"job": index, "done": done, "total": total})
+
+    return do_job(job, tell).to_json()

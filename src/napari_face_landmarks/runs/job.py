@@ -1,0 +1,346 @@
+"""One video of a batch: tracked into its file, with a record of how it went beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import logging
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line, reason_of
+from napari_face_landmarks.files.atomic import name_beside, replacing
+from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
+from napari_face_landmarks.runs.chunks import Piece, piece_journal, remove_pieces
+from napari_face_landmarks.runs.joining import join_pieces
+from napari_face_landmarks.runs.recorded_run import Recording, journal_of, run_identity
+from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
+from napari_face_landmarks.tracking import FaceTracker
+from napari_face_landmarks.video import Video, VideoWarning, open_video
+
+DONE, NO_FACE, BROKEN_OFF, FAILED = "done", "no face", "breaks off", "failed"
+TELL_SECONDS = 0.5
+LARGEST_RECORD = 16 << 20
+Tell = Callable[[int, int], None]
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is to be done with one video.
+
+    Attributes
+    ----------
+    video, output : str
+        Absolute paths.
+    format : str or None
+        The format of `output`, where its suffix does not say.
+    models : str
+        As `load_models` takes it.
+    settings : dict
+        Fields of `TrackerSettings`.
+    threads : int
+    pieces : sequence of (int, int, int, int)
+        What `output` is joined from: the fields of each `Piece`, tracked by jobs before this one; the whole
+        video is tracked where there are none.
+    piece : (int, int, int, int) or None
+        This job is to track a piece only, into its journal.
+    batch : str
+        What tells one batch from another: a job that is done again because a worker was lost after it, before
+        it could tell, is no result of an earlier run.
+    """
+
+    video: str
+    output: str
+    format: str | None = None
+    models: str = DEFAULT_BUNDLE
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    threads: int = 1
+    pieces: Sequence[Sequence[int]] = ()
+    piece: Sequence[int] | None = None
+    batch: str = ""
+
+    def to_json(self) -> str:
+        """Return the job as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+@dataclass(frozen=True, slots=True)
+class FileResult:
+    """How a video of a batch went.
+
+    Attributes
+    ----------
+    video, output : str
+        Paths.
+    status : {"done", "no face", "breaks off", "failed"}
+        Only "done" is a success; after "no face" and "breaks off" the output has what there is.
+    reason : str
+        Why it is not "done", in one sentence.
+    frames, frames_with_faces, faces : int
+        Counts over the output.
+    seconds : float
+        What tracking took, all tries together.
+    warnings : tuple of str
+    earlier : bool
+        Whether the output was there already, of the same video with the same settings, models and versions.
+    tries : int
+        How often it was begun in this batch.
+    """
+
+    video: str
+    output: str
+    status: str
+    reason: str = ""
+    frames: int = 0
+    frames_with_faces: int = 0
+    faces: int = 0
+    seconds: float = 0.0
+    warnings: tuple[str, ...] = ()
+    earlier: bool = False
+    tries: int = 1
+
+    @property
+    def fps(self) -> float:
+        """Frames a second while it was tracked."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    def to_json(self) -> str:
+        """Return the result as one line of JSON."""
+        return json.dumps(dataclasses.asdict(self))
+
+
+def result_from_dict(values: Mapping[str, Any]) -> FileResult:
+    """Return the result that `FileResult.to_json` wrote."""
+    known = {item.name: values[item.name] for item in dataclasses.fields(FileResult) if item.name in values}
+    return FileResult(**{**known, "warnings": tuple(map(str, known.get("warnings", ())))})
+
+
+def record_of(output: str | Path) -> Path:
+    """Return the path of the record that is written beside an output."""
+    path = Path(output)
+    return path.with_name(name_beside(path.name, ".json"))
+
+
+def do_job(job: Job, tell: Tell | None = None) -> FileResult:
+    """Track one video into its file; whatever goes wrong becomes a result that says so.
+
+    A journal of the same run is gone on from.
+
+    Parameters
+    ----------
+    job : Job
+    tell : callable, optional
+        Called now and then with the number of frames done and of all.
+    """
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VideoWarning)  # they are in the result
+            with open_video(job.video) as video:
+                return _do(job, video, tell or (lambda done, total: None))
+    except FaceLandmarksError as error:
+        return failure(job, str(error))
+    except MemoryError:
+        return failure(job, f"There is not enough memory for {job.video}: do fewer videos at a time.")
+    except Exception as error:
+        _log.exception("%s failed", job.video)
+        return failure(
+            job,
+            f"{job.video} stopped at an unexpected error ({type(error).__name__}: {in_one_line(error)}): "
+            "report it with the video.",
+        )
+
+
+def failure(job: Job, reason: str, tries: int = 1) -> FileResult:
+    """Return the result of a job that gave nothing."""
+    return FileResult(job.video, job.output, FAILED, reason, tries=tries)
+
+
+def _do(job: Job, video: Video, tell: Tell) -> FileResult:
+    settings = settings_from_dict(job.settings) if job.settings else TrackerSettings()
+    tracker = FaceTracker(_models(job.models), settings, job.threads)
+    identity = run_identity(tracker, video, 0, len(video))
+    before = _earlier(job, identity)
+    if before is not None:
+        return before
+    try:
+        Path(job.output).parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise ResultError(
+            f"The folder {Path(job.output).parent} cannot be made ({reason_of(error)}): choose another."
+        ) from error
+    if job.piece is not None:
+        return _do_piece(job, Piece(*job.piece), tracker, video, tell)
+    if job.pieces:
+        pieces = [Piece(*numbers) for numbers in job.pieces]
+        joined = join_pieces(tracker, video, job.output, pieces, tell)
+        if joined is not None:
+            result = _write(job, joined, video, identity)
+            remove_pieces(job.output)
+            return result
+    recording = Recording.begin(tracker, video, journal_of(job.output), resume=True, or_anew=True)
+    whole = False
+    try:
+        _follow(recording, tell)
+        result = _write(job, recording.tracks(), video, identity)
+        remove_pieces(job.output)
+        whole = True
+        return result
+    finally:
+        recording.close(remove=whole)
+
+
+def _follow(recording: Recording, tell: Tell, states_before: Sequence[int] = ()) -> None:
+    told = time.monotonic()
+    for _ in recording.results(states_before):
+        if time.monotonic() - told >= TELL_SECONDS:
+            told = time.monotonic()
+            tell(recording.done, recording.total)
+
+
+def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) -> FileResult:
+    """Write the landmarks of a job, and a record: before them whose they are, after them that all is done."""
+    # so that a run that is stopped between the two knows its own file again
+    _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
+    tracks.save(job.output, job.format)
+    result = _result(job, tracks, video)
+    record = {
+        **dataclasses.asdict(result),
+        "output_bytes": Path(job.output).stat().st_size,
+        "output_sha256": _sha256(job.output),
+        "run": identity,
+        "batch": job.batch,
+        "stats": tracks.stats.to_dict(),
+    }
+    _write_record(job.output, record)
+    return result
+
+
+def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, tell: Tell) -> FileResult:
+    """Track a piece into its journal, which is left for the job that joins."""
+    recording = Recording.begin(
+        tracker,
+        video,
+        piece_journal(job.output, piece),
+        resume=True,
+        or_anew=True,
+        start=piece.start,
+        stop=piece.stop,
+    )
+    try:
+        _follow(recording, tell, (piece.first, piece.last))
+        return FileResult(job.video, job.output, DONE, frames=recording.done)
+    finally:
+        recording.close()
+
+
+@lru_cache(maxsize=2)
+def _models(name: str) -> Models:
+    return load_models(name)
+
+
+def _result(job: Job, tracks: Tracks, video: Video) -> FileResult:
+    stats = tracks.stats
+    status, reason = DONE, ""
+    if video.info.warnings or not stats.completed:
+        status = BROKEN_OFF
+        reason = f"{job.video} breaks off: the {tracks.n_frames} frames that could be read are in its file."
+    elif not stats.faces:
+        status = NO_FACE
+        reason = (
+            f"No face was found on any frame of {job.video}: check that it shows a face, upright and not too "
+            "small."
+        )
+    return FileResult(
+        job.video,
+        job.output,
+        status,
+        reason,
+        tracks.n_frames,
+        stats.frames_with_faces,
+        stats.faces,
+        stats.seconds,
+        tuple(dict.fromkeys([*video.info.warnings, *tracks.warnings])),
+    )
+
+
+def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
+    """Return the result of an earlier run if its output is there and the same run would give it again.
+
+    Raises
+    ------
+    ResultError
+        If a file lies there that the record does not say to be this video's result, as it was written.
+    """
+    try:
+        if not Path(job.output).is_file() or not Path(job.output).stat().st_size:
+            return None
+    except OSError:
+        return None
+    record = _read_record(job.output)
+    run, before = record.get("run"), record.get("video")
+    if not isinstance(run, dict) or not isinstance(run.get("video"), dict):
+        raise ResultError(
+            f"{job.output} is there already, and no record of a batch says that it is of {job.video}: give "
+            "another folder, or move the file away."
+        )
+    same = all(run["video"].get(key) == identity["video"][key] for key in ("bytes", "sha256_of_parts"))
+    grown = before == job.video and record.get("status") == BROKEN_OFF  # it was still being written then
+    if not same and not grown:
+        whose = f"{job.video} as it was before" if before == job.video else f"another video, {before}"
+        raise ResultError(
+            f"{job.output} holds the landmarks of {whose}: give another folder, or move the file away."
+        )
+    if "output_sha256" in record and not _is_as_written(job.output, record):
+        raise ResultError(
+            f"{job.output} was changed after {before} was tracked into it: give another folder, or move the "
+            "file away."
+        )
+    try:
+        if run != json.loads(json.dumps(identity)):
+            return None
+        found = result_from_dict(record)
+    except (ValueError, TypeError):
+        return None
+    earlier = not job.batch or record.get("batch") != job.batch
+    return dataclasses.replace(found, video=job.video, output=job.output, earlier=earlier)
+
+
+def _read_record(output: str) -> dict[str, Any]:
+    """Return the record beside an output; an empty one where there is none, or it cannot be read."""
+    path = record_of(output)
+    try:
+        if path.stat().st_size > LARGEST_RECORD:
+            return {}
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return record if isinstance(record, dict) else {}
+
+
+def _write_record(output: str, record: Mapping[str, Any]) -> None:
+    with replacing(record_of(output)) as temporary:
+        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+
+def _is_as_written(output: str, record: Mapping[str, Any]) -> bool:
+    size = Path(output).stat().st_size
+    return size == record.get("output_bytes") and _sha256(output) == record["output_sha256"]
+
+
+def _sha256(path: str) -> str:
+    """Return the SHA-256 of all of a file: results are read in a second where they took hours."""
+    try:
+        with open(path, "rb") as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"{path} cannot be read ({reason}): choose another folder.") from error

@@ -1,0 +1,105 @@
+"""The table of a batch: one row for each video, as CSV and as text."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+
+from napari_face_landmarks.errors import printable
+from napari_face_landmarks.files.atomic import replacing
+from napari_face_landmarks.runs.job import DONE, FileResult
+
+SUMMARY = "batch-summary"
+COLUMNS = (
+    "video",
+    "status",
+    "frames",
+    "frames_with_faces",
+    "faces",
+    "seconds",
+    "fps",
+    "earlier",
+    "tries",
+    "output",
+    "reason",
+    "warnings",
+)
+
+
+def write_summary(folder: Path, results: Sequence[FileResult]) -> None:
+    """Write ``batch-summary.csv`` and ``batch-summary.txt``, each whole or not at all.
+
+    Raises
+    ------
+    ResultError
+        If they cannot be written.
+    """
+    path = folder / f"{SUMMARY}.csv"
+    with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
+        table = csv.writer(stream)
+        table.writerow(COLUMNS)
+        table.writerows(_row(result) for result in results)
+    with replacing(folder / f"{SUMMARY}.txt") as temporary:
+        temporary.write_text(summary_text(results) + "\n", encoding="utf-8")
+
+
+def _row(result: FileResult) -> list[object]:
+    texts = (result.video, result.output, result.reason, " ".join(result.warnings))
+    video, output, reason, warnings = map(printable, texts)
+    return [
+        video,
+        result.status,
+        result.frames,
+        result.frames_with_faces,
+        result.faces,
+        f"{result.seconds:.3f}",
+        f"{result.fps:.1f}",
+        "yes" if result.earlier else "no",
+        result.tries,
+        output,
+        reason,
+        warnings,
+    ]
+
+
+def summary_text(results: Sequence[FileResult]) -> str:
+    """Return the table as text, aligned, with the reasons under it and the counts at its end."""
+    rows = [("video", "status", "frames", "with face", "fps", "warnings")]
+    for result in results:
+        status = f"{result.status} before" if result.earlier else result.status
+        rows.append(
+            (
+                printable(Path(result.video).name),
+                status,
+                str(result.frames),
+                str(result.frames_with_faces),
+                f"{result.fps:.1f}",
+                str(len(result.warnings)),
+            )
+        )
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    lines = [
+        "  ".join(
+            cell.ljust(width) if column < 2 else cell.rjust(width)
+            for column, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    ]
+    reasons = [sentence for result in results for sentence in (result.reason, *result.warnings) if sentence]
+    if reasons:
+        lines += ["", *dict.fromkeys(map(printable, reasons))]
+    return "\n".join([*lines, "", summary_line(results)])
+
+
+def summary_line(results: Sequence[FileResult]) -> str:
+    """Return how many videos ended how, in one line."""
+    counts = Counter(result.status for result in results)
+    parts = [f"{counts[status]} {status}" for status in sorted(counts, key=lambda s: (s != DONE, s))]
+    earlier = sum(result.earlier for result in results)
+    return (
+        f"{len(results)} videos: {', '.join(parts) or 'none'}"
+        + (f" ({earlier} of them in an earlier run)" if earlier else "")
+        + "."
+    )

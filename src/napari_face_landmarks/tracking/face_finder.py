@@ -1,0 +1,164 @@
+"""Faces of one frame: what the detector finds and PFLD takes for faces too."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import RunStats
+from napari_face_landmarks.detection import detect_faces, roll_from_points
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.pfld import (
+    PfldOutput,
+    crops_of_boxes,
+    crops_of_landmarks,
+    predict_mirrored,
+    predict_twice,
+)
+from napari_face_landmarks.pfld.network import put_faces
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.association import doubles
+
+Floats = npt.NDArray[np.float32]
+
+CANDIDATES = 4
+"""Detections that PFLD looks at beyond twice the number of faces wanted."""
+CANDIDATE_SCORE = 0.4
+"""Score from which PFLD looks at a detection; lower than for detections that are taken as they are."""
+SMALLEST_FACE = 12.0
+"""Side of the smallest crop that is followed, pixels."""
+STAY_SHARE = 0.6
+"""A followed face is kept down to this share of `min_confidence`: a hand before it does not lose it."""
+
+
+def find_faces(
+    models: Models,
+    settings: TrackerSettings,
+    rgb: npt.NDArray[np.uint8],
+    stats: RunStats,
+    told: Floats | None = None,
+) -> tuple[Floats, PfldOutput]:
+    """Find the faces of a frame: the detector's boxes that PFLD takes for faces too.
+
+    A face printed on a shirt is one to the detector, but its landmarks are less sure than a real one's.
+
+    Parameters
+    ----------
+    models : Models
+    settings : TrackerSettings
+        `max_faces` and `min_confidence` are used.
+    rgb : ndarray, (H, W, 3), uint8
+    stats : RunStats
+        Gets the times.
+    told : ndarray, (N, 5), float32, optional
+        Boxes in which PFLD looks too, and is believed as of faces that are followed.
+
+    Returns
+    -------
+    boxes : ndarray, (F, 5), float32
+        x0, y0, x1, y1 (px) and score of the detector, the face that PFLD is surest of first.
+    output : PfldOutput
+        What PFLD sees there.
+    """
+    began = time.perf_counter()
+    most = CANDIDATES + 2 * settings.max_faces
+    found = detect_faces(models.detector, rgb, min_score=CANDIDATE_SCORE, max_faces=most)
+    stats.add_time("detect", time.perf_counter() - began)
+    began = time.perf_counter()
+    roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
+    boxes = found.boxes
+    if told is not None and len(told):
+        boxes, roll = np.concatenate([boxes, told]), np.concatenate([roll, np.zeros(len(told))])
+    output = predict_in_boxes(models, rgb, crops_of_boxes(boxes, roll))
+    score = face_scores(output)
+    sure = found_scores(output) >= settings.min_confidence
+    sure[len(found) :] = score[len(found) :] >= STAY_SHARE * settings.min_confidence
+    usable = np.flatnonzero(usable_faces(output, rgb.shape, sure, boxes[:, 4]))
+    order = usable[np.argsort(-score[usable], kind="stable")]
+    if len(boxes):
+        stats.add_time("pfld", time.perf_counter() - began)
+    return boxes[order], take_faces(output, order)
+
+
+def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
+    """Run PFLD on crops from boxes, and where it sees a face once more on that, plain and mirrored."""
+    output = predict_twice(models.pfld, rgb, crops)
+    better = crops_of_landmarks(output.landmarks)
+    sure = np.flatnonzero((output.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE))
+    put_faces(output, sure, predict_mirrored(models.pfld, rgb, better[sure]))
+    return output
+
+
+def usable_faces(
+    output: PfldOutput, shape: tuple[int, ...], sure: npt.NDArray[np.bool_], rank: Floats
+) -> npt.NDArray[np.bool_]:
+    """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles.
+
+    Parameters
+    ----------
+    output : PfldOutput
+        Of F faces.
+    shape : tuple of int
+        The frame's; its height and width count.
+    sure : ndarray, (F,), bool
+        Which faces are sure enough.
+    rank : ndarray, (F,)
+        Of doubles the one of the highest rank stays.
+
+    Returns
+    -------
+    ndarray, (F,), bool
+    """
+    height, width = shape[:2]
+    crops = crops_of_landmarks(output.landmarks)
+    good = sure & (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
+    good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
+    return np.asarray(good & ~doubles(boxes_of(output.landmarks), np.where(good, rank, -1)))
+
+
+def face_scores(output: PfldOutput) -> Floats:
+    """Return how sure it is that each crop shows a face with its landmarks in place, (F,).
+
+    The smaller of the face score and the mean confidence of the landmarks: what is taken for a face but is
+    none (letters, clouds) seldom gets confident landmarks.
+    """
+    return np.asarray(np.minimum(output.score, output.confidence.mean(axis=1)), dtype=np.float32)
+
+
+def found_scores(output: PfldOutput) -> Floats:
+    """Return how sure it is that each crop, in which no face was followed, shows one, (F,).
+
+    A face with a hand before it, or half out of the picture, has landmarks that no one can be sure of. The
+    other half is enough to take it for one, at the share of the score at which a followed face stays.
+    """
+    middle = np.median(output.confidence, axis=1)
+    return np.asarray(np.minimum(output.score, middle / STAY_SHARE), dtype=np.float32)
+
+
+def boxes_of(landmarks: npt.NDArray[np.floating]) -> Floats:
+    """Return the box of each face's landmarks, (F, 4): x0, y0, x1, y1, px."""
+    points = np.asarray(landmarks, dtype=np.float32)
+    if not len(points):
+        return np.zeros((0, 4), np.float32)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
+    """Put outputs of one frame together."""
+    if len(outputs) == 1:
+        return outputs[0]
+    return PfldOutput(
+        np.concatenate([output.landmarks for output in outputs]),
+        np.concatenate([output.sigma for output in outputs]),
+        np.concatenate([output.confidence for output in outputs]),
+        np.concatenate([output.score for output in outputs]),
+    )
+
+
+def take_faces(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
+    """Return some of the faces of an output; rows that it does not have are left out."""
+    rows = rows[rows < len(output.score)]
+    return PfldOutput(output.landmarks[rows], output.sigma[rows], output.confidence[rows], output.score[rows])

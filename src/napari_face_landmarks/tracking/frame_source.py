@@ -1,0 +1,189 @@
+"""Frames from whatever the user has: a path, a video, an array; read one by one, each with its error."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import RunStats, Tracks
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
+from napari_face_landmarks.video import Video, open_video, read_frames
+from napari_face_landmarks.video.pixels import pixels_in_doubt, to_rgb8
+
+
+@dataclass(frozen=True)
+class FrameSource:
+    """What is to be tracked, opened and checked.
+
+    Attributes
+    ----------
+    frames : Video or array-like, (T, Y, X[, 1, 3 or 4])
+        Read as ``frames[int(t)]`` only.
+    start, stop : int
+        The frames to track.
+    timestamps : ndarray, (T,), or None
+        Seconds, where the source has them.
+    size : (int, int)
+        Height and width.
+    fps : float or None
+        The frame rate, where the source has one.
+    opened : bool
+        Whether this run opened the video and has to close it.
+    warnings : tuple of str
+        What is wrong with the file, a sentence each; the rest of it can be read.
+    """
+
+    frames: Any
+    start: int
+    stop: int
+    timestamps: npt.NDArray[np.float64] | None
+    size: tuple[int, int]
+    fps: float | None
+    opened: bool
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def mended(self) -> set[int]:
+        """The frames that were damaged in part and mended by the decoder, of those read so far."""
+        return self.frames.mended.copy() if isinstance(self.frames, Video) else set()
+
+    def close(self) -> None:
+        """Close the video if it was opened for this run."""
+        if self.opened:
+            self.frames.close()
+
+
+def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSource:
+    """Open what is to be tracked.
+
+    Parameters
+    ----------
+    frames : str, Path, Video or array-like
+        A path of a video, or frames (T, Y, X) grey or (T, Y, X, 3 or 4); lazy arrays are read frame by frame.
+    start, stop : int
+        First frame, and the one after the last; `stop` None is the end.
+
+    Raises
+    ------
+    VideoError, ImageError
+        If it cannot be opened, has no frames, or not the shape of a video.
+    """
+    opened = isinstance(frames, (str, Path))
+    source = open_video(frames) if opened else frames
+    shape = getattr(source, "shape", None)
+    if shape is None:
+        raise ImageError(
+            f"Frames of the type {type(frames).__name__} cannot be tracked: give the path of a video or an "
+            "array of the shape (T, Y, X) or (T, Y, X, 3)."
+        )
+    if any(n != n for n in shape):
+        raise ImageError(
+            f"The frames have the shape {tuple(shape)}, whose length is not known: compute it first, in Dask "
+            "by compute_chunk_sizes()."
+        )
+    shape = tuple(int(n) for n in shape)
+    if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
+        raise ImageError(
+            f"The frames have the shape {shape}: give grey frames (T, Y, X) or colour ones (T, Y, X, 3 or 4)."
+        )
+    first = max(0, int(start))
+    last = shape[0] if stop is None else min(shape[0], int(stop))
+    if first >= last:
+        raise ImageError(
+            f"There are no frames to track from {first} to {last} of {shape[0]}: choose another range."
+        )
+    info = source.info if isinstance(source, Video) else None
+    return FrameSource(
+        frames=source,
+        start=first,
+        stop=last,
+        timestamps=None if info is None else info.timestamps,
+        size=(shape[1], shape[2]),
+        fps=None if info is None else float(info.fps),
+        opened=opened,
+        warnings=() if info is None else tuple(info.warnings),
+    )
+
+
+def check_length(n_frames: int, last: int) -> None:
+    """Refuse a video that ends before a frame of its tracks.
+
+    Raises
+    ------
+    ImageError
+        If it has `n_frames` frames, and none of the number `last`.
+    """
+    if last >= n_frames:
+        raise ImageError(
+            f"The video has {n_frames} frames and ends before frame {last} of the tracks, counted from 0: "
+            "give the video that they were made on."
+        )
+
+
+def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
+    """Refuse frames of another size than those that tracks were made on, where the tracks know theirs.
+
+    Raises
+    ------
+    ImageError
+        If `size`, height and width, is another.
+    """
+    wanted = (tracks.meta.get("height"), tracks.meta.get("width"))
+    known = all(isinstance(side, (int, np.integer)) for side in wanted)
+    if known and tuple(size) != wanted:
+        raise ImageError(
+            f"The frames are {size[1]} x {size[0]} px, and those of the tracks {wanted[1]} x {wanted[0]} px: "
+            "give the video that they were made on."
+        )
+
+
+def rgb_frames(
+    source: FrameSource, stats: RunStats, warnings: list[str] | None = None
+) -> Iterator[tuple[int, npt.NDArray[np.uint8] | FaceLandmarksError]]:
+    """Yield the index and the RGB frame of each frame to track, or the error that it has instead.
+
+    An `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
+    What the first frame tells of an array's pixels is added to `warnings`, where these are given.
+    """
+    index = source.start
+    damaged = source.frames.damaged if isinstance(source.frames, Video) else ()
+    reader = read_frames(source.frames, source.start, source.stop)
+    try:
+        while True:
+            began = time.perf_counter()
+            found: npt.NDArray[np.uint8] | FaceLandmarksError
+            try:
+                frame = next(reader)
+                if index in damaged:
+                    raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run goes on.")
+                found = to_rgb8(frame, f"Frame {index}")
+                if index == source.start and warnings is not None and (doubt := pixels_in_doubt(frame)):
+                    warnings.append(doubt)
+            except StopIteration:
+                return
+            except ImageError as error:
+                found = error
+            except VideoError as error:
+                yield index, error
+                return
+            except Exception as error:
+                yield (
+                    index,
+                    VideoError(
+                        f"Frame {index} cannot be read ({in_one_line(error)}): the frames before it are kept."
+                    ),
+                )
+                return
+            stats.add_time("decode", time.perf_counter() - began)
+            yield index, found
+            index += 1
+    finally:
+        close = getattr(reader, "close", None)
+        if close is not None:
+            close()

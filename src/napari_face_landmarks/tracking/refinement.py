@@ -1,0 +1,243 @@
+"""One face after PFLD: whether CLNF refines it, and what it makes of it."""
+
+from __future__ import annotations
+
+import threading
+import time
+from dataclasses import dataclass, replace
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf import numba_engine
+from napari_face_landmarks.clnf.fit import (
+    ClnfFit,
+    apply_correction,
+    fit_landmarks,
+    measure_correction,
+    refine,
+)
+from napari_face_landmarks.clnf.pdm import project
+from napari_face_landmarks.data.tracks import CARRIED, CLNF, PFLD, misfit_of
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.pfld import PfldOutput
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.state import Refinement
+from napari_face_landmarks.video.pixels import to_grey
+
+Floats = npt.NDArray[np.float32]
+
+STAY_REFINED = 10
+"""In auto mode a face that was unsure stays refined for so many frames, so that it does not flicker."""
+UNSURE_FACE = 0.80
+UNSURE_REGION = 0.60
+"""Auto refines a face whose mean confidence, or that of one region, is lower."""
+AROUND_FACE = 1.0
+"""What CLNF may look at about a face, of the face's larger side: more than its widest window reaches."""
+SMALL_PART = 0.25
+"""Of a picture: where less is looked at, only that is turned into grey levels."""
+_MEANS = np.array(
+    [np.isin(np.arange(N_LANDMARKS), region) / len(region) for region in REGIONS.values()], np.float32
+)
+
+
+class Picture:
+    """A frame and its grey levels, which are only computed where they are asked for."""
+
+    def __init__(self, rgb: npt.NDArray[np.uint8]) -> None:
+        self.rgb = rgb
+        self._grey: npt.NDArray[np.uint8] | None = None
+        self._whole = False
+        self._lock = threading.Lock()  # faces are refined on several threads
+
+    def grey_around(self, landmarks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+        """Return the luma of the picture, or of what CLNF looks at where the face is small in it.
+
+        Parameters
+        ----------
+        landmarks : ndarray, (68, 2)
+            Pixels; of a face that CLNF starts from.
+
+        Returns
+        -------
+        ndarray, (H, W), uint8
+            Where the face and what is `AROUND_FACE` of its size on every side are less than `SMALL_PART` of
+            the picture, only there; 0 elsewhere, or what another face needs.
+        """
+        rows, columns = _around(landmarks, self.rgb.shape)
+        size = self.rgb.shape[0] * self.rgb.shape[1]
+        small = (rows.stop - rows.start) * (columns.stop - columns.start) < SMALL_PART * size
+        with self._lock:
+            if not small and not self._whole:
+                self._grey, self._whole = to_grey(self.rgb), True
+            if self._grey is None:
+                self._grey = np.zeros(self.rgb.shape[:2], np.uint8)  # takes time only where it is written
+            if not self._whole:
+                self._grey[rows, columns] = to_grey(self.rgb[rows, columns])
+            return self._grey
+
+
+def _around(landmarks: npt.NDArray[Any], shape: tuple[int, ...]) -> tuple[slice, slice]:
+    """Return the rows and columns of a picture that a face takes, with `AROUND_FACE` of its size about it."""
+    points = landmarks[np.isfinite(landmarks).all(axis=1)]
+    if not len(points):
+        return slice(0, shape[0]), slice(0, shape[1])
+    low, high = points.min(axis=0), points.max(axis=0)
+    margin = AROUND_FACE * float((high - low).max())
+    (left, top), (right, bottom) = (low - margin).tolist(), (high + margin).tolist()
+    return _within(top, bottom, shape[0]), _within(left, right, shape[1])
+
+
+def _within(first: float, last: float, size: int) -> slice:
+    start, stop = (int(min(max(place, 0), size)) for place in (first, last + 1))
+    return slice(start, stop)
+
+
+@dataclass(frozen=True, slots=True)
+class Refined:
+    """A face's landmarks on a frame after refinement.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (68, 2), float32
+        Pixels, x then y.
+    source : int
+        Where they come from: PFLD, CLNF or CARRIED.
+    params : ndarray, (6 or 6 + m,), float64
+        The shape model's; NaN where it cannot be fitted.
+    misfit : ndarray, (2,), float32
+        As `misfit_of` gives it.
+    seconds : float
+        What it took.
+    stands : Refinement
+        Where the refinement of the face stands after it.
+    """
+
+    landmarks: Floats
+    source: int
+    params: npt.NDArray[np.float64]
+    misfit: Floats
+    seconds: float
+    stands: Refinement
+
+
+def refine_face(
+    models: Models,
+    settings: TrackerSettings,
+    picture: Picture,
+    output: PfldOutput,
+    row: int,
+    index: int,
+    before: Refinement,
+    engine: ModuleType = numba_engine,
+) -> Refined:
+    """Refine a face, or carry its last correction, as the settings say.
+
+    Parameters
+    ----------
+    models : Models
+    settings : TrackerSettings
+        `refine` and `clnf_every` say whether CLNF runs; the rest is for CLNF.
+    picture : Picture
+    output : PfldOutput
+        What PFLD sees.
+    row : int
+        The face in it.
+    index : int
+        The frame.
+    before : Refinement
+        Where the refinement of the face stands; `Refinement()` for a new one.
+    engine : module
+        `clnf.fast` or `clnf.reference`.
+    """
+    began = time.perf_counter()
+    landmarks, source, params, stands = _refine(models, settings, picture, output, row, index, before, engine)
+    given = None if source == PFLD else output.landmarks[row]
+    expressed = project(models.pdm, params) if np.isfinite(params).all() else None
+    misfit = misfit_of(landmarks, given, expressed)
+    return Refined(landmarks, source, params, misfit, time.perf_counter() - began, stands)
+
+
+def _refine(
+    models: Models,
+    settings: TrackerSettings,
+    picture: Picture,
+    output: PfldOutput,
+    row: int,
+    index: int,
+    before: Refinement,
+    engine: ModuleType,
+) -> tuple[Floats, int, npt.NDArray[np.float64], Refinement]:
+    """Return landmarks, source, parameters, and where the refinement stands."""
+    landmarks, sigma, confidence = output.landmarks[row], output.sigma[row], output.confidence[row]
+    try:
+        params = fit_landmarks(models.pdm, landmarks, sigma, before.params)
+    except ModelError:
+        return landmarks, PFLD, np.full(6, np.nan), replace(before, params=None)
+    unsure_at = index if is_unsure(confidence) else before.unsure_at
+    stands = replace(before, params=params, unsure_at=unsure_at)
+    as_seen = landmarks, PFLD, params, replace(stands, correction=None)
+    if settings.refine != "always" and (settings.refine != "auto" or index - unsure_at >= STAY_REFINED):
+        return as_seen
+    if stands.correction is None or index - stands.refined_at >= settings.clnf_every:
+        fit = run_clnf(models, settings, picture, landmarks, params, sigma, engine)
+        if not fit.converged:
+            return as_seen
+        correction = measure_correction(models.pdm, fit.start, fit.params, fit.shares, fit.beyond)
+        return fit.landmarks, CLNF, fit.params, replace(stands, correction=correction, refined_at=index)
+    carried, carried_params = apply_correction(models.pdm, stands.correction, params, landmarks)
+    if not np.isfinite(carried).all():
+        return as_seen
+    return carried, CARRIED, carried_params, stands
+
+
+def run_clnf(
+    models: Models,
+    settings: TrackerSettings,
+    picture: Picture,
+    landmarks: Floats,
+    params: npt.NDArray[np.float64],
+    sigma: Floats,
+    engine: ModuleType = numba_engine,
+) -> ClnfFit:
+    """Refine landmarks by CLNF with a bundle's models.
+
+    Parameters
+    ----------
+    models : Models
+    settings : TrackerSettings
+    picture : Picture
+    landmarks : ndarray, (68, 2), float32
+        First landmarks, px, x then y.
+    params : ndarray, (6 + m,), float64
+        The shape model's, fitted to them.
+    sigma : ndarray, (68,), float32
+        How sure each is, px.
+    engine : module
+    """
+    return refine(
+        picture.grey_around(landmarks),
+        landmarks,
+        params,
+        models.pdm,
+        models.experts,
+        settings,
+        sigma,
+        models.constants,
+        engine,
+    )
+
+
+def is_unsure(confidence: Floats) -> bool:
+    """Return whether a face is hard enough for CLNF in auto mode: marks, occlusion, paralysis or pose.
+
+    Parameters
+    ----------
+    confidence : ndarray, (68,)
+        Of each landmark.
+    """
+    return bool(confidence.mean() < UNSURE_FACE or (_MEANS @ confidence).min() < UNSURE_REGION)

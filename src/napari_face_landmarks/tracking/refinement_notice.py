@@ -1,0 +1,58 @@
+"""Telling the user, once a run, that refinement has switched on by itself and what speed to expect of it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from napari_face_landmarks.data.tracks import CLNF, FrameResult, RunStats
+
+FRAMES_MEASURED = 8
+"""Frames after the switch whose time is taken; refinement stays on for more than these."""
+
+
+@dataclass
+class RefinementNotice:
+    """Watch the frames of a run in auto mode for the moment that CLNF switches on.
+
+    Attributes
+    ----------
+    switched_on : (int, float) or None
+        Frames done and seconds gone by when it did.
+    told : bool
+        Whether the sentence was given.
+    """
+
+    switched_on: tuple[int, float] | None = None
+    told: bool = False
+
+    def look(self, result: FrameResult, stats: RunStats) -> str | None:
+        """Take note of a finished frame; return the sentence when it is time for it, which is once a run.
+
+        Parameters
+        ----------
+        result : FrameResult
+            The frame.
+        stats : RunStats
+            The counts of the run, the frame included.
+        """
+        if self.switched_on is None:
+            if (result.source == CLNF).any():
+                self.switched_on = (stats.frames, stats.seconds)
+        elif stats.frames - self.switched_on[0] >= FRAMES_MEASURED:
+            return self.sentence(stats)
+        return None
+
+    def sentence(self, stats: RunStats) -> str | None:
+        """Return the sentence if there is something to tell that was not told; for the end of a run."""
+        if self.switched_on is None or self.told:
+            return None
+        self.told = True
+        text = (
+            "Hard landmarks were detected (pen marks, occlusion, paralysis or pose): "
+            "shape-constrained refinement (CLNF) is on."
+        )
+        frames = stats.frames - self.switched_on[0]
+        seconds = stats.seconds - self.switched_on[1]
+        if frames < 1 or seconds <= 0:
+            return text
+        return f"{text} Expect about {frames / seconds:.0f} frames per second on this machine while it is on."

@@ -1,0 +1,208 @@
+"""Frames of any kind to the one kind that the rest works on: RGB uint8, (H, W, 3), contiguous."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.jit import kernel
+
+LARGEST_SIDE = 32767  # keeps the number of pixels, and places in a picture, in what kernels count with
+DARKEST = 32
+"""Faces are found in pictures whose brightest pixel is a sixteenth of white, hardly below this part of it."""
+MOST_CLIPPED = 0.1
+"""Of the values of a picture, how many may be whiter than white, as an overexposed sky is."""
+
+
+def to_rgb8(image: Any, where: str = "The image") -> npt.NDArray[np.uint8]:
+    """Convert an image to RGB uint8.
+
+    Parameters
+    ----------
+    image : array-like, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
+        Grey, RGB or RGBA; bool, any integer type or float. Integers wider than 8 bits are read as using the
+        whole range of their type, negative ones as 0; floats as 0 to 1, or as 0 to 255 where any value is
+        above 1. Alpha is dropped.
+    where : str
+        What to call the image in an error's sentence, for example ``"Frame 12"``.
+
+    Returns
+    -------
+    ndarray, (H, W, 3), uint8
+        C-contiguous; a view of `image` where nothing had to change.
+
+    Raises
+    ------
+    ImageError
+        If the shape is none of the above, the type is not numeric, or a pixel is not finite.
+    """
+    array = np.asarray(image)
+    if array.ndim == 3 and array.shape[2] == 1:
+        array = array[:, :, 0]
+    if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
+        raise ImageError(
+            f"{where} has the shape {array.shape}: give a grey (Y, X), RGB (Y, X, 3) or RGBA (Y, X, 4) image."
+        )
+    if 0 in array.shape or max(array.shape[:2]) > LARGEST_SIDE:
+        raise ImageError(
+            f"{where} has the shape {array.shape}: give an image with sides of 1 to {LARGEST_SIDE} px."
+        )
+    array = _to_uint8(array[:, :, :3] if array.ndim == 3 else array, where)
+    if array.ndim == 2:
+        return np.repeat(array[:, :, None], 3, axis=2)
+    return np.ascontiguousarray(array)
+
+
+def _to_uint8(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+    if array.dtype == np.uint8:
+        return array
+    if array.dtype == np.bool_:
+        return np.asarray(array, dtype=np.uint8) * np.uint8(255)
+    if np.issubdtype(array.dtype, np.integer):
+        top = float(np.iinfo(array.dtype).max)
+        return np.asarray(np.clip(array, 0, None) * (255.0 / top) + 0.5, dtype=np.uint8)
+    if np.issubdtype(array.dtype, np.floating):
+        if not np.isfinite(array).all():
+            raise ImageError(
+                f"{where} has pixels that are not finite (NaN or infinity): replace them by numbers."
+            )
+        scale = 255.0 if float(array.max()) <= 1.0 else 1.0
+        return np.asarray(np.clip(array * scale, 0, 255) + 0.5, dtype=np.uint8)
+    raise ImageError(f"{where} has the type {array.dtype}: give bool, integer or float pixels.")
+
+
+def pixels_in_doubt(image: Any) -> str | None:
+    """Return in a sentence why `to_rgb8` makes an image all but black or white, or None.
+
+    Parameters
+    ----------
+    image : array-like
+        The first frame of a video, of a kind that `to_rgb8` takes.
+    """
+    array = np.asarray(image)
+    array = array[:, :, :3] if array.ndim == 3 else array
+    if array.dtype.itemsize == 1 or array.dtype.kind not in "iuf":
+        return None
+    highest = float(array.max())
+    if array.dtype.kind == "f":
+        if 1 < highest < 255 / DARKEST:
+            return (
+                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.4g}: "
+                "where one is above 1, floats are taken from 0 to 255, so it is all but black: give 0 to 1."
+            )
+        if highest > 255 and np.mean(array > 255) > MOST_CLIPPED:
+            return (
+                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.6g}: "
+                "floats are taken from 0 to 1, or to 255, and what is above that is white: divide them."
+            )
+        return None
+    top = np.iinfo(array.dtype).max
+    if 0 < highest < top / DARKEST:
+        return (
+            f"The pixels are of the type {array.dtype}, which reaches {top}, but the first frame's go up to "
+            f"{highest:.0f} only, so that it is all but black: give uint8, or multiply them."
+        )
+    return None
+
+
+def to_grey(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the luma (ITU-R BT.601, to the nearest whole number) of an RGB uint8 image, (H, W) uint8.
+
+    By a kernel of our own, as `halve` and `resize`, so that no landmark depends on the version of OpenCV.
+    """
+    grey = np.empty(rgb.shape[:2], np.uint8)
+    _grey(np.ascontiguousarray(rgb).reshape(-1), grey.reshape(-1))
+    return grey
+
+
+# In flat arrays with unsigned places the compiler sees that it may use the processor's lanes.
+
+
+@kernel
+def _grey(rgb: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8]) -> None:
+    for i in range(grey.shape[0]):
+        p = np.uint64(3 * i)
+        luma = np.uint32(9798) * np.uint32(rgb[p])  # 0.299, 0.587 and 0.114 of 2 ** 15
+        luma += np.uint32(19235) * np.uint32(rgb[p + np.uint64(1)])
+        luma += np.uint32(3735) * np.uint32(rgb[p + np.uint64(2)])
+        grey[i] = np.uint8((luma + np.uint32(16384)) >> np.uint32(15))
+
+
+def halve(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the means of 2 x 2 pixels, (H // 2, W // 2, 3) uint8; an odd last row or column is left out."""
+    half = np.empty((rgb.shape[0] // 2, rgb.shape[1] // 2, 3), np.uint8)
+    _halve(np.ascontiguousarray(rgb).reshape(-1), rgb.shape[1], half)
+    return half
+
+
+@kernel
+def _halve(rgb: npt.NDArray[np.uint8], width: int, half: npt.NDArray[np.uint8]) -> None:
+    pitch, right = np.uint64(3 * width), np.uint64(3)
+    for r in range(half.shape[0]):
+        row = half[r].reshape(-1)
+        for k in range(3):
+            for c in range(half.shape[1]):
+                p = np.uint64(2 * r) * pitch + np.uint64(6 * c + k)
+                total = np.uint32(rgb[p]) + np.uint32(rgb[p + right])
+                total += np.uint32(rgb[p + pitch]) + np.uint32(rgb[p + pitch + right])
+                row[np.uint64(3 * c + k)] = np.uint8((total + np.uint32(2)) >> np.uint32(2))
+
+
+def resize(
+    rgb: npt.NDArray[np.uint8], height: int, width: int, step: tuple[float, float]
+) -> npt.NDArray[np.uint8]:
+    """Sample an image bilinearly on a grid; its border pixels go on beyond its edge.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3), uint8
+    height, width : int
+        Of the grid.
+    step : (float, float)
+        Pixels of the image from one row, and one column, of the grid to the next; both begin at the same
+        corner.
+
+    Returns
+    -------
+    ndarray, (height, width, 3), uint8
+    """
+    resized = np.empty((height, width, 3), np.uint8)
+    size = rgb.shape[:2]
+    _resize(np.ascontiguousarray(rgb).reshape(-1), size[0], size[1], step[0], step[1], resized)
+    return resized
+
+
+@kernel
+def _resize(
+    rgb: npt.NDArray[np.uint8],
+    height: int,
+    width: int,
+    step_y: float,
+    step_x: float,
+    resized: npt.NDArray[np.uint8],
+) -> None:
+    columns = resized.shape[1]
+    left, right = np.empty(columns, np.uint64), np.empty(columns, np.uint64)
+    shares = np.empty(columns, np.float32)
+    line = np.empty(3 * width, np.float32)
+    for c in range(columns):
+        x = min(max((c + 0.5) * step_x - 0.5, 0.0), width - 1.0)
+        left[c], right[c] = 3 * int(x), 3 * min(int(x) + 1, width - 1)
+        shares[c] = x - int(x)
+    for r in range(resized.shape[0]):
+        y = min(max((r + 0.5) * step_y - 0.5, 0.0), height - 1.0)
+        share = np.float32(y - int(y))
+        above = np.uint64(3 * width * int(y))
+        below = np.uint64(3 * width * min(int(y) + 1, height - 1))
+        for i in range(line.shape[0]):
+            upper = np.float32(rgb[above + np.uint64(i)])
+            line[i] = upper + share * (np.float32(rgb[below + np.uint64(i)]) - upper)
+        row = resized[r].reshape(-1)
+        for k in range(3):
+            for c in range(columns):
+                first = line[left[c] + np.uint64(k)]
+                second = line[right[c] + np.uint64(k)]
+                row[np.uint64(3 * c + k)] = np.uint8(first + shares[c] * (second - first) + np.float32(0.5))

@@ -1,0 +1,207 @@
+"""Pictures of a result for the eye: the video with its landmarks, and a sheet of frames on one page."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.atomic import replacing, same_file
+from napari_face_landmarks.tracking.frame_source import check_length
+from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
+from napari_face_landmarks.video.pixels import to_rgb8
+from napari_face_landmarks.visualization.overlay import describe_frame, draw_caption, draw_landmarks
+
+
+def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield the tracked frames of a video with their landmarks drawn on them.
+
+    Parameters
+    ----------
+    source : path, Video or array-like, (T, Y, X[, C])
+        What `tracks` was made from.
+    tracks : Tracks
+        Consecutive frames of `source`, not necessarily all.
+
+    Yields
+    ------
+    ndarray, (H, W, 3), uint8
+        RGB.
+
+    Raises
+    ------
+    ImageError
+        If `source` ends before the tracks do.
+    """
+    if len(tracks.frame_indices) == 0:
+        return
+    start, stop = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1
+    row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
+    with _opened(source, tracks) as frames:
+        for index, frame in enumerate(read_frames(frames, start, stop), start=start):
+            if index in row_of:
+                yield _drawn(frame, tracks, row_of[index], scale=1.0)
+
+
+@contextlib.contextmanager
+def _opened(source: Any, tracks: Tracks) -> Iterator[Any]:
+    """Give what frames are read from, opened once; refuse it where it ends before the tracks do."""
+    with contextlib.ExitStack() as stack:
+        is_path = isinstance(source, (str, os.PathLike))
+        frames = stack.enter_context(open_video(source)) if is_path else source
+        check_length(frame_count(frames), int(tracks.frame_indices.max()))
+        yield frames
+
+
+def _check_place(path: str | os.PathLike[str], source: Any, tracks: Tracks) -> None:
+    """Refuse to write a picture of nothing, or over the video that it is made from."""
+    if len(tracks.frame_indices) == 0:
+        raise ResultError(f"{os.fspath(path)} cannot be written: there are no frames in the result.")
+    read = source.info.path if isinstance(source, Video) else source
+    if isinstance(read, (str, os.PathLike)) and same_file(path, read):
+        raise ResultError(f"{os.fspath(path)} is the video itself: give another name for what is written.")
+
+
+def write_overlay(
+    path: str | os.PathLike[str],
+    source: Any,
+    tracks: Tracks,
+    progress: Callable[[int, int | None], None] | None = None,
+) -> None:
+    """Write a video of the tracked frames with the landmarks drawn on them (see `draw_landmarks`).
+
+    Parameters
+    ----------
+    path : path-like
+        The video to write or replace; its suffix chooses the container.
+    source : path, Video or array-like, (T, Y, X[, C])
+        What `tracks` was made from.
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+    progress : callable, optional
+        Called with the number of frames written and of all frames.
+
+    Raises
+    ------
+    ResultError
+        If there is no frame to write, or `path` is `source` itself.
+    VideoError
+        If `source` cannot be read or the file cannot be written.
+    ImageError
+        If `source` ends before the tracks do.
+    """
+    _check_place(path, source, tracks)
+    n_frames = len(tracks.frame_indices)
+
+    def counted() -> Iterator[npt.NDArray[np.uint8]]:
+        for done, frame in enumerate(overlay_frames(source, tracks), start=1):
+            yield frame
+            if progress is not None:
+                progress(done, n_frames)
+
+    times = np.asarray(tracks.timestamps, dtype=np.float64)
+    even = not np.isfinite(times).all() or (np.diff(times) <= 0).any()
+    write_video(path, counted(), fps=frame_rate(tracks), timestamps=None if even else times.tolist())
+
+
+def frame_rate(tracks: Tracks) -> float:
+    """Return the mean frames per second of the timestamps, 25 where they tell none."""
+    times = np.asarray(tracks.timestamps, dtype=np.float64)
+    steps = np.diff(times) / np.maximum(np.diff(tracks.frame_indices), 1)
+    steps = steps[np.isfinite(steps) & (steps > 0)]
+    return float(np.clip(1.0 / steps.mean(), 1, 1000)) if len(steps) else 25.0
+
+
+def _check_numbers(**numbers: object) -> None:
+    for name, number in numbers.items():
+        if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
+            raise ResultError(f"{name} is {number!r}: give a whole number from 1 on.")
+
+
+def contact_sheet(
+    path: str | os.PathLike[str],
+    source: Any,
+    tracks: Tracks,
+    n_pictures: int = 12,
+    columns: int = 4,
+    width: int = 360,
+) -> None:
+    """Write a PNG of evenly spaced frames with their landmarks.
+
+    Parameters
+    ----------
+    path : path-like
+        The picture to write or replace.
+    source : path, Video or array-like, (T, Y, X[, C])
+        What `tracks` was made from.
+    tracks : Tracks
+        Landmarks (T, F, 68, 2).
+    n_pictures : int
+        Frames to show; fewer where the result has fewer.
+    columns : int
+        Pictures side by side.
+    width : int
+        Width of each picture, px.
+
+    Raises
+    ------
+    ResultError
+        If there is no frame to show, `path` is `source` itself, or the file cannot be written, or a number is
+        less than 1.
+    VideoError
+        If `source` cannot be read.
+    ImageError
+        If `source` ends before the tracks do.
+    """
+    _check_numbers(n_pictures=n_pictures, columns=columns, width=width)
+    _check_place(path, source, tracks)
+    n_frames = len(tracks.frame_indices)
+    rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
+    with _opened(source, tracks) as frames:
+        cells = [_cell(frames, tracks, int(row), width) for row in rows]
+    sheet = _tile(cells, min(columns, len(cells)))
+    done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))
+    if not done:
+        raise ResultError(f"{os.fspath(path)} cannot be encoded as PNG: choose fewer or smaller pictures.")
+    with replacing(path) as temporary:
+        temporary.write_bytes(encoded.tobytes())
+
+
+def _cell(source: Any, tracks: Tracks, row: int, width: int) -> npt.NDArray[np.uint8]:
+    frame = to_rgb8(np.asarray(source[int(tracks.frame_indices[row])]), f"Frame {tracks.frame_indices[row]}")
+    return _drawn(frame, tracks, row, scale=width / frame.shape[1])
+
+
+def _drawn(frame: Any, tracks: Tracks, row: int, scale: float) -> npt.NDArray[np.uint8]:
+    rgb = to_rgb8(frame, f"Frame {tracks.frame_indices[row]}")
+    landmarks = np.asarray(tracks.landmarks[row], dtype=np.float64)
+    if scale != 1.0:
+        height, width = rgb.shape[:2]
+        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
+        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+        rgb = np.asarray(cv2.resize(rgb, shape, interpolation=method), dtype=np.uint8)
+        landmarks = (landmarks + 0.5) * (shape[0] / width, shape[1] / height) - 0.5
+    picture = draw_landmarks(rgb, landmarks, tracks.confidence[row], tracks.source[row])
+    draw_caption(
+        picture, describe_frame(int(tracks.frame_indices[row]), tracks.source[row], tracks.confidence[row])
+    )
+    return picture
+
+
+def _tile(cells: list[npt.NDArray[np.uint8]], columns: int, gap: int = 4) -> npt.NDArray[np.uint8]:
+    height = max(cell.shape[0] for cell in cells)
+    width = max(cell.shape[1] for cell in cells)
+    n_rows = -(-len(cells) // columns)
+    sheet = np.full((n_rows * (height + gap) + gap, columns * (width + gap) + gap, 3), 255, dtype=np.uint8)
+    for i, cell in enumerate(cells):
+        top = gap + (i // columns) * (height + gap)
+        left = gap + (i % columns) * (width + gap)
+        sheet[top : top + cell.shape[0], left : left + cell.shape[1]] = cell
+    return sheet

@@ -1,0 +1,172 @@
+"""Landmarks drawn on pictures: one outline per region, coloured by confidence, points shaped by source."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.ibug import OUTLINES
+
+SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
+DARK = (20, 20, 20)
+LIGHT = (240, 240, 240)
+EDGE_OPACITY = 0.5  # of the dark edges that set the lines off from the picture
+
+# viridis: dark blue is 0, yellow is 1; even steps of lightness, distinct without red-green vision
+_VIRIDIS = np.ascontiguousarray(
+    cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
+)
+
+
+def confidence_colours(confidence: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
+    """Return the colour of each confidence: viridis from 0 (dark blue) to 1 (yellow).
+
+    Parameters
+    ----------
+    confidence : ndarray, (...)
+        0 to 1; NaN counts as 0.
+
+    Returns
+    -------
+    ndarray, (..., 3), uint8
+        RGB.
+    """
+    index = np.clip(np.nan_to_num(np.asarray(confidence, dtype=np.float64)), 0, 1) * 255 + 0.5
+    return np.asarray(_VIRIDIS[index.astype(np.int64)])
+
+
+def draw_landmarks(
+    rgb: npt.NDArray[np.uint8],
+    landmarks: npt.NDArray[Any],
+    confidence: npt.NDArray[Any] | None = None,
+    source: npt.NDArray[Any] | None = None,
+) -> npt.NDArray[np.uint8]:
+    """Draw the landmarks of all faces of a frame, anti-aliased, in lines that suit the size of the face.
+
+    A segment of an outline has the colour of the lesser confidence of its ends. Points are discs where PFLD
+    placed them, squares where CLNF refined them, diamonds where a correction was carried from an earlier
+    frame, and triangles where they were set by hand.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3), uint8
+        The frame; it is not changed.
+    landmarks : ndarray, (F, 68, 2) or (68, 2)
+        Pixels, x then y; what is not finite is left out.
+    confidence : ndarray, (F, 68) or (68,), optional
+        0 to 1; 1 where it is not given.
+    source : ndarray of uint8, (F,) or (), optional
+        Index into `tracking.SOURCES`; "pfld" where it is not given.
+
+    Returns
+    -------
+    ndarray, (H, W, 3), uint8
+        A new picture.
+    """
+    canvas = np.ascontiguousarray(rgb).copy()
+    points = np.asarray(landmarks, dtype=np.float64).reshape(-1, 68, 2)
+    n_faces = len(points)
+    sure = np.ones((n_faces, 68)) if confidence is None else np.asarray(confidence).reshape(n_faces, 68)
+    codes = np.full(n_faces, SOURCES.index("pfld")) if source is None else np.asarray(source).reshape(n_faces)
+    for face, weights, code in zip(points, sure, codes, strict=True):
+        _draw_face(canvas, face, weights, SOURCES[int(code)])
+    return canvas
+
+
+def _draw_face(
+    canvas: npt.NDArray[np.uint8], points: npt.NDArray[Any], confidence: npt.NDArray[Any], source: str
+) -> None:
+    near = 4 * max(canvas.shape)  # beyond it OpenCV's fixed-point coordinates would overflow
+    known = (np.isfinite(points) & (np.abs(points) < near)).all(axis=1)
+    if not known.any():
+        return
+    extent = float(np.ptp(points[known], axis=0).max())
+    thickness = max(1, round(extent / 250))
+    radius = max(1.0, extent / 120)
+    segments = [(a, b) for outline in OUTLINES for a, b in pairwise(outline) if known[a] and known[b]]
+    edges = canvas.copy()
+    for a, b in segments:
+        cv2.line(edges, _fixed(points[a]), _fixed(points[b]), DARK, thickness + 2, cv2.LINE_AA, SUBPIXEL_BITS)
+    for i in np.nonzero(known)[0]:
+        _draw_point(edges, points[i], radius + 0.8, source, DARK)
+    cv2.addWeighted(edges, EDGE_OPACITY, canvas, 1 - EDGE_OPACITY, 0, dst=canvas)
+    for a, b in segments:
+        shade = _rgb(np.fmin(confidence[a], confidence[b]))
+        cv2.line(canvas, _fixed(points[a]), _fixed(points[b]), shade, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
+    for i in np.nonzero(known)[0]:
+        _draw_point(canvas, points[i], radius, source, _rgb(confidence[i]))
+
+
+_MARKERS: dict[str, npt.NDArray[np.float64]] = {
+    "clnf": np.array([(-0.9, -0.9), (0.9, -0.9), (0.9, 0.9), (-0.9, 0.9)]),
+    "carried": np.array([(0, -1.3), (1.3, 0), (0, 1.3), (-1.3, 0)]),
+    "manual": np.array([(0, -1.4), (1.3, 1.0), (-1.3, 1.0)]),
+}
+
+
+def _draw_point(
+    canvas: npt.NDArray[np.uint8],
+    point: npt.NDArray[Any],
+    radius: float,
+    source: str,
+    colour: Sequence[int],
+) -> None:
+    if source in _MARKERS:
+        corners = np.rint((point + radius * _MARKERS[source]) * (1 << SUBPIXEL_BITS)).astype(np.int32)
+        cv2.fillPoly(canvas, [corners], colour, cv2.LINE_AA, SUBPIXEL_BITS)
+    else:
+        reach = round(radius * (1 << SUBPIXEL_BITS))
+        cv2.circle(canvas, _fixed(point), reach, colour, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
+
+
+def draw_caption(canvas: npt.NDArray[np.uint8], text: str) -> None:
+    """Write a line of text into the upper left corner of `canvas`, (H, W, 3) uint8, in place."""
+    size = max(0.35, min(canvas.shape[:2]) / 640)
+    weight = max(1, round(1.5 * size))
+    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, weight)
+    margin = max(3, height // 2)
+    letters = np.zeros((height + below + 2 * margin, width + 2 * margin), dtype=np.uint8)
+    place = (margin, height + margin)
+    cv2.putText(letters, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, 255, weight, cv2.LINE_AA)
+    corner = canvas[: letters.shape[0], : letters.shape[1]]
+    letters = letters[: corner.shape[0], : corner.shape[1]]
+    edges = cv2.dilate(letters, np.ones((3, 3), dtype=np.uint8))
+    for mask, colour in ((edges, DARK), (letters, LIGHT)):
+        opacity = mask[:, :, np.newaxis] / 255.0
+        corner[...] = np.rint(corner * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
+
+
+def describe_frame(frame: int, source: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> str:
+    """Return the caption of a frame: its number from 1 as in the CSV, and each face's source and confidence.
+
+    Parameters
+    ----------
+    frame : int
+        Index in the video, from 0.
+    source : ndarray of uint8, (F,)
+        Index into `tracking.SOURCES`.
+    confidence : ndarray, (F, 68)
+        0 to 1.
+    """
+    faces = [
+        f"{SOURCES[int(code)]} {float(np.nanmean(sure)):.2f}"
+        for code, sure in zip(source, confidence, strict=True)
+        if code != SOURCES.index("none")
+    ]
+    return f"frame {frame + 1}: {', '.join(faces) if faces else 'no face'}"
+
+
+def _rgb(confidence: Any) -> tuple[int, int, int]:
+    red, green, blue = confidence_colours(np.asarray(confidence)).tolist()
+    return red, green, blue
+
+
+def _fixed(point: npt.NDArray[Any]) -> tuple[int, int]:
+    x, y = np.rint(point * (1 << SUBPIXEL_BITS)).astype(np.int64).tolist()
+    return x, y
