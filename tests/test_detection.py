@@ -13,7 +13,9 @@ from skimage import data
 
 from napari_face_landmarks import FaceTracker, load_models
 from napari_face_landmarks.detection import DEFAULT_MIN_SCORE, detect_faces, roll_from_points
-from napari_face_landmarks.detection.decode import cell_centres, decode, overlaps, suppress
+from napari_face_landmarks.detection.boxes import iou as pairwise_iou
+from napari_face_landmarks.detection.boxes import suppress
+from napari_face_landmarks.detection.decode import cell_centres, decode
 from napari_face_landmarks.detection.detector import fit_to_input
 from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.settings import TrackerSettings
@@ -51,7 +53,7 @@ def astronaut() -> np.ndarray:
 
 
 def iou(a: np.ndarray, b: np.ndarray) -> float:
-    return float(overlaps(np.asarray(a, np.float32)[:4], np.asarray(b, np.float32)[None, :4])[0])
+    return float(pairwise_iou(np.asarray(a)[None], np.asarray(b)[None])[0, 0])
 
 
 def check_one_face(found, box: np.ndarray, points: np.ndarray, lowest: float = 0.65) -> None:
@@ -120,16 +122,16 @@ def test_suppress_keeps_the_best_of_each_face() -> None:
         ],
         np.float32,
     )
-    assert suppress(boxes, 0.35).tolist() == [0, 2, 3]
-    assert suppress(boxes, 0.35, 1).tolist() == [0]
-    assert suppress(boxes, 1.0).tolist() == [0, 1, 2, 3, 4]
-    assert suppress(boxes[:0], 0.35).tolist() == []
+    assert suppress(boxes, boxes[:, 4], 0.35).tolist() == [0, 2, 3]
+    assert suppress(boxes, boxes[:, 4], 0.35, 1).tolist() == [0]
+    assert suppress(boxes, boxes[:, 4], 1.0).tolist() == [0, 1, 2, 3, 4]
+    assert suppress(boxes[:0], boxes[:0, 4], 0.35).tolist() == []
 
 
-def test_overlaps_of_known_boxes() -> None:
+def test_iou_of_known_boxes() -> None:
     box = np.array([0, 0, 10, 10], np.float32)
     others = np.array([[0, 0, 10, 10], [5, 0, 15, 10], [20, 20, 30, 30], [3, 3, 3, 3]], np.float32)
-    np.testing.assert_allclose(overlaps(box, others), [1, 1 / 3, 0, 0], atol=1e-6)
+    np.testing.assert_allclose(pairwise_iou(box[None], others)[0], [1, 1 / 3, 0, 0], atol=1e-6)
 
 
 @pytest.mark.parametrize(

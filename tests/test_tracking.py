@@ -14,6 +14,7 @@ from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, load_models
 from napari_face_landmarks.clnf.fit import fit_landmarks, refine
+from napari_face_landmarks.detection.boxes import SAME_FACE, iou, suppress
 from napari_face_landmarks.errors import (
     FaceLandmarksError,
     ImageError,
@@ -23,7 +24,7 @@ from napari_face_landmarks.errors import (
 )
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.tracking import SOURCES
-from napari_face_landmarks.tracking.association import assign_slots, doubles, overlaps
+from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.refinement import Picture, run_clnf
 from napari_face_landmarks.video.pixels import to_grey
 
@@ -387,10 +388,10 @@ def test_damaged_results_are_refused_in_one_sentence(models: Models, tmp_path: P
             Tracks.load(tmp_path / name)
 
 
-def test_overlaps_and_doubles() -> None:
+def test_duplicates_of_a_face_are_dropped() -> None:
     boxes = np.array([[0, 0, 10, 10], [8, 0, 18, 10], [100, 0, 110, 10], [1, 0, 11, 10]], float)
-    assert overlaps(boxes, boxes)[0, 1] == pytest.approx(20 / 180)
-    assert doubles(boxes, np.array([0.5, 0.6, 0.9, 0.8])).tolist() == [True, False, False, False]
+    assert iou(boxes, boxes)[0, 1] == pytest.approx(20 / 180)
+    assert suppress(boxes, np.array([0.5, 0.6, 0.9, 0.8]), SAME_FACE).tolist() == [2, 3, 1]
 
 
 def test_new_faces_go_to_the_slot_that_was_nearest() -> None:

@@ -1,4 +1,4 @@
-"""From the network's cells to boxes and points: decoding and non-maximum suppression, NumPy only."""
+"""From the network's cells to boxes and points, NumPy only."""
 
 from __future__ import annotations
 
@@ -74,38 +74,3 @@ def decode(
     boxes = np.concatenate([centre - half, centre + half, scores[kept, None]], axis=1)
     points = grid[:, None, :2] + cells[:, 6:].reshape(-1, 5, 2) * stride[:, :, None]
     return boxes.astype(np.float32), points.astype(np.float32)
-
-
-def overlaps(box: npt.NDArray[np.float32], boxes: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-    """Return the intersection over union of one box (4,) with boxes (N, 4), (N,) float32."""
-    size = np.minimum(box[2:4], boxes[:, 2:4]) - np.maximum(box[:2], boxes[:, :2])
-    shared = np.prod(np.maximum(size, 0), axis=1)
-    areas = np.prod(boxes[:, 2:4] - boxes[:, :2], axis=1) + np.prod(box[2:4] - box[:2])
-    return np.asarray(shared / np.maximum(areas - shared, 1e-6), dtype=np.float32)
-
-
-def suppress(
-    boxes: npt.NDArray[np.float32], max_overlap: float, most: int | None = None
-) -> npt.NDArray[np.int64]:
-    """Return which boxes stay after non-maximum suppression.
-
-    Parameters
-    ----------
-    boxes : ndarray, (N, 5) float32
-        x0, y0, x1, y1, score; best first.
-    max_overlap : float
-        A box whose intersection over union with a better one is larger goes.
-    most : int, optional
-        Stop after so many boxes.
-
-    Returns
-    -------
-    ndarray, (K,) int64
-        Rows of `boxes`, best first.
-    """
-    left = np.arange(len(boxes))
-    kept: list[int] = []
-    while left.size and (most is None or len(kept) < most):
-        kept.append(int(left[0]))
-        left = left[1:][overlaps(boxes[left[0]], boxes[left[1:]]) <= max_overlap]
-    return np.asarray(kept, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""Faces in one frame: resize, run the network, decode, suppress doubles, back to the frame's pixels."""
+"""Faces in one frame: resize, run the network, decode, suppress duplicates, back to the frame's pixels."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
+from napari_face_landmarks.detection.boxes import suppress
+from napari_face_landmarks.detection.decode import CELL_VALUES, STRIDES, decode
 from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.video.pixels import halve, resize
 
@@ -125,14 +126,14 @@ def detect_faces(
         raise ModelError(
             f"The detector's model file cannot be run ({type(error).__name__}): use another bundle."
         ) from error
-    n_cells = sum((height // s) * (width // s) for s in (8, 16, 32))
+    n_cells = sum((height // s) * (width // s) for s in STRIDES)
     if cells.shape != (1, n_cells, CELL_VALUES):
         raise ModelError(
             f"The detector's output has the shape {cells.shape}, not {(1, n_cells, CELL_VALUES)}: use "
             "another bundle."
         )
     boxes, points = decode(cells[0], height, width, min_score)
-    kept = suppress(boxes, MAX_OVERLAP, max_faces)
+    kept = suppress(boxes, boxes[:, 4], MAX_OVERLAP, max_faces)
     boxes, points = boxes[kept], points[kept]
     boxes[:, :4] = (boxes[:, :4] + 0.5) / np.tile(factor, 2) - 0.5
     points = ((points + 0.5) / factor - 0.5).astype(np.float32)

@@ -7,9 +7,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.detection.boxes import SAME_FACE, centres, iou, sizes
 from napari_face_landmarks.evaluation.corruptions import generator
 from napari_face_landmarks.tracking import FaceTracker
-from napari_face_landmarks.tracking.association import SAME_FACE, overlaps
 
 INSET = 0.02
 FOREHEAD = 0.31
@@ -58,7 +58,7 @@ def jittered_box(landmarks: npt.NDArray[np.floating], name: str, seed: int) -> n
     """
     box = true_box(landmarks)
     rng = generator(seed, "jitter", name)
-    centre, half = (box[:2] + box[2:]) / 2, (box[2:] - box[:2]) / 2
+    centre, half = centres(box), sizes(box) / 2
     centre = centre + rng.normal(0, JITTER_SHIFT, 2) * 2 * half.max()
     half = half * math.exp(rng.normal(0, JITTER_SCALE))
     return np.concatenate([centre - half, centre + half])
@@ -80,6 +80,6 @@ def detected_box(
     found = finder.detect(image)
     if not len(found):
         return None
-    shared = overlaps(found, true_box(landmarks)[None])[:, 0]
+    shared = iou(found, true_box(landmarks)[None])[:, 0]
     best = int(shared.argmax())
     return np.asarray(found[best, :4], dtype=np.float64) if shared[best] > SAME_FACE else None

@@ -5,39 +5,9 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.detection.boxes import centres, sizes
+
 Floats = npt.NDArray[np.float32]
-
-SAME_FACE = 0.35
-"""Boxes that overlap by more (intersection over union) show the same face."""
-
-
-def overlaps(boxes: npt.NDArray[np.floating], others: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the intersection over union of every pair of boxes, (N, M).
-
-    Parameters
-    ----------
-    boxes, others : ndarray, (N, 4 or more), (M, 4 or more)
-        x0, y0, x1, y1.
-    """
-    a = np.asarray(boxes, dtype=np.float64)[:, None, :4]
-    b = np.asarray(others, dtype=np.float64)[None, :, :4]
-    across = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    inside = across[..., 0] * across[..., 1]
-    area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
-    area_b = (b[..., 2] - b[..., 0]) * (b[..., 3] - b[..., 1])
-    return np.asarray(inside / np.maximum(area_a + area_b - inside, 1e-9))
-
-
-def doubles(boxes: npt.NDArray[np.floating], scores: npt.NDArray[np.floating]) -> npt.NDArray[np.bool_]:
-    """Return which of the boxes show a face that a better-scored box shows already, (N,) bool."""
-    double = np.zeros(len(boxes), dtype=np.bool_)
-    if len(boxes) < 2:
-        return double
-    shared = overlaps(boxes, boxes) > SAME_FACE
-    order = np.argsort(-np.asarray(scores), kind="stable")
-    for rank, i in enumerate(order):
-        double[i] = any(shared[i, j] and not double[j] for j in order[:rank])
-    return double
 
 
 def assign_slots(
@@ -66,13 +36,12 @@ def assign_slots(
         Pairs of a face and its slot; faces beyond the number of free slots are left out.
     """
     boxes = np.asarray(boxes, dtype=np.float64)[: len(free)]
-    centres = (boxes[:, :2] + boxes[:, 2:4]) / 2
-    sizes = np.maximum((boxes[:, 2:4] - boxes[:, :2]).max(axis=1), 1.0)
+    middle, longest = centres(boxes), np.maximum(sizes(boxes).max(axis=1), 1.0)
     candidates = []
     for slot in free:
         if slot in last_boxes:
             last = np.asarray(last_boxes[slot], dtype=np.float64)
-            apart = np.linalg.norm(centres - (last[:2] + last[2:4]) / 2, axis=1) / sizes
+            apart = np.linalg.norm(middle - centres(last), axis=1) / longest
             candidates += [(float(d), face, slot) for face, d in enumerate(apart) if d < 1.0]
     pairs: list[tuple[int, int]] = []
     for _, face, slot in sorted(candidates):

@@ -15,13 +15,14 @@ from napari_face_landmarks.clnf.fit import OwnFit, fit_alone, params_of_crop
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
 from napari_face_landmarks.data.tracks import CLNF, FaceFit, FrameResult, RunStats, empty_frame
 from napari_face_landmarks.detection import detect_faces, roll_from_points
+from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou, suppress
 from napari_face_landmarks.detection.detector import DEFAULT_MIN_SCORE
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import crops_of_boxes
 from napari_face_landmarks.pfld.crop import CROP_MARGIN
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.association import SAME_FACE, assign_slots, doubles, overlaps
+from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.run import Run, ends_run
 from napari_face_landmarks.tracking.state import Standing
 from napari_face_landmarks.tracking.threads import thread_pool
@@ -69,8 +70,7 @@ class AloneFace:
     @property
     def box(self) -> Floats:
         """The landmarks' box, (4,): x0, y0, x1, y1."""
-        points = self.fit.landmarks
-        return np.concatenate([points.min(axis=0), points.max(axis=0)])
+        return np.asarray(boxes_of(self.fit.landmarks[None])[0])
 
 
 def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores: Floats) -> list[AloneFace]:
@@ -111,7 +111,7 @@ def find_alone(
     free = np.asarray(seen.boxes[:, 4] >= max(DEFAULT_MIN_SCORE, settings.min_confidence))
     checked = []
     for face in known:
-        shared = overlaps(face.box[None], boxes)[0]
+        shared = iou(face.box[None], boxes)[0]
         same = np.flatnonzero(shared > STILL_SEEN)
         free[same] = False
         if len(same):
@@ -231,9 +231,9 @@ def _step(
     known = [(slot, face) for slot, face in enumerate(slots) if face is not None]
     if len(known) > 1:
         boxes = np.stack([face.box for _, face in known])
-        double = doubles(boxes, np.array([face.fit.likelihood for _, face in known]))
-        for (slot, _), worse in zip(known, double, strict=True):
-            slots[slot] = None if worse else slots[slot]
+        single = suppress(boxes, np.array([face.fit.likelihood for _, face in known]), SAME_FACE)
+        for row in set(range(len(known))) - set(single.tolist()):
+            slots[known[row][0]] = None
     known = [(slot, face) for slot, face in enumerate(slots) if face is not None]
     if known:
         stats.add_time("clnf", time.perf_counter() - began)
@@ -245,10 +245,11 @@ def _step(
     for (slot, _), face in zip(known, checked, strict=True):
         slots[slot] = face if face.unseen < MOST_UNSEEN else None
     kept = [face.box for face in slots if face is not None]
-    fresh = [face for face in found if not kept or overlaps(face.box[None], np.stack(kept)).max() < SAME_FACE]
+    fresh = [face for face in found if not kept or iou(face.box[None], np.stack(kept)).max() < SAME_FACE]
     if fresh:
-        double = doubles(np.stack([face.box for face in fresh]), np.array([face.score for face in fresh]))
-        fresh = [face for i, face in enumerate(fresh) if not double[i]]
+        scores = np.array([face.score for face in fresh])
+        single = suppress(np.stack([face.box for face in fresh]), scores, SAME_FACE)
+        fresh = [fresh[row] for row in sorted(single)]
         free = [slot for slot, face in enumerate(slots) if face is None]
         for i, slot in assign_slots(np.stack([face.box for face in fresh]), free, last_boxes, last_seen):
             slots[slot] = fresh[i]

@@ -10,6 +10,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.tracks import RunStats
 from napari_face_landmarks.detection import detect_faces, roll_from_points
+from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, suppress
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import (
     PfldOutput,
@@ -20,7 +21,6 @@ from napari_face_landmarks.pfld import (
 )
 from napari_face_landmarks.pfld.network import put_faces
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.association import doubles
 
 Floats = npt.NDArray[np.float32]
 
@@ -116,7 +116,9 @@ def usable_faces(
     crops = crops_of_landmarks(output.landmarks)
     good = sure & (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
     good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
-    return np.asarray(good & ~doubles(boxes_of(output.landmarks), np.where(good, rank, -1)))
+    single = np.zeros_like(good)
+    single[suppress(boxes_of(output.landmarks), np.where(good, rank, -1), SAME_FACE)] = True
+    return np.asarray(good & single)
 
 
 def face_scores(output: PfldOutput) -> Floats:
@@ -136,14 +138,6 @@ def found_scores(output: PfldOutput) -> Floats:
     """
     middle = np.median(output.confidence, axis=1)
     return np.asarray(np.minimum(output.score, middle / STAY_SHARE), dtype=np.float32)
-
-
-def boxes_of(landmarks: npt.NDArray[np.floating]) -> Floats:
-    """Return the box of each face's landmarks, (F, 4): x0, y0, x1, y1, px."""
-    points = np.asarray(landmarks, dtype=np.float32)
-    if not len(points):
-        return np.zeros((0, 4), np.float32)
-    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
 
 
 def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:

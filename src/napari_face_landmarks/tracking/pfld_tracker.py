@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.data.tracks import FrameResult, empty_frame
+from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.association import SAME_FACE, assign_slots, overlaps
+from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.clnf_tracker import AloneFace
 from napari_face_landmarks.tracking.face_finder import (
     STAY_SHARE,
-    boxes_of,
     face_scores,
     find_faces,
     join_faces,
@@ -258,7 +258,7 @@ def _followed(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], faces: Seq
         boxes = boxes_of(output.landmarks)
         for row, (slot, _) in enumerate(missed):
             known = [boxes_of(out.landmarks[i : i + 1]) for out, i in outputs.values()]
-            double = any(overlaps(boxes[row : row + 1], box)[0, 0] > SAME_FACE for box in known)
+            double = any(iou(boxes[row : row + 1], box)[0, 0] > SAME_FACE for box in known)
             if usable[row] and not double:
                 outputs[slot] = output, row
     return dict(sorted(outputs.items()))
@@ -280,7 +280,7 @@ def _find(
     boxes = boxes_of(output.landmarks)
     if outputs and len(boxes):
         known = boxes_of(np.stack([out.landmarks[row] for out, row in outputs.values()]))
-        fresh = np.flatnonzero(overlaps(boxes, known).max(axis=1) < SAME_FACE)
+        fresh = np.flatnonzero(iou(boxes, known).max(axis=1) < SAME_FACE)
     else:
         fresh = np.arange(len(boxes))
     free = [slot for slot in range(len(slots.faces)) if slot not in outputs]

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.detection.boxes import centres
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, SettingsError, in_one_line
 
 Floats = npt.NDArray[np.float32]
@@ -93,8 +94,7 @@ class Regions:
 
     def ignores(self, boxes: npt.NDArray[np.floating], frame: int) -> npt.NDArray[np.bool_]:
         """Return which faces are passed over on a frame, (N,) bool, by their boxes, (N, 4 or more)."""
-        middle = (np.asarray(boxes)[:, :2] + np.asarray(boxes)[:, 2:4]) / 2
-        return inside(middle, [region for region in self.ignore if region.holds(frame)])
+        return inside(centres(np.asarray(boxes)), [region for region in self.ignore if region.holds(frame)])
 
 
 def inside(points: npt.NDArray[np.floating], regions: Sequence[Region]) -> npt.NDArray[np.bool_]:

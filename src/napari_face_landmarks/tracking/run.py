@@ -13,8 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.tracks import FrameResult, RunStats
+from napari_face_landmarks.detection.boxes import boxes_of
 from napari_face_landmarks.errors import FaceLandmarksError, VideoError
-from napari_face_landmarks.tracking.face_finder import boxes_of
 from napari_face_landmarks.tracking.frame_source import FrameSource
 from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.tracking.smoothing import smooth_centre

@@ -18,6 +18,7 @@ from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.data.tracks import FaceFit, FrameResult, RunStats, Tracks, collect
 from napari_face_landmarks.detection import detect_faces
+from napari_face_landmarks.detection.boxes import boxes_of, sizes
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.models import Models, load_models
@@ -26,7 +27,6 @@ from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_land
 from napari_face_landmarks.settings import TrackerSettings, given_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_alone, fit_crops, follow_alone
 from napari_face_landmarks.tracking.face_finder import (
-    boxes_of,
     face_scores,
     find_faces,
     predict_in_boxes,
@@ -380,8 +380,7 @@ def _checked_boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
     array = np.asarray(boxes, dtype=np.float64)
     if array.ndim != 2 or array.shape[1] not in (4, 5):
         raise ImageError(f"The boxes have the shape {array.shape}: give x0, y0, x1, y1 as (F, 4) or (F, 5).")
-    size = array[:, 2:4] - array[:, :2]
-    if not np.isfinite(array[:, :4]).all() or (size < 1).any():
+    if not np.isfinite(array[:, :4]).all() or (sizes(array) < 1).any():
         raise ImageError(
             "A box is smaller than a pixel or not finite: give x0, y0, x1, y1 with x1 > x0, y1 > y0."
         )

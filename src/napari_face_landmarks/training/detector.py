@@ -25,7 +25,8 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
-from napari_face_landmarks.detection.decode import CELL_VALUES, decode, suppress
+from napari_face_landmarks.detection.boxes import suppress
+from napari_face_landmarks.detection.decode import CELL_VALUES, decode
 from napari_face_landmarks.detection.detector import (
     DEFAULT_INPUT_SIZE,
     DEFAULT_MIN_SCORE,
@@ -175,7 +176,7 @@ def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> di
         cells = exported(torch.as_tensor(frame[None], device=device))[0].cpu().numpy()
         boxes, points = decode(cells, frame.shape[0], frame.shape[1], 0.02)
         boxes, points = boxes[:400], points[:400]
-        kept = suppress(boxes, MAX_OVERLAP)
+        kept = suppress(boxes, boxes[:, 4], MAX_OVERLAP)
         state, overlap, error, _ = match(boxes[kept], points[kept], truth, true_points, ignore)
         counted = state >= 0
         scores.append(boxes[kept, 4][counted])

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.detection.decode import overlaps
+from napari_face_landmarks.detection.boxes import centres, iou, sizes
 
 Array = npt.NDArray[Any]
 
@@ -72,10 +72,10 @@ def match(
     overlap, error = np.full(n, np.nan), np.full(n, np.nan)
     free = np.ones(len(truth), bool)
     known = np.asarray(truth, np.float32).reshape(-1, 4)
-    pairs = np.stack([overlaps(box, known) for box in boxes.astype(np.float32)]) if n else np.zeros((0, 0))
-    sizes = np.sqrt(np.prod(known[:, 2:] - known[:, :2], axis=1))
+    pairs = iou(boxes, known)
+    extents = np.sqrt(sizes(known).prod(axis=1))
     if reach is not None and n and len(known):
-        apart = np.linalg.norm(points[:, None] - true_points[None], axis=-1).mean(axis=-1) / sizes
+        apart = np.linalg.norm(points[:, None] - true_points[None], axis=-1).mean(axis=-1) / extents
         pairs = np.maximum(pairs, 1 - apart * (1 - MATCH_OVERLAP) / reach)
     for i in range(n):
         candidates = np.where(free, pairs[i], 0.0)
@@ -83,9 +83,9 @@ def match(
             j = int(candidates.argmax())
             free[j] = False
             state[i], overlap[i], face[i] = 1, candidates[j], j
-            error[i] = np.linalg.norm(points[i] - true_points[j], axis=1).mean() / sizes[j]
+            error[i] = np.linalg.norm(points[i] - true_points[j], axis=1).mean() / extents[j]
             continue
-        centre = (boxes[i, :2] + boxes[i, 2:4]) / 2
+        centre = centres(boxes[i])
         if len(ignore) and ((centre >= ignore[:, :2]) & (centre < ignore[:, 2:])).all(1).any():
             state[i] = -1
     return state, overlap, error, face

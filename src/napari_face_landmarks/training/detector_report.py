@@ -20,6 +20,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.data.tracks import RunStats
+from napari_face_landmarks.detection.boxes import centres, sizes
 from napari_face_landmarks.detection.detector import DEFAULT_INPUT_SIZE, DEFAULT_MIN_SCORE, detect_faces
 from napari_face_landmarks.detection.roll import roll_from_points
 from napari_face_landmarks.models import Models
@@ -307,7 +308,7 @@ def measure_clip(find: Finder, path: Path, truth: ClipFaces, every: int, min_sco
             boxes, _ = find(frame)
             boxes = boxes[boxes[:, 4] >= min_score]
             frames += 1
-            middle, height = (boxes[:, :2] + boxes[:, 2:4]) / 2, boxes[:, 3] - boxes[:, 1]
+            middle, height = centres(boxes), sizes(boxes)[:, 1]
             right = (middle >= [x0, y0]).all(1) & (middle <= [x1, y1]).all(1)
             right &= (height >= truth.height[0]) & (height <= truth.height[1])
             present = truth.first <= index < truth.last

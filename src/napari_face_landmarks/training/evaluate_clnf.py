@@ -23,6 +23,7 @@ from napari_face_landmarks.clnf.fit import fit_landmarks, refine
 from napari_face_landmarks.clnf.parameters import PUBLISHED, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import PatchExperts, load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm, project
+from napari_face_landmarks.detection.boxes import centres
 from napari_face_landmarks.detection.detector import detect_faces
 from napari_face_landmarks.evaluation.corruptions import perturb
 from napari_face_landmarks.evaluation.options import CONDITIONS, Condition
@@ -83,8 +84,7 @@ def find_starts(
         boxes = detect_faces(detector, image).boxes
         if len(boxes) == 0:
             continue
-        middle = (boxes[:, :2] + boxes[:, 2:4]) / 2
-        nearest = np.argmin(np.linalg.norm(middle - points.mean(axis=0), axis=1))
+        nearest = np.argmin(np.linalg.norm(centres(boxes) - points.mean(axis=0), axis=1))
         for condition in conditions:
             seen = perturb(image, points, condition, name).image
             output = predict_twice(pfld, seen, crops_of_boxes(boxes[nearest : nearest + 1]))

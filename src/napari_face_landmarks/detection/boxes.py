@@ -1,0 +1,76 @@
+"""Geometry of boxes: centres and sizes, intersection over union, non-maximum suppression.
+
+A box is a row ``x0, y0, x1, y1`` in pixels, which a score may follow.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+Boxes = npt.NDArray[np.floating]
+
+SAME_FACE = 0.35
+"""Boxes with a larger intersection over union show the same face."""
+
+
+def centres(boxes: Boxes) -> Boxes:
+    """Return the centres of boxes, (..., 4 or more), as (..., 2): x, y in pixels."""
+    return (boxes[..., :2] + boxes[..., 2:4]) / 2
+
+
+def sizes(boxes: Boxes) -> Boxes:
+    """Return the widths and heights of boxes, (..., 4 or more), as (..., 2): pixels."""
+    return boxes[..., 2:4] - boxes[..., :2]
+
+
+def boxes_of(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return the bounding boxes of faces' landmarks, (F, 68, 2) pixels, as (F, 4) float32."""
+    points = np.asarray(landmarks, dtype=np.float32)
+    if not len(points):
+        return np.zeros((0, 4), np.float32)
+    return np.concatenate([points.min(axis=1), points.max(axis=1)], axis=1)
+
+
+def iou(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
+    """Return the intersection over union of every pair of boxes, (N, M) float64, 0 to 1.
+
+    Parameters
+    ----------
+    boxes, others : ndarray, (N, 4 or more), (M, 4 or more)
+        x0, y0, x1, y1, pixels.
+    """
+    a = np.asarray(boxes, dtype=np.float64)[:, None, :4]
+    b = np.asarray(others, dtype=np.float64)[None, :, :4]
+    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    inside = shared[..., 0] * shared[..., 1]
+    union = sizes(a).prod(axis=-1) + sizes(b).prod(axis=-1) - inside
+    return np.asarray(inside / np.maximum(union, 1e-9))
+
+
+def suppress(
+    boxes: Boxes, scores: npt.NDArray[np.floating], max_overlap: float, most: int | None = None
+) -> npt.NDArray[np.int64]:
+    """Return which boxes stay after greedy non-maximum suppression.
+
+    Parameters
+    ----------
+    boxes : ndarray, (N, 4 or more)
+        x0, y0, x1, y1, pixels.
+    scores : ndarray, (N,)
+    max_overlap : float
+        A box is dropped if its intersection over union with a better one is larger.
+    most : int, optional
+        Stop after this many boxes.
+
+    Returns
+    -------
+    ndarray, (K,) int64
+        Rows of `boxes`, best first.
+    """
+    left = np.argsort(-np.asarray(scores), kind="stable")
+    kept: list[int] = []
+    while left.size and (most is None or len(kept) < most):
+        kept.append(int(left[0]))
+        left = left[1:][~(iou(boxes[left[:1]], boxes[left[1:]])[0] > max_overlap)]
+    return np.asarray(kept, dtype=np.int64)
