@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import json
 import math
+import sys
 from collections.abc import Generator
 from pathlib import Path
 from typing import cast
@@ -73,6 +74,16 @@ def test_the_command_measures_everything_and_writes_it(
     picture = cv2.imread(str(plot))
     assert picture.shape[1] == 1200
     assert picture.min() < 100
+
+
+def test_a_plot_without_matplotlib_is_refused_first(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    assert main(["benchmark", str(clip), "--plot", str(tmp_path / "out.png")]) == 2
+    said = capsys.readouterr()
+    assert 'pip install "napari-face-landmarks[plot]"' in said.err
+    assert said.out == ""
 
 
 @pytest.mark.parametrize(

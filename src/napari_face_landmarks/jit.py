@@ -1,4 +1,4 @@
-"""The one way in which this package compiles its loops."""
+"""Compilation of the array kernels with Numba."""
 
 from __future__ import annotations
 
@@ -9,15 +9,14 @@ from typing import Any, TypeVar, cast
 F = TypeVar("F", bound=Callable[..., Any])
 
 LEAN_WITH = ((0, 68),)
-"""Versions of Numba from whose cache kernels are known to load without its compiler."""
+"""Versions of Numba whose cache is known to load kernels without the compiler."""
 _LOCK = threading.RLock()
 
 
 class _Kernel:
-    """A function that Numba compiles, or loads from its cache, when it is first called.
+    """A function that Numba compiles, or loads from its cache, at the first call.
 
-    Not before, so that importing the package costs neither the time nor the memory of Numba. The kernels that
-    it calls are compiled with it.
+    Importing the package therefore does not import Numba. Kernels that it calls are compiled with it.
     """
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
@@ -48,32 +47,38 @@ class _Kernel:
 
 
 def _load_without_compiler(compiled: Any) -> None:
-    """Have a kernel look into Numba's cache before Numba starts its compiler.
+    """Make a kernel look into Numba's cache before Numba initialises its compiler.
 
-    Numba makes ready to compile, and compiles its own reference counting, before it looks whether anything is
-    left to compile: 45 MB and most of the time of loading, for nothing where all kernels are cached. What
-    loading needs of that is the addresses of a few C functions. A kernel that is not in the cache starts the
-    compiler as ever.
+    Numba initialises the compiler and compiles its own reference counting before it looks into the cache:
+    45 MB and most of the loading time, for nothing if all kernels are cached. Loading needs the addresses of
+    a few C functions. A kernel that is not in the cache still starts the compiler, and with a Numba that
+    lacks these internals the kernel is left as `numba.njit` made it.
     """
-    from llvmlite import binding
-    from numba.core.caching import FunctionCache
-    from numba.core.runtime import _nrt_python
+    try:
+        from llvmlite import binding
+        from numba.core.caching import FunctionCache
+        from numba.core.runtime import _nrt_python
+
+        helpers = dict(_nrt_python.c_helpers)
+        guard, load = FunctionCache._guard_against_spurious_io_errors, FunctionCache._load_overload
+    except (ImportError, AttributeError):
+        return
 
     class LeanCache(FunctionCache):  # type: ignore[misc]
         def load_overload(self, sig: Any, target_context: Any) -> Any:
-            with self._guard_against_spurious_io_errors():
-                return self._load_overload(sig, target_context)
+            with guard(self):
+                return load(self, sig, target_context)
 
-    for name, address in _nrt_python.c_helpers.items():
+    for name, address in helpers.items():
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
     compiled._cache = LeanCache(compiled.py_func)
 
 
 def kernel(function: F) -> F:
-    """Compile `function` with Numba: cached on disk, without the GIL, float sums in any order."""
+    """Compile `function` with Numba: cached on disk, without the GIL, sums may be reordered."""
     return cast(F, _Kernel(function, fastmath=True, error_model="numpy"))
 
 
 def exact_kernel(function: F) -> F:
-    """Compile `function` like `kernel`, but with sums in the order that is written."""
+    """Compile `function` like `kernel`, but without reordering of sums."""
     return cast(F, _Kernel(function))

@@ -1,26 +1,36 @@
-"""What is installed, as a text for reports of bugs."""
+"""Versions of this package, its models and the libraries it runs on: for bug reports and result files."""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from napari_face_landmarks.errors import ModelError
 
 PACKAGE = "napari-face-landmarks"
-TOOLKITS = ("PyQt6", "PySide6", "PyQt5", "PySide2")
-MORE = ("vispy", "qtpy", "h5py", "tables", "xarray", "h5netcdf", "pyarrow", "matplotlib", "dask")
+NUMERIC = ("numpy", "numba", "onnxruntime", "av", "opencv-python", "opencv-python-headless")
+"""Libraries that landmarks may depend on in their last digits."""
+OPTIONAL = (
+    *("PyQt6", "PySide6", "PyQt5", "PySide2", "vispy", "qtpy"),
+    *("h5py", "tables", "xarray", "h5netcdf", "pyarrow", "matplotlib", "dask"),
+)
+
+
+def library_versions(names: Iterable[str] = NUMERIC) -> dict[str, str]:
+    """Return the versions of those of the named distributions that are installed."""
+    found = {}
+    for name in names:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
 
 
 def versions() -> dict[str, str]:
-    """Return the versions of this package, Python, the system, the models and the libraries that are there.
-
-    Returns
-    -------
-    dict of str to str
-        In the order in which they help to find a fault; libraries that are not installed are left out.
-    """
+    """Return the versions of this package, Python, the system, the models and the installed libraries."""
     from napari_face_landmarks.models.catalog import known_models
 
     found = {
@@ -33,16 +43,13 @@ def versions() -> dict[str, str]:
         found |= {f"models {item.title}": f"{item.version}, {item.licence}" for item in known_models()}
     except ModelError as error:
         found["models"] = str(error)
-    for name in _libraries():
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:  # not needed, or another build, such as opencv-python-headless
-            continue
-    return found
+    needed = [text for text in requires(PACKAGE) or [] if "extra ==" not in text]
+    names = sorted(text.split(";")[0].split("[")[0].split(">")[0].split("<")[0].strip() for text in needed)
+    return found | library_versions(dict.fromkeys([*names, *NUMERIC, *OPTIONAL]))
 
 
 def about() -> str:
-    """Return `versions` as lines of text, to be put into a report of a bug.
+    """Return `versions` as lines of text for a bug report.
 
     Examples
     --------
@@ -50,9 +57,3 @@ def about() -> str:
     napari-face-landmarks: 0.1.0
     """
     return "\n".join(f"{name}: {what}" for name, what in versions().items())
-
-
-def _libraries() -> list[str]:
-    needed = [text for text in requires(PACKAGE) or [] if "extra ==" not in text]
-    names = [text.split(";")[0].split("[")[0].split(">")[0].split("<")[0].strip() for text in needed]
-    return list(dict.fromkeys([*sorted(names), *TOOLKITS, *MORE]))

@@ -51,6 +51,7 @@ def _benchmark(options: argparse.Namespace) -> int:
             raise ResultError(f"{path} does not end in {suffix}: give a name that does.")
 
     from napari_face_landmarks.benchmark import run_benchmark, write_plot, write_table
+    from napari_face_landmarks.benchmark.plot import check_plot
     from napari_face_landmarks.benchmark.run import QUICK, Effort
     from napari_face_landmarks.models import load_models
 
@@ -58,6 +59,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     for path in written.values():
         if path is not None:
             prepare_place(path)
+    if options.plot is not None:
+        check_plot()
     result = run_benchmark(
         options.videos, models, effort=QUICK if options.quick else Effort(), say=say_on_stdout
     )

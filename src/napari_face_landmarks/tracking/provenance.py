@@ -1,21 +1,20 @@
-"""What a result was made with, so that it can be made again."""
+"""What a result was made with, so that it can be reproduced."""
 
 from __future__ import annotations
 
 import platform
 from collections.abc import Mapping
 from functools import lru_cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.versions import PACKAGE, library_versions
 
-LIBRARIES = ("numpy", "numba", "onnxruntime", "av", "opencv-python")
-"""The libraries on whose versions landmarks may depend in their last digits."""
+_installed = lru_cache(library_versions)
 
 
 def provenance(models: Models) -> dict[str, Any]:
-    """Return what `Tracks.meta` says of how a run was made, apart from its settings and its video.
+    """Return what `Tracks.meta` records of a run besides its settings and its video.
 
     Parameters
     ----------
@@ -27,12 +26,13 @@ def provenance(models: Models) -> dict[str, Any]:
         ``version`` of this package; ``models`` and ``models_version``, the bundle; ``models_sha256`` of each
         of its files; ``libraries``, their versions, Python's and the kind of machine.
     """
+    machine = f"{platform.system()} {platform.machine()}"
     return {
-        "version": version("napari-face-landmarks"),
+        "version": _installed((PACKAGE,))[PACKAGE],
         "models": models.name,
         "models_version": models.version,
         "models_sha256": models_sha256(models.card),
-        "libraries": dict(library_versions()),
+        "libraries": {"python": platform.python_version(), "machine": machine, **_installed()},
     }
 
 
@@ -40,15 +40,3 @@ def models_sha256(card: Mapping[str, Any]) -> dict[str, str]:
     """Return the sha256 of each file of a bundle, which were checked when it was loaded."""
     files = card.get("files", {})
     return {str(name): str(entry["sha256"]) for name, entry in sorted(files.items())}
-
-
-@lru_cache
-def library_versions() -> tuple[tuple[str, str], ...]:
-    """Return the names and versions of `LIBRARIES`, of Python and of the machine's processor."""
-    found = [("python", platform.python_version()), ("machine", f"{platform.system()} {platform.machine()}")]
-    for name in LIBRARIES:
-        try:
-            found.append((name, version(name)))
-        except PackageNotFoundError:  # another build of it, such as opencv-python-headless
-            continue
-    return tuple(found)

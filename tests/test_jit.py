@@ -1,0 +1,34 @@
+"""Kernels compile and run whether or not Numba has the internals that loading without its compiler uses."""
+
+from __future__ import annotations
+
+import numba
+import numpy as np
+import pytest
+from numba.core import caching
+from numba.core.runtime import _nrt_python
+
+from napari_face_landmarks import jit
+
+
+@jit.kernel
+def total(values: np.ndarray) -> float:
+    found = 0.0
+    for value in values:
+        found += value
+    return found
+
+
+@pytest.mark.parametrize(
+    ("owner", "name"), [(None, ""), (caching, "FunctionCache"), (_nrt_python, "c_helpers")], ids=str
+)
+def test_a_kernel_runs_with_a_numba_without_the_private_cache(
+    owner: object, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ordinary = caching.FunctionCache
+    monkeypatch.setattr(jit, "LEAN_WITH", (numba.version_info.short,))
+    if owner is not None:
+        monkeypatch.delattr(owner, name)
+    kernel = jit.kernel(total.py_func)
+    assert kernel(np.arange(5.0)) == 10
+    assert (type(kernel._compiled._cache) is ordinary) == (owner is not None)
