@@ -9,7 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_face_landmarks.data.tracks import CLNF, PFLD, empty_frame
+from napari_face_landmarks.data.fields import CLNF, PFLD
+from napari_face_landmarks.data.frame import empty_frame
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker, FrameResult

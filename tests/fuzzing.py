@@ -31,7 +31,9 @@ from damage import SMALL, damaged, varint
 from napari_face_landmarks import TrackerSettings
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm, save_pdm
-from napari_face_landmarks.data.tracks import FrameResult, RunStats, Tracks, collect, empty_frame
+from napari_face_landmarks.data.frame import FrameResult, empty_frame
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError
 from napari_face_landmarks.files.optional import installed
 from napari_face_landmarks.io.formats import FORMATS, format_named

@@ -43,7 +43,9 @@ def measure_scale(n_frames: int = 50_000) -> dict[str, float]:
     """Return what a layer of 68 points on so many frames costs: s of this thread, MB of this process."""
     from napari.components import ViewerModel
 
-    from napari_face_landmarks.data.tracks import PFLD, collect, empty_frame
+    from napari_face_landmarks.data.fields import PFLD
+    from napari_face_landmarks.data.frame import empty_frame
+    from napari_face_landmarks.data.tracks import collect
     from napari_face_landmarks.napari_plugin.display_settings import recolour
     from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
 

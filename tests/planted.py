@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from napari_face_landmarks.data.tracks import BY_CLNF, CLNF, NONE, OFF_MODEL, PFLD, Tracks
+from napari_face_landmarks.data.fields import BY_CLNF, CLNF, NONE, OFF_MODEL, PFLD
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.ibug import inter_ocular
 
 PLANTED = {

@@ -12,7 +12,7 @@ import pytest
 from gui_support import let_work, wait_until
 from napari_face_landmarks import FaceTracker, Tracks, load_models, tracks_of_layer
 from napari_face_landmarks.correction import place_by_hand
-from napari_face_landmarks.data.tracks import MANUAL
+from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.ibug import inter_ocular, nme
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data

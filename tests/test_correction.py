@@ -27,7 +27,7 @@ from napari_face_landmarks.correction import (
     rename_face,
     split_face,
 )
-from napari_face_landmarks.data.tracks import MANUAL, NONE
+from napari_face_landmarks.data.fields import MANUAL, NONE
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import inter_ocular, nme
@@ -290,7 +290,7 @@ def test_placing_no_landmarks_changes_nothing() -> None:
 
 def test_faces_are_named_deleted_and_chosen(tmp_path: Path) -> None:
     tracks = rename_face(make_tracks(6, 3), 1, "  Anna  B ")
-    assert names_of_faces(tracks) == ["Face 1", "Anna B", "Face 3"]
+    assert names_of_faces(tracks) == ["face 0", "Anna B", "face 2"]
     with pytest.raises(ResultError, match="Another face is named"):
         rename_face(tracks, 2, "Anna B")
     with pytest.raises(ResultError, match="1 to 100"):
@@ -298,7 +298,7 @@ def test_faces_are_named_deleted_and_chosen(tmp_path: Path) -> None:
     tracks.save(tmp_path / "t.npz")
     assert names_of_faces(Tracks.load(tmp_path / "t.npz")) == names_of_faces(tracks)
     fewer = delete_face(tracks, 0)
-    assert names_of_faces(fewer) == ["Anna B", "Face 3"]
+    assert names_of_faces(fewer) == ["Anna B", "face 2"]
     np.testing.assert_array_equal(fewer.landmarks, tracks.landmarks[:, 1:])
     swapped = choose_faces(tracks, [2, 0])
     np.testing.assert_array_equal(swapped.by_hand, tracks.by_hand[:, [2, 0]])
@@ -316,7 +316,7 @@ def test_splitting_and_merging_undo_each_other() -> None:
     assert split.n_faces == 3
     assert split.present[:, 0].tolist() == [True, False, True, False, False, False]
     assert split.present[:, 2].tolist() == [False, False, False, True, True, True]
-    assert names_of_faces(split) == ["Face 1", "Face 2", "Face 3"]
+    assert names_of_faces(split) == ["face 0", "face 1", "face 2"]
     assert_same(merge_faces(split, 0, 2), tracks)
     with pytest.raises(ResultError, match="not there both before"):
         split_face(tracks, 0, 0)

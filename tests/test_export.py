@@ -12,8 +12,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from napari_face_landmarks import io
-from napari_face_landmarks.data.tracks import CARRIED, CLNF, MANUAL, NONE, PFLD, SOURCES, Tracks
+from napari_face_landmarks import io, visualization
+from napari_face_landmarks.data.fields import CARRIED, CLNF, MANUAL, NONE, PFLD, SOURCES
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.files.atomic import check_writable, replacing
 from napari_face_landmarks.io import openface_csv
@@ -317,7 +318,9 @@ def test_landmarks_are_drawn_where_they_are(source: int) -> None:
     picture = np.zeros((200, 200, 3), dtype=np.uint8)
     landmarks = np.full((1, 68, 2), np.nan)
     landmarks[0, 30] = (60.25, 140.5)
-    drawn = io.draw_landmarks(picture, landmarks, np.ones((1, 68)), np.array([source], dtype=np.uint8))
+    drawn = visualization.draw_landmarks(
+        picture, landmarks, np.ones((1, 68)), np.array([source], dtype=np.uint8)
+    )
     assert not picture.any()
     weight = drawn.sum(axis=2).astype(float)
     y, x = (np.sum(np.indices(weight.shape) * weight, axis=(1, 2)) / weight.sum()).tolist()
@@ -328,7 +331,7 @@ def test_shapes_tell_the_source_and_colour_the_confidence() -> None:
     picture = np.full((300, 300, 3), 128, dtype=np.uint8)
     landmarks = np.random.default_rng(0).uniform(60, 240, (68, 2))
     seen = {
-        io.draw_landmarks(picture, landmarks, np.full(68, sure), np.uint8(source)).tobytes()
+        visualization.draw_landmarks(picture, landmarks, np.full(68, sure), np.uint8(source)).tobytes()
         for sure in (0.0, 1.0)
         for source in (PFLD, CLNF, CARRIED, MANUAL)
     }
@@ -338,8 +341,8 @@ def test_shapes_tell_the_source_and_colour_the_confidence() -> None:
 def test_drawing_survives_what_is_not_on_the_picture() -> None:
     picture = np.zeros((40, 50, 3), dtype=np.uint8)
     for value in (np.nan, np.inf, -1e30, 1e9):
-        assert not io.draw_landmarks(picture, np.full((2, 68, 2), value)).any()
-    assert not io.draw_landmarks(picture, np.zeros((0, 68, 2))).any()
+        assert not visualization.draw_landmarks(picture, np.full((2, 68, 2), value)).any()
+    assert not visualization.draw_landmarks(picture, np.zeros((0, 68, 2))).any()
 
 
 def test_caption_names_frame_and_state() -> None:
@@ -368,7 +371,7 @@ def test_overlay_has_a_frame_for_each_tracked_one(tmp_path: Path, clip: Path, pa
     tracks = make_tracks(6)
     tracks = Tracks(**{name: getattr(tracks, name)[part] for name in ARRAYS})
     seen: list[tuple[int, int | None]] = []
-    io.write_overlay(
+    visualization.write_overlay(
         tmp_path / "o.mp4", clip, tracks, progress=lambda done, total: seen.append((done, total))
     )
     assert seen == [(i + 1, tracks.n_frames) for i in range(tracks.n_frames)]
@@ -386,17 +389,17 @@ def test_contact_sheet_refuses_numbers_that_show_nothing(
 ) -> None:
     ((name, number),) = numbers.items()
     with pytest.raises(ResultError, match=rf"^{name} is {number}: give a whole number from 1 on\.$"):
-        io.contact_sheet(tmp_path / "s.png", clip, make_tracks(6), **numbers)  # type: ignore[arg-type]
+        visualization.contact_sheet(tmp_path / "s.png", clip, make_tracks(6), **numbers)  # type: ignore[arg-type]
     assert not (tmp_path / "s.png").exists()
 
 
 def test_contact_sheet_shows_evenly_spaced_frames(tmp_path: Path, clip: Path) -> None:
     tracks = make_tracks(6)
-    io.contact_sheet(tmp_path / "s.png", clip, tracks, n_pictures=4, columns=2, width=100)
+    visualization.contact_sheet(tmp_path / "s.png", clip, tracks, n_pictures=4, columns=2, width=100)
     sheet = cv2.imread(str(tmp_path / "s.png"))
     assert sheet.shape == (2 * 75 + 3 * 4, 2 * 100 + 3 * 4, 3)
     with open_video(clip) as video:
-        io.contact_sheet(tmp_path / "same.png", np.asarray(video[:]), tracks, 4, 2, 100)
+        visualization.contact_sheet(tmp_path / "same.png", np.asarray(video[:]), tracks, 4, 2, 100)
     assert (cv2.imread(str(tmp_path / "same.png")) == sheet).all()
 
 
@@ -404,7 +407,7 @@ def test_pictures_are_never_written_over_their_video(tmp_path: Path, clip: Path)
     tracks, before = make_tracks(6), clip.read_bytes()
     (tmp_path / "link.mp4").symlink_to(clip)
     with open_video(clip) as video:
-        for write in (io.write_overlay, io.contact_sheet):
+        for write in (visualization.write_overlay, visualization.contact_sheet):
             for path, source in ((clip, clip), (str(clip), video), (tmp_path / "link.mp4", str(clip))):
                 with pytest.raises(ResultError, match=r"is the video itself: [^\n]*\.$"):
                     write(path, source, tracks)
@@ -415,7 +418,7 @@ def test_pictures_from_a_video_that_ends_too_early_are_refused(tmp_path: Path, c
     tracks = make_tracks(9)
     with open_video(clip) as video:
         for source in (clip, video, np.asarray(video[:]), list(video[:])):
-            for write in (io.write_overlay, io.contact_sheet):
+            for write in (visualization.write_overlay, visualization.contact_sheet):
                 with pytest.raises(ImageError, match=r"^The video has 6 frames and ends before frame 8 "):
                     write(tmp_path / "new.mp4", source, tracks)
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
@@ -424,7 +427,7 @@ def test_pictures_from_a_video_that_ends_too_early_are_refused(tmp_path: Path, c
 def test_pictures_of_no_frames_are_refused(tmp_path: Path, clip: Path) -> None:
     tracks = make_tracks(6)
     none = Tracks(**{name: getattr(tracks, name)[:0] for name in ARRAYS})
-    for write in (io.write_overlay, io.contact_sheet):
+    for write in (visualization.write_overlay, visualization.contact_sheet):
         with pytest.raises(ResultError, match="no frames"):
             write(tmp_path / "none.mp4", clip, none)
     assert not (tmp_path / "none.mp4").exists()

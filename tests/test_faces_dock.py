@@ -40,7 +40,7 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
 ) -> None:
     layer = dock.layers.value
     texts = [dock.list.item(k).text() for k in range(2)]
-    assert texts == ["Face 1 (5 frames)", "Face 2 (5 frames)"]
+    assert texts == ["face 0 (5 frames)", "face 1 (5 frames)"]
     dock.select([1])
     dock.new_name.value = "Anna"
     dock.rename_button.native.click()
@@ -48,14 +48,14 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
     viewer.dims.set_point(0, 3)
     dock.split_button.native.click()
     assert [dock.list.item(k).text() for k in range(3)] == [
-        "Face 1 (5 frames)",
+        "face 0 (5 frames)",
         "Anna (2 frames)",
-        "Face 2 (3 frames)",
+        "face 1 (3 frames)",
     ]
     assert set(layer.features["face"]) == {0, 1, 2}
     dock.select([0])
     dock.delete_button.native.click()
-    assert names_of_faces(tracks_of_layer(layer)) == ["Anna", "Face 2"]
+    assert names_of_faces(tracks_of_layer(layer)) == ["Anna", "face 1"]
     dock.select([0, 1])
     dock.merge_button.native.click()
     merged = tracks_of_layer(layer)
@@ -69,7 +69,7 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
     again = tracks_of_layer(layer)
     np.testing.assert_array_equal(again.landmarks, tracks.landmarks)
     np.testing.assert_array_equal(again.by_hand, tracks.by_hand)
-    assert names_of_faces(again) == ["Face 1", "Face 2"]
+    assert names_of_faces(again) == ["face 0", "face 1"]
     dock.redo_button.native.click()
     assert dock.list.item(1).text() == "Anna (5 frames)"
 
@@ -80,7 +80,7 @@ def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest
     told: list[str] = []
     monkeypatch.setattr(edit_controls, "show_error", told.append)
     dock.select([0])
-    dock.new_name.value = "Face 2"
+    dock.new_name.value = "face 1"
     dock.rename_button.native.click()
     assert "Another face is named" in told[0]
     assert not dock.merge_button.enabled

@@ -19,7 +19,7 @@ import pytest
 
 from napari_face_landmarks import TrackerSettings, Tracks, cli
 from napari_face_landmarks.correction import delete_face
-from napari_face_landmarks.data.tracks import MANUAL, NONE, PFLD
+from napari_face_landmarks.data.fields import MANUAL, NONE, PFLD
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.io import FORMATS, Format, formats, recognise, to_tidy, to_xarray
 from napari_face_landmarks.io.common import LANDMARK_NAMES, names_in_files, order_by_number

@@ -15,7 +15,7 @@ from skimage import data
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, load_models
 from napari_face_landmarks.clnf import reference
 from napari_face_landmarks.clnf.pdm import PDM, fit_rigid, load_pdm, save_pdm
-from napari_face_landmarks.data.tracks import CARRIED, CLNF, PFLD
+from napari_face_landmarks.data.fields import CARRIED, CLNF, PFLD
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.pfld.crop import sample_crops
 from test_tracking import moving, portrait

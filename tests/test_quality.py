@@ -14,7 +14,7 @@ import pytest
 
 from napari_face_landmarks import Tracks
 from napari_face_landmarks.cli import main
-from napari_face_landmarks.data.tracks import MANUAL, SOURCES
+from napari_face_landmarks.data.fields import MANUAL, SOURCES
 from napari_face_landmarks.errors import ResultError, SettingsError
 from napari_face_landmarks.files.optional import installed
 from napari_face_landmarks.ibug import inter_ocular

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
-from napari_face_landmarks.data.tracks import FrameResult
+from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError
 from napari_face_landmarks.tracking.state import TrackerState, state_from_bytes, state_to_bytes
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, TrackerSettings
-from napari_face_landmarks.data.tracks import FrameResult
+from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.video import write_video
 from test_tracking import moving, portrait
 

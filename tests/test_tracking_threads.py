@@ -12,7 +12,7 @@ import pytest
 from skimage import data
 
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
-from napari_face_landmarks.data.tracks import BY_CLNF, CARRIED, CLNF, OFF_MODEL
+from napari_face_landmarks.data.fields import BY_CLNF, CARRIED, CLNF, OFF_MODEL
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.tracking.threads import Workers

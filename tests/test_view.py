@@ -12,7 +12,7 @@ from napari.layers import Layer, Points
 
 from fake_tracker import FakeTracker
 from gui_support import TRIES, let_work, wait_until
-from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
 from napari_face_landmarks.napari_plugin.colours import (

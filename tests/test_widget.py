@@ -18,7 +18,7 @@ from fake_tracker import FakeTracker
 from gui_support import let_work, wait_until
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models, track_layer, tracking
 from napari_face_landmarks.cli import main
-from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.io import FORMATS

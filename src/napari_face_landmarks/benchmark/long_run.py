@@ -13,7 +13,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.benchmark.throughput import Frame, Repeated, period
 from napari_face_landmarks.benchmark.timing import resident_mb
-from napari_face_landmarks.data.tracks import FrameResult
+from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import RunStats
+from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import RefineMode, TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker

@@ -6,11 +6,11 @@ from napari_face_landmarks.data.edit import (
     choose_faces,
     delete_face,
     merge_faces,
-    names_of_faces,
     place_by_hand,
     rename_face,
     split_face,
 )
+from napari_face_landmarks.data.names import names_of_faces
 
 __all__ = [
     "CorrectionWarning",

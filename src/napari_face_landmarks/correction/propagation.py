@@ -19,8 +19,9 @@ from napari_face_landmarks.clnf.fit import (
     to_upright,
 )
 from napari_face_landmarks.correction.constants import BLEND, BLOCK, FAR_OFF
-from napari_face_landmarks.data.edit import row_of
-from napari_face_landmarks.data.tracks import CARRIED, CLNF, NONE, PFLD, Tracks
+from napari_face_landmarks.data.edit import reset_fit, row_of
+from napari_face_landmarks.data.fields import CARRIED, CLNF, NONE, PFLD
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ModelError, ResultError
 from napari_face_landmarks.ibug import nme
 from napari_face_landmarks.models import Models
@@ -298,8 +299,7 @@ def _written(
     ends_early: bool,
 ) -> Tracks:
     """Return a copy of the tracks with the stretches in it, blended where they meet and at the seam."""
-    names = ("landmarks", "confidence", "source", "pose", "boxes", "misfit")
-    copy = dataclasses.replace(tracks, **{name: getattr(tracks, name).copy() for name in names})
+    copy = tracks.copy()
     lost = len(there) < len(rows)
     for number, row in enumerate(rows, 1):
         found = [stretch[row] for stretch in (there, back) if row in stretch]
@@ -319,6 +319,6 @@ def _written(
         copy.landmarks[row, face], copy.confidence[row, face] = points, sure
         copy.source[row, face], copy.pose[row, face] = main.source, main.pose
         copy.boxes[row, face] = [*points.min(axis=0), *points.max(axis=0), main.score]
-        copy.misfit[row, face] = np.nan
+        reset_fit(copy, (row, face))
     copy.source[~np.isfinite(copy.landmarks).any(axis=(2, 3))] = NONE
     return copy

@@ -1,46 +1,30 @@
-"""Edits of tracks: landmarks placed by hand, faces named, deleted, merged, split and chosen.
+"""Edits of tracks: manual landmarks; faces renamed, deleted, merged, split and chosen.
 
-Nothing is changed in place: each returns new tracks.
+Each edit returns new tracks, but for `set_face`, which changes one face on one frame in place and costs the
+same however long the video is: for callers that own a copy (`Tracks.copy`) and edit it again and again.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import MANUAL, NONE, Tracks
+from napari_face_landmarks.data.fields import FIELDS, MANUAL
+from napari_face_landmarks.data.names import LONGEST_NAME, NAMES, face_label, names_of_faces
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
 
-PER_FACE = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "by_hand")
-EMPTY: dict[str, Any] = {
-    "landmarks": np.nan,
-    "confidence": 0,
-    "source": NONE,
-    "pose": np.nan,
-    "boxes": np.nan,
-    "misfit": np.nan,
-    "by_hand": False,
-}
-LONGEST_NAME = 100
-
-
-def names_of_faces(tracks: Tracks) -> list[str]:
-    """Return the name of each face: the one it was given, else "Face 1" and so on."""
-    given = tracks.meta.get("face_names", ())
-    names = [str(name) for name in given] if isinstance(given, (list, tuple)) else []
-    return [
-        names[face] if face < len(names) and names[face] else f"Face {face + 1}"
-        for face in range(tracks.n_faces)
-    ]
+FaceValues = dict[str, npt.NDArray[Any]]
+"""The arrays of one face on one frame, each of the shape `Field.shape`."""
 
 
 def rename_face(tracks: Tracks, face: int, name: str) -> Tracks:
-    """Return the tracks with a face named.
+    """Return the tracks with a face renamed.
 
     Raises
     ------
@@ -50,7 +34,9 @@ def rename_face(tracks: Tracks, face: int, name: str) -> Tracks:
     _check_face(tracks, face)
     name = " ".join(name.split())
     if not name or len(name) > LONGEST_NAME:
-        raise ResultError(f"The name has {len(name)} letters: give one of 1 to {LONGEST_NAME}.")
+        raise ResultError(
+            f"The name has {len(name)} characters: choose one of 1 to {LONGEST_NAME} characters."
+        )
     names = names_of_faces(tracks)
     if name in names[:face] + names[face + 1 :]:
         raise ResultError(f"Another face is named {name!r}: choose another name.")
@@ -66,7 +52,7 @@ def delete_face(tracks: Tracks, face: int, frames: tuple[int, int] | None = None
     tracks : Tracks
     face : int
     frames : (int, int), optional
-        First and last frame in the video, both included; all where not given, and faces after it move up.
+        First and last frame, both included; all where not given, and then the faces after it move up.
 
     Raises
     ------
@@ -76,7 +62,7 @@ def delete_face(tracks: Tracks, face: int, frames: tuple[int, int] | None = None
     _check_face(tracks, face)
     if frames is None:
         return choose_faces(tracks, [other for other in range(tracks.n_faces) if other != face])
-    copy = _copy(tracks)
+    copy = tracks.copy()
     _clear(copy, (tracks.frame_indices >= frames[0]) & (tracks.frame_indices <= frames[1]), face)
     return copy
 
@@ -87,21 +73,20 @@ def choose_faces(tracks: Tracks, faces: Sequence[int]) -> Tracks:
     Raises
     ------
     ResultError
-        If there is no such face, or one is named twice.
+        If there is no such face, or one is given twice.
     """
     for face in faces:
         _check_face(tracks, face)
     if len(set(faces)) < len(faces):
         raise ResultError(f"The faces {list(faces)} name one twice: name each once.")
     names = names_of_faces(tracks)
-    kept: dict[str, Any] = {name: getattr(tracks, name)[:, list(faces)] for name in PER_FACE}
-    return _with_names(dataclasses.replace(tracks, **kept), [names[face] for face in faces])
+    return _with_names(tracks.take_faces(list(faces)), [names[face] for face in faces])
 
 
 def merge_faces(tracks: Tracks, face: int, other: int) -> Tracks:
-    """Return the tracks with two faces as one, `face`, which keeps its name.
+    """Return the tracks with two faces merged into `face`, which keeps its name.
 
-    Where both are there, what was placed by hand stays, else the surer one.
+    On frames with both, the one with manual landmarks is kept, else the more confident one.
 
     Raises
     ------
@@ -114,19 +99,19 @@ def merge_faces(tracks: Tracks, face: int, other: int) -> Tracks:
         raise ResultError(f"Face {face} cannot be merged with itself: choose two faces.")
     rank = np.where(tracks.present, 1 + tracks.confidence.mean(axis=-1), 0) + 2 * tracks.by_hand.any(axis=-1)
     taken = rank[:, other] > rank[:, face]
-    copy = _copy(tracks)
-    for name in PER_FACE:
-        getattr(copy, name)[taken, face] = getattr(tracks, name)[taken, other]
+    copy = tracks.copy()
+    for array in copy.arrays().values():
+        array[taken, face] = array[taken, other]
     return delete_face(copy, other)
 
 
 def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
-    """Return the tracks with a face that is another one, the last, from a frame of the video on.
+    """Return the tracks with a face split at a frame: from there on it is a new face, the last one.
 
     Raises
     ------
     ResultError
-        If there is no such face, or it is not there on both sides of the frame.
+        If there is no such face, or it is not there both before the frame and from it on.
     """
     _check_face(tracks, face)
     after = tracks.frame_indices >= frame
@@ -136,20 +121,16 @@ def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
             f"Face {face} is not there both before frame {frame} and from it on: choose another frame."
         )
     names = names_of_faces(tracks)
-    parts: dict[str, Any] = {}
-    for name in PER_FACE:
-        values = getattr(tracks, name)
-        added = np.full_like(values[:, :1], EMPTY[name])
-        added[after, 0] = values[after, face]
-        parts[name] = np.concatenate([values, added], axis=1)
-    split = dataclasses.replace(tracks, **parts)
+    split = tracks.with_room_for(tracks.n_faces + 1)
+    for array in split.arrays().values():
+        array[after, -1] = array[after, face]
     _clear(split, after, face)
-    fresh = next(name for k in range(1, 10**6) if (name := f"Face {k}") not in names)
-    return _with_names(split, [*names, fresh])
+    new = next(name for k in range(tracks.n_faces, 10**6) if (name := face_label(k)) not in names)
+    return _with_names(split, [*names, new])
 
 
 def row_of(tracks: Tracks, frame: int, face: int) -> int:
-    """Return the row of a frame of the video, on which a face of the tracks may be.
+    """Return the row of a frame in the arrays, having checked that the tracks have it and the face.
 
     Raises
     ------
@@ -167,7 +148,7 @@ def row_of(tracks: Tracks, frame: int, face: int) -> int:
 def place_by_hand(
     tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
 ) -> Tracks:
-    """Return the tracks with landmarks of a face placed by hand; unchanged where none is placed.
+    """Return the tracks with manual landmarks of a face on one frame; a plain copy where none is given.
 
     Parameters
     ----------
@@ -184,23 +165,83 @@ def place_by_hand(
     ResultError
         If there is no such face, frame or landmark, or a place is not finite.
     """
+    values = manual_values(tracks, row, face, landmarks, places)
+    copy = tracks.copy()
+    set_face(copy, row, face, values)
+    return copy
+
+
+def manual_values(
+    tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
+) -> FaceValues:
+    """Return what `place_by_hand` makes of a face on one frame; the tracks are neither changed nor copied.
+
+    Parameters
+    ----------
+    tracks, row, face, landmarks, places
+        As for `place_by_hand`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        For `set_face`.
+
+    Raises
+    ------
+    ResultError
+        As `place_by_hand`.
+    """
     _check_face(tracks, face)
     points, which = np.asarray(places, dtype=np.float32), list(landmarks)
     good = 0 <= row < tracks.n_frames and all(0 <= k < N_LANDMARKS for k in which)
     if not good or points.shape != (len(which), 2) or not np.isfinite(points).all():
         raise ResultError(
-            "Landmarks placed by hand are 0 to 67, each with a finite x and y, on a tracked frame."
+            "Manual landmarks are 0 to 67, each with a finite x and y, on a tracked frame: correct them."
         )
+    values = values_of_face(tracks, row, face)
     if not which:
-        return _copy(tracks)
-    moved = tracks.landmarks[row, face].copy()
-    confidence = tracks.confidence[row, face].copy()
-    marks = tracks.by_hand[row, face].copy()
-    moved[which], confidence[which], marks[which] = points, 1, True
-    placed = with_face(tracks, row, face, moved, confidence, tracks.pose[row, face])
-    placed.by_hand[row, face] = marks
-    placed.source[row, face] = MANUAL
-    return placed
+        return values
+    moved, confidence = values["landmarks"], values["confidence"]
+    moved[which], confidence[which] = points, 1
+    edited = edited_values(tracks, row, face, moved, confidence, values["pose"])
+    edited["by_hand"][which] = True
+    return edited
+
+
+def edited_values(
+    tracks: Tracks,
+    row: int,
+    face: int,
+    landmarks: npt.NDArray[Any],
+    confidence: npt.NDArray[Any],
+    pose: npt.NDArray[Any],
+) -> FaceValues:
+    """Return a face on one frame with its landmarks replaced; its source is "manual".
+
+    Parameters
+    ----------
+    tracks : Tracks
+        Neither changed nor copied.
+    row, face : int
+        Of the arrays.
+    landmarks, confidence, pose : ndarray, (68, 2), (68,) and (6,)
+        As in `Tracks`.
+
+    Returns
+    -------
+    dict of str to ndarray
+        For `set_face`. The box is the landmarks', its score is kept, and what described the fit before is
+        unknown.
+    """
+    values = values_of_face(tracks, row, face)
+    for item in FIELDS:
+        if item.reset_by_edits:
+            values[item.name] = item.empty()
+    there = landmarks[np.isfinite(landmarks).all(axis=-1)]
+    values["boxes"][:4] = [*there.min(axis=0), *there.max(axis=0)]
+    values["landmarks"], values["confidence"], values["pose"] = landmarks, confidence, pose
+    values["source"] = np.array(MANUAL, np.uint8)
+    return values
 
 
 def with_face(
@@ -211,29 +252,47 @@ def with_face(
     confidence: npt.NDArray[Any],
     pose: npt.NDArray[Any],
 ) -> Tracks:
-    """Return a copy of the tracks with a face's landmarks on one frame replaced; its source is "manual"."""
-    copy = _copy(tracks)
-    copy.landmarks[row, face], copy.confidence[row, face] = landmarks, confidence
-    copy.pose[row, face], copy.source[row, face] = pose, MANUAL
-    there = landmarks[np.isfinite(landmarks).all(axis=-1)]
-    copy.boxes[row, face, :4] = [*there.min(axis=0), *there.max(axis=0)]
-    copy.misfit[row, face] = np.nan
+    """Return a copy of the tracks with a face on one frame as `edited_values` returns it."""
+    copy = tracks.copy()
+    set_face(copy, row, face, edited_values(tracks, row, face, landmarks, confidence, pose))
     return copy
 
 
-def _copy(tracks: Tracks) -> Tracks:
-    return dataclasses.replace(tracks, **{name: getattr(tracks, name).copy() for name in PER_FACE})
+def values_of_face(tracks: Tracks, row: int, face: int) -> FaceValues:
+    """Return a copy of all arrays of a face on one frame."""
+    return {name: np.array(array[row, face]) for name, array in tracks.arrays().items()}
+
+
+def set_face(tracks: Tracks, row: int, face: int, values: Mapping[str, npt.NDArray[Any]]) -> None:
+    """Set the arrays of a face on one frame, in place."""
+    for name, value in values.items():
+        getattr(tracks, name)[row, face] = value
+
+
+def reset_fit(tracks: Tracks, where: Any) -> None:
+    """Forget, in place, how faces were fitted whose landmarks were edited.
+
+    Parameters
+    ----------
+    tracks : Tracks
+        Whose arrays the caller owns.
+    where : index
+        Of the rows and faces: a mask (T, F), or a row and a face.
+    """
+    for item in FIELDS:
+        if item.reset_by_edits:
+            getattr(tracks, item.name)[where] = item.fill
 
 
 def _clear(tracks: Tracks, rows: npt.NDArray[np.bool_], face: int) -> None:
-    for name in PER_FACE:
-        getattr(tracks, name)[rows, face] = EMPTY[name]
+    for item in FIELDS:
+        getattr(tracks, item.name)[rows, face] = item.fill
 
 
 def _with_names(tracks: Tracks, names: list[str]) -> Tracks:
-    return dataclasses.replace(tracks, meta={**tracks.meta, "face_names": names})
+    return dataclasses.replace(tracks, meta={**tracks.meta, NAMES: names})
 
 
 def _check_face(tracks: Tracks, face: int) -> None:
     if not 0 <= face < tracks.n_faces:
-        raise ResultError(f"There is no face {face}: the tracks have {tracks.n_faces}, counted from 0.")
+        raise ResultError(f"There is no face {face}: the tracks have {tracks.n_faces} faces, counted from 0.")

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import CLNF
+from napari_face_landmarks.data.fields import CLNF
 from napari_face_landmarks.evaluation.boxes import (
     MOST_FACES,
     detected_box,

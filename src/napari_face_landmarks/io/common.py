@@ -12,7 +12,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import NONE, PFLD, SOURCES, RunStats, Tracks
+from napari_face_landmarks.data.fields import NONE, PFLD, SOURCES
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
 from napari_face_landmarks.settings import settings_from_dict

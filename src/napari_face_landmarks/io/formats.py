@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
 import zipfile
 from collections.abc import Callable
@@ -10,12 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.npz import BROKEN_FILE
 from napari_face_landmarks.files.optional import optional
-from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io import deeplabcut, movement, npz_format, openface_csv, pts, sleap, tidy
 
 if TYPE_CHECKING:
@@ -289,23 +285,8 @@ def write_tracks(path: str | os.PathLike[str], tracks: Tracks, name: str | None 
         if not tracks.n_frames:
             raise ResultError(f"{path} cannot be written: there are no frames in the result.")
         if not tracks.n_faces:  # as a face that is on no frame: the files have no other way to say it
-            tracks = _with_one_face(tracks)
+            tracks = tracks.with_room_for(1)
     chosen.write(Path(path), tracks)
-
-
-def _with_one_face(tracks: Tracks) -> Tracks:
-    """Return tracks of no face as those of one that is on no frame."""
-    shape = (tracks.n_frames, 1)
-    return dataclasses.replace(
-        tracks,
-        landmarks=np.full((*shape, N_LANDMARKS, 2), np.nan, np.float32),
-        confidence=np.zeros((*shape, N_LANDMARKS), np.float32),
-        source=np.zeros(shape, np.uint8),
-        pose=np.full((*shape, 6), np.nan, np.float32),
-        boxes=np.full((*shape, 5), np.nan, np.float32),
-        misfit=np.full((*shape, 2), np.nan, np.float32),
-        by_hand=np.zeros((*shape, N_LANDMARKS), np.bool_),
-    )
 
 
 def read_tracks(path: str | os.PathLike[str], name: str | None = None) -> Tracks:

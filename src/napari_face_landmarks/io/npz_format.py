@@ -10,7 +10,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import SOURCES, RunStats, Tracks
+from napari_face_landmarks.data.fields import SOURCES
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.npz import read_npz

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import SOURCES, Tracks
+from napari_face_landmarks.data.fields import SOURCES
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional

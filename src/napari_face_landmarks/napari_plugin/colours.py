@@ -8,7 +8,7 @@ from typing import Any, Literal, get_args
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
 from napari_face_landmarks.visualization.overlay import confidence_colours
 

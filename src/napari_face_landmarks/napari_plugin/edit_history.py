@@ -11,8 +11,9 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.edit import PER_FACE, place_by_hand
-from napari_face_landmarks.data.tracks import MANUAL, NONE, SOURCES, Tracks
+from napari_face_landmarks.data.edit import place_by_hand
+from napari_face_landmarks.data.fields import MANUAL, NONE, SOURCES
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.napari_plugin.colours import mode_of
 from napari_face_landmarks.napari_plugin.point_properties import (
@@ -293,21 +294,23 @@ def _difference(before: Tracks, after: Tracks, words: str) -> _Edit:
     if before.source.shape != after.source.shape or not same_names:
         return _Edit(words, before, after, None)
     changed = np.zeros(before.n_frames, dtype=np.bool_)
-    for name in PER_FACE:
-        old, new = (getattr(tracks, name).reshape(before.n_frames, -1) for tracks in (before, after))
+    for name, array in before.arrays().items():
+        old, new = (values.reshape(before.n_frames, -1) for values in (array, getattr(after, name)))
         different = old != new
         if old.dtype.kind == "f":
             different &= ~(np.isnan(old) & np.isnan(new))
         changed |= different.any(axis=1)
     rows = np.flatnonzero(changed)
-    parts = [{name: getattr(tracks, name)[rows].copy() for name in PER_FACE} for tracks in (before, after)]
+    parts = [
+        {name: array[rows].copy() for name, array in tracks.arrays().items()} for tracks in (before, after)
+    ]
     return _Edit(words, parts[0], parts[1], rows)
 
 
 def _with(tracks: Tracks, part: Any, rows: npt.NDArray[np.int64] | None) -> Tracks:
     if rows is None:
         return part  # type: ignore[no-any-return]
-    arrays: dict[str, Any] = {name: getattr(tracks, name).copy() for name in PER_FACE}
+    copy = tracks.copy()
     for name, values in part.items():
-        arrays[name][rows] = values
-    return dataclasses.replace(tracks, **arrays)
+        getattr(copy, name)[rows] = values
+    return copy

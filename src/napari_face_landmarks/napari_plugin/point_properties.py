@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.napari_plugin.colours import DEFAULT_MODE, ColourMode, landmark_colours
 

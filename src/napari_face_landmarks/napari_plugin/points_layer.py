@@ -10,7 +10,9 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from napari_face_landmarks.data.tracks import MANUAL, NONE, PFLD, SOURCES, Tracks
+from napari_face_landmarks.data.edit import reset_fit
+from napari_face_landmarks.data.fields import MANUAL, NONE, PFLD, SOURCES
+from napari_face_landmarks.data.tracks import Tracks, empty_tracks
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import MOST_FACES, boxes_of
@@ -299,7 +301,7 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     boxes, edited = boxes_of(tracks.landmarks), changed.any(axis=-1)
     tracks.boxes[edited, :4] = boxes[edited, :4]
     tracks.boxes[tracks.source == NONE] = tracks.pose[tracks.source == NONE] = np.nan
-    tracks.misfit[edited] = np.nan
+    reset_fit(tracks, edited)
     tracks.by_hand[~there] = False
     return tracks
 
@@ -325,23 +327,18 @@ def _rows_of_landmarks(
 
 def _room_for(indices: npt.NDArray[Any], n_faces: int, before: Tracks | None, fps: Any) -> Tracks:
     """Return tracks of these frames that can be written to: a copy of `before`, empty where it has none."""
-    each = (len(indices), n_faces)
     known = isinstance(fps, (int, float)) and fps > 0
-    tracks = Tracks(
-        landmarks=np.full((*each, N_LANDMARKS, 2), np.nan, dtype=np.float32),
-        confidence=np.zeros((*each, N_LANDMARKS), dtype=np.float32),
-        source=np.zeros(each, dtype=np.uint8),
-        pose=np.full((*each, 6), np.nan, dtype=np.float32),
-        boxes=np.full((*each, 5), np.nan, dtype=np.float32),
-        frame_indices=indices.astype(np.int64),
-        timestamps=indices / float(fps) if known else np.full(len(indices), np.nan),
+    tracks = empty_tracks(
+        indices,
+        n_faces,
+        timestamps=indices / float(fps) if known else None,
         meta={"fps": float(fps)} if known else {},
     )
     if before is None:
         return tracks
     where = np.searchsorted(indices, before.frame_indices)
-    for name in ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "by_hand"):
-        getattr(tracks, name)[where, : before.n_faces] = getattr(before, name)
+    for name, array in before.arrays().items():
+        getattr(tracks, name)[where, : before.n_faces] = array
     tracks.timestamps[where] = before.timestamps
     return dataclasses.replace(
         tracks,

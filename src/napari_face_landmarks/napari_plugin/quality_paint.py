@@ -11,7 +11,7 @@ import numpy.typing as npt
 from qtpy.QtCore import QPointF, QRectF, Qt
 from qtpy.QtGui import QColor, QPainter, QPalette, QPen, QPolygonF
 
-from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.napari_plugin.quality_colours import SOURCE_WORDS, colour_of
 from napari_face_landmarks.napari_plugin.quality_lines import Strip, covered, envelope, runs, thinned, ticks
 from napari_face_landmarks.quality import Series

@@ -10,7 +10,7 @@ from qtpy.QtCore import QEvent, QSize, Qt, Signal
 from qtpy.QtGui import QPainter, QPixmap
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
-from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.napari_plugin.quality_colours import SOURCE_WORDS
 from napari_face_landmarks.napari_plugin.quality_lines import STRIPS, Strip, strips_of
 from napari_face_landmarks.napari_plugin.quality_paint import (

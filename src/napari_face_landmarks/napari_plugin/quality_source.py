@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from napari_face_landmarks.data.tracks import FrameResult, Tracks, collect
+from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 from napari_face_landmarks.quality import Check, Limits, Series, check, join_series, series_of

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_face_landmarks.data.tracks import RunStats
+from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.checkpoints import begin_recording
 from napari_face_landmarks.priority import behind_a_window

@@ -22,11 +22,13 @@ from typing import IO, Any
 
 import numpy as np
 
-from napari_face_landmarks.data.tracks import RunStats, collect
+from napari_face_landmarks.data.frame import unstack_frames
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import collect
 from napari_face_landmarks.errors import FaceLandmarksError, VideoError
 from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, track_here
 from napari_face_landmarks.priority import NICE
-from napari_face_landmarks.runs.checkpoint import as_results, frame_to_bytes, frame_type
+from napari_face_landmarks.runs.checkpoint import frame_to_bytes, frame_type
 from napari_face_landmarks.runs.worker import serve
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.regions import regions_from_dict
@@ -113,7 +115,7 @@ def _news(stream: IO[bytes], run: BackgroundRun) -> Iterator[Said]:
             said: Said = json.loads(line)
             count = min(int(said.get("frames", 0)), run.stop - run.start)
             rows = np.frombuffer(stream.read(count * kind.itemsize), kind, count)
-            run.results.extend(as_results({name: rows[name].copy() for name in kind.names or ()}))
+            run.results.extend(unstack_frames({name: rows[name].copy() for name in kind.names or ()}))
             if said.get("picture") is not None:
                 shape = run.frames.shape[1:]
                 size = int(np.prod(shape))

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import BY_CLNF, MANUAL, NONE, OFF_MODEL, SOURCES, Tracks
+from napari_face_landmarks.data.fields import BY_CLNF, MANUAL, NONE, OFF_MODEL, SOURCES
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.ibug import inter_ocular
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.quality.limits import Limits
 from napari_face_landmarks.quality.series import Series
 from napari_face_landmarks.quality.suspects import LOST, Suspect, percent

@@ -9,7 +9,6 @@ after the frames before it. What a crash cut off or damaged, and all after it, c
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import os
 import struct
@@ -22,7 +21,8 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import FrameResult, empty_frame
+from napari_face_landmarks.data.fields import TRACKED
+from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import to_disk
 from napari_face_landmarks.tracking.state import LARGEST_STATE, TrackerState, state_from_bytes, state_to_bytes
@@ -39,10 +39,9 @@ _LARGEST = {b"HEAD": LARGEST_HEAD, b"FRAM": LARGEST_FRAMES, b"STAT": LARGEST_STA
 
 
 def frame_type(max_faces: int) -> np.dtype[Any]:
-    """Return how a frame's result is stored: its index, then the arrays of `FrameResult`."""
-    like = empty_frame(0, max_faces)
-    arrays = [(item.name, getattr(like, item.name)) for item in dataclasses.fields(FrameResult)[1:]]
-    return np.dtype([("index", "<i8"), *((name, array.dtype.str, array.shape) for name, array in arrays)])
+    """Return how a frame is stored: its index, then the arrays that the tracker computes."""
+    arrays = [(item.name, item.dtype, (max_faces, *item.shape)) for item in TRACKED]
+    return np.dtype([("index", "<i8"), *arrays])
 
 
 def frame_to_bytes(result: FrameResult, kind: np.dtype[Any]) -> bytes:
@@ -51,13 +50,6 @@ def frame_to_bytes(result: FrameResult, kind: np.dtype[Any]) -> bytes:
     for name in kind.names or ():
         row[name] = getattr(result, name)
     return row.tobytes()
-
-
-def as_results(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[FrameResult]:
-    """Yield the results that the fields of `frame_type`, each as one array (N, ...), tell of."""
-    others = [name for name in arrays if name != "index"]
-    for row, index in enumerate(arrays["index"]):
-        yield FrameResult(int(index), **{name: arrays[name][row] for name in others})
 
 
 class Journal:

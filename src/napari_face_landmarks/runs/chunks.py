@@ -8,10 +8,8 @@ again from the state of the piece before, as an uncut run would.
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import glob
 import itertools
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +19,6 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf.fit import apply_correction
 from napari_face_landmarks.clnf.pdm import PDM, project
-from napari_face_landmarks.data.tracks import FrameResult
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import name_beside
 from napari_face_landmarks.files.lock import try_to_lock
@@ -213,9 +210,3 @@ def _same_refinement(
         if item.correction is not None
     ]
     return one.refined_at == other.refined_at and _close(carried[0], carried[1])
-
-
-def frames_as_arrays(results: Sequence[FrameResult]) -> dict[str, npt.NDArray[Any]]:
-    """Return results as the arrays of `read_frames`."""
-    names = [item.name for item in dataclasses.fields(FrameResult)]
-    return {name: np.stack([np.asarray(getattr(result, name)) for result in results]) for name in names}

@@ -10,13 +10,13 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import FrameResult, RunStats, Tracks
-from napari_face_landmarks.runs.checkpoint import as_results
+from napari_face_landmarks.data.frame import FrameResult, stack_frames, unstack_frames
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.runs.chunks import (
     Piece,
     TrackedPiece,
     can_join,
-    frames_as_arrays,
     piece_journal,
     read_piece,
 )
@@ -94,7 +94,11 @@ def _track_again(
             if result.index + 1 == piece.last:
                 break
     after = None if tracker.last_run is None else tracker.last_run.state()
-    return None if after is None or not results else TrackedPiece(frames_as_arrays(results), before, after)
+    return (
+        None
+        if after is None or not results
+        else TrackedPiece(stack_frames(results, tracker.settings.max_faces), before, after)
+    )
 
 
 def _tracks(
@@ -113,18 +117,14 @@ def _tracks(
             stats.stage_calls[stage] += end.stats.stage_calls[stage]
         sentences += end.warnings
         mended.update(end.mended)
-    for result in as_results(arrays):
+    for result in unstack_frames(arrays):
         stats.count(result)
-    indices = arrays.pop("index")
-    stats.completed = len(indices) == len(video)
-    tracker.track_frames(video).close()  # for what it says of the video and the models
-    empty = tracker.collect([])
+    stats.completed = len(arrays["index"]) == len(video)
+    tracker.track_frames(video).close()  # for what it records of the video and the models
+    tracks = tracker.collect(arrays)
     return dataclasses.replace(
-        empty,
-        **dict[str, Any](arrays),
-        frame_indices=indices.astype(np.int64),
-        timestamps=video.info.timestamps[indices].astype(np.float64),
+        tracks,
         stats=stats,
         warnings=(*dict.fromkeys(sentences), *mended_in_words(sorted(mended))),
-        meta={**empty.meta, JOINED: joined},
+        meta={**tracks.meta, JOINED: joined},
     )

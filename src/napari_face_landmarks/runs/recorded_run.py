@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import hashlib
 import os
 from collections.abc import Generator, Sequence
@@ -12,14 +11,14 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from napari_face_landmarks.data.tracks import FrameResult, Tracks
+from napari_face_landmarks.data.frame import FrameResult, unstack_frames
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, VideoError, reason_of
 from napari_face_landmarks.files.atomic import name_beside
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.runs.checkpoint import (
     Journal,
     JournalContent,
-    as_results,
     frame_type,
     read_frames,
     read_journal,
@@ -248,19 +247,12 @@ class Recording:
         """Return the results that were finished in an earlier run."""
         arrays = read_frames(self._stream, self._tracker.settings.max_faces, self.kept)
         self._stream.seek(0, os.SEEK_END)
-        return list(as_results(arrays))
+        return list(unstack_frames(arrays))
 
     def tracks(self) -> Tracks:
         """Return all finished frames, read from the journal; they take as much memory as they have bytes."""
         arrays = read_frames(self._stream, self._tracker.settings.max_faces, self.done)
-        indices = arrays.pop("index")
-        empty = self._tracker.collect([])
-        return dataclasses.replace(
-            empty,
-            **dict[str, Any](arrays),
-            frame_indices=indices,
-            timestamps=self._video.info.timestamps[indices].astype(np.float64),
-        )
+        return self._tracker.collect(arrays)
 
     def close(self, *, remove: bool = False) -> None:
         """Let go of the journal; `remove` it where its results are safe in another file."""

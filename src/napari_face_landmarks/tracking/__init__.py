@@ -1,6 +1,9 @@
 """Faces followed through a video: found, lost and found again, smoothed, each with its identity."""
 
-from napari_face_landmarks.data.tracks import SOURCES, FaceFit, FrameResult, RunStats, Tracks, collect
+from napari_face_landmarks.data.fields import SOURCES
+from napari_face_landmarks.data.frame import FaceFit, FrameResult
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.tracking.regions import Region, Regions, read_regions, regions_from_dict
 from napari_face_landmarks.tracking.tracker import FaceTracker
 

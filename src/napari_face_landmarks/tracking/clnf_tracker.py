@@ -13,7 +13,9 @@ import numpy.typing as npt
 from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.clnf.fit import OwnFit, fit_alone, params_of_crop
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
-from napari_face_landmarks.data.tracks import CLNF, FaceFit, FrameResult, RunStats, empty_frame
+from napari_face_landmarks.data.fields import CLNF
+from napari_face_landmarks.data.frame import FaceFit, FrameResult, empty_frame
+from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou, suppress
 from napari_face_landmarks.detection.detector import DEFAULT_MIN_SCORE
@@ -186,10 +188,7 @@ def _follow(
         for slot, face in enumerate(slots):
             if face is not None:
                 last_boxes[slot], last_seen[slot] = face.box, index
-                result.landmarks[slot], result.source[slot] = face.fit.landmarks, CLNF
-                result.confidence[slot] = face.fit.confidence
-                result.pose[slot] = face.fit.params[:6]
-                result.boxes[slot] = [*face.box, face.score]
+                _set_face(result, slot, face)
         run.standing = _standing(index, slots, last_boxes, last_seen, run)
         yield result
 
@@ -258,16 +257,14 @@ def _step(
 
 def as_fit(faces: list[AloneFace]) -> FaceFit:
     """Return faces as `FaceTracker.fit` gives them."""
-    count = len(faces)
-    fit = FaceFit(
-        np.zeros((count, 68, 2), np.float32),
-        np.zeros((count, 68), np.float32),
-        np.zeros((count, 6), np.float32),
-        np.full(count, CLNF, np.uint8),
-        np.zeros((count, 5), np.float32),
-    )
+    fit = empty_frame(0, len(faces))
     for i, face in enumerate(faces):
-        fit.landmarks[i], fit.confidence[i] = face.fit.landmarks, face.fit.confidence
-        fit.pose[i] = face.fit.params[:6]
-        fit.boxes[i] = [*face.box, face.score]
+        _set_face(fit, i, face)
     return fit
+
+
+def _set_face(frame: FrameResult, row: int, face: AloneFace) -> None:
+    """Write a face into a frame, in place."""
+    frame.landmarks[row], frame.source[row] = face.fit.landmarks, CLNF
+    frame.confidence[row], frame.pose[row] = face.fit.confidence, face.fit.params[:6]
+    frame.boxes[row] = [*face.box, face.score]

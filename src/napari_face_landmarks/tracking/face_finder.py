@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import RunStats
+from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, suppress
 from napari_face_landmarks.models import Models

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import RunStats, Tracks
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
 from napari_face_landmarks.video import Video, open_video, read_frames
 from napari_face_landmarks.video.pixels import pixels_in_doubt, to_rgb8

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf import numba_engine
-from napari_face_landmarks.data.tracks import FrameResult, empty_frame
+from napari_face_landmarks.data.frame import FrameResult, empty_frame
 from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import Models
@@ -39,7 +39,7 @@ from napari_face_landmarks.tracking.prediction import (
     look_ahead,
     timed_look,
 )
-from napari_face_landmarks.tracking.refinement import Picture, Refined, refine_face
+from napari_face_landmarks.tracking.refinement import Picture, Refined, refine_face, set_refined
 from napari_face_landmarks.tracking.run import Run, ends_run
 from napari_face_landmarks.tracking.state import AheadState, FaceState, Standing
 from napari_face_landmarks.tracking.threads import Workers
@@ -298,8 +298,7 @@ def _ended(run: Run, begun: _Begun) -> FrameResult:
     result = begun.result
     for slot, refinement in begun.refinements.items():
         found = refinement.result()
-        result.landmarks[slot], result.source[slot] = found.landmarks, found.source
-        result.pose[slot], result.misfit[slot] = found.params[:6], found.misfit
+        set_refined(result, slot, found)
         run.stats.add_time("clnf", found.seconds)
     run.standing = partial(_with_refinements, begun.after, begun.refinements)
     return result

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -20,9 +21,10 @@ from napari_face_landmarks.clnf.fit import (
     refine,
 )
 from napari_face_landmarks.clnf.pdm import project
-from napari_face_landmarks.data.tracks import CARRIED, CLNF, PFLD, misfit_of
+from napari_face_landmarks.data.fields import BY_CLNF, CARRIED, CLNF, OFF_MODEL, PFLD
+from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
+from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, REGIONS
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.settings import TrackerSettings
@@ -123,6 +125,41 @@ class Refined:
     misfit: Floats
     seconds: float
     stands: Refinement
+
+
+def set_refined(frame: FrameResult, face: int, refined: Refined) -> None:
+    """Write a face's landmarks after refinement into a frame, in place."""
+    frame.landmarks[face], frame.source[face] = refined.landmarks, refined.source
+    frame.pose[face], frame.misfit[face] = refined.params[:6], refined.misfit
+
+
+def misfit_of(
+    landmarks: npt.NDArray[Any], given: npt.NDArray[Any] | None, expressed: npt.NDArray[Any] | None
+) -> Floats:
+    """Return the distance of a face's landmarks from PFLD's and from the point distribution model's.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (68, 2)
+        Pixels.
+    given : ndarray, (68, 2), or None
+        PFLD's, where `landmarks` are refined ones.
+    expressed : ndarray, (68, 2), or None
+        The closest ones of the point distribution model.
+
+    Returns
+    -------
+    ndarray, (2,), float32
+        Mean distances, in fractions of the inter-ocular distance; NaN for what is None.
+    """
+    (x0, y0), (x1, y1) = landmarks[OUTER_EYES[0]].tolist(), landmarks[OUTER_EYES[1]].tolist()
+    across = max(math.hypot(x1 - x0, y1 - y0), 1e-6)
+    found = np.full(2, np.nan, np.float32)
+    for part, other in ((BY_CLNF, given), (OFF_MODEL, expressed)):
+        if other is not None:
+            offset = landmarks - other
+            found[part] = np.sqrt((offset * offset).sum(axis=-1)).mean() / across
+    return found
 
 
 def refine_face(

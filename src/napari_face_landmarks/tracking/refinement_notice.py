@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from napari_face_landmarks.data.tracks import CLNF, FrameResult, RunStats
+from napari_face_landmarks.data.fields import CLNF
+from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.stats import RunStats
 
 FRAMES_MEASURED = 8
 """Frames after the switch whose time is taken; refinement stays on for more than these."""

@@ -12,7 +12,8 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import FrameResult, RunStats
+from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.detection.boxes import boxes_of
 from napari_face_landmarks.errors import FaceLandmarksError, VideoError
 from napari_face_landmarks.tracking.frame_source import FrameSource

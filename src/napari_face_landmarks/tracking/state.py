@@ -15,7 +15,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf.fit import Correction, OwnFit
-from napari_face_landmarks.data.tracks import STAGES, FrameResult, RunStats, empty_frame
+from napari_face_landmarks.data.fields import TRACKED
+from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.stats import STAGES, RunStats
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.settings import TrackerSettings
@@ -210,6 +212,9 @@ def _plain(value: Any, arrays: list[bytes]) -> Any:
     if isinstance(value, np.ndarray):
         arrays.append(np.ascontiguousarray(value).tobytes())
         return {"type": value.dtype.str, "shape": list(value.shape)}
+    if isinstance(value, FrameResult):
+        named = {"index": value.index, **{item.name: getattr(value, item.name) for item in TRACKED}}
+        return {name: _plain(item, arrays) for name, item in named.items()}
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: _plain(getattr(value, item.name), arrays) for item in dataclasses.fields(value)}
     if isinstance(value, Mapping):
@@ -329,11 +334,9 @@ def _face(plain: Any, arrays: _Arrays) -> FaceState | AloneFace:
 
 
 def _frame(plain: Any, arrays: _Arrays, n_slots: int) -> FrameResult:
-    like = empty_frame(0, n_slots)
     values: dict[str, Any] = {"index": _whole(plain["index"], 0)}
-    for item in dataclasses.fields(FrameResult)[1:]:
-        model = getattr(like, item.name)
-        values[item.name] = arrays.take(plain[item.name], model.dtype.str, model.shape)
+    for item in TRACKED:
+        values[item.name] = arrays.take(plain[item.name], item.dtype, (n_slots, *item.shape))
     return FrameResult(**values)
 
 

@@ -16,7 +16,9 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.clnf.pdm import project
-from napari_face_landmarks.data.tracks import FaceFit, FrameResult, RunStats, Tracks, collect
+from napari_face_landmarks.data.frame import FaceFit, FrameResult, empty_frame
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.detection.boxes import boxes_of, sizes
 from napari_face_landmarks.errors import ImageError, ResultError
@@ -35,7 +37,7 @@ from napari_face_landmarks.tracking.face_finder import (
 from napari_face_landmarks.tracking.frame_source import open_source, rgb_frames
 from napari_face_landmarks.tracking.pfld_tracker import follow
 from napari_face_landmarks.tracking.provenance import provenance
-from napari_face_landmarks.tracking.refinement import Picture, Refined, is_unsure, refine_face
+from napari_face_landmarks.tracking.refinement import Picture, Refined, is_unsure, refine_face, set_refined
 from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.tracking.run import Run, smoothed_results
 from napari_face_landmarks.tracking.smoothing import smooth_centre
@@ -205,20 +207,20 @@ class FaceTracker:
                 progress(len(results), run.source.stop - run.source.start)
         return self._collected(run, results)
 
-    def collect(self, results: Sequence[FrameResult]) -> Tracks:
+    def collect(self, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
         """Put results of the last run together; they may be fewer than the run was to give.
 
         Parameters
         ----------
-        results : sequence of FrameResult
-            What `track_frames` yielded.
+        results : sequence of FrameResult, or mapping of str to ndarray
+            What `track_frames` yielded, or the arrays of these frames, as a checkpoint has them.
         """
         run = self.last_run
         if run is None:
             raise ImageError("Nothing was tracked yet: run track or track_frames first.")
         return self._collected(run, results)
 
-    def _collected(self, run: Run, results: Sequence[FrameResult]) -> Tracks:
+    def _collected(self, run: Run, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
         source = run.source
         return collect(
             results,
@@ -365,15 +367,12 @@ class FaceTracker:
 
 
 def _face_fit(output: PfldOutput, faces: Sequence[Refined]) -> FaceFit:
-    count = len(faces)
-    boxes = np.zeros((count, 5), np.float32)
-    landmarks = np.zeros((count, 68, 2), np.float32)
-    pose = np.zeros((count, 6), np.float32)
+    fit = empty_frame(0, len(faces))
     for i, face in enumerate(faces):
-        landmarks[i], pose[i] = face.landmarks, face.params[:6]
-    boxes[:, :4], boxes[:, 4] = boxes_of(landmarks), face_scores(output)
-    source = np.array([face.source for face in faces], dtype=np.uint8)
-    return FaceFit(landmarks, output.confidence, pose, source, boxes)
+        set_refined(fit, i, face)
+    fit.confidence[...] = output.confidence
+    fit.boxes[:, :4], fit.boxes[:, 4] = boxes_of(fit.landmarks), face_scores(output)
+    return fit
 
 
 def _checked_boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:

@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from napari_face_landmarks.data.tracks import RunStats
+from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.detection.boxes import centres, sizes
 from napari_face_landmarks.detection.detector import DEFAULT_INPUT_SIZE, DEFAULT_MIN_SCORE, detect_faces
 from napari_face_landmarks.detection.roll import roll_from_points

@@ -8,7 +8,9 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import CARRIED, CLNF, LOW_CONFIDENCE, MANUAL, Tracks
+from napari_face_landmarks.data.fields import CARRIED, CLNF, MANUAL
+from napari_face_landmarks.data.stats import LOW_CONFIDENCE
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.io.common import frame_rate_of, seconds_of
 

@@ -10,7 +10,7 @@ import cv2
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import SOURCES
+from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.ibug import OUTLINES
 
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px

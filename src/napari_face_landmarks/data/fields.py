@@ -1,0 +1,215 @@
+"""The arrays of a face: the table from which frames, tracks, checkpoints, files and edits are derived.
+
+`FaceArrays` has an entry for each array: its type, and a `Field` with the rest; `FIELDS` lists these.
+Whatever stores, reads, copies or edits faces loops over `FIELDS`, so that all of them keep an array that is
+added here.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Annotated, Any, get_type_hints
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.ibug import N_LANDMARKS
+
+Floats = npt.NDArray[np.float32]
+
+SOURCES = ("none", "pfld", "clnf", "carried", "manual")
+"""What the codes 0 to 4 of `source` mean: where a face's landmarks come from."""
+NONE, PFLD, CLNF, CARRIED, MANUAL = range(len(SOURCES))
+BY_CLNF, OFF_MODEL = 0, 1
+"""Indices into the last axis of `misfit`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Field:
+    """An array that each face has.
+
+    Attributes
+    ----------
+    dtype : str
+        As NumPy spells it; little-endian.
+    shape : tuple of int
+        Of one face. In a frame an axis of the faces comes before it, in tracks axes of frames and faces.
+    fill : float or bool
+        The value where there is no face.
+    description : str
+        A sentence, for docstrings and files.
+    parts : tuple of str
+        Names of the entries of the last axis, for arrays that are no landmarks.
+    required : bool
+        Whether every file of tracks has it: False for arrays that files written before it lack. Frames and
+        tracks made without it are filled with `fill`.
+    tracked : bool
+        Whether the tracker computes it, so that checkpoints store it.
+    reset_by_edits : bool
+        Whether it describes how the landmarks were fitted, and is unknown once they were edited.
+    in_tidy_tables : bool
+        Whether tidy tables have columns for it.
+    column : str
+        What the names of columns of tables begin with; `name` where not given.
+    name : str
+        The attribute of frames and tracks, and the name in files that keep all arrays.
+    """
+
+    dtype: str
+    shape: tuple[int, ...]
+    fill: float | bool
+    description: str
+    parts: tuple[str, ...] = ()
+    required: bool = True
+    tracked: bool = True
+    reset_by_edits: bool = False
+    in_tidy_tables: bool = False
+    column: str = ""
+    name: str = ""
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Names of columns of tables: one for each part, or a single one."""
+        return tuple(f"{self.column}_{part}" for part in self.parts) or (self.column,)
+
+    @property
+    def per_landmark(self) -> bool:
+        """Whether each landmark has a value of its own."""
+        return self.shape[:1] == (N_LANDMARKS,)
+
+    def empty(self, *leading: int) -> npt.NDArray[Any]:
+        """Return the array of no faces, filled with `fill`; `leading` are the lengths of its first axes."""
+        return np.full((*leading, *self.shape), self.fill, self.dtype)
+
+
+def _unknown() -> Any:
+    return np.zeros(0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FaceArrays:
+    """The arrays of faces, which have the leading axes in common: (F,) in a frame, (T, F) in tracks."""
+
+    landmarks: Annotated[
+        Floats,
+        Field(
+            "<f4",
+            (N_LANDMARKS, 2),
+            np.nan,
+            "Pixels, x then y, pixel centres at whole numbers.",
+            in_tidy_tables=True,
+        ),
+    ]
+    confidence: Annotated[
+        Floats,
+        Field(
+            "<f4",
+            (N_LANDMARKS,),
+            0,
+            "Probability that the landmark is within 8 % of the inter-ocular distance of the truth.",
+            in_tidy_tables=True,
+        ),
+    ]
+    pose: Annotated[
+        Floats,
+        Field(
+            "<f4",
+            (6,),
+            np.nan,
+            "Weak-perspective pose of the point distribution model: scale (pixels per unit of the model), "
+            "pitch, yaw, roll (radians), tx, ty (pixels).",
+            parts=("scale", "pitch", "yaw", "roll", "tx", "ty"),
+        ),
+    ]
+    source: Annotated[
+        npt.NDArray[np.uint8],
+        Field(
+            "|u1",
+            (),
+            NONE,
+            "Where the landmarks come from, an index into `SOURCES`: none, pfld, clnf, carried, manual.",
+            in_tidy_tables=True,
+        ),
+    ]
+    boxes: Annotated[
+        Floats,
+        Field(
+            "<f4",
+            (5,),
+            np.nan,
+            "x0, y0, x1, y1 of the landmarks (pixels) and the face score.",
+            parts=("x0", "y0", "x1", "y1", "score"),
+            column="box",
+        ),
+    ]
+    misfit: Annotated[
+        Floats,
+        Field(
+            "<f4",
+            (2,),
+            np.nan,
+            "Mean distance of the landmarks, before smoothing, from PFLD's where CLNF refined them, and from "
+            "the closest shape of the point distribution model, in inter-ocular distances; NaN where not "
+            "known.",
+            parts=("by_clnf", "off_model"),
+            required=False,
+            reset_by_edits=True,
+            in_tidy_tables=True,
+        ),
+    ] = field(default_factory=_unknown)
+    by_hand: Annotated[
+        npt.NDArray[np.bool_],
+        Field(
+            "|b1",
+            (N_LANDMARKS,),
+            False,
+            "Manual landmarks: those that a person placed. A face that has one on a frame has the source "
+            '"manual" there, and neither tracking nor refitting moves it.',
+            required=False,
+            tracked=False,
+            in_tidy_tables=True,
+        ),
+    ] = field(default_factory=_unknown)
+
+    def __post_init__(self) -> None:
+        leading = self.source.shape
+        for item in FIELDS:
+            if not item.required and getattr(self, item.name).shape != (*leading, *item.shape):
+                object.__setattr__(self, item.name, item.empty(*leading))
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """Return every array by its name, not copied."""
+        return {item.name: getattr(self, item.name) for item in FIELDS}
+
+    @property
+    def present(self) -> npt.NDArray[np.bool_]:
+        """Where there is a face, bool with the leading axes."""
+        return np.asarray(self.source > NONE)
+
+
+def _fields() -> tuple[Field, ...]:
+    hints = get_type_hints(FaceArrays, include_extras=True)
+    found = ((name, hint.__metadata__[0]) for name, hint in hints.items())
+    return tuple(dataclasses.replace(item, name=name, column=item.column or name) for name, item in found)
+
+
+FIELDS = _fields()
+"""Every array of a face, in the order in which checkpoints store them."""
+FIELD = {item.name: item for item in FIELDS}
+TRACKED = tuple(item for item in FIELDS if item.tracked)
+
+
+def empty_arrays(*leading: int) -> dict[str, npt.NDArray[Any]]:
+    """Return `Field.empty` of every array, by its name."""
+    return {item.name: item.empty(*leading) for item in FIELDS}
+
+
+def describe_fields(leading: str) -> str:
+    """Return the arrays as the entries of a numpydoc section; `leading` names their first axes ("T, F")."""
+    lines = []
+    for item in FIELDS:
+        shape = ", ".join([leading, *map(str, item.shape)])
+        lines.append(f"    {item.name} : ndarray, ({shape}), {np.dtype(item.dtype).name}")
+        lines.append(f"        {item.description}")
+    return "\n".join(lines)

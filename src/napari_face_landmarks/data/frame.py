@@ -1,0 +1,66 @@
+"""The faces of one frame, of a video or a still."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.fields import TRACKED, FaceArrays, describe_fields, empty_arrays
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FrameResult(FaceArrays):
+    """The faces of one frame.
+
+    In a video each array has ``settings.max_faces`` rows, and a face keeps its row from frame to frame; rows
+    without a face are empty. Of a still there is a row for each face.
+
+    Attributes
+    ----------
+    index : int
+        The frame's index in the source, from 0.
+    """
+
+    index: int = 0
+
+
+FrameResult.__doc__ = f"{(FrameResult.__doc__ or '').rstrip()}\n{describe_fields('F')}\n"
+
+FaceFit = FrameResult
+"""What `FaceTracker.fit` returns: the faces of a still."""
+
+
+def empty_frame(index: int, n_faces: int) -> FrameResult:
+    """Return a frame with room for faces, and none in it."""
+    return FrameResult(index=index, **empty_arrays(n_faces))
+
+
+def stack_frames(frames: Sequence[FrameResult], n_faces: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of frames, each (N, F, ...), and ``index``, (N,) int64.
+
+    Only what the tracker computes is in them, as in a checkpoint.
+
+    Parameters
+    ----------
+    frames : sequence of FrameResult
+        Any number, also none.
+    n_faces : int
+        The number of faces of each.
+    """
+    arrays = {
+        item.name: np.stack([getattr(frame, item.name) for frame in frames])
+        if frames
+        else item.empty(0, n_faces)
+        for item in TRACKED
+    }
+    return {"index": np.array([frame.index for frame in frames], dtype=np.int64), **arrays}
+
+
+def unstack_frames(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[FrameResult]:
+    """Yield the frames of the arrays that `stack_frames` returns."""
+    for row, index in enumerate(arrays["index"]):
+        yield FrameResult(index=int(index), **{item.name: arrays[item.name][row] for item in TRACKED})

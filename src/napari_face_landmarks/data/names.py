@@ -1,0 +1,80 @@
+"""How faces and frames are named and numbered, everywhere that a person or a program reads them.
+
+Faces and frames are counted from 0. A face without a given name is "face 0" in sentences, lists and pictures
+(`face_label`) and ``face_0`` where files need an identifier (`face_identifier`). Only formats whose
+specification counts otherwise do so: OpenFace's CSV files and the names of 300-VW's ``.pts`` files number
+frames from 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.data.tracks import Tracks
+
+NAMES = "face_names"
+"""Entry of `Tracks.meta` with the names that faces were given."""
+LONGEST_NAME = 100
+"""Characters of a face's name."""
+RESERVED = ("single",)
+"""Names of individuals that mean something else: DeepLabCut's bodyparts that belong to no individual."""
+
+
+def face_label(face: int) -> str:
+    """Return what a face without a given name is called in sentences and lists."""
+    return f"face {face}"
+
+
+def face_identifier(face: int) -> str:
+    """Return what a face without a given name is called in files."""
+    return f"face_{face}"
+
+
+def face_identifiers(n_faces: int) -> list[str]:
+    """Return `face_identifier` of 0 to `n_faces` - 1."""
+    return [face_identifier(face) for face in range(n_faces)]
+
+
+def names_of_faces(tracks: Tracks) -> list[str]:
+    """Return the name of each face: the one it was given, else `face_label`."""
+    given = given_names(tracks.meta)
+    return [
+        given[face] if face < len(given) and given[face] else face_label(face)
+        for face in range(tracks.n_faces)
+    ]
+
+
+def given_names(meta: Mapping[str, Any]) -> list[str]:
+    """Return the names that faces were given, in their order; none where `meta` has no list of them."""
+    given = meta.get(NAMES, ())
+    return [str(name) for name in given] if isinstance(given, (list, tuple)) else []
+
+
+def names_in_files(given: Any, n_faces: int) -> list[str]:
+    """Return the names of faces as files of poses have them: distinct, short and on one line.
+
+    Parameters
+    ----------
+    given : object
+        ``meta["face_names"]``, of whatever type.
+    n_faces : int
+
+    Returns
+    -------
+    list of str
+        `face_identifier` where there is no name, or an empty one. Names are one line of at most
+        `LONGEST_NAME` characters that any encoding of Unicode can hold.
+    """
+    names = face_identifiers(n_faces)
+    listed = given if isinstance(given, (list, tuple)) else ()
+    for face, name in enumerate(listed[:n_faces]):
+        text = str(name)[: 2 * LONGEST_NAME].encode("utf-8", "replace").decode()
+        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST_NAME]
+        names[face] = f"{text}_face" if text in RESERVED else text.strip() or names[face]
+    for face, name in enumerate(names):
+        others = names[:face] + names[face + 1 :]
+        if name in others:
+            names[face] = next(new for k in range(2, 10**6) if (new := f"{name}_{k}") not in others)
+    return names

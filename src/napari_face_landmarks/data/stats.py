@@ -1,0 +1,75 @@
+"""Counts and times of a run."""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass, field
+from typing import Any
+
+from napari_face_landmarks.data.fields import CARRIED, CLNF, NONE
+from napari_face_landmarks.data.frame import FrameResult
+
+STAGES = ("decode", "detect", "pfld", "clnf", "smoothing")
+LOW_CONFIDENCE = 0.5
+"""A face on a frame counts as of low confidence where the mean over its landmarks is lower."""
+
+
+@dataclass(slots=True)
+class RunStats:
+    """The counts of a run; they grow while it lasts and may be read from another thread.
+
+    Attributes
+    ----------
+    frames : int
+        Frames finished.
+    seconds : float
+        Wall time of the run so far, without `prepare_seconds`.
+    prepare_seconds : float
+        Time that compiling or loading the kernels took before the first frame.
+    stage_seconds : dict of str to float
+        Time spent in decode, detect, pfld, clnf and smoothing; with several threads they overlap.
+    stage_calls : dict of str to int
+        How often each stage ran.
+    frames_with_faces, faces, refined, carried, low_confidence : int
+        Frames with a face; faces over all frames; those refined by CLNF, those to which an earlier correction
+        of CLNF was applied, and those whose mean confidence is low.
+    completed : bool
+        Whether the run reached its last frame.
+    """
+
+    frames: int = 0
+    seconds: float = 0.0
+    prepare_seconds: float = 0.0
+    stage_seconds: dict[str, float] = field(default_factory=lambda: dict.fromkeys(STAGES, 0.0))
+    stage_calls: dict[str, int] = field(default_factory=lambda: dict.fromkeys(STAGES, 0))
+    frames_with_faces: int = 0
+    faces: int = 0
+    refined: int = 0
+    carried: int = 0
+    low_confidence: int = 0
+    completed: bool = False
+
+    @property
+    def fps(self) -> float:
+        """Frames per second, end to end."""
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    def count(self, result: FrameResult) -> None:
+        """Add a finished frame."""
+        sources = result.source.tolist()
+        present = [face for face, source in enumerate(sources) if source > NONE]
+        self.frames += 1
+        self.frames_with_faces += bool(present)
+        self.faces += len(present)
+        self.refined += sources.count(CLNF)
+        self.carried += sources.count(CARRIED)
+        self.low_confidence += sum(bool(result.confidence[face].mean() < LOW_CONFIDENCE) for face in present)
+
+    def add_time(self, stage: str, seconds: float) -> None:
+        """Add to the time spent in a stage."""
+        self.stage_seconds[stage] += seconds
+        self.stage_calls[stage] += 1
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the counts as plain values, ready for JSON."""
+        return {**dataclasses.asdict(self), "fps": self.fps}
