@@ -545,6 +545,7 @@ def test_evaluate_prints_and_writes_all_bundles_side_by_side(
     file: Path, tmp_path: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out, table = tmp_path / "new" / "e.json", tmp_path / "e.md"
+    table.write_text("before\n<!-- accuracy table -->\nold\n<!-- end of accuracy table -->\nafter\n")
     words = ["evaluate", str(file), "--models", "open", str(models.folder.resolve()) + "/"]
     words += ["--perturb", "none", "occlusion", "--seed", "3", "--limit", "3"]
     assert cli.main([*words, "--json", str(out), "--table", str(table)]) == 0
@@ -573,6 +574,9 @@ def test_evaluate_prints_and_writes_all_bundles_side_by_side(
 
     assert f"{100 * first['mean']:.2f}" in shown.out
     text = table.read_text()
+    assert text.startswith("before\n<!-- accuracy table -->\n\nMean error")
+    assert text.endswith("\n<!-- end of accuracy table -->\nafter\n")
+    assert "old" not in text
     assert "| none |" in text
     assert f"{100 * first['mean']:.2f} %" in text
     for block in text.split("\n\n"):

@@ -772,16 +772,6 @@ def test_a_notebook_shows_a_summary() -> None:
     assert "&lt;b&gt;broken" in text
 
 
-def test_readmes_table_is_that_of_the_code() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    lines = ["| format | files | what does not come back | also read by | needs |", "|---|---|---|---|---|"]
-    for item in FORMATS:
-        suffixes = ", ".join(f"`{suffix}`" for suffix in item.suffixes)
-        cells = [f"{item.title}, `{item.name}`", suffixes, item.loses, item.read_by, ", ".join(item.needs)]
-        lines.append(f"| {' | '.join(cells)} |")
-    assert "\n".join(lines) in readme
-
-
 def test_a_run_without_a_face_comes_back_without_one(tmp_path: Path, every_format: Format) -> None:
     need(every_format)
     empty = delete_face(a_run(), 0)

@@ -20,7 +20,6 @@ from napari_face_landmarks.files.optional import installed
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.quality import (
-    REASONS,
     Limits,
     Series,
     check,
@@ -260,19 +259,3 @@ def test_a_long_run_is_checked_in_little_time() -> None:
     assert len(found.suspects) == len(PLANTED)
     assert seconds["series"] < 3
     assert seconds["check"] < 0.5, "it runs on the GUI's thread while a run goes on"
-
-
-def test_readme_names_the_limits_that_there_are() -> None:
-    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
-    table = readme.partition("### Checking the result")[2].partition("## From the command line")[0]
-    limits = Limits()
-    for words in (
-        f"under {limits.low_confidence:g} ",
-        f"by {100 * limits.jump:g} % of",
-        f"by {100 * limits.disagreement:g} % of",
-        f"are {100 * limits.off_model:g} % of",
-    ):
-        assert words in table
-    assert limits.jump_ratio == 4, "four times"
-    for reason in REASONS:
-        assert f"| {reason} |" in table

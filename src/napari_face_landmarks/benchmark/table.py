@@ -1,4 +1,4 @@
-"""The figures as Markdown, alone or in a README between two markers."""
+"""The results of a benchmark as Markdown tables."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from pathlib import Path
 from napari_face_landmarks.benchmark.long_run import in_words
 from napari_face_landmarks.benchmark.run import Benchmark
 from napari_face_landmarks.benchmark.throughput import Cost, VideoRates
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.markdown import write_section
 
-BEGIN, END = "<!-- speed table -->", "<!-- end of speed table -->"
+SECTION = "speed table"
+"""Markers in a file: ``<!-- speed table -->`` and ``<!-- end of speed table -->``."""
 
 
 def benchmark_table(result: Benchmark) -> str:
@@ -66,25 +67,14 @@ def benchmark_table(result: Benchmark) -> str:
 
 
 def write_table(path: Path, result: Benchmark) -> None:
-    """Write the tables to a file; into a file that has the markers, between these.
+    """Write the tables to a Markdown file, between the markers of `SECTION` if it has them.
 
     Raises
     ------
     ResultError
         If the file cannot be written, or has only one of the markers.
     """
-    from napari_face_landmarks.files.atomic import replacing
-
-    text = benchmark_table(result)
-    if path.exists():
-        before = path.read_text(encoding="utf-8")
-        if (BEGIN in before) != (END in before) or before.count(BEGIN) > 1:
-            raise ResultError(f"{path} has one of the markers {BEGIN} and {END} without the other: add it.")
-        if BEGIN in before:
-            head, rest = before.split(BEGIN, 1)
-            text = f"{head}{BEGIN}\n\n{text}\n{END}{rest.split(END, 1)[1]}"
-    with replacing(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_section(path, benchmark_table(result), SECTION)
 
 
 def _rates(video: VideoRates) -> str:

@@ -34,7 +34,8 @@ def add_benchmark(commands: Any) -> None:
         "--table",
         metavar="OUT.md",
         type=Path,
-        help="write Markdown tables; into a file with the markers of the README's tables, between these",
+        help="write Markdown tables; if the file has the markers <!-- speed table --> and <!-- end of speed "
+        "table -->, between these",
     )
     parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the optimisations and the rates")
     parser.add_argument(

@@ -27,7 +27,7 @@ def add_evaluate(commands: Any) -> None:
         help="measure the bundles on labelled faces",
         description="Fit labelled faces with every bundle, refine mode and perturbation, and print the "
         "errors, failures and what the confidence is worth. The files are .npz with the arrays webp, "
-        "offsets, names and landmarks; see the README.",
+        "offsets, names and landmarks, described in evaluation/README.md.",
     )
     parser.add_argument("files", metavar="FILE.npz", type=Path, nargs="+", help="labelled faces")
     parser.add_argument(
@@ -63,7 +63,13 @@ def add_evaluate(commands: Any) -> None:
         "names; default: %(default)s",
     )
     parser.add_argument("--json", metavar="OUT.json", type=Path, help="write everything, each face included")
-    parser.add_argument("--table", metavar="OUT.md", type=Path, help="write Markdown tables")
+    parser.add_argument(
+        "--table",
+        metavar="OUT.md",
+        type=Path,
+        help="write Markdown tables; if the file has the markers <!-- accuracy table --> and "
+        "<!-- end of accuracy table -->, between these",
+    )
     parser.add_argument("--limit", metavar="N", type=count, help="draw no more than N faces")
     parser.add_argument(
         "--seed", metavar="N", type=int, default=0, help="of all chance; default: %(default)s"
@@ -82,6 +88,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from napari_face_landmarks.evaluation.options import CONDITIONS
     from napari_face_landmarks.evaluation.report import to_json, to_markdown, to_text
     from napari_face_landmarks.files.atomic import replacing
+    from napari_face_landmarks.files.markdown import write_section
     from napari_face_landmarks.models import list_models
 
     plan = Plan(
@@ -106,8 +113,8 @@ def _evaluate(options: argparse.Namespace) -> int:
         with replacing(options.json) as temporary:
             temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if options.table is not None:
-        with replacing(options.table) as temporary:
-            temporary.write_text(to_markdown(summaries, pooled, faces, options.faces, plan), encoding="utf-8")
+        table = to_markdown(summaries, pooled, faces, options.faces, plan)
+        write_section(options.table, table, "accuracy table")
     print(to_text(summaries, pooled), end="")
     return 0
 

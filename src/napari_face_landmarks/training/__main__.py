@@ -17,18 +17,18 @@ STEPS = {
     "detector": "the face detector",
     "pfld": "the landmark network",
     "cen": "the patch experts (needs the point distribution model)",
-    "settle": "where people put the landmarks beside where the models do (needs all of them)",
+    "settle": "the final linear map to manual landmarks (needs all steps above)",
     "evaluate": "measure a bundle on the held-out faces",
-    "bundle": "put the files together and write the model card",
+    "bundle": "collect the files and write the model card",
 }
 
 STAGES = (("pdm",), ("detector", "pfld", "cen"), ("settle",), ("bundle",))
-"""The steps of ``all``; those of one stage do not need each other."""
+"""The steps of ``all``; steps of one stage are independent of each other."""
 LAST_STEPS = ("settle", "bundle")
-"""Take a minute or two, and are done anew: they go over what the others have left."""
+"""Always run again, which takes a minute or two: they depend on the output of all other steps."""
 MODULE_OF = {"settle": "linear_calibration"}
 CAN_START = ("detector", "pfld")
-"""Steps that may begin with the weights of another bundle."""
+"""Steps that can start from the weights of another bundle."""
 
 
 def _module(step: str) -> object:
@@ -44,34 +44,38 @@ def _common() -> argparse.ArgumentParser:
     return common
 
 
-def main(arguments: list[str] | None = None) -> int:
-    """Run one training step, or all of them.
-
-    Each step resumes from its checkpoint in OUT where an earlier run of it was stopped.
-    """
-    arguments = sys.argv[1:] if arguments is None else arguments
+def make_parser(step: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the training; only the module of `step` is imported, for its own options."""
     parser = argparse.ArgumentParser(prog="python -m napari_face_landmarks.training", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
-    wanted = arguments[0] if arguments and arguments[0] in STEPS else None
     for name, text in STEPS.items():
         sub = steps.add_parser(
             name, parents=[_common()], help=text, description=f"{text[0].upper()}{text[1:]}."
         )
-        if name == wanted:  # only that step's module is imported: the detector needs torch, the PDM does not
+        if name == step:  # the detector needs torch, the PDM does not
             _module(name).add_arguments(sub)  # type: ignore[attr-defined]
     everything = steps.add_parser("all", parents=[_common()], help="every step with its defaults")
     everything.add_argument(
-        "--jobs", type=int, default=1, help="steps at the same time, with three or four cores 3 (default 1)"
+        "--jobs", type=int, default=1, help="steps to run in parallel, 3 on three cores or more (default 1)"
     )
     everything.add_argument(
-        "--start", type=Path, help="OUT of a finished bundle: its networks are trained on, not new ones"
+        "--start", type=Path, help="OUT of a finished bundle: training continues from its networks"
     )
     everything.add_argument(
-        "--pfld-steps", type=int, help="steps of PFLD, the longest part (default: that of the step pfld)"
+        "--pfld-steps", type=int, help="optimiser steps of PFLD, the longest part (default: as in step pfld)"
     )
-    args = parser.parse_args(arguments)
+    return parser
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one training step, or all of them.
+
+    An interrupted step resumes from its checkpoint in OUT.
+    """
+    arguments = sys.argv[1:] if arguments is None else arguments
+    args = make_parser(arguments[0] if arguments and arguments[0] in STEPS else None).parse_args(arguments)
     if not args.data.is_dir():
-        print(f"{args.data} is no folder: give the folder of training data with --data.", file=sys.stderr)
+        print(f"{args.data} is not a folder: give the folder of training data with --data.", file=sys.stderr)
         return 2
     try:
         if args.step != "all":
@@ -89,10 +93,10 @@ def main(arguments: list[str] | None = None) -> int:
 def train_all(
     data: Path, bundle: str, out: Path, start: Path | None, jobs: int, pfld_steps: int | None = None
 ) -> int:
-    """Run every step in a process of its own, those of a stage `jobs` at a time; return the exit status.
+    """Run every step in a subprocess, those of a stage `jobs` at a time; return the exit status.
 
-    What each step prints goes to ``OUT/STEP.out`` too. Steps that the same command finished before are passed
-    over, by ``OUT/STEP.done``; one that was stopped goes on from its checkpoint.
+    The output of each step is also written to ``OUT/STEP.out``. Steps that the same command has finished
+    (``OUT/STEP.done``) are skipped; an interrupted step resumes from its checkpoint.
     """
     out.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
@@ -120,9 +124,9 @@ def _run_step(step: str, command: Sequence[str], out: Path) -> int:
     print(f"== {step}: {STEPS[step]}", flush=True)
     done, asked = out / f"{step}.done", "\n".join(command[1:]) + "\n"
     if step not in LAST_STEPS and done.exists() and done.read_text() == asked:
-        print(f"== {step} was finished before", flush=True)
+        print(f"== {step} is done already", flush=True)
         return 0
-    done.unlink(missing_ok=True)  # what it vouched for is written over from here on
+    done.unlink(missing_ok=True)  # the step is about to overwrite its output
     with (
         open(out / f"{step}.out", "ab") as log,
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,

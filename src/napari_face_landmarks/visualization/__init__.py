@@ -1,4 +1,4 @@
-"""Landmarks as pictures: overlays on frames and videos, contact sheets, figures."""
+"""Landmarks as images: overlays on frames and videos, contact sheets, figures."""
 
 from napari_face_landmarks.visualization.contact_sheet import contact_sheet, write_overlay
 from napari_face_landmarks.visualization.figure import plot_tracks

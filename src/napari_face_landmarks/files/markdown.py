@@ -1,0 +1,38 @@
+"""Tables of measured figures in Markdown files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.atomic import replacing
+
+
+def write_section(path: Path, text: str, name: str) -> None:
+    """Write text to a file; if the file has the markers of `name`, replace only what lies between them.
+
+    Parameters
+    ----------
+    path : Path
+        A Markdown file. It is replaced atomically.
+    text : str
+        Markdown that ends in a line break.
+    name : str
+        The markers are ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
+
+    Raises
+    ------
+    ResultError
+        If the file cannot be written, or has one marker without the other.
+    """
+    begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
+    if path.exists():
+        before = path.read_text(encoding="utf-8")
+        head, opened, rest = before.partition(begin)
+        _, closed, tail = rest.partition(end)
+        if bool(opened) != bool(closed) or before.count(begin) + before.count(end) > 2 * bool(opened):
+            raise ResultError(f"{path} needs each of the markers {begin} and {end} once, in this order.")
+        if opened:
+            text = f"{head}{begin}\n\n{text}\n{end}{tail}"
+    with replacing(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")

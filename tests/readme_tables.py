@@ -1,0 +1,184 @@
+"""The generated tables of the READMEs; ``python tests/readme_tables.py`` updates them.
+
+A table stands between ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src" / "napari_face_landmarks"
+
+
+def section(text: str, name: str) -> re.Match[str]:
+    """Find a table by its markers; group 1 is what lies between them."""
+    found = re.search(rf"<!-- {name}\b[^>]*-->\n(.*?)<!-- end of {name} -->", text, re.DOTALL)
+    if found is None:
+        raise ValueError(f"The markers of the table {name!r} are missing.")
+    return found
+
+
+def markdown(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def settings() -> str:
+    from napari_face_landmarks.settings import REFINE_MODES, TrackerSettings
+
+    rows = []
+    for item in dataclasses.fields(TrackerSettings):
+        values = ", ".join(REFINE_MODES)
+        if item.name != "refine":
+            values = f"{item.metadata['low']:g} to {item.metadata['high']:g}"
+        rows.append([f"`{item.name}`", str(item.default), values, item.metadata["help"]])
+    return markdown(["setting", "default", "values", "description"], rows)
+
+
+def presets() -> str:
+    from napari_face_landmarks.settings import PRESETS, TrackerSettings
+
+    rows, default = [], TrackerSettings().to_dict()
+    for preset in PRESETS:
+        changed = {name: now for name, now in preset.settings.to_dict().items() if now != default[name]}
+        text = ", ".join(f"`{name}={now}`" for name, now in changed.items()) or "the defaults"
+        rows.append([f"{preset.title}, `{preset.name}`", text, preset.help])
+    return markdown(["preset", "settings", "purpose and cost"], rows)
+
+
+def formats() -> str:
+    from napari_face_landmarks.io import FORMATS
+
+    rows = []
+    for item in FORMATS:
+        suffixes = ", ".join(f"`{suffix}`" for suffix in item.suffixes)
+        rows.append(
+            [f"{item.title}, `{item.name}`", suffixes, item.loses, item.read_by, ", ".join(item.needs)]
+        )
+    return markdown(["format", "files", "not kept", "also read by", "needs"], rows)
+
+
+def reasons() -> str:
+    from napari_face_landmarks.quality import REASONS, Limits
+
+    limits = Limits()
+    rules = {
+        "lost face": "a face that was tracked is not found",
+        "low confidence": f"the mean confidence of its landmarks is below {limits.low_confidence:g}",
+        "jump": f"its landmarks move by {100 * limits.jump:g} % of the inter-ocular distance or more in one "
+        f"frame, and {limits.jump_ratio:g} times as far as in the frames around it",
+        "PFLD and CLNF disagree": f"CLNF moved the landmarks by {100 * limits.disagreement:g} % of the "
+        "inter-ocular distance or more",
+        "unlike a face": f"the landmarks are {100 * limits.off_model:g} % of the inter-ocular distance or "
+        "more from the nearest shape of the shape model",
+    }
+    return markdown(["reason", "a frame is listed if"], [[reason, rules[reason]] for reason in REASONS])
+
+
+def limits() -> str:
+    from napari_face_landmarks.quality import Limits
+
+    rows = [
+        [f"`--{item.name.replace('_', '-')}`", f"{item.default:g}", item.metadata["help"]]
+        for item in dataclasses.fields(Limits)
+    ]
+    return markdown(["option", "default", "description"], rows)
+
+
+def shortcuts() -> str:
+    from napari_face_landmarks.napari_plugin.commands import SHORTCUTS
+
+    actions = {
+        "run": "start tracking",
+        "pause": "pause and resume",
+        "cancel": "cancel and keep the finished frames",
+        "export": "export",
+        "next_preset": "select the next preset",
+    }
+    rows = [[key.replace("-", "+"), actions[name]] for name, key in SHORTCUTS.items()]
+    return markdown(["keys", "action"], [*rows, ["N, Shift+N", "next and previous frame to check"]])
+
+
+def model_cards() -> str:
+    from napari_face_landmarks.models import list_models, load_card
+    from napari_face_landmarks.models.card import card_markdown
+
+    return "\n".join(card_markdown(load_card(name)) for name in list_models())
+
+
+def accuracy_summary() -> str:
+    from napari_face_landmarks.models import list_models, load_card
+    from napari_face_landmarks.models.card import CONDITIONS_MEASURED
+
+    conditions = {"none": "unmodified", "marks": "pen marks", "occlusion": "occluded"}
+    rows = []
+    for name in list_models():
+        measured = load_card(name)["metrics"]["evaluation"][CONDITIONS_MEASURED]
+        for mode, title in (("off", "PFLD"), ("always", "PFLD + CLNF")):
+            errors = [f"{100 * measured[condition][mode]['mean']:.2f} %" for condition in conditions]
+            rows.append([f"`{name}`, {title}", *errors])
+    return markdown(["bundle, method", *conditions.values()], rows)
+
+
+def speed_summary() -> str:
+    text = (PACKAGE / "benchmark" / "README.md").read_text(encoding="utf-8")
+    runs = re.search(
+        r"^cap640\.mp4, .*?\n\n(.*?)\n\n", section(text, "speed table").group(1), re.DOTALL | re.M
+    )
+    if runs is None:
+        raise ValueError("The benchmark's README has no runs over cap640.mp4.")
+    cells = [[cell.strip() for cell in line.split("|")[1:-1]] for line in runs.group(1).splitlines()[2:]]
+    fps = {(refine, every, threads): rate for refine, every, threads, rate, _ in cells}
+    wanted = {
+        "`fast` (no refinement)": ("off", ""),
+        "`balanced` (the defaults)": ("auto", "2"),
+        "refinement on every frame": ("always", "1"),
+    }
+    rows = [[title, *(fps[(*key, threads)] for threads in "12")] for title, key in wanted.items()]
+    return markdown(["settings", "1 thread", "2 threads"], rows)
+
+
+def faults() -> str:
+    from test_reliability import FAULTS
+
+    rows = []
+    for fault in FAULTS:
+        files = dict.fromkeys(test.partition("::")[0] for test in fault.tests)
+        links = [f"[{name.removeprefix('test_').removesuffix('.py')}]({name})" for name in files]
+        rows.append([fault.what, fault.happens, fault.kept, ", ".join(links)])
+    return markdown(["fault", "what happens", "what is kept", "tests"], rows)
+
+
+TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
+    "speed summary": (ROOT / "README.md", speed_summary),
+    "accuracy summary": (ROOT / "README.md", accuracy_summary),
+    "settings": (PACKAGE / "tracking" / "README.md", settings),
+    "presets": (PACKAGE / "tracking" / "README.md", presets),
+    "formats": (PACKAGE / "io" / "README.md", formats),
+    "reasons": (PACKAGE / "quality" / "README.md", reasons),
+    "limits": (PACKAGE / "quality" / "README.md", limits),
+    "shortcuts": (PACKAGE / "napari_plugin" / "README.md", shortcuts),
+    "model cards": (PACKAGE / "models" / "README.md", model_cards),
+    "faults": (ROOT / "tests" / "README.md", faults),
+}
+"""The README and the function of each table."""
+
+
+def main() -> None:
+    """Write all tables into their READMEs."""
+    for name, (path, make) in TABLES.items():
+        text = path.read_text(encoding="utf-8")
+        found = section(text, name)
+        table = f"\n{make().strip()}\n\n"
+        if found.group(1) != table:
+            path.write_text(text[: found.start(1)] + table + text[found.end(1) :], encoding="utf-8")
+            print(f"{path.relative_to(ROOT)}: {name}")
+
+
+if __name__ == "__main__":
+    sys.exit(main())
