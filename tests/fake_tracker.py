@@ -14,7 +14,6 @@ from napari_face_landmarks.data.frame import empty_frame
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker, FrameResult
-from napari_face_landmarks.tracking.frame_source import rgb_frames
 
 
 class FakeTracker(FaceTracker):
@@ -27,7 +26,8 @@ class FakeTracker(FaceTracker):
     def __init__(self, models: Any = None, settings: TrackerSettings | None = None) -> None:
         self.models = SimpleNamespace(name="fake", version="0", card={})
         self.settings = settings or TrackerSettings()
-        self.last_run = None
+        self.threads, self.engine = 1, None
+        self._last_run = lambda: None
 
     def prepare(self) -> None:
         """Do nothing: there is nothing to compile."""
@@ -36,19 +36,19 @@ class FakeTracker(FaceTracker):
     def faces_at(frame: int) -> int:
         return 1
 
-    def _raw_results(self, run: Any, before: Any = None) -> Iterator[FrameResult]:
-        for index, frame in rgb_frames(run.source, run.stats):
+    def _follow(self, context: Any, frames: Any, before: Any = None) -> Iterator[Any]:
+        for index, frame in frames:
             if self.fails_at is not None and index == self.fails_at[0]:
                 raise self.fails_at[1]
             time.sleep(self.seconds_per_frame)
             result = empty_frame(index, self.settings.max_faces)
             if isinstance(frame, FaceLandmarksError):
-                run.warnings.append(str(frame))
+                context.warnings.append(str(frame))
             else:
                 for face in range(min(self.faces_at(index), self.settings.max_faces)):
-                    self._place(result, face, run.source.size)
-                run.stats.add_time("pfld", self.seconds_per_frame)
-            yield result
+                    self._place(result, face, frame.shape[:2])
+                context.stats.add_time("pfld", self.seconds_per_frame)
+            yield result, None
 
     def _place(self, result: FrameResult, face: int, size: tuple[int, int]) -> None:
         height, width = size

@@ -298,7 +298,7 @@ def journals(folder: Path) -> list[bytes]:
     """Return the journals of two short runs over a face, by PFLD and CLNF and by CLNF alone."""
     from napari_face_landmarks import FaceTracker
     from napari_face_landmarks.demo import make_demo_clip
-    from napari_face_landmarks.runs import Recording
+    from napari_face_landmarks.runs import CheckpointedRun
     from napari_face_landmarks.video import open_video, write_video
 
     write_video(folder / "clip.mp4", make_demo_clip(6, 120)[0], fps=25)
@@ -306,8 +306,9 @@ def journals(folder: Path) -> list[bytes]:
     for refine in ("always", "clnf-only"):
         tracker = FaceTracker("open", TrackerSettings(refine=refine, smoothing_window=3), threads=1)
         with open_video(folder / "clip.mp4") as video:
-            recording = Recording.begin(tracker, video, folder / "j")
-            list(recording.results([2, 4]))
+            recording = CheckpointedRun.begin(tracker, video, folder / "j")
+            recording.states_before = [2, 4]
+            list(recording.run)
             recording.close(remove=False)
         contents.append((folder / "j").read_bytes())
         (folder / "j").unlink()
@@ -316,10 +317,10 @@ def journals(folder: Path) -> list[bytes]:
 
 
 def read_whole_journal(path: Path) -> Any:
-    from napari_face_landmarks.runs.checkpoint import read_frames, read_journal
+    from napari_face_landmarks.runs.checkpoint import read_checkpoint, read_frames
 
     with open(path, "rb") as stream:
-        content = read_journal(stream, 1)
+        content = read_checkpoint(stream, 1)
         if content is None:
             raise ResultError(f"{path} has no head.")
         return content, read_frames(stream, 1, content.n_frames)

@@ -360,8 +360,9 @@ def test_frames_that_the_decoder_mended_are_told_of_all_pieces(tmp_path: Path, m
     (result,) = track_many(video, tmp_path, settings=FAST, format="npz", cut_at=120, jobs=2)
     tracks = Tracks.load(result.output)
     assert tracks.meta["pieces_joined"]["pieces"] == 2
-    assert [text for text in tracks.warnings if "mended" in text] == [
-        "3 frames are damaged in part (30, 90, 200): the decoder mended them, and their landmarks may be off."
+    assert [text for text in tracks.warnings if "concealed" in text] == [
+        "3 frames are damaged in part (30, 90, 200): the decoder concealed their errors, "
+        "and their landmarks may be off."
     ]
 
 

@@ -27,7 +27,7 @@ from napari_face_landmarks.correction import (
     rename_face,
     split_face,
 )
-from napari_face_landmarks.data.fields import MANUAL, NONE
+from napari_face_landmarks.data.fields import MANUAL, NONE, SOURCES
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import inter_ocular, nme
@@ -333,3 +333,12 @@ def test_of_two_merged_faces_what_was_placed_by_hand_stays() -> None:
     assert merged.n_faces == 1
     np.testing.assert_array_equal(merged.landmarks[0, 0], tracks.landmarks[0, 1])
     np.testing.assert_array_equal(merged.landmarks[2, 0], tracks.landmarks[2, 0])
+
+
+def test_propagation_runs_clnf_as_often_as_tracking_does(models: Models, clip: Any, truth: Tracks) -> None:
+    settings = TrackerSettings(refine="always", clnf_every=3)
+    again = carry_on(models, clip, truth, 2, 0, "forwards", 11, settings)
+    assert [SOURCES[code] for code in again.source[3:12, 0]] == ["clnf", "carried", "carried"] * 3
+    assert (nme(again.landmarks[3:12, 0], truth.landmarks[3:12, 0]) < 0.03).all()
+    back = carry_on(models, clip, truth, 11, 0, "backwards", 2, settings)
+    assert [SOURCES[code] for code in back.source[10:1:-1, 0]] == ["clnf", "carried", "carried"] * 3

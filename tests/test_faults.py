@@ -407,14 +407,14 @@ def test_frames_that_the_decoder_mended_are_told_in_one_sentence(
     assert tracker.track(here / "whole.mov").warnings == ()
     assert tracker.track(here / "one.mov", stop=7).warnings == ()
     assert tracker.track(here / "one.mov").warnings == (
-        "Frame 7 is damaged in part: the decoder mended it, and its landmarks may be off.",
+        "Frame 7 is damaged in part: the decoder concealed its errors, and its landmarks may be off.",
     )
     assert cli.main(track(here / "many.mov", str(here / "t.npz"))) == 0
     tracks = Tracks.load(here / "t.npz")
     assert tracks.present.all()
     assert tracks.warnings == (
-        "6 frames are damaged in part (1, 2, 3, 5, 6 and 1 more): the decoder mended them, and their "
-        "landmarks may be off.",
+        "6 frames are damaged in part (1, 2, 3, 5, 6 and 1 more): the decoder concealed their errors, and "
+        "their landmarks may be off.",
     )
     assert f"Warning: {tracks.warnings[0]}" in capsys.readouterr().err
     run = tracker.track_frames(here / "many.mov")

@@ -18,7 +18,7 @@ import pytest
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, Tracks, cli, load_models
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.runs import Recording, checkpoint, journal_of, recorded_run
+from napari_face_landmarks.runs import CheckpointedRun, checkpoint, journal_of
 from napari_face_landmarks.runs.job import Job, do_job
 from napari_face_landmarks.video import open_video, write_video
 
@@ -65,7 +65,7 @@ def frames_in(path: Path) -> int:
     """Return how many frames a journal that another process may be writing has; -1 where there is none."""
     try:
         with open(path, "rb") as stream:
-            content = checkpoint.read_journal(stream, 1)
+            content = checkpoint.read_checkpoint(stream, 1)
     except FileNotFoundError:
         return -1
     return 0 if content is None else content.n_frames
@@ -115,9 +115,9 @@ def test_fifty_kills_at_random_moments(tmp_path: Path, models: Models) -> None:
 def stop_after(tracker: FaceTracker, path: Path, clip: Path, n_frames: int) -> None:
     """Track some frames into a journal, a state after each of them."""
     with open_video(clip) as video:
-        recording = Recording.begin(tracker, video, path)
+        recording = CheckpointedRun.begin(tracker, video, path)
         try:
-            with closing(recording.results()) as results:
+            with closing(recording.run) as results:
                 for _ in range(n_frames):
                     next(results)
         finally:
@@ -126,8 +126,8 @@ def stop_after(tracker: FaceTracker, path: Path, clip: Path, n_frames: int) -> N
 
 def go_on(tracker: FaceTracker, path: Path, clip: Path) -> tuple[int, Tracks]:
     with open_video(clip) as video:
-        recording = Recording.begin(tracker, video, path, resume=True)
-        for _ in recording.results():
+        recording = CheckpointedRun.begin(tracker, video, path, resume=True)
+        for _ in recording.run:
             pass
         tracks = recording.tracks()
         recording.close()
@@ -167,9 +167,9 @@ def test_a_crash_loses_at_most_a_second_of_results(
     monkeypatch.setattr(checkpoint, "time", SimpleNamespace(monotonic=lambda: now))
     path = tmp_path / "t.journal"
     with open_video(clip) as video:
-        recording = Recording.begin(FaceTracker(models, TrackerSettings(refine="off")), video, path)
+        recording = CheckpointedRun.begin(FaceTracker(models, TrackerSettings(refine="off")), video, path)
         written = set()
-        for done, _ in enumerate(recording.results(), 1):
+        for done, _ in enumerate(recording.run, 1):
             assert frames_in(path) >= done - 4
             written.add(frames_in(path))
             now += 0.25
@@ -207,12 +207,12 @@ def test_two_runs_to_one_output_are_kept_apart(
 ) -> None:
     out = tmp_path / "t.csv"
     with open_video(clip) as video:
-        held = Recording.begin(FaceTracker(models, threads=1), video, journal_of(out))
+        held = CheckpointedRun.begin(FaceTracker(models, threads=1), video, journal_of(out))
         assert cli.main(["track", str(clip), "-o", str(out)]) == 2
         assert "Another process is at work on" in capsys.readouterr().err
         held.close()
     with open_video(clip) as video:
-        Recording.begin(FaceTracker(models, threads=1), video, journal_of(out)).close(remove=True)
+        CheckpointedRun.begin(FaceTracker(models, threads=1), video, journal_of(out)).close(remove=True)
     assert not journal_of(out).exists()
 
 
@@ -222,17 +222,17 @@ def test_a_full_disk_loses_nothing_that_was_written(
     monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)
     tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
     path = tmp_path / "t.journal"
-    settle = checkpoint.Journal._settle
+    settle = checkpoint.Log._flush
     calls = 0
 
-    def full(self: checkpoint.Journal) -> None:
+    def full(self: checkpoint.Log) -> None:
         nonlocal calls
         calls += 1
         if calls > 8:
             raise OSError(28, "No space left on device")
         settle(self)
 
-    monkeypatch.setattr(checkpoint.Journal, "_settle", full)
+    monkeypatch.setattr(checkpoint.Log, "_flush", full)
     with pytest.raises(ResultError, match=r"cannot be written \(no space left on device\): make room"):
         stop_after(tracker, path, clip, 30)
     monkeypatch.undo()
@@ -250,7 +250,7 @@ def test_a_disk_that_is_full_from_the_start_is_one_sentence(
 
     # what the buffer could not write it tries again as it is closed
     opened = lambda handle, mode: io.BufferedRandom(Full(handle, "r+"))  # noqa: E731
-    monkeypatch.setattr(recorded_run.os, "fdopen", opened)
+    monkeypatch.setattr(checkpoint.os, "fdopen", opened)
     assert cli.main(["track", str(clip), "-o", str(tmp_path / "t.csv")]) == 2
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line]
     assert said.endswith("t.csv.journal cannot be written (no space left on device): choose another place.")

@@ -18,15 +18,18 @@ LONGEST_GROWTH_MB = 20
 MEASURE = """
 import json, os, sys, threading, time
 from napari_face_landmarks import cli
-from napari_face_landmarks.runs.recorded_run import Recording
+from napari_face_landmarks.runs.checkpoint import CheckpointedRun
 
 page = os.sysconf("SC_PAGE_SIZE")
-run, samples, results = [], [], Recording.results
+run, samples, begin, tracks = [], [], CheckpointedRun.begin, CheckpointedRun.tracks
 
-def watched(self, *args):
-    run.append(self)
-    yield from results(self, *args)
+def watched(*args, **options):
+    run.append(begin(*args, **options))
+    return run[0]
+
+def finished(self):
     run.clear()
+    return tracks(self)
 
 def sample():
     while True:
@@ -35,7 +38,7 @@ def sample():
             with open("/proc/self/statm") as stream:
                 samples.append((run[0].done, int(stream.read().split()[1]) * page / 1e6))
 
-Recording.results = watched
+CheckpointedRun.begin, CheckpointedRun.tracks = staticmethod(watched), finished
 threading.Thread(target=sample, daemon=True).start()
 status = cli.main(sys.argv[1:])
 print(json.dumps({"status": status, "samples": samples}))

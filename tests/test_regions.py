@@ -14,7 +14,7 @@ from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.errors import ImageError, SettingsError
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.runs import Recording, checkpoint, journal_of
+from napari_face_landmarks.runs import CheckpointedRun, checkpoint, journal_of
 from napari_face_landmarks.tracking import face_finder
 from napari_face_landmarks.tracking.regions import Region, Regions, read_regions, regions_from_dict
 from napari_face_landmarks.video import open_video, write_video
@@ -152,8 +152,10 @@ def test_boxes_from_the_command_line_are_part_of_the_run(
 
     with open_video(video) as opened:  # interrupted, gone on with, and with other boxes
         tracker = FaceTracker(models, threads=1)
-        recording = Recording.begin(tracker, opened, journal_of(out), regions=regions_from_dict(ignored))
-        results = recording.results()
+        recording = CheckpointedRun.begin(
+            tracker, opened, journal_of(out), regions=regions_from_dict(ignored)
+        )
+        results = recording.run
         for _ in range(3):
             next(results)
         results.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import threading
 import time
 from concurrent.futures import Future
@@ -151,3 +152,15 @@ def test_work_not_begun_is_dropped_at_the_end() -> None:
         started.wait()
     assert done == []
     assert our_threads() == []
+
+
+def test_a_run_that_nobody_iterates_any_more_ends_and_keeps_its_statistics(models: Models) -> None:
+    tracker = FaceTracker(models, threads=2)
+    for result in tracker.track_frames(two_moving_faces()):
+        if result.index == 3:
+            break
+    gc.collect()
+    assert not our_threads()
+    assert tracker.last_run is not None
+    assert tracker.last_run.stats.frames == 4
+    assert list(tracker.last_run) == []

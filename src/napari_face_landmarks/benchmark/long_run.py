@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Generator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
 
 Floats = npt.NDArray[np.float64]
-Results = Generator[FrameResult, None, None]
+Results = Iterator[FrameResult]
 
 YOUNG_RUNS = 16
 """Runs that are begun anew, one after the other, to be timed in turn with the long one."""

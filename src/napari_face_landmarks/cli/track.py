@@ -27,8 +27,8 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
 
 if TYPE_CHECKING:
-    from napari_face_landmarks.runs.recorded_run import Recording
-    from napari_face_landmarks.tracking import FaceTracker, Tracks
+    from napari_face_landmarks.runs.checkpoint import CheckpointedRun
+    from napari_face_landmarks.tracking import Tracks
     from napari_face_landmarks.video import Video
 
 OVERLAY_SUFFIXES = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
@@ -92,7 +92,7 @@ def _track(options: argparse.Namespace) -> int:
     outputs = _checked_outputs(options)
 
     from napari_face_landmarks.models import load_models
-    from napari_face_landmarks.runs.recorded_run import Recording, journal_of
+    from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of
     from napari_face_landmarks.tracking import FaceTracker
     from napari_face_landmarks.tracking.regions import read_regions
 
@@ -101,12 +101,12 @@ def _track(options: argparse.Namespace) -> int:
         for path in outputs:
             prepare_place(path)
         tracker = FaceTracker(load_models(*given(options.models)), settings, options.threads)
-        recording = Recording.begin(
+        recording = CheckpointedRun.begin(
             tracker, video, journal_of(options.output), resume=options.resume, regions=regions
         )
         whole = False
         try:
-            tracks, interrupted = _follow(tracker, recording)
+            tracks, interrupted = _follow(recording)
             whole = not tracks.n_frames
             if not tracks.n_frames:
                 say("Stopped before the first frame was done; nothing is written.")
@@ -176,12 +176,13 @@ def _opened(path: Path) -> Video:
         return open_video(path)
 
 
-def _follow(tracker: FaceTracker, recording: Recording) -> tuple[Tracks, bool]:
-    """Do the frames of a run that are left; return all its tracks and whether Ctrl-C ended it."""
+def _follow(recording: CheckpointedRun) -> tuple[Tracks, bool]:
+    """Track the frames that are left; return all tracks and whether Ctrl-C ended the run."""
     from napari_face_landmarks.tracking.refinement_notice import RefinementNotice
 
     notice = RefinementNotice()
-    automatic = tracker.settings.refine == "auto"
+    run = recording.run
+    automatic = run.context.settings.refine == "auto"
     if recording.kept:
         say(f"{recording.kept} of {recording.total} frames were done before; going on from there.")
     with (
@@ -189,18 +190,17 @@ def _follow(tracker: FaceTracker, recording: Recording) -> tuple[Tracks, bool]:
         _until_interrupted() as interrupted,
         progress_bar("Tracking", recording.total - recording.kept) as advance,
     ):
-        results = recording.results()
         # the second Ctrl-C, where a frame takes long, comes as an exception
-        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(results):
-            for result in results:
+        with contextlib.suppress(KeyboardInterrupt), contextlib.closing(run):
+            for result in run:
                 has_begun()
                 advance()
-                if automatic and tracker.last_run is not None:
-                    tell(notice.look(result, tracker.last_run.stats))
+                if automatic:
+                    tell(notice.look(result, run.stats))
                 if interrupted():
                     break
-        if automatic and tracker.last_run is not None:
-            tell(notice.sentence(tracker.last_run.stats))
+        if automatic:
+            tell(notice.sentence(run.stats))
         return recording.tracks(), interrupted()
 
 

@@ -22,5 +22,3 @@ HAND_SIGMA = 0.005
 """How exactly a hand places a landmark, inter-ocular distances."""
 BLEND = 6
 """Frames over which a new stretch of a track goes over into the old one."""
-BLOCK = 16
-"""Frames that are decoded at a time on the way backwards."""

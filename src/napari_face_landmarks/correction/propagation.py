@@ -1,10 +1,11 @@
-"""Tracks carried on from a corrected frame: forwards, backwards, or between two corrected frames."""
+"""Propagation of a correction: forwards, backwards, or between two corrected frames."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Generator, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Generator
+from contextlib import closing
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -13,41 +14,33 @@ import numpy.typing as npt
 from napari_face_landmarks.clnf.fit import (
     Correction,
     apply_correction,
-    fit_alone,
     fit_landmarks,
     measure_correction,
     to_upright,
 )
-from napari_face_landmarks.correction.constants import BLEND, BLOCK, FAR_OFF
+from napari_face_landmarks.correction.constants import BLEND, FAR_OFF
 from napari_face_landmarks.data.edit import reset_fit, row_of
-from napari_face_landmarks.data.fields import CARRIED, CLNF, NONE, PFLD
+from napari_face_landmarks.data.fields import MANUAL, NONE
+from napari_face_landmarks.data.frame import FrameResult, empty_frame
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import ModelError, ResultError
+from napari_face_landmarks.errors import FaceLandmarksError, ModelError, ResultError, VideoError
 from napari_face_landmarks.ibug import nme
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
+from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.clnf_tracker import fit_next, set_face
+from napari_face_landmarks.tracking.context import Frames, RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import STAY_SHARE, face_scores
-from napari_face_landmarks.tracking.frame_source import check_length, check_size, open_source
-from napari_face_landmarks.tracking.refinement import Picture, is_unsure, run_clnf
-from napari_face_landmarks.tracking.smoothing import smooth_centre
-from napari_face_landmarks.video import read_frames
-from napari_face_landmarks.video.pixels import to_grey, to_rgb8
+from napari_face_landmarks.tracking.frame_source import FrameSource, check_length, check_size, open_source
+from napari_face_landmarks.tracking.pfld_tracker import set_output
+from napari_face_landmarks.tracking.refinement import Picture, refine_face, set_refined
+from napari_face_landmarks.tracking.run import Run
+from napari_face_landmarks.tracking.state import ClnfFace, FacesState, Refinement
+from napari_face_landmarks.video.pixels import to_grey
 
 Direction = Literal["forwards", "backwards"]
 DIRECTIONS: tuple[Direction, ...] = ("forwards", "backwards")
 Floats = npt.NDArray[np.float32]
-
-
-@dataclass(frozen=True, slots=True)
-class _Placed:
-    """A face on one frame of the new stretch."""
-
-    landmarks: Floats
-    confidence: Floats
-    pose: Floats
-    source: int
-    score: float
 
 
 def carry_on(
@@ -61,12 +54,13 @@ def carry_on(
     settings: TrackerSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tracks:
-    """Track a face anew from a frame on, where it is in place.
+    """Propagate the landmarks of a face on a frame to the frames after or before it.
 
-    What was corrected there is carried along in the space of the shape model. Frames that were corrected by
-    hand end the stretch and are never changed: where there is one, the stretch is tracked from there too, and
-    the two are blended over its whole length. Where the stretch ends before the track does, it goes over into
-    the old track within some frames. A face that is lost ends the stretch as well.
+    The correction there is applied on the other frames in the space of the PDM, and refined as the settings
+    say. Frames that were corrected by hand end the stretch and are never changed: where there is one, the
+    face is tracked from there too, and the two are blended over the whole stretch. Where the stretch ends
+    before the track does, it is blended into the old track within some frames. A face that is lost ends the
+    stretch as well.
 
     Parameters
     ----------
@@ -138,23 +132,23 @@ def carry_on_steps(
         )
     total = len(rows) * (2 if corrected is not None else 1)
     source = open_source(frames)
+    context = RunContext(models, settings)
     done = 0
-    stretches: list[dict[int, _Placed]] = []
+    stretches: list[dict[int, FrameResult]] = []
     needed = [row, rows[-1], row if corrected is None else corrected]
     try:
         check_length(int(source.frames.shape[0]), int(tracks.frame_indices[needed].max()))
         check_size(source.size, tracks)
-        for first, way in ((row, step), (corrected, -step)):
-            stretch: dict[int, _Placed] = {}
-            if first is not None:
-                wanted = rows if way == step else rows[::-1]
-                for placed_row, placed in _follow(
-                    models, source.frames, tracks, first, face, wanted, settings
-                ):
-                    stretch[placed_row] = placed
-                    done += 1
-                    yield done, total
-                _smooth(stretch, tracks, first, face, settings.smoothing_window)
+        for first, wanted in ((row, rows), (corrected, rows[::-1])):
+            if first is None:
+                stretches.append({})
+                continue
+            stretch: dict[int, FrameResult] = {}
+            for found_row, result in _stretch(context, source, tracks, first, face, wanted):
+                if result.source[0] != NONE:
+                    stretch[found_row] = result
+                done += 1
+                yield done, total
             stretches.append(stretch)
     finally:
         source.close()
@@ -183,56 +177,62 @@ def _end_of_stretch(
     return corrected - step, corrected if whole else None
 
 
-def _pictures(frames: Any, indices: range) -> Iterator[tuple[int, npt.NDArray[np.uint8]]]:
-    """Yield frames in the order asked for, up or down; downwards they are decoded block by block."""
-    if indices.step > 0:
-        for index, picture in zip(indices, read_frames(frames, indices.start, indices.stop), strict=True):
-            yield index, to_rgb8(picture, f"Frame {index}")
-        return
-    for first in range(0, len(indices), BLOCK):
-        block = indices[first : first + BLOCK]
-        pictures = list(read_frames(frames, block[-1], block[0] + 1))
-        for index, picture in zip(block, reversed(pictures), strict=True):
-            yield index, to_rgb8(picture, f"Frame {index}")
+def _stretch(
+    context: RunContext, source: FrameSource, tracks: Tracks, first: int, face: int, rows: range
+) -> Generator[tuple[int, FrameResult], None, None]:
+    """Track a face from row `first` through `rows`; yield each of these rows with its result."""
+    numbers = tracks.frame_indices
+    begin, end = int(numbers[first]), int(numbers[rows[-1]])
+    source = dataclasses.replace(
+        source,
+        start=min(begin, end),
+        stop=max(begin, end) + 1,
+        backwards=rows.step < 0,
+        opened=False,
+    )
+    row_at = {int(numbers[row]): row for row in rows}
+    with closing(Run(context, source, partial(_follow, tracks.landmarks[first, face]))) as run:
+        for result in run:
+            if result.index in row_at:
+                yield row_at[result.index], result
 
 
 def _follow(
-    models: Models, frames: Any, tracks: Tracks, first: int, face: int, rows: range, settings: TrackerSettings
-) -> Generator[tuple[int, _Placed], None, None]:
-    """Yield the rows with where the face is found, until it is lost."""
-    numbers = tracks.frame_indices
-    at = {int(numbers[row]): row for row in rows}
-    step = rows.step
-    indices = range(int(numbers[first]), int(numbers[rows[-1]]) + step, step)
-    landmarks = tracks.landmarks[first, face].copy()
-    before = landmarks
-    params: npt.NDArray[np.float64] | None = None
-    correction: Correction | None = None
-    alone = models.pfld is None or settings.refine == "clnf-only"
-    for index, rgb in _pictures(frames, indices):
-        if index == indices[0]:
-            if alone:
-                params = fit_landmarks(models.pdm, landmarks)
-            else:
-                correction = _correction_at(models, rgb, landmarks)
-            continue
-        if alone and params is not None:
-            fit = fit_alone(
-                to_grey(rgb), params, models.pdm, models.experts, models.constants_alone, followed=True
-            )
+    landmarks: Floats, context: RunContext, frames: Frames, _: FacesState | None
+) -> Generator[Tracked, None, None]:
+    """Track one face from its landmarks, (68, 2), on the first frame, until it is lost."""
+    models, settings = context.models, context.settings
+    without_pfld = models.pfld is None or settings.refine == "clnf-only"
+    before, state = landmarks, Refinement()
+    params = fit_landmarks(models.pdm, landmarks) if without_pfld else None
+    for number, (index, frame) in enumerate(frames):
+        result = empty_frame(index, 1)
+        if isinstance(frame, FaceLandmarksError):
+            if isinstance(frame, VideoError) or number == 0:
+                raise frame
+        elif number == 0:
+            if params is None:
+                state = Refinement(manual=_correction_at(models, frame, landmarks))
+            result.landmarks[0] = landmarks
+            result.source[0] = MANUAL
+        elif params is not None:
+            fit = fit_next(models, to_grey(frame), params, context.engine)
             if not fit.converged:
                 return
             params = fit.params
-            placed = _Placed(fit.landmarks, fit.confidence, params[:6].astype(np.float32), CLNF, float("nan"))
+            set_face(result, 0, ClnfFace(fit, float("nan")))
         else:
             crops = crops_of_landmarks((landmarks + (landmarks - before) / 2)[None])
-            output = predict_twice(models.pfld, rgb, crops)
+            output = predict_twice(models.pfld, frame, crops)
             if not face_scores(output)[0] >= STAY_SHARE * settings.min_confidence:
                 return
-            placed = _place(models, rgb, output, correction, settings)
-        before, landmarks = landmarks, placed.landmarks
-        if index in at:
-            yield at[index], placed
+            refined = refine_face(context, Picture(frame), output, 0, index, state)
+            state = refined.after
+            set_output(result, 0, output, 0)
+            set_refined(result, 0, refined)
+        if result.source[0] != NONE:
+            before, landmarks = landmarks, result.landmarks[0].copy()
+        yield result, None
 
 
 def _correction_at(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Floats) -> Correction | None:
@@ -254,71 +254,35 @@ def _correction_at(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Floats
     return dataclasses.replace(correction, beyond=to_upright(landmarks - carried, params))
 
 
-def _place(
-    models: Models,
-    rgb: npt.NDArray[np.uint8],
-    output: PfldOutput,
-    correction: Correction | None,
-    settings: TrackerSettings,
-) -> _Placed:
-    """Return the face that PFLD sees, with the correction, refined where the settings say so."""
-    landmarks, sigma, confidence = output.landmarks[0], output.sigma[0], output.confidence[0]
-    score = float(face_scores(output)[0])
-    try:
-        params = fit_landmarks(models.pdm, landmarks, sigma)
-    except ModelError:
-        return _Placed(landmarks, confidence, np.full(6, np.nan, np.float32), PFLD, score)
-    code = PFLD
-    if correction is not None:
-        landmarks, params = apply_correction(models.pdm, correction, params, landmarks)
-        code = CARRIED
-    if settings.refine == "always" or (settings.refine == "auto" and is_unsure(confidence)):
-        fit = run_clnf(models, settings, Picture(rgb), landmarks, params, sigma)
-        if fit.converged:
-            landmarks, params, code = fit.landmarks, fit.params, CLNF
-    return _Placed(landmarks, confidence, params[:6].astype(np.float32), code, score)
-
-
-def _smooth(stretch: dict[int, _Placed], tracks: Tracks, first: int, face: int, window: int) -> None:
-    """Smooth a stretch over time, together with the frame that it begins with."""
-    raw = {row: placed.landmarks for row, placed in stretch.items()}
-    raw[first] = tracks.landmarks[first, face]
-    nothing = np.full_like(raw[first], np.nan)
-    for row, placed in list(stretch.items()):
-        around = range(row - window // 2, row + window // 2 + 1)
-        smoothed = smooth_centre(np.stack([raw.get(k, nothing) for k in around])[:, None])[0]
-        stretch[row] = dataclasses.replace(placed, landmarks=smoothed)
-
-
 def _written(
     tracks: Tracks,
     face: int,
     rows: range,
-    there: dict[int, _Placed],
-    back: dict[int, _Placed],
+    there: dict[int, FrameResult],
+    back: dict[int, FrameResult],
     ends_early: bool,
 ) -> Tracks:
     """Return a copy of the tracks with the stretches in it, blended where they meet and at the seam."""
     copy = tracks.copy()
-    lost = len(there) < len(rows)
+    lost = rows[-1] not in there
     for number, row in enumerate(rows, 1):
         found = [stretch[row] for stretch in (there, back) if row in stretch]
         if not found:
             continue
         share = number / (len(rows) + 1)  # of the stretch that comes back
         main = found[-1] if len(found) == 2 and share > 0.5 else found[0]
-        points, sure = main.landmarks, main.confidence
+        points, confidence = main.landmarks[0], main.confidence[0]
         if len(found) == 2:
-            points = (1 - share) * found[0].landmarks + share * found[1].landmarks
-            sure = (1 - share) * found[0].confidence + share * found[1].confidence
+            points = (1 - share) * found[0].landmarks[0] + share * found[1].landmarks[0]
+            confidence = (1 - share) * found[0].confidence[0] + share * found[1].confidence[0]
         elif row in there and (ends_early or lost) and np.isfinite(tracks.landmarks[row, face]).all():
             left = len(there) - number + 1
             new = min(1.0, left / (BLEND + 1))
             points = new * points + (1 - new) * tracks.landmarks[row, face]
-            sure = new * sure + (1 - new) * tracks.confidence[row, face]
-        copy.landmarks[row, face], copy.confidence[row, face] = points, sure
-        copy.source[row, face], copy.pose[row, face] = main.source, main.pose
-        copy.boxes[row, face] = [*points.min(axis=0), *points.max(axis=0), main.score]
+            confidence = new * confidence + (1 - new) * tracks.confidence[row, face]
+        copy.landmarks[row, face], copy.confidence[row, face] = points, confidence
+        copy.source[row, face], copy.pose[row, face] = main.source[0], main.pose[0]
+        copy.boxes[row, face] = [*points.min(axis=0), *points.max(axis=0), main.boxes[0, 4]]
         reset_fit(copy, (row, face))
     copy.source[~np.isfinite(copy.landmarks).any(axis=(2, 3))] = NONE
     return copy

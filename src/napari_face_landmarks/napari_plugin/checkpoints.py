@@ -13,7 +13,7 @@ from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.video import Video
 
 if TYPE_CHECKING:
-    from napari_face_landmarks.runs.recorded_run import Recording
+    from napari_face_landmarks.runs.checkpoint import CheckpointedRun
     from napari_face_landmarks.tracking import FaceTracker, Regions
 
 FOLDER = "napari-face-landmarks-runs"
@@ -38,7 +38,7 @@ def begin_recording(
     resume: bool,
     regions: Regions,
     folder: Path | None,
-) -> Recording | None:
+) -> CheckpointedRun | None:
     """Open the journal of a run, with what an interrupted run over the same has finished if that is wanted.
 
     Parameters
@@ -57,21 +57,21 @@ def begin_recording(
 
     Returns
     -------
-    Recording or None
+    CheckpointedRun or None
         None where the run is not written down: not a video file, no folder, no room, or another window is
         at it.
     """
     if folder is None or not isinstance(frames, Video):
         return None
-    from napari_face_landmarks.runs.recorded_run import Recording, run_identity
+    from napari_face_landmarks.runs.checkpoint import CheckpointedRun, run_identity
 
     try:
         folder.mkdir(parents=True, exist_ok=True)
         _remove_old(folder)
         text = json.dumps(run_identity(tracker, frames, start, stop, regions), sort_keys=True)
         path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.journal"
-        return Recording.begin(
-            tracker, frames, path, resume=resume, or_anew=True, start=start, stop=stop, regions=regions
+        return CheckpointedRun.begin(
+            tracker, frames, path, resume=resume, or_restart=True, start=start, stop=stop, regions=regions
         )
     except (FaceLandmarksError, OSError) as error:
         LOG.warning("The run is not written down: %s", error)

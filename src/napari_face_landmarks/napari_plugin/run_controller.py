@@ -234,7 +234,7 @@ def _steps(run: BackgroundRun) -> Generator[None]:
             frames = tracker.track_frames(run.frames, run.start, run.stop, regions=run.regions)
         else:
             run.results.extend(recording.earlier())
-            frames = recording.results()
+            frames = recording.run
         with closing(frames) as results:
             for result in results:
                 run.results.append(result)

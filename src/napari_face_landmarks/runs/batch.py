@@ -26,10 +26,10 @@ from napari_face_landmarks.files.atomic import name_beside
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
 from napari_face_landmarks.models.bundle import check_name
+from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.chunks import cut, remove_pieces
 from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
 from napari_face_landmarks.runs.local import OnProgress, OnResult, cores, run_local
-from napari_face_landmarks.runs.recorded_run import journal_of
 from napari_face_landmarks.runs.summary import SUMMARY, write_summary
 from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe

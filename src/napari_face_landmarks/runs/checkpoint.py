@@ -1,31 +1,40 @@
-"""The journal of a run: its results and states, appended to one file as they come.
+"""Runs that survive a crash: results and states are appended to a checkpoint file, from which a run resumes.
 
-A journal begins with `MAGIC`. Records follow: four letters that say what it is, the number of bytes (uint32,
-little-endian), these bytes, and a CRC-32 of all that (uint32). ``HEAD`` is what the run is, as JSON;
-``FRAM`` are finished frames, each of them `frame_type`; ``STAT`` is the state from which the run goes on
+The file begins with `MAGIC`. Records follow: four letters that name its kind, the number of bytes (uint32,
+little-endian), these bytes, and a CRC-32 of all that (uint32). ``HEAD`` is the identity of the run, as JSON;
+``FRAM`` are finished frames, each of them `frame_type`; ``STAT`` is the state from which the run resumes
 after the frames before it. What a crash cut off or damaged, and all after it, counts as not written.
 """
 
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import struct
 import time
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import TRACKED
-from napari_face_landmarks.data.frame import FrameResult
-from napari_face_landmarks.errors import ResultError, in_one_line
-from napari_face_landmarks.files.atomic import to_disk
+from napari_face_landmarks.data.frame import FrameResult, unstack_frames
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import ResultError, VideoError, in_one_line, reason_of
+from napari_face_landmarks.files.atomic import name_beside, to_disk
+from napari_face_landmarks.files.lock import try_to_lock
+from napari_face_landmarks.tracking.provenance import provenance
+from napari_face_landmarks.tracking.regions import Regions
+from napari_face_landmarks.tracking.run import Run
 from napari_face_landmarks.tracking.state import LARGEST_STATE, TrackerState, state_from_bytes, state_to_bytes
+from napari_face_landmarks.tracking.tracker import FaceTracker
+from napari_face_landmarks.video import Video
 
 MAGIC = b"NFLJRNL1"
 SYNC_SECONDS = 1.0
@@ -52,8 +61,8 @@ def frame_to_bytes(result: FrameResult, kind: np.dtype[Any]) -> bytes:
     return row.tobytes()
 
 
-class Journal:
-    """A journal that is being written.
+class Log:
+    """A checkpoint file that is being written.
 
     Parameters
     ----------
@@ -87,7 +96,7 @@ class Journal:
         if self._buffer:
             self._append(b"FRAM", b"".join(self._buffer))
         self._append(b"STAT", state_to_bytes(state))
-        self._settle()
+        self._flush()
         self._buffer.clear()
         self._synced = time.monotonic()
 
@@ -97,9 +106,9 @@ class Journal:
         self._stream.truncate()
         self._stream.write(MAGIC)
         self._append(b"HEAD", json.dumps(head, sort_keys=True).encode())
-        self._settle()
+        self._flush()
 
-    def go_on(self, end: int) -> None:
+    def append_after(self, end: int) -> None:
         """Drop what comes after `end`, and append from there on."""
         self._end = end
 
@@ -108,7 +117,7 @@ class Journal:
         with contextlib.suppress(OSError):  # of what a full disk did not take, which was told before
             self._stream.close()
 
-    def _settle(self) -> None:
+    def _flush(self) -> None:
         self._stream.flush()
         to_disk(self._stream.fileno())
         self._end = self._stream.tell()
@@ -120,8 +129,8 @@ class Journal:
 
 
 @dataclass(frozen=True, slots=True)
-class JournalContent:
-    """What a journal holds up to the last state in it.
+class Content:
+    """What a checkpoint file holds up to the last state in it.
 
     Attributes
     ----------
@@ -141,15 +150,15 @@ class JournalContent:
     end: int
 
 
-def read_journal(stream: BinaryIO, max_faces: int, at: int | None = None) -> JournalContent | None:
-    """Read a journal up to the last state that is whole; None where not even its head is.
+def read_checkpoint(stream: BinaryIO, max_faces: int, at: int | None = None) -> Content | None:
+    """Read a checkpoint file up to the last state that is whole; None where not even its head is.
 
     Parameters
     ----------
     stream : file
         Open for reading.
     max_faces : int
-        Slots of each frame, as the run that is to go on has them.
+        Slots of each frame, as the run that is to be resumed has them.
     at : int, optional
         Read up to the state before the result of this frame instead; no state where there is none.
 
@@ -173,16 +182,16 @@ def read_journal(stream: BinaryIO, max_faces: int, at: int | None = None) -> Jou
         elif at is None:
             last = payload, n_frames, end
         elif (state := state_from_bytes(payload)).next_result == at:
-            return JournalContent(head, state, n_frames, end)
+            return Content(head, state, n_frames, end)
     if head is None:
         return None
     if last is None:
-        return JournalContent(head, None, 0, begin)
-    return JournalContent(head, state_from_bytes(last[0]), last[1], last[2])
+        return Content(head, None, 0, begin)
+    return Content(head, state_from_bytes(last[0]), last[1], last[2])
 
 
 def read_frames(stream: BinaryIO, max_faces: int, n_frames: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the first frames of a journal, each field of `frame_type` as one array (N, ...)."""
+    """Return the first frames of a checkpoint file, each field of `frame_type` as one array (N, ...)."""
     kind_of_frame = frame_type(max_faces)
     names = kind_of_frame.names or ()
     arrays = {
@@ -196,7 +205,9 @@ def read_frames(stream: BinaryIO, max_faces: int, n_frames: int) -> dict[str, np
                 arrays[name][done : done + len(rows)] = rows[name]
             done += len(rows)
     if done < n_frames:
-        raise ResultError(f"The journal of the run holds {done} of {n_frames} frames only: begin anew.")
+        raise ResultError(
+            f"The checkpoint of the run holds {done} of {n_frames} frames only: do not resume it."
+        )
     return arrays
 
 
@@ -225,5 +236,261 @@ def _head(payload: bytes) -> dict[str, Any]:
         return dict(json.loads(payload))
     except (ValueError, TypeError, RecursionError) as error:
         raise ResultError(
-            f"The journal of the run cannot be read ({in_one_line(error)}): begin anew."
+            f"The checkpoint of the run cannot be read ({in_one_line(error)}): do not resume it."
         ) from None
+
+
+_SAMPLE, _SAMPLES = 1 << 16, 33
+
+
+def journal_of(output: str | os.PathLike[str]) -> Path:
+    """Return the path of the checkpoint file of a run whose results go to `output`."""
+    path = Path(output)
+    return path.with_name(name_beside(path.name, ".journal"))
+
+
+def video_identity(video: Video) -> dict[str, Any]:
+    """Return the identity of a video's content, wherever the file lies.
+
+    Its size, its frames, and a SHA-256 of 33 parts of 64 kB from its beginning to its end: reading all of a
+    recording of hours would take as long as a part of the run.
+
+    Raises
+    ------
+    VideoError
+        If the file cannot be read.
+    """
+    path = video.info.path
+    try:
+        with open(path, "rb") as stream:
+            size = stream.seek(0, os.SEEK_END)
+            found = hashlib.sha256()
+            for place in np.linspace(0, max(0, size - _SAMPLE), _SAMPLES).astype(np.int64).tolist():
+                stream.seek(place)
+                found.update(stream.read(_SAMPLE))
+    except OSError as error:
+        reason = reason_of(error)
+        raise VideoError(f"{path} cannot be read ({reason}): check the path of the video.") from None
+    frames, height, width, _ = video.shape
+    return {
+        "bytes": size,
+        "sha256_of_parts": found.hexdigest(),
+        "frames": frames,
+        "height": height,
+        "width": width,
+    }
+
+
+def run_identity(
+    tracker: FaceTracker, video: Video, start: int, stop: int, regions: Regions | None = None
+) -> dict[str, Any]:
+    """Return all that the results of a run depend on; runs with the same give the same, bit for bit."""
+    return {
+        **provenance(tracker.models),
+        "settings": tracker.settings.to_dict(),
+        "video": video_identity(video),
+        "range": [start, stop],
+        "frame": str(frame_type(tracker.settings.max_faces).descr),
+        **({"regions": regions.to_dict()} if regions else {}),
+    }
+
+
+_IN_WORDS = {
+    "video": "of another video",
+    "settings": "with other settings",
+    "range": "over other frames",
+    "regions": "with other boxes",
+    "models": "with other models",
+    "models_version": "with other models",
+    "models_sha256": "with other models",
+    "version": "with another version of the plugin",
+    "frame": "with another version of the plugin",
+    "libraries": "with other versions of libraries",
+}
+
+
+class CheckpointedRun:
+    """A run of a tracker over a video whose results are written to a checkpoint file.
+
+    Made by `CheckpointedRun.begin`. At most one process at a time has the file. However the run ends, the
+    results that it gave are in the file.
+
+    Attributes
+    ----------
+    path : Path
+    run : Run
+        Iterates over the frames that are left; each result is given once the checkpoint has it.
+    kept : int
+        Frames that were finished in an earlier run.
+    done : int
+        Frames that are finished, those included.
+    total : int
+        Frames of the whole run.
+    states_before : sequence of int
+        Frames before whose results the state is written in any case.
+    """
+
+    def __init__(
+        self, path: Path, stream: BinaryIO, tracker: FaceTracker, run: Run, content: Content | None
+    ) -> None:
+        self.path, self.run = path, run
+        self.kept = self.done = 0 if content is None else content.n_frames
+        self.total = run.source.stop - run.source.start
+        self.states_before: Sequence[int] = ()
+        self._state = None if content is None else content.state
+        self._stream = stream
+        self._max_faces = tracker.settings.max_faces
+        self._log = Log(stream, self._max_faces)
+        run.recorder = self
+
+    @staticmethod
+    def begin(
+        tracker: FaceTracker,
+        video: Video,
+        path: str | os.PathLike[str],
+        *,
+        resume: bool = False,
+        or_restart: bool = False,
+        start: int = 0,
+        stop: int | None = None,
+        regions: Regions | None = None,
+    ) -> CheckpointedRun:
+        """Open a checkpoint file to resume the run in it, or to begin one.
+
+        Parameters
+        ----------
+        tracker : FaceTracker
+        video : Video
+        path : path-like
+            The checkpoint file; `journal_of` returns the usual one.
+        resume : bool
+            Resume from the last state in the file; without one, begin.
+        or_restart : bool
+            Begin, instead of raising an error, where the file is of another run.
+        start, stop : int
+            The frames to track.
+        regions : Regions, optional
+            As for `FaceTracker.track`; a run can only be resumed with the same.
+
+        Raises
+        ------
+        ResultError
+            If another process has the file, it cannot be written, or it is of another run.
+        """
+        path = Path(path)
+        first, last = max(0, start), len(video) if stop is None else min(stop, len(video))
+        identity = run_identity(tracker, video, first, last, regions)
+        try:
+            stream: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
+        except OSError as error:
+            reason = reason_of(error)
+            raise ResultError(f"{path} cannot be written ({reason}): choose another place.") from error
+        try:
+            if not try_to_lock(stream):
+                raise ResultError(
+                    f"Another process is at work on {path}: wait until it has ended, or give another output."
+                )
+            content = None
+            if resume:
+                content = _content(stream, path, tracker.settings.max_faces, identity, or_restart)
+            state = None if content is None else content.state
+            run = tracker.track_frames(video, first, last, state, regions)
+            checkpointed = CheckpointedRun(path, stream, tracker, run, content)
+            if content is None:
+                checkpointed._log.begin(identity)
+            else:
+                checkpointed._log.append_after(content.end)
+            return checkpointed
+        except OSError as error:
+            _close(stream)
+            if isinstance(error, VideoError):
+                raise
+            reason = reason_of(error)
+            raise ResultError(f"{path} cannot be written ({reason}): choose another place.") from error
+        except BaseException:
+            _close(stream)
+            raise
+
+    def add(self, result: FrameResult) -> None:
+        """Write a result, now or within `SYNC_SECONDS`; called by the run."""
+        self._log.add(result)
+        self.done += 1
+        if self._log.is_due or result.index + 1 in self.states_before:
+            self.sync()
+
+    def sync(self) -> None:
+        """Write all results so far and the state after them; called by the run at its end."""
+        state = self.run.state()
+        if state is None or (self._state is not None and state.next_result == self._state.next_result):
+            return
+        self._state = state
+        try:
+            self._log.sync(state)
+        except OSError as error:
+            reason = reason_of(error)
+            raise ResultError(
+                f"{self.path} cannot be written ({reason}): make room; the frames before are kept there."
+            ) from error
+
+    def earlier(self) -> list[FrameResult]:
+        """Return the results that were finished in an earlier run."""
+        arrays = read_frames(self._stream, self._max_faces, self.kept)
+        self._stream.seek(0, os.SEEK_END)
+        return list(unstack_frames(arrays))
+
+    def tracks(self) -> Tracks:
+        """Return all finished frames, read from the file; they take as much memory as they have bytes."""
+        return self.run.tracks(read_frames(self._stream, self._max_faces, self.done))
+
+    def close(self, *, remove: bool = False) -> None:
+        """End the run and release the file; `remove` it where its results are safe in another file."""
+        try:
+            self.run.close()
+        finally:
+            if remove and os.name != "nt":  # while the lock is held
+                self.path.unlink(missing_ok=True)
+            self._log.close()
+            if remove and os.name == "nt":  # which removes no open file
+                self.path.unlink(missing_ok=True)
+
+
+_BINARY = getattr(os, "O_BINARY", 0)
+
+
+def _close(stream: BinaryIO) -> None:
+    with contextlib.suppress(OSError):  # of what a full disk did not take, for which its own error was raised
+        stream.close()
+
+
+def _content(
+    stream: BinaryIO, path: Path, max_faces: int, identity: dict[str, Any], or_restart: bool
+) -> Content | None:
+    """Return what a checkpoint file holds if it is of the run `identity`."""
+    try:
+        content = read_checkpoint(stream, max_faces)
+        other = None if content is None else _difference(content.head, identity)
+        if other is not None:
+            raise ResultError(
+                f"{path} is of a run {other}: resume with what it was begun with, or do not resume."
+            )
+    except ResultError:
+        if or_restart:
+            return None
+        raise
+    return content
+
+
+def _difference(head: dict[str, Any], identity: dict[str, Any]) -> str | None:
+    """Return in words how a run differs from another, or None."""
+    for key, words in _IN_WORDS.items():
+        if head.get(key) != identity.get(key):
+            if key == "settings":
+                return f"{words} ({_first_other(head.get(key), identity[key])})"
+            return words
+    return None
+
+
+def _first_other(before: Any, now: dict[str, Any]) -> str:
+    known = before if isinstance(before, dict) else {}
+    name = next((name for name in now if known.get(name) != now[name]), "others")
+    return f"{name} was {known.get(name)!r}"

@@ -22,10 +22,9 @@ from napari_face_landmarks.clnf.pdm import PDM, project
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import name_beside
 from napari_face_landmarks.files.lock import try_to_lock
-from napari_face_landmarks.runs.checkpoint import read_frames, read_journal
+from napari_face_landmarks.runs.checkpoint import read_checkpoint, read_frames
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.pfld_tracker import LOOK_FOR_MORE_EVERY
-from napari_face_landmarks.tracking.prediction import LOOK_AHEAD
+from napari_face_landmarks.tracking.pfld_tracker import LOOK_AHEAD, LOOK_FOR_MORE_EVERY
 from napari_face_landmarks.tracking.refinement import STAY_REFINED
 from napari_face_landmarks.tracking.state import FaceState, Refinement, TrackerState
 
@@ -110,12 +109,12 @@ def read_piece(path: Path, piece: Piece, max_faces: int) -> TrackedPiece | None:
     """Read a piece from its journal; None where it is not whole."""
     try:
         with open(path, "rb") as stream:
-            content = read_journal(stream, max_faces)
+            content = read_checkpoint(stream, max_faces)
             if content is None or content.n_frames < piece.last - piece.start:
                 return None
             arrays = read_frames(stream, max_faces, piece.last - piece.start)
-            before = read_journal(stream, max_faces, at=piece.first)
-            after = read_journal(stream, max_faces, at=piece.last)
+            before = read_checkpoint(stream, max_faces, at=piece.first)
+            after = read_checkpoint(stream, max_faces, at=piece.last)
     except (OSError, ResultError):
         return None
     if after is None or after.state is None:
@@ -142,7 +141,7 @@ def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) 
     """
     if before is None or after is None:
         return False
-    a, b = before.standing, after.standing
+    a, b = before.faces, after.faces
     if (a.next_index, before.waiting) != (b.next_index, after.waiting):
         return False
     if len(a.faces) != len(b.faces) or len(a.ahead) != len(b.ahead):

@@ -18,9 +18,9 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import name_beside, replacing
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
+from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of, run_identity
 from napari_face_landmarks.runs.chunks import Piece, piece_journal, remove_pieces
 from napari_face_landmarks.runs.joining import join_pieces
-from napari_face_landmarks.runs.recorded_run import Recording, journal_of, run_identity
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.video import Video, VideoWarning, open_video
@@ -186,7 +186,7 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
             result = _write(job, joined, video, identity)
             remove_pieces(job.output)
             return result
-    recording = Recording.begin(tracker, video, journal_of(job.output), resume=True, or_anew=True)
+    recording = CheckpointedRun.begin(tracker, video, journal_of(job.output), resume=True, or_restart=True)
     whole = False
     try:
         _follow(recording, tell)
@@ -198,9 +198,10 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
         recording.close(remove=whole)
 
 
-def _follow(recording: Recording, tell: Tell, states_before: Sequence[int] = ()) -> None:
+def _follow(recording: CheckpointedRun, tell: Tell, states_before: Sequence[int] = ()) -> None:
     told = time.monotonic()
-    for _ in recording.results(states_before):
+    recording.states_before = states_before
+    for _ in recording.run:
         if time.monotonic() - told >= TELL_SECONDS:
             told = time.monotonic()
             tell(recording.done, recording.total)
@@ -226,12 +227,12 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
 
 def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, tell: Tell) -> FileResult:
     """Track a piece into its journal, which is left for the job that joins."""
-    recording = Recording.begin(
+    recording = CheckpointedRun.begin(
         tracker,
         video,
         piece_journal(job.output, piece),
         resume=True,
-        or_anew=True,
+        or_restart=True,
         start=piece.start,
         stop=piece.stop,
     )

@@ -21,7 +21,7 @@ from napari_face_landmarks.runs.chunks import (
     read_piece,
 )
 from napari_face_landmarks.tracking import FaceTracker
-from napari_face_landmarks.tracking.run import mended_in_words
+from napari_face_landmarks.tracking.run import concealed_in_words
 from napari_face_landmarks.tracking.state import TrackerState
 from napari_face_landmarks.video import Video
 
@@ -93,12 +93,10 @@ def _track_again(
             results.append(result)
             if result.index + 1 == piece.last:
                 break
-    after = None if tracker.last_run is None else tracker.last_run.state()
-    return (
-        None
-        if after is None or not results
-        else TrackedPiece(stack_frames(results, tracker.settings.max_faces), before, after)
-    )
+        after = run.state()
+    if after is None or not results:
+        return None
+    return TrackedPiece(stack_frames(results, tracker.settings.max_faces), before, after)
 
 
 def _tracks(
@@ -108,7 +106,7 @@ def _tracks(
     ends: Sequence[TrackerState],
     joined: dict[str, Any],
 ) -> Tracks:
-    stats, sentences, mended = RunStats(), list[str](), set[int]()
+    stats, sentences, concealed = RunStats(), list[str](), set[int]()
     for end in ends:
         stats.seconds += end.stats.seconds
         stats.prepare_seconds += end.stats.prepare_seconds
@@ -116,15 +114,15 @@ def _tracks(
             stats.stage_seconds[stage] += end.stats.stage_seconds[stage]
             stats.stage_calls[stage] += end.stats.stage_calls[stage]
         sentences += end.warnings
-        mended.update(end.mended)
+        concealed.update(end.concealed)
     for result in unstack_frames(arrays):
         stats.count(result)
     stats.completed = len(arrays["index"]) == len(video)
-    tracker.track_frames(video).close()  # for what it records of the video and the models
-    tracks = tracker.collect(arrays)
+    with closing(tracker.track_frames(video)) as run:  # for the meta of the video and the models
+        tracks = run.tracks(arrays)
     return dataclasses.replace(
         tracks,
         stats=stats,
-        warnings=(*dict.fromkeys(sentences), *mended_in_words(sorted(mended))),
+        warnings=(*dict.fromkeys(sentences), *concealed_in_words(sorted(concealed))),
         meta={**tracks.meta, JOINED: joined},
     )

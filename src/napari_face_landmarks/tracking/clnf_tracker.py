@@ -1,10 +1,12 @@
-"""Faces followed by CLNF alone, from the detector's box on, as OpenFace does: ``refine="clnf-only"``."""
+"""Faces tracked by CLNF without PFLD, from the detector's box on, as in OpenFace: ``refine="clnf-only"``."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Generator, Iterator
+from contextlib import nullcontext
+from dataclasses import replace
+from functools import partial
 from types import ModuleType, SimpleNamespace
 
 import numpy as np
@@ -15,93 +17,55 @@ from napari_face_landmarks.clnf.fit import OwnFit, fit_alone, params_of_crop
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
 from napari_face_landmarks.data.fields import CLNF
 from napari_face_landmarks.data.frame import FaceFit, FrameResult, empty_frame
-from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.detection import detect_faces, roll_from_points
-from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou, suppress
+from napari_face_landmarks.detection.boxes import SAME_FACE, iou, suppress
 from napari_face_landmarks.detection.detector import DEFAULT_MIN_SCORE
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import crops_of_boxes
 from napari_face_landmarks.pfld.crop import CROP_MARGIN
-from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.association import assign_slots
-from napari_face_landmarks.tracking.run import Run, ends_run
-from napari_face_landmarks.tracking.state import Standing
+from napari_face_landmarks.tracking.context import RunContext, Tracked
+from napari_face_landmarks.tracking.frame_source import Frame
+from napari_face_landmarks.tracking.state import ClnfFace, FacesState
 from napari_face_landmarks.tracking.threads import thread_pool
 from napari_face_landmarks.video.pixels import to_grey
 
 Floats = npt.NDArray[np.float32]
 
 SEEN_SCORE = 0.4
-"""Score from which the detector sees a face that is followed; a new one needs its usual score."""
+"""Detector score from which a tracked face counts as found; a new face needs the usual score."""
 LOOK_EVERY = 5
 """The detector runs on every n-th frame, to see whether the faces are still there and for others."""
 MOST_UNSEEN = 3
-"""A face that the detector has not seen so many times in a row is lost: CLNF alone cannot tell."""
-DOUBTFUL = 0.6
-"""Below this share of its usual confidence a face is looked for at once, and lost if it is not seen."""
+"""A face that the detector misses so many times in a row is lost: CLNF cannot tell that itself."""
 STILL_SEEN = 0.2
 """Boxes of a face's landmarks and of a detection that overlap by more mean the same face."""
 
 
-@dataclass(frozen=True)
-class AloneFace:
-    """A face as CLNF alone fitted it.
-
-    Attributes
-    ----------
-    fit : OwnFit
-    score : float
-        The detector's, when it saw the face last.
-    unseen : int
-        How many times in a row the detector has not seen it since.
-    usual : float
-        The mean confidence that its landmarks had of late; 0 where it is new.
-    """
-
-    fit: OwnFit
-    score: float
-    unseen: int = 0
-    usual: float = 0.0
-
-    @property
-    def doubtful(self) -> bool:
-        """Whether the experts respond much less than before."""
-        return bool(self.fit.confidence.mean() < DOUBTFUL * self.usual)
-
-    @property
-    def box(self) -> Floats:
-        """The landmarks' box, (4,): x0, y0, x1, y1."""
-        return np.asarray(boxes_of(self.fit.landmarks[None])[0])
-
-
-def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores: Floats) -> list[AloneFace]:
+def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores: Floats) -> list[ClnfFace]:
     """Fit faces from their crops, (F, 4); one that fails is left where it started."""
     faces = []
     for crop, score in zip(crops, scores, strict=True):
         start = params_of_crop(models.pdm, crop, CROP_MARGIN)
         fit = fit_alone(grey, start, models.pdm, models.experts, models.constants_alone)
-        faces.append(AloneFace(fit, float(score)))
+        faces.append(ClnfFace(fit, float(score)))
     return faces
 
 
-def find_alone(
-    models: Models,
-    settings: TrackerSettings,
-    rgb: npt.NDArray[np.uint8],
-    grey: npt.NDArray[np.uint8],
-    stats: RunStats,
-    known: list[AloneFace],
-) -> tuple[list[AloneFace], list[AloneFace]]:
+def find_clnf_faces(
+    context: RunContext, rgb: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8], known: list[ClnfFace]
+) -> tuple[list[ClnfFace], list[ClnfFace]]:
     """Look for faces with the detector.
 
     Returns
     -------
-    known : list of AloneFace
-        As given, with what the detector says of each.
-    found : list of AloneFace
+    known : list of ClnfFace
+        As given, with the detector's score of each.
+    found : list of ClnfFace
         Others, best first, fitted.
     """
+    models, settings, stats = context.models, context.settings, context.stats
     began = time.perf_counter()
     most = 2 * settings.max_faces + len(known)
     seen = detect_faces(models.detector, rgb, min_score=SEEN_SCORE, max_faces=most)
@@ -128,104 +92,94 @@ def find_alone(
     return checked, found
 
 
-def follow_alone(
-    frames: Iterator[tuple[int, npt.NDArray[np.uint8] | FaceLandmarksError]],
-    models: Models,
-    settings: TrackerSettings,
-    run: Run,
-    threads: int = 1,
-    before: Standing | None = None,
-) -> Iterator[FrameResult]:
-    """Follow faces through frames: each is fitted from where it was on the frame before.
+def follow_clnf(
+    context: RunContext, frames: Iterator[tuple[int, Frame]], before: FacesState | None = None
+) -> Generator[Tracked, None, None]:
+    """Track faces through frames: each is fitted from where it was on the frame before.
 
     Parameters
     ----------
+    context : RunContext
+        Of the settings, `max_faces` and `min_confidence` are used, the latter for the detector's scores. With
+        several threads OpenFace's patch experts are evaluated in parallel.
     frames : iterator of (int, ndarray or FaceLandmarksError)
-        As `rgb_frames` gives them.
-    models : Models
-    settings : TrackerSettings
-        `max_faces` and `min_confidence` are used, this one for what the detector sees.
-    run : Run
-        Its counts and warnings are kept.
-    threads : int
-        How many evaluate OpenFace's experts at a time; with 1 all is done in the caller's.
-    before : Standing, optional
-        Where to go on from; `frames` begin with its `next_index`.
+        As `rgb_frames` yields them.
+    before : FacesState, optional
+        Where to resume; `frames` begin with its `next_index`.
+
+    Yields
+    ------
+    result : FrameResult
+        In the order of the frames, not smoothed.
+    state : callable
+        Returns the state of the faces after it.
     """
-    if threads > 1 and isinstance(models.experts, OpenFaceExperts):
-        with thread_pool(threads - 1) as pool:
-            yield from _follow(
-                frames, models, settings, run, numba_engine.with_threads(pool, threads), before
-            )
-    else:
-        yield from _follow(frames, models, settings, run, numba_engine, before)
-
-
-def _follow(
-    frames: Iterator[tuple[int, npt.NDArray[np.uint8] | FaceLandmarksError]],
-    models: Models,
-    settings: TrackerSettings,
-    run: Run,
-    engine: ModuleType | SimpleNamespace,
-    before: Standing | None,
-) -> Iterator[FrameResult]:
-    slots: list[AloneFace | None] = [None] * settings.max_faces
+    faces: list[ClnfFace | None] = [None] * context.settings.max_faces
     last_boxes: dict[int, Floats] = {}
     last_seen: dict[int, int] = {}
     if before is not None:
-        slots = [face if isinstance(face, AloneFace) else None for face in before.faces]
+        faces = [face if isinstance(face, ClnfFace) else None for face in before.faces]
         last_boxes, last_seen = dict(before.last_boxes), dict(before.last_seen)
-    for done, (index, frame) in enumerate(frames, start=0 if before is None else 1):
-        if isinstance(frame, FaceLandmarksError):
-            if ends_run(run, frame, first=not done):
-                return
-            slots = [None] * len(slots)
-            run.standing = _standing(index, slots, last_boxes, last_seen, run)
-            yield empty_frame(index, len(slots))
-            continue
-        slots = _step(frame, index, models, settings, run.stats, slots, last_boxes, last_seen, engine)
-        result = empty_frame(index, len(slots))
-        for slot, face in enumerate(slots):
-            if face is not None:
-                last_boxes[slot], last_seen[slot] = face.box, index
-                _set_face(result, slot, face)
-        run.standing = _standing(index, slots, last_boxes, last_seen, run)
-        yield result
+    parallel = context.threads > 1 and isinstance(context.models.experts, OpenFaceExperts)
+    with thread_pool(context.threads - 1) if parallel else nullcontext() as pool:
+        engine = numba_engine if pool is None else numba_engine.with_threads(pool, context.threads)
+        for done, (index, frame) in enumerate(frames, start=0 if before is None else 1):
+            result = empty_frame(index, len(faces))
+            if isinstance(frame, FaceLandmarksError):
+                if context.ends_at(frame, first=not done):
+                    return
+                faces = [None] * len(faces)
+            else:
+                faces = _step(context, frame, index, faces, last_boxes, last_seen, engine)
+            for slot, face in enumerate(faces):
+                if face is not None:
+                    last_boxes[slot], last_seen[slot] = face.box, index
+                    set_face(result, slot, face)
+            after = FacesState(
+                index + 1, tuple(faces), (), dict(last_boxes), dict(last_seen), len(context.warnings)
+            )
+            yield result, partial(_same, after)
 
 
-def _standing(
-    index: int,
-    slots: list[AloneFace | None],
-    last_boxes: dict[int, Floats],
-    last_seen: dict[int, int],
-    run: Run,
-) -> Callable[[], Standing]:
-    standing = Standing(
-        index + 1, tuple(slots), (), dict(last_boxes), dict(last_seen), n_warnings=len(run.warnings)
-    )
-    return lambda: standing
+def _same(state: FacesState) -> FacesState:
+    return state
+
+
+def fit_next(
+    models: Models,
+    grey: npt.NDArray[np.uint8],
+    params: npt.NDArray[np.float64],
+    engine: ModuleType | SimpleNamespace = numba_engine,
+) -> OwnFit:
+    """Fit a face on a frame from its parameters of the PDM, (6 + m,), on the frame before."""
+    return fit_alone(grey, params, models.pdm, models.experts, models.constants_alone, True, engine)
+
+
+def set_face(result: FrameResult, slot: int, face: ClnfFace) -> None:
+    """Write a face into a frame's result."""
+    result.landmarks[slot], result.source[slot] = face.fit.landmarks, CLNF
+    result.confidence[slot] = face.fit.confidence
+    result.pose[slot] = face.fit.params[:6]
+    result.boxes[slot] = [*face.box, face.score]
 
 
 def _step(
+    context: RunContext,
     rgb: npt.NDArray[np.uint8],
     index: int,
-    models: Models,
-    settings: TrackerSettings,
-    stats: RunStats,
-    before: list[AloneFace | None],
+    before: list[ClnfFace | None],
     last_boxes: dict[int, Floats],
     last_seen: dict[int, int],
     engine: ModuleType | SimpleNamespace,
-) -> list[AloneFace | None]:
+) -> list[ClnfFace | None]:
     """Return the faces of a frame, slot by slot."""
+    models, stats = context.models, context.stats
     began = time.perf_counter()
     grey = to_grey(rgb)
-    slots: list[AloneFace | None] = [None] * len(before)
+    slots: list[ClnfFace | None] = [None] * len(before)
     for slot, face in enumerate(before):
         if face is not None:
-            fit = fit_alone(
-                grey, face.fit.params, models.pdm, models.experts, models.constants_alone, True, engine
-            )
+            fit = fit_next(models, grey, face.fit.params, engine)
             slots[slot] = replace(face, fit=fit) if fit.converged else None
     known = [(slot, face) for slot, face in enumerate(slots) if face is not None]
     if len(known) > 1:
@@ -240,7 +194,7 @@ def _step(
     doubtful = any(face.doubtful for _, face in known)
     if known and not lost and not doubtful and index % LOOK_EVERY:
         return slots
-    checked, found = find_alone(models, settings, rgb, grey, stats, [face for _, face in known])
+    checked, found = find_clnf_faces(context, rgb, grey, [face for _, face in known])
     for (slot, _), face in zip(known, checked, strict=True):
         slots[slot] = face if face.unseen < MOST_UNSEEN else None
     kept = [face.box for face in slots if face is not None]
@@ -255,16 +209,9 @@ def _step(
     return slots
 
 
-def as_fit(faces: list[AloneFace]) -> FaceFit:
+def as_fit(faces: list[ClnfFace]) -> FaceFit:
     """Return faces as `FaceTracker.fit` gives them."""
     fit = empty_frame(0, len(faces))
     for i, face in enumerate(faces):
-        _set_face(fit, i, face)
+        set_face(fit, i, face)
     return fit
-
-
-def _set_face(frame: FrameResult, row: int, face: AloneFace) -> None:
-    """Write a face into a frame, in place."""
-    frame.landmarks[row], frame.source[row] = face.fit.landmarks, CLNF
-    frame.confidence[row], frame.pose[row] = face.fit.confidence, face.fit.params[:6]
-    frame.boxes[row] = [*face.box, face.score]

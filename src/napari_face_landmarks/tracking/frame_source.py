@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,11 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
 from napari_face_landmarks.video import Video, open_video, read_frames
 from napari_face_landmarks.video.pixels import pixels_in_doubt, to_rgb8
+
+Frame = npt.NDArray[np.uint8] | FaceLandmarksError
+"""An RGB frame, (H, W, 3), or the error that came in its place."""
+BLOCK = 16
+"""Frames that are decoded at a time when reading backwards."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +43,9 @@ class FrameSource:
     opened : bool
         Whether this run opened the video and has to close it.
     warnings : tuple of str
-        What is wrong with the file, a sentence each; the rest of it can be read.
+        What is wrong with the file, one sentence each; the rest of it can be read.
+    backwards : bool
+        Whether the frames are read from the last to the first.
     """
 
     frames: Any
@@ -48,10 +56,11 @@ class FrameSource:
     fps: float | None
     opened: bool
     warnings: tuple[str, ...] = ()
+    backwards: bool = False
 
     @property
-    def mended(self) -> set[int]:
-        """The frames that were damaged in part and mended by the decoder, of those read so far."""
+    def concealed(self) -> set[int]:
+        """The frames whose errors the decoder concealed, of those read so far."""
         return self.frames.mended.copy() if isinstance(self.frames, Video) else set()
 
     def close(self) -> None:
@@ -146,19 +155,19 @@ def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
 
 def rgb_frames(
     source: FrameSource, stats: RunStats, warnings: list[str] | None = None
-) -> Iterator[tuple[int, npt.NDArray[np.uint8] | FaceLandmarksError]]:
+) -> Generator[tuple[int, Frame], None, None]:
     """Yield the index and the RGB frame of each frame to track, or the error that it has instead.
 
     An `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
-    What the first frame tells of an array's pixels is added to `warnings`, where these are given.
+    Doubts about an array's range of values, from its first frame, are added to `warnings` where given.
     """
-    index = source.start
     damaged = source.frames.damaged if isinstance(source.frames, Video) else ()
-    reader = read_frames(source.frames, source.start, source.stop)
-    try:
-        while True:
+    order = range(source.start, source.stop)
+    reader = _backwards(source) if source.backwards else read_frames(source.frames, source.start, source.stop)
+    with closing(reader):
+        for index in reversed(order) if source.backwards else order:
             began = time.perf_counter()
-            found: npt.NDArray[np.uint8] | FaceLandmarksError
+            found: Frame
             try:
                 frame = next(reader)
                 if index in damaged:
@@ -174,17 +183,17 @@ def rgb_frames(
                 yield index, error
                 return
             except Exception as error:
+                reason = in_one_line(error)
                 yield (
                     index,
-                    VideoError(
-                        f"Frame {index} cannot be read ({in_one_line(error)}): the frames before it are kept."
-                    ),
+                    VideoError(f"Frame {index} cannot be read ({reason}): the frames before it are kept."),
                 )
                 return
             stats.add_time("decode", time.perf_counter() - began)
             yield index, found
-            index += 1
-    finally:
-        close = getattr(reader, "close", None)
-        if close is not None:
-            close()
+
+
+def _backwards(source: FrameSource) -> Generator[npt.NDArray[Any], None, None]:
+    """Yield the frames of a source from the last to the first, decoding them block by block."""
+    for stop in range(source.stop, source.start, -BLOCK):
+        yield from reversed(list(read_frames(source.frames, max(source.start, stop - BLOCK), stop)))

@@ -1,27 +1,26 @@
-"""Faces followed from frame to frame: PFLD on frames ahead, the detector now and then, CLNF behind."""
+"""Faces tracked by PFLD, started on frames ahead; the detector now and then; CLNF refinement behind."""
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
-from types import ModuleType
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.data.frame import FrameResult, empty_frame
 from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou
 from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks
-from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
 from napari_face_landmarks.tracking.association import assign_slots
-from napari_face_landmarks.tracking.clnf_tracker import AloneFace
+from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import (
     STAY_SHARE,
     face_scores,
@@ -30,44 +29,78 @@ from napari_face_landmarks.tracking.face_finder import (
     take_faces,
     usable_faces,
 )
-from napari_face_landmarks.tracking.prediction import (
-    LOOK_AHEAD,
-    Ahead,
-    Face,
-    Frame,
-    look_again,
-    look_ahead,
-    timed_look,
-)
+from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.refinement import Picture, Refined, refine_face, set_refined
-from napari_face_landmarks.tracking.run import Run, ends_run
-from napari_face_landmarks.tracking.state import AheadState, FaceState, Standing
+from napari_face_landmarks.tracking.state import AheadState, FacesState, FaceState, Refinement
 from napari_face_landmarks.tracking.threads import Workers
 
 Floats = npt.NDArray[np.float32]
 Seen = dict[int, tuple[PfldOutput, int]]
-"""Of the faces on a frame, slot by slot, what PFLD says and which row of it is the face's."""
+"""Of the faces on a frame, by slot, PFLD's output and the face's row in it."""
 
 MOST_WAITING = 4
 """Frames whose refinement may be behind; each holds its picture."""
 LOOK_FOR_MORE_EVERY = 5
-"""While fewer faces than wanted are followed, the detector runs on every n-th frame; with none, on each."""
+"""While fewer faces than wanted are tracked, the detector runs on every n-th frame; with none, on each."""
+LOOK_AHEAD = 2
+"""Frames on which PFLD works at a time."""
+FACES_AT_ONCE = 2
+"""Faces of a frame that PFLD takes as one batch, whatever the number of threads: a tenth less work each."""
+SMALL_MOTION = 0.03
+"""A motion of this share of the crop's side is predicted by half; smaller ones by less, larger by more."""
+CROP_STEPS = 2048
+"""Predicted crops lie on a grid of about the side by this, and so many steps of roll a radian.
+
+Landmarks follow from crops and crops from landmarks, so that two runs that began at different frames approach
+each other but, by the rounding of float32, never quite meet; on the grid they do, and stay the same.
+"""
+
+
+@dataclass(eq=False)
+class Face:
+    """What the tracker keeps of a face from frame to frame.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (68, 2), float32
+        PFLD's, on the last frame.
+    places : tuple of ndarray, (2,)
+        Mean of the landmarks on the last three frames, the latest first.
+    state : Refinement
+        State of the refinement; only touched by the refinements, which run in the order of the frames.
+    refinement : Future or None
+        The refinement begun last.
+    """
+
+    landmarks: Floats
+    places: tuple[Floats, ...] = ()
+    state: Refinement = field(default_factory=Refinement)
+    refinement: Future[Refined] | None = None
+
+    def move(self, landmarks: Floats) -> None:
+        """Record the landmarks on the next frame."""
+        self.landmarks = landmarks
+        self.places = (landmarks.mean(axis=0), *self.places[:LOOK_AHEAD])
 
 
 @dataclass(frozen=True, slots=True)
-class _Means:
-    """What a run works with."""
+class _Ahead:
+    """A frame on which PFLD was started before the frame before it was done.
 
-    models: Models
-    settings: TrackerSettings
-    engine: ModuleType
-    workers: Workers
-    run: Run
+    `outputs` are those of the faces, in batches, each with the seconds it took; `crops`, (N, 4) float32, is
+    where they are looked for.
+    """
+
+    index: int
+    frame: Frame
+    faces: list[Face]
+    outputs: list[Future[tuple[PfldOutput, float]]]
+    crops: Floats
 
 
 @dataclass(frozen=True, slots=True)
 class _Slots:
-    """The faces that are followed, slot by slot, and box and frame of the face that each slot held last."""
+    """The tracked faces, slot by slot, and box and frame of the face that each slot had last."""
 
     faces: list[Face | None]
     last_boxes: dict[int, Floats]
@@ -76,101 +109,75 @@ class _Slots:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A frame whose faces are known, but for their refinement, which is under way.
-
-    `after` is how the tracker stands then, but for that refinement.
-    """
+    """A frame whose refinements are in progress: its result and the state after it, both without them."""
 
     result: FrameResult
     refinements: dict[int, Future[Refined]]
-    after: Standing
+    after: FacesState
 
 
-def follow(
-    frames: Iterator[tuple[int, Frame]],
-    models: Models,
-    settings: TrackerSettings,
-    run: Run,
-    threads: int = 1,
-    before: Standing | None = None,
-    engine: ModuleType = numba_engine,
-) -> Generator[FrameResult, None, None]:
-    """Follow faces through frames by PFLD, refined by CLNF as the settings say.
+def follow_pfld(
+    context: RunContext, frames: Iterator[tuple[int, Frame]], before: FacesState | None = None
+) -> Generator[Tracked, None, None]:
+    """Track faces through frames by PFLD, refined by CLNF according to the settings.
+
+    PFLD works on `LOOK_AHEAD` frames at a time: the crop of a face on a frame is predicted from the frames up
+    to `LOOK_AHEAD` before it. That holds for any number of threads, so that the results do not depend on it.
 
     Parameters
     ----------
+    context : RunContext
+        Its statistics and warnings are updated.
     frames : iterator of (int, ndarray or FaceLandmarksError)
-        As `rgb_frames` gives them.
-    models : Models
-    settings : TrackerSettings
-    run : Run
-        Its counts and warnings are kept.
-    threads : int
-        How many compute at a time; with 1 all is done in the caller's. The results do not depend on it.
-    before : Standing, optional
-        Where to go on from; `frames` begin with its `next_index`.
-    engine : module
-        `clnf.fast` or `clnf.reference`.
+        As `rgb_frames` yields them.
+    before : FacesState, optional
+        Where to resume; `frames` begin with its `next_index`.
 
     Yields
     ------
-    FrameResult
+    result : FrameResult
         In the order of the frames, not smoothed.
+    state : callable
+        Returns the state of the faces after it.
     """
     waiting: deque[_Begun] = deque()
-    with Workers(threads) as workers:
-        for begun in _begun(_Means(models, settings, engine, workers, run), frames, before):
-            waiting.append(begun)
+    ahead: deque[_Ahead] = deque()
+    with Workers(context.threads) as workers:
+        slots = _Slots([None] * context.settings.max_faces, {}, {})
+        if before is not None:
+            slots = _slots_of(before)
+            for begun, (index, frame) in zip(before.ahead, frames, strict=False):
+                ahead.append(_look_again(context.models, workers, index, frame, slots.faces, begun))
+
+        def fill() -> None:
+            while len(ahead) < LOOK_AHEAD and (item := next(frames, None)) is not None:
+                ahead.append(_look_ahead(context.models, workers, *item, slots.faces))
+
+        fill()
+        for done in count(0 if before is None else 1):
+            if not ahead:
+                break
+            look = ahead.popleft()
+            outputs: Seen = {}
+            if isinstance(look.frame, FaceLandmarksError):
+                if context.ends_at(look.frame, first=not done):
+                    break
+                slots.faces[:] = [None] * len(slots.faces)
+            else:
+                outputs = _step(context, look, look.frame, slots)
+            fill()  # first of all: the next frames but one wait for nothing but this
+            waiting.append(_refine(context, workers, look, slots, outputs, ahead))
             while waiting and (len(waiting) > MOST_WAITING or _is_done(waiting[0])):
-                yield _ended(run, waiting.popleft())
+                yield _ended(context, waiting.popleft())
         while waiting:
-            yield _ended(run, waiting.popleft())
+            yield _ended(context, waiting.popleft())
 
 
-def _begun(
-    means: _Means, frames: Iterator[tuple[int, Frame]], before: Standing | None
-) -> Generator[_Begun, None, None]:
-    """Yield each frame with its faces as soon as these are known.
-
-    PFLD looks at `LOOK_AHEAD` frames at a time: where a face is searched for on a frame follows from the
-    frames up to `LOOK_AHEAD` before it. So it is, whatever the number of threads, so that the results do
-    not depend on it.
-    """
-    models, workers, run = means.models, means.workers, means.run
-    slots = _Slots([None] * means.settings.max_faces, {}, {})
-    ahead: deque[Ahead] = deque()
-    if before is not None:
-        slots = _slots_of(before)
-        for begun, (index, frame) in zip(before.ahead, frames, strict=False):
-            ahead.append(look_again(models, workers, index, frame, slots.faces, begun))
-
-    def fill() -> None:
-        while len(ahead) < LOOK_AHEAD and (item := next(frames, None)) is not None:
-            ahead.append(look_ahead(models, workers, *item, slots.faces))
-
-    fill()
-    for done in count(0 if before is None else 1):
-        if not ahead:
-            return
-        look = ahead.popleft()
-        outputs: Seen = {}
-        if isinstance(look.frame, FaceLandmarksError):
-            if ends_run(run, look.frame, first=not done):
-                return
-            slots.faces[:] = [None] * len(slots.faces)
-        else:
-            outputs = _step(means, look, look.frame, slots)
-        fill()  # before all else: the next frames but one wait for nothing but this
-        result = _result(look.index, slots, outputs)
-        refinements = _refine(means, look, slots, outputs)
-        yield _Begun(result, refinements, _standing(look.index + 1, slots, ahead, len(run.warnings)))
-
-
-def _step(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots) -> Seen:
-    """Follow the known faces into a frame, look for others where there is room; what PFLD sees of each."""
-    index, faces, regions = look.index, slots.faces, means.run.regions
+def _step(context: RunContext, look: _Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots) -> Seen:
+    """Track the known faces into a frame, find others where there is room; return PFLD's output of each."""
+    index, faces, regions = look.index, slots.faces, context.regions
     known = [slot for slot, face in enumerate(faces) if face is not None]
-    outputs = _followed(means, look, rgb, faces)
+    outputs = _followed(context, look, rgb, faces)
     if regions.ignore:
         for slot, (output, row) in list(outputs.items()):
             if regions.ignores(boxes_of(output.landmarks[row : row + 1]), index)[0]:
@@ -181,7 +188,7 @@ def _step(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots)
     if len(outputs) < len(faces) and (
         not outputs or len(known) > len(outputs) or index % LOOK_FOR_MORE_EVERY == 0 or regions.begins(index)
     ):
-        _find(means, rgb, index, slots, outputs)
+        _find(context, rgb, index, slots, outputs)
     for slot, (output, row) in outputs.items():
         landmarks = output.landmarks[row]
         face = faces[slot] or Face(landmarks)
@@ -190,51 +197,55 @@ def _step(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots)
     return outputs
 
 
-def _result(index: int, slots: _Slots, outputs: Seen) -> FrameResult:
-    """Return a frame's result but for the refinement, and take note of where its faces are."""
-    result = empty_frame(index, len(slots.faces))
-    for slot, (output, row) in outputs.items():
-        result.confidence[slot] = output.confidence[row]
-        result.boxes[slot, :4] = boxes_of(output.landmarks[row : row + 1])[0]
-        result.boxes[slot, 4] = face_scores(output)[row]
-        slots.last_boxes[slot] = result.boxes[slot]
-        slots.last_seen[slot] = index
-    return result
-
-
-def _refine(means: _Means, look: Ahead, slots: _Slots, outputs: Seen) -> dict[int, Future[Refined]]:
-    """Start refining the faces of a frame."""
+def _refine(
+    context: RunContext,
+    workers: Workers,
+    look: _Ahead,
+    slots: _Slots,
+    outputs: Seen,
+    ahead: Sequence[_Ahead],
+) -> _Begun:
+    """Record where the faces of a frame are, and start refining them."""
+    result = empty_frame(look.index, len(slots.faces))
     refinements: dict[int, Future[Refined]] = {}
-    if outputs:
-        assert not isinstance(look.frame, FaceLandmarksError)
-        picture = Picture(look.frame)
-        for slot, (output, row) in outputs.items():
-            face = slots.faces[slot]
-            assert face is not None  # put there by _step
-            work = partial(_refined, means, picture, output, row, look.index, face)
-            face.refinement = means.workers.submit(work, after=face.refinement)
-            refinements[slot] = face.refinement
-    return refinements
+    picture = None if isinstance(look.frame, FaceLandmarksError) else Picture(look.frame)
+    for slot, (output, row) in outputs.items():
+        set_output(result, slot, output, row)
+        slots.last_boxes[slot] = result.boxes[slot]
+        slots.last_seen[slot] = look.index
+        face = slots.faces[slot]
+        assert face is not None  # put there by _step
+        assert picture is not None
+        work = partial(_refined, context, picture, output, row, look.index, face)
+        face.refinement = refinements[slot] = workers.submit(work, after=face.refinement)
+    return _Begun(result, refinements, _state(look.index + 1, slots, ahead, len(context.warnings)))
+
+
+def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> None:
+    """Write confidence and box of a face that PFLD found into a frame's result."""
+    result.confidence[slot] = output.confidence[row]
+    result.boxes[slot, :4] = boxes_of(output.landmarks[row : row + 1])[0]
+    result.boxes[slot, 4] = face_scores(output)[row]
 
 
 def _refined(
-    means: _Means, picture: Picture, output: PfldOutput, row: int, index: int, face: Face
+    context: RunContext, picture: Picture, output: PfldOutput, row: int, index: int, face: Face
 ) -> Refined:
-    """Refine a face from where its refinement stands, and take note of where it stands then."""
-    refined = refine_face(
-        means.models, means.settings, picture, output, row, index, face.stands, means.engine
-    )
-    face.stands = refined.stands
+    """Refine a face from its state, and update that."""
+    refined = refine_face(context, picture, output, row, index, face.state)
+    face.state = refined.after
     return refined
 
 
-def _followed(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], faces: Sequence[Face | None]) -> Seen:
-    """Return what PFLD sees of the faces known from the frame before, where it still sees them.
+def _followed(
+    context: RunContext, look: _Ahead, rgb: npt.NDArray[np.uint8], faces: Sequence[Face | None]
+) -> Seen:
+    """Return PFLD's output of the faces known from the frame before, where it still finds them.
 
-    A face that was not there when PFLD looked ahead, or was not where it looked, is looked for where it
-    was on the frame before.
+    A face that was not known when PFLD was started on the frame, or was not where it was predicted, is
+    looked for where it was on the frame before.
     """
-    least, stats = STAY_SHARE * means.settings.min_confidence, means.run.stats
+    least, stats = STAY_SHARE * context.settings.min_confidence, context.stats
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
     outputs: Seen = {}
     if look.outputs:
@@ -251,7 +262,7 @@ def _followed(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], faces: Seq
     ]
     if missed:
         near = crops_of_landmarks(np.stack([landmarks for _, landmarks in missed]))
-        output, seconds = timed_look(means.models, rgb, near)
+        output, seconds = _timed_look(context.models, rgb, near)
         stats.add_time("pfld", seconds)
         score = face_scores(output)
         usable = usable_faces(output, rgb.shape, score >= least, score)
@@ -264,16 +275,10 @@ def _followed(means: _Means, look: Ahead, rgb: npt.NDArray[np.uint8], faces: Seq
     return dict(sorted(outputs.items()))
 
 
-def _find(
-    means: _Means,
-    rgb: npt.NDArray[np.uint8],
-    index: int,
-    slots: _Slots,
-    outputs: Seen,
-) -> None:
-    """Add the faces that the detector finds beside the known ones to `outputs`, a slot each."""
-    regions = means.run.regions
-    output = find_faces(means.models, means.settings, rgb, means.run.stats, regions.boxes(index))[1]
+def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _Slots, outputs: Seen) -> None:
+    """Add the faces that the detector finds in addition to the known ones to `outputs`, a slot each."""
+    regions = context.regions
+    output = find_faces(context.models, context.settings, rgb, context.stats, regions.boxes(index))[1]
     if regions.ignore:
         passed = regions.ignores(boxes_of(output.landmarks), index)
         output = take_faces(output, np.flatnonzero(~passed))
@@ -293,35 +298,28 @@ def _is_done(begun: _Begun) -> bool:
     return all(refinement.done() for refinement in begun.refinements.values())
 
 
-def _ended(run: Run, begun: _Begun) -> FrameResult:
-    """Return a frame's result once its refinement is done."""
-    result = begun.result
+def _ended(context: RunContext, begun: _Begun) -> Tracked:
+    """Return a frame's result once its refinements are done."""
     for slot, refinement in begun.refinements.items():
-        found = refinement.result()
-        set_refined(result, slot, found)
-        run.stats.add_time("clnf", found.seconds)
-    run.standing = partial(_with_refinements, begun.after, begun.refinements)
-    return result
+        refined = refinement.result()
+        set_refined(begun.result, slot, refined)
+        context.stats.add_time("clnf", refined.seconds)
+    return begun.result, partial(_with_refinements, begun.after, begun.refinements)
 
 
-def _slots_of(standing: Standing) -> _Slots:
-    """Return the faces as the tracker remembers them."""
-    return _Slots(
-        [None if face is None else _face_of(face) for face in standing.faces],
-        dict(standing.last_boxes),
-        dict(standing.last_seen),
-    )
+def _slots_of(state: FacesState) -> _Slots:
+    """Return the faces of a state."""
+    faces: list[Face | None] = []
+    for face in state.faces:
+        assert face is None or isinstance(face, FaceState)  # checked by check_state
+        faces.append(None if face is None else Face(face.landmarks, face.places, face.refinement))
+    return _Slots(faces, dict(state.last_boxes), dict(state.last_seen))
 
 
-def _face_of(state: FaceState | AloneFace) -> Face:
-    assert isinstance(state, FaceState)  # checked by check_state
-    return Face(state.landmarks, state.places, state.refinement)
-
-
-def _standing(next_index: int, slots: _Slots, ahead: Sequence[Ahead], n_warnings: int) -> Standing:
-    """Return how the tracker stands before a frame, but for the refinements, which may still go on."""
+def _state(next_index: int, slots: _Slots, ahead: Sequence[_Ahead], n_warnings: int) -> FacesState:
+    """Return the state of the faces before a frame, without their refinements, which may be in progress."""
     slot_of = {id(face): slot for slot, face in enumerate(slots.faces) if face is not None}
-    return Standing(
+    return FacesState(
         next_index,
         tuple(None if face is None else FaceState(face.landmarks, face.places) for face in slots.faces),
         tuple(
@@ -333,11 +331,84 @@ def _standing(next_index: int, slots: _Slots, ahead: Sequence[Ahead], n_warnings
     )
 
 
-def _with_refinements(standing: Standing, refinements: dict[int, Future[Refined]]) -> Standing:
-    """Return how the tracker stands once the refinements of its faces are done."""
-    faces = list(standing.faces)
+def _with_refinements(state: FacesState, refinements: dict[int, Future[Refined]]) -> FacesState:
+    """Return the state of the faces once their refinements are done."""
+    faces = list(state.faces)
     for slot, refinement in refinements.items():
         face = faces[slot]
         assert isinstance(face, FaceState)
-        faces[slot] = replace(face, refinement=refinement.result().stands)
-    return replace(standing, faces=tuple(faces))
+        faces[slot] = replace(face, refinement=refinement.result().after)
+    return replace(state, faces=tuple(faces))
+
+
+def _look_ahead(
+    models: Models, workers: Workers, index: int, frame: Frame, faces: Sequence[Face | None]
+) -> _Ahead:
+    """Start PFLD where the known faces are predicted on a frame that comes `LOOK_AHEAD` later."""
+    known = [face for face in faces if face is not None]
+    if not known or isinstance(frame, FaceLandmarksError):
+        return _no_look(index, frame)
+    crops = crops_of_landmarks(np.stack([face.landmarks for face in known]))
+    crops[:, :2] += _motions(known, crops[:, 2])
+    return _look(models, workers, index, frame, known, _on_grid(crops))
+
+
+def _look_again(
+    models: Models,
+    workers: Workers,
+    index: int,
+    frame: Frame,
+    faces: Sequence[Face | None],
+    begun: AheadState,
+) -> _Ahead:
+    """Start PFLD on a frame as it was started when a state was taken."""
+    if not begun.slots or isinstance(frame, FaceLandmarksError):
+        return _no_look(index, frame)
+    lost = Face(np.zeros((N_LANDMARKS, 2), np.float32))
+    known = [(faces[slot] if slot >= 0 else None) or lost for slot in begun.slots]
+    return _look(models, workers, index, frame, known, begun.crops)
+
+
+def _timed_look(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) -> tuple[PfldOutput, float]:
+    """Return PFLD's output for crops, and the seconds that took."""
+    began = time.perf_counter()
+    return predict_twice(models.pfld, rgb, crops), time.perf_counter() - began
+
+
+def _look(
+    models: Models,
+    workers: Workers,
+    index: int,
+    frame: npt.NDArray[np.uint8],
+    known: list[Face],
+    crops: Floats,
+) -> _Ahead:
+    outputs = [
+        workers.submit(partial(_timed_look, models, frame, crops[first : first + FACES_AT_ONCE]))
+        for first in range(0, len(crops), FACES_AT_ONCE)
+    ]
+    return _Ahead(index, frame, known, outputs, crops)
+
+
+def _no_look(index: int, frame: Frame) -> _Ahead:
+    return _Ahead(index, frame, [], [], np.zeros((0, 4), np.float32))
+
+
+def _on_grid(crops: Floats) -> Floats:
+    """Return crops, (N, 4): centre, side and roll rounded to the grid of `CROP_STEPS`."""
+    steps = np.full(crops.shape, 1 / CROP_STEPS)
+    steps[:, :3] *= 2.0 ** np.floor(np.log2(np.maximum(crops[:, 2:3], 1)))
+    return np.asarray(np.round(crops / steps) * steps, dtype=np.float32)
+
+
+def _motions(faces: Sequence[Face], sides: Floats) -> Floats:
+    """Return how far faces should move in `LOOK_AHEAD` frames, (F, 2) px: as far as in as many before.
+
+    Small motions are mostly jitter, which a crop that follows them amplifies: they count for less.
+    """
+    motions = np.zeros((len(faces), 2), np.float32)
+    for row, face in enumerate(faces):
+        if len(face.places) > LOOK_AHEAD:
+            motions[row] = face.places[0] - face.places[LOOK_AHEAD]
+    lengths = np.linalg.norm(motions, axis=1)
+    return np.asarray(motions * (lengths / (lengths + SMALL_MOTION * sides))[:, None], dtype=np.float32)

@@ -1,4 +1,4 @@
-"""One face after PFLD: whether CLNF refines it, and what it makes of it."""
+"""Refinement policy: whether CLNF refines a face after PFLD, or its last correction is applied again."""
 
 from __future__ import annotations
 
@@ -28,6 +28,7 @@ from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, REGIONS
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.context import RunContext
 from napari_face_landmarks.tracking.state import Refinement
 from napari_face_landmarks.video.pixels import to_grey
 
@@ -110,13 +111,13 @@ class Refined:
     source : int
         Where they come from: PFLD, CLNF or CARRIED.
     params : ndarray, (6 or 6 + m,), float64
-        The shape model's; NaN where it cannot be fitted.
+        Parameters of the PDM; NaN where it cannot be fitted.
     misfit : ndarray, (2,), float32
-        As `misfit_of` gives it.
+        As `misfit_of` returns it.
     seconds : float
-        What it took.
-    stands : Refinement
-        Where the refinement of the face stands after it.
+        Time taken.
+    after : Refinement
+        State of the face's refinement after the frame.
     """
 
     landmarks: Floats
@@ -124,7 +125,7 @@ class Refined:
     params: npt.NDArray[np.float64]
     misfit: Floats
     seconds: float
-    stands: Refinement
+    after: Refinement
 
 
 def set_refined(frame: FrameResult, face: int, refined: Refined) -> None:
@@ -163,73 +164,63 @@ def misfit_of(
 
 
 def refine_face(
-    models: Models,
-    settings: TrackerSettings,
-    picture: Picture,
-    output: PfldOutput,
-    row: int,
-    index: int,
-    before: Refinement,
-    engine: ModuleType = numba_engine,
+    context: RunContext, picture: Picture, output: PfldOutput, row: int, index: int, before: Refinement
 ) -> Refined:
-    """Refine a face, or carry its last correction, as the settings say.
+    """Refine a face by CLNF, or apply its last correction again, according to the settings.
+
+    A manual correction in `before` is applied first, and CLNF starts from there.
 
     Parameters
     ----------
-    models : Models
-    settings : TrackerSettings
-        `refine` and `clnf_every` say whether CLNF runs; the rest is for CLNF.
+    context : RunContext
+        `settings.refine` and `settings.clnf_every` decide whether CLNF runs; the rest is for CLNF.
     picture : Picture
     output : PfldOutput
-        What PFLD sees.
     row : int
-        The face in it.
+        The face in `output`.
     index : int
         The frame.
     before : Refinement
-        Where the refinement of the face stands; `Refinement()` for a new one.
-    engine : module
-        `clnf.fast` or `clnf.reference`.
+        State of the face's refinement; `Refinement()` for a new face.
     """
     began = time.perf_counter()
-    landmarks, source, params, stands = _refine(models, settings, picture, output, row, index, before, engine)
+    landmarks, source, params, after = _refine(context, picture, output, row, index, before)
     given = None if source == PFLD else output.landmarks[row]
-    expressed = project(models.pdm, params) if np.isfinite(params).all() else None
+    expressed = project(context.models.pdm, params) if np.isfinite(params).all() else None
     misfit = misfit_of(landmarks, given, expressed)
-    return Refined(landmarks, source, params, misfit, time.perf_counter() - began, stands)
+    return Refined(landmarks, source, params, misfit, time.perf_counter() - began, after)
 
 
 def _refine(
-    models: Models,
-    settings: TrackerSettings,
-    picture: Picture,
-    output: PfldOutput,
-    row: int,
-    index: int,
-    before: Refinement,
-    engine: ModuleType,
+    context: RunContext, picture: Picture, output: PfldOutput, row: int, index: int, before: Refinement
 ) -> tuple[Floats, int, npt.NDArray[np.float64], Refinement]:
-    """Return landmarks, source, parameters, and where the refinement stands."""
+    """Return landmarks, source, parameters, and the state of the refinement."""
+    models, settings = context.models, context.settings
     landmarks, sigma, confidence = output.landmarks[row], output.sigma[row], output.confidence[row]
     try:
         params = fit_landmarks(models.pdm, landmarks, sigma, before.params)
     except ModelError:
         return landmarks, PFLD, np.full(6, np.nan), replace(before, params=None)
     unsure_at = index if is_unsure(confidence) else before.unsure_at
-    stands = replace(before, params=params, unsure_at=unsure_at)
-    as_seen = landmarks, PFLD, params, replace(stands, correction=None)
-    if settings.refine != "always" and (settings.refine != "auto" or index - unsure_at >= STAY_REFINED):
-        return as_seen
-    if stands.correction is None or index - stands.refined_at >= settings.clnf_every:
-        fit = run_clnf(models, settings, picture, landmarks, params, sigma, engine)
+    after = replace(before, params=params, unsure_at=unsure_at)
+    source = PFLD
+    if before.manual is not None:
+        moved, moved_params = apply_correction(models.pdm, before.manual, params, landmarks)
+        if np.isfinite(moved).all():
+            landmarks, params, source = moved, moved_params, CARRIED
+    unrefined = landmarks, source, params, replace(after, correction=None)
+    if settings.refine != "always" and (settings.refine != "auto" or abs(index - unsure_at) >= STAY_REFINED):
+        return unrefined
+    if after.correction is None or abs(index - after.refined_at) >= settings.clnf_every:
+        fit = run_clnf(models, settings, picture, landmarks, params, sigma, context.engine)
         if not fit.converged:
-            return as_seen
+            return unrefined
         correction = measure_correction(models.pdm, fit.start, fit.params, fit.shares, fit.beyond)
-        return fit.landmarks, CLNF, fit.params, replace(stands, correction=correction, refined_at=index)
-    carried, carried_params = apply_correction(models.pdm, stands.correction, params, landmarks)
+        return fit.landmarks, CLNF, fit.params, replace(after, correction=correction, refined_at=index)
+    carried, carried_params = apply_correction(models.pdm, after.correction, params, landmarks)
     if not np.isfinite(carried).all():
-        return as_seen
-    return carried, CARRIED, carried_params, stands
+        return unrefined
+    return carried, CARRIED, carried_params, after
 
 
 def run_clnf(
@@ -253,7 +244,7 @@ def run_clnf(
     params : ndarray, (6 + m,), float64
         The shape model's, fitted to them.
     sigma : ndarray, (68,), float32
-        How sure each is, px.
+        Standard error of each, px.
     engine : module
     """
     return refine(

@@ -1,182 +1,296 @@
-"""One run of the tracker: its counts and warnings, and its results smoothed, in their order."""
+"""One run of the tracker: an iterator of smoothed frame results, with its statistics, warnings and state."""
 
 from __future__ import annotations
 
+import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Sequence
-from contextlib import closing
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+from typing import Any, Protocol
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.detection.boxes import boxes_of
-from napari_face_landmarks.errors import FaceLandmarksError, VideoError
-from napari_face_landmarks.tracking.frame_source import FrameSource
-from napari_face_landmarks.tracking.regions import Regions
-from napari_face_landmarks.tracking.smoothing import smooth_centre
-from napari_face_landmarks.tracking.state import Standing, TrackerState
+from napari_face_landmarks.tracking.context import Follow, RunContext, Tracked
+from napari_face_landmarks.tracking.frame_source import FrameSource, rgb_frames
+from napari_face_landmarks.tracking.provenance import provenance
+from napari_face_landmarks.tracking.smoothing import smooth_at
+from napari_face_landmarks.tracking.state import FacesState, TrackerState
+from napari_face_landmarks.video import prefetch
 
-Floats = npt.NDArray[np.float32]
 NAMED = 5
 """Of many frames, how many are named in a sentence."""
 
 
-@dataclass
-class Run:
-    """One run of the tracker: its counts and warnings grow while it goes on.
+class Recorder(Protocol):
+    """What writes the results of a run as they come."""
+
+    def add(self, result: FrameResult) -> None:
+        """Take a result, before it is given out."""
+
+    def sync(self) -> None:
+        """Write what was taken; called at the end of the run."""
+
+
+class Run(Iterator[FrameResult]):
+    """A run of the tracker over frames; iterating it does the work.
+
+    Each result is final, smoothing included, and comes half a smoothing window after its frame was read. The
+    run ends after the last frame, by `cancel` (from any thread), by `close`, or by an error.
+
+    Parameters
+    ----------
+    context : RunContext
+        Models, settings, statistics and warnings.
+    source : FrameSource
+        What is tracked; closed at the end where it was opened for the run.
+    follow : callable
+        The tracker.
+    prepare : callable, optional
+        Called before the first frame; compiles the kernels.
+    state : TrackerState, optional
+        Where to resume.
+    on_end : callable, optional
+        Called once with the run after its end.
 
     Attributes
     ----------
-    source : FrameSource
-        What is tracked.
-    stats : RunStats
-        Counts and times.
-    warnings : list of str
-        What went wrong on the way, a sentence each.
-    broken_off : bool
-        Whether the source broke off before its end.
-    standing : callable or None
-        Gives how the tracker stands after the last frame before smoothing; None where it cannot tell.
-    recent : tuple of FrameResult
-        The frames that smoothing still looks at after the last result.
-    waiting : int
-        How many of these are not given out yet.
-    regions : Regions
-        Where to look for faces, and what to pass over.
-    mended : tuple of int
-        Frames that the decoder mended before those that this run reads, where it goes on from a state.
+    context, source
+        As given.
+    recorder : Recorder or None
+        Gets each result before it is given out, and the end of the run.
     """
 
-    source: FrameSource
-    stats: RunStats = field(default_factory=RunStats)
-    warnings: list[str] = field(default_factory=list)
-    broken_off: bool = False
-    standing: Callable[[], Standing] | None = None
-    recent: tuple[FrameResult, ...] = ()
-    waiting: int = 0
-    regions: Regions = field(default_factory=Regions)
-    mended: tuple[int, ...] = ()
+    def __init__(
+        self,
+        context: RunContext,
+        source: FrameSource,
+        follow: Follow,
+        prepare: Callable[[], None] | None = None,
+        state: TrackerState | None = None,
+        on_end: Callable[[Run], None] | None = None,
+    ) -> None:
+        self.context, self.source = context, source
+        self._follow, self._prepare, self._on_end = follow, prepare, on_end
+        self._recent: deque[FrameResult] = deque(maxlen=context.settings.smoothing_window)
+        self._waiting = 0  # how many of the recent frames are not given out yet
+        self._before: FacesState | None = None
+        self._concealed: tuple[int, ...] = ()  # of frames before those that this run reads
+        if state is not None:
+            context.stats, context.warnings = deepcopy(state.stats), list(state.warnings)
+            self._recent.extend(state.recent)
+            self._waiting, self._before, self._concealed = state.waiting, state.faces, state.concealed
+        self._faces: Callable[[], FacesState] | None = None if state is None else lambda: state.faces
+        self.recorder: Recorder | None = None
+        self._frames: Any = None
+        self._tracked: Generator[Tracked, None, None] | None = None
+        self._began: float | None = None
+        self._ended = False
+        self._cancelled, self._may_continue = threading.Event(), threading.Event()
+        self._may_continue.set()
 
-    def mended_before(self, stop: int) -> tuple[int, ...]:
-        """Return the frames of the run before frame `stop` that were damaged and mended, in order."""
-        read = {k for k in self.source.mended if self.source.start <= k < stop}
-        return tuple(sorted(read.union(self.mended)))
+    @property
+    def stats(self) -> RunStats:
+        """Counts and times, updated with each result; time spent paused is left out."""
+        return self.context.stats
 
-    def all_warnings(self) -> tuple[str, ...]:
-        """Return the warnings of the frames given out so far, with one of all that the decoder mended."""
-        mended = self.mended_before(self.source.start + self.stats.frames)
-        return (*self.warnings, *mended_in_words(mended))
+    @property
+    def warnings(self) -> list[str]:
+        """What went wrong so far, one sentence each."""
+        return self.context.warnings
 
-    def state(self) -> TrackerState | None:
-        """Return where the run stands after the result given out last, to go on from there another time.
+    def __next__(self) -> FrameResult:
+        """Return the next frame's result, computing it."""
+        if self._ended or not self._continues():
+            self.close()
+            raise StopIteration
+        try:
+            if self._tracked is None:
+                self._begin()
+            assert self._tracked is not None
+            while self._waiting <= self.context.settings.smoothing_window // 2:
+                tracked = next(self._tracked, None)
+                if tracked is None:
+                    break
+                result, self._faces = tracked
+                self._recent.append(result)
+                self._waiting += 1
+            if self._waiting:
+                result = self._smoothed()
+                if self.recorder is not None:
+                    self.recorder.add(result)
+                return result
+            self.stats.completed = not self.context.broken_off
+        except BaseException:
+            self.close()
+            raise
+        self.close()
+        raise StopIteration
 
-        To be called by whoever takes the results, between two of them. None where nothing was given out yet.
+    def close(self) -> None:
+        """End the run: its threads have ended, and the source is closed where it was opened for the run."""
+        if self._ended:
+            return
+        self._ended = True
+        try:
+            for step in (self._tracked, self._frames):
+                if step is not None:
+                    step.close()
+        finally:
+            if self._began is not None:
+                self.stats.seconds = time.perf_counter() - self._began
+            self.source.close()
+            if self.recorder is not None:
+                self.recorder.sync()
+            if self._on_end is not None:
+                self._on_end(self)
+
+    def __del__(self) -> None:
+        """End a run that nobody iterates any more."""
+        if hasattr(self, "_ended"):
+            self.close()
+
+    # control, from any thread
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was asked to end after the current frame."""
+        return self._cancelled.is_set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run was asked to wait after the current frame."""
+        return not self._may_continue.is_set()
+
+    def cancel(self) -> None:
+        """Ask the run to end after the current frame, paused or not."""
+        self._cancelled.set()
+        self._may_continue.set()
+
+    def pause(self) -> None:
+        """Ask the run to wait after the current frame."""
+        if not self.cancelled:
+            self._may_continue.clear()
+
+    def resume(self) -> None:
+        """Let a paused run continue."""
+        self._may_continue.set()
+
+    def _continues(self) -> bool:
+        """Wait while the run is paused; return False where it was cancelled."""
+        if self.paused:
+            paused = time.perf_counter()
+            self._may_continue.wait()
+            if self._began is not None:
+                self._began += time.perf_counter() - paused
+        return not self.cancelled
+
+    # what it found
+
+    def tracks(self, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
+        """Return results of this run as `Tracks`, with its statistics and warnings up to now.
+
+        Parameters
+        ----------
+        results : sequence of FrameResult, or mapping of str to ndarray
+            In the order of the frames, or their arrays as for `collect`; they may be fewer than the run was
+            to give.
         """
-        if self.standing is None or not self.recent:
-            return None
-        standing = self.standing()
-        warnings = tuple(self.warnings[: standing.n_warnings])
-        return TrackerState(
-            standing,
-            self.recent,
-            self.waiting,
-            deepcopy(self.stats),
-            warnings,
-            self.mended_before(standing.next_index),
+        return collect(
+            results,
+            settings=self.context.settings,
+            stats=self.stats,
+            timestamps=self.source.timestamps,
+            warnings=self.all_warnings(),
+            meta=self.meta(),
         )
 
+    def meta(self) -> dict[str, Any]:
+        """Return the `Tracks.meta` of the run: models, versions, regions, size and rate of the frames."""
+        regions = self.context.regions
+        return {
+            **provenance(self.context.models),
+            "height": self.source.size[0],
+            "width": self.source.size[1],
+            "fps": self.source.fps,
+            **({"regions": regions.to_dict()} if regions else {}),
+        }
 
-def mended_in_words(frames: Sequence[int]) -> tuple[str, ...]:
-    """Return a sentence about the frames, in order, that the decoder mended; none where there are none."""
+    def all_warnings(self) -> tuple[str, ...]:
+        """Return the warnings, with one about all frames given out so far that have concealed errors."""
+        concealed = self._concealed_before(self.source.start + self.stats.frames)
+        return (*self.warnings, *concealed_in_words(concealed))
+
+    def state(self) -> TrackerState | None:
+        """Return the state of the run after the result given out last, from which another run can resume.
+
+        To be called by whoever iterates, between two results. None before the first one.
+        """
+        if self._faces is None or not self._recent:
+            return None
+        faces = self._faces()
+        return TrackerState(
+            faces,
+            tuple(self._recent),
+            self._waiting,
+            deepcopy(self.stats),
+            tuple(self.warnings[: faces.n_warnings]),
+            self._concealed_before(faces.next_index),
+        )
+
+    def _concealed_before(self, stop: int) -> tuple[int, ...]:
+        read = {k for k in self.source.concealed if self.source.start <= k < stop}
+        return tuple(sorted(read.union(self._concealed)))
+
+    # the work
+
+    def _begin(self) -> None:
+        began = time.perf_counter()
+        if self._prepare is not None:
+            self._prepare()
+        self.stats.prepare_seconds += time.perf_counter() - began
+        self._began = time.perf_counter() - self.stats.seconds
+        source = self.source if self._before is None else replace(self.source, start=self._before.next_index)
+        frames = rgb_frames(source, self.stats, self.warnings if self._before is None else None)
+        self._frames = prefetch(frames) if self.context.threads > 1 else frames
+        self._tracked = self._follow(self.context, self._frames, self._before)
+
+    def _smoothed(self) -> FrameResult:
+        """Return the first of the frames that wait, smoothed and counted."""
+        start = time.perf_counter()
+        middle = len(self._recent) - self._waiting
+        raw = self._recent[middle]
+
+        def landmarks_at(place: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:
+            return self._recent[place].landmarks if 0 <= place < len(self._recent) else None
+
+        landmarks = smooth_at(landmarks_at, middle, self.context.settings.smoothing_window)
+        boxes = np.concatenate([boxes_of(landmarks), raw.boxes[:, 4:]], axis=1)
+        result = replace(raw, landmarks=landmarks, boxes=boxes)
+        self._waiting -= 1
+        self.stats.add_time("smoothing", time.perf_counter() - start)
+        self.stats.count(result)
+        if self._began is not None:
+            self.stats.seconds = time.perf_counter() - self._began
+        return result
+
+
+def concealed_in_words(frames: Sequence[int]) -> tuple[str, ...]:
+    """Return a sentence about the frames, in order, with concealed errors; none where there are none."""
     if not frames:
         return ()
     first = ", ".join(map(str, frames[:NAMED]))
     if len(frames) == 1:
-        return (f"Frame {first} is damaged in part: the decoder mended it, and its landmarks may be off.",)
+        sentence = f"Frame {first} is damaged in part: the decoder concealed its errors, and its landmarks "
+        return (f"{sentence}may be off.",)
     more = f" and {len(frames) - NAMED} more" if len(frames) > NAMED else ""
     return (
-        f"{len(frames)} frames are damaged in part ({first}{more}): the decoder mended them, and their "
-        "landmarks may be off.",
+        f"{len(frames)} frames are damaged in part ({first}{more}): the decoder concealed their errors, and "
+        "their landmarks may be off.",
     )
-
-
-def ends_run(run: Run, error: FaceLandmarksError, first: bool) -> bool:
-    """Take note of an error that came in place of a frame, and return whether it ends the run.
-
-    Parameters
-    ----------
-    run : Run
-    error : FaceLandmarksError
-        As `rgb_frames` gives it.
-    first : bool
-        Whether no frame came before it.
-
-    Raises
-    ------
-    VideoError
-        If the video breaks off before its first frame.
-    """
-    ends = isinstance(error, VideoError)
-    if ends and first:
-        raise error
-    run.warnings.append(str(error))
-    run.broken_off = run.broken_off or ends
-    return ends
-
-
-def smoothed_results(
-    run: Run,
-    raw_results: Generator[FrameResult, None, None],
-    window: int,
-    began: float,
-    state: TrackerState | None = None,
-) -> Generator[FrameResult, None, None]:
-    """Yield the results of a run, each smoothed and counted as soon as the frames that it needs are there.
-
-    Parameters
-    ----------
-    run : Run
-        Its counts, and what a state of it needs, follow the results.
-    raw_results : generator of FrameResult
-        In the order of the frames; closed where this generator is.
-    window : int
-        Frames that smoothing looks at.
-    began : float
-        When the run began, seconds of `time.perf_counter`.
-    state : TrackerState, optional
-        Where the run goes on from.
-    """
-    recent: deque[FrameResult] = deque(() if state is None else state.recent, maxlen=window)
-    waiting = 0 if state is None else state.waiting
-    with closing(raw_results):  # ends its threads
-        for raw in raw_results:
-            recent.append(raw)
-            waiting += 1
-            if waiting > window // 2:
-                yield _finished(run, recent, waiting, began)
-                waiting -= 1
-    for left in range(waiting, 0, -1):
-        yield _finished(run, recent, left, began)
-
-
-def _finished(run: Run, recent: deque[FrameResult], waiting: int, began: float) -> FrameResult:
-    """Return the first of the recent frames that wait, smoothed and counted; the run stands after it."""
-    start = time.perf_counter()
-    reach = (recent.maxlen or 1) // 2
-    middle = len(recent) - waiting
-    blank = np.full_like(recent[middle].landmarks, np.nan)
-    around = range(middle - reach, middle + reach + 1)
-    stack = np.stack([recent[k].landmarks if 0 <= k < len(recent) else blank for k in around])
-    landmarks = smooth_centre(stack)
-    boxes = np.concatenate([boxes_of(landmarks), recent[middle].boxes[:, 4:]], axis=1)
-    result = replace(recent[middle], landmarks=landmarks, boxes=boxes)
-    run.stats.add_time("smoothing", time.perf_counter() - start)
-    run.stats.count(result)
-    run.stats.seconds = time.perf_counter() - began
-    run.recent, run.waiting = tuple(recent), waiting - 1
-    return result

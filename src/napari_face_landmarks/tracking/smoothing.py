@@ -1,8 +1,9 @@
-"""Temporal smoothing without lag: each frame is averaged with those around it that move along with it."""
+"""Temporal smoothing without lag: each frame is averaged with its neighbours in steady motion."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import numpy.typing as npt
@@ -43,6 +44,28 @@ def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
     smoothed = np.empty(window.shape[1:], np.float32)
     _smooth(np.ascontiguousarray(window, dtype=np.float32), tolerance, smoothed)
     return smoothed
+
+
+def smooth_at(landmarks: Callable[[int], Floats | None], place: int, window: int) -> Floats:
+    """Smooth the landmarks of one frame of a sequence.
+
+    Parameters
+    ----------
+    landmarks : callable
+        Returns the landmarks, (F, 68, 2) px, of the frame at a place of the sequence, or None where there is
+        no such frame; there is one at `place`.
+    place : int
+        The frame to smooth.
+    window : int
+        How many frames are looked at, `place` in their middle; odd.
+
+    Returns
+    -------
+    ndarray, (F, 68, 2), float32
+    """
+    around = [landmarks(k) for k in range(place - window // 2, place + window // 2 + 1)]
+    blank = np.full_like(around[window // 2], np.nan)
+    return smooth_centre(np.stack([blank if points is None else points for points in around]))
 
 
 @exact_kernel

@@ -9,7 +9,7 @@ import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -22,55 +22,89 @@ from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.settings import TrackerSettings
 
-if TYPE_CHECKING:
-    from napari_face_landmarks.tracking.clnf_tracker import AloneFace
-
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
 
 LARGEST_STATE = 64 << 20
 """Bytes that a stored state may have; 64 faces with a smoothing window of 31 take 3 MB."""
 NEVER = -(10**9)
+DOUBTFUL = 0.6
+"""Below this share of its usual confidence a CLNF face is looked for at once, and lost if it is not found."""
 _MOST_PLACES, _MOST_AHEAD, _MOST_RECENT, _MOST_SLOTS, _MOST_WARNINGS = 3, 8, 31, 64, 1_000_000
-_MOST_MENDED = 8_000_000
+_MOST_CONCEALED = 8_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """Where the refinement of a face stands after a frame.
+    """State of the refinement of a face after a frame.
 
     Attributes
     ----------
     params : ndarray, (6 + m,), float64, or None
-        The shape model's, from which the next fit starts.
+        Parameters of the PDM from which the next fit starts.
     correction : Correction or None
         What CLNF changed last.
     refined_at, unsure_at : int
-        The frame it last ran on, and the last on which PFLD was unsure.
+        The last frame on which CLNF ran, and the last on which PFLD's confidence was low.
+    manual : Correction or None
+        The manual correction that is propagated: applied to PFLD's landmarks before CLNF.
     """
 
     params: Doubles | None = None
     correction: Correction | None = None
     refined_at: int = NEVER
     unsure_at: int = NEVER
+    manual: Correction | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class FaceState:
-    """A face that is followed.
+    """A face that is tracked by PFLD.
 
     Attributes
     ----------
     landmarks : ndarray, (68, 2), float32
         PFLD's, on the last frame.
     places : tuple of ndarray, (2,), float32
-        Their middle on the last frames, the latest first.
+        Their mean on the last frames, the latest first.
     refinement : Refinement
     """
 
     landmarks: Floats
     places: tuple[Floats, ...]
     refinement: Refinement = Refinement()
+
+
+@dataclass(frozen=True)
+class ClnfFace:
+    """A face that is tracked by CLNF without PFLD.
+
+    Attributes
+    ----------
+    fit : OwnFit
+    score : float
+        The detector's, when it found the face last.
+    unseen : int
+        How many times in a row the detector has not found it since.
+    usual : float
+        Mean confidence of its landmarks when it was found last; 0 for a new face.
+    """
+
+    fit: OwnFit
+    score: float
+    unseen: int = 0
+    usual: float = 0.0
+
+    @property
+    def doubtful(self) -> bool:
+        """Whether the patch experts respond much less than before."""
+        return bool(self.fit.confidence.mean() < DOUBTFUL * self.usual)
+
+    @property
+    def box(self) -> Floats:
+        """The landmarks' box, (4,): x0, y0, x1, y1."""
+        points = self.fit.landmarks
+        return np.concatenate([points.min(axis=0), points.max(axis=0)])
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,15 +123,15 @@ class AheadState:
 
 
 @dataclass(frozen=True, slots=True)
-class Standing:
+class FacesState:
     """What following faces needs to go on with frame `next_index`.
 
     Attributes
     ----------
     next_index : int
         The first frame that is not followed yet.
-    faces : tuple of FaceState, AloneFace or None
-        Slot by slot; `AloneFace` where CLNF works by itself.
+    faces : tuple of FaceState, ClnfFace or None
+        Slot by slot; `ClnfFace` where CLNF works by itself.
     ahead : tuple of AheadState
         Frame `next_index` and those after it that were begun.
     last_boxes, last_seen : dict
@@ -107,7 +141,7 @@ class Standing:
     """
 
     next_index: int
-    faces: tuple[FaceState | AloneFace | None, ...]
+    faces: tuple[FaceState | ClnfFace | None, ...]
     ahead: tuple[AheadState, ...]
     last_boxes: Mapping[int, Floats]
     last_seen: Mapping[int, int]
@@ -120,7 +154,7 @@ class TrackerState:
 
     Attributes
     ----------
-    standing : Standing
+    faces : FacesState
     recent : tuple of FrameResult
         The frames that smoothing still looks at, as they were before it.
     waiting : int
@@ -128,21 +162,21 @@ class TrackerState:
     stats : RunStats
         Counts and times so far.
     warnings : tuple of str
-    mended : tuple of int
-        Frames that the decoder mended, of those before `Standing.next_index`.
+    concealed : tuple of int
+        Frames whose errors the decoder concealed, of those before `FacesState.next_index`.
     """
 
-    standing: Standing
+    faces: FacesState
     recent: tuple[FrameResult, ...]
     waiting: int
     stats: RunStats
     warnings: tuple[str, ...]
-    mended: tuple[int, ...]
+    concealed: tuple[int, ...]
 
     @property
     def next_result(self) -> int:
         """The frame whose result comes next."""
-        return self.standing.next_index - self.waiting
+        return self.faces.next_index - self.waiting
 
 
 def check_state(state: TrackerState, settings: TrackerSettings, n_modes: int, start: int, stop: int) -> None:
@@ -163,11 +197,11 @@ def check_state(state: TrackerState, settings: TrackerSettings, n_modes: int, st
         If the state does not fit the run.
     """
     alone = settings.refine == "clnf-only"
-    faces = [face for face in state.standing.faces if face is not None]
+    faces = [face for face in state.faces.faces if face is not None]
     lengths = {len(params) for face in faces if (params := _params(face)) is not None}
     fits = (
-        start <= state.next_result <= state.standing.next_index <= stop
-        and len(state.standing.faces) == settings.max_faces
+        start <= state.next_result <= state.faces.next_index <= stop
+        and len(state.faces.faces) == settings.max_faces
         and 1 <= len(state.recent) <= settings.smoothing_window
         and state.waiting <= settings.smoothing_window // 2
         and all(isinstance(face, FaceState) != alone for face in faces)
@@ -179,7 +213,7 @@ def check_state(state: TrackerState, settings: TrackerSettings, n_modes: int, st
         )
 
 
-def _params(face: FaceState | AloneFace) -> Doubles | None:
+def _params(face: FaceState | ClnfFace) -> Doubles | None:
     return face.refinement.params if isinstance(face, FaceState) else face.fit.params
 
 
@@ -252,16 +286,16 @@ class _Arrays:
 
 def _state(plain: Any, data: memoryview) -> TrackerState:
     arrays = _Arrays(data)
-    standing = _standing(plain["standing"], arrays)
-    n_slots = len(standing.faces)
+    faces = _faces(plain["faces"], arrays)
+    n_slots = len(faces.faces)
     recent = tuple(_frame(item, arrays, n_slots) for item in _list(plain["recent"], _MOST_RECENT))
     waiting = _whole(plain["waiting"], 0, len(recent))
     stats = _stats(plain["stats"])
     warnings = tuple(str(item) for item in _list(plain["warnings"], _MOST_WARNINGS))
-    mended = tuple(_whole(item, 0) for item in _list(plain["mended"], _MOST_MENDED))
+    concealed = tuple(_whole(item, 0) for item in _list(plain["concealed"], _MOST_CONCEALED))
     if arrays.place != len(data):
         raise ValueError(f"{len(data) - arrays.place} bytes too many")
-    return TrackerState(standing, recent, waiting, stats, warnings, mended)
+    return TrackerState(faces, recent, waiting, stats, warnings, concealed)
 
 
 def _stats(plain: Any) -> RunStats:
@@ -276,7 +310,7 @@ def _stats(plain: Any) -> RunStats:
     return RunStats(**values)
 
 
-def _standing(plain: Any, arrays: _Arrays) -> Standing:
+def _faces(plain: Any, arrays: _Arrays) -> FacesState:
     faces = tuple(
         _optional(item, lambda one: _face(one, arrays)) for item in _list(plain["faces"], _MOST_SLOTS)
     )
@@ -295,12 +329,10 @@ def _standing(plain: Any, arrays: _Arrays) -> Standing:
         for key, item in _list(plain["last_seen"], _MOST_SLOTS)
     }
     n_warnings = _whole(plain["n_warnings"], 0, _MOST_WARNINGS)
-    return Standing(_whole(plain["next_index"], 0), faces, tuple(ahead), boxes, seen, n_warnings)
+    return FacesState(_whole(plain["next_index"], 0), faces, tuple(ahead), boxes, seen, n_warnings)
 
 
-def _face(plain: Any, arrays: _Arrays) -> FaceState | AloneFace:
-    from napari_face_landmarks.tracking.clnf_tracker import AloneFace  # which imports this module
-
+def _face(plain: Any, arrays: _Arrays) -> FaceState | ClnfFace:
     if "fit" in plain:
         fit = plain["fit"]
         own = OwnFit(
@@ -311,7 +343,7 @@ def _face(plain: Any, arrays: _Arrays) -> FaceState | AloneFace:
             iterations=_whole(fit["iterations"]),
             converged=bool(fit["converged"]),
         )
-        return AloneFace(own, float(plain["score"]), _whole(plain["unseen"]), float(plain["usual"]))
+        return ClnfFace(own, float(plain["score"]), _whole(plain["unseen"]), float(plain["usual"]))
     landmarks = arrays.take(plain["landmarks"], "<f4", (N_LANDMARKS, 2))
     places = tuple(arrays.take(item, "<f4", (2,)) for item in _list(plain["places"], _MOST_PLACES))
     refinement = plain["refinement"]

@@ -1,15 +1,12 @@
-"""Faces of stills and videos: detector, PFLD, CLNF and smoothing behind one door."""
+"""High-level API: detect and track face landmarks in images and videos."""
 
 from __future__ import annotations
 
-import time
-from collections.abc import Callable, Generator, Mapping, Sequence
-from contextlib import closing
-from copy import deepcopy
-from dataclasses import replace
+import weakref
+from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +15,7 @@ from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.data.frame import FaceFit, FrameResult, empty_frame
 from napari_face_landmarks.data.stats import RunStats
-from napari_face_landmarks.data.tracks import Tracks, collect
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.detection.boxes import boxes_of, sizes
 from napari_face_landmarks.errors import ImageError, ResultError
@@ -27,23 +24,22 @@ from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.external import check_mode
 from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings, given_settings
-from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_alone, fit_crops, follow_alone
+from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
+from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import (
     face_scores,
     find_faces,
     predict_in_boxes,
     take_faces,
 )
-from napari_face_landmarks.tracking.frame_source import open_source, rgb_frames
-from napari_face_landmarks.tracking.pfld_tracker import follow
-from napari_face_landmarks.tracking.provenance import provenance
+from napari_face_landmarks.tracking.frame_source import Frame, open_source
+from napari_face_landmarks.tracking.pfld_tracker import follow_pfld
 from napari_face_landmarks.tracking.refinement import Picture, Refined, is_unsure, refine_face, set_refined
 from napari_face_landmarks.tracking.regions import Regions
-from napari_face_landmarks.tracking.run import Run, smoothed_results
+from napari_face_landmarks.tracking.run import Run
 from napari_face_landmarks.tracking.smoothing import smooth_centre
-from napari_face_landmarks.tracking.state import Refinement, Standing, TrackerState, check_state
+from napari_face_landmarks.tracking.state import FacesState, Refinement, TrackerState, check_state
 from napari_face_landmarks.tracking.threads import checked_threads
-from napari_face_landmarks.video import prefetch
 from napari_face_landmarks.video.container import thread_count
 from napari_face_landmarks.video.pixels import to_grey, to_rgb8
 
@@ -54,27 +50,26 @@ Progress = Callable[[int, int | None], None]
 
 
 class FaceTracker:
-    """Find faces and follow their 68 landmarks through a video.
+    """Detect faces and track their 68 landmarks through a video.
 
-    Several threads may call `track` and `fit` of one tracker at a time; `collect` and `last_run` tell of the
-    run that was begun last.
+    Several threads may call `track` and `fit` of one tracker at a time.
 
     Parameters
     ----------
     models : Models, str or Path, optional
-        What `load_models` gives, or the name or folder of a bundle; the default bundle where not given.
+        As returned by `load_models`, or the name or folder of a bundle; by default the default bundle.
     settings : TrackerSettings, dict or str, optional
         Settings, names and values of them, or the name of a preset; the defaults where not given.
     threads : int, optional
-        How many threads compute at a time, beside the decoding; the processors there are, at most 4, where
-        not given. With 1 all is done in the caller's thread. The landmarks do not depend on it.
+        How many threads compute at a time, besides the decoding; by default one for each processor core, at
+        most 4. With 1 everything runs in the caller's thread. The landmarks do not depend on it.
     engine : module, optional
-        What refines PFLD's landmarks: `clnf.fast`, or `clnf.reference`, the plain text of the method.
+        The CLNF implementation: `clnf.numba_engine`, or `clnf.reference`, the readable one.
 
     Attributes
     ----------
     last_run : Run or None
-        Counts, times and warnings of the run in progress or of the last one.
+        The run begun last, with its statistics and warnings.
 
     Raises
     ------
@@ -101,7 +96,7 @@ class FaceTracker:
         self.threads = thread_count() if threads is None else checked_threads(threads)
         check_mode(self.models, self.settings)
         self.engine = engine
-        self.last_run: Run | None = None
+        self._last_run: Callable[[], Run | None] = lambda: None
         self._prepared = False
 
     def detect(self, image: Any) -> Floats:
@@ -124,8 +119,8 @@ class FaceTracker:
             If the image is of no such kind.
         """
         rgb = to_rgb8(image)
-        if self._alone:
-            return self._fit_alone(rgb, None).boxes
+        if self._without_pfld:
+            return self._fit_by_clnf(rgb, None).boxes
         boxes, output = find_faces(self.models, self.settings, rgb, RunStats())
         boxes[:, 4] = face_scores(output)
         return boxes[: self.settings.max_faces]
@@ -151,18 +146,15 @@ class FaceTracker:
             If the image or the boxes are of no such kind.
         """
         rgb = to_rgb8(image)
-        if self._alone:
-            return self._fit_alone(rgb, boxes)
+        if self._without_pfld:
+            return self._fit_by_clnf(rgb, boxes)
         if boxes is None:
             output = find_faces(self.models, self.settings, rgb, RunStats())[1]
             output = take_faces(output, np.arange(self.settings.max_faces))
         else:
             output = predict_in_boxes(self.models, rgb, crops_of_boxes(_checked_boxes(boxes)))
-        picture, new = Picture(rgb), Refinement()
-        faces = [
-            refine_face(self.models, self.settings, picture, output, i, 0, new, self.engine)
-            for i in range(len(output.score))
-        ]
+        picture, context = Picture(rgb), self._context()
+        faces = [refine_face(context, picture, output, i, 0, Refinement()) for i in range(len(output.score))]
         return _face_fit(output, faces)
 
     def track(
@@ -200,42 +192,26 @@ class FaceTracker:
             If there is nothing that can be tracked.
         """
         results: list[FrameResult] = []
-        run = self._begin_run(frames, start, stop, None, regions)
-        for result in self._run(run):
+        run = self.track_frames(frames, start, stop, regions=regions)
+        for result in run:
             results.append(result)
             if progress is not None:
                 progress(len(results), run.source.stop - run.source.start)
-        return self._collected(run, results)
+        return run.tracks(results)
 
     def collect(self, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
-        """Put results of the last run together; they may be fewer than the run was to give.
+        """Return results of the last run as `Tracks`: a short form of ``last_run.tracks(results)``.
 
         Parameters
         ----------
         results : sequence of FrameResult, or mapping of str to ndarray
-            What `track_frames` yielded, or the arrays of these frames, as a checkpoint has them.
+            What `track_frames` yielded, or its arrays as for `Run.tracks`; they may be fewer than the run was
+            to give.
         """
         run = self.last_run
         if run is None:
             raise ImageError("Nothing was tracked yet: run track or track_frames first.")
-        return self._collected(run, results)
-
-    def _collected(self, run: Run, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
-        source = run.source
-        return collect(
-            results,
-            settings=self.settings,
-            stats=run.stats,
-            timestamps=source.timestamps,
-            warnings=run.all_warnings(),
-            meta={
-                **provenance(self.models),
-                "height": source.size[0],
-                "width": source.size[1],
-                "fps": source.fps,
-                **({"regions": run.regions.to_dict()} if run.regions else {}),
-            },
-        )
+        return run.tracks(results)
 
     def track_frames(
         self,
@@ -244,26 +220,25 @@ class FaceTracker:
         stop: int | None = None,
         state: TrackerState | None = None,
         regions: Regions | None = None,
-    ) -> Generator[FrameResult, None, None]:
-        """Follow the faces of a video, frame by frame: `track` as a generator.
-
-        Each result is final, smoothing included, and comes half a smoothing window after its frame was read.
-        Closing the generator ends the run; `last_run` tells its counts and times at any moment.
+    ) -> Run:
+        """Track the faces of a video frame by frame.
 
         Parameters
         ----------
         frames, start, stop
             As for `track`.
         state : TrackerState, optional
-            What `Run.state` gave in a run over the same frames with the same models and settings: the run
-            goes on from there, and the results are those that it would have given.
+            `Run.state` of a run over the same frames with the same models and settings: the run resumes
+            there, and gives the results that the other would have given.
         regions : Regions, optional
             As for `track`.
 
-        Yields
-        ------
-        FrameResult
-            In the order of the frames.
+        Returns
+        -------
+        Run
+            An iterator of `FrameResult`, in the order of the frames; each is final, smoothing included, and
+            comes half a smoothing window after its frame was read. It has the statistics and warnings, and
+            `close` ends it.
 
         Raises
         ------
@@ -272,31 +247,33 @@ class FaceTracker:
         ResultError
             If the state does not fit the settings, the models or the frames.
         """
-        return self._run(self._begin_run(frames, start, stop, state, regions), state)
-
-    def _begin_run(
-        self,
-        frames: Any,
-        start: int,
-        stop: int | None,
-        state: TrackerState | None,
-        regions: Regions | None,
-    ) -> Run:
-        regions = regions or Regions()
-        if self._alone and regions:
+        context = self._context(regions)
+        if self._without_pfld and context.regions:
             raise ImageError("Boxes to look in and to ignore need PFLD: choose another mode than clnf-only.")
         source = open_source(frames, start, stop)
-        run = Run(source, warnings=list(source.warnings), regions=regions)
+        context.warnings.extend(source.warnings)
         if state is not None:
             try:
                 check_state(state, self.settings, self.models.pdm.n_modes, source.start, source.stop)
             except ResultError:
                 source.close()
                 raise
-            run.stats, run.warnings = deepcopy(state.stats), list(state.warnings)
-            run.mended = state.mended
-        self.last_run = run
+        run = Run(context, source, self._follow, self.prepare, state, self._keep)
+        self._last_run = weakref.ref(run)
         return run
+
+    @property
+    def last_run(self) -> Run | None:
+        """The run begun last, of `track` or `track_frames`; None before the first."""
+        return self._last_run()
+
+    def _keep(self, run: Run) -> None:
+        """Keep a run that has ended; one in progress is kept, and at last ended, by whoever iterates it."""
+        if self._last_run() in (run, None):
+            self._last_run = lambda: run
+
+    def _context(self, regions: Regions | None = None) -> RunContext:
+        return RunContext(self.models, self.settings, self.engine, self.threads, regions or Regions())
 
     def prepare(self) -> None:
         """Compile the kernels that a run needs, or load them where an earlier process has compiled them.
@@ -310,7 +287,7 @@ class FaceTracker:
         rgb = np.zeros((160, 160, 3), np.uint8)
         smooth_centre(np.zeros((3, 1, N_LANDMARKS, 2), np.float32))
         detect_faces(self.models.detector, np.zeros((64, 1000, 3), np.uint8))  # large enough to be halved
-        if self._alone:
+        if self._without_pfld:
             fit_crops(
                 self.models, to_grey(rgb), np.array([[80, 80, 150, 0]], np.float32), np.ones(1, np.float32)
             )
@@ -321,46 +298,24 @@ class FaceTracker:
         output = predict_twice(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
         unsure = np.zeros_like(output.confidence)
         face = PfldOutput(landmarks[None], np.ones_like(output.sigma), unsure, output.score)
-        picture, stands = Picture(rgb), Refinement()
-        for index in range(2):  # refined, then carried
-            stands = refine_face(
-                self.models, self.settings, picture, face, 0, index, stands, self.engine
-            ).stands
+        picture, state = Picture(rgb), Refinement()
+        for index in range(2):  # refined, then its correction applied again
+            state = refine_face(self._context(), picture, face, 0, index, state).after
         self._prepared = True
 
-    def _run(self, run: Run, state: TrackerState | None = None) -> Generator[FrameResult, None, None]:
-        began = time.perf_counter()
-        self.prepare()
-        run.stats.prepare_seconds += time.perf_counter() - began
-        began = time.perf_counter() - run.stats.seconds
-        try:
-            raw_results = self._raw_results(run, None if state is None else state.standing)
-            yield from smoothed_results(run, raw_results, self.settings.smoothing_window, began, state)
-            run.stats.completed = not run.broken_off
-        finally:
-            run.stats.seconds = time.perf_counter() - began
-            run.source.close()
-
-    def _raw_results(self, run: Run, before: Standing | None) -> Generator[FrameResult, None, None]:
-        if before is not None:
-            run.standing = lambda: before
-        source = run.source if before is None else replace(run.source, start=before.next_index)
-        decoded = rgb_frames(source, run.stats, run.warnings if before is None else None)
-        frames = cast(Any, decoded if self.threads == 1 else prefetch(decoded))
-        with closing(frames):  # ends the decoding thread
-            if self._alone:
-                yield from follow_alone(frames, self.models, self.settings, run, self.threads, before)
-            else:
-                yield from follow(frames, self.models, self.settings, run, self.threads, before, self.engine)
+    def _follow(
+        self, context: RunContext, frames: Iterator[tuple[int, Frame]], before: FacesState | None
+    ) -> Generator[Tracked, None, None]:
+        return (follow_clnf if self._without_pfld else follow_pfld)(context, frames, before)
 
     @property
-    def _alone(self) -> bool:
+    def _without_pfld(self) -> bool:
         return self.settings.refine == "clnf-only"
 
-    def _fit_alone(self, rgb: npt.NDArray[np.uint8], boxes: npt.ArrayLike | None) -> FaceFit:
+    def _fit_by_clnf(self, rgb: npt.NDArray[np.uint8], boxes: npt.ArrayLike | None) -> FaceFit:
         grey = to_grey(rgb)
         if boxes is None:
-            found = find_alone(self.models, self.settings, rgb, grey, RunStats(), [])[1]
+            found = find_clnf_faces(self._context(), rgb, grey, [])[1]
             return as_fit(found[: self.settings.max_faces])
         crops = crops_of_boxes(_checked_boxes(boxes))
         return as_fit(fit_crops(self.models, grey, crops, np.ones(len(crops), np.float32)))

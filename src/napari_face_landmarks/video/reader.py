@@ -7,7 +7,7 @@ import os
 import threading
 import warnings
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from types import EllipsisType
 from typing import Any
 
@@ -477,7 +477,9 @@ def _absolute(path: str | os.PathLike[str]) -> str:
     return os.path.abspath(os.fsdecode(path))
 
 
-def read_frames(source: Any, start: int = 0, stop: int | None = None) -> Iterator[npt.NDArray[Any]]:
+def read_frames(
+    source: Any, start: int = 0, stop: int | None = None
+) -> Generator[npt.NDArray[Any], None, None]:
     """Read frames in order from a file, a `Video` or any array-like, one at a time.
 
     Parameters

@@ -1,0 +1,79 @@
+"""What a run works with and what it counts, shared by its frame source, trackers and smoothing."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, field
+from types import ModuleType
+
+from napari_face_landmarks.clnf import numba_engine
+from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.errors import FaceLandmarksError, VideoError
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.frame_source import Frame
+from napari_face_landmarks.tracking.regions import Regions
+from napari_face_landmarks.tracking.state import FacesState
+
+
+@dataclass
+class RunContext:
+    """Models and settings of a run, and its statistics and warnings, which grow during the run.
+
+    Attributes
+    ----------
+    models : Models
+    settings : TrackerSettings
+    engine : module
+        `clnf.numba_engine` or `clnf.reference`.
+    threads : int
+        How many threads compute at a time; with 1 everything runs in the caller's. The results do not depend
+        on it.
+    regions : Regions
+        Where to look for faces, and what to ignore.
+    stats : RunStats
+        Counts and times.
+    warnings : list of str
+        What went wrong, one sentence each.
+    broken_off : bool
+        Whether the frames ended before their announced end.
+    """
+
+    models: Models
+    settings: TrackerSettings
+    engine: ModuleType = numba_engine
+    threads: int = 1
+    regions: Regions = field(default_factory=Regions)
+    stats: RunStats = field(default_factory=RunStats)
+    warnings: list[str] = field(default_factory=list)
+    broken_off: bool = False
+
+    def ends_at(self, error: FaceLandmarksError, first: bool) -> bool:
+        """Record an error that came in place of a frame, and return whether it ends the run.
+
+        Parameters
+        ----------
+        error : FaceLandmarksError
+            As `rgb_frames` yields it.
+        first : bool
+            Whether no frame came before it.
+
+        Raises
+        ------
+        VideoError
+            If the video breaks off before its first frame.
+        """
+        ends = isinstance(error, VideoError)
+        if ends and first:
+            raise error
+        self.warnings.append(str(error))
+        self.broken_off = self.broken_off or ends
+        return ends
+
+
+Tracked = tuple[FrameResult, Callable[[], FacesState] | None]
+"""A frame's result before smoothing, and what returns the state of the faces after it."""
+Frames = Iterator[tuple[int, Frame]]
+Follow = Callable[[RunContext, Frames, FacesState | None], Generator[Tracked, None, None]]
+"""A tracker: follows faces through frames, from a state where one is given."""
