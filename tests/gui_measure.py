@@ -97,6 +97,96 @@ def measure_scale(n_frames: int = 50_000) -> dict[str, float]:
     }
 
 
+def drag(layer: Any, index: int, y: float, x: float) -> None:
+    """Drag a point of a layer with the mouse, as napari's own canvas reports it."""
+    from types import SimpleNamespace
+
+    from napari.utils.interactions import (
+        mouse_move_callbacks,
+        mouse_press_callbacks,
+        mouse_release_callbacks,
+    )
+
+    start, end = np.array(layer.data[index], dtype=float), np.array(layer.data[index], dtype=float)
+    end[1:] = y, x
+    event = SimpleNamespace(
+        pos=np.zeros(2),
+        handled=False,
+        view_direction=None,
+        up_direction=None,
+        dims_displayed=[1, 2],
+        modifiers=[],
+    )
+    for kind, place, call in (
+        ("mouse_press", start, mouse_press_callbacks),
+        ("mouse_move", end, mouse_move_callbacks),
+        ("mouse_release", end, mouse_release_callbacks),
+    ):  # one event that changes, as napari has it for what goes on until the release
+        event.type, event.position, event.is_dragging = kind, tuple(place), kind == "mouse_move"
+        call(layer, event)
+
+
+def long_tracks(n_frames: int) -> Any:
+    """Return tracks of one face that moves to and fro over so many frames."""
+    from napari_face_landmarks.data.tracks import PFLD, Tracks
+
+    face = np.random.default_rng(0).uniform(100, 300, (68, 2)).astype(np.float32)
+    landmarks = face + (np.arange(n_frames) % 50).astype(np.float32)[:, None, None, None]
+    boxes = np.zeros((n_frames, 1, 5), np.float32)
+    boxes[:, 0, :2], boxes[:, 0, 2:4] = landmarks[:, 0].min(axis=1), landmarks[:, 0].max(axis=1)
+    return Tracks(
+        landmarks=landmarks,
+        confidence=np.full((n_frames, 1, 68), 0.9, np.float32),
+        source=np.full((n_frames, 1), PFLD, np.uint8),
+        pose=np.zeros((n_frames, 1, 6), np.float32),
+        boxes=boxes,
+        frame_indices=np.arange(n_frames),
+        timestamps=np.arange(n_frames) / 25,
+    )
+
+
+def measure_editing(n_frames: int = 100_000) -> dict[str, float]:
+    """Return what opening the docks that correct costs on a long video, and a drag there; s of this thread.
+
+    A display is needed. The least of several drags counts; ``napari_drag_s`` is napari's own part.
+    """
+    from napari import Viewer
+    from napari.layers import Layer
+
+    from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
+    from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
+    from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
+
+    viewer = Viewer(show=True)
+    nothing = np.broadcast_to(np.zeros((480, 640), np.uint8), (n_frames, 480, 640))
+    image = viewer.add_image(nothing, contrast_limits=(0, 255))
+    layer = viewer.add_layer(Layer.create(*tracks_to_layer_data(long_tracks(n_frames), image)[0]))
+    viewer.dims.set_current_step(0, 70)
+    viewer.layers.selection.active = layer
+    layer.mode = "select"
+
+    def drags(row: int) -> float:
+        place = layer.data[row]
+        return min(
+            took(lambda by=by: drag(layer, row, place[1] + by, place[2]))  # type: ignore[misc]
+            for by in range(1, 8)
+        )
+
+    own = drags(68 * 70 + 30)
+    docks: list[Any] = []
+
+    def open_docks() -> None:
+        for kind in (CorrectDock, FacesDock):
+            docks.append(kind(viewer))
+            viewer.window.add_dock_widget(docks[-1], name=kind.__name__)
+
+    opened = took(open_docks)
+    dragged = drags(68 * 70 + 40)
+    undone = took(docks[0].editor.undo)
+    viewer.close()
+    return {"open_docks_s": opened, "drag_s": dragged, "napari_drag_s": own, "undo_s": undone}
+
+
 class Pulse:
     """Notes when the GUI's thread comes back to its events, and what it did in between.
 
@@ -292,11 +382,15 @@ def main() -> None:
     """Print the numbers."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", action="store_true", help="only the layer of 68 x 50,000 points, as JSON")
+    parser.add_argument("--editing", action="store_true", help="only corrections of 100,000 frames, as JSON")
     parser.add_argument("--frames", type=int, default=2000, help="of the run")
     asked = parser.parse_args()
     if asked.scale:
         print(json.dumps(measure_scale()))
         return
+    if asked.editing:
+        print(json.dumps(measure_editing()), flush=True)
+        os._exit(0)  # without waiting for napari's threads
     print(json.dumps(measure_scale(), indent=1))
     print(json.dumps(_measure_runs(asked.frames), indent=1), flush=True)
     os._exit(0)  # without waiting for napari's threads

@@ -38,7 +38,7 @@ def dock(viewer: Any, tracks: Tracks) -> Any:
 def test_faces_are_edited_in_the_layer_and_edits_are_undone(
     viewer: Any, dock: Any, tracks: Tracks, tmp_path: Path
 ) -> None:
-    layer = dock.layers.value
+    layer = dock.layer
     texts = [dock.list.item(k).text() for k in range(2)]
     assert texts == ["face 0 (5 frames)", "face 1 (5 frames)"]
     dock.select([1])
@@ -85,7 +85,7 @@ def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest
     assert "Another face is named" in told[0]
     assert not dock.merge_button.enabled
     assert dock.native.minimumSizeHint().width() <= 320
-    viewer.layers.remove(dock.layers.value)
+    viewer.layers.remove(dock.layer)
     let_work(0.05)
     assert "no landmarks" in dock.status.value
 

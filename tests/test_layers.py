@@ -19,6 +19,7 @@ from napari.layers import Image, Labels, Layer, Points
 
 from fake_tracker import FakeTracker
 from napari_face_landmarks import tracking
+from napari_face_landmarks.data.tracks import MANUAL
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.napari_plugin import writer
@@ -294,9 +295,9 @@ def test_points_moved_by_hand_are_what_counts() -> None:
     expected = tracks.landmarks.copy()
     expected[2, 1, 30] += (-3, 200)
     np.testing.assert_allclose(again.landmarks, expected, atol=1e-4)
-    manual = again.source == tracking.results.MANUAL
+    manual = again.source == MANUAL
     assert manual[2, 1]
-    assert (manual & (tracks.source != tracking.results.MANUAL)).sum() <= 1
+    assert (manual & (tracks.source != MANUAL)).sum() <= 1
     assert again.boxes[2, 1, 3] == again.landmarks[2, 1, :, 1].max()
     assert again.boxes[2, 1, 4] == tracks.boxes[2, 1, 4]
     assert tracks.landmarks[2, 1, 30, 1] < 200, "the layer's own tracks stay as they were"

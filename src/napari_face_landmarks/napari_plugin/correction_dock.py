@@ -7,16 +7,16 @@ from collections.abc import Generator
 from typing import Any
 
 from magicgui.widgets import ComboBox, ProgressBar, PushButton, SpinBox
-from napari.qt.threading import create_worker
+from superqt.utils import create_worker
 
 from napari_face_landmarks.correction import carry_on_steps, names_of_faces, refit_in_tracks
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
-from napari_face_landmarks.models import DEFAULT_BUNDLE, list_models, load_models
 from napari_face_landmarks.napari_plugin.edit_controls import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
-from napari_face_landmarks.napari_plugin.layer_queries import image_layers
-from napari_face_landmarks.napari_plugin.points_layer import count_frames, frames_of_layer, layer_name
+from napari_face_landmarks.napari_plugin.layer_queries import image_layers, video_of_layer
+from napari_face_landmarks.napari_plugin.model_cache import models_of_tracks
+from napari_face_landmarks.napari_plugin.points_layer import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, row_of
 from napari_face_landmarks.napari_plugin.time_axis import frame_shown
 from napari_face_landmarks.tracking.frame_source import check_length
@@ -92,6 +92,9 @@ class CorrectDock(EditingDock):
         for box in (self.video, self.face):
             may_be_narrow(box.native)
         self.face.choices = self._faces
+        events = napari_viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self._on_images)
         self.move_button.changed.connect(self.move)
         self.refit_button.changed.connect(self.refit)
         self.forwards_button.changed.connect(lambda: self.carry_on("forwards"))
@@ -100,17 +103,10 @@ class CorrectDock(EditingDock):
         self._on_layer()
 
     def _faces(self, _: Any = None) -> list[tuple[str, int]]:
-        layer = self.layers.value
-        tracks = None if layer is None else layer.metadata.get("tracks")
+        tracks = None if self.layer is None else self.layer.metadata.get("tracks")
         if not isinstance(tracks, Tracks):
             return []
         return [(name, face) for face, name in enumerate(names_of_faces(tracks))]
-
-    def reset_choices(self, *_: Any) -> None:
-        """Look again which layers there are."""
-        if self._there.open:
-            self.video.reset_choices()
-        super().reset_choices()
 
     @property
     def busy(self) -> bool:
@@ -118,11 +114,15 @@ class CorrectDock(EditingDock):
         return self._worker is not None
 
     def _on_layer(self) -> None:
-        layer = self.layers.value
-        for video in image_layers(self._viewer):
-            if layer is not None and layer_name(video) == layer.name:
-                self.video.value = video
+        video = video_of_layer(self._viewer, self.layer)
+        if video is not None and self._there.open:
+            self.video.value = video
         self._look()
+
+    def _on_images(self, _: Any = None) -> None:
+        if self._there.open:
+            self.video.reset_choices()
+            self._on_layer()
 
     def _show(self, editor: LayerEditor | None) -> None:
         super()._show(editor)
@@ -131,13 +131,12 @@ class CorrectDock(EditingDock):
             button.enabled = editor is not None and not self.busy
         self.cancel_button.enabled = self.busy
         if editor is not None and not self.busy:
-            count = int(editor.tracks.by_hand.sum())
-            frames = int(editor.tracks.by_hand.any(axis=(1, 2)).sum())
+            count, frames = int(editor.manual.sum()), int((editor.manual > 0).sum())
             self.status.value = f"Landmarks placed by hand: {count}; frames with them: {frames}."
 
     def move(self) -> None:
         """Have napari select and drag the landmarks."""
-        layer = self.layers.value
+        layer = self.layer
         if self.editor is not None:
             self._viewer.layers.selection.active = layer
             layer.mode = "select"
@@ -218,8 +217,7 @@ def _work(
 ) -> Generator[tuple[int, int], None, Tracks | str]:
     """Do what was asked for on the working thread; return the tracks, or why there are none in a sentence."""
     try:
-        name = str(tracks.meta.get("models", DEFAULT_BUNDLE))
-        models = load_models(name if name in list_models() else DEFAULT_BUNDLE)
+        models = models_of_tracks(tracks)
         yield 0, 1
         if direction is None:
             check_length(int(frames.shape[0]), frame)

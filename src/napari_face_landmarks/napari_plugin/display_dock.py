@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import (
@@ -24,14 +26,73 @@ from qtpy.QtWidgets import (
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
+from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
 from napari_face_landmarks.napari_plugin.display_settings import chosen_landmarks, recolour
-from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, landmark_layers
+from napari_face_landmarks.napari_plugin.layer_queries import NOTHING
 from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers
-from napari_face_landmarks.napari_plugin.qt_forms import fill_with_layers, may_be_narrow
+from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
 
 MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
 FIRST_TRAILS = "30"  # the tip of the nose
 LONGEST_WINDOW = 1000  # frames
+
+
+_overlays: WeakKeyDictionary[Any, Overlays] = WeakKeyDictionary()
+
+
+class Overlays:
+    """The overlay layers of a viewer, drawn again once after whatever changes; they outlive the dock.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+
+    Attributes
+    ----------
+    shown : FrameLayers
+    updated : list of callable
+        Called after each update.
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        self.shown = FrameLayers(viewer)
+        self.updated: list[Callable[[], None]] = []
+        self._current = current_landmarks(viewer)
+        self._soon = QTimer()  # after the handlers of layer events, in which layers must not be removed
+        self._soon.setSingleShot(True)
+        self._soon.setInterval(0)
+        self._soon.timeout.connect(self._update)
+        self._current.connect(self._on_current)
+        viewer.dims.events.point.connect(self.schedule)
+        viewer.layers.events.removed.connect(self.schedule)
+        self._on_current()
+
+    def schedule(self, _: Any = None) -> None:
+        """Update when Qt is back at its events."""
+        self._soon.start()
+
+    def _on_current(self) -> None:
+        layer = self._current.layer
+        if layer is not self.shown.layer:
+            if self.shown.layer is not None:
+                with suppress(RuntimeError, ValueError, TypeError):
+                    self.shown.layer.events.set_data.disconnect(self.schedule)
+            if layer is not None:
+                layer.events.set_data.connect(self.schedule)
+            self.shown.layer = layer
+        self.schedule()
+
+    def _update(self) -> None:
+        self.shown.update()
+        for callback in list(self.updated):
+            callback()
+
+
+def overlays_of(viewer: Any) -> Overlays:
+    """Return the one `Overlays` of a viewer."""
+    if viewer not in _overlays:
+        _overlays[viewer] = Overlays(viewer)
+    return _overlays[viewer]
 
 
 class ViewDock(QWidget):
@@ -45,7 +106,7 @@ class ViewDock(QWidget):
     Attributes
     ----------
     layers, colour : QComboBox
-        The layer, and what its colours tell.
+        The landmarks layer, and what its colours show.
     outlines, labels, trails : QCheckBox
         What is shown of the frame.
     landmarks : QLineEdit
@@ -56,43 +117,32 @@ class ViewDock(QWidget):
         What the colours mean.
     status : QLabel
         What is wrong, in a sentence.
-    shown : FrameLayers or None
-        The small layers of the layer that is chosen.
+    shown : FrameLayers
+        The overlay layers.
     """
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
-        self._viewer = napari_viewer
-        self.shown: FrameLayers | None = None
-        self._make_controls()
+        self._current = current_landmarks(napari_viewer)
+        self._overlays = overlays_of(napari_viewer)
+        self.shown = self._overlays.shown
+        self._make_controls(napari_viewer)
         self._lay_out()
-        self._soon = QTimer(self)  # what moves the slider and redraws the points at once is answered once
-        self._soon.setSingleShot(True)
-        self._soon.setInterval(0)
-        self._soon.timeout.connect(self._update)
-        self.layers.currentIndexChanged.connect(self._on_layer)
+        self._show_wanted()
         self.colour.currentIndexChanged.connect(self._on_colour)
         for box in (self.outlines, self.labels, self.trails):
             box.toggled.connect(self._on_choice)
         self.landmarks.editingFinished.connect(self._on_choice)
         self.window.valueChanged.connect(self._on_choice)
         self.use_selected.clicked.connect(self._take_selected)
-        events = napari_viewer.layers.events
-        self._connections = [
-            (events.inserted, self._on_layers),
-            (events.removed, self._on_layers),
-            (events.reordered, self._on_layers),
-            (napari_viewer.dims.events.point, self._on_change),
-        ]
-        for emitter, callback in self._connections:
-            emitter.connect(callback)
-        self.destroyed.connect(_disconnecting(self._connections))
-        self._on_layers()
+        call_while_open(self, self._current, self._on_layer)
+        self._overlays.updated.append(self._show_wanted)
+        updated, call = self._overlays.updated, self._show_wanted
+        self.destroyed.connect(lambda: updated.remove(call))
+        self._on_layer()
 
-    def _make_controls(self) -> None:
-        self.layers, self.colour = QComboBox(), QComboBox()
-        self.layers.setToolTip("The layer of landmarks whose look is chosen here.")
-        may_be_narrow(self.layers, 8)
+    def _make_controls(self, viewer: Any) -> None:
+        self.layers, self.colour = LayerChooser(viewer), QComboBox()
         for mode in COLOUR_MODES:
             self.colour.addItem(MODE_WORDS[mode], mode)
         self.colour.setToolTip(
@@ -145,38 +195,20 @@ class ViewDock(QWidget):
 
     @property
     def layer(self) -> Any:
-        """The layer of landmarks that is chosen, or None."""
-        return self.layers.currentData()
+        """The current landmarks layer, or None."""
+        return self._current.layer
 
-    def _on_layers(self, _: Any = None) -> None:
-        """Look again which layers of landmarks there are; a new one is chosen."""
-        fill_with_layers(self.layers, landmark_layers(self._viewer))
-        self._on_layer()
-        self._on_change()  # where a layer of outlines was removed, they are not wanted any more
-
-    def _on_layer(self, _: int = 0) -> None:
+    def _on_layer(self) -> None:
         layer = self.layer
         for control in (self.colour, self.outlines, self.labels, self.trails, self.window, self.landmarks):
             control.setEnabled(layer is not None)
         self.use_selected.setEnabled(layer is not None)
-        if self.shown is None or self.shown.layer is not layer:
-            if self.shown is not None:
-                self._let_go(self.shown)
-            self.shown = None if layer is None else FrameLayers(self._viewer, layer)
-            if layer is not None:
-                layer.events.set_data.connect(self._on_change)
-            self._on_choice()
         self.status.setText("" if layer is not None else NOTHING)
         if layer is not None:
             self.colour.blockSignals(True)
             self.colour.setCurrentIndex(COLOUR_MODES.index(mode_of(layer)))
             self.colour.blockSignals(False)
         self._show_legend()
-
-    def _let_go(self, shown: FrameLayers) -> None:
-        with suppress(RuntimeError, ValueError, TypeError):
-            shown.layer.events.set_data.disconnect(self._on_change)
-        shown.remove()
 
     def _on_colour(self, _: int) -> None:
         if self.layer is not None:
@@ -190,8 +222,6 @@ class ViewDock(QWidget):
         return mode
 
     def _on_choice(self, _: Any = None) -> None:
-        if self.shown is None:
-            return
         try:
             chosen = chosen_landmarks(self.landmarks.text())
             self.status.setText("")
@@ -202,7 +232,7 @@ class ViewDock(QWidget):
         self.shown.labels = self.labels.isChecked()
         self.shown.trails = chosen if self.trails.isChecked() else []
         self.shown.window = self.window.value()
-        self._on_change()
+        self._overlays.schedule()
 
     def _take_selected(self) -> None:
         rows = sorted(self.layer.selected_data)
@@ -214,13 +244,8 @@ class ViewDock(QWidget):
         self.trails.setChecked(True)
         self._on_choice()
 
-    def _on_change(self, _: Any = None) -> None:
-        self._soon.start()
-
-    def _update(self) -> None:
-        if self.shown is None or self.shown.layer not in self._viewer.layers:
-            return
-        self.shown.update()
+    def _show_wanted(self) -> None:
+        """Check the boxes of what is drawn: a layer that was removed by hand is not wanted any more."""
         for box, wanted in (
             (self.outlines, self.shown.outlines),
             (self.labels, self.shown.labels),
@@ -249,12 +274,3 @@ class ViewDock(QWidget):
             grid.addWidget(swatch, row, 2 * column, Qt.AlignmentFlag.AlignVCenter)
             grid.addWidget(words, row, 2 * column + 1)
         grid.setColumnStretch(2 * in_a_row, 1)
-
-
-def _disconnecting(connections: list[tuple[Any, Any]]) -> Any:
-    def disconnect() -> None:
-        for emitter, callback in connections:
-            with suppress(RuntimeError, ValueError, TypeError):
-                emitter.disconnect(callback)
-
-    return disconnect

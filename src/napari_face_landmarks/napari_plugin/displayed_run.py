@@ -59,9 +59,9 @@ class ShownRun:
         results = self._run.results[self.done :]
         self.done += len(results)
         self.times.append((time.monotonic(), self.done))
-        if results and self._live is not None and self._live.layer in self._viewer.layers:
+        if results and self._live is not None:
             self._live.write(results)
-            if not self._follow_to(results[-1].index):
+            if self._live.layer in self._viewer.layers and not self._follow_to(results[-1].index):
                 self._live.show(results[0].index, results[-1].index)
 
     def finish(self) -> None:
@@ -69,13 +69,15 @@ class ShownRun:
         if isinstance(self._run.frames, Video):
             self._run.frames.keeps_frames = False
         self.look()
-        if self._live is None or self._live.layer not in self._viewer.layers:
+        if self._live is None:
             return
         if self._run.tracks is not None:
-            self._live.finish(self._run.tracks)
-        else:
+            self._live.finish(self._run.tracks)  # a layer that was removed, too: its removal may be undone
+            return
+        self._live.release()
+        if self._live.layer in self._viewer.layers:
             self._viewer.layers.remove(self._live.layer)
-            self._live = None
+        self._live = None
 
     def _follow_to(self, frame: int) -> bool:
         """Show a frame, unless the user looks at another one; return whether napari has drawn it."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 from types import SimpleNamespace
 from typing import Any
 
-from magicgui.widgets import ComboBox, Container, Label, PushButton
+from magicgui.widgets import Container, Label, PushButton
 from napari.utils.notifications import show_error
 
 from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor, editor_of
-from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, landmark_layers
-from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, with_label
-from napari_face_landmarks.napari_plugin.streaming_layer import results_of
+from napari_face_landmarks.napari_plugin.layer_queries import NOTHING
+from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, with_label
+
+FILLING = "The run still fills this layer: corrections are possible when it has ended."
 
 
 class EditingDock(Container):
@@ -26,7 +28,7 @@ class EditingDock(Container):
 
     Attributes
     ----------
-    layers : ComboBox
+    layers : LayerChooser
         What is edited.
     undo_button, redo_button : PushButton
         For `widgets` to hold.
@@ -40,35 +42,32 @@ class EditingDock(Container):
         self._viewer = viewer
         self._there = SimpleNamespace(open=True)  # outlives this dock, whose parts Qt deletes
         self._watched: list[LayerEditor] = []
-        self.layers = ComboBox(
-            label="Landmarks",
-            choices=lambda _: landmark_layers(viewer),
-            tooltip="The layer of landmarks that is changed here.",
-        )
+        self._current = current_landmarks(viewer)
+        self.layers = LayerChooser(viewer)
         self.status = Label(value="")
         # labels of its own: magicgui would move everything that has none to the right
-        rows = [with_label(widget) for widget in (self.layers, *widgets, self.status)]
+        rows = [with_label(widget) for widget in (*widgets, self.status)]
         super().__init__(widgets=rows, labels=False)
+        self.native.layout().insertWidget(0, self.layers)
         self.status.native.setWordWrap(True)
-        may_be_narrow(self.layers.native)
-        self.layers.changed.connect(self._on_layer)
         self.undo_button.changed.connect(lambda: self._step("undo"))
         self.redo_button.changed.connect(lambda: self._step("redo"))
-        events = viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
-            event.connect(self.reset_choices)
+        call_while_open(self.native, self._current, self._on_layer)
         self.native.destroyed.connect(self._on_destroyed)
 
     @property
+    def layer(self) -> Any:
+        """The current landmarks layer, or None."""
+        return self._current.layer
+
+    @property
     def editor(self) -> LayerEditor | None:
-        """The editor of the chosen layer; None where there is none, or a run still fills it."""
-        layer = self.layers.value
-        if layer is None or results_of(layer) is not None:
+        """The editor of the current layer; None where there is none, or a run still fills it."""
+        if self.layer is None or self._current.filling:
             return None
         try:
-            editor = editor_of(layer)
-        except FaceLandmarksError as error:
-            self._tell_error(str(error))
+            editor = editor_of(self.layer)
+        except FaceLandmarksError:  # a layer without points yet
             return None
         if editor not in self._watched:
             self._watched.append(editor)
@@ -79,12 +78,6 @@ class EditingDock(Container):
     def busy(self) -> bool:
         """Whether something goes on that edits must wait for."""
         return False
-
-    def reset_choices(self, *_: Any) -> None:
-        """Look again which layers there are."""
-        if self._there.open:
-            self.layers.reset_choices()
-            self._on_layer()
 
     def _on_layer(self) -> None:
         self._look()
@@ -100,7 +93,7 @@ class EditingDock(Container):
             button.enabled = bool(what) and not self.busy
             button.tooltip = f"{word.capitalize()} {what}." if what else f"There is nothing to {word}."
         if editor is None:
-            self.status.value = NOTHING if self.layers.value is None else "The run still fills this layer."
+            self.status.value = FILLING if self._current.filling else NOTHING
 
     def _step(self, what: str) -> None:
         editor = self.editor

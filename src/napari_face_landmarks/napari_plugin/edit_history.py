@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -28,6 +29,7 @@ BY_HAND_COLOUR = (1.0, 1.0, 1.0, 1.0)
 """Border of a landmark that was placed by hand; its symbol is another one too."""
 BY_HAND_SYMBOL, SYMBOL = "star", "disc"
 MOST_EDITS = 100
+MOST_MOVED = 1000  # points that were moved one by one before there was an editor; more were moved by a script
 FOUND = "tracks_found"
 """Metadata: the tracks as they were before the first edit."""
 
@@ -52,7 +54,11 @@ class _Edit:
 
 
 class LayerEditor:
-    """Keeps a layer of landmarks and its tracks in step; belongs on the GUI thread, where there is one.
+    """Keeps a landmarks layer and its tracks in step; belongs on the GUI thread, where there is one.
+
+    The editor owns the arrays of `tracks` and writes edits of a few frames into them: copying and comparing
+    all arrays of a long video would take half a second for each dragged point. After each edit `tracks` is
+    another object.
 
     Parameters
     ----------
@@ -63,6 +69,8 @@ class LayerEditor:
     ----------
     tracks : Tracks
         As the layer shows them now.
+    manual : ndarray, (T,), int64
+        How many landmarks of each frame were corrected by hand.
     changed : list of callable
         Called after each edit, undo and redo.
     """
@@ -73,11 +81,24 @@ class LayerEditor:
         self._undo: list[_Edit] = []
         self._redo: list[_Edit] = []
         self._writing = False
-        self.tracks = tracks_of_layer(layer)
-        found = layer.metadata.get(FOUND, layer.metadata.get("tracks", self.tracks))
-        layer.metadata = {**layer.metadata, "tracks": self.tracks, FOUND: found}
-        self._index()
-        self._mark(np.arange(self.tracks.n_frames))
+        metadata = layer.metadata
+        before = metadata.get("tracks")
+        order = moved = None
+        if isinstance(before, Tracks):
+            order = _order(layer, before)
+            moved = None if order is None else _moved_points(layer, before)
+        if moved is not None:
+            found, self.tracks = before, before.copy()
+        else:
+            self.tracks = tracks_of_layer(layer)
+            found = before if isinstance(before, Tracks) else self.tracks.copy()
+        layer.metadata = {**metadata, "tracks": self.tracks, FOUND: metadata.get(FOUND, found)}
+        self._index(order)
+        if self.manual.any():
+            self._mark(np.flatnonzero(self.manual))
+            layer.refresh(extent=False, thumbnail=False)
+        if moved is not None:
+            self._moved(moved)  # before there was an editor
         layer.events.data.connect(self._on_data)
 
     @property
@@ -92,37 +113,49 @@ class LayerEditor:
 
     def apply(self, tracks: Tracks, words: str) -> None:
         """Show other tracks in the layer, as one edit."""
-        edit = _difference(self.tracks, tracks, words)
-        self._undo = [*self._undo[1 - MOST_EDITS :], edit]
-        self._redo.clear()
-        self._show(tracks, edit.rows)
+        self._do(_difference(self.tracks, tracks, words))
 
     def undo(self) -> None:
         """Take the last edit back."""
         if self._undo:
             edit = self._undo.pop()
             self._redo.append(edit)
-            self._show(_with(self.tracks, edit.before, edit.rows), edit.rows)
+            self._show(edit.before, edit.rows)
 
     def redo(self) -> None:
         """Do the edit again that was taken back last."""
         if self._redo:
             edit = self._redo.pop()
             self._undo.append(edit)
-            self._show(_with(self.tracks, edit.after, edit.rows), edit.rows)
+            self._show(edit.after, edit.rows)
 
-    def _index(self) -> None:
-        """Note where each landmark is in the layer, (T, F, 68), -1 where it is not."""
+    def _do(self, edit: _Edit) -> None:
+        self._undo = [*self._undo[1 - MOST_EDITS :], edit]
+        self._redo.clear()
+        self._show(edit.after, edit.rows)
+
+    def _index(self, of_point: npt.NDArray[np.int64] | None = None) -> None:
+        """Note where each landmark is in the layer, (T, F, 68), -1 where it is not; and what is marked."""
         layer, tracks = self.layer, self.tracks
-        self._where = np.full((tracks.n_frames, tracks.n_faces, N_LANDMARKS), -1, dtype=np.int64)
-        data = np.asarray(layer.data)
-        frames = np.rint(data[:, 0]).astype(np.int64) if data.shape[1] == 3 else tracks.frame_indices[:1]
-        row = np.searchsorted(tracks.frame_indices, np.broadcast_to(frames, len(data)))
-        shown = np.flatnonzero(np.asarray(layer.shown))
-        face, landmark = (layer.features[name].to_numpy(np.int64) for name in ("face", "landmark"))
-        self._where[row[shown], face[shown], landmark[shown]] = shown
-        self._of_point = np.full((len(data), 3), -1, dtype=np.int64)
-        self._of_point[shown] = np.stack([row, face, landmark], axis=1)[shown]
+        shape = (*tracks.source.shape, N_LANDMARKS)
+        self.manual = tracks.by_hand.reshape(tracks.n_frames, -1).sum(axis=1)
+        self._starred = np.zeros(len(layer.data), dtype=np.bool_)
+        self._where = np.full(shape, -1, dtype=np.int64)
+        self._of_point = np.full(len(layer.data), -1, dtype=np.int64)  # into the flat landmarks
+        if not len(layer.data):
+            return
+        shown = np.flatnonzero(layer.shown)
+        of_point = _order(layer, tracks) if of_point is None else of_point
+        if of_point is None:
+            data = np.asarray(layer.data)[shown]
+            frames = np.rint(data[:, 0]).astype(np.int64) if data.shape[1] == 3 else tracks.frame_indices[:1]
+            row = np.searchsorted(tracks.frame_indices, np.broadcast_to(frames, len(data)))
+            face, landmark = (
+                layer.features[name].to_numpy()[shown].astype(np.int64) for name in ("face", "landmark")
+            )
+            of_point = np.ravel_multi_index((row, face, landmark), shape)
+        self._where.reshape(-1)[of_point] = shown
+        self._of_point[shown] = of_point
 
     def _on_data(self, event: Any) -> None:
         action = str(getattr(event, "action", "")).rpartition(".")[2].lower()
@@ -138,35 +171,49 @@ class LayerEditor:
 
     def _moved(self, indices: npt.NDArray[np.int64]) -> None:
         """Take note of points that were dragged."""
-        tracks, points = self.tracks, np.asarray(self.layer.data)[indices][:, [-1, -2]]
-        places = self._of_point[indices]
-        known = places[:, 0] >= 0
-        places, points = places[known], points[known]
-        old = tracks.landmarks[places[:, 0], places[:, 1], places[:, 2]]
-        far = np.abs(points - old).max(axis=1, initial=0) > MOVED
-        places, points = places[far], points[far]
-        for row, face in np.unique(places[:, :2], axis=0):
-            same = (places[:, 0] == row) & (places[:, 1] == face)
-            tracks = place_by_hand(tracks, int(row), int(face), places[same, 2].tolist(), points[same])
-        if len(places):
-            count = len(places)
-            self.apply(tracks, f"moving {count} landmarks" if count > 1 else "moving a landmark")
+        tracks = self.tracks
+        indices = indices[self._of_point[indices] >= 0]
+        points = np.asarray(self.layer.data[indices])[:, [-1, -2]]
+        row, face, landmark = np.unravel_index(self._of_point[indices], self._where.shape)
+        far = np.abs(points - tracks.landmarks[row, face, landmark]).max(axis=1, initial=0) > MOVED
+        row, face, landmark, points = row[far], face[far], landmark[far], points[far]
+        if not len(row):
+            return
+        rows = np.unique(row)
+        before = _part(tracks, rows)
+        few = tracks.take_frames(rows)
+        for at, which in np.unique(np.stack([row, face], axis=1), axis=0):
+            same = (row == at) & (face == which)
+            place = int(np.searchsorted(rows, at))
+            few = place_by_hand(few, place, int(which), landmark[same].tolist(), points[same])
+        words = f"moving {len(row)} landmarks" if len(row) > 1 else "moving a landmark"
+        self._do(_Edit(words, before, few.arrays(), rows))
 
     def _taken_from_layer(self) -> None:
         """Take over points that were added or deleted."""
         tracks = tracks_of_layer(self.layer)
-        edit = _difference(self.tracks, tracks, "adding or deleting points")
-        self._undo.append(edit)
+        self._undo.append(_difference(self.tracks, tracks, "adding or deleting points"))
         self._redo.clear()
         self.tracks = tracks
         self.layer.metadata = {**self.layer.metadata, "tracks": tracks}
         self._index()
+        self._starred[:] = self._of_point >= 0
+        self._starred &= tracks.by_hand.reshape(-1)[self._of_point]
         for call in self.changed:
             call()
 
-    def _show(self, tracks: Tracks, rows: npt.NDArray[np.int64] | None) -> None:
-        """Write tracks into the layer: some rows in place where no point comes or goes, else all."""
-        self.tracks = tracks
+    def _show(self, content: Any, rows: npt.NDArray[np.int64] | None) -> None:
+        """Have other tracks, or other frames of these, and write them into the layer.
+
+        They are written in place where no point comes or goes; else all points are replaced.
+        """
+        if rows is None:
+            self.tracks = content.copy()
+        else:
+            for name, values in content.items():
+                getattr(self.tracks, name)[rows] = values
+            self.tracks = dataclasses.replace(self.tracks)
+            self.manual[rows] = self.tracks.by_hand[rows].sum(axis=(1, 2))
         self._writing = True
         try:
             layer = self.layer
@@ -174,8 +221,8 @@ class LayerEditor:
                 self._write(rows)
             else:
                 self._replace()
-            layer.metadata = {**layer.metadata, "tracks": tracks}
-            layer.refresh()
+            layer.metadata = {**layer.metadata, "tracks": self.tracks}
+            layer.refresh(extent=False, thumbnail=False)
         finally:
             self._writing = False
         for call in self.changed:
@@ -212,7 +259,7 @@ class LayerEditor:
             layer.border_color = BORDER_COLOUR
             layer.symbol = SYMBOL
         self._index()
-        self._mark(np.arange(self.tracks.n_frames))
+        self._mark(np.flatnonzero(self.manual))
 
     def _rows_of(self, rows: npt.NDArray[np.int64]) -> PointRows:
         tracks = self.tracks
@@ -247,18 +294,18 @@ class LayerEditor:
         codes = self._codes(rows)
         keep = where >= 0
         where, marked, codes = where[keep], marked[keep], codes[keep]
-        layer = self.layer
-        looks = np.asarray(layer.symbol)
-        star, disc = _symbols()
-        if not marked.any() and not (looks[where] == star).any():
+        changing = marked | self._starred[where]  # reading the symbols themselves would take seconds
+        where, marked, codes = where[changing], marked[changing], codes[changing]
+        if not len(where):
             return
-        words = np.array(SOURCES, dtype=object)[codes]
+        layer = self.layer
+        symbols, (star, disc) = np.asarray(layer.symbol), _symbols()
         features = layer.features
-        features.iloc[where, features.columns.get_loc("source")] = words
+        features.iloc[where, features.columns.get_loc("source")] = np.array(SOURCES, dtype=object)[codes]
         layer.border_color[where[marked]] = BY_HAND_COLOUR
         layer.border_color[where[~marked]] = _plain_border()
-        looks[where[marked]], looks[where[~marked]] = star, disc
-        layer.refresh()
+        symbols[where[marked]], symbols[where[~marked]] = star, disc
+        self._starred[where] = marked
 
 
 _editors: WeakKeyDictionary[Any, LayerEditor] = WeakKeyDictionary()
@@ -277,6 +324,7 @@ def editor_of(layer: Any) -> LayerEditor:
     return _editors[layer]
 
 
+@lru_cache
 def _symbols() -> tuple[Any, Any]:
     """Return napari's values of the two symbols, which it has no public name for."""
     from napari.layers import Points
@@ -301,16 +349,47 @@ def _difference(before: Tracks, after: Tracks, words: str) -> _Edit:
             different &= ~(np.isnan(old) & np.isnan(new))
         changed |= different.any(axis=1)
     rows = np.flatnonzero(changed)
-    parts = [
-        {name: array[rows].copy() for name, array in tracks.arrays().items()} for tracks in (before, after)
-    ]
-    return _Edit(words, parts[0], parts[1], rows)
+    return _Edit(words, _part(before, rows), _part(after, rows), rows)
 
 
-def _with(tracks: Tracks, part: Any, rows: npt.NDArray[np.int64] | None) -> Tracks:
-    if rows is None:
-        return part  # type: ignore[no-any-return]
-    copy = tracks.copy()
-    for name, values in part.items():
-        getattr(copy, name)[rows] = values
-    return copy
+def _part(tracks: Tracks, rows: npt.NDArray[np.int64]) -> dict[str, Any]:
+    """Return copies of some frames of the arrays."""
+    return tracks.take_frames(rows).arrays()
+
+
+def _order(layer: Any, tracks: Tracks) -> npt.NDArray[np.int64] | None:
+    """Return which of the flat landmarks (T * F * 68) each shown point of a layer is.
+
+    None where the points are not those that this plugin makes of the tracks, in its order.
+    """
+    found = np.isfinite(tracks.landmarks[..., 0])
+    data, shown = layer.data, np.asarray(layer.shown)
+    if int(shown.sum()) != int(found.sum()) or not {"landmark", "face"} <= set(layer.features.columns):
+        return None
+    keep = slice(None) if shown.all() else shown
+    all_there = bool(found.all())
+
+    def same(values: Any, expected: Any) -> bool:
+        wanted = np.broadcast_to(expected, found.shape)
+        return np.array_equal(values[keep], wanted.reshape(-1) if all_there else wanted[found])
+
+    frames = tracks.frame_indices.astype(np.float32)[:, np.newaxis, np.newaxis]
+    if not (
+        same(layer.features["landmark"].to_numpy(), np.arange(N_LANDMARKS, dtype=np.int32))
+        and same(layer.features["face"].to_numpy(), np.arange(found.shape[1], dtype=np.int32)[:, np.newaxis])
+        and (data.shape[1] < 3 or same(data[:, 0], frames))
+    ):
+        return None
+    return np.arange(found.size) if all_there else np.flatnonzero(found)
+
+
+def _moved_points(layer: Any, tracks: Tracks) -> npt.NDArray[np.int64] | None:
+    """Return which points of a layer, in the order of tracks, are elsewhere; None where they are too many."""
+    places = tracks.landmarks.reshape(-1, 2)
+    if np.isnan(places).any():
+        places = places[np.isfinite(places[:, 0])]
+    shown = np.asarray(layer.shown)
+    data = layer.data if shown.all() else layer.data[shown]
+    far = (np.abs(data[:, -1] - places[:, 0]) > MOVED) | (np.abs(data[:, -2] - places[:, 1]) > MOVED)
+    moved = np.flatnonzero(shown)[far] if len(data) < len(layer.data) else np.flatnonzero(far)
+    return moved if len(moved) <= MOST_MOVED else None

@@ -39,7 +39,7 @@ class FacesDock(EditingDock):
 
     Attributes
     ----------
-    layers : ComboBox
+    layers : LayerChooser
         The layer.
     list : QListWidget
         Its faces; several can be selected.
@@ -169,7 +169,7 @@ class FacesDock(EditingDock):
 
     def split(self) -> None:
         """Make the selected face another one from the frame shown on."""
-        face, frame = self.selected[0], frame_shown(self._viewer, self.layers.value) or 0
+        face, frame = self.selected[0], frame_shown(self._viewer, self.layer) or 0
         self._do("splitting a face", lambda tracks: split_face(tracks, face, frame))
 
     def go_to_first(self) -> None:

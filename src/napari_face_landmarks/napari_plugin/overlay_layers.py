@@ -1,4 +1,4 @@
-"""The small layers beside the landmarks: the frame on show with outlines and labels, and trails; no Qt."""
+"""Layers that overlay the landmarks of the current frame: outlines, labels and trails; no Qt."""
 
 from __future__ import annotations
 
@@ -29,18 +29,23 @@ Lines = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 class FrameLayers:
-    """Outlines, labels and trails of the frame that a viewer shows of a layer of landmarks.
+    """Outlines, labels and trails of the frame that a viewer shows of a landmarks layer.
 
-    Each has a layer of its own while it is wanted. Nothing is drawn before `update`.
+    Each is a layer while it is wanted. Layers are added and removed by `update` and `remove` alone, which
+    must not be called while the layer list is reporting a change (from a handler of ``layers.events``):
+    napari then crashes. Whatever happened to the layers meanwhile - removed, renamed, moved, put back - is
+    dealt with in the next `update`.
 
     Parameters
     ----------
     viewer : napari.Viewer or napari.components.ViewerModel
-    layer : napari.layers.Points
+    layer : napari.layers.Points, optional
         The landmarks.
 
     Attributes
     ----------
+    layer : napari.layers.Points or None
+        The landmarks; another one may be set before an `update`.
     outlines, labels : bool
         Whether they are wanted.
     trails : sequence of int
@@ -51,23 +56,55 @@ class FrameLayers:
         By "outlines", "labels" and "trails".
     """
 
-    def __init__(self, viewer: Any, layer: Any) -> None:
+    def __init__(self, viewer: Any, layer: Any = None) -> None:
         self.viewer, self.layer = viewer, layer
         self.outlines = self.labels = False
         self.trails: Sequence[int] = ()
         self.window = 25
         self.layers: dict[str, Any] = {}
+        self._drawn: Any = None  # the landmarks that `layers` were drawn for
+        self._name = ""
+        self._updating = False
 
     def update(self) -> None:
         """Have the layers show the frame that the viewer is at."""
-        for kind in [kind for kind, layer in self.layers.items() if layer not in self.viewer.layers]:
-            del self.layers[kind]  # removed by hand: not wanted any more
-            setattr(self, kind, () if kind == "trails" else False)
-        wanted = {"outlines": self.outlines, "labels": self.labels, "trails": bool(len(self.trails))}
-        for kind in [kind for kind in self.layers if not wanted[kind]]:
-            self.viewer.layers.remove(self.layers.pop(kind))
-        if not any(wanted.values()):
+        if self._updating:  # a layer that is added or removed may move the slider
             return
+        self._updating = True
+        try:
+            self._forget_removed()
+            wanted = {"outlines": self.outlines, "labels": self.labels, "trails": bool(len(self.trails))}
+            there = self.layer is not None and self.layer in self.viewer.layers
+            if not there or self._drawn is not self.layer:
+                self._take_away(list(self.layers))
+            self._drawn = self.layer
+            self._take_away([kind for kind in self.layers if not wanted[kind]])
+            if there and any(wanted.values()):
+                self._draw()
+        finally:
+            self._updating = False
+
+    def remove(self) -> None:
+        """Take the layers away."""
+        self.outlines = self.labels = False
+        self.trails = ()
+        self.update()
+
+    def _forget_removed(self) -> None:
+        """Want no more what the user has removed; what was removed with the landmarks is wanted still."""
+        removed = [kind for kind, layer in self.layers.items() if layer not in self.viewer.layers]
+        for kind in removed:
+            self.layers.pop(kind, None)
+            if self._drawn is not None and self._drawn in self.viewer.layers:
+                setattr(self, kind, () if kind == "trails" else False)
+
+    def _take_away(self, kinds: Sequence[str]) -> None:
+        layers = [self.layers.pop(kind) for kind in kinds]
+        for layer in layers:
+            if layer in self.viewer.layers:
+                self.viewer.layers.remove(layer)
+
+    def _draw(self) -> None:
         frame = frame_shown(self.viewer, self.layer)
         faces = faces_at(self.layer, frame)
         if self.outlines:
@@ -75,14 +112,12 @@ class FrameLayers:
             self._draw_lines("outlines", lines, len(SEGMENTS), line_width(faces.landmarks))
         if self.labels:
             self._draw_labels(faces)
-        if wanted["trails"] and frame is not None:
+        if len(self.trails) and frame is not None:
             self._draw_lines("trails", self._trails(frame, faces), self.window, line_width(faces.landmarks))
-
-    def remove(self) -> None:
-        """Take the layers away."""
-        self.outlines = self.labels = False
-        self.trails = ()
-        self.update()
+        if self._name != self.layer.name:
+            self._name = self.layer.name
+            for kind, layer in self.layers.items():
+                layer.name = f"{self._name} {kind}"
 
     def _trails(self, frame: int, faces: ShownFaces) -> Lines:
         places = places_over(self.layer, range(max(0, frame - self.window), frame + 1), self.trails)
@@ -122,7 +157,7 @@ class FrameLayers:
             layer.features = {"label": landmark}
             return
         if layer is not None:  # napari keeps the texts of points in step with neither more nor fewer of them
-            self.viewer.layers.remove(self.layers.pop("labels"))
+            self._take_away(["labels"])
         text = {"string": "{label}", "size": LABEL_SIZE, "color": "white", "anchor": "lower_left"}
         self.layers["labels"] = self._add(
             self.viewer.add_points,

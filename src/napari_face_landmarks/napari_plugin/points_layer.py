@@ -16,6 +16,7 @@ from napari_face_landmarks.data.tracks import Tracks, empty_tracks
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import MOST_FACES, boxes_of
+from napari_face_landmarks.napari_plugin.layer_queries import VIDEO
 from napari_face_landmarks.napari_plugin.point_properties import (
     PointRows,
     features_of,
@@ -47,11 +48,12 @@ def layer_name(image_layer: Any | None) -> str:
 
 
 def layer_metadata(tracks: Tracks, image_layer: Any | None) -> dict[str, Any]:
-    """Return what a layer of landmarks remembers of its run: the tracks, the settings and the frame rate."""
+    """Return the metadata of a landmarks layer: its run's tracks, settings, frame rate and image layer."""
     fps = tracks.meta.get("fps")
     if fps is None and image_layer is not None:
         fps = image_layer.metadata.get("fps")
-    return {"tracks": tracks, "settings": tracks.settings.to_dict(), "fps": fps}
+    known = {} if image_layer is None else {VIDEO: image_layer.unique_id}
+    return {"tracks": tracks, "settings": tracks.settings.to_dict(), "fps": fps, **known}
 
 
 def rows_of_tracks(tracks: Tracks, ndim: int = 3) -> PointRows:

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, SpinBox
 from qtpy.QtCore import QSize, Qt
 from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
 
+from napari_face_landmarks.napari_plugin.current_layer import CurrentLandmarks, current_landmarks
 from napari_face_landmarks.settings import REFINE_MODES
 
 SMALLEST_CONTROL, SMALLEST_FORM = 110, 150  # px, width and height
 LONGEST_CHOICE = 15  # letters: bundles with their licence
+LETTERS_OF_A_LAYER = 8
 
 
 def row_of(*widgets: Any) -> Container:
@@ -46,19 +48,37 @@ def may_be_narrow(box: QComboBox, letters: int = 0) -> None:
         box.setMinimumContentsLength(letters)
 
 
-def fill_with_layers(box: QComboBox, layers: Sequence[Any]) -> None:
-    """Have a list offer layers; a new one is chosen, for it is what the user works on; nothing is emitted."""
-    before = [box.itemData(row) for row in range(box.count())]
-    chosen = box.currentData()
-    new = [layer for layer in layers if layer not in before]
-    if new or chosen not in layers:
-        chosen = ([*new] or [*layers] or [None])[-1]
-    box.blockSignals(True)
-    box.clear()
-    for layer in layers:
-        box.addItem(layer.name, layer)
-    box.setCurrentIndex(-1 if chosen is None else list(layers).index(chosen))
-    box.blockSignals(False)
+def call_while_open(widget: QWidget, current: CurrentLandmarks, callback: Callable[[], None]) -> None:
+    """Call back when the current landmarks change, until Qt deletes a widget."""
+    disconnect = current.connect(callback)
+    widget.destroyed.connect(lambda: disconnect())
+
+
+class LayerChooser(QComboBox):
+    """The list of a viewer's landmarks layers; all such lists of a viewer show the same current one.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._current = current_landmarks(viewer)
+        self.setToolTip("The landmarks layer that is viewed, checked and corrected.")
+        may_be_narrow(self, LETTERS_OF_A_LAYER)
+        self._fill()
+        self.currentIndexChanged.connect(lambda _: self._current.choose(self.currentData()))
+        call_while_open(self, self._current, self._fill)
+
+    def _fill(self) -> None:
+        self.blockSignals(True)
+        self.clear()
+        for layer in self._current.layers:
+            self.addItem(layer.name, layer)
+        layer = self._current.layer
+        self.setCurrentIndex(-1 if layer is None else self._current.layers.index(layer))
+        self.blockSignals(False)
 
 
 def setting_control(item: dataclasses.Field[Any]) -> Any:

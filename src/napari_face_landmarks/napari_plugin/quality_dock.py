@@ -8,7 +8,6 @@ from types import SimpleNamespace
 from typing import Any, cast
 from weakref import WeakKeyDictionary
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QModelIndex, Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
@@ -23,15 +22,16 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import create_worker
 
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, landmark_layers
-from napari_face_landmarks.napari_plugin.qt_forms import fill_with_layers, may_be_narrow
+from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
+from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, results_of
+from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
 from napari_face_landmarks.napari_plugin.quality_lines import STRIPS
 from napari_face_landmarks.napari_plugin.quality_list import SuspectsModel
 from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
 from napari_face_landmarks.napari_plugin.quality_source import check_material, grown_series, material_of
-from napari_face_landmarks.napari_plugin.streaming_layer import results_of
 from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
 from napari_face_landmarks.quality import Check, Limits, Series, Suspect, check_series
 
@@ -71,6 +71,7 @@ class QualityDock(QWidget):
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
         self._viewer = napari_viewer
+        self._current = current_landmarks(napari_viewer)
         self._layer: Any = None
         self._limits = Limits()
         self._checked: Tracks | None = None
@@ -86,12 +87,10 @@ class QualityDock(QWidget):
         self._lay_out()
         self._connect()
         self._show(None)
-        self._on_layers_changed()
+        self._on_layer_chosen()
 
     def _make_controls(self) -> None:
-        self.layers = QComboBox()
-        self.layers.setToolTip("The layer of landmarks that is looked at.")
-        may_be_narrow(self.layers, 5)
+        self.layers = LayerChooser(self._viewer)
         self.faces = QComboBox()
         self.faces.setToolTip("The face whose curves are shown.")
         self.plot = QualityPlot()
@@ -157,7 +156,7 @@ class QualityDock(QWidget):
         layout.addWidget(parts, 1)
 
     def _connect(self) -> None:
-        self.layers.currentIndexChanged.connect(self._on_layer_chosen)
+        call_while_open(self, self._current, self._on_layer_chosen)
         self.faces.currentIndexChanged.connect(self._show_face)
         self.order.currentIndexChanged.connect(self._show_list)
         self.strips.menu().triggered.connect(self._on_strips_changed)
@@ -166,9 +165,6 @@ class QualityDock(QWidget):
         self.previous_button.clicked.connect(self.previous_to_check)
         self.list.selectionModel().currentChanged.connect(self._on_place_chosen)
         self.list.clicked.connect(self._go_to_place)
-        events = self._viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
-            event.connect(self._on_layers_changed)
         self._viewer.dims.events.current_step.connect(self._on_slider)
         _docks[self._viewer] = self
         for key, call in ((NEXT_KEY, next_to_check), (PREVIOUS_KEY, previous_to_check)):
@@ -254,16 +250,10 @@ class QualityDock(QWidget):
 
     # what is looked at
 
-    def _on_layers_changed(self, *_: Any) -> None:
+    def _on_layer_chosen(self) -> None:
         if not self.is_open:
             return
-        known = landmark_layers(self._viewer)
-        if known != [self.layers.itemData(row) for row in range(self.layers.count())]:
-            fill_with_layers(self.layers, known)
-            self._on_layer_chosen()
-
-    def _on_layer_chosen(self, *_: Any) -> None:
-        layer = self.layers.currentData()
+        layer = self._current.layer
         if layer is self._layer and (layer is not None or self.found is None):
             return
         if self._layer is not None:
@@ -288,9 +278,6 @@ class QualityDock(QWidget):
         layer = self._layer
         if layer is None or not self.is_open:
             return
-        name = self.layers.currentIndex()
-        if self.layers.itemText(name) != layer.name:
-            self.layers.setItemText(name, layer.name)
         results = results_of(layer)
         if results is not None:
             self._look_at_run(results)

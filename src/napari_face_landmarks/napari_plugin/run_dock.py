@@ -4,21 +4,23 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 from magicgui.widgets import Container, Label, ProgressBar, PushButton
-from napari.qt.threading import create_worker
 from napari.utils.notifications import show_error, show_info, show_warning
 from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMenu, QSizePolicy
+from superqt.utils import create_worker
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
+from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.napari_plugin import checkpoints, commands, export_dialog
 from napari_face_landmarks.napari_plugin.about import show_about
+from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
 from napari_face_landmarks.napari_plugin.displayed_run import ShownRun
 from napari_face_landmarks.napari_plugin.export_dialog import is_video
-from napari_face_landmarks.napari_plugin.layer_queries import landmark_layers
+from napari_face_landmarks.napari_plugin.model_cache import load_cached as load_models
 from napari_face_landmarks.napari_plugin.points_layer import frames_of_layer
 from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_face_landmarks.napari_plugin.qt_forms import ScrollingForm, row_of
@@ -58,7 +60,6 @@ class FaceLandmarksWidget(Container):
 
     def __init__(self, napari_viewer: Any) -> None:
         self._viewer = napari_viewer
-        self._models: dict[str, Models] = {}
         self._current: BackgroundRun | None = None
         self._steps: Generator[None] | None = None
         self._in_window = False
@@ -92,7 +93,7 @@ class FaceLandmarksWidget(Container):
             text.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
 
         events = napari_viewer.layers.events
-        for event in (events.inserted, events.reordered):
+        for event in (events.inserted, events.reordered, napari_viewer.layers.selection.events.active):
             event.connect(self.reset_choices)
         events.removed.connect(self._on_layer_removed)
         self.native.destroyed.connect(self._on_destroyed)
@@ -156,8 +157,9 @@ class FaceLandmarksWidget(Container):
         self.status.value = "Everything is as at first."
 
     def reset_choices(self, *_: Any) -> None:
-        """Look again which image layers there are."""
-        self.video.reset_choices()
+        """Look again which image layers there are, and which is active."""
+        if self._open and self._current is None:
+            self._choices.follow_active_video()
 
     def settings(self) -> TrackerSettings:
         """Return the settings as they stand.
@@ -230,7 +232,7 @@ class FaceLandmarksWidget(Container):
 
     def export(self) -> None:
         """Ask for a file, and write the landmarks to it in the format that is chosen there."""
-        layer = self._layer_to_export()
+        layer = current_landmarks(self._viewer).layer
         if layer is None:
             self._tell_error("There are no landmarks to export: track a video, or open a file of landmarks.")
             return
@@ -253,14 +255,6 @@ class FaceLandmarksWidget(Container):
             lambda: self._open,
             _connect={"returned": self._on_exported},
         )
-
-    def _layer_to_export(self) -> Any:
-        """Return the selected layer of landmarks, else that of the last run, else the uppermost."""
-        layers = landmark_layers(self._viewer)
-        for layer in (self._viewer.layers.selection.active, self.landmarks):
-            if layer is not None and layer in layers:
-                return layer
-        return layers[-1] if layers else None
 
     def _on_exported(self, result: tuple[bool, str]) -> None:
         if not self._open:
@@ -288,12 +282,7 @@ class FaceLandmarksWidget(Container):
     def _model_loader(self) -> Any:
         name = self._model_name()
 
-        def load() -> Models:
-            if name not in self._models:
-                self._models[name] = load_models(name)
-            return self._models[name]
-
-        return load
+        return partial(load_models, name)
 
     def _set_running(self, running: bool) -> None:
         self._choices.enable(not running)
@@ -340,6 +329,7 @@ class FaceLandmarksWidget(Container):
         self._shown.finish()
         self.progress.value = self._shown.done
         self._set_running(False)
+        self.reset_choices()
         self._give_notice(run)
         self.status.value = describe_end(run)
         if run.error is not None:

@@ -43,6 +43,8 @@ class RunChoices:
     def __init__(self, viewer: Any, tell: Callable[[str], None]) -> None:
         self._viewer, self._tell = viewer, tell
         self._refine_before: str | None = None
+        self._chosen: Any = None  # the video that the user has chosen
+        self._following = False
         self.video = ComboBox(
             label="Video", choices=lambda _: image_layers(viewer), tooltip="The image layer to track."
         )
@@ -81,7 +83,8 @@ class RunChoices:
         ]
         self.video.changed.connect(self._on_video_changed)
         self.frames.changed.connect(self._on_frames_changed)
-        self._choose_active_video()
+        self.video.changed.connect(self._on_video_chosen)
+        self.follow_active_video()
         self._on_video_changed()
         self._on_frames_changed()
 
@@ -126,11 +129,22 @@ class RunChoices:
         if yes:
             self._on_frames_changed()
 
-    def _choose_active_video(self) -> None:
+    def follow_active_video(self, _: Any = None) -> None:
+        """Choose the active image layer, until the user has chosen one; what is removed is no choice."""
         layers = image_layers(self._viewer)
+        self._following = True
+        self.video.reset_choices()
         active = self._viewer.layers.selection.active
-        if layers:
-            self.video.value = active if active in layers else layers[-1]
+        if self._chosen not in layers:
+            self._chosen = None
+        if self._chosen is None and layers:
+            shown = self.video.value
+            self.video.value = active if active in layers else shown if shown in layers else layers[-1]
+        self._following = False
+
+    def _on_video_chosen(self) -> None:
+        if not self._following:
+            self._chosen = self.video.value
 
     def _current_frame(self, n_frames: int) -> int:
         return min(max(frame_shown(self._viewer, self.video.value) or 0, 0), n_frames - 1)

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
-from weakref import WeakKeyDictionary
 
 import numpy as np
+from napari.layers import Points
 
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.napari_plugin.colours import DEFAULT_MODE, landmark_colours, mode_of
+from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
+from napari_face_landmarks.napari_plugin.layer_queries import filling
 from napari_face_landmarks.napari_plugin.point_properties import (
     SMALLEST_POINT,
     PointRows,
@@ -26,13 +28,6 @@ if TYPE_CHECKING:
 
 ROWS_AT_ONCE = 4_000_000  # allocated for faces that may never come; more faces make the layer grow
 MOST_TRIMMED = 150_000  # rows; napari takes half a second to give up some of a million
-
-_filling: WeakKeyDictionary[Any, list[FrameResult]] = WeakKeyDictionary()
-
-
-def results_of(layer: Any) -> list[FrameResult] | None:
-    """Return the finished frames of the run that fills a layer, a list that grows; None without one."""
-    return _filling.get(layer)
 
 
 class LiveLandmarks:
@@ -68,7 +63,7 @@ class LiveLandmarks:
         self._n_faces = max(1, min(max_faces, ROWS_AT_ONCE // per_face))
         rows = self._blank(self._n_faces)
         nobody = np.zeros(1)
-        self.layer = viewer.add_points(
+        self.layer = Points(
             rows.data,
             name=layer_name(image_layer),
             # one of each, which napari repeats: half the memory and time of arrays of ours
@@ -79,7 +74,8 @@ class LiveLandmarks:
             **style_of_points(),
             **transforms_of(image_layer),
         )
-        _filling[self.layer] = self._written
+        filling[self.layer] = self._written  # before anyone hears of the layer
+        viewer.add_layer(self.layer)
 
     def _blank(self, n_faces: int) -> PointRows:
         return blank_rows(self._start, self._stop, n_faces, self._ndim)
@@ -167,8 +163,13 @@ class LiveLandmarks:
                 layer.features[keep].reset_index(drop=True),
             )
         layer.metadata = {**layer.metadata, **layer_metadata(tracks, self._image_layer)}
-        _filling.pop(layer, None)
         layer.refresh()
+        self.release()
+
+    def release(self) -> None:
+        """Let the layer be edited: no run fills it any more."""
+        filling.pop(self.layer, None)
+        current_landmarks(self._viewer).refresh()
 
 
 def _faces_used(result: FrameResult) -> int:
