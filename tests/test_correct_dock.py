@@ -186,20 +186,24 @@ def test_a_long_video_is_corrected_without_waiting(display: None, untraced: None
 
 
 def test_points_moved_before_the_editor_existed_are_corrections() -> None:
+    from napari.components import ViewerModel
     from napari.layers import Layer
 
     from napari_face_landmarks.napari_plugin.edit_history import editor_of
 
     tracks = long_tracks(20)
-    layer = Layer.create(*tracks_to_layer_data(tracks)[0])
+    viewer = ViewerModel()
+    layer = viewer.add_layer(Layer.create(*tracks_to_layer_data(tracks)[0]))
+    layer.mode = "select"
     before = tracks.landmarks.copy()
     layer.data[68 * 7 + 30, 1:] += 5
     editor = editor_of(layer)
     assert np.argwhere(editor.tracks.by_hand).tolist() == [[7, 0, 30]]
     assert editor.manual.tolist() == [int(frame == 7) for frame in range(20)]
     np.testing.assert_array_equal(tracks.landmarks, before)
-    drag(layer, 68 * 7 + 31, 50, 60)
-    drag(layer, 68 * 9 + 31, 50, 60)
+    for frame in (7, 9):
+        viewer.dims.set_point(0, frame)
+        drag(layer, 68 * frame + 31, 50, 60)
     np.testing.assert_array_equal(editor.tracks.landmarks[9, 0, 31], (60, 50))
     np.testing.assert_array_equal(tracks.landmarks, before)
     again = tracks_of_layer(layer)
