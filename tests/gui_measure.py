@@ -128,7 +128,8 @@ def drag(layer: Any, index: int, y: float, x: float) -> None:
 
 def long_tracks(n_frames: int) -> Any:
     """Return tracks of one face that moves to and fro over so many frames."""
-    from napari_face_landmarks.data.tracks import PFLD, Tracks
+    from napari_face_landmarks.data.fields import PFLD
+    from napari_face_landmarks.data.tracks import Tracks
 
     face = np.random.default_rng(0).uniform(100, 300, (68, 2)).astype(np.float32)
     landmarks = face + (np.arange(n_frames) % 50).astype(np.float32)[:, None, None, None]

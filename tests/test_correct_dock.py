@@ -36,17 +36,7 @@ def truth(clip: Any) -> Tracks:
 def spoiled(truth: Tracks) -> Tracks:
     landmarks = truth.landmarks.copy()
     landmarks[:, 0] += 0.6 * inter_ocular(truth.landmarks[:, 0])[:, None, None].astype(np.float32)
-    return Tracks(
-        landmarks,
-        truth.confidence,
-        truth.source,
-        truth.pose,
-        truth.boxes,
-        truth.frame_indices,
-        truth.timestamps,
-        truth.settings,
-        meta=truth.meta,
-    )
+    return truth.with_arrays({**truth.arrays(), "landmarks": landmarks})
 
 
 @pytest.fixture

@@ -50,12 +50,12 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
     assert [dock.list.item(k).text() for k in range(3)] == [
         "face 0 (5 frames)",
         "Anna (2 frames)",
-        "face 1 (3 frames)",
+        "face 2 (3 frames)",
     ]
     assert set(layer.features["face"]) == {0, 1, 2}
     dock.select([0])
     dock.delete_button.native.click()
-    assert names_of_faces(tracks_of_layer(layer)) == ["Anna", "face 1"]
+    assert names_of_faces(tracks_of_layer(layer)) == ["Anna", "face 2"]
     dock.select([0, 1])
     dock.merge_button.native.click()
     merged = tracks_of_layer(layer)

@@ -19,7 +19,7 @@ from napari.layers import Image, Labels, Layer, Points
 
 from fake_tracker import FakeTracker
 from napari_face_landmarks import tracking
-from napari_face_landmarks.data.tracks import MANUAL
+from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.napari_plugin import writer
