@@ -103,8 +103,8 @@ def test_derivatives_agree_with_finite_differences(name: str) -> None:
     axes, step = face_axes(faces), 1e-5
     formula = measure_named(name).formula
     found = np.zeros((3, 68, 2))
-    for i, (along, down) in formula(axes).gradient.items():
-        found[:, i] = np.stack([along, down], axis=-1)
+    used, slopes = axes.landmark_gradient(formula(axes))
+    found[:, used] = slopes
     expected = np.zeros_like(found)
     canthi = faces[:, (36, 39, 42, 45)]
     dx, dy = np.moveaxis(canthi - canthi.mean(axis=1, keepdims=True), -1, 0)

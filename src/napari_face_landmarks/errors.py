@@ -27,6 +27,10 @@ class ResultError(FaceLandmarksError, ValueError):
     """A file of results cannot be read or written."""
 
 
+class MeasureError(FaceLandmarksError, ValueError):
+    """Landmarks cannot be measured as asked: no rest frame, no time stamps, an impossible scale."""
+
+
 def in_one_line(error: BaseException) -> str:
     """Return what an error says as a part of a sentence: one line, at most 200 characters, never empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__

@@ -17,6 +17,7 @@ from napari_face_landmarks.cli.console import PROGRAM, STATUS_ERROR, STATUS_INTE
 from napari_face_landmarks.cli.convert import add_convert, add_formats
 from napari_face_landmarks.cli.demo import add_demo
 from napari_face_landmarks.cli.evaluate import add_evaluate
+from napari_face_landmarks.cli.measure import add_measure
 from napari_face_landmarks.cli.models import add_about, add_models
 from napari_face_landmarks.cli.track import add_track
 from napari_face_landmarks.errors import FaceLandmarksError, reason_of
@@ -80,6 +81,7 @@ def make_parser() -> argparse.ArgumentParser:
     add_benchmark(commands)
     add_convert(commands)
     add_check(commands)
+    add_measure(commands)
     add_formats(commands)
     add_about(commands)
     add_models(commands)

@@ -14,8 +14,8 @@ import numpy as np
 import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
-Gradient = Mapping[int, tuple[Floats, Floats]]
-"""For each landmark that a value depends on, its derivatives along the face's own axes, (N,)."""
+Gradient = Mapping[int, Floats | float]
+"""Derivatives, (N,) or one number for all, by variable; `reference_frame` numbers the variables."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,9 +25,8 @@ class Quantity:
     Attributes
     ----------
     value : ndarray, (N,), float64
-    gradient : mapping of int to (ndarray, ndarray)
-        Derivatives with respect to each landmark's displacement, along the horizontal and the vertical of the
-        face, (N,) each.
+    gradient : mapping of int to (ndarray (N,) or float)
+        Derivatives with respect to the variables that the value depends on.
     """
 
     value: Floats
@@ -73,14 +72,12 @@ def combine(terms: Sequence[tuple[Floats | float, Quantity]], value: Floats) -> 
         Partial derivatives, each with the quantity that it belongs to.
     value : ndarray, (N,), float64
     """
-    gradient: dict[int, tuple[Floats, Floats]] = {}
+    gradient: dict[int, Floats | float] = {}
     for weight, quantity in terms:
-        for landmark, (along, down) in quantity.gradient.items():
-            if landmark in gradient:
-                before = gradient[landmark]
-                gradient[landmark] = before[0] + weight * along, before[1] + weight * down
-            else:
-                gradient[landmark] = weight * along, weight * down
+        for variable, slope in quantity.gradient.items():
+            with np.errstate(invalid="ignore"):  # a ratio of two zeros has no derivative
+                part = weight * slope
+            gradient[variable] = gradient[variable] + part if variable in gradient else part
     return Quantity(value, gradient)
 
 

@@ -15,6 +15,9 @@ Floats = npt.NDArray[np.float64]
 CANTHI = (36, 39, 42, 45)
 """Outer and inner canthus of the right eye, inner and outer canthus of the left eye (iBUG 68, from 0)."""
 INNER_CANTHI = (39, 42)
+ORIGIN, ANGLE = 136, 138
+"""Variables after the 136 of the landmarks (2 i and 2 i + 1): the origin's place (136, 137), the axes'
+angle."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,40 +46,57 @@ class FaceAxes:
 
     def horizontal(self, landmark: int) -> Quantity:
         """Return the distance of a landmark from the midline, positive to the subject's left."""
-        return self._coordinate(landmark, 0)
+        own: dict[int, Floats | float] = {2 * landmark: 1.0, ORIGIN: -1.0, ANGLE: self.v[:, landmark]}
+        return Quantity(self.u[:, landmark], own)
 
     def vertical(self, landmark: int) -> Quantity:
         """Return the height of a landmark below the inner canthi's midpoint."""
-        return self._coordinate(landmark, 1)
+        own: dict[int, Floats | float] = {2 * landmark + 1: 1.0, ORIGIN + 1: -1.0}
+        own[ANGLE] = -self.u[:, landmark]
+        return Quantity(self.v[:, landmark], own)
 
     def below_line(self, landmark: int) -> Quantity:
         """Return the height of a landmark below the canthal line, positive towards the chin."""
-        # The line runs through the mean of the four canthi, not through the origin, and turns with them.
-        gradient = dict(self._coordinate(landmark, 1).gradient)
-        zeros = np.zeros(len(self.line))
         middle = self.u[:, CANTHI].mean(axis=1)
-        for place, canthus in enumerate(CANTHI):
-            along, down = gradient.get(canthus, (zeros, zeros))
-            shift = (1 / len(INNER_CANTHI) if canthus in INNER_CANTHI else 0.0) - 1 / len(CANTHI)
-            along = along + middle * self.angle_slope[:, place, 0]
-            gradient[canthus] = along, down + shift + middle * self.angle_slope[:, place, 1]
+        gradient: dict[int, Floats | float] = {ANGLE: middle - self.u[:, landmark]}
+        for canthus in CANTHI:
+            gradient[2 * canthus + 1] = -1 / len(CANTHI)
+        own = 2 * landmark + 1
+        gradient[own] = gradient.get(own, 0.0) + 1.0
         return Quantity(self.v[:, landmark] - self.line, gradient)
 
-    def _coordinate(self, landmark: int, axis: int) -> Quantity:
-        # A displacement (a, b) of landmark i changes u_i by a and v_i by b. A canthus also turns the axes by
-        # d(theta), which changes u_i by v_i d(theta) and v_i by -u_i d(theta); inner canthi move the origin.
-        turned = self.v[:, landmark] if axis == 0 else -self.u[:, landmark]
-        zeros = np.zeros(len(turned))
-        gradient: dict[int, tuple[Floats, Floats]] = {}
-        for place, canthus in enumerate(CANTHI):
-            both = [turned * self.angle_slope[:, place, 0], turned * self.angle_slope[:, place, 1]]
-            if canthus in INNER_CANTHI:
-                both[axis] = both[axis] - 1 / len(INNER_CANTHI)
-            gradient[canthus] = both[0], both[1]
-        own = list(gradient.get(landmark, (zeros, zeros)))
-        own[axis] = own[axis] + 1
-        gradient[landmark] = own[0], own[1]
-        return Quantity((self.u if axis == 0 else self.v)[:, landmark], gradient)
+    def landmark_gradient(self, quantity: Quantity) -> tuple[list[int], Floats]:
+        """Return the derivatives of a quantity with respect to the landmarks' own displacements.
+
+        A displaced canthus turns the axes (``d theta = angle_slope . d``), and an inner one moves their
+        origin.
+
+        Parameters
+        ----------
+        quantity : Quantity
+            Made of this object's coordinates.
+
+        Returns
+        -------
+        landmarks : list of int
+            The K landmarks that the quantity depends on.
+        slopes : ndarray, (N, K, 2), float64
+            Along the horizontal and the vertical of the face.
+        """
+        moved = {variable // 2 for variable in quantity.gradient if variable < ORIGIN}
+        used = sorted(moved.union(CANTHI))
+        slopes = np.zeros((len(self.line), len(used), 2))
+        for variable, slope in quantity.gradient.items():
+            if variable < ORIGIN:
+                slopes[:, used.index(variable // 2), variable % 2] += slope
+            elif variable == ANGLE:
+                for place, canthus in enumerate(CANTHI):
+                    turned = np.reshape(slope, (-1, 1)) * self.angle_slope[:, place]
+                    slopes[:, used.index(canthus)] += turned
+            else:
+                for canthus in INNER_CANTHI:
+                    slopes[:, used.index(canthus), variable - ORIGIN] += slope / len(INNER_CANTHI)
+        return used, slopes
 
 
 def face_axes(landmarks: npt.NDArray[Any]) -> FaceAxes:

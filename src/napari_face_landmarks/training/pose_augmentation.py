@@ -13,7 +13,7 @@ from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-from scipy.spatial import Delaunay  # type: ignore[import-untyped]
+from scipy.spatial import Delaunay
 
 from napari_face_landmarks.jit import kernel
 from napari_face_landmarks.training.expression import (

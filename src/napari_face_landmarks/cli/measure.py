@@ -1,0 +1,200 @@
+"""The command `measure`: lengths, angles, blinks and asymmetry of recordings."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_face_landmarks.cli.console import progress_bar, say
+from napari_face_landmarks.cli.options import (
+    add_models_option,
+    add_settings_options,
+    chosen_settings,
+    given,
+    number,
+)
+from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
+from napari_face_landmarks.errors import MeasureError
+
+if TYPE_CHECKING:
+    import pandas
+
+    from napari_face_landmarks.measures import MeasureTable
+    from napari_face_landmarks.tracking import Tracks
+
+TABLES = (".csv", ".parquet")
+PLOTS = (".png", ".svg", ".pdf")
+REPORTS = (".html",)
+
+
+def add_measure(commands: Any) -> None:
+    """Add the command `measure`."""
+    parser = commands.add_parser(
+        "measure",
+        help="measure faces: eye closure, mouth, brows, asymmetry, blinks",
+        description="Measure the faces of recordings and write a row for each frame and face, with a "
+        "standard error next to each value. A video is tracked first; a file of landmarks, in a format that "
+        "`formats` lists, is measured as it is.",
+    )
+    parser.add_argument("inputs", metavar="VIDEO|RESULT", type=Path, nargs="+")
+    parser.add_argument("-o", "--output", metavar="OUT.csv", type=Path, help="one row a frame and face")
+    parser.add_argument("--events", metavar="EVENTS.csv", type=Path, help="one row a blink and eye")
+    parser.add_argument(
+        "--summary",
+        metavar="SUMMARY.csv",
+        type=Path,
+        help="one row for each face: at rest, at peak, range, asymmetry, blinks a minute",
+    )
+    parser.add_argument("--plot", metavar="OUT.png", type=Path, help="curves of face 0, left and right")
+    parser.add_argument(
+        "--report", metavar="OUT.html", type=Path, help="one page for people, with pictures and curves"
+    )
+    parser.add_argument("--long", action="store_true", help="write OUT.csv with one row for each measure")
+    parser.add_argument(
+        "--rest",
+        metavar="FRAME|auto",
+        default="auto",
+        help="the frame at rest, counted from 0; default: the calmest second of each face",
+    )
+    parser.add_argument(
+        "--scale",
+        metavar="iris|MM_PER_PX|A-B=Lmm",
+        help="lengths in mm: from the iris, millimetres per pixel, or a known distance such as 36-45=90mm; "
+        "default: percent of the distance of the outer canthi at rest",
+    )
+    parser.add_argument(
+        "--pose-corrected",
+        action="store_true",
+        help="turn each face to a frontal view first, with the depth of the shape model",
+    )
+    parser.add_argument(
+        "--measures", metavar="NAME", nargs="+", help="only these, such as eye_aperture mouth_opening"
+    )
+    parser.add_argument("--fps", metavar="N", type=number, help="frame rate, for results without time stamps")
+    add_models_option(parser)
+    add_settings_options(parser)
+    parser.set_defaults(run=_measure)
+
+
+def _measure(options: argparse.Namespace) -> int:
+    outputs = _checked_outputs(options)
+    settings = chosen_settings(options)
+    from napari_face_landmarks.measures import parse_scale
+
+    scale = parse_scale(options.scale)
+    rest = _rest(options.rest)
+    tables: list[tuple[Path, Tracks, MeasureTable]] = []
+    for path in options.inputs:
+        from napari_face_landmarks.measures import measure
+
+        tracks, pdm = _tracks_of(path, options, settings)
+        table = measure(
+            tracks,
+            rest=rest,
+            scale=scale,
+            pose_corrected=options.pose_corrected,
+            pdm=pdm,
+            names=options.measures,
+        )
+        for sentence in table.warnings:
+            say(f"{path.name}: {sentence}")
+        tables.append((path, tracks, table))
+    for path in outputs:
+        prepare_place(path)
+    _write(options, tables)
+    return 0
+
+
+def _checked_outputs(options: argparse.Namespace) -> list[Path]:
+    wanted = {
+        options.output: TABLES,
+        options.events: TABLES,
+        options.summary: TABLES,
+        options.plot: PLOTS,
+        options.report: REPORTS,
+    }
+    wanted.pop(None, None)
+    if not wanted:
+        raise MeasureError(
+            "There is nothing to write: give -o OUT.csv, --events, --summary, --plot or --report."
+        )
+    for path, suffixes in wanted.items():
+        if path.suffix.lower() not in suffixes:
+            raise MeasureError(f"{path} does not end in {' or '.join(suffixes)}: give another name.")
+    if len(options.inputs) > 1 and (options.plot or options.report):
+        raise MeasureError("A plot or a report is of one recording: give one input at a time.")
+    paths = list(wanted)
+    check_distinct(options.inputs, paths)
+    return paths
+
+
+def _rest(text: str) -> int | str:
+    if text == "auto":
+        return text
+    if not text.isdecimal():
+        raise MeasureError(f"The rest frame is {text!r:.40}: give a frame's number, counted from 0, or auto.")
+    return int(text)
+
+
+def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[Tracks, Any]:
+    """Return the tracks of a video, which is tracked, or of a file of landmarks; and the shape model."""
+    from napari_face_landmarks.io.formats import FORMATS, read_tracks
+    from napari_face_landmarks.models import load_models
+
+    suffixes = {suffix for item in FORMATS for suffix in item.suffixes}
+    if path.suffix.lower() in suffixes:
+        tracks = read_tracks(path)
+        return tracks, load_models(*given(options.models)).pdm if options.pose_corrected else None
+    from napari_face_landmarks.tracking import FaceTracker
+
+    models = load_models(*given(options.models))
+    tracker = FaceTracker(models, settings)
+    from napari_face_landmarks.video import open_video
+
+    with open_video(path) as video, progress_bar(path.name, len(video)) as advance:
+        tracks = tracker.track(video, lambda done, total: advance())
+    for sentence in tracks.warnings:
+        say(f"{path.name}: {sentence}")
+    return tracks, models.pdm
+
+
+def _write(options: argparse.Namespace, tables: list[tuple[Path, Tracks, MeasureTable]]) -> None:
+    from napari_face_landmarks.measures import blinks, summary
+    from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
+
+    def over_all(of_one: Any) -> pandas.DataFrame:
+        import pandas as pd
+
+        frames = [(path, of_one(table)) for path, _, table in tables]
+        if len(frames) == 1:
+            return frames[0][1]
+        for path, frame in frames:
+            frame.insert(0, "recording", path.name)
+        return pd.concat([frame for _, frame in frames], ignore_index=True)
+
+    written: list[tuple[Path, pandas.DataFrame]] = []  # all is computed before anything is written
+    if options.output is not None:
+        written.append((options.output, over_all(lambda table: to_dataframe(table, options.long))))
+    if options.events is not None:
+        events = over_all(lambda table: events_to_dataframe(blinks(table, options.fps)))
+        written.append((options.events, events))
+    if options.summary is not None:
+        written.append((options.summary, over_all(lambda table: summary(table, options.fps))))
+    for path, frame in written:
+        write_table(path, frame)
+    path, tracks, table = tables[0]
+    if options.plot is not None:
+        from napari_face_landmarks.measures.plot import plot_measures, save_figure
+
+        save_figure(options.plot, plot_measures(table, fps=options.fps))
+    if options.report is not None:
+        from napari_face_landmarks.measures.report import write_report
+
+        write_report(options.report, tracks, table, None if _is_result(path) else path, fps=options.fps)
+
+
+def _is_result(path: Path) -> bool:
+    from napari_face_landmarks.io.formats import FORMATS
+
+    return path.suffix.lower() in {suffix for item in FORMATS for suffix in item.suffixes}

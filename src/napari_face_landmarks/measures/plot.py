@@ -1,0 +1,99 @@
+"""Curves of measures: left and right over time, with their standard errors and the blinks."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from napari_face_landmarks.files.atomic import replacing
+from napari_face_landmarks.files.optional import optional
+from napari_face_landmarks.measures.events import Blink, blinks
+from napari_face_landmarks.measures.table import MeasureTable
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+SIDES = {"right": "#d95f02", "left": "#1f78b4", "both": "#333333"}
+"""Colours of the subject's sides, told apart by people with any colour vision."""
+SHOWN = ("closure", "brow_height", "commissure_excursion", "mouth_opening", "mouth_width")
+"""What is shown where nothing is chosen."""
+
+
+def plot_measures(
+    table: MeasureTable, names: Sequence[str] = SHOWN, face: int = 0, fps: float | None = None
+) -> Figure:
+    """Return a figure of measures over time, one panel each; needs matplotlib.
+
+    Parameters
+    ----------
+    table : MeasureTable
+    names : sequence of str
+        Measures, without the side for both sides in one panel; unknown ones are left out.
+    face : int
+    fps : float, optional
+        Frame rate, where the table has no time stamps.
+
+    Raises
+    ------
+    ResultError
+        If matplotlib is not installed.
+    """
+    optional("matplotlib", "Plotting measures")
+    from matplotlib.figure import Figure
+
+    panels = [(name, found) for name in names if (found := _columns_of(table, name))]
+    figure = Figure(figsize=(9, 1.0 + 1.7 * max(1, len(panels))), layout="constrained")
+    axes = np.atleast_1d(figure.subplots(max(1, len(panels)), 1, sharex=True))
+    seconds, label = _time(table, fps)
+    marked = _blinks_of(table, face, fps)
+    for axis, (name, columns) in zip(axes, panels, strict=False):
+        for column, side in columns:
+            values, errors = table.series(column, face), table.series_error(column, face)
+            axis.plot(
+                seconds, values, color=SIDES[side], linewidth=1.2, label=side if side != "both" else None
+            )
+            if np.isfinite(errors).any():
+                axis.fill_between(
+                    seconds, values - errors, values + errors, color=SIDES[side], alpha=0.15, linewidth=0
+                )
+        unit = table.columns[table.column(columns[0][0])].unit
+        axis.set_ylabel(f"{name.replace('_', ' ')}\n({unit})", fontsize=8)
+        axis.tick_params(labelsize=8)
+        axis.spines[["top", "right"]].set_visible(False)
+        if name == "closure":
+            for blink in marked:
+                axis.axvspan(blink.main.onset, blink.main.end, color="#888888", alpha=0.25, linewidth=0)
+    if panels:
+        axes[0].legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
+    axes[-1].set_xlabel(label, fontsize=8)
+    return figure
+
+
+def save_figure(path: str | os.PathLike[str], figure: Any) -> None:
+    """Write a figure as PNG, SVG or PDF, by the path's suffix, whole or not at all."""
+    with replacing(path) as part:
+        figure.savefig(part, format=os.fspath(path).rpartition(".")[2].lower(), dpi=150)
+
+
+def _columns_of(table: MeasureTable, name: str) -> list[tuple[str, str]]:
+    if name in table.names:
+        return [(name, "both")]
+    return [(full, side) for side in ("right", "left") if (full := f"{name}_{side}") in table.names]
+
+
+def _time(table: MeasureTable, fps: float | None) -> tuple[Any, str]:
+    if fps is not None:
+        return table.frame_indices / fps, "seconds"
+    if np.isfinite(table.timestamps).all():
+        return table.timestamps, "seconds"
+    return table.frame_indices, "frame"
+
+
+def _blinks_of(table: MeasureTable, face: int, fps: float | None) -> list[Blink]:
+    timed = fps is not None or bool(np.isfinite(table.timestamps).all())
+    if not timed or len(table.timestamps) < 2 or "closure_right" not in table.names:
+        return []
+    return [blink for blink in blinks(table, fps) if blink.face == face]

@@ -1,0 +1,301 @@
+"""A report for people: one self-contained HTML page with pictures, curves and tables."""
+
+from __future__ import annotations
+
+import base64
+import html
+import io
+import math
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.files.atomic import replacing
+from napari_face_landmarks.measures.definitions import PAIRS, measure_named
+from napari_face_landmarks.measures.events import Blink, blinks
+from napari_face_landmarks.measures.plot import SIDES, plot_measures
+from napari_face_landmarks.measures.summary import summary
+from napari_face_landmarks.measures.table import MeasureTable
+from napari_face_landmarks.video import read_frames
+
+if TYPE_CHECKING:
+    import pandas
+
+PEAKS = (
+    ("mouth_opening", "Mouth open widest"),
+    ("commissure_excursion", "Commissures out furthest"),
+    ("brow_height", "Brows raised highest"),
+    ("closure", "Eyes closed furthest"),
+)
+ROWS = (
+    "eye_height", "eye_aperture", "brow_height", "commissure_excursion", "smile_angle", "commissure_height",
+    "upper_lip_height", "lower_lip_height", "dental_show",
+)  # fmt: skip
+PICTURE_HEIGHT = 260
+DISCLAIMER = (
+    "This report is a research tool's output. It is no medical device, and nothing in it is a diagnosis or a "
+    "recommendation for treatment."
+)
+_STYLE = """
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto; padding: 0
+1rem; } h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } table { border-collapse:
+collapse; width: 100%; } th, td { padding: .25rem .6rem; text-align: right; } th:first-child, td:first-child {
+text-align: left; } thead { border-bottom: 2px solid #888; } tbody tr:nth-child(even) { background: #f4f4f4; }
+.note { color: #555; font-size: .9rem; } figure { display: inline-block; margin: 0 1rem 1rem 0; } figcaption {
+font-size: .85rem; color: #555; } .right { color: #d95f02; } .left { color: #1f78b4; } img { max-width: 100%;
+} @media print { body { margin: 0; max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside:
+avoid; } }
+"""
+
+
+def write_report(
+    path: str | os.PathLike[str],
+    tracks: Tracks,
+    table: MeasureTable,
+    video: str | os.PathLike[str] | None = None,
+    fps: float | None = None,
+) -> None:
+    """Write a report of a recording as one self-contained HTML page.
+
+    Parameters
+    ----------
+    path : path-like
+        Ends in ``.html``.
+    tracks : Tracks
+    table : MeasureTable
+        Of these tracks.
+    video : path-like, optional
+        The recording; without it the report has no pictures of the face.
+    fps : float, optional
+        Frame rate, where the table has no time stamps.
+
+    Raises
+    ------
+    ResultError
+        If matplotlib is not installed, or the file cannot be written.
+    MeasureError
+        If there are fewer than two frames, or no time stamps and no frame rate.
+    """
+    page = report_page(tracks, table, video, fps)
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")
+
+
+def report_page(
+    tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str] | None, fps: float | None = None
+) -> str:
+    """Return the page that `write_report` writes."""
+    rows = summary(table, fps)
+    found = blinks(table, fps) if "closure_right" in table.names else []
+    title = Path(video).name if video is not None else "Recording"
+    parts = [f"<h1>{html.escape(title)}: face measures</h1>", f'<p class="note">{DISCLAIMER}</p>']
+    for face, name in enumerate(table.face_names):
+        if not np.isfinite(table.values[:, face, 0]).any():
+            continue
+        row = rows.iloc[face]
+        parts.append(f"<h2>{html.escape(name)}</h2>" if len(table.face_names) > 1 else "")
+        if video is not None:
+            parts.append(_pictures(tracks, table, video, face))
+        parts.append("<h2>Left against right</h2>" + _symmetry_table(table, row))
+        parts.append("<h2>Mouth</h2>" + _single_table(table, row))
+        parts.append("<h2>Blinks</h2>" + _blink_table(row, [blink for blink in found if blink.face == face]))
+        figure = plot_measures(table, face=face, fps=fps)
+        parts.append("<h2>Over time</h2>" + _image(_png(figure), "Curves with their standard errors"))
+    parts.append("<h2>Quality of the recording</h2>" + _quality(table, rows))
+    parts.append("<h2>How this was made</h2>" + _provenance(tracks, table))
+    body = "\n".join(parts)
+    return (
+        '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
+        f"<title>{html.escape(title)}: face measures</title><style>{_STYLE}</style></head>"
+        f"<body>\n{body}\n</body></html>\n"
+    )
+
+
+def _png(figure: Any) -> bytes:
+    stream = io.BytesIO()
+    figure.savefig(stream, format="png", dpi=110)
+    return stream.getvalue()
+
+
+def _image(png: bytes, caption: str) -> str:
+    data = base64.b64encode(png).decode()
+    text = html.escape(caption)
+    picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
+    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
+
+
+def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str], face: int) -> str:
+    """Return the face at rest and at the peak of each movement, with what is measured drawn on it."""
+    wanted: list[tuple[int, str, str]] = []
+    rest = table.rest[face]
+    if len(rest):
+        wanted.append((int(rest[len(rest) // 2]), "At rest", "mouth_opening"))
+    usable = table.usable[:, face]
+    for name, caption in PEAKS:
+        columns = [full for full in (name, f"{name}_right", f"{name}_left") if full in table.names]
+        if not columns or not usable.any():
+            continue
+        values = np.stack([table.series(full, face) for full in columns]).mean(axis=0)
+        wanted.append((int(np.nanargmax(np.where(usable, values, np.nan))), caption, name))
+    parts = []
+    for row, caption, name in wanted:
+        frame = int(tracks.frame_indices[row])
+        rgb = next(iter(read_frames_of(video, frame)))
+        picture = drawn_measure(rgb, tracks.landmarks[row, face], name)
+        seconds = table.timestamps[row]
+        when = f"{seconds:.2f} s, frame {frame}" if math.isfinite(seconds) else f"frame {frame}"
+        encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+        parts.append(_image(encoded, f"{caption} ({when})"))
+    return "".join(parts)
+
+
+def read_frames_of(video: str | os.PathLike[str], frame: int) -> Any:
+    """Return an iterator over the one frame of a video file."""
+    from napari_face_landmarks.video import open_video
+
+    with open_video(os.fspath(video)) as opened:
+        return iter(list(read_frames(opened, frame, frame + 1)))
+
+
+def drawn_measure(
+    rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any], name: str
+) -> npt.NDArray[np.uint8]:
+    """Return a face cut out of a frame, enlarged, with the lines of a measure drawn on it.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3), uint8
+    landmarks : ndarray, (68, 2)
+        Pixels of that frame.
+    name : str
+        A measure, without the side for both sides.
+
+    Returns
+    -------
+    ndarray, (PICTURE_HEIGHT, W', 3), uint8
+    """
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    margin = 0.25 * float((high - low).max())
+    x0, y0 = np.maximum(np.floor(low - margin), 0).astype(int)
+    x1, y1 = np.minimum(np.ceil(high + margin), (rgb.shape[1] - 1, rgb.shape[0] - 1)).astype(int)
+    part = rgb[y0 : y1 + 1, x0 : x1 + 1]
+    factor = PICTURE_HEIGHT / max(part.shape[0], 1)
+    size = max(1, round(part.shape[1] * factor)), PICTURE_HEIGHT
+    picture = cv2.resize(part, size, interpolation=cv2.INTER_CUBIC)
+    points = (landmarks - (x0, y0)) * factor
+    base = "eye_height" if name == "closure" else name
+    sides = [f"{base}_right", f"{base}_left"] if base in PAIRS else [base]
+    for full in sides:
+        item = measure_named(full)
+        colour = tuple(int(SIDES[item.side][k : k + 2], 16) for k in (1, 3, 5))
+        for line in item.lines:
+            corners = np.rint(points[list(line)] * 16).astype(np.int32).reshape(-1, 1, 2)
+            cv2.polylines(picture, [corners], False, colour, 2, cv2.LINE_AA, 4)
+            for x, y in corners[:, 0].tolist():
+                cv2.circle(picture, (x, y), 3 * 16, colour, -1, cv2.LINE_AA, 4)
+    return np.asarray(picture, dtype=np.uint8)
+
+
+def _number(value: Any) -> str:
+    value = float(value)
+    if not math.isfinite(value):
+        return "n/a"
+    return f"{value:.3f}" if abs(value) < 2 else f"{value:.1f}"
+
+
+def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    top = "".join(f"<th>{cell}</th>" for cell in head)
+    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
+    return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _with_interval(row: Any, name: str) -> str:
+    half = (row[f"{name}_rest_high"] - row[f"{name}_rest_low"]) / 2
+    return _number(row[f"{name}_rest"]) + (f" ± {_number(half)}" if math.isfinite(half) else "")
+
+
+def _symmetry_table(table: MeasureTable, row: Any) -> str:
+    rows = []
+    for name in ROWS:
+        if f"{name}_right" not in table.names:
+            continue
+        column = table.columns[table.column(f"{name}_right")]
+        rows.append(
+            [
+                f"{html.escape(column.title.removesuffix(', right').capitalize())} ({column.unit})",
+                f'<span class="right">{_with_interval(row, f"{name}_right")}</span>',
+                f'<span class="left">{_with_interval(row, f"{name}_left")}</span>',
+                _number(row[f"{name}_symmetry_rest"]),
+                f'<span class="right">{_number(row[f"{name}_right_excursion"])}</span>',
+                f'<span class="left">{_number(row[f"{name}_left_excursion"])}</span>',
+                _number(row.get(f"{name}_excursion_symmetry", math.nan)),
+            ]
+        )
+    head = (
+        "Measure", "Right at rest", "Left at rest", "Symmetry at rest", "Right, greatest change",
+        "Left, greatest change", "Symmetry of change",
+    )  # fmt: skip
+    note = (
+        "Right and left are the subject's. Symmetry is the smaller side in percent of the larger: 100 is "
+        "normal. ± is half of the 95 % interval."
+    )
+    return _table(head, rows) + f'<p class="note">{note}</p>'
+
+
+def _single_table(table: MeasureTable, row: Any) -> str:
+    rows = []
+    for column in table.columns:
+        if column.side == "both" and column.name != "inter_canthal_distance":
+            title = f"{html.escape(column.title.capitalize())} ({column.unit})"
+            cells = [_with_interval(row, column.name)]
+            cells += [_number(row[f"{column.name}_{what}"]) for what in ("peak", "excursion", "range")]
+            rows.append([title, *cells])
+    return _table(("Measure", "At rest", "At peak", "Change", "Range (5 to 95 %)"), rows)
+
+
+def _blink_table(row: Any, found: Sequence[Blink]) -> str:
+    if not found:
+        return "<p>No blink was found.</p>"
+    rate = (
+        f"{_number(row['blinks_per_minute'])} a minute "
+        f"({_number(row['blinks_per_minute_low'])} to {_number(row['blinks_per_minute_high'])})"
+    )
+    rows = [
+        ["Blinks", str(int(row["blinks"]))],
+        ["Complete (closure 0.9 or more)", str(int(row["complete_blinks"]))],
+        ["Rate", rate],
+        ["Mean duration (s)", _number(row["blink_duration"])],
+        ["Mean closure, right", _number(row["blink_closure_right"])],
+        ["Mean closure, left", _number(row["blink_closure_left"])],
+        ["One eye alone", str(sum(blink.side != "both" for blink in found))],
+    ]
+    return _table(("", "Value"), rows)
+
+
+def _quality(table: MeasureTable, rows: pandas.DataFrame) -> str:
+    cells = [
+        [html.escape(str(row["face"])), str(int(row["frames"])), _number(row["seconds"]),
+        _number(row["usable_percent"])] for _, row in rows.iterrows()
+    ]  # fmt: skip
+    text = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in table.warnings)
+    return _table(("Face", "Frames", "Seconds", "Usable (%)"), cells) + text
+
+
+def _provenance(tracks: Tracks, table: MeasureTable) -> str:
+    meta, settings = tracks.meta, tracks.settings.to_dict()
+    sentences = [
+        table.scale.in_words(),
+        "Each face was turned to a frontal view with the depth of the shape model."
+        if table.pose_corrected
+        else "Lengths are in the image plane, with the head's roll and its distance from the camera removed.",
+        f"napari-face-landmarks {meta.get('version', '')}, models {meta.get('models', 'unknown')} "
+        f"{meta.get('models_version', '')}.",
+        "Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".",
+    ]
+    return "".join(f"<p>{html.escape(' '.join(sentence.split()))}</p>" for sentence in sentences)

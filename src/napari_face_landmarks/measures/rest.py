@@ -1,0 +1,97 @@
+"""The frames on which a face is at rest: chosen, or the calmest second of the recording."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import MeasureError
+from napari_face_landmarks.measures.definitions import values_of
+
+SECONDS = 1.0
+"""Length of the calm stretch that counts as rest."""
+FRAMES_WITHOUT_TIME = 25
+"""Its length where the recording has no time stamps."""
+MOVING = (
+    "eye_height_right",
+    "eye_height_left",
+    "brow_height_right",
+    "brow_height_left",
+    "commissure_excursion_right",
+    "commissure_excursion_left",
+    "mouth_opening",
+)
+"""Measures whose movement tells a calm face from a moving one."""
+OPEN_MOUTH, SHUT_EYES = 0.06, 0.6
+"""A mouth that is opened this far beyond its usual (of the inter-canthal distance), or an eye this share of
+its usual height, is no rest."""
+
+
+def rest_rows(
+    tracks: Tracks, usable: npt.NDArray[np.bool_], rest: int | str
+) -> tuple[npt.NDArray[np.int64], ...]:
+    """Return for each face the rows of the tracks on which it is at rest.
+
+    Parameters
+    ----------
+    tracks : Tracks
+    usable : ndarray, (T, F), bool
+        Where there is a confident face.
+    rest : int or "auto"
+        A frame's number in the video, or the calmest second of each face.
+
+    Returns
+    -------
+    tuple of ndarray, (R,), int64
+        One array a face; empty where no rest was found.
+
+    Raises
+    ------
+    MeasureError
+        If the frame is none of the tracks', or no face is there.
+    """
+    if rest == "auto":
+        return tuple(_calmest(tracks, usable[:, face], face) for face in range(usable.shape[1]))
+    if isinstance(rest, (str, bool)):
+        raise MeasureError(f"The rest frame is {rest!r:.40}: give a frame's number, or auto.")
+    rows = np.flatnonzero(tracks.frame_indices == int(rest))
+    if not len(rows):
+        first, last = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1])
+        raise MeasureError(f"There is no frame {rest} for the rest: give one from {first} to {last}.")
+    there = np.isfinite(tracks.landmarks[rows[0]]).all(axis=(1, 2))
+    if not there.any():
+        raise MeasureError(f"Frame {rest} has no face: choose another rest frame.")
+    return tuple(rows if found else rows[:0] for found in there)
+
+
+def _calmest(tracks: Tracks, usable: npt.NDArray[np.bool_], face: int) -> npt.NDArray[np.int64]:
+    """Return the rows of the calmest stretch of `SECONDS` with the eyes open and the mouth at its usual."""
+    rows = np.flatnonzero(usable)
+    if len(rows) <= 2:
+        return rows
+    points = tracks.landmarks[rows, face]
+    size = np.median(values_of(points, "inter_canthal_distance"))
+    moving = np.stack([values_of(points, name) for name in MOVING], axis=1) / max(float(size), 1e-9)
+    usual = np.median(moving, axis=0)
+    speed = np.abs(np.diff(moving, axis=0, prepend=moving[:1])).sum(axis=1)
+    tense = (moving[:, :2] < SHUT_EYES * usual[:2]).any(axis=1) | (moving[:, 6] > usual[6] + OPEN_MOUTH)
+    cost = speed + np.where(tense, 1.0, 0.0)
+    length = min(_window(tracks.timestamps[rows], len(rows)), len(rows))
+    total = np.convolve(cost, np.ones(length), "valid")
+    in_a_row = rows[length - 1 :] - rows[: len(rows) - length + 1] < length + length // 4
+    total = np.where(in_a_row, total, np.inf)
+    if not np.isfinite(total).any():
+        return rows[:0]
+    first = int(np.argmin(total))
+    return rows[first : first + length]
+
+
+def _window(seconds: npt.NDArray[Any], n_rows: int) -> int:
+    steps = np.diff(seconds)
+    steps = steps[np.isfinite(steps) & (steps > 0)]
+    if not len(steps):
+        return FRAMES_WITHOUT_TIME
+    return max(1, round(SECONDS / float(np.median(steps))))

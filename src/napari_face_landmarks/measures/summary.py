@@ -1,0 +1,134 @@
+"""One row a face: each measure at rest, at its peak and over the recording, asymmetry, blinks a minute."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+from scipy.stats import chi2
+
+from napari_face_landmarks.measures.definitions import PAIRS
+from napari_face_landmarks.measures.events import Blink, blinks, time_of_rows
+from napari_face_landmarks.measures.table import MeasureTable
+
+if TYPE_CHECKING:
+    import pandas
+
+CONFIDENCE = 0.95
+"""Of the intervals in a summary."""
+Z = 1.959964
+PEAK_PERCENTILE = 99.0
+"""The peak of a measure is this percentile of its distance from rest: one wrong frame is no peak."""
+
+
+def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
+    """Summarise a recording: one row a face.
+
+    Parameters
+    ----------
+    table : MeasureTable
+    fps : float, optional
+        Frame rate, where the table has no time stamps.
+
+    Returns
+    -------
+    DataFrame
+        ``face``, ``frames``, ``seconds``, ``usable_percent``; for each measure ``NAME_rest``, ``NAME_peak``,
+        ``NAME_excursion`` (peak minus rest), ``NAME_range`` (5th to 95th percentile) and ``NAME_rest_low``,
+        ``NAME_rest_high`` (95 % interval); ``NAME_excursion_symmetry``, the smaller excursion of the two
+        sides in percent of the larger; and of blinks: number, complete ones, rate a minute with its 95 %
+        interval (exact Poisson), mean duration (s) and greatest closure of each eye.
+
+    Raises
+    ------
+    MeasureError
+        If there are fewer than two frames, or no time stamps and no frame rate.
+    """
+    import pandas as pd
+
+    seconds = time_of_rows(table, fps)
+    found = blinks(table, fps) if {"closure_right", "closure_left"} <= set(table.names) else []
+    rows = []
+    for face in range(table.n_faces):
+        usable = table.usable[:, face]
+        present = np.isfinite(table.values[:, face, 0])
+        row: dict[str, Any] = {
+            "face": table.face_names[face],
+            "frames": int(present.sum()),
+            "seconds": _observed(seconds, present),
+            "usable_percent": 100 * float(usable.sum()) / max(int(present.sum()), 1),
+        }
+        for column in table.columns:
+            row |= _of_column(table, column.name, face, usable)
+        row |= _excursion_symmetry(row)
+        row |= _of_blinks([blink for blink in found if blink.face == face], _observed(seconds, usable))
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _observed(seconds: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:
+    """Return for how many seconds something held, counting each frame by the time to the next one."""
+    steps = np.diff(seconds)
+    each = np.append(steps, np.median(steps))
+    return float(each[where].sum())
+
+
+def _of_column(table: MeasureTable, name: str, face: int, usable: npt.NDArray[np.bool_]) -> dict[str, float]:
+    values, errors = table.series(name, face), table.series_error(name, face)
+    rest_rows = table.rest[face]
+    rest = float(np.median(values[rest_rows])) if len(rest_rows) else math.nan
+    error = float(np.median(errors[rest_rows])) if len(rest_rows) else math.nan
+    seen = values[usable & np.isfinite(values)]
+    peak = spread = math.nan
+    if len(seen):
+        low, high = np.percentile(seen, (100 - PEAK_PERCENTILE, PEAK_PERCENTILE))
+        start = rest if math.isfinite(rest) else float(np.median(seen))
+        peak = float(high if abs(high - start) >= abs(low - start) else low)
+        spread = float(np.subtract(*np.percentile(seen, (95, 5))))
+    return {
+        f"{name}_rest": rest,
+        f"{name}_rest_low": rest - Z * error,
+        f"{name}_rest_high": rest + Z * error,
+        f"{name}_peak": peak,
+        f"{name}_excursion": peak - rest,
+        f"{name}_range": spread,
+    }
+
+
+def _excursion_symmetry(row: dict[str, Any]) -> dict[str, float]:
+    found = {}
+    for name in PAIRS:
+        sides = [row.get(f"{name}_{side}_excursion", math.nan) for side in ("right", "left")]
+        small, large = sorted(map(abs, sides))
+        if math.isfinite(small + large) and large > 0:
+            opposite = sides[0] * sides[1] < 0
+            found[f"{name}_excursion_symmetry"] = 0.0 if opposite else 100 * small / large
+    return found
+
+
+def _of_blinks(found: list[Blink], seconds: float) -> dict[str, float]:
+    count = len(found)
+    minutes = seconds / 60
+    low, high = poisson_interval(count)
+    row: dict[str, float] = {
+        "blinks": count,
+        "complete_blinks": sum(blink.complete for blink in found),
+        "blinks_per_minute": count / minutes if minutes > 0 else math.nan,
+        "blinks_per_minute_low": low / minutes if minutes > 0 else math.nan,
+        "blinks_per_minute_high": high / minutes if minutes > 0 else math.nan,
+        "blink_duration": float(np.mean([blink.main.duration for blink in found])) if count else math.nan,
+    }
+    for side in ("right", "left"):
+        events = [event for blink in found if (event := getattr(blink, side)) is not None]
+        closed = [event.value for event in events]
+        row[f"blink_closure_{side}"] = float(np.mean(closed)) if closed else math.nan
+    return row
+
+
+def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+    """Return the exact interval of a Poisson mean of which `count` events were seen (Garwood 1936)."""
+    tail = (1 - confidence) / 2
+    low = 0.0 if count == 0 else float(chi2.ppf(tail, 2 * count)) / 2
+    return low, float(chi2.ppf(1 - tail, 2 * (count + 1))) / 2

@@ -1,0 +1,403 @@
+"""`measure`: landmarks of a recording to time series of measures, each with its standard error."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.names import names_of_faces
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import MeasureError
+from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, Measure
+from napari_face_landmarks.measures.quantity import Quantity, combine
+from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
+from napari_face_landmarks.measures.rest import rest_rows
+from napari_face_landmarks.measures.scale import Scale, parse_scale, unit_per_pixel
+from napari_face_landmarks.measures.uncertainty import (
+    error_correlation,
+    sigma_of_confidence,
+    standard_error,
+)
+
+if TYPE_CHECKING:
+    import pandas
+    import xarray
+
+    from napari_face_landmarks.clnf.pdm import PDM
+
+Floats = npt.NDArray[np.float32]
+
+ROWS_AT_ONCE = 4096
+"""Faces measured at a time: bounds the memory of the derivatives."""
+LOW_CONFIDENCE = 0.5
+"""Frames whose mean confidence is lower are flagged, and left out of summaries and events."""
+LARGE_YAW = 20.0
+"""Degrees of yaw beyond which measures in the image plane are biased by more than a tenth, and flagged."""
+OPEN_PERCENTILE = 95.0
+"""Percentile of an eye's height over the recording that counts as open."""
+UNITS = {"ratio": "ratio", "angle": "deg"}
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a `MeasureTable`.
+
+    Attributes
+    ----------
+    name : str
+        Such as ``"eye_height_right"`` or ``"eye_height_difference"``.
+    title : str
+    unit : str
+        ``"percent"``, ``"mm"``, ``"percent2"``, ``"mm2"``, ``"ratio"``, ``"deg"``; percent of the distance
+        of the outer canthi at rest, or of its square.
+    side : str
+        ``"right"``, ``"left"``, ``"both"``, or ``"difference"`` (left minus right) and ``"symmetry"`` (the
+        smaller of the two in percent of the larger, 100 is symmetric).
+    """
+
+    name: str
+    title: str
+    unit: str
+    side: str
+
+
+@dataclass(frozen=True)
+class MeasureTable:
+    """Measures of every face on every frame.
+
+    Attributes
+    ----------
+    columns : tuple of Column
+        M of them.
+    values, errors : ndarray, (T, F, M), float32
+        Each measure and its standard error; NaN where there is no face, errors also where the landmarks have
+        no confidence of their own.
+    frame_indices : ndarray, (T,), int64
+    timestamps : ndarray, (T,), float64
+        Seconds; NaN where not known.
+    low_confidence, turned : ndarray, (T, F), bool
+        Frames that are flagged: an uncertain face, and more than `LARGE_YAW` of yaw without pose correction.
+    rest : tuple of ndarray of int64
+        For each face the rows (places in T) that were taken as its rest; empty where none was found.
+    scale : Scale
+    pose_corrected : bool
+    face_names : tuple of str
+    warnings : tuple of str
+    meta : dict
+        Of the tracks.
+    """
+
+    columns: tuple[Column, ...]
+    values: Floats
+    errors: Floats
+    frame_indices: npt.NDArray[np.int64]
+    timestamps: npt.NDArray[np.float64]
+    low_confidence: npt.NDArray[np.bool_]
+    turned: npt.NDArray[np.bool_]
+    rest: tuple[npt.NDArray[np.int64], ...]
+    scale: Scale
+    pose_corrected: bool
+    face_names: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
+    meta: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names."""
+        return tuple(column.name for column in self.columns)
+
+    @property
+    def n_faces(self) -> int:
+        """The number of faces, F."""
+        return int(self.values.shape[1])
+
+    @property
+    def usable(self) -> npt.NDArray[np.bool_]:
+        """Where there is a face that is not flagged, (T, F) bool."""
+        return np.asarray(np.isfinite(self.values[..., 0]) & ~self.low_confidence & ~self.turned)
+
+    def column(self, name: str) -> int:
+        """Return the place of a column.
+
+        Raises
+        ------
+        MeasureError
+            If there is none of that name; the sentence names some.
+        """
+        if name not in self.names:
+            raise MeasureError(f"There is no measure {name!r:.60}: choose one of {', '.join(self.names)}.")
+        return self.names.index(name)
+
+    def series(self, name: str, face: int = 0) -> npt.NDArray[np.float64]:
+        """Return one measure of one face over time, (T,) float64."""
+        return np.asarray(self.values[:, face, self.column(name)], np.float64)
+
+    def series_error(self, name: str, face: int = 0) -> npt.NDArray[np.float64]:
+        """Return the standard errors of one measure of one face over time, (T,) float64."""
+        return np.asarray(self.errors[:, face, self.column(name)], np.float64)
+
+    def to_dataframe(self, long: bool = False) -> pandas.DataFrame:
+        """Return a row for each frame and face that is there, or with `long` one for each measure of it."""
+        from napari_face_landmarks.measures.files import to_dataframe
+
+        return to_dataframe(self, long)
+
+    def to_xarray(self) -> xarray.Dataset:
+        """Return the table as a dataset with the dimensions time, individuals and measure; needs xarray."""
+        from napari_face_landmarks.measures.files import to_xarray
+
+        return to_xarray(self)
+
+
+def measure(
+    tracks: Tracks,
+    *,
+    rest: int | str = "auto",
+    scale: Scale | str | float | None = None,
+    pose_corrected: bool = False,
+    pdm: PDM | None = None,
+    names: Sequence[str] | None = None,
+) -> MeasureTable:
+    """Measure faces over time.
+
+    Lengths are those of the face at the distance from the camera that it has at rest: its size on each frame,
+    by the shape model's scale, is divided out.
+
+    Parameters
+    ----------
+    tracks : Tracks
+        Landmarks of any origin; without confidence of their own (all 1) they get no standard errors.
+    rest : int or "auto"
+        The frame at rest, by its number in the video; with ``"auto"`` the calmest second of each face.
+    scale : Scale, str or float, optional
+        As `parse_scale` takes it; percent of the outer inter-canthal distance at rest where not given.
+    pose_corrected : bool
+        Turn the landmarks to a frontal view first, with the depth of `pdm`.
+    pdm : PDM, optional
+        A shape model, for `pose_corrected`; that of the default models where not given.
+    names : sequence of str, optional
+        The measures wanted, as in `MEASURES` or without the side; all where not given.
+
+    Returns
+    -------
+    MeasureTable
+
+    Raises
+    ------
+    MeasureError
+        If no frame has a face, the rest frame is none of the tracks' or has no face, a name is unknown, or
+        the scale cannot be used.
+    """
+    scale = scale if isinstance(scale, Scale) else parse_scale(scale)
+    wanted = _wanted(names)
+    present: npt.NDArray[np.bool_] = np.asarray(np.isfinite(tracks.landmarks).all(axis=(2, 3)))
+    if not present.any():
+        raise MeasureError("No frame has a face with all landmarks: there is nothing to measure.")
+    uncertain = present & (tracks.confidence.mean(axis=-1) < LOW_CONFIDENCE)
+    usable = present & ~uncertain
+    rows = rest_rows(tracks, usable, rest)
+    points = _frontal(tracks, rows, pdm) if pose_corrected else _at_one_distance(tracks, rows)
+    at_rest = np.stack(
+        [
+            np.median(points[found, face], axis=0) if len(found) else np.full((68, 2), np.nan)
+            for face, found in enumerate(rows)
+        ]
+    )
+    factor = unit_per_pixel(scale, at_rest)
+    known = bool((tracks.confidence[present] < 1).any())
+    values, errors = _measured(points, tracks.confidence if known else None, wanted, factor, scale)
+    columns = _columns(wanted, scale.unit)
+    values, errors, columns = _with_closure(values, errors, columns, usable)
+    warnings = [
+        f"Face {face} has no rest: no second with {_seconds_without(usable[:, face])}; it is not scaled."
+        for face, found in enumerate(rows)
+        if not len(found) and present[:, face].any()
+    ]
+    turned = np.zeros_like(present)
+    if not pose_corrected:
+        turned = np.asarray(present & (np.abs(np.degrees(tracks.pose[..., 2])) > LARGE_YAW))
+    if turned.any():
+        warnings.append(
+            f"{int(turned.sum())} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in "
+            "the image plane are biased there and left out of summaries; measure with pose correction."
+        )
+    return MeasureTable(
+        columns=columns,
+        values=values,
+        errors=errors,
+        frame_indices=tracks.frame_indices,
+        timestamps=tracks.timestamps,
+        low_confidence=uncertain,
+        turned=turned,
+        rest=rows,
+        scale=scale,
+        pose_corrected=pose_corrected,
+        face_names=tuple(names_of_faces(tracks)),
+        warnings=tuple(warnings),
+        meta=dict(tracks.meta),
+    )
+
+
+def _seconds_without(usable: npt.NDArray[np.bool_]) -> str:
+    return "a confident face" if not usable.any() else "enough confident frames in a row"
+
+
+def _wanted(names: Sequence[str] | None) -> tuple[Measure, ...]:
+    if names is None:
+        return MEASURES
+    found = tuple(
+        item for item in MEASURES if item.name in names or item.name.removesuffix(f"_{item.side}") in names
+    )
+    known = {item.name for item in found} | {item.name.removesuffix(f"_{item.side}") for item in found}
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        listed = ", ".join([*PAIRS, *(item.name for item in MEASURES if item.side == "both")])
+        raise MeasureError(f"There is no measure {unknown[0]!r:.60}: choose from {listed}.")
+    return found
+
+
+def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM | None) -> Any:
+    from napari_face_landmarks.measures.pose import frontal_landmarks
+    from napari_face_landmarks.models import load_models
+
+    pdm = load_models().pdm if pdm is None else pdm
+    points = np.full(tracks.landmarks.shape, np.nan)
+    for face, found in enumerate(rows):
+        turned, scale = frontal_landmarks(tracks.landmarks[:, face], pdm)
+        size = np.nanmedian(scale[found] if len(found) else scale) if np.isfinite(scale).any() else 1.0
+        points[:, face] = turned * size  # pixels of the rest
+    return points
+
+
+def _at_one_distance(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:
+    """Return the landmarks as large as at rest: a face that comes closer to the camera does not grow.
+
+    The size is the shape model's scale, or the distance of the outer canthi where tracks have no pose.
+    """
+    canthi = np.linalg.norm(tracks.landmarks[:, :, 36] - tracks.landmarks[:, :, 45], axis=-1)
+    points = tracks.landmarks.copy()
+    for face, found in enumerate(rows):
+        size = tracks.pose[:, face, 0]
+        if not np.isfinite(size[np.isfinite(canthi[:, face])]).all():
+            size = canthi[:, face]
+        known = np.isfinite(size) & (size > 0)
+        if not known.any():
+            continue
+        at_rest = np.median(size[found]) if len(found) else np.median(size[known])
+        points[known, face] *= (at_rest / size[known])[:, None, None]
+    return points
+
+
+def _pairs(measures: Sequence[Measure]) -> list[tuple[str, int, int]]:
+    places = {item.name: place for place, item in enumerate(measures)}
+    return [
+        (name, places[f"{name}_right"], places[f"{name}_left"])
+        for name in PAIRS
+        if f"{name}_right" in places and f"{name}_left" in places
+    ]
+
+
+def _columns(measures: Sequence[Measure], unit: str) -> tuple[Column, ...]:
+    units = {**UNITS, "length": unit, "area": f"{unit}2"}
+    columns = [Column(item.name, item.title, units[item.kind], item.side) for item in measures]
+    for name, right, _ in _pairs(measures):
+        title = measures[right].title.removesuffix(", right")
+        unit_of = columns[right].unit
+        columns.append(Column(f"{name}_difference", f"{title}, left minus right", unit_of, "difference"))
+        columns.append(Column(f"{name}_symmetry", f"{title}, smaller of larger", "percent", "symmetry"))
+    return tuple(columns)
+
+
+def symmetry(right: Quantity, left: Quantity) -> Quantity:
+    """Return the smaller of two values in percent of the larger: 100 is symmetric; NaN where both are 0."""
+    larger = np.abs(left.value) >= np.abs(right.value)
+    small = np.where(larger, right.value, left.value)
+    large = np.where(larger, left.value, right.value)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = 100 * small / large
+        of_small, of_large = 100 / large, -ratio / large
+    return combine(
+        [(np.where(larger, of_small, of_large), right), (np.where(larger, of_large, of_small), left)], ratio
+    )
+
+
+def _measured(
+    points: npt.NDArray[Any],
+    confidence: Floats | None,
+    measures: Sequence[Measure],
+    factor: npt.NDArray[np.float64],
+    scale: Scale,
+) -> tuple[Floats, Floats]:
+    """Return values and standard errors, (T, F, M), of landmarks (T, F, 68, 2) px."""
+    n_frames, n_faces = points.shape[:2]
+    pairs = _pairs(measures)
+    shape = (n_frames * n_faces, len(measures) + 2 * len(pairs))
+    values, errors = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
+    flat = points.reshape(-1, 68, 2)
+    certain = None if confidence is None else confidence.reshape(-1, 68)
+    factors = np.tile(factor, n_frames)
+    there = np.flatnonzero(np.isfinite(flat).all(axis=(1, 2)))
+    if not len(there):
+        return values.reshape(n_frames, n_faces, -1), errors.reshape(n_frames, n_faces, -1)
+    correlation = error_correlation(flat[there[len(there) // 2]])
+    powers = {"length": 1, "area": 2, "ratio": 0, "angle": 0}
+    power = np.array([powers[item.kind] for item in measures], dtype=np.float64)
+    for first in range(0, len(there), ROWS_AT_ONCE):
+        rows = there[first : first + ROWS_AT_ONCE]
+        sigma = None if certain is None else sigma_of_confidence(flat[rows], certain[rows])
+        found, spread = _of_rows(face_axes(flat[rows]), sigma, correlation, measures, pairs)
+        scaled = factors[rows, None] ** np.concatenate([power, _pair_powers(power, pairs)])
+        values[rows] = found * scaled
+        common = scale.share_error * np.abs(values[rows]) * (scaled != 1)
+        errors[rows] = np.hypot(spread * scaled, common)
+    return values.reshape(n_frames, n_faces, -1), errors.reshape(n_frames, n_faces, -1)
+
+
+def _pair_powers(power: Any, pairs: Sequence[tuple[str, int, int]]) -> Any:
+    return np.array([value for _, right, _ in pairs for value in (power[right], 0.0)], dtype=np.float64)
+
+
+def _of_rows(
+    axes: FaceAxes,
+    sigma: npt.NDArray[np.float64] | None,
+    correlation: npt.NDArray[np.float64],
+    measures: Sequence[Measure],
+    pairs: Sequence[tuple[str, int, int]],
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return values and standard errors, (N, M), in the unit of the landmarks."""
+    quantities = [item.formula(axes) for item in measures]
+    for _, right, left in pairs:
+        quantities.append(quantities[left] - quantities[right])
+        quantities.append(symmetry(quantities[right], quantities[left]))
+    values = np.stack([quantity.value for quantity in quantities], axis=1)
+    if sigma is None:
+        return values, np.full(values.shape, np.nan)
+    errors = [standard_error(axes, quantity, sigma, correlation) for quantity in quantities]
+    return values, np.stack(errors, axis=1)
+
+
+def _with_closure(
+    values: Floats, errors: Floats, columns: tuple[Column, ...], usable: npt.NDArray[np.bool_]
+) -> tuple[Floats, Floats, tuple[Column, ...]]:
+    """Append each eye's closure: 1 - height / height of the open eye, 0 open to 1 shut."""
+    names = [column.name for column in columns]
+    for side in ("right", "left"):
+        if f"eye_height_{side}" not in names:
+            continue
+        place = names.index(f"eye_height_{side}")
+        height, error = values[..., place], errors[..., place]
+        open_height = np.full(values.shape[1], np.nan)
+        for face in range(values.shape[1]):
+            seen = height[usable[:, face], face]
+            if len(seen):
+                open_height[face] = np.percentile(seen, OPEN_PERCENTILE)
+        safe = np.where(open_height > 0, open_height, np.nan)
+        closure = 1 - height / safe
+        values = np.concatenate([values, closure[..., None].astype(np.float32)], axis=-1)
+        errors = np.concatenate([errors, (error / safe)[..., None].astype(np.float32)], axis=-1)
+        columns = (*columns, Column(f"closure_{side}", f"eye closure, {side}", "ratio", side))
+    return values, errors, columns

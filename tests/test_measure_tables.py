@@ -1,0 +1,289 @@
+"""Time series, rest, scale, events and summaries of faces whose movements are known."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from measure_support import closure_table, faces, shut, tracks_of
+from napari_face_landmarks.cli import main
+from napari_face_landmarks.errors import MeasureError
+from napari_face_landmarks.measures import blinks, closures, measure, movements, parse_scale, summary
+from napari_face_landmarks.measures.events import noise_of
+from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe
+from napari_face_landmarks.measures.summary import poisson_interval
+from napari_face_landmarks.measures.uncertainty import error_correlation, sigma_of_confidence
+from napari_face_landmarks.models import load_models
+
+
+def smile(n_frames: int, onset: int, peak: int, end: int, size: float) -> np.ndarray:
+    """Return how far a commissure goes out on each frame."""
+    return np.interp(np.arange(n_frames), [onset, peak, peak + 20, end], [0, size, size, 0])
+
+
+def test_lengths_are_percent_of_the_canthi_at_rest_or_millimetres() -> None:
+    tracks = tracks_of(faces(30))
+    table = measure(tracks)
+    np.testing.assert_allclose(table.series("mouth_width"), 50, rtol=1e-5)
+    assert table.columns[table.column("mouth_width")].unit == "percent"
+    np.testing.assert_allclose(table.series("eye_area_left"), 205, rtol=1e-5)  # percent of the square
+    for scale, factor in (("36-45=90mm", 0.9), ("0.45", 0.9)):
+        table = measure(tracks, scale=scale)
+        np.testing.assert_allclose(table.series("mouth_width"), 50 * factor, rtol=1e-5)
+        np.testing.assert_allclose(table.series("eye_aspect_ratio_left"), 1 / 3, rtol=1e-5)
+        assert table.columns[table.column("eye_area_left")].unit == "mm2"
+
+
+def test_a_face_that_comes_closer_does_not_grow() -> None:
+    landmarks = faces(40) * np.linspace(1, 1.6, 40)[:, None, None, None]
+    np.testing.assert_allclose(measure(tracks_of(landmarks), rest=0).series("mouth_width"), 50, rtol=1e-5)
+
+
+def test_differences_are_left_minus_right_and_symmetry_is_the_smaller_of_the_larger() -> None:
+    landmarks = faces(30)
+    shut(landmarks, np.full(30, 0.5), "right")
+    table = measure(tracks_of(landmarks))
+    np.testing.assert_allclose(table.series("eye_height_difference"), 5, rtol=1e-4)
+    np.testing.assert_allclose(table.series("eye_height_symmetry"), 50, rtol=1e-4)
+
+
+def test_the_rest_is_the_calm_second_with_open_eyes_and_a_closed_mouth() -> None:
+    landmarks = faces(120)
+    landmarks[:, 0, 54, 0] += smile(120, 0, 20, 70, 20)
+    shut(landmarks, np.where(np.arange(120) >= 100, 0.9, 0.0))  # as calm, but with shut eyes
+    rest = measure(tracks_of(landmarks)).rest[0]
+    assert len(rest) == 25
+    assert rest[0] >= 65
+    assert rest[-1] < 100
+    table = measure(tracks_of(landmarks), rest=80)
+    assert table.rest[0].tolist() == [80]
+
+
+def test_standard_errors_follow_the_landmarks_uncertainty() -> None:
+    """The spread of measures of many faces with errors as claimed is the standard error."""
+    rng = np.random.default_rng(0)
+    places = faces(1)[0, 0]
+    sigma, count = 4.0, 4000
+    factor = np.linalg.cholesky(error_correlation(places))
+    landmarks = places + sigma * np.einsum("ij,njk->nik", factor, rng.normal(size=(count, 68, 2)))
+    confidence = 1 - np.exp(-(16**2) / (2 * sigma**2))  # 8 % of 200 px
+    np.testing.assert_allclose(sigma_of_confidence(places, np.full(68, confidence)), sigma, rtol=1e-6)
+    tracks = tracks_of(landmarks[:, None], confidence=confidence)
+    table = measure(tracks, rest=0, scale="1")  # per pixel; sizes differ by the canthi's noise alone
+    for name in ("eye_height_right", "mouth_opening", "commissure_height_difference", "lip_aperture_area"):
+        spread = np.std(table.series(name))
+        assert np.median(table.series_error(name)) == pytest.approx(spread, rel=0.12)
+
+
+def test_landmarks_without_confidence_have_no_standard_errors() -> None:
+    table = measure(tracks_of(faces(5), confidence=1.0))
+    assert np.isnan(table.errors).all()
+    assert np.isfinite(table.values).all()
+
+
+def test_missing_and_uncertain_faces_are_nan_or_flagged() -> None:
+    tracks = tracks_of(faces(40))
+    tracks.landmarks[5] = np.nan
+    tracks.confidence[5] = 0
+    tracks.confidence[7] = 0.2
+    table = measure(tracks)
+    assert np.isnan(table.values[5]).all()
+    assert table.low_confidence[:, 0].nonzero()[0].tolist() == [7]
+    assert not table.usable[[5, 7], 0].any()
+    assert len(to_dataframe(table)) == 39
+
+
+@pytest.mark.parametrize("fps", [25, 240])
+def test_blinks_are_found_and_nothing_else(fps: int) -> None:
+    """At least 99 % of complete blinks, at most one false one in ten minutes, with noise as measured."""
+    rng = np.random.default_rng(fps)
+    count = 600 * fps
+    seconds = np.arange(count) / fps
+    slow = 0.05 * np.sin(seconds / 7)
+    quiet = closure_table(*(slow + rng.normal(0, 0.03, (2, count))), fps, 0.08)
+    assert len(blinks(quiet)) <= 1
+    starts = np.arange(2, 596, 2.0) + rng.uniform(-0.4, 0.4, 297)
+    closure = slow.copy()
+    for start in starts:
+        down, hold, up = rng.uniform(0.06, 0.1), rng.uniform(0.03, 0.06), rng.uniform(0.12, 0.25)
+        times = np.cumsum([0, down, hold, up])
+        closure = np.maximum(closure, np.interp(seconds - start, times, [0, 1, 1, 0], left=0, right=0))
+    found = blinks(closure_table(*(closure + rng.normal(0, 0.03, (2, count))), fps, 0.08))
+    peaks = np.array([blink.main.peak for blink in found])
+    hits = [bool(((peaks > start - 0.05) & (peaks < start + 0.45)).any()) for start in starts]
+    assert np.mean(hits) >= 0.99
+    assert len(found) - sum(hits) <= 1
+    assert np.mean([blink.side == "both" for blink in found]) > 0.99
+
+
+def test_a_blink_has_its_onset_peak_end_and_velocity() -> None:
+    seconds = np.arange(500) / 100
+    right = np.interp(seconds, [2, 2.1, 2.15, 2.35], [0, 1, 1, 0])
+    left = np.interp(seconds, [2.02, 2.12, 2.17, 2.37], [0, 0.6, 0.6, 0])
+    (blink,) = blinks(closure_table(right, left, 100, 0.02))
+    event = blink.right
+    assert event is not None
+    assert event.onset == pytest.approx(2.01, abs=0.01)
+    assert event.full == pytest.approx(2.09, abs=0.01)
+    assert event.release == pytest.approx(2.17, abs=0.01)
+    assert event.end == pytest.approx(2.33, abs=0.01)
+    assert event.rise_velocity == pytest.approx(10, rel=0.05)
+    assert event.fall_velocity == pytest.approx(5, rel=0.05)
+    assert event.complete
+    assert not blink.complete  # the left eye closes to 0.6
+    assert blink.side == "both"
+    assert blink.delay == pytest.approx(0.02, abs=0.01)
+
+
+def test_one_eye_alone_and_long_closures() -> None:
+    seconds = np.arange(500) / 50
+    wink = np.interp(seconds, [3, 3.1, 3.2, 3.4], [0, 1, 1, 0])
+    long = np.interp(seconds, [6, 6.1, 8, 8.2], [0, 1, 1, 0])
+    table = closure_table(np.maximum(wink, long), long, 50, 0.02)
+    assert [blink.side for blink in blinks(table)] == ["right"]
+    assert [blink.side for blink in closures(table)] == ["right", "both"]
+
+
+def test_a_movement_is_found_where_it_is() -> None:
+    landmarks = faces(200)
+    landmarks[:, 0, 54, 0] += smile(200, 60, 70, 110, 30)
+    table = measure(tracks_of(landmarks))
+    (event,) = movements(table, "commissure_excursion_left")
+    base = np.hypot(25, 12)
+    assert event.baseline == pytest.approx(base, abs=0.1)
+    assert event.amplitude == pytest.approx(np.hypot(40, 12) - base, abs=0.1)
+    assert event.onset == pytest.approx(61 / 25, abs=1 / 25)
+    assert event.full == pytest.approx(69 / 25, abs=1 / 25)
+    assert event.end == pytest.approx(108 / 25, abs=1 / 25)
+    assert not movements(table, "commissure_excursion_right")
+
+
+def test_a_summary_has_rest_peak_symmetry_of_movement_and_blinks() -> None:
+    landmarks = faces(600)
+    landmarks[:, 0, 54, 0] += smile(600, 300, 310, 360, 30)
+    landmarks[:, 0, 48, 0] -= smile(600, 300, 310, 360, 12)
+    shut(landmarks, np.interp(np.arange(600), [100, 103, 104, 108], [0, 1, 1, 0]))
+    row = summary(measure(tracks_of(landmarks))).iloc[0]
+    assert row["frames"] == 600
+    assert row["seconds"] == pytest.approx(24)
+    assert row["commissure_excursion_left_rest"] == pytest.approx(np.hypot(25, 12), rel=1e-3)
+    left = np.hypot(40, 12) - np.hypot(25, 12)
+    right = np.hypot(31, 12) - np.hypot(25, 12)
+    assert row["commissure_excursion_left_excursion"] == pytest.approx(left, rel=0.02)
+    assert row["commissure_excursion_excursion_symmetry"] == pytest.approx(100 * right / left, rel=0.03)
+    assert row["blinks"] == 1
+    assert row["blinks_per_minute"] == pytest.approx(2.5)
+    assert row["blinks_per_minute_low"] < 2.5 < row["blinks_per_minute_high"]
+    assert poisson_interval(10) == pytest.approx((4.795, 18.390), abs=1e-3)  # Garwood's table
+
+
+def test_pose_correction_keeps_lengths_of_a_turned_head() -> None:
+    """From -25 to 25 degrees of yaw corrected lengths change by at most 3 %, uncorrected ones by more."""
+    from napari_face_landmarks.clnf.pdm import project
+
+    pdm = load_models().pdm
+    turned = []
+    for yaw in np.radians(np.linspace(-25, 25, 11)):
+        params = np.concatenate([[2.5, 0.0, yaw, 0.0, 320, 240], np.zeros(pdm.n_modes)])
+        turned.append(project(pdm, params))
+    tracks = tracks_of(np.stack(turned)[:, None])
+    corrected = measure(tracks, rest=5, pose_corrected=True, pdm=pdm)
+    plain = measure(tracks, rest=5)
+    for name in ("mouth_width", "eye_width_left", "eye_width_right", "commissure_excursion_left"):
+        series = corrected.series(name)
+        assert np.ptp(series) / series[5] < 0.03
+    assert (
+        np.ptp(plain.series("commissure_excursion_left")) / plain.series("commissure_excursion_left")[5] > 0.1
+    )
+
+
+def test_noise_is_estimated_from_frame_to_frame() -> None:
+    rng = np.random.default_rng(0)
+    series = np.sin(np.arange(5000) / 100) + rng.normal(0, 0.05, 5000)
+    assert noise_of(series) == pytest.approx(0.05, rel=0.05)
+
+
+@pytest.mark.parametrize(
+    ("scale", "sentence"),
+    [
+        ("0", "0 mm per pixel"),
+        ("3e6", "mm per pixel"),
+        ("36-45=3000000mm", "known distance is 3000000"),
+        ("36-36=10mm", "two landmarks"),
+        ("36-99=10mm", "two landmarks"),
+        ("large", "give iris, percent"),
+        ("nan", "mm per pixel"),
+    ],
+)
+def test_an_impossible_scale_is_refused(scale: str, sentence: str) -> None:
+    with pytest.raises(MeasureError, match=sentence):
+        parse_scale(scale)
+
+
+def test_what_cannot_be_measured_is_said() -> None:
+    empty = tracks_of(np.full((4, 1, 68, 2), np.nan))
+    with pytest.raises(MeasureError, match="nothing to measure"):
+        measure(empty)
+    tracks = tracks_of(faces(30))
+    with pytest.raises(MeasureError, match="no frame 77"):
+        measure(tracks, rest=77)
+    with pytest.raises(MeasureError, match="no measure 'nose_length'"):
+        measure(tracks, names=["nose_length"])
+    with pytest.raises(MeasureError, match="have none"):
+        measure(tracks, scale="iris")
+    with pytest.raises(MeasureError, match="two frames"):
+        summary(measure(tracks_of(faces(1))))
+    timeless = dataclasses.replace(tracks, timestamps=np.full(30, np.nan))
+    with pytest.raises(MeasureError, match="no time stamps"):
+        blinks(measure(timeless))
+    assert blinks(measure(timeless), fps=25) == []
+
+
+def test_tables_have_units_in_their_columns_and_a_tidy_form() -> None:
+    table = measure(tracks_of(faces(6)), names=["mouth_width", "eye_aperture"], scale="36-45=90mm")
+    wide = to_dataframe(table)
+    assert {"frame", "time", "face", "mouth_width_mm", "mouth_width_mm_se"} <= set(wide.columns)
+    tidy = to_dataframe(table, long=True)
+    assert len(tidy) == 6 * len(table.columns)
+    one = tidy[tidy["measure"] == "mouth_width"]
+    assert one["value"].tolist() == pytest.approx([45] * 6)
+    assert set(one["unit"]) == {"mm"}
+    events = events_to_dataframe([])
+    assert list(events.columns)[:3] == ["event", "number", "measure"]
+
+
+def test_the_command_writes_tables_plot_and_report(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib")
+    landmarks = faces(100)
+    shut(landmarks, np.interp(np.arange(100), [40, 43, 44, 48], [0, 1, 1, 0]))
+    result = tmp_path / "one.npz"
+    tracks_of(landmarks).save(result)
+    out = {name: tmp_path / name for name in ("m.csv", "e.csv", "s.csv", "p.png", "r.html")}
+    status = main(
+        ["measure", str(result), "-o", str(out["m.csv"]), "--events", str(out["e.csv"])]
+        + ["--summary", str(out["s.csv"]), "--plot", str(out["p.png"]), "--report", str(out["r.html"])]
+    )
+    assert status == 0
+    assert len(pd.read_csv(out["m.csv"])) == 100
+    assert pd.read_csv(out["e.csv"])["side"].tolist() == ["right", "left"]
+    assert pd.read_csv(out["s.csv"])["blinks"].tolist() == [1]
+    assert out["p.png"].read_bytes()[:4] == b"\x89PNG"
+    page = out["r.html"].read_text(encoding="utf-8")
+    assert "no medical device" in page
+    assert 'src="http' not in page
+    both = tmp_path / "both.csv"
+    second = tmp_path / "two.npz"
+    second.write_bytes(result.read_bytes())
+    assert main(["measure", str(result), str(second), "-o", str(both)]) == 0
+    assert set(pd.read_csv(both)["recording"]) == {"one.npz", "two.npz"}
+    assert main(["measure", str(result)]) == 2
+    assert "nothing to write" in capsys.readouterr().err
+    assert main(["measure", str(result), "-o", str(tmp_path / "t.csv"), "--rest", "500"]) == 2
+    assert "no frame 500" in capsys.readouterr().err
+    assert not (tmp_path / "t.csv").exists()
