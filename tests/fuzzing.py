@@ -356,14 +356,6 @@ def written_by_deeplabcut(path: Path) -> None:
         table.to_hdf(path, key="df_with_missing", format="table", mode="w")
 
 
-def classic_netcdf(path: Path) -> None:
-    from napari_face_landmarks.io import to_xarray
-
-    dataset = to_xarray(small_tracks(1))[["position", "confidence"]]
-    dataset = dataset.drop_vars("frame").assign_coords(time=np.arange(dataset.sizes["time"], dtype=np.int32))
-    dataset.to_netcdf(path, engine="scipy", format="NETCDF3_64BIT")
-
-
 def card(_: Path) -> list[bytes]:
     return [(bundle_folder("open") / "model_card.json").read_bytes()]
 
@@ -404,13 +396,6 @@ TARGETS: dict[str, Target] = {
         Target("regions", "in.json", written("x", as_json(REGIONS)), read_regions),
         Target("journal", "in.journal", journals, read_whole_journal),
         Target("faces", "in.npz", written("x.npz", faces_file, stored(faces_file)), read_faces_and_pictures),
-        Target(
-            "netcdf-classic",
-            "in.nc",
-            written("x.nc", classic_netcdf),
-            format_named("movement").read,
-            ("xarray", "h5netcdf"),
-        ),
         *result_targets(),
     )
 }

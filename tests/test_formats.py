@@ -396,15 +396,19 @@ def test_names_from_elsewhere_are_taken_and_a_single_face_keeps_its_own(tmp_path
     assert pd.read_hdf(tmp_path / "t.dlc.h5").columns.nlevels == 3
 
 
-def test_older_names_and_classic_netcdf_are_read(tmp_path: Path) -> None:
+def test_older_names_are_read_and_classic_netcdf_is_refused(tmp_path: Path) -> None:
     pytest.importorskip("xarray")
+    pytest.importorskip("h5netcdf")
     tracks = a_run(2)
     dataset = tracks.to_xarray()[["position", "confidence"]].drop_vars("frame")
     dataset = dataset.rename(keypoint="keypoints", individual="individuals")
     dataset.attrs = {"ds_type": "poses", "fps": 29.97, "time_unit": "seconds"}
-    dataset.to_netcdf(tmp_path / "t.nc", engine="scipy")
+    dataset.to_netcdf(tmp_path / "t.nc", engine="h5netcdf")
     again = Tracks.load(tmp_path / "t.nc")
     assert_kept(again, tracks, ("landmarks", "confidence", "frame_indices", "timestamps"))
+    dataset.to_netcdf(tmp_path / "classic.nc", engine="scipy")
+    with pytest.raises(ResultError, match=r"classic netCDF file, which is not read: save it as netCDF 4"):
+        Tracks.load(tmp_path / "classic.nc")
 
 
 def test_netcdf_of_other_programs_is_read(tmp_path: Path) -> None:

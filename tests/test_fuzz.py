@@ -357,7 +357,7 @@ def test_a_heap_of_texts_that_has_no_end_is_refused(name: str, tmp_path: Path) -
     target = TARGETS[name]
     need(target)
     content = target.seeds(tmp_path)[0]
-    heap = content.index(b"GCOL")
+    heap = content.rindex(b"GCOL")  # earlier ones may be full
     at, left = heap + 16, 0
     while not left:  # the room that is left has the index 0
         index, length = struct.unpack_from("<H6xQ", content, at)
@@ -391,19 +391,6 @@ def test_a_block_for_another_driver_is_not_read_at_the_length_that_it_claims(
     outcome = try_one(target, changed, tmp_path)
     assert not outcome.read
     assert outcome.wrong == ""
-
-
-def test_a_classic_netcdf_file_may_not_claim_what_it_does_not_hold(tmp_path: Path) -> None:
-    target = TARGETS["netcdf-classic"]
-    need(target)
-    content = target.seeds(tmp_path)[0]
-    at = content.index(b"position")
-    lengths = content.index(b"\0\0\0\x0a") + 8
-    for place, number in ((lengths + 8, 1 << 30), (at - 4, 1 << 30), (at + 8, 1 << 30)):
-        changed = content[:place] + struct.pack(">i", number) + content[place + 4 :]
-        outcome = try_one(target, changed, tmp_path)
-        assert not outcome.read
-        assert outcome.wrong == ""
 
 
 # ONNX

@@ -1,18 +1,19 @@
-"""What the formats share: names of landmarks and faces, a row for every frame, and checked tracks."""
+"""What the formats share: names of landmarks, a row for every frame, and checked tracks."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import NONE, PFLD, SOURCES
+from napari_face_landmarks.data.fields import FIELD, FIELDS, NONE, PFLD, SOURCES, Field
+from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
@@ -26,11 +27,11 @@ MOST_ROWS = 2_000_000
 """Faces times frames that are read; as float32 landmarks a gigabyte."""
 MOST_FACES = 1000
 MOST_EMPTY = 64
-"""Cells of the grid of frames and faces that may be empty for each that is not: as many as faces followed."""
+"""Cells of the grid of frames and faces that may be empty for each that is not: the most faces of a run."""
 SMALL_GRID = 16
 MOST_FRAMES = 100_000_000
 UNKNOWN_SOURCE = PFLD
-"""What landmarks count as whose file does not say where they come from."""
+"""The source of landmarks whose file has none."""
 
 LANDMARK_NAMES = tuple(
     f"{region.replace(' ', '_')}_{index:02d}" for region, indices in REGIONS.items() for index in indices
@@ -38,50 +39,9 @@ LANDMARK_NAMES = tuple(
 """A name for each landmark: its region and its index, such as ``right_eye_36``."""
 
 
-LONGEST_NAME = 100
-"""Letters of a face's name that are kept."""
-NAMES = "face_names"
-"""Entry of `Tracks.meta` with the names that faces were given."""
-RESERVED = ("single",)
-"""What DeepLabCut calls the bodyparts of no individual."""
-
-
-def face_names(n_faces: int) -> list[str]:
-    """Return the names of faces without one of their own: ``face_0`` and so on."""
-    return [f"face_{face}" for face in range(n_faces)]
-
-
 def listed(names: Iterable[object]) -> str:
     """Return names out of a file as a part of a sentence: one line, at most 200 characters."""
     return " ".join(", ".join(map(str, names)).split())[:200]
-
-
-def names_in_files(given: Any, n_faces: int) -> list[str]:
-    """Return the names of faces as files of poses have them: given ones, sane and each once.
-
-    Parameters
-    ----------
-    given : object
-        ``meta["face_names"]``, whatever it is.
-    n_faces : int
-
-    Returns
-    -------
-    list of str
-        What is no list of names gives those of `face_names`, as does an empty name. Names are one line of
-        at most `LONGEST_NAME` letters that any encoding of Unicode can hold.
-    """
-    names = face_names(n_faces)
-    listed = given if isinstance(given, (list, tuple)) else ()
-    for face, name in enumerate(listed[:n_faces]):
-        text = str(name)[: 2 * LONGEST_NAME].encode("utf-8", "replace").decode()
-        text = " ".join("".join(c if c.isprintable() else " " for c in text).split())[:LONGEST_NAME]
-        names[face] = f"{text}_face" if text in RESERVED else text.strip() or names[face]
-    for face, name in enumerate(names):
-        others = names[:face] + names[face + 1 :]
-        if name in others:
-            names[face] = next(new for k in range(2, 10**6) if (new := f"{name}_{k}") not in others)
-    return names
 
 
 def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
@@ -90,11 +50,11 @@ def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str,
     Parameters
     ----------
     record : dict or None
-        What `record_of` made.
+        As `record_of` returns it.
     names : sequence of str
         As the file has them, in the order of the faces; none where it has no place for them. Those of
-        `face_names` are no names of their own, and where the names are what is written for the record's,
-        these stay as they were given.
+        `face_identifiers` are no given names, and where the names are what is written for the record's, the
+        record's are kept.
     """
     record = record or {}
     meta = record.get("meta", {})
@@ -105,14 +65,14 @@ def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str,
 
 
 def order_of_faces(names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return which face each name is: by its number where all are those of `face_names`, else in order."""
-    if sorted(names) == sorted(face_names(len(names))):
+    """Return which face each name is: by its number where they are `face_identifiers`, else in order."""
+    if sorted(names) == sorted(face_identifiers(len(names))):
         return order_by_number(names)
     return np.arange(len(names))
 
 
 def order_by_number(names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the index that each name ends in, or 0 to N - 1 in order where they are not these, each once."""
+    """Return the number that each name ends in, where these are 0 to N - 1, each once; else 0 to N - 1."""
     numbers = [int(found.group(1)) if (found := re.search(r"(\d{1,6})$", name)) else -1 for name in names]
     if sorted(numbers) == list(range(len(names))):
         return np.array(numbers, dtype=np.int64)
@@ -120,14 +80,14 @@ def order_by_number(names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def exact_numbers() -> dict[str, str]:
-    """Return what has pandas' reader of CSV files round correctly, as it does unasked from pandas 3 on."""
+    """Return the options with which pandas reads decimals exactly: none from pandas 3 on."""
     import pandas
 
     return {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
 
 
 def frame_rate_of(tracks: Tracks) -> float | None:
-    """Return the frames per second that the tracks know of, from their meta or their timestamps."""
+    """Return the frames per second, from the tracks' meta or their timestamps; None where not known."""
     fps = tracks.meta.get("fps")
     if isinstance(fps, (int, float)) and np.isfinite(fps) and fps > 0:
         return float(fps)
@@ -208,16 +168,10 @@ def dense(tracks: Tracks, path: Path) -> Dense:
 
 def make_tracks(
     path: Path,
-    landmarks: npt.NDArray[Any],
-    confidence: npt.NDArray[Any] | None,
+    arrays: Mapping[str, npt.NDArray[Any] | None],
     frame_indices: npt.NDArray[Any] | None = None,
     timestamps: npt.NDArray[Any] | None = None,
-    source: npt.NDArray[Any] | None = None,
-    pose: npt.NDArray[Any] | None = None,
-    boxes: npt.NDArray[Any] | None = None,
     record: dict[str, Any] | None = None,
-    misfit: npt.NDArray[Any] | None = None,
-    by_hand: npt.NDArray[Any] | None = None,
 ) -> Tracks:
     """Return tracks of what was read from a file, checked; what it does not have is filled in.
 
@@ -225,72 +179,53 @@ def make_tracks(
     ----------
     path : Path
         The file, for sentences.
-    landmarks : ndarray, (T, F, 68, 2)
-        Pixels, x then y; a landmark with a NaN is none.
-    confidence : ndarray, (T, F, 68), optional
-        0 to 1, NaN counts as 0; 1 where it is not given.
+    arrays : mapping of str to ndarray or None
+        Arrays of faces (T, F, ...) by their names in `FIELDS`, of any type of numbers; ``landmarks`` is
+        needed. A landmark with a NaN is none. Without a confidence it is 1, without a source
+        `UNKNOWN_SOURCE`, without boxes those of the landmarks; other arrays are then filled with what
+        `FIELDS` says.
     frame_indices : ndarray, (T,), optional
         0, 1, 2 and so on where not given.
     timestamps : ndarray, (T,), optional
         Seconds; the frame over the rate of `record` where not given.
-    source : ndarray, (T, F), optional
-        Index into `SOURCES`; "pfld" where not given.
-    pose, boxes : ndarray, optional
-        As in `Tracks`; NaN, and the landmarks' box, where not given.
     record : dict, optional
-        What `record_of` made: settings, stats, warnings, meta.
-    misfit : ndarray, (T, F, 2), optional
-        As in `Tracks`.
-    by_hand : ndarray, (T, F, 68), optional
-        As in `Tracks`, or as numbers that are not 0; only of landmarks that are there.
+        As `record_of` returns it: settings, stats, warnings, meta.
 
     Raises
     ------
     ResultError
-        If the arrays do not fit together or hold what no landmarks are.
+        If the arrays do not fit together or have values out of range.
     """
-    if landmarks.ndim != 4 or landmarks.shape[2:] != (N_LANDMARKS, 2):
-        raise ResultError(
-            f"{path} has landmarks of the shape {landmarks.shape}: give faces of {N_LANDMARKS} points."
-        )
-    n_frames, n_faces = landmarks.shape[:2]
-    points = np.array(landmarks, dtype=np.float32)
-    if np.isinf(points).any():
-        raise ResultError(f"{path} has landmarks that are infinite: correct the file.")
-    points[np.isnan(points).any(axis=-1)] = np.nan
+    points = _checked_landmarks(arrays["landmarks"], path)
     there = np.asarray(np.isfinite(points).all(axis=-1))
-    sure = np.ones(there.shape, np.float32) if confidence is None else np.array(confidence, np.float32)
-    sure = np.where(there & np.isfinite(sure), sure, np.float32(0))
-    if not ((sure >= 0) & (sure <= 1)).all():
-        raise ResultError(f"{path} has confidences that are not between 0 and 1: correct the file.")
-    present = there.any(axis=-1)
-    codes = np.full(present.shape, UNKNOWN_SOURCE) if source is None else np.asarray(source)
-    codes = np.where(present, codes, NONE)
-    if codes.size and not ((codes >= 0) & (codes < len(SOURCES))).all():
-        raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
-    frames = np.arange(n_frames) if frame_indices is None else np.asarray(frame_indices)
+    whole = {
+        "landmarks": points,
+        "confidence": _checked_confidence(arrays.get("confidence"), there, path),
+        "source": _checked_source(arrays.get("source"), np.asarray(there.any(axis=-1)), path),
+    }
+    for item in FIELDS:
+        if item.name not in whole:
+            whole[item.name] = _as_field(arrays.get(item.name), item, there, path)
+    if arrays.get("boxes") is None:
+        whole["boxes"] = boxes_of(points)
+    frames = np.arange(len(points)) if frame_indices is None else np.asarray(frame_indices)
     if len(frames) and not (frames.min() >= 0 and frames.max() < MOST_FRAMES and (np.diff(frames) > 0).all()):
         raise ResultError(f"{path} has frames that are not numbered upwards from 0: correct the file.")
     record = record or {}
     meta = dict(record.get("meta", {}))
-    seconds = np.full(n_frames, np.nan)
+    seconds = np.full(len(points), np.nan)
     if timestamps is not None:
         seconds = np.array(timestamps, dtype=np.float64)
-    elif "fps" in meta and isinstance(meta["fps"], (int, float)) and meta["fps"] > 0:
+    elif isinstance(meta.get("fps"), (int, float)) and meta["fps"] > 0:
         seconds = frames / float(meta["fps"])
+    if frames.shape != points.shape[:1] or seconds.shape != points.shape[:1]:
+        raise _does_not_fit("frame_indices" if frames.shape != points.shape[:1] else "timestamps", path)
     tracks = Tracks(
-        landmarks=points,
-        confidence=sure,
-        source=codes.astype(np.uint8),
-        pose=np.full((n_frames, n_faces, 6), np.nan, np.float32) if pose is None else np.asarray(pose, "f4"),
-        boxes=boxes_of(points) if boxes is None else np.asarray(boxes, "f4"),
+        **dict[str, Any](whole),
         frame_indices=frames.astype(np.int64),
         timestamps=seconds,
-        misfit=np.zeros((0, 0, 2), np.float32) if misfit is None else np.asarray(misfit, "f4"),
-        by_hand=np.zeros(there.shape, np.bool_) if by_hand is None else marks_by_hand(by_hand, there, path),
-        **_checked_record(record, path),
+        **checked_record(record, path),
     )
-    _check_shapes(tracks, path)
     if not isinstance(meta.get("fps"), (int, float)):
         fps = frame_rate_of(tracks)
         if fps is not None:
@@ -298,40 +233,66 @@ def make_tracks(
     return dataclasses.replace(tracks, meta=meta)
 
 
-def marks_by_hand(
-    values: npt.NDArray[Any], there: npt.NDArray[np.bool_], path: Path
-) -> npt.NDArray[np.bool_]:
-    """Return which landmarks were placed by hand, (T, F, 68) bool, of what a file says.
-
-    Raises
-    ------
-    ResultError
-        If it is of another shape than the landmarks.
-    """
-    if values.shape != there.shape:
-        raise ResultError(f"{path}: by_hand does not fit the landmarks: the file is damaged, save it again.")
-    return np.asarray((np.nan_to_num(np.asarray(values, np.float32)) != 0) & there)
+def _checked_landmarks(values: npt.NDArray[Any] | None, path: Path) -> Floats:
+    shape = () if values is None else values.shape
+    if len(shape) != 4 or shape[2:] != FIELD["landmarks"].shape:
+        raise ResultError(
+            f"{path} has landmarks of the shape {shape}: give faces of {N_LANDMARKS} landmarks."
+        )
+    points = np.array(values, dtype=np.float32)
+    if np.isinf(points).any():
+        raise ResultError(f"{path} has landmarks that are infinite: correct the file.")
+    points[np.isnan(points).any(axis=-1)] = np.nan
+    return points
 
 
-def _check_shapes(tracks: Tracks, path: Path) -> None:
-    each = (tracks.n_frames, tracks.n_faces)
-    wanted = {
-        "confidence": (*each, N_LANDMARKS),
-        "source": each,
-        "pose": (*each, 6),
-        "boxes": (*each, 5),
-        "frame_indices": each[:1],
-        "timestamps": each[:1],
-    }
-    for name, shape in wanted.items():
-        if getattr(tracks, name).shape != shape:
-            raise ResultError(
-                f"{path}: {name} does not fit the landmarks: the file is damaged, save it again."
-            )
+def _checked_confidence(values: npt.NDArray[Any] | None, there: npt.NDArray[np.bool_], path: Path) -> Floats:
+    """Return the confidences, with 0 where there is no landmark or no number."""
+    if values is not None and values.shape != there.shape:
+        raise _does_not_fit("confidence", path)
+    given = np.ones(there.shape, np.float32) if values is None else np.array(values, np.float32)
+    confidence = np.where(there & np.isfinite(given), given, np.float32(0))
+    if not ((confidence >= 0) & (confidence <= 1)).all():
+        raise ResultError(f"{path} has confidences that are not between 0 and 1: correct the file.")
+    return confidence
+
+
+def _checked_source(
+    values: npt.NDArray[Any] | None, present: npt.NDArray[np.bool_], path: Path
+) -> npt.NDArray[np.uint8]:
+    """Return the sources, with `NONE` where there is no face."""
+    if values is not None and values.shape != present.shape:
+        raise _does_not_fit("source", path)
+    codes = np.where(present, UNKNOWN_SOURCE if values is None else values, NONE)
+    if not np.isin(codes, np.arange(len(SOURCES))).all():
+        raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
+    return codes.astype(np.uint8)
+
+
+def _as_field(
+    values: npt.NDArray[Any] | None, item: Field, there: npt.NDArray[np.bool_], path: Path
+) -> npt.NDArray[Any]:
+    """Return an array in the type of its field; marks of landmarks only where there is one."""
+    leading = there.shape[:2]
+    if values is None:
+        return item.empty(*leading)
+    if values.shape != (*leading, *item.shape):
+        raise _does_not_fit(item.name, path)
+    if np.dtype(item.dtype).kind != "b":
+        return np.asarray(values, item.dtype)
+    marks = np.nan_to_num(np.asarray(values, np.float32)) != 0
+    return np.asarray(marks & there if item.per_landmark else marks)
+
+
+def _does_not_fit(name: str, path: Path) -> ResultError:
+    return ResultError(f"{path}: {name} does not fit the landmarks: the file is damaged, save it again.")
 
 
 def boxes_of(landmarks: Floats) -> Floats:
-    """Return the box of each face, (T, F, 5) float32: x0, y0, x1, y1 and a score that is not known, NaN."""
+    """Return the box of each face about the landmarks that it has, (T, F, 5) float32.
+
+    x0, y0, x1, y1 and the face score, which is not known: NaN.
+    """
     there = np.isfinite(landmarks)
     low = np.where(there, landmarks, np.inf).min(axis=2)
     high = np.where(there, landmarks, -np.inf).max(axis=2)
@@ -340,7 +301,7 @@ def boxes_of(landmarks: Floats) -> Floats:
 
 
 def record_of(tracks: Tracks) -> dict[str, Any]:
-    """Return what is known of a run apart from its arrays, ready for JSON."""
+    """Return what tracks have besides arrays, ready for JSON."""
     return {
         "settings": tracks.settings.to_dict(),
         "stats": tracks.stats.to_dict(),
@@ -355,12 +316,12 @@ def record_as_text(tracks: Tracks) -> str:
 
 
 def record_from_text(text: str | bytes, path: Path) -> dict[str, Any]:
-    """Return what `record_as_text` wrote.
+    """Return the record that `record_as_text` wrote.
 
     Raises
     ------
     ResultError
-        If it is no such text.
+        If it is not JSON of a record.
     """
     try:
         record = json.loads(text)
@@ -371,8 +332,14 @@ def record_from_text(text: str | bytes, path: Path) -> dict[str, Any]:
     return record
 
 
-def _checked_record(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return settings, stats and warnings of a record."""
+def checked_record(record: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return settings, stats and warnings of a record.
+
+    Raises
+    ------
+    ResultError
+        If the record has no such entries.
+    """
     try:
         stats = dict(record.get("stats", {}))
         stats.pop("fps", None)

@@ -22,6 +22,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.names import NAMES, face_identifier, names_in_files
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import replacing
@@ -32,13 +33,11 @@ from napari_face_landmarks.io.common import (
     LANDMARK_NAMES,
     MOST_FACES,
     MOST_ROWS,
-    NAMES,
     SOFTWARE,
     dense,
     exact_numbers,
     listed,
     make_tracks,
-    names_in_files,
     order_by_number,
     order_of_faces,
     with_names,
@@ -166,7 +165,7 @@ def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.
         raise ResultError(f"{path} does not name bodyparts and coords: give a file of DeepLabCut's.")
     keys = [tuple(column[levels.index(level)] for level in wanted) for column in columns]
     if "individuals" not in wanted:
-        keys = [("face_0", *key) for key in keys]
+        keys = [(face_identifier(0), *key) for key in keys]
     place = {key: k for k, key in enumerate(keys)}
     faces = list(dict.fromkeys(key[0] for key in keys))
     parts = list(dict.fromkeys(key[1] for key in keys))
@@ -206,7 +205,9 @@ def _tracks(
     frames = index[order].astype(np.int64)
     if file is not None and np.array_equal(frames, np.arange(len(frames))):
         return hdf5.tracks_of(file, path, landmarks, confidence, faces)
-    return make_tracks(path, landmarks, confidence, frames, record=with_names(None, faces))
+    return make_tracks(
+        path, {"landmarks": landmarks, "confidence": confidence}, frames, record=with_names(None, faces)
+    )
 
 
 def write_dlc_h5(path: Path, tracks: Tracks) -> None:

@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.fields import FIELDS, Field
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
 from napari_face_landmarks.files.optional import optional
@@ -31,7 +32,9 @@ from napari_face_landmarks.io.common import (
 )
 
 OURS = "napari_face_landmarks"
-"""The group with what a format has no place for; other programs pass it over."""
+"""The group with what a format has no place for; other programs ignore it."""
+EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence"))
+"""The arrays in that group."""
 MAGIC = b"\x89HDF\r\n\x1a\n"
 HEAP = b"GCOL"
 """What a heap of texts begins with."""
@@ -304,7 +307,7 @@ def write_ours(content: io.BytesIO, tracks: Tracks) -> None:
     h5py = optional("h5py", "Writing HDF5")
     with h5py.File(content, "r+") as file:
         group = file.create_group(OURS)
-        for name in ("source", "pose", "boxes", "misfit", "by_hand", "frame_indices", "timestamps"):
+        for name in (*(item.name for item in EXTRA), "frame_indices", "timestamps"):
             values = getattr(tracks, name)
             group.create_dataset(name, data=values.astype(np.uint8) if values.dtype == np.bool_ else values)
         group.create_dataset("record", data=np.frombuffer(record_as_text(tracks).encode(), dtype=np.uint8))
@@ -331,31 +334,30 @@ def tracks_of(
         Of the F faces, as the file has them.
     """
     plain = with_names(None, names)
+    plain_arrays = {"landmarks": landmarks, "confidence": confidence}
     if OURS not in file:
-        return make_tracks(path, landmarks, confidence, record=plain)
+        return make_tracks(path, plain_arrays, record=plain)
     group = member(file, OURS, "Group", path)
     frames = array(group, "frame_indices", (MOST_ROWS,), path, kinds="i")
     n_frames, n_faces = landmarks.shape[:2]
     if len(frames) and (frames.min() < 0 or frames.max() >= n_frames):
-        return make_tracks(path, landmarks, confidence, record=plain)  # another program cut rows off
+        return make_tracks(path, plain_arrays, record=plain)  # another program cut rows off
     each = (MOST_ROWS, MOST_FACES)
+    seconds = array(group, "timestamps", (MOST_ROWS,), path, kinds="f")
     extra = {
-        "timestamps": array(group, "timestamps", (MOST_ROWS,), path, kinds="f"),
-        "source": array(group, "source", each, path, kinds="u"),
-        "pose": array(group, "pose", (*each, 6), path, kinds="f"),
-        "boxes": array(group, "boxes", (*each, 5), path, kinds="f"),
+        item.name: array(group, item.name, (*each, *item.shape), path, kinds=_kind(item))
+        for item in EXTRA
+        if item.required or item.name in group
     }
-    if "misfit" in group:
-        extra["misfit"] = array(group, "misfit", (*each, 2), path, kinds="f")
-    if "by_hand" in group:
-        extra["by_hand"] = array(group, "by_hand", (*each, N_LANDMARKS), path, kinds="u")
-    if any(len(values) != len(frames) for values in extra.values()) or extra["source"].shape[1] != n_faces:
-        return make_tracks(path, landmarks, confidence, record=plain)
-    return make_tracks(
-        path,
-        landmarks[frames],
-        None if confidence is None else confidence[frames],
-        frames,
-        record=with_names(record_from_text(text(group, "record", path), path), names),
-        **extra,
-    )
+    if any(len(values) != len(frames) for values in (seconds, *extra.values())):
+        return make_tracks(path, plain_arrays, record=plain)
+    if extra["source"].shape[1] != n_faces:
+        return make_tracks(path, plain_arrays, record=plain)
+    tracked = {name: None if values is None else values[frames] for name, values in plain_arrays.items()}
+    record = with_names(record_from_text(text(group, "record", path), path), names)
+    return make_tracks(path, {**tracked, **extra}, frames, seconds, record)
+
+
+def _kind(item: Field) -> str:
+    """Return the kind of NumPy type in which a field is stored; HDF5 has no bool."""
+    return np.dtype(item.dtype).kind.replace("b", "u")

@@ -3,8 +3,8 @@
 Dimensions time, space, keypoint and individual, in the singular as movement has them from 0.17 on (older
 plural names are read too); variables ``position`` (px) and ``confidence``; attributes ``fps``,
 ``time_unit``, ``source_software``, ``source_file`` and ``ds_type``. The time of each frame is in seconds
-where it is known, else its number. Variables and attributes that movement passes over keep the rest:
-``source``, ``pose``, ``boxes``, ``misfit`` and ``by_hand``, and the coordinate ``frame``.
+where it is known, else its number. Variables and attributes that movement ignores keep the rest: those of
+`FIELDS`, by their names, and the coordinate ``frame``.
 """
 
 from __future__ import annotations
@@ -19,9 +19,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import SOURCES
+from napari_face_landmarks.data.fields import FIELD, FIELDS, SOURCES, Field
+from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
+from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -30,13 +31,10 @@ from napari_face_landmarks.io.common import (
     LANDMARK_NAMES,
     MOST_FACES,
     MOST_ROWS,
-    NAMES,
     SOFTWARE,
-    face_names,
     frame_rate_of,
     listed,
     make_tracks,
-    names_in_files,
     order_by_number,
     order_of_faces,
     record_as_text,
@@ -44,26 +42,29 @@ from napari_face_landmarks.io.common import (
     seconds_of,
     with_names,
 )
-from napari_face_landmarks.io.netcdf3 import check_classic
 
 if TYPE_CHECKING:
     import xarray
 
-POSE = ("scale", "pitch", "yaw", "roll", "tx", "ty")
-BOX = ("x0", "y0", "x1", "y1", "score")
-MISFIT = ("by_clnf", "off_model")
+EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence"))
+"""The arrays that movement has no variable for."""
 RECORD = "napari_face_landmarks"
 OLD_NAMES = {"keypoints": "keypoint", "individuals": "individual"}
 ATTRIBUTES = ("ds_type", "time_unit", "fps", RECORD)
 """Attributes of the dataset that are read."""
+
+
+def _dims(item: Field) -> tuple[str, ...]:
+    """Return the dimensions of an array of `EXTRA`, as they are written."""
+    if item.per_landmark:
+        return "time", "keypoint", "individual"
+    return ("time", "individual", f"{item.column}_part") if item.parts else ("time", "individual")
+
+
 IN_ORDER = {
     "position": ("time", "space", "keypoint", "individual"),
     "confidence": ("time", "keypoint", "individual"),
-    "source": ("time", "individual"),
-    "pose": ("time", "individual", "pose_part"),
-    "boxes": ("time", "individual", "box_part"),
-    "misfit": ("time", "individual", "misfit_part"),
-    "by_hand": ("time", "keypoint", "individual"),
+    **{item.name: _dims(item) for item in EXTRA},
     "timestamp": ("time",),
     "frame": ("time",),
     "time": ("time",),
@@ -77,6 +78,7 @@ LIMITS = {"time": MOST_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": 
 NAMED = LIMITS.keys() - {"time"}
 """Coordinates that are texts."""
 CDF = b"CDF"
+"""The beginning of classic netCDF files, which nothing writes here."""
 
 
 def to_xarray(tracks: Tracks) -> xarray.Dataset:
@@ -116,24 +118,13 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
             "position": (
                 ("time", "space", "keypoint", "individual"),
                 np.ascontiguousarray(tracks.landmarks.transpose(0, 3, 2, 1)),
-                {"units": "px", "long_name": "place in the picture, x to the right, y down"},
+                {"units": "px", "long_name": FIELD["landmarks"].description},
             ),
             "confidence": (
                 ("time", "keypoint", "individual"),
                 np.ascontiguousarray(confidence.transpose(0, 2, 1)),
             ),
-            "source": (
-                ("time", "individual"),
-                tracks.source,
-                {"flag_values": np.arange(len(SOURCES), dtype=np.uint8), "flag_meanings": " ".join(SOURCES)},
-            ),
-            "pose": (("time", "individual", "pose_part"), tracks.pose),
-            "boxes": (("time", "individual", "box_part"), tracks.boxes),
-            "misfit": (("time", "individual", "misfit_part"), tracks.misfit),
-            "by_hand": (
-                ("time", "keypoint", "individual"),
-                np.ascontiguousarray(tracks.by_hand.transpose(0, 2, 1)).astype(np.uint8),
-            ),
+            **{item.name: _variable(tracks, item) for item in EXTRA},
             "timestamp": (("time",), tracks.timestamps),
         },
         coords={
@@ -142,13 +133,22 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
             "keypoint": list(LANDMARK_NAMES),
             "individual": names_in_files(tracks.meta.get(NAMES), tracks.n_faces),
             "frame": ("time", tracks.frame_indices),
-            "pose_part": list(POSE),
-            "box_part": list(BOX),
-            "misfit_part": list(MISFIT),
+            **{f"{item.column}_part": list(item.parts) for item in EXTRA if item.parts},
         },
         attrs=attributes,
     )
     return dataset
+
+
+def _variable(tracks: Tracks, item: Field) -> tuple[tuple[str, ...], npt.NDArray[Any], dict[str, Any]]:
+    """Return the dimensions, values and attributes of an array of `EXTRA`; netCDF has no bool."""
+    values, attributes = getattr(tracks, item.name), dict[str, Any](long_name=item.description)
+    if item.name == "source":
+        codes = np.arange(len(SOURCES), dtype=np.uint8)
+        attributes |= {"flag_values": codes, "flag_meanings": " ".join(SOURCES)}
+    values = values.astype(np.uint8) if values.dtype == np.bool_ else values
+    values = values.swapaxes(1, 2) if item.per_landmark else values
+    return _dims(item), np.ascontiguousarray(values), attributes
 
 
 def write_netcdf(path: Path, tracks: Tracks) -> None:
@@ -162,7 +162,7 @@ def write_netcdf(path: Path, tracks: Tracks) -> None:
     h5netcdf, xarray = optional("h5netcdf", f"Writing {path}"), optional("xarray", f"Writing {path}")
     dataset = to_xarray(tracks)
     small = {"zlib": True, "complevel": 4, "shuffle": True}
-    encoding = {name: small for name in ("position", "confidence", "pose", "boxes") if dataset[name].size}
+    encoding = {str(name): small for name, values in dataset.data_vars.items() if values.size}
     content = io.BytesIO()
     with replacing(path) as temporary:
         with h5netcdf.File(content, "w") as file:
@@ -171,10 +171,8 @@ def write_netcdf(path: Path, tracks: Tracks) -> None:
 
 
 def is_netcdf(path: Path) -> bool:
-    """Return whether a file is a netCDF file that has positions."""
-    if _is_classic(path):
-        return True
-    return {"position", "time"} <= hdf5.names_in(path)
+    """Return whether a file is a netCDF file that has positions, or a classic one, which is refused."""
+    return _is_classic(path) or {"position", "time"} <= hdf5.names_in(path)
 
 
 def _is_classic(path: Path) -> bool:
@@ -191,28 +189,15 @@ def read_netcdf(path: Path) -> Tracks:
     Raises
     ------
     ResultError
-        If it is no such file, or h5py (netCDF 4) or xarray (classic netCDF) is not installed.
+        If it is no such file, a classic netCDF file (netCDF 3), or h5py is not installed.
     """
     if _is_classic(path):
-        return _read_classic(path)
+        raise ResultError(
+            f"{path} is a classic netCDF file, which is not read: save it as netCDF 4, in Python with "
+            "xarray.load_dataset(path).to_netcdf(new_path, engine='h5netcdf')."
+        )
     with hdf5.reading(path) as file:
         return _tracks_of(*_in_hdf5(file, path), path)
-
-
-def _read_classic(path: Path) -> Tracks:
-    library = optional("xarray", f"Reading {path}")
-    check_classic(path)
-    try:
-        with library.open_dataset(
-            path, engine="scipy", decode_times=False, decode_timedelta=False
-        ) as dataset:
-            return from_xarray(dataset, path)
-    except FaceLandmarksError:
-        raise
-    except hdf5.BROKEN_FILE as error:
-        raise ResultError(
-            f"{path} is no dataset of movement ({in_one_line(error)}): save it again."
-        ) from None
 
 
 @dataclass(frozen=True, slots=True)
@@ -320,6 +305,33 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
 def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], path: Path) -> Tracks:
     if attributes.get("ds_type", "poses") != "poses" or "position" not in found:
         raise ResultError(f"{path} has no poses: give a dataset of movement with ds_type 'poses'.")
+    sizes = _checked_sizes(found, path)
+    landmarks = found["position"].along("time", "individual", "keypoint", "space")
+    space = [str(name) for name in found["space"].values()] if "space" in found else ["x", "y"]
+    if sorted(space) != ["x", "y"]:
+        raise ResultError(f"{path} has the axes {listed(space)}: give one with x and y.")
+    landmarks = landmarks[..., [space.index("x"), space.index("y")]]
+    names = face_identifiers(sizes["individual"])
+    if "individual" in found:
+        names = [str(value) for value in found["individual"].values()]
+    points = np.arange(N_LANDMARKS)
+    if "keypoint" in found:
+        points = np.argsort(order_by_number([str(value) for value in found["keypoint"].values()]))
+    faces = np.argsort(order_of_faces(names))
+    record = record_from_text(str(attributes[RECORD]), path) if RECORD in attributes else {}
+    record = with_names(record, [names[face] for face in faces])
+    fps = attributes.get("fps")
+    if fps is not None and "fps" not in record.get("meta", {}):
+        record = {**record, "meta": {**record.get("meta", {}), "fps": float(fps)}}
+    arrays = {"landmarks": landmarks, "confidence": _confidence(found, path), **_extra(found, sizes, path)}
+    for name, values in arrays.items():
+        if values is not None:
+            arrays[name] = values[:, faces][:, :, points] if FIELD[name].per_landmark else values[:, faces]
+    return make_tracks(path, arrays, *_times(found, sizes["time"], attributes), record)
+
+
+def _checked_sizes(found: Mapping[str, _Variable], path: Path) -> dict[str, int]:
+    """Return the length of each dimension, having checked that the variables agree on it."""
     sizes: dict[str, int] = {}
     for name, variable in found.items():
         for dim, length in zip(variable.dims, variable.shape, strict=True):
@@ -327,73 +339,54 @@ def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], pa
                 raise ResultError(
                     f"{path}: {name!r} has {length} values along {dim!r}, others {sizes[dim]}: save it again."
                 )
-    position = found["position"]
-    if sorted(position.dims) != sorted(LIMITS):
-        raise ResultError(f"{path} has the dimensions {listed(position.dims)}: give a dataset of movement.")
-    if (
-        any(sizes[name] > limit for name, limit in LIMITS.items())
-        or sizes["time"] * sizes["individual"] > MOST_ROWS
-    ):
-        raise ResultError(
-            f"{path} is larger than can be held, or has not {N_LANDMARKS} keypoints of x and y."
-        )
+    dims = found["position"].dims
+    if sorted(dims) != sorted(LIMITS):
+        raise ResultError(f"{path} has the dimensions {listed(dims)}: give a dataset of movement.")
     if sizes["keypoint"] != N_LANDMARKS or sizes["space"] != 2:
         raise ResultError(
-            f"{path} has {sizes['keypoint']} keypoints: only faces of {N_LANDMARKS} points in 2D are read."
+            f"{path} must have {N_LANDMARKS} (x, y) keypoints: found {sizes['keypoint']} keypoints in "
+            f"{sizes['space']} dimensions."
         )
-    landmarks = position.along("time", "individual", "keypoint", "space")
-    space = [str(name) for name in found["space"].values()] if "space" in found else ["x", "y"]
-    if sorted(space) != ["x", "y"]:
-        raise ResultError(f"{path} has the axes {listed(space)}: give one with x and y.")
-    landmarks = landmarks[..., [space.index("x"), space.index("y")]]
-    confidence = None
-    if "confidence" in found:
-        given = found["confidence"]
-        if sorted(given.dims) == ["individual", "time"]:
-            confidence = np.repeat(given.along("time", "individual")[..., None], N_LANDMARKS, axis=2)
-        elif sorted(given.dims) == ["individual", "keypoint", "time"]:
-            confidence = given.along("time", "individual", "keypoint")
-        else:
+    if sizes["individual"] > MOST_FACES or sizes["time"] * sizes["individual"] > MOST_ROWS:
+        raise ResultError(
+            f"{path} has {sizes['individual']} individuals on {sizes['time']} frames, more than can be read: "
+            "split it."
+        )
+    return sizes
+
+
+def _confidence(found: Mapping[str, _Variable], path: Path) -> npt.NDArray[Any] | None:
+    """Return the confidence of each landmark, (T, F, 68); None where there is none."""
+    if "confidence" not in found:
+        return None
+    given = found["confidence"]
+    if sorted(given.dims) == ["individual", "time"]:
+        confidence = np.repeat(given.along("time", "individual")[..., None], N_LANDMARKS, axis=2)
+    elif sorted(given.dims) == ["individual", "keypoint", "time"]:
+        confidence = given.along("time", "individual", "keypoint")
+    else:
+        raise ResultError(
+            f"{path}: the confidence has the dimensions {listed(given.dims)}: give a dataset of movement."
+        )
+    return None if np.isnan(confidence).all() else confidence  # movement fills in NaN where it has none
+
+
+def _extra(
+    found: Mapping[str, _Variable], sizes: Mapping[str, int], path: Path
+) -> dict[str, npt.NDArray[Any] | None]:
+    """Return the arrays of `EXTRA` that there are, (T, F, ...); others may have variables of these names."""
+    arrays: dict[str, npt.NDArray[Any] | None] = {}
+    for item in EXTRA:
+        dims = _dims(item)
+        if item.name not in found or sorted(found[item.name].dims) != sorted(dims):
+            continue
+        if item.parts and sizes[dims[-1]] != len(item.parts):  # before its values are read
             raise ResultError(
-                f"{path}: the confidence has the dimensions {listed(given.dims)}: give a dataset of movement."
+                f"{path}: {item.name} does not fit the landmarks: the file is damaged, save it again."
             )
-        # without a confidence in movement: all of it NaN
-        confidence = None if np.isnan(confidence).all() else confidence
-    names = face_names(sizes["individual"])
-    if "individual" in found:
-        names = [str(value) for value in found["individual"].values()]
-    points = np.arange(N_LANDMARKS)
-    if "keypoint" in found:
-        points = np.argsort(order_by_number([str(value) for value in found["keypoint"].values()]))
-    faces = np.argsort(order_of_faces(names))
-    where = np.ix_(faces, points)
-    record = record_from_text(str(attributes[RECORD]), path) if RECORD in attributes else {}
-    record = with_names(record, [names[face] for face in faces])
-    fps = attributes.get("fps")
-    if fps is not None and "fps" not in record.get("meta", {}):
-        record = {**record, "meta": {**record.get("meta", {}), "fps": float(fps)}}
-    frames, seconds = _times(found, sizes["time"], attributes)
-    extra: dict[str, npt.NDArray[Any]] = {}
-    for name in ("source", "pose", "boxes", "misfit"):
-        dims = IN_ORDER[name]
-        if name in found and sorted(found[name].dims) == sorted(dims):
-            if any(sizes[part] > len(POSE) for part in dims[2:]):
-                raise ResultError(
-                    f"{path}: {name} does not fit the landmarks: the file is damaged, save it again."
-                )
-            extra[name] = found[name].along(*dims)[:, faces]
-    if "by_hand" in found and sorted(found["by_hand"].dims) == ["individual", "keypoint", "time"]:
-        marks = found["by_hand"].along("time", "individual", "keypoint")
-        extra["by_hand"] = marks[:, where[0], where[1]]
-    return make_tracks(
-        path,
-        landmarks[:, where[0], where[1]],
-        None if confidence is None else confidence[:, where[0], where[1]],
-        frames,
-        seconds,
-        record=record,
-        **extra,
-    )
+        order = ("time", "individual", "keypoint") if item.per_landmark else dims
+        arrays[item.name] = found[item.name].along(*order)
+    return arrays
 
 
 def _times(

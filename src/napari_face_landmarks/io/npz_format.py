@@ -1,4 +1,4 @@
-"""Tracks with all there is, as NumPy's ``.npz``."""
+"""Tracks with everything they have, as NumPy's ``.npz``: an array for each of `FIELDS`, and a JSON record."""
 
 from __future__ import annotations
 
@@ -10,44 +10,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import SOURCES
-from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.fields import FIELDS, SOURCES
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.npz import read_npz
-from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.io.common import record_as_text
-from napari_face_landmarks.settings import settings_from_dict
+from napari_face_landmarks.io.common import checked_record, record_as_text
 
-_TYPES = {
-    "landmarks": "f4",
-    "confidence": "f4",
-    "source": "u1",
-    "pose": "f4",
-    "boxes": "f4",
-    "frame_indices": "i8",
-    "timestamps": "f8",
-    "misfit": "f4",
-    "by_hand": "?",
-}
+_OF_FRAMES = {"frame_indices": "<i8", "timestamps": "<f8"}
 _MOST_FRAMES, _MOST_FACES = 100_000_000, 1024
 _LARGEST_RECORD = 16 << 20
 _LARGEST_FILE = 64 << 30
-_LARGEST: dict[str, tuple[int, ...]] = {
-    "landmarks": (_MOST_FRAMES, _MOST_FACES, N_LANDMARKS, 2),
-    "confidence": (_MOST_FRAMES, _MOST_FACES, N_LANDMARKS),
-    "source": (_MOST_FRAMES, _MOST_FACES),
-    "pose": (_MOST_FRAMES, _MOST_FACES, 6),
-    "boxes": (_MOST_FRAMES, _MOST_FACES, 5),
-    "frame_indices": (_MOST_FRAMES,),
-    "timestamps": (_MOST_FRAMES,),
-    "record": (_LARGEST_RECORD,),
-}
-_NOT_IN_OLD_FILES: dict[str, tuple[int, ...]] = {
-    "misfit": (_MOST_FRAMES, _MOST_FACES, 2),
-    "by_hand": (_MOST_FRAMES, _MOST_FACES, N_LANDMARKS),
-}
 
 
 def write_npz(path: Path, tracks: Tracks) -> None:
@@ -58,7 +31,8 @@ def write_npz(path: Path, tracks: Tracks) -> None:
     ResultError
         If the file cannot be written.
     """
-    arrays = {name: np.ascontiguousarray(getattr(tracks, name), dtype=kind) for name, kind in _TYPES.items()}
+    types = {**{item.name: item.dtype for item in FIELDS}, **_OF_FRAMES}
+    arrays = {name: np.ascontiguousarray(getattr(tracks, name), dtype=kind) for name, kind in types.items()}
     text = np.frombuffer(record_as_text(tracks).encode(), dtype=np.uint8)
     with replacing(path) as unfinished:
         np.savez_compressed(unfinished, allow_pickle=False, record=text, **arrays)
@@ -70,35 +44,34 @@ def read_tracks_npz(path: Path) -> Tracks:
     Raises
     ------
     ResultError
-        If the file cannot be read or is not of that form.
+        If the file cannot be read or is of another form.
     """
     again = "choose a file that `Tracks.save` wrote"
+    limits = {item.name: (_MOST_FRAMES, _MOST_FACES, *item.shape) for item in FIELDS}
+    needed = {item.name: limits[item.name] for item in FIELDS if item.required}
     arrays = read_npz(
-        path, _LARGEST, _LARGEST_FILE, error=ResultError, again=again, optional=_NOT_IN_OLD_FILES
+        path,
+        {**needed, **dict.fromkeys(_OF_FRAMES, (_MOST_FRAMES,)), "record": (_LARGEST_RECORD,)},
+        _LARGEST_FILE,
+        error=ResultError,
+        again=again,
+        optional={name: limit for name, limit in limits.items() if name not in needed},
     )
     try:
         record = json.loads(arrays.pop("record").tobytes())
         _check_arrays(arrays)
-        stats = dict(record["stats"])
-        stats.pop("fps", None)
-        return Tracks(
-            **arrays,
-            settings=settings_from_dict(record["settings"]),
-            stats=RunStats(**stats),
-            warnings=tuple(str(text) for text in record["warnings"]),
-            meta=dict(record["meta"]),
-        )
+        return Tracks(**dict[str, Any](arrays), meta=dict(record["meta"]), **checked_record(record, path))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise ResultError(f"{path} is no file of tracks ({in_one_line(error)}); {again}.") from None
 
 
 def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:
     frames, faces = arrays["source"].shape
-    largest = {**_LARGEST, **_NOT_IN_OLD_FILES}
+    wanted = {item.name: (item.dtype, (frames, faces, *item.shape)) for item in FIELDS}
+    wanted |= {name: (kind, (frames,)) for name, kind in _OF_FRAMES.items()}
     for name, array in arrays.items():
-        kind, limits = _TYPES[name], largest[name]
-        shape = (frames, faces, *limits[2:])[: len(limits)] if len(limits) > 1 else (frames,)
+        kind, shape = wanted[name]
         if array.shape != shape or array.dtype != np.dtype(kind):
             raise ValueError(f"{name} is {array.dtype} of the shape {array.shape}, not {kind} of {shape}")
-    if arrays["source"].size and arrays["source"].max() >= len(SOURCES):
+    if arrays["source"].max(initial=0) >= len(SOURCES):
         raise ValueError("source has an unknown code")

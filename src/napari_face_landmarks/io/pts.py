@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.names import face_identifier
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import check_writable, replacing
@@ -44,7 +45,7 @@ def _texts(tracks: Tracks) -> Iterator[tuple[str, str]]:
     whole = np.isfinite(tracks.landmarks).all(axis=(2, 3))
     for t, f in zip(*np.nonzero(whole), strict=True):
         frame = f"{int(tracks.frame_indices[t]) + 1:06d}"
-        name = frame if tracks.n_faces == 1 else f"{frame}_face_{f}"
+        name = frame if tracks.n_faces == 1 else f"{frame}_{face_identifier(f)}"
         yield f"{name}.pts", _as_text(tracks.landmarks[t, f])
 
 
@@ -188,4 +189,4 @@ def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path) -> Tra
         raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated files.")
     landmarks = np.full((len(frames), n_faces, N_LANDMARKS, 2), np.nan, dtype=np.float32)
     landmarks[t, face] = points
-    return make_tracks(path, landmarks, None, frames)
+    return make_tracks(path, {"landmarks": landmarks}, frames)

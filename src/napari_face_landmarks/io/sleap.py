@@ -15,6 +15,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
@@ -25,12 +26,9 @@ from napari_face_landmarks.io.common import (
     LANDMARK_NAMES,
     MOST_FACES,
     MOST_ROWS,
-    NAMES,
     SOFTWARE,
     dense,
-    face_names,
     frame_rate_of,
-    names_in_files,
     order_by_number,
     order_of_faces,
 )
@@ -128,7 +126,7 @@ def read_sleap(path: Path) -> Tracks:
                 raise ResultError(f"{path}: 'point_scores' does not fit 'tracks': save the file again.")
             # placed by hand in SLEAP: without a score, and certain
             scores = np.where(np.isnan(scores) & np.isfinite(points).all(axis=-1), 1, scores)
-        faces = face_names(points.shape[1])
+        faces = face_identifiers(points.shape[1])
         if "track_names" in file:
             listed = hdf5.texts(file, "track_names", MOST_FACES, path)
             faces = listed if len(listed) == len(faces) else faces

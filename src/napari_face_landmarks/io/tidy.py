@@ -1,11 +1,10 @@
 """Tidy tables, one row for each landmark of each face on each frame, as CSV or Parquet.
 
 Columns: ``frame`` (from 0), ``time`` (s, empty where not known), ``face`` and ``landmark`` (from 0), ``x``,
-``y`` (px), ``confidence`` and ``source``, and for the face as a whole ``misfit_by_clnf`` and
-``misfit_off_model`` (see `Tracks.misfit`), and ``by_hand`` (1 where the landmark was
-placed by hand; files without these columns are read too).
-Frames without a face have rows too, with empty places and the source "none", so that the table is a full
-grid that can be pivoted.
+``y`` (px), ``confidence``, then those of the other fields that are in tidy tables (`EXTRA`; repeated for each
+landmark where the face has one value, 1 and 0 for yes and no), and ``source``. Files that lack columns of
+fields which older versions did not have are read too. Frames without a face have rows too, with no x and y
+and the source "none", so that the table is a full grid that can be pivoted.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import SOURCES
+from napari_face_landmarks.data.fields import FIELDS, SOURCES, Field
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import replacing
@@ -37,10 +36,13 @@ if TYPE_CHECKING:
     import pandas
 
 FIRST_COLUMNS = ("frame", "time", "face", "landmark", "x", "y", "confidence")
-MISFIT_COLUMNS = ("misfit_by_clnf", "misfit_off_model")
-BY_HAND_COLUMN = "by_hand"
-LAST_COLUMN = "source"  # the last, since a row that is cut off shows in a word
-COLUMNS = (*FIRST_COLUMNS, *MISFIT_COLUMNS, BY_HAND_COLUMN, LAST_COLUMN)
+LAST_COLUMN = "source"  # a row that is cut off ends in an unknown word
+EXTRA = tuple(
+    item for item in FIELDS if item.in_tidy_tables and item.name not in ("landmarks", "confidence", "source")
+)
+"""The fields that follow the first columns."""
+EXTRA_COLUMNS = tuple(name for item in EXTRA for name in item.columns)
+COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")
 HEADER = ",".join(COLUMNS)
 RECORD = b"napari_face_landmarks"
@@ -81,15 +83,24 @@ def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
             "y": landmarks[..., 1].ravel(),
             "confidence": tracks.confidence[part].ravel(),
             **{
-                name: np.repeat(tracks.misfit[part][..., k].ravel(), N_LANDMARKS)
-                for k, name in enumerate(MISFIT_COLUMNS)
+                name: values
+                for item in EXTRA
+                for name, values in _columns(item, getattr(tracks, item.name)[part]).items()
             },
-            BY_HAND_COLUMN: tracks.by_hand[part].ravel().astype(np.uint8),
             LAST_COLUMN: pd.Categorical.from_codes(
                 np.repeat(tracks.source[part].ravel(), N_LANDMARKS).astype(np.int8), categories=list(SOURCES)
             ),
         }
     )
+
+
+def _columns(item: Field, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of a field of `EXTRA`, one row for each landmark, of its values (T, F, ...)."""
+    values = values.astype(np.uint8) if values.dtype == np.bool_ else values
+    if item.per_landmark:
+        return {item.column: values.ravel()}
+    parts = values.reshape(-1, len(item.columns)).T
+    return {name: np.repeat(part, N_LANDMARKS) for name, part in zip(item.columns, parts, strict=True)}
 
 
 def write_tidy_csv(path: Path, tracks: Tracks) -> None:
@@ -132,7 +143,7 @@ def read_tidy_csv(path: Path) -> Tracks:
         table = pd.read_csv(
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
-            | dict.fromkeys(("time", "x", "y", "confidence", *MISFIT_COLUMNS, BY_HAND_COLUMN), np.float64),
+            | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS), np.float64),
             encoding="utf-8-sig",
             **exact_numbers(),
         )
@@ -261,46 +272,43 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
     if np.bincount(cell, minlength=1).max() > 1:
         raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")
     shape = (n_frames, n_faces, N_LANDMARKS)
-    landmarks = np.full((cell.size and np.prod(shape), 2), np.nan, dtype=np.float32)
-    landmarks[cell, 0], landmarks[cell, 1] = table["x"].to_numpy(np.float64), table["y"].to_numpy(np.float64)
-    confidence = None
+    arrays: dict[str, npt.NDArray[Any]] = {}
+
+    def per_landmark(*names: str, fill: float) -> npt.NDArray[np.float32]:
+        values = np.full((int(np.prod(shape)), len(names)), fill, dtype=np.float32)
+        for k, name in enumerate(names):
+            values[cell, k] = table[name].to_numpy(np.float64)
+        return values.reshape(*shape, len(names))
+
+    arrays["landmarks"] = per_landmark("x", "y", fill=np.nan)
     if "confidence" in table:
-        confidence = np.zeros(len(landmarks), dtype=np.float32)
-        confidence[cell] = table["confidence"].to_numpy(np.float64)
-    source = None
+        arrays["confidence"] = per_landmark("confidence", fill=0)[..., 0]
     if "source" in table:
-        words = table["source"].astype("category").cat
-        codes = np.array(
-            [SOURCES.index(str(word)) if str(word) in SOURCES else -1 for word in words.categories]
-        )
-        named = words.codes.to_numpy()
-        if (named < 0).any() or (codes < 0).any():
-            raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
-        source = np.zeros((n_frames, n_faces), dtype=np.uint8)
-        source[t, face] = codes[named]
-    by_hand = None
-    if BY_HAND_COLUMN in table:
-        marks = np.zeros(len(landmarks))
-        marks[cell] = table[BY_HAND_COLUMN].to_numpy(np.float64)
-        by_hand = marks.reshape(shape)
-    misfit = None
-    if set(MISFIT_COLUMNS) <= set(table.columns):
-        misfit = np.full((n_frames, n_faces, 2), np.nan, dtype=np.float32)
-        misfit[t, face] = table[list(MISFIT_COLUMNS)].to_numpy(np.float64)
+        arrays["source"] = np.zeros((n_frames, n_faces), dtype=np.uint8)
+        arrays["source"][t, face] = _codes(table, path)
+    for item in EXTRA:
+        if not set(item.columns) <= set(table.columns):
+            continue
+        if item.per_landmark:
+            arrays[item.name] = per_landmark(item.column, fill=item.fill)[..., 0]
+        else:
+            arrays[item.name] = item.empty(n_frames, n_faces)
+            values = table[list(item.columns)].to_numpy(np.float64)
+            arrays[item.name][t, face] = values.reshape(len(values), *item.shape)
     seconds = table["time"].to_numpy(np.float64) if "time" in table else None
     if seconds is not None and np.isinf(seconds).any():
         raise ResultError(f"{path} has times that are infinite: correct the file.")
-    return make_tracks(
-        path,
-        landmarks.reshape(*shape, 2),
-        None if confidence is None else confidence.reshape(shape),
-        frames,
-        None if seconds is None else seconds[first],
-        source,
-        record=record,
-        misfit=misfit,
-        by_hand=by_hand,
-    )
+    return make_tracks(path, arrays, frames, None if seconds is None else seconds[first], record)
+
+
+def _codes(table: pandas.DataFrame, path: Path) -> npt.NDArray[Any]:
+    """Return the source of each row as an index into `SOURCES`."""
+    words = table["source"].astype("category").cat
+    codes = np.array([SOURCES.index(str(word)) if str(word) in SOURCES else -1 for word in words.categories])
+    named = words.codes.to_numpy()
+    if (named < 0).any() or (codes < 0).any():
+        raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
+    return np.asarray(codes[named])
 
 
 def _whole(table: pandas.DataFrame, name: str, most: int, path: Path) -> npt.NDArray[np.int64]:
