@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import sys
-import threading
+import time
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
@@ -17,29 +18,51 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Have tests/benchmarks measure only where it is asked for by name; else each of them is a plain test."""
+    """Let tests/benchmarks measure only if they are named; otherwise each of them is a plain test."""
     asked = any("benchmarks" in argument for argument in config.invocation_params.args)
     if hasattr(config.option, "benchmark_disable") and not asked:
         config.option.benchmark_disable = True
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Leave the nightly tests out unless `-m` names them; they are slow ones too."""
+    nightly = [item for item in items if item.get_closest_marker("nightly")]
+    for item in nightly:
+        item.add_marker("slow")
+    if nightly and "nightly" not in config.option.markexpr:
+        config.hook.pytest_deselected(items=nightly)
+        items[:] = [item for item in items if item not in nightly]
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Give each file of tests to one process of `-n`, so that what its tests share is made once."""
+    from xdist.scheduler import LoadFileScheduling
+
+    return LoadFileScheduling(config, log)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
+    """With `-n`, let one process compile the kernels into Numba's cache while the others wait for it."""
+    if "PYTEST_XDIST_WORKER" not in os.environ:
+        return
+    from napari_face_landmarks import FaceTracker, TrackerSettings
+    from napari_face_landmarks.files.lock import try_to_lock
+
+    with open(tmp_path_factory.getbasetemp().parent / "kernels.lock", "a+b") as lock:
+        while not try_to_lock(lock):
+            time.sleep(0.2)
+        for refine in ("always", "clnf-only"):
+            FaceTracker(settings=TrackerSettings(refine=refine)).prepare()
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
-    """Return the folder of training data beside the checkout, or skip."""
+    """Return the folder of training data next to the checkout, or skip."""
     if not SHARED_DATA.is_dir():
-        pytest.skip("the shared training data is not beside this checkout")
+        pytest.skip("the shared training data is not next to this checkout")
     return SHARED_DATA
-
-
-@pytest.fixture
-def untraced() -> Iterator[None]:
-    """Have the test run without coverage's tracer, which costs the GUI's thread as much again as its work."""
-    tracing, of_threads = sys.gettrace(), threading.gettrace()
-    sys.settrace(None)
-    threading.settrace(None)  # type: ignore[arg-type]
-    yield
-    sys.settrace(tracing)
-    threading.settrace(of_threads)  # type: ignore[arg-type]
 
 
 @pytest.fixture(scope="session")

@@ -27,12 +27,16 @@ def a_display() -> Iterator[str | None]:
     if importlib.util.find_spec("qtpy") is None:
         yield "no window: Qt is not installed (the extra 'gui' has it)"
         return
+    # windows of two processes of `-n` would take the focus from each other: each has its own display
+    before = os.environ.get("DISPLAY")
+    has_one = bool(before or os.environ.get("WAYLAND_DISPLAY"))
+    of_many = "PYTEST_XDIST_WORKER" in os.environ
+    xvfb = shutil.which("Xvfb") if sys.platform == "linux" and (of_many or not has_one) else None
+    if sys.platform == "linux" and not has_one and xvfb is None:
+        yield "no window: there is no display and no Xvfb to make one"
+        return
     server = None
-    if sys.platform == "linux" and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
-        xvfb = shutil.which("Xvfb")
-        if xvfb is None:
-            yield "no window: there is no display and no Xvfb to make one"
-            return
+    if xvfb is not None:
         server, os.environ["DISPLAY"] = _start_xvfb(xvfb)
     try:
         yield _why_no_window()
@@ -40,7 +44,9 @@ def a_display() -> Iterator[str | None]:
         if server is not None:
             server.terminate()
             server.wait(timeout=10)
-            del os.environ["DISPLAY"]
+            os.environ.pop("DISPLAY")
+            if before is not None:
+                os.environ["DISPLAY"] = before
 
 
 def _start_xvfb(xvfb: str) -> tuple[subprocess.Popen[str], str]:

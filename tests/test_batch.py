@@ -91,6 +91,7 @@ def assert_seventeen_and_three(results: list[FileResult], out: Path, models: Mod
     assert not list(out.glob("*.journal"))
 
 
+@pytest.mark.slow
 def test_twenty_videos_with_three_bad_ones_and_a_second_time(
     tmp_path: Path, videos: Path, models: Models
 ) -> None:
@@ -117,6 +118,7 @@ def workers_of_this_process() -> list[int]:
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_a_process_that_is_killed_costs_a_second_try_and_twice_that_video_only(
     tmp_path: Path, models: Models, monkeypatch: pytest.MonkeyPatch
@@ -154,6 +156,7 @@ def test_a_process_that_is_killed_costs_a_second_try_and_twice_that_video_only(
     np.testing.assert_array_equal(Tracks.load(results[0].output).landmarks, whole.landmarks)
 
 
+@pytest.mark.slow
 def test_processes_for_each_core_have_few_threads_each(tmp_path: Path, long_video: Path) -> None:
     psutil = pytest.importorskip("psutil")
     threads: list[int] = []
@@ -166,6 +169,7 @@ def test_processes_for_each_core_have_few_threads_each(tmp_path: Path, long_vide
     assert max(threads) <= 4 + 2 * cores()  # of the one process that joins them
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="raise_signal wakes no join there")
 def test_ctrl_c_ends_every_process_and_the_batch_goes_on_later(tmp_path: Path, models: Models) -> None:
     frames = make_demo_clip(60, 200)[0]
@@ -293,6 +297,7 @@ def test_without_distributed_a_sentence_says_what_to_install(
         track_many(videos / "face-00.mkv", tmp_path, scheduler="tcp://127.0.0.1:9")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs Dask distributed")
 def test_a_cluster_of_two_processes_of_which_one_is_killed(
@@ -335,6 +340,7 @@ def long_video(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_video_cut_into_pieces_is_joined_without_a_seam(
     tmp_path: Path, long_video: Path, models: Models
 ) -> None:
@@ -354,6 +360,7 @@ def test_a_video_cut_into_pieces_is_joined_without_a_seam(
     assert not list(tmp_path.glob("*.journal"))
 
 
+@pytest.mark.slow
 def test_frames_that_the_decoder_mended_are_told_of_all_pieces(tmp_path: Path, models: Models) -> None:
     video = tmp_path / "mended.mov"
     mended_clip(video, (30, 90, 200), 240)  # the second piece warms up with some of the first's
@@ -366,6 +373,7 @@ def test_frames_that_the_decoder_mended_are_told_of_all_pieces(tmp_path: Path, m
     ]
 
 
+@pytest.mark.slow
 def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     tmp_path: Path, long_video: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -408,6 +416,7 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     assert tracks.meta["pieces_joined"]["tracked_again_from"] == [120, 240]
 
 
+@pytest.mark.slow
 def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, videos: Path) -> None:
     (result,) = track_many(videos / "face-00.mkv", tmp_path, settings=FAST, jobs=1)
     output = Path(result.output)
@@ -441,6 +450,7 @@ def test_a_summary_that_cannot_be_written_stops_no_video(tmp_path: Path, videos:
     assert Tracks.load(tmp_path / "face-01.csv").n_frames == N_FRAMES
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="names of files are text elsewhere")
 def test_names_that_are_no_text_stop_nothing(tmp_path: Path, videos: Path) -> None:
     names = [os.fsdecode(name) for name in (b"caf\xe9", b"two\nlines", b"esc\x1b[31m", "Ωμέγα".encode())]
@@ -467,6 +477,7 @@ def test_names_that_are_no_text_stop_nothing(tmp_path: Path, videos: Path) -> No
     assert any(row["video"].endswith("two\\nlines.mkv") for row in rows)
 
 
+@pytest.mark.slow
 def test_what_a_callback_raises_comes_after_all_videos(tmp_path: Path, videos: Path) -> None:
     def break_down(result: FileResult) -> None:
         raise RuntimeError("no screen")
@@ -477,6 +488,7 @@ def test_what_a_callback_raises_comes_after_all_videos(tmp_path: Path, videos: P
     assert all((tmp_path / f"{video.stem}.csv").exists() for video in some)
 
 
+@pytest.mark.slow
 def test_processes_that_cannot_be_started_fail_alone(
     tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -507,6 +519,7 @@ def test_an_address_that_is_none_is_one_sentence_and_no_more(tmp_path: Path, add
     assert f"No Dask scheduler answers at {address} (" in said
 
 
+@pytest.mark.slow
 def test_a_result_of_another_video_is_never_written_over(
     tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -106,6 +106,7 @@ def test_stills_from_several_threads(models: Models) -> None:
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 def test_two_processes_on_one_output_leave_a_whole_file(tmp_path: Path) -> None:
     clip, out = tmp_path / "clip.mp4", tmp_path / "t.csv"
     write_video(clip, moving(8)[0], fps=25)

@@ -58,6 +58,7 @@ def test_distance_to_the_motion() -> None:
     assert np.isnan(motion_distance(points, transforms)[5])
 
 
+@pytest.mark.slow
 def test_demo_command_follows_the_known_motion(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert cli.main(["demo", "--output", str(tmp_path / "demo")]) == 0
     said = capsys.readouterr()

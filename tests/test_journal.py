@@ -91,6 +91,7 @@ def kill_and_resume(tmp_path: Path, clip: Path, whole: Tracks, share: float, see
     return kept
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_a_killed_run_goes_on_bit_for_bit(tmp_path: Path, models: Models) -> None:
     long = write_clip(tmp_path / "long.mkv", 200)
@@ -134,6 +135,7 @@ def go_on(tracker: FaceTracker, path: Path, clip: Path) -> tuple[int, Tracks]:
     return recording.kept, tracks
 
 
+@pytest.mark.slow
 def test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit(
     tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -386,6 +386,7 @@ print("done")
 """
 
 
+@pytest.mark.slow
 def test_a_script_needs_neither_qt_nor_a_display() -> None:
     environment = {
         key: value for key, value in os.environ.items() if "DISPLAY" not in key and "QT_" not in key

@@ -51,6 +51,7 @@ def write_long(path: Path, n_frames: int) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="reads memory from /proc")
 @pytest.mark.parametrize(
     "n_frames",

@@ -53,6 +53,7 @@ def test_the_text_of_a_pdm_gives_the_model_back(folder: Path) -> None:
     assert loaded.components.flags.c_contiguous
 
 
+@pytest.mark.slow
 def test_deep_experts_respond_as_the_written_networks_do(tmp_path: Path) -> None:
     """The networks as written, by hand: column by column, normalised, the flipped picture where mirrored."""
     path = tmp_path / "cen.dat"
@@ -174,6 +175,7 @@ def numbers_of(loaded: Any) -> list[np.ndarray]:
     return arrays
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("read", "write"),
     [(read_cen, write_small_cen), (read_ccnf, write_small_ccnf), (read_pdm_text, write_small_pdm)],

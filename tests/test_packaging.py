@@ -53,6 +53,7 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["wheel", "wheel of the sdist"])
 def test_wheel_has_manifest_models_and_nothing_else(built: dict[str, Path], which: str) -> None:
     with zipfile.ZipFile(built[which]) as wheel:
@@ -76,6 +77,7 @@ def test_wheel_has_manifest_models_and_nothing_else(built: dict[str, Path], whic
     assert any(name.endswith("licenses/LICENSE") for name in names)
 
 
+@pytest.mark.slow
 def test_wheel_alone_tracks_and_is_found_by_napari(built: dict[str, Path], tmp_path: Path) -> None:
     with zipfile.ZipFile(built["wheel of the sdist"]) as wheel:
         wheel.extractall(tmp_path / "site")

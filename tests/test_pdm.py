@@ -222,7 +222,7 @@ def test_landmarks_on_a_line_give_finite_parameters(model: PDM) -> None:
     assert np.isfinite(fit_pdm(model, line)).all()
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.nightly
 def test_a_warm_fit_is_fast(model: PDM) -> None:
     params = random_params(model, np.random.default_rng(12), spread=0.5)
     truth = project(model, params)

@@ -247,7 +247,7 @@ def test_files_that_cannot_be_written_are_refused(tmp_path: Path) -> None:
         write_series(tmp_path / "no" / "t.csv", found.series)
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.nightly
 def test_a_long_run_is_checked_in_little_time() -> None:
     tracks = bad_tracks(50_000)
     began = time.process_time()

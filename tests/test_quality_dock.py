@@ -342,7 +342,7 @@ def test_a_single_image_has_no_slider_but_is_shown(viewer: Any) -> None:
     dock.plot.grab()
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.nightly
 def test_fifty_thousand_frames_stay_quick(viewer: Any) -> None:
     dock = open_dock(viewer)
     from napari_face_landmarks.quality import check

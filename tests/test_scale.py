@@ -58,6 +58,7 @@ def scale() -> dict[str, float]:
     return least
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("what", LIMITS)
 def test_a_layer_of_68_x_50_000_is_quick_and_small(scale: dict[str, float], what: str) -> None:
     assert scale[what] < LIMITS[what]
@@ -76,8 +77,8 @@ def widget(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     return viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")[1]
 
 
+@pytest.mark.nightly
 @pytest.mark.gui
-@pytest.mark.usefixtures("untraced")
 @pytest.mark.parametrize(("how", "share"), [("idle", 0.6), ("following", 0.6), ("playing", 0.6)])
 def test_the_gui_does_little_at_a_time_while_a_run_goes_on(
     viewer: Any, widget: Any, clip: Path, how: str, share: float
@@ -95,8 +96,8 @@ def test_the_gui_does_little_at_a_time_while_a_run_goes_on(
     assert widget.status.value.startswith(f"Done: {N_FRAMES} frames")
 
 
+@pytest.mark.nightly
 @pytest.mark.gui
-@pytest.mark.usefixtures("untraced")
 def test_a_run_adds_little_to_what_a_fast_video_takes(viewer: Any, widget: Any, clip: Path) -> None:
     """Played faster than napari draws, frames queue up with napari alone, and not much more in a run."""
     viewer.open(clip, plugin=PLUGIN)

@@ -96,6 +96,7 @@ def assert_flat(states: list[State], most_growth: int) -> None:
         assert max(counts[half:]) <= max(counts[:half]), what
 
 
+@pytest.mark.slow
 def test_half_a_minute_of_video_leaves_memory_files_and_threads_as_they_were() -> None:
     before, threads = state(), threading.active_count()
     n_frames = 800
@@ -109,6 +110,7 @@ def test_half_a_minute_of_video_leaves_memory_files_and_threads_as_they_were() -
     assert threading.active_count() <= threads
 
 
+@pytest.mark.slow
 def test_many_runs_leave_nothing_behind(tmp_path: Path) -> None:
     clip = tmp_path / "clip.mp4"
     write_video(clip, moving(4)[0], fps=25)

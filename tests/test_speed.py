@@ -40,43 +40,38 @@ def in_another_process(code: str) -> Any:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-def test_importing_the_core_takes_little_and_brings_no_window_toolkit() -> None:
+def test_importing_the_core_brings_no_window_toolkit_and_no_compiler() -> None:
     found = in_another_process(
         """
-import json, sys, time
-began = time.process_time()
+import json, sys
 import napari_face_landmarks as package
 package.FaceTracker, package.load_models, package.Tracks
-print(json.dumps({"seconds": time.process_time() - began, "modules": sorted(sys.modules)}))
+print(json.dumps({"modules": sorted(sys.modules)}))
 """
     )
     roots = {name.partition(".")[0] for name in found["modules"]}
     assert not roots & {"napari", "qtpy", "PyQt5", "PyQt6", "PySide6", "vispy", "magicgui"}
     assert not roots & {"numba", "pandas", "scipy", "skimage", "matplotlib", "torch"}
-    assert found["seconds"] < 1.0  # 0.25 on an idle machine
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from /proc")
-def test_a_second_process_tracks_soon_and_in_bounded_memory(models: Models, tmp_path: Path) -> None:
+def test_a_second_process_tracks_in_bounded_memory(models: Models, tmp_path: Path) -> None:
     FaceTracker(models, TrackerSettings(refine="always")).prepare()  # fills the cache of kernels
     frames = tmp_path / "frames.npy"
     np.save(frames, np.stack([portrait()] * 12))
     found = in_another_process(
         f"""
-import json, re, time
+import json, re
 import numpy as np
 import napari_face_landmarks as package
-began = time.process_time()
 tracker = package.FaceTracker(None, package.TrackerSettings(refine="always"))
 run = tracker.track_frames(np.load({str(frames)!r}))
 next(run)
-seconds = time.process_time() - began
 run.close()
 peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1000
-print(json.dumps({{"seconds": seconds, "peak": peak}}))
+print(json.dumps({{"peak": peak}}))
 """
     )
-    assert found["seconds"] < 4.0  # 1.2 on an idle machine
     assert found["peak"] < MOST_MEMORY_MB
 
 
@@ -109,7 +104,7 @@ print(json.dumps({{"heavy": heavy, "landmarks": found.landmarks.tolist()}}))
     assert not ways[1]["heavy"]
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.nightly
 def test_later_frames_cost_no_more_than_early_ones(models: Models) -> None:
     tracker = FaceTracker(models, TrackerSettings(refine="off"), threads=1)
     tracker.prepare()
@@ -125,7 +120,7 @@ def test_later_frames_cost_no_more_than_early_ones(models: Models) -> None:
     assert min(growth) < 1.3
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.nightly
 def test_two_faces_cost_less_than_twice_one(models: Models) -> None:
     wide = np.zeros((240, 640, 3), np.uint8)
     wide[:, :240] = portrait()

@@ -29,7 +29,7 @@ CONVENIENCE = "data.tracks"
 """The one module whose methods import from layers above it, when they are called."""
 LAYERS = (
     ("errors",),
-    ("files", "ibug", "jit", "priority", "settings"),
+    ("files", "ibug", "jit", "priority", "settings", "versions"),
     ("video",),
     ("data",),
     ("detection",),
@@ -37,13 +37,13 @@ LAYERS = (
     ("clnf",),
     ("models",),
     ("tracking",),
-    ("correction", "quality"),
+    ("correction", "measures", "quality"),
     ("io",),
     ("visualization",),
     ("runs",),
     ("benchmark", "evaluation"),
     ("training",),
-    ("demo", "versions"),
+    ("demo",),
     ("cli", "napari_plugin"),
     ("__main__",),
 )

@@ -263,7 +263,7 @@ def test_a_single_image_has_outlines_too() -> None:
     assert list(shown.layers) == ["outlines"]
 
 
-@pytest.mark.usefixtures("untraced")
+@pytest.mark.nightly
 def test_two_hundred_frames_of_outlines_cost_little() -> None:
     viewer = ViewerModel()
     image = viewer.add_image(np.zeros((200, 60, 80), np.uint8))

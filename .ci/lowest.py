@@ -1,0 +1,32 @@
+"""Print one constraint for each dependency of pyproject.toml: the lowest version that it allows."""
+
+from __future__ import annotations
+
+import re
+import sys
+import tomllib
+from pathlib import Path
+
+EXTRAS = ("gui", "formats", "plot", "cluster", "test")
+
+
+def lowest_versions(pyproject: Path) -> dict[str, str]:
+    """Return the lower bound of each dependency and of those of the extras that the tests need."""
+    project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
+    required = list(project["dependencies"])
+    for extra in EXTRAS:
+        required += project["optional-dependencies"][extra]
+    bounds: dict[str, str] = {}
+    for text in required:
+        name = re.match(r"[\w.-]+", text)
+        bound = re.search(r">=\s*([\w.]+)", text)
+        if name is None or (bound is None and name[0] != project["name"]):
+            raise SystemExit(f"{pyproject}: {text!r} has no lower bound (NAME>=VERSION).")
+        if bound is not None and bounds.setdefault(name[0], bound[1]) != bound[1]:
+            raise SystemExit(f"{pyproject}: {name[0]} has two lower bounds.")
+    return bounds
+
+
+if __name__ == "__main__":
+    for package, version in lowest_versions(Path(sys.argv[1])).items():
+        print(f"{package}=={version}")
