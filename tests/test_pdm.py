@@ -14,17 +14,16 @@ from napari_face_landmarks.clnf.pdm import (
     clamp,
     euler_angles,
     fit_pdm,
-    fit_pdm_reference,
     fit_rigid,
-    jacobian,
     load_pdm,
     project,
     rotation_matrix,
     save_pdm,
     shape_3d,
-    update,
 )
+from napari_face_landmarks.clnf.reference import jacobian, update
 from napari_face_landmarks.errors import ModelError
+from numpy_reference import fit_pdm_reference
 
 N, M = 68, 12
 

@@ -10,7 +10,6 @@ import pytest
 from napari_face_landmarks.ibug import MIRROR_68
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.pfld import (
-    confidence_of,
     crops_of_boxes,
     crops_of_landmarks,
     predict,
@@ -20,17 +19,17 @@ from napari_face_landmarks.pfld import (
 from napari_face_landmarks.pfld.crop import (
     CROP_MARGIN,
     CROP_SIZE,
-    crops_of_landmarks_reference,
-    roll_of_landmarks,
     sample_crops,
     to_crop,
     to_image,
 )
-from napari_face_landmarks.pfld.network import (
-    misplaced,
+from napari_face_landmarks.pfld.network import misplaced, place_output
+from numpy_reference import (
+    confidence_of,
+    crops_of_landmarks_reference,
     misplaced_reference,
-    place_output,
     place_output_reference,
+    roll_of_landmarks,
 )
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_face_landmarks.tracking.smoothing import smooth_centre, smooth_centre_reference
+from napari_face_landmarks.tracking.smoothing import smooth_centre
+from numpy_reference import smooth_centre_reference
 
 
 def face(rng: np.random.Generator) -> np.ndarray:

@@ -27,7 +27,8 @@ from napari_face_landmarks.clnf.openface_experts import (
     ScaleExperts,
     covariances,
 )
-from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
+from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT
 from napari_face_landmarks.clnf.pdm import (
     PDM,
     jacobian_kernel,
@@ -36,7 +37,6 @@ from napari_face_landmarks.clnf.pdm import (
     solve_kernel,
     update_kernel,
 )
-from napari_face_landmarks.clnf.reference import LEAST_RESPONSE, REACH
 from napari_face_landmarks.jit import kernel
 
 Floats = npt.NDArray[np.float64]

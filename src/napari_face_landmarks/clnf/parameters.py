@@ -93,6 +93,7 @@ class EngineConstants:
         return max(3, 2 * round((side - 1) / 2) + 1)
 
 
+LEAST_RESPONSE = 1e-12  # a map with less under the kernel says nothing about its landmark
 STANDARD_RADIUS = 1.2  # the search radius at which the windows are as published
 
 PUBLISHED = EngineConstants()

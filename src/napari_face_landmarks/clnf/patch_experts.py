@@ -44,6 +44,7 @@ from napari_face_landmarks.files.npz import read_npz
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
 
 SUPPORT = 11  # pixels of a side of what an expert sees
+REACH = SUPPORT // 2
 N_INPUTS = 1 + SUPPORT * SUPPORT
 N_VIEWS = 3
 FRONTAL_STORED: npt.NDArray[np.int64] = np.flatnonzero(np.arange(N_LANDMARKS) <= MIRROR_68)

@@ -117,71 +117,12 @@ def project(pdm: PDM, params: Floats) -> Floats:
     return np.asarray((params[0] * rotation_matrix(params[1:4])[:2] @ shape).T + params[4:6])
 
 
-def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
-    """Differentiate the projection with respect to the step that `update` takes.
-
-    The rotation's three columns belong to small angles w about the axes of the model, ``R (I + [w]_x)``, not
-    to the Euler angles themselves (Saragih et al. 2011, section 3.1).
-
-    Parameters
-    ----------
-    pdm : PDM
-    params : ndarray, (6 + m,), float64
-    rigid : bool
-        Only the columns of s, w and t.
-
-    Returns
-    -------
-    ndarray, (2 n, 6 + m) or (2 n, 6), float64
-        The rows are the n x coordinates, then the n y coordinates.
-    """
-    n = pdm.n_points
-    scale, view = params[0], rotation_matrix(params[1:4])[:2]
-    x, y, z = shape = shape_3d(pdm, params[N_RIGID:])
-    nought = np.zeros(n)
-    result = np.zeros((2 * n, N_RIGID if rigid else len(params)))
-    result[:, 0] = (view @ shape).ravel()
-    for column, turned in enumerate(([nought, -z, y], [z, nought, -x], [-y, x, nought]), start=1):
-        result[:, column] = scale * (view @ np.array(turned)).ravel()
-    result[:n, 4] = 1.0
-    result[n:, 5] = 1.0
-    if not rigid:
-        result[:, N_RIGID:] = scale * np.tensordot(view, pdm.components, axes=1).reshape(2 * n, -1)
-    return result
-
-
 def clamp(pdm: PDM, params: Floats) -> Floats:
     """Return the parameters with each q within 3 standard deviations, ``+-3 sqrt(eigenvalue)``."""
     limit = CLAMP * np.sqrt(pdm.eigenvalues)
     clamped = np.array(params, dtype=np.float64)
     clamped[N_RIGID:] = np.clip(clamped[N_RIGID:], -limit, limit)
     return clamped
-
-
-def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
-    """Take a step in the parameters.
-
-    Scale, translation and q are added; the small angles are made a rotation, ``I + [w]_x`` orthonormalised,
-    and composed with the present one from the right; q is clamped to 3 standard deviations.
-
-    Parameters
-    ----------
-    pdm : PDM
-    params : ndarray, (6 + m,), float64
-    delta : ndarray, (6,) or (6 + m,), float64
-        The step, in the order of the columns of `jacobian`.
-
-    Returns
-    -------
-    ndarray, (6 + m,), float64
-    """
-    updated = np.array(params, dtype=np.float64)
-    updated[0] = max(updated[0] + delta[0], SMALLEST_SCALE)
-    wx, wy, wz = delta[1:4]
-    left, _, right = np.linalg.svd(np.array([[1.0, -wz, wy], [wz, 1.0, -wx], [-wy, wx, 1.0]]))
-    updated[1:4] = euler_angles(rotation_matrix(updated[1:4]) @ (left @ right))
-    updated[4 : len(delta)] += delta[4:]
-    return clamp(pdm, updated)
 
 
 def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Floats:
@@ -280,44 +221,6 @@ def fit_pdm(
         max_iterations,
     )
     return np.asarray(fitted)
-
-
-def fit_pdm_reference(
-    pdm: PDM,
-    landmarks: npt.NDArray[Any],
-    weights: npt.NDArray[Any] | None = None,
-    params: Floats | None = None,
-    *,
-    noise: float = 1.0,
-    max_iterations: int = 40,
-) -> Floats:
-    """Do what `fit_pdm` does, in plain NumPy: the text that its kernel is tested against."""
-    target, weight = _checked_target(pdm, landmarks, weights)
-    params = fit_rigid(pdm, target, weight) if params is None else clamp(pdm, params)
-    weight_xy = np.concatenate([weight, weight])
-
-    def objective(p: Floats, sigma: float) -> float:
-        error = (target - project(pdm, p)).T.ravel()
-        return float(weight_xy @ error**2 / sigma**2 + np.sum(p[N_RIGID:] ** 2 / pdm.eigenvalues))
-
-    for rigid in (True, False):
-        for _ in range(max_iterations):
-            sigma = params[0] * noise
-            error = (target - project(pdm, params)).T.ravel()
-            slope = jacobian(pdm, params, rigid)
-            hessian = slope.T @ (weight_xy[:, None] * slope) / sigma**2
-            step = slope.T @ (weight_xy * error) / sigma**2
-            if not rigid:
-                hessian[N_RIGID:, N_RIGID:] += np.diag(1.0 / pdm.eigenvalues)
-                step[N_RIGID:] -= params[N_RIGID:] / pdm.eigenvalues
-            moved = update(pdm, params, np.linalg.solve(hessian, step))
-            if not objective(moved, sigma) < objective(params, sigma):
-                break
-            motion = np.abs(project(pdm, moved) - project(pdm, params)).max()
-            params = moved
-            if motion < 0.01 * params[0]:
-                break
-    return params
 
 
 def save_pdm(path: str | Path, pdm: PDM) -> None:

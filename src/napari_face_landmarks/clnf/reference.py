@@ -1,4 +1,4 @@
-"""CLNF in plain NumPy, float64, as the papers write it: the text that `fast` is tested against.
+"""CLNF in plain NumPy, float64, as the papers write it: what `numba_engine` is tested against.
 
 Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for robust facial landmark detection
 in the wild"; Zadeh et al. 2017, "Convolutional experts constrained local model"; Saragih, Lucey and Cohn
@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf import normalized_frame, pdm
+from napari_face_landmarks.clnf import normalized_frame
 from napari_face_landmarks.clnf.openface_experts import (
     RELU,
     SIGMOID,
@@ -24,14 +24,21 @@ from napari_face_landmarks.clnf.openface_experts import (
     covariance,
     layers_of,
 )
-from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
-from napari_face_landmarks.clnf.pdm import PDM
+from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT
+from napari_face_landmarks.clnf.pdm import (
+    N_RIGID,
+    PDM,
+    SMALLEST_SCALE,
+    clamp,
+    euler_angles,
+    project,
+    rotation_matrix,
+    shape_3d,
+)
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[Any]  # whole numbers, or real ones
-
-REACH = SUPPORT // 2
-LEAST_RESPONSE = 1e-12  # a map with less under the kernel says nothing about its landmark
 
 
 def sample_frame(
@@ -294,6 +301,65 @@ def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> F
     return np.asarray(np.where(empty[:, None], 0.0, mean / np.where(empty, 1.0, total)[:, None] - inside))
 
 
+def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
+    """Differentiate the projection with respect to the step that `update` takes.
+
+    The rotation's three columns belong to small angles w about the axes of the model, ``R (I + [w]_x)``, not
+    to the Euler angles themselves (Saragih et al. 2011, section 3.1).
+
+    Parameters
+    ----------
+    pdm : PDM
+    params : ndarray, (6 + m,), float64
+    rigid : bool
+        Only the columns of s, w and t.
+
+    Returns
+    -------
+    ndarray, (2 n, 6 + m) or (2 n, 6), float64
+        The rows are the n x coordinates, then the n y coordinates.
+    """
+    n = pdm.n_points
+    scale, view = params[0], rotation_matrix(params[1:4])[:2]
+    x, y, z = shape = shape_3d(pdm, params[N_RIGID:])
+    nought = np.zeros(n)
+    result = np.zeros((2 * n, N_RIGID if rigid else len(params)))
+    result[:, 0] = (view @ shape).ravel()
+    for column, turned in enumerate(([nought, -z, y], [z, nought, -x], [-y, x, nought]), start=1):
+        result[:, column] = scale * (view @ np.array(turned)).ravel()
+    result[:n, 4] = 1.0
+    result[n:, 5] = 1.0
+    if not rigid:
+        result[:, N_RIGID:] = scale * np.tensordot(view, pdm.components, axes=1).reshape(2 * n, -1)
+    return result
+
+
+def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
+    """Take a step in the parameters.
+
+    Scale, translation and q are added; the small angles are made a rotation, ``I + [w]_x`` orthonormalised,
+    and composed with the present one from the right; q is clamped to 3 standard deviations.
+
+    Parameters
+    ----------
+    pdm : PDM
+    params : ndarray, (6 + m,), float64
+    delta : ndarray, (6,) or (6 + m,), float64
+        The step, in the order of the columns of `jacobian`.
+
+    Returns
+    -------
+    ndarray, (6 + m,), float64
+    """
+    updated = np.array(params, dtype=np.float64)
+    updated[0] = max(updated[0] + delta[0], SMALLEST_SCALE)
+    wx, wy, wz = delta[1:4]
+    left, _, right = np.linalg.svd(np.array([[1.0, -wz, wy], [wz, 1.0, -wx], [-wy, wx, 1.0]]))
+    updated[1:4] = euler_angles(rotation_matrix(updated[1:4]) @ (left @ right))
+    updated[4 : len(delta)] += delta[4:]
+    return clamp(pdm, updated)
+
+
 def nu_rlms_step(
     model: PDM, params: Floats, shift: Floats, weights: Floats, regularisation: float, rigid: bool
 ) -> Floats:
@@ -319,14 +385,14 @@ def nu_rlms_step(
     -------
     ndarray, (6 + m,)
     """
-    slope = pdm.jacobian(model, params, rigid)
+    slope = jacobian(model, params, rigid)
     w = np.diag(np.concatenate([weights, weights]))
     v = shift.T.ravel()
     inverse_variance = np.concatenate([np.zeros(6), np.zeros(0) if rigid else 1.0 / model.eigenvalues])
     p = params[: len(inverse_variance)]
     hessian = slope.T @ w @ slope + regularisation * np.diag(inverse_variance)
     gradient = regularisation * inverse_variance * p - slope.T @ w @ v
-    return pdm.update(model, params, np.asarray(-np.linalg.solve(hessian, gradient), dtype=np.float64))
+    return update(model, params, np.asarray(-np.linalg.solve(hessian, gradient), dtype=np.float64))
 
 
 def search(
@@ -374,13 +440,13 @@ def search(
     iterations = 0
     for rigid in (True, False):
         for _ in range(max_iterations):
-            points = pdm.project(model, params)
+            points = project(model, params)
             shift = mean_shift(maps, centres, points, sigma)
             if held is not None and targets is not None:
                 shift[held] = targets[held] - points[held]
             params = nu_rlms_step(model, params, shift, weights, regularisation, rigid)
             iterations += 1
-            moves = pdm.project(model, params) - points
+            moves = project(model, params) - points
             motion = np.linalg.norm(moves) if whole else np.linalg.norm(moves, axis=1).mean()
             if motion < least_motion:
                 break

@@ -3,7 +3,6 @@
 from napari_face_landmarks.pfld.crop import crops_of_landmarks
 from napari_face_landmarks.pfld.network import (
     PfldOutput,
-    confidence_of,
     crops_of_boxes,
     predict,
     predict_mirrored,
@@ -12,7 +11,6 @@ from napari_face_landmarks.pfld.network import (
 
 __all__ = [
     "PfldOutput",
-    "confidence_of",
     "crops_of_boxes",
     "crops_of_landmarks",
     "predict",

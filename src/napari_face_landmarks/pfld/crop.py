@@ -21,21 +21,6 @@ LARGEST_BLOCK = 64
 Floats = npt.NDArray[np.float32]
 
 
-def roll_of_landmarks(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the in-plane rotation of each face, radians, 0 upright, positive clockwise in the picture.
-
-    The direction is that of the eyes' centres, which all of their twelve landmarks share in.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (..., 68, 2)
-        Pixels, x then y.
-    """
-    points = np.asarray(landmarks, dtype=np.float64)
-    across = points[..., 42:48, :].mean(axis=-2) - points[..., 36:42, :].mean(axis=-2)
-    return np.asarray(np.arctan2(across[..., 1], across[..., 0]))
-
-
 def crops_of_landmarks(landmarks: npt.NDArray[np.floating], margin: float = CROP_MARGIN) -> Floats:
     """Return the crop of each face from its landmarks.
 
@@ -79,22 +64,6 @@ def _crops(points: npt.NDArray[np.float64], margin: float, crops: Floats) -> Non
         crops[face, 1] = middle_x * sin + middle_y * cos
         crops[face, 2] = margin * max(right - left, bottom - top) if math.isfinite(total) else math.nan
         crops[face, 3] = roll
-
-
-def crops_of_landmarks_reference(landmarks: npt.NDArray[np.floating], margin: float = CROP_MARGIN) -> Floats:
-    """Do what `crops_of_landmarks` does, in plain NumPy: the text that its kernel is tested against."""
-    points = np.asarray(landmarks, dtype=np.float64)
-    roll = roll_of_landmarks(points)
-    cos, sin = np.cos(roll)[:, None], np.sin(roll)[:, None]
-    upright_x = points[..., 0] * cos + points[..., 1] * sin
-    upright_y = points[..., 1] * cos - points[..., 0] * sin
-    middle_x = (upright_x.min(1) + upright_x.max(1)) / 2
-    middle_y = (upright_y.min(1) + upright_y.max(1)) / 2
-    side = margin * np.maximum(np.ptp(upright_x, axis=1), np.ptp(upright_y, axis=1))
-    c, s = cos[:, 0], sin[:, 0]
-    centre_x = middle_x * c - middle_y * s
-    centre_y = middle_x * s + middle_y * c
-    return np.stack([centre_x, centre_y, side, roll], axis=1).astype(np.float32)
 
 
 def to_image(fractions: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -> Floats:

@@ -200,18 +200,6 @@ def _place(
             confidence[face, i] = 1.0 - math.exp(-0.5 * ratio * ratio)
 
 
-def place_output_reference(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
-    """Do what `place_output` does, in plain NumPy: the text that its kernel is tested against."""
-    landmarks = to_image(fractions, crops)
-    sigma = np.asarray(spread * crops[:, 2:3], dtype=np.float32)
-    finite = np.isfinite(landmarks).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=1)
-    finite &= (sigma > 0).all(axis=1) & np.isfinite(score)
-    score = np.where(finite, score, 0).astype(np.float32)
-    landmarks[~finite] = 0
-    sigma[~finite] = 1
-    return PfldOutput(landmarks, sigma, confidence_of(landmarks, sigma), score)
-
-
 def _predict_own(network: OwnPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
     """Run the user's network; the plugin's tells whether there is a face: all the confidence there is."""
     score = predict(network.judge, rgb, crops).score
@@ -223,20 +211,6 @@ def _predict_own(network: OwnPfld, rgb: npt.NDArray[np.uint8], crops: Floats) ->
     sigma = np.maximum(network.sigma * inter_ocular(landmarks), 1e-3)[:, None] * np.ones(68)
     confidence = np.repeat(score[:, None], 68, axis=1)
     return PfldOutput(landmarks, sigma.astype(np.float32), confidence, score)
-
-
-def confidence_of(landmarks: Floats, sigma: Floats) -> Floats:
-    """Return the probability that each landmark's error is under 8 % of the inter-ocular distance.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (F, 68, 2)
-        Pixels; only their inter-ocular distance counts.
-    sigma : ndarray, (F, 68)
-        Pixels.
-    """
-    radius = POOR_NME * inter_ocular(landmarks)[:, None]
-    return np.asarray(1 - np.exp(-(radius**2) / (2 * np.asarray(sigma, np.float64) ** 2)), dtype=np.float32)
 
 
 def predict_twice(
@@ -301,18 +275,6 @@ def _misplaced(crops: Floats, better: Floats, found: npt.NDArray[np.bool_]) -> N
             or abs(math.log(wanted / side)) > SECOND_LOOK[1]
             or abs((roll + math.pi) % turn - math.pi) > SECOND_LOOK[2]
         )
-
-
-def misplaced_reference(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
-    """Do what `misplaced` does, in plain NumPy: the text that its kernel is tested against."""
-    crops, better = crops.astype(np.float64), crops_of_landmarks(landmarks).astype(np.float64)
-    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
-        shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
-        scale = np.abs(np.log(np.maximum(better[:, 2], 1e-3) / crops[:, 2]))
-    roll = np.abs((better[:, 3] - crops[:, 3] + np.pi) % (2 * np.pi) - np.pi)
-    largest_shift, largest_scale, largest_roll = SECOND_LOOK
-    off = (shift > largest_shift) | (scale > largest_scale) | (roll > largest_roll) | ~(crops[:, 2] > 0)
-    return np.asarray((better[:, 2] > 1) & off)
 
 
 def crops_of_boxes(boxes: npt.NDArray[np.floating], roll: npt.NDArray[np.floating] | float = 0.0) -> Floats:

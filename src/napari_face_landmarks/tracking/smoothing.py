@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.ibug import OUTER_EYES, inter_ocular
+from napari_face_landmarks.ibug import OUTER_EYES
 from napari_face_landmarks.jit import exact_kernel
 
 Floats = npt.NDArray[np.float32]
@@ -89,23 +89,3 @@ def _smooth(window: Floats, tolerance: float, smoothed: Floats) -> None:
                     total_y += weight * pair_y
                     weights += weight
             smoothed[face, i, 0], smoothed[face, i, 1] = total_x / weights, total_y / weights
-
-
-def smooth_centre_reference(window: Floats, tolerance: float = TOLERANCE) -> Floats:
-    """Do what `smooth_centre` does, in plain NumPy: the text that its kernel is tested against."""
-    reach = len(window) // 2
-    centre = window[reach].astype(np.float64)
-    if reach == 0 or not np.isfinite(centre).any():
-        return np.array(window[reach], dtype=np.float32)
-    spread = tolerance * np.maximum(inter_ocular(np.nan_to_num(centre)), 1e-6)[:, None]
-    total = centre.copy()
-    weights = np.ones(centre.shape[:-1])
-    for k in range(1, reach + 1):
-        pair = (window[reach - k].astype(np.float64) + window[reach + k]) / 2
-        apart = ((pair - centre) ** 2).sum(axis=-1)
-        weight = (2 if k < reach else 1) * np.exp(-apart / (2 * spread**2))
-        usable = np.isfinite(weight)
-        weight = np.where(usable, weight, 0)
-        total += weight[..., None] * np.where(usable[..., None], pair, 0)
-        weights += weight
-    return np.asarray(total / weights[..., None], dtype=np.float32)

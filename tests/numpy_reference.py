@@ -1,0 +1,145 @@
+"""Kernels of the package written in plain NumPy, which the compiled ones are tested against."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.pdm import N_RIGID, PDM, _checked_target, clamp, fit_rigid, project
+from napari_face_landmarks.clnf.reference import jacobian, update
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.pfld import PfldOutput
+from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_of_landmarks, to_image
+from napari_face_landmarks.pfld.network import POOR_NME, SECOND_LOOK
+from napari_face_landmarks.tracking.smoothing import TOLERANCE
+
+Floats = npt.NDArray[Any]
+
+
+def roll_of_landmarks(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return the in-plane rotation of each face, radians, 0 upright, positive clockwise in the picture.
+
+    The direction is that of the eyes' centres, which all of their twelve landmarks share in.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (..., 68, 2)
+        Pixels, x then y.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    across = points[..., 42:48, :].mean(axis=-2) - points[..., 36:42, :].mean(axis=-2)
+    return np.asarray(np.arctan2(across[..., 1], across[..., 0]))
+
+
+def crops_of_landmarks_reference(landmarks: npt.NDArray[np.floating], margin: float = CROP_MARGIN) -> Floats:
+    """Do what `crops_of_landmarks` does."""
+    points = np.asarray(landmarks, dtype=np.float64)
+    roll = roll_of_landmarks(points)
+    cos, sin = np.cos(roll)[:, None], np.sin(roll)[:, None]
+    upright_x = points[..., 0] * cos + points[..., 1] * sin
+    upright_y = points[..., 1] * cos - points[..., 0] * sin
+    middle_x = (upright_x.min(1) + upright_x.max(1)) / 2
+    middle_y = (upright_y.min(1) + upright_y.max(1)) / 2
+    side = margin * np.maximum(np.ptp(upright_x, axis=1), np.ptp(upright_y, axis=1))
+    c, s = cos[:, 0], sin[:, 0]
+    centre_x = middle_x * c - middle_y * s
+    centre_y = middle_x * s + middle_y * c
+    return np.stack([centre_x, centre_y, side, roll], axis=1).astype(np.float32)
+
+
+def place_output_reference(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
+    """Do what `place_output` does."""
+    landmarks = to_image(fractions, crops)
+    sigma = np.asarray(spread * crops[:, 2:3], dtype=np.float32)
+    finite = np.isfinite(landmarks).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=1)
+    finite &= (sigma > 0).all(axis=1) & np.isfinite(score)
+    score = np.where(finite, score, 0).astype(np.float32)
+    landmarks[~finite] = 0
+    sigma[~finite] = 1
+    return PfldOutput(landmarks, sigma, confidence_of(landmarks, sigma), score)
+
+
+def misplaced_reference(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
+    """Do what `misplaced` does."""
+    crops, better = crops.astype(np.float64), crops_of_landmarks(landmarks).astype(np.float64)
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
+        scale = np.abs(np.log(np.maximum(better[:, 2], 1e-3) / crops[:, 2]))
+    roll = np.abs((better[:, 3] - crops[:, 3] + np.pi) % (2 * np.pi) - np.pi)
+    largest_shift, largest_scale, largest_roll = SECOND_LOOK
+    off = (shift > largest_shift) | (scale > largest_scale) | (roll > largest_roll) | ~(crops[:, 2] > 0)
+    return np.asarray((better[:, 2] > 1) & off)
+
+
+def smooth_centre_reference(window: Floats, tolerance: float = TOLERANCE) -> Floats:
+    """Do what `smooth_centre` does."""
+    reach = len(window) // 2
+    centre = window[reach].astype(np.float64)
+    if reach == 0 or not np.isfinite(centre).any():
+        return np.array(window[reach], dtype=np.float32)
+    spread = tolerance * np.maximum(inter_ocular(np.nan_to_num(centre)), 1e-6)[:, None]
+    total = centre.copy()
+    weights = np.ones(centre.shape[:-1])
+    for k in range(1, reach + 1):
+        pair = (window[reach - k].astype(np.float64) + window[reach + k]) / 2
+        apart = ((pair - centre) ** 2).sum(axis=-1)
+        weight = (2 if k < reach else 1) * np.exp(-apart / (2 * spread**2))
+        usable = np.isfinite(weight)
+        weight = np.where(usable, weight, 0)
+        total += weight[..., None] * np.where(usable[..., None], pair, 0)
+        weights += weight
+    return np.asarray(total / weights[..., None], dtype=np.float32)
+
+
+def fit_pdm_reference(
+    pdm: PDM,
+    landmarks: npt.NDArray[Any],
+    weights: npt.NDArray[Any] | None = None,
+    params: Floats | None = None,
+    *,
+    noise: float = 1.0,
+    max_iterations: int = 40,
+) -> Floats:
+    """Do what `fit_pdm` does."""
+    target, weight = _checked_target(pdm, landmarks, weights)
+    params = fit_rigid(pdm, target, weight) if params is None else clamp(pdm, params)
+    weight_xy = np.concatenate([weight, weight])
+
+    def objective(p: Floats, sigma: float) -> float:
+        error = (target - project(pdm, p)).T.ravel()
+        return float(weight_xy @ error**2 / sigma**2 + np.sum(p[N_RIGID:] ** 2 / pdm.eigenvalues))
+
+    for rigid in (True, False):
+        for _ in range(max_iterations):
+            sigma = params[0] * noise
+            error = (target - project(pdm, params)).T.ravel()
+            slope = jacobian(pdm, params, rigid)
+            hessian = slope.T @ (weight_xy[:, None] * slope) / sigma**2
+            step = slope.T @ (weight_xy * error) / sigma**2
+            if not rigid:
+                hessian[N_RIGID:, N_RIGID:] += np.diag(1.0 / pdm.eigenvalues)
+                step[N_RIGID:] -= params[N_RIGID:] / pdm.eigenvalues
+            moved = update(pdm, params, np.linalg.solve(hessian, step))
+            if not objective(moved, sigma) < objective(params, sigma):
+                break
+            motion = np.abs(project(pdm, moved) - project(pdm, params)).max()
+            params = moved
+            if motion < 0.01 * params[0]:
+                break
+    return params
+
+
+def confidence_of(landmarks: Floats, sigma: Floats) -> Floats:
+    """Return the probability that each landmark's error is under 8 % of the inter-ocular distance.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (F, 68, 2)
+        Pixels; only their inter-ocular distance counts.
+    sigma : ndarray, (F, 68)
+        Pixels.
+    """
+    radius = POOR_NME * inter_ocular(landmarks)[:, None]
+    return np.asarray(1 - np.exp(-(radius**2) / (2 * np.asarray(sigma, np.float64) ** 2)), dtype=np.float32)
