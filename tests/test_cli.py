@@ -327,6 +327,22 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("napari-face-landmarks ")
 
 
+def test_track_runs_the_experts_on_onnx_runtime(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("onnx")
+    words = ["track", str(clip), "--refine", "always"]
+    assert cli.main([*words, "-o", str(tmp_path / "numba.npz")]) == 0
+    onnx = ["--experts", "onnx", "--provider", "CPUExecutionProvider"]
+    assert cli.main([*words, "-o", str(tmp_path / "onnx.npz"), *onnx]) == 0
+    numba, tracks = Tracks.load(tmp_path / "numba.npz"), Tracks.load(tmp_path / "onnx.npz")
+    assert tracks.meta["experts"] == "ONNX Runtime: CPUExecutionProvider"
+    assert "experts" not in numba.meta
+    np.testing.assert_allclose(tracks.landmarks, numba.landmarks, atol=0.02)
+    assert cli.main([*words, "-o", str(tmp_path / "t.npz"), "--experts", "onnx", "--provider", "Moon"]) == 2
+    assert "ONNX Runtime has no 'Moon' here: choose from " in said(capsys)
+
+
 def test_tracking_imports_neither_napari_nor_qt(tmp_path: Path, clip: Path) -> None:
     program = (
         "import sys\n"

@@ -17,7 +17,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from napari_face_landmarks.clnf import fit, normalized_frame, numba_engine, pdm, reference
-from napari_face_landmarks.clnf.onnx_experts import export_experts, load_onnx_experts
+from napari_face_landmarks.clnf.onnx_experts import export_experts, onnx_experts
+from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
 from napari_face_landmarks.clnf.parameters import PUBLISHED, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import (
     N_INPUTS,
@@ -30,6 +31,7 @@ from napari_face_landmarks.clnf.patch_experts import (
 )
 from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.ibug import MIRROR_68
+from napari_face_landmarks.models import load_models
 from napari_face_landmarks.settings import TrackerSettings
 
 SCALES = np.array([0.25, 0.35, 0.5])
@@ -182,7 +184,7 @@ def test_a_full_fit_agrees_with_the_reference(
     chosen = TrackerSettings(search_radius=radius, max_iterations=iterations, convergence_px=least)
     sigma = rng.uniform(0.5, 4, 68) * scale if with_sigma else None
     results = [
-        fit.refine(grey, first, None, model, experts, chosen, sigma, engine=engine)
+        fit.refine(grey, first, None, fit.ClnfModel(model, experts, engine=engine), chosen, sigma)
         for engine in (numba_engine, reference)
     ]
     assert results[0].converged == results[1].converged
@@ -240,8 +242,8 @@ def test_iterations_per_scale_and_phase(iterations: int) -> None:
     model, experts, grey, truth = dotted_face()
     never = TrackerSettings(max_iterations=iterations, convergence_px=0.0)
     at_once = TrackerSettings(max_iterations=iterations, convergence_px=20.0)
-    assert fit.refine(grey, truth, None, model, experts, never).iterations == 6 * iterations
-    assert fit.refine(grey, truth, None, model, experts, at_once).iterations == 6
+    assert fit.refine(grey, truth, None, fit.ClnfModel(model, experts), never).iterations == 6 * iterations
+    assert fit.refine(grey, truth, None, fit.ClnfModel(model, experts), at_once).iterations == 6
 
 
 # A face whose landmarks are bright dots, and experts that look for them
@@ -278,7 +280,7 @@ def dot_experts() -> PatchExperts:
 def test_clnf_recovers_a_known_displacement(roll: float) -> None:
     model, experts, grey, truth = dotted_face(roll)
     moved = truth + np.array([7.0, -5.0])
-    found = fit.refine(grey, moved, None, model, experts, PATIENT, constants=PUBLISHED)
+    found = fit.refine(grey, moved, None, fit.ClnfModel(model, experts, PUBLISHED), PATIENT)
     assert found.converged
     start_error = np.linalg.norm(moved - truth, axis=1).mean()
     error = np.linalg.norm(found.landmarks - truth, axis=1).mean()
@@ -290,7 +292,7 @@ def test_clnf_recovers_a_known_change_of_shape() -> None:
     params = pdm.fit_pdm(model, truth)
     params[6:9] += 0.8 * np.sqrt(model.eigenvalues[:3])
     moved = pdm.project(model, params)
-    found = fit.refine(grey, moved, None, model, experts, PATIENT, constants=PUBLISHED)
+    found = fit.refine(grey, moved, None, fit.ClnfModel(model, experts, PUBLISHED), PATIENT)
     before = np.linalg.norm(moved - truth, axis=1).mean()
     assert np.linalg.norm(found.landmarks - truth, axis=1).mean() < 0.4 * before
 
@@ -298,15 +300,17 @@ def test_clnf_recovers_a_known_change_of_shape() -> None:
 def test_plain_clnf_stays_in_the_model_and_shares_keep_what_it_cannot_express() -> None:
     model, experts, grey, truth = dotted_face()
     odd = truth + np.random.default_rng(3).normal(size=truth.shape) * 3
-    plain = fit.refine(grey, odd, None, model, experts, PATIENT)
+    plain = fit.refine(grey, odd, None, fit.ClnfModel(model, experts), PATIENT)
     np.testing.assert_allclose(plain.landmarks, pdm.project(model, plain.params), atol=1e-3)
     assert (plain.shares == 0).all()
     keep = dataclasses.replace(TUNED, residual_share=0.5)
     sure, unsure = np.full(68, 0.01), np.full(68, 1e4)
-    kept = fit.refine(grey, odd, None, model, experts, PATIENT, sure, keep)
+    kept = fit.refine(grey, odd, None, fit.ClnfModel(model, experts, keep), PATIENT, sure)
     residual = odd - pdm.project(model, kept.start)
     np.testing.assert_allclose(kept.landmarks - pdm.project(model, kept.params), 0.5 * residual, atol=1e-2)
-    assert fit.refine(grey, odd, None, model, experts, PATIENT, unsure, keep).shares.max() < 1e-3
+    assert (
+        fit.refine(grey, odd, None, fit.ClnfModel(model, experts, keep), PATIENT, unsure).shares.max() < 1e-3
+    )
 
 
 def test_a_sure_prior_holds_the_landmarks_and_an_unsure_one_lets_them_go() -> None:
@@ -315,7 +319,9 @@ def test_a_sure_prior_holds_the_landmarks_and_an_unsure_one_lets_them_go() -> No
     strong = EngineConstants(prior_weight=1.0, prior_floor=0.1)
     distance = {}
     for sigma in (0.2, 1000.0):
-        found = fit.refine(grey, moved, None, model, experts, PATIENT, np.full(68, sigma), strong)
+        found = fit.refine(
+            grey, moved, None, fit.ClnfModel(model, experts, strong), PATIENT, np.full(68, sigma)
+        )
         distance[sigma] = np.linalg.norm(found.landmarks - moved, axis=1).mean()
     assert distance[0.2] < 2.0
     assert distance[1000.0] > 4.0
@@ -328,12 +334,12 @@ def test_the_coarsest_scale_is_for_landmarks_that_are_unsure(monkeypatch: pytest
     unit = float(np.linalg.norm(points[45] - points[36]))
     scales: list[int] = []
     respond = fit._respond
-    monkeypatch.setattr(fit, "_respond", lambda *given: scales.append(given[4]) or respond(*given))
+    monkeypatch.setattr(fit, "_respond", lambda *given: scales.append(given[3]) or respond(*given))
 
     def looked_at(spread: float, constants: EngineConstants = TUNED, held: Any = None) -> list[int]:
         scales.clear()
         sigma = np.full(68, spread * unit)
-        fit.refine(grey, points, None, model, experts, PATIENT, sigma, constants, held=held)
+        fit.refine(grey, points, None, fit.ClnfModel(model, experts, constants), PATIENT, sigma, held=held)
         return scales
 
     assert looked_at(0.9 * TUNED.sure_spread) == [1, 2]
@@ -347,7 +353,9 @@ def test_refine_is_the_same_from_several_threads() -> None:
     starts = [truth + shift for shift in np.random.default_rng(0).normal(size=(12, 1, 2)) * 4]
 
     def run(landmarks: Any) -> Any:
-        return fit.refine(grey, landmarks, None, model, experts, PATIENT, np.full(68, 3.0)).landmarks
+        return fit.refine(
+            grey, landmarks, None, fit.ClnfModel(model, experts), PATIENT, np.full(68, 3.0)
+        ).landmarks
 
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
         threaded = list(pool.map(run, starts))
@@ -374,7 +382,7 @@ def test_no_usable_face_gives_back_the_landmarks(case: str) -> None:
         landmarks *= 1e9
     else:
         sigma = np.full(68, np.inf)
-    found = fit.refine(grey, landmarks, None, model, experts, PATIENT, sigma)
+    found = fit.refine(grey, landmarks, None, fit.ClnfModel(model, experts), PATIENT, sigma)
     assert np.isfinite(found.params).all()
     if case == "infinite sigma":
         assert np.isfinite(found.landmarks).all()
@@ -387,7 +395,7 @@ def test_missing_landmarks_are_filled_from_the_model() -> None:
     model, experts, grey, truth = dotted_face()
     partly = truth.copy()
     partly[[3, 40, 50]] = np.nan
-    found = fit.refine(grey, partly, None, model, experts, PATIENT, np.full(68, 1.0))
+    found = fit.refine(grey, partly, None, fit.ClnfModel(model, experts), PATIENT, np.full(68, 1.0))
     assert found.converged
     assert np.isfinite(found.landmarks).all()
     assert np.linalg.norm(found.landmarks - truth, axis=1).max() < 10
@@ -406,7 +414,7 @@ def test_results_are_always_finite(seed: int, kind: str) -> None:
         grey = grey[:1]
     landmarks = rng.normal(size=(68, 2)) * 10.0 ** rng.uniform(-2, 3) + rng.uniform(-50, 300, 2)
     sigma = 10.0 ** rng.uniform(-6, 6, 68) if seed % 2 else None
-    found = fit.refine(grey, landmarks, None, model, experts, PATIENT, sigma)
+    found = fit.refine(grey, landmarks, None, fit.ClnfModel(model, experts), PATIENT, sigma)
     assert np.isfinite(found.landmarks).all()
     assert np.isfinite(found.params).all()
 
@@ -414,22 +422,24 @@ def test_results_are_always_finite(seed: int, kind: str) -> None:
 def test_wrong_shapes_are_refused_in_a_sentence() -> None:
     model, experts, grey, truth = dotted_face()
     with pytest.raises(ImageError, match=r"grey \(H, W\) uint8"):
-        fit.refine(np.zeros((4, 4, 3), np.uint8), truth, None, model, experts, PATIENT)
+        fit.refine(np.zeros((4, 4, 3), np.uint8), truth, None, fit.ClnfModel(model, experts), PATIENT)
     with pytest.raises(ModelError, match="landmarks of the shape"):
-        fit.refine(grey, truth[:5], None, model, experts, PATIENT)
+        fit.refine(grey, truth[:5], None, fit.ClnfModel(model, experts), PATIENT)
     with pytest.raises(ModelError, match="params of the shape"):
-        fit.refine(grey, truth, np.zeros(6), model, experts, PATIENT)
+        fit.refine(grey, truth, np.zeros(6), fit.ClnfModel(model, experts), PATIENT)
     with pytest.raises(ModelError, match="sigma of the shape"):
-        fit.refine(grey, truth, None, model, experts, PATIENT, np.zeros(3))
+        fit.refine(grey, truth, None, fit.ClnfModel(model, experts), PATIENT, np.zeros(3))
 
 
 @pytest.mark.parametrize("roll", [0.0, -0.7])
 def test_landmarks_end_where_people_put_them_beside_the_search(roll: float) -> None:
     model, experts, grey, truth = dotted_face(roll)
-    plain = fit.refine(grey, truth, None, model, experts, PATIENT)
+    plain = fit.refine(grey, truth, None, fit.ClnfModel(model, experts), PATIENT)
     rng = np.random.default_rng(8)
     beyond = np.concatenate([rng.normal(0, 2, (1, 136)), rng.normal(0, 0.002, (136, 136))])
-    moved = fit.refine(grey, truth, None, model, dataclasses.replace(experts, beyond=beyond), PATIENT)
+    moved = fit.refine(
+        grey, truth, None, fit.ClnfModel(model, dataclasses.replace(experts, beyond=beyond)), PATIENT
+    )
     np.testing.assert_array_equal(moved.params, plain.params)
     # in the face's own units and axes, whatever its roll and size in the image
     upright = normalized_frame.image_to_frame(plain.params, 1.0)
@@ -448,7 +458,7 @@ def test_a_correction_applied_where_it_was_measured_gives_the_refined_landmarks(
     beyond = np.random.default_rng(6).normal(0, 0.02, (137, 136))
     experts = dataclasses.replace(experts, beyond=beyond)
     rough = truth + np.array([4.0, 3.0]) + np.random.default_rng(5).normal(size=(68, 2))
-    found = fit.refine(grey, rough, None, model, experts, PATIENT, np.full(68, 2.0))
+    found = fit.refine(grey, rough, None, fit.ClnfModel(model, experts), PATIENT, np.full(68, 2.0))
     correction = fit.measure_correction(model, found.start, found.params, found.shares, found.beyond)
     landmarks, params = fit.apply_correction(model, correction, found.start, rough)
     np.testing.assert_allclose(landmarks, found.landmarks, atol=1e-3)
@@ -495,7 +505,8 @@ def write_experts(path: Path, **changes: Any) -> None:
 def test_saved_experts_load_unmirrored(tmp_path: Path) -> None:
     stored = stored_weights(np.random.default_rng(2), 5, 3)
     path = tmp_path / "cen.npz"
-    save_patch_experts(path, SCALES, VIEWS, np.ones((2, 68)), **stored, dtype=np.float32)
+    arrays = {"scales": SCALES, "view_centres": VIEWS, "visibility": np.ones((2, 68)), **stored}
+    save_patch_experts(path, arrays, np.float32)
     loaded = load_patch_experts(path)
     expected = unmirror(SCALES, VIEWS, np.ones((2, 68)), **stored)
     for item in dataclasses.fields(PatchExperts):
@@ -503,7 +514,7 @@ def test_saved_experts_load_unmirrored(tmp_path: Path) -> None:
             np.testing.assert_allclose(getattr(loaded, item.name), getattr(expected, item.name), atol=1e-6)
     assert loaded.beyond is expected.beyond is None
     beyond = np.random.default_rng(3).normal(0, 1, (137, 136))
-    save_patch_experts(path, SCALES, VIEWS, np.ones((2, 68)), **stored, beyond=beyond)
+    save_patch_experts(path, {**arrays, "beyond": beyond})
     found = load_patch_experts(path).beyond
     assert found is not None
     np.testing.assert_allclose(found, beyond, rtol=1e-3, atol=1e-6)
@@ -588,7 +599,10 @@ def test_weights_that_half_precision_cannot_hold_are_refused(tmp_path: Path) -> 
     stored = stored_weights(np.random.default_rng(2), 2, 2)
     stored["w2"][0, 0, 0, 0] = 1e6
     with pytest.raises(ModelError, match="finite"):
-        save_patch_experts(tmp_path / "cen.npz", SCALES, VIEWS, np.ones((2, 68)), **stored)
+        save_patch_experts(
+            tmp_path / "cen.npz",
+            {"scales": SCALES, "view_centres": VIEWS, "visibility": np.ones((2, 68)), **stored},
+        )
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow], max_examples=10, deadline=None)
@@ -616,12 +630,11 @@ def test_the_engine_and_pfld_do_not_use_opencv() -> None:
 # Experts as ONNX
 
 
-def test_exported_experts_respond_alike(tmp_path: Path) -> None:
+def test_experts_run_by_onnx_runtime_respond_alike(tmp_path: Path) -> None:
     pytest.importorskip("onnx")
     experts = random_experts(1)
-    path = tmp_path / "cen.onnx"
-    export_experts(experts, path)
-    loaded = load_onnx_experts(experts, path, ["CPUExecutionProvider"])
+    loaded = onnx_experts(experts, ["CPUExecutionProvider"])
+    assert loaded.session.get_providers() == ["CPUExecutionProvider"]
     rng = np.random.default_rng(2)
     model = face_model()
     for index, view, window, checkerboard in ((0, 0, 5, False), (1, 1, 7, True), (2, 2, 3, False)):
@@ -635,16 +648,23 @@ def test_exported_experts_respond_alike(tmp_path: Path) -> None:
         np.testing.assert_allclose(maps, expected, atol=1e-4)
 
 
-def test_a_graph_of_other_experts_or_none_is_refused(tmp_path: Path) -> None:
-    pytest.importorskip("onnx")
-    path = tmp_path / "cen.onnx"
-    export_experts(random_experts(1), path)
-    with pytest.raises(ModelError, match="other experts"):
-        load_onnx_experts(random_experts(2), path)
-    with pytest.raises(ModelError, match=r"no .'Nowhere'"):
-        load_onnx_experts(random_experts(1), path, ["Nowhere"])
-    path.write_bytes(b"nonsense")
-    with pytest.raises(ModelError, match="no usable ONNX model"):
-        load_onnx_experts(random_experts(1), path)
-    with pytest.raises(ModelError, match="cannot be read"):
-        load_onnx_experts(random_experts(1), tmp_path / "absent.onnx")
+def test_exported_experts_are_a_valid_onnx_model(tmp_path: Path) -> None:
+    onnx = pytest.importorskip("onnx")
+    export_experts(random_experts(1), tmp_path / "cen.onnx")
+    onnx.checker.check_model(tmp_path / "cen.onnx", full_check=True)
+    with pytest.raises(ModelError, match="cannot be written"):
+        export_experts(random_experts(1), tmp_path / "absent" / "cen.onnx")
+
+
+def test_experts_that_cannot_run_as_onnx_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ModelError, match=r"no 'Nowhere' here: choose from .*CPUExecutionProvider"):
+        onnx_experts(random_experts(1), ["Nowhere"])
+    with pytest.raises(ModelError, match="OpenFace's patch experts cannot be run as ONNX"):
+        onnx_experts(OpenFaceExperts("CEN", ()))
+    with pytest.raises(ModelError, match="experts is 'torch': choose one of numba, onnx"):
+        load_models(experts="torch")
+    with pytest.raises(ModelError, match="give experts onnx"):
+        load_models(providers=["CPUExecutionProvider"])
+    monkeypatch.setitem(sys.modules, "onnx", None)
+    with pytest.raises(ModelError, match=r'pip install "napari-face-landmarks\[onnx\]"'):
+        load_models(experts="onnx")

@@ -10,7 +10,7 @@ import pytest
 
 from napari_face_landmarks.clnf.parameters import PUBLISHED, TUNED, EngineConstants
 from napari_face_landmarks.ibug import nme
-from napari_face_landmarks.models.bundle import bundle_folder, load_models
+from napari_face_landmarks.models import bundle_folder, load_models
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.training import evaluate_clnf
 

@@ -148,16 +148,11 @@ def test_held_landmarks_draw_the_model_in_both_engines_alike(
             to_grey(clip[0]),
             points,
             params,
-            models.pdm,
-            models.experts,
+            models.clnf(engine),
             settings,
-            constants=models.constants,
-            engine=engine,
             held=held,
         )
-    free = refine(
-        to_grey(clip[0]), points, params, models.pdm, models.experts, settings, constants=models.constants
-    )
+    free = refine(to_grey(clip[0]), points, params, models.clnf(), settings)
     np.testing.assert_allclose(fits["fast"].landmarks, fits["reference"].landmarks, atol=0.02)
 
     def off(fit: Any) -> float:

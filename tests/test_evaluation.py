@@ -21,8 +21,8 @@ from napari_face_landmarks.evaluation.corruptions import COVERED, face_region, p
 from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture, read_faces, webp_size
 from napari_face_landmarks.evaluation.metrics import Fits, Plan, fit_faces, summarise
 from napari_face_landmarks.evaluation.options import CONDITIONS
+from napari_face_landmarks.evaluation.split import is_held_out
 from napari_face_landmarks.training import evaluate as training_step
-from napari_face_landmarks.training.split import is_held_out
 from numpy_reference import confidence_of
 
 NAMES = ("3_1.jpg", "c.png", "m.png", "d.png")  # by its name, the third is held out

@@ -301,7 +301,7 @@ def test_a_fit_by_clnf_alone_agrees_with_the_reference(
     constants = {"cen": OPENFACE_CEN, "ccnf": OPENFACE_CCNF, "own": PUBLISHED}[kind]
     constants = dataclasses.replace(constants, own_iterations=2)
     found, expected = (
-        fit.fit_alone(grey, start, model, chosen, constants, followed, engine)
+        fit.fit_alone(grey, start, fit.ClnfModel(model, chosen, constants, engine), followed)
         for engine in (numba_engine, reference)
     )
     assert (found.converged, found.iterations) == (expected.converged, expected.iterations)
@@ -325,7 +325,12 @@ def test_refinement_of_first_landmarks_agrees_with_the_reference(
     constants = dataclasses.replace(base, windows=(7, 5, 5, 3), prior_weight=0.4, residual_share=0.4)
     found, expected = (
         fit.refine(
-            grey, first, None, model, experts[kind], TrackerSettings(), np.full(68, 2.0), constants, engine
+            grey,
+            first,
+            None,
+            fit.ClnfModel(model, experts[kind], constants, engine),
+            TrackerSettings(),
+            np.full(68, 2.0),
         )
         for engine in (numba_engine, reference)
     )
@@ -377,12 +382,14 @@ def test_faces_smaller_than_a_scale_are_not_looked_at_there(experts: dict[str, O
     for scale in (0.2, 0.3, 0.4, 0.8, 1.5):
         start = np.concatenate([[scale, 0, 0, 0, 100, 100], np.zeros(model.n_modes)])
         constants = dataclasses.replace(OPENFACE_CEN, own_iterations=1)
-        found = fit.fit_alone(grey, start, model, experts["cen"], constants)
+        found = fit.fit_alone(grey, start, fit.ClnfModel(model, experts["cen"], constants))
         steps.append(found.iterations if found.converged else -1)
     assert steps == [-1, 2, 4, 6, 8]
     start = np.concatenate([[0.4, 0, 0, 0, 100, 100], np.zeros(model.n_modes)])
     once = TrackerSettings(max_iterations=1)
-    found = fit.refine(grey, pdm.project(model, start), None, model, experts["cen"], once, None, OPENFACE_CEN)
+    found = fit.refine(
+        grey, pdm.project(model, start), None, fit.ClnfModel(model, experts["cen"], OPENFACE_CEN), once
+    )
     assert found.iterations == 4
 
 

@@ -180,7 +180,7 @@ def test_no_cycle_of_imports_when_modules_load() -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="left: models.bundle <-> models.external, tracking.state <-> tracking.clnf_tracker, "
+    reason="left: tracking.state <-> tracking.clnf_tracker, "
     "napari_plugin.run_controller <-> napari_plugin.subprocess_run",
 )
 def test_no_cycle_of_imports_within_functions_but_through_the_convenience_methods() -> None:
@@ -198,7 +198,6 @@ def test_only_the_convenience_methods_of_tracks_know_what_is_above_the_core() ->
     assert {each for each in found if each[0] != CONVENIENCE or each[2] == "top"} == set()
 
 
-@pytest.mark.xfail(strict=True, reason="left: evaluation.dataset imports training.split")
 def test_each_package_imports_from_the_layers_before_it_only() -> None:
     height = {name: number for number, layer in enumerate(LAYERS) for name in layer}
     upward = {
@@ -225,7 +224,7 @@ def test_windows_are_imported_by_the_plugin_and_the_demo_that_opens_one_only() -
 
 @pytest.mark.xfail(
     strict=True,
-    reason="left: run_benchmark, kernel_times, refine, fit_alone, make_tracks, track_many, run_local",
+    reason="left: make_tracks, track_many, run_local",
 )
 def test_no_function_is_longer_than_a_screen() -> None:
     long = {
@@ -238,7 +237,7 @@ def test_no_function_is_longer_than_a_screen() -> None:
 
 @pytest.mark.xfail(
     strict=True,
-    reason="left: clnf.fit.refine and _search, save_patch_experts, carry_on, make_tracks, track_many, _step",
+    reason="left: carry_on, make_tracks, track_many, _step",
 )
 def test_no_function_takes_more_than_eight_parameters() -> None:
     many = {

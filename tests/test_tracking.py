@@ -227,7 +227,7 @@ def test_of_a_large_picture_only_what_clnf_looks_at_becomes_grey(models: Models,
     params, sigma = fit_landmarks(models.pdm, start), np.full(68, 6, np.float32)
     picture = Picture(rgb)
     fit = run_clnf(models, settings, picture, start, params, sigma)
-    whole = refine(to_grey(rgb), start, params, models.pdm, models.experts, settings, sigma, models.constants)
+    whole = refine(to_grey(rgb), start, params, models.clnf(), settings, sigma)
     assert fit.converged
     np.testing.assert_array_equal(fit.landmarks, whole.landmarks)
     grey = picture.grey_around(start)

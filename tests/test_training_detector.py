@@ -16,6 +16,7 @@ pytest.importorskip("onnx")
 
 from napari_face_landmarks.detection.decode import cell_centres, decode  # noqa: E402
 from napari_face_landmarks.errors import ModelError  # noqa: E402
+from napari_face_landmarks.evaluation.split import is_held_out  # noqa: E402
 from napari_face_landmarks.training import detector  # noqa: E402
 from napari_face_landmarks.training.detector_data import (  # noqa: E402
     BUNDLES,
@@ -45,7 +46,6 @@ from napari_face_landmarks.training.detector_report import (  # noqa: E402
     measure_clip,
     several_faces,
 )
-from napari_face_landmarks.training.split import is_held_out  # noqa: E402
 
 POINTS = np.array([[130, 80], [170, 80], [150, 105], [134, 125], [166, 125]], float)
 BOX = np.array([110.0, 50.0, 190.0, 150.0])

@@ -13,6 +13,7 @@ import cv2
 import numpy as np
 import pytest
 
+from napari_face_landmarks.evaluation.split import held_out_mask, is_held_out
 from napari_face_landmarks.ibug import MIRROR_68
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, to_crop
 from napari_face_landmarks.training.augment import (
@@ -26,7 +27,6 @@ from napari_face_landmarks.training.augment import (
     photometric,
     soft_tissue_bumps,
 )
-from napari_face_landmarks.training.split import held_out_mask, is_held_out
 from training_support import dotted_face, write_data
 
 NO_BUMPS = np.zeros((0, 5), np.float32)

@@ -7,7 +7,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from napari_face_landmarks.training.split import is_held_out
+from napari_face_landmarks.evaluation.split import is_held_out
 
 
 def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

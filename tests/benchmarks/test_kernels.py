@@ -25,6 +25,7 @@ from napari_face_landmarks.clnf.fit import (
     measure_correction,
     refine,
 )
+from napari_face_landmarks.clnf.parameters import Steps
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.pfld import crops_of_landmarks, predict, predict_twice
@@ -65,7 +66,7 @@ def maps_at(face: Face, index: int) -> tuple[Any, ...]:
     """Return the arguments of `response_maps` at a scale, and the parameters in its frame."""
     experts, constants = face.models.experts, face.models.constants
     to_frame = normalized_frame.image_to_frame(face.params, float(experts.scales[index]))
-    local = normalized_frame.enter_frame(face.params, to_frame)
+    local = normalized_frame.move_pose(face.params, to_frame)
     centres = np.rint(project(face.models.pdm, local)).astype(np.int64)
     window = constants.window_at(index, SETTINGS.search_radius)
     return (face.grey, to_frame, centres, window, experts, index, 0, constants.checkerboard), local
@@ -108,7 +109,7 @@ def test_nu_rlms_iteration(benchmark: Run, face: Face) -> None:
     arguments, local = maps_at(face, 2)
     maps = numba_engine.response_maps(*arguments)
     found, iterations = benchmark(
-        numba_engine.search, face.models.pdm, local, maps, arguments[2], np.ones(68), 1.6, 10.0, 1, 0.0
+        numba_engine.search, face.models.pdm, local, maps, arguments[2], np.ones(68), Steps(1.6, 10.0, 1, 0.0)
     )
     assert iterations == 2  # the pose, then pose and shape
     assert np.isfinite(found).all()
@@ -120,11 +121,9 @@ def test_clnf_of_a_face(benchmark: Run, face: Face) -> None:
         face.grey,
         face.landmarks,
         face.params,
-        face.models.pdm,
-        face.models.experts,
+        face.models.clnf(),
         SETTINGS,
         face.sigma,
-        face.models.constants,
     )
     assert fit.converged
 

@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from napari_face_landmarks.clnf import reference
 from napari_face_landmarks.clnf.normalized_frame import FLATTEST
-from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT
 from napari_face_landmarks.jit import kernel
 
 Floats = npt.NDArray[np.float64]
@@ -83,13 +83,11 @@ def _response_maps(
     to_frame: Floats,
     centres: Any,
     window: int,
-    experts: Any,
-    scale: int,
-    view: int,
-    checkerboard: bool = False,
+    *which: Any,
 ) -> Floats:
+    experts, scale, view, checkerboard = which
     maps = np.ones((len(centres), window, window))
-    side, reach = window + SUPPORT - 1, window // 2 + reference.REACH
+    side, reach = window + SUPPORT - 1, window // 2 + REACH
     for k, (x, y) in enumerate(centres):
         if not experts.visibility[view, k]:
             continue

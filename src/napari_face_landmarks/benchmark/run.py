@@ -167,14 +167,7 @@ def run_benchmark(
             f"The benchmark runs PFLD and CLNF of a bundle, and {models.name} is none: choose one."
         )
     about = machine()
-    warnings = []
-    if about["load"] is not None and about["load"] > BUSY:
-        warnings.append(
-            f"The machine was busy when the benchmark began (load average {about['load']:.1f}): "
-            "the times are not to be trusted."
-        )
-    if not about["numba"]:
-        warnings.append("Numba is not installed: install it, or nothing here is fast.")
+    warnings = _doubts(about)
     for sentence in warnings:
         say(sentence)
     for path in paths:  # that all can be read is known before the long work begins
@@ -196,20 +189,12 @@ def run_benchmark(
             models, video, frames=effort.baseline_frames, seconds=effort.step_seconds, say=say
         )
     say("Whole runs")
+    threads = default_thread_numbers()
     videos = [
-        video_rates(
-            models, path, runs=effort.runs, threads=default_thread_numbers(), stop=effort.stop, say=say
-        )
+        video_rates(models, path, runs=effort.runs, threads=threads, stop=effort.stop, say=say)
         for path in paths
     ]
-    say("Image size")
-    sizes = size_costs(models, frames[0], effort.widths, effort.cost_frames, effort.cost_runs)
-    _tell(sizes, "px wide", say)
-    say("Number of faces")
-    faces = face_costs(
-        models, _around(frames[0], fit.boxes[0]), effort.faces, effort.cost_frames, effort.cost_runs
-    )
-    _tell(faces, "faces", say)
+    sizes, faces = _costs(models, frames[0], fit.boxes[0], effort, say)
     say("Length of the video")
     length = length_cost(models, frames, effort.length)
     say(f"{length.ms:.2f} ms a frame, and after {length.frames} frames {in_words(length.slope)} more")
@@ -218,20 +203,36 @@ def run_benchmark(
     peak = peak_of_run(models.name, paths[0], effort.stop)
     if peak is not None:
         say(f"Largest memory of a process that tracks {paths[0].name}: {peak:.0f} MB")
-    return Benchmark(
-        about,
-        f"{models.name} {models.version}",
-        effort,
-        kernels,
-        ablation,
-        videos,
-        sizes,
-        faces,
-        length,
-        steady,
-        peak,
-        warnings,
-    )
+    name = f"{models.name} {models.version}"
+    measured = (kernels, ablation, videos, sizes, faces, length, steady, peak)
+    return Benchmark(about, name, effort, *measured, warnings)
+
+
+def _doubts(about: dict[str, Any]) -> list[str]:
+    """Return why the times may not be trusted on a machine, a sentence each."""
+    warnings = []
+    if about["load"] is not None and about["load"] > BUSY:
+        warnings.append(
+            f"The machine was busy when the benchmark began (load average {about['load']:.1f}): "
+            "the times are not to be trusted."
+        )
+    if not about["numba"]:
+        warnings.append("Numba is not installed: install it, or nothing here is fast.")
+    return warnings
+
+
+def _costs(
+    models: Models, frame: Any, box: Any, effort: Effort, say: Callable[[str], None]
+) -> tuple[list[Cost], list[Cost]]:
+    """Return what a frame costs by its size and by the number of faces on it."""
+    frames, runs = effort.cost_frames, effort.cost_runs
+    say("Image size")
+    sizes = size_costs(models, frame, effort.widths, frames, runs)
+    _tell(sizes, "px wide", say)
+    say("Number of faces")
+    faces = face_costs(models, _around(frame, box), effort.faces, frames, runs)
+    _tell(faces, "faces", say)
+    return sizes, faces
 
 
 def _without_nan(value: Any) -> Any:

@@ -83,6 +83,20 @@ def add_track(commands: Any) -> None:
         "most 4. The landmarks do not depend on it.",
     )
     add_models_option(parser)
+    parser.add_argument(
+        "--experts",
+        choices=("numba", "onnx"),
+        default="numba",
+        help="what evaluates CLNF's patch experts: compiled kernels (the default), or ONNX Runtime, which "
+        "needs the package onnx",
+    )
+    parser.add_argument(
+        "--provider",
+        metavar="NAME",
+        action="append",
+        help="execution provider of ONNX Runtime for --experts onnx, such as CUDAExecutionProvider; may be "
+        "repeated, in the order of preference; default: the first that this machine has",
+    )
     add_settings_options(parser)
     parser.set_defaults(run=_track)
 
@@ -100,7 +114,8 @@ def _track(options: argparse.Namespace) -> int:
     with _opened(options.video) as video:
         for path in outputs:
             prepare_place(path)
-        tracker = FaceTracker(load_models(*given(options.models)), settings, options.threads)
+        models = load_models(*given(options.models), experts=options.experts, providers=options.provider)
+        tracker = FaceTracker(models, settings, options.threads)
         recording = CheckpointedRun.begin(
             tracker, video, journal_of(options.output), resume=options.resume, regions=regions
         )

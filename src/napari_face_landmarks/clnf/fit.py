@@ -12,7 +12,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf import normalized_frame, numba_engine
 from napari_face_landmarks.clnf.openface_experts import AnyExperts, OpenFaceExperts, views_of
-from napari_face_landmarks.clnf.parameters import TUNED, EngineConstants
+from napari_face_landmarks.clnf.parameters import TUNED, EngineConstants, Steps
 from napari_face_landmarks.clnf.pdm import (
     N_RIGID,
     PDM,
@@ -34,6 +34,26 @@ LARGEST_MOVE = 45.0  # units of the PDM, half the distance of the outer eye corn
 LARGEST_GROWTH = 2.0
 LARGEST_PICTURE = 1000  # px of the normalised frame
 LEAST_ENLARGED = 0.9  # of a scale: a face whose own scale is smaller is not looked at there, as in OpenFace
+
+
+@dataclass(frozen=True)
+class ClnfModel:
+    """What CLNF runs with.
+
+    Attributes
+    ----------
+    pdm : PDM
+        Of 68 points.
+    experts : PatchExperts or OpenFaceExperts
+    constants : EngineConstants
+    engine : module
+        `numba_engine`, or `reference`: the method in plain NumPy.
+    """
+
+    pdm: PDM
+    experts: AnyExperts
+    constants: EngineConstants = TUNED
+    engine: ModuleType | SimpleNamespace = numba_engine
 
 
 @dataclass(frozen=True)
@@ -76,32 +96,24 @@ def refine(
     grey: npt.NDArray[np.uint8],
     landmarks: npt.NDArray[Any],
     params: Floats | None,
-    pdm: PDM,
-    experts: AnyExperts,
+    model: ClnfModel,
     settings: TrackerSettings,
     sigma: npt.NDArray[Any] | None = None,
-    constants: EngineConstants = TUNED,
-    engine: ModuleType | SimpleNamespace = numba_engine,
     held: npt.NDArray[np.bool_] | None = None,
 ) -> ClnfFit:
     """Refine a face's landmarks by CLNF.
 
-    From coarse to fine: the patch experts of the view nearest to the pose are evaluated in a window round
-    each landmark of the upright, scaled frame, and NU-RLMS moves the PDM to where they respond, first its
+    From coarse to fine, the patch experts of the view nearest to the pose are evaluated in a window around
+    each landmark of the upright, scaled frame, and NU-RLMS moves the PDM to where they respond: first its
     pose, then all its parameters (Baltrusaitis et al. 2013; Zadeh et al. 2017). At each scale, each of the
     two phases takes at most `settings.max_iterations` steps and ends after the first that moves the landmarks
-    less than `settings.convergence_px` on average; the next scale still runs, since its responses are new.
-    With OpenFace's experts, scales at which the face would be enlarged are left out, as there.
+    by less than `settings.convergence_px` on average. With OpenFace's experts, scales at which the face would
+    be enlarged are left out, as in OpenFace.
 
     Three things are added to the published method, all only where `sigma` is given. Where the given landmarks
-    are sure (`constants.sure_spread`) and none is held, the coarsest scale is left out. They act as a
-    Gaussian prior in the response maps (`constants.prior_weight`). And the part of them that the PDM cannot
-    express is kept in proportion to their certainty:
-    ``landmarks = project(params) + c (given - project(start))`` with
-    ``c = residual_share / (1 + (sigma / s / residual_sigma)**2)``.
-
-    Experts that were trained on labels placed by hand may tell how far from there people put the landmarks
-    (`PatchExperts.beyond`); that is added in the end.
+    are confident (`sure_spread` of the constants) and none is held, the coarsest scale is left out. They act
+    as a Gaussian prior in the response maps (`prior_weight`). And a share of their residual outside the PDM
+    is kept, ``c (given - project(start))``, ``c = residual_share / (1 + (sigma / s / residual_sigma)**2)``.
 
     Parameters
     ----------
@@ -111,19 +123,14 @@ def refine(
         First landmarks, px, x then y; one that is not finite is left out of the fit.
     params : ndarray, (6 + m,), or None
         PDM parameters already fitted to `landmarks` (see `fit_landmarks`); fitted here if None.
-    pdm : PDM
-        Of 68 points.
-    experts : PatchExperts or OpenFaceExperts
+    model : ClnfModel
     settings : TrackerSettings
         `max_iterations`, `search_radius` and `convergence_px` are used.
     sigma : ndarray, (68,), optional
-        Standard deviation that is expected of each of the first landmarks, px. Without it: plain CLNF.
-    constants : EngineConstants
-    engine : module
-        `fast`, or `reference` to run the plain text of the method.
+        Expected standard deviation of each first landmark, px. Without it: plain CLNF.
     held : ndarray, (68,), bool, optional
-        Landmarks that are known to be in place, such as those placed by hand: in the normal equations they
-        weigh `constants.held_weight` times as much as the others and are drawn to where they are given.
+        Landmarks that are known to be in place, such as manual ones: in the normal equations they weigh
+        `held_weight` times as much as the others and are drawn to where they are given.
 
     Returns
     -------
@@ -132,81 +139,95 @@ def refine(
 
     Raises
     ------
-    ImageError
-        If `grey` is no (H, W) uint8 image.
-    ModelError
-        If the shapes of landmarks, parameters, sigma and PDM do not belong together.
+    ImageError, ModelError
+        If `grey` is no (H, W) uint8 image, or the shapes of the arrays do not belong together.
     """
+    pdm, constants = model.pdm, model.constants
     given, claimed = _check_inputs(grey, landmarks, params, pdm, sigma)
-    start = params
     try:
-        if start is None:
-            start = fit_landmarks(pdm, given, claimed)
+        start = clamp(pdm, fit_landmarks(pdm, given, claimed) if params is None else params)
     except ModelError:  # the landmarks are no face
         return _not_refined(landmarks, np.concatenate([[1.0], np.zeros(5 + pdm.n_modes)]), 0)
-    start = clamp(pdm, start)
-    first = _project(pdm, start)
-    if not _usable(first, start, grey.shape):
+    projected = _project(pdm, start)
+    if not _usable(projected, start, grey.shape):
         return _not_refined(landmarks, start, 0)
     known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(given).all(axis=1))
-    held = None if held is None or not (held & known).any() else np.asarray(held & known)
-    given = np.where(known[:, None], given, first)
-    grey = np.ascontiguousarray(grey)
+    fixed = None if held is None or not (held & known).any() else np.asarray(held & known)
+    first = _First(np.where(known[:, None], given, projected), known, claimed, fixed, float(start[0]))
+    found, steps, likelihood = _coarse_to_fine(np.ascontiguousarray(grey), start, first, model, settings)
+    if found is None:
+        return _not_refined(landmarks, start, steps)
 
-    found, steps = start, 0
-    begin = 0 if held is not None else _first_scale(claimed, first, experts, constants)
-    for index in range(begin, len(experts.scales)):
-        if index and isinstance(experts, OpenFaceExperts) and _enlarged(experts, index, found):
-            break
-        window = constants.window_at(index, settings.search_radius)
-        at = _respond(grey, found, pdm, experts, index, window, constants, engine)
-        if at is None:
-            return _not_refined(landmarks, start, steps)
-        maps, weights = at.maps, _weights(at, constants)
-        if claimed is not None and constants.prior_weight > 0:
-            precision = _prior_precision(claimed, start[0], at.scale, constants) * known
-            maps = maps + np.float32(constants.hidden)
-            maps = engine.multiply_prior(
-                maps, at.centres, normalized_frame.transform(at.to_frame, given), precision
-            )
-            unseen = ~at.visible
-            if unseen.any():
-                weights[unseen & known] = weights[at.visible].mean() if at.visible.any() else constants.weight
-        if held is not None:
-            weights[held] = constants.held_weight * max(float(weights.max()), 1.0)
-        local, taken = _search(
-            at,
-            maps,
-            weights,
-            pdm,
-            constants,
-            settings.max_iterations,
-            settings.convergence_px,
-            False,
-            engine,
-            held,
-            None if held is None else normalized_frame.transform(at.to_frame, given),
-        )
-        if taken < 0 or not np.isfinite(local).all():
-            return _not_refined(landmarks, start, steps)
-        steps += taken
-        found = normalized_frame.leave_frame(local, at.to_frame)
-    assert at is not None  # there is a scale at least
-    likelihood = engine.log_likelihood(maps, at.centres, _project(pdm, local), constants.sigma_at(at.scale))
-
-    shares = _residual_shares(claimed, start[0], known, constants)
-    result = _project(pdm, found) + shares[:, None] * (given - first)
-    beyond = _beyond(experts, result, found)
+    shares = _residual_shares(first, constants)
+    result = _project(pdm, found) + shares[:, None] * (first.landmarks - projected)
+    beyond = _beyond(model.experts, result, found)
     result += _in_image(beyond, found)
     growth = found[0] / start[0]
-    moved = np.linalg.norm(result - given, axis=1).mean() / start[0]
+    moved = np.linalg.norm(result - first.landmarks, axis=1).mean() / start[0]
     if (
         not _usable(result, found, grey.shape)
         or not 1 / LARGEST_GROWTH < growth < LARGEST_GROWTH
         or not moved < LARGEST_MOVE
     ):
         return _not_refined(landmarks, start, steps)
-    return ClnfFit(result.astype(np.float32), found, start, shares, beyond, float(likelihood), steps, True)
+    return ClnfFit(result.astype(np.float32), found, start, shares, beyond, likelihood, steps, True)
+
+
+@dataclass(frozen=True)
+class _First:
+    """First landmarks, (68, 2) px: which are known, their sigma, which are held; the scale s of their fit."""
+
+    landmarks: Floats
+    known: npt.NDArray[np.bool_]
+    sigma: Floats | None
+    held: npt.NDArray[np.bool_] | None
+    scale: float
+
+
+def _coarse_to_fine(
+    grey: npt.NDArray[np.uint8], start: Floats, first: _First, model: ClnfModel, settings: TrackerSettings
+) -> tuple[Floats | None, int, float]:
+    """Search scale after scale; return the parameters (None: broke down), steps and likelihood."""
+    experts, constants = model.experts, model.constants
+    found, steps, likelihood = start, 0, -math.inf
+    begin = 0 if first.held is not None else _first_scale(first.sigma, _project(model.pdm, start), model)
+    for index in range(begin, len(experts.scales)):
+        if index and isinstance(experts, OpenFaceExperts) and _enlarged(experts, index, found):
+            break
+        at = _respond(grey, found, model, index, constants.window_at(index, settings.search_radius))
+        if at is None:
+            return None, steps, likelihood
+        maps, weights = _with_prior(at, first, model)
+        targets = None
+        if first.held is not None:
+            weights[first.held] = constants.held_weight * max(float(weights.max()), 1.0)
+            targets = normalized_frame.transform(at.to_frame, first.landmarks)
+            targets[~first.held] = np.nan
+        limits = settings.max_iterations, settings.convergence_px
+        local, taken = _search(at, maps, weights, model, limits, targets=targets)
+        if taken < 0 or not np.isfinite(local).all():
+            return None, steps, likelihood
+        steps += taken
+        found = normalized_frame.move_pose(local, normalized_frame.invert_kernel(at.to_frame))
+    assert at is not None  # there is at least one scale
+    points, sigma = _project(model.pdm, local), constants.sigma_at(at.scale)
+    return found, steps, float(model.engine.log_likelihood(maps, at.centres, points, sigma))
+
+
+def _with_prior(at: _Responses, first: _First, model: ClnfModel) -> tuple[npt.NDArray[Any], Floats]:
+    """Return the response maps with the first landmarks' prior, and the weights of the landmarks."""
+    constants, maps, weights = model.constants, at.maps, _weights(at, model.constants)
+    if first.sigma is None or constants.prior_weight <= 0:
+        return maps, weights
+    variance = (first.sigma / first.scale) ** 2 + constants.prior_floor**2
+    precision = constants.prior_weight / (variance * at.scale**2) * first.known  # px**-2 of the frame
+    centres = normalized_frame.transform(at.to_frame, first.landmarks)
+    maps = model.engine.multiply_prior(maps + np.float32(constants.hidden), at.centres, centres, precision)
+    unseen = ~at.visible
+    if unseen.any():
+        seen = weights[at.visible].mean() if at.visible.any() else constants.weight
+        weights[unseen & first.known] = seen
+    return maps, weights
 
 
 @dataclass(frozen=True)
@@ -238,13 +259,7 @@ class OwnFit:
 
 
 def fit_alone(
-    grey: npt.NDArray[np.uint8],
-    params: Floats,
-    pdm: PDM,
-    experts: AnyExperts,
-    constants: EngineConstants,
-    followed: bool = False,
-    engine: ModuleType | SimpleNamespace = numba_engine,
+    grey: npt.NDArray[np.uint8], params: Floats, model: ClnfModel, followed: bool = False
 ) -> OwnFit:
     """Fit a face by CLNF alone, as OpenFace does: from a box on a first frame, then from the last frame.
 
@@ -256,15 +271,10 @@ def fit_alone(
     grey : ndarray, (H, W), uint8
     params : ndarray, (6 + m,)
         Where to start: `params_of_crop`, or the last frame's parameters.
-    pdm : PDM
-        Of 68 points.
-    experts : PatchExperts or OpenFaceExperts
-    constants : EngineConstants
-        Windows, iterations and all else.
+    model : ClnfModel
+        Its constants give the windows and iterations.
     followed : bool
-        Take the smaller windows of a face that is followed.
-    engine : module
-        `fast` or `reference`.
+        Use the smaller windows of a face that is tracked.
 
     Returns
     -------
@@ -278,6 +288,7 @@ def fit_alone(
     ModelError
         If the shapes of parameters and PDM do not belong together.
     """
+    pdm, experts, constants = model.pdm, model.experts, model.constants
     _check_inputs(grey, np.zeros((N_LANDMARKS, 2)), params, pdm, None)
     start = clamp(pdm, params)
     first = _project(pdm, start) if np.isfinite(start).all() else np.full((N_LANDMARKS, 2), np.nan)
@@ -292,31 +303,22 @@ def fit_alone(
     for index, window in enumerate(windows[: len(experts.scales)]):
         if window == 0 or _enlarged(experts, index, found):
             continue
-        at = _respond(grey, found, pdm, experts, index, window, constants, engine)
+        at = _respond(grey, found, model, index, window)
         if at is None:
             return failed
-        local, taken = _search(
-            at,
-            at.maps,
-            _weights(at, constants),
-            pdm,
-            constants,
-            constants.own_iterations,
-            constants.own_convergence,
-            True,
-            engine,
-        )
+        limits = constants.own_iterations, constants.own_convergence
+        local, taken = _search(at, at.maps, _weights(at, constants), model, limits, whole=True)
         if taken < 0 or not np.isfinite(local).all():
             return failed
         steps += taken
-        found = normalized_frame.leave_frame(local, at.to_frame)
-        last = (at, local, float(experts.scales[index]))
+        found = normalized_frame.move_pose(local, normalized_frame.invert_kernel(at.to_frame))
+        last = (at, local)
     points = _project(pdm, found)
     if last is None or not _usable(points, found, grey.shape):
         return failed
-    at, local, scale = last
+    at, local = last
     places = _project(pdm, local)
-    likelihood = engine.log_likelihood(at.maps, at.centres, places, constants.sigma_at(scale))
+    likelihood = model.engine.log_likelihood(at.maps, at.centres, places, constants.sigma_at(at.scale))
     confidence = _responses_at(at, places)
     if not np.isfinite(confidence).all():
         return failed
@@ -514,46 +516,40 @@ class _Responses:
 
 
 def _respond(
-    grey: npt.NDArray[np.uint8],
-    found: Floats,
-    pdm: PDM,
-    experts: AnyExperts,
-    index: int,
-    window: int,
-    constants: EngineConstants,
-    engine: ModuleType | SimpleNamespace,
+    grey: npt.NDArray[np.uint8], found: Floats, model: ClnfModel, index: int, window: int
 ) -> _Responses | None:
-    """Evaluate the experts of a scale about a face; None if the face has grown beyond all bounds."""
+    """Evaluate the experts of a scale around a face; None if the face has grown beyond all bounds."""
+    pdm, experts = model.pdm, model.experts
     scale = float(experts.scales[index])
-    if isinstance(experts, OpenFaceExperts):  # frontal, with the present shape: the reference of OpenFace
+    openface = isinstance(experts, OpenFaceExperts)
+    if openface:  # OpenFace's reference: frontal, with the present shape
         reference = np.concatenate([[scale, 0.0, 0.0, 0.0, 0.0, 0.0], found[N_RIGID:]])
         to_frame = normalized_frame.shape_to_reference(_project(pdm, found), _project(pdm, reference))
     else:
         to_frame = normalized_frame.image_to_frame(found, scale)
-    local = normalized_frame.enter_frame(found, to_frame)
+    local = normalized_frame.move_pose(found, to_frame)
     view = nearest_view(experts, local, index)
     centres: npt.NDArray[Any] = _project(pdm, local)
     if not (centres.max(axis=0) - centres.min(axis=0) <= LARGEST_PICTURE).all():
         return None
-    if not isinstance(experts, OpenFaceExperts):
+    if not openface:
         centres = np.rint(centres).astype(np.int64)
-    maps = engine.response_maps(grey, to_frame, centres, window, experts, index, view, constants.checkerboard)
+    checkerboard = model.constants.checkerboard
+    maps = model.engine.response_maps(grey, to_frame, centres, window, experts, index, view, checkerboard)
     _, visibility, confidences = views_of(experts, index)
     growth = local[0] / found[0]
     return _Responses(scale, growth, to_frame, local, centres, maps, visibility[view], confidences[view])
 
 
-def _first_scale(
-    claimed: Floats | None, first: Floats, experts: AnyExperts, constants: EngineConstants
-) -> int:
-    """Return the coarsest scale that is looked at: where the first landmarks are sure, the second.
+def _first_scale(sigma: Floats | None, first: Floats, model: ClnfModel) -> int:
+    """Return the scale to begin with: the second where the first landmarks are confident.
 
     The coarsest finds landmarks that are far off, and moves those that are in place.
     """
-    if claimed is None or len(experts.scales) < 2:
+    if sigma is None or len(model.experts.scales) < 2:
         return 0
-    spread = math.sqrt(float(np.square(claimed).mean()))
-    return int(spread < constants.sure_spread * float(inter_ocular(first)))
+    spread = math.sqrt(float(np.square(sigma).mean()))
+    return int(spread < model.constants.sure_spread * float(inter_ocular(first)))
 
 
 def _enlarged(experts: AnyExperts, index: int, found: Floats) -> bool:
@@ -571,38 +567,26 @@ def _search(
     at: _Responses,
     maps: npt.NDArray[Any],
     weights: Floats,
-    pdm: PDM,
-    constants: EngineConstants,
-    max_iterations: int,
-    least_motion: float,
-    whole: bool,
-    engine: ModuleType | SimpleNamespace,
-    held: npt.NDArray[np.bool_] | None = None,
+    model: ClnfModel,
+    limits: tuple[int, float],
+    whole: bool = False,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Run the engine's search; `least_motion` is in px of the image, `targets` of the frame.
+    """Run the engine's search; return the parameters and the steps taken, -1 where it broke down.
 
-    Steps are -1 where it broke down.
+    `limits` are the iterations of each phase and the least motion, px of the image; `targets` are in px of
+    the frame.
     """
+    constants, (max_iterations, least_motion) = model.constants, limits
     regularisation = constants.regularisation_at(at.scale)
-    if constants.in_image:  # v and J shrink with the frame: so does what r counts against
+    if constants.in_image:  # v and J shrink with the frame, and so does what r counts against
         regularisation *= at.growth**2
+    steps = Steps(
+        constants.sigma_at(at.scale), regularisation, max_iterations, least_motion * at.growth, whole
+    )
     try:
-        local, taken = engine.search(
-            pdm,
-            at.local,
-            maps,
-            at.centres,
-            weights,
-            constants.sigma_at(at.scale),
-            regularisation,
-            max_iterations,
-            least_motion * at.growth,
-            whole,
-            held,
-            targets,
-        )
-    except np.linalg.LinAlgError:  # of the reference; the fast engine says -1
+        local, taken = model.engine.search(model.pdm, at.local, maps, at.centres, weights, steps, targets)
+    except np.linalg.LinAlgError:  # of the reference; the compiled engine returns -1
         return at.local, -1
     return local, int(taken)
 
@@ -634,19 +618,11 @@ def _turn(angle: float) -> Floats:
     return np.array([[cosine, -sine], [sine, cosine]])
 
 
-def _prior_precision(claimed: Floats, image_scale: float, scale: float, constants: EngineConstants) -> Floats:
-    """Return the precision of the prior, (68,), px**-2 of the frame."""
-    variance = (claimed / image_scale) ** 2 + constants.prior_floor**2
-    return np.asarray(constants.prior_weight / (variance * scale**2))
-
-
-def _residual_shares(
-    claimed: Floats | None, image_scale: float, known: npt.NDArray[np.bool_], constants: EngineConstants
-) -> Floats:
-    if claimed is None:
+def _residual_shares(first: _First, constants: EngineConstants) -> Floats:
+    if first.sigma is None:
         return np.zeros(N_LANDMARKS)
-    doubt = (claimed / image_scale / constants.residual_sigma) ** 2
-    return np.asarray(constants.residual_share / (1.0 + doubt) * known)
+    doubt = (first.sigma / first.scale / constants.residual_sigma) ** 2
+    return np.asarray(constants.residual_share / (1.0 + doubt) * first.known)
 
 
 def _beyond(experts: AnyExperts, landmarks: Floats, params: Floats) -> Floats:

@@ -93,33 +93,6 @@ def transform(matrix: npt.NDArray[np.float64], points: npt.NDArray[Any]) -> npt.
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], dtype=np.float64)
 
 
-def invert(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return the inverse of a (2, 3) affine matrix."""
-    return invert_kernel(matrix)
-
-
-def enter_frame(
-    params: npt.NDArray[np.float64], to_frame: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Return PDM parameters of the image as parameters of the frame, (6 + m,).
-
-    Parameters
-    ----------
-    params : ndarray, (6 + m,)
-        In the image.
-    to_frame : ndarray, (2, 3)
-        Similarity from image to frame, see `image_to_frame`.
-    """
-    return move_pose(params, to_frame)
-
-
-def leave_frame(
-    params: npt.NDArray[np.float64], to_frame: npt.NDArray[np.float64]
-) -> npt.NDArray[np.float64]:
-    """Return PDM parameters of the frame as parameters of the image: the inverse of `enter_frame`."""
-    return move_pose(params, invert_kernel(to_frame))
-
-
 def sample_frame(
     grey: npt.NDArray[np.uint8],
     to_frame: npt.NDArray[np.float64],
@@ -170,7 +143,7 @@ def contrast_normalise(supports: npt.NDArray[Any]) -> npt.NDArray[Any]:
 
 @kernel
 def invert_kernel(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Compiled `invert`."""
+    """Return the inverse of a (2, 3) affine matrix."""
     determinant = matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
     back = np.empty((2, 3))
     back[0, 0], back[0, 1] = matrix[1, 1] / determinant, -matrix[0, 1] / determinant
@@ -184,7 +157,11 @@ def invert_kernel(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def move_pose(
     params: npt.NDArray[np.float64], similarity: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return PDM parameters whose projection is the given one taken through a (2, 3) similarity."""
+    """Return PDM parameters whose projection is the given one taken through a (2, 3) similarity.
+
+    With `image_to_frame`, parameters of the image become parameters of the frame, (6 + m,); with its inverse,
+    the other way round.
+    """
     moved = params.copy()
     cosine, sine = similarity[0, 0], similarity[1, 0]
     growth = math.hypot(cosine, sine)

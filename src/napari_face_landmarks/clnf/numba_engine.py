@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from concurrent.futures import Executor
-from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -27,7 +26,7 @@ from napari_face_landmarks.clnf.openface_experts import (
     ScaleExperts,
     covariances,
 )
-from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE
+from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE, Steps
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT
 from napari_face_landmarks.clnf.pdm import (
     PDM,
@@ -60,20 +59,15 @@ def response_maps(
     scale: int,
     view: int,
     checkerboard: bool = False,
-    pool: Executor | None = None,
-    threads: int = 1,
 ) -> Floats32:
-    """Evaluate the patch experts in a window round each landmark: `reference.response_maps` in float32.
+    """Evaluate the patch experts in a window around each landmark: `reference.response_maps` in float32.
 
-    The picture of the frame is taken once for all landmarks, with the mean and the norm of every support.
-    The norm divides the first layer's product instead of the pixels. OpenFace's experts, which take ten times
-    as long, may be shared among the threads of a pool.
+    The frame is sampled once for all landmarks, with the mean and the norm of every support. The norm divides
+    the first layer's product instead of the pixels.
     """
-    maps = np.empty((len(centres), window, window), np.float32)
     if isinstance(experts, OpenFaceExperts):
-        part = experts.parts[scale]
-        _openface_maps(grey, to_frame, centres, part, view, checkerboard, maps, pool, threads)
-        return maps
+        return _openface_maps(grey, to_frame, centres, window, experts.parts[scale], view, checkerboard)
+    maps = np.empty((len(centres), window, window), np.float32)
     stride = 2 if checkerboard else 1
     visible = experts.visibility[view]
     if isinstance(experts, OnnxExperts):
@@ -83,8 +77,8 @@ def response_maps(
         supports *= factors[..., None]
         _spread(responses(experts, scale, view, supports), visible, stride, maps)
         return maps
-    w1, w2, w3 = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
-    _own_maps(grey, to_frame, centres, w1, w2, w3, visible, stride, maps)
+    layers = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
+    _own_maps(grey, to_frame, centres, layers, visible, stride, maps)
     return maps
 
 
@@ -97,9 +91,7 @@ def _own_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
     centres: Places,
-    w1: Floats32,
-    w2: Floats32,
-    w3: Floats32,
+    layers: tuple[Floats32, Floats32, Floats32],
     visible: npt.NDArray[np.bool_],
     stride: int,
     maps: Floats32,
@@ -108,6 +100,7 @@ def _own_maps(
 
     A product inside a kernel would take 17 MB: Numba gets it from SciPy, NumPy brings its own.
     """
+    w1, w2, w3 = layers
     n, window = maps.shape[:2]
     cells, width1 = _cells(window, stride), w1.shape[2]
     blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
@@ -225,28 +218,16 @@ def _openface_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
     centres: Places,
+    window: int,
     part: ScaleExperts,
     view: int,
     sparse: bool,
-    maps: Floats32,
-    pool: Executor | None,
-    threads: int,
-) -> None:
-    fields = part.fields is not None
-    networks = part.networks
+    share: tuple[Executor, int] | None = None,
+) -> Floats32:
+    """Return the maps of OpenFace's experts, which take ten times as long; `share`: a pool, its threads."""
+    maps = np.empty((len(centres), window, window), np.float32)
+    fields, networks = part.fields is not None, part.networks
     expert = np.where(part.visibility[view], part.expert[view], -1)
-    order = np.argsort(expert, kind="stable")
-    widths = networks.widths[0]
-    work = len(order) * maps[0].size * int((widths[:-1] * widths[1:]).sum())
-    if pool is None or work < WORTH_SHARING:
-        threads = 1
-    cuts = [0]
-    for i in range(1, threads):
-        cut = max(len(order) * i // threads, cuts[-1])
-        while 0 < cut < len(order) and expert[order[cut]] == expert[order[cut - 1]]:  # pairs stay together
-            cut += 1
-        cuts.append(cut)
-    pieces = [piece for piece in np.split(order, cuts[1:]) if len(piece)]
 
     def evaluate(piece: npt.NDArray[np.int64]) -> None:
         _network_maps(
@@ -265,17 +246,33 @@ def _openface_maps(
             maps,
         )
 
+    widths = networks.widths[0]
+    work = maps.size * int((widths[:-1] * widths[1:]).sum())
+    pool, threads = share if share is not None and work >= WORTH_SHARING else (None, 1)
+    pieces = _pieces(expert, threads)
     others = [pool.submit(evaluate, piece) for piece in pieces[1:]] if pool is not None else []
     evaluate(pieces[0])
     for other in others:
         other.result()
     if fields:
         visible = part.visibility[view]
-        window = maps.shape[1]
         sigma, vertices = covariances(part, view, window), maps.reshape(len(maps), -1, 1)
         joined = sigma * vertices if sigma.shape[1] == 1 else sigma @ vertices
         joined -= np.minimum(joined.min(axis=1, keepdims=True), 0.0)
         maps[visible] = joined.reshape(maps.shape)[visible]
+    return maps
+
+
+def _pieces(expert: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.int64]]:
+    """Return the landmarks in `count` pieces or fewer; those that share an expert stay together."""
+    order = np.argsort(expert, kind="stable")
+    cuts = [0]
+    for i in range(1, count):
+        cut = max(len(order) * i // count, cuts[-1])
+        while 0 < cut < len(order) and expert[order[cut]] == expert[order[cut - 1]]:
+            cut += 1
+        cuts.append(cut)
+    return [piece for piece in np.split(order, cuts[1:]) if len(piece)]
 
 
 @kernel
@@ -573,11 +570,24 @@ def _mean_shift(maps: Floats32, centres: Places, points: Floats, sigma: float, s
 
 def with_threads(pool: Executor, threads: int) -> SimpleNamespace:
     """Return this engine with OpenFace's experts evaluated by several threads: the caller's and a pool's."""
+
+    def maps(
+        grey: npt.NDArray[np.uint8],
+        to_frame: Floats,
+        centres: Places,
+        window: int,
+        experts: AnyExperts,
+        scale: int,
+        view: int,
+        checkerboard: bool = False,
+    ) -> Floats32:
+        if not isinstance(experts, OpenFaceExperts):
+            return response_maps(grey, to_frame, centres, window, experts, scale, view, checkerboard)
+        part, share = experts.parts[scale], (pool, threads)
+        return _openface_maps(grey, to_frame, centres, window, part, view, checkerboard, share)
+
     return SimpleNamespace(
-        response_maps=partial(response_maps, pool=pool, threads=threads),
-        multiply_prior=multiply_prior,
-        search=search,
-        log_likelihood=log_likelihood,
+        response_maps=maps, multiply_prior=multiply_prior, search=search, log_likelihood=log_likelihood
     )
 
 
@@ -587,18 +597,13 @@ def search(
     maps: Floats32,
     centres: Places,
     weights: Floats,
-    sigma: float,
-    regularisation: float,
-    max_iterations: int,
-    least_motion: float,
-    whole: bool = False,
-    held: npt.NDArray[np.bool_] | None = None,
+    steps: Steps,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
     """Run NU-RLMS on the maps of one scale: `reference.search`; iterations are -1 where it broke down."""
     found = np.empty_like(params)
-    if held is None or targets is None:
-        held, targets = np.zeros(len(weights), np.bool_), np.zeros((len(weights), 2))
+    if targets is None:
+        targets = np.full((len(weights), 2), np.nan)
     iterations = _search(
         model.mean,
         model.components,
@@ -607,12 +612,12 @@ def search(
         maps,
         centres,
         weights,
-        sigma,
-        regularisation,
-        max_iterations,
-        least_motion,
-        whole,
-        held,
+        steps.sigma,
+        steps.regularisation,
+        steps.max_iterations,
+        steps.least_motion,
+        steps.whole,
+        np.isfinite(targets[:, 0]),
         targets,
         found,
     )

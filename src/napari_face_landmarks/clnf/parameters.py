@@ -93,6 +93,31 @@ class EngineConstants:
         return max(3, 2 * round((side - 1) / 2) + 1)
 
 
+@dataclass(frozen=True)
+class Steps:
+    """How NU-RLMS searches the response maps of one scale.
+
+    Attributes
+    ----------
+    sigma : float
+        Standard deviation of the mean shift's kernel, px of the frame.
+    regularisation : float
+        r.
+    max_iterations : int
+        Of each of the two phases.
+    least_motion : float
+        A phase ends after the first iteration that moves the landmarks less on average, px of the frame.
+    whole : bool
+        Compare the Euclidean norm of the whole shape's motion instead.
+    """
+
+    sigma: float
+    regularisation: float
+    max_iterations: int
+    least_motion: float
+    whole: bool = False
+
+
 LEAST_RESPONSE = 1e-12  # a map with less under the kernel says nothing about its landmark
 STANDARD_RADIUS = 1.2  # the search radius at which the windows are as published
 

@@ -32,6 +32,7 @@ support in reverse order.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -138,16 +139,7 @@ def load_patch_experts(path: str | Path) -> PatchExperts:
 
 
 def save_patch_experts(
-    path: str | Path,
-    scales: npt.ArrayLike,
-    view_centres: npt.ArrayLike,
-    visibility: npt.ArrayLike,
-    w1: npt.NDArray[Any],
-    w2: npt.NDArray[Any],
-    w3: npt.NDArray[Any],
-    confidences: npt.NDArray[Any],
-    dtype: npt.DTypeLike = np.float16,
-    beyond: npt.NDArray[Any] | None = None,
+    path: str | Path, arrays: Mapping[str, npt.ArrayLike], dtype: npt.DTypeLike = np.float16
 ) -> None:
     """Write the stored (mirrored-together) experts as a ``cen.npz``, and check it by loading it.
 
@@ -155,32 +147,22 @@ def save_patch_experts(
     ----------
     path : str or Path
         Where to write; replaced if it exists.
-    scales, view_centres, visibility, w1, w2, w3, confidences : array-like
-        As in the table of this module.
+    arrays : mapping of str to array-like
+        As in the table of this module, by name.
     dtype : {float16, float32}
-        Type of the weights and confidences in the file, and of `beyond`.
-    beyond : ndarray, (137, 136), optional
-        As in the table of this module.
+        Type of the weights, the confidences and `beyond` in the file.
 
     Raises
     ------
     ModelError
         If an array has the wrong shape or values that are not finite (also after rounding to `dtype`).
     """
+    types = {"scales": np.float64, "view_centres": np.float64, "visibility": np.uint8}
     with np.errstate(over="ignore"):
-        layers = [np.asarray(array).astype(dtype) for array in (w1, w2, w3, confidences)]
-    more: dict[str, Any] = {} if beyond is None else {"beyond": np.asarray(beyond).astype(dtype)}
-    np.savez_compressed(
-        path,
-        scales=np.asarray(scales, dtype=np.float64),
-        view_centres=np.asarray(view_centres, dtype=np.float64),
-        visibility=np.asarray(visibility).astype(np.uint8),
-        w1=layers[0],
-        w2=layers[1],
-        w3=layers[2],
-        confidences=layers[3],
-        **more,
-    )
+        stored: dict[str, Any] = {
+            name: np.asarray(array).astype(types.get(name, dtype)) for name, array in arrays.items()
+        }
+    np.savez_compressed(path, **stored)
     load_patch_experts(path)
 
 

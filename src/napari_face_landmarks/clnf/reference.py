@@ -24,7 +24,7 @@ from napari_face_landmarks.clnf.openface_experts import (
     covariance,
     layers_of,
 )
-from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE
+from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE, Steps
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT
 from napari_face_landmarks.clnf.pdm import (
     N_RIGID,
@@ -47,7 +47,7 @@ def sample_frame(
     """Sample the normalised frame as `normalized_frame.sample_frame` defines it, (height, width)."""
     columns, rows = np.meshgrid(np.arange(width) + x0, np.arange(height) + y0)
     where = normalized_frame.transform(
-        normalized_frame.invert(to_frame), np.stack([columns, rows], axis=-1).astype(np.float64)
+        normalized_frame.invert_kernel(to_frame), np.stack([columns, rows], axis=-1).astype(np.float64)
     )
     pixels_per_pixel = 1.0 / np.sqrt(np.linalg.det(to_frame[:, :2]))
     depth = float(np.clip(np.log2(pixels_per_pixel), 0.0, normalized_frame.MOST_LEVELS - 1))
@@ -177,7 +177,8 @@ def _openface_maps(
             continue
         places = centre + np.stack(np.meshgrid(offsets, offsets), axis=-1)
         area = bilinear(
-            grey.astype(np.float64), normalized_frame.transform(normalized_frame.invert(to_frame), places)
+            grey.astype(np.float64),
+            normalized_frame.transform(normalized_frame.invert_kernel(to_frame), places),
         )
         across = slice(None, None, -1 if part.flipped[view, k] else 1)
         expert = int(part.expert[view, k])
@@ -401,12 +402,7 @@ def search(
     maps: Floats,
     centres: Places,
     weights: Floats,
-    sigma: float,
-    regularisation: float,
-    max_iterations: int,
-    least_motion: float,
-    whole: bool = False,
-    held: npt.NDArray[np.bool_] | None = None,
+    steps: Steps,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
     """Run NU-RLMS on the maps of one scale, first the pose, then all parameters.
@@ -419,17 +415,10 @@ def search(
     maps : ndarray, (68, window, window)
     centres : ndarray, (68, 2)
     weights : ndarray, (68,)
-    sigma, regularisation : float
-    max_iterations : int
-        Of each of the two phases.
-    least_motion : float
-        A phase ends after the first iteration that moves the landmarks less on average, px of the frame.
-    whole : bool
-        Compare the Euclidean norm of the whole shape's motion instead.
-    held : ndarray, (68,), bool, optional
-        Landmarks whose place is known: they are drawn there, in place of where their maps respond.
+    steps : Steps
     targets : ndarray, (68, 2), optional
-        These places, px of the frame; only the rows of `held` are looked at.
+        Known places of landmarks, px of the frame: they are drawn there, in place of where their maps
+        respond. NaN for the others.
 
     Returns
     -------
@@ -438,17 +427,18 @@ def search(
         Steps taken, of both phases.
     """
     iterations = 0
+    held = np.zeros(len(weights), bool) if targets is None else np.isfinite(targets).all(axis=1)
     for rigid in (True, False):
-        for _ in range(max_iterations):
+        for _ in range(steps.max_iterations):
             points = project(model, params)
-            shift = mean_shift(maps, centres, points, sigma)
-            if held is not None and targets is not None:
+            shift = mean_shift(maps, centres, points, steps.sigma)
+            if targets is not None:
                 shift[held] = targets[held] - points[held]
-            params = nu_rlms_step(model, params, shift, weights, regularisation, rigid)
+            params = nu_rlms_step(model, params, shift, weights, steps.regularisation, rigid)
             iterations += 1
             moves = project(model, params) - points
-            motion = np.linalg.norm(moves) if whole else np.linalg.norm(moves, axis=1).mean()
-            if motion < least_motion:
+            motion = np.linalg.norm(moves) if steps.whole else np.linalg.norm(moves, axis=1).mean()
+            if motion < steps.least_motion:
                 break
     return params, iterations
 

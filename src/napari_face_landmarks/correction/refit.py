@@ -138,9 +138,7 @@ def refit(
     weights = _weights(sigma, fixed, across)
     params = fit_pdm(pdm, points, weights, noise=models.constants.fit_noise)
     thorough = settings.replace(max_iterations=max(settings.max_iterations, ITERATIONS))
-    fit = refine(
-        to_grey(rgb), points, params, pdm, models.experts, thorough, sigma, models.constants, engine, fixed
-    )
+    fit = refine(to_grey(rgb), points, params, models.clnf(engine), thorough, sigma, held=fixed)
     found = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
     found = _drawn_to(found, given, fixed, across)
     found[doubtful] = placed[doubtful]

@@ -22,9 +22,9 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.evaluation.options import DEFAULT_SIDE, Side
+from napari_face_landmarks.evaluation.split import held_out_mask
 from napari_face_landmarks.files.npz import read_npz
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
-from napari_face_landmarks.training.split import held_out_mask
 
 MOST_FACES = 1_000_000
 LONGEST_NAME = 256  # characters

@@ -1,4 +1,4 @@
-"""The models that travel with the plugin, in bundles: one folder each with a model card."""
+"""Models: bundles that come with the plugin, one folder each with a model card, and external ones."""
 
 from napari_face_landmarks.models.bundle import (
     DEFAULT_BUNDLE,
@@ -6,7 +6,7 @@ from napari_face_landmarks.models.bundle import (
     bundle_folder,
     list_models,
     load_card,
-    load_models,
 )
+from napari_face_landmarks.models.loading import load_models
 
 __all__ = ["DEFAULT_BUNDLE", "Models", "bundle_folder", "list_models", "load_card", "load_models"]

@@ -7,10 +7,13 @@ import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import onnxruntime
 
+from napari_face_landmarks.clnf import numba_engine
+from napari_face_landmarks.clnf.fit import ClnfModel
 from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.parameters import OPENFACE_CEN, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
@@ -65,6 +68,11 @@ class Models:
     experts: AnyExperts
     constants: EngineConstants = TUNED
     constants_alone: EngineConstants = OPENFACE_CEN
+
+    def clnf(self, engine: ModuleType | SimpleNamespace = numba_engine, alone: bool = False) -> ClnfModel:
+        """Return what CLNF runs with: from PFLD's landmarks, or `alone`."""
+        constants = self.constants_alone if alone else self.constants
+        return ClnfModel(self.pdm, self.experts, constants, engine)
 
     @property
     def version(self) -> str:
@@ -143,32 +151,14 @@ def load_card(name_or_folder: str | Path) -> dict[str, Any]:
     return dict(card)
 
 
-def load_models(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
-    """Load a bundle, checking every file against the sha256 in its card, or models of other origin.
-
-    Parameters
-    ----------
-    name_or_folder : str or Path
-        A name that `list_models` gives, or a folder of the same layout; "openface", "openface-cen" or
-        "openface-ccnf" for OpenFace's models in their shared folder; a folder in OpenFace's layout; a folder
-        with a ``pfld.json`` (see `custom_pfld`).
-
-    Returns
-    -------
-    Models
-        Sessions run on one thread each; the tracker owns the parallelism.
+def load_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
+    """Load a bundle, checking every file against the sha256 in its card.
 
     Raises
     ------
     ModelError
         If a file is missing, altered or malformed.
     """
-    from napari_face_landmarks.models.external import load_foreign
-
-    check_name(name_or_folder)
-    foreign = load_foreign(name_or_folder)
-    if foreign is not None:
-        return foreign
     folder = bundle_folder(name_or_folder)
     card = load_card(folder)
     contents = {name: _checked_bytes(folder, name, card["files"][name]) for name in MODEL_FILES}

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from napari_face_landmarks.clnf.parameters import OPENFACE_CCNF, OPENFACE_CEN
 from napari_face_landmarks.errors import SettingsError
-from napari_face_landmarks.models.bundle import CARD, Models, file_entry, list_models, load_models
+from napari_face_landmarks.models.bundle import CARD, Models, file_entry, list_models, load_bundle
 from napari_face_landmarks.models.custom_pfld import DESCRIPTION, load_own_pfld, own_files
 from napari_face_landmarks.models.openface import (
     LICENCE,
@@ -29,7 +29,7 @@ OWN_LICENCE = "the user's own landmark network, under the licence that it came w
 _log = logging.getLogger("napari_face_landmarks")
 
 
-def load_foreign(name_or_folder: str | Path) -> Models | None:
+def load_external(name_or_folder: str | Path) -> Models | None:
     """Load models that are no bundle, and name their licence in the log; None where it is a bundle.
 
     What a folder has not (the detector, always; PDM and patch experts beside a ``pfld.json``) comes from the
@@ -56,7 +56,7 @@ def load_foreign(name_or_folder: str | Path) -> Models | None:
     own = os.path.isfile(folder / DESCRIPTION)
     if root is None and not own:
         return None
-    bundle = load_models()
+    bundle = load_bundle()
     models = replace(bundle, name=name if name in NAMES else folder.name, folder=folder)
     licences: list[str] = []
     taken = set(bundle.card["files"])

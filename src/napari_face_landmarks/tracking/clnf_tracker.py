@@ -48,7 +48,7 @@ def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores
     faces = []
     for crop, score in zip(crops, scores, strict=True):
         start = params_of_crop(models.pdm, crop, CROP_MARGIN)
-        fit = fit_alone(grey, start, models.pdm, models.experts, models.constants_alone)
+        fit = fit_alone(grey, start, models.clnf(alone=True))
         faces.append(ClnfFace(fit, float(score)))
     return faces
 
@@ -152,7 +152,7 @@ def fit_next(
     engine: ModuleType | SimpleNamespace = numba_engine,
 ) -> OwnFit:
     """Fit a face on a frame from its parameters of the PDM, (6 + m,), on the frame before."""
-    return fit_alone(grey, params, models.pdm, models.experts, models.constants_alone, True, engine)
+    return fit_alone(grey, params, models.clnf(engine, alone=True), followed=True)
 
 
 def set_face(result: FrameResult, slot: int, face: ClnfFace) -> None:

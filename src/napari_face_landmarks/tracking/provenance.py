@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from functools import lru_cache
 from typing import Any
 
+from napari_face_landmarks.clnf.onnx_experts import OnnxExperts
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.versions import PACKAGE, library_versions
 
@@ -24,14 +25,19 @@ def provenance(models: Models) -> dict[str, Any]:
     -------
     dict
         ``version`` of this package; ``models`` and ``models_version``, the bundle; ``models_sha256`` of each
-        of its files; ``libraries``, their versions, Python's and the kind of machine.
+        of its files; ``experts``, where ONNX Runtime evaluates them; ``libraries``, their versions, Python's
+        and the kind of machine.
     """
+    experts = {}
+    if isinstance(models.experts, OnnxExperts):
+        experts["experts"] = f"ONNX Runtime: {', '.join(models.experts.session.get_providers())}"
     machine = f"{platform.system()} {platform.machine()}"
     return {
         "version": _installed((PACKAGE,))[PACKAGE],
         "models": models.name,
         "models_version": models.version,
         "models_sha256": models_sha256(models.card),
+        **experts,
         "libraries": {"python": platform.python_version(), "machine": machine, **_installed()},
     }
 

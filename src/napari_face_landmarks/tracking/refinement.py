@@ -247,17 +247,8 @@ def run_clnf(
         Standard error of each, px.
     engine : module
     """
-    return refine(
-        picture.grey_around(landmarks),
-        landmarks,
-        params,
-        models.pdm,
-        models.experts,
-        settings,
-        sigma,
-        models.constants,
-        engine,
-    )
+    grey = picture.grey_around(landmarks)
+    return refine(grey, landmarks, params, models.clnf(engine), settings, sigma)
 
 
 def is_unsure(confidence: Floats) -> bool:

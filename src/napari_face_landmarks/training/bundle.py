@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, load_models
+from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, load_bundle
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 from napari_face_landmarks.training.mesh_regression import HAND_SHARE
 
@@ -185,7 +185,7 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
     part = card_path.with_suffix(".part")
     part.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     part.replace(card_path)
-    network = load_models(out).pfld
+    network = load_bundle(out).pfld
     assert isinstance(network, onnxruntime.InferenceSession)
     outputs = network.run(None, {"crops": np.full((1, 3, CROP_SIZE, CROP_SIZE), 0.5, np.float32)})
     if not all(np.isfinite(values).all() for values in outputs):

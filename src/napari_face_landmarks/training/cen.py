@@ -677,16 +677,14 @@ def save_experts(
     path: Path, plan: Plan, weights: list[dict[str, npt.NDArray[np.float32]]], measured: list[dict[str, Any]]
 ) -> None:
     """Write the experts of all scales as one file, what `train_scale` returned of each."""
-    save_patch_experts(
-        path,
-        np.array(plan.scales),
-        np.array([[0.0, 0.0, 0.0], [0.0, plan.side_yaw, 0.0], [0.0, -plan.side_yaw, 0.0]]),
-        np.ones((2, N_LANDMARKS), np.bool_),
-        np.stack([trained["w1"] for trained in weights]),
-        np.stack([trained["w2"] for trained in weights]),
-        np.stack([trained["w3"] for trained in weights]),
-        np.clip(np.stack([result["correlation"] for result in measured]), 0.0, 1.0),
-    )
+    arrays = {
+        "scales": np.array(plan.scales),
+        "view_centres": np.array([[0.0, yaw, 0.0] for yaw in (0.0, plan.side_yaw, -plan.side_yaw)]),
+        "visibility": np.ones((2, N_LANDMARKS), np.bool_),
+        "confidences": np.clip(np.stack([result["correlation"] for result in measured]), 0.0, 1.0),
+    }
+    layers = {name: np.stack([trained[name] for trained in weights]) for name in ("w1", "w2", "w3")}
+    save_patch_experts(path, arrays | layers)
 
 
 def held_out_numbers(plan: Plan, measured: list[dict[str, Any]], held_out: list[Pools]) -> dict[str, Any]:

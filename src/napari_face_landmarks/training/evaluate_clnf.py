@@ -19,7 +19,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from napari_face_landmarks.clnf.fit import fit_landmarks, refine
+from napari_face_landmarks.clnf.fit import ClnfModel, fit_landmarks, refine
 from napari_face_landmarks.clnf.parameters import PUBLISHED, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import PatchExperts, load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm, project
@@ -145,7 +145,9 @@ def refined(
     landmarks = np.empty_like(starts.landmarks)
     failures = 0
     for i, image in enumerate(starts.images):
-        found = refine(image, starts.landmarks[i], None, pdm, experts, settings, starts.sigma[i], constants)
+        found = refine(
+            image, starts.landmarks[i], None, ClnfModel(pdm, experts, constants), settings, starts.sigma[i]
+        )
         landmarks[i] = found.landmarks
         failures += not found.converged
     return landmarks, failures

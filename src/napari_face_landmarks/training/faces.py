@@ -12,10 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.evaluation.split import held_out_mask
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.training.labels import load_calibration, marked_landmarks, mesh_landmarks
 from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks, steadied
-from napari_face_landmarks.training.split import held_out_mask
 
 Bundle = Literal["research", "open"]
 LABELLED = ("landmarks_300w_train/helen_train.npz", "landmarks_300w_train/lfpw_train.npz")

@@ -25,8 +25,8 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.evaluation.split import held_out_mask
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
-from napari_face_landmarks.training.split import held_out_mask
 
 Floats = npt.NDArray[np.float64]
 

@@ -27,7 +27,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.clnf import normalized_frame
-from napari_face_landmarks.clnf.fit import ClnfFit, refine
+from napari_face_landmarks.clnf.fit import ClnfFit, ClnfModel, refine
 from napari_face_landmarks.clnf.patch_experts import (
     LARGEST,
     PatchExperts,
@@ -267,7 +267,7 @@ def clnf_fits(faces: Faces, looks: Looks, pdm: PDM, experts: PatchExperts) -> li
     """Run CLNF with the default settings on each face."""
     settings = TrackerSettings()
     return [
-        refine(to_grey(image), points, None, pdm, experts, settings, sigma)
+        refine(to_grey(image), points, None, ClnfModel(pdm, experts), settings, sigma)
         for image, points, sigma in zip(faces.images, looks.landmarks, looks.sigma, strict=True)
     ]
 
@@ -359,7 +359,7 @@ def settle(data: Path, folder: Path, out: Path, plan: Plan) -> dict[str, Any]:
     beyond = clnf_map(samples, plan.clnf_ridge)
     with np.load(folder / "cen.npz", allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in LARGEST}
-    save_patch_experts(out / "cen.npz", **arrays, dtype=arrays["w1"].dtype, beyond=beyond)
+    save_patch_experts(out / "cen.npz", {**arrays, "beyond": beyond}, arrays["w1"].dtype)
 
     final = load_patch_experts(out / "cen.npz")
     errors: dict[str, dict[str, float]] = {}

@@ -1,0 +1,63 @@
+"""Loading models of any origin by name or folder."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from napari_face_landmarks.clnf.onnx_experts import onnx_experts
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.models.bundle import DEFAULT_BUNDLE, Models, check_name, load_bundle
+from napari_face_landmarks.models.external import load_external
+
+EXPERTS = ("numba", "onnx")
+"""What can evaluate the patch experts."""
+
+
+def load_models(
+    name_or_folder: str | Path = DEFAULT_BUNDLE,
+    *,
+    experts: str = EXPERTS[0],
+    providers: Sequence[str] | None = None,
+) -> Models:
+    """Load a bundle, checking every file against the sha256 in its card, or external models.
+
+    Parameters
+    ----------
+    name_or_folder : str or Path
+        A name that `list_models` gives, or a folder of the same layout; "openface", "openface-cen" or
+        "openface-ccnf" for OpenFace's models in their shared folder; a folder in OpenFace's layout; a folder
+        with a ``pfld.json`` (see `custom_pfld`).
+    experts : {"numba", "onnx"}
+        What evaluates the patch experts: the compiled kernels, or ONNX Runtime, which needs the package onnx.
+    providers : sequence of str, optional
+        Execution providers of ONNX Runtime for the patch experts in the order of preference, such as
+        ``["CUDAExecutionProvider", "CPUExecutionProvider"]``; by default the first that this machine has.
+
+    Returns
+    -------
+    Models
+        Sessions run on one thread each; the tracker owns the parallelism.
+
+    Raises
+    ------
+    ModelError
+        If a file is missing, altered or malformed, or the patch experts cannot be run in this way.
+
+    Examples
+    --------
+    >>> load_models("open", experts="onnx", providers=["CPUExecutionProvider"]).name  # doctest: +SKIP
+    'open'
+    """
+    check_name(name_or_folder)
+    if experts not in EXPERTS:
+        raise ModelError(f"experts is {experts!r:.60}: choose one of {', '.join(EXPERTS)}.")
+    if providers and experts != "onnx":
+        raise ModelError(
+            "Execution providers are for patch experts that run as ONNX: give experts onnx, too."
+        )
+    models = load_external(name_or_folder) or load_bundle(name_or_folder)
+    if experts == "onnx":
+        models = replace(models, experts=onnx_experts(models.experts, providers))
+    return models
