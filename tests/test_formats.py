@@ -616,9 +616,34 @@ def test_pickles_in_deeplabcuts_files_are_read_and_not_run(
     with h5py.File("theirs.h5", "r+") as file:
         attributes = file["df_with_missing/table"].attrs
         attributes["values_block_0_kind"] = np.void(pickle.dumps([*columns[:-1], Bomb()], protocol))
-    with pytest.raises(ResultError, match="pickle"):
+    with pytest.raises(ResultError, match=r"in a pickle that is not plain text \(it names \w+.system\)"):
         Tracks.load("theirs.h5")
     assert not Path("bombed").exists()
+
+
+@pytest.mark.parametrize(
+    "pickled",
+    [
+        b"]r\xff\xff\xff\x7f.",  # a list, remembered as the 2,147,483,647th: would take 32 GB
+        b"]",  # breaks off
+        b"\x80\x04\x95\xff\xff\xff\xff\xff\xff\xff\x7f].",  # a frame of 8 EB
+        b"\x82\x01.",  # an extension, which would be looked for in a registry
+        b"Pname\n.",  # what lies outside it
+        b"cos\nsystem\n.",
+        pickle.dumps({"not": "a list"}),
+        pickle.dumps([("scorer", "x" * 1000, "x")] * 204),
+    ],
+)
+def test_pickles_of_anything_but_short_names_are_refused(tmp_path: Path, pickled: bytes) -> None:
+    h5py = pytest.importorskip("h5py")
+    need(formats.format_named("deeplabcut-h5"))
+    path = tmp_path / "t.h5"
+    a_run().save(path)
+    pd.read_hdf(path).to_hdf(path, key="df_with_missing", format="table", mode="w")
+    with h5py.File(path, "r+") as file:
+        file["df_with_missing/table"].attrs["values_block_0_kind"] = np.void(pickled)
+    with pytest.raises(ResultError, match=r"t\.h5 (names its columns in a pickle|has damaged names)"):
+        Tracks.load(path)
 
 
 def links_out(file: Any, h5py: Any, name: str) -> None:

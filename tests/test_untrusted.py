@@ -26,9 +26,10 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.pop
 MAY = {
     ("training", "subprocess"),
     ("benchmark", "subprocess"),
-    ("batch", "subprocess"),  # this Python, to work side by side
+    ("runs", "subprocess"),  # this Python, to work side by side
     ("napari_plugin", "subprocess"),  # the same
     ("training", "pickle"),  # the name of an error
+    ("io", "pickle"),  # an unpickler that imports and calls nothing, for DeepLabCut's names of columns
 }
 """Parts of the package, and what they may use that others may not; none gives it anything of a stranger's."""
 

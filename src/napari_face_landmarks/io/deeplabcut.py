@@ -6,7 +6,7 @@ frames that were not tracked are empty. Programs disagree on whether they read t
 the rows, so none is left out.
 
 DeepLabCut's own HDF5 files name their columns in pickles, which could run anything when they are loaded. Here
-they are read as text by `_literal`, which knows lists, tuples, numbers and strings and refuses all else.
+`_PlainUnpickler` loads them, which refuses everything but lists, tuples, dicts, numbers and texts.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import csv
 import io
 import itertools
+import pickle
 import pickletools
 import warnings
 from pathlib import Path
@@ -307,7 +308,9 @@ def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...
     if isinstance(info, dict) and isinstance(info.get(1), dict):
         names = info[1].get("names")
     named = isinstance(columns, list) and all(
-        isinstance(column, tuple) and all(isinstance(name, str) for name in column) for column in columns
+        isinstance(column, tuple)
+        and all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in column)
+        for column in columns
     )
     if not named or not isinstance(names, list) or len(columns) != block.shape[0]:
         raise ResultError(f"{path} has damaged names of columns: save it again.")
@@ -325,78 +328,35 @@ def _text(value: Any) -> str:
     return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
+class _PlainUnpickler(pickle.Unpickler):
+    """Reads lists, tuples, dicts, numbers and texts, and refuses everything that names a Python object."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Refuse to import anything."""
+        raise pickle.UnpicklingError(f"it names {module}.{name}")
+
+    def persistent_load(self, pid: Any) -> Any:
+        """Refuse references to what lies outside the pickle."""
+        raise pickle.UnpicklingError("it refers to what is not in it")
+
+
 def _literal(pickled: Any, path: Path) -> Any:
-    """Return the lists, tuples, dicts, numbers and strings of a pickle, which is read and never run.
+    """Return the lists, tuples, dicts, numbers and texts of a pickle, in which nothing is imported or called.
 
     Raises
     ------
     ResultError
-        If it has anything else in it, such as the name of something to import or call.
+        If it holds anything else.
     """
-    stack: list[Any] = []
-    memo: dict[Any, Any] = {}
-    mark = object()
-
-    def after_mark() -> list[Any]:
-        place = len(stack) - 1 - stack[::-1].index(mark)
-        items = stack[place + 1 :]
-        del stack[place:]
-        return items
-
     try:
         if not isinstance(pickled, (bytes, np.void)):
-            raise TypeError("it is no text")
-        for operation, value, _ in pickletools.genops(bytes(pickled)):
-            name = operation.name
-            if name in ("PROTO", "FRAME"):
-                pass
-            elif name == "STOP":
-                break
-            elif name in ("UNICODE", "BINUNICODE", "SHORT_BINUNICODE", "INT", "BININT", "BININT1", "BININT2"):
-                if len(str(value)) > LONGEST_NAME:
-                    raise ValueError("a long name")
-                stack.append(value)
-            elif name == "NONE":
-                stack.append(None)
-            elif name == "MARK":
-                stack.append(mark)
-            elif name == "EMPTY_LIST":
-                stack.append([])
-            elif name == "EMPTY_DICT":
-                stack.append({})
-            elif name == "LIST":
-                stack.append(after_mark())
-            elif name == "TUPLE":
-                stack.append(tuple(after_mark()))
-            elif name == "DICT":
-                items = after_mark()
-                stack.append(dict(zip(items[::2], items[1::2], strict=True)))
-            elif name in ("TUPLE1", "TUPLE2", "TUPLE3"):
-                n = int(name[-1])
-                stack[-n:] = [tuple(stack[-n:])]
-            elif name == "APPEND":
-                item = stack.pop()
-                stack[-1].append(item)
-            elif name == "APPENDS":
-                items = after_mark()
-                stack[-1].extend(items)
-            elif name == "SETITEM":
-                item = stack.pop()
-                key = stack.pop()
-                stack[-1][key] = item
-            elif name == "SETITEMS":
-                items = after_mark()
-                stack[-1].update(zip(items[::2], items[1::2], strict=True))
-            elif name in ("PUT", "BINPUT", "LONG_BINPUT"):
-                memo[value] = stack[-1]
-            elif name == "MEMOIZE":
-                memo[len(memo)] = stack[-1]
-            elif name in ("GET", "BINGET", "LONG_BINGET"):
-                stack.append(memo[value])
-            else:
-                raise ValueError(f"{name.lower()} is no plain value")
-        return stack[-1]
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError, RecursionError) as error:
+            raise TypeError("it is no pickle")
+        data = bytes(pickled)
+        for operation, value, _ in pickletools.genops(data):
+            if "PUT" in operation.name and not 0 <= int(value or 0) <= len(data):
+                raise ValueError("it numbers more entries than it has")  # the unpickler makes room for them
+        return _PlainUnpickler(io.BytesIO(data)).load()
+    except Exception as error:  # damaged pickles raise errors of almost any type
         raise ResultError(
             f"{path} names its columns in a pickle that is not plain text ({in_one_line(error)}); "
             "save it as CSV in DeepLabCut and give that file."

@@ -1,41 +1,41 @@
-"""Landmarks as a table in OpenFace's column convention: written so that nothing is lost, and read back.
+"""OpenFace's tables (CSV), written without loss and read back; OpenFace's own files are read too.
 
 The columns, in the order of OpenFace 2 (Baltrusaitis et al. 2018, "OpenFace 2.0"):
 
-- ``frame`` (from 1), ``face_id`` (from 0), ``timestamp`` (s), ``confidence`` (mean of the landmarks', 0 to
-  1), ``success`` (1: there is a face);
-- ``pose_Tx, pose_Ty, pose_Tz`` (mm from the camera; only where the size of the picture is known),
+- ``frame`` (from 1, as OpenFace counts; everywhere else frames are counted from 0), ``face_id`` (from 0),
+  ``timestamp`` (s), ``confidence`` (mean of the landmarks', 0 to 1), ``success`` (1: there is a face);
+- ``pose_Tx, pose_Ty, pose_Tz`` (mm from the camera; only where the size of the frames is known),
   ``pose_Rx, pose_Ry, pose_Rz`` (rad; R = Rx Ry Rz);
 - ``x_0 .. x_67, y_0 .. y_67`` (px, pixel centres at whole numbers, from 0);
 - ``p_scale, p_rx, p_ry, p_rz, p_tx, p_ty``, the weak-perspective pose (px per mm, rad, px).
 
-Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark),
-``box_x0, box_y0, box_x1, box_y1, box_score`` and ``misfit_by_clnf, misfit_off_model`` (see `Tracks.misfit`);
-where landmarks were placed by hand, ``by_hand`` lists them ("36 45").
-As OpenFace does for one face, a frame without a face has one row with ``success`` 0; its numbers are 0.
-Reading makes such rows NaN again.
+Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark), and
+those of the other fields (`OTHERS`). Where landmarks are marked, as manual ones are, a column of the field's
+name lists them ("36 45"). As OpenFace does for one face, a frame without a face has one row with ``success``
+0; its numbers are 0. Reading makes such rows NaN again.
 """
 
 from __future__ import annotations
 
+import contextlib
 import csv
-import itertools
+import io
 import os
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import SOURCES
+from napari_face_landmarks.data.fields import CLNF, FIELDS, SOURCES, Field
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import ResultError, reason_of
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.io.common import MOST_FACES, MOST_ROWS, check_grid, frame_rate_of
+from napari_face_landmarks.io.common import MOST_FACES, MOST_ROWS, check_grid, exact_numbers, make_tracks
 
 if TYPE_CHECKING:
     import pandas
@@ -45,14 +45,33 @@ TRANSLATION_COLUMNS = ("pose_Tx", "pose_Ty", "pose_Tz")
 ROTATION_COLUMNS = ("pose_Rx", "pose_Ry", "pose_Rz")
 LANDMARK_COLUMNS = tuple(f"{axis}_{i}" for axis in "xy" for i in range(N_LANDMARKS))
 RIGID_COLUMNS = ("p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty")
+SOURCE_COLUMN = "source"
 CONFIDENCE_COLUMNS = tuple(f"c_{i}" for i in range(N_LANDMARKS))
-BOX_COLUMNS = ("box_x0", "box_y0", "box_x1", "box_y1", "box_score")
-MISFIT_COLUMNS = ("misfit_by_clnf", "misfit_off_model")
-BY_HAND_COLUMN = "by_hand"
+OTHERS = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence", "pose", "source"))
+"""The fields whose columns are named after them."""
+MARKS = tuple(item for item in OTHERS if item.per_landmark and np.dtype(item.dtype).kind == "b")
+"""Those that mark landmarks."""
+TEXTS = (SOURCE_COLUMN, *(item.column for item in MARKS))
+"""The columns that are no numbers."""
 
 _LANDMARK = re.compile("[0-9]{1,2}")
 LARGEST_LINE = 1 << 20  # characters; OpenFace's own are 8000
 ROWS_AT_A_TIME = 4096
+VALUES_AT_A_TIME = ROWS_AT_A_TIME * 1024
+
+
+def columns_of(item: Field) -> tuple[str, ...]:
+    """Return the names of the columns of a field of `OTHERS`."""
+    if item.per_landmark and item not in MARKS:
+        return tuple(f"{item.column}_{k}" for k in range(N_LANDMARKS))
+    return item.columns
+
+
+NUMBERS = frozenset(
+    [*FRAME_COLUMNS, *ROTATION_COLUMNS, *LANDMARK_COLUMNS, *RIGID_COLUMNS, *CONFIDENCE_COLUMNS]
+    + [name for item in OTHERS if item not in MARKS for name in columns_of(item)]
+)
+"""The columns of numbers that are read."""
 
 
 def write_csv(path: str | os.PathLike[str], tracks: Tracks) -> None:
@@ -129,12 +148,14 @@ def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt
     columns += zip(ROTATION_COLUMNS, pose[:, 1:4].T, strict=True)
     columns += zip(LANDMARK_COLUMNS, [*xy[:, 0::2].T, *xy[:, 1::2].T], strict=True)
     columns += zip(RIGID_COLUMNS, pose.T, strict=True)
-    columns.append(("source", np.array(SOURCES)[np.where(success, tracks.source[part][t, f], 0)]))
+    columns.append((SOURCE_COLUMN, np.array(SOURCES)[np.where(success, tracks.source[part][t, f], 0)]))
     columns += zip(CONFIDENCE_COLUMNS, confidence.T, strict=True)
-    columns += zip(BOX_COLUMNS, known(tracks.boxes).T, strict=True)
-    columns += zip(MISFIT_COLUMNS, known(tracks.misfit).T, strict=True)
-    if tracks.by_hand.any():
-        columns.append((BY_HAND_COLUMN, _lists_of(tracks.by_hand[part][t, f])))
+    for item in OTHERS:
+        values = getattr(tracks, item.name)
+        if item not in MARKS:
+            columns += zip(columns_of(item), known(values).T, strict=True)
+        elif values.any():
+            columns.append((item.column, _lists_of(values[part][t, f])))
     return columns
 
 
@@ -173,8 +194,8 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
     """Read landmarks from a table in OpenFace's column convention, OpenFace's own files included.
 
     Names of columns may have spaces before them (OpenFace before 2.1). Other columns than the module's are
-    passed over. Rows with ``success`` 0 become NaN. Where a file has no confidence for each landmark, each
-    gets that of its face; where it has no ``source``, its landmarks count as "clnf".
+    ignored. Rows with ``success`` 0 become NaN. Where a file has no confidence for each landmark, each gets
+    that of its face; where it has no ``source``, its landmarks count as "clnf".
 
     Parameters
     ----------
@@ -190,39 +211,118 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
     ------
     ResultError
         If the file is missing, has no such columns, a row that is incomplete or out of range, the same face
-        twice on a frame, or more rows than can be held.
+        twice on a frame, or more rows than can be read.
     """
     target = Path(path)
     parts: list[dict[str, npt.NDArray[Any]]] = []
     n_rows = 0
     try:
-        with open(target, encoding="utf-8-sig", newline="") as stream:
-            lines = csv.reader(_lines(stream, target))
-            places = _checked_header(next(lines, []), target)
-            while rows := list(itertools.islice(lines, ROWS_AT_A_TIME)):
-                parts.append(_Part(rows, places, target, first_line=n_rows + 2).read())
-                n_rows += len(rows)
+        with _opened(target) as stream:
+            for part in _parts(stream, target):
+                parts.append(part.read())
+                n_rows += len(part.table)
                 if n_rows > MOST_ROWS:
                     raise ResultError(f"{target} has more than {MOST_ROWS} rows: split it.")
-    except (csv.Error, UnicodeDecodeError) as error:
-        raise ResultError(f"{target} is not a table of text ({error}): give a CSV file.") from error
+    except ResultError:
+        raise
     except OSError as error:
         reason = reason_of(error)
         raise ResultError(f"{target} cannot be read ({reason}): check the name of the file.") from error
+    except (csv.Error, ValueError, OverflowError, MemoryError) as error:  # pandas' parser errors too
+        raise _not_a_table(target, error) from error
     if n_rows == 0:
         raise ResultError(f"{target} has no rows: track the video again.")
     return _assemble({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, target)
 
 
-def _lines(stream: TextIO, path: Path) -> Iterator[str]:
-    while line := stream.readline(LARGEST_LINE):
+def _opened(path: Path) -> TextIO:
+    return open(path, encoding="utf-8-sig", newline="")
+
+
+def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
+    """Yield the rows of a table, some at a time, without the columns that are not read."""
+    import pandas as pd
+
+    lines = _Lines(stream, path)
+    header = next(csv.reader([lines.read_line()]), [])
+    places = _checked_header(header, path)
+    lines.least_commas = max(places.values())
+    used = {name: str(place) for name, place in places.items() if name in NUMBERS or name in TEXTS}
+    numbers = [place for name, place in used.items() if name not in TEXTS]
+    with pd.read_csv(
+        lines,
+        header=None,
+        names=[str(place) for place in range(len(header))],
+        index_col=False,
+        usecols=list(used.values()),
+        dtype={place: np.float64 if place in numbers else str for place in used.values()},
+        keep_default_na=False,
+        na_values={place: ["", "nan"] for place in numbers},
+        skipinitialspace=True,
+        skip_blank_lines=False,
+        chunksize=max(1, min(ROWS_AT_A_TIME, VALUES_AT_A_TIME // len(header))),
+        **exact_numbers(),
+    ) as chunks:
+        first_line = 2
+        for table in chunks:
+            yield _Part(table, used, path, first_line)
+            first_line += len(table)
+
+
+class _Lines(io.TextIOBase):
+    """A table's lines, checked before pandas reads them: none is very long, of bytes, or too short."""
+
+    def __init__(self, stream: TextIO, path: Path) -> None:
+        self.stream, self.path = stream, path
+        self.line, self.least_commas = 0, 0
+
+    def read_line(self) -> str:
+        """Return the next line, empty at the end."""
+        line, self.line = self.stream.readline(LARGEST_LINE), self.line + 1
         if len(line) == LARGEST_LINE or "\0" in line:
-            raise ResultError(f"{path} is not a table of text: give a CSV file in OpenFace's columns.")
-        yield line
+            raise ResultError(f"{self.path} is not a table of text: give a CSV file in OpenFace's columns.")
+        if line and line.count(",") < self.least_commas:
+            raise ResultError(_bad_line(self.path, "too few values", self.line))
+        return line
+
+    def read(self, size: int | None = -1) -> str:
+        """Return whole lines of about `size` characters in all."""
+        lines: list[str] = []
+        length = 0
+        while (size is None or size < 0 or length < size) and (line := self.read_line()):
+            lines.append(line)
+            length += len(line)
+        return "".join(lines)
+
+
+def _bad_line(path: Path, what: str, line: int) -> str:
+    return f"{path} has {what} in line {line}: correct that line or remove it."
+
+
+def _not_a_table(path: Path, error: Exception) -> ResultError:
+    """Return what is wrong with a table that pandas cannot read: the first cell without a number, if any."""
+    with contextlib.suppress(OSError, ValueError, csv.Error), _opened(path) as stream:
+        lines = csv.reader(stream)
+        names = [name.strip() for name in next(lines, [])]
+        for number, row in enumerate(lines, start=2):
+            for name, text in zip(names, row, strict=False):
+                if name in NUMBERS and not _is_number(text):
+                    return ResultError(
+                        f"{path} has no number in line {number}, column {name!r}: correct that line."
+                    )
+    return ResultError(f"{path} is not a table of text ({in_one_line(error)}): give a CSV file.")
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text or "nan")
+    except ValueError:
+        return False
+    return True
 
 
 def _checked_header(names: list[str], path: Path) -> dict[str, int]:
-    """Return the place of each column."""
+    """Return the index of each column."""
     places = {name.strip(): place for place, name in enumerate(names)}
     missing = [name for name in ("frame", "timestamp", *LANDMARK_COLUMNS) if name not in places]
     if missing:
@@ -235,63 +335,47 @@ def _checked_header(names: list[str], path: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of the table, and where they are in the file."""
+    """Some rows of the table, the column of each name, and the first row's line in the file."""
 
-    rows: list[list[str]]
-    places: Mapping[str, int]
+    table: pandas.DataFrame
+    places: Mapping[str, str]
     path: Path
     first_line: int
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
-        """Return arrays of one row per face and frame, checked."""
-        n, last = len(self.rows), max(self.places.values())
-        short = np.array([len(row) <= last for row in self.rows])
-        self.refuse(short, "too few values")
+        """Return arrays with one row for each face on each frame, checked."""
+        n = len(self.table)
         part: dict[str, npt.NDArray[Any]] = {
             "frame": self.whole_numbers("frame", None, 1, 2**53),
             "face_id": self.whole_numbers("face_id", 0, 0, MOST_FACES - 1),
+            "success": self.whole_numbers("success", 1, 0, 1) == 1,
+            "timestamp": self.numbers(("timestamp",))[:, 0],
         }
-        success = self.whole_numbers("success", 1, 0, 1) == 1
-        timestamp = self.numbers(("timestamp",))[:, 0]
-        self.refuse(np.isinf(timestamp), "no valid timestamp")
-
+        success = part["success"]
+        self.refuse(np.isinf(part["timestamp"]), "no valid timestamp")
         landmarks = self.numbers(LANDMARK_COLUMNS)
         unusable = np.isinf(landmarks).any(axis=1) | np.isnan(landmarks).all(axis=1)
         self.refuse(success & unusable, "no valid landmarks")
-
+        part["landmarks"] = landmarks.reshape(n, 2, N_LANDMARKS).transpose(0, 2, 1)
         if self.has(CONFIDENCE_COLUMNS):
             confidence = self.numbers(CONFIDENCE_COLUMNS)
         else:
             face = self.numbers(("confidence",)) if self.has(("confidence",)) else np.ones((n, 1))
             confidence = np.repeat(face, N_LANDMARKS, axis=1)
         self.refuse(success & ~((confidence >= 0) & (confidence <= 1)).all(axis=1), "no valid confidence")
-
-        pose = np.full((n, 6), np.nan)
+        part["confidence"] = confidence
+        part["pose"] = np.full((n, 6), np.nan)
         if self.has(RIGID_COLUMNS):
-            pose = self.numbers(RIGID_COLUMNS)
+            part["pose"] = self.numbers(RIGID_COLUMNS)
         elif self.has(ROTATION_COLUMNS):
-            pose[:, 1:4] = self.numbers(ROTATION_COLUMNS)
-        boxes = self.numbers(BOX_COLUMNS) if self.has(BOX_COLUMNS) else np.full((n, 5), np.nan)
-        misfit = self.numbers(MISFIT_COLUMNS) if self.has(MISFIT_COLUMNS) else np.full((n, 2), np.nan)
-
-        source = np.full(n, SOURCES.index("clnf"))
-        if self.has(("source",)):
-            place = self.places["source"]
-            codes = {name: code for code, name in enumerate(SOURCES)}
-            source = np.array([codes.get(row[place].strip(), -1) for row in self.rows])
-            self.refuse(success & (source < 1), "no valid source")
-        return {
-            **part,
-            "success": success,
-            "timestamp": timestamp,
-            "landmarks": landmarks.reshape(n, 2, N_LANDMARKS).transpose(0, 2, 1).astype(np.float32),
-            "confidence": confidence.astype(np.float32),
-            "pose": pose.astype(np.float32),
-            "boxes": boxes.astype(np.float32),
-            "misfit": misfit.astype(np.float32),
-            "source": source.astype(np.int8),
-            "by_hand": self.marks(BY_HAND_COLUMN) & np.isfinite(landmarks.reshape(n, 2, N_LANDMARKS)).all(1),
-        }
+            part["pose"][:, 1:4] = self.numbers(ROTATION_COLUMNS)
+        part["source"] = self.sources(success)
+        for item in OTHERS:
+            if not self.has(columns_of(item)):
+                continue
+            values = self.marks(item) if item in MARKS else self.numbers(columns_of(item))
+            part[item.name] = values.reshape(n, *item.shape).astype(item.dtype)
+        return part
 
     def has(self, names: Sequence[str]) -> bool:
         """Return whether the table has all these columns."""
@@ -299,52 +383,45 @@ class _Part:
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
         """Return the columns, (rows, names) float64; what is empty is NaN."""
-        places = [self.places[name] for name in names]
-        try:
-            return np.array([[float(row[k] or "nan") for k in places] for row in self.rows], dtype=np.float64)
-        except ValueError:
-            for line, row in enumerate(self.rows, start=self.first_line):
-                for name, place in zip(names, places, strict=True):
-                    if not _is_number(row[place]):
-                        raise ResultError(
-                            f"{self.path} has no number in line {line}, column {name!r}: correct that line."
-                        ) from None
-            raise
+        return np.asarray(self.table[[self.places[name] for name in names]], dtype=np.float64)
+
+    def texts(self, name: str) -> list[str]:
+        """Return a column of texts."""
+        return [str(text).strip() for text in self.table[self.places[name]]]
 
     def whole_numbers(self, name: str, default: int | None, low: int, high: int) -> npt.NDArray[np.int64]:
         """Return a column, or its default where the table has none, checked."""
         if default is not None and not self.has((name,)):
-            return np.full(len(self.rows), default, dtype=np.int64)
+            return np.full(len(self.table), default, dtype=np.int64)
         values = self.numbers((name,))[:, 0]
         self.refuse(~((values >= low) & (values <= high) & (values == np.floor(values))), f"no valid {name}")
         return values.astype(np.int64)
 
-    def marks(self, name: str) -> npt.NDArray[np.bool_]:
-        """Return the landmarks that a column lists, (rows, 68) bool; none where the table has it not."""
-        found = np.zeros((len(self.rows), N_LANDMARKS), dtype=np.bool_)
-        bad = np.zeros(len(self.rows), dtype=np.bool_)
-        if self.has((name,)):
-            for k, row in enumerate(self.rows):
-                words = row[self.places[name]].split()
-                bad[k] = not all(_LANDMARK.fullmatch(word) and int(word) < N_LANDMARKS for word in words)
-                if not bad[k]:
-                    found[k, [int(word) for word in words]] = True
-        self.refuse(bad, f"no valid {name}")
+    def sources(self, success: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
+        """Return the source of each row as an index into `SOURCES`; "clnf" where the table has none."""
+        if not self.has((SOURCE_COLUMN,)):
+            return np.full(len(self.table), CLNF)
+        codes = {name: code for code, name in enumerate(SOURCES)}
+        source = np.array([codes.get(text, -1) for text in self.texts(SOURCE_COLUMN)], dtype=np.int64)
+        self.refuse(success & (source < 1), "no valid source")
+        return source
+
+    def marks(self, item: Field) -> npt.NDArray[np.bool_]:
+        """Return the landmarks that a column lists, (rows, 68) bool."""
+        found = np.zeros((len(self.table), N_LANDMARKS), dtype=np.bool_)
+        bad = np.zeros(len(self.table), dtype=np.bool_)
+        for k, text in enumerate(self.texts(item.column)):
+            words = text.split()
+            bad[k] = not all(_LANDMARK.fullmatch(word) and int(word) < N_LANDMARKS for word in words)
+            if not bad[k]:
+                found[k, [int(word) for word in words]] = True
+        self.refuse(bad, f"no valid {item.column}")
         return found
 
     def refuse(self, bad: npt.NDArray[np.bool_], what: str) -> None:
         """Raise ResultError for the first row that is bad."""
         if bad.any():
-            line = self.first_line + int(np.argmax(bad))
-            raise ResultError(f"{self.path} has {what} in line {line}: correct that line or remove it.")
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text or "nan")
-    except ValueError:
-        return False
-    return True
+            raise ResultError(_bad_line(self.path, what, self.first_line + int(np.argmax(bad))))
 
 
 def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
@@ -352,37 +429,13 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     frames, first, t = np.unique(rows["frame"], return_index=True, return_inverse=True)
     n_frames, n_faces = len(frames), int(rows["face_id"].max()) + 1
     check_grid(path, n_frames, n_faces, len(rows["frame"]))
-    f = rows["face_id"]
+    f, success = rows["face_id"], rows["success"]
     cell = t * n_faces + f
     if len(np.unique(cell)) < len(cell):
         raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated rows.")
     arrays: dict[str, npt.NDArray[Any]] = {}
-    success = rows["success"]
-    shapes: dict[str, tuple[int, ...]] = {
-        "landmarks": (N_LANDMARKS, 2),
-        "confidence": (N_LANDMARKS,),
-        "pose": (6,),
-        "boxes": (5,),
-        "misfit": (2,),
-    }
-    for name, shape in shapes.items():
-        arrays[name] = np.full((n_frames, n_faces, *shape), np.nan, dtype=np.float32)
-        arrays[name][t[success], f[success]] = rows[name][success]
-    arrays["confidence"] = np.nan_to_num(arrays["confidence"])
-    by_hand = np.zeros((n_frames, n_faces, N_LANDMARKS), dtype=np.bool_)
-    by_hand[t[success], f[success]] = rows["by_hand"][success]
-    source = np.zeros((n_frames, n_faces), dtype=np.uint8)
-    source[t[success], f[success]] = rows["source"][success]
-    tracks = Tracks(
-        landmarks=arrays["landmarks"],
-        confidence=arrays["confidence"],
-        source=source,
-        pose=arrays["pose"],
-        boxes=arrays["boxes"],
-        misfit=arrays["misfit"],
-        frame_indices=frames - 1,
-        timestamps=rows["timestamp"][first],
-        by_hand=by_hand,
-    )
-    fps = frame_rate_of(tracks)
-    return tracks if fps is None else replace(tracks, meta={"fps": fps})
+    for item in FIELDS:
+        if item.name in rows:
+            arrays[item.name] = item.empty(n_frames, n_faces)
+            arrays[item.name][t[success], f[success]] = rows[item.name][success]
+    return make_tracks(path, arrays, frames - 1, rows["timestamp"][first])
