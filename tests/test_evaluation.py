@@ -332,6 +332,7 @@ def made_up(distances: np.ndarray, confidence: np.ndarray | None = None, **chang
         "refine": "off",
         "condition": "none",
         "found": found,
+        "landmarks": np.full((count, 68, 2), np.nan),
         "distances": distances,
         "confidence": sure,
         "score": sure.mean(axis=1),

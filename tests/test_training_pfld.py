@@ -23,10 +23,10 @@ from napari_face_landmarks.training.augment import (
     face_shape_bumps,
     flipped,
     occlude,
-    pen_marks,
     photometric,
     soft_tissue_bumps,
 )
+from napari_face_landmarks.training.marks import draw_marks
 from training_support import dotted_face, write_data
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
@@ -86,7 +86,7 @@ def test_marks_and_covers_change_the_picture_where_they_say() -> None:
     inside = to_crop(points[None], crop[None])[0] * CROP_SIZE
     skin = np.full((CROP_SIZE, CROP_SIZE, 3), (200, 160, 140), np.uint8)
     marked = skin.copy()
-    pen_marks(marked, inside, rng)
+    draw_marks(marked, inside, rng)
     changed = np.abs(marked.astype(int) - skin).sum(axis=2) > 30
     assert 0.001 < changed.mean() < 0.4
     for _ in range(20):
@@ -118,15 +118,19 @@ def test_the_split_holds_out_15_percent_and_keeps_a_photograph_together() -> Non
 
 
 def test_research_takes_the_open_faces_too_but_is_measured_on_labels_by_hand(tmp_path: Path) -> None:
-    from napari_face_landmarks.training.faces import OPEN, load_faces
+    from napari_face_landmarks.training.faces import OPEN, OPEN_SHARES, RESEARCH_SHARES, load_faces
 
     write_data(tmp_path, np.random.default_rng(0))
     seen, unseen = (24 - sum(is_held_out(f"p{i}.jpg") for i in range(24))), 0
     unseen = 24 - seen
-    assert len(load_faces(tmp_path, bundle="open", held_out=False).names) == len(OPEN) * seen
+    caltech, rendered = 10, 24 - sum(is_held_out(f"p{i}.jpg".rsplit("_", 1)[0]) for i in range(24))
+    freely = (len(OPEN_SHARES) - 2) * seen + caltech + rendered
+    assert len(load_faces(tmp_path, bundle="open", held_out=False).names) == freely
+    portraits = load_faces(tmp_path, bundle="open", held_out=False, machine_made=False)
+    assert len(portraits.names) == len(OPEN) * seen
     assert len(load_faces(tmp_path, bundle="open", held_out=True).names) == len(OPEN) * unseen
     both = load_faces(tmp_path, bundle="research", held_out=False)
-    assert len(both.names) == (len(OPEN) + 2) * seen
+    assert len(both.names) == freely + (len(RESEARCH_SHARES) + 2) * seen
     assert both.weight.sum() == pytest.approx(1)
     assert len(load_faces(tmp_path, bundle="research", held_out=True).names) == 2 * unseen
     by_hand = load_faces(tmp_path, bundle="research", held_out=False, machine_made=False)
@@ -152,12 +156,89 @@ def test_only_what_research_is_trained_on_gets_labels_of_one_convention(
     for (bundle, held_out), landmarks in data.items():
         plain = faces.load_faces(tmp_path, bundle=bundle, held_out=held_out).landmarks
         if (bundle, held_out) == ("research", False):
-            by_hand = len(plain) // (len(faces.OPEN) + 2) * 2
+            by_hand = len(alone)
             np.testing.assert_array_equal(landmarks[:by_hand], plain[:by_hand] + 1)
-            np.testing.assert_array_equal(landmarks[by_hand:], 7)
             np.testing.assert_array_equal(alone, plain[:by_hand])
+            made, before = landmarks[by_hand:], plain[by_hand:]
+            mean = np.isclose(made[:, 48:], (before[:, 48:] + 7) / 2, atol=1e-3).all(axis=(1, 2))
+            assert np.count_nonzero(~mean) == 24 - sum(is_held_out(f"p{i}") for i in range(24)), "avatars"
+            lids = before[mean, 37] - before[mean, 41]
+            np.testing.assert_allclose(made[mean, 37] - made[mean, 41], lids, atol=1e-3)
         else:
             np.testing.assert_array_equal(landmarks, plain)
+
+
+def test_shut_and_uneven_eyes_get_their_share_of_the_batches() -> None:
+    from napari_face_landmarks.training import faces
+
+    points = np.repeat(eyes_of(0.3, 0.3)[None], 200, axis=0)
+    points[:6], points[6:8] = eyes_of(0.02, 0.02), eyes_of(0.3, 0.02)
+    weight = faces.balanced(np.ones(200), points)
+    assert weight.sum() == pytest.approx(1)
+    assert weight[6:8].sum() == pytest.approx(faces.ONE_SIDED_SHARE)
+    assert 0.9 * faces.SHUT_SHARE < weight[:8].sum() < 1.3 * faces.SHUT_SHARE
+    np.testing.assert_allclose(faces.balanced(np.ones(5), points[8:13]), 0.2)
+
+
+def eyes_of(right: float, left: float) -> np.ndarray:
+    """Return 68 landmarks of which only the eyes mean something: 30 px wide, with these apertures."""
+    points = np.random.default_rng(0).uniform(0, 200, (68, 2)).astype(np.float32)
+    for first, x, aperture in ((36, 60, right), (42, 130, left)):
+        half = 15 * aperture
+        points[first : first + 6] = [
+            (x, 90), (x + 10, 90 - half), (x + 20, 90 - half), (x + 30, 90), (x + 20, 90 + half),
+            (x + 10, 90 + half),
+        ]  # fmt: skip
+    return points
+
+
+def test_lids_of_a_shut_eye_coincide_and_those_of_an_open_one_stay() -> None:
+    from napari_face_landmarks.training.labels import NEARLY_SHUT, lid_apertures, with_shut_lids
+
+    np.testing.assert_allclose(lid_apertures(eyes_of(0.05, 0.31)), [0.05, 0.31], atol=1e-5)
+    for right, wanted in ((0.03, 0.0), (0.05, 0.015), (0.08, 0.06), (NEARLY_SHUT, NEARLY_SHUT), (0.2, 0.2)):
+        points = eyes_of(right, 0.31).astype(float)
+        moved = with_shut_lids(points)
+        np.testing.assert_allclose(lid_apertures(moved), [wanted, 0.31], atol=1e-5)
+        np.testing.assert_allclose(moved[[37, 41]].mean(axis=0), points[[37, 41]].mean(axis=0))
+        np.testing.assert_array_equal(moved[48:], points[48:])
+
+
+def test_rendered_labels_take_the_convention_but_keep_their_apertures() -> None:
+    from napari_face_landmarks.training.labels import aligned_landmarks, lid_apertures
+
+    exact = np.repeat(eyes_of(0.02, 0.3)[None], 6, axis=0)
+    made = exact.copy()
+    made[:, 17:27, 1] -= 4
+    made[:, 37, 0] += 3
+    made[:, 44, 0] -= 3
+    made[:, [37, 44], 1] -= 5
+    yaw = np.array([0, 5, -5, 10, 3, 80.0])
+    found = aligned_landmarks(exact, made, yaw)
+    np.testing.assert_allclose(found[0, 17:27], made[0, 17:27], atol=1e-3)
+    np.testing.assert_allclose(found[0, 37] - exact[0, 37], [3, 0], atol=1e-3)
+    np.testing.assert_allclose(found[:, 48:], exact[:, 48:], atol=1e-4)
+    np.testing.assert_allclose(
+        found[:, 37, 1] - found[:, 41, 1], exact[:, 37, 1] - exact[:, 41, 1], atol=1e-3
+    )
+    assert lid_apertures(found)[0, 0] < 0.2
+
+
+def test_differences_cost_nothing_where_landmarks_err_together() -> None:
+    torch = pytest.importorskip("torch")
+    from napari_face_landmarks.training.pfld import SOFTNESS, difference_error
+
+    error = torch.zeros(3, 68, 2)
+    error[0] += torch.tensor([3.0, -2.0])  # the whole face
+    error[1, [37, 41], 1] = torch.tensor([2.0, -2.0])  # the right eye opens
+    error[2, 54, 1] = 2.0  # one corner of the mouth drops
+    trust = torch.ones(3, 68)
+    together, lids, corner = difference_error(error, trust).tolist()
+    assert together == pytest.approx(SOFTNESS, rel=1e-4)
+    assert lids > together + 0.3
+    assert corner > together + 0.05
+    trust[1, 41] = 0.0
+    assert difference_error(error, trust)[1] < 0.5 * lids, "a label that is not trusted does not count"
 
 
 def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:

@@ -45,7 +45,9 @@ def write_archive(
     else:
         arrays["boxes"] = np.array([[60, 60, 120, 130, *([100] * 10), 0.9]], np.float32)
         arrays["box_image"] = np.array([0])
-    if template:
+    if path.stem == "rendered_heads":
+        arrays["yaw_pitch_roll"] = rng.uniform(-60, 60, (len(names), 3)).astype(np.float32)
+    elif template:
         arrays["template189"] = rng.uniform(60, 200, (len(names), 189, 2)).astype(np.float32)
     path.parent.mkdir(parents=True, exist_ok=True)
     np.savez(path, **arrays)
@@ -59,7 +61,10 @@ def write_data(data: Path, rng: np.random.Generator) -> None:
     assert 0 < sum(map(is_held_out, names)) < 24
     for name in faces.LABELLED:
         write_archive(data / name, rng, names, labelled=True)
-    for name in faces.OPEN:
-        write_archive(data / "landmarks_open" / f"{name}.npz", rng, names, labelled=True, template=True)
+    for folder, files in (("open", faces.OPEN_SHARES), ("research", faces.RESEARCH_SHARES)):
+        for name in files:
+            path = data / f"landmarks_{folder}/{name}.npz"
+            named = [f"image_{360 + 2 * i:04d}.jpg" for i in range(24)] if name == "caltech_faces" else names
+            write_archive(path, rng, named, labelled=True, template=True)
     for name in faces.PHOTOGRAPHS["research"]:
         write_archive(data / "detection" / f"{name}.npz", rng, names[:3], labelled=False)

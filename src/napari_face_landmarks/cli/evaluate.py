@@ -34,11 +34,16 @@ def add_evaluate(commands: Any) -> None:
         "--models", metavar="NAME|FOLDER", nargs="+", help="bundles; where not given, all that `models` lists"
     )
     parser.add_argument(
+        "--measures",
+        action="store_true",
+        help="compare measures too (eye aperture, mouth, brows, left minus right) with those of the labels, "
+        "shut eyes with open ones, and landmarks with known deformations of the face",
+    )
+    parser.add_argument(
         "--refine",
         nargs="+",
         choices=REFINE_MODES,
-        default=list(options.DEFAULT_REFINE),
-        help="one or more of %(options)s; default: off always",
+        help="one or more of %(choices)s; default: off always, with --measures auto too",
     )
     parser.add_argument(
         "--boxes",
@@ -84,15 +89,18 @@ def _evaluate(options: argparse.Namespace) -> int:
     check_distinct(options.files, [path for path in (options.json, options.table) if path is not None])
 
     from napari_face_landmarks.evaluation.dataset import read_faces
+    from napari_face_landmarks.evaluation.measures_report import measure_fits
     from napari_face_landmarks.evaluation.metrics import Plan, fit_faces, pooled_poor_fits, summarise
-    from napari_face_landmarks.evaluation.options import CONDITIONS
+    from napari_face_landmarks.evaluation.options import CONDITIONS, DEFAULT_REFINE, MEASURED_REFINE
     from napari_face_landmarks.evaluation.report import to_json, to_markdown, to_text
     from napari_face_landmarks.files.atomic import replacing
     from napari_face_landmarks.files.markdown import write_section
     from napari_face_landmarks.models import list_models
 
     plan = Plan(
-        refine=tuple(dict.fromkeys(options.refine)),
+        refine=tuple(
+            dict.fromkeys(options.refine or (MEASURED_REFINE if options.measures else DEFAULT_REFINE))
+        ),
         conditions=CONDITIONS if "all" in options.perturb else tuple(dict.fromkeys(options.perturb)),
         boxes=options.boxes,
         seed=options.seed,
@@ -108,14 +116,15 @@ def _evaluate(options: argparse.Namespace) -> int:
     with progress_bar("Evaluating", len(faces), "faces") as advance:
         fits = fit_faces(faces, bundles, plan, advance)
     summaries, pooled = summarise(fits), pooled_poor_fits(fits)
+    measures = measure_fits(fits, faces, bundles, plan) if options.measures else []
     if options.json is not None:
-        record = to_json(summaries, pooled, faces, options.faces, plan, bundles)
+        record = to_json(summaries, pooled, faces, options.faces, plan, bundles, measures)
         with replacing(options.json) as temporary:
             temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
     if options.table is not None:
-        table = to_markdown(summaries, pooled, faces, options.faces, plan)
+        table = to_markdown(summaries, pooled, faces, options.faces, plan, measures)
         write_section(options.table, table, "accuracy table")
-    print(to_text(summaries, pooled), end="")
+    print(to_text(summaries, pooled, measures), end="")
     return 0
 
 

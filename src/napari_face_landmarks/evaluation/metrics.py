@@ -86,6 +86,8 @@ class Fits:
     found : ndarray, (N,), bool
         False where the detector did not find the face, or no landmarks came out; the other arrays are NaN
         there, or False.
+    landmarks : ndarray, (N, 68, 2), float64
+        Pixels of the picture, x then y.
     distances : ndarray, (N, 68), float64
         Error of each landmark.
     confidence : ndarray, (N, 68), float64
@@ -103,6 +105,7 @@ class Fits:
     refine: str
     condition: str
     found: Mask
+    landmarks: Floats
     distances: Floats
     confidence: Floats
     score: Floats
@@ -277,6 +280,7 @@ def fit_faces(
         key: Fits(
             *key,
             found=np.zeros(count, np.bool_),
+            landmarks=np.full((count, N_LANDMARKS, 2), np.nan),
             distances=np.full((count, N_LANDMARKS), np.nan),
             confidence=np.full((count, N_LANDMARKS), np.nan),
             score=np.full(count, np.nan),
@@ -348,6 +352,7 @@ def _fit_face(
                     continue
                 row.seconds[index] = time.thread_time() - began
                 row.found[index] = True
+                row.landmarks[index] = fit.landmarks[0]
                 row.distances[index] = np.linalg.norm(fit.landmarks[0] - labels, axis=1) / unit
                 row.confidence[index] = fit.confidence[0]
                 row.score[index] = fit.boxes[0, 4]
@@ -544,6 +549,8 @@ def as_plain(value: Any) -> Any:
         return {item.name: as_plain(getattr(value, item.name)) for item in fields(value)}
     if isinstance(value, (tuple, list)):
         return [as_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: as_plain(item) for key, item in value.items()}
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     return value

@@ -17,3 +17,4 @@ DEFAULT_SIDE: Side = "all"
 DEFAULT_BOXES: BoxSource = "jitter"
 DEFAULT_CONDITIONS: tuple[Condition, ...] = ("none",)
 DEFAULT_REFINE: tuple[RefineMode, ...] = ("off", "always")
+MEASURED_REFINE: tuple[RefineMode, ...] = ("off", "auto", "always")

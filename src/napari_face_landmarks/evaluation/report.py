@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.evaluation.dataset import LabelledFaces
+from napari_face_landmarks.evaluation.measures_report import MeasureSummary, tables
 from napari_face_landmarks.evaluation.metrics import POOR, Plan, PoorFits, Summary, as_plain
 from napari_face_landmarks.evaluation.options import Side
 from napari_face_landmarks.models import Models
@@ -20,7 +21,7 @@ Row = list[str]
 Pooled = Mapping[tuple[str, str], PoorFits]
 
 
-def to_text(summaries: Sequence[Summary], pooled: Pooled) -> str:
+def to_text(summaries: Sequence[Summary], pooled: Pooled, measures: Sequence[MeasureSummary] = ()) -> str:
     """Return tables for the terminal; errors in percent of the distance of the outer eye corners."""
     head = ["condition", "refine", "bundle", "mean", "+-", "median", "inner 51", "jaw", "over 8 %"]
     head += ["AUC", "confidence", "refined", "ms/face", "found", "against none"]
@@ -54,11 +55,17 @@ def to_text(summaries: Sequence[Summary], pooled: Pooled) -> str:
     if covered:
         parts.append(_aligned(_COVERED_HEAD, covered))
     parts.append(_aligned(_CURVES_HEAD, _curve_rows(summaries)))
+    parts += [f"{title}\n{_aligned(head, rows)}" for title, head, rows in tables(measures) if rows]
     return "\n\n".join(parts) + "\n"
 
 
 def to_markdown(
-    summaries: Sequence[Summary], pooled: Pooled, faces: LabelledFaces, side: Side, plan: Plan
+    summaries: Sequence[Summary],
+    pooled: Pooled,
+    faces: LabelledFaces,
+    side: Side,
+    plan: Plan,
+    measures: Sequence[MeasureSummary] = (),
 ) -> str:
     """Return the README's tables: mean error by condition, failures, and what the confidence is worth."""
     columns = list(dict.fromkeys((one.bundle, one.refine) for one in summaries))
@@ -107,6 +114,9 @@ def to_markdown(
         "by confidence (mean error of the surest 10, 20, .. 100 %):",
         _markdown(_CURVES_HEAD, _curve_rows(summaries)),
     ]
+    for title, head, rows in tables(measures):
+        if rows:
+            parts += [f"{title}:", _markdown(head, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -117,6 +127,7 @@ def to_json(
     side: Side,
     plan: Plan,
     bundles: Mapping[str, Models],
+    measures: Sequence[MeasureSummary] = (),
 ) -> dict[str, Any]:
     """Return all that was measured as plain values; errors are fractions, None is what could not be measured.
 
@@ -126,7 +137,7 @@ def to_json(
         ``format``, ``format_version``, ``version``; ``files``, ``side``, ``names`` (of the faces), ``boxes``,
         ``seed``, ``poor`` (the error from which a fit is poor); ``bundles`` (name, version, licence);
         ``results``: a `Summary` each; ``poor_fits_of_all_conditions``: a `PoorFits` for each bundle and
-        refine mode.
+        refine mode; ``measures``: a `MeasureSummary` each, where they were asked for.
     """
     return {
         "format": FORMAT,
@@ -147,6 +158,7 @@ def to_json(
             {"bundle": bundle, "refine": refine, **as_plain(poor)}
             for (bundle, refine), poor in pooled.items()
         ],
+        "measures": [as_plain(one) for one in measures],
     }
 
 

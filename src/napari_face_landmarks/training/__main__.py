@@ -19,6 +19,7 @@ STEPS = {
     "cen": "the patch experts (needs the point distribution model)",
     "settle": "the final linear map to manual landmarks (needs all steps above)",
     "evaluate": "measure a bundle on the held-out faces",
+    "held-out": "write the held-out faces for the command evaluate --measures",
     "bundle": "collect the files and write the model card",
 }
 
@@ -26,7 +27,7 @@ STAGES = (("pdm",), ("detector", "pfld", "cen"), ("settle",), ("bundle",))
 """The steps of ``all``; steps of one stage are independent of each other."""
 LAST_STEPS = ("settle", "bundle")
 """Always run again, which takes a minute or two: they depend on the output of all other steps."""
-MODULE_OF = {"settle": "linear_calibration"}
+MODULE_OF = {"settle": "linear_calibration", "held-out": "held_out"}
 CAN_START = ("detector", "pfld")
 """Steps that can start from the weights of another bundle."""
 

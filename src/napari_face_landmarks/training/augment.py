@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.ibug import MIRROR_68, inter_ocular
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, to_crop
+from napari_face_landmarks.training.marks import bruise, draw_marks
 
 Image = npt.NDArray[np.uint8]
 Points = npt.NDArray[np.float32]
@@ -101,6 +102,22 @@ def face_shape_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float3
     return np.column_stack([centres, moves, reach]).astype(np.float32)
 
 
+def swelling_bump(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
+    """Draw a swelling at one landmark: the skin there is pushed away from the middle of the face.
+
+    Returns
+    -------
+    ndarray, (5,), float32
+        As `soft_tissue_bumps` gives them.
+    """
+    unit = float(inter_ocular(landmarks))
+    place = landmarks[rng.integers(68)] + rng.normal(0, 0.08 * unit, 2)
+    away = place - landmarks[27:36].mean(axis=0)
+    away /= max(float(np.linalg.norm(away)), 1e-6)
+    radius = unit * rng.uniform(0.1, 0.3)
+    return np.array([*place, *(away * radius * rng.uniform(0.0, 0.3)), radius], np.float32)
+
+
 def _displacement(points: npt.NDArray[np.float32], bumps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
     total = np.zeros_like(points)
     for x, y, dx, dy, radius in bumps:
@@ -147,63 +164,6 @@ def flipped(image: Image, landmarks: Points) -> tuple[Image, Points]:
     mirrored = landmarks[MIRROR_68].copy()
     mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
     return np.ascontiguousarray(image[:, ::-1]), mirrored
-
-
-def pen_marks(image: Image, landmarks: Points, rng: Generator) -> None:
-    """Draw surgical pen marks (lines, dots, crosses, arrows) on the skin, in place.
-
-    Parameters
-    ----------
-    image : ndarray, (S, S, 3), uint8
-        RGB crop.
-    landmarks : ndarray, (68, 2)
-        Pixels of the crop, x then y.
-    """
-    unit = max(float(inter_ocular(landmarks)), 4.0)
-    inks = ((70, 30, 110), (50, 20, 90), (20, 20, 25), (40, 40, 140), (90, 20, 60))
-    ink = np.clip(np.array(inks[rng.integers(len(inks))]) + rng.normal(0, 12, 3), 0, 255)
-    layer = image.copy()
-    shift = 4
-    for _ in range(rng.integers(2, 12)):
-        start = landmarks[rng.integers(68)] + rng.normal(0, 0.06 * unit, 2)
-        kind = rng.random()
-        width = 1 if rng.random() < 0.7 else 2
-        if kind < 0.55:  # a stroke, straight, bent or along the outline
-            if rng.random() < 0.4:
-                first = int(rng.integers(0, 62))
-                path = landmarks[first : first + int(rng.integers(3, 7))] + rng.normal(0, 0.03 * unit, 2)
-            else:
-                end = start + rng.normal(0, 0.45 * unit, 2)
-                bend = (start + end) / 2 + rng.normal(0, 0.12 * unit, 2)
-                t = np.linspace(0, 1, 9)[:, None]
-                path = (1 - t) ** 2 * start + 2 * t * (1 - t) * bend + t * t * end
-            points = np.round(path * 2**shift).astype(np.int32)
-            cv2.polylines(layer, [points], False, ink.tolist(), width, cv2.LINE_AA, shift)
-        elif kind < 0.8:  # a dot
-            centre = np.round(start * 2**shift).astype(int)
-            radius = round(max(0.6, rng.uniform(0.01, 0.04) * unit) * 2**shift)
-            cv2.circle(layer, (int(centre[0]), int(centre[1])), radius, ink.tolist(), -1, cv2.LINE_AA, shift)
-        elif kind < 0.9:  # a cross
-            arm = 0.05 * unit
-            for direction in ((arm, arm), (arm, -arm)):
-                a = np.round((start - direction) * 2**shift).astype(int)
-                b = np.round((start + direction) * 2**shift).astype(int)
-                cv2.line(
-                    layer, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), ink.tolist(), 1, cv2.LINE_AA, shift
-                )
-        else:  # an arrow
-            end = np.round(start + rng.normal(0, 0.3 * unit, 2)).astype(int)
-            begin = np.round(start).astype(int)
-            cv2.arrowedLine(
-                layer,
-                (int(begin[0]), int(begin[1])),
-                (int(end[0]), int(end[1])),
-                ink.tolist(),
-                1,
-                cv2.LINE_AA,
-            )
-    strength = rng.uniform(0.5, 0.95)
-    image[:] = cv2.addWeighted(layer, strength, image, 1 - strength, 0)
 
 
 def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]:
@@ -303,11 +263,22 @@ def photometric(image: Image, rng: Generator) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training crop: (S, S, 3) uint8, its landmarks (68, 2) as fractions of it, and which are covered."""
+    """One training crop.
+
+    Attributes
+    ----------
+    image : ndarray, (S, S, 3), uint8
+    landmarks : ndarray, (68, 2), float32
+        Fractions of the crop.
+    covered : ndarray, (68,), bool
+    mirrored : bool
+        Whether the picture was mirrored: a landmark's label is then that of its counterpart.
+    """
 
     image: Image
     landmarks: Points
     covered: npt.NDArray[np.bool_]
+    mirrored: bool
 
 
 def augmented_face(
@@ -335,27 +306,33 @@ def augmented_face(
     reshaped_share : float
         How many of the others get another shape of the head (`face_shape_bumps`).
     """
-    if rng.random() < 0.5:
+    mirrored = bool(rng.random() < 0.5)
+    if mirrored:
         image, landmarks = flipped(image, landmarks)
     if mild:
         crop = jittered_crop(landmarks, TRACKER_JITTER, rng)
         pixels = cut(image, crop, np.zeros((0, 5), np.float32))
         if rng.random() < 0.5:
             pixels = photometric(pixels, rng)
-        return Sample(pixels, to_crop(landmarks[None], crop[None])[0], np.zeros(68, np.bool_))
+        return Sample(pixels, to_crop(landmarks[None], crop[None])[0], np.zeros(68, np.bool_), mirrored)
     bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.35 else np.zeros((0, 5), np.float32)
     if reshaped_share and rng.random() < reshaped_share:
         bumps = np.concatenate([bumps, face_shape_bumps(landmarks, rng)])
+    swelling = swelling_bump(landmarks, rng) if rng.random() < 0.06 else np.zeros(0, np.float32)
+    bumps = np.concatenate([bumps, swelling.reshape(-1, 5)])
     jitter = TRACKER_JITTER if rng.random() < 0.6 else DETECTOR_JITTER
     moved = displaced(landmarks, bumps)
     crop = jittered_crop(moved, jitter, rng)
     pixels = cut(image, crop, bumps)
     fractions = to_crop(moved[None], crop[None])[0]
     covered = np.zeros(68, np.bool_)
-    if rng.random() < 0.25:
-        pen_marks(pixels, fractions * CROP_SIZE - 0.5, rng)
+    if len(swelling):
+        middle = to_crop(displaced(swelling[None, :2], bumps)[None], crop[None])[0, 0] * CROP_SIZE - 0.5
+        bruise(pixels, middle, float(swelling[4] / crop[2]) * CROP_SIZE, rng)
+    if rng.random() < 0.3:
+        draw_marks(pixels, fractions * CROP_SIZE - 0.5, rng)
     if rng.random() < 0.35:
         mask = occlude(pixels, other, rng)
         at = np.clip((fractions * CROP_SIZE).astype(int), 0, CROP_SIZE - 1)
         covered = mask[at[:, 1], at[:, 0]]
-    return Sample(photometric(pixels, rng), fractions, covered)
+    return Sample(photometric(pixels, rng), fractions, covered, mirrored)

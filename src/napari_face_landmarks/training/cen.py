@@ -39,12 +39,12 @@ from napari_face_landmarks.training.augment import (
     displaced,
     flipped,
     occlude,
-    pen_marks,
     photometric,
     soft_tissue_bumps,
 )
 from napari_face_landmarks.training.faces import Faces, load_faces
 from napari_face_landmarks.training.log import append_row
+from napari_face_landmarks.training.marks import draw_marks
 from napari_face_landmarks.training.mixed_precision import faster_precision, in_precision
 from napari_face_landmarks.training.pose_augmentation import (
     Turner,
@@ -250,7 +250,7 @@ def augmented(
         picture = cut(image, whole, bumps, size=image.shape[0])
         landmarks = displaced(landmarks, bumps)
     if rng.random() < 0.12:
-        pen_marks(picture, landmarks, rng)
+        draw_marks(picture, landmarks, rng)
     if rng.random() < 0.12:
         mask = occlude(picture, other, rng)
         at = np.clip(np.round(landmarks).astype(int), 0, mask.shape[0] - 1)

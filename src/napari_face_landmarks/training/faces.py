@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -12,9 +13,18 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.evaluation.split import held_out_mask
+from napari_face_landmarks.evaluation.split import split_masks
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
-from napari_face_landmarks.training.labels import load_calibration, marked_landmarks, mesh_landmarks
+from napari_face_landmarks.training.labels import (
+    LID_PAIRS,
+    Calibration,
+    aligned_landmarks,
+    lid_apertures,
+    load_calibration,
+    marked_landmarks,
+    mesh_landmarks,
+    pose_of,
+)
 from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks, steadied
 
 Bundle = Literal["research", "open"]
@@ -28,9 +38,44 @@ OPEN = {
     "interfaces": 3.0,
     "voteview": 1.0,
 }
-"""Freely licensed faces, and how often one of a file is drawn: voteview is large and of one kind."""
+"""Freely licensed portraits, and how often a face of each file is drawn: voteview is large and uniform."""
 BY_HAND_WEIGHT = 8.0
 """The same of the faces labelled by hand."""
+OPEN_SHARES = {
+    "london_neutral": 0.09,
+    "london_smiling": 0.03,
+    "canada": 0.045,
+    "faker": 0.04,
+    "interfaces": 0.04,
+    "voteview": 0.1,
+    "webmorph_composite": 0.02,
+    "fairface": 0.24,
+    "sfhq_t2i": 0.12,
+    "caltech_faces": 0.03,
+    "rendered_heads": 0.14,
+    "grid_blinks": 0.04,
+    "speeches_384": 0.04,
+    "speeches_256": 0.03,
+    "clips_384": 0.025,
+    "winks_composite": 0.05,
+}
+"""Files of `landmarks_open` that PFLD is trained on, and the relative share of its batches."""
+RESEARCH_SHARES = {"webmorph_3dsk": 0.05, "yale": 0.02, "lfw_eyes": 0.04, "mead_384": 0.03}
+"""The same of `landmarks_research`."""
+AVATARS = "rendered_heads"
+"""The file of rendered heads, whose landmarks are exact."""
+RESEARCH_HAND_SHARE, RESEARCH_OPEN_SHARE = 0.52, 0.34
+"""For the bundle research: of the faces labelled by hand, and of all of `OPEN_SHARES` together."""
+HALF_SHUT = 0.14
+"""An eye whose aperture (lid distance over width) is smaller is shut or half shut."""
+ONE_SIDED = 0.1
+"""A difference of the eyes' apertures from which a face counts as one-sided."""
+SHUT_SHARE, ONE_SIDED_SHARE = 0.25, 0.1
+"""Of the batches: faces with a shut or half-shut eye, and faces with uneven eyes."""
+LARGEST_FLIP_DIFFERENCE = 0.05
+"""Between a picture's mesh and that of the mirrored picture, outer-eye distances; more marks a bad label."""
+JAW_TRUST, TURNED_JAW_TRUST, TURNED_YAW = 1 / 3, 0.15, 30.0
+"""Weight of jaw labels made from a mesh, and the same of heads with more yaw (degrees)."""
 PHOTOGRAPHS: dict[str, tuple[str, ...]] = {
     "open": ("interfaces", "faker", "background"),
     "research": ("interfaces", "faker", "background", "helen_train", "lfpw_train"),
@@ -46,8 +91,8 @@ class Faces:
     ----------
     names : list of str
         File names, which decide the split.
-    images : list of ndarray, (256, 256, 3), uint8
-        RGB.
+    images : sequence of ndarray, (256, 256, 3) or (384, 384, 3), uint8
+        RGB; `Pictures` decodes each when it is taken.
     landmarks : ndarray, (N, 68, 2), float32
         iBUG 68 points; pixels, x then y.
     mesh : ndarray, (N, 478, 3), float32
@@ -56,14 +101,17 @@ class Faces:
         Probability with which training draws each face.
     noise : ndarray, (N, 68), float32
         How far a label made by machine is from one placed by hand (root mean square), pixels; 0 by hand.
+    trust : ndarray, (N, 68), float32, optional
+        Weight of each label in the loss, 0 to 1; None stands for 1.
     """
 
     names: list[str]
-    images: list[npt.NDArray[np.uint8]]
+    images: Sequence[npt.NDArray[np.uint8]]
     landmarks: npt.NDArray[np.float32]
     mesh: npt.NDArray[np.float32]
     weight: npt.NDArray[np.float64]
     noise: npt.NDArray[np.float32]
+    trust: npt.NDArray[np.float32] | None = None
 
     @property
     def has_mesh(self) -> npt.NDArray[np.bool_]:
@@ -109,11 +157,38 @@ def decode(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> npt.NDArray[np
     return np.ascontiguousarray(image[:, :, ::-1])
 
 
+@dataclass(frozen=True)
+class Pictures(Sequence[npt.NDArray[np.uint8]]):
+    """Pictures of archives, each decoded when it is taken: thousands of them decoded take gigabytes.
+
+    Attributes
+    ----------
+    places : list of (mapping, int)
+        The arrays of each picture's archive, and its number there.
+    """
+
+    places: list[tuple[Mapping[str, npt.NDArray[Any]], int]]
+
+    def __len__(self) -> int:
+        """Return the number of pictures."""
+        return len(self.places)
+
+    def __getitem__(self, index: Any) -> Any:
+        """Return a picture, (H, W, 3) RGB uint8, or those of a slice."""
+        if isinstance(index, slice):
+            return [decode(*place) for place in self.places[index]]
+        return decode(*self.places[index])
+
+
 def open_archive(path: Path, held_out: bool) -> tuple[dict[str, npt.NDArray[Any]], npt.NDArray[np.int64]]:
     """Return the arrays of a file of training data, and its pictures on one side of the split."""
     with np.load(path, allow_pickle=False) as archive:
         arrays = {name: archive[name] for name in archive.files}
-    return arrays, np.flatnonzero(held_out_mask(arrays["names"]) == held_out)
+    trained, kept = split_masks(path.stem, arrays)
+    chosen = kept if held_out else trained
+    if "flip_difference" in arrays:
+        chosen &= arrays["flip_difference"] <= LARGEST_FLIP_DIFFERENCE
+    return arrays, np.flatnonzero(chosen)
 
 
 def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = True) -> Faces:
@@ -124,60 +199,174 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
     data : Path
         The folder of training data.
     bundle : {"open", "research"}
-        ``open``: the freely licensed faces, labelled by their templates or meshes (`labels`). ``research``:
-        these and the faces labelled by hand; its held-out faces are only of the latter.
+        ``open``: freely licensed faces, labelled by their templates or meshes (`labels`). ``research``:
+        these, those for research only, and the faces labelled by hand; its held-out faces are only of the
+        latter.
     held_out : bool
-        The faces kept for measuring, or the others.
+        The faces held out for evaluation (of `OPEN` or `LABELLED` only, see `load_measured`), or the others.
     machine_made : bool
-        Whether ``research`` takes the freely licensed faces too; all labels are of one convention then
-        (`training.reading`).
+        Whether the training side has every file of `OPEN_SHARES` (and `RESEARCH_SHARES`), balanced by state
+        (`balanced`), or only `OPEN` or `LABELLED`. For ``research`` all labels are of one convention then
+        (`training.mesh_regression`).
     """
-    names: list[str] = []
-    images: list[npt.NDArray[np.uint8]] = []
-    landmarks, meshes, weights, noises = [], [], [], []
     by_hand = LABELLED if bundle == "research" else ()
-    by_machine = OPEN if bundle == "open" or (machine_made and not held_out) else ()
-    calibration = load_calibration(data) if by_machine else None
-    for path in [*by_hand, *(f"landmarks_open/{name}.npz" for name in by_machine)]:
-        arrays, chosen = open_archive(data / path, held_out)
-        mesh = arrays["mesh478_x64"][chosen].astype(np.float32) / 64
-        names += [str(arrays["names"][i]) for i in chosen]
-        images += [decode(arrays, int(i)) for i in chosen]
-        meshes.append(mesh)
-        noise = np.zeros((len(chosen), N_LANDMARKS), np.float32)
-        if calibration is None or path in by_hand:
-            landmarks.append(arrays["landmarks"][chosen])
-        else:
-            made = np.stack([mesh_landmarks(face, calibration) for face in mesh])
-            if "template189" in arrays:
-                templates = arrays["template189"][chosen]
-                made = np.stack([marked_landmarks(*pair) for pair in zip(templates, made, strict=True)])
-            else:
-                noise[:] = calibration.noise * inter_ocular(made)[:, None]
-            landmarks.append(made)
-        noises.append(noise)
-        weights.append(np.full(len(chosen), OPEN.get(Path(path).stem, BY_HAND_WEIGHT)))
-    weight = np.concatenate(weights)
-    faces = Faces(
-        names,
-        images,
-        np.concatenate(landmarks),
-        np.concatenate(meshes),
+    every = machine_made and not held_out
+    files = dict.fromkeys(by_hand, BY_HAND_WEIGHT)
+    if every:
+        files = {path: RESEARCH_HAND_SHARE / len(by_hand) for path in by_hand}
+        open_share = RESEARCH_OPEN_SHARE if by_hand else 1.0
+        total = sum(OPEN_SHARES.values())
+        files |= {f"landmarks_open/{n}.npz": open_share * share / total for n, share in OPEN_SHARES.items()}
+        if by_hand:
+            files |= {f"landmarks_research/{name}.npz": share for name, share in RESEARCH_SHARES.items()}
+    elif bundle == "open":
+        files = {f"landmarks_open/{name}.npz": weight for name, weight in OPEN.items()}
+    calibration = load_calibration(data) if set(files) - set(by_hand) else None
+    parts = [_load_file(data / path, held_out, calibration) for path in files]
+    if every and by_hand:
+        assert calibration is not None
+        _agree(parts, calibration)
+    weights = [
+        np.full(len(part.names), share / max(len(part.names), 1) if every else share)
+        for part, share in zip(parts, files.values(), strict=True)
+    ]
+    faces = _joined(parts, np.concatenate(weights))
+    return replace(faces, weight=balanced(faces.weight, faces.landmarks)) if every else faces
+
+
+def load_measured(data: Path, *, bundle: str) -> Faces:
+    """Load the held-out faces that measures are taken on: every file of the bundle, by person.
+
+    The labels of files with machine-made meshes follow the rules of `labels`; none is fitted to 300-W.
+    """
+    files = [f"landmarks_open/{name}.npz" for name in OPEN_SHARES]
+    if bundle == "research":
+        files = [*LABELLED, *files, *(f"landmarks_research/{name}.npz" for name in RESEARCH_SHARES)]
+    calibration = load_calibration(data)
+    parts = [_load_file(data / path, True, calibration) for path in files]
+    return _joined(parts, np.ones(sum(len(part.names) for part in parts)))
+
+
+def take(faces: Faces, rows: Sequence[int]) -> Faces:
+    """Return some of the faces, drawn with the same relative weights."""
+    weight = faces.weight[rows]
+    return Faces(
+        [faces.names[i] for i in rows],
+        [faces.images[i] for i in rows],
+        faces.landmarks[rows],
+        faces.mesh[rows],
         weight / weight.sum(),
-        np.concatenate(noises),
+        faces.noise[rows],
+        None if faces.trust is None else faces.trust[rows],
     )
-    if by_hand and by_machine:
-        _agree(faces, sum(len(labels) for labels in landmarks[: len(LABELLED)]))
-    return faces
 
 
-def _agree(faces: Faces, by_hand: int) -> None:
-    """Give all faces labels of one convention, in place: that of the first, which people labelled."""
-    labelled = np.arange(len(faces.names)) < by_hand
-    known = faces.has_mesh
-    reading = fit_reading(faces.mesh[labelled & known], faces.landmarks[labelled & known])
-    faces.landmarks[~labelled & known] = read_landmarks(faces.mesh[~labelled & known], reading)
-    faces.landmarks[labelled] = steadied(faces.landmarks[labelled], faces.mesh[labelled], known[labelled])
+def balanced(weight: npt.NDArray[np.float64], landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return the probability of each face (N,) with the shares of shut and of uneven eyes raised.
+
+    Parameters
+    ----------
+    weight : ndarray, (N,)
+    landmarks : ndarray, (N, 68, 2)
+    """
+    apertures = lid_apertures(landmarks)
+    uneven = np.abs(apertures[:, 0] - apertures[:, 1]) > ONE_SIDED
+    weight = weight / weight.sum()
+    for mask, share in ((apertures.min(axis=1) < HALF_SHUT, SHUT_SHARE), (uneven, ONE_SIDED_SHARE)):
+        now = float(weight[mask].sum())
+        if 0 < now < share:
+            weight = np.where(mask, weight * share / now, weight * (1 - share) / (1 - now))
+    return weight
+
+
+def _load_file(path: Path, held_out: bool, calibration: Calibration | None) -> Faces:
+    """Load one side of one file, its labels by hand, rendered, or made from templates and meshes."""
+    arrays, chosen = open_archive(path, held_out)
+    mesh: npt.NDArray[np.float32] = arrays["mesh478_x64"][chosen].astype(np.float32) / np.float32(64)
+    known = mesh[:, :, 0].min(axis=1) > NO_MESH / 2 if len(mesh) else np.zeros(0, np.bool_)
+    by_hand, rendered = f"{path.parent.name}/{path.name}" in LABELLED, path.stem == AVATARS
+    if not (by_hand or rendered):
+        chosen, mesh, known = chosen[known], mesh[known], known[known]
+    noise = np.zeros((len(chosen), N_LANDMARKS), np.float32)
+    trust = np.ones((len(chosen), N_LANDMARKS), np.float32)
+    if by_hand:
+        landmarks = arrays["landmarks"][chosen].astype(np.float32)
+    else:
+        assert calibration is not None
+        made = np.zeros((len(chosen), N_LANDMARKS, 2), np.float32)
+        for i in np.flatnonzero(known):
+            made[i] = mesh_landmarks(mesh[i], calibration)
+        if rendered:
+            yaw = arrays["yaw_pitch_roll"][chosen, 0]
+            exact = arrays["landmarks"][chosen].astype(np.float32)
+            landmarks = aligned_landmarks(exact, made, np.where(known, yaw, 90.0))
+        elif "template189" in arrays:
+            pairs = zip(arrays["template189"][chosen], made, strict=True)
+            landmarks = np.stack([marked_landmarks(*pair) for pair in pairs]) if len(made) else made
+        else:
+            landmarks = made
+            noise[:] = calibration.noise * inter_ocular(made)[:, None]
+            trust[:, :17] = JAW_TRUST
+            trust[np.abs(_yaws(mesh, calibration)) > TURNED_YAW, :17] = TURNED_JAW_TRUST
+        if "inside68" in arrays:
+            trust *= arrays["inside68"][chosen]
+    images = Pictures([(arrays, int(i)) for i in chosen])
+    names = [str(arrays["names"][i]) for i in chosen]
+    return Faces(names, images, landmarks, mesh, np.ones(len(chosen)), noise, trust)
+
+
+def _yaws(meshes: npt.NDArray[np.float32], calibration: Calibration) -> npt.NDArray[np.float64]:
+    """Return the yaw of each mesh, (N,), degrees."""
+    rotations = [pose_of(mesh.astype(np.float64), calibration.mean)[1] for mesh in meshes]
+    return np.array([math.degrees(math.atan2(turn[0, 2], turn[2, 2])) for turn in rotations])
+
+
+def _joined(parts: Sequence[Faces], weight: npt.NDArray[np.float64]) -> Faces:
+    return Faces(
+        [name for part in parts for name in part.names],
+        Pictures(
+            [place for part in parts if isinstance(part.images, Pictures) for place in part.images.places]
+        ),
+        np.concatenate([part.landmarks for part in parts]),
+        np.concatenate([part.mesh for part in parts]),
+        weight / weight.sum(),
+        np.concatenate([part.noise for part in parts]),
+        np.concatenate([part.trust for part in parts if part.trust is not None]),
+    )
+
+
+def _agree(parts: list[Faces], calibration: Calibration) -> None:
+    """Give all faces labels of the convention of the first files, which people labelled, in place.
+
+    Those of meshes are read off them by a regression (`fit_reading`), but for the distances of the lids,
+    which 300-W has too few shut eyes to teach; those of templates become the mean of both; those of rendered
+    heads are aligned (`aligned_landmarks`) with the regression's.
+    """
+    hand = _joined(parts[: len(LABELLED)], np.ones(sum(len(part.names) for part in parts[: len(LABELLED)])))
+    reading = fit_reading(hand.mesh[hand.has_mesh], hand.landmarks[hand.has_mesh])
+    shares = {**OPEN_SHARES, **RESEARCH_SHARES}
+    for number, stem in enumerate(shares, start=len(LABELLED)):
+        part, known = parts[number], parts[number].has_mesh
+        if not len(part.names):
+            continue
+        read = part.landmarks.copy()
+        read[known] = read_landmarks(part.mesh[known], reading)
+        if stem == AVATARS:
+            yaw = np.full(len(known), 90.0)
+            yaw[known] = _yaws(part.mesh[known], calibration)
+            part.landmarks[:] = aligned_landmarks(part.landmarks, read, yaw)
+        else:
+            mixed = (read + part.landmarks) / 2 if not part.noise.any() else read
+            for upper, lower in LID_PAIRS:
+                middle = (mixed[:, upper] + mixed[:, lower]) / 2
+                half = (part.landmarks[:, upper] - part.landmarks[:, lower]) / 2
+                mixed[:, upper], mixed[:, lower] = middle + half, middle - half
+            part.landmarks[:] = mixed
+    steady = steadied(hand.landmarks, hand.mesh, hand.has_mesh)
+    first = 0
+    for part in parts[: len(LABELLED)]:
+        part.landmarks[:] = steady[first : first + len(part.names)]
+        first += len(part.names)
 
 
 def load_detection(data: Path, *, bundle: str, held_out: bool) -> Photographs:

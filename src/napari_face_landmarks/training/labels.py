@@ -5,9 +5,13 @@ The convention, as the 300-W annotators draw it:
 * The jaw is the contour that a viewer sees: on the side turned towards the viewer the edge of the jaw from
   the ear at the height of the eyes, on the other side the outline of the cheek. Point 8 is where the contour
   is lowest; the eight steps on either side of it are equal, by arc length.
-* A brow is its upper edge from the outer tip to the inner end, in four equal steps.
+* A brow is its upper edge from the outer tip to the inner end, in four equal steps: on a mesh the mean of
+  the line through its vertices (`MESH_BROWS`) and of the corrected vertices (below).
 * The bridge of the nose runs from between the eyes to the tip in three equal steps.
-* Eyelids run from corner to corner in three equal steps; the outer lips follow the template point by point.
+* Eyelids run from corner to corner in three equal steps along the mesh's lids (`MESH_LIDS`). The lids of a
+  shut eye coincide: a mesh leaves them apart by 0.05 of the eye's width (0.025 to 0.086 on eyes shut to the
+  eye), so apertures under `NEARLY_SHUT` are pulled linearly towards 0, which `SHUT_IN_MESH` becomes.
+* The outer lips follow the template point by point.
 * The base of the nose and the inner lips are the vertices of the mesh nearest to them.
 
 This reading was compared with the labels of 300-W; nothing is fitted to them.
@@ -38,6 +42,8 @@ EYE_CORNERS = (33, 263)
 """Vertices at the outer eye corners, the right one first; their distance is the unit of the mesh's frame."""
 CHIN_DEPTH = 0.03
 """The chin is the middle of what lies no higher than this above the lowest point, in eye distances."""
+FRONTAL_YAW = 15.0
+"""Degrees."""
 OUTLINE_REACH = 0.05
 """Half the height of the strip in which the outline of a turned cheek is looked for, in eye distances."""
 
@@ -59,6 +65,20 @@ TEMPLATE_CONTOUR = np.array([
 ])
 """Points of the template along the same outline."""
 # fmt: on
+
+MESH_BROWS = ((70, 63, 105, 66, 107), (336, 296, 334, 293, 300))
+"""Vertices along the upper edge of each brow in the order of its landmarks."""
+MESH_LIDS = (
+    ((36, 37, 38, 39), (33, 246, 161, 160, 159, 158, 157, 173, 133)),
+    ((39, 40, 41, 36), (133, 155, 154, 153, 145, 144, 163, 7, 33)),
+    ((42, 43, 44, 45), (362, 398, 384, 385, 386, 387, 388, 466, 263)),
+    ((45, 46, 47, 42), (263, 249, 390, 373, 374, 380, 381, 382, 362)),
+)
+"""Landmarks of each lid and the mesh's vertices along it."""
+LID_PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46))
+"""Upper and lower landmark of each lid."""
+SHUT_IN_MESH, NEARLY_SHUT = 0.04, 0.12
+"""Apertures of a mesh (lid distance over eye width) that become 0, and from which they are left alone."""
 
 _RIGHT_BROW, _LEFT_BROW = (71, 72, 73, 74, 75), (82, 81, 80, 79, 78)
 _BROW_ENDS = ((75, 76), (78, 77))  # where the upper edge bends down, and the innermost point
@@ -202,8 +222,83 @@ def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> 
     points = _to_image(own[MESH_68] + calibration.offsets, pose)
     contour = _to_image(resampled(own[MESH_OVAL], CONTOUR_POINTS) + calibration.contour, pose)
     points[BRIDGE] = resampled(points[BRIDGE], len(BRIDGE))
+    for first, brow in zip((17, 22), MESH_BROWS, strict=True):
+        points[first : first + 5] = (points[first : first + 5] + resampled(whole[list(brow)], 5)) / 2
+    for numbers, lid in MESH_LIDS:
+        points[list(numbers)] = resampled(whole[list(lid)], 4)
+    points[:, :2] = with_shut_lids(points[:, :2])
     points[:17, :2] = visible_jaw(contour, whole, pose[1], pose[0])
     return np.asarray(points[:, :2], dtype=np.float32)
+
+
+def lid_apertures(landmarks: npt.NDArray[np.floating]) -> Floats:
+    """Return the aperture (mean distance of the lids over the eye's width) of both eyes.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (..., 68, 2)
+
+    Returns
+    -------
+    ndarray, (..., 2), float64
+        The subject's right eye first.
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    upper, lower = np.transpose(LID_PAIRS)
+    heights = np.linalg.norm(points[..., upper, :] - points[..., lower, :], axis=-1)
+    widths = np.linalg.norm(points[..., (36, 42), :] - points[..., (39, 45), :], axis=-1)
+    return np.asarray(heights.reshape(*heights.shape[:-1], 2, 2).mean(axis=-1) / widths)
+
+
+def with_shut_lids(landmarks: Floats) -> Floats:
+    """Return landmarks (68, 2) read off a mesh, the lids of nearly shut eyes drawn to each other."""
+    moved = landmarks.copy()
+    for eye, aperture in enumerate(lid_apertures(landmarks)):
+        if aperture >= NEARLY_SHUT:
+            continue
+        wanted = max(aperture - SHUT_IN_MESH, 0.0) * NEARLY_SHUT / (NEARLY_SHUT - SHUT_IN_MESH)
+        for upper, lower in LID_PAIRS[2 * eye : 2 * eye + 2]:
+            middle = (landmarks[upper] + landmarks[lower]) / 2
+            for lid in (upper, lower):
+                moved[lid] = middle + (landmarks[lid] - middle) * wanted / aperture
+    return moved
+
+
+def aligned_landmarks(
+    exact: npt.NDArray[np.float32], made: npt.NDArray[np.float32], yaw: npt.NDArray[np.floating]
+) -> npt.NDArray[np.float32]:
+    """Return exact landmarks of rendered heads in the convention of the labels made from their meshes.
+
+    Where along a lid or on a brow the points go is a matter of convention, and the avatars' is another one.
+    The mean difference to the labels made from the meshes of heads that face the camera is added: of the
+    brows in both directions, of the lids only along the eye, so that apertures stay exact; the jaw, the nose
+    and the mouth stay as they are.
+
+    Parameters
+    ----------
+    exact, made : ndarray, (N, 68, 2), float32
+        Pixels.
+    yaw : ndarray, (N,)
+        Degrees.
+
+    Returns
+    -------
+    ndarray, (N, 68, 2), float32
+    """
+    across = exact[:, 45] - exact[:, 36]
+    turned = np.cos(np.radians(yaw))
+    unit = np.linalg.norm(across, axis=1) / np.maximum(turned, 0.3)
+    right = across / np.linalg.norm(across, axis=1, keepdims=True)
+    axes = np.stack([right, np.stack([-right[:, 1], right[:, 0]], axis=1)], axis=1)  # rows
+    difference = np.einsum("nij,nkj->nki", axes, made - exact) / unit[:, None, None]
+    frontal = np.abs(yaw) < FRONTAL_YAW
+    offset = np.zeros((N_LANDMARKS, 2))
+    if frontal.any():
+        offset[17:27] = np.median(difference[frontal, 17:27], axis=0)
+        offset[36:48, 0] = np.median(difference[frontal, 36:48, 0], axis=0)
+        offset = (offset + offset[MIRROR_68] * [-1, 1]) / 2
+    moved = offset[None] * np.stack([turned, np.ones_like(turned)], axis=1)[:, None] * unit[:, None, None]
+    return np.asarray(exact + np.einsum("nij,nki->nkj", axes, moved), dtype=np.float32)
 
 
 def marked_landmarks(

@@ -21,11 +21,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.ibug import nme
+from napari_face_landmarks.ibug import MIRROR_68, inter_ocular, nme
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, sample_crops, to_image
 from napari_face_landmarks.training import faces as face_files
 from napari_face_landmarks.training.augment import (
     DETECTOR_JITTER,
+    TRACKER_JITTER,
     Generator,
     augmented_face,
     cut,
@@ -34,7 +35,8 @@ from napari_face_landmarks.training.augment import (
     texture,
 )
 from napari_face_landmarks.training.from_onnx import depthwise_widths, load_exported
-from napari_face_landmarks.training.labels import pose_of
+from napari_face_landmarks.training.held_out import drawn_faces
+from napari_face_landmarks.training.labels import lid_apertures, pose_of
 from napari_face_landmarks.training.log import append_row
 from napari_face_landmarks.training.mixed_precision import fastest, in_precision
 from napari_face_landmarks.training.network import NARROW, WIDE, Middles, Pfld, PfldFeatures, PfldOutputs
@@ -54,6 +56,24 @@ CALIBRATION_BATCHES = 12
 SOFTNESS = 0.2  # px of the crop
 LOG_SIGMA = (-8.0, 1.0)
 """Range of the spread's logarithm (fractions of the crop) that is trained and exported."""
+LEAST_LOG_SIGMA = -5.5
+"""Below it, 0.5 px of the crop, the loss follows the spread's logarithm by a tenth only."""
+DIFFERENCES: tuple[tuple[tuple[tuple[int, int], ...], float], ...] = (
+    (((37, 41), (38, 40), (43, 47), (44, 46)), 3.0),  # upper and lower lid
+    (((37, 44), (38, 43), (41, 46), (40, 47)), 1.0),  # right and left lids
+    (((48, 54),), 2.0),  # commissures
+    (((17, 26), (18, 25), (19, 24), (20, 23), (21, 22)), 0.5),  # brows
+    (((50, 52), (49, 53), (58, 56), (59, 55), (61, 63), (67, 65)), 0.5),  # half-lips
+    (((62, 66), (61, 67), (63, 65), (51, 57)), 0.75),  # upper and lower lip
+)
+"""Pairs of landmarks whose difference is measured by those who use the landmarks, and each pair's weight.
+
+The distances of single landmarks are small too for a network that gives every eye the mean aperture, or every
+mouth level corners. Nothing here prefers symmetry: the labels' own differences are the target.
+"""
+DIFFERENCE_SHARE = 4.0
+MEASURED_FACES = 300
+"""Held-out faces of all kinds on which a checkpoint's differences are compared."""
 
 
 @dataclass(frozen=True)
@@ -95,8 +115,34 @@ def distance(error: Tensor) -> Tensor:
     return torch.sqrt((error**2).sum(-1) + SOFTNESS**2)
 
 
+def _pairs() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
+    """Return the two landmarks and the weight of each pair of `DIFFERENCES`, (P,) each; weights sum to 1."""
+    rows = [(*pair, weight) for pairs, weight in DIFFERENCES for pair in pairs]
+    first, second, weight = (np.array(column) for column in zip(*rows, strict=True))
+    return first, second, (weight / weight.sum()).astype(np.float32)
+
+
+def difference_error(error: Tensor, trust: Tensor) -> Tensor:
+    """Return the weighted mean length of the errors' differences over the pairs of `DIFFERENCES`.
+
+    Parameters
+    ----------
+    error : Tensor, (B, 68, 2)
+        Of each landmark; pixels of the crop.
+    trust : Tensor, (B, 68)
+        Weight of each label.
+
+    Returns
+    -------
+    Tensor, (B,)
+    """
+    first, second, weight = _pairs()
+    together = torch.minimum(trust[:, first], trust[:, second]) * torch.from_numpy(weight).to(error.device)
+    return (together * distance(error[:, first] - error[:, second])).sum(-1)
+
+
 def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
-    """Return the loss of a batch: distance on the three coordinate outputs, spread, score and head pose.
+    """Return the loss of a batch: distances, differences (`DIFFERENCES`), spread, score and head pose.
 
     Each face's landmarks weigh ``1 + sum(1 - cos(angle))`` over its head-pose angles, the geometric term of
     PFLD (Guo et al. 2019, equation 2), so that turned heads count for more.
@@ -104,19 +150,23 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
     is_face = batch["is_face"]
     weight = is_face * (1 + (1 - torch.cos(batch["pose"])).sum(-1))
     weight = (weight / weight.mean().clamp_min(1e-6)).view(-1, 1)
-    truth = batch["landmarks"]
+    truth, trust = batch["landmarks"], batch["trust"]
     loss = torch.zeros(())
     for output, share in (
         (outputs.landmarks, 4.0),
         (outputs.heat_landmarks, 2.0),
         (outputs.global_landmarks, 2.0),
     ):
-        loss = loss + share * (weight * distance((output - truth) * CROP_SIZE)).mean()
+        loss = loss + share * (weight * trust * distance((output - truth) * CROP_SIZE)).mean()
+    differences = difference_error((outputs.landmarks - truth) * CROP_SIZE, trust)
+    loss = loss + DIFFERENCE_SHARE * (weight.view(-1) * differences).mean()
     squared = ((outputs.landmarks.detach() - truth) ** 2).sum(-1).clamp_max(0.04)
     # where there is no face the spread means nothing and may grow without bound
     log_sigma = outputs.log_sigma.where(is_face.view(-1, 1) > 0, LOG_SIGMA[0]).clamp(*LOG_SIGMA)
+    # a face taken for none may have no spread at all: one such would outweigh the whole batch
+    log_sigma = torch.maximum(log_sigma, LEAST_LOG_SIGMA + 0.1 * (log_sigma - LEAST_LOG_SIGMA))
     likelihood = 2 * log_sigma + squared / (2 * torch.exp(2 * log_sigma))
-    loss = loss + 0.3 * (likelihood * is_face.view(-1, 1)).mean()
+    loss = loss + 0.3 * (likelihood * trust * is_face.view(-1, 1)).mean()
     loss = loss + nn.functional.binary_cross_entropy_with_logits(outputs.score, is_face)
     pose_error = (outputs.pose - batch["pose"]) ** 2
     return loss + 2.0 * (pose_error * is_face.view(-1, 1)).mean()
@@ -150,6 +200,8 @@ class TrainingStream:
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
         self.turner = load_turner(data)
         self.has_mesh = self.faces.has_mesh
+        known = self.faces.trust
+        self.trust = np.ones((len(self.has_mesh), 68), np.float32) if known is None else known
         self.angles = np.array(
             [
                 self._angles(mesh) if known else (0.0, 0.0)
@@ -237,6 +289,7 @@ class TrainingStream:
         images = np.empty((size, CROP_SIZE, CROP_SIZE, 3), np.uint8)
         landmarks = np.full((size, 68, 2), 0.5, np.float32)
         pose = np.zeros((size, 3), np.float32)
+        trust = np.ones((size, 68), np.float32)
         is_face = np.zeros(size, np.float32)
         for k in range(plan.faces_per_batch):
             i = int(rng.choice(len(self.faces.images), p=self.faces.weight))
@@ -249,6 +302,7 @@ class TrainingStream:
                     picture, points, self._texture(rng), rng, reshaped_share=plan.reshaped_share
                 )
             images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
+            trust[k] = self.trust[i][MIRROR_68] if sample.mirrored else self.trust[i]
             eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
             # The mesh's yaw changes its sign in a mirrored picture; the side of the nose tells which it is.
             yaw = abs(yaw) * np.sign(_nose_offset(sample.landmarks))
@@ -259,6 +313,7 @@ class TrainingStream:
             "images": images.transpose(0, 3, 1, 2),
             "landmarks": landmarks,
             "pose": pose,
+            "trust": trust,
             "is_face": is_face,
         }
 
@@ -342,6 +397,38 @@ def evaluate(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
         "median": float(np.median(errors["second"])),
         "failures_over_8_percent": float((errors["second"] > 0.08).mean()),
         "sigma_ratio": face_files.sigma_ratio(landmarks, sigmas, faces),
+    }
+
+
+def evaluate_differences(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
+    """Return what of faces' differences a network gets wrong, with the crops of a tracker.
+
+    Returns
+    -------
+    dict
+        ``differences``: `difference_error` over the outer-eye distance; ``shut_aperture`` and
+        ``open_aperture``: mean aperture (lid distance over width) of eyes labelled under 0.06 and over 0.2;
+        ``aperture_slope``: of the found apertures on the labelled ones.
+    """
+    network.eval()
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    crops = np.stack([jittered_crop(points, TRACKER_JITTER, rng) for points in faces.landmarks])
+    found = np.empty_like(faces.landmarks)
+    for first in range(0, len(crops), 64):
+        part = slice(first, first + 64)
+        pairs = zip(faces.images[part], crops[part], strict=True)
+        inputs = np.concatenate([sample_crops(image, crop[None]) for image, crop in pairs])
+        with torch.no_grad():
+            found[part] = to_image(network(torch.from_numpy(inputs)).landmarks.float().numpy(), crops[part])
+    network.train()
+    error = torch.from_numpy((found - faces.landmarks) / inter_ocular(faces.landmarks)[:, None, None])
+    trust = torch.ones(error.shape[:2]) if faces.trust is None else torch.from_numpy(faces.trust)
+    apertures, labelled = lid_apertures(found).ravel(), lid_apertures(faces.landmarks).ravel()
+    return {
+        "differences": float(difference_error(error * CROP_SIZE, trust).mean()) / CROP_SIZE,
+        "shut_aperture": float(apertures[labelled < 0.06].mean()) if (labelled < 0.06).any() else math.nan,
+        "open_aperture": float(apertures[labelled > 0.2].mean()) if (labelled > 0.2).any() else math.nan,
+        "aperture_slope": float(np.polyfit(labelled, apertures, 1)[0]),
     }
 
 
@@ -440,6 +527,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
     averaged_tensors, network_tensors = _floating(averaged), _floating(network)
     batches = prefetch(stream.batches(first))
     held_out = face_files.load_faces(data, bundle=bundle, held_out=True)
+    measured = drawn_faces(face_files.load_measured(data, bundle=bundle), MEASURED_FACES)
     metrics: dict[str, Any] = {}
     began = time.monotonic()
     bar = tqdm(batches, total=plan.steps, initial=first, desc="pfld", unit="step")
@@ -477,11 +565,12 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         bar.set_postfix(loss=f"{running:.3f}", best=f"{100 * best:.2f} %")
         last = step + 1 == plan.steps
         if (step + 1) % plan.evaluate_every == 0 or last:
-            result = evaluate(averaged, held_out)
+            result = {**evaluate(averaged, held_out), **evaluate_differences(averaged, measured)}
+            criterion = result["nme"] + result["differences"]
             total = seconds + time.monotonic() - began
             append_row(out / "pfld.log.csv", {"step": step + 1, "loss": running, "seconds": total, **result})
-            if result["nme"] < best:
-                best = result["nme"]
+            if criterion < best:
+                best = criterion
                 metrics = {
                     "bundle": bundle,
                     "began_with": None if start is None else start.name,

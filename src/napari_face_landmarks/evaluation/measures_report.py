@@ -1,0 +1,403 @@
+"""How well measures of a face follow the labels: agreement, shut eyes, and known deformations.
+
+The mean error of landmarks hides what users of the measures need: a model that gives every eye the mean
+aperture, or makes every mouth symmetric, has a small error. Agreement is reported as in method-comparison
+studies (Bland and Altman 1986, "Statistical methods for assessing agreement between two methods of clinical
+measurement"): correlation, slope, bias and limits of agreement.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.evaluation.boxes import true_box
+from napari_face_landmarks.evaluation.corruptions import generator
+from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture
+from napari_face_landmarks.evaluation.metrics import Fits, Plan, roc_area
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.measures import values_of
+from napari_face_landmarks.models import Models
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking import FaceTracker
+
+Floats = npt.NDArray[np.float64]
+
+SINGLE = ("mouth_opening", "mouth_width")
+PAIRED = ("eye_aperture", "commissure_height", "commissure_excursion", "brow_height")
+"""Measures whose difference, left minus right, is reported; of eyes each side is reported too."""
+SHUT, OPEN = 0.06, 0.2
+"""Apertures (lid distance over eye width) of labels: shut below the first, open above the second."""
+LIMITS = 1.96
+"""Standard deviations from the bias to the limits of agreement."""
+DEFORMED_FACES = 60
+
+
+@dataclass(frozen=True)
+class Deformation:
+    """A smooth local displacement of the skin, whose effect on the landmarks is known.
+
+    Attributes
+    ----------
+    right, left : tuple of int
+        Landmarks on either side that must follow; the displacement is centred on their mean.
+    reach : float
+        Standard deviation of the Gaussian fall-off, outer-eye distances.
+    down : float
+        Largest displacement along the vertical of the face, outer-eye distances.
+    """
+
+    right: tuple[int, ...]
+    left: tuple[int, ...]
+    reach: float
+    down: float
+
+
+DEFORMATIONS = {
+    "commissure": Deformation((48,), (54,), 0.15, 0.08),
+    "brow": Deformation((18, 19, 20), (23, 24, 25), 0.2, -0.08),
+    "lower lip": Deformation((58, 59), (55, 56), 0.1, 0.05),
+}
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """A measure of the fitted landmarks against the same measure of the labels.
+
+    Attributes
+    ----------
+    measure : str
+    faces : int
+    correlation, slope : float
+        Pearson's, and that of the line fitted to the found values over the labelled ones; NaN where the
+        labels do not vary.
+    bias, lowest, highest : float
+        Mean difference (found minus labelled) and its limits of agreement; apertures as ratios, lengths as
+        fractions of the outer-eye distance.
+    """
+
+    measure: str
+    faces: int
+    correlation: float
+    slope: float
+    bias: float
+    lowest: float
+    highest: float
+
+
+@dataclass(frozen=True)
+class ShutEyes:
+    """What is found on eyes labelled shut and open.
+
+    Attributes
+    ----------
+    shut, open : int
+        Number of eyes.
+    shut_aperture, open_aperture, share : float
+        Mean apertures, and the first over the second.
+    roc_area : float or None
+        Probability that an open eye has a larger aperture than a shut one.
+    winks : int
+        Faces with one eye shut and the other open.
+    wink_share : float
+        Mean aperture of their shut eyes over that of their open ones.
+    """
+
+    shut: int
+    open: int
+    shut_aperture: float
+    open_aperture: float
+    share: float
+    roc_area: float | None
+    winks: int
+    wink_share: float
+
+
+@dataclass(frozen=True)
+class MeasureSummary:
+    """How well the measures of one bundle in one refine mode under one condition follow the labels.
+
+    Attributes
+    ----------
+    bundle, refine, condition : str
+    agreement : tuple of Agreement
+    eyes : ShutEyes
+    followed : dict of str to float
+        For each of `DEFORMATIONS` the share of the displacement that the landmarks follow; empty where it
+        was not measured (other conditions than ``"none"``).
+    """
+
+    bundle: str
+    refine: str
+    condition: str
+    agreement: tuple[Agreement, ...]
+    eyes: ShutEyes
+    followed: dict[str, float]
+
+
+def measured_values(landmarks: npt.NDArray[np.floating]) -> dict[str, Floats]:
+    """Return the measures that are compared, by name, (N,) each.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (N, 68, 2)
+    """
+    unit = values_of(landmarks, "inter_canthal_distance")
+    values = {name: values_of(landmarks, name) / unit for name in SINGLE}
+    for name in PAIRED:
+        scale = 1.0 if name == "eye_aperture" else unit
+        right, left = (values_of(landmarks, f"{name}_{side}") / scale for side in ("right", "left"))
+        if name == "eye_aperture":
+            values |= {"eye_aperture_right": right, "eye_aperture_left": left}
+        values[f"{name}_difference"] = left - right
+    return values
+
+
+def agreement(measure: str, found: Floats, labelled: Floats) -> Agreement:
+    """Compare a measure (N,) with that of the labels; faces where either is not finite do not count."""
+    known = np.isfinite(found) & np.isfinite(labelled)
+    found, labelled = found[known], labelled[known]
+    if len(found) < 3:
+        return Agreement(measure, len(found), *([math.nan] * 5))
+    difference = found - labelled
+    bias, spread = float(difference.mean()), LIMITS * float(difference.std(ddof=1))
+    slope = correlation = math.nan
+    if np.ptp(labelled) > 1e-9:
+        slope = float(np.cov(labelled, found)[0, 1] / labelled.var(ddof=1))
+        correlation = slope * float(labelled.std() / found.std()) if found.std() > 1e-12 else 0.0
+    return Agreement(measure, len(found), correlation, slope, bias, bias - spread, bias + spread)
+
+
+def shut_eyes(found: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> ShutEyes:
+    """Compare the apertures of eyes whose labels are shut with those of open ones.
+
+    Parameters
+    ----------
+    found, labels : ndarray, (N, 68, 2)
+    """
+    sides = ("eye_aperture_right", "eye_aperture_left")
+    apertures = np.stack([values_of(found, side) for side in sides], axis=1)
+    truth = np.stack([values_of(labels, side) for side in sides], axis=1)
+    known = np.isfinite(apertures)
+    shut, opened = known & (truth < SHUT), known & (truth > OPEN)
+    winks = (shut & opened[:, ::-1]).any(axis=1)
+    either = shut | opened
+    means = _mean(apertures[shut]), _mean(apertures[opened])
+    both = _mean(apertures[winks][shut[winks]]), _mean(apertures[winks][opened[winks]])
+    return ShutEyes(
+        shut=int(shut.sum()),
+        open=int(opened.sum()),
+        shut_aperture=means[0],
+        open_aperture=means[1],
+        share=_ratio(*means),
+        roc_area=roc_area(apertures[either], opened[either]),
+        winks=int(winks.sum()),
+        wink_share=_ratio(*both),
+    )
+
+
+def deform(
+    image: npt.NDArray[np.uint8], landmarks: Floats, deformation: Deformation, left: bool, sign: float
+) -> tuple[npt.NDArray[np.uint8], Floats]:
+    """Displace the skin round a place of one side of a face.
+
+    Parameters
+    ----------
+    image : ndarray, (H, W, 3), uint8
+    landmarks : ndarray, (68, 2)
+        Pixels, x then y.
+    deformation : Deformation
+    left : bool
+        The subject's left side, or the right one.
+    sign : float
+        1, or -1 to displace in the opposite direction.
+
+    Returns
+    -------
+    image : ndarray, (H, W, 3), uint8
+    landmarks : ndarray, (68, 2), float64
+        Where the skin under each landmark is now.
+    """
+    unit = float(inter_ocular(landmarks))
+    across = (landmarks[45] - landmarks[36]) / unit
+    move = sign * deformation.down * unit * np.array([-across[1], across[0]])
+    centre = landmarks[list(deformation.left if left else deformation.right)].mean(axis=0)
+    reach = 2 * (deformation.reach * unit) ** 2
+
+    def displacement(points: Floats) -> Floats:
+        return np.asarray(np.exp(-((points - centre) ** 2).sum(-1) / reach)[..., None] * move)
+
+    y, x = np.mgrid[: image.shape[0], : image.shape[1]].astype(np.float64)
+    grid = np.stack([x, y], axis=-1)
+    source = (grid - displacement(grid)).astype(np.float32)
+    warped = cv2.remap(
+        image, source[..., 0], source[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
+    )
+    moved = landmarks.copy()
+    for _ in range(20):  # the fixed point of y = x + d(y): the picture is sampled at y - d(y)
+        moved = landmarks + displacement(moved)
+    return np.asarray(warped, dtype=np.uint8), moved
+
+
+def share_followed(before: Floats, after: Floats, truth: Floats) -> float:
+    """Return the slope of the landmarks' movements on the true ones, through the origin.
+
+    Parameters
+    ----------
+    before, after : ndarray, (N, K, 2)
+        Landmarks fitted to the picture and to the deformed one; NaN where none were found.
+    truth : ndarray, (N, K, 2)
+        True displacements.
+    """
+    moved = after - before
+    known = np.isfinite(moved).all(axis=(1, 2))
+    square = float((truth[known] ** 2).sum())
+    return float((moved[known] * truth[known]).sum()) / square if square > 0 else math.nan
+
+
+def deformations_followed(
+    faces: LabelledFaces,
+    bundles: Mapping[str, Models],
+    plan: Plan,
+    advance: Callable[[], None] | None = None,
+) -> dict[tuple[str, str], dict[str, float]]:
+    """Return how much of each of `DEFORMATIONS` is followed, by bundle and refine mode.
+
+    Parameters
+    ----------
+    faces : LabelledFaces
+        The first `DEFORMED_FACES` of an order drawn by the seed are deformed, one side of each.
+    bundles : mapping of str to Models
+    plan : Plan
+        Its boxes are not used: each face has the box of its labels before and after.
+    advance : callable, optional
+        Called in the calling thread after each face.
+    """
+    order = generator(plan.seed, "deformed", "").permutation(len(faces))[:DEFORMED_FACES]
+    keys = [(name, mode) for name in bundles for mode in plan.refine]
+    found = {
+        (key, place): [np.full((len(order), 68, 2), np.nan) for _ in range(3)]
+        for key in keys
+        for place in DEFORMATIONS
+    }
+    parts: dict[str, list[list[int]]] = {place: [[]] * len(order) for place in DEFORMATIONS}
+
+    def work(row: int) -> None:
+        index = int(order[row])
+        image, labels = picture(faces, index), faces.landmarks[index]
+        box = true_box(labels)[None]
+        rng = generator(plan.seed, "deformed", faces.names[index])
+        unit = float(inter_ocular(labels))
+        seen = {}
+        for place, deformation in DEFORMATIONS.items():
+            left, sign = bool(rng.random() < 0.5), float(rng.choice([-1.0, 1.0]))
+            seen[place] = deform(image, labels, deformation, left, sign)
+            parts[place][row] = list(deformation.left if left else deformation.right)
+        for key in keys:
+            tracker = FaceTracker(bundles[key[0]], TrackerSettings(refine=key[1]))
+            before = tracker.fit(image, box).landmarks[0]
+            for place, (warped, moved) in seen.items():
+                after = tracker.fit(warped, box).landmarks[0]
+                for rows, values in zip(found[key, place], (before, after, moved - labels), strict=True):
+                    rows[row] = values / unit
+
+    with ThreadPoolExecutor(max(1, plan.threads)) as pool:
+        for _ in pool.map(work, range(len(order))):
+            if advance is not None:
+                advance()
+    return {
+        key: {
+            place: share_followed(*(_rows(values, parts[place]) for values in found[key, place]))
+            for place in DEFORMATIONS
+        }
+        for key in keys
+    }
+
+
+def measure_fits(
+    fits: Sequence[Fits],
+    faces: LabelledFaces,
+    bundles: Mapping[str, Models],
+    plan: Plan,
+    advance: Callable[[], None] | None = None,
+) -> list[MeasureSummary]:
+    """Return what the measures of each of the fits come to, known deformations included.
+
+    Parameters
+    ----------
+    fits : sequence of Fits
+        As `fit_faces` returns them for the other arguments.
+    faces : LabelledFaces
+    bundles : mapping of str to Models
+    plan : Plan
+    advance : callable, optional
+        Called in the calling thread after each face that was deformed.
+    """
+    followed = deformations_followed(faces, bundles, plan, advance) if "none" in plan.conditions else {}
+    labelled = measured_values(faces.landmarks)
+    summaries = []
+    for one in fits:
+        found = measured_values(one.landmarks)
+        summaries.append(
+            MeasureSummary(
+                bundle=one.bundle,
+                refine=one.refine,
+                condition=one.condition,
+                agreement=tuple(agreement(name, found[name], labelled[name]) for name in labelled),
+                eyes=shut_eyes(one.landmarks, faces.landmarks),
+                followed=dict(followed.get((one.bundle, one.refine), {})) if one.condition == "none" else {},
+            )
+        )
+    return summaries
+
+
+def tables(summaries: Sequence[MeasureSummary]) -> list[tuple[str, list[str], list[list[str]]]]:
+    """Return three tables as title, head and rows: agreement, shut eyes, deformations."""
+    first = ["condition", "refine", "bundle"]
+    agreements, eyes, followed = [], [], []
+    for one in summaries:
+        key = [one.condition, one.refine, one.bundle]
+        for item in one.agreement:
+            numbers = (item.correlation, item.slope, item.bias, item.lowest, item.highest)
+            agreements.append([item.measure, *key, str(item.faces), *(_number(value) for value in numbers)])
+        e = one.eyes
+        row = [f"{e.shut} / {e.open}", *map(_number, (e.shut_aperture, e.open_aperture, e.share, e.roc_area))]
+        eyes.append([*key, *row, str(e.winks), _number(e.wink_share)])
+        if one.followed:
+            followed.append([*key, *(_number(one.followed[place]) for place in DEFORMATIONS)])
+    names = [item.measure for item in summaries[0].agreement] if summaries else []
+    agreements.sort(key=lambda row: names.index(row[0]))
+    head = ["measure", *first, "faces", "correlation", "slope", "bias", "lower limit", "upper limit"]
+    return [
+        ("Measures of the landmarks against those of the labels", head, agreements),
+        (
+            "Eyes labelled shut and open",
+            [*first, "shut / open eyes", "aperture shut", "open", "share", "ROC area", "winks", "wink share"],
+            eyes,
+        ),
+        ("Share of known deformations that the landmarks follow", [*first, *DEFORMATIONS], followed),
+    ]
+
+
+def _rows(values: Floats, parts: Sequence[Sequence[int]]) -> Floats:
+    """Return the landmarks of each face that must follow, (N, K, 2)."""
+    return np.stack([face[list(part)] for face, part in zip(values, parts, strict=True)])
+
+
+def _mean(values: npt.NDArray[Any]) -> float:
+    return float(values.mean()) if values.size else math.nan
+
+
+def _ratio(value: float, whole: float) -> float:
+    return value / whole if whole > 0 else math.nan
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"

@@ -1,0 +1,58 @@
+"""Write the held-out faces that measures are taken on: ``python -m napari_face_landmarks.training held-out``.
+
+The file has the form that ``napari-face-landmarks evaluate --measures`` reads. Its labels are those of the
+training data: by hand, rendered, of templates, or made from meshes by the rules of `labels`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+
+from napari_face_landmarks.training.faces import HALF_SHUT, Faces, load_measured, take
+from napari_face_landmarks.training.labels import lid_apertures
+
+FACES = 600
+
+
+def drawn_faces(faces: Faces, count: int, seed: int = 7) -> Faces:
+    """Return `count` faces at most, half of them with a shut or half-shut eye where there are as many."""
+    rng = np.random.default_rng(seed)
+    shut = lid_apertures(faces.landmarks).min(axis=1) < HALF_SHUT
+    chosen: list[int] = []
+    for mask in (shut, ~shut):
+        rows = np.flatnonzero(mask)
+        chosen += rng.choice(rows, min(count // 2, len(rows)), replace=False).tolist()
+    return take(faces, sorted(chosen))
+
+
+def write_faces(faces: Faces, path: Path) -> None:
+    """Write faces as labelled faces (`evaluation.dataset`)."""
+    blobs: list[Any] = []
+    for image in faces.images:
+        blobs.append(cv2.imencode(".webp", image[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 95])[1].ravel())
+    names = [f"{number}-{name}"[:200] for number, name in enumerate(faces.names)]
+    np.savez(
+        path,
+        webp=np.concatenate(blobs),
+        offsets=np.cumsum([0, *(len(blob) for blob in blobs)]),
+        names=np.array(names),
+        landmarks=faces.landmarks,
+    )
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this step to the command line."""
+    parser.add_argument("--faces", type=int, default=FACES, help="at most (default %(default)s)")
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run this step and write ``held_out.npz``."""
+    args.out.mkdir(parents=True, exist_ok=True)
+    faces = drawn_faces(load_measured(args.data, bundle=args.bundle), args.faces)
+    write_faces(faces, args.out / "held_out.npz")
+    print(f"{args.out / 'held_out.npz'}: {len(faces.names)} faces; give it to evaluate --measures")
