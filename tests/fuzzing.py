@@ -168,7 +168,7 @@ def cen_file(path: Path) -> None:
 
 
 def faces_file(path: Path) -> None:
-    import cv2
+    from napari_face_landmarks.opencv import cv2
 
     image = np.random.default_rng(4).integers(0, 255, (24, 20, 3), dtype=np.uint8)
     blob = cv2.imencode(".webp", image, [cv2.IMWRITE_WEBP_QUALITY, 50])[1]

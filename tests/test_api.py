@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import napari_face_landmarks
 
@@ -24,3 +26,27 @@ def test_the_core_imports_neither_napari_nor_qt() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0, done.stderr
+
+
+def test_importing_leaves_the_variables_of_qt_alone() -> None:
+    code = (
+        "import os, sys\n"
+        "os.environ['QT_QPA_FONTDIR'] = '/mine'\n"
+        "os.environ.pop('QT_QPA_PLATFORM_PLUGIN_PATH', None)\n"
+        "import napari_face_landmarks.visualization, napari_face_landmarks.demo\n"
+        "assert 'cv2' in sys.modules\n"
+        "assert os.environ['QT_QPA_FONTDIR'] == '/mine'\n"
+        "assert 'QT_QPA_PLATFORM_PLUGIN_PATH' not in os.environ\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stderr
+
+
+def test_opencv_is_imported_in_one_place() -> None:
+    package = Path(napari_face_landmarks.__file__).parent
+    found = [
+        path.relative_to(package).as_posix()
+        for path in package.rglob("*.py")
+        if re.search(r"^\s*(import cv2|from cv2)", path.read_text(encoding="utf-8"), re.MULTILINE)
+    ]
+    assert found == ["opencv.py"]

@@ -11,7 +11,6 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import cast
 
-import cv2
 import numpy as np
 import pytest
 from skimage import data
@@ -26,6 +25,7 @@ from napari_face_landmarks.cli import main
 from napari_face_landmarks.clnf import numba_engine, reference
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.video import write_video
 

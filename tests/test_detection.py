@@ -5,7 +5,6 @@ from __future__ import annotations
 from importlib import resources
 from pathlib import Path
 
-import cv2
 import numpy as np
 import onnxruntime
 import pytest
@@ -18,6 +17,7 @@ from napari_face_landmarks.detection.boxes import suppress
 from napari_face_landmarks.detection.decode import cell_centres, decode
 from napari_face_landmarks.detection.detector import fit_to_input
 from napari_face_landmarks.errors import ImageError, ModelError
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.face_finder import CANDIDATE_SCORE
 from napari_face_landmarks.video.pixels import to_rgb8

@@ -9,7 +9,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
@@ -22,6 +21,7 @@ from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture, rea
 from napari_face_landmarks.evaluation.metrics import Fits, Plan, fit_faces, summarise
 from napari_face_landmarks.evaluation.options import CONDITIONS
 from napari_face_landmarks.evaluation.split import is_held_out
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training import evaluate as training_step
 from numpy_reference import confidence_of
 

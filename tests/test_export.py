@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,6 +17,7 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.files.atomic import check_writable, replacing
 from napari_face_landmarks.io import openface_csv
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import open_video, write_video
 from napari_face_landmarks.visualization import overlay
 from napari_face_landmarks.visualization.contact_sheet import frame_rate

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import pytest
 
@@ -23,6 +22,7 @@ from napari_face_landmarks import Tracks, cli
 from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.models import bundle_folder
 from napari_face_landmarks.models.bundle import file_entry
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import write_video
 from test_tracking import moving
 from test_video import clip as make_test_clip

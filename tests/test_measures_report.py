@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
@@ -22,6 +21,7 @@ from napari_face_landmarks.evaluation.measures_report import (
     shut_eyes,
 )
 from napari_face_landmarks.evaluation.metrics import Plan
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking import FaceTracker
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from skimage import data
@@ -17,6 +16,7 @@ from napari_face_landmarks.clnf import reference
 from napari_face_landmarks.clnf.pdm import PDM, fit_rigid, load_pdm, save_pdm
 from napari_face_landmarks.data.fields import CARRIED, CLNF, PFLD
 from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.pfld.crop import sample_crops
 from test_tracking import moving, portrait
 

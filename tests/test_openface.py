@@ -11,7 +11,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -25,6 +24,7 @@ from napari_face_landmarks.errors import ModelError, SettingsError
 from napari_face_landmarks.ibug import MIRROR_68, inter_ocular
 from napari_face_landmarks.models import bundle_folder, openface
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
+from napari_face_landmarks.opencv import cv2
 from openface_files import MIRROR_VIEWS, YAWS, matrix, write_ccnf, write_cen, write_folder, write_pdm
 from test_clnf import face_model, random_params, texture
 from test_tracking import moving

@@ -10,12 +10,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceTracker, TrackerSettings
 from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import write_video
 from test_tracking import moving, portrait
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 from skimage import data
@@ -23,6 +22,7 @@ from napari_face_landmarks.errors import (
     SettingsError,
 )
 from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking import SOURCES
 from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.refinement import Picture, run_clnf

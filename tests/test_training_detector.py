@@ -7,9 +7,10 @@ import csv
 import json
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
+
+from napari_face_landmarks.opencv import cv2
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("onnx")

@@ -6,11 +6,11 @@ import math
 import sys
 from pathlib import Path
 
-import cv2
 import numpy as np
 import pytest
 
 from napari_face_landmarks.ibug import MIRROR_68
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training import __main__ as training
 from napari_face_landmarks.training import expression
 from napari_face_landmarks.training.labels import (

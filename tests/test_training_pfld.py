@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import pytest
 
 from napari_face_landmarks.evaluation.split import held_out_mask, is_held_out
 from napari_face_landmarks.ibug import MIRROR_68
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, to_crop
 from napari_face_landmarks.training.augment import (
     augmented_face,

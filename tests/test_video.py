@@ -13,12 +13,12 @@ from pathlib import Path
 from typing import Any
 
 import av
-import cv2
 import numpy as np
 import numpy.typing as npt
 import pytest
 
 from napari_face_landmarks.errors import ImageError, VideoError
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import (
     Video,
     VideoWarning,

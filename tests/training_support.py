@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import cv2
 import numpy as np
 
 from napari_face_landmarks.evaluation.split import is_held_out
+from napari_face_landmarks.opencv import cv2
 
 
 def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:

@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError, reason_of
 from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.opencv import cv2
 
 if TYPE_CHECKING:
     from napari_face_landmarks.models import Models

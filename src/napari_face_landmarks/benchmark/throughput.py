@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import RefineMode, TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.video import open_video

@@ -12,12 +12,12 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.evaluation.options import Condition
 from napari_face_landmarks.ibug import MIRROR_68, OUTLINES, inter_ocular
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.pfld import crops_of_landmarks
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 from napari_face_landmarks.video.pixels import to_grey

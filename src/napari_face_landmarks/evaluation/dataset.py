@@ -16,7 +16,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +24,7 @@ from napari_face_landmarks.evaluation.options import DEFAULT_SIDE, Side
 from napari_face_landmarks.evaluation.split import held_out_mask
 from napari_face_landmarks.files.npz import read_npz
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
+from napari_face_landmarks.opencv import cv2
 
 MOST_FACES = 1_000_000
 LONGEST_NAME = 256  # characters

@@ -14,7 +14,6 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -25,6 +24,7 @@ from napari_face_landmarks.evaluation.metrics import Fits, Plan, roc_area
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures import values_of
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
 

@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
@@ -22,6 +21,7 @@ from napari_face_landmarks.measures.events import Blink, blinks
 from napari_face_landmarks.measures.plot import SIDES, plot_measures
 from napari_face_landmarks.measures.summary import summary
 from napari_face_landmarks.measures.table import MeasureTable
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import read_frames
 
 if TYPE_CHECKING:

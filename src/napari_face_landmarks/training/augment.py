@@ -6,11 +6,11 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.ibug import MIRROR_68, inter_ocular
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, to_crop
 from napari_face_landmarks.training.marks import bruise, draw_marks
 

@@ -17,7 +17,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -34,6 +33,7 @@ from napari_face_landmarks.clnf.patch_experts import (
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, load_pdm, shape_3d
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.jit import kernel
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training.augment import (
     cut,
     displaced,

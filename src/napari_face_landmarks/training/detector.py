@@ -19,7 +19,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -34,6 +33,7 @@ from napari_face_landmarks.detection.detector import (
     fit_to_input,
 )
 from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training.detector_data import BUNDLES, Composer, Photo, load_crops, load_photos
 from napari_face_landmarks.training.detector_match import average_precision, match, recall_at
 from napari_face_landmarks.training.detector_network import (

@@ -14,10 +14,10 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training.faces import decode, open_archive
 
 Array = npt.NDArray[Any]

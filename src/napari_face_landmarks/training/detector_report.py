@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
@@ -24,6 +23,7 @@ from napari_face_landmarks.detection.boxes import centres, sizes
 from napari_face_landmarks.detection.detector import DEFAULT_INPUT_SIZE, DEFAULT_MIN_SCORE, detect_faces
 from napari_face_landmarks.detection.roll import roll_from_points
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.face_finder import find_faces, found_scores
 from napari_face_landmarks.training.detector_data import BUNDLES, Photo, load_crops, load_photos

@@ -8,9 +8,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import cv2
 import numpy as np
 import numpy.typing as npt
+
+from napari_face_landmarks.opencv import cv2
 
 Floats = npt.NDArray[np.float64]
 Generator = np.random.Generator

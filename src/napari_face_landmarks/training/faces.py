@@ -8,13 +8,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.evaluation.split import split_masks
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training.labels import (
     LID_PAIRS,
     Calibration,

@@ -10,9 +10,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training.faces import HALF_SHUT, Faces, load_measured, take
 from napari_face_landmarks.training.labels import lid_apertures
 

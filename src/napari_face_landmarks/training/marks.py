@@ -12,11 +12,11 @@ import math
 from collections.abc import Callable
 from itertools import pairwise
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.opencv import cv2
 
 Image = npt.NDArray[np.uint8]
 Floats = npt.NDArray[np.float64]

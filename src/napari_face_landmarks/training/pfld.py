@@ -13,7 +13,6 @@ from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
@@ -22,6 +21,7 @@ from tqdm import tqdm
 
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import MIRROR_68, inter_ocular, nme
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, sample_crops, to_image
 from napari_face_landmarks.training import faces as face_files
 from napari_face_landmarks.training.augment import (

@@ -7,13 +7,13 @@ import os
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing, same_file
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import check_length
 from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
 from napari_face_landmarks.video.pixels import to_rgb8

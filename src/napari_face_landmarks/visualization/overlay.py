@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.ibug import OUTLINES
+from napari_face_landmarks.opencv import cv2
 
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
 DARK = (20, 20, 20)
