@@ -1,7 +1,8 @@
-"""A run in a process of its own: the same results, obeyed words, and what happens where a process fails."""
+"""A run in a worker process: the same results, commands obeyed, and what happens where a process fails."""
 
 from __future__ import annotations
 
+import itertools
 import os
 import signal
 import subprocess
@@ -17,10 +18,16 @@ import pytest
 
 from gui_measure import make_clip
 from gui_support import let_work, wait_until
-from napari_face_landmarks import TrackerSettings, load_models
+from napari_face_landmarks import FaceTracker, TrackerSettings, load_models
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.napari_plugin import subprocess_run
-from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, track_here, track_in_background
+from napari_face_landmarks.napari_plugin.run_controller import (
+    WORTH_IT,
+    BackgroundRun,
+    track_here,
+    track_in_background,
+)
+from napari_face_landmarks.runs import worker
+from napari_face_landmarks.tracking.control import RunControl
 from napari_face_landmarks.video import Video, open_video
 
 N_FRAMES = 300
@@ -140,6 +147,32 @@ def test_paused_it_waits_and_tells_all_that_is_done(video: Video) -> None:
     assert len(run.results) == N_FRAMES
 
 
+def test_a_remote_run_is_iterated_like_a_run(video: Video) -> None:
+    request = run_over(video).request()
+    assert request is not None
+    run = worker.RemoteRun(request, video, RunControl())
+    try:
+        results = list(itertools.islice(run, 20))
+        run.control.cancel()
+        results += run
+        tracks = run.tracks(results)
+    finally:
+        run.close()
+    here = FaceTracker(load_models("open")).track_frames(video)
+    for mine, other in zip(results, here, strict=False):
+        np.testing.assert_array_equal(mine.landmarks, other.landmarks)
+    assert 20 <= len(results) == tracks.n_frames < N_FRAMES
+    assert tracks.meta == here.meta()
+    assert not tracks.stats.completed
+    here.close()
+
+
+def test_the_switch_interval_of_the_window_is_left_alone(video: Video) -> None:
+    before, run = sys.getswitchinterval(), run_over(np.zeros((3, 64, 64, 3), np.uint8), stop=3)
+    for _ in track_in_background(run):
+        assert sys.getswitchinterval() == before
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 def test_killed_it_leaves_the_finished_frames_and_says_so(video: Video, processes: list[Any]) -> None:
     run = run_over(video)
@@ -147,7 +180,7 @@ def test_killed_it_leaves_the_finished_frames_and_says_so(video: Video, processe
         if run.results:
             os.kill(processes[0].pid, signal.SIGKILL)
     assert run.error is not None
-    assert "killed by signal 9" in run.error
+    assert "by SIGKILL" in run.error
     assert run.tracks is not None
     assert len(run.tracks.landmarks) == len(run.results) > 0
     assert not run.tracks.stats.completed
@@ -167,7 +200,7 @@ def test_where_no_process_begins_the_run_is_done_here(
     video: Video, program: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sys, "executable", program)
-    monkeypatch.setattr(subprocess_run, "BEGIN", "raise SystemExit(1)")
+    monkeypatch.setattr(worker, "BEGIN", "raise SystemExit(1)")
     run = run_over(video)
     finish(run)
     assert run.error is None
@@ -184,15 +217,15 @@ def test_errors_there_are_told_in_their_sentence(video: Video, tmp_path: Path) -
 
 
 def test_only_long_runs_over_a_file_go_apart(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
-    assert subprocess_run.order_of(run_over(video)) is not None
-    assert subprocess_run.order_of(run_over(np.zeros((N_FRAMES, 8, 8, 3), np.uint8))) is None
-    assert subprocess_run.order_of(run_over(video, stop=subprocess_run.WORTH_IT - 1)) is None
+    assert run_over(video).request() is not None
+    assert run_over(np.zeros((N_FRAMES, 8, 8, 3), np.uint8)).request() is None
+    assert run_over(video, stop=WORTH_IT - 1).request() is None
     monkeypatch.setattr(sys, "frozen", True, raising=False)
-    assert subprocess_run.order_of(run_over(video)) is None
+    assert run_over(video).request() is None
 
 
 def test_the_process_knows_no_napari() -> None:
-    code = "import sys, napari_face_landmarks.napari_plugin.subprocess_run; print('napari' in sys.modules)"
+    code = "import sys, napari_face_landmarks.runs.worker; print('napari' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

@@ -26,10 +26,10 @@ from napari_face_landmarks.errors import (
     VideoError,
 )
 from napari_face_landmarks.files.lock import try_to_lock
-from napari_face_landmarks.runs import FileResult, job, journal_of, local
+from napari_face_landmarks.runs import FileResult, job, journal_of, worker
 from napari_face_landmarks.runs.batch import find_videos, read_settings
 from napari_face_landmarks.runs.chunks import Piece, piece_journal, remove_pieces
-from napari_face_landmarks.runs.local import cores
+from napari_face_landmarks.runs.worker import cores
 from napari_face_landmarks.video import write_video
 from test_faults import mended_clip
 
@@ -114,7 +114,7 @@ def workers_of_this_process() -> list[int]:
     return [
         child.pid
         for child in psutil.Process().children(recursive=True)
-        if "napari_face_landmarks.runs.worker" in child.cmdline()
+        if any("napari_face_landmarks.runs.worker" in part for part in child.cmdline())
     ]
 
 
@@ -492,15 +492,16 @@ def test_what_a_callback_raises_comes_after_all_videos(tmp_path: Path, videos: P
 def test_processes_that_cannot_be_started_fail_alone(
     tmp_path: Path, videos: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    start, calls = local._start, []
+    calls: list[int] = []
 
-    def seldom(threads: int) -> Any:
-        calls.append(threads)
-        if len(calls) <= 2:
-            raise OSError(12, "Cannot allocate memory")
-        return start(threads)
+    class Seldom(worker.Worker):
+        def __init__(self, threads: int) -> None:
+            calls.append(threads)
+            if len(calls) <= 2:
+                raise OSError(12, "Cannot allocate memory")
+            super().__init__(threads)
 
-    monkeypatch.setattr(local, "_start", seldom)
+    monkeypatch.setattr(worker, "Worker", Seldom)
     some = [videos / "face-00.mkv", videos / "face-01.mkv"]
     results = track_many(some, tmp_path, settings=FAST, jobs=1)
     assert [result.status for result in results] == ["failed", "done"]

@@ -18,7 +18,6 @@ from fake_tracker import FakeTracker
 from gui_measure import make_clip, measure_playing, measure_run
 from gui_support import TRIES, let_work, wait_until
 from napari_face_landmarks import tracking
-from napari_face_landmarks.napari_plugin.run_controller import SWITCH_INTERVAL, quick_switches
 from napari_face_landmarks.priority import NICE, behind_a_window
 from napari_face_landmarks.tracking.threads import Workers
 from napari_face_landmarks.video import open_video, prefetch
@@ -171,12 +170,3 @@ def test_threads_behind_a_window_give_way_to_it_and_others_do_not() -> None:
         assert of_threads() == {max(before, NICE)}
     assert of_threads() == {before}
     assert niceness() == before, "the thread that began them goes on as it was"
-
-
-def test_threads_take_turns_quickly_until_the_last_run_ends() -> None:
-    before = sys.getswitchinterval()
-    with quick_switches():
-        with quick_switches():
-            assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL)
-        assert sys.getswitchinterval() == pytest.approx(SWITCH_INTERVAL)
-    assert sys.getswitchinterval() == pytest.approx(before)

@@ -29,8 +29,8 @@ from napari_face_landmarks.models.bundle import check_name
 from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.chunks import cut, remove_pieces
 from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
-from napari_face_landmarks.runs.local import OnProgress, OnResult, cores, run_local
 from napari_face_landmarks.runs.summary import SUMMARY, write_summary
+from napari_face_landmarks.runs.worker import OnProgress, OnResult, cores, run_local
 from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import logging
 import os
 import struct
 import time
@@ -26,7 +27,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.fields import TRACKED
 from napari_face_landmarks.data.frame import FrameResult, unstack_frames
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import ResultError, VideoError, in_one_line, reason_of
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, VideoError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import name_beside, to_disk
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.tracking.provenance import provenance
@@ -39,10 +40,12 @@ from napari_face_landmarks.video import Video
 MAGIC = b"NFLJRNL1"
 SYNC_SECONDS = 1.0
 """A crash loses at most the results of so many seconds, and of one frame."""
+KEEP_DAYS = 30
 LARGEST_HEAD = 1 << 20
 LARGEST_FRAMES = 64 << 20
 MOST_BUFFERED = 8 << 20
 """Bytes of results that wait to be written at most."""
+_log = logging.getLogger(__name__)
 _FRONT, _BACK = struct.Struct("<4sI"), struct.Struct("<I")
 _LARGEST = {b"HEAD": LARGEST_HEAD, b"FRAM": LARGEST_FRAMES, b"STAT": LARGEST_STATE}
 
@@ -452,6 +455,52 @@ class CheckpointedRun:
             self._log.close()
             if remove and os.name == "nt":  # which removes no open file
                 self.path.unlink(missing_ok=True)
+
+
+def begin_in_folder(
+    tracker: FaceTracker,
+    frames: Any,
+    start: int,
+    stop: int,
+    resume: bool,
+    regions: Regions,
+    folder: Path | None,
+) -> CheckpointedRun | None:
+    """Begin a run with a checkpoint file in a folder, named by the run's identity.
+
+    Parameters
+    ----------
+    tracker : FaceTracker
+    frames : Video or array-like
+        Only a run over a video file can be identified later.
+    start, stop : int
+        The frames to track.
+    resume : bool
+        Whether to resume an interrupted run of the same identity.
+    regions : Regions
+    folder : Path or None
+        Where checkpoint files are kept; those of more than `KEEP_DAYS` days are removed.
+
+    Returns
+    -------
+    CheckpointedRun or None
+        None where no checkpoint is written: not a video file, no folder, no room, or another process has it.
+    """
+    if folder is None or not isinstance(frames, Video):
+        return None
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        for path in folder.glob("*.journal"):
+            if time.time() - path.stat().st_mtime > KEEP_DAYS * 86400:
+                path.unlink(missing_ok=True)
+        text = json.dumps(run_identity(tracker, frames, start, stop, regions), sort_keys=True)
+        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.journal"
+        return CheckpointedRun.begin(
+            tracker, frames, path, resume=resume, or_restart=True, start=start, stop=stop, regions=regions
+        )
+    except (FaceLandmarksError, OSError) as error:
+        _log.warning("No checkpoint of the run is written: %s", error)
+        return None
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

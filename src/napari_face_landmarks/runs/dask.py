@@ -11,7 +11,7 @@ from typing import Any
 
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.runs.job import FileResult, Job, do_job, failure, result_from_dict
-from napari_face_landmarks.runs.local import OnProgress, OnResult
+from napari_face_landmarks.runs.worker import OnProgress, OnResult
 from napari_face_landmarks.video.container import limit_threads
 
 CONNECT_SECONDS = 20

@@ -1,55 +1,587 @@
-"""A process that does the jobs it is sent, a line of JSON each; it ends when its input does.
+"""Worker processes: they do the jobs of a batch, and the long runs of the dock as a `RemoteRun`.
 
-Answers go to the standard output, a line of JSON each: ``{"done": 12, "total": 300}`` on the way,
-``{"result": {...}}`` at the end of a job.
+A worker reads lines of JSON from its standard input and answers with lines of JSON on its standard output:
+
+- ``{"job": {...}}`` is done by `do_job`; the answers are ``{"done": 12, "total": 300}``, then
+  ``{"result": {...}}``.
+- ``{"run": {...}}``, a `RunRequest`, is tracked, one by a worker; ten times a second an answer reports what
+  is new. Its ``frames`` are the number of finished frames that follow the line, as a checkpoint stores them
+  (`frame_type`); after them, where ``picture`` is the number of a frame, its pixels follow. ``end`` is true
+  in the last answer.
+- ``"pause"``, ``"resume"``, ``"cancel"``, ``"show"`` and ``"hide"`` are obeyed during a run; the last two say
+  whether pixels are wanted.
+
+A worker ends when its input does; a run is cancelled then.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
+import logging
 import os
 import queue
 import signal
+import subprocess
 import sys
 import threading
-from typing import IO
+import warnings
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from functools import partial
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from napari_face_landmarks.data.frame import FrameResult, unstack_frames
+from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.data.tracks import Tracks, collect
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, VideoError, in_one_line
+from napari_face_landmarks.models import load_models
+from napari_face_landmarks.priority import NICE
+from napari_face_landmarks.runs.checkpoint import begin_in_folder, frame_to_bytes, frame_type
+from napari_face_landmarks.runs.job import FileResult, Job, do_job, failure, result_from_dict
+from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking import FaceTracker
+from napari_face_landmarks.tracking.control import RunControl
+from napari_face_landmarks.tracking.regions import Regions, regions_from_dict
+from napari_face_landmarks.tracking.run import Run
+from napari_face_landmarks.video import Video, VideoWarning, open_video
+from napari_face_landmarks.video.container import limit_threads
+
+TRIES = 2
+"""How often a job is begun whose process dies."""
+NEWS_SECONDS = 0.1
+END_SECONDS = 5.0
+LONGEST_LINE = 16 << 20
+BEGIN = f"""
+import os
+answers = os.dup(1)
+os.dup2(2, 1)  # what libraries print is no answer
+from {__name__} import main
+main(answers)
+"""
+LOADING = "Loading the models …"
+PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
+OnProgress = Callable[[int, int, int], None]
+"""Called with the job's number, the frames done and of all."""
+OnResult = Callable[[int, FileResult], None]
+Message = dict[str, Any]
+_THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "BLIS_NUM_THREADS",
+    "VECLIB_MAXIMUM_THREADS",
+    "NUMEXPR_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+    "OPENCV_FOR_THREADS_NUM",
+)
+_log = logging.getLogger(__name__)
 
 
-def serve() -> IO[bytes]:
-    """Return the standard output, from now on for the answers of a process that is sent its work."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that sends the jobs
-    answers = os.fdopen(os.dup(1), "wb")
-    os.dup2(2, 1)  # what libraries print is no answer
-    return answers
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
-def main() -> int:
-    """Do jobs until the input ends."""
-    answers = serve()
-    lines: queue.Queue[str] = queue.Queue()
-    threading.Thread(target=_listen, args=(lines,), daemon=True).start()
+class Worker:
+    """A worker process, seen from the process that has started it.
 
-    from napari_face_landmarks.runs.job import Job, do_job
-    from napari_face_landmarks.video.container import limit_threads
+    Parameters
+    ----------
+    threads : int, optional
+        How many threads its libraries use, decoding included; by default as many as they like.
+    background : bool
+        Whether it works behind a window: on Windows it then opens none, and has a lower priority.
 
-    def answer(content: object) -> None:
-        answers.write(json.dumps(content).encode() + b"\n")
-        answers.flush()
+    Raises
+    ------
+    OSError
+        If no process can be started.
+    """
 
-    while True:
-        job = Job(**json.loads(lines.get()))
+    def __init__(self, threads: int | None = None, background: bool = False) -> None:
+        limits = {} if threads is None else dict.fromkeys(_THREAD_VARIABLES, str(threads))
+        known = os.environ.get("PYTHONPATH")
+        paths = [os.path.abspath(path) for path in sys.path]  # an empty one is the current folder
+        flags = 0
+        if sys.platform == "win32" and background:
+            flags = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
+        self.process = subprocess.Popen(
+            [sys.executable, "-P", "-c", BEGIN],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=None if background else subprocess.DEVNULL,
+            creationflags=flags,
+            env={
+                **os.environ,
+                **limits,
+                "PYTHONPATH": os.pathsep.join([*([known] if known else []), *paths]),
+                "PYTHONUNBUFFERED": "1",
+            },
+        )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self._requests, self.answers = self.process.stdin, self.process.stdout
+
+    def send(self, message: Message | str) -> None:
+        """Send a request; where the process has gone, reading its answers shows it."""
+        with suppress(OSError, ValueError):
+            _send(self._requests, message)
+
+    def messages(self) -> Iterator[Message]:
+        """Yield the lines that the process answers, until it ends."""
+        with suppress(OSError, ValueError):  # half a line, where it was killed
+            while line := self.answers.readline(LONGEST_LINE):
+                yield json.loads(line)
+
+    def stop(self) -> None:
+        """End the process: that its input ends is the sign for it to stop."""
+        with suppress(OSError):
+            self._requests.close()
+        try:
+            self.process.wait(END_SECONDS)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait()
+        self.answers.close()
+
+    def ending(self) -> str:
+        """Stop the process, and return how it ended."""
+        self.stop()
+        code = self.process.returncode
+        if code < 0:
+            with suppress(ValueError):
+                return f"by {signal.Signals(-code).name}"
+        return f"with status {code}"
+
+
+def _send(stream: IO[bytes], message: Message | str, *payload: Any) -> None:
+    stream.write(json.dumps(message).encode() + b"\n")
+    for part in payload:
+        stream.write(memoryview(part).cast("B"))
+    stream.flush()
+
+
+# jobs
+
+
+def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
+    """Do jobs in worker processes on this machine.
+
+    A job whose process dies is begun once more, from its checkpoint; a second time it fails, alone.
+
+    Parameters
+    ----------
+    jobs : sequence of Job
+        Each with the threads that its process may use.
+    processes : int
+        How many at a time.
+    on_progress, on_result : callable
+        Called from several threads, but never two at a time.
+
+    Raises
+    ------
+    KeyboardInterrupt
+        After Ctrl-C; every process has ended then.
+    Exception
+        What `on_progress` or `on_result` raised first, after all jobs are done.
+    """
+    waiting = deque(enumerate(jobs))
+    lock = threading.Lock()
+    stopping = threading.Event()
+    running: set[Worker] = set()
+    troubles: list[Exception] = []
+
+    def call_back(call: Callable[..., None], *what: Any) -> None:
+        try:
+            with lock:
+                call(*what)
+        except Exception as error:  # which must not stop the jobs that are left
+            troubles.append(error)
+
+    def work() -> None:
+        worker: Worker | None = None
+        while not stopping.is_set():
+            with lock:
+                if not waiting:
+                    break
+                index, job = waiting.popleft()
+            result: FileResult | None = None
+            for attempt in range(1, TRIES + 1):
+                if worker is None:
+                    try:
+                        worker = Worker(job.threads)
+                    except OSError as error:  # for lack of memory or of processes
+                        reason = f"No process could be started for {job.video} ({error}): do fewer at a time."
+                        continue
+                    with lock:
+                        running.add(worker)
+                result = _ask(worker, job, partial(call_back, on_progress, index))
+                if stopping.is_set():
+                    return
+                if result is not None:
+                    result = dataclasses.replace(result, tries=attempt)
+                    break
+                with lock:
+                    running.discard(worker)
+                ending = worker.ending()
+                reason = (
+                    f"The process that tracked {job.video} ended {ending}, {TRIES} times: the frames until "
+                    "then are kept; look for a lack of memory, or track it by itself."
+                )
+                worker = None
+            call_back(on_result, index, result or failure(job, reason, TRIES))
+        if worker is not None:
+            worker.stop()
+
+    threads = [threading.Thread(target=work, daemon=True) for _ in range(min(processes, len(jobs)))]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive():
+                thread.join(0.2)  # so that Ctrl-C is heard
+    finally:
+        stopping.set()
+        with lock:
+            left = list(running)
+        for worker in left:
+            worker.stop()
+    if troubles:
+        raise troubles[0]
+
+
+def _ask(worker: Worker, job: Job, progress: Callable[[int, int], None]) -> FileResult | None:
+    """Have a process do a job; return its result, or None where the process died over it."""
+    worker.send({"job": dataclasses.asdict(job)})
+    for answer in worker.messages():
+        if "result" in answer:
+            return result_from_dict(answer["result"])
+        progress(int(answer["done"]), int(answer["total"]))
+    return None
+
+
+# runs
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRequest:
+    """A run over a video file, as a worker is asked for it.
+
+    Attributes
+    ----------
+    models : str
+        As `load_models` takes it.
+    settings : dict
+        Fields of `TrackerSettings`.
+    video : str
+        Path.
+    file : list
+        `Film.state` of the video: it must not have changed.
+    start, stop : int
+        The frames to track.
+    resume : bool
+        Whether to resume an interrupted run over the same.
+    regions : dict
+        As `Regions.to_dict` returns it.
+    checkpoints : str or None
+        The folder of checkpoint files; None to write none.
+    """
+
+    models: str
+    settings: Mapping[str, Any]
+    video: str
+    file: Sequence[Any]
+    start: int
+    stop: int
+    resume: bool
+    regions: Mapping[str, Any]
+    checkpoints: str | None
+
+
+class RemoteRun(Iterator[FrameResult]):
+    """A run in a worker process, with the interface of `Run`.
+
+    Parameters
+    ----------
+    request : RunRequest
+    video : Video
+        The video of the request, opened here; it is given the frames that are wanted for display.
+    control : RunControl
+        Pauses, resumes and cancels the run.
+
+    Attributes
+    ----------
+    control : RunControl
+    stats : RunStats
+        Counts and times, as last reported.
+    message : str
+        What the worker is doing before the first result, in words.
+
+    Raises
+    ------
+    OSError
+        If no process can be started, or it ends before it answers.
+    """
+
+    def __init__(self, request: RunRequest, video: Video, control: RunControl) -> None:
+        self.control, self.stats, self.message = control, RunStats(), ""
+        self._video, self._settings = video, TrackerSettings(**request.settings)
+        self._warnings: list[str] = []
+        self._meta: Message = {}
+        self._left: deque[FrameResult] = deque()
+        self._most = request.stop - request.start
+        self._worker = Worker(background=True)
+        self._worker.send({"run": dataclasses.asdict(request)})
+        self._answers = self._worker.messages()
+        self._batches = self.batches()
+        self._first = next(self._answers, None)
+        if self._first is None:
+            raise OSError(f"The process of the run ended {self._worker.ending()}.")
+        control.forward(self._worker.send)
+
+    def show(self, wanted: bool) -> None:
+        """Ask for the pixels of the newest frames, which the video here then keeps."""
+        self._worker.send("show" if wanted else "hide")
+
+    def batches(self) -> Iterator[list[FrameResult]]:
+        """Yield the results as lists, ten times a second; empty ones too.
+
+        Raises
+        ------
+        FaceLandmarksError
+            If the run failed, or its process ended.
+        """
+        answer, self._first = self._first, None
+        while answer is not None:
+            results = self._read(answer)
+            yield results
+            if answer["end"]:
+                if answer["error"] is not None:
+                    raise ResultError(answer["error"])
+                return
+            answer = next(self._answers, None)
+        raise ResultError(f"The process of the run ended {self._worker.ending()}: run it again.")
+
+    def __next__(self) -> FrameResult:
+        """Return the next frame's result."""
+        if not self._left:
+            self._left.extend(next((results for results in self._batches if results), ()))
+        if not self._left:
+            raise StopIteration
+        return self._left.popleft()
+
+    def _read(self, answer: Message) -> list[FrameResult]:
+        """Take what an answer says, and return the results that follow it."""
+        kind = frame_type(self._settings.max_faces)
+        count = min(int(answer["frames"]), self._most)
+        self._most -= count
+        stream = self._worker.answers
+        with suppress(OSError, ValueError):  # half of it, where the process was killed
+            rows = np.frombuffer(stream.read(count * kind.itemsize), kind, count)
+            if answer["picture"] is not None:
+                shape = self._video.shape[1:]
+                size = int(np.prod(shape))
+                pixels = np.frombuffer(stream.read(size), np.uint8, size)
+                self._video.keep(int(answer["picture"]), pixels.reshape(shape))
+            self.stats, self.message = RunStats(**answer["stats"]), answer["message"]
+            self._warnings, self._meta = answer["warnings"], answer["meta"]
+            return list(unstack_frames({name: rows[name].copy() for name in kind.names or ()}))
+        return []
+
+    def tracks(self, results: Sequence[FrameResult]) -> Tracks:
+        """Return results of this run as `Tracks`, with its statistics and warnings up to now."""
+        return collect(
+            results,
+            settings=self._settings,
+            stats=self.stats,
+            timestamps=self._video.info.timestamps,
+            warnings=self._warnings,
+            meta=self._meta,
+        )
+
+    def close(self) -> None:
+        """End the run and its process."""
+        self.control.forward(None)
+        self._worker.stop()
+
+
+# in the worker process
+
+
+def main(handle: int) -> None:
+    """Do what is asked for on the standard input until it ends; answer to a file handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that sends the requests
+    answers = os.fdopen(handle, "wb")
+    requests: queue.Queue[Message] = queue.Queue()
+    run = _RunHere()
+    listener = threading.Thread(target=_listen, args=(requests, run), daemon=True)
+    listener.start()
+    while "run" not in (request := requests.get()):
+        job = Job(**request["job"])
         limit_threads(job.threads)
-        result = do_job(job, lambda done, total: answer({"done": done, "total": total}))
-        answer({"result": dataclasses.asdict(result)})
+        result = do_job(job, lambda done, total: _send(answers, {"done": done, "total": total}))
+        _send(answers, {"result": dataclasses.asdict(result)})
+    run.track(RunRequest(**request["run"]), answers)
+    listener.join()  # until the answers were taken and the input is closed
 
 
-def _listen(lines: queue.Queue[str]) -> None:
-    for line in sys.stdin:
-        lines.put(line)
-    # the sender is gone or wants no more: a journal survives that at any moment
-    os._exit(0)
+def _listen(requests: queue.Queue[Message], run: _RunHere) -> None:
+    for line in sys.stdin.buffer:
+        message = json.loads(line)
+        if isinstance(message, str):
+            run.obey(message)
+        else:
+            requests.put(message)
+    run.control.cancel()
+    run.idle.wait()
+    os._exit(0)  # a checkpoint survives that at any moment
 
 
-if __name__ == "__main__":
-    sys.exit(main())
+class _RunHere:
+    """A run in the worker, and what was reported of it."""
+
+    def __init__(self) -> None:
+        self.control = RunControl()
+        self.idle = threading.Event()
+        self.idle.set()
+        self._shows = False
+        self._video: Video | None = None
+        self._run: Run | None = None
+        self._results: list[FrameResult] = []
+        self._message = LOADING
+
+    def obey(self, command: str) -> None:
+        """Do what a command of the window says."""
+        if command in ("show", "hide"):
+            self._shows = command == "show"
+            if self._video is not None:
+                self._video.keeps_frames = self._shows
+        else:
+            control = self.control
+            {"pause": control.pause, "resume": control.resume, "cancel": control.cancel}[command]()
+
+    def track(self, request: RunRequest, answers: IO[bytes]) -> None:
+        """Track the frames of a request, reporting what is new."""
+        self.idle.clear()
+        if sys.platform != "win32":
+            os.nice(NICE)
+        ended = threading.Event()
+        settings = TrackerSettings(**request.settings)
+        reporter = threading.Thread(target=self._report, args=(settings.max_faces, answers, ended))
+        reporter.start()
+        error = None
+        try:
+            self._track(request, settings)
+        except Exception as failed:
+            error = in_a_sentence(failed)
+        ended.set()
+        reporter.join()
+        with suppress(OSError):
+            _send(answers, self._news(error, end=True))
+        self.idle.set()
+
+    def _track(self, request: RunRequest, settings: TrackerSettings) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VideoWarning)  # given when it was opened in the window
+            video = self._video = open_video(request.video)
+        video.keeps_frames = self._shows
+        if list(video.film.state) != list(request.file):
+            raise VideoError(f"{request.video} has changed since it was opened: open it again.")
+        tracker = FaceTracker(load_models(request.models), settings)
+        self._message = PREPARING
+        folder = None if request.checkpoints is None else Path(request.checkpoints)
+        regions = regions_from_dict(request.regions)
+        with open_run(tracker, video, request.start, request.stop, request.resume, regions, folder) as (
+            run,
+            earlier,
+        ):
+            run.control, self._run = self.control, run
+            self._results.extend(earlier)
+            for result in run:
+                self._results.append(result)
+                self._message = ""
+
+    def _news(self, error: str | None = None, end: bool = False) -> Message:
+        run = self._run
+        return {
+            "message": self._message,
+            "stats": dataclasses.asdict(RunStats() if run is None else run.stats),
+            "warnings": [] if run is None else list(run.all_warnings()),
+            "meta": {} if run is None else run.meta(),
+            "frames": 0,
+            "picture": None,
+            "end": end,
+            "error": error,
+        }
+
+    def _report(self, max_faces: int, answers: IO[bytes], ended: threading.Event) -> None:
+        kind = frame_type(max_faces)
+        reported, last = 0, False
+        while not last:
+            last = ended.wait(NEWS_SECONDS)
+            results = self._results[reported:]
+            reported += len(results)
+            news = {**self._news(), "frames": len(results)}
+            payload: list[Any] = [b"".join(frame_to_bytes(result, kind) for result in results)]
+            if self._shows and results and self._video is not None:
+                with suppress(FaceLandmarksError):  # the run itself raises it too
+                    payload.append(self._video[results[-1].index])
+                    news["picture"] = results[-1].index
+            with suppress(OSError):
+                _send(answers, news, *payload)
+
+
+@contextlib.contextmanager
+def open_run(
+    tracker: FaceTracker,
+    frames: Any,
+    start: int,
+    stop: int,
+    resume: bool,
+    regions: Regions,
+    folder: Path | None,
+) -> Iterator[tuple[Run, list[FrameResult]]]:
+    """Open a run, with a checkpoint where it is over a video file and a folder is given.
+
+    Parameters
+    ----------
+    tracker : FaceTracker
+    frames, start, stop, regions
+        As for `FaceTracker.track_frames`.
+    resume : bool
+        Whether to resume an interrupted run over the same.
+    folder : Path or None
+        Where checkpoint files are kept.
+
+    Yields
+    ------
+    run : Run
+    earlier : list of FrameResult
+        What the interrupted run had finished.
+    """
+    checkpoint = begin_in_folder(tracker, frames, start, stop, resume, regions, folder)
+    if checkpoint is None:
+        with closing(tracker.track_frames(frames, start, stop, regions=regions)) as run:
+            yield run, []
+        return
+    try:
+        yield checkpoint.run, checkpoint.earlier()
+    finally:
+        checkpoint.close(remove=checkpoint.run.stats.completed)
+
+
+def in_a_sentence(error: Exception) -> str:
+    """Return what stopped a run in one sentence; what is no `FaceLandmarksError` is logged."""
+    if isinstance(error, FaceLandmarksError):
+        return str(error)
+    _log.error("The run stopped", exc_info=error)
+    reason = in_one_line(error) or "no reason given"
+    return f"The run stopped at an unexpected error ({type(error).__name__}: {reason})."

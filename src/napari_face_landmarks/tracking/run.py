@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.detection.boxes import boxes_of
 from napari_face_landmarks.tracking.context import Follow, RunContext, Tracked
+from napari_face_landmarks.tracking.control import RunControl
 from napari_face_landmarks.tracking.frame_source import FrameSource, rgb_frames
 from napari_face_landmarks.tracking.provenance import provenance
 from napari_face_landmarks.tracking.smoothing import smooth_at
@@ -42,7 +42,7 @@ class Run(Iterator[FrameResult]):
     """A run of the tracker over frames; iterating it does the work.
 
     Each result is final, smoothing included, and comes half a smoothing window after its frame was read. The
-    run ends after the last frame, by `cancel` (from any thread), by `close`, or by an error.
+    run ends after the last frame, when it is cancelled, by `close`, or by an error.
 
     Parameters
     ----------
@@ -63,6 +63,8 @@ class Run(Iterator[FrameResult]):
     ----------
     context, source
         As given.
+    control : RunControl
+        Pauses, resumes and cancels the run, from any thread.
     recorder : Recorder or None
         Gets each result before it is given out, and the end of the run.
     """
@@ -87,13 +89,12 @@ class Run(Iterator[FrameResult]):
             self._recent.extend(state.recent)
             self._waiting, self._before, self._concealed = state.waiting, state.faces, state.concealed
         self._faces: Callable[[], FacesState] | None = None if state is None else lambda: state.faces
+        self.control = RunControl()
         self.recorder: Recorder | None = None
         self._frames: Any = None
         self._tracked: Generator[Tracked, None, None] | None = None
         self._began: float | None = None
         self._ended = False
-        self._cancelled, self._may_continue = threading.Event(), threading.Event()
-        self._may_continue.set()
 
     @property
     def stats(self) -> RunStats:
@@ -107,7 +108,10 @@ class Run(Iterator[FrameResult]):
 
     def __next__(self) -> FrameResult:
         """Return the next frame's result, computing it."""
-        if self._ended or not self._continues():
+        paused = self.control.wait()
+        if self._began is not None:
+            self._began += paused
+        if self._ended or self.control.cancelled:
             self.close()
             raise StopIteration
         try:
@@ -133,6 +137,11 @@ class Run(Iterator[FrameResult]):
         self.close()
         raise StopIteration
 
+    def batches(self) -> Iterator[list[FrameResult]]:
+        """Yield the results as lists, each as soon as it is there: here of one frame."""
+        for result in self:
+            yield [result]
+
     def close(self) -> None:
         """End the run: its threads have ended, and the source is closed where it was opened for the run."""
         if self._ended:
@@ -155,41 +164,6 @@ class Run(Iterator[FrameResult]):
         """End a run that nobody iterates any more."""
         if hasattr(self, "_ended"):
             self.close()
-
-    # control, from any thread
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the run was asked to end after the current frame."""
-        return self._cancelled.is_set()
-
-    @property
-    def paused(self) -> bool:
-        """Whether the run was asked to wait after the current frame."""
-        return not self._may_continue.is_set()
-
-    def cancel(self) -> None:
-        """Ask the run to end after the current frame, paused or not."""
-        self._cancelled.set()
-        self._may_continue.set()
-
-    def pause(self) -> None:
-        """Ask the run to wait after the current frame."""
-        if not self.cancelled:
-            self._may_continue.clear()
-
-    def resume(self) -> None:
-        """Let a paused run continue."""
-        self._may_continue.set()
-
-    def _continues(self) -> bool:
-        """Wait while the run is paused; return False where it was cancelled."""
-        if self.paused:
-            paused = time.perf_counter()
-            self._may_continue.wait()
-            if self._began is not None:
-                self._began += time.perf_counter() - paused
-        return not self.cancelled
 
     # what it found
 

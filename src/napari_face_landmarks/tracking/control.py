@@ -1,0 +1,71 @@
+"""Pause, resume and cancel a run from another thread."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+
+
+class RunControl:
+    """Requests to a run: it obeys them after the current frame.
+
+    All methods may be called from any thread. Whoever runs the run calls `wait` between two frames; a run in
+    another process gets the requests by `forward`.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._cancelled, self._may_continue = threading.Event(), threading.Event()
+        self._may_continue.set()
+        self._receiver: Callable[[str], None] | None = None
+
+    @property
+    def cancelled(self) -> bool:
+        """Whether the run was asked to end."""
+        return self._cancelled.is_set()
+
+    @property
+    def paused(self) -> bool:
+        """Whether the run was asked to wait."""
+        return not self._may_continue.is_set()
+
+    def cancel(self) -> None:
+        """Ask the run to end, paused or not."""
+        with self._lock:
+            self._cancelled.set()
+            self._may_continue.set()
+            self._send("cancel")
+
+    def pause(self) -> None:
+        """Ask the run to wait."""
+        with self._lock:
+            if not self.cancelled:
+                self._may_continue.clear()
+                self._send("pause")
+
+    def resume(self) -> None:
+        """Let a paused run continue."""
+        with self._lock:
+            self._may_continue.set()
+            self._send("resume")
+
+    def forward(self, receiver: Callable[[str], None] | None) -> None:
+        """Call `receiver` with the name of each request; first with those that hold now."""
+        with self._lock:
+            self._receiver = receiver
+            for name, holds in (("pause", self.paused), ("cancel", self.cancelled)):
+                if holds:
+                    self._send(name)
+
+    def wait(self) -> float:
+        """Wait while the run is paused; return the seconds waited."""
+        if not self.paused:
+            return 0.0
+        began = time.perf_counter()
+        self._may_continue.wait()
+        return time.perf_counter() - began
+
+    def _send(self, name: str) -> None:
+        if self._receiver is not None:
+            self._receiver(name)
