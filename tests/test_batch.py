@@ -440,6 +440,24 @@ def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, vi
     assert not left.exists()
 
 
+def test_the_summary_grows_by_a_row_per_video_and_is_ordered_at_the_end(tmp_path: Path, videos: Path) -> None:
+    path, seen = tmp_path / "batch-summary.csv", [b""]
+
+    def read(result: FileResult) -> None:
+        seen.append(path.read_bytes())
+        assert seen[-1].startswith(seen[-2])
+        with open(path, newline="", encoding="utf-8") as stream:
+            rows = list(csv.DictReader(stream))
+        assert len(rows) == len(seen) - 1
+        assert rows[-1]["video"] == result.video
+
+    names = [videos / f"{name}" for name in ("face-01.mkv", "text.mp4", "face-00.mkv")]
+    results = track_many(names, tmp_path, settings=FAST, jobs=2, on_result=read)
+    assert len(seen) == 4
+    with open(path, newline="", encoding="utf-8") as stream:
+        assert [row["video"] for row in csv.DictReader(stream)] == [result.video for result in results]
+
+
 def test_a_summary_that_cannot_be_written_stops_no_video(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "batch-summary.csv").mkdir()
     some = [videos / "face-00.mkv", videos / "text.mp4", videos / "face-01.mkv"]

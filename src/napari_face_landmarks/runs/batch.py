@@ -29,7 +29,7 @@ from napari_face_landmarks.models.bundle import check_name
 from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.chunks import cut, remove_pieces
 from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
-from napari_face_landmarks.runs.summary import SUMMARY, write_summary
+from napari_face_landmarks.runs.summary import SUMMARY, append_to_summary, begin_summary, write_summary
 from napari_face_landmarks.runs.worker import OnProgress, OnResult, cores, run_local
 from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe
@@ -119,12 +119,14 @@ def track_many(
 
     def take(index: int, result: FileResult) -> None:
         results[index] = result
-        with suppress(ResultError):  # a table that is open elsewhere, a full disk: it is written again
-            write_summary(folder, [results[i] for i in sorted(results)])
+        with suppress(OSError):  # a table that is open elsewhere, a full disk: it is written again at the end
+            append_to_summary(folder, result)
         if on_result is not None:
             on_result(result)
 
-    with _folder_of_ones_own(folder):
+    with _locked_folder(folder):
+        with suppress(ResultError):  # the error comes when it is written at the end
+            begin_summary(folder)
         if not resume:
             for _, path in places:
                 if path.exists() and not record_of(path).exists():
@@ -259,7 +261,7 @@ def _same(path: Path) -> str:
 
 
 @contextmanager
-def _folder_of_ones_own(folder: Path) -> Iterator[None]:
+def _locked_folder(folder: Path) -> Iterator[None]:
     """Make the folder, and keep other batches out of it."""
     path = folder / ".batch.lock"
     try:

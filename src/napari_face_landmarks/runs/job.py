@@ -19,8 +19,7 @@ from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one
 from napari_face_landmarks.files.atomic import name_beside, replacing
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of, run_identity
-from napari_face_landmarks.runs.chunks import Piece, piece_journal, remove_pieces
-from napari_face_landmarks.runs.joining import join_pieces
+from napari_face_landmarks.runs.chunks import Piece, join_pieces, piece_journal, remove_pieces
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.video import Video, VideoWarning, open_video

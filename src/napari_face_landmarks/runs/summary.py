@@ -28,21 +28,48 @@ COLUMNS = (
 )
 
 
+def begin_summary(folder: Path) -> None:
+    """Write ``batch-summary.csv`` without rows, to which `append_to_summary` adds one per finished video.
+
+    Raises
+    ------
+    ResultError
+        If it cannot be written.
+    """
+    _write_table(folder, [])
+
+
+def append_to_summary(folder: Path, result: FileResult) -> None:
+    """Append the row of a video to ``batch-summary.csv``; a crash loses no row before it.
+
+    Raises
+    ------
+    OSError
+        If it cannot be written.
+    """
+    with open(folder / f"{SUMMARY}.csv", "a", encoding="utf-8", newline="") as stream:
+        csv.writer(stream).writerow(_row(result))
+
+
 def write_summary(folder: Path, results: Sequence[FileResult]) -> None:
-    """Write ``batch-summary.csv`` and ``batch-summary.txt``, each whole or not at all.
+    """Write ``batch-summary.csv`` and ``batch-summary.txt`` in the order given, each whole or not at all.
 
     Raises
     ------
     ResultError
         If they cannot be written.
     """
+    _write_table(folder, results)
+    with replacing(folder / f"{SUMMARY}.txt") as temporary:
+        temporary.write_text(summary_text(results) + "\n", encoding="utf-8")
+
+
+def _write_table(folder: Path, results: Sequence[FileResult]) -> None:
     path = folder / f"{SUMMARY}.csv"
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         table = csv.writer(stream)
         table.writerow(COLUMNS)
         table.writerows(_row(result) for result in results)
-    with replacing(folder / f"{SUMMARY}.txt") as temporary:
-        temporary.write_text(summary_text(results) + "\n", encoding="utf-8")
 
 
 def _row(result: FileResult) -> list[object]:
