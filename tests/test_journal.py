@@ -20,6 +20,7 @@ from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.runs import CheckpointedRun, checkpoint, journal_of
 from napari_face_landmarks.runs.job import Job, do_job
+from napari_face_landmarks.tracking.state import state_from_bytes, state_to_bytes
 from napari_face_landmarks.video import open_video, write_video
 
 ARRAYS = ("landmarks", "confidence", "source", "pose", "boxes", "misfit", "frame_indices", "timestamps")
@@ -260,3 +261,38 @@ def test_a_disk_that_is_full_from_the_start_is_one_sentence(
     assert result.reason.endswith("cannot be written (no space left on device): choose another place.")
     monkeypatch.undo()
     assert do_job(Job(str(clip), str(tmp_path / "t.csv"))).status == "done"
+
+
+def test_a_checkpoint_of_the_version_before_is_refused_by_its_version(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "t.csv"
+    journal_of(out).write_bytes(b"NFLJRNL1HEAD" + bytes(40))
+    assert cli.main(["track", str(clip), "-o", str(out), "--resume"]) == 2
+    said = capsys.readouterr().err
+    assert str(journal_of(out)) in said
+    assert "was written by version 0.1.0 of napari-face-landmarks" in said
+    assert "do not resume it" in said
+    assert cli.main(["track", str(clip), "-o", str(out), "--refine", "off"]) == 0
+
+
+def test_a_stored_state_holds_no_pickle_and_no_array_of_another_shape(models: Models) -> None:
+    run = FaceTracker(models, threads=1).track_frames(make_demo_clip(8, 120)[0])
+    for _ in range(4):
+        next(run)
+    state = run.state()
+    run.close()
+    assert state is not None
+    arrays = dict(np.load(io.BytesIO(state_to_bytes(state)), allow_pickle=False))
+    assert state_from_bytes(as_bytes(arrays)).next_result == 4
+    for name in arrays:
+        if name != "json":
+            for other in (arrays[name][None], arrays[name].astype("c8"), arrays[name].astype(object)):
+                with pytest.raises(ResultError):
+                    state_from_bytes(as_bytes({**arrays, name: other}))
+
+
+def as_bytes(arrays: dict[str, np.ndarray]) -> bytes:
+    stream = io.BytesIO()
+    np.savez(stream, **arrays)
+    return stream.getvalue()

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-import importlib.metadata
 import json
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,15 @@ import numpy as np
 import onnxruntime
 import pytest
 
+import napari_face_landmarks
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, list_models, load_models
 from napari_face_landmarks.models import bundle_folder, load_card
 from napari_face_landmarks.models.bundle import MODEL_FILES
-from napari_face_landmarks.video import write_video
+from napari_face_landmarks.runs import CheckpointedRun, journal_of
+from napari_face_landmarks.tracking import provenance as provenance_module
+from napari_face_landmarks.tracking.provenance import COMPUTING, code_fingerprint
+from napari_face_landmarks.versions import __version__
+from napari_face_landmarks.video import open_video, write_video
 from openface_files import write_folder
 from test_formats import need
 from test_openface import face_model
@@ -41,7 +46,7 @@ def test_a_result_is_made_again_from_what_its_file_says(tmp_path: Path, clip: Pa
     assert cli.main(["track", str(clip), "-o", str(path), *words]) == 0
     first = Tracks.load(path)
     meta = first.meta
-    assert meta["version"] == importlib.metadata.version("napari-face-landmarks")
+    assert meta["version"] == __version__
     assert meta["libraries"]["onnxruntime"] == onnxruntime.__version__
     assert meta["libraries"]["numpy"] == np.__version__
     models = load_models(meta["models"])
@@ -83,3 +88,54 @@ def test_the_files_of_the_plugins_bundles_are_those_of_their_cards(name: str) ->
         content = (bundle_folder(name) / file).read_bytes()
         assert entries[file]["sha256"] == hashlib.sha256(content).hexdigest()
         assert entries[file]["bytes"] == len(content)
+
+
+def test_the_fingerprint_follows_the_code_that_computes(tmp_path: Path) -> None:
+    package = Path(napari_face_landmarks.__file__).parent
+    copy = tmp_path / "elsewhere" / "p"
+    shutil.copytree(package, copy, ignore=lambda _, names: [n for n in names if not is_source(n)])
+    before = code_fingerprint()
+    assert code_fingerprint(copy) == before, "the place does not matter"
+    for name in ("cli/main.py", "io/formats.py", "settings.py", "napari_plugin/run_dock.py"):
+        (copy / name).write_text('"""Another docstring."""\n')
+    assert code_fingerprint(copy) == before, "these do not compute landmarks"
+    smoothing = copy / "tracking" / "smoothing.py"
+    text = smoothing.read_bytes()
+    smoothing.write_bytes(text.replace(b"\n", b"\r\n"))
+    assert code_fingerprint(copy) == before, "line endings do not matter"
+    for name in COMPUTING:
+        file = copy / name if name.endswith(".py") else next((copy / name).glob("[a-z]*.py"))
+        content = file.read_bytes()
+        file.write_bytes(content + b"\nX = 1\n")
+        assert code_fingerprint(copy) != before
+        file.write_bytes(content)
+    (copy / "clnf" / "extra.py").write_text("")
+    assert code_fingerprint(copy) != before
+
+
+def test_a_checkpoint_of_other_code_is_not_resumed_but_one_of_another_version_is(
+    tmp_path: Path, clip: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tracker, out = FaceTracker(threads=1), tmp_path / "t.csv"
+
+    def interrupt() -> None:
+        with open_video(clip) as video:
+            run = CheckpointedRun.begin(tracker, video, journal_of(out))
+            for _ in range(4):
+                next(run.run)
+            run.close()
+
+    words = ["track", str(clip), "-o", str(out), "--resume"]
+    interrupt()
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance_module, "_installed_fingerprint", lambda: "0" * 64)
+        assert cli.main(words) == 2
+        assert "is of a run with another version of the plugin" in capsys.readouterr().err
+    with monkeypatch.context() as patch:
+        patch.setattr(provenance_module, "__version__", "9.9")
+        assert cli.main(words) == 0
+        assert "4 of 9 frames were done before" in capsys.readouterr().err
+
+
+def is_source(name: str) -> bool:
+    return "." not in name or name.endswith(".py")

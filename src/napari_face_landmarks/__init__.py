@@ -17,9 +17,11 @@ if TYPE_CHECKING:
     from napari_face_landmarks.napari_plugin.points_layer import track_layer, tracks_of_layer
     from napari_face_landmarks.runs import track_many
     from napari_face_landmarks.tracking import FaceFit, FaceTracker, Tracks
+    from napari_face_landmarks.versions import __version__ as __version__
     from napari_face_landmarks.versions import about
 
 _HOMES = {
+    "__version__": "versions",
     "FaceFit": "tracking",
     "FaceTracker": "tracking",
     "Models": "models",

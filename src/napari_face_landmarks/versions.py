@@ -9,6 +9,7 @@ from importlib.metadata import PackageNotFoundError, requires, version
 
 from napari_face_landmarks.errors import ModelError
 
+__version__ = "0.2.0"
 PACKAGE = "napari-face-landmarks"
 NUMERIC = ("numpy", "numba", "onnxruntime", "av", "opencv-python", "opencv-python-headless")
 """Libraries that landmarks may depend on in their last digits."""
@@ -34,7 +35,7 @@ def versions() -> dict[str, str]:
     from napari_face_landmarks.models.catalog import known_models
 
     found = {
-        PACKAGE: version(PACKAGE),
+        PACKAGE: __version__,
         "Python": platform.python_version(),
         "system": platform.platform(),
         "processor": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -54,6 +55,6 @@ def about() -> str:
     Examples
     --------
     >>> print(about().splitlines()[0])
-    napari-face-landmarks: 0.1.0
+    napari-face-landmarks: 0.2.0
     """
     return "\n".join(f"{name}: {what}" for name, what in versions().items())

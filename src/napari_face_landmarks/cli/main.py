@@ -7,7 +7,6 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
-from importlib.metadata import version
 from typing import NoReturn
 
 from napari_face_landmarks.cli.batch import add_batch
@@ -21,6 +20,7 @@ from napari_face_landmarks.cli.measure import add_measure
 from napari_face_landmarks.cli.models import add_about, add_models
 from napari_face_landmarks.cli.track import add_track
 from napari_face_landmarks.errors import FaceLandmarksError, reason_of
+from napari_face_landmarks.versions import __version__
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -71,7 +71,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser = _Parser(
         prog=PROGRAM, description="68 face landmarks on video: PFLD with CLNF refinement, on a plain CPU."
     )
-    parser.add_argument("--version", action="version", version=f"{PROGRAM} {version(PROGRAM)}")
+    parser.add_argument("--version", action="version", version=f"{PROGRAM} {__version__}")
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     add_track(commands)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from napari_face_landmarks.evaluation.measures_report import MeasureSummary, tab
 from napari_face_landmarks.evaluation.metrics import POOR, Plan, PoorFits, Summary, as_plain
 from napari_face_landmarks.evaluation.options import Side
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.versions import __version__
 
 FORMAT = "napari-face-landmarks evaluation"
 FORMAT_VERSION = 1
@@ -142,7 +142,7 @@ def to_json(
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
-        "version": version("napari-face-landmarks"),
+        "version": __version__,
         "files": [Path(file).name for file in faces.files],
         "side": side,
         "names": list(faces.names),

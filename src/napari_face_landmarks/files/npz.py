@@ -7,6 +7,7 @@ import tokenize
 import zipfile
 import zlib
 from collections.abc import Mapping
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +37,7 @@ BROKEN_FILE = (
 
 
 def read_npz(
-    path: str | Path,
+    path: str | Path | BytesIO,
     largest: Mapping[str, tuple[int, ...]],
     largest_file: int,
     *,
@@ -49,7 +50,8 @@ def read_npz(
 
     Parameters
     ----------
-    path : str or Path
+    path : str, Path or BytesIO
+        The file, or its bytes.
     largest : mapping of str to tuple of int
         The arrays to read: their number of axes, and the largest length of each axis.
     largest_file : int
@@ -72,11 +74,13 @@ def read_npz(
     ModelError or `error`
         If the file is missing, too large, no ``.npz``, or an array is missing, an object array or too large.
     """
-    path = Path(path)
+    file = path if isinstance(path, BytesIO) else Path(path)
+    path = "The array data" if isinstance(file, BytesIO) else file
     try:
-        if path.stat().st_size > largest_file:
+        size = len(file.getbuffer()) if isinstance(file, BytesIO) else file.stat().st_size
+        if size > largest_file:
             raise error(f"{path} is larger than the {largest_file} bytes such a file may have; {again}.")
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(file) as archive:
             there = {name.removesuffix(".npy") for name in archive.namelist()}
             missing = sorted(set(largest) - there)
             if missing:
@@ -84,7 +88,7 @@ def read_npz(
             arrays = {}
             more = {name: limits for name, limits in (optional or {}).items() if name in there}
             for name, limits in {**largest, **more}.items():
-                wrong = _wrong_header(archive, f"{name}.npy", limits, longest_text, path.stat().st_size)
+                wrong = _wrong_header(archive, f"{name}.npy", limits, longest_text, size)
                 if wrong:
                     raise error(f"{path}: {name} has {wrong}, which no such file has; {again}.")
                 with archive.open(f"{name}.npy") as member:

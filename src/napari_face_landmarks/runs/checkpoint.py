@@ -37,7 +37,8 @@ from napari_face_landmarks.tracking.state import LARGEST_STATE, TrackerState, st
 from napari_face_landmarks.tracking.tracker import FaceTracker
 from napari_face_landmarks.video import Video
 
-MAGIC = b"NFLJRNL1"
+MAGIC = b"NFLCKPT2"
+MAGIC_OF_0_1 = b"NFLJRNL1"
 SYNC_SECONDS = 1.0
 """A crash loses at most the results of so many seconds, and of one frame."""
 KEEP_DAYS = 30
@@ -219,7 +220,13 @@ def _records(stream: BinaryIO) -> Iterator[tuple[bytes, bytes, int]]:
     stream.seek(0, os.SEEK_END)
     size = stream.tell()
     stream.seek(0)
-    if stream.read(len(MAGIC)) != MAGIC:
+    magic = stream.read(len(MAGIC))
+    if magic == MAGIC_OF_0_1:
+        raise ResultError(
+            "The checkpoint of the run was written by version 0.1.0 of napari-face-landmarks, whose states "
+            "cannot be read: finish the run with that version, or do not resume it."
+        )
+    if magic != MAGIC:
         return
     place = len(MAGIC)
     while place + _FRONT.size + _BACK.size <= size:
@@ -287,9 +294,14 @@ def video_identity(video: Video) -> dict[str, Any]:
 def run_identity(
     tracker: FaceTracker, video: Video, start: int, stop: int, regions: Regions | None = None
 ) -> dict[str, Any]:
-    """Return all that the results of a run depend on; runs with the same give the same, bit for bit."""
+    """Return everything that the results of a run depend on; equal identities give equal results.
+
+    The version is not part of it: the fingerprint of the code that computes is.
+    """
+    made_with = provenance(tracker.models)
+    del made_with["version"]
     return {
-        **provenance(tracker.models),
+        **made_with,
         "settings": tracker.settings.to_dict(),
         "video": video_identity(video),
         "range": [start, stop],
@@ -306,7 +318,7 @@ _IN_WORDS = {
     "models": "with other models",
     "models_version": "with other models",
     "models_sha256": "with other models",
-    "version": "with another version of the plugin",
+    "code_sha256": "with another version of the plugin",
     "frame": "with another version of the plugin",
     "libraries": "with other versions of libraries",
 }
@@ -516,7 +528,10 @@ def _content(
 ) -> Content | None:
     """Return what a checkpoint file holds if it is of the run `identity`."""
     try:
-        content = read_checkpoint(stream, max_faces)
+        try:
+            content = read_checkpoint(stream, max_faces)
+        except ResultError as error:
+            raise ResultError(f"{path}: {error}") from None
         other = None if content is None else _difference(content.head, identity)
         if other is not None:
             raise ResultError(

@@ -133,8 +133,8 @@ def follow_clnf(
                 faces = _step(context, frame, index, faces, last_boxes, last_seen, engine)
             for slot, face in enumerate(faces):
                 if face is not None:
-                    last_boxes[slot], last_seen[slot] = face.box, index
                     set_face(result, slot, face)
+                    last_boxes[slot], last_seen[slot] = result.boxes[slot], index
             after = FacesState(
                 index + 1, tuple(faces), (), dict(last_boxes), dict(last_seen), len(context.warnings)
             )

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
 import platform
 from collections.abc import Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.clnf.onnx_experts import OnnxExperts
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.versions import PACKAGE, library_versions
+from napari_face_landmarks.versions import __version__, library_versions
 
+COMPUTING = ("video", "detection", "pfld", "clnf", "tracking", "ibug.py", "jit.py")
+"""The packages and modules on which landmarks depend, besides the models and the libraries."""
 _installed = lru_cache(library_versions)
 
 
@@ -24,22 +28,52 @@ def provenance(models: Models) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``version`` of this package; ``models`` and ``models_version``, the bundle; ``models_sha256`` of each
-        of its files; ``experts``, where ONNX Runtime evaluates them; ``libraries``, their versions, Python's
-        and the kind of machine.
+        ``version`` of this package; ``code_sha256``, its `code_fingerprint`; ``models`` and
+        ``models_version``, the bundle; ``models_sha256`` of each of its files; ``experts``, where ONNX
+        Runtime evaluates them; ``libraries``, their versions, Python's and the kind of machine.
     """
     experts = {}
     if isinstance(models.experts, OnnxExperts):
         experts["experts"] = f"ONNX Runtime: {', '.join(models.experts.session.get_providers())}"
     machine = f"{platform.system()} {platform.machine()}"
     return {
-        "version": _installed((PACKAGE,))[PACKAGE],
+        "version": __version__,
+        "code_sha256": code_fingerprint(),
         "models": models.name,
         "models_version": models.version,
         "models_sha256": models_sha256(models.card),
         **experts,
         "libraries": {"python": platform.python_version(), "machine": machine, **_installed()},
     }
+
+
+def code_fingerprint(folder: Path | None = None) -> str:
+    """Return the SHA-256 of the source code that computes landmarks.
+
+    It depends on the text of the files of `COMPUTING` and their names in the package, not on where that is
+    installed or how its lines end.
+
+    Parameters
+    ----------
+    folder : Path, optional
+        The package; by default the installed one, whose fingerprint is computed once per process.
+    """
+    return _installed_fingerprint() if folder is None else _fingerprint(folder)
+
+
+@lru_cache
+def _installed_fingerprint() -> str:
+    return _fingerprint(Path(__file__).parents[1])
+
+
+def _fingerprint(folder: Path) -> str:
+    found = hashlib.sha256()
+    for name in COMPUTING:
+        path = folder / name
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            text = b"\n".join(file.read_bytes().splitlines())
+            found.update(f"{file.relative_to(folder).as_posix()} {len(text)}\n".encode() + text)
+    return found.hexdigest()
 
 
 def models_sha256(card: Mapping[str, Any]) -> dict[str, str]:

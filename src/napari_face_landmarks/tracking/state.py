@@ -1,24 +1,27 @@
-"""What the tracker remembers between two frames: taken after any frame, stored, and gone on from.
+"""Serializable state of a run between two frames, for checkpoints and resuming.
 
-A run that goes on from a state gives what it would have given without the break, bit for bit.
+A run that resumes from a state gives the results of an uninterrupted run, bit for bit.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from types import NoneType, UnionType
+from typing import Any, cast, get_args, get_origin, get_type_hints
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf.fit import Correction, OwnFit
 from napari_face_landmarks.data.fields import TRACKED
-from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.frame import FrameResult, stack_frames, unstack_frames
 from napari_face_landmarks.data.stats import STAGES, RunStats
 from napari_face_landmarks.errors import ResultError, in_one_line
+from napari_face_landmarks.files.npz import read_npz
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.settings import TrackerSettings
 
@@ -28,10 +31,24 @@ Doubles = npt.NDArray[np.float64]
 LARGEST_STATE = 64 << 20
 """Bytes that a stored state may have; 64 faces with a smoothing window of 31 take 3 MB."""
 NEVER = -(10**9)
+LARGEST_NUMBER = 1 << 62
 DOUBTFUL = 0.6
 """Below this share of its usual confidence a CLNF face is looked for at once, and lost if it is not found."""
-_MOST_PLACES, _MOST_AHEAD, _MOST_RECENT, _MOST_SLOTS, _MOST_WARNINGS = 3, 8, 31, 64, 1_000_000
-_MOST_CONCEALED = 8_000_000
+_MOST_PLACES, _MOST_AHEAD, _MOST_RECENT, _MOST_SLOTS, _MOST_ROWS = 3, 8, 31, 64, 4096
+_ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
+    "landmarks": ("<f4", (N_LANDMARKS, 2)),
+    "places": ("<f4", (2,)),
+    "confidence": ("<f4", (N_LANDMARKS,)),
+    "crops": ("<f4", (-1, 4)),
+    "last_boxes": ("<f4", (5,)),
+    "params": ("<f8", (-1,)),
+    "rotation": ("<f8", (3, 3)),
+    "shift": ("<f8", (2,)),
+    "shape": ("<f8", (-1,)),
+    "shares": ("<f8", (N_LANDMARKS,)),
+    "beyond": ("<f8", (N_LANDMARKS, 2)),
+}
+"""Type and shape of the arrays of a state, by the name of their field; -1 is any length."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,10 +235,14 @@ def _params(face: FaceState | ClnfFace) -> Doubles | None:
 
 
 def state_to_bytes(state: TrackerState) -> bytes:
-    """Return a state as bytes: a JSON text, an empty byte, and the arrays that it refers to."""
-    arrays: list[bytes] = []
-    text = json.dumps(_plain(state, arrays), separators=(",", ":"))
-    return b"\0".join([text.encode("ascii"), b"".join(arrays)])
+    """Return a state as an ``.npz`` file: its arrays, and everything else as JSON in the array ``json``."""
+    recent = stack_frames(state.recent, len(state.faces.faces))
+    arrays = {f"recent.{name}": array for name, array in recent.items()}
+    plain = _pack(dataclasses.replace(state, recent=()), "", arrays)
+    text = json.dumps(plain, separators=(",", ":")).encode("ascii")
+    stream = io.BytesIO()
+    np.savez(stream, json=np.frombuffer(text, np.uint8), **cast(Any, arrays))
+    return stream.getvalue()
 
 
 def state_from_bytes(data: bytes) -> TrackerState:
@@ -232,157 +253,103 @@ def state_from_bytes(data: bytes) -> TrackerState:
     ResultError
         If it is no such state.
     """
+    stream = io.BytesIO(data)
+
+    def take(name: str, dtype: str, shape: tuple[int, ...], most: int = _MOST_ROWS) -> npt.NDArray[Any]:
+        """Return an array of this type and shape, in which -1 is any length up to `most`."""
+        largest = tuple(most if length < 0 else length for length in shape)
+        array = read_npz(stream, {name: largest}, LARGEST_STATE, error=ResultError, again="do not resume")[
+            name
+        ]
+        exact = all(want in (-1, got) for want, got in zip(shape, array.shape, strict=True))
+        if not exact or array.dtype.str != np.dtype(dtype).str:
+            raise ValueError(f"{name} has the type {array.dtype} and shape {array.shape}")
+        return array
+
     try:
-        if len(data) > LARGEST_STATE:
-            raise ValueError(f"it has {len(data)} bytes")
-        text, _, arrays = data.partition(b"\0")
-        return _state(json.loads(text), memoryview(arrays))
+        plain = json.loads(take("json", "|u1", (-1,), LARGEST_STATE).tobytes())
+        state: TrackerState = _unpack(TrackerState, plain, "", take)
+        n_faces = len(state.faces.faces)
+        recent = {"index": take("recent.index", "<i8", (-1,), _MOST_RECENT)}
+        for item in TRACKED:
+            shape = (len(recent["index"]), n_faces, *item.shape)
+            recent[item.name] = take(f"recent.{item.name}", item.dtype, shape)
+        state = dataclasses.replace(state, recent=tuple(unstack_frames(recent)))
+        _check_plausible(state)
+        return state
+    except ResultError:
+        raise
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError) as error:
         raise ResultError(f"The stored state of a run cannot be read ({in_one_line(error)}).") from None
 
 
-def _plain(value: Any, arrays: list[bytes]) -> Any:
-    """Return `value` as JSON can store it; arrays go to `arrays` and leave their type and shape."""
+def _pack(value: Any, name: str, arrays: dict[str, npt.NDArray[Any]]) -> Any:
+    """Return a value as JSON stores it; arrays are put into `arrays`, named by their path in it."""
     if isinstance(value, np.ndarray):
-        arrays.append(np.ascontiguousarray(value).tobytes())
-        return {"type": value.dtype.str, "shape": list(value.shape)}
-    if isinstance(value, FrameResult):
-        named = {"index": value.index, **{item.name: getattr(value, item.name) for item in TRACKED}}
-        return {name: _plain(item, arrays) for name, item in named.items()}
+        arrays[name] = value
+        return True
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {item.name: _plain(getattr(value, item.name), arrays) for item in dataclasses.fields(value)}
+        return {
+            field.name: _pack(getattr(value, field.name), f"{name}.{field.name}", arrays)
+            for field in dataclasses.fields(value)
+        }
     if isinstance(value, Mapping):
-        return [[str(key), _plain(item, arrays)] for key, item in value.items()]
+        return {str(key): _pack(item, f"{name}.{key}", arrays) for key, item in value.items()}
     if isinstance(value, (tuple, list)):
-        return [_plain(item, arrays) for item in value]
-    if isinstance(value, np.generic):
-        return value.item()
-    return value
+        return [_pack(item, f"{name}.{place}", arrays) for place, item in enumerate(value)]
+    return value.item() if isinstance(value, np.generic) else value
 
 
-class _Arrays:
-    """The stored arrays, taken in the order in which they were stored."""
-
-    def __init__(self, data: memoryview) -> None:
-        self.data, self.place = data, 0
-
-    def take(self, plain: Any, kind: str, *shapes: tuple[int | None, ...]) -> npt.NDArray[Any]:
-        """Return the next array, which must be of type `kind` and one of `shapes` (None: any length)."""
-        found = tuple(int(length) for length in plain["shape"])
-        fits = any(
-            len(found) == len(shape)
-            and all(want is None or want == got for want, got in zip(shape, found, strict=True))
-            for shape in shapes
+def _unpack(kind: Any, plain: Any, name: str, take: Callable[[str, str, tuple[int, ...]], Any]) -> Any:
+    """Return the value of type `kind`, a type hint, that `_pack` stored."""
+    if get_origin(kind) is UnionType:
+        others = [one for one in get_args(kind) if one is not NoneType]
+        if plain is None and len(others) < len(get_args(kind)):
+            return None
+        named = [one for one in others if len(others) == 1 or set(get_type_hints(one)) == set(plain)]
+        kind = named[0] if named else None
+    origin, args = get_origin(kind), get_args(kind)
+    if origin is np.ndarray:
+        field = next(part for part in reversed(name.split(".")) if not part.isdecimal())
+        return take(name, *_ARRAYS[field])
+    if dataclasses.is_dataclass(kind):
+        hints = get_type_hints(kind)
+        return cast(Any, kind)(
+            **{key: _unpack(hints[key], plain[key], f"{name}.{key}", take) for key in hints}
         )
-        size = np.dtype(kind).itemsize
-        for length in found:
-            size *= length
-        if not fits or plain["type"] != np.dtype(kind).str or not 0 <= size <= len(self.data) - self.place:
-            raise ValueError(f"an array of the type {plain['type']} and shape {found}")
-        array = np.frombuffer(self.data[self.place : self.place + size], kind).reshape(found)
-        self.place += size
-        return array.copy()
+    if origin is tuple and isinstance(plain, list):
+        return tuple(_unpack(args[0], item, f"{name}.{place}", take) for place, item in enumerate(plain))
+    if origin in (dict, Mapping) and isinstance(plain, dict):
+        return {args[0](key): _unpack(args[1], item, f"{name}.{key}", take) for key, item in plain.items()}
+    if type(plain) is kind or (kind is float and type(plain) is int):
+        if isinstance(plain, int) and abs(plain) > LARGEST_NUMBER:
+            raise ValueError(f"{name} is {plain!r}")
+        return plain
+    raise ValueError(f"{name} is {plain!r}")
 
 
-def _state(plain: Any, data: memoryview) -> TrackerState:
-    arrays = _Arrays(data)
-    faces = _faces(plain["faces"], arrays)
-    n_slots = len(faces.faces)
-    recent = tuple(_frame(item, arrays, n_slots) for item in _list(plain["recent"], _MOST_RECENT))
-    waiting = _whole(plain["waiting"], 0, len(recent))
-    stats = _stats(plain["stats"])
-    warnings = tuple(str(item) for item in _list(plain["warnings"], _MOST_WARNINGS))
-    concealed = tuple(_whole(item, 0) for item in _list(plain["concealed"], _MOST_CONCEALED))
-    if arrays.place != len(data):
-        raise ValueError(f"{len(data) - arrays.place} bytes too many")
-    return TrackerState(faces, recent, waiting, stats, warnings, concealed)
-
-
-def _stats(plain: Any) -> RunStats:
-    values: dict[str, Any] = dict(plain)
-    for name, kind in (("stage_seconds", float), ("stage_calls", int)):
-        values[name] = {stage: kind(number) for stage, number in _list(values[name], len(STAGES))}
-        if set(values[name]) != set(STAGES):
-            raise ValueError(f"{name} is not of {', '.join(STAGES)}")
-    for name, value in values.items():
-        if not isinstance(value, (int, float, dict)):
-            raise ValueError(f"{name} is {value!r}")
-    return RunStats(**values)
-
-
-def _faces(plain: Any, arrays: _Arrays) -> FacesState:
-    faces = tuple(
-        _optional(item, lambda one: _face(one, arrays)) for item in _list(plain["faces"], _MOST_SLOTS)
+def _check_plausible(state: TrackerState) -> None:
+    """Raise a ValueError for a state that no run has."""
+    faces = state.faces.faces
+    slots = [slot for ahead in state.faces.ahead for slot in ahead.slots if slot != -1]
+    states = [face for face in faces if isinstance(face, FaceState)]
+    plausible = (
+        len(faces) <= _MOST_SLOTS
+        and len(state.faces.ahead) <= _MOST_AHEAD
+        and all(len(ahead.slots) == len(ahead.crops) for ahead in state.faces.ahead)
+        and all(0 <= slot < len(faces) and isinstance(faces[slot], FaceState) for slot in slots)
+        and all(0 <= slot < len(faces) for slot in (*state.faces.last_boxes, *state.faces.last_seen))
+        and all(len(face.places) <= _MOST_PLACES for face in states)
+        and all(_correction_fits(face.refinement) for face in states)
+        and 0 <= state.waiting <= len(state.recent)
+        and state.faces.n_warnings >= 0
+        and min((state.faces.next_index, *state.concealed, *(frame.index for frame in state.recent))) >= 0
+        and set(state.stats.stage_seconds) == set(state.stats.stage_calls) == set(STAGES)
     )
-    ahead = []
-    for item in _list(plain["ahead"], _MOST_AHEAD):
-        slots = tuple(_whole(slot, -1, len(faces) - 1) for slot in _list(item["slots"], _MOST_SLOTS))
-        if any(slot >= 0 and not isinstance(faces[slot], FaceState) for slot in slots):
-            raise ValueError("a crop for a face that there is not")
-        ahead.append(AheadState(arrays.take(item["crops"], "<f4", (len(slots), 4)), slots))
-    boxes = {
-        _whole(int(key), 0, len(faces) - 1): arrays.take(item, "<f4", (4,), (5,))
-        for key, item in _list(plain["last_boxes"], _MOST_SLOTS)
-    }
-    seen = {
-        _whole(int(key), 0, len(faces) - 1): _whole(item)
-        for key, item in _list(plain["last_seen"], _MOST_SLOTS)
-    }
-    n_warnings = _whole(plain["n_warnings"], 0, _MOST_WARNINGS)
-    return FacesState(_whole(plain["next_index"], 0), faces, tuple(ahead), boxes, seen, n_warnings)
+    if not plausible:
+        raise ValueError("its parts do not fit together")
 
 
-def _face(plain: Any, arrays: _Arrays) -> FaceState | ClnfFace:
-    if "fit" in plain:
-        fit = plain["fit"]
-        own = OwnFit(
-            landmarks=arrays.take(fit["landmarks"], "<f4", (N_LANDMARKS, 2)),
-            params=arrays.take(fit["params"], "<f8", (None,)),
-            confidence=arrays.take(fit["confidence"], "<f4", (N_LANDMARKS,)),
-            likelihood=float(fit["likelihood"]),
-            iterations=_whole(fit["iterations"]),
-            converged=bool(fit["converged"]),
-        )
-        return ClnfFace(own, float(plain["score"]), _whole(plain["unseen"]), float(plain["usual"]))
-    landmarks = arrays.take(plain["landmarks"], "<f4", (N_LANDMARKS, 2))
-    places = tuple(arrays.take(item, "<f4", (2,)) for item in _list(plain["places"], _MOST_PLACES))
-    refinement = plain["refinement"]
-    params = _optional(refinement["params"], lambda item: arrays.take(item, "<f8", (None,)))
-    correction = _optional(
-        refinement["correction"],
-        lambda item: Correction(
-            growth=float(item["growth"]),
-            rotation=arrays.take(item["rotation"], "<f8", (3, 3)),
-            shift=arrays.take(item["shift"], "<f8", (2,)),
-            shape=arrays.take(item["shape"], "<f8", (None,)),
-            shares=arrays.take(item["shares"], "<f8", (N_LANDMARKS,)),
-            beyond=arrays.take(item["beyond"], "<f8", (N_LANDMARKS, 2)),
-        ),
-    )
-    if correction is not None and (params is None or len(params) != 6 + len(correction.shape)):
-        raise ValueError("a correction that does not fit the shape model")
-    stands = Refinement(params, correction, _whole(refinement["refined_at"]), _whole(refinement["unsure_at"]))
-    return FaceState(landmarks, places, stands)
-
-
-def _frame(plain: Any, arrays: _Arrays, n_slots: int) -> FrameResult:
-    values: dict[str, Any] = {"index": _whole(plain["index"], 0)}
-    for item in TRACKED:
-        values[item.name] = arrays.take(plain[item.name], item.dtype, (n_slots, *item.shape))
-    return FrameResult(**values)
-
-
-def _optional(plain: Any, read: Callable[[Any], Any]) -> Any:
-    return None if plain is None else read(plain)
-
-
-def _list(plain: Any, most: int) -> Sequence[Any]:
-    if not isinstance(plain, list) or len(plain) > most:
-        raise ValueError("a list is missing or too long")
-    return plain
-
-
-def _whole(value: Any, least: int = NEVER, most: int = 2**62) -> int:
-    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
-        raise ValueError(f"{value!r} where a whole number from {least} to {most} belongs")
-    return value
+def _correction_fits(refinement: Refinement) -> bool:
+    correction, params = refinement.correction, refinement.params
+    return correction is None or (params is not None and len(params) == 6 + len(correction.shape))
