@@ -351,8 +351,8 @@ class RemoteRun(Iterator[FrameResult]):
         """Ask for the pixels of the newest frames, which the video here then keeps."""
         self._worker.send("show" if wanted else "hide")
 
-    def batches(self) -> Iterator[list[FrameResult]]:
-        """Yield the results as lists, ten times a second; empty ones too.
+    def batches(self) -> Iterator[Sequence[FrameResult]]:
+        """Yield the results in batches, ten times a second; empty ones too.
 
         Raises
         ------

@@ -137,10 +137,9 @@ class Run(Iterator[FrameResult]):
         self.close()
         raise StopIteration
 
-    def batches(self) -> Iterator[list[FrameResult]]:
-        """Yield the results as lists, each as soon as it is there: here of one frame."""
-        for result in self:
-            yield [result]
+    def batches(self) -> Iterator[Sequence[FrameResult]]:
+        """Return the results in batches, as they come: each of one frame here."""
+        return zip(self, strict=False)
 
     def close(self) -> None:
         """End the run: its threads have ended, and the source is closed where it was opened for the run."""

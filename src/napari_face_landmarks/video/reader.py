@@ -173,7 +173,7 @@ class Video:
                 f"take at most {_LARGEST_ARRAY / 1e9:.0f} GB, or read frame by frame."
             )
 
-    def frames(self, start: int = 0, stop: int | None = None) -> Iterator[Frame]:
+    def frames(self, start: int = 0, stop: int | None = None) -> Generator[Frame, None, None]:
         """Read frames in order, the fastest way; the pixels are those of ``video[n]``.
 
         Parameters
@@ -489,9 +489,9 @@ def read_frames(
     start, stop : int
         First frame, and the one after the last; cut to the frames there are.
 
-    Yields
-    ------
-    ndarray, (Y, X[, C])
+    Returns
+    -------
+    generator of ndarray, (Y, X[, C])
         RGB uint8 from a video; from an array its own type.
 
     Raises
@@ -501,11 +501,15 @@ def read_frames(
     ImageError
         If `source` is no path and cannot be indexed by frame.
     """
+    if isinstance(source, Video):
+        return source.frames(start, stop)
+    return _frames_of(source, start, stop)
+
+
+def _frames_of(source: Any, start: int, stop: int | None) -> Generator[npt.NDArray[Any], None, None]:
     if isinstance(source, (str, os.PathLike)):
         with open_video(source) as video:
             yield from video.frames(start, stop)
-    elif isinstance(source, Video):
-        yield from source.frames(start, stop)
     else:
         first, last = _frame_range(start, stop, frame_count(source))
         for number in range(first, last):
