@@ -116,7 +116,7 @@ def imports(module: str) -> frozenset[Import]:
         for target in targets:
             parts = target.split(".")
             if parts[0] != PACKAGE:
-                found.add(Import(parts[0], when))
+                found.add(Import("Python's io" if parts[0] == "io" else parts[0], when))
                 continue
             name = ".".join(parts[1:])
             if name not in sources():  # a name in a module, not a module
