@@ -177,7 +177,8 @@ def track_in_background(run: BackgroundRun) -> Generator[None]:
 
 def track_here(run: BackgroundRun) -> Generator[None]:
     """Do a run in this process, as `track_in_background`."""
-    from napari_face_landmarks.runs.worker import LOADING, PREPARING, open_run
+    from napari_face_landmarks.runs.checkpoint import open_run
+    from napari_face_landmarks.runs.worker import LOADING, PREPARING
     from napari_face_landmarks.tracking import FaceTracker
 
     with _errors_reported(run), behind_a_window():

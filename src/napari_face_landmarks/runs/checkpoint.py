@@ -469,7 +469,8 @@ class CheckpointedRun:
                 self.path.unlink(missing_ok=True)
 
 
-def begin_in_folder(
+@contextlib.contextmanager
+def open_run(
     tracker: FaceTracker,
     frames: Any,
     start: int,
@@ -477,42 +478,50 @@ def begin_in_folder(
     resume: bool,
     regions: Regions,
     folder: Path | None,
-) -> CheckpointedRun | None:
-    """Begin a run with a checkpoint file in a folder, named by the run's identity.
+) -> Iterator[tuple[Run, list[FrameResult]]]:
+    """Open a run; with a checkpoint file, named by the run's identity, where it is over a video file.
+
+    No checkpoint is written without a folder or room in it, or where another process has the file.
 
     Parameters
     ----------
     tracker : FaceTracker
-    frames : Video or array-like
-        Only a run over a video file can be identified later.
-    start, stop : int
-        The frames to track.
+    frames, start, stop, regions
+        As for `FaceTracker.track_frames`.
     resume : bool
         Whether to resume an interrupted run of the same identity.
-    regions : Regions
     folder : Path or None
         Where checkpoint files are kept; those of more than `KEEP_DAYS` days are removed.
 
-    Returns
-    -------
-    CheckpointedRun or None
-        None where no checkpoint is written: not a video file, no folder, no room, or another process has it.
+    Yields
+    ------
+    run : Run
+        Closed at the end of the block; a checkpoint of a complete run is removed then.
+    earlier : list of FrameResult
+        What the interrupted run had finished.
     """
-    if folder is None or not isinstance(frames, Video):
-        return None
+    checkpointed = None
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in folder.glob("*.journal"):
-            if time.time() - path.stat().st_mtime > KEEP_DAYS * 86400:
-                path.unlink(missing_ok=True)
-        text = json.dumps(run_identity(tracker, frames, start, stop, regions), sort_keys=True)
-        path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.journal"
-        return CheckpointedRun.begin(
-            tracker, frames, path, resume=resume, or_restart=True, start=start, stop=stop, regions=regions
-        )
+        if folder is not None and isinstance(frames, Video):
+            folder.mkdir(parents=True, exist_ok=True)
+            for path in folder.glob("*.journal"):
+                if time.time() - path.stat().st_mtime > KEEP_DAYS * 86400:
+                    path.unlink(missing_ok=True)
+            text = json.dumps(run_identity(tracker, frames, start, stop, regions), sort_keys=True)
+            path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.journal"
+            checkpointed = CheckpointedRun.begin(
+                tracker, frames, path, resume=resume, or_restart=True, start=start, stop=stop, regions=regions
+            )
     except (FaceLandmarksError, OSError) as error:
         _log.warning("No checkpoint of the run is written: %s", error)
-        return None
+    if checkpointed is None:
+        with contextlib.closing(tracker.track_frames(frames, start, stop, regions=regions)) as run:
+            yield run, []
+        return
+    try:
+        yield checkpointed.run, checkpointed.earlier()
+    finally:
+        checkpointed.close(remove=checkpointed.run.stats.completed)
 
 
 _BINARY = getattr(os, "O_BINARY", 0)

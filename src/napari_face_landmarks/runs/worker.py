@@ -16,7 +16,6 @@ A worker ends when its input does; a run is cancelled then.
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
 import logging
@@ -29,7 +28,7 @@ import threading
 import warnings
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, suppress
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import IO, Any
@@ -42,12 +41,12 @@ from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, VideoError, in_one_line
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.priority import NICE
-from napari_face_landmarks.runs.checkpoint import begin_in_folder, frame_to_bytes, frame_type
+from napari_face_landmarks.runs.checkpoint import frame_to_bytes, frame_type, open_run
 from napari_face_landmarks.runs.job import FileResult, Job, do_job, failure, result_from_dict
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.tracking.control import RunControl
-from napari_face_landmarks.tracking.regions import Regions, regions_from_dict
+from napari_face_landmarks.tracking.regions import regions_from_dict
 from napari_face_landmarks.tracking.run import Run
 from napari_face_landmarks.video import Video, VideoWarning, open_video
 from napari_face_landmarks.video.container import limit_threads
@@ -537,45 +536,6 @@ class _RunHere:
                     news["picture"] = results[-1].index
             with suppress(OSError):
                 _send(answers, news, *payload)
-
-
-@contextlib.contextmanager
-def open_run(
-    tracker: FaceTracker,
-    frames: Any,
-    start: int,
-    stop: int,
-    resume: bool,
-    regions: Regions,
-    folder: Path | None,
-) -> Iterator[tuple[Run, list[FrameResult]]]:
-    """Open a run, with a checkpoint where it is over a video file and a folder is given.
-
-    Parameters
-    ----------
-    tracker : FaceTracker
-    frames, start, stop, regions
-        As for `FaceTracker.track_frames`.
-    resume : bool
-        Whether to resume an interrupted run over the same.
-    folder : Path or None
-        Where checkpoint files are kept.
-
-    Yields
-    ------
-    run : Run
-    earlier : list of FrameResult
-        What the interrupted run had finished.
-    """
-    checkpoint = begin_in_folder(tracker, frames, start, stop, resume, regions, folder)
-    if checkpoint is None:
-        with closing(tracker.track_frames(frames, start, stop, regions=regions)) as run:
-            yield run, []
-        return
-    try:
-        yield checkpoint.run, checkpoint.earlier()
-    finally:
-        checkpoint.close(remove=checkpoint.run.stats.completed)
 
 
 def in_a_sentence(error: Exception) -> str:
