@@ -377,7 +377,7 @@ def test_frames_that_the_decoder_mended_are_told_of_all_pieces(tmp_path: Path, m
 def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     tmp_path: Path, long_video: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_face_landmarks.runs import chunks, joining
+    from napari_face_landmarks.runs import chunks
 
     settings = TrackerSettings(refine="always")
     tracker = FaceTracker(models, settings, threads=1)
@@ -393,7 +393,7 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     assert second is not None
     assert second.before is not None
     assert chunks.can_join(first.after, second.before, models.pdm)
-    face = second.before.standing.faces[0]
+    face = second.before.faces.faces[0]
     assert face is not None
     for change in (
         {"landmarks": face.landmarks + np.float32(0.01)},
@@ -402,12 +402,10 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     ):
         other = dataclasses.replace(
             second.before,
-            standing=dataclasses.replace(
-                second.before.standing, faces=(dataclasses.replace(face, **change),)
-            ),
+            faces=dataclasses.replace(second.before.faces, faces=(dataclasses.replace(face, **change),)),
         )
         assert not chunks.can_join(first.after, other, models.pdm)
-    monkeypatch.setattr(joining, "can_join", lambda *_: False)
+    monkeypatch.setattr(chunks, "can_join", lambda *_: False)
     result = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), pieces=plain))
     assert result.status == "done"
     tracks = Tracks.load(output)

@@ -479,7 +479,7 @@ def test_removing_the_landmarks_ends_the_run(viewer: Any, widget: Any, fake: typ
 def test_closing_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker], how: str) -> None:
     fake.seconds_per_frame = 0.02
     ended = threading.Event()
-    original = fake._raw_results
+    original = fake._follow
 
     def watched(self: Any, *run: Any) -> Iterator[Any]:
         try:
@@ -487,7 +487,7 @@ def test_closing_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker],
         finally:
             ended.set()
 
-    fake._raw_results = watched  # type: ignore[method-assign]
+    fake._follow = watched  # type: ignore[method-assign]
     add_clip(viewer, 2000)
     widget.run()
     points = widget.landmarks
