@@ -318,6 +318,7 @@ _IN_WORDS = {
     "models": "with other models",
     "models_version": "with other models",
     "models_sha256": "with other models",
+    "experts": "with patch experts on other hardware",
     "code_sha256": "with another version of the plugin",
     "frame": "with another version of the plugin",
     "libraries": "with other versions of libraries",
