@@ -347,8 +347,8 @@ def test_drawing_survives_what_is_not_on_the_picture() -> None:
 
 def test_caption_names_frame_and_state() -> None:
     confidence = np.full((2, 68), 0.75)
-    assert overlay.describe_frame(0, np.array([CLNF, NONE]), confidence) == "frame 1: clnf 0.75"
-    assert overlay.describe_frame(8, np.array([NONE, NONE]), confidence) == "frame 9: no face"
+    assert overlay.describe_frame(0, np.array([CLNF, NONE]), confidence) == "frame 0: clnf 0.75"
+    assert overlay.describe_frame(8, np.array([NONE, NONE]), confidence) == "frame 8: no face"
 
 
 def test_frame_rate_of_timestamps() -> None:

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import io as streams
+import json
 import pickle
+import subprocess
+import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -119,3 +123,93 @@ def test_an_edit_of_one_frame_costs_the_same_in_a_long_video() -> None:
     set_face(tracks, 70_000, 0, before)  # undone
     for name, value in values_of_face(tracks, 70_000, 0).items():
         np.testing.assert_array_equal(value, before[name])
+
+
+ADDED = """
+import importlib.util, json, sys
+from pathlib import Path
+import numpy as np
+
+name = "napari_face_landmarks.data.fields"
+spec = importlib.util.find_spec(name)
+source = Path(spec.origin).read_text(encoding="utf-8")
+added = sys.argv[2] + "    def __post_init__"
+assert source.count("    def __post_init__") == 1
+module = importlib.util.module_from_spec(spec)
+sys.modules[name] = module
+exec(compile(source.replace("    def __post_init__", added), spec.origin, "exec"), module.__dict__)
+
+sys.path.insert(0, sys.argv[3])
+from test_formats import FORMATS, a_run
+from napari_face_landmarks import Tracks
+from napari_face_landmarks.data.edit import choose_faces, delete_face, place_by_hand, split_face
+from napari_face_landmarks.data.frame import unstack_frames
+from napari_face_landmarks.runs.checkpoint import frame_type
+
+NAMES = ("gaze", "hidden", "side")
+random, tracks, kept = np.random.default_rng(0), a_run(3), {}
+tracks.gaze[tracks.present] = random.uniform(size=(int(tracks.present.sum()), 2))
+tracks.side[tracks.present] = random.uniform(size=int(tracks.present.sum()))
+tracks.hidden[tracks.present] = random.uniform(size=(int(tracks.present.sum()), 68)) < 0.3
+for item in FORMATS:
+    path = Path(sys.argv[1]) / f"{item.name}{item.suffixes[0]}"
+    try:
+        tracks.save(path)
+    except Exception as error:
+        if "pip install" not in str(error):
+            raise
+        continue
+    again = Tracks.load(path)
+    kept[item.name] = [
+        each for each in NAMES if np.array_equal(getattr(again, each), getattr(tracks, each), equal_nan=True)
+    ]
+    if item.name == "npz":  # one of an older version
+        with np.load(path) as file:
+            np.savez(path, **{each: file[each] for each in file if each not in NAMES})
+        again = Tracks.load(path)
+        assert np.isnan(again.gaze).all() and not again.hidden.any()
+chosen = choose_faces(tracks, [2, 0])
+np.testing.assert_array_equal(chosen.gaze, tracks.gaze[:, [2, 0]])
+np.testing.assert_array_equal(split_face(tracks, 0, 3).side[3:, 3], tracks.side[3:, 0])
+assert np.isnan(delete_face(tracks, 1, (2, 3)).gaze[2:4, 1]).all()
+placed = place_by_hand(tracks, 2, 0, [5], [[1, 1]])
+assert np.isnan(placed.gaze[2, 0]).all() and np.array_equal(placed.hidden, tracks.hidden)
+kind = frame_type(3)
+assert kind["gaze"].shape == (3, 2) and "side" not in kind.names
+arrays = {"index": tracks.frame_indices, **tracks.arrays()}
+assert [frame.gaze.tolist() for frame in unstack_frames(arrays)][0] == tracks.gaze[0].tolist()
+assert "gaze_left" in tracks.to_dataframe() and "gaze : ndarray, (T, F, 2), float32" in Tracks.__doc__
+print(json.dumps(kept))
+"""
+
+LINES = """
+    gaze: Annotated[
+        Floats,
+        Field(
+            "<f4", (2,), np.nan, "Of each eye.", parts=("left", "right"), required=False, reset_by_edits=True,
+            in_tidy_tables=True,
+        ),
+    ] = field(default_factory=_unknown)
+    hidden: Annotated[
+        npt.NDArray[np.bool_],
+        Field("|b1", (N_LANDMARKS,), False, "Occluded.", required=False, in_tidy_tables=True),
+    ] = field(default_factory=_unknown)
+    side: Annotated[
+        Floats, Field("<f4", (), np.nan, "A number.", required=False, tracked=False)
+    ] = field(default_factory=_unknown)
+
+"""
+
+
+def test_an_array_that_is_added_to_the_table_is_kept_by_all(tmp_path: Path) -> None:
+    """Frames, checkpoints, edits and every format that keeps everything, without another line of code."""
+    command = [sys.executable, "-c", ADDED, str(tmp_path), LINES, str(Path(__file__).parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-3000:]
+    kept = json.loads(done.stdout.splitlines()[-1])
+    complete = ["gaze", "hidden", "side"]
+    wanted = dict.fromkeys(("openface", "npz", "deeplabcut-h5", "sleap", "movement"), complete)
+    wanted |= dict.fromkeys(("tidy-csv", "parquet"), complete[:2])
+    wanted |= {"deeplabcut-csv": [], "pts": []}
+    assert kept == {name: wanted[name] for name in kept}
+    assert {"openface", "npz", "tidy-csv"} <= kept.keys()

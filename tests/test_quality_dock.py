@@ -131,7 +131,7 @@ def test_a_click_in_the_list_goes_to_the_frame_and_its_face(viewer: Any) -> None
     model = dock.list.model()
     (row,) = [r for r in range(model.rowCount()) if model.index(r).data().startswith("33, face 1: low")]
     assert dock.faces.isVisible()
-    assert dock.faces.currentText() == "Face 0"
+    assert dock.faces.currentText() == "face 0"
     dock.list.scrollTo(model.index(row))
     let_work(0.1)
     from qtpy.QtCore import Qt
@@ -140,7 +140,7 @@ def test_a_click_in_the_list_goes_to_the_frame_and_its_face(viewer: Any) -> None
     middle = dock.list.visualRect(model.index(row)).center()
     QTest.mouseClick(dock.list.viewport(), Qt.MouseButton.LeftButton, Qt.KeyboardModifier.NoModifier, middle)
     assert viewer.dims.current_step[0] == 33
-    assert dock.faces.currentText() == "Face 1"
+    assert dock.faces.currentText() == "face 1"
     assert "confidence 0.20" in dock.plot.values_at(33)
     assert "low confidence" in model.index(row).data(Qt.ItemDataRole.ToolTipRole)
     QTest.keyClick(dock.list, Qt.Key.Key_Up)

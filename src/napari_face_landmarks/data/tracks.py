@@ -231,3 +231,22 @@ def empty_tracks(
     seconds = np.full(len(indices), np.nan) if timestamps is None else np.asarray(timestamps, np.float64)
     more |= empty_arrays(len(indices), n_faces)
     return Tracks(frame_indices=indices, timestamps=seconds, **more)
+
+
+def frame_rate_of(tracks: Tracks) -> float | None:
+    """Return the frames per second, from the tracks' meta or their timestamps; None where not known."""
+    fps = tracks.meta.get("fps")
+    if isinstance(fps, (int, float)) and np.isfinite(fps) and fps > 0:
+        return float(fps)
+    steps = np.diff(tracks.frame_indices)
+    seconds = np.diff(tracks.timestamps)
+    good = np.isfinite(seconds) & (seconds > 0) & (steps > 0)
+    return float(steps[good].sum() / seconds[good].sum()) if good.any() else None
+
+
+def seconds_of(tracks: Tracks) -> npt.NDArray[np.float64] | None:
+    """Return the time of every frame, (T,) s; None where it is not known for all."""
+    if np.isfinite(tracks.timestamps).all() and (np.diff(tracks.timestamps) > 0).all():
+        return tracks.timestamps
+    fps = frame_rate_of(tracks)
+    return None if fps is None else tracks.frame_indices / fps

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.fields import FIELD, FIELDS, NONE, PFLD, SOURCES, Field
 from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.stats import RunStats
-from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
 from napari_face_landmarks.settings import settings_from_dict
@@ -84,25 +84,6 @@ def exact_numbers() -> dict[str, str]:
     import pandas
 
     return {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
-
-
-def frame_rate_of(tracks: Tracks) -> float | None:
-    """Return the frames per second, from the tracks' meta or their timestamps; None where not known."""
-    fps = tracks.meta.get("fps")
-    if isinstance(fps, (int, float)) and np.isfinite(fps) and fps > 0:
-        return float(fps)
-    steps = np.diff(tracks.frame_indices)
-    seconds = np.diff(tracks.timestamps)
-    good = np.isfinite(seconds) & (seconds > 0) & (steps > 0)
-    return float(steps[good].sum() / seconds[good].sum()) if good.any() else None
-
-
-def seconds_of(tracks: Tracks) -> npt.NDArray[np.float64] | None:
-    """Return the time of every frame, (T,) s; None where it is not known for all."""
-    if np.isfinite(tracks.timestamps).all() and (np.diff(tracks.timestamps) > 0).all():
-        return tracks.timestamps
-    fps = frame_rate_of(tracks)
-    return None if fps is None else tracks.frame_indices / fps
 
 
 def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:

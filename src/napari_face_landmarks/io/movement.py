@@ -21,7 +21,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import FIELD, FIELDS, SOURCES, Field
 from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
-from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.data.tracks import Tracks, frame_rate_of, seconds_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
@@ -32,14 +32,12 @@ from napari_face_landmarks.io.common import (
     MOST_FACES,
     MOST_ROWS,
     SOFTWARE,
-    frame_rate_of,
     listed,
     make_tracks,
     order_by_number,
     order_of_faces,
     record_as_text,
     record_from_text,
-    seconds_of,
     with_names,
 )
 

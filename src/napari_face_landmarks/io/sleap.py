@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
-from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
@@ -28,7 +28,6 @@ from napari_face_landmarks.io.common import (
     MOST_ROWS,
     SOFTWARE,
     dense,
-    frame_rate_of,
     order_by_number,
     order_of_faces,
 )

@@ -24,6 +24,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import create_worker
 
+from napari_face_landmarks.data.names import face_label
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
 from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, results_of
@@ -343,7 +344,7 @@ class QualityDock(QWidget):
             self.faces.blockSignals(True)
             self.faces.clear()
             for face in faces:
-                self.faces.addItem(f"Face {face}", face)
+                self.faces.addItem(face_label(face), face)
             self.faces.setCurrentIndex(max(self.faces.findData(before), 0))
             self.faces.blockSignals(False)
         self.faces.setVisible(len(faces) > 1)

@@ -1,4 +1,4 @@
-"""Pictures of a result for the eye: the video with its landmarks, and a sheet of frames on one page."""
+"""Overlay videos and contact sheets: the frames of a video with their landmarks."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing, same_file
 from napari_face_landmarks.opencv import cv2
@@ -112,11 +112,8 @@ def write_overlay(
 
 
 def frame_rate(tracks: Tracks) -> float:
-    """Return the mean frames per second of the timestamps, 25 where they tell none."""
-    times = np.asarray(tracks.timestamps, dtype=np.float64)
-    steps = np.diff(times) / np.maximum(np.diff(tracks.frame_indices), 1)
-    steps = steps[np.isfinite(steps) & (steps > 0)]
-    return float(np.clip(1.0 / steps.mean(), 1, 1000)) if len(steps) else 25.0
+    """Return the frames per second to write a video of the tracks with, 25 where it is not known."""
+    return float(np.clip(frame_rate_of(tracks) or 25.0, 1, 1000))
 
 
 def _check_numbers(**numbers: object) -> None:

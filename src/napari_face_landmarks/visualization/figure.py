@@ -1,4 +1,4 @@
-"""A run at a glance: a figure of its course, and a few words in HTML."""
+"""Overviews of a run: a figure of confidence, pose and movement over time, and a summary in HTML."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import CARRIED, CLNF, MANUAL
+from napari_face_landmarks.data.names import names_of_faces
 from napari_face_landmarks.data.stats import LOW_CONFIDENCE
-from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.data.tracks import Tracks, frame_rate_of, seconds_of
 from napari_face_landmarks.files.optional import optional
-from napari_face_landmarks.io.common import frame_rate_of, seconds_of
 
 if TYPE_CHECKING:
     import matplotlib.figure
 
 ANGLES = ("pitch", "yaw", "roll")
 STYLES = ("-", "--", ":")
-MARKS = {CLNF: "refined", CARRIED: "carried", MANUAL: "by hand"}
+MARKS = {CLNF: "refined", CARRIED: "carried", MANUAL: "manual"}
 SIZE = (9.0, 6.5)  # inches
 
 
@@ -72,9 +72,10 @@ def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
     time = tracks.frame_indices if seconds is None else seconds
     confidence, movement = mean_confidence(tracks), movement_of(tracks)
     shown = [face for face in range(tracks.n_faces) if tracks.present[:, face].any()]
+    names = names_of_faces(tracks)
     for face in shown:
         colour = f"C{face % 10}"
-        label = f"face {face}"
+        label = names[face]
         above.plot(time, confidence[:, face], color=colour, lw=1, label=label)
         for angle, style in enumerate(STYLES):
             turn = np.degrees(tracks.pose[:, face, 1 + angle].astype(np.float64))

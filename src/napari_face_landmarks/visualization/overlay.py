@@ -143,7 +143,7 @@ def draw_caption(canvas: npt.NDArray[np.uint8], text: str) -> None:
 
 
 def describe_frame(frame: int, source: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> str:
-    """Return the caption of a frame: its number from 1 as in the CSV, and each face's source and confidence.
+    """Return the caption of a frame: its index, from 0, and the source and mean confidence of each face.
 
     Parameters
     ----------
@@ -159,7 +159,7 @@ def describe_frame(frame: int, source: npt.NDArray[Any], confidence: npt.NDArray
         for code, sure in zip(source, confidence, strict=True)
         if code != SOURCES.index("none")
     ]
-    return f"frame {frame + 1}: {', '.join(faces) if faces else 'no face'}"
+    return f"frame {frame}: {', '.join(faces) if faces else 'no face'}"
 
 
 def _rgb(confidence: Any) -> tuple[int, int, int]:
