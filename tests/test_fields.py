@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import FaceFit, TrackerSettings
+from napari_face_landmarks.data import fields
 from napari_face_landmarks.data.edit import manual_values, set_face, values_of_face
 from napari_face_landmarks.data.fields import FIELDS, MANUAL, TRACKED, FaceArrays
 from napari_face_landmarks.data.frame import FrameResult, empty_frame, stack_frames, unstack_frames
@@ -213,3 +214,11 @@ def test_an_array_that_is_added_to_the_table_is_kept_by_all(tmp_path: Path) -> N
     wanted |= {"deeplabcut-csv": [], "pts": []}
     assert kept == {name: wanted[name] for name in kept}
     assert {"openface", "npz", "tidy-csv"} <= kept.keys()
+
+
+def test_few_modules_know_an_array_by_its_name() -> None:
+    """The rest loops over the table: adding an array does not touch them."""
+    source = Path(fields.__file__).parents[1]
+    texts = [path.read_text(encoding="utf-8") for path in source.rglob("*.py")]
+    assert 1 <= sum("misfit" in text for text in texts) <= 6
+    assert sum("data.fields import" in text for text in texts) > 10

@@ -797,7 +797,7 @@ def test_a_notebook_shows_a_summary() -> None:
     tracks.source[0] = MANUAL
     text = tracks._repr_html_()
     assert "6 at 29.97 a second" in text
-    assert f"{int((tracks.source == MANUAL).sum())} by hand" in text
+    assert f"{int((tracks.source == MANUAL).sum())} manual" in text
     assert "&lt;b&gt;broken" in text
 
 

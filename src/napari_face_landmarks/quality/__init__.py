@@ -1,4 +1,4 @@
-"""Quality control: what there is to see of a run frame by frame, and where a person should look."""
+"""Quality control: values for each frame of a run, and the frames that a person should check."""
 
 from napari_face_landmarks.quality.limits import Limits
 from napari_face_landmarks.quality.report import (

@@ -1,9 +1,9 @@
-"""From where on a frame is worth a look: the one home of these numbers.
+"""Limits beyond which a frame should be checked, and where they come from.
 
-Measured on held-out faces of 300-W, as they are, covered, marked with a pen and blurred, each refined by
-CLNF: a fit is poor where its mean error is over 8 % of the inter-ocular distance. The mean confidence tells
-poor fits from good ones with an area under the ROC curve of 0.89, how far CLNF moved the landmarks with 0.88,
-and, without refinement, how far they are from the shape model with 0.91.
+Measured on held-out faces of 300-W, unchanged, occluded, drawn on and blurred, each refined by CLNF; a fit
+with a mean error of more than 8 % of the inter-ocular distance is poor. Poor fits are detected by the mean
+confidence with an area under the ROC curve of 0.89, by the distance that CLNF moved the landmarks with 0.88
+and, without refinement, by the distance from the point distribution model with 0.91.
 """
 
 from __future__ import annotations
@@ -22,31 +22,30 @@ def _limit(default: float, high: float, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """From where on a frame counts as suspicious.
+    """Limits beyond which a face on a frame is suspicious.
 
     Parameters
     ----------
     low_confidence : float
-        Mean confidence of a face's landmarks below which it is low. Of the held-out faces that have less,
-        four in ten are poor fits; of those that have 0.9 and more, one in a hundred.
+        Mean confidence of a face's landmarks. Of the held-out faces below the default, four in ten are poor
+        fits; of those of at least 0.9, one in a hundred.
     jump : float
-        Mean movement of the landmarks in one frame, in inter-ocular distances, from which it is a jump ...
+        Mean movement of the landmarks from one frame to the next, in inter-ocular distances.
     jump_ratio : float
-        ... where it is so many times the usual movement round that frame, too: a head that turns fast moves
-        much on many frames.
+        A jump must also exceed the usual movement around that frame by this factor, since a head that turns
+        fast moves far on many frames.
     disagreement : float
-        How far CLNF moved PFLD's landmarks, on average, in inter-ocular distances, from which they disagree.
-        On clear faces it is 0.01 to 0.03; of the held-out faces with more than 0.045, nearly half are poor
-        fits.
+        Mean distance that CLNF moved PFLD's landmarks, in inter-ocular distances. On clear faces it is 0.01
+        to 0.03; of the held-out faces with more than 0.045, nearly half are poor fits.
     off_model : float
-        How far the landmarks are from what the shape model can express, on average, in inter-ocular
-        distances, from which they look unlike a face. On clear faces it is 0.005 to 0.012; of the held-out
-        faces with more than 0.02 that were not refined, three in four are poor fits.
+        Mean distance of the landmarks from the closest shape of the point distribution model, in
+        inter-ocular distances. On clear faces it is 0.005 to 0.012; of the held-out faces with more than 0.02
+        that were not refined, three in four are poor fits.
 
     Raises
     ------
     SettingsError
-        If one is no number in its range.
+        If a limit is not a number in its range.
     """
 
     low_confidence: float = _limit(0.6, 1.0, "Mean confidence of a face below which it is low (0 to 1).")
@@ -54,17 +53,17 @@ class Limits:
         0.08, 100.0, "Movement in one frame from which it is a jump, in inter-ocular distances."
     )
     jump_ratio: float = _limit(
-        4.0, 1000.0, "How many times the usual movement round that frame a jump has to be, too."
+        4.0, 1000.0, "How many times the usual movement around that frame a jump must be."
     )
     disagreement: float = _limit(
         0.045,
         100.0,
-        "Distance of PFLD's landmarks from CLNF's from which they disagree, in that unit.",
+        "Distance between PFLD's and CLNF's landmarks from which they disagree, in that unit.",
     )
     off_model: float = _limit(
         0.02,
         100.0,
-        "Distance from the shape model from which they look unlike a face, in that unit.",
+        "Distance from the shape model from which landmarks are unlike a face, in that unit.",
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""A run checked: its series, the places to look at and the statistics together, and as files."""
+"""Quality control of a run: series, suspects and statistics, and writing them to files."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ SUFFIXES = (".csv", ".json")
 
 @dataclass(frozen=True)
 class Check:
-    """What quality control finds in a run.
+    """The result of checking a run.
 
     Attributes
     ----------
     series : Series
-        Frame by frame.
+        Values for each face and frame.
     suspects : tuple of Suspect
-        The places to look at, the worst first.
+        The spans of frames that a person should check, the worst first.
     statistics : Statistics
-        As numbers.
+        Of the run and of each face.
     """
 
     series: Series
@@ -49,14 +49,14 @@ class Check:
 
 
 def check(tracks: Tracks, limits: Limits | None = None) -> Check:
-    """Look through a run for what a person should look at.
+    """Find the frames of a run that a person should check.
 
     Parameters
     ----------
     tracks : Tracks
         Landmarks (T, F, 68, 2).
     limits : Limits, optional
-        From where on a frame is suspicious; the defaults where not given.
+        Beyond which a frame is suspicious; the defaults where not given.
 
     Examples
     --------
@@ -68,14 +68,14 @@ def check(tracks: Tracks, limits: Limits | None = None) -> Check:
 
 
 def check_series(series: Series, limits: Limits | None = None) -> Check:
-    """Do what `check` does with series that are known already, as of a run that still goes on."""
+    """Check series that are already computed, such as those of a run in progress."""
     limits = limits or Limits()
     suspects = find_suspects(series, limits)
     return Check(series, tuple(suspects), statistics_of(series, suspects, limits))
 
 
 def suspects_to_dataframe(found: Check) -> pandas.DataFrame:
-    """Return a row for each place to look at: rank from 1, frame, face, first, last, score, reasons, text."""
+    """Return a row for each suspect: rank (1: the worst), frame, face, first, last, score, reasons, text."""
     import pandas as pd
 
     rows = [
@@ -87,7 +87,7 @@ def suspects_to_dataframe(found: Check) -> pandas.DataFrame:
 
 
 def write_suspects(path: str | Path, found: Check) -> None:
-    """Write the places to look at: as a table (``.csv``), or with the statistics (``.json``).
+    """Write the suspects as a table (``.csv``), or with the statistics (``.json``).
 
     Raises
     ------
@@ -136,7 +136,7 @@ def checked_name(path: str | Path, suffixes: tuple[str, ...]) -> Path:
 
 
 def _finite(value: Any) -> Any:
-    """Return a value as JSON has it: no NaN."""
+    """Return a value with None for NaN and infinity, which JSON does not have."""
     if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""What there is to see of a run frame by frame: confidence, movement, misfit, head pose, refinement."""
+"""Values for each face and frame of a run: confidence, movement, misfit, head pose, source."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ Floats = npt.NDArray[np.float32]
 
 FRAMES_AT_A_TIME = 4096
 BLOCK = 16
-"""Frames; the usual movement is the largest of the medians over a block of so many and the two beside it."""
+"""Frames; the usual movement is the largest of the medians over a block of this length and its neighbours."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """One number, or a few, for each face on each frame; NaN where there is no face or nothing is known.
+    """Values for each face on each frame; NaN where there is no face or the value is not known.
 
     Attributes
     ----------
@@ -38,18 +38,19 @@ class Series:
     lowest : ndarray, (T, F), float32
         Of the least certain landmark, 0 to 1.
     movement : ndarray, (T, F), float32
-        Mean distance that the landmarks went since the frame before, in inter-ocular distances; where frames
-        were left out, divided by how many lie between.
+        Mean distance of the landmarks from those on the frame before, in inter-ocular distances; divided by
+        the number of frames between them where some were not tracked.
     by_clnf : ndarray, (T, F), float32
         Mean distance that CLNF moved PFLD's landmarks, in inter-ocular distances.
     off_model : ndarray, (T, F), float32
-        Mean distance of the landmarks from what the shape model can express, in inter-ocular distances.
+        Mean distance of the landmarks from the closest shape of the point distribution model, in inter-ocular
+        distances.
     pose : ndarray, (T, F, 3), float32
         Pitch, yaw and roll of the head, degrees.
     source : ndarray, (T, F), uint8
-        Index into `tracking.SOURCES`; 0 where there is no face.
-    by_hand : ndarray, (T, F), bool
-        Where a landmark was placed by hand: such faces are taken to be checked.
+        Index into `SOURCES`; 0 where there is no face.
+    manual : ndarray, (T, F), bool
+        Faces with a manual landmark, which count as checked.
     """
 
     frames: npt.NDArray[np.int64]
@@ -61,7 +62,7 @@ class Series:
     off_model: Floats
     pose: Floats
     source: npt.NDArray[np.uint8]
-    by_hand: npt.NDArray[np.bool_]
+    manual: npt.NDArray[np.bool_]
 
     @property
     def n_frames(self) -> int:
@@ -70,7 +71,7 @@ class Series:
 
     @property
     def n_faces(self) -> int:
-        """The number of faces (slots), F."""
+        """The number of faces, F."""
         return int(self.source.shape[1])
 
     @property
@@ -80,12 +81,12 @@ class Series:
 
 
 def series_of(tracks: Tracks) -> Series:
-    """Return what there is to see of tracks frame by frame.
+    """Return the series of tracks.
 
     Parameters
     ----------
     tracks : Tracks
-        Landmarks (T, F, 68, 2); a run's, or what any file gave.
+        Landmarks (T, F, 68, 2), of a run or from a file.
 
     Returns
     -------
@@ -103,7 +104,7 @@ def series_of(tracks: Tracks) -> Series:
         off_model=_known(tracks.misfit[..., OFF_MODEL], there),
         pose=_known(np.degrees(tracks.pose[..., 1:4]), there[..., np.newaxis]),
         source=tracks.source,
-        by_hand=np.asarray((tracks.source == MANUAL) | tracks.by_hand.any(axis=-1)),
+        manual=np.asarray((tracks.source == MANUAL) | tracks.by_hand.any(axis=-1)),
     )
 
 
@@ -127,13 +128,13 @@ def _movement(tracks: Tracks) -> Floats:
 
 
 def join_series(first: Series, second: Series) -> Series:
-    """Return two series after each other, of the same number of faces; for runs that still go on.
+    """Return two series of the same number of faces joined, for runs in progress.
 
     Parameters
     ----------
     first, second : Series
-        `second` is of later frames. Its first frame may be the last one of `first`, which its movement is
-        then measured from; it counts once.
+        `second` is of later frames. Its first frame may be the last one of `first`, so that the movement
+        from it is known; it is kept once.
     """
     if first.n_frames and second.n_frames and second.frames[0] == first.frames[-1]:
         second = _part(second, slice(1, None))
@@ -146,9 +147,9 @@ def _part(series: Series, rows: slice) -> Series:
 
 
 def usual_movement(movement: Floats) -> Floats:
-    """Return the movement that is usual round each frame, (T, F), in the unit of `movement`.
+    """Return the usual movement around each frame, (T, F), in the unit of `movement`.
 
-    NaN where no movement is known round a frame.
+    NaN where no movement is known around a frame.
     """
     n_frames, n_faces = movement.shape
     n_blocks = -(-n_frames // BLOCK)

@@ -1,4 +1,4 @@
-"""The statistics of a run, as numbers and in words."""
+"""Statistics of a run, as numbers and as sentences."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SOURCE_WORDS = {
 
 @dataclass(frozen=True)
 class Extreme:
-    """A number that stands out, and the frame it is on."""
+    """An extreme value and its frame."""
 
     value: float
     frame: int
@@ -37,13 +37,13 @@ class FaceStatistics:
     Attributes
     ----------
     face : int
-        Its slot.
+        Index of the face.
     frames : int
-        Frames that it is on.
+        Frames with the face.
     times_lost : int
-        How often it was there and then not.
+        How often it disappeared.
     frames_lost : int
-        Frames without it after it was first there.
+        Frames without it after its first frame.
     confidence : float
         Mean over its frames of the mean over the landmarks.
     low_confidence : int
@@ -55,13 +55,13 @@ class FaceStatistics:
     movement : float or None
         Median movement in one frame, in inter-ocular distances.
     fastest : Extreme or None
-        The frame with the largest movement, likewise.
+        The largest movement in one frame, in inter-ocular distances.
     by_clnf : float or None
         Mean distance that CLNF moved the landmarks, in inter-ocular distances; None where it refined none.
     most_by_clnf : Extreme or None
         The frame on which it is largest.
     pose : dict of str to (float, float)
-        Smallest and largest pitch, yaw and roll, degrees; without what is not known.
+        Smallest and largest pitch, yaw and roll, degrees; empty where the pose is not known.
     """
 
     face: int
@@ -91,13 +91,13 @@ class Statistics:
     frames_with_faces : int
         Frames with at least one face.
     faces : tuple of FaceStatistics
-        Of each slot that has a face on some frame.
+        Of each face that is present on some frame.
     to_check : int
-        Places that a person should look at.
+        The number of suspects.
     frames_to_check : int
-        Frames in these places.
+        Their frames.
     limits : Limits
-        From where on a frame is suspicious.
+        Beyond which a frame is suspicious.
     """
 
     frames: int
@@ -188,7 +188,7 @@ def _negated(extreme: Extreme) -> Extreme:
 
 
 def in_words(statistics: Statistics) -> list[str]:
-    """Return the statistics as sentences: of the run, of each face, and what there is to check."""
+    """Return the statistics as sentences: of the run, of each face, and how much there is to check."""
     total = statistics.frames
     if not statistics.faces:
         return [f"{count(total, 'frame')}, and no face on any of them."]
@@ -213,7 +213,7 @@ def _face_in_words(face: FaceStatistics, statistics: Statistics) -> list[str]:
         times = {1: "once", 2: "twice"}.get(face.times_lost, f"{face.times_lost} times")
         found.append(f"lost {times}, for {count(face.frames_lost, 'frame')} in all")
     lowest = face.lowest_confidence
-    sure = (
+    confidence = (
         f"mean confidence {face.confidence:.2f}, lowest {lowest.value:.2f} on frame {lowest.frame}, below "
         f"{statistics.limits.low_confidence:g} on {face.low_confidence or 'none'}"
     )
@@ -222,7 +222,7 @@ def _face_in_words(face: FaceStatistics, statistics: Statistics) -> list[str]:
         for name, words in SOURCE_WORDS.items()
         if face.sources[name]
     ]
-    sentences = [*([_sentence(", ".join(found))] if found else []), _sentence(sure)]
+    sentences = [*([_sentence(", ".join(found))] if found else []), _sentence(confidence)]
     sentences.append(f"Landmarks: {', '.join(by_source)}.")
     if face.by_clnf is not None and face.most_by_clnf is not None:
         sentences.append(

@@ -1,4 +1,4 @@
-"""The frames that a person should look at, the worst first, with the reason in words."""
+"""The frames that a person should check, the worst first, each with its reasons."""
 
 from __future__ import annotations
 
@@ -20,29 +20,30 @@ LOST, LOW, JUMP, DISAGREE, ODD = (
 )
 REASONS = (LOST, LOW, JUMP, DISAGREE, ODD)
 LARGEST_GAP = 2
-"""Suspicious frames with no more good ones than so many between them are one place to look at ..."""
+"""Suspicious frames are grouped if at most this many good ones lie between them."""
 LONGEST = 50
-"""... of no more frames than so many."""
+"""The most frames of a group."""
 NEARLY = 0.95
+"""The first frame of a group with at least this fraction of the highest score stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """A place to look at: some successive frames of one face.
+    """Consecutive frames of one face that should be checked.
 
     Attributes
     ----------
     frame : int
-        The worst of the frames, the first of those that are nearly as bad; where a face is lost, the first
+        The worst frame, or the first of those that are nearly as bad; where a face is lost, the first
         without it.
     face : int
-        The face's slot.
+        Index of the face.
     first, last : int
-        The frames, both included.
+        First and last frame, both included.
     reasons : tuple of str
-        Of `REASONS`, the gravest first.
+        Of `REASONS`, by falling weight.
     score : float
-        How suspicious the worst frame is, from 0 to 1.
+        Of the worst frame, from 0 to 1.
     text : str
         The reasons in words, with the numbers.
     """
@@ -57,20 +58,20 @@ class Suspect:
 
 
 def find_suspects(series: Series, limits: Limits | None = None) -> list[Suspect]:
-    """Return the places of a run that a person should look at, the worst first.
+    """Return the frames of a run that a person should check, the worst first.
 
     A face is suspicious where the mean confidence of its landmarks is low, where they jump, where CLNF moved
-    PFLD's landmarks far, where they look unlike a face, and where it is lost: it was there before. Faces
-    corrected by hand are taken to be checked. Each reason weighs by how far its limit is passed
-    (0 at the limit, 1 at most), and a lost face weighs 1; several reasons w on a frame give the score
-    ``1 - prod(1 - w)``.
+    PFLD's landmarks far, where they are far from the point distribution model, and where it is lost: absent
+    after it was present. Faces with manual landmarks count as checked. The weight of a reason grows with the
+    amount by which its limit is exceeded (0 at the limit, at most 1); that of a lost face is 1. Several
+    weights w on a frame give the score ``1 - prod(1 - w)``.
 
     Parameters
     ----------
     series : Series
         Of `series_of`.
     limits : Limits, optional
-        From where on a frame is suspicious; the defaults where not given.
+        Beyond which a frame is suspicious; the defaults where not given.
 
     Returns
     -------
@@ -89,7 +90,7 @@ def find_suspects(series: Series, limits: Limits | None = None) -> list[Suspect]
 
 
 def _weights(series: Series, limits: Limits) -> dict[str, npt.NDArray[np.float64]]:
-    """Return how far each limit is passed, (T, F) float64, 0 to 1."""
+    """Return the weight of each reason, (T, F) float64, 0 to 1."""
     jump = np.fmax(limits.jump_ratio * usual_movement(series.movement), np.float32(limits.jump))
     found = {
         LOW: _below(series.confidence, limits.low_confidence),
@@ -97,7 +98,7 @@ def _weights(series: Series, limits: Limits) -> dict[str, npt.NDArray[np.float64
         DISAGREE: _above(series.by_clnf, np.float32(limits.disagreement)),
         ODD: _above(series.off_model, np.float32(limits.off_model)),
     }
-    return {reason: np.where(series.by_hand, 0, weight) for reason, weight in found.items()}
+    return {reason: np.where(series.manual, 0, weight) for reason, weight in found.items()}
 
 
 def _below(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.float64]:
@@ -113,7 +114,7 @@ def _above(
 
 
 def _spans(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last row of each place."""
+    """Yield the first and the last row of each group."""
     rows = np.flatnonzero(mask)
     for part in np.split(rows, np.flatnonzero(np.diff(rows) > LARGEST_GAP + 1) + 1):
         for start in range(0, len(part), LONGEST):
@@ -122,7 +123,7 @@ def _spans(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
 
 
 def _lost(series: Series, face: int) -> list[Suspect]:
-    """Return where a face that was there before is not."""
+    """Return the frames on which a face is absent after it was present."""
     there = series.present[:, face]
     if not there.any():
         return []
@@ -148,7 +149,7 @@ def _suspect(
 ) -> Suspect:
     rows = slice(first, last + 1)
     top = score[rows].max()
-    worst = first + int(np.argmax(score[rows] >= NEARLY * top))  # a jump away, rather than that back
+    worst = first + int(np.argmax(score[rows] >= NEARLY * top))  # the jump away rather than the jump back
     heaviest = {reason: float(weight[rows].max()) for reason, weight in weights.items()}
     reasons = sorted((reason for reason in heaviest if heaviest[reason] > 0), key=lambda r: -heaviest[r])
     words = []
@@ -177,6 +178,6 @@ def _in_words(series: Series, reason: str, row: int, face: int) -> str:
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction in percent, as people write it: two digits that count."""
+    """Return a fraction in percent, with two significant digits."""
     value = 100 * float(fraction)
     return f"{value:.0f} %" if value >= 10 else f"{value:.1f} %"
