@@ -21,6 +21,7 @@ from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture, rea
 from napari_face_landmarks.evaluation.metrics import Fits, Plan, fit_faces, summarise
 from napari_face_landmarks.evaluation.options import CONDITIONS
 from napari_face_landmarks.evaluation.split import is_held_out
+from napari_face_landmarks.files.json_file import plain as plain_values
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training import evaluate as training_step
 from numpy_reference import confidence_of
@@ -380,7 +381,7 @@ def test_nothing_found_is_reported_and_harmless() -> None:
     none = made_up(np.full((3, 68), np.nan), np.full((3, 68), np.nan))
     (summary,) = summarise([none])
     assert (summary.found, summary.failures, summary.auc) == (0, 1.0, 0.0)
-    plain = metrics.as_plain(summary)
+    plain = plain_values(summary)
     assert plain["mean"] is None
     assert plain["errors"] == [None, None, None]
     json.dumps(plain, allow_nan=False)

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
-import json
-import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -30,6 +27,7 @@ from napari_face_landmarks.benchmark.throughput import (
 from napari_face_landmarks.benchmark.timing import BUSY, Timing, machine, peak_of_run
 from napari_face_landmarks.clnf.patch_experts import PatchExperts
 from napari_face_landmarks.errors import ModelError, ResultError
+from napari_face_landmarks.files.json_file import write_json
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
@@ -125,11 +123,7 @@ class Benchmark:
 
     def save(self, path: Path) -> None:
         """Write everything as JSON."""
-        from napari_face_landmarks.files.atomic import replacing
-
-        with replacing(path) as temporary:
-            text = json.dumps(_without_nan(dataclasses.asdict(self)), indent=2, allow_nan=False)
-            temporary.write_text(text + "\n", encoding="utf-8")
+        write_json(path, self)
 
 
 def run_benchmark(
@@ -233,15 +227,6 @@ def _costs(
     faces = face_costs(models, _around(frame, box), effort.faces, frames, runs)
     _tell(faces, "faces", say)
     return sizes, faces
-
-
-def _without_nan(value: Any) -> Any:
-    """Return plain values with None where a number is none."""
-    if isinstance(value, dict):
-        return {key: _without_nan(entry) for key, entry in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [_without_nan(entry) for entry in value]
-    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _tell(costs: Sequence[Cost], unit: str, say: Callable[[str], None]) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from napari_face_landmarks.benchmark.long_run import in_words
 from napari_face_landmarks.benchmark.run import Benchmark
 from napari_face_landmarks.benchmark.throughput import Cost, VideoRates
-from napari_face_landmarks.files.markdown import write_section
+from napari_face_landmarks.files.markdown import table, write_section
 
 SECTION = "speed table"
 """Markers in a file: ``<!-- speed table -->`` and ``<!-- end of speed table -->``."""
@@ -24,13 +24,13 @@ def benchmark_table(result: Benchmark) -> str:
         f"models {result.models}.",
         *[f"**{sentence}**" for sentence in result.warnings],
         "Milliseconds of one call, warm:",
-        _table(
+        table(
             ("call", "median", "quartiles"),
             [(t.name, _ms(t.median), f"{_ms(t.quartile_1)} to {_ms(t.quartile_3)}") for t in result.kernels],
         ),
         f"What each optimisation adds, `refine` always, one thread up to the last line. The baseline is slow "
         f"and runs on {result.ablation[0].frames} frames only; the landmarks are compared on these.",
-        _table(
+        table(
             ("step", "frames a second", "on the step before", "on the baseline", "landmarks moved"),
             [
                 (s.name, _rate(s.fps), f"{s.speedup:.2f} x", f"{s.total:.1f} x", f"{s.moved:.2f} %")
@@ -59,7 +59,7 @@ def benchmark_table(result: Benchmark) -> str:
             f"How much the landmarks tremble where the face keeps still ({video}, "
             f"{result.steadiness[0].frames} such frames; root mean square of the second difference, px; "
             "smoothed over 5 frames where not said otherwise):",
-            _table(("run", "px"), [(s.name, f"{s.jitter:.3f}") for s in result.steadiness]),
+            table(("run", "px"), [(s.name, f"{s.jitter:.3f}") for s in result.steadiness]),
         ]
     if result.peak_mb is not None:
         parts.append(f"A process that tracks {video} by default takes {result.peak_mb:.0f} MB at most.")
@@ -84,19 +84,13 @@ def _rates(video: VideoRates) -> str:
         every = "" if rate.refine == "off" else str(rate.every)
         rows.append((rate.refine, every, str(rate.threads), _rate(rate.fps), limit))
     title = f"{video.name}, {video.width} x {video.height}, {video.frames} frames"
-    return f"{title}:\n\n" + _table(("refine", "skip", "threads", "frames a second", "bounded by"), rows)
+    return f"{title}:\n\n" + table(("refine", "skip", "threads", "frames a second", "bounded by"), rows)
 
 
 def _costs(name: str, costs: Sequence[Cost]) -> str:
     stages = [stage for stage in ("pfld", "clnf", "smoothing") if any(c.stage_ms.get(stage) for c in costs)]
     rows = [(str(c.value), _ms(c.ms), *[_ms(c.stage_ms.get(stage, 0.0)) for stage in stages]) for c in costs]
-    return _table((name, "all", *stages), rows)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = ["| " + " | ".join(head) + " |", "|" + "---|" * len(head)]
-    lines += ["| " + " | ".join(row) + " |" for row in rows]
-    return "\n".join(lines)
+    return table((name, "all", *stages), rows)
 
 
 def _ms(value: float) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 from napari_face_landmarks.cli.console import say_on_stdout
 from napari_face_landmarks.cli.options import add_models_option, given
 from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.paths import checked_suffix
 
 
 def add_benchmark(commands: Any) -> None:
@@ -48,8 +48,8 @@ def _benchmark(options: argparse.Namespace) -> int:
     written = {".json": options.json, ".md": options.table, ".png": options.plot}
     check_distinct(options.videos, [path for path in written.values() if path is not None])
     for suffix, path in written.items():
-        if path is not None and path.suffix.lower() != suffix:
-            raise ResultError(f"{path} does not end in {suffix}: give a name that does.")
+        if path is not None:
+            checked_suffix(path, (suffix,))
 
     from napari_face_landmarks.benchmark import run_benchmark, write_plot, write_table
     from napari_face_landmarks.benchmark.plot import check_plot

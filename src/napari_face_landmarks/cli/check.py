@@ -44,9 +44,10 @@ def add_check(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
+    from napari_face_landmarks.files.paths import checked_suffix
     from napari_face_landmarks.io.formats import read_tracks
     from napari_face_landmarks.quality import Limits, check, write_series, write_suspects
-    from napari_face_landmarks.quality.report import SUFFIXES, checked_name
+    from napari_face_landmarks.quality.report import SUFFIXES
 
     names = [item.name for item in dataclasses.fields(Limits)]
     limits = Limits(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
@@ -54,7 +55,7 @@ def _check(options: argparse.Namespace) -> int:
     check_distinct([options.input], [path for path in (options.output, options.series) if path is not None])
     for path, suffixes in outputs.items():
         if path is not None:
-            prepare_place(checked_name(path, suffixes))
+            prepare_place(checked_suffix(path, suffixes))
     found = check(read_tracks(options.input), limits)
     for sentence in found.words:
         print(sentence)

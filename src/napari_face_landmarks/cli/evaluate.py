@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,7 +92,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     from napari_face_landmarks.evaluation.metrics import Plan, fit_faces, pooled_poor_fits, summarise
     from napari_face_landmarks.evaluation.options import CONDITIONS, DEFAULT_REFINE, MEASURED_REFINE
     from napari_face_landmarks.evaluation.report import to_json, to_markdown, to_text
-    from napari_face_landmarks.files.atomic import replacing
+    from napari_face_landmarks.files.json_file import write_json
     from napari_face_landmarks.files.markdown import write_section
     from napari_face_landmarks.models import list_models
 
@@ -119,8 +118,7 @@ def _evaluate(options: argparse.Namespace) -> int:
     measures = measure_fits(fits, faces, bundles, plan) if options.measures else []
     if options.json is not None:
         record = to_json(summaries, pooled, faces, options.faces, plan, bundles, measures)
-        with replacing(options.json) as temporary:
-            temporary.write_text(json.dumps(record, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        write_json(options.json, record)
     if options.table is not None:
         table = to_markdown(summaries, pooled, faces, options.faces, plan, measures)
         write_section(options.table, table, "accuracy table")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import signal
 import threading
 import warnings
@@ -25,6 +24,8 @@ from napari_face_landmarks.cli.options import (
 from napari_face_landmarks.cli.output_paths import prepare_place
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
+from napari_face_landmarks.files.json_file import write_json
+from napari_face_landmarks.files.paths import checked_suffix
 
 if TYPE_CHECKING:
     from napari_face_landmarks.runs.checkpoint import CheckpointedRun
@@ -172,8 +173,8 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
             raise ResultError(f"{path} is named twice: give each file that is written a name of its own.")
         if path is options.output:
             format_to_write(path, options.format)
-        elif path.suffix.lower() not in suffixes:
-            raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
+        else:
+            checked_suffix(path, suffixes)
         if same_file(path, options.video):
             raise ResultError(f"{path} is the video itself: give another name for what is written.")
         if options.regions is not None and same_file(path, options.regions):
@@ -259,8 +260,6 @@ def _write_overlay(path: Path, video: Video, tracks: Tracks) -> None:
 
 
 def _write_stats(path: Path, tracks: Tracks, video: Path) -> None:
-    from napari_face_landmarks.files.atomic import replacing
-
     record = {
         **tracks.stats.to_dict(),
         "video": str(video),
@@ -268,5 +267,4 @@ def _write_stats(path: Path, tracks: Tracks, video: Path) -> None:
         "settings": tracks.settings.to_dict(),
         "warnings": list(tracks.warnings),
     }
-    with replacing(path) as temporary:
-        temporary.write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_json(path, record)

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from threading import local
 from typing import Any
 
@@ -541,16 +541,3 @@ def risk_curve(score: Floats, errors: Floats) -> tuple[float, ...]:
     return tuple(
         float(ranked[: math.ceil(len(ranked) * part / N_BINS)].mean()) for part in range(1, N_BINS + 1)
     )
-
-
-def as_plain(value: Any) -> Any:
-    """Return a dataclass, with all that it holds, as dicts, lists and numbers for JSON; NaN becomes None."""
-    if hasattr(value, "__dataclass_fields__"):
-        return {item.name: as_plain(getattr(value, item.name)) for item in fields(value)}
-    if isinstance(value, (tuple, list)):
-        return [as_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: as_plain(item) for key, item in value.items()}
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    return value

@@ -9,8 +9,10 @@ from typing import Any
 
 from napari_face_landmarks.evaluation.dataset import LabelledFaces
 from napari_face_landmarks.evaluation.measures_report import MeasureSummary, tables
-from napari_face_landmarks.evaluation.metrics import POOR, Plan, PoorFits, Summary, as_plain
+from napari_face_landmarks.evaluation.metrics import POOR, Plan, PoorFits, Summary
 from napari_face_landmarks.evaluation.options import Side
+from napari_face_landmarks.files.json_file import plain
+from napari_face_landmarks.files.markdown import table
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.versions import __version__
 
@@ -82,12 +84,12 @@ def to_markdown(
     parts = [
         f"Mean error over the 68 landmarks, percent of the distance of the outer eye corners, on {len(faces)}"
         f"{kept} faces of {files}; boxes: {plan.boxes}; seed {plan.seed}. In brackets: against none.",
-        _markdown(["condition", *names], errors),
+        table(["condition", *names], errors),
         "Faces over 8 %, faces not found included:",
-        _markdown(["condition", *names], failures),
+        table(["condition", *names], failures),
         f"In more detail, condition {summaries[0].condition} (ms: processor time of one core for a face, "
         "detection excluded):",
-        _markdown(
+        table(
             _DETAIL_HEAD,
             [
                 [
@@ -103,20 +105,20 @@ def to_markdown(
             ],
         ),
         "How well a face's confidence tells poor fits (over 8 %) from good ones:",
-        _markdown(_POOR_HEAD, _poor_rows(summaries, pooled)),
+        table(_POOR_HEAD, _poor_rows(summaries, pooled)),
     ]
     covered = _covered_rows(summaries)
     if covered:
         parts += ["Landmarks that are covered against the visible ones of the same faces:"]
-        parts += [_markdown(_COVERED_HEAD, covered)]
+        parts += [table(_COVERED_HEAD, covered)]
     parts += [
         "Tenths: of the landmarks by expected error (expected and observed error, percent), and of the faces "
         "by confidence (mean error of the surest 10, 20, .. 100 %):",
-        _markdown(_CURVES_HEAD, _curve_rows(summaries)),
+        table(_CURVES_HEAD, _curve_rows(summaries)),
     ]
     for title, head, rows in tables(measures):
         if rows:
-            parts += [f"{title}:", _markdown(head, rows)]
+            parts += [f"{title}:", table(head, rows)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -153,12 +155,11 @@ def to_json(
             {"name": name, "version": models.version, "licence": models.licence}
             for name, models in bundles.items()
         ],
-        "results": [as_plain(one) for one in summaries],
+        "results": [plain(one) for one in summaries],
         "poor_fits_of_all_conditions": [
-            {"bundle": bundle, "refine": refine, **as_plain(poor)}
-            for (bundle, refine), poor in pooled.items()
+            {"bundle": bundle, "refine": refine, **plain(poor)} for (bundle, refine), poor in pooled.items()
         ],
-        "measures": [as_plain(one) for one in measures],
+        "measures": [plain(one) for one in measures],
     }
 
 
@@ -247,8 +248,3 @@ def _aligned(head: Row, rows: list[Row]) -> str:
         for row in [head, *rows]
     ]
     return "\n".join(lines)
-
-
-def _markdown(head: Row, rows: list[Row]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

@@ -1,11 +1,18 @@
-"""Tables of measured figures in Markdown files."""
+"""Markdown: tables, and sections of files."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
+
+
+def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Return rows of text as a Markdown table."""
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
 def write_section(path: Path, text: str, name: str) -> None:

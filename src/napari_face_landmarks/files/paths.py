@@ -1,10 +1,10 @@
-"""Files of a model folder may not be links to what lies outside it."""
+"""Checks of the names of files: no links out of a folder, the right suffix."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
-from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.errors import ModelError, ResultError
 
 
 def check_inside(path: Path, folder: Path) -> None:
@@ -28,3 +28,17 @@ def check_inside(path: Path, folder: Path) -> None:
         inside = False
     if not inside:
         raise ModelError(f"{path} is a link out of its folder: put the file itself there.")
+
+
+def checked_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
+    """Return the path of a file to write.
+
+    Raises
+    ------
+    ResultError
+        If it has none of the suffixes.
+    """
+    path = Path(path)
+    if path.suffix.lower() not in suffixes:
+        raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
+    return path

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +17,8 @@ from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.parameters import OPENFACE_CEN, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
-from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
+from napari_face_landmarks.errors import ModelError, reason_of
+from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.files.paths import check_inside
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -135,18 +135,9 @@ def load_card(name_or_folder: str | Path) -> dict[str, Any]:
     """
     path = bundle_folder(name_or_folder) / CARD
     check_inside(path, path.parent)
-    try:
-        if path.stat().st_size > LARGEST_CARD:
-            raise ModelError(
-                f"{path} is larger than {LARGEST_CARD >> 20} MB and cannot be a model card: replace it."
-            )
-        card = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        raise ModelError(f"{path} is missing: give a folder that holds a whole bundle.") from None
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(
-            f"{path} cannot be read as a model card ({in_one_line(error)}): replace the file."
-        ) from None
+    if not path.exists():
+        raise ModelError(f"{path} is missing: give a folder that holds a whole bundle.")
+    card = read_json(path, "a model card", LARGEST_CARD, ModelError, "replace the file")
     _check_card(card, path)
     return dict(card)
 

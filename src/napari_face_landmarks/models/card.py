@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
+
+from napari_face_landmarks.files.markdown import table
 
 CONDITIONS_MEASURED = "jitter"
 """The part of a card's evaluation with every condition: boxes as a tracker gives them."""
@@ -35,7 +37,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     data = [item for item in card.get("trained_on", ()) if isinstance(item, Mapping)]
     if data:
         rows = [[f"`{item['data']}`", str(item["what"]), str(item["licence"])] for item in data]
-        parts.append(_table(["trained on", "what", "licence"], rows))
+        parts.append(table(["trained on", "what", "licence"], rows))
         cited = dict.fromkeys(text for item in data for text in item.get("cite", ()))
         parts.append("\n".join(["To cite:", "", *(f"- {text}" for text in cited)]))
     parts += _measured(card.get("metrics", {}))
@@ -61,7 +63,7 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
         ]
         parts.append(
             f"Error on {evaluation['faces']} held-out faces of 300-W, labelled by hand, by `refine`; boxes "
-            "as a tracker gives them:\n\n" + _table(head, rows)
+            "as a tracker gives them:\n\n" + table(head, rows)
         )
     found = metrics.get("detector", {}).get("held_out", {}).get("photographs")
     if found:
@@ -75,8 +77,3 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
 
 def _percent(value: float | None) -> str:
     return "" if value is None else f"{100 * value:.2f} %"
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [head, ["---"] * len(head), *rows]
-    return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)

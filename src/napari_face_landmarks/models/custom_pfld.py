@@ -24,7 +24,6 @@ each point in turn, in [0, 1] of the crop.
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +31,7 @@ import numpy as np
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
+from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.files.paths import check_inside
 from napari_face_landmarks.pfld.custom import UNKNOWN_SIGMA, OwnPfld
@@ -90,12 +90,8 @@ def own_files(folder: Path) -> tuple[str, str]:
 
 def _read(path: Path) -> dict[str, Any]:
     check_inside(path, path.parent)
-    try:
-        if path.stat().st_size > LARGEST_DESCRIPTION:
-            raise ModelError(f"{path} has more than {LARGEST_DESCRIPTION} bytes: give the entries alone.")
-        entries = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise ModelError(f"{path} cannot be read as JSON ({in_one_line(error)}): mend the file.") from None
+    hint = "correct the file, and give the entries alone"
+    entries = read_json(path, "a description in JSON", LARGEST_DESCRIPTION, ModelError, hint)
     if not isinstance(entries, dict):
         raise ModelError(
             f"{path} has no entries: give a JSON object with file, input_range, colours and so on."

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-import json
-import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
+from napari_face_landmarks.files.json_file import write_json
+from napari_face_landmarks.files.paths import checked_suffix
 from napari_face_landmarks.quality.limits import Limits
 from napari_face_landmarks.quality.series import Series, series_of, series_to_dataframe
 from napari_face_landmarks.quality.statistics import Statistics, in_words, statistics_of
@@ -94,18 +93,12 @@ def write_suspects(path: str | Path, found: Check) -> None:
     ResultError
         If the file has another suffix or cannot be written.
     """
-    path = checked_name(path, SUFFIXES)
+    path = checked_suffix(path, SUFFIXES)
+    if path.suffix.lower() == ".json":
+        write_json(path, {"statistics": found.statistics, "words": found.words, "suspects": found.suspects})
+        return
     with replacing(path) as temporary:
-        if path.suffix.lower() == ".csv":
-            suspects_to_dataframe(found).to_csv(temporary, index=False, lineterminator="\n")
-            return
-        record = {
-            "statistics": dataclasses.asdict(found.statistics),
-            "words": found.words,
-            "suspects": [dataclasses.asdict(item) for item in found.suspects],
-        }
-        text = json.dumps(_finite(record), indent=1, allow_nan=False)
-        temporary.write_text(text + "\n", encoding="utf-8")
+        suspects_to_dataframe(found).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def write_series(path: str | Path, series: Series) -> None:
@@ -116,31 +109,6 @@ def write_series(path: str | Path, series: Series) -> None:
     ResultError
         If the file has another suffix or cannot be written.
     """
-    path = checked_name(path, (".csv",))
+    path = checked_suffix(path, (".csv",))
     with replacing(path) as temporary:
         series_to_dataframe(series).to_csv(temporary, index=False, lineterminator="\n")
-
-
-def checked_name(path: str | Path, suffixes: tuple[str, ...]) -> Path:
-    """Return the path of a file to write.
-
-    Raises
-    ------
-    ResultError
-        If it has none of the suffixes.
-    """
-    path = Path(path)
-    if path.suffix.lower() not in suffixes:
-        raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
-    return path
-
-
-def _finite(value: Any) -> Any:
-    """Return a value with None for NaN and infinity, which JSON does not have."""
-    if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    return value

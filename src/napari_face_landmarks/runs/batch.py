@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import glob
-import json
 import os
 import secrets
 import unicodedata
@@ -19,10 +18,10 @@ from napari_face_landmarks.errors import (
     ResultError,
     SettingsError,
     VideoError,
-    in_one_line,
     reason_of,
 )
 from napari_face_landmarks.files.atomic import name_beside
+from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
 from napari_face_landmarks.models.bundle import check_name
@@ -299,16 +298,7 @@ def read_settings(path: str | os.PathLike[str]) -> TrackerSettings:
     SettingsError
         If the file cannot be read, or a setting is unknown or out of its range.
     """
-    try:
-        if os.path.getsize(path) > LARGEST_SETTINGS:
-            raise SettingsError(f"{os.fspath(path)} is too large for settings: give a JSON file of settings.")
-        values: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except SettingsError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(
-            f"The settings {os.fspath(path)} cannot be read ({in_one_line(error)}): give a JSON file."
-        ) from None
+    values = read_json(path, "settings", LARGEST_SETTINGS, SettingsError, "give a JSON file of settings")
     if isinstance(values, dict) and isinstance(values.get("settings"), dict):
         values = values["settings"]
     if not isinstance(values, dict):

@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.detection.boxes import centres
-from napari_face_landmarks.errors import FaceLandmarksError, ImageError, SettingsError, in_one_line
+from napari_face_landmarks.errors import ImageError, SettingsError
+from napari_face_landmarks.files.json_file import read_json
 
 Floats = npt.NDArray[np.float32]
 LARGEST_FILE = 1 << 20
@@ -169,16 +168,7 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     SettingsError
         If the file cannot be read, is larger than `LARGEST_FILE`, or tells no regions.
     """
-    try:
-        if os.path.getsize(path) > LARGEST_FILE:
-            raise SettingsError(f"{os.fspath(path)} is too large for boxes: give a JSON file of boxes.")
-        values: Any = json.loads(Path(path).read_text(encoding="utf-8"))
-    except FaceLandmarksError:
-        raise
-    except (OSError, ValueError, RecursionError) as error:
-        raise SettingsError(
-            f"The boxes {os.fspath(path)} cannot be read ({in_one_line(error)}): give a JSON file."
-        ) from None
+    values = read_json(path, "boxes", LARGEST_FILE, SettingsError, "give a JSON file of boxes")
     try:
         return regions_from_dict(values)
     except SettingsError as error:

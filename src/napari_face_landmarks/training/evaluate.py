@@ -21,12 +21,12 @@ from napari_face_landmarks.evaluation.metrics import (
     Fits,
     Plan,
     Summary,
-    as_plain,
     fit_faces,
     pooled_poor_fits,
     summarise,
 )
 from napari_face_landmarks.evaluation.options import CONDITIONS
+from napari_face_landmarks.files.json_file import plain as as_plain
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.training.faces import LABELLED
 
