@@ -43,14 +43,27 @@ DISCLAIMER = (
     "recommendation for treatment."
 )
 _STYLE = """
-body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto; padding: 0
-1rem; } h1 { font-size: 1.5rem; } h2 { font-size: 1.15rem; margin-top: 2rem; } table { border-collapse:
-collapse; width: 100%; } th, td { padding: .25rem .6rem; text-align: right; } th:first-child, td:first-child {
-text-align: left; } thead { border-bottom: 2px solid #888; } tbody tr:nth-child(even) { background: #f4f4f4; }
-.note { color: #555; font-size: .9rem; } figure { display: inline-block; margin: 0 1rem 1rem 0; } figcaption {
-font-size: .85rem; color: #555; } .right { color: #d95f02; } .left { color: #1f78b4; } img { max-width: 100%;
-} @media print { body { margin: 0; max-width: none; } h2 { break-after: avoid; } figure, tr { break-inside:
-avoid; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto;
+       padding: 0 1rem; }
+h1 { font-size: 1.5rem; }
+h2 { font-size: 1.15rem; margin-top: 2rem; }
+table { border-collapse: collapse; width: 100%; }
+td { padding: .25rem .6rem; text-align: right; white-space: nowrap; }
+th { padding: .25rem .6rem; text-align: right; vertical-align: bottom; }
+th:first-child, td:first-child { text-align: left; white-space: normal; }
+thead { border-bottom: 2px solid #888; }
+tbody tr:nth-child(even) { background: #f4f4f4; }
+.note { color: #555; font-size: .9rem; }
+figure { display: inline-block; margin: 0 1rem 1rem 0; }
+figcaption { font-size: .85rem; color: #555; }
+.right { color: #d95f02; }
+.left { color: #1f78b4; }
+img { max-width: 100%; }
+@media print {
+  body { margin: 0; max-width: none; font-size: 12px; }
+  h2 { break-after: avoid; }
+  figure, tr { break-inside: avoid; }
+}
 """
 
 
@@ -202,6 +215,15 @@ def drawn_measure(
     return np.asarray(picture, dtype=np.uint8)
 
 
+def unit_in_words(unit: str) -> str:
+    """Return a unit as people write it."""
+    return {"percent": "%", "percent2": "%²", "mm2": "mm²", "deg": "°"}.get(unit, unit)
+
+
+def _titled(title: str, unit: str) -> str:
+    return f"{html.escape(title.capitalize())} ({unit_in_words(unit)})"
+
+
 def _number(value: Any) -> str:
     value = float(value)
     if not math.isfinite(value):
@@ -228,7 +250,7 @@ def _symmetry_table(table: MeasureTable, row: Any) -> str:
         column = table.columns[table.column(f"{name}_right")]
         rows.append(
             [
-                f"{html.escape(column.title.removesuffix(', right').capitalize())} ({column.unit})",
+                _titled(column.title.removesuffix(", right"), column.unit),
                 f'<span class="right">{_with_interval(row, f"{name}_right")}</span>',
                 f'<span class="left">{_with_interval(row, f"{name}_left")}</span>',
                 _number(row[f"{name}_symmetry_rest"]),
@@ -252,7 +274,7 @@ def _single_table(table: MeasureTable, row: Any) -> str:
     rows = []
     for column in table.columns:
         if column.side == "both" and column.name != "inter_canthal_distance":
-            title = f"{html.escape(column.title.capitalize())} ({column.unit})"
+            title = _titled(column.title, column.unit)
             cells = [_with_interval(row, column.name)]
             cells += [_number(row[f"{column.name}_{what}"]) for what in ("peak", "excursion", "range")]
             rows.append([title, *cells])

@@ -313,10 +313,11 @@ def _columns(measures: Sequence[Measure], unit: str) -> tuple[Column, ...]:
 
 
 def symmetry(right: Quantity, left: Quantity) -> Quantity:
-    """Return the smaller of two values in percent of the larger: 100 is symmetric; NaN where both are 0."""
-    larger = np.abs(left.value) >= np.abs(right.value)
+    """Return the smaller of two values in percent of the larger; NaN unless both are above 0."""
+    larger = left.value >= right.value
     small = np.where(larger, right.value, left.value)
     large = np.where(larger, left.value, right.value)
+    small = np.where(small > 0, small, np.nan)
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = 100 * small / large
         of_small, of_large = 100 / large, -ratio / large
