@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.video.pixels import LARGEST_SIDE, halve, pixels_in_doubt, resize, to_grey, to_rgb8
+from napari_face_landmarks.video.pixels import LARGEST_SIDE, halve, pixel_range_of, resize, to_grey, to_rgb8
 
 GREY = np.arange(200, dtype=np.uint8).reshape(10, 20)
 
@@ -43,45 +43,55 @@ SCENE = np.arange(65536).reshape(256, 256)
 
 
 @pytest.mark.parametrize(
-    ("image", "says"),
+    ("image", "black", "white"),
     [
-        *(
-            ((SCENE // 256).astype(kind), f"{np.iinfo(kind).max}, but the first frame's go up to 255 only")
-            for kind in (np.int16, np.uint16, np.int32, np.uint32, np.int64)
-        ),
-        ((SCENE // 64).astype(np.uint16), "all but black"),  # 10 bits
-        (np.dstack([SCENE // 256] * 3 + [np.full_like(SCENE, 65535)]).astype(np.uint16), "up to 255 only"),
-        (SCENE.astype(np.float32), "0 to 1, or to 255, and what is above that is white"),
-        (SCENE / 64, "white"),
-        (SCENE / 65535 * 1.02, "up to 1.02: where one is above 1, floats are taken from 0 to 255"),
+        *(((SCENE // 256).astype(kind), 0, 255) for kind in (np.int16, np.uint16, np.int32, np.uint32)),
+        ((SCENE // 64).astype(np.uint16), 0, 1023),
+        ((SCENE // 16).astype(np.uint16), 0, 4095),
+        ((SCENE // 4).astype(np.uint16), 0, 16383),
+        (SCENE // 16 - 2048, -4096, 4095),
+        (np.dstack([SCENE // 256] * 3 + [np.full_like(SCENE, 65535)]).astype(np.uint16), 0, 255),
+        (SCENE / 257, 0, 255),
+        (SCENE.astype(np.float32) / 16, 0, 4095),
+        (SCENE.astype(np.float32), 0, 65535),
+        (SCENE / 32768 - 1, -1, 1),
     ],
 )
-def test_pixels_far_from_their_range_are_in_doubt(image: Any, says: str) -> None:
-    sentence = pixels_in_doubt(image)
+def test_the_range_of_pixels_is_found_from_them(image: Any, black: float, white: float) -> None:
+    found, sentence = pixel_range_of([image])
+    assert (found.black, found.white) == (black, white)
     assert sentence is not None
-    assert says in sentence
+    assert f"{white:g} as white" in sentence
     assert str(image.dtype) in sentence
 
 
 @pytest.mark.parametrize(
-    "image",
+    ("image", "white"),
     [
-        (SCENE // 16).astype(np.uint16),  # 12 bits: dark, but faces are found
-        SCENE.astype(np.uint16),
-        np.zeros((4, 5), np.uint16),
-        np.full((4, 5), -7, np.int16),
-        (SCENE // 256).astype(np.uint8),
-        (SCENE // 65000).astype(np.uint8),
-        SCENE > 65534,
-        np.zeros((4, 5)),
-        SCENE / 65535,
-        SCENE / 257,
-        SCENE / 257 * 1.01,
-        np.where(SCENE < 1000, 900.0, SCENE / 257),  # a lamp
+        (SCENE.astype(np.uint16), 65535),
+        (np.zeros((4, 5), np.uint16), 65535),
+        (np.full((4, 5), -7, np.int16), 32767),
+        ((SCENE // 256).astype(np.uint8), 255),
+        (np.zeros((4, 5)), 1),
+        (SCENE / 65535, 1),
+        (SCENE / 65535 * 1.02, 1),  # a filter's overshoot
+        (np.where(SCENE < 10, 900.0, SCENE / 65535), 1),  # a hot pixel in a thousand
     ],
 )
-def test_pixels_that_may_well_be_meant_are_not(image: Any) -> None:
-    assert pixels_in_doubt(image) is None
+def test_pixels_that_use_the_range_of_their_type_need_no_warning(image: Any, white: float) -> None:
+    found, sentence = pixel_range_of([image])
+    assert found.white == white
+    assert sentence is None
+
+
+def test_frames_of_12_bits_and_signed_floats_are_the_picture_of_8_bits() -> None:
+    plain = np.random.default_rng(0).integers(0, 256, (40, 50), np.uint8)
+    plain[0, :2] = 0, 255
+    wide = plain.astype(np.uint16) * 16 + 8
+    signed = plain / 127.5 - 1
+    for image in (wide, signed):
+        rgb = to_rgb8(image, pixel_range=pixel_range_of([image])[0])
+        assert np.abs(rgb[..., 0].astype(int) - plain).max() <= 1
 
 
 def test_what_is_already_right_is_not_copied() -> None:

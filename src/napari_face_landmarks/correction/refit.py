@@ -31,7 +31,7 @@ from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.tracking.frame_source import check_size
+from napari_face_landmarks.tracking.frame_source import check_size, recorded_pixel_range
 from napari_face_landmarks.video.pixels import to_grey, to_rgb8
 
 Floats = npt.NDArray[np.float32]
@@ -180,7 +180,7 @@ def refit_in_tracks(
         Of landmarks placed by hand that fit no face about the others.
     """
     row = row_of(tracks, frame, face)
-    rgb = to_rgb8(image, f"Frame {frame}")
+    rgb = to_rgb8(image, f"Frame {frame}", recorded_pixel_range(tracks))
     check_size(rgb.shape[:2], tracks)
     held = tracks.by_hand[row, face]
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Generator
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,10 +16,12 @@ from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
 from napari_face_landmarks.video import Video, open_video, read_frames
-from napari_face_landmarks.video.pixels import pixels_in_doubt, to_rgb8
+from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, to_rgb8
 
 Frame = npt.NDArray[np.uint8] | FaceLandmarksError
 """An RGB frame, (H, W, 3), or the error that came in its place."""
+PIXEL_RANGE = "pixel_range"
+"""Entry of `Tracks.meta`: the values of an array's pixels that were taken as black and white."""
 BLOCK = 16
 """Frames that are decoded at a time when reading backwards."""
 
@@ -46,6 +48,8 @@ class FrameSource:
         What is wrong with the file, one sentence each; the rest of it can be read.
     backwards : bool
         Whether the frames are read from the last to the first.
+    pixel_range : PixelRange or None
+        Black and white of an array's pixels; None for videos.
     """
 
     frames: Any
@@ -57,11 +61,18 @@ class FrameSource:
     opened: bool
     warnings: tuple[str, ...] = ()
     backwards: bool = False
+    pixel_range: PixelRange | None = None
 
     @property
     def concealed(self) -> set[int]:
         """The frames whose errors the decoder concealed, of those read so far."""
         return self.frames.mended.copy() if isinstance(self.frames, Video) else set()
+
+    @property
+    def meta(self) -> dict[str, Any]:
+        """What results record of how the frames were read."""
+        known = self.pixel_range
+        return {} if known is None else {PIXEL_RANGE: [known.black, known.white]}
 
     def close(self) -> None:
         """Close the video if it was opened for this run."""
@@ -109,6 +120,8 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
             f"There are no frames to track from {first} to {last} of {shape[0]}: choose another range."
         )
     info = source.info if isinstance(source, Video) else None
+    pixel_range, doubt = (None, None) if info is not None else _pixel_range(source, shape[0])
+    warnings = (doubt,) if doubt else () if info is None else tuple(info.warnings)
     return FrameSource(
         frames=source,
         start=first,
@@ -117,8 +130,21 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
         size=(shape[1], shape[2]),
         fps=None if info is None else float(info.fps),
         opened=opened,
-        warnings=() if info is None else tuple(info.warnings),
+        warnings=warnings,
+        pixel_range=pixel_range,
     )
+
+
+def _pixel_range(frames: Any, n_frames: int) -> tuple[PixelRange, str | None]:
+    """Find the range of an array's pixels from its first, middle and last frame, whatever part is tracked."""
+    kind = np.dtype(getattr(frames, "dtype", np.uint8))
+    if kind.itemsize == 1:
+        return range_of_type(kind), None
+    seen = []
+    for index in sorted({0, n_frames // 2, n_frames - 1}):
+        with suppress(Exception):  # reported when that frame's turn comes
+            seen.append(np.asarray(frames[index]))
+    return pixel_range_of(seen)
 
 
 def check_length(n_frames: int, last: int) -> None:
@@ -153,13 +179,19 @@ def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
         )
 
 
-def rgb_frames(
-    source: FrameSource, stats: RunStats, warnings: list[str] | None = None
-) -> Generator[tuple[int, Frame], None, None]:
+def recorded_pixel_range(tracks: Tracks) -> PixelRange | None:
+    """Return which pixels were black and white when frames were tracked, or None where tracks do not know."""
+    known = tracks.meta.get(PIXEL_RANGE)
+    if not isinstance(known, (list, tuple)) or len(known) != 2:
+        return None
+    black, white = (float(value) if isinstance(value, (int, float)) else np.nan for value in known)
+    return PixelRange(black, white) if np.isfinite(black) and np.isfinite(white) and white > black else None
+
+
+def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Frame], None, None]:
     """Yield the index and the RGB frame of each frame to track, or the error that it has instead.
 
     An `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
-    Doubts about an array's range of values, from its first frame, are added to `warnings` where given.
     """
     damaged = source.frames.damaged if isinstance(source.frames, Video) else ()
     order = range(source.start, source.stop)
@@ -172,9 +204,7 @@ def rgb_frames(
                 frame = next(reader)
                 if index in damaged:
                     raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run goes on.")
-                found = to_rgb8(frame, f"Frame {index}")
-                if index == source.start and warnings is not None and (doubt := pixels_in_doubt(frame)):
-                    warnings.append(doubt)
+                found = to_rgb8(frame, f"Frame {index}", source.pixel_range)
             except StopIteration:
                 return
             except ImageError as error:

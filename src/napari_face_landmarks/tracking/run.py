@@ -192,6 +192,7 @@ class Run(Iterator[FrameResult]):
             "height": self.source.size[0],
             "width": self.source.size[1],
             "fps": self.source.fps,
+            **self.source.meta,
             **({"regions": regions.to_dict()} if regions else {}),
         }
 
@@ -230,7 +231,7 @@ class Run(Iterator[FrameResult]):
         self.stats.prepare_seconds += time.perf_counter() - began
         self._began = time.perf_counter() - self.stats.seconds
         source = self.source if self._before is None else replace(self.source, start=self._before.next_index)
-        frames = rgb_frames(source, self.stats, self.warnings if self._before is None else None)
+        frames = rgb_frames(source, self.stats)
         self._frames = prefetch(frames) if self.context.threads > 1 else frames
         self._tracked = self._follow(self.context, self._frames, self._before)
 

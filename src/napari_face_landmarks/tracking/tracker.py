@@ -41,7 +41,7 @@ from napari_face_landmarks.tracking.smoothing import smooth_centre
 from napari_face_landmarks.tracking.state import FacesState, Refinement, TrackerState, check_state
 from napari_face_landmarks.tracking.threads import checked_threads
 from napari_face_landmarks.video.container import thread_count
-from napari_face_landmarks.video.pixels import to_grey, to_rgb8
+from napari_face_landmarks.video.pixels import pixel_range_of, to_grey, to_rgb8
 
 __all__ = ["FaceTracker", "Run", "face_scores", "is_unsure"]
 
@@ -118,7 +118,7 @@ class FaceTracker:
         ImageError
             If the image is of no such kind.
         """
-        rgb = to_rgb8(image)
+        rgb = _picture(image)
         if self._without_pfld:
             return self._fit_by_clnf(rgb, None).boxes
         boxes, output = find_faces(self.models, self.settings, rgb, RunStats())
@@ -145,7 +145,7 @@ class FaceTracker:
         ImageError
             If the image or the boxes are of no such kind.
         """
-        rgb = to_rgb8(image)
+        rgb = _picture(image)
         if self._without_pfld:
             return self._fit_by_clnf(rgb, boxes)
         if boxes is None:
@@ -171,9 +171,10 @@ class FaceTracker:
         Parameters
         ----------
         frames : str, Path, Video or array-like, (T, Y, X) or (T, Y, X, 3 or 4)
-            The path of a video, or its frames; lazy arrays are read frame by frame. Integers are taken to use
-            the whole range of their type, floats to go from 0 to 1, or to 255 where one is above 1; where the
-            first frame's do not, `Tracks.warnings` says so.
+            The path of a video, or its frames; lazy arrays are read frame by frame. Pixels of more than 8 bits
+            and floats are scaled by the range that three frames show, the same for all frames
+            (`video.pixels.pixel_range_of`); `Tracks.meta` records it, `Tracks.warnings` names it where it
+            is not the whole range of the type.
         progress : callable, optional
             Called with the number of frames done and the number of all.
         start, stop : int
@@ -339,3 +340,8 @@ def _checked_boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
             "A box is smaller than a pixel or not finite: give x0, y0, x1, y1 with x1 > x0, y1 > y0."
         )
     return array[:, :4]
+
+
+def _picture(image: Any) -> npt.NDArray[np.uint8]:
+    """Return one picture as RGB, its range of pixels found from itself."""
+    return to_rgb8(image, pixel_range=pixel_range_of([image])[0])

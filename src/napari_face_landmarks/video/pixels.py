@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -11,13 +13,29 @@ from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.jit import kernel
 
 LARGEST_SIDE = 32767  # keeps the number of pixels, and places in a picture, in what kernels count with
-DARKEST = 32
-"""Faces are found in pictures whose brightest pixel is a sixteenth of white, hardly below this part of it."""
-MOST_CLIPPED = 0.1
-"""Of the values of a picture, how many may be whiter than white, as an overexposed sky is."""
+BITS = (8, 10, 12, 14, 16)
+"""Bits a pixel that cameras and scanners have."""
+UNIT_FLOAT = 1.1
+"""Floats up to this are taken as 0 to 1: filters overshoot by a little."""
 
 
-def to_rgb8(image: Any, where: str = "The image") -> npt.NDArray[np.uint8]:
+@dataclass(frozen=True, slots=True)
+class PixelRange:
+    """Which values of pixels are black and white.
+
+    Attributes
+    ----------
+    black, white : float
+        In the unit of the pixels.
+    """
+
+    black: float
+    white: float
+
+
+def to_rgb8(
+    image: Any, where: str = "The image", pixel_range: PixelRange | None = None
+) -> npt.NDArray[np.uint8]:
     """Convert an image to RGB uint8.
 
     Parameters
@@ -28,6 +46,9 @@ def to_rgb8(image: Any, where: str = "The image") -> npt.NDArray[np.uint8]:
         above 1. Alpha is dropped.
     where : str
         What to call the image in an error's sentence, for example ``"Frame 12"``.
+    pixel_range : PixelRange, optional
+        Black and white, for all frames of a video alike, as `pixel_range_of` finds it; not used for uint8 and
+        bool.
 
     Returns
     -------
@@ -50,62 +71,92 @@ def to_rgb8(image: Any, where: str = "The image") -> npt.NDArray[np.uint8]:
         raise ImageError(
             f"{where} has the shape {array.shape}: give an image with sides of 1 to {LARGEST_SIDE} px."
         )
-    array = _to_uint8(array[:, :, :3] if array.ndim == 3 else array, where)
+    array = _to_uint8(array[:, :, :3] if array.ndim == 3 else array, where, pixel_range)
     if array.ndim == 2:
         return np.repeat(array[:, :, None], 3, axis=2)
     return np.ascontiguousarray(array)
 
 
-def _to_uint8(array: npt.NDArray[Any], where: str) -> npt.NDArray[np.uint8]:
+def _to_uint8(array: npt.NDArray[Any], where: str, pixel_range: PixelRange | None) -> npt.NDArray[np.uint8]:
     if array.dtype == np.uint8:
         return array
     if array.dtype == np.bool_:
         return np.asarray(array, dtype=np.uint8) * np.uint8(255)
-    if np.issubdtype(array.dtype, np.integer):
-        top = float(np.iinfo(array.dtype).max)
-        return np.asarray(np.clip(array, 0, None) * (255.0 / top) + 0.5, dtype=np.uint8)
-    if np.issubdtype(array.dtype, np.floating):
-        if not np.isfinite(array).all():
-            raise ImageError(
-                f"{where} has pixels that are not finite (NaN or infinity): replace them by numbers."
-            )
-        scale = 255.0 if float(array.max()) <= 1.0 else 1.0
-        return np.asarray(np.clip(array * scale, 0, 255) + 0.5, dtype=np.uint8)
-    raise ImageError(f"{where} has the type {array.dtype}: give bool, integer or float pixels.")
+    if array.dtype.kind not in "iuf":
+        raise ImageError(f"{where} has the type {array.dtype}: give bool, integer or float pixels.")
+    if array.dtype.kind == "f" and not np.isfinite(array).all():
+        raise ImageError(
+            f"{where} has pixels that are not finite (NaN or infinity): replace them by numbers."
+        )
+    if pixel_range is None:
+        pixel_range = range_of_type(array.dtype)
+        if array.dtype.kind == "f" and float(array.max()) > 1.0:
+            pixel_range = PixelRange(0.0, 255.0)
+    black, white = pixel_range.black, max(pixel_range.white, pixel_range.black + 1e-9)
+    levels = (np.clip(array, black, white) - black) * (255.0 / (white - black))
+    return np.asarray(levels + 0.5, dtype=np.uint8)
 
 
-def pixels_in_doubt(image: Any) -> str | None:
-    """Return in a sentence why `to_rgb8` makes an image all but black or white, or None.
+def pixel_range_of(frames: Sequence[Any]) -> tuple[PixelRange, str | None]:
+    """Find which values of a video's pixels are black and white.
+
+    Integers of more than 8 bits are taken as 8, 10, 12, 14 or 16 bits, whichever the brightest pixels need;
+    floats as 0 to 1, -1 to 1, or like integers of so many bits. The brightest and darkest thousandth of the
+    pixels do not count.
 
     Parameters
     ----------
-    image : array-like
-        The first frame of a video, of a kind that `to_rgb8` takes.
+    frames : sequence of array-like
+        Some frames, of a kind that `to_rgb8` takes.
+
+    Returns
+    -------
+    PixelRange
+    warning : str or None
+        A sentence where the range is not the obvious one of the type.
     """
-    array = np.asarray(image)
-    array = array[:, :, :3] if array.ndim == 3 else array
-    if array.dtype.itemsize == 1 or array.dtype.kind not in "iuf":
-        return None
-    highest = float(array.max())
-    if array.dtype.kind == "f":
-        if 1 < highest < 255 / DARKEST:
-            return (
-                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.4g}: "
-                "where one is above 1, floats are taken from 0 to 255, so it is all but black: give 0 to 1."
-            )
-        if highest > 255 and np.mean(array > 255) > MOST_CLIPPED:
-            return (
-                f"The pixels are of the type {array.dtype}, and the first frame's go up to {highest:.6g}: "
-                "floats are taken from 0 to 1, or to 255, and what is above that is white: divide them."
-            )
-        return None
-    top = np.iinfo(array.dtype).max
-    if 0 < highest < top / DARKEST:
-        return (
-            f"The pixels are of the type {array.dtype}, which reaches {top}, but the first frame's go up to "
-            f"{highest:.0f} only, so that it is all but black: give uint8, or multiply them."
-        )
-    return None
+    arrays = [array for frame in frames if (array := np.asarray(frame)).ndim in (2, 3) and array.size]
+    kind = arrays[0].dtype if arrays else np.dtype(np.uint8)
+    if kind.itemsize == 1 or kind.kind not in "iuf" or not arrays:
+        return range_of_type(kind), None
+    lows, highs = [], []
+    for array in arrays:
+        colours = array[:, :, :3] if array.ndim == 3 else array
+        values = colours[:: max(1, colours.shape[0] // 512), :: max(1, colours.shape[1] // 512)]
+        known = values[np.isfinite(values)] if kind.kind == "f" else values.ravel()
+        if known.size:
+            low, high = np.percentile(known, (0.1, 99.9))
+            lows.append(float(low))
+            highs.append(float(high))
+    if not highs:
+        return range_of_type(kind), None
+    found = _range(min(lows), max(highs), kind)
+    usual = range_of_type(kind)
+    if found == usual or max(highs) <= usual.black:
+        return found if found == usual else usual, None
+    return found, (
+        f"The pixels are of the type {kind} and go from {min(lows):.4g} to {max(highs):.6g}: "
+        f"{found.black:g} is taken as black and {found.white:g} as white."
+    )
+
+
+def range_of_type(kind: np.dtype[Any]) -> PixelRange:
+    """Return the range that pixels of a type have where nothing else is known."""
+    if kind.kind in "iu":
+        return PixelRange(0.0, float(np.iinfo(kind).max))
+    return PixelRange(0.0, 1.0)
+
+
+def _range(low: float, high: float, kind: np.dtype[Any]) -> PixelRange:
+    largest = float(np.iinfo(kind).max) if kind.kind in "iu" else np.inf
+    if kind.kind == "f" and max(abs(low), abs(high)) <= UNIT_FLOAT:
+        return PixelRange(-1.0 if low < -0.01 else 0.0, 1.0)
+    reach = max(abs(low), abs(high)) if low < -0.01 * abs(high) else high
+    whites = [2.0**bits - 1 for bits in BITS if 2.0**bits - 1 <= largest]
+    white = next((value for value in whites if reach <= value + 0.5), max(largest, 0))
+    if not np.isfinite(white):
+        white = high
+    return PixelRange(-white - 1 if low < -0.01 * abs(high) else 0.0, white)
 
 
 def to_grey(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing, same_file
 from napari_face_landmarks.opencv import cv2
-from napari_face_landmarks.tracking.frame_source import check_length
+from napari_face_landmarks.tracking.frame_source import check_length, recorded_pixel_range
 from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
 from napari_face_landmarks.video.pixels import to_rgb8
 from napari_face_landmarks.visualization.overlay import describe_frame, draw_caption, draw_landmarks
@@ -172,12 +172,13 @@ def contact_sheet(
 
 
 def _cell(source: Any, tracks: Tracks, row: int, width: int) -> npt.NDArray[np.uint8]:
-    frame = to_rgb8(np.asarray(source[int(tracks.frame_indices[row])]), f"Frame {tracks.frame_indices[row]}")
+    index = int(tracks.frame_indices[row])
+    frame = to_rgb8(np.asarray(source[index]), f"Frame {index}", recorded_pixel_range(tracks))
     return _drawn(frame, tracks, row, scale=width / frame.shape[1])
 
 
 def _drawn(frame: Any, tracks: Tracks, row: int, scale: float) -> npt.NDArray[np.uint8]:
-    rgb = to_rgb8(frame, f"Frame {tracks.frame_indices[row]}")
+    rgb = to_rgb8(frame, f"Frame {tracks.frame_indices[row]}", recorded_pixel_range(tracks))
     landmarks = np.asarray(tracks.landmarks[row], dtype=np.float64)
     if scale != 1.0:
         height, width = rgb.shape[:2]
