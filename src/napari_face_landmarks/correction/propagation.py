@@ -189,6 +189,7 @@ def _stretch(
         stop=max(begin, end) + 1,
         backwards=rows.step < 0,
         opened=False,
+        pixel_aspect=1.0,  # the tracks' landmarks are in the pixels of the file
     )
     row_at = {int(numbers[row]): row for row in rows}
     with closing(Run(context, source, partial(_follow, tracks.landmarks[first, face]))) as run:

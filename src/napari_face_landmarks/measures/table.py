@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -22,6 +23,7 @@ from napari_face_landmarks.measures.uncertainty import (
     sigma_of_confidence,
     standard_error,
 )
+from napari_face_landmarks.tracking.frame_source import PIXEL_ASPECT
 
 if TYPE_CHECKING:
     import pandas
@@ -194,6 +196,7 @@ def measure(
     """
     scale = scale if isinstance(scale, Scale) else parse_scale(scale)
     wanted = _wanted(names)
+    tracks = _with_square_pixels(tracks)
     present: npt.NDArray[np.bool_] = np.asarray(np.isfinite(tracks.landmarks).all(axis=(2, 3)))
     if not present.any():
         raise MeasureError("No frame has a face with all landmarks: there is nothing to measure.")
@@ -271,6 +274,15 @@ def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM |
         size = np.nanmedian(scale[found] if len(found) else scale) if np.isfinite(scale).any() else 1.0
         points[:, face] = turned * size  # pixels of the rest
     return points
+
+
+def _with_square_pixels(tracks: Tracks) -> Tracks:
+    aspect = tracks.meta.get(PIXEL_ASPECT, 1.0)
+    if not isinstance(aspect, (int, float)) or not np.isfinite(aspect) or aspect in (0, 1):
+        return tracks
+    landmarks = tracks.landmarks.copy()
+    landmarks[..., 0] *= aspect
+    return dataclasses.replace(tracks, landmarks=landmarks)
 
 
 def _at_one_distance(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:

@@ -86,7 +86,10 @@ def read_landmarks(path: PathLike | Sequence[PathLike]) -> list[Any]:
 def _layer(video: Video) -> LayerData:
     info = video.info
     metadata = {"path": info.path, "fps": info.fps, "timestamps": info.timestamps}
-    return video, {"name": Path(info.path).stem, "rgb": True, "metadata": metadata}, "image"
+    attributes: dict[str, Any] = {"name": Path(info.path).stem, "rgb": True, "metadata": metadata}
+    if info.pixel_aspect != 1:
+        attributes["scale"] = (1.0, 1.0, info.pixel_aspect)
+    return video, attributes, "image"
 
 
 def _as_list(path: PathLike | Sequence[PathLike]) -> list[PathLike]:

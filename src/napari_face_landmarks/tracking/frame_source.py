@@ -16,12 +16,14 @@ from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
 from napari_face_landmarks.video import Video, open_video, read_frames
-from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, to_rgb8
+from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, resize, to_rgb8
 
 Frame = npt.NDArray[np.uint8] | FaceLandmarksError
 """An RGB frame, (H, W, 3), or the error that came in its place."""
 PIXEL_RANGE = "pixel_range"
 """Entry of `Tracks.meta`: the values of an array's pixels that were taken as black and white."""
+PIXEL_ASPECT = "pixel_aspect"
+"""Entry of `Tracks.meta`: how much wider than high pixels are shown, where they are not square."""
 BLOCK = 16
 """Frames that are decoded at a time when reading backwards."""
 
@@ -50,6 +52,9 @@ class FrameSource:
         Whether the frames are read from the last to the first.
     pixel_range : PixelRange or None
         Black and white of an array's pixels; None for videos.
+    pixel_aspect : float
+        How much wider than high a pixel is shown: frames are stretched to square pixels for tracking, and
+        landmarks are given in the pixels of the source.
     """
 
     frames: Any
@@ -62,6 +67,20 @@ class FrameSource:
     warnings: tuple[str, ...] = ()
     backwards: bool = False
     pixel_range: PixelRange | None = None
+    pixel_aspect: float = 1.0
+
+    @property
+    def stretch(self) -> float:
+        """How much wider frames are tracked than they are read, with a whole number of columns."""
+        return max(1, round(self.size[1] * self.pixel_aspect)) / self.size[1]
+
+    def in_source(self, landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return landmarks, (..., 2) of square pixels, in the pixels of the source."""
+        if self.stretch == 1:
+            return landmarks
+        given = landmarks.copy()
+        given[..., 0] = (landmarks[..., 0] + 0.5) / self.stretch - 0.5
+        return given
 
     @property
     def concealed(self) -> set[int]:
@@ -72,7 +91,8 @@ class FrameSource:
     def meta(self) -> dict[str, Any]:
         """What results record of how the frames were read."""
         known = self.pixel_range
-        return {} if known is None else {PIXEL_RANGE: [known.black, known.white]}
+        found: dict[str, Any] = {} if known is None else {PIXEL_RANGE: [known.black, known.white]}
+        return found if self.stretch == 1 else {**found, PIXEL_ASPECT: self.stretch}
 
     def close(self) -> None:
         """Close the video if it was opened for this run."""
@@ -132,6 +152,7 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
         opened=opened,
         warnings=warnings,
         pixel_range=pixel_range,
+        pixel_aspect=1.0 if info is None else info.pixel_aspect,
     )
 
 
@@ -205,6 +226,9 @@ def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Fra
                 if index in damaged:
                     raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run goes on.")
                 found = to_rgb8(frame, f"Frame {index}", source.pixel_range)
+                if source.stretch != 1:
+                    columns = round(found.shape[1] * source.stretch)
+                    found = resize(found, found.shape[0], columns, (1.0, 1 / source.stretch))
             except StopIteration:
                 return
             except ImageError as error:

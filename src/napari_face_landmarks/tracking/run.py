@@ -186,7 +186,7 @@ class Run(Iterator[FrameResult]):
 
     def meta(self) -> dict[str, Any]:
         """Return the `Tracks.meta` of the run: models, versions, regions, size and rate of the frames."""
-        regions = self.context.regions
+        regions = self.context.regions.stretched(1 / self.source.stretch)
         return {
             **provenance(self.context.models),
             "height": self.source.size[0],
@@ -244,7 +244,8 @@ class Run(Iterator[FrameResult]):
         def landmarks_at(place: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:
             return self._recent[place].landmarks if 0 <= place < len(self._recent) else None
 
-        landmarks = smooth_at(landmarks_at, middle, self.context.settings.smoothing_window)
+        square = smooth_at(landmarks_at, middle, self.context.settings.smoothing_window)
+        landmarks = self.source.in_source(square)
         boxes = np.concatenate([boxes_of(landmarks), raw.boxes[:, 4:]], axis=1)
         result = replace(raw, landmarks=landmarks, boxes=boxes)
         self._waiting -= 1

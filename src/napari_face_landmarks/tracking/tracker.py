@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -171,8 +172,8 @@ class FaceTracker:
         Parameters
         ----------
         frames : str, Path, Video or array-like, (T, Y, X) or (T, Y, X, 3 or 4)
-            The path of a video, or its frames; lazy arrays are read frame by frame. Pixels of more than 8 bits
-            and floats are scaled by the range that three frames show, the same for all frames
+            The path of a video, or its frames; lazy arrays are read frame by frame. Pixels of more than 8
+            bits and floats are scaled by the range that three frames show, the same for all frames
             (`video.pixels.pixel_range_of`); `Tracks.meta` records it, `Tracks.warnings` names it where it
             is not the whole range of the type.
         progress : callable, optional
@@ -253,6 +254,8 @@ class FaceTracker:
             raise ImageError("Boxes to look in and to ignore need PFLD: choose another mode than clnf-only.")
         source = open_source(frames, start, stop)
         context.warnings.extend(source.warnings)
+        if source.stretch != 1:
+            context = replace(context, regions=context.regions.stretched(source.stretch))
         if state is not None:
             try:
                 check_state(state, self.settings, self.models.pdm.n_modes, source.start, source.stop)

@@ -17,11 +17,15 @@ from av.video.stream import VideoStream
 
 from napari_face_landmarks.errors import VideoError
 
-VIDEO_SUFFIXES = (".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg")
+VIDEO_SUFFIXES = (
+    ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".3gp", ".wmv",
+    ".flv", ".ogv", ".vob", ".mxf", ".dv", ".gif", ".apng", ".y4m",
+)  # fmt: skip
+"""Endings of video files, in any case: what `track`, `batch` and napari's reader take for videos."""
 
 # The demuxers that may touch a file. FFmpeg also has some that make a video of any text, and playlists that
 # name other files or addresses; a video of unknown origin has no business there.
-_DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,m4v,asf,flv,ogg"
+_DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,m4v,asf,flv,ogg,mxf,dv,gif,apng,yuv4mpegpipe"
 _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
 # PyAV before 19 decodes metadata strictly unless told otherwise; later versions always replace bad bytes.
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
@@ -147,13 +151,18 @@ def _ebml_end(file: BinaryIO) -> int:
 
 
 def video_stream(container: InputContainer, path: str) -> VideoStream:
-    """Return the stream that is the film, not a cover picture or thumbnails, with its decoder set up."""
+    """Return the stream to read, with its decoder set up.
+
+    Cover pictures and thumbnails do not count. Of several videos it is the one marked as default, else the
+    largest.
+    """
     films = [stream for stream in container.streams.video if not _is_secondary(stream)]
     if not films:
         if container.streams.audio:
             raise VideoError(f"{path} holds sound but no pictures: give a file with a video track.")
         raise VideoError(f"{path} holds no video track: give another file.")
-    stream = films[0]
+    chosen = [stream for stream in films if _is_default(stream)] or films
+    stream = max(chosen, key=_area)
     codec: Any = stream.codec_context
     if codec is None:
         raise VideoError(f"{path} is coded in a way that cannot be decoded here: convert it to H.264 in mp4.")
@@ -169,6 +178,26 @@ def video_stream(container: InputContainer, path: str) -> VideoStream:
 
 def _is_secondary(stream: VideoStream) -> bool:
     return any(getattr(type(stream.disposition), name, 0) & stream.disposition for name in _SECONDARY)
+
+
+def _area(stream: VideoStream) -> int:
+    return int(getattr(stream, "width", 0) * getattr(stream, "height", 0))  # a damaged stream has no size
+
+
+def _is_default(stream: VideoStream) -> bool:
+    return bool(getattr(type(stream.disposition), "default", 0) & stream.disposition)
+
+
+def other_streams(container: InputContainer, chosen: VideoStream) -> list[str]:
+    """Return the sizes of the videos in a file besides the one that is read, such as ``"96 x 96"``."""
+    films = [stream for stream in container.streams.video if not _is_secondary(stream)]
+    return [f"{s.width} x {s.height}" for s in films if s.index != chosen.index and _area(s)]
+
+
+def pixel_aspect(stream: VideoStream) -> float:
+    """Return how much wider than high a pixel is shown; 1 where the file does not say."""
+    ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
+    return float(ratio) if ratio else 1.0
 
 
 def limit_threads(count: int) -> None:

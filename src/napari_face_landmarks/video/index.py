@@ -34,7 +34,9 @@ from napari_face_landmarks.video.container import (
     declared_size,
     is_self_contained,
     open_container,
+    other_streams,
     picture_of,
+    pixel_aspect,
     video_stream,
 )
 
@@ -47,6 +49,8 @@ _NO_STAMP = np.iinfo(np.int64).min
 _NO_TABLE = ("mpeg", "mpegts", "mpegvideo", "m4v")  # containers whose times depend on where reading begins
 _LEAD_SECONDS = 1
 _CHECKED_BYTES = 4096
+SMALLEST_ASPECT = 0.005
+"""Pixels whose sides differ by less count as square."""
 
 
 @dataclass(frozen=True)
@@ -67,6 +71,8 @@ class VideoInfo:
         Seconds of each frame as the file says, ascending; the first need not be 0.
     warnings : tuple of str
         A sentence for each thing found wrong with the file, such as a missing end.
+    pixel_aspect : float
+        How much wider than high a pixel is shown. Frames are read as they are coded, not stretched.
     """
 
     path: str
@@ -76,6 +82,7 @@ class VideoInfo:
     fps: float
     timestamps: npt.NDArray[np.float64]
     warnings: tuple[str, ...] = ()
+    pixel_aspect: float = 1.0
 
 
 @dataclass(frozen=True)
@@ -179,6 +186,8 @@ def read_film(path: str) -> Film:
             )
         index = _index_by_stamps(packets)
         warning = _what_is_missing(path, status.st_size, packets)
+        notes = _notes(path, container, stream)
+        aspect = pixel_aspect(stream)
         unit = float(stream.time_base or 1)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
     finally:
@@ -192,8 +201,25 @@ def read_film(path: str) -> Film:
     if warning:
         warning = f"{warning} the {times.size} frames that are there are used."
     height, width, _ = picture.shape
-    info = VideoInfo(path, times.size, height, width, _fps(times, rate), times, (warning,) if warning else ())
+    warnings = (*((warning,) if warning else ()), *notes)
+    if picture.transposed:
+        aspect = 1 / aspect
+    if abs(aspect - 1) < SMALLEST_ASPECT:
+        aspect = 1.0
+    info = VideoInfo(path, times.size, height, width, _fps(times, rate), times, warnings, aspect)
     return Film(info, checked, picture, (status.st_size, status.st_mtime_ns))
+
+
+def _notes(path: str, container: InputContainer, stream: VideoStream) -> list[str]:
+    """Return sentences about what a user should know of a file that can be read."""
+    notes = []
+    others = other_streams(container, stream)
+    if others:
+        notes.append(
+            f"{path} holds {len(others) + 1} videos: the one of {stream.width} x {stream.height} is read, "
+            f"not {', '.join(others)}."
+        )
+    return notes
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> Packets:

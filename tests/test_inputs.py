@@ -1,0 +1,125 @@
+"""Inputs of other people: pixels that are not square, several streams, other endings, wide pixel types."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+from pathlib import Path
+
+import av
+import cv2
+import numpy as np
+import pytest
+
+from napari_face_landmarks import FaceTracker, TrackerSettings
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, open_video
+from test_tracking import moving
+
+N_FRAMES = 6
+
+
+@pytest.fixture(scope="module")
+def frames() -> np.ndarray:
+    return np.stack([cv2.resize(frame, (480, 480)) for frame in moving(N_FRAMES)[0]])
+
+
+@pytest.fixture(scope="module")
+def tracker() -> FaceTracker:
+    return FaceTracker(settings=TrackerSettings(refine="off"), threads=1)
+
+
+def write(path: Path, *streams: np.ndarray, aspect: Fraction = Fraction(1), default: int = 0) -> Path:
+    """Write streams of frames, (T, H, W, 3) each, at high quality."""
+    with av.open(str(path), "w") as container:
+        made = []
+        for place, frames in enumerate(streams):
+            codec = {".mkv": "ffv1", ".mp4": "mpeg4"}.get(path.suffix, "mpeg2video")
+            stream = container.add_stream(codec, rate=25)
+            stream.height, stream.width = frames.shape[1:3]
+            stream.pix_fmt = "yuv444p" if path.suffix == ".mkv" else "yuv420p"
+            stream.codec_context.sample_aspect_ratio = aspect
+            if path.suffix == ".mkv":
+                stream.disposition = av.stream.Disposition.default if place == default else 0
+            else:
+                stream.bit_rate = 20_000_000
+            made.append(stream)
+        for stream, frames in zip(made, streams, strict=True):
+            for rgb in frames:
+                container.mux(stream.encode(av.VideoFrame.from_ndarray(rgb, format="rgb24")))
+            container.mux(stream.encode())
+    return path
+
+
+def apart(found: np.ndarray, expected: np.ndarray) -> float:
+    """Return the mean distance in percent of the inter-ocular distance."""
+    distance = np.linalg.norm(found - expected, axis=-1).mean(axis=-1)
+    return float(100 * (distance / inter_ocular(expected)).mean())
+
+
+def test_pixels_that_are_not_square_are_tracked_as_they_are_shown(
+    frames: np.ndarray, tracker: FaceTracker, tmp_path: Path
+) -> None:
+    narrow = np.stack([cv2.resize(frame, (360, 480), interpolation=cv2.INTER_AREA) for frame in frames])
+    square = tracker.track(write(tmp_path / "square.mp4", frames))
+    path = write(tmp_path / "narrow.mp4", narrow, aspect=Fraction(4, 3))
+    with open_video(path) as video:
+        assert video.info.pixel_aspect == pytest.approx(4 / 3)
+        assert video.shape == (N_FRAMES, 480, 360, 3)
+        tracks = tracker.track(video)
+    assert tracks.meta["pixel_aspect"] == pytest.approx(4 / 3)
+    places = (tracks.landmarks + 0.5) * (4 / 3, 1) - 0.5
+    assert apart(places, square.landmarks) < 0.3
+    assert np.degrees(np.abs(tracks.pose[..., 2] - square.pose[..., 2])).max() < 1
+    np.testing.assert_allclose(tracks.boxes[..., 0], tracks.landmarks[..., 0].min(axis=-1), atol=1e-3)
+
+
+def test_of_several_videos_the_default_one_is_read_and_the_others_are_named(
+    frames: np.ndarray, tmp_path: Path
+) -> None:
+    small = frames[:, ::5, ::5]
+    with pytest.warns(VideoWarning, match="2 videos: the one of 96 x 96 is read, not 480 x 480"):
+        first = open_video(write(tmp_path / "a.mkv", small, frames, default=0))
+    with pytest.warns(VideoWarning, match="the one of 480 x 480 is read"):
+        second = open_video(write(tmp_path / "b.mkv", small, frames, default=1))
+    assert first.shape[1:3] == (96, 96)
+    assert second.shape[1:3] == (480, 480)
+    first.close()
+    second.close()
+
+
+@pytest.mark.parametrize("suffix", [".mts", ".m2ts", ".ts", ".vob", ".mxf"])
+def test_files_of_camcorders_are_videos(suffix: str, frames: np.ndarray, tmp_path: Path) -> None:
+    assert suffix in VIDEO_SUFFIXES
+    path = write(tmp_path / "clip.mpg", frames)
+    kind = {".vob": "mpeg", ".mxf": "mxf"}.get(suffix, "mpegts")
+    target = tmp_path / f"CLIP{suffix.upper()}"
+    with av.open(str(path)) as source, av.open(str(target), "w", format=kind) as container:
+        stream = container.add_stream_from_template(source.streams.video[0])
+        for packet in source.demux(video=0):
+            if packet.dts is not None:
+                packet.stream = stream
+                container.mux(packet)
+    with open_video(target) as video:
+        assert video.shape[1:] == (480, 480, 3)
+        assert len(video) >= N_FRAMES - 1
+
+
+@pytest.mark.parametrize(
+    "kind", ["10 bits", "12 bits", "14 bits", "16 bits", "signed float", "float", "wide float"]
+)
+def test_wide_pixels_give_the_landmarks_of_8_bits(
+    kind: str, frames: np.ndarray, tracker: FaceTracker
+) -> None:
+    made = {
+        "10 bits": lambda: frames.astype(np.uint16) * 4 + 2,
+        "12 bits": lambda: frames.astype(np.uint16) * 16 + 8,
+        "14 bits": lambda: frames.astype(np.uint16) * 64 + 32,
+        "16 bits": lambda: frames.astype(np.uint16) * 257,
+        "signed float": lambda: frames.astype(np.float32) / 127.5 - 1,
+        "float": lambda: frames.astype(np.float32) / 255,
+        "wide float": lambda: frames.astype(np.float64) * 16,
+    }[kind]()
+    tracks = tracker.track(made)
+    assert apart(tracks.landmarks, tracker.track(frames).landmarks) < 0.2
+    assert bool(tracks.warnings) == (kind not in ("16 bits", "float"))
+    assert len(tracks.meta["pixel_range"]) == 2
