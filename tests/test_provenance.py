@@ -15,7 +15,7 @@ import pytest
 import napari_face_landmarks
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, list_models, load_models
 from napari_face_landmarks.models import bundle_folder, load_card
-from napari_face_landmarks.models.bundle import MODEL_FILES
+from napari_face_landmarks.models.bundle import MODEL_FILES, PART_FILES
 from napari_face_landmarks.runs import CheckpointedRun, journal_of
 from napari_face_landmarks.tracking import provenance as provenance_module
 from napari_face_landmarks.tracking.provenance import COMPUTING, code_fingerprint
@@ -51,7 +51,8 @@ def test_a_result_is_made_again_from_what_its_file_says(tmp_path: Path, clip: Pa
     assert meta["libraries"]["numpy"] == np.__version__
     models = load_models(meta["models"])
     assert models.version == meta["models_version"]
-    files = {name: (bundle_folder(models.name) / name).read_bytes() for name in MODEL_FILES}
+    files = {name: (bundle_folder(models.name) / name).read_bytes() for name in models.card["files"]}
+    assert set(files) >= set(MODEL_FILES)
     assert meta["models_sha256"] == {
         name: hashlib.sha256(content).hexdigest() for name, content in files.items()
     }
@@ -65,7 +66,7 @@ def test_stats_say_it_too(tmp_path: Path, clip: Path) -> None:
     words = ["-o", str(tmp_path / "t.csv"), "--stats", str(tmp_path / "t.json")]
     assert cli.main(["track", str(clip), *words]) == 0
     record = json.loads((tmp_path / "t.json").read_text())
-    assert set(record["meta"]["models_sha256"]) == set(MODEL_FILES)
+    assert set(record["meta"]["models_sha256"]) == set(load_card("open")["files"])
     assert record["settings"] == TrackerSettings().to_dict()
 
 
@@ -84,7 +85,8 @@ def test_models_of_other_origin_are_named_by_their_files(tmp_path: Path) -> None
 @pytest.mark.parametrize("name", list_models())
 def test_the_files_of_the_plugins_bundles_are_those_of_their_cards(name: str) -> None:
     entries = load_card(name)["files"]
-    for file in MODEL_FILES:
+    assert set(entries) - set(PART_FILES) == set(MODEL_FILES)
+    for file in entries:
         content = (bundle_folder(name) / file).read_bytes()
         assert entries[file]["sha256"] == hashlib.sha256(content).hexdigest()
         assert entries[file]["bytes"] == len(content)

@@ -22,7 +22,7 @@ import pytest
 
 SRC = Path(__file__).resolve().parents[1] / "src"
 PACKAGE = "napari_face_landmarks"
-CORE = ("data", "video", "detection", "pfld", "clnf", "tracking")
+CORE = ("data", "video", "detection", "pfld", "parts", "clnf", "tracking")
 OUTER = ("io", "runs", "cli", "napari_plugin")
 WINDOWS = {"napari", "qtpy", "magicgui", "pyqtgraph", "superqt", "vispy", "PyQt5", "PyQt6", "PySide6"}
 CONVENIENCE = "data.tracks"
@@ -34,6 +34,7 @@ LAYERS = (
     ("data",),
     ("detection",),
     ("pfld",),
+    ("parts",),
     ("clnf",),
     ("models",),
     ("tracking",),

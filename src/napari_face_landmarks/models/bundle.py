@@ -22,11 +22,14 @@ from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.files.paths import check_inside
 from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.parts.network import EYE_OUTPUTS, MOUTH_OUTPUTS, PartModels
 from napari_face_landmarks.pfld.custom import OwnPfld
 
 DEFAULT_BUNDLE = "open"
 CARD = "model_card.json"
 MODEL_FILES = ("detector.onnx", "pfld.onnx", "pdm.npz", "cen.npz")
+PART_FILES = ("eye.onnx", "mouth.onnx")
+"""Part models, which bundles made before version 0.4 do not have."""
 LARGEST_CARD = 1 << 20
 LARGEST_FILE = 64 << 20
 BUNDLES_FOLDER = Path(__file__).parent
@@ -57,6 +60,8 @@ class Models:
         The patch experts.
     constants, constants_alone : EngineConstants
         What CLNF runs with these experts with, from PFLD's landmarks and by itself.
+    parts : PartModels or None
+        The networks of eyes and mouth, where the bundle has them.
     """
 
     name: str
@@ -68,6 +73,7 @@ class Models:
     experts: AnyExperts
     constants: EngineConstants = TUNED
     constants_alone: EngineConstants = OPENFACE_CEN
+    parts: PartModels | None = None
 
     def clnf(self, engine: ModuleType | SimpleNamespace = numba_engine, alone: bool = False) -> ClnfModel:
         """Return what CLNF runs with: from PFLD's landmarks, or `alone`."""
@@ -152,7 +158,8 @@ def load_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
     """
     folder = bundle_folder(name_or_folder)
     card = load_card(folder)
-    contents = {name: _checked_bytes(folder, name, card["files"][name]) for name in MODEL_FILES}
+    names = [*MODEL_FILES, *(name for name in PART_FILES if name in card["files"])]
+    contents = {name: _checked_bytes(folder, name, card["files"][name]) for name in names}
     pdm = load_pdm(folder / "pdm.npz")
     if pdm.n_points != N_LANDMARKS:
         raise ModelError(
@@ -174,7 +181,18 @@ def load_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
         pfld=pfld,
         pdm=pdm,
         experts=load_patch_experts(folder / "cen.npz"),
+        parts=_parts(contents, folder),
     )
+
+
+def _parts(contents: dict[str, bytes], folder: Path) -> PartModels | None:
+    """Open the part models of a bundle; None where it does not have both."""
+    if not all(name in contents for name in PART_FILES):
+        return None
+    eye, mouth = (_session(contents[name], folder / name) for name in PART_FILES)
+    _check_names(eye, ["crops"], list(EYE_OUTPUTS), folder / PART_FILES[0])
+    _check_names(mouth, ["crops"], list(MOUTH_OUTPUTS), folder / PART_FILES[1])
+    return PartModels(eye, mouth)
 
 
 def file_entry(path: Path) -> dict[str, Any]:
@@ -193,7 +211,7 @@ def _check_card(card: Any, path: Path) -> None:
             isinstance(card["files"].get(name), dict)
             and isinstance(card["files"][name].get("sha256"), str)
             and isinstance(card["files"][name].get("bytes"), int)
-            for name in MODEL_FILES
+            for name in (*MODEL_FILES, *(name for name in PART_FILES if name in card["files"]))
         )
     )
     if not complete:

@@ -26,9 +26,11 @@ from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, REGIONS
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.parts import follow_parts, refine_parts
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.context import RunContext
+from napari_face_landmarks.tracking.face_finder import take_faces
 from napari_face_landmarks.tracking.state import Refinement
 from napari_face_landmarks.video.pixels import to_grey
 
@@ -168,7 +170,9 @@ def refine_face(
 ) -> Refined:
     """Refine a face by CLNF, or apply its last correction again, according to the settings.
 
-    A manual correction in `before` is applied first, and CLNF starts from there.
+    Part models, where the bundle has them, place lids and lips before CLNF; where they are confident their
+    landmarks also replace those of CLNF, whose shape model is symmetric and seldom shuts an eye. A manual
+    correction in `before` is applied first, and CLNF starts from there.
 
     Parameters
     ----------
@@ -184,7 +188,13 @@ def refine_face(
         State of the face's refinement; `Refinement()` for a new face.
     """
     began = time.perf_counter()
+    part_models = context.models.parts
+    if part_models is not None:
+        output, row = take_faces(output, np.array([row])), 0
+        output, parts, weight = refine_parts(part_models, picture.rgb, output)
     landmarks, source, params, after = _refine(context, picture, output, row, index, before)
+    if part_models is not None and source != PFLD and before.manual is None:
+        landmarks = follow_parts(landmarks, parts.landmarks[0], weight[0])
     given = None if source == PFLD else output.landmarks[row]
     expressed = project(context.models.pdm, params) if np.isfinite(params).all() else None
     misfit = misfit_of(landmarks, given, expressed)

@@ -16,6 +16,7 @@ STEPS = {
     "pdm": "the point distribution model",
     "detector": "the face detector",
     "pfld": "the landmark network",
+    "parts": "the networks of eyes and mouth",
     "cen": "the patch experts (needs the point distribution model)",
     "settle": "the final linear map to manual landmarks (needs all steps above)",
     "evaluate": "measure a bundle on the held-out faces",
@@ -23,12 +24,12 @@ STEPS = {
     "bundle": "collect the files and write the model card",
 }
 
-STAGES = (("pdm",), ("detector", "pfld", "cen"), ("settle",), ("bundle",))
+STAGES = (("pdm",), ("detector", "pfld", "parts", "cen"), ("settle",), ("bundle",))
 """The steps of ``all``; steps of one stage are independent of each other."""
 LAST_STEPS = ("settle", "bundle")
 """Always run again, which takes a minute or two: they depend on the output of all other steps."""
 MODULE_OF = {"settle": "linear_calibration", "held-out": "held_out"}
-CAN_START = ("detector", "pfld")
+CAN_START = ("detector", "pfld", "parts")
 """Steps that can start from the weights of another bundle."""
 
 

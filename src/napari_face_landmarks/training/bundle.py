@@ -12,7 +12,7 @@ import numpy as np
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError
-from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, file_entry, load_bundle
+from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, PART_FILES, file_entry, load_bundle
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 from napari_face_landmarks.training.mesh_regression import HAND_SHARE
 
@@ -87,13 +87,48 @@ def _freely_licensed(labelled: str) -> tuple[dict[str, Any], ...]:
     )
 
 
-SOURCES_OPEN = _freely_licensed(LABELLED_BY_MESH)
+LIDS = "lids, irises and lips for the part models, from a machine-made face mesh"
+CITE_FAIRFACE = "K. Karkkainen, J. Joo: FairFace, WACV 2021"
+CITE_GRID = (
+    "M. Cooke, J. Barker, S. Cunningham, X. Shao: The GRID audiovisual sentence corpus, JASA 120, 2006"
+)
+CITE_HDTF = "Z. Zhang, L. Li, Y. Ding, C. Fan: Flow-Guided One-Shot Talking Face Generation (HDTF), CVPR 2021"
+CLIPS = "CC BY 4.0 (GRID, HDTF); works of the US government; Pexels licence; MIT sample"
+PARTS_OPEN = (
+    _source("landmarks_open/fairface", f"faces; {LIDS}", "CC BY 4.0", CITE_FAIRFACE),
+    _source("landmarks_open/sfhq_t2i", f"synthetic portraits; {LIDS}", "MIT", "D. Beniaguev: SFHQ-T2I, 2024"),
+    _source("landmarks_open/caltech_faces", f"faces; {LIDS}", "CC BY 4.0", "M. Weber: Caltech Faces 1999"),
+    _source("landmarks_open/webmorph_composite", f"composite portraits; {LIDS}", "CC BY 4.0",
+            "L. DeBruine: WebMorph, 2016"),
+    _source("landmarks_open/rendered_heads", "rendered heads with exact landmarks, for the part models",
+            "MIT", "T. Do et al.: VALID avatars, 2022"),
+    _source("landmarks_open/grid_blinks", f"frames of clips; {LIDS}", "CC BY 4.0", CITE_GRID),
+    _source("landmarks_open/speeches_256", f"frames of public addresses; {LIDS}",
+            "CC BY 4.0 and works of the US government", CITE_HDTF),
+    _source("landmarks_open/speeches_384", f"frames of public addresses; {LIDS}",
+            "CC BY 4.0 and works of the US government", CITE_HDTF),
+    _source("landmarks_open/clips_384", f"frames of two clips; {LIDS}", "Pexels licence; MIT"),
+    _source("landmarks_open/winks_composite", f"winks composed of frames of these clips; {LIDS}", CLIPS),
+)  # fmt: skip
+"""What the part models are trained on besides the faces of the landmark network."""
+PARTS_RESEARCH = (
+    _source("landmarks_research/yale", f"faces; {LIDS}", "research only", "Yale Face Database"),
+    _source("landmarks_research/lfw_eyes", f"faces; {LIDS}", "research only",
+            "G. B. Huang et al.: Labeled Faces in the Wild, 2007"),
+    _source("landmarks_research/webmorph_3dsk", f"faces with templates; {LIDS}", "research only"),
+    _source("landmarks_research/mead_384", f"frames of clips; {LIDS}", "non-commercial research",
+            "K. Wang et al.: MEAD, ECCV 2020"),
+)  # fmt: skip
+
+SOURCES_OPEN = (*_freely_licensed(LABELLED_BY_MESH), *PARTS_OPEN)
 SOURCES_RESEARCH = (
     _source("landmarks_300w_train/helen_train", f"HELEN {STEADIED}", TERMS_300W, CITE_300W, CITE_HELEN),
     _source("landmarks_300w_train/lfpw_train", f"LFPW {STEADIED}", TERMS_300W, CITE_300W, CITE_LFPW),
     _source("detection/helen_train", f"HELEN photographs, {BY_MACHINE}", TERMS_300W, CITE_300W, CITE_HELEN),
     _source("detection/lfpw_train", f"LFPW photographs, {BY_MACHINE}", TERMS_300W, CITE_300W, CITE_LFPW),
     *_freely_licensed(READ_FROM_MESH),
+    *PARTS_OPEN,
+    *PARTS_RESEARCH,
 )
 AUGMENTATION = (
     "Rotation, shift and scale of the box as a detector and a tracker give them; flips; heads turned to 60 "
@@ -168,19 +203,20 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
     card_path = out / CARD
     old = json.loads(card_path.read_text()) if card_path.exists() else {}
     metrics = dict(old.get("metrics", {}))
-    for name in MODEL_FILES:
+    for name in (*MODEL_FILES, *PART_FILES):
         if (run / name).exists() and (run / name).resolve() != (out / name).resolve():
             shutil.copyfile(run / name, out / name)
     for path in sorted(run.glob("*.metrics.json")):
         metrics[path.name.removesuffix(".metrics.json")] = json.loads(path.read_text())
     about = CARDS[bundle]
+    names = [*MODEL_FILES, *(name for name in PART_FILES if (out / name).exists())]
     card = {
         "name": bundle,
         "version": CARD_VERSION,
         **about,
         "held_out": HELD_OUT,
         "metrics": metrics,
-        "files": {name: file_entry(out / name) for name in MODEL_FILES},
+        "files": {name: file_entry(out / name) for name in names},
     }
     part = card_path.with_suffix(".part")
     part.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

@@ -1,0 +1,426 @@
+"""Labels of lids, irises and lips for the part models, and the crops that they are trained on.
+
+Lids are the mesh's contours of the upper and the lower lid, resampled to thirds between the canthi as the
+300-W annotators place them, and moved by the mean difference to the templates placed by hand. On eyes that
+are shut the mesh leaves a gap of about 0.05 eye widths, where annotators let the lids coincide:
+`LID_KNOTS` maps its apertures to theirs. Rendered heads have exact labels; their lids are resampled to thirds
+too, and the mean difference of their convention of the lips is taken off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from tqdm import tqdm
+
+from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.parts.crop import (
+    EYE_SIZE,
+    MOUTH,
+    MOUTH_SIZE,
+    eye_crops,
+    face_units,
+    mouth_crops,
+    rolls,
+)
+from napari_face_landmarks.pfld.crop import to_crop
+from napari_face_landmarks.training.augment import cut
+from napari_face_landmarks.training.faces import LABELLED, decode
+from napari_face_landmarks.training.labels import (
+    MESH_68,
+    Calibration,
+    Floats,
+    load_calibration,
+    pose_of,
+    resampled,
+    template_landmarks,
+)
+from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks
+from napari_face_landmarks.training.part_split import split_masks
+
+OPEN_WEIGHTS = {
+    "london_neutral": 3.0,
+    "london_smiling": 1.5,
+    "canada": 3.0,
+    "webmorph_composite": 3.0,
+    "faker": 1.0,
+    "interfaces": 1.0,
+    "voteview": 0.5,
+    "fairface": 0.6,
+    "sfhq_t2i": 1.0,
+    "caltech_faces": 0.7,
+    "rendered_heads": 1.0,
+    "grid_blinks": 1.5,
+    "speeches_384": 2.0,
+    "speeches_256": 1.5,
+    "clips_384": 2.0,
+    "winks_composite": 2.0,
+}
+"""Freely licensed faces, and how often one of a file is drawn."""
+RESEARCH_WEIGHTS = {"yale": 1.5, "lfw_eyes": 1.0, "webmorph_3dsk": 3.0, "mead_384": 1.5}
+"""Faces for research only, labelled by machine; or by template."""
+BY_HAND_WEIGHT = 2.5
+"""The same of the faces labelled by hand."""
+
+LARGEST_FLIP_DIFFERENCE = 0.05
+"""A mesh that differs more from that of the mirrored picture is no label (outer inter-canthal distances)."""
+LID_KNOTS = {
+    "open": ((0.065, 0.20), (0.0, 0.20)),
+    "research": ((0.06, 0.10, 0.18, 0.30, 0.40), (0.0, 0.09, 0.215, 0.345, 0.44)),
+}
+"""Apertures (height over width) of the mesh and of the label: the latter of `research` as people place them.
+
+`open`: what is over 0.20 stays, what is under 0.065 is shut. Of the exact labels of rendered heads whose mesh
+has an aperture from 0.04 to 0.12 the median is 0.035.
+"""
+WINK_SHUT = 0.10
+"""The mesh of a composite wink opens the shut eye a little, for it knows none: it is shut from here down."""
+IRIS_APERTURE = 0.10
+"""Irises count from this aperture on."""
+NARROWEST_EYE = 0.45
+"""An eye whose width is less than this share of the other's is turned away, and its label a guess."""
+EYE_PATCH, MOUTH_PATCH = 80, 84
+EYE_REACH, MOUTH_REACH = EYE_PATCH / EYE_SIZE, MOUTH_PATCH / MOUTH_SIZE
+"""Sides of the patches that are kept over those of the networks' crops, for other shifts and scales."""
+
+# fmt: off
+_UPPER = np.array([
+    [33, 246, 161, 160, 159, 158, 157, 173, 133], [362, 398, 384, 385, 386, 387, 388, 466, 263],
+])
+_LOWER = np.array([
+    [133, 155, 154, 153, 145, 144, 163, 7, 33], [263, 249, 390, 373, 374, 380, 381, 382, 362],
+])
+_IRIS = np.array([[468, 469, 471], [473, 474, 476]])  # centre and ends of the horizontal diameter
+# fmt: on
+_SIDES = (36, 42)
+
+
+@dataclass(frozen=True)
+class PartFaces:
+    """Crops of eyes and mouths with their labels, as fractions of the crop, x then y.
+
+    Left eyes are mirrored, and so are their labels.
+
+    Attributes
+    ----------
+    eyes : ndarray, (E, 80, 80), uint8
+        Grey levels; the network's crop and what is about it.
+    lids : ndarray, (E, 6, 2), float32
+    iris : ndarray, (E, 3), float32
+        Centre x, centre y and horizontal diameter; NaN where it is hidden.
+    eye_weight : ndarray, (E,), float32
+    eye_source : ndarray, (E,), int64
+        Number of the file in `sources`.
+    eye_face : ndarray, (E,), int64
+        Number of the face; its right eye comes first.
+    mouths : ndarray, (N, 84, 84, 3), uint8
+        RGB.
+    lips : ndarray, (N, 20, 2), float32
+    mouth_weight : ndarray, (N,), float32
+    mouth_source : ndarray, (N,), int64
+    sources : list of str
+        The files.
+    """
+
+    eyes: npt.NDArray[np.uint8]
+    lids: npt.NDArray[np.float32]
+    iris: npt.NDArray[np.float32]
+    eye_weight: npt.NDArray[np.float32]
+    eye_source: npt.NDArray[np.int64]
+    eye_face: npt.NDArray[np.int64]
+    mouths: npt.NDArray[np.uint8]
+    lips: npt.NDArray[np.float32]
+    mouth_weight: npt.NDArray[np.float32]
+    mouth_source: npt.NDArray[np.int64]
+    sources: list[str]
+
+
+def apertures(lids: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
+    """Return the height of eyes over their width: mean of 37-41 and 38-40 at right angles to 36-39.
+
+    Parameters
+    ----------
+    lids : ndarray, (..., 6, 2)
+        x then y, y down, in the order of the right eye; or of the left eye in a mirrored picture.
+    """
+    points = np.asarray(lids, dtype=np.float64)
+    across = points[..., 3, :] - points[..., 0, :]
+    width = np.maximum(np.linalg.norm(across, axis=-1), 1e-6)
+    axis = across / width[..., None]
+    open_by = (points[..., 5, :] - points[..., 1, :] + points[..., 4, :] - points[..., 2, :]) / 2
+    return np.asarray((open_by[..., 1] * axis[..., 0] - open_by[..., 0] * axis[..., 1]) / width)
+
+
+def mesh_lids(mesh: npt.NDArray[np.floating]) -> Floats:
+    """Return the lids of both eyes by a mesh (478, 3), (2, 6, 2): canthi and thirds of each lid."""
+    points = np.asarray(mesh, dtype=np.float64)[:, :2]
+    eyes = [
+        np.concatenate([resampled(points[upper], 4)[:3], resampled(points[lower], 4)[:3]])
+        for upper, lower in zip(_UPPER, _LOWER, strict=True)
+    ]
+    return np.stack(eyes)
+
+
+def mesh_lips(mesh: Floats, calibration: Calibration) -> Floats:
+    """Return the lips by a mesh (478, 3), (20, 2): the nearest vertices, moved as the templates have it."""
+    scale, rotation, _ = pose_of(mesh, calibration.mean)
+    moved = mesh[MESH_68[MOUTH]] + scale * calibration.offsets[MOUTH] @ rotation.T
+    return np.asarray(moved[:, :2])
+
+
+def close_lids(lids: Floats, knots: tuple[tuple[float, ...], tuple[float, ...]]) -> Floats:
+    """Return lids (6, 2) whose aperture is mapped from `knots[0]` to `knots[1]`, linearly between them.
+
+    Each upper landmark and the lower one under it move towards their middle, or away from it. Beyond the last
+    knot the difference stays.
+    """
+    aperture = float(apertures(lids))
+    given, wanted = knots
+    target = float(np.interp(aperture, given, wanted)) + max(aperture - given[-1], 0.0)
+    share = min(max(target / aperture, 0.0), 2.0) if aperture > 1e-3 else 0.0
+    closed = lids.copy()
+    for upper, lower in ((1, 5), (2, 4)):
+        middle = (lids[upper] + lids[lower]) / 2
+        closed[upper] = middle + share * (lids[upper] - middle)
+        closed[lower] = middle + share * (lids[lower] - middle)
+    return closed
+
+
+def in_thirds(lids: Floats) -> Floats:
+    """Return lids (6, 2) moved along smooth curves through them to thirds of each curve's length."""
+    upper = resampled(_cubic(lids[[0, 1, 2, 3]]), 4)
+    lower = resampled(_cubic(lids[[3, 4, 5, 0]]), 4)
+    return np.concatenate([upper[:3], lower[:3]])
+
+
+def _cubic(points: Floats) -> Floats:
+    """Return 33 points of the cubic curve through four points, by the length of their chords."""
+    lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
+    at = lengths / max(lengths[-1], 1e-6)
+    if np.min(np.diff(at)) < 1e-3:
+        return points
+    solved = np.linalg.solve(np.vander(at), points)
+    return np.asarray(np.vander(np.linspace(0, 1, 33), 4) @ solved)
+
+
+def lid_offset(data: Path) -> Floats:
+    """Return the mean difference of template and mesh lids, (6, 2), in eye widths along and across an eye."""
+    offsets = []
+    for name in ("london_neutral", "canada", "webmorph_composite"):
+        with np.load(data / "landmarks_open" / f"{name}.npz", allow_pickle=False) as arrays:
+            chosen = np.flatnonzero(split_masks(name, arrays)[0])
+            meshes, templates = arrays["mesh478_x64"][chosen] / 64.0, arrays["template189"][chosen]
+        for mesh, template in zip(meshes, templates, strict=True):
+            marked = template_landmarks(template.astype(np.float64))
+            for side, lids in enumerate(mesh_lids(mesh)):
+                axes, width = _eye_axes(lids)
+                truth = np.stack([marked[k] for k in range(_SIDES[side], _SIDES[side] + 6)])
+                offset = (truth - lids) @ axes / width
+                offsets.append(offset if side == 0 else _mirrored(offset, 0.0))
+    return np.asarray(np.mean(offsets, axis=0))
+
+
+def _eye_axes(lids: Floats) -> tuple[Floats, float]:
+    across = lids[3] - lids[0]
+    width = max(float(np.linalg.norm(across)), 1e-6)
+    axis = across / width
+    return np.stack([axis, [-axis[1], axis[0]]], axis=1), width
+
+
+def _mirrored(lids: Floats, width: float) -> Floats:
+    """Return the lids (6, 2) of one eye in a mirrored picture, in the order of the other."""
+    flipped = lids[[3, 2, 1, 0, 5, 4]].copy()
+    flipped[:, 0] = width - flipped[:, 0]
+    return flipped
+
+
+@dataclass(frozen=True)
+class _Labeller:
+    """What turns the arrays of a file into landmarks and irises."""
+
+    bundle: str
+    calibration: Calibration
+    offset: Floats
+    reading: Any
+
+    def faces(self, stem: str, arrays: Mapping[str, npt.NDArray[Any]], i: int) -> tuple[Floats, Floats]:
+        """Return the landmarks (68, 2) and the irises (2, 3) of a face; NaN for what is not known."""
+        mesh = arrays["mesh478_x64"][i].astype(np.float64) / 64
+        known = mesh[:, 0].min() > -256
+        exact = "landmarks" in arrays
+        if exact:
+            landmarks = arrays["landmarks"][i].astype(np.float64)
+        elif self.bundle == "research" and self.reading is not None:
+            landmarks = read_landmarks(mesh[None].astype(np.float32), self.reading)[0].astype(np.float64)
+        else:
+            landmarks = mesh[MESH_68, :2].copy()
+            landmarks[48:] = mesh_lips(mesh, self.calibration)
+        iris = np.full((2, 3), np.nan)
+        if known:
+            for side in (0, 1):
+                centre, first, last = mesh[_IRIS[side], :2]
+                iris[side] = *centre, np.linalg.norm(first - last)
+        if exact:
+            for first in _SIDES if stem == "rendered_heads" else ():
+                landmarks[first : first + 6] = in_thirds(landmarks[first : first + 6])
+            if known:
+                found = landmarks.reshape(68, 2)[36:48].reshape(2, 6, 2).mean(axis=1)
+                apart = np.linalg.norm(iris[:, :2] - found, axis=1) / max(float(inter_ocular(landmarks)), 1.0)
+                iris[apart > 0.1] = np.nan
+            return landmarks, iris
+        self._put_lids(landmarks, mesh, str(arrays["side"][i]) if "side" in arrays else "")
+        if "template189" in arrays:
+            for number, point in template_landmarks(arrays["template189"][i].astype(np.float64)).items():
+                landmarks[number] = point
+        return landmarks, iris
+
+    def _put_lids(self, landmarks: Floats, mesh: Floats, winking: str) -> None:
+        for side, lids in enumerate(mesh_lids(mesh)):
+            axes, width = _eye_axes(lids)
+            offset = self.offset if side == 0 else _mirrored(self.offset, 0.0)
+            given, wanted = LID_KNOTS[self.bundle]
+            if winking == ("right", "left")[side]:
+                later = [k for k, aperture in enumerate(given) if aperture > WINK_SHUT]
+                given = (WINK_SHUT, *(given[k] for k in later))
+                wanted = (0.0, *(wanted[k] for k in later))
+            first = _SIDES[side]
+            landmarks[first : first + 6] = close_lids(lids + width * offset @ axes.T, (given, wanted))
+
+
+def _hand_reading(data: Path) -> tuple[Any, Floats]:
+    """Return what reads landmarks from meshes as people place them, and the offset of their lids."""
+    meshes, landmarks, offsets = [], [], []
+    for path in LABELLED:
+        with np.load(data / path, allow_pickle=False) as arrays:
+            chosen = np.flatnonzero(split_masks(Path(path).stem, arrays)[0])
+            mesh = arrays["mesh478_x64"][chosen].astype(np.float32) / 64
+            known = mesh[:, :, 0].min(axis=1) > -256
+            meshes.append(mesh[known])
+            landmarks.append(arrays["landmarks"][chosen][known])
+    for mesh, truth in zip(np.concatenate(meshes), np.concatenate(landmarks), strict=True):
+        for side, lids in enumerate(mesh_lids(mesh)):
+            axes, width = _eye_axes(lids)
+            offset = (truth[_SIDES[side] : _SIDES[side] + 6] - lids) @ axes / width
+            offset = offset if side == 0 else _mirrored(offset, 0.0)
+            offset[[1, 5], 1], offset[[2, 4], 1] = offset[[1, 5], 1].mean(), offset[[2, 4], 1].mean()
+            offsets.append(offset)  # the aperture is left to LID_KNOTS
+    return fit_reading(np.concatenate(meshes), np.concatenate(landmarks)), np.median(offsets, axis=0)
+
+
+def _usable(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
+    """Return which faces of a file have labels to be trusted, (N,) bool."""
+    usable = np.ones(len(arrays["names"]), np.bool_)
+    if "flip_difference" in arrays:
+        usable &= arrays["flip_difference"] <= LARGEST_FLIP_DIFFERENCE
+    if "landmarks" not in arrays:
+        usable &= arrays["mesh478_x64"][:, :, 0].min(axis=1) > -256 * 64
+    return usable
+
+
+def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
+    """Load the crops of eyes and mouths of one side of the split.
+
+    Parameters
+    ----------
+    data : Path
+        The folder of training data.
+    bundle : {"open", "research"}
+        ``open`` uses freely licensed faces only; ``research`` the others as well.
+    held_out : bool
+        The faces kept for measuring, or those that are trained on.
+    """
+    weights = {f"landmarks_open/{name}.npz": weight for name, weight in OPEN_WEIGHTS.items()}
+    reading, offset = None, lid_offset(data)
+    if bundle == "research":
+        weights |= {f"landmarks_research/{name}.npz": weight for name, weight in RESEARCH_WEIGHTS.items()}
+        weights |= dict.fromkeys(LABELLED, BY_HAND_WEIGHT)
+        reading, offset = _hand_reading(data)
+    labeller = _Labeller(bundle, load_calibration(data), offset, reading)
+    rows: dict[str, list[Any]] = {name: [] for name in PartFaces.__annotations__ if name != "sources"}
+    faces = 0
+    for source, (path, weight) in enumerate(tqdm(weights.items(), desc="crops", unit="file")):
+        with np.load(data / path, allow_pickle=False) as archive:
+            arrays = {name: archive[name] for name in archive.files}
+        stem = Path(path).stem
+        chosen = np.flatnonzero(split_masks(stem, arrays)[int(held_out)] & _usable(arrays))
+        labels = [labeller.faces(stem, arrays, int(i)) for i in chosen]
+        if stem == "rendered_heads":
+            _take_off_convention(labels, arrays, chosen, labeller.calibration)
+        for i, (landmarks, irises) in zip(chosen, labels, strict=True):
+            image = decode(arrays, int(i))
+            inside = arrays["inside68"][i] if "inside68" in arrays else np.ones(68, np.bool_)
+            _add_face(rows, image, landmarks, irises, inside, weight)
+            rows["eye_face"] += [faces] * (len(rows["eyes"]) - len(rows["eye_face"]))
+            rows["eye_source"] += [source] * (len(rows["eyes"]) - len(rows["eye_source"]))
+            rows["mouth_source"] += [source] * (len(rows["mouths"]) - len(rows["mouth_source"]))
+            faces += 1
+    kinds = {"eyes": np.uint8, "mouths": np.uint8, "eye_source": np.int64, "eye_face": np.int64}
+    kinds["mouth_source"] = np.int64
+    stacked = {name: np.asarray(values, kinds.get(name, np.float32)) for name, values in rows.items()}
+    return PartFaces(**stacked, sources=[Path(path).stem for path in weights])
+
+
+def _take_off_convention(
+    labels: list[tuple[Floats, Floats]],
+    arrays: Mapping[str, npt.NDArray[Any]],
+    chosen: npt.NDArray[np.int64],
+    calibration: Calibration,
+) -> None:
+    """Move the lips of rendered heads, in place, by their median difference to those of the meshes."""
+    frontal, offsets = np.abs(arrays["yaw_pitch_roll"][chosen, 0]) < 20, []
+    frames = []
+    for i, (landmarks, _) in zip(chosen, labels, strict=True):
+        roll, unit = rolls(landmarks[None])[0], float(face_units(landmarks[None])[0])
+        frames.append(unit * np.array([[np.cos(roll), -np.sin(roll)], [np.sin(roll), np.cos(roll)]]))
+        mesh = arrays["mesh478_x64"][i].astype(np.float64) / 64
+        if mesh[:, 0].min() > -256:
+            difference = landmarks[48:] - mesh_lips(mesh, calibration)
+            offsets.append(difference @ np.linalg.inv(frames[-1]).T)
+        else:
+            offsets.append(np.full((20, 2), np.nan))
+    offset = np.nanmedian(np.asarray(offsets)[frontal], axis=0)
+    for (landmarks, _), frame in zip(labels, frames, strict=True):
+        landmarks[48:] -= offset @ frame.T
+
+
+def _add_face(
+    rows: dict[str, list[Any]],
+    image: npt.NDArray[np.uint8],
+    landmarks: Floats,
+    irises: Floats,
+    inside: npt.NDArray[np.bool_],
+    weight: float,
+) -> None:
+    nothing = np.zeros((0, 5), np.float32)
+    crops = eye_crops(landmarks[None])[0]
+    widths = [np.linalg.norm(landmarks[39] - landmarks[36]), np.linalg.norm(landmarks[45] - landmarks[42])]
+    for side, crop in enumerate(crops):
+        first = _SIDES[side]
+        if widths[side] < NARROWEST_EYE * widths[1 - side] or not inside[first : first + 6].all():
+            continue
+        lids = to_crop(landmarks[None, first : first + 6], crop[None])[0].astype(np.float64)
+        iris = np.append(
+            to_crop(irises[None, side : side + 1, :2], crop[None])[0, 0], irises[side, 2] / crop[2]
+        )
+        wide = crop * np.array([1, 1, EYE_REACH, 1], np.float32)
+        patch = cut(image, wide, nothing, EYE_PATCH)
+        if side == 1:
+            patch, lids = patch[:, ::-1], _mirrored(lids, 1.0)
+            iris[0] = 1 - iris[0]
+        if apertures(lids) < IRIS_APERTURE:
+            iris[:] = np.nan
+        rows["eyes"].append(np.asarray(patch @ np.array([0.299, 0.587, 0.114]) + 0.5, dtype=np.uint8))
+        rows["lids"].append(lids)
+        rows["iris"].append(iris)
+        rows["eye_weight"].append(weight)
+    if inside[48:].all():
+        crop = mouth_crops(landmarks[None])[0]
+        wide = crop * np.array([1, 1, MOUTH_REACH, 1], np.float32)
+        rows["mouths"].append(cut(image, wide, nothing, MOUTH_PATCH))
+        rows["lips"].append(to_crop(landmarks[None, MOUTH], crop[None])[0])
+        rows["mouth_weight"].append(weight)

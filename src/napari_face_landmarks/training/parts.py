@@ -1,0 +1,656 @@
+"""Train the part models: ``python -m napari_face_landmarks.training parts --data FOLDER --out FOLDER``."""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import math
+import time
+from dataclasses import asdict, dataclass, fields, replace
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from napari_face_landmarks.parts.crop import EYE_SIZE, MOUTH_SIZE
+from napari_face_landmarks.training.augment import Generator, Image, cut, displaced
+from napari_face_landmarks.training.log import append_row
+from napari_face_landmarks.training.mixed_precision import in_precision
+from napari_face_landmarks.training.onnx_float16 import store_half
+from napari_face_landmarks.training.part_labels import (
+    EYE_REACH,
+    MOUTH_REACH,
+    PartFaces,
+    apertures,
+    load_parts,
+)
+from napari_face_landmarks.training.part_network import ExportedEye, ExportedMouth, PartNetwork, PartOutputs
+
+Floats = npt.NDArray[np.float32]
+
+SHIFT, SCALE, ROLL = 0.055, 0.10, math.radians(5.5)
+"""Standard deviations of where PFLD's landmarks put a crop: of its side, logarithm, radians.
+
+About 4 % of the inter-ocular distance.
+"""
+SHUT, HALF = 0.06, 0.17
+"""Apertures up to which an eye counts as shut and half shut when batches are balanced."""
+CLOSED, WIDE = 0.03, 0.16
+"""Openings (of the crop's side) up to which a mouth counts as closed, and from which as wide open."""
+EYE_SHARES = (0.22, 0.16, 0.62)
+MOUTH_SHARES = (0.40, 0.38, 0.22)
+"""Shares of the three states in each batch."""
+SOFTNESS = 0.15  # px of the crop
+HELD_OUT_SEED = 11
+EXTRA = 6
+"""Numbers that the eye's network gives besides landmarks."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a training run is made of; all of it goes into the checkpoint and the metrics."""
+
+    steps: int = 5000
+    batch: int = 64
+    learning_rate: float = 2.5e-3
+    started_rate: float = 1.2e-3
+    weight_decay: float = 1e-3
+    ema: float = 0.998
+    evaluate_every: int = 1000
+    warped_share: float = 0.35
+    covered_share: float = 0.35
+    mild_share: float = 0.15
+    seed: int = 2026
+    threads: int = 1
+
+
+@dataclass(frozen=True)
+class Part:
+    """The crops of one part of the face.
+
+    Attributes
+    ----------
+    name : {"eye", "mouth"}
+    patches : ndarray, (N, P, P) or (N, P, P, 3), uint8
+        What is kept of each picture.
+    labels : ndarray, (N, L, 2), float32
+        Landmarks, and of eyes both ends of the iris's horizontal diameter; fractions of the crop.
+    known : ndarray, (N, L), bool
+    chance : ndarray, (N,), float64
+        With which training draws each.
+    source, face : ndarray, (N,), int64
+    sources : list of str
+    size : int
+        Side of the network's input.
+    reach : float
+        Side of a patch over that of the crop.
+    """
+
+    name: str
+    patches: npt.NDArray[np.uint8]
+    labels: Floats
+    known: npt.NDArray[np.bool_]
+    chance: npt.NDArray[np.float64]
+    source: npt.NDArray[np.int64]
+    face: npt.NDArray[np.int64]
+    sources: list[str]
+    size: int
+    reach: float
+
+
+def part_of(faces: PartFaces, name: str) -> Part:
+    """Return the eyes or the mouths of labelled faces, with the chance of each state balanced."""
+    if name == "mouth":
+        opening = (faces.lips[:, 18] - faces.lips[:, 14])[:, 1]
+        state = np.digitize(opening, (CLOSED, WIDE))
+        chance = _balanced(state, faces.mouth_weight, MOUTH_SHARES)
+        known = np.ones(faces.lips.shape[:2], np.bool_)
+        face = np.arange(len(faces.lips))
+        return Part(
+            name, faces.mouths, faces.lips, known, chance, faces.mouth_source, face, faces.sources,
+            MOUTH_SIZE, MOUTH_REACH,
+        )  # fmt: skip
+    state = np.digitize(apertures(faces.lids), (SHUT, HALF))
+    chance = _balanced(state, faces.eye_weight, EYE_SHARES)
+    half = np.stack([faces.iris[:, 2] / 2, np.zeros(len(faces.iris), np.float32)], axis=1)
+    centre = faces.iris[:, :2]
+    labels = np.concatenate([faces.lids, (centre - half)[:, None], (centre + half)[:, None]], axis=1)
+    known = np.isfinite(labels).all(axis=2)
+    labels = np.where(known[..., None], labels, 0.5).astype(np.float32)
+    return Part(
+        name, faces.eyes, labels, known, chance, faces.eye_source, faces.eye_face, faces.sources, EYE_SIZE,
+        EYE_REACH,
+    )  # fmt: skip
+
+
+def _balanced(
+    state: npt.NDArray[np.int64], weight: Floats, shares: tuple[float, ...]
+) -> npt.NDArray[np.float64]:
+    chance = weight.astype(np.float64)
+    for number, share in enumerate(shares):
+        members = state == number
+        chance[members] *= share / max(chance[members].sum(), 1e-9)
+    return np.asarray(chance / chance.sum())
+
+
+def part_network(name: str) -> PartNetwork:
+    """Return a new network of a part."""
+    return PartNetwork(EYE_SIZE, 1, 6, EXTRA) if name == "eye" else PartNetwork(MOUTH_SIZE, 3, 20)
+
+
+def draw_batch(part: Part, plan: Plan, rng: Generator) -> dict[str, npt.NDArray[Any]]:
+    """Return augmented crops of a part and their labels.
+
+    Returns
+    -------
+    dict
+        ``images`` (B, S, S) or (B, S, S, 3) float32, 0 to 1; ``labels`` (B, L, 2); ``known`` (B, L).
+    """
+    rows = rng.choice(len(part.chance), plan.batch, p=part.chance)
+    mild = rng.random(plan.batch) < plan.mild_share
+    images, labels = [], []
+    for row, is_mild in zip(rows, mild, strict=True):
+        warped = not is_mild and rng.random() < plan.warped_share
+        image, label = _crop(part, int(row), rng, warped, 0.6 if is_mild else 1.0)
+        if not is_mild:
+            if rng.random() < plan.covered_share:
+                cover(image, part.patches[rng.integers(len(part.patches))], rng)
+            image = soften(image, rng)
+        images.append(image)
+        labels.append(label)
+    lit = light(np.stack(images).astype(np.float32), mild, rng)
+    return {"images": lit / 255, "labels": np.stack(labels), "known": part.known[rows]}
+
+
+def _crop(part: Part, row: int, rng: Generator, warped: bool, jitter: float) -> tuple[Image, Floats]:
+    """Return a crop where PFLD might place it, its skin moved on request, and its labels."""
+    size = part.patches.shape[1]
+    side = size / part.reach
+    points = (part.labels[row] - 0.5) * side + size / 2 - 0.5  # pixels of the patch
+    shift = np.clip(rng.normal(0, SHIFT, 2), -0.18, 0.18) * jitter
+    scale = math.exp(float(np.clip(rng.normal(0, SCALE), -0.22, 0.22)) * jitter)
+    crop = np.array(
+        [*(size / 2 - 0.5 + shift * side), side * scale, rng.normal(0, ROLL) * jitter], np.float32
+    )
+    bumps = skin_bumps(part, points, side, rng) if warped else np.zeros((0, 5), np.float32)
+    if warped:
+        points = displaced(points.astype(np.float32), bumps)
+        image = cut(part.patches[row], crop, bumps, part.size)
+    else:
+        cos, sin = math.cos(crop[3]) * crop[2] / part.size, math.sin(crop[3]) * crop[2] / part.size
+        middle = (part.size - 1) / 2
+        matrix = np.array(
+            [
+                [cos, -sin, crop[0] - cos * middle + sin * middle],
+                [sin, cos, crop[1] - sin * middle - cos * middle],
+            ]
+        )
+        flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
+        image = np.asarray(
+            cv2.warpAffine(
+                part.patches[row], matrix, (part.size,) * 2, flags=flags, borderMode=cv2.BORDER_REPLICATE
+            ),
+            dtype=np.uint8,
+        )
+    across = points - crop[:2]
+    cos, sin = math.cos(crop[3]) / crop[2], math.sin(crop[3]) / crop[2]
+    label = np.stack([across[:, 0] * cos + across[:, 1] * sin, across[:, 1] * cos - across[:, 0] * sin], 1)
+    return image, (label + 0.5).astype(np.float32)
+
+
+def skin_bumps(part: Part, points: Floats, side: float, rng: Generator) -> Floats:
+    """Draw smooth displacements about some landmarks: one-sided weakness, swelling, expression; (B, 5)."""
+    groups: tuple[tuple[tuple[int, ...], float], ...]
+    if part.name == "eye":
+        aperture = max(float(apertures(points[:6])), 0.0)
+        # never the lids of a shut eye apart; of an open one as far as they may still be told
+        groups = (((1, 2), 0.5), ((4, 5), 0.5), ((0,), 0.5), ((3,), 0.5), ((0, 1), 0.5), ((2, 3), 0.5))
+        width, amount, reach = float(np.linalg.norm(points[3] - points[0])), 0.03 + 0.12 * aperture, 0.35
+    else:
+        groups = (
+            ((6, 12, 16), 1.0), ((0,), 1.0), ((8, 9, 18), 1.0), ((2, 3, 14), 1.0), ((7, 8, 17), 1.0),
+            ((9, 10, 19), 1.0), ((4, 15), 1.0), ((2, 13), 1.0), ((5, 6), 1.0), ((0, 1), 1.0), ((10, 11), 1.0),
+        )  # fmt: skip
+        width, amount, reach = side * 0.55, 0.09, 0.28
+    bumps = []
+    for members, share in groups:
+        if rng.random() < 0.35:
+            move = np.clip(rng.normal(0, amount, 2), -0.2, 0.2) * width * np.array([share, 1.0])
+            if part.name == "eye" and aperture < HALF:
+                move *= 0.6
+            bumps.append([*points[list(members)].mean(axis=0), *move, reach * width * rng.uniform(0.8, 1.5)])
+    return np.asarray(bumps, dtype=np.float32).reshape(-1, 5)
+
+
+def cover(image: Image, other: Image, rng: Generator) -> None:
+    """Draw what lies before a face, in place: rims and glare of glasses, strokes, hair, a hand, a border.
+
+    Parameters
+    ----------
+    image : ndarray, (S, S) or (S, S, 3), uint8
+    other : ndarray, of the same dimensions, uint8
+        Another picture, whose texture may cover this one.
+    """
+    size = image.shape[0]
+    shape = np.zeros(image.shape[:2], np.uint8)
+    kind, centre = rng.random(), rng.uniform(0.1, 0.9, 2) * size
+    strength, pen = rng.uniform(0.5, 1.0), rng.uniform(0, 255, 3 if image.ndim == 3 else 1)
+    if kind < 0.25:  # the rim of glasses
+        centre = size * (0.5 + rng.normal(0, 0.15, 2))
+        axes = tuple(int(size * v) for v in rng.uniform((0.3, 0.2), (0.7, 0.5)))
+        first_end, last_end = (0.0, 360.0) if rng.random() < 0.6 else rng.uniform(0, 360, 2).tolist()
+        cv2.ellipse(
+            shape, tuple(int(v) for v in centre), axes, rng.normal(0, 8), first_end, last_end, 255,
+            int(rng.integers(1, 4)), cv2.LINE_AA,
+        )  # fmt: skip
+        if rng.random() < 0.5:
+            pen = np.full_like(pen, rng.uniform(0, 90))
+    elif kind < 0.55:  # strokes, hatching, hair
+        first = centre
+        for _ in range(int(rng.integers(1, 6))):
+            last = first + rng.normal(0, 0.35 * size, 2)
+            bend = (first + last) / 2 + rng.normal(0, 0.12 * size, 2)
+            t = np.linspace(0, 1, 8)[:, None]
+            path = (1 - t) ** 2 * first + 2 * t * (1 - t) * bend + t * t * last
+            cv2.polylines(
+                shape, [np.round(path * 16).astype(np.int32)], False, 255, int(rng.integers(1, 3)),
+                cv2.LINE_AA, 4,
+            )  # fmt: skip
+            first = last if rng.random() < 0.5 else first + rng.normal(0, 0.1 * size, 2)
+    elif kind < 0.7:  # dots, glare
+        for _ in range(int(rng.integers(1, 4))):
+            at = centre + rng.normal(0, 0.15 * size, 2)
+            axes = tuple(int(v) for v in rng.integers(1, max(size // 9, 2), 2))
+            cv2.ellipse(shape, tuple(int(v) for v in at), axes, rng.uniform(0, 180), 0, 360, 255, -1)
+        pen = np.full_like(pen, 255.0) if rng.random() < 0.5 else pen
+    else:  # a hand, a patch, the border of the picture
+        angle = rng.uniform(0, 2 * math.pi)
+        normal = np.array([math.cos(angle), math.sin(angle)])
+        y, x = np.mgrid[:size, :size] - size / 2
+        edge = rng.uniform(0.05, 0.45) * size
+        far = x * normal[0] + y * normal[1] > edge
+        if rng.random() < 0.5:
+            far &= (
+                np.abs(x * normal[1] - y * normal[0] - rng.normal(0, 0.3 * size))
+                < rng.uniform(0.08, 0.3) * size
+            )
+        shape[far] = 255
+        strength = 1.0
+        if rng.random() < 0.6:
+            texture = cv2.resize(other, (size, size))
+            image[far] = texture[far]
+            return
+        pen = np.asarray(image[rng.integers(size), rng.integers(size)], np.float64).reshape(-1)
+    alpha = shape.astype(np.float32) * (strength / 255)
+    if image.ndim == 3:
+        alpha = alpha[..., None]
+    image[:] = np.asarray(image * (1 - alpha) + (pen if image.ndim == 3 else pen[0]) * alpha, dtype=np.uint8)
+
+
+def soften(image: Image, rng: Generator) -> Image:
+    """Return a crop as of a smaller, blurred or compressed picture."""
+    size = image.shape[0]
+    if rng.random() < 0.4:
+        small = max(round(size * rng.uniform(0.22, 0.9)), 8)
+        image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
+        if rng.random() < 0.4:
+            image = _compressed(image, rng)
+        image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
+    elif rng.random() < 0.25:
+        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8))
+    elif rng.random() < 0.15:
+        length = int(rng.integers(3, 7))
+        kernel = np.zeros((length, length), np.float32)
+        kernel[length // 2] = 1.0
+        if rng.random() < 0.5:
+            kernel = kernel.T.copy()
+        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    if rng.random() < 0.15:
+        image = _compressed(image, rng)
+    return np.asarray(image, dtype=np.uint8)
+
+
+def _compressed(image: Image, rng: Generator) -> Image:
+    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 85))])[1]
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_UNCHANGED), dtype=np.uint8)
+
+
+def light(images: Floats, mild: npt.NDArray[np.bool_], rng: Generator) -> Floats:
+    """Return crops (B, S, S) or (B, S, S, 3), 0 to 255, in other lights and with noise."""
+    count, size = len(images), images.shape[1]
+    colour = images.ndim == 4
+    each = (count, 1, 1, 1) if colour else (count, 1, 1)
+    power = np.where(mild, 0.3, 1.0).reshape(each).astype(np.float32)
+
+    def draw(chance: float, values: npt.NDArray[np.floating], plain: float) -> Floats:
+        chosen = rng.random(count) < chance
+        return np.where(chosen, values, plain).reshape(each).astype(np.float32)
+
+    if colour:
+        grey = (rng.random(count) < 0.2).reshape(each)
+        luma = (images @ np.array([0.299, 0.587, 0.114], np.float32))[..., None]
+        cast = (1 + power * rng.normal(0, 0.08, (count, 1, 1, 3))).astype(np.float32)
+        images = np.where(grey, luma, images * cast)
+    ramp = np.linspace(-1, 1, size, dtype=np.float32)
+    angle, depth = rng.uniform(0, 2 * math.pi, (count, 1, 1)), rng.uniform(0, 0.7, (count, 1, 1))
+    depth *= rng.random((count, 1, 1)) < 0.35
+    slopes = (depth * np.cos(angle)).astype(np.float32), (depth * np.sin(angle)).astype(np.float32)
+    side = 1 + slopes[0] * ramp[None, None] + slopes[1] * ramp[None, :, None]
+    images = images * (side[..., None] if colour else side)
+    dark = draw(0.12, rng.uniform(0.12, 0.5, count), 1.0)
+    mean = images.mean(axis=tuple(range(1, images.ndim)), keepdims=True)
+    gain = np.exp(power * draw(1.0, rng.normal(0, 0.25, count), 0.0))
+    images = ((images - mean) * gain + mean + power * draw(1.0, rng.normal(0, 22, count), 0.0)) * dark
+    gamma = np.exp(power * draw(0.3, rng.normal(0, 0.35, count), 0.0))
+    bent = gamma.reshape(-1) != 1
+    images[bent] = 255 * np.clip(images[bent] / 255, 0, 1) ** gamma[bent]
+    noise = power * draw(0.3, rng.uniform(1, 10, count), 0.0)
+    noisy = noise.reshape(-1) > 0
+    images[noisy] += noise[noisy] * rng.standard_normal(images[noisy].shape, dtype=np.float32)
+    return np.clip(images, 0, 255)
+
+
+def held_out_crops(part: Part) -> tuple[Floats, Floats]:
+    """Return crops of held-out pictures as PFLD would place them, 0 to 1, and their labels."""
+    rng = np.random.default_rng(HELD_OUT_SEED)
+    made = [_crop(part, row, rng, False, 1.0) for row in range(len(part.patches))]
+    images = np.stack([image for image, _ in made]).astype(np.float32) / np.float32(255)
+    return images, np.stack([label for _, label in made])
+
+
+def to_tensor(images: Floats) -> Tensor:
+    """Return crops as the network takes them, (B, channels, S, S)."""
+    if images.ndim == 3:
+        return torch.from_numpy(images[:, None])
+    return torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
+
+
+def part_loss(name: str, outputs: PartOutputs, labels: Tensor, known: Tensor, size: int) -> Tensor:
+    """Return the loss of a batch: distances, spreads, and the differences that measures are made of.
+
+    Upper minus lower lid and upper minus lower lip count besides the landmarks themselves, as do the heights
+    of the mouth's corners over each other; nothing in it asks for symmetry.
+    """
+    count = outputs.landmarks.shape[1]
+    truth = labels[:, :count]
+    loss = torch.zeros(())
+    for output, share in (
+        (outputs.landmarks, 1.0),
+        (outputs.heat_landmarks, 0.5),
+        (outputs.global_landmarks, 0.5),
+    ):
+        error = (output - truth) * size
+        loss = loss + share * torch.sqrt((error**2).sum(-1) + SOFTNESS**2).mean()
+    pairs, weight = (((1, 5), (2, 4)), 1.5) if name == "eye" else (
+        ((13, 19), (14, 18), (15, 17), (3, 9), (0, 6), (2, 10), (4, 8)), 1.0
+    )  # fmt: skip
+    upper, lower = [pair[0] for pair in pairs], [pair[1] for pair in pairs]
+    for output, share in ((outputs.landmarks, 1.0), (outputs.global_landmarks, 0.3)):
+        error = (output[:, lower] - output[:, upper] - truth[:, lower] + truth[:, upper])[..., 1] * size
+        loss = loss + share * weight * torch.sqrt(error**2 + SOFTNESS**2).mean()
+    loss = loss + 0.2 * _likelihood(outputs.landmarks, truth, outputs.log_sigma).mean()
+    if name == "mouth":
+        return loss
+    extra, seen = outputs.extra, known[:, count].float()
+    first, last = labels[:, count], labels[:, count + 1]
+    centre, diameter = (first + last) / 2, (last - first).norm(dim=-1)
+    error = (extra[:, :2] - centre) * size
+    size_error = (extra[:, 2] - diameter) * size
+    of_iris = torch.sqrt((error**2).sum(-1) + SOFTNESS**2) + torch.sqrt(size_error**2 + SOFTNESS**2)
+    of_iris = of_iris + 0.2 * _likelihood(extra[:, :2], centre, extra[:, 3] - 3.0)
+    loss = loss + 0.7 * (of_iris * seen).mean()
+    aperture = _aperture(truth)
+    shut = ((0.14 - aperture) / 0.10).clamp(0, 1)
+    loss = loss + 0.3 * nn.functional.binary_cross_entropy_with_logits(extra[:, 4], seen)
+    return loss + 0.5 * nn.functional.binary_cross_entropy_with_logits(extra[:, 5], shut)
+
+
+def _likelihood(output: Tensor, truth: Tensor, log_sigma: Tensor) -> Tensor:
+    squared = ((output.detach() - truth) ** 2).sum(-1).clamp_max(0.04)
+    log_sigma = log_sigma.clamp(-8.0, 1.0)
+    return 2 * log_sigma + squared / (2 * torch.exp(2 * log_sigma))
+
+
+def _aperture(lids: Tensor) -> Tensor:
+    width = (lids[:, 3] - lids[:, 0]).norm(dim=-1).clamp_min(1e-3)
+    return (lids[:, 5, 1] + lids[:, 4, 1] - lids[:, 1, 1] - lids[:, 2, 1]) / 2 / width
+
+
+def predict_crops(network: PartNetwork, images: Floats) -> PartOutputs:
+    """Run a network on crops, 0 to 1, and return what it gives of all of them."""
+    network.eval()
+    with torch.no_grad():
+        parts = [network(to_tensor(images[first : first + 512])) for first in range(0, len(images), 512)]
+    return PartOutputs(*(torch.cat(values) for values in zip(*parts, strict=True)))
+
+
+def evaluate(network: PartNetwork, part: Part, images: Floats, labels: Floats) -> dict[str, float]:
+    """Measure a network on held-out crops: errors in eye or mouth widths, slopes, apertures, iris."""
+    outputs = predict_crops(network, images)
+    found = outputs.landmarks.numpy()
+    count = found.shape[1]
+    truth = labels[:, :count]
+    ends = (0, 3) if part.name == "eye" else (0, 6)
+    width = np.linalg.norm(truth[:, ends[1]] - truth[:, ends[0]], axis=1)
+    error = np.linalg.norm(found - truth, axis=2)
+    sigma = np.exp(outputs.log_sigma.numpy().clip(-8, 1))
+    result = {
+        "error": float(np.median(error.mean(axis=1) / width)),
+        "sigma_ratio": float(np.sqrt(np.median(error**2 / (2 * sigma**2)) / math.log(2))),
+    }
+    if part.name == "mouth":
+        opening = [(points[:, 18] - points[:, 14])[:, 1] for points in (found, truth)]
+        result["opening_slope"], result["opening_correlation"] = _slope(*opening)
+        wide = [np.linalg.norm(points[:, 6] - points[:, 0], axis=1) for points in (found, truth)]
+        result["width_slope"] = _slope(*wide)[0]
+        droop = [(points[:, 6] - points[:, 0])[:, 1] for points in (found, truth)]
+        result["corners_slope"] = _slope(*droop)[0]
+        return result
+    by_model, by_label = apertures(found), apertures(truth)
+    shut, opened = by_label < 0.03, by_label > 0.2
+    result["aperture_slope"], result["aperture_correlation"] = _slope(by_model, by_label)
+    result["shut"], result["open"] = float(by_model[shut].mean()), float(by_model[opened].mean())
+    result["shut_95"] = float(np.percentile(by_model[shut], 95))
+    result["roc_area"] = roc_area(-by_model[shut], -by_model[opened])
+    logit = outputs.extra[:, 5].numpy()
+    result["roc_area_shut"] = roc_area(logit[shut], logit[opened])
+    seen = part.known[:, count]
+    first, last = labels[seen, count], labels[seen, count + 1]
+    extra = outputs.extra.numpy()[seen]
+    diameter = np.linalg.norm(last - first, axis=1)
+    apart = np.linalg.norm(extra[:, :2] - (first + last) / 2, axis=1)
+    result["iris_centre"] = float(np.median(apart / width[seen]))
+    result["iris_diameter"] = float(np.median(np.abs(extra[:, 2] / diameter - 1)))
+    spread = np.exp(extra[:, 3].clip(-5, 4) - 3)
+    result["iris_sigma_ratio"] = float(np.sqrt(np.median(apart**2 / (2 * spread**2)) / math.log(2)))
+    result["winks"] = wink_ratio(part, by_model, by_label)
+    return result
+
+
+def wink_ratio(part: Part, by_model: npt.NDArray[np.float64], by_label: npt.NDArray[np.float64]) -> float:
+    """Return the mean aperture of the shut over that of the open eye, of faces with one of either."""
+    ratios = []
+    first = np.flatnonzero(part.face[1:] == part.face[:-1])
+    for row in first:
+        pair = np.array([row, row + 1])
+        pair = pair[np.argsort(by_label[pair])]
+        if by_label[pair[0]] < 0.03 and by_label[pair[1]] > 0.18:
+            ratios.append((by_model[pair[0]], by_model[pair[1]]))
+    shut, opened = np.mean(ratios, axis=0) if ratios else (np.nan, np.nan)
+    return float(shut / opened)
+
+
+def roc_area(positive: npt.NDArray[np.floating], negative: npt.NDArray[np.floating]) -> float:
+    """Return the chance that one of the positives is larger than one of the negatives."""
+    order = np.sort(negative)
+    below = np.searchsorted(order, positive, "left") + np.searchsorted(order, positive, "right")
+    return float(below.mean() / (2 * len(order)))
+
+
+def _slope(found: npt.NDArray[np.floating], truth: npt.NDArray[np.floating]) -> tuple[float, float]:
+    return float(np.polyfit(truth, found, 1)[0]), float(np.corrcoef(truth, found)[0, 1])
+
+
+def load_or_make(data: Path, out: Path, bundle: str, held_out: bool) -> PartFaces:
+    """Load the crops from ``OUT/parts.train.npz`` or ``parts.held_out.npz``; make them if it is missing."""
+    path = out / f"parts.{'held_out' if held_out else 'train'}.npz"
+    if not path.exists():
+        faces = load_parts(data, bundle, held_out)
+        arrays: dict[str, Any] = {item.name: np.asarray(getattr(faces, item.name)) for item in fields(faces)}
+        part = path.with_suffix(".part.npz")
+        np.savez(part, **arrays)
+        part.replace(path)
+        return faces
+    with np.load(path, allow_pickle=False) as archive:
+        values = {name: archive[name] for name in archive.files}
+    return PartFaces(**{**values, "sources": [str(name) for name in values["sources"]]})
+
+
+def train(
+    data: Path, out: Path, bundle: str, name: str, plan: Plan, start: Path | None = None
+) -> dict[str, Any]:
+    """Train the network of a part, or resume from its checkpoint; export the average of its weights.
+
+    Parameters
+    ----------
+    data, out : Path
+        The folders of training data and of what is made.
+    bundle : {"open", "research"}
+    name : {"eye", "mouth"}
+    plan : Plan
+    start : Path, optional
+        The folder of a finished run whose weights this one begins with.
+
+    Returns
+    -------
+    dict
+        The metrics on held-out faces.
+    """
+    torch.set_num_threads(plan.threads)
+    cv2.setNumThreads(1)
+    torch.manual_seed(plan.seed)
+    out.mkdir(parents=True, exist_ok=True)
+    part = part_of(load_or_make(data, out, bundle, held_out=False), name)
+    judged = part_of(load_or_make(data, out, bundle, held_out=True), name)
+    images, labels = held_out_crops(judged)
+    network, first, seconds = part_network(name), 0, 0.0
+    highest = plan.learning_rate
+    if start is not None and (start / f"{name}.best.pt").exists():
+        network.load_state_dict(torch.load(start / f"{name}.best.pt", weights_only=True))
+        highest = plan.started_rate
+    averaged = copy.deepcopy(network)
+    optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
+    checkpoint = out / f"{name}.checkpoint.pt"
+    if checkpoint.exists():
+        state = torch.load(checkpoint, weights_only=True)
+        network.load_state_dict(state["network"])
+        averaged.load_state_dict(state["averaged"])
+        optimiser.load_state_dict(state["optimiser"])
+        first, seconds = state["step"], state["seconds"]
+    tensors = [
+        [value for value in each.state_dict().values() if value.dtype.is_floating_point]
+        for each in (averaged, network)
+    ]
+    metrics: dict[str, Any] = {}
+    began, running = time.monotonic(), 0.0
+    for step in tqdm(range(first, plan.steps), total=plan.steps, initial=first, desc=name, mininterval=10):
+        rng = np.random.default_rng([plan.seed, step])
+        batch = draw_batch(part, plan, rng)
+        rate = highest * min((step + 1) / 200, 0.5 * (1 + math.cos(math.pi * step / plan.steps)) + 0.003)
+        for group in optimiser.param_groups:
+            group["lr"] = rate
+        network.train()
+        with in_precision(torch.device("cpu"), torch.bfloat16):
+            features = network.features(to_tensor(batch["images"]))
+        outputs = network.heads(*(values.float() for values in features))
+        loss = part_loss(
+            name, outputs, torch.from_numpy(batch["labels"]), torch.from_numpy(batch["known"]), part.size
+        )
+        optimiser.zero_grad()
+        loss.backward()
+        if torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), 20.0)):
+            optimiser.step()
+            with torch.no_grad():
+                torch._foreach_lerp_(*tensors, 1 - min(plan.ema, (step + 1) / (step + 10)))
+            running = 0.98 * running + 0.02 * float(loss.detach()) if running else float(loss.detach())
+        last = step + 1 == plan.steps
+        if (step + 1) % plan.evaluate_every == 0 or last:
+            result = evaluate(averaged, judged, images, labels)
+            total = seconds + time.monotonic() - began
+            append_row(
+                out / f"{name}.log.csv", {"step": step + 1, "loss": running, "seconds": total, **result}
+            )
+            metrics = {
+                "bundle": bundle,
+                "began_with": None if start is None else start.name,
+                "plan": asdict(plan),
+                "crops": len(part.patches),
+                "held_out_crops": len(judged.patches),
+                "step": step + 1,
+                "seconds": total,
+                "parameters": sum(p.numel() for p in network.parameters()),
+                "held_out": result,
+            }
+            export_onnx(averaged, name, out / f"{name}.onnx", result)
+            (out / f"{name}.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+            torch.save(averaged.state_dict(), out / f"{name}.best.pt")
+            state = {
+                "network": network.state_dict(),
+                "averaged": averaged.state_dict(),
+                "optimiser": optimiser.state_dict(),
+                "step": step + 1,
+                "seconds": total,
+            }
+            torch.save(state, checkpoint.with_suffix(".part"))
+            checkpoint.with_suffix(".part").replace(checkpoint)
+    return metrics
+
+
+def export_onnx(network: PartNetwork, name: str, path: Path, result: dict[str, float]) -> None:
+    """Write a network as ONNX with its weights in float16, its spreads scaled to the held-out errors."""
+    network = copy.deepcopy(network).eval()
+    size = EYE_SIZE if name == "eye" else MOUTH_SIZE
+    if name == "eye":
+        whole: nn.Module = ExportedEye(network, result["sigma_ratio"], result["iris_sigma_ratio"])
+        outputs = ["landmarks", "sigma", "iris", "iris_sigma", "iris_confidence", "shut"]
+    else:
+        whole, outputs = ExportedMouth(network, result["sigma_ratio"]), ["landmarks", "sigma"]
+    batch = {0: "faces"}
+    torch.onnx.export(
+        whole.eval(),
+        (torch.zeros(2, 3, size, size),),
+        str(path),
+        input_names=["crops"],
+        output_names=outputs,
+        dynamic_axes={"crops": batch, **dict.fromkeys(outputs, batch)},
+        opset_version=17,
+        dynamo=False,
+    )
+    store_half(path)
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the options of this step to the command line."""
+    defaults = Plan()
+    parser.add_argument(
+        "--steps", type=int, default=defaults.steps, help="optimiser steps (default %(default)s)"
+    )
+    parser.add_argument("--part", choices=("eye", "mouth"), action="append", help="default: both")
+    parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
+    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
+    parser.add_argument(
+        "--start", type=Path, help="folder of a finished run whose weights this one begins with"
+    )
+
+
+def run(args: argparse.Namespace) -> None:
+    """Run this step of the training."""
+    plan = replace(Plan(), steps=args.steps, threads=args.threads, seed=args.seed)
+    for name in args.part or ("eye", "mouth"):
+        print(json.dumps(train(args.data, args.out, args.bundle, name, plan, args.start), indent=2))

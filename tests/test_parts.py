@@ -1,0 +1,167 @@
+"""Part models: where their crops lie, what becomes of their landmarks, and bundles without them."""
+
+from __future__ import annotations
+
+import json
+import math
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks import load_models
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.ibug import MIRROR_68
+from napari_face_landmarks.models.bundle import CARD, PART_FILES, bundle_folder
+from napari_face_landmarks.parts import PartModels, follow_parts, predict_parts, refine_parts
+from napari_face_landmarks.parts.crop import eye_crops, face_units, mouth_crops
+from napari_face_landmarks.parts.network import EYE_OUTPUTS, part_weights
+from napari_face_landmarks.pfld import PfldOutput
+
+FRAME = np.zeros((200, 220, 3), np.uint8)
+
+
+class Network:
+    """Stands for an ONNX session: gives the same fractions of every crop, and keeps what it was given."""
+
+    def __init__(self, points: np.ndarray, sigma: float = 0.01) -> None:
+        self.points, self.sigma, self.inputs = points, sigma, np.zeros(0)
+
+    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        self.inputs = feeds["crops"]
+        count = len(self.inputs)
+        values: dict[str, Any] = {
+            "landmarks": np.repeat(self.points[None], count, axis=0),
+            "sigma": np.full(self.points.shape[:1], self.sigma)[None].repeat(count, axis=0),
+            "iris": np.repeat(np.array([[0.4, 0.5, 0.25]]), count, axis=0),
+            "iris_sigma": np.full(count, 0.02),
+            "iris_confidence": np.linspace(0.9, 0.8, count),
+            "shut": np.linspace(0.1, 0.2, count),
+        }
+        return [np.asarray(values[name], np.float32) for name in names]
+
+
+LIDS = np.array([[0.2, 0.5], [0.4, 0.4], [0.6, 0.4], [0.8, 0.52], [0.6, 0.6], [0.4, 0.6]], np.float32)
+LIPS = np.stack([np.linspace(0.2, 0.8, 20), np.full(20, 0.5)], axis=1).astype(np.float32)
+
+
+@pytest.fixture(scope="module")
+def face() -> np.ndarray:
+    """Return an upright, symmetric face, (1, 68, 2) float32, about (100, 100)."""
+    pdm = load_models().pdm
+    points = pdm.mean[:2].T.astype(np.float64)
+    points = (points + points[MIRROR_68] * [-1, 1]) / 2
+    points -= points.mean(axis=0)
+    if points[8, 1] < points[27, 1]:
+        points[:, 1] *= -1
+    return (points * (90 / np.ptp(points[:, 0])) + 100)[None].astype(np.float32)
+
+
+def rotated(points: np.ndarray, angle: float, scale: float) -> np.ndarray:
+    turn = np.array([[math.cos(angle), -math.sin(angle)], [math.sin(angle), math.cos(angle)]])
+    return ((points - 100) @ turn.T * scale + 100).astype(np.float32)
+
+
+def test_crops_turn_and_grow_with_the_face(face: np.ndarray) -> None:
+    turned = rotated(face, 0.3, 1.5)
+    for crops in (eye_crops, mouth_crops):
+        before, after = crops(face).reshape(-1, 4), crops(turned).reshape(-1, 4)
+        np.testing.assert_allclose(after[:, :2], rotated(before[:, :2], 0.3, 1.5), atol=1e-3)
+        np.testing.assert_allclose(after[:, 2], 1.5 * before[:, 2], rtol=1e-4)
+        np.testing.assert_allclose(after[:, 3] - before[:, 3], 0.3, atol=1e-4)
+
+
+def test_crops_do_not_grow_with_the_jaw_or_the_lids(face: np.ndarray) -> None:
+    moved = face.copy()
+    moved[0, [8, 37, 38, 57, 66], 1] += 30
+    np.testing.assert_allclose(face_units(moved), face_units(face))
+
+
+def test_landmarks_of_both_eyes_come_out_in_their_own_order(face: np.ndarray) -> None:
+    eye = Network(LIDS)
+    parts = predict_parts(PartModels(eye, Network(LIPS)), FRAME, face)  # type: ignore[arg-type]
+    crops = eye_crops(face)[0]
+    right, left = parts.landmarks[0, 36:42], parts.landmarks[0, 42:48]
+    np.testing.assert_allclose(right, crops[0, :2] + (LIDS - 0.5) * crops[0, 2], atol=1e-3)
+    # the left eye is the mirror image: outer canthus 45, upper lid 43 and 44, inner canthus 42
+    mirrored = np.array([[200, 0]]) + right * [-1, 1]
+    np.testing.assert_allclose(left[[3, 2, 1, 0, 5, 4]], mirrored, atol=0.01)
+    assert left[0, 0] < left[3, 0]
+    iris = parts.iris[0]
+    np.testing.assert_allclose(iris[0, :2], crops[0, :2] + [-0.1 * crops[0, 2], 0], atol=1e-3)
+    np.testing.assert_allclose(iris[1, :2], [200 - iris[0, 0], iris[0, 1]], atol=0.01)
+    np.testing.assert_allclose(iris[:, 2], 0.25 * crops[:, 2], rtol=1e-5)
+    assert np.isnan(parts.landmarks[0, :36]).all()
+    assert np.isfinite(parts.landmarks[0, 36:]).all()
+
+
+def test_the_left_eye_is_shown_mirrored(face: np.ndarray) -> None:
+    frame = FRAME.copy()
+    frame[:, :100, 0] = 200
+    frame[:, 100:, 0] = np.linspace(200, 0, 120).astype(np.uint8)
+    frame[:, :100, 0] = frame[:, 199:99:-1, 0]  # a frame that is its own mirror image about x = 99.5
+    shifted = face - [0.5, 0.0]
+    eye = Network(LIDS)
+    predict_parts(PartModels(eye, Network(LIPS)), frame, shifted)  # type: ignore[arg-type]
+    np.testing.assert_allclose(eye.inputs[0], eye.inputs[1], atol=2e-3)
+
+
+def test_uncertain_parts_and_eyes_turned_away_are_left_to_pfld(face: np.ndarray) -> None:
+    output = PfldOutput(
+        face.copy(), np.ones((1, 68), np.float32), np.full((1, 68), 0.9, np.float32), np.ones(1, np.float32)
+    )
+    certain = PartModels(Network(LIDS), Network(LIPS))  # type: ignore[arg-type]
+    refined, parts, weight = refine_parts(certain, FRAME, output)
+    assert (weight[0, 36:] == 1).all()
+    assert (weight[0, :36] == 0).all()
+    np.testing.assert_array_equal(refined.landmarks[0, :36], face[0, :36])
+    np.testing.assert_allclose(refined.landmarks[0, 36:], parts.landmarks[0, 36:], atol=1e-4)
+    assert np.isfinite(refined.landmarks).all()
+    assert np.isfinite(refined.sigma).all()
+
+    uncertain = PartModels(Network(LIDS, 0.5), Network(LIPS, 0.5))  # type: ignore[arg-type]
+    refined, _, weight = refine_parts(uncertain, FRAME, output)
+    assert (weight == 0).all()
+    np.testing.assert_array_equal(refined.landmarks, face)
+
+    away = face.copy()
+    away[0, 42:48, 0] = away[0, 42:48, 0].mean() + 0.3 * (away[0, 42:48, 0] - away[0, 42:48, 0].mean())
+    weight = part_weights(predict_parts(certain, FRAME, away), away)
+    assert (weight[0, 42:48] == 0).all()
+    assert (weight[0, 36:42] == 1).all()
+
+
+def test_following_moves_by_the_weight(face: np.ndarray) -> None:
+    parts = np.full_like(face[0], np.nan)
+    parts[40] = face[0, 40] + [4.0, 0.0]
+    weight = np.zeros(68, np.float32)
+    weight[40] = 0.25
+    moved = follow_parts(face[0], parts, weight)
+    np.testing.assert_allclose(moved[40] - face[0, 40], [1.0, 0.0], atol=1e-5)
+    np.testing.assert_array_equal(np.delete(moved, 40, axis=0), np.delete(face[0], 40, axis=0))
+
+
+def test_another_network_is_refused(face: np.ndarray) -> None:
+    with pytest.raises(ModelError, match="gives the shapes"):
+        predict_parts(PartModels(Network(LIPS), Network(LIPS)), FRAME, face)  # type: ignore[arg-type]
+
+
+def test_no_faces_give_no_parts() -> None:
+    nothing = np.zeros((0, 68, 2), np.float32)
+    parts = predict_parts(PartModels(Network(LIDS), Network(LIPS)), FRAME, nothing)  # type: ignore[arg-type]
+    assert parts.landmarks.shape == (0, 68, 2)
+    assert parts.iris.shape == (0, 2, 3)
+    assert len(EYE_OUTPUTS) == 6
+
+
+def test_bundles_without_part_models_load(tmp_path: Path) -> None:
+    folder = tmp_path / "bundle"
+    shutil.copytree(bundle_folder("open"), folder)
+    card = json.loads((folder / CARD).read_text())
+    for name in PART_FILES:
+        card["files"].pop(name, None)
+        (folder / name).unlink(missing_ok=True)
+    (folder / CARD).write_text(json.dumps(card))
+    assert load_models(folder).parts is None
