@@ -25,10 +25,16 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Leave the nightly tests out unless `-m` names them; they are slow ones too."""
+    """Mark nightly tests and those that open a window as slow; deselect nightly ones unless `-m` names them.
+
+    The few tests with `gui(quick=True)` open a window and belong to the quick ones.
+    """
     nightly = [item for item in items if item.get_closest_marker("nightly")]
-    for item in nightly:
-        item.add_marker("slow")
+    for item in items:
+        gui = item.get_closest_marker("gui")
+        opens_a_window = gui is not None or "display" in getattr(item, "fixturenames", ())
+        if item in nightly or (opens_a_window and not (gui is not None and gui.kwargs.get("quick"))):
+            item.add_marker("slow")
     if nightly and "nightly" not in config.option.markexpr:
         config.hook.pytest_deselected(items=nightly)
         items[:] = [item for item in items if item not in nightly]

@@ -93,6 +93,7 @@ class SlowFrames:
         raise AssertionError("the whole video was read")
 
 
+@pytest.mark.gui(quick=True)
 def test_sample_run_cancel(viewer: Any, widget: Any) -> None:
     """What a newcomer does: open the sample, press Run, see points come, press Cancel half way."""
     (video,) = viewer.open_sample(PLUGIN, "moving_face")

@@ -39,7 +39,7 @@ _PREDICTED = (PictureType.P, PictureType.B)
 
 
 @dataclass(frozen=True, slots=True)
-class Picture:
+class FrameGeometry:
     """How the frames of a file are laid out.
 
     Parameters
@@ -215,16 +215,16 @@ def thread_count() -> int:
     return max(1, min(_most_threads, processors))
 
 
-def picture_of(frame: VideoFrame) -> Picture:
+def geometry_of(frame: VideoFrame) -> FrameGeometry:
     """Return the layout of a file's frames from its first one, turned upright as its display matrix says."""
     a, b, c, d = _display_matrix(frame)
     whole = max(abs(a) + abs(d), abs(b) + abs(c))
     slack = 0.02 * whole
     if min(abs(a) + abs(d), abs(b) + abs(c)) > slack or whole == 0:
-        return Picture(frame.height, frame.width)  # not a multiple of 90 degrees
+        return FrameGeometry(frame.height, frame.width)  # not a multiple of 90 degrees
     if abs(b) + abs(c) > abs(a) + abs(d):
-        return Picture(frame.height, frame.width, True, mirrored=c < 0, upside_down=b < 0)
-    return Picture(frame.height, frame.width, False, mirrored=a < 0, upside_down=d < 0)
+        return FrameGeometry(frame.height, frame.width, True, mirrored=c < 0, upside_down=b < 0)
+    return FrameGeometry(frame.height, frame.width, False, mirrored=a < 0, upside_down=d < 0)
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
@@ -244,7 +244,9 @@ def is_self_contained(frame: VideoFrame) -> bool:
     return frame.pict_type not in _PREDICTED and not frame.is_corrupt
 
 
-def to_rgb(frame: VideoFrame, picture: Picture, reformatter: VideoReformatter) -> npt.NDArray[np.uint8]:
+def to_rgb(
+    frame: VideoFrame, geometry: FrameGeometry, reformatter: VideoReformatter
+) -> npt.NDArray[np.uint8]:
     """Convert a decoded frame to upright RGB.
 
     The conversion is that of OpenCV's ``VideoCapture`` (libswscale, bicubic), so the pixels are the same.
@@ -253,7 +255,7 @@ def to_rgb(frame: VideoFrame, picture: Picture, reformatter: VideoReformatter) -
     ----------
     frame : av.VideoFrame
         Any pixel format; grey is repeated, alpha dropped, more than 8 bits are rounded.
-    picture : Picture
+    geometry : FrameGeometry
         Size and orientation.
     reformatter : av.video.reformatter.VideoReformatter
         Keeps the conversion's tables from frame to frame; not for two threads at once.
@@ -265,15 +267,15 @@ def to_rgb(frame: VideoFrame, picture: Picture, reformatter: VideoReformatter) -
     """
     converted = reformatter.reformat(
         frame,
-        width=picture.width,
-        height=picture.height,
+        width=geometry.width,
+        height=geometry.height,
         format="rgb24",
         interpolation=Interpolation.BICUBIC,
         threads=1,  # starting a pool for each conversion costs more than it saves
     )
     rgb: Any = converted.to_ndarray()
-    if picture.transposed:
+    if geometry.transposed:
         rgb = rgb.transpose(1, 0, 2)
-    if picture.mirrored or picture.upside_down:
-        rgb = rgb[:: -1 if picture.upside_down else 1, :: -1 if picture.mirrored else 1]
+    if geometry.mirrored or geometry.upside_down:
+        rgb = rgb[:: -1 if geometry.upside_down else 1, :: -1 if geometry.mirrored else 1]
     return np.ascontiguousarray(rgb, dtype=np.uint8)  # PyAV may leave room between rows

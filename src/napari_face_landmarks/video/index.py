@@ -29,13 +29,13 @@ from av.video.stream import VideoStream
 
 from napari_face_landmarks.errors import VideoError
 from napari_face_landmarks.video.container import (
-    Picture,
+    FrameGeometry,
     check_file,
     declared_size,
+    geometry_of,
     is_self_contained,
     open_container,
     other_streams,
-    picture_of,
     pixel_aspect,
     video_stream,
 )
@@ -134,7 +134,7 @@ class Film:
 
     info: VideoInfo
     index: FrameIndex
-    picture: Picture
+    geometry: FrameGeometry
     state: tuple[int, int]  # size in bytes and time of change (ns) of the file, to notice when it is replaced
 
 
@@ -192,22 +192,22 @@ def read_film(path: str) -> Film:
         rate = float(stream.average_rate or stream.guessed_rate or 25)
     finally:
         container.close()
-    checked, picture = _check_by_decoding(path, packets, index)
+    checked, geometry = _check_by_decoding(path, packets, index)
     if checked is None:
-        checked, picture = _index_by_decoding(path, packets)
-    if picture is None or checked.order.size == 0:
+        checked, geometry = _index_by_decoding(path, packets)
+    if geometry is None or checked.order.size == 0:
         raise VideoError(f"No frame of {path} can be decoded: convert it to H.264 in an mp4 file.")
     times = _timestamps(packets, checked, unit, rate)
     if warning:
         warning = f"{warning} the {times.size} frames that are there are used."
-    height, width, _ = picture.shape
+    height, width, _ = geometry.shape
     warnings = (*((warning,) if warning else ()), *notes)
-    if picture.transposed:
+    if geometry.transposed:
         aspect = 1 / aspect
     if abs(aspect - 1) < SMALLEST_ASPECT:
         aspect = 1.0
     info = VideoInfo(path, times.size, height, width, _fps(times, rate), times, warnings, aspect)
-    return Film(info, checked, picture, (status.st_size, status.st_mtime_ns))
+    return Film(info, checked, geometry, (status.st_size, status.st_mtime_ns))
 
 
 def _notes(path: str, container: InputContainer, stream: VideoStream) -> list[str]:
@@ -295,7 +295,7 @@ def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, times_are_goo
 
 def _check_by_decoding(
     path: str, packets: Packets, index: FrameIndex | None
-) -> tuple[FrameIndex | None, Picture | None]:
+) -> tuple[FrameIndex | None, FrameGeometry | None]:
     """Decode the start and the end; cut off what does not come out there; None if more than that is wrong."""
     if index is None or index.order.size == 0:
         return None, None
@@ -303,10 +303,10 @@ def _check_by_decoding(
         head = list(itertools.islice(run.decode_from(None), _HEAD_FRAMES))
         if not head:
             return None, None
-        picture = picture_of(head[0][1])
+        geometry = geometry_of(head[0][1])
         head_places = index.position[np.array([number for number, _ in head], dtype=np.int64)]
         del head
-        tail_places = _decode_tail(run, index, _TAIL_PIXELS // (picture.height * picture.width))
+        tail_places = _decode_tail(run, index, _TAIL_PIXELS // (geometry.height * geometry.width))
         damaged = run.damaged
     first, last = int(head_places[0]), index.order.size - 1
     if tail_places.size:
@@ -317,7 +317,7 @@ def _check_by_decoding(
             return None, None
     if last - first + 1 < index.order.size:
         index = _make_index(packets, index.order[first : last + 1], times_are_good=index.stamp_is_time)
-    return index, picture
+    return index, geometry
 
 
 def _decode_tail(run: DecodingRun, index: FrameIndex, most_frames: int) -> npt.NDArray[np.int64]:
@@ -335,17 +335,17 @@ def _decode_tail(run: DecodingRun, index: FrameIndex, most_frames: int) -> npt.N
     return np.zeros(0, dtype=np.int64)
 
 
-def _index_by_decoding(path: str, packets: Packets) -> tuple[FrameIndex, Picture | None]:
+def _index_by_decoding(path: str, packets: Packets) -> tuple[FrameIndex, FrameGeometry | None]:
     """Decode the whole film to learn which packet shows which frame."""
     provisional = _make_index(packets, np.arange(packets.size.size), times_are_good=False)
-    picture: Picture | None = None
+    geometry: FrameGeometry | None = None
     seen: dict[int, None] = {}  # ordered, each packet once
     with DecodingRun(path, provisional) as run:
         for number, frame in run.decode_from(None):
-            picture = picture or picture_of(frame)
+            geometry = geometry or geometry_of(frame)
             seen[number] = None
     order = np.fromiter(seen, dtype=np.int64, count=len(seen))
-    return _make_index(packets, order, times_are_good=False), picture
+    return _make_index(packets, order, times_are_good=False), geometry
 
 
 def _timestamps(packets: Packets, index: FrameIndex, unit: float, rate: float) -> npt.NDArray[np.float64]:

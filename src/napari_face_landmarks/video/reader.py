@@ -202,7 +202,7 @@ class Video:
                     self._check_open()
                 if self.keeps_frames:
                     self._cache.put(number, frame)
-                yield to_rgb(frame, self._film.picture, reformatter)
+                yield to_rgb(frame, self._film.geometry, reformatter)
                 if number + 1 >= last:
                     return
 
@@ -249,7 +249,7 @@ class Video:
                 frame = self._decode(number)
             if isinstance(frame, np.ndarray):
                 return frame.copy()
-            return to_rgb(frame, self._film.picture, self._reformatter)
+            return to_rgb(frame, self._film.geometry, self._reformatter)
 
     def _decode(self, number: int) -> VideoFrame:
         if self._reader is None:
