@@ -87,7 +87,7 @@ def exact_numbers() -> dict[str, str]:
 
 
 def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
-    """Refuse a file whose few faces would make a large grid of frames and faces.
+    """Refuse a file with few faces that would need a large grid of frames and faces.
 
     Parameters
     ----------
@@ -101,11 +101,11 @@ def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
     Raises
     ------
     ResultError
-        If the grid would hold more than there can be, or next to nothing.
+        If the grid would be too large, or almost empty.
     """
     if n_faces > MOST_FACES or n_frames * n_faces > min(MOST_ROWS, MOST_EMPTY * (given + SMALL_GRID)):
         raise ResultError(
-            f"{path} names {n_faces} faces on {n_frames} frames, more than can be held: split it."
+            f"{path} names {n_faces} faces on {n_frames} frames, more than can be read: split it."
         )
 
 
@@ -126,19 +126,19 @@ class Dense:
 
 
 def dense(tracks: Tracks, path: Path) -> Dense:
-    """Return `tracks` with a row for every frame, as programs expect that count rows.
+    """Return `tracks` with a row for every frame of the video, for programs that count rows.
 
     Raises
     ------
     ResultError
-        If the frames' numbers are no such numbers, or there would be too many rows.
+        If a frame is negative, or there would be too many rows.
     """
     rows = tracks.frame_indices
     n_frames = int(rows.max()) + 1 if len(rows) else 0
     if len(rows) and (int(rows.min()) < 0 or n_frames * max(1, tracks.n_faces) > MOST_ROWS):
         raise ResultError(
-            f"{path} would have {n_frames} rows for {tracks.n_faces} faces, more than it can hold: "
-            "save as .npz."
+            f"{path} would have {n_frames} rows for {tracks.n_faces} faces, more than can be "
+            "written: save as .npz."
         )
     landmarks = np.full((n_frames, tracks.n_faces, N_LANDMARKS, 2), np.nan, dtype=np.float32)
     confidence = np.full((n_frames, tracks.n_faces, N_LANDMARKS), np.nan, dtype=np.float32)

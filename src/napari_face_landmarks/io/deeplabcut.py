@@ -1,12 +1,11 @@
 """DeepLabCut's tables: CSV, and HDF5 as pandas writes it.
 
 Columns have the levels scorer, individuals, bodyparts and coords (x, y, likelihood); with one face, as in
-DeepLabCut's projects of one animal, individuals is left out. The rows are the frames of the video from 0 on;
-frames that were not tracked are empty. Programs disagree on whether they read the rows' numbers or only count
-the rows, so none is left out.
+DeepLabCut's single-animal projects, there is no level individuals. The rows are all frames of the video from
+0 on, since some programs count the rows instead of reading the index; frames that were not tracked are empty.
 
-DeepLabCut's own HDF5 files name their columns in pickles, which could run anything when they are loaded. Here
-`_PlainUnpickler` loads them, which refuses everything but lists, tuples, dicts, numbers and texts.
+DeepLabCut's own HDF5 files name their columns in pickles, which could execute code when they are loaded. Here
+`_PlainUnpickler` loads them, which refuses everything but lists, tuples, dicts, numbers and strings.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ def levels_of(n_faces: int) -> tuple[str, ...]:
 def _values(tracks: Tracks, path: Path) -> npt.NDArray[np.float32]:
     """Return the table, (N, F * 68 * 3) float32; the likelihood is 0 where there is no landmark.
 
-    A first row that is empty altogether would be taken for the name of the index by pandas' reader of CSV.
+    pandas' CSV reader would take a first row without values for the name of the index.
     """
     grid = dense(tracks, path)
     values = np.concatenate([grid.landmarks, np.nan_to_num(grid.confidence)[..., np.newaxis]], axis=-1)
@@ -89,7 +88,7 @@ def write_dlc_csv(path: Path, tracks: Tracks) -> None:
             header.writerow([level, *names])
         for start in range(0, len(values), ROWS_AT_A_TIME):
             part = values[start : start + ROWS_AT_A_TIME]
-            # the shortest decimals that give the same float32 again
+            # the shortest decimals that are read back as the same float32
             cells = np.where(np.isnan(part), "", part.astype(str)).tolist()
             stream.writelines(f"{start + i},{','.join(row)}\n" for i, row in enumerate(cells))
 
@@ -106,20 +105,18 @@ def is_dlc_csv(path: Path) -> bool:
 def read_dlc_csv(path: Path) -> Tracks:
     """Read landmarks from DeepLabCut's CSV file, one or several individuals of 68 bodyparts.
 
-    Bodyparts whose names end in 0 to 67 go to these landmarks; others are taken in their order.
+    Bodyparts whose names end in 0 to 67 are these landmarks; otherwise their order counts.
 
     Raises
     ------
     ResultError
-        If it is no such file.
+        If it is not such a file.
     """
     import pandas as pd
 
     try:
         if path.stat().st_size > LARGEST_CSV:
-            raise ResultError(
-                f"{path} is larger than the {LARGEST_CSV} bytes such a file may have: split it."
-            )
+            raise ResultError(f"{path} is larger than {LARGEST_CSV} bytes, the most that is read: split it.")
         with open(path, encoding="utf-8-sig", newline="") as stream:
             header = {row[0]: row[1:] for row in _header_rows(stream, path)}
             n_lines = len(header)
@@ -141,7 +138,9 @@ def read_dlc_csv(path: Path) -> Tracks:
         reason = reason_of(error)
         raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
     except (ValueError, csv.Error, MemoryError) as error:  # pandas' parser errors are ValueErrors
-        raise ResultError(f"{path} is no table of DeepLabCut's ({in_one_line(error)}): correct it.") from None
+        raise ResultError(
+            f"{path} is not a table of DeepLabCut's ({in_one_line(error)}): correct it."
+        ) from None
     values = table.to_numpy()
     if values.shape[1] != len(columns) + 1:
         raise ResultError(f"{path} has {values.shape[1]} columns under {len(columns) + 1} names: correct it.")
@@ -155,12 +154,14 @@ def _header_rows(stream: Any, path: Path) -> list[list[str]]:
         if rows[-1][0] == "coords" or len(rows) == len(LEVELS):
             break
     if not rows or rows[-1][0] != "coords" or any(row[0] not in LEVELS for row in rows):
-        raise ResultError(f"{path} does not begin with the names of DeepLabCut's columns: give such a file.")
+        raise ResultError(
+            f"{path} does not begin with the names of DeepLabCut's columns: choose such a file."
+        )
     return rows
 
 
 def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return where each value of each face is in a row (F, 68, 3) and the faces' names, if there are any."""
+    """Return the column of each value of each face, (F, 68, 3), and the names of faces, if there are any."""
     wanted = [level for level in ("individuals", "bodyparts", "coords") if level in levels]
     if "bodyparts" not in wanted or "coords" not in wanted or not 0 < len(columns) <= MOST_COLUMNS:
         raise ResultError(f"{path} does not name bodyparts and coords: give a file of DeepLabCut's.")
@@ -171,7 +172,7 @@ def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.
     faces = list(dict.fromkeys(key[0] for key in keys))
     parts = list(dict.fromkeys(key[1] for key in keys))
     if len(parts) != N_LANDMARKS or len(faces) > MOST_FACES:
-        raise ResultError(f"{path} has {len(parts)} bodyparts: only faces of {N_LANDMARKS} points are read.")
+        raise ResultError(f"{path} has {len(parts)} bodyparts: it must have {N_LANDMARKS}.")
     places = np.zeros((len(faces), N_LANDMARKS, len(COORDS)), dtype=np.int64)
     try:
         faces = [faces[face] for face in np.argsort(order_of_faces(faces))]
@@ -195,11 +196,9 @@ def _tracks(
 ) -> Tracks:
     whole = np.isfinite(index) & (index == np.floor(index)) & (index >= 0)
     if not whole.all() or (len(index) and index.max() >= MOST_ROWS) or len(np.unique(index)) < len(index):
-        raise ResultError(
-            f"{path} has rows that are not numbered by frames, each once: correct the first column."
-        )
+        raise ResultError(f"{path} must have frame numbers in its first column, each once: correct them.")
     if len(index) * places.shape[0] > MOST_ROWS:
-        raise ResultError(f"{path} has more faces and frames than can be held: split it.")
+        raise ResultError(f"{path} has more faces and frames than can be read: split it.")
     order = np.argsort(index, kind="stable")
     cells = values[order][:, places.reshape(-1)].reshape(-1, *places.shape)
     landmarks, confidence = cells[..., :2], cells[..., 2]
@@ -212,7 +211,7 @@ def _tracks(
 
 
 def write_dlc_h5(path: Path, tracks: Tracks) -> None:
-    """Write landmarks as DeepLabCut's HDF5 file, and a group of our own with what it has no place for.
+    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.OURS` keeps what the table has no place for.
 
     Raises
     ------
@@ -228,11 +227,11 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
     frame = pd.DataFrame(values.astype(np.float64), columns=columns, index=np.arange(len(values)))
     with replacing(path) as temporary:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of pandas and pytables, on names and on speed
+            warnings.simplefilter("ignore")  # from pandas and PyTables, about names and speed
             with pd.HDFStore(
                 temporary, "w", 4, "zlib", driver="H5FD_CORE", driver_core_backing_store=0
             ) as store:
-                # "fixed" keeps the names out of pickled attributes, which hold 64 KiB at most: five faces
+                # "table" would pickle the names into an attribute, of at most 64 KiB: five faces
                 store.put(KEY, frame, format="fixed")
                 content = io.BytesIO(store.root._v_file.get_file_image())
         hdf5.write_ours(content, tracks)
@@ -245,17 +244,17 @@ def is_dlc_h5(path: Path) -> bool:
 
 
 def read_dlc_h5(path: Path) -> Tracks:
-    """Read landmarks from DeepLabCut's HDF5 file; nothing in it is unpickled.
+    """Read landmarks from DeepLabCut's HDF5 file; its pickles execute nothing.
 
     Raises
     ------
     ResultError
-        If it is no such file, or h5py is not installed.
+        If it is not such a file, or h5py is not installed.
     """
     with hdf5.reading(path) as file:
         if KEY not in file:
             raise ResultError(
-                f"{path} has neither a table of DeepLabCut's nor tracks of SLEAP's: give a file that has."
+                f"{path} has neither a table of DeepLabCut's nor tracks of SLEAP's: choose a file that has."
             )
         group = hdf5.member(file, KEY, "Group", path)
         if "table" in group:

@@ -1,4 +1,4 @@
-"""Every format that tracks are written in and read from: one list for scripts, command line and napari."""
+"""All file formats of tracks: one list for scripts, the command line and napari."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, slots=True)
 class Format:
-    """A format of files.
+    """A file format.
 
     Attributes
     ----------
@@ -29,21 +29,21 @@ class Format:
     title : str
         As a file dialog shows it.
     suffixes : tuple of str
-        The first is the usual one. The longest that a file's name ends in decides; among equal ones the
-        format that comes first in `FORMATS`.
+        The first is the usual one. The longest suffix that a file's name ends in selects the format; among
+        equal ones the format that comes first in `FORMATS`.
     write : callable
         Called with a path and tracks.
     read : callable
         Called with a path; returns tracks.
     recognise : callable
-        Whether a file seems to be of the format, from its first bytes; never raises.
+        Whether a file seems to be of the format, by its content; never raises.
     loses : str
-        What does not come back from it, apart from what all formats keep: the landmarks, bit for bit if
-        nothing else is said, and which frame and face they belong to.
+        What it does not keep. All formats keep the landmarks, bit for bit unless this says otherwise, and
+        their frames and faces.
     read_by : str
-        What else reads it.
+        Other programs that read it.
     needs : tuple of str
-        Libraries beyond this package's own.
+        Optional libraries that it needs.
     """
 
     name: str
@@ -83,7 +83,7 @@ FORMATS: tuple[Format, ...] = (
         openface_csv.read_csv,
         _is_openface,
         "names of faces, settings and counts of the run",
-        "what reads OpenFace's files",
+        "programs that read OpenFace's files",
     ),
     Format(
         "npz",
@@ -102,7 +102,7 @@ FORMATS: tuple[Format, ...] = (
         deeplabcut.write_dlc_h5,
         deeplabcut.read_dlc_h5,
         deeplabcut.is_dlc_h5,
-        "nothing here; other programs see no source, pose or time",
+        "nothing; other programs see no source, pose or time",
         "DeepLabCut, pandas, movement",
         ("h5py", "tables"),
     ),
@@ -113,8 +113,8 @@ FORMATS: tuple[Format, ...] = (
         deeplabcut.write_dlc_csv,
         deeplabcut.read_dlc_csv,
         deeplabcut.is_dlc_csv,
-        "source, marks by hand, pose, score of the face, time, settings; "
-        "the name of a single face; frames before the first tracked one come back as empty ones",
+        "source, manual marks, pose, face score, time, settings; "
+        "the name of a single face; untracked frames before the first tracked one are read as empty ones",
         "DeepLabCut, LightningPose (one face), movement, pandas",
     ),
     Format(
@@ -124,7 +124,7 @@ FORMATS: tuple[Format, ...] = (
         sleap.write_sleap,
         sleap.read_sleap,
         sleap.is_sleap,
-        "nothing here; other programs see no source, pose or time",
+        "nothing; other programs see no source, pose or time",
         "SLEAP, sleap-io, movement, MATLAB",
         ("h5py",),
     ),
@@ -146,10 +146,10 @@ FORMATS: tuple[Format, ...] = (
         pts.write_pts,
         pts.read_pts,
         pts.is_pts,
-        "confidence, source, marks by hand, names of faces, pose, score of the face, time, settings; "
+        "confidence, source, manual marks, names of faces, pose, face score, time, settings; "
         "frames without a face, faces with missing landmarks; "
-        "places to a millionth of a pixel",
-        "menpo, what reads 300-W and 300-VW",
+        "coordinates are rounded to a millionth of a pixel",
+        "menpo, programs that read 300-W and 300-VW",
     ),
     Format(
         "tidy-csv",
@@ -158,7 +158,7 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_tidy_csv,
         tidy.read_tidy_csv,
         tidy.is_tidy_csv,
-        "pose, score of the face, names of faces, settings and counts of the run",
+        "pose, face score, names of faces, settings and counts of the run",
         "pandas, R, spreadsheets",
     ),
     Format(
@@ -168,17 +168,17 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_parquet,
         tidy.read_parquet,
         tidy.is_parquet,
-        "pose, score of the face",
+        "pose, face score",
         "pandas, polars, R's arrow, DuckDB",
         ("pyarrow",),
     ),
 )
-"""All formats; of those with the same suffix the first is the usual one."""
+"""All formats; of those that share a suffix the first is the usual one."""
 
 SUFFIXES = tuple(
     dict.fromkeys(suffix for item in FORMATS for suffix in item.suffixes if suffix.count(".") == 1)
 )
-"""The suffixes of all formats, without the longer ones that choose between formats that share one."""
+"""The suffixes of all formats, without the longer ones that select among formats that share one."""
 
 
 def format_named(name: str) -> Format:
@@ -187,7 +187,7 @@ def format_named(name: str) -> Format:
     Raises
     ------
     ResultError
-        If there is none; the sentence names all.
+        If there is none.
     """
     for item in FORMATS:
         if item.name == name:
@@ -197,12 +197,12 @@ def format_named(name: str) -> Format:
 
 
 def format_to_write(path: str | os.PathLike[str], name: str | None = None) -> Format:
-    """Return the format that a file is to be written in, having checked that what it needs is installed.
+    """Return the format in which a file is to be written, having checked that its libraries are installed.
 
     Parameters
     ----------
     path : path-like
-        Its suffix chooses, where `name` is not given.
+        Its suffix selects the format if `name` is not given.
     name : str, optional
         The format's name.
 
@@ -230,7 +230,7 @@ def format_to_write(path: str | os.PathLike[str], name: str | None = None) -> Fo
 def named_by_suffix(path: str | os.PathLike[str], name: str) -> str:
     """Return the format whose longer suffix, such as ``.analysis.h5``, a file's name ends in, else `name`.
 
-    napari's older versions see only the last part of a suffix when they choose a writer.
+    Older versions of napari select a writer by the last part of the suffix.
     """
     for item in FORMATS:
         if item.suffixes[0].count(".") > 1 and os.fspath(path).lower().endswith(item.suffixes[0]):
@@ -252,7 +252,7 @@ def _by_suffix(path: Path) -> Format:
 
 
 def recognise(path: str | os.PathLike[str]) -> Format | None:
-    """Return the format that a file is in, from its suffix and its beginning, or None."""
+    """Return the format of a file, by its suffix and content; None if it is not recognised."""
     path = Path(path)
     if os.path.isdir(path):
         return format_named("pts") if pts.is_pts(path) else None
@@ -268,23 +268,23 @@ def write_tracks(path: str | os.PathLike[str], tracks: Tracks, name: str | None 
     Parameters
     ----------
     path : path-like
-        Its suffix chooses the format, where `name` is not given.
+        Its suffix selects the format if `name` is not given.
     tracks : Tracks
         Landmarks (T, F, 68, 2).
     name : str, optional
-        The format, for suffixes that several share.
+        The format, if several share the suffix.
 
     Raises
     ------
     ResultError
-        If there is no such format, a library is missing, the file cannot be written, or it has no frame
-        (only ``.npz`` has a place for that).
+        If there is no such format, a library is missing, the file cannot be written, or the tracks have no
+        frame (only ``.npz`` can store that).
     """
     chosen = format_to_write(path, name)
     if chosen.name != "npz":
         if not tracks.n_frames:
             raise ResultError(f"{path} cannot be written: there are no frames in the result.")
-        if not tracks.n_faces:  # as a face that is on no frame: the files have no other way to say it
+        if not tracks.n_faces:  # stored as a face that is on no frame
             tracks = tracks.with_room_for(1)
     chosen.write(Path(path), tracks)
 
@@ -297,16 +297,16 @@ def read_tracks(path: str | os.PathLike[str], name: str | None = None) -> Tracks
     path : path-like
         The file, or for iBUG's files also a folder.
     name : str, optional
-        The format; found out where not given.
+        The format; recognised where not given.
 
     Raises
     ------
     ResultError
-        If the file is missing or of no such format, or a library is missing.
+        If the file is missing or not of that format, or a library is missing.
     """
     path = Path(path)
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        # a pipe would keep us waiting; pathlib's own tests raise where a folder must not be read
-        raise ResultError(f"{path} is not a file: give a file of landmarks.")
+        # a pipe would block; pathlib's tests raise where the folder may not be read
+        raise ResultError(f"{path} is not a file: choose a file of landmarks.")
     chosen = format_named(name) if name is not None else recognise(path) or _by_suffix(path)
     return chosen.read(path)

@@ -1,7 +1,7 @@
 """Arrays from untrusted HDF5 files: no links to elsewhere, no pickles, sizes checked before allocation.
 
-Files are made in memory and then written as bytes: where the HDF5 library cannot write, as on a full disk, it
-prints what it knows and ends the whole process at its end.
+Files are made in memory and then written as bytes: if the HDF5 library itself cannot write, as on a full
+disk, it prints a stack of errors and may abort the process when it exits.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confide
 """The arrays in that group."""
 MAGIC = b"\x89HDF\r\n\x1a\n"
 HEAP = b"GCOL"
-"""What a heap of texts begins with."""
+"""The signature of a global heap, in which HDF5 keeps strings of variable length."""
 LARGEST_FILE = 64 << 30
 LARGEST_CHUNK = 256 << 20
 LARGEST_RECORD = 16 << 20
 DEFLATE = 1100
-"""How many times larger deflated data can get."""
+"""The largest factor by which deflate can shrink data."""
 BROKEN_FILE = (
     OSError,
     LookupError,
@@ -56,12 +56,12 @@ BROKEN_FILE = (
 )
 """What h5py and xarray raise over damaged files."""
 SAFE_FILTERS = frozenset({1, 2, 3, 32000})
-"""Deflate, shuffle, checksums and LZF; others have had holes, or are looked for in files elsewhere."""
+"""Deflate, shuffle, checksums and LZF; others have had vulnerabilities, or are loaded from plugin files."""
 MOST_TEXTS = 200_000
-"""Entries of all heaps together, in which HDF5 keeps texts of any length."""
+"""Entries of all global heaps together."""
 MOST_HEAPS = 256
 NOWHERE = b"\xff" * 8
-"""A place that HDF5 calls undefined."""
+"""The address that HDF5 calls undefined."""
 BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
 MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
 COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
@@ -69,18 +69,18 @@ COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file; what goes wrong while it is read becomes a sentence.
+    """Open an HDF5 file; errors while it is read become a `ResultError`.
 
     Raises
     ------
     ResultError
-        If the file is missing, no HDF5 file, or damaged, or h5py is not installed.
+        If the file is missing, is not an HDF5 file or is damaged, or h5py is not installed.
     """
     h5py = optional("h5py", f"Reading {path}")
     if not path.is_file():
         raise ResultError(f"{path} is missing: check the name of the file.")
     if path.stat().st_size > LARGEST_FILE:
-        raise ResultError(f"{path} is larger than the {LARGEST_FILE} bytes such a file may have: split it.")
+        raise ResultError(f"{path} is larger than {LARGEST_FILE} bytes, the most that is read: split it.")
     check_layout(path)
     try:
         with h5py.File(path, "r") as file:
@@ -92,7 +92,7 @@ def reading(path: Path) -> Iterator[Any]:
 
 
 def is_hdf5(path: Path) -> bool:
-    """Return whether a file begins as an HDF5 file."""
+    """Return whether a file has the signature of HDF5."""
     try:
         with open(path, "rb") as stream:
             return stream.read(len(MAGIC)) == MAGIC
@@ -101,31 +101,31 @@ def is_hdf5(path: Path) -> bool:
 
 
 def check_layout(path: Path) -> None:
-    """Refuse a file over whose layout the HDF5 library may go round for ever, or take memory without bound.
+    """Refuse a file whose layout could make the HDF5 library loop forever or allocate without bound.
 
     Raises
     ------
     ResultError
-        If a heap of texts has an entry that is outside it or takes no room, there is a block for another
-        driver than that for plain files, or the file is no HDF5 file.
+        If a global heap has an entry that is outside it or of no size, there is a driver information block,
+        or the file is not an HDF5 file.
     """
     if not is_hdf5(path):
-        raise ResultError(f"{path} is no HDF5 file: check the name of the file.")
+        raise ResultError(f"{path} is not an HDF5 file: check the name of the file.")
     left, heaps = MOST_TEXTS, MOST_HEAPS
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             sizes = content[13:15] if content[8:9] in (b"\0", b"\1") else content[9:11]
             driver = {b"\0": content[48:56], b"\1": content[52:60]}.get(content[8:9], NOWHERE)
-            # of places and lengths, as they are in all files of today; a driver's block would be read at the
-            # length that it claims
+            # sizes of addresses and lengths, 8 bytes in today's files; a driver information block would be
+            # read at the length that it claims
             if sizes != b"\x08\x08" or driver != NOWHERE:
-                raise ResultError(f"{path} is laid out in an uncommon way: save it again.")
+                raise ResultError(f"{path} has an unusual HDF5 layout: save it again.")
             place = content.find(HEAP)
             while place >= 0:
                 entries = _entries_of_heap(content, place, left, path)
                 left, heaps = left - entries, heaps - bool(entries)
                 if heaps < 0:
-                    raise ResultError(f"{path} has too many texts: save it again.")
+                    raise ResultError(f"{path} has too many strings: save it again.")
                 place = content.find(HEAP, place + len(HEAP))
     except OSError as error:
         raise ResultError(
@@ -134,7 +134,7 @@ def check_layout(path: Path) -> None:
 
 
 def _entries_of_heap(content: mmap.mmap, place: int, most: int, path: Path) -> int:
-    """Return how many entries a heap has; 0 where its name stands there by chance."""
+    """Return the number of entries of a global heap; 0 where the signature is there by chance."""
     if place + 16 > len(content):
         return 0
     version, reserved, size = struct.unpack_from("<B3sQ", content, place + 4)
@@ -143,17 +143,17 @@ def _entries_of_heap(content: mmap.mmap, place: int, most: int, path: Path) -> i
     at, end, count = place + 16, place + size, 0
     while at + 16 <= end and end <= len(content) and count < most:
         index, length = struct.unpack_from("<H6xQ", content, at)
-        step = length if index == 0 else 16 + (length + 7) // 8 * 8  # 0 is the room that is left
+        step = length if index == 0 else 16 + (length + 7) // 8 * 8  # 0 is the free space
         if step < 16:
             break
         at, count = at + step, count + 1
     if end > len(content) or at > end or at + 16 <= end:
-        raise ResultError(f"{path} has damaged or too many texts: save it again.")
+        raise ResultError(f"{path} has damaged or too many strings: save it again.")
     return count
 
 
 def names_in(path: Path) -> set[str]:
-    """Return the names at the root of an HDF5 file; none where it is no such file or without h5py."""
+    """Return the names at the root of an HDF5 file; none if it cannot be read or h5py is not installed."""
     if not is_hdf5(path):
         return set()
     try:
@@ -169,18 +169,20 @@ def member(group: Any, name: str, kind: str, path: Path) -> Any:
     Raises
     ------
     ResultError
-        If it is missing, something else, or not in this file.
+        If it is missing, of another kind, or not in this file.
     """
     h5py = optional("h5py", f"Reading {path}")
     if name not in group:
-        raise ResultError(f"{path} has no {name!r}: it is no such file.")
+        raise ResultError(f"{path} has no {name!r}: check that it is a file of landmarks.")
     if not isinstance(group.get(name, getlink=True), h5py.HardLink):
-        raise ResultError(f"{path}: {name!r} links elsewhere, which no such file does.")
+        raise ResultError(f"{path}: {name!r} is a link, which is not followed: save the file again.")
     found = group[name]
     if not isinstance(found, getattr(h5py, kind)):
-        raise ResultError(f"{path}: {name!r} is no {kind.lower()}: it is no such file.")
+        raise ResultError(f"{path}: {name!r} is not a {kind.lower()}: check that it is a file of landmarks.")
     if kind == "Dataset" and (found.external or found.is_virtual):
-        raise ResultError(f"{path}: {name!r} keeps its values elsewhere, which no such file does.")
+        raise ResultError(
+            f"{path}: {name!r} has its values in other files, which are not read: save the file again."
+        )
     return found
 
 
@@ -194,11 +196,11 @@ def array(
     group : h5py.Group
     name : str
     limits : tuple of int
-        The number of axes, and the largest length of each.
+        The largest length of each axis.
     path : Path
         The file, for sentences.
     kinds : str
-        The kinds of NumPy types that are taken.
+        The kinds of NumPy types that are accepted.
 
     Raises
     ------
@@ -211,16 +213,16 @@ def array(
     )
     if not fits or not _plain(dataset.id.get_type()) or dataset.dtype.kind not in kinds:
         raise ResultError(
-            f"{path}: {name!r} is {dataset.dtype} of the shape {dataset.shape}, which no such file has."
+            f"{path}: {name!r} is {dataset.dtype} of the shape {dataset.shape}: save the file again."
         )
     _check_room(dataset, name, path)
     return np.asarray(dataset[()])
 
 
 def _plain(kind: Any) -> bool:
-    """Return whether a type of HDF5's is one of numbers, texts or bytes.
+    """Return whether an HDF5 type is of numbers, strings or bytes.
 
-    Values of others are never read: the HDF5 library writes outside its memory over damaged ones.
+    Values of other types are never read: the HDF5 library writes out of bounds over damaged ones.
     """
     from h5py import h5t
 
@@ -233,7 +235,7 @@ def attribute(item: Any, name: str, path: Path) -> Any:
     Raises
     ------
     ResultError
-        If it is no number or text, or is larger than the file.
+        If it is not a number or string, or is larger than the file.
     """
     if name not in item.attrs:
         return None
@@ -244,13 +246,13 @@ def attribute(item: Any, name: str, path: Path) -> Any:
 
 
 def is_bare_dimension(dataset: Any, path: Path) -> bool:
-    """Return whether a dataset stands for a dimension of netCDF that has no values."""
+    """Return whether a dataset stands for a netCDF dimension without coordinates."""
     called = attribute(dataset, "NAME", path)
     return isinstance(called, bytes) and called.startswith(BARE_DIMENSION)
 
 
 def _check_room(dataset: Any, name: str, path: Path) -> None:
-    """Refuse a dataset that claims more than the file can hold, or is packed in an uncommon way."""
+    """Refuse a dataset that claims more than the file can hold, or is compressed with an unusual filter."""
     packing = dataset.id.get_create_plist()
     if {packing.get_filter(k)[0] for k in range(packing.get_nfilters())} - SAFE_FILTERS:
         raise ResultError(f"{path}: {name!r} is packed in a way that is not read: save it with gzip.")
@@ -260,45 +262,47 @@ def _check_room(dataset: Any, name: str, path: Path) -> None:
     if dataset.size * size > DEFLATE * stored or chunk > min(LARGEST_CHUNK, DEFLATE * length):
         raise ResultError(f"{path}: {name!r} claims more values than the file can hold: save it again.")
     place = dataset.id.get_offset() if dataset.dtype.kind == "O" else None
-    if place is not None:  # HDF5 makes room for the length that a text claims before it looks for it
+    if place is not None:  # HDF5 allocates the length that a string claims before it reads it
         with open(path, "rb") as stream:
             stream.seek(place)
             kind = np.dtype([("length", "<u4"), ("heap", "<u8"), ("number", "<u4")])
             raw = stream.read(kind.itemsize * dataset.size)
             texts_there = np.frombuffer(raw[: len(raw) // kind.itemsize * kind.itemsize], kind)
         if texts_there["length"].max(initial=0) > length:
-            raise ResultError(f"{path}: {name!r} has a text longer than the file: save it again.")
+            raise ResultError(f"{path}: {name!r} has a string longer than the file: save it again.")
 
 
 def rows(dataset: Any, name: str, path: Path) -> npt.NDArray[Any]:
-    """Return a table of records, its room checked; its type is the caller's to check."""
+    """Return a table of records, its size checked; the caller has checked its type."""
     if (
         len(dataset.shape) != 1
         or dataset.shape[0] > MOST_ROWS
         or dataset.size * dataset.dtype.itemsize > 8 * MOST_VALUES
     ):
-        raise ResultError(f"{path}: {name!r} is larger than any such file: split it.")
+        raise ResultError(f"{path}: {name!r} is larger than the tables that are read: split it.")
     _check_room(dataset, name, path)
     return np.asarray(dataset[()])
 
 
 def texts(group: Any, name: str, most: int, path: Path) -> list[str]:
-    """Return a list of texts of a group.
+    """Return a list of strings of a group.
 
     Raises
     ------
     ResultError
-        As `array`, or if they are no texts.
+        As `array`, or if they are not UTF-8.
     """
     values = array(group, name, (most,), path, kinds="SO").tolist()
     try:
         return [value.decode() if isinstance(value, bytes) else str(value) for value in values]
     except UnicodeDecodeError:
-        raise ResultError(f"{path}: {name!r} is no list of texts: save the file again.") from None
+        raise ResultError(
+            f"{path}: {name!r} is not a list of strings in UTF-8: save the file again."
+        ) from None
 
 
 def text(group: Any, name: str, path: Path) -> bytes:
-    """Return a single text of a group that was written as bytes (uint8)."""
+    """Return a single string of a group that was written as bytes (uint8)."""
     return array(group, name, (LARGEST_RECORD,), path, kinds="u").astype(np.uint8).tobytes()
 
 
@@ -320,7 +324,7 @@ def tracks_of(
     confidence: npt.NDArray[Any] | None,
     names: Sequence[str],
 ) -> Tracks:
-    """Return tracks of landmarks with a row for every frame, and of our own group where the file has it.
+    """Return tracks of landmarks with a row for every frame, and of the group `OURS` where there is one.
 
     Parameters
     ----------
@@ -341,7 +345,7 @@ def tracks_of(
     frames = array(group, "frame_indices", (MOST_ROWS,), path, kinds="i")
     n_frames, n_faces = landmarks.shape[:2]
     if len(frames) and (frames.min() < 0 or frames.max() >= n_frames):
-        return make_tracks(path, plain_arrays, record=plain)  # another program cut rows off
+        return make_tracks(path, plain_arrays, record=plain)  # another program removed rows
     each = (MOST_ROWS, MOST_FACES)
     seconds = array(group, "timestamps", (MOST_ROWS,), path, kinds="f")
     extra = {

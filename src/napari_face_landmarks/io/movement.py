@@ -1,10 +1,10 @@
 """Datasets of movement (https://movement.neuroinformatics.dev), in memory and as netCDF files.
 
 Dimensions time, space, keypoint and individual, in the singular as movement has them from 0.17 on (older
-plural names are read too); variables ``position`` (px) and ``confidence``; attributes ``fps``,
-``time_unit``, ``source_software``, ``source_file`` and ``ds_type``. The time of each frame is in seconds
-where it is known, else its number. Variables and attributes that movement ignores keep the rest: those of
-`FIELDS`, by their names, and the coordinate ``frame``.
+plural names are read too); variables ``position`` (px) and ``confidence``; attributes ``fps``, ``time_unit``,
+``source_software``, ``source_file`` and ``ds_type``. The coordinate ``time`` is in seconds if they are known,
+otherwise it is the frame. Variables and attributes that movement ignores keep the rest: those of `FIELDS`, by
+their names, and the coordinate ``frame``.
 """
 
 from __future__ import annotations
@@ -70,11 +70,11 @@ IN_ORDER = {
     "keypoint": ("keypoint",),
     "individual": ("individual",),
 }
-"""Variables that are read, and their dimensions as movement and this module order them."""
+"""Variables that are read, with their dimensions in the order of movement and of this module."""
 DIMENSIONS = {dim for dims in IN_ORDER.values() for dim in dims}
 LIMITS = {"time": MOST_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": MOST_FACES}
 NAMED = LIMITS.keys() - {"time"}
-"""Coordinates that are texts."""
+"""Coordinates that are strings."""
 CDF = b"CDF"
 """The beginning of classic netCDF files, which nothing writes here."""
 
@@ -187,7 +187,7 @@ def read_netcdf(path: Path) -> Tracks:
     Raises
     ------
     ResultError
-        If it is no such file, a classic netCDF file (netCDF 3), or h5py is not installed.
+        If it is not such a file, is a classic netCDF file (netCDF 3), or h5py is not installed.
     """
     if _is_classic(path):
         raise ResultError(
@@ -200,7 +200,7 @@ def read_netcdf(path: Path) -> Tracks:
 
 @dataclass(frozen=True, slots=True)
 class _Variable:
-    """A variable of a dataset: its dimensions, how long they are, and its values once they are asked for."""
+    """A variable of a dataset: its dimensions, its shape, and a function that reads its values."""
 
     dims: tuple[str, ...]
     shape: tuple[int, ...]
@@ -214,9 +214,9 @@ class _Variable:
 def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any]]:
     """Return the variables of a netCDF 4 file and its attributes.
 
-    Each variable has the numbers of its dimensions in ``_Netcdf4Coordinates``. Older files name them only by
-    references, which the HDF5 library follows into memory that is not its own where they are damaged; there
-    the dimensions are taken in movement's order.
+    Each variable has the numbers of its dimensions in ``_Netcdf4Coordinates``. Older files have only
+    references to them, which are not followed, since the HDF5 library reads out of bounds where they are
+    damaged; there movement's order is assumed.
     """
     numbers: dict[int, str] = {}
     for name in file:
@@ -238,8 +238,8 @@ def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any
         if len(dims) != len(numbered) or len(dims) != len(dataset.shape):
             if today in LIMITS or today in ("position", "confidence"):
                 raise ResultError(
-                    f"{path}: {name!r} has the shape {dataset.shape} and no dimensions that fit it: give a "
-                    "dataset of movement."
+                    f"{path}: {name!r} has the shape {dataset.shape} and no dimensions that fit it: "
+                    "choose a dataset of movement."
                 )
             continue  # another program's, of the same name
         found[today] = _Variable(dims, dataset.shape, partial(_values_of, file, name, dataset, path))
@@ -250,12 +250,12 @@ def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any
 
 
 def _today(name: str) -> str:
-    """Return the name that movement gives a dimension or variable today."""
+    """Return the current name of a dimension or variable in movement."""
     return OLD_NAMES.get(name, name)
 
 
 def _single(value: Any) -> Any:
-    """Return an attribute as a text or number where it is a single one."""
+    """Return an attribute as a string or number if it is a single one."""
     value = value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
     return value.decode() if isinstance(value, bytes) else value
 
@@ -288,7 +288,7 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
     Raises
     ------
     ResultError
-        If it is no such dataset.
+        If it is not such a dataset.
     """
     found = {
         _today(str(name)): _Variable(
@@ -302,7 +302,7 @@ def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tr
 
 def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], path: Path) -> Tracks:
     if attributes.get("ds_type", "poses") != "poses" or "position" not in found:
-        raise ResultError(f"{path} has no poses: give a dataset of movement with ds_type 'poses'.")
+        raise ResultError(f"{path} has no poses: choose a dataset of movement with ds_type 'poses'.")
     sizes = _checked_sizes(found, path)
     landmarks = found["position"].along("time", "individual", "keypoint", "space")
     space = [str(name) for name in found["space"].values()] if "space" in found else ["x", "y"]
@@ -339,7 +339,7 @@ def _checked_sizes(found: Mapping[str, _Variable], path: Path) -> dict[str, int]
                 )
     dims = found["position"].dims
     if sorted(dims) != sorted(LIMITS):
-        raise ResultError(f"{path} has the dimensions {listed(dims)}: give a dataset of movement.")
+        raise ResultError(f"{path} has the dimensions {listed(dims)}: choose a dataset of movement.")
     if sizes["keypoint"] != N_LANDMARKS or sizes["space"] != 2:
         raise ResultError(
             f"{path} must have {N_LANDMARKS} (x, y) keypoints: found {sizes['keypoint']} keypoints in "
@@ -364,7 +364,7 @@ def _confidence(found: Mapping[str, _Variable], path: Path) -> npt.NDArray[Any] 
         confidence = given.along("time", "individual", "keypoint")
     else:
         raise ResultError(
-            f"{path}: the confidence has the dimensions {listed(given.dims)}: give a dataset of movement."
+            f"{path}: the confidence has the dimensions {listed(given.dims)}: choose a dataset of movement."
         )
     return None if np.isnan(confidence).all() else confidence  # movement fills in NaN where it has none
 
@@ -390,7 +390,7 @@ def _extra(
 def _times(
     found: Mapping[str, _Variable], length: int, attributes: Mapping[str, Any]
 ) -> tuple[npt.NDArray[Any], npt.NDArray[np.float64] | None]:
-    """Return the number and the time of every frame."""
+    """Return the index and the time of every frame."""
 
     def of_frames(name: str) -> npt.NDArray[Any] | None:
         there = name in found and found[name].dims == ("time",)

@@ -1,10 +1,9 @@
-"""iBUG's ``.pts`` files, as 300-W and 300-VW have them: one for each face on each frame.
+"""iBUG's ``.pts`` files, as in 300-W and 300-VW: one for each face on each frame.
 
-The pixel in the upper left corner is (1, 1) in them, as MATLAB counts and as menpo and others read and
-write these files; here its centre is (0, 0), so 1 is added and taken off. A frame's file is named by its
-number from 1 on, as in 300-VW: ``000001.pts``, or where there are several faces ``000001_face_0.pts``. They
-lie in a ZIP archive or a folder; a single one stands for itself. Files of other names are taken as the
-frames of a video in their order.
+The centre of the upper left pixel is (1, 1) in them, as MATLAB counts and as menpo and others read and write
+these files; here it is (0, 0), so 1 is added and subtracted. A frame's file is named by its number, from 1 as
+in 300-VW: ``000001.pts``, or ``000001_face_0.pts`` if there are several faces. The files are in a ZIP archive
+or a folder; a single one may be alone. Files with other names are frames of a video in alphabetical order.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import MOST_ROWS, check_grid, make_tracks
 
 ORIGIN = 1.0
-"""Where these files have the centre of the first pixel."""
+"""The coordinates of the first pixel's centre in these files."""
 LARGEST = 64 << 10  # bytes; a file has 2 kB
 NUMBERED = re.compile(r"^(\d{1,9})(?:_face_(\d{1,4}))?$")
 HEADER = re.compile(rb"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*\Z")
@@ -55,14 +54,14 @@ def write_pts(path: Path, tracks: Tracks) -> None:
     Parameters
     ----------
     path : Path
-        Ends in ``.zip`` for an archive, in ``.pts`` for a single face; else it is a folder that is made.
+        Ends in ``.zip`` for an archive, in ``.pts`` for a single face; otherwise a folder is created.
     tracks : Tracks
         Landmarks (T, F, 68, 2).
 
     Raises
     ------
     ResultError
-        If it cannot be written, there is no whole face, or not exactly one for a single file.
+        If it cannot be written, no face is complete, or there is not exactly one for a single file.
     """
     suffix = path.suffix.lower()
     if not np.isfinite(tracks.landmarks).all(axis=(2, 3)).any():
@@ -102,7 +101,7 @@ def _write_folder(path: Path, tracks: Tracks) -> None:
 
 
 def is_pts(path: Path) -> bool:
-    """Return whether a path is a ``.pts`` file, or an archive or folder that has some."""
+    """Return whether a path is a ``.pts`` file, or an archive or folder with some."""
     try:
         if path.is_dir():
             return next(path.glob("*.pts"), None) is not None
@@ -121,7 +120,7 @@ def read_pts(path: Path) -> Tracks:
     Raises
     ------
     ResultError
-        If there is none, or one is no such file.
+        If there is none, or one cannot be read.
     """
     try:
         if path.is_dir():
@@ -132,7 +131,7 @@ def read_pts(path: Path) -> Tracks:
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if info.filename.lower().endswith(".pts")]
             if any(info.file_size > LARGEST for info in members):
-                raise ResultError(f"{path} has a member that is larger than any .pts file: make it again.")
+                raise ResultError(f"{path} has a member larger than any .pts file: make it again.")
             read = ((Path(info.filename).stem, archive.open(info).read(LARGEST + 1)) for info in members)
             return _tracks(read, len(members), path)
     except OSError as error:
@@ -154,7 +153,7 @@ def _points(content: bytes, name: str, path: Path) -> npt.NDArray[np.float64]:
     found = HEADER.match(content) if len(content) <= LARGEST else None
     if found is None:
         raise ResultError(
-            f"{path}: {name}.pts is no file of points (version: 1, n_points, braces): correct it."
+            f"{path}: {name}.pts is not a .pts file (version: 1, n_points, braces): correct it."
         )
     try:
         values = np.array(found.group(2).split(), dtype=np.float64)
@@ -165,7 +164,9 @@ def _points(content: bytes, name: str, path: Path) -> npt.NDArray[np.float64]:
         or values.shape != (2 * N_LANDMARKS,)
         or not np.isfinite(values).all()
     ):
-        raise ResultError(f"{path}: {name}.pts has not {N_LANDMARKS} points of two numbers each: correct it.")
+        raise ResultError(
+            f"{path}: {name}.pts must have {N_LANDMARKS} points of two numbers each: correct it."
+        )
     return values.reshape(N_LANDMARKS, 2) - ORIGIN
 
 

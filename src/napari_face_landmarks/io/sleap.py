@@ -1,9 +1,9 @@
 """SLEAP's analysis files: HDF5 with axes in the order that MATLAB reads them.
 
 ``tracks`` is (track, 2, node, frame), ``point_scores`` (track, node, frame), ``track_occupancy`` (frame,
-track), ``instance_scores`` and ``tracking_scores`` (track, frame). There is a place for every frame of the
-video from 0 to the last that was tracked. The faces' names are those of the tracks (``track_names``, UTF-8).
-A group ``napari_face_landmarks`` keeps what SLEAP has no place for.
+track), ``instance_scores`` and ``tracking_scores`` (track, frame). The frames are those of the video from 0
+to the last that was tracked. The faces' names are those of the tracks (``track_names``, UTF-8). A group
+``napari_face_landmarks`` keeps what SLEAP has no place for.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ MOST_OF = {"track": MOST_FACES, "xy": 2, "node": N_LANDMARKS, "frame": MOST_ROWS
 
 
 def _edges() -> npt.NDArray[np.int64]:
-    """Return the landmarks that are joined by lines, (E, 2)."""
+    """Return the pairs of landmarks that are joined by lines, (E, 2)."""
     return np.concatenate([np.stack([line[:-1], line[1:]], axis=1) for line in OUTLINES])
 
 
@@ -98,24 +98,24 @@ def is_sleap(path: Path) -> bool:
 
 
 def read_sleap(path: Path) -> Tracks:
-    """Read landmarks from SLEAP's analysis file, any order of its axes; its tracks are faces of 68 nodes.
+    """Read landmarks from SLEAP's analysis file, whose tracks are faces of 68 nodes, in any order of axes.
 
-    Nodes whose names end in 0 to 67 go to these landmarks; others are taken in their order.
+    Nodes whose names end in 0 to 67 are these landmarks; otherwise their order counts.
 
     Raises
     ------
     ResultError
-        If it is no such file or h5py is not installed.
+        If it is not such a file, or h5py is not installed.
     """
     with hdf5.reading(path) as file:
         axes = _axes(file, path)
         points = hdf5.array(file, "tracks", tuple(MOST_OF[name] for name in axes), path, kinds="f")
         points = points.transpose([axes.index(name) for name in ("frame", "track", "node", "xy")])
         if points.shape[0] * points.shape[1] > MOST_ROWS:
-            raise ResultError(f"{path} has more tracks and frames than can be held: split it.")
+            raise ResultError(f"{path} has more tracks and frames than can be read: split it.")
         names = hdf5.texts(file, "node_names", MOST_ROWS, path)
         if points.shape[2:] != (N_LANDMARKS, 2) or len(names) != N_LANDMARKS:
-            raise ResultError(f"{path} has {len(names)} nodes: only faces of {N_LANDMARKS} points are read.")
+            raise ResultError(f"{path} has {len(names)} nodes: it must have {N_LANDMARKS}.")
         scores = None
         if "point_scores" in file:
             of_scores = [name for name in axes if name != "xy"]
@@ -123,7 +123,7 @@ def read_sleap(path: Path) -> Tracks:
             scores = scores.transpose([of_scores.index(name) for name in ("frame", "track", "node")])
             if scores.shape != points.shape[:3]:
                 raise ResultError(f"{path}: 'point_scores' does not fit 'tracks': save the file again.")
-            # placed by hand in SLEAP: without a score, and certain
+            # manual ones in SLEAP have no score and are certain
             scores = np.where(np.isnan(scores) & np.isfinite(points).all(axis=-1), 1, scores)
         faces = face_identifiers(points.shape[1])
         if "track_names" in file:
@@ -137,7 +137,7 @@ def read_sleap(path: Path) -> Tracks:
 
 
 def _axes(file: object, path: Path) -> tuple[str, ...]:
-    """Return the order of the axes of ``tracks``, which newer files name."""
+    """Return the names of the axes of ``tracks``, in order; older files do not name them."""
     dataset = hdf5.member(file, "tracks", "Dataset", path)
     named = hdf5.attribute(dataset, "dims", path)
     if named is None:

@@ -113,7 +113,7 @@ def write_tidy_csv(path: Path, tracks: Tracks) -> None:
 
 
 def is_tidy_csv(path: Path) -> bool:
-    """Return whether a CSV file has the header of a tidy table of ours."""
+    """Return whether a CSV file has the header of a tidy table of landmarks."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
             names = tuple(stream.readline(2 * len(HEADER)).strip().split(","))
@@ -129,17 +129,17 @@ def read_tidy_csv(path: Path) -> Tracks:
     Raises
     ------
     ResultError
-        If it is no such table.
+        If it is not such a table.
     """
     import pandas as pd
 
     if not is_tidy_csv(path):
-        raise ResultError(f"{path} does not begin with the columns {HEADER}: give a tidy table of landmarks.")
+        raise ResultError(
+            f"{path} does not begin with the columns {HEADER}: choose a tidy table of landmarks."
+        )
     try:
         if path.stat().st_size > LARGEST_FILE:
-            raise ResultError(
-                f"{path} is larger than the {LARGEST_FILE} bytes such a file may have: split it."
-            )
+            raise ResultError(f"{path} is larger than {LARGEST_FILE} bytes, the most that is read: split it.")
         table = pd.read_csv(
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
@@ -151,12 +151,12 @@ def read_tidy_csv(path: Path) -> Tracks:
         reason = reason_of(error)
         raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
     except (ValueError, OverflowError, MemoryError) as error:
-        raise ResultError(f"{path} is no tidy table ({in_one_line(error)}): correct it.") from None
+        raise ResultError(f"{path} is not a tidy table ({in_one_line(error)}): correct it.") from None
     return from_tidy(table, path)
 
 
 def write_parquet(path: Path, tracks: Tracks) -> None:
-    """Write tracks as a tidy Parquet file; its metadata keep the frame rate, the settings and the counts.
+    """Write tracks as a tidy Parquet file; its metadata have the frame rate, the settings and the counts.
 
     Raises
     ------
@@ -174,7 +174,7 @@ def write_parquet(path: Path, tracks: Tracks) -> None:
 
 
 def is_parquet(path: Path) -> bool:
-    """Return whether a file begins as a Parquet file."""
+    """Return whether a file has the signature of Parquet."""
     try:
         with open(path, "rb") as stream:
             return stream.read(4) == b"PAR1"
@@ -188,7 +188,7 @@ def read_parquet(path: Path) -> Tracks:
     Raises
     ------
     ResultError
-        If it is no such table or pyarrow is not installed.
+        If it is not such a table, or pyarrow is not installed.
     """
     import pandas as pd
 
@@ -201,7 +201,7 @@ def read_parquet(path: Path) -> Tracks:
             names = set(file.schema_arrow.names)
             if not set(NEEDED) <= names or file.metadata.num_rows > MOST_ROWS * N_LANDMARKS:
                 raise ResultError(
-                    f"{path} has not the columns {', '.join(NEEDED)} or too many rows: split it."
+                    f"{path} lacks one of the columns {', '.join(NEEDED)}, or has too many rows: split it."
                 )
             if file.metadata.num_rows > MOST_ROWS_A_BYTE * path.stat().st_size:
                 raise ResultError(f"{path} claims more rows than landmarks would give: save it again.")
@@ -215,7 +215,7 @@ def read_parquet(path: Path) -> Tracks:
                     good = plain.is_integer(kind) or plain.is_floating(kind)
                 if not good:
                     raise ResultError(
-                        f"{path}: {name} is of the type {kind}: give a tidy table of landmarks."
+                        f"{path}: {name} is of the type {kind}: choose a tidy table of landmarks."
                     )
             text = (file.schema_arrow.metadata or {}).get(RECORD)
             _refuse_repeats(file, path)
@@ -229,7 +229,7 @@ def read_parquet(path: Path) -> Tracks:
 
 
 def _refuse_repeats(file: Any, path: Path) -> None:
-    """Refuse a file that repeats a landmark, a few rows at a time: millions of equal rows take no room."""
+    """Refuse a file that repeats a landmark before it is read: millions of equal rows compress well."""
     for batch in file.iter_batches(ROWS_AT_A_TIME, columns=["frame", "face", "landmark"]):
         frame, face, landmark = (
             batch.column(k).to_numpy(zero_copy_only=False).astype(np.float64) for k in range(3)
@@ -258,7 +258,7 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
     Raises
     ------
     ResultError
-        If a landmark is there twice, or a number is out of its range.
+        If a landmark is there twice, or a number is out of range.
     """
     frame = _whole(table, "frame", MOST_FRAMES - 1, path)
     face = _whole(table, "face", MOST_FACES - 1, path)
@@ -314,5 +314,7 @@ def _codes(table: pandas.DataFrame, path: Path) -> npt.NDArray[Any]:
 def _whole(table: pandas.DataFrame, name: str, most: int, path: Path) -> npt.NDArray[np.int64]:
     values = table[name].to_numpy(np.float64)
     if not ((values >= 0) & (values <= most) & (values == np.floor(values))).all():
-        raise ResultError(f"{path} has a {name} that is no whole number from 0 to {most}: correct the file.")
+        raise ResultError(
+            f"{path} has a {name} that is not a whole number from 0 to {most}: correct the file."
+        )
     return np.asarray(values, dtype=np.int64)
