@@ -38,7 +38,7 @@ from napari_face_landmarks.errors import FaceLandmarksError, ResultError
 from napari_face_landmarks.files.optional import installed
 from napari_face_landmarks.io.formats import FORMATS, format_named
 from napari_face_landmarks.models import bundle_folder, load_models
-from napari_face_landmarks.models.custom_pfld import load_own_pfld
+from napari_face_landmarks.models.custom_pfld import load_custom_pfld
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
 from napari_face_landmarks.runs.batch import read_settings
 from napari_face_landmarks.tracking import read_regions
@@ -46,7 +46,7 @@ from openface_files import YAWS, write_ccnf, write_cen, write_pdm
 
 LONGEST = 1.0
 """Seconds of processor time that a reader may take over a small file."""
-MOST_MEMORY = 64 << 20
+MAX_MEMORY = 64 << 20
 """Bytes that it may allocate beyond what there was."""
 HANGS = 120
 """Seconds after which a reader is taken to hang, on a machine however busy."""
@@ -267,12 +267,12 @@ def judge() -> Any:
 
 def read_description(path: Path) -> Any:
     (path.parent / "net.onnx").write_bytes(small_network())
-    return load_own_pfld(path.parent, judge())
+    return load_custom_pfld(path.parent, judge())
 
 
 def read_network(path: Path) -> Any:
     (path.parent / "pfld.json").write_text(json.dumps(DESCRIPTION))
-    return load_own_pfld(path.parent, judge())
+    return load_custom_pfld(path.parent, judge())
 
 
 def read_bundle(path: Path) -> Any:
@@ -444,7 +444,7 @@ def try_one(target: Target, content: bytes, folder: Path, *, measured: bool = Tr
         wrong = f"printed {said.getvalue()[:100]!r}"
     if not wrong and seconds > (3 * LONGEST if measured else LONGEST):  # tracing slows a reader down
         wrong = f"took {seconds:.1f} s"
-    if not wrong and memory > MOST_MEMORY and len(content) <= SMALL:
+    if not wrong and memory > MAX_MEMORY and len(content) <= SMALL:
         wrong = f"took {memory >> 20} MB for {len(content)} bytes"
     return Outcome(read, wrong, seconds, memory)
 

@@ -249,7 +249,7 @@ def test_videos_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
         ({"inputs": "nothing/*.mp4"}, VideoError, "No file is named like nothing/"),
         ({"jobs": 0}, SettingsError, "jobs is 0: give a whole number from 1 to 256."),
         ({"format": "docx"}, ResultError, "There is no format 'docx'"),
-        ({"models": 5}, ModelError, "Models cannot be found by a value of the type int: give their name"),
+        ({"models": 5}, ModelError, "Models cannot be identified by an object of type int: give"),
         ({"settings": {"skip": 2}}, SettingsError, "There is no setting named 'skip'"),
         ({"settings": "best"}, SettingsError, "There is no preset 'best'"),
         ({"models": "none-such"}, FaceLandmarksError, "There are no models named 'none-such'"),

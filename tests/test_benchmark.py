@@ -112,7 +112,7 @@ def test_a_video_without_a_face_is_refused_in_one_sentence(
     path = tmp_path / "grey.mp4"
     write_video(path, np.full((3, 120, 160, 3), 128, np.uint8), fps=25)
     assert main(["benchmark", str(path), "--quick"]) == 2
-    assert "shows no face on its first frame" in capsys.readouterr().err
+    assert "has no face on its first frame" in capsys.readouterr().err
 
 
 def test_the_steps_of_the_engine_lay_out_what_the_reference_does() -> None:
@@ -154,9 +154,9 @@ def test_a_repeated_clip_goes_forth_and_back_without_a_jump() -> None:
 
 def test_the_bound_is_named() -> None:
     stages = {"decode": 1.0, "pfld": 3.0, "clnf": 4.0, "smoothing": 0.1, "detect": 0.0}
-    assert bound(stages, 240, 4).startswith("CLNF's chain")
+    assert bound(stages, 240, 4).startswith("CLNF;")
     assert bound(stages, 100, 2).startswith("the cores")
-    assert bound(stages, 100, 1).startswith("one core; ms a frame: clnf 4.00, pfld 3.00")
+    assert bound(stages, 100, 1).startswith("one core; ms per frame: clnf 4.00, pfld 3.00")
 
 
 def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
@@ -182,7 +182,7 @@ def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
         "share": 0.01,
         "error": None,
     }
-    assert "a frame costs +1.00 % more than in a run that has just begun" in benchmark_table(result)
+    assert "a frame costs +1.00 % more than in a new run" in benchmark_table(result)
 
 
 def test_a_run_that_costs_more_the_longer_it_goes_on_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -206,7 +206,7 @@ def test_a_run_that_costs_more_the_longer_it_goes_on_is_found_out(monkeypatch: p
     found = long_run.length_cost(cast(Models, None), frames, 640)
     assert (found.frames, found.slope.share) == (650, pytest.approx(0.02))
     assert found.slope.error == pytest.approx(0, abs=1e-9)
-    assert long_run.in_words(found.slope) == "+2.00 % (standard error 0.00)"
+    assert long_run.slope_text(found.slope) == "+2.00 % (standard error 0.00)"
     young = long_run.length_cost(cast(Models, None), frames, 50)
     assert (young.slope.share, young.frames) == (pytest.approx(0), 50)
     assert math.isnan(young.slope.error)

@@ -139,7 +139,7 @@ def test_a_folder_without_models_and_no_folder_leave_the_choice(
     assert widget.model.value == "open"
     choose_folder(widget, monkeypatch, str(tmp_path))
     assert widget.model.value == "open"
-    assert any("give a folder that holds a whole bundle" in text for text in told)
+    assert any("give the folder of a complete bundle" in text for text in told)
     assert preferences.read_preferences().folders() == []
 
 

@@ -89,7 +89,7 @@ def test_demo_needs_no_download() -> None:
 
 def test_demo_says_where_it_cannot_write(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    with pytest.raises(ResultError, match="cannot be made"):
+    with pytest.raises(ResultError, match="cannot be created"):
         run_demo(tmp_path / "file" / "demo", load_models(), n_frames=2, size=64)
 
 

@@ -61,7 +61,7 @@ def test_a_network_of_ones_own_names_its_licence(tmp_path: Path) -> None:
     folder.mkdir()
     (folder / "pfld.json").write_text(json.dumps({"file": "pfld.onnx"}))
     info = describe_models(folder)
-    assert (info.title, info.version) == ("mine", "own")
+    assert (info.title, info.version) == ("mine", "custom")
     assert "auto" not in info.refine
     openface(folder)
     assert "OpenFace" in describe_models(folder).licence
@@ -70,5 +70,5 @@ def test_a_network_of_ones_own_names_its_licence(tmp_path: Path) -> None:
 def test_what_is_no_models_is_refused_in_a_sentence(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no models named 'none'"):
         describe_models("none")
-    with pytest.raises(ModelError, match="give a folder that holds a whole bundle"):
+    with pytest.raises(ModelError, match="give the folder of a complete bundle"):
         describe_models(tmp_path)

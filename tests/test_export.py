@@ -388,7 +388,7 @@ def test_contact_sheet_refuses_numbers_that_show_nothing(
     tmp_path: Path, clip: Path, numbers: dict[str, float]
 ) -> None:
     ((name, number),) = numbers.items()
-    with pytest.raises(ResultError, match=rf"^{name} is {number}: give a whole number from 1 on\.$"):
+    with pytest.raises(ResultError, match=rf"^{name} is {number}: give a positive integer\.$"):
         visualization.contact_sheet(tmp_path / "s.png", clip, make_tracks(6), **numbers)  # type: ignore[arg-type]
     assert not (tmp_path / "s.png").exists()
 

@@ -472,7 +472,7 @@ def test_pixels_that_do_not_use_their_range_are_told_once() -> None:
     assert tracker.track(frames).warnings == ()
     tracks = tracker.track(frames.astype(np.uint16))
     assert not tracks.present.any()
-    assert [sentence.split(",")[0] for sentence in tracks.warnings] == ["The pixels are of the type uint16"]
+    assert [sentence.split(",")[0] for sentence in tracks.warnings] == ["The pixels have the dtype uint16"]
     run = tracker.track_frames(frames.astype(np.uint16))
     next(run)
     state = tracker.last_run and tracker.last_run.state()

@@ -735,7 +735,7 @@ def test_convert_goes_from_any_format_to_any(tmp_path: Path, capsys: pytest.Capt
     tracks = a_run(2)
     tracks.save(tmp_path / "t.npz")
     assert cli.main(["convert", str(tmp_path / "t.npz"), str(tmp_path / "new" / "t.analysis.h5")]) == 0
-    assert "SLEAP analysis H5; it loses" in capsys.readouterr().err
+    assert "SLEAP analysis H5; not kept" in capsys.readouterr().err
     words = ["convert", str(tmp_path / "new" / "t.analysis.h5"), str(tmp_path / "t.csv"), "--format"]
     assert cli.main([*words, "tidy-csv"]) == 0
     assert_kept(Tracks.load(tmp_path / "t.csv"), tracks, KEPT["tidy-csv"])
@@ -796,7 +796,7 @@ def test_a_notebook_shows_a_summary() -> None:
     tracks = dataclasses.replace(a_run(2), warnings=("<b>broken",))
     tracks.source[0] = MANUAL
     text = tracks._repr_html_()
-    assert "6 at 29.97 a second" in text
+    assert "6 at 29.97 per second" in text
     assert f"{int((tracks.source == MANUAL).sum())} manual" in text
     assert "&lt;b&gt;broken" in text
 

@@ -82,7 +82,7 @@ def test_two_processes_are_faster_than_one_with_one_thread(
         pytest.skip("needs two cores")
     for i in range(6):
         write_long(tmp_path / f"v{i}.mkv", 1500)
-    monkeypatch.setattr(container, "_most_threads", 1)  # decoding is a part of the one thread's work
+    monkeypatch.setattr(container, "_max_threads", 1)  # decoding is a part of the one thread's work
     ratios = []
     for _ in range(3):
         began = time.perf_counter()

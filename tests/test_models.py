@@ -53,7 +53,7 @@ def test_a_folder_of_the_same_layout_loads(copy: Path) -> None:
 @pytest.mark.parametrize("wrong", [5, None, {"refine": "off"}])
 def test_what_is_no_name_of_models_is_refused(wrong: Any) -> None:
     for ask in (load_models, describe_models):
-        with pytest.raises(ModelError, match=r"^Models cannot be found by [^\n]*\.$"):
+        with pytest.raises(ModelError, match=r"^Models cannot be identified by [^\n]*\.$"):
             ask(wrong)
 
 
@@ -63,8 +63,8 @@ def test_missing_altered_and_shortened_files_are_refused(copy: Path, name: str) 
     flipped = bytearray(content)
     flipped[len(flipped) // 2] ^= 1
     for wrong, words in (
-        (bytes(flipped), "altered"),
-        (content[:-7], "bytes where its card says"),
+        (bytes(flipped), "was modified"),
+        (content[:-7], "in its card"),
         (None, "cannot be read"),
     ):
         if wrong is None:
@@ -118,7 +118,7 @@ def test_malformed_file_entries_are_refused(copy: Path, change: Any) -> None:
     card = json.loads((copy / CARD).read_text())
     card["files"]["pfld.onnx"] = change if change is None else {**card["files"]["pfld.onnx"], **change}
     (copy / CARD).write_text(json.dumps(card))
-    with pytest.raises(ModelError, match="does not say"):
+    with pytest.raises(ModelError, match="lacks name"):
         load_models(copy)
 
 
@@ -160,7 +160,7 @@ def test_a_card_as_markdown_says_what_the_card_says() -> None:
 def test_a_bundle_with_restricted_use_says_so_once(
     copy: Path, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(bundle, "_told", set())
+    monkeypatch.setattr(bundle, "_reported", set())
     path = copy / CARD
     card = json.loads(path.read_text())
     path.write_text(json.dumps({**card, "notice": "For research only."}))

@@ -215,7 +215,7 @@ def test_a_head_that_claims_terabytes_is_refused_at_once(tmp_path: Path) -> None
     head = content.index(matrix(np.zeros((2, 122)), "f4")[:12], at)
     content[head : head + 8] = struct.pack("<ii", 2, (1 << 31) - 1)
     path.write_bytes(bytes(content))
-    with pytest.raises(ModelError, match=r"2147483647|are claimed"):
+    with pytest.raises(ModelError, match=r"2147483647|are declared"):
         read_cen(path)
 
 

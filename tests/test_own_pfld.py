@@ -227,5 +227,5 @@ def test_what_is_no_network_or_not_finite_is_refused(folder: Path) -> None:
     with pytest.raises(ModelError, match="not finite"):
         load_models(folder)
     (folder / "net.onnx").write_bytes(b"nonsense")
-    with pytest.raises(ModelError, match="no usable ONNX model"):
+    with pytest.raises(ModelError, match="not a usable ONNX model"):
         load_models(folder)

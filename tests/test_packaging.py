@@ -10,6 +10,7 @@ import re
 import shutil
 import subprocess
 import sys
+import tarfile
 import zipfile
 from pathlib import Path
 
@@ -42,8 +43,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     pytest.importorskip("hatchling")
     folder = tmp_path_factory.mktemp("built")
     source = folder / "source"
-    left_out = (".git", ".*cache", "__pycache__", ".venv", "venv", "dist", "build", "runs", "demo-output")
-    shutil.copytree(ROOT, source, symlinks=True, ignore=shutil.ignore_patterns(*left_out))
+    everywhere = shutil.ignore_patterns(".git", ".*cache", "__pycache__", ".venv", "venv", "dist", "build")
+    at_the_top = {"runs", "demo-output"}  # a package is named runs, too
+
+    def left_out(where: str, names: list[str]) -> set[str]:
+        return everywhere(where, names) | (at_the_top if Path(where) == ROOT else set())
+
+    shutil.copytree(ROOT, source, symlinks=True, ignore=left_out)
     run("-m", "build", "--no-isolation", "--wheel", "--outdir", str(folder / "a"), str(source), folder=folder)
     run("-m", "build", "--no-isolation", "--outdir", str(folder / "b"), str(source), folder=folder)
     return {
@@ -71,10 +77,20 @@ def test_wheel_has_manifest_models_and_nothing_else(built: dict[str, Path], whic
         assert "napari_face_landmarks:napari.yaml" in wheel.read(entry_points).decode()
     sources = {path.relative_to(PACKAGE.parent).as_posix() for path in PACKAGE.rglob("*.py")}
     assert sources <= names
-    assert not [name for name in names if name.endswith((".md", ".pyc"))], "documentation is in the sdist"
+    assert not [name for name in names if name.endswith((".md", ".pyc", ".nbi", ".nbc"))], (
+        "documentation is in the sdist"
+    )
     tops = {name.split("/")[0] for name in names}
     assert {top for top in tops if not top.endswith(".dist-info")} == {"napari_face_landmarks"}
     assert any(name.endswith("licenses/LICENSE") for name in names)
+
+
+@pytest.mark.slow
+def test_sdist_has_documentation_and_tests(built: dict[str, Path]) -> None:
+    with tarfile.open(built["sdist"]) as sdist:
+        names = {name.partition("/")[2] for name in sdist.getnames()}
+    wanted = {"README.md", "LICENSE", "CHANGELOG.md", "CITATION.cff", ".github/CONTRIBUTING.md"}
+    assert wanted | {"src/napari_face_landmarks/io/README.md", "tests/test_docs.py"} <= names
 
 
 @pytest.mark.slow

@@ -37,7 +37,7 @@ from planted import PLANTED, bad_tracks, good_tracks, lose
 def test_a_good_run_has_nothing_to_check() -> None:
     found = check(good_tracks())
     assert found.suspects == ()
-    assert found.words[-1].startswith("Nothing stands out")
+    assert found.words[-1].startswith("No frame needs to be checked")
     assert found.statistics.to_check == found.statistics.frames_to_check == 0
 
 
@@ -53,7 +53,7 @@ def test_planted_frames_come_first_with_their_reasons() -> None:
     assert texts["low confidence"] == "low confidence: 0.10"
     assert "120 % of the inter-ocular distance" in texts["jump"]
     assert "16 % of the inter-ocular distance apart" in texts["PFLD and CLNF disagree"]
-    assert "5.0 % of the inter-ocular distance off the shape model" in texts["unlike a face"]
+    assert "5.0 % of the inter-ocular distance from the shape model" in texts["unlike a face"]
 
 
 def test_frames_in_a_row_are_one_place_that_points_at_the_worst() -> None:
@@ -161,16 +161,16 @@ def test_statistics_and_their_words() -> None:
     words = " ".join(found.words)
     for part in (
         "240 frames (9.6 s)",
-        "Lost once, for 5 frames",
+        "Lost once, for a total of 5 frames",
         "lowest 0.10 on frame 30",
-        "To check: 5 places",
+        "To check: 5 sequences",
     ):
         assert part in words
     assert "Face 0" not in words
     assert "Face 1: " in " ".join(check(bad_tracks(n_faces=2)).words)
     empty = good_tracks(5)
     lose(empty, slice(None))
-    assert check(empty).words == ["5 frames, and no face on any of them."]
+    assert check(empty).words == ["5 frames without a face."]
 
 
 @pytest.mark.parametrize("n_frames", [0, 1, 2])

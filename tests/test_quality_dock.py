@@ -151,7 +151,7 @@ def test_statistics_are_in_words(viewer: Any) -> None:
     add_landmarks(viewer, bad_tracks())
     dock = open_dock(viewer)
     wait_for_check(dock)
-    for words in ("240 frames (9.6 s)", "Lost once, for 5 frames", "To check: 5 places"):
+    for words in ("240 frames (9.6 s)", "Lost once, for a total of 5 frames", "To check: 5 sequences"):
         assert words in dock.statistics.text()
 
 

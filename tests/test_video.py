@@ -151,7 +151,7 @@ def test_every_frame_is_the_right_one_in_order_and_at_random(folder: Path, name:
         in_order = list(video.frames())
         assert len(video) == len(in_order) == video.shape[0] == N
         assert [number_of(frame) for frame in in_order] == list(range(N))
-        video._cache._most = 0  # decode each frame anew
+        video._cache._max = 0  # decode each frame again
         for number in np.random.default_rng(1).permutation(N):
             np.testing.assert_array_equal(video[number], in_order[number])
     frame = in_order[0]
@@ -386,10 +386,10 @@ def test_threads_may_read_at_once(folder: Path) -> None:
 
 def test_the_cache_is_bounded_and_serves_scrubbing(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     video = open_video(clip(folder, "constant.mp4"))
-    video._cache._most = 10 * WIDTH * HEIGHT * 3 // 2
+    video._cache._max = 10 * WIDTH * HEIGHT * 3 // 2
     for number in range(N):
         video[number]
-    assert 0 < video._cache._bytes <= video._cache._most
+    assert 0 < video._cache._bytes <= video._cache._max
     monkeypatch.setattr(Video, "_decode", lambda *_: pytest.fail("decoded again"))
     assert [number_of(video[n]) for n in (59, 58, 57)] == [59, 58, 57]
 
@@ -472,7 +472,7 @@ def test_files_that_are_no_video_are_refused_in_a_sentence(tmp_path: Path) -> No
         "noise.avi": "not a video",
         "list.mp4": "not a video",
         "picture.png": "not a video",
-        "sound.mkv": "sound but no pictures",
+        "sound.mkv": "audio but no video track",
         ".": "folder",
         "\0.mp4": "cannot be read",
     }.items():
@@ -497,7 +497,7 @@ def test_the_usable_part_of_a_truncated_file_is_read(tmp_path: Path, name: str) 
     codec = "mpeg4" if name.endswith("avi") else "libx264"
     make_clip(path, codec, container={"movflags": "faststart"} if name.endswith("mp4") else None)
     path.write_bytes(path.read_bytes()[: int(path.stat().st_size * 0.7)])
-    with pytest.warns(VideoWarning, match="cut off") as caught:
+    with pytest.warns(VideoWarning, match="is truncated") as caught:
         video = open_video(path)
     assert len(caught) == 1
     assert video.info.warnings == (str(caught[0].message),)
@@ -511,7 +511,7 @@ def test_a_truncated_mp4_without_its_table_says_so(folder: Path, tmp_path: Path)
     data = clip(folder, "constant.mp4").read_bytes()
     path = tmp_path / "cut.mp4"
     path.write_bytes(data[: len(data) // 2])
-    with pytest.raises(VideoError, match="cut off or damaged"):
+    with pytest.raises(VideoError, match="truncated or damaged"):
         open_video(path)
 
 
@@ -642,11 +642,11 @@ def test_prefetch_stays_at_most_depth_ahead() -> None:
 def test_prefetch_passes_errors_on_after_the_items_before() -> None:
     def items() -> Iterator[int]:
         yield 1
-        raise VideoError("The film tore.")
+        raise VideoError("The stream broke.")
 
     ahead = prefetch(items())
     assert next(ahead) == 1
-    with pytest.raises(VideoError, match="The film tore"):
+    with pytest.raises(VideoError, match="The stream broke"):
         next(ahead)
 
 
@@ -717,13 +717,13 @@ def test_a_film_that_fails_leaves_nothing_and_keeps_what_was_there(tmp_path: Pat
         write_video(path, torn(), 25)
     for frames, fps, says in [
         ([], 25, "no frames"),
-        ([numbered(0), numbered(1, 80, 48)], 25, "frame 1 is 80 x 48"),
-        ([numbered(0)], 0, "frames a second"),
-        ([numbered(0)], float("nan"), "frames a second"),
+        ([numbered(0), numbered(1, 80, 48)], 25, "frame 1 has 80 x 48"),
+        ([numbered(0)], 0, "frames per second"),
+        ([numbered(0)], float("nan"), "frames per second"),
     ]:
         with pytest.raises(VideoError, match=says):
             write_video(path, frames, fps)
-    with pytest.raises(VideoError, match="time stamps for 1 frames"):
+    with pytest.raises(VideoError, match="only 1 time stamps"):
         write_video(path, [numbered(0)] * 2, 25, [0.0])
     with pytest.raises(ImageError, match="Frame 1"):
         write_video(path, [numbered(0), np.zeros(3, np.uint8)], 25)
@@ -759,7 +759,7 @@ def test_real_clips_are_read_exactly(shared_data: Path, name: str, count: int) -
     capture = cv2.VideoCapture(str(path))
     with open_video(path) as video:
         assert len(video) == count
-        video._cache._most = 0
+        video._cache._max = 0
         wanted = set(np.random.default_rng(0).choice(count, 8, replace=False).tolist()) | {0, count - 1}
         kept = {}
         for number, frame in enumerate(video.frames()):

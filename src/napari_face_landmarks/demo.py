@@ -1,4 +1,4 @@
-"""A moving face whose motion is known: made from a bundled photograph, tracked, and measured.
+"""The demo: a photograph moved along a known path, tracked, and compared with that motion.
 
 The photograph is scikit-image's "astronaut" (Eileen Collins, NASA, public domain), which comes with every
 installation of scikit-image; nothing is downloaded.
@@ -28,26 +28,26 @@ SIZE = 480
 FPS = 25.0
 
 FACE_CENTRE = (223.0, 120.0)  # px in the photograph
-FACE_PLACE = (0.5, 0.45)  # where that lies in frame 0, as a part of its sides
-CLOSE_UP = 1.9  # enlargement of the photograph at zoom 1 in a frame of SIZE
+FACE_PLACE = (0.5, 0.45)  # its position in frame 0, as a fraction of width and height
+CLOSE_UP = 1.9  # magnification of the photograph at zoom 1 in a frame of SIZE
 LARGEST_ANGLE = np.deg2rad(15.0)
 ZOOM_RANGE = (0.85, 1.2)
 GAIN_RANGE = (0.75, 1.15)  # brightness
-DRIFT = (0.09, 0.06)  # reach of the translation in x and y, as a part of the frame's side
+DRIFT = (0.09, 0.06)  # amplitude of the translation in x and y, as a fraction of the frame's side
 
 
 @dataclass(frozen=True)
 class DemoResult:
-    """What the demo wrote and measured.
+    """Files and results of the demo.
 
     Parameters
     ----------
     clip, csv, overlay, sheet : Path
-        The clip, its landmarks, the clip with its landmarks drawn, and a page of frames.
+        The clip, its landmarks, the overlay video, and the contact sheet.
     tracks : Tracks
-        The landmarks of face 0 are those that `distance` measures.
+        `distance` refers to face 0.
     distance : float
-        Mean distance to the known motion over the inter-ocular distance; 0.01 is 1 %.
+        Mean distance to the known motion divided by the inter-ocular distance; 0.01 is 1 %.
     """
 
     clip: Path
@@ -61,12 +61,12 @@ class DemoResult:
 def make_demo_clip(
     n_frames: int = N_FRAMES, size: int = SIZE
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
-    """Make a clip of a face that moves, turns in the plane, comes closer and changes in brightness.
+    """Make a clip of a face that moves, rotates in the image plane, and changes in scale and brightness.
 
     Parameters
     ----------
     n_frames : int
-        Frames; the motion runs through once whatever their number.
+        Number of frames; they always cover the whole motion.
     size : int
         Height and width of a frame, px.
 
@@ -75,8 +75,8 @@ def make_demo_clip(
     frames : ndarray, (T, size, size, 3), uint8
         RGB.
     transforms : ndarray, (T, 2, 3), float64
-        The affine map of frame 0 to each frame: ``transforms[t] @ (x, y, 1)`` is where the point (x, y) of
-        frame 0 lies in frame t. The first is the identity.
+        Affine transforms from frame 0 to each frame: ``transforms[t] @ (x, y, 1)`` is the position in frame t
+        of the point (x, y) of frame 0. The first is the identity.
     """
     from skimage.data import astronaut
 
@@ -95,21 +95,21 @@ def make_demo_clip(
 
 
 def _motion(phase: float, size: int) -> npt.NDArray[np.float64]:
-    """Return the similarity, (2, 3), of the photograph to the frame at `phase` (0 to 1) of the motion."""
-    turn = 2 * np.pi * phase
-    angle = LARGEST_ANGLE * np.sin(turn)
+    """Return the similarity transform, (2, 3), from the photograph to the frame at `phase` (0 to 1)."""
+    cycle = 2 * np.pi * phase
+    angle = LARGEST_ANGLE * np.sin(cycle)
     low, high = np.log(ZOOM_RANGE)
-    zoom = np.exp((low + high) / 2 + (high - low) / 2 * np.sin(2 * turn))
+    zoom = np.exp((low + high) / 2 + (high - low) / 2 * np.sin(2 * cycle))
     scale = CLOSE_UP * size / SIZE * zoom
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cosine, -sine], [sine, cosine]])
-    place = size * (np.array(FACE_PLACE) + np.array(DRIFT) * np.array([np.sin(2 * turn), np.sin(3 * turn)]))
+    place = size * (np.array(FACE_PLACE) + np.array(DRIFT) * np.array([np.sin(2 * cycle), np.sin(3 * cycle)]))
     return np.column_stack([linear, place - linear @ np.array(FACE_CENTRE)])
 
 
 def _warp(photo: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.uint8]:
     scale = float(np.sqrt(np.linalg.det(matrix[:, :2])))
-    if scale < 1:  # keep detail finer than the new pixels from turning into false patterns
+    if scale < 1:  # prevent aliasing
         photo = np.asarray(
             cv2.GaussianBlur(photo, (0, 0), 0.5 * np.sqrt(scale**-2 - 1) + 1e-3), dtype=np.uint8
         )
@@ -122,14 +122,14 @@ def _warp(photo: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64], size: i
 def motion_distance(
     landmarks: npt.NDArray[Any], transforms: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return how far tracked landmarks are from those of frame 0 carried by the true motion.
+    """Return the distance of tracked landmarks from those of frame 0 moved by the true motion.
 
     Parameters
     ----------
     landmarks : ndarray, (T, 68, 2)
         Pixels, x then y.
     transforms : ndarray, (T, 2, 3)
-        Map of frame 0 to each frame (see `make_demo_clip`).
+        Transforms from frame 0 to each frame (see `make_demo_clip`).
 
     Returns
     -------
@@ -149,21 +149,21 @@ def run_demo(
     size: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> DemoResult:
-    """Make the clip, track its file and write what came out.
+    """Make the clip, track it and write the results.
 
     Parameters
     ----------
     folder : Path
-        Where ``moving-face.mp4``, ``landmarks.csv``, ``overlay.mp4`` and ``contact-sheet.png`` go; it is made
-        if it does not exist.
+        Gets ``moving-face.mp4``, ``landmarks.csv``, ``overlay.mp4`` and ``contact-sheet.png``; created if it
+        does not exist.
     models : Models
         From `load_models`.
     settings : TrackerSettings, optional
-        The defaults where not given.
+        Default: `TrackerSettings()`.
     n_frames, size : int, optional
         See `make_demo_clip`.
     progress : callable, optional
-        Called with the number of frames tracked and of all frames.
+        Called with the number of tracked frames and the total.
 
     Returns
     -------
@@ -183,7 +183,7 @@ def run_demo(
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultError(
-            f"The folder {folder} cannot be made ({reason_of(error)}): choose another."
+            f"The folder {folder} cannot be created ({reason_of(error)}): choose another."
         ) from error
     clip, csv = folder / "moving-face.mp4", folder / "landmarks.csv"
     overlay, sheet = folder / "overlay.mp4", folder / "contact-sheet.png"

@@ -1,18 +1,18 @@
-"""The errors users meet: each message is one sentence that says what is wrong, where, and what to do."""
+"""Exceptions; each message is one sentence that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
 
 class FaceLandmarksError(Exception):
-    """Base of all errors that the plugin raises on purpose."""
+    """Base class of all errors that the package raises for invalid input."""
 
 
 class SettingsError(FaceLandmarksError, ValueError):
-    """A setting is out of its range; the sentence names the setting and the range."""
+    """A setting is out of range; the message names the setting and the range."""
 
 
 class ImageError(FaceLandmarksError, ValueError):
-    """An image or frame cannot be used: wrong shape, wrong type or pixels that are not finite."""
+    """An image or frame has an unsupported shape or dtype, or pixels that are not finite."""
 
 
 class VideoError(FaceLandmarksError, OSError):
@@ -20,11 +20,11 @@ class VideoError(FaceLandmarksError, OSError):
 
 
 class ModelError(FaceLandmarksError, ValueError):
-    """A model file is missing, altered or malformed."""
+    """A model file is missing, modified or malformed."""
 
 
 class ResultError(FaceLandmarksError, ValueError):
-    """A file of results cannot be read or written."""
+    """A landmark file or another output cannot be read or written."""
 
 
 class MeasureError(FaceLandmarksError, ValueError):
@@ -32,18 +32,18 @@ class MeasureError(FaceLandmarksError, ValueError):
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return what an error says as a part of a sentence: one line, at most 200 characters, never empty."""
+    """Return the message of an error for use in a sentence: one line, at most 200 characters, not empty."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
 def reason_of(error: OSError) -> str:
-    """Return why the system refused something, as a part of a sentence."""
+    """Return the operating system's reason for an error, for use in a sentence."""
     return (error.strerror or in_one_line(error)).lower()
 
 
 def printable(text: str) -> str:
-    """Return text as one line that any screen and file takes: line breaks and the like as their codes.
+    """Return text as one printable line: line breaks and other control characters are escaped.
 
-    Names of files may hold such, and bytes that are no text at all.
+    File names may contain these, and bytes that cannot be decoded.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

@@ -1,6 +1,6 @@
-"""The iBUG 68-point scheme: which index is which part of the face, its mirror image and its outlines.
+"""The iBUG 68-point scheme: regions, mirrored indices and outlines.
 
-"Right" is the subject's right, which a picture shows on its left. Sagonas et al. 2013, "300 Faces in-the-Wild
+"Right" is the subject's right, on the left of the image. Sagonas et al. 2013, "300 Faces in-the-Wild
 Challenge", figure 1 (indices here from 0).
 """
 
@@ -39,7 +39,7 @@ def _outlines() -> tuple[npt.NDArray[np.int64], ...]:
 
 
 OUTLINES = _outlines()
-"""One array of indices per region, in drawing order; closed regions end where they begin."""
+"""One array of indices per region, in drawing order; closed regions repeat their first index."""
 
 
 def _mirror() -> npt.NDArray[np.int64]:
@@ -56,11 +56,11 @@ def _mirror() -> npt.NDArray[np.int64]:
 
 
 MIRROR_68 = _mirror()
-"""(68,) the index of each landmark's partner when the picture is flipped left to right."""
+"""(68,) the index of each landmark in the horizontally flipped image."""
 
 
 def inter_ocular(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the distance of the outer eye corners, the normaliser of the NME.
+    """Return the distance between the outer eye corners, which normalises the NME.
 
     Parameters
     ----------

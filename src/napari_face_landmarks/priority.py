@@ -1,4 +1,4 @@
-"""Threads that give way to a window: it answers at once, and the work behind it takes what is left."""
+"""Thread priorities below that of the GUI, so that the window stays responsive."""
 
 from __future__ import annotations
 
@@ -10,33 +10,33 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 NICE = 10
-"""How much threads give way: the window's gets nine times the processor time of each of them."""
+"""Niceness of worker threads: the GUI thread gets nine times the processor time of each of them."""
 
 _behind_window: ContextVar[bool] = ContextVar("_behind_window", default=False)
 
 
 @contextlib.contextmanager
 def behind_a_window() -> Iterator[None]:
-    """Have the threads that are begun in this context give way to the window of their process.
+    """Start threads in this context with a priority below that of the GUI.
 
-    On Linux, where a thread has a priority of its own; elsewhere nothing changes.
+    Has an effect on Linux only, where each thread has its own priority.
     """
     before = _behind_window.set(True)
     try:
         yield
     finally:
-        with contextlib.suppress(ValueError):  # ended on another thread than it began on
+        with contextlib.suppress(ValueError):  # the context ended on another thread
             _behind_window.reset(before)
 
 
 def works_behind_a_window() -> bool:
-    """Return whether the threads that are begun here are to give way."""
+    """Return whether threads started here should have a lower priority."""
     return _behind_window.get()
 
 
 def give_way(wanted: bool) -> None:
-    """Lower the priority of this thread, for good, if that is wanted."""
+    """Lower the priority of this thread permanently, if `wanted`."""
     if wanted and sys.platform == "linux":
-        with contextlib.suppress(OSError):  # then the window waits a little
+        with contextlib.suppress(OSError):  # the window is then a little less responsive
             this = threading.get_native_id()
             os.setpriority(os.PRIO_PROCESS, this, max(NICE, os.getpriority(os.PRIO_PROCESS, this)))

@@ -1,4 +1,4 @@
-"""The one home of every default: what the tracker may be told, its range, its unit and what it costs."""
+"""Settings of the tracker with their defaults, ranges, units and costs, and the presets."""
 
 from __future__ import annotations
 
@@ -26,44 +26,44 @@ def _setting(default: Any, low: float, high: float, label: str, text: str, step:
 class TrackerSettings:
     """How faces are tracked and when their landmarks are refined.
 
-    Every control of the widget, every option of the command line and every script use this one object; the
-    range, label and tooltip of each setting are its field's metadata (see `setting_range`). `PRESETS` has
-    settings for some purposes.
+    The controls of the dock, the options of the command line and scripts use this object; range, label and
+    tooltip of a setting are the metadata of its field (see `setting_range`). `PRESETS` lists settings for
+    common purposes.
 
     Parameters
     ----------
     refine : {"auto", "off", "always", "clnf-only"}
-        When CLNF refines the landmarks of PFLD: only where PFLD is unsure, never, or on every face; or CLNF
-        by itself, from the detector's box on.
+        When CLNF refines the landmarks of PFLD: only where PFLD is uncertain, never, or on every face; or
+        CLNF without PFLD, starting from the detector's box.
     clnf_every : int
-        Skip: CLNF runs on every n-th frame; the frames between carry its last correction.
+        CLNF runs on every n-th frame; its last correction is applied to the frames in between.
     max_iterations : int
-        NU-RLMS iterations per scale, rigid and full alike.
+        NU-RLMS iterations per scale, for the rigid and for the non-rigid fit.
     search_radius : float
-        Reach of the CLNF search in units of the support's; 1.2 gives windows of 11, 9 and 7 px.
+        Search radius of CLNF relative to the support region; 1.2 gives windows of 11, 9 and 7 px.
     convergence_px : float
-        CLNF stops at a scale after the first iteration that moves the landmarks less, in px of the image.
+        CLNF stops at a scale after the first iteration that moves the landmarks by less than this, in
+        image pixels.
     smoothing_window : int
-        Frames of the temporal smoothing, centred on each frame; odd, 1 is none.
+        Number of frames of the temporal smoothing, centred on each frame; odd, 1 disables it.
     max_faces : int
-        The largest number of faces followed at a time.
+        The largest number of faces tracked at the same time.
     min_confidence : float
-        How sure it must be before a face is followed; it is given up when its score is below 0.6 times this.
+        Face score from which a face is tracked; its track ends when the score falls below 0.6 times this.
 
     Raises
     ------
     SettingsError
-        If a value is of the wrong type or outside its range; the sentence names the range.
+        If a value has the wrong type or is out of range; the message names the range.
     """
 
     refine: RefineMode = field(
         default="auto",
         metadata={
             "label": "Refine (CLNF)",
-            "help": "When shape-constrained refinement runs: off, auto (only where PFLD is unsure) or "
-            "always; always, with skip 1, gives the steadiest landmarks and costs the most time. clnf-only "
-            "starts from the face's box without PFLD, as OpenFace does, with OpenFace's own windows and "
-            "iterations.",
+            "help": "When CLNF refines the landmarks: off, auto (only where PFLD is uncertain) or always; "
+            "always with skip 1 gives the most stable landmarks and takes the most time. clnf-only starts "
+            "from the face's box without PFLD, with the window sizes and iterations of OpenFace.",
         },
     )
     clnf_every: int = _setting(
@@ -71,24 +71,24 @@ class TrackerSettings:
         1,
         100,
         "Skip: refine every",
-        "CLNF runs on every n-th frame; the others carry its last correction. 1 refines every frame, "
-        "at almost twice CLNF's time of 2. Unit: frames.",
+        "CLNF runs on every n-th frame; its last correction is applied to the frames in between. 1 refines "
+        "every frame and takes almost twice CLNF's time of 2. Unit: frames.",
     )
     max_iterations: int = _setting(
         2,
         1,
         50,
         "Iterations",
-        "Largest number of CLNF iterations at each scale. More cost little time, as the responses are "
-        "computed once a scale.",
+        "Maximum number of CLNF iterations at each scale. More take little time, since the response maps "
+        "are computed once per scale.",
     )
     search_radius: float = _setting(
         1.2,
         0.5,
         3.0,
         "Search radius",
-        "How far CLNF looks for each landmark, in units of its support; twice as far takes about twice "
-        "CLNF's time.",
+        "How far CLNF searches around each landmark, relative to its support region; doubling it about "
+        "doubles CLNF's time.",
         0.1,
     )
     convergence_px: float = _setting(
@@ -96,8 +96,8 @@ class TrackerSettings:
         0.0,
         20.0,
         "Convergence",
-        "CLNF stops early once an iteration moves the landmarks less than this: larger is faster and "
-        "coarser. Unit: px; 0 never stops.",
+        "CLNF stops when an iteration moves the landmarks by less than this: larger is faster and less "
+        "accurate. Unit: px; 0 always uses all iterations.",
         0.1,
     )
     smoothing_window: int = _setting(
@@ -105,8 +105,8 @@ class TrackerSettings:
         1,
         31,
         "Smoothing",
-        "Frames that the temporal smoothing looks at: more are steadier and blur quick movements; it costs "
-        "hardly any time. Odd, 1 is none. Unit: frames.",
+        "Length of the temporal smoothing window: longer is more stable and blurs fast movements; it takes "
+        "hardly any time. Odd; 1 disables smoothing. Unit: frames.",
         2,
     )
     max_faces: int = _setting(
@@ -114,17 +114,16 @@ class TrackerSettings:
         1,
         64,
         "Faces",
-        "The largest number of faces followed at a time. Each face costs its own time, on two cores "
-        "about 2 ms a frame.",
+        "Maximum number of faces tracked at the same time. Each face takes about 2 ms per frame on two "
+        "cores.",
     )
     min_confidence: float = _setting(
         0.5,
         0.0,
         1.0,
         "Min. confidence",
-        "How sure the tracker must be before it follows a face; a face is given up when its score falls "
-        "below 0.6 times this. Lower finds and holds on to covered faces, higher drops false ones. From 0 "
-        "to 1; it costs no time.",
+        "Face score from which a face is tracked; its track ends when the score falls below 0.6 times this. "
+        "Lower keeps occluded faces, higher rejects false detections. From 0 to 1; it takes no time.",
         0.05,
     )
 
@@ -142,20 +141,20 @@ class TrackerSettings:
 
     @staticmethod
     def preset(name: str, **changes: Any) -> TrackerSettings:
-        """Return the settings of a preset, some of them changed.
+        """Return the settings of a preset, with changes.
 
         Parameters
         ----------
         name : str
-            Of `PRESETS`: ``"fast"``, ``"balanced"`` (the defaults), ``"accurate"`` or
+            A name in `PRESETS`: ``"fast"``, ``"balanced"`` (the defaults), ``"accurate"`` or
             ``"surgical-markings"``.
         **changes
-            Settings that are to differ from the preset's.
+            Settings that differ from those of the preset.
 
         Raises
         ------
         SettingsError
-            If there is no such preset or setting, or a value is out of its range.
+            If there is no such preset or setting, or a value is out of range.
 
         Examples
         --------
@@ -165,7 +164,7 @@ class TrackerSettings:
         return settings_from_dict({**preset_named(name).settings.to_dict(), **changes})
 
     def replace(self, **changes: Any) -> TrackerSettings:
-        """Return a copy with some settings changed, checked like new ones."""
+        """Return a validated copy with some settings changed."""
         return settings_from_dict({**self.to_dict(), **changes})
 
     def to_dict(self) -> dict[str, Any]:
@@ -175,16 +174,16 @@ class TrackerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Settings for a purpose, under one name everywhere.
+    """Named settings for a purpose.
 
     Attributes
     ----------
     name : str
-        As ``--preset`` and `TrackerSettings.preset` take it.
+        The name for ``--preset`` and `TrackerSettings.preset`.
     title : str
-        As the widget shows it.
+        The name in the dock.
     help : str
-        What it is for, what it costs and what it gains.
+        Purpose, benefit and cost.
     settings : TrackerSettings
     """
 
@@ -195,12 +194,12 @@ class Preset:
 
 
 def preset_named(name: str) -> Preset:
-    """Return the preset of a name.
+    """Return the preset with this name.
 
     Raises
     ------
     SettingsError
-        If there is none; the sentence names all.
+        If there is none; the message lists all names.
     """
     for item in PRESETS:
         if item.name == name:
@@ -210,18 +209,18 @@ def preset_named(name: str) -> Preset:
 
 
 def preset_of(settings: TrackerSettings) -> Preset | None:
-    """Return the preset whose settings these are, or None."""
+    """Return the preset with these settings, or None."""
     return next((item for item in PRESETS if item.settings == settings), None)
 
 
 def setting_range(name: str) -> tuple[float, float]:
-    """Return the smallest and the largest value that the setting `name` may have."""
+    """Return the minimum and maximum of the setting `name`."""
     metadata = {item.name: item.metadata for item in dataclasses.fields(TrackerSettings)}[name]
     return metadata["low"], metadata["high"]
 
 
 def settings_from_dict(values: Mapping[str, Any]) -> TrackerSettings:
-    """Return the settings that `values` names; an unknown name is refused in a sentence."""
+    """Return settings from a mapping of names to values; an unknown name raises a `SettingsError`."""
     known = [item.name for item in dataclasses.fields(TrackerSettings)]
     if not isinstance(values, Mapping):
         raise SettingsError(f"The settings are {values!r:.60}: give the names and values of settings.")
@@ -234,12 +233,12 @@ def settings_from_dict(values: Mapping[str, Any]) -> TrackerSettings:
 
 
 def given_settings(given: TrackerSettings | Mapping[str, Any] | str | None) -> TrackerSettings:
-    """Return the settings that a user gave: themselves, names and values, the name of a preset, or none.
+    """Return settings given as `TrackerSettings`, as a mapping, as the name of a preset, or as None.
 
     Raises
     ------
     SettingsError
-        If they are of another type, there is no such preset or setting, or a value is out of its range.
+        If they have another type, there is no such preset or setting, or a value is out of range.
     """
     if given is None:
         return TrackerSettings()
@@ -256,13 +255,13 @@ def given_settings(given: TrackerSettings | Mapping[str, Any] | str | None) -> T
 
 
 def _in_range(item: dataclasses.Field[Any], value: Any) -> int | float:
-    """Return a number, of Python or of NumPy, as one of Python, or refuse it."""
+    """Return a Python or NumPy number as a Python number, or raise a `SettingsError`."""
     low, high = item.metadata["low"], item.metadata["high"]
     whole = item.type == "int"
     fits = (
         not isinstance(value, bool)
         and isinstance(value, Integral if whole else Real)
-        and bool(low <= value <= high)  # not where it is NaN
+        and bool(low <= value <= high)  # False for NaN
     )
     if not fits:
         kind = "a whole number" if whole else "a number"
@@ -274,29 +273,27 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "fast",
         "Fast",
-        "PFLD and smoothing alone: the same speed on every video, and no correction of what PFLD gets wrong.",
+        "PFLD and smoothing without refinement: the same speed on every video, errors of PFLD remain.",
         TrackerSettings(refine="off"),
     ),
     Preset(
         "balanced",
         "Balanced",
-        "The defaults: CLNF only where PFLD is unsure, on every second frame. Where it is sure, as fast as "
-        "Fast.",
+        "The defaults: CLNF only where PFLD is uncertain, on every second frame. Elsewhere as fast as Fast.",
         TrackerSettings(),
     ),
     Preset(
         "accurate",
         "Accurate",
-        "CLNF on every face of every frame, until it hardly moves the landmarks: the smallest error, for "
-        "about twice the time of Fast on one core and 1.8 times on two.",
+        "CLNF on every face and frame until it converges: the smallest error. Takes about twice the time of "
+        "Fast on one core and 1.8 times on two.",
         TrackerSettings(refine="always", clnf_every=1, max_iterations=3, convergence_px=0.1),
     ),
     Preset(
         "surgical-markings",
         "Surgical markings",
-        "For pen marks, dressings and hands on the face: as Accurate, and it looks farther for each "
-        "landmark, smooths over more frames and holds on to a face at a lower score. Costs the most time, "
-        "and blurs quick movements.",
+        "For pen marks, dressings and hands on the face: Accurate with a larger search radius, a longer "
+        "smoothing window and a lower face score. Takes the most time and blurs fast movements.",
         TrackerSettings(
             refine="always",
             clnf_every=1,

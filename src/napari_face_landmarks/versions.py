@@ -1,4 +1,4 @@
-"""Versions of this package, its models and the libraries it runs on: for bug reports and result files."""
+"""Versions of this package, its models and its libraries, for bug reports and result files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from napari_face_landmarks.errors import ModelError
 __version__ = "0.2.0"
 PACKAGE = "napari-face-landmarks"
 NUMERIC = ("numpy", "numba", "onnxruntime", "av", "opencv-python", "opencv-python-headless")
-"""Libraries that landmarks may depend on in their last digits."""
+"""Libraries on which the last digits of landmarks may depend."""
 OPTIONAL = (
     *("PyQt6", "PySide6", "PyQt5", "PySide2", "vispy", "qtpy"),
     *("h5py", "tables", "xarray", "h5netcdf", "pyarrow", "matplotlib", "dask"),

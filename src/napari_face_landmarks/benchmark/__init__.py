@@ -1,4 +1,4 @@
-"""How fast the tracker is on this machine, part by part and as a whole; what each optimisation is worth."""
+"""Speed and memory of the tracker on this machine: kernels, optimisations, whole runs."""
 
 from napari_face_landmarks.benchmark.plot import write_plot
 from napari_face_landmarks.benchmark.run import Benchmark, run_benchmark

@@ -1,4 +1,4 @@
-"""What each optimisation is worth: added one by one to the plain text of the method."""
+"""Ablation: the optimisations added one by one to the plain method."""
 
 from __future__ import annotations
 
@@ -27,20 +27,20 @@ BASELINE = TrackerSettings(
     convergence_px=0.0,
     smoothing_window=1,
 )
-"""Loops, every frame, three iterations, a wide search, no early exit, no smoothing."""
+"""Loops, every frame, three iterations, a large search radius, no early exit, no smoothing."""
 
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the ablation: all that the steps before it had, and one thing more.
+    """One step of the ablation: the previous step with one more optimisation.
 
     Attributes
     ----------
     name : str
-        What was added.
+        The optimisation.
     settings : TrackerSettings
     engine : module
-        What runs CLNF.
+        Implementation of CLNF.
     threads : int
     """
 
@@ -52,19 +52,19 @@ class Step:
 
 @dataclass(frozen=True)
 class StepResult:
-    """What a step of the ablation gave.
+    """Result of a step of the ablation.
 
     Attributes
     ----------
     name : str
     fps : float
-        Frames a second, end to end.
+        Frames per second, end to end.
     frames : int
-        How many frames were run.
+        Number of frames.
     speedup, total : float
-        On the step before, and on the baseline.
+        Speed-up relative to the previous step and to the baseline.
     moved : float
-        Mean distance of the landmarks from the baseline's, % of the inter-ocular distance.
+        Mean distance of the landmarks from those of the baseline, % of the inter-ocular distance.
     """
 
     name: str
@@ -76,7 +76,7 @@ class StepResult:
 
 
 def steps(threads: int | None = None) -> list[Step]:
-    """Return the steps, the baseline first; the last one is what users run with `refine` always."""
+    """Return the steps from the baseline to the defaults of a run with `refine` always."""
     users = TrackerSettings(refine="always")
     skipping = BASELINE.replace(clnf_every=users.clnf_every, smoothing_window=users.smoothing_window)
     leaving = skipping.replace(convergence_px=users.convergence_px)
@@ -105,22 +105,22 @@ def run_ablation(
     threads: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[StepResult]:
-    """Run a video with one optimisation after the other added.
+    """Run a video with the optimisations added one by one.
 
     Parameters
     ----------
     models : Models
-        A bundle's.
+        Models of a bundle.
     video : array-like, (T, Y, X, 3)
         With a face on its first frames.
     frames : int
-        How many frames the baseline runs on; landmarks are compared on these.
+        Number of frames of the baseline, on which landmarks are compared.
     seconds : float
-        How long a faster step runs about; it takes more frames then.
+        Approximate duration of a faster step, which uses more frames.
     threads : int, optional
-        Of the last step.
+        Number of threads of the last step.
     say : callable
-        Told each result as a sentence.
+        Called with each result as a sentence.
     """
     results: list[StepResult] = []
     truth: npt.NDArray[np.float32] | None = None
@@ -143,15 +143,17 @@ def run_ablation(
             )
         )
         say(
-            f"{step.name}: {fps:.1f} frames a second, {results[-1].total:.1f} times the baseline, landmarks "
-            f"{results[-1].moved:.2f} % away"
+            f"{step.name}: {fps:.1f} frames per second, {results[-1].total:.1f} times the baseline, "
+            f"landmarks {results[-1].moved:.2f} % away"
         )
     return results
 
 
 def _moved(landmarks: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> float:
-    """Return the mean distance in inter-ocular distances, over the frames that both have whole windows on."""
+    """Return the mean distance in inter-ocular distances over the frames with complete smoothing windows."""
     count = min(len(landmarks), len(truth))
     kept = slice(0, max(1, count - 2))
-    apart = np.linalg.norm(landmarks[kept] - truth[kept], axis=-1).mean(axis=-1) / inter_ocular(truth[kept])
-    return float(np.nanmean(apart))
+    distance = np.linalg.norm(landmarks[kept] - truth[kept], axis=-1).mean(axis=-1) / inter_ocular(
+        truth[kept]
+    )
+    return float(np.nanmean(distance))

@@ -1,4 +1,4 @@
-"""How steady the landmarks of a face are that keeps still."""
+"""Jitter of the landmarks of a face at rest."""
 
 from __future__ import annotations
 
@@ -23,25 +23,25 @@ MODES: tuple[tuple[str, RefineMode, int, int], ...] = (
     ("auto, skip 1", "auto", 1, 5),
     ("auto, skip 2 (the defaults)", "auto", 2, 5),
 )
-"""What is compared: its name, refinement, skip and smoothing window."""
+"""Compared runs: name, refinement, skip, smoothing window."""
 STILL = 0.005
-"""A face keeps still where it moves by less than this share of the inter-ocular distance a frame..."""
+"""A face is at rest if it moves by less than this fraction of the inter-ocular distance per frame, ..."""
 STILL_OVER = 9
-"""...on average over so many frames."""
+"""... averaged over this number of frames."""
 
 
 @dataclass(frozen=True)
 class Steadiness:
-    """How much landmarks tremble.
+    """Jitter of a run.
 
     Attributes
     ----------
     name : str
-        What was run.
+        Name of the run.
     jitter : float
-        Root mean square of the landmarks' second difference over frames where the face keeps still, px.
+        Root mean square of the landmarks' second difference over frames with the face at rest, px.
     frames : int
-        How many frames these are.
+        Number of these frames.
     """
 
     name: str
@@ -50,20 +50,20 @@ class Steadiness:
 
 
 def jitter(landmarks: npt.NDArray[np.floating]) -> tuple[float, int]:
-    """Return how much the landmarks of a face tremble while it keeps still.
+    """Return the jitter of the landmarks of a face at rest.
 
     Parameters
     ----------
     landmarks : ndarray, (T, 68, 2)
-        Pixels, x then y; NaN where there is no face.
+        Pixels, x then y; NaN if there is no face.
 
     Returns
     -------
     jitter : float
-        Root mean square length of the second difference in time, px; NaN where the face never keeps still.
+        Root mean square length of the second difference in time, px; NaN if the face is never at rest.
     frames : int
-        Frames where it does: where the middle of the landmarks moves by less than 0.5 % of the inter-ocular
-        distance a frame, averaged over 9 frames.
+        Frames at rest: the centroid of the landmarks moves by less than 0.5 % of the inter-ocular distance
+        per frame, averaged over 9 frames.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if len(points) < STILL_OVER:
@@ -82,16 +82,16 @@ def jitter(landmarks: npt.NDArray[np.floating]) -> tuple[float, int]:
 def steadiness(
     models: Models, path: Path, stop: int | None = None, say: Callable[[str], None] = lambda text: None
 ) -> list[Steadiness]:
-    """Track a video in several ways, and return how much the landmarks of its first face tremble in each.
+    """Track a video with several settings and return the jitter of its first face for each.
 
     Parameters
     ----------
     models : Models
     path : Path
     stop : int, optional
-        Leave off before this frame.
+        Stop before this frame.
     say : callable
-        Told each result as a sentence.
+        Called with each result as a sentence.
     """
     found = []
     for name, refine, every, window in MODES:

@@ -1,4 +1,4 @@
-"""The time of each part of a frame's work, one call at a time."""
+"""Times of the kernels, per call."""
 
 from __future__ import annotations
 
@@ -31,13 +31,13 @@ def kernel_times(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Any, cal
     Parameters
     ----------
     models : Models
-        A bundle's.
+        Models of a bundle.
     rgb : ndarray, (H, W, 3), uint8
         A frame with a face.
     landmarks : ndarray, (68, 2)
-        Of that face, px, x then y.
+        Landmarks of that face, px, x then y.
     calls : int
-        How many calls of each are timed; a tenth of it of those that take milliseconds.
+        Number of timed calls of each kernel; a tenth of that for those that take milliseconds.
 
     Returns
     -------
@@ -63,7 +63,7 @@ def _support_times(models: Models, calls: int) -> list[Timing]:
     rows = np.ones((window * window, 1 + SUPPORT * SUPPORT))
     names = (
         f"contrast normalisation, one support ({SUPPORT} x {SUPPORT} px)",
-        f"im2col with bias, one landmark ({window} x {window} places)",
+        f"im2col with bias, one landmark ({window} x {window} positions)",
     )
     return [
         take_time(names[0], lambda: normalise_supports(support), calls),
@@ -87,9 +87,9 @@ def _clnf_times(
         where = (grey, to_frame, centres, side, experts, index, view, constants.checkerboard)
         one = (grey, to_frame, centres[:1], *where[3:])
         if index == 0:
-            name = f"response map, one landmark ({side} x {side} places)"
+            name = f"response map, one landmark ({side} x {side} positions)"
             times.append(take_time(name, partial(numba_engine.response_maps, *one), calls))
-        name = f"response pass, 68 landmarks, scale {scale:g} ({side} x {side} places)"
+        name = f"response pass, 68 landmarks, scale {scale:g} ({side} x {side} positions)"
         times.append(take_time(name, partial(numba_engine.response_maps, *where), few))
     maps = numba_engine.response_maps(*where)
     weights = constants.weight * experts.confidences[index, view]
@@ -100,6 +100,6 @@ def _clnf_times(
     return [
         *times,
         take_time("NU-RLMS, one iteration", search, few, parts=2 * ITERATIONS),  # pose, then pose and shape
-        take_time("PDM fitted to the first landmarks", fit, calls),
+        take_time("PDM fitted to the initial landmarks", fit, calls),
         take_time("CLNF of a face, default settings", clnf, few),
     ]

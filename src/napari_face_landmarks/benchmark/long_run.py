@@ -1,4 +1,4 @@
-"""Whether the frames of a long video cost more the later they come."""
+"""Whether the cost of a frame grows with the length of a run."""
 
 from __future__ import annotations
 
@@ -21,30 +21,30 @@ from napari_face_landmarks.tracking import FaceTracker
 Floats = npt.NDArray[np.float64]
 Results = Iterator[FrameResult]
 
-YOUNG_RUNS = 16
-"""Runs that are begun anew, one after the other, to be timed in turn with the long one."""
+SHORT_RUNS = 16
+"""Number of new runs that are timed alternately with the long run."""
 TIMED = 500
-"""Frames of each of these that are timed, about."""
+"""Approximate number of timed frames of each short run."""
 BLOCK = 25
-"""Frames of the two that are timed in turn, about: few, so that both meet what the machine does meanwhile."""
+"""Approximate number of frames per turn: few, so that other load on the machine affects both runs alike."""
 MEMORY_EVERY = 100
-"""Frames from one look at the memory to the next."""
-SETTLED = 1000
-"""Frames after which a run is taken to hold what it needs."""
+"""Frames between two measurements of the memory."""
+WARM_UP = 1000
+"""Frames after which a run has allocated its working memory."""
 MEDIANS_ERROR = math.sqrt(math.pi / 2)
-"""Standard error of a median beside that of a mean, of many values that are scattered normally."""
+"""Ratio of the standard errors of median and mean for many normally distributed values."""
 
 
 @dataclass(frozen=True)
 class Slope:
-    """By how much a late frame costs more than an early one.
+    """Additional cost of a late frame relative to an early one.
 
     Attributes
     ----------
     share : float
-        The median over the young runs: 0.01 for one percent more.
+        Median over the short runs; 0.01 is one percent.
     error : float
-        Its standard error, from how the young runs scatter; NaN where there are fewer than three.
+        Its standard error from the scatter of the short runs; NaN for fewer than three.
     """
 
     share: float
@@ -53,18 +53,19 @@ class Slope:
 
 @dataclass(frozen=True)
 class LengthCost:
-    """Whether the thousandth frame costs what the twenty-thousandth does.
+    """Cost of a frame early and late in a run.
 
     Attributes
     ----------
     frames : int
-        Frames that the long run had done when it began to be timed.
+        Frames of the long run before it is timed.
     ms : float
-        Median milliseconds a frame.
+        Median milliseconds per frame.
     slope : Slope
-        By how much a frame after these costs more than one of a run that has just begun.
+        Additional cost of a later frame relative to a frame of a new run.
     growth_mb : float or None
-        Growth of the process's memory from the 1,000th frame (or half) to the last, results not kept.
+        Growth of the process's memory from the 1,000th frame (or half of the frames) to the last, without
+        results.
     """
 
     frames: int
@@ -74,45 +75,46 @@ class LengthCost:
 
 
 def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCost:
-    """Track a long video, made of a few frames, and see whether later frames cost more.
+    """Track a long video, made of a few frames, and measure whether later frames take longer.
 
-    What the machine does meanwhile weighs more than what is looked for. So the run, once it has done `count`
-    frames, is timed in turn with runs that have just begun, over the same frames, block by block; and all
-    run on one thread, since what two threads that wait for each other take depends on more than their work.
+    Other load on the machine has a larger effect than the one measured here. After `count` frames the long
+    run
+    is therefore timed alternately with new runs over the same frames, block by block. All run on one thread,
+    since the time of two threads that wait for each other varies more.
 
     Parameters
     ----------
     models : Models
     frames : sequence of ndarray, (H, W, 3), uint8
-        Shown forth and back, again and again.
+        Repeated forwards and backwards.
     count : int
-        Frames of the long run before it is timed; rounded up to whole rounds.
+        Frames of the long run before it is timed; rounded up to whole repetitions.
     """
     once = period(len(frames))
     count = -(-count // once) * once
-    young_runs = min(YOUNG_RUNS, max(1, count // (4 * once)))
+    short_runs = min(SHORT_RUNS, max(1, count // (4 * once)))
     rounds = max(1, min(TIMED, count) // once)
     tracker = FaceTracker(models, TrackerSettings(refine="always"), threads=1)
     memory, ratios, ms = [], [], []
-    with closing(tracker.track_frames(Repeated(frames, count + young_runs * (rounds + 2) * once))) as late:
+    with closing(tracker.track_frames(Repeated(frames, count + short_runs * (rounds + 2) * once))) as late:
         for done in range(1, count + 1):
             next(late)
             if done % MEMORY_EVERY == 0 or done == 1:
                 memory.append(resident_mb())
-        for number in range(young_runs):
+        for number in range(short_runs):
             with closing(tracker.track_frames(Repeated(frames, (rounds + 2) * once))) as early:
-                seconds = _in_turn((early, late), once, rounds, first=number % 2)
+                seconds = _alternating((early, late), once, rounds, first=number % 2)
             ratios.append(seconds[1] / seconds[0])
             ms.append(1e3 * seconds / (rounds * once))
-    first = memory[min(len(memory) // 2, SETTLED // MEMORY_EVERY)]
+    first = memory[min(len(memory) // 2, WARM_UP // MEMORY_EVERY)]
     growth = None if first is None or memory[-1] is None else memory[-1] - first
     return LengthCost(count, float(np.median(ms)), _slope(np.array(ratios)), growth)
 
 
-def _in_turn(runs: Sequence[Results], once: int, rounds: int, first: int) -> Floats:
-    """Return the seconds that each of two runs takes for some rounds, block by block in turn, (2,) float64.
+def _alternating(runs: Sequence[Results], once: int, rounds: int, first: int) -> Floats:
+    """Return the seconds of two runs for some rounds, alternating block by block, (2,) float64.
 
-    A round goes before that does not count, in which a new run finds its face and its memory.
+    A first round, in which a new run detects its face and allocates memory, is not counted.
     """
     bounds = np.linspace(0, once, max(1, round(once / BLOCK)) + 1).astype(int)
     seconds = np.zeros((rounds + 1, 2))
@@ -124,7 +126,7 @@ def _in_turn(runs: Sequence[Results], once: int, rounds: int, first: int) -> Flo
 
 
 def _seconds_of(results: Results, count: int) -> float:
-    """Take results, and return how long that took, seconds."""
+    """Consume results and return the elapsed seconds."""
     began = time.perf_counter()
     for _ in range(count):
         next(results)
@@ -132,13 +134,13 @@ def _seconds_of(results: Results, count: int) -> float:
 
 
 def _slope(ratios: Floats) -> Slope:
-    """Return the slope from what late frames cost beside early ones, one ratio for each young run."""
+    """Return the slope from the cost ratios of late and early frames, one for each short run."""
     count = len(ratios)
     error = MEDIANS_ERROR * float(ratios.std(ddof=1)) / math.sqrt(count) if count > 2 else math.nan
     return Slope(float(np.median(ratios)) - 1, error)
 
 
-def in_words(slope: Slope) -> str:
-    """Return a slope in percent, with its standard error where there is one."""
+def slope_text(slope: Slope) -> str:
+    """Return a slope in percent, with its standard error if known."""
     error = "" if math.isnan(slope.error) else f" (standard error {100 * slope.error:.2f})"
     return f"{100 * slope.share:+.2f} %{error}"

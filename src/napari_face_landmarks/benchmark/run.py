@@ -1,4 +1,4 @@
-"""The whole benchmark, one part after the other."""
+"""The complete benchmark."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import numpy as np
 from napari_face_landmarks.benchmark.ablation import StepResult, run_ablation
 from napari_face_landmarks.benchmark.jitter import Steadiness, steadiness
 from napari_face_landmarks.benchmark.kernels import kernel_times
-from napari_face_landmarks.benchmark.long_run import LengthCost, in_words, length_cost
+from napari_face_landmarks.benchmark.long_run import LengthCost, length_cost, slope_text
 from napari_face_landmarks.benchmark.throughput import (
     FACES,
     WIDTHS,
@@ -36,24 +36,24 @@ from napari_face_landmarks.video import open_video
 
 @dataclass(frozen=True)
 class Effort:
-    """How long the benchmark takes.
+    """How much the benchmark measures.
 
     Attributes
     ----------
     calls : int
-        Calls of each kernel.
+        Number of calls of each kernel.
     baseline_frames : int
-        Frames that the ablation's baseline runs on: it takes about a second for each.
+        Frames of the ablation's baseline, which takes about a second per frame.
     step_seconds : float
-        Time of each faster step of the ablation.
+        Duration of each faster step of the ablation.
     runs : int
         Runs of each video in each mode.
     stop : int or None
-        Last frame of these, where not the whole video.
+        Number of frames of these runs; None for the whole video.
     cost_frames, cost_runs : int
-        Frames at each image size and number of faces, and how often; the median run counts.
+        Frames and runs for each image size and number of faces; the median run is reported.
     length : int
-        Frames of the long video.
+        Frames of the long run.
     widths, faces : tuple of int
         Image sizes and numbers of faces.
     """
@@ -86,7 +86,7 @@ QUICK = Effort(
 
 @dataclass(frozen=True)
 class Benchmark:
-    """What the benchmark measured.
+    """Results of the benchmark.
 
     Attributes
     ----------
@@ -101,11 +101,11 @@ class Benchmark:
     sizes, faces : list of Cost
     length : LengthCost
     steadiness : list of Steadiness
-        Of the first video.
+        Jitter on the first video.
     peak_mb : float or None
-        Largest memory of a process that tracks the first video; None where the system does not say.
+        Peak memory of a process that tracks the first video; None if unknown.
     warnings : list of str
-        Why the figures may not be trusted, a sentence each.
+        Reasons why the figures may be unreliable.
     """
 
     machine: dict[str, Any]
@@ -122,7 +122,7 @@ class Benchmark:
     warnings: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
-        """Write everything as JSON."""
+        """Write all results as JSON."""
         write_json(path, self)
 
 
@@ -133,38 +133,38 @@ def run_benchmark(
     effort: Effort | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Benchmark:
-    """Measure kernels, optimisations, whole runs, and what the cost of a frame depends on.
+    """Measure kernels, optimisations, whole runs, and the factors that determine the cost of a frame.
 
     Parameters
     ----------
     paths : sequence of Path
-        Videos with a face; all but the whole runs use the first one.
+        Videos of a face; whole runs use all of them, everything else the first.
     models : Models
-        A bundle's, with a PFLD and CEN patch experts.
+        Models of a bundle, with PFLD and CEN patch experts.
     effort : Effort, optional
-        How long to measure.
+        How much to measure.
     say : callable
-        Told what is measured, a sentence at a time.
+        Called with each result as a sentence.
 
     Raises
     ------
     ModelError
-        If the models are not of that kind.
+        If the models are not those of a bundle.
     ResultError
-        If the first video shows no face on its first frames.
+        If the first video has no face on its first frame.
     VideoError
         If a video cannot be read.
     """
     effort = effort or Effort()
     if models.pfld is None or not isinstance(models.experts, PatchExperts):
         raise ModelError(
-            f"The benchmark runs PFLD and CLNF of a bundle, and {models.name} is none: choose one."
+            f"The benchmark needs PFLD and CLNF of a bundle, which {models.name} is not: choose a bundle."
         )
     about = machine()
-    warnings = _doubts(about)
+    warnings = _reliability_warnings(about)
     for sentence in warnings:
         say(sentence)
-    for path in paths:  # that all can be read is known before the long work begins
+    for path in paths:  # unreadable videos are reported before the long measurements
         with open_video(path):
             pass
     tracker = FaceTracker(models, TrackerSettings(refine="always"), 1)
@@ -173,7 +173,7 @@ def run_benchmark(
         frames = long_frames(video, min(60, effort.length))
         fit = tracker.fit(frames[0])
         if len(fit.landmarks) == 0:
-            raise ResultError(f"{paths[0]} shows no face on its first frame: choose another video.")
+            raise ResultError(f"{paths[0]} has no face on its first frame: choose another video.")
         say("Kernels")
         kernels = kernel_times(models, frames[0], fit.landmarks[0], effort.calls)
         for timing in kernels:
@@ -191,52 +191,52 @@ def run_benchmark(
     sizes, faces = _costs(models, frames[0], fit.boxes[0], effort, say)
     say("Length of the video")
     length = length_cost(models, frames, effort.length)
-    say(f"{length.ms:.2f} ms a frame, and after {length.frames} frames {in_words(length.slope)} more")
-    say("Steadiness")
+    say(f"{length.ms:.2f} ms per frame, and {slope_text(length.slope)} more after {length.frames} frames")
+    say("Jitter")
     steady = steadiness(models, paths[0], effort.stop, say)
     peak = peak_of_run(models.name, paths[0], effort.stop)
     if peak is not None:
-        say(f"Largest memory of a process that tracks {paths[0].name}: {peak:.0f} MB")
+        say(f"Peak memory of a process that tracks {paths[0].name}: {peak:.0f} MB")
     name = f"{models.name} {models.version}"
     measured = (kernels, ablation, videos, sizes, faces, length, steady, peak)
     return Benchmark(about, name, effort, *measured, warnings)
 
 
-def _doubts(about: dict[str, Any]) -> list[str]:
-    """Return why the times may not be trusted on a machine, a sentence each."""
+def _reliability_warnings(about: dict[str, Any]) -> list[str]:
+    """Return reasons why times on this machine may be unreliable."""
     warnings = []
     if about["load"] is not None and about["load"] > BUSY:
         warnings.append(
-            f"The machine was busy when the benchmark began (load average {about['load']:.1f}): "
-            "the times are not to be trusted."
+            f"The machine was busy when the benchmark started (load average {about['load']:.1f}): "
+            "the times are not reliable."
         )
     if not about["numba"]:
-        warnings.append("Numba is not installed: install it, or nothing here is fast.")
+        warnings.append("Numba is not installed, so everything is slow: install it.")
     return warnings
 
 
 def _costs(
     models: Models, frame: Any, box: Any, effort: Effort, say: Callable[[str], None]
 ) -> tuple[list[Cost], list[Cost]]:
-    """Return what a frame costs by its size and by the number of faces on it."""
+    """Return the cost of a frame by image size and by number of faces."""
     frames, runs = effort.cost_frames, effort.cost_runs
     say("Image size")
     sizes = size_costs(models, frame, effort.widths, frames, runs)
-    _tell(sizes, "px wide", say)
+    _report(sizes, "px wide", say)
     say("Number of faces")
     faces = face_costs(models, _around(frame, box), effort.faces, frames, runs)
-    _tell(faces, "faces", say)
+    _report(faces, "faces", say)
     return sizes, faces
 
 
-def _tell(costs: Sequence[Cost], unit: str, say: Callable[[str], None]) -> None:
+def _report(costs: Sequence[Cost], unit: str, say: Callable[[str], None]) -> None:
     for cost in costs:
         parts = ", ".join(f"{name} {ms:.2f}" for name, ms in cost.stage_ms.items() if ms > 0.005)
-        say(f"{cost.value} {unit}: {cost.ms:.2f} ms a frame ({parts})")
+        say(f"{cost.value} {unit}: {cost.ms:.2f} ms per frame ({parts})")
 
 
 def _around(frame: Any, box: Any) -> Any:
-    """Return the part of a frame with the face and as much again on every side of it."""
+    """Return the part of a frame with the face and a margin of half its size on every side."""
     x0, y0, x1, y1 = (float(value) for value in box[:4])
     reach = 0.5 * max(x1 - x0, y1 - y0)
     top, left = max(0, int(y0 - reach)), max(0, int(x0 - reach))

@@ -1,4 +1,4 @@
-"""Whole runs: frames a second from the file to the landmarks, and what the cost of a frame depends on."""
+"""Throughput of whole runs, and the cost of a frame by image size and number of faces."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ MODES: tuple[tuple[RefineMode, int], ...] = (
     ("always", 2),
     ("always", 1),
 )
-"""Refinement and skip of each run."""
+"""Refine mode and skip of each run."""
 WIDTHS = (320, 640, 1280, 1920, 3840)
 FACES = (1, 2, 3, 4, 6, 8)
 
 
 @dataclass(frozen=True)
 class Rate:
-    """How fast a video was tracked.
+    """Throughput of a run.
 
     Attributes
     ----------
@@ -44,11 +44,11 @@ class Rate:
         CLNF on every n-th frame.
     threads : int
     fps : float
-        Frames a second, end to end, the median of the runs.
+        Frames per second, end to end; the median of the runs.
     stage_ms : dict of str to float
-        Milliseconds of each stage, per frame.
+        Milliseconds per frame of each stage.
     bound : str
-        What the rate is bounded by.
+        What limits the throughput.
     """
 
     refine: str
@@ -61,15 +61,15 @@ class Rate:
 
 @dataclass(frozen=True)
 class VideoRates:
-    """The rates of one video.
+    """Throughput on one video.
 
     Attributes
     ----------
     name : str
-        The file's.
+        Name of the file.
     width, height, frames : int
     decoding_fps : float
-        Frames a second of reading the file alone.
+        Frames per second of decoding alone.
     rates : list of Rate
     """
 
@@ -83,16 +83,16 @@ class VideoRates:
 
 @dataclass(frozen=True)
 class Cost:
-    """What a frame costs at one size, or with one number of faces.
+    """Cost of a frame at one image size or number of faces.
 
     Attributes
     ----------
     value : int
-        Pixels of width, or faces.
+        Width in pixels, or number of faces.
     ms : float
-        Milliseconds a frame, end to end from frames in memory.
+        Milliseconds per frame, from frames in memory.
     stage_ms : dict of str to float
-        Per stage; with several threads these overlap.
+        Milliseconds of each stage; with several threads stages overlap.
     """
 
     value: int
@@ -101,7 +101,7 @@ class Cost:
 
 
 class Repeated:
-    """Frames forth and back, again and again, as a long video that needs no memory.
+    """A long video without memory: frames repeated forwards and backwards.
 
     Parameters
     ----------
@@ -125,7 +125,7 @@ class Repeated:
 
 
 def period(count: int) -> int:
-    """Return after how many frames `Repeated` begins again with `count` of them."""
+    """Return the period of `Repeated` with `count` frames."""
     return max(1, 2 * count - 2)
 
 
@@ -138,20 +138,20 @@ def video_rates(
     stop: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> VideoRates:
-    """Track a video in every mode, several times each, in turn.
+    """Track a video several times in every mode, in alternation.
 
     Parameters
     ----------
     models : Models
     path : Path
     runs : int
-        How often each mode is run; the median counts.
+        Runs per mode; the median is reported.
     threads : sequence of int
-        Numbers of threads to run with.
+        Numbers of threads.
     stop : int, optional
-        Leave off before this frame.
+        Stop before this frame.
     say : callable
-        Told each result as a sentence.
+        Called with each result as a sentence.
     """
     with open_video(path) as video:
         height, width = video.shape[1:3]
@@ -161,11 +161,14 @@ def video_rates(
             began = time.perf_counter()
             read = sum(1 for _ in video.frames(0, count))
             decoding.append(read / (time.perf_counter() - began))
-    say(f"{path.name}: {width} x {height}, {count} frames, decoding alone {np.median(decoding):.0f} a second")
-    plans = [(*mode, n) for n in threads for mode in MODES]
-    found: dict[tuple[RefineMode, int, int], list[RunStats]] = {plan: [] for plan in plans}
+    say(
+        f"{path.name}: {width} x {height}, {count} frames, decoding alone {np.median(decoding):.0f} per "
+        "second"
+    )
+    modes = [(*mode, n) for n in threads for mode in MODES]
+    found: dict[tuple[RefineMode, int, int], list[RunStats]] = {mode: [] for mode in modes}
     for _ in range(runs):
-        for refine, every, n in plans:
+        for refine, every, n in modes:
             settings = TrackerSettings(refine=refine, clnf_every=every)
             tracks = FaceTracker(models, settings, n).track(path, stop=count)
             found[refine, every, n].append(tracks.stats)
@@ -175,36 +178,37 @@ def video_rates(
         stage_ms = _stage_ms(middle)
         rates.append(Rate(refine, every, n, middle.fps, stage_ms, bound(stage_ms, middle.fps, n)))
         say(
-            f"refine {refine}, skip {every}, threads {n}: {middle.fps:.0f} frames a second, {rates[-1].bound}"
+            f"refine {refine}, skip {every}, threads {n}: {middle.fps:.0f} frames per second, "
+            f"{rates[-1].bound}"
         )
     return VideoRates(path.name, width, height, count, float(np.median(decoding)), rates)
 
 
 def bound(stage_ms: dict[str, float], fps: float, threads: int) -> str:
-    """Return what a run's rate is bounded by, in a few words.
+    """Return what limits the throughput of a run.
 
     Parameters
     ----------
     stage_ms : dict
-        Milliseconds a frame, of each stage.
+        Milliseconds per frame of each stage.
     fps : float
     threads : int
     """
     busy = {name: ms for name, ms in stage_ms.items() if ms > 0.005}
     parts = ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(busy.items(), key=lambda item: -item[1]))
     if threads == 1:
-        return f"one core; ms a frame: {parts}"
-    lanes = {"PFLD's chain (two frames at a time)": busy.get("pfld", 0.0) / 2}
-    lanes["CLNF's chain"] = busy.get("clnf", 0.0)
-    lanes["decoding"] = busy.get("decode", 0.0)
-    lane, longest = max(lanes.items(), key=lambda item: item[1])
+        return f"one core; ms per frame: {parts}"
+    stages = {"PFLD (two frames at a time)": busy.get("pfld", 0.0) / 2}
+    stages["CLNF"] = busy.get("clnf", 0.0)
+    stages["decoding"] = busy.get("decode", 0.0)
+    stage, longest = max(stages.items(), key=lambda item: item[1])
     used = sum(busy.values()) * fps / 1e3
-    limit = lane if longest * fps / 1e3 > 0.85 else "the cores"
-    return f"{limit}; {used:.1f} cores at work; ms a frame: {parts}"
+    limit = stage if longest * fps / 1e3 > 0.85 else "the cores"
+    return f"{limit}; {used:.1f} cores busy; ms per frame: {parts}"
 
 
 def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int, repeats: int) -> list[Cost]:
-    """Return what a frame costs at several image sizes, the face growing with the image, on one thread."""
+    """Return the cost of a frame at several image sizes with a face of proportional size, on one thread."""
     frames = []
     for width in widths:
         height = round(frame.shape[0] * width / frame.shape[1])
@@ -215,26 +219,26 @@ def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int, 
 
 
 def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int, repeats: int) -> list[Cost]:
-    """Return what a frame costs with several faces: the same one on every tile of a frame of one size.
+    """Return the cost of a frame with several faces: the same face on tiles of a frame of constant size.
 
-    With as many threads as the tracker takes by itself, since faces run beside each other.
+    Uses the default number of threads, since faces are processed in parallel.
 
     Parameters
     ----------
     models : Models
     frame : ndarray, (H, W, 3), uint8
-        With one face.
+        A frame with one face.
     faces : sequence of int
-        Numbers of tiles that show it; the others are black.
+        Numbers of tiles with the face; the others are black.
     count : int
-        Frames to track.
+        Frames per run.
     repeats : int
-        How often each number is tracked, in turn; the median counts.
+        Runs of each number of faces, in alternation; the median is reported.
     """
     height, width = frame.shape[:2]
-    most = max(faces)
-    across = int(np.ceil(np.sqrt(most)))
-    down = -(-most // across)
+    limit = max(faces)
+    across = int(np.ceil(np.sqrt(limit)))
+    down = -(-limit // across)
     frames = []
     for number in faces:
         tiled = np.zeros((down * height, across * width, 3), np.uint8)
@@ -254,7 +258,7 @@ def _costs(
     repeats: int,
     threads: int,
 ) -> list[Cost]:
-    """Return what each of some frames costs, tracked `count` times in a row, in turn: the median run's."""
+    """Return the cost of each frame, tracked `count` times per run, in alternation; medians of the runs."""
     settings = [TrackerSettings(refine="always", max_faces=number) for number in faces]
     trackers = [FaceTracker(models, chosen, threads) for chosen in settings]
     for tracker, frame in zip(trackers, frames, strict=True):
@@ -278,7 +282,7 @@ def _stage_ms(stats: RunStats) -> dict[str, float]:
 
 
 def default_thread_numbers() -> list[int]:
-    """Return one thread, and as many as the tracker takes by itself."""
+    """Return 1 and the default number of threads."""
     return sorted({1, thread_count()})
 
 

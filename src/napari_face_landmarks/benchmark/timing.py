@@ -1,4 +1,4 @@
-"""Taking times, and what has to be known of the machine to read them."""
+"""Timing, and properties of the machine."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from napari_face_landmarks.video.container import thread_count
 
 PACKAGES = ("numba", "numpy", "onnxruntime", "opencv-python", "av")
 BUSY = 0.5
-"""Load average from which times are not to be trusted."""
+"""Load average from which times are unreliable."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """The time that one call takes, warm.
+    """Time per call, after warm-up.
 
     Attributes
     ----------
     name : str
-        What was called.
+        Name of the function.
     median, quartile_1, quartile_3 : float
         Milliseconds.
     calls : int
-        How many were timed.
+        Number of timed calls.
     """
 
     name: str
@@ -44,16 +44,16 @@ class Timing:
 
 
 def take_time(name: str, work: Callable[[], Any], calls: int, parts: int = 1) -> Timing:
-    """Time a function, call by call, after a few calls that do not count.
+    """Time a function call by call, after a few calls for warm-up.
 
     Parameters
     ----------
     name : str
     work : callable
     calls : int
-        How many calls are timed.
+        Number of timed calls.
     parts : int
-        What is asked for happens so often in each call.
+        Number of repetitions inside each call, by which the time is divided.
     """
     for _ in range(max(2, calls // 10)):
         work()
@@ -67,7 +67,7 @@ def take_time(name: str, work: Callable[[], Any], calls: int, parts: int = 1) ->
 
 
 def machine() -> dict[str, Any]:
-    """Return the processor, the cores there are for us, the versions, and how busy the machine is."""
+    """Return processor, available cores, versions and load of the machine."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -85,7 +85,7 @@ def machine() -> dict[str, Any]:
 
 
 def load() -> float | None:
-    """Return the load average of the last minute; None where the system has none."""
+    """Return the load average of the last minute; None if unknown."""
     try:
         return os.getloadavg()[0]
     except (AttributeError, OSError):
@@ -93,7 +93,7 @@ def load() -> float | None:
 
 
 def resident_mb() -> float | None:
-    """Return how much memory this process holds at the moment, MB; None where the system does not say."""
+    """Return the resident memory of this process in MB; None if unknown."""
     try:
         with open("/proc/self/statm") as file:
             return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6
@@ -102,7 +102,7 @@ def resident_mb() -> float | None:
 
 
 def peak_of_run(models: str, path: Path, stop: int | None = None) -> float | None:
-    """Return the largest memory that a process of its own holds while it tracks a video, MB.
+    """Return the peak memory in MB of a subprocess that tracks a video.
 
     Parameters
     ----------
@@ -111,12 +111,12 @@ def peak_of_run(models: str, path: Path, stop: int | None = None) -> float | Non
     path : Path
         The video, tracked with the defaults.
     stop : int, optional
-        Leave off before this frame.
+        Stop before this frame.
 
     Returns
     -------
     float or None
-        None where the system does not say, or the process failed.
+        None if unknown, or if the subprocess failed.
     """
     command = [sys.executable, "-c", _PEAK, models, str(path), str(stop or "")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

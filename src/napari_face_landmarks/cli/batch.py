@@ -1,4 +1,4 @@
-"""The command `batch`: many videos."""
+"""The command `batch`."""
 
 from __future__ import annotations
 
@@ -27,58 +27,52 @@ def add_batch(commands: Any) -> None:
     """Add the command `batch`."""
     batch = commands.add_parser(
         "batch",
-        help="track many videos, each into a file of its own",
-        description="Track many videos in processes side by side or on a Dask cluster. A video that fails "
-        "stops no other; those whose file is there already, made with the same settings, are left out. A "
-        "file that is of another video or of no batch, or was changed since, is never written over: its "
-        "video fails. The folder gets batch-summary.csv and .txt. The exit status is 0 if every video has "
-        "its landmarks, else 2.",
+        help="track many videos, one output file each",
+        description="Track many videos in parallel processes or on a Dask cluster. A video that fails does "
+        "not stop the others; videos that were done with the same settings are skipped. An existing file "
+        "that belongs to another video, was not written by a batch or was changed since is never "
+        "overwritten: its video fails. The folder gets batch-summary.csv and .txt. The exit status is 0 if "
+        "all videos have their landmarks, otherwise 2.",
     )
     batch.add_argument(
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="videos, folders of videos with all folders in them, and patterns such as 'day1/*.mp4'",
+        help="videos, folders of videos (recursively), and patterns such as 'day1/*.mp4'",
     )
-    batch.add_argument("-o", "--output", metavar="FOLDER", type=Path, required=True, help="made if need be")
+    batch.add_argument(
+        "-o", "--output", metavar="FOLDER", type=Path, required=True, help="created if necessary"
+    )
     batch.add_argument(
         "--format", metavar="NAME", help="a format that `formats` lists; default: openface (.csv)"
     )
     batch.add_argument(
-        "--jobs", metavar="N", type=count, help="processes at a time; default: one for each processor core"
+        "--jobs", metavar="N", type=count, help="parallel processes; default: one per processor core"
     )
     batch.add_argument(
         "--scheduler",
         metavar="ADDRESS",
-        help="have the workers of a Dask cluster do the work, such as tcp://host:8786; they must see the "
-        "videos and FOLDER under the same paths",
+        help="run on the workers of a Dask cluster, such as tcp://host:8786; they must see the videos and "
+        "FOLDER under the same paths",
     )
     batch.add_argument(
         "--resume",
         action="store_true",
-        help="go on with videos whose run was interrupted, in place of beginning them anew",
+        help="resume interrupted videos instead of starting them again",
     )
     batch.add_argument(
         "--cut",
         metavar="FRAMES",
         type=count,
-        help="cut videos of twice as many frames and more into pieces of about so many, tracked side by "
-        "side; where pieces do not match (1e-4 px) the frames are tracked again without one",
+        help="divide videos of at least twice as many frames into chunks of about this length and track them "
+        "in parallel; where chunks do not match within 1e-4 px, their frames are tracked again",
     )
     batch.add_argument(
         "--settings",
         metavar="FILE.json",
         type=Path,
-        help='settings as JSON, such as {"refine": "always"}; options given here override them',
+        help='settings as JSON, such as {"refine": "always"}; other options override them',
     )
-    batch.add_argument(
-        "--measures",
-        action="store_true",
-        help="measure every video as well: tables next to each result, and batch-measures.csv with one row "
-        "for each video and face",
-    )
-    batch.add_argument("--scale", metavar="MM_PER_PX|A-B=Lmm", help="as for `measure`")
-    batch.add_argument("--pose-corrected", action="store_true", help="as for `measure`")
     add_models_option(batch)
     add_settings_options(batch)
     batch.set_defaults(run=_batch)
@@ -102,7 +96,6 @@ def _batch(options: argparse.Namespace) -> int:
             scheduler=options.scheduler,
             resume=options.resume,
             cut_at=options.cut,
-            measures=_measures(options),
             progress=progress,
             on_result=on_result,
         )
@@ -110,18 +103,9 @@ def _batch(options: argparse.Namespace) -> int:
     return 0 if succeeded(results) else STATUS_ERROR
 
 
-def _measures(options: argparse.Namespace) -> dict[str, Any] | bool:
-    if not options.measures:
-        return False
-    from napari_face_landmarks.measures import parse_scale
-
-    parse_scale(options.scale)  # refused before anything is tracked
-    return {"scale": options.scale, "pose_corrected": options.pose_corrected}
-
-
 @contextlib.contextmanager
 def _batch_bars() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[FileResult], None]]]:
-    """Show a bar for each video at work on a terminal, and a line for each that is finished."""
+    """Show a progress bar per running video on a terminal, and a line per finished video."""
     from tqdm import tqdm
 
     bars: dict[str, Any] = {}
@@ -146,8 +130,8 @@ def _batch_bars() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[F
             bars.pop(result.video).close()
         overall.update()
         text = f"{result.frames} frames, {result.fps:.0f} frames per second" if result.frames else ""
-        told = result.reason or ("in an earlier run" if result.earlier else text)
-        tqdm.write(printable(f"{result.video}: {result.status}; {told}"), file=sys.stderr)
+        detail = result.reason or ("in an earlier run" if result.earlier else text)
+        tqdm.write(printable(f"{result.video}: {result.status}; {detail}"), file=sys.stderr)
 
     try:
         yield progress, on_result

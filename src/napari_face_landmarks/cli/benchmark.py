@@ -1,4 +1,4 @@
-"""The command `benchmark`: how fast the tracker is on this machine."""
+"""The command `benchmark`: speed and memory on this machine."""
 
 from __future__ import annotations
 
@@ -16,20 +16,19 @@ def add_benchmark(commands: Any) -> None:
     """Add the command `benchmark`."""
     parser = commands.add_parser(
         "benchmark",
-        help="measure how fast the tracker is on this machine",
-        description="Time every part of a frame's work, add the optimisations to the plain method one by "
-        "one, and time whole runs. It takes some minutes, and its figures mean something only while nothing "
-        "else runs.",
+        help="measure the speed on this machine",
+        description="Time every stage of a frame, the effect of each optimisation, and whole runs. This "
+        "takes some minutes; the figures are reliable only on an otherwise idle machine.",
     )
     parser.add_argument(
         "videos",
         metavar="VIDEO",
         type=Path,
         nargs="+",
-        help="with a face; all but the whole runs use the first",
+        help="videos of a face; whole runs use all of them, everything else the first",
     )
     add_models_option(parser)
-    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write everything as JSON")
+    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write all results as JSON")
     parser.add_argument(
         "--table",
         metavar="OUT.md",
@@ -37,10 +36,8 @@ def add_benchmark(commands: Any) -> None:
         help="write Markdown tables; if the file has the markers <!-- speed table --> and <!-- end of speed "
         "table -->, between these",
     )
-    parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw the optimisations and the rates")
-    parser.add_argument(
-        "--quick", action="store_true", help="try every part on a few frames; the figures mean little"
-    )
+    parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw a figure")
+    parser.add_argument("--quick", action="store_true", help="use few frames; gives coarse figures")
     parser.set_defaults(run=_benchmark)
 
 

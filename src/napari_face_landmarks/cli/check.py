@@ -1,4 +1,4 @@
-"""The command `check`: frames that a person should look at."""
+"""The command `check`: statistics of a run and frames to check."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ def add_check(commands: Any) -> None:
 
     parser = commands.add_parser(
         "check",
-        help="list the frames of a file of landmarks that a person should look at",
-        description="Read landmarks from a file of any format, and print the statistics of the run and the "
-        "frames that should be looked at, the worst first: low confidence, jumps, lost faces, and where PFLD "
-        "and CLNF disagree.",
+        help="list the frames to check in a landmark file",
+        description="Read landmarks from a file in any format and print the statistics of the run and the "
+        "frames to check, the worst first: lost faces, jumps, low confidence, disagreement of PFLD and CLNF, "
+        "and unlikely shapes.",
     )
     parser.add_argument("input", metavar="FILE", type=Path, help="a file in a format that `formats` lists")
     parser.add_argument(
@@ -28,15 +28,15 @@ def add_check(commands: Any) -> None:
         "--output",
         metavar="OUT.csv|OUT.json",
         type=Path,
-        help="write the whole list as a table, or with the statistics as JSON",
+        help="write the complete list as CSV, or with the statistics as JSON",
     )
     parser.add_argument(
-        "--series", metavar="OUT.csv", type=Path, help="write a table with a row for each face and frame"
+        "--series", metavar="OUT.csv", type=Path, help="write a table with one row per face and frame"
     )
     parser.add_argument(
-        "--most", metavar="N", type=count, default=20, help="print no more than N; default: %(default)s"
+        "--most", metavar="N", type=count, default=20, help="print at most N frames; default: %(default)s"
     )
-    group = parser.add_argument_group("limits, from where on a frame is listed")
+    group = parser.add_argument_group("limits beyond which a frame is listed")
     for item in dataclasses.fields(Limits):
         option, text = "--" + item.name.replace("_", "-"), item.metadata["help"]
         group.add_argument(option, metavar="X", type=number, help=f"{text} Default: {item.default}.")

@@ -1,4 +1,4 @@
-"""What the commands say, and how they end."""
+"""Console output of the commands, and their exit statuses."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ STATUS_INTERRUPTED = 130
 
 
 def say(text: str) -> None:
-    """Say something on stderr, in one line, at once."""
-    if sys.stderr is not None:  # closed, as a service may have it
+    """Print one line to stderr and flush it."""
+    if sys.stderr is not None:  # closed, for example in a service
         print(printable(text), file=sys.stderr, flush=True)
 
 
 def on_terminal() -> bool:
-    """Return whether what is said is read as it comes."""
+    """Return whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def fail(sentence: str) -> int:
-    """Say what went wrong, and return the exit status of that."""
+    """Print an error and return the exit status for errors."""
     say(f"{PROGRAM}: {sentence}")
     return STATUS_ERROR
 
 
-def tell(sentence: str | None) -> None:
-    """Say something while a progress bar is shown."""
+def say_above_bar(sentence: str | None) -> None:
+    """Print a line to stderr while a progress bar is shown."""
     if sentence is not None and sys.stderr is not None:
         from tqdm import tqdm
 
@@ -43,23 +43,23 @@ def tell(sentence: str | None) -> None:
 
 
 def say_on_stdout(text: str) -> None:
-    """Print a part of what was asked for, at once."""
+    """Print a line to stdout and flush it."""
     print(text, flush=True)
 
 
 @contextlib.contextmanager
 def progress_bar(what: str, total: int, unit: str = "frames") -> Iterator[Callable[[], None]]:
-    """Show a bar on stderr with frames per second and the time left; call the function for each frame."""
+    """Show a progress bar on stderr; call the yielded function after each frame."""
     from tqdm import tqdm
 
-    # a file or a pipe gets a line now and then, a terminal a moving bar
+    # a terminal gets a moving bar, a file or pipe a line every ten seconds
     seconds = 0.2 if on_terminal() else 10.0
     bars: list[Any] = []
 
     def advance() -> None:
         if sys.stderr is None:
             return
-        if not bars:  # loading and compiling before the first frame say nothing of the time left
+        if not bars:  # loading and compiling would distort the estimate of the remaining time
             bars.append(tqdm(total=total, desc=what, unit=f" {unit}", mininterval=seconds, file=sys.stderr))
         bars[0].update()
         if bars[0].n >= total:
@@ -73,7 +73,7 @@ def progress_bar(what: str, total: int, unit: str = "frames") -> Iterator[Callab
 
 
 def summary(tracks: Tracks) -> str:
-    """Return a run in a sentence."""
+    """Return a one-sentence summary of a run."""
     stats = tracks.stats
     return (
         f"{stats.frames} frames, {stats.frames_with_faces} with a face; {stats.faces} faces found, of which "

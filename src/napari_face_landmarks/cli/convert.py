@@ -1,4 +1,4 @@
-"""The commands `convert` and `formats`: files of landmarks in other formats."""
+"""The commands `convert` and `formats`."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ def add_convert(commands: Any) -> None:
     """Add the command `convert`."""
     parser = commands.add_parser(
         "convert",
-        help="change the format of a file of landmarks",
-        description="Read landmarks from a file of any format, and write them in another.",
+        help="convert a landmark file to another format",
+        description="Read landmarks from a file in any format and write them in another.",
     )
     parser.add_argument("input", metavar="IN", type=Path, help="a file in a format that `formats` lists")
-    parser.add_argument("output", metavar="OUT", type=Path, help="its suffix chooses the format")
+    parser.add_argument("output", metavar="OUT", type=Path, help="its suffix selects the format")
     add_format_option(parser)
     parser.set_defaults(run=_convert)
 
 
 def add_formats(commands: Any) -> None:
     """Add the command `formats`."""
-    parser = commands.add_parser("formats", help="list the formats of files of landmarks")
+    parser = commands.add_parser("formats", help="list the formats of landmark files")
     parser.set_defaults(run=_formats)
 
 
@@ -37,15 +37,13 @@ def _convert(options: argparse.Namespace) -> int:
 
     chosen = format_to_write(options.output, options.format)
     if same_file(options.output, options.input):
-        raise ResultError(
-            f"{options.output} is the file that is read: give another name for what is written."
-        )
+        raise ResultError(f"{options.output} is the input file: give another name for the output.")
     tracks = read_tracks(options.input)
     prepare_place(options.output)
     write_tracks(options.output, tracks, chosen.name)
     say(
-        f"{tracks.n_frames} frames, {int(tracks.present.sum())} faces on them, written as {chosen.title}; "
-        f"it loses {chosen.loses}."
+        f"{tracks.n_frames} frames with {int(tracks.present.sum())} faces written as {chosen.title}; "
+        f"not kept: {chosen.loses}."
     )
     return 0
 
@@ -57,8 +55,8 @@ def _formats(options: argparse.Namespace) -> int:
     for item in FORMATS:
         missing = [name for name in item.needs if not installed(name)]
         print(f"{item.name}: {item.title} ({', '.join(item.suffixes)})")
-        print(f"    read by: {item.read_by}")
-        print(f"    loses: {item.loses}")
+        print(f"    also read by: {item.read_by}")
+        print(f"    does not keep: {item.loses}")
         if missing:
             print(f"    needs: pip install {' '.join(missing)}")
     return 0

@@ -1,4 +1,4 @@
-"""The command `demo`: a face whose motion is known."""
+"""The command `demo`: a clip with known motion."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ if TYPE_CHECKING:
     from napari_face_landmarks.demo import DemoResult
 
 SCREENS = {"DISPLAY", "WAYLAND_DISPLAY", "QT_QPA_PLATFORM"}
-"""On Linux one of these says where windows are shown."""
+"""On Linux, one of these variables is set if there is a display."""
 
 
 def add_demo(commands: Any) -> None:
     """Add the command `demo`."""
     parser = commands.add_parser(
         "demo",
-        help="track a face whose motion is known",
-        description="Make a clip of a moving face from a bundled photograph, track it and measure the "
-        "landmarks against the known motion. Nothing is downloaded.",
+        help="track a clip with known motion",
+        description="Make a clip of a moving face from a bundled photograph, track it and compare the "
+        "landmarks with the known motion. Nothing is downloaded.",
     )
     parser.add_argument(
         "--output", metavar="FOLDER", type=Path, default=Path("demo-output"), help="default: %(default)s"
@@ -55,19 +55,19 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def show(result: DemoResult) -> None:
-    """Open the demo's clip and landmarks in a napari window; returns when it is closed."""
+    """Open the demo's clip and landmarks in napari; returns when the window is closed."""
     try:
         import napari
-        from qtpy import QtWidgets  # noqa: F401  # napari alone imports without a window toolkit
+        from qtpy import QtWidgets  # noqa: F401  # napari itself can be imported without Qt
     except Exception:
         raise ResultError(
-            'There is no window toolkit to show the result with: pip install "napari-face-landmarks[gui]".'
+            'Qt is missing, which --open needs: pip install "napari-face-landmarks[gui]".'
         ) from None
     from napari.layers import Layer
 
-    if sys.platform.startswith("linux") and not SCREENS & os.environ.keys():  # Qt would end the process
+    if sys.platform.startswith("linux") and not SCREENS & os.environ.keys():  # Qt would abort the process
         raise ResultError(
-            "There is no display to show the result on: leave out --open, the files are written."
+            "There is no display to show the result on: the files are written; leave out --open."
         )
     viewer = napari.Viewer()
     (clip,) = viewer.open(result.clip, plugin=PROGRAM)

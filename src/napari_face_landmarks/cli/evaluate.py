@@ -1,4 +1,4 @@
-"""The command `evaluate`: bundles measured on labelled faces."""
+"""The command `evaluate`: errors of the bundles on labelled faces."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ def add_evaluate(commands: Any) -> None:
 
     parser = commands.add_parser(
         "evaluate",
-        help="measure the bundles on labelled faces",
-        description="Fit labelled faces with every bundle, refine mode and perturbation, and print the "
-        "errors, failures and what the confidence is worth. The files are .npz with the arrays webp, "
+        help="measure the error of bundles on labelled faces",
+        description="Fit labelled faces with every bundle, refine mode and corruption, and print errors, "
+        "failures and the calibration of the confidence. The files are .npz with the arrays webp, "
         "offsets, names and landmarks, described in evaluation/README.md.",
     )
     parser.add_argument("files", metavar="FILE.npz", type=Path, nargs="+", help="labelled faces")
     parser.add_argument(
-        "--models", metavar="NAME|FOLDER", nargs="+", help="bundles; where not given, all that `models` lists"
+        "--models", metavar="NAME|FOLDER", nargs="+", help="bundles; default: all that `models` lists"
     )
     parser.add_argument(
         "--measures",
@@ -48,8 +48,8 @@ def add_evaluate(commands: Any) -> None:
         "--boxes",
         choices=options.BOX_SOURCES,
         default=options.DEFAULT_BOXES,
-        help="where the faces' boxes come from: the labels (truth), the labels moved by 4 %% of the face as "
-        "a tracker's boxes are (jitter), or the bundle's detector; default: %(default)s",
+        help="where the boxes come from: the labels (truth), the labels shifted by 4 %% of the face like "
+        "the boxes of a tracker (jitter), or the bundle's detector; default: %(default)s",
     )
     parser.add_argument(
         "--perturb",
@@ -57,16 +57,18 @@ def add_evaluate(commands: Any) -> None:
         choices=(*options.CONDITIONS, "all"),
         default=list(options.DEFAULT_CONDITIONS),
         metavar="WHAT",
-        help=f"what is done to the pictures: {', '.join(options.CONDITIONS)} or all of these; default: none",
+        help=f"corruptions of the images: {', '.join(options.CONDITIONS)}, or all; default: none",
     )
     parser.add_argument(
         "--faces",
         choices=options.SIDES,
         default=options.DEFAULT_SIDE,
-        help="all faces of the files, or those on one side of the split that training makes by the faces' "
-        "names; default: %(default)s",
+        help="all faces of the files, or one side of the training's split by the names of the faces; "
+        "default: %(default)s",
     )
-    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write everything, each face included")
+    parser.add_argument(
+        "--json", metavar="OUT.json", type=Path, help="write all results, including those of each face"
+    )
     parser.add_argument(
         "--table",
         metavar="OUT.md",
@@ -74,12 +76,10 @@ def add_evaluate(commands: Any) -> None:
         help="write Markdown tables; if the file has the markers <!-- accuracy table --> and "
         "<!-- end of accuracy table -->, between these",
     )
-    parser.add_argument("--limit", metavar="N", type=count, help="draw no more than N faces")
+    parser.add_argument("--limit", metavar="N", type=count, help="use a random sample of N faces")
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed; default: %(default)s")
     parser.add_argument(
-        "--seed", metavar="N", type=int, default=0, help="of all chance; default: %(default)s"
-    )
-    parser.add_argument(
-        "--threads", metavar="N", type=count, help="faces at a time; default: one for each processor core"
+        "--threads", metavar="N", type=count, help="number of threads; default: one per processor core"
     )
     parser.set_defaults(run=_evaluate)
 
@@ -127,14 +127,14 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _cores() -> set[int]:
-    """Return the processor cores that this process may use."""
+    """Return the processor cores available to this process."""
     if hasattr(os, "sched_getaffinity"):
         return os.sched_getaffinity(0)
     return set(range(os.cpu_count() or 1))
 
 
 def _bundles(names: Sequence[str]) -> dict[str, Models]:
-    """Load bundles; two of one name are told apart by what the user called them."""
+    """Load bundles by name; a second bundle with the same name is listed as the user gave it."""
     from napari_face_landmarks.models import load_models
 
     bundles: dict[str, Models] = {}
@@ -145,7 +145,7 @@ def _bundles(names: Sequence[str]) -> dict[str, Models]:
 
 
 def _trained_on(bundles: Mapping[str, Models], files: Sequence[str]) -> list[str]:
-    """Return a sentence for each bundle that was trained on one of the files, as its card says."""
+    """Return a warning for each bundle whose card lists one of the files as training data."""
     sentences = []
     for name, models in bundles.items():
         data = models.card.get("trained_on")
@@ -154,7 +154,7 @@ def _trained_on(bundles: Mapping[str, Models], files: Sequence[str]) -> list[str
         seen = [Path(file).name for file in files if Path(file).stem in known]
         if seen:
             sentences.append(
-                f"The bundle {name} was trained on faces of {', '.join(seen)}: --faces held-out measures on "
-                "those that it has not seen."
+                f"The bundle {name} was trained on faces of {', '.join(seen)}: use --faces held-out to "
+                "measure on faces that it was not trained on."
             )
     return sentences

@@ -1,4 +1,4 @@
-"""The command line: its parser, and what becomes of errors."""
+"""The command line: parser, and conversion of errors to exit statuses."""
 
 from __future__ import annotations
 
@@ -29,12 +29,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     Parameters
     ----------
     arguments : sequence of str, optional
-        Those of the process where not given.
+        Default: the arguments of the process.
     """
-    for stream in (
-        sys.stdout,
-        sys.stderr,
-    ):  # which may not know all letters, as where it is a file on Windows
+    for stream in (sys.stdout, sys.stderr):  # whose encoding may lack characters, as on Windows
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = make_parser().parse_args(arguments)
@@ -48,14 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         say("Stopped.")
         return STATUS_INTERRUPTED
-    except BrokenPipeError:  # the reader of our output has closed it, for example `| head`
+    except BrokenPipeError:  # the reading end was closed, for example by `| head`
         sys.stderr.close()
         return STATUS_ERROR
     except OSError as error:
-        # of stdout on a full disk; what files are at fault for is told where they are used
+        # stdout on a full disk; errors of files are raised where the files are used
         with contextlib.suppress(OSError):
             sys.stdout.close()
-        return fail(f"The output cannot be written ({reason_of(error)}): make room for it.")
+        return fail(f"The output cannot be written ({reason_of(error)}): free some space.")
     except MemoryError:
         return fail("There is not enough memory: close other programs or track a shorter video.")
 
@@ -67,7 +64,7 @@ class _Parser(argparse.ArgumentParser):
 
 
 def make_parser() -> argparse.ArgumentParser:
-    """Return the parser of the whole command line; the function to run is in `run` of what it gives."""
+    """Return the parser of the command line; the parsed `run` is the function to call."""
     parser = _Parser(
         prog=PROGRAM, description="68 face landmarks on video: PFLD with CLNF refinement, on a plain CPU."
     )

@@ -1,4 +1,4 @@
-"""The commands `models` and `about`: what there is, and in which versions."""
+"""The commands `models` and `about`."""
 
 from __future__ import annotations
 
@@ -9,13 +9,13 @@ from typing import Any
 def add_models(commands: Any) -> None:
     """Add the command `models`."""
     parser = commands.add_parser("models", help="list the model bundles and their licences")
-    parser.add_argument("--markdown", action="store_true", help="print the whole model cards")
+    parser.add_argument("--markdown", action="store_true", help="print the complete model cards")
     parser.set_defaults(run=_models)
 
 
 def add_about(commands: Any) -> None:
     """Add the command `about`."""
-    parser = commands.add_parser("about", help="print the versions of everything, for reports of bugs")
+    parser = commands.add_parser("about", help="print the versions of all components, for bug reports")
     parser.set_defaults(run=_about)
 
 
@@ -39,7 +39,7 @@ def _models(options: argparse.Namespace) -> int:
         error = held_out_error(card)
         if error is not None:
             print(
-                f"    mean error on faces of 300-W held out: {100 * error:.2f} % of the inter-ocular distance"
+                f"    mean error on held-out faces of 300-W: {100 * error:.2f} % of the inter-ocular distance"
             )
     if not options.markdown and (folder := openface_folder()) is not None:
         print(f"openface {VERSION}: {LICENCE}\n    {folder}")

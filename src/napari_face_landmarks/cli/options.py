@@ -1,4 +1,4 @@
-"""Options that several commands share, and the settings that they make."""
+"""Options that several commands share, and their conversion to settings."""
 
 from __future__ import annotations
 
@@ -11,33 +11,33 @@ from napari_face_landmarks.settings import DEFAULT_PRESET, PRESETS, REFINE_MODES
 
 
 def add_models_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that chooses the models."""
+    """Add the option ``--models``."""
     parser.add_argument(
         "--models",
         metavar="NAME|FOLDER",
-        help="a bundle that `models` lists, or a folder of one; openface, or a folder of OpenFace's models "
-        "or of a landmark network with a pfld.json; where not given, the first bundle that is listed",
+        help="a bundle that `models` lists, or the folder of one; openface, or a folder with OpenFace's "
+        "models or with a landmark network and its pfld.json; default: the first bundle in the list",
     )
 
 
 def add_format_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option that tells formats of one suffix apart."""
+    """Add the option ``--format``, which selects among formats with the same suffix."""
     parser.add_argument(
         "--format",
         metavar="NAME",
-        help="the format of OUT, where several that `formats` lists share its suffix",
+        help="the format of OUT, if several formats share its suffix (see `formats`)",
     )
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
-    """Add one option for each field of TrackerSettings; ranges, texts and defaults are the field's."""
+    """Add an option for each field of `TrackerSettings`, with the range, help and default of the field."""
     group = parser.add_argument_group("settings of the tracker")
     purposes = " ".join(f"{item.name}: {item.help}" for item in PRESETS).replace("%", "%%")
     group.add_argument(
         "--preset",
         choices=[item.name for item in PRESETS],
         default=DEFAULT_PRESET,
-        help=f"settings for a purpose, which the options below change. {purposes} Default: %(default)s.",
+        help=f"named settings, which the options below override. {purposes} Default: %(default)s.",
     )
     for item in dataclasses.fields(TrackerSettings):
         text = item.metadata["help"].replace("%", "%%")
@@ -55,7 +55,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 
 
 def number(text: str) -> int | float | str:
-    """Return the number that `text` is; what is none is left to the check of TrackerSettings to refuse."""
+    """Convert text to a number; other text is returned unchanged for `TrackerSettings` to refuse."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)
@@ -63,24 +63,24 @@ def number(text: str) -> int | float | str:
 
 
 def count(text: str) -> int:
-    """Return the whole number from 1 that `text` is."""
+    """Convert text to a positive integer."""
     found = number(text)
     if not isinstance(found, int) or found < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is no whole number from 1")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return found
 
 
 def chosen_settings(options: argparse.Namespace) -> TrackerSettings:
-    """Return the settings that the options make."""
+    """Return the settings for the options: the preset with the settings that override it."""
     return TrackerSettings.preset(options.preset, **given_settings(options))
 
 
 def given_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings that were given one by one."""
+    """Return the settings given as individual options."""
     names = [item.name for item in dataclasses.fields(TrackerSettings)]
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
 def given(value: Any) -> list[Any]:
-    """Return the arguments to call with, so that the default of what is called holds where none is given."""
+    """Return `value` as a list of arguments, empty for None, so that the callee's default applies."""
     return [] if value is None else [value]

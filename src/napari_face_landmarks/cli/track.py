@@ -1,4 +1,4 @@
-"""The command `track`: one video."""
+"""The command `track`."""
 
 from __future__ import annotations
 
@@ -12,7 +12,14 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from napari_face_landmarks.cli.console import STATUS_INTERRUPTED, fail, progress_bar, say, summary, tell
+from napari_face_landmarks.cli.console import (
+    STATUS_INTERRUPTED,
+    fail,
+    progress_bar,
+    say,
+    say_above_bar,
+    summary,
+)
 from napari_face_landmarks.cli.options import (
     add_format_option,
     add_models_option,
@@ -34,7 +41,7 @@ if TYPE_CHECKING:
 
 OVERLAY_SUFFIXES = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
 PATIENCE = 2.0
-"""Seconds without a result after which the user is told why."""
+"""Seconds without a result after which the user is informed of the compilation."""
 PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
 
 
@@ -43,7 +50,7 @@ def add_track(commands: Any) -> None:
     parser = commands.add_parser(
         "track",
         help="track the faces of a video",
-        description="Track the faces of a video and write their landmarks, in OpenFace's columns or another "
+        description="Track the faces of a video and write their landmarks as OpenFace CSV or in another "
         "format.",
     )
     parser.add_argument("video", metavar="VIDEO", type=Path, help="mp4, avi, mov, mkv, webm or mpg")
@@ -53,35 +60,38 @@ def add_track(commands: Any) -> None:
         metavar="OUT.csv",
         type=Path,
         required=True,
-        help="landmarks: .csv in OpenFace's columns, .npz with the settings and counts as well, or another "
+        help="landmarks: .csv for OpenFace's columns, .npz to include settings and statistics, or another "
         "format that `formats` lists",
     )
     add_format_option(parser)
     parser.add_argument(
-        "--stats", metavar="STATS.json", type=Path, help="counts, frames per second, seconds of each stage"
+        "--stats",
+        metavar="STATS.json",
+        type=Path,
+        help="write counts, frames per second and the seconds of each stage",
     )
     parser.add_argument(
-        "--overlay", metavar="OUT.mp4", type=Path, help="the video with the landmarks drawn on it"
+        "--overlay", metavar="OUT.mp4", type=Path, help="write the video with the landmarks drawn on it"
     )
     parser.add_argument(
         "--resume",
         action="store_true",
-        help="go on with a run that was interrupted, from the journal that it left beside OUT; the landmarks "
-        "are those of an uninterrupted run",
+        help="resume an interrupted run from its checkpoint next to OUT; the landmarks are those of an "
+        "uninterrupted run",
     )
     parser.add_argument(
         "--regions",
         metavar="FILE.json",
         type=Path,
-        help="boxes where a face is that the detector does not find, and boxes to ignore, such as "
+        help="boxes in which to search for a face that the detector misses, and boxes to ignore, such as "
         '{"look": [{"box": [120, 80, 360, 380], "first": 0}], "ignore": [{"box": [500, 0, 640, 200]}]}',
     )
     parser.add_argument(
         "--threads",
         metavar="N",
         type=count,
-        help="compute with so many threads, beside the decoding; default: one for each processor core, at "
-        "most 4. The landmarks do not depend on it.",
+        help="number of threads besides the decoder's; default: one per processor core, at most 4. The "
+        "landmarks do not depend on it.",
     )
     add_models_option(parser)
     parser.add_argument(
@@ -129,7 +139,7 @@ def _track(options: argparse.Namespace) -> int:
                 return STATUS_INTERRUPTED
             tracks.save(options.output, options.format)
             whole = not interrupted
-        finally:  # what is not in another file stays in the journal
+        finally:  # frames that are in no other file stay in the checkpoint
             recording.close(remove=whole)
         if options.stats is not None:
             _write_stats(options.stats, tracks, options.video)
@@ -140,25 +150,25 @@ def _track(options: argparse.Namespace) -> int:
         say(f"Warning: {sentence}")
     if interrupted:
         say(
-            f"Stopped after {tracks.n_frames} of {len(video)} frames; they are in {options.output}, and "
-            "--resume goes on."
+            f"Stopped after {tracks.n_frames} of {len(video)} frames, which are in {options.output}; "
+            "--resume continues."
         )
         return STATUS_INTERRUPTED
     if video.info.warnings or not tracks.stats.completed:
         return fail(
-            f"{options.video} breaks off: the {tracks.n_frames} frames that could be read are in "
-            f"{options.output}."
+            f"{options.video} is truncated or damaged: the {tracks.n_frames} frames that could be read "
+            f"are in {options.output}."
         )
     if tracks.stats.faces == 0:
         return fail(
-            f"No face was found on any frame of {options.video}: check that it shows a face, upright and not "
-            "too small, or lower --min-confidence."
+            f"No face was found on any frame of {options.video}: check that it shows an upright face that is "
+            "not too small, or lower --min-confidence."
         )
     return 0
 
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:
-    """Return the files to write, refusing names that cannot work before anything is computed."""
+    """Return the output files; invalid paths raise a `ResultError` before anything is computed."""
     from napari_face_landmarks.io.formats import format_to_write
 
     outputs: list[Path] = []
@@ -170,21 +180,21 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
         if path is None:
             continue
         if path.absolute() in [other.absolute() for other in outputs]:
-            raise ResultError(f"{path} is named twice: give each file that is written a name of its own.")
+            raise ResultError(f"{path} is named twice: give each output file a different name.")
         if path is options.output:
             format_to_write(path, options.format)
         else:
             checked_suffix(path, suffixes)
         if same_file(path, options.video):
-            raise ResultError(f"{path} is the video itself: give another name for what is written.")
+            raise ResultError(f"{path} is the video itself: give another name for the output.")
         if options.regions is not None and same_file(path, options.regions):
-            raise ResultError(f"{path} is the file of boxes: give another name for what is written.")
+            raise ResultError(f"{path} is the file of regions: give another name for the output.")
         outputs.append(path)
     return outputs
 
 
 def _opened(path: Path) -> Video:
-    """Open a video; that it is cut off is told at the end, after its frames are safe."""
+    """Open a video; a warning that it is truncated is printed at the end, after its frames are saved."""
     from napari_face_landmarks.video import VideoWarning, open_video
 
     with warnings.catch_warnings():
@@ -200,29 +210,29 @@ def _follow(recording: CheckpointedRun) -> tuple[Tracks, bool]:
     run = recording.run
     automatic = run.context.settings.refine == "auto"
     if recording.kept:
-        say(f"{recording.kept} of {recording.total} frames were done before; going on from there.")
+        say(f"Resuming: {recording.kept} of {recording.total} frames are done already.")
     with (
-        _told_if_slow() as has_begun,
+        _notice_if_slow() as has_begun,
         _until_interrupted() as interrupted,
         progress_bar("Tracking", recording.total - recording.kept) as advance,
     ):
-        # the second Ctrl-C, where a frame takes long, comes as an exception
+        # a second Ctrl-C, while a frame takes long, raises KeyboardInterrupt
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(run):
             for result in run:
                 has_begun()
                 advance()
                 if automatic:
-                    tell(notice.look(result, run.stats))
+                    say_above_bar(notice.look(result, run.stats))
                 if interrupted():
                     break
         if automatic:
-            tell(notice.sentence(run.stats))
+            say_above_bar(notice.sentence(run.stats))
         return recording.tracks(), interrupted()
 
 
 @contextlib.contextmanager
-def _told_if_slow() -> Iterator[Callable[[], None]]:
-    """Say after a while that the kernels are being compiled, unless the function was called by then."""
+def _notice_if_slow() -> Iterator[Callable[[], None]]:
+    """Report after a while that the kernels are being compiled, unless the yielded function was called."""
     timer = threading.Timer(PATIENCE, say, [PREPARING])
     timer.daemon = True
     timer.start()
@@ -234,7 +244,7 @@ def _told_if_slow() -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def _until_interrupted() -> Iterator[Callable[[], bool]]:
-    """Turn the first Ctrl-C inside the block into an answer of True, so that no frame is left half done."""
+    """Yield a function that returns True after the first Ctrl-C, so that the current frame is finished."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
         yield asked.is_set

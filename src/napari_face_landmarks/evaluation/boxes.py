@@ -1,4 +1,4 @@
-"""Where a face is said to be: by its labels, by a tracker that is a little off, or by the detector."""
+"""Boxes of labelled faces: from the labels, with the errors of a tracker, or from the detector."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from napari_face_landmarks.tracking import FaceTracker
 INSET = 0.02
 FOREHEAD = 0.31
 BELOW_CHIN = 0.02
-"""How a detector's box lies about the tight box of the 68 landmarks: narrower by INSET of its width on either
-side, higher by FOREHEAD of its height, lower by BELOW_CHIN of it; medians over 719 faces of 300-W."""
+"""A detector's box relative to the bounding box of the 68 landmarks: narrower on either side by INSET of the
+width, higher by FOREHEAD and lower by BELOW_CHIN of the height; medians over 719 faces of 300-W."""
 JITTER_SHIFT = 0.04
-"""Standard deviation of the jitter's shift along each axis, of the box's longer side."""
+"""Standard deviation of the shift along each axis, relative to the box's longer side."""
 JITTER_SCALE = 0.045
-"""Standard deviation of the logarithm of the jitter's scale."""
-MOST_FACES = 8
-"""Faces that the detector may find beside the labelled one."""
+"""Standard deviation of the logarithm of the scale."""
+MAX_FACES = 8
+"""Maximum number of detections, so that other faces in the image do not displace the labelled one."""
 
 
 def true_box(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the box that the labels give, from the forehead to the chin as the detector's boxes.
+    """Return the box of the labels, from forehead to chin like the detector's boxes.
 
     Parameters
     ----------
@@ -46,14 +46,14 @@ def true_box(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 
 def jittered_box(landmarks: npt.NDArray[np.floating], name: str, seed: int) -> npt.NDArray[np.float64]:
-    """Return the true box moved and scaled as a tracker's is, by chance that `seed` and `name` alone decide.
+    """Return the true box with random shift and scale like a tracker's; depends on `seed` and `name` only.
 
     Parameters
     ----------
     landmarks : ndarray, (68, 2)
         Pixels, x then y.
     name : str
-        The face's name.
+        Name of the face.
     seed : int
     """
     box = true_box(landmarks)
@@ -67,12 +67,12 @@ def jittered_box(landmarks: npt.NDArray[np.floating], name: str, seed: int) -> n
 def detected_box(
     finder: FaceTracker, image: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64] | None:
-    """Return the detection that shows the labelled face, (4,), or None where it was not found.
+    """Return the detection of the labelled face, (4,), or None if it was not found.
 
     Parameters
     ----------
     finder : FaceTracker
-        With room for other faces in the picture (`MOST_FACES`).
+        Tracker with ``max_faces`` of `MAX_FACES`.
     image : ndarray, (H, W, 3), uint8
     landmarks : ndarray, (68, 2)
         Pixels, x then y.

@@ -1,7 +1,8 @@
-"""What users' pictures go through, done to labelled faces: pen marks, hands, blur, darkness, noise, grey.
+"""Image corruptions for labelled faces: pen marks, occlusion, blur, low light, noise, greyscale.
 
-Chance comes from a seed and the face's name alone, so that a face is disturbed in the same way whatever the
-other faces, their order and the models are. None of this is the code that training augments its faces with.
+Random numbers depend on the seed and the name of the face only, so that a face is corrupted in the same way
+whatever the other faces, their order and the models are. The code is independent of the training's
+augmentation.
 """
 
 from __future__ import annotations
@@ -41,15 +42,15 @@ INKS = (
     (35, 45, 150),
     (30, 70, 160),
 )
-"""Violet (the most used surgical ink), black and blue, RGB."""
+"""RGB colours: violet (the most common surgical ink), black and blue."""
 N_MARKS = (8, 16)
-PEN_WIDTH = (0.02, 0.045)  # of the distance of the outer eye corners
+PEN_WIDTH = (0.02, 0.045)  # inter-ocular distances
 INK_STRENGTH = (0.65, 0.95)
-INK_SOFTNESS = 0.006  # standard deviation of the line's edge, of the distance of the outer eye corners
-FINE = 1024  # px that the longer side of the picture has at least where marks are drawn
+INK_SOFTNESS = 0.006  # standard deviation of the line's edge, inter-ocular distances
+FINE = 1024  # minimum length in px of the image's longer side when marks are drawn
 
 COVERED = (0.1, 0.2)  # of the face, forehead included
-FOREHEAD = 0.45  # height of the forehead above the brows, of the height from the brows to the chin
+FOREHEAD = 0.45  # height of the forehead above the brows relative to that from the brows to the chin
 COVERS = ("hand", "mask", "hair", "object")
 CLOTHS = ((160, 200, 215), (235, 238, 240), (30, 30, 34), (120, 165, 130))
 HAIRS = ((35, 25, 20), (70, 45, 30), (150, 110, 65), (120, 120, 120))
@@ -57,14 +58,14 @@ HAIRS = ((35, 25, 20), (70, 45, 30), (150, 110, 65), (120, 120, 120))
 
 @dataclass(frozen=True)
 class Perturbed:
-    """A disturbed picture.
+    """A corrupted image.
 
     Attributes
     ----------
     image : ndarray, (H, W, 3), uint8
         RGB.
     covered : ndarray, (68,), bool
-        Which landmarks something covers.
+        Whether a landmark is occluded.
     """
 
     image: Image
@@ -72,15 +73,15 @@ class Perturbed:
 
 
 def generator(seed: int, what: str, name: str) -> Generator:
-    """Return the source of chance for one thing done to one face, the same in every run and on every machine.
+    """Return a random generator for one corruption of one face, the same in every run on every machine.
 
     Parameters
     ----------
     seed : int
     what : str
-        What is done.
+        Name of the corruption.
     name : str
-        The face's name.
+        Name of the face.
     """
     digest = hashlib.sha256(f"{seed}/{what}/{name}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
@@ -89,25 +90,25 @@ def generator(seed: int, what: str, name: str) -> Generator:
 def perturb(
     image: Image, landmarks: npt.NDArray[Any], condition: Condition, name: str, seed: int = 0
 ) -> Perturbed:
-    """Disturb the picture of a face.
+    """Corrupt the image of a face.
 
     Parameters
     ----------
     image : ndarray, (H, W, 3), uint8
-        RGB; not changed.
+        RGB; it is not modified.
     landmarks : ndarray, (68, 2)
         Pixels, x then y.
     condition : {"none", "marks", "occlusion", "blur", "dark", "noise", "gray"}
-        What is done:
+        The corruption:
 
         - marks: 8 to 16 strokes, dots, crosses and arrows of a surgical pen, along and across the landmarks;
         - occlusion: a hand, a mask, hair or an object over 10 to 20 % of the face;
-        - blur: Gaussian, 2 px where the face crop has 112 px;
+        - blur: Gaussian, 2 px at a face crop of 112 px;
         - dark: a gain of 0.25 and noise of 4 levels;
-        - noise: of 20 levels;
-        - gray: luma alone.
+        - noise: 20 levels;
+        - gray: greyscale.
     name : str
-        The face's name, which decides all chance together with `seed`.
+        Name of the face; together with `seed` it determines all random numbers.
     seed : int
     """
     points = np.asarray(landmarks, dtype=np.float64)
@@ -130,13 +131,13 @@ def perturb(
 
 
 def blurred(image: Image, points: Points) -> Image:
-    """Return the picture under a Gaussian of `BLUR_SIGMA` px of the face's crop."""
+    """Return the image blurred with a Gaussian of `BLUR_SIGMA` px of the face crop."""
     sigma = BLUR_SIGMA * float(crops_of_landmarks(points[None])[0, 2]) / CROP_SIZE
     return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), dtype=np.uint8)
 
 
 def noisy(image: Image, gain: float, sigma: float, rng: Generator) -> Image:
-    """Return the picture times `gain`, with normal noise of `sigma` levels in each channel."""
+    """Return the image multiplied by `gain`, with normal noise of `sigma` levels in each channel."""
     pixels = gain * image.astype(np.float64) + rng.normal(0, sigma, image.shape)
     return np.asarray(np.clip(np.rint(pixels), 0, 255), dtype=np.uint8)
 
@@ -145,10 +146,10 @@ def noisy(image: Image, gain: float, sigma: float, rng: Generator) -> Image:
 
 
 def marked(image: Image, points: Points, rng: Generator) -> Image:
-    """Return the picture with a surgeon's pen marks on the face.
+    """Return the image with surgical pen marks on the face.
 
-    A session has one pen: all marks have one ink and nearly one width. Drawn enlarged and brought down again,
-    so that widths under two pixels are right as well.
+    All marks of an image have the same ink and nearly the same width. They are drawn enlarged and scaled
+    down, so that widths below two pixels are correct.
     """
     height, width = image.shape[:2]
     fine = max(1, math.ceil(FINE / max(height, width)))
@@ -170,14 +171,14 @@ def marked(image: Image, points: Points, rng: Generator) -> Image:
     alpha = cv2.GaussianBlur(alpha, (0, 0), max(INK_SOFTNESS * unit / fine, 0.3))[..., None]
     alpha *= rng.uniform(*INK_STRENGTH)
     colour = np.clip(np.array(INKS[rng.integers(len(INKS))]) + rng.normal(0, 8, 3), 0, 255)
-    # a part of the ink lets the skin's light and shade through
+    # the ink is partly transparent to the shading of the skin
     skin = image.astype(np.float64)
     stained = colour * (0.75 + 0.25 * skin.mean(axis=2, keepdims=True) / 160)
     return np.asarray(np.clip(np.rint(skin + alpha * (stained - skin)), 0, 255), dtype=np.uint8)
 
 
 def _mark_along(ink: Image, points: Points, unit: float, pen: float, rng: Generator) -> None:
-    """Draw a line that follows an outline of the face, a little beside it, whole or dashed."""
+    """Draw a solid or dashed line along an outline of the face, slightly shifted."""
     outline = points[OUTLINES[rng.integers(len(OUTLINES))]]
     count = int(rng.integers(3, max(4, min(len(outline), 8) + 1)))
     first = int(rng.integers(0, max(1, len(outline) - count + 1)))
@@ -190,7 +191,7 @@ def _mark_along(ink: Image, points: Points, unit: float, pen: float, rng: Genera
 
 
 def _mark_across(ink: Image, points: Points, unit: float, pen: float, rng: Generator) -> None:
-    """Draw a short line over an outline, at right angles to it: a surgeon's tick."""
+    """Draw a short line perpendicular to an outline."""
     outline = OUTLINES[rng.integers(len(OUTLINES))]
     at = int(rng.integers(1, len(outline) - 1))
     along = points[outline[at + 1]] - points[outline[at - 1]]
@@ -201,7 +202,7 @@ def _mark_across(ink: Image, points: Points, unit: float, pen: float, rng: Gener
 
 
 def _mark_stroke(ink: Image, points: Points, unit: float, pen: float, rng: Generator) -> None:
-    """Draw a bent line over the skin from one part of the face to another."""
+    """Draw a curved line from one part of the face to another."""
     a, b = points[rng.integers(len(points), size=2)] + rng.normal(0, 0.1 * unit, (2, 2))
     b = a + (b - a) * min(1.0, 0.8 * unit / max(float(np.linalg.norm(b - a)), 1e-6))
     bend = (a + b) / 2 + rng.normal(0, 0.12 * unit, 2)
@@ -210,23 +211,23 @@ def _mark_stroke(ink: Image, points: Points, unit: float, pen: float, rng: Gener
 
 
 def _mark_dot(ink: Image, points: Points, unit: float, pen: float, rng: Generator) -> None:
-    """Draw a dot at a landmark and, mostly, at its mirror image, as for measuring a face's symmetry."""
+    """Draw a dot at a landmark and, usually, at the mirrored one, as for measuring symmetry."""
     index = int(rng.integers(len(points)))
     for landmark in {index, int(MIRROR_68[index])} if rng.random() < 0.7 else {index}:
         _dot(ink, points[landmark] + rng.normal(0, 0.015 * unit, 2), pen * rng.uniform(0.7, 1.1))
 
 
 def _mark_cross(ink: Image, points: Points, unit: float, pen: float, rng: Generator) -> None:
-    """Draw a cross on the skin near a landmark."""
+    """Draw a cross near a landmark."""
     middle = points[rng.integers(len(points))] + rng.normal(0, 0.06 * unit, 2)
     angle, arm = rng.uniform(0, math.pi / 2), unit * rng.uniform(0.04, 0.08)
-    for turn in (angle, angle + math.pi / 2):
-        reach = arm * np.array([math.cos(turn), math.sin(turn)])
-        _draw(ink, np.stack([middle - reach, middle + reach]), pen)
+    for rotated in (angle, angle + math.pi / 2):
+        half = arm * np.array([math.cos(rotated), math.sin(rotated)])
+        _draw(ink, np.stack([middle - half, middle + half]), pen)
 
 
 def _mark_arrow(ink: Image, points: Points, unit: float, pen: float, rng: Generator) -> None:
-    """Draw an arrow that shows where tissue is to be moved."""
+    """Draw an arrow like those that show where tissue is moved."""
     tip = points[rng.integers(len(points))] + rng.normal(0, 0.05 * unit, 2)
     angle, length = rng.uniform(0, 2 * math.pi), unit * rng.uniform(0.2, 0.45)
     _draw(ink, np.stack([tip, tip - length * _direction(angle)]), pen)
@@ -239,7 +240,7 @@ def _direction(angle: float) -> Points:
 
 
 def _curve(path: Points) -> Points:
-    """Return more points of a line through the given ones."""
+    """Interpolate points of a line."""
     at = np.linspace(0, len(path) - 1, 6 * len(path))
     return np.stack([np.interp(at, np.arange(len(path)), path[:, axis]) for axis in (0, 1)], axis=1)
 
@@ -254,14 +255,13 @@ def _dot(canvas: Image, centre: Points, radius: float, value: int = 255) -> None
     cv2.circle(canvas, (x, y), max(8, round(radius * 16)), value, -1, cv2.LINE_AA, 4)
 
 
-# things before the face
+# occlusion
 
 
 def occluded(image: Image, points: Points, rng: Generator) -> tuple[Image, Mask]:
-    """Return the picture with something before the face, and where that is.
+    """Return the image with an occluding object, and its mask.
 
-    What covers the face has its form by chance and grows until it covers the share of the face that was drawn
-    from `COVERED`.
+    The object has a random shape and is scaled until it covers a random share of the face from `COVERED`.
 
     Returns
     -------
@@ -290,7 +290,7 @@ def occluded(image: Image, points: Points, rng: Generator) -> tuple[Image, Mask]
 
 
 def face_region(shape: tuple[int, ...], points: Points) -> Mask:
-    """Return where a face is, (H, W) bool: the hull of its landmarks and of its brows raised to the hair."""
+    """Return the mask of a face, (H, W) bool: the convex hull of its landmarks and of the forehead."""
     up = _up(points)
     chin, brows = points[8], points[17:27].mean(axis=0)
     raised = points[17:27] + up * FOREHEAD * abs(float((chin - brows) @ up))
@@ -301,29 +301,29 @@ def face_region(shape: tuple[int, ...], points: Points) -> Mask:
 
 
 Shape = Callable[[float, tuple[int, ...]], Image]
-"""From a size, 0 (nothing of the face) to 1 (all of it), and a picture's (H, W) to a mask of 0 and 255."""
+"""From a size, 0 (none of the face) to 1 (all of it), and an image shape (H, W) to a mask of 0 and 255."""
 
 
 def _up(points: Points) -> Points:
-    """Return the direction from the chin to the brows, a unit vector."""
+    """Return the unit vector from chin to brows."""
     up = points[17:27].mean(axis=0) - points[8]
     return np.asarray(up / max(float(np.linalg.norm(up)), 1e-6))
 
 
 def _from_side(points: Points, rng: Generator, spread: float) -> tuple[Points, Points]:
-    """Return a direction into the face, mostly from below or the sides, and where it starts off the face."""
+    """Return a direction towards the face, mostly from below or the sides, and a start outside the face."""
     angle = rng.normal(0, spread) + rng.choice([-1.3, 0.0, 1.3])
     up = _up(points)
     into = np.array(
         [up[0] * math.cos(angle) - up[1] * math.sin(angle), up[0] * math.sin(angle) + up[1] * math.cos(angle)]
     )
     middle = points.mean(axis=0)
-    beside = np.array([-into[1], into[0]]) * rng.normal(0, 0.2) * float(inter_ocular(points))
-    return into, middle + beside - into * 1.6 * float(inter_ocular(points))
+    shift = np.array([-into[1], into[0]]) * rng.normal(0, 0.2) * float(inter_ocular(points))
+    return into, middle + shift - into * 1.6 * float(inter_ocular(points))
 
 
 def _hand(points: Points, rng: Generator) -> Shape:
-    """Make a palm with four fingers and a thumb that comes in from one side."""
+    """Make a palm with four fingers and a thumb that enters from one side."""
     unit = float(inter_ocular(points))
     into, start = _from_side(points, rng, 0.3)
     across = np.array([-into[1], into[0]])
@@ -348,7 +348,7 @@ def _hand(points: Points, rng: Generator) -> Shape:
 
 
 def _mask(points: Points, rng: Generator) -> Shape:
-    """Make a cloth over the chin and upwards, its edge slightly bent and tilted."""
+    """Make a mask from the chin upwards, with a slightly curved and tilted edge."""
     up = _up(points)
     across = np.array([-up[1], up[0]])
     unit = float(inter_ocular(points))
@@ -367,7 +367,7 @@ def _mask(points: Points, rng: Generator) -> Shape:
 
 
 def _hair(points: Points, rng: Generator) -> Shape:
-    """Make strands that hang over the forehead and one side of the face."""
+    """Make strands over the forehead and one side of the face."""
     up = _up(points)
     across = np.array([-up[1], up[0]]) * rng.choice([-1.0, 1.0])
     unit = float(inter_ocular(points))
@@ -390,17 +390,17 @@ def _hair(points: Points, rng: Generator) -> Shape:
 
 
 def _object(points: Points, rng: Generator) -> Shape:
-    """Make a phone, a book, a cup or a ball before any part of the face."""
+    """Make a rectangle or an ellipse, like a phone or a ball, in front of any part of the face."""
     unit = float(inter_ocular(points))
     centre = points[rng.integers(len(points))] + rng.normal(0, 0.1 * unit, 2)
-    ratio, turn = math.exp(rng.normal(0, 0.35)), math.degrees(rng.uniform(0, math.pi))
-    round_one = rng.random() < 0.4
+    ratio, angle = math.exp(rng.normal(0, 0.35)), math.degrees(rng.uniform(0, math.pi))
+    is_round = rng.random() < 0.4
 
     def shape(size: float, canvas_shape: tuple[int, ...]) -> Image:
         canvas = np.zeros(canvas_shape, np.uint8)
         sides = 2 * unit * size * np.array([ratio, 1 / ratio]) * 2
-        box = ((float(centre[0]), float(centre[1])), (float(sides[0]), float(sides[1])), turn)
-        if round_one:
+        box = ((float(centre[0]), float(centre[1])), (float(sides[0]), float(sides[1])), angle)
+        if is_round:
             cv2.ellipse(canvas, box, 255, -1)
         else:
             cv2.fillPoly(canvas, [np.rint(cv2.boxPoints(box)).astype(np.int32)], 255)
@@ -412,7 +412,7 @@ def _object(points: Points, rng: Generator) -> Shape:
 def _texture(
     kind: str, image: Image, points: Points, cover: Image, rng: Generator
 ) -> npt.NDArray[np.float64]:
-    """Return the colours of what covers the face, (H, W, 3): shaded, with its own grain."""
+    """Return the texture of an occluding object, (H, W, 3): shaded, with grain."""
     height, width = cover.shape
     unit = float(inter_ocular(points))
     if kind == "hand":
@@ -426,7 +426,7 @@ def _texture(
     y, x = np.mgrid[:height, :width]
     angle = rng.uniform(0, 2 * math.pi)
     ramp = ((x - points[30, 0]) * math.cos(angle) + (y - points[30, 1]) * math.sin(angle)) / (2 * unit)
-    # the rim of something round gets less light than its middle
+    # the rim is darker than the middle, as on a round object
     depth = cv2.distanceTransform((cover > 127).astype(np.uint8), cv2.DIST_L2, 3) / (0.15 * unit)
     light = (1 + 0.2 * np.clip(ramp, -1, 1)) * (0.75 + 0.25 * np.clip(depth, 0, 1))
     grain = cv2.GaussianBlur(rng.normal(0, 1, (height, width)), (0, 0), max(0.03 * unit, 0.6))
@@ -442,7 +442,7 @@ def _skin(image: Image, points: Points) -> npt.NDArray[np.float64]:
 
 
 def _at(mask: Mask, points: Points) -> Mask:
-    """Return the mask's value at each point, (68,) bool; False outside the picture."""
+    """Return the mask at each point, (68,) bool; False outside the image."""
     at = np.rint(points).astype(np.int64)
     inside = ((at >= 0) & (at < np.array([mask.shape[1], mask.shape[0]]))).all(axis=1)
     values = np.zeros(len(points), np.bool_)

@@ -1,11 +1,11 @@
-"""Labelled faces from untrusted files: the format of the training data's landmark files.
+"""Labelled faces from untrusted files, in the format of the training data.
 
-A file is an ``.npz`` archive (no pickles) of four arrays; others in it are ignored:
+A file is an ``.npz`` archive (no pickles) of four arrays; others are ignored:
 
-- ``webp`` (B,) uint8: the pictures, WebP files laid end to end;
-- ``offsets`` (N + 1,) integers: picture i is ``webp[offsets[i] : offsets[i + 1]]``;
-- ``names`` (N,) text: a name for each face, which decides its side of the split and seeds all chance;
-- ``landmarks`` (N, 68, 2): the iBUG 68 points, px of the picture, x then y, pixel centres at whole numbers.
+- ``webp`` (B,) uint8: the images, WebP files concatenated;
+- ``offsets`` (N + 1,) integers: image i is ``webp[offsets[i] : offsets[i + 1]]``;
+- ``names`` (N,) text: the name of each face, which decides its side of the split and seeds random numbers;
+- ``landmarks`` (N, 68, 2): the iBUG 68 points, px of the image, x then y, pixel centres at integers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from napari_face_landmarks.files.npz import read_npz
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.opencv import cv2
 
-MOST_FACES = 1_000_000
+MAX_FACES = 1_000_000
 LONGEST_NAME = 256  # characters
 LARGEST_FILE = 2 << 30  # bytes
 LARGEST_PICTURE = 4096  # px, either side
@@ -38,7 +38,7 @@ AGAIN = "give a file of labelled faces with the arrays webp, offsets, names and 
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """Faces with their landmarks; the pictures stay encoded until `picture` is asked for one.
+    """Faces with their landmarks; `picture` decodes an image on demand.
 
     Attributes
     ----------
@@ -49,7 +49,7 @@ class LabelledFaces:
     landmarks : ndarray, (N, 68, 2), float64
         Pixels, x then y.
     files : tuple of str
-        The files' names, in the order in which they were read.
+        Paths of the files, in reading order.
     """
 
     names: tuple[str, ...]
@@ -64,16 +64,16 @@ class LabelledFaces:
 def read_faces(
     paths: Sequence[str | Path], side: Side = DEFAULT_SIDE, limit: int | None = None, seed: int = 0
 ) -> LabelledFaces:
-    """Read the labelled faces of some files.
+    """Read labelled faces from files.
 
     Parameters
     ----------
     paths : sequence of str or Path
-        Files of the form that this module describes.
+        Files in the format described above.
     side : {"all", "held-out", "training"}
-        All faces, or those on one side of the split that the training steps make by the faces' names.
+        All faces, or one side of the training's split by the names of the faces.
     limit : int, optional
-        Take no more than so many faces, drawn by `seed` and left in their order.
+        Maximum number of faces, sampled with `seed`, in their original order.
     seed : int
 
     Returns
@@ -83,7 +83,7 @@ def read_faces(
     Raises
     ------
     ImageError
-        If a file is not of that form, or no face is left.
+        If a file has another format, or there are no faces.
     """
     names: list[str] = []
     blobs: list[bytes] = []
@@ -114,31 +114,29 @@ def read_faces(
 
 
 def picture(faces: LabelledFaces, index: int) -> npt.NDArray[np.uint8]:
-    """Decode the picture of a face, (H, W, 3) RGB uint8.
+    """Decode the image of a face, (H, W, 3) RGB uint8.
 
     Raises
     ------
     ImageError
-        If it is no WebP picture, is too large or cannot be decoded.
+        If it is not a WebP image, too large or cannot be decoded.
     """
     blob, name = faces.blobs[index], faces.names[index]
     width, height = webp_size(blob)
     if not (0 < width <= LARGEST_PICTURE and 0 < height <= LARGEST_PICTURE):
-        what = "is no WebP picture" if width == 0 else f"has {width} x {height} px"
-        raise ImageError(
-            f"The picture of the face {name!r} {what}: give WebP of at most {LARGEST_PICTURE} px."
-        )
+        what = "is not a WebP image" if width == 0 else f"has {width} x {height} px"
+        raise ImageError(f"The image of the face {name!r} {what}: give WebP of at most {LARGEST_PICTURE} px.")
     try:
         image: Any = cv2.imdecode(np.frombuffer(blob, np.uint8), cv2.IMREAD_COLOR)
     except cv2.error:
         image = None
     if image is None or image.shape[:2] != (height, width):
-        raise ImageError(f"The picture of the face {name!r} cannot be decoded: make the file again.")
+        raise ImageError(f"The image of the face {name!r} cannot be decoded: create the file again.")
     return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image), dtype=np.uint8)
 
 
 def webp_size(blob: bytes) -> tuple[int, int]:
-    """Return the width and height that a WebP file claims, px; (0, 0) if it is none."""
+    """Return the width and height that a WebP file declares, px; (0, 0) if it is not WebP."""
     if len(blob) < 30 or blob[:4] != b"RIFF" or blob[8:12] != b"WEBP":
         return 0, 0
     kind = blob[12:16]
@@ -156,14 +154,14 @@ def webp_size(blob: bytes) -> tuple[int, int]:
 
 
 def _checked(path: str | Path) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of one file, having checked that they belong together."""
+    """Return the validated arrays of a file."""
     arrays = read_npz(
         path,
         {
             "webp": (LARGEST_FILE,),
-            "offsets": (MOST_FACES + 1,),
-            "names": (MOST_FACES,),
-            "landmarks": (MOST_FACES, N_LANDMARKS, 2),
+            "offsets": (MAX_FACES + 1,),
+            "names": (MAX_FACES,),
+            "landmarks": (MAX_FACES, N_LANDMARKS, 2),
         },
         LARGEST_FILE,
         error=ImageError,
@@ -176,30 +174,30 @@ def _checked(path: str | Path) -> dict[str, npt.NDArray[Any]]:
         raise ImageError(f"{path}: webp must be bytes, names text and landmarks numbers; {AGAIN}.")
     if offsets.dtype.kind not in "iu" or len(offsets) != count + 1 or landmarks.shape[1:] != (N_LANDMARKS, 2):
         raise ImageError(
-            f"{path}: {count} names need {count + 1} whole offsets and {count} x 68 landmarks; {AGAIN}."
+            f"{path}: {count} names need {count + 1} integer offsets and {count} x 68 landmarks; {AGAIN}."
         )
     if len(landmarks) != count:
         raise ImageError(f"{path} has {count} names but landmarks of {len(landmarks)} faces; {AGAIN}.")
     if names.dtype.itemsize and (names.view(f"{names.dtype.byteorder}u4") > sys.maxunicode).any():
-        raise ImageError(f"{path}: a name has characters that do not exist; {AGAIN}.")
+        raise ImageError(f"{path}: a name has invalid characters; {AGAIN}.")
     ends = offsets.astype(np.int64)
     if count and (ends[0] < 0 or ends[-1] > len(arrays["webp"]) or (np.diff(ends) <= 0).any()):
-        raise ImageError(f"{path}: the offsets do not grow, or lead out of webp; {AGAIN}.")
+        raise ImageError(f"{path}: the offsets do not increase, or exceed the length of webp; {AGAIN}.")
     arrays["offsets"] = ends
     wrong = np.flatnonzero(~_usable(landmarks))
     if len(wrong):
         raise ImageError(
             f"{path}: the landmarks of the face {str(names[wrong[0]])!r} are not finite, or its outer eye "
-            f"corners lie less than {SMALLEST_FACE:g} px apart; leave it out of the file."
+            f"corners are less than {SMALLEST_FACE:g} px apart; remove it from the file."
         )
     return arrays
 
 
 def _usable(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     points = landmarks.astype(np.float64)
-    inside = np.asarray(np.abs(points) <= LARGEST_COORDINATE)  # False where not finite
-    apart = inter_ocular(np.where(inside, points, 0.0)) >= SMALLEST_FACE
-    return np.asarray(inside.all(axis=(1, 2)) & apart)
+    inside = np.asarray(np.abs(points) <= LARGEST_COORDINATE)  # False if not finite
+    wide = inter_ocular(np.where(inside, points, 0.0)) >= SMALLEST_FACE
+    return np.asarray(inside.all(axis=(1, 2)) & wide)
 
 
 def _blob(arrays: dict[str, npt.NDArray[Any]], index: int) -> bytes:

@@ -1,7 +1,7 @@
-"""Fit labelled faces with some bundles, and say how good the landmarks and their confidence are.
+"""Errors of landmarks on labelled faces, and calibration of their confidence.
 
-Everything goes through what users call: `FaceTracker.fit` with a box for each face. Errors are distances to
-the labels over the labels' distance of the outer eye corners, as fractions: 0.03 is 3 %.
+Faces are fitted by the public `FaceTracker.fit` with a box for each face. Errors are distances to the labels
+divided by the inter-ocular distance of the labels, as fractions: 0.03 is 3 %.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import CLNF
 from napari_face_landmarks.evaluation.boxes import (
-    MOST_FACES,
+    MAX_FACES,
     detected_box,
     jittered_box,
     true_box,
@@ -42,29 +42,29 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 POOR = 0.08
-"""A face whose mean error is larger counts as a poor fit; the cumulative error curve ends here too."""
+"""Mean error above which a fit is poor; also the end of the cumulative error curve."""
 JAW = list(REGIONS["jaw"])
 INNER = [i for i in range(N_LANDMARKS) if i not in REGIONS["jaw"]]
 N_BINS = 10
-SUREST = 1 - 2.0**-24
-"""Largest confidence below 1 that float32 holds: where 1 is claimed, this is taken."""
+MAX_CONFIDENCE = 1 - 2.0**-24
+"""Largest float32 below 1; replaces a confidence of 1."""
 
 
 @dataclass(frozen=True)
 class Plan:
-    """What is to be measured.
+    """What to measure.
 
     Attributes
     ----------
     refine : tuple of {"off", "auto", "always"}
     conditions : tuple of str
-        Perturbations, see `perturb`.
+        Corruptions, see `perturb`.
     boxes : {"truth", "detector", "jitter"}
-        Where the faces' boxes come from.
+        Source of the boxes.
     seed : int
-        Of perturbations and jitter.
+        Random seed of corruptions and jitter.
     threads : int
-        Faces that are worked on at a time; the results do not depend on it.
+        Number of threads; the results do not depend on it.
     """
 
     refine: tuple[RefineMode, ...] = DEFAULT_REFINE
@@ -76,7 +76,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Fits:
-    """The fits of all faces by one bundle in one refine mode under one condition.
+    """Fits of all faces with one bundle and refine mode under one condition.
 
     Attributes
     ----------
@@ -84,19 +84,18 @@ class Fits:
     refine : str
     condition : str
     found : ndarray, (N,), bool
-        False where the detector did not find the face, or no landmarks came out; the other arrays are NaN
-        there, or False.
+        False if the detector did not find the face or the fit failed; the other arrays are then NaN or False.
     landmarks : ndarray, (N, 68, 2), float64
-        Pixels of the picture, x then y.
+        Pixels of the image, x then y.
     distances : ndarray, (N, 68), float64
         Error of each landmark.
     confidence : ndarray, (N, 68), float64
     score : ndarray, (N,), float64
-        The face's score.
+        Score of the face.
     refined : ndarray, (N,), bool
-        Where the landmarks come from CLNF.
+        Whether the landmarks come from CLNF.
     covered : ndarray, (N, 68), bool
-        Landmarks that something was put before.
+        Whether a landmark is occluded.
     seconds : ndarray, (N,), float64
         Processor time of the fit.
     """
@@ -115,23 +114,23 @@ class Fits:
 
     @property
     def errors(self) -> Floats:
-        """The mean error of each face over its landmarks, (N,); NaN where it was not found."""
+        """Mean error of each face over its landmarks, (N,); NaN if it was not found."""
         return np.asarray(self.distances.mean(axis=1))
 
     @property
-    def sureness(self) -> Floats:
-        """The mean confidence of each face over its landmarks, (N,); NaN where it was not found."""
+    def face_confidence(self) -> Floats:
+        """Mean confidence of each face over its landmarks, (N,); NaN if it was not found."""
         return np.asarray(self.confidence.mean(axis=1))
 
 
 @dataclass(frozen=True)
 class Covered:
-    """Landmarks that something covers, compared with the visible ones of the same faces.
+    """Occluded landmarks compared with visible landmarks of the same faces.
 
     Attributes
     ----------
     landmarks : int
-        Number of covered ones.
+        Number of occluded landmarks.
     confidence, confidence_visible : float
         Means over the landmarks.
     error, error_visible : float
@@ -147,12 +146,12 @@ class Covered:
 
 @dataclass(frozen=True)
 class Reliability:
-    """Expected against observed error of the landmarks, in ten bins of equal number by expected error.
+    """Expected and observed error of the landmarks in deciles of the expected error.
 
     Attributes
     ----------
     expected : tuple of float
-        Mean error that the confidence stands for (`expected_error`), in each bin, rising.
+        Mean error that corresponds to the confidence (`expected_error`), in each bin, ascending.
     observed : tuple of float
         Mean error against the labels.
     confidence : tuple of float
@@ -169,15 +168,15 @@ class Reliability:
 
 @dataclass(frozen=True)
 class PoorFits:
-    """How well the score of a face tells poor fits (mean error over 8 %) from good ones.
+    """Separation of poor fits (mean error over 8 %) from good ones by the score of a face.
 
     Attributes
     ----------
     fits, poor : int
-        Number of fits, and of poor ones among them.
+        Number of fits and of poor fits.
     by_confidence, by_score : float or None
-        Area under the ROC curve by the mean confidence of the landmarks, and by the face's score: the
-        probability that a poor fit gets less than a good one. None where one of the kinds is missing.
+        Area under the ROC curve of the mean confidence of the landmarks, and of the face score: the
+        probability that a poor fit has a lower value than a good one. None if all fits are poor or all good.
     """
 
     fits: int
@@ -188,39 +187,39 @@ class PoorFits:
 
 @dataclass(frozen=True)
 class Summary:
-    """What `Fits` come to. All means are over the faces that were found.
+    """Summary of `Fits`. All means are over the faces that were found.
 
     Attributes
     ----------
     bundle, refine, condition : str
     faces, found : int
-        Number of faces, and of those that a box was found for.
+        Number of faces, and of those that were found.
     mean, median, standard_error : float
-        Of the faces' mean errors over all 68 landmarks.
+        Statistics of the mean error of a face over its 68 landmarks.
     inner, jaw : float
         Mean error over the inner 51 landmarks and over the 17 of the jaw.
     failures : float
         Share of all faces that are poor fits or were not found.
     auc : float
-        Area under the cumulative error curve from 0 to 8 %, over 8 %; faces not found count as failed.
+        Normalised area under the cumulative error curve from 0 to 8 %; faces not found count as failures.
     confidence : float
         Mean of the landmarks' confidence.
     refined : float
         Share of faces whose landmarks come from CLNF.
     milliseconds : float
-        Mean processor time of one core for a face, detection excluded.
+        Mean processor time per face on one core, without detection.
     growth : float or None
-        Mean error over that without perturbation, less 1, both over the faces found under both.
+        Relative change of the mean error against uncorrupted images, over the faces found in both.
     better_than_off : float or None
         Share of faces whose error is smaller than with ``refine="off"``.
     poor_fits : PoorFits
     reliability : Reliability
     risk : tuple of float
-        Mean error of the surest 10, 20, .. 100 % of the faces by mean confidence: the risk-coverage curve.
+        Risk-coverage curve: mean error of the 10, 20, .. 100 % of the faces with the highest mean confidence.
     covered : Covered or None
-        None where nothing was covered.
+        None if nothing was occluded.
     errors : tuple of float or None
-        Of each face; None where it was not found.
+        Mean error of each face; None if it was not found.
     """
 
     bundle: str
@@ -253,13 +252,13 @@ def fit_faces(
     plan: Plan,
     advance: Callable[[], None] | None = None,
 ) -> list[Fits]:
-    """Fit every face with every bundle, in every refine mode, under every condition.
+    """Fit every face with every bundle and refine mode under every condition.
 
     Parameters
     ----------
     faces : LabelledFaces
     bundles : mapping of str to Models
-        The bundles by the names that they get in the results.
+        Bundles by their names in the results.
     plan : Plan
     advance : callable, optional
         Called in the calling thread after each face.
@@ -267,12 +266,12 @@ def fit_faces(
     Returns
     -------
     list of Fits
-        By condition, then refine mode, then bundle, so that bundles stand side by side.
+        Ordered by condition, refine mode and bundle.
 
     Raises
     ------
     ImageError
-        If a picture cannot be decoded.
+        If an image cannot be decoded.
     """
     keys = [(name, mode, way) for way in plan.conditions for mode in plan.refine for name in bundles]
     count = len(faces)
@@ -291,12 +290,12 @@ def fit_faces(
         for key in keys
     }
     FaceTracker(next(iter(bundles.values()))).prepare()
-    own = local()  # each thread has trackers of its own; the models are shared and do not change
+    of_thread = local()  # a tracker per thread; the models are shared and immutable
 
     def work(index: int) -> None:
-        if not hasattr(own, "trackers"):
-            own.trackers = _trackers(bundles, plan)
-        _fit_face(faces, index, bundles, plan, own.trackers, made)
+        if not hasattr(of_thread, "trackers"):
+            of_thread.trackers = _trackers(bundles, plan)
+        _fit_face(faces, index, bundles, plan, of_thread.trackers, made)
 
     with ThreadPoolExecutor(max(1, plan.threads)) as pool:
         tasks = [pool.submit(work, index) for index in range(count)]
@@ -318,7 +317,7 @@ def _trackers(bundles: Mapping[str, Models], plan: Plan) -> dict[tuple[str, str]
         for mode in plan.refine
     }
     for name, models in bundles.items():
-        trackers[name, "detect"] = FaceTracker(models, TrackerSettings(max_faces=MOST_FACES))
+        trackers[name, "detect"] = FaceTracker(models, TrackerSettings(max_faces=MAX_FACES))
     return trackers
 
 
@@ -330,7 +329,7 @@ def _fit_face(
     trackers: Mapping[tuple[str, str], FaceTracker],
     made: Mapping[tuple[str, str, str], Fits],
 ) -> None:
-    """Write one face's row of all fits."""
+    """Fill the row of one face in all fits."""
     original, labels, name = picture(faces, index), faces.landmarks[index], faces.names[index]
     unit = inter_ocular(labels)
     for condition in plan.conditions:
@@ -360,7 +359,7 @@ def _fit_face(
 
 
 def summarise(fits: Sequence[Fits]) -> list[Summary]:
-    """Return what each of the fits comes to, compared with the unrefined and the undisturbed ones."""
+    """Summarise fits, with comparisons to unrefined fits and to uncorrupted images."""
     by_key = {(one.bundle, one.refine, one.condition): one for one in fits}
     return [
         _summary(
@@ -396,7 +395,7 @@ def _summary(fits: Fits, off: Fits | None, plain: Fits | None) -> Summary:
         better_than_off=None if off is None else _mean(errors < off.errors[found]),
         poor_fits=poor_fits([fits]),
         reliability=reliability(confidence, distances),
-        risk=risk_curve(fits.sureness[found], errors),
+        risk=risk_curve(fits.face_confidence[found], errors),
         covered=_covered(fits),
         errors=tuple(float(error) if math.isfinite(error) else None for error in fits.errors),
     )
@@ -430,14 +429,15 @@ def _covered(fits: Fits) -> Covered | None:
 def curve_area(errors: Floats, faces: int) -> float:
     """Return the area under the cumulative error curve from 0 to `POOR`, divided by `POOR`.
 
-    The curve is the share of `faces` whose error is at most e, so its integral is exact, without bins.
+    The curve is the share of `faces` whose error is at most e; its integral is computed exactly, without
+    bins.
 
     Parameters
     ----------
     errors : ndarray, (N,)
-        Of the faces that were found.
+        Errors of the faces that were found.
     faces : int
-        All of them; those that were not found count as beyond the curve's end.
+        Total number of faces; those that were not found count as failures.
 
     Returns
     -------
@@ -448,7 +448,7 @@ def curve_area(errors: Floats, faces: int) -> float:
 
 
 def roc_area(score: Floats, good: Mask) -> float | None:
-    """Return the probability that a good one scores more than one that is not, ties counted as one half.
+    """Return the area under the ROC curve: the probability that a good fit scores higher than a poor one.
 
     Parameters
     ----------
@@ -458,8 +458,8 @@ def roc_area(score: Floats, good: Mask) -> float | None:
     Returns
     -------
     float or None
-        The area under the ROC curve (Mann and Whitney's U over the number of pairs); None where there are no
-        good ones or only good ones.
+        Mann and Whitney's U divided by the number of pairs, ties counted as one half; None if all are good or
+        all are poor.
     """
     n_good = int(np.count_nonzero(good))
     n_poor = len(good) - n_good
@@ -471,25 +471,25 @@ def roc_area(score: Floats, good: Mask) -> float | None:
 
 
 def poor_fits(fits: Sequence[Fits]) -> PoorFits:
-    """Return how well poor fits are told from good ones, over all the faces of some fits together."""
+    """Return the separation of poor and good fits, pooled over all given fits."""
     errors = np.concatenate([one.errors[one.found] for one in fits])
     good = errors <= POOR
     return PoorFits(
         fits=len(good),
         poor=int(np.count_nonzero(~good)),
-        by_confidence=roc_area(np.concatenate([one.sureness[one.found] for one in fits]), good),
+        by_confidence=roc_area(np.concatenate([one.face_confidence[one.found] for one in fits]), good),
         by_score=roc_area(np.concatenate([one.score[one.found] for one in fits]), good),
     )
 
 
 def pooled_poor_fits(fits: Sequence[Fits]) -> dict[tuple[str, str], PoorFits]:
-    """Return `poor_fits` over all conditions, of each bundle and refine mode."""
+    """Return `poor_fits` pooled over all conditions, for each bundle and refine mode."""
     keys = dict.fromkeys((one.bundle, one.refine) for one in fits)
     return {key: poor_fits([one for one in fits if (one.bundle, one.refine) == key]) for key in keys}
 
 
 def expected_error(confidence: npt.NDArray[np.floating]) -> Floats:
-    """Return the mean error that a confidence stands for.
+    """Return the mean error that corresponds to a confidence.
 
     The confidence is the probability that a circular normal error stays within 8 %,
     ``1 - exp(-0.08**2 / (2 sigma**2))``; the mean of such an error is ``sigma sqrt(pi / 2)``.
@@ -502,38 +502,38 @@ def expected_error(confidence: npt.NDArray[np.floating]) -> Floats:
     Returns
     -------
     ndarray
-        Fractions of the distance of the outer eye corners; what is certain (1) stands for 1.7 %.
+        Fractions of the inter-ocular distance; a confidence of 1 corresponds to 1.7 %.
     """
-    doubt = -np.log1p(-np.clip(np.asarray(confidence, dtype=np.float64), 1e-6, SUREST))
-    return np.asarray(POOR / np.sqrt(2 * doubt) * math.sqrt(math.pi / 2))
+    exponent = -np.log1p(-np.clip(np.asarray(confidence, dtype=np.float64), 1e-6, MAX_CONFIDENCE))
+    return np.asarray(POOR / np.sqrt(2 * exponent) * math.sqrt(math.pi / 2))
 
 
 def reliability(confidence: Floats, distances: Floats) -> Reliability:
-    """Return expected against observed error in ten bins with equal numbers of landmarks.
+    """Return expected and observed error in ten bins with equal numbers of landmarks.
 
     Parameters
     ----------
     confidence, distances : ndarray, (N, 68)
-        Of each landmark of the faces that were found.
+        Values of the landmarks of the faces that were found.
     """
-    sure, error = confidence.ravel(), distances.ravel()
-    expected = expected_error(sure)
+    flat, error = confidence.ravel(), distances.ravel()
+    expected = expected_error(flat)
     bins = [rows for rows in np.array_split(np.argsort(expected, kind="stable"), N_BINS) if len(rows)]
     return Reliability(
         expected=tuple(_mean(expected[rows]) for rows in bins),
         observed=tuple(_mean(error[rows]) for rows in bins),
-        confidence=tuple(_mean(sure[rows]) for rows in bins),
+        confidence=tuple(_mean(flat[rows]) for rows in bins),
         within=tuple(_mean(error[rows] <= POOR) for rows in bins),
     )
 
 
 def risk_curve(score: Floats, errors: Floats) -> tuple[float, ...]:
-    """Return the mean error of the surest 10, 20, .. 100 % of the faces, rounded up to whole faces.
+    """Return the mean error of the 10, 20, .. 100 % most confident faces, rounded up to whole faces.
 
     Parameters
     ----------
     score, errors : ndarray, (N,)
-        Of the faces that were found.
+        Values of the faces that were found.
     """
     if not len(errors):
         return ()

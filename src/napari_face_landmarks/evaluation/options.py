@@ -1,4 +1,4 @@
-"""What an evaluation can be told, and its defaults; light, since the command line's help reads it."""
+"""Options of an evaluation and their defaults, without heavy imports for the command line's help."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: as text for the terminal, Markdown for the README, and JSON with everything."""
+"""Results of an evaluation as text, as Markdown tables, and as complete JSON."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Pooled = Mapping[tuple[str, str], PoorFits]
 
 
 def to_text(summaries: Sequence[Summary], pooled: Pooled, measures: Sequence[MeasureSummary] = ()) -> str:
-    """Return tables for the terminal; errors in percent of the distance of the outer eye corners."""
+    """Return tables for the terminal; errors in percent of the inter-ocular distance."""
     head = ["condition", "refine", "bundle", "mean", "+-", "median", "inner 51", "jaw", "over 8 %"]
     head += ["AUC", "confidence", "refined", "ms/face", "found", "against none"]
     rows = [
@@ -69,7 +69,7 @@ def to_markdown(
     plan: Plan,
     measures: Sequence[MeasureSummary] = (),
 ) -> str:
-    """Return the README's tables: mean error by condition, failures, and what the confidence is worth."""
+    """Return Markdown tables: mean error by condition, failures, and calibration of the confidence."""
     columns = list(dict.fromkeys((one.bundle, one.refine) for one in summaries))
     names = [f"{bundle}, {refine}" for bundle, refine in columns]
     by_key = {(one.condition, one.bundle, one.refine): one for one in summaries}
@@ -82,13 +82,14 @@ def to_markdown(
     files = ", ".join(f"`{Path(file).name}`" for file in faces.files)
     kept = "" if side == "all" else f" {side}"
     parts = [
-        f"Mean error over the 68 landmarks, percent of the distance of the outer eye corners, on {len(faces)}"
-        f"{kept} faces of {files}; boxes: {plan.boxes}; seed {plan.seed}. In brackets: against none.",
+        f"Mean error over the 68 landmarks, percent of the inter-ocular distance, on {len(faces)}"
+        f"{kept} faces of {files}; boxes: {plan.boxes}; seed {plan.seed}. In brackets: change relative to "
+        "none.",
         table(["condition", *names], errors),
         "Faces over 8 %, faces not found included:",
         table(["condition", *names], failures),
-        f"In more detail, condition {summaries[0].condition} (ms: processor time of one core for a face, "
-        "detection excluded):",
+        f"Details for condition {summaries[0].condition} (ms: processor time per face on one core, without "
+        "detection):",
         table(
             _DETAIL_HEAD,
             [
@@ -104,16 +105,16 @@ def to_markdown(
                 for one in plain
             ],
         ),
-        "How well a face's confidence tells poor fits (over 8 %) from good ones:",
+        "Separation of poor fits (over 8 %) from good ones by the confidence of a face:",
         table(_POOR_HEAD, _poor_rows(summaries, pooled)),
     ]
     covered = _covered_rows(summaries)
     if covered:
-        parts += ["Landmarks that are covered against the visible ones of the same faces:"]
+        parts += ["Occluded landmarks compared with visible ones of the same faces:"]
         parts += [table(_COVERED_HEAD, covered)]
     parts += [
-        "Tenths: of the landmarks by expected error (expected and observed error, percent), and of the faces "
-        "by confidence (mean error of the surest 10, 20, .. 100 %):",
+        "Deciles of the landmarks by expected error (expected and observed error, percent), and mean error "
+        "of the 10, 20, .. 100 % most confident faces:",
         table(_CURVES_HEAD, _curve_rows(summaries)),
     ]
     for title, head, rows in tables(measures):
@@ -131,7 +132,7 @@ def to_json(
     bundles: Mapping[str, Models],
     measures: Sequence[MeasureSummary] = (),
 ) -> dict[str, Any]:
-    """Return all that was measured as plain values; errors are fractions, None is what could not be measured.
+    """Return all results as plain values; errors are fractions, None stands for undefined values.
 
     Returns
     -------
@@ -212,7 +213,7 @@ def _curve_rows(summaries: Sequence[Summary]) -> list[Row]:
             for name, values in (
                 ("expected", one.reliability.expected),
                 ("observed", one.reliability.observed),
-                ("surest faces", one.risk),
+                ("confident faces", one.risk),
             ):
                 row = [f"{one.bundle}, {one.refine}", one.condition, name, *map(_percent, values)]
                 rows.append(row + [""] * (len(_CURVES_HEAD) - len(row)))
@@ -237,7 +238,7 @@ def _change(value: float | None) -> str:
 
 
 def _aligned(head: Row, rows: list[Row]) -> str:
-    """Return a table in columns of equal width, words to the left and numbers to the right."""
+    """Return a table with aligned columns: text to the left, numbers to the right."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
     words = [not any(cell[:1].isdigit() for cell in column) for column in zip(*rows, strict=True)]
     lines = [

@@ -1,4 +1,4 @@
-"""Writing files so that a reader finds the old one or the new one, never half of one."""
+"""Atomic writing: a reader finds the old file or the new one, never a partial one."""
 
 from __future__ import annotations
 
@@ -15,33 +15,33 @@ from pathlib import Path
 from napari_face_landmarks.errors import ResultError, reason_of
 
 LONGEST_FILE_NAME = 255
-"""Bytes, on the file systems in common use."""
+"""Bytes, on common file systems."""
 ROOM_FOR_END = 32
-LEFT_BEHIND_SECONDS = 86400
-"""A temporary file that nobody has written to for so long is nobody's."""
-NOT_OFFERED = frozenset(
+ABANDONED_SECONDS = 86400
+"""Age in seconds from which a temporary file counts as abandoned."""
+NOT_SUPPORTED = frozenset(
     getattr(errno, name)
     for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK")
     if hasattr(errno, name)
 )
-"""What some network drives answer where they have no such operation."""
+"""Errors of network drives that lack an operation."""
 
 
-def name_beside(name: str, end: str) -> str:
-    """Return the name of a file that belongs to another: its name and an end.
+def companion_name(name: str, end: str) -> str:
+    """Return the name of a companion file: the name of the main file and a suffix.
 
     Parameters
     ----------
     name : str
-        Of the file that it belongs to.
+        Name of the main file.
     end : str
-        Such as ``.journal``.
+        Suffix such as ``.journal``.
 
     Returns
     -------
     str
-        `name` is shortened where the whole would be longer than names may be, and told from others that begin
-        alike by a hash; to the same for all ends of up to `ROOM_FOR_END` bytes.
+        If the result would exceed `LONGEST_FILE_NAME`, `name` is shortened and a hash makes it unique; the
+        shortened name is the same for all suffixes of up to `ROOM_FOR_END` bytes.
     """
     whole, room = os.fsencode(name), LONGEST_FILE_NAME - max(ROOM_FOR_END, len(os.fsencode(end)))
     if len(whole) > room:
@@ -52,11 +52,11 @@ def name_beside(name: str, end: str) -> str:
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Give a temporary path to write to, and move what was written there to `path`, or what it links to.
+    """Yield a temporary path, and move the file written there to `path` or to the target of its link.
 
-    The temporary file lies in the folder of `path` and has its suffix. It is flushed to the disk before it
-    takes the place of `path`; if the block fails, it is removed and `path` stays as it was. One that a killed
-    process left behind is removed the next time that `path` is written, once it is a day old.
+    The temporary file is in the folder of `path` and has its suffix. It is flushed to the disk before it
+    replaces `path`; if the block fails, it is removed and `path` is unchanged. A temporary file left by a
+    killed process is removed when `path` is written again, once it is a day old.
 
     Parameters
     ----------
@@ -66,7 +66,7 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     Yields
     ------
     Path
-        Where to write.
+        Path to write to.
 
     Raises
     ------
@@ -75,10 +75,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """
     target = Path(path)
     check_writable(target)
-    place = _behind_links(target)
-    beside = place.with_name(target.name)  # writers go by the suffix of the name that was given
-    _remove_left_behind(beside)
-    temporary = beside.with_name(name_beside(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}"))
+    place = _link_target(target)
+    companion = place.with_name(target.name)  # writers depend on the suffix of the given name
+    _remove_abandoned(companion)
+    temporary = companion.with_name(
+        companion_name(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}")
+    )
     try:
         yield temporary
         with open(temporary, "rb+") as stream:
@@ -91,34 +93,34 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _behind_links(path: Path) -> Path:
-    """Return where a file lies to which a link leads, or would lie; `path` itself where it is no link."""
+def _link_target(path: Path) -> Path:
+    """Return the target of a link, which need not exist; `path` itself if it is not a link."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
-def _remove_left_behind(target: Path) -> None:
-    """Remove temporary files of `target` that nobody has written to for long."""
-    front = name_beside(f".{target.stem}", "-")
+def _remove_abandoned(target: Path) -> None:
+    """Remove abandoned temporary files of `target`."""
+    front = companion_name(f".{target.stem}", "-")
     with contextlib.suppress(OSError):
         for path in target.parent.glob(f"{glob.escape(front)}*{glob.escape(target.suffix)}"):
             mark = path.name[len(front) : len(path.name) - len(target.suffix)]
             hexadecimal = len(mark) == 8 and set(mark) <= set("0123456789abcdef")
-            if hexadecimal and time.time() - path.stat().st_mtime > LEFT_BEHIND_SECONDS:
+            if hexadecimal and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
                 path.unlink()
 
 
 def to_disk(handle: int) -> None:
-    """Have what was written to an open file on the disk, as far as its file system offers it."""
+    """Flush an open file to the disk, if its file system supports that."""
     try:
         os.fsync(handle)
     except OSError as error:
-        if error.errno not in NOT_OFFERED:
+        if error.errno not in NOT_SUPPORTED:
             raise
 
 
 def sync_folder(folder: str | os.PathLike[str]) -> None:
-    """Have the names in a folder on the disk, as far as the system offers it."""
-    if os.name == "nt":  # no folder can be opened there
+    """Flush the entries of a folder to the disk, if the system supports that."""
+    if os.name == "nt":  # folders cannot be opened there
         return
     with contextlib.suppress(OSError):
         handle = os.open(folder, os.O_RDONLY)
@@ -129,16 +131,16 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 
 
 def same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
-    """Return whether two names are of one file; names that no file can have are of none."""
+    """Return whether two paths refer to the same existing file."""
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:
-    """Raise ResultError if a file could not be created or replaced at `path`; nothing is left behind."""
+    """Raise a `ResultError` if a file cannot be created or replaced at `path`; nothing is changed."""
     target = Path(path)
     if os.path.isdir(target):
         raise ResultError(f"{target} is a folder: give the name of a file.")
-    place = _behind_links(target)
+    place = _link_target(target)
     if os.path.lexists(place) and not os.path.isfile(place):
         raise ResultError(f"{target} is a device, a pipe or a link to itself: give the name of a file.")
     folder = place.parent
@@ -152,7 +154,7 @@ def check_writable(path: str | os.PathLike[str]) -> None:
         probe.unlink()
     except OSError as error:
         if error.errno == errno.ENAMETOOLONG:
-            raise ResultError(f"{target} is too long a name: give a shorter one.") from error
+            raise ResultError(f"The name of {target} is too long: give a shorter one.") from error
         raise ResultError(
             f"No file can be written in {folder} ({reason_of(error)}): choose another folder."
         ) from error

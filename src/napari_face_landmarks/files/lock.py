@@ -1,19 +1,19 @@
-"""A lock on an open file that ends with the process, however that ends."""
+"""A lock on an open file, released when the process ends for whatever reason."""
 
 from __future__ import annotations
 
 import sys
 from typing import BinaryIO
 
-from napari_face_landmarks.files.atomic import NOT_OFFERED
+from napari_face_landmarks.files.atomic import NOT_SUPPORTED
 
-_FAR = 1 << 40  # a place that no reader looks at: on Windows a locked byte cannot be read
+_FAR = 1 << 40  # beyond the content: on Windows a locked byte cannot be read
 
 
 def try_to_lock(stream: BinaryIO) -> bool:
-    """Lock an open file for this process, or return False where another one has it.
+    """Lock an open file for this process; return False if another process holds the lock.
 
-    On drives that know no locks, as some in a network, it counts as locked: nobody could be kept out.
+    On drives without locks, such as some network drives, True is returned without a lock.
     """
     try:
         if sys.platform == "win32":
@@ -30,5 +30,5 @@ def try_to_lock(stream: BinaryIO) -> bool:
 
             fcntl.flock(stream.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
     except OSError as error:
-        return error.errno in NOT_OFFERED
+        return error.errno in NOT_SUPPORTED
     return True

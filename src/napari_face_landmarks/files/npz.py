@@ -1,4 +1,4 @@
-"""Arrays from untrusted ``.npz`` files: no pickles, and every size checked before it is allocated."""
+"""Arrays from untrusted ``.npz`` files: no pickles, and sizes are checked before memory is allocated."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError, in_one_line
 
-MOST_INFLATED = 1032
-"""How many times longer deflated bytes can get."""
+MAX_INFLATION = 1032
+"""Largest compression ratio of deflate."""
 BROKEN_FILE = (
     OSError,
     ValueError,
     EOFError,
     KeyError,
     SyntaxError,
-    RuntimeError,  # an encrypted archive, or a compression that is not known
-    TypeError,  # a shape of truths
+    RuntimeError,  # an encrypted archive, or an unknown compression
+    TypeError,  # a shape of booleans
     struct.error,
     MemoryError,
     zipfile.BadZipFile,
     zipfile.LargeZipFile,
     zlib.error,
-    tokenize.TokenError,  # a header that is no Python literal
+    tokenize.TokenError,  # a header that is not a Python literal
 )
-"""What reading a damaged archive may raise."""
+"""Exceptions that a damaged archive can raise."""
 
 
 def read_npz(
@@ -46,24 +46,24 @@ def read_npz(
     longest_text: int = 0,
     optional: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
-    """Read named arrays from an untrusted ``.npz`` file; nothing is allocated before its size was checked.
+    """Read named arrays from an untrusted ``.npz`` file; sizes are checked before memory is allocated.
 
     Parameters
     ----------
     path : str, Path or BytesIO
         The file, or its bytes.
     largest : mapping of str to tuple of int
-        The arrays to read: their number of axes, and the largest length of each axis.
+        The arrays to read with the maximum length of each axis.
     largest_file : int
-        Bound on the file, bytes.
+        Maximum size of the file in bytes.
     error : type
-        What is raised.
+        Exception to raise.
     again : str
-        What the sentence tells the user to do.
+        The end of error messages: what the user should do.
     longest_text : int
-        Characters that an element of an array of text may have; 0 refuses such arrays.
+        Maximum number of characters of a text element; 0 refuses arrays of text.
     optional : mapping of str to tuple of int, optional
-        Arrays that are read too where the file has them.
+        Arrays that are read if the file has them.
 
     Returns
     -------
@@ -72,14 +72,15 @@ def read_npz(
     Raises
     ------
     ModelError or `error`
-        If the file is missing, too large, no ``.npz``, or an array is missing, an object array or too large.
+        If the file is missing, too large or not an ``.npz`` file, or an array is missing, too large or has
+        the dtype object.
     """
     file = path if isinstance(path, BytesIO) else Path(path)
     path = "The array data" if isinstance(file, BytesIO) else file
     try:
         size = len(file.getbuffer()) if isinstance(file, BytesIO) else file.stat().st_size
         if size > largest_file:
-            raise error(f"{path} is larger than the {largest_file} bytes such a file may have; {again}.")
+            raise error(f"{path} is larger than {largest_file} bytes, the maximum for such a file; {again}.")
         with zipfile.ZipFile(file) as archive:
             there = {name.removesuffix(".npy") for name in archive.namelist()}
             missing = sorted(set(largest) - there)
@@ -90,7 +91,7 @@ def read_npz(
             for name, limits in {**largest, **more}.items():
                 wrong = _wrong_header(archive, f"{name}.npy", limits, longest_text, size)
                 if wrong:
-                    raise error(f"{path}: {name} has {wrong}, which no such file has; {again}.")
+                    raise error(f"{path}: the array {name} has {wrong}, which is invalid; {again}.")
                 with archive.open(f"{name}.npy") as member:
                     arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
             return arrays
@@ -105,10 +106,10 @@ def read_npz(
 def _wrong_header(
     archive: zipfile.ZipFile, name: str, limits: tuple[int, ...], longest_text: int, size: int
 ) -> str:
-    """Return what is wrong with the shape and type that an array claims, or nothing.
+    """Return the shape and dtype that an array declares if they are invalid, otherwise an empty string.
 
-    The archive's directory may lie about lengths: no array is larger than what deflating could make of the
-    whole file, `size` bytes.
+    The archive's directory may declare false lengths, so an array is also limited to the largest size to
+    which the whole file, `size` bytes, could be decompressed.
     """
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)
@@ -117,12 +118,12 @@ def _wrong_header(
         )
         shape, _, dtype = read(member)
     fits = len(shape) == len(limits) and all(0 <= a <= b for a, b in zip(shape, limits, strict=True))
-    claimed = dtype.itemsize
+    declared = dtype.itemsize
     for length in shape:
-        claimed *= int(length)
+        declared *= int(length)
     largest_item = 4 * longest_text if dtype.kind == "U" else 8
-    most = min(archive.getinfo(name).file_size, MOST_INFLATED * size)
-    too_large = dtype.itemsize > largest_item or claimed > most
+    most = min(archive.getinfo(name).file_size, MAX_INFLATION * size)
+    too_large = dtype.itemsize > largest_item or declared > most
     if not fits or dtype.hasobject or too_large:
-        return f"the shape {shape} and type {dtype}"
+        return f"the shape {shape} and dtype {dtype}"
     return ""

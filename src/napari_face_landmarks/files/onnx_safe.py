@@ -1,8 +1,9 @@
-"""ONNX networks from untrusted files: looked over before ONNX Runtime gets them, and run in bounded memory.
+"""ONNX networks from untrusted files: validated before ONNX Runtime opens them, and run in bounded memory.
 
-An ONNX file is a protocol buffer (https://onnx.ai/onnx/repo-docs/IR.html). It may name other files that hold
-its weights, claim weights that it does not have, and contain branches and loops without end. Here its fields
-are walked through without being unpacked, and what a landmark network has no use for is refused.
+An ONNX file is a protocol buffer (https://onnx.ai/onnx/repo-docs/IR.html). It may refer to other files for
+its
+weights, declare weights that it does not have, and contain branches and infinite loops. This module parses
+its fields without unpacking them, and refuses everything that a landmark network does not need.
 """
 
 from __future__ import annotations
@@ -16,12 +17,12 @@ import onnxruntime
 
 from napari_face_landmarks.errors import ModelError, in_one_line
 
-MOST_FIELDS = 500_000
-MOST_MEMORY = 512 << 20
-"""Bytes that all networks of untrusted files may use together while they run."""
+MAX_FIELDS = 500_000
+MAX_MEMORY = 512 << 20
+"""Bytes that all networks of untrusted files may use together at run time."""
 PLAIN_DOMAINS = (b"", b"ai.onnx")
 
-# numbers of fields in onnx.proto
+# field numbers of onnx.proto
 _MODEL_GRAPH, _MODEL_TRAINING, _MODEL_FUNCTIONS = 7, 20, 25
 _GRAPH_NODE, _GRAPH_TENSOR, _GRAPH_SPARSE = 1, 5, 15
 _NODE_ATTRIBUTE, _NODE_DOMAIN = 5, 7
@@ -30,12 +31,12 @@ _TENSOR_DIMS, _TENSOR_EXTERNAL, _TENSOR_LOCATION = 1, 13, 14
 
 _VARINT, _EIGHT_BYTES, _BYTES, _FOUR_BYTES = 0, 1, 2, 5
 
-_room = threading.Lock()
-_room_is_set = False
+_limit_lock = threading.Lock()
+_limit_is_set = False
 
 
-class _Refused(Exception):
-    """What is wrong with a file, as the end of a sentence that begins with its name."""
+class _Invalid(Exception):
+    """The reason why a file is refused, for use in a sentence."""
 
 
 def open_network(
@@ -45,98 +46,98 @@ def open_network(
     providers: Sequence[str] = ("CPUExecutionProvider",),
     trusted: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """Open a network, which runs on one thread; one of an untrusted file in bounded memory.
+    """Open a network that runs on one thread, and in bounded memory if its file is untrusted.
 
     Parameters
     ----------
     content : bytes
-        The whole file.
+        The content of the file.
     path : Path
-        Its name, for sentences.
+        Its path, for error messages.
     again : str
-        What the sentence tells the user to do.
+        The end of error messages: what the user should do.
     providers : sequence of str
-        Of ONNX Runtime.
+        Execution providers of ONNX Runtime.
     trusted : bool
-        Whether the file is known to be one of the plugin's own: it is neither looked over nor bounded.
+        Whether the file is part of this package; it is then neither validated nor limited in memory.
 
     Raises
     ------
     ModelError
-        If it is no network, or an untrusted one that reaches out of its file or has loops, functions or
-        operations of others.
+        If it is not a network, or is untrusted and has external weights, loops, functions or custom
+        operators.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # the weights apart from the arena, which would take twice their size
+    # allocate weights outside the arena, which would take twice their size
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
-    left_out = []
+    disabled = []
     if not trusted:
         check_network(content, path, again)
         _limit_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
-        left_out = ["ConstantFolding"]  # while a network is opened, no memory limit holds
+        disabled = ["ConstantFolding"]  # the memory limit does not apply while a network is opened
     try:
         return onnxruntime.InferenceSession(
             content,
             options,
             providers=list(providers),
-            disabled_optimizers=left_out,
-            enable_fallback=0,  # which prints, and opens the file again with other options
+            disabled_optimizers=disabled,
+            enable_fallback=0,  # the fallback prints, and opens the file again with other options
         )
     except Exception as error:
-        raise ModelError(f"{path} is no usable ONNX model ({in_one_line(error)}): {again}.") from None
+        raise ModelError(f"{path} is not a usable ONNX model ({in_one_line(error)}): {again}.") from None
 
 
 def check_network(content: bytes, path: Path, again: str) -> None:
-    """Refuse an ONNX file with anything that a landmark network has no use for.
+    """Raise a `ModelError` if an ONNX file contains anything that a landmark network does not need.
 
     Parameters
     ----------
     content : bytes
-        The whole file.
+        The content of the file.
     path : Path
-        Its name, for sentences.
+        Its path, for error messages.
     again : str
-        What the sentence tells the user to do.
+        The end of error messages: what the user should do.
 
     Raises
     ------
     ModelError
-        If the file is no protocol buffer, keeps weights in other files, claims more weights than it has, or
-        has branches, loops, functions or operations of other domains.
+        If the file is not a protocol buffer, has external weights, declares more weights than it has, or has
+        branches, loops, functions or operators of other domains.
     """
     try:
         _check_model(memoryview(content))
-    except _Refused as reason:
-        raise ModelError(f"{path} is no usable ONNX model ({reason}): {again}.") from None
+    except _Invalid as reason:
+        raise ModelError(f"{path} is not a usable ONNX model ({reason}): {again}.") from None
 
 
 def _check_model(content: memoryview) -> None:
-    left = [MOST_FIELDS]
+    left = [MAX_FIELDS]
     graphs = 0
     for number, value in _fields(content, left):
         if number in (_MODEL_TRAINING, _MODEL_FUNCTIONS):
-            raise _Refused("it has functions or training of its own")
+            raise _Invalid("it has functions or training information")
         if number == _MODEL_GRAPH:
             graphs += 1
             _check_graph(_part(value), left)
     if graphs != 1:
-        raise _Refused("it has no network")
+        raise _Invalid("it does not have exactly one graph")
 
 
 def _check_graph(graph: memoryview, left: list[int]) -> None:
     for number, value in _fields(graph, left):
         if number == _GRAPH_SPARSE:
-            raise _Refused("it has sparse weights")
+            raise _Invalid("it has sparse weights")
         if number == _GRAPH_TENSOR:
             _check_tensor(_part(value), left)
         elif number == _GRAPH_NODE:
             for entry, of_node in _fields(_part(value), left):
                 if entry == _NODE_DOMAIN and bytes(_part(of_node)) not in PLAIN_DOMAINS:
-                    raise _Refused("it has operations that are not ONNX's own")
+                    raise _Invalid("it has operators that are not part of ONNX")
                 if entry == _NODE_ATTRIBUTE:
                     _check_attribute(_part(of_node), left)
 
@@ -144,39 +145,39 @@ def _check_graph(graph: memoryview, left: list[int]) -> None:
 def _check_attribute(attribute: memoryview, left: list[int]) -> None:
     for number, value in _fields(attribute, left):
         if number in _ATTRIBUTE_GRAPHS:
-            raise _Refused("it has branches or loops")
+            raise _Invalid("it has branches or loops")
         if number in _ATTRIBUTE_SPARSE:
-            raise _Refused("it has sparse weights")
+            raise _Invalid("it has sparse weights")
         if number in _ATTRIBUTE_TENSORS:
             _check_tensor(_part(value), left)
 
 
 def _check_tensor(tensor: memoryview, left: list[int]) -> None:
-    claimed = 1
+    declared = 1
     for number, value in _fields(tensor, left):
         if number == _TENSOR_EXTERNAL or (number == _TENSOR_LOCATION and value != 0):
-            raise _Refused("it keeps weights in other files")
+            raise _Invalid("it has weights in other files")
         if number == _TENSOR_DIMS:
             lengths = [value] if isinstance(value, int) else list(_varints(value))
             for length in lengths:
-                claimed *= length
-    if claimed > 2 * len(tensor):  # the smallest numbers of ONNX have four bits
-        raise _Refused("it claims more weights than it has")
+                declared *= length
+    if declared > 2 * len(tensor):  # the smallest dtype of ONNX has four bits
+        raise _Invalid("it declares more weights than it has")
 
 
 def _part(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
-        raise _Refused("its fields are damaged")
+        raise _Invalid("its fields are damaged")
     return value
 
 
 def _fields(content: memoryview, left: list[int]) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of each field of a message; `left` counts down how many may still come."""
+    """Yield number and value of each field of a message; `left` counts the fields still allowed."""
     place = 0
     while place < len(content):
         left[0] -= 1
         if left[0] < 0:
-            raise _Refused("it has too many fields")
+            raise _Invalid("it has too many fields")
         tag, place = _varint(content, place)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
@@ -188,9 +189,9 @@ def _fields(content: memoryview, left: list[int]) -> Iterator[tuple[int, int | m
         elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
             size = 8 if kind == _EIGHT_BYTES else 4
         else:
-            raise _Refused("its fields are damaged")
+            raise _Invalid("its fields are damaged")
         if size > len(content) - place:
-            raise _Refused("its fields are damaged")
+            raise _Invalid("its fields are damaged")
         yield number, content[place : place + size]
         place += size
 
@@ -212,17 +213,17 @@ def _varint(content: memoryview, place: int) -> tuple[int, int]:
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
             return value, place
-    raise _Refused("its fields are damaged")
+    raise _Invalid("its fields are damaged")
 
 
 def _limit_memory() -> None:
-    """Bound the memory of the sessions that share ONNX Runtime's allocator: those of untrusted files."""
-    global _room_is_set
-    with _room:
-        if not _room_is_set:
+    """Limit the memory of the sessions with ONNX Runtime's shared allocator: those of untrusted files."""
+    global _limit_is_set
+    with _limit_lock:
+        if not _limit_is_set:
             kinds: Any = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
             where = onnxruntime.OrtMemoryInfo("Cpu", kinds[0].ORT_ARENA_ALLOCATOR, 0, kinds[1].DEFAULT)
-            exactly_as_asked = 1
-            bounds = {"max_mem": MOST_MEMORY, "arena_extend_strategy": exactly_as_asked}
+            as_requested = 1
+            bounds = {"max_mem": MAX_MEMORY, "arena_extend_strategy": as_requested}
             onnxruntime.create_and_register_allocator(where, onnxruntime.OrtArenaCfg(bounds))
-            _room_is_set = True
+            _limit_is_set = True

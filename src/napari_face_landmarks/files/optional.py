@@ -1,4 +1,4 @@
-"""Libraries that only some formats need: imported when they are used, and asked for in one sentence."""
+"""Optional libraries: imported when they are used; an error says how to install them."""
 
 from __future__ import annotations
 
@@ -9,23 +9,23 @@ from typing import Any
 from napari_face_landmarks.errors import ResultError
 
 EXTRA_OF = {"matplotlib": "plot"}
-"""The extra of this package that installs a library, where it is not "formats"."""
+"""The extra of this package that installs a library, if it is not "formats"."""
 
 
 def optional(library: str, what: str) -> Any:
-    """Import a library.
+    """Import an optional library.
 
     Parameters
     ----------
     library : str
-        Its name in Python.
+        Its module name.
     what : str
-        What it is needed for, as the sentence begins.
+        What needs it; the beginning of the error message.
 
     Raises
     ------
     ResultError
-        If it is not installed; the sentence says what to type.
+        If it is not installed; the message has the command that installs it.
     """
     try:
         return import_module(library)
@@ -38,5 +38,5 @@ def optional(library: str, what: str) -> Any:
 
 
 def installed(library: str) -> bool:
-    """Return whether a library could be imported, without importing it."""
+    """Return whether a library is installed, without importing it."""
     return find_spec(library) is not None

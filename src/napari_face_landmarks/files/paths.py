@@ -8,37 +8,37 @@ from napari_face_landmarks.errors import ModelError, ResultError
 
 
 def check_inside(path: Path, folder: Path) -> None:
-    """Refuse a file of a folder that is a link out of it; the folder itself may be reached by a link.
+    """Raise a `ModelError` if a file is a link out of its folder; the folder itself may be a link.
 
     Parameters
     ----------
     path : Path
         The file; it need not exist.
     folder : Path
-        The folder whose file it is to be.
+        The folder that must contain it.
 
     Raises
     ------
     ModelError
-        If it lies elsewhere.
+        If it is elsewhere.
     """
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
-    except (OSError, RuntimeError):  # a circle of links
+    except (OSError, RuntimeError):  # circular links
         inside = False
     if not inside:
-        raise ModelError(f"{path} is a link out of its folder: put the file itself there.")
+        raise ModelError(f"{path} is a link to a file outside its folder: copy the file itself there.")
 
 
 def checked_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
-    """Return the path of a file to write.
+    """Return the path of an output file.
 
     Raises
     ------
     ResultError
-        If it has none of the suffixes.
+        If it has a different suffix.
     """
     path = Path(path)
     if path.suffix.lower() not in suffixes:
-        raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: give a name that does.")
+        raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: use that suffix.")
     return path

@@ -1,4 +1,4 @@
-"""Models: bundles that come with the plugin, one folder each with a model card, and external ones."""
+"""Model bundles (one folder each, with a model card) and external models."""
 
 from napari_face_landmarks.models.bundle import (
     DEFAULT_BUNDLE,

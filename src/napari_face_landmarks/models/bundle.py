@@ -1,4 +1,4 @@
-"""Model bundles: folders of model files with a card that says what they are, checked when loaded."""
+"""Model bundles: folders of model files with a model card, verified when they are loaded."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.files.paths import check_inside
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.parts.network import EYE_OUTPUTS, MOUTH_OUTPUTS, PartModels
-from napari_face_landmarks.pfld.custom import OwnPfld
+from napari_face_landmarks.pfld.custom import CustomPfld
 
 DEFAULT_BUNDLE = "open"
 CARD = "model_card.json"
@@ -35,40 +35,40 @@ LARGEST_FILE = 64 << 20
 BUNDLES_FOLDER = Path(__file__).parent
 
 _log = logging.getLogger("napari_face_landmarks")
-_told: set[str] = set()
+_reported: set[str] = set()
 
 
 @dataclass(frozen=True)
 class Models:
-    """The models of a bundle, loaded and checked.
+    """The loaded models of a bundle.
 
     Attributes
     ----------
     name : str
-        The bundle's name.
+        Name of the bundle.
     folder : Path
-        Where it was loaded from.
+        Its folder.
     card : dict
         The model card: training data, licence, measured error, sha256 of every file.
     detector : onnxruntime.InferenceSession
         The face detector.
-    pfld : onnxruntime.InferenceSession, OwnPfld or None
-        The landmark network; OpenFace's models have none.
+    pfld : onnxruntime.InferenceSession, CustomPfld or None
+        The landmark network; None for OpenFace's models.
     pdm : PDM
         The point distribution model.
     experts : PatchExperts or OpenFaceExperts
         The patch experts.
     constants, constants_alone : EngineConstants
-        What CLNF runs with these experts with, from PFLD's landmarks and by itself.
+        Parameters of CLNF with these experts, starting from PFLD's landmarks and without PFLD.
     parts : PartModels or None
-        The networks of eyes and mouth, where the bundle has them.
+        Networks for eyes and mouth, if the bundle has them.
     """
 
     name: str
     folder: Path
     card: dict[str, Any]
     detector: onnxruntime.InferenceSession
-    pfld: onnxruntime.InferenceSession | OwnPfld | None
+    pfld: onnxruntime.InferenceSession | CustomPfld | None
     pdm: PDM
     experts: AnyExperts
     constants: EngineConstants = TUNED
@@ -82,43 +82,43 @@ class Models:
 
     @property
     def version(self) -> str:
-        """The bundle's version, as its card gives it."""
+        """The version of the bundle, from its card."""
         return str(self.card["version"])
 
     @property
     def licence(self) -> str:
-        """The licence of the weights in a few words."""
+        """A short name of the licence of the weights."""
         return str(self.card["licence"])
 
 
 def list_models() -> list[str]:
-    """Return the names of the bundles that come with the plugin, the default one first."""
+    """Return the names of the bundles in this package, the default first."""
     names = sorted(path.parent.name for path in BUNDLES_FOLDER.glob(f"*/{CARD}"))
     return sorted(names, key=lambda name: name != DEFAULT_BUNDLE)
 
 
 def check_name(name_or_folder: object) -> None:
-    """Refuse what can be neither a name nor a folder of models.
+    """Raise a `ModelError` if an object cannot be the name or folder of models.
 
     Raises
     ------
     ModelError
-        If it is of another type.
+        If it has another type.
     """
     if not isinstance(name_or_folder, (str, Path)):
         raise ModelError(
-            f"Models cannot be found by a value of the type {type(name_or_folder).__name__}: give their name "
-            "or folder."
+            f"Models cannot be identified by an object of type {type(name_or_folder).__name__}: give their "
+            "name or folder."
         )
 
 
 def bundle_folder(name_or_folder: str | Path) -> Path:
-    """Return the folder of a bundle that comes with the plugin, or the user's own folder.
+    """Return the folder of a bundle in this package, or the given folder.
 
     Raises
     ------
     ModelError
-        If there is neither a bundle nor a folder of that name.
+        If there is neither a bundle nor a folder with that name.
     """
     if str(name_or_folder) in list_models():
         return BUNDLES_FOLDER / str(name_or_folder)
@@ -137,24 +137,24 @@ def load_card(name_or_folder: str | Path) -> dict[str, Any]:
     Raises
     ------
     ModelError
-        If the card is missing or not of the expected form.
+        If the card is missing or malformed.
     """
     path = bundle_folder(name_or_folder) / CARD
     check_inside(path, path.parent)
     if not path.exists():
-        raise ModelError(f"{path} is missing: give a folder that holds a whole bundle.")
+        raise ModelError(f"{path} is missing: give the folder of a complete bundle.")
     card = read_json(path, "a model card", LARGEST_CARD, ModelError, "replace the file")
     _check_card(card, path)
     return dict(card)
 
 
 def load_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
-    """Load a bundle, checking every file against the sha256 in its card.
+    """Load a bundle and verify the SHA-256 of its files.
 
     Raises
     ------
     ModelError
-        If a file is missing, altered or malformed.
+        If a file is missing, modified or malformed.
     """
     folder = bundle_folder(name_or_folder)
     card = load_card(folder)
@@ -166,8 +166,8 @@ def load_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
             f"{folder / 'pdm.npz'} has {pdm.n_points} points, not {N_LANDMARKS}: install the models again."
         )
     notice = card.get("notice")
-    if isinstance(notice, str) and notice not in _told:  # at the first use in a process
-        _told.add(notice)
+    if isinstance(notice, str) and notice not in _reported:  # once per process
+        _reported.add(notice)
         _log.warning("%s", notice)
     detector = _session(contents["detector.onnx"], folder / "detector.onnx")
     pfld = _session(contents["pfld.onnx"], folder / "pfld.onnx")
@@ -196,7 +196,7 @@ def _parts(contents: dict[str, bytes], folder: Path) -> PartModels | None:
 
 
 def file_entry(path: Path) -> dict[str, Any]:
-    """Return what a card says of a file: its size in bytes and its sha256."""
+    """Return the entry of a file in a card: size in bytes and SHA-256."""
     with path.open("rb") as stream:
         digest = hashlib.file_digest(stream, "sha256").hexdigest()
         return {"bytes": stream.tell(), "sha256": digest}
@@ -216,8 +216,8 @@ def _check_card(card: Any, path: Path) -> None:
     )
     if not complete:
         raise ModelError(
-            f"{path} does not say name, version, licence and the size and sha256 of "
-            f"{', '.join(MODEL_FILES)}: replace the file."
+            f"{path} lacks name, version, licence, or the size and sha256 of {', '.join(MODEL_FILES)}: "
+            "replace the file."
         )
 
 
@@ -228,29 +228,31 @@ def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
         size = path.stat().st_size
         if size != entry["bytes"] or size > LARGEST_FILE:
             raise ModelError(
-                f"{path} has {size} bytes where its card says {entry['bytes']}: install the models again."
+                f"{path} has {size} bytes, but {entry['bytes']} in its card: install the models again."
             )
         content = path.read_bytes()
     except OSError as error:
         raise ModelError(f"{path} cannot be read ({reason_of(error)}): install the models again.") from None
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
-        raise ModelError(f"{path} was altered (its sha256 is not the card's): install the models again.")
+        raise ModelError(
+            f"{path} was modified (its SHA-256 differs from its card): install the models again."
+        )
     return content
 
 
 def _check_names(
     session: onnxruntime.InferenceSession, inputs: list[str], outputs: list[str], path: Path
 ) -> None:
-    """Refuse a network of another kind."""
+    """Raise a `ModelError` if a network has other inputs or outputs."""
     given = [each.name for each in session.get_inputs()]
     made = {each.name for each in session.get_outputs()}
     if given != inputs or not set(outputs) <= made:
         raise ModelError(
-            f"{path} is another network (it takes {', '.join(map(repr, given))!s:.100}): install the models "
-            "again."
+            f"{path} is a different network (its inputs are {', '.join(map(repr, given))!s:.100}): install "
+            "the models again."
         )
 
 
 def _session(content: bytes, path: Path) -> onnxruntime.InferenceSession:
-    ours = path.parent.parent == BUNDLES_FOLDER  # and its sha256 that of the card beside it
+    ours = path.parent.parent == BUNDLES_FOLDER  # with the SHA-256 of its card
     return open_network(content, path, "install the models again", trusted=ours)

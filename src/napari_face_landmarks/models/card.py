@@ -1,4 +1,4 @@
-"""What a model card says, as Markdown for the documentation and in a number for the lists."""
+"""Model cards as Markdown, and their main error figure."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import Any
 from napari_face_landmarks.files.markdown import table
 
 CONDITIONS_MEASURED = "jitter"
-"""The part of a card's evaluation with every condition: boxes as a tracker gives them."""
+"""Key of the evaluation under all conditions, with boxes like those of a tracker."""
 
 
 def held_out_error(card: Mapping[str, Any], refine: str = "always") -> float | None:
-    """Return the mean error on the held-out faces of 300-W, in eye distances.
+    """Return the mean error on the held-out faces of 300-W, in inter-ocular distances.
 
-    None where the card does not say. These faces were labelled by hand, whatever the bundle was trained on.
+    None if the card does not have it. These faces have manual labels, whatever the bundle was trained on.
     """
     entry: Any = card
     for key in ("metrics", "evaluation", CONDITIONS_MEASURED, "none", refine, "mean"):
@@ -23,12 +23,12 @@ def held_out_error(card: Mapping[str, Any], refine: str = "always") -> float | N
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """Return a card as a section of Markdown; what it does not say is left out."""
+    """Return a card as a section of Markdown, without missing entries."""
     parts = [f"### `{card['name']}`, version {card['version']}: {card['licence']}"]
     for key, title in (
         ("terms", "Terms"),
         ("not_for", "Not for"),
-        ("coverage", "Whom it has seen"),
+        ("coverage", "People in the training data"),
         ("augmentation", "Augmentation"),
         ("held_out", "Held out"),
     ):
@@ -37,7 +37,7 @@ def card_markdown(card: Mapping[str, Any]) -> str:
     data = [item for item in card.get("trained_on", ()) if isinstance(item, Mapping)]
     if data:
         rows = [[f"`{item['data']}`", str(item["what"]), str(item["licence"])] for item in data]
-        parts.append(table(["trained on", "what", "licence"], rows))
+        parts.append(table(["trained on", "content", "licence"], rows))
         cited = dict.fromkeys(text for item in data for text in item.get("cite", ()))
         parts.append("\n".join(["To cite:", "", *(f"- {text}" for text in cited)]))
     parts += _measured(card.get("metrics", {}))
@@ -62,15 +62,15 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
             for condition, by_mode in conditions.items()
         ]
         parts.append(
-            f"Error on {evaluation['faces']} held-out faces of 300-W, labelled by hand, by `refine`; boxes "
-            "as a tracker gives them:\n\n" + table(head, rows)
+            f"Error on {evaluation['faces']} held-out faces of 300-W with manual labels, by `refine` mode; "
+            "boxes like those of a tracker:\n\n" + table(head, rows)
         )
     found = metrics.get("detector", {}).get("held_out", {}).get("photographs")
     if found:
         parts.append(
-            f"Detector, {found['pictures']} held-out photographs with {found['faces']} faces: average "
+            f"Detector, {found['pictures']} held-out images with {found['faces']} faces: average "
             f"precision {found['average_precision']:.3f}; {_percent(found['recall'])} found at "
-            f"{found['false_alarms_per_picture']:.3f} false alarms a picture."
+            f"{found['false_alarms_per_picture']:.3f} false alarms per image."
         )
     return parts
 

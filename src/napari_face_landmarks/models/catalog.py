@@ -1,4 +1,4 @@
-"""What models are before they are loaded: their name, their licence, and what they can be asked for."""
+"""Properties of models that are known without loading them: name, licence, refine modes."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from napari_face_landmarks.models.bundle import CARD, bundle_folder, check_name, list_models, load_card
 from napari_face_landmarks.models.custom_pfld import DESCRIPTION
-from napari_face_landmarks.models.external import OWN_LICENCE
+from napari_face_landmarks.models.external import CUSTOM_LICENCE
 from napari_face_landmarks.models.openface import (
     LICENCE,
     NAMES,
@@ -21,24 +21,24 @@ from napari_face_landmarks.settings import REFINE_MODES, RefineMode
 
 @dataclass(frozen=True, slots=True)
 class ModelsInfo:
-    """What is known of models without loading them.
+    """Properties of models that are known without loading them.
 
     Attributes
     ----------
     key : str
-        What `load_models` takes: a name or a folder.
+        Name or folder for `load_models`.
     title : str
         A short name.
     version : str
-        As the card gives it, or OpenFace's; "own" for a network of the user's own.
+        From the card, or OpenFace's version; "custom" for a custom landmark network.
     licence : str
-        In a few words.
+        A short name of the licence.
     terms : str
-        The licence in full sentences; empty where there is none.
+        The terms of the licence in full sentences, if known.
     notice : str
-        What who uses them must know; empty where they are for every use.
+        Restrictions of use; empty if there are none.
     refine : tuple of str
-        The values of the setting `refine` that they serve.
+        The supported values of the setting `refine`.
     """
 
     key: str
@@ -51,23 +51,23 @@ class ModelsInfo:
 
 
 def known_models() -> list[ModelsInfo]:
-    """Return what is known of the bundles, the default one first, and of OpenFace's models where it is."""
+    """Describe all bundles, the default first, and OpenFace's models if they are present."""
     names = list_models() + (["openface"] if openface_folder() is not None else [])
     return [describe_models(name) for name in names]
 
 
 def describe_models(name_or_folder: str | Path) -> ModelsInfo:
-    """Return what is known of models without loading them.
+    """Describe models without loading them.
 
     Parameters
     ----------
     name_or_folder : str or Path
-        As for `load_models`.
+        See `load_models`.
 
     Raises
     ------
     ModelError
-        If there are no such models; that a file is damaged is only found when they are loaded.
+        If there are no such models. Damaged files are detected only when the models are loaded.
     """
     check_name(name_or_folder)
     key, folder = str(name_or_folder), Path(name_or_folder)
@@ -75,13 +75,13 @@ def describe_models(name_or_folder: str | Path) -> ModelsInfo:
         find_openface()
         return _openface(key, "OpenFace" + key.removeprefix("openface").replace("-", ", ").upper())
     bundled = key in list_models() or (folder / CARD).exists()
-    own = not bundled and (folder / DESCRIPTION).is_file()
-    if own:
-        licence = OWN_LICENCE
+    custom = not bundled and (folder / DESCRIPTION).is_file()
+    if custom:
+        licence = CUSTOM_LICENCE
         modes: tuple[RefineMode, ...] = ("off", "always", "clnf-only")
         if openface_root(folder) is not None:
             licence = f"{licence}; {LICENCE}"
-        return ModelsInfo(key, folder.name, "own", licence, "", licence, modes)
+        return ModelsInfo(key, folder.name, "custom", licence, "", licence, modes)
     if not bundled and openface_root(folder) is not None:
         return _openface(key, folder.name)
     card = load_card(bundle_folder(name_or_folder))

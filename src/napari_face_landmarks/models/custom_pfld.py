@@ -1,4 +1,4 @@
-"""A PFLD of the user's own: an ONNX file with a small ``pfld.json`` beside it that says how to run it.
+"""Custom landmark networks: an ONNX file with a ``pfld.json`` that describes how to run it.
 
 .. code-block:: json
 
@@ -6,20 +6,20 @@
      "box": "face", "box_scale": 1.1, "points": 68}
 
 ======================= ============================================================================
-entry                   what
+entry                   meaning
 ======================= ============================================================================
 ``file``                the ONNX file's name, in the same folder
-``input_range``         what black and white are: [0, 1] or [-1, 1]
+``input_range``         values of black and white: [0, 1] or [-1, 1]
 ``colours``             "RGB" or "BGR"
-``box``                 "face": the crop is measured by a detector's box, from the forehead to the chin;
-                        "landmarks": by the box of the landmarks
-``box_scale``           side of the square crop over the box's larger side, 0.5 to 3
-``points``              68 (iBUG), or 98 (WFLW), which are mapped to 68
-``sigma``               not needed: standard deviation of a landmark over the inter-ocular distance
+``box``                 what the crop is based on: "face", a detector's box from forehead to chin, or
+                        "landmarks", the bounding box of the landmarks
+``box_scale``           side of the square crop divided by the longer side of the box, 0.5 to 3
+``points``              68 (iBUG), or 98 (WFLW), which are converted to 68
+``sigma``               optional: standard deviation of a landmark in inter-ocular distances
 ======================= ============================================================================
 
-The network's input is one fixed square with three channels, first or last; one of its outputs has x and y of
-each point in turn, in [0, 1] of the crop.
+The input of the network is a square of fixed size with three channels, first or last; one of its outputs has
+x and y of each point in turn, in [0, 1] of the crop.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
 from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.files.paths import check_inside
-from napari_face_landmarks.pfld.custom import UNKNOWN_SIGMA, OwnPfld
+from napari_face_landmarks.pfld.custom import UNKNOWN_SIGMA, CustomPfld
 
 DESCRIPTION = "pfld.json"
 LARGEST_DESCRIPTION = 1 << 16
@@ -46,14 +46,14 @@ BOXES = ("face", "landmarks")
 SCHEMES = (68, 98)
 
 
-def load_own_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> OwnPfld:
-    """Load the network that a folder's ``pfld.json`` describes, and try it once.
+def load_custom_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> CustomPfld:
+    """Load the network that a folder's ``pfld.json`` describes, and run it once.
 
     Parameters
     ----------
     folder : Path
     judge : onnxruntime.InferenceSession
-        The plugin's PFLD, see `OwnPfld`.
+        The plugin's PFLD, see `CustomPfld`.
 
     Raises
     ------
@@ -66,7 +66,7 @@ def load_own_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> OwnPfld:
     network = folder / entries["file"]
     session = _session(network)
     size, channels_last, batches = _input(network, session)
-    return OwnPfld(
+    return CustomPfld(
         session=session,
         judge=judge,
         output=_output(network, session, size, channels_last, entries["points"]),
@@ -83,18 +83,19 @@ def load_own_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> OwnPfld:
     )
 
 
-def own_files(folder: Path) -> tuple[str, str]:
-    """Return the names of the two files that `load_own_pfld` reads in a folder."""
+def custom_files(folder: Path) -> tuple[str, str]:
+    """Return the names of the two files that `load_custom_pfld` reads."""
     return DESCRIPTION, str(_read(folder / DESCRIPTION)["file"])
 
 
 def _read(path: Path) -> dict[str, Any]:
     check_inside(path, path.parent)
-    hint = "correct the file, and give the entries alone"
+    hint = "correct the file, with the described entries only"
     entries = read_json(path, "a description in JSON", LARGEST_DESCRIPTION, ModelError, hint)
     if not isinstance(entries, dict):
         raise ModelError(
-            f"{path} has no entries: give a JSON object with file, input_range, colours and so on."
+            f"{path} is not a JSON object: give one with file, input_range, colours, box, box_scale and "
+            "points."
         )
     return entries
 
@@ -137,7 +138,7 @@ def _session(path: Path) -> onnxruntime.InferenceSession:
 
 
 def _input(path: Path, session: onnxruntime.InferenceSession) -> tuple[int, bool, bool]:
-    """Return the side of the input, whether its channels come last, and whether it takes several crops."""
+    """Return the side of the input, whether its channels are last, and whether it accepts batches."""
     inputs = session.get_inputs()
     shape = list(inputs[0].shape) if len(inputs) == 1 and inputs[0].type == "tensor(float)" else []
     for channels_last in (False, True):
@@ -155,7 +156,7 @@ def _input(path: Path, session: onnxruntime.InferenceSession) -> tuple[int, bool
 def _output(
     path: Path, session: onnxruntime.InferenceSession, size: int, channels_last: bool, points: int
 ) -> str:
-    """Return the name of the output that has the landmarks, found by trying the network on a grey crop."""
+    """Return the name of the output with the landmarks, found by running the network on a grey crop."""
     shape = (1, size, size, 3) if channels_last else (1, 3, size, size)
     name = session.get_inputs()[0].name
     try:
@@ -166,10 +167,10 @@ def _output(
     for output, values in zip(names, outputs, strict=True):
         if isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.size == 2 * points:
             if not np.isfinite(values).all():
-                raise ModelError(f"{path} gives numbers that are not finite: export it again.")
+                raise ModelError(f"{path} returns values that are not finite: export it again.")
             return str(output)
     sizes = ", ".join(str(np.shape(values)) for values in outputs)
     raise ModelError(
-        f"{path} gives outputs of the shapes {sizes}, none with {points} x 2 numbers: correct points in "
+        f"{path} has outputs of the shapes {sizes}, none with {points} x 2 values: correct points in "
         f"{DESCRIPTION}, or export the network again."
     )

@@ -1,4 +1,4 @@
-"""Models of other origin: OpenFace's, and landmark networks of the user's own, completed from the bundle."""
+"""External models: OpenFace's models and custom landmark networks, completed from the default bundle."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, cast
 from napari_face_landmarks.clnf.parameters import OPENFACE_CCNF, OPENFACE_CEN
 from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.models.bundle import CARD, Models, file_entry, list_models, load_bundle
-from napari_face_landmarks.models.custom_pfld import DESCRIPTION, load_own_pfld, own_files
+from napari_face_landmarks.models.custom_pfld import DESCRIPTION, custom_files, load_custom_pfld
 from napari_face_landmarks.models.openface import (
     LICENCE,
     NAMES,
@@ -21,18 +21,18 @@ from napari_face_landmarks.models.openface import (
     openface_files,
     openface_root,
 )
-from napari_face_landmarks.pfld.custom import OwnPfld
+from napari_face_landmarks.pfld.custom import CustomPfld
 from napari_face_landmarks.settings import TrackerSettings
 
-OWN_LICENCE = "the user's own landmark network, under the licence that it came with"
+CUSTOM_LICENCE = "a custom landmark network with its own licence"
 
 _log = logging.getLogger("napari_face_landmarks")
 
 
 def load_external(name_or_folder: str | Path) -> Models | None:
-    """Load models that are no bundle, and name their licence in the log; None where it is a bundle.
+    """Load external models and log their licence; return None for a bundle.
 
-    What a folder has not (the detector, always; PDM and patch experts beside a ``pfld.json``) comes from the
+    What a folder lacks (always the detector; PDM and patch experts for a ``pfld.json``) is taken from the
     default bundle.
 
     Parameters
@@ -43,7 +43,7 @@ def load_external(name_or_folder: str | Path) -> Models | None:
     Raises
     ------
     ModelError
-        If OpenFace's models were asked for and are nowhere, or a file cannot be used.
+        If OpenFace's models are requested but not found, or a file is invalid.
     """
     name = str(name_or_folder)
     folder = Path(name_or_folder)
@@ -53,8 +53,8 @@ def load_external(name_or_folder: str | Path) -> Models | None:
     if name in NAMES and not os.path.isdir(folder):
         folder, kind = find_openface(), NAMES[name]
     root = openface_root(folder)
-    own = os.path.isfile(folder / DESCRIPTION)
-    if root is None and not own:
+    custom = os.path.isfile(folder / DESCRIPTION)
+    if root is None and not custom:
         return None
     bundle = load_bundle()
     models = replace(bundle, name=name if name in NAMES else folder.name, folder=folder)
@@ -68,31 +68,31 @@ def load_external(name_or_folder: str | Path) -> Models | None:
             models, pfld=None, pdm=pdm, experts=experts, constants=constants, constants_alone=constants
         )
         licences.append(LICENCE)
-        taken -= {"pdm.npz", "cen.npz"} | (set() if own else {"pfld.onnx"})
+        taken -= {"pdm.npz", "cen.npz"} | (set() if custom else {"pfld.onnx"})
         files |= {file.as_posix(): file_entry(root / file) for file in openface_files(experts.kind.lower())}
-    if own:
-        models = replace(models, pfld=load_own_pfld(folder, cast(Any, bundle.pfld)))
-        licences.append(OWN_LICENCE)
-        files |= {file: file_entry(folder / file) for file in own_files(folder)}
-    licences.append(f"the rest is of the bundle {bundle.name} ({bundle.licence})")
+    if custom:
+        models = replace(models, pfld=load_custom_pfld(folder, cast(Any, bundle.pfld)))
+        licences.append(CUSTOM_LICENCE)
+        files |= {file: file_entry(folder / file) for file in custom_files(folder)}
+    licences.append(f"the rest from the bundle {bundle.name} ({bundle.licence})")
     files |= {f"{bundle.name}/{name}": bundle.card["files"][name] for name in taken}
     card = {
         "name": models.name,
-        "version": VERSION if root is not None else "own",
+        "version": VERSION if root is not None else "custom",
         "licence": "; ".join(licences),
         "files": files,
     }
-    _log.warning("The models in %s are not the plugin's; their licence: %s.", folder, card["licence"])
+    _log.warning("The models in %s are not part of this package; their licence: %s.", folder, card["licence"])
     return replace(models, card=card)
 
 
 def check_mode(models: Models, settings: TrackerSettings) -> None:
-    """Refuse a way of refining that models cannot serve.
+    """Raise a `SettingsError` if models do not support the selected refine mode.
 
     Raises
     ------
     SettingsError
-        If there is no PFLD, or one that says nothing of how sure it is, and the settings need it.
+        If the mode needs PFLD and there is none, or needs confidences and PFLD gives none.
     """
     if settings.refine == "clnf-only":
         return
@@ -100,8 +100,8 @@ def check_mode(models: Models, settings: TrackerSettings) -> None:
         raise SettingsError(
             f"The models {models.name} have no PFLD, so refine cannot be {settings.refine}: choose clnf-only."
         )
-    if isinstance(models.pfld, OwnPfld) and settings.refine == "auto":
+    if isinstance(models.pfld, CustomPfld) and settings.refine == "auto":
         raise SettingsError(
-            f"The PFLD of the models {models.name} does not say how sure it is, so refine cannot be auto: "
-            "choose off, always or clnf-only."
+            f"The landmark network of the models {models.name} gives no confidence, so refine cannot be "
+            "auto: choose off, always or clnf-only."
         )

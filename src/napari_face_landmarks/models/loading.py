@@ -12,7 +12,7 @@ from napari_face_landmarks.models.bundle import DEFAULT_BUNDLE, Models, check_na
 from napari_face_landmarks.models.external import load_external
 
 EXPERTS = ("numba", "onnx")
-"""What can evaluate the patch experts."""
+"""Implementations of the patch experts."""
 
 
 def load_models(
@@ -21,29 +21,29 @@ def load_models(
     experts: str = EXPERTS[0],
     providers: Sequence[str] | None = None,
 ) -> Models:
-    """Load a bundle, checking every file against the sha256 in its card, or external models.
+    """Load a bundle and verify the SHA-256 of its files, or load external models.
 
     Parameters
     ----------
     name_or_folder : str or Path
-        A name that `list_models` gives, or a folder of the same layout; "openface", "openface-cen" or
+        A name from `list_models`, or a folder with the same layout; "openface", "openface-cen" or
         "openface-ccnf" for OpenFace's models in their shared folder; a folder in OpenFace's layout; a folder
         with a ``pfld.json`` (see `custom_pfld`).
     experts : {"numba", "onnx"}
-        What evaluates the patch experts: the compiled kernels, or ONNX Runtime, which needs the package onnx.
+        Implementation of the patch experts: compiled kernels, or ONNX Runtime, which needs the package onnx.
     providers : sequence of str, optional
-        Execution providers of ONNX Runtime for the patch experts in the order of preference, such as
-        ``["CUDAExecutionProvider", "CPUExecutionProvider"]``; by default the first that this machine has.
+        Execution providers of ONNX Runtime for the patch experts, in order of preference, such as
+        ``["CUDAExecutionProvider", "CPUExecutionProvider"]``; default: the first that is available.
 
     Returns
     -------
     Models
-        Sessions run on one thread each; the tracker owns the parallelism.
+        Each session runs on one thread; the tracker runs several of them in parallel.
 
     Raises
     ------
     ModelError
-        If a file is missing, altered or malformed, or the patch experts cannot be run in this way.
+        If a file is missing, modified or malformed, or the patch experts cannot be run in this way.
 
     Examples
     --------
@@ -55,7 +55,7 @@ def load_models(
         raise ModelError(f"experts is {experts!r:.60}: choose one of {', '.join(EXPERTS)}.")
     if providers and experts != "onnx":
         raise ModelError(
-            "Execution providers are for patch experts that run as ONNX: give experts onnx, too."
+            "Execution providers apply to patch experts that run as ONNX: also give experts onnx."
         )
     models = load_external(name_or_folder) or load_bundle(name_or_folder)
     if experts == "onnx":

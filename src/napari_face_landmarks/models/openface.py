@@ -1,6 +1,6 @@
-"""OpenFace 2.2's models, where the user has them: found, read, and named with their licence.
+"""OpenFace 2.2's models: where they are stored, and loading them.
 
-They are never part of the plugin. OpenFace's own download scripts and pyclnf put them into a shared folder.
+They are not part of this package. OpenFace's download scripts and pyclnf put them into a shared folder.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, re
 
 VERSION = "2.2.0"
 NAMES = {"openface": "", "openface-cen": "cen", "openface-ccnf": "ccnf"}
-"""Names that `load_models` takes for the shared folder, and the experts that each asks for."""
+"""Names for `load_models` that refer to the shared folder, with the kind of experts."""
 LICENCE = "OpenFace's own: academic or non-profit research, no commercial use"
 
 PDM_FILE = Path("pdms") / "In-the-wild_aligned_PDM_68.txt"
@@ -35,16 +35,16 @@ EXPERT_FILES = {
 def shared_folders(
     platform: str = sys.platform, environment: Mapping[str, str] | None = None, home: Path | None = None
 ) -> list[Path]:
-    """Return where OpenFace's models may lie on this machine, the likeliest first.
+    """Return the folders that may contain OpenFace's models on this machine, the most likely first.
 
     Parameters
     ----------
     platform : str
-        As `sys.platform`.
+        Like `sys.platform`.
     environment : mapping, optional
-        `os.environ` where not given.
+        Default: `os.environ`.
     home : Path, optional
-        The user's home where not given.
+        Default: the user's home folder.
     """
     given = os.environ if environment is None else environment
     home = Path.home() if home is None else home
@@ -68,13 +68,13 @@ def find_openface() -> Path:
     Raises
     ------
     ModelError
-        If there is none; the sentence says where they belong.
+        If there is none; the message has its expected path.
     """
     root = openface_folder()
     if root is not None:
         return root
     raise ModelError(
-        f"OpenFace's models are not in {' or '.join(map(str, shared_folders()))}: get them by the download "
+        f"OpenFace's models are not in {' or '.join(map(str, shared_folders()))}: get them with the download "
         "script of OpenFace 2.2 (github.com/TadasBaltrusaitis/OpenFace) and put its folders pdms and "
         "patch_experts there, or set OPENFACE_MODELS_DIR."
     )
@@ -91,7 +91,7 @@ def openface_root(folder: Path) -> Path | None:
 
 
 def openface_files(kind: str) -> list[Path]:
-    """Return the files that `load_openface` reads for experts of a kind, "cen" or "ccnf", in their folder."""
+    """Return the relative paths of the files that `load_openface` reads for "cen" or "ccnf" experts."""
     return [PDM_FILE, *EXPERT_FILES[kind]]
 
 
@@ -101,21 +101,21 @@ def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
     Parameters
     ----------
     root : Path
-        As `openface_root` gives it.
+        From `openface_root`.
     kind : {"", "cen", "ccnf"}
-        Which experts; where not said, CEN if the folder has them, else CCNF.
+        Kind of experts. Default: CEN if the folder has them, otherwise CCNF.
 
     Raises
     ------
     ModelError
-        If a file is missing or cannot be used.
+        If a file is missing or invalid.
     """
     present = [name for name, files in EXPERT_FILES.items() if any((root / file).is_file() for file in files)]
     chosen = kind or next(iter(present), "")
     if not chosen:
         raise ModelError(
-            f"{root} has no patch experts: put {EXPERT_FILES['cen'][0]} and the others of its kind, or "
-            f"{EXPERT_FILES['ccnf'][0]} and so on, there."
+            f"{root} has no patch experts: put {EXPERT_FILES['cen'][0]} and the other scales, or "
+            f"{EXPERT_FILES['ccnf'][0]} and the other scales, there."
         )
     missing = [file for file in EXPERT_FILES[chosen] if not (root / file).is_file()]
     if missing:
@@ -128,6 +128,6 @@ def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
         if finer.scale <= coarser.scale:
             raise ModelError(
                 f"{root / EXPERT_FILES[chosen][0].parent} has two files of the scale {finer.scale:g}: "
-                "get the files again."
+                "download the files again."
             )
     return read_pdm_text(root / PDM_FILE), OpenFaceExperts(chosen.upper(), tuple(parts))

@@ -1,10 +1,10 @@
 """OpenFace 2.2's model files: a PDM as text, CEN and CCNF patch experts as little-endian binary.
 
-The files are the user's and untrusted. A file is read whole, and every size in it is checked against the
-bytes that are left before anything is made of it; CEN's weights stay where they lie in the file, as views.
+The files are untrusted. A file is read completely, and every size in it is checked against the remaining
+bytes before it is used; the weights of CEN remain views of the file's bytes.
 
 Matrix: int32 rows, int32 columns, int32 OpenCV type (0 uint8, 4 int32, 5 float32, 6 float64), then the data
-by rows.
+in row-major order.
 
 CEN file: float64 scale; int32 views; of each view its centre, a 3 x 1 float64 matrix (degrees); of each view
 its visibility, an int32 matrix of 68; the mirror landmarks (68) and the mirror views, int32 matrices; then,
@@ -17,8 +17,8 @@ int32 height, int32 neurons (0: one more int32, and a confidence only where the 
 int32 type 2, int32 activation, float64 norm, float64 bias, float64 alpha, weight matrix; a float64 beta for
 each matrix of a window; float64 confidence.
 
-What these facts leave open is taken from the file's own lengths: widths of layers, numbers of views, layers,
-neurons and windows may be others, within bounds.
+Widths of layers and numbers of views, layers, neurons and windows are read from the file and may vary within
+bounds.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 
 LARGEST_TEXT = 4 << 20  # bytes
 LARGEST_FILE = 1 << 30
-MOST_VIEWS = 32
-MOST_LAYERS = 8
-MOST_NEURONS = 64
-MOST_WINDOWS = 16
-MOST_EDGES = 8
+MAX_VIEWS = 32
+MAX_LAYERS = 8
+MAX_NEURONS = 64
+MAX_WINDOWS = 16
+MAX_EDGES = 8
 LARGEST_WIDTH = 4096  # of a layer
 LARGEST_WINDOW = 25
 LARGEST_WEIGHT = 1e6
-MOST_MODES = 256
+MAX_MODES = 256
 
 INT, THREE_INTS = struct.Struct("<i"), struct.Struct("<iii")
 FLOAT, THREE_FLOATS = struct.Struct("<d"), struct.Struct("<ddd")
@@ -69,7 +69,7 @@ MATRIX_TYPES: dict[int, np.dtype[Any]] = {
 
 @dataclass
 class _Cursor:
-    """A file's bytes and how far they are read."""
+    """The bytes of a file and the read position."""
 
     path: Path
     content: npt.NDArray[np.uint8]
@@ -78,7 +78,7 @@ class _Cursor:
 
 
 def read_pdm_text(path: str | Path) -> PDM:
-    """Read the point distribution model from OpenFace's text.
+    """Read a point distribution model from OpenFace's text file.
 
     Parameters
     ----------
@@ -93,14 +93,12 @@ def read_pdm_text(path: str | Path) -> PDM:
     Raises
     ------
     ModelError
-        If the file is missing or no such model.
+        If the file is missing or invalid.
     """
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_TEXT:
-            raise _refused(
-                path, f"is larger than the {LARGEST_TEXT >> 20} MB that a shape model's text may have"
-            )
+            raise _refused(path, f"is larger than {LARGEST_TEXT >> 20} MB, the maximum for a shape model")
         lines = path.read_text(encoding="ascii", errors="replace").splitlines()
     except OSError as error:
         raise _refused(path, f"cannot be read ({reason_of(error)})") from None
@@ -116,16 +114,16 @@ def read_pdm_text(path: str | Path) -> PDM:
     if (
         mean.shape != (3 * N_LANDMARKS, 1)
         or components.shape != (3 * N_LANDMARKS, m)
-        or not 1 <= m <= MOST_MODES
+        or not 1 <= m <= MAX_MODES
     ):
         raise _refused(
             path,
             f"has a mean {mean.shape}, components {components.shape} and eigenvalues {eigenvalues.shape} "
-            f"where {3 * N_LANDMARKS} rows belong",
+            f"instead of {3 * N_LANDMARKS} rows",
         )
     for name, block in (("mean", mean), ("components", components), ("eigenvalues", eigenvalues)):
         if not (np.abs(block) < LARGEST_WEIGHT).all():
-            raise _refused(path, f"has values among its {name} that are no finite numbers")
+            raise _refused(path, f"has values in its {name} that are not finite")
     if not (eigenvalues > 1e-9).all():
         raise _refused(path, "has eigenvalues that are not positive")
     if not (np.ptp(mean.reshape(3, -1), axis=1) > SMALLEST_EXTENT).all():
@@ -140,7 +138,7 @@ def read_pdm_text(path: str | Path) -> PDM:
 def read_cen(path: str | Path) -> ScaleExperts:
     """Read the deep patch experts of one scale.
 
-    Where a landmark has no layers, the mirrored landmark's expert of the mirrored view serves.
+    A landmark without layers uses the expert of the mirrored landmark in the mirrored view.
 
     Parameters
     ----------
@@ -150,23 +148,23 @@ def read_cen(path: str | Path) -> ScaleExperts:
     Returns
     -------
     ScaleExperts
-        Its weights are views of the file's bytes.
+        The weights are views of the file's bytes.
 
     Raises
     ------
     ModelError
-        If the file is missing or anything in it cannot be.
+        If the file is missing or invalid.
     """
     cursor = _open(Path(path))
     scale, centres, visibility = _head(cursor)
     views = len(centres)
     partner = _matrix(cursor, "the mirror landmarks", "i", (1, N_LANDMARKS)).ravel()
     mirror = _matrix(cursor, "the mirror views", "i", (1, views)).ravel()
-    for name, table, most in (("landmarks", partner, N_LANDMARKS), ("views", mirror, views)):
-        if ((table < 0) | (table >= most)).any():
+    for name, table, limit in (("landmarks", partner, N_LANDMARKS), ("views", mirror, views)):
+        if ((table < 0) | (table >= limit)).any():
             raise _refused(cursor.path, f"has mirror {name} that do not exist")
     confidences = np.zeros((views, N_LANDMARKS))
-    own = np.full((views, N_LANDMARKS), -1, np.int64)
+    direct = np.full((views, N_LANDMARKS), -1, np.int64)
     shapes: list[list[int]] = []
     starts: list[list[int]] = []
     biases: list[list[int]] = []
@@ -174,9 +172,9 @@ def read_cen(path: str | Path) -> ScaleExperts:
     for view in range(views):
         for k in range(N_LANDMARKS):
             where = f"the expert of landmark {k} in view {view}"
-            depth = _expert_head(cursor, where, CEN_EXPERT, MOST_LAYERS, "layers")
+            depth = _expert_head(cursor, where, CEN_EXPERT, MAX_LAYERS, "layers")
             if depth:
-                own[view, k] = len(shapes)
+                direct[view, k] = len(shapes)
                 shapes.append([N_INPUTS])
                 starts.append([])
                 biases.append([])
@@ -198,8 +196,8 @@ def read_cen(path: str | Path) -> ScaleExperts:
                 raise _refused(cursor.path, f"has {shapes[-1][-1]} outputs, not one, in {where}")
             confidences[view, k] = _confidence(cursor, where, used=depth > 0)
     _end(cursor)
-    expert = np.where(own >= 0, own, own[mirror][:, partner])
-    flipped = (own < 0) & (expert >= 0)
+    expert = np.where(direct >= 0, direct, direct[mirror][:, partner])
+    flipped = (direct < 0) & (expert >= 0)
     confidences = np.where(flipped, confidences[mirror][:, partner], confidences)
     deepest = max(map(len, activations), default=0)
     if not deepest:
@@ -221,7 +219,7 @@ def read_ccnf(path: str | Path) -> ScaleExperts:
     Parameters
     ----------
     path : str or Path
-        A ``ccnf_patches_*_general.txt``, binary in spite of its name.
+        A ``ccnf_patches_*_general.txt``, a binary file despite its name.
 
     Returns
     -------
@@ -230,7 +228,7 @@ def read_ccnf(path: str | Path) -> ScaleExperts:
     Raises
     ------
     ModelError
-        If the file is missing or anything in it cannot be.
+        If the file is missing or invalid.
     """
     cursor = _open(Path(path))
     scale, centres, visibility = _head(cursor)
@@ -244,7 +242,7 @@ def read_ccnf(path: str | Path) -> ScaleExperts:
     for view in range(views):
         for k in range(N_LANDMARKS):
             where = f"the expert of landmark {k} in view {view}"
-            neurons = _expert_head(cursor, where, CCNF_EXPERT, MOST_NEURONS, "neurons")
+            neurons = _expert_head(cursor, where, CCNF_EXPERT, MAX_NEURONS, "neurons")
             if not neurons:
                 _int(cursor, where)
                 if not _at_next_expert(cursor):
@@ -255,8 +253,8 @@ def read_ccnf(path: str | Path) -> ScaleExperts:
             numbers = np.empty((neurons, 3))
             for j in range(neurons):
                 if _int(cursor, where) != NEURON:
-                    raise _refused(cursor.path, f"has no neuron where one belongs in {where}")
-                _int(cursor, where)  # the kind of input; all are grey levels
+                    raise _refused(cursor.path, f"has no neuron where one is expected in {where}")
+                _int(cursor, where)  # the kind of input; always greyscale
                 numbers[j] = _numbers(cursor, THREE_FLOATS, where)
                 kernel[j] = _matrix(cursor, where, "fd", (SUPPORT, SUPPORT))
             beta = np.array([_float(cursor, where) for _ in range(n_betas)])
@@ -286,14 +284,14 @@ def read_ccnf(path: str | Path) -> ScaleExperts:
 
 
 def _refused(path: Path, what: str) -> ModelError:
-    return ModelError(f"{path} {what}, so it is no OpenFace model that can be used: get the file again.")
+    return ModelError(f"{path} {what} and is not a valid OpenFace model: download the file again.")
 
 
 def _open(path: Path) -> _Cursor:
     try:
         size = path.stat().st_size
         if size > LARGEST_FILE:
-            raise _refused(path, f"has {size} bytes, more than the {LARGEST_FILE} that such a file may have")
+            raise _refused(path, f"has {size} bytes, more than the maximum of {LARGEST_FILE}")
         with path.open("rb") as file:
             content = np.empty((size + 3) // 4 * 4, np.uint8)  # whole words
             got = file.readinto(memoryview(content)[:size])
@@ -307,7 +305,7 @@ def _open(path: Path) -> _Cursor:
 def _take(cursor: _Cursor, count: int, what: str) -> npt.NDArray[np.uint8]:
     left = cursor.content.size - cursor.position
     if count > left:
-        raise _refused(cursor.path, f"ends in {what} ({count} bytes are claimed, {left} are left)")
+        raise _refused(cursor.path, f"ends in {what} ({count} bytes are declared, {left} remain)")
     cursor.position += count
     return cursor.content[cursor.position - count : cursor.position]
 
@@ -316,7 +314,7 @@ def _numbers(cursor: _Cursor, form: struct.Struct, what: str) -> tuple[Any, ...]
     start = cursor.position
     left = cursor.content.size - start
     if form.size > left:
-        raise _refused(cursor.path, f"ends in {what} ({form.size} bytes are claimed, {left} are left)")
+        raise _refused(cursor.path, f"ends in {what} ({form.size} bytes are declared, {left} remain)")
     cursor.position += form.size
     return form.unpack_from(cursor.buffer, start)
 
@@ -332,7 +330,7 @@ def _float(cursor: _Cursor, what: str) -> float:
 def _matrix(cursor: _Cursor, what: str, kind: str, shape: tuple[int | None, int | None]) -> npt.NDArray[Any]:
     """Read a matrix of int32 ("i"), float32 ("f", a view), float64 ("d") or either of these ("fd").
 
-    A vector may lie or stand.
+    Vectors may be rows or columns.
     """
     rows, columns, code = _numbers(cursor, THREE_INTS, what)
     dtype = MATRIX_TYPES.get(code)
@@ -357,11 +355,11 @@ def _head(cursor: _Cursor) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[
     if not 0.01 <= scale <= 8:
         raise _refused(cursor.path, f"has the scale {scale:g}")
     views = _int(cursor, "its head")
-    if not 1 <= views <= MOST_VIEWS:
+    if not 1 <= views <= MAX_VIEWS:
         raise _refused(cursor.path, f"has {views} views")
     centres = np.stack([_matrix(cursor, "the view centres", "d", (1, 3)).ravel() for _ in range(views)])
     if not (np.abs(centres) <= 360).all():
-        raise _refused(cursor.path, "has view centres that are no angles")
+        raise _refused(cursor.path, "has view centres that are not angles")
     seen = [_matrix(cursor, "the visibility", "i", (1, N_LANDMARKS)).ravel() != 0 for _ in range(views)]
     return scale, centres.astype(np.float64), np.stack(seen)
 
@@ -369,7 +367,7 @@ def _head(cursor: _Cursor) -> tuple[float, npt.NDArray[np.float64], npt.NDArray[
 def _edges(cursor: _Cursor) -> dict[int, npt.NDArray[np.float32]]:
     """Return the matrices of each window's edge features."""
     windows = _int(cursor, "the windows")
-    if not 0 <= windows <= MOST_WINDOWS:
+    if not 0 <= windows <= MAX_WINDOWS:
         raise _refused(cursor.path, f"has {windows} windows")
     edges: dict[int, npt.NDArray[np.float32]] = {}
     counts = set()
@@ -379,7 +377,7 @@ def _edges(cursor: _Cursor) -> dict[int, npt.NDArray[np.float32]]:
             not 1 <= window <= LARGEST_WINDOW
             or window % 2 == 0
             or window in edges
-            or not 0 <= count <= MOST_EDGES
+            or not 0 <= count <= MAX_EDGES
         ):
             raise _refused(cursor.path, f"has a window of {window} with {count} matrices")
         cells = window * window
@@ -395,26 +393,26 @@ def _edges(cursor: _Cursor) -> dict[int, npt.NDArray[np.float32]]:
     return edges
 
 
-def _expert_head(cursor: _Cursor, where: str, kind: int, most: int, of: str) -> int:
-    """Return how many layers or neurons the next expert has."""
+def _expert_head(cursor: _Cursor, where: str, kind: int, limit: int, of: str) -> int:
+    """Return the number of layers or neurons of the next expert."""
     if _int(cursor, where) != kind:
-        raise _refused(cursor.path, f"has no expert where one belongs, in {where}")
+        raise _refused(cursor.path, f"has no expert where one is expected, in {where}")
     width, height, count = _numbers(cursor, THREE_INTS, where)
-    if not 0 <= count <= most:
+    if not 0 <= count <= limit:
         raise _refused(cursor.path, f"has {count} {of} in {where}")
     if count and (width, height) != (SUPPORT, SUPPORT):
-        raise _refused(cursor.path, f"has a support of {width} x {height} in {where}")
+        raise _refused(cursor.path, f"has a support region of {width} x {height} in {where}")
     return int(count)
 
 
 def _at_next_expert(cursor: _Cursor) -> bool:
-    """Return whether the next word begins an expert of CCNF or the file ends; a confidence never looks so."""
+    """Return whether a CCNF expert or the end of the file follows; no confidence has this bit pattern."""
     rest = cursor.content[cursor.position : cursor.position + 4]
     return rest.size == 0 or (rest.size == 4 and int(rest.view("<i4")[0]) == CCNF_EXPERT)
 
 
 def _confidence(cursor: _Cursor, where: str, used: bool = True) -> float:
-    """Return an expert's confidence; one that is not used may be anything, and counts as 0."""
+    """Return the confidence of an expert; that of an unused one is ignored and returned as 0."""
     confidence = _float(cursor, where)
     if not used:
         return 0.0
@@ -425,12 +423,14 @@ def _confidence(cursor: _Cursor, where: str, used: bool = True) -> float:
 
 def _check_values(cursor: _Cursor, where: str, *arrays: npt.NDArray[Any]) -> None:
     for array in arrays:
-        if array.size and not (array.min() >= -LARGEST_WEIGHT and array.max() <= LARGEST_WEIGHT):  # NaN: no
-            raise _refused(cursor.path, f"has values that are no finite numbers of a model in {where}")
+        if array.size and not (
+            array.min() >= -LARGEST_WEIGHT and array.max() <= LARGEST_WEIGHT
+        ):  # false for NaN
+            raise _refused(cursor.path, f"has invalid values in {where}")
 
 
 def _word(cursor: _Cursor, view: npt.NDArray[Any]) -> int:
-    """Return the index of the word at which a view of the file's bytes begins."""
+    """Return the index of the 4-byte word at which a view of the file's bytes starts."""
     return int(view.__array_interface__["data"][0] - cursor.content.__array_interface__["data"][0]) // 4
 
 
@@ -452,12 +452,10 @@ def _text_block(path: Path, name: str, words: list[str]) -> tuple[npt.NDArray[np
         rows, columns, _ = (int(word) for word in words[:3])
         count = rows * columns
         if rows < 1 or columns < 1 or count > len(words) - 3:
-            raise _refused(
-                path, f"claims {rows} x {columns} values of {name} where {len(words) - 3} are left"
-            )
+            raise _refused(path, f"declares {rows} x {columns} values of {name}, but {len(words) - 3} remain")
         values = np.array([float(word) for word in words[3 : 3 + count]])
     except ModelError:
         raise
     except (ValueError, OverflowError):
-        raise _refused(path, f"has no numbers where its {name} belong") from None
+        raise _refused(path, f"has no numbers where its {name} are expected") from None
     return values.reshape(rows, columns), words[3 + count :]

@@ -126,7 +126,7 @@ class BackgroundRun:
             self.models,
             self.settings.to_dict(),
             self.frames.info.path,
-            list(self.frames.film.state),
+            list(self.frames.source.state),
             self.start,
             self.stop,
             self.go_on,

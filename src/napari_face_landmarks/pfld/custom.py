@@ -32,7 +32,7 @@ UNKNOWN_SIGMA = 0.04
 
 
 @dataclass(frozen=True)
-class OwnPfld:
+class CustomPfld:
     """A landmark network that is not the plugin's, and what must be known to run it.
 
     Attributes
@@ -78,12 +78,12 @@ class OwnPfld:
     sigma: float = UNKNOWN_SIGMA
 
 
-def own_crops(network: OwnPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:
+def own_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:
     """Return the crops that a network wants, (F, 4), for the plugin's crops of the same faces.
 
     Parameters
     ----------
-    network : OwnPfld
+    network : CustomPfld
     crops : ndarray, (F, 4)
         Centre x, centre y, side, roll.
     box_to_crop, shift : float
@@ -101,12 +101,12 @@ def own_crops(network: OwnPfld, crops: Floats, box_to_crop: float, shift: float)
     return wanted
 
 
-def run_own(network: OwnPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> Floats:
+def run_own(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> Floats:
     """Run the network on crops of one picture, (F, 68, 2): fractions of the crops, x then y.
 
     Parameters
     ----------
-    network : OwnPfld
+    network : CustomPfld
     rgb : ndarray, (H, W, 3), uint8
     crops : ndarray, (F, 4)
         As `own_crops` gives them.

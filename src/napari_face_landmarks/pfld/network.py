@@ -14,7 +14,7 @@ from napari_face_landmarks.errors import ModelError, in_one_line
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, OUTER_EYES, inter_ocular
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_image
-from napari_face_landmarks.pfld.custom import OwnPfld, own_crops, run_own
+from napari_face_landmarks.pfld.custom import CustomPfld, own_crops, run_own
 
 Floats = npt.NDArray[np.float32]
 
@@ -52,7 +52,7 @@ class PfldOutput:
 
 
 def predict(
-    session: onnxruntime.InferenceSession | OwnPfld,
+    session: onnxruntime.InferenceSession | CustomPfld,
     rgb: npt.NDArray[np.uint8],
     crops: npt.NDArray[np.floating],
 ) -> PfldOutput:
@@ -64,7 +64,7 @@ def predict(
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession or OwnPfld
+    session : onnxruntime.InferenceSession or CustomPfld
         The network ``pfld.onnx``, or one of the user's own.
     rgb : ndarray, (H, W, 3), uint8
         The picture.
@@ -72,13 +72,13 @@ def predict(
         Centre x, centre y, side (pixels), roll (radians).
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
-    if isinstance(session, OwnPfld):
+    if isinstance(session, CustomPfld):
         return _predict_own(session, rgb, crops)
     return _in_batches(lambda inputs: _run(session, inputs), rgb, crops)
 
 
 def predict_mirrored(
-    session: onnxruntime.InferenceSession | OwnPfld,
+    session: onnxruntime.InferenceSession | CustomPfld,
     rgb: npt.NDArray[np.uint8],
     crops: npt.NDArray[np.floating],
 ) -> PfldOutput:
@@ -90,7 +90,7 @@ def predict_mirrored(
 
     Parameters
     ----------
-    session : onnxruntime.InferenceSession or OwnPfld
+    session : onnxruntime.InferenceSession or CustomPfld
         The network ``pfld.onnx``, or one of the user's own.
     rgb : ndarray, (H, W, 3), uint8
         The picture.
@@ -98,7 +98,7 @@ def predict_mirrored(
         Centre x, centre y, side (pixels), roll (radians).
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
-    if isinstance(session, OwnPfld):
+    if isinstance(session, CustomPfld):
         return _predict_own(session, rgb, crops)
     return _in_batches(lambda inputs: _run_mirrored(session, inputs), rgb, crops)
 
@@ -200,7 +200,7 @@ def _place(
             confidence[face, i] = 1.0 - math.exp(-0.5 * ratio * ratio)
 
 
-def _predict_own(network: OwnPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
+def _predict_own(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
     """Run the user's network; the plugin's tells whether there is a face: all the confidence there is."""
     score = predict(network.judge, rgb, crops).score
     wanted = own_crops(network, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
@@ -214,7 +214,7 @@ def _predict_own(network: OwnPfld, rgb: npt.NDArray[np.uint8], crops: Floats) ->
 
 
 def predict_twice(
-    session: onnxruntime.InferenceSession | OwnPfld,
+    session: onnxruntime.InferenceSession | CustomPfld,
     rgb: npt.NDArray[np.uint8],
     crops: npt.NDArray[np.floating],
 ) -> PfldOutput:

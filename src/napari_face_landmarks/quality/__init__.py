@@ -1,4 +1,4 @@
-"""Quality control: values for each frame of a run, and the frames that a person should check."""
+"""Quality control: statistics of a run over time, and the frames that should be checked."""
 
 from napari_face_landmarks.quality.limits import Limits
 from napari_face_landmarks.quality.report import (

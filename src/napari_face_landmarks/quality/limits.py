@@ -1,9 +1,11 @@
-"""Limits beyond which a frame should be checked, and where they come from.
+"""Limits beyond which a frame should be checked.
 
-Measured on held-out faces of 300-W, unchanged, occluded, drawn on and blurred, each refined by CLNF; a fit
-with a mean error of more than 8 % of the inter-ocular distance is poor. Poor fits are detected by the mean
-confidence with an area under the ROC curve of 0.89, by the distance that CLNF moved the landmarks with 0.88
-and, without refinement, by the distance from the point distribution model with 0.91.
+Measured on held-out faces of 300-W (unmodified, occluded, with pen marks, blurred), each refined by CLNF. A
+fit is
+poor if its mean error exceeds 8 % of the inter-ocular distance. The area under the ROC curve for detecting
+poor
+fits is 0.89 for the mean confidence, 0.88 for the distance by which CLNF moved the landmarks and, without
+refinement, 0.91 for their distance from the shape model.
 """
 
 from __future__ import annotations
@@ -22,48 +24,48 @@ def _limit(default: float, high: float, text: str) -> Any:
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """Limits beyond which a face on a frame is suspicious.
+    """Limits beyond which a frame is suspicious.
 
     Parameters
     ----------
     low_confidence : float
-        Mean confidence of a face's landmarks. Of the held-out faces below the default, four in ten are poor
-        fits; of those of at least 0.9, one in a hundred.
+        Mean confidence of a face below which it is low. Of the held-out faces below 0.6, four in ten are poor
+        fits; of those above 0.9, one in a hundred.
     jump : float
-        Mean movement of the landmarks from one frame to the next, in inter-ocular distances.
+        Mean movement of the landmarks in one frame, in inter-ocular distances, from which it is a jump, if it
+        also exceeds `jump_ratio`.
     jump_ratio : float
-        A jump must also exceed the usual movement around that frame by this factor, since a head that turns
-        fast moves far on many frames.
+        Ratio of a jump to the typical movement around that frame; a head that rotates fast moves far on many
+        frames.
     disagreement : float
-        Mean distance that CLNF moved PFLD's landmarks, in inter-ocular distances. On clear faces it is 0.01
-        to 0.03; of the held-out faces with more than 0.045, nearly half are poor fits.
+        Mean distance by which CLNF moved PFLD's landmarks, in inter-ocular distances, from which they
+        disagree. On unobstructed faces it is 0.01 to 0.03; of the held-out faces above 0.045, nearly half are
+        poor fits.
     off_model : float
-        Mean distance of the landmarks from the closest shape of the point distribution model, in
-        inter-ocular distances. On clear faces it is 0.005 to 0.012; of the held-out faces with more than 0.02
-        that were not refined, three in four are poor fits.
+        Mean distance of the landmarks from the nearest shape of the shape model, in inter-ocular distances,
+        from which they are unlike a face. On unobstructed faces it is 0.005 to 0.012; of the held-out faces
+        above 0.02 that were not refined, three in four are poor fits.
 
     Raises
     ------
     SettingsError
-        If a limit is not a number in its range.
+        If a limit is not a number or is out of range.
     """
 
     low_confidence: float = _limit(0.6, 1.0, "Mean confidence of a face below which it is low (0 to 1).")
     jump: float = _limit(
         0.08, 100.0, "Movement in one frame from which it is a jump, in inter-ocular distances."
     )
-    jump_ratio: float = _limit(
-        4.0, 1000.0, "How many times the usual movement around that frame a jump must be."
-    )
+    jump_ratio: float = _limit(4.0, 1000.0, "Ratio of a jump to the typical movement around that frame.")
     disagreement: float = _limit(
         0.045,
         100.0,
-        "Distance between PFLD's and CLNF's landmarks from which they disagree, in that unit.",
+        "Distance of PFLD's landmarks from CLNF's from which they disagree, in inter-ocular distances.",
     )
     off_model: float = _limit(
         0.02,
         100.0,
-        "Distance from the shape model from which landmarks are unlike a face, in that unit.",
+        "Distance from the shape model from which a face is unlikely, in inter-ocular distances.",
     )
 
     def __post_init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Quality control of a run: series, suspects and statistics, and writing them to files."""
+"""Quality check of a run: time series, frames to check, statistics, and their files."""
 
 from __future__ import annotations
 
@@ -25,16 +25,15 @@ SUFFIXES = (".csv", ".json")
 
 @dataclass(frozen=True)
 class Check:
-    """The result of checking a run.
+    """Result of a quality check.
 
     Attributes
     ----------
     series : Series
-        Values for each face and frame.
+        Time series.
     suspects : tuple of Suspect
-        The spans of frames that a person should check, the worst first.
+        Sequences of frames to check, the worst first.
     statistics : Statistics
-        Of the run and of each face.
     """
 
     series: Series
@@ -48,14 +47,14 @@ class Check:
 
 
 def check(tracks: Tracks, limits: Limits | None = None) -> Check:
-    """Find the frames of a run that a person should check.
+    """Find the frames of a run that should be checked, and compute its statistics.
 
     Parameters
     ----------
     tracks : Tracks
         Landmarks (T, F, 68, 2).
     limits : Limits, optional
-        Beyond which a frame is suspicious; the defaults where not given.
+        Limits beyond which a frame is suspicious. Default: `Limits()`.
 
     Examples
     --------
@@ -67,14 +66,14 @@ def check(tracks: Tracks, limits: Limits | None = None) -> Check:
 
 
 def check_series(series: Series, limits: Limits | None = None) -> Check:
-    """Check series that are already computed, such as those of a run in progress."""
+    """Like `check`, for existing series, for example of an unfinished run."""
     limits = limits or Limits()
     suspects = find_suspects(series, limits)
     return Check(series, tuple(suspects), statistics_of(series, suspects, limits))
 
 
 def suspects_to_dataframe(found: Check) -> pandas.DataFrame:
-    """Return a row for each suspect: rank (1: the worst), frame, face, first, last, score, reasons, text."""
+    """Return a row per suspect: rank from 1, frame, face, first, last, score, reasons, text."""
     import pandas as pd
 
     rows = [
@@ -102,7 +101,7 @@ def write_suspects(path: str | Path, found: Check) -> None:
 
 
 def write_series(path: str | Path, series: Series) -> None:
-    """Write a table (``.csv``) with a row for each face and frame, of `series_to_dataframe`.
+    """Write `series_to_dataframe` as a table (``.csv``).
 
     Raises
     ------

@@ -1,4 +1,4 @@
-"""Values for each face and frame of a run: confidence, movement, misfit, head pose, source."""
+"""Time series of a run: confidence, movement, misfit, head pose, source."""
 
 from __future__ import annotations
 
@@ -20,37 +20,36 @@ Floats = npt.NDArray[np.float32]
 
 FRAMES_AT_A_TIME = 4096
 BLOCK = 16
-"""Frames; the usual movement is the largest of the medians over a block of this length and its neighbours."""
+"""Frames per block; the typical movement is the largest median of a block and its two neighbours."""
 
 
 @dataclass(frozen=True)
 class Series:
-    """Values for each face on each frame; NaN where there is no face or the value is not known.
+    """Values for each face and frame; NaN if there is no face or the value is unknown.
 
     Attributes
     ----------
     frames : ndarray, (T,), int64
-        Each frame's index in the source.
+        Index of each frame in the source.
     seconds : ndarray, (T,), float64
-        NaN where not known.
+        Time stamps; NaN if unknown.
     confidence : ndarray, (T, F), float32
         Mean over the landmarks, 0 to 1.
     lowest : ndarray, (T, F), float32
-        Of the least certain landmark, 0 to 1.
+        Confidence of the least confident landmark, 0 to 1.
     movement : ndarray, (T, F), float32
-        Mean distance of the landmarks from those on the frame before, in inter-ocular distances; divided by
-        the number of frames between them where some were not tracked.
+        Mean movement of the landmarks since the previous frame, in inter-ocular distances; divided by the
+        number of frames if some were skipped.
     by_clnf : ndarray, (T, F), float32
-        Mean distance that CLNF moved PFLD's landmarks, in inter-ocular distances.
+        Mean distance by which CLNF moved PFLD's landmarks, in inter-ocular distances.
     off_model : ndarray, (T, F), float32
-        Mean distance of the landmarks from the closest shape of the point distribution model, in inter-ocular
-        distances.
+        Mean distance of the landmarks from the nearest shape of the shape model, in inter-ocular distances.
     pose : ndarray, (T, F, 3), float32
         Pitch, yaw and roll of the head, degrees.
     source : ndarray, (T, F), uint8
-        Index into `SOURCES`; 0 where there is no face.
+        Index into `tracking.SOURCES`; 0 if there is no face.
     manual : ndarray, (T, F), bool
-        Faces with a manual landmark, which count as checked.
+        Faces with manual landmarks, which count as checked.
     """
 
     frames: npt.NDArray[np.int64]
@@ -76,40 +75,40 @@ class Series:
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """Where there is a face, (T, F) bool."""
+        """Whether there is a face, (T, F) bool."""
         return np.asarray(self.source > NONE)
 
 
 def series_of(tracks: Tracks) -> Series:
-    """Return the series of tracks.
+    """Return the time series of tracks.
 
     Parameters
     ----------
     tracks : Tracks
-        Landmarks (T, F, 68, 2), of a run or from a file.
+        Landmarks (T, F, 68, 2), from a run or a file.
 
     Returns
     -------
     Series
     """
-    there = tracks.present
+    present = tracks.present
     lowest = np.where(np.isfinite(tracks.landmarks).all(axis=-1), tracks.confidence, np.inf).min(axis=-1)
     return Series(
         frames=tracks.frame_indices,
         seconds=tracks.timestamps,
-        confidence=_known(tracks.confidence.mean(axis=-1), there),
-        lowest=_known(np.where(np.isfinite(lowest), lowest, np.nan), there),
+        confidence=_known(tracks.confidence.mean(axis=-1), present),
+        lowest=_known(np.where(np.isfinite(lowest), lowest, np.nan), present),
         movement=_movement(tracks),
-        by_clnf=_known(tracks.misfit[..., BY_CLNF], there),
-        off_model=_known(tracks.misfit[..., OFF_MODEL], there),
-        pose=_known(np.degrees(tracks.pose[..., 1:4]), there[..., np.newaxis]),
+        by_clnf=_known(tracks.misfit[..., BY_CLNF], present),
+        off_model=_known(tracks.misfit[..., OFF_MODEL], present),
+        pose=_known(np.degrees(tracks.pose[..., 1:4]), present[..., np.newaxis]),
         source=tracks.source,
         manual=np.asarray((tracks.source == MANUAL) | tracks.by_hand.any(axis=-1)),
     )
 
 
-def _known(values: npt.NDArray[Any], there: npt.NDArray[np.bool_]) -> Floats:
-    return np.where(there & np.isfinite(values), values, np.nan).astype(np.float32)
+def _known(values: npt.NDArray[Any], present: npt.NDArray[np.bool_]) -> Floats:
+    return np.where(present & np.isfinite(values), values, np.nan).astype(np.float32)
 
 
 def _movement(tracks: Tracks) -> Floats:
@@ -121,20 +120,20 @@ def _movement(tracks: Tracks) -> Floats:
         known = np.isfinite(steps)
         count = known.sum(axis=-1)
         mean = np.where(known, steps, 0).sum(axis=-1) / np.maximum(count, 1)
-        apart = np.maximum(np.diff(tracks.frame_indices[start - 1 : stop]), 1)[:, np.newaxis]
-        across = np.maximum(inter_ocular(points[:-1]), 1e-6)
-        moved[start:stop] = np.where(count > 0, mean / apart / across, np.nan)
+        gap = np.maximum(np.diff(tracks.frame_indices[start - 1 : stop]), 1)[:, np.newaxis]
+        scale = np.maximum(inter_ocular(points[:-1]), 1e-6)
+        moved[start:stop] = np.where(count > 0, mean / gap / scale, np.nan)
     return moved
 
 
 def join_series(first: Series, second: Series) -> Series:
-    """Return two series of the same number of faces joined, for runs in progress.
+    """Concatenate two series with the same number of faces, for unfinished runs.
 
     Parameters
     ----------
     first, second : Series
-        `second` is of later frames. Its first frame may be the last one of `first`, so that the movement
-        from it is known; it is kept once.
+        `second` covers later frames. Its first frame may repeat the last frame of `first` as the reference
+        for its movement; the repeated frame is dropped.
     """
     if first.n_frames and second.n_frames and second.frames[0] == first.frames[-1]:
         second = _part(second, slice(1, None))
@@ -146,10 +145,10 @@ def _part(series: Series, rows: slice) -> Series:
     return Series(**{item.name: getattr(series, item.name)[rows] for item in dataclasses.fields(Series)})
 
 
-def usual_movement(movement: Floats) -> Floats:
-    """Return the usual movement around each frame, (T, F), in the unit of `movement`.
+def typical_movement(movement: Floats) -> Floats:
+    """Return the typical movement around each frame, (T, F), in the unit of `movement`.
 
-    NaN where no movement is known around a frame.
+    NaN if no movement is known around a frame.
     """
     n_frames, n_faces = movement.shape
     n_blocks = -(-n_frames // BLOCK)
@@ -158,12 +157,12 @@ def usual_movement(movement: Floats) -> Floats:
     blocks = np.sort(padded.reshape(n_blocks + 2, BLOCK, n_faces), axis=1)  # NaN last
     middle = np.maximum(np.isfinite(blocks).sum(axis=1, keepdims=True) - 1, 0) // 2
     medians = np.take_along_axis(blocks, middle, axis=1)[:, 0]
-    usual = np.fmax(np.fmax(medians[:-2], medians[1:-1]), medians[2:])
-    return np.asarray(np.repeat(usual, BLOCK, axis=0)[:n_frames], dtype=np.float32)
+    typical = np.fmax(np.fmax(medians[:-2], medians[1:-1]), medians[2:])
+    return np.asarray(np.repeat(typical, BLOCK, axis=0)[:n_frames], dtype=np.float32)
 
 
 def series_to_dataframe(series: Series) -> pandas.DataFrame:
-    """Return a row for each face and frame: frame, time (s), face, source and the numbers of `Series`.
+    """Return a row per frame and face: frame, time (s), face, source and the values of `Series`.
 
     Movement and misfit are in percent of the inter-ocular distance, angles in degrees.
     """

@@ -1,4 +1,4 @@
-"""Statistics of a run, as numbers and as sentences."""
+"""Statistics of a run, as numbers and as text."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ from napari_face_landmarks.quality.suspects import LOST, Suspect, percent
 
 ANGLES = ("pitch", "yaw", "roll")
 SOURCE_WORDS = {
-    "pfld": "from PFLD alone",
+    "pfld": "from PFLD without refinement",
     "clnf": "refined by CLNF",
     "carried": "with a carried correction",
-    "manual": "corrected by hand",
+    "manual": "manually corrected",
 }
 
 
@@ -32,36 +32,36 @@ class Extreme:
 
 @dataclass(frozen=True)
 class FaceStatistics:
-    """The statistics of one face.
+    """Statistics of one face.
 
     Attributes
     ----------
     face : int
         Index of the face.
     frames : int
-        Frames with the face.
+        Frames with this face.
     times_lost : int
-        How often it disappeared.
+        How often the face was lost.
     frames_lost : int
-        Frames without it after its first frame.
+        Frames without the face after its first frame.
     confidence : float
-        Mean over its frames of the mean over the landmarks.
+        Mean over frames and landmarks.
     low_confidence : int
-        Frames on which that is below the limit.
+        Frames with a mean confidence below the limit.
     lowest_confidence : Extreme
-        The frame on which it is lowest.
+        Lowest mean confidence of a frame.
     sources : dict of str to int
-        Frames by where the landmarks come from: pfld, clnf, carried, manual.
+        Frames by source: pfld, clnf, carried, manual.
     movement : float or None
-        Median movement in one frame, in inter-ocular distances.
+        Median movement per frame, in inter-ocular distances.
     fastest : Extreme or None
-        The largest movement in one frame, in inter-ocular distances.
+        Largest movement per frame, in inter-ocular distances.
     by_clnf : float or None
-        Mean distance that CLNF moved the landmarks, in inter-ocular distances; None where it refined none.
+        Mean distance by which CLNF moved the landmarks, in inter-ocular distances; None if it refined none.
     most_by_clnf : Extreme or None
-        The frame on which it is largest.
+        Largest such distance of a frame.
     pose : dict of str to (float, float)
-        Smallest and largest pitch, yaw and roll, degrees; empty where the pose is not known.
+        Smallest and largest pitch, yaw and roll, degrees; empty if unknown.
     """
 
     face: int
@@ -81,23 +81,23 @@ class FaceStatistics:
 
 @dataclass(frozen=True)
 class Statistics:
-    """The statistics of a run.
+    """Statistics of a run.
 
     Attributes
     ----------
     frames : int
     seconds : float or None
-        From the first frame to the last; None where not known.
+        Time from the first frame to the last; None if unknown.
     frames_with_faces : int
         Frames with at least one face.
     faces : tuple of FaceStatistics
-        Of each face that is present on some frame.
+        Faces that are present on at least one frame.
     to_check : int
-        The number of suspects.
+        Number of suspects.
     frames_to_check : int
-        Their frames.
+        Number of their frames.
     limits : Limits
-        Beyond which a frame is suspicious.
+        Limits beyond which a frame is suspicious.
     """
 
     frames: int
@@ -115,24 +115,24 @@ def statistics_of(series: Series, suspects: Sequence[Suspect], limits: Limits | 
     Parameters
     ----------
     series : Series
-        Of `series_of`.
+        From `series_of`.
     suspects : sequence of Suspect
-        Of `find_suspects`.
+        From `find_suspects`.
     limits : Limits, optional
-        With which the suspects were found.
+        Limits with which the suspects were found.
     """
     limits = limits or Limits()
     seconds = series.seconds[np.isfinite(series.seconds)]
-    there = series.present
+    present = series.present
     checked = np.zeros(series.n_frames, bool)
     for suspect in suspects:
         start, stop = np.searchsorted(series.frames, [suspect.first, suspect.last + 1])
         checked[start:stop] = True
-    faces = [face for face in range(series.n_faces) if there[:, face].any()]
+    faces = [face for face in range(series.n_faces) if present[:, face].any()]
     return Statistics(
         frames=series.n_frames,
         seconds=float(seconds[-1] - seconds[0]) if len(seconds) > 1 else None,
-        frames_with_faces=int(there.any(axis=1).sum()),
+        frames_with_faces=int(present.any(axis=1).sum()),
         faces=tuple(_face_statistics(series, face, suspects, limits) for face in faces),
         to_check=len(suspects),
         frames_to_check=int(checked.sum()),
@@ -143,19 +143,19 @@ def statistics_of(series: Series, suspects: Sequence[Suspect], limits: Limits | 
 def _face_statistics(
     series: Series, face: int, suspects: Sequence[Suspect], limits: Limits
 ) -> FaceStatistics:
-    there = series.present[:, face]
+    present = series.present[:, face]
     confidence = series.confidence[:, face]
     least = _extreme(-confidence, series.frames)
-    codes = np.bincount(series.source[there, face], minlength=len(SOURCES))
+    codes = np.bincount(series.source[present, face], minlength=len(SOURCES))
     by_clnf, movement = series.by_clnf[:, face], series.movement[:, face]
     known = series.pose[np.isfinite(series.pose[:, face]).all(axis=-1), face]
     return FaceStatistics(
         face=face,
-        frames=int(there.sum()),
+        frames=int(present.sum()),
         times_lost=sum(item.face == face and LOST in item.reasons for item in suspects),
-        frames_lost=int((~there[np.argmax(there) :]).sum()),
+        frames_lost=int((~present[np.argmax(present) :]).sum()),
         confidence=float(np.nanmean(confidence)),
-        low_confidence=int((confidence[there] < limits.low_confidence).sum()),
+        low_confidence=int((confidence[present] < limits.low_confidence).sum()),
         lowest_confidence=Extreme(0.0, int(series.frames[0])) if least is None else _negated(least),
         sources={name: int(count) for name, count in zip(SOURCES, codes, strict=True) if name != "none"},
         movement=_middle(movement),
@@ -188,10 +188,10 @@ def _negated(extreme: Extreme) -> Extreme:
 
 
 def in_words(statistics: Statistics) -> list[str]:
-    """Return the statistics as sentences: of the run, of each face, and how much there is to check."""
+    """Return the statistics as sentences: of the run, of each face, and how much to check."""
     total = statistics.frames
     if not statistics.faces:
-        return [f"{count(total, 'frame')}, and no face on any of them."]
+        return [f"{count(total, 'frame')} without a face."]
     time = "" if statistics.seconds is None else f" ({_duration(statistics.seconds)})"
     sentences = [
         f"{count(total, 'frame')}{time}, with a face on {_share(statistics.frames_with_faces, total)}."
@@ -199,11 +199,11 @@ def in_words(statistics: Statistics) -> list[str]:
     for face in statistics.faces:
         sentences += _face_in_words(face, statistics)
     if statistics.to_check:
-        places, frames = count(statistics.to_check, "place"), count(statistics.frames_to_check, "frame")
+        places, frames = count(statistics.to_check, "sequence"), count(statistics.frames_to_check, "frame")
         share = percent(statistics.frames_to_check / total)
-        sentences.append(f"To check: {places} with {frames} in all ({share}).")
+        sentences.append(f"To check: {places} with a total of {frames} ({share}).")
     else:
-        sentences.append("Nothing stands out that would have to be checked.")
+        sentences.append("No frame needs to be checked.")
     return sentences
 
 
@@ -211,7 +211,7 @@ def _face_in_words(face: FaceStatistics, statistics: Statistics) -> list[str]:
     found = [f"on {_share(face.frames, statistics.frames)}"] if len(statistics.faces) > 1 else []
     if face.times_lost:
         times = {1: "once", 2: "twice"}.get(face.times_lost, f"{face.times_lost} times")
-        found.append(f"lost {times}, for {count(face.frames_lost, 'frame')} in all")
+        found.append(f"lost {times}, for a total of {count(face.frames_lost, 'frame')}")
     lowest = face.lowest_confidence
     confidence = (
         f"mean confidence {face.confidence:.2f}, lowest {lowest.value:.2f} on frame {lowest.frame}, below "
@@ -227,16 +227,16 @@ def _face_in_words(face: FaceStatistics, statistics: Statistics) -> list[str]:
     if face.by_clnf is not None and face.most_by_clnf is not None:
         sentences.append(
             f"CLNF moved PFLD's landmarks by {percent(face.by_clnf)} of the inter-ocular distance on "
-            f"average, by {percent(face.most_by_clnf.value)} at most, on frame {face.most_by_clnf.frame}."
+            f"average, and by at most {percent(face.most_by_clnf.value)}, on frame {face.most_by_clnf.frame}."
         )
     if face.movement is not None and face.fastest is not None:
         sentences.append(
-            f"Movement in a frame: mostly {percent(face.movement)} of the inter-ocular distance, "
-            f"{percent(face.fastest.value)} at most, on frame {face.fastest.frame}."
+            f"Movement per frame: median {percent(face.movement)} of the inter-ocular distance, at most "
+            f"{percent(face.fastest.value)}, on frame {face.fastest.frame}."
         )
     if face.pose:
-        turns = [f"{name} from {low:.0f}° to {high:.0f}°" for name, (low, high) in face.pose.items()]
-        sentences.append(f"Head: {', '.join(turns)}.")
+        angles = [f"{name} from {low:.0f}° to {high:.0f}°" for name, (low, high) in face.pose.items()]
+        sentences.append(f"Head: {', '.join(angles)}.")
     if len(statistics.faces) > 1:
         sentences[0] = f"Face {face.face}: {sentences[0][0].lower()}{sentences[0][1:]}"
     return sentences
@@ -247,7 +247,7 @@ def _sentence(words: str) -> str:
 
 
 def count(number: int, word: str) -> str:
-    """Return a number with its word: ``1 frame``, ``2 frames``."""
+    """Return a number with its noun: ``1 frame``, ``2 frames``."""
     return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 

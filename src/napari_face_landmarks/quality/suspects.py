@@ -1,4 +1,4 @@
-"""The frames that a person should check, the worst first, each with its reasons."""
+"""Frames that should be checked, the worst first, with the reasons."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.quality.limits import Limits
-from napari_face_landmarks.quality.series import Series, usual_movement
+from napari_face_landmarks.quality.series import Series, typical_movement
 
 LOST, LOW, JUMP, DISAGREE, ODD = (
     "lost face",
@@ -20,32 +20,31 @@ LOST, LOW, JUMP, DISAGREE, ODD = (
 )
 REASONS = (LOST, LOW, JUMP, DISAGREE, ODD)
 LARGEST_GAP = 2
-"""Suspicious frames are grouped if at most this many good ones lie between them."""
+"""Suspicious frames with at most this many other frames between them form one sequence."""
 LONGEST = 50
-"""The most frames of a group."""
+"""Maximum number of frames of a sequence."""
 NEARLY = 0.95
-"""The first frame of a group with at least this fraction of the highest score stands for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class Suspect:
-    """Consecutive frames of one face that should be checked.
+    """A sequence of suspicious frames of one face.
 
     Attributes
     ----------
     frame : int
-        The worst frame, or the first of those that are nearly as bad; where a face is lost, the first
-        without it.
+        The worst frame (the first with nearly the highest score); for a lost face, the first frame without
+        it.
     face : int
         Index of the face.
     first, last : int
-        First and last frame, both included.
+        First and last frame, inclusive.
     reasons : tuple of str
-        Of `REASONS`, by falling weight.
+        Items of `REASONS`, the most severe first.
     score : float
-        Of the worst frame, from 0 to 1.
+        Score of the worst frame, from 0 to 1.
     text : str
-        The reasons in words, with the numbers.
+        The reasons with their values.
     """
 
     frame: int
@@ -58,25 +57,24 @@ class Suspect:
 
 
 def find_suspects(series: Series, limits: Limits | None = None) -> list[Suspect]:
-    """Return the frames of a run that a person should check, the worst first.
+    """Return the suspicious frames of a run, the worst first.
 
-    A face is suspicious where the mean confidence of its landmarks is low, where they jump, where CLNF moved
-    PFLD's landmarks far, where they are far from the point distribution model, and where it is lost: absent
-    after it was present. Faces with manual landmarks count as checked. The weight of a reason grows with the
-    amount by which its limit is exceeded (0 at the limit, at most 1); that of a lost face is 1. Several
-    weights w on a frame give the score ``1 - prod(1 - w)``.
+    A face is suspicious if its mean confidence is low, its landmarks jump, CLNF moved them far, they are far
+    from the shape model, or the face is lost. Manually corrected faces count as checked. The weight w of a
+    reason is 0 at its limit and grows to 1 beyond it; a lost face has the weight 1. The score of a frame is
+    ``1 - prod(1 - w)`` over its reasons.
 
     Parameters
     ----------
     series : Series
-        Of `series_of`.
+        From `series_of`.
     limits : Limits, optional
-        Beyond which a frame is suspicious; the defaults where not given.
+        Limits beyond which a frame is suspicious. Default: `Limits()`.
 
     Returns
     -------
     list of Suspect
-        Ordered by falling score, then by frame and face.
+        Ordered by descending score, then by frame and face.
     """
     limits = limits or Limits()
     weights = _weights(series, limits)
@@ -91,7 +89,7 @@ def find_suspects(series: Series, limits: Limits | None = None) -> list[Suspect]
 
 def _weights(series: Series, limits: Limits) -> dict[str, npt.NDArray[np.float64]]:
     """Return the weight of each reason, (T, F) float64, 0 to 1."""
-    jump = np.fmax(limits.jump_ratio * usual_movement(series.movement), np.float32(limits.jump))
+    jump = np.fmax(limits.jump_ratio * typical_movement(series.movement), np.float32(limits.jump))
     found = {
         LOW: _below(series.confidence, limits.low_confidence),
         JUMP: _above(series.movement, jump),
@@ -114,26 +112,26 @@ def _above(
 
 
 def _spans(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
-    """Yield the first and the last row of each group."""
+    """Yield the first and last row of each sequence."""
     rows = np.flatnonzero(mask)
     for part in np.split(rows, np.flatnonzero(np.diff(rows) > LARGEST_GAP + 1) + 1):
         for start in range(0, len(part), LONGEST):
-            piece = part[start : start + LONGEST]
-            yield int(piece[0]), int(piece[-1])
+            rows_of = part[start : start + LONGEST]
+            yield int(rows_of[0]), int(rows_of[-1])
 
 
 def _lost(series: Series, face: int) -> list[Suspect]:
-    """Return the frames on which a face is absent after it was present."""
-    there = series.present[:, face]
-    if not there.any():
+    """Return the sequences of frames on which a face is lost."""
+    present = series.present[:, face]
+    if not present.any():
         return []
-    rows = np.arange(len(there))
-    gone = np.flatnonzero(~there & (rows > np.argmax(there)))
+    rows = np.arange(len(present))
+    gone = np.flatnonzero(~present & (rows > np.argmax(present)))
     found = []
     for part in np.split(gone, np.flatnonzero(np.diff(gone) > 1) + 1):
         if len(part):
             first, last = int(series.frames[part[0]]), int(series.frames[part[-1]])
-            for_good = part[-1] == len(there) - 1
+            for_good = part[-1] == len(present) - 1
             end = "to the end" if for_good else f"for {len(part)} frame{'s' * (len(part) > 1)}"
             found.append(Suspect(first, face, first, last, (LOST,), 1.0, f"{LOST}: not found {end}"))
     return found
@@ -171,13 +169,13 @@ def _in_words(series: Series, reason: str, row: int, face: int) -> str:
     if reason == LOW:
         return f"{LOW}: {series.confidence[row, face]:.2f}"
     if reason == JUMP:
-        return f"{JUMP}: {percent(series.movement[row, face])} of the inter-ocular distance in a frame"
+        return f"{JUMP}: {percent(series.movement[row, face])} of the inter-ocular distance in one frame"
     if reason == DISAGREE:
         return f"{DISAGREE}: {percent(series.by_clnf[row, face])} of the inter-ocular distance apart"
-    return f"{ODD}: {percent(series.off_model[row, face])} of the inter-ocular distance off the shape model"
+    return f"{ODD}: {percent(series.off_model[row, face])} of the inter-ocular distance from the shape model"
 
 
 def percent(fraction: float) -> str:
-    """Return a fraction in percent, with two significant digits."""
+    """Format a fraction in percent with two significant digits."""
     value = 100 * float(fraction)
     return f"{value:.0f} %" if value >= 10 else f"{value:.1f} %"

@@ -28,7 +28,7 @@ from napari_face_landmarks.data.fields import TRACKED
 from napari_face_landmarks.data.frame import FrameResult, unstack_frames
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, VideoError, in_one_line, reason_of
-from napari_face_landmarks.files.atomic import name_beside, to_disk
+from napari_face_landmarks.files.atomic import companion_name, to_disk
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.tracking.provenance import provenance
 from napari_face_landmarks.tracking.regions import Regions
@@ -256,7 +256,7 @@ _SAMPLE, _SAMPLES = 1 << 16, 33
 def journal_of(output: str | os.PathLike[str]) -> Path:
     """Return the path of the checkpoint file of a run whose results go to `output`."""
     path = Path(output)
-    return path.with_name(name_beside(path.name, ".journal"))
+    return path.with_name(companion_name(path.name, ".journal"))
 
 
 def video_identity(video: Video) -> dict[str, Any]:

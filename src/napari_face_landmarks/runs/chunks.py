@@ -26,7 +26,7 @@ from napari_face_landmarks.data.frame import FrameResult, stack_frames, unstack_
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.files.atomic import name_beside
+from napari_face_landmarks.files.atomic import companion_name
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.runs.checkpoint import read_checkpoint, read_frames
 from napari_face_landmarks.settings import TrackerSettings
@@ -81,13 +81,13 @@ def cut(n_frames: int, length: int, settings: TrackerSettings) -> list[Piece]:
 def piece_journal(output: str | Path, piece: Piece) -> Path:
     """Return the path of the journal that a piece of the video of `output` is tracked into."""
     path = Path(output)
-    return path.with_name(name_beside(path.name, f".{piece.first}.journal"))
+    return path.with_name(companion_name(path.name, f".{piece.first}.journal"))
 
 
 def remove_pieces(output: str | Path) -> None:
     """Remove the journals of all pieces of an output, of other cuts too, but those that are worked on."""
     path = Path(output)
-    front = name_beside(path.name, "")
+    front = companion_name(path.name, "")
     for journal in path.parent.glob(f"{glob.escape(front)}.*.journal"):
         if journal.name[len(front) + 1 :].partition(".")[0].isdecimal():
             with contextlib.suppress(OSError):

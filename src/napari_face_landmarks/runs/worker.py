@@ -492,7 +492,7 @@ class _RunHere:
             warnings.simplefilter("ignore", VideoWarning)  # given when it was opened in the window
             video = self._video = open_video(request.video)
         video.keeps_frames = self._shows
-        if list(video.film.state) != list(request.file):
+        if list(video.source.state) != list(request.file):
             raise VideoError(f"{request.video} has changed since it was opened: open it again.")
         tracker = FaceTracker(load_models(request.models), settings)
         self._message = PREPARING

@@ -85,7 +85,7 @@ class FrameSource:
     @property
     def concealed(self) -> set[int]:
         """The frames whose errors the decoder concealed, of those read so far."""
-        return self.frames.mended.copy() if isinstance(self.frames, Video) else set()
+        return self.frames.concealed.copy() if isinstance(self.frames, Video) else set()
 
     @property
     def meta(self) -> dict[str, Any]:

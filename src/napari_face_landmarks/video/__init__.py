@@ -1,4 +1,4 @@
-"""Video files in, frame by frame: exact seeking, true frame counts and time stamps, one way of decoding."""
+"""Video files: exact seeking, correct frame counts and time stamps, reading and writing."""
 
 from napari_face_landmarks.video.container import VIDEO_SUFFIXES
 from napari_face_landmarks.video.index import VideoInfo

@@ -1,4 +1,4 @@
-"""Opening a video file with PyAV, and its decoded frames as upright RGB."""
+"""Opening video files with PyAV, and conversion of decoded frames to upright RGB."""
 
 from __future__ import annotations
 
@@ -23,32 +23,32 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 """Endings of video files, in any case: what `track`, `batch` and napari's reader take for videos."""
 
-# The demuxers that may touch a file. FFmpeg also has some that make a video of any text, and playlists that
-# name other files or addresses; a video of unknown origin has no business there.
+# The demuxers that are allowed. FFmpeg also has demuxers that render any text as video, and playlists that
+# refer to other files or addresses; neither is acceptable for untrusted files.
 _DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,m4v,asf,flv,ogg,mxf,dv,gif,apng,yuv4mpegpipe"
 _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
-# PyAV before 19 decodes metadata strictly unless told otherwise; later versions always replace bad bytes.
+# PyAV before 19 decodes metadata strictly by default; later versions always replace invalid bytes.
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"uuid", b"sidx", b"meta")
-_MOST_BOXES = 100_000
-_MOST_PIXELS = 8192 * 8192
-_MOST_THREADS = 4
-_most_threads = _MOST_THREADS
+_MAX_BOXES = 100_000
+_MAX_PIXELS = 8192 * 8192
+_MAX_THREADS = 4
+_max_threads = _MAX_THREADS
 _SECONDARY = ("attached_pic", "timed_thumbnails", "still_image")
 _PREDICTED = (PictureType.P, PictureType.B)
 
 
 @dataclass(frozen=True, slots=True)
 class FrameGeometry:
-    """How the frames of a file are laid out.
+    """Size and orientation of the frames of a file.
 
     Parameters
     ----------
     height, width : int
-        Size as coded, in px; frames of another size in the same file are scaled to it.
+        Coded size in px; frames of another size in the same file are scaled to it.
     transposed, mirrored, upside_down : bool
-        What turns a coded frame upright: rows and columns exchanged, then columns reversed, then rows
-        reversed.
+        Operations that make a coded frame upright: transpose rows and columns, then reverse the columns,
+        then reverse the rows.
     """
 
     height: int
@@ -65,19 +65,21 @@ class FrameGeometry:
 
 
 def check_file(path: str) -> os.stat_result:
-    """Return the state of the file `path`, or raise a `VideoError` that says why it cannot be a video."""
+    """Return the `os.stat` of a file; raise a `VideoError` if it cannot be a video."""
     try:
         state = os.stat(path)
         if os.path.isdir(path):
             raise VideoError(f"{path} is a folder: give the path of a video file in it.")
-        if not stat.S_ISREG(state.st_mode):  # a pipe would keep us waiting
+        if not stat.S_ISREG(state.st_mode):  # reading a pipe would block
             raise VideoError(f"{path} is not a file: give the path of a video file.")
         with open(path, "rb"):
             pass
     except FileNotFoundError:
         raise VideoError(f"There is no file {path}: check the path of the video.") from None
     except PermissionError:
-        raise VideoError(f"{path} may not be read: ask for the permission to read it, or copy it.") from None
+        raise VideoError(
+            f"{path} cannot be read for lack of permission: change its permissions or copy it."
+        ) from None
     except (VideoError, MemoryError):
         raise
     except (OSError, ValueError) as error:
@@ -89,7 +91,7 @@ def check_file(path: str) -> os.stat_result:
 
 
 def open_container(path: str) -> InputContainer:
-    """Open the local file `path` for demuxing; a `VideoError` says why it cannot be."""
+    """Open the local file `path` for demuxing, or raise a `VideoError`."""
     check_file(path)
     try:
         container: InputContainer = av.open(f"file:{path}", "r", options=dict(_OPTIONS), **_METADATA)
@@ -102,14 +104,13 @@ def _unreadable(path: str) -> str:
     with open(path, "rb") as file:
         start = file.read(12)
     if start[4:8] in _FIRST_BOXES:
-        return (
-            f"{path} is cut off or damaged, its table of frames is missing: copy or record the video again."
-        )
-    return f"{path} is not a video that can be read: give an {', '.join(s[1:] for s in VIDEO_SUFFIXES)} file."
+        return f"{path} is truncated or damaged, its frame table is missing: copy or record the video again."
+    suffixes = ", ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
+    return f"{path} is not a video that can be read: give a file of type {suffixes}."
 
 
 def declared_size(path: str) -> int:
-    """Return how many bytes the outer boxes of an mp4, mkv or avi file say it has; 0 where they do not."""
+    """Return the size in bytes that an mp4, mkv or avi file declares; 0 if it declares none."""
     with open(path, "rb") as file:
         start = file.read(64)
         if start[:4] == b"RIFF":
@@ -122,7 +123,7 @@ def declared_size(path: str) -> int:
 
 def _last_box_end(file: BinaryIO) -> int:
     place = 0
-    for _ in range(_MOST_BOXES):
+    for _ in range(_MAX_BOXES):
         file.seek(place)
         header = file.read(16)
         size = int.from_bytes(header[:4], "big")
@@ -135,7 +136,7 @@ def _last_box_end(file: BinaryIO) -> int:
 
 
 def _ebml_end(file: BinaryIO) -> int:
-    # An EBML header, then one segment: each an identifier of 4 bytes and a length of 1 to 8 bytes.
+    # an EBML header, then one segment; each is a 4-byte identifier and a length of 1 to 8 bytes
     place = 0
     for _ in range(2):
         file.seek(place)
@@ -144,33 +145,32 @@ def _ebml_end(file: BinaryIO) -> int:
             return 0
         width = 9 - header[4].bit_length()
         length = int.from_bytes(header[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
-        if length == (1 << 7 * width) - 1:  # a length that was not known when the file was written
+        if length == (1 << 7 * width) - 1:  # the length was unknown when the file was written
             return 0
         place += 4 + width + length
     return place
 
 
 def video_stream(container: InputContainer, path: str) -> VideoStream:
-    """Return the stream to read, with its decoder set up.
+    """Return the video stream to read, with its decoder configured.
 
-    Cover pictures and thumbnails do not count. Of several videos it is the one marked as default, else the
-    largest.
+    Cover images and thumbnails are ignored. Of several streams it is the default one, otherwise the largest.
     """
-    films = [stream for stream in container.streams.video if not _is_secondary(stream)]
-    if not films:
+    streams = [stream for stream in container.streams.video if not _is_secondary(stream)]
+    if not streams:
         if container.streams.audio:
-            raise VideoError(f"{path} holds sound but no pictures: give a file with a video track.")
-        raise VideoError(f"{path} holds no video track: give another file.")
-    chosen = [stream for stream in films if _is_default(stream)] or films
+            raise VideoError(f"{path} has audio but no video track: give a file with a video track.")
+        raise VideoError(f"{path} has no video track: give another file.")
+    chosen = [stream for stream in streams if _is_default(stream)] or streams
     stream = max(chosen, key=_area)
     codec: Any = stream.codec_context
     if codec is None:
-        raise VideoError(f"{path} is coded in a way that cannot be decoded here: convert it to H.264 in mp4.")
-    if stream.width * stream.height > _MOST_PIXELS:
+        raise VideoError(f"{path} has an unsupported codec: convert it to H.264 in mp4.")
+    if stream.width * stream.height > _MAX_PIXELS:
         raise VideoError(
             f"{path} has frames of {stream.width} x {stream.height} px: give a video of at most 8192 x 8192."
         )
-    codec.options = {"max_pixels": str(_MOST_PIXELS)}  # also for frames that are larger than the file says
+    codec.options = {"max_pixels": str(_MAX_PIXELS)}  # also for frames larger than the header declares
     codec.thread_type = "AUTO"
     codec.thread_count = thread_count()
     return stream
@@ -189,34 +189,34 @@ def _is_default(stream: VideoStream) -> bool:
 
 
 def other_streams(container: InputContainer, chosen: VideoStream) -> list[str]:
-    """Return the sizes of the videos in a file besides the one that is read, such as ``"96 x 96"``."""
-    films = [stream for stream in container.streams.video if not _is_secondary(stream)]
-    return [f"{s.width} x {s.height}" for s in films if s.index != chosen.index and _area(s)]
+    """Return the sizes of the other video streams of a file, such as ``"96 x 96"``."""
+    streams = [stream for stream in container.streams.video if not _is_secondary(stream)]
+    return [f"{s.width} x {s.height}" for s in streams if s.index != chosen.index and _area(s)]
 
 
 def pixel_aspect(stream: VideoStream) -> float:
-    """Return how much wider than high a pixel is shown; 1 where the file does not say."""
+    """Return the pixel aspect ratio (width divided by height); 1 if the file does not declare it."""
     ratio = stream.sample_aspect_ratio or stream.codec_context.sample_aspect_ratio
     return float(ratio) if ratio else 1.0
 
 
 def limit_threads(count: int) -> None:
-    """Have `thread_count` give no more than `count` from now on; for processes side by side."""
-    global _most_threads
-    _most_threads = max(1, min(count, _MOST_THREADS))
+    """Limit `thread_count` to `count`, for processes that run in parallel."""
+    global _max_threads
+    _max_threads = max(1, min(count, _MAX_THREADS))
 
 
 def thread_count() -> int:
-    """Return how many threads work on one video: as many as there are processors for us, at most 4."""
+    """Return the number of threads per video: the available processor cores, at most 4."""
     try:
         processors = len(os.sched_getaffinity(0))
-    except AttributeError:  # not every system has it
+    except AttributeError:  # not available on all systems
         processors = os.cpu_count() or 1
-    return max(1, min(_most_threads, processors))
+    return max(1, min(_max_threads, processors))
 
 
 def geometry_of(frame: VideoFrame) -> FrameGeometry:
-    """Return the layout of a file's frames from its first one, turned upright as its display matrix says."""
+    """Return the geometry of a file's frames from the first frame and its display matrix."""
     a, b, c, d = _display_matrix(frame)
     whole = max(abs(a) + abs(d), abs(b) + abs(c))
     slack = 0.02 * whole
@@ -228,7 +228,7 @@ def geometry_of(frame: VideoFrame) -> FrameGeometry:
 
 
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
-    # Display x = a x + c y, display y = b x + d y, of nine native 32-bit integers a b u, c d v, x y w.
+    # displayed x = a x + c y and y = b x + d y; nine native 32-bit integers a b u, c d v, x y w
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
     if side_data is None:
         return 1, 0, 0, 1
@@ -237,9 +237,9 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def is_self_contained(frame: VideoFrame) -> bool:
-    """Return whether the frame owes nothing to other frames, so that decoding may begin with it.
+    """Return whether decoding may start at this frame: it depends on no other frame.
 
-    A damaged frame is mended from the one before.
+    The decoder conceals errors in a damaged frame with the frame before.
     """
     return frame.pict_type not in _PREDICTED and not frame.is_corrupt
 
@@ -249,21 +249,21 @@ def to_rgb(
 ) -> npt.NDArray[np.uint8]:
     """Convert a decoded frame to upright RGB.
 
-    The conversion is that of OpenCV's ``VideoCapture`` (libswscale, bicubic), so the pixels are the same.
+    The conversion is that of OpenCV's ``VideoCapture`` (libswscale, bicubic) and gives identical pixels.
 
     Parameters
     ----------
     frame : av.VideoFrame
-        Any pixel format; grey is repeated, alpha dropped, more than 8 bits are rounded.
+        Any pixel format; greyscale is repeated, alpha dropped, more than 8 bits are rounded.
     geometry : FrameGeometry
         Size and orientation.
     reformatter : av.video.reformatter.VideoReformatter
-        Keeps the conversion's tables from frame to frame; not for two threads at once.
+        Caches the conversion's tables; not thread-safe.
 
     Returns
     -------
     ndarray, (H, W, 3), uint8
-        C-contiguous and the caller's own.
+        C-contiguous copy.
     """
     converted = reformatter.reformat(
         frame,
@@ -271,11 +271,11 @@ def to_rgb(
         height=geometry.height,
         format="rgb24",
         interpolation=Interpolation.BICUBIC,
-        threads=1,  # starting a pool for each conversion costs more than it saves
+        threads=1,  # starting a thread pool for each conversion takes longer than it saves
     )
     rgb: Any = converted.to_ndarray()
     if geometry.transposed:
         rgb = rgb.transpose(1, 0, 2)
     if geometry.mirrored or geometry.upside_down:
         rgb = rgb[:: -1 if geometry.upside_down else 1, :: -1 if geometry.mirrored else 1]
-    return np.ascontiguousarray(rgb, dtype=np.uint8)  # PyAV may leave room between rows
+    return np.ascontiguousarray(rgb, dtype=np.uint8)  # rows from PyAV may be padded

@@ -1,13 +1,11 @@
-"""Which packet of a video file shows which frame, and when: the table behind exact seeking.
+"""Frame index of a video file for exact seeking: the packet and the time stamp of each frame.
 
-The counts and rates in a container's header are estimates, and some containers lie. The index is built from
-the packets themselves, read once without decoding; the start and the end of the film are then decoded to see
-whether the frames that come out are the ones expected. Where the packets carry no usable time stamps, or
-decoding disagrees, the whole film is decoded once: what is decoded is the truth.
+Frame counts and rates in container headers are estimates, and some are wrong. The index is built from the
+packets, which are read once without decoding; the start and the end of the stream are then decoded to verify
+it. If the packets have no usable time stamps, or decoding contradicts them, the whole stream is decoded once.
 
-Frames are told apart by the number of the packet they came from, in the order of the file (which is the order
-of decoding, not of display): the decoder hands that number through, whatever the container's time stamps are
-worth.
+Frames are identified by the number of their packet in file order (decoding order, not display order). The
+decoder passes this number through as a time stamp, so that the container's own time stamps do not matter.
 """
 
 from __future__ import annotations
@@ -41,12 +39,15 @@ from napari_face_landmarks.video.container import (
 )
 
 _HEAD_FRAMES = 8
-_TAIL_PIXELS = (
-    300_000_000  # how much is decoded to check the end: 1000 frames of 640 x 480, a third of a second
-)
-_FURTHEST_REORDER = 64  # no codec shows a picture later or earlier than 16 places from where it is decoded
+_TAIL_PIXELS = 300_000_000  # decoded to verify the end: 1000 frames of 640 x 480, a third of a second
+_MAX_REORDER = 64  # packets; codecs reorder by at most 16
 _NO_STAMP = np.iinfo(np.int64).min
-_NO_TABLE = ("mpeg", "mpegts", "mpegvideo", "m4v")  # containers whose times depend on where reading begins
+_NO_TABLE = (
+    "mpeg",
+    "mpegts",
+    "mpegvideo",
+    "m4v",
+)  # containers whose time stamps depend on where reading starts
 _LEAD_SECONDS = 1
 _CHECKED_BYTES = 4096
 SMALLEST_ASPECT = 0.005
@@ -55,24 +56,24 @@ SMALLEST_ASPECT = 0.005
 
 @dataclass(frozen=True)
 class VideoInfo:
-    """What a video file holds.
+    """Properties of a video file.
 
     Parameters
     ----------
     path : str
         The file, absolute.
     n_frames : int
-        How many frames can be read; not what the header says.
+        Number of frames that can be read, independent of the header.
     height, width : int
-        Size of a frame as it is read, upright, in px.
+        Size of an upright frame in px.
     fps : float
         Mean frames per second.
     timestamps : ndarray, (n_frames,), float64
-        Seconds of each frame as the file says, ascending; the first need not be 0.
+        Time of each frame in seconds, ascending; the first is not necessarily 0.
     warnings : tuple of str
-        A sentence for each thing found wrong with the file, such as a missing end.
+        Problems of the file, such as a missing end.
     pixel_aspect : float
-        How much wider than high a pixel is shown. Frames are read as they are coded, not stretched.
+        Pixel aspect ratio (width divided by height). Frames are read as coded, without stretching.
     """
 
     path: str
@@ -87,25 +88,25 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The packets of a film and the frames they show.
+    """The packets of a video stream and their frames.
 
     Parameters
     ----------
     order : ndarray, (T,), int64
-        The packet that shows each frame.
+        The packet of each frame, in display order.
     position : ndarray, (P,), int64
-        The frame that each packet shows, -1 for none.
+        The frame of each packet, -1 for none.
     keys : ndarray, (K,), int64
-        The packets that decoding may begin with, ascending.
+        The packets at which decoding can start, ascending.
     size : ndarray, (P,), int64
         Bytes of each packet.
     stamp : ndarray, (P,), int64
-        What tells key packets of the same size apart wherever reading begins: the time stamp, or a checksum
-        where time stamps depend on where reading began.
+        Distinguishes key packets of the same size: the time stamp, or a checksum if time stamps depend on
+        where reading starts.
     stamp_is_time : bool
-        Whether `stamp` holds time stamps.
+        Whether `stamp` contains time stamps.
     seek : ndarray, (P,), int64
-        The time to ask the container for to come to the packet, in units of the stream.
+        Seek target to reach the packet, in the stream's time base.
     """
 
     order: npt.NDArray[np.int64]
@@ -117,29 +118,29 @@ class FrameIndex:
     seek: npt.NDArray[np.int64]
 
     def key_before(self, frame: int, back: int = 0) -> int:
-        """Return the key packet that decoding reaches `frame` from soonest, or one `back` places before."""
+        """Return the last key packet from which `frame` can be decoded, or the `back`-th before it."""
         row = int(np.searchsorted(self.keys, self.order[frame], side="right")) - 1
         while row > 0 and self.position[self.keys[row]] > frame:
-            row -= 1  # frames shown before their key frame need the one before (open groups of pictures)
+            row -= 1  # frames displayed before their key frame need the previous one (open GOP)
         return int(self.keys[max(row - back, 0)])
 
     def without_key(self, key: int) -> FrameIndex:
-        """Return the index without a packet that turned out not to be one that decoding may begin with."""
+        """Return the index without a key packet at which decoding turned out to be impossible."""
         return dataclasses.replace(self, keys=self.keys[(self.keys != key) | (self.keys == 0)])
 
 
 @dataclass(frozen=True)
-class Film:
-    """All that is known of an opened file."""
+class IndexedVideo:
+    """Everything that was found out about an open file."""
 
     info: VideoInfo
     index: FrameIndex
     geometry: FrameGeometry
-    state: tuple[int, int]  # size in bytes and time of change (ns) of the file, to notice when it is replaced
+    state: tuple[int, int]  # size in bytes and modification time in ns, to detect that the file was replaced
 
 
 class PacketLost(Exception):
-    """Decoding could not begin at a key packet: begin at an earlier one.
+    """Decoding could not start at a key packet; an earlier one is needed.
 
     Parameters
     ----------
@@ -153,27 +154,27 @@ class PacketLost(Exception):
 
 
 class Packets(NamedTuple):
-    """Columns of what was read from each packet of the stream; _NO_STAMP where a value is absent."""
+    """Properties of the packets of the stream, as columns; `_NO_STAMP` for missing values."""
 
     pts: npt.NDArray[np.int64]
     dts: npt.NDArray[np.int64]
     size: npt.NDArray[np.int64]
     key: npt.NDArray[np.bool_]
     hidden: npt.NDArray[np.bool_]
-    checksum: npt.NDArray[np.int64]  # of the first bytes of key packets, 0 for the others
-    complete: bool  # whether the file could be read to its end
-    times_show: bool  # whether `pts` are times of display
-    times_last: bool  # whether a packet has the same time stamps wherever reading begins
-    lead: int  # how much earlier than a packet the container is asked to go, in units of the stream
+    checksum: npt.NDArray[np.int64]  # of the first bytes of key packets, otherwise 0
+    complete: bool  # the file could be read to its end
+    times_show: bool  # `pts` are presentation times
+    times_last: bool  # time stamps do not depend on where reading starts
+    lead: int  # margin before the seek target, in the stream's time base
 
 
-def read_film(path: str) -> Film:
+def index_video(path: str) -> IndexedVideo:
     """Build the index of the file `path`.
 
     Raises
     ------
     VideoError
-        If the file cannot be read, is no video, or no frame of it can be decoded.
+        If the file cannot be read, is not a video, or no frame can be decoded.
     """
     status = check_file(path)
     container = open_container(path)
@@ -182,7 +183,7 @@ def read_film(path: str) -> Film:
         packets = _read_packets(container, stream)
         if packets.size.size == 0:
             raise VideoError(
-                f"{path} holds no frames: it is cut off or was never finished, so record it again."
+                f"{path} has no frames: it is truncated or its recording was not finished; record it again."
             )
         index = _index_by_stamps(packets)
         warning = _what_is_missing(path, status.st_size, packets)
@@ -199,7 +200,7 @@ def read_film(path: str) -> Film:
         raise VideoError(f"No frame of {path} can be decoded: convert it to H.264 in an mp4 file.")
     times = _timestamps(packets, checked, unit, rate)
     if warning:
-        warning = f"{warning} the {times.size} frames that are there are used."
+        warning = f"{warning} the remaining {times.size} frames are used."
     height, width, _ = geometry.shape
     warnings = (*((warning,) if warning else ()), *notes)
     if geometry.transposed:
@@ -207,16 +208,16 @@ def read_film(path: str) -> Film:
     if abs(aspect - 1) < SMALLEST_ASPECT:
         aspect = 1.0
     info = VideoInfo(path, times.size, height, width, _fps(times, rate), times, warnings, aspect)
-    return Film(info, checked, geometry, (status.st_size, status.st_mtime_ns))
+    return IndexedVideo(info, checked, geometry, (status.st_size, status.st_mtime_ns))
 
 
 def _notes(path: str, container: InputContainer, stream: VideoStream) -> list[str]:
-    """Return sentences about what a user should know of a file that can be read."""
+    """Return warnings about a readable file."""
     notes = []
     others = other_streams(container, stream)
     if others:
         notes.append(
-            f"{path} holds {len(others) + 1} videos: the one of {stream.width} x {stream.height} is read, "
+            f"{path} has {len(others) + 1} video streams: that of {stream.width} x {stream.height} is read, "
             f"not {', '.join(others)}."
         )
     return notes
@@ -246,13 +247,13 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> Packets:
             corrupt.append(packet.is_corrupt)
     except (av.FFmpegError, OSError):
         complete = False
-    while corrupt and corrupt[-1]:  # a last packet that is only half there
+    while corrupt and corrupt[-1]:  # an incomplete last packet
         corrupt.pop()
         rows.pop()
         complete = False
     table = np.array(rows, dtype=np.int64).reshape(-1, 6)
     pts, dts, size, key, hidden_, checksum = (np.ascontiguousarray(column) for column in table.T)
-    show = not (name == "avi" and stream.codec_context.has_b_frames)  # avi counts frames as they are decoded
+    show = not (name == "avi" and stream.codec_context.has_b_frames)  # avi numbers frames in decoding order
     lead = round(_LEAD_SECONDS / (stream.time_base or 1)) if name in _NO_TABLE else 0
     last = show and name not in _NO_TABLE
     return Packets(
@@ -265,7 +266,7 @@ def _checksum(packet: Packet[VideoStream]) -> int:
 
 
 def _index_by_stamps(packets: Packets) -> FrameIndex | None:
-    """Return the index that the time stamps imply, or None where they are no guide."""
+    """Return the index that the time stamps imply, or None if they are unusable."""
     shown = np.flatnonzero(~packets.hidden)
     stamps = packets.pts[shown]
     if not packets.times_show or np.any(stamps == _NO_STAMP):
@@ -273,9 +274,7 @@ def _index_by_stamps(packets: Packets) -> FrameIndex | None:
     places = np.argsort(stamps, kind="stable")
     if np.any(np.diff(stamps[places]) <= 0):
         return None
-    if np.any(
-        np.abs(places - np.arange(places.size)) > _FURTHEST_REORDER
-    ):  # the clock was set back on the way
+    if np.any(np.abs(places - np.arange(places.size)) > _MAX_REORDER):  # the clock was set back
         return None
     return _make_index(packets, shown[places], times_are_good=packets.times_last)
 
@@ -287,7 +286,7 @@ def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, times_are_goo
     keys = np.flatnonzero(packets.key & (position >= 0))
     marks = np.stack([packets.size[keys], stamp[keys]], axis=1)
     _, first, count = np.unique(marks, axis=0, return_index=True, return_counts=True)
-    keys = np.union1d(keys[first[count == 1]], [0])  # only those that can be told from all others
+    keys = np.union1d(keys[first[count == 1]], [0])  # only unique ones
     seek = packets.pts if times_are_good else np.where(packets.dts == _NO_STAMP, packets.pts, packets.dts)
     seek = np.where(seek == _NO_STAMP, 0, seek - packets.lead)
     return FrameIndex(order, position, keys.astype(np.int64), packets.size, stamp, times_are_good, seek)
@@ -296,7 +295,7 @@ def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, times_are_goo
 def _check_by_decoding(
     path: str, packets: Packets, index: FrameIndex | None
 ) -> tuple[FrameIndex | None, FrameGeometry | None]:
-    """Decode the start and the end; cut off what does not come out there; None if more than that is wrong."""
+    """Decode the start and the end; drop frames missing there; return None if other frames are wrong."""
     if index is None or index.order.size == 0:
         return None, None
     with DecodingRun(path, index) as run:
@@ -320,11 +319,11 @@ def _check_by_decoding(
     return index, geometry
 
 
-def _decode_tail(run: DecodingRun, index: FrameIndex, most_frames: int) -> npt.NDArray[np.int64]:
-    """Decode from the last key packet that allows it; return which frames came out, if it is not too much."""
+def _decode_tail(run: DecodingRun, index: FrameIndex, max_frames: int) -> npt.NDArray[np.int64]:
+    """Decode from the last possible key packet, at most `max_frames`; return the decoded frames."""
     for key in (*index.keys[:-4:-1].tolist(), 0):
         first = max(0, int(index.position[key]))
-        if index.order.size - first > most_frames:
+        if index.order.size - first > max_frames:
             break
         try:
             numbers = [number for number, _ in run.decode_from(key or None)]
@@ -336,7 +335,7 @@ def _decode_tail(run: DecodingRun, index: FrameIndex, most_frames: int) -> npt.N
 
 
 def _index_by_decoding(path: str, packets: Packets) -> tuple[FrameIndex, FrameGeometry | None]:
-    """Decode the whole film to learn which packet shows which frame."""
+    """Decode the whole stream to find the packet of each frame."""
     provisional = _make_index(packets, np.arange(packets.size.size), times_are_good=False)
     geometry: FrameGeometry | None = None
     seen: dict[int, None] = {}  # ordered, each packet once
@@ -365,13 +364,13 @@ def _fps(times: npt.NDArray[np.float64], stated: float) -> float:
     return stated if abs(stated - measured) < 0.005 * measured else measured
 
 
-def _what_is_missing(path: str, bytes_there: int, packets: Packets) -> str:
-    """Return the start of a sentence that says how the file is incomplete, or nothing."""
-    missing = declared_size(path) - bytes_there
+def _what_is_missing(path: str, n_bytes: int, packets: Packets) -> str:
+    """Return the start of a warning if the file is incomplete, otherwise an empty string."""
+    missing = declared_size(path) - n_bytes
     if missing > 0:
-        return f"{path} is cut off ({missing} bytes of it are missing):"
+        return f"{path} is truncated ({missing} bytes are missing):"
     if not packets.complete:
-        return f"{path} is cut off or damaged at its end:"
+        return f"{path} is truncated or damaged at its end:"
     return ""
 
 
@@ -412,17 +411,18 @@ class DecodingRun:
         self._container = self._stream = None
 
     def decode_from(self, key: int | None) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield the number of the packet and the frame, as they come out of the decoder.
+        """Yield packet number and frame in the order of the decoder.
 
         Parameters
         ----------
         key : int or None
-            Key packet to begin with, or an earlier one; None opens the file anew and reads from its start.
+            Key packet to start at; an earlier one may be used. None reopens the file and reads from its
+            start.
 
         Raises
         ------
         PacketLost
-            If what the container gives after seeking is not what the index says.
+            If the packets after seeking do not match the index.
         """
         if key is None or self._container is None:
             self._open()
@@ -439,14 +439,14 @@ class DecodingRun:
                 frames = stream.codec_context.decode(packet)
             except av.FFmpegError:
                 self.damaged = True
-                continue  # a damaged packet: its frame is missing, the next ones may be whole
+                continue  # a damaged packet: its frame is missing, later ones may be intact
             for frame in frames:
                 number = frame.pts
                 if number is None or not 0 <= number < position.size or position[number] < 0:
                     continue
                 if not started:
                     if begin and position[number] < position[begin]:
-                        continue  # shown before the key frame, and coded from what came before it
+                        continue  # displayed before the key frame and coded from earlier frames
                     if begin and (number != begin or not is_self_contained(frame)):
                         raise PacketLost(begin)
                     started = True
@@ -462,7 +462,7 @@ class DecodingRun:
     def _seek(
         self, container: InputContainer, stream: VideoStream, key: int
     ) -> tuple[int, Iterator[Packet[VideoStream]]]:
-        """Return the key packet that was found, `key` or one before, and the packets from it on."""
+        """Return the key packet that was found (`key` or an earlier one) and the packets from there on."""
         try:
             container.seek(int(self._index.seek[key]), stream=stream, backward=True)
         except av.FFmpegError:
@@ -485,7 +485,7 @@ class DecodingRun:
     def _numbered(
         self, packets: Iterator[Packet[VideoStream]], number: int, key: int | None
     ) -> Iterator[Packet[VideoStream]]:
-        """Give each packet its number as its time stamp, which the decoder hands on to the frame."""
+        """Set the time stamp of each packet to its number, which the decoder passes on to the frame."""
         size = self._index.size
         for packet in packets:
             if number >= size.size:
@@ -504,4 +504,4 @@ def _packets(container: InputContainer, stream: VideoStream) -> Iterator[Packet[
             if packet.size > 0:
                 yield packet
     except (av.FFmpegError, OSError):
-        return  # the end of what can be read
+        return  # end of the readable part

@@ -1,4 +1,4 @@
-"""Frames of any kind to the one kind that the rest works on: RGB uint8, (H, W, 3), contiguous."""
+"""Conversion of frames to RGB uint8, (H, W, 3), and kernels for greyscale and resizing."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import numpy.typing as npt
 from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.jit import kernel
 
-LARGEST_SIDE = 32767  # keeps the number of pixels, and places in a picture, in what kernels count with
+LARGEST_SIDE = 32767  # pixel indices fit the integers of the kernels
 BITS = (8, 10, 12, 14, 16)
-"""Bits a pixel that cameras and scanners have."""
+"""Bit depths of cameras and scanners."""
 UNIT_FLOAT = 1.1
-"""Floats up to this are taken as 0 to 1: filters overshoot by a little."""
+"""Floats up to this count as 0 to 1, since filters overshoot."""
 
 
 @dataclass(frozen=True, slots=True)
 class PixelRange:
-    """Which values of pixels are black and white.
+    """The pixel values of black and white.
 
     Attributes
     ----------
@@ -41,31 +41,31 @@ def to_rgb8(
     Parameters
     ----------
     image : array-like, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
-        Grey, RGB or RGBA; bool, any integer type or float. Integers wider than 8 bits are read as using the
-        whole range of their type, negative ones as 0; floats as 0 to 1, or as 0 to 255 where any value is
-        above 1. Alpha is dropped.
+        Greyscale, RGB or RGBA; bool, integer or float. Integers of more than 8 bits are scaled from the full
+        range of their type, negative values become 0; floats are scaled from 0 to 1, or from 0 to 255 if
+        any value is above 1. Alpha is dropped.
     where : str
-        What to call the image in an error's sentence, for example ``"Frame 12"``.
+        Name of the image in error messages, for example ``"Frame 12"``.
     pixel_range : PixelRange, optional
-        Black and white, for all frames of a video alike, as `pixel_range_of` finds it; not used for uint8 and
-        bool.
+        Black and white of a whole video, from `pixel_range_of`; ignored for uint8 and bool.
 
     Returns
     -------
     ndarray, (H, W, 3), uint8
-        C-contiguous; a view of `image` where nothing had to change.
+        C-contiguous; a view of `image` if no conversion was needed.
 
     Raises
     ------
     ImageError
-        If the shape is none of the above, the type is not numeric, or a pixel is not finite.
+        If the shape is not one of the above, the dtype is not numeric, or a pixel is not finite.
     """
     array = np.asarray(image)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
     if array.ndim not in (2, 3) or (array.ndim == 3 and array.shape[2] not in (3, 4)):
         raise ImageError(
-            f"{where} has the shape {array.shape}: give a grey (Y, X), RGB (Y, X, 3) or RGBA (Y, X, 4) image."
+            f"{where} has the shape {array.shape}: give a greyscale (Y, X), RGB (Y, X, 3) or RGBA (Y, X, 4) "
+            "image."
         )
     if 0 in array.shape or max(array.shape[:2]) > LARGEST_SIDE:
         raise ImageError(
@@ -83,10 +83,10 @@ def _to_uint8(array: npt.NDArray[Any], where: str, pixel_range: PixelRange | Non
     if array.dtype == np.bool_:
         return np.asarray(array, dtype=np.uint8) * np.uint8(255)
     if array.dtype.kind not in "iuf":
-        raise ImageError(f"{where} has the type {array.dtype}: give bool, integer or float pixels.")
+        raise ImageError(f"{where} has the dtype {array.dtype}: give bool, integer or float pixels.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ImageError(
-            f"{where} has pixels that are not finite (NaN or infinity): replace them by numbers."
+            f"{where} has pixels that are not finite (NaN or infinity): replace them by finite numbers."
         )
     if pixel_range is None:
         pixel_range = range_of_type(array.dtype)
@@ -98,22 +98,22 @@ def _to_uint8(array: npt.NDArray[Any], where: str, pixel_range: PixelRange | Non
 
 
 def pixel_range_of(frames: Sequence[Any]) -> tuple[PixelRange, str | None]:
-    """Find which values of a video's pixels are black and white.
+    """Estimate the pixel values of black and white of a video.
 
-    Integers of more than 8 bits are taken as 8, 10, 12, 14 or 16 bits, whichever the brightest pixels need;
-    floats as 0 to 1, -1 to 1, or like integers of so many bits. The brightest and darkest thousandth of the
-    pixels do not count.
+    Integers of more than 8 bits are assumed to have 8, 10, 12, 14 or 16 significant bits, depending on the
+    brightest pixels; floats a range of 0 to 1, -1 to 1, or that of such integers. The brightest and darkest
+    thousandth of the pixels are ignored.
 
     Parameters
     ----------
     frames : sequence of array-like
-        Some frames, of a kind that `to_rgb8` takes.
+        Some frames, valid for `to_rgb8`.
 
     Returns
     -------
     PixelRange
     warning : str or None
-        A sentence where the range is not the obvious one of the type.
+        A message if the range is not that of the dtype.
     """
     arrays = [array for frame in frames if (array := np.asarray(frame)).ndim in (2, 3) and array.size]
     kind = arrays[0].dtype if arrays else np.dtype(np.uint8)
@@ -135,13 +135,13 @@ def pixel_range_of(frames: Sequence[Any]) -> tuple[PixelRange, str | None]:
     if found == usual or max(highs) <= usual.black:
         return found if found == usual else usual, None
     return found, (
-        f"The pixels are of the type {kind} and go from {min(lows):.4g} to {max(highs):.6g}: "
-        f"{found.black:g} is taken as black and {found.white:g} as white."
+        f"The pixels have the dtype {kind} and range from {min(lows):.4g} to {max(highs):.6g}: "
+        f"{found.black:g} is used as black and {found.white:g} as white."
     )
 
 
 def range_of_type(kind: np.dtype[Any]) -> PixelRange:
-    """Return the range that pixels of a type have where nothing else is known."""
+    """Return the default range of a dtype."""
     if kind.kind in "iu":
         return PixelRange(0.0, float(np.iinfo(kind).max))
     return PixelRange(0.0, 1.0)
@@ -160,16 +160,16 @@ def _range(low: float, high: float, kind: np.dtype[Any]) -> PixelRange:
 
 
 def to_grey(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the luma (ITU-R BT.601, to the nearest whole number) of an RGB uint8 image, (H, W) uint8.
+    """Return the luma (ITU-R BT.601, rounded) of an RGB uint8 image, (H, W) uint8.
 
-    By a kernel of our own, as `halve` and `resize`, so that no landmark depends on the version of OpenCV.
+    Like `halve` and `resize` it does not use OpenCV, so that landmarks do not depend on OpenCV's version.
     """
     grey = np.empty(rgb.shape[:2], np.uint8)
     _grey(np.ascontiguousarray(rgb).reshape(-1), grey.reshape(-1))
     return grey
 
 
-# In flat arrays with unsigned places the compiler sees that it may use the processor's lanes.
+# Flat arrays and unsigned indices let the compiler vectorise these loops.
 
 
 @kernel
@@ -183,7 +183,7 @@ def _grey(rgb: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8]) -> None:
 
 
 def halve(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the means of 2 x 2 pixels, (H // 2, W // 2, 3) uint8; an odd last row or column is left out."""
+    """Return the means of 2 x 2 pixels, (H // 2, W // 2, 3) uint8; an odd last row or column is dropped."""
     half = np.empty((rgb.shape[0] // 2, rgb.shape[1] // 2, 3), np.uint8)
     _halve(np.ascontiguousarray(rgb).reshape(-1), rgb.shape[1], half)
     return half
@@ -205,16 +205,15 @@ def _halve(rgb: npt.NDArray[np.uint8], width: int, half: npt.NDArray[np.uint8]) 
 def resize(
     rgb: npt.NDArray[np.uint8], height: int, width: int, step: tuple[float, float]
 ) -> npt.NDArray[np.uint8]:
-    """Sample an image bilinearly on a grid; its border pixels go on beyond its edge.
+    """Sample an image bilinearly on a grid; border pixels are replicated beyond the edge.
 
     Parameters
     ----------
     rgb : ndarray, (H, W, 3), uint8
     height, width : int
-        Of the grid.
+        Size of the grid.
     step : (float, float)
-        Pixels of the image from one row, and one column, of the grid to the next; both begin at the same
-        corner.
+        Spacing of the grid's rows and columns in image pixels; grid and image share the first corner.
 
     Returns
     -------

@@ -1,4 +1,4 @@
-"""Decoding ahead in a background thread."""
+"""Iteration ahead of the consumer in a background thread."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ _END = object()
 
 
 def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
-    """Iterate over `items` in a background thread, at most `depth` of them ahead of the caller.
+    """Iterate over `items` in a background thread, at most `depth` items ahead of the consumer.
 
     Parameters
     ----------
     items : iterable
-        For example the frames of a video, whose decoding does not hold Python's lock. It is advanced, and
-        closed if it is a generator, in the background thread only.
+        For example the frames of a video, which are decoded without the GIL. It is advanced, and closed if
+        it is a generator, in the background thread only.
     depth : int
-        How many items wait at most.
+        Maximum number of waiting items.
 
     Yields
     ------
     object
-        The items, in order. An exception raised by `items` is raised here, after the items before it.
+        The items in order. An exception raised by `items` is raised here after the preceding items.
 
     Notes
     -----
-    The thread starts with the first item asked for and has ended when this generator is exhausted, closed or
-    collected.
+    The thread starts when the first item is requested and ends before this generator is exhausted, closed
+    or collected.
     """
     waiting: queue.Queue[object] = queue.Queue(max(1, depth))
     stopped = threading.Event()

@@ -1,4 +1,4 @@
-"""A video file as a lazy array of frames, and frames in order from whatever holds them."""
+"""Video files as lazy arrays, and sequential reading of frames from videos and arrays."""
 
 from __future__ import annotations
 
@@ -18,63 +18,62 @@ from av.video.reformatter import VideoReformatter
 
 from napari_face_landmarks.errors import ImageError, VideoError
 from napari_face_landmarks.video.container import check_file, to_rgb
-from napari_face_landmarks.video.index import DecodingRun, Film, PacketLost, VideoInfo, read_film
+from napari_face_landmarks.video.index import DecodingRun, IndexedVideo, PacketLost, VideoInfo, index_video
 
 Frame = npt.NDArray[np.uint8]
 
 _CACHE_BYTES = 64_000_000
-_NEAR = 8  # frames: decoding on over so many costs no more than seeking
-_LARGEST_ARRAY = 2_000_000_000  # bytes of frames that are decoded at once on request
+_NEAR = 8  # frames; decoding this many is as fast as seeking
+_LARGEST_ARRAY = 2_000_000_000  # bytes per request
 
 
 class VideoWarning(UserWarning):
-    """A video file is incomplete; what is there is used."""
+    """A video file is incomplete; the readable part is used."""
 
 
 class Video:
-    """A video file that behaves like an array of shape (T, H, W, 3), uint8, and decodes what is asked for.
+    """A video file as a lazy array of shape (T, H, W, 3), uint8.
 
-    ``video[n]`` is the n-th frame that reading in order gives, whatever the frame rate does. Several threads
-    may read at once. Make one with `open_video`.
+    ``video[n]`` is the n-th frame in display order, also at variable frame rates. Thread-safe. Created by
+    `open_video`.
 
-    A damaged frame in the middle is given as a repeat of the last whole one, so that frame numbers and time
-    stamps stay true; the frames from there to the next key frame may depend on where reading
-    began.
+    A frame that cannot be decoded is replaced by the last intact one, so that frame numbers and time stamps
+    remain correct; the frames from there to the next key frame may depend on where reading started.
 
     Parameters
     ----------
-    film : Film
-        What `read_film` found in the file.
+    source : IndexedVideo
+        From `index_video`.
 
     Attributes
     ----------
     info : VideoInfo
         Size, time stamps and warnings.
     damaged : set of int
-        Frames that could not be decoded and were given as repeats, of those that were read so far.
-    mended : set of int
-        Frames that the decoder says were damaged in part and mended, of those that were read so far.
+        Frames read so far that could not be decoded and were replaced by the last intact frame.
+    concealed : set of int
+        Frames read so far in which the decoder concealed errors.
     keeps_frames : bool
-        Whether frames that are read in order are kept, as long as they fit into some memory, so that
-        ``video[n]`` need not decode those of late again; False at first. For a viewer that follows a run.
+        Whether frames that are read sequentially are cached for ``video[n]``; initially False. For viewers
+        that show the frames of a run.
     """
 
-    def __init__(self, film: Film) -> None:
-        self.info = film.info
-        self._film = film
+    def __init__(self, source: IndexedVideo) -> None:
+        self.info = source.info
+        self._source = source
         self._lock = threading.RLock()
         self._reader: FrameReader | None = None
         self._cache = _FrameCache(_CACHE_BYTES)
         self._reformatter = VideoReformatter()
         self._closed = False
         self.damaged: set[int] = set()
-        self.mended: set[int] = set()
+        self.concealed: set[int] = set()
         self.keeps_frames = False
 
     @property
-    def film(self) -> Film:
-        """What is known of the file."""
-        return self._film
+    def source(self) -> IndexedVideo:
+        """The indexed file."""
+        return self._source
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -83,7 +82,7 @@ class Video:
 
     @property
     def dtype(self) -> np.dtype[np.uint8]:
-        """The type of the pixels, uint8."""
+        """The dtype of the pixels, uint8."""
         return np.dtype(np.uint8)
 
     @property
@@ -99,14 +98,14 @@ class Video:
 
     @property
     def nbytes(self) -> int:
-        """The bytes that all frames would take in memory."""
+        """Bytes of all frames in memory."""
         return self.size
 
     def __len__(self) -> int:
         return self.info.n_frames
 
     def __repr__(self) -> str:
-        return f"<Video {self.info.path} {self.shape} at {self.info.fps:.4g} frames a second>"
+        return f"<Video {self.info.path} {self.shape} at {self.info.fps:.4g} frames per second>"
 
     def __enter__(self) -> Video:
         return self
@@ -118,24 +117,24 @@ class Video:
         return self.frames()
 
     def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
-        """Return frames, or parts of them, as NumPy would of an array.
+        """Return frames or parts of them, with NumPy indexing.
 
         Parameters
         ----------
         key : int, slice, array of int or bool, Ellipsis, or a tuple of them
-            The first entry chooses frames; the others are applied to each frame. ``None`` is not supported.
+            The first entry selects frames; the others are applied to each frame. ``None`` is not supported.
 
         Returns
         -------
         ndarray, uint8
-            ``video[n]`` is (H, W, 3), C-contiguous and the caller's own.
+            ``video[n]`` is a C-contiguous copy, (H, W, 3).
 
         Raises
         ------
         IndexError
             If a frame does not exist or there are too many indices.
         VideoError
-            If the file is closed, was changed, or more than 2 GB are asked for at once.
+            If the file is closed, was changed, or more than 2 GB are requested at once.
         """
         frames, rest = _split_key(key)
         if isinstance(frames, (int, np.integer)):
@@ -144,12 +143,14 @@ class Video:
         numbers = np.arange(len(self))[frames]
         if numbers.ndim != 1:
             raise IndexError(
-                f"Frames of a video are chosen by one list of numbers, not by one of shape {numbers.shape}."
+                f"The frame index of a video must be 1-dimensional; its shape is {numbers.shape}."
             )
         if not isinstance(frames, slice) and any(
             not isinstance(entry, (int, np.integer, slice)) for entry in rest
         ):
-            raise IndexError("A video takes one list of numbers as an index, not two: choose frames first.")
+            raise IndexError(
+                "A video supports one array as an index: select frames first, then index the result."
+            )
         part = np.empty(self.shape[1:], dtype=np.bool_)[rest].shape if rest else self.shape[1:]
         self._refuse_if_large(numbers.size * int(np.prod(part)))
         out = np.empty((numbers.size, *part), dtype=np.uint8)
@@ -161,7 +162,7 @@ class Video:
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
         if copy is False:
             raise ValueError(
-                "A video is decoded from its file, so it cannot be had as an array without a copy."
+                "A video is decoded from its file and cannot be converted to an array without a copy."
             )
         whole = self[:]
         return whole if dtype is None else whole.astype(dtype, copy=False)
@@ -169,22 +170,22 @@ class Video:
     def _refuse_if_large(self, count: int) -> None:
         if count > _LARGEST_ARRAY:
             raise VideoError(
-                f"{count / 1e9:.1f} GB of frames of {self.info.path} were asked for at once: "
-                f"take at most {_LARGEST_ARRAY / 1e9:.0f} GB, or read frame by frame."
+                f"{count / 1e9:.1f} GB of frames of {self.info.path} were requested at once: "
+                f"request at most {_LARGEST_ARRAY / 1e9:.0f} GB, or read frame by frame."
             )
 
     def frames(self, start: int = 0, stop: int | None = None) -> Generator[Frame, None, None]:
-        """Read frames in order, the fastest way; the pixels are those of ``video[n]``.
+        """Read frames sequentially, which is fastest; the pixels are those of ``video[n]``.
 
         Parameters
         ----------
         start, stop : int
-            First frame, and the one after the last; cut to the frames there are.
+            First frame, and the one after the last; clipped to the existing frames.
 
         Yields
         ------
         ndarray, (H, W, 3), uint8
-            C-contiguous and the caller's own.
+            C-contiguous copy.
 
         Raises
         ------
@@ -196,40 +197,40 @@ class Video:
             return
         self._check_open()
         reformatter = VideoReformatter()
-        with FrameReader(self._film, self.damaged, self.mended) as reader:
+        with FrameReader(self._source, self.damaged, self.concealed) as reader:
             for number, frame in reader.frames_from(first):
                 if self._closed:
                     self._check_open()
                 if self.keeps_frames:
                     self._cache.put(number, frame)
-                yield to_rgb(frame, self._film.geometry, reformatter)
+                yield to_rgb(frame, self._source.geometry, reformatter)
                 if number + 1 >= last:
                     return
 
     def keep(self, number: int, picture: Frame) -> None:
-        """Keep a frame that somebody else has decoded, as long as it fits, so that ``video[number]`` has it.
+        """Cache a frame that was decoded elsewhere, for ``video[number]``.
 
         Parameters
         ----------
         number : int
-            Which frame.
+            Frame number.
         picture : ndarray, (H, W, 3), uint8
-            What ``video[number]`` would give.
+            The frame, as ``video[number]`` returns it.
 
         Raises
         ------
         ImageError
-            If it has not the size of the video's frames.
+            If its shape or dtype is not that of the video's frames.
         """
         if picture.shape != self.shape[1:] or picture.dtype != np.uint8:
             raise ImageError(
-                f"A frame of {self.info.path} is {self.shape[1:]} and uint8, not {picture.shape} and "
-                f"{picture.dtype}: give a frame of this video."
+                f"A frame of {self.info.path} has the shape {self.shape[1:]} and dtype uint8, not "
+                f"{picture.shape} and {picture.dtype}: give a frame of this video."
             )
         self._cache.put(_checked_index(number, len(self)), picture)
 
     def close(self) -> None:
-        """Close the file; what was read stays, reading more raises a `VideoError`."""
+        """Close the file; further reading raises a `VideoError`."""
         with self._lock:
             self._closed = True
             self._cache.clear()
@@ -239,7 +240,7 @@ class Video:
 
     def _check_open(self) -> None:
         if self._closed:
-            raise VideoError(f"The video {self.info.path} has been closed: open it again to read from it.")
+            raise VideoError(f"The video {self.info.path} is closed: open it again.")
 
     def _frame(self, number: int) -> Frame:
         with self._lock:
@@ -249,11 +250,11 @@ class Video:
                 frame = self._decode(number)
             if isinstance(frame, np.ndarray):
                 return frame.copy()
-            return to_rgb(frame, self._film.geometry, self._reformatter)
+            return to_rgb(frame, self._source.geometry, self._reformatter)
 
     def _decode(self, number: int) -> VideoFrame:
         if self._reader is None:
-            self._reader = FrameReader(self._film, self.damaged, self.mended)
+            self._reader = FrameReader(self._source, self.damaged, self.concealed)
         for passed, frame in self._reader.approach(number):
             self._cache.put(passed, frame)
             if passed == number:
@@ -264,22 +265,22 @@ class Video:
 
 
 class FrameReader:
-    """One open file and the place reached in it.
+    """An open file and the current position in it.
 
     Parameters
     ----------
-    film : Film
+    source : IndexedVideo
         The file and its index.
-    damaged, mended : set of int
-        Get the frames that are given as repeats, and those that the decoder has mended.
+    damaged, concealed : set of int
+        Receive the frames that were replaced, and those in which the decoder concealed errors.
     """
 
-    def __init__(self, film: Film, damaged: set[int], mended: set[int]) -> None:
-        self._film = film
-        self._damaged, self._mended = damaged, mended
-        self._index = film.index
-        self._run = DecodingRun(film.info.path, film.index)
-        self._going: Iterator[tuple[int, VideoFrame]] | None = None
+    def __init__(self, source: IndexedVideo, damaged: set[int], concealed: set[int]) -> None:
+        self._source = source
+        self._damaged, self._concealed = damaged, concealed
+        self._index = source.index
+        self._run = DecodingRun(source.info.path, source.index)
+        self._current: Iterator[tuple[int, VideoFrame]] | None = None
         self._next = 0
 
     def __enter__(self) -> FrameReader:
@@ -290,11 +291,11 @@ class FrameReader:
 
     def close(self) -> None:
         """Close the file."""
-        self._going = None
+        self._current = None
         self._run.close()
 
     def frames_from(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield (n, frame) for `number` and every frame after it."""
+        """Yield (n, frame) for `number` and all frames after it."""
         wanted = number
         for passed, frame in self._from_key(number):
             if passed == wanted:
@@ -302,18 +303,18 @@ class FrameReader:
                 wanted += 1
 
     def approach(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield the frames that are decoded on the way to `number`, which is the last one to take."""
+        """Yield the frames that are decoded on the way to `number`; stop there."""
         key_frame = int(self._index.position[self._index.key_before(number)])
-        if self._going is None or number < self._next or key_frame > self._next + _NEAR:
-            self._going = self._from_key(number)
-        for passed, frame in self._going:
+        if self._current is None or number < self._next or key_frame > self._next + _NEAR:
+            self._current = self._from_key(number)
+        for passed, frame in self._current:
             self._next = passed + 1
             yield passed, frame
 
     def _from_key(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
         """Yield (n, frame) from the key frame before `number` to the end.
 
-        Where decoding cannot begin, it begins further back: frames may come again, none is ever left out.
+        If decoding cannot start there, it starts earlier: frames may be repeated, but none is skipped.
         """
         self._refuse_if_changed()
         back = 0
@@ -326,9 +327,9 @@ class FrameReader:
                 return
             except PacketLost as lost:
                 if key is None:
-                    path = self._film.info.path
+                    path = self._source.info.path
                     raise VideoError(
-                        f"{path} cannot be read from frame {number} on: convert the video."
+                        f"{path} cannot be read from frame {number} on: convert it to H.264 in mp4."
                     ) from None
                 self._index = self._index.without_key(lost.key)
                 back = 2 * back + 1
@@ -350,7 +351,7 @@ class FrameReader:
             if place == expected:
                 self._damaged.discard(place)
                 if frame.is_corrupt:
-                    self._mended.add(place)
+                    self._concealed.add(place)
                 yield place, frame
                 last = frame
                 expected += 1
@@ -362,17 +363,17 @@ class FrameReader:
             expected += 1
 
     def _refuse_if_changed(self) -> None:
-        path = self._film.info.path
+        path = self._source.info.path
         state = check_file(path)
-        if (state.st_size, state.st_mtime_ns) != self._film.state:
+        if (state.st_size, state.st_mtime_ns) != self._source.state:
             raise VideoError(f"{path} has changed since it was opened: open it again.")
 
 
 class _FrameCache:
-    """The decoded frames used last, as long as they fit; several threads may use it."""
+    """Least-recently-used cache of decoded frames; thread-safe."""
 
-    def __init__(self, most_bytes: int) -> None:
-        self._most = most_bytes
+    def __init__(self, max_bytes: int) -> None:
+        self._max = max_bytes
         self._bytes = 0
         self._frames: OrderedDict[int, VideoFrame | Frame] = OrderedDict()
         self._lock = threading.Lock()
@@ -390,7 +391,7 @@ class _FrameCache:
                 self._bytes -= _frame_bytes(self._frames.pop(number))
             self._frames[number] = frame
             self._bytes += _frame_bytes(frame)
-            while self._bytes > self._most and len(self._frames) > 1:
+            while self._bytes > self._max and len(self._frames) > 1:
                 self._bytes -= _frame_bytes(self._frames.popitem(last=False)[1])
 
     def clear(self) -> None:
@@ -408,7 +409,7 @@ def _frame_bytes(frame: VideoFrame | Frame) -> int:
 def _split_key(key: Any) -> tuple[Any, tuple[Any, ...]]:
     entries = list(key) if isinstance(key, tuple) else [key]
     if any(entry is None for entry in entries):
-        raise IndexError("A video cannot be indexed with None: add the axis to the frame that is read.")
+        raise IndexError("A video cannot be indexed with None: add the axis to the frame afterwards.")
     dots = [place for place, entry in enumerate(entries) if isinstance(entry, EllipsisType)]
     if len(dots) > 1:
         raise IndexError("A video can be indexed with one Ellipsis only.")
@@ -439,13 +440,13 @@ def _frame_range(start: int, stop: int | None, count: int) -> tuple[int, int]:
 def open_video(path: str | os.PathLike[str]) -> Video:
     """Open a video file as a lazy array.
 
-    The packets of the whole file are read once, without decoding, so that the number of frames and their time
-    stamps are the true ones.
+    All packets of the file are read once without decoding, so that the number of frames and their time stamps
+    are exact.
 
     Parameters
     ----------
     path : str or os.PathLike
-        An mp4, mov, avi, mkv, webm or mpg file on this machine.
+        A local mp4, mov, avi, mkv, webm or mpg file.
 
     Returns
     -------
@@ -455,22 +456,22 @@ def open_video(path: str | os.PathLike[str]) -> Video:
     Raises
     ------
     VideoError
-        If the path is no file, the file is no video, holds no pictures, or cannot be decoded.
+        If the path is not a file, or the file is not a video, has no video track or cannot be decoded.
 
     Warns
     -----
     VideoWarning
-        If the file is cut off; what is there can be read. The sentence is in ``video.info.warnings`` too.
+        If the file is truncated; its remaining frames can be read. ``video.info.warnings`` has the message.
     """
-    film = read_film(_absolute(path))
-    for sentence in film.info.warnings:
+    source = index_video(_absolute(path))
+    for sentence in source.info.warnings:
         warnings.warn(sentence, VideoWarning, stacklevel=2)
-    return Video(film)
+    return Video(source)
 
 
 def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return what a video file holds without keeping it open; see `open_video` for the errors."""
-    return read_film(_absolute(path)).info
+    """Return the properties of a video file; see `open_video` for errors."""
+    return index_video(_absolute(path)).info
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -480,26 +481,26 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 def read_frames(
     source: Any, start: int = 0, stop: int | None = None
 ) -> Generator[npt.NDArray[Any], None, None]:
-    """Read frames in order from a file, a `Video` or any array-like, one at a time.
+    """Read frames sequentially from a file, a `Video` or any array-like.
 
     Parameters
     ----------
     source : path, Video or array-like of shape (T, Y, X[, C])
-        Arrays of any library are read as ``numpy.asarray(source[t])``, so lazy ones stay lazy.
+        Arrays of any library are read as ``numpy.asarray(source[t])``, so lazy arrays remain lazy.
     start, stop : int
-        First frame, and the one after the last; cut to the frames there are.
+        First frame, and the one after the last; clipped to the existing frames.
 
     Returns
     -------
     generator of ndarray, (Y, X[, C])
-        RGB uint8 from a video; from an array its own type.
+        RGB uint8 from a video; from an array its own dtype.
 
     Raises
     ------
     VideoError
         If a file cannot be opened or read.
     ImageError
-        If `source` is no path and cannot be indexed by frame.
+        If `source` is neither a path nor indexable by frame.
     """
     if isinstance(source, Video):
         return source.frames(start, stop)
@@ -517,13 +518,13 @@ def _frames_of(source: Any, start: int, stop: int | None) -> Generator[npt.NDArr
 
 
 def frame_count(source: Any) -> int:
-    """Return how many frames a path, a `Video` or an array-like of shape (T, Y, X[, C]) holds."""
+    """Return the number of frames of a path, a `Video` or an array-like of shape (T, Y, X[, C])."""
     if isinstance(source, (str, os.PathLike)):
         return probe(source).n_frames
     try:
         shape = getattr(source, "shape", None)
         return int(shape[0]) if shape is not None else len(source)
-    except (TypeError, IndexError, ValueError):  # a ValueError where Dask does not know the length
+    except (TypeError, IndexError, ValueError):  # ValueError: a Dask array of unknown length
         raise ImageError(
             f"Frames cannot be read from a {type(source).__name__}: give a path or an array (T, Y, X[, C]) "
             "whose length is known."

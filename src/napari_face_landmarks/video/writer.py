@@ -1,4 +1,4 @@
-"""Writing a video file."""
+"""Writing video files."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from napari_face_landmarks.errors import VideoError
 from napari_face_landmarks.files.atomic import sync_folder
 from napari_face_landmarks.video.pixels import to_rgb8
 
-_TICKS = 90_000  # a second, where time stamps are given
+_TICKS = 90_000  # per second, if time stamps are given
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
 
 
@@ -28,32 +28,32 @@ def write_video(
     fps: float,
     timestamps: Iterable[float] | None = None,
 ) -> int:
-    """Write frames to a video file that any player opens.
+    """Write frames to a video file that common players open.
 
-    H.264 where PyAV has its encoder, else MPEG-4. The file appears under its name only when it is complete.
+    The codec is H.264 if PyAV has an encoder for it, otherwise MPEG-4. The file is written atomically.
 
     Parameters
     ----------
     path : str or os.PathLike
         The file to write, ending in .mp4, .m4v, .mov, .mkv or .avi; replaced if it exists.
     frames : iterable of (H, W), (H, W, 3) or (H, W, 4) images
-        All of one size. Odd sizes are padded by one repeated row or column, as the coding needs.
+        All of the same size. Odd sizes are padded by repeating a row or column, as the codec requires.
     fps : float
         Frames per second.
     timestamps : iterable of float, optional
-        Seconds of each frame, ascending, one for each frame; without them the frames are evenly spaced.
+        Time of each frame in seconds, ascending. By default the frames are evenly spaced.
 
     Returns
     -------
     int
-        How many frames were written.
+        Number of frames written.
 
     Raises
     ------
     VideoError
         If there are no frames, their sizes differ, or the file cannot be written.
     ImageError
-        If a frame is no image.
+        If a frame is not a valid image.
     """
     target = os.path.abspath(os.fsdecode(path))
     folder, name = os.path.split(target)
@@ -63,15 +63,15 @@ def write_video(
             f"{target} cannot be written: give a name that ends in one of {', '.join(_SUFFIXES)}."
         )
     if not os.path.isdir(folder):
-        raise VideoError(f"{target} cannot be written: there is no folder {folder}.")
+        raise VideoError(f"{target} cannot be written: there is no folder {folder}; create it.")
     if not (math.isfinite(fps) and 0 < fps <= 1000):
         raise VideoError(
-            f"{target} cannot be written at {fps} frames a second: give a number from above 0 to 1000."
+            f"{target} cannot be written at {fps} frames per second: give more than 0 and at most 1000."
         )
     unfinished = os.path.join(folder, f".{stem}.{os.getpid()}.unfinished{suffix}")
     try:
         count = _encode(unfinished, target, iter(frames), fps, timestamps)
-        with open(unfinished, "rb+") as stream:  # on the disk before it takes the name
+        with open(unfinished, "rb+") as stream:  # flushed to the disk before it is renamed
             os.fsync(stream.fileno())
         os.replace(unfinished, target)
         sync_folder(folder)
@@ -94,7 +94,7 @@ def _encode(
     times = None if timestamps is None else iter(timestamps)
     first = next(frames, None)
     if first is None:
-        raise VideoError(f"There are no frames to write to {target}.")
+        raise VideoError(f"There are no frames to write to {target}: give at least one.")
     rate = Fraction(fps).limit_denominator(1001)
     step = 1 / rate if times is None else Fraction(1, _TICKS)
     rgb = to_rgb8(first, "Frame 0")
@@ -112,7 +112,7 @@ def _encode(
                 time = next(times, None)
                 if time is None:
                     raise VideoError(
-                        f"{target} cannot be written: there are time stamps for {count} frames only."
+                        f"{target} cannot be written: there are only {count} time stamps; give one per frame."
                     )
                 start = time if start is None else start
                 frame.pts = round((time - start) * _TICKS)
@@ -124,8 +124,8 @@ def _encode(
             rgb = to_rgb8(image, f"Frame {count}")
             if rgb.shape[:2] != size:
                 raise VideoError(
-                    f"{target} cannot be written: frame {count} is {rgb.shape[1]} x {rgb.shape[0]} px, "
-                    f"the first is {size[1]} x {size[0]}."
+                    f"{target} cannot be written: frame {count} has {rgb.shape[1]} x {rgb.shape[0]} px, "
+                    f"the first {size[1]} x {size[0]}; give frames of one size."
                 )
         container.mux(stream.encode(None))
     return count

@@ -21,12 +21,12 @@ from napari_face_landmarks.visualization.overlay import describe_frame, draw_cap
 
 
 def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the tracked frames of a video with their landmarks drawn on them.
+    """Yield the tracked frames of a video with the landmarks drawn on them.
 
     Parameters
     ----------
     source : path, Video or array-like, (T, Y, X[, C])
-        What `tracks` was made from.
+        The source of `tracks`.
     tracks : Tracks
         Consecutive frames of `source`, not necessarily all.
 
@@ -38,7 +38,7 @@ def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8
     Raises
     ------
     ImageError
-        If `source` ends before the tracks do.
+        If `source` has fewer frames than the tracks.
     """
     if len(tracks.frame_indices) == 0:
         return
@@ -52,7 +52,7 @@ def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8
 
 @contextlib.contextmanager
 def _opened(source: Any, tracks: Tracks) -> Iterator[Any]:
-    """Give what frames are read from, opened once; refuse it where it ends before the tracks do."""
+    """Yield the opened source of frames; raise an `ImageError` if it has fewer frames than the tracks."""
     with contextlib.ExitStack() as stack:
         is_path = isinstance(source, (str, os.PathLike))
         frames = stack.enter_context(open_video(source)) if is_path else source
@@ -60,13 +60,15 @@ def _opened(source: Any, tracks: Tracks) -> Iterator[Any]:
         yield frames
 
 
-def _check_place(path: str | os.PathLike[str], source: Any, tracks: Tracks) -> None:
-    """Refuse to write a picture of nothing, or over the video that it is made from."""
+def _check_output(path: str | os.PathLike[str], source: Any, tracks: Tracks) -> None:
+    """Raise a `ResultError` if there are no frames, or if the output is the video itself."""
     if len(tracks.frame_indices) == 0:
-        raise ResultError(f"{os.fspath(path)} cannot be written: there are no frames in the result.")
+        raise ResultError(
+            f"{os.fspath(path)} cannot be written: the result has no frames; track at least one."
+        )
     read = source.info.path if isinstance(source, Video) else source
     if isinstance(read, (str, os.PathLike)) and same_file(path, read):
-        raise ResultError(f"{os.fspath(path)} is the video itself: give another name for what is written.")
+        raise ResultError(f"{os.fspath(path)} is the video itself: give another name for the output.")
 
 
 def write_overlay(
@@ -80,13 +82,13 @@ def write_overlay(
     Parameters
     ----------
     path : path-like
-        The video to write or replace; its suffix chooses the container.
+        The video to write or replace; its suffix selects the container.
     source : path, Video or array-like, (T, Y, X[, C])
-        What `tracks` was made from.
+        The source of `tracks`.
     tracks : Tracks
         Landmarks (T, F, 68, 2).
     progress : callable, optional
-        Called with the number of frames written and of all frames.
+        Called with the number of written frames and the total.
 
     Raises
     ------
@@ -95,9 +97,9 @@ def write_overlay(
     VideoError
         If `source` cannot be read or the file cannot be written.
     ImageError
-        If `source` ends before the tracks do.
+        If `source` has fewer frames than the tracks.
     """
-    _check_place(path, source, tracks)
+    _check_output(path, source, tracks)
     n_frames = len(tracks.frame_indices)
 
     def counted() -> Iterator[npt.NDArray[np.uint8]]:
@@ -112,14 +114,14 @@ def write_overlay(
 
 
 def frame_rate(tracks: Tracks) -> float:
-    """Return the frames per second to write a video of the tracks with, 25 where it is not known."""
+    """Return the frame rate for a video of the tracks, or 25 if it is unknown."""
     return float(np.clip(frame_rate_of(tracks) or 25.0, 1, 1000))
 
 
 def _check_numbers(**numbers: object) -> None:
     for name, number in numbers.items():
         if isinstance(number, bool) or not isinstance(number, (int, np.integer)) or number < 1:
-            raise ResultError(f"{name} is {number!r}: give a whole number from 1 on.")
+            raise ResultError(f"{name} is {number!r}: give a positive integer.")
 
 
 def contact_sheet(
@@ -135,17 +137,17 @@ def contact_sheet(
     Parameters
     ----------
     path : path-like
-        The picture to write or replace.
+        The image to write or replace.
     source : path, Video or array-like, (T, Y, X[, C])
-        What `tracks` was made from.
+        The source of `tracks`.
     tracks : Tracks
         Landmarks (T, F, 68, 2).
     n_pictures : int
-        Frames to show; fewer where the result has fewer.
+        Maximum number of frames.
     columns : int
-        Pictures side by side.
+        Frames per row.
     width : int
-        Width of each picture, px.
+        Width of each frame, px.
 
     Raises
     ------
@@ -155,10 +157,10 @@ def contact_sheet(
     VideoError
         If `source` cannot be read.
     ImageError
-        If `source` ends before the tracks do.
+        If `source` has fewer frames than the tracks.
     """
     _check_numbers(n_pictures=n_pictures, columns=columns, width=width)
-    _check_place(path, source, tracks)
+    _check_output(path, source, tracks)
     n_frames = len(tracks.frame_indices)
     rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
     with _opened(source, tracks) as frames:
@@ -166,7 +168,7 @@ def contact_sheet(
     sheet = _tile(cells, min(columns, len(cells)))
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))
     if not done:
-        raise ResultError(f"{os.fspath(path)} cannot be encoded as PNG: choose fewer or smaller pictures.")
+        raise ResultError(f"{os.fspath(path)} cannot be encoded as PNG: use fewer or smaller frames.")
     with replacing(path) as temporary:
         temporary.write_bytes(encoded.tobytes())
 
@@ -186,11 +188,11 @@ def _drawn(frame: Any, tracks: Tracks, row: int, scale: float) -> npt.NDArray[np
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         rgb = np.asarray(cv2.resize(rgb, shape, interpolation=method), dtype=np.uint8)
         landmarks = (landmarks + 0.5) * (shape[0] / width, shape[1] / height) - 0.5
-    picture = draw_landmarks(rgb, landmarks, tracks.confidence[row], tracks.source[row])
+    canvas = draw_landmarks(rgb, landmarks, tracks.confidence[row], tracks.source[row])
     draw_caption(
-        picture, describe_frame(int(tracks.frame_indices[row]), tracks.source[row], tracks.confidence[row])
+        canvas, describe_frame(int(tracks.frame_indices[row]), tracks.source[row], tracks.confidence[row])
     )
-    return picture
+    return canvas
 
 
 def _tile(cells: list[npt.NDArray[np.uint8]], columns: int, gap: int = 4) -> npt.NDArray[np.uint8]:

@@ -30,17 +30,17 @@ def mean_confidence(tracks: Tracks) -> npt.NDArray[np.float64]:
 
 
 def movement_of(tracks: Tracks) -> npt.NDArray[np.float64]:
-    """Return how far each face's landmarks moved from the frame before, on average, (T, F) float64, px.
+    """Return the mean movement of each face's landmarks since the previous frame, (T, F) float64, px.
 
-    NaN on the first frame, and where the face is not on both frames.
+    NaN on the first frame, and if the face is not on both frames.
     """
     moved = np.full(tracks.source.shape, np.nan)
     steps = np.linalg.norm(np.diff(tracks.landmarks.astype(np.float64), axis=0), axis=-1)
     known = np.isfinite(steps)
     count = known.sum(axis=-1)
     total = np.where(known, steps, 0).sum(axis=-1)
-    apart = np.maximum(np.diff(tracks.frame_indices), 1)[:, np.newaxis]
-    moved[1:] = np.where(count > 0, total / np.maximum(count, 1) / apart, np.nan)
+    gap = np.maximum(np.diff(tracks.frame_indices), 1)[:, np.newaxis]
+    moved[1:] = np.where(count > 0, total / np.maximum(count, 1) / gap, np.nan)
     return moved
 
 
@@ -55,8 +55,8 @@ def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
     Returns
     -------
     matplotlib.figure.Figure
-        Three axes under each other, which share the time: seconds where they are known, else frames. A
-        notebook shows it; ``figure.savefig("plot.png")`` writes it.
+        Three axes with a common time axis in seconds, or in frames if the time is unknown. Notebooks
+        display it; ``figure.savefig("plot.png")`` saves it.
 
     Raises
     ------
@@ -65,7 +65,7 @@ def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
     """
     optional("matplotlib", "A plot")
     figures = optional("matplotlib.figure", "A plot")
-    # no pyplot: nothing is left open, and no window toolkit is asked for
+    # without pyplot, no figure stays open and no GUI backend is loaded
     figure: matplotlib.figure.Figure = figures.Figure(figsize=SIZE, layout="constrained")
     above, middle, below = figure.subplots(3, 1, sharex=True)
     seconds = seconds_of(tracks)
@@ -78,9 +78,9 @@ def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
         label = names[face]
         above.plot(time, confidence[:, face], color=colour, lw=1, label=label)
         for angle, style in enumerate(STYLES):
-            turn = np.degrees(tracks.pose[:, face, 1 + angle].astype(np.float64))
+            rotation = np.degrees(tracks.pose[:, face, 1 + angle].astype(np.float64))
             name = ANGLES[angle] if len(shown) == 1 else f"{ANGLES[angle]}, {label}"
-            middle.plot(time, turn, style, color=colour, lw=1, label=name)
+            middle.plot(time, rotation, style, color=colour, lw=1, label=name)
         below.plot(time, movement[:, face], color=colour, lw=1)
     for k, (code, name) in enumerate(MARKS.items()):
         at = (tracks.source == code).any(axis=1)
@@ -91,7 +91,7 @@ def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
     above.set_ylim(-0.2, 1.02)
     above.set_ylabel("confidence")
     middle.set_ylabel("head pose (degrees)")
-    below.set_ylabel("movement (px a frame)")
+    below.set_ylabel("movement (px per frame)")
     below.set_xlabel("frame" if seconds is None else "time (s)")
     for axes in (above, middle):
         if axes.get_legend_handles_labels()[0]:
@@ -100,12 +100,12 @@ def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
 
 
 def summary_as_html(tracks: Tracks) -> str:
-    """Return what a run found, as a small HTML table for notebooks."""
+    """Return a summary of a run as an HTML table for notebooks."""
     present = tracks.present
     confidence = mean_confidence(tracks)
     fps = frame_rate_of(tracks)
     rows = [
-        ("frames", f"{tracks.n_frames}" + (f" at {fps:.4g} a second" if fps is not None else "")),
+        ("frames", f"{tracks.n_frames}" + (f" at {fps:.4g} per second" if fps is not None else "")),
         ("with a face", f"{int(present.any(axis=1).sum())}"),
         ("faces", f"{int(present.any(axis=0).sum())} of {tracks.n_faces}"),
     ]

@@ -1,4 +1,4 @@
-"""Landmarks drawn on pictures: one outline per region, coloured by confidence, points shaped by source."""
+"""Landmarks drawn on images: an outline per region, coloured by confidence, with a marker per source."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from napari_face_landmarks.opencv import cv2
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
 DARK = (20, 20, 20)
 LIGHT = (240, 240, 240)
-EDGE_OPACITY = 0.5  # of the dark edges that set the lines off from the picture
+EDGE_OPACITY = 0.5  # of the dark edges around lines and points
 
-# viridis: dark blue is 0, yellow is 1; even steps of lightness, distinct without red-green vision
+# viridis: dark blue is 0, yellow is 1; perceptually uniform and safe for colour blindness
 _VIRIDIS = np.ascontiguousarray(
     cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
 )
@@ -47,43 +47,42 @@ def draw_landmarks(
     confidence: npt.NDArray[Any] | None = None,
     source: npt.NDArray[Any] | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Draw the landmarks of all faces of a frame, anti-aliased, in lines that suit the size of the face.
+    """Draw the landmarks of all faces of a frame, anti-aliased, with line widths that depend on face size.
 
-    A segment of an outline has the colour of the lesser confidence of its ends. Points are discs where PFLD
-    placed them, squares where CLNF refined them, diamonds where a correction was carried from an earlier
-    frame, and triangles where they were set by hand.
+    The colour of a line segment is that of the lower confidence of its ends. Points are discs for the source
+    "pfld", squares for "clnf", diamonds for "carried" and triangles for "manual".
 
     Parameters
     ----------
     rgb : ndarray, (H, W, 3), uint8
         The frame; it is not changed.
     landmarks : ndarray, (F, 68, 2) or (68, 2)
-        Pixels, x then y; what is not finite is left out.
+        Pixels, x then y; landmarks that are not finite are omitted.
     confidence : ndarray, (F, 68) or (68,), optional
-        0 to 1; 1 where it is not given.
+        0 to 1. Default: 1.
     source : ndarray of uint8, (F,) or (), optional
-        Index into `tracking.SOURCES`; "pfld" where it is not given.
+        Index into `tracking.SOURCES`. Default: "pfld".
 
     Returns
     -------
     ndarray, (H, W, 3), uint8
-        A new picture.
+        A new image.
     """
     canvas = np.ascontiguousarray(rgb).copy()
     points = np.asarray(landmarks, dtype=np.float64).reshape(-1, 68, 2)
     n_faces = len(points)
-    sure = np.ones((n_faces, 68)) if confidence is None else np.asarray(confidence).reshape(n_faces, 68)
+    weights = np.ones((n_faces, 68)) if confidence is None else np.asarray(confidence).reshape(n_faces, 68)
     codes = np.full(n_faces, SOURCES.index("pfld")) if source is None else np.asarray(source).reshape(n_faces)
-    for face, weights, code in zip(points, sure, codes, strict=True):
-        _draw_face(canvas, face, weights, SOURCES[int(code)])
+    for face, of_face, code in zip(points, weights, codes, strict=True):
+        _draw_face(canvas, face, of_face, SOURCES[int(code)])
     return canvas
 
 
 def _draw_face(
     canvas: npt.NDArray[np.uint8], points: npt.NDArray[Any], confidence: npt.NDArray[Any], source: str
 ) -> None:
-    near = 4 * max(canvas.shape)  # beyond it OpenCV's fixed-point coordinates would overflow
-    known = (np.isfinite(points) & (np.abs(points) < near)).all(axis=1)
+    farthest = 4 * max(canvas.shape)  # OpenCV's fixed-point coordinates overflow beyond
+    known = (np.isfinite(points) & (np.abs(points) < farthest)).all(axis=1)
     if not known.any():
         return
     extent = float(np.ptp(points[known], axis=0).max())
@@ -126,18 +125,18 @@ def _draw_point(
 
 
 def draw_caption(canvas: npt.NDArray[np.uint8], text: str) -> None:
-    """Write a line of text into the upper left corner of `canvas`, (H, W, 3) uint8, in place."""
+    """Draw a line of text in the upper left corner of `canvas`, (H, W, 3) uint8, in place."""
     size = max(0.35, min(canvas.shape[:2]) / 640)
     weight = max(1, round(1.5 * size))
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, weight)
     margin = max(3, height // 2)
-    letters = np.zeros((height + below + 2 * margin, width + 2 * margin), dtype=np.uint8)
+    text_mask = np.zeros((height + below + 2 * margin, width + 2 * margin), dtype=np.uint8)
     place = (margin, height + margin)
-    cv2.putText(letters, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, 255, weight, cv2.LINE_AA)
-    corner = canvas[: letters.shape[0], : letters.shape[1]]
-    letters = letters[: corner.shape[0], : corner.shape[1]]
-    edges = cv2.dilate(letters, np.ones((3, 3), dtype=np.uint8))
-    for mask, colour in ((edges, DARK), (letters, LIGHT)):
+    cv2.putText(text_mask, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, 255, weight, cv2.LINE_AA)
+    corner = canvas[: text_mask.shape[0], : text_mask.shape[1]]
+    text_mask = text_mask[: corner.shape[0], : corner.shape[1]]
+    edges = cv2.dilate(text_mask, np.ones((3, 3), dtype=np.uint8))
+    for mask, colour in ((edges, DARK), (text_mask, LIGHT)):
         opacity = mask[:, :, np.newaxis] / 255.0
         corner[...] = np.rint(corner * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
 
@@ -155,8 +154,8 @@ def describe_frame(frame: int, source: npt.NDArray[Any], confidence: npt.NDArray
         0 to 1.
     """
     faces = [
-        f"{SOURCES[int(code)]} {float(np.nanmean(sure)):.2f}"
-        for code, sure in zip(source, confidence, strict=True)
+        f"{SOURCES[int(code)]} {float(np.nanmean(of_face)):.2f}"
+        for code, of_face in zip(source, confidence, strict=True)
         if code != SOURCES.index("none")
     ]
     return f"frame {frame}: {', '.join(faces) if faces else 'no face'}"
