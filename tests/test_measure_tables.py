@@ -17,6 +17,9 @@ from napari_face_landmarks.measures.files import events_to_dataframe, to_datafra
 from napari_face_landmarks.measures.summary import poisson_interval
 from napari_face_landmarks.measures.uncertainty import error_correlation, sigma_of_confidence
 from napari_face_landmarks.models import load_models
+from napari_face_landmarks.runs import track_many
+from napari_face_landmarks.video import write_video
+from test_tracking import moving
 
 
 def smile(n_frames: int, onset: int, peak: int, end: int, size: float) -> np.ndarray:
@@ -287,3 +290,28 @@ def test_the_command_writes_tables_plot_and_report(
     assert main(["measure", str(result), "-o", str(tmp_path / "t.csv"), "--rest", "500"]) == 2
     assert "no frame 500" in capsys.readouterr().err
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_a_batch_measures_every_video_into_one_table(tmp_path: Path) -> None:
+    pd = pytest.importorskip("pandas")
+    frames = moving(8)[0]
+    grey = np.full((8, 120, 160, 3), 128, np.uint8)
+    for name in ("one", "two", "empty"):
+        (tmp_path / "in" / name).mkdir(parents=True)
+    for name, pictures in (("one", frames), ("two", frames[::-1]), ("empty", grey)):
+        write_video(tmp_path / "in" / name / "clip.mp4", pictures, fps=25)
+    folder = tmp_path / "out"
+    options = {"settings": {"refine": "off"}, "jobs": 1, "measures": {"scale": "36-45=90mm"}}
+    results = track_many(tmp_path / "in", folder, **options)
+    table = pd.read_csv(folder / "batch-measures.csv")
+    assert [Path(video).parent.name for video in table["video"]] == ["one", "two"]
+    assert (table["frames"] == 8).all()
+    assert table["inter_canthal_distance_rest"].tolist() == pytest.approx([90, 90], rel=0.01)
+    (silent,) = (result for result in results if "empty" in result.video)
+    assert any("Nothing was measured" in warning for warning in silent.warnings)
+    wide = pd.read_csv(folder / "one" / "clip.csv.measures.csv")
+    assert len(wide) == 8
+    again = track_many(tmp_path / "in", folder, **{**options, "measures": True})
+    assert [result.earlier for result in again] == [True] * 3  # measured again, not tracked again
+    table = pd.read_csv(folder / "batch-measures.csv")
+    assert table["inter_canthal_distance_rest"].tolist() == pytest.approx([100, 100], rel=0.01)

@@ -73,6 +73,14 @@ def add_batch(commands: Any) -> None:
         type=Path,
         help='settings as JSON, such as {"refine": "always"}; other options override them',
     )
+    batch.add_argument(
+        "--measures",
+        action="store_true",
+        help="measure every video as well: tables next to each result, and batch-measures.csv with one row "
+        "for each video and face",
+    )
+    batch.add_argument("--scale", metavar="MM_PER_PX|A-B=Lmm", help="as for `measure`")
+    batch.add_argument("--pose-corrected", action="store_true", help="as for `measure`")
     add_models_option(batch)
     add_settings_options(batch)
     batch.set_defaults(run=_batch)
@@ -96,11 +104,21 @@ def _batch(options: argparse.Namespace) -> int:
             scheduler=options.scheduler,
             resume=options.resume,
             cut_at=options.cut,
+            measures=_measures(options),
             progress=progress,
             on_result=on_result,
         )
     print(summary_text(results))
     return 0 if succeeded(results) else STATUS_ERROR
+
+
+def _measures(options: argparse.Namespace) -> dict[str, Any] | bool:
+    if not options.measures:
+        return False
+    from napari_face_landmarks.measures import parse_scale
+
+    parse_scale(options.scale)  # refused before anything is tracked
+    return {"scale": options.scale, "pose_corrected": options.pose_corrected}
 
 
 @contextlib.contextmanager

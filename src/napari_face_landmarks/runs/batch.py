@@ -28,6 +28,7 @@ from napari_face_landmarks.models.bundle import check_name
 from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.chunks import cut, remove_pieces
 from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
+from napari_face_landmarks.runs.measures import join_summaries
 from napari_face_landmarks.runs.summary import SUMMARY, append_to_summary, begin_summary, write_summary
 from napari_face_landmarks.runs.worker import OnProgress, OnResult, cores, run_local
 from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
@@ -50,6 +51,7 @@ def track_many(
     scheduler: str | None = None,
     resume: bool = False,
     cut_at: int | None = None,
+    measures: Mapping[str, Any] | bool = False,
     progress: Progress | None = None,
     on_result: Callable[[FileResult], None] | None = None,
 ) -> list[FileResult]:
@@ -82,6 +84,10 @@ def track_many(
     cut_at : int, optional
         Cut videos of twice as many frames and more into pieces of about so many, tracked side by side. Pieces
         are joined where the landmarks agree within 1e-4 px, else tracked again from the one before.
+    measures : bool or mapping
+        Whether to measure each video, or keyword arguments of `measures.measure` to do so with. Tables
+        (``.measures.csv``, ``.blinks.csv``, ``.summary.csv``) are written next to each result, and
+        ``batch-measures.csv`` has one row for each video and face.
     progress : callable, optional
         Told a video's path, the frames done and of all, now and then.
     on_result : callable, optional
@@ -109,7 +115,11 @@ def track_many(
     plain = settings.to_dict()
     chosen = models or DEFAULT_BUNDLE
     batch = secrets.token_hex(8)
-    plan = [Job(str(video), str(path), format, chosen, plain, threads, batch=batch) for video, path in places]
+    wanted = None if measures is False else {} if measures is True else dict(measures)
+    plan = [
+        Job(str(video), str(path), format, chosen, plain, threads, batch=batch, measures=wanted)
+        for video, path in places
+    ]
     results: dict[int, FileResult] = {}
 
     def tell(index: int, done: int, total: int) -> None:
@@ -161,6 +171,8 @@ def track_many(
                 results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
         ordered = [results[index] for index in range(len(plan))]
         write_summary(folder, ordered)
+        if wanted is not None:
+            join_summaries(folder, [(result.video, result.output) for result in ordered])
     return ordered
 
 

@@ -17,9 +17,11 @@ from typing import Any
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import companion_name, replacing
+from napari_face_landmarks.io.formats import read_tracks
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of, run_identity
 from napari_face_landmarks.runs.chunks import Piece, join_pieces, piece_journal, remove_pieces
+from napari_face_landmarks.runs.measures import write_measures
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.video import Video, VideoWarning, open_video
@@ -55,6 +57,8 @@ class Job:
     batch : str
         What tells one batch from another: a job that is done again because a worker was lost after it, before
         it could tell, is no result of an earlier run.
+    measures : dict or None
+        Options of `measures.measure`, whose tables are written next to the output; None for no measures.
     """
 
     video: str
@@ -66,6 +70,7 @@ class Job:
     pieces: Sequence[Sequence[int]] = ()
     piece: Sequence[int] | None = None
     batch: str = ""
+    measures: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:
         """Return the job as one line of JSON."""
@@ -169,7 +174,12 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
     identity = run_identity(tracker, video, 0, len(video))
     before = _earlier(job, identity)
     if before is not None:
-        return before
+        record = _read_record(job.output)
+        if job.measures is None or record.get("measures") == job.measures:
+            return before
+        again = _measured(job, before, read_tracks(job.output, job.format))
+        _write_record(job.output, {**record, "measures": job.measures})
+        return again
     try:
         Path(job.output).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -211,17 +221,26 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
     # so that a run that is stopped between the two knows its own file again
     _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
     tracks.save(job.output, job.format)
-    result = _result(job, tracks, video)
+    result = _measured(job, _result(job, tracks, video), tracks)
     record = {
         **dataclasses.asdict(result),
         "output_bytes": Path(job.output).stat().st_size,
         "output_sha256": _sha256(job.output),
         "run": identity,
         "batch": job.batch,
+        "measures": job.measures,
         "stats": tracks.stats.to_dict(),
     }
     _write_record(job.output, record)
     return result
+
+
+def _measured(job: Job, result: FileResult, tracks: Tracks) -> FileResult:
+    """Write the measures of a result where they are wanted; a warning says why there are none."""
+    if job.measures is None:
+        return result
+    reason = write_measures(job.output, tracks, job.measures)
+    return dataclasses.replace(result, warnings=(*result.warnings, reason)) if reason else result
 
 
 def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, tell: Tell) -> FileResult:

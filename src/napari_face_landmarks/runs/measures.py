@@ -1,0 +1,94 @@
+"""Measures of a batch: tables next to each result, and one table over all videos."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import MeasureError, ResultError, reason_of
+from napari_face_landmarks.files.atomic import name_beside, replacing
+from napari_face_landmarks.measures import blinks, measure, summary
+from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
+
+MEASURES_TABLE = "batch-measures.csv"
+"""One row for each video and face."""
+ENDS = {"table": ".measures.csv", "events": ".blinks.csv", "summary": ".summary.csv"}
+
+
+def measure_files(output: str | os.PathLike[str]) -> dict[str, Path]:
+    """Return the paths of the tables that belong to a result: table, events and summary."""
+    path = Path(output)
+    return {what: path.with_name(name_beside(path.name, end)) for what, end in ENDS.items()}
+
+
+def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]) -> str:
+    """Measure tracks, and write the tables that belong to their result.
+
+    Parameters
+    ----------
+    output : path-like
+        The file of the tracks.
+    tracks : Tracks
+    options : mapping
+        Keyword arguments of `measure`, such as ``scale``.
+
+    Returns
+    -------
+    str
+        Why nothing was measured, as a sentence; empty where the tables are written.
+    """
+    try:
+        table = measure(tracks, **options)
+        frames = {
+            "table": to_dataframe(table),
+            "events": events_to_dataframe(blinks(table)),
+            "summary": summary(table),
+        }
+    except MeasureError as error:
+        for path in measure_files(output).values():
+            path.unlink(missing_ok=True)  # of an earlier result
+        return f"Nothing was measured: {error}"
+    for what, path in measure_files(output).items():
+        write_table(path, frames[what])
+    return ""
+
+
+def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
+    """Write `MEASURES_TABLE` from the summaries next to the results of a batch.
+
+    Parameters
+    ----------
+    folder : Path
+        Of the batch.
+    results : sequence of (str, str)
+        Video and output of each; those without a summary are left out.
+
+    Raises
+    ------
+    ResultError
+        If a summary cannot be read, or the table not be written.
+    """
+    import pandas as pd
+
+    found = []
+    for video, output in results:
+        path = measure_files(output)["summary"]
+        if not path.is_file():
+            continue
+        try:
+            rows = pd.read_csv(path)
+        except OSError as error:
+            raise ResultError(
+                f"{path} cannot be read ({reason_of(error)}): measure {video} again."
+            ) from error
+        except ValueError:
+            raise ResultError(
+                f"{path} is no table of measures: remove it and start the batch again."
+            ) from None
+        found.append(pd.concat([pd.DataFrame({"video": [video] * len(rows)}), rows], axis=1))
+    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame({"video": []})
+    with replacing(folder / MEASURES_TABLE) as part:
+        table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
