@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError, ResultError, reason_of
-from napari_face_landmarks.files.atomic import name_beside, replacing
+from napari_face_landmarks.files.atomic import companion_name, replacing
 from napari_face_landmarks.measures import blinks, measure, summary
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 
@@ -21,7 +21,7 @@ ENDS = {"table": ".measures.csv", "events": ".blinks.csv", "summary": ".summary.
 def measure_files(output: str | os.PathLike[str]) -> dict[str, Path]:
     """Return the paths of the tables that belong to a result: table, events and summary."""
     path = Path(output)
-    return {what: path.with_name(name_beside(path.name, end)) for what, end in ENDS.items()}
+    return {what: path.with_name(companion_name(path.name, end)) for what, end in ENDS.items()}
 
 
 def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]) -> str:
