@@ -18,7 +18,7 @@ from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.evaluation import boxes, metrics
 from napari_face_landmarks.evaluation.corruptions import COVERED, face_region, perturb
 from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture, read_faces, webp_size
-from napari_face_landmarks.evaluation.metrics import Fits, Plan, fit_faces, summarise
+from napari_face_landmarks.evaluation.metrics import EvaluationPlan, Fits, fit_faces, summarise
 from napari_face_landmarks.evaluation.options import CONDITIONS
 from napari_face_landmarks.evaluation.split import is_held_out
 from napari_face_landmarks.files.json_file import plain as plain_values
@@ -471,7 +471,7 @@ def reordered(faces: LabelledFaces, order: Sequence[int]) -> LabelledFaces:
 
 
 def test_fits_do_not_depend_on_threads_order_or_subset(models: Models, faces: LabelledFaces) -> None:
-    plan = Plan(conditions=("none", "marks", "occlusion", "noise"))
+    plan = EvaluationPlan(conditions=("none", "marks", "occlusion", "noise"))
     seen = []
     whole = fit_faces(faces, {"b": models}, plan, lambda: seen.append(1))
     assert len(seen) == len(faces)
@@ -491,7 +491,7 @@ def test_fits_do_not_depend_on_threads_order_or_subset(models: Models, faces: La
 
 @pytest.mark.parametrize("source", ["truth", "jitter", "detector"])
 def test_errors_are_those_of_what_users_call(models: Models, faces: LabelledFaces, source: Any) -> None:
-    (fits,) = fit_faces(faces, {"b": models}, Plan(refine=("off",), boxes=source, seed=4))
+    (fits,) = fit_faces(faces, {"b": models}, EvaluationPlan(refine=("off",), boxes=source, seed=4))
     tracker = FaceTracker(models, TrackerSettings(refine="off"))
     image, points = picture(faces, 2), faces.landmarks[2]
     if source == "truth":
@@ -516,7 +516,7 @@ def test_a_face_that_the_detector_misses_counts_as_a_failure(
 ) -> None:
     images = [np.full((SIZE, SIZE, 3), 90, np.uint8), picture(read_of(arrays, tmp_path), 0)]
     np.savez(tmp_path / "two.npz", **arrays_of(images, arrays["landmarks"][:1].repeat(2, 0), ["x", "y"]))
-    fits = fit_faces(read_faces([tmp_path / "two.npz"]), {"b": models}, Plan(boxes="detector"))
+    fits = fit_faces(read_faces([tmp_path / "two.npz"]), {"b": models}, EvaluationPlan(boxes="detector"))
     for summary in summarise(fits):
         assert (summary.faces, summary.found) == (2, 1)
         assert summary.errors[0] is None
@@ -638,7 +638,9 @@ def test_held_out_faces_are_fitted_well(shared_data: Path, models: Models) -> No
     data = shared_data / "landmarks_300w_train"
     files = [data / "helen_train.npz", data / "lfpw_train.npz"]
     faces = read_faces(files, "held-out", limit=10)
-    fits = fit_faces(faces, {models.name: models}, Plan(conditions=("none", "occlusion"), threads=2))
+    fits = fit_faces(
+        faces, {models.name: models}, EvaluationPlan(conditions=("none", "occlusion"), threads=2)
+    )
     off, always, hidden, _ = summarise(fits)
     assert off.found == 10
     assert off.mean < 0.06

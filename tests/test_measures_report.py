@@ -20,7 +20,7 @@ from napari_face_landmarks.evaluation.measures_report import (
     share_followed,
     shut_eyes,
 )
-from napari_face_landmarks.evaluation.metrics import Plan
+from napari_face_landmarks.evaluation.metrics import EvaluationPlan
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking import FaceTracker
 
@@ -147,6 +147,6 @@ def test_the_command_reports_measures_of_every_mode(
         assert "commissure_height_difference" in text
         assert "known deformations" in text
     followed = measures_report.deformations_followed(
-        read_faces([tmp_path / "f.npz"]), {models.name: models}, Plan(refine=("off",), seed=0)
+        read_faces([tmp_path / "f.npz"]), {models.name: models}, EvaluationPlan(refine=("off",), seed=0)
     )
     assert followed[models.name, "off"] == pytest.approx(record["measures"][0]["followed"], abs=1e-6)

@@ -133,7 +133,7 @@ def test_augmented_crops_keep_their_labels_in_place(faces: PartFaces, name: str)
         corners = np.round(labels[[0, 3 if name == "eye" else 6]] * part.size - 0.5).astype(int)
         outside = corners + [[-4, 0], [4, 0]]
         assert (dark[outside[:, 1], outside[:, 0]] > 100).all()
-    batch = parts.draw_batch(part, parts.Plan(batch=16), rng)
+    batch = parts.draw_batch(part, parts.PartsPlan(batch=16), rng)
     assert batch["images"].shape[:3] == (16, part.size, part.size)
     assert batch["images"].min() >= 0
     assert batch["images"].max() <= 1
@@ -150,12 +150,12 @@ def test_the_networks_learn_drawn_parts_and_are_exported(
     from napari_face_landmarks.training import parts
 
     monkeypatch.setattr(parts, "load_parts", lambda data, bundle, held_out: faces)
-    plan = parts.Plan(steps=30, batch=16, evaluate_every=30)
+    plan = parts.PartsPlan(steps=30, batch=16, evaluate_every=30)
     threads = torch.get_num_threads()
     metrics = parts.train(tmp_path, tmp_path, "open", name, plan)
     assert metrics["step"] == 30
     assert metrics["held_out"]["error"] < 0.25
-    again = parts.train(tmp_path, tmp_path, "open", name, parts.Plan(steps=31, batch=16))
+    again = parts.train(tmp_path, tmp_path, "open", name, parts.PartsPlan(steps=31, batch=16))
     assert again["step"] == 31
     assert again["seconds"] > metrics["seconds"]
     torch.set_num_threads(threads)

@@ -69,12 +69,12 @@ def test_vertices_are_one_for_each_landmark() -> None:
 def test_observations_hold_every_face_and_its_mirror_image(truth: PDM) -> None:
     landmarks, mesh = made_up_faces(truth, 5, 2)
     mesh[3] = NO_MESH
-    seen = training_pdm.observe(landmarks, mesh, training_pdm.Plan(weakness_share=0.0))
+    seen = training_pdm.observe(landmarks, mesh, training_pdm.PdmPlan(weakness_share=0.0))
     assert seen.points.shape == (10, 3, 68)
     np.testing.assert_allclose(seen.points[2, :2].T, landmarks[2])
     np.testing.assert_allclose(seen.points[7], seen.points[2][:, MIRROR_68] * FLIP)
     assert seen.has_depth.tolist() == [True, True, True, False, True] * 2
-    weak = training_pdm.observe(landmarks, mesh, training_pdm.Plan(weakness_share=0.3))
+    weak = training_pdm.observe(landmarks, mesh, training_pdm.PdmPlan(weakness_share=0.3))
     assert len(weak.points) == 20
     assert set(weak.weight.tolist()) == {0.3, 1.0}
 
@@ -117,7 +117,7 @@ def test_components_are_orthonormal_free_of_pose_and_symmetric(truth: PDM) -> No
 
 
 def test_expectation_maximisation_recovers_a_model_from_flat_labels(truth: PDM) -> None:
-    plan = training_pdm.Plan(modes=6, rounds=8, weakness_share=0.0)
+    plan = training_pdm.PdmPlan(modes=6, rounds=8, weakness_share=0.0)
     landmarks, mesh = made_up_faces(truth, 200, 4)
     rng = np.random.default_rng(5)
     mesh[:, :, 2] = mesh[:, :, 2] * 0.7 + rng.normal(0, 2, mesh.shape[:2])  # a poor depth
@@ -203,7 +203,7 @@ def cen():
 
 @pytest.fixture(scope="module")
 def plan(cen):
-    return cen.Plan(
+    return cen.CenPlan(
         scales=(0.25,),
         hidden=(8, 4),
         frontal_reach=40.0,

@@ -253,8 +253,8 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     write_data(tmp_path, rng)
     small = {"faces_per_batch": 3, "negatives_per_batch": 1, "evaluate_every": 2, "threads": 1}
     out = tmp_path / "out"
-    pfld.train(tmp_path, out, "research", pfld.Plan(steps=2, **small))
-    pfld.train(tmp_path, out, "research", pfld.Plan(steps=4, **small))
+    pfld.train(tmp_path, out, "research", pfld.PfldPlan(steps=2, **small))
+    pfld.train(tmp_path, out, "research", pfld.PfldPlan(steps=4, **small))
     with (out / "pfld.log.csv").open() as file:
         assert [row["step"] for row in csv.DictReader(file)] == ["2", "4"]
     session = onnxruntime.InferenceSession(str(out / "pfld.onnx"), providers=["CPUExecutionProvider"])
@@ -263,7 +263,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert (out / "pfld.metrics.json").exists()
 
     again = tmp_path / "again"
-    pfld.train(tmp_path, again, "open", pfld.Plan(steps=1, **small), start=out)
+    pfld.train(tmp_path, again, "open", pfld.PfldPlan(steps=1, **small), start=out)
     metrics = json.loads((again / "pfld.metrics.json").read_text())
     assert (metrics["bundle"], metrics["began_with"]) == ("open", "out")
     # one step at the start of the warming-up moves the weights little: they are those of the first run
@@ -273,12 +273,12 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
     (out / "pfld.best.pt").unlink()  # a bundle has only the export
     exported = tmp_path / "exported"
-    pfld.train(tmp_path, exported, "open", pfld.Plan(steps=1, **small), start=out)
+    pfld.train(tmp_path, exported, "open", pfld.PfldPlan(steps=1, **small), start=out)
     from_export = torch.load(exported / "pfld.best.pt", weights_only=True)
     for name in ("heat.weight", "regress.weight"):
         assert 0 < float((began[name] - from_export[name]).abs().max()) < 2e-3
     with pytest.raises(ModelError, match="no weights of PFLD to begin with"):
-        pfld.train(tmp_path, tmp_path / "none", "open", pfld.Plan(steps=1, **small), start=tmp_path)
+        pfld.train(tmp_path, tmp_path / "none", "open", pfld.PfldPlan(steps=1, **small), start=tmp_path)
 
 
 def test_the_loss_of_landmarks_is_their_distance_with_a_smooth_foot() -> None:

@@ -115,7 +115,7 @@ def test_settling_finds_where_people_put_the_lower_lip(
     monkeypatch.setattr(linear_calibration, "load_faces", lambda *_, **__: faces)
     models, out = tmp_path / "models", tmp_path / "out"
     shutil.copytree(bundle_folder("open"), models)
-    plan = linear_calibration.Plan(copies=1)
+    plan = linear_calibration.CalibrationPlan(copies=1)
     errors = linear_calibration.settle(tmp_path, models, out, plan)["held_out"]
     for stage in ("pfld", "clnf"):
         assert errors["after"][stage] < 0.8 * errors["before"][stage]
@@ -139,7 +139,7 @@ def test_heads_are_turned_further_to_the_side_they_look_to_and_only_with_a_mesh(
     points = np.stack([one[MESH_68, :2] for one in meshes]).astype(np.float32)
     picture = np.full((256, 256, 3), 90, np.uint8)
     faces = Faces(["a", "b"], [picture] * 2, points, meshes, np.full(2, 0.5), np.zeros((2, 68), np.float32))
-    turned = linear_calibration.with_turned_heads(faces, turner, linear_calibration.Plan())
+    turned = linear_calibration.with_turned_heads(faces, turner, linear_calibration.CalibrationPlan())
     assert len(turned.images) == len(turned.landmarks) == 1
 
     def nose_aside(landmarks: np.ndarray) -> float:

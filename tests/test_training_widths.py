@@ -111,9 +111,9 @@ def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Pat
     write_data(tmp_path, np.random.default_rng(0))
     small = {"faces_per_batch": 3, "negatives_per_batch": 1, "evaluate_every": 2, "threads": 1}
     wide, thin, again = tmp_path / "wide", tmp_path / "thin", tmp_path / "again"
-    pfld.train(tmp_path, wide, "open", pfld.Plan(steps=2, **small))
-    pfld.train(tmp_path, thin, "open", pfld.Plan(steps=2, middles=NARROW, **small), start=wide)
-    pfld.train(tmp_path, thin, "open", pfld.Plan(steps=3, middles=NARROW, **small), start=wide)  # goes on
+    pfld.train(tmp_path, wide, "open", pfld.PfldPlan(steps=2, **small))
+    pfld.train(tmp_path, thin, "open", pfld.PfldPlan(steps=2, middles=NARROW, **small), start=wide)
+    pfld.train(tmp_path, thin, "open", pfld.PfldPlan(steps=3, middles=NARROW, **small), start=wide)  # goes on
     sizes = [json.loads((out / "pfld.metrics.json").read_text())["parameters"] for out in (wide, thin)]
     assert sizes[1] < 0.85 * sizes[0]
     state = torch.load(thin / "pfld.best.pt", weights_only=True)
@@ -121,16 +121,18 @@ def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Pat
     assert widths == [width for stage in NARROW for width in stage]
 
     (thin / "pfld.best.pt").unlink()  # from its export, of its own widths: nothing is thinned
-    stream = pfld.TrainingStream(tmp_path, "open", pfld.Plan(middles=NARROW, **small))
+    stream = pfld.TrainingStream(tmp_path, "open", pfld.PfldPlan(middles=NARROW, **small))
     network = pfld._trained_before(thin, stream, torch.device("cpu"))
     assert middles_of(network) == NARROW
-    pfld.train(tmp_path, again, "research", pfld.Plan(steps=1, **small), start=thin)  # from narrow to wide
+    pfld.train(
+        tmp_path, again, "research", pfld.PfldPlan(steps=1, **small), start=thin
+    )  # from narrow to wide
     shutil.copy(load_models("open").folder / "detector.onnx", thin / "pfld.onnx")
     with pytest.raises(ModelError, match="not an export of this network"):
-        pfld.train(tmp_path, tmp_path / "none", "open", pfld.Plan(steps=1, **small), start=thin)
+        pfld.train(tmp_path, tmp_path / "none", "open", pfld.PfldPlan(steps=1, **small), start=thin)
     parameters = json.loads((again / "pfld.metrics.json").read_text())["parameters"]
     assert parameters == sizes[0]
-    pfld.train(tmp_path, again, "research", pfld.Plan(steps=2, **small), start=tmp_path / "gone")
+    pfld.train(tmp_path, again, "research", pfld.PfldPlan(steps=2, **small), start=tmp_path / "gone")
     assert json.loads((again / "pfld.metrics.json").read_text())["step"] in (1, 2)
     steps = (again / "pfld.log.csv").read_text().splitlines()[1:]
     assert [row.split(",")[0] for row in steps] == ["1", "2"], "what goes on needs not what it began with"

@@ -89,14 +89,19 @@ def _evaluate(options: argparse.Namespace) -> int:
 
     from napari_face_landmarks.evaluation.dataset import read_faces
     from napari_face_landmarks.evaluation.measures_report import measure_fits
-    from napari_face_landmarks.evaluation.metrics import Plan, fit_faces, pooled_poor_fits, summarise
+    from napari_face_landmarks.evaluation.metrics import (
+        EvaluationPlan,
+        fit_faces,
+        pooled_poor_fits,
+        summarise,
+    )
     from napari_face_landmarks.evaluation.options import CONDITIONS, DEFAULT_REFINE, MEASURED_REFINE
     from napari_face_landmarks.evaluation.report import to_json, to_markdown, to_text
     from napari_face_landmarks.files.json_file import write_json
     from napari_face_landmarks.files.markdown import write_section
     from napari_face_landmarks.models import list_models
 
-    plan = Plan(
+    plan = EvaluationPlan(
         refine=tuple(
             dict.fromkeys(options.refine or (MEASURED_REFINE if options.measures else DEFAULT_REFINE))
         ),

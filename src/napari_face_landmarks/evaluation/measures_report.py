@@ -20,7 +20,7 @@ import numpy.typing as npt
 from napari_face_landmarks.evaluation.boxes import true_box
 from napari_face_landmarks.evaluation.corruptions import generator
 from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture
-from napari_face_landmarks.evaluation.metrics import Fits, Plan, roc_area
+from napari_face_landmarks.evaluation.metrics import EvaluationPlan, Fits, roc_area
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures import values_of
 from napari_face_landmarks.models import Models
@@ -265,7 +265,7 @@ def share_followed(before: Floats, after: Floats, truth: Floats) -> float:
 def deformations_followed(
     faces: LabelledFaces,
     bundles: Mapping[str, Models],
-    plan: Plan,
+    plan: EvaluationPlan,
     advance: Callable[[], None] | None = None,
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Return how much of each of `DEFORMATIONS` is followed, by bundle and refine mode.
@@ -275,7 +275,7 @@ def deformations_followed(
     faces : LabelledFaces
         The first `DEFORMED_FACES` of an order drawn by the seed are deformed, one side of each.
     bundles : mapping of str to Models
-    plan : Plan
+    plan : EvaluationPlan
         Its boxes are not used: each face has the box of its labels before and after.
     advance : callable, optional
         Called in the calling thread after each face.
@@ -325,7 +325,7 @@ def measure_fits(
     fits: Sequence[Fits],
     faces: LabelledFaces,
     bundles: Mapping[str, Models],
-    plan: Plan,
+    plan: EvaluationPlan,
     advance: Callable[[], None] | None = None,
 ) -> list[MeasureSummary]:
     """Return what the measures of each of the fits come to, known deformations included.
@@ -336,7 +336,7 @@ def measure_fits(
         As `fit_faces` returns them for the other arguments.
     faces : LabelledFaces
     bundles : mapping of str to Models
-    plan : Plan
+    plan : EvaluationPlan
     advance : callable, optional
         Called in the calling thread after each face that was deformed.
     """

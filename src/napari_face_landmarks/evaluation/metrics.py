@@ -51,7 +51,7 @@ MAX_CONFIDENCE = 1 - 2.0**-24
 
 
 @dataclass(frozen=True)
-class Plan:
+class EvaluationPlan:
     """What to measure.
 
     Attributes
@@ -249,7 +249,7 @@ class Summary:
 def fit_faces(
     faces: LabelledFaces,
     bundles: Mapping[str, Models],
-    plan: Plan,
+    plan: EvaluationPlan,
     advance: Callable[[], None] | None = None,
 ) -> list[Fits]:
     """Fit every face with every bundle and refine mode under every condition.
@@ -259,7 +259,7 @@ def fit_faces(
     faces : LabelledFaces
     bundles : mapping of str to Models
         Bundles by their names in the results.
-    plan : Plan
+    plan : EvaluationPlan
     advance : callable, optional
         Called in the calling thread after each face.
 
@@ -310,7 +310,7 @@ def fit_faces(
     return [made[key] for key in keys]
 
 
-def _trackers(bundles: Mapping[str, Models], plan: Plan) -> dict[tuple[str, str], FaceTracker]:
+def _trackers(bundles: Mapping[str, Models], plan: EvaluationPlan) -> dict[tuple[str, str], FaceTracker]:
     trackers: dict[tuple[str, str], FaceTracker] = {
         (name, mode): FaceTracker(models, TrackerSettings(refine=mode))
         for name, models in bundles.items()
@@ -325,7 +325,7 @@ def _fit_face(
     faces: LabelledFaces,
     index: int,
     bundles: Mapping[str, Models],
-    plan: Plan,
+    plan: EvaluationPlan,
     trackers: Mapping[tuple[str, str], FaceTracker],
     made: Mapping[tuple[str, str, str], Fits],
 ) -> None:

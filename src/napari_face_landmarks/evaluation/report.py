@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_face_landmarks.evaluation.dataset import LabelledFaces
 from napari_face_landmarks.evaluation.measures_report import MeasureSummary, tables
-from napari_face_landmarks.evaluation.metrics import POOR, Plan, PoorFits, Summary
+from napari_face_landmarks.evaluation.metrics import POOR, EvaluationPlan, PoorFits, Summary
 from napari_face_landmarks.evaluation.options import Side
 from napari_face_landmarks.files.json_file import plain
 from napari_face_landmarks.files.markdown import table
@@ -66,7 +66,7 @@ def to_markdown(
     pooled: Pooled,
     faces: LabelledFaces,
     side: Side,
-    plan: Plan,
+    plan: EvaluationPlan,
     measures: Sequence[MeasureSummary] = (),
 ) -> str:
     """Return Markdown tables: mean error by condition, failures, and calibration of the confidence."""
@@ -128,7 +128,7 @@ def to_json(
     pooled: Pooled,
     faces: LabelledFaces,
     side: Side,
-    plan: Plan,
+    plan: EvaluationPlan,
     bundles: Mapping[str, Models],
     measures: Sequence[MeasureSummary] = (),
 ) -> dict[str, Any]:

@@ -66,7 +66,7 @@ CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
-class Plan:
+class CenPlan:
     """What a training run is made of; all of it goes into the metrics.
 
     Parameters
@@ -272,7 +272,7 @@ def take_pictures(
     grey: npt.NDArray[np.uint8],
     landmarks: npt.NDArray[np.float32],
     pdm: PDM,
-    plan: Plan,
+    plan: CenPlan,
     rng: Generator,
 ) -> list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]:
     """Return the picture and the landmarks in it at each scale, in a pose that chance moves a little."""
@@ -297,7 +297,7 @@ def yaw_of(landmarks: npt.NDArray[np.float32], pdm: PDM) -> npt.NDArray[np.float
 
 
 def _posed(
-    faces: Faces, i: int, may_turn: bool, turner: Turner, plan: Plan, rng: Generator
+    faces: Faces, i: int, may_turn: bool, turner: Turner, plan: CenPlan, rng: Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Return picture and landmarks of face `i`, at times with its head turned or with another expression."""
     image, landmarks, mesh = faces.images[i], faces.landmarks[i], faces.mesh[i].astype(np.float64)
@@ -314,7 +314,7 @@ def _posed(
     return turned(image, landmarks, mesh, turner, more, 0.0, expression, rng)
 
 
-def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: Plan, *, varied: bool) -> list[Pools]:
+def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied: bool) -> list[Pools]:
     """Sample the faces of both views at every scale.
 
     Parameters
@@ -324,7 +324,7 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: Plan, *, varied: bo
     pdm : PDM
         Places the normalised frame.
     turner : Turner
-    plan : Plan
+    plan : CenPlan
     varied : bool
         Augmented copies for training; otherwise each face as it is, its pose alone left to chance.
 
@@ -378,7 +378,7 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: Plan, *, varied: bo
 
 
 def draw_places(
-    pool: Pool, landmarks: npt.NDArray[np.int64], plan: Plan, rng: Generator
+    pool: Pool, landmarks: npt.NDArray[np.int64], plan: CenPlan, rng: Generator
 ) -> tuple[npt.NDArray[np.int64], ...]:
     """Draw whole-numbered places from a window near each landmark, as a search that starts off the label.
 
@@ -419,7 +419,7 @@ def targets(
     return np.asarray(value, dtype=np.float32)
 
 
-def draw_batch(pools: Pools, plan: Plan, rng: Generator) -> tuple[Tensor, Tensor]:
+def draw_batch(pools: Pools, plan: CenPlan, rng: Generator) -> tuple[Tensor, Tensor]:
     """Return supports (107, B, 121) and targets (107, B): frontal experts, then side ones."""
     count = plan.pictures * plan.places
     supports = np.empty((N_STORED, count, PIXELS), np.float32)
@@ -434,7 +434,7 @@ def draw_batch(pools: Pools, plan: Plan, rng: Generator) -> tuple[Tensor, Tensor
     return torch.from_numpy(supports), torch.from_numpy(wanted)
 
 
-def expert_loss(logits: Tensor, wanted: Tensor, plan: Plan) -> Tensor:
+def expert_loss(logits: Tensor, wanted: Tensor, plan: CenPlan) -> Tensor:
     """Return the sum over experts of their losses.
 
     The cross-entropy of each response with its target; and, since the search compares the responses of a
@@ -454,7 +454,7 @@ def expert_loss(logits: Tensor, wanted: Tensor, plan: Plan) -> Tensor:
 
 
 def responses(
-    experts: Experts, pools: Pools, plan: Plan, reach: int, jitter: float, most: int = 10**9
+    experts: Experts, pools: Pools, plan: CenPlan, reach: int, jitter: float, most: int = 10**9
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Run the experts over windows about (jittered) labels.
 
@@ -497,7 +497,7 @@ def _run_rows(experts: Experts, supports: Tensor, first: int, last: int) -> Tens
     return torch.sigmoid(torch.baddbmm(experts.b3[first:last], two, experts.w3[first:last])[..., 0])
 
 
-def measure(experts: Experts, pools: Pools, plan: Plan, reach: int = 6) -> dict[str, Any]:
+def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> dict[str, Any]:
     """Measure the experts on the held-out faces' search windows.
 
     Returns
@@ -531,7 +531,7 @@ def measure(experts: Experts, pools: Pools, plan: Plan, reach: int = 6) -> dict[
 
 
 def train_scale(
-    level: int, pools: Pools, held_out: Pools, out: Path, plan: Plan
+    level: int, pools: Pools, held_out: Pools, out: Path, plan: CenPlan
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
     """Train the experts of one scale, resuming where an earlier run stopped.
 
@@ -619,7 +619,7 @@ def train_scale(
 
 
 def train_cen(
-    data: Path, out: Path, pdm: PDM, bundle: str = "research", plan: Plan | None = None
+    data: Path, out: Path, pdm: PDM, bundle: str = "research", plan: CenPlan | None = None
 ) -> dict[str, Any]:
     """Train the patch experts and write ``cen.npz`` and ``cen.metrics.json``.
 
@@ -633,7 +633,7 @@ def train_cen(
         Places the normalised frame.
     bundle : {"open", "research"}
         Which faces may be used; ``research`` takes those labelled by hand alone.
-    plan : Plan, optional
+    plan : CenPlan, optional
         Sizes, steps and seed.
 
     Returns
@@ -641,7 +641,7 @@ def train_cen(
     dict
         The metrics, measured on the held-out faces.
     """
-    plan = plan or Plan()
+    plan = plan or CenPlan()
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(plan.threads)
     cv2.setNumThreads(1)
@@ -674,7 +674,10 @@ def train_cen(
 
 
 def save_experts(
-    path: Path, plan: Plan, weights: list[dict[str, npt.NDArray[np.float32]]], measured: list[dict[str, Any]]
+    path: Path,
+    plan: CenPlan,
+    weights: list[dict[str, npt.NDArray[np.float32]]],
+    measured: list[dict[str, Any]],
 ) -> None:
     """Write the experts of all scales as one file, what `train_scale` returned of each."""
     arrays = {
@@ -687,7 +690,7 @@ def save_experts(
     save_patch_experts(path, arrays | layers)
 
 
-def held_out_numbers(plan: Plan, measured: list[dict[str, Any]], held_out: list[Pools]) -> dict[str, Any]:
+def held_out_numbers(plan: CenPlan, measured: list[dict[str, Any]], held_out: list[Pools]) -> dict[str, Any]:
     """Return what the model card says of each scale."""
     return {
         f"{scale:g}": {
@@ -704,7 +707,7 @@ def held_out_numbers(plan: Plan, measured: list[dict[str, Any]], held_out: list[
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    defaults = Plan()
+    defaults = CenPlan()
     parser.add_argument("--pdm", type=Path, help="the PDM to train with (default pdm.npz in --out)")
     parser.add_argument(
         "--steps", type=int, default=defaults.steps, help="steps of a scale (default %(default)s)"
@@ -718,6 +721,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
-    plan = Plan(scales=tuple(args.scales), steps=args.steps, threads=args.threads, seed=args.seed)
+    plan = CenPlan(scales=tuple(args.scales), steps=args.steps, threads=args.threads, seed=args.seed)
     pdm = load_pdm(args.pdm or args.out / "pdm.npz")
     print(json.dumps(train_cen(args.data, args.out, pdm, args.bundle, plan), indent=2))

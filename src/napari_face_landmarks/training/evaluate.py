@@ -18,8 +18,8 @@ from tqdm import tqdm
 
 from napari_face_landmarks.evaluation.dataset import LabelledFaces, read_faces
 from napari_face_landmarks.evaluation.metrics import (
+    EvaluationPlan,
     Fits,
-    Plan,
     Summary,
     fit_faces,
     pooled_poor_fits,
@@ -55,8 +55,8 @@ def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int =
         ``poor_fits`` over all conditions, of undisturbed faces ``reliability`` and ``risk``, and ``covered``
         landmarks against visible ones.
     """
-    jitter = Plan(conditions=CONDITIONS, boxes="jitter", seed=seed, threads=threads)
-    detector = Plan(conditions=("none",), boxes="detector", seed=seed, threads=threads)
+    jitter = EvaluationPlan(conditions=CONDITIONS, boxes="jitter", seed=seed, threads=threads)
+    detector = EvaluationPlan(conditions=("none",), boxes="detector", seed=seed, threads=threads)
     tracked = _fitted(faces, models, jitter)
     all_of_tracked, found = summarise(tracked), summarise(_fitted(faces, models, detector))
     plain = [one for one in all_of_tracked if one.condition == "none"]
@@ -76,7 +76,7 @@ def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int =
     return dict(_rounded(record))
 
 
-def _fitted(faces: LabelledFaces, models: Models, plan: Plan) -> list[Fits]:
+def _fitted(faces: LabelledFaces, models: Models, plan: EvaluationPlan) -> list[Fits]:
     with tqdm(total=len(faces), desc=f"boxes: {plan.boxes}", unit=" faces") as bar:
         return fit_faces(faces, {models.name: models}, plan, lambda: bar.update() and None)
 

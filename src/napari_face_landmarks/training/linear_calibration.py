@@ -63,7 +63,7 @@ PREFIX = "settled/"
 
 
 @dataclass(frozen=True)
-class Plan:
+class CalibrationPlan:
     """How the two linear maps are fitted.
 
     Attributes
@@ -198,7 +198,7 @@ def _rename(graph: Any, new: Callable[[str], str]) -> None:
                 names[k] = new(name)
 
 
-def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan: Plan) -> Floats:
+def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan: CalibrationPlan) -> Floats:
     """Fit what PFLD's landmarks lack, (137, 136), fractions of the crop less a half, to labelled faces.
 
     The first of the kinds is also taken changed in light and shape and with covers.
@@ -223,7 +223,7 @@ def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan:
     return fit_map(np.concatenate(found) - 0.5, np.stack(wanted) - 0.5, np.array(weights), plan.pfld_ridge)
 
 
-def with_moved_tissue(faces: Faces, plan: Plan) -> Faces:
+def with_moved_tissue(faces: Faces, plan: CalibrationPlan) -> Faces:
     """Return the faces with a weakness of one side or an expression (`augment.soft_tissue_bumps`).
 
     Faces that people labelled are mostly even, and a map fitted to these alone would make uneven ones even.
@@ -253,7 +253,7 @@ class Looks:
     sigma: npt.NDArray[np.float32]
 
 
-def look_twice(session: onnxruntime.InferenceSession, faces: Faces, plan: Plan) -> Looks:
+def look_twice(session: onnxruntime.InferenceSession, faces: Faces, plan: CalibrationPlan) -> Looks:
     """Look at each face at a box such as a detector gives, and where that finds it plain and mirrored."""
     rng = np.random.default_rng([plan.seed, 2])
     looks = []
@@ -272,7 +272,7 @@ def clnf_fits(faces: Faces, looks: Looks, pdm: PDM, experts: PatchExperts) -> li
     ]
 
 
-def with_turned_heads(faces: Faces, turner: Turner, plan: Plan) -> Faces:
+def with_turned_heads(faces: Faces, turner: Turner, plan: CalibrationPlan) -> Faces:
     """Return the faces that have a mesh, each on a head turned away further (`turn.turned`)."""
     rng = np.random.default_rng([plan.seed, 5])
     chosen = np.flatnonzero(faces.has_mesh)
@@ -287,7 +287,7 @@ def with_turned_heads(faces: Faces, turner: Turner, plan: Plan) -> Faces:
     return replace(faces, images=images, landmarks=np.stack(landmarks))
 
 
-def in_other_light(faces: Faces, plan: Plan) -> Faces:
+def in_other_light(faces: Faces, plan: CalibrationPlan) -> Faces:
     """Return the faces blurred, dark, noisy or otherwise as cameras may see them (`augment.photometric`)."""
     rng = np.random.default_rng([plan.seed, 3])
     return replace(faces, images=[photometric(image, rng) for image in faces.images])
@@ -314,7 +314,7 @@ def clnf_map(samples: Sequence[tuple[Faces, list[ClnfFit], float]], ridge: float
     return fit_map(np.stack(found), np.stack(wanted), np.array(weights), ridge)
 
 
-def settle(data: Path, folder: Path, out: Path, plan: Plan) -> dict[str, Any]:
+def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
     """Fit both maps for the models in a folder and write ``pfld.onnx``, ``cen.npz`` and what was gained.
 
     Parameters
@@ -325,7 +325,7 @@ def settle(data: Path, folder: Path, out: Path, plan: Plan) -> dict[str, Any]:
         Where ``pfld.onnx``, ``pdm.npz`` and ``cen.npz`` are.
     out : Path
         Where the new ones go, and ``settle.metrics.json``; may be the same.
-    plan : Plan
+    plan : CalibrationPlan
 
     Returns
     -------
@@ -396,4 +396,4 @@ def run(args: argparse.Namespace) -> None:
     if args.bundle != "research":
         print("The bundle open has no faces with the 68 points placed by hand: nothing to settle.")
         return
-    print(json.dumps(settle(args.data, args.models or args.out, args.out, Plan()), indent=2))
+    print(json.dumps(settle(args.data, args.models or args.out, args.out, CalibrationPlan()), indent=2))

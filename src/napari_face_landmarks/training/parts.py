@@ -53,7 +53,7 @@ EXTRA = 6
 
 
 @dataclass(frozen=True)
-class Plan:
+class PartsPlan:
     """What a training run is made of; all of it goes into the checkpoint and the metrics."""
 
     steps: int = 5000
@@ -144,7 +144,7 @@ def part_network(name: str) -> PartNetwork:
     return PartNetwork(EYE_SIZE, 1, 6, EXTRA) if name == "eye" else PartNetwork(MOUTH_SIZE, 3, 20)
 
 
-def draw_batch(part: Part, plan: Plan, rng: Generator) -> dict[str, npt.NDArray[Any]]:
+def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDArray[Any]]:
     """Return augmented crops of a part and their labels.
 
     Returns
@@ -513,7 +513,7 @@ def load_or_make(data: Path, out: Path, bundle: str, held_out: bool) -> PartFace
 
 
 def train(
-    data: Path, out: Path, bundle: str, name: str, plan: Plan, start: Path | None = None
+    data: Path, out: Path, bundle: str, name: str, plan: PartsPlan, start: Path | None = None
 ) -> dict[str, Any]:
     """Train the network of a part, or resume from its checkpoint; export the average of its weights.
 
@@ -523,7 +523,7 @@ def train(
         The folders of training data and of what is made.
     bundle : {"open", "research"}
     name : {"eye", "mouth"}
-    plan : Plan
+    plan : PartsPlan
     start : Path, optional
         The folder of a finished run whose weights this one begins with.
 
@@ -637,7 +637,7 @@ def export_onnx(network: PartNetwork, name: str, path: Path, result: dict[str, f
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    defaults = Plan()
+    defaults = PartsPlan()
     parser.add_argument(
         "--steps", type=int, default=defaults.steps, help="optimiser steps (default %(default)s)"
     )
@@ -651,6 +651,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
-    plan = replace(Plan(), steps=args.steps, threads=args.threads, seed=args.seed)
+    plan = replace(PartsPlan(), steps=args.steps, threads=args.threads, seed=args.seed)
     for name in args.part or ("eye", "mouth"):
         print(json.dumps(train(args.data, args.out, args.bundle, name, plan, args.start), indent=2))

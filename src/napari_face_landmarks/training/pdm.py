@@ -35,7 +35,7 @@ INNER = np.arange(17, 68)
 
 
 @dataclass(frozen=True)
-class Plan:
+class PdmPlan:
     """What a training run is made of; lengths are in units of the shape (outer eyes 90 apart).
 
     Parameters
@@ -86,7 +86,7 @@ class Observations:
     weight: Floats
 
 
-def observe(landmarks: npt.NDArray[Any], mesh: npt.NDArray[Any], plan: Plan) -> Observations:
+def observe(landmarks: npt.NDArray[Any], mesh: npt.NDArray[Any], plan: PdmPlan) -> Observations:
     """Return the faces, their mirror images, and a copy of each with a one-sided weakness."""
     depth = mesh[:, MESH_68, 2].astype(np.float64)
     has_depth = depth.min(axis=1) > NO_MESH / 2
@@ -198,7 +198,9 @@ def pdm_of_covariance(mean: Floats, covariance: Floats, modes: int) -> PDM:
     )
 
 
-def expectation_maximisation(pdm: PDM, params: Floats, seen: Observations, plan: Plan) -> tuple[PDM, Floats]:
+def expectation_maximisation(
+    pdm: PDM, params: Floats, seen: Observations, plan: PdmPlan
+) -> tuple[PDM, Floats]:
     """Run one round: the faces' poses, the posterior of their q, and then the mean and components anew.
 
     Returns
@@ -295,7 +297,7 @@ def residual(pdm: PDM, landmarks: npt.NDArray[Any], noise: float = 1.0) -> Float
     return nme(fitted, landmarks)
 
 
-def train_pdm(data: Path, out: Path, bundle: str = "research", plan: Plan | None = None) -> dict[str, Any]:
+def train_pdm(data: Path, out: Path, bundle: str = "research", plan: PdmPlan | None = None) -> dict[str, Any]:
     """Train the PDM and write ``pdm.npz`` and ``pdm.metrics.json``.
 
     Parameters
@@ -306,7 +308,7 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: Plan | None
         Where the files go.
     bundle : {"open", "research"}
         Which faces may be used; ``research`` takes those labelled by hand alone.
-    plan : Plan, optional
+    plan : PdmPlan, optional
         Sizes and noise.
 
     Returns
@@ -314,7 +316,7 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: Plan | None
     dict
         The metrics, measured on the held-out faces.
     """
-    plan = plan or Plan()
+    plan = plan or PdmPlan()
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     faces = load_faces(data, bundle=bundle, held_out=False, machine_made=False)
@@ -351,7 +353,7 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: Plan | None
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    defaults = Plan()
+    defaults = PdmPlan()
     parser.add_argument("--modes", type=int, default=defaults.modes, help="components (default %(default)s)")
     parser.add_argument("--rounds", type=int, default=defaults.rounds, help="EM rounds (default %(default)s)")
     parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
@@ -359,5 +361,5 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
-    plan = Plan(modes=args.modes, rounds=args.rounds, seed=args.seed)
+    plan = PdmPlan(modes=args.modes, rounds=args.rounds, seed=args.seed)
     print(json.dumps(train_pdm(args.data, args.out, args.bundle, plan), indent=2))

@@ -77,7 +77,7 @@ MEASURED_FACES = 300
 
 
 @dataclass(frozen=True)
-class Plan:
+class PfldPlan:
     """What a training run is made of; all of it goes into the checkpoint and the metrics."""
 
     steps: int = 6000
@@ -99,8 +99,8 @@ class Plan:
 
 
 PLANS = {
-    "open": Plan(steps=7000, middles=NARROW),
-    "research": Plan(steps=15000, turned_share=0.2, acted_share=0.15, mild_share=0.3, reshaped_share=0.5),
+    "open": PfldPlan(steps=7000, middles=NARROW),
+    "research": PfldPlan(steps=15000, turned_share=0.2, acted_share=0.15, mild_share=0.3, reshaped_share=0.5),
 }
 """Photographs of the bundle research show turned heads and expressions by themselves. It has the
 wide network, for it is asked for exactness first; open, the default, for speed as well."""
@@ -195,7 +195,7 @@ def teaching_loss(
 class TrainingStream:
     """Batches without end, each drawn by its own number, so that a resumed run goes on with the same ones."""
 
-    def __init__(self, data: Path, bundle: str, plan: Plan) -> None:
+    def __init__(self, data: Path, bundle: str, plan: PfldPlan) -> None:
         self.plan = plan
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
         self.turner = load_turner(data)
@@ -468,7 +468,7 @@ def export_onnx(network: Pfld, path: Path, sigma_scale: float = 1.0) -> None:
     temporary.replace(path)
 
 
-def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = None) -> dict[str, Any]:
+def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None = None) -> dict[str, Any]:
     """Train PFLD, resuming from `out` where an earlier run stopped, and export the best weights.
 
     Parameters
@@ -479,7 +479,7 @@ def train(data: Path, out: Path, bundle: str, plan: Plan, start: Path | None = N
         Where ``pfld.checkpoint.pt``, ``pfld.log.csv``, ``pfld.onnx`` and ``pfld.metrics.json`` go.
     bundle : {"research", "open"}
         Which faces may be used.
-    plan : Plan
+    plan : PfldPlan
         Steps, rates and seed.
     start : Path, optional
         The folder of a finished run, of another bundle perhaps, whose best weights this one begins with; or
@@ -680,7 +680,7 @@ def _floating(module: nn.Module) -> list[Tensor]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    defaults = Plan()
+    defaults = PfldPlan()
     by_bundle = ", ".join(f"{plan.steps} for {bundle}" for bundle, plan in PLANS.items())
     parser.add_argument("--steps", type=int, help=f"optimiser steps (default {by_bundle})")
     parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
