@@ -7,15 +7,18 @@ import sys
 import tomllib
 from pathlib import Path
 
-EXTRAS = ("gui", "formats", "plot", "cluster", "test")
+EXTRAS = ("gui", "test")
 
 
 def lowest_versions(pyproject: Path) -> dict[str, str]:
-    """Return the lower bound of each dependency and of those of the extras that the tests need."""
+    """Return the lower bounds of the dependencies and of `EXTRAS`, with the extras that these include."""
     project = tomllib.loads(pyproject.read_text(encoding="utf-8"))["project"]
-    required = list(project["dependencies"])
-    for extra in EXTRAS:
+    required, extras = list(project["dependencies"]), list(EXTRAS)
+    for extra in extras:  # grows
         required += project["optional-dependencies"][extra]
+        for text in project["optional-dependencies"][extra]:
+            included = re.fullmatch(rf"{project['name']}\[([\w,-]+)\]", text)
+            extras += included[1].split(",") if included else []
     bounds: dict[str, str] = {}
     for text in required:
         name = re.match(r"[\w.-]+", text)
