@@ -102,7 +102,7 @@ def test_a_network_of_ones_own_follows_a_face_as_the_plugins_does(tmp_path: Path
     describe(tmp_path)
     frames, _ = moving(24)
     models = load_models(tmp_path)
-    assert "own landmark network" in models.licence
+    assert "custom landmark network" in models.licence
     for refine, limit in (("off", 1e-3), ("always", 0.02)):
         tracks = FaceTracker(models, TrackerSettings(refine=refine)).track(frames)
         expected = FaceTracker(load_models(), TrackerSettings(refine=refine)).track(frames)
