@@ -54,7 +54,7 @@ def test_clnf_finds_its_way_back_from_a_poor_start(
     starts: evaluate_clnf.Starts, bundle: str, constants: EngineConstants
 ) -> None:
     models = load_models(bundle)
-    poor = evaluate_clnf.disturbed(first_faces(starts, 40), models.pdm, 0.08)
+    poor = evaluate_clnf.perturbed_starts(first_faces(starts, 40), models.pdm, 0.08)
     landmarks, _ = evaluate_clnf.refined(poor, models.pdm, models.experts, constants, TrackerSettings())
     before, after = nme(poor.landmarks, poor.truth).mean(), nme(landmarks, poor.truth).mean()
     assert after < 0.75 * before

@@ -1,4 +1,4 @@
-"""The held-out split: which faces no training ever sees, decided by file names and persons alone."""
+"""The held-out split: faces that are never trained on, determined by file names and persons."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ HELD_OUT_PERSONS = frozenset(
         "mead_M003", "mead_W023",
     }
 )  # fmt: skip
-"""People of the clips that are held out with all of their clips; the others of these clips are trained on."""
+"""Persons of clips that are held out with all their clips; the other persons are used for training."""
 CLIPS = ("grid_", "hdtf_", "mead_", "nvidia_", "obama", "pexels_", "reagan")
-"""How the names of people in clips begin: there are too few of them for a hash to choose well."""
+"""Prefixes of the names of persons in clips, who are too few for a split by hash."""
 CALTECH_HELD_OUT = 400
-"""Caltech's faces come person by person: those with a higher number are held out."""
+"""Caltech's faces are ordered by person: those with a higher number are held out."""
 CALTECH_GAP = 22
-"""So many before them are neither trained on nor measured, as a person's pictures may straddle the border."""
+"""Faces before these that are neither trained on nor measured, since a person may be on both sides."""
 
 
 def is_held_out(name: str) -> bool:
-    """Return whether the face of the file `name` is kept for measuring (15 %, seeded hash of its stem).
+    """Return whether the face of the file `name` is held out (15 %, seeded hash of its stem).
 
-    Pictures of one HELEN photograph (``NNNN_1.jpg``, ``NNNN_2.jpg``) and of one person in a numbered set
-    share what comes before the last underscore where that is a number, and so fall on the same side.
+    Images of one HELEN photograph (``NNNN_1.jpg``, ``NNNN_2.jpg``) and of one person in a numbered set share
+    the number before the last underscore and are therefore on the same side.
     """
     stem = PurePosixPath(name).stem
     head = stem.rsplit("_", 1)[0]
@@ -48,9 +48,9 @@ def held_out_mask(names: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
 
 
 def person_of(stem: str, name: str) -> str:
-    """Return the person shown by the picture `name` of the file of training data `stem`, for the split.
+    """Return the person in the image `name` of the training file `stem`, for the split.
 
-    Rendered heads are the same person in any clothes (``AIAN_F_1_Medi``, ``AIAN_F_1_Casual``).
+    Rendered heads are the same person in different clothes (``AIAN_F_1_Medi``, ``AIAN_F_1_Casual``).
     """
     if stem == "rendered_heads":
         return name.rsplit("_", 1)[0].removeprefix("X_")
@@ -60,18 +60,18 @@ def person_of(stem: str, name: str) -> str:
 def split_masks(
     stem: str, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return which pictures of a file are trained on, and which are held out, (N,) bool each.
+    """Return the masks of images for training and of held-out images, (N,) bool each.
 
     Parameters
     ----------
     stem : str
-        Name of the file without its ending, such as ``grid_blinks``.
+        Name of the file without suffix, such as ``grid_blinks``.
     arrays : mapping of str to ndarray
-        Its arrays; ``names``, and ``person`` where there is one, are used.
+        Its arrays; ``names`` and, if present, ``person`` are used.
 
     Notes
     -----
-    No person is on both sides: people in clips are held out by name, those of Caltech by picture number, all
+    No person is on both sides: persons in clips are held out by name, those of Caltech by image number, all
     others by the hash of their name.
     """
     names = [str(name) for name in arrays["names"]]

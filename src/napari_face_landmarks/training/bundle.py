@@ -131,10 +131,10 @@ SOURCES_RESEARCH = (
     *PARTS_RESEARCH,
 )
 AUGMENTATION = (
-    "Rotation, shift and scale of the box as a detector and a tracker give them; flips; heads turned to 60 "
-    "degrees of yaw by their mesh; {shapes}one-sided weakness and strong expression by "
-    "warping; drawn pen marks; covers like hands, masks and hair; blur, noise, JPEG, low light, side light, "
-    "colour casts, grey. A share of the faces is left as it is, so that plain faces are not forgotten."
+    "Rotation, shift and scale of the box like those of a detector and a tracker; flips; heads rotated up to "
+    "60 degrees of yaw by means of their mesh; {shapes}one-sided weakness and strong expression by "
+    "warping; drawn pen marks; occlusion by hands, masks and hair; blur, noise, JPEG, low light, side light, "
+    "colour casts, greyscale. A share of the faces remains unmodified."
 )
 NOT_FOR = (
     "Identifying people, judging emotion, health or character from a face, or any decision about a person. "
@@ -153,8 +153,8 @@ CARDS: dict[str, dict[str, Any]] = {
         "coverage": "Two thirds of the faces are portraits of members of the US Congress: mostly older white "
         "men, many in black and white. The London set has 102 adults of several ethnic groups; the Canadian "
         "set young white adults; the generated and CC0 portraits are younger and more varied. Few children. "
-        "Skin tone and age were not labelled, so the error over groups is not known. No face was really "
-        "turned by more than about 35 degrees: larger yaw was made from the mesh.",
+        "Skin tone and age were not labelled, so the error by group is unknown. No original face is "
+        "rotated by more than about 35 degrees: larger yaw was synthesised from the mesh.",
     },
     "research": {
         "licence": "research use only",
@@ -166,14 +166,14 @@ CARDS: dict[str, dict[str, Any]] = {
         "trained_on": list(SOURCES_RESEARCH),
         "augmentation": AUGMENTATION.format(shapes="other shapes of the head, "),
         "not_for": NOT_FOR,
-        "coverage": "Photographs from the web, mostly adults, beside the faces of the bundle open; really "
-        "turned by at most about 45 degrees, farther by their mesh. Age and skin tone are as in 300-W and "
-        "were not labelled, so the error over groups is not known.",
+        "coverage": "Photographs from the web, mostly adults, in addition to the faces of the bundle open; "
+        "rotated by at most about 45 degrees, larger yaw was synthesised from the mesh. Age and skin tone "
+        "are those of 300-W and were not labelled, so the error by group is unknown.",
     },
 }
 HELD_OUT = (
-    "about 15 % of the faces, chosen by a seeded hash of the file name (of the person where the name tells), "
-    "never trained on"
+    "about 15 % of the faces, chosen by a seeded hash of the file name (of the person if the name identifies "
+    "one), never trained on"
 )
 
 

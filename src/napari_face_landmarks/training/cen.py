@@ -357,7 +357,7 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
             if mirror:
                 image, landmarks = flipped(image, landmarks)
             if varied:
-                other = faces.images[rng.integers(len(faces.images))]
+                other = faces.images[int(rng.integers(len(faces.images)))]
                 grey, landmarks, hidden[k] = augmented(image, landmarks, other, rng)
             else:
                 grey = to_grey(np.ascontiguousarray(image))

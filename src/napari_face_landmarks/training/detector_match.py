@@ -1,4 +1,4 @@
-"""Which detections are faces: matching with the known ones, precision and recall; NumPy only."""
+"""Matching of detections with labelled faces, precision and recall."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ Array = npt.NDArray[Any]
 
 MATCH_OVERLAP = 0.5
 FALSE_ALARMS_ALLOWED = 0.02
-"""Per picture; recall is reported at the lowest score that keeps to it."""
+"""False alarms per image at which recall is reported."""
 
 
 def average_precision(scores: Array, right: Array, n_faces: int) -> float:
@@ -41,7 +41,7 @@ def match(
     ignore: Array,
     reach: float | None = None,
 ) -> tuple[Array, Array, Array, Array]:
-    """Match detections, best first, with the faces of one picture.
+    """Match detections, best first, with the faces of an image.
 
     Parameters
     ----------
@@ -50,22 +50,21 @@ def match(
     truth : ndarray, (M, 4)
     true_points : ndarray, (M, 5, 2)
     ignore : ndarray, (K, 4)
-        What lies in these boxes and is no known face counts neither way.
+        Detections in these boxes that match no known face are not counted.
     reach : float, optional
-        A detection is a face where its box overlaps the true one by half; with `reach`, also where its points
-        lie on the average as near to the true ones, in units of the root of the true box's area.
+        A detection matches if its box overlaps the true one by half; with `reach`, also if its mean point
+        error is at most this, in units of the square root of the true box's area.
 
     Returns
     -------
     state : ndarray, (N,) int
-        1 a face found, 0 a false alarm, -1 not counted (a doubtful face, or a part of one).
+        1 for a match, 0 for a false alarm, -1 if not counted (an uncertain face, or a part of one).
     overlap : ndarray, (N,) float
-        Intersection over union of the detections that found a face (with `reach`, the like for points
-        where that is more), else NaN.
+        Intersection over union of matches (with `reach`, the equivalent for points if larger), otherwise NaN.
     error : ndarray, (N,) float
-        Their mean point error over the root of the box's area, else NaN.
+        Mean point error of matches divided by the square root of the box's area, otherwise NaN.
     face : ndarray, (N,) int
-        The face found, or -1.
+        Index of the matched face, or -1.
     """
     n = len(boxes)
     state, face = np.zeros(n, int), np.full(n, -1)
@@ -75,8 +74,8 @@ def match(
     pairs = iou(boxes, known)
     extents = np.sqrt(sizes(known).prod(axis=1))
     if reach is not None and n and len(known):
-        apart = np.linalg.norm(points[:, None] - true_points[None], axis=-1).mean(axis=-1) / extents
-        pairs = np.maximum(pairs, 1 - apart * (1 - MATCH_OVERLAP) / reach)
+        distance = np.linalg.norm(points[:, None] - true_points[None], axis=-1).mean(axis=-1) / extents
+        pairs = np.maximum(pairs, 1 - distance * (1 - MATCH_OVERLAP) / reach)
     for i in range(n):
         candidates = np.where(free, pairs[i], 0.0)
         if len(truth) and candidates.max() >= MATCH_OVERLAP:
@@ -94,7 +93,7 @@ def match(
 def recall_at(
     scores: Array, right: Array, n_faces: int, n_pictures: int, allowed: float = FALSE_ALARMS_ALLOWED
 ) -> tuple[float, float]:
-    """Return the share of the faces found with few enough false alarms, and the score that it takes.
+    """Return the recall at an allowed rate of false alarms, and the corresponding score threshold.
 
     Parameters
     ----------
@@ -103,15 +102,15 @@ def recall_at(
         Whether each detection matches a face.
     n_faces, n_pictures : int
     allowed : float
-        False alarms per picture.
+        False alarms per image.
 
     Returns
     -------
     recall : float
     score : float
-        Detections above it count.
+        Threshold; detections above it count.
     """
     false = np.sort(scores[~right])[::-1]
-    most = int(allowed * n_pictures)
-    lowest = float(false[most]) if len(false) > most else 0.0
+    limit = int(allowed * n_pictures)
+    lowest = float(false[limit]) if len(false) > limit else 0.0
     return float(np.count_nonzero(scores[right] > lowest) / max(n_faces, 1)), lowest

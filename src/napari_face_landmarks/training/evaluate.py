@@ -1,7 +1,7 @@
-"""Measure a bundle on the held-out faces of 300-W and put what matters into its model card.
+"""Measure a bundle on the held-out faces of 300-W for its model card.
 
 ``python -m napari_face_landmarks.training evaluate --data FOLDER --models NAME --out FOLDER``; the command
-``napari-face-landmarks evaluate`` measures the same and more on any labelled faces.
+``napari-face-landmarks evaluate`` measures more, on any labelled faces.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.training.faces import LABELLED
 
 FIGURES = ("mean", "median", "inner", "jaw", "failures", "auc", "confidence", "growth", "better_than_off")
-"""Of each `Summary`, what the card keeps; see there for what they are."""
+"""Attributes of `Summary` in the card."""
 DIGITS = 4
 
 
 def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int = 0) -> dict[str, Any]:
-    """Return a bundle's errors on labelled faces, short enough for a model card.
+    """Return the errors of a bundle on labelled faces, for a model card.
 
     Parameters
     ----------
     models : Models
     faces : LabelledFaces
     threads : int
-        Faces that are worked on at a time.
+        Number of threads.
     seed : int
-        Of the boxes' jitter and the perturbations.
+        Random seed of jitter and corruptions.
 
     Returns
     -------
     dict
-        ``jitter``: `FIGURES` by condition and refine mode, with the boxes of a tracker; ``detector``: the
-        same with the detector's boxes, undisturbed, and the number of faces it found; by refine mode
-        ``poor_fits`` over all conditions, of undisturbed faces ``reliability`` and ``risk``, and ``covered``
-        landmarks against visible ones.
+        ``jitter``: `FIGURES` by condition and refine mode, with boxes like a tracker's; ``detector``: the
+        same with the detector's boxes on unmodified images, and the number of faces found; by refine mode
+        ``poor_fits`` over all conditions, ``reliability`` and ``risk`` of unmodified images, and ``covered``:
+        occluded compared with visible landmarks.
     """
     jitter = EvaluationPlan(conditions=CONDITIONS, boxes="jitter", seed=seed, threads=threads)
     detector = EvaluationPlan(conditions=("none",), boxes="detector", seed=seed, threads=threads)
@@ -82,7 +82,7 @@ def _fitted(faces: LabelledFaces, models: Models, plan: EvaluationPlan) -> list[
 
 
 def _figures(summaries: Sequence[Summary]) -> dict[str, dict[str, float]]:
-    """Return the figures that there are, by refine mode."""
+    """Return the known figures by refine mode."""
     return {
         one.refine: {name: getattr(one, name) for name in FIGURES if getattr(one, name) is not None}
         for one in summaries
@@ -104,12 +104,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--models", default=DEFAULT_BUNDLE, help="name or folder of a bundle (default %(default)s)"
     )
-    parser.add_argument("--seed", type=int, default=0, help="of all chance (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: one for each core")
+    parser.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
+    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: one per core")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run this step and write ``evaluation.metrics.json``, which the model card takes in."""
+    """Run this step and write ``evaluation.metrics.json`` for the model card."""
     faces = read_faces([Path(args.data) / name for name in LABELLED], "held-out")
     report = evaluate(load_models(args.models), faces, args.threads, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)

@@ -1,7 +1,7 @@
 """Measure and tune CLNF on held-out faces: ``python -m napari_face_landmarks.training.evaluate_clnf``.
 
-Faces are found as users' are: detector, then PFLD. What is compared with the labels, as mean error over
-inter-ocular distance (outer eye corners): PFLD's landmarks, the PDM fitted to them, CLNF after each scale.
+Faces are detected, then fitted by PFLD as in a run. PFLD's landmarks, the PDM fitted to them, and CLNF after
+each scale are compared with the labels by the mean error in inter-ocular distances.
 """
 
 from __future__ import annotations
@@ -48,12 +48,12 @@ STEPS: dict[str, tuple[float, ...]] = {
     "residual_sigma": (0.6, 0.8, 1.25, 1.6),
     "fit_noise": (0.6, 0.8, 1.25, 1.6),
 }
-"""Factors that `tune` tries on each constant."""
+"""Factors that `tune` tries for each constant."""
 
 
 @dataclass(frozen=True)
 class Starts:
-    """Faces with their first landmarks.
+    """Faces with initial landmarks.
 
     Attributes
     ----------
@@ -71,10 +71,9 @@ class Starts:
 def find_starts(
     data: Path, models: Path, bundle: str = "research", conditions: Sequence[Condition] = ("none",)
 ) -> Starts:
-    """Run detector and PFLD of a bundle's folder on the held-out faces; faces not found are left out.
+    """Run detector and PFLD of a bundle's folder on the held-out faces; faces not found are omitted.
 
-    Each face takes part once under each of the conditions (`evaluation.perturb`), found in the picture as
-    it is.
+    Each face is used once per condition (`evaluation.perturb`), detected in the unmodified image.
     """
     detector = _session(models / "detector.onnx")
     pfld = _session(models / "pfld.onnx")
@@ -100,22 +99,22 @@ def find_starts(
     )
 
 
-def disturbed(starts: Starts, pdm: PDM, error: float, seed: int = 2026) -> Starts:
-    """Return starts whose landmarks are the truth with a correlated error of about the given NME.
+def perturbed_starts(starts: Starts, pdm: PDM, error: float, seed: int = 2026) -> Starts:
+    """Return starts at the labels with a correlated error of about the given NME.
 
-    Half of its variance is a wrong pose, a third a wrong shape within the PDM, the rest independent.
+    Half of its variance is an error of pose, a third an error of shape within the PDM, the rest independent.
     """
     rng = np.random.default_rng(seed)
     landmarks = np.empty_like(starts.truth)
     for i, points in enumerate(starts.truth):
         unit = float(inter_ocular(points))
         params = fit_landmarks(pdm, points)
-        bent = params.copy()
-        bent[6:] += rng.normal(size=pdm.n_modes) * np.sqrt(pdm.eigenvalues)
+        deformed = params.copy()
+        deformed[6:] += rng.normal(size=pdm.n_modes) * np.sqrt(pdm.eigenvalues)
         centred = (points - points.mean(axis=0)) / unit
-        turned = np.stack([-centred[:, 1], centred[:, 0]], axis=1)
-        pose = rng.normal(size=2) + rng.normal() * centred + rng.normal() * turned
-        parts = [pose, project(pdm, bent) - project(pdm, params)]
+        rotation = np.stack([-centred[:, 1], centred[:, 0]], axis=1)
+        pose = rng.normal(size=2) + rng.normal() * centred + rng.normal() * rotation
+        parts = [pose, project(pdm, deformed) - project(pdm, params)]
         parts.append(rng.normal(size=points.shape))
         offset = np.zeros_like(points)
         for share, part in zip((0.5, 0.33, 0.17), parts, strict=True):
@@ -141,7 +140,7 @@ def up_to_scale(experts: PatchExperts, count: int) -> PatchExperts:
 def refined(
     starts: Starts, pdm: PDM, experts: PatchExperts, constants: EngineConstants, settings: TrackerSettings
 ) -> tuple[Floats, int]:
-    """Return the refined landmarks, (N, 68, 2), and on how many faces CLNF gave up."""
+    """Return the refined landmarks, (N, 68, 2), and the number of faces on which CLNF failed."""
     landmarks = np.empty_like(starts.landmarks)
     failures = 0
     for i, image in enumerate(starts.images):
@@ -156,7 +155,7 @@ def refined(
 def evaluate(
     starts: Starts, pdm: PDM, experts: PatchExperts, constants: EngineConstants, settings: TrackerSettings
 ) -> dict[str, Any]:
-    """Return the errors (NME, fractions) at every stage, by region at the ends, and the time taken."""
+    """Return the errors (NME, fractions) at every stage, by region for the first and last, and the time."""
     fitted = np.stack(
         [
             project(pdm, fit_landmarks(pdm, points, sigma, constants=constants))
@@ -176,8 +175,8 @@ def evaluate(
         result[f"CLNF to {experts.scales[count - 1]:.2f}"] = float(nme(landmarks, starts.truth).mean())
         result["ms per face"] = 1000 * (time.perf_counter() - began) / len(starts.images)
     before, after = nme(starts.landmarks, starts.truth), nme(landmarks, starts.truth)
-    result["given up"] = failures
-    result["share of faces that got better"] = float((after < before).mean())
+    result["failed"] = failures
+    result["share of improved faces"] = float((after < before).mean())
     for name, points in (("start", starts.landmarks), ("CLNF", landmarks)):
         error = np.linalg.norm(points - starts.truth, axis=-1) / inter_ocular(starts.truth)[:, None]
         result[f"{name} by region"] = {
@@ -194,7 +193,7 @@ def tune(
     settings: TrackerSettings,
     rounds: int = 2,
 ) -> EngineConstants:
-    """Descend along one constant after the other, as long as the mean NME falls by 0.005 % or more."""
+    """Coordinate descent on the constants, as long as the mean NME falls by 0.005 % or more."""
 
     def error(candidate: EngineConstants) -> float:
         return float(nme(refined(starts, pdm, experts, candidate, settings)[0], starts.truth).mean())
@@ -228,7 +227,9 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder of training data")
     parser.add_argument("--models", type=Path, required=True, help="a bundle's folder")
-    parser.add_argument("--published", action="store_true", help="plain CLNF instead of the tuned constants")
+    parser.add_argument(
+        "--published", action="store_true", help="the published constants instead of the tuned ones"
+    )
     parser.add_argument("--iterations", type=int, default=2, help="max_iterations (default: %(default)s)")
     parser.add_argument(
         "--convergence", type=float, default=0.5, help="convergence_px (default: %(default)s)"
@@ -236,19 +237,19 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument(
         "--start-error",
         type=float,
-        help="begin at the labels with this NME, in percent, not at PFLD's landmarks",
+        help="start at the labels with this NME, in percent, instead of PFLD's landmarks",
     )
     parser.add_argument(
-        "--perturb", nargs="+", choices=CONDITIONS, default=["none"], help="default: the faces as they are"
+        "--perturb", nargs="+", choices=CONDITIONS, default=["none"], help="corruptions (default: none)"
     )
-    parser.add_argument("--tune", action="store_true", help="search for better constants")
+    parser.add_argument("--tune", action="store_true", help="optimise the constants")
     args = parser.parse_args(arguments)
     pdm, experts = load_pdm(args.models / "pdm.npz"), load_patch_experts(args.models / "cen.npz")
     constants = PUBLISHED if args.published else TUNED
     settings = TrackerSettings(max_iterations=args.iterations, convergence_px=args.convergence)
     starts = find_starts(args.data, args.models, conditions=args.perturb)
     if args.start_error is not None:
-        starts = disturbed(starts, pdm, args.start_error / 100)
+        starts = perturbed_starts(starts, pdm, args.start_error / 100)
     if args.tune:
         constants = tune(starts, pdm, experts, constants, settings)
         print(constants)

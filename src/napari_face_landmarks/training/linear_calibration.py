@@ -1,15 +1,17 @@
-"""Settle where the landmarks lie: ``python -m napari_face_landmarks.training settle --bundle research``.
+"""Final linear map to manual labels: ``python -m napari_face_landmarks.training settle --bundle research``.
 
-The landmark network is trained on labels that were drawn together (`reading.steadied`) and on faces changed
-in many ways, and the shape model draws unusual faces towards the mean: what the models say varies less from
-face to face than what people say. That much is a linear function of the landmarks themselves. It is fitted
-here, by ridge regression, to the faces of the training side as people labelled them, twice: for PFLD, where
-it becomes the last layer of ``pfld.onnx``, and for CLNF after it, where it becomes ``beyond`` of ``cen.npz``.
-The bundle ``open`` has no faces with the 68 points placed by hand; it stays as it is.
+PFLD is trained on regularised labels (`mesh_regression`) and augmented faces, and the shape model pulls
+unusual
+faces towards the mean, so predicted landmarks vary less from face to face than manual labels. This shrinkage
+is
+a linear function of the landmarks. It is fitted here by ridge regression to the manual labels of the training
+faces, twice: for PFLD, where it becomes the last layer of ``pfld.onnx``, and for CLNF after it, where it
+becomes
+``beyond`` of ``cen.npz``. The bundle ``open`` has no faces with manual iBUG landmarks and is not changed.
 
-Each face weighs as one over its squared size and over its error, so that the mean distance falls rather than
-the mean square. Mirror images take part, so that left and right are treated alike;
-faces with one side weakened, so that uneven faces stay uneven; and heads turned by their mesh.
+The weight of a face is one over its squared size and its error, which minimises the mean distance rather than
+the mean square. Mirror images are included, so that left and right are treated alike; faces with one side
+weakened, so that asymmetric faces remain asymmetric; and heads rotated by means of their mesh.
 """
 
 from __future__ import annotations
@@ -59,7 +61,7 @@ Kind = tuple[Faces, float]
 
 N_VALUES = 2 * N_LANDMARKS
 PREFIX = "settled/"
-"""Of the names of what is put into the network, by which it is found again."""
+"""Prefix of the names of the nodes and weights that are added to the network."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +71,16 @@ class CalibrationPlan:
     Attributes
     ----------
     copies : int
-        Crops of each face, plain and changed, that PFLD's is fitted to.
+        Crops of each face, unmodified and augmented, for PFLD's map.
     changed_weight : float
-        Weight of a face that is changed in light (for PFLD also in shape and by covers), beside a plain one.
+        Weight of a face under other light (for PFLD also with other shape and occlusion) relative to an
+        unmodified one.
     moved_weight, turned_weight : float
-        The same of a face with a weakness or an expression, and of one on a head turned further.
+        Weight of a face with a weakness or an expression, and of one with a rotated head.
     most_yaw : float
-        How far heads are turned, radians.
+        Maximum rotation, radians.
     pfld_ridge, clnf_ridge : float
-        Penalty on the square of the map, in variances of the landmarks.
+        Penalty on the squared map, in variances of the landmarks.
     seed : int
     """
 
@@ -102,16 +105,16 @@ def fit_map(
     Parameters
     ----------
     found, wanted : ndarray, (N, 68, 2)
-        Landmarks in a frame of their own, in which left and right are mirror images about ``x = 0``.
+        Landmarks in a normalised frame in which left and right are mirror images about ``x = 0``.
     weight : ndarray, (N,)
-        Of each face.
+        Weight of each face.
     ridge : float
         Penalty, in mean variances of `found`.
 
     Returns
     -------
     ndarray, (137, 136), float64
-        Row 0 the constant, the others multiply x and y of each landmark.
+        Row 0 is the constant, the others multiply x and y of each landmark.
     """
     found = np.concatenate([found, _mirrored(found)]).astype(np.float64)
     wanted = np.concatenate([wanted, _mirrored(wanted)]).astype(np.float64)
@@ -124,9 +127,9 @@ def fit_map(
     mean, mean_missing = share @ levels, share @ missing
     levels = levels - mean
     weighted = levels * share[:, None]
-    among = weighted.T @ levels
-    penalty = ridge * np.trace(among) / N_VALUES
-    slopes = np.linalg.solve(among + penalty * np.eye(N_VALUES), weighted.T @ (missing - mean_missing))
+    covariance = weighted.T @ levels
+    penalty = ridge * np.trace(covariance) / N_VALUES
+    slopes = np.linalg.solve(covariance + penalty * np.eye(N_VALUES), weighted.T @ (missing - mean_missing))
     return np.concatenate([(mean_missing - mean @ slopes)[None], slopes])
 
 
@@ -135,16 +138,16 @@ def _mirrored(points: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 
 
 def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None:
-    """Write the landmark network with a last layer that adds a linear function of its landmarks to them.
+    """Write the landmark network with a final layer that adds a linear function of its landmarks to them.
 
     Parameters
     ----------
     path, out : Path
-        ``pfld.onnx`` as it was exported or settled before, and where the new one goes.
+        Input and output: an exported ``pfld.onnx``, which may already have such a layer.
     beyond : ndarray, (137, 136)
-        As `fit_map` gives it, of landmarks as fractions of the crop less a half.
+        From `fit_map`, for landmarks as fractions of the crop minus one half.
     spread : float
-        What the network's sigma is multiplied by.
+        Factor of the network's sigma.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -153,7 +156,7 @@ def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None
     graph = model.graph
     _unsettle(graph)
     _rename(graph, lambda name: PREFIX + name if name in ("landmarks", "sigma") else name)
-    # (I + slopes) of half precision: what is rounded off counts for the deviation from the middle only
+    # (I + slopes) in half precision: rounding affects only the deviation from the centre
     slopes = (np.eye(N_VALUES) + beyond[1:]).astype(np.float16)
     constant = beyond[0] + 0.5 - 0.5 * slopes.astype(np.float64).sum(axis=0)
     values = {
@@ -173,8 +176,8 @@ def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None
         ("Mul", ("sigma", "spread"), "sigma", {}),
     )
     for k, (kind, inputs, output, attributes) in enumerate(steps):
-        own = [PREFIX + name for name in inputs]
-        graph.node.append(helper.make_node(kind, own, [output], f"{PREFIX}{k}", **attributes))
+        prefixed = [PREFIX + name for name in inputs]
+        graph.node.append(helper.make_node(kind, prefixed, [output], f"{PREFIX}{k}", **attributes))
     onnx.checker.check_model(model)
     part = out.with_suffix(".part")
     onnx.save(model, str(part))
@@ -182,7 +185,7 @@ def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None
 
 
 def _unsettle(graph: Any) -> None:
-    """Take out what `settle_network` has put into a graph."""
+    """Remove what `settle_network` has added to a graph."""
     kept = [node for node in graph.node if not node.name.startswith(PREFIX)]
     weights = [tensor for tensor in graph.initializer if not tensor.name.startswith(PREFIX)]
     del graph.node[:], graph.initializer[:]
@@ -199,20 +202,22 @@ def _rename(graph: Any, new: Callable[[str], str]) -> None:
 
 
 def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan: CalibrationPlan) -> Floats:
-    """Fit what PFLD's landmarks lack, (137, 136), fractions of the crop less a half, to labelled faces.
+    """Fit PFLD's map, (137, 136), for fractions of the crop minus one half, to labelled faces.
 
-    The first of the kinds is also taken changed in light and shape and with covers.
+    The first of the kinds is also used with augmented light, shape and occlusion.
     """
     rng = np.random.default_rng([plan.seed, 1])
     faces = kinds[0][0]
     count = len(faces.images)
     found, wanted, weights = [], [], []
-    crops_of = [(pictures, True, weight) for pictures, weight in kinds]
-    for pictures, mild, weight in (*crops_of, (faces, False, plan.changed_weight)):
+    crops_of = [(images, True, weight) for images, weight in kinds]
+    for images, mild, weight in (*crops_of, (faces, False, plan.changed_weight)):
         for _ in range(plan.copies):
             samples = [
-                augmented_face(image, points, texture(faces.images[rng.integers(count)], rng), rng, mild=mild)
-                for image, points in zip(pictures.images, pictures.landmarks, strict=True)
+                augmented_face(
+                    image, points, texture(faces.images[int(rng.integers(count))], rng), rng, mild=mild
+                )
+                for image, points in zip(images.images, images.landmarks, strict=True)
             ]
             for first in range(0, len(samples), 32):
                 inputs = np.stack([sample.image for sample in samples[first : first + 32]])
@@ -226,7 +231,7 @@ def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan:
 def with_moved_tissue(faces: Faces, plan: CalibrationPlan) -> Faces:
     """Return the faces with a weakness of one side or an expression (`augment.soft_tissue_bumps`).
 
-    Faces that people labelled are mostly even, and a map fitted to these alone would make uneven ones even.
+    Manually labelled faces are mostly symmetric, and a map fitted to these alone would symmetrise others.
     """
     rng = np.random.default_rng([plan.seed, 4])
     images, landmarks = [], []
@@ -240,8 +245,8 @@ def with_moved_tissue(faces: Faces, plan: CalibrationPlan) -> Faces:
 
 
 @dataclass(frozen=True)
-class Looks:
-    """What PFLD says of some faces, looked at plain and mirrored after a first look.
+class Predictions:
+    """PFLD's output for the faces, averaged over the plain and the mirrored crop.
 
     Attributes
     ----------
@@ -253,55 +258,58 @@ class Looks:
     sigma: npt.NDArray[np.float32]
 
 
-def look_twice(session: onnxruntime.InferenceSession, faces: Faces, plan: CalibrationPlan) -> Looks:
-    """Look at each face at a box such as a detector gives, and where that finds it plain and mirrored."""
+def predict_faces(session: onnxruntime.InferenceSession, faces: Faces, plan: CalibrationPlan) -> Predictions:
+    """Run PFLD in a box like a detector's, then plain and mirrored in the crop at the landmarks found."""
     rng = np.random.default_rng([plan.seed, 2])
-    looks = []
+    outputs = []
     for image, points in zip(faces.images, faces.landmarks, strict=True):
         first = predict(session, image, jittered_crop(points, DETECTOR_JITTER, rng)[None])
-        looks.append(predict_mirrored(session, image, crops_of_landmarks(first.landmarks)))
-    return Looks(np.stack([look.landmarks[0] for look in looks]), np.stack([look.sigma[0] for look in looks]))
+        outputs.append(predict_mirrored(session, image, crops_of_landmarks(first.landmarks)))
+    return Predictions(
+        np.stack([output.landmarks[0] for output in outputs]),
+        np.stack([output.sigma[0] for output in outputs]),
+    )
 
 
-def clnf_fits(faces: Faces, looks: Looks, pdm: PDM, experts: PatchExperts) -> list[ClnfFit]:
+def clnf_fits(faces: Faces, outputs: Predictions, pdm: PDM, experts: PatchExperts) -> list[ClnfFit]:
     """Run CLNF with the default settings on each face."""
     settings = TrackerSettings()
     return [
         refine(to_grey(image), points, None, ClnfModel(pdm, experts), settings, sigma)
-        for image, points, sigma in zip(faces.images, looks.landmarks, looks.sigma, strict=True)
+        for image, points, sigma in zip(faces.images, outputs.landmarks, outputs.sigma, strict=True)
     ]
 
 
 def with_turned_heads(faces: Faces, turner: Turner, plan: CalibrationPlan) -> Faces:
-    """Return the faces that have a mesh, each on a head turned away further (`turn.turned`)."""
+    """Return the faces with a mesh, with their heads rotated further (`pose_augmentation`)."""
     rng = np.random.default_rng([plan.seed, 5])
     chosen = np.flatnonzero(faces.has_mesh)
     images, landmarks = [], []
-    for i in chosen:
+    for i in chosen.tolist():
         mesh = faces.mesh[i].astype(np.float64)
         yaw = yaw_of_mesh(mesh, turner)
         more = math.copysign(rng.uniform(0.25, 1.0) * plan.most_yaw, yaw)
-        picture, points = turned(faces.images[i], faces.landmarks[i], mesh, turner, more, 0.0, None, rng)
-        images.append(picture)
+        rotated, points = turned(faces.images[i], faces.landmarks[i], mesh, turner, more, 0.0, None, rng)
+        images.append(rotated)
         landmarks.append(points)
     return replace(faces, images=images, landmarks=np.stack(landmarks))
 
 
 def in_other_light(faces: Faces, plan: CalibrationPlan) -> Faces:
-    """Return the faces blurred, dark, noisy or otherwise as cameras may see them (`augment.photometric`)."""
+    """Return the faces blurred, darkened, noisy and so on (`augment.photometric`)."""
     rng = np.random.default_rng([plan.seed, 3])
     return replace(faces, images=[photometric(image, rng) for image in faces.images])
 
 
 def clnf_map(samples: Sequence[tuple[Faces, list[ClnfFit], float]], ridge: float) -> Floats:
-    """Fit what CLNF's landmarks lack, (137, 136), as `PatchExperts.beyond` says it.
+    """Fit CLNF's map, (137, 136), as in `PatchExperts.beyond`.
 
     Parameters
     ----------
     samples : sequence of tuple
-        Labelled faces, CLNF's fits of them, and their weight.
+        Labelled faces, their CLNF fits, and their weight.
     ridge : float
-        As for `fit_map`.
+        See `fit_map`.
     """
     found, wanted, weights = [], [], []
     for faces, fits, weight in samples:
@@ -315,16 +323,16 @@ def clnf_map(samples: Sequence[tuple[Faces, list[ClnfFit], float]], ridge: float
 
 
 def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
-    """Fit both maps for the models in a folder and write ``pfld.onnx``, ``cen.npz`` and what was gained.
+    """Fit both maps for the models in a folder; write ``pfld.onnx``, ``cen.npz`` and the improvement.
 
     Parameters
     ----------
     data : Path
         The folder of training data.
     folder : Path
-        Where ``pfld.onnx``, ``pdm.npz`` and ``cen.npz`` are.
+        Folder of ``pfld.onnx``, ``pdm.npz`` and ``cen.npz``.
     out : Path
-        Where the new ones go, and ``settle.metrics.json``; may be the same.
+        Output folder, also of ``settle.metrics.json``; may be the same.
     plan : CalibrationPlan
 
     Returns
@@ -337,24 +345,24 @@ def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[s
     out.mkdir(parents=True, exist_ok=True)
     pdm, experts = load_pdm(folder / "pdm.npz"), replace(load_patch_experts(folder / "cen.npz"), beyond=None)
     network = out / "pfld.onnx"
-    settle_network(folder / "pfld.onnx", network, np.zeros((1 + N_VALUES, N_VALUES)), 1.0)  # none yet
+    settle_network(folder / "pfld.onnx", network, np.zeros((1 + N_VALUES, N_VALUES)), 1.0)  # identity
     plain = open_session(network)
-    before = look_twice(plain, held_out, plan)
+    before = predict_faces(plain, held_out, plan)
 
     kinds = [(faces, 1.0), (with_moved_tissue(faces, plan), plan.moved_weight)]
     if faces.has_mesh.any():
         kinds.append((with_turned_heads(faces, load_turner(data), plan), plan.turned_weight))
     beyond = pfld_map(plain, kinds, plan)
     settle_network(network, network, beyond, 1.0)
-    after = look_twice(open_session(network), held_out, plan)
-    ratios = [sigma_ratio(looks.landmarks, looks.sigma, held_out) for looks in (before, after)]
+    after = predict_faces(open_session(network), held_out, plan)
+    ratios = [sigma_ratio(outputs.landmarks, outputs.sigma, held_out) for outputs in (before, after)]
     spread = ratios[1] / ratios[0]
     settle_network(network, network, beyond, spread)
     settled = open_session(network)
 
     samples = [
-        (pictures, clnf_fits(pictures, look_twice(settled, pictures, plan), pdm, experts), weight)
-        for pictures, weight in (*kinds, (in_other_light(faces, plan), plan.changed_weight))
+        (images, clnf_fits(images, predict_faces(settled, images, plan), pdm, experts), weight)
+        for images, weight in (*kinds, (in_other_light(faces, plan), plan.changed_weight))
     ]
     beyond = clnf_map(samples, plan.clnf_ridge)
     with np.load(folder / "cen.npz", allow_pickle=False) as archive:
@@ -364,9 +372,9 @@ def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[s
     final = load_patch_experts(out / "cen.npz")
     errors: dict[str, dict[str, float]] = {}
     after = replace(after, sigma=after.sigma * np.float32(spread))
-    for name, looks, used in (("before", before, experts), ("after", after, final)):
-        refined = np.stack([fit.landmarks for fit in clnf_fits(held_out, looks, pdm, used)])
-        both = {"pfld": looks.landmarks, "clnf": refined}
+    for name, outputs, used in (("before", before, experts), ("after", after, final)):
+        refined = np.stack([fit.landmarks for fit in clnf_fits(held_out, outputs, pdm, used)])
+        both = {"pfld": outputs.landmarks, "clnf": refined}
         errors[name] = {key: float(nme(points, held_out.landmarks).mean()) for key, points in both.items()}
     metrics = {
         "faces": len(faces.names),
@@ -380,7 +388,7 @@ def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[s
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Open a network of one's own training."""
+    """Open a network of this training run."""
     return open_network(path.read_bytes(), path, "train it again", trusted=True)
 
 
@@ -394,6 +402,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
     if args.bundle != "research":
-        print("The bundle open has no faces with the 68 points placed by hand: nothing to settle.")
+        print("The bundle open has no faces with manual iBUG landmarks, so there is no map to fit.")
         return
     print(json.dumps(settle(args.data, args.models or args.out, args.out, CalibrationPlan()), indent=2))

@@ -1,4 +1,4 @@
-"""The log of a training run: one row of a CSV file per evaluation."""
+"""Training log: a CSV file with a row per evaluation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Add a row to a CSV file, with a header where the file is new."""
+    """Append a row to a CSV file, with a header if the file is new."""
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(row))

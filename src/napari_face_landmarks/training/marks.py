@@ -96,7 +96,7 @@ def _pen(image: Image, points: Floats, unit: float, rng: Generator) -> None:
 def _colour(rng: Generator, dark: bool) -> Floats:
     if dark:
         return np.clip(np.array(DARK_INKS[rng.integers(len(DARK_INKS))]) + rng.normal(0, 15, 3), 0, 255)
-    return rng.uniform(0, 255, 3)
+    return np.asarray(rng.uniform(0, 255, 3))
 
 
 def _mask(image: Image, draw: Draw, points: Floats, unit: float, rng: Generator) -> npt.NDArray[np.float32]:
@@ -105,7 +105,7 @@ def _mask(image: Image, draw: Draw, points: Floats, unit: float, rng: Generator)
     fine = np.zeros((FINE * size, FINE * size), np.uint8)
     draw(fine, (points + 0.5) * FINE - 0.5, FINE * unit, rng)
     small = cv2.resize(fine, (size, size), interpolation=cv2.INTER_AREA)
-    return np.asarray(small, dtype=np.float32)[..., None] / 255
+    return np.asarray(np.asarray(small, dtype=np.float32)[..., None] / 255, dtype=np.float32)
 
 
 def _uneven(size: int, depth: float, rng: Generator) -> npt.NDArray[np.float32]:
@@ -137,7 +137,7 @@ def _anywhere(points: Floats, unit: float, rng: Generator) -> Floats:
 
 
 def _width(unit: float, rng: Generator, widest: float = WIDEST) -> int:
-    return max(1, round(unit * widest * float(rng.uniform(0.12, 1.0)) ** 1.5))
+    return int(max(1, round(unit * widest * float(rng.uniform(0.12, 1.0)) ** 1.5)))
 
 
 def _line(mask: Image, path: npt.NDArray[np.floating], width: int, closed: bool = False) -> None:

@@ -1,4 +1,4 @@
-"""The numbers a network is trained in: bfloat16 is quick where the processor has it, and else far slower."""
+"""Training precision: bfloat16 is fast if the processor supports it, otherwise far slower than float32."""
 
 from __future__ import annotations
 
@@ -11,55 +11,55 @@ from typing import Any, TypeVar
 import torch
 
 ROUNDS = 6
-"""The first one compiles; the quickest counts, for the others may have shared the processor."""
+"""Rounds of timing; the fastest counts, as the first compiles and others may share the processor."""
 HOPELESS = 4.0
-"""Times the quickest: a way that takes as long is not tried again."""
+"""A method that takes this many times the fastest is not tried again."""
 
-Way = TypeVar("Way")
+Method = TypeVar("Method")
 
 
-def fastest(ways: Mapping[Way, Callable[[], Any]]) -> Way:
-    """Return which of several ways to do the same takes the least time here, by doing it in turns.
+def fastest(methods: Mapping[Method, Callable[[], Any]]) -> Method:
+    """Return the fastest of several equivalent methods, timed in alternation.
 
     Processors without instructions for bfloat16 take up to a hundred times as long as for float32.
 
     Parameters
     ----------
-    ways : mapping
-        What does the work in each way.
+    methods : mapping
+        A function per method.
     """
-    seconds = dict.fromkeys(ways, math.inf)
+    seconds = dict.fromkeys(methods, math.inf)
     for round_ in range(ROUNDS):
         least = min(seconds.values())
-        for way, work in ways.items():
-            if round_ and seconds[way] > HOPELESS * least:
+        for method, work in methods.items():
+            if round_ and seconds[method] > HOPELESS * least:
                 continue
             began = time.perf_counter()
             work()
-            seconds[way] = min(seconds[way], time.perf_counter() - began)
-    return min(seconds, key=lambda way: seconds[way])
+            seconds[method] = min(seconds[method], time.perf_counter() - began)
+    return min(seconds, key=lambda method: seconds[method])
 
 
 def faster_precision(device: torch.device, work: Callable[[], Any]) -> torch.dtype:
-    """Return what the products of `work` are best computed in, by doing it in float32 and in bfloat16.
+    """Return the faster precision of `work`, timed in float32 and bfloat16.
 
     Parameters
     ----------
     device : torch.device
-        Where `work` is done; a GPU is taken to have bfloat16.
+        Device of `work`; a GPU is assumed to support bfloat16.
     work : callable
         A forward and a backward pass over a few examples.
     """
 
-    def in_this(dtype: torch.dtype) -> None:
+    def timed(dtype: torch.dtype) -> None:
         with in_precision(device, dtype):
             work()
 
     if device.type != "cpu":
         return torch.bfloat16
-    return fastest({dtype: partial(in_this, dtype) for dtype in (torch.float32, torch.bfloat16)})
+    return fastest({dtype: partial(timed, dtype) for dtype in (torch.float32, torch.bfloat16)})
 
 
 def in_precision(device: torch.device, dtype: torch.dtype) -> torch.autocast:
-    """Return the context in which a network's products are computed in `dtype`."""
+    """Return the autocast context for `dtype`."""
     return torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16)

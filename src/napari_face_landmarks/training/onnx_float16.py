@@ -1,4 +1,4 @@
-"""ONNX files with their weights stored as float16: half the size; the sums stay float32."""
+"""ONNX files with weights stored as float16, which halves their size; computation remains float32."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 
 SMALLEST = 64
-"""Tensors of no more values stay as they are, and those with values that float16 has not."""
+"""Tensors with at most this many values, or with values outside the range of float16, are unchanged."""
 
 
 def store_half(path: Path) -> None:
-    """Rewrite an ONNX file so that its large float32 weights are float16 and cast when it is loaded."""
+    """Rewrite an ONNX file with its large float32 weights as float16 that are cast when it is loaded."""
     import onnx
     from onnx import numpy_helper
 
@@ -23,7 +23,7 @@ def store_half(path: Path) -> None:
             continue
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
-        if np.isfinite(half).all():  # a channel that hardly varies may have weights beyond float16
+        if np.isfinite(half).all():  # a nearly constant channel may have weights outside float16
             name = tensor.name
             tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))

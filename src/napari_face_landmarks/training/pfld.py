@@ -242,7 +242,7 @@ class TrainingStream:
         if rng.random() < 0.5:
             picture = self.pictures.images[rng.integers(len(self.pictures.images))]
         else:
-            picture = self.faces.images[rng.integers(len(self.faces.images))]
+            picture = self.faces.images[int(rng.integers(len(self.faces.images)))]
         return texture(picture, rng)
 
     def _negative(self, rng: Generator) -> npt.NDArray[np.uint8]:
