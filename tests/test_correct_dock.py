@@ -165,7 +165,8 @@ def test_the_dock_fits_into_320_px(viewer: Any, dock: Any) -> None:
     assert dock.native.minimumSizeHint().width() <= 320
 
 
-def test_a_long_video_is_corrected_without_waiting(display: None, untraced: None) -> None:
+@pytest.mark.nightly
+def test_a_long_video_is_corrected_without_waiting(display: None) -> None:
     for _ in range(TRIES):
         found = measure_editing()
         own = found["drag_s"] - found["napari_drag_s"]

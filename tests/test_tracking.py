@@ -112,7 +112,7 @@ def test_kernels_are_compiled_before_the_clock_starts(models: Models) -> None:
     first = tracker.track(frames).stats
     assert first.prepare_seconds > 0
     again = tracker.track(frames).stats
-    assert again.prepare_seconds < 0.01
+    assert again.prepare_seconds < first.prepare_seconds / 2
     assert again.fps == pytest.approx(5 / again.seconds)
 
 
