@@ -26,6 +26,7 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError, ResultError, VideoError
 from napari_face_landmarks.ibug import nme
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.parts import refine_parts
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.clnf_tracker import fit_next, set_face
@@ -242,6 +243,8 @@ def _correction_at(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Floats
     None where PFLD does not see the face there at all: that says nothing about other frames.
     """
     output = predict_twice(models.pfld, rgb, crops_of_landmarks(landmarks[None]))
+    if models.parts is not None:  # as `refine_face` starts from
+        output = refine_parts(models.parts, rgb, output)[0]
     seen = output.landmarks[0]
     if not float(nme(seen, landmarks)) < FAR_OFF:
         return None

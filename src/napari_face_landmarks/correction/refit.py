@@ -29,6 +29,7 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ImageError, ModelError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.parts import refine_parts
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.frame_source import check_size, recorded_pixel_range
@@ -272,6 +273,8 @@ def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.
     if models.pfld is None:
         return []
     output = predict_twice(models.pfld, rgb, crops_of_landmarks(np.stack(fits)))
+    if models.parts is not None:
+        output = refine_parts(models.parts, rgb, output)[0]
     return [
         _Start(points.astype(np.float64), output.sigma[row].astype(np.float64), output.confidence[row])
         for row, points in enumerate(output.landmarks)

@@ -4,8 +4,9 @@ from napari_face_landmarks.parts.network import (
     PartModels,
     PartOutput,
     follow_parts,
+    place_parts,
     predict_parts,
     refine_parts,
 )
 
-__all__ = ["PartModels", "PartOutput", "follow_parts", "predict_parts", "refine_parts"]
+__all__ = ["PartModels", "PartOutput", "follow_parts", "place_parts", "predict_parts", "refine_parts"]

@@ -148,6 +148,12 @@ def follow_parts(landmarks: Floats, parts: Floats, weight: Floats) -> Floats:
     return np.asarray(np.where(share > 0, landmarks + share * (parts - landmarks), landmarks), np.float32)
 
 
+def place_parts(models: PartModels, rgb: npt.NDArray[np.uint8], landmarks: Floats) -> Floats:
+    """Return landmarks (F, 68, 2) with lids and lips from the part models where these are confident."""
+    parts = predict_parts(models, rgb, landmarks)
+    return follow_parts(landmarks, parts.landmarks, part_weights(parts, landmarks))
+
+
 def refine_parts(
     models: PartModels, rgb: npt.NDArray[np.uint8], output: PfldOutput
 ) -> tuple[PfldOutput, PartOutput, Floats]:

@@ -22,6 +22,7 @@ from napari_face_landmarks.detection.boxes import SAME_FACE, iou, suppress
 from napari_face_landmarks.detection.detector import DEFAULT_MIN_SCORE
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import Models
+from napari_face_landmarks.parts import place_parts
 from napari_face_landmarks.pfld import crops_of_boxes
 from napari_face_landmarks.pfld.crop import CROP_MARGIN
 from napari_face_landmarks.tracking.association import assign_slots
@@ -134,6 +135,10 @@ def follow_clnf(
             for slot, face in enumerate(faces):
                 if face is not None:
                     set_face(result, slot, face)
+                    if context.models.parts is not None and not isinstance(frame, FaceLandmarksError):
+                        result.landmarks[slot] = place_parts(
+                            context.models.parts, frame, result.landmarks[slot : slot + 1]
+                        )[0]
                     last_boxes[slot], last_seen[slot] = result.boxes[slot], index
             after = FacesState(
                 index + 1, tuple(faces), (), dict(last_boxes), dict(last_seen), len(context.warnings)

@@ -13,7 +13,7 @@ from napari_face_landmarks.clnf.onnx_experts import OnnxExperts
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.versions import __version__, library_versions
 
-COMPUTING = ("video", "detection", "pfld", "clnf", "tracking", "ibug.py", "jit.py")
+COMPUTING = ("video", "detection", "pfld", "parts", "clnf", "tracking", "ibug.py", "jit.py")
 """The packages and modules on which landmarks depend, besides the models and the libraries."""
 _installed = lru_cache(library_versions)
 

@@ -23,6 +23,7 @@ from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.external import check_mode
+from napari_face_landmarks.parts import place_parts
 from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings, given_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
@@ -319,10 +320,14 @@ class FaceTracker:
     def _fit_by_clnf(self, rgb: npt.NDArray[np.uint8], boxes: npt.ArrayLike | None) -> FaceFit:
         grey = to_grey(rgb)
         if boxes is None:
-            found = find_clnf_faces(self._context(), rgb, grey, [])[1]
-            return as_fit(found[: self.settings.max_faces])
-        crops = crops_of_boxes(_checked_boxes(boxes))
-        return as_fit(fit_crops(self.models, grey, crops, np.ones(len(crops), np.float32)))
+            faces = find_clnf_faces(self._context(), rgb, grey, [])[1][: self.settings.max_faces]
+        else:
+            crops = crops_of_boxes(_checked_boxes(boxes))
+            faces = fit_crops(self.models, grey, crops, np.ones(len(crops), np.float32))
+        fit = as_fit(faces)
+        if self.models.parts is not None and faces:
+            fit.landmarks[:] = place_parts(self.models.parts, rgb, fit.landmarks)
+        return fit
 
 
 def _face_fit(output: PfldOutput, faces: Sequence[Refined]) -> FaceFit:
