@@ -1,0 +1,480 @@
+"""The measures dock: curves tied to the time slider, lines on the face, tables."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from qtpy import API_NAME
+from qtpy.QtCore import Qt, QTimer
+from qtpy.QtWidgets import (
+    QCheckBox,
+    QComboBox,
+    QFileDialog,
+    QHBoxLayout,
+    QLabel,
+    QPushButton,
+    QTableWidget,
+    QTableWidgetItem,
+    QVBoxLayout,
+    QWidget,
+)
+from superqt.utils import create_worker
+
+os.environ.setdefault("PYQTGRAPH_QT_LIB", API_NAME)
+import pyqtgraph as pg
+
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.measures import MEASURES, PAIRS, MeasureTable, blinks, measure, summary
+from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
+from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure
+from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
+from napari_face_landmarks.napari_plugin.layer_queries import results_of, video_of_layer
+from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
+from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, may_be_narrow
+from napari_face_landmarks.napari_plugin.quality_source import Material, material_of
+from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
+
+LOOK_MS = 500
+"""Between two looks at whether the layer has changed."""
+LIVE_SECONDS = 2.0
+"""Between two measurements while a run fills the layer."""
+LINES = "Measured"
+"""Name of the layer that shows what is measured."""
+EXPORTS = {
+    "Table of every frame": "CSV (*.csv);;Parquet (*.parquet)",
+    "Blinks": "CSV (*.csv)",
+    "Summary": "CSV (*.csv)",
+    "Plot": "PNG (*.png);;SVG (*.svg);;PDF (*.pdf)",
+    "Report": "Web page (*.html)",
+}
+
+
+class MeasuresDock(QWidget):
+    """Measures of the faces in the current landmarks layer.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    layers, faces, names : QComboBox
+        The layer, the face, and the measure.
+    plot : pyqtgraph.PlotWidget
+    values : QTableWidget
+        The measure on the frame shown: right, left and difference, with standard errors.
+    rest_button, export_button : QPushButton
+    lines_box : QCheckBox
+        Whether the measured lines are drawn in the picture.
+    status : QLabel
+    table : MeasureTable or None
+        What is shown.
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self._viewer = napari_viewer
+        self._current = current_landmarks(napari_viewer)
+        self._state = SimpleNamespace(open=True)
+        self._layer: Any = None
+        self._tracks: Any = None
+        self._seen: Any = None
+        self._rest: int | str = "auto"
+        self._asked = self._n_live = 0
+        self._busy = False
+        self._lines: Any = None
+        self.table: MeasureTable | None = None
+        self._make_controls()
+        self._lay_out()
+        self._connect()
+        self._on_layer()
+
+    def _make_controls(self) -> None:
+        self.layers = LayerChooser(self._viewer)
+        self.faces = QComboBox()
+        self.faces.setToolTip("The face that is measured.")
+        self.names = QComboBox()
+        may_be_narrow(self.names, 12)
+        self.names.setToolTip("What is measured; its definition is shown below.")
+        self.names.addItem("eye closure", "closure")
+        titles = {item.name: item.title for item in MEASURES}
+        for name in PAIRS:
+            self.names.addItem(titles[f"{name}_right"].removesuffix(", right"), name)
+        for item in MEASURES:
+            if item.side == "both":
+                self.names.addItem(item.title, item.name)
+        self.plot = pg.PlotWidget(background=None)
+        self.plot.setMinimumHeight(120)
+        self.plot.showGrid(x=False, y=True, alpha=0.2)
+        self.plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
+        self.plot.setLabel("bottom", "frame")
+        self.plot.setMouseEnabled(x=True, y=False)
+        self.cursor = pg.InfiniteLine(0, angle=90, movable=True, pen=pg.mkPen("#f5c400", width=2))
+        self.plot.addItem(self.cursor, ignoreBounds=True)
+        self.values = QTableWidget(1, 3)
+        self.values.setHorizontalHeaderLabels(["Right", "Left", "Left - right"])
+        self.values.verticalHeader().setVisible(False)
+        self.values.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+        self.values.setMaximumHeight(62)
+        self.values.horizontalHeader().setStretchLastSection(True)
+        self.rest_button = QPushButton("This is rest")
+        self.rest_button.setToolTip(
+            "Take the frame shown as the face at rest, to which lengths are scaled; "
+            "again for the calmest second."
+        )
+        self.rest_button.setCheckable(True)
+        self.export_button = QComboBox()
+        self.export_button.addItems(["Export …", *EXPORTS])
+        self.export_button.setToolTip("Write a table, the blinks, a summary, the plot or a report.")
+        self.lines_box = QCheckBox("Show on the face")
+        self.lines_box.setToolTip("Draw the lines that are measured in the picture.")
+        self.status = QLabel("")
+        self.status.setWordWrap(True)
+        self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def _lay_out(self) -> None:
+        above, below = QHBoxLayout(), QHBoxLayout()
+        above.addWidget(self.names, 2)
+        above.addWidget(self.faces, 1)
+        below.addWidget(self.rest_button)
+        below.addWidget(self.lines_box)
+        below.addWidget(self.export_button, 1)
+        layout = QVBoxLayout(self)
+        layout.addWidget(self.layers)
+        layout.addLayout(above)
+        layout.addWidget(self.plot, 1)
+        layout.addWidget(self.values)
+        layout.addLayout(below)
+        layout.addWidget(self.status)
+
+    def _connect(self) -> None:
+        call_while_open(self, self._current, self._on_layer)
+        self.faces.currentIndexChanged.connect(self._draw)
+        self.names.currentIndexChanged.connect(self._draw)
+        self.rest_button.toggled.connect(self._on_rest)
+        self.lines_box.toggled.connect(self._draw_lines)
+        self.export_button.activated.connect(self._on_export)
+        self.cursor.sigPositionChangeFinished.connect(self._on_cursor)
+        self.plot.scene().sigMouseClicked.connect(self._on_click)
+        self._viewer.dims.events.current_step.connect(self._on_slider)
+        self._viewer.layers.events.removed.connect(self._on_removed)
+        self._timer = QTimer(self)
+        self._timer.setInterval(LOOK_MS)
+        self._timer.timeout.connect(self._look)
+        self._timer.start()
+        state = self._state
+        self.destroyed.connect(lambda: setattr(state, "open", False))
+
+    # what is measured
+
+    def _on_layer(self) -> None:
+        if not self._state.open or self._current.layer is self._layer:
+            return
+        self._layer = self._current.layer
+        self._rest, self._seen, self._tracks, self.table = "auto", None, None, None
+        self._asked += 1
+        self._busy = False
+        self.rest_button.setChecked(False)
+        self._draw()
+        if self._layer is None:
+            self.status.setText("Track a video, or open landmarks, to measure its faces.")
+            return
+        QTimer.singleShot(0, self._look)
+
+    def _look(self) -> None:
+        """Measure again where the layer, or the run that fills it, has something new."""
+        layer = self._layer
+        if layer is None or not self._state.open or self._busy or not self.isVisible():
+            return
+        results = results_of(layer)
+        if results is not None:
+            if len(results) > 1.2 * self._n_live + 25:
+                self._n_live = len(results)
+                from napari_face_landmarks.data.tracks import collect
+
+                fps = layer.metadata.get("fps") or 25.0
+                frames = list(results)
+                times = np.arange(frames[-1].index + 1) / fps
+                self._measure(lambda: collect(frames, timestamps=times))
+            return
+        tracks = layer.metadata.get("tracks")
+        if tracks is self._seen and self._seen is not None:
+            return
+        self._seen, self._n_live = tracks, 0
+        material = material_of(layer, not isinstance(tracks, Tracks))
+        self._measure(lambda: _tracks_of(material))
+
+    def _measure(self, tracks_of: Callable[[], Tracks]) -> None:
+        """Measure tracks in another thread, and show the result unless something else is wanted by then."""
+        self._busy = True
+        asked, rest = self._asked, self._rest
+
+        def work() -> Any:
+            try:
+                tracks = tracks_of()
+                return tracks, measure(tracks, rest=rest)
+            except FaceLandmarksError as error:
+                return str(error)
+
+        def returned(found: Any) -> None:
+            if not self._state.open:
+                return
+            self._busy = False
+            if asked != self._asked:
+                self._seen = None
+                return
+            if isinstance(found, str):
+                self.table = None
+                self.status.setText(found)
+            else:
+                self._tracks, self.table = found
+                self._fill_faces()
+            self._draw()
+
+        create_worker(work, _start_thread=True, _connect={"returned": returned})
+
+    def _fill_faces(self) -> None:
+        names = list(self.table.face_names) if self.table is not None else []
+        if names != [self.faces.itemText(k) for k in range(self.faces.count())]:
+            self.faces.blockSignals(True)
+            self.faces.clear()
+            self.faces.addItems(names)
+            self.faces.blockSignals(False)
+        self.faces.setVisible(len(names) > 1)
+
+    def _on_rest(self, chosen: bool) -> None:
+        frame = None if self._layer is None else frame_shown(self._viewer, self._layer)
+        self._rest = frame if chosen and frame is not None else "auto"
+        self.rest_button.setText("Rest: automatic" if chosen else "This is rest")
+        self._asked += 1
+        self._seen, self._busy = None, False
+        self._look()
+
+    # what is shown
+
+    @property
+    def face(self) -> int:
+        """The face that is shown."""
+        return max(0, self.faces.currentIndex())
+
+    def _columns(self) -> list[tuple[str, str]]:
+        name = self.names.currentData()
+        known = () if self.table is None else self.table.names
+        if name in known:
+            return [(name, "both")]
+        return [(full, side) for side in ("right", "left") if (full := f"{name}_{side}") in known]
+
+    def _draw(self, *_: Any) -> None:
+        self.plot.clear()
+        self.plot.addItem(self.cursor, ignoreBounds=True)
+        table = self.table
+        if table is None:
+            self.values.clearContents()
+            self._remove_lines()
+            return
+        frames = table.frame_indices.astype(np.float64)
+        for column, side in self._columns():
+            values, errors = table.series(column, self.face), table.series_error(column, self.face)
+            colour = pg.mkColor(SIDES[side] if side != "both" else "#8a8a8a")
+            if np.isfinite(errors).any():
+                edges = [
+                    pg.PlotDataItem(frames, values + sign * errors, pen=None, connect="finite")
+                    for sign in (1, -1)
+                ]
+                for edge in edges:
+                    edge.setDownsampling(auto=True, method="mean")
+                shade = pg.mkColor(colour)
+                shade.setAlpha(50)
+                self.plot.addItem(edges[0])
+                self.plot.addItem(edges[1])
+                self.plot.addItem(pg.FillBetweenItem(*edges, brush=shade))
+            curve = self.plot.plot(
+                frames, values, pen=pg.mkPen(colour, width=2), connect="finite", name=side.capitalize()
+            )
+            curve.setDownsampling(auto=True, method="peak")
+        if self.names.currentData() == "closure":
+            self._draw_blinks(table)
+        column = self._columns()[:1]
+        if column:
+            item = table.columns[table.column(column[0][0])]
+            self.plot.setLabel("left", f"{self.names.currentText()} ({item.unit})")
+        self._say(table)
+        self._on_slider()
+
+    def _draw_blinks(self, table: MeasureTable) -> None:
+        """Mark the blinks of the face; a click on one goes to its peak."""
+        try:
+            found = [blink for blink in blinks(table) if blink.face == self.face]
+        except FaceLandmarksError:  # no time stamps
+            return
+        seconds = table.timestamps
+        for blink in found:
+            ends = np.interp([blink.main.onset, blink.main.end], seconds, table.frame_indices)
+            region = pg.LinearRegionItem(ends.tolist(), movable=False, brush=(128, 128, 128, 60), pen=None)
+            region.setZValue(-10)
+            self.plot.addItem(region, ignoreBounds=True)
+        self._n_blinks = len(found)
+
+    def _say(self, table: MeasureTable) -> None:
+        definition = next(
+            (item.help for item in MEASURES if item.name in {name for name, _ in self._columns()}), ""
+        )
+        if self.names.currentData() == "closure":
+            definition = "1 minus the eye's height over that of the open eye: 0 is open, 1 is shut."
+        sentences = [f"{definition.rstrip('.')}.", *table.warnings]
+        if table.scale.unit == "percent":
+            sentences.append("Percent are of the distance of the outer canthi at rest.")
+        self.status.setText(" ".join(sentences))
+
+    def _on_slider(self, *_: Any) -> None:
+        if not self._state.open or self._layer is None or self.table is None:
+            return
+        frame = frame_shown(self._viewer, self._layer)
+        if frame is None:
+            return
+        self.cursor.blockSignals(True)
+        self.cursor.setValue(frame)
+        self.cursor.blockSignals(False)
+        self._show_values(frame)
+        self._draw_lines()
+
+    def _show_values(self, frame: int) -> None:
+        table = self.table
+        assert table is not None
+        rows = np.flatnonzero(table.frame_indices == frame)
+        name = self.names.currentData()
+        columns = [f"{name}_right", f"{name}_left", f"{name}_difference"]
+        if name in table.names:
+            columns = [name, "", ""]
+        heads = ["Value", "", ""] if name in table.names else ["Right", "Left", "Left - right"]
+        self.values.setHorizontalHeaderLabels(heads)
+        for place, column in enumerate(columns):
+            text = ""
+            if len(rows) and column in table.names:
+                value = table.series(column, self.face)[rows[0]]
+                error = table.series_error(column, self.face)[rows[0]]
+                text = f"{value:.3g}" + (f" ± {error:.2g}" if np.isfinite(error) else "")
+            self.values.setItem(0, place, QTableWidgetItem(text if "nan" not in text else "no face"))
+
+    def _on_cursor(self, *_: Any) -> None:
+        if self._layer is not None:
+            show_frame(self._viewer, self._layer, round(self.cursor.value()))
+
+    def _on_click(self, event: Any) -> None:
+        if self._layer is None or event.button() != Qt.MouseButton.LeftButton:
+            return
+        place = self.plot.getPlotItem().vb.mapSceneToView(event.scenePos())
+        show_frame(self._viewer, self._layer, round(place.x()))
+
+    # the lines in the picture
+
+    def _draw_lines(self, *_: Any) -> None:
+        table, layer = self.table, self._layer
+        frame = None if layer is None else frame_shown(self._viewer, layer)
+        if not self.lines_box.isChecked() or table is None or frame is None or self._tracks is None:
+            self._remove_lines()
+            return
+        rows = np.flatnonzero(self._tracks.frame_indices == frame)
+        paths = [] if not len(rows) else self._paths(self._tracks.landmarks[rows[0], self.face], frame)
+        if self._lines is None:
+            self._lines = self._viewer.add_shapes(
+                name=LINES, ndim=3, scale=layer.scale, translate=layer.translate, edge_color="#f5c400"
+            )
+            self._viewer.layers.selection.active = layer
+        self._lines.data = []
+        if paths:
+            size = float(np.ptp(self._tracks.landmarks[rows[0], self.face], axis=0).max())
+            self._lines.add(paths, shape_type="path", edge_width=max(1.0, size / 120), edge_color="#f5c400")
+
+    def _paths(self, landmarks: npt.NDArray[Any], frame: int) -> list[npt.NDArray[np.float64]]:
+        if not np.isfinite(landmarks).all():
+            return []
+        name = self.names.currentData()
+        wanted = {"closure": "eye_height"}.get(name, name)
+        found = []
+        for item in MEASURES:
+            if item.name == wanted or item.name.removesuffix(f"_{item.side}") == wanted:
+                for line in item.lines:
+                    points = landmarks[list(line), ::-1].astype(np.float64)
+                    if len(points) == 1:
+                        points = np.repeat(points, 2, axis=0) + np.array([[-2.0, 0.0], [2.0, 0.0]])
+                    found.append(np.column_stack([np.full(len(points), float(frame)), points]))
+        return found
+
+    def _remove_lines(self) -> None:
+        lines, self._lines = self._lines, None
+        if lines is not None and lines in self._viewer.layers:
+            self._viewer.layers.remove(lines)
+
+    def _on_removed(self, event: Any) -> None:
+        if event.value is self._lines:
+            self._lines = None
+            if self._state.open:
+                self.lines_box.setChecked(False)
+
+    # files
+
+    def _on_export(self, chosen: int) -> None:
+        self.export_button.setCurrentIndex(0)
+        if chosen == 0 or self.table is None:
+            return
+        what = list(EXPORTS)[chosen - 1]
+        suggested = str(self._folder() / f"{self._layer.name} {what.lower()}")
+        path, _ = QFileDialog.getSaveFileName(self, f"Export: {what}", suggested, EXPORTS[what])
+        if path:
+            self.export(what, Path(path))
+
+    def export(self, what: str, path: Path) -> None:
+        """Write one of `EXPORTS` to a file; what goes wrong is said in the status line."""
+        table, tracks = self.table, self._tracks
+        if table is None:
+            self.status.setText("There is nothing to export: track a video first.")
+            return
+        if not path.suffix:
+            path = path.with_suffix(EXPORTS[what].partition("*")[2].partition(")")[0])
+        video = video_of_layer(self._viewer, self._layer)
+        source = None if video is None else video.metadata.get("path") or getattr(video.source, "path", None)
+
+        def work() -> str:
+            try:
+                if what == "Table of every frame":
+                    write_table(path, to_dataframe(table))
+                elif what == "Blinks":
+                    write_table(path, events_to_dataframe(blinks(table)))
+                elif what == "Summary":
+                    write_table(path, summary(table))
+                elif what == "Plot":
+                    save_figure(path, plot_measures(table, face=self.face))
+                else:
+                    from napari_face_landmarks.measures.report import write_report
+
+                    write_report(path, tracks, table, source)
+            except FaceLandmarksError as error:
+                return str(error)
+            return f"Exported to {path.name}."
+
+        self.status.setText(f"Writing {path.name} …")
+        create_worker(work, _start_thread=True, _connect={"returned": self._exported})
+
+    def _exported(self, text: str) -> None:
+        if self._state.open:
+            self.status.setText(text)
+
+    def _folder(self) -> Path:
+        video = video_of_layer(self._viewer, self._layer)
+        source = None if video is None else video.metadata.get("path") or getattr(video.source, "path", None)
+        return Path(source).parent if source else Path.home()
+
+
+def _tracks_of(material: Material) -> Tracks:
+    if material.tracks is not None:
+        return material.tracks
+    return tracks_of_points(material.data, material.attributes or {})
