@@ -332,8 +332,9 @@ def test_of_two_merged_faces_what_was_placed_by_hand_stays() -> None:
 
 def test_propagation_runs_clnf_as_often_as_tracking_does(models: Models, clip: Any, truth: Tracks) -> None:
     settings = TrackerSettings(refine="always", clnf_every=3)
-    again = carry_on(models, clip, truth, 2, 0, "forwards", 11, settings)
+    tracks = dataclasses.replace(truth, settings=settings)
+    again = carry_on(models, clip, tracks, 2, 0, "forwards", 11)
     assert [SOURCES[code] for code in again.source[3:12, 0]] == ["clnf", "carried", "carried"] * 3
     assert (nme(again.landmarks[3:12, 0], truth.landmarks[3:12, 0]) < 0.03).all()
-    back = carry_on(models, clip, truth, 11, 0, "backwards", 2, settings)
+    back = carry_on(models, clip, tracks, 11, 0, "backwards", 2)
     assert [SOURCES[code] for code in back.source[10:1:-1, 0]] == ["clnf", "carried", "carried"] * 3

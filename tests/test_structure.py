@@ -179,10 +179,7 @@ def test_no_cycle_of_imports_when_modules_load() -> None:
     assert not a_cycle("top")
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="left: measures.table -> events -> files -> table",
-)
+@pytest.mark.xfail(strict=True, reason="left: measures.table <-> measures.events, measures.files")
 def test_no_cycle_of_imports_within_functions_but_through_the_convenience_methods() -> None:
     assert not a_cycle("top", "function")
 
@@ -224,7 +221,7 @@ def test_windows_are_imported_by_the_plugin_and_the_demo_that_opens_one_only() -
 
 @pytest.mark.xfail(
     strict=True,
-    reason="left: track_many, run_local, measures.table.measure",
+    reason="left: measure",
 )
 def test_no_function_is_longer_than_a_screen() -> None:
     long = {
@@ -235,10 +232,6 @@ def test_no_function_is_longer_than_a_screen() -> None:
     assert long == {}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="left: carry_on, track_many",
-)
 def test_no_function_takes_more_than_eight_parameters() -> None:
     many = {
         f"{module}.{node.name}": n_parameters(node)

@@ -25,7 +25,7 @@ from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking import SOURCES
 from napari_face_landmarks.tracking.association import assign_slots
-from napari_face_landmarks.tracking.refinement import Picture, run_clnf
+from napari_face_landmarks.tracking.refinement import GreyFrame, run_clnf
 from napari_face_landmarks.video.pixels import to_grey
 
 NONE, PFLD, CLNF, CARRIED, MANUAL = range(5)
@@ -225,7 +225,7 @@ def test_of_a_large_picture_only_what_clnf_looks_at_becomes_grey(models: Models,
     assert len(found.landmarks) == 1
     start = found.landmarks[0] + np.float32(0.06 * inter_ocular(found.landmarks[0]))
     params, sigma = fit_landmarks(models.pdm, start), np.full(68, 6, np.float32)
-    picture = Picture(rgb)
+    picture = GreyFrame(rgb)
     fit = run_clnf(models, settings, picture, start, params, sigma)
     whole = refine(to_grey(rgb), start, params, models.clnf(), settings, sigma)
     assert fit.converged
@@ -235,7 +235,7 @@ def test_of_a_large_picture_only_what_clnf_looks_at_becomes_grey(models: Models,
     assert np.count_nonzero(grey) < 0.25 * grey.size
     everywhere = picture.grey_around(start * np.float32(5) - start.mean(axis=0) * np.float32(4))
     np.testing.assert_array_equal(everywhere, to_grey(rgb))
-    np.testing.assert_array_equal(Picture(rgb).grey_around(np.full((68, 2), np.nan)), to_grey(rgb))
+    np.testing.assert_array_equal(GreyFrame(rgb).grey_around(np.full((68, 2), np.nan)), to_grey(rgb))
 
 
 @pytest.mark.parametrize("name", ["coffee", "chelsea", "rocket", "page", "hubble_deep_field"])

@@ -26,8 +26,7 @@ FORBIDDEN_CALLS = {"eval", "exec", "compile", "__import__", "os.system", "os.pop
 MAY = {
     ("training", "subprocess"),
     ("benchmark", "subprocess"),
-    ("runs", "subprocess"),  # this Python, to work side by side
-    ("napari_plugin", "subprocess"),  # the same
+    ("runs", "subprocess"),  # worker processes of this Python
     ("training", "pickle"),  # the name of an error
     ("io", "pickle"),  # an unpickler that imports and calls nothing, for DeepLabCut's names of columns
 }

@@ -28,13 +28,12 @@ from napari_face_landmarks.ibug import nme
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.parts import refine_parts
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
-from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.clnf_tracker import fit_next, set_face
 from napari_face_landmarks.tracking.context import Frames, RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import STAY_SHARE, face_scores
 from napari_face_landmarks.tracking.frame_source import FrameSource, check_length, check_size, open_source
 from napari_face_landmarks.tracking.pfld_tracker import set_output
-from napari_face_landmarks.tracking.refinement import Picture, refine_face, set_refined
+from napari_face_landmarks.tracking.refinement import GreyFrame, refine_face, set_refined
 from napari_face_landmarks.tracking.run import Run
 from napari_face_landmarks.tracking.state import ClnfFace, FacesState, Refinement
 from napari_face_landmarks.video.pixels import to_grey
@@ -52,7 +51,6 @@ def carry_on(
     face: int,
     direction: Direction = "forwards",
     until: int | None = None,
-    settings: TrackerSettings | None = None,
     progress: Callable[[int, int], None] | None = None,
 ) -> Tracks:
     """Propagate the landmarks of a face on a frame to the frames after or before it.
@@ -69,14 +67,12 @@ def carry_on(
     frames : str, Path, Video or array-like, (T, Y, X) or (T, Y, X, 3 or 4)
         The video of the tracks.
     tracks : Tracks
-        They are not changed.
+        They are not changed. Their settings say how to refine and smooth.
     frame, face : int
         The frame's number in the video, and the face; it must have landmarks there.
     direction : {"forwards", "backwards"}
     until : int, optional
         The last frame to track, in the video; the end of the track where not given.
-    settings : TrackerSettings, optional
-        Those of the tracks where not given.
     progress : callable, optional
         Called with the number of frames done and of all.
 
@@ -93,7 +89,7 @@ def carry_on(
         If the video cannot be read, ends before the last frame of the stretch, or its frames are of another
         size than those of the tracks.
     """
-    steps = carry_on_steps(models, frames, tracks, frame, face, direction, until, settings)
+    steps = carry_on_steps(models, frames, tracks, frame, face, direction, until)
     while True:
         try:
             done, total = next(steps)
@@ -111,7 +107,6 @@ def carry_on_steps(
     face: int,
     direction: Direction = "forwards",
     until: int | None = None,
-    settings: TrackerSettings | None = None,
 ) -> Generator[tuple[int, int], None, Tracks]:
     """Do `carry_on` step by step: yields the frames done and all of them, and returns the tracks.
 
@@ -122,7 +117,6 @@ def carry_on_steps(
         raise ResultError(f"Face {face} lacks landmarks on frame {frame}: place them first, or fit it anew.")
     if direction not in DIRECTIONS:
         raise ResultError(f"The direction is {direction!r}: choose forwards or backwards.")
-    settings = settings or tracks.settings
     step = 1 if direction == "forwards" else -1
     stop, corrected = _end_of_stretch(tracks, row, face, step, until)
     rows = range(row + step, stop + step, step)
@@ -133,7 +127,7 @@ def carry_on_steps(
         )
     total = len(rows) * (2 if corrected is not None else 1)
     source = open_source(frames)
-    context = RunContext(models, settings)
+    context = RunContext(models, tracks.settings)
     done = 0
     stretches: list[dict[int, FrameResult]] = []
     needed = [row, rows[-1], row if corrected is None else corrected]
@@ -228,7 +222,7 @@ def _follow(
             output = predict_twice(models.pfld, frame, crops)
             if not face_scores(output)[0] >= STAY_SHARE * settings.min_confidence:
                 return
-            refined = refine_face(context, Picture(frame), output, 0, index, state)
+            refined = refine_face(context, GreyFrame(frame), output, 0, index, state)
             state = refined.after
             set_output(result, 0, output, 0)
             set_refined(result, 0, refined)

@@ -1,4 +1,4 @@
-"""Many videos at once: found, shared out to processes or a cluster, and summed up in a table."""
+"""Many videos: found, distributed to processes or a cluster, and summarized in a table."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict, Unpack
 
 from napari_face_landmarks.errors import (
     FaceLandmarksError,
@@ -37,61 +39,66 @@ from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe
 MOST_PROCESSES = 256
 LARGEST_SETTINGS = 1 << 20
 Progress = Callable[[str, int, int], None]
-"""Told a video's path, the frames done and of all."""
+"""Called with a video's path, the frames done and of all."""
+
+
+class BatchOptions(TypedDict, total=False):
+    """The keyword arguments of `track_many`, described there."""
+
+    models: str | Path | None
+    settings: TrackerSettings | Mapping[str, Any] | str | None
+    format: str | None
+    jobs: int | None
+    scheduler: str | None
+    resume: bool
+    cut_at: int | None
+    measures: Mapping[str, Any] | bool
+    progress: Progress | None
+    on_result: Callable[[FileResult], None] | None
 
 
 def track_many(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
     output: str | os.PathLike[str],
-    *,
-    models: str | Path | None = None,
-    settings: TrackerSettings | Mapping[str, Any] | str | None = None,
-    format: str | None = None,
-    jobs: int | None = None,
-    scheduler: str | None = None,
-    resume: bool = False,
-    cut_at: int | None = None,
-    measures: Mapping[str, Any] | bool = False,
-    progress: Progress | None = None,
-    on_result: Callable[[FileResult], None] | None = None,
+    **options: Unpack[BatchOptions],
 ) -> list[FileResult]:
-    """Track many videos, each into a file of its own in one folder; what fails never stops the others.
+    """Track many videos, each into its own file in one folder; a video that fails does not stop the others.
 
-    The landmarks are those that a run of each video by itself gives. Videos whose file is there already, made
-    from the same video by the same version with the same models and settings, are left as they are. One
-    whose file is of another video, or of no batch, or was changed since, fails, and the file stays. The
-    folder gets ``batch-summary.csv`` and ``batch-summary.txt``, and beside each file a record of its run.
+    The landmarks are those of `FaceTracker.track`. Videos whose file exists already, made from the same video
+    by the same code with the same models and settings, are skipped. One whose file is of another video, or of
+    no batch, or was changed since, fails, and the file stays. The folder gets ``batch-summary.csv`` and
+    ``batch-summary.txt``, and next to each file a record of its run.
 
     Parameters
     ----------
     inputs : path-like or sequence of path-like
         Videos, folders of videos (with the folders in them), and patterns such as ``day1/*.mp4``.
     output : path-like
-        The folder; made if need be. Folders within an input folder are made in it too.
+        The folder; created where it is missing, like the folders within an input folder in it.
     models : str or Path, optional
         As `load_models` takes it: a name or folder, as each process loads its own.
     settings : TrackerSettings, dict or str, optional
         As `FaceTracker` takes it; the defaults where not given.
     format : str, optional
-        As ``Tracks.save`` takes it; OpenFace's CSV where not given.
+        As ``Tracks.save`` takes it; by default OpenFace's CSV.
     jobs : int, optional
-        Processes at a time; one for each processor core where not given.
+        Processes at a time; by default one for each processor core.
     scheduler : str, optional
-        Address of a Dask scheduler, whose workers do the work in place of local processes. They have to see
-        the videos and the folder under the same paths.
+        Address of a Dask scheduler, whose workers are used instead of local processes. They must see the
+        videos and the folder under the same paths.
     resume : bool
-        Go on with runs that were interrupted; without it they begin anew.
+        Resume runs that were interrupted; by default they start again.
     cut_at : int, optional
-        Cut videos of twice as many frames and more into pieces of about so many, tracked side by side. Pieces
+        Cut videos of at least twice as many frames into pieces of about so many, tracked in parallel. Pieces
         are joined where the landmarks agree within 1e-4 px, else tracked again from the one before.
     measures : bool or mapping
         Whether to measure each video, or keyword arguments of `measures.measure` to do so with. Tables
         (``.measures.csv``, ``.blinks.csv``, ``.summary.csv``) are written next to each result, and
         ``batch-measures.csv`` has one row for each video and face.
     progress : callable, optional
-        Told a video's path, the frames done and of all, now and then.
+        Called with a video's path, the frames done and of all, now and then.
     on_result : callable, optional
-        Told each video's result when it has one.
+        Called with each video's result.
 
     Returns
     -------
@@ -101,79 +108,114 @@ def track_many(
     Raises
     ------
     FaceLandmarksError
-        If there are no videos, the folder cannot be used or another batch is at work in it, there are no such
+        If there are no videos, the folder cannot be used or another batch uses it, there are no such
         models, or the scheduler cannot be reached; and after all are done, if the summary cannot be written.
     """
-    count = _checked_jobs(jobs)
-    folder = Path(output).absolute()
-    places = place_outputs(find_videos(inputs), folder, _suffix(format))
-    if models is not None:
-        models = _checked_models(models)
-    settings = given_settings(settings)
-    count = min(count, len(places))
-    threads = 1 if scheduler is not None else max(1, cores() // count)
-    plain = settings.to_dict()
-    chosen = models or DEFAULT_BUNDLE
-    batch = secrets.token_hex(8)
-    wanted = None if measures is False else {} if measures is True else dict(measures)
-    plan = [
-        Job(str(video), str(path), format, chosen, plain, threads, batch=batch, measures=wanted)
-        for video, path in places
-    ]
-    results: dict[int, FileResult] = {}
+    return _Batch(inputs, output, **options).run()
 
-    def tell(index: int, done: int, total: int) -> None:
-        if progress is not None:
-            progress(plan[index].video, done, total)
 
-    def take(index: int, result: FileResult) -> None:
-        results[index] = result
-        with suppress(OSError):  # a table that is open elsewhere, a full disk: it is written again at the end
-            append_to_summary(folder, result)
-        if on_result is not None:
-            on_result(result)
+@dataclass
+class _Batch:
+    """A batch, as `track_many` is asked for it, and the results that there are."""
 
-    with _locked_folder(folder):
-        with suppress(ResultError):  # the error comes when it is written at the end
-            begin_summary(folder)
-        if not resume:
-            for _, path in places:
-                if path.exists() and not record_of(path).exists():
-                    continue  # of `track`, say: the video is going to be refused, and its journal is not ours
-                _forget(journal_of(path))
-                remove_pieces(path)
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
+    output: str | os.PathLike[str]
+    models: str | Path | None = None
+    settings: TrackerSettings | Mapping[str, Any] | str | None = None
+    format: str | None = None
+    jobs: int | None = None
+    scheduler: str | None = None
+    resume: bool = False
+    cut_at: int | None = None
+    measures: Mapping[str, Any] | bool = False
+    progress: Progress | None = None
+    on_result: Callable[[FileResult], None] | None = None
+    results: dict[int, FileResult] = field(default_factory=dict)
 
-        def run(some: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
-            if scheduler is None:
-                run_local(some, processes, on_progress, on_result)
-                return
-            from napari_face_landmarks.runs.dask import run_on_cluster
+    def run(self) -> list[FileResult]:
+        """Do the batch."""
+        processes = _checked_jobs(self.jobs)
+        folder = Path(self.output).absolute()
+        plan = self._plan(folder, processes)
+        with _locked_folder(folder):
+            with suppress(ResultError):  # the error comes when it is written at the end
+                begin_summary(folder)
+            if not self.resume:
+                for job in plan:
+                    _remove_checkpoints(Path(job.output))
+            if self.cut_at is not None:
+                plan = self._track_pieces(plan, self.cut_at, processes)
 
-            run_on_cluster(some, scheduler, on_progress, on_result)
+            def take(index: int, result: FileResult) -> None:
+                self.results[index] = result
+                with suppress(OSError):  # a table open elsewhere, a full disk: it is written again at the end
+                    append_to_summary(folder, result)
+                if self.on_result is not None:
+                    self.on_result(result)
 
-        if cut_at is not None:
-            plan = [_cut(job, cut_at, settings) for job in plan]
-            parts = [(index, piece) for index, job in enumerate(plan) for piece in job.pieces]
-            pieces = [dataclasses.replace(plan[i], pieces=(), piece=piece, threads=1) for i, piece in parts]
-            told: dict[int, int] = {}
+            self._do(plan, min(processes, len(plan)), partial(self._report, plan), take)
+            for index, job in enumerate(plan):
+                if index not in self.results:  # a thread here failed
+                    self.results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
+            ordered = [self.results[index] for index in range(len(plan))]
+            write_summary(folder, ordered)
+            if self._measures() is not None:
+                join_summaries(folder, [(result.video, result.output) for result in ordered])
+        return ordered
 
-            def tell_of_piece(number: int, done: int, total: int) -> None:
-                told[number] = done
-                index = parts[number][0]
-                all_done = sum(told.get(n, 0) for n, (i, _) in enumerate(parts) if i == index)
-                tell(index, all_done, sum(piece[3] - piece[0] for i, piece in parts if i == index))
+    def _plan(self, folder: Path, processes: int) -> list[Job]:
+        """Return a job for each video, all checked."""
+        places = place_outputs(find_videos(self.inputs), folder, _suffix(self.format))
+        models = DEFAULT_BUNDLE if self.models is None else _checked_models(self.models)
+        settings = given_settings(self.settings).to_dict()
+        threads = max(1, cores() // min(processes, len(places))) if self.scheduler is None else 1
+        options = {"batch": secrets.token_hex(8), "measures": self._measures()}
+        return [
+            Job(str(video), str(path), self.format, models, settings, threads, **options)
+            for video, path in places
+        ]
 
-            if pieces:
-                run(pieces, _checked_jobs(jobs), tell_of_piece, lambda number, result: None)
-        run(plan, count, tell, take)
-        for index, job in enumerate(plan):
-            if index not in results:  # a thread of ours failed, which never leaves a video without a word
-                results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
-        ordered = [results[index] for index in range(len(plan))]
-        write_summary(folder, ordered)
-        if wanted is not None:
-            join_summaries(folder, [(result.video, result.output) for result in ordered])
-    return ordered
+    def _measures(self) -> dict[str, Any] | None:
+        """Return keyword arguments of `measures.measure`, or None where nothing is measured."""
+        if isinstance(self.measures, bool):
+            return {} if self.measures else None
+        return dict(self.measures)
+
+    def _do(self, jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
+        if self.scheduler is None:
+            run_local(jobs, processes, on_progress, on_result)
+            return
+        from napari_face_landmarks.runs.dask import run_on_cluster
+
+        run_on_cluster(jobs, self.scheduler, on_progress, on_result)
+
+    def _report(self, plan: Sequence[Job], index: int, done: int, total: int) -> None:
+        if self.progress is not None:
+            self.progress(plan[index].video, done, total)
+
+    def _track_pieces(self, plan: Sequence[Job], length: int, processes: int) -> list[Job]:
+        """Track the pieces of long videos; return the jobs, those of cut videos with their pieces."""
+        jobs = [_cut(job, length, settings_from_dict(job.settings)) for job in plan]
+        parts = [(index, piece) for index, job in enumerate(jobs) for piece in job.pieces]
+        pieces = [dataclasses.replace(jobs[i], pieces=(), piece=piece, threads=1) for i, piece in parts]
+        done_of: dict[int, int] = {}
+
+        def report(number: int, done: int, total: int) -> None:
+            done_of[number] = done
+            index = parts[number][0]
+            done = sum(done_of.get(n, 0) for n, (i, _) in enumerate(parts) if i == index)
+            self._report(plan, index, done, sum(piece[3] - piece[0] for i, piece in parts if i == index))
+
+        if pieces:
+            self._do(pieces, processes, report, lambda number, result: None)
+        return jobs
+
+
+def _remove_checkpoints(output: Path) -> None:
+    """Remove what interrupted runs into an output left, but for those of `track`, whose file is refused."""
+    if not output.exists() or record_of(output).exists():
+        _forget(journal_of(output))
+        remove_pieces(output)
 
 
 def _cut(job: Job, length: int, settings: TrackerSettings) -> Job:

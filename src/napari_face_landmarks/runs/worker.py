@@ -212,31 +212,10 @@ def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_r
                 if not waiting:
                     break
                 index, job = waiting.popleft()
-            result: FileResult | None = None
-            for attempt in range(1, TRIES + 1):
-                if worker is None:
-                    try:
-                        worker = Worker(job.threads)
-                    except OSError as error:  # for lack of memory or of processes
-                        reason = f"No process could be started for {job.video} ({error}): do fewer at a time."
-                        continue
-                    with lock:
-                        running.add(worker)
-                result = _ask(worker, job, partial(call_back, on_progress, index))
-                if stopping.is_set():
-                    return
-                if result is not None:
-                    result = dataclasses.replace(result, tries=attempt)
-                    break
-                with lock:
-                    running.discard(worker)
-                ending = worker.ending()
-                reason = (
-                    f"The process that tracked {job.video} ended {ending}, {TRIES} times: the frames until "
-                    "then are kept; look for a lack of memory, or track it by itself."
-                )
-                worker = None
-            call_back(on_result, index, result or failure(job, reason, TRIES))
+            result, worker = _attempt(job, worker, running, stopping, partial(call_back, on_progress, index))
+            if stopping.is_set():
+                return
+            call_back(on_result, index, result)
         if worker is not None:
             worker.stop()
 
@@ -249,12 +228,41 @@ def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_r
                 thread.join(0.2)  # so that Ctrl-C is heard
     finally:
         stopping.set()
-        with lock:
-            left = list(running)
-        for worker in left:
+        for worker in list(running):
             worker.stop()
     if troubles:
         raise troubles[0]
+
+
+def _attempt(
+    job: Job,
+    worker: Worker | None,
+    running: set[Worker],
+    stopping: threading.Event,
+    progress: Callable[[int, int], None],
+) -> tuple[FileResult, Worker | None]:
+    """Have a job done, again where its process dies; return its result and the worker for the next job."""
+    reason = ""
+    for attempt in range(1, TRIES + 1):
+        if worker is None:
+            try:
+                worker = Worker(job.threads)
+            except OSError as error:  # for lack of memory or of processes
+                reason = f"No process could be started for {job.video} ({error}): do fewer at a time."
+                continue
+            running.add(worker)
+        result = _ask(worker, job, progress)
+        if result is not None:
+            return dataclasses.replace(result, tries=attempt), worker
+        if stopping.is_set():
+            break
+        running.discard(worker)
+        reason = (
+            f"The process that tracked {job.video} ended {worker.ending()}, {TRIES} times: the frames "
+            "until then are kept; look for a lack of memory, or track it by itself."
+        )
+        worker = None
+    return failure(job, reason, TRIES), worker
 
 
 def _ask(worker: Worker, job: Job, progress: Callable[[int, int], None]) -> FileResult | None:

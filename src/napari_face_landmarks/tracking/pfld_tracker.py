@@ -30,7 +30,7 @@ from napari_face_landmarks.tracking.face_finder import (
     usable_faces,
 )
 from napari_face_landmarks.tracking.frame_source import Frame
-from napari_face_landmarks.tracking.refinement import Picture, Refined, refine_face, set_refined
+from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, refine_face, set_refined
 from napari_face_landmarks.tracking.state import AheadState, FacesState, FaceState, Refinement
 from napari_face_landmarks.tracking.threads import Workers
 
@@ -208,7 +208,7 @@ def _refine(
     """Record where the faces of a frame are, and start refining them."""
     result = empty_frame(look.index, len(slots.faces))
     refinements: dict[int, Future[Refined]] = {}
-    picture = None if isinstance(look.frame, FaceLandmarksError) else Picture(look.frame)
+    picture = None if isinstance(look.frame, FaceLandmarksError) else GreyFrame(look.frame)
     for slot, (output, row) in outputs.items():
         set_output(result, slot, output, row)
         slots.last_boxes[slot] = result.boxes[slot]
@@ -229,7 +229,7 @@ def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> 
 
 
 def _refined(
-    context: RunContext, picture: Picture, output: PfldOutput, row: int, index: int, face: Face
+    context: RunContext, picture: GreyFrame, output: PfldOutput, row: int, index: int, face: Face
 ) -> Refined:
     """Refine a face from its state, and update that."""
     refined = refine_face(context, picture, output, row, index, face.state)

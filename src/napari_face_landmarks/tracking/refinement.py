@@ -50,7 +50,7 @@ _MEANS = np.array(
 )
 
 
-class Picture:
+class GreyFrame:
     """A frame and its grey levels, which are only computed where they are asked for."""
 
     def __init__(self, rgb: npt.NDArray[np.uint8]) -> None:
@@ -166,7 +166,7 @@ def misfit_of(
 
 
 def refine_face(
-    context: RunContext, picture: Picture, output: PfldOutput, row: int, index: int, before: Refinement
+    context: RunContext, picture: GreyFrame, output: PfldOutput, row: int, index: int, before: Refinement
 ) -> Refined:
     """Refine a face by CLNF, or apply its last correction again, according to the settings.
 
@@ -178,7 +178,7 @@ def refine_face(
     ----------
     context : RunContext
         `settings.refine` and `settings.clnf_every` decide whether CLNF runs; the rest is for CLNF.
-    picture : Picture
+    picture : GreyFrame
     output : PfldOutput
     row : int
         The face in `output`.
@@ -202,7 +202,7 @@ def refine_face(
 
 
 def _refine(
-    context: RunContext, picture: Picture, output: PfldOutput, row: int, index: int, before: Refinement
+    context: RunContext, picture: GreyFrame, output: PfldOutput, row: int, index: int, before: Refinement
 ) -> tuple[Floats, int, npt.NDArray[np.float64], Refinement]:
     """Return landmarks, source, parameters, and the state of the refinement."""
     models, settings = context.models, context.settings
@@ -236,7 +236,7 @@ def _refine(
 def run_clnf(
     models: Models,
     settings: TrackerSettings,
-    picture: Picture,
+    picture: GreyFrame,
     landmarks: Floats,
     params: npt.NDArray[np.float64],
     sigma: Floats,
@@ -248,7 +248,7 @@ def run_clnf(
     ----------
     models : Models
     settings : TrackerSettings
-    picture : Picture
+    picture : GreyFrame
     landmarks : ndarray, (68, 2), float32
         First landmarks, px, x then y.
     params : ndarray, (6 + m,), float64

@@ -36,7 +36,7 @@ from napari_face_landmarks.tracking.face_finder import (
 )
 from napari_face_landmarks.tracking.frame_source import Frame, open_source
 from napari_face_landmarks.tracking.pfld_tracker import follow_pfld
-from napari_face_landmarks.tracking.refinement import Picture, Refined, is_unsure, refine_face, set_refined
+from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, is_unsure, refine_face, set_refined
 from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.tracking.run import Run
 from napari_face_landmarks.tracking.smoothing import smooth_centre
@@ -155,7 +155,7 @@ class FaceTracker:
             output = take_faces(output, np.arange(self.settings.max_faces))
         else:
             output = predict_in_boxes(self.models, rgb, crops_of_boxes(_checked_boxes(boxes)))
-        picture, context = Picture(rgb), self._context()
+        picture, context = GreyFrame(rgb), self._context()
         faces = [refine_face(context, picture, output, i, 0, Refinement()) for i in range(len(output.score))]
         return _face_fit(output, faces)
 
@@ -303,7 +303,7 @@ class FaceTracker:
         output = predict_twice(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
         unsure = np.zeros_like(output.confidence)
         face = PfldOutput(landmarks[None], np.ones_like(output.sigma), unsure, output.score)
-        picture, state = Picture(rgb), Refinement()
+        picture, state = GreyFrame(rgb), Refinement()
         for index in range(2):  # refined, then its correction applied again
             state = refine_face(self._context(), picture, face, 0, index, state).after
         self._prepared = True
