@@ -276,7 +276,7 @@ def test_two_batches_in_one_folder_are_kept_apart(tmp_path: Path, videos: Path) 
     (tmp_path / "out").mkdir()
     with open(tmp_path / "out" / ".batch.lock", "a+b") as stream:
         assert try_to_lock(stream)
-        with pytest.raises(ResultError, match=r"^Another batch is at work in .*: wait until it has ended"):
+        with pytest.raises(ResultError, match=r"^Another batch is running in .*: wait until it has ended"):
             track_many(videos / "face-00.mkv", tmp_path / "out")
 
 

@@ -377,7 +377,7 @@ def test_damaged_frames_are_marked_and_tracking_goes_on(
     assert tracks.present[:, 0].tolist() == [True] * 3 + [False] * 2 + [True] * 3
     assert tracks.stats.completed
     assert [text for text in tracks.warnings if "damaged" in text] == [
-        f"Frame {k} is damaged: it has no landmarks, and the run goes on." for k in (3, 4)
+        f"Frame {k} is damaged: it has no landmarks, and the run continues." for k in (3, 4)
     ]
     assert "Warning: Frame 3 is damaged" in capsys.readouterr().err
 

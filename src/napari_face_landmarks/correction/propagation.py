@@ -114,7 +114,7 @@ def carry_on_steps(
     """
     row = row_of(tracks, frame, face)
     if not np.isfinite(tracks.landmarks[row, face]).all():
-        raise ResultError(f"Face {face} lacks landmarks on frame {frame}: place them first, or fit it anew.")
+        raise ResultError(f"Face {face} lacks landmarks on frame {frame}: place them first, or refit it.")
     if direction not in DIRECTIONS:
         raise ResultError(f"The direction is {direction!r}: choose forwards or backwards.")
     step = 1 if direction == "forwards" else -1

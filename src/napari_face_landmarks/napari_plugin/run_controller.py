@@ -50,7 +50,7 @@ class BackgroundRun:
     results : list of FrameResult
         The finished frames, in order; only ever appended to.
     notice : str or None
-        What to tell the user once: that refinement switched on.
+        A notice for the user, shown once: that refinement switched on.
     tracks : Tracks or None
         All finished frames, once the run has ended.
     error : str or None
@@ -114,7 +114,7 @@ class BackgroundRun:
         """Return what to ask a worker process for; None where a thread here does the run.
 
         That is where the frames are not those of a file, where there are few of them, or where this Python is
-        built into a program and cannot be started by itself.
+        built into a program and cannot be started separately.
         """
         from napari_face_landmarks.runs.worker import RunRequest
 

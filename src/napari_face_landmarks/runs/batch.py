@@ -285,7 +285,7 @@ def _is_video(path: Path) -> bool:
 
 
 def place_outputs(videos: Sequence[tuple[Path, Path]], folder: Path, suffix: str) -> list[tuple[Path, Path]]:
-    """Give each video an output of its own: its name with another suffix; more of it where two clash.
+    """Assign each video an output: its name with another suffix, and more of its name where two clash.
 
     Raises
     ------
@@ -309,13 +309,13 @@ def place_outputs(videos: Sequence[tuple[Path, Path]], folder: Path, suffix: str
 
 
 def _same(path: Path) -> str:
-    """Return what is the same for paths that some file systems take for the same."""
+    """Return a text that is equal for paths which some file systems do not distinguish."""
     return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 @contextmanager
 def _locked_folder(folder: Path) -> Iterator[None]:
-    """Make the folder, and keep other batches out of it."""
+    """Create the folder, and lock it against other batches."""
     path = folder / ".batch.lock"
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -326,22 +326,22 @@ def _locked_folder(folder: Path) -> Iterator[None]:
     with stream:
         if not try_to_lock(stream):
             raise ResultError(
-                f"Another batch is at work in {folder}: wait until it has ended, or choose another folder."
+                f"Another batch is running in {folder}: wait until it has ended, or choose another folder."
             )
         yield
 
 
-def _forget(journal: Path) -> None:
-    """Remove the journal of an interrupted run, unless another process is at work on it."""
+def _forget(checkpoint: Path) -> None:
+    """Empty the checkpoint of an interrupted run, unless another process uses it."""
     try:
-        with open(journal, "r+b") as stream:
+        with open(checkpoint, "r+b") as stream:
             if try_to_lock(stream):
                 stream.truncate(0)
     except FileNotFoundError:
         return
     except OSError as error:
         reason = reason_of(error)
-        raise ResultError(f"{journal} cannot be written ({reason}): choose another folder.") from error
+        raise ResultError(f"{checkpoint} cannot be written ({reason}): choose another folder.") from error
 
 
 def read_settings(path: str | os.PathLike[str]) -> TrackerSettings:
@@ -375,7 +375,7 @@ def _suffix(name: str | None) -> str:
 
 
 def _checked_models(models: str | Path) -> str:
-    """Return models as processes with other working folders find them, or refuse a name that is none."""
+    """Return models so that processes with other working folders find them."""
     check_name(models)
     models = str(models)
     if models.startswith("openface"):

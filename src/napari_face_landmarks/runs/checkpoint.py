@@ -118,7 +118,7 @@ class Log:
 
     def close(self) -> None:
         """Close the file; what was not synced is lost."""
-        with contextlib.suppress(OSError):  # of what a full disk did not take, which was told before
+        with contextlib.suppress(OSError):  # a full disk, which has raised an error before
             self._stream.close()
 
     def _flush(self) -> None:

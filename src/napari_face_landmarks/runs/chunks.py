@@ -40,21 +40,21 @@ from napari_face_landmarks.video import Video
 JOINED = "pieces_joined"
 """Entry of `Tracks.meta`: how many pieces the video was cut into, and which were tracked again."""
 SAME_PX = 1e-4
-"""How far the landmarks of two states may be apart, px, for one to stand for the other."""
+"""Largest distance of the landmarks of two states, px, that count as equal."""
 WARM_UP = 60
-"""Frames before its own that a piece begins with; within 50 two runs that began apart are the same."""
+"""Frames that a piece tracks before its own; within 50, runs from different frames become equal."""
 
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Frames of a video that are tracked by themselves.
+    """Frames of a video that are tracked separately.
 
     Attributes
     ----------
     start : int
         The first frame that is tracked.
     first, last : int
-        The frames that are the piece's own, `last` not among them.
+        The frames of the result that the piece provides, `last` excluded.
     stop : int
         The frame after the last that is tracked.
     """
@@ -79,13 +79,13 @@ def cut(n_frames: int, length: int, settings: TrackerSettings) -> list[Piece]:
 
 
 def piece_journal(output: str | Path, piece: Piece) -> Path:
-    """Return the path of the journal that a piece of the video of `output` is tracked into."""
+    """Return the path of the checkpoint of a piece of the video of `output`."""
     path = Path(output)
     return path.with_name(companion_name(path.name, f".{piece.first}.journal"))
 
 
 def remove_pieces(output: str | Path) -> None:
-    """Remove the journals of all pieces of an output, of other cuts too, but those that are worked on."""
+    """Remove the checkpoints of all pieces of an output, also of other cuts, except those in use."""
     path = Path(output)
     front = companion_name(path.name, "")
     for journal in path.parent.glob(f"{glob.escape(front)}.*.journal"):
@@ -99,7 +99,7 @@ def remove_pieces(output: str | Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TrackedPiece:
-    """What a piece gave.
+    """The results of a piece.
 
     Attributes
     ----------
@@ -117,7 +117,7 @@ class TrackedPiece:
 
 
 def read_piece(path: Path, piece: Piece, max_faces: int) -> TrackedPiece | None:
-    """Read a piece from its journal; None where it is not whole."""
+    """Read a piece from its checkpoint; None where it is incomplete."""
     try:
         with open(path, "rb") as stream:
             content = read_checkpoint(stream, max_faces)
@@ -135,7 +135,7 @@ def read_piece(path: Path, piece: Piece, max_faces: int) -> TrackedPiece | None:
 
 
 def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) -> bool:
-    """Return whether a run may go on from the state `after` in place of `before`.
+    """Return whether a run may continue from the state `after` instead of `before`.
 
     Parameters
     ----------
@@ -147,8 +147,8 @@ def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) 
     Returns
     -------
     bool
-        Whether all that is remembered agrees: landmarks, crops, corrections and what is to be smoothed within
-        `SAME_PX`, the rest exactly.
+        Whether the states agree: landmarks, crops, corrections and what is to be smoothed within `SAME_PX`,
+        the rest exactly.
     """
     if before is None or after is None:
         return False
@@ -184,7 +184,7 @@ def _close(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
 def _same_face(one: Any, other: Any, next_index: int, pdm: PDM) -> bool:
     if one is None or other is None:
         return one is other
-    if not isinstance(one, FaceState):  # CLNF by itself
+    if not isinstance(one, FaceState):  # CLNF without PFLD
         return (
             _close(one.fit.landmarks, other.fit.landmarks)
             and _close(project(pdm, one.fit.params), project(pdm, other.fit.params))
@@ -227,12 +227,12 @@ def join_pieces(
     video: Video,
     output: str,
     pieces: Sequence[Piece],
-    tell: Callable[[int, int], None],
+    progress: Callable[[int, int], None],
 ) -> Tracks | None:
-    """Join the pieces of a video that lie in their journals.
+    """Join the pieces of a video from their checkpoints.
 
-    A piece that cannot be joined without a seam, or is not there, is tracked again from where the one before
-    ends; `Tracks.meta` says which.
+    A piece that cannot be joined without a seam, or is missing, is tracked again from the end of the one
+    before; `Tracks.meta` lists these.
 
     Parameters
     ----------
@@ -243,13 +243,13 @@ def join_pieces(
         The output whose pieces they are.
     pieces : sequence of Piece
         In order.
-    tell : callable
-        Told the frames that are joined and all.
+    progress : callable
+        Called with the number of frames joined and of all.
 
     Returns
     -------
     Tracks or None
-        None where the first piece is not there: nothing can be joined to it.
+        None where the first piece is missing: nothing can be joined to it.
     """
     max_faces = tracker.settings.max_faces
     parts: list[TrackedPiece] = []
@@ -269,7 +269,7 @@ def join_pieces(
         else:
             ends.append(part.after)
         parts.append(part)
-        tell(piece.last, pieces[-1].last)
+        progress(piece.last, pieces[-1].last)
         if len(part.arrays["index"]) < piece.last - piece.first:
             break
     arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
@@ -279,7 +279,7 @@ def join_pieces(
 def _track_again(
     tracker: FaceTracker, video: Video, piece: Piece, before: TrackerState
 ) -> TrackedPiece | None:
-    """Track the frames of a piece from the state before them, as an uncut run does; None without frames."""
+    """Track the frames of a piece from the state before them; None where there are no frames."""
     results: list[FrameResult] = []
     with closing(tracker.track_frames(video, 0, piece.stop, before)) as run:
         for result in run:

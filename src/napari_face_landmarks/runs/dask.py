@@ -1,4 +1,4 @@
-"""Jobs on the workers of a Dask cluster, wherever its scheduler is."""
+"""Jobs on the workers of a Dask cluster."""
 
 from __future__ import annotations
 
@@ -21,8 +21,8 @@ TOPIC = "napari-face-landmarks"
 def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress, on_result: OnResult) -> None:
     """Do jobs on a Dask cluster.
 
-    A job whose worker is lost goes to another one, which goes on from its journal. After as many losses as
-    the scheduler allows (``distributed.scheduler.allowed-failures``, 3) the job fails, alone.
+    A job whose worker is lost goes to another one, which resumes from its checkpoint. After as many losses as
+    the scheduler allows (``distributed.scheduler.allowed-failures``, 3) only this job fails.
 
     Parameters
     ----------
@@ -57,13 +57,13 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
     lock, troubles = threading.Lock(), list[Exception]()
     topic = f"{TOPIC}-{secrets.token_hex(4)}"
 
-    def heard(event: Any) -> None:
+    def on_event(event: Any) -> None:
         _, message = event
         with lock:
             on_progress(int(message["job"]), int(message["done"]), int(message["total"]))
 
     with client:
-        client.subscribe_topic(topic, heard)
+        client.subscribe_topic(topic, on_event)
         numbers = {}
         for index, job in enumerate(jobs):
             future = client.submit(_do_remotely, job.to_json(), index, topic, pure=False)
@@ -105,14 +105,14 @@ def _result_of(future: Any, job: Job) -> FileResult:
 
 
 def _do_remotely(text: str, index: int, topic: str) -> str:
-    """Do a job on a worker, going on from the journal of a worker that was lost over it."""
+    """Do a job on a worker, resuming from the checkpoint of a worker that was lost during it."""
     from distributed import get_worker
 
     worker = get_worker()
     job = Job(**json.loads(text))
     limit_threads(job.threads)
 
-    def tell(done: int, total: int) -> None:
+    def report(done: int, total: int) -> None:
         worker.log_event(topic, {"job": index, "done": done, "total": total})
 
-    return do_job(job, tell).to_json()
+    return do_job(job, report).to_json()

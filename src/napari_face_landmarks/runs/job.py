@@ -1,4 +1,4 @@
-"""One video of a batch: tracked into its file, with a record of how it went beside it."""
+"""One video of a batch: tracked into its file, with a record of the run next to it."""
 
 from __future__ import annotations
 
@@ -27,36 +27,36 @@ from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.video import Video, VideoWarning, open_video
 
 DONE, NO_FACE, BROKEN_OFF, FAILED = "done", "no face", "breaks off", "failed"
-TELL_SECONDS = 0.5
+REPORT_SECONDS = 0.5
 LARGEST_RECORD = 16 << 20
-Tell = Callable[[int, int], None]
+Progress = Callable[[int, int], None]
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """What is to be done with one video.
+    """A video to track.
 
     Attributes
     ----------
     video, output : str
         Absolute paths.
     format : str or None
-        The format of `output`, where its suffix does not say.
+        The format of `output`, where its suffix is ambiguous.
     models : str
         As `load_models` takes it.
     settings : dict
         Fields of `TrackerSettings`.
     threads : int
     pieces : sequence of (int, int, int, int)
-        What `output` is joined from: the fields of each `Piece`, tracked by jobs before this one; the whole
-        video is tracked where there are none.
+        The fields of each `Piece` from which `output` is joined, tracked by jobs before this one; where there
+        are none, the whole video is tracked.
     piece : (int, int, int, int) or None
-        This job is to track a piece only, into its journal.
+        The only piece that this job tracks, into its checkpoint.
     batch : str
-        What tells one batch from another: a job that is done again because a worker was lost after it, before
-        it could tell, is no result of an earlier run.
+        Identifies the batch: a job that is done again, because its worker was lost before it could report, is
+        no result of an earlier run.
     measures : dict or None
         Options of `measures.measure`, whose tables are written next to the output; None for no measures.
     """
@@ -79,7 +79,7 @@ class Job:
 
 @dataclass(frozen=True, slots=True)
 class FileResult:
-    """How a video of a batch went.
+    """The outcome of a video of a batch.
 
     Attributes
     ----------
@@ -95,7 +95,7 @@ class FileResult:
         What tracking took, all tries together.
     warnings : tuple of str
     earlier : bool
-        Whether the output was there already, of the same video with the same settings, models and versions.
+        Whether the output existed already, of a run of the same identity.
     tries : int
         How often it was begun in this batch.
     """
@@ -129,27 +129,27 @@ def result_from_dict(values: Mapping[str, Any]) -> FileResult:
 
 
 def record_of(output: str | Path) -> Path:
-    """Return the path of the record that is written beside an output."""
+    """Return the path of the record that is written next to an output."""
     path = Path(output)
     return path.with_name(companion_name(path.name, ".json"))
 
 
-def do_job(job: Job, tell: Tell | None = None) -> FileResult:
-    """Track one video into its file; whatever goes wrong becomes a result that says so.
+def do_job(job: Job, progress: Progress | None = None) -> FileResult:
+    """Track one video into its file; any error becomes a result with its reason.
 
-    A journal of the same run is gone on from.
+    An interrupted run of the same identity is resumed.
 
     Parameters
     ----------
     job : Job
-    tell : callable, optional
+    progress : callable, optional
         Called now and then with the number of frames done and of all.
     """
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VideoWarning)  # they are in the result
             with open_video(job.video) as video:
-                return _do(job, video, tell or (lambda done, total: None))
+                return _do(job, video, progress or (lambda done, total: None))
     except FaceLandmarksError as error:
         return failure(job, str(error))
     except MemoryError:
@@ -168,7 +168,7 @@ def failure(job: Job, reason: str, tries: int = 1) -> FileResult:
     return FileResult(job.video, job.output, FAILED, reason, tries=tries)
 
 
-def _do(job: Job, video: Video, tell: Tell) -> FileResult:
+def _do(job: Job, video: Video, progress: Progress) -> FileResult:
     settings = settings_from_dict(job.settings) if job.settings else TrackerSettings()
     tracker = FaceTracker(_models(job.models), settings, job.threads)
     identity = run_identity(tracker, video, 0, len(video))
@@ -187,10 +187,10 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
             f"The folder {Path(job.output).parent} cannot be made ({reason_of(error)}): choose another."
         ) from error
     if job.piece is not None:
-        return _do_piece(job, Piece(*job.piece), tracker, video, tell)
+        return _do_piece(job, Piece(*job.piece), tracker, video, progress)
     if job.pieces:
         pieces = [Piece(*numbers) for numbers in job.pieces]
-        joined = join_pieces(tracker, video, job.output, pieces, tell)
+        joined = join_pieces(tracker, video, job.output, pieces, progress)
         if joined is not None:
             result = _write(job, joined, video, identity)
             remove_pieces(job.output)
@@ -198,7 +198,7 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
     recording = CheckpointedRun.begin(tracker, video, journal_of(job.output), resume=True, or_restart=True)
     whole = False
     try:
-        _follow(recording, tell)
+        _follow(recording, progress)
         result = _write(job, recording.tracks(), video, identity)
         remove_pieces(job.output)
         whole = True
@@ -207,18 +207,18 @@ def _do(job: Job, video: Video, tell: Tell) -> FileResult:
         recording.close(remove=whole)
 
 
-def _follow(recording: CheckpointedRun, tell: Tell, states_before: Sequence[int] = ()) -> None:
-    told = time.monotonic()
+def _follow(recording: CheckpointedRun, progress: Progress, states_before: Sequence[int] = ()) -> None:
+    reported = time.monotonic()
     recording.states_before = states_before
     for _ in recording.run:
-        if time.monotonic() - told >= TELL_SECONDS:
-            told = time.monotonic()
-            tell(recording.done, recording.total)
+        if time.monotonic() - reported >= REPORT_SECONDS:
+            reported = time.monotonic()
+            progress(recording.done, recording.total)
 
 
 def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) -> FileResult:
-    """Write the landmarks of a job, and a record: before them whose they are, after them that all is done."""
-    # so that a run that is stopped between the two knows its own file again
+    """Write the landmarks of a job, and a record: before them of which run they are, after them complete."""
+    # so that a run that is stopped between the two recognizes its own file
     _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
     tracks.save(job.output, job.format)
     result = _measured(job, _result(job, tracks, video), tracks)
@@ -243,8 +243,8 @@ def _measured(job: Job, result: FileResult, tracks: Tracks) -> FileResult:
     return dataclasses.replace(result, warnings=(*result.warnings, reason)) if reason else result
 
 
-def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, tell: Tell) -> FileResult:
-    """Track a piece into its journal, which is left for the job that joins."""
+def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, progress: Progress) -> FileResult:
+    """Track a piece into its checkpoint, which is left for the job that joins."""
     recording = CheckpointedRun.begin(
         tracker,
         video,
@@ -255,7 +255,7 @@ def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, tell: 
         stop=piece.stop,
     )
     try:
-        _follow(recording, tell, (piece.first, piece.last))
+        _follow(recording, progress, (piece.first, piece.last))
         return FileResult(job.video, job.output, DONE, frames=recording.done)
     finally:
         recording.close()
@@ -334,7 +334,7 @@ def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
 
 
 def _read_record(output: str) -> dict[str, Any]:
-    """Return the record beside an output; an empty one where there is none, or it cannot be read."""
+    """Return the record of an output; an empty one where there is none, or it cannot be read."""
     path = record_of(output)
     try:
         if path.stat().st_size > LARGEST_RECORD:
@@ -356,7 +356,7 @@ def _is_as_written(output: str, record: Mapping[str, Any]) -> bool:
 
 
 def _sha256(path: str) -> str:
-    """Return the SHA-256 of all of a file: results are read in a second where they took hours."""
+    """Return the SHA-256 of a file; results are read in a second where they took hours."""
     try:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

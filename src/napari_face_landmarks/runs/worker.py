@@ -174,7 +174,7 @@ def _send(stream: IO[bytes], message: Message | str, *payload: Any) -> None:
 def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
     """Do jobs in worker processes on this machine.
 
-    A job whose process dies is begun once more, from its checkpoint; a second time it fails, alone.
+    A job whose process dies is resumed once; if it dies again, only this job fails.
 
     Parameters
     ----------

@@ -39,7 +39,7 @@ SEEN_SCORE = 0.4
 LOOK_EVERY = 5
 """The detector runs on every n-th frame, to see whether the faces are still there and for others."""
 MOST_UNSEEN = 3
-"""A face that the detector misses so many times in a row is lost: CLNF cannot tell that itself."""
+"""A face that the detector misses so many times in a row is lost: CLNF cannot detect that itself."""
 STILL_SEEN = 0.2
 """Boxes of a face's landmarks and of a detection that overlap by more mean the same face."""
 

@@ -39,7 +39,7 @@ def find_faces(
     settings: TrackerSettings,
     rgb: npt.NDArray[np.uint8],
     stats: RunStats,
-    told: Floats | None = None,
+    regions: Floats | None = None,
 ) -> tuple[Floats, PfldOutput]:
     """Find the faces of a frame: the detector's boxes that PFLD takes for faces too.
 
@@ -53,7 +53,7 @@ def find_faces(
     rgb : ndarray, (H, W, 3), uint8
     stats : RunStats
         Gets the times.
-    told : ndarray, (N, 5), float32, optional
+    regions : ndarray, (N, 5), float32, optional
         Boxes in which PFLD looks too, and is believed as of faces that are followed.
 
     Returns
@@ -70,8 +70,8 @@ def find_faces(
     began = time.perf_counter()
     roll = np.array([roll_from_points(points) for points in found.points], dtype=np.float64)
     boxes = found.boxes
-    if told is not None and len(told):
-        boxes, roll = np.concatenate([boxes, told]), np.concatenate([roll, np.zeros(len(told))])
+    if regions is not None and len(regions):
+        boxes, roll = np.concatenate([boxes, regions]), np.concatenate([roll, np.zeros(len(regions))])
     output = predict_in_boxes(models, rgb, crops_of_boxes(boxes, roll))
     score = face_scores(output)
     sure = found_scores(output) >= settings.min_confidence
@@ -122,7 +122,7 @@ def usable_faces(
 
 
 def face_scores(output: PfldOutput) -> Floats:
-    """Return how sure it is that each crop shows a face with its landmarks in place, (F,).
+    """Return the confidence that each crop shows a face with its landmarks in place, (F,).
 
     The smaller of the face score and the mean confidence of the landmarks: what is taken for a face but is
     none (letters, clouds) seldom gets confident landmarks.
@@ -131,7 +131,7 @@ def face_scores(output: PfldOutput) -> Floats:
 
 
 def found_scores(output: PfldOutput) -> Floats:
-    """Return how sure it is that each crop, in which no face was followed, shows one, (F,).
+    """Return the confidence that each crop shows a face, where none was tracked before, (F,).
 
     A face with a hand before it, or half out of the picture, has landmarks that no one can be sure of. The
     other half is enough to take it for one, at the share of the score at which a followed face stays.

@@ -224,7 +224,7 @@ def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Fra
             try:
                 frame = next(reader)
                 if index in damaged:
-                    raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run goes on.")
+                    raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run continues.")
                 found = to_rgb8(frame, f"Frame {index}", source.pixel_range)
                 if source.stretch != 1:
                     columns = round(found.shape[1] * source.stretch)

@@ -1,4 +1,4 @@
-"""Telling the user, once a run, that refinement has switched on by itself and what speed to expect of it."""
+"""A notice to the user, once per run, that refinement has switched on and what speed to expect."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ class RefinementNotice:
     ----------
     switched_on : (int, float) or None
         Frames done and seconds gone by when it did.
-    told : bool
+    given : bool
         Whether the sentence was given.
     """
 
     switched_on: tuple[int, float] | None = None
-    told: bool = False
+    given: bool = False
 
     def look(self, result: FrameResult, stats: RunStats) -> str | None:
         """Take note of a finished frame; return the sentence when it is time for it, which is once a run.
@@ -45,10 +45,10 @@ class RefinementNotice:
         return None
 
     def sentence(self, stats: RunStats) -> str | None:
-        """Return the sentence if there is something to tell that was not told; for the end of a run."""
-        if self.switched_on is None or self.told:
+        """Return the sentence if refinement switched on and it was not given yet; for the end of a run."""
+        if self.switched_on is None or self.given:
             return None
-        self.told = True
+        self.given = True
         text = (
             "Hard landmarks were detected (pen marks, occlusion, paralysis or pose): "
             "shape-constrained refinement (CLNF) is on."

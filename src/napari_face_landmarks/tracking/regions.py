@@ -1,4 +1,4 @@
-"""Where the tracker is told to look for a face, and what it is told to pass over."""
+"""Regions of the video to search for a face, and regions to ignore."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class Region:
 
 @dataclass(frozen=True, slots=True)
 class Regions:
-    """What a user tells the tracker of places in the video.
+    """Regions of a video that a user gives.
 
     Parameters
     ----------
@@ -126,7 +126,7 @@ def _as_dict(region: Region) -> dict[str, Any]:
 
 
 def regions_from_dict(values: Any) -> Regions:
-    """Return the regions that plain values tell.
+    """Return the regions that plain values describe.
 
     Parameters
     ----------
@@ -180,7 +180,7 @@ def read_regions(path: str | os.PathLike[str]) -> Regions:
     Raises
     ------
     SettingsError
-        If the file cannot be read, is larger than `LARGEST_FILE`, or tells no regions.
+        If the file cannot be read, is larger than `LARGEST_FILE`, or has no regions.
     """
     values = read_json(path, "boxes", LARGEST_FILE, SettingsError, "give a JSON file of boxes")
     try:

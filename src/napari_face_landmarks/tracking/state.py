@@ -141,14 +141,14 @@ class AheadState:
 
 @dataclass(frozen=True, slots=True)
 class FacesState:
-    """What following faces needs to go on with frame `next_index`.
+    """State of all faces before frame `next_index`.
 
     Attributes
     ----------
     next_index : int
         The first frame that is not followed yet.
     faces : tuple of FaceState, ClnfFace or None
-        Slot by slot; `ClnfFace` where CLNF works by itself.
+        Slot by slot; `ClnfFace` without PFLD.
     ahead : tuple of AheadState
         Frame `next_index` and those after it that were begun.
     last_boxes, last_seen : dict
@@ -197,7 +197,7 @@ class TrackerState:
 
 
 def check_state(state: TrackerState, settings: TrackerSettings, n_modes: int, start: int, stop: int) -> None:
-    """Refuse a state from which a run cannot go on.
+    """Refuse a state from which a run cannot resume.
 
     Parameters
     ----------
@@ -213,7 +213,7 @@ def check_state(state: TrackerState, settings: TrackerSettings, n_modes: int, st
     ResultError
         If the state does not fit the run.
     """
-    alone = settings.refine == "clnf-only"
+    without_pfld = settings.refine == "clnf-only"
     faces = [face for face in state.faces.faces if face is not None]
     lengths = {len(params) for face in faces if (params := _params(face)) is not None}
     fits = (
@@ -221,12 +221,12 @@ def check_state(state: TrackerState, settings: TrackerSettings, n_modes: int, st
         and len(state.faces.faces) == settings.max_faces
         and 1 <= len(state.recent) <= settings.smoothing_window
         and state.waiting <= settings.smoothing_window // 2
-        and all(isinstance(face, FaceState) != alone for face in faces)
+        and all(isinstance(face, FaceState) != without_pfld for face in faces)
         and lengths <= {6 + n_modes}
     )
     if not fits:
         raise ResultError(
-            "The stored state of a run does not fit these frames, models and settings: begin anew."
+            "The stored state of a run does not fit these frames, models and settings: do not resume it."
         )
 
 
