@@ -139,11 +139,10 @@ class BackgroundRun:
         notice = RefinementNotice()
         try:
             with closing(run):
-                for results in run.batches():
-                    self.results.extend(results)
+                for new in run.fill(self.results):
                     self.message = getattr(run, "message", "")
                     if self.settings.refine == "auto":
-                        for result in results:
+                        for result in self.results[len(self.results) - new :]:
                             self.notice = notice.look(result, run.stats) or self.notice
                     yield
         finally:

@@ -348,7 +348,7 @@ class RemoteRun(Iterator[FrameResult]):
         self._worker = Worker(background=True)
         self._worker.send({"run": dataclasses.asdict(request)})
         self._answers = self._worker.messages()
-        self._batches = self.batches()
+        self._filling = self.fill(self._left)
         self._first = next(self._answers, None)
         if self._first is None:
             raise OSError(f"The process of the run ended {self._worker.ending()}.")
@@ -358,8 +358,8 @@ class RemoteRun(Iterator[FrameResult]):
         """Ask for the pixels of the newest frames, which the video here then keeps."""
         self._worker.send("show" if wanted else "hide")
 
-    def batches(self) -> Iterator[Sequence[FrameResult]]:
-        """Yield the results in batches, ten times a second; empty ones too.
+    def fill(self, results: list[FrameResult] | deque[FrameResult]) -> Iterator[int]:
+        """Append the results as they come; yield the number of new ones ten times a second, also 0.
 
         Raises
         ------
@@ -368,8 +368,9 @@ class RemoteRun(Iterator[FrameResult]):
         """
         answer, self._first = self._first, None
         while answer is not None:
-            results = self._read(answer)
-            yield results
+            new = self._read(answer)
+            results.extend(new)
+            yield len(new)
             if answer["end"]:
                 if answer["error"] is not None:
                     raise ResultError(answer["error"])
@@ -379,10 +380,8 @@ class RemoteRun(Iterator[FrameResult]):
 
     def __next__(self) -> FrameResult:
         """Return the next frame's result."""
-        if not self._left:
-            self._left.extend(next((results for results in self._batches if results), ()))
-        if not self._left:
-            raise StopIteration
+        while not self._left:
+            next(self._filling)  # raises StopIteration at the end
         return self._left.popleft()
 
     def _read(self, answer: Message) -> list[FrameResult]:

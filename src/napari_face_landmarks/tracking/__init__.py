@@ -5,6 +5,7 @@ from napari_face_landmarks.data.frame import FaceFit, FrameResult
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.tracking.regions import Region, Regions, read_regions, regions_from_dict
+from napari_face_landmarks.tracking.run import Run
 from napari_face_landmarks.tracking.tracker import FaceTracker
 
 __all__ = [
@@ -14,6 +15,7 @@ __all__ = [
     "FrameResult",
     "Region",
     "Regions",
+    "Run",
     "RunStats",
     "Tracks",
     "collect",

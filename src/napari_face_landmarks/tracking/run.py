@@ -137,9 +137,11 @@ class Run(Iterator[FrameResult]):
         self.close()
         raise StopIteration
 
-    def batches(self) -> Iterator[Sequence[FrameResult]]:
-        """Return the results in batches, as they come: each of one frame here."""
-        return zip(self, strict=False)
+    def fill(self, results: list[FrameResult] | deque[FrameResult]) -> Iterator[int]:
+        """Append the results as they come; yield the number of new ones each time."""
+        for result in self:
+            results.append(result)
+            yield 1
 
     def close(self) -> None:
         """End the run: its threads have ended, and the source is closed where it was opened for the run."""
