@@ -164,3 +164,21 @@ def test_a_run_that_nobody_iterates_any_more_ends_and_keeps_its_statistics(model
     assert tracker.last_run is not None
     assert tracker.last_run.stats.frames == 4
     assert list(tracker.last_run) == []
+
+
+def test_a_run_pauses_and_is_cancelled_from_another_thread(models: Models) -> None:
+    run = FaceTracker(models, TrackerSettings(refine="off"), threads=1).track_frames(two_moving_faces())
+    results = [next(run)]
+    run.control.pause()
+    before, began = run.stats.seconds, time.perf_counter()
+    threading.Timer(0.5, run.control.resume).start()
+    results.append(next(run))
+    waited = time.perf_counter() - began
+    assert waited >= 0.5
+    assert run.stats.seconds - before <= waited - 0.45, "a pause is not time of the run"
+    run.control.pause()
+    threading.Timer(0.1, run.control.cancel).start()
+    assert list(run) == []
+    tracks = run.tracks(results)
+    assert tracks.n_frames == tracks.stats.frames == 2
+    assert not tracks.stats.completed

@@ -329,6 +329,8 @@ class RemoteRun(Iterator[FrameResult]):
     control : RunControl
     stats : RunStats
         Counts and times, as last reported.
+    warnings : list of str
+        What went wrong so far, one sentence each.
     message : str
         What the worker is doing before the first result, in words.
 
@@ -341,7 +343,7 @@ class RemoteRun(Iterator[FrameResult]):
     def __init__(self, request: RunRequest, video: Video, control: RunControl) -> None:
         self.control, self.stats, self.message = control, RunStats(), ""
         self._video, self._settings = video, TrackerSettings(**request.settings)
-        self._warnings: list[str] = []
+        self.warnings: list[str] = []
         self._meta: Message = {}
         self._left: deque[FrameResult] = deque()
         self._most = request.stop - request.start
@@ -398,7 +400,7 @@ class RemoteRun(Iterator[FrameResult]):
                 pixels = np.frombuffer(stream.read(size), np.uint8, size)
                 self._video.keep(int(answer["picture"]), pixels.reshape(shape))
             self.stats, self.message = RunStats(**answer["stats"]), answer["message"]
-            self._warnings, self._meta = answer["warnings"], answer["meta"]
+            self.warnings, self._meta = answer["warnings"], answer["meta"]
             return list(unstack_frames({name: rows[name].copy() for name in kind.names or ()}))
         return []
 
@@ -409,7 +411,7 @@ class RemoteRun(Iterator[FrameResult]):
             settings=self._settings,
             stats=self.stats,
             timestamps=self._video.info.timestamps,
-            warnings=self._warnings,
+            warnings=self.warnings,
             meta=self._meta,
         )
 
