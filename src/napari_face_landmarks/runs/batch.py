@@ -169,11 +169,9 @@ class _Batch:
         models = DEFAULT_BUNDLE if self.models is None else _checked_models(self.models)
         settings = given_settings(self.settings).to_dict()
         threads = max(1, cores() // min(processes, len(places))) if self.scheduler is None else 1
-        options = {"batch": secrets.token_hex(8), "measures": self._measures()}
-        return [
-            Job(str(video), str(path), self.format, models, settings, threads, **options)
-            for video, path in places
-        ]
+        job = Job("", "", self.format, models, settings, threads, batch=secrets.token_hex(8))
+        job = dataclasses.replace(job, measures=self._measures())
+        return [dataclasses.replace(job, video=str(video), output=str(path)) for video, path in places]
 
     def _measures(self) -> dict[str, Any] | None:
         """Return keyword arguments of `measures.measure`, or None where nothing is measured."""
