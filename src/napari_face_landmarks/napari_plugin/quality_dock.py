@@ -29,10 +29,10 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
 from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, results_of
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
-from napari_face_landmarks.napari_plugin.quality_lines import STRIPS
 from napari_face_landmarks.napari_plugin.quality_list import SuspectsModel
 from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
 from napari_face_landmarks.napari_plugin.quality_source import check_material, grown_series, material_of
+from napari_face_landmarks.napari_plugin.quality_strips import STRIPS
 from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
 from napari_face_landmarks.quality import Check, Limits, Series, Suspect, check_series
 
@@ -106,7 +106,7 @@ class QualityDock(QWidget):
         self.strips.setMenu(menu)
         self.previous_button = QPushButton("Previous")
         self.previous_button.setToolTip(f"Go to the place above it in the list. Key: {PREVIOUS_KEY.upper()}.")
-        self.next_button = QPushButton("Next to check")
+        self.next_button = QPushButton("Next")
         self.next_button.setToolTip(
             f"Go to the next frame of the list, beginning with the first. Key: {NEXT_KEY.upper()}."
         )

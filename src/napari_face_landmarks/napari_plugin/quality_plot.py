@@ -1,38 +1,56 @@
-"""The quality plot: strips of curves over the frames, painted by Qt alone, quick at any length."""
+"""The quality plot: curves of a face over the frames, tied to the time slider; drawn by pyqtgraph."""
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
+import qtpy
 from qtpy.QtCore import QEvent, QSize, Qt, Signal
-from qtpy.QtGui import QPainter, QPixmap
+from qtpy.QtGui import QColor
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
 from napari_face_landmarks.data.fields import SOURCES
-from napari_face_landmarks.napari_plugin.quality_colours import SOURCE_WORDS
-from napari_face_landmarks.napari_plugin.quality_lines import STRIPS, Strip, strips_of
-from napari_face_landmarks.napari_plugin.quality_paint import (
-    EDGE,
-    Sheet,
-    paint_cursor,
-    paint_strips,
-    place_of,
+from napari_face_landmarks.napari_plugin.quality_strips import (
+    STRIPS,
+    Strip,
+    coarser,
+    envelope,
+    intervals,
+    strips_of,
 )
 from napari_face_landmarks.quality import Limits, Series, Suspect
 
+os.environ["PYQTGRAPH_QT_LIB"] = qtpy.API_NAME  # the binding that napari uses, whichever others there are
+import pyqtgraph as pg
+
 LEAST_FRAMES = 10.0  # that can be zoomed to
 ZOOM = 1.2  # a step of the wheel
-SMALLEST, PREFERRED = QSize(200, 180), QSize(320, 300)
+SMALLEST, PREFERRED = QSize(200, 150), QSize(320, 300)
+AXIS, EDGE = 26, 6  # px, width of the axes and of the right margin
+LINE, LANE = 16, 22  # px, height of a title, and of the lanes above and below the strips
+UNLIMITED = 16777215  # px, as Qt has it
+SMALL = "8pt"
+SHADE = 0.18  # opacity of the frames to check
+
+# Okabe and Ito's colours (2008), which stay apart for the colour-blind; the light theme's are darker shades
+CURVES_ON_DARK = ("#56b4e9", "#e69f00", "#cc79a7")
+CURVES_ON_LIGHT = ("#0072b2", "#a85f00", "#8f3d6b")
+CHECK_ON_DARK, CHECK_ON_LIGHT = "#ff6f5e", "#c4200f"
+SOURCES_ON_DARK = {"pfld": "#56b4e9", "clnf": "#f0e442", "carried": "#009e73", "manual": "#d55e00"}
+SOURCES_ON_LIGHT = {"pfld": "#3d93c6", "clnf": "#8a7f00", "carried": "#00664b", "manual": "#d55e00"}
+SOURCE_WORDS = {"pfld": "PFLD", "clnf": "CLNF", "carried": "propagated", "manual": "manual"}
 
 
-class QualityPlot(QWidget):
+class QualityPlot(pg.GraphicsLayoutWidget):
     """Curves of one face over the frames of a run, with a cursor at the frame that is shown.
 
-    The wheel zooms, with Shift it moves along; dragging with the right or the middle button moves along too;
-    a double click shows the whole run. A click, or dragging with the left button, chooses a frame; so do the
-    arrow keys, Home and End. Text, lines and marks follow the palette, so that light and dark themes work.
+    The wheel zooms, with Shift it pans; dragging with the right or the middle button pans too; a double
+    click shows the whole run. A click, or dragging with the left button, chooses a frame; so do the arrow
+    keys, Home and End. Colours follow the palette, so that light and dark themes work.
 
     Attributes
     ----------
@@ -50,19 +68,26 @@ class QualityPlot(QWidget):
         super().__init__(parent)
         self.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Expanding)
         self.setFocusPolicy(Qt.FocusPolicy.StrongFocus)
-        self.setMouseTracking(False)
         self.setAccessibleName("Quality plot")
+        self.ci.layout.setContentsMargins(0, 2, EDGE, 0)
+        self.ci.layout.setSpacing(0)
         self._series: Series | None = None
         self._suspects: tuple[Suspect, ...] = ()
-        self._places = np.zeros((0, 3))  # worst, first and last frame of those of the face
         self._limits = Limits()
         self._face = 0
         self._shown = frozenset(STRIPS)
         self._strips: list[Strip] = []
-        self._picture: QPixmap | None = None
+        self._plots: list[Any] = []
+        self._curves: list[tuple[Any, Any, npt.NDArray[Any]]] = []  # line, single points, values
+        self._cursors: list[Any] = []
+        self._shades: list[tuple[Any, Strip]] = []
+        self._sources: dict[int, Any] = {}
+        self._marks: Any = None
+        self._lane: Any = None
         self._dragged_from: tuple[float, tuple[float, float]] | None = None
         self.view = (0.0, 1.0)
         self.cursor_frame: int | None = None
+        self._lay_out()
 
     # what is shown
 
@@ -77,13 +102,10 @@ class QualityPlot(QWidget):
         whole = self._series is None or self.view == self._extent()
         self._series = series if series is not None and series.n_frames else None
         self._suspects, self._face, self._limits = tuple(suspects), face, limits or Limits()
-        mine = [(item.frame, item.first, item.last) for item in suspects if item.face == face]
-        self._places = np.array(mine, dtype=np.float64).reshape(-1, 3)
-        if whole or self._series is None:
-            self.view = self._extent()
-        else:
-            self._set_view(*self.view)
-        self._lay_out()
+        low, high = self._extent() if whole or self._series is None else self.view
+        self.view = self._within(low, high)
+        if not self._refill():
+            self._lay_out()
 
     def set_strips(self, shown: frozenset[str]) -> None:
         """Choose among `STRIPS` what is shown."""
@@ -96,16 +118,14 @@ class QualityPlot(QWidget):
             return
         self.cursor_frame = frame
         low, high = self.view
-        if frame is not None and self._series is not None and not low <= frame <= high:
-            first, last = self._extent()
-            if first <= frame <= last:
-                self._set_view(frame - (high - low) / 2, frame + (high - low) / 2)
-        self.update()
+        first, last = self._extent()
+        if frame is not None and not low <= frame <= high and first <= frame <= last:
+            self._set_view(frame - (high - low) / 2, frame + (high - low) / 2)
+        self._place_cursor()
 
     def show_all(self) -> None:
         """Show the whole run."""
-        self.view = self._extent()
-        self._repaint()
+        self._set_view(*self._extent())
 
     def zoom(self, factor: float, about: float | None = None) -> None:
         """Show `factor` times fewer frames, where the frame `about` stays at its place."""
@@ -119,14 +139,20 @@ class QualityPlot(QWidget):
         """Move what is in view by so many frames."""
         self._set_view(self.view[0] + frames, self.view[1] + frames)
 
-    def place_of(self, frame: Any) -> Any:
-        """Return where a frame, or an array of frames, is, px from the left."""
-        return place_of(frame, *self.view, self._width())
+    @property
+    def inner_width(self) -> int:
+        """The width of the strips, px."""
+        return max(int(self.width()) - AXIS - EDGE, 1)
+
+    def place_of(self, frame: float) -> float:
+        """Return where a frame is, px from the left."""
+        low, high = self.view
+        return AXIS + (frame - low) / max(high - low, 1e-9) * self.inner_width
 
     def frame_at(self, x: float) -> int:
         """Return the tracked frame next to a place, px from the left."""
         low, high = self.view
-        frame = low + (x - EDGE) / max(self._width(), 1) * (high - low)
+        frame = low + (x - AXIS) / self.inner_width * (high - low)
         if self._series is None:
             return round(frame)
         frames = self._series.frames
@@ -136,7 +162,7 @@ class QualityPlot(QWidget):
 
     def values_at(self, frame: int) -> str:
         """Return what is known of the face on a frame, in words."""
-        series = self._series
+        series, face = self._series, self._face
         if series is None:
             return ""
         row = int(np.searchsorted(series.frames, frame))
@@ -145,26 +171,27 @@ class QualityPlot(QWidget):
         where = f"frame {frame}"
         if np.isfinite(series.seconds[row]):
             where += f" ({series.seconds[row]:.2f} s)"
-        if not series.present[row, self._face]:
+        if not series.present[row, face]:
             return f"{where}: no face"
-        face = self._face
-        said = [f"confidence {series.confidence[row, face]:.2f}, lowest {series.lowest[row, face]:.2f}"]
+        found = [f"confidence {series.confidence[row, face]:.2f}, lowest {series.lowest[row, face]:.2f}"]
         named = (
             ("movement", series.movement),
             ("PFLD to CLNF", series.by_clnf),
             ("off the model", series.off_model),
         )
-        for name, values in named:
-            if np.isfinite(values[row, face]):
-                said.append(f"{name} {100 * values[row, face]:.1f} %")
+        found += [
+            f"{name} {100 * values[row, face]:.1f} %"
+            for name, values in named
+            if np.isfinite(values[row, face])
+        ]
         if np.isfinite(series.pose[row, face]).all():
             pitch, yaw, roll = series.pose[row, face]
-            said.append(f"pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°")
-        said.append(SOURCE_WORDS.get(SOURCES[series.source[row, face]], ""))
-        said += [
+            found.append(f"pitch {pitch:.0f}°, yaw {yaw:.0f}°, roll {roll:.0f}°")
+        found.append(SOURCE_WORDS.get(SOURCES[series.source[row, face]], ""))
+        found += [
             item.text for item in self._suspects if item.face == face and item.first <= frame <= item.last
         ]
-        return f"{where}: " + "; ".join(said)
+        return f"{where}: " + "; ".join(found)
 
     def _extent(self) -> tuple[float, float]:
         if self._series is None:
@@ -172,27 +199,17 @@ class QualityPlot(QWidget):
         first, last = float(self._series.frames[0]), float(self._series.frames[-1])
         return first, max(last, first + 1)
 
-    def _set_view(self, low: float, high: float) -> None:
+    def _within(self, low: float, high: float) -> tuple[float, float]:
         first, last = self._extent()
         span = min(high - low, last - first)
         low = min(max(low, first), last - span)
-        self.view = (low, low + span)
-        self._repaint()
+        return low, low + span
 
-    def _lay_out(self) -> None:
-        series = self._series
-        known = series is not None and self._face < series.n_faces
-        self._strips = strips_of(series, self._face, self._limits, self._shown) if series and known else []
-        self._repaint()
+    def _set_view(self, low: float, high: float) -> None:
+        self.view = self._within(low, high)
+        self._draw_view()
 
-    def _repaint(self) -> None:
-        self._picture = None
-        self.update()
-
-    def _width(self) -> int:
-        return max(int(self.width()) - 2 * EDGE, 1)
-
-    # painting
+    # drawing
 
     def sizeHint(self) -> QSize:
         """Return a size at which all strips can be read."""
@@ -202,88 +219,221 @@ class QualityPlot(QWidget):
         """Return a size at which the shapes of the curves can be seen."""
         return SMALLEST
 
-    def paintEvent(self, event: Any) -> None:
-        """Paint the strips, which are kept as a picture until they change, and the cursor over them."""
-        ratio = self.devicePixelRatioF()
-        if self._picture is None or self._picture.devicePixelRatio() != ratio:
-            self._picture = QPixmap(self.size() * ratio)
-            self._picture.setDevicePixelRatio(ratio)
-            self._picture.fill(Qt.GlobalColor.transparent)
-            painter = QPainter(self._picture)
-            painter.setFont(self._small_font())
-            paint_strips(self._sheet(painter), self._strips, self._places, self._series, self._sources())
-            painter.end()
-        painter = QPainter(self)
-        painter.drawPixmap(0, 0, self._picture)
-        low, high = self.view
-        if self._series is not None and self.cursor_frame is not None and low <= self.cursor_frame <= high:
-            painter.setFont(self._small_font())
-            paint_cursor(self._sheet(painter), self.cursor_frame)
-        painter.end()
+    def _colour(self, name: str) -> QColor:
+        """Return the colour of "text", "check", a curve ("0" to "2") or a source, for the theme."""
+        text = QColor(self.palette().color(self.foregroundRole()))
+        dark = text.lightnessF() > 0.5
+        if name == "check":
+            return QColor(CHECK_ON_DARK if dark else CHECK_ON_LIGHT)
+        if name.isdigit():
+            return QColor((CURVES_ON_DARK if dark else CURVES_ON_LIGHT)[int(name)])
+        return QColor((SOURCES_ON_DARK if dark else SOURCES_ON_LIGHT).get(name, text.name()))
+
+    def _lay_out(self) -> None:
+        """Make the strips."""
+        for row in range(len(self._plots)):
+            self.ci.layout.setRowMinimumHeight(row, 0)
+            self.ci.layout.setRowMaximumHeight(row, UNLIMITED)
+        self.clear()
+        self.setBackground(self.palette().color(self.backgroundRole()))
+        self._plots, self._curves, self._cursors, self._shades, self._sources = [], [], [], [], {}
+        series = self._series
+        known = series is not None and self._face < series.n_faces
+        self._strips = strips_of(series, self._face, self._limits, self._shown) if series and known else []
+        if series is None:
+            self.addLabel("No landmarks yet", color=self._colour("text").name())
+            return
+        self._marks = pg.ScatterPlotItem(symbol="t", size=8, pen=None, brush=self._colour("check"))
+        self._lane = self._add_lane("", [], [self._marks])
+        for strip in self._strips:
+            self._add_strip(strip)
+        if known and "source" in self._shown:
+            words = [(word, self._colour(name)) for name, word in SOURCE_WORDS.items()]
+            self._sources = {
+                code: pg.PlotCurveItem(fillLevel=0, pen=None, brush=self._colour(name))
+                for code, name in enumerate(SOURCES)
+                if name in SOURCE_WORDS
+            }
+            self._add_lane("", words, list(self._sources.values()))
+        last = self._plots[-1]
+        last.showAxis("bottom")
+        if self._sources:
+            self.ci.layout.setRowFixedHeight(len(self._plots) - 1, 2 * LINE + LANE)
+        self._draw_view()
+
+    def _refill(self) -> bool:
+        """Show other values in the strips that there are; return whether these will do."""
+        series = self._series
+        if series is None or not self._plots or self._face >= series.n_faces:
+            return False
+        strips = strips_of(series, self._face, self._limits, self._shown)
+        axes = [[(strip.key, strip.low, strip.high) for strip in each] for each in (strips, self._strips)]
+        if axes[0] != axes[1]:
+            return False
+        curves = [curve for strip in strips for curve in reversed(strip.curves)]
+        ends = [(strip.low, strip.high) for strip in strips for _ in strip.curves]
+        self._strips = strips
+        self._curves = [
+            (line, points, np.clip(curve.values, *low_high))
+            for (line, points, _), curve, low_high in zip(self._curves, curves, ends, strict=True)
+        ]
+        self._draw_view()
+        return True
+
+    def _add_plot(self, title: str, entries: Sequence[tuple[str, QColor]]) -> Any:
+        """Add a row with a title, and the names of curves in their colours."""
+        plot = self.addPlot(row=len(self._plots), col=0)
+        plot.setMouseEnabled(x=False, y=False)
+        plot.setMenuEnabled(False)
+        plot.hideButtons()
+        plot.layout.setContentsMargins(0, 0, 0, 0)
+        plot.vb.setDefaultPadding(0)
+        text = self._colour("text")
+        names = [f'<span style="color:{colour.name()}">&#9473; {name}</span>' for name, colour in entries]
+        plot.setTitle(" ".join([title, *names]), size=SMALL, color=text.name(), justify="left")
+        plot.titleLabel.setMaximumHeight(LINE)
+        plot.layout.setRowFixedHeight(0, LINE)
+        for side in ("left", "bottom"):
+            axis = plot.getAxis(side)
+            axis.setPen(pg.mkPen(text, width=1))
+            axis.setTextPen(text)
+            axis.setStyle(tickFont=self._small_font(), tickLength=-3, tickTextOffset=2)
+        plot.getAxis("left").setWidth(AXIS)
+        plot.hideAxis("bottom")
+        cursor = pg.InfiniteLine(angle=90, pen=pg.mkPen(text, width=1))
+        cursor.setZValue(10)
+        plot.addItem(cursor, ignoreBounds=True)
+        self._cursors.append(cursor)
+        self._plots.append(plot)
+        return plot
+
+    def _add_lane(self, title: str, entries: Sequence[tuple[str, QColor]], items: Sequence[Any]) -> Any:
+        plot = self._add_plot(title, entries)
+        plot.setYRange(0, 1, padding=0)
+        axis = plot.getAxis("left")
+        axis.setStyle(showValues=False)
+        axis.setPen(pg.mkPen(None))
+        for item in items:
+            plot.addItem(item)
+        self.ci.layout.setRowFixedHeight(len(self._plots) - 1, LINE + LANE)
+        return plot
+
+    def _add_strip(self, strip: Strip) -> None:
+        plot = self._add_plot(
+            strip.title, [(curve.name, self._colour(str(curve.colour))) for curve in strip.curves]
+        )
+        plot.setYRange(strip.low, strip.high, padding=0.02)
+        plot.getAxis("left").setTicks([[(value, f"{value:.0f}") for value in (strip.low, strip.high)]])
+        shade = self._colour("check")
+        shade.setAlphaF(SHADE)
+        self._shades.append((pg.PlotCurveItem(fillLevel=strip.low, pen=None, brush=shade), strip))
+        plot.addItem(self._shades[-1][0])
+        for level in ([0.0] if strip.low < 0 else []) + ([] if strip.limit is None else [strip.limit]):
+            colour = self._colour("text" if level == 0 else "check")
+            style = Qt.PenStyle.DotLine if level == 0 else Qt.PenStyle.DashLine
+            plot.addItem(pg.InfiniteLine(level, angle=0, pen=pg.mkPen(colour, width=1, style=style)))
+        for curve in reversed(strip.curves):  # the first on top
+            colour = self._colour(str(curve.colour))
+            line = pg.PlotCurveItem(pen=pg.mkPen(colour, width=1), connect="finite")
+            points = pg.ScatterPlotItem(size=3, pen=None, brush=colour)
+            plot.addItem(line)
+            plot.addItem(points)
+            self._curves.append((line, points, np.clip(curve.values, strip.low, strip.high)))
+
+    def _draw_view(self) -> None:
+        """Draw the frames that are in view, thinned to the pixels there are."""
+        if self._series is None:
+            return
+        frames, (low, high), width = self._series.frames, self.view, self.inner_width
+        mine = [item for item in self._suspects if item.face == self._face]
+        self._lane.setTitle(f"{len(mine)} to check" if mine else "none to check")
+        marked = np.array([item.frame for item in mine if low <= item.frame <= high], dtype=np.float64)
+        step = (high - low) / width
+        marked = marked[np.unique(np.floor(marked / step), return_index=True)[1]]
+        self._marks.setData(marked, np.full(len(marked), 0.5))
+        spans = np.array([(item.first, item.last) for item in mine]).reshape(-1, 2)
+        x, inside = intervals(coarser(spans[(spans[:, 1] >= low) & (spans[:, 0] <= high)], low, step))
+        for shade, strip in self._shades:
+            shade.setData(x, np.where(inside, strip.high, strip.low))
+        for line, points, values in self._curves:
+            x, y, alone = envelope(frames, values, low, high, width)
+            line.setData(x, y)
+            points.setData(x[alone], y[alone])
+        if self._sources:
+            codes = self._series.source[:, self._face]
+            start, stop = np.searchsorted(frames, (low - 1, high + 1))
+            x, seen = frames[start:stop], codes[start:stop]
+            for code, item in self._sources.items():
+                edges = np.flatnonzero(np.diff(np.concatenate([[False], seen == code, [False]])))
+                spans = np.stack([x[edges[::2]], x[edges[1::2] - 1]], axis=1)
+                item.setData(*intervals(coarser(spans, low, step)))
+        for plot in self._plots:
+            plot.setXRange(low, high, padding=0)
+        self._place_cursor()
+
+    def _place_cursor(self) -> None:
+        for cursor in self._cursors:
+            cursor.setVisible(self.cursor_frame is not None)
+            if self.cursor_frame is not None:
+                cursor.setPos(self.cursor_frame)
 
     def _small_font(self) -> Any:
         font = self.font()
-        font.setPointSizeF(max(0.85 * font.pointSizeF(), 7.0))
+        font.setPointSizeF(max(0.8 * font.pointSizeF(), 7.0))
         return font
-
-    def _sheet(self, painter: QPainter) -> Sheet:
-        return Sheet(painter, self.palette(), *self.view, self.width(), self.height())
-
-    def _sources(self) -> Any:
-        """Return where the face's landmarks come from on each frame; None where that is not shown."""
-        if self._series is None or self._face >= self._series.n_faces or "source" not in self._shown:
-            return None
-        return self._series.source[:, self._face]
 
     # what the user does
 
-    def event(self, event: Any) -> bool:
-        """Tell the values under the mouse."""
+    def viewportEvent(self, event: Any) -> bool:
+        """Show the values under the mouse."""
         if event.type() == QEvent.Type.ToolTip and self._series is not None:
             QToolTip.showText(event.globalPos(), self.values_at(self.frame_at(event.pos().x())), self)
             return True
-        return bool(super().event(event))
+        return bool(super().viewportEvent(event))
 
     def changeEvent(self, event: Any) -> None:
-        """Paint anew after a change of the theme or the font."""
-        self._picture = None
+        """Draw again after a change of the theme or the font."""
         super().changeEvent(event)
+        kinds = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange, QEvent.Type.FontChange)
+        if event.type() in kinds and hasattr(self, "_dragged_from"):
+            self._lay_out()
 
     def resizeEvent(self, event: Any) -> None:
-        """Paint anew in another size."""
-        self._picture = None
+        """Draw again in another width."""
         super().resizeEvent(event)
+        if hasattr(self, "_dragged_from"):
+            self._draw_view()
 
     def wheelEvent(self, event: Any) -> None:
-        """Zoom about the mouse; with Shift, or sideways, move along."""
+        """Zoom about the mouse; with Shift, or sideways, pan."""
         turn = event.angleDelta()
+        low, high = self.view
         if turn.x() or event.modifiers() & Qt.KeyboardModifier.ShiftModifier:
-            steps = (turn.x() or turn.y()) / 120
-            self.pan(-steps * 0.1 * (self.view[1] - self.view[0]))
+            self.pan(-(turn.x() or turn.y()) / 120 * 0.1 * (high - low))
         else:
-            low, high = self.view
-            about = low + (event.position().x() - EDGE) / self._width() * (high - low)
+            about = low + (event.position().x() - AXIS) / self.inner_width * (high - low)
             self.zoom(ZOOM ** (turn.y() / 120), about)
         event.accept()
 
     def mousePressEvent(self, event: Any) -> None:
-        """Choose a frame, or begin to move along."""
+        """Choose a frame, or begin to pan."""
         if event.button() == Qt.MouseButton.LeftButton:
             self._choose(event.position().x())
         elif event.button() in (Qt.MouseButton.RightButton, Qt.MouseButton.MiddleButton):
             self._dragged_from = (event.position().x(), self.view)
+        event.accept()
 
     def mouseMoveEvent(self, event: Any) -> None:
-        """Go on choosing or moving along."""
+        """Choose frames, or pan, while a button is held."""
         if event.buttons() & Qt.MouseButton.LeftButton:
             self._choose(event.position().x())
         elif self._dragged_from is not None:
             x, (low, high) = self._dragged_from
-            frames = (x - event.position().x()) / self._width() * (high - low)
+            frames = (x - event.position().x()) / self.inner_width * (high - low)
             self._set_view(low + frames, high + frames)
 
     def mouseReleaseEvent(self, event: Any) -> None:
-        """End moving along."""
+        """End panning."""
         self._dragged_from = None
 
     def mouseDoubleClickEvent(self, event: Any) -> None:
@@ -291,10 +441,10 @@ class QualityPlot(QWidget):
         self.show_all()
 
     def keyPressEvent(self, event: Any) -> None:
-        """Go a frame on or back, or to the first or last one; plus and minus zoom."""
+        """Go to the next or previous frame, to the first or last one; plus and minus zoom."""
         series, key = self._series, event.key()
         if series is None:
-            super().keyPressEvent(event)
+            event.ignore()
             return
         row = int(np.searchsorted(series.frames, self.cursor_frame or 0))
         rows = {
@@ -308,7 +458,7 @@ class QualityPlot(QWidget):
         elif key in (Qt.Key.Key_Plus, Qt.Key.Key_Equal, Qt.Key.Key_Minus):
             self.zoom(1 / ZOOM if key == Qt.Key.Key_Minus else ZOOM, self.cursor_frame)
         else:
-            super().keyPressEvent(event)
+            event.ignore()
 
     def _choose(self, x: float) -> None:
         if self._series is not None:

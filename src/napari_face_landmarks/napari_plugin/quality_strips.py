@@ -1,4 +1,4 @@
-"""What the quality plot draws, as numbers: curves thinned to the pixels there are, ranges, ticks; no Qt."""
+"""What the quality plot draws, as numbers: its strips, and curves thinned to the pixels there are; no Qt."""
 
 from __future__ import annotations
 
@@ -125,18 +125,18 @@ def _largest(values: npt.NDArray[np.float32], least: float, most: float) -> floa
 
 def envelope(
     frames: npt.NDArray[np.int64], values: npt.NDArray[Any], low: float, high: float, width: int
-) -> list[tuple[Floats, Floats]]:
-    """Return the lines that draw a curve between two frames on so many pixels.
+) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
+    """Return the line that draws a curve between two frames on so many pixels.
 
-    Where more frames than pixels are in view, each pixel's smallest and largest value stand for its frames,
-    so that no peak is lost however short it is.
+    Where more frames than pixels are in view, the smallest and the largest value of each pixel represent its
+    frames, so that no peak is lost however short it is, and a missing frame makes no gap.
 
     Parameters
     ----------
     frames : ndarray, (T,), int64
         Rising.
     values : ndarray, (T,)
-        What is NaN parts the lines.
+        NaN parts the line.
     low, high : float
         Frames at the left and the right edge.
     width : int
@@ -144,11 +144,13 @@ def envelope(
 
     Returns
     -------
-    list of (ndarray, ndarray)
-        Frames and values of the points of each line; single points too.
+    x, y : ndarray, (N,), float64
+        Frames and values of the points of the line.
+    alone : ndarray, (N,), bool
+        Points with none next to them, of which a line shows nothing.
     """
     start, stop = np.searchsorted(frames, [math.floor(low), math.ceil(high) + 1])
-    start, stop = max(int(start) - 1, 0), min(int(stop) + 1, len(frames))  # lines go on beyond the edges
+    start, stop = max(int(start) - 1, 0), min(int(stop) + 1, len(frames))  # lines continue beyond the edges
     x, y = frames[start:stop].astype(np.float64), np.asarray(values[start:stop], dtype=np.float64)
     if len(x) > 2 * width:
         step = (high - low) / width
@@ -156,68 +158,41 @@ def envelope(
         first = np.flatnonzero(np.concatenate([[True], np.diff(cell) > 0]))
         bottom, top = np.fmin.reduceat(y, first), np.fmax.reduceat(y, first)
         x = np.repeat(low + (cell[first] + 0.5) * step, 2)
-        turned = np.arange(len(first)) % 2 == 1  # up, then down: one stroke without ways back
-        y = np.stack([np.where(turned, top, bottom), np.where(turned, bottom, top)], axis=1).ravel()
+        downwards = np.arange(len(first)) % 2 == 1  # up, then down: one stroke without detours
+        y = np.stack([np.where(downwards, top, bottom), np.where(downwards, bottom, top)], axis=1).ravel()
     known = np.isfinite(y)
-    edges = np.flatnonzero(np.diff(known)) + 1
-    parts = np.split(np.arange(len(x)), edges)
-    return [(x[part], y[part]) for part in parts if len(part) and known[part[0]]]
+    padded = np.concatenate([[False], known, [False]])
+    return x, y, known & ~padded[:-2] & ~padded[2:]
 
 
-def runs(
-    frames: npt.NDArray[np.int64], codes: npt.NDArray[np.uint8], low: float, high: float, width: int
-) -> list[tuple[float, float, int]]:
-    """Return where a code stays the same: first frame, the frame after the last, and the code.
-
-    Where more frames than pixels are in view, the largest code of each pixel stands for it, so that what is
-    rare can be seen.
-    """
-    start, stop = np.searchsorted(frames, [math.floor(low), math.ceil(high) + 1])
-    x, code = frames[start:stop].astype(np.float64), codes[start:stop]
-    if not len(x):
-        return []
-    step = 1.0
-    if len(x) > 2 * width:
-        step = (high - low) / width
-        cell = np.floor((x - low) / step)
-        first = np.flatnonzero(np.concatenate([[True], np.diff(cell) > 0]))
-        code, x = np.maximum.reduceat(code, first), low + cell[first] * step
-    ends = np.append(x[1:], x[-1] + step)
-    ends = np.where(ends > x + 1.5 * step, x + step, ends)  # frames that were left out are a gap
-    new = np.concatenate([[True], (np.diff(code.astype(np.int16)) != 0) | (x[1:] > ends[:-1])])
-    first = np.flatnonzero(new)
-    last = np.append(first[1:], len(x)) - 1
-    return [(float(x[a]), float(ends[b]), int(code[a])) for a, b in zip(first, last, strict=True)]
-
-
-def ticks(low: float, high: float, most: int) -> list[int]:
-    """Return at most so many round frame numbers between two frames."""
-    span = max(high - low, 1.0)
-    step = 1
-    while span / step > max(most, 1):
-        lead = int(str(step)[0])
-        step = step * 2 if lead in (1, 5) else step * 5 // 2
-    return list(range(math.ceil(low / step) * step, math.floor(high) + 1, step))
-
-
-def covered(left: Floats, right: Floats, width: int) -> list[tuple[int, int]]:
-    """Return the pixels that spans cover, each once: first pixel, and the one after the last.
+def intervals(spans: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
+    """Return a step function that is true on spans of frames, which may overlap.
 
     Parameters
     ----------
-    left, right : ndarray, (N,)
-        Ends of the spans, pixels; each covers one pixel at least.
-    width : int
-        Pixels that there are.
+    spans : array-like, (N, 2)
+        First and last frame of each, both included.
+
+    Returns
+    -------
+    x : ndarray, (4 * M,), float64
+        Frames at which the function steps, each twice.
+    inside : ndarray, (4 * M,), bool
+        Its values there.
     """
-    start = np.clip(np.rint(left), 0, width - 1).astype(np.int64)
-    stop = np.maximum(np.clip(np.rint(right), 0, width).astype(np.int64), start + 1)
-    change = np.bincount(start, minlength=width + 1) - np.bincount(stop, minlength=width + 1)
-    inside = np.concatenate([[False], np.cumsum(change)[:width] > 0, [False]])
-    edges = np.flatnonzero(np.diff(inside))
-    return [(int(a), int(b)) for a, b in zip(edges[::2], edges[1::2], strict=True)]
+    ordered = np.asarray(spans, dtype=np.float64).reshape(-1, 2)
+    ordered = ordered[np.argsort(ordered[:, 0], kind="stable")]
+    reach = np.maximum.accumulate(ordered[:, 1]) if len(ordered) else ordered[:, 1]
+    begins = np.flatnonzero(np.concatenate([[True], ordered[1:, 0] > reach[:-1] + 1])[: len(ordered)])
+    ends = np.append(begins[1:], len(ordered))[: len(begins)] - 1
+    left, right = ordered[begins, 0] - 0.5, reach[ends] + 0.5
+    x = np.stack([left, left, right, right], axis=1).ravel()
+    return x, np.tile([False, True, True, False], len(begins))
 
 
-def thinned(places: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return marks, in pixels, without those that would be drawn on the same pixel."""
-    return np.unique(np.rint(places))
+def coarser(spans: npt.NDArray[Any], low: float, step: float) -> Floats:
+    """Return spans (N, 2) that begin and end at whole steps from `low`, if frames are shorter than a step."""
+    if step <= 1:
+        return spans.astype(np.float64)
+    cells = np.floor((spans - low) / step)
+    return np.stack([low + cells[:, 0] * step, low + (cells[:, 1] + 1) * step - 1], axis=1)
