@@ -336,7 +336,7 @@ def make_clip(path: Path, n_frames: int) -> Path:
 def _measure_runs(n_frames: int) -> dict[str, Any]:
     import tempfile
 
-    from gui_support import a_display, wait_until
+    from gui_support import a_display, panel_of, wait_until
     from napari_face_landmarks import FaceTracker
 
     found: dict[str, Any] = {}
@@ -355,7 +355,7 @@ def _measure_runs(n_frames: int) -> dict[str, Any]:
         from napari import Viewer
 
         viewer = Viewer(show=True)
-        _, widget = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks")
+        widget = panel_of(viewer, "Track")
         viewer.open(clip, plugin="napari-face-landmarks")
         widget.frames.value = "this"  # loads the models
         widget.run()

@@ -73,6 +73,13 @@ def _why_no_window() -> str | None:
     return f"no window: {next((line for line in lines if 'could not' in line), lines[-1])}"
 
 
+def panel_of(viewer: Any, tab: str) -> Any:
+    """Return a panel of the dock "Face landmarks" of a viewer, opened if need be, with its tab in front."""
+    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
+
+    return getattr(landmarks_dock(viewer, tab), tab.lower())
+
+
 def wait_until(condition: Callable[[], Any], seconds: float = 60) -> None:
     """Let the GUI work until `condition` holds; fail if it does not within `seconds`."""
     from qtpy.QtWidgets import QApplication

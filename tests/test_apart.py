@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from gui_measure import make_clip
-from gui_support import let_work, wait_until
+from gui_support import let_work, panel_of, wait_until
 from napari_face_landmarks import FaceTracker, TrackerSettings, load_models
 from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.napari_plugin.run_controller import (
@@ -255,7 +255,7 @@ def test_a_library_that_prints_does_not_disturb_the_news(
 
 @pytest.mark.gui
 def test_the_dock_has_a_long_run_done_apart(viewer: Any, clip: Path, processes: list[Any]) -> None:
-    _, widget = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks")
+    widget = panel_of(viewer, "Track")
     viewer.open(clip, plugin="napari-face-landmarks")
     processes.clear()
     widget.run()
@@ -277,7 +277,7 @@ def test_the_dock_has_a_long_run_done_apart(viewer: Any, clip: Path, processes: 
 
 @pytest.mark.gui
 def test_the_process_ends_with_the_viewer(viewer: Any, clip: Path, processes: list[Any]) -> None:
-    _, widget = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks")
+    widget = panel_of(viewer, "Track")
     viewer.open(clip, plugin="napari-face-landmarks")
     processes.clear()
     widget.run()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from gui_support import let_work
+from gui_support import let_work, panel_of
 from napari_face_landmarks.models.openface import PDM_FILE
 from napari_face_landmarks.settings import PRESETS, TrackerSettings, setting_range
 
@@ -34,7 +34,7 @@ def widget(viewer: Any, preferences: Any) -> Any:
 
 
 def open_dock(viewer: Any) -> Any:
-    return viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")[1]
+    return panel_of(viewer, "Track")
 
 
 def test_a_preset_sets_every_control(widget: Any) -> None:
@@ -118,6 +118,8 @@ def test_every_line_of_the_chooser_names_a_licence(widget: Any) -> None:
 def test_a_folder_is_chosen_and_offered_again(
     viewer: Any, widget: Any, preferences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
+
     folder = an_openface(tmp_path / "models of OpenFace")
     choose_folder(widget, monkeypatch, str(folder))
     assert widget.model.value == str(folder)
@@ -126,7 +128,7 @@ def test_a_folder_is_chosen_and_offered_again(
     assert preferences.read_preferences().folders() == [str(folder)]
     widget.model.value = "open"
     assert widget.settings().refine == "auto", "the user's own way comes back"
-    viewer.window.remove_dock_widget(widget.native)
+    viewer.window.remove_dock_widget(landmarks_dock(viewer))
     assert str(folder) in open_dock(viewer).model.choices
 
 
@@ -147,7 +149,8 @@ def test_commands_do_what_the_buttons_do(viewer: Any, preferences: Any) -> None:
     from napari_face_landmarks.napari_plugin import commands
 
     commands.next_preset(viewer)  # opens the dock
-    widget = commands.landmarks_dock(viewer)
+    dock = commands.landmarks_dock(viewer)
+    widget = dock.track
     assert widget.preset.value == "accurate"
     commands.run(viewer)
     assert widget.status.value == "There is no video: open one, or choose an image layer."
@@ -156,8 +159,8 @@ def test_commands_do_what_the_buttons_do(viewer: Any, preferences: Any) -> None:
     commands.pause(viewer)
     commands.cancel(viewer)
     assert not widget.running
-    viewer.window.remove_dock_widget(widget.native)
-    assert commands.landmarks_dock(viewer) is not widget
+    viewer.window.remove_dock_widget(dock)
+    assert commands.landmarks_dock(viewer) is not dock
 
 
 def test_shortcuts_are_bound_and_take_nothing_from_napari(viewer: Any, widget: Any) -> None:
@@ -187,7 +190,7 @@ def test_napari_offers_the_commands(viewer: Any, preferences: Any) -> None:
 
     manager = PluginManager.instance()
     manager.commands.execute(f"{PLUGIN}.next_preset")
-    assert commands.landmarks_dock(viewer).preset.value == "accurate"
+    assert commands.landmarks_dock(viewer).track.preset.value == "accurate"
     manager.commands.execute(f"{PLUGIN}.about")
 
 

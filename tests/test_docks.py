@@ -11,16 +11,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from npe2 import PluginManifest
 
 import napari_face_landmarks
 from fake_tracker import FakeTracker
-from gui_support import let_work, wait_until
+from gui_support import let_work, panel_of, wait_until
 from napari_face_landmarks import tracking
+from napari_face_landmarks.napari_plugin.commands import landmarks_dock
 
 PLUGIN = "napari-face-landmarks"
 PACKAGE = Path(napari_face_landmarks.__file__).parent
-DOCKS = [item.display_name for item in PluginManifest.from_distribution(PLUGIN).contributions.widgets]
+TABS = ["Track", "Check", "Correct", "Measure", "Faces", "View"]
 NARROW = 320
 
 
@@ -45,10 +45,20 @@ def take_picture(viewer: Any, name: str, dock: Any = None) -> np.ndarray[Any, An
 
 
 def open_dock(viewer: Any, name: str) -> tuple[Any, Any]:
-    """Return the dock and its Qt widget."""
-    dock, widget = viewer.window.add_plugin_dock_widget(PLUGIN, name)
+    """Return the dock with a tab in front, and the Qt widget of that."""
+    main = landmarks_dock(viewer, name)
     let_work(0.2)
-    return dock, getattr(widget, "native", widget)
+    panel = getattr(main, name.lower())
+    return main.parent(), getattr(panel, "native", panel)
+
+
+def advanced(widget: Any) -> None:
+    """Show the settings under Advanced."""
+    from qtpy.QtWidgets import QToolButton
+
+    (heading,) = [each for each in widget.findChildren(QToolButton) if each.text() == "Advanced"]
+    heading.setChecked(True)
+    let_work(0.1)
 
 
 def controls_of(widget: Any) -> Iterator[Any]:
@@ -75,11 +85,13 @@ def controls_of(widget: Any) -> Iterator[Any]:
 
 
 @pytest.mark.gui
-@pytest.mark.parametrize("name", DOCKS)
+@pytest.mark.parametrize("name", TABS)
 def test_every_control_says_what_it_does_and_none_is_cut(viewer: Any, name: str) -> None:
     from qtpy.QtWidgets import QComboBox
 
     dock, widget = open_dock(viewer, name)
+    if name == "Track":
+        advanced(widget)
     controls = list(controls_of(widget))
     assert controls
     silent = [f"{type(each).__name__} {each.objectName()}" for each in controls if not each.toolTip().strip()]
@@ -116,8 +128,7 @@ def test_our_code_calls_nothing_that_is_outdated(
         for kind in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
             warnings.filterwarnings("error", category=kind, module=r"napari_face_landmarks(\.|$)")
         viewer.add_image(frames, rgb=True, name="clip")
-        widgets = {name: viewer.window.add_plugin_dock_widget(PLUGIN, name)[1] for name in DOCKS}
-        main = widgets["Face landmarks"]
+        main, *_ = [panel_of(viewer, name) for name in TABS]
         main.run()
         wait_until(lambda: not main.running)
         assert main.status.value.startswith("Done: 20 frames")

@@ -35,11 +35,11 @@ def test_the_installed_plugin_is_valid(manifest: PluginManifest) -> None:
     others |= {
         f"{NAME}.{name}" for name in ("view", "run", "pause", "cancel", "export", "next_preset", "about")
     }
-    others |= {f"{NAME}.correct", f"{NAME}.faces"}
+    others |= {f"{NAME}.{name}" for name in ("correct", "faces", "measure")}
     assert set(functions) == others | {writer_of(item) for item in FORMATS}
     for name in functions.values():
         module, _, attribute = str(name).partition(":")
-        needs_qt = ("widget", "quality", "commands", "view_dock", ".correct", ".faces")
+        needs_qt = ("main_dock", "commands")
         if not module.endswith(needs_qt):
             assert callable(getattr(__import__(module, fromlist=[attribute]), attribute))
 

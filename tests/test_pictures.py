@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from fake_tracker import FakeTracker
-from gui_support import let_work, wait_until
+from gui_support import let_work, panel_of, wait_until
 from napari_face_landmarks import TrackerSettings, track_layer, tracking
 from napari_face_landmarks.demo import make_demo_clip
 from test_docks import open_dock, take_picture
@@ -41,8 +41,8 @@ def test_the_main_dock_in_every_state(viewer: Any, monkeypatch: pytest.MonkeyPat
     slow = type("SlowTracker", (FakeTracker,), {"seconds_per_frame": 0.02})
     monkeypatch.setattr(tracking, "FaceTracker", slow)
     monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
-    dock, _ = open_dock(viewer, "Face landmarks")
-    widget = landmarks_dock(viewer)
+    dock, _ = open_dock(viewer, "Track")
+    widget = landmarks_dock(viewer).track
     dock.setFixedWidth(320)
     frames = np.random.default_rng(0).integers(0, 255, (120, 60, 80, 3), dtype=np.uint8)
     viewer.add_image(frames, rgb=True, name="clip")
@@ -82,7 +82,7 @@ def test_outlines_and_trails_on_a_tracked_clip(viewer: Any) -> None:
     video = viewer.add_image(make_demo_clip(24, 320)[0], rgb=True, name="Moving face")
     (data,) = track_layer(video, TrackerSettings.preset("accurate"))
     points = viewer.add_layer(Layer.create(*data))
-    dock, widget = open_dock(viewer, "Face landmarks view")
+    dock, widget = open_dock(viewer, "View")
     dock.setFixedWidth(320)
     viewer.dims.set_current_step(0, 12)
     before = take_picture(viewer, "view before")
@@ -107,8 +107,7 @@ def test_the_correction_dock_while_a_face_is_corrected(viewer: Any) -> None:
     video = viewer.add_image(make_demo_clip(3, 320)[0], rgb=True, name="face")
     (data,) = track_layer(video)
     points = viewer.add_layer(Layer.create(*data))
-    _, correction = viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks correction")
-    correction.native.parent().setFixedWidth(320)
+    correction = panel_of(viewer, "Correct")
     viewer.dims.set_point(0, 1)
     let_work(0.3)
     before = take_picture(viewer, "correction before")

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from fake_tracker import FakeTracker
-from gui_support import let_work, wait_until
+from gui_support import let_work, panel_of, wait_until
 from napari_face_landmarks import tracking
 from planted import PLANTED, bad_tracks, good_tracks
 from test_widget import take_picture
@@ -21,7 +21,7 @@ PLUGIN = "napari-face-landmarks"
 
 
 def open_dock(viewer: Any) -> Any:
-    return viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks quality")[1]
+    return panel_of(viewer, "Check")
 
 
 def add_landmarks(viewer: Any, tracks: Any, **transforms: Any) -> tuple[Any, Any]:
@@ -162,13 +162,13 @@ def test_statistics_are_in_words(viewer: Any) -> None:
 def test_commands_and_keys(viewer: Any) -> None:
     from npe2 import PluginManager
 
-    from napari_face_landmarks.napari_plugin import quality_dock
+    from napari_face_landmarks.napari_plugin import commands
 
     add_landmarks(viewer, bad_tracks())
     run = PluginManager.instance().commands.execute
-    assert viewer not in quality_dock._docks
+    assert viewer not in commands._docks
     run(f"{PLUGIN}.next_to_check", (viewer,))  # opens the dock where it is not open
-    dock = quality_dock._docks[viewer]
+    dock = commands._docks[viewer].check
     assert dock.is_open
     wait_for_check(dock)
     worst = list(PLANTED.values())
@@ -185,7 +185,7 @@ def test_commands_and_keys(viewer: Any) -> None:
     assert viewer.dims.current_step[0] == worst[0]
     run(f"{PLUGIN}.previous_to_check", (viewer,))
     assert viewer.dims.current_step[0] == worst[-1]
-    assert quality_dock._docks[viewer] is dock
+    assert commands._docks[viewer].check is dock
 
 
 def find_canvas(viewer: Any) -> Any:
@@ -271,7 +271,8 @@ def test_it_follows_a_run_and_then_shows_the_result(viewer: Any, monkeypatch: py
     dock = open_dock(viewer)
     assert "no landmarks" in dock.statistics.text()
     assert not dock.next_button.isEnabled()
-    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")
+    widget = panel_of(viewer, "Track")
+    panel_of(viewer, "Check")
     widget.run_button.changed.emit(True)
     wait_until(lambda: dock.found is not None, 60)
     assert widget.running, "it is shown while the run goes on"
@@ -308,18 +309,20 @@ def test_layers_may_come_and_go_and_so_may_the_dock(viewer: Any) -> None:
     assert "no landmarks" in dock.statistics.text()
     dock.next_button.click()
     dock.next_to_check()
-    from napari_face_landmarks.napari_plugin.quality_dock import quality_dock
+    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
 
-    viewer.window.remove_dock_widget(dock)
-    dock.deleteLater()
+    main = landmarks_dock(viewer)
+    viewer.window.remove_dock_widget(main)
+    main.deleteLater()
+    del main
     del dock
     gc.collect()
     let_work(0.6)
     _, points = add_landmarks(viewer, bad_tracks())
     viewer.dims.set_current_step(0, 5)
-    again = quality_dock(viewer)
+    again = panel_of(viewer, "Check")
     wait_for_check(again)
-    assert quality_dock(viewer) is again
+    assert panel_of(viewer, "Check") is again
     add_landmarks(viewer, bad_tracks())
     viewer.close()  # while it still looks through the new one
     let_work(0.5)
@@ -387,8 +390,11 @@ def test_fifty_thousand_frames_stay_quick(viewer: Any) -> None:
 def test_it_is_usable_at_320_px_in_both_themes(viewer: Any) -> None:
     from qtpy.QtWidgets import QLabel, QPushButton
 
+    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
+
     add_landmarks(viewer, bad_tracks(n_faces=2))
-    dock_widget, dock = viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks quality")
+    dock = panel_of(viewer, "Check")
+    dock_widget = landmarks_dock(viewer).parent()
     wait_for_check(dock)
     assert dock.minimumSizeHint().width() <= 320
     dock_widget.setFixedWidth(320)

@@ -16,7 +16,7 @@ import pytest
 
 from fake_tracker import FakeTracker
 from gui_measure import make_clip, measure_playing, measure_run
-from gui_support import TRIES, let_work, wait_until
+from gui_support import TRIES, let_work, panel_of, wait_until
 from napari_face_landmarks import tracking
 from napari_face_landmarks.priority import NICE, behind_a_window
 from napari_face_landmarks.tracking.threads import Workers
@@ -73,7 +73,7 @@ def widget(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.01})
     monkeypatch.setattr(tracking, "FaceTracker", tracker)
     monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
-    return viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")[1]
+    return panel_of(viewer, "Track")
 
 
 @pytest.mark.nightly

@@ -11,7 +11,7 @@ from napari.components import ViewerModel
 from napari.layers import Layer, Points
 
 from fake_tracker import FakeTracker
-from gui_support import TRIES, let_work, wait_until
+from gui_support import TRIES, let_work, panel_of, wait_until
 from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
@@ -290,8 +290,7 @@ def test_two_hundred_frames_of_outlines_cost_little() -> None:
 
 @pytest.fixture
 def dock(viewer: Any) -> Any:
-    _, dock = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks view")
-    return dock
+    return panel_of(viewer, "View")
 
 
 def with_landmarks(viewer: Any) -> Any:
@@ -358,11 +357,13 @@ def test_the_docks_choices_draw_on_the_frame(viewer: Any, dock: Any) -> None:
 
 @pytest.mark.gui
 def test_the_dock_is_narrow_and_closes(viewer: Any, dock: Any) -> None:
+    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
+
     with_landmarks(viewer)
     dock.outlines.setChecked(True)
     let_work(0.2)
     assert dock.minimumSizeHint().width() <= 320
-    viewer.window.remove_dock_widget(dock)
+    viewer.window.remove_dock_widget(landmarks_dock(viewer))
     viewer.dims.set_current_step(0, 1)
     let_work(0.1)
 

@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from fake_tracker import FakeTracker
-from gui_support import let_work, wait_until
+from gui_support import let_work, panel_of, wait_until
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models, track_layer, tracking
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.data.fields import SOURCES
@@ -34,8 +34,7 @@ PLUGIN = "napari-face-landmarks"
 
 @pytest.fixture
 def widget(viewer: Any) -> Any:
-    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")
-    return widget
+    return panel_of(viewer, "Track")
 
 
 @pytest.fixture
@@ -205,11 +204,15 @@ def test_a_bundle_that_is_not_for_every_use_says_so_when_it_is_chosen(
 
 
 def test_nothing_is_cut_in_a_narrow_dock(viewer: Any, widget: Any) -> None:
+    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
+    from test_docks import advanced
+
     let_work(0.2)
-    dock = widget.native.parent()
+    dock = landmarks_dock(viewer).parent()
     assert dock.minimumSizeHint().width() <= 320
-    form = widget.native.layout().itemAt(0).widget()
-    assert form.widget().width() <= form.viewport().width()
+    assert dock.minimumSizeHint().height() < 250
+    advanced(widget.native)
+    assert widget.native.width() <= widget.native.parent().width()
     buttons = [widget.run_button, widget.cancel_button, widget.export_button]
     for control in [*widget.settings_controls.values(), widget.video, widget.model, widget.follow, *buttons]:
         assert control.native.width() >= control.native.minimumSizeHint().width()
@@ -493,12 +496,14 @@ def test_closing_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker],
     widget.run()
     points = widget.landmarks
     wait_until(points.shown.any)
+    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
+
     if how == "viewer":
         viewer.close()
     elif how == "window":
         viewer.window.close()
     else:
-        viewer.window.remove_dock_widget(widget.native)
+        viewer.window.remove_dock_widget(landmarks_dock(viewer))
     wait_until(ended.is_set, 30)
     let_work(0.3)
     if how == "dock":

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from gui_support import wait_until
+from gui_support import panel_of, wait_until
 from napari_face_landmarks import FaceTracker, TrackerSettings, load_models, tracks_of_layer
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.napari_plugin.roi_layers import add_boxes_layer
@@ -26,7 +26,7 @@ def test_a_cancelled_run_goes_on_and_gives_what_an_uninterrupted_one_gives(
     frames = make_demo_clip(40, 200)[0]
     write_video(path, (frames[t % 40] for t in range(N_FRAMES)), fps=25)
     viewer.open(path, plugin=PLUGIN)
-    _, widget = viewer.window.add_plugin_dock_widget(PLUGIN, "Face landmarks")
+    widget = panel_of(viewer, "Track")
     boxes = add_boxes_layer(viewer, viewer.layers[0], "ignore")  # a run with boxes is written down too
     boxes.add_rectangles([[0, 0, 0], [0, 0, 9], [0, 9, 9], [0, 9, 0]])
     settings = TrackerSettings(refine="always")

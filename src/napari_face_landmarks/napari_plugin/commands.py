@@ -19,6 +19,8 @@ SHORTCUTS = {
     "next_preset": "Shift-Alt-S",
 }
 """The keys of the commands, as napari writes them; they work while the canvas has the focus."""
+CHECK_SHORTCUTS = {"next_to_check": "n", "previous_to_check": "Shift-n"}
+"""Those of the frames to check."""
 
 _docks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
@@ -26,68 +28,107 @@ _docks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 def register(viewer: Any, dock: Any) -> None:
     """Note the dock of a viewer, and give the viewer the shortcuts; keys that are taken are left alone."""
     _docks[viewer] = dock
-    calls = {"run": run, "pause": pause, "cancel": cancel, "export": export, "next_preset": next_preset}
-    for name, key in SHORTCUTS.items():
+    for name, key in (SHORTCUTS | CHECK_SHORTCUTS).items():
         with suppress(ValueError):
-            viewer.bind_key(key, calls[name])
+            viewer.bind_key(key, globals()[name])
 
 
-def landmarks_dock(viewer: Any = None) -> Any:
+def landmarks_dock(viewer: Any = None, tab: str | None = None) -> Any:
     """Return the dock "Face landmarks" of a viewer, opened if need be.
 
     Parameters
     ----------
     viewer : napari.Viewer, optional
         napari's current one where not given.
+    tab : str, optional
+        The title of the tab to bring to the front.
     """
     viewer = napari.current_viewer() if viewer is None else viewer
     if not _is_open(_docks.get(viewer)):
         viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    if tab is not None:
+        _docks[viewer].show_tab(tab)
     return _docks[viewer]
 
 
 def _is_open(dock: Any) -> bool:
     try:
-        return dock is not None and dock.native.parent() is not None
+        return dock is not None and dock.parent() is not None
     except RuntimeError:  # Qt has deleted it
         return False
 
 
 def run(viewer: Any = None) -> None:
     """Start tracking the video that is chosen in the dock."""
-    landmarks_dock(viewer).run()
+    landmarks_dock(viewer, "Track").track.run()
 
 
 def pause(viewer: Any = None) -> None:
-    """Have the run wait, or go on."""
-    landmarks_dock(viewer).pause_or_go_on()
+    """Pause the run, or resume it."""
+    landmarks_dock(viewer).track.pause_or_go_on()
 
 
 def cancel(viewer: Any = None) -> None:
     """Stop the run; the frames that are finished stay."""
-    landmarks_dock(viewer).cancel()
+    landmarks_dock(viewer).track.cancel()
 
 
 def export(viewer: Any = None) -> None:
     """Ask for a file and write the landmarks to it."""
-    landmarks_dock(viewer).export()
+    landmarks_dock(viewer).track.export()
 
 
 def next_preset(viewer: Any = None) -> None:
     """Choose the next preset, the first after the last."""
     from napari_face_landmarks.settings import PRESETS
 
-    dock = landmarks_dock(viewer)
-    if dock.running:
+    panel = landmarks_dock(viewer).track
+    if panel.running:
         return
     names = [item.name for item in PRESETS]
-    now = dock.preset.value
-    dock.preset.value = names[(names.index(now) + 1) % len(names) if now in names else 0]
-    show_info(f"Preset: {dict(zip(names, (item.title for item in PRESETS), strict=True))[dock.preset.value]}")
+    now = panel.preset.value
+    panel.preset.value = names[(names.index(now) + 1) % len(names) if now in names else 0]
+    titles = {item.name: item.title for item in PRESETS}
+    show_info(f"Preset: {titles[panel.preset.value]}")
+
+
+def check(viewer: Any = None) -> None:
+    """Show the tab with the curves and the frames to check."""
+    landmarks_dock(viewer, "Check")
+
+
+def correct(viewer: Any = None) -> None:
+    """Show the tab that corrects landmarks."""
+    landmarks_dock(viewer, "Correct")
+
+
+def measure(viewer: Any = None) -> None:
+    """Show the tab with measures of the faces."""
+    landmarks_dock(viewer, "Measure")
+
+
+def faces(viewer: Any = None) -> None:
+    """Show the tab that edits faces."""
+    landmarks_dock(viewer, "Faces")
+
+
+def view(viewer: Any = None) -> None:
+    """Show the tab with colours, outlines, numbers and trails."""
+    landmarks_dock(viewer, "View")
+
+
+def next_to_check(viewer: Any = None) -> None:
+    """Go to the next frame to check."""
+    landmarks_dock(viewer, "Check").check.next_to_check()
+
+
+def previous_to_check(viewer: Any = None) -> None:
+    """Go to the previous frame to check."""
+    landmarks_dock(viewer, "Check").check.previous_to_check()
 
 
 def about(viewer: Any = None) -> None:
-    """Show the versions of everything, to be copied into a report of a bug."""
+    """Show the versions of everything, to be copied into a bug report."""
     from napari_face_landmarks.napari_plugin.about import show_about
 
-    show_about(landmarks_dock(viewer).native)
+    show_about(landmarks_dock(viewer))

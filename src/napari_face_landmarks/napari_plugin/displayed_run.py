@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
+from types import SimpleNamespace
 from typing import Any
 
 from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun
@@ -63,6 +64,10 @@ class ShownRun:
             self._live.write(results)
             if self._live.layer in self._viewer.layers and not self._follow_to(results[-1].index):
                 self._live.show(results[0].index, results[-1].index)
+
+    def stop_following(self) -> None:
+        """Leave the slider alone from now on, and the check box too: Qt may have deleted it."""
+        self._follow = SimpleNamespace(value=False)
 
     def finish(self) -> None:
         """Show the rest, after the run has ended; without a single finished frame the layer goes."""

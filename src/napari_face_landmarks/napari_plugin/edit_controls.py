@@ -40,6 +40,7 @@ class EditingDock(Container):
 
     def __init__(self, viewer: Any, widgets: list[Any]) -> None:
         self._viewer = viewer
+        self._active = True
         self._there = SimpleNamespace(open=True)  # outlives this dock, whose parts Qt deletes
         self._watched: list[LayerEditor] = []
         self._current = current_landmarks(viewer)
@@ -49,6 +50,7 @@ class EditingDock(Container):
         rows = [with_label(widget) for widget in (*widgets, self.status)]
         super().__init__(widgets=rows, labels=False)
         self.native.layout().insertWidget(0, self.layers)
+        self.native.layout().addStretch(1)
         self.status.native.setWordWrap(True)
         self.undo_button.changed.connect(lambda: self._step("undo"))
         self.redo_button.changed.connect(lambda: self._step("redo"))
@@ -74,6 +76,11 @@ class EditingDock(Container):
             editor.changed.append(self._look)
         return editor
 
+    def set_active(self, active: bool) -> None:
+        """Have the panel follow the landmarks, or leave them alone while it is hidden."""
+        self._active = active
+        self._look()
+
     @property
     def busy(self) -> bool:
         """Whether something goes on that edits must wait for."""
@@ -84,7 +91,7 @@ class EditingDock(Container):
 
     def _look(self) -> None:
         """Show what can be done now; does nothing once the dock is closed."""
-        if self._there.open:
+        if self._there.open and self._active:
             self._show(self.editor)
 
     def _show(self, editor: LayerEditor | None) -> None:

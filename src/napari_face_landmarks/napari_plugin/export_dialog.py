@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +22,26 @@ from napari_face_landmarks.visualization import write_overlay
 
 LOG = logging.getLogger(__name__)
 
+MOST_NAMES = 100  # that are tried for a file that does not exist
 OVERLAY = "overlay"
 OVERLAY_TITLE = "Overlay video"
 OVERLAY_SUFFIX = ".mp4"
+
+
+@dataclass
+class ExportProgress:
+    """How far an export is; written by its thread, read by the GUI, which may cancel it.
+
+    Attributes
+    ----------
+    done, total : int
+        Frames of an overlay video; `total` is 0 where that is not known.
+    cancelled : bool
+    """
+
+    done: int = 0
+    total: int = 0
+    cancelled: bool = False
 
 
 class Stopped(Exception):
@@ -111,22 +127,33 @@ def snapshot(layer: Any, path: Path, name: str, video: Any) -> Export:
     return Export(path, name, np.array(data), attributes, video if name == OVERLAY else None)
 
 
-def write_export(export: Export, wanted: Callable[[], bool] = lambda: True) -> tuple[bool, str]:
+def suggested_file(layer: Any, video: Any) -> str:
+    """Return the file that the dialog proposes: next to the video, and none that exists."""
+    name = layer.name.replace("/", " ")
+    path = None if video is None else video.metadata.get("path")
+    folder = Path(path).parent if isinstance(path, str) and Path(path).is_file() else Path()
+    numbers = ["", *(f" {number}" for number in range(2, MOST_NAMES))]
+    found = (folder / f"{name}{number}.csv" for number in numbers)
+    return str(next((each for each in found if not each.exists()), folder / f"{name}.csv"))
+
+
+def write_export(export: Export, progress: ExportProgress | None = None) -> tuple[bool, str]:
     """Write a file; return whether it is written and what to tell the user in one sentence. Never raises.
 
     Parameters
     ----------
     export : Export
-    wanted : callable
-        Asked now and then whether to go on.
+    progress : ExportProgress, optional
     """
     try:
         tracks = tracks_of_points(export.data, export.attributes)
         if export.format == OVERLAY:
 
             def go_on(done: int, total: int | None) -> None:
-                if not wanted():
-                    raise Stopped
+                if progress is not None:
+                    progress.done, progress.total = done, total or 0
+                    if progress.cancelled:
+                        raise Stopped
 
             write_overlay(export.path, frames_of_layer(export.video), tracks, go_on)
             return True, f"Exported to {export.path.name}: {OVERLAY_TITLE.lower()}."
@@ -134,7 +161,7 @@ def write_export(export: Export, wanted: Callable[[], bool] = lambda: True) -> t
         write_tracks(export.path, tracks, chosen.name)
         return True, f"Exported to {export.path.name}: {chosen.title}; it loses {chosen.loses}."
     except Stopped:
-        return False, "The export was stopped."
+        return False, "The export was cancelled; no file was written."
     except FaceLandmarksError as error:
         return False, str(error)
     except Exception as error:

@@ -411,8 +411,15 @@ class MeasuresDock(QWidget):
 
     def _remove_lines(self) -> None:
         lines, self._lines = self._lines, None
-        if lines is not None and lines in self._viewer.layers:
-            self._viewer.layers.remove(lines)
+        if lines is None:
+            return
+        layers = self._viewer.layers
+
+        def remove() -> None:
+            if lines in layers:
+                layers.remove(lines)
+
+        QTimer.singleShot(0, remove)  # napari crashes if layers are removed while it reports a removal
 
     def _on_removed(self, event: Any) -> None:
         if event.value is self._lines:

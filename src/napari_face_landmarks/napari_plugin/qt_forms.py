@@ -1,4 +1,4 @@
-"""How docks lay out their controls: rows, forms that scroll, lists that a narrow dock does not cut."""
+"""Parts that panels are made of: forms, rows, lists of layers, and the question before a window closes."""
 
 from __future__ import annotations
 
@@ -7,14 +7,29 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, SpinBox
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QComboBox, QFormLayout, QFrame, QLabel, QScrollArea, QSizePolicy, QWidget
+from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtWidgets import (
+    QComboBox,
+    QFileDialog,
+    QFormLayout,
+    QHBoxLayout,
+    QLabel,
+    QMainWindow,
+    QMessageBox,
+    QPushButton,
+    QSizePolicy,
+    QToolButton,
+    QVBoxLayout,
+    QWidget,
+)
 
 from napari_face_landmarks.napari_plugin.current_layer import CurrentLandmarks, current_landmarks
 from napari_face_landmarks.settings import REFINE_MODES
+from napari_face_landmarks.video import VIDEO_SUFFIXES
 
-SMALLEST_CONTROL, SMALLEST_FORM = 110, 150  # px, width and height
-LONGEST_CHOICE = 15  # letters: bundles with their licence
+PLUGIN, SAMPLE = "napari-face-landmarks", "moving_face"
+SMALLEST_CONTROL = 110  # px, width
+LONGEST_CHOICE = 12  # letters: bundles with their licence
 LETTERS_OF_A_LAYER = 8
 
 
@@ -91,15 +106,15 @@ def setting_control(item: dataclasses.Field[Any]) -> Any:
     return kind(min=low, max=high, step=step, value=item.default, **common)
 
 
-class ScrollingForm(QScrollArea):
-    """Controls under each other, labels in a column of their own; scrolls where the dock is low."""
+class Form(QWidget):
+    """Controls of magicgui under each other, with labels in a column of their own."""
 
     def __init__(self, controls: Sequence[Any]) -> None:
         super().__init__()
-        body = QWidget()
-        form = QFormLayout(body)
+        form = QFormLayout(self)
         form.setContentsMargins(0, 0, 0, 0)
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
+        form.setRowWrapPolicy(QFormLayout.RowWrapPolicy.WrapLongRows)
         for control in controls:
             if isinstance(control, CheckBox):  # has its words in itself
                 form.addRow(control.native)
@@ -112,20 +127,118 @@ class ScrollingForm(QScrollArea):
                 control.native.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Preferred)
             control.native.setMinimumWidth(SMALLEST_CONTROL)
             form.addRow(label, control.native)
-        self.setWidget(body)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.setSizePolicy(QSizePolicy.Policy.Preferred, QSizePolicy.Policy.Maximum)
 
-    def sizeHint(self) -> QSize:
-        """Return the size at which nothing has to scroll."""
-        return self.widget().sizeHint() + self._room_for_scroll_bar()
+
+class Advanced(QWidget):
+    """A form that is shown when its heading is clicked on.
+
+    Attributes
+    ----------
+    heading : QToolButton
+    """
+
+    def __init__(self, controls: Sequence[Any]) -> None:
+        super().__init__()
+        self.heading = QToolButton()
+        self.heading.setText("Advanced")
+        self.heading.setToolTip("Models, all settings, and which frames to track.")
+        self.heading.setCheckable(True)
+        self.heading.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
+        self.heading.setArrowType(Qt.ArrowType.RightArrow)
+        self._form = Form(controls)
+        self._form.setVisible(False)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.heading)
+        layout.addWidget(self._form)
+        self.heading.toggled.connect(self._on_toggled)
 
     def minimumSizeHint(self) -> QSize:
-        """Return a size that is wide enough for all controls and high enough for some."""
-        smallest = self.widget().minimumSizeHint() + self._room_for_scroll_bar()
-        return QSize(smallest.width(), min(smallest.height(), SMALLEST_FORM))
+        """Return a size that is wide enough for the form, shown or not: a dock should not grow with it."""
+        smallest = super().minimumSizeHint()
+        return QSize(max(smallest.width(), self._form.minimumSizeHint().width()), smallest.height())
 
-    def _room_for_scroll_bar(self) -> QSize:
-        return QSize(self.verticalScrollBar().sizeHint().width(), 0)
+    def _on_toggled(self, shown: bool) -> None:
+        self.heading.setArrowType(Qt.ArrowType.DownArrow if shown else Qt.ArrowType.RightArrow)
+        self._form.setVisible(shown)
+
+
+class Welcome(QWidget):
+    """What is shown while a viewer has no video: buttons that open one, or the sample.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+
+    Attributes
+    ----------
+    open_button, sample_button : QPushButton
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = viewer
+        words = QLabel("Open a video first")
+        self.open_button, self.sample_button = QPushButton("Open a video …"), QPushButton("Open the sample")
+        self.open_button.setToolTip("Choose a video file.")
+        self.sample_button.setToolTip("A face that moves for a few seconds.")
+        self.open_button.clicked.connect(self._open)
+        self.sample_button.clicked.connect(lambda: viewer.open_sample(PLUGIN, SAMPLE))
+        layout, buttons = QVBoxLayout(self), QHBoxLayout()
+        layout.setContentsMargins(0, 0, 0, 0)
+        buttons.addWidget(self.open_button)
+        buttons.addWidget(self.sample_button)
+        layout.addWidget(words)
+        layout.addLayout(buttons)
+
+    def _open(self) -> None:
+        patterns = " ".join(f"*{suffix}" for suffix in VIDEO_SUFFIXES)
+        path, _ = QFileDialog.getOpenFileName(self, "Open a video", "", f"Videos ({patterns})")
+        if path:
+            self._viewer.open(path, plugin=PLUGIN)
+
+
+class CloseGuard(QObject):
+    """Asks before a window is closed by its user while something goes on in it.
+
+    Parameters
+    ----------
+    widget : QWidget
+        In the window; the guard goes with it.
+    busy : callable
+        Whether something goes on.
+    """
+
+    def __init__(self, widget: QWidget, busy: Callable[[], bool]) -> None:
+        super().__init__(widget)
+        self._busy = busy
+        self._window: Any = widget.window()
+        above = widget.parentWidget()
+        while above is not None:  # a floating dock is a window too
+            self._window = above if isinstance(above, QMainWindow) else self._window
+            above = above.parentWidget()
+        self._window.installEventFilter(self)
+
+    @property
+    def window_is_open(self) -> bool:
+        """Whether the window is there and shown."""
+        try:
+            return bool(self._window.isVisible())
+        except RuntimeError:  # Qt has deleted it
+            return False
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Ask, and have the window stay open if that is the answer."""
+        if event.type() == QEvent.Type.Close and event.spontaneous() and self._busy():
+            buttons = QMessageBox.StandardButton
+            answer = QMessageBox.question(
+                watched,
+                "Face landmarks",
+                "Landmarks are being tracked in this window. Close it and stop the run?",
+                buttons.Yes | buttons.No,
+                buttons.No,
+            )
+            if answer != buttons.Yes:
+                event.ignore()
+                return True
+        return False

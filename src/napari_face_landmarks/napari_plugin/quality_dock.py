@@ -6,7 +6,6 @@ import time
 from contextlib import suppress
 from types import SimpleNamespace
 from typing import Any, cast
-from weakref import WeakKeyDictionary
 
 from qtpy.QtCore import QModelIndex, Qt, QTimer
 from qtpy.QtWidgets import (
@@ -26,6 +25,7 @@ from superqt.utils import create_worker
 
 from napari_face_landmarks.data.names import face_label
 from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.napari_plugin.commands import CHECK_SHORTCUTS
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
 from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, results_of
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
@@ -39,12 +39,9 @@ from napari_face_landmarks.quality import Check, Limits, Series, Suspect, check_
 LOOK_MS = 300  # between two looks at whether the layer has changed
 CHECK_EVERY = 1.5  # seconds, while a run goes on
 SETTLED = 0.8  # seconds without a change by hand, after which the layer is checked again
-NEXT_KEY, PREVIOUS_KEY = "n", "Shift-n"
 ORDERS = ("Worst first", "In order of time")
 SMALLEST_TEXT = 60  # px, height of list and statistics
 SIZES = [380, 170, 170]  # px, heights of plot, list and statistics in a dock that is high enough
-
-_docks: WeakKeyDictionary[Any, QualityDock] = WeakKeyDictionary()
 
 
 class QualityDock(QWidget):
@@ -73,6 +70,7 @@ class QualityDock(QWidget):
         super().__init__()
         self._viewer = napari_viewer
         self._current = current_landmarks(napari_viewer)
+        self._active = True
         self._layer: Any = None
         self._limits = Limits()
         self._checked: Tracks | None = None
@@ -105,10 +103,13 @@ class QualityDock(QWidget):
             action.setData(key)
         self.strips.setMenu(menu)
         self.previous_button = QPushButton("Previous")
-        self.previous_button.setToolTip(f"Go to the place above it in the list. Key: {PREVIOUS_KEY.upper()}.")
+        keys = {name: key.upper() for name, key in CHECK_SHORTCUTS.items()}
+        self.previous_button.setToolTip(
+            f"Go to the frame above it in the list. Key: {keys['previous_to_check']}."
+        )
         self.next_button = QPushButton("Next")
         self.next_button.setToolTip(
-            f"Go to the next frame of the list, beginning with the first. Key: {NEXT_KEY.upper()}."
+            f"Go to the next frame of the list, starting with the first. Key: {keys['next_to_check']}."
         )
         self.order = QComboBox()
         self.order.addItems(ORDERS)
@@ -167,10 +168,6 @@ class QualityDock(QWidget):
         self.list.selectionModel().currentChanged.connect(self._on_place_chosen)
         self.list.clicked.connect(self._go_to_place)
         self._viewer.dims.events.current_step.connect(self._on_slider)
-        _docks[self._viewer] = self
-        for key, call in ((NEXT_KEY, next_to_check), (PREVIOUS_KEY, previous_to_check)):
-            with suppress(ValueError):  # another dock, or the user, has the key
-                self._viewer.bind_key(key, call)
         self._timer = QTimer(self)
         self._timer.setInterval(LOOK_MS)
         self._timer.timeout.connect(self._look)
@@ -182,6 +179,11 @@ class QualityDock(QWidget):
     def is_open(self) -> bool:
         """Whether the dock is there still; napari's events may come after Qt has deleted it."""
         return bool(self._there.open)
+
+    def set_active(self, active: bool) -> None:
+        """Have the panel follow the landmarks, or leave them alone while it is hidden."""
+        self._active = active
+        self._look()
 
     # going to frames
 
@@ -277,7 +279,7 @@ class QualityDock(QWidget):
     def _look(self) -> None:
         """See whether there is something new of the layer."""
         layer = self._layer
-        if layer is None or not self.is_open:
+        if layer is None or not self.is_open or not self._active:
             return
         results = results_of(layer)
         if results is not None:
@@ -383,30 +385,3 @@ class QualityDock(QWidget):
     def _on_strips_changed(self, *_: Any) -> None:
         actions = self.strips.menu().actions()
         self.plot.set_strips(frozenset(action.data() for action in actions if action.isChecked()))
-
-
-def quality_dock(viewer: Any = None) -> QualityDock:
-    """Return the quality dock of a viewer, opened where it is not open.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer, optional
-        The current one where not given.
-    """
-    import napari
-
-    viewer = napari.current_viewer() if viewer is None else viewer
-    dock = _docks.get(viewer)
-    if dock is None or not dock.is_open:
-        _, dock = viewer.window.add_plugin_dock_widget("napari-face-landmarks", "Face landmarks quality")
-    return cast(QualityDock, dock)
-
-
-def next_to_check(viewer: Any = None) -> None:
-    """Go to the next frame that should be checked; a command."""
-    quality_dock(viewer).next_to_check()
-
-
-def previous_to_check(viewer: Any = None) -> None:
-    """Go to the frame to check before this one; a command."""
-    quality_dock(viewer).previous_to_check()

@@ -347,9 +347,10 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         frames, (low, high), width = self._series.frames, self.view, self.inner_width
         mine = [item for item in self._suspects if item.face == self._face]
         self._lane.setTitle(f"{len(mine)} to check" if mine else "none to check")
-        marked = np.array([item.frame for item in mine if low <= item.frame <= high], dtype=np.float64)
+        marked = np.array([item.frame for item in mine if low <= item.frame <= high], np.float64)
         step = (high - low) / width
-        marked = marked[np.unique(np.floor(marked / step), return_index=True)[1]]
+        first = np.unique(np.floor(marked / step), return_index=True)[1]
+        marked = marked[first]
         self._marks.setData(marked, np.full(len(marked), 0.5))
         spans = np.array([(item.first, item.last) for item in mine]).reshape(-1, 2)
         x, inside = intervals(coarser(spans[(spans[:, 1] >= low) & (spans[:, 0] <= high)], low, step))
@@ -362,10 +363,10 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         if self._sources:
             codes = self._series.source[:, self._face]
             start, stop = np.searchsorted(frames, (low - 1, high + 1))
-            x, seen = frames[start:stop], codes[start:stop]
+            at, seen = frames[start:stop], codes[start:stop]
             for code, item in self._sources.items():
                 edges = np.flatnonzero(np.diff(np.concatenate([[False], seen == code, [False]])))
-                spans = np.stack([x[edges[::2]], x[edges[1::2] - 1]], axis=1)
+                spans = np.stack([at[edges[::2]], at[edges[1::2] - 1]], axis=1)
                 item.setData(*intervals(coarser(spans, low, step)))
         for plot in self._plots:
             plot.setXRange(low, high, padding=0)

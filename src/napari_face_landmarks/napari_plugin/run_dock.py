@@ -1,4 +1,4 @@
-"""The dock widget: choose a video, press Run, watch the landmarks appear, cancel and keep what is done."""
+"""The tab Track: choose a video, press Run, watch the landmarks appear, cancel and keep what is finished."""
 
 from __future__ import annotations
 
@@ -15,15 +15,16 @@ from superqt.utils import create_worker
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
-from napari_face_landmarks.napari_plugin import checkpoints, commands, export_dialog
+from napari_face_landmarks.napari_plugin import checkpoints, export_dialog
 from napari_face_landmarks.napari_plugin.about import show_about
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
 from napari_face_landmarks.napari_plugin.displayed_run import ShownRun
 from napari_face_landmarks.napari_plugin.export_dialog import is_video
+from napari_face_landmarks.napari_plugin.layer_queries import image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.model_cache import load_cached as load_models
 from napari_face_landmarks.napari_plugin.points_layer import frames_of_layer
 from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
-from napari_face_landmarks.napari_plugin.qt_forms import ScrollingForm, row_of
+from napari_face_landmarks.napari_plugin.qt_forms import Advanced, CloseGuard, Form, Welcome, row_of
 from napari_face_landmarks.napari_plugin.roi_layers import regions_of_layers
 from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, track_in_background
 from napari_face_landmarks.napari_plugin.settings_form import RunChoices
@@ -64,6 +65,9 @@ class FaceLandmarksWidget(Container):
         self._steps: Generator[None] | None = None
         self._in_window = False
         self._shown: ShownRun | None = None
+        self._guard: CloseGuard | None = None
+        self._export: export_dialog.ExportProgress | None = None
+        self._export_name = ""
         self._notice_given = False
         self._told = 0.0  # when, on the clock, how far the run is
         self._open = True
@@ -85,9 +89,14 @@ class FaceLandmarksWidget(Container):
             row_of(self.run_button, self.pause_button, self.cancel_button),
             row_of(self.export_button, self.more_button),
         ]
+        # what is said comes below all buttons, so that none moves when there is more to say
         super().__init__(widgets=[*rows, self.progress, self.status, self.notice], labels=False)
-        self.native.layout().insertWidget(0, ScrollingForm(chosen.controls))
-        self.native.layout().addStretch(1)
+        layout = self.native.layout()
+        self.welcome = Welcome(napari_viewer)
+        layout.insertWidget(0, self.welcome)
+        layout.insertWidget(1, Form([self.video, self.preset]))
+        layout.addWidget(Advanced(chosen.controls[2:]))
+        layout.addStretch(1)
         for text in (self.status, self.notice):
             text.native.setWordWrap(True)
             text.native.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Preferred)
@@ -101,7 +110,7 @@ class FaceLandmarksWidget(Container):
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._look)
         chosen.begin_as(read_preferences())
-        commands.register(napari_viewer, self)
+        self.reset_choices()
 
     def _make_buttons(self) -> None:
         self.run_button = PushButton(
@@ -110,18 +119,18 @@ class FaceLandmarksWidget(Container):
         self.pause_button = PushButton(
             text="Pause",
             enabled=False,
-            tooltip="Wait where the run is, and go on from there when it is pressed again.",
+            tooltip="Pause after the current frame; pressed again, resume.",
         )
         self.cancel_button = PushButton(
             text="Cancel", enabled=False, tooltip="Stop and keep the finished frames."
         )
         self.export_button = PushButton(
             text="Export …",
-            tooltip="Write the landmarks, as they stand in their layer, to a file for other programs.",
+            tooltip="Write the current landmarks to a file for other programs.",
         )
         self.more_button = PushButton(
             text="More",
-            tooltip="Have the dock begin with what is chosen now, or tell the versions for reports of bugs.",
+            tooltip="Save the preset and the models as defaults, or show the versions of everything.",
         )
         self.more_button.native.setMenu(self._make_menu())
         for button, call in (
@@ -136,8 +145,8 @@ class FaceLandmarksWidget(Container):
         menu = QMenu(self.more_button.native)  # whose theme it has
         menu.setToolTipsVisible(True)
         for text, what, call in (
-            ("Begin with these choices", "Keep preset, models and following.", self.keep_choices),
-            ("Begin as at first", "Forget what was kept.", self.forget_choices),
+            ("Save as defaults", "Start with this preset, these models and following.", self.keep_choices),
+            ("Restore defaults", "Forget the saved defaults.", self.forget_choices),
             ("About …", "Versions of everything, to copy.", lambda: show_about(self.native)),
         ):
             action = menu.addAction(text)
@@ -146,20 +155,22 @@ class FaceLandmarksWidget(Container):
         return menu
 
     def keep_choices(self) -> None:
-        """Have docks that are opened from now on begin with the preset and the models of now."""
+        """Save the preset, the models and following as the defaults of docks that are opened from now on."""
         write_preferences(self._choices.as_preferences(read_preferences()))
-        self.status.value = "Kept for the next time."
+        self.status.value = "Saved as defaults."
 
     def forget_choices(self) -> None:
-        """Have this dock and new ones begin as after the installation."""
+        """Restore the defaults of the installation, here and in new docks."""
         write_preferences(Preferences())
         self._choices.begin_as(Preferences())
-        self.status.value = "Everything is as at first."
+        self.status.value = "The defaults are restored."
 
     def reset_choices(self, *_: Any) -> None:
         """Look again which image layers there are, and which is active."""
-        if self._open and self._current is None:
-            self._choices.follow_active_video()
+        if self._open:
+            self.welcome.setVisible(not image_layers(self._viewer))
+            if self._current is None:
+                self._choices.follow_active_video()
 
     def settings(self) -> TrackerSettings:
         """Return the settings as they stand.
@@ -175,7 +186,7 @@ class FaceLandmarksWidget(Container):
 
     def run(self) -> None:
         """Start tracking; the landmarks appear in a new layer."""
-        if self._current is not None:
+        if self._current is not None or self._export is not None:
             return
         video = self.video.value
         try:
@@ -203,6 +214,7 @@ class FaceLandmarksWidget(Container):
         self.status.value, self.notice.value = "Starting …", ""
         self._steps = track_in_background(run)
         self._in_window = self.native.window().isVisible()
+        self._guard = CloseGuard(self.native, lambda: self._current is not None)
         worker = create_worker(
             _do_steps, self._steps, _start_thread=False, _connect={"finished": self._on_finished}
         )
@@ -210,7 +222,9 @@ class FaceLandmarksWidget(Container):
         self._timer.start()
 
     def cancel(self) -> None:
-        """Stop the run; the frames that are finished stay in the layer."""
+        """Stop the run, whose finished frames stay in the layer, or the export, which then writes no file."""
+        if self._export is not None:
+            self._export.cancelled = True
         if self._current is not None:
             self._current.cancel()
             self.cancel_button.enabled = self.pause_button.enabled = False
@@ -232,13 +246,15 @@ class FaceLandmarksWidget(Container):
 
     def export(self) -> None:
         """Ask for a file, and write the landmarks to it in the format that is chosen there."""
+        if self._export is not None:
+            return
         layer = current_landmarks(self._viewer).layer
         if layer is None:
             self._tell_error("There are no landmarks to export: track a video, or open a file of landmarks.")
             return
-        tracked = None if self._shown is None else self._shown.video
+        tracked = video_of_layer(self._viewer, layer)
         video = next((item for item in (tracked, self.video.value) if is_video(item)), None)
-        suggested = f"{layer.name.replace('/', ' ')}.csv"
+        suggested = export_dialog.suggested_file(layer, video)
         asked = export_dialog.ask_for_file(self.native, suggested, video is not None)
         if asked is None:
             return
@@ -247,12 +263,15 @@ class FaceLandmarksWidget(Container):
         except FaceLandmarksError as error:
             self._tell_error(str(error))
             return
-        self.export_button.enabled = False
+        self.export_button.enabled = self.run_button.enabled = False
+        self.cancel_button.enabled = True
+        self._export, self._export_name = export_dialog.ExportProgress(), path.name
         self.status.value = f"Exporting to {path.name} …"
+        self._timer.start()
         create_worker(
             export_dialog.write_export,
             export_dialog.snapshot(layer, path, name, video),
-            lambda: self._open,
+            self._export,
             _connect={"returned": self._on_exported},
         )
 
@@ -260,7 +279,9 @@ class FaceLandmarksWidget(Container):
         if not self._open:
             return
         done, sentence = result
-        self.export_button.enabled = not self.running
+        self._export = None
+        self._timer.stop()
+        self._set_running(False)
         if done:
             self.status.value = sentence
         else:
@@ -293,6 +314,11 @@ class FaceLandmarksWidget(Container):
 
     def _look(self) -> None:
         """Show what the working thread has finished since the last look."""
+        if self._export is not None and self._export.total:
+            self.progress.max, self.progress.value = self._export.total, self._export.done
+            self.status.value = (
+                f"Exporting to {self._export_name}: {self._export.done} of {self._export.total} frames"
+            )
         run, shown = self._current, self._shown
         if run is None or shown is None:
             return
@@ -323,7 +349,10 @@ class FaceLandmarksWidget(Container):
         run, self._current = self._current, None
         if self._steps is not None:
             self._steps.close()
-        if run is None or not self._open or self._shown is None:
+        if run is None or self._shown is None:
+            return
+        if not self._open:
+            self._finish_without_dock(run)
             return
         self._timer.stop()
         self._shown.finish()
@@ -337,6 +366,12 @@ class FaceLandmarksWidget(Container):
         elif run.tracks is not None and run.tracks.warnings:
             show_warning(warnings_in_words(run.tracks.warnings))
 
+    def _finish_without_dock(self, run: BackgroundRun) -> None:
+        """Keep the finished frames of a run whose dock was closed, unless the window is closed too."""
+        if self._shown is not None and self._guard is not None and self._guard.window_is_open:
+            self._shown.finish()
+            show_info(f"The dock was closed during a run. {describe_end(run)}")
+
     def _tell_error(self, sentence: str) -> None:
         self.status.value = sentence
         show_error(sentence)
@@ -349,8 +384,12 @@ class FaceLandmarksWidget(Container):
 
     def _on_destroyed(self) -> None:
         self._open = False
+        if self._export is not None:
+            self._export.cancelled = True
         if self._current is not None:
             self._current.cancel()
+            if self._shown is not None:
+                self._shown.stop_following()
 
 
 def _do_steps(steps: Generator[None]) -> Generator[None]:

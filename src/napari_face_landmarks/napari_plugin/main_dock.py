@@ -1,0 +1,93 @@
+"""The dock "Face landmarks": a tab for each thing to do, over the current landmarks layer of its viewer."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from qtpy.QtCore import QSize, Qt
+from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+
+from napari_face_landmarks.napari_plugin import commands
+from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
+from napari_face_landmarks.napari_plugin.display_dock import ViewDock
+from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
+from napari_face_landmarks.napari_plugin.measures_dock import MeasuresDock
+from napari_face_landmarks.napari_plugin.quality_dock import QualityDock
+from napari_face_landmarks.napari_plugin.run_dock import FaceLandmarksWidget
+
+SMALLEST = QSize(200, 180)  # px, of a tab's content
+TOOLTIPS = {
+    "Track": "Find faces and their landmarks in a video.",
+    "Check": "Curves over time, and the frames that are worth a look.",
+    "Correct": "Move landmarks, fit the others to them, propagate.",
+    "Measure": "Eye closure, mouth, brows, asymmetry and blinks over time.",
+    "Faces": "Rename, merge, split and delete faces.",
+    "View": "Colours, outlines, numbers and trails.",
+}
+
+
+class FaceLandmarksDock(QWidget):
+    """All that the plugin does, in tabs.
+
+    Parameters
+    ----------
+    napari_viewer : napari.Viewer
+        Filled in by napari.
+
+    Attributes
+    ----------
+    track, check, correct, measure, faces, view
+        The panels, one in each tab.
+    tabs : QTabWidget
+    """
+
+    def __init__(self, napari_viewer: Any) -> None:
+        super().__init__()
+        self.track = FaceLandmarksWidget(napari_viewer)
+        self.check = QualityDock(napari_viewer)
+        self.correct = CorrectDock(napari_viewer)
+        self.measure = MeasuresDock(napari_viewer)
+        self.faces = FacesDock(napari_viewer)
+        self.view = ViewDock(napari_viewer)
+        self.tabs = QTabWidget()
+        self.tabs.setDocumentMode(True)
+        self.tabs.setUsesScrollButtons(True)
+        panels = (self.track, self.check, self.correct, self.measure, self.faces, self.view)
+        for (title, tooltip), panel in zip(TOOLTIPS.items(), panels, strict=True):
+            self.tabs.addTab(_Scrolling(getattr(panel, "native", panel)), title)
+            self.tabs.setTabToolTip(self.tabs.count() - 1, tooltip)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(self.tabs)
+        self.tabs.currentChanged.connect(self._on_tab)
+        self._on_tab(0)
+        commands.register(napari_viewer, self)
+
+    def show_tab(self, title: str) -> None:
+        """Bring a tab to the front."""
+        self.tabs.setCurrentIndex(list(TOOLTIPS).index(title))
+
+    def _on_tab(self, index: int) -> None:
+        """Have only the panel in front look at the landmarks: that may take a second for a long video."""
+        for at, panel in {1: self.check, 2: self.correct, 4: self.faces}.items():
+            panel.set_active(at == index)
+
+
+class _Scrolling(QScrollArea):
+    """A panel that scrolls where the window is low, and so never pushes the window off the screen."""
+
+    def __init__(self, panel: QWidget) -> None:
+        super().__init__()
+        self.setWidget(panel)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return a size that is wide enough for the panel, and low."""
+        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        return QSize(max(width, SMALLEST.width()), SMALLEST.height())
+
+    def sizeHint(self) -> QSize:
+        """Return the size at which nothing has to scroll."""
+        return self.minimumSizeHint().expandedTo(self.widget().sizeHint())
