@@ -17,7 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, cli, load_models
-from napari_face_landmarks.clnf import fit, normalized_frame, numba_engine, pdm, reference
+from napari_face_landmarks.clnf import fit, normalized_frame, numba_engine, pdm
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts, covariance
 from napari_face_landmarks.clnf.parameters import OPENFACE_CCNF, OPENFACE_CEN, PUBLISHED
 from napari_face_landmarks.errors import ModelError, SettingsError
@@ -26,6 +26,7 @@ from napari_face_landmarks.models import bundle_folder, openface
 from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, read_pdm_text
 from napari_face_landmarks.opencv import cv2
 from openface_files import MIRROR_VIEWS, YAWS, matrix, write_ccnf, write_cen, write_folder, write_pdm
+from openface_reference import fill_from_neighbours, layers_of, reference
 from test_clnf import face_model, random_params, texture
 from test_tracking import moving
 
@@ -169,7 +170,7 @@ def numbers_of(loaded: Any) -> list[np.ndarray]:
         return [loaded.mean, loaded.components, loaded.eigenvalues]
     arrays = [loaded.view_centres, loaded.confidences]
     for expert in np.unique(loaded.expert[loaded.expert >= 0]):
-        arrays += [a for layer in reference.layers_of(loaded.networks, int(expert)) for a in layer[1:]]
+        arrays += [a for layer in layers_of(loaded.networks, int(expert)) for a in layer[1:]]
     if loaded.fields is not None:
         arrays += [*loaded.fields.norms, *loaded.fields.biases, *loaded.fields.alphas, *loaded.fields.betas]
     return arrays
@@ -301,7 +302,7 @@ def test_a_fit_by_clnf_alone_agrees_with_the_reference(
     constants = {"cen": OPENFACE_CEN, "ccnf": OPENFACE_CCNF, "own": PUBLISHED}[kind]
     constants = dataclasses.replace(constants, own_iterations=2)
     found, expected = (
-        fit.fit_alone(grey, start, fit.ClnfModel(model, chosen, constants, engine), followed)
+        fit.fit_clnf_only(grey, start, fit.ClnfModel(model, chosen, constants, engine), followed)
         for engine in (numba_engine, reference)
     )
     assert (found.converged, found.iterations) == (expected.converged, expected.iterations)
@@ -351,7 +352,7 @@ def test_the_way_into_the_frame_is_the_similarity_between_the_shapes() -> None:
 
 def test_every_second_response_is_the_mean_of_its_neighbours() -> None:
     response = np.where(np.add.outer(np.arange(5), np.arange(5)) % 2 == 0, np.arange(25.0).reshape(5, 5), 0)
-    filled = reference.fill_from_neighbours(response)
+    filled = fill_from_neighbours(response)
     assert filled[0, 1] == pytest.approx((0 + 2 + 6) / 3)
     assert filled[1, 2] == pytest.approx((2 + 6 + 8 + 12) / 4)
     assert filled[2, 2] == response[2, 2]
@@ -382,7 +383,7 @@ def test_faces_smaller_than_a_scale_are_not_looked_at_there(experts: dict[str, O
     for scale in (0.2, 0.3, 0.4, 0.8, 1.5):
         start = np.concatenate([[scale, 0, 0, 0, 100, 100], np.zeros(model.n_modes)])
         constants = dataclasses.replace(OPENFACE_CEN, own_iterations=1)
-        found = fit.fit_alone(grey, start, fit.ClnfModel(model, experts["cen"], constants))
+        found = fit.fit_clnf_only(grey, start, fit.ClnfModel(model, experts["cen"], constants))
         steps.append(found.iterations if found.converged else -1)
     assert steps == [-1, 2, 4, 6, 8]
     start = np.concatenate([[0.4, 0, 0, 0, 100, 100], np.zeros(model.n_modes)])

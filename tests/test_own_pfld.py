@@ -16,7 +16,7 @@ from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
 from napari_face_landmarks.pfld import crops_of_boxes, crops_of_landmarks, predict
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, sample_crops, to_crop
-from napari_face_landmarks.pfld.custom import WFLW_TO_IBUG, own_crops
+from napari_face_landmarks.pfld.custom import WFLW_TO_IBUG, custom_crops
 from napari_face_landmarks.pfld.network import BOX_TO_CROP, BOX_TO_CROP_SHIFT
 from test_tracking import moving
 
@@ -159,9 +159,9 @@ def test_the_input_is_as_the_description_says(
     rgb[..., 0], rgb[..., 1], rgb[..., 2] = 255, 51, 102
     crops = np.array([[100.0, 100, 90, 0], [90.0, 100, 90, 0.3]], np.float32)
     network = load_models(tmp_path).pfld
-    from napari_face_landmarks.pfld.custom import run_own
+    from napari_face_landmarks.pfld.custom import run_custom
 
-    fractions = run_own(network, rgb, crops).reshape(2, -1)[:, :3]
+    fractions = run_custom(network, rgb, crops).reshape(2, -1)[:, :3]
     expected = span[0] + np.array([1, 0.2, 0.4]) * (span[1] - span[0])
     np.testing.assert_allclose(fractions, [expected[:: 1 if colours == "RGB" else -1]] * 2, atol=1e-4)
 
@@ -170,10 +170,10 @@ def test_crops_are_measured_as_the_description_says(folder: Path) -> None:
     boxes = np.array([[100.0, 80, 180, 200]])
     crops = crops_of_boxes(boxes)
     describe(folder, box="face", box_scale=1.1)
-    wanted = own_crops(load_models(folder).pfld, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
+    wanted = custom_crops(load_models(folder).pfld, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
     np.testing.assert_allclose(wanted, [[140, 140, 1.1 * 120, 0]], atol=1e-3)
     describe(folder, box="landmarks", box_scale=1.2)
-    wanted = own_crops(load_models(folder).pfld, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
+    wanted = custom_crops(load_models(folder).pfld, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
     np.testing.assert_allclose(wanted[0, 2], 1.2 * crops[0, 2] / CROP_MARGIN, rtol=1e-6)
     np.testing.assert_allclose(wanted[0, :2], crops[0, :2])
     assert sample_crops(np.zeros((9, 9, 3), np.uint8), crops, 40).shape == (1, 3, 40, 40)

@@ -13,7 +13,6 @@ from napari_face_landmarks.pfld import (
     crops_of_boxes,
     crops_of_landmarks,
     predict,
-    predict_mirrored,
     predict_twice,
 )
 from napari_face_landmarks.pfld.crop import (
@@ -208,7 +207,7 @@ def test_a_mirrored_picture_gets_mirrored_landmarks_where_pfld_looks_at_both() -
     mirrored = np.array([(width - 1 - x, y, side, -roll) for x, y, side, roll in crops], np.float32)
     session = load_models().pfld
     one, other = (
-        predict_mirrored(session, np.ascontiguousarray(image), places)
+        predict(session, np.ascontiguousarray(image), places, mirrored=True)
         for image, places in ((picture, crops), (picture[:, ::-1], mirrored))
     )
     back = other.landmarks[:, MIRROR_68]
@@ -218,4 +217,4 @@ def test_a_mirrored_picture_gets_mirrored_landmarks_where_pfld_looks_at_both() -
     np.testing.assert_allclose(one.score, other.score, atol=1e-4)
     once = predict(session, picture, crops)
     assert np.abs(once.landmarks - one.landmarks).max() > 0.05
-    assert len(predict_mirrored(session, picture, crops[:0]).score) == 0
+    assert len(predict(session, picture, crops[:0], mirrored=True).score) == 0

@@ -231,7 +231,7 @@ def _with_prior(at: _Responses, first: _First, model: ClnfModel) -> tuple[npt.ND
 
 
 @dataclass(frozen=True)
-class OwnFit:
+class ClnfOnlyFit:
     """What CLNF found by itself, without first landmarks.
 
     Attributes
@@ -258,9 +258,9 @@ class OwnFit:
     converged: bool
 
 
-def fit_alone(
+def fit_clnf_only(
     grey: npt.NDArray[np.uint8], params: Floats, model: ClnfModel, followed: bool = False
-) -> OwnFit:
+) -> ClnfOnlyFit:
     """Fit a face by CLNF alone, as OpenFace does: from a box on a first frame, then from the last frame.
 
     A scale at which the frame would be larger than the face in the image is left out, as is one whose window
@@ -278,7 +278,7 @@ def fit_alone(
 
     Returns
     -------
-    OwnFit
+    ClnfOnlyFit
         Always finite.
 
     Raises
@@ -292,7 +292,7 @@ def fit_alone(
     _check_inputs(grey, np.zeros((N_LANDMARKS, 2)), params, pdm, None)
     start = clamp(pdm, params)
     first = _project(pdm, start) if np.isfinite(start).all() else np.full((N_LANDMARKS, 2), np.nan)
-    failed = OwnFit(
+    failed = ClnfOnlyFit(
         np.nan_to_num(first).astype(np.float32), start, np.zeros(N_LANDMARKS, np.float32), -math.inf, 0, False
     )
     if not _usable(first, start, grey.shape):
@@ -322,7 +322,7 @@ def fit_alone(
     confidence = _responses_at(at, places)
     if not np.isfinite(confidence).all():
         return failed
-    return OwnFit(points.astype(np.float32), found, confidence, float(likelihood), steps, True)
+    return ClnfOnlyFit(points.astype(np.float32), found, confidence, float(likelihood), steps, True)
 
 
 def params_of_crop(pdm: PDM, crop: npt.NDArray[Any], margin: float) -> Floats:

@@ -78,7 +78,7 @@ def response_maps(
         _spread(responses(experts, scale, view, supports), visible, stride, maps)
         return maps
     layers = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
-    _own_maps(grey, to_frame, centres, layers, visible, stride, maps)
+    _bundle_maps(grey, to_frame, centres, layers, visible, stride, maps)
     return maps
 
 
@@ -87,7 +87,7 @@ def _cells(window: int, stride: int) -> int:
     return (window * window + stride - 1) // stride
 
 
-def _own_maps(
+def _bundle_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
     centres: Places,

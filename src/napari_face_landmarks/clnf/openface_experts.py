@@ -145,21 +145,6 @@ def views_of(
     return part.view_centres, part.visibility, part.confidences
 
 
-def layers_of(networks: Networks, expert: int) -> list[tuple[int, Floats32, Floats32]]:
-    """Return the layers of one network: activation, weight (out, in), bias (out,)."""
-    layers = []
-    widths = networks.widths[expert]
-    for layer in range(networks.activations.shape[1]):
-        inputs, outputs = int(widths[layer]), int(widths[layer + 1])
-        if outputs == 0:
-            break
-        start, bias = int(networks.weights[expert, layer]), int(networks.biases[expert, layer])
-        weight = networks.words[start : start + inputs * outputs].reshape(outputs, inputs)
-        activation = int(networks.activations[expert, layer])
-        layers.append((activation, weight, networks.words[bias : bias + outputs]))
-    return layers
-
-
 def fields_as_networks(fields: NeuralFields) -> Networks:
     """Return the networks that give what the neurons of CCNF give before neighbours are joined.
 

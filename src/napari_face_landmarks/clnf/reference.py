@@ -13,19 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf import normalized_frame
-from napari_face_landmarks.clnf.openface_experts import (
-    RELU,
-    SIGMOID,
-    TANH,
-    AnyExperts,
-    NeuralFields,
-    OpenFaceExperts,
-    ScaleExperts,
-    covariance,
-    layers_of,
-)
 from napari_face_landmarks.clnf.parameters import LEAST_RESPONSE, Steps
-from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT, PatchExperts
 from napari_face_landmarks.clnf.pdm import (
     N_RIGID,
     PDM,
@@ -36,6 +25,7 @@ from napari_face_landmarks.clnf.pdm import (
     rotation_matrix,
     shape_3d,
 )
+from napari_face_landmarks.errors import ModelError
 
 Floats = npt.NDArray[np.float64]
 Places = npt.NDArray[Any]  # whole numbers, or real ones
@@ -109,96 +99,12 @@ def expert_response(inputs: Floats, w1: Floats, w2: Floats, w3: Floats) -> Float
     return np.asarray(1.0 / (1.0 + np.exp(-third)))
 
 
-def deep_response(inputs: Floats, layers: list[tuple[int, npt.NDArray[Any], npt.NDArray[Any]]]) -> Floats:
-    """Return the responses, (positions,), of an expert of CE-CLM with layers of any number and activation."""
-    values = inputs
-    for activation, weight, bias in layers:
-        values = values @ weight.astype(np.float64).T + bias
-        if activation == SIGMOID:
-            values = 1.0 / (1.0 + np.exp(-values))
-        elif activation == TANH:
-            values = np.tanh(values)
-        elif activation == RELU:
-            values = np.maximum(values, 0.0)
-    return np.asarray(values[:, 0])
-
-
-def neural_field_response(area: Floats, fields: NeuralFields, expert: int) -> Floats:
-    """Return the responses of CCNF to an area of interest, (window, window).
-
-    Baltrusaitis et al. 2013: the mean of the field, ``Sigma b`` with
-    ``b_i = 2 sum_k alpha_k sigmoid(norm_k correlation(weights_k, support_i) + bias_k)``. A likelihood is not
-    negative: a map that is so somewhere is raised as a whole.
-    """
-    window = area.shape[0] - SUPPORT + 1
-    vertices = np.zeros((window, window))
-    for y in range(window):
-        for x in range(window):
-            support = normalized_frame.contrast_normalise(area[y : y + SUPPORT, x : x + SUPPORT].ravel())
-            neurons = (
-                fields.kernels[expert],
-                fields.norms[expert],
-                fields.biases[expert],
-                fields.alphas[expert],
-            )
-            for weights, norm, bias, alpha in zip(*neurons, strict=True):
-                centred = weights.ravel() - weights.mean(dtype=np.float64)
-                size = np.linalg.norm(centred)
-                correlation = centred @ support / size if size > 0 else 0.0
-                vertices[y, x] += 2.0 * alpha / (1.0 + np.exp(-(norm * correlation + bias)))
-    response = (covariance(fields, expert, window) @ vertices.ravel()).reshape(window, window)
-    return np.asarray(response - min(response.min(), 0.0))
-
-
-def fill_from_neighbours(response: Floats) -> Floats:
-    """Return a map whose every second cell, where x + y is odd, is the mean of the cells beside it."""
-    window = len(response)
-    filled = response.copy()
-    for y in range(window):
-        for x in range(1 - y % 2, window, 2):
-            beside = [(y - 1, x), (y + 1, x), (y, x - 1), (y, x + 1)]
-            filled[y, x] = np.mean([response[v, u] for v, u in beside if 0 <= v < window and 0 <= u < window])
-    return filled
-
-
-def _openface_maps(
-    grey: npt.NDArray[np.uint8],
-    to_frame: Floats,
-    centres: Places,
-    window: int,
-    part: ScaleExperts,
-    view: int,
-    sparse: bool,
-) -> Floats:
-    maps = np.ones((len(centres), window, window))
-    offsets = np.arange(window + SUPPORT - 1) - (window // 2 + REACH)
-    for k, centre in enumerate(centres):
-        if not part.visibility[view, k]:
-            continue
-        places = centre + np.stack(np.meshgrid(offsets, offsets), axis=-1)
-        area = bilinear(
-            grey.astype(np.float64),
-            normalized_frame.transform(normalized_frame.invert_kernel(to_frame), places),
-        )
-        across = slice(None, None, -1 if part.flipped[view, k] else 1)
-        expert = int(part.expert[view, k])
-        if part.fields is not None:
-            response = neural_field_response(area[:, across], part.fields, expert)
-        else:
-            layers = layers_of(part.networks, expert)
-            response = deep_response(im2col(area[:, across]), layers).reshape(window, window)
-            if sparse:
-                response = fill_from_neighbours(response)
-        maps[k] = response[:, across]
-    return maps
-
-
 def response_maps(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
     centres: Places,
     window: int,
-    experts: AnyExperts,
+    experts: PatchExperts,
     scale: int,
     view: int,
     checkerboard: bool = False,
@@ -214,21 +120,25 @@ def response_maps(
         Middle of each map in the frame, x then y; whole numbers for the plugin's own experts.
     window : int
         Side of the maps, px of the frame.
-    experts : PatchExperts or OpenFaceExperts
+    experts : PatchExperts
     scale, view : int
         Which of the experts.
     checkerboard : bool
-        Evaluate every second cell only, the centre among them. The others are 0; with OpenFace's CEN they
-        are the mean of their neighbours, as in CE-CLM, and CCNF needs all cells.
+        Evaluate every second cell only, the centre among them. The others are 0.
 
     Returns
     -------
     ndarray, (68, window, window), float64
         0 to 1; cell [k, y, x] is the place ``centres[k] + (x, y) - window // 2``. Maps of landmarks that the
         view hides are 1 everywhere.
+
+    Raises
+    ------
+    ModelError
+        If the experts are OpenFace's.
     """
-    if isinstance(experts, OpenFaceExperts):
-        return _openface_maps(grey, to_frame, centres, window, experts.parts[scale], view, checkerboard)
+    if not isinstance(experts, PatchExperts):
+        raise ModelError("The NumPy reference knows no patch experts of OpenFace: use another bundle.")
     maps = np.ones((len(centres), window, window))
     side = window + SUPPORT - 1
     for k, (x, y) in enumerate(centres):

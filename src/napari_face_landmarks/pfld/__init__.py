@@ -5,7 +5,6 @@ from napari_face_landmarks.pfld.network import (
     PfldOutput,
     crops_of_boxes,
     predict,
-    predict_mirrored,
     predict_twice,
 )
 
@@ -14,6 +13,5 @@ __all__ = [
     "crops_of_boxes",
     "crops_of_landmarks",
     "predict",
-    "predict_mirrored",
     "predict_twice",
 ]

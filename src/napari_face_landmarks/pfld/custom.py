@@ -78,7 +78,7 @@ class CustomPfld:
     sigma: float = UNKNOWN_SIGMA
 
 
-def own_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:
+def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:
     """Return the crops that a network wants, (F, 4), for the plugin's crops of the same faces.
 
     Parameters
@@ -101,7 +101,7 @@ def own_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: flo
     return wanted
 
 
-def run_own(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> Floats:
+def run_custom(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> Floats:
     """Run the network on crops of one picture, (F, 68, 2): fractions of the crops, x then y.
 
     Parameters
@@ -109,7 +109,7 @@ def run_own(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> F
     network : CustomPfld
     rgb : ndarray, (H, W, 3), uint8
     crops : ndarray, (F, 4)
-        As `own_crops` gives them.
+        As `custom_crops` gives them.
     """
     inputs = sample_crops(rgb, crops, network.size)
     if network.bgr:

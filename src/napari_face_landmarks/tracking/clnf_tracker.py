@@ -13,7 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf import numba_engine
-from napari_face_landmarks.clnf.fit import OwnFit, fit_alone, params_of_crop
+from napari_face_landmarks.clnf.fit import ClnfOnlyFit, fit_clnf_only, params_of_crop
 from napari_face_landmarks.clnf.openface_experts import OpenFaceExperts
 from napari_face_landmarks.data.fields import CLNF
 from napari_face_landmarks.data.frame import FaceFit, FrameResult, empty_frame
@@ -49,7 +49,7 @@ def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores
     faces = []
     for crop, score in zip(crops, scores, strict=True):
         start = params_of_crop(models.pdm, crop, CROP_MARGIN)
-        fit = fit_alone(grey, start, models.clnf(alone=True))
+        fit = fit_clnf_only(grey, start, models.clnf(alone=True))
         faces.append(ClnfFace(fit, float(score)))
     return faces
 
@@ -155,9 +155,9 @@ def fit_next(
     grey: npt.NDArray[np.uint8],
     params: npt.NDArray[np.float64],
     engine: ModuleType | SimpleNamespace = numba_engine,
-) -> OwnFit:
+) -> ClnfOnlyFit:
     """Fit a face on a frame from its parameters of the PDM, (6 + m,), on the frame before."""
-    return fit_alone(grey, params, models.clnf(engine, alone=True), followed=True)
+    return fit_clnf_only(grey, params, models.clnf(engine, alone=True), followed=True)
 
 
 def set_face(result: FrameResult, slot: int, face: ClnfFace) -> None:

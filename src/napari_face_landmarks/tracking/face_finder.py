@@ -16,7 +16,7 @@ from napari_face_landmarks.pfld import (
     PfldOutput,
     crops_of_boxes,
     crops_of_landmarks,
-    predict_mirrored,
+    predict,
     predict_twice,
 )
 from napari_face_landmarks.pfld.network import put_faces
@@ -88,7 +88,7 @@ def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) 
     output = predict_twice(models.pfld, rgb, crops)
     better = crops_of_landmarks(output.landmarks)
     sure = np.flatnonzero((output.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE))
-    put_faces(output, sure, predict_mirrored(models.pfld, rgb, better[sure]))
+    put_faces(output, sure, predict(models.pfld, rgb, better[sure], mirrored=True))
     return output
 
 

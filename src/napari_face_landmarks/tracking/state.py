@@ -16,7 +16,7 @@ from typing import Any, cast, get_args, get_origin, get_type_hints
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.fit import Correction, OwnFit
+from napari_face_landmarks.clnf.fit import ClnfOnlyFit, Correction
 from napari_face_landmarks.data.fields import TRACKED
 from napari_face_landmarks.data.frame import FrameResult, stack_frames, unstack_frames
 from napari_face_landmarks.data.stats import STAGES, RunStats
@@ -98,7 +98,7 @@ class ClnfFace:
 
     Attributes
     ----------
-    fit : OwnFit
+    fit : ClnfOnlyFit
     score : float
         The detector's, when it found the face last.
     unseen : int
@@ -107,7 +107,7 @@ class ClnfFace:
         Mean confidence of its landmarks when it was found last; 0 for a new face.
     """
 
-    fit: OwnFit
+    fit: ClnfOnlyFit
     score: float
     unseen: int = 0
     usual: float = 0.0

@@ -40,7 +40,7 @@ from napari_face_landmarks.clnf.pdm import PDM, load_pdm
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, inter_ocular, nme
 from napari_face_landmarks.pfld.crop import crops_of_landmarks
-from napari_face_landmarks.pfld.network import predict, predict_mirrored
+from napari_face_landmarks.pfld.network import predict
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.training.augment import (
     DETECTOR_JITTER,
@@ -264,7 +264,7 @@ def predict_faces(session: onnxruntime.InferenceSession, faces: Faces, plan: Cal
     outputs = []
     for image, points in zip(faces.images, faces.landmarks, strict=True):
         first = predict(session, image, jittered_crop(points, DETECTOR_JITTER, rng)[None])
-        outputs.append(predict_mirrored(session, image, crops_of_landmarks(first.landmarks)))
+        outputs.append(predict(session, image, crops_of_landmarks(first.landmarks), mirrored=True))
     return Predictions(
         np.stack([output.landmarks[0] for output in outputs]),
         np.stack([output.sigma[0] for output in outputs]),
