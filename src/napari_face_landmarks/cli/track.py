@@ -127,12 +127,12 @@ def _track(options: argparse.Namespace) -> int:
             prepare_place(path)
         models = load_models(*given(options.models), experts=options.experts, providers=options.provider)
         tracker = FaceTracker(models, settings, options.threads)
-        recording = CheckpointedRun.begin(
+        checkpointed = CheckpointedRun.begin(
             tracker, video, journal_of(options.output), resume=options.resume, regions=regions
         )
         whole = False
         try:
-            tracks, interrupted = _follow(recording)
+            tracks, interrupted = _follow(checkpointed)
             whole = not tracks.n_frames
             if not tracks.n_frames:
                 say("Stopped before the first frame was done; nothing is written.")
@@ -140,7 +140,7 @@ def _track(options: argparse.Namespace) -> int:
             tracks.save(options.output, options.format)
             whole = not interrupted
         finally:  # frames that are in no other file stay in the checkpoint
-            recording.close(remove=whole)
+            checkpointed.close(remove=whole)
         if options.stats is not None:
             _write_stats(options.stats, tracks, options.video)
         say(summary(tracks))
@@ -202,19 +202,19 @@ def _opened(path: Path) -> Video:
         return open_video(path)
 
 
-def _follow(recording: CheckpointedRun) -> tuple[Tracks, bool]:
+def _follow(checkpointed: CheckpointedRun) -> tuple[Tracks, bool]:
     """Track the frames that are left; return all tracks and whether Ctrl-C ended the run."""
     from napari_face_landmarks.tracking.refinement_notice import RefinementNotice
 
     notice = RefinementNotice()
-    run = recording.run
+    run = checkpointed.run
     automatic = run.context.settings.refine == "auto"
-    if recording.kept:
-        say(f"Resuming: {recording.kept} of {recording.total} frames are done already.")
+    if checkpointed.kept:
+        say(f"Resuming: {checkpointed.kept} of {checkpointed.total} frames are done already.")
     with (
         _notice_if_slow() as has_begun,
         _until_interrupted() as interrupted,
-        progress_bar("Tracking", recording.total - recording.kept) as advance,
+        progress_bar("Tracking", checkpointed.total - checkpointed.kept) as advance,
     ):
         # a second Ctrl-C, while a frame takes long, raises KeyboardInterrupt
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(run):
@@ -227,7 +227,7 @@ def _follow(recording: CheckpointedRun) -> tuple[Tracks, bool]:
                     break
         if automatic:
             say_above_bar(notice.sentence(run.stats))
-        return recording.tracks(), interrupted()
+        return checkpointed.tracks(), interrupted()
 
 
 @contextlib.contextmanager

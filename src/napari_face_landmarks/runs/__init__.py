@@ -1,4 +1,4 @@
-"""Long runs and many videos: journals that survive a crash, processes side by side, clusters."""
+"""Long runs and many videos: checkpoints, worker processes, batches, clusters."""
 
 from napari_face_landmarks.runs.batch import track_many
 from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of

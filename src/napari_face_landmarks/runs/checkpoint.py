@@ -169,7 +169,7 @@ def read_checkpoint(stream: BinaryIO, max_faces: int, at: int | None = None) -> 
     Raises
     ------
     ResultError
-        If it is a whole journal with a head that says nothing.
+        If its head cannot be read, or version 0.1.0 wrote it.
     """
     size = frame_type(max_faces).itemsize
     head: dict[str, Any] | None = None

@@ -195,25 +195,25 @@ def _do(job: Job, video: Video, progress: Progress) -> FileResult:
             result = _write(job, joined, video, identity)
             remove_pieces(job.output)
             return result
-    recording = CheckpointedRun.begin(tracker, video, journal_of(job.output), resume=True, or_restart=True)
+    checkpointed = CheckpointedRun.begin(tracker, video, journal_of(job.output), resume=True, or_restart=True)
     whole = False
     try:
-        _follow(recording, progress)
-        result = _write(job, recording.tracks(), video, identity)
+        _follow(checkpointed, progress)
+        result = _write(job, checkpointed.tracks(), video, identity)
         remove_pieces(job.output)
         whole = True
         return result
     finally:
-        recording.close(remove=whole)
+        checkpointed.close(remove=whole)
 
 
-def _follow(recording: CheckpointedRun, progress: Progress, states_before: Sequence[int] = ()) -> None:
+def _follow(checkpointed: CheckpointedRun, progress: Progress, states_before: Sequence[int] = ()) -> None:
     reported = time.monotonic()
-    recording.states_before = states_before
-    for _ in recording.run:
+    checkpointed.states_before = states_before
+    for _ in checkpointed.run:
         if time.monotonic() - reported >= REPORT_SECONDS:
             reported = time.monotonic()
-            progress(recording.done, recording.total)
+            progress(checkpointed.done, checkpointed.total)
 
 
 def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) -> FileResult:
@@ -245,7 +245,7 @@ def _measured(job: Job, result: FileResult, tracks: Tracks) -> FileResult:
 
 def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, progress: Progress) -> FileResult:
     """Track a piece into its checkpoint, which is left for the job that joins."""
-    recording = CheckpointedRun.begin(
+    checkpointed = CheckpointedRun.begin(
         tracker,
         video,
         piece_journal(job.output, piece),
@@ -255,10 +255,10 @@ def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, progre
         stop=piece.stop,
     )
     try:
-        _follow(recording, progress, (piece.first, piece.last))
-        return FileResult(job.video, job.output, DONE, frames=recording.done)
+        _follow(checkpointed, progress, (piece.first, piece.last))
+        return FileResult(job.video, job.output, DONE, frames=checkpointed.done)
     finally:
-        recording.close()
+        checkpointed.close()
 
 
 @lru_cache(maxsize=2)

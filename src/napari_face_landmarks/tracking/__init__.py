@@ -1,4 +1,4 @@
-"""Faces followed through a video: found, lost and found again, smoothed, each with its identity."""
+"""Tracking: faces detected, followed, refined and smoothed through a video, each with its identity."""
 
 from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.data.frame import FaceFit, FrameResult
