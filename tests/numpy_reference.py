@@ -13,7 +13,14 @@ from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_of_landmarks, to_image
 from napari_face_landmarks.pfld.network import POOR_NME, SECOND_LOOK
-from napari_face_landmarks.tracking.smoothing import TOLERANCE
+from napari_face_landmarks.tracking.smoothing import (
+    LID_NOISE,
+    LID_TOLERANCE,
+    LOWER_LIDS,
+    STEADY,
+    TOLERANCE,
+    UPPER_LIDS,
+)
 
 Floats = npt.NDArray[Any]
 
@@ -79,13 +86,23 @@ def smooth_centre_reference(window: Floats, tolerance: float = TOLERANCE) -> Flo
     centre = window[reach].astype(np.float64)
     if reach == 0 or not np.isfinite(centre).any():
         return np.array(window[reach], dtype=np.float32)
-    spread = tolerance * np.maximum(inter_ocular(np.nan_to_num(centre)), 1e-6)[:, None]
+    across = np.maximum(inter_ocular(np.nan_to_num(centre)), 1e-6)
+    spread = tolerance * across[:, None]
+    bends = np.diff(window[:, :, STEADY].astype(np.float64), n=2, axis=0)
+    known = np.isfinite(bends)
+    squares = np.where(known, bends, 0.0) ** 2
+    noise = LID_NOISE**2 * squares.sum(axis=(0, 2, 3)) / np.maximum(6 * known.sum(axis=(0, 2, 3)), 1)
     total = centre.copy()
     weights = np.ones(centre.shape[:-1])
     for k in range(1, reach + 1):
         pair = (window[reach - k].astype(np.float64) + window[reach + k]) / 2
         apart = ((pair - centre) ** 2).sum(axis=-1)
         weight = (2 if k < reach else 1) * np.exp(-apart / (2 * spread**2))
+        for upper, lower in zip(UPPER_LIDS, LOWER_LIDS, strict=True):
+            off = ((centre - pair)[:, lower] - (centre - pair)[:, upper]).mean(axis=1)
+            square = np.maximum((off**2).sum(axis=-1) - 6 * noise, 0)
+            agreed = np.exp(-square / (2 * ((LID_TOLERANCE * across) ** 2 + 3 * noise)))
+            weight[:, [*upper, *lower]] *= agreed[:, None]
         usable = np.isfinite(weight)
         weight = np.where(usable, weight, 0)
         total += weight[..., None] * np.where(usable[..., None], pair, 0)

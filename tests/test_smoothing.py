@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from napari_face_landmarks.tracking.smoothing import smooth_centre
+from napari_face_landmarks.tracking.smoothing import smooth_centre, window_at_rate
 from numpy_reference import smooth_centre_reference
 
 
@@ -80,3 +80,50 @@ def test_what_alternates_from_frame_to_frame_goes(length: int) -> None:
     track = np.stack([start + (0.3 * (-1) ** t, 0.0) for t in range(20)])[:, None]
     apart = np.abs(smooth(track, length) - start)[length:-length]
     assert apart.max() < 0.02
+
+
+def aperture(track: np.ndarray) -> np.ndarray:
+    """Return the distance of the right eye's lids, px, of each frame of one face."""
+    upper, lower = track[:, 0, [37, 38], 1], track[:, 0, [41, 40], 1]
+    return np.asarray((lower - upper).mean(axis=1))
+
+
+def blinking(start: np.ndarray, frames: int, depth: float = 6.5) -> np.ndarray:
+    """Return 31 frames of a face, 80 px wide, whose right eye opens 7 px and blinks over some frames."""
+    track = np.repeat(start[None, None], 31, axis=0)
+    track[:, 0, [37, 38]], track[:, 0, [41, 40]] = [(120, 137), (130, 137)], [(120, 144), (130, 144)]
+    closing = depth * np.sin(np.pi * (np.arange(frames) + 0.5) / frames)
+    for lid in (37, 38):
+        track[13 : 13 + frames, 0, lid, 1] += closing
+    return track
+
+
+@pytest.mark.parametrize("length", [5, 7])
+@pytest.mark.parametrize("frames", [2, 3, 4, 5])
+def test_a_blink_keeps_its_depth(frames: int, length: int) -> None:
+    rng = np.random.default_rng(8)
+    track = blinking(face(rng), frames)
+    assert abs(aperture(smooth(track, length)).min() - aperture(track).min()) < 0.05 * 7
+    noisy = track + rng.normal(0, 0.1, track.shape)
+    assert abs(aperture(smooth(noisy, length)).min() - aperture(noisy).min()) < 0.07 * 7
+
+
+def test_lids_of_a_still_face_are_smoothed_as_the_rest() -> None:
+    rng = np.random.default_rng(9)
+    track = face(rng) + rng.normal(0, 0.3, (200, 1, 68, 2))
+    bends = np.diff(smooth(track)[5:-5], n=2, axis=0)
+    lids = np.sqrt((bends[:, :, [37, 38, 40, 41]] ** 2).mean())
+    assert lids < 1.25 * np.sqrt((bends[:, :, :17] ** 2).mean())
+
+
+def test_the_window_is_as_long_in_seconds_at_high_frame_rates() -> None:
+    for fps in (None, 15.0, 25.0, 60.0):
+        assert [window_at_rate(window, fps) for window in (1, 3, 5, 31)] == [1, 3, 5, 31]
+    assert window_at_rate(5, 240.0) == 21
+    assert window_at_rate(1, 240.0) == 1
+    for window in (3, 5, 7):
+        for fps in (90.0, 120.0, 500.0):
+            frames = window_at_rate(window, fps)
+            assert frames % 2 == 1
+            assert frames / fps == pytest.approx(window / 60, abs=1.01 / fps)
+    assert window_at_rate(5, float("inf")) == window_at_rate(5, 1000.0)

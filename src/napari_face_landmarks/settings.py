@@ -45,7 +45,8 @@ class TrackerSettings:
         CLNF stops at a scale after the first iteration that moves the landmarks by less than this, in
         image pixels.
     smoothing_window : int
-        Number of frames of the temporal smoothing, centred on each frame; odd, 1 disables it.
+        Number of frames of the temporal smoothing, centred on each frame; odd, 1 disables it. Above 60
+        frames per second, as long in seconds as at 60.
     max_faces : int
         The largest number of faces tracked at the same time.
     min_confidence : float

@@ -224,7 +224,7 @@ def _cut(job: Job, length: int, settings: TrackerSettings) -> Job:
             info = probe(job.video)
     except FaceLandmarksError:
         return job
-    pieces = cut(info.n_frames, length, settings)
+    pieces = cut(info.n_frames, length, settings, float(info.fps))
     if len(pieces) < 2 or info.warnings:
         return job
     return dataclasses.replace(job, pieces=[list(dataclasses.astuple(piece)) for piece in pieces])

@@ -34,6 +34,7 @@ from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.tracking.pfld_tracker import LOOK_AHEAD, LOOK_FOR_MORE_EVERY
 from napari_face_landmarks.tracking.refinement import STAY_REFINED
 from napari_face_landmarks.tracking.run import concealed_in_words
+from napari_face_landmarks.tracking.smoothing import window_at_rate
 from napari_face_landmarks.tracking.state import FaceState, Refinement, TrackerState
 from napari_face_landmarks.video import Video
 
@@ -65,13 +66,13 @@ class Piece:
     stop: int
 
 
-def cut(n_frames: int, length: int, settings: TrackerSettings) -> list[Piece]:
+def cut(n_frames: int, length: int, settings: TrackerSettings, fps: float | None = None) -> list[Piece]:
     """Return the pieces of a video, each of about `length` frames; one where it is too short for two."""
     count = max(1, n_frames // max(length, 2 * WARM_UP))
     ends = [n_frames * number // count for number in range(count + 1)]
     # where CLNF and the detector run goes by the frame's number: a piece begins where both would
     step = settings.clnf_every * LOOK_FOR_MORE_EVERY
-    tail = settings.smoothing_window // 2 + LOOK_AHEAD + 1
+    tail = window_at_rate(settings.smoothing_window, fps) // 2 + LOOK_AHEAD + 1
     return [
         Piece(max(0, first - WARM_UP) // step * step, first, last, min(n_frames, last + tail))
         for first, last in itertools.pairwise(ends)

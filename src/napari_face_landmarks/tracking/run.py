@@ -20,7 +20,7 @@ from napari_face_landmarks.tracking.context import Follow, RunContext, Tracked
 from napari_face_landmarks.tracking.control import RunControl
 from napari_face_landmarks.tracking.frame_source import FrameSource, rgb_frames
 from napari_face_landmarks.tracking.provenance import provenance
-from napari_face_landmarks.tracking.smoothing import smooth_at
+from napari_face_landmarks.tracking.smoothing import smooth_at, window_at_rate
 from napari_face_landmarks.tracking.state import FacesState, TrackerState
 from napari_face_landmarks.video import prefetch
 
@@ -80,7 +80,8 @@ class Run(Iterator[FrameResult]):
     ) -> None:
         self.context, self.source = context, source
         self._follow, self._prepare, self._on_end = follow, prepare, on_end
-        self._recent: deque[FrameResult] = deque(maxlen=context.settings.smoothing_window)
+        self._window = window_at_rate(context.settings.smoothing_window, source.fps)
+        self._recent: deque[FrameResult] = deque(maxlen=self._window)
         self._waiting = 0  # how many of the recent frames are not given out yet
         self._before: FacesState | None = None
         self._concealed: tuple[int, ...] = ()  # of frames before those that this run reads
@@ -118,7 +119,7 @@ class Run(Iterator[FrameResult]):
             if self._tracked is None:
                 self._begin()
             assert self._tracked is not None
-            while self._waiting <= self.context.settings.smoothing_window // 2:
+            while self._waiting <= self._window // 2:
                 tracked = next(self._tracked, None)
                 if tracked is None:
                     break
@@ -246,7 +247,7 @@ class Run(Iterator[FrameResult]):
         def landmarks_at(place: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:
             return self._recent[place].landmarks if 0 <= place < len(self._recent) else None
 
-        square = smooth_at(landmarks_at, middle, self.context.settings.smoothing_window)
+        square = smooth_at(landmarks_at, middle, self._window)
         landmarks = self.source.in_source(square)
         boxes = np.concatenate([boxes_of(landmarks), raw.boxes[:, 4:]], axis=1)
         result = replace(raw, landmarks=landmarks, boxes=boxes)

@@ -15,6 +15,35 @@ Floats = npt.NDArray[np.float32]
 
 TOLERANCE = 0.02
 """How far a pair of frames may be from steady motion (a standard deviation), in inter-ocular distances."""
+LID_TOLERANCE = 0.004
+"""The same for the distance between the lids: a blink changes it by little more than `TOLERANCE`."""
+LID_NOISE = 1.2
+"""Noise of a lid's landmark over that of the landmarks that neither blinks nor speech move (`STEADY`)."""
+UPPER_LIDS, LOWER_LIDS = np.array([[37, 38], [43, 44]]), np.array([[41, 40], [47, 46]])
+STEADY = np.array([*range(27, 36), 36, 39, 42, 45])
+FASTEST_BY_FRAMES = 60.0
+"""Frames per second up to which the window is as many frames as set; beyond, it is as long in seconds."""
+HIGHEST_RATE = 1000.0
+
+
+def window_at_rate(window: int, fps: float | None) -> int:
+    """Return the window, in frames, for a video: at high frame rates the time that it takes at 60 fps.
+
+    Parameters
+    ----------
+    window : int
+        As set; odd.
+    fps : float or None
+        Frames per second; None where it is not known.
+
+    Examples
+    --------
+    >>> window_at_rate(5, 25.0), window_at_rate(5, 240.0)
+    (5, 21)
+    """
+    if window == 1 or fps is None or not fps > FASTEST_BY_FRAMES:
+        return window
+    return 2 * round((window * min(fps, HIGHEST_RATE) / FASTEST_BY_FRAMES - 1) / 2) + 1
 
 
 def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
@@ -24,8 +53,10 @@ def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
     would have put the landmark, so averaging with it removes jitter but neither lags behind nor rounds off a
     steady movement. The outermost pair counts half, so that what alternates from frame to frame, as it does
     where CLNF runs on every second one, goes altogether. Each pair counts by a Gaussian of how far its mean
-    is from the middle frame (a bilateral filter, Tomasi and Manduchi 1998, in time), so that a blink or a cut
-    stays sharp.
+    is from the middle frame (a bilateral filter, Tomasi and Manduchi 1998, in time), so that a cut stays
+    sharp. A blink moves the lids by little more than such a Gaussian lets pass, so a pair counts for the lids
+    of an eye only where their distance is that in the middle frame, within the noise that the face's steady
+    landmarks show.
 
     Parameters
     ----------
@@ -69,13 +100,61 @@ def smooth_at(landmarks: Callable[[int], Floats | None], place: int, window: int
 
 
 @exact_kernel
+def _noise(window: Floats, face: int) -> float:
+    """Return the variance of a coordinate of the steady landmarks, from their second differences."""
+    total, count = 0.0, 0
+    for t in range(1, window.shape[0] - 1):
+        for i in STEADY:
+            for axis in range(2):
+                bend = float(window[t - 1, face, i, axis]) - 2 * float(window[t, face, i, axis])
+                bend += float(window[t + 1, face, i, axis])
+                if math.isfinite(bend):
+                    total += bend * bend
+                    count += 1
+    return total / (6 * count) if count else 0.0
+
+
+@exact_kernel
+def _lid_weight(window: Floats, face: int, eye: int, k: int, noise: float, tolerance: float) -> float:
+    """Return the weight of a pair of frames for the lids of an eye, 0 to 1.
+
+    Of the vector between the lids, a mean over two pairs of landmarks, noise leaves 3 variances of a
+    coordinate in the mean square of the middle frame minus the pair; twice that is let pass.
+    """
+    reach = window.shape[0] // 2
+    square = 0.0
+    for axis in range(2):
+        apart = 0.0
+        for pair in range(2):
+            upper, lower = UPPER_LIDS[eye, pair], LOWER_LIDS[eye, pair]
+            apart += float(window[reach, face, lower, axis]) - float(window[reach, face, upper, axis])
+            for t in (reach - k, reach + k):
+                apart -= (float(window[t, face, lower, axis]) - float(window[t, face, upper, axis])) / 2
+        square += (apart / 2) ** 2
+    if not math.isfinite(square):
+        return 1.0  # such a pair does not count in any case
+    return math.exp(-max(square - 6 * noise, 0.0) / (2 * (tolerance * tolerance + 3 * noise)))
+
+
+@exact_kernel
 def _smooth(window: Floats, tolerance: float, smoothed: Floats) -> None:
     reach = window.shape[0] // 2
     first, last = OUTER_EYES
+    lids = np.ones((3, reach + 1))
+    eye_of = np.full(window.shape[2], 2)
+    for eye in range(2):
+        for pair in range(2):
+            eye_of[UPPER_LIDS[eye, pair]] = eye
+            eye_of[LOWER_LIDS[eye, pair]] = eye
     for face in range(window.shape[1]):
         eyes = window[reach, face]
         across = math.hypot(float(eyes[last, 0]) - eyes[first, 0], float(eyes[last, 1]) - eyes[first, 1])
-        spread = tolerance * max(across, 1e-6) if math.isfinite(across) else tolerance * 1e-6
+        across = max(across, 1e-6) if math.isfinite(across) else 1e-6
+        spread = tolerance * across
+        noise = LID_NOISE**2 * _noise(window, face)
+        for eye in range(2):
+            for k in range(1, reach + 1):
+                lids[eye, k] = _lid_weight(window, face, eye, k, noise, LID_TOLERANCE * across)
         for i in range(window.shape[2]):
             x, y = float(window[reach, face, i, 0]), float(window[reach, face, i, 1])
             total_x, total_y, weights = x, y, 1.0
@@ -85,6 +164,7 @@ def _smooth(window: Floats, tolerance: float, smoothed: Floats) -> None:
                 apart = (pair_x - x) ** 2 + (pair_y - y) ** 2
                 if math.isfinite(apart):
                     weight = (2 if k < reach else 1) * math.exp(-apart / (2 * spread * spread))
+                    weight *= lids[eye_of[i], k]
                     total_x += weight * pair_x
                     total_y += weight * pair_y
                     weights += weight

@@ -24,6 +24,7 @@ from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.npz import read_npz
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.tracking.smoothing import window_at_rate
 
 Floats = npt.NDArray[np.float32]
 Doubles = npt.NDArray[np.float64]
@@ -196,7 +197,14 @@ class TrackerState:
         return self.faces.next_index - self.waiting
 
 
-def check_state(state: TrackerState, settings: TrackerSettings, n_modes: int, start: int, stop: int) -> None:
+def check_state(
+    state: TrackerState,
+    settings: TrackerSettings,
+    n_modes: int,
+    start: int,
+    stop: int,
+    fps: float | None = None,
+) -> None:
     """Refuse a state from which a run cannot resume.
 
     Parameters
@@ -207,20 +215,23 @@ def check_state(state: TrackerState, settings: TrackerSettings, n_modes: int, st
         Components of the shape model.
     start, stop : int
         The frames of the run.
+    fps : float, optional
+        Frames per second of the video, which decide how many frames smoothing looks at.
 
     Raises
     ------
     ResultError
         If the state does not fit the run.
     """
+    window = window_at_rate(settings.smoothing_window, fps)
     without_pfld = settings.refine == "clnf-only"
     faces = [face for face in state.faces.faces if face is not None]
     lengths = {len(params) for face in faces if (params := _params(face)) is not None}
     fits = (
         start <= state.next_result <= state.faces.next_index <= stop
         and len(state.faces.faces) == settings.max_faces
-        and 1 <= len(state.recent) <= settings.smoothing_window
-        and state.waiting <= settings.smoothing_window // 2
+        and 1 <= len(state.recent) <= window
+        and state.waiting <= window // 2
         and all(isinstance(face, FaceState) != without_pfld for face in faces)
         and lengths <= {6 + n_modes}
     )

@@ -259,7 +259,9 @@ class FaceTracker:
             context = replace(context, regions=context.regions.stretched(source.stretch))
         if state is not None:
             try:
-                check_state(state, self.settings, self.models.pdm.n_modes, source.start, source.stop)
+                check_state(
+                    state, self.settings, self.models.pdm.n_modes, source.start, source.stop, source.fps
+                )
             except ResultError:
                 source.close()
                 raise
