@@ -532,7 +532,12 @@ def test_the_training_step_writes_a_short_record(models: Models, faces: Labelled
     faces = reordered(faces, [0, 2])
     record = training_step.evaluate(models, faces, threads=2)
     text = json.dumps(record, allow_nan=False)
-    assert len(text) < 8000
+    assert len(text) < 14000
+    assert set(record["measures"]) == set(CONDITIONS)
+    measures = record["measures"]["none"]["always"]
+    assert measures["mouth_width"] == [None, None], "two faces have no slope"
+    assert -0.5 < measures["commissure followed"] < 1.6
+    assert "commissure followed" not in record["measures"]["dark"]["off"]
     assert set(record["jitter"]) == set(CONDITIONS)
     assert record["detector"]["found"] == len(faces)
     assert record["jitter"]["none"]["always"].keys() >= {"mean", "better_than_off"}

@@ -143,6 +143,10 @@ def test_a_card_as_markdown_says_what_the_card_says() -> None:
                     "none": {"always": {"mean": 0.0312, "inner": 0.02, "failures": 0.0}},
                     "dark": {"always": {"mean": 0.04, "inner": 0.03, "failures": 0.125}},
                 },
+                "measures": {
+                    "none": {"always": {"mouth_width": [0.9, 0.75], "shut_aperture": 0.1}},
+                    "dark": {"always": {"mouth_width": [0.8, None], "shut_aperture": 0.1}},
+                },
             }
         },
     }
@@ -152,6 +156,7 @@ def test_a_card_as_markdown_says_what_the_card_says() -> None:
     assert "| `faces` | a/b | CC0 |" in text
     assert "- A. Body, 2020" in text
     assert "| dark | 4.00 % | 3.00 % | 12.50 % |" in text
+    assert "| mouth_width | 0.75 (0.90) | - (0.80) |" in text
     assert held_out_error(card) == 0.0312
     assert held_out_error(card, "off") is None
     assert held_out_error({"metrics": {"pfld": {"nme": 0.02}}}) is None  # by labels of its own kind

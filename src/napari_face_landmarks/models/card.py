@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from napari_face_landmarks.files.markdown import table
@@ -65,6 +65,20 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
             f"Error on {evaluation['faces']} held-out faces of 300-W with manual labels, by `refine` mode; "
             "boxes like those of a tracker:\n\n" + table(head, rows)
         )
+    measures = evaluation.get("measures", {})
+    if measures:
+        modes = list(next(iter(measures.values())))
+        conditions = list(measures)
+        names = [key for key, value in measures[conditions[0]][modes[0]].items() if isinstance(value, list)]
+        rows = [
+            [name, *(_slope(measures[condition][mode][name]) for condition in conditions for mode in modes)]
+            for name in names
+        ]
+        head = ["measure", *(f"{condition}, {mode}" for condition in conditions for mode in modes)]
+        parts.append(
+            "Slope (correlation) of measures of the landmarks on those of the labels, by condition and "
+            "`refine`:\n\n" + table(head, rows)
+        )
     found = metrics.get("detector", {}).get("held_out", {}).get("photographs")
     if found:
         parts.append(
@@ -73,6 +87,12 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
             f"{found['false_alarms_per_picture']:.3f} false alarms per image."
         )
     return parts
+
+
+def _slope(values: Sequence[float | None]) -> str:
+    """Return the slope of a pair of correlation and slope, with the correlation in brackets."""
+    correlation, slope = ("-" if value is None else f"{value:.2f}" for value in values)
+    return f"{slope} ({correlation})"
 
 
 def _percent(value: float | None) -> str:

@@ -17,6 +17,7 @@ from typing import Any
 from tqdm import tqdm
 
 from napari_face_landmarks.evaluation.dataset import LabelledFaces, read_faces
+from napari_face_landmarks.evaluation.measures_report import MeasureSummary, measure_fits
 from napari_face_landmarks.evaluation.metrics import (
     EvaluationPlan,
     Fits,
@@ -53,7 +54,7 @@ def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int =
         ``jitter``: `FIGURES` by condition and refine mode, with boxes like a tracker's; ``detector``: the
         same with the detector's boxes on unmodified images, and the number of faces found; by refine mode
         ``poor_fits`` over all conditions, ``reliability`` and ``risk`` of unmodified images, and ``covered``:
-        occluded compared with visible landmarks.
+        occluded compared with visible landmarks; ``measures``: `_measures` by condition and refine mode.
     """
     jitter = EvaluationPlan(conditions=CONDITIONS, boxes="jitter", seed=seed, threads=threads)
     detector = EvaluationPlan(conditions=("none",), boxes="detector", seed=seed, threads=threads)
@@ -72,6 +73,7 @@ def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int =
         "reliability": {one.refine: as_plain(one.reliability) for one in plain},
         "risk": {one.refine: as_plain(one.risk) for one in plain},
         "covered": {one.refine: as_plain(one.covered) for one in all_of_tracked if one.covered is not None},
+        "measures": _measures(measure_fits(tracked, faces, {models.name: models}, jitter)),
     }
     return dict(_rounded(record))
 
@@ -87,6 +89,19 @@ def _figures(summaries: Sequence[Summary]) -> dict[str, dict[str, float]]:
         one.refine: {name: getattr(one, name) for name in FIGURES if getattr(one, name) is not None}
         for one in summaries
     }
+
+
+def _measures(summaries: Sequence[MeasureSummary]) -> dict[str, dict[str, Any]]:
+    """Return by condition and refine mode each measure's correlation and slope, eyes and deformations."""
+    record: dict[str, dict[str, Any]] = {}
+    for one in summaries:
+        record.setdefault(one.condition, {})[one.refine] = {
+            **{item.measure: [item.correlation, item.slope] for item in one.agreement},
+            "shut_aperture": one.eyes.shut_aperture,
+            "shut_share": one.eyes.share,
+            **{f"{place} followed": share for place, share in one.followed.items()},
+        }
+    return record
 
 
 def _rounded(value: Any) -> Any:
