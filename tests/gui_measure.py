@@ -46,7 +46,7 @@ def measure_scale(n_frames: int = 50_000) -> dict[str, float]:
     from napari_face_landmarks.data.fields import PFLD
     from napari_face_landmarks.data.frame import empty_frame
     from napari_face_landmarks.data.tracks import collect
-    from napari_face_landmarks.napari_plugin.display_settings import recolour
+    from napari_face_landmarks.napari_plugin.overlay_layers import recolour
     from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
 
     face = np.random.default_rng(0).uniform(100, 300, (68, 2)).astype(np.float32)

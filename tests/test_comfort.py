@@ -198,7 +198,7 @@ def test_about_is_copied_whole(widget: Any) -> None:
     from qtpy.QtGui import QGuiApplication
     from qtpy.QtWidgets import QPlainTextEdit, QPushButton
 
-    from napari_face_landmarks.napari_plugin.about import show_about
+    from napari_face_landmarks.napari_plugin.qt_forms import show_about
     from napari_face_landmarks.versions import about
 
     dialog = show_about(widget.native)

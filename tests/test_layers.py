@@ -373,7 +373,7 @@ import sys
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari_face_landmarks import TrackerSettings, track_layer
-from napari_face_landmarks.napari_plugin.sample import moving_face
+from napari_face_landmarks.napari_plugin.reader import moving_face
 
 ((frames, attributes, _),) = moving_face()
 viewer = ViewerModel()

@@ -23,8 +23,9 @@ from napari_face_landmarks.napari_plugin.colours import (
     legend_of,
     mode_of,
 )
-from napari_face_landmarks.napari_plugin.display_settings import (
+from napari_face_landmarks.napari_plugin.overlay_layers import (
     SEGMENTS,
+    FrameLayers,
     chosen_landmarks,
     faces_at,
     in_plane,
@@ -33,7 +34,6 @@ from napari_face_landmarks.napari_plugin.display_settings import (
     recolour,
     trail_segments,
 )
-from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_layer, tracks_to_layer_data
 from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
 from test_formats import a_run

@@ -129,6 +129,6 @@ def previous_to_check(viewer: Any = None) -> None:
 
 def about(viewer: Any = None) -> None:
     """Show the versions of everything, to be copied into a bug report."""
-    from napari_face_landmarks.napari_plugin.about import show_about
+    from napari_face_landmarks.napari_plugin.qt_forms import show_about
 
     show_about(landmarks_dock(viewer))

@@ -1,13 +1,63 @@
-"""The current landmarks layer: one choice for each viewer, shared by all panels; no Qt."""
+"""The current landmarks layer, which all panels of a viewer share; videos; the time slider; no Qt."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
-from napari_face_landmarks.napari_plugin.layer_queries import has_landmarks, results_of
+import numpy as np
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.tracking import FrameResult
+
+
+NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
+"""What every dock says where the viewer has no layer of landmarks."""
+VIDEO = "video_id"
+"""Metadata of a landmarks layer: the unique id of the image layer that it was tracked in."""
+
+
+def has_landmarks(layer: Any) -> bool:
+    """Return whether a layer is a Points layer with landmarks that can be exported."""
+    features = getattr(layer, "features", None)
+    return hasattr(layer, "face_color") and features is not None and {"landmark", "face"} <= set(features)
+
+
+def landmark_layers(viewer: Any) -> list[Any]:
+    """Return the layers of landmarks of a viewer, the uppermost last."""
+    return [layer for layer in viewer.layers if has_landmarks(layer)]
+
+
+def image_layers(viewer: Any) -> list[Any]:
+    """Return the image layers of a viewer, the uppermost last."""
+    from napari.layers import Image  # readers import this module without napari
+
+    return [layer for layer in viewer.layers if isinstance(layer, Image)]
+
+
+def video_of_layer(viewer: Any, layer: Any) -> Any:
+    """Return the image layer that a landmarks layer was tracked in, or None if the viewer does not have it.
+
+    A landmarks layer that was opened from a file belongs to the image layer that its name begins with.
+    """
+    if layer is None:
+        return None
+    key, videos = layer.metadata.get(VIDEO), image_layers(viewer)
+    found = [video for video in videos if key is not None and video.unique_id == key]
+    found = found or [video for video in videos if layer.name.startswith(f"{video.name} landmarks")]
+    return found[-1] if found else None
+
+
+filling: WeakKeyDictionary[Any, list[FrameResult]] = WeakKeyDictionary()
+"""The layers that a run fills, and the frames it has finished."""
+
+
+def results_of(layer: Any) -> list[FrameResult] | None:
+    """Return the finished frames of the run that fills a layer, a list that grows; None without one."""
+    return filling.get(layer)
+
 
 _of_viewers: WeakKeyDictionary[Any, CurrentLandmarks] = WeakKeyDictionary()
 
@@ -96,3 +146,40 @@ def current_landmarks(viewer: Any) -> CurrentLandmarks:
     if viewer not in _of_viewers:
         _of_viewers[viewer] = CurrentLandmarks(viewer)
     return _of_viewers[viewer]
+
+
+def frame_shown(viewer: Any, layer: Any) -> int | None:
+    """Return the frame of a layer (t, y, x) that the slider is at, in the layer's own data.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or napari.components.ViewerModel
+    layer : napari.layers.Layer
+        Its scale and translation of the time axis are taken into account.
+
+    Returns
+    -------
+    int or None
+        None where the layer has no time axis.
+    """
+    if layer.ndim < 3 or viewer.dims.ndim < layer.ndim:
+        return None
+    return int(np.rint(layer.world_to_data(viewer.dims.point)[0]))
+
+
+def show_frame(viewer: Any, layer: Any, frame: int) -> bool:
+    """Move the slider to a frame of a layer (t, y, x); return whether the layer has a time axis.
+
+    Parameters
+    ----------
+    viewer, layer
+        As of `frame_shown`.
+    frame : int
+        In the layer's own data.
+    """
+    if layer.ndim < 3 or viewer.dims.ndim < layer.ndim:
+        return False
+    place = np.array(layer.world_to_data(viewer.dims.point), dtype=np.float64)
+    place[0] = frame
+    viewer.dims.set_point(viewer.dims.ndim - layer.ndim, float(layer.data_to_world(place)[0]))
+    return True

@@ -26,10 +26,8 @@ from qtpy.QtWidgets import (
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
-from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
-from napari_face_landmarks.napari_plugin.display_settings import chosen_landmarks, recolour
-from napari_face_landmarks.napari_plugin.layer_queries import NOTHING
-from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers
+from napari_face_landmarks.napari_plugin.current_layer import NOTHING, current_landmarks
+from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers, chosen_landmarks, recolour
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
 
 MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}

@@ -9,9 +9,8 @@ from magicgui.widgets import Container, Label, PushButton
 from napari.utils.notifications import show_error
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
+from napari_face_landmarks.napari_plugin.current_layer import NOTHING, current_landmarks
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor, editor_of
-from napari_face_landmarks.napari_plugin.layer_queries import NOTHING
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, with_label
 
 FILLING = "The run still fills this layer: corrections are possible when it has ended."

@@ -69,7 +69,8 @@ class FaceLandmarksDock(QWidget):
 
     def _on_tab(self, index: int) -> None:
         """Have only the panel in front look at the landmarks: that may take a second for a long video."""
-        for at, panel in {1: self.check, 2: self.correct, 4: self.faces}.items():
+        lazy: dict[int, Any] = {1: self.check, 2: self.correct, 4: self.faces}
+        for at, panel in lazy.items():
             panel.set_active(at == index)
 
 

@@ -34,12 +34,16 @@ from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.measures import MEASURES, PAIRS, MeasureTable, blinks, measure, summary
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure
-from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
-from napari_face_landmarks.napari_plugin.layer_queries import results_of, video_of_layer
+from napari_face_landmarks.napari_plugin.current_layer import (
+    current_landmarks,
+    frame_shown,
+    results_of,
+    show_frame,
+    video_of_layer,
+)
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, may_be_narrow
-from napari_face_landmarks.napari_plugin.quality_source import Material, material_of
-from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
+from napari_face_landmarks.napari_plugin.quality_dock import Material, material_of
 
 LOOK_MS = 500
 """Between two looks at whether the layer has changed."""

@@ -1,25 +1,240 @@
-"""Layers that overlay the landmarks of the current frame: outlines, labels and trails; no Qt."""
+"""Colours, and layers that overlay the landmarks of the current frame: outlines, labels, trails; no Qt.
+
+Lines are pairs of a start and a direction, (S, 2, 2), y then x, as napari's Vectors layer takes them.
+"""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.napari_plugin.display_settings import (
-    SEGMENTS,
-    ShownFaces,
-    faces_at,
-    in_plane,
-    line_width,
-    outline_segments,
-    places_over,
-    trail_segments,
-)
-from napari_face_landmarks.napari_plugin.time_axis import frame_shown
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
+from napari_face_landmarks.napari_plugin.colours import COLOUR_BY, ColourMode, landmark_colours
+from napari_face_landmarks.napari_plugin.current_layer import frame_shown
+from napari_face_landmarks.napari_plugin.points_layer import source_codes
+
+Floats = npt.NDArray[np.float32]
+
+SEGMENTS = np.array([pair for outline in OUTLINES for pair in pairwise(outline)], dtype=np.int64)
+"""(S, 2) the landmarks at the ends of each line of a face's outlines: brows, eyes, nose, lips, jaw."""
+LINE_WIDTH = 0.01
+"""Width of outlines over the side of the landmarks' box."""
+FAINTEST = 0.15
+"""Opacity of a trail's oldest end."""
+
+
+@dataclass(frozen=True, slots=True)
+class ShownFaces:
+    """The faces of one frame, as their layer shows them.
+
+    Attributes
+    ----------
+    landmarks : ndarray, (F, 68, 2), float32
+        Pixels, x then y; NaN where there is no point.
+    colours : ndarray, (F, 68, 4), float32
+        RGBA, 0 to 1.
+    """
+
+    landmarks: Floats
+    colours: Floats
+
+
+def recolour(layer: Any, by: ColourMode) -> None:
+    """Colour the points of a layer of landmarks by something else; nothing is computed again.
+
+    A run that goes on into the layer goes on in these colours.
+
+    Parameters
+    ----------
+    layer : napari.layers.Points
+        With the features landmark, confidence and source.
+    by : {"confidence", "source", "region"}
+        As for `landmark_colours`.
+
+    Raises
+    ------
+    ResultError
+        If the layer has no landmarks.
+    ValueError
+        If `by` is none of these.
+    """
+    features = layer.features
+    if not {"landmark", "face"} <= set(features.columns):
+        raise ResultError(f"The layer {layer.name!r} has no landmarks: choose one that this plugin made.")
+    n = len(features)
+    landmark = features["landmark"].to_numpy()
+    confidence = features["confidence"].to_numpy() if "confidence" in features else np.ones(n, np.float32)
+    source = source_codes(features["source"]) if "source" in features else np.zeros(n, np.uint8)
+    colours = landmark_colours(by, confidence, source, landmark.astype(np.int64, copy=False))
+    if len(layer.face_color) == n:
+        layer.face_color[...] = colours
+    layer.metadata = {**layer.metadata, COLOUR_BY: by}
+    layer.refresh(extent=False)
+
+
+def faces_at(layer: Any, frame: int | None) -> ShownFaces:
+    """Return the faces that a layer of landmarks shows on a frame.
+
+    Parameters
+    ----------
+    layer : napari.layers.Points
+        With the features landmark and face.
+    frame : int or None
+        In the layer's own data; None for a layer without time.
+    """
+    data = layer.data
+    here = layer.shown if frame is None or data.shape[1] < 3 else layer.shown & (data[:, 0] == frame)
+    rows = np.flatnonzero(here)
+    features = layer.features
+    face = features["face"].to_numpy()[rows].astype(np.int64)
+    landmark = features["landmark"].to_numpy()[rows].astype(np.int64)
+    n_faces = int(face.max()) + 1 if len(face) else 0
+    landmarks = np.full((n_faces, N_LANDMARKS, 2), np.nan, np.float32)
+    colours = np.zeros((n_faces, N_LANDMARKS, 4), np.float32)
+    landmarks[face, landmark] = data[rows][:, :-3:-1]
+    colours[face, landmark] = layer.face_color[rows]
+    return ShownFaces(landmarks, colours)
+
+
+def outline_segments(
+    landmarks: npt.NDArray[Any], colours: npt.NDArray[Any] | None = None
+) -> tuple[Floats, Floats]:
+    """Return the outlines of faces as lines: brows, eyes, nose, lips and jaw.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (F, 68, 2)
+        Pixels, x then y; lines with an end that is not finite are left out.
+    colours : ndarray, (F, 68, 4), optional
+        RGBA of each landmark; a line has the mean of its ends'. White where not given.
+
+    Returns
+    -------
+    lines : ndarray, (S, 2, 2), float32
+        Start and direction, y then x, px.
+    colours : ndarray, (S, 4), float32
+        RGBA.
+    """
+    ends = np.asarray(landmarks, np.float32)[:, SEGMENTS].reshape(-1, 2, 2)[..., ::-1]
+    good = np.isfinite(ends).all(axis=(1, 2))
+    shades = np.ones((len(ends), 4), np.float32)
+    if colours is not None:
+        shades = np.asarray(colours, np.float32)[:, SEGMENTS].mean(axis=2).reshape(-1, 4)
+    return _as_lines(ends[good]), shades[good]
+
+
+def line_width(landmarks: npt.NDArray[Any]) -> float:
+    """Return the width of outlines that suits the largest of the faces (F, 68, 2), px."""
+    good = np.isfinite(landmarks).all(axis=-1)
+    sides = [
+        float(np.ptp(face[known], axis=0).max())
+        for face, known in zip(landmarks, good, strict=True)
+        if known.any()
+    ]
+    return LINE_WIDTH * max(sides, default=0.0) or LINE_WIDTH
+
+
+def trail_segments(places: npt.NDArray[Any], colours: npt.NDArray[Any]) -> tuple[Floats, Floats]:
+    """Return where landmarks have been as lines, the older the fainter.
+
+    Parameters
+    ----------
+    places : ndarray, (W, K, 2)
+        Pixels, x then y, of K landmarks on successive frames; NaN where there was none.
+    colours : ndarray, (K, 4)
+        RGBA of each.
+
+    Returns
+    -------
+    lines : ndarray, (S, 2, 2), float32
+        Start and direction, y then x, px.
+    colours : ndarray, (S, 4), float32
+        RGBA; opacity falls with age.
+    """
+    places = np.asarray(places, np.float32)[..., ::-1]
+    n_steps = max(len(places) - 1, 0)
+    ends = np.stack([places[:n_steps], places[1:]], axis=2)
+    shades = np.broadcast_to(np.asarray(colours, np.float32), (n_steps, *np.shape(colours))).copy()
+    shades[..., 3] *= np.linspace(FAINTEST, 1, n_steps, dtype=np.float32)[:, np.newaxis]
+    good = np.isfinite(ends).all(axis=(2, 3))
+    return _as_lines(ends[good]), shades[good]
+
+
+def places_over(layer: Any, frames: range, landmarks: Sequence[int]) -> Floats:
+    """Return where landmarks of all faces are on frames, as their layer shows them.
+
+    Parameters
+    ----------
+    layer : napari.layers.Points
+        (t, y, x), with the features landmark and face.
+    frames : range
+        Successive frames, in the layer's own data.
+    landmarks : sequence of int
+        0 to 67.
+
+    Returns
+    -------
+    ndarray, (W, K, 2), float32
+        Pixels, x then y; the K are the chosen landmarks of the first face, of the second, and so on; NaN
+        where there is no point.
+    """
+    time = layer.data[:, 0]
+    rows = np.flatnonzero(layer.shown & (time >= frames.start) & (time < frames.stop))
+    features = layer.features
+    chosen = np.full(N_LANDMARKS, -1)
+    chosen[list(landmarks)] = np.arange(len(landmarks))
+    column = chosen[features["landmark"].to_numpy()[rows].astype(np.int64)]
+    rows, column = rows[column >= 0], column[column >= 0]
+    face = features["face"].to_numpy()[rows].astype(np.int64)
+    n_faces = int(face.max()) + 1 if len(face) else 0
+    places = np.full((len(frames), n_faces * len(landmarks), 2), np.nan, np.float32)
+    at = np.rint(time[rows]).astype(np.int64) - frames.start
+    places[at, face * len(landmarks) + column] = layer.data[rows][:, :-3:-1]
+    return places
+
+
+def chosen_landmarks(text: str) -> list[int]:
+    """Return the landmarks that a text names, such as ``"30, 36-47"``, in order, each once.
+
+    Raises
+    ------
+    ResultError
+        If it names what is no landmark.
+    """
+    numbers: set[int] = set()
+    for part in filter(None, (piece.strip() for piece in text.split(","))):
+        found = re.fullmatch(r"(\d{1,2})(?:\s*-\s*(\d{1,2}))?", part)
+        first = int(found.group(1)) if found else -1
+        last = int(found.group(2) or first) if found else -1
+        if not 0 <= first <= last < N_LANDMARKS:
+            raise ResultError(
+                f"{part!r} names no landmarks: give numbers from 0 to {N_LANDMARKS - 1}, such as 30, 36-47."
+            )
+        numbers.update(range(first, last + 1))
+    return sorted(numbers)
+
+
+def in_plane(layer: Any) -> dict[str, Any]:
+    """Return what places a layer of (y, x) where a layer of (t, y, x) or (y, x) is in the world."""
+    ndim = layer.ndim
+    corners = np.zeros((3, ndim))
+    corners[1, -2] = corners[2, -1] = 1
+    origin, down, right = (np.asarray(layer.data_to_world(corner))[-2:] for corner in corners)
+    affine = np.eye(3)
+    affine[:2, 0], affine[:2, 1], affine[:2, 2] = down - origin, right - origin, origin
+    return {"affine": affine, "units": layer.units[-2:], "axis_labels": layer.axis_labels[-2:]}
+
+
+def _as_lines(ends: Floats) -> Floats:
+    return np.stack([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1)
+
 
 LABEL_SIZE = 9  # points
 MOST_LINES = 20_000  # of trails: more are too slow to draw

@@ -8,14 +8,18 @@ from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, SpinBox
 from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
     QComboBox,
+    QDialog,
+    QDialogButtonBox,
     QFileDialog,
     QFormLayout,
     QHBoxLayout,
     QLabel,
     QMainWindow,
     QMessageBox,
+    QPlainTextEdit,
     QPushButton,
     QSizePolicy,
     QToolButton,
@@ -25,6 +29,7 @@ from qtpy.QtWidgets import (
 
 from napari_face_landmarks.napari_plugin.current_layer import CurrentLandmarks, current_landmarks
 from napari_face_landmarks.settings import REFINE_MODES
+from napari_face_landmarks.versions import about
 from napari_face_landmarks.video import VIDEO_SUFFIXES
 
 PLUGIN, SAMPLE = "napari-face-landmarks", "moving_face"
@@ -242,3 +247,39 @@ class CloseGuard(QObject):
                 event.ignore()
                 return True
         return False
+
+
+WORDS = (
+    "68 face landmarks on video: PFLD with CLNF refinement. The code is under the BSD 3-Clause licence, each "
+    "bundle of models under its own. In a report of a bug, paste these lines:"
+)
+
+
+def show_about(parent: Any = None) -> QDialog:
+    """Show the versions in a window of their own, and return it.
+
+    Parameters
+    ----------
+    parent : QWidget, optional
+        What it belongs to, and closes with.
+    """
+    dialog = QDialog(parent)
+    dialog.setWindowTitle("About Face Landmarks")
+    dialog.resize(420, 420)
+    words = QLabel(WORDS)
+    words.setWordWrap(True)
+    text = QPlainTextEdit(about())
+    text.setReadOnly(True)
+    text.setToolTip("Versions of the plugin, Python, the system, the models and the libraries.")
+    buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
+    copy = buttons.addButton("Copy", QDialogButtonBox.ButtonRole.ActionRole)
+    copy.setToolTip("Copy the lines to the clipboard.")
+    copy.clicked.connect(lambda: QGuiApplication.clipboard().setText(text.toPlainText()))
+    close = buttons.button(QDialogButtonBox.StandardButton.Close)
+    close.setToolTip("Close this window.")
+    buttons.rejected.connect(dialog.close)
+    layout = QVBoxLayout(dialog)
+    for part in (words, text, buttons):
+        layout.addWidget(part)
+    dialog.show()
+    return dialog

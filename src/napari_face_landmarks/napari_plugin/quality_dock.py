@@ -1,13 +1,16 @@
-"""The quality dock: a plot tied to the time slider, the frames to check, and the statistics in words."""
+"""The tab Check: curves tied to the time slider, the frames to check, and the statistics in words."""
 
 from __future__ import annotations
 
 import time
+from collections.abc import Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, cast
 
-from qtpy.QtCore import QModelIndex, Qt, QTimer
+import numpy as np
+from qtpy.QtCore import QAbstractListModel, QModelIndex, Qt, QTimer
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -23,18 +26,138 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import create_worker
 
+from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.names import face_label
-from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.data.tracks import Tracks, collect
+from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.commands import CHECK_SHORTCUTS
-from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
-from napari_face_landmarks.napari_plugin.layer_queries import NOTHING, results_of
+from napari_face_landmarks.napari_plugin.current_layer import (
+    NOTHING,
+    current_landmarks,
+    frame_shown,
+    results_of,
+    show_frame,
+)
+from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
-from napari_face_landmarks.napari_plugin.quality_list import SuspectsModel
 from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
-from napari_face_landmarks.napari_plugin.quality_source import check_material, grown_series, material_of
 from napari_face_landmarks.napari_plugin.quality_strips import STRIPS
-from napari_face_landmarks.napari_plugin.time_axis import frame_shown, show_frame
-from napari_face_landmarks.quality import Check, Limits, Series, Suspect, check_series
+from napari_face_landmarks.quality import (
+    Check,
+    Limits,
+    Series,
+    Suspect,
+    check,
+    check_series,
+    join_series,
+    series_of,
+)
+
+FRAMES_AT_A_TIME = 400
+"""Frames of a run that are looked at in one go: some milliseconds on the GUI's thread."""
+
+
+@dataclass(frozen=True)
+class Material:
+    """What a layer of landmarks is checked from, taken on the GUI's thread, for another one.
+
+    Attributes
+    ----------
+    tracks : Tracks or None
+        Of the run or the file, where no point was changed since.
+    data, attributes
+        Copies of the points, where there is no such thing.
+    """
+
+    tracks: Tracks | None
+    data: Any = None
+    attributes: dict[str, Any] | None = None
+
+
+def material_of(layer: Any, changed: bool) -> Material:
+    """Return what a layer is to be checked from; `changed` tells whether its points were."""
+    tracks = layer.metadata.get("tracks")
+    if isinstance(tracks, Tracks) and not changed:
+        return Material(tracks)
+    attributes = {
+        "name": layer.name,
+        "features": layer.features.copy(),
+        "shown": np.array(layer.shown),
+        "metadata": dict(layer.metadata),
+    }
+    return Material(None, np.array(layer.data), attributes)
+
+
+def check_material(material: Material, limits: Limits) -> Check | str:
+    """Check a layer; return what was found, or why it cannot be checked, in a sentence."""
+    try:
+        if material.tracks is not None:
+            return check(material.tracks, limits)
+        return check(tracks_of_points(material.data, material.attributes or {}), limits)
+    except FaceLandmarksError as error:
+        return str(error)
+
+
+def grown_series(series: Series | None, results: Sequence[FrameResult], fps: Any = None) -> Series | None:
+    """Return the series of a run with at most `FRAMES_AT_A_TIME` more of its finished frames.
+
+    Parameters
+    ----------
+    series : Series or None
+        Of the first frames of `results`.
+    results : sequence of FrameResult
+        All that are finished.
+    fps : float, optional
+        For the time of each frame.
+    """
+    done = 0 if series is None else series.n_frames
+    fresh = results[max(done - 1, 0) : done + FRAMES_AT_A_TIME]
+    if len(fresh) <= min(done, 1):
+        return series
+    seconds = None
+    if isinstance(fps, (int, float)) and fps > 0:
+        seconds = np.arange(fresh[-1].index + 1) / float(fps)
+    more = series_of(collect(fresh, timestamps=seconds))
+    return more if series is None else join_series(series, more)
+
+
+class SuspectsModel(QAbstractListModel):
+    """The places to check, one row each; however many, only those in sight are asked for."""
+
+    def __init__(self, parent: Any) -> None:
+        super().__init__(parent)
+        self.places: list[Suspect] = []
+        self._n_faces = 0
+
+    def fill(self, places: list[Suspect], n_faces: int) -> None:
+        """Show other places."""
+        if places == self.places and n_faces == self._n_faces:
+            return
+        self.beginResetModel()
+        self.places, self._n_faces = places, n_faces
+        self.endResetModel()
+
+    def rowCount(self, parent: QModelIndex | None = None) -> int:
+        """Return the number of places."""
+        return 0 if parent is not None and parent.isValid() else len(self.places)
+
+    def data(self, index: QModelIndex, role: int = Qt.ItemDataRole.DisplayRole) -> Any:
+        """Return what a row says, and as its tooltip all of it."""
+        if not index.isValid() or index.row() >= len(self.places):
+            return None
+        place = self.places[index.row()]
+        face = f", face {place.face}" if self._n_faces > 1 else ""
+        if role == Qt.ItemDataRole.DisplayRole:
+            return f"{place.frame}{face}: {place.text}"
+        if role == Qt.ItemDataRole.ToolTipRole:
+            frames = (
+                f"Frame {place.frame}"
+                if place.first == place.last
+                else (f"Frame {place.frame}, of {place.first} to {place.last}")
+            )
+            return f"{frames}{face}: {place.text}"
+        return None
+
 
 LOOK_MS = 300  # between two looks at whether the layer has changed
 CHECK_EVERY = 1.5  # seconds, while a run goes on

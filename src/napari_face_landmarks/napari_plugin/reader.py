@@ -1,4 +1,4 @@
-"""The readers that napari calls: videos become lazy image layers, files of landmarks Points layers."""
+"""Readers of videos and of landmarks, and the sample, as napari asks for them."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+from napari_face_landmarks.napari_plugin.points_layer import LayerDataTuple
 from napari_face_landmarks.video import VIDEO_SUFFIXES, Video, open_video
 
 PathLike = str | os.PathLike[str]
@@ -99,3 +100,11 @@ def _as_list(path: PathLike | Sequence[PathLike]) -> list[PathLike]:
 def _is_video(path: PathLike) -> bool:
     name = os.fsdecode(path)
     return name.lower().endswith(VIDEO_SUFFIXES) and not os.path.isdir(name)
+
+
+def moving_face() -> list[LayerDataTuple]:
+    """Return the demo clip, a face in synthetic motion, (T, Y, X, 3) uint8, as one image layer."""
+    from napari_face_landmarks.demo import FPS, make_demo_clip
+
+    frames, _ = make_demo_clip()
+    return [(frames, {"name": "Moving face", "rgb": True, "metadata": {"fps": FPS}}, "image")]

@@ -16,19 +16,24 @@ from superqt.utils import create_worker
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.napari_plugin import checkpoints, export_dialog
-from napari_face_landmarks.napari_plugin.about import show_about
-from napari_face_landmarks.napari_plugin.current_layer import current_landmarks
-from napari_face_landmarks.napari_plugin.displayed_run import ShownRun
+from napari_face_landmarks.napari_plugin.current_layer import current_landmarks, image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.export_dialog import is_video
-from napari_face_landmarks.napari_plugin.layer_queries import image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.model_cache import load_cached as load_models
 from napari_face_landmarks.napari_plugin.points_layer import frames_of_layer
 from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
-from napari_face_landmarks.napari_plugin.qt_forms import Advanced, CloseGuard, Form, Welcome, row_of
+from napari_face_landmarks.napari_plugin.qt_forms import (
+    Advanced,
+    CloseGuard,
+    Form,
+    Welcome,
+    row_of,
+    show_about,
+)
 from napari_face_landmarks.napari_plugin.roi_layers import regions_of_layers
 from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, track_in_background
 from napari_face_landmarks.napari_plugin.settings_form import RunChoices
 from napari_face_landmarks.napari_plugin.status_text import describe_end, describe_progress, warnings_in_words
+from napari_face_landmarks.napari_plugin.streaming_layer import ShownRun
 from napari_face_landmarks.settings import TrackerSettings
 
 REFRESH_MS = 125  # between two looks at what the working thread has done
