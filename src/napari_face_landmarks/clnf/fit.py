@@ -592,7 +592,7 @@ def _search(
 
 
 def _responses_at(at: _Responses, points: Floats) -> npt.NDArray[np.float32]:
-    """Return the largest response beside each landmark, (68,); of one that is hidden, the others' mean."""
+    """Return the largest response next to each landmark, (68,); the mean of the others for a hidden one."""
     window = at.maps.shape[1]
     reach = window // 2
     cells = np.clip(np.rint(points - at.centres).astype(np.int64) + reach, 1, window - 2)

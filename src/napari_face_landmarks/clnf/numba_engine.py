@@ -429,7 +429,7 @@ def _layer(weight: Floats32, bias: Floats32, activation: int, values: Floats32, 
 
 @kernel
 def _fill_from_neighbours(response: Floats32) -> None:
-    """Give every second cell of a map, where x + y is odd, the mean of the cells beside it."""
+    """Replace every second cell of a map (x + y odd) by the mean of its neighbours."""
     window = response.shape[0]
     for y in range(window):
         for x in range(1 - y % 2, window, 2):
@@ -483,10 +483,10 @@ def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
 
 @kernel
 def _strips(picture: Floats32) -> Floats32:
-    """Return, for each row of a transposed picture, the eleven pixels from it on of column after column.
+    """Return, for each row of a transposed image, the next eleven pixels of every column.
 
-    Supports that lie beside each other share all but one column, and those of different landmarks overlap
-    too: each is a stretch of 121 numbers of one strip, and none is gathered twice.
+    Neighbouring support regions share all but one column, and those of different landmarks overlap: each is a
+    contiguous run of 121 values in a strip, so that no pixel is gathered twice.
     """
     width, height = picture.shape
     strips = np.empty((height - SUPPORT + 1, width * SUPPORT), np.float32)

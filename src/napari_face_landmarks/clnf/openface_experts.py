@@ -2,9 +2,8 @@
 
 Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection" (CEN);
 Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for robust facial landmark
-detection in the wild" (CCNF). Both look at the contrast-normalised pixels of an 11 x 11 support. Unlike the
-plugin's own experts they see a picture that is sampled anew for each landmark: bilinear, with the landmark on
-a pixel.
+detection in the wild" (CCNF). The input of both is the contrast-normalised 11 x 11 support region. Unlike
+those of the bundles, their image is resampled for each landmark: bilinear, with the landmark on a pixel.
 
 `models.openface_format` reads them from files.
 """

@@ -1,16 +1,15 @@
-"""CEN patch experts: small networks that say how much a support looks like each landmark.
+"""CEN patch experts: small networks that score how well a support region matches a landmark.
 
 Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection" (CE-CLM). One
 expert per scale, view and landmark: 122 -> h1 -> h2 -> 1 with ReLU, ReLU and sigmoid. Its input is a leading
 1 (the bias), then the 121 pixels of the 11 x 11 support *column by column* (all rows of column 0, then column
-1, ...), contrast-normalised by `frame.contrast_normalise`. The support's centre pixel is the place that the
-response is for. Pixels come from `frame.sample_frame`: experts are trained and run in the same normalised
-frame, on its whole-numbered pixels.
+1, ...), contrast-normalised. The response belongs to the centre pixel of the support region. Experts are
+trained and run in the same normalised frame, at its integer pixels.
 
 File `cen.npz` (arrays as NumPy writes them, no pickles; S scales, S >= 1):
 
 ======================== =========================== =====================================================
-array                    shape, type                 what
+array                    shape, type                 content
 ======================== =========================== =====================================================
 ``scales``               (S,) float32 or float64     ascending; the PDM's scale s in the normalised frame
 ``view_centres``         (3, 3) float32 or float64   degrees, pitch, yaw, roll: frontal, side, mirrored side
@@ -19,15 +18,16 @@ array                    shape, type                 what
 ``w2``                   (S, 107, 1 + h1, h2)        second layer, row 0 the bias
 ``w3``                   (S, 107, 1 + h2)            third layer, entry 0 the bias
 ``confidences``          (S, 107)                    weight of each expert in NU-RLMS, >= 0
-``beyond``               (137, 136) f2 or f4         optional: where people put the landmarks beside where
-                                                     the search ends (`PatchExperts.beyond`)
+``beyond``               (137, 136) f2 or f4         optional: final linear map to manual landmarks
+                                                     (`PatchExperts.beyond`)
 ======================== =========================== =====================================================
 
-Each scale has 107 stored experts: 39 of the frontal view, for the landmarks `FRONTAL_STORED` (one of each
-mirror pair, and the midline), then 68 of the side view, landmarks 0 to 67. The experts of a side view's
-hidden landmarks may be zero. The other half of the frontal view and the whole mirrored side view are the
-mirror images of these: the expert of landmark ``MIRROR_68[i]`` is that of ``i`` with the columns of its
-support in reverse order.
+Each scale has 107 stored experts: 39 of the frontal view for the landmarks `FRONTAL_STORED` (one of each
+mirror pair, and the midline), then 68 of the side view, landmarks 0 to 67. The experts of landmarks that are
+hidden in the side view may be zero. The other half of the frontal view and the mirrored side view are mirror
+images of these:
+the expert of landmark ``MIRROR_68[i]`` is that of ``i`` with the columns of its support region in reverse
+order.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.files.npz import read_npz
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
 
-SUPPORT = 11  # pixels of a side of what an expert sees
+SUPPORT = 11  # side of the support region, pixels
 REACH = SUPPORT // 2
 N_INPUTS = 1 + SUPPORT * SUPPORT
 N_VIEWS = 3
@@ -53,16 +53,16 @@ N_STORED = len(FRONTAL_STORED) + N_LANDMARKS
 
 LARGEST_FILE = 32 << 20  # bytes
 LARGEST_WIDTH = 128  # of a hidden layer
-MOST_SCALES = 6
+MAX_SCALES = 6
 BEYOND = (1 + 2 * N_LANDMARKS, 2 * N_LANDMARKS)
 LARGEST: dict[str, tuple[int, ...]] = {
-    "scales": (MOST_SCALES,),
+    "scales": (MAX_SCALES,),
     "view_centres": (N_VIEWS, 3),
     "visibility": (2, N_LANDMARKS),
-    "w1": (MOST_SCALES, N_STORED, N_INPUTS, LARGEST_WIDTH),
-    "w2": (MOST_SCALES, N_STORED, 1 + LARGEST_WIDTH, LARGEST_WIDTH),
-    "w3": (MOST_SCALES, N_STORED, 1 + LARGEST_WIDTH),
-    "confidences": (MOST_SCALES, N_STORED),
+    "w1": (MAX_SCALES, N_STORED, N_INPUTS, LARGEST_WIDTH),
+    "w2": (MAX_SCALES, N_STORED, 1 + LARGEST_WIDTH, LARGEST_WIDTH),
+    "w3": (MAX_SCALES, N_STORED, 1 + LARGEST_WIDTH),
+    "confidences": (MAX_SCALES, N_STORED),
 }
 
 
@@ -223,7 +223,7 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
     n_scales = scales.shape[0] if scales.ndim == 1 else 0
     h1 = w1.shape[-1] if w1.ndim == 4 else 0
     h2 = w2.shape[-1] if w2.ndim == 4 else 0
-    if not 1 <= n_scales <= MOST_SCALES:
+    if not 1 <= n_scales <= MAX_SCALES:
         raise _malformed(path, f"scales has the shape {scales.shape}")
     if not (1 <= h1 <= LARGEST_WIDTH and 1 <= h2 <= LARGEST_WIDTH):
         raise _malformed(path, f"the layers have the shapes {w1.shape} and {w2.shape}")

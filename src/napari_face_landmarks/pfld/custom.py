@@ -1,4 +1,4 @@
-"""A landmark network of the user's own, run as if it were the plugin's PFLD."""
+"""Custom landmark networks, run in place of PFLD."""
 
 from __future__ import annotations
 
@@ -17,50 +17,50 @@ Floats = npt.NDArray[np.float32]
 WFLW_TO_IBUG = np.array(
     [
         *range(0, 33, 2),  # jaw
-        *range(33, 38),  # brows: their upper edges
+        *range(33, 38),  # brows: upper edges
         *range(42, 47),
         *range(51, 60),  # nose
-        *(60, 61, 63, 64, 65, 67),  # eyes: without the middles of the lids
+        *(60, 61, 63, 64, 65, 67),  # eyes: without the centres of the lids
         *(68, 69, 71, 72, 73, 75),
-        *range(76, 96),  # lips; the pupils are left out
+        *range(76, 96),  # lips; without the pupils
     ]
 )
-"""Which of the 98 points of WFLW are those of the 68 of iBUG."""
+"""Indices of the 68 iBUG landmarks among the 98 of WFLW."""
 
 UNKNOWN_SIGMA = 0.04
-"""Standard deviation of a landmark of which the network says none, in units of the inter-ocular distance."""
+"""Assumed standard deviation of a landmark if the network gives none, in inter-ocular distances."""
 
 
 @dataclass(frozen=True)
 class CustomPfld:
-    """A landmark network that is not the plugin's, and what must be known to run it.
+    """A custom landmark network and its input and output conventions.
 
     Attributes
     ----------
     session : onnxruntime.InferenceSession
         The network.
     judge : onnxruntime.InferenceSession
-        The plugin's PFLD, asked only whether a crop shows a face at all.
+        The PFLD of the default bundle, used only for the face score of a crop.
     output : str
-        Name of the output that has the landmarks.
+        Name of the output with the landmarks.
     size : int
         Side of the input, px.
     channels_last : bool
         Whether the input is (N, H, W, 3), not (N, 3, H, W).
     batches : bool
-        Whether it takes several crops at a time.
+        Whether it accepts batches.
     low, high : float
-        What black and white are in the input.
+        Input values of black and white.
     bgr : bool
-        Whether the colours come as blue, green, red.
+        Whether the channels are blue, green, red.
     box : {"face", "landmarks"}
-        What the crop is measured by: a detector's box from forehead to chin, or that of the landmarks.
+        What the crop is based on: a detector's box from forehead to chin, or that of the landmarks.
     box_scale : float
-        Side of the crop over the larger side of the box.
+        Side of the crop divided by the longer side of the box.
     points : int
         68 (iBUG) or 98 (WFLW).
     sigma : float
-        Standard deviation taken for each landmark, in units of the inter-ocular distance.
+        Assumed standard deviation of a landmark, in inter-ocular distances.
     """
 
     session: onnxruntime.InferenceSession
@@ -79,7 +79,7 @@ class CustomPfld:
 
 
 def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:
-    """Return the crops that a network wants, (F, 4), for the plugin's crops of the same faces.
+    """Convert PFLD's crops of faces to those of a custom network, (F, 4).
 
     Parameters
     ----------
@@ -87,8 +87,8 @@ def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: 
     crops : ndarray, (F, 4)
         Centre x, centre y, side, roll.
     box_to_crop, shift : float
-        Side of the plugin's crop over that of a face box, and how far its centre lies below the box's, in
-        units of the box's height.
+        Side of PFLD's crop divided by that of a face box, and the shift of its centre below that of the box,
+        in heights of the box.
     """
     wanted = np.array(crops, dtype=np.float32)
     if network.box == "landmarks":
@@ -102,14 +102,14 @@ def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: 
 
 
 def run_custom(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> Floats:
-    """Run the network on crops of one picture, (F, 68, 2): fractions of the crops, x then y.
+    """Run the network on crops of an image; return (F, 68, 2), fractions of the crops, x then y.
 
     Parameters
     ----------
     network : CustomPfld
     rgb : ndarray, (H, W, 3), uint8
     crops : ndarray, (F, 4)
-        As `custom_crops` gives them.
+        From `custom_crops`.
     """
     inputs = sample_crops(rgb, crops, network.size)
     if network.bgr:
@@ -127,7 +127,7 @@ def run_custom(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -
         ]
     except Exception as error:
         raise ModelError(
-            f"The landmark network of one's own cannot be run ({in_one_line(error)}): export it again."
+            f"The custom landmark network cannot be run ({in_one_line(error)}): export it again."
         ) from error
     fractions = np.concatenate(parts) if parts else np.zeros((0, network.points, 2), np.float32)
     if network.points != 68:

@@ -1,4 +1,4 @@
-"""Run PFLD on crops: landmarks, how sure each is, and whether there is a face at all."""
+"""PFLD on crops: landmarks with their uncertainty, and a face score."""
 
 from __future__ import annotations
 
@@ -19,24 +19,24 @@ from napari_face_landmarks.pfld.custom import CustomPfld, custom_crops, run_cust
 Floats = npt.NDArray[np.float32]
 
 POOR_NME = 0.08
-"""An error over this share of the inter-ocular distance counts as poor."""
+"""Error in inter-ocular distances above which a landmark is poor."""
 BOX_TO_CROP = 1.05
-"""Side of the first crop over the longer side of a face box from forehead to chin."""
+"""Side of the first crop divided by the longer side of a face box from forehead to chin."""
 BOX_TO_CROP_SHIFT = 0.11
-"""How far the first crop's centre lies below the box's, in units of the box's height."""
+"""Shift of the first crop's centre below that of the box, in heights of the box."""
 LARGEST_BATCH = 16
 SECOND_LOOK = (0.08, 0.12, 0.15)
-"""A crop is cut anew if it is off by this: shift (of the side), scale (log), roll (radians)."""
+"""PFLD runs again on a new crop from these errors on: shift (of the side), log scale, roll (radians)."""
 
 
 @dataclass(frozen=True, slots=True)
 class PfldOutput:
-    """What PFLD says of F crops.
+    """PFLD's output for F crops.
 
     Attributes
     ----------
     landmarks : ndarray, (F, 68, 2), float32
-        Pixels of the picture, x then y.
+        Pixels of the image, x then y.
     sigma : ndarray, (F, 68), float32
         Standard deviation of each landmark's error along one axis, pixels.
     confidence : ndarray, (F, 68), float32
@@ -240,12 +240,12 @@ def misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
 
 @exact_kernel
 def _misplaced(crops: Floats, better: Floats, found: npt.NDArray[np.bool_]) -> None:
-    turn = 2 * math.pi
+    circle = 2 * math.pi
     for face in range(len(found)):
         side, wanted = float(crops[face, 2]), float(better[face, 2])
         if not wanted > 1:
             continue
-        if not side > 0:  # a crop of no size: taken anew
+        if not side > 0:  # an empty crop
             found[face] = True
             continue
         across, down = float(better[face, 0]) - crops[face, 0], float(better[face, 1]) - crops[face, 1]
@@ -253,7 +253,7 @@ def _misplaced(crops: Floats, better: Floats, found: npt.NDArray[np.bool_]) -> N
         found[face] = (
             math.hypot(across, down) > SECOND_LOOK[0] * side
             or abs(math.log(wanted / side)) > SECOND_LOOK[1]
-            or abs((roll + math.pi) % turn - math.pi) > SECOND_LOOK[2]
+            or abs((roll + math.pi) % circle - math.pi) > SECOND_LOOK[2]
         )
 
 

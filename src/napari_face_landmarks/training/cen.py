@@ -80,33 +80,34 @@ class CenPlan:
     frontal_reach, side_from : float
         Faces with a smaller yaw are frontal, with a larger one are side views; some are both.
     frontal_copies, side_copies : int
-        Augmented pictures made of each face for either view.
+        Augmented images of each face for each view.
     turned_share : float
-        How many of the side view's augmented pictures show a head that its mesh turned farther.
+        Share of the side view's augmented images with a head that is rotated further by means of its mesh.
     acted_share : float
-        How many of the augmented pictures show another expression.
+        Share of the augmented images with another expression.
     turned_to : tuple of float
-        Range of yaw that these heads are turned to, degrees.
+        Range of yaw of these heads, degrees.
     sigma : float
         Width of the target, pixels of the frame.
     reach : float
-        Half the windows that places are drawn from, pixels of the frame.
+        Half the size of the windows in which positions are sampled, pixels of the frame.
     stray, far_stray, far_share : float
-        How far a window's middle is from the label (standard deviation), of most windows and of a share.
+        Standard deviation of the distance of a window's centre from the label, for most windows and for a
+        share.
     near_share : float
-        Places drawn about the label, whatever the window.
+        Share of positions sampled around the label, whatever the window.
     pictures, places : int
-        A batch has, for each expert, ``places`` supports from a window of each of ``pictures`` faces.
+        A batch has, for each expert, ``places`` support regions from a window of each of ``pictures`` faces.
     map_weight : float
-        Weight of the loss on whole windows beside that on single responses.
+        Weight of the loss on whole windows relative to that on single responses.
     steps : int
         Optimiser steps of a scale.
     learning_rate, ema : float
-        Of Adam (falls along a cosine), and of the running average of the weights that is kept.
+        Learning rate of Adam (cosine schedule), and decay of the exponential moving average of the weights.
     evaluate_every : int
-        Steps between two looks at the held-out faces.
+        Steps between evaluations on the held-out faces.
     seed, threads : int
-        Of chance, and of torch.
+        Random seed, and threads of torch.
     """
 
     scales: tuple[float, ...] = (0.25, 0.5, 0.7)

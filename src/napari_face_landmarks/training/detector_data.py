@@ -385,7 +385,7 @@ class Composer:
         )
 
     def _away_from_faces(self, rng: Generator) -> Array | None:
-        """Return a part of a photograph beside all its faces: clothes, hands, rooms; None if none was hit."""
+        """Return a part of a photograph without faces (clothes, hands, rooms), or None if none was found."""
         photo = self._pick(rng, self.crop_share)
         image = photo.levels[0]
         full = np.array([image.shape[1], image.shape[0]])

@@ -1,8 +1,8 @@
-"""What a trained detector finds: held-out faces by condition, frames of clips, and the time it takes.
+"""Report on a trained detector: held-out faces by condition, frames of clips, and its run time.
 
 ``python -m napari_face_landmarks.training detector --report`` measures ``detector.onnx`` of the output folder
-as the program runs it, and adds the result to ``detector.metrics.json``. Where ``pfld.onnx`` lies beside it,
-the pair is measured too: PFLD looks at what the detector finds and drops what it takes for no face.
+as in a run, and adds the result to ``detector.metrics.json``. If ``pfld.onnx`` is in the same folder, the
+pair is measured as well: PFLD rejects detections that are not faces.
 """
 
 from __future__ import annotations

@@ -93,19 +93,19 @@ _OUTER_LIPS = (87, 88, 89, 90, 91, 92, 93, 108, 107, 106, 105, 104)
 
 @dataclass(frozen=True)
 class Calibration:
-    """What turns a mesh into the 68 points, in the mesh's own frame (outer eye corners 1 apart).
+    """Conversion of a mesh to the 68 landmarks, in the mesh's coordinate frame (outer eye corners 1 apart).
 
     Attributes
     ----------
     mean : ndarray, (478, 3), float64
-        The mean mesh, about the origin.
+        The mean mesh, centred at the origin.
     offsets : ndarray, (68, 3), float64
-        From the vertices `MESH_68` to the landmarks; noughts where the template marks no such point.
+        From the vertices `MESH_68` to the landmarks; zero if the template has no such point.
     contour : ndarray, (33, 3), float64
         From the resampled `MESH_OVAL` to the contour.
     noise : ndarray, (68,), float64
-        Root mean square distance of the corrected mesh from the templates; where these mark no such point,
-        that of the points they mark beside the jaw.
+        Root mean square distance of the corrected mesh from the templates; for landmarks without a template
+        point, that of the template points outside the jaw.
     """
 
     mean: Floats

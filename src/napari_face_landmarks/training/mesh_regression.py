@@ -1,10 +1,10 @@
-"""Where a person would put the 68 points on a face of which only the machine-made mesh is known.
+"""Prediction of manual landmarks from an automatic face mesh.
 
-Labels placed by hand scatter: the 17 points of a jaw are given by a contour, and where along it each of them
-goes is the annotator's choice. A network small enough for every frame learns that scatter by heart when there
-are few faces. A linear reading of the mesh, fitted to the faces that people labelled, cannot. It errs
-otherwise than the hands do, so the mean of the two is nearer to what all annotators together would say; and
-it gives the faces that nobody labelled points of the same convention.
+Manual labels scatter: the 17 jaw landmarks lie on a contour, and their positions along it are the annotator's
+choice. A small network learns that scatter by heart if there are few faces. A linear regression from the
+mesh,
+fitted to the manually labelled faces, cannot. Its errors are independent of those of the labels, so the mean
+of both is closer to the consensus of annotators; and it labels other faces in the same convention.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ from napari_face_landmarks.training.labels import EYE_CORNERS
 Floats = npt.NDArray[np.float64]
 
 COMPONENTS = 60
-"""Principal components of the meshes that are read; 40 and 80 did as well on held-out faces."""
+"""Principal components of the meshes; 40 and 80 were equally good on held-out faces."""
 REGULARISATION = 0.01
-"""Of the ridge regression, in variances of a component."""
+"""Ridge penalty, in variances of a component."""
 FOLDS = 5
 HAND_SHARE = 0.65
-"""How much the point placed by hand counts beside the mesh's reading of the other folds."""
+"""Weight of the manual label relative to the prediction from the other folds."""
 
 
 @dataclass(frozen=True)
 class Reading:
-    """A linear map from meshes to landmarks, both in the mesh's own frame.
+    """A linear map from meshes to landmarks, both in the coordinate frame of the mesh.
 
     Attributes
     ----------

@@ -103,18 +103,18 @@ class PfldFeatures(NamedTuple):
 
 
 class Pfld(nn.Module):
-    """PFLD (Guo et al. 2019, arXiv 1902.10859) with a soft-argmax branch beside its regression branch.
+    """PFLD (Guo et al. 2019, arXiv 1902.10859) with an additional soft-argmax branch.
 
-    The published network regresses the coordinates from features pooled at three scales; that branch is here
-    as `global_landmarks`. A second branch reads each landmark off a 28 x 28 map by soft-argmax (Sun et al.
-    2018, integral regression), which places visible landmarks more exactly, and a learned weight for each
-    landmark mixes the two. The auxiliary head-pose branch shapes the features in training only.
+    The published network regresses the coordinates from features pooled at three scales; that branch is
+    `global_landmarks` here. A second branch locates each landmark in a 28 x 28 map by soft-argmax (Sun et al.
+    2018, integral regression), which is more accurate for visible landmarks, and a learned weight per
+    landmark combines both. The auxiliary head-pose branch is used in training only.
 
     Parameters
     ----------
     middles : Middles
-        Channels in the middle of each block; what goes from block to block has the same widths whatever they
-        are, so that a network can be given other widths (`widths.with_widths`).
+        Hidden channels of each block. The widths between blocks do not depend on them, so that a network can
+        be pruned or widened (`pruning.with_widths`).
     """
 
     def __init__(self, middles: Middles = WIDE) -> None:

@@ -201,7 +201,7 @@ def pdm_of_covariance(mean: Floats, covariance: Floats, modes: int) -> PDM:
 def expectation_maximisation(
     pdm: PDM, params: Floats, seen: Observations, plan: PdmPlan
 ) -> tuple[PDM, Floats]:
-    """Run one round: the faces' poses, the posterior of their q, and then the mean and components anew.
+    """Run one EM round: poses and the posterior of q for each face, then mean and components.
 
     Returns
     -------

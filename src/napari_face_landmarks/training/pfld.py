@@ -78,7 +78,7 @@ MEASURED_FACES = 300
 
 @dataclass(frozen=True)
 class PfldPlan:
-    """What a training run is made of; all of it goes into the checkpoint and the metrics."""
+    """Parameters of a training run; all are stored in the checkpoint and the metrics."""
 
     steps: int = 6000
     faces_per_batch: int = 40
@@ -193,7 +193,7 @@ def teaching_loss(
 
 
 class TrainingStream:
-    """Batches without end, each drawn by its own number, so that a resumed run goes on with the same ones."""
+    """An endless stream of batches, each seeded by its number, so that resumed runs get the same batches."""
 
     def __init__(self, data: Path, bundle: str, plan: PfldPlan) -> None:
         self.plan = plan
@@ -219,7 +219,7 @@ class TrainingStream:
     def _face(
         self, i: int, rng: Generator
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float, float]:
-        """Return picture, landmarks, pitch and yaw of face `i`, turned or with another expression."""
+        """Return image, landmarks, pitch and yaw of face `i`, rotated or with another expression."""
         image, landmarks = self.faces.images[i], self.faces.landmarks[i]
         pitch, yaw = self.angles[i]
         turns = rng.random() < self.plan.turned_share
@@ -231,7 +231,7 @@ class TrainingStream:
         if turns:
             side = math.copysign(1.0, yaw if abs(yaw) > math.radians(4) else rng.normal())
             target = side * math.radians(rng.uniform(12, 60))
-            if target * side > yaw * side:  # otherwise turned that far already
+            if target * side > yaw * side:  # otherwise rotated that far already
                 more_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
             more_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
         expression = drawn_expression(mesh, self.turner, rng) if acts else None
@@ -246,7 +246,7 @@ class TrainingStream:
         return texture(picture, rng)
 
     def _negative(self, rng: Generator) -> npt.NDArray[np.uint8]:
-        if rng.random() < 0.45:  # beside, far inside or far around a face
+        if rng.random() < 0.45:  # next to, far inside or far around a face
             i = int(rng.integers(len(self.faces.images)))
             crop = crops_of_landmarks(self.faces.landmarks[i][None])[0]
             kind = rng.random()
@@ -324,12 +324,12 @@ class TrainingStream:
 
 
 def drawing(background: npt.NDArray[np.uint8], rng: Generator) -> npt.NDArray[np.uint8]:
-    """Return a picture that is no face but has eyes' and mouths' shapes: letters, rings, strokes, noise.
+    """Return an image without a face but with shapes like eyes and mouths: letters, rings, strokes, noise.
 
     Parameters
     ----------
     background : ndarray, (S, S, 3), uint8
-        What is drawn on; also left out for a plain colour or coarse noise.
+        Background; sometimes replaced by a plain colour or coarse noise.
     rng : numpy.random.Generator
     """
     size = len(background)
@@ -482,10 +482,9 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
     plan : PfldPlan
         Steps, rates and seed.
     start : Path, optional
-        The folder of a finished run, of another bundle perhaps, whose best weights this one begins with; or
-        of a bundle that the plugin ships, whose ``pfld.onnx`` is read back. One with other widths than the
-        plan's is given these (`widths.with_widths`), and what has been thinned learns from it beside the
-        labels.
+        The folder of a finished run, possibly of another bundle, whose best weights are the initial weights;
+        or of an installed bundle, whose ``pfld.onnx`` is read. A network with other widths than the plan's is
+        pruned or widened (`pruning.with_widths`), and then also distilled from the original.
 
     Returns
     -------
@@ -558,10 +557,12 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
                 torch._foreach_lerp_(averaged_tensors, network_tensors, 1 - keep)
             now = float(loss.detach())
             running = 0.98 * running + 0.02 * now if running else now
-        else:  # a step that would spoil every weight is left out
-            tqdm.write(f"step {step}: no finite gradient, left out")
+        else:  # a step that would make weights invalid is skipped
+            tqdm.write(f"step {step}: gradient is not finite, skipped")
             if not all(torch.isfinite(value).all() for value in network_tensors):
-                raise FloatingPointError(f"PFLD's weights are not finite at step {step}: start anew.")
+                raise FloatingPointError(
+                    f"PFLD's weights are not finite at step {step}: start the training again."
+                )
         bar.set_postfix(loss=f"{running:.3f}", best=f"{100 * best:.2f} %")
         last = step + 1 == plan.steps
         if (step + 1) % plan.evaluate_every == 0 or last:

@@ -37,26 +37,28 @@ def _middle(block: InvertedResidual) -> int:
 
 
 def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> Pfld:
-    """Return a network of other widths with the outputs of the given one, nearly so where it is thinner.
+    """Return a network with other widths and (nearly, if pruned) the same outputs.
 
-    In a block that is to have fewer channels, the convolution out of it is fitted anew by least squares: to
-    what the given network's block gives, from what the thin one's channels hold, so that a block makes up for
-    what those before it have lost (He, Zhang and Sun 2017, "Channel Pruning for Accelerating Very Deep Neural
-    Networks", arXiv 1707.06168, equation 1). Which channels stay is found by leaving out one at a time, the
-    one that the others stand in for best (Hassibi and Stork 1993, "Second order derivatives for network
-    pruning: Optimal Brain Surgeon", equation 5).
+    In a block with fewer channels, the output convolution is refitted by least squares from the remaining
+    channels of the pruned network to the block's output in the given network, so that a block compensates for
+    losses in earlier ones (He, Zhang and Sun 2017, "Channel Pruning for Accelerating Very Deep Neural
+    Networks",
+    arXiv 1707.06168, equation 1). Channels are removed one at a time, the one that the others predict best
+    first
+    (Hassibi and Stork 1993, "Second order derivatives for network pruning: Optimal Brain Surgeon", equation
+    5).
 
-    In a block that is to have more, the new ones have the weights of a new network and count for nothing at
-    first (Chen, Goodfellow and Shlens 2016, "Net2Net", arXiv 1511.05641, section 2.3).
+    In a block with more channels, the additional ones have random input weights and zero output weights
+    (Chen, Goodfellow and Shlens 2016, "Net2Net", arXiv 1511.05641, section 2.3).
 
     Parameters
     ----------
     network : Pfld
-        It is left as it is, but in evaluation mode.
+        Not modified, except that it is set to evaluation mode.
     middles : Middles
         Channels of each block.
     batches : sequence of Tensor, (B, 3, 112, 112)
-        Inputs of the network, as it will be trained on; some hundreds of examples are enough.
+        Training inputs of the network; some hundreds of examples are enough.
 
     Returns
     -------
