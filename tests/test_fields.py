@@ -33,7 +33,9 @@ def test_frames_and_tracks_have_every_array_and_fill_it() -> None:
             assert array.shape == (*leading, *item.shape)
             assert array.dtype == np.dtype(item.dtype)
             np.testing.assert_array_equal(array, np.full_like(array, item.fill))
-        assert f"{item.name} : ndarray, (T, F" in (Tracks.__doc__ or "")
+        assert f"\n{item.name} : ndarray, (T, F" in (Tracks.__doc__ or "")
+        assert f"\n{item.name} : ndarray, (F" in (FrameResult.__doc__ or "")
+    assert "\nmeta : dict\n" in (Tracks.__doc__ or "")
     assert np.isnan(tracks.timestamps).all()
 
 

@@ -8,6 +8,7 @@ added here.
 from __future__ import annotations
 
 import dataclasses
+import inspect
 from dataclasses import dataclass, field
 from typing import Annotated, Any, get_type_hints
 
@@ -205,11 +206,19 @@ def empty_arrays(*leading: int) -> dict[str, npt.NDArray[Any]]:
     return {item.name: item.empty(*leading) for item in FIELDS}
 
 
-def describe_fields(leading: str) -> str:
-    """Return the arrays as the entries of a numpydoc section; `leading` names their first axes ("T, F")."""
-    lines = []
+def document(owner: type, leading: str) -> None:
+    """Append the arrays to the docstring of a class, which ends with a numpydoc section of attributes.
+
+    Parameters
+    ----------
+    owner : type
+        A class of `FaceArrays`.
+    leading : str
+        The names of the first axes, such as "T, F".
+    """
+    lines = [inspect.cleandoc(owner.__doc__ or "")]  # Python 3.13 and newer have removed its indentation
     for item in FIELDS:
         shape = ", ".join([leading, *map(str, item.shape)])
-        lines.append(f"    {item.name} : ndarray, ({shape}), {np.dtype(item.dtype).name}")
-        lines.append(f"        {item.description}")
-    return "\n".join(lines)
+        lines.append(f"{item.name} : ndarray, ({shape}), {np.dtype(item.dtype).name}")
+        lines.append(f"    {item.description}")
+    owner.__doc__ = "\n".join(lines)

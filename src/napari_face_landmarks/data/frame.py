@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import TRACKED, FaceArrays, describe_fields, empty_arrays
+from napari_face_landmarks.data.fields import TRACKED, FaceArrays, document, empty_arrays
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class FrameResult(FaceArrays):
     index: int = 0
 
 
-FrameResult.__doc__ = f"{(FrameResult.__doc__ or '').rstrip()}\n{describe_fields('F')}\n"
+document(FrameResult, "F")
 
 FaceFit = FrameResult
 """What `FaceTracker.fit` returns: the faces of a still."""

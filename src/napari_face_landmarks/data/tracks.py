@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import FIELDS, TRACKED, FaceArrays, describe_fields, empty_arrays
+from napari_face_landmarks.data.fields import FIELDS, TRACKED, FaceArrays, document, empty_arrays
 from napari_face_landmarks.data.frame import FrameResult, stack_frames
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.settings import TrackerSettings
@@ -170,7 +170,7 @@ class Tracks(FaceArrays):
         return tracks_to_layer_data(self, image_layer)
 
 
-Tracks.__doc__ = f"{(Tracks.__doc__ or '').rstrip()}\n{describe_fields('T, F')}\n"
+document(Tracks, "T, F")
 
 
 def collect(
