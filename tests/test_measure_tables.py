@@ -65,6 +65,15 @@ def test_the_rest_is_the_calm_second_with_open_eyes_and_a_closed_mouth() -> None
     assert table.rest[0].tolist() == [80]
 
 
+def test_a_face_that_is_never_calm_is_scaled_by_its_median_and_said() -> None:
+    tracks = tracks_of(faces(30))
+    tracks.confidence[:] = 0.3  # flagged on every frame
+    table = measure(tracks)
+    np.testing.assert_allclose(table.series("mouth_width"), 50, rtol=1e-5)
+    assert len(table.rest[0]) == 0
+    assert any("choose a rest frame" in sentence for sentence in table.warnings)
+
+
 def test_standard_errors_follow_the_landmarks_uncertainty() -> None:
     """The spread of measures of many faces with errors as claimed is the standard error."""
     rng = np.random.default_rng(0)

@@ -179,7 +179,6 @@ def test_no_cycle_of_imports_when_modules_load() -> None:
     assert not a_cycle("top")
 
 
-@pytest.mark.xfail(strict=True, reason="left: measures.table <-> measures.events, measures.files")
 def test_no_cycle_of_imports_within_functions_but_through_the_convenience_methods() -> None:
     assert not a_cycle("top", "function")
 
@@ -219,10 +218,6 @@ def test_windows_are_imported_by_the_plugin_and_the_demo_that_opens_one_only() -
     assert {module: when for module, when in importing.items() if when} == {"cli.demo": ["function"]}
 
 
-@pytest.mark.xfail(
-    strict=True,
-    reason="left: measure",
-)
 def test_no_function_is_longer_than_a_screen() -> None:
     long = {
         f"{module}.{node.name}": lines

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -18,7 +18,9 @@ from scipy.ndimage import percentile_filter
 from scipy.signal import savgol_filter
 
 from napari_face_landmarks.errors import MeasureError
-from napari_face_landmarks.measures.table import MeasureTable
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.measures.table import MeasureTable
 
 Floats = npt.NDArray[np.float64]
 

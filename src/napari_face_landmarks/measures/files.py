@@ -11,12 +11,13 @@ import numpy as np
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
-from napari_face_landmarks.measures.events import Blink, Event
-from napari_face_landmarks.measures.table import MeasureTable
 
 if TYPE_CHECKING:
     import pandas
     import xarray
+
+    from napari_face_landmarks.measures.events import Blink, Event
+    from napari_face_landmarks.measures.table import MeasureTable
 
 FLAGS = ("low_confidence", "turned")
 

@@ -204,30 +204,16 @@ def measure(
     usable = present & ~uncertain
     rows = rest_rows(tracks, usable, rest)
     points = _frontal(tracks, rows, pdm) if pose_corrected else _at_one_distance(tracks, rows)
-    at_rest = np.stack(
-        [
-            np.median(points[found, face], axis=0) if len(found) else np.full((68, 2), np.nan)
-            for face, found in enumerate(rows)
-        ]
-    )
-    factor = unit_per_pixel(scale, at_rest)
+    factor = unit_per_pixel(scale, _at_rest(points, rows))
     known = bool((tracks.confidence[present] < 1).any())
     values, errors = _measured(points, tracks.confidence if known else None, wanted, factor, scale)
     columns = _columns(wanted, scale.unit)
     values, errors, columns = _with_closure(values, errors, columns, usable)
-    warnings = [
-        f"Face {face} has no rest: no second with {_seconds_without(usable[:, face])}; it is not scaled."
-        for face, found in enumerate(rows)
-        if not len(found) and present[:, face].any()
-    ]
     turned = np.zeros_like(present)
     if not pose_corrected:
         turned = np.asarray(present & (np.abs(np.degrees(tracks.pose[..., 2])) > LARGE_YAW))
-    if turned.any():
-        warnings.append(
-            f"{int(turned.sum())} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in "
-            "the image plane are biased there and left out of summaries; measure with pose correction."
-        )
+    face_names = tuple(names_of_faces(tracks))
+    unrested = [face_names[k] for k, found in enumerate(rows) if not len(found) and present[:, k].any()]
     return MeasureTable(
         columns=columns,
         values=values,
@@ -239,14 +225,33 @@ def measure(
         rest=rows,
         scale=scale,
         pose_corrected=pose_corrected,
-        face_names=tuple(names_of_faces(tracks)),
-        warnings=tuple(warnings),
+        face_names=face_names,
+        warnings=_warnings(unrested, int(turned.sum())),
         meta=dict(tracks.meta),
     )
 
 
-def _seconds_without(usable: npt.NDArray[np.bool_]) -> str:
-    return "a confident face" if not usable.any() else "enough confident frames in a row"
+def _at_rest(points: npt.NDArray[Any], rows: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float64]:
+    """Return each face at rest, (F, 68, 2); the median of all frames where no rest was found."""
+    found = []
+    for face, at in enumerate(rows):
+        seen = points[at, face] if len(at) else points[np.isfinite(points[:, face]).all(axis=(1, 2)), face]
+        found.append(np.median(seen, axis=0) if len(seen) else np.full((68, 2), np.nan))
+    return np.stack(found)
+
+
+def _warnings(unrested: Sequence[str], turned: int) -> tuple[str, ...]:
+    sentences = [
+        f"No calm second of {name} with open eyes was found: it is scaled by its median, and changes from "
+        "rest are not known; choose a rest frame."
+        for name in unrested
+    ]
+    if turned:
+        sentences.append(
+            f"{turned} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in the image "
+            "plane are biased there and left out of summaries; measure with pose correction."
+        )
+    return tuple(sentences)
 
 
 def _wanted(names: Sequence[str] | None) -> tuple[Measure, ...]:
