@@ -70,6 +70,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
     for name in ("talk.mp4", "face.mp4", "recordings/one.mp4", "recordings/more/two.mp4", "day1/three.mp4"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         write_video(folder / name, frames, fps=25)
+    write_video(folder / "interview.mp4", make_demo_clip(60, 240)[0], fps=25)
     models = load_models()
     FaceTracker(models, "fast").track(folder / "talk.mp4").save(folder / "talk.csv")
     tracker = FaceTracker(models, TrackerSettings(refine="off"))
@@ -302,13 +303,11 @@ def test_functions_are_there_and_documented() -> None:
     names = [name for row in rows for name in re.findall(r"`([\w.]+)`", row)]
     assert len(names) > 20
     for name in names:
-        parts = name.split(".")
         found: Any = napari_face_landmarks
-        if len(parts) > 1 and parts[0].islower():
-            found = importlib.import_module(".".join(["napari_face_landmarks", *parts[:-1]]))
-            parts = parts[-1:]
-        for each in parts:
-            found = getattr(found, each)
+        for part in name.split("."):
+            if not hasattr(found, part):
+                importlib.import_module(f"{found.__name__}.{part}")
+            found = getattr(found, part)
         assert callable(found), name
         assert found.__doc__, name
 

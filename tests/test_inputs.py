@@ -79,7 +79,7 @@ def test_of_several_videos_the_default_one_is_read_and_the_others_are_named(
     small = frames[:, ::5, ::5]
     with pytest.warns(VideoWarning, match="2 video streams: that of 96 x 96 is read, not 480 x 480"):
         first = open_video(write(tmp_path / "a.mkv", small, frames, default=0))
-    with pytest.warns(VideoWarning, match="the one of 480 x 480 is read"):
+    with pytest.warns(VideoWarning, match="that of 480 x 480 is read"):
         second = open_video(write(tmp_path / "b.mkv", small, frames, default=1))
     assert first.shape[1:3] == (96, 96)
     assert second.shape[1:3] == (480, 480)
