@@ -235,7 +235,7 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
                 store.put(KEY, frame, format="fixed")
                 content = io.BytesIO(store.root._v_file.get_file_image())
         hdf5.write_ours(content, tracks)
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())
 
 
 def is_dlc_h5(path: Path) -> bool:

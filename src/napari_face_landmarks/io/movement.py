@@ -165,7 +165,7 @@ def write_netcdf(path: Path, tracks: Tracks) -> None:
     with replacing(path) as temporary:
         with h5netcdf.File(content, "w") as file:
             dataset.dump_to_store(xarray.backends.H5NetCDFStore(file), encoding=encoding)
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())
 
 
 def is_netcdf(path: Path) -> bool:

@@ -89,7 +89,7 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
             file.attrs["format"] = "analysis"
             file.attrs["preset"] = "matlab"
         hdf5.write_ours(content, tracks)
-        temporary.write_bytes(content.getbuffer())
+        temporary.write_bytes(content.getvalue())
 
 
 def is_sleap(path: Path) -> bool:

@@ -320,7 +320,7 @@ def _unpack(kind: Any, plain: Any, name: str, take: Callable[[str, str, tuple[in
         named = [one for one in others if len(others) == 1 or set(get_type_hints(one)) == set(plain)]
         kind = named[0] if named else None
     origin, args = get_origin(kind), get_args(kind)
-    if origin is np.ndarray:
+    if origin in (np.ndarray, npt.NDArray):  # which is an alias by itself since NumPy 2.5
         field = next(part for part in reversed(name.split(".")) if not part.isdecimal())
         return take(name, *_ARRAYS[field])
     if dataclasses.is_dataclass(kind):
