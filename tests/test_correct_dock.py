@@ -72,7 +72,7 @@ def test_dragging_refitting_carrying_on_and_undoing(
     symbols = np.asarray(layer.symbol)
     assert {str(symbol) for symbol in symbols[marked]} != {str(symbols[0])}
     assert (layer.border_color[marked, :3] == 1).all()
-    assert "Landmarks placed by hand: 4; frames with them: 1." in dock.status.value
+    assert "Manual landmarks: 4; frames with manual landmarks: 1." in dock.status.value
 
     before = nme(spoiled.landmarks[:, 0], truth.landmarks[:, 0])
     dock.refit_button.native.click()

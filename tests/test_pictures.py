@@ -116,7 +116,7 @@ def test_the_correction_dock_while_a_face_is_corrected(viewer: Any) -> None:
     correction.editor.apply(place_by_hand(tracks, 1, 0, [8, 30, 48, 54], places), "placed")
     let_work(0.3)
     placed = take_picture(viewer, "correction placed")
-    assert "Landmarks placed by hand: 4" in correction.status.value
+    assert "Manual landmarks: 4" in correction.status.value
     correction.refit_button.native.click()
     wait_until(lambda: correction.refit_button.enabled)
     viewer.theme = "light"

@@ -1,4 +1,4 @@
-"""Correction by hand: faces fitted anew about placed landmarks, tracks carried on, faces edited."""
+"""Manual correction: refit of faces to manual landmarks, propagation of corrections, edits of faces."""
 
 from napari_face_landmarks.correction.propagation import carry_on, carry_on_steps
 from napari_face_landmarks.correction.refit import CorrectionWarning, Refit, refit, refit_in_tracks

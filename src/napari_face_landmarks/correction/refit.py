@@ -1,4 +1,4 @@
-"""A face fitted anew about landmarks that were placed by hand."""
+"""Refit of a face to manual landmarks."""
 
 from __future__ import annotations
 
@@ -40,21 +40,21 @@ Floats = npt.NDArray[np.float32]
 
 @dataclass(frozen=True, slots=True)
 class Refit:
-    """A face fitted anew.
+    """A refitted face.
 
     Attributes
     ----------
     landmarks : ndarray, (68, 2), float32
-        Pixels, x then y; those placed by hand exactly where they were placed.
+        Pixels, x then y; manual landmarks are unchanged.
     confidence : ndarray, (68,), float32
-        0 to 1; 1 for those placed by hand.
+        0 to 1; 1 for manual landmarks.
     params : ndarray, (6 + m,), float64
         Parameters of the shape model.
     refined : bool
-        Whether CLNF had its part; False where its search broke down, and the landmarks are the start's.
+        Whether CLNF converged; if not, the landmarks are those of the initial fit.
     doubtful : ndarray, (68,), bool
-        Landmarks placed by hand that fit no face about the others: they are where they were placed, and drew
-        nothing else there. None where fewer than four were placed.
+        Manual landmarks that are inconsistent with the others: they are kept in the result but were ignored
+        in the fit. Always False if there are fewer than four.
     """
 
     landmarks: Floats
@@ -65,12 +65,12 @@ class Refit:
 
 
 class CorrectionWarning(UserWarning):
-    """A landmark that was placed by hand fits no face about the others."""
+    """A manual landmark is inconsistent with the others."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """Where a fit may begin: landmarks, and how sure each is (px)."""
+    """Initial landmarks of a fit with their standard deviations (px)."""
 
     landmarks: npt.NDArray[np.float64]
     sigma: npt.NDArray[np.float64]
@@ -85,28 +85,29 @@ def refit(
     settings: TrackerSettings | None = None,
     engine: ModuleType = numba_engine,
 ) -> Refit:
-    """Fit a face anew about landmarks that were placed by hand.
+    """Fit a face to manual landmarks.
 
-    The shape model is fitted to the placed landmarks and, with a low weight, the others; PFLD looks again at
-    where that puts the face, and at where the landmarks are. The start that agrees best with the placed ones
-    is refined by CLNF, where they count `EngineConstants.held_weight` times as much as the others. One that
-    is far from the face that PFLD sees about all the others, as when a wrong landmark was dragged, draws
-    nothing along.
+    The shape model is fitted to the manual landmarks and, with a low weight, to the others; PFLD runs on the
+    resulting crop and on that of the given landmarks. The result that agrees best with the manual landmarks
+    is
+    refined by CLNF, in which their weight is `EngineConstants.held_weight` times that of the others. A manual
+    landmark that is far from PFLD's prediction for all the others, as after dragging the wrong one, is
+    ignored in the fit.
 
     Parameters
     ----------
     models : Models
-        What `load_models` gives.
+        From `load_models`.
     image : array-like, (H, W), (H, W, 3) or (H, W, 4)
         The frame.
     landmarks : array-like, (68, 2)
-        The face as it is, the placed ones where they were placed; px, x then y; NaN for those unknown.
+        Current landmarks, manual ones included; px, x then y; NaN if unknown.
     held : array-like, (68,), bool
-        Which were placed by hand.
+        Which landmarks are manual.
     settings : TrackerSettings, optional
         `max_iterations` (at least 5 here), `search_radius` and `convergence_px` are used.
     engine : module
-        `clnf.fast` or `clnf.reference`.
+        Implementation of CLNF.
 
     Returns
     -------
@@ -115,15 +116,15 @@ def refit(
     Raises
     ------
     ImageError
-        If the image, the landmarks or the marks are of no such kind.
+        If the image, the landmarks or the mask have another shape or dtype.
     ModelError
-        If the landmarks are too few to tell where the face is.
+        If there are too few landmarks to locate the face.
     """
     given = np.array(landmarks, dtype=np.float64)
     fixed = np.asarray(held)
     if given.shape != (N_LANDMARKS, 2) or fixed.shape != (N_LANDMARKS,) or fixed.dtype != np.bool_:
         raise ImageError(
-            f"A face to fit anew has landmarks of the shape {given.shape} and marks {fixed.dtype} of "
+            f"The landmarks have the shape {given.shape}, and the mask has the dtype {fixed.dtype} and shape "
             f"{fixed.shape}: give ({N_LANDMARKS}, 2) and bool ({N_LANDMARKS},)."
         )
     fixed = fixed & np.isfinite(given).all(axis=1)
@@ -155,7 +156,7 @@ def refit_in_tracks(
     face: int,
     settings: TrackerSettings | None = None,
 ) -> Tracks:
-    """Return a copy of tracks in which a face on one frame is fitted anew about its landmarks placed by hand.
+    """Return a copy of tracks in which a face on one frame is refitted to its manual landmarks.
 
     Parameters
     ----------
@@ -164,21 +165,21 @@ def refit_in_tracks(
         The frame.
     tracks : Tracks
     frame, face : int
-        The frame's number in the video, and the face.
+        Index of the frame in the video, and of the face.
     settings : TrackerSettings, optional
-        Those of the tracks where not given.
+        Default: the settings of the tracks.
 
     Raises
     ------
     ResultError
         If there is no such face on the frame.
     ImageError, ModelError
-        As `refit`, and if the frame is of another size than those of the tracks.
+        See `refit`; also if the frame has another size than those of the tracks.
 
     Warns
     -----
     CorrectionWarning
-        Of landmarks placed by hand that fit no face about the others.
+        If manual landmarks are inconsistent with the others.
     """
     row = row_of(tracks, frame, face)
     rgb = to_rgb8(image, f"Frame {frame}", recorded_pixel_range(tracks))
@@ -188,7 +189,7 @@ def refit_in_tracks(
         fit = refit(models, rgb, tracks.landmarks[row, face], held, settings or tracks.settings)
     except ModelError as error:
         raise ResultError(
-            f"Face {face} on frame {frame} cannot be fitted anew ({str(error).rstrip('.')}): place more "
+            f"Face {face} on frame {frame} cannot be refitted ({str(error).rstrip('.')}): place more "
             "landmarks by hand."
         ) from error
     if fit.doubtful.any():

@@ -32,7 +32,7 @@ SOURCE_WORDS = {
     "none": "none",
     "pfld": "PFLD",
     "clnf": "CLNF",
-    "carried": "carried on",
+    "carried": "carried",
     "manual": "by hand",
 }
 PART_COLOURS = {

@@ -1,4 +1,4 @@
-"""The correction dock: drag landmarks, fit the face anew about them, carry on from there, undo."""
+"""The correction dock: drag landmarks, refit the face to them, propagate the correction, undo."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ class CorrectDock(EditingDock):
     Attributes
     ----------
     layers, video, face : ComboBox
-        What is corrected, and the video it is in.
+        The landmarks layer, its video and the face to correct.
     move_button, undo_button, redo_button, refit_button, forwards_button, backwards_button, cancel_button
     length : SpinBox
-        How many frames are tracked anew; 0 is to the next corrected frame, or to the end.
+        Number of frames to propagate to; 0 is up to the next corrected frame, or to the end.
     progress, status
     """
 
@@ -47,33 +47,31 @@ class CorrectDock(EditingDock):
         self.video = ComboBox(
             label="Video", choices=lambda _: image_layers(napari_viewer), tooltip="The video they are in."
         )
-        self.face = ComboBox(label="Face", tooltip="The face to fit and to carry on.")
+        self.face = ComboBox(label="Face", tooltip="The face to refit and to propagate.")
         self.move_button = PushButton(
             text="Move landmarks", tooltip="Have napari select and drag points of this layer."
         )
         self.undo_button, self.redo_button = undo_and_redo()
         self.refit_button = PushButton(
             text="Refit this frame",
-            tooltip="Fit the face anew about the landmarks placed by hand, which stay where they are. "
+            tooltip="Fit the other landmarks to the manual ones, which stay fixed. "
             "Three or four good ones repair a whole face. Takes less than a second.",
         )
         self.length = SpinBox(
-            label="Carry on for",
+            label="Propagate for",
             min=0,
             max=10**8,
             value=TO_THE_END,
-            tooltip="Frames to track anew; 0 is to the next frame corrected by hand, or to the end. "
-            "Frames corrected by hand are never changed.",
+            tooltip="Frames to track again; 0 is up to the next manually corrected frame or the end. "
+            "Manually corrected frames are never changed.",
         )
         self.backwards_button = PushButton(
-            text="Back", tooltip="Track anew from this frame backwards; costs as much as tracking."
+            text="Back", tooltip="Propagate backwards from this frame; takes as long as tracking."
         )
         self.forwards_button = PushButton(
-            text="Forwards", tooltip="Track anew from this frame forwards; costs as much as tracking."
+            text="Forwards", tooltip="Propagate forwards from this frame; takes as long as tracking."
         )
-        self.cancel_button = PushButton(
-            text="Cancel", enabled=False, tooltip="Stop, and leave all as it was."
-        )
+        self.cancel_button = PushButton(text="Cancel", enabled=False, tooltip="Stop, without any change.")
         self.progress = ProgressBar(min=0, max=1, value=0)
         super().__init__(
             napari_viewer,
@@ -109,7 +107,7 @@ class CorrectDock(EditingDock):
 
     @property
     def busy(self) -> bool:
-        """Whether a face is fitted or tracked anew."""
+        """Whether a refit or a propagation is running."""
         return self._worker is not None
 
     def _on_layer(self) -> None:
@@ -131,7 +129,7 @@ class CorrectDock(EditingDock):
         self.cancel_button.enabled = self.busy
         if editor is not None and not self.busy:
             count, frames = int(editor.manual.sum()), int((editor.manual > 0).sum())
-            self.status.value = f"Landmarks placed by hand: {count}; frames with them: {frames}."
+            self.status.value = f"Manual landmarks: {count}; frames with manual landmarks: {frames}."
 
     def move(self) -> None:
         """Have napari select and drag the landmarks."""
@@ -141,15 +139,15 @@ class CorrectDock(EditingDock):
             layer.mode = "select"
 
     def refit(self) -> None:
-        """Fit the face on the frame shown anew."""
+        """Refit the face on the current frame."""
         self._start("refitting a face", None)
 
     def carry_on(self, direction: str) -> None:
-        """Track the face anew from the frame shown on."""
-        self._start(f"carrying on {direction}", direction)
+        """Propagate the correction from the current frame."""
+        self._start(f"propagating {direction}", direction)
 
     def cancel(self) -> None:
-        """Stop what goes on; nothing is changed."""
+        """Stop the running refit or propagation; nothing is changed."""
         if self._worker is not None:
             self._worker.quit()
             self.cancel_button.enabled = False
@@ -202,7 +200,7 @@ class CorrectDock(EditingDock):
         told = self.status.value
         self._look()
         self.progress.value = 0
-        if told.endswith(".") and "placed by hand:" not in told:
+        if told.endswith(".") and "Manual landmarks:" not in told:
             self.status.value = told
 
     def _on_destroyed(self) -> None:

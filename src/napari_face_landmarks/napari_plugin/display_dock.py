@@ -152,7 +152,7 @@ class ViewDock(QWidget):
             "Join the landmarks of brows, eyes, nose, lips and jaw on the frame on show."
         )
         self.labels = QCheckBox("Numbers")
-        self.labels.setToolTip("Write each landmark's number, 0 to 67, beside it on the frame on show.")
+        self.labels.setToolTip("Show the number of each landmark, 0 to 67, on the current frame.")
         self.trails = QCheckBox("Trails")
         self.trails.setToolTip("Draw where the landmarks named below have been on the frames before.")
         self.landmarks = QLineEdit(FIRST_TRAILS)

@@ -90,7 +90,7 @@ def write_preferences(preferences: Preferences) -> None:
 
 
 def preferences_file() -> Path | None:
-    """Return the file that older versions of napari need, beside napari's own settings; None without one."""
+    """Return the file that older versions of napari need, next to napari's own settings; None without one."""
     from napari.settings import get_settings
 
     path = get_settings().config_path

@@ -316,7 +316,7 @@ class QualityDock(QWidget):
             self.plot.set_cursor(frame)
 
     def next_to_check(self) -> Suspect | None:
-        """Go to the next place of the list, and begin anew after the last; return it."""
+        """Go to the next suspect in the list, with wrap-around, and return it."""
         return self._step(1)
 
     def previous_to_check(self) -> Suspect | None:
