@@ -40,13 +40,14 @@ def image_layers(viewer: Any) -> list[Any]:
 def video_of_layer(viewer: Any, layer: Any) -> Any:
     """Return the image layer that a landmarks layer was tracked in, or None if the viewer does not have it.
 
-    A landmarks layer that was opened from a file belongs to the image layer that its name begins with.
+    A landmarks layer that was opened from a file belongs to the image layer of its name.
     """
     if layer is None:
         return None
     key, videos = layer.metadata.get(VIDEO), image_layers(viewer)
     found = [video for video in videos if key is not None and video.unique_id == key]
-    found = found or [video for video in videos if layer.name.startswith(f"{video.name} landmarks")]
+    named = [video for video in videos if layer.name.startswith(f"{video.name} landmarks")]
+    found = found or named or [video for video in videos if layer.name == video.name]
     return found[-1] if found else None
 
 

@@ -267,7 +267,7 @@ class MeasuresDock(QWidget):
     @property
     def face(self) -> int:
         """The face that is shown."""
-        return max(0, self.faces.currentIndex())
+        return max(0, int(self.faces.currentIndex()))
 
     def _columns(self) -> list[tuple[str, str]]:
         name = self.names.currentData()
@@ -306,9 +306,9 @@ class MeasuresDock(QWidget):
             curve.setDownsampling(auto=True, method="peak")
         if self.names.currentData() == "closure":
             self._draw_blinks(table)
-        column = self._columns()[:1]
-        if column:
-            item = table.columns[table.column(column[0][0])]
+        shown = self._columns()
+        if shown:
+            item = table.columns[table.column(shown[0][0])]
             self.plot.setLabel("left", f"{self.names.currentText()} ({item.unit})")
         self._say(table)
         self._on_slider()

@@ -12,6 +12,8 @@ from napari_face_landmarks.video import VIDEO_SUFFIXES, Video, open_video
 
 PathLike = str | os.PathLike[str]
 LayerData = tuple[Video, dict[str, Any], str]
+AXES = ("frame", "y", "x")
+"""What napari writes next to the sliders of a video."""
 
 
 def napari_get_reader(path: PathLike | Sequence[PathLike]) -> Callable[[Any], list[LayerData]] | None:
@@ -87,7 +89,12 @@ def read_landmarks(path: PathLike | Sequence[PathLike]) -> list[Any]:
 def _layer(video: Video) -> LayerData:
     info = video.info
     metadata = {"path": info.path, "fps": info.fps, "timestamps": info.timestamps}
-    attributes: dict[str, Any] = {"name": Path(info.path).stem, "rgb": True, "metadata": metadata}
+    attributes: dict[str, Any] = {
+        "name": Path(info.path).stem,
+        "rgb": True,
+        "axis_labels": AXES,
+        "metadata": metadata,
+    }
     if info.pixel_aspect != 1:
         attributes["scale"] = (1.0, 1.0, info.pixel_aspect)
     return video, attributes, "image"
@@ -107,4 +114,5 @@ def moving_face() -> list[LayerDataTuple]:
     from napari_face_landmarks.demo import FPS, make_demo_clip
 
     frames, _ = make_demo_clip()
-    return [(frames, {"name": "Moving face", "rgb": True, "metadata": {"fps": FPS}}, "image")]
+    attributes = {"name": "Moving face", "rgb": True, "axis_labels": AXES, "metadata": {"fps": FPS}}
+    return [(frames, attributes, "image")]
