@@ -5,10 +5,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from napari_face_landmarks.napari_plugin.points_layer import LayerDataTuple
 from napari_face_landmarks.video import VIDEO_SUFFIXES, Video, open_video
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.napari_plugin.points_layer import LayerDataTuple
 
 PathLike = str | os.PathLike[str]
 LayerData = tuple[Video, dict[str, Any], str]
