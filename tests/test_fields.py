@@ -52,8 +52,8 @@ def test_what_a_file_does_not_have_is_filled() -> None:
         np.testing.assert_array_equal(getattr(plain, item.name), wanted)
 
 
-def test_checkpoints_store_what_the_tracker_computes_as_before() -> None:
-    """The record of 0.1: journals begun by it say so in their first record."""
+def test_checkpoints_store_what_the_tracker_computes() -> None:
+    """The record of 0.2: a change of it makes checkpoints begun before unusable."""
     assert frame_type(2).descr == [
         ("index", "<i8"),
         ("landmarks", "<f4", (2, 68, 2)),
@@ -62,6 +62,8 @@ def test_checkpoints_store_what_the_tracker_computes_as_before() -> None:
         ("source", "|u1", (2,)),
         ("boxes", "<f4", (2, 5)),
         ("misfit", "<f4", (2, 2)),
+        ("sigma", "<f4", (2, 68)),
+        ("iris", "<f4", (2, 8)),
     ]
 
 

@@ -79,7 +79,7 @@ def test_standard_errors_follow_the_landmarks_uncertainty() -> None:
     rng = np.random.default_rng(0)
     places = faces(1)[0, 0]
     sigma, count = 4.0, 4000
-    factor = np.linalg.cholesky(error_correlation(places))
+    factor = np.linalg.cholesky(error_correlation(places)[:68, :68])
     landmarks = places + sigma * np.einsum("ij,njk->nik", factor, rng.normal(size=(count, 68, 2)))
     confidence = 1 - np.exp(-(16**2) / (2 * sigma**2))  # 8 % of 200 px
     np.testing.assert_allclose(sigma_of_confidence(places, np.full(68, confidence)), sigma, rtol=1e-6)
@@ -90,10 +90,32 @@ def test_standard_errors_follow_the_landmarks_uncertainty() -> None:
         assert np.median(table.series_error(name)) == pytest.approx(spread, rel=0.12)
 
 
+def test_the_iris_gives_millimetres_and_marginal_reflex_distances() -> None:
+    tracks = tracks_of(faces(40))
+    tracks.iris[:] = [250, 202, 23.54, 0.9, 390, 200, 23.54, 0.9]  # 2 px per mm
+    tracks.iris[5, :, [3, 7]] = 0.1
+    table = measure(tracks, scale="iris")
+    np.testing.assert_allclose(table.series("mouth_width"), 50, rtol=1e-4)  # 100 px
+    np.testing.assert_allclose(table.series("mrd1_right")[6:], 6, rtol=1e-4)
+    np.testing.assert_allclose(table.series("mrd2_left")[6:], 5, rtol=1e-4)
+    assert np.isnan(table.series("mrd1_right")[5])
+    error = table.series_error("mouth_width")
+    assert (error > 50 * 0.5 / 11.77).all()  # people differ in their irises
+
+
+def test_known_spreads_of_landmarks_count_before_their_confidence() -> None:
+    tracks = tracks_of(faces(30))
+    before = measure(tracks).series_error("eye_height_left")
+    tracks.sigma[:] = 1.0
+    after = measure(tracks).series_error("eye_height_left")
+    assert (after < 0.3 * before).all()
+
+
 def test_landmarks_without_confidence_have_no_standard_errors() -> None:
     table = measure(tracks_of(faces(5), confidence=1.0))
     assert np.isnan(table.errors).all()
-    assert np.isfinite(table.values).all()
+    without_iris = [k for k, name in enumerate(table.names) if not name.startswith("mrd")]
+    assert np.isfinite(table.values[..., without_iris]).all()
 
 
 def test_missing_and_uncertain_faces_are_nan_or_flagged() -> None:

@@ -159,6 +159,33 @@ class FaceArrays:
             in_tidy_tables=True,
         ),
     ] = field(default_factory=_unknown)
+    sigma: Annotated[
+        Floats,
+        Field(
+            "<f4",
+            (N_LANDMARKS,),
+            np.nan,
+            "Standard deviation of each landmark's error along one axis, pixels; NaN where not known.",
+            required=False,
+            reset_by_edits=True,
+        ),
+    ] = field(default_factory=_unknown)
+    iris: Annotated[
+        Floats,
+        Field(
+            "<f4",
+            (8,),
+            np.nan,
+            "Of the right and the left iris: centre x, y and horizontal diameter (pixels), and the "
+            "probability that it is visible; NaN where the models find no iris.",
+            parts=tuple(
+                f"{side}_{what}"
+                for side in ("right", "left")
+                for what in ("x", "y", "diameter", "confidence")
+            ),
+            required=False,
+        ),
+    ] = field(default_factory=_unknown)
     by_hand: Annotated[
         npt.NDArray[np.bool_],
         Field(

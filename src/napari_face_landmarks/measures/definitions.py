@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.measures.quantity import Quantity, arctangent, hypotenuse, mean, polygon_area
-from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
+from napari_face_landmarks.measures.reference_frame import LEFT_IRIS, RIGHT_IRIS, FaceAxes, face_axes
 
 Kind = Literal["length", "area", "ratio", "angle"]
 Side = Literal["right", "left", "both"]
@@ -112,6 +112,18 @@ def eye_area(axes: FaceAxes, side: str) -> Quantity:
     return area if side == "right" else -area
 
 
+def margin_reflex_distance_1(axes: FaceAxes, side: str) -> Quantity:
+    """Return the vertical distance from the middle of the iris to the upper lid (MRD 1)."""
+    iris = RIGHT_IRIS if side == "right" else LEFT_IRIS
+    return axes.vertical(iris) - mean([axes.vertical(EYE[side][1]), axes.vertical(EYE[side][2])])
+
+
+def margin_reflex_distance_2(axes: FaceAxes, side: str) -> Quantity:
+    """Return the vertical distance from the middle of the iris to the lower lid (MRD 2)."""
+    iris = RIGHT_IRIS if side == "right" else LEFT_IRIS
+    return mean([axes.vertical(EYE[side][5]), axes.vertical(EYE[side][4])]) - axes.vertical(iris)
+
+
 def brow_height(axes: FaceAxes, side: str) -> Quantity:
     """Return the mean height of the brow's middle three landmarks above the canthal line."""
     return -mean([axes.below_line(i) for i in BROW[side]])
@@ -199,6 +211,10 @@ _PAIRED: tuple[tuple[str, str, Kind, Callable[[FaceAxes, str], Quantity], Callab
      lambda s: ((EYE[s][0], EYE[s][3]), (EYE[s][1], EYE[s][5]), (EYE[s][2], EYE[s][4]))),
     ("eye_aspect_ratio", "eye aspect ratio", "ratio", eye_aspect_ratio,
      lambda s: ((EYE[s][0], EYE[s][3]), (EYE[s][1], EYE[s][5]), (EYE[s][2], EYE[s][4]))),
+    ("mrd1", "marginal reflex distance 1", "length", margin_reflex_distance_1,
+     lambda s: ((EYE[s][1], EYE[s][2]),)),
+    ("mrd2", "marginal reflex distance 2", "length", margin_reflex_distance_2,
+     lambda s: ((EYE[s][5], EYE[s][4]),)),
     ("eye_area", "eye area", "area", eye_area, lambda s: ((*EYE[s], EYE[s][0]),)),
     ("brow_height", "brow height", "length", brow_height, lambda s: (BROW[s],)),
     ("commissure_excursion", "commissure excursion", "length", commissure_excursion,

@@ -15,9 +15,10 @@ Floats = npt.NDArray[np.float64]
 CANTHI = (36, 39, 42, 45)
 """Outer and inner canthus of the right eye, inner and outer canthus of the left eye (iBUG 68, from 0)."""
 INNER_CANTHI = (39, 42)
-ORIGIN, ANGLE = 136, 138
-"""Variables after the 136 of the landmarks (2 i and 2 i + 1): the origin's place (136, 137), the axes'
-angle."""
+RIGHT_IRIS, LEFT_IRIS = 68, 69
+"""Places of the irises' centres after the landmarks; NaN where they are not known."""
+ORIGIN, ANGLE = 140, 142
+"""Variables after those of the points (2 i and 2 i + 1): the origin's place, and the angle of the axes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,7 +32,7 @@ class FaceAxes:
 
     Attributes
     ----------
-    u, v : ndarray, (N, 68), float64
+    u, v : ndarray, (N, 70), float64
         Horizontal and vertical coordinates, in the unit of the landmarks.
     angle_slope : ndarray, (N, 4, 2), float64
         Derivative of the horizontal's angle with respect to each of `CANTHI`, along u and v, radians a unit.
@@ -104,10 +105,12 @@ def face_axes(landmarks: npt.NDArray[Any]) -> FaceAxes:
 
     Parameters
     ----------
-    landmarks : ndarray, (N, 68, 2)
-        x then y, y down; NaN rows give NaN.
+    landmarks : ndarray, (N, 68 or 70, 2)
+        x then y, y down; NaN rows give NaN. The last two are the centres of the right and the left iris.
     """
     points = np.asarray(landmarks, dtype=np.float64)
+    if points.shape[1] == RIGHT_IRIS:
+        points = np.concatenate([points, np.full((len(points), 2, 2), np.nan)], axis=1)
     canthi = points[:, CANTHI, :]
     centre = canthi.mean(axis=1, keepdims=True)
     dx, dy = np.moveaxis(canthi - centre, -1, 0)

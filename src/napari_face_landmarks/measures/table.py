@@ -13,6 +13,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.names import names_of_faces
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
+from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, Measure
 from napari_face_landmarks.measures.quantity import Quantity, combine
 from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
@@ -20,7 +21,7 @@ from napari_face_landmarks.measures.rest import rest_rows
 from napari_face_landmarks.measures.scale import Scale, parse_scale, unit_per_pixel
 from napari_face_landmarks.measures.uncertainty import (
     error_correlation,
-    sigma_of_confidence,
+    error_shares,
     standard_error,
 )
 from napari_face_landmarks.tracking.frame_source import PIXEL_ASPECT
@@ -39,6 +40,8 @@ LOW_CONFIDENCE = 0.5
 """Frames whose mean confidence is lower are flagged, and left out of summaries and events."""
 LARGE_YAW = 20.0
 """Degrees of yaw beyond which measures in the image plane are biased by more than a tenth, and flagged."""
+VISIBLE_IRIS = 0.5
+"""Confidence from which an iris counts as visible."""
 OPEN_PERCENTILE = 95.0
 """Percentile of an eye's height over the recording that counts as open."""
 UNITS = {"ratio": "ratio", "angle": "deg"}
@@ -203,10 +206,14 @@ def measure(
     uncertain = present & (tracks.confidence.mean(axis=-1) < LOW_CONFIDENCE)
     usable = present & ~uncertain
     rows = rest_rows(tracks, usable, rest)
-    points = _frontal(tracks, rows, pdm) if pose_corrected else _at_one_distance(tracks, rows)
-    factor = unit_per_pixel(scale, _at_rest(points, rows))
-    known = bool((tracks.confidence[present] < 1).any())
-    values, errors = _measured(points, tracks.confidence if known else None, wanted, factor, scale)
+    size = None if pose_corrected else _size_at_rest(tracks, rows)
+    points = _frontal(tracks, rows, pdm) if size is None else tracks.landmarks * size[..., None, None]
+    iris_px, irises = _irises(tracks, rows, size)
+    factor = unit_per_pixel(scale, _at_rest(points, rows), iris_px)
+    known = bool((tracks.confidence[present] < 1).any() or np.isfinite(tracks.sigma[present]).any())
+    shares = error_shares(tracks.landmarks, tracks.confidence, tracks.sigma) if known else None
+    points = np.concatenate([points, irises], axis=2)
+    values, errors = _measured(points, shares, wanted, factor, scale)
     columns = _columns(wanted, scale.unit)
     values, errors, columns = _with_closure(values, errors, columns, usable)
     turned = np.zeros_like(present)
@@ -287,16 +294,18 @@ def _with_square_pixels(tracks: Tracks) -> Tracks:
         return tracks
     landmarks = tracks.landmarks.copy()
     landmarks[..., 0] *= aspect
-    return dataclasses.replace(tracks, landmarks=landmarks)
+    iris = tracks.iris.copy()
+    iris[..., [0, 2, 4, 6]] *= aspect
+    return dataclasses.replace(tracks, landmarks=landmarks, iris=iris)
 
 
-def _at_one_distance(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:
-    """Return the landmarks as large as at rest: a face that comes closer to the camera does not grow.
+def _size_at_rest(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:
+    """Return the factors (T, F) that make faces as large as at rest: one that comes closer does not grow.
 
     The size is the shape model's scale, or the distance of the outer canthi where tracks have no pose.
     """
     canthi = np.linalg.norm(tracks.landmarks[:, :, 36] - tracks.landmarks[:, :, 45], axis=-1)
-    points = tracks.landmarks.copy()
+    factors = np.ones(canthi.shape, np.float32)
     for face, found in enumerate(rows):
         size = tracks.pose[:, face, 0]
         if not np.isfinite(size[np.isfinite(canthi[:, face])]).all():
@@ -305,8 +314,30 @@ def _at_one_distance(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...]) ->
         if not known.any():
             continue
         at_rest = np.median(size[found]) if len(found) else np.median(size[known])
-        points[known, face] *= (at_rest / size[known])[:, None, None]
-    return points
+        factors[known, face] = at_rest / size[known]
+    return factors
+
+
+def _irises(
+    tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], size: npt.NDArray[np.float32] | None
+) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return the diameter of each face's irises at rest, (F,) px, and their centres, (T, F, 2, 2).
+
+    The diameter is the median over the frames of the rest, or over all of them where none of these shows an
+    iris. Centres are NaN where no iris is visible, and in frontal views, whose depth is the shape model's.
+    """
+    iris = tracks.iris.reshape(*tracks.iris.shape[:2], 2, 4).astype(np.float64)
+    seen = np.nan_to_num(iris[..., 3]) > VISIBLE_IRIS
+    scale = np.ones(seen.shape[:2]) if size is None else size
+    diameters = np.where(seen, iris[..., 2] * scale[..., None], np.nan)
+    found = np.full(seen.shape[1], np.nan)
+    for face, at in enumerate(rows):
+        for part in (diameters[at, face], diameters[:, face]):
+            if np.isfinite(part).any():
+                found[face] = np.nanmedian(part)
+                break
+    centres = np.where(seen[..., None], iris[..., :2] * scale[..., None, None], np.nan)
+    return found, centres if size is not None else np.full_like(centres, np.nan)
 
 
 def _pairs(measures: Sequence[Measure]) -> list[tuple[str, int, int]]:
@@ -345,28 +376,28 @@ def symmetry(right: Quantity, left: Quantity) -> Quantity:
 
 def _measured(
     points: npt.NDArray[Any],
-    confidence: Floats | None,
+    shares: npt.NDArray[np.float64] | None,
     measures: Sequence[Measure],
     factor: npt.NDArray[np.float64],
     scale: Scale,
 ) -> tuple[Floats, Floats]:
-    """Return values and standard errors, (T, F, M), of landmarks (T, F, 68, 2) px."""
+    """Return values and standard errors, (T, F, M), of points (T, F, 70, 2) px."""
     n_frames, n_faces = points.shape[:2]
     pairs = _pairs(measures)
     shape = (n_frames * n_faces, len(measures) + 2 * len(pairs))
     values, errors = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    flat = points.reshape(-1, 68, 2)
-    certain = None if confidence is None else confidence.reshape(-1, 68)
+    flat = points.reshape(-1, 70, 2)
+    spreads = None if shares is None else shares.reshape(-1, 70)
     factors = np.tile(factor, n_frames)
-    there = np.flatnonzero(np.isfinite(flat).all(axis=(1, 2)))
+    there = np.flatnonzero(np.isfinite(flat[:, :68]).all(axis=(1, 2)))
     if not len(there):
         return values.reshape(n_frames, n_faces, -1), errors.reshape(n_frames, n_faces, -1)
-    correlation = error_correlation(flat[there[len(there) // 2]])
+    correlation = error_correlation(flat[there[len(there) // 2], :68])
     powers = {"length": 1, "area": 2, "ratio": 0, "angle": 0}
     power = np.array([powers[item.kind] for item in measures], dtype=np.float64)
     for first in range(0, len(there), ROWS_AT_ONCE):
         rows = there[first : first + ROWS_AT_ONCE]
-        sigma = None if certain is None else sigma_of_confidence(flat[rows], certain[rows])
+        sigma = None if spreads is None else spreads[rows] * inter_ocular(flat[rows, :68])[:, None]
         found, spread = _of_rows(face_axes(flat[rows]), sigma, correlation, measures, pairs)
         scaled = factors[rows, None] ** np.concatenate([power, _pair_powers(power, pairs)])
         values[rows] = found * scaled

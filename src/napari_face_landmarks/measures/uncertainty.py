@@ -23,6 +23,9 @@ CORRELATION_LENGTH = 0.14
 
 See `measures/README.md` for how it was measured on labelled faces that no model was trained on.
 """
+IRIS_ERROR = 0.01
+"""Standard deviation of the iris's centre along one axis, in inter-ocular distances: 3 % of the eye's
+width."""
 SHARED = 0.55
 """Correlation of the errors of two landmarks of one region that lie next to each other, by the same
 measurement."""
@@ -51,6 +54,32 @@ def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any
         return np.asarray(radius / np.sqrt(-2 * np.log1p(-known)))
 
 
+def error_shares(
+    landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any], sigma: npt.NDArray[Any]
+) -> Floats:
+    """Return the standard deviation of each point's error, as a share of the inter-ocular distance.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (..., 68, 2)
+    confidence : ndarray, (..., 68)
+        Used where `sigma` is not known.
+    sigma : ndarray, (..., 68)
+        Standard deviations along one axis, in the unit of the landmarks; NaN where not known.
+
+    Returns
+    -------
+    ndarray, (..., 70), float64
+        Of the landmarks and the centres of the two irises.
+    """
+    unit = np.maximum(inter_ocular(landmarks), 1e-9)[..., None]
+    known = np.isfinite(sigma)
+    from_confidence = sigma_of_confidence(landmarks, confidence)
+    shares = np.where(known, sigma, from_confidence) / unit
+    irises = np.full((*shares.shape[:-1], 2), IRIS_ERROR)
+    return np.concatenate([shares, irises], axis=-1)
+
+
 @lru_cache
 def _same_region() -> npt.NDArray[np.bool_]:
     region = np.zeros(68, np.int64)
@@ -71,12 +100,13 @@ def error_correlation(places: npt.NDArray[Any]) -> Floats:
 
     Returns
     -------
-    ndarray, (68, 68), float64
-        Symmetric, ones on the diagonal.
+    ndarray, (70, 70), float64
+        Symmetric, ones on the diagonal; of the landmarks and the two irises, which go with no other.
     """
     points = np.asarray(places, np.float64)
     apart = np.linalg.norm(points[:, None] - points[None, :], axis=-1) / inter_ocular(points)
-    rho = np.where(_same_region(), SHARED * np.exp(-apart / CORRELATION_LENGTH), 0.0)
+    rho = np.zeros((70, 70))
+    rho[:68, :68] = np.where(_same_region(), SHARED * np.exp(-apart / CORRELATION_LENGTH), 0.0)
     np.fill_diagonal(rho, 1.0)
     return rho
 
@@ -91,9 +121,9 @@ def standard_error(axes: FaceAxes, quantity: Quantity, sigma: Floats, correlatio
     axes : FaceAxes
         Of N faces, which the quantity is made of.
     quantity : Quantity
-    sigma : ndarray, (N, 68), float64
-        Standard deviation of each landmark's error along either axis, in the unit of the landmarks.
-    correlation : ndarray, (68, 68), float64
+    sigma : ndarray, (N, 70), float64
+        Standard deviation of each point's error along either axis, in the unit of the landmarks.
+    correlation : ndarray, (70, 70), float64
 
     Returns
     -------

@@ -87,6 +87,15 @@ class FrameSource:
         """The frames whose errors the decoder concealed, of those read so far."""
         return self.frames.concealed.copy() if isinstance(self.frames, Video) else set()
 
+    def iris_in_source(self, iris: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
+        """Return irises, (..., 8) of square pixels as in `FaceArrays`, in the pixels of the source."""
+        if self.stretch == 1:
+            return iris
+        given = iris.copy()
+        given[..., [0, 4]] = (iris[..., [0, 4]] + 0.5) / self.stretch - 0.5
+        given[..., [2, 6]] = iris[..., [2, 6]] / self.stretch
+        return given
+
     @property
     def meta(self) -> dict[str, Any]:
         """What results record of how the frames were read."""

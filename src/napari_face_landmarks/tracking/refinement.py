@@ -21,7 +21,7 @@ from napari_face_landmarks.clnf.fit import (
     refine,
 )
 from napari_face_landmarks.clnf.pdm import project
-from napari_face_landmarks.data.fields import BY_CLNF, CARRIED, CLNF, OFF_MODEL, PFLD
+from napari_face_landmarks.data.fields import BY_CLNF, CARRIED, CLNF, FIELD, OFF_MODEL, PFLD
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, REGIONS
@@ -116,6 +116,10 @@ class Refined:
         Parameters of the PDM; NaN where it cannot be fitted.
     misfit : ndarray, (2,), float32
         As `misfit_of` returns it.
+    sigma : ndarray, (68,), float32
+        Standard deviation of each landmark's error along one axis, px.
+    iris : ndarray, (8,), float32
+        As in `FaceArrays`; NaN without part models.
     seconds : float
         Time taken.
     after : Refinement
@@ -126,6 +130,8 @@ class Refined:
     source: int
     params: npt.NDArray[np.float64]
     misfit: Floats
+    sigma: Floats
+    iris: Floats
     seconds: float
     after: Refinement
 
@@ -134,6 +140,7 @@ def set_refined(frame: FrameResult, face: int, refined: Refined) -> None:
     """Write a face's landmarks after refinement into a frame, in place."""
     frame.landmarks[face], frame.source[face] = refined.landmarks, refined.source
     frame.pose[face], frame.misfit[face] = refined.params[:6], refined.misfit
+    frame.sigma[face], frame.iris[face] = refined.sigma, refined.iris
 
 
 def misfit_of(
@@ -189,16 +196,19 @@ def refine_face(
     """
     began = time.perf_counter()
     part_models = context.models.parts
+    iris = np.full(FIELD["iris"].shape, np.nan, np.float32)
     if part_models is not None:
         output, row = take_faces(output, np.array([row])), 0
         output, parts, weight = refine_parts(part_models, picture.rgb, output)
+        iris = np.concatenate([parts.iris[0], parts.iris_confidence[0, :, None]], axis=1).ravel()
     landmarks, source, params, after = _refine(context, picture, output, row, index, before)
     if part_models is not None and source != PFLD and before.manual is None:
         landmarks = follow_parts(landmarks, parts.landmarks[0], weight[0])
     given = None if source == PFLD else output.landmarks[row]
     expressed = project(context.models.pdm, params) if np.isfinite(params).all() else None
     misfit = misfit_of(landmarks, given, expressed)
-    return Refined(landmarks, source, params, misfit, time.perf_counter() - began, after)
+    seconds = time.perf_counter() - began
+    return Refined(landmarks, source, params, misfit, output.sigma[row], iris, seconds, after)
 
 
 def _refine(

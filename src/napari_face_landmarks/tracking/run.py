@@ -250,7 +250,8 @@ class Run(Iterator[FrameResult]):
         square = smooth_at(landmarks_at, middle, self._window)
         landmarks = self.source.in_source(square)
         boxes = np.concatenate([boxes_of(landmarks), raw.boxes[:, 4:]], axis=1)
-        result = replace(raw, landmarks=landmarks, boxes=boxes)
+        iris = self.source.iris_in_source(raw.iris)
+        result = replace(raw, landmarks=landmarks, boxes=boxes, iris=iris)
         self._waiting -= 1
         self.stats.add_time("smoothing", time.perf_counter() - start)
         self.stats.count(result)
