@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, in_one_line
 from napari_face_landmarks.io.formats import (
     FORMATS,
@@ -124,6 +125,9 @@ def snapshot(layer: Any, path: Path, name: str, video: Any) -> Export:
     """Return what is to be exported of a layer, as it stands now."""
     data, attributes, _ = layer.as_layer_data_tuple()
     attributes = {**attributes, "shown": np.array(layer.shown), "features": layer.features.copy()}
+    tracks = layer.metadata.get("tracks")
+    if isinstance(tracks, Tracks):  # corrections made during the export write into the arrays of the layer's
+        attributes["metadata"] = {**layer.metadata, "tracks": tracks.copy()}
     return Export(path, name, np.array(data), attributes, video if name == OVERLAY else None)
 
 

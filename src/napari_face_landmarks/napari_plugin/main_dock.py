@@ -90,5 +90,6 @@ class _Scrolling(QScrollArea):
         return QSize(max(width, SMALLEST.width()), SMALLEST.height())
 
     def sizeHint(self) -> QSize:
-        """Return the size at which nothing has to scroll."""
-        return self.minimumSizeHint().expandedTo(self.widget().sizeHint())
+        """Return the height at which nothing has to scroll; more width would narrow the picture."""
+        smallest = self.minimumSizeHint()
+        return QSize(smallest.width(), max(smallest.height(), self.widget().sizeHint().height()))
