@@ -165,3 +165,18 @@ def test_bundles_without_part_models_load(tmp_path: Path) -> None:
         (folder / name).unlink(missing_ok=True)
     (folder / CARD).write_text(json.dumps(card))
     assert load_models(folder).parts is None
+
+
+def test_tracks_keep_the_irises_that_part_models_find() -> None:
+    from napari_face_landmarks import FaceTracker, TrackerSettings
+    from test_tracking import portrait
+
+    models = load_models()
+    assert models.parts is not None
+    tracks = FaceTracker(models, TrackerSettings(refine="off"), threads=1).track(np.stack([portrait()] * 3))
+    iris = tracks.iris[1, 0].reshape(2, 4)
+    eyes = tracks.landmarks[1, 0, 36:48].reshape(2, 6, 2)
+    width = np.linalg.norm(eyes[:, 3] - eyes[:, 0], axis=1)
+    assert (np.linalg.norm(iris[:, :2] - eyes.mean(axis=1), axis=1) < 0.3 * width).all()
+    assert (np.abs(iris[:, 2] / width - 0.43) < 0.15).all()
+    assert np.abs(iris[0, 2] / iris[1, 2] - 1) < 0.15
