@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from qtpy import API_NAME
-from qtpy.QtCore import Qt, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -128,6 +128,7 @@ class MeasuresDock(QWidget):
         self.values.verticalHeader().setVisible(False)
         self.values.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.values.setMaximumHeight(62)
+        self.values.setToolTip("The measure on the frame shown, with its standard error.")
         self.values.horizontalHeader().setStretchLastSection(True)
         self.rest_button = QPushButton("This is rest")
         self.rest_button.setToolTip(
@@ -144,6 +145,12 @@ class MeasuresDock(QWidget):
         self.status = QLabel("")
         self.status.setWordWrap(True)
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def changeEvent(self, event: Any) -> None:
+        """Have the plot follow the theme."""
+        super().changeEvent(event)
+        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "plot"):
+            self.plot.setBackground(self.palette().color(self.backgroundRole()))
 
     def _lay_out(self) -> None:
         above, below = QHBoxLayout(), QHBoxLayout()
