@@ -17,6 +17,7 @@ from qtpy.QtWidgets import (
     QComboBox,
     QFileDialog,
     QHBoxLayout,
+    QHeaderView,
     QLabel,
     QPushButton,
     QTableWidget,
@@ -49,6 +50,7 @@ LOOK_MS = 500
 """Between two looks at whether the layer has changed."""
 LIVE_SECONDS = 2.0
 """Between two measurements while a run fills the layer."""
+BAND_POINTS = 4000
 LINES = "Measured"
 """Name of the layer that shows what is measured."""
 EXPORTS = {
@@ -121,6 +123,7 @@ class MeasuresDock(QWidget):
         self.plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
         self.plot.setLabel("bottom", "frame")
         self.plot.setMouseEnabled(x=True, y=False)
+        self.plot.getAxis("left").enableAutoSIPrefix(False)
         self.cursor = pg.InfiniteLine(0, angle=90, movable=True, pen=pg.mkPen("#f5c400", width=2))
         self.plot.addItem(self.cursor, ignoreBounds=True)
         self.values = QTableWidget(1, 3)
@@ -129,7 +132,8 @@ class MeasuresDock(QWidget):
         self.values.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
         self.values.setMaximumHeight(62)
         self.values.setToolTip("The measure on the frame shown, with its standard error.")
-        self.values.horizontalHeader().setStretchLastSection(True)
+        self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.values.setWordWrap(False)
         self.rest_button = QPushButton("This is rest")
         self.rest_button.setToolTip(
             "Take the frame shown as the face at rest, to which lengths are scaled; "
@@ -297,22 +301,14 @@ class MeasuresDock(QWidget):
             values, errors = table.series(column, self.face), table.series_error(column, self.face)
             colour = pg.mkColor(SIDES[side] if side != "both" else "#8a8a8a")
             if np.isfinite(errors).any():
-                edges = [
-                    pg.PlotDataItem(frames, values + sign * errors, pen=None, connect="finite")
-                    for sign in (1, -1)
-                ]
-                for edge in edges:
-                    edge.setDownsampling(auto=True, method="mean")
-                shade = pg.mkColor(colour)
-                shade.setAlpha(50)
-                self.plot.addItem(edges[0])
-                self.plot.addItem(edges[1])
-                self.plot.addItem(pg.FillBetweenItem(*edges, brush=shade))
+                self._draw_band(frames, values, errors, colour)
             curve = self.plot.plot(
                 frames, values, pen=pg.mkPen(colour, width=2), connect="finite", name=side.capitalize()
             )
             curve.setDownsampling(auto=True, method="peak")
+        self.plot.enableAutoRange(axis="y")
         if self.names.currentData() == "closure":
+            self.plot.setYRange(-0.1, 1.1)
             self._draw_blinks(table)
         shown = self._columns()
         if shown:
@@ -320,6 +316,21 @@ class MeasuresDock(QWidget):
             self.plot.setLabel("left", f"{self.names.currentText()} ({item.unit})")
         self._say(table)
         self._on_slider()
+
+    def _draw_band(self, frames: Any, values: Any, errors: Any, colour: Any) -> None:
+        """Shade one standard error on either side of a curve, in at most `BAND_POINTS` points."""
+        known = np.flatnonzero(np.isfinite(values + errors))
+        if not len(known):
+            return
+        step = max(1, len(known) // BAND_POINTS)
+        some = known[::step]
+        edges = [
+            pg.PlotCurveItem(frames[some], values[some] + sign * errors[some], pen=pg.mkPen(None))
+            for sign in (1, -1)
+        ]
+        shade = pg.mkColor(colour)
+        shade.setAlpha(45)
+        self.plot.addItem(pg.FillBetweenItem(*edges, brush=shade))
 
     def _draw_blinks(self, table: MeasureTable) -> None:
         """Mark the blinks of the face; a click on one goes to its peak."""
