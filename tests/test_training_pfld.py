@@ -204,6 +204,24 @@ def test_lids_of_a_shut_eye_coincide_and_those_of_an_open_one_stay() -> None:
         np.testing.assert_array_equal(moved[48:], points[48:])
 
 
+def test_labels_of_meshes_get_back_the_asymmetry_that_meshes_leave_out() -> None:
+    from napari_face_landmarks.training.labels import with_full_asymmetry
+
+    points = eyes_of(0.3, 0.3).astype(float)
+    points[17:27, 1] = 70
+    points[22:27, 1] += 3
+    points[48:, 0], points[48:, 1] = np.linspace(80, 140, 20), 160
+    points[48], points[54] = (80, 160), (140, 166)
+    points[2], points[14], points[30] = (50, 140), (170, 140), (110, 130)
+    found = with_full_asymmetry(np.stack([points, points]))[0]
+    assert found[54, 1] - found[48, 1] == pytest.approx(8, abs=1e-3)
+    assert (found[48, 1] + found[54, 1]) / 2 == pytest.approx(163, abs=1e-3)
+    assert found[22:27, 1].mean() - found[17:22, 1].mean() == pytest.approx(4, abs=1e-3)
+    np.testing.assert_allclose(found[27:48], points[27:48], atol=1e-3)
+    points[30, 0] += 60
+    np.testing.assert_allclose(with_full_asymmetry(points[None])[0], points, atol=1e-3)
+
+
 def test_rendered_labels_take_the_convention_but_keep_their_apertures() -> None:
     from napari_face_landmarks.training.labels import aligned_landmarks, lid_apertures
 
@@ -215,8 +233,9 @@ def test_rendered_labels_take_the_convention_but_keep_their_apertures() -> None:
     made[:, [37, 44], 1] -= 5
     yaw = np.array([0, 5, -5, 10, 3, 80.0])
     found = aligned_landmarks(exact, made, yaw)
-    np.testing.assert_allclose(found[0, 17:27], made[0, 17:27], atol=1e-3)
-    np.testing.assert_allclose(found[0, 37] - exact[0, 37], [3, 0], atol=1e-3)
+    # the yaw of the frontal heads foreshortens the unit by at most 2 %
+    np.testing.assert_allclose(found[0, 17:27], made[0, 17:27], atol=0.08)
+    np.testing.assert_allclose(found[0, 37] - exact[0, 37], [3, 0], atol=0.08)
     np.testing.assert_allclose(found[:, 48:], exact[:, 48:], atol=1e-4)
     np.testing.assert_allclose(
         found[:, 37, 1] - found[:, 41, 1], exact[:, 37, 1] - exact[:, 41, 1], atol=1e-3

@@ -24,6 +24,7 @@ from napari_face_landmarks.training.labels import (
     marked_landmarks,
     mesh_landmarks,
     pose_of,
+    with_full_asymmetry,
 )
 from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks, steadied
 
@@ -304,7 +305,7 @@ def _load_file(path: Path, held_out: bool, calibration: Calibration | None) -> F
             pairs = zip(arrays["template189"][chosen], made, strict=True)
             landmarks = np.stack([marked_landmarks(*pair) for pair in pairs]) if len(made) else made
         else:
-            landmarks = made
+            landmarks = with_full_asymmetry(made) if len(made) else made
             noise[:] = calibration.noise * inter_ocular(made)[:, None]
             trust[:, :17] = JAW_TRUST
             trust[np.abs(_yaws(mesh, calibration)) > TURNED_YAW, :17] = TURNED_JAW_TRUST

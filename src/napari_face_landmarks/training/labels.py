@@ -23,6 +23,7 @@ frame, so that it turns with the head and moves with the expression.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,6 +43,10 @@ EYE_CORNERS = (33, 263)
 """Vertices at the outer eye corners, the right one first; their distance is the unit of the mesh's frame."""
 CHIN_DEPTH = 0.03
 """The chin is the middle of what lies no higher than this above the lowest point, in eye distances."""
+ASYMMETRY_LEFT_OUT = 1 / 3
+"""Of the height difference of brows and commissures in a mesh, that a mesh leaves out of the true one."""
+SIDEWAYS_NOSE = 0.18
+"""Distance of the nose's tip from the jaw's middle along the eyes, outer-eye distances: about 20 degrees."""
 FRONTAL_YAW = 15.0
 """Degrees."""
 OUTLINE_REACH = 0.05
@@ -262,6 +267,46 @@ def with_shut_lids(landmarks: Floats) -> Floats:
             for lid in (upper, lower):
                 moved[lid] = middle + (landmarks[lid] - middle) * wanted / aperture
     return moved
+
+
+def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
+    """Return landmarks read off meshes with the differences of left and right that a mesh leaves out.
+
+    A mesh keeps about three quarters of the height difference of brows and of commissures on faces with
+    palsy. A third of it is added to that difference, half on either side: to brows as a whole, to the mouth
+    in proportion to the distance from its middle. Heads that are rotated much stay as they are.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (N, 68, 2)
+        Pixels, x then y.
+
+    Returns
+    -------
+    ndarray, (N, 68, 2), float32
+    """
+    points = np.asarray(landmarks, dtype=np.float64)
+    moved = points.copy()
+    eyes = points[:, 45] - points[:, 36]
+    right = eyes / np.linalg.norm(eyes, axis=1, keepdims=True)
+    down = np.stack([-right[:, 1], right[:, 0]], axis=1)
+
+    def lower_by(left: Sequence[int], other: Sequence[int]) -> Floats:
+        apart = points[:, left].mean(axis=1) - points[:, other].mean(axis=1)
+        return np.asarray((apart * down).sum(axis=1) * ASYMMETRY_LEFT_OUT / 2)
+
+    half = lower_by(range(22, 27), range(17, 22))[:, None, None] * down[:, None]
+    moved[:, 17:22] -= half
+    moved[:, 22:27] += half
+    middle = (points[:, 48] + points[:, 54]) / 2
+    reach = ((points[:, 54] - points[:, 48]) * right).sum(axis=1) / 2
+    across = ((points[:, 48:] - middle[:, None]) * right[:, None]).sum(axis=-1) / reach[:, None]
+    half = (lower_by([54], [48])[:, None] * np.clip(across, -1, 1))[..., None] * down[:, None]
+    moved[:, 48:] += half
+    nose = points[:, 30] - (points[:, 2] + points[:, 14]) / 2
+    rotated = np.abs((nose * eyes).sum(axis=1)) > SIDEWAYS_NOSE * (eyes**2).sum(axis=1)
+    moved[rotated] = points[rotated]
+    return np.asarray(moved, dtype=np.float32)
 
 
 def aligned_landmarks(
