@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from measure_support import closure_table, faces, shut, tracks_of
+from napari_face_landmarks import FaceTracker
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures import blinks, closures, measure, movements, parse_scale, summary
@@ -170,6 +171,38 @@ def test_a_blink_has_its_onset_peak_end_and_velocity() -> None:
     assert not blink.complete  # the left eye closes to 0.6
     assert blink.side == "both"
     assert blink.delay == pytest.approx(0.02, abs=0.01)
+
+
+def test_two_blinks_in_a_row_are_two_though_the_eye_does_not_open_wholly() -> None:
+    seconds = np.arange(300) / 25
+    closure = np.interp(seconds, [4, 4.1, 4.3, 4.4, 4.6, 4.7], [0, 1, 0.4, 1, 0.3, 0])
+    found = blinks(closure_table(closure, closure, 25, 0.02))
+    assert [round(blink.main.peak, 1) for blink in found] == [4.1, 4.4]
+    assert found[0].main.end <= found[1].main.onset
+    shallow = np.interp(seconds, [4, 4.1, 4.2, 4.3, 4.5], [0, 1, 0.85, 1, 0])
+    assert len(blinks(closure_table(shallow, shallow, 25, 0.02))) == 1
+
+
+BLINKS = {
+    "bbaf2n.mpg": [43, 51],
+    "lgbm3s.mpg": [14, 31, 36, 47, 58],
+    "pwix2p.mpg": [4, 32, 40],
+    "srabzn.mpg": [41],
+}
+"""Frames on which the eyes are shut, seen by stepping through the clips with the eyes enlarged."""
+
+
+@pytest.mark.shared_data
+@pytest.mark.parametrize("clip", BLINKS)
+@pytest.mark.parametrize("preset", ["balanced", "accurate"])
+def test_every_blink_of_the_clips_is_found_and_nothing_else(
+    clip: str, preset: str, shared_data: Path
+) -> None:
+    table = measure(FaceTracker(settings=preset).track(shared_data / "video" / clip))
+    found = [blink.main.frame for blink in blinks(table)]
+    assert len(found) == len(BLINKS[clip])
+    np.testing.assert_allclose(found, BLINKS[clip], atol=1)
+    assert all(blink.main.value > 0.8 and blink.side == "both" for blink in blinks(table))
 
 
 def test_one_eye_alone_and_long_closures() -> None:

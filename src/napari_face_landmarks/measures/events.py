@@ -7,6 +7,7 @@ amplitude is crossed, between frames by linear interpolation.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 from scipy.ndimage import percentile_filter
-from scipy.signal import savgol_filter
+from scipy.signal import find_peaks, savgol_filter
 
 from napari_face_landmarks.errors import MeasureError
 
@@ -29,8 +30,10 @@ SIGNAL_TO_NOISE = 6.0
 SYSTEMATIC = 0.5
 """Share of a standard error that differs from one frame to another far from it; the rest is a common
 offset."""
-SMALLEST_CLOSURE = 0.15
+SMALLEST_CLOSURE = 0.3
 """Partial closures smaller than this are not called blinks."""
+VALLEY = 0.35
+"""Two peaks are two events where the signal falls between them by this share of the lower one."""
 COMPLETE = 0.9
 """Closure from which a blink is complete."""
 LONGEST_BLINK = 1.0
@@ -243,9 +246,11 @@ def _events(
     typical = float(np.nanmedian(errors)) if np.isfinite(errors).any() else 0.0
     threshold = max(SIGNAL_TO_NOISE * max(noise, 1e-9), 2 * SYSTEMATIC * typical * (noise > 0), smallest)
     found: list[Event] = []
-    for first, last in _stretches(signal - base, threshold):
-        place = first + int(np.argmax(signal[first : last + 1]))
-        edges = _edges(signal, float(base[place]), place, seconds)
+    stretches = _stretches(signal - base, threshold)
+    for number, (first, last) in enumerate(stretches):
+        place = first + int(np.nanargmax(signal[first : last + 1]))
+        ends = _valley(signal, stretches, number), _valley(signal, stretches, number + 1)
+        edges = _edges(signal, float(base[place]), place, seconds, ends)
         if edges[3] - edges[0] < SHORTEST_EVENT or (found and edges[0] < found[-1].end):
             continue
         speed = np.gradient(signal, seconds)
@@ -318,33 +323,58 @@ def _baseline(signal: Floats, seconds: Floats, step: float, long: bool) -> Float
 
 
 def _stretches(above: Floats, threshold: float) -> list[tuple[int, int]]:
-    """Return first and last row of each stretch over the threshold; short dips within one are bridged."""
-    high = np.where(np.isfinite(above), above, -np.inf)
-    rows = np.flatnonzero(high > threshold)
-    if not len(rows):
+    """Return first and last row of each event over the threshold.
+
+    Two peaks are two events where the signal falls between them by the threshold and by `VALLEY` of the lower
+    one; shallower dips, of noise, are bridged.
+    """
+    high = np.where(np.isfinite(above), above, 0.0)
+    candidates = find_peaks(np.concatenate([[0.0], high, [0.0]]), height=threshold)[0] - 1
+    peaks: list[int] = []
+    for peak in candidates.tolist():
+        if peaks:
+            lower = min(high[peaks[-1]], high[peak])
+            if lower - high[peaks[-1] : peak].min() < max(threshold, VALLEY * lower):
+                if high[peak] > high[peaks[-1]]:
+                    peaks[-1] = peak
+                continue
+        peaks.append(peak)
+    if not peaks:
         return []
-    breaks = np.flatnonzero(np.diff(rows) > 1)
-    firsts, lasts = rows[np.r_[0, breaks + 1]], rows[np.r_[breaks, len(rows) - 1]]
-    merged = [(int(firsts[0]), int(lasts[0]))]
-    for first, last in zip(firsts[1:].tolist(), lasts[1:].tolist(), strict=True):
-        before = merged[-1]
-        peak = min(high[before[0] : before[1] + 1].max(), high[first : last + 1].max())
-        if high[before[1] : first + 1].min() > 0.5 * peak:
-            merged[-1] = before[0], last
-        else:
-            merged.append((first, last))
-    return merged
+    valleys = [a + int(np.argmin(high[a:b])) for a, b in itertools.pairwise(peaks)]
+    stretches = []
+    for peak, first, last in zip(peaks, [0, *valleys], [*valleys, len(high) - 1], strict=True):
+        outside = np.flatnonzero(high[first:peak] <= threshold)
+        begin = first + int(outside[-1]) + 1 if len(outside) else first
+        outside = np.flatnonzero(high[peak : last + 1] <= threshold)
+        stretches.append((begin, peak + int(outside[0]) - 1 if len(outside) else last))
+    return stretches
 
 
-def _edges(signal: Floats, base: float, place: int, seconds: Floats) -> tuple[float, float, float, float]:
-    """Return onset, full, release and end of the event that peaks in a row, seconds."""
+def _valley(signal: Floats, stretches: Sequence[tuple[int, int]], number: int) -> int:
+    """Return the lowest row between event `number` and the one before it, or the first or last row."""
+    if number == 0:
+        return 0
+    if number == len(stretches):
+        return len(signal) - 1
+    first, last = stretches[number - 1][1], stretches[number][0]
+    part = signal[first : last + 1]
+    return first + int(np.nanargmin(part)) if np.isfinite(part).any() else first
+
+
+def _edges(
+    signal: Floats, base: float, place: int, seconds: Floats, ends: tuple[int, int]
+) -> tuple[float, float, float, float]:
+    """Return onset, full, release and end of the event that peaks in a row, seconds.
+
+    Its edges are at most at the valleys to the events next to it, the rows `ends`.
+    """
     amplitude = signal[place] - base
-    levels = base + EDGE * amplitude, base + FULL * amplitude
     times = []
-    for step in (-1, 1):
-        for level in levels:
+    for step, limit in ((-1, ends[0]), (1, ends[1])):
+        for level in (base + EDGE * amplitude, base + FULL * amplitude):
             k = place
-            while 0 <= k + step < len(signal) and np.isfinite(signal[k + step]) and signal[k] > level:
+            while k != limit and np.isfinite(signal[k + step]) and signal[k] > level:
                 k += step
             inner = k - step
             if signal[k] > level or k == place:
