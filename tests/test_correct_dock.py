@@ -19,7 +19,7 @@ from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_dat
 
 pytestmark = pytest.mark.gui
 N_FRAMES, FRAME = 10, 4
-PLACED = (36, 45, 48, 54)
+PLACED = (36, 45, 51, 57)
 
 
 @pytest.fixture(scope="module")

@@ -174,5 +174,5 @@ def test_boxes_from_the_command_line_are_part_of_the_run(
     assert cli.main([*words[:3], str(boxes) + ".npz", "--regions", str(tmp_path / "none.json")]) == 2
     assert "cannot be read" in capsys.readouterr().err
     assert cli.main([*words[:4], "--regions", str(boxes), "--stats", str(boxes)]) == 2
-    assert "is the file of boxes" in capsys.readouterr().err
+    assert "is the file of regions" in capsys.readouterr().err
     assert json.loads(boxes.read_text()) == ignored

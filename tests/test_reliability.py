@@ -110,12 +110,12 @@ FAULTS = (
         ("test_tracking.py::test_a_source_that_breaks_off_keeps_what_was_tracked",),
     ),
     Fault(
-        "pixel values that do not match their dtype: 0 to 255 in uint16, 0 to 65535 in float32",
-        "a warning says so and how to convert them",
+        "pixels that do not use the range of their dtype: 8 to 14 bits in uint16, floats beyond 0 to 1",
+        "their range is found, used for the whole run and recorded; a warning names it",
         "the landmarks that are found",
         (
-            "test_faults.py::test_pixels_that_do_not_use_their_range_are_told_once",
-            "test_images.py::test_pixels_far_from_their_range_are_in_doubt",
+            "test_faults.py::test_pixels_that_do_not_use_their_range_are_reported_once",
+            "test_images.py::test_the_range_of_pixels_is_found_from_them",
         ),
     ),
     Fault(

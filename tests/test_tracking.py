@@ -327,7 +327,7 @@ def test_a_tracker_takes_settings_by_name_or_values_and_refuses_others(models: M
     with pytest.raises(SettingsError, match=r"^Settings of the type int [^\n]*\.$"):
         FaceTracker(models, 5)  # type: ignore[arg-type]
     for wrong in (5, {"refine": "off"}):
-        with pytest.raises(ModelError, match=r"^Models cannot be found by [^\n]*\.$"):
+        with pytest.raises(ModelError, match=r"^Models cannot be identified by [^\n]*\.$"):
             FaceTracker(wrong)  # type: ignore[arg-type]
 
 

@@ -294,7 +294,9 @@ def test_all_runs_every_stage_and_stops_at_the_first_that_fails(
         monkeypatch.setattr(training, "_command", command)
         assert training.train_all(tmp_path, "open", tmp_path / f"out{status}", None, jobs=3) == status
         ran = {path.stem for path in (tmp_path / f"out{status}").glob("*.out")}
-        assert ran == {"pdm", "detector", "pfld", "cen"} | ({"settle", "bundle"} if status == 0 else set())
+        assert ran == {"pdm", "detector", "pfld", "parts", "cen"} | (
+            {"settle", "bundle"} if status == 0 else set()
+        )
         assert b"this is pfld" in (tmp_path / f"out{status}" / "pfld.out").read_bytes()
     assert b"cen ended with status 3" in capfdbinary.readouterr().out
 
@@ -312,13 +314,13 @@ def test_all_passes_over_what_the_same_command_finished(
         sizes = {path: path.stat().st_size for path in tmp_path.glob("*.out")}
         return sorted(path.stem for path in sizes if sizes[path] > before.get(path, 0))
 
-    assert run(bad="cen") == ["cen", "detector", "pdm", "pfld"]
+    assert run(bad="cen") == ["cen", "detector", "parts", "pdm", "pfld"]
     assert run() == ["bundle", "cen", "settle"]  # goes on where it stopped
     assert run() == ["bundle", "settle"]
-    assert run(word="another command") == ["bundle", "cen", "detector", "pdm", "pfld", "settle"]
-    assert run() == ["bundle", "cen", "detector", "pdm", "pfld", "settle"]
+    assert run(word="another command") == ["bundle", "cen", "detector", "parts", "pdm", "pfld", "settle"]
+    assert run() == ["bundle", "cen", "detector", "parts", "pdm", "pfld", "settle"]
     run(word="another command", bad="pfld")  # has begun on the files of the step, and not finished
-    assert run() == ["bundle", "cen", "detector", "pdm", "pfld", "settle"]
+    assert run() == ["bundle", "cen", "detector", "parts", "pdm", "pfld", "settle"]
 
 
 def made_up_faces(count: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -150,13 +150,13 @@ def test_the_networks_learn_drawn_parts_and_are_exported(
     from napari_face_landmarks.training import parts
 
     monkeypatch.setattr(parts, "load_parts", lambda data, bundle, held_out: faces)
-    plan = parts.PartsPlan(steps=30, batch=16, evaluate_every=30)
+    plan = parts.PartsPlan(steps=60, batch=16, evaluate_every=60)
     threads = torch.get_num_threads()
     metrics = parts.train(tmp_path, tmp_path, "open", name, plan)
-    assert metrics["step"] == 30
+    assert metrics["step"] == 60
     assert metrics["held_out"]["error"] < 0.25
-    again = parts.train(tmp_path, tmp_path, "open", name, parts.PartsPlan(steps=31, batch=16))
-    assert again["step"] == 31
+    again = parts.train(tmp_path, tmp_path, "open", name, parts.PartsPlan(steps=61, batch=16))
+    assert again["step"] == 61
     assert again["seconds"] > metrics["seconds"]
     torch.set_num_threads(threads)
     session = onnxruntime.InferenceSession(str(tmp_path / f"{name}.onnx"))

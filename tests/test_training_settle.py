@@ -153,5 +153,5 @@ def test_heads_are_turned_further_to_the_side_they_look_to_and_only_with_a_mesh(
 
 def test_the_open_bundle_has_nothing_to_settle(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert training.main(["settle", "--data", str(tmp_path), "--bundle", "open", "--out", str(tmp_path)]) == 0
-    assert "nothing to settle" in capsys.readouterr().out
+    assert "no map to fit" in capsys.readouterr().out
     assert not list(tmp_path.iterdir())

@@ -34,7 +34,7 @@ from napari_face_landmarks.video import VIDEO_SUFFIXES
 
 PLUGIN, SAMPLE = "napari-face-landmarks", "moving_face"
 SMALLEST_CONTROL = 110  # px, width
-LONGEST_CHOICE = 12  # letters: bundles with their licence
+LONGEST_CHOICE = 9  # letters, as in "clnf-only"; longer names are elided
 LETTERS_OF_A_LAYER = 8
 
 

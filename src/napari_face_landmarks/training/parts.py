@@ -11,13 +11,13 @@ from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-import cv2
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.parts.crop import EYE_SIZE, MOUTH_SIZE
 from napari_face_landmarks.training.augment import Generator, Image, cut, displaced
 from napari_face_landmarks.training.log import append_row
