@@ -21,14 +21,13 @@ SATURATED = 1 - 2**-24
 CORRELATION_LENGTH = 0.14
 """Distance, in inter-ocular distances, at which the correlation of two landmarks' errors falls to 1/e.
 
-See `measures/README.md` for how it was measured on labelled faces that no model was trained on.
+An assumption of the order that contour points have; not yet measured on labelled faces.
 """
 IRIS_ERROR = 0.01
 """Standard deviation of the iris's centre along one axis, in inter-ocular distances: 3 % of the eye's
 width."""
 SHARED = 0.55
-"""Correlation of the errors of two landmarks of one region that lie next to each other, by the same
-measurement."""
+"""Assumed correlation of the errors of two landmarks of one region that lie next to each other."""
 
 
 def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> Floats:
