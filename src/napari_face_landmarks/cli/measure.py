@@ -139,11 +139,10 @@ def _rest(text: str) -> int | str:
 
 def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[Tracks, Any]:
     """Return the tracks of a video, which is tracked, or of a file of landmarks; and the shape model."""
-    from napari_face_landmarks.io.formats import FORMATS, read_tracks
+    from napari_face_landmarks.io.formats import read_tracks
     from napari_face_landmarks.models import load_models
 
-    suffixes = {suffix for item in FORMATS for suffix in item.suffixes}
-    if path.suffix.lower() in suffixes:
+    if _is_result(path):
         tracks = read_tracks(path)
         return tracks, load_models(*given(options.models)).pdm if options.pose_corrected else None
     from napari_face_landmarks.tracking import FaceTracker
