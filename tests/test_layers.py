@@ -23,9 +23,8 @@ from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.napari_plugin import writer
+from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.points_layer import (
-    count_frames,
-    frames_of_layer,
     track_layer,
     tracks_of_layer,
     tracks_to_layer_data,

@@ -15,8 +15,8 @@ from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
 from napari_face_landmarks.napari_plugin.current_layer import frame_shown, image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.edit_controls import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
+from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.model_cache import models_of_tracks
-from napari_face_landmarks.napari_plugin.points_layer import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, row_of
 from napari_face_landmarks.tracking.frame_source import check_length
 

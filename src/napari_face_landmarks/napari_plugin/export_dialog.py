@@ -18,7 +18,8 @@ from napari_face_landmarks.io.formats import (
     named_by_suffix,
     write_tracks,
 )
-from napari_face_landmarks.napari_plugin.points_layer import count_frames, frames_of_layer, tracks_of_points
+from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
+from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 from napari_face_landmarks.visualization import write_overlay
 
 LOG = logging.getLogger(__name__)

@@ -14,11 +14,12 @@ import pandas as pd
 from napari_face_landmarks.data.edit import reset_fit
 from napari_face_landmarks.data.fields import MANUAL, NONE, PFLD, SOURCES
 from napari_face_landmarks.data.tracks import Tracks, empty_tracks
-from napari_face_landmarks.errors import ImageError, ResultError
+from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import MOST_FACES, boxes_of
 from napari_face_landmarks.napari_plugin.colours import DEFAULT_MODE, ColourMode, landmark_colours
 from napari_face_landmarks.napari_plugin.current_layer import VIDEO
+from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
 
 if TYPE_CHECKING:
     from napari_face_landmarks.models import Models
@@ -260,81 +261,6 @@ def tracks_to_layer_data(tracks: Tracks, image_layer: Any | None = None) -> list
     if image_layer is not None:
         attributes |= transforms_of(image_layer)
     return [(rows.data, attributes, "points")]
-
-
-def count_frames(image_layer: Any) -> int:
-    """Return the number of frames of an image layer, 1 for a single image; no pixel is read.
-
-    Raises
-    ------
-    ImageError
-        If the layer is no image, has other dimensions, no pixels or none that are numbers.
-    """
-    name = f"The layer {str(getattr(image_layer, 'name', image_layer))!r}"
-    if image_layer is None:
-        raise ImageError("There is no video: open one, or choose an image layer.")
-    if not hasattr(image_layer, "rgb") or not hasattr(image_layer, "multiscale"):
-        raise ImageError(f"{name} is no image layer: choose the layer of the video.")
-    data = _finest(image_layer)
-    shape = tuple(int(length) for length in data.shape)
-    n_axes = len(shape) - bool(image_layer.rgb)
-    if n_axes not in (2, 3):
-        raise ImageError(
-            f"{name} has the shape {shape}: give an image layer (T, Y, X) or (Y, X), grey or RGB; "
-            "split other axes into layers first."
-        )
-    if 0 in shape:
-        raise ImageError(f"{name} has the shape {shape}: there is nothing in it to look for faces in.")
-    dtype = np.dtype(data.dtype)
-    if dtype.kind not in "buif":
-        raise ImageError(f"{name} has the type {dtype}: give bool, integer or float pixels.")
-    return shape[0] if n_axes == 3 else 1
-
-
-def frames_of_layer(image_layer: Any) -> Any:
-    """Return the frames of an image layer as the tracker reads them.
-
-    Parameters
-    ----------
-    image_layer : napari.layers.Image
-        (T, Y, X) or a single (Y, X), grey, RGB or RGBA; lazy data stay lazy. Of a multiscale layer the finest
-        level is read.
-
-    Returns
-    -------
-    array-like, (T, Y, X) or (T, Y, X, 3 or 4)
-        The layer's own data where they have a time axis, so that a video reads itself in order.
-
-    Raises
-    ------
-    ImageError
-        As `count_frames`.
-    """
-    count_frames(image_layer)
-    data = _finest(image_layer)
-    return _Still(data) if int(image_layer.ndim) == 2 else data
-
-
-def _finest(image_layer: Any) -> Any:
-    return image_layer.data[0] if image_layer.multiscale else image_layer.data
-
-
-class _Still:
-    """A single image, read when it is asked for, as a video of one frame."""
-
-    def __init__(self, image: Any) -> None:
-        self._image = image
-        self.shape = (1, *(int(length) for length in image.shape))
-        self.dtype = image.dtype
-        self.ndim = len(self.shape)
-
-    def __len__(self) -> int:
-        return 1
-
-    def __getitem__(self, frame: int) -> npt.NDArray[Any]:
-        if frame != 0:
-            raise IndexError(f"frame {frame} of a single image")
-        return np.asarray(self._image)
 
 
 def track_layer(

@@ -18,8 +18,8 @@ from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.napari_plugin import checkpoints, export_dialog
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks, image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.export_dialog import is_video
+from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
 from napari_face_landmarks.napari_plugin.model_cache import load_cached as load_models
-from napari_face_landmarks.napari_plugin.points_layer import frames_of_layer
 from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_face_landmarks.napari_plugin.qt_forms import (
     Advanced,

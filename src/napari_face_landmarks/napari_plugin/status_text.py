@@ -44,6 +44,8 @@ def describe_end(run: BackgroundRun) -> str:
     stats = run.tracks.stats
     if run.cancelled:
         return "Cancelled." + kept
+    if not stats.completed:
+        return f"Broke off:{kept} {warnings_in_words(run.tracks.warnings) if run.tracks.warnings else ''}"
     if not stats.frames_with_faces:
         return f"Done: no face was found on {counted(done, 'frame')}."
     text = f"Done: {counted(done, 'frame')}, a face on {stats.frames_with_faces}"

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
-from napari_face_landmarks.video import Video, open_video, read_frames
+from napari_face_landmarks.video import Video, open_video, read_frame, read_frames
 from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, resize, to_rgb8
 
 Frame = npt.NDArray[np.uint8] | FaceLandmarksError
@@ -173,7 +173,7 @@ def _pixel_range(frames: Any, n_frames: int) -> tuple[PixelRange, str | None]:
     seen = []
     for index in sorted({0, n_frames // 2, n_frames - 1}):
         with suppress(Exception):  # reported when that frame's turn comes
-            seen.append(np.asarray(frames[index]))
+            seen.append(read_frame(frames, index))
     return pixel_range_of(seen)
 
 
@@ -239,6 +239,8 @@ def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Fra
                     columns = round(found.shape[1] * source.stretch)
                     found = resize(found, found.shape[0], columns, (1.0, 1 / source.stretch))
             except StopIteration:
+                ended = VideoError(f"The frames end before frame {index}: the frames before it are kept.")
+                yield index, ended
                 return
             except ImageError as error:
                 found = error

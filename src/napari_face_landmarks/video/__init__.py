@@ -9,6 +9,7 @@ from napari_face_landmarks.video.reader import (
     frame_count,
     open_video,
     probe,
+    read_frame,
     read_frames,
 )
 from napari_face_landmarks.video.writer import write_video
@@ -22,6 +23,7 @@ __all__ = [
     "open_video",
     "prefetch",
     "probe",
+    "read_frame",
     "read_frames",
     "write_video",
 ]

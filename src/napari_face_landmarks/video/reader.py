@@ -514,7 +514,18 @@ def _frames_of(source: Any, start: int, stop: int | None) -> Generator[npt.NDArr
     else:
         first, last = _frame_range(start, stop, frame_count(source))
         for number in range(first, last):
-            yield np.asarray(source[number])
+            yield read_frame(source, number)
+
+
+def read_frame(source: Any, index: Any) -> npt.NDArray[Any]:
+    """Return ``numpy.asarray(source[index])`` of an array-like.
+
+    Dask arrays are computed without Dask's callbacks, which are shared by all threads: napari's cache, which
+    is one, fails with a KeyError if another thread computes at the same time.
+    """
+    frame = source[index]
+    graph = getattr(frame, "__dask_graph__", None)
+    return np.asarray(frame if graph is None or graph() is None else frame.compute(callbacks=()))
 
 
 def frame_count(source: Any) -> int:

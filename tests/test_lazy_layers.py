@@ -1,0 +1,144 @@
+"""Layers whose data are read while napari reads them: dask arrays, and readers that are not thread-safe."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import dask
+import dask.array as da
+import numpy as np
+import pytest
+from napari.components import ViewerModel
+from napari.layers import Image
+
+from fake_tracker import FakeTracker
+from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
+from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun
+from napari_face_landmarks.napari_plugin.status_text import describe_end
+from napari_face_landmarks.settings import TrackerSettings
+
+N_FRAMES = 120
+
+
+class Reader:
+    """A capture with a position, as of OpenCV: two readers at a time give each other's frames."""
+
+    shape, dtype, ndim = (N_FRAMES, 24, 32), np.dtype(np.uint8), 3
+
+    def __init__(self) -> None:
+        self.position = 0
+        self.clashes = 0
+        self._busy = threading.Lock()
+
+    def __getitem__(self, key: Any) -> np.ndarray[Any, Any]:
+        number, *rest = key if isinstance(key, tuple) else (key,)
+        if not self._busy.acquire(blocking=False):
+            self.clashes += 1
+            raise RuntimeError("read twice at a time")
+        numbers = range(N_FRAMES)[number]
+        frames = [self._frame(k) for k in (numbers if isinstance(numbers, range) else [numbers])]
+        self._busy.release()
+        found = np.stack(frames) if isinstance(numbers, range) else frames[0]
+        return found[(slice(None), *rest) if isinstance(numbers, range) else tuple(rest)]
+
+    def _frame(self, number: int) -> np.ndarray[Any, Any]:
+        self.position = number
+        time.sleep(0.001)
+        return np.full(self.shape[1:], self.position, np.uint8)
+
+
+def as_dask(reader: Reader) -> da.Array:
+    """Return a reader as plugins hand it to napari: a delayed call for each frame."""
+    parts = [
+        da.from_delayed(dask.delayed(reader.__getitem__)(k), reader.shape[1:], reader.dtype)
+        for k in range(N_FRAMES)
+    ]
+    return da.stack(parts)
+
+
+@contextmanager
+def moving_slider(viewer: ViewerModel) -> Iterator[list[Exception]]:
+    going, errors = threading.Event(), []
+    moved = threading.Event()
+
+    def slide() -> None:
+        frame = 0
+        while not going.is_set():
+            try:
+                viewer.dims.set_point(0, frame % N_FRAMES)
+            except Exception as error:
+                errors.append(error)
+            frame += 1
+            if frame == 5:
+                moved.set()
+
+    thread = threading.Thread(target=slide)
+    thread.start()
+    moved.wait(10)
+    try:
+        yield errors
+    finally:
+        going.set()
+        thread.join()
+
+
+@pytest.mark.parametrize("kind", ["reader", "dask", "dask over a reader"])
+def test_frames_are_right_while_the_slider_moves(kind: str) -> None:
+    reader = Reader()
+    numbers = np.arange(N_FRAMES, dtype=np.uint8)
+    data = {
+        "reader": lambda: reader,
+        "dask": lambda: da.from_array(
+            np.broadcast_to(numbers[:, None, None], reader.shape), chunks=(1, 24, 32)
+        ),
+        "dask over a reader": lambda: as_dask(reader),
+    }[kind]()
+    viewer = ViewerModel()
+    layer = viewer.add_image(data, contrast_limits=(0, 255))
+    frames = frames_of_layer(layer)
+    with moving_slider(viewer) as errors:
+        found = [frames[k] for k in range(N_FRAMES)]
+    assert [int(frame.min()) for frame in found] == list(range(N_FRAMES))
+    assert [int(frame.max()) for frame in found] == list(range(N_FRAMES))
+    assert not errors
+    assert not reader.clashes
+
+
+def test_an_array_in_memory_is_read_as_it_is() -> None:
+    data = np.zeros((3, 8, 8), np.uint8)
+    assert frames_of_layer(Image(data)) is data
+
+
+class Breaking(Reader):
+    """Ends before its time."""
+
+    def __getitem__(self, key: Any) -> np.ndarray[Any, Any]:
+        if isinstance(key, int) and key > 40:
+            raise OSError("the network is gone")
+        return super().__getitem__(key)
+
+
+def test_a_run_that_broke_off_is_not_done() -> None:
+    class Tracker(FakeTracker):
+        def _follow(self, context: Any, frames: Any, before: Any = None) -> Iterator[Any]:
+            whole = (
+                (k, frame)
+                for k, frame in frames
+                if not isinstance(frame, Exception) or context.ends_at(frame, False)
+            )
+            for index, frame in whole:
+                if isinstance(frame, Exception):
+                    return
+                yield from super()._follow(context, iter([(index, frame)]), before)
+
+    layer = Image(Breaking(), contrast_limits=(0, 255))
+    run = BackgroundRun(lambda: None, TrackerSettings(), frames_of_layer(layer), 0, N_FRAMES)  # type: ignore[arg-type]
+    for _ in run.consume(Tracker().track_frames(run.frames)):
+        pass
+    assert len(run.results) == 41
+    assert describe_end(run).startswith("Broke off: 41 of 120 frames are finished and kept.")
+    assert "the network is gone" in describe_end(run)
