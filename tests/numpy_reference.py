@@ -10,6 +10,9 @@ import numpy.typing as npt
 from napari_face_landmarks.clnf.pdm import N_RIGID, PDM, _checked_target, clamp, fit_rigid, project
 from napari_face_landmarks.clnf.reference import jacobian, update
 from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.parts import PartOutput
+from napari_face_landmarks.parts.crop import EYE_SIDE, LEFT_EYE, MOUTH, MOUTH_SIDE, NOSE_HEIGHT
+from napari_face_landmarks.parts.network import CERTAIN, NARROW_EYE, NARROWEST_EYE, UNCERTAIN
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_of_landmarks, to_image
 from napari_face_landmarks.pfld.network import POOR_NME, SECOND_LOOK
@@ -78,6 +81,59 @@ def misplaced_reference(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool
     largest_shift, largest_scale, largest_roll = SECOND_LOOK
     off = (shift > largest_shift) | (scale > largest_scale) | (roll > largest_roll) | ~(crops[:, 2] > 0)
     return np.asarray((better[:, 2] > 1) & off)
+
+
+def part_crops_reference(landmarks: Floats) -> Floats:
+    """Do what `part_crops` does."""
+    points = np.asarray(landmarks, dtype=np.float64)
+    across = points[:, 45] - points[:, 36]
+    down = (points[:, 33] - points[:, [36, 39, 42, 45]].mean(axis=1)) / NOSE_HEIGHT
+    unit = np.sqrt(((across**2).sum(axis=1) + (down**2).sum(axis=1)) / 2)
+    crops = np.empty((len(points), 3, 4))
+    for part, (first, last) in enumerate(((36, 42), (42, 48), (48, 60))):
+        crops[:, part, :2] = points[:, first:last].mean(axis=1)
+    crops[:, :, 2] = unit[:, None] * [EYE_SIDE, EYE_SIDE, MOUTH_SIDE]
+    crops[:, :, 3] = roll_of_landmarks(points)[:, None]
+    return crops
+
+
+def place_parts_reference(eye: list[Floats], mouth: list[Floats], crops: Floats) -> PartOutput:
+    """Do what `predict_parts` does with what the networks give of F faces' crops, (F, 3, 4)."""
+    lids, sigma, iris, iris_sigma, confidence, shut = (values.astype(np.float64) for values in eye)
+    eyes, sides = crops[:, :2].reshape(-1, 4), crops[:, :2, 2]
+    points = np.concatenate([lids, iris[:, None, :2]], axis=1)
+    points[1::2, :, 0] = 1 - points[1::2, :, 0]
+    points = to_image(points, eyes).reshape(-1, 2, 7, 2)
+    landmarks, spread = np.full((len(crops), 68, 2), np.nan), np.full((len(crops), 68), np.nan)
+    for side, places in enumerate((np.arange(36, 42), LEFT_EYE)):
+        landmarks[:, places] = points[:, side, :6]
+        spread[:, places] = sigma[side::2] * sides[:, side, None]
+    landmarks[:, MOUTH] = to_image(mouth[0], crops[:, 2])
+    spread[:, MOUTH] = mouth[1] * crops[:, 2, 2:3]
+    diameter = iris[:, 2].reshape(-1, 2) * sides
+    return PartOutput(
+        landmarks,
+        spread,
+        np.concatenate([points[:, :, 6], diameter[..., None]], axis=2),
+        iris_sigma.reshape(-1, 2) * sides,
+        confidence.reshape(-1, 2),
+        shut.reshape(-1, 2),
+    )
+
+
+def part_weights_reference(parts: PartOutput, landmarks: Floats) -> Floats:
+    """Do what `part_weights` does."""
+    spread = parts.sigma / np.maximum(inter_ocular(landmarks), 1e-3)[:, None]
+    for first in (36, 42):
+        spread[:, first : first + 6] = spread[:, first : first + 6].mean(axis=1, keepdims=True)
+    weight = np.nan_to_num(np.clip((UNCERTAIN - spread) / (UNCERTAIN - CERTAIN), 0, 1))
+    widths = np.linalg.norm(landmarks[:, [39, 45]] - landmarks[:, [36, 42]], axis=2)
+    share = widths / np.maximum(widths[:, ::-1], 1e-3)
+    towards = np.clip((share - NARROWEST_EYE) / (NARROW_EYE - NARROWEST_EYE), 0, 1)
+    weight[:, 36:42] *= towards[:, :1]
+    weight[:, 42:48] *= towards[:, 1:]
+    weight[~np.isfinite(parts.landmarks[:, 36:]).all(axis=(1, 2))] = 0
+    return np.asarray(weight)
 
 
 def smooth_centre_reference(window: Floats, tolerance: float = TOLERANCE) -> Floats:

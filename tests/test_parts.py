@@ -16,9 +16,11 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import MIRROR_68
 from napari_face_landmarks.models.bundle import CARD, PART_FILES, bundle_folder
 from napari_face_landmarks.parts import PartModels, follow_parts, predict_parts, refine_parts
-from napari_face_landmarks.parts.crop import eye_crops, face_units, mouth_crops
+from napari_face_landmarks.parts.crop import eye_crops, face_units, mouth_crops, part_crops
 from napari_face_landmarks.parts.network import EYE_OUTPUTS, part_weights
 from napari_face_landmarks.pfld import PfldOutput
+from napari_face_landmarks.pfld.crop import sample_crops
+from numpy_reference import part_crops_reference, part_weights_reference, place_parts_reference
 
 FRAME = np.zeros((200, 220, 3), np.uint8)
 
@@ -106,6 +108,47 @@ def test_the_left_eye_is_shown_mirrored(face: np.ndarray) -> None:
     eye = Network(LIDS)
     predict_parts(PartModels(eye, Network(LIPS)), frame, shifted)  # type: ignore[arg-type]
     np.testing.assert_allclose(eye.inputs[0], eye.inputs[1], atol=2e-3)
+
+
+class Noise(Network):
+    """Stands for an ONNX session: gives other random fractions of each crop, and keeps them."""
+
+    def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        rng, count = np.random.default_rng(len(self.points)), len(feeds["crops"])
+        values = {name: rng.uniform(0.01, 0.09, count) for name in EYE_OUTPUTS}
+        values["landmarks"] = rng.uniform(0, 1, (count, *self.points.shape))
+        values["sigma"] = rng.uniform(0.01, 0.09, (count, len(self.points)))
+        values["iris"] = rng.uniform(0, 1, (count, 3))
+        self.given = [values[name].astype(np.float32) for name in names]
+        return self.given
+
+
+def test_the_kernels_do_what_their_references_do(face: np.ndarray) -> None:
+    rng = np.random.default_rng(3)
+    faces = np.concatenate([rotated(face, angle, 1.2) for angle in (-0.4, 0.1, 0.8)])
+    faces += rng.normal(0, 3, faces.shape).astype(np.float32)
+    crops = part_crops_reference(faces)
+    np.testing.assert_allclose(part_crops(faces), crops, rtol=1e-6, atol=1e-6)
+    eye, mouth = Noise(LIDS), Noise(LIPS)
+    parts = predict_parts(PartModels(eye, mouth), FRAME, faces)  # type: ignore[arg-type]
+    wanted = place_parts_reference(eye.given, mouth.given, crops)
+    for name in ("landmarks", "sigma", "iris", "iris_sigma", "iris_confidence", "shut"):
+        np.testing.assert_allclose(getattr(parts, name), getattr(wanted, name), rtol=1e-5, atol=1e-4)
+    weight = part_weights_reference(wanted, faces)
+    assert ((weight > 0.1) & (weight < 0.9)).sum() > 20
+    np.testing.assert_allclose(part_weights(parts, faces), weight, atol=1e-5)
+    parts.landmarks[1, 50] = np.nan
+    assert (part_weights(parts, faces)[1] == 0).all()
+
+
+def test_a_mirrored_crop_is_turned_left_to_right() -> None:
+    rng = np.random.default_rng(0)
+    frame, crops = rng.integers(0, 256, FRAME.shape, np.uint8), rng.uniform(50, 90, (3, 4))
+    plain = sample_crops(frame, crops, 31)
+    mirrored = sample_crops(frame, crops, 31, (False, True))
+    np.testing.assert_array_equal(mirrored[[0, 2]], plain[[0, 2]])
+    np.testing.assert_array_equal(mirrored[1], plain[1, :, :, ::-1])
+    assert (mirrored[1] != plain[1]).mean() > 0.5
 
 
 def test_uncertain_parts_and_eyes_turned_away_are_left_to_pfld(face: np.ndarray) -> None:

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
+
+from napari_face_landmarks.jit import exact_kernel
 
 EYE_SIZE = 48
 """Side of the eye network's input, pixels."""
@@ -35,22 +39,16 @@ def face_units(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     landmarks : ndarray, (F, 68, 2)
         Pixels, x then y.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    across = points[:, 45] - points[:, 36]
-    eyes = (points[:, [36, 39, 42, 45]]).mean(axis=1)
-    down = (points[:, 33] - eyes) / NOSE_HEIGHT
-    return np.asarray(np.sqrt(((across**2).sum(axis=1) + (down**2).sum(axis=1)) / 2))
+    return np.asarray(part_crops(landmarks)[:, 2, 2], np.float64) / MOUTH_SIDE
 
 
 def rolls(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return the roll of each face (F, 68, 2) by the centres of its eyes, (F,) radians, clockwise."""
-    points = np.asarray(landmarks, dtype=np.float64)
-    across = points[:, 42:48].mean(axis=1) - points[:, 36:42].mean(axis=1)
-    return np.asarray(np.arctan2(across[:, 1], across[:, 0]))
+    return np.asarray(part_crops(landmarks)[:, 2, 3], np.float64)
 
 
-def eye_crops(landmarks: npt.NDArray[np.floating]) -> Floats:
-    """Return the crops of both eyes of each face.
+def part_crops(landmarks: npt.NDArray[np.floating]) -> Floats:
+    """Return the crops of both eyes and the mouth of each face.
 
     Parameters
     ----------
@@ -59,23 +57,44 @@ def eye_crops(landmarks: npt.NDArray[np.floating]) -> Floats:
 
     Returns
     -------
-    ndarray, (F, 2, 4), float32
-        Of the right and the left eye: centre x, centre y, side (pixels), roll (radians).
+    ndarray, (F, 3, 4), float32
+        Of the right eye, the left eye and the mouth: centre x, centre y, side (pixels), roll (radians).
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    crops = np.empty((len(points), 2, 4), np.float32)
-    crops[:, 0, :2] = points[:, 36:42].mean(axis=1)
-    crops[:, 1, :2] = points[:, 42:48].mean(axis=1)
-    crops[:, :, 2] = EYE_SIDE * face_units(points)[:, None]
-    crops[:, :, 3] = rolls(points)[:, None]
+    points = np.ascontiguousarray(landmarks, dtype=np.float64)
+    crops = np.empty((len(points), 3, 4), np.float32)
+    _part_crops(points, crops)
     return crops
+
+
+@exact_kernel
+def _part_crops(points: npt.NDArray[np.float64], crops: Floats) -> None:
+    for face in range(len(points)):
+        of = points[face]
+        for part in range(3):
+            first, count = 36 + 6 * part, 6 if part < 2 else 12
+            for axis in range(2):
+                total = 0.0
+                for i in range(first, first + count):
+                    total += of[i, axis]
+                crops[face, part, axis] = total / count
+        across = down = 0.0
+        for axis in range(2):
+            eyes = (of[36, axis] + of[39, axis] + of[42, axis] + of[45, axis]) / 4
+            across += (of[45, axis] - of[36, axis]) ** 2
+            down += ((of[33, axis] - eyes) / NOSE_HEIGHT) ** 2
+        unit = math.sqrt((across + down) / 2)
+        x = (of[42:48, 0] - of[36:42, 0]).sum()
+        y = (of[42:48, 1] - of[36:42, 1]).sum()
+        for part in range(3):
+            crops[face, part, 2] = unit * (EYE_SIDE if part < 2 else MOUTH_SIDE)
+            crops[face, part, 3] = math.atan2(y, x)
+
+
+def eye_crops(landmarks: npt.NDArray[np.floating]) -> Floats:
+    """Return the crops of both eyes of each face, (F, 2, 4), as `part_crops` does."""
+    return part_crops(landmarks)[:, :2]
 
 
 def mouth_crops(landmarks: npt.NDArray[np.floating]) -> Floats:
-    """Return the crop of each face's mouth, (F, 4) float32, as `eye_crops` does."""
-    points = np.asarray(landmarks, dtype=np.float64)
-    crops = np.empty((len(points), 4), np.float32)
-    crops[:, :2] = points[:, 48:60].mean(axis=1)
-    crops[:, 2] = MOUTH_SIDE * face_units(points)
-    crops[:, 3] = rolls(points)
-    return crops
+    """Return the crop of each face's mouth, (F, 4), as `part_crops` does."""
+    return part_crops(landmarks)[:, 2]

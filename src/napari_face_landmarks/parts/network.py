@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,9 +10,10 @@ import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError, in_one_line
-from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
-from napari_face_landmarks.parts.crop import EYE_SIZE, LEFT_EYE, MOUTH, MOUTH_SIZE, eye_crops, mouth_crops
-from napari_face_landmarks.pfld.crop import sample_crops, to_image
+from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.jit import exact_kernel
+from napari_face_landmarks.parts.crop import EYE_SIZE, LEFT_EYE, MOUTH, MOUTH_SIZE, RIGHT_EYE, part_crops
+from napari_face_landmarks.pfld.crop import sample_crops
 from napari_face_landmarks.pfld.network import PfldOutput
 
 Floats = npt.NDArray[np.float32]
@@ -85,34 +87,61 @@ def predict_parts(
     ModelError
         If a network cannot be run or is another one.
     """
-    count = len(landmarks)
-    eyes, mouths = eye_crops(landmarks), mouth_crops(landmarks)
-    inputs = sample_crops(rgb, eyes.reshape(-1, 4), EYE_SIZE)
-    inputs[1::2] = inputs[1::2, :, :, ::-1].copy()
-    points, sigma, iris, iris_sigma, iris_confidence, shut = _run(models.eye, inputs, EYE_OUTPUTS, 6)
-    lips, lips_sigma = _run(models.mouth, sample_crops(rgb, mouths, MOUTH_SIZE), MOUTH_OUTPUTS, 20)
+    count, crops = len(landmarks), part_crops(landmarks)
+    eyes = sample_crops(rgb, crops[:, :2].reshape(-1, 4), EYE_SIZE, (False, True))
+    mouths = sample_crops(rgb, crops[:, 2], MOUTH_SIZE)
+    found = (*_run(models.eye, eyes, EYE_OUTPUTS, 6), *_run(models.mouth, mouths, MOUTH_OUTPUTS, 20))
+    parts = PartOutput(
+        np.empty((count, N_LANDMARKS, 2), np.float32),
+        np.empty((count, N_LANDMARKS), np.float32),
+        np.empty((count, 2, 3), np.float32),
+        np.empty((count, 2), np.float32),
+        found[4].reshape(count, 2),
+        found[5].reshape(count, 2),
+    )
+    _place(*found[:4], *found[6:], crops, parts.landmarks, parts.sigma, parts.iris, parts.iris_sigma)
+    return parts
 
-    points = np.concatenate([points, iris[:, None, :2]], axis=1)
-    points[1::2, :, 0] = 1 - points[1::2, :, 0]
-    sides = eyes.reshape(-1, 4)[:, 2]
-    points = to_image(points, eyes.reshape(-1, 4)).reshape(count, 2, 7, 2)
-    sigma = (sigma * sides[:, None]).reshape(count, 2, 6)
-    placed = np.full((count, N_LANDMARKS, 2), np.nan, np.float32)
-    spread = np.full((count, N_LANDMARKS), np.nan, np.float32)
-    placed[:, 36:42], spread[:, 36:42] = points[:, 0, :6], sigma[:, 0]
-    placed[:, LEFT_EYE], spread[:, LEFT_EYE] = points[:, 1, :6], sigma[:, 1]
-    placed[:, MOUTH], spread[:, MOUTH] = to_image(lips, mouths), lips_sigma * mouths[:, 2:3]
-    irises = np.concatenate(
-        [points[:, :, 6], (iris[:, 2] * sides).reshape(count, 2, 1).astype(np.float32)], axis=2
-    )
-    return PartOutput(
-        placed,
-        spread,
-        irises,
-        (iris_sigma * sides).reshape(count, 2),
-        iris_confidence.reshape(count, 2),
-        shut.reshape(count, 2),
-    )
+
+@exact_kernel
+def _place(
+    lids: Floats,
+    lids_sigma: Floats,
+    iris: Floats,
+    iris_sigma: Floats,
+    lips: Floats,
+    lips_sigma: Floats,
+    crops: Floats,
+    landmarks: Floats,
+    sigma: Floats,
+    irises: Floats,
+    irises_sigma: Floats,
+) -> None:
+    """Take what the networks give of crops to the picture; the left eye's is mirrored."""
+    for face in range(len(crops)):
+        for i in range(36):
+            landmarks[face, i, 0] = landmarks[face, i, 1] = sigma[face, i] = np.nan
+        for part in range(3):
+            crop, eye = crops[face, part], 2 * face + part
+            side, roll = float(crop[2]), float(crop[3])
+            cos, sin = math.cos(roll) * side, math.sin(roll) * side
+            for i in range(20 if part == 2 else 7):
+                if part == 2:
+                    x, y, spread, place = lips[face, i, 0], lips[face, i, 1], lips_sigma[face, i], MOUTH[i]
+                elif i < 6:
+                    x, y, spread = lids[eye, i, 0], lids[eye, i, 1], lids_sigma[eye, i]
+                    place = LEFT_EYE[i] if part else RIGHT_EYE[i]
+                else:
+                    x, y, spread, place = iris[eye, 0], iris[eye, 1], iris_sigma[eye], -1
+                across, down = (0.5 - x if part == 1 else x - 0.5), y - 0.5
+                x, y = crop[0] + across * cos - down * sin, crop[1] + across * sin + down * cos
+                if place >= 0:
+                    landmarks[face, place, 0], landmarks[face, place, 1] = x, y
+                    sigma[face, place] = spread * side
+                else:
+                    irises[face, part, 0], irises[face, part, 1] = x, y
+                    irises[face, part, 2] = iris[eye, 2] * side
+                    irises_sigma[face, part] = spread * side
 
 
 def part_weights(parts: PartOutput, landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
@@ -128,24 +157,56 @@ def part_weights(parts: PartOutput, landmarks: npt.NDArray[np.floating]) -> npt.
     landmarks : ndarray, (F, 68, 2)
         Of the whole face, as PFLD gives them; pixels.
     """
-    unit = np.maximum(inter_ocular(landmarks), 1e-3)[:, None]
-    spread = parts.sigma / unit
-    for first in (36, 42):
-        spread[:, first : first + 6] = spread[:, first : first + 6].mean(axis=1, keepdims=True)
-    weight = np.nan_to_num(np.clip((UNCERTAIN - spread) / (UNCERTAIN - CERTAIN), 0, 1))
-    widths = np.linalg.norm(landmarks[:, [39, 45]] - landmarks[:, [36, 42]], axis=2)
-    share = widths / np.maximum(widths[:, ::-1], 1e-3)
-    towards = np.clip((share - NARROWEST_EYE) / (NARROW_EYE - NARROWEST_EYE), 0, 1)
-    weight[:, 36:42] *= towards[:, :1]
-    weight[:, 42:48] *= towards[:, 1:]
-    weight[~np.isfinite(parts.landmarks[:, 36:]).all(axis=(1, 2))] = 0
-    return np.asarray(weight, dtype=np.float32)
+    weight = np.zeros(parts.sigma.shape, np.float32)
+    _weigh(parts.landmarks, parts.sigma, np.asarray(landmarks, np.float32), weight)
+    return weight
+
+
+@exact_kernel
+def _weigh(parts: Floats, sigma: Floats, landmarks: Floats, weight: Floats) -> None:
+    widths, towards = np.empty(2), np.empty(3)
+    for face in range(len(parts)):
+        known = True
+        for i in range(36, N_LANDMARKS):
+            known &= math.isfinite(parts[face, i, 0]) and math.isfinite(parts[face, i, 1])
+        if not known:
+            continue
+        of = landmarks[face]
+        unit = math.hypot(of[45, 0] - of[36, 0], of[45, 1] - of[36, 1])
+        for eye in range(2):
+            first = 36 + 6 * eye
+            widths[eye] = math.hypot(of[first + 3, 0] - of[first, 0], of[first + 3, 1] - of[first, 1])
+        towards[2] = 1.0
+        for eye in range(2):
+            share = widths[eye] / max(widths[1 - eye], 1e-3)
+            towards[eye] = min(max((share - NARROWEST_EYE) / (NARROW_EYE - NARROWEST_EYE), 0.0), 1.0)
+        for part, first, last in ((0, 36, 42), (1, 42, 48), (2, 48, N_LANDMARKS)):
+            mean = 0.0
+            for i in range(first, last):
+                mean += sigma[face, i] / (last - first)
+            for i in range(first, last):
+                spread = (sigma[face, i] if part == 2 else mean) / max(unit, 1e-3)
+                follow = min(max((UNCERTAIN - spread) / (UNCERTAIN - CERTAIN), 0.0), 1.0) * towards[part]
+                weight[face, i] = follow if math.isfinite(spread + unit) else 0.0
 
 
 def follow_parts(landmarks: Floats, parts: Floats, weight: Floats) -> Floats:
     """Return landmarks (..., 68, 2) moved to those of the part models, (..., 68, 2), by weight (..., 68)."""
-    share = weight[..., None]
-    return np.asarray(np.where(share > 0, landmarks + share * (parts - landmarks), landmarks), np.float32)
+    return _between(landmarks, parts, np.repeat(weight[..., None], 2, axis=-1))
+
+
+def _between(values: Floats, others: Floats, share: Floats) -> Floats:
+    """Return values moved by a share to others, which may be NaN where the share is 0."""
+    moved = np.array(values, np.float32)
+    _move(moved.reshape(-1), others.reshape(-1), share.reshape(-1))
+    return moved
+
+
+@exact_kernel
+def _move(values: Floats, others: Floats, share: Floats) -> None:
+    for i in range(len(values)):
+        if share[i] > 0:
+            values[i] += share[i] * (others[i] - values[i])
 
 
 def place_parts(models: PartModels, rgb: npt.NDArray[np.uint8], landmarks: Floats) -> Floats:
@@ -180,12 +241,8 @@ def refine_parts(
     parts = predict_parts(models, rgb, output.landmarks)
     weight = part_weights(parts, output.landmarks)
     landmarks = follow_parts(output.landmarks, parts.landmarks, weight)
-    sigma = np.where(weight > 0, output.sigma + weight * (parts.sigma - output.sigma), output.sigma)
-    return (
-        PfldOutput(landmarks, np.asarray(sigma, np.float32), output.confidence, output.score),
-        parts,
-        weight,
-    )
+    sigma = _between(output.sigma, parts.sigma, weight)
+    return PfldOutput(landmarks, sigma, output.confidence, output.score), parts, weight
 
 
 def _run(

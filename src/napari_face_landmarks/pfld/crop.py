@@ -100,7 +100,10 @@ def to_crop(points: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -
 
 
 def sample_crops(
-    rgb: npt.NDArray[np.uint8], crops: npt.NDArray[np.floating], size: int = CROP_SIZE
+    rgb: npt.NDArray[np.uint8],
+    crops: npt.NDArray[np.floating],
+    size: int = CROP_SIZE,
+    mirrored: tuple[bool, ...] = (False,),
 ) -> Floats:
     """Cut the crops out of a picture: the network's input.
 
@@ -117,6 +120,8 @@ def sample_crops(
         Centre x, centre y, side (pixels), roll (radians).
     size : int
         Side of the network's input, pixels.
+    mirrored : tuple of bool
+        Which crops are turned left to right: of the first, the second and so on, and again from the first.
 
     Returns
     -------
@@ -124,17 +129,38 @@ def sample_crops(
         RGB in 0 to 1; black where a crop's numbers are not finite or beyond all pictures.
     """
     out = np.empty((len(crops), 3, size, size), dtype=np.float32)
-    height, width = rgb.shape[:2]
-    pixels = np.ascontiguousarray(rgb).reshape(-1)
-    for (x, y, side, roll), target in zip(np.asarray(crops, np.float64).tolist(), out, strict=True):
+    where = np.asarray(crops, np.float64)
+    _sample_all(np.ascontiguousarray(rgb).reshape(-1), rgb.shape[0], rgb.shape[1], where, mirrored, out)
+    return out
+
+
+@exact_kernel
+def _sample_all(
+    pixels: npt.NDArray[np.uint8],
+    height: int,
+    width: int,
+    crops: npt.NDArray[np.float64],
+    mirrored: tuple[bool, ...],
+    out: Floats,
+) -> None:
+    size = out.shape[2]
+    for row in range(len(crops)):
+        x, y, side, roll = crops[row, 0], crops[row, 1], crops[row, 2], crops[row, 3]
         if not (abs(x) + abs(y) + abs(roll) + side <= LARGEST_CROP and side > 0):  # or a number is none
-            target[:] = 0
+            out[row] = 0
             continue
         samples, block = max(1, math.ceil(side / size - 0.25)), 1
         while samples > 3 and block < LARGEST_BLOCK:
             samples, block = (samples + 1) // 2, 2 * block
-        _sample(pixels, height, width, x, y, side, roll, min(samples, 4), block, target)
-    return out
+        _sample(pixels, height, width, x, y, side, roll, min(samples, 4), block, out[row])
+        if mirrored[row % len(mirrored)]:
+            for colour in range(3):
+                for line in range(size):
+                    for column in range(size // 2):
+                        other = size - 1 - column
+                        value = out[row, colour, line, column]
+                        out[row, colour, line, column] = out[row, colour, line, other]
+                        out[row, colour, line, other] = value
 
 
 @kernel
