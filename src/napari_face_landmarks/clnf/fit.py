@@ -21,6 +21,7 @@ from napari_face_landmarks.clnf.pdm import (
     fit_pdm,
     project_kernel,
     rotation_matrix,
+    spread_weights,
 )
 from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
@@ -373,12 +374,7 @@ def fit_landmarks(
     ModelError
         If fewer than six landmarks are usable, or they all lie in one place.
     """
-    weights = None
-    if sigma is not None:
-        variance = np.square(np.asarray(sigma, dtype=np.float64))
-        ordered = np.sort(variance)  # a tenth of the time of numpy.median
-        typical = max(float(ordered[(len(ordered) - 1) // 2] + ordered[len(ordered) // 2]) / 2, 1e-6)
-        weights = 2.0 * typical / (variance + typical)
+    weights = None if sigma is None else spread_weights(np.asarray(sigma, dtype=np.float64))
     return fit_pdm(pdm, landmarks, weights, start, noise=constants.fit_noise)
 
 

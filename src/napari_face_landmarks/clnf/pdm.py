@@ -16,6 +16,7 @@ Parameters are one float64 vector ``[s, rx, ry, rz, tx, ty, q_1 .. q_m]``, (6 + 
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,9 +215,9 @@ def fit_pdm(
         pdm.mean,
         pdm.components,
         pdm.eigenvalues,
-        np.ascontiguousarray(target),
+        target,
         weight,
-        clamp(pdm, start),
+        np.asarray(start, dtype=np.float64),
         noise,
         max_iterations,
     )
@@ -279,22 +280,50 @@ def load_pdm(path: str | Path) -> PDM:
 def _checked_target(
     pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] | None
 ) -> tuple[Floats, Floats]:
-    target = np.array(landmarks, dtype=np.float64)
+    target = np.array(landmarks, dtype=np.float64, order="C")
     weight = np.ones(pdm.n_points) if weights is None else np.array(weights, dtype=np.float64)
     if target.shape != (pdm.n_points, 2) or weight.shape != (pdm.n_points,):
         raise ModelError(
             f"Landmarks of the shape {target.shape} with weights of the shape {weight.shape} do not fit a "
             f"model of {pdm.n_points} points: give ({pdm.n_points}, 2) and ({pdm.n_points},)."
         )
-    with np.errstate(invalid="ignore"):
-        usable = (np.abs(target) < LARGEST_COORDINATE).all(axis=1) & np.isfinite(weight) & (weight > 0)
-    if np.count_nonzero(usable) < FEWEST_POINTS:
-        raise ModelError(
-            f"Only {np.count_nonzero(usable)} landmarks are usable: a fit needs {FEWEST_POINTS}."
-        )
-    target[~usable] = 0.0
-    weight[~usable] = 0.0
+    usable = _leave_out(target, weight)
+    if usable < FEWEST_POINTS:
+        raise ModelError(f"Only {usable} landmarks are usable: a fit needs {FEWEST_POINTS}.")
     return target, weight
+
+
+@exact_kernel
+def _leave_out(target: Floats, weight: Floats) -> int:
+    """Clear landmarks, (n, 2), and weights, (n,), that are not usable, and count the others."""
+    usable = 0
+    for i in range(len(weight)):
+        known = abs(target[i, 0]) < LARGEST_COORDINATE and abs(target[i, 1]) < LARGEST_COORDINATE
+        if known and math.isfinite(weight[i]) and weight[i] > 0:
+            usable += 1
+        else:
+            target[i, 0] = target[i, 1] = weight[i] = 0.0
+    return usable
+
+
+@exact_kernel
+def spread_weights(sigma: npt.NDArray[np.floating]) -> Floats:
+    """Return the weights of landmarks in a fit, (n,), from their standard deviations, (n,): 1 for the median.
+
+    They fall with the variance, from 2 for a landmark without any.
+    """
+    variance, ordered = np.empty(len(sigma)), np.empty(len(sigma))
+    for i in range(len(sigma)):
+        variance[i] = float(sigma[i]) ** 2
+        j = i
+        while j > 0 and not ordered[j - 1] <= variance[i]:
+            ordered[j] = ordered[j - 1]
+            j -= 1
+        ordered[j] = variance[i]
+    typical = max((ordered[(len(sigma) - 1) // 2] + ordered[len(sigma) // 2]) / 2, 1e-6)
+    for i in range(len(sigma)):
+        variance[i] = 2.0 * typical / (variance[i] + typical)
+    return variance
 
 
 @exact_kernel
@@ -472,6 +501,9 @@ def _fit_kernel(
 ) -> Floats:
     n, m = components.shape[1], components.shape[2]
     params, moved = start.copy(), start.copy()
+    for k in range(m):
+        limit = CLAMP * np.sqrt(eigenvalues[k])
+        params[N_RIGID + k] = min(limit, max(-limit, start[N_RIGID + k]))
     shape, shape_moved = np.empty((3, n)), np.empty((3, n))
     points, points_moved = np.empty((2, n)), np.empty((2, n))
     error = np.empty((2, n))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -36,7 +37,13 @@ FaceFit = FrameResult
 
 def empty_frame(index: int, n_faces: int) -> FrameResult:
     """Return a frame with room for faces, and none in it."""
-    return FrameResult(index=index, **empty_arrays(n_faces))
+    return FrameResult(index=index, **{name: array.copy() for name, array in _empty(n_faces).items()})
+
+
+@lru_cache(maxsize=8)
+def _empty(n_faces: int) -> dict[str, npt.NDArray[Any]]:
+    """Return the arrays of a frame without faces; to copy them is faster than to fill others."""
+    return empty_arrays(n_faces)
 
 
 def stack_frames(frames: Sequence[FrameResult], n_faces: int) -> dict[str, npt.NDArray[Any]]:

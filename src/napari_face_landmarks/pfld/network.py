@@ -205,8 +205,8 @@ def predict_twice(
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
     first = predict(session, rgb, crops)
-    again = np.flatnonzero((first.score > 0.05) & misplaced(crops, first.landmarks))
-    if len(again) == 0:
+    again = np.flatnonzero(misplaced(crops, first.landmarks) & (first.score > 0.05))
+    if not len(again):
         return first
     put_faces(first, again, predict(session, rgb, crops_of_landmarks(first.landmarks[again])))
     return first

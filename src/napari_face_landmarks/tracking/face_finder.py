@@ -10,7 +10,8 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.detection import detect_faces, roll_from_points
-from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, suppress
+from napari_face_landmarks.detection.boxes import SAME_FACE
+from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import (
     PfldOutput,
@@ -112,13 +113,47 @@ def usable_faces(
     -------
     ndarray, (F,), bool
     """
-    height, width = shape[:2]
-    crops = crops_of_landmarks(output.landmarks)
-    good = sure & (crops[:, 2] >= SMALLEST_FACE) & (crops[:, 2] <= 4 * max(height, width))
-    good &= (crops[:, 0] > 0) & (crops[:, 0] < width) & (crops[:, 1] > 0) & (crops[:, 1] < height)
-    single = np.zeros_like(good)
-    single[suppress(boxes_of(output.landmarks), np.where(good, rank, -1), SAME_FACE)] = True
-    return np.asarray(good & single)
+    crops, good = crops_of_landmarks(output.landmarks), np.empty(len(rank), np.bool_)
+    _usable(output.landmarks, crops, sure, np.ascontiguousarray(rank), shape[0], shape[1], good)
+    return good
+
+
+@exact_kernel
+def _usable(
+    landmarks: Floats,
+    crops: Floats,
+    sure: npt.NDArray[np.bool_],
+    rank: Floats,
+    height: int,
+    width: int,
+    good: npt.NDArray[np.bool_],
+) -> None:
+    boxes = np.empty((len(good), 4))
+    for face in range(len(good)):
+        x, y, side = crops[face, 0], crops[face, 1], crops[face, 2]
+        good[face] = sure[face] and side >= SMALLEST_FACE and side <= 4 * max(height, width)
+        good[face] &= x > 0 and x < width and y > 0 and y < height
+        for axis in range(2):
+            boxes[face, axis] = landmarks[face, :, axis].min()
+            boxes[face, 2 + axis] = landmarks[face, :, axis].max()
+    waiting = good.copy()
+    for _ in range(len(good)):  # the best of those that wait, and not those that are the same face
+        best = -1
+        for face in range(len(good)):
+            if waiting[face] and (best < 0 or rank[face] > rank[best]):
+                best = face
+        if best < 0:
+            break
+        waiting[best] = False
+        for face in range(len(good)):
+            across = min(boxes[best, 2], boxes[face, 2]) - max(boxes[best, 0], boxes[face, 0])
+            down = min(boxes[best, 3], boxes[face, 3]) - max(boxes[best, 1], boxes[face, 1])
+            shared = max(across, 0.0) * max(down, 0.0)
+            union = -shared
+            for each in (best, face):
+                union += (boxes[each, 2] - boxes[each, 0]) * (boxes[each, 3] - boxes[each, 1])
+            if waiting[face] and shared > SAME_FACE * max(union, 1e-9):
+                waiting[face] = good[face] = False
 
 
 def face_scores(output: PfldOutput) -> Floats:
@@ -127,7 +162,18 @@ def face_scores(output: PfldOutput) -> Floats:
     The smaller of the face score and the mean confidence of the landmarks: what is taken for a face but is
     none (letters, clouds) seldom gets confident landmarks.
     """
-    return np.asarray(np.minimum(output.score, output.confidence.mean(axis=1)), dtype=np.float32)
+    scores = np.empty(len(output.score), np.float32)
+    _face_scores(output.score, output.confidence, scores)
+    return scores
+
+
+@exact_kernel
+def _face_scores(score: Floats, confidence: Floats, scores: Floats) -> None:
+    for face in range(len(score)):
+        total = 0.0
+        for value in confidence[face]:
+            total += value
+        scores[face] = min(float(score[face]), total / confidence.shape[1])
 
 
 def found_scores(output: PfldOutput) -> Floats:
@@ -150,6 +196,12 @@ def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
         np.concatenate([output.confidence for output in outputs]),
         np.concatenate([output.score for output in outputs]),
     )
+
+
+def one_face(output: PfldOutput, row: int) -> PfldOutput:
+    """Return one of the faces of an output, not copied."""
+    part = slice(row, row + 1)
+    return PfldOutput(output.landmarks[part], output.sigma[part], output.confidence[part], output.score[part])
 
 
 def take_faces(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:

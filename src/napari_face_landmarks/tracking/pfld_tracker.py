@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import deque
 from collections.abc import Generator, Iterator, Sequence
@@ -14,9 +15,10 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.frame import FrameResult, empty_frame
-from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou
+from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_kernel, boxes_of, iou
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
 from napari_face_landmarks.tracking.association import assign_slots
@@ -26,6 +28,7 @@ from napari_face_landmarks.tracking.face_finder import (
     face_scores,
     find_faces,
     join_faces,
+    one_face,
     take_faces,
     usable_faces,
 )
@@ -223,9 +226,10 @@ def _refine(
 
 def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> None:
     """Write confidence and box of a face that PFLD found into a frame's result."""
-    result.confidence[slot] = output.confidence[row]
-    result.boxes[slot, :4] = boxes_of(output.landmarks[row : row + 1])[0]
-    result.boxes[slot, 4] = face_scores(output)[row]
+    face = one_face(output, row)
+    result.confidence[slot] = face.confidence[0]
+    boxes_kernel(face.landmarks, result.boxes[slot : slot + 1])
+    result.boxes[slot, 4] = face_scores(face)[0]
 
 
 def _refined(
@@ -348,9 +352,7 @@ def _look_ahead(
     known = [face for face in faces if face is not None]
     if not known or isinstance(frame, FaceLandmarksError):
         return _no_look(index, frame)
-    crops = crops_of_landmarks(np.stack([face.landmarks for face in known]))
-    crops[:, :2] += _motions(known, crops[:, 2])
-    return _look(models, workers, index, frame, known, _on_grid(crops))
+    return _look(models, workers, index, frame, known, _predicted_crops(known))
 
 
 def _look_again(
@@ -394,21 +396,31 @@ def _no_look(index: int, frame: Frame) -> _Ahead:
     return _Ahead(index, frame, [], [], np.zeros((0, 4), np.float32))
 
 
-def _on_grid(crops: Floats) -> Floats:
-    """Return crops, (N, 4): centre, side and roll rounded to the grid of `CROP_STEPS`."""
-    steps = np.full(crops.shape, 1 / CROP_STEPS)
-    steps[:, :3] *= 2.0 ** np.floor(np.log2(np.maximum(crops[:, 2:3], 1)))
-    return np.asarray(np.round(crops / steps) * steps, dtype=np.float32)
+def _predicted_crops(faces: Sequence[Face]) -> Floats:
+    """Return the crops, (F, 4), where faces should be in `LOOK_AHEAD` frames, on the grid of `CROP_STEPS`.
 
-
-def _motions(faces: Sequence[Face], sides: Floats) -> Floats:
-    """Return how far faces should move in `LOOK_AHEAD` frames, (F, 2) px: as far as in as many before.
-
-    Small motions are mostly jitter, which a crop that follows them amplifies: they count for less.
+    They move as far as in as many frames before. Small motions are mostly jitter, which a crop that follows
+    them amplifies: they count for less.
     """
     motions = np.zeros((len(faces), 2), np.float32)
     for row, face in enumerate(faces):
         if len(face.places) > LOOK_AHEAD:
             motions[row] = face.places[0] - face.places[LOOK_AHEAD]
-    lengths = np.linalg.norm(motions, axis=1)
-    return np.asarray(motions * (lengths / (lengths + SMALL_MOTION * sides))[:, None], dtype=np.float32)
+    crops = crops_of_landmarks(np.stack([face.landmarks for face in faces]))
+    _move_on_grid(motions, crops)
+    return crops
+
+
+@exact_kernel
+def _move_on_grid(motions: Floats, crops: Floats) -> None:
+    """Move crops and round their centres, sides and rolls to the grid."""
+    for row in range(len(crops)):
+        side = float(crops[row, 2])
+        length = np.sqrt(motions[row, 0] * motions[row, 0] + motions[row, 1] * motions[row, 1])
+        share = length / (length + np.float32(SMALL_MOTION) * crops[row, 2])
+        step = 2.0 ** math.floor(math.log2(max(side, 1.0))) / CROP_STEPS
+        for axis in range(2):
+            moved = crops[row, axis] + motions[row, axis] * share
+            crops[row, axis] = np.rint(moved / step) * step
+        crops[row, 2] = np.rint(side / step) * step
+        crops[row, 3] = np.rint(crops[row, 3] * CROP_STEPS) / CROP_STEPS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -20,17 +19,18 @@ from napari_face_landmarks.clnf.fit import (
     measure_correction,
     refine,
 )
-from napari_face_landmarks.clnf.pdm import project
+from napari_face_landmarks.clnf.pdm import PDM, project_kernel
 from napari_face_landmarks.data.fields import BY_CLNF, CARRIED, CLNF, FIELD, OFF_MODEL, PFLD
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, REGIONS
+from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.parts import follow_parts, refine_parts
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.context import RunContext
-from napari_face_landmarks.tracking.face_finder import take_faces
+from napari_face_landmarks.tracking.face_finder import one_face
 from napari_face_landmarks.tracking.state import Refinement
 from napari_face_landmarks.video.pixels import to_grey
 
@@ -144,32 +144,41 @@ def set_refined(frame: FrameResult, face: int, refined: Refined) -> None:
 
 
 def misfit_of(
-    landmarks: npt.NDArray[Any], given: npt.NDArray[Any] | None, expressed: npt.NDArray[Any] | None
+    landmarks: npt.NDArray[Any], given: npt.NDArray[Any], pdm: PDM, params: npt.NDArray[np.float64]
 ) -> Floats:
     """Return the distance of a face's landmarks from PFLD's and from the point distribution model's.
 
     Parameters
     ----------
-    landmarks : ndarray, (68, 2)
-        Pixels.
-    given : ndarray, (68, 2), or None
-        PFLD's, where `landmarks` are refined ones.
-    expressed : ndarray, (68, 2), or None
-        The closest ones of the point distribution model.
+    landmarks, given : ndarray, (68, 2), float32
+        The face's and PFLD's, pixels.
+    pdm : PDM
+    params : ndarray, (6 + m,)
+        Its parameters; shorter, or not finite, where it cannot be fitted.
 
     Returns
     -------
     ndarray, (2,), float32
-        Mean distances, in fractions of the inter-ocular distance; NaN for what is None.
+        Mean distances, in fractions of the inter-ocular distance; the second NaN without parameters.
     """
-    (x0, y0), (x1, y1) = landmarks[OUTER_EYES[0]].tolist(), landmarks[OUTER_EYES[1]].tolist()
-    across = max(math.hypot(x1 - x0, y1 - y0), 1e-6)
-    found = np.full(2, np.nan, np.float32)
-    for part, other in ((BY_CLNF, given), (OFF_MODEL, expressed)):
-        if other is not None:
-            offset = landmarks - other
-            found[part] = np.sqrt((offset * offset).sum(axis=-1)).mean() / across
+    expressed = np.full((2, len(landmarks)), np.nan)
+    if len(params) == 6 + pdm.n_modes:
+        project_kernel(pdm.mean, pdm.components, params, np.empty((3, len(landmarks))), expressed)
+    found = np.empty(2, np.float32)
+    _misfit(landmarks, given, expressed, found)
     return found
+
+
+@exact_kernel
+def _misfit(landmarks: Floats, given: Floats, expressed: npt.NDArray[np.float64], found: Floats) -> None:
+    first, last = landmarks[OUTER_EYES[0]], landmarks[OUTER_EYES[1]]
+    across = len(landmarks) * max(np.hypot(float(last[0]) - first[0], float(last[1]) - first[1]), 1e-6)
+    by_clnf = off_model = 0.0
+    for i in range(len(landmarks)):
+        x, y = float(landmarks[i, 0]), float(landmarks[i, 1])
+        by_clnf += np.hypot(x - given[i, 0], y - given[i, 1])
+        off_model += np.hypot(x - expressed[0, i], y - expressed[1, i])
+    found[BY_CLNF], found[OFF_MODEL] = by_clnf / across, off_model / across
 
 
 def refine_face(
@@ -198,15 +207,15 @@ def refine_face(
     part_models = context.models.parts
     iris = np.full(FIELD["iris"].shape, np.nan, np.float32)
     if part_models is not None:
-        output, row = take_faces(output, np.array([row])), 0
-        output, parts, weight = refine_parts(part_models, picture.rgb, output)
-        iris = np.concatenate([parts.iris[0], parts.iris_confidence[0, :, None]], axis=1).ravel()
+        output, parts, weight = refine_parts(part_models, picture.rgb, one_face(output, row))
+        row, eyes = 0, iris.reshape(2, 4)
+        eyes[:, :3], eyes[:, 3] = parts.iris[0], parts.iris_confidence[0]
     landmarks, source, params, after = _refine(context, picture, output, row, index, before)
     if part_models is not None and source != PFLD and before.manual is None:
         landmarks = follow_parts(landmarks, parts.landmarks[0], weight[0])
-    given = None if source == PFLD else output.landmarks[row]
-    expressed = project(context.models.pdm, params) if np.isfinite(params).all() else None
-    misfit = misfit_of(landmarks, given, expressed)
+    misfit = misfit_of(landmarks, output.landmarks[row], context.models.pdm, params)
+    if source == PFLD:
+        misfit[BY_CLNF] = np.nan
     seconds = time.perf_counter() - began
     return Refined(landmarks, source, params, misfit, output.sigma[row], iris, seconds, after)
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks, collect
-from napari_face_landmarks.detection.boxes import boxes_of
+from napari_face_landmarks.detection.boxes import boxes_kernel
 from napari_face_landmarks.tracking.context import Follow, RunContext, Tracked
 from napari_face_landmarks.tracking.control import RunControl
 from napari_face_landmarks.tracking.frame_source import FrameSource, rgb_frames
@@ -249,7 +249,8 @@ class Run(Iterator[FrameResult]):
 
         square = smooth_at(landmarks_at, middle, self._window)
         landmarks = self.source.in_source(square)
-        boxes = np.concatenate([boxes_of(landmarks), raw.boxes[:, 4:]], axis=1)
+        boxes = raw.boxes.copy()
+        boxes_kernel(landmarks, boxes)
         iris = self.source.iris_in_source(raw.iris)
         result = replace(raw, landmarks=landmarks, boxes=boxes, iris=iris)
         self._waiting -= 1

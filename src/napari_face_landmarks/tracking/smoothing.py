@@ -94,9 +94,13 @@ def smooth_at(landmarks: Callable[[int], Floats | None], place: int, window: int
     -------
     ndarray, (F, 68, 2), float32
     """
-    around = [landmarks(k) for k in range(place - window // 2, place + window // 2 + 1)]
-    blank = np.full_like(around[window // 2], np.nan)
-    return smooth_centre(np.stack([blank if points is None else points for points in around]))
+    middle = landmarks(place)
+    assert middle is not None
+    around = np.empty((window, *middle.shape), np.float32)
+    for row in range(window):
+        points = landmarks(place - window // 2 + row)
+        around[row] = np.nan if points is None else points
+    return smooth_centre(around)
 
 
 @exact_kernel
