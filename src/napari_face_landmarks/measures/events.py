@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.ndimage import percentile_filter
-from scipy.signal import find_peaks, savgol_filter
 
 from napari_face_landmarks.errors import MeasureError
 
@@ -301,6 +299,8 @@ def _smoothed(values: Floats, step: float) -> Floats:
     known = np.isfinite(values)
     if not known.any():
         return values
+    from scipy.signal import savgol_filter  # takes half a second: not at each start of a worker
+
     filled = np.interp(np.arange(len(values)), np.flatnonzero(known), values[known])
     return np.where(known, savgol_filter(filled, window, 2), np.nan)
 
@@ -310,6 +310,8 @@ def _baseline(signal: Floats, seconds: Floats, step: float, long: bool) -> Float
     known = np.isfinite(signal)
     if not known.any():
         return np.zeros(len(signal))
+    from scipy.ndimage import percentile_filter
+
     filled = np.interp(np.arange(len(signal)), np.flatnonzero(known), signal[known])
     share = 50.0 if not long else 25.0
     seconds_around = BASELINE_SECONDS if not long else 5 * BASELINE_SECONDS
@@ -328,6 +330,8 @@ def _stretches(above: Floats, threshold: float) -> list[tuple[int, int]]:
     Two peaks are two events where the signal falls between them by the threshold and by `VALLEY` of the lower
     one; shallower dips, of noise, are bridged.
     """
+    from scipy.signal import find_peaks
+
     high = np.where(np.isfinite(above), above, 0.0)
     candidates = find_peaks(np.concatenate([[0.0], high, [0.0]]), height=threshold)[0] - 1
     peaks: list[int] = []

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import numpy.typing as npt
-from scipy.stats import chi2
 
 from napari_face_landmarks.measures.definitions import PAIRS
 from napari_face_landmarks.measures.events import Blink, blinks, time_of_rows
@@ -129,6 +128,8 @@ def _of_blinks(found: list[Blink], seconds: float) -> dict[str, float]:
 
 def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
     """Return the exact interval of a Poisson mean of which `count` events were seen (Garwood 1936)."""
+    from scipy.special import gammaincinv  # scipy.stats would take half a second
+
     tail = (1 - confidence) / 2
-    low = 0.0 if count == 0 else float(chi2.ppf(tail, 2 * count)) / 2
-    return low, float(chi2.ppf(1 - tail, 2 * (count + 1))) / 2
+    low = 0.0 if count == 0 else float(gammaincinv(count, tail))
+    return low, float(gammaincinv(count + 1, 1 - tail))
