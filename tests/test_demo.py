@@ -118,6 +118,7 @@ def test_open_shows_clip_and_landmarks(tmp_path: Path, monkeypatch: pytest.Monke
         shown.append(ViewerModel())
         return shown[-1]
 
+    monkeypatch.setenv("QT_QPA_PLATFORM", "offscreen")  # no window is opened here
     monkeypatch.setattr(napari, "Viewer", viewer)
     monkeypatch.setattr(napari, "run", lambda: None)
     result = run_demo(tmp_path, load_models(), n_frames=8, size=240)

@@ -384,6 +384,7 @@ def test_no_face_in_the_clip_without_one(bundle: str, shared_data: Path) -> None
     assert alarms <= 0.1 * seen / 4
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_held_out_faces_are_found_with_few_false_alarms(bundle: str, shared_data: Path) -> None:
@@ -404,6 +405,7 @@ def test_held_out_faces_are_found_with_few_false_alarms(bundle: str, shared_data
     assert confirmed["false_alarms_per_frame"] <= 0.02
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_clips_faces_are_found_and_nothing_else(bundle: str, shared_data: Path) -> None:

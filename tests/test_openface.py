@@ -282,7 +282,7 @@ def test_response_maps_agree(
     assert (maps[~experts[kind].parts[index].visibility[view]] == 1).all()
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=6, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
     kind=st.sampled_from(["cen", "ccnf", "own"]),

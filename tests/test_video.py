@@ -738,6 +738,7 @@ def test_a_film_that_fails_leaves_nothing_and_keeps_what_was_there(tmp_path: Pat
 # ---- real clips
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize(
     ("name", "count"),
