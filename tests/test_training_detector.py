@@ -289,6 +289,7 @@ def test_ignored_regions_cost_nothing() -> None:
     assert float(ignored) == 0
 
 
+@pytest.mark.slow
 def test_loss_falls_and_the_face_is_found() -> None:
     """A few steps on one picture: the loss falls and the overlap of the best box rises."""
     torch.manual_seed(0)
@@ -459,7 +460,7 @@ def test_exported_file_gives_what_torch_gives(tmp_path: Path) -> None:
             module.running_mean.normal_(0, 0.2)
             module.running_var.uniform_(0.5, 1.5)
     path = tmp_path / "detector.onnx"
-    detector.export(network, path)
+    detector.export_onnx(network, path)
     assert path.stat().st_size < 500_000
     session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
     for shape in ((1, 64, 96, 3), (2, 128, 32, 3)):
@@ -480,6 +481,7 @@ def _arguments(data: Path, out: Path, *more: str) -> argparse.Namespace:
     return parser.parse_args([*words, *more])
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "COMPOSED_HELD_OUT", 2)
     monkeypatch.setattr(detector, "SIZES", (64,))
@@ -489,14 +491,14 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch:
     whole, broken = tmp_path / "whole", tmp_path / "broken"
     assert detector.run(_arguments(data, whole, "--steps", "4", "--evaluate-every", "2")) == 0
 
-    true_export = detector.export
+    true_export = detector.export_onnx
     calls = []
 
     def stop(network, path):
         calls.append(path)
         true_export(network, path)
 
-    monkeypatch.setattr(detector, "export", stop)
+    monkeypatch.setattr(detector, "export_onnx", stop)
     true_batches = detector.batches
 
     def cut(composer, seed, start, steps, batch):
@@ -517,8 +519,8 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch:
     a = torch.load(whole / "detector.checkpoint.pt", weights_only=True)
     b = torch.load(broken / "detector.checkpoint.pt", weights_only=True)
     assert a["step"] == b["step"] == 4
-    for name, value in a["average"].items():
-        assert torch.equal(value, b["average"][name]), name
+    for name, value in a["averaged"].items():
+        assert torch.equal(value, b["averaged"][name]), name
     with (broken / "detector.log.csv").open() as file:
         rows = list(csv.DictReader(file))
     assert [row["step"] for row in rows] == ["2", "4"]
@@ -551,7 +553,7 @@ def test_a_run_begins_from_another_bundles_weights(tmp_path: Path, monkeypatch: 
         detector.run(_arguments(data, second, "--steps", "1", "--rate", "1e-9", "--start", str(first))) == 0
     )
     a, b = (torch.load(folder / "detector.checkpoint.pt", weights_only=True) for folder in (first, second))
-    for name, value in a["average"].items():
+    for name, value in a["averaged"].items():
         if "running" not in name and "num_batches" not in name:
             torch.testing.assert_close(value, b["network"][name], atol=1e-6, rtol=0)
     metrics = json.loads((second / "detector.metrics.json").read_text())

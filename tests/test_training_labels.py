@@ -351,6 +351,7 @@ def test_a_reading_finds_points_that_follow_the_mesh_wherever_the_face_is() -> N
     assert np.linalg.norm(read - true[40:], axis=-1).max() < 0.2  # px; the regularisation pulls a little
 
 
+@pytest.mark.slow
 def test_steadied_labels_are_nearer_to_the_truth_than_the_hand() -> None:
     meshes, true, labels = made_up_faces(120, 2.0)
     known = np.ones(120, bool)

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_face_landmarks.evaluation.split import HELD_OUT_PERSONS, split_masks
 from napari_face_landmarks.training.part_labels import (
     LID_KNOTS,
     PartFaces,
@@ -15,7 +16,6 @@ from napari_face_landmarks.training.part_labels import (
     in_thirds,
     mesh_lids,
 )
-from napari_face_landmarks.training.part_split import HELD_OUT_PERSONS, split_masks
 
 OPEN_EYE = np.array([[0.0, 0.0], [1.0, -0.45], [2.0, -0.45], [3.0, 0.0], [2.0, 0.45], [1.0, 0.45]])
 
@@ -140,6 +140,7 @@ def test_augmented_crops_keep_their_labels_in_place(faces: PartFaces, name: str)
 
 
 @pytest.mark.parametrize("name", ["eye", "mouth"])
+@pytest.mark.slow
 def test_the_networks_learn_drawn_parts_and_are_exported(
     faces: PartFaces, name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

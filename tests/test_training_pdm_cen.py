@@ -287,6 +287,7 @@ def test_stored_weights_give_the_responses_of_the_network(cen, plan, pools) -> N
         np.testing.assert_allclose(found, wanted[row], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_training_finds_the_landmarks_and_goes_on_after_a_stop(
     cen, plan, truth, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_face_landmarks.evaluation.split import held_out_mask, is_held_out
+from napari_face_landmarks.evaluation.split import (
+    CALTECH_GAP,
+    CALTECH_HELD_OUT,
+    held_out_mask,
+    is_held_out,
+)
 from napari_face_landmarks.ibug import MIRROR_68
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, to_crop
@@ -27,7 +32,7 @@ from napari_face_landmarks.training.augment import (
     soft_tissue_bumps,
 )
 from napari_face_landmarks.training.marks import draw_marks
-from training_support import dotted_face, write_data
+from training_support import CALTECH_NUMBERS, NAMES, dotted_face, make_small, write_data
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
 
@@ -121,9 +126,9 @@ def test_research_takes_the_open_faces_too_but_is_measured_on_labels_by_hand(tmp
     from napari_face_landmarks.training.faces import OPEN, OPEN_SHARES, RESEARCH_SHARES, load_faces
 
     write_data(tmp_path, np.random.default_rng(0))
-    seen, unseen = (24 - sum(is_held_out(f"p{i}.jpg") for i in range(24))), 0
-    unseen = 24 - seen
-    caltech, rendered = 10, 24 - sum(is_held_out(f"p{i}.jpg".rsplit("_", 1)[0]) for i in range(24))
+    unseen = sum(map(is_held_out, NAMES))
+    seen = rendered = len(NAMES) - unseen
+    caltech = sum(number <= CALTECH_HELD_OUT - CALTECH_GAP for number in CALTECH_NUMBERS)
     freely = (len(OPEN_SHARES) - 2) * seen + caltech + rendered
     assert len(load_faces(tmp_path, bundle="open", held_out=False).names) == freely
     portraits = load_faces(tmp_path, bundle="open", held_out=False, machine_made=False)
@@ -161,7 +166,7 @@ def test_only_what_research_is_trained_on_gets_labels_of_one_convention(
             np.testing.assert_array_equal(alone, plain[:by_hand])
             made, before = landmarks[by_hand:], plain[by_hand:]
             mean = np.isclose(made[:, 48:], (before[:, 48:] + 7) / 2, atol=1e-3).all(axis=(1, 2))
-            assert np.count_nonzero(~mean) == 24 - sum(is_held_out(f"p{i}") for i in range(24)), "avatars"
+            assert np.count_nonzero(~mean) == len(NAMES) - sum(map(is_held_out, NAMES)), "avatars"
             lids = before[mean, 37] - before[mean, 41]
             np.testing.assert_allclose(made[mean, 37] - made[mean, 41], lids, atol=1e-3)
         else:
@@ -260,7 +265,8 @@ def test_differences_cost_nothing_where_landmarks_err_together() -> None:
     assert difference_error(error, trust)[1] < 0.5 * lids, "a label that is not trusted does not count"
 
 
-def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")
     import onnxruntime
@@ -268,6 +274,7 @@ def test_a_killed_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
     from napari_face_landmarks.errors import ModelError
     from napari_face_landmarks.training import pfld
 
+    make_small(monkeypatch)
     rng = np.random.default_rng(0)
     write_data(tmp_path, rng)
     small = {"faces_per_batch": 3, "negatives_per_batch": 1, "evaluate_every": 2, "threads": 1}

@@ -92,6 +92,7 @@ def test_a_settled_network_gives_moved_landmarks_and_is_settled_anew(tmp_path: P
     assert max(sizes) - min(sizes) < 100
 
 
+@pytest.mark.slow
 def test_settling_finds_where_people_put_the_lower_lip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -12,7 +12,7 @@ import pytest
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.pfld.crop import CROP_SIZE
-from training_support import write_data
+from training_support import make_small, write_data
 
 torch = pytest.importorskip("torch")
 FEWER = ((48, 96, 64), (96, 240, 128, 160, 240), (240, 256, 384, 128))
@@ -43,6 +43,7 @@ def _network(seed: int):  # type: ignore[no-untyped-def]
     return network.eval(), examples
 
 
+@pytest.mark.slow
 def test_what_a_block_does_not_use_is_left_out_without_loss() -> None:
     from napari_face_landmarks.training.network import WIDE, InvertedResidual
     from napari_face_landmarks.training.pruning import is_thinner, middles_of, with_widths
@@ -83,6 +84,7 @@ def test_more_channels_change_nothing_at_first_and_are_learned() -> None:
     assert float(gradient[:, 96:].abs().max()) > 0
 
 
+@pytest.mark.slow
 def test_a_thin_network_is_nearer_to_the_wide_one_than_one_that_only_lacks_channels() -> None:
     from napari_face_landmarks.training.network import NARROW, InvertedResidual
     from napari_face_landmarks.training.pruning import with_widths
@@ -103,11 +105,15 @@ def test_a_thin_network_is_nearer_to_the_wide_one_than_one_that_only_lacks_chann
         assert lost < 0.5 * lost_otherwise
 
 
-def test_training_from_a_wider_network_thins_it_and_learns_from_it(tmp_path: Path) -> None:
+@pytest.mark.slow
+def test_training_from_a_wider_network_thins_it_and_learns_from_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     from napari_face_landmarks.training import pfld
     from napari_face_landmarks.training.network import NARROW
     from napari_face_landmarks.training.pruning import middles_of
 
+    make_small(monkeypatch)
     write_data(tmp_path, np.random.default_rng(0))
     small = {"faces_per_batch": 3, "negatives_per_batch": 1, "evaluate_every": 2, "threads": 1}
     wide, thin, again = tmp_path / "wide", tmp_path / "thin", tmp_path / "again"

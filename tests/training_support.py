@@ -2,12 +2,30 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 
 from napari_face_landmarks.evaluation.split import is_held_out
 from napari_face_landmarks.opencv import cv2
+
+NAMES = [f"p{i}.jpg" for i in range(12)]
+CALTECH_NUMBERS = range(360, 408, 4)
+"""Some of either side of the split."""
+
+
+def make_small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the training of PFLD measure few faces, and not look for the fastest numbers."""
+    import torch
+
+    from napari_face_landmarks.training import pfld
+
+    monkeypatch.setattr(pfld, "MEASURED_FACES", 8)
+    monkeypatch.setattr(pfld, "CALIBRATION_BATCHES", 3)
+    monkeypatch.setattr(pfld, "_fastest_way", lambda device: (torch.float32, torch.contiguous_format))
 
 
 def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -21,22 +39,23 @@ def dotted_face(seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     points[36], points[45] = (78, 95), (172, 95)
     image = np.zeros((256, 256, 3), np.uint8)
     for x, y in points:
-        yy, xx = np.mgrid[:256, :256]
-        image[np.hypot(xx - x, yy - y) < 1.5] = 255
+        left, top = int(x) - 2, int(y) - 2
+        yy, xx = np.mgrid[top : top + 6, left : left + 6]
+        image[top : top + 6, left : left + 6][np.hypot(xx - x, yy - y) < 1.5] = 255
     return image, points.astype(np.float32)
+
+
+@cache
+def _encoded_face(seed: int) -> tuple[Any, np.ndarray]:
+    image, points = dotted_face(seed)
+    return cv2.imencode(".webp", image)[1].ravel(), points
 
 
 def write_archive(
     path: Path, rng: np.random.Generator, names: list[str], labelled: bool, template: bool = False
 ) -> None:
-    images = []
-    arrays: dict[str, np.ndarray] = {}
-    points = []
-    for i in range(len(names)):
-        image, landmarks = dotted_face(i)
-        images.append(cv2.imencode(".webp", image)[1].ravel())
-        points.append(landmarks)
-    arrays["names"] = np.array(names)
+    images, points = zip(*map(_encoded_face, range(len(names))), strict=True)
+    arrays = {"names": np.array(names)}
     arrays["offsets"] = np.cumsum([0, *(len(blob) for blob in images)])
     arrays["webp"] = np.concatenate(images)
     if labelled:
@@ -57,14 +76,13 @@ def write_data(data: Path, rng: np.random.Generator) -> None:
     """Write a folder of made-up training data: every file that `pfld` reads."""
     from napari_face_landmarks.training import faces
 
-    names = [f"p{i}.jpg" for i in range(24)]
-    assert 0 < sum(map(is_held_out, names)) < 24
+    assert 0 < sum(map(is_held_out, NAMES)) < len(NAMES)
     for name in faces.LABELLED:
-        write_archive(data / name, rng, names, labelled=True)
+        write_archive(data / name, rng, NAMES, labelled=True)
     for folder, files in (("open", faces.OPEN_SHARES), ("research", faces.RESEARCH_SHARES)):
         for name in files:
             path = data / f"landmarks_{folder}/{name}.npz"
-            named = [f"image_{360 + 2 * i:04d}.jpg" for i in range(24)] if name == "caltech_faces" else names
+            named = [f"image_{k:04d}.jpg" for k in CALTECH_NUMBERS] if name == "caltech_faces" else NAMES
             write_archive(path, rng, named, labelled=True, template=True)
     for name in faces.PHOTOGRAPHS["research"]:
-        write_archive(data / "detection" / f"{name}.npz", rng, names[:3], labelled=False)
+        write_archive(data / "detection" / f"{name}.npz", rng, NAMES[:3], labelled=False)

@@ -58,7 +58,7 @@ def person_of(stem: str, name: str) -> str:
 
 
 def split_masks(
-    stem: str, arrays: Mapping[str, npt.NDArray[Any]], persons: frozenset[str] = HELD_OUT_PERSONS
+    stem: str, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return the masks of images for training and of held-out images, (N,) bool each.
 
@@ -68,8 +68,6 @@ def split_masks(
         Name of the file without suffix, such as ``grid_blinks``.
     arrays : mapping of str to ndarray
         Its arrays; ``names`` and, if present, ``person`` are used.
-    persons : frozenset of str
-        Persons of clips to hold out.
 
     Notes
     -----
@@ -85,7 +83,10 @@ def split_masks(
     else:
         people = [person_of(stem, name) for name in names]
     held_out = np.array(
-        [person in persons if person.startswith(CLIPS) else is_held_out(person) for person in people],
+        [
+            person in HELD_OUT_PERSONS if person.startswith(CLIPS) else is_held_out(person)
+            for person in people
+        ],
         dtype=np.bool_,
     )
     return ~held_out, held_out

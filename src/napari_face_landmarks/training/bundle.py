@@ -1,4 +1,4 @@
-"""Put trained files together as a bundle: check that they load, write the card with their sha256."""
+"""Make a bundle of trained files: check that they load, and write the model card with their SHA-256."""
 
 from __future__ import annotations
 
@@ -110,7 +110,7 @@ PARTS_OPEN = (
     _source("landmarks_open/clips_384", f"frames of two clips; {LIDS}", "Pexels licence; MIT"),
     _source("landmarks_open/winks_composite", f"winks composed of frames of these clips; {LIDS}", CLIPS),
 )  # fmt: skip
-"""What the part models are trained on besides the faces of the landmark network."""
+"""Training data of the part models in addition to that of the landmark network."""
 PARTS_RESEARCH = (
     _source("landmarks_research/yale", f"faces; {LIDS}", "research only", "Yale Face Database"),
     _source("landmarks_research/lfw_eyes", f"faces; {LIDS}", "research only",
@@ -183,7 +183,7 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
     Parameters
     ----------
     run : Path
-        Where the training steps have put their files and their ``*.metrics.json``.
+        Output folder of the training steps, with their ``*.metrics.json``.
     out : Path
         The bundle's folder.
     bundle : str
@@ -197,7 +197,7 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
     Raises
     ------
     ModelError
-        If a file cannot be loaded, or the landmark network gives what is no number.
+        If a file cannot be loaded, or outputs of the landmark network are not finite.
     """
     out.mkdir(parents=True, exist_ok=True)
     card_path = out / CARD
@@ -225,7 +225,7 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
     assert isinstance(network, onnxruntime.InferenceSession)
     outputs = network.run(None, {"crops": np.full((1, 3, CROP_SIZE, CROP_SIZE), 0.5, np.float32)})
     if not all(np.isfinite(values).all() for values in outputs):
-        raise ModelError(f"{out / 'pfld.onnx'} gives what is no number: train PFLD again.")
+        raise ModelError(f"{out / 'pfld.onnx'} has outputs that are not finite: train PFLD again.")
     return card
 
 

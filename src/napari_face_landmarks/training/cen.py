@@ -1,10 +1,10 @@
 """Train the CEN patch experts: ``python -m napari_face_landmarks.training cen --data FOLDER --out FOLDER``.
 
 Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection": a small
-network per landmark, scale and view looks at an 11 x 11 support of the normalised frame and says how near the
-landmark is, learnt from a Gaussian of the distance to its label. The frame is sampled by the code that runs
-the experts (`clnf.frame`), after light, sharpness, noise, coding, pen marks, occlusion and one-sided weakness
-were varied in the photograph. All experts of a scale learn at once, as one batched product.
+network per landmark, scale and view maps an 11 x 11 support region of the normalised frame to a response,
+trained on a Gaussian of the distance to the label. The frame is sampled by the code of the run time
+(`clnf.normalized_frame`) from photographs with random light, sharpness, noise, compression, pen marks,
+occlusion and one-sided weakness. All experts of a scale are trained at once, as one batched product.
 """
 
 from __future__ import annotations
@@ -43,7 +43,8 @@ from napari_face_landmarks.training.augment import (
     soft_tissue_bumps,
 )
 from napari_face_landmarks.training.faces import Faces, load_faces
-from napari_face_landmarks.training.log import append_row
+from napari_face_landmarks.training.log import append_row, write_json
+from napari_face_landmarks.training.loop import Loop, scheduled
 from napari_face_landmarks.training.marks import draw_marks
 from napari_face_landmarks.training.mixed_precision import faster_precision, in_precision
 from napari_face_landmarks.training.pose_augmentation import (
@@ -60,14 +61,14 @@ PIXELS = SUPPORT * SUPPORT
 HALF = SUPPORT // 2
 INPUT_GAIN = float(SUPPORT)  # supports of norm 1 have pixels of 1/11; folded into the first layer when saved
 LEVELS = 256.0  # steps of a grey level in the pools
-FRAME_MARGIN = 11  # pixels of the frame round the mean face that supports may be centred on
+FRAME_MARGIN = 11  # pixels of the frame around the mean face in which support regions are centred
 SIDE_LANDMARKS = np.arange(N_LANDMARKS)
 CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
 class CenPlan:
-    """What a training run is made of; all of it goes into the metrics.
+    """Parameters of a training run; all are stored in the metrics.
 
     Parameters
     ----------
@@ -146,9 +147,9 @@ class Pool:
     pictures : ndarray, (N, H, W), uint16
         Grey levels times 256.
     places : ndarray, (N, 68, 2), float32
-        The landmarks in the picture's pixels, x then y.
+        Landmarks in pixels of the picture, x then y.
     covered : ndarray, (N, 68), bool
-        Landmarks that something hides.
+        Occluded landmarks.
     unit : ndarray, (N,), float32
         The outer-eye distance of each face, pixels of the frame.
     """
@@ -204,7 +205,7 @@ def take_supports(
     y: npt.NDArray[np.int64],
     supports: npt.NDArray[np.float32],
 ) -> None:
-    """Fill ``supports[l, k]``, column by column, contrast-normalised as `clnf.frame.contrast_normalise` does.
+    """Fill ``supports[l, k]``, column by column, as `normalized_frame.contrast_normalise` does.
 
     Parameters
     ----------
@@ -242,7 +243,7 @@ def augmented(
     other: npt.NDArray[np.uint8],
     rng: Generator,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the photograph (grey), its landmarks and which are covered, after chance changed it."""
+    """Return the augmented photograph (greyscale), its landmarks and which of them are covered."""
     whole = np.array([(image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2, image.shape[0], 0], np.float32)
     bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.25 else np.zeros((0, 5), np.float32)
     covered = np.zeros(N_LANDMARKS, np.bool_)
@@ -276,7 +277,7 @@ def take_pictures(
     plan: CenPlan,
     rng: Generator,
 ) -> list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]:
-    """Return the picture and the landmarks in it at each scale, in a pose that chance moves a little."""
+    """Return the picture and the landmarks in it at each scale, for a slightly random pose."""
     params = fit_pdm(pdm, landmarks)
     params[0] *= math.exp(rng.normal(0, 0.05))
     params[3] += np.clip(rng.normal(0, math.radians(4)), -math.radians(12), math.radians(12))
@@ -300,7 +301,7 @@ def yaw_of(landmarks: npt.NDArray[np.float32], pdm: PDM) -> npt.NDArray[np.float
 def _posed(
     faces: Faces, i: int, may_turn: bool, turner: Turner, plan: CenPlan, rng: Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return picture and landmarks of face `i`, at times with its head turned or with another expression."""
+    """Return picture and landmarks of face `i`, sometimes with its head rotated or another expression."""
     image, landmarks, mesh = faces.images[i], faces.landmarks[i], faces.mesh[i].astype(np.float64)
     turns = may_turn and rng.random() < plan.turned_share
     acts = rng.random() < plan.acted_share
@@ -321,13 +322,13 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
     Parameters
     ----------
     faces : Faces
-        Each takes part with its mirror image.
+        Used with their mirror images.
     pdm : PDM
         Places the normalised frame.
     turner : Turner
     plan : CenPlan
     varied : bool
-        Augmented copies for training; otherwise each face as it is, its pose alone left to chance.
+        Augmented copies for training; otherwise unmodified faces with a slightly random pose.
 
     Returns
     -------
@@ -381,12 +382,13 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
 def draw_places(
     pool: Pool, landmarks: npt.NDArray[np.int64], plan: CenPlan, rng: Generator
 ) -> tuple[npt.NDArray[np.int64], ...]:
-    """Draw whole-numbered places from a window near each landmark, as a search that starts off the label.
+    """Draw integer positions from a window near each landmark, as in a search that starts off the label.
 
     Returns
     -------
     tuple of ndarray
-        ``which``, ``x`` and ``y``, each (L, pictures * places) int64, the places of a picture side by side.
+        ``which``, ``x`` and ``y``, each (L, pictures * places) int64, the positions of a picture next to each
+        other.
     """
     n, height, width = pool.pictures.shape
     chosen = rng.integers(n, size=plan.pictures)
@@ -412,7 +414,7 @@ def targets(
     y: npt.NDArray[np.int64],
     sigma: float,
 ) -> npt.NDArray[np.float32]:
-    """Return the Gaussian of the distance to the label, (L, K); nought where the landmark is covered."""
+    """Return the Gaussian of the distance to the label, (L, K); 0 for covered landmarks."""
     rows = landmarks[:, None]
     distance = (pool.places[which, rows, 0] - x) ** 2 + (pool.places[which, rows, 1] - y) ** 2
     value = np.exp(-distance / (2 * sigma**2))
@@ -438,9 +440,9 @@ def draw_batch(pools: Pools, plan: CenPlan, rng: Generator) -> tuple[Tensor, Ten
 def expert_loss(logits: Tensor, wanted: Tensor, plan: CenPlan) -> Tensor:
     """Return the sum over experts of their losses.
 
-    The cross-entropy of each response with its target; and, since the search compares the responses of a
-    window, that of the window's responses, normalised to sum 1, with the targets normalised likewise. Windows
-    that miss the label count in proportion to what they see of it.
+    The cross-entropy of each response with its target, plus, since the search compares the responses of a
+    window, that of the responses of a window with its targets, both normalised to a sum of 1. Windows that
+    miss the label weigh less.
 
     Parameters
     ----------
@@ -455,20 +457,20 @@ def expert_loss(logits: Tensor, wanted: Tensor, plan: CenPlan) -> Tensor:
 
 
 def responses(
-    experts: Experts, pools: Pools, plan: CenPlan, reach: int, jitter: float, most: int = 10**9
+    experts: Experts, pools: Pools, plan: CenPlan, reach: int, jitter: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Run the experts over windows about (jittered) labels.
+    """Run the experts on windows around (jittered) labels.
 
     Returns
     -------
     tuple of ndarray
         Responses and targets, each a list over the views flattened to experts: (107, F, side * side) with NaN
-        where a view has fewer faces; and the labels' places in the window, (107, F, 2).
+        where a view has fewer faces; and the labels' positions in the window, (107, F, 2).
     """
     rng = np.random.default_rng(plan.seed + 2)
     side = 2 * reach + 1
     across, down = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
-    faces = min(most, max(len(pools.frontal.pictures), len(pools.side.pictures)))
+    faces = max(len(pools.frontal.pictures), len(pools.side.pictures))
     found = np.full((N_STORED, faces, side * side), np.nan, np.float32)
     wanted = np.full_like(found, np.nan)
     label = np.full((N_STORED, faces, 2), np.nan, np.float32)
@@ -506,8 +508,8 @@ def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> di
     dict
         ``loss`` (as in `expert_loss`, of whole windows), ``squared_error``, ``correlation`` (107,) of
         response and target over all windows,
-        ``peak`` (107,) the median distance of the highest response from the label, pixels of the frame, and
-        ``miss`` (107,) the share of faces where that is more than 3 pixels.
+        ``peak`` (107,) the median distance of the largest response from the label, pixels of the frame, and
+        ``miss`` (107,) the share of faces in which it is more than 3 pixels.
     """
     found, wanted, label = responses(experts, pools, plan, reach, jitter=2.0)
     side = 2 * reach + 1
@@ -534,89 +536,57 @@ def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> di
 def train_scale(
     level: int, pools: Pools, held_out: Pools, out: Path, plan: CenPlan
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
-    """Train the experts of one scale, resuming where an earlier run stopped.
+    """Train the experts of one scale, or resume an interrupted run.
 
     Returns
     -------
     tuple of dict
-        The best weights, as stored, and what was measured of them.
+        The best weights, as stored, and their metrics.
     """
     scale = plan.scales[level]
-    chance = [plan.seed, round(1000 * scale)]  # each scale has its own, however many are trained
+    chance = [plan.seed, round(1000 * scale)]  # independent of the other scales
     trial, supports = Experts(plan.hidden), torch.randn(N_STORED, plan.pictures * plan.places, PIXELS)
     precision = faster_precision(CPU, lambda: trial(supports).sum().backward())
     torch.manual_seed(sum(chance))
     experts, averaged = Experts(plan.hidden), Experts(plan.hidden)
     averaged.load_state_dict(experts.state_dict())
     optimiser = torch.optim.Adam(experts.parameters(), lr=plan.learning_rate)
-    checkpoint = out / f"cen.{scale:g}.checkpoint.pt"
-    first, best, seconds = 0, math.inf, 0.0
-    kept = averaged.state_dict()
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        experts.load_state_dict(state["experts"])
-        averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, best, seconds, kept = state["step"], state["best"], state["seconds"], state["kept"]
-    began = time.monotonic()
-    running = 0.0
+    loop = Loop(out / f"cen.{scale:g}", experts, averaged, optimiser, plan.ema)
+    loop.extra["kept"] = averaged.state_dict()
+    loop.resume()
+    running, first = 0.0, loop.step
     bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc=f"cen {scale:g}", unit="step")
     for step in bar:
-        rng = np.random.default_rng([*chance, step])
-        supports, wanted = draw_batch(pools, plan, rng)
-        rate = plan.learning_rate * min(
-            (step + 1) / 100, 0.5 * (1 + math.cos(math.pi * step / plan.steps)) + 2e-3
-        )
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+        supports, wanted = draw_batch(pools, plan, np.random.default_rng([*chance, step]))
+        loop.set_rate(scheduled(step, plan.steps, plan.learning_rate, 100, 2e-3))
         with in_precision(CPU, precision):
             logits = experts(supports)
         loss = expert_loss(logits.float(), wanted, plan)
-        optimiser.zero_grad()
-        loss.backward()
-        optimiser.step()
-        keep = min(plan.ema, (step + 1) / (step + 10))
-        with torch.no_grad():
-            for average, new in zip(averaged.parameters(), experts.parameters(), strict=True):
-                average.lerp_(new, 1 - keep)
+        loop.descend(loss)
         value = loss.item() / N_STORED
         running = 0.98 * running + 0.02 * value if step > first else value
-        if (step + 1) % plan.evaluate_every == 0 or step + 1 == plan.steps:
-            result = measure(averaged, held_out, plan)
-            total = seconds + time.monotonic() - began
-            row = {
-                "scale": scale,
-                "step": step + 1,
-                "seconds": round(total, 1),
-                "loss": running,
-                "held_out_loss": result["loss"],
-                "squared_error": result["squared_error"],
-                "correlation": float(result["correlation"].mean()),
-                "peak_px": float(result["peak"].mean()),
-                "miss": float(result["miss"].mean()),
-            }
-            append_row(out / "cen.log.csv", row)
-            bar.set_postfix(loss=f"{running:.4f}", held_out=f"{result['loss']:.5f}")
-            if result["loss"] < best:
-                best = result["loss"]
-                kept = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
-            part = checkpoint.with_suffix(".part")
-            torch.save(
-                {
-                    "experts": experts.state_dict(),
-                    "averaged": averaged.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "kept": kept,
-                    "step": step + 1,
-                    "best": best,
-                    "seconds": total,
-                },
-                part,
-            )
-            part.replace(checkpoint)
-            seconds, began = total, time.monotonic()
-    averaged.load_state_dict(kept)
-    return averaged.stored(), {**measure(averaged, held_out, plan), "seconds": seconds}
+        if loop.step % plan.evaluate_every and loop.step != plan.steps:
+            continue
+        result = measure(averaged, held_out, plan)
+        row = {
+            "scale": scale,
+            "step": loop.step,
+            "seconds": round(loop.seconds, 1),
+            "loss": running,
+            "held_out_loss": result["loss"],
+            "squared_error": result["squared_error"],
+            "correlation": float(result["correlation"].mean()),
+            "peak_px": float(result["peak"].mean()),
+            "miss": float(result["miss"].mean()),
+        }
+        append_row(out / "cen.log.csv", row)
+        bar.set_postfix(loss=f"{running:.4f}", held_out=f"{result['loss']:.5f}")
+        if result["loss"] < loop.best:
+            loop.best = result["loss"]
+            loop.extra["kept"] = {name: tensor.clone() for name, tensor in averaged.state_dict().items()}
+        loop.save()
+    averaged.load_state_dict(loop.extra["kept"])
+    return averaged.stored(), {**measure(averaged, held_out, plan), "seconds": loop.seconds}
 
 
 def train_cen(
@@ -629,11 +599,11 @@ def train_cen(
     data : Path
         The folder of training data.
     out : Path
-        Where the files go, and the checkpoints from which an interrupted run goes on.
+        Output folder, also of the checkpoints from which an interrupted run is resumed.
     pdm : PDM
         Places the normalised frame.
     bundle : {"open", "research"}
-        Which faces may be used; ``research`` takes those labelled by hand alone.
+        Faces to use; ``research`` uses only those with manual labels.
     plan : CenPlan, optional
         Sizes, steps and seed.
 
@@ -670,7 +640,7 @@ def train_cen(
         "plan": asdict(plan),
         "held_out": held_out_numbers(plan, measured, held_out),
     }
-    (out / "cen.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(out / "cen.metrics.json", metrics)
     return metrics
 
 
@@ -680,7 +650,7 @@ def save_experts(
     weights: list[dict[str, npt.NDArray[np.float32]]],
     measured: list[dict[str, Any]],
 ) -> None:
-    """Write the experts of all scales as one file, what `train_scale` returned of each."""
+    """Write the experts of all scales, as returned by `train_scale`, to one file."""
     arrays = {
         "scales": np.array(plan.scales),
         "view_centres": np.array([[0.0, yaw, 0.0] for yaw in (0.0, plan.side_yaw, -plan.side_yaw)]),
@@ -692,7 +662,7 @@ def save_experts(
 
 
 def held_out_numbers(plan: CenPlan, measured: list[dict[str, Any]], held_out: list[Pools]) -> dict[str, Any]:
-    """Return what the model card says of each scale."""
+    """Return the metrics of each scale for the model card."""
     return {
         f"{scale:g}": {
             "loss": result["loss"],

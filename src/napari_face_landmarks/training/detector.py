@@ -2,19 +2,17 @@
 
 Writes into the output folder: ``detector.onnx`` (the best weights so far by held-out average precision),
 ``detector.metrics.json``, ``detector.log.csv`` and ``detector.checkpoint.pt``, from which an interrupted run
-goes on where it was.
+resumes.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 import pickle
 import queue
 import sys
 import threading
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -34,7 +32,7 @@ from napari_face_landmarks.detection.detector import (
 )
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.opencv import cv2
-from napari_face_landmarks.training.detector_data import BUNDLES, Composer, Photo, load_crops, load_photos
+from napari_face_landmarks.training.detector_data import BUNDLES, Composer, load_data
 from napari_face_landmarks.training.detector_match import average_precision, match, recall_at
 from napari_face_landmarks.training.detector_network import (
     ExportedDetector,
@@ -43,8 +41,9 @@ from napari_face_landmarks.training.detector_network import (
     detector_loss,
 )
 from napari_face_landmarks.training.detector_report import report
-from napari_face_landmarks.training.log import append_row
-from napari_face_landmarks.training.onnx_float16 import store_half
+from napari_face_landmarks.training.log import append_row, write_json
+from napari_face_landmarks.training.loop import Loop, scheduled
+from napari_face_landmarks.training.onnx_float16 import export
 
 Array = npt.NDArray[Any]
 
@@ -53,7 +52,8 @@ SIZES = (256, 256, 256, 320)
 MAX_FACES = 24
 STEPS, RATE = 5000, 3e-3
 STARTED_STEPS, STARTED_RATE = 5000, 1.5e-3
-"""Steps and learning rate of a run that begins from the weights of another bundle."""
+"""Steps and learning rate of a run that starts from the weights of another bundle."""
+EMA = 0.9985
 COMPOSED_HELD_OUT = 400
 REPORTED_SCORES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 
@@ -83,21 +83,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
 
 
-def load_data(data: Path, bundle: str, held_out: bool) -> tuple[list[Photo], list[Photo], list[Photo]]:
-    """Return whole photographs, crops and backgrounds of a bundle, one side of the split."""
-    wholes, crops = BUNDLES[bundle]
-    photos = [photo for name in wholes for photo in load_photos(data / "detection" / f"{name}.npz", held_out)]
-    faces = [
-        photo for name in crops for photo in load_crops(data / "landmarks_open" / f"{name}.npz", held_out)
-    ]
-    return photos, faces, load_photos(data / "detection" / "background.npz", held_out)
-
-
 def batches(
-    composer: Composer, seed: int, start: int, steps: int, batch: int, ahead: int = 4
+    composer: Composer, seed: int, start: int, steps: int, batch: int
 ) -> Iterator[tuple[int, dict[str, Array]]]:
     """Compose the batches of the steps `start` to `steps` in a background thread; each has its own seed."""
-    ready: queue.Queue[tuple[int, dict[str, Array]] | BaseException] = queue.Queue(ahead)
+    ready: queue.Queue[tuple[int, dict[str, Array]] | BaseException] = queue.Queue(4)
     stopped = threading.Event()
 
     def put(item: tuple[int, dict[str, Array]] | BaseException) -> None:
@@ -152,7 +142,7 @@ def compose_batch(composer: Composer, rng: np.random.Generator, batch: int) -> d
 
 
 def held_out_pictures(data: Path, bundle: str) -> tuple[list[Any], list[Any]]:
-    """Return the held-out photographs as the runtime sees them, and pictures composed of them."""
+    """Return the held-out photographs as inputs of the network, and pictures composed of them."""
     photos, crops, backgrounds = load_data(data, bundle, held_out=True)
     plain = []
     for photo in [*photos, *backgrounds]:
@@ -211,60 +201,24 @@ def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> di
     }
 
 
-def export(network: FaceDetector, path: Path) -> None:
+def export_onnx(network: FaceDetector, path: Path) -> None:
     """Write the network as ONNX: ``frames`` (B, H, W, 3) uint8 to ``cells`` (B, A, 16); float16 weights."""
     twin = FaceDetector()
     twin.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
-    torch.onnx.export(
-        ExportedDetector(twin).eval(),
-        (torch.zeros(1, 256, 320, 3, dtype=torch.uint8),),
-        str(path),
-        input_names=["frames"],
-        output_names=["cells"],
-        dynamic_axes={"frames": {0: "batch", 1: "height", 2: "width"}, "cells": {0: "batch", 1: "cell"}},
-        opset_version=17,
-        dynamo=False,
-    )
-    store_half(path)
-
-
-class Average:
-    """Exponential moving average of a network's weights and statistics."""
-
-    def __init__(self, network: FaceDetector, decay: float = 0.9985) -> None:
-        self.network = FaceDetector().to(next(network.parameters()).device)
-        self.network.load_state_dict(network.state_dict())
-        self.network.eval()
-        self.decay = decay
-
-    @torch.no_grad()
-    def update(self, network: FaceDetector, step: int) -> None:
-        """Move towards the network's weights."""
-        decay = min(self.decay, (1 + step) / (10 + step))
-        for mine, theirs in zip(
-            self.network.state_dict().values(), network.state_dict().values(), strict=True
-        ):
-            if mine.dtype.is_floating_point:
-                mine.lerp_(theirs, 1 - decay)
-            else:
-                mine.copy_(theirs)
-
-
-def learning_rate(step: int, steps: int, highest: float) -> float:
-    """Return the rate of a step: 300 steps of warming up, then half a cosine down to 1 %."""
-    warm = min(1.0, (step + 1) / min(300, max(steps // 4, 1)))
-    return highest * warm * (0.01 + 0.99 * 0.5 * (1 + math.cos(math.pi * step / max(steps, 1))))
+    example = torch.zeros(1, 256, 320, 3, dtype=torch.uint8)
+    axes = {"frames": {0: "batch", 1: "height", 2: "width"}, "cells": {0: "batch", 1: "cell"}}
+    export(ExportedDetector(twin), example, path, "frames", ["cells"], axes)
 
 
 def load_start(path: Path, network: FaceDetector) -> dict[str, str]:
-    """Load the averaged weights of another run; returns which they are."""
+    """Load the averaged weights of another run; return their bundle, steps and seconds."""
     path = path / "detector.checkpoint.pt" if path.is_dir() else path
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-        network.load_state_dict(state["average"])
+        network.load_state_dict(state["averaged" if "averaged" in state else "average"])
     except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
-            f"There are no detector's weights to begin from in {path} ({type(error).__name__}): give the "
+            f"There are no weights of a detector to start from in {path} ({type(error).__name__}): give the "
             "checkpoint that an earlier run wrote, or its folder."
         ) from error
     return {
@@ -275,14 +229,14 @@ def load_start(path: Path, network: FaceDetector) -> dict[str, str]:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train the detector as the options say, and measure it; returns the exit status."""
+    """Train and measure the detector; return the exit status."""
     if args.report:
         _add_report(args)
         return 0
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
-    sys.setswitchinterval(5e-4)  # between composing and the many short operations of a step
+    sys.setswitchinterval(5e-4)  # for the composing thread next to many short operations
     args.steps = args.steps or (STARTED_STEPS if args.start else STEPS)
     args.rate = args.rate or (STARTED_RATE if args.start else RATE)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -297,90 +251,57 @@ def run(args: argparse.Namespace) -> int:
         f"held out: {len(plain)} photographs; on {device}"
     )
 
-    network = FaceDetector().to(device)
-    average = Average(network)
+    network, averaged = FaceDetector().to(device), FaceDetector().to(device).eval()
+    averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.rate, weight_decay=0.02)
-    checkpoint = out / "detector.checkpoint.pt"
-    first, best, seconds = 0, -1.0, 0.0
-    start: dict[str, str] = {}
-    if checkpoint.exists():
-        state = torch.load(checkpoint, map_location=device, weights_only=True)
-        network.load_state_dict(state["network"])
-        average.network.load_state_dict(state["average"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, best, seconds = int(state["step"]), float(state["best"]), float(state["seconds"])
-        start = state["start"]
-        tqdm.write(f"going on from step {first}")
+    loop = Loop(out / "detector", network, averaged, optimiser, EMA)
+    loop.extra = {"bundle": args.bundle, "start": {}}
+    if loop.resume():
+        tqdm.write(f"resuming from step {loop.step}")
     elif args.start is not None:
-        start = load_start(args.start, network)
-        average.network.load_state_dict(network.state_dict())
-        tqdm.write(f"beginning from the bundle {start['bundle']} after {start['steps']} steps")
+        start = loop.extra["start"] = load_start(args.start, network)
+        averaged.load_state_dict(network.state_dict())
+        tqdm.write(f"starting from the bundle {start['bundle']} after {start['steps']} steps")
 
     grids = {size: cell_grid(size, size).to(device) for size in set(SIZES)}
     sums: dict[str, float] = {}
-    since = 0
-    began = time.monotonic() - seconds
+    since, first = 0, loop.step
     stream = batches(composer, args.seed, first, args.steps, args.batch)
     for step, batch in tqdm(stream, initial=first, total=args.steps, desc="detector", mininterval=5):
-        for group in optimiser.param_groups:
-            group["lr"] = learning_rate(step, args.steps, args.rate)
+        loop.set_rate(scheduled(step, args.steps, args.rate, min(300, max(args.steps // 4, 1)), 0.01))
         tensors = {name: torch.as_tensor(value, device=device) for name, value in batch.items()}
         frames = tensors.pop("frames")
         network.train()
         loss, parts = detector_loss(network(frames), grids[frames.shape[1]], tensors)
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), 10.0)
-        optimiser.step()
-        average.update(network, step)
+        loop.descend(loss, clip=10.0)
         since += 1
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + value
-        done = step + 1
-        if done % args.evaluate_every and done != args.steps:
+        if loop.step % args.evaluate_every and loop.step != args.steps:
             continue
         metrics = {
-            "photographs": evaluate(average.network, plain, DEFAULT_MIN_SCORE),
-            "composed": evaluate(average.network, composed, DEFAULT_MIN_SCORE),
+            "photographs": evaluate(averaged, plain, DEFAULT_MIN_SCORE),
+            "composed": evaluate(averaged, composed, DEFAULT_MIN_SCORE),
         }
         value = (metrics["photographs"]["average_precision"] + metrics["composed"]["average_precision"]) / 2
-        seconds = time.monotonic() - began
-        _log(
-            out / "detector.log.csv",
-            done,
-            seconds,
-            {name: total / since for name, total in sums.items()},
-            metrics,
-        )
+        losses = {name: total / since for name, total in sums.items()}
+        _log(out / "detector.log.csv", loop.step, loop.seconds, losses, metrics)
         sums, since = {}, 0
-        if value > best:
-            best = value
-            export(average.network, out / "detector.onnx")
-            _write_metrics(out / "detector.metrics.json", args, done, seconds, metrics, composer, start)
-        torch.save(
-            {
-                "network": network.state_dict(),
-                "average": average.network.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": done,
-                "best": best,
-                "seconds": seconds,
-                "bundle": args.bundle,
-                "start": start,
-            },
-            checkpoint.with_suffix(".part"),
-        )
-        checkpoint.with_suffix(".part").replace(checkpoint)
+        if -value < loop.best:
+            loop.best = -value
+            export_onnx(averaged, out / "detector.onnx")
+            _write_metrics(out / "detector.metrics.json", args, loop, metrics, composer)
+        loop.save()
     _add_report(args)
     return 0
 
 
 def _add_report(args: argparse.Namespace) -> None:
-    """Measure the exported detector as the program runs it; the result joins the metrics."""
+    """Measure the exported detector at run time and add the result to the metrics."""
     path: Path = args.out / "detector.metrics.json"
     content = json.loads(path.read_text())
     content["report"] = report(args.data, args.out, args.bundle)
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(path, content)
     for finder, parts in content["report"].items():
         for condition, values in parts.items() if isinstance(parts, dict) else ():
             if isinstance(values, dict):
@@ -406,13 +327,7 @@ def _log(path: Path, step: int, seconds: float, losses: dict[str, float], metric
 
 
 def _write_metrics(
-    path: Path,
-    args: argparse.Namespace,
-    step: int,
-    seconds: float,
-    metrics: dict[str, Any],
-    composer: Composer,
-    start: dict[str, str],
+    path: Path, args: argparse.Namespace, loop: Loop, metrics: dict[str, Any], composer: Composer
 ) -> None:
     wholes, crops = BUNDLES[args.bundle]
     content = {
@@ -422,12 +337,12 @@ def _write_metrics(
         + [f"landmarks_open/{name}" for name in crops],
         "training_images": len(composer.photos) + len(composer.crops) + len(composer.backgrounds),
         "seed": args.seed,
-        "start": start or "random weights",
+        "start": loop.extra["start"] or "random weights",
         "steps": args.steps,
-        "best_step": step,
+        "best_step": loop.step,
         "batch": args.batch,
-        "seconds": round(seconds, 1),
+        "seconds": round(loop.seconds, 1),
         "values_per_cell": CELL_VALUES,
         "held_out": metrics,
     }
-    path.write_text(json.dumps(content, indent=2) + "\n")
+    write_json(path, content)

@@ -1,24 +1,25 @@
 """Photographs and labels for the detector, and the pictures that training composes from them.
 
 There are few photographs, so every training picture is composed: one to nine photographs are rotated, scaled
-and laid over a background, faces are covered or replaced by texture, and the whole is made dark, grey,
-blurred or noisy. A map of which photograph owns which pixel says how much of every face can still be seen.
+and pasted on a background, faces are occluded or replaced by texture, and the result is made dark, grey,
+blurred or noisy. A map of the photograph of each pixel gives the visible share of every face.
 """
 
 from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+from scipy.spatial import Delaunay
 
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training.faces import decode, open_archive
+from napari_face_landmarks.training.pose_augmentation import draw_triangles, rotation_about
 
 Array = npt.NDArray[Any]
 Generator = np.random.Generator
@@ -36,17 +37,17 @@ BUNDLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
 """Per bundle: the whole photographs (`detection/`) and the crops (`landmarks_open/`) trained on."""
 
 TRUSTED_SCORE = 0.75
-"""Machine-made boxes that scored less are neither faces nor background."""
+"""Automatic boxes with a lower score count as neither faces nor background."""
 SMALLEST_FACE = 9.0
 """Faces smaller than this in a composed picture (px, root of the box's area) are ignored."""
 SEEN, HIDDEN = 0.6, 0.3
-"""A face of which more than `SEEN`, or all five points, show is one; less than `HIDDEN` is background."""
+"""Faces count if more than `SEEN` of them, or all five points, are visible; not at all under `HIDDEN`."""
 FLIPPED_POINTS = (1, 0, 2, 4, 3)
 
 MESH_EYES = ((33, 133), (362, 263))
 MESH_NOSE, MESH_MOUTH = 1, (61, 291)
 MESH_BOX = (0.004, -0.037, 0.965, 1.107)
-"""How a box of the detector's convention lies in the extent of a 478-point mesh.
+"""Box of the detector's convention relative to the extent of a 478-point mesh.
 
 Offset of its centre (fractions of the extent's width and height), then factors on width and height: medians
 over the 163 photographs that have both.
@@ -66,7 +67,7 @@ class Photo:
         x0, y0, x1, y1.
     points : ndarray, (M, 5, 2) float64
     trusted : ndarray, (M,) bool
-        Whether the label is believed.
+        Whether the label is certain.
     mesh : ndarray, (478, 3) float64, optional
         Face mesh of a crop; pixels, z in the scale of x, smaller is nearer.
     """
@@ -90,7 +91,7 @@ def _pyramid(image: Array) -> tuple[Array, ...]:
 
 
 def _trust(boxes: Array, scores: Array) -> Array:
-    """Doubt low scores, and the weaker of two boxes that overlap much."""
+    """Return False for low scores, and for the weaker of two boxes with a large overlap."""
     trusted = scores >= TRUSTED_SCORE
     for i in range(len(boxes)):
         for j in range(len(boxes)):
@@ -156,28 +157,21 @@ def load_crops(path: Path, held_out: bool) -> list[Photo]:
     return photos
 
 
-@lru_cache(maxsize=4096)
-def _triangles(size: int, key: bytes) -> Array:
-    """Return the Delaunay triangles (K, 3) of the points (N, 2) float32 whose bytes are the key."""
-    points = np.frombuffer(key, np.float32).reshape(-1, 2)
-    plane = cv2.Subdiv2D((-size, -size, 3 * size, 3 * size))
-    for point in points:
-        plane.insert((float(point[0]), float(point[1])))
-    # the list holds coordinates, those of points exactly as they were put in
-    numbers = points[:, 0] + 1j * points[:, 1].astype(np.float64)
-    order = np.argsort(numbers)
-    corners = np.asarray(plane.getTriangleList(), np.float64).reshape(-1, 3, 2)
-    wanted = corners[..., 0] + 1j * corners[..., 1]
-    place = np.minimum(np.searchsorted(numbers[order], wanted), len(points) - 1)
-    known = (numbers[order][place] == wanted).all(axis=1)
-    return np.asarray(order[place][known])
+def load_data(data: Path, bundle: str, held_out: bool) -> tuple[list[Photo], list[Photo], list[Photo]]:
+    """Return whole photographs, crops and backgrounds of a bundle, one side of the split."""
+    wholes, crops = BUNDLES[bundle]
+    photos = [photo for name in wholes for photo in load_photos(data / "detection" / f"{name}.npz", held_out)]
+    faces = [
+        photo for name in crops for photo in load_crops(data / "landmarks_open" / f"{name}.npz", held_out)
+    ]
+    return photos, faces, load_photos(data / "detection" / "background.npz", held_out)
 
 
 def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
-    """Return a crop whose head is turned in depth: its mesh is rotated and carries the picture along.
+    """Return a crop with its head rotated in depth by means of its mesh.
 
-    Face profiling in the way of 300W-LP (Zhu et al. 2016): the surroundings of the head are carried by a ring
-    of points behind the face, the border of the picture stays where it is.
+    Face profiling as in 300W-LP (Zhu et al. 2016): a ring of points behind the face moves the surroundings of
+    the head, and the border of the picture stays in place.
 
     Parameters
     ----------
@@ -198,35 +192,13 @@ def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
     behind = np.concatenate([ring, np.full((24, 1), depth + 0.35 * half[0])], axis=1)
     moving = np.concatenate([mesh, behind])
     pivot = np.array([*centre, depth])
-    cos, sin = math.cos(yaw), math.sin(yaw)
-    across = np.array([[cos, 0, sin], [0, 1, 0], [-sin, 0, cos]])
-    cos, sin = math.cos(pitch), math.sin(pitch)
-    down = np.array([[1, 0, 0], [0, cos, -sin], [0, sin, cos]])
-    after = (moving - pivot) @ (down @ across).T + pivot
+    after = (moving - pivot) @ rotation_about(yaw, pitch).T + pivot
     xs, ys = np.linspace(0, width - 1, 7), np.linspace(0, height - 1, 7)
     edge = [(x, y) for x in xs for y in (0, height - 1)] + [(x, y) for y in ys[1:-1] for x in (0, width - 1)]
     fixed = np.array([(x, y, depth + 4 * half[0]) for x, y in edge])
-    source = np.concatenate([moving, fixed])[:, :2].astype(np.float32)
-    target = np.concatenate([after, fixed])
-    triangles = _triangles(max(height, width), source.tobytes())
-    order = np.argsort(-target[triangles, 2].mean(1))  # far ones first
-    triangles = triangles[order]
-    corners = target[triangles, :2]
-    owner = np.full((height, width), -1, np.int32)
-    pixels = np.round(corners * 16).astype(np.int32)
-    for k in range(len(triangles)):
-        cv2.fillConvexPoly(owner, pixels[k], k, shift=4)
-    ones = np.ones((len(triangles), 3, 1))
-    flat = np.abs(np.linalg.det(np.concatenate([corners, ones], axis=2))) < 1e-3
-    square = np.concatenate(
-        [corners + np.where(flat, 1.0, 0.0)[:, None, None] * np.eye(3)[:, :2], ones], axis=2
-    )
-    affine = np.linalg.solve(square, source[triangles].astype(np.float64))
-    rows, columns = np.indices((height, width))
-    own = affine[np.maximum(owner, 0)]
-    place = columns[..., None] * own[..., 0, :] + rows[..., None] * own[..., 1, :] + own[..., 2, :]
-    place = np.where(owner[..., None] >= 0, place, np.stack([columns, rows], axis=2)).astype(np.float32)
-    picture = cv2.remap(image, place, None, cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE)
+    source = np.concatenate([moving, fixed])[:, :2]
+    triangles = np.asarray(Delaunay(source).simplices, np.int64)
+    picture = draw_triangles(image, source, np.concatenate([after, fixed]), triangles)
     box, points = mesh_face(after[: len(mesh), :2])
     return Photo(photo.name, _pyramid(picture), box[None], points[None], photo.trusted, after[: len(mesh)])
 
@@ -256,7 +228,7 @@ class Composer:
         boxes : ndarray, (G, 4)
         points : ndarray, (G, 5, 2)
         ignore : ndarray, (K, 4)
-            Boxes of what is neither surely a face nor surely none.
+            Boxes of uncertain faces.
         """
         canvas = self._backdrop(rng, size)
         owner = np.zeros((size, size), np.uint8)
@@ -311,7 +283,7 @@ class Composer:
             if seen < HIDDEN:
                 continue
             if seen <= SEEN and _owned(owner, number, face_points):
-                seen = 1.0  # nearer than the frame is wide: eyes, nose and mouth are all there
+                seen = 1.0  # larger than the frame, with eyes, nose and mouth inside
             if trusted and seen > SEEN and 2 * math.sqrt(a * b) >= SMALLEST_FACE:
                 boxes.append(box)
                 points.append(face_points)
@@ -363,7 +335,7 @@ class Composer:
         return canvas
 
     def _texture(self, rng: Generator, height: int, width: int) -> Array:
-        """Return a part of a picture in which no face is, stretched to the size asked."""
+        """Return a part of a picture without a face, resized."""
         if rng.random() < 0.6:
             piece = self._away_from_faces(rng)
             if piece is not None:
@@ -401,7 +373,7 @@ class Composer:
         return None
 
     def _hard(self, rng: Generator, size: int) -> Array:
-        """Return a picture full of what is no face though it may look like one at a glance."""
+        """Return a picture of hard negatives."""
         kind = rng.random()
         if kind < 0.35:  # many small pieces of many pictures
             canvas = np.empty((size, size, 3), np.uint8)
@@ -497,9 +469,9 @@ class Composer:
         target: float,
         middle: Array | None = None,
     ) -> list[tuple[int, Array, Array, bool]]:
-        """Lay one photograph over the canvas so that one of its faces has the size and place asked for.
+        """Paste a photograph on the canvas so that one of its faces has a given size and position.
 
-        With `middle`, that point of the photograph comes to lie at `centre` instead of the face.
+        With `middle`, that point of the photograph is at `centre` instead of the face.
         """
         chosen = int(np.flatnonzero(photo.trusted)[0])
         if middle is None:
@@ -507,7 +479,7 @@ class Composer:
         box = photo.boxes[chosen]
         side = math.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 16.0))
         zoom = min(target / side, 8.0)
-        # wider than the 45 degrees promised: at the end of the range points lean towards upright
+        # wider than the specified 45 degrees: at the end of the range points are biased towards upright
         turn = rng.normal(0, 8) if rng.random() < 0.45 else rng.uniform(-58, 58)
         angle = math.radians(turn)
         stretch = math.exp(rng.uniform(-0.1, 0.1))
@@ -582,7 +554,7 @@ class Composer:
         return faces
 
     def _remove_face(self, rng: Generator, image: Array, photo: Photo, k: int, shrink: Array) -> Array:
-        """Return the photograph with the face's inside gone: plain skin, texture or shuffled tiles."""
+        """Return the photograph with a face replaced by plain skin, texture or shuffled tiles."""
         image = image.copy()
         (x0, y0), (x1, y1) = (photo.boxes[k].reshape(2, 2) + 0.5) / shrink - 0.5
         x0, y0 = max(int(x0), 0), max(int(y0), 0)
@@ -649,7 +621,7 @@ class Composer:
             owner[top:bottom, left:right][region] = 255
 
     def _draw_hand(self, rng: Generator, canvas: Array) -> None:
-        """Draw something like a hand: a disc with four or five bars, of skin."""
+        """Draw a hand-like shape of skin: a disc with three to five bars."""
         size = canvas.shape[0]
         mask = np.zeros(canvas.shape[:2], np.uint8)
         palm = size * math.exp(rng.uniform(math.log(0.02), math.log(0.15)))
@@ -716,7 +688,7 @@ class Composer:
 def _paste_head(
     canvas: Array, owner: Array, number: int, part: Array, matrix: Array, box: Array, margin: float
 ) -> None:
-    """Lay the head alone over the canvas, its edge blended, so that no frame betrays where a face is.
+    """Paste the head with a blended edge, so that no rectangle reveals the position of a face.
 
     Parameters
     ----------
@@ -755,7 +727,7 @@ def _paste_head(
 
 
 def _visible(owner: Array, number: int, ellipse: Array) -> float:
-    """Return how much of a face, an ellipse, belongs to its photograph on the canvas, 0 to 1."""
+    """Return the visible share of a face (an ellipse) on the canvas, 0 to 1."""
     x, y, a, b, angle = ellipse[:5]
     reach = max(a, b) + 1
     left, top = int(max(x - reach, 0)), int(max(y - reach, 0))
@@ -779,7 +751,7 @@ def _owned(owner: Array, number: int, points: Array) -> bool:
 
 
 def _draw_shapes(rng: Generator, canvas: Array) -> None:
-    """Draw text, discs, rings, lines and bars, which are no faces."""
+    """Draw text, discs, rings, lines and bars as negatives."""
     size = canvas.shape[0]
     for _ in range(int(rng.integers(1, 9))):
         colour = tuple(int(v) for v in rng.integers(0, 256, 3))
@@ -816,7 +788,7 @@ def _draw_shapes(rng: Generator, canvas: Array) -> None:
 
 
 def _draw_cartoon(rng: Generator, canvas: Array) -> None:
-    """Draw a mask, a skull or a smiley, as prints on clothes have them: no face either."""
+    """Draw a mask, a skull or a smiley, like prints on clothes, as a negative."""
     size = canvas.shape[0]
     a = size * math.exp(rng.uniform(math.log(0.02), math.log(0.2)))
     b = a * rng.uniform(0.9, 1.6)

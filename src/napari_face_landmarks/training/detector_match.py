@@ -90,10 +90,8 @@ def match(
     return state, overlap, error, face
 
 
-def recall_at(
-    scores: Array, right: Array, n_faces: int, n_pictures: int, allowed: float = FALSE_ALARMS_ALLOWED
-) -> tuple[float, float]:
-    """Return the recall at an allowed rate of false alarms, and the corresponding score threshold.
+def recall_at(scores: Array, right: Array, n_faces: int, n_pictures: int) -> tuple[float, float]:
+    """Return the recall at `FALSE_ALARMS_ALLOWED`, and the corresponding score threshold.
 
     Parameters
     ----------
@@ -101,8 +99,6 @@ def recall_at(
     right : ndarray, (N,) bool
         Whether each detection matches a face.
     n_faces, n_pictures : int
-    allowed : float
-        False alarms per image.
 
     Returns
     -------
@@ -111,6 +107,6 @@ def recall_at(
         Threshold; detections above it count.
     """
     false = np.sort(scores[~right])[::-1]
-    limit = int(allowed * n_pictures)
+    limit = int(FALSE_ALARMS_ALLOWED * n_pictures)
     lowest = float(false[limit]) if len(false) > limit else 0.0
     return float(np.count_nonzero(scores[right] > lowest) / max(n_faces, 1)), lowest

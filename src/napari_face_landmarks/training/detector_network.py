@@ -21,7 +21,7 @@ CANDIDATES = 10
 
 
 class SeparableBlock(nn.Module):
-    """Depthwise then pointwise convolution, each normalised; with a skip where shapes allow."""
+    """Depthwise and pointwise convolution with normalisation; with a skip connection if shapes match."""
 
     def __init__(self, inputs: int, outputs: int, stride: int = 1, kernel: int = 3) -> None:
         super().__init__()
@@ -39,7 +39,7 @@ class SeparableBlock(nn.Module):
 
 
 class FaceDetector(nn.Module):
-    """The whole network; RGB uint8 frames in, raw predictions of all cells out.
+    """The network, from RGB uint8 frames to raw predictions of all cells.
 
     Parameters
     ----------
@@ -103,7 +103,7 @@ class FaceDetector(nn.Module):
 
 
 class ExportedDetector(nn.Module):
-    """The network with the two logits turned into probabilities, as the runtime reads it."""
+    """The exported network, with probabilities instead of the two logits."""
 
     def __init__(self, network: FaceDetector) -> None:
         super().__init__()
@@ -149,7 +149,7 @@ def box_overlap(a: Tensor, b: Tensor) -> Tensor:
 def assign(
     cells: Tensor, boxes: Tensor, truth: Tensor, present: Tensor, grid: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Give each true face its cells, by the simplified optimal transport of YOLOX (Ge et al. 2021).
+    """Assign cells to true faces by the simplified optimal transport of YOLOX (Ge et al. 2021).
 
     Parameters
     ----------
@@ -208,7 +208,7 @@ def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tupl
     grid : Tensor, (A, 3)
     truth : dict of Tensor
         ``boxes`` (B, G, 4), ``points`` (B, G, 5, 2), ``present`` (B, G) bool, ``ignore`` (B, K, 4) regions in
-        which nothing counts as a false alarm (padding: zeros).
+        without false alarms (padding: zeros).
 
     Returns
     -------

@@ -16,7 +16,6 @@ from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.detection.boxes import centres, sizes
@@ -26,8 +25,9 @@ from napari_face_landmarks.models import Models
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.face_finder import find_faces, found_scores
-from napari_face_landmarks.training.detector_data import BUNDLES, Photo, load_crops, load_photos
+from napari_face_landmarks.training.detector_data import Photo, load_data
 from napari_face_landmarks.training.detector_match import match, recall_at
+from napari_face_landmarks.training.onnx_float16 import open_session
 from napari_face_landmarks.video import open_video
 
 Array = npt.NDArray[Any]
@@ -56,14 +56,14 @@ CONDITIONS: dict[str, dict[str, float]] = {
 """Frames of 640 x 480 px with one held-out face each; size: root of its box's area, pixels."""
 SEVERAL = 4
 REACH = 0.2
-"""The pair has found a face where PFLD's landmarks are on it, whatever the box they began from."""
+"""The pair has found a face if PFLD's landmarks are on it, whatever the initial box."""
 MOST_OF_EACH = 200
 """Faces that each condition is measured on, spread over all that are held out."""
 
 
 @dataclass(frozen=True)
 class ClipFaces:
-    """Where the one face of a clip is, by eye.
+    """Position of the only face of a clip, by eye.
 
     Attributes
     ----------
@@ -93,14 +93,7 @@ CLIPS = {
     "face_noface.mov": ClipFaces((370, 230, 510, 410), (150, 340), 0, 72),
     "no_face.mp4": ClipFaces(last=0),
 }
-"""Every clip shows one face or none; the skulls printed on clothes are none."""
-
-
-def load_session(path: Path) -> onnxruntime.InferenceSession:
-    """Open a model file on one core."""
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+"""Every clip shows one face or none; skulls printed on clothes are none."""
 
 
 def detector_alone(session: Any) -> Finder:
@@ -139,7 +132,7 @@ class Frame:
     boxes : ndarray, (M, 4)
     points : ndarray, (M, 5, 2)
     ignore : ndarray, (K, 4)
-        Where what is found counts neither way.
+        Detections there are not counted.
     """
 
     image: Array
@@ -170,9 +163,9 @@ def _backdrop(rng: np.random.Generator, backgrounds: list[Photo]) -> Array:
 def _pasted(
     canvas: Array, photo: Photo, size: float, degrees: float, place: Callable[[Array], Array]
 ) -> tuple[Array, Array, Array]:
-    """Lay a photograph over the canvas; returns box (1, 4) and points (1, 5, 2) of a face, and other boxes.
+    """Paste a photograph on the canvas; return box (1, 4) and points (1, 5, 2) of a face, and other boxes.
 
-    `place` gives the centre of the face, from half its width and height.
+    `place` returns the centre of the face from half its width and height.
     """
     k = int(np.flatnonzero(photo.trusted)[0])
     box = photo.boxes[k]
@@ -210,7 +203,7 @@ def _pasted(
 def composed_frames(
     faces: list[Photo], backgrounds: list[Photo], seed: int, **condition: float
 ) -> Iterator[Frame]:
-    """Yield one frame for each face, laid over a picture without people, as the condition says.
+    """Yield one frame per face, pasted on a picture without people, for a condition.
 
     Parameters
     ----------
@@ -264,7 +257,7 @@ def several_faces(faces: list[Photo], backgrounds: list[Photo], seed: int) -> It
 def measure(
     find: Finder, frames: Iterator[Frame], min_score: float, reach: float | None = None
 ) -> dict[str, Any]:
-    """Return how many of the faces are found, and how much else, by one finder; `reach` as for `match`."""
+    """Return how many faces a finder detects, and the false alarms; `reach` as in `match`."""
     scores, hits, n_faces, n_frames, turns = [], [], 0, 0, []
     for frame in frames:
         boxes, points = find(frame.image)
@@ -298,7 +291,7 @@ def measure(
 
 
 def measure_clip(find: Finder, path: Path, truth: ClipFaces, every: int, min_score: float) -> dict[str, Any]:
-    """Return on how many frames of a clip its face is found, and what else is taken for one."""
+    """Return on how many frames of a clip its face is detected, and the false alarms."""
     found = false = with_face = frames = 0
     x0, y0, x1, y1 = truth.centre
     with open_video(path) as video:
@@ -332,45 +325,37 @@ def milliseconds(session: Any, repeats: int = 200) -> dict[str, float]:
     return {"median": round(float(np.median(times)), 2), "tenth": round(float(np.percentile(times, 10)), 2)}
 
 
-def _held_out(data: Path, bundle: str) -> tuple[list[Photo], list[Photo], list[Photo]]:
-    wholes, crops = BUNDLES[bundle]
-    photos = [p for name in wholes for p in load_photos(data / "detection" / f"{name}.npz", held_out=True)]
-    faces = [p for name in crops for p in load_crops(data / "landmarks_open" / f"{name}.npz", held_out=True)]
-    return photos, faces, load_photos(data / "detection" / "background.npz", held_out=True)
-
-
 def own_held_out_frames(data: Path, bundle: str) -> Iterator[Frame]:
     """Yield the held-out pictures of a bundle's own archives: photographs, crops, and some without people."""
-    photos, crops, backgrounds = _held_out(data, bundle)
+    photos, crops, backgrounds = load_data(data, bundle, held_out=True)
     return held_out_frames([*photos, *crops], backgrounds)
 
 
 def report(data: Path, folder: Path, bundle: str, every: int = 5) -> dict[str, Any]:
-    """Measure the detector of a folder, and its pair with PFLD where that is there.
+    """Measure the detector of a folder, alone and with PFLD if present.
 
-    Both bundles are measured on the same faces: those held out of the research data, of which the open bundle
-    has seen no archive but its own.
+    Both bundles are measured on the same faces: those held out of the research data.
 
     Parameters
     ----------
     data : Path
-        The folder of training data; its clips in ``video`` are measured where they are there.
+        The folder of training data; its clips in ``video`` are measured if present.
     folder : Path
-        Holds ``detector.onnx`` and, perhaps, ``pfld.onnx``.
+        Folder of ``detector.onnx`` and, optionally, ``pfld.onnx``.
     bundle : {"open", "research"}
     every : int
         Every n-th frame of the clips is measured.
     """
     cv2.setNumThreads(1)
-    detector = load_session(folder / "detector.onnx")
+    detector = open_session(folder / "detector.onnx")
     finders: dict[str, tuple[Finder, float, float | None]] = {
         "detector": (detector_alone(detector), DEFAULT_MIN_SCORE, None)
     }
     if (folder / "pfld.onnx").exists():
-        pair = detector_and_pfld(detector, load_session(folder / "pfld.onnx"))
+        pair = detector_and_pfld(detector, open_session(folder / "pfld.onnx"))
         finders["detector and PFLD"] = (pair, TrackerSettings().min_confidence, REACH)
     everything = "research" if (data / "detection" / "helen_train.npz").exists() else bundle
-    photos, crops, backgrounds = _held_out(data, everything)
+    photos, crops, backgrounds = load_data(data, everything, held_out=True)
     faces = [photo for photo in [*photos, *crops] if photo.trusted.any()]
     faces = faces[:: -(-len(faces) // MOST_OF_EACH)]
     result: dict[str, Any] = {

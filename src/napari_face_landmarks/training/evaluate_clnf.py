@@ -17,7 +17,6 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-import onnxruntime
 
 from napari_face_landmarks.clnf.fit import ClnfModel, fit_landmarks, refine
 from napari_face_landmarks.clnf.parameters import PUBLISHED, TUNED, EngineConstants
@@ -31,6 +30,7 @@ from napari_face_landmarks.ibug import REGIONS, inter_ocular, nme
 from napari_face_landmarks.pfld.network import crops_of_boxes, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.training.faces import load_faces
+from napari_face_landmarks.training.onnx_float16 import open_session
 from napari_face_landmarks.video.pixels import to_grey
 
 Floats = npt.NDArray[np.float64]
@@ -75,8 +75,8 @@ def find_starts(
 
     Each face is used once per condition (`evaluation.perturb`), detected in the unmodified image.
     """
-    detector = _session(models / "detector.onnx")
-    pfld = _session(models / "pfld.onnx")
+    detector = open_session(models / "detector.onnx")
+    pfld = open_session(models / "pfld.onnx")
     faces = load_faces(data, bundle=bundle, held_out=True)
     images, landmarks, sigma, truth = [], [], [], []
     for name, image, points in zip(faces.names, faces.images, faces.landmarks, strict=True):
@@ -191,7 +191,6 @@ def tune(
     experts: PatchExperts,
     constants: EngineConstants,
     settings: TrackerSettings,
-    rounds: int = 2,
 ) -> EngineConstants:
     """Coordinate descent on the constants, as long as the mean NME falls by 0.005 % or more."""
 
@@ -199,7 +198,7 @@ def tune(
         return float(nme(refined(starts, pdm, experts, candidate, settings)[0], starts.truth).mean())
 
     best = error(constants)
-    for _ in range(rounds):
+    for _ in range(2):
         at_start = best
         for name, factors in STEPS.items():
             centre = getattr(constants, name)
@@ -212,12 +211,6 @@ def tune(
         if at_start - best < 5e-5:
             break
     return constants
-
-
-def _session(path: Path) -> onnxruntime.InferenceSession:
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = 1
-    return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
 
 
 def main(arguments: list[str] | None = None) -> int:

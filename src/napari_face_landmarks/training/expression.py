@@ -1,7 +1,7 @@
-"""Mouths that open and eyes that close, for the expressions that the freely licensed portraits lack.
+"""Synthetic expressions (open mouths, closed eyes) that the freely licensed portraits lack.
 
-A mesh is bent in its own frame (outer eye corners 1 apart, y down, z away from the camera); `turn.turned`
-draws the picture with it.
+Meshes are deformed in their own coordinate frame (outer eye corners 1 apart, y down, z away from the camera);
+`pose_augmentation.turned` renders the picture.
 """
 
 from __future__ import annotations
@@ -43,21 +43,21 @@ LIDS = (
 # fmt: on
 MOUTH_HALF_WIDTH = 0.27
 CLOSED_MOUTH = 0.05
-"""A mouth that is open by no more (eye distances) can be opened."""
+"""Mouths with at most this opening (eye distances) may be opened."""
 OPEN_EYE = 0.04
 
 
 @dataclass(frozen=True)
 class Expression:
-    """What is done to a face.
+    """A change of expression.
 
     Attributes
     ----------
     opening : float
-        How far the lower lip goes down, outer-eye distances; 0 leaves the mouth as it is.
+        Displacement of the lower lip, outer-eye distances; 0 for none.
     lids : tuple of float
-        How far the right and the left upper lid go towards the lower one: 1 closes the eye, less than 0
-        opens it wider.
+        Displacement of the right and the left upper lid towards the lower one: 1 closes the eye, negative
+        values open it wider.
     """
 
     opening: float = 0.0
@@ -67,7 +67,7 @@ class Expression:
 def random_expression(own: Floats, rng: Generator) -> Expression:
     """Draw an expression for a mesh (478, 3) in its own frame.
 
-    Only mouths that are closed open, and only eyes that are open close.
+    Only closed mouths are opened, and only open eyes are closed.
     """
     opening = 0.0
     gap = float(np.linalg.norm(own[UPPER_INNER[5]] - own[LOWER_INNER[5]]))
@@ -85,19 +85,19 @@ def random_expression(own: Floats, rng: Generator) -> Expression:
 
 
 def jaw_share(points: Floats) -> Floats:
-    """Return how much of the jaw's movement skin at `points` (N, 3) takes part in, (N,); not for the lips."""
+    """Return the share of the jaw's movement at `points` of the skin (N, 3), (N,); not for the lips."""
     down = np.clip((points[:, 1] - 0.38) / 0.14, 0, 1)
     out = np.clip((np.abs(points[:, 0]) - 0.3) / 0.5, 0, 1)
     return np.asarray(down * down * (3 - 2 * down) * (1 - 0.75 * out * out * (3 - 2 * out)))
 
 
 def jaw_displacement(points: Floats, opening: float) -> Floats:
-    """Return how the skin of the lower face moves when the mouth opens, (N, 3)."""
+    """Return the displacement of the skin of the lower face for an opening of the mouth, (N, 3)."""
     return np.asarray(jaw_share(points)[:, None] * opening * np.array([0.0, 1.0, 0.25]))
 
 
 def displacement(own: Floats, expression: Expression) -> Floats:
-    """Return how an expression moves the vertices of a mesh in its own frame, (478, 3)."""
+    """Return the displacement of the vertices of a mesh by an expression, in its own frame, (478, 3)."""
     moved = jaw_displacement(own, expression.opening)
     across = np.clip(own[LOWER_LIP, 0] / MOUTH_HALF_WIDTH, -1, 1)
     share = np.sqrt(1 - across**2)
@@ -113,7 +113,7 @@ def displacement(own: Floats, expression: Expression) -> Floats:
 
 
 def fill_mouth(image: npt.NDArray[np.uint8], upper: Floats, lower: Floats, rng: Generator) -> None:
-    """Paint the inside of an opened mouth: dark, at times with teeth and a tongue; in place.
+    """Paint the inside of an opened mouth: dark, sometimes with teeth and a tongue; in place.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""Training on from a network that was exported: its ONNX file read back into torch."""
+"""Load an exported ONNX network into torch, to continue its training."""
 
 from __future__ import annotations
 
@@ -15,21 +15,21 @@ from napari_face_landmarks.errors import ModelError
 
 
 def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> None:
-    """Give a network the weights of its own export, so that it can be trained on.
+    """Load the weights of an export into a network, to continue its training.
 
-    An export has each normalisation folded into the convolution before it. Here every convolution takes the
-    folded weights and bias, and its normalisation the mean and variance that the given inputs show, which it
-    undoes again: outputs stay those of the file, and the training finds inputs normalised as it wants them.
-    Parts of the network that are not in the file (PFLD's head pose) keep the weights they have.
+    In an export, each normalisation is folded into the preceding convolution. Every convolution gets the
+    folded weights and bias, and its normalisation the mean and variance measured on the given inputs,
+    compensated by its gain and bias, so that the outputs are those of the file. Parts of the network that are
+    not in the file (PFLD's head pose) are not changed.
 
     Parameters
     ----------
     network : torch.nn.Module
-        The network in the structure that was exported; it is changed in place and left in training mode.
+        A network of the exported structure; it is modified in place and set to training mode.
     path : Path
         The ONNX file, with weights as float32 or float16.
     batches : iterable of Tensor
-        Inputs of the network, as it will be trained on; some hundreds of examples are enough.
+        Training inputs; some hundreds of examples are enough.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> 
 
 
 def depthwise_widths(path: Path) -> list[int]:
-    """Return how many channels each depthwise convolution of an exported network has, in its order."""
+    """Return the number of channels of each depthwise convolution of an exported network."""
     convolutions, _ = _weights_of(path)
     return [len(weight) for weight, _ in convolutions if weight.shape[1] == 1]
 
@@ -107,7 +107,7 @@ def _in_order(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.B
 def _run_hooked(
     network: nn.Module, watched: Iterable[nn.Module], note: Callable[..., None], batches: Iterable[Tensor]
 ) -> None:
-    """Run a network on batches while `note` is told of each of the watched modules' inputs and outputs."""
+    """Run a network on batches and call `note` with the inputs and outputs of the watched modules."""
     handles = [module.register_forward_hook(note) for module in watched]
     try:
         for batch in batches:
@@ -118,7 +118,7 @@ def _run_hooked(
 
 
 def _take_statistics(network: nn.Module, norms: list[nn.BatchNorm2d], batches: list[Tensor]) -> None:
-    """Let each normalisation have the mean and variance of what it is given, and undo it in its gain."""
+    """Set mean and variance of each normalisation to those of its input, compensated by gain and bias."""
     sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64) for norm in norms}
     counts = dict.fromkeys(norms, 0)
 

@@ -1,7 +1,7 @@
-"""Write the held-out faces that measures are taken on: ``python -m napari_face_landmarks.training held-out``.
+"""Write held-out faces for the evaluation of measures: ``python -m napari_face_landmarks.training held-out``.
 
-The file has the form that ``napari-face-landmarks evaluate --measures`` reads. Its labels are those of the
-training data: by hand, rendered, of templates, or made from meshes by the rules of `labels`.
+The file is an input of ``napari-face-landmarks evaluate --measures``. Its labels are those of the training
+data: manual, rendered, from templates, or from meshes by the rules of `labels`.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ FACES = 600
 
 
 def drawn_faces(faces: Faces, count: int, seed: int = 7) -> Faces:
-    """Return `count` faces at most, half of them with a shut or half-shut eye where there are as many."""
+    """Return at most `count` faces, half of them with a shut or half-shut eye if there are enough."""
     rng = np.random.default_rng(seed)
     shut = lid_apertures(faces.landmarks).min(axis=1) < HALF_SHUT
     chosen: list[int] = []

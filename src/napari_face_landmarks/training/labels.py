@@ -1,4 +1,4 @@
-"""iBUG 68 labels for the open faces: machine-made meshes, calibrated on the faces that people marked.
+"""iBUG 68 labels for the open faces: automatic face meshes, calibrated on manual templates.
 
 The convention, as the 300-W annotators draw it:
 
@@ -9,16 +9,16 @@ The convention, as the 300-W annotators draw it:
   the line through its vertices (`MESH_BROWS`) and of the corrected vertices (below).
 * The bridge of the nose runs from between the eyes to the tip in three equal steps.
 * Eyelids run from corner to corner in three equal steps along the mesh's lids (`MESH_LIDS`). The lids of a
-  shut eye coincide: a mesh leaves them apart by 0.05 of the eye's width (0.025 to 0.086 on eyes shut to the
-  eye), so apertures under `NEARLY_SHUT` are pulled linearly towards 0, which `SHUT_IN_MESH` becomes.
+  shut eye coincide: a mesh leaves a gap of 0.05 of the eye's width (0.025 to 0.086), so apertures under
+  `NEARLY_SHUT` are mapped linearly, `SHUT_IN_MESH` to 0.
 * The outer lips follow the template point by point.
 * The base of the nose and the inner lips are the vertices of the mesh nearest to them.
 
-This reading was compared with the labels of 300-W; nothing is fitted to them.
+These labels were compared with those of 300-W; nothing is fitted to them.
 
-Where a person's 189-point template marks the same place, the difference between the template and the mesh,
-averaged over the faces that have both, corrects the mesh. It is kept in three dimensions, in the mesh's own
-frame, so that it turns with the head and moves with the expression.
+Where the manual 189-point template has the same point, the mesh is corrected by the difference between
+template and mesh, averaged over the faces that have both. The difference is stored in three dimensions, in
+the coordinate frame of the mesh, so that it rotates with the head and follows the expression.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
 Floats = npt.NDArray[np.float64]
 
 TEMPLATES = ("london_neutral", "canada")
-"""Files of `landmarks_open` with points placed by hand."""
+"""Files of `landmarks_open` with manual points."""
 BRIDGE = np.arange(27, 31)
 CONTOUR_POINTS = 33
 EYE_CORNERS = (33, 263)
@@ -44,13 +44,13 @@ EYE_CORNERS = (33, 263)
 CHIN_DEPTH = 0.03
 """The chin is the middle of what lies no higher than this above the lowest point, in eye distances."""
 ASYMMETRY_LEFT_OUT = 1 / 3
-"""Of the height difference of brows and commissures in a mesh, that a mesh leaves out of the true one."""
+"""Share of the height difference of brows and commissures by which a mesh underestimates it."""
 SIDEWAYS_NOSE = 0.18
 """Distance of the nose's tip from the jaw's middle along the eyes, outer-eye distances: about 20 degrees."""
 FRONTAL_YAW = 15.0
 """Degrees."""
 OUTLINE_REACH = 0.05
-"""Half the height of the strip in which the outline of a turned cheek is looked for, in eye distances."""
+"""Half the height of the strip in which the outline of a rotated cheek is searched, in eye distances."""
 
 # fmt: off
 MESH_68 = np.array([
@@ -83,7 +83,7 @@ MESH_LIDS = (
 LID_PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46))
 """Upper and lower landmark of each lid."""
 SHUT_IN_MESH, NEARLY_SHUT = 0.04, 0.12
-"""Apertures of a mesh (lid distance over eye width) that become 0, and from which they are left alone."""
+"""Apertures of a mesh (lid distance over eye width) that become 0, and from which they are unchanged."""
 
 _RIGHT_BROW, _LEFT_BROW = (71, 72, 73, 74, 75), (82, 81, 80, 79, 78)
 _BROW_ENDS = ((75, 76), (78, 77))  # where the upper edge bends down, and the innermost point
@@ -164,7 +164,7 @@ def calibrate(meshes: Floats, templates: Floats) -> Calibration:
     meshes : ndarray, (N, 478, 3)
         Pixels; z away from the camera.
     templates : ndarray, (N, 189, 2)
-        Points placed by hand, pixels.
+        Manual points, pixels.
     """
     mean = meshes.mean(axis=0)
     for _ in range(3):
@@ -256,7 +256,7 @@ def lid_apertures(landmarks: npt.NDArray[np.floating]) -> Floats:
 
 
 def with_shut_lids(landmarks: Floats) -> Floats:
-    """Return landmarks (68, 2) read off a mesh, the lids of nearly shut eyes drawn to each other."""
+    """Return the landmarks (68, 2) of a mesh, with the lids of nearly shut eyes closed."""
     moved = landmarks.copy()
     for eye, aperture in enumerate(lid_apertures(landmarks)):
         if aperture >= NEARLY_SHUT:
@@ -270,11 +270,11 @@ def with_shut_lids(landmarks: Floats) -> Floats:
 
 
 def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Return landmarks read off meshes with the differences of left and right that a mesh leaves out.
+    """Return landmarks of meshes with the asymmetry that meshes underestimate.
 
-    A mesh keeps about three quarters of the height difference of brows and of commissures on faces with
-    palsy. A third of it is added to that difference, half on either side: to brows as a whole, to the mouth
-    in proportion to the distance from its middle. Heads that are rotated much stay as they are.
+    On faces with palsy, a mesh has about three quarters of the height difference of brows and commissures. A
+    third of it is added, half on either side: to the brows uniformly, to the mouth in proportion to the
+    distance from its middle. Heads with a large rotation are not changed.
 
     Parameters
     ----------
@@ -314,10 +314,9 @@ def aligned_landmarks(
 ) -> npt.NDArray[np.float32]:
     """Return exact landmarks of rendered heads in the convention of the labels made from their meshes.
 
-    Where along a lid or on a brow the points go is a matter of convention, and the avatars' is another one.
-    The mean difference to the labels made from the meshes of heads that face the camera is added: of the
-    brows in both directions, of the lids only along the eye, so that apertures stay exact; the jaw, the nose
-    and the mouth stay as they are.
+    The positions of points along a lid or on a brow are a convention, in which the avatars differ. The mean
+    difference to the labels made from the meshes of frontal heads is added: for brows in both directions, for
+    lids only along the eye, so that apertures remain exact. The jaw, the nose and the mouth are not changed.
 
     Parameters
     ----------
@@ -349,14 +348,14 @@ def aligned_landmarks(
 def marked_landmarks(
     template: npt.NDArray[np.floating], by_mesh: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Return the 68 landmarks of a face seen from the front that a person marked.
+    """Return the 68 landmarks of a frontal face with a manual template.
 
     Parameters
     ----------
     template : ndarray, (189, 2)
-        Points placed by hand, pixels.
+        Manual points, pixels.
     by_mesh : ndarray, (68, 2), float32
-        What `mesh_landmarks` says, for the points that the template does not have.
+        `mesh_landmarks`, for the points that the template does not have.
     """
     points = np.asarray(template, dtype=np.float64)
     landmarks = by_mesh.copy()
@@ -370,14 +369,14 @@ def marked_landmarks(
 
 
 def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) -> Floats:
-    """Return the 17 jaw points of a contour on a head that may be turned.
+    """Return the 17 jaw points of a contour on a head that may be rotated.
 
     Parameters
     ----------
     contour : ndarray, (C, 2 or 3)
         From the subject's right ear to the chin (the middle one) to the left ear; pixels.
     mesh : ndarray, (478, 3)
-        The face, whose outline hides what of the contour lies behind it.
+        The face, whose outline hides parts of the contour behind it.
     rotation : ndarray, (3, 3)
         Of the head; its first column is the direction from the right to the left ear.
     unit : float

@@ -1,13 +1,11 @@
 """Final linear map to manual labels: ``python -m napari_face_landmarks.training settle --bundle research``.
 
 PFLD is trained on regularised labels (`mesh_regression`) and augmented faces, and the shape model pulls
-unusual
-faces towards the mean, so predicted landmarks vary less from face to face than manual labels. This shrinkage
-is
-a linear function of the landmarks. It is fitted here by ridge regression to the manual labels of the training
-faces, twice: for PFLD, where it becomes the last layer of ``pfld.onnx``, and for CLNF after it, where it
-becomes
-``beyond`` of ``cen.npz``. The bundle ``open`` has no faces with manual iBUG landmarks and is not changed.
+unusual faces towards the mean, so predicted landmarks vary less from face to face than manual labels. This
+shrinkage is a linear function of the landmarks. It is fitted here by ridge regression to the manual labels of
+the training faces, twice: for PFLD, where it becomes the last layer of ``pfld.onnx``, and for CLNF after it,
+where it becomes ``beyond`` of ``cen.npz``. The bundle ``open`` has no faces with manual iBUG landmarks and is
+not changed.
 
 The weight of a face is one over its squared size and its error, which minimises the mean distance rather than
 the mean square. Mirror images are included, so that left and right are treated alike; faces with one side
@@ -37,7 +35,6 @@ from napari_face_landmarks.clnf.patch_experts import (
     save_patch_experts,
 )
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
-from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, inter_ocular, nme
 from napari_face_landmarks.pfld.crop import crops_of_landmarks
 from napari_face_landmarks.pfld.network import predict
@@ -53,6 +50,8 @@ from napari_face_landmarks.training.augment import (
     texture,
 )
 from napari_face_landmarks.training.faces import Faces, load_faces, sigma_ratio
+from napari_face_landmarks.training.log import write_json
+from napari_face_landmarks.training.onnx_float16 import open_session
 from napari_face_landmarks.training.pose_augmentation import Turner, load_turner, turned, yaw_of_mesh
 from napari_face_landmarks.video.pixels import to_grey
 
@@ -383,13 +382,8 @@ def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[s
         "spread": spread,
         "held_out": errors,
     }
-    (out / "settle.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(out / "settle.metrics.json", metrics)
     return metrics
-
-
-def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Open a network of this training run."""
-    return open_network(path.read_bytes(), path, "train it again", trusted=True)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

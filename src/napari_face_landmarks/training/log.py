@@ -1,8 +1,9 @@
-"""Training log: a CSV file with a row per evaluation."""
+"""Records of a training run: a CSV file with a row per evaluation, and a JSON file of metrics."""
 
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -16,3 +17,8 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
         if new:
             writer.writeheader()
         writer.writerow(row)
+
+
+def write_json(path: Path, content: Mapping[str, Any]) -> None:
+    """Write a record such as ``pfld.metrics.json``."""
+    path.write_text(json.dumps(content, indent=2) + "\n")

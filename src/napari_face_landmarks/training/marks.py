@@ -1,9 +1,9 @@
-"""Training augmentation: what surgeons, nurses and motion-capture studios draw or stick on faces.
+"""Training augmentation: marks and objects on faces in surgery, nursing and motion capture.
 
 Skin markers of any colour and width (strokes, dots, hatching, letters, arrows), sutures, adhesive strips,
 tape and gauze, bruises, nasal cannulas, electrodes and motion-capture dots. The marks of
-`evaluation.corruptions` are another family, written independently, so that an evaluation shows what is gained
-on marks never seen in training.
+`evaluation.corruptions` are implemented independently, so that the evaluation is on marks not seen in
+training.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Floats = npt.NDArray[np.float64]
 Generator = np.random.Generator
 
 FINE = 3
-"""Marks are drawn this many times larger than the crop, then reduced: a line may be thinner than a pixel."""
+"""Marks are drawn this many times larger than the crop, then scaled down, for lines thinner than a pixel."""
 SHIFT = 4
 WIDEST = 0.05
 """Of a pen's line, outer-eye distances."""
@@ -69,7 +69,7 @@ def draw_marks(image: Image, landmarks: npt.NDArray[np.floating], rng: Generator
 
 
 def bruise(image: Image, centre: npt.NDArray[np.floating], radius: float, rng: Generator) -> None:
-    """Colour the skin round a place as bruises and swellings are: red, violet, yellow; in place."""
+    """Colour the skin around a point like bruises and swellings: red, violet, yellow; in place."""
     size = len(image)
     y, x = np.mgrid[:size, :size].astype(np.float32)
     angle, squash = rng.uniform(0, math.pi), rng.uniform(0.5, 1.0)
@@ -100,7 +100,7 @@ def _colour(rng: Generator, dark: bool) -> Floats:
 
 
 def _mask(image: Image, draw: Draw, points: Floats, unit: float, rng: Generator) -> npt.NDArray[np.float32]:
-    """Return how much of each pixel a mark covers, (S, S, 1) float32, 0 to 1."""
+    """Return the coverage of each pixel by a mark, (S, S, 1) float32, 0 to 1."""
     size = len(image)
     fine = np.zeros((FINE * size, FINE * size), np.uint8)
     draw(fine, (points + 0.5) * FINE - 0.5, FINE * unit, rng)
@@ -109,7 +109,7 @@ def _mask(image: Image, draw: Draw, points: Floats, unit: float, rng: Generator)
 
 
 def _uneven(size: int, depth: float, rng: Generator) -> npt.NDArray[np.float32]:
-    """Return smooth noise between ``1 - depth`` and 1, (S, S): ink that does not cover evenly."""
+    """Return smooth noise between ``1 - depth`` and 1, (S, S), for uneven ink."""
     grain = rng.random((int(rng.integers(6, 40)),) * 2).astype(np.float32)
     smooth = cv2.resize(grain, (size, size), interpolation=cv2.INTER_CUBIC)
     return np.asarray(1 - depth * np.clip(smooth, 0, 1), dtype=np.float32)
@@ -118,7 +118,7 @@ def _uneven(size: int, depth: float, rng: Generator) -> npt.NDArray[np.float32]:
 def _blend(
     image: Image, mask: npt.NDArray[np.float32], ink: Floats, strength: float, felt: bool, rng: Generator
 ) -> None:
-    """Lay a colour on the picture where the mask is: felt pens multiply and are uneven, others cover."""
+    """Apply a colour to the masked pixels: felt pens multiply and are uneven, others are opaque."""
     cover = mask * strength
     pixels = image.astype(np.float32)
     colour: npt.NDArray[np.float32] = ink.astype(np.float32)
@@ -151,7 +151,7 @@ def _disc(mask: Image, centre: npt.NDArray[np.floating], radius: float, width: i
 
 
 def _walk(start: Floats, length: float, rng: Generator) -> Floats:
-    """Return a smooth path as a hand draws it, (N, 2): its heading drifts."""
+    """Return a smooth hand-drawn path, (N, 2), with a drifting direction."""
     count = int(rng.integers(6, 24))
     bend = np.cumsum(rng.normal(0, rng.choice([0.05, 0.2, 0.5]), count)) + rng.normal(0, 0.15)
     heading = rng.uniform(0, 2 * math.pi) + np.cumsum(bend) * 0.3
@@ -289,7 +289,7 @@ def _dressing(image: Image, points: Floats, unit: float, rng: Generator) -> None
 
 
 def _cannula(image: Image, points: Floats, unit: float, rng: Generator) -> None:
-    """Lay a tube from ear to ear under the nose, with its highlight."""
+    """Draw a tube from ear to ear under the nose, with its highlight."""
     sag = rng.uniform(0.0, 0.15)
     down = (points[8] - points[27]) / max(float(np.linalg.norm(points[8] - points[27])), 1e-6)
     middle = points[33] + down * unit * rng.uniform(0.0, 0.06)

@@ -1,10 +1,9 @@
 """Prediction of manual landmarks from an automatic face mesh.
 
 Manual labels scatter: the 17 jaw landmarks lie on a contour, and their positions along it are the annotator's
-choice. A small network learns that scatter by heart if there are few faces. A linear regression from the
-mesh,
-fitted to the manually labelled faces, cannot. Its errors are independent of those of the labels, so the mean
-of both is closer to the consensus of annotators; and it labels other faces in the same convention.
+choice. With few faces a small network memorises that scatter; a linear regression from the mesh, fitted to
+the manually labelled faces, cannot. Its errors are independent of those of the labels, so the mean of both is
+closer to the consensus of annotators; and it labels other faces in the same convention.
 """
 
 from __future__ import annotations
@@ -48,10 +47,10 @@ class Reading:
 
 
 def _frames(meshes: Floats) -> tuple[Floats, Floats]:
-    """Return where the frame of each mesh is, (N, 2), and its axes times its unit, (N, 2, 2).
+    """Return the origin of the coordinate frame of each mesh, (N, 2), and its axes times its unit, (N, 2, 2).
 
     The origin is the mean vertex, the first axis runs along the outer eye corners, and the unit is their
-    distance in three dimensions, which a turned head does not shorten.
+    distance in three dimensions, which does not depend on the head's rotation.
     """
     first, second = EYE_CORNERS
     eyes = meshes[:, second] - meshes[:, first]
@@ -74,14 +73,14 @@ def _to_own(points: Floats, places: Floats, axes: Floats) -> Floats:
 
 
 def fit_reading(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floating]) -> Reading:
-    """Fit the landmarks placed by hand as a linear function of the mesh (principal components, then ridge).
+    """Fit manual landmarks as a linear function of the mesh (principal components, then ridge).
 
     Parameters
     ----------
     meshes : ndarray, (N, 478, 3)
         Pixels.
     landmarks : ndarray, (N, 68, 2)
-        Of the same faces, placed by hand; pixels, x then y.
+        Manual landmarks of the same faces; pixels, x then y.
     """
     whole = np.asarray(meshes, dtype=np.float64)
     places, axes = _frames(whole)
@@ -99,7 +98,7 @@ def fit_reading(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floa
 
 
 def read_landmarks(meshes: npt.NDArray[np.floating], reading: Reading) -> npt.NDArray[np.float32]:
-    """Return the landmarks that a mesh tells of, (N, 68, 2) float32; pixels, x then y.
+    """Predict landmarks from meshes, (N, 68, 2) float32; pixels, x then y.
 
     Parameters
     ----------
@@ -117,18 +116,18 @@ def read_landmarks(meshes: npt.NDArray[np.floating], reading: Reading) -> npt.ND
 def steadied(
     landmarks: npt.NDArray[np.float32], meshes: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
-    """Return labels placed by hand, each moved part of the way to what the mesh tells, (N, 68, 2) float32.
+    """Return weighted means of manual labels and of predictions from the mesh, (N, 68, 2) float32.
 
-    The mesh of a face is read by a regression that has not seen the hand's label of that face.
+    The prediction for a face is by a regression that was fitted without its label.
 
     Parameters
     ----------
     landmarks : ndarray, (N, 68, 2), float32
-        Placed by hand; pixels, x then y.
+        Manual landmarks; pixels, x then y.
     meshes : ndarray, (N, 478, 3), float32
         Pixels.
     known : ndarray, (N,), bool
-        Which faces have a mesh; the labels of the others stay as they are.
+        Whether a face has a mesh; the labels of the others are not changed.
     """
     moved = landmarks.copy()
     fold = np.full(len(landmarks), -1)

@@ -12,9 +12,9 @@ from napari_face_landmarks.pfld.crop import CROP_SIZE
 
 
 class DepthwiseByTwo(nn.Conv2d):
-    """A depthwise 3 x 3 convolution with stride 2, trained in full and thinned out: the same numbers.
+    """A depthwise 3 x 3 convolution with stride 2, computed with stride 1 and subsampled.
 
-    Torch's gradient of the strided one takes ten times as long on a processor.
+    On a CPU, torch takes ten times as long for the gradient of the strided one.
     """
 
     def __init__(self, channels: int) -> None:
@@ -69,21 +69,21 @@ def _stage(inputs: int, outputs: int, first: int, *middles: int) -> nn.Sequentia
 
 
 Middles = tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]]
-"""Channels in the middle of each block of the stages 2, 3 and 4."""
+"""Inner channels of each block of the stages 2, 3 and 4."""
 
 WIDE: Middles = ((96, 96, 96), (144, 240, 240, 240, 240), (240, 384, 384, 384))
-"""The inputs of each block times 2 in stage 2 and times 3 in the others, as MobileNetV2 expands them."""
+"""Inputs of each block times 2 in stage 2 and times 3 in the others, as in MobileNetV2."""
 
 NARROW: Middles = ((48, 48, 48), (80, 112, 128, 144, 176), (160, 288, 256, 320))
-"""Two thirds of the operations: channels went where the landmarks leaned on them least for what they cost.
+"""Two thirds of the operations: without the channels of least importance relative to their cost.
 
-Of the bundle open's wide network the groups of 16 channels with the least squared gradient of the loss for
-each operation. All widths are multiples of 16, what processors take at a time.
+Removed were groups of 16 channels of the wide network with the smallest squared gradient of the loss per
+operation. All widths are multiples of 16, for vector instructions.
 """
 
 
 class PfldOutputs(NamedTuple):
-    """What the network gives in training; coordinates are fractions of the crop, x then y."""
+    """Outputs of the network in training; coordinates are fractions of the crop, x then y."""
 
     landmarks: Tensor
     heat_landmarks: Tensor
@@ -94,7 +94,7 @@ class PfldOutputs(NamedTuple):
 
 
 class PfldFeatures(NamedTuple):
-    """What the backbone and the pyramid on it give, (B, C, H, W): stages 2, 3 and 4, and the finest level."""
+    """Features of backbone and pyramid, (B, C, H, W): stages 2, 3 and 4, and the finest level."""
 
     f2: Tensor
     f3: Tensor
@@ -165,7 +165,7 @@ class Pfld(nn.Module):
         return PfldFeatures(f2, f3, f4, p2)
 
     def heads(self, features: PfldFeatures) -> PfldOutputs:
-        """Run the heads on what `features` gives."""
+        """Run the heads on the output of `features`."""
         f2, f3, f4, p2 = features
         heat = self.heat(p2).float().flatten(2)
         moments = heat.softmax(-1) @ self.places

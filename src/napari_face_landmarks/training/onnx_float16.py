@@ -1,10 +1,18 @@
-"""ONNX files with weights stored as float16, which halves their size; computation remains float32."""
+"""Export to ONNX with weights stored as float16, which halves their size; computation remains float32."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
+import onnxruntime
+
+from napari_face_landmarks.files.onnx_safe import open_network
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 SMALLEST = 64
 """Tensors with at most this many values, or with values outside the range of float16, are unchanged."""
@@ -32,3 +40,48 @@ def store_half(path: Path) -> None:
     model.doc_string = ""
     onnx.checker.check_model(model)
     onnx.save(model, str(path))
+
+
+def export(
+    network: nn.Module,
+    example: Tensor,
+    path: Path,
+    name: str,
+    outputs: Sequence[str],
+    axes: Mapping[str, Mapping[int, str]],
+) -> None:
+    """Write a network as ONNX with float16 weights; the file appears whole or not at all.
+
+    Parameters
+    ----------
+    network : Module
+    example : Tensor
+        An input.
+    path : Path
+    name : str
+        Name of the input.
+    outputs : sequence of str
+        Names of the outputs.
+    axes : mapping
+        Names of the axes of any length, by input or output and index.
+    """
+    import torch
+
+    temporary = path.with_suffix(".part")
+    torch.onnx.export(
+        network.eval(),
+        (example,),
+        str(temporary),
+        input_names=[name],
+        output_names=list(outputs),
+        dynamic_axes=dict(axes),
+        opset_version=17,
+        dynamo=False,
+    )
+    store_half(temporary)
+    temporary.replace(path)
+
+
+def open_session(path: Path) -> onnxruntime.InferenceSession:
+    """Open a network of a training run, on one thread."""
+    return open_network(path.read_bytes(), path, "train it again", trusted=True)

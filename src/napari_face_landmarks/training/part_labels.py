@@ -1,10 +1,10 @@
 """Labels of lids, irises and lips for the part models, and the crops that they are trained on.
 
 Lids are the mesh's contours of the upper and the lower lid, resampled to thirds between the canthi as the
-300-W annotators place them, and moved by the mean difference to the templates placed by hand. On eyes that
-are shut the mesh leaves a gap of about 0.05 eye widths, where annotators let the lids coincide:
-`LID_KNOTS` maps its apertures to theirs. Rendered heads have exact labels; their lids are resampled to thirds
-too, and the mean difference of their convention of the lips is taken off.
+300-W annotators place them, and moved by the mean difference to the manual templates. On shut eyes the mesh
+leaves a gap of about 0.05 eye widths, where annotators let the lids coincide: `LID_KNOTS` maps its apertures
+to theirs. Rendered heads have exact labels; their lids are resampled to thirds too, and the mean difference
+of their convention of the lips is subtracted.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 from tqdm import tqdm
 
+from napari_face_landmarks.evaluation.split import split_masks
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.parts.crop import (
     EYE_SIZE,
@@ -41,7 +42,6 @@ from napari_face_landmarks.training.labels import (
     template_landmarks,
 )
 from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks
-from napari_face_landmarks.training.part_split import split_masks
 
 OPEN_WEIGHTS = {
     "london_neutral": 3.0,
@@ -61,32 +61,32 @@ OPEN_WEIGHTS = {
     "clips_384": 2.0,
     "winks_composite": 2.0,
 }
-"""Freely licensed faces, and how often one of a file is drawn."""
+"""Freely licensed faces, and the relative weight of a face of each file."""
 RESEARCH_WEIGHTS = {"yale": 1.5, "lfw_eyes": 1.0, "webmorph_3dsk": 3.0, "mead_384": 1.5}
-"""Faces for research only, labelled by machine; or by template."""
+"""Faces for research only, with automatic labels or templates."""
 BY_HAND_WEIGHT = 2.5
-"""The same of the faces labelled by hand."""
+"""The same for manually labelled faces."""
 
 LARGEST_FLIP_DIFFERENCE = 0.05
-"""A mesh that differs more from that of the mirrored picture is no label (outer inter-canthal distances)."""
+"""Largest difference of a mesh from that of the mirror image (outer inter-canthal distances)."""
 LID_KNOTS = {
     "open": ((0.065, 0.20), (0.0, 0.20)),
     "research": ((0.06, 0.10, 0.18, 0.30, 0.40), (0.0, 0.09, 0.215, 0.345, 0.44)),
 }
-"""Apertures (height over width) of the mesh and of the label: the latter of `research` as people place them.
+"""Apertures (height over width) of the mesh and of the label, for `research` of manual labels.
 
-`open`: what is over 0.20 stays, what is under 0.065 is shut. Of the exact labels of rendered heads whose mesh
-has an aperture from 0.04 to 0.12 the median is 0.035.
+`open`: apertures over 0.20 are unchanged, those under 0.065 are shut. The median of the exact labels of
+rendered heads whose mesh has an aperture from 0.04 to 0.12 is 0.035.
 """
 WINK_SHUT = 0.10
-"""The mesh of a composite wink opens the shut eye a little, for it knows none: it is shut from here down."""
+"""Apertures of the mesh up to which the shut eye of a composite wink is shut: meshes do not know winks."""
 IRIS_APERTURE = 0.10
-"""Irises count from this aperture on."""
+"""Smallest aperture with labels of the iris."""
 NARROWEST_EYE = 0.45
-"""An eye whose width is less than this share of the other's is turned away, and its label a guess."""
+"""Smallest width of an eye relative to the other one; narrower ones are on the far side."""
 EYE_PATCH, MOUTH_PATCH = 80, 84
 EYE_REACH, MOUTH_REACH = EYE_PATCH / EYE_SIZE, MOUTH_PATCH / MOUTH_SIZE
-"""Sides of the patches that are kept over those of the networks' crops, for other shifts and scales."""
+"""Sides of the stored patches relative to those of the networks' crops, for augmentation."""
 
 # fmt: off
 _UPPER = np.array([
@@ -109,7 +109,7 @@ class PartFaces:
     Attributes
     ----------
     eyes : ndarray, (E, 80, 80), uint8
-        Grey levels; the network's crop and what is about it.
+        Grey levels; the network's crop and its surroundings.
     lids : ndarray, (E, 6, 2), float32
     iris : ndarray, (E, 3), float32
         Centre x, centre y and horizontal diameter; NaN where it is hidden.
@@ -157,7 +157,7 @@ def apertures(lids: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 
 def mesh_lids(mesh: npt.NDArray[np.floating]) -> Floats:
-    """Return the lids of both eyes by a mesh (478, 3), (2, 6, 2): canthi and thirds of each lid."""
+    """Return the lids of both eyes of a mesh (478, 3), (2, 6, 2): canthi and thirds of each lid."""
     points = np.asarray(mesh, dtype=np.float64)[:, :2]
     eyes = [
         np.concatenate([resampled(points[upper], 4)[:3], resampled(points[lower], 4)[:3]])
@@ -167,7 +167,7 @@ def mesh_lids(mesh: npt.NDArray[np.floating]) -> Floats:
 
 
 def mesh_lips(mesh: Floats, calibration: Calibration) -> Floats:
-    """Return the lips by a mesh (478, 3), (20, 2): the nearest vertices, moved as the templates have it."""
+    """Return the lips of a mesh (478, 3), (20, 2): the nearest vertices, corrected by the templates."""
     scale, rotation, _ = pose_of(mesh, calibration.mean)
     moved = mesh[MESH_68[MOUTH]] + scale * calibration.offsets[MOUTH] @ rotation.T
     return np.asarray(moved[:, :2])
@@ -176,8 +176,8 @@ def mesh_lips(mesh: Floats, calibration: Calibration) -> Floats:
 def close_lids(lids: Floats, knots: tuple[tuple[float, ...], tuple[float, ...]]) -> Floats:
     """Return lids (6, 2) whose aperture is mapped from `knots[0]` to `knots[1]`, linearly between them.
 
-    Each upper landmark and the lower one under it move towards their middle, or away from it. Beyond the last
-    knot the difference stays.
+    Each upper landmark and the lower one under it move towards their midpoint, or away from it. Beyond the
+    last knot the difference is constant.
     """
     aperture = float(apertures(lids))
     given, wanted = knots
@@ -199,7 +199,7 @@ def in_thirds(lids: Floats) -> Floats:
 
 
 def _cubic(points: Floats) -> Floats:
-    """Return 33 points of the cubic curve through four points, by the length of their chords."""
+    """Return 33 points of the cubic curve through four points, parametrised by chord length."""
     lengths = np.concatenate([[0.0], np.cumsum(np.linalg.norm(np.diff(points, axis=0), axis=1))])
     at = lengths / max(lengths[-1], 1e-6)
     if np.min(np.diff(at)) < 1e-3:
@@ -241,7 +241,7 @@ def _mirrored(lids: Floats, width: float) -> Floats:
 
 @dataclass(frozen=True)
 class _Labeller:
-    """What turns the arrays of a file into landmarks and irises."""
+    """Conversion of the arrays of a file to landmarks and irises."""
 
     bundle: str
     calibration: Calibration
@@ -249,7 +249,7 @@ class _Labeller:
     reading: Any
 
     def faces(self, stem: str, arrays: Mapping[str, npt.NDArray[Any]], i: int) -> tuple[Floats, Floats]:
-        """Return the landmarks (68, 2) and the irises (2, 3) of a face; NaN for what is not known."""
+        """Return the landmarks (68, 2) and the irises (2, 3) of a face; NaN where unknown."""
         mesh = arrays["mesh478_x64"][i].astype(np.float64) / 64
         known = mesh[:, 0].min() > -256
         exact = "landmarks" in arrays
@@ -293,7 +293,7 @@ class _Labeller:
 
 
 def _hand_reading(data: Path) -> tuple[Any, Floats]:
-    """Return what reads landmarks from meshes as people place them, and the offset of their lids."""
+    """Return the regression from meshes to manual landmarks, and the offset of manual lids."""
     meshes, landmarks, offsets = [], [], []
     for path in LABELLED:
         with np.load(data / path, allow_pickle=False) as arrays:
@@ -308,12 +308,12 @@ def _hand_reading(data: Path) -> tuple[Any, Floats]:
             offset = (truth[_SIDES[side] : _SIDES[side] + 6] - lids) @ axes / width
             offset = offset if side == 0 else _mirrored(offset, 0.0)
             offset[[1, 5], 1], offset[[2, 4], 1] = offset[[1, 5], 1].mean(), offset[[2, 4], 1].mean()
-            offsets.append(offset)  # the aperture is left to LID_KNOTS
+            offsets.append(offset)  # the aperture is corrected by LID_KNOTS
     return fit_reading(np.concatenate(meshes), np.concatenate(landmarks)), np.median(offsets, axis=0)
 
 
 def _usable(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    """Return which faces of a file have labels to be trusted, (N,) bool."""
+    """Return which faces of a file have reliable labels, (N,) bool."""
     usable = np.ones(len(arrays["names"]), np.bool_)
     if "flip_difference" in arrays:
         usable &= arrays["flip_difference"] <= LARGEST_FLIP_DIFFERENCE
@@ -332,7 +332,7 @@ def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
     bundle : {"open", "research"}
         ``open`` uses freely licensed faces only; ``research`` the others as well.
     held_out : bool
-        The faces kept for measuring, or those that are trained on.
+        The held-out faces, or those for training.
     """
     weights = {f"landmarks_open/{name}.npz": weight for name, weight in OPEN_WEIGHTS.items()}
     reading, offset = None, lid_offset(data)

@@ -1,11 +1,11 @@
 """Train the PDM: ``python -m napari_face_landmarks.training pdm --data FOLDER --out FOLDER``.
 
-The labels are flat, the model is solid. The faces are first lifted by the depth of a machine-made face mesh
-and aligned (generalised Procrustes); the mean and components are then refined by non-rigid structure from
-motion: expectation maximisation of a probabilistic PCA under the faces' poses (Torresani, Hertzmann and
-Bregler 2008, "Nonrigid structure-from-motion: estimating shape and motion with hierarchical priors"), in
-which the labels are precise measurements and the mesh's depth a vague one. Every face takes part with its
-mirror image, so that the model is symmetric.
+The labels are two-dimensional, the model is three-dimensional. The depth is first taken from automatic face
+meshes, and the faces are aligned (generalised Procrustes); mean and components are then refined by non-rigid
+structure from motion: expectation maximisation of a probabilistic PCA under the faces' poses (Torresani,
+Hertzmann and Bregler 2008, "Nonrigid structure-from-motion: estimating shape and motion with hierarchical
+priors"), with the labels as precise and the depth of the meshes as imprecise measurements. Mirror images are
+included, so that the model is symmetric.
 """
 
 from __future__ import annotations
@@ -26,6 +26,7 @@ from napari_face_landmarks.ibug import MIRROR_68, OUTER_EYES, inter_ocular, nme
 from napari_face_landmarks.training.augment import displaced, soft_tissue_bumps
 from napari_face_landmarks.training.faces import NO_MESH, load_faces
 from napari_face_landmarks.training.labels import MESH_68
+from napari_face_landmarks.training.log import write_json
 
 Floats = npt.NDArray[np.float64]
 
@@ -36,7 +37,7 @@ INNER = np.arange(17, 68)
 
 @dataclass(frozen=True)
 class PdmPlan:
-    """What a training run is made of; lengths are in units of the shape (outer eyes 90 apart).
+    """Parameters of a training run; lengths are in units of the shape (outer eye corners 90 apart).
 
     Parameters
     ----------
@@ -47,15 +48,15 @@ class PdmPlan:
     noise : float
         Standard deviation of a label.
     depth_noise, jaw_depth_noise : float
-        Standard deviation of the mesh's depth, of the inner landmarks and of the jaw, whose labels follow the
-        visible contour rather than a place on the skin.
+        Standard deviation of the depth of the meshes, for inner landmarks and for the jaw, whose labels
+        follow the visible contour rather than points of the skin.
     jaw_yaw : float
-        Yaw, degrees, beyond which the depth of the jaw is not used at all.
+        Yaw, degrees, beyond which the depth of the jaw is not used.
     weakness_share : float
-        Weight of a copy of each face with a one-sided weakness or strong expression, so that asymmetry is
-        within the model; 0 leaves them out.
+        Weight of a copy of each face with a one-sided weakness or strong expression, so that the model
+        includes asymmetry; 0 for no copies.
     seed : int
-        Of those copies.
+        Random seed of these copies.
     """
 
     modes: int = 34
@@ -70,7 +71,7 @@ class PdmPlan:
 
 @dataclass(frozen=True)
 class Observations:
-    """Faces as the training sees them.
+    """Observed faces.
 
     Attributes
     ----------
@@ -78,7 +79,7 @@ class Observations:
         Labelled x and y, and the mesh's depth (z away from the camera); pixels.
     has_depth : ndarray, (F,), bool
     weight : ndarray, (F,), float64
-        How much a face counts.
+        Weight of each face.
     """
 
     points: Floats
@@ -109,7 +110,7 @@ def observe(landmarks: npt.NDArray[Any], mesh: npt.NDArray[Any], plan: PdmPlan) 
 
 
 def align(shape: Floats, target: Floats, chosen: npt.NDArray[np.int64] = INNER) -> tuple[float, Floats]:
-    """Return scale and rotation that bring `shape` nearest to `target`, both (3, n), by `chosen` points."""
+    """Return scale and rotation that align `shape` with `target`, both (3, n), by the `chosen` points."""
     a = shape[:, chosen] - shape[:, chosen].mean(axis=1, keepdims=True)
     b = target[:, chosen] - target[:, chosen].mean(axis=1, keepdims=True)
     left, size, right = np.linalg.svd(b @ a.T)
@@ -118,7 +119,7 @@ def align(shape: Floats, target: Floats, chosen: npt.NDArray[np.int64] = INNER) 
 
 
 def lifted_model(seen: Observations, modes: int) -> tuple[PDM, Floats]:
-    """Return the PDM of the mesh-lifted faces after generalised Procrustes, and the faces' parameters."""
+    """Return the PDM of the faces with mesh depth after generalised Procrustes, and the faces' parameters."""
     faces = seen.points[seen.has_depth]
     weight = seen.weight[seen.has_depth]
     mean = standardised(faces[np.argmin(np.abs(faces[:, 2, 36] - faces[:, 2, 45]))])
@@ -147,7 +148,7 @@ def standardised(mean: Floats) -> Floats:
     mirrored = mean[:, MIRROR_68] * np.array([[-1.0], [1.0], [1.0]])
     _, rotation = align(mirrored, mean, np.arange(68))
     centred = mean - mean.mean(axis=1, keepdims=True)
-    # The mirror image turned onto the shape: half that turn makes the plane of symmetry x = 0.
+    # half the rotation from the mirror image to the shape makes x = 0 the plane of symmetry
     half = _half_rotation(rotation)
     upright = half.T @ centred
     mirrored = upright[:, MIRROR_68] * np.array([[-1.0], [1.0], [1.0]])
@@ -167,8 +168,8 @@ def _outer_eye_distance(shape: Floats) -> float:
 def pdm_of_covariance(mean: Floats, covariance: Floats, modes: int) -> PDM:
     """Return the PDM of the largest components of a shape covariance, (204, 204).
 
-    The covariance is made symmetric under mirroring, and what a pose can do (translation, rotation and scale
-    of the mean) is projected out of it.
+    The covariance is made symmetric under mirroring, and pose (translation, rotation and scale of the mean)
+    is projected out of it.
     """
     n = mean.shape[1]
     mirror = (np.arange(3)[:, None] * n + MIRROR_68[None]).ravel()
@@ -227,7 +228,7 @@ def expectation_maximisation(
     turned = np.abs(params[:, 2]) > np.radians(plan.jaw_yaw)
     precision[turned, 2, : len(JAW)] = 0.0
 
-    # The mesh's depth has no origin: put it where the present fit has it.
+    # the depth of a mesh has no origin: use that of the current fit
     fitted = pdm.mean[None] + np.einsum("aik,fk->fai", pdm.components, params[:, 6:])
     depth = np.einsum("fa,fai->fi", rotation[:, 2], fitted)
     offset = (precision[:, 2] * (place[:, 2] - depth)).sum(1) / np.maximum(precision[:, 2].sum(1), 1e-12)
@@ -262,7 +263,7 @@ def _maximise(
     q_second: Floats,
     weight: Floats,
 ) -> tuple[Floats, Floats]:
-    """Solve for the mean and components that make the measurements likeliest, landmark group by group."""
+    """Return the mean and components of maximum likelihood, solved for each group of landmarks."""
     m, n_faces = pdm.n_modes, len(place)
     one_q = np.concatenate([np.ones((n_faces, 1)), q_mean], axis=1)
     second = np.empty((n_faces, m + 1, m + 1))
@@ -271,7 +272,7 @@ def _maximise(
     second[:, 1:, 1:] = q_second
     present = np.concatenate([pdm.mean[:, :, None], pdm.components], axis=2)
     solution = np.empty((3, 68, m + 1))
-    prior = 0.02 * weight.sum()  # towards the present model, where nothing was measured
+    prior = 0.02 * weight.sum()  # towards the current model, where there is no measurement
     for group in (JAW, INNER):
         measured = precision[:, :, group[0]] * weight[:, None]
         gram = np.einsum("fca,fc,fcb->fab", rotation, measured, rotation)
@@ -292,7 +293,7 @@ def truncated(pdm: PDM, modes: int) -> PDM:
 
 
 def residual(pdm: PDM, landmarks: npt.NDArray[Any], noise: float = 1.0) -> Floats:
-    """Return the NME of the model's best projection onto each face, (N,): what no fit can be better than."""
+    """Return the NME of the model's best projection on each face, (N,): the lower limit of a fit."""
     fitted = np.stack([project(pdm, fit_pdm(pdm, points, noise=noise)) for points in landmarks])
     return nme(fitted, landmarks)
 
@@ -305,9 +306,9 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: PdmPlan | N
     data : Path
         The folder of training data.
     out : Path
-        Where the files go.
+        Output folder.
     bundle : {"open", "research"}
-        Which faces may be used; ``research`` takes those labelled by hand alone.
+        Faces to use; ``research`` uses only those with manual labels.
     plan : PdmPlan, optional
         Sizes and noise.
 
@@ -326,7 +327,7 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: PdmPlan | N
     bar = tqdm(range(plan.rounds), desc="pdm", unit="round")
     for number in bar:
         pdm, params = expectation_maximisation(pdm, params, seen, plan)
-        params[:, 6:] = 0.0  # the components have changed: the poses are the start of the next round
+        params[:, 6:] = 0.0  # the components have changed: only the poses initialise the next round
         if number % 5 == 4:
             bar.set_postfix(held_out=f"{100 * residual(pdm, held_out.landmarks).mean():.2f} %")
     save_pdm(out / "pdm.npz", pdm)
@@ -347,7 +348,7 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: PdmPlan | N
         "held_out_residual_nme_weakness": float(residual(pdm, weak).mean()),
         "held_out_outer_eye_px": float(inter_ocular(held_out.landmarks).mean()),
     }
-    (out / "pdm.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
+    write_json(out / "pdm.metrics.json", metrics)
     return metrics
 
 

@@ -1,8 +1,8 @@
-"""Turn the head in a photograph by its face mesh, for the poses that the photographs lack.
+"""Rotate the head in a photograph by means of its face mesh, for poses that the photographs lack.
 
 Face profiling as in Zhu et al. 2016 ("Face alignment across large poses: a 3D solution", section 4): the mesh
-gives the picture depth, the surroundings are hung on behind it, and the whole is turned and drawn again with
-the nearer parts before the farther ones.
+gives the depth, the surroundings are attached behind it, and the rotated triangles are rendered with a depth
+buffer.
 """
 
 from __future__ import annotations
@@ -38,18 +38,18 @@ from napari_face_landmarks.training.labels import (
 Floats = npt.NDArray[np.float64]
 
 RINGS = ((1.3, 0.35, 0.8), (1.75, 0.8, 0.35))
-"""Rings round the face: size, depth behind its outline (outer-eye distances), share of the turn they make."""
+"""Rings around the face: size, depth behind its outline (outer-eye distances), share of the rotation."""
 SKIN = 468
 """The mesh's vertices on the skin; the last ten are the irises', which closing lids cover."""
 FRAME_REACH = 4.0
-"""Half the side of the square that bounds the surroundings, outer-eye distances; it does not turn."""
+"""Half the side of the square that bounds the surroundings, outer-eye distances; it does not rotate."""
 FOREHEAD = np.array([10, 338, 297, 332, 284, 251, 389, 162, 21, 54, 103, 67, 109])
 """Vertices of the mesh's upper outline, which closes `MESH_OVAL` over the forehead."""
 
 
 @dataclass(frozen=True)
 class Turner:
-    """What all faces share: the mean mesh and the triangles of mesh and surroundings.
+    """Mean mesh, and triangles of mesh and surroundings, shared by all faces.
 
     Attributes
     ----------
@@ -71,7 +71,7 @@ def make_turner(mean: Floats) -> Turner:
     around = mean[outline, :2] - mean[outline, :2].mean(axis=0)
     outline = outline[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
     points, _ = _surroundings(mean, mean, 1.0, np.eye(3), outline)
-    # a grain of noise keeps points that lie on one another apart
+    # noise separates points that coincide
     grain = np.random.default_rng(0).normal(0, 1e-4, (len(points), 2))
     triangles = Delaunay(points[:, :2] + grain).simplices
     return Turner(mean, outline, np.asarray(triangles, dtype=np.int64))

@@ -1,4 +1,4 @@
-"""A PFLD with fewer or more channels in its blocks, made from another so that it starts out about as good."""
+"""Pruning and widening of the blocks of a PFLD with (nearly) the same outputs."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from napari_face_landmarks.training.network import InvertedResidual, Middles, Pf
 Doubles = npt.NDArray[np.float64]
 
 RIDGE = 1e-5
-"""Weight of the ridge, in units of the channels' mean square."""
+"""Ridge penalty, in units of the channels' mean square."""
 
 
 def middles_of(network: Pfld) -> Middles:
-    """Return how many channels each block of a network has in its middle."""
+    """Return the number of inner channels of each block of a network."""
     stages = [
         tuple(_middle(block) for block in stage if isinstance(block, InvertedResidual))
         for stage in (network.stage2, network.stage3, network.stage4)
@@ -42,11 +42,9 @@ def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> P
     In a block with fewer channels, the output convolution is refitted by least squares from the remaining
     channels of the pruned network to the block's output in the given network, so that a block compensates for
     losses in earlier ones (He, Zhang and Sun 2017, "Channel Pruning for Accelerating Very Deep Neural
-    Networks",
-    arXiv 1707.06168, equation 1). Channels are removed one at a time, the one that the others predict best
-    first
-    (Hassibi and Stork 1993, "Second order derivatives for network pruning: Optimal Brain Surgeon", equation
-    5).
+    Networks", arXiv 1707.06168, equation 1). Channels are removed one at a time, the one that the others
+    predict best first (Hassibi and Stork 1993, "Second order derivatives for network pruning: Optimal Brain
+    Surgeon", equation 5).
 
     In a block with more channels, the additional ones have random input weights and zero output weights
     (Chen, Goodfellow and Shlens 2016, "Net2Net", arXiv 1511.05641, section 2.3).
@@ -74,7 +72,7 @@ def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> P
             if name in own and own[name].shape == value.shape:
                 own[name].copy_(value)
         entering = [network.stem(batch - 0.5) for batch in batches]
-        ours = entering  # what enters the new network's blocks: the same up to the first that is thinned
+        ours = entering  # the input of the new network's blocks: the same up to the first one that is pruned
         for stage in ("stage2", "stage3", "stage4"):
             for block, new_block in zip(getattr(network, stage), getattr(new, stage), strict=True):
                 targets = [block(x) for x in entering]
@@ -93,7 +91,7 @@ def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> P
 
 
 def _widen_block(block: InvertedResidual, new: InvertedResidual) -> None:
-    """Give a block the channels of another, and what more it has no weight."""
+    """Copy the channels of a block to a wider one, whose additional channels get zero weight."""
     count = _middle(block)
     _take_channels(block, new, np.arange(count))
     out, new_out = block.body[2].state_dict(), new.body[2].state_dict()
@@ -106,7 +104,7 @@ def _widen_block(block: InvertedResidual, new: InvertedResidual) -> None:
 
 
 def _take_channels(block: InvertedResidual, new: InvertedResidual, places: npt.NDArray[np.int64]) -> None:
-    """Copy some of a block's channels, up to the convolution out of it, to the first ones of another."""
+    """Copy some channels of a block, before its output convolution, to the first ones of another."""
     for part in (0, 1):
         own = new.body[part].state_dict()
         for name, value in block.body[part].state_dict().items():
@@ -119,7 +117,7 @@ def _take_channels(block: InvertedResidual, new: InvertedResidual, places: npt.N
 def _fit_block(
     block: InvertedResidual, new: InvertedResidual, inputs: Sequence[Tensor], targets: Sequence[Tensor]
 ) -> None:
-    """Give a block the channels of another that serve it best, and the convolution out of them that fits."""
+    """Copy the best channels of a block to a narrower one, and refit its output convolution."""
     count = _middle(block)
     kept = min(count, _middle(new))
     gram = np.zeros((count + 1, count + 1))
@@ -149,21 +147,21 @@ def _fit_block(
 
 
 def best_channels(gram: Doubles, cross: Doubles, kept: int) -> tuple[npt.NDArray[np.int64], Doubles]:
-    """Return which channels fit a linear map best, found by leaving out one at a time, and that map.
+    """Select channels for a linear map by removing one at a time; return them and the map.
 
     Parameters
     ----------
     gram : ndarray, (C + 1, C + 1), float64
-        Sums of the products of C channels and, the last, of a constant one, which stays.
+        Sums of the products of C channels and a constant one, which is kept.
     cross : ndarray, (C + 1, K), float64
-        Sums of their products with the K outputs wanted.
+        Sums of their products with the K outputs.
     kept : int
-        Number of channels that stay.
+        Number of channels to keep.
 
     Returns
     -------
     places : ndarray, (kept,), int64
-        Rising.
+        Ascending.
     weights : ndarray, (kept + 1, K), float64
         The map from these channels and the constant one.
     """
