@@ -78,9 +78,8 @@ def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCo
     """Track a long video, made of a few frames, and measure whether later frames take longer.
 
     Other load on the machine has a larger effect than the one measured here. After `count` frames the long
-    run
-    is therefore timed alternately with new runs over the same frames, block by block. All run on one thread,
-    since the time of two threads that wait for each other varies more.
+    run is therefore timed alternately with new runs over the same frames, block by block. All run on one
+    thread, since the time of two threads that wait for each other varies more.
 
     Parameters
     ----------

@@ -1,4 +1,4 @@
-"""CLNF from an image and first landmarks to refined landmarks, and its correction carried to other frames."""
+"""CLNF: refine initial landmarks on an image, fit a face without them, propagate a correction."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ LARGEST_SCALE = 200.0
 LARGEST_MOVE = 45.0  # units of the PDM, half the distance of the outer eye corners, mean over landmarks
 LARGEST_GROWTH = 2.0
 LARGEST_PICTURE = 1000  # px of the normalised frame
-LEAST_ENLARGED = 0.9  # of a scale: a face whose own scale is smaller is not looked at there, as in OpenFace
+LEAST_ENLARGED = 0.9  # of a scale: it is skipped for faces smaller than this, as in OpenFace
 
 
 @dataclass(frozen=True)
 class ClnfModel:
-    """What CLNF runs with.
+    """Models and constants of CLNF.
 
     Attributes
     ----------
@@ -59,28 +59,28 @@ class ClnfModel:
 
 @dataclass(frozen=True)
 class ClnfFit:
-    """What CLNF found on one face.
+    """Result of refining one face.
 
     Attributes
     ----------
     landmarks : ndarray, (68, 2), float32
-        Pixels, x then y; the given ones where `converged` is False.
+        Pixels, x then y; the initial ones if `converged` is False.
     params : ndarray, (6 + m,), float64
         PDM parameters in the image: s, rx, ry, rz, tx, ty, q.
     start : ndarray, (6 + m,), float64
-        PDM parameters fitted to the given landmarks.
+        PDM parameters fitted to the initial landmarks.
     shares : ndarray, (68,), float64
-        Share c of the given landmarks' residual outside the PDM that `landmarks` keeps.
+        Share c of the initial landmarks' residual from the PDM that `landmarks` keeps.
     beyond : ndarray, (68, 2), float64
-        How far `landmarks` are from where the search ended, because people put them there
+        Offset of `landmarks` from the end of the search, learned from manual landmarks
         (`PatchExperts.beyond`); units of the PDM in the upright frame.
     likelihood : float
         Mean log response at the landmarks, finest scale; -inf where `converged` is False.
     iterations : int
         NU-RLMS steps taken.
     converged : bool
-        True if the search ended with a usable face; False if it broke down (no face to fit, face too small or
-        outside the image, singular equations, landmarks running away) and `landmarks` are the given ones.
+        False if there is no face to fit, the face is too small or outside the image, the equations are
+        singular, or the landmarks diverge.
     """
 
     landmarks: npt.NDArray[np.float32]
@@ -105,33 +105,33 @@ def refine(
     """Refine a face's landmarks by CLNF.
 
     From coarse to fine, the patch experts of the view nearest to the pose are evaluated in a window around
-    each landmark of the upright, scaled frame, and NU-RLMS moves the PDM to where they respond: first its
-    pose, then all its parameters (Baltrusaitis et al. 2013; Zadeh et al. 2017). At each scale, each of the
-    two phases takes at most `settings.max_iterations` steps and ends after the first that moves the landmarks
-    by less than `settings.convergence_px` on average. With OpenFace's experts, scales at which the face would
-    be enlarged are left out, as in OpenFace.
+    each landmark of the normalised frame, and NU-RLMS fits the PDM to the response maps: first its pose, then
+    all parameters (Baltrusaitis et al. 2013; Zadeh et al. 2017). At each scale, both phases take at most
+    `settings.max_iterations` steps and end after the first that moves the landmarks by less than
+    `settings.convergence_px` on average. With OpenFace's experts, scales at which the face would be enlarged
+    are skipped, as in OpenFace.
 
-    Three things are added to the published method, all only where `sigma` is given. Where the given landmarks
-    are confident (`sure_spread` of the constants) and none is held, the coarsest scale is left out. They act
-    as a Gaussian prior in the response maps (`prior_weight`). And a share of their residual outside the PDM
-    is kept, ``c (given - project(start))``, ``c = residual_share / (1 + (sigma / s / residual_sigma)**2)``.
+    There are three additions to the published method, all only with `sigma`. If the initial landmarks are
+    confident (`sure_spread` of the constants) and none is fixed, the coarsest scale is skipped. They are a
+    Gaussian prior of the response maps (`prior_weight`). And a share of their residual from the PDM is kept,
+    ``c (given - project(start))``, ``c = residual_share / (1 + (sigma / s / residual_sigma)**2)``.
 
     Parameters
     ----------
     grey : ndarray, (H, W), uint8
         The image.
     landmarks : ndarray, (68, 2)
-        First landmarks, px, x then y; one that is not finite is left out of the fit.
+        Initial landmarks, px, x then y; those that are not finite are ignored.
     params : ndarray, (6 + m,), or None
-        PDM parameters already fitted to `landmarks` (see `fit_landmarks`); fitted here if None.
+        PDM parameters fitted to `landmarks` (`fit_landmarks`); fitted here if None.
     model : ClnfModel
     settings : TrackerSettings
         `max_iterations`, `search_radius` and `convergence_px` are used.
     sigma : ndarray, (68,), optional
-        Expected standard deviation of each first landmark, px. Without it: plain CLNF.
+        Standard deviation of each initial landmark, px. Without it: CLNF as published.
     held : ndarray, (68,), bool, optional
-        Landmarks that are known to be in place, such as manual ones: in the normal equations they weigh
-        `held_weight` times as much as the others and are drawn to where they are given.
+        Fixed landmarks, such as manual ones: in the normal equations they weigh `held_weight` times as much
+        as the others, and their targets are the given positions.
 
     Returns
     -------
@@ -141,13 +141,13 @@ def refine(
     Raises
     ------
     ImageError, ModelError
-        If `grey` is no (H, W) uint8 image, or the shapes of the arrays do not belong together.
+        If `grey` is no (H, W) uint8 image, or the shapes of the arrays do not match.
     """
     pdm, constants = model.pdm, model.constants
     given, claimed = _check_inputs(grey, landmarks, params, pdm, sigma)
     try:
         start = clamp(pdm, fit_landmarks(pdm, given, claimed) if params is None else params)
-    except ModelError:  # the landmarks are no face
+    except ModelError:  # not the landmarks of a face
         return _not_refined(landmarks, np.concatenate([[1.0], np.zeros(5 + pdm.n_modes)]), 0)
     projected = _project(pdm, start)
     if not _usable(projected, start, grey.shape):
@@ -176,7 +176,7 @@ def refine(
 
 @dataclass(frozen=True)
 class _First:
-    """First landmarks, (68, 2) px: which are known, their sigma, which are held; the scale s of their fit."""
+    """Initial landmarks, (68, 2) px: which are known and fixed, their sigma, and the scale s of their fit."""
 
     landmarks: Floats
     known: npt.NDArray[np.bool_]
@@ -188,7 +188,7 @@ class _First:
 def _coarse_to_fine(
     grey: npt.NDArray[np.uint8], start: Floats, first: _First, model: ClnfModel, settings: TrackerSettings
 ) -> tuple[Floats | None, int, float]:
-    """Search scale after scale; return the parameters (None: broke down), steps and likelihood."""
+    """Search at all scales; return the parameters (None if it failed), steps and likelihood."""
     experts, constants = model.experts, model.constants
     found, steps, likelihood = start, 0, -math.inf
     begin = 0 if first.held is not None else _first_scale(first.sigma, _project(model.pdm, start), model)
@@ -216,7 +216,7 @@ def _coarse_to_fine(
 
 
 def _with_prior(at: _Responses, first: _First, model: ClnfModel) -> tuple[npt.NDArray[Any], Floats]:
-    """Return the response maps with the first landmarks' prior, and the weights of the landmarks."""
+    """Return the response maps times the prior of the initial landmarks, and the weights of the landmarks."""
     constants, maps, weights = model.constants, at.maps, _weights(at, model.constants)
     if first.sigma is None or constants.prior_weight <= 0:
         return maps, weights
@@ -233,7 +233,7 @@ def _with_prior(at: _Responses, first: _First, model: ClnfModel) -> tuple[npt.ND
 
 @dataclass(frozen=True)
 class ClnfOnlyFit:
-    """What CLNF found by itself, without first landmarks.
+    """Result of fitting one face by CLNF alone, without initial landmarks.
 
     Attributes
     ----------
@@ -242,13 +242,13 @@ class ClnfOnlyFit:
     params : ndarray, (6 + m,), float64
         PDM parameters in the image.
     confidence : ndarray, (68,), float32
-        The experts' response at each landmark, 0 to 1; a landmark that the view hides has the others' mean.
+        Response at each landmark, 0 to 1; the mean of the others for landmarks that the view hides.
     likelihood : float
         Mean log response at the landmarks, finest scale; -inf where `converged` is False.
     iterations : int
         NU-RLMS steps taken.
     converged : bool
-        False if the search broke down; `params` are then where it started.
+        False if the search failed; `params` are then the initial ones.
     """
 
     landmarks: npt.NDArray[np.float32]
@@ -262,16 +262,15 @@ class ClnfOnlyFit:
 def fit_clnf_only(
     grey: npt.NDArray[np.uint8], params: Floats, model: ClnfModel, followed: bool = False
 ) -> ClnfOnlyFit:
-    """Fit a face by CLNF alone, as OpenFace does: from a box on a first frame, then from the last frame.
+    """Fit a face by CLNF alone, as OpenFace does: from a box on the first frame, then from the last frame.
 
-    A scale at which the frame would be larger than the face in the image is left out, as is one whose window
-    is 0.
+    Scales at which the face would be enlarged are skipped, as are those with a window of 0.
 
     Parameters
     ----------
     grey : ndarray, (H, W), uint8
     params : ndarray, (6 + m,)
-        Where to start: `params_of_crop`, or the last frame's parameters.
+        Initial parameters: `params_of_crop`, or those of the last frame.
     model : ClnfModel
         Its constants give the windows and iterations.
     followed : bool
@@ -287,7 +286,7 @@ def fit_clnf_only(
     ImageError
         If `grey` is no (H, W) uint8 image.
     ModelError
-        If the shapes of parameters and PDM do not belong together.
+        If parameters and PDM do not match.
     """
     pdm, experts, constants = model.pdm, model.experts, model.constants
     _check_inputs(grey, np.zeros((N_LANDMARKS, 2)), params, pdm, None)
@@ -333,9 +332,9 @@ def params_of_crop(pdm: PDM, crop: npt.NDArray[Any], margin: float) -> Floats:
     ----------
     pdm : PDM
     crop : ndarray, (4,)
-        Centre x, centre y, side (px) and roll (rad) of the upright square round the face.
+        Centre x, centre y, side (px) and roll (rad) of the square crop of the face.
     margin : float
-        The crop's side over the larger side of the landmarks' bounding box.
+        Side of the crop relative to the larger side of the landmarks' bounding box.
     """
     low, high = pdm.mean[:2].min(axis=1), pdm.mean[:2].max(axis=1)
     scale = float(crop[2]) / margin / float((high - low).max())
@@ -351,7 +350,7 @@ def fit_landmarks(
     start: Floats | None = None,
     constants: EngineConstants = TUNED,
 ) -> Floats:
-    """Fit the PDM to first landmarks, the surer ones more closely.
+    """Fit the PDM to initial landmarks, weighted by their confidence.
 
     Parameters
     ----------
@@ -361,7 +360,7 @@ def fit_landmarks(
     sigma : ndarray, (68,), optional
         Standard deviation of each landmark, px.
     start : ndarray, (6 + m,), optional
-        Where to start, for example the last frame's parameters.
+        Initial parameters, for example those of the last frame.
     constants : EngineConstants
         `fit_noise` is used.
 
@@ -372,7 +371,7 @@ def fit_landmarks(
     Raises
     ------
     ModelError
-        If fewer than six landmarks are usable, or they all lie in one place.
+        If fewer than six landmarks are usable, or all coincide.
     """
     weights = None if sigma is None else spread_weights(np.asarray(sigma, dtype=np.float64))
     return fit_pdm(pdm, landmarks, weights, start, noise=constants.fit_noise)
@@ -380,22 +379,22 @@ def fit_landmarks(
 
 @dataclass(frozen=True)
 class Correction:
-    """What CLNF changed on a frame, in the PDM's own space, ready to be carried to the next frames.
+    """Change that CLNF made on a frame, in the space of the PDM, to be applied to other frames.
 
     Attributes
     ----------
     growth : float
         Scale after over scale before.
     rotation : ndarray, (3, 3), float64
-        Turn about the face's own axes: ``R_after = R_before @ rotation``.
+        Rotation about the axes of the face: ``R_after = R_before @ rotation``.
     shift : ndarray, (2,), float64
         Change of the translation in the upright frame, units of the PDM.
     shape : ndarray, (m,), float64
         Change of q.
     shares : ndarray, (68,), float64
-        Share kept of the first landmarks' residual outside the PDM.
+        Share of the initial landmarks' residual from the PDM that is kept.
     beyond : ndarray, (68, 2), float64
-        What is added to the landmarks, units of the PDM in the upright frame.
+        Offset added to the landmarks, units of the PDM in the upright frame.
     """
 
     growth: float
@@ -409,7 +408,7 @@ class Correction:
 def measure_correction(
     pdm: PDM, params_from: Floats, params_to: Floats, shares: Floats, beyond: Floats
 ) -> Correction:
-    """Return what leads from the PDM fitted to first landmarks to the refined one.
+    """Return the correction from the PDM fitted to initial landmarks to the refined one.
 
     Parameters
     ----------
@@ -445,21 +444,21 @@ def measure_correction(
 def apply_correction(
     pdm: PDM, correction: Correction, params: Floats, landmarks: npt.NDArray[Any]
 ) -> tuple[npt.NDArray[np.float32], Floats]:
-    """Carry a correction to another frame of the same face.
+    """Apply a correction to another frame of the same face.
 
     Parameters
     ----------
     pdm : PDM
     correction : Correction
     params : ndarray, (6 + m,)
-        PDM fitted to the frame's first landmarks (`fit_landmarks`).
+        PDM fitted to the frame's initial landmarks (`fit_landmarks`).
     landmarks : ndarray, (68, 2)
-        The frame's first landmarks, px, x then y.
+        Initial landmarks of the frame, px, x then y.
 
     Returns
     -------
     landmarks : ndarray, (68, 2), float32
-        Pixels; applied to the frame that it was measured on, a correction gives `ClnfFit.landmarks` again.
+        Pixels; on the frame of the correction itself, those of `ClnfFit.landmarks`.
     params : ndarray, (6 + m,), float64
     """
     before = rotation_matrix(params[1:4])
@@ -476,17 +475,17 @@ def apply_correction(
 
 
 def to_upright(displacements: npt.NDArray[Any], params: Floats) -> Floats:
-    """Return displacements in the image, (n, 2) px, in units of the PDM in the upright frame of a pose."""
+    """Convert displacements in the image, (n, 2) px, to units of the PDM in the upright frame of a pose."""
     return np.asarray(displacements @ _upright(params) / params[0])
 
 
 def _in_image(upright: Floats, params: Floats) -> Floats:
-    """Return what `to_upright` gave as pixels of the image."""
+    """Invert `to_upright`."""
     return np.asarray(params[0] * upright @ _upright(params).T)
 
 
 def _upright(params: Floats) -> Floats:
-    """Return the turn from the upright frame of a pose to the image, (2, 2)."""
+    """Return the rotation from the upright frame of a pose to the image, (2, 2)."""
     return _turn(normalized_frame.upright_angle(rotation_matrix(params[1:4])))
 
 
@@ -499,7 +498,7 @@ def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:
 
 @dataclass(frozen=True)
 class _Responses:
-    """A face at one scale: the frame, its parameters there, and what the experts respond about it."""
+    """A face at one scale: the normalised frame, the parameters in it, and the experts' response maps."""
 
     scale: float
     growth: float
@@ -514,11 +513,11 @@ class _Responses:
 def _respond(
     grey: npt.NDArray[np.uint8], found: Floats, model: ClnfModel, index: int, window: int
 ) -> _Responses | None:
-    """Evaluate the experts of a scale around a face; None if the face has grown beyond all bounds."""
+    """Evaluate the experts of a scale around a face; None if the face is larger than `LARGEST_PICTURE`."""
     pdm, experts = model.pdm, model.experts
     scale = float(experts.scales[index])
     openface = isinstance(experts, OpenFaceExperts)
-    if openface:  # OpenFace's reference: frontal, with the present shape
+    if openface:  # OpenFace's reference: frontal, with the current shape
         reference = np.concatenate([[scale, 0.0, 0.0, 0.0, 0.0, 0.0], found[N_RIGID:]])
         to_frame = normalized_frame.shape_to_reference(_project(pdm, found), _project(pdm, reference))
     else:
@@ -538,9 +537,9 @@ def _respond(
 
 
 def _first_scale(sigma: Floats | None, first: Floats, model: ClnfModel) -> int:
-    """Return the scale to begin with: the second where the first landmarks are confident.
+    """Return the first scale: the second one if the initial landmarks are confident.
 
-    The coarsest finds landmarks that are far off, and moves those that are in place.
+    The coarsest one finds landmarks that are far off, but displaces accurate ones.
     """
     if sigma is None or len(model.experts.scales) < 2:
         return 0
@@ -549,12 +548,12 @@ def _first_scale(sigma: Floats | None, first: Floats, model: ClnfModel) -> int:
 
 
 def _enlarged(experts: AnyExperts, index: int, found: Floats) -> bool:
-    """Return whether the frame of a scale would show a face larger than the image does."""
+    """Return whether the face would be enlarged at a scale."""
     return bool(LEAST_ENLARGED * experts.scales[index] > found[0])
 
 
 def _weights(at: _Responses, constants: EngineConstants) -> Floats:
-    """Return the diagonal of W, (68,); all landmarks that are seen count the same where the factor is 0."""
+    """Return the diagonal of W, (68,); with a factor of 0 all visible landmarks weigh the same."""
     weights = constants.weight * at.confidences if constants.weight > 0 else np.ones(N_LANDMARKS)
     return np.asarray(np.where(at.visible, weights, 0.0))
 
@@ -568,27 +567,27 @@ def _search(
     whole: bool = False,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Run the engine's search; return the parameters and the steps taken, -1 where it broke down.
+    """Run the engine's search; return the parameters and the steps taken, -1 if it failed.
 
-    `limits` are the iterations of each phase and the least motion, px of the image; `targets` are in px of
-    the frame.
+    `limits` are the iterations of each phase and the smallest motion, px of the image; `targets` are in px
+    of the normalised frame.
     """
     constants, (max_iterations, least_motion) = model.constants, limits
     regularisation = constants.regularisation_at(at.scale)
-    if constants.in_image:  # v and J shrink with the frame, and so does what r counts against
+    if constants.in_image:  # v and J scale with the frame, and so must r
         regularisation *= at.growth**2
     steps = Steps(
         constants.sigma_at(at.scale), regularisation, max_iterations, least_motion * at.growth, whole
     )
     try:
         local, taken = model.engine.search(model.pdm, at.local, maps, at.centres, weights, steps, targets)
-    except np.linalg.LinAlgError:  # of the reference; the compiled engine returns -1
+    except np.linalg.LinAlgError:  # raised by the reference; the compiled engine returns -1
         return at.local, -1
     return local, int(taken)
 
 
 def _responses_at(at: _Responses, points: Floats) -> npt.NDArray[np.float32]:
-    """Return the largest response next to each landmark, (68,); the mean of the others for a hidden one."""
+    """Return the largest response next to each landmark, (68,); the mean of the others for hidden ones."""
     window = at.maps.shape[1]
     reach = window // 2
     cells = np.clip(np.rint(points - at.centres).astype(np.int64) + reach, 1, window - 2)
@@ -622,7 +621,7 @@ def _residual_shares(first: _First, constants: EngineConstants) -> Floats:
 
 
 def _beyond(experts: AnyExperts, landmarks: Floats, params: Floats) -> Floats:
-    """Return how far beyond the search's landmarks (px) people put them, (68, 2), PDM units, upright."""
+    """Return the learned offset of manual landmarks from those of the search, (68, 2), as in `ClnfFit`."""
     if isinstance(experts, OpenFaceExperts) or experts.beyond is None:
         return np.zeros((N_LANDMARKS, 2))
     own = normalized_frame.transform(normalized_frame.image_to_frame(params, 1.0), landmarks).ravel()
@@ -630,7 +629,7 @@ def _beyond(experts: AnyExperts, landmarks: Floats, params: Floats) -> Floats:
 
 
 def _usable(points: Floats, params: Floats, size: tuple[int, ...]) -> bool:
-    """Return whether a face is finite, of a size that can be searched and mostly inside the image."""
+    """Return whether a face is finite, of a usable size and mostly inside the image."""
     if not (np.isfinite(params).all() and np.isfinite(points).all()):
         return False
     inside = ((points > -0.5) & (points < np.array([size[1], size[0]]) - 0.5)).all(axis=1)

@@ -1,9 +1,8 @@
-"""The normalised frame: the face upright and at the PDM's scale s, where patch experts look at it.
+"""The normalised frame: the image warped to the scale and rotation at which the patch experts work.
 
-A frame has real coordinates (x right, y down) whose origin is the translation of the pose, so that the frame
-keeps the face's place; pictures of it are taken on whole-numbered coordinates. Sampling is trilinear: between
-neighbouring pixels and between neighbouring levels of a pyramid of 2 x 2 means, so that a face much larger
-than the frame gives no aliasing and a slowly growing face gives a slowly changing picture.
+Its coordinates (x right, y down) have their origin at the translation of the pose; it is sampled at integer
+coordinates. Sampling is trilinear, between pixels and between levels of a pyramid of 2 x 2 means, so that
+large faces are not aliased and a slowly growing face changes the samples slowly.
 """
 
 from __future__ import annotations
@@ -18,11 +17,11 @@ from napari_face_landmarks.clnf.pdm import rotation_kernel, rotation_matrix
 from napari_face_landmarks.jit import kernel
 
 MOST_LEVELS = 15  # a side of 32767 px is one pixel after 15 halvings
-FLATTEST = 1.0  # grey levels: a support whose norm is smaller is divided by this instead
+FLATTEST = 1.0  # grey levels: lower limit of the norm that a support region is divided by
 
 
 def upright_angle(rotation: npt.NDArray[Any]) -> float:
-    """Return the roll of a pose as the image shows it: the in-plane turn nearest to the projected rotation.
+    """Return the roll of a pose in the image: the in-plane rotation nearest to the projected rotation.
 
     Parameters
     ----------
@@ -50,8 +49,8 @@ def image_to_frame(params: npt.NDArray[Any], scale: float) -> npt.NDArray[np.flo
     Returns
     -------
     ndarray, (2, 3), float64
-        A with x_frame = A[:, :2] @ x_image + A[:, 2]; it takes (tx, ty) to (0, 0), turns the face upright and
-        scales it by ``scale / s``.
+        A with x_frame = A[:, :2] @ x_image + A[:, 2]; it maps (tx, ty) to (0, 0), rotates the face upright
+        and scales it by ``scale / s``.
     """
     angle = upright_angle(rotation_matrix(params[1:4]))
     factor = scale / float(params[0])
@@ -63,15 +62,15 @@ def image_to_frame(params: npt.NDArray[Any], scale: float) -> npt.NDArray[np.flo
 
 
 def shape_to_reference(points: npt.NDArray[Any], reference: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the similarity that lays a shape on another one: OpenFace's way into the normalised frame.
+    """Return the similarity from a shape to another one, by which OpenFace defines the normalised frame.
 
-    Scale by the shapes' root mean square distances from their means, and the rotation that is best in the
-    least-squares sense; a face that is turned away is taken larger than by `image_to_frame`.
+    The scale is the ratio of the root mean square distances from the means, the rotation the best one in the
+    least-squares sense; rotated heads come out larger than by `image_to_frame`.
 
     Parameters
     ----------
     points, reference : ndarray, (n, 2)
-        Pixels of the image, and places in the frame, x then y.
+        Pixels of the image, and coordinates in the frame, x then y.
 
     Returns
     -------
@@ -89,7 +88,7 @@ def shape_to_reference(points: npt.NDArray[Any], reference: npt.NDArray[Any]) ->
 
 
 def transform(matrix: npt.NDArray[np.float64], points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return points (..., 2), x then y, taken through a (2, 3) affine matrix."""
+    """Apply a (2, 3) affine matrix to points (..., 2), x then y."""
     return np.asarray(points @ matrix[:, :2].T + matrix[:, 2], dtype=np.float64)
 
 
@@ -101,12 +100,12 @@ def sample_frame(
     width: int,
     height: int,
 ) -> npt.NDArray[np.float32]:
-    """Take the picture of a rectangle of the normalised frame.
+    """Sample a rectangle of the normalised frame.
 
     Parameters
     ----------
     grey : ndarray, (H, W), uint8
-        The image; beyond its edge its outermost pixels go on.
+        The image; its border pixels are repeated.
     to_frame : ndarray, (2, 3), float64
         Similarity from image to frame, see `image_to_frame`.
     x0, y0 : int
@@ -117,24 +116,24 @@ def sample_frame(
     Returns
     -------
     ndarray, (height, width), float32
-        Grey levels 0 to 255; pixel [r, c] lies at frame coordinates (x0 + c, y0 + r).
+        Grey levels 0 to 255; pixel [r, c] is at (x0 + c, y0 + r) of the frame.
     """
     image = np.ascontiguousarray(grey, dtype=np.uint8)
     return sample_kernel(image, np.asarray(to_frame, dtype=np.float64), x0, y0, width, height).T
 
 
 def contrast_normalise(supports: npt.NDArray[Any]) -> npt.NDArray[Any]:
-    """Return supports with their mean taken off, divided by their Euclidean norm, or by 1 if that is larger.
+    """Return support regions minus their mean, divided by their Euclidean norm or by 1, the larger of both.
 
     Parameters
     ----------
     supports : ndarray, (..., n)
-        Grey levels, each support's pixels along the last axis.
+        Grey levels, the pixels of a support region along the last axis.
 
     Returns
     -------
     ndarray, (..., n)
-        Zero mean; norm 1, and less for supports that are all but flat (0 where they are).
+        Zero mean; norm 1, or less for nearly uniform regions.
     """
     centred = supports - supports.mean(axis=-1, keepdims=True)
     norm = np.sqrt((centred * centred).sum(axis=-1, keepdims=True))
@@ -157,10 +156,10 @@ def invert_kernel(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
 def move_pose(
     params: npt.NDArray[np.float64], similarity: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return PDM parameters whose projection is the given one taken through a (2, 3) similarity.
+    """Return PDM parameters, (6 + m,), whose projection is that of `params` after a (2, 3) similarity.
 
-    With `image_to_frame`, parameters of the image become parameters of the frame, (6 + m,); with its inverse,
-    the other way round.
+    `image_to_frame` converts parameters of the image to those of the normalised frame; its inverse does the
+    reverse.
     """
     moved = params.copy()
     cosine, sine = similarity[0, 0], similarity[1, 0]
@@ -172,7 +171,7 @@ def move_pose(
         top, below = rotation[0, column], rotation[1, column]
         rotation[0, column], rotation[1, column] = cosine * top - sine * below, sine * top + cosine * below
     moved[2] = math.asin(min(1.0, max(-1.0, rotation[0, 2])))
-    if abs(rotation[0, 2]) > 1.0 - 1e-12:  # rx and rz turn about the same axis
+    if abs(rotation[0, 2]) > 1.0 - 1e-12:  # rx and rz rotate about the same axis
         moved[1], moved[3] = math.atan2(rotation[2, 1], rotation[1, 1]), 0.0
     else:
         moved[1] = math.atan2(-rotation[1, 2], rotation[2, 2])
@@ -212,7 +211,7 @@ def _add_level(
     to_level: npt.NDArray[np.float64],
     share: float,
 ) -> None:
-    """Add `share` times the bilinear samples of a level to the transposed picture."""
+    """Add `share` times the bilinear samples of a pyramid level to the transposed image."""
     height, width = level.shape
     part = np.float32(share)
     right, bottom = width - 1.0, height - 1.0
@@ -239,16 +238,16 @@ def sample_kernel(
     width: int,
     height: int,
 ) -> npt.NDArray[np.float32]:
-    """Return the picture of `sample_frame` transposed, (width, height): columns lie in a row in memory."""
+    """Return `sample_frame` transposed, (width, height): columns are contiguous."""
     determinant = to_frame[0, 0] * to_frame[1, 1] - to_frame[0, 1] * to_frame[1, 0]
     back = invert_kernel(to_frame)
-    back[0, 2] += back[0, 0] * x0 + back[0, 1] * y0  # of the picture's first pixel
+    back[0, 2] += back[0, 0] * x0 + back[0, 1] * y0  # of the first pixel
     back[1, 2] += back[1, 0] * x0 + back[1, 1] * y0
     depth = min(max(-0.5 * math.log2(abs(determinant)), 0.0), float(MOST_LEVELS - 1))
     first = int(depth)
     share = depth - first
 
-    # The part of the image that the rectangle needs, on whole blocks of the deepest level.
+    # the area of the image that is sampled, aligned to blocks of the deepest level
     block = 2 ** (first + 1)
     low_x = back[0, 2] + min(back[0, 0] * width, 0.0) + min(back[0, 1] * height, 0.0) - 2 * block
     low_y = back[1, 2] + min(back[1, 0] * width, 0.0) + min(back[1, 1] * height, 0.0) - 2 * block
@@ -278,7 +277,7 @@ def sample_kernel(
 
 @kernel
 def _into_level(back: npt.NDArray[np.float64], left: int, top: int, depth: int) -> npt.NDArray[np.float64]:
-    """Return the matrix from picture (column, row) to the pixels of a level of the crop at (left, top)."""
+    """Return the matrix from (column, row) of the result to pixels of a level of the crop at (left, top)."""
     unit = 1.0 / 2**depth
     matrix = np.empty((2, 3))
     for axis in range(2):

@@ -1,8 +1,7 @@
-"""CLNF as users run it: compiled loops round batched float32 matrix products.
+"""The compiled engine of CLNF: Numba kernels and batched float32 matrix products.
 
-The functions here do what those of the same name in `reference` do. Products over landmarks go to
-`numpy.matmul`, whose single products are too small for the BLAS library to start threads of its own; the
-loops release the GIL.
+Functions do the same as those of the same name in `reference`. Products over landmarks are done by
+`numpy.matmul`, each too small for the BLAS library to start threads; the kernels release the GIL.
 """
 
 from __future__ import annotations
@@ -43,11 +42,11 @@ Floats32 = npt.NDArray[np.float32]
 Places = npt.NDArray[Any]  # whole numbers, or real ones with OpenFace's experts
 
 PIXELS = SUPPORT * SUPPORT
-LARGEST_EXPONENT = np.float32(80.0)  # exp of more is infinite, which fast mathematics does not know
-TOGETHER = 2  # landmarks that share a network and go through it at once: mirrored pairs
-VECTOR = 16  # numbers that columns of a product are padded to
-WORTH_SHARING = 5e7  # multiplications of a pass: below, waiting for another thread costs more than it saves
-LARGEST_PRODUCT = 1 << 18  # multiplications; from here on OpenBLAS may share a product among threads
+LARGEST_EXPONENT = np.float32(80.0)  # exp of more overflows, which fastmath does not handle
+TOGETHER = 2  # landmarks that share a network and are evaluated at once: mirrored pairs
+VECTOR = 16  # columns of a product are padded to a multiple of this
+WORTH_SHARING = 5e7  # multiplications of a pass from which more threads are faster
+LARGEST_PRODUCT = 1 << 18  # multiplications; OpenBLAS may use threads for larger products
 
 
 def response_maps(
@@ -62,8 +61,8 @@ def response_maps(
 ) -> Floats32:
     """Evaluate the patch experts in a window around each landmark: `reference.response_maps` in float32.
 
-    The frame is sampled once for all landmarks, with the mean and the norm of every support. The norm divides
-    the first layer's product instead of the pixels.
+    The normalised frame is sampled once for all landmarks, with the mean and the norm of every support
+    region. The product of the first layer is divided by the norm instead of the pixels.
     """
     if isinstance(experts, OpenFaceExperts):
         return _openface_maps(grey, to_frame, centres, window, experts.parts[scale], view, checkerboard)
@@ -83,7 +82,7 @@ def response_maps(
 
 
 def _cells(window: int, stride: int) -> int:
-    """Return at how many places of a window the experts are evaluated."""
+    """Return the number of cells of a window in which the experts are evaluated."""
     return (window * window + stride - 1) // stride
 
 
@@ -96,9 +95,9 @@ def _bundle_maps(
     stride: int,
     maps: Floats32,
 ) -> None:
-    """Fill the maps by the experts' layers: products of all landmarks by NumPy, the rest by kernels.
+    """Fill the response maps layer by layer: products of all landmarks by NumPy, the rest by kernels.
 
-    A product inside a kernel would take 17 MB: Numba gets it from SciPy, NumPy brings its own.
+    Products in kernels would take 17 MB, as Numba imports SciPy's BLAS for them.
     """
     w1, w2, w3 = layers
     n, window = maps.shape[:2]
@@ -125,7 +124,7 @@ def _supports(
     inputs: Floats32,
     factors: Floats32,
 ) -> None:
-    """Fill every landmark's supports, (68, cells, 121), less their means, and their factors 1 / norm."""
+    """Fill all support regions, (68, cells, 121), minus their means, and 1 / norm of each."""
     picture, x0, y0 = _picture(grey, to_frame, centres, window)
     means, all_factors = _contrast(picture)
     strips = _strips(picture)
@@ -143,9 +142,9 @@ def _supports(
 def _picture(
     grey: npt.NDArray[np.uint8], to_frame: Floats, centres: Places, window: int
 ) -> tuple[Floats32, int, int]:
-    """Return the transposed picture of all that the landmarks' windows see.
+    """Return the transposed image of the area of all support regions, and its origin.
 
-    With it comes what a landmark's place is less by in it: there its first support begins.
+    The origin plus a landmark's centre is where the first support region of the landmark begins.
     """
     margin = window // 2 + REACH
     x0, y0 = centres[0, 0], centres[0, 1]
@@ -159,7 +158,7 @@ def _picture(
 
 @kernel
 def _activate(values: Floats32, factors: Floats32, weights: Floats32) -> None:
-    """Take the first layer's products, (68, cells, h1), through the contrast's factor, bias and ReLU."""
+    """Apply contrast factor, bias and ReLU to the products of the first layer, (68, cells, h1), in place."""
     zero = np.float32(0.0)
     for k in range(values.shape[0]):
         bias = weights[k, 0]
@@ -178,7 +177,7 @@ def _last_layer(
     stride: int,
     maps: Floats32,
 ) -> None:
-    """Fill the maps from the second layer's products, (68, cells, h2)."""
+    """Fill the response maps from the products of the second layer, (68, cells, h2)."""
     window = maps.shape[1]
     zero, one = np.float32(0.0), np.float32(1.0)
     for k in range(maps.shape[0]):
@@ -201,7 +200,7 @@ def _last_layer(
 
 @kernel
 def _spread(values: Floats32, visible: npt.NDArray[np.bool_], stride: int, maps: Floats32) -> None:
-    """Fill the maps from the values of their cells; those between are 0, and hidden landmarks' maps 1."""
+    """Fill the response maps from their evaluated cells; other cells are 0, maps of hidden landmarks 1."""
     window = maps.shape[1]
     for k in range(maps.shape[0]):
         p = 0
@@ -224,7 +223,7 @@ def _openface_maps(
     sparse: bool,
     share: tuple[Executor, int] | None = None,
 ) -> Floats32:
-    """Return the maps of OpenFace's experts, which take ten times as long; `share`: a pool, its threads."""
+    """Return the response maps of OpenFace's experts; `share`: a pool of threads and its size."""
     maps = np.empty((len(centres), window, window), np.float32)
     fields, networks = part.fields is not None, part.networks
     expert = np.where(part.visibility[view], part.expert[view], -1)
@@ -264,7 +263,7 @@ def _openface_maps(
 
 
 def _pieces(expert: npt.NDArray[np.int64], count: int) -> list[npt.NDArray[np.int64]]:
-    """Return the landmarks in `count` pieces or fewer; those that share an expert stay together."""
+    """Split the landmarks into at most `count` pieces; those that share an expert stay together."""
     order = np.argsort(expert, kind="stable")
     cuts = [0]
     for i in range(1, count):
@@ -291,7 +290,7 @@ def _network_maps(
     stride: int,
     maps: Floats32,
 ) -> None:
-    """Fill the maps of landmarks by networks; those that share one go through it together, in this order."""
+    """Fill the response maps in this order of landmarks; neighbours with the same network are batched."""
     n, window = order.shape[0], maps.shape[1]
     side = window + SUPPORT - 1
     cells = (window * window + stride - 1) // stride
@@ -349,7 +348,7 @@ def _network_maps(
 def _sample_area(
     grey: npt.NDArray[np.uint8], to_image: Floats, x: float, y: float, flipped: bool, area: Floats32
 ) -> None:
-    """Fill the transposed picture (columns, rows) about a place of the frame by bilinear samples."""
+    """Fill the transposed image (columns, rows) around a point of the frame by bilinear sampling."""
     side = area.shape[0]
     reach = side // 2
     height, width = grey.shape
@@ -371,7 +370,7 @@ def _sample_area(
 
 @kernel
 def _normalised_columns(area: Floats32, window: int, stride: int, first: int, inputs: Floats32) -> None:
-    """Fill columns of `inputs`, from `first` on: a 1, then a contrast-normalised support column by column."""
+    """Fill columns of `inputs`, from `first` on: a 1, then a contrast-normalised support region."""
     cells = (window * window + stride - 1) // stride
     sums, squares = np.zeros(cells, np.float32), np.zeros(cells, np.float32)
     level = area[area.shape[0] // 2, area.shape[1] // 2]  # keeps the sums small
@@ -403,7 +402,7 @@ def _normalised_columns(area: Floats32, window: int, stride: int, first: int, in
 
 @kernel
 def _layer(weight: Floats32, bias: Floats32, activation: int, values: Floats32, following: Floats32) -> None:
-    """Take columns through one layer, in products too small for the BLAS library to share among threads."""
+    """Apply one layer to columns, in products too small for threads of the BLAS library."""
     outputs, inputs = weight.shape
     columns = values.shape[1]
     block = max(1, LARGEST_PRODUCT // (inputs * columns))
@@ -447,7 +446,7 @@ def _fill_from_neighbours(response: Floats32) -> None:
 
 @kernel
 def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
-    """Return the mean and the factor 1 / norm of every whole support of a picture, by running sums."""
+    """Return the mean and 1 / norm of every support region of an image, by running sums."""
     width, height = picture.shape
     across, down = width - SUPPORT + 1, height - SUPPORT + 1
     means, factors = np.empty((across, down), np.float32), np.empty((across, down), np.float32)
@@ -485,8 +484,7 @@ def _contrast(picture: Floats32) -> tuple[Floats32, Floats32]:
 def _strips(picture: Floats32) -> Floats32:
     """Return, for each row of a transposed image, the next eleven pixels of every column.
 
-    Neighbouring support regions share all but one column, and those of different landmarks overlap: each is a
-    contiguous run of 121 values in a strip, so that no pixel is gathered twice.
+    Each support region is a contiguous run of 121 values in a strip, so that no pixel is gathered twice.
     """
     width, height = picture.shape
     strips = np.empty((height - SUPPORT + 1, width * SUPPORT), np.float32)
@@ -501,20 +499,20 @@ def _strips(picture: Floats32) -> Floats32:
 def _im2col(
     strips: Floats32, left: int, top: int, means: Floats32, window: int, stride: int, inputs: Floats32
 ) -> None:
-    """Fill the supports (cells, 121) of an area of interest, each less its mean, column by column."""
+    """Fill the support regions (cells, 121) of a window, each minus its mean, column by column."""
     row = 0
     for y in range(window):
         for x in range(y % stride, window, stride):
             grey = means[left + x, top + y]
             start = SUPPORT * (left + x)
-            support, pixels = inputs[row], strips[top + y, start : start + PIXELS]  # views: they make vectors
+            support, pixels = inputs[row], strips[top + y, start : start + PIXELS]  # views: vectorised
             for j in range(len(support)):
                 support[j] = pixels[j] - grey
             row += 1
 
 
 def multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> Floats32:
-    """Multiply each map by a Gaussian about where the landmark was first found, in place."""
+    """Multiply each response map by a Gaussian around the initial landmark, in place."""
     _multiply_prior(maps, centres, prior, precision)
     return maps
 
@@ -533,7 +531,7 @@ def _multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: F
 
 @kernel
 def _gaussian(middle: float, precision: float, values: npt.NDArray[Any]) -> None:
-    """Fill the values of exp(-precision d**2 / 2) at whole steps about the middle."""
+    """Fill the values of exp(-precision d**2 / 2) at integer steps around the middle."""
     reach = values.shape[0] // 2
     for j in range(values.shape[0]):
         d = middle + j - reach
@@ -542,7 +540,7 @@ def _gaussian(middle: float, precision: float, values: npt.NDArray[Any]) -> None
 
 @kernel
 def _mean_shift(maps: Floats32, centres: Places, points: Floats, sigma: float, shift: Floats) -> None:
-    """Fill v, (2, 68), for the points (2, 68)."""
+    """Fill the mean-shift vectors v, (2, 68), of the points (2, 68)."""
     window = maps.shape[1]
     reach = window // 2
     across, down = np.empty(window, np.float32), np.empty(window, np.float32)
@@ -569,7 +567,7 @@ def _mean_shift(maps: Floats32, centres: Places, points: Floats, sigma: float, s
 
 
 def with_threads(pool: Executor, threads: int) -> SimpleNamespace:
-    """Return this engine with OpenFace's experts evaluated by several threads: the caller's and a pool's."""
+    """Return this engine with OpenFace's experts evaluated by the caller's thread and those of a pool."""
 
     def maps(
         grey: npt.NDArray[np.uint8],
@@ -600,7 +598,7 @@ def search(
     steps: Steps,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Run NU-RLMS on the maps of one scale: `reference.search`; iterations are -1 where it broke down."""
+    """Run NU-RLMS on the response maps of one scale: `reference.search`; iterations are -1 if it failed."""
     found = np.empty_like(params)
     if targets is None:
         targets = np.full((len(weights), 2), np.nan)

@@ -31,12 +31,12 @@ OPSET, IR_VERSION = 17, 9
 
 @dataclass(frozen=True)
 class OnnxExperts(PatchExperts):
-    """Patch experts whose responses come from ONNX Runtime; all else is `PatchExperts`.
+    """Patch experts that are evaluated by ONNX Runtime.
 
     Attributes
     ----------
     session : onnxruntime.InferenceSession
-        Takes `supports`, (68, n, 121) contrast-normalised, and `set`, the number of scale and view; returns
+        Inputs `supports`, (68, n, 121) contrast-normalised, and `set`, the index of scale and view; output
         `responses`, (68, n).
     """
 
@@ -44,7 +44,7 @@ class OnnxExperts(PatchExperts):
 
 
 def experts_graph(experts: PatchExperts) -> bytes:
-    """Return all the experts as one serialised ONNX model.
+    """Return all experts as one serialised ONNX model.
 
     Raises
     ------
@@ -97,7 +97,7 @@ def experts_graph(experts: PatchExperts) -> bytes:
 
 
 def export_experts(experts: PatchExperts, path: str | Path) -> None:
-    """Write all the experts as one ONNX file.
+    """Write all experts as one ONNX file.
 
     Raises
     ------
@@ -117,8 +117,8 @@ def onnx_experts(experts: AnyExperts, providers: Sequence[str] | None = None) ->
     ----------
     experts : PatchExperts
     providers : sequence of str, optional
-        Execution providers of ONNX Runtime in the order of preference; by default those of `PROVIDERS` that
-        this machine has.
+        Execution providers of ONNX Runtime in the order of preference; by default the available ones of
+        `PROVIDERS`.
 
     Raises
     ------

@@ -3,7 +3,7 @@
 Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection" (CEN);
 Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for robust facial landmark
 detection in the wild" (CCNF). The input of both is the contrast-normalised 11 x 11 support region. Unlike
-those of the bundles, their image is resampled for each landmark: bilinear, with the landmark on a pixel.
+those of the bundles, the image is resampled for each landmark, bilinearly, with the landmark on a pixel.
 
 `models.openface_format` reads them from files.
 """
@@ -28,16 +28,16 @@ SIGMOID, TANH, RELU, LINEAR = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Networks:
-    """Small networks in one stretch of memory: each layer is ``activation(weight @ input + bias)``.
+    """Small networks in one array: each layer is ``activation(weight @ input + bias)``.
 
     Attributes
     ----------
     words : ndarray, (N,), float32
-        All weights and biases, and whatever else the file has between them.
+        All weights and biases, and other words of the file between them.
     widths : ndarray, (E, L + 1), int64
         Numbers of inputs and of each layer's outputs; 0 after the last layer.
     weights, biases : ndarray, (E, L), int64
-        The word at which each layer's weights (outputs x inputs, by rows) and biases begin.
+        Index of each layer's weights (outputs x inputs, by rows) and biases in `words`.
     activations : ndarray, (E, L), int64
         `SIGMOID`, `TANH`, `RELU` or `LINEAR`.
     """
@@ -51,20 +51,20 @@ class Networks:
 
 @dataclass(frozen=True)
 class NeuralFields:
-    """What makes CCNF of neurons: their parameters, and how neighbouring responses go together.
+    """Parameters of CCNF: those of the neurons, and of the edges between neighbouring responses.
 
     Attributes
     ----------
     kernels : tuple of ndarray, (K, 11, 11), float32
-        Of each expert: its neurons' weights, rows then columns.
+        Weights of the neurons of each expert, rows then columns.
     norms, biases, alphas : tuple of ndarray, (K,), float64
-        Of each expert: the norm of each neuron's weights, its bias, and its vertex weight alpha.
+        For each neuron of each expert: norm of the weights, bias, and vertex weight alpha.
     betas : tuple of ndarray, (B,), float64
-        Of each expert: the edge weights.
+        Edge weights of each expert.
     edges : dict of int to ndarray, (B, window**2, window**2), float32
-        For each window that the file has: the matrices D - S of the edge features.
+        Matrices D - S of the edge features for each window of the file.
     covariances : dict
-        Sigma of each view and window, filled as they are needed.
+        Cache of Sigma for each view and window.
     """
 
     kernels: tuple[Floats32, ...]
@@ -91,13 +91,13 @@ class ScaleExperts:
     confidences : ndarray, (V, 68), float64
         Weight of each expert in NU-RLMS.
     expert : ndarray, (V, 68), int64
-        Which of the networks serves; -1 is none.
+        Index of the network; -1 for none.
     flipped : ndarray, (V, 68), bool
-        Whether it is shown the mirror image, since it was trained for the other side of the face.
+        Whether its input is mirrored, as it was trained for the other side of the face.
     networks : Networks
-        What is evaluated; 122 inputs (a 1, then the support column by column), one output.
+        122 inputs (a 1, then the support region column by column), one output.
     fields : NeuralFields or None
-        For CCNF: what the networks were made of.
+        For CCNF only.
     """
 
     scale: float
@@ -145,10 +145,11 @@ def views_of(
 
 
 def fields_as_networks(fields: NeuralFields) -> Networks:
-    """Return the networks that give what the neurons of CCNF give before neighbours are joined.
+    """Return networks that are equivalent to the neurons of CCNF, without the edges.
 
-    The correlation of a support with a neuron's weights is that of the weights, made zero in mean and one in
-    norm, with the contrast-normalised support: a layer of sigmoids, and one that sums them with 2 alpha.
+    The normalised correlation of a support region with a neuron's weights is the product of the weights, with
+    mean 0 and norm 1, and the contrast-normalised support region: a layer of sigmoids, and their sum weighted
+    by 2 alpha.
     """
     words: list[Floats32] = []
     count, depth = len(fields.kernels), 2
@@ -178,8 +179,8 @@ def fields_as_networks(fields: NeuralFields) -> Networks:
 def covariance(fields: NeuralFields, expert: int, window: int) -> Floats:
     """Return Sigma of an expert's responses in a window, (window**2, window**2), float64.
 
-    Baltrusaitis et al. 2013: ``Sigma**-1 = 2 (sum_k alpha_k I + sum_k beta_k (D_k - S_k))``, where the
-    file has the edges of such a window; else without the second sum.
+    Baltrusaitis et al. 2013: ``Sigma**-1 = 2 (sum_k alpha_k I + sum_k beta_k (D_k - S_k))``; without the
+    second sum if the file has no edges for the window.
 
     Raises
     ------
@@ -190,7 +191,7 @@ def covariance(fields: NeuralFields, expert: int, window: int) -> Floats:
     precision = fields.alphas[expert].sum() * np.eye(cells)
     if window in fields.edges:
         precision += np.einsum("b,bij->ij", fields.betas[expert], fields.edges[window].astype(np.float64))
-    precision = precision + precision.T  # twice it, and symmetric to the last bit
+    precision = precision + precision.T  # doubled, and exactly symmetric
     try:
         np.linalg.cholesky(precision)
         return np.asarray(np.linalg.inv(precision))
@@ -202,12 +203,12 @@ def covariance(fields: NeuralFields, expert: int, window: int) -> Floats:
 
 
 def covariances(part: ScaleExperts, view: int, window: int) -> Floats32:
-    """Return Sigma of every landmark's expert in a view, float32; made once for each view and window.
+    """Return Sigma of every landmark's expert in a view, float32; cached for each view and window.
 
     Returns
     -------
     ndarray, (68, window**2, window**2), or (68, 1, 1)
-        The latter, one number for each landmark, where the file joins no neighbours in such a window.
+        The latter, a number for each landmark, if the file has no edges for the window.
     """
     fields = part.fields
     assert fields is not None

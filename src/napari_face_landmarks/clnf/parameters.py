@@ -1,4 +1,4 @@
-"""The constants of the CLNF engine: what is fixed when the models are trained, not what users set."""
+"""Constants of CLNF that belong to the models, in contrast to the users' settings."""
 
 from __future__ import annotations
 
@@ -20,38 +20,37 @@ class EngineConstants:
         Standard deviation of the mean shift's Gaussian kernel at the scale 0.25, px of the normalised frame,
         and its change for each doubling of the scale.
     weight : float
-        What the experts' confidences are multiplied by to give W of NU-RLMS.
+        Factor from the experts' confidences to W of NU-RLMS.
     prior_weight : float
-        Power of the Gaussian prior of the first landmarks in the response maps; 0 is no prior.
+        Exponent of the Gaussian prior of the initial landmarks in the response maps; 0 for no prior.
     prior_floor : float
-        Standard deviation added (as variances) to what the first landmarks claim, units of the PDM.
+        Standard deviation added (as variance) to that of the initial landmarks, units of the PDM.
     hidden : float
-        Response that every place of a window is given on top, as of a landmark that something hides: where
-        the experts see nothing, the prior decides. Only with a prior.
+        Response that is added to every cell of a window, for occluded landmarks: without a response of the
+        experts, the prior decides. Only with a prior.
     residual_share : float
-        Largest share kept of the first landmarks' residual outside the PDM; 0 keeps none.
+        Maximum share of the initial landmarks' residual from the PDM that is kept.
     residual_sigma : float
         Standard deviation at which half of `residual_share` is kept, units of the PDM.
     checkerboard : bool
-        Evaluate the response maps on every second cell, like the black fields of a chessboard, which halves
-        their cost.
+        Evaluate the response maps on every second cell, in a checkerboard pattern, at half the cost.
     fit_noise : float
-        The first landmarks' standard deviation in the fit of the PDM to them, units of the PDM.
+        Standard deviation of the initial landmarks in the fit of the PDM, units of the PDM.
     largest_scale : float
         r changes with the scale up to this one.
     in_image : bool
-        r counts against pixels of the image, as in OpenFace's code, not of the normalised frame.
+        r is relative to pixels of the image, as in OpenFace's code, not of the normalised frame.
     followed_windows : tuple of int
-        In a run without PFLD: sides of the response maps on the frames after the first; 0 leaves a scale out.
+        In a run without PFLD: sides of the response maps after the first frame; 0 skips a scale.
     own_iterations : int
         In a run without PFLD: NU-RLMS steps of each phase at each scale.
     own_convergence : float
         In a run without PFLD: a phase ends once the whole shape moves less (L2 norm), px of the image.
     held_weight : float
-        How many times as much a landmark placed by hand weighs in NU-RLMS as the surest of the others.
+        Weight of a manual landmark in NU-RLMS relative to the most confident of the others.
     sure_spread : float
-        The coarsest scale is left out where the first landmarks' standard deviation (root mean square) is
-        under this share of the inter-ocular distance; 0 never leaves it out.
+        The coarsest scale is skipped if the standard deviation (root mean square) of the initial landmarks is
+        less than this share of the inter-ocular distance; 0 never skips it.
     """
 
     windows: tuple[int, ...] = (11, 9, 7)
@@ -95,7 +94,7 @@ class EngineConstants:
 
 @dataclass(frozen=True)
 class Steps:
-    """How NU-RLMS searches the response maps of one scale.
+    """Parameters of NU-RLMS at one scale.
 
     Attributes
     ----------
@@ -118,8 +117,8 @@ class Steps:
     whole: bool = False
 
 
-LEAST_RESPONSE = 1e-12  # a map with less under the kernel says nothing about its landmark
-STANDARD_RADIUS = 1.2  # the search radius at which the windows are as published
+LEAST_RESPONSE = 1e-12  # maps with less under the kernel are ignored
+STANDARD_RADIUS = 1.2  # search radius of the published windows
 
 PUBLISHED = EngineConstants()
 """CE-CLM as published: no prior, no residual; r, sigma and W as in OpenFace 2.0."""
@@ -137,11 +136,11 @@ TUNED = EngineConstants(
     checkerboard=True,
     sure_spread=0.06,
 )
-"""What users run; tuned on held-out faces, by their measures as well as the error.
+"""The constants of the bundles, tuned on held-out faces by measures as well as by the error.
 
-A weaker prior of the shape model than the error alone would choose, and the whole residual of the first
-landmarks, cost nothing in the error and keep more of a face's asymmetry: with the constants before them, the
-slopes of left minus right fell far below those of PFLD alone.
+Compared with the constants of least error, the shape prior is weaker and the whole residual of the initial
+landmarks is kept: at the same error this preserves more of a face's asymmetry, for which the slopes of left
+minus right had been far below those of PFLD alone.
 """
 
 OPENFACE_CEN = EngineConstants(

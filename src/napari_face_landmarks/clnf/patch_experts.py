@@ -25,9 +25,8 @@ array                    shape, type                 content
 Each scale has 107 stored experts: 39 of the frontal view for the landmarks `FRONTAL_STORED` (one of each
 mirror pair, and the midline), then 68 of the side view, landmarks 0 to 67. The experts of landmarks that are
 hidden in the side view may be zero. The other half of the frontal view and the mirrored side view are mirror
-images of these:
-the expert of landmark ``MIRROR_68[i]`` is that of ``i`` with the columns of its support region in reverse
-order.
+images of these: the expert of landmark ``MIRROR_68[i]`` is that of ``i`` with the columns of its support
+region in reverse order.
 """
 
 from __future__ import annotations
@@ -79,8 +78,8 @@ class PatchExperts:
     visibility : ndarray, (3, 68), bool
         The landmarks that count in each view.
     w1 : ndarray, (S, 3, 68, 122, h1), float32
-        First layer; row 0 is the bias, then the support column by column. The weights of a support sum to 0:
-        their common part was taken off, which changes nothing, since the inputs sum to 0.
+        First layer; row 0 is the bias, then the support region column by column. The weights of a support
+        region sum to 0: their mean is subtracted, as the inputs sum to 0.
     w2 : ndarray, (S, 3, 68, 1 + h1, h2), float32
         Second layer; row 0 is the bias.
     w3 : ndarray, (S, 3, 68, 1 + h2), float32
@@ -88,9 +87,9 @@ class PatchExperts:
     confidences : ndarray, (S, 3, 68), float64
         Weight of each expert in NU-RLMS.
     beyond : ndarray, (137, 136), float64, or None
-        How far from where the search ends people put each landmark, as a linear function of where it ends
-        (`training.settle`): row 0 is the constant, the others multiply the landmarks' x and y. Both are in
-        the PDM's units, in the upright frame whose origin is the translation of the pose.
+        Offset of manual landmarks from the end of the search, as a linear function of the latter
+        (`training.linear_calibration`): row 0 is the constant, the others multiply the landmarks' x and y.
+        Both are in units of the PDM, in the upright frame with the origin at the translation of the pose.
     """
 
     scales: npt.NDArray[np.float64]
@@ -146,7 +145,7 @@ def save_patch_experts(
     Parameters
     ----------
     path : str or Path
-        Where to write; replaced if it exists.
+        Output file; replaced if it exists.
     arrays : mapping of str to array-like
         As in the table of this module, by name.
     dtype : {float16, float32}

@@ -1,4 +1,4 @@
-"""The point distribution model: 68 points in 3D whose shape varies linearly, seen under weak perspective.
+"""The point distribution model: 68 points in 3D with linear modes of variation, under weak perspective.
 
     x_i = s R_2D (xbar_i + Phi_i q) + t
 
@@ -7,9 +7,9 @@ Cohn 2011, "Deformable model fitting by regularized landmark mean-shift", equati
 
 The frame is right-handed in image axes: x to the right, y down, z away from the camera, so that the tip of
 the nose has a negative z. Angles are Euler angles in radians with ``R = Rx(rx) @ Ry(ry) @ Rz(rz)``, as in
-OpenFace: a positive ry turns the nose to the left of the picture, a positive rx turns it down, a positive rz
-turns the face clockwise on the screen. A shape's unit is such that the mean's outer eye corners are 90 apart,
-about a millimetre; s is in pixels per unit.
+OpenFace: a positive ry rotates the nose to the left of the image, a positive rx down, a positive rz the face
+clockwise. Lengths are in units of 1/90 of the distance of the mean shape's outer eye corners, about a
+millimetre; s is in pixels per unit.
 
 Parameters are one float64 vector ``[s, rx, ry, rz, tx, ty, q_1 .. q_m]``, (6 + m,).
 """
@@ -31,13 +31,13 @@ from napari_face_landmarks.jit import exact_kernel, kernel
 Floats = npt.NDArray[np.float64]
 
 N_RIGID = 6
-CLAMP = 3.0  # standard deviations that a non-rigid parameter may reach
+CLAMP = 3.0  # limit of non-rigid parameters, standard deviations
 LARGEST_FILE = 4 << 20
 LARGEST_MODEL = (1024, 256)  # points, components
 FEWEST_POINTS = 6
 SMALLEST_SCALE = 1e-6
 SMALLEST_EXTENT = 1e-3
-"""Of a mean shape along each axis, in its own unit."""
+"""Limit of a mean shape along each axis."""
 LARGEST_COORDINATE = 1e6  # px
 
 
@@ -85,7 +85,7 @@ def rotation_matrix(angles: Floats) -> Floats:
 def euler_angles(rotation: Floats) -> Floats:
     """Return the angles ``(rx, ry, rz)``, (3,) radians, of a rotation matrix; ry is within +-pi/2."""
     sine = min(1.0, max(-1.0, float(rotation[0, 2])))
-    if abs(sine) > 1.0 - 1e-12:  # rx and rz turn about the same axis: let rx do it all
+    if abs(sine) > 1.0 - 1e-12:  # rx and rz rotate about the same axis: use rx only
         return np.array([np.arctan2(rotation[2, 1], rotation[1, 1]), np.arcsin(sine), 0.0])
     return np.array(
         [
@@ -127,7 +127,7 @@ def clamp(pdm: PDM, params: Floats) -> Floats:
 
 
 def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Floats:
-    """Place the mean shape on 2D landmarks in closed form: the start of `fit_pdm`.
+    """Fit the pose of the mean shape to 2D landmarks in closed form, to initialise `fit_pdm`.
 
     The least-squares affine camera, then the scaled rotation nearest to it.
 
@@ -135,9 +135,9 @@ def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] |
     ----------
     pdm : PDM
     landmarks : ndarray, (n, 2)
-        Pixels, x then y; a landmark that is not finite is left out.
+        Pixels, x then y; landmarks that are not finite are ignored.
     weights : ndarray, (n,), optional
-        How much each landmark counts, 0 or more.
+        Weight of each landmark, 0 or more.
 
     Returns
     -------
@@ -147,7 +147,7 @@ def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] |
     Raises
     ------
     ModelError
-        If fewer than six landmarks are usable, or they all lie in one place.
+        If fewer than six landmarks are usable, or all coincide.
     """
     target, weight = _checked_target(pdm, landmarks, weights)
     total = weight.sum()
@@ -156,7 +156,7 @@ def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] |
     flat = (target - centre_2d).T * weight
     solid = pdm.mean - centre_3d[:, None]
     spread = (solid * weight) @ solid.T
-    spread += 1e-3 * np.trace(spread) / 3 * np.eye(3)  # a flat choice of points leaves the depth open
+    spread += 1e-3 * np.trace(spread) / 3 * np.eye(3)  # coplanar points do not determine the depth
     try:
         left, size, right = np.linalg.svd(flat @ solid.T @ np.linalg.inv(spread), full_matrices=False)
     except np.linalg.LinAlgError:
@@ -187,15 +187,15 @@ def fit_pdm(
     ----------
     pdm : PDM
     landmarks : ndarray, (n, 2)
-        Pixels, x then y; a landmark that is not finite is left out.
+        Pixels, x then y; landmarks that are not finite are ignored.
     weights : ndarray, (n,), optional
-        How much each landmark counts; 1 where not given.
+        Weight of each landmark; default 1.
     params : ndarray, (6 + m,), optional
-        Where to start, for example the last frame's; `fit_rigid` where not given or not finite.
+        Initial parameters, for example those of the last frame; default `fit_rigid`.
     noise : float
-        The landmarks' expected standard deviation in units of the shape; larger keeps nearer to the mean.
+        Standard deviation of the landmarks in units of the PDM; larger values regularise more.
     max_iterations : int
-        Bound on the Gauss-Newton steps.
+        Maximum number of Gauss-Newton steps.
 
     Returns
     -------
@@ -205,7 +205,7 @@ def fit_pdm(
     Raises
     ------
     ModelError
-        If fewer than six landmarks are usable, or they all lie in one place.
+        If fewer than six landmarks are usable, or all coincide.
     """
     target, weight = _checked_target(pdm, landmarks, weights)
     start = params
@@ -244,7 +244,7 @@ def load_pdm(path: str | Path) -> PDM:
     Raises
     ------
     ModelError
-        If the file is missing, is no such model, or holds numbers that no model can have.
+        If the file is missing, is not such a model, or has invalid values.
     """
     n, m = LARGEST_MODEL
     arrays = read_npz(path, {"mean": (3 * n,), "components": (3 * n, m), "eigenvalues": (m,)}, LARGEST_FILE)
@@ -396,7 +396,7 @@ def normal_equations_kernel(
         right[a] = 0.0
         for b in range(a, count):
             hessian[a, b] = 0.0
-    for first in range(0, 2 * n, 4):  # four rows at a time: each sum is read and written a quarter as often
+    for first in range(0, 2 * n, 4):  # four rows at a time: fewer reads and writes of each sum
         i, j, k = first, min(first + 1, 2 * n - 1), min(first + 2, 2 * n - 1)
         last = min(first + 3, 2 * n - 1)
         w0 = weight[i % n]
@@ -415,7 +415,7 @@ def normal_equations_kernel(
 
 @kernel
 def solve_kernel(hessian: Floats, right: Floats, count: int) -> bool:
-    """Solve a symmetric positive definite system in place by Cholesky; False where it is not definite.
+    """Solve a symmetric positive definite system in place by Cholesky; False if it is not definite.
 
     Reads the upper triangle of the first `count` rows; the solution replaces `right`.
     """

@@ -1,8 +1,8 @@
-"""CLNF in plain NumPy, float64, as the papers write it: what `numba_engine` is tested against.
+"""Reference implementation of CLNF in NumPy, float64; `numba_engine` is tested against it.
 
 Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for robust facial landmark detection
 in the wild"; Zadeh et al. 2017, "Convolutional experts constrained local model"; Saragih, Lucey and Cohn
-2011, "Deformable model fitting by regularized landmark mean-shift". Slow: for reading and testing only.
+2011, "Deformable model fitting by regularized landmark mean-shift". Slow: for testing and the ablation only.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from napari_face_landmarks.clnf.pdm import (
 from napari_face_landmarks.errors import ModelError
 
 Floats = npt.NDArray[np.float64]
-Places = npt.NDArray[Any]  # whole numbers, or real ones
+Places = npt.NDArray[Any]  # integers, or real numbers
 
 
 def sample_frame(
@@ -57,7 +57,7 @@ def halve(level: Floats) -> Floats:
 
 
 def bilinear(level: Floats, where: Floats) -> Floats:
-    """Sample an image bilinearly at places (..., 2), x then y; its outermost pixels go on beyond its edge."""
+    """Sample an image bilinearly at points (..., 2), x then y; its border pixels are repeated."""
     height, width = level.shape
     x = np.clip(where[..., 0], 0, width - 1)
     y = np.clip(where[..., 1], 0, height - 1)
@@ -70,7 +70,7 @@ def bilinear(level: Floats, where: Floats) -> Floats:
 
 
 def im2col(area: Floats) -> Floats:
-    """Lay out every support of an area of interest as one row of an expert's inputs.
+    """Return every support region of an area of interest as one row of an expert's inputs.
 
     Parameters
     ----------
@@ -79,7 +79,7 @@ def im2col(area: Floats) -> Floats:
     Returns
     -------
     ndarray, (window**2, 122), float64
-        Row ``y * window + x`` is the support whose centre is the map's cell (x, y): a 1, then the
+        Row ``y * window + x`` is the support region centred on the map's cell (x, y): a 1, then the
         contrast-normalised pixels column by column.
     """
     window = area.shape[0] - SUPPORT + 1
@@ -109,7 +109,7 @@ def response_maps(
     view: int,
     checkerboard: bool = False,
 ) -> Floats:
-    """Evaluate the patch experts in a window round each landmark.
+    """Evaluate the patch experts in a window around each landmark.
 
     Parameters
     ----------
@@ -117,20 +117,20 @@ def response_maps(
     to_frame : ndarray, (2, 3)
         Similarity from image to normalised frame.
     centres : ndarray, (68, 2)
-        Middle of each map in the frame, x then y; whole numbers for the plugin's own experts.
+        Centre of each map in the frame, x then y; integers except with OpenFace's experts.
     window : int
         Side of the maps, px of the frame.
     experts : PatchExperts
     scale, view : int
-        Which of the experts.
+        Indices of the experts.
     checkerboard : bool
         Evaluate every second cell only, the centre among them. The others are 0.
 
     Returns
     -------
     ndarray, (68, window, window), float64
-        0 to 1; cell [k, y, x] is the place ``centres[k] + (x, y) - window // 2``. Maps of landmarks that the
-        view hides are 1 everywhere.
+        0 to 1; cell [k, y, x] is at ``centres[k] + (x, y) - window // 2``. Maps of landmarks that the view
+        hides are 1.
 
     Raises
     ------
@@ -154,16 +154,16 @@ def response_maps(
 
 
 def multiply_prior(maps: Floats, centres: Places, prior: Floats, precision: Floats) -> Floats:
-    """Multiply each map by a Gaussian about where the landmark was first found (a product of experts).
+    """Multiply each response map by a Gaussian around the initial landmark (a product of experts).
 
     Parameters
     ----------
     maps : ndarray, (68, window, window)
     centres : ndarray, (68, 2)
     prior : ndarray, (68, 2)
-        The first landmarks in the frame.
+        Initial landmarks in the frame.
     precision : ndarray, (68,)
-        1 / variance, px**-2 of the frame; 0 is no prior.
+        1 / variance, px**-2 of the frame; 0 for no prior.
 
     Returns
     -------
@@ -194,14 +194,14 @@ def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> F
     maps : ndarray, (68, window, window)
     centres : ndarray, (68, 2)
     points : ndarray, (68, 2)
-        Present landmarks in the frame; one outside its map is taken to the map's edge.
+        Current landmarks in the frame; those outside their map are clamped to its edge.
     sigma : float
         Of the kernel, px of the frame.
 
     Returns
     -------
     ndarray, (68, 2)
-        Kernel-weighted mean of the map's cells less the landmark; 0 where the map is all but empty.
+        Kernel-weighted mean of the map's cells minus the landmark; 0 if the map is nearly empty.
     """
     reach = maps.shape[1] // 2
     inside = np.clip(points, centres - reach, centres + reach)
@@ -213,10 +213,10 @@ def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> F
 
 
 def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
-    """Differentiate the projection with respect to the step that `update` takes.
+    """Return the Jacobian of the projection with respect to the step of `update`.
 
-    The rotation's three columns belong to small angles w about the axes of the model, ``R (I + [w]_x)``, not
-    to the Euler angles themselves (Saragih et al. 2011, section 3.1).
+    The columns of the rotation are for small angles w about the axes of the model, ``R (I + [w]_x)``, not for
+    the Euler angles (Saragih et al. 2011, section 3.1).
 
     Parameters
     ----------
@@ -246,10 +246,10 @@ def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
 
 
 def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
-    """Take a step in the parameters.
+    """Update the parameters by a step.
 
-    Scale, translation and q are added; the small angles are made a rotation, ``I + [w]_x`` orthonormalised,
-    and composed with the present one from the right; q is clamped to 3 standard deviations.
+    Scale, translation and q are added; the rotation is multiplied from the right by the orthonormalised
+    ``I + [w]_x`` of the small angles; q is clamped to 3 standard deviations.
 
     Parameters
     ----------
@@ -290,7 +290,7 @@ def nu_rlms_step(
     regularisation : float
         r.
     rigid : bool
-        Change the pose only.
+        Update the pose only.
 
     Returns
     -------
@@ -315,7 +315,7 @@ def search(
     steps: Steps,
     targets: Floats | None = None,
 ) -> tuple[Floats, int]:
-    """Run NU-RLMS on the maps of one scale, first the pose, then all parameters.
+    """Run NU-RLMS on the response maps of one scale, first the pose, then all parameters.
 
     Parameters
     ----------
@@ -327,8 +327,8 @@ def search(
     weights : ndarray, (68,)
     steps : Steps
     targets : ndarray, (68, 2), optional
-        Known places of landmarks, px of the frame: they are drawn there, in place of where their maps
-        respond. NaN for the others.
+        Targets of fixed landmarks, px of the frame, which replace their mean-shift vectors. NaN for the
+        others.
 
     Returns
     -------

@@ -89,9 +89,8 @@ def refit(
 
     The shape model is fitted to the manual landmarks and, with a low weight, to the others; PFLD runs on the
     resulting crop and on that of the given landmarks. The result that agrees best with the manual landmarks
-    is
-    refined by CLNF, in which their weight is `EngineConstants.held_weight` times that of the others. A manual
-    landmark that is far from PFLD's prediction for all the others, as after dragging the wrong one, is
+    is refined by CLNF, in which their weight is `EngineConstants.held_weight` times that of the others. A
+    manual landmark that is far from PFLD's prediction for all the others, as after dragging the wrong one, is
     ignored in the fit.
 
     Parameters

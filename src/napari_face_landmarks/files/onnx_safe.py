@@ -1,9 +1,8 @@
 """ONNX networks from untrusted files: validated before ONNX Runtime opens them, and run in bounded memory.
 
 An ONNX file is a protocol buffer (https://onnx.ai/onnx/repo-docs/IR.html). It may refer to other files for
-its
-weights, declare weights that it does not have, and contain branches and infinite loops. This module parses
-its fields without unpacking them, and refuses everything that a landmark network does not need.
+its weights, declare weights that it does not have, and contain branches and infinite loops. This module
+parses its fields without unpacking them, and refuses everything that a landmark network does not need.
 """
 
 from __future__ import annotations

@@ -1,11 +1,9 @@
 """Limits beyond which a frame should be checked.
 
 Measured on held-out faces of 300-W (unmodified, occluded, with pen marks, blurred), each refined by CLNF. A
-fit is
-poor if its mean error exceeds 8 % of the inter-ocular distance. The area under the ROC curve for detecting
-poor
-fits is 0.89 for the mean confidence, 0.88 for the distance by which CLNF moved the landmarks and, without
-refinement, 0.91 for their distance from the shape model.
+fit is poor if its mean error exceeds 8 % of the inter-ocular distance. The area under the ROC curve for
+detecting poor fits is 0.89 for the mean confidence, 0.88 for the distance by which CLNF moved the landmarks
+and, without refinement, 0.91 for their distance from the shape model.
 """
 
 from __future__ import annotations
