@@ -120,6 +120,9 @@ def run_training(place: Place, words: list[str]) -> None:
         return 0
 
     place.monkeypatch.setattr(training, "train_all", train_all)
+    if words[0] != "all":
+        step = training._module(words[0])
+        place.monkeypatch.setattr(step, "run", lambda args: asked.append(args.data))
     assert training.main(words) == 0
     assert asked[0] == Path("FOLDER")
 

@@ -336,6 +336,7 @@ def made_up(distances: np.ndarray, confidence: np.ndarray | None = None, **chang
         "landmarks": np.full((count, 68, 2), np.nan),
         "distances": distances,
         "confidence": sure,
+        "sigma": np.full((count, 68), np.nan),
         "score": sure.mean(axis=1),
         "refined": np.zeros(count, bool),
         "covered": np.zeros((count, 68), bool),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +17,7 @@ from napari_face_landmarks.measures import blinks, closures, measure, movements,
 from napari_face_landmarks.measures.events import noise_of
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe
 from napari_face_landmarks.measures.summary import poisson_interval
-from napari_face_landmarks.measures.uncertainty import error_correlation, sigma_of_confidence
+from napari_face_landmarks.measures.uncertainty import error_covariance, sigma_of_confidence
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.runs import track_many
 from napari_face_landmarks.video import write_video
@@ -79,9 +80,9 @@ def test_standard_errors_follow_the_landmarks_uncertainty() -> None:
     """The spread of measures of many faces with errors as claimed is the standard error."""
     rng = np.random.default_rng(0)
     places = faces(1)[0, 0]
-    sigma, count = 4.0, 4000
-    factor = np.linalg.cholesky(error_correlation(places)[:68, :68])
-    landmarks = places + sigma * np.einsum("ij,njk->nik", factor, rng.normal(size=(count, 68, 2)))
+    sigma, count = 3.0, 4000
+    factor = np.linalg.cholesky(error_covariance()[:136, :136])  # this face is upright: u is x, v is y
+    landmarks = places + sigma * (rng.normal(size=(count, 136)) @ factor.T).reshape(-1, 68, 2)
     confidence = 1 - np.exp(-(16**2) / (2 * sigma**2))  # 8 % of 200 px
     np.testing.assert_allclose(sigma_of_confidence(places, np.full(68, confidence)), sigma, rtol=1e-6)
     tracks = tracks_of(landmarks[:, None], confidence=confidence)
@@ -265,6 +266,22 @@ def test_pose_correction_keeps_lengths_of_a_turned_head() -> None:
     assert (
         np.ptp(plain.series("commissure_excursion_left")) / plain.series("commissure_excursion_left")[5] > 0.1
     )
+
+
+def test_a_long_recording_is_measured_in_little_memory() -> None:
+    """Beyond tracks and table, a recording needs the memory of one block of frames and little more."""
+    tracks = tracks_of(faces(20_000))
+    tracks.sigma[:] = 1.0
+    measure(tracks.take_frames(slice(100)))  # what is loaded and compiled once
+    tracemalloc.start()
+    try:
+        table = measure(tracks)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    kept = table.values.nbytes + table.errors.nbytes
+    assert peak - kept < 60e6  # of which a third is the work of one block, whatever the length
+    assert np.isfinite(table.errors[:, 0, table.column("mouth_width")]).all()
 
 
 def test_noise_is_estimated_from_frame_to_frame() -> None:

@@ -14,6 +14,7 @@ from napari_face_landmarks.evaluation import measures_report
 from napari_face_landmarks.evaluation.dataset import read_faces
 from napari_face_landmarks.evaluation.measures_report import (
     DEFORMATIONS,
+    Measured,
     agreement,
     deform,
     measured_values,
@@ -21,6 +22,7 @@ from napari_face_landmarks.evaluation.measures_report import (
     shut_eyes,
 )
 from napari_face_landmarks.evaluation.metrics import EvaluationPlan
+from napari_face_landmarks.measures import PAIRS
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking import FaceTracker
 
@@ -48,29 +50,36 @@ def face(right: float = 0.3, left: float = 0.3, droop: float = 0.0, opening: flo
 
 def test_measures_have_the_values_that_the_face_was_made_with() -> None:
     values = measured_values(np.stack([face(0.1, 0.3, droop=0.05, opening=0.2)]))
-    assert values["eye_aperture_right"][0] == pytest.approx(0.1)
-    assert values["eye_aperture_left"][0] == pytest.approx(0.3)
-    assert values["eye_aperture_difference"][0] == pytest.approx(0.2)
-    assert values["mouth_opening"][0] == pytest.approx(0.2)
-    assert values["mouth_width"][0] == pytest.approx(np.hypot(50, 5) / 100)
-    assert values["commissure_height_difference"][0] == pytest.approx(0.05)
-    assert values["brow_height_difference"][0] == pytest.approx(0)
+    assert values["eye_aperture"].values == pytest.approx([0.1, 0.3])
+    found = {name: (one.values / one.unit)[0] for name, one in values.items()}
+    assert found["eye_aperture_difference"] == pytest.approx(0.2)
+    assert found["mouth_opening"] == pytest.approx(0.2)
+    assert found["mouth_width"] == pytest.approx(np.hypot(50, 5) / 100)
+    assert found["commissure_height_difference"] == pytest.approx(0.05)
+    assert found["brow_height_difference"] == pytest.approx(0)
+    assert set(PAIRS) - set(values) == {"mrd1", "mrd2"}
+    assert np.isnan(values["mouth_width"].errors).all()
 
 
 def test_agreement_of_a_measure_that_is_compressed_and_shifted() -> None:
+    def of(values: np.ndarray, errors: float = np.nan) -> Measured:
+        return Measured(values, np.full(len(values), errors), np.ones(len(values)))
+
     labels = np.linspace(0, 0.4, 41)
-    one = agreement("m", 0.5 * labels + 0.1, labels)
+    one = agreement("m", of(0.5 * labels + 0.1), of(labels))
     assert (one.faces, one.measure) == (41, "m")
     assert one.correlation == pytest.approx(1)
     assert one.slope == pytest.approx(0.5)
     assert one.bias == pytest.approx(0)
     assert one.highest == pytest.approx(1.96 * np.std(0.5 * labels, ddof=1))
-    noisy = agreement("m", labels + np.random.default_rng(0).normal(0.02, 0.1, 41), labels)
+    noisy = agreement("m", of(labels + np.random.default_rng(0).normal(0.02, 0.1, 41)), of(labels))
     assert 0.5 < noisy.correlation < 0.95
     assert noisy.lowest < noisy.bias < noisy.highest
-    assert np.isnan(agreement("m", labels, np.full(41, 0.3)).slope)
+    assert np.isnan(agreement("m", of(labels), of(np.full(41, 0.3))).slope)
     some = np.where(np.arange(41) < 5, np.nan, labels)
-    assert agreement("m", some, labels).faces == 36
+    assert agreement("m", of(some), of(labels)).faces == 36
+    shares = agreement("m", of(labels + np.repeat([0.0, 1.5], [20, 21]), 1.0), of(labels))
+    assert (shares.within_one, shares.within_two) == (20 / 41, 1)
 
 
 def test_shut_eyes_are_compared_with_open_ones() -> None:
@@ -138,7 +147,9 @@ def test_the_command_reports_measures_of_every_mode(
     assert [one["refine"] for one in record["measures"]] == ["off", "auto", "always"]
     for one in record["measures"]:
         assert {item["measure"] for item in one["agreement"]} == set(measured_values(landmarks))
-        assert all(abs(item["bias"]) < 0.1 for item in one["agreement"])
+        lengths = (item for item in one["agreement"] if "height" in item["measure"])
+        assert all(abs(item["bias"]) < 0.1 for item in lengths)
+        assert all(item["within_two"] > 0.5 for item in one["agreement"])
         assert one["eyes"]["open"] + one["eyes"]["shut"] <= 6
         assert set(one["followed"]) == set(DEFORMATIONS)
         assert all(-0.5 < share < 1.6 for share in one["followed"].values())

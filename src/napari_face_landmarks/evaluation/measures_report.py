@@ -23,6 +23,8 @@ from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture
 from napari_face_landmarks.evaluation.metrics import EvaluationPlan, Fits, roc_area
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures import values_of
+from napari_face_landmarks.measures.table import measured_faces
+from napari_face_landmarks.measures.uncertainty import error_covariance
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
@@ -30,9 +32,8 @@ from napari_face_landmarks.tracking import FaceTracker
 
 Floats = npt.NDArray[np.float64]
 
-SINGLE = ("mouth_opening", "mouth_width")
-PAIRED = ("eye_aperture", "commissure_height", "commissure_excursion", "brow_height")
-"""Measures whose difference, left minus right, is reported; of eyes each side is reported too."""
+POWERS = {"px": 1, "px2": 2}
+"""Of the outer inter-canthal distance, by which lengths and areas are divided."""
 SHUT, OPEN = 0.06, 0.2
 """Apertures (lid distance over eye width) of labels: shut below the first, open above the second."""
 LIMITS = 1.96
@@ -80,7 +81,9 @@ class Agreement:
         labels do not vary.
     bias, lowest, highest : float
         Mean difference (found minus labelled) and its limits of agreement; apertures as ratios, lengths as
-        fractions of the outer-eye distance.
+        fractions of the outer-eye distance (areas: of its square), angles in degrees.
+    within_one, within_two : float
+        Share of the faces whose difference is at most one and two standard errors; NaN without these.
     """
 
     measure: str
@@ -90,6 +93,8 @@ class Agreement:
     bias: float
     lowest: float
     highest: float
+    within_one: float = math.nan
+    within_two: float = math.nan
 
 
 @dataclass(frozen=True)
@@ -142,37 +147,77 @@ class MeasureSummary:
     followed: dict[str, float]
 
 
-def measured_values(landmarks: npt.NDArray[np.floating]) -> dict[str, Floats]:
-    """Return the measures that are compared, by name, (N,) each.
+@dataclass(frozen=True)
+class Measured:
+    """One measure of N faces, or of the two sides of N / 2.
+
+    Attributes
+    ----------
+    values, errors : ndarray, (N,)
+        The measure and its standard error; angles in degrees, others in pixels.
+    unit : ndarray, (N,)
+        What `values` are divided by to compare faces of different sizes.
+    """
+
+    values: Floats
+    errors: Floats
+    unit: Floats
+
+
+def measured_values(
+    landmarks: npt.NDArray[np.floating],
+    sigma: npt.NDArray[np.floating] | None = None,
+    covariance: Floats | None = None,
+) -> dict[str, Measured]:
+    """Return the measures that are compared, by name: right and left sides together, and their difference.
 
     Parameters
     ----------
     landmarks : ndarray, (N, 68, 2)
+    sigma : ndarray, (N, 68), optional
+        Claimed standard deviation of the landmarks' errors, pixels; without it errors are NaN.
+    covariance : ndarray, (140, 140), optional
+        Of the errors over sigma (`error_covariance`); independent where not given.
     """
-    unit = values_of(landmarks, "inter_canthal_distance")
-    values = {name: values_of(landmarks, name) / unit for name in SINGLE}
-    for name in PAIRED:
-        scale = 1.0 if name == "eye_aperture" else unit
-        right, left = (values_of(landmarks, f"{name}_{side}") / scale for side in ("right", "left"))
-        if name == "eye_aperture":
-            values |= {"eye_aperture_right": right, "eye_aperture_left": left}
-        values[f"{name}_difference"] = left - right
-    return values
+    sigma = np.full(landmarks.shape[:2], np.nan) if sigma is None else sigma
+    covariance = np.eye(140) if covariance is None else covariance
+    columns, values, errors = measured_faces(landmarks, sigma, covariance)
+    canthi = inter_ocular(landmarks)
+    found: dict[str, Measured] = {}
+    for place, column in enumerate(columns):
+        if column.side == "symmetry" or column.name.startswith("mrd"):
+            continue
+        name = column.name.removesuffix("_right").removesuffix("_left")
+        one = Measured(values[:, place], errors[:, place], canthi ** POWERS.get(column.unit, 0))
+        if name in found:
+            both = zip(vars(found[name]).values(), vars(one).values(), strict=True)
+            one = Measured(*(np.concatenate(pair) for pair in both))
+        found[name] = one
+    return found
 
 
-def agreement(measure: str, found: Floats, labelled: Floats) -> Agreement:
-    """Compare a measure (N,) with that of the labels; faces where either is not finite do not count."""
-    known = np.isfinite(found) & np.isfinite(labelled)
-    found, labelled = found[known], labelled[known]
-    if len(found) < 3:
-        return Agreement(measure, len(found), *([math.nan] * 5))
-    difference = found - labelled
+def agreement(measure: str, found: Measured, labelled: Measured) -> Agreement:
+    """Compare a measure with that of the labels; faces where either is not finite do not count."""
+    known = np.isfinite(found.values) & np.isfinite(labelled.values)
+    ours, truth = (one.values[known] / one.unit[known] for one in (found, labelled))
+    if len(ours) < 3:
+        return Agreement(measure, len(ours), *([math.nan] * 5))
+    difference = ours - truth
     bias, spread = float(difference.mean()), LIMITS * float(difference.std(ddof=1))
     slope = correlation = math.nan
-    if np.ptp(labelled) > 1e-9:
-        slope = float(np.cov(labelled, found)[0, 1] / labelled.var(ddof=1))
-        correlation = slope * float(labelled.std() / found.std()) if found.std() > 1e-12 else 0.0
-    return Agreement(measure, len(found), correlation, slope, bias, bias - spread, bias + spread)
+    if np.ptp(truth) > 1e-9:
+        slope = float(np.cov(truth, ours)[0, 1] / truth.var(ddof=1))
+        correlation = slope * float(truth.std() / ours.std()) if ours.std() > 1e-12 else 0.0
+    within = shares_within(found, labelled)
+    return Agreement(measure, len(ours), correlation, slope, bias, bias - spread, bias + spread, *within)
+
+
+def shares_within(found: Measured, labelled: Measured) -> tuple[float, float]:
+    """Return the shares of the differences that are within one and within two standard errors."""
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = np.abs(found.values - labelled.values) / found.errors
+    ratio = ratio[np.isfinite(ratio)]
+    return _mean(ratio <= 1), _mean(ratio <= 2)
 
 
 def shut_eyes(found: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> ShutEyes:
@@ -344,7 +389,7 @@ def measure_fits(
     labelled = measured_values(faces.landmarks)
     summaries = []
     for one in fits:
-        found = measured_values(one.landmarks)
+        found = measured_values(one.landmarks, one.sigma, error_covariance(one.bundle))
         summaries.append(
             MeasureSummary(
                 bundle=one.bundle,
@@ -366,7 +411,9 @@ def tables(summaries: Sequence[MeasureSummary]) -> list[tuple[str, list[str], li
         key = [one.condition, one.refine, one.bundle]
         for item in one.agreement:
             numbers = (item.correlation, item.slope, item.bias, item.lowest, item.highest)
-            agreements.append([item.measure, *key, str(item.faces), *(_number(value) for value in numbers)])
+            shares = (_percent(item.within_one), _percent(item.within_two))
+            row = [item.measure, *key, str(item.faces), *map(_number, numbers), *shares]
+            agreements.append(row)
         e = one.eyes
         row = [f"{e.shut} / {e.open}", *map(_number, (e.shut_aperture, e.open_aperture, e.share, e.roc_area))]
         eyes.append([*key, *row, str(e.winks), _number(e.wink_share)])
@@ -375,6 +422,7 @@ def tables(summaries: Sequence[MeasureSummary]) -> list[tuple[str, list[str], li
     names = [item.measure for item in summaries[0].agreement] if summaries else []
     agreements.sort(key=lambda row: names.index(row[0]))
     head = ["measure", *first, "faces", "correlation", "slope", "bias", "lower limit", "upper limit"]
+    head += ["within 1 SE", "2 SE"]
     return [
         ("Measures of the landmarks against those of the labels", head, agreements),
         (
@@ -401,3 +449,7 @@ def _ratio(value: float, whole: float) -> float:
 
 def _number(value: float | None) -> str:
     return "-" if value is None or not math.isfinite(value) else f"{value:.3f}"
+
+
+def _percent(value: float) -> str:
+    return f"{100 * value:.0f} %" if math.isfinite(value) else "-"

@@ -90,6 +90,8 @@ class Fits:
     distances : ndarray, (N, 68), float64
         Error of each landmark.
     confidence : ndarray, (N, 68), float64
+    sigma : ndarray, (N, 68), float64
+        Claimed standard deviation of each landmark's error along either axis, pixels.
     score : ndarray, (N,), float64
         Score of the face.
     refined : ndarray, (N,), bool
@@ -107,6 +109,7 @@ class Fits:
     landmarks: Floats
     distances: Floats
     confidence: Floats
+    sigma: Floats
     score: Floats
     refined: Mask
     covered: Mask
@@ -282,6 +285,7 @@ def fit_faces(
             landmarks=np.full((count, N_LANDMARKS, 2), np.nan),
             distances=np.full((count, N_LANDMARKS), np.nan),
             confidence=np.full((count, N_LANDMARKS), np.nan),
+            sigma=np.full((count, N_LANDMARKS), np.nan),
             score=np.full(count, np.nan),
             refined=np.zeros(count, np.bool_),
             covered=np.zeros((count, N_LANDMARKS), np.bool_),
@@ -353,7 +357,7 @@ def _fit_face(
                 row.found[index] = True
                 row.landmarks[index] = fit.landmarks[0]
                 row.distances[index] = np.linalg.norm(fit.landmarks[0] - labels, axis=1) / unit
-                row.confidence[index] = fit.confidence[0]
+                row.confidence[index], row.sigma[index] = fit.confidence[0], fit.sigma[0]
                 row.score[index] = fit.boxes[0, 4]
                 row.refined[index] = fit.source[0] == CLNF
 

@@ -8,7 +8,7 @@ automated facial measurements in facial palsy"); the eye aspect ratio follows So
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -31,6 +31,8 @@ UPPER_LIP = {"right": (49, 50), "left": (52, 53)}
 LOWER_LIP = {"right": (58, 59), "left": (55, 56)}
 INNER_LIP = {"right": (60, 61, 62, 66, 67), "left": (62, 63, 64, 65, 66)}
 LOWER_LIP_BORDER = 57
+ROWS_AT_ONCE = 2048
+"""Faces measured at a time: bounds the memory of the derivatives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +300,20 @@ def values_of(landmarks: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]
     >>> values_of(np.zeros((4, 1, 68, 2)), "mouth_width").shape
     (4, 1)
     """
-    points = np.asarray(landmarks, dtype=np.float64)
+    points = np.asarray(landmarks)
+    return series_of(points.reshape(-1, *points.shape[-2:]), (name,))[0].reshape(points.shape[:-2])
+
+
+def series_of(landmarks: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Return measures of landmarks (N, 68, 2), (K, N) float64, as `values_of` has them.
+
+    Faces are measured `ROWS_AT_ONCE` at a time, so that a long recording needs little memory.
+    """
+    found = np.empty((len(names), len(landmarks)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        found = measure_named(name).formula(face_axes(points.reshape(-1, *points.shape[-2:]))).value
-    return found.reshape(points.shape[:-2])
+        for first in range(0, len(landmarks), ROWS_AT_ONCE):
+            part = slice(first, first + ROWS_AT_ONCE)
+            axes = face_axes(landmarks[part])
+            for row, name in zip(found, names, strict=True):
+                row[part] = measure_named(name).formula(axes).value
+    return found

@@ -136,9 +136,8 @@ def write_table(path: str | os.PathLike[str], frame: pandas.DataFrame) -> None:
     """
     suffix = os.fspath(path).lower().rpartition(".")[2]
     if suffix == "csv":
-        text = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
         with replacing(path) as part:
-            part.write_bytes(text.encode())
+            frame.to_csv(part, index=False, float_format="%.6g", lineterminator="\n", encoding="utf-8")
     elif suffix == "parquet":
         optional("pyarrow", "Writing Parquet")
         with replacing(path) as part:

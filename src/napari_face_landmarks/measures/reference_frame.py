@@ -32,9 +32,9 @@ class FaceAxes:
 
     Attributes
     ----------
-    u, v : ndarray, (N, 70), float64
+    u, v : ndarray, (70, N), float64
         Horizontal and vertical coordinates, in the unit of the landmarks.
-    angle_slope : ndarray, (N, 4, 2), float64
+    angle_slope : ndarray, (4, 2, N), float64
         Derivative of the horizontal's angle with respect to each of `CANTHI`, along u and v, radians a unit.
     line : ndarray, (N,), float64
         Height v of the canthal line.
@@ -47,24 +47,24 @@ class FaceAxes:
 
     def horizontal(self, landmark: int) -> Quantity:
         """Return the distance of a landmark from the midline, positive to the subject's left."""
-        own: dict[int, Floats | float] = {2 * landmark: 1.0, ORIGIN: -1.0, ANGLE: self.v[:, landmark]}
-        return Quantity(self.u[:, landmark], own)
+        own: dict[int, Floats | float] = {2 * landmark: 1.0, ORIGIN: -1.0, ANGLE: self.v[landmark]}
+        return Quantity(self.u[landmark], own)
 
     def vertical(self, landmark: int) -> Quantity:
         """Return the height of a landmark below the inner canthi's midpoint."""
         own: dict[int, Floats | float] = {2 * landmark + 1: 1.0, ORIGIN + 1: -1.0}
-        own[ANGLE] = -self.u[:, landmark]
-        return Quantity(self.v[:, landmark], own)
+        own[ANGLE] = -self.u[landmark]
+        return Quantity(self.v[landmark], own)
 
     def below_line(self, landmark: int) -> Quantity:
         """Return the height of a landmark below the canthal line, positive towards the chin."""
-        middle = self.u[:, CANTHI].mean(axis=1)
-        gradient: dict[int, Floats | float] = {ANGLE: middle - self.u[:, landmark]}
+        middle = self.u[list(CANTHI)].mean(axis=0)
+        gradient: dict[int, Floats | float] = {ANGLE: middle - self.u[landmark]}
         for canthus in CANTHI:
             gradient[2 * canthus + 1] = -1 / len(CANTHI)
         own = 2 * landmark + 1
         gradient[own] = gradient.get(own, 0.0) + 1.0
-        return Quantity(self.v[:, landmark] - self.line, gradient)
+        return Quantity(self.v[landmark] - self.line, gradient)
 
     def landmark_gradient(self, quantity: Quantity) -> tuple[list[int], Floats]:
         """Return the derivatives of a quantity with respect to the landmarks' own displacements.
@@ -81,22 +81,22 @@ class FaceAxes:
         -------
         landmarks : list of int
             The K landmarks that the quantity depends on.
-        slopes : ndarray, (N, K, 2), float64
+        slopes : ndarray, (K, 2, N), float64
             Along the horizontal and the vertical of the face.
         """
         moved = {variable // 2 for variable in quantity.gradient if variable < ORIGIN}
         used = sorted(moved.union(CANTHI))
-        slopes = np.zeros((len(self.line), len(used), 2))
+        place = {landmark: number for number, landmark in enumerate(used)}
+        slopes = np.zeros((len(used), 2, len(self.line)))
         for variable, slope in quantity.gradient.items():
             if variable < ORIGIN:
-                slopes[:, used.index(variable // 2), variable % 2] += slope
+                slopes[place[variable // 2], variable % 2] += slope
             elif variable == ANGLE:
-                for place, canthus in enumerate(CANTHI):
-                    turned = np.reshape(slope, (-1, 1)) * self.angle_slope[:, place]
-                    slopes[:, used.index(canthus)] += turned
+                for canthus, turned in zip(CANTHI, self.angle_slope, strict=True):
+                    slopes[place[canthus]] += slope * turned
             else:
                 for canthus in INNER_CANTHI:
-                    slopes[:, used.index(canthus), variable - ORIGIN] += slope / len(INNER_CANTHI)
+                    slopes[place[canthus], variable - ORIGIN] += slope / len(INNER_CANTHI)
         return used, slopes
 
 
@@ -108,24 +108,21 @@ def face_axes(landmarks: npt.NDArray[Any]) -> FaceAxes:
     landmarks : ndarray, (N, 68 or 70, 2)
         x then y, y down; NaN rows give NaN. The last two are the centres of the right and the left iris.
     """
-    points = np.asarray(landmarks, dtype=np.float64)
-    if points.shape[1] == RIGHT_IRIS:
-        points = np.concatenate([points, np.full((len(points), 2, 2), np.nan)], axis=1)
-    canthi = points[:, CANTHI, :]
-    centre = canthi.mean(axis=1, keepdims=True)
-    dx, dy = np.moveaxis(canthi - centre, -1, 0)
-    angle = 0.5 * np.arctan2(2 * (dx * dy).sum(axis=1), (dx**2 - dy**2).sum(axis=1))
-    across = points[:, CANTHI[-1]] - points[:, CANTHI[0]]
-    backwards = across[:, 0] * np.cos(angle) + across[:, 1] * np.sin(angle) < 0
+    x, y = np.moveaxis(np.asarray(landmarks, dtype=np.float64), (1, 2), (1, 0)).copy()
+    if len(x) == RIGHT_IRIS:
+        unknown = np.full((2, x.shape[1]), np.nan)
+        x, y = np.concatenate([x, unknown]), np.concatenate([y, unknown])
+    canthi = list(CANTHI)
+    dx, dy = x[canthi] - x[canthi].mean(axis=0), y[canthi] - y[canthi].mean(axis=0)
+    angle = 0.5 * np.arctan2(2 * (dx * dy).sum(axis=0), (dx**2 - dy**2).sum(axis=0))
+    backwards = (dx[-1] - dx[0]) * np.cos(angle) + (dy[-1] - dy[0]) * np.sin(angle) < 0
     angle = np.where(backwards, angle + np.pi, angle)
-    along = np.stack([np.cos(angle), np.sin(angle)], axis=-1)
-    down = np.stack([-along[:, 1], along[:, 0]], axis=-1)
-    offset = points - points[:, INNER_CANTHI, :].mean(axis=1, keepdims=True)
-    u = np.einsum("nij,nj->ni", offset, along)
-    v = np.einsum("nij,nj->ni", offset, down)
-    across_u = u[:, CANTHI] - u[:, CANTHI].mean(axis=1, keepdims=True)
-    across_v = v[:, CANTHI] - v[:, CANTHI].mean(axis=1, keepdims=True)
-    spread = (across_u**2).sum(axis=1) - (across_v**2).sum(axis=1)
-    spread = np.where(np.abs(spread) > 0, spread, np.nan)[:, None]
-    slope = np.stack([across_v / spread, across_u / spread], axis=-1)
-    return FaceAxes(u, v, slope, v[:, CANTHI].mean(axis=1))
+    cosine, sine = np.cos(angle), np.sin(angle)
+    x -= x[list(INNER_CANTHI)].mean(axis=0)
+    y -= y[list(INNER_CANTHI)].mean(axis=0)
+    u, v = x * cosine + y * sine, y * cosine - x * sine
+    across, down = u[canthi] - u[canthi].mean(axis=0), v[canthi] - v[canthi].mean(axis=0)
+    spread = (across**2).sum(axis=0) - (down**2).sum(axis=0)
+    spread = np.where(np.abs(spread) > 0, spread, np.nan)
+    slope = np.stack([down / spread, across / spread], axis=1)
+    return FaceAxes(u, v, slope, v[canthi].mean(axis=0))

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
-from napari_face_landmarks.measures.definitions import values_of
+from napari_face_landmarks.measures.definitions import series_of
 
 SECONDS = 1.0
 """Length of the calm stretch that counts as rest."""
@@ -72,9 +72,8 @@ def _calmest(tracks: Tracks, usable: npt.NDArray[np.bool_], face: int) -> npt.ND
     rows = np.flatnonzero(usable)
     if len(rows) <= 2:
         return rows
-    points = tracks.landmarks[rows, face]
-    size = np.median(values_of(points, "inter_canthal_distance"))
-    moving = np.stack([values_of(points, name) for name in MOVING], axis=1) / max(float(size), 1e-9)
+    found = series_of(tracks.landmarks[:, face], (*MOVING, "inter_canthal_distance"))[:, rows]
+    moving = found[:-1].T / max(float(np.median(found[-1])), 1e-9)
     usual = np.median(moving, axis=0)
     speed = np.abs(np.diff(moving, axis=0, prepend=moving[:1])).sum(axis=1)
     tense = (moving[:, :2] < SHUT_EYES * usual[:2]).any(axis=1) | (moving[:, 6] > usual[6] + OPEN_MOUTH)

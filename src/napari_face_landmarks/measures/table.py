@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,13 +14,14 @@ from napari_face_landmarks.data.names import names_of_faces
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, Measure
+from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, ROWS_AT_ONCE, Measure
 from napari_face_landmarks.measures.quantity import Quantity, combine
 from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
 from napari_face_landmarks.measures.rest import rest_rows
 from napari_face_landmarks.measures.scale import Scale, parse_scale, unit_per_pixel
 from napari_face_landmarks.measures.uncertainty import (
-    error_correlation,
+    OTHER_MODELS,
+    error_covariance,
     error_shares,
     standard_error,
 )
@@ -33,9 +34,9 @@ if TYPE_CHECKING:
     from napari_face_landmarks.clnf.pdm import PDM
 
 Floats = npt.NDArray[np.float32]
+PointsAt = Callable[[Any], npt.NDArray[np.float64]]
+"""From frames (a slice or rows) to their landmarks and irises, (T', F, 70, 2) px, as large as at rest."""
 
-ROWS_AT_ONCE = 4096
-"""Faces measured at a time: bounds the memory of the derivatives."""
 LOW_CONFIDENCE = 0.5
 """Frames whose mean confidence is lower are flagged, and left out of summaries and events."""
 LARGE_YAW = 20.0
@@ -206,16 +207,18 @@ def measure(
     uncertain = present & (tracks.confidence.mean(axis=-1) < LOW_CONFIDENCE)
     usable = present & ~uncertain
     rows = rest_rows(tracks, usable, rest)
-    size = None if pose_corrected else _size_at_rest(tracks, rows)
-    points = _frontal(tracks, rows, pdm) if size is None else tracks.landmarks * size[..., None, None]
-    iris_px, irises = _irises(tracks, rows, size)
-    factor = unit_per_pixel(scale, _at_rest(points, rows), iris_px)
-    known = bool((tracks.confidence[present] < 1).any() or np.isfinite(tracks.sigma[present]).any())
-    shares = error_shares(tracks.landmarks, tracks.confidence, tracks.sigma) if known else None
-    points = np.concatenate([points, irises], axis=2)
-    values, errors = _measured(points, shares, wanted, factor, scale)
+    size = np.ones(present.shape, np.float32) if pose_corrected else _size_at_rest(tracks, rows)
+    source = _frontal(tracks, rows, pdm) if pose_corrected else tracks.landmarks
+    iris_px, irises = _irises(tracks, rows, None if pose_corrected else size)
+
+    def points_at(frames: Any) -> npt.NDArray[np.float64]:
+        found = source[frames] * size[frames][..., None, None]
+        return np.concatenate([found, irises[frames]], axis=2, dtype=np.float64)
+
+    factor = unit_per_pixel(scale, _at_rest(points_at, present, rows), iris_px)
     columns = _columns(wanted, scale.unit)
-    values, errors, columns = _with_closure(values, errors, columns, usable)
+    values, errors = _measured(tracks, points_at, wanted, factor, scale)
+    columns += _fill_closure(values, errors, columns, usable)
     turned = np.zeros_like(present)
     if not pose_corrected:
         turned = np.asarray(present & (np.abs(np.degrees(tracks.pose[..., 2])) > LARGE_YAW))
@@ -238,13 +241,17 @@ def measure(
     )
 
 
-def _at_rest(points: npt.NDArray[Any], rows: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float64]:
+def _at_rest(
+    points_at: PointsAt, present: npt.NDArray[np.bool_], rows: tuple[npt.NDArray[np.int64], ...]
+) -> npt.NDArray[np.float64]:
     """Return each face at rest, (F, 68, 2); the median of all frames where no rest was found."""
-    found = []
+    found = np.full((len(rows), 68, 2), np.nan)
     for face, at in enumerate(rows):
-        seen = points[at, face] if len(at) else points[np.isfinite(points[:, face]).all(axis=(1, 2)), face]
-        found.append(np.median(seen, axis=0) if len(seen) else np.full((68, 2), np.nan))
-    return np.stack(found)
+        seen = at if len(at) else np.flatnonzero(present[:, face])
+        if len(seen):
+            some = seen[:: 1 + len(seen) // ROWS_AT_ONCE]
+            found[face] = np.median(points_at(some)[:, face, :68], axis=0)
+    return found
 
 
 def _warnings(unrested: Sequence[str], turned: int) -> tuple[str, ...]:
@@ -280,7 +287,7 @@ def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM |
     from napari_face_landmarks.models import load_models
 
     pdm = load_models().pdm if pdm is None else pdm
-    points = np.full(tracks.landmarks.shape, np.nan)
+    points = np.full(tracks.landmarks.shape, np.nan, np.float32)
     for face, found in enumerate(rows):
         turned, scale = frontal_landmarks(tracks.landmarks[:, face], pdm)
         size = np.nanmedian(scale[found] if len(found) else scale) if np.isfinite(scale).any() else 1.0
@@ -326,7 +333,7 @@ def _irises(
     The diameter is the median over the frames of the rest, or over all of them where none of these shows an
     iris. Centres are NaN where no iris is visible, and in frontal views, whose depth is the shape model's.
     """
-    iris = tracks.iris.reshape(*tracks.iris.shape[:2], 2, 4).astype(np.float64)
+    iris = tracks.iris.reshape(*tracks.iris.shape[:2], 2, 4)
     seen = np.nan_to_num(iris[..., 3]) > VISIBLE_IRIS
     scale = np.ones(seen.shape[:2]) if size is None else size
     diameters = np.where(seen, iris[..., 2] * scale[..., None], np.nan)
@@ -375,35 +382,65 @@ def symmetry(right: Quantity, left: Quantity) -> Quantity:
 
 
 def _measured(
-    points: npt.NDArray[Any],
-    shares: npt.NDArray[np.float64] | None,
+    tracks: Tracks,
+    points_at: PointsAt,
     measures: Sequence[Measure],
     factor: npt.NDArray[np.float64],
     scale: Scale,
 ) -> tuple[Floats, Floats]:
-    """Return values and standard errors, (T, F, M), of points (T, F, 70, 2) px."""
-    n_frames, n_faces = points.shape[:2]
+    """Return values and standard errors, (T, F, M), with room for each eye's closure."""
     pairs = _pairs(measures)
-    shape = (n_frames * n_faces, len(measures) + 2 * len(pairs))
+    count = len(measures) + 2 * len(pairs)
+    room = sum(item.name.startswith("eye_height") for item in measures)
+    shape = (*tracks.landmarks.shape[:2], count + room)
     values, errors = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
-    flat = points.reshape(-1, 70, 2)
-    spreads = None if shares is None else shares.reshape(-1, 70)
-    factors = np.tile(factor, n_frames)
-    there = np.flatnonzero(np.isfinite(flat[:, :68]).all(axis=(1, 2)))
-    if not len(there):
-        return values.reshape(n_frames, n_faces, -1), errors.reshape(n_frames, n_faces, -1)
-    correlation = error_correlation(flat[there[len(there) // 2], :68])
+    known = bool(((tracks.confidence > 0) & (tracks.confidence < 1)).any() or np.isfinite(tracks.sigma).any())
+    covariance = error_covariance(str(tracks.meta.get("models", OTHER_MODELS)))
     powers = {"length": 1, "area": 2, "ratio": 0, "angle": 0}
     power = np.array([powers[item.kind] for item in measures], dtype=np.float64)
-    for first in range(0, len(there), ROWS_AT_ONCE):
-        rows = there[first : first + ROWS_AT_ONCE]
-        sigma = None if spreads is None else spreads[rows] * inter_ocular(flat[rows, :68])[:, None]
-        found, spread = _of_rows(face_axes(flat[rows]), sigma, correlation, measures, pairs)
-        scaled = factors[rows, None] ** np.concatenate([power, _pair_powers(power, pairs)])
-        values[rows] = found * scaled
-        common = scale.share_error * np.abs(values[rows]) * (scaled != 1)
-        errors[rows] = np.hypot(spread * scaled, common)
-    return values.reshape(n_frames, n_faces, -1), errors.reshape(n_frames, n_faces, -1)
+    power = np.concatenate([power, _pair_powers(power, pairs)])
+    step = max(1, ROWS_AT_ONCE // max(1, shape[1]))
+    for first in range(0, shape[0], step):
+        at = slice(first, first + step)
+        points = points_at(at)
+        there = np.isfinite(points[:, :, :68]).all(axis=(2, 3))
+        if not there.any():
+            continue
+        points, sigma = points[there], None
+        if known:
+            arrays = (array[at][there] for array in (tracks.landmarks, tracks.confidence, tracks.sigma))
+            sigma = error_shares(*arrays).T * inter_ocular(points)
+        found, spread = _of_rows(face_axes(points), sigma, covariance, measures, pairs)
+        scaled = factor[np.nonzero(there)[1], None] ** power
+        common = scale.share_error * np.abs(found * scaled) * (scaled != 1)
+        values[at][there, :count] = found * scaled
+        errors[at][there, :count] = np.hypot(spread * scaled, common)
+    return values, errors
+
+
+def measured_faces(
+    landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any], covariance: npt.NDArray[np.float64]
+) -> tuple[tuple[Column, ...], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
+    """Return every measure of single faces in pixels, and its standard error.
+
+    Parameters
+    ----------
+    landmarks : ndarray, (N, 68, 2)
+    sigma : ndarray, (N, 68)
+        Claimed standard deviation of their errors along either axis, pixels; NaN gives no standard errors.
+    covariance : ndarray, (140, 140), float64
+        As `error_covariance` returns it.
+
+    Returns
+    -------
+    columns : tuple of Column
+        As those of `MeasureTable` but for the eyes' closure, in units of ``"px"`` and ``"px2"``.
+    values, errors : ndarray, (N, M), float64
+    """
+    pairs = _pairs(MEASURES)
+    spread = error_shares(landmarks, sigma, sigma).T * inter_ocular(landmarks)
+    values, errors = _of_rows(face_axes(landmarks), spread, covariance, MEASURES, pairs)
+    return _columns(MEASURES, "px"), values, errors
 
 
 def _pair_powers(power: Any, pairs: Sequence[tuple[str, int, int]]) -> Any:
@@ -413,7 +450,7 @@ def _pair_powers(power: Any, pairs: Sequence[tuple[str, int, int]]) -> Any:
 def _of_rows(
     axes: FaceAxes,
     sigma: npt.NDArray[np.float64] | None,
-    correlation: npt.NDArray[np.float64],
+    covariance: npt.NDArray[np.float64],
     measures: Sequence[Measure],
     pairs: Sequence[tuple[str, int, int]],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
@@ -425,28 +462,25 @@ def _of_rows(
     values = np.stack([quantity.value for quantity in quantities], axis=1)
     if sigma is None:
         return values, np.full(values.shape, np.nan)
-    errors = [standard_error(axes, quantity, sigma, correlation) for quantity in quantities]
+    errors = [standard_error(axes, quantity, sigma, covariance) for quantity in quantities]
     return values, np.stack(errors, axis=1)
 
 
-def _with_closure(
+def _fill_closure(
     values: Floats, errors: Floats, columns: tuple[Column, ...], usable: npt.NDArray[np.bool_]
-) -> tuple[Floats, Floats, tuple[Column, ...]]:
-    """Append each eye's closure: 1 - height / height of the open eye, 0 open to 1 shut."""
+) -> tuple[Column, ...]:
+    """Fill in each eye's closure, 1 - height / height of the open eye: 1 is shut; return its columns."""
     names = [column.name for column in columns]
+    added: list[Column] = []
     for side in ("right", "left"):
         if f"eye_height_{side}" not in names:
             continue
-        place = names.index(f"eye_height_{side}")
-        height, error = values[..., place], errors[..., place]
-        open_height = np.full(values.shape[1], np.nan)
+        place, own = names.index(f"eye_height_{side}"), len(columns) + len(added)
         for face in range(values.shape[1]):
-            seen = height[usable[:, face], face]
-            if len(seen):
-                open_height[face] = np.percentile(seen, OPEN_PERCENTILE)
-        safe = np.where(open_height > 0, open_height, np.nan)
-        closure = 1 - height / safe
-        values = np.concatenate([values, closure[..., None].astype(np.float32)], axis=-1)
-        errors = np.concatenate([errors, (error / safe)[..., None].astype(np.float32)], axis=-1)
-        columns = (*columns, Column(f"closure_{side}", f"eye closure, {side}", "ratio", side))
-    return values, errors, columns
+            seen = values[usable[:, face], face, place]
+            tall = np.percentile(seen, OPEN_PERCENTILE) if len(seen) else np.nan
+            tall = tall if tall > 0 else np.nan
+            values[:, face, own] = 1 - values[:, face, place] / tall
+            errors[:, face, own] = errors[:, face, place] / tall
+        added.append(Column(f"closure_{side}", f"eye closure, {side}", "ratio", side))
+    return tuple(added)

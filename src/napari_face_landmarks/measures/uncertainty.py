@@ -1,14 +1,20 @@
-"""Standard errors of measures, to first order, from the uncertainty of the landmarks."""
+"""Standard errors of measures, to first order, from the uncertainty of the landmarks.
+
+The errors of landmarks go together: a mouth is found too low as a whole, a canthus drags its lids along.
+`error_covariance` has how they do, as measured on labelled faces (``landmark_errors.npz``, written by
+``python -m napari_face_landmarks.training errors``).
+"""
 
 from __future__ import annotations
 
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.ibug import REGIONS, inter_ocular
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.measures.quantity import Quantity
 from napari_face_landmarks.measures.reference_frame import FaceAxes
 
@@ -18,16 +24,14 @@ RADIUS = 0.08
 """A confidence is the probability of an error under this share of the inter-ocular distance."""
 SATURATED = 1 - 2**-24
 """The largest float32 confidence below 1: more certain landmarks count as this certain."""
-CORRELATION_LENGTH = 0.14
-"""Distance, in inter-ocular distances, at which the correlation of two landmarks' errors falls to 1/e.
-
-An assumption of the order that contour points have; not yet measured on labelled faces.
-"""
 IRIS_ERROR = 0.01
 """Standard deviation of the iris's centre along one axis, in inter-ocular distances: 3 % of the eye's
 width."""
-SHARED = 0.55
-"""Assumed correlation of the errors of two landmarks of one region that lie next to each other."""
+ERRORS_FILE = Path(__file__).with_name("landmark_errors.npz")
+"""For each bundle by name the lower triangle of the second moments (136, 136) of normalised errors; rows are
+landmark 0 along u, along v, landmark 1 along u, and so on. ``NAME origin`` says where they come from."""
+OTHER_MODELS = "open"
+"""The bundle whose errors stand for those of models that are not in `ERRORS_FILE`."""
 
 
 def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> Floats:
@@ -80,58 +84,59 @@ def error_shares(
 
 
 @lru_cache
-def _same_region() -> npt.NDArray[np.bool_]:
-    region = np.zeros(68, np.int64)
-    for number, indices in enumerate(REGIONS.values()):
-        region[list(indices)] = number
-    return np.asarray(region[:, None] == region[None, :])
+def error_covariance(bundle: str = OTHER_MODELS) -> Floats:
+    """Return the second moments of the landmarks' errors, each divided by its claimed sigma.
 
-
-def error_correlation(places: npt.NDArray[Any]) -> Floats:
-    """Return how the errors of landmarks correlate: less with distance, and only within a region.
-
-    ``rho_ij = SHARED exp(-d_ij / CORRELATION_LENGTH)`` for two landmarks of one region, 0 for others.
+    Along the axes of the face and around zero, so what is wrong on every face counts too. If sigma were right
+    and errors independent, it would be the identity.
 
     Parameters
     ----------
-    places : ndarray, (68, 2)
-        A typical face; only distances relative to the inter-ocular distance count.
+    bundle : str
+        The models that found the landmarks; those of `OTHER_MODELS` where they were not measured.
 
     Returns
     -------
-    ndarray, (70, 70), float64
-        Symmetric, ones on the diagonal; of the landmarks and the two irises, which go with no other.
+    ndarray, (140, 140), float64
+        Of landmark 0 along u, landmark 0 along v, landmark 1 along u, ...; the last four of the two irises,
+        whose errors go with no other.
     """
-    points = np.asarray(places, np.float64)
-    apart = np.linalg.norm(points[:, None] - points[None, :], axis=-1) / inter_ocular(points)
-    rho = np.zeros((70, 70))
-    rho[:68, :68] = np.where(_same_region(), SHARED * np.exp(-apart / CORRELATION_LENGTH), 0.0)
-    np.fill_diagonal(rho, 1.0)
-    return rho
+    with np.load(ERRORS_FILE, allow_pickle=False) as measured:
+        triangle = measured[bundle if bundle in measured else OTHER_MODELS].astype(np.float64)
+    lower = np.zeros((2 * N_LANDMARKS, 2 * N_LANDMARKS))
+    lower[np.tril_indices(len(lower))] = triangle
+    return with_irises(lower + np.tril(lower, -1).T)
 
 
-def standard_error(axes: FaceAxes, quantity: Quantity, sigma: Floats, correlation: Floats) -> Floats:
+def with_irises(covariance: Floats) -> Floats:
+    """Return the second moments (140, 140) of landmarks and irises from those of the landmarks."""
+    whole = np.eye(2 * (N_LANDMARKS + 2))
+    whole[: len(covariance), : len(covariance)] = covariance
+    return whole
+
+
+def standard_error(axes: FaceAxes, quantity: Quantity, sigma: Floats, covariance: Floats) -> Floats:
     """Return the standard error of a quantity to first order.
 
-    ``var = sum_ij rho_ij sigma_i sigma_j (g_i . g_j)`` with the derivatives g of the quantity.
+    ``var = sum_ij C_ij sigma_i g_i sigma_j g_j`` with the derivatives g of the quantity; i and j run over the
+    landmarks and both axes.
 
     Parameters
     ----------
     axes : FaceAxes
         Of N faces, which the quantity is made of.
     quantity : Quantity
-    sigma : ndarray, (N, 70), float64
-        Standard deviation of each point's error along either axis, in the unit of the landmarks.
-    correlation : ndarray, (70, 70), float64
+    sigma : ndarray, (70, N), float64
+        Claimed standard deviation of each point's error along either axis, in the unit of the landmarks.
+    covariance : ndarray, (140, 140), float64
+        Of errors over sigma, as `error_covariance` returns it.
 
     Returns
     -------
     ndarray, (N,), float64
     """
     used, slopes = axes.landmark_gradient(quantity)
-    rho = correlation[np.ix_(used, used)]
-    variance = np.zeros(len(sigma))
-    for axis in (0, 1):
-        scaled = slopes[..., axis] * sigma[:, used]
-        variance += np.einsum("nk,nk->n", scaled @ rho, scaled)
+    scaled = (slopes * sigma[used, None]).reshape(2 * len(used), -1)
+    rows = [2 * landmark + axis for landmark in used for axis in (0, 1)]
+    variance = ((covariance[np.ix_(rows, rows)] @ scaled) * scaled).sum(axis=0)
     return np.sqrt(np.maximum(variance, 0))

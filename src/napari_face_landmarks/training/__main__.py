@@ -21,6 +21,7 @@ STEPS = {
     "settle": "the final linear map to manual landmarks (needs all steps above)",
     "evaluate": "measure a bundle on the held-out faces",
     "held-out": "write the held-out faces for the command evaluate --measures",
+    "errors": "measure how landmarks' errors go together, for the standard errors of measures",
     "bundle": "collect the files and write the model card",
 }
 
@@ -28,7 +29,7 @@ STAGES = (("pdm",), ("detector", "pfld", "parts", "cen"), ("settle",), ("bundle"
 """The steps of ``all``; steps of one stage are independent of each other."""
 LAST_STEPS = ("settle", "bundle")
 """Always run again, which takes a minute or two: they depend on the output of all other steps."""
-MODULE_OF = {"settle": "linear_calibration", "held-out": "held_out"}
+MODULE_OF = {"settle": "linear_calibration", "held-out": "held_out", "errors": "landmark_errors"}
 CAN_START = ("detector", "pfld", "parts")
 """Steps that can start from the weights of another bundle."""
 

@@ -33,6 +33,11 @@ from napari_face_landmarks.training.faces import LABELLED
 
 FIGURES = ("mean", "median", "inner", "jaw", "failures", "auc", "confidence", "growth", "better_than_off")
 """Attributes of `Summary` in the card."""
+MEASURES = (
+    "mouth_opening", "mouth_width", "eye_aperture", "eye_aperture_difference",
+    "commissure_height_difference", "commissure_excursion_difference", "brow_height_difference",
+)  # fmt: skip
+"""Measures in the card."""
 DIGITS = 4
 
 
@@ -96,7 +101,7 @@ def _measures(summaries: Sequence[MeasureSummary]) -> dict[str, dict[str, Any]]:
     record: dict[str, dict[str, Any]] = {}
     for one in summaries:
         record.setdefault(one.condition, {})[one.refine] = {
-            **{item.measure: [item.correlation, item.slope] for item in one.agreement},
+            **{i.measure: [i.correlation, i.slope] for i in one.agreement if i.measure in MEASURES},
             "shut_aperture": one.eyes.shut_aperture,
             "shut_share": one.eyes.share,
             **{f"{place} followed": share for place, share in one.followed.items()},
