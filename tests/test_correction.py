@@ -22,12 +22,13 @@ from napari_face_landmarks.correction import (
     merge_faces,
     names_of_faces,
     place_by_hand,
+    propagation,
     refit,
     refit_in_tracks,
     rename_face,
     split_face,
 )
-from napari_face_landmarks.data.fields import MANUAL, NONE, SOURCES
+from napari_face_landmarks.data.fields import CARRIED, MANUAL, NONE, OFF_MODEL, SOURCES
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import inter_ocular, nme
@@ -328,6 +329,71 @@ def test_of_two_merged_faces_what_was_placed_by_hand_stays() -> None:
     assert merged.n_faces == 1
     np.testing.assert_array_equal(merged.landmarks[0, 0], tracks.landmarks[0, 1])
     np.testing.assert_array_equal(merged.landmarks[2, 0], tracks.landmarks[2, 0])
+
+
+LOWER_LIP = [55, 56, 57, 58, 59, 65, 66, 67]
+BY_HAND = [57, 66, 55, 59]
+
+
+def raised(landmarks: Any) -> Any:
+    """Return landmarks, (..., 68, 2), with the lower lip raised by 10 % of the inter-ocular distance."""
+    points = np.array(landmarks, np.float32)
+    points[..., LOWER_LIP, 1] -= 0.1 * np.asarray(inter_ocular(points))[..., None]
+    return points
+
+
+def error_of(tracks: Tracks, truth: Tracks, rows: slice = slice(None)) -> float:
+    return float(nme(tracks.landmarks[rows, 0], truth.landmarks[rows, 0]).mean())
+
+
+@pytest.mark.parametrize("until", [N_FRAMES, 12])
+def test_a_correction_of_a_biased_tracker_stays_while_the_image_supports_it(
+    models: Models, clip: Any, truth: Tracks, monkeypatch: pytest.MonkeyPatch, until: int
+) -> None:
+    refine_face = propagation.refine_face
+
+    def biased(*arguments: Any) -> Any:
+        refined = refine_face(*arguments)
+        return dataclasses.replace(
+            refined, landmarks=raised(refined.landmarks) if arguments[4] < until else refined.landmarks
+        )
+
+    monkeypatch.setattr(propagation, "refine_face", biased)
+    wrong = dataclasses.replace(truth, landmarks=truth.landmarks.copy())
+    wrong.landmarks[:until] = raised(truth.landmarks[:until])
+    placed = place_by_hand(wrong, 4, 0, BY_HAND, truth.landmarks[4, 0, BY_HAND])
+    again = carry_on(models, clip, placed, 4, 0, "everywhere")
+    biased_rows, after = slice(0, until), slice(until + 6, None)
+    assert error_of(again, truth, biased_rows) < 0.5 * error_of(wrong, truth, biased_rows)
+    lowered = again.landmarks[after, 0][:, LOWER_LIP, 1] - truth.landmarks[after, 0][:, LOWER_LIP, 1]
+    if until < N_FRAMES:  # from where the tracker is right, what was corrected looks worse than what it finds
+        assert abs(lowered.mean()) < 0.02 * inter_ocular(truth.landmarks[0, 0])
+    others = np.ones(N_FRAMES, bool)
+    others[4] = False
+    assert np.isfinite(again.misfit[others, 0, OFF_MODEL]).all()
+    assert np.isfinite(again.sigma[others, 0]).all()
+    assert (again.source[[3, 5], 0] == CARRIED).all()
+
+
+def test_corrections_are_propagated_everywhere_in_one_go(models: Models, clip: Any, truth: Tracks) -> None:
+    wrong = dataclasses.replace(truth, landmarks=raised(truth.landmarks))
+    for row in (4, 16):
+        wrong = place_by_hand(wrong, row, 0, BY_HAND, truth.landmarks[row, 0, BY_HAND])
+    calls: list[tuple[int, int]] = []
+    again = carry_on(
+        models,
+        clip,
+        wrong,
+        9,
+        0,
+        "everywhere",
+        progress=lambda *done: calls.append(done),  # type: ignore[arg-type]
+    )
+    assert error_of(again, truth) < 0.5 * error_of(wrong, truth)
+    assert calls == sorted(calls)
+    assert calls[-1][0] == calls[-1][1]
+    with pytest.raises(ResultError, match="correct it on a frame first"):
+        carry_on(models, clip, truth, 9, 0, "everywhere")
 
 
 def test_propagation_runs_clnf_as_often_as_tracking_does(models: Models, clip: Any, truth: Tracks) -> None:

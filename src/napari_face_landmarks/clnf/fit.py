@@ -35,6 +35,10 @@ LARGEST_MOVE = 45.0  # units of the PDM, half the distance of the outer eye corn
 LARGEST_GROWTH = 2.0
 LARGEST_PICTURE = 1000  # px of the normalised frame
 LEAST_ENLARGED = 0.9  # of a scale: it is skipped for faces smaller than this, as in OpenFace
+EVIDENCE_WINDOW = 21
+"""Side of the response maps that tell whether landmarks are where they look right, px."""
+LEAST_LOGGED = 0.01
+"""Added to responses before their logarithm: less is as good as nothing."""
 
 
 @dataclass(frozen=True)
@@ -474,13 +478,8 @@ def apply_correction(
     return result.astype(np.float32), carried
 
 
-def to_upright(displacements: npt.NDArray[Any], params: Floats) -> Floats:
-    """Convert displacements in the image, (n, 2) px, to units of the PDM in the upright frame of a pose."""
-    return np.asarray(displacements @ _upright(params) / params[0])
-
-
 def _in_image(upright: Floats, params: Floats) -> Floats:
-    """Invert `to_upright`."""
+    """Convert displacements from units of the PDM, upright frame of a pose, to pixels of the image."""
     return np.asarray(params[0] * upright @ _upright(params).T)
 
 
@@ -599,6 +598,41 @@ def _responses_at(at: _Responses, points: Floats) -> npt.NDArray[np.float32]:
     if at.visible.any():
         best[~at.visible] = best[at.visible].mean()
     return best.astype(np.float32)
+
+
+def log_responses(
+    grey: npt.NDArray[np.uint8],
+    params: Floats,
+    places: list[npt.NDArray[Any]],
+    model: ClnfModel,
+    window: int = EVIDENCE_WINDOW,
+) -> Floats:
+    """Return how well places look like their landmarks to the experts of the two finest scales.
+
+    Parameters
+    ----------
+    grey : ndarray, (H, W), uint8
+    params : ndarray, (6 + m,)
+        PDM fitted to the face.
+    places : list of ndarray, (68, 2)
+        Several sets of landmarks, px, x then y.
+    model : ClnfModel
+    window : int
+        Side of the response maps, px of the normalised frame; places outside count as at its edge.
+
+    Returns
+    -------
+    ndarray, (N, 68), float64
+        Mean log response, from log 0.01 to 0; NaN for a face that cannot be looked at.
+    """
+    found = np.full((2, len(places), N_LANDMARKS), np.nan)
+    scales = len(model.experts.scales)
+    for row, index in enumerate(range(max(scales - 2, 0), scales)):
+        at = _respond(np.ascontiguousarray(grey), params, model, index, window)
+        if at is not None:
+            moved = [normalized_frame.transform(at.to_frame, np.asarray(points, float)) for points in places]
+            found[row] = np.log([_responses_at(at, points) + LEAST_LOGGED for points in moved])
+    return np.asarray(found[: min(scales, 2)].mean(axis=0))
 
 
 def _project(pdm: PDM, params: Floats) -> Floats:

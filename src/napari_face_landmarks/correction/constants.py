@@ -22,3 +22,14 @@ HAND_SIGMA = 0.005
 """How exactly a hand places a landmark, inter-ocular distances."""
 BLEND = 6
 """Frames over which a new stretch of a track goes over into the old one."""
+LEAST_SEEN = 0.5
+"""A face that is turned away shortens offsets to this share at the most."""
+HAND_NOISE = 0.01
+"""Variance of a manual landmark's offset that is not its neighbours', of the whole variance."""
+KEPT, GONE = 1.2, 2.4
+"""How much worse a correction looks than on its own frame where it is still kept whole, and no longer.
+
+The natural logarithm of the response at the corrected landmarks over that at the automatic ones.
+"""
+SETTLE = 0.4
+"""Share by which a correction nears what a frame says of it: one frame alone ends none."""

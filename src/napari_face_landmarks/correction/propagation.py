@@ -2,44 +2,47 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Generator
 from contextlib import closing
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.fit import (
-    Correction,
-    apply_correction,
-    fit_landmarks,
-    measure_correction,
-    to_upright,
+from napari_face_landmarks.clnf.fit import fit_landmarks, log_responses
+from napari_face_landmarks.clnf.pdm import project, rotation_matrix
+from napari_face_landmarks.correction.constants import (
+    BLEND,
+    FAR_OFF,
+    GONE,
+    HAND_NOISE,
+    KEPT,
+    LEAST_SEEN,
+    SETTLE,
+    SPREAD,
 )
-from napari_face_landmarks.correction.constants import BLEND, FAR_OFF
-from napari_face_landmarks.data.edit import reset_fit, row_of
-from napari_face_landmarks.data.fields import MANUAL, NONE
+from napari_face_landmarks.data.edit import row_of
+from napari_face_landmarks.data.fields import CARRIED, MANUAL, NONE, OFF_MODEL
 from napari_face_landmarks.data.frame import FrameResult, empty_frame
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import FaceLandmarksError, ModelError, ResultError, VideoError
-from napari_face_landmarks.ibug import nme
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, VideoError
+from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS, inter_ocular, nme
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.parts import refine_parts
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.tracking.clnf_tracker import fit_next, set_face
 from napari_face_landmarks.tracking.context import Frames, RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import STAY_SHARE, face_scores
 from napari_face_landmarks.tracking.frame_source import FrameSource, check_length, check_size, open_source
 from napari_face_landmarks.tracking.pfld_tracker import set_output
-from napari_face_landmarks.tracking.refinement import GreyFrame, refine_face, set_refined
+from napari_face_landmarks.tracking.refinement import GreyFrame, misfit_of, refine_face, set_refined
 from napari_face_landmarks.tracking.run import Run
 from napari_face_landmarks.tracking.state import ClnfFace, FacesState, Refinement
 from napari_face_landmarks.video.pixels import to_grey
 
-Direction = Literal["forwards", "backwards"]
-DIRECTIONS: tuple[Direction, ...] = ("forwards", "backwards")
+Direction = Literal["forwards", "backwards", "everywhere"]
+DIRECTIONS: tuple[Direction, ...] = ("forwards", "backwards", "everywhere")
 Floats = npt.NDArray[np.float32]
 
 
@@ -55,11 +58,14 @@ def carry_on(
 ) -> Tracks:
     """Propagate the landmarks of a face on a frame to the frames after or before it.
 
-    The correction there is applied on the other frames in the space of the PDM, and refined as the settings
-    say. Frames that were corrected by hand end the stretch and are never changed: where there is one, the
-    face is tracked from there too, and the two are blended over the whole stretch. Where the stretch ends
-    before the track does, it is blended into the old track within some frames. A face that is lost ends the
-    stretch as well.
+    The face is tracked from there as the settings say. The offset of its manual landmarks from those that the
+    tracker finds on their frame is added on the others, in the face's own plane, and landmarks of the same
+    part of the face follow them. It fades only where the image speaks against it: where the patch experts
+    respond less to the corrected landmarks, compared with the automatic ones, than on the corrected frame, or
+    PFLD is surer than there. Frames that were corrected by hand end the stretch and are never changed: where
+    there is one, the face is tracked from there too, and the two are blended over the whole stretch, so that
+    the offset goes over from one to the other. Where the stretch ends before the track does, it is blended
+    into the old track within some frames. A face that is lost ends the stretch as well.
 
     Parameters
     ----------
@@ -70,7 +76,9 @@ def carry_on(
         They are not changed. Their settings say how to refine and smooth.
     frame, face : int
         The frame's number in the video, and the face; it must have landmarks there.
-    direction : {"forwards", "backwards"}
+    direction : {"forwards", "backwards", "everywhere"}
+        Everywhere is from each frame on which the face was corrected, `frame` or not, to the next, and from
+        the first and the last to the ends of the track; `until` is not used then.
     until : int, optional
         The last frame to track, in the video; the end of the track where not given.
     progress : callable, optional
@@ -116,7 +124,9 @@ def carry_on_steps(
     if not np.isfinite(tracks.landmarks[row, face]).all():
         raise ResultError(f"Face {face} lacks landmarks on frame {frame}: place them first, or refit it.")
     if direction not in DIRECTIONS:
-        raise ResultError(f"The direction is {direction!r}: choose forwards or backwards.")
+        raise ResultError(f"The direction is {direction!r}: choose forwards, backwards or everywhere.")
+    if direction == "everywhere":
+        return (yield from _everywhere(models, frames, tracks, face))
     step = 1 if direction == "forwards" else -1
     stop, corrected = _end_of_stretch(tracks, row, face, step, until)
     rows = range(row + step, stop + step, step)
@@ -151,6 +161,36 @@ def carry_on_steps(
     return _written(tracks, face, rows, stretches[0], stretches[1], ends_early)
 
 
+def _everywhere(
+    models: Models, frames: Any, tracks: Tracks, face: int
+) -> Generator[tuple[int, int], None, Tracks]:
+    """Propagate all corrections of a face, as `carry_on_steps`."""
+    corrected = np.flatnonzero(tracks.by_hand[:, face].any(axis=-1)).tolist()
+    last = tracks.n_frames - 1
+    ways: list[tuple[int, Direction]] = [(row, "forwards") for row in corrected if row < last]
+    ways = [(row, way) for row, way in ways if row + 1 not in corrected]
+    if corrected and corrected[0] > 0:
+        ways.insert(0, (corrected[0], "backwards"))
+    if not ways:
+        raise ResultError(f"Face {face} has no frame to propagate from: correct it on a frame first.")
+    ends = [*corrected, last]
+    lengths = [
+        row if way == "backwards" else min(end for end in ends if end > row) - row for row, way in ways
+    ]
+    done = 0
+    for (row, way), length in zip(ways, lengths, strict=True):
+        steps = carry_on_steps(models, frames, tracks, int(tracks.frame_indices[row]), face, way)
+        while True:
+            try:
+                part, whole = next(steps)
+            except StopIteration as end:
+                tracks = end.value
+                break
+            yield round(done + length * part / whole), sum(lengths)
+        done += length
+    return tracks
+
+
 def _end_of_stretch(
     tracks: Tracks, row: int, face: int, step: int, until: int | None
 ) -> tuple[int, int | None]:
@@ -178,7 +218,7 @@ def _stretch(
     """Track a face from row `first` through `rows`; yield each of these rows with its result."""
     numbers = tracks.frame_indices
     begin, end = int(numbers[first]), int(numbers[rows[-1]])
-    source = dataclasses.replace(
+    source = replace(
         source,
         start=min(begin, end),
         stop=max(begin, end) + 1,
@@ -187,69 +227,196 @@ def _stretch(
         pixel_aspect=1.0,  # the tracks' landmarks are in the pixels of the file
     )
     row_at = {int(numbers[row]): row for row in rows}
-    with closing(Run(context, source, partial(_follow, tracks.landmarks[first, face]))) as run:
+    with closing(
+        Run(context, source, partial(_follow, tracks.landmarks[first, face], tracks.by_hand[first, face]))
+    ) as run:
         for result in run:
             if result.index in row_at:
                 yield row_at[result.index], result
 
 
 def _follow(
-    landmarks: Floats, context: RunContext, frames: Frames, _: FacesState | None
+    landmarks: Floats,
+    by_hand: npt.NDArray[np.bool_],
+    context: RunContext,
+    frames: Frames,
+    _: FacesState | None,
 ) -> Generator[Tracked, None, None]:
-    """Track one face from its landmarks, (68, 2), on the first frame, until it is lost."""
-    models, settings = context.models, context.settings
-    without_pfld = models.pfld is None or settings.refine == "clnf-only"
-    before, state = landmarks, Refinement()
-    params = fit_landmarks(models.pdm, landmarks) if without_pfld else None
+    """Track one face from its landmarks, (68, 2), on the first frame, until it is lost.
+
+    The offset of the manual ones, `by_hand`, from those that the tracker finds there is added on the others.
+    """
+    models = context.models
+    by_pfld = models.pfld is not None and context.settings.refine != "clnf-only"
+    automatic = _by_pfld if by_pfld else _by_clnf
+    state: Any = Refinement() if by_pfld else fit_landmarks(models.pdm, landmarks)
+    before, offset = landmarks, None
     for number, (index, frame) in enumerate(frames):
-        result = empty_frame(index, 1)
         if isinstance(frame, FaceLandmarksError):
             if isinstance(frame, VideoError) or number == 0:
                 raise frame
-        elif number == 0:
-            if params is None:
-                state = Refinement(manual=_correction_at(models, frame, landmarks))
-            result.landmarks[0] = landmarks
-            result.source[0] = MANUAL
-        elif params is not None:
-            fit = fit_next(models, to_grey(frame), params, context.engine)
-            if not fit.converged:
-                return
-            params = fit.params
-            set_face(result, 0, ClnfFace(fit, float("nan")))
+            yield empty_frame(index, 1), None
+            continue
+        found = automatic(
+            context, frame, index, np.asarray(landmarks + (landmarks - before) / 2, np.float32), state
+        )
+        if number == 0:
+            if found is not None and by_hand.any():
+                offset = _offset_of(context, frame, found, landmarks, by_hand)
+            result = empty_frame(index, 1)
+            result.landmarks[0], result.source[0] = landmarks, MANUAL
+        elif found is None:
+            return
         else:
-            crops = crops_of_landmarks((landmarks + (landmarks - before) / 2)[None])
-            output = predict_twice(models.pfld, frame, crops)
-            if not face_scores(output)[0] >= STAY_SHARE * settings.min_confidence:
-                return
-            refined = refine_face(context, GreyFrame(frame), output, 0, index, state)
-            state = refined.after
-            set_output(result, 0, output, 0)
-            set_refined(result, 0, refined)
-        if result.source[0] != NONE:
+            result, state = found.result, found.state
             before, landmarks = landmarks, result.landmarks[0].copy()
+            if offset is not None:
+                offset = _add_offset(context, frame, found, offset)
         yield result, None
 
 
-def _correction_at(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Floats) -> Correction | None:
-    """Return what leads from PFLD's landmarks on the corrected frame to the corrected ones.
+@dataclass(frozen=True, slots=True)
+class _Automatic:
+    """A face that the tracker found: its arrays, the parameters of the PDM, and the tracker's next state."""
 
-    None where PFLD does not see the face there at all: that says nothing about other frames.
+    result: FrameResult
+    params: npt.NDArray[np.float64]
+    state: Any
+
+
+def _by_pfld(
+    context: RunContext, frame: npt.NDArray[np.uint8], index: int, near: Floats, state: Refinement
+) -> _Automatic | None:
+    output = predict_twice(context.models.pfld, frame, crops_of_landmarks(near[None]))
+    if not face_scores(output)[0] >= STAY_SHARE * context.settings.min_confidence:
+        return None
+    refined = refine_face(context, GreyFrame(frame), output, 0, index, state)
+    result = empty_frame(index, 1)
+    set_output(result, 0, output, 0)
+    set_refined(result, 0, refined)
+    return _Automatic(result, refined.params, refined.after)
+
+
+def _by_clnf(
+    context: RunContext, frame: npt.NDArray[np.uint8], index: int, _: Floats, state: npt.NDArray[np.float64]
+) -> _Automatic | None:
+    fit = fit_next(context.models, to_grey(frame), state, context.engine)
+    if not fit.converged:
+        return None
+    result = empty_frame(index, 1)
+    set_face(result, 0, ClnfFace(fit, float("nan")))
+    return _Automatic(result, fit.params, fit.params)
+
+
+@dataclass(frozen=True, slots=True)
+class _Offset:
+    """Corrected minus automatic landmarks of a frame.
+
+    Attributes
+    ----------
+    moved : ndarray, (68, 2)
+        Units of the PDM, along the axes of its face.
+    gain : ndarray, (68,)
+        How much better the corrected landmarks looked there than the automatic ones; see `_gain`.
+    share : ndarray, (68,)
+        What is left of the offset on the frame looked at last.
     """
-    output = predict_twice(models.pfld, rgb, crops_of_landmarks(landmarks[None]))
-    if models.parts is not None:  # as `refine_face` starts from
-        output = refine_parts(models.parts, rgb, output)[0]
-    seen = output.landmarks[0]
-    if not float(nme(seen, landmarks)) < FAR_OFF:
+
+    moved: npt.NDArray[np.float64]
+    gain: npt.NDArray[np.float64]
+    share: npt.NDArray[np.float64]
+
+
+def _offset_of(
+    context: RunContext,
+    frame: npt.NDArray[np.uint8],
+    found: _Automatic,
+    landmarks: Floats,
+    by_hand: npt.NDArray[np.bool_],
+) -> _Offset | None:
+    """Return what the manual ones among a frame's landmarks say of all: neighbours follow, others do not.
+
+    None where the tracker does not find that face there at all, which says nothing about other frames.
+    """
+    auto = found.result.landmarks[0].astype(np.float64)
+    if not (np.isfinite(found.params).all() and float(nme(auto, landmarks)) < FAR_OFF):
         return None
-    try:
-        start = fit_landmarks(models.pdm, seen, output.sigma[0])
-        end = fit_landmarks(models.pdm, landmarks, output.sigma[0], start)
-    except ModelError:
-        return None
-    correction = measure_correction(models.pdm, start, end, np.ones(len(seen)), np.zeros(seen.shape))
-    carried, params = apply_correction(models.pdm, correction, start, seen)
-    return dataclasses.replace(correction, beyond=to_upright(landmarks - carried, params))
+    axes = _axes(found.params)
+    moved = (landmarks - auto)[by_hand] @ np.linalg.inv(axes).T
+    apart = np.linalg.norm(auto[:, None] - auto, axis=-1) / (SPREAD * float(inter_ocular(auto)))
+    kernel = (np.exp(-0.5 * apart**2) * FOLLOWS)[:, by_hand]
+    moved = kernel @ np.linalg.solve(kernel[by_hand] + HAND_NOISE * np.eye(len(moved)), moved)
+    return _Offset(moved, _gain(context, frame, found, moved @ axes.T), np.ones(N_LANDMARKS))
+
+
+def _gain(
+    context: RunContext, frame: npt.NDArray[np.uint8], found: _Automatic, offset: npt.NDArray[np.float64]
+) -> npt.NDArray[np.float64]:
+    """Return the image's evidence for an offset, (68,): the patch experts' responses and PFLD's doubt.
+
+    Each facial region has one value, in which landmarks count as far as they are moved.
+    """
+    auto = found.result.landmarks[0]
+    model = context.models.clnf(context.engine)
+    here, there = log_responses(to_grey(frame), found.params, [auto, auto + offset], model)
+    gain = there - here + np.nan_to_num(np.log(found.result.sigma[0] / found.params[0]))
+    weights = np.square(offset).sum(axis=1) + 1e-9
+    for region in map(list, REGIONS.values()):
+        gain[region] = np.average(gain[region], weights=weights[region])
+    return np.asarray(gain)
+
+
+def _add_offset(
+    context: RunContext, frame: npt.NDArray[np.uint8], found: _Automatic, offset: _Offset
+) -> _Offset:
+    """Add an offset to a frame's landmarks, as far as the image does not speak against it there, in place.
+
+    Returns
+    -------
+    _Offset
+        With the share that is left.
+    """
+    if not np.isfinite(found.params).all():
+        return offset
+    result, moved = found.result, offset.moved @ _axes(found.params).T
+    worse = np.nan_to_num(offset.gain - _gain(context, frame, found, moved))
+    wanted = np.clip((GONE - worse) / (GONE - KEPT), 0, 1)
+    share = offset.share + SETTLE * (wanted - offset.share)
+    result.landmarks[0] += share[:, None] * moved
+    result.source[0] = CARRIED
+    params = fit_landmarks(context.models.pdm, result.landmarks[0])
+    expressed = project(context.models.pdm, params)
+    result.misfit[0, OFF_MODEL] = misfit_of(result.landmarks[0], None, expressed)[OFF_MODEL]
+    return replace(offset, share=share)
+
+
+def _follows() -> npt.NDArray[np.float64]:
+    """Return how far landmarks follow each other, (68, 68): within a part, and less where parts meet.
+
+    Lips and lids have two parts each, or one that is corrected would take a closed mouth or eye along.
+    """
+    lips = [
+        [48, *range(49, 54), 54, 60, *range(61, 64), 64],
+        [48, *range(55, 60), 54, 60, *range(65, 68), 64],
+    ]
+    lids = [[k, k + 3, *pair] for k in (36, 42) for pair in ((k + 1, k + 2), (k + 4, k + 5))]
+    whole = [list(REGIONS[name]) for name in ("jaw", "right brow", "left brow")]
+    parts = [*whole, [*REGIONS["nose bridge"], *REGIONS["nose base"]], *lips, *lids, [48, 60], [54, 64]]
+    member = np.array([np.isin(np.arange(N_LANDMARKS), part) for part in parts], np.float64)
+    member *= np.where(np.isin(np.arange(N_LANDMARKS), [36, 39, 42, 45, 48, 54, 60, 64]), 0.3, 1.0)
+    member[-2:] *= 3.0  # upper and lower corners of the mouth go together
+    follows = member.T @ member
+    np.fill_diagonal(follows, 1.0)
+    return follows
+
+
+FOLLOWS = _follows()
+
+
+def _axes(params: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return what leads from displacements in the face's own plane to pixels, (2, 2)."""
+    left, sizes, right = np.linalg.svd(rotation_matrix(params[1:4])[:2, :2])
+    return np.asarray(params[0] * (left * np.maximum(sizes, LEAST_SEEN)) @ right)
 
 
 def _written(
@@ -281,6 +448,7 @@ def _written(
         copy.landmarks[row, face], copy.confidence[row, face] = points, confidence
         copy.source[row, face], copy.pose[row, face] = main.source[0], main.pose[0]
         copy.boxes[row, face] = [*points.min(axis=0), *points.max(axis=0), main.boxes[0, 4]]
-        reset_fit(copy, (row, face))
+        copy.misfit[row, face], copy.sigma[row, face] = main.misfit[0], main.sigma[0]
+        copy.iris[row, face] = main.iris[0]
     copy.source[~np.isfinite(copy.landmarks).any(axis=(2, 3))] = NONE
     return copy

@@ -187,8 +187,7 @@ def refine_face(
     """Refine a face by CLNF, or apply its last correction again, according to the settings.
 
     Part models, where the bundle has them, place lids and lips before CLNF; where they are confident their
-    landmarks also replace those of CLNF, whose shape model is symmetric and seldom shuts an eye. A manual
-    correction in `before` is applied first, and CLNF starts from there.
+    landmarks also replace those of CLNF, whose shape model is symmetric and seldom shuts an eye.
 
     Parameters
     ----------
@@ -211,7 +210,7 @@ def refine_face(
         row, eyes = 0, iris.reshape(2, 4)
         eyes[:, :3], eyes[:, 3] = parts.iris[0], parts.iris_confidence[0]
     landmarks, source, params, after = _refine(context, picture, output, row, index, before)
-    if part_models is not None and source != PFLD and before.manual is None:
+    if part_models is not None and source != PFLD:
         landmarks = follow_parts(landmarks, parts.landmarks[0], weight[0])
     misfit = misfit_of(landmarks, output.landmarks[row], context.models.pdm, params)
     if source == PFLD:
@@ -232,12 +231,7 @@ def _refine(
         return landmarks, PFLD, np.full(6, np.nan), replace(before, params=None)
     unsure_at = index if is_unsure(confidence) else before.unsure_at
     after = replace(before, params=params, unsure_at=unsure_at)
-    source = PFLD
-    if before.manual is not None:
-        moved, moved_params = apply_correction(models.pdm, before.manual, params, landmarks)
-        if np.isfinite(moved).all():
-            landmarks, params, source = moved, moved_params, CARRIED
-    unrefined = landmarks, source, params, replace(after, correction=None)
+    unrefined = landmarks, PFLD, params, replace(after, correction=None)
     if settings.refine != "always" and (settings.refine != "auto" or abs(index - unsure_at) >= STAY_REFINED):
         return unrefined
     if after.correction is None or abs(index - after.refined_at) >= settings.clnf_every:

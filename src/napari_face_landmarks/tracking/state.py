@@ -64,15 +64,12 @@ class Refinement:
         What CLNF changed last.
     refined_at, unsure_at : int
         The last frame on which CLNF ran, and the last on which PFLD's confidence was low.
-    manual : Correction or None
-        The manual correction that is propagated: applied to PFLD's landmarks before CLNF.
     """
 
     params: Doubles | None = None
     correction: Correction | None = None
     refined_at: int = NEVER
     unsure_at: int = NEVER
-    manual: Correction | None = None
 
 
 @dataclass(frozen=True, slots=True)
