@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf.fit import fit_landmarks, log_responses
-from napari_face_landmarks.clnf.pdm import project, rotation_matrix
+from napari_face_landmarks.clnf.pdm import rotation_matrix
 from napari_face_landmarks.correction.constants import (
     BLEND,
     FAR_OFF,
@@ -384,9 +384,9 @@ def _add_offset(
     share = offset.share + SETTLE * (wanted - offset.share)
     result.landmarks[0] += share[:, None] * moved
     result.source[0] = CARRIED
-    params = fit_landmarks(context.models.pdm, result.landmarks[0])
-    expressed = project(context.models.pdm, params)
-    result.misfit[0, OFF_MODEL] = misfit_of(result.landmarks[0], None, expressed)[OFF_MODEL]
+    pdm = context.models.pdm
+    params = fit_landmarks(pdm, result.landmarks[0])
+    result.misfit[0, OFF_MODEL] = misfit_of(result.landmarks[0], None, pdm, params)[OFF_MODEL]
     return replace(offset, share=share)
 
 
