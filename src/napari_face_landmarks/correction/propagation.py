@@ -385,8 +385,8 @@ def _add_offset(
     result.landmarks[0] += share[:, None] * moved
     result.source[0] = CARRIED
     pdm = context.models.pdm
-    params = fit_landmarks(pdm, result.landmarks[0])
-    result.misfit[0, OFF_MODEL] = misfit_of(result.landmarks[0], None, pdm, params)[OFF_MODEL]
+    shown = result.landmarks[0]
+    result.misfit[0, OFF_MODEL] = misfit_of(shown, shown, pdm, fit_landmarks(pdm, shown))[OFF_MODEL]
     return replace(offset, share=share)
 
 
