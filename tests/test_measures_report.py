@@ -157,6 +157,12 @@ def test_the_command_reports_measures_of_every_mode(
     for text in (shown, table.read_text()):
         assert "commissure_height_difference" in text
         assert "known deformations" in text
+    table.write_text("before\n<!-- measures table -->\n<!-- end of measures table -->\nafter\n")
+    assert cli.main([*words, "--refine", "off", "--table", str(table)]) == 0
+    text = table.read_text()
+    assert text.startswith("before\n<!-- measures table -->\n\nOn 3 faces of `f.npz`.")
+    assert "within 1 SE" in text
+    assert "AUC" not in text
     followed = measures_report.deformations_followed(
         read_faces([tmp_path / "f.npz"]), {models.name: models}, EvaluationPlan(refine=("off",), seed=0)
     )

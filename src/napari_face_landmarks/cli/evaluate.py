@@ -74,7 +74,8 @@ def add_evaluate(commands: Any) -> None:
         metavar="OUT.md",
         type=Path,
         help="write Markdown tables; if the file has the markers <!-- accuracy table --> and "
-        "<!-- end of accuracy table -->, between these",
+        "<!-- end of accuracy table -->, between these; with --measures, between "
+        "<!-- measures table --> and <!-- end of measures table --> where it has those",
     )
     parser.add_argument("--limit", metavar="N", type=count, help="use a random sample of N faces")
     parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed; default: %(default)s")
@@ -96,9 +97,9 @@ def _evaluate(options: argparse.Namespace) -> int:
         summarise,
     )
     from napari_face_landmarks.evaluation.options import CONDITIONS, DEFAULT_REFINE, MEASURED_REFINE
-    from napari_face_landmarks.evaluation.report import to_json, to_markdown, to_text
+    from napari_face_landmarks.evaluation.report import measures_to_markdown, to_json, to_markdown, to_text
     from napari_face_landmarks.files.json_file import write_json
-    from napari_face_landmarks.files.markdown import write_section
+    from napari_face_landmarks.files.markdown import has_section, write_section
     from napari_face_landmarks.models import list_models
 
     plan = EvaluationPlan(
@@ -125,8 +126,12 @@ def _evaluate(options: argparse.Namespace) -> int:
         record = to_json(summaries, pooled, faces, options.faces, plan, bundles, measures)
         write_json(options.json, record)
     if options.table is not None:
-        table = to_markdown(summaries, pooled, faces, options.faces, plan, measures)
-        write_section(options.table, table, "accuracy table")
+        if measures and has_section(options.table, "measures table"):
+            table = measures_to_markdown(measures, faces, options.faces)
+            write_section(options.table, table, "measures table")
+        else:
+            table = to_markdown(summaries, pooled, faces, options.faces, plan, measures)
+            write_section(options.table, table, "accuracy table")
     print(to_text(summaries, pooled, measures), end="")
     return 0
 

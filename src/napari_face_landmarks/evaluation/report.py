@@ -117,10 +117,20 @@ def to_markdown(
         "of the 10, 20, .. 100 % most confident faces:",
         table(_CURVES_HEAD, _curve_rows(summaries)),
     ]
-    for title, head, rows in tables(measures):
-        if rows:
-            parts += [f"{title}:", table(head, rows)]
-    return "\n\n".join(parts) + "\n"
+    return "\n\n".join([*parts, *_measure_tables(measures)]) + "\n"
+
+
+def _measure_tables(measures: Sequence[MeasureSummary]) -> list[str]:
+    return [
+        part for title, head, rows in tables(measures) if rows for part in (f"{title}:", table(head, rows))
+    ]
+
+
+def measures_to_markdown(measures: Sequence[MeasureSummary], faces: LabelledFaces, side: Side) -> str:
+    """Return the Markdown tables of measures alone, as `measures/README.md` has them."""
+    files = ", ".join(f"`{Path(file).name}`" for file in faces.files)
+    kept = "" if side == "all" else f" {side}"
+    return "\n\n".join([f"On {len(faces)}{kept} faces of {files}.", *_measure_tables(measures)]) + "\n"
 
 
 def to_json(

@@ -15,6 +15,11 @@ def table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return "\n".join(f"| {' | '.join(cell.replace('|', '/') for cell in line)} |" for line in lines)
 
 
+def has_section(path: Path, name: str) -> bool:
+    """Return whether a Markdown file exists and has the marker ``<!-- NAME -->``."""
+    return path.exists() and f"<!-- {name} -->" in path.read_text(encoding="utf-8")
+
+
 def write_section(path: Path, text: str, name: str) -> None:
     """Write text to a file; if the file has the markers of `name`, replace only what lies between them.
 
