@@ -13,7 +13,7 @@ from measure_support import closure_table, faces, shut, tracks_of
 from napari_face_landmarks import FaceTracker
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.errors import MeasureError
-from napari_face_landmarks.measures import blinks, closures, measure, movements, parse_scale, summary
+from napari_face_landmarks.measures import blinks, closures, compare, measure, movements, parse_scale, summary
 from napari_face_landmarks.measures.events import noise_of
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe
 from napari_face_landmarks.measures.summary import poisson_interval
@@ -246,6 +246,35 @@ def test_a_summary_has_rest_peak_symmetry_of_movement_and_blinks() -> None:
     assert row["blinks_per_minute"] == pytest.approx(2.5)
     assert row["blinks_per_minute_low"] < 2.5 < row["blinks_per_minute_high"]
     assert poisson_interval(10) == pytest.approx((4.795, 18.390), abs=1e-3)  # Garwood's table
+
+
+def test_two_recordings_are_compared_with_an_interval(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    before, after = faces(60), faces(60)
+    after[:, 0, 54, 1] += 12  # the left commissure hangs by 6 % of the canthal distance
+    before[:, 0, 54, 0] += smile(60, 10, 20, 50, 20)
+    tables = [measure(tracks_of(points), rest=0) for points in (before, after)]
+    rows = compare(*tables).set_index("measure")
+    row = rows.loc["commissure_height_left"]
+    assert row["change"] == pytest.approx(6, rel=1e-3)
+    half = 1.96 * np.hypot(*(table.series_error("commissure_height_left")[0] for table in tables))
+    assert row["change_high"] - row["change"] == pytest.approx(half, rel=1e-3)
+    assert rows.loc["commissure_height_right", "change"] == pytest.approx(0, abs=1e-4)
+    moved = rows.loc["commissure_excursion_left"]
+    assert moved["excursion_before"] > 5
+    assert moved["excursion_after"] == pytest.approx(0, abs=0.01)
+    with pytest.raises(MeasureError, match="one scale"):
+        compare(tables[0], measure(tracks_of(after), scale="36-45=90mm"))
+    for name, points in (("before", before), ("after", after)):
+        tracks_of(points).save(tmp_path / f"{name}.npz")
+    inputs = [str(tmp_path / f"{name}.npz") for name in ("before", "after")]
+    page = tmp_path / "r.html"
+    assert main(["measure", *inputs, "--report", str(page)]) == 0
+    text = page.read_text(encoding="utf-8")
+    assert "Commissure height, left (%)" in text
+    assert "no medical device" in text
+    assert "Change (95 % interval)" in text
+    assert main(["measure", *inputs, inputs[0], "--report", str(page)]) == 2
 
 
 def test_pose_correction_keeps_lengths_of_a_turned_head() -> None:

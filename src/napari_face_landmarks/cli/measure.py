@@ -48,7 +48,10 @@ def add_measure(commands: Any) -> None:
     )
     parser.add_argument("--plot", metavar="OUT.png", type=Path, help="curves of face 0, left and right")
     parser.add_argument(
-        "--report", metavar="OUT.html", type=Path, help="one page for people, with pictures and curves"
+        "--report",
+        metavar="OUT.html",
+        type=Path,
+        help="one page for people, with pictures and curves; of two inputs, what has changed",
     )
     parser.add_argument("--long", action="store_true", help="write OUT.csv with one row for each measure")
     parser.add_argument(
@@ -122,8 +125,11 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
     for path, suffixes in wanted.items():
         if path.suffix.lower() not in suffixes:
             raise MeasureError(f"{path} does not end in {' or '.join(suffixes)}: give another name.")
-    if len(options.inputs) > 1 and (options.plot or options.report):
-        raise MeasureError("A plot or a report is of one recording: give one input at a time.")
+    most = 1 if options.plot else 2
+    if len(options.inputs) > most and (options.plot or options.report):
+        raise MeasureError(
+            "A plot is of one recording, a report of one or of two to compare: give fewer inputs."
+        )
     paths = list(wanted)
     check_distinct(options.inputs, paths)
     return paths
@@ -182,15 +188,18 @@ def _write(options: argparse.Namespace, tables: list[tuple[Path, Tracks, Measure
         written.append((options.summary, over_all(lambda table: summary(table, options.fps))))
     for path, frame in written:
         write_table(path, frame)
-    path, tracks, table = tables[0]
     if options.plot is not None:
         from napari_face_landmarks.measures.plot import plot_measures, save_figure
 
-        save_figure(options.plot, plot_measures(table, fps=options.fps))
+        save_figure(options.plot, plot_measures(tables[0][2], fps=options.fps))
     if options.report is not None:
-        from napari_face_landmarks.measures.report import write_report
+        from napari_face_landmarks.measures.report import write_comparison, write_report
 
-        write_report(options.report, tracks, table, None if _is_result(path) else path, fps=options.fps)
+        recordings = [(tracks, table, None if _is_result(path) else path) for path, tracks, table in tables]
+        if len(recordings) == 1:
+            write_report(options.report, *recordings[0], fps=options.fps)
+        else:
+            write_comparison(options.report, recordings[0], recordings[1], options.fps)
 
 
 def _is_result(path: Path) -> bool:

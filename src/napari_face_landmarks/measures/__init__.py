@@ -9,7 +9,7 @@ from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, Measure,
 from napari_face_landmarks.measures.events import Blink, Event, blinks, closures, movements
 from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
 from napari_face_landmarks.measures.scale import Scale, parse_scale
-from napari_face_landmarks.measures.summary import summary
+from napari_face_landmarks.measures.summary import compare, summary
 from napari_face_landmarks.measures.table import Column, MeasureTable, measure
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "Scale",
     "blinks",
     "closures",
+    "compare",
     "face_axes",
     "measure",
     "measure_named",

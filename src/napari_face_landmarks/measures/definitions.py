@@ -301,7 +301,8 @@ def values_of(landmarks: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]
     (4, 1)
     """
     points = np.asarray(landmarks)
-    return series_of(points.reshape(-1, *points.shape[-2:]), (name,))[0].reshape(points.shape[:-2])
+    found = series_of(points.reshape(-1, *points.shape[-2:]), (name,))
+    return np.asarray(found.reshape(points.shape[:-2]))
 
 
 def series_of(landmarks: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.float64]:

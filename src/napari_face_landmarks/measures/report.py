@@ -19,7 +19,7 @@ from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.measures.definitions import PAIRS, measure_named
 from napari_face_landmarks.measures.events import Blink, blinks
 from napari_face_landmarks.measures.plot import SIDES, plot_measures
-from napari_face_landmarks.measures.summary import summary
+from napari_face_landmarks.measures.summary import compare, summary
 from napari_face_landmarks.measures.table import MeasureTable
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import read_frames
@@ -106,8 +106,7 @@ def report_page(
     """Return the page that `write_report` writes."""
     rows = summary(table, fps)
     found = blinks(table, fps) if "closure_right" in table.names else []
-    title = Path(video).name if video is not None else "Recording"
-    parts = [f"<h1>{html.escape(title)}: face measures</h1>", f'<p class="note">{DISCLAIMER}</p>']
+    parts = []
     for face, name in enumerate(table.face_names):
         if not np.isfinite(table.values[:, face, 0]).any():
             continue
@@ -122,12 +121,95 @@ def report_page(
         parts.append("<h2>Over time</h2>" + _image(_png(figure), "Curves with their standard errors"))
     parts.append("<h2>Quality of the recording</h2>" + _quality(table, rows))
     parts.append("<h2>How this was made</h2>" + _provenance(tracks, table))
-    body = "\n".join(parts)
+    return _page(Path(video).name if video is not None else "Recording", parts)
+
+
+Recording = tuple[Tracks, MeasureTable, str | os.PathLike[str] | None]
+"""Tracks, their measures, and the video, or None where it is not at hand."""
+
+
+def write_comparison(
+    path: str | os.PathLike[str], before: Recording, after: Recording, fps: float | None = None
+) -> None:
+    """Write a report that compares two recordings of a person, by the first face of each.
+
+    Raises
+    ------
+    ResultError, MeasureError
+        As `write_report` and `compare` do.
+    """
+    rows = compare(before[1], after[1], fps=fps)
+    names = ("Before", "After")
+    titles = [
+        Path(video).name if video is not None else name
+        for name, (*_, video) in zip(names, (before, after), strict=True)
+    ]
+    parts = []
+    for name, title, (tracks, table, video) in zip(names, titles, (before, after), strict=True):
+        if video is not None:
+            pictures = _pictures(tracks, table, video, 0)
+            parts.append(f"<h2>{name}: {html.escape(title)}</h2>{pictures}")
+    parts.append("<h2>Changes</h2>" + _change_table(rows))
+    blinking = [_blink_row(table, fps) for _, table, _ in (before, after)]
+    parts.append("<h2>Blinks</h2>" + _table(("", *names), list(zip(_BLINKS, *blinking, strict=True))))
+    for name, (_, table, _) in zip(names, (before, after), strict=True):
+        picture = _image(_png(plot_measures(table, fps=fps)), "Curves with their standard errors")
+        parts.append(f"<h2>{name}, over time</h2>{picture}")
+    for name, (tracks, table, _) in zip(names, (before, after), strict=True):
+        parts.append(f"<h2>{name}: how this was made</h2>{_quality(table, summary(table, fps))}")
+        parts.append(_provenance(tracks, table))
+    page = _page(f"{titles[0]} and {titles[1]}", parts)
+    with replacing(path) as part:
+        part.write_text(page, encoding="utf-8")
+
+
+def _page(title: str, parts: Sequence[str]) -> str:
+    name, body = f"{html.escape(title)}: face measures", "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
-        f"<title>{html.escape(title)}: face measures</title><style>{_STYLE}</style></head>"
-        f"<body>\n{body}\n</body></html>\n"
+        f"<title>{name}</title><style>{_STYLE}</style></head>"
+        f'<body>\n<h1>{name}</h1>\n<p class="note">{DISCLAIMER}</p>\n{body}\n</body></html>\n'
     )
+
+
+_BLINKS = ("Blinks", "Complete", "Blinks a minute", "Mean closure, right", "Mean closure, left")
+
+
+def _blink_row(table: MeasureTable, fps: float | None) -> list[str]:
+    row = summary(table, fps).iloc[0]
+    rate = f"{_number(row['blinks_per_minute'])} ({_interval(row, 'blinks_per_minute')})"
+    closed = [_number(row[f"blink_closure_{side}"]) for side in ("right", "left")]
+    return [str(int(row["blinks"])), str(int(row["complete_blinks"])), rate, *closed]
+
+
+def _interval(row: Any, name: str) -> str:
+    return f"{_number(row[f'{name}_low'])} to {_number(row[f'{name}_high'])}"
+
+
+def _change_table(rows: pandas.DataFrame) -> str:
+    cells = []
+    for _, row in rows.iterrows():
+        base = row["measure"].removesuffix("_symmetry").removesuffix(f"_{row['side']}")
+        if row["side"] == "difference" or (base not in ROWS and row["side"] != "both"):
+            continue
+        if row["measure"] == "inter_canthal_distance" or not math.isfinite(row["before"] + row["after"]):
+            continue
+        sure = row["change_low"] > 0 or row["change_high"] < 0
+        change = f"{_number(row['change'])} ({_interval(row, 'change')})"
+        moved = [_number(row[f"excursion_{when}"]) for when in ("before", "after")]
+        changed = f"<b>{change}</b>" if sure else change
+        title = _titled(row["title"], row["unit"])
+        cells.append([title, _number(row["before"]), _number(row["after"]), changed, *moved])
+    head = (
+        "Measure", "At rest, before", "At rest, after", "Change (95 % interval)",
+        "Greatest movement, before", "Greatest movement, after",
+    )  # fmt: skip
+    note = (
+        "Right and left are the subject's. Bold: the interval does not include 0, so the change is larger "
+        "than the uncertainty of the landmarks explains. How a person varies from day to day is not in it. "
+        "Smaller of larger: the smaller side in percent of the larger, 100 is symmetric."
+    )
+    return _table(head, cells) + f'<p class="note">{note}</p>'
 
 
 def _png(figure: Any) -> bytes:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures.definitions import PAIRS
 from napari_face_landmarks.measures.events import Blink, blinks, time_of_rows
 from napari_face_landmarks.measures.table import MeasureTable
@@ -64,6 +65,65 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
         row |= _excursion_symmetry(row)
         row |= _of_blinks([blink for blink in found if blink.face == face], _observed(seconds, usable))
         rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def compare(
+    before: MeasureTable, after: MeasureTable, faces: tuple[int, int] = (0, 0), fps: float | None = None
+) -> pandas.DataFrame:
+    """Compare two recordings of a person, such as before and after a treatment: one row a measure.
+
+    Parameters
+    ----------
+    before, after : MeasureTable
+    faces : (int, int)
+        The face in each of them.
+    fps : float, optional
+        Frame rate, where the tables have no time stamps.
+
+    Returns
+    -------
+    DataFrame
+        ``measure``, ``title``, ``unit``, ``side``; ``before``, ``after`` (at rest), ``change`` (after minus
+        before) and its 95 % interval ``change_low``, ``change_high``; ``excursion_before``,
+        ``excursion_after``. What landmarks of both recordings have wrong alike does not change, so the
+        interval is rather too wide.
+
+    Raises
+    ------
+    MeasureError
+        If the recordings are in different units, have no measure in common, fewer than two frames, or no time
+        stamps and no frame rate.
+    """
+    import pandas as pd
+
+    if before.scale.unit != after.scale.unit:
+        raise MeasureError("One recording is in percent and the other in mm: measure both with one scale.")
+    old, new = (summary(table, fps).iloc[face] for table, face in zip((before, after), faces, strict=True))
+    rows = []
+    for column in before.columns:
+        name = column.name
+        if name not in after.names:
+            continue
+        change = new[f"{name}_rest"] - old[f"{name}_rest"]
+        half = math.hypot(*(row[f"{name}_rest_high"] - row[f"{name}_rest"] for row in (old, new)))
+        rows.append(
+            {
+                "measure": name,
+                "title": column.title,
+                "unit": column.unit,
+                "side": column.side,
+                "before": old[f"{name}_rest"],
+                "after": new[f"{name}_rest"],
+                "change": change,
+                "change_low": change - half,
+                "change_high": change + half,
+                "excursion_before": old[f"{name}_excursion"],
+                "excursion_after": new[f"{name}_excursion"],
+            }
+        )
+    if not rows:
+        raise MeasureError("The two recordings have no measure in common: measure the same of both.")
     return pd.DataFrame(rows)
 
 

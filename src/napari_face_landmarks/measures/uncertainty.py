@@ -139,4 +139,4 @@ def standard_error(axes: FaceAxes, quantity: Quantity, sigma: Floats, covariance
     scaled = (slopes * sigma[used, None]).reshape(2 * len(used), -1)
     rows = [2 * landmark + axis for landmark in used for axis in (0, 1)]
     variance = ((covariance[np.ix_(rows, rows)] @ scaled) * scaled).sum(axis=0)
-    return np.sqrt(np.maximum(variance, 0))
+    return np.asarray(np.sqrt(np.maximum(variance, 0)))
