@@ -16,11 +16,11 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.files.atomic import replacing
-from napari_face_landmarks.measures.definitions import PAIRS, measure_named
+from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, measure_named
 from napari_face_landmarks.measures.events import Blink, blinks
 from napari_face_landmarks.measures.plot import SIDES, plot_measures
 from napari_face_landmarks.measures.summary import compare, summary
-from napari_face_landmarks.measures.table import MeasureTable
+from napari_face_landmarks.measures.table import LARGE_YAW, MeasureTable
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import read_frames
 
@@ -42,6 +42,10 @@ DISCLAIMER = (
     "This report is a research tool's output. It is no medical device, and nothing in it is a diagnosis or a "
     "recommendation for treatment."
 )
+UNITS = (
+    "Lengths in % are parts of the distance between the outer corners of the eyes at rest, areas in %² of "
+    "its square; lengths in mm and areas in mm² follow from the scale that was given."
+)
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto;
        padding: 0 1rem; }
@@ -53,12 +57,15 @@ th { padding: .25rem .6rem; text-align: right; vertical-align: bottom; }
 th:first-child, td:first-child { text-align: left; white-space: normal; }
 thead { border-bottom: 2px solid #888; }
 tbody tr:nth-child(even) { background: #f4f4f4; }
-.note { color: #555; font-size: .9rem; }
+.note { color: #555; font-size: .9em; }
 figure { display: inline-block; margin: 0 1rem 1rem 0; }
 figcaption { font-size: .85rem; color: #555; }
+figure.face { width: 30%; vertical-align: top; }
 .right { color: #d95f02; }
 .left { color: #1f78b4; }
 img { max-width: 100%; }
+dt { font-weight: 600; break-after: avoid; }
+dd { margin: 0 0 .4rem 0; }
 @media print {
   body { margin: 0; max-width: none; font-size: 12px; }
   h2 { break-after: avoid; }
@@ -120,6 +127,7 @@ def report_page(
         figure = plot_measures(table, face=face, fps=fps)
         parts.append("<h2>Over time</h2>" + _image(_png(figure), "Curves with their standard errors"))
     parts.append("<h2>Quality of the recording</h2>" + _quality(table, rows))
+    parts.append(_definitions(table))
     parts.append("<h2>How this was made</h2>" + _provenance(tracks, table))
     return _page(Path(video).name if video is not None else "Recording", parts)
 
@@ -155,6 +163,7 @@ def write_comparison(
     for name, (_, table, _) in zip(names, (before, after), strict=True):
         picture = _image(_png(plot_measures(table, fps=fps)), "Curves with their standard errors")
         parts.append(f"<h2>{name}, over time</h2>{picture}")
+    parts.append(_definitions(before[1]))
     for name, (tracks, table, _) in zip(names, (before, after), strict=True):
         parts.append(f"<h2>{name}: how this was made</h2>{_quality(table, summary(table, fps))}")
         parts.append(_provenance(tracks, table))
@@ -163,12 +172,29 @@ def write_comparison(
         part.write_text(page, encoding="utf-8")
 
 
+def _definitions(table: MeasureTable) -> str:
+    """Return what each measure of the report is, in a sentence."""
+    named: dict[str, str] = {}
+    for item in MEASURES:
+        if item.name in table.names and (
+            item.side == "both" or item.name.removesuffix(f"_{item.side}") in ROWS
+        ):
+            named.setdefault(item.title.removesuffix(f", {item.side}"), item.help)
+    rows = [f"<dt>{html.escape(k.capitalize())}</dt><dd>{html.escape(v)}</dd>" for k, v in named.items()]
+    axes = (
+        "Up, down and the midline are those of the face: the horizontal is the line through the corners of "
+        "the eyes, the midline is at right angles to it, half-way between the inner ones."
+    )
+    unit = table.scale.in_words()
+    return f"<h2>What was measured</h2><p>{unit} {axes}</p><dl>{''.join(rows)}</dl>"
+
+
 def _page(title: str, parts: Sequence[str]) -> str:
     name, body = f"{html.escape(title)}: face measures", "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en"><head><meta charset="utf-8">'
         f"<title>{name}</title><style>{_STYLE}</style></head>"
-        f'<body>\n<h1>{name}</h1>\n<p class="note">{DISCLAIMER}</p>\n{body}\n</body></html>\n'
+        f'<body>\n<h1>{name}</h1>\n<p class="note">{DISCLAIMER} {UNITS}</p>\n{body}\n</body></html>\n'
     )
 
 
@@ -178,12 +204,12 @@ _BLINKS = ("Blinks", "Complete", "Blinks a minute", "Mean closure, right", "Mean
 def _blink_row(table: MeasureTable, fps: float | None) -> list[str]:
     row = summary(table, fps).iloc[0]
     rate = f"{_number(row['blinks_per_minute'])} ({_interval(row, 'blinks_per_minute')})"
-    closed = [_number(row[f"blink_closure_{side}"]) for side in ("right", "left")]
+    closed = [_number(row[f"blink_closure_{side}"], "ratio") for side in ("right", "left")]
     return [str(int(row["blinks"])), str(int(row["complete_blinks"])), rate, *closed]
 
 
-def _interval(row: Any, name: str) -> str:
-    return f"{_number(row[f'{name}_low'])} to {_number(row[f'{name}_high'])}"
+def _interval(row: Any, name: str, unit: str = "") -> str:
+    return f"{_number(row[f'{name}_low'], unit)} to {_number(row[f'{name}_high'], unit)}"
 
 
 def _change_table(rows: pandas.DataFrame) -> str:
@@ -195,11 +221,12 @@ def _change_table(rows: pandas.DataFrame) -> str:
         if row["measure"] == "inter_canthal_distance" or not math.isfinite(row["before"] + row["after"]):
             continue
         sure = row["change_low"] > 0 or row["change_high"] < 0
-        change = f"{_number(row['change'])} ({_interval(row, 'change')})"
-        moved = [_number(row[f"excursion_{when}"]) for when in ("before", "after")]
+        unit = row["unit"]
+        change = f"{_number(row['change'], unit)} ({_interval(row, 'change', unit)})"
+        moved = [_number(row[f"excursion_{when}"], unit) for when in ("before", "after")]
         changed = f"<b>{change}</b>" if sure else change
-        title = _titled(row["title"], row["unit"])
-        cells.append([title, _number(row["before"]), _number(row["after"]), changed, *moved])
+        title = _titled(row["title"], unit)
+        cells.append([title, _number(row["before"], unit), _number(row["after"], unit), changed, *moved])
     head = (
         "Measure", "At rest, before", "At rest, after", "Change (95 % interval)",
         "Greatest movement, before", "Greatest movement, after",
@@ -218,11 +245,11 @@ def _png(figure: Any) -> bytes:
     return stream.getvalue()
 
 
-def _image(png: bytes, caption: str) -> str:
+def _image(png: bytes, caption: str, kind: str = "curves") -> str:
     data = base64.b64encode(png).decode()
     text = html.escape(caption)
     picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
-    return f"<figure>{picture}<figcaption>{text}</figcaption></figure>"
+    return f'<figure class="{kind}">{picture}<figcaption>{text}</figcaption></figure>'
 
 
 def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str], face: int) -> str:
@@ -246,7 +273,7 @@ def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str]
         seconds = table.timestamps[row]
         when = f"{seconds:.2f} s, frame {frame}" if math.isfinite(seconds) else f"frame {frame}"
         encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
-        parts.append(_image(encoded, f"{caption} ({when})"))
+        parts.append(_image(encoded, f"{caption} ({when})", "face"))
     return "".join(parts)
 
 
@@ -306,11 +333,11 @@ def _titled(title: str, unit: str) -> str:
     return f"{html.escape(title.capitalize())} ({unit_in_words(unit)})"
 
 
-def _number(value: Any) -> str:
+def _number(value: Any, unit: str = "") -> str:
     value = float(value)
     if not math.isfinite(value):
         return "n/a"
-    return f"{value:.3f}" if abs(value) < 2 else f"{value:.1f}"
+    return f"{value:.2f}" if unit == "ratio" else f"{value:.1f}"
 
 
 def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
@@ -319,9 +346,9 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     return f"<table><thead><tr>{top}</tr></thead><tbody>{body}</tbody></table>"
 
 
-def _with_interval(row: Any, name: str) -> str:
+def _with_interval(row: Any, name: str, unit: str) -> str:
     half = (row[f"{name}_rest_high"] - row[f"{name}_rest_low"]) / 2
-    return _number(row[f"{name}_rest"]) + (f" ± {_number(half)}" if math.isfinite(half) else "")
+    return _number(row[f"{name}_rest"], unit) + (f" ± {_number(half, unit)}" if math.isfinite(half) else "")
 
 
 def _symmetry_table(table: MeasureTable, row: Any) -> str:
@@ -333,11 +360,11 @@ def _symmetry_table(table: MeasureTable, row: Any) -> str:
         rows.append(
             [
                 _titled(column.title.removesuffix(", right"), column.unit),
-                f'<span class="right">{_with_interval(row, f"{name}_right")}</span>',
-                f'<span class="left">{_with_interval(row, f"{name}_left")}</span>',
+                f'<span class="right">{_with_interval(row, f"{name}_right", column.unit)}</span>',
+                f'<span class="left">{_with_interval(row, f"{name}_left", column.unit)}</span>',
                 _number(row[f"{name}_symmetry_rest"]),
-                f'<span class="right">{_number(row[f"{name}_right_excursion"])}</span>',
-                f'<span class="left">{_number(row[f"{name}_left_excursion"])}</span>',
+                f'<span class="right">{_number(row[f"{name}_right_excursion"], column.unit)}</span>',
+                f'<span class="left">{_number(row[f"{name}_left_excursion"], column.unit)}</span>',
                 _number(row.get(f"{name}_excursion_symmetry", math.nan)),
             ]
         )
@@ -347,7 +374,8 @@ def _symmetry_table(table: MeasureTable, row: Any) -> str:
     )  # fmt: skip
     note = (
         "Right and left are the subject's. Symmetry is the smaller side in percent of the larger: 100 is "
-        "normal. ± is half of the 95 % interval."
+        "normal, 0 that the sides moved in opposite directions. ± is half of the 95 % interval of the "
+        "landmarks' uncertainty. The greatest change is from rest to the furthest of the recording."
     )
     return _table(head, rows) + f'<p class="note">{note}</p>'
 
@@ -357,7 +385,7 @@ def _single_table(table: MeasureTable, row: Any) -> str:
     for column in table.columns:
         if column.side == "both" and column.name != "inter_canthal_distance":
             title = _titled(column.title, column.unit)
-            cells = [_with_interval(row, column.name)]
+            cells = [_with_interval(row, column.name, column.unit)]
             cells += [_number(row[f"{column.name}_{what}"]) for what in ("peak", "excursion", "range")]
             rows.append([title, *cells])
     return _table(("Measure", "At rest", "At peak", "Change", "Range (5 to 95 %)"), rows)
@@ -374,9 +402,9 @@ def _blink_table(row: Any, found: Sequence[Blink]) -> str:
         ["Blinks", str(int(row["blinks"]))],
         ["Complete (closure 0.9 or more)", str(int(row["complete_blinks"]))],
         ["Rate", rate],
-        ["Mean duration (s)", _number(row["blink_duration"])],
-        ["Mean closure, right", _number(row["blink_closure_right"])],
-        ["Mean closure, left", _number(row["blink_closure_left"])],
+        ["Mean duration (s)", _number(row["blink_duration"], "ratio")],
+        ["Mean closure, right (1 is shut)", _number(row["blink_closure_right"], "ratio")],
+        ["Mean closure, left (1 is shut)", _number(row["blink_closure_left"], "ratio")],
         ["One eye alone", str(sum(blink.side != "both" for blink in found))],
     ]
     return _table(("", "Value"), rows)
@@ -388,7 +416,11 @@ def _quality(table: MeasureTable, rows: pandas.DataFrame) -> str:
         _number(row["usable_percent"])] for _, row in rows.iterrows()
     ]  # fmt: skip
     text = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in table.warnings)
-    return _table(("Face", "Frames", "Seconds", "Usable (%)"), cells) + text
+    note = (
+        "Usable are frames on which the landmarks are confident and, without pose correction, the head is "
+        f"turned by at most {LARGE_YAW:g} degrees. Others are left out."
+    )
+    return _table(("Face", "Frames", "Seconds", "Usable (%)"), cells) + f'<p class="note">{note}</p>' + text
 
 
 def _provenance(tracks: Tracks, table: MeasureTable) -> str:

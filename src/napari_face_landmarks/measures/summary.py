@@ -60,8 +60,8 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
             "seconds": _observed(seconds, present),
             "usable_percent": 100 * float(usable.sum()) / max(int(present.sum()), 1),
         }
-        for column in table.columns:
-            row |= _of_column(table, column.name, face, usable)
+        for columns in _together(table):
+            row |= _of_columns(table, columns, face, usable)
         row |= _excursion_symmetry(row)
         row |= _of_blinks([blink for blink in found if blink.face == face], _observed(seconds, usable))
         rows.append(row)
@@ -134,26 +134,48 @@ def _observed(seconds: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) ->
     return float(each[where].sum())
 
 
-def _of_column(table: MeasureTable, name: str, face: int, usable: npt.NDArray[np.bool_]) -> dict[str, float]:
-    values, errors = table.series(name, face), table.series_error(name, face)
-    rest_rows = table.rest[face]
-    rest = float(np.median(values[rest_rows])) if len(rest_rows) else math.nan
-    error = float(np.median(errors[rest_rows])) if len(rest_rows) else math.nan
-    seen = values[usable & np.isfinite(values)]
-    peak = spread = math.nan
-    if len(seen):
-        low, high = np.percentile(seen, (100 - PEAK_PERCENTILE, PEAK_PERCENTILE))
-        start = rest if math.isfinite(rest) else float(np.median(seen))
-        peak = float(high if abs(high - start) >= abs(low - start) else low)
-        spread = float(np.subtract(*np.percentile(seen, (95, 5))))
-    return {
-        f"{name}_rest": rest,
-        f"{name}_rest_low": rest - Z * error,
-        f"{name}_rest_high": rest + Z * error,
-        f"{name}_peak": peak,
-        f"{name}_excursion": peak - rest,
-        f"{name}_range": spread,
-    }
+def _together(table: MeasureTable) -> list[list[str]]:
+    """Return the columns, those of the two sides of one measure together."""
+    found: dict[str, list[str]] = {}
+    for column in table.columns:
+        one_side = column.side in ("right", "left")
+        found.setdefault(column.name.removesuffix(f"_{column.side}") if one_side else column.name, []).append(
+            column.name
+        )
+    return list(found.values())
+
+
+def _of_columns(
+    table: MeasureTable, names: list[str], face: int, usable: npt.NDArray[np.bool_]
+) -> dict[str, float]:
+    """Return what a summary has of measures that peak in one direction, the one in which they go furthest."""
+    row: dict[str, float] = {}
+    ends: dict[str, tuple[float, float]] = {}
+    for name in names:
+        values, errors = table.series(name, face), table.series_error(name, face)
+        at = table.rest[face]
+        rest, error = (float(np.median(part[at])) if len(at) else math.nan for part in (values, errors))
+        seen = values[usable & np.isfinite(values)]
+        ends[name] = (math.nan, math.nan)
+        spread = math.nan
+        if len(seen):
+            low, middle, high = np.percentile(seen, (100 - PEAK_PERCENTILE, 50, PEAK_PERCENTILE))
+            start = rest if math.isfinite(rest) else float(middle)
+            ends[name] = float(low - start), float(high - start)
+            spread = float(np.subtract(*np.percentile(seen, (95, 5))))
+        row |= {
+            f"{name}_rest": rest,
+            f"{name}_rest_low": rest - Z * error,
+            f"{name}_rest_high": rest + Z * error,
+            f"{name}_range": spread,
+        }
+    lowest, highest = np.array(list(ends.values())).sum(axis=0)
+    for name, (low, high) in ends.items():
+        excursion = high if highest >= -lowest else low
+        known = math.isfinite(row[f"{name}_rest"])
+        row[f"{name}_peak"] = excursion + row[f"{name}_rest"] if known else math.nan
+        row[f"{name}_excursion"] = excursion if known else math.nan
+    return row
 
 
 def _excursion_symmetry(row: dict[str, Any]) -> dict[str, float]:
