@@ -139,6 +139,19 @@ def test_augmented_crops_keep_their_labels_in_place(faces: PartFaces, name: str)
     assert batch["images"].max() <= 1
 
 
+def test_twins_of_a_mouth_are_one_crop_whose_skin_has_moved(faces: PartFaces) -> None:
+    from napari_face_landmarks.training.parts import PartsPlan, draw_batch, part_of
+
+    plan = PartsPlan(batch=12, twin_share=0.5)
+    batch = draw_batch(part_of(faces, "mouth"), plan, np.random.default_rng(1))
+    twin = batch["twin"]
+    assert (twin[twin] == np.arange(12)).all()
+    assert (twin != np.arange(12)).sum() == 6
+    moved = np.linalg.norm(batch["labels"] - batch["labels"][twin], axis=2)
+    assert (moved[:6].max(axis=1) > 0.005).sum() >= 4
+    assert moved[6:].max() == 0
+
+
 @pytest.mark.parametrize("name", ["eye", "mouth"])
 @pytest.mark.slow
 def test_the_networks_learn_drawn_parts_and_are_exported(

@@ -27,9 +27,11 @@ from napari_face_landmarks.training.augment import (
     displaced,
     face_shape_bumps,
     flipped,
+    local_bumps,
     occlude,
     photometric,
     soft_tissue_bumps,
+    twin_faces,
 )
 from napari_face_landmarks.training.marks import draw_marks
 from training_support import CALTECH_NUMBERS, NAMES, dotted_face, make_small, write_data
@@ -44,7 +46,7 @@ def brightness_at(crop: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     return grown[at[inside, 1], at[inside, 0]]
 
 
-@pytest.mark.parametrize("drawn", [soft_tissue_bumps, face_shape_bumps])
+@pytest.mark.parametrize("drawn", [soft_tissue_bumps, face_shape_bumps, local_bumps])
 @pytest.mark.parametrize("seed", range(4))
 def test_landmarks_stay_on_their_dots_when_tissue_is_moved(seed: int, drawn: Callable[..., Any]) -> None:
     image, points = dotted_face(seed)
@@ -263,6 +265,34 @@ def test_differences_cost_nothing_where_landmarks_err_together() -> None:
     assert corner > together + 0.05
     trust[1, 41] = 0.0
     assert difference_error(error, trust)[1] < 0.5 * lids, "a label that is not trusted does not count"
+
+
+def test_twins_differ_by_a_local_movement_that_both_their_dots_show() -> None:
+    apart = []
+    for seed in range(12):
+        image, points = dotted_face(seed)
+        plain, moved = twin_faces(image, points, np.random.default_rng(seed))
+        length = np.linalg.norm(moved.landmarks - plain.landmarks, axis=1) * CROP_SIZE
+        assert length.max() > 0.5
+        assert np.median(length) < 0.5 * length.max()  # local
+        apart.append(np.abs(plain.image.astype(float) - moved.image).mean())
+    assert min(apart) > 0
+
+
+def test_a_movement_costs_what_is_not_followed_and_no_error_that_both_share() -> None:
+    torch = pytest.importorskip("torch")
+    from napari_face_landmarks.training.pfld import SOFTNESS, movement_error
+
+    truth = torch.zeros(3, 68, 2)
+    truth[1, 54] = torch.tensor([0.0, 6.0])
+    twin = torch.tensor([1, 0, 2])
+    off = truth + torch.tensor([3.0, -2.0])
+    assert float(movement_error(off, truth, twin)) == pytest.approx(SOFTNESS, abs=1e-4)
+    half = off.clone()
+    half[1, 54, 1] -= 3.0
+    assert float(movement_error(half, truth, twin)) == pytest.approx(3.0, abs=0.01)
+    nobody = torch.tensor([0, 1, 2])
+    assert float(movement_error(half, truth, nobody)) == 0.0
 
 
 @pytest.mark.slow

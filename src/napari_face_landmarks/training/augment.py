@@ -44,6 +44,22 @@ _SOFT_PARTS: tuple[tuple[tuple[int, ...], tuple[float, float], float], ...] = (
     ((11, 12, 13), (0.03, 0.06), 0.22),  # cheek and jaw sag
 )
 
+# Places of the left side that move by themselves: landmarks, largest reach and largest movement (inter-ocular
+# distances).
+_PLACES: tuple[tuple[tuple[int, ...], float, float], ...] = (
+    ((54,), 0.22, 0.11),
+    ((22, 23, 24, 25, 26), 0.26, 0.11),
+    ((23, 24, 25), 0.22, 0.10),
+    ((25, 26), 0.18, 0.08),
+    ((55, 56), 0.16, 0.07),
+    ((55, 56, 65), 0.18, 0.08),
+    ((52, 53, 63), 0.16, 0.06),
+    ((43, 44), 0.10, 0.03),
+    ((46, 47), 0.10, 0.03),
+    ((34, 35), 0.12, 0.05),
+    ((57, 66), 0.18, 0.07),
+)
+
 
 def jittered_crop(landmarks: Points, jitter: CropJitter, rng: Generator) -> Points:
     """Return the face's crop moved, scaled and rolled at random, (4,) float32."""
@@ -80,6 +96,28 @@ def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float
             move = amount * unit * (away * outward + drop * down)
             bumps.append([*landmarks[members].mean(axis=0), *move, reach])
     return np.asarray(bumps, dtype=np.float32).reshape(-1, 5)
+
+
+def local_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
+    """Draw movements of one to three places of the face, mostly up or down, on one side or the other.
+
+    Returns
+    -------
+    ndarray, (B, 5), float32
+        As `soft_tissue_bumps` gives them.
+    """
+    unit = float(inter_ocular(landmarks))
+    right = (landmarks[45] - landmarks[36]) / max(unit, 1e-6)
+    down = np.array([-right[1], right[0]], dtype=np.float32)
+    bumps = []
+    for number in rng.choice(len(_PLACES), int(rng.integers(1, 4)), replace=False):
+        indices, widest, farthest = _PLACES[number]
+        members = np.asarray(indices) if rng.random() < 0.5 else MIRROR_68[list(indices)]
+        reach = widest * rng.uniform(0.5, 1.0)
+        size = min(rng.uniform(0.25, 1.0) * farthest, 0.7 * reach) * rng.choice([-1, 1])
+        move = size * (down + rng.normal(0, 0.3) * right)
+        bumps.append([*landmarks[members].mean(axis=0), *(unit * move), unit * reach])
+    return np.asarray(bumps, dtype=np.float32)
 
 
 def face_shape_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
@@ -315,7 +353,7 @@ def augmented_face(
         if rng.random() < 0.5:
             pixels = photometric(pixels, rng)
         return Sample(pixels, to_crop(landmarks[None], crop[None])[0], np.zeros(68, np.bool_), mirrored)
-    bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.35 else np.zeros((0, 5), np.float32)
+    bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.45 else np.zeros((0, 5), np.float32)
     if reshaped_share and rng.random() < reshaped_share:
         bumps = np.concatenate([bumps, face_shape_bumps(landmarks, rng)])
     swelling = swelling_bump(landmarks, rng) if rng.random() < 0.06 else np.zeros(0, np.float32)
@@ -329,10 +367,29 @@ def augmented_face(
     if len(swelling):
         middle = to_crop(displaced(swelling[None, :2], bumps)[None], crop[None])[0, 0] * CROP_SIZE - 0.5
         bruise(pixels, middle, float(swelling[4] / crop[2]) * CROP_SIZE, rng)
-    if rng.random() < 0.3:
-        draw_marks(pixels, fractions * CROP_SIZE - 0.5, rng)
     if rng.random() < 0.35:
+        draw_marks(pixels, fractions * CROP_SIZE - 0.5, rng)
+    if rng.random() < 0.45:
         mask = occlude(pixels, other, rng)
         at = np.clip((fractions * CROP_SIZE).astype(int), 0, CROP_SIZE - 1)
         covered = mask[at[:, 1], at[:, 0]]
     return Sample(photometric(pixels, rng), fractions, covered, mirrored)
+
+
+def twin_faces(image: Image, landmarks: Points, rng: Generator) -> tuple[Sample, Sample]:
+    """Return two crops of one face that differ in places where the second's skin has moved (`local_bumps`).
+
+    Crop, light and noise are the same. How the landmarks move between them is known exactly, whatever the
+    error of the labels.
+    """
+    mirrored = bool(rng.random() < 0.5)
+    if mirrored:
+        image, landmarks = flipped(image, landmarks)
+    crop = jittered_crop(landmarks, TRACKER_JITTER, rng)
+    bumps, seed = local_bumps(landmarks, rng), int(rng.integers(2**31))
+    covered = np.zeros(68, np.bool_)
+    plain = photometric(cut(image, crop, bumps[:0]), np.random.default_rng(seed))
+    moved = photometric(cut(image, crop, bumps), np.random.default_rng(seed))
+    points = np.stack([landmarks, displaced(landmarks, bumps)])
+    first, second = to_crop(points, np.stack([crop, crop]))
+    return Sample(plain, first, covered, mirrored), Sample(moved, second, covered, mirrored)

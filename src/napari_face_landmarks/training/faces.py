@@ -155,7 +155,7 @@ def decode(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> npt.NDArray[np
         raise ImageError(
             f"The picture {arrays['names'][index]} cannot be decoded: get the training data again."
         )
-    return np.ascontiguousarray(image[:, :, ::-1])
+    return np.asarray(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), dtype=np.uint8)
 
 
 @dataclass(frozen=True)

@@ -20,6 +20,7 @@ from tqdm import tqdm
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.parts.crop import EYE_SIZE, MOUTH_SIZE
 from napari_face_landmarks.training.augment import Generator, Image, cut, displaced
+from napari_face_landmarks.training.from_onnx import load_exported
 from napari_face_landmarks.training.log import append_row
 from napari_face_landmarks.training.mixed_precision import in_precision
 from napari_face_landmarks.training.onnx_float16 import store_half
@@ -65,6 +66,7 @@ class PartsPlan:
     evaluate_every: int = 1000
     warped_share: float = 0.35
     covered_share: float = 0.35
+    twin_share: float = 0.5
     mild_share: float = 0.15
     seed: int = 2026
     threads: int = 1
@@ -150,22 +152,32 @@ def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDA
     Returns
     -------
     dict
-        ``images`` (B, S, S) or (B, S, S, 3) float32, 0 to 1; ``labels`` (B, L, 2); ``known`` (B, L).
+        ``images`` (B, S, S) or (B, S, S, 3) float32, 0 to 1; ``labels`` (B, L, 2); ``known`` (B, L);
+        ``twin`` (B,) int64: the row of the same crop with its skin moved, or of the crop itself.
     """
+    twins = round(plan.batch * plan.twin_share / 2) if part.name == "mouth" else 0
     rows = rng.choice(len(part.chance), plan.batch, p=part.chance)
+    rows[twins : 2 * twins] = rows[:twins]
+    twin = np.arange(plan.batch)
+    twin[: 2 * twins] = np.roll(twin[: 2 * twins], twins)
     mild = rng.random(plan.batch) < plan.mild_share
+    mild[twins : 2 * twins] = mild[:twins]
+    seeds = rng.integers(2**31, size=plan.batch)
+    seeds[twins : 2 * twins] = seeds[:twins]
     images, labels = [], []
-    for row, is_mild in zip(rows, mild, strict=True):
-        warped = not is_mild and rng.random() < plan.warped_share
-        image, label = _crop(part, int(row), rng, warped, 0.6 if is_mild else 1.0)
+    for k, (row, is_mild) in enumerate(zip(rows, mild, strict=True)):
+        warped = k >= twins if k < 2 * twins else not is_mild and rng.random() < plan.warped_share
+        own = np.random.default_rng(seeds[k])
+        image, label = _crop(part, int(row), own, warped, 0.6 if is_mild else 1.0)
         if not is_mild:
-            if rng.random() < plan.covered_share:
-                cover(image, part.patches[rng.integers(len(part.patches))], rng)
-            image = soften(image, rng)
+            later = np.random.default_rng(seeds[k] + 1)
+            if later.random() < plan.covered_share and k >= 2 * twins:
+                cover(image, part.patches[rng.integers(len(part.patches))], later)
+            image = soften(image, later)
         images.append(image)
         labels.append(label)
     lit = light(np.stack(images).astype(np.float32), mild, rng)
-    return {"images": lit / 255, "labels": np.stack(labels), "known": part.known[rows]}
+    return {"images": lit / 255, "labels": np.stack(labels), "known": part.known[rows], "twin": twin}
 
 
 def _crop(part: Part, row: int, rng: Generator, warped: bool, jitter: float) -> tuple[Image, Floats]:
@@ -220,11 +232,13 @@ def skin_bumps(part: Part, points: Floats, side: float, rng: Generator) -> Float
         width, amount, reach = side * 0.55, 0.09, 0.28
     bumps = []
     for members, share in groups:
-        if rng.random() < 0.35:
+        if rng.random() < (0.35 if part.name == "eye" else 0.25):
             move = np.clip(rng.normal(0, amount, 2), -0.2, 0.2) * width * np.array([share, 1.0])
             if part.name == "eye" and aperture < HALF:
                 move *= 0.6
-            bumps.append([*points[list(members)].mean(axis=0), *move, reach * width * rng.uniform(0.8, 1.5)])
+            radius = reach * width * rng.uniform(0.8 if part.name == "eye" else 0.45, 1.5)
+            move *= min(1.0, 0.8 * radius / max(float(np.linalg.norm(move)), 1e-6))
+            bumps.append([*points[list(members)].mean(axis=0), *move, radius])
     return np.asarray(bumps, dtype=np.float32).reshape(-1, 5)
 
 
@@ -411,6 +425,22 @@ def part_loss(name: str, outputs: PartOutputs, labels: Tensor, known: Tensor, si
     return loss + 0.5 * nn.functional.binary_cross_entropy_with_logits(extra[:, 5], shut)
 
 
+def movement_loss(outputs: PartOutputs, labels: Tensor, twin: Tensor, size: int) -> Tensor:
+    """Return how far landmarks fail to follow the known movements between twins, pixels of the crop."""
+    moved = (labels - labels[twin]) * size
+    length = moved.norm(dim=-1)
+    weight = length / length.sum(-1, keepdim=True).clamp_min(1e-3)
+    loss = torch.zeros(())
+    for output, share in (
+        (outputs.landmarks, 1.0),
+        (outputs.heat_landmarks, 0.3),
+        (outputs.global_landmarks, 0.3),
+    ):
+        error = (output - output[twin]) * size - moved
+        loss = loss + share * (weight * torch.sqrt((error**2).sum(-1) + SOFTNESS**2)).sum(-1).sum()
+    return loss / (length.sum(-1) > 0).sum().clamp_min(1)
+
+
 def _likelihood(output: Tensor, truth: Tensor, log_sigma: Tensor) -> Tensor:
     squared = ((output.detach() - truth) ** 2).sum(-1).clamp_max(0.04)
     log_sigma = log_sigma.clamp(-8.0, 1.0)
@@ -541,8 +571,8 @@ def train(
     images, labels = held_out_crops(judged)
     network, first, seconds = part_network(name), 0, 0.0
     highest = plan.learning_rate
-    if start is not None and (start / f"{name}.best.pt").exists():
-        network.load_state_dict(torch.load(start / f"{name}.best.pt", weights_only=True))
+    if start is not None:
+        _begin_with(network, start, part, plan)
         highest = plan.started_rate
     averaged = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
@@ -572,6 +602,9 @@ def train(
         loss = part_loss(
             name, outputs, torch.from_numpy(batch["labels"]), torch.from_numpy(batch["known"]), part.size
         )
+        if name == "mouth":
+            labels_of, twin = torch.from_numpy(batch["labels"]), torch.from_numpy(batch["twin"])
+            loss = loss + movement_loss(outputs, labels_of, twin, part.size)
         optimiser.zero_grad()
         loss.backward()
         if torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), 20.0)):
@@ -610,6 +643,16 @@ def train(
             torch.save(state, checkpoint.with_suffix(".part"))
             checkpoint.with_suffix(".part").replace(checkpoint)
     return metrics
+
+
+def _begin_with(network: PartNetwork, start: Path, part: Part, plan: PartsPlan) -> None:
+    """Give a network the weights of a finished run or, where there are none, those of a bundle's export."""
+    best = start / f"{part.name}.best.pt"
+    if best.exists():
+        network.load_state_dict(torch.load(best, weights_only=True))
+        return
+    batches = [draw_batch(part, plan, np.random.default_rng([plan.seed, 0, k])) for k in range(8)]
+    load_exported(network, start / f"{part.name}.onnx", [to_tensor(batch["images"]) for batch in batches])
 
 
 def export_onnx(network: PartNetwork, name: str, path: Path, result: dict[str, float]) -> None:

@@ -28,11 +28,13 @@ from napari_face_landmarks.training.augment import (
     DETECTOR_JITTER,
     TRACKER_JITTER,
     Generator,
+    Sample,
     augmented_face,
     cut,
     jittered_crop,
     photometric,
     texture,
+    twin_faces,
 )
 from napari_face_landmarks.training.from_onnx import depthwise_widths, load_exported
 from napari_face_landmarks.training.held_out import drawn_faces
@@ -72,6 +74,8 @@ The distances of single landmarks are small too for a network that gives every e
 mouth level corners. Nothing here prefers symmetry: the labels' own differences are the target.
 """
 DIFFERENCE_SHARE = 4.0
+FOLLOWED_SHARE = 1.5
+"""Weight of `movement_error`."""
 MEASURED_FACES = 300
 """Held-out faces of all kinds on which a checkpoint's differences are compared."""
 
@@ -83,6 +87,7 @@ class PfldPlan:
     steps: int = 6000
     faces_per_batch: int = 40
     negatives_per_batch: int = 8
+    twins_per_batch: int = 8
     turned_share: float = 0.35
     acted_share: float = 0.4
     mild_share: float = 0.2
@@ -141,8 +146,26 @@ def difference_error(error: Tensor, trust: Tensor) -> Tensor:
     return (together * distance(error[:, first] - error[:, second])).sum(-1)
 
 
+def movement_error(found: Tensor, truth: Tensor, twin: Tensor) -> Tensor:
+    """Return how far landmarks fail to follow known local movements, mean over the faces that have a twin.
+
+    Parameters
+    ----------
+    found, truth : Tensor, (B, 68, 2)
+        Pixels of the crop.
+    twin : Tensor, (B,), int64
+        Row of the same face with its skin moved in places (`augment.twin_faces`); its own if there
+        is none.
+    """
+    moved = truth - truth[twin]
+    length = moved.norm(dim=-1)
+    weight = length / length.sum(-1, keepdim=True).clamp_min(1e-3)
+    error = (weight * distance(found - found[twin] - moved)).sum(-1)
+    return error.sum() / (length.sum(-1) > 0).sum().clamp_min(1)
+
+
 def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
-    """Return the loss of a batch: distances, differences (`DIFFERENCES`), spread, score and head pose.
+    """Return the loss of a batch: distances, differences, movements, spread, score and head pose.
 
     Each face's landmarks weigh ``1 + sum(1 - cos(angle))`` over its head-pose angles, the geometric term of
     PFLD (Guo et al. 2019, equation 2), so that turned heads count for more.
@@ -160,6 +183,8 @@ def total_loss(outputs: PfldOutputs, batch: dict[str, Tensor]) -> Tensor:
         loss = loss + share * (weight * trust * distance((output - truth) * CROP_SIZE)).mean()
     differences = difference_error((outputs.landmarks - truth) * CROP_SIZE, trust)
     loss = loss + DIFFERENCE_SHARE * (weight.view(-1) * differences).mean()
+    followed = movement_error(outputs.landmarks * CROP_SIZE, truth * CROP_SIZE, batch["twin"])
+    loss = loss + FOLLOWED_SHARE * followed
     squared = ((outputs.landmarks.detach() - truth) ** 2).sum(-1).clamp_max(0.04)
     # where there is no face the spread means nothing and may grow without bound
     log_sigma = outputs.log_sigma.where(is_face.view(-1, 1) > 0, LOG_SIGMA[0]).clamp(*LOG_SIGMA)
@@ -291,22 +316,25 @@ class TrainingStream:
         pose = np.zeros((size, 3), np.float32)
         trust = np.ones((size, 68), np.float32)
         is_face = np.zeros(size, np.float32)
-        for k in range(plan.faces_per_batch):
+        twin = np.arange(size)
+        k = 0
+        while k < plan.faces_per_batch:
             i = int(rng.choice(len(self.faces.images), p=self.faces.weight))
-            if rng.random() < plan.mild_share:
-                picture, points, (pitch, yaw) = self.faces.images[i], self.faces.landmarks[i], self.angles[i]
-                sample = augmented_face(picture, points, np.zeros((0, 0, 3), np.uint8), rng, mild=True)
+            if k < 2 * plan.twins_per_batch:
+                (pitch, yaw), picture, points = self.angles[i], self.faces.images[i], self.faces.landmarks[i]
+                samples = twin_faces(picture, points, rng)
+                twin[k], twin[k + 1] = k + 1, k
             else:
-                picture, points, pitch, yaw = self._face(i, rng)
-                sample = augmented_face(
-                    picture, points, self._texture(rng), rng, reshaped_share=plan.reshaped_share
-                )
-            images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
-            trust[k] = self.trust[i][MIRROR_68] if sample.mirrored else self.trust[i]
-            eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
-            # The mesh's yaw changes its sign in a mirrored picture; the side of the nose tells which it is.
-            yaw = abs(yaw) * np.sign(_nose_offset(sample.landmarks))
-            pose[k] = pitch, yaw, math.atan2(eyes[1], eyes[0])
+                sample, pitch, yaw = self._sample(i, rng)
+                samples = (sample,)
+            for sample in samples:
+                images[k], landmarks[k], is_face[k] = sample.image, sample.landmarks, 1
+                trust[k] = self.trust[i][MIRROR_68] if sample.mirrored else self.trust[i]
+                eyes = sample.landmarks[42:48].mean(0) - sample.landmarks[36:42].mean(0)
+                # the mesh's yaw changes its sign in a mirrored picture: the nose's side tells which it is
+                yaw = abs(yaw) * np.sign(_nose_offset(sample.landmarks))
+                pose[k] = pitch, yaw, math.atan2(eyes[1], eyes[0])
+                k += 1
         for k in range(plan.faces_per_batch, size):
             images[k] = photometric(self._negative(rng), rng)
         return {
@@ -315,7 +343,18 @@ class TrainingStream:
             "pose": pose,
             "trust": trust,
             "is_face": is_face,
+            "twin": twin,
         }
+
+    def _sample(self, i: int, rng: Generator) -> tuple[Sample, float, float]:
+        """Return an augmented crop of face `i`, its pitch and its yaw."""
+        if rng.random() < self.plan.mild_share:
+            nothing = np.zeros((0, 0, 3), np.uint8)
+            sample = augmented_face(self.faces.images[i], self.faces.landmarks[i], nothing, rng, mild=True)
+            return sample, *self.angles[i]
+        picture, points, pitch, yaw = self._face(i, rng)
+        other, reshaped = self._texture(rng), self.plan.reshaped_share
+        return augmented_face(picture, points, other, rng, reshaped_share=reshaped), pitch, yaw
 
     def batches(self, first: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield the batches from `first` on."""
