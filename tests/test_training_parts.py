@@ -185,6 +185,10 @@ def test_the_networks_learn_drawn_parts_and_are_exported(
     found = session.run(["landmarks", "sigma"], {"crops": rgb})
     np.testing.assert_allclose(found[0], wanted, atol=3e-3)
     assert (found[1] > 0).all()
+    (tmp_path / f"{name}.best.pt").unlink()  # as a bundle has it
+    begun = parts.part_network(name)
+    parts._begin_with(begun, tmp_path, part, plan)
+    np.testing.assert_allclose(parts.predict_crops(begun, images[:3]).landmarks.numpy(), wanted, atol=3e-3)
 
 
 def test_the_loss_asks_for_the_difference_of_the_lids() -> None:

@@ -40,8 +40,18 @@ def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> 
     batches = list(batches)
     network.eval()
     pairs = _in_order(network, batches[0][:1])
+    refusal = ModelError(f"{path} is not an export of this network: train from the start, without --start.")
+    if len(pairs) != len(convolutions):
+        raise refusal
+    convolutions = [  # a network of grey levels is exported for RGB: with three times its first weights
+        (
+            weight.sum(axis=1, keepdims=True) if conv.in_channels == 1 and weight.shape[1] == 3 else weight,
+            bias,
+        )
+        for (conv, _), (weight, bias) in zip(pairs, convolutions, strict=True)
+    ]
     if [tuple(conv.weight.shape) for conv, _ in pairs] != [weight.shape for weight, _ in convolutions]:
-        raise ModelError(f"{path} is not an export of this network: train from the start, without --start.")
+        raise refusal
     with torch.no_grad():
         for name, value in network.state_dict().items():
             stored = named.get(f"network.{name}")

@@ -53,9 +53,11 @@ class PartNetwork(nn.Module):
         Landmarks.
     extra : int
         Further numbers, by regression alone.
+    fine : bool
+        Whether the heat maps have half the size of the input, not a quarter.
     """
 
-    def __init__(self, size: int, channels: int, count: int, extra: int = 0) -> None:
+    def __init__(self, size: int, channels: int, count: int, extra: int = 0, fine: bool = False) -> None:
         super().__init__()
         c1, c2, c3, wide = 16, 32, 64, 128
         self.count = count
@@ -75,7 +77,19 @@ class PartNetwork(nn.Module):
         self.mix = nn.Linear(wide, count)
         self.log_sigma = nn.Linear(wide + count, count)
         self.extra = nn.Linear(wide, extra) if extra else None
-        ramp = (torch.arange(size // 4) + 0.5) / (size // 4)
+        self.fine: nn.ModuleDict | None = None
+        if fine:
+            self.fine = nn.ModuleDict(
+                {
+                    "edges": conv(c1, c1, 1),
+                    "context": conv(c2, c1, 1),
+                    "mixed": nn.Sequential(conv(c1, c1, 3, groups=c1), conv(c1, 24, 1)),
+                    "heat": nn.Conv2d(24, count, 1),
+                }
+            )
+            nn.init.zeros_(self.fine["heat"].weight)  # a coarse network that is trained on starts as it was
+        cells = size // 2 if fine else size // 4
+        ramp = (torch.arange(cells) + 0.5) / cells
         x, y = ramp.repeat(len(ramp)), ramp.repeat_interleave(len(ramp))
         self.places: Tensor
         self.register_buffer("places", torch.stack([x, y, x * x + y * y], dim=1), persistent=False)
@@ -88,10 +102,17 @@ class PartNetwork(nn.Module):
 
     def features(self, crops: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Run the convolutions, which may be of low precision: stages 2 and 3, and the heat maps."""
-        f2 = self.stage2(self.stem(crops - 0.5))
+        f1 = self.stem(crops - 0.5)
+        f2 = self.stage2(f1)
         f3 = self.stage3(f2)
         up = nn.functional.interpolate(self.lateral3(f3), scale_factor=2.0)
-        return f2, f3, self.heat(self.smooth(self.lateral2(f2) + up))
+        p2 = self.smooth(self.lateral2(f2) + up)
+        heat = self.heat(p2)
+        if self.fine is not None:
+            context = nn.functional.interpolate(self.fine["context"](p2), scale_factor=2.0)
+            finer = self.fine["heat"](self.fine["mixed"](self.fine["edges"](f1) + context))
+            heat = nn.functional.interpolate(heat, scale_factor=2.0) + finer
+        return f2, f3, heat
 
     def heads(self, f2: Tensor, f3: Tensor, heat: Tensor) -> PartOutputs:
         """Run the heads on what `features` gives, in float32."""

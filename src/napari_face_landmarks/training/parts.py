@@ -49,6 +49,8 @@ MOUTH_SHARES = (0.40, 0.38, 0.22)
 """Shares of the three states in each batch."""
 SOFTNESS = 0.15  # px of the crop
 HELD_OUT_SEED = 11
+FOLLOWED_SHARE = 4.0
+"""Weight of `movement_loss`."""
 EXTRA = 6
 """Numbers that the eye's network gives besides landmarks."""
 
@@ -60,13 +62,13 @@ class PartsPlan:
     steps: int = 5000
     batch: int = 64
     learning_rate: float = 2.5e-3
-    started_rate: float = 1.2e-3
+    started_rate: float = 2e-3
     weight_decay: float = 1e-3
     ema: float = 0.998
     evaluate_every: int = 1000
     warped_share: float = 0.35
     covered_share: float = 0.35
-    twin_share: float = 0.5
+    twin_share: float = 0.6
     mild_share: float = 0.15
     seed: int = 2026
     threads: int = 1
@@ -143,7 +145,7 @@ def _balanced(
 
 def part_network(name: str) -> PartNetwork:
     """Return a new network of a part."""
-    return PartNetwork(EYE_SIZE, 1, 6, EXTRA) if name == "eye" else PartNetwork(MOUTH_SIZE, 3, 20)
+    return PartNetwork(EYE_SIZE, 1, 6, EXTRA) if name == "eye" else PartNetwork(MOUTH_SIZE, 3, 20, fine=True)
 
 
 def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDArray[Any]]:
@@ -604,7 +606,7 @@ def train(
         )
         if name == "mouth":
             labels_of, twin = torch.from_numpy(batch["labels"]), torch.from_numpy(batch["twin"])
-            loss = loss + movement_loss(outputs, labels_of, twin, part.size)
+            loss = loss + FOLLOWED_SHARE * movement_loss(outputs, labels_of, twin, part.size)
         optimiser.zero_grad()
         loss.backward()
         if torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), 20.0)):
@@ -649,7 +651,8 @@ def _begin_with(network: PartNetwork, start: Path, part: Part, plan: PartsPlan) 
     """Give a network the weights of a finished run or, where there are none, those of a bundle's export."""
     best = start / f"{part.name}.best.pt"
     if best.exists():
-        network.load_state_dict(torch.load(best, weights_only=True))
+        state = torch.load(best, weights_only=True)
+        network.load_state_dict(network.state_dict() | state)  # of a coarser network all but the fine maps
         return
     batches = [draw_batch(part, plan, np.random.default_rng([plan.seed, 0, k])) for k in range(8)]
     load_exported(network, start / f"{part.name}.onnx", [to_tensor(batch["images"]) for batch in batches])
