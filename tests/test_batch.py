@@ -548,13 +548,22 @@ def test_a_result_of_another_video_is_never_written_over(
     end = ["-o", str(out), "--refine", "off", "--jobs", "1"]
     assert cli.main(["batch", str(days[0]), *end]) == 0
     before = {path: path.read_bytes() for path in out.glob("a.csv*")}
-    capsys.readouterr()
     for resume in ([], ["--resume"]):
-        assert cli.main(["batch", str(days[1]), str(videos / "face-02.mkv"), *end, *resume]) == 2
-        said = capsys.readouterr().out
-        assert "a.csv holds the landmarks of another video, " + str(days[0]) + ": give another" in said
-        assert "2 videos: 1 done, 1 failed" in said
+        assert cli.main(["batch", str(days[1]), str(days[0]), *end, *resume]) == 0
+        assert "2 videos: 2 done" in capsys.readouterr().out
         assert {path: path.read_bytes() for path in out.glob("a.csv*")} == before
+        assert sorted(out.rglob("a.csv")) == [out / "a.csv", out / "day2" / "a.csv"]
+    for path in (out / "day2").iterdir():
+        path.unlink()
+
+    # nor where a video takes the place of another one that has gone
+    moved = days[0].rename(tmp_path / "old.mkv")
+    assert cli.main(["batch", str(days[1]), *end]) == 2
+    assert "a.csv holds the landmarks of another video, " + str(days[0]) + ": give another" in (
+        capsys.readouterr().out
+    )
+    assert {path: path.read_bytes() for path in out.glob("a.csv*")} == before
+    moved.rename(days[0])
 
     # the same video, with other settings and from another place, is done again
     days[1].write_bytes(days[0].read_bytes())

@@ -31,8 +31,8 @@ def test_outputs_have_names_of_their_own(tmp_path: Path) -> None:
     out = tmp_path / "out"
     placed = [path for _, path in place_outputs(videos, out, ".csv")]
     assert placed == [
+        out / "x.csv",
         out / "x.mp4.csv",
-        out / "x.mp4-2.csv",
         out / "x.avi.csv",
         out / "c" / "x.csv",
         out / "batch-summary.mp4.csv",

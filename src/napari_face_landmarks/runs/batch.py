@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-import glob
 import os
 import secrets
-import unicodedata
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
@@ -19,10 +17,8 @@ from napari_face_landmarks.errors import (
     FaceLandmarksError,
     ResultError,
     SettingsError,
-    VideoError,
     reason_of,
 )
-from napari_face_landmarks.files.atomic import companion_name
 from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
@@ -31,10 +27,11 @@ from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.chunks import cut, remove_pieces
 from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
 from napari_face_landmarks.runs.measures import join_summaries
-from napari_face_landmarks.runs.summary import SUMMARY, append_to_summary, begin_summary, write_summary
+from napari_face_landmarks.runs.places import find_videos, place_outputs, recorded_outputs
+from napari_face_landmarks.runs.summary import append_to_summary, begin_summary, write_summary
 from napari_face_landmarks.runs.worker import OnProgress, OnResult, cores, run_local
 from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
-from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, probe
+from napari_face_landmarks.video import VideoWarning, probe
 
 MOST_PROCESSES = 256
 LARGEST_SETTINGS = 1 << 20
@@ -165,7 +162,8 @@ class _Batch:
 
     def _plan(self, folder: Path, processes: int) -> list[Job]:
         """Return a job for each video, all checked."""
-        places = place_outputs(find_videos(self.inputs), folder, _suffix(self.format))
+        suffix = _suffix(self.format)
+        places = place_outputs(find_videos(self.inputs), folder, suffix, recorded_outputs(folder, suffix))
         models = DEFAULT_BUNDLE if self.models is None else _checked_models(self.models)
         settings = given_settings(self.settings).to_dict()
         threads = max(1, cores() // min(processes, len(places))) if self.scheduler is None else 1
@@ -228,87 +226,6 @@ def _cut(job: Job, length: int, settings: TrackerSettings) -> Job:
     if len(pieces) < 2 or info.warnings:
         return job
     return dataclasses.replace(job, pieces=[list(dataclasses.astuple(piece)) for piece in pieces])
-
-
-def find_videos(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-) -> list[tuple[Path, Path]]:
-    """Return the videos that inputs name, each with the folders that it lies in within an input folder.
-
-    Parameters
-    ----------
-    inputs : path-like or sequence of path-like
-        As in `track_many`. A name without wildcards that is no folder is taken as a video, there or not.
-
-    Returns
-    -------
-    list of (Path, Path)
-        Absolute paths, each once, in order; and the relative folder of its output.
-
-    Raises
-    ------
-    VideoError
-        If a folder or pattern has no videos, a name is empty, or nothing is named.
-    """
-    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    found: dict[Path, Path] = {}
-    for item in given:
-        text = os.fspath(item)
-        if not text:  # a shell's variable that is not set; as a path it is the current folder
-            raise VideoError("The name of a video is empty: name videos, folders or patterns.")
-        path = Path(text)
-        if path.is_dir():
-            videos = [video for video in sorted(path.rglob("*")) if _is_video(video)]
-            if not videos:
-                raise VideoError(f"The folder {path} holds no videos: give another folder.")
-            for video in videos:
-                found.setdefault(video.absolute(), video.parent.relative_to(path))
-        elif glob.has_magic(text) and not path.exists():
-            names = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
-            if not names:
-                raise VideoError(f"No file is named like {text}: give another pattern.")
-            for video in names:
-                if video.is_file():
-                    found.setdefault(video.absolute(), Path())
-        else:
-            found.setdefault(path.absolute(), Path())
-    if not found:
-        raise VideoError("There are no videos to track: name videos, folders or patterns.")
-    return list(found.items())
-
-
-def _is_video(path: Path) -> bool:
-    hidden = path.name.startswith(".")
-    return not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()
-
-
-def place_outputs(videos: Sequence[tuple[Path, Path]], folder: Path, suffix: str) -> list[tuple[Path, Path]]:
-    """Assign each video an output: its name with another suffix, and more of its name where two clash.
-
-    Raises
-    ------
-    ResultError
-        If an output would be written over a video.
-    """
-    stems = [_same(place / video.stem) for video, place in videos]
-    taken = {_same(folder / f"{SUMMARY}{suffix}"), _same(folder / f"{SUMMARY}.csv")}
-    read = {video for video, _ in videos}
-    placed = []
-    for (video, place), stem in zip(videos, stems, strict=True):
-        names = [video.stem] if stems.count(stem) == 1 else []
-        names += [video.name, *(f"{video.name}-{number}" for number in range(2, len(videos) + 3))]
-        paths = (folder / place / companion_name(name, suffix) for name in names)
-        path = next(path for path in paths if _same(path) not in taken)
-        taken.add(_same(path))
-        if {path, record_of(path), journal_of(path)} & read:
-            raise ResultError(f"{path} is one of the videos: give another folder for what is written.")
-        placed.append((video, path))
-    return placed
-
-
-def _same(path: Path) -> str:
-    """Return a text that is equal for paths which some file systems do not distinguish."""
-    return unicodedata.normalize("NFC", str(path)).casefold()
 
 
 @contextmanager

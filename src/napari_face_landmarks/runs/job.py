@@ -174,7 +174,7 @@ def _do(job: Job, video: Video, progress: Progress) -> FileResult:
     identity = run_identity(tracker, video, 0, len(video))
     before = _earlier(job, identity)
     if before is not None:
-        record = _read_record(job.output)
+        record = read_record(job.output)
         if job.measures is None or record.get("measures") == job.measures:
             return before
         again = _measured(job, before, read_tracks(job.output, job.format))
@@ -304,7 +304,7 @@ def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
             return None
     except OSError:
         return None
-    record = _read_record(job.output)
+    record = read_record(job.output)
     run, before = record.get("run"), record.get("video")
     if not isinstance(run, dict) or not isinstance(run.get("video"), dict):
         raise ResultError(
@@ -333,7 +333,7 @@ def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
     return dataclasses.replace(found, video=job.video, output=job.output, earlier=earlier)
 
 
-def _read_record(output: str) -> dict[str, Any]:
+def read_record(output: str) -> dict[str, Any]:
     """Return the record of an output; an empty one where there is none, or it cannot be read."""
     path = record_of(output)
     try:
