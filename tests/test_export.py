@@ -16,7 +16,6 @@ from napari_face_landmarks.data.fields import CARRIED, CLNF, MANUAL, NONE, PFLD,
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.files.atomic import check_writable, replacing
-from napari_face_landmarks.io import openface_csv
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import open_video, write_video
 from napari_face_landmarks.visualization import overlay
@@ -252,7 +251,7 @@ def test_csv_with_too_much_room_is_refused_before_it_is_allocated(
 ) -> None:
     io.write_csv(tmp_path / "t.csv", make_tracks())
     edited(tmp_path / "t.csv", 3, "face_id", "999")
-    monkeypatch.setattr(openface_csv, "MOST_ROWS", 5999)
+    monkeypatch.setattr("napari_face_landmarks.io.common.SMALL_GRID", 16)
     with pytest.raises(ResultError, match="1000 faces on 6 frames"):
         io.read_csv(tmp_path / "t.csv")
 

@@ -28,7 +28,8 @@ MOST_ROWS = 2_000_000
 MOST_FACES = 1000
 MOST_EMPTY = 64
 """Cells of the grid of frames and faces that may be empty for each that is not: the most faces of a run."""
-SMALL_GRID = 16
+SMALL_GRID = 40_000
+"""Cells of a grid that is always allowed."""
 MOST_FRAMES = 100_000_000
 UNKNOWN_SOURCE = PFLD
 """The source of landmarks whose file has none."""
@@ -72,10 +73,14 @@ def order_of_faces(names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def order_by_number(names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the number that each name ends in, where these are 0 to N - 1, each once; else 0 to N - 1."""
+    """Return the number that each name ends in, counted from 0, where these are 0 to N - 1 or 1 to N.
+
+    Otherwise, or if a number comes twice, 0 to N - 1 in the order of the names.
+    """
     numbers = [int(found.group(1)) if (found := re.search(r"(\d{1,6})$", name)) else -1 for name in names]
-    if sorted(numbers) == list(range(len(names))):
-        return np.array(numbers, dtype=np.int64)
+    for first in (0, 1):
+        if sorted(numbers) == list(range(first, len(names) + first)):
+            return np.array(numbers, dtype=np.int64) - first
     return np.arange(len(names))
 
 
@@ -103,7 +108,7 @@ def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
     ResultError
         If the grid would be too large, or almost empty.
     """
-    if n_faces > MOST_FACES or n_frames * n_faces > min(MOST_ROWS, MOST_EMPTY * (given + SMALL_GRID)):
+    if n_faces > MOST_FACES or n_frames * n_faces > min(MOST_ROWS, max(MOST_EMPTY * given, SMALL_GRID)):
         raise ResultError(
             f"{path} names {n_faces} faces on {n_frames} frames, more than can be read: split it."
         )

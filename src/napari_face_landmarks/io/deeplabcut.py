@@ -4,6 +4,9 @@ Columns have the levels scorer, individuals, bodyparts and coords (x, y, likelih
 DeepLabCut's single-animal projects, there is no level individuals. The rows are all frames of the video from
 0 on, since some programs count the rows instead of reading the index; frames that were not tracked are empty.
 
+Labels placed by hand (``CollectedData_*``) have x and y only, and name pictures instead of numbering frames:
+the frame is the number that the picture's name ends in. Their landmarks are manual, with confidence 1.
+
 DeepLabCut's own HDF5 files name their columns in pickles, which could execute code when they are loaded. Here
 `_PlainUnpickler` loads them, which refuses everything but lists, tuples, dicts, numbers and strings.
 """
@@ -15,6 +18,7 @@ import io
 import itertools
 import pickle
 import pickletools
+import re
 import warnings
 from pathlib import Path
 from typing import Any
@@ -22,6 +26,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.data.names import NAMES, face_identifier, names_in_files
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
@@ -97,7 +102,7 @@ def is_dlc_csv(path: Path) -> bool:
     """Return whether a CSV file begins as DeepLabCut's."""
     try:
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            return stream.read(7) == "scorer,"
+            return stream.read(7) in ("scorer,", "scorer;")
     except (OSError, UnicodeDecodeError):
         return False
 
@@ -105,7 +110,7 @@ def is_dlc_csv(path: Path) -> bool:
 def read_dlc_csv(path: Path) -> Tracks:
     """Read landmarks from DeepLabCut's CSV file, one or several individuals of 68 bodyparts.
 
-    Bodyparts whose names end in 0 to 67 are these landmarks; otherwise their order counts.
+    Bodyparts whose names end in 0 to 67, or in 1 to 68, are these landmarks; otherwise their order counts.
 
     Raises
     ------
@@ -118,8 +123,13 @@ def read_dlc_csv(path: Path) -> Tracks:
         if path.stat().st_size > LARGEST_CSV:
             raise ResultError(f"{path} is larger than {LARGEST_CSV} bytes, the most that is read: split it.")
         with open(path, encoding="utf-8-sig", newline="") as stream:
-            header = {row[0]: row[1:] for row in _header_rows(stream, path)}
+            mark = ";" if stream.readline(LONGEST_LINE).startswith("scorer;") else ","
+            stream.seek(0)
+            header = {row[0]: row[1:] for row in _header_rows(stream, path, mark)}
             n_lines = len(header)
+        n_index = 1  # columns without a name; labels placed by hand have three
+        while header and all(row[:1] == [""] for row in header.values()):
+            header, n_index = {level: row[1:] for level, row in header.items()}, n_index + 1
         names = [header[level] for level in LEVELS if level in header]
         columns: Columns = list(zip(*names, strict=True)) if len({len(row) for row in names}) == 1 else []
         place, faces = _places(columns, tuple(level for level in LEVELS if level in header), path)
@@ -127,7 +137,9 @@ def read_dlc_csv(path: Path) -> Tracks:
             path,
             header=None,
             skiprows=n_lines,
-            dtype=np.float64,
+            sep=mark,
+            decimal="," if mark == ";" else ".",
+            dtype={k: str if k < n_index else np.float64 for k in range(n_index + len(columns))},
             na_values=[""],
             encoding="utf-8-sig",
             **exact_numbers(),
@@ -141,16 +153,44 @@ def read_dlc_csv(path: Path) -> Tracks:
         raise ResultError(
             f"{path} is not a table of DeepLabCut's ({in_one_line(error)}): correct it."
         ) from None
-    values = table.to_numpy()
-    if values.shape[1] != len(columns) + 1:
-        raise ResultError(f"{path} has {values.shape[1]} columns under {len(columns) + 1} names: correct it.")
-    return _tracks(values[:, 0], values[:, 1:], place, faces, path)
+    if table.shape[1] != len(columns) + n_index:
+        raise ResultError(
+            f"{path} has {table.shape[1]} columns under {len(columns) + n_index} names: correct it."
+        )
+    index = _frames_of(table.iloc[:, :n_index].fillna("").agg("/".join, axis=1).tolist(), path)
+    return _tracks(index, table.iloc[:, n_index:].to_numpy(np.float64), place, faces, path)
 
 
-def _header_rows(stream: Any, path: Path) -> list[list[str]]:
+def _frames_of(names: list[str], path: Path) -> npt.NDArray[np.float64]:
+    """Return the frame of each row: its number, or that at the end of the name of a picture.
+
+    Raises
+    ------
+    ResultError
+        If the pictures are of several clips.
+    """
+    try:
+        return np.array(names, dtype=np.float64)
+    except ValueError:
+        pass
+    places = [re.split(r"[\\/]", name) for name in names]
+    clips = sorted({"/".join(place[:-1]) for place in places})
+    if len(clips) > 1:
+        raise ResultError(
+            f"{path} has labels of {len(clips)} clips ({listed(clips)[:80]}): give a file with those of one."
+        )
+    numbers = [re.search(r"(\d{1,9})(\.\w+)?$", place[-1]) for place in places]
+    if not all(numbers):
+        raise ResultError(
+            f"{path} has neither frame numbers nor pictures with numbers in its first column: correct it."
+        )
+    return np.array([int(number.group(1)) for number in numbers if number], dtype=np.float64)
+
+
+def _header_rows(stream: Any, path: Path, mark: str) -> list[list[str]]:
     rows = []
     while (line := stream.readline(LONGEST_LINE)) and len(line) < LONGEST_LINE:
-        rows.append(next(csv.reader([line]), []) or [""])
+        rows.append(next(csv.reader([line], delimiter=mark), []) or [""])
         if rows[-1][0] == "coords" or len(rows) == len(LEVELS):
             break
     if not rows or rows[-1][0] != "coords" or any(row[0] not in LEVELS for row in rows):
@@ -161,7 +201,10 @@ def _header_rows(stream: Any, path: Path) -> list[list[str]]:
 
 
 def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the column of each value of each face, (F, 68, 3), and the names of faces, if there are any."""
+    """Return the column of each value of each face, (F, 68, 3), and the names of faces, if there are any.
+
+    (F, 68, 2) where there is no likelihood at all, as in labels placed by hand.
+    """
     wanted = [level for level in ("individuals", "bodyparts", "coords") if level in levels]
     if "bodyparts" not in wanted or "coords" not in wanted or not 0 < len(columns) <= MOST_COLUMNS:
         raise ResultError(f"{path} does not name bodyparts and coords: give a file of DeepLabCut's.")
@@ -172,13 +215,17 @@ def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.
     faces = list(dict.fromkeys(key[0] for key in keys))
     parts = list(dict.fromkeys(key[1] for key in keys))
     if len(parts) != N_LANDMARKS or len(faces) > MOST_FACES:
-        raise ResultError(f"{path} has {len(parts)} bodyparts: it must have {N_LANDMARKS}.")
-    places = np.zeros((len(faces), N_LANDMARKS, len(COORDS)), dtype=np.int64)
+        raise ResultError(
+            f"{path} has {len(parts)} bodyparts of {len(faces)} individuals ({listed(parts)[:80]}): it must "
+            f"have {N_LANDMARKS} bodyparts, and at most {MOST_FACES} individuals."
+        )
+    coords = COORDS[:2] if {key[2] for key in keys} == set(COORDS[:2]) else COORDS
+    places = np.zeros((len(faces), N_LANDMARKS, len(coords)), dtype=np.int64)
     try:
         faces = [faces[face] for face in np.argsort(order_of_faces(faces))]
         for f, face in enumerate(faces):
             for p, part in zip(order_by_number(parts), parts, strict=True):
-                places[f, p] = [place[face, part, coord] for coord in COORDS]
+                places[f, p] = [place[face, part, coord] for coord in coords]
     except KeyError:
         raise ResultError(
             f"{path} lacks x, y or likelihood of {listed([face, part])}: give a file that has all."
@@ -201,8 +248,13 @@ def _tracks(
         raise ResultError(f"{path} has more faces and frames than can be read: split it.")
     order = np.argsort(index, kind="stable")
     cells = values[order][:, places.reshape(-1)].reshape(-1, *places.shape)
-    landmarks, confidence = cells[..., :2], cells[..., 2]
     frames = index[order].astype(np.int64)
+    if places.shape[-1] == 2:
+        there = np.isfinite(cells).all(axis=-1)
+        manual = np.full(there.shape[:2], MANUAL)
+        arrays = {"landmarks": cells, "source": manual, "by_hand": there}
+        return make_tracks(path, arrays, frames, record=with_names(None, faces))
+    landmarks, confidence = cells[..., :2], cells[..., 2]
     if file is not None and np.array_equal(frames, np.arange(len(frames))):
         return hdf5.tracks_of(file, path, landmarks, confidence, faces)
     return make_tracks(
@@ -271,7 +323,7 @@ def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ..
     n_levels = _whole(group, "block0_items_nlevels", path)
     if not 3 <= n_levels <= len(LEVELS):
         raise ResultError(f"{path} has columns of {n_levels} levels: give a file of DeepLabCut's.")
-    index = hdf5.array(group, "axis1", (MOST_ROWS,), path).astype(np.float64)
+    index = _index_of(group, path)
     values = hdf5.array(group, "block0_values", (MOST_ROWS, MOST_COLUMNS), path, kinds="fiu")
     names, levels = [], []
     for k in range(n_levels):
@@ -284,6 +336,23 @@ def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ..
     if len(index) != len(values):
         raise ResultError(f"{path} has {len(values)} rows under {len(index)} numbers: save it again.")
     return index, values, list(zip(*names, strict=True)), tuple(levels)
+
+
+def _index_of(group: Any, path: Path) -> npt.NDArray[np.float64]:
+    """Return the frame of each row; labels placed by hand have a path, in one or several parts, instead."""
+    if "axis1" in group:
+        dataset = hdf5.member(group, "axis1", "Dataset", path)
+        if dataset.dtype.kind in "iuf":
+            return hdf5.array(group, "axis1", (MOST_ROWS,), path).astype(np.float64)
+        return _frames_of(hdf5.texts(group, "axis1", MOST_ROWS, path), path)
+    parts = []
+    for k in range(min(_whole(group, "axis1_nlevels", path), 8)):
+        level = np.array([*hdf5.texts(group, f"axis1_level{k}", MOST_ROWS, path), ""], dtype=object)
+        label = hdf5.array(group, f"axis1_label{k}", (MOST_ROWS,), path, kinds="iu")
+        if not ((label >= -1) & (label < len(level) - 1)).all():
+            raise ResultError(f"{path} has damaged names of rows: save it again.")
+        parts.append(level[label])
+    return _frames_of(["/".join(names) for names in zip(*parts, strict=True)], path)
 
 
 def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...]]:
@@ -357,6 +426,6 @@ def _literal(pickled: Any, path: Path) -> Any:
         return _PlainUnpickler(io.BytesIO(data)).load()
     except Exception as error:  # damaged pickles raise errors of almost any type
         raise ResultError(
-            f"{path} names its columns in a pickle that is not plain text ({in_one_line(error)}); "
-            "save it as CSV in DeepLabCut and give that file."
+            f"{path} names its columns in a pickle that is not plain text ({in_one_line(error)}), as files "
+            "of Python 2 do: convert it by pandas.read_hdf(FILE).to_csv(FILE.csv), and give that file."
         ) from None

@@ -44,6 +44,8 @@ class Format:
         Other programs that read it.
     needs : tuple of str
         Optional libraries that it needs.
+    also_read : tuple of str
+        Suffixes of files that are read in this format and not written.
     """
 
     name: str
@@ -55,15 +57,7 @@ class Format:
     loses: str
     read_by: str
     needs: tuple[str, ...] = ()
-
-
-def _is_openface(path: Path) -> bool:
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            names = [name.strip() for name in stream.readline(openface_csv.LARGEST_LINE).split(",")]
-        return {"frame", "timestamp", "x_0", "y_67"} <= set(names)
-    except (OSError, UnicodeDecodeError):
-        return False
+    also_read: tuple[str, ...] = ()
 
 
 def _is_npz(path: Path) -> bool:
@@ -81,7 +75,7 @@ FORMATS: tuple[Format, ...] = (
         (".csv",),
         openface_csv.write_csv,
         openface_csv.read_csv,
-        _is_openface,
+        openface_csv.is_openface,
         "names of faces, settings and counts of the run",
         "programs that read OpenFace's files",
     ),
@@ -127,6 +121,7 @@ FORMATS: tuple[Format, ...] = (
         "nothing; other programs see no source, pose or time",
         "SLEAP, sleap-io, movement, MATLAB",
         ("h5py",),
+        (".csv",),
     ),
     Format(
         "movement",
@@ -257,7 +252,7 @@ def recognise(path: str | os.PathLike[str]) -> Format | None:
     if os.path.isdir(path):
         return format_named("pts") if pts.is_pts(path) else None
     for item in FORMATS:
-        if path.name.lower().endswith(item.suffixes) and item.recognise(path):
+        if path.name.lower().endswith((*item.suffixes, *item.also_read)) and item.recognise(path):
             return item
     return None
 

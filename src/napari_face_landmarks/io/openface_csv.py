@@ -13,6 +13,10 @@ Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confide
 those of the other fields (`OTHERS`). Where landmarks are marked, as manual ones are, a column of the field's
 name lists them ("36 45"). As OpenFace does for one face, a frame without a face has one row with ``success``
 0; its numbers are 0. Reading makes such rows NaN again.
+
+Tables of the same landmarks are read too: of OpenFace's FaceLandmarkImg (column ``face``, one picture) and of
+py-feat (frames from 0, a face for each row of a frame or each ``Identity``); separated by semicolons with
+decimal commas, or by tabs; with frames from 0; and with rows that are empty where there is no face.
 """
 
 from __future__ import annotations
@@ -35,7 +39,15 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.io.common import MOST_FACES, MOST_ROWS, check_grid, exact_numbers, make_tracks
+from napari_face_landmarks.io.common import (
+    MOST_FACES,
+    MOST_ROWS,
+    check_grid,
+    exact_numbers,
+    listed,
+    make_tracks,
+    with_names,
+)
 
 if TYPE_CHECKING:
     import pandas
@@ -51,7 +63,11 @@ OTHERS = tuple(item for item in FIELDS if item.name not in ("landmarks", "confid
 """The fields whose columns are named after them."""
 MARKS = tuple(item for item in OTHERS if item.per_landmark and np.dtype(item.dtype).kind == "b")
 """Those that mark landmarks."""
-TEXTS = (SOURCE_COLUMN, *(item.column for item in MARKS))
+IMAGE_FACE_COLUMN = "face"
+"""The number of a face in the tables of FaceLandmarkImg, which have no frames."""
+SCORE_COLUMN, IDENTITY_COLUMN = "FaceScore", "Identity"
+"""py-feat's."""
+TEXTS = (SOURCE_COLUMN, IDENTITY_COLUMN, *(item.column for item in MARKS))
 """The columns that are no numbers."""
 
 _LANDMARK = re.compile("[0-9]{1,2}")
@@ -68,7 +84,8 @@ def columns_of(item: Field) -> tuple[str, ...]:
 
 
 NUMBERS = frozenset(
-    [*FRAME_COLUMNS, *ROTATION_COLUMNS, *LANDMARK_COLUMNS, *RIGID_COLUMNS, *CONFIDENCE_COLUMNS]
+    [*FRAME_COLUMNS, IMAGE_FACE_COLUMN, SCORE_COLUMN]
+    + [*ROTATION_COLUMNS, *LANDMARK_COLUMNS, *RIGID_COLUMNS, *CONFIDENCE_COLUMNS]
     + [name for item in OTHERS if item not in MARKS for name in columns_of(item)]
 )
 """The columns of numbers that are read."""
@@ -194,8 +211,8 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
     """Read landmarks from a table in OpenFace's column convention, OpenFace's own files included.
 
     Names of columns may have spaces before them (OpenFace before 2.1). Other columns than the module's are
-    ignored. Rows with ``success`` 0 become NaN. Where a file has no confidence for each landmark, each gets
-    that of its face; where it has no ``source``, its landmarks count as "clnf".
+    ignored. Rows with ``success`` 0 or without landmarks become NaN. Where a file has no confidence for each
+    landmark, each gets that of its face; where it has no ``source``, its landmarks count as "clnf".
 
     Parameters
     ----------
@@ -263,24 +280,54 @@ def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
         chunksize=max(1, min(ROWS_AT_A_TIME, VALUES_AT_A_TIME // len(header))),
         **exact_numbers(),
     ) as chunks:
-        first_line = 2
+        first_line, first_frame = 2, 1
         for table in chunks:
-            yield _Part(table, used, path, first_line)
+            if first_line == 2 and "frame" in used and len(table):
+                first_frame = 0 if SCORE_COLUMN in used or table[used["frame"]].iloc[0] == 0 else 1
+            yield _Part(table, used, path, first_line, first_frame)
             first_line += len(table)
 
 
+def header_of(path: Path) -> list[str]:
+    """Return the names of a table's columns.
+
+    Raises
+    ------
+    OSError, ResultError, ValueError, csv.Error
+        If it is no table of text.
+    """
+    with _opened(path) as stream:
+        return [name.strip() for name in next(csv.reader([_Lines(stream, path).read_line()]), [])]
+
+
+def is_openface(path: Path) -> bool:
+    """Return whether a file has the columns that are needed."""
+    try:
+        names = set(header_of(path))
+    except (OSError, ResultError, ValueError, csv.Error):
+        return False
+    return {"x_0", "y_67"} <= names and bool({"frame", IMAGE_FACE_COLUMN} & names)
+
+
 class _Lines(io.TextIOBase):
-    """A table's lines, checked before pandas reads them: none is very long, of bytes, or too short."""
+    """A table's lines, checked before pandas reads them: none is very long, of bytes, or too short.
+
+    Where the first is separated by semicolons or tabs, commas separate decimals, and are written as points.
+    """
 
     def __init__(self, stream: TextIO, path: Path) -> None:
         self.stream, self.path = stream, path
-        self.line, self.least_commas = 0, 0
+        self.line, self.least_commas, self.separator = 0, 0, ","
 
     def read_line(self) -> str:
         """Return the next line, empty at the end."""
         line, self.line = self.stream.readline(LARGEST_LINE), self.line + 1
         if len(line) == LARGEST_LINE or "\0" in line:
             raise ResultError(f"{self.path} is not a table of text: give a CSV file in OpenFace's columns.")
+        if self.line == 1 and "," not in line:
+            self.separator = next((mark for mark in ";\t" if mark in line), ",")
+        if self.separator != ",":
+            line = line.replace(",", ".").replace(self.separator, ",")
         if line and line.count(",") < self.least_commas:
             raise ResultError(_bad_line(self.path, "too few values", self.line))
         return line
@@ -302,7 +349,7 @@ def _bad_line(path: Path, what: str, line: int) -> str:
 def _not_a_table(path: Path, error: Exception) -> ResultError:
     """Return what is wrong with a table that pandas cannot read: the first cell without a number, if any."""
     with contextlib.suppress(OSError, ValueError, csv.Error), _opened(path) as stream:
-        lines = csv.reader(stream)
+        lines = csv.reader(iter(_Lines(stream, path).read_line, ""))
         names = [name.strip() for name in next(lines, [])]
         for number, row in enumerate(lines, start=2):
             for name, text in zip(names, row, strict=False):
@@ -324,43 +371,50 @@ def _is_number(text: str) -> bool:
 def _checked_header(names: list[str], path: Path) -> dict[str, int]:
     """Return the index of each column."""
     places = {name.strip(): place for place, name in enumerate(names)}
-    missing = [name for name in ("frame", "timestamp", *LANDMARK_COLUMNS) if name not in places]
+    needed = (*(() if IMAGE_FACE_COLUMN in places else ("frame",)), *LANDMARK_COLUMNS)
+    missing = [name for name in needed if name not in places]
     if missing:
         raise ResultError(
-            f"{path} has no column {missing[0]!r}: give a CSV file of a video in OpenFace's columns "
-            "(frame, timestamp, x_0 .. x_67, y_0 .. y_67)."
+            f"{path} has no column {missing[0]!r} among its {len(places)} ({listed(places)[:80]} …): give a "
+            "CSV file in OpenFace's columns (frame, x_0 .. x_67, y_0 .. y_67)."
         )
     return places
 
 
 @dataclass(frozen=True)
 class _Part:
-    """Some rows of the table, the column of each name, and the first row's line in the file."""
+    """Some rows of the table, the column of each name, the first row's line, and the first frame's number."""
 
     table: pandas.DataFrame
     places: Mapping[str, str]
     path: Path
     first_line: int
+    first_frame: int
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays with one row for each face on each frame, checked."""
         n = len(self.table)
         part: dict[str, npt.NDArray[Any]] = {
-            "frame": self.whole_numbers("frame", None, 1, 2**53),
-            "face_id": self.whole_numbers("face_id", 0, 0, MOST_FACES - 1),
+            "frame": self.frames(),
+            "face_id": self.faces(),
             "success": self.whole_numbers("success", 1, 0, 1) == 1,
-            "timestamp": self.numbers(("timestamp",))[:, 0],
+            "timestamp": self.numbers(("timestamp",))[:, 0]
+            if self.has(("timestamp",))
+            else np.full(n, np.nan),
         }
-        success = part["success"]
+        if self.has((IDENTITY_COLUMN,)):
+            part[IDENTITY_COLUMN] = np.array(self.texts(IDENTITY_COLUMN), dtype=object)
         self.refuse(np.isinf(part["timestamp"]), "no valid timestamp")
         landmarks = self.numbers(LANDMARK_COLUMNS)
-        unusable = np.isinf(landmarks).any(axis=1) | np.isnan(landmarks).all(axis=1)
-        self.refuse(success & unusable, "no valid landmarks")
+        part["success"] &= ~np.isnan(landmarks).all(axis=1)
+        success = part["success"]
+        self.refuse(success & np.isinf(landmarks).any(axis=1), "no valid landmarks")
         part["landmarks"] = landmarks.reshape(n, 2, N_LANDMARKS).transpose(0, 2, 1)
         if self.has(CONFIDENCE_COLUMNS):
             confidence = self.numbers(CONFIDENCE_COLUMNS)
         else:
-            face = self.numbers(("confidence",)) if self.has(("confidence",)) else np.ones((n, 1))
+            known = [name for name in ("confidence", SCORE_COLUMN) if self.has((name,))]
+            face = self.numbers(known[:1]) if known else np.ones((n, 1))
             confidence = np.repeat(face, N_LANDMARKS, axis=1)
         self.refuse(success & ~((confidence >= 0) & (confidence <= 1)).all(axis=1), "no valid confidence")
         part["confidence"] = confidence
@@ -376,6 +430,19 @@ class _Part:
             values = self.marks(item) if item in MARKS else self.numbers(columns_of(item))
             part[item.name] = values.reshape(n, *item.shape).astype(item.dtype)
         return part
+
+    def frames(self) -> npt.NDArray[np.int64]:
+        """Return the frame of each row, from 0; that of a picture's table is 0."""
+        if not self.has(("frame",)):
+            return np.zeros(len(self.table), dtype=np.int64)
+        return self.whole_numbers("frame", None, self.first_frame, 2**53) - self.first_frame
+
+    def faces(self) -> npt.NDArray[np.int64]:
+        """Return the face of each row; -1 in py-feat's tables, where `_faces_of_pyfeat` finds it."""
+        if self.has((SCORE_COLUMN,)) and not self.has(("face_id",)):
+            return np.full(len(self.table), -1, dtype=np.int64)
+        name = "face_id" if self.has(("frame",)) else IMAGE_FACE_COLUMN
+        return self.whole_numbers(name, 0, 0, MOST_FACES - 1)
 
     def has(self, names: Sequence[str]) -> bool:
         """Return whether the table has all these columns."""
@@ -427,9 +494,12 @@ class _Part:
 def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     """Return the rows as arrays (T, F, ...); frames and faces that have no row stay empty."""
     frames, first, t = np.unique(rows["frame"], return_index=True, return_inverse=True)
-    n_frames, n_faces = len(frames), int(rows["face_id"].max()) + 1
-    check_grid(path, n_frames, n_faces, len(rows["frame"]))
     f, success = rows["face_id"], rows["success"]
+    names: list[str] = []
+    if (f < 0).any():
+        f, names = _faces_of_pyfeat(t, rows.get(IDENTITY_COLUMN))
+    n_frames, n_faces = len(frames), int(f.max()) + 1
+    check_grid(path, n_frames, n_faces, len(rows["frame"]))
     cell = t * n_faces + f
     if len(np.unique(cell)) < len(cell):
         raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated rows.")
@@ -438,4 +508,22 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         if item.name in rows:
             arrays[item.name] = item.empty(n_frames, n_faces)
             arrays[item.name][t[success], f[success]] = rows[item.name][success]
-    return make_tracks(path, arrays, frames - 1, rows["timestamp"][first])
+    return make_tracks(path, arrays, frames, rows["timestamp"][first], with_names(None, names))
+
+
+def _faces_of_pyfeat(
+    t: npt.NDArray[np.int64], identities: npt.NDArray[np.object_] | None
+) -> tuple[npt.NDArray[np.int64], list[str]]:
+    """Return the face of each row, and the faces' names: by identity, else by the order in the frame."""
+    import pandas as pd
+
+    if identities is not None:
+        known = np.array([text.lower() not in ("", "nan", "none") for text in identities])
+        f, names = pd.factorize(identities[known])
+        if len(set(zip(t[known], f, strict=True))) == len(f):
+            found = np.zeros(len(t), dtype=np.int64)
+            found[known] = f
+            free = np.setdiff1d(t[~known], t[known])
+            if len(free) == (~known).sum():  # rows of frames without a face
+                return found, [str(name) for name in names]
+    return pd.Series(t).groupby(t).cumcount().to_numpy(np.int64), []

@@ -4,6 +4,9 @@
 track), ``instance_scores`` and ``tracking_scores`` (track, frame). The frames are those of the video from 0
 to the last that was tracked. The faces' names are those of the tracks (``track_names``, UTF-8). A group
 ``napari_face_landmarks`` keeps what SLEAP has no place for.
+
+SLEAP's CSV of the same, a row for each instance with ``track``, ``frame_idx`` and x, y and score of each
+node, is read, too.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
@@ -27,9 +30,13 @@ from napari_face_landmarks.io.common import (
     MOST_FACES,
     MOST_ROWS,
     SOFTWARE,
+    check_grid,
     dense,
+    exact_numbers,
+    make_tracks,
     order_by_number,
     order_of_faces,
+    with_names,
 )
 
 AXES = {
@@ -40,6 +47,8 @@ AXES = {
     "tracking_scores": ("track", "frame"),
 }
 MOST_OF = {"track": MOST_FACES, "xy": 2, "node": N_LANDMARKS, "frame": MOST_ROWS}
+CSV_START = "track,frame_idx,"
+LARGEST_CSV = 4 << 30
 
 
 def _edges() -> npt.NDArray[np.int64]:
@@ -93,7 +102,13 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
 
 
 def is_sleap(path: Path) -> bool:
-    """Return whether an HDF5 file has what SLEAP's analysis files have."""
+    """Return whether an HDF5 file has what SLEAP's analysis files have, or a CSV file its columns."""
+    if path.suffix.lower() == ".csv":
+        try:
+            with open(path, encoding="utf-8-sig") as stream:
+                return stream.read(len(CSV_START)) == CSV_START
+        except (OSError, UnicodeDecodeError):
+            return False
     return {"tracks", "track_occupancy", "node_names"} <= hdf5.names_in(path)
 
 
@@ -107,6 +122,8 @@ def read_sleap(path: Path) -> Tracks:
     ResultError
         If it is not such a file, or h5py is not installed.
     """
+    if path.suffix.lower() == ".csv":
+        return _read_csv(path)
     with hdf5.reading(path) as file:
         axes = _axes(file, path)
         points = hdf5.array(file, "tracks", tuple(MOST_OF[name] for name in axes), path, kinds="f")
@@ -134,6 +151,46 @@ def read_sleap(path: Path) -> Tracks:
         points = points[:, where[0], where[1]]
         scores = None if scores is None else scores[:, where[0], where[1]]
         return hdf5.tracks_of(file, path, points, scores, [faces[face] for face in order])
+
+
+def _read_csv(path: Path) -> Tracks:
+    import pandas as pd
+
+    try:
+        if path.stat().st_size > LARGEST_CSV:
+            raise ResultError(f"{path} is larger than {LARGEST_CSV} bytes, the most that is read: split it.")
+        table = pd.read_csv(path, encoding="utf-8-sig", dtype={"track": str}, **exact_numbers())
+        nodes = [name[:-2] for name in table.columns if name.endswith(".x")]
+        if len(nodes) != N_LANDMARKS:
+            raise ResultError(f"{path} has {len(nodes)} nodes: it must have {N_LANDMARKS}.")
+        nodes = [nodes[k] for k in np.argsort(order_by_number(nodes))]
+        columns = [f"{node}.{what}" for node in nodes for what in ("x", "y", "score")]
+        values = table.reindex(columns=columns).to_numpy(np.float64).reshape(len(table), N_LANDMARKS, 3)
+        frames, t = np.unique(table["frame_idx"].to_numpy(np.int64), return_inverse=True)
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
+    except (
+        ValueError,
+        TypeError,
+        LookupError,
+        MemoryError,
+    ) as error:  # pandas' parser errors are ValueErrors
+        raise ResultError(f"{path} is not a table of SLEAP's ({in_one_line(error)}): correct it.") from None
+    names = [str(name) for name in pd.unique(table["track"].dropna())]
+    f = table["track"].map({name: k for k, name in enumerate(names)})
+    if f.isna().any():  # without a track: by the order in the frame
+        names, f = [], pd.Series(t).groupby(t).cumcount()
+    faces = f.to_numpy(np.int64)
+    n_faces = int(faces.max(initial=-1)) + 1
+    check_grid(path, len(frames), n_faces, len(table))
+    if len(set(zip(t.tolist(), faces.tolist(), strict=True))) < len(table):
+        raise ResultError(f"{path} has the same track more than once on a frame: remove the repeated rows.")
+    grid = np.full((len(frames), n_faces, N_LANDMARKS, 3), np.nan)
+    grid[t, faces] = values
+    scores = np.where(np.isnan(grid[..., 2]), 1, grid[..., 2])
+    arrays = {"landmarks": grid[..., :2], "confidence": np.clip(scores, 0, 1)}
+    return make_tracks(path, arrays, frames, record=with_names(None, names))
 
 
 def _axes(file: object, path: Path) -> tuple[str, ...]:
