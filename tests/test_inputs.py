@@ -9,10 +9,16 @@ import av
 import cv2
 import numpy as np
 import pytest
+from napari.layers import Image, Points
 
-from napari_face_landmarks import FaceTracker, TrackerSettings
+from napari_face_landmarks import FaceTracker, TrackerSettings, load_models
+from napari_face_landmarks.correction.propagation import carry_on
+from napari_face_landmarks.correction.refit import refit_in_tracks
+from napari_face_landmarks.data.tracks import empty_tracks
 from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.napari_plugin.points_layer import track_layer
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, open_video
+from napari_face_landmarks.visualization import write_overlay
 from test_tracking import moving
 
 N_FRAMES = 6
@@ -73,6 +79,53 @@ def test_pixels_that_are_not_square_are_tracked_as_they_are_shown(
     np.testing.assert_allclose(tracks.boxes[..., 0], tracks.landmarks[..., 0].min(axis=-1), atol=1e-3)
 
 
+@pytest.mark.parametrize("refine", ["off", "always"])
+def test_corrections_see_square_pixels(refine: str, frames: np.ndarray, tmp_path: Path) -> None:
+    models, settings = load_models(), TrackerSettings(refine=refine)
+    narrow = np.stack([cv2.resize(frame, (360, 480), interpolation=cv2.INTER_AREA) for frame in frames])
+    found = {}
+    for name, video, aspect in (("square", frames, Fraction(1)), ("narrow", narrow, Fraction(4, 3))):
+        path = write(tmp_path / f"{name}.mp4", video, aspect=aspect)
+        tracks = FaceTracker(models, settings, threads=1).track(path)
+        factor = np.array([1 / aspect, 1], np.float32)
+        moved = found["square"][0].landmarks[0, 0, 48:60] if found else tracks.landmarks[0, 0, 48:60] + (6, 3)
+        tracks.landmarks[0, 0, 48:60] = (moved + 0.5) * factor - 0.5
+        tracks.by_hand[0, 0, 48:60] = True
+        with open_video(path) as opened:
+            refitted = refit_in_tracks(models, opened[0], tracks, 0, 0)
+            found[name] = (tracks, refitted, carry_on(models, opened, refitted, 0, 0))
+        kept = refitted.landmarks[0, 0, 48:60] - tracks.landmarks[0, 0, 48:60]
+        np.testing.assert_allclose(kept, 0, atol=1e-3)
+    for square, other in zip(found["square"], found["narrow"], strict=True):
+        assert apart((other.landmarks + 0.5) * (4 / 3, 1) - 0.5, square.landmarks) < 0.5
+
+
+TURNS = {
+    "upside down": ({"scale": (1, -1, -1)}, lambda frame: frame[::-1, ::-1]),
+    "mirrored": ({"scale": (1, 1, -1)}, lambda frame: frame[:, ::-1]),
+    "turned left": ({"rotate": [[1, 0, 0], [0, 0, 1], [0, -1, 0]]}, lambda frame: np.rot90(frame)),
+    "turned right": ({"rotate": [[1, 0, 0], [0, 0, -1], [0, 1, 0]]}, lambda frame: np.rot90(frame, -1)),
+}
+
+
+@pytest.mark.parametrize("kind", TURNS)
+def test_turned_layers_are_tracked_as_they_are_shown(kind: str, frames: np.ndarray) -> None:
+    transform, turn = TURNS[kind]
+    layer = Image(np.stack([turn(frame) for frame in frames[:3]]), rgb=True, **transform)
+    settings = TrackerSettings(refine="off")
+    right = FaceTracker(settings=settings, threads=1).track(frames[:3])
+    ((points, attributes, _),) = track_layer(layer, settings)
+    tracks = attributes["metadata"]["tracks"]
+    assert tracks.meta["turn"]
+    world = Points(points, **{name: attributes[name] for name in ("scale", "rotate", "affine")})
+    found = np.array([world.data_to_world(point) for point in points])[:, :0:-1].reshape(
+        right.landmarks.shape
+    )
+    corner = np.array([layer.data_to_world((0, y, x))[:0:-1] for y in (0, 479) for x in (0, 479)]).min(axis=0)
+    np.testing.assert_allclose(found - corner, right.landmarks, atol=0.01)
+    assert np.degrees(np.abs(tracks.pose - right.pose)[..., 1:4]).max() < 0.1
+
+
 def test_of_several_videos_the_default_one_is_read_and_the_others_are_named(
     frames: np.ndarray, tmp_path: Path
 ) -> None:
@@ -123,3 +176,42 @@ def test_wide_pixels_give_the_landmarks_of_8_bits(
     assert apart(tracks.landmarks, tracker.track(frames).landmarks) < 0.2
     assert bool(tracks.warnings) == (kind not in ("16 bits", "float"))
     assert len(tracks.meta["pixel_range"]) == 2
+
+
+def with_sound(path: Path, frames: np.ndarray, seconds: float = 1.0) -> Path:
+    """Write 25 frames a second with a tone, at 16 kHz."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream("mpeg4", rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuv420p"
+        audio = container.add_stream("aac", rate=16000)
+        for k in range(round(seconds * 25)):
+            container.mux(stream.encode(av.VideoFrame.from_ndarray(frames[k % len(frames)], format="rgb24")))
+        container.mux(stream.encode())
+        tone = np.sin(np.arange(round(seconds * 16000)) * 0.2)[None].astype(np.float32)
+        for start in range(0, tone.shape[1], 1024):
+            sound = av.AudioFrame.from_ndarray(tone[:, start : start + 1024], format="fltp", layout="mono")
+            sound.sample_rate, sound.pts = 16000, start
+            container.mux(audio.encode(sound))
+        container.mux(audio.encode())
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".mp4", ".mkv"])
+@pytest.mark.parametrize("first", [0, 10])
+def test_overlays_keep_the_sound_and_the_pixel_aspect(
+    suffix: str, first: int, frames: np.ndarray, tmp_path: Path
+) -> None:
+    path = with_sound(tmp_path / "v.mp4", frames)
+    tracks = empty_tracks(
+        np.arange(first, 25), 1, timestamps=np.arange(first, 25) / 25, meta={"pixel_aspect": 4 / 3}
+    )
+    write_overlay(tmp_path / f"o{suffix}", path, tracks)
+    with av.open(str(tmp_path / f"o{suffix}")) as container:
+        heard = [packet for packet in container.demux(audio=0) if packet.pts is not None]
+        last = heard[-1]
+        assert float((last.pts + last.duration) * last.time_base) == pytest.approx(1 - first / 25, abs=0.1)
+        assert abs(float(heard[0].pts * heard[0].time_base)) < 0.1
+    with open_video(tmp_path / f"o{suffix}") as video:
+        assert len(video) == 25 - first
+        assert video.info.pixel_aspect == pytest.approx(4 / 3, rel=0.01)

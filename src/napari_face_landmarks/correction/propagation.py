@@ -35,6 +35,7 @@ from napari_face_landmarks.tracking.clnf_tracker import fit_next, set_face
 from napari_face_landmarks.tracking.context import Frames, RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import STAY_SHARE, face_scores
 from napari_face_landmarks.tracking.frame_source import FrameSource, check_length, check_size, open_source
+from napari_face_landmarks.tracking.frame_view import recorded_view
 from napari_face_landmarks.tracking.pfld_tracker import set_output
 from napari_face_landmarks.tracking.refinement import GreyFrame, misfit_of, refine_face, set_refined
 from napari_face_landmarks.tracking.run import Run
@@ -224,12 +225,11 @@ def _stretch(
         stop=max(begin, end) + 1,
         backwards=rows.step < 0,
         opened=False,
-        pixel_aspect=1.0,  # the tracks' landmarks are in the pixels of the file
+        view=recorded_view(tracks, source.size),
     )
     row_at = {int(numbers[row]): row for row in rows}
-    with closing(
-        Run(context, source, partial(_follow, tracks.landmarks[first, face], tracks.by_hand[first, face]))
-    ) as run:
+    seen = source.view.seen(tracks.landmarks[first, face])
+    with closing(Run(context, source, partial(_follow, seen, tracks.by_hand[first, face]))) as run:
         for result in run:
             if result.index in row_at:
                 yield row_at[result.index], result

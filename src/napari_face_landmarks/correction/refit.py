@@ -33,6 +33,7 @@ from napari_face_landmarks.parts import refine_parts
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.frame_source import check_size, recorded_pixel_range
+from napari_face_landmarks.tracking.frame_view import recorded_view
 from napari_face_landmarks.video.pixels import to_grey, to_rgb8
 
 Floats = npt.NDArray[np.float32]
@@ -183,9 +184,10 @@ def refit_in_tracks(
     row = row_of(tracks, frame, face)
     rgb = to_rgb8(image, f"Frame {frame}", recorded_pixel_range(tracks))
     check_size(rgb.shape[:2], tracks)
-    held = tracks.by_hand[row, face]
+    held, view = tracks.by_hand[row, face], recorded_view(tracks, (rgb.shape[0], rgb.shape[1]))
     try:
-        fit = refit(models, rgb, tracks.landmarks[row, face], held, settings or tracks.settings)
+        given = view.seen(tracks.landmarks[row, face])
+        fit = refit(models, view.frame(rgb), given, held, settings or tracks.settings)
     except ModelError as error:
         raise ResultError(
             f"Face {face} on frame {frame} cannot be refitted ({str(error).rstrip('.')}): place more "
@@ -199,7 +201,7 @@ def refit_in_tracks(
             CorrectionWarning,
             stacklevel=2,
         )
-    return with_face(tracks, row, face, fit.landmarks, fit.confidence, fit.params[:6])
+    return with_face(tracks, row, face, view.in_source(fit.landmarks), fit.confidence, fit.params[:6])
 
 
 def _best_start(

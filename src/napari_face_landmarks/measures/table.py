@@ -25,7 +25,7 @@ from napari_face_landmarks.measures.uncertainty import (
     error_shares,
     standard_error,
 )
-from napari_face_landmarks.tracking.frame_source import PIXEL_ASPECT
+from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 
 if TYPE_CHECKING:
     import pandas

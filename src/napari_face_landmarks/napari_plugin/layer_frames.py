@@ -71,14 +71,27 @@ def frames_of_layer(image_layer: Any) -> Any:
     """
     count_frames(image_layer)
     data, still = _finest(image_layer), int(image_layer.ndim) == 2
-    shared = not isinstance(data, (np.ndarray, Video))
+    shared, turn = not isinstance(data, (np.ndarray, Video)), _turn(image_layer)
     if shared:
         _serialise(image_layer)
-    return LayerFrames(data, still) if shared or still else data
+    return LayerFrames(data, still, turn) if shared or still or any(turn) else data
 
 
 def _finest(image_layer: Any) -> Any:
     return image_layer.data[0] if image_layer.multiscale else image_layer.data
+
+
+def _turn(layer: Any) -> tuple[bool, bool, bool]:
+    """Return what turns the layer's data as napari shows them, to the nearest of 90 degrees (`FrameView`)."""
+    if not hasattr(layer, "data_to_world"):
+        return (False, False, False)
+    origin, *steps = np.zeros((3, layer.ndim))
+    steps[0][-2] = steps[1][-1] = 1
+    zero = np.asarray(layer.data_to_world(origin))
+    down, right = (np.asarray(layer.data_to_world(step)) - zero for step in steps)
+    if abs(down[-1]) + abs(right[-2]) > abs(down[-2]) + abs(right[-1]):
+        return True, bool(down[-1] < 0), bool(right[-2] < 0)
+    return False, bool(right[-1] < 0), bool(down[-2] < 0)
 
 
 class LayerFrames:
@@ -89,10 +102,13 @@ class LayerFrames:
     data : array-like, (T, Y, X[, C]) or (Y, X[, C])
     still : bool
         Whether they are a single image, without a time axis.
+    turn : (bool, bool, bool)
+        What makes frames upright, as in `FrameView`; the frames are not turned yet.
     """
 
-    def __init__(self, data: Any, still: bool) -> None:
-        self._data, self._still = data, still
+    def __init__(self, data: Any, still: bool, turn: tuple[bool, bool, bool]) -> None:
+        self._data, self._still, self.turn = data, still, turn
+        self.video = data if isinstance(data, Video) else None
         shape = tuple(int(length) for length in data.shape)
         self.shape = (1, *shape) if still else shape
         self.dtype, self.ndim = data.dtype, len(self.shape)

@@ -15,15 +15,14 @@ import numpy.typing as npt
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
+from napari_face_landmarks.tracking.frame_view import FrameView
 from napari_face_landmarks.video import Video, open_video, read_frame, read_frames
-from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, resize, to_rgb8
+from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, to_rgb8
 
 Frame = npt.NDArray[np.uint8] | FaceLandmarksError
 """An RGB frame, (H, W, 3), or the error that came in its place."""
 PIXEL_RANGE = "pixel_range"
 """Entry of `Tracks.meta`: the values of an array's pixels that were taken as black and white."""
-PIXEL_ASPECT = "pixel_aspect"
-"""Entry of `Tracks.meta`: how much wider than high pixels are shown, where they are not square."""
 BLOCK = 16
 """Frames that are decoded at a time when reading backwards."""
 
@@ -52,9 +51,8 @@ class FrameSource:
         Whether the frames are read from the last to the first.
     pixel_range : PixelRange or None
         Black and white of an array's pixels; None for videos.
-    pixel_aspect : float
-        How much wider than high a pixel is shown: frames are stretched to square pixels for tracking, and
-        landmarks are given in the pixels of the source.
+    view : FrameView
+        How the tracker sees the frames; landmarks are given in the pixels of the source.
     """
 
     frames: Any
@@ -62,46 +60,25 @@ class FrameSource:
     stop: int
     timestamps: npt.NDArray[np.float64] | None
     size: tuple[int, int]
+    view: FrameView
     fps: float | None
     opened: bool
     warnings: tuple[str, ...] = ()
     backwards: bool = False
     pixel_range: PixelRange | None = None
-    pixel_aspect: float = 1.0
-
-    @property
-    def stretch(self) -> float:
-        """How much wider frames are tracked than they are read, with a whole number of columns."""
-        return max(1, round(self.size[1] * self.pixel_aspect)) / self.size[1]
-
-    def in_source(self, landmarks: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return landmarks, (..., 2) of square pixels, in the pixels of the source."""
-        if self.stretch == 1:
-            return landmarks
-        given = landmarks.copy()
-        given[..., 0] = (landmarks[..., 0] + 0.5) / self.stretch - 0.5
-        return given
 
     @property
     def concealed(self) -> set[int]:
         """The frames whose errors the decoder concealed, of those read so far."""
-        return self.frames.concealed.copy() if isinstance(self.frames, Video) else set()
-
-    def iris_in_source(self, iris: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return irises, (..., 8) of square pixels as in `FaceArrays`, in the pixels of the source."""
-        if self.stretch == 1:
-            return iris
-        given = iris.copy()
-        given[..., [0, 4]] = (iris[..., [0, 4]] + 0.5) / self.stretch - 0.5
-        given[..., [2, 6]] = iris[..., [2, 6]] / self.stretch
-        return given
+        video = video_of(self.frames)
+        return set() if video is None else video.concealed.copy()
 
     @property
     def meta(self) -> dict[str, Any]:
         """What results record of how the frames were read."""
         known = self.pixel_range
         found: dict[str, Any] = {} if known is None else {PIXEL_RANGE: [known.black, known.white]}
-        return found if self.stretch == 1 else {**found, PIXEL_ASPECT: self.stretch}
+        return {**found, **self.view.meta}
 
     def close(self) -> None:
         """Close the video if it was opened for this run."""
@@ -148,7 +125,9 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
         raise ImageError(
             f"There are no frames to track from {first} to {last} of {shape[0]}: choose another range."
         )
-    info = source.info if isinstance(source, Video) else None
+    video, size = video_of(source), (shape[1], shape[2])
+    info = None if video is None else video.info
+    turn = getattr(source, "turn", (False, False, False))
     pixel_range, doubt = (None, None) if info is not None else _pixel_range(source, shape[0])
     warnings = (doubt,) if doubt else () if info is None else tuple(info.warnings)
     return FrameSource(
@@ -156,13 +135,18 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
         start=first,
         stop=last,
         timestamps=None if info is None else info.timestamps,
-        size=(shape[1], shape[2]),
+        size=size,
+        view=FrameView(size, 1.0 if info is None else info.pixel_aspect, turn),
         fps=None if info is None else float(info.fps),
         opened=opened,
         warnings=warnings,
         pixel_range=pixel_range,
-        pixel_aspect=1.0 if info is None else info.pixel_aspect,
     )
+
+
+def video_of(frames: Any) -> Video | None:
+    """Return the video that frames are, or that they are read from."""
+    return frames if isinstance(frames, Video) else getattr(frames, "video", None)
 
 
 def _pixel_range(frames: Any, n_frames: int) -> tuple[PixelRange, str | None]:
@@ -223,7 +207,8 @@ def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Fra
 
     An `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
     """
-    damaged = source.frames.damaged if isinstance(source.frames, Video) else ()
+    video = video_of(source.frames)
+    damaged = () if video is None else video.damaged
     order = range(source.start, source.stop)
     reader = _backwards(source) if source.backwards else read_frames(source.frames, source.start, source.stop)
     with closing(reader):
@@ -235,9 +220,7 @@ def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Fra
                 if index in damaged:
                     raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run continues.")
                 found = to_rgb8(frame, f"Frame {index}", source.pixel_range)
-                if source.stretch != 1:
-                    columns = round(found.shape[1] * source.stretch)
-                    found = resize(found, found.shape[0], columns, (1.0, 1 / source.stretch))
+                found = source.view.frame(found)
             except StopIteration:
                 ended = VideoError(f"The frames end before frame {index}: the frames before it are kept.")
                 yield index, ended

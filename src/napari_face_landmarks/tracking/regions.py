@@ -82,15 +82,6 @@ class Regions:
         """Return the regions as `regions_from_dict` takes them, ready for JSON."""
         return {name: [_as_dict(region) for region in getattr(self, name)] for name in ("look", "ignore")}
 
-    def stretched(self, factor: float) -> Regions:
-        """Return the regions of frames that are stretched along x."""
-        if factor == 1:
-            return self
-        look, ignore = (
-            tuple(_stretched(item, factor) for item in found) for found in (self.look, self.ignore)
-        )
-        return Regions(look, ignore)
-
     def begins(self, frame: int) -> bool:
         """Return whether a box to look in begins on a frame."""
         return any(region.first == frame for region in self.look)
@@ -103,11 +94,6 @@ class Regions:
     def ignores(self, boxes: npt.NDArray[np.floating], frame: int) -> npt.NDArray[np.bool_]:
         """Return which faces are passed over on a frame, (N,) bool, by their boxes, (N, 4 or more)."""
         return inside(centres(np.asarray(boxes)), [region for region in self.ignore if region.holds(frame)])
-
-
-def _stretched(region: Region, factor: float) -> Region:
-    x0, y0, x1, y1 = region.box
-    return Region((x0 * factor, y0, x1 * factor, y1), region.first, region.last)
 
 
 def inside(points: npt.NDArray[np.floating], regions: Sequence[Region]) -> npt.NDArray[np.bool_]:

@@ -189,7 +189,7 @@ class Run(Iterator[FrameResult]):
 
     def meta(self) -> dict[str, Any]:
         """Return the `Tracks.meta` of the run: models, versions, regions, size and rate of the frames."""
-        regions = self.context.regions.stretched(1 / self.source.stretch)
+        regions = self.source.view.regions(self.context.regions, back=True)
         return {
             **provenance(self.context.models),
             "height": self.source.size[0],
@@ -248,10 +248,10 @@ class Run(Iterator[FrameResult]):
             return self._recent[place].landmarks if 0 <= place < len(self._recent) else None
 
         square = smooth_at(landmarks_at, middle, self._window)
-        landmarks = self.source.in_source(square)
+        landmarks = self.source.view.in_source(square)
         boxes = raw.boxes.copy()
         boxes_kernel(landmarks, boxes)
-        iris = self.source.iris_in_source(raw.iris)
+        iris = self.source.view.iris_in_source(raw.iris)
         result = replace(raw, landmarks=landmarks, boxes=boxes, iris=iris)
         self._waiting -= 1
         self.stats.add_time("smoothing", time.perf_counter() - start)

@@ -255,8 +255,7 @@ class FaceTracker:
             raise ImageError("Boxes to look in and to ignore need PFLD: choose another mode than clnf-only.")
         source = open_source(frames, start, stop)
         context.warnings.extend(source.warnings)
-        if source.stretch != 1:
-            context = replace(context, regions=context.regions.stretched(source.stretch))
+        context = replace(context, regions=source.view.regions(context.regions))
         if state is not None:
             try:
                 check_state(

@@ -5,17 +5,20 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, suppress
 from fractions import Fraction
 from typing import Any
 
 import av
 import numpy as np
 import numpy.typing as npt
+from av.audio.stream import AudioStream
 from av.container import OutputContainer
 from av.video.stream import VideoStream
 
 from napari_face_landmarks.errors import VideoError
 from napari_face_landmarks.files.atomic import sync_folder
+from napari_face_landmarks.video.container import open_container
 from napari_face_landmarks.video.pixels import to_rgb8
 
 _TICKS = 90_000  # per second, if time stamps are given
@@ -27,6 +30,9 @@ def write_video(
     frames: Iterable[npt.ArrayLike],
     fps: float,
     timestamps: Iterable[float] | None = None,
+    *,
+    sound: str | os.PathLike[str] | None = None,
+    pixel_aspect: float = 1.0,
 ) -> int:
     """Write frames to a video file that common players open.
 
@@ -42,6 +48,11 @@ def write_video(
         Frames per second.
     timestamps : iterable of float, optional
         Time of each frame in seconds, ascending. By default the frames are evenly spaced.
+    sound : path, optional
+        A video whose sound is copied, from the time of the first frame to the last. None is copied where the
+        video has none, or where a file of this suffix cannot hold it.
+    pixel_aspect : float
+        How much wider than high a pixel is shown.
 
     Returns
     -------
@@ -70,7 +81,9 @@ def write_video(
         )
     unfinished = os.path.join(folder, f".{stem}.{os.getpid()}.unfinished{suffix}")
     try:
-        count = _encode(unfinished, target, iter(frames), fps, timestamps)
+        with ExitStack() as opened:
+            audio = None if sound is None else _audio_of(opened, os.path.abspath(os.fsdecode(sound)))
+            count = _encode(unfinished, target, iter(frames), fps, timestamps, audio, pixel_aspect)
         with open(unfinished, "rb+") as stream:  # flushed to the disk before it is renamed
             os.fsync(stream.fileno())
         os.replace(unfinished, target)
@@ -88,8 +101,50 @@ def write_video(
     return count
 
 
+def _audio_of(opened: ExitStack, path: str) -> AudioStream | None:
+    """Open a video for its sound, which `opened` closes; return the stream, or None without sound."""
+    container = opened.enter_context(open_container(path))
+    return container.streams.audio[0] if container.streams.audio else None
+
+
+class _Sound:
+    """The packets of a sound, copied to a container up to the time of each frame."""
+
+    def __init__(self, audio: AudioStream | None, container: OutputContainer, start: float) -> None:
+        self._packets: Iterator[Any] = iter(())
+        self._container, self._start = container, start
+        if audio is not None and audio.codec_context.name in container.supported_codecs:
+            source: Any = audio.container
+            self._packets = (packet for packet in source.demux(audio) if packet.pts is not None)
+            self._stream = container.add_stream_from_template(audio)
+        self._next = self._read()
+
+    def _read(self) -> Any:
+        with suppress(av.FFmpegError):  # damaged from here on
+            return next(self._packets, None)
+        return None
+
+    def copy_until(self, seconds: float) -> None:
+        """Copy the packets before a time, in seconds after the first frame."""
+        while (packet := self._next) is not None:
+            offset = round(self._start / packet.time_base)
+            if (packet.pts - offset) * packet.time_base >= seconds:
+                return
+            self._next = self._read()
+            if packet.pts >= offset:
+                packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
+                packet.stream = self._stream
+                self._container.mux(packet)
+
+
 def _encode(
-    path: str, target: str, frames: Iterator[npt.ArrayLike], fps: float, timestamps: Iterable[float] | None
+    path: str,
+    target: str,
+    frames: Iterator[npt.ArrayLike],
+    fps: float,
+    timestamps: Iterable[float] | None,
+    audio: AudioStream | None,
+    pixel_aspect: float,
 ) -> int:
     times = None if timestamps is None else iter(timestamps)
     first = next(frames, None)
@@ -103,6 +158,8 @@ def _encode(
     start: float | None = None
     with av.open(path, "w") as container:
         stream = _add_stream(container, size, rate, step)
+        stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
+        sound: _Sound | None = None
         while True:
             frame = av.VideoFrame.from_ndarray(_even(rgb), format="rgb24")
             frame.time_base = step
@@ -116,6 +173,9 @@ def _encode(
                     )
                 start = time if start is None else start
                 frame.pts = round((time - start) * _TICKS)
+            if sound is None:  # known only now where it begins
+                sound = _Sound(audio, container, start or 0.0)
+            sound.copy_until(float(frame.pts * step))
             container.mux(stream.encode(frame))
             count += 1
             image = next(frames, None)
@@ -127,6 +187,8 @@ def _encode(
                     f"{target} cannot be written: frame {count} has {rgb.shape[1]} x {rgb.shape[0]} px, "
                     f"the first {size[1]} x {size[0]}; give frames of one size."
                 )
+        assert sound is not None
+        sound.copy_until(float(frame.pts * step) + 1 / fps)
         container.mux(stream.encode(None))
     return count
 

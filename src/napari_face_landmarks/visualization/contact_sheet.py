@@ -15,6 +15,7 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing, same_file
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import check_length, recorded_pixel_range
+from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
 from napari_face_landmarks.video.pixels import to_rgb8
 from napari_face_landmarks.visualization.overlay import describe_frame, draw_caption, draw_landmarks
@@ -79,6 +80,8 @@ def write_overlay(
 ) -> None:
     """Write a video of the tracked frames with the landmarks drawn on them (see `draw_landmarks`).
 
+    It has the sound, the time stamps and the pixel aspect ratio of the source.
+
     Parameters
     ----------
     path : path-like
@@ -110,7 +113,15 @@ def write_overlay(
 
     times = np.asarray(tracks.timestamps, dtype=np.float64)
     even = not np.isfinite(times).all() or (np.diff(times) <= 0).any()
-    write_video(path, counted(), fps=frame_rate(tracks), timestamps=None if even else times.tolist())
+    video = source.info.path if isinstance(source, Video) else source
+    write_video(
+        path,
+        counted(),
+        fps=frame_rate(tracks),
+        timestamps=None if even else times.tolist(),
+        sound=video if isinstance(video, (str, os.PathLike)) else None,
+        pixel_aspect=float(tracks.meta.get(PIXEL_ASPECT, 1.0)),
+    )
 
 
 def frame_rate(tracks: Tracks) -> float:
