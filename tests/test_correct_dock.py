@@ -82,12 +82,18 @@ def test_dragging_refitting_carrying_on_and_undoing(
     assert after[FRAME] < 0.2 * before[FRAME]
     np.testing.assert_allclose(np.delete(after, FRAME), np.delete(before, FRAME))
 
-    for button in (dock.forwards_button, dock.backwards_button):
+    for button, count in ((dock.forwards_button, N_FRAMES - FRAME - 1), (dock.backwards_button, FRAME)):
         button.native.click()
         wait_until(lambda: not dock.refit_button.enabled)
         wait_until(lambda: dock.refit_button.enabled)
+        assert f"wards: {count} frames changed. Manual" in dock.status.value
     after = nme(tracks_of_layer(layer).landmarks[:, 0], truth.landmarks[:, 0])
     assert (after < 0.2 * before).all()
+
+    dock.everywhere_button.native.click()
+    wait_until(lambda: dock.editor.can_undo == "propagating everywhere")
+    wait_until(lambda: dock.refit_button.enabled)
+    dock.undo_button.native.click()
 
     again = tracks_of_layer(layer)
     assert again.source[FRAME, 0] == MANUAL

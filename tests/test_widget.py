@@ -23,6 +23,7 @@ from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.napari_plugin import run_dock as widget_module
+from napari_face_landmarks.napari_plugin.commands import landmarks_dock
 from napari_face_landmarks.settings import setting_range
 from napari_face_landmarks.video import open_video, write_video
 
@@ -136,6 +137,13 @@ def test_the_sample_is_tracked_to_its_end(viewer: Any, widget: Any) -> None:
     viewer.dims.set_current_step(0, 75)
     let_work(0.5)
     take_picture(viewer, "widget")
+    tabs = landmarks_dock(viewer).tabs
+    for button in (widget.check_button, widget.correct_button, widget.measure_button):
+        tabs.setCurrentIndex(0)
+        button.native.click()
+        assert tabs.tabText(tabs.currentIndex()) == button.text
+    viewer.layers.remove(points)
+    assert not widget.check_button.enabled
 
 
 def take_picture(viewer: Any, name: str) -> None:
@@ -203,8 +211,19 @@ def test_a_bundle_that_is_not_for_every_use_says_so_when_it_is_chosen(
     assert not told
 
 
+def test_compiling_is_named_where_it_takes_place(monkeypatch: pytest.MonkeyPatch) -> None:
+    from napari_face_landmarks.runs import worker
+
+    monkeypatch.setattr(worker, "COMPILED", [])
+    assert worker.what_is_done(worker.PREPARING) == worker.PREPARING
+    assert "ompil" not in worker.PREPARING
+    worker.COMPILED.extend(["warp", "respond"])
+    words = "Compiling, once after an installation: respond (2 kernels so far) …"
+    assert worker.what_is_done(worker.PREPARING) == words
+    assert worker.what_is_done("") == ""
+
+
 def test_nothing_is_cut_in_a_narrow_dock(viewer: Any, widget: Any) -> None:
-    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
     from test_docks import advanced
 
     let_work(0.2)
@@ -496,7 +515,6 @@ def test_closing_ends_the_run(viewer: Any, widget: Any, fake: type[FakeTracker],
     widget.run()
     points = widget.landmarks
     wait_until(points.shown.any)
-    from napari_face_landmarks.napari_plugin.commands import landmarks_dock
 
     if how == "viewer":
         viewer.close()

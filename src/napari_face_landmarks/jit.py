@@ -10,6 +10,8 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 LEAN_WITH = ((0, 68),)
 """Versions of Numba whose cache is known to load kernels without the compiler."""
+COMPILED: list[str] = []
+"""The kernels that this process did not find in the cache, the one being compiled last."""
 _LOCK = threading.RLock()
 
 
@@ -66,8 +68,12 @@ def _load_without_compiler(compiled: Any) -> None:
 
     class LeanCache(FunctionCache):  # type: ignore[misc]
         def load_overload(self, sig: Any, target_context: Any) -> Any:
+            found = None
             with guard(self):
-                return load(self, sig, target_context)
+                found = load(self, sig, target_context)
+            if found is None:
+                COMPILED.append(compiled.py_func.__name__)
+            return found
 
     for name, address in helpers.items():
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)

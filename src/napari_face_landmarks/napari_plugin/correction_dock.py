@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Generator
 from typing import Any
 
+import numpy as np
 from magicgui.widgets import ComboBox, ProgressBar, PushButton, SpinBox
 from superqt.utils import create_worker
 
@@ -18,10 +20,12 @@ from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
 from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.model_cache import models_of_tracks
 from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, row_of
+from napari_face_landmarks.napari_plugin.status_text import counted, duration
 from napari_face_landmarks.tracking.frame_source import check_length
 
 LOG = logging.getLogger(__name__)
 TO_THE_END = 0
+TELL_SECONDS = 0.5
 
 
 class CorrectDock(EditingDock):
@@ -36,7 +40,8 @@ class CorrectDock(EditingDock):
     ----------
     layers, video, face : ComboBox
         The landmarks layer, its video and the face to correct.
-    move_button, undo_button, redo_button, refit_button, forwards_button, backwards_button, cancel_button
+    move_button, undo_button, redo_button, refit_button, forwards_button, backwards_button
+    everywhere_button, cancel_button
     length : SpinBox
         Number of frames to propagate to; 0 is up to the next corrected frame, or to the end.
     progress, status
@@ -44,6 +49,8 @@ class CorrectDock(EditingDock):
 
     def __init__(self, napari_viewer: Any) -> None:
         self._worker: Any = None
+        self._words, self._done = "", ""
+        self._began = self._told = 0.0
         self.video = ComboBox(
             label="Video", choices=lambda _: image_layers(napari_viewer), tooltip="The video they are in."
         )
@@ -71,6 +78,11 @@ class CorrectDock(EditingDock):
         self.forwards_button = PushButton(
             text="Forwards", tooltip="Propagate forwards from this frame; takes as long as tracking."
         )
+        self.everywhere_button = PushButton(
+            text="All frames",
+            tooltip="Propagate all corrections of this face: from each corrected frame to the next, and to "
+            "the ends of the track.",
+        )
         self.cancel_button = PushButton(text="Cancel", enabled=False, tooltip="Stop, without any change.")
         self.progress = ProgressBar(min=0, max=1, value=0)
         super().__init__(
@@ -82,7 +94,8 @@ class CorrectDock(EditingDock):
                 row_of(self.undo_button, self.redo_button),
                 self.refit_button,
                 self.length,
-                row_of(self.backwards_button, self.forwards_button, self.cancel_button),
+                row_of(self.backwards_button, self.forwards_button, self.everywhere_button),
+                self.cancel_button,
                 self.progress,
             ],
         )
@@ -96,6 +109,7 @@ class CorrectDock(EditingDock):
         self.refit_button.changed.connect(self.refit)
         self.forwards_button.changed.connect(lambda: self.carry_on("forwards"))
         self.backwards_button.changed.connect(lambda: self.carry_on("backwards"))
+        self.everywhere_button.changed.connect(lambda: self.carry_on("everywhere"))
         self.cancel_button.changed.connect(self.cancel)
         self._on_layer()
 
@@ -126,6 +140,8 @@ class CorrectDock(EditingDock):
         self.face.reset_choices()
         for button in (self.refit_button, self.forwards_button, self.backwards_button, self.move_button):
             button.enabled = editor is not None and not self.busy
+        corrected = editor is not None and bool(editor.manual.any())
+        self.everywhere_button.enabled = corrected and not self.busy
         self.cancel_button.enabled = self.busy
         if editor is not None and not self.busy:
             count, frames = int(editor.manual.sum()), int((editor.manual > 0).sum())
@@ -165,7 +181,7 @@ class CorrectDock(EditingDock):
         frame = frame_shown(self._viewer, editor.layer)
         frame = int(editor.tracks.frame_indices[0]) if frame is None else frame
         until = None
-        if self.length.value != TO_THE_END:
+        if self.length.value != TO_THE_END and direction != "everywhere":
             until = frame + int(self.length.value) * (1 if direction == "forwards" else -1)
         steps = _work(editor.tracks, frames, frame, self.face.value or 0, direction, until)
         self._worker = create_worker(
@@ -178,12 +194,22 @@ class CorrectDock(EditingDock):
             },
         )
         self._look()
-        self.status.value = f"{words.capitalize()} …"
+        self._words, self._began = words.capitalize(), time.monotonic()
+        self.status.value = f"{self._words} …"
         self._worker.start()
 
-    def _on_progress(self, done: tuple[int, int]) -> None:
-        if self._there.open:
-            self.progress.max, self.progress.value = done[1], done[0]
+    def _on_progress(self, step: tuple[int, int]) -> None:
+        if not self._there.open:
+            return
+        done, total = step
+        self.progress.max, self.progress.value = total, done
+        now = time.monotonic()
+        if not done:
+            self._began = now  # the models are loaded
+        elif now - self._told >= TELL_SECONDS:
+            self._told = now
+            left = duration((total - done) * (now - self._began) / done)
+            self.status.value = f"{self._words}: {done} of {total} frames, {left} left"
 
     def _on_returned(self, editor: LayerEditor, words: str, result: Tracks | str) -> None:
         if not self._there.open:
@@ -191,22 +217,33 @@ class CorrectDock(EditingDock):
         if isinstance(result, str):
             self._tell_error(result)
         elif editor.layer in self._viewer.layers:
+            changed = count_changed(editor.tracks, result)
             editor.apply(result, words)
+            self._done = f"{self._words}: {counted(changed, 'frame')} changed."
 
     def _on_finished(self) -> None:
         if not self._there.open:
             return
         self._worker = None
-        told = self.status.value
+        told = self._done or self.status.value
         self._look()
         self.progress.value = 0
-        if told.endswith(".") and "Manual landmarks:" not in told:
+        if self._done:
+            self.status.value = f"{told} {self.status.value}"
+        elif told.endswith(".") and "Manual landmarks:" not in told:
             self.status.value = told
+        self._done = ""
 
     def _on_destroyed(self) -> None:
         super()._on_destroyed()
         if self._worker is not None:
             self._worker.quit()
+
+
+def count_changed(before: Tracks, after: Tracks) -> int:
+    """Return on how many frames two tracks of the same frames have other landmarks."""
+    same = (before.landmarks == after.landmarks) | (np.isnan(before.landmarks) & np.isnan(after.landmarks))
+    return int((~same.all(axis=(1, 2, 3))).sum())
 
 
 def _work(

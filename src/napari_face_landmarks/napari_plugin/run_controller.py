@@ -82,6 +82,13 @@ class BackgroundRun:
     _remote: RemoteRun | None = None
 
     @property
+    def doing(self) -> str:
+        """What is going on before the first frame, in words; empty later."""
+        from napari_face_landmarks.runs.worker import what_is_done
+
+        return what_is_done(self.message)
+
+    @property
     def cancelled(self) -> bool:
         """Whether the run was asked to end after the current frame."""
         return self.control.cancelled

@@ -15,7 +15,7 @@ from superqt.utils import create_worker
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
-from napari_face_landmarks.napari_plugin import checkpoints, export_dialog
+from napari_face_landmarks.napari_plugin import checkpoints, commands, export_dialog
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks, image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.export_dialog import is_video
 from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
@@ -26,6 +26,7 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     CloseGuard,
     Form,
     Welcome,
+    call_while_open,
     row_of,
     show_about,
 )
@@ -60,6 +61,8 @@ class FaceLandmarksWidget(Container):
         The control of each field of `TrackerSettings`.
     run_button, pause_button, cancel_button, export_button, progress, status, notice
         The rest of the dock.
+    check_button, correct_button, measure_button
+        What to do with landmarks: each shows a tab.
     landmarks : napari.layers.Points or None
         The layer of the run in progress, or of the last one.
     """
@@ -92,6 +95,7 @@ class FaceLandmarksWidget(Container):
         self.status, self.notice = Label(value=""), Label(value="")
         rows = [
             row_of(self.run_button, self.pause_button, self.cancel_button),
+            row_of(self.check_button, self.correct_button, self.measure_button),
             row_of(self.export_button, self.more_button),
         ]
         # what is said comes below all buttons, so that none moves when there is more to say
@@ -111,11 +115,13 @@ class FaceLandmarksWidget(Container):
             event.connect(self.reset_choices)
         events.removed.connect(self._on_layer_removed)
         self.native.destroyed.connect(self._on_destroyed)
+        call_while_open(self.native, current_landmarks(napari_viewer), self._offer)
         self._timer = QTimer(self.native)
         self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._look)
         chosen.begin_as(read_preferences())
         self.reset_choices()
+        self._offer()
 
     def _make_buttons(self) -> None:
         self.run_button = PushButton(
@@ -138,7 +144,18 @@ class FaceLandmarksWidget(Container):
             tooltip="Save the preset and the models as defaults, or show the versions of everything.",
         )
         self.more_button.native.setMenu(self._make_menu())
+        self.check_button, self.correct_button, self.measure_button = (
+            PushButton(text=text, tooltip=tooltip, enabled=False)
+            for text, tooltip in (
+                ("Check", "Look at the frames where landmarks may be wrong."),
+                ("Correct", "Move landmarks that are wrong; other frames follow."),
+                ("Measure", "Eyes, mouth, brows and blinks over time, as curves and tables."),
+            )
+        )
         for button, call in (
+            (self.check_button, lambda: commands.check(self._viewer)),
+            (self.correct_button, lambda: commands.correct(self._viewer)),
+            (self.measure_button, lambda: commands.measure(self._viewer)),
             (self.run_button, self.run),
             (self.pause_button, self.pause_or_go_on),
             (self.cancel_button, self.cancel),
@@ -316,6 +333,13 @@ class FaceLandmarksWidget(Container):
         self.pause_button.enabled = self.cancel_button.enabled = running
         self.pause_button.text = "Pause"
         self.export_button.enabled = not running
+        self._offer()
+
+    def _offer(self) -> None:
+        """Offer what can be done with landmarks where there are any that no run fills."""
+        offered = current_landmarks(self._viewer)
+        for button in (self.check_button, self.correct_button, self.measure_button):
+            button.enabled = offered.layer is not None and not offered.filling
 
     def _look(self) -> None:
         """Show what the working thread has finished since the last look."""
@@ -341,7 +365,7 @@ class FaceLandmarksWidget(Container):
             self.progress.value = shown.done
             self.progress.native.setUpdatesEnabled(True)
         if not run.cancelled:
-            self.status.value = run.message or describe_progress(run, shown.times)
+            self.status.value = run.doing or describe_progress(run, shown.times)
 
     def _give_notice(self, run: BackgroundRun) -> None:
         if run.notice is not None and not self._notice_given:

@@ -6,7 +6,7 @@ from collections import deque
 
 from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun
 
-RATE_WINDOW = 3.0  # seconds over which frames per second are counted
+RATE_WINDOW = 10.0  # seconds over which frames per second are counted
 
 
 def describe_progress(run: BackgroundRun, times: deque[tuple[float, int]]) -> str:
@@ -40,7 +40,7 @@ def describe_end(run: BackgroundRun) -> str:
     if run.error is not None:
         return run.error + kept
     if run.tracks is None:
-        return "Cancelled before the first frame was finished."
+        return "Cancelled before the first frame was finished." if not done else "Cancelled." + kept
     stats = run.tracks.stats
     if run.cancelled:
         return "Cancelled." + kept

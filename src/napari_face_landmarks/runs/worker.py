@@ -39,6 +39,7 @@ from napari_face_landmarks.data.frame import FrameResult, unstack_frames
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, VideoError, in_one_line
+from napari_face_landmarks.jit import COMPILED
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.priority import NICE
 from napari_face_landmarks.runs.checkpoint import frame_to_bytes, frame_type, open_run
@@ -64,7 +65,7 @@ from {__name__} import main
 main(answers)
 """
 LOADING = "Loading the models …"
-PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
+PREPARING = "Starting the tracker …"
 OnProgress = Callable[[int, int, int], None]
 """Called with the job's number, the frames done and of all."""
 OnResult = Callable[[int, FileResult], None]
@@ -520,7 +521,7 @@ class _RunHere:
     def _news(self, error: str | None = None, end: bool = False) -> Message:
         run = self._run
         return {
-            "message": self._message,
+            "message": what_is_done(self._message),
             "stats": dataclasses.asdict(RunStats() if run is None else run.stats),
             "warnings": [] if run is None else list(run.all_warnings()),
             "meta": {} if run is None else run.meta(),
@@ -545,6 +546,13 @@ class _RunHere:
                     news["picture"] = results[-1].index
             with suppress(OSError):
                 _send(answers, news, *payload)
+
+
+def what_is_done(message: str) -> str:
+    """Return the message of a run's beginning, or which kernel it compiles for it, if it does that."""
+    if message != PREPARING or not COMPILED:
+        return message
+    return f"Compiling, once after an installation: {COMPILED[-1]} ({len(COMPILED)} kernels so far) …"
 
 
 def in_a_sentence(error: Exception) -> str:
