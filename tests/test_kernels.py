@@ -6,17 +6,24 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks import load_models
-from napari_face_landmarks.clnf.pdm import PDM, project, spread_weights
+from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, fit_pdm_again, project, spread_weights
+from napari_face_landmarks.data.frame import empty_frame
 from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_kernel, boxes_of, suppress
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks
-from napari_face_landmarks.tracking.face_finder import SMALLEST_FACE, face_scores, usable_faces
+from napari_face_landmarks.tracking.face_finder import (
+    SMALLEST_FACE,
+    face_scores,
+    still_faces,
+    usable_faces,
+)
 from napari_face_landmarks.tracking.pfld_tracker import (
     CROP_STEPS,
     LOOK_AHEAD,
     SMALL_MOTION,
     Face,
     _predicted_crops,
+    set_output,
 )
 from napari_face_landmarks.tracking.refinement import misfit_of
 
@@ -55,7 +62,34 @@ def test_faces_that_are_doubles_outside_or_of_a_wrong_size_are_not_usable(pdm: P
         single[suppress(boxes_of(output.landmarks), np.where(good, rank, -1), SAME_FACE)] = True
         found = usable_faces(output, (480, 640, 3), sure, rank)
         np.testing.assert_array_equal(found, good & single)
+    still = usable_faces(output, (480, 640), scores >= 0.5, scores)
+    assert still.any()
+    np.testing.assert_array_equal(still_faces(output, (480, 640), 0.5), still)
     assert not usable_faces(output, (480, 640), np.ones(7, bool), scores)[[3, 4, 6]].any()
+
+
+def test_a_face_is_written_with_its_box_and_score(pdm: PDM) -> None:
+    rng = np.random.default_rng(5)
+    output = output_of(np.stack([project(pdm, params_at(pdm, 1.0, x, 90)) for x in (100, 300)]), rng)
+    frame = empty_frame(4, 2)
+    set_output(frame, 1, output, 0)
+    np.testing.assert_array_equal(frame.confidence[1], output.confidence[0])
+    np.testing.assert_array_equal(frame.boxes[1, :4], boxes_of(output.landmarks)[0])
+    assert frame.boxes[1, 4] == face_scores(output)[0]
+    assert np.isnan(frame.boxes[0]).all()
+
+
+def test_a_fit_from_the_last_one_is_that_of_the_general_way(pdm: PDM) -> None:
+    rng = np.random.default_rng(6)
+    start, sigma = params_at(pdm, 1.2, 200, 210), rng.uniform(0.5, 4, 68)
+    landmarks = project(pdm, start) + rng.normal(0, 2, (68, 2))
+    landmarks[5] = np.nan
+    fitted = fit_pdm_again(pdm, landmarks, sigma, start, 1.0)
+    np.testing.assert_allclose(fitted, fit_pdm(pdm, landmarks, spread_weights(sigma), start), rtol=1e-9)
+    assert np.abs(fitted - start).max() > 0.1
+    landmarks[5:] = np.nan
+    assert fit_pdm_again(pdm, landmarks, sigma, start, 1.0) is None
+    assert fit_pdm_again(pdm, project(pdm, start), sigma, np.full_like(start, np.nan), 1.0) is None
 
 
 def test_crops_are_predicted_on_the_grid(pdm: PDM) -> None:

@@ -16,7 +16,14 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import MIRROR_68
 from napari_face_landmarks.models.bundle import CARD, PART_FILES, bundle_folder
 from napari_face_landmarks.parts import PartModels, follow_parts, predict_parts, refine_parts
-from napari_face_landmarks.parts.crop import eye_crops, face_units, mouth_crops, part_crops
+from napari_face_landmarks.parts.crop import (
+    EYE_SIZE,
+    MOUTH_SIZE,
+    eye_crops,
+    face_units,
+    mouth_crops,
+    part_crops,
+)
 from napari_face_landmarks.parts.network import EYE_OUTPUTS, part_weights
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.pfld.crop import sample_crops
@@ -119,6 +126,7 @@ class Noise(Network):
         values["landmarks"] = rng.uniform(0, 1, (count, *self.points.shape))
         values["sigma"] = rng.uniform(0.01, 0.09, (count, len(self.points)))
         values["iris"] = rng.uniform(0, 1, (count, 3))
+        self.inputs = feeds["crops"]
         self.given = [values[name].astype(np.float32) for name in names]
         return self.given
 
@@ -130,7 +138,11 @@ def test_the_kernels_do_what_their_references_do(face: np.ndarray) -> None:
     crops = part_crops_reference(faces)
     np.testing.assert_allclose(part_crops(faces), crops, rtol=1e-6, atol=1e-6)
     eye, mouth = Noise(LIDS), Noise(LIPS)
-    parts = predict_parts(PartModels(eye, mouth), FRAME, faces)  # type: ignore[arg-type]
+    frame = rng.integers(0, 256, FRAME.shape, np.uint8)
+    parts = predict_parts(PartModels(eye, mouth), frame, faces)  # type: ignore[arg-type]
+    shown = sample_crops(frame, crops[:, :2].reshape(-1, 4), EYE_SIZE, (False, True))
+    np.testing.assert_allclose(eye.inputs, shown, atol=1e-4)
+    np.testing.assert_allclose(mouth.inputs, sample_crops(frame, crops[:, 2], MOUTH_SIZE), atol=1e-4)
     wanted = place_parts_reference(eye.given, mouth.given, crops)
     for name in ("landmarks", "sigma", "iris", "iris_sigma", "iris_confidence", "shut"):
         np.testing.assert_allclose(getattr(parts, name), getattr(wanted, name), rtol=1e-5, atol=1e-4)

@@ -19,6 +19,7 @@ from napari_face_landmarks.clnf.pdm import (
     clamp,
     euler_angles,
     fit_pdm,
+    fit_pdm_again,
     project_kernel,
     rotation_matrix,
     spread_weights,
@@ -377,6 +378,10 @@ def fit_landmarks(
     ModelError
         If fewer than six landmarks are usable, or all coincide.
     """
+    if sigma is not None and start is not None:
+        fitted = fit_pdm_again(pdm, landmarks, sigma, start, constants.fit_noise)
+        if fitted is not None:
+            return fitted
     weights = None if sigma is None else spread_weights(np.asarray(sigma, dtype=np.float64))
     return fit_pdm(pdm, landmarks, weights, start, noise=constants.fit_noise)
 

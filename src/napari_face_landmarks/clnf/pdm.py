@@ -39,6 +39,7 @@ SMALLEST_SCALE = 1e-6
 SMALLEST_EXTENT = 1e-3
 """Limit of a mean shape along each axis."""
 LARGEST_COORDINATE = 1e6  # px
+MOST_ITERATIONS = 40
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ def fit_pdm(
     params: Floats | None = None,
     *,
     noise: float = 1.0,
-    max_iterations: int = 40,
+    max_iterations: int = MOST_ITERATIONS,
 ) -> Floats:
     """Fit the model to 2D landmarks by regularised Gauss-Newton, first the pose, then all parameters.
 
@@ -222,6 +223,54 @@ def fit_pdm(
         max_iterations,
     )
     return np.asarray(fitted)
+
+
+def fit_pdm_again(
+    pdm: PDM, landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any], params: Floats, noise: float
+) -> Floats | None:
+    """Do what `fit_pdm` does with `spread_weights`, in one compiled call, where it can.
+
+    Parameters
+    ----------
+    pdm : PDM
+    landmarks, sigma : ndarray, (n, 2), (n,)
+        Pixels, and their standard deviations.
+    params : ndarray, (6 + m,)
+        Where to start.
+    noise : float
+        As for `fit_pdm`.
+
+    Returns
+    -------
+    ndarray, (6 + m,), or None
+        None where shapes do not fit, few landmarks are usable, or the start is not.
+    """
+    target, spread = np.array(landmarks, dtype=np.float64, order="C"), np.asarray(sigma, dtype=np.float64)
+    n, m = pdm.n_points, pdm.n_modes
+    if target.shape != (n, 2) or spread.shape != (n,) or params.shape != (N_RIGID + m,):
+        return None
+    fitted = params.copy()
+    known = _fit_again(pdm.mean, pdm.components, pdm.eigenvalues, target, spread, noise, fitted)
+    return fitted if known else None
+
+
+@exact_kernel
+def _fit_again(
+    mean: Floats,
+    components: Floats,
+    eigenvalues: Floats,
+    target: Floats,
+    sigma: Floats,
+    noise: float,
+    params: Floats,
+) -> bool:
+    weight = spread_weights(sigma)
+    known = _leave_out(target, weight) >= FEWEST_POINTS and params[0] > SMALLEST_SCALE
+    for value in params:
+        known = known and math.isfinite(value)
+    if known:
+        params[:] = _fit_kernel(mean, components, eigenvalues, target, weight, params, noise, MOST_ITERATIONS)
+    return known
 
 
 def save_pdm(path: str | Path, pdm: PDM) -> None:

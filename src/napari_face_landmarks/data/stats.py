@@ -63,7 +63,9 @@ class RunStats:
         self.faces += len(present)
         self.refined += sources.count(CLNF)
         self.carried += sources.count(CARRIED)
-        self.low_confidence += sum(bool(result.confidence[face].mean() < LOW_CONFIDENCE) for face in present)
+        for face in present:
+            confidence = result.confidence[face]
+            self.low_confidence += bool(confidence.sum() < LOW_CONFIDENCE * len(confidence))
 
     def add_time(self, stage: str, seconds: float) -> None:
         """Add to the time spent in a stage."""

@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.jit import exact_kernel
+from napari_face_landmarks.pfld.crop import sample_kernel
 
 EYE_SIZE = 48
 """Side of the eye network's input, pixels."""
@@ -88,6 +89,52 @@ def _part_crops(points: npt.NDArray[np.float64], crops: Floats) -> None:
         for part in range(3):
             crops[face, part, 2] = unit * (EYE_SIDE if part < 2 else MOUTH_SIDE)
             crops[face, part, 3] = math.atan2(y, x)
+
+
+def part_inputs(
+    rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.floating]
+) -> tuple[Floats, Floats, Floats]:
+    """Return the crops of F faces' parts, (F, 3, 4), and the networks' inputs.
+
+    Parameters
+    ----------
+    rgb : ndarray, (H, W, 3), uint8
+        The frame.
+    landmarks : ndarray, (F, 68, 2)
+        Pixels, x then y.
+
+    Returns
+    -------
+    crops : ndarray, (F, 3, 4), float32
+        As `part_crops` returns them.
+    eyes : ndarray, (2 F, 3, 48, 48), float32
+        Right and left eye of each face, the left one mirrored.
+    mouths : ndarray, (F, 3, 56, 56), float32
+    """
+    points, count = np.ascontiguousarray(landmarks, dtype=np.float64), len(landmarks)
+    crops = np.empty((count, 3, 4), np.float32)
+    eyes = np.empty((2 * count, 3, EYE_SIZE, EYE_SIZE), np.float32)
+    mouths = np.empty((count, 3, MOUTH_SIZE, MOUTH_SIZE), np.float32)
+    pixels = np.ascontiguousarray(rgb).reshape(-1)
+    _part_inputs(pixels, rgb.shape[0], rgb.shape[1], points, crops, eyes, mouths)
+    return crops, eyes, mouths
+
+
+@exact_kernel
+def _part_inputs(
+    pixels: npt.NDArray[np.uint8],
+    height: int,
+    width: int,
+    points: npt.NDArray[np.float64],
+    crops: Floats,
+    eyes: Floats,
+    mouths: Floats,
+) -> None:
+    _part_crops(points, crops)
+    where = crops.astype(np.float64)
+    both = where[:, :2].copy().reshape(-1, 4)
+    sample_kernel(pixels, height, width, both, (False, True), eyes)
+    sample_kernel(pixels, height, width, where[:, 2].copy(), (False,), mouths)
 
 
 def eye_crops(landmarks: npt.NDArray[np.floating]) -> Floats:

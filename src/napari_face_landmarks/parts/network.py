@@ -12,8 +12,7 @@ import onnxruntime
 from napari_face_landmarks.errors import ModelError, in_one_line
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.jit import exact_kernel
-from napari_face_landmarks.parts.crop import EYE_SIZE, LEFT_EYE, MOUTH, MOUTH_SIZE, RIGHT_EYE, part_crops
-from napari_face_landmarks.pfld.crop import sample_crops
+from napari_face_landmarks.parts.crop import LEFT_EYE, MOUTH, RIGHT_EYE, part_inputs
 from napari_face_landmarks.pfld.network import PfldOutput
 
 Floats = npt.NDArray[np.float32]
@@ -87,9 +86,8 @@ def predict_parts(
     ModelError
         If a network cannot be run or is another one.
     """
-    count, crops = len(landmarks), part_crops(landmarks)
-    eyes = sample_crops(rgb, crops[:, :2].reshape(-1, 4), EYE_SIZE, (False, True))
-    mouths = sample_crops(rgb, crops[:, 2], MOUTH_SIZE)
+    count = len(landmarks)
+    crops, eyes, mouths = part_inputs(rgb, landmarks)
     found = (*_run(models.eye, eyes, EYE_OUTPUTS, 6), *_run(models.mouth, mouths, MOUTH_OUTPUTS, 20))
     parts = PartOutput(
         np.empty((count, N_LANDMARKS, 2), np.float32),
@@ -192,21 +190,28 @@ def _weigh(parts: Floats, sigma: Floats, landmarks: Floats, weight: Floats) -> N
 
 def follow_parts(landmarks: Floats, parts: Floats, weight: Floats) -> Floats:
     """Return landmarks (..., 68, 2) moved to those of the part models, (..., 68, 2), by weight (..., 68)."""
-    return _between(landmarks, parts, np.repeat(weight[..., None], 2, axis=-1))
-
-
-def _between(values: Floats, others: Floats, share: Floats) -> Floats:
-    """Return values moved by a share to others, which may be NaN where the share is 0."""
-    moved = np.array(values, np.float32)
-    _move(moved.reshape(-1), others.reshape(-1), share.reshape(-1))
+    moved = np.array(landmarks, np.float32)
+    _move(parts.reshape(-1, 2), weight.reshape(-1), moved.reshape(-1, 2))
     return moved
 
 
 @exact_kernel
-def _move(values: Floats, others: Floats, share: Floats) -> None:
-    for i in range(len(values)):
-        if share[i] > 0:
-            values[i] += share[i] * (others[i] - values[i])
+def _move(parts: Floats, weight: Floats, landmarks: Floats) -> None:
+    for i in range(len(weight)):
+        if weight[i] > 0:
+            for axis in range(2):
+                landmarks[i, axis] += weight[i] * (parts[i, axis] - landmarks[i, axis])
+
+
+@exact_kernel
+def _follow(parts: Floats, spread: Floats, weight: Floats, landmarks: Floats, sigma: Floats) -> None:
+    """Weigh part models, and move landmarks and their sigma to theirs, in place."""
+    _weigh(parts, spread, landmarks, weight)
+    for face in range(len(weight)):
+        _move(parts[face], weight[face], landmarks[face])
+        for i in range(N_LANDMARKS):
+            if weight[face, i] > 0:
+                sigma[face, i] += weight[face, i] * (spread[face, i] - sigma[face, i])
 
 
 def place_parts(models: PartModels, rgb: npt.NDArray[np.uint8], landmarks: Floats) -> Floats:
@@ -239,9 +244,9 @@ def refine_parts(
         How far the part models were followed, from 0 to 1.
     """
     parts = predict_parts(models, rgb, output.landmarks)
-    weight = part_weights(parts, output.landmarks)
-    landmarks = follow_parts(output.landmarks, parts.landmarks, weight)
-    sigma = _between(output.sigma, parts.sigma, weight)
+    weight = np.zeros_like(output.sigma)
+    landmarks, sigma = output.landmarks.copy(), output.sigma.copy()
+    _follow(parts.landmarks, parts.sigma, weight, landmarks, sigma)
     return PfldOutput(landmarks, sigma, output.confidence, output.score), parts, weight
 
 

@@ -38,12 +38,13 @@ def crops_of_landmarks(landmarks: npt.NDArray[np.floating], margin: float = CROP
     """
     points = np.ascontiguousarray(landmarks, dtype=np.float64)
     crops = np.empty((len(points), 4), dtype=np.float32)
-    _crops(points, margin, crops)
+    crops_kernel(points, margin, crops)
     return crops
 
 
 @exact_kernel
-def _crops(points: npt.NDArray[np.float64], margin: float, crops: Floats) -> None:
+def crops_kernel(points: npt.NDArray[np.float64], margin: float, crops: Floats) -> None:
+    """Compiled `crops_of_landmarks`: fills the crops, (F, 4)."""
     for face in range(points.shape[0]):
         across_x = across_y = total = 0.0
         for i in range(36, 42):
@@ -130,12 +131,12 @@ def sample_crops(
     """
     out = np.empty((len(crops), 3, size, size), dtype=np.float32)
     where = np.asarray(crops, np.float64)
-    _sample_all(np.ascontiguousarray(rgb).reshape(-1), rgb.shape[0], rgb.shape[1], where, mirrored, out)
+    sample_kernel(np.ascontiguousarray(rgb).reshape(-1), rgb.shape[0], rgb.shape[1], where, mirrored, out)
     return out
 
 
 @exact_kernel
-def _sample_all(
+def sample_kernel(
     pixels: npt.NDArray[np.uint8],
     height: int,
     width: int,
@@ -143,6 +144,7 @@ def _sample_all(
     mirrored: tuple[bool, ...],
     out: Floats,
 ) -> None:
+    """Compiled `sample_crops`; `pixels` are the picture's numbers in their order."""
     size = out.shape[2]
     for row in range(len(crops)):
         x, y, side, roll = crops[row, 0], crops[row, 1], crops[row, 2], crops[row, 3]

@@ -13,7 +13,13 @@ import onnxruntime
 from napari_face_landmarks.errors import ModelError, in_one_line
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, OUTER_EYES, inter_ocular
 from napari_face_landmarks.jit import exact_kernel
-from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_image
+from napari_face_landmarks.pfld.crop import (
+    CROP_MARGIN,
+    crops_kernel,
+    crops_of_landmarks,
+    sample_crops,
+    to_image,
+)
 from napari_face_landmarks.pfld.custom import CustomPfld, custom_crops, run_custom
 
 Floats = npt.NDArray[np.float32]
@@ -234,12 +240,14 @@ def misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
         Off by more than `SECOND_LOOK`; never where the landmarks are all but a point.
     """
     found = np.zeros(len(crops), np.bool_)
-    _misplaced(crops, crops_of_landmarks(landmarks), found)
+    _misplaced(crops, landmarks, found)
     return found
 
 
 @exact_kernel
-def _misplaced(crops: Floats, better: Floats, found: npt.NDArray[np.bool_]) -> None:
+def _misplaced(crops: Floats, landmarks: Floats, found: npt.NDArray[np.bool_]) -> None:
+    better = np.empty((len(found), 4), np.float32)
+    crops_kernel(landmarks.astype(np.float64), CROP_MARGIN, better)
     circle = 2 * math.pi
     for face in range(len(found)):
         side, wanted = float(crops[face, 2]), float(better[face, 2])

@@ -10,7 +10,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.detection import detect_faces, roll_from_points
-from napari_face_landmarks.detection.boxes import SAME_FACE
+from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_kernel
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import (
@@ -20,6 +20,7 @@ from napari_face_landmarks.pfld import (
     predict,
     predict_twice,
 )
+from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_kernel
 from napari_face_landmarks.pfld.network import put_faces
 from napari_face_landmarks.settings import TrackerSettings
 
@@ -113,29 +114,44 @@ def usable_faces(
     -------
     ndarray, (F,), bool
     """
-    crops, good = crops_of_landmarks(output.landmarks), np.empty(len(rank), np.bool_)
-    _usable(output.landmarks, crops, sure, np.ascontiguousarray(rank), shape[0], shape[1], good)
+    good = np.array(sure)
+    _usable(output.landmarks, np.ascontiguousarray(rank), shape[0], shape[1], good)
+    return good
+
+
+def still_faces(output: PfldOutput, shape: tuple[int, ...], least: float) -> npt.NDArray[np.bool_]:
+    """Return which faces can be followed on: `usable_faces` whose score is at least `least`, (F,) bool."""
+    good = np.empty(len(output.score), np.bool_)
+    _still(output.landmarks, output.confidence, output.score, least, shape[0], shape[1], good)
     return good
 
 
 @exact_kernel
-def _usable(
+def _still(
     landmarks: Floats,
-    crops: Floats,
-    sure: npt.NDArray[np.bool_],
-    rank: Floats,
+    confidence: Floats,
+    score: Floats,
+    least: float,
     height: int,
     width: int,
     good: npt.NDArray[np.bool_],
 ) -> None:
-    boxes = np.empty((len(good), 4))
+    scores = np.empty(len(good), np.float32)
+    _face_scores(score, confidence, scores)
+    for face in range(len(good)):
+        good[face] = scores[face] >= least
+    _usable(landmarks, scores, height, width, good)
+
+
+@exact_kernel
+def _usable(landmarks: Floats, rank: Floats, height: int, width: int, good: npt.NDArray[np.bool_]) -> None:
+    boxes, crops = np.empty((len(good), 4), np.float32), np.empty((len(good), 4), np.float32)
+    boxes_kernel(landmarks, boxes)
+    crops_kernel(landmarks.astype(np.float64), CROP_MARGIN, crops)
     for face in range(len(good)):
         x, y, side = crops[face, 0], crops[face, 1], crops[face, 2]
-        good[face] = sure[face] and side >= SMALLEST_FACE and side <= 4 * max(height, width)
+        good[face] &= side >= SMALLEST_FACE and side <= 4 * max(height, width)
         good[face] &= x > 0 and x < width and y > 0 and y < height
-        for axis in range(2):
-            boxes[face, axis] = landmarks[face, :, axis].min()
-            boxes[face, 2 + axis] = landmarks[face, :, axis].max()
     waiting = good.copy()
     for _ in range(len(good)):  # the best of those that wait, and not those that are the same face
         best = -1
@@ -146,12 +162,13 @@ def _usable(
             break
         waiting[best] = False
         for face in range(len(good)):
-            across = min(boxes[best, 2], boxes[face, 2]) - max(boxes[best, 0], boxes[face, 0])
-            down = min(boxes[best, 3], boxes[face, 3]) - max(boxes[best, 1], boxes[face, 1])
+            one, other = boxes[best], boxes[face]
+            across = float(min(one[2], other[2])) - max(one[0], other[0])
+            down = float(min(one[3], other[3])) - max(one[1], other[1])
             shared = max(across, 0.0) * max(down, 0.0)
             union = -shared
-            for each in (best, face):
-                union += (boxes[each, 2] - boxes[each, 0]) * (boxes[each, 3] - boxes[each, 1])
+            for box in (one, other):
+                union += (float(box[2]) - box[0]) * (float(box[3]) - box[1])
             if waiting[face] and shared > SAME_FACE * max(union, 1e-9):
                 waiting[face] = good[face] = False
 
@@ -165,6 +182,17 @@ def face_scores(output: PfldOutput) -> Floats:
     scores = np.empty(len(output.score), np.float32)
     _face_scores(output.score, output.confidence, scores)
     return scores
+
+
+@exact_kernel
+def record_kernel(
+    landmarks: Floats, confidence: Floats, score: Floats, row: int, confidences: Floats, box: Floats
+) -> None:
+    """Write the confidence of a face of an output, (68,), and its box with its score, (5,)."""
+    part = slice(row, row + 1)
+    confidences[:] = confidence[row]
+    boxes_kernel(landmarks[part], box.reshape(1, 5))
+    _face_scores(score[part], confidence[part], box[4:])
 
 
 @exact_kernel

@@ -15,22 +15,22 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.frame import FrameResult, empty_frame
-from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_kernel, boxes_of, iou
+from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
+from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_kernel
 from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import (
     STAY_SHARE,
-    face_scores,
     find_faces,
     join_faces,
-    one_face,
+    record_kernel,
+    still_faces,
     take_faces,
-    usable_faces,
 )
 from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, refine_face, set_refined
@@ -83,7 +83,7 @@ class Face:
     def move(self, landmarks: Floats) -> None:
         """Record the landmarks on the next frame."""
         self.landmarks = landmarks
-        self.places = (landmarks.mean(axis=0), *self.places[:LOOK_AHEAD])
+        self.places = (landmarks.sum(axis=0) / np.float32(N_LANDMARKS), *self.places[:LOOK_AHEAD])
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,10 +226,8 @@ def _refine(
 
 def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> None:
     """Write confidence and box of a face that PFLD found into a frame's result."""
-    face = one_face(output, row)
-    result.confidence[slot] = face.confidence[0]
-    boxes_kernel(face.landmarks, result.boxes[slot : slot + 1])
-    result.boxes[slot, 4] = face_scores(face)[0]
+    confidence, box = result.confidence[slot], result.boxes[slot]
+    record_kernel(output.landmarks, output.confidence, output.score, row, confidence, box)
 
 
 def _refined(
@@ -256,8 +254,7 @@ def _followed(
         looks = [output.result() for output in look.outputs]
         stats.add_time("pfld", sum(seconds for _, seconds in looks))
         output = join_faces([output for output, _ in looks])
-        score = face_scores(output)
-        usable = usable_faces(output, rgb.shape, score >= least, score)
+        usable = still_faces(output, rgb.shape, least)
         for row, face in enumerate(look.faces):
             if usable[row] and id(face) in slots:
                 outputs[slots[id(face)]] = output, row
@@ -268,8 +265,7 @@ def _followed(
         near = crops_of_landmarks(np.stack([landmarks for _, landmarks in missed]))
         output, seconds = _timed_look(context.models, rgb, near)
         stats.add_time("pfld", seconds)
-        score = face_scores(output)
-        usable = usable_faces(output, rgb.shape, score >= least, score)
+        usable = still_faces(output, rgb.shape, least)
         boxes = boxes_of(output.landmarks)
         for row, (slot, _) in enumerate(missed):
             known = [boxes_of(out.landmarks[i : i + 1]) for out, i in outputs.values()]
@@ -406,14 +402,14 @@ def _predicted_crops(faces: Sequence[Face]) -> Floats:
     for row, face in enumerate(faces):
         if len(face.places) > LOOK_AHEAD:
             motions[row] = face.places[0] - face.places[LOOK_AHEAD]
-    crops = crops_of_landmarks(np.stack([face.landmarks for face in faces]))
-    _move_on_grid(motions, crops)
+    crops = np.empty((len(faces), 4), np.float32)
+    _predict_crops(np.array([face.landmarks for face in faces]), motions, crops)
     return crops
 
 
 @exact_kernel
-def _move_on_grid(motions: Floats, crops: Floats) -> None:
-    """Move crops and round their centres, sides and rolls to the grid."""
+def _predict_crops(landmarks: Floats, motions: Floats, crops: Floats) -> None:
+    crops_kernel(landmarks.astype(np.float64), CROP_MARGIN, crops)
     for row in range(len(crops)):
         side = float(crops[row, 2])
         length = np.sqrt(motions[row, 0] * motions[row, 0] + motions[row, 1] * motions[row, 1])

@@ -45,9 +45,9 @@ AROUND_FACE = 1.0
 """What CLNF may look at about a face, of the face's larger side: more than its widest window reaches."""
 SMALL_PART = 0.25
 """Of a picture: where less is looked at, only that is turned into grey levels."""
-_MEANS = np.array(
-    [np.isin(np.arange(N_LANDMARKS), region) / len(region) for region in REGIONS.values()], np.float32
-)
+_PARTS = (range(N_LANDMARKS), *REGIONS.values())
+_MEANS = np.array([np.isin(np.arange(N_LANDMARKS), part) / len(part) for part in _PARTS], np.float32)
+_LEAST = np.array([UNSURE_FACE, *[UNSURE_REGION] * len(REGIONS)], np.float32)
 
 
 class GreyFrame:
@@ -161,16 +161,24 @@ def misfit_of(
     ndarray, (2,), float32
         Mean distances, in fractions of the inter-ocular distance; the second NaN without parameters.
     """
-    expressed = np.full((2, len(landmarks)), np.nan)
-    if len(params) == 6 + pdm.n_modes:
-        project_kernel(pdm.mean, pdm.components, params, np.empty((3, len(landmarks))), expressed)
     found = np.empty(2, np.float32)
-    _misfit(landmarks, given, expressed, found)
+    landmarks, given = (np.ascontiguousarray(points, np.float32) for points in (landmarks, given))
+    _misfit(landmarks, given, pdm.mean, pdm.components, params, found)
     return found
 
 
 @exact_kernel
-def _misfit(landmarks: Floats, given: Floats, expressed: npt.NDArray[np.float64], found: Floats) -> None:
+def _misfit(
+    landmarks: Floats,
+    given: Floats,
+    mean: npt.NDArray[np.float64],
+    components: npt.NDArray[np.float64],
+    params: npt.NDArray[np.float64],
+    found: Floats,
+) -> None:
+    expressed = np.full((2, len(landmarks)), np.nan)
+    if len(params) == 6 + components.shape[2]:
+        project_kernel(mean, components, params, np.empty((3, len(landmarks))), expressed)
     first, last = landmarks[OUTER_EYES[0]], landmarks[OUTER_EYES[1]]
     across = len(landmarks) * max(np.hypot(float(last[0]) - first[0], float(last[1]) - first[1]), 1e-6)
     by_clnf = off_model = 0.0
@@ -230,8 +238,10 @@ def _refine(
     except ModelError:
         return landmarks, PFLD, np.full(6, np.nan), replace(before, params=None)
     unsure_at = index if is_unsure(confidence) else before.unsure_at
-    after = replace(before, params=params, unsure_at=unsure_at)
-    unrefined = landmarks, PFLD, params, replace(after, correction=None)
+    after = Refinement(params, before.correction, before.refined_at, unsure_at)
+    unrefined = landmarks, PFLD, params, after
+    if after.correction is not None:
+        unrefined = landmarks, PFLD, params, replace(after, correction=None)
     if settings.refine != "always" and (settings.refine != "auto" or abs(index - unsure_at) >= STAY_REFINED):
         return unrefined
     if after.correction is None or abs(index - after.refined_at) >= settings.clnf_every:
@@ -282,4 +292,4 @@ def is_unsure(confidence: Floats) -> bool:
     confidence : ndarray, (68,)
         Of each landmark.
     """
-    return bool(confidence.mean() < UNSURE_FACE or (_MEANS @ confidence).min() < UNSURE_REGION)
+    return bool((_MEANS @ confidence < _LEAST).any())
