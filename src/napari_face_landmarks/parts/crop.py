@@ -84,8 +84,10 @@ def _part_crops(points: npt.NDArray[np.float64], crops: Floats) -> None:
             across += (of[45, axis] - of[36, axis]) ** 2
             down += ((of[33, axis] - eyes) / NOSE_HEIGHT) ** 2
         unit = math.sqrt((across + down) / 2)
-        x = (of[42:48, 0] - of[36:42, 0]).sum()
-        y = (of[42:48, 1] - of[36:42, 1]).sum()
+        x = y = 0.0
+        for i in range(36, 42):
+            x += of[i + 6, 0] - of[i, 0]
+            y += of[i + 6, 1] - of[i, 1]
         for part in range(3):
             crops[face, part, 2] = unit * (EYE_SIDE if part < 2 else MOUTH_SIDE)
             crops[face, part, 3] = math.atan2(y, x)
@@ -131,10 +133,12 @@ def _part_inputs(
     mouths: Floats,
 ) -> None:
     _part_crops(points, crops)
-    where = crops.astype(np.float64)
-    both = where[:, :2].copy().reshape(-1, 4)
-    sample_kernel(pixels, height, width, both, (False, True), eyes)
-    sample_kernel(pixels, height, width, where[:, 2].copy(), (False,), mouths)
+    of_eyes, of_mouths = np.empty((len(eyes), 4)), np.empty((len(mouths), 4))
+    for face in range(len(crops)):
+        of_eyes[2 * face], of_eyes[2 * face + 1] = crops[face, 0], crops[face, 1]
+        of_mouths[face] = crops[face, 2]
+    sample_kernel(pixels, height, width, of_eyes, (False, True), eyes)
+    sample_kernel(pixels, height, width, of_mouths, (False,), mouths)
 
 
 def eye_crops(landmarks: npt.NDArray[np.floating]) -> Floats:

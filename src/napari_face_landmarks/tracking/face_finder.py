@@ -186,13 +186,13 @@ def face_scores(output: PfldOutput) -> Floats:
 
 @exact_kernel
 def record_kernel(
-    landmarks: Floats, confidence: Floats, score: Floats, row: int, confidences: Floats, box: Floats
+    landmarks: Floats, confidence: Floats, score: Floats, row: int, confidences: Floats, boxes: Floats
 ) -> None:
-    """Write the confidence of a face of an output, (68,), and its box with its score, (5,)."""
+    """Write the confidence of a face of an output, (68,), and its box with its score, (1, 5)."""
     part = slice(row, row + 1)
     confidences[:] = confidence[row]
-    boxes_kernel(landmarks[part], box.reshape(1, 5))
-    _face_scores(score[part], confidence[part], box[4:])
+    boxes_kernel(landmarks[part], boxes)
+    _face_scores(score[part], confidence[part], boxes[0, 4:])
 
 
 @exact_kernel

@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.frame import FrameResult, empty_frame
-from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_of, iou
+from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_kernel, boxes_of, iou
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.jit import exact_kernel
@@ -26,11 +26,13 @@ from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import (
     STAY_SHARE,
+    face_scores,
     find_faces,
     join_faces,
     record_kernel,
     still_faces,
     take_faces,
+    usable_faces,
 )
 from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, refine_face, set_refined
@@ -226,8 +228,8 @@ def _refine(
 
 def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> None:
     """Write confidence and box of a face that PFLD found into a frame's result."""
-    confidence, box = result.confidence[slot], result.boxes[slot]
-    record_kernel(output.landmarks, output.confidence, output.score, row, confidence, box)
+    confidence, boxes = result.confidence[slot], result.boxes[slot : slot + 1]
+    record_kernel(output.landmarks, output.confidence, output.score, row, confidence, boxes)
 
 
 def _refined(
@@ -292,6 +294,14 @@ def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _S
     for face, slot in assign_slots(boxes[fresh], free, slots.last_boxes, slots.last_seen):
         outputs[slot] = (output, int(fresh[face]))
         slots.faces[slot] = None
+
+
+def prepare_following(output: PfldOutput, shape: tuple[int, ...]) -> None:
+    """Compile the kernels between the networks, or load them, on an output of one face."""
+    usable_faces(output, shape, still_faces(output, shape, 0.0), face_scores(output))
+    set_output(empty_frame(0, 1), 0, output, 0)
+    boxes_kernel(output.landmarks, np.empty((1, 5), np.float32))
+    _predicted_crops([Face(output.landmarks[0])])
 
 
 def _is_done(begun: _Begun) -> bool:

@@ -35,7 +35,7 @@ from napari_face_landmarks.tracking.face_finder import (
     take_faces,
 )
 from napari_face_landmarks.tracking.frame_source import Frame, open_source
-from napari_face_landmarks.tracking.pfld_tracker import follow_pfld
+from napari_face_landmarks.tracking.pfld_tracker import follow_pfld, prepare_following
 from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, is_unsure, refine_face, set_refined
 from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.tracking.run import Run
@@ -302,6 +302,7 @@ class FaceTracker:
         start = np.concatenate([[1.0, 0.0, 0.0, 0.0, 80.0, 80.0], np.zeros(pdm.n_modes)])
         landmarks = project(pdm, start).astype(np.float32)
         output = predict_twice(self.models.pfld, rgb, crops_of_landmarks(landmarks[None]))
+        prepare_following(output, rgb.shape)
         unsure = np.zeros_like(output.confidence)
         face = PfldOutput(landmarks[None], np.ones_like(output.sigma), unsure, output.score)
         picture, state = GreyFrame(rgb), Refinement()
