@@ -14,6 +14,35 @@ import pytest
 
 from gui_support import a_display, let_work
 
+LONGEST = (
+    "test_packaging",
+    "test_batch",
+    "test_widget",
+    "test_docs",
+    "test_apart",
+    "test_quality_dock",
+    "test_detection",
+    "test_faults",
+    "test_viewer_sharing",
+    "test_openface",
+    "test_correct_dock",
+    "test_training_pfld",
+    "test_training_widths",
+    "test_journal",
+    "test_fuzz",
+    "test_clnf",
+    "test_layers",
+    "test_view",
+    "test_cli",
+    "test_video",
+    "test_training_detector",
+    "test_training_parts",
+    "test_pictures",
+    "test_faces_dock",
+    "test_measures_dock",
+    "test_concurrency",
+)
+"""The longest files: with `-n` they come first, so that the processes end at about the same time."""
 SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
@@ -25,15 +54,24 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark nightly tests and those that open a window as slow; deselect nightly ones unless `-m` names them.
+    """Mark nightly tests, benchmarks and tests that open a window as slow.
+
+    Nightly ones are deselected unless `-m` names them.
 
     The few tests with `gui(quick=True)` open a window and belong to the quick ones.
     """
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        rank = {name: number for number, name in enumerate(LONGEST)}
+        items.sort(key=lambda item: rank.get(item.path.stem, len(rank)))
     nightly = [item for item in items if item.get_closest_marker("nightly")]
     for item in items:
         gui = item.get_closest_marker("gui")
         opens_a_window = gui is not None or "display" in getattr(item, "fixturenames", ())
-        if item in nightly or (opens_a_window and not (gui is not None and gui.kwargs.get("quick"))):
+        if (
+            item in nightly
+            or item.path.parent.name == "benchmarks"
+            or (opens_a_window and not (gui is not None and gui.kwargs.get("quick")))
+        ):
             item.add_marker("slow")
     if nightly and "nightly" not in config.option.markexpr:
         config.hook.pytest_deselected(items=nightly)
@@ -45,6 +83,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Give each file of tests to one process of `-n`, so that what its tests share is made once."""
     from xdist.scheduler import LoadFileScheduling
 
+    config.option.loadscopereorder = False  # by the number of tests, which says little about their time
     return LoadFileScheduling(config, log)
 
 
@@ -59,8 +98,11 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
     with open(tmp_path_factory.getbasetemp().parent / "kernels.lock", "a+b") as lock:
         while not try_to_lock(lock):
             time.sleep(0.2)
+        if lock.seek(0, os.SEEK_END):  # another process has compiled them
+            return
         for refine in ("always", "clnf-only"):
             FaceTracker(settings=TrackerSettings(refine=refine)).prepare()
+        lock.write(b"compiled")
 
 
 @pytest.fixture(scope="session")
