@@ -76,6 +76,9 @@ def reasons() -> str:
         "inter-ocular distance or more",
         "unlike a face": f"the landmarks are {100 * limits.off_model:g} % of the inter-ocular distance or "
         "more from the nearest shape of the shape model",
+        "low confidence of a region": "the mean confidence of the jaw, a brow, the nose, an eye or the lips "
+        f"is below {limits.region_confidence:g}",
+        "jump of a region": "one of these moves as far as in a jump, relative to the face",
     }
     return markdown(["reason", "a frame is listed if"], [[reason, rules[reason]] for reason in REASONS])
 

@@ -31,6 +31,7 @@ from napari_face_landmarks.quality import (
     write_series,
     write_suspects,
 )
+from napari_face_landmarks.quality.series import PARTS
 from planted import PLANTED, bad_tracks, good_tracks, lose
 
 
@@ -54,6 +55,25 @@ def test_planted_frames_come_first_with_their_reasons() -> None:
     assert "120 % of the inter-ocular distance" in texts["jump"]
     assert "16 % of the inter-ocular distance apart" in texts["PFLD and CLNF disagree"]
     assert "5.0 % of the inter-ocular distance from the shape model" in texts["unlike a face"]
+
+
+@pytest.mark.parametrize("region", ["lips", "left eye", "right brow", "jaw"])
+def test_a_region_that_is_wrong_is_found_where_the_mean_of_the_face_hides_it(region: str) -> None:
+    tracks, marks = good_tracks(), PARTS[region]
+    tracks.confidence[50:53, 0, marks] = 0.3
+    across = inter_ocular(tracks.landmarks[140, 0])
+    tracks.landmarks[140, 0, marks, 1] += 0.2 * across
+    found = check(tracks)
+    assert found.series.confidence[51, 0] > Limits().low_confidence
+    assert [(item.first, item.last) for item in sorted(found.suspects, key=lambda item: item.first)] == [
+        (50, 52),
+        (140, 141),
+    ]
+    texts = " ".join(item.text for item in found.suspects)
+    assert f"low confidence of the {region}: 0.30" in texts
+    assert f"jump of the {region}: " in texts
+    tracks.by_hand[:, 0, 0] = True
+    assert not check(tracks).suspects
 
 
 def test_frames_in_a_row_are_one_place_that_points_at_the_worst() -> None:

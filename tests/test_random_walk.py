@@ -106,8 +106,8 @@ class Walk:
         wait_until(lambda: not track.running)
 
     def do_delete(self) -> None:
-        # vispy cannot draw points after the only image is removed, with or without this plugin
-        layers = [layer for layer in self.viewer.layers if not (self.is_image(layer) and self.n_images() < 2)]
+        # Mesa's software renderer crashes in napari without this plugin, too, once an image was removed
+        layers = [layer for layer in self.viewer.layers if not self.is_image(layer)]
         layer = self.pick(layers)
         if layer is not None:
             self.removed.append(layer)

@@ -32,6 +32,9 @@ class Limits:
     jump : float
         Mean movement of the landmarks in one frame, in inter-ocular distances, from which it is a jump, if it
         also exceeds `jump_ratio`.
+    region_confidence : float
+        Mean confidence of a facial region below which it is low, where that of the face may hide it; never
+        more than `low_confidence`.
     jump_ratio : float
         Ratio of a jump to the typical movement around that frame; a head that rotates fast moves far on many
         frames.
@@ -51,6 +54,9 @@ class Limits:
     """
 
     low_confidence: float = _limit(0.6, 1.0, "Mean confidence of a face below which it is low (0 to 1).")
+    region_confidence: float = _limit(
+        0.4, 1.0, "Mean confidence of a facial region below which it is low (0 to 1)."
+    )
     jump: float = _limit(
         0.08, 100.0, "Movement in one frame from which it is a jump, in inter-ocular distances."
     )

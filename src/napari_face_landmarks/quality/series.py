@@ -11,13 +11,24 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import BY_CLNF, MANUAL, NONE, OFF_MODEL, SOURCES
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS, inter_ocular
 
 if TYPE_CHECKING:
     import pandas
 
 Floats = npt.NDArray[np.float32]
 
+PARTS = {
+    "jaw": [*REGIONS["jaw"]],
+    "right brow": [*REGIONS["right brow"]],
+    "left brow": [*REGIONS["left brow"]],
+    "nose": [*REGIONS["nose bridge"], *REGIONS["nose base"]],
+    "right eye": [*REGIONS["right eye"]],
+    "left eye": [*REGIONS["left eye"]],
+    "lips": [*REGIONS["outer lip"], *REGIONS["inner lip"]],
+}
+"""The regions of a face that are checked by themselves, R of them, and their landmarks."""
+_SHARES = np.array([np.isin(np.arange(N_LANDMARKS), part) / len(part) for part in PARTS.values()], np.float32)
 FRAMES_AT_A_TIME = 4096
 BLOCK = 16
 """Frames per block; the typical movement is the largest median of a block and its two neighbours."""
@@ -48,6 +59,10 @@ class Series:
         Pitch, yaw and roll of the head, degrees.
     source : ndarray, (T, F), uint8
         Index into `tracking.SOURCES`; 0 if there is no face.
+    region_confidence : ndarray, (T, F, R), float32
+        Mean over the landmarks of each of `PARTS`, 0 to 1.
+    region_movement : ndarray, (T, F, R), float32
+        As `movement`, of each of `PARTS` relative to the whole face.
     manual : ndarray, (T, F), bool
         Faces with manual landmarks, which count as checked.
     """
@@ -61,6 +76,8 @@ class Series:
     off_model: Floats
     pose: Floats
     source: npt.NDArray[np.uint8]
+    region_confidence: Floats
+    region_movement: Floats
     manual: npt.NDArray[np.bool_]
 
     @property
@@ -93,16 +110,19 @@ def series_of(tracks: Tracks) -> Series:
     """
     present = tracks.present
     lowest = np.where(np.isfinite(tracks.landmarks).all(axis=-1), tracks.confidence, np.inf).min(axis=-1)
+    movement, region_movement = _movement(tracks)
     return Series(
         frames=tracks.frame_indices,
         seconds=tracks.timestamps,
         confidence=_known(tracks.confidence.mean(axis=-1), present),
         lowest=_known(np.where(np.isfinite(lowest), lowest, np.nan), present),
-        movement=_movement(tracks),
+        movement=movement,
         by_clnf=_known(tracks.misfit[..., BY_CLNF], present),
         off_model=_known(tracks.misfit[..., OFF_MODEL], present),
         pose=_known(np.degrees(tracks.pose[..., 1:4]), present[..., np.newaxis]),
         source=tracks.source,
+        region_confidence=_known(tracks.confidence @ _SHARES.T, present[..., np.newaxis]),
+        region_movement=region_movement,
         manual=np.asarray((tracks.source == MANUAL) | tracks.by_hand.any(axis=-1)),
     )
 
@@ -111,19 +131,24 @@ def _known(values: npt.NDArray[Any], present: npt.NDArray[np.bool_]) -> Floats:
     return np.where(present & np.isfinite(values), values, np.nan).astype(np.float32)
 
 
-def _movement(tracks: Tracks) -> Floats:
+def _movement(tracks: Tracks) -> tuple[Floats, Floats]:
+    """Return `Series.movement` and `Series.region_movement`."""
     moved = np.full(tracks.source.shape, np.nan, np.float32)
+    by_region = np.full((*tracks.source.shape, len(PARTS)), np.nan, np.float32)
     for start in range(1, tracks.n_frames, FRAMES_AT_A_TIME):
         stop = min(start + FRAMES_AT_A_TIME, tracks.n_frames)
         points = tracks.landmarks[start - 1 : stop].astype(np.float64)
-        steps = np.linalg.norm(np.diff(points, axis=0), axis=-1)
-        known = np.isfinite(steps)
+        steps = np.diff(points, axis=0)
+        lengths = np.linalg.norm(steps, axis=-1)
+        known = np.isfinite(lengths)
         count = known.sum(axis=-1)
-        mean = np.where(known, steps, 0).sum(axis=-1) / np.maximum(count, 1)
+        mean = np.where(known, lengths, 0).sum(axis=-1) / np.maximum(count, 1)
         gap = np.maximum(np.diff(tracks.frame_indices[start - 1 : stop]), 1)[:, np.newaxis]
-        scale = np.maximum(inter_ocular(points[:-1]), 1e-6)
-        moved[start:stop] = np.where(count > 0, mean / gap / scale, np.nan)
-    return moved
+        scale = gap * np.maximum(inter_ocular(points[:-1]), 1e-6)
+        moved[start:stop] = np.where(count > 0, mean / scale, np.nan)
+        own = np.linalg.norm(steps - steps.mean(axis=-2, keepdims=True), axis=-1)  # NaN where one is unknown
+        by_region[start:stop] = own @ _SHARES.T / scale[..., np.newaxis]
+    return moved, by_region
 
 
 def join_series(first: Series, second: Series) -> Series:

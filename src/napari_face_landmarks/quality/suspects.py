@@ -9,16 +9,19 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.quality.limits import Limits
-from napari_face_landmarks.quality.series import Series, typical_movement
+from napari_face_landmarks.quality.series import PARTS, Series, typical_movement
 
-LOST, LOW, JUMP, DISAGREE, ODD = (
+LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP = (
     "lost face",
     "low confidence",
     "jump",
     "PFLD and CLNF disagree",
     "unlike a face",
+    "low confidence of a region",
+    "jump of a region",
 )
-REASONS = (LOST, LOW, JUMP, DISAGREE, ODD)
+REASONS = (LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP)
+NAMES = tuple(PARTS)
 LARGEST_GAP = 2
 """Suspicious frames with at most this many other frames between them form one sequence."""
 LONGEST = 50
@@ -60,7 +63,8 @@ def find_suspects(series: Series, limits: Limits | None = None) -> list[Suspect]
     """Return the suspicious frames of a run, the worst first.
 
     A face is suspicious if its mean confidence is low, its landmarks jump, CLNF moved them far, they are far
-    from the shape model, or the face is lost. Manually corrected faces count as checked. The weight w of a
+    from the shape model, or the face is lost; so is one of which a region (`PARTS`) has a low confidence or
+    jumps by itself, relative to the face. Manually corrected faces count as checked. The weight w of a
     reason is 0 at its limit and grows to 1 beyond it; a lost face has the weight 1. The score of a frame is
     ``1 - prod(1 - w)`` over its reasons.
 
@@ -96,6 +100,12 @@ def _weights(series: Series, limits: Limits) -> dict[str, npt.NDArray[np.float64
         DISAGREE: _above(series.by_clnf, np.float32(limits.disagreement)),
         ODD: _above(series.off_model, np.float32(limits.off_model)),
     }
+    lowest = min(limits.region_confidence, limits.low_confidence)
+    for of_region, of_face, weight in (  # what the face's own says already is not said of a region too
+        (LOW_REGION, LOW, _below(series.region_confidence.min(axis=-1), lowest)),
+        (REGION_JUMP, JUMP, _above(series.region_movement.max(axis=-1), jump)),
+    ):
+        found[of_region] = np.where(found[of_face] > 0, 0, weight)
     return {reason: np.where(series.manual, 0, weight) for reason, weight in found.items()}
 
 
@@ -172,6 +182,13 @@ def _in_words(series: Series, reason: str, row: int, face: int) -> str:
         return f"{JUMP}: {percent(series.movement[row, face])} of the inter-ocular distance in one frame"
     if reason == DISAGREE:
         return f"{DISAGREE}: {percent(series.by_clnf[row, face])} of the inter-ocular distance apart"
+    if reason == LOW_REGION:
+        region = int(series.region_confidence[row, face].argmin())
+        return f"{LOW} of the {NAMES[region]}: {series.region_confidence[row, face, region]:.2f}"
+    if reason == REGION_JUMP:
+        region = int(series.region_movement[row, face].argmax())
+        moved = percent(series.region_movement[row, face, region])
+        return f"{JUMP} of the {NAMES[region]}: {moved} of the inter-ocular distance, relative to the face"
     return f"{ODD}: {percent(series.off_model[row, face])} of the inter-ocular distance from the shape model"
 
 
