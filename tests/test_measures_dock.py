@@ -33,7 +33,9 @@ def dock(viewer: Any) -> Any:
 
 def test_curves_follow_the_layer_and_the_slider(dock: Any, viewer: Any) -> None:
     assert dock.names.currentData() == "closure"
-    assert dock._n_blinks == 1
+    assert [round(frame) for *_, frame in dock._marks] == [103]
+    assert dock.seconds.tickStrings([0, 50], 1, 50) == ["0.0 s", "2.0 s"]
+    assert not dock.names.itemIcon(dock.names.findData("smile_angle")).isNull()
     viewer.dims.set_point(0, 104)
     let_work(0.05)
     assert dock.cursor.value() == 104
@@ -60,6 +62,51 @@ def test_rest_lines_and_removal(dock: Any, viewer: Any) -> None:
     let_work(0.1)
     assert dock.table is None
     assert "Track a video" in dock.status.text()
+
+
+def test_a_click_on_a_mark_goes_to_its_peak(dock: Any, viewer: Any) -> None:
+    from qtpy.QtCore import QPointF, Qt
+
+    first, _, peak = dock._marks[0]
+    box = dock.plot.getPlotItem().vb
+
+    class Click:
+        def button(self) -> Any:
+            return Qt.MouseButton.LeftButton
+
+        def scenePos(self) -> Any:
+            return box.mapViewToScene(QPointF(first + 0.2, 0.5))
+
+    dock._on_click(Click())
+    assert viewer.dims.current_step[0] == peak
+
+
+def test_an_earlier_recording_is_compared(dock: Any, viewer: Any, tmp_path: Path) -> None:
+    assert not dock.befores.isVisible()
+    after = faces(60)
+    after[:, 0, 54, 1] += 12
+    ((data, attributes, _),) = tracks_to_layer_data(tracks_of(after))
+    attributes["name"] = "after"
+    viewer.add_points(data, **attributes)
+    wait_until(lambda: dock.table is not None and len(dock.table.values) == 60)
+    assert dock.befores.count() == 2
+    dock.befores.setCurrentIndex(1)
+    wait_until(lambda: dock._before is not None)
+    dock.names.setCurrentIndex(dock.names.findData("commissure_height"))
+    assert not dock.values.isRowHidden(1)
+    assert float(dock.values.item(1, 1).text().split()[0]) == pytest.approx(6, abs=0.1)
+    curves = [item.opts["name"] for item in dock.plot.listDataItems()]
+    assert curves == ["Right", "Right before", "Left", "Left before"]
+    for what, inside in (("Changes since before", "commissure_height_left"), ("Report", "Change (95 %")):
+        dock.export(what, tmp_path / what.split()[0])
+        wait_until(lambda: "Exported" in dock.status.text())
+        dock.status.setText("")
+        (path,) = tmp_path.glob(f"{what.split()[0]}.*")
+        assert inside in path.read_text(encoding="utf-8")
+    viewer.layers.remove(dock.befores.currentData())
+    let_work(0.1)
+    assert dock._before is None
+    assert dock.values.isRowHidden(1)
 
 
 @pytest.mark.parametrize("what", ["Table of every frame", "Blinks", "Summary", "Plot", "Report"])

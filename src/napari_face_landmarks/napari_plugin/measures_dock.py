@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 from qtpy import API_NAME
-from qtpy.QtCore import QEvent, Qt, QTimer
+from qtpy.QtCore import QEvent, QPointF, QSize, Qt, QTimer
+from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -20,6 +21,7 @@ from qtpy.QtWidgets import (
     QHeaderView,
     QLabel,
     QPushButton,
+    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -32,7 +34,19 @@ import pyqtgraph as pg
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.measures import MEASURES, PAIRS, MeasureTable, blinks, measure, summary
+from napari_face_landmarks.ibug import OUTLINES
+from napari_face_landmarks.measures import (
+    MEASURES,
+    PAIRS,
+    Event,
+    Measure,
+    MeasureTable,
+    blinks,
+    compare,
+    measure,
+    movements,
+    summary,
+)
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure
 from napari_face_landmarks.napari_plugin.current_layer import (
@@ -51,15 +65,75 @@ LOOK_MS = 500
 LIVE_SECONDS = 2.0
 """Between two measurements while a run fills the layer."""
 BAND_POINTS = 4000
+OUTLINE = "#909090"
+MARK = (128, 128, 128, 60)
 LINES = "Measured"
 """Name of the layer that shows what is measured."""
+ICON = 68
+"""Side of the picture of a measure in the list, px."""
+MOST_MARKED = 30_000
+"""Frames of a recording up to which movements are marked: to find them takes 0.1 s for these."""
 EXPORTS = {
     "Table of every frame": "CSV (*.csv);;Parquet (*.parquet)",
     "Blinks": "CSV (*.csv)",
     "Summary": "CSV (*.csv)",
     "Plot": "PNG (*.png);;SVG (*.svg);;PDF (*.pdf)",
     "Report": "Web page (*.html)",
+    "Changes since before": "CSV (*.csv)",
 }
+
+
+class SecondsAxis(pg.AxisItem):
+    """The axis above the curves: the seconds of the frames below.
+
+    Attributes
+    ----------
+    table : MeasureTable or None
+    """
+
+    table: MeasureTable | None = None
+
+    def tickStrings(self, values: Any, scale: float, spacing: float) -> list[str]:
+        """Return what is written at frames, a float each."""
+        table = self.table
+        if table is None or not np.isfinite(table.timestamps).all():
+            return ["" for _ in values]
+        seconds = np.interp(values, table.frame_indices, table.timestamps)
+        digits = 1 if np.ptp(table.timestamps) < 100 else 0
+        return [f"{second:.{digits}f} s" for second in seconds]
+
+
+def picture_of(name: str, landmarks: npt.NDArray[Any]) -> QPixmap:
+    """Return a small picture of a face (68, 2) with the lines of a measure."""
+    low, high = landmarks.min(axis=0), landmarks.max(axis=0)
+    size = max(float((high - low).max()), 1e-9)
+    points = (landmarks - (low + high) / 2) / size * (ICON - 6) + ICON / 2
+    pixmap = QPixmap(ICON, ICON)
+    pixmap.fill(Qt.GlobalColor.transparent)
+    painter = QPainter(pixmap)
+    painter.setRenderHint(QPainter.RenderHint.Antialiasing)
+    lines = [(OUTLINE, tuple(outline.tolist())) for outline in OUTLINES]
+    lines += [(SIDES[item.side] if item.side != "both" else "#d62728", line) for item, line in _lines(name)]
+    for colour, line in lines:
+        painter.setPen(QPen(QColor(colour), 1.5 if colour == OUTLINE else 5.0))
+        corners = [QPointF(*points[i]) for i in line]
+        painter.drawPolyline(QPolygonF(corners))
+        if colour != OUTLINE:
+            for corner in corners:
+                painter.drawPoint(corner)
+    painter.end()
+    return pixmap
+
+
+def _lines(name: str) -> list[tuple[Measure, tuple[int, ...]]]:
+    """Return the lines that show a measure, of both sides."""
+    wanted = {"closure": "eye_height"}.get(name, name)
+    return [
+        (item, line)
+        for item in MEASURES
+        if wanted in (item.name, item.name.removesuffix(f"_{item.side}"))
+        for line in item.lines
+    ]
 
 
 class MeasuresDock(QWidget):
@@ -72,11 +146,12 @@ class MeasuresDock(QWidget):
 
     Attributes
     ----------
-    layers, faces, names : QComboBox
-        The layer, the face, and the measure.
+    layers, faces, names, befores : QComboBox
+        The layer, the face, the measure, and another recording to compare with.
     plot : pyqtgraph.PlotWidget
     values : QTableWidget
-        The measure on the frame shown: right, left and difference, with standard errors.
+        The measure on the frame shown: right, left and difference, with standard errors; below, what has
+        changed since the other recording.
     rest_button, export_button : QPushButton
     lines_box : QCheckBox
         Whether the measured lines are drawn in the picture.
@@ -97,6 +172,10 @@ class MeasuresDock(QWidget):
         self._asked = self._n_live = 0
         self._busy = False
         self._lines: Any = None
+        self._marks: list[tuple[float, float, int]] = []
+        self._pictured: Any = None
+        self._compared: Any = None
+        self._before: tuple[Any, Tracks, MeasureTable] | None = None
         self.table: MeasureTable | None = None
         self._make_controls()
         self._lay_out()
@@ -117,16 +196,26 @@ class MeasuresDock(QWidget):
         for item in MEASURES:
             if item.side == "both":
                 self.names.addItem(item.title, item.name)
-        self.plot = pg.PlotWidget(background=None)
+        self.names.setIconSize(QSize(ICON // 2, ICON // 2))
+        self.befores = QComboBox()
+        may_be_narrow(self.befores, 12)
+        self.befores.setToolTip(
+            "Another recording of this person: its curves are dashed, and the changes since then are listed."
+        )
+        self.seconds = SecondsAxis("top")
+        self.plot = pg.PlotWidget(background=None, axisItems={"top": self.seconds})
         self.plot.setMinimumHeight(120)
+        self.plot.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)  # what is left
         self.plot.showGrid(x=False, y=True, alpha=0.2)
         self.plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
         self.plot.setLabel("bottom", "frame")
+        self.plot.showAxis("top")
         self.plot.setMouseEnabled(x=True, y=False)
         self.plot.getAxis("left").enableAutoSIPrefix(False)
         self.cursor = pg.InfiniteLine(0, angle=90, movable=True, pen=pg.mkPen("#f5c400", width=2))
         self.plot.addItem(self.cursor, ignoreBounds=True)
-        self.values = QTableWidget(1, 3)
+        self.values = QTableWidget(2, 3)
+        self.values.setVerticalHeaderLabels(["", "Δ"])
         self.values.setHorizontalHeaderLabels(["Right", "Left", "Left - right"])
         self.values.verticalHeader().setVisible(False)
         self.values.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
@@ -168,11 +257,13 @@ class MeasuresDock(QWidget):
         layout.addWidget(self.plot, 1)
         layout.addWidget(self.values)
         layout.addWidget(self.lines_box)
+        layout.addWidget(self.befores)
         layout.addLayout(below)
         layout.addWidget(self.status)
 
     def _connect(self) -> None:
         call_while_open(self, self._current, self._on_layer)
+        self.befores.currentIndexChanged.connect(self._on_before)
         self.faces.currentIndexChanged.connect(self._draw)
         self.names.currentIndexChanged.connect(self._draw)
         self.rest_button.toggled.connect(self._on_rest)
@@ -192,7 +283,10 @@ class MeasuresDock(QWidget):
     # what is measured
 
     def _on_layer(self) -> None:
-        if not self._state.open or self._current.layer is self._layer:
+        if not self._state.open:
+            return
+        self._fill_befores()
+        if self._current.layer is self._layer:
             return
         self._layer = self._current.layer
         self._rest, self._seen, self._tracks, self.table = "auto", None, None, None
@@ -204,6 +298,47 @@ class MeasuresDock(QWidget):
             self.status.setText("Track a video, or open landmarks, to measure its faces.")
             return
         QTimer.singleShot(0, self._look)
+
+    def _fill_befores(self) -> None:
+        """List the other landmarks layers, to compare with."""
+        chosen = self.befores.currentData()
+        others = [layer for layer in self._current.layers if layer is not self._current.layer]
+        self.befores.blockSignals(True)
+        self.befores.clear()
+        self.befores.addItem("Compare with …", None)
+        for layer in others:
+            self.befores.addItem(f"Before: {layer.name}", layer)
+        self.befores.setCurrentIndex(others.index(chosen) + 1 if chosen in others else 0)
+        self.befores.blockSignals(False)
+        self.befores.setVisible(bool(others))
+        if self.befores.currentData() is not chosen:
+            self._on_before()
+
+    def _on_before(self, *_: Any) -> None:
+        """Measure the recording to compare with, in another thread."""
+        layer, self._before = self.befores.currentData(), None
+        if layer is None:
+            self._draw()
+            return
+        material = material_of(layer, not isinstance(layer.metadata.get("tracks"), Tracks))
+
+        def work() -> Any:
+            try:
+                tracks = _tracks_of(material)
+                return layer, tracks, measure(tracks)
+            except FaceLandmarksError as error:
+                return str(error)
+
+        def returned(found: Any) -> None:
+            if not self._state.open or self.befores.currentData() is not layer:
+                return
+            if isinstance(found, str):
+                self.status.setText(found)
+                return
+            self._before = found
+            self._draw()
+
+        create_worker(work, _start_thread=True, _connect={"returned": returned})
 
     def _look(self) -> None:
         """Measure again where the layer, or the run that fills it, has something new."""
@@ -253,6 +388,7 @@ class MeasuresDock(QWidget):
             else:
                 self._tracks, self.table = found
                 self._fill_faces()
+                self._fill_pictures()
             self._draw()
 
         create_worker(work, _start_thread=True, _connect={"returned": returned})
@@ -265,6 +401,17 @@ class MeasuresDock(QWidget):
             self.faces.addItems(names)
             self.faces.blockSignals(False)
         self.faces.setVisible(len(names) > 1)
+
+    def _fill_pictures(self) -> None:
+        """Draw each measure in the list on the face that is measured, once for each layer."""
+        if self._pictured is self._layer or self.table is None:
+            return
+        at = self.table.rest[0] if len(self.table.rest[0]) else np.flatnonzero(self.table.usable[:, 0])
+        if not len(at):
+            return
+        self._pictured, face = self._layer, self._tracks.landmarks[at[0], 0].astype(np.float64)
+        for row in range(self.names.count()):
+            self.names.setItemIcon(row, QIcon(picture_of(self.names.itemData(row), face)))
 
     def _on_rest(self, chosen: bool) -> None:
         frame = None if self._layer is None else frame_shown(self._viewer, self._layer)
@@ -296,26 +443,33 @@ class MeasuresDock(QWidget):
             self.values.clearContents()
             self._remove_lines()
             return
-        frames = table.frame_indices.astype(np.float64)
+        self.seconds.table = table
         for column, side in self._columns():
-            values, errors = table.series(column, self.face), table.series_error(column, self.face)
-            colour = pg.mkColor(SIDES[side] if side != "both" else "#8a8a8a")
-            if np.isfinite(errors).any():
-                self._draw_band(frames, values, errors, colour)
-            curve = self.plot.plot(
-                frames, values, pen=pg.mkPen(colour, width=2), connect="finite", name=side.capitalize()
-            )
-            curve.setDownsampling(auto=True, method="peak")
+            self._draw_curve(table, self.face, column, side)
+            if self._before is not None and column in self._before[2].names:
+                self._draw_curve(self._before[2], 0, column, side, "before")
         self.plot.enableAutoRange(axis="y")
         if self.names.currentData() == "closure":
             self.plot.setYRange(-0.1, 1.1)
-            self._draw_blinks(table)
+        self._draw_marks(table)
         shown = self._columns()
         if shown:
             item = table.columns[table.column(shown[0][0])]
             self.plot.setLabel("left", f"{self.names.currentText()} ({item.unit})")
         self._say(table)
         self._on_slider()
+
+    def _draw_curve(self, table: MeasureTable, face: int, column: str, side: str, when: str = "") -> None:
+        values, errors = table.series(column, face), table.series_error(column, face)
+        frames = table.frame_indices.astype(np.float64)
+        colour = pg.mkColor(SIDES[side] if side != "both" else "#8a8a8a")
+        style = Qt.PenStyle.DashLine if when else Qt.PenStyle.SolidLine
+        if np.isfinite(errors).any() and not when:
+            self._draw_band(frames, values, errors, colour)
+        pen = pg.mkPen(colour, width=1 if when else 2, style=style)
+        name = f"{side.capitalize()} {when}".strip()
+        curve = self.plot.plot(frames, values, pen=pen, connect="finite", name=name)
+        curve.setDownsampling(auto=True, method="peak")
 
     def _draw_band(self, frames: Any, values: Any, errors: Any, colour: Any) -> None:
         """Shade one standard error on either side of a curve, in at most `BAND_POINTS` points."""
@@ -332,19 +486,31 @@ class MeasuresDock(QWidget):
         shade.setAlpha(45)
         self.plot.addItem(pg.FillBetweenItem(*edges, brush=shade))
 
-    def _draw_blinks(self, table: MeasureTable) -> None:
-        """Mark the blinks of the face; a click on one goes to its peak."""
+    def _draw_marks(self, table: MeasureTable) -> None:
+        """Mark the blinks of the face, or its movements; a click on one goes to its peak."""
+        self._marks = []
         try:
-            found = [blink for blink in blinks(table) if blink.face == self.face]
+            if self.names.currentData() == "closure":
+                found = [blink.main for blink in blinks(table)]
+            elif len(table.frame_indices) <= MOST_MARKED:
+                found = [event for column, _ in self._columns() for event in self._movements(table, column)]
+            else:
+                return
         except FaceLandmarksError:  # no time stamps
             return
-        seconds = table.timestamps
-        for blink in found:
-            ends = np.interp([blink.main.onset, blink.main.end], seconds, table.frame_indices)
-            region = pg.LinearRegionItem(ends.tolist(), movable=False, brush=(128, 128, 128, 60), pen=None)
+        for event in found:
+            if event.face != self.face:
+                continue
+            first, last = np.interp([event.onset, event.end], table.timestamps, table.frame_indices).tolist()
+            region = pg.LinearRegionItem((first, last), movable=False, brush=MARK, pen=pg.mkPen(None))
             region.setZValue(-10)
             self.plot.addItem(region, ignoreBounds=True)
-        self._n_blinks = len(found)
+            self._marks.append((first, last, event.frame))
+
+    def _movements(self, table: MeasureTable, column: str) -> list[Event]:
+        """Return the movements of the face that a measure has, but for those of less than half its range."""
+        low, high = np.nanpercentile(table.series(column, self.face), (1, 99))
+        return movements(table, column, smallest=max(0.0, float(high - low) / 2))
 
     def _say(self, table: MeasureTable) -> None:
         definition = next(
@@ -355,6 +521,8 @@ class MeasuresDock(QWidget):
         sentences = [f"{definition.rstrip('.')}.", *table.warnings]
         if table.scale.unit == "percent":
             sentences.append("Percent are of the distance of the outer canthi at rest.")
+        if self._before is not None:
+            sentences.append("Dashed is before; Δ is the change at rest since then ± half its 95 % interval.")
         self.status.setText(" ".join(sentences))
 
     def _on_slider(self, *_: Any) -> None:
@@ -386,6 +554,36 @@ class MeasuresDock(QWidget):
                 error = table.series_error(column, self.face)[rows[0]]
                 text = f"{value:.3g}" + (f" ± {error:.2g}" if np.isfinite(error) else "")
             self.values.setItem(0, place, QTableWidgetItem(text if "nan" not in text else "no face"))
+        self._show_changes(columns)
+
+    def _show_changes(self, columns: Sequence[str]) -> None:
+        """Show in the second row what has changed at rest since the other recording."""
+        changes = self._changes()
+        self.values.setRowHidden(1, changes is None)
+        self.values.verticalHeader().setVisible(changes is not None)
+        self.values.setMaximumHeight(62 if changes is None else 92)
+        if changes is None:
+            return
+        rows = changes.set_index("measure")
+        for place, column in enumerate(columns):
+            text = ""
+            if column in rows.index:
+                row = rows.loc[column]
+                text = f"{row['change']:+.2g} ± {row['change_high'] - row['change']:.2g}"
+            self.values.setItem(1, place, QTableWidgetItem(text))
+
+    def _changes(self) -> Any:
+        """Return the table of changes since the other recording, made once for each pair."""
+        if self._before is None or self.table is None:
+            return None
+        key = (self._before[2], self.table, self.face)
+        if self._compared is None or any(a is not b for a, b in zip(self._compared[0], key, strict=True)):
+            try:
+                self._compared = key, compare(self._before[2], self.table, (0, self.face))
+            except FaceLandmarksError as error:
+                self.status.setText(str(error))
+                return None
+        return self._compared[1]
 
     def _on_cursor(self, *_: Any) -> None:
         if self._layer is not None:
@@ -394,8 +592,9 @@ class MeasuresDock(QWidget):
     def _on_click(self, event: Any) -> None:
         if self._layer is None or event.button() != Qt.MouseButton.LeftButton:
             return
-        place = self.plot.getPlotItem().vb.mapSceneToView(event.scenePos())
-        show_frame(self._viewer, self._layer, round(place.x()))
+        place = self.plot.getPlotItem().vb.mapSceneToView(event.scenePos()).x()
+        peaks = (frame for first, last, frame in self._marks if first <= place <= last)
+        show_frame(self._viewer, self._layer, next(peaks, round(place)))
 
     # the lines in the picture
 
@@ -420,16 +619,12 @@ class MeasuresDock(QWidget):
     def _paths(self, landmarks: npt.NDArray[Any], frame: int) -> list[npt.NDArray[np.float64]]:
         if not np.isfinite(landmarks).all():
             return []
-        name = self.names.currentData()
-        wanted = {"closure": "eye_height"}.get(name, name)
         found = []
-        for item in MEASURES:
-            if item.name == wanted or item.name.removesuffix(f"_{item.side}") == wanted:
-                for line in item.lines:
-                    points = landmarks[list(line), ::-1].astype(np.float64)
-                    if len(points) == 1:
-                        points = np.repeat(points, 2, axis=0) + np.array([[-2.0, 0.0], [2.0, 0.0]])
-                    found.append(np.column_stack([np.full(len(points), float(frame)), points]))
+        for _, line in _lines(self.names.currentData()):
+            points = landmarks[list(line), ::-1].astype(np.float64)
+            if len(points) == 1:
+                points = np.repeat(points, 2, axis=0) + np.array([[-2.0, 0.0], [2.0, 0.0]])
+            found.append(np.column_stack([np.full(len(points), float(frame)), points]))
         return found
 
     def _remove_lines(self) -> None:
@@ -470,8 +665,14 @@ class MeasuresDock(QWidget):
             return
         if not path.suffix:
             path = path.with_suffix(EXPORTS[what].partition("*")[2].partition(")")[0])
-        video = video_of_layer(self._viewer, self._layer)
-        source = None if video is None else video.metadata.get("path") or getattr(video.source, "path", None)
+        source = self._path_of(self._layer)
+        older = None if self._before is None else self._path_of(self._before[0])
+        before, face, changes = self._before, self.face, self._changes()
+        if what == "Changes since before" and changes is None:
+            self.status.setText(
+                "There is nothing to compare with: choose another recording below the curves."
+            )
+            return
 
         def work() -> str:
             try:
@@ -482,7 +683,13 @@ class MeasuresDock(QWidget):
                 elif what == "Summary":
                     write_table(path, summary(table))
                 elif what == "Plot":
-                    save_figure(path, plot_measures(table, face=self.face))
+                    save_figure(path, plot_measures(table, face=face))
+                elif what == "Changes since before":
+                    write_table(path, changes)
+                elif before is not None:
+                    from napari_face_landmarks.measures.report import write_comparison
+
+                    write_comparison(path, (before[1], before[2], older), (tracks, table, source))
                 else:
                     from napari_face_landmarks.measures.report import write_report
 
@@ -498,9 +705,13 @@ class MeasuresDock(QWidget):
         if self._state.open:
             self.status.setText(text)
 
+    def _path_of(self, layer: Any) -> str | None:
+        """Return the video file of a landmarks layer."""
+        video = video_of_layer(self._viewer, layer)
+        return None if video is None else video.metadata.get("path") or getattr(video.source, "path", None)
+
     def _folder(self) -> Path:
-        video = video_of_layer(self._viewer, self._layer)
-        source = None if video is None else video.metadata.get("path") or getattr(video.source, "path", None)
+        source = self._path_of(self._layer)
         return Path(source).parent if source else Path.home()
 
 

@@ -151,8 +151,8 @@ def best_tails(found: Found, half: npt.NDArray[np.bool_]) -> tuple[float, dict[s
             for side, other in zip((~half, half), errors, strict=True)
         ]
         tried[tails] = {
-            name: ((a[0] + b[0]) / 2, (a[1] + b[1]) / 2)
-            for name, a, b in ((name, *(part[name] for part in parts)) for name in parts[0])
+            name: ((one + parts[1][name][0]) / 2, (two + parts[1][name][1]) / 2)
+            for name, (one, two) in parts[0].items()
         }
     best = max(TAILS, key=lambda tails: sum(map(as_wanted, tried[tails].values())))
     return best, tried[best]
