@@ -202,8 +202,8 @@ class FaceArrays:
 
     def __post_init__(self) -> None:
         leading = self.source.shape
-        for item in FIELDS:
-            if not item.required and getattr(self, item.name).shape != (*leading, *item.shape):
+        for item in _LATER:
+            if getattr(self, item.name).shape != (*leading, *item.shape):
                 object.__setattr__(self, item.name, item.empty(*leading))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
@@ -226,6 +226,7 @@ FIELDS = _fields()
 """Every array of a face, in the order in which checkpoints store them."""
 FIELD = {item.name: item for item in FIELDS}
 TRACKED = tuple(item for item in FIELDS if item.tracked)
+_LATER = tuple(item for item in FIELDS if not item.required)
 
 
 def empty_arrays(*leading: int) -> dict[str, npt.NDArray[Any]]:

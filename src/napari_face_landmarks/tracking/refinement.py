@@ -292,4 +292,15 @@ def is_unsure(confidence: Floats) -> bool:
     confidence : ndarray, (68,)
         Of each landmark.
     """
-    return bool((_MEANS @ confidence < _LEAST).any())
+    return bool(_unsure(confidence, _MEANS, _LEAST))
+
+
+@exact_kernel
+def _unsure(confidence: Floats, means: Floats, least: Floats) -> bool:
+    for part in range(len(means)):
+        total = np.float32(0)
+        for i in range(len(confidence)):
+            total += means[part, i] * confidence[i]
+        if total < least[part]:
+            return True
+    return False

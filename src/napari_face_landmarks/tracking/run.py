@@ -252,7 +252,8 @@ class Run(Iterator[FrameResult]):
         boxes = raw.boxes.copy()
         boxes_kernel(landmarks, boxes)
         iris = self.source.view.iris_in_source(raw.iris)
-        result = replace(raw, landmarks=landmarks, boxes=boxes, iris=iris)
+        arrays = {**raw.arrays(), "landmarks": landmarks, "boxes": boxes, "iris": iris}
+        result = FrameResult(index=raw.index, **arrays)
         self._waiting -= 1
         self.stats.add_time("smoothing", time.perf_counter() - start)
         self.stats.count(result)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
-from typing import TypeVar
+from queue import SimpleQueue
+from typing import Any, TypeVar
 
 from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.priority import give_way, works_behind_a_window
@@ -39,9 +40,16 @@ class Workers:
     """
 
     def __init__(self, threads: int) -> None:
-        self._pool = thread_pool(threads) if threads > 1 else None
+        self._waiting: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
+        behind = works_behind_a_window()
+        self._threads = [
+            threading.Thread(target=self._work, args=(behind,), name=f"face-landmarks_{k}", daemon=True)
+            for k in range(threads if threads > 1 else 0)
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def __enter__(self) -> Workers:
         return self
@@ -49,8 +57,10 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._closed = True
-        if self._pool is not None:
-            self._pool.shutdown(wait=True, cancel_futures=True)
+        for _ in self._threads:
+            self._waiting.put(None)
+        for thread in self._threads:
+            thread.join()
 
     def submit(self, work: Callable[[], T], after: Future[T] | None = None) -> Future[T]:
         """Have work done, and give its result or its exception.
@@ -63,7 +73,7 @@ class Workers:
             What has to be done before it is begun; whether that failed does not matter.
         """
         promise: Future[T] = Future()
-        if self._pool is None:
+        if not self._threads:
             _do(work, promise)
         elif after is None:
             self._begin(work, promise)
@@ -73,10 +83,19 @@ class Workers:
 
     def _begin(self, work: Callable[[], T], promise: Future[T]) -> None:
         with self._lock:
-            if self._pool is not None and not self._closed:
-                self._pool.submit(_do, work, promise)
+            if not self._closed:
+                self._waiting.put((work, promise))
                 return
         promise.cancel()  # and what waits for it
+
+    def _work(self, behind_window: bool) -> None:
+        give_way(behind_window)
+        while (item := self._waiting.get()) is not None:
+            if self._closed:
+                item[1].cancel()
+            else:
+                _do(*item)
+            del item  # and the frame that it holds
 
 
 def _do(work: Callable[[], T], promise: Future[T]) -> None:

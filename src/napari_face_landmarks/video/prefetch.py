@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
-import queue
 import threading
 from collections.abc import Iterable, Iterator
+from queue import SimpleQueue
 from typing import TypeVar
 
 from napari_face_landmarks.priority import give_way, works_behind_a_window
@@ -42,37 +41,42 @@ def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
     The thread starts when the first item is requested and ends before this generator is exhausted, closed
     or collected.
     """
-    waiting: queue.Queue[object] = queue.Queue(max(1, depth))
+    waiting: SimpleQueue[object] = SimpleQueue()
+    room: SimpleQueue[None] = SimpleQueue()  # an entry for each item that may be added to those that wait
     stopped = threading.Event()
-    given = (items, waiting, stopped, works_behind_a_window())
+    for _ in range(max(1, depth)):
+        room.put(None)
+    given = (items, waiting, room, stopped, works_behind_a_window())
     worker = threading.Thread(target=_fill, args=given, name="prefetch", daemon=True)
     worker.start()
     try:
         while (item := waiting.get()) is not _END:
             if isinstance(item, _Failure):
                 raise item.error
+            room.put(None)
             yield item  # type: ignore[misc]
     finally:
         stopped.set()
-        while worker.is_alive():
-            with contextlib.suppress(queue.Empty):
-                waiting.get(timeout=0.01)
+        room.put(None)  # in case that the thread waits for it
         worker.join()
 
 
 def _fill(
-    items: Iterable[T], waiting: queue.Queue[object], stopped: threading.Event, behind_window: bool
+    items: Iterable[T],
+    waiting: SimpleQueue[object],
+    room: SimpleQueue[None],
+    stopped: threading.Event,
+    behind_window: bool,
 ) -> None:
     give_way(behind_window)
     try:
         iterator = iter(items)
         try:
             for item in iterator:
+                room.get()
                 if stopped.is_set():
                     return
                 waiting.put(item)
-                if stopped.is_set():
-                    return
         finally:
             close = getattr(iterator, "close", None)
             if close is not None:
