@@ -88,16 +88,18 @@ def predict_parts(
     """
     count = len(landmarks)
     crops, eyes, mouths = part_inputs(rgb, landmarks)
-    found = (*_run(models.eye, eyes, EYE_OUTPUTS, 6), *_run(models.mouth, mouths, MOUTH_OUTPUTS, 20))
+    lids, lids_sigma, iris, iris_sigma, visible, shut = _run(models.eye, eyes, EYE_OUTPUTS, 6)
+    lips, lips_sigma = _run(models.mouth, mouths, MOUTH_OUTPUTS, 20)
     parts = PartOutput(
         np.empty((count, N_LANDMARKS, 2), np.float32),
         np.empty((count, N_LANDMARKS), np.float32),
         np.empty((count, 2, 3), np.float32),
         np.empty((count, 2), np.float32),
-        found[4].reshape(count, 2),
-        found[5].reshape(count, 2),
+        visible.reshape(count, 2),
+        shut.reshape(count, 2),
     )
-    _place(*found[:4], *found[6:], crops, parts.landmarks, parts.sigma, parts.iris, parts.iris_sigma)
+    given = lids, lids_sigma, iris, iris_sigma, lips, lips_sigma, crops
+    _place(*given, parts.landmarks, parts.sigma, parts.iris, parts.iris_sigma)
     return parts
 
 

@@ -320,6 +320,7 @@ class TrainingStream:
         k = 0
         while k < plan.faces_per_batch:
             i = int(rng.choice(len(self.faces.images), p=self.faces.weight))
+            samples: tuple[Sample, ...]
             if k < 2 * plan.twins_per_batch:
                 (pitch, yaw), picture, points = self.angles[i], self.faces.images[i], self.faces.landmarks[i]
                 samples = twin_faces(picture, points, rng)
