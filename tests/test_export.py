@@ -18,8 +18,10 @@ from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.files.atomic import check_writable, replacing
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import open_video, write_video
-from napari_face_landmarks.visualization import overlay
-from napari_face_landmarks.visualization.contact_sheet import frame_rate
+from napari_face_landmarks.visualization import OverlayStyle, draw_landmarks, overlay
+from napari_face_landmarks.visualization.colours import PART_COLOURS
+from napari_face_landmarks.visualization.contact_sheet import frame_rate, overlay_frames
+from planted import good_tracks
 
 ARRAYS = (
     "landmarks",
@@ -344,7 +346,34 @@ def test_drawing_survives_what_is_not_on_the_picture() -> None:
     assert not visualization.draw_landmarks(picture, np.zeros((0, 68, 2))).any()
 
 
+def test_an_overlay_has_the_colours_of_the_view_and_their_legend() -> None:
+    tracks = good_tracks(2)
+    clip = np.full((2, 200, 240, 3), 90, np.uint8)
+    seen = {}
+    for style in (
+        OverlayStyle(),
+        OverlayStyle("region"),
+        OverlayStyle("region", outlines=False),
+        OverlayStyle("region", legend=True),
+    ):
+        seen[style] = next(overlay_frames(clip, tracks, style)).astype(int)
+    plain, region, points, legend = seen.values()
+    lips = np.array([int(PART_COLOURS["lips"][k : k + 2], 16) for k in (1, 3, 5)])
+    has_lips = [(np.abs(picture - lips).max(axis=-1) < 4).sum() for picture in (plain, region, points)]
+    assert has_lips[0] == 0
+    assert has_lips[1] > has_lips[2] > 0
+    changed = np.argwhere((legend != region).any(axis=-1))
+    assert len(changed) > 50
+    assert changed[:, 0].min() > 80
+    assert changed[:, 1].max() < 100
+    again = draw_landmarks(clip[0], tracks.landmarks[0], tracks.confidence[0], tracks.source[0])
+    next(overlay_frames(clip[:, :20, :30], tracks, OverlayStyle(legend=True)))  # too low for a legend
+    below = slice(40, None)  # of the caption
+    np.testing.assert_array_equal(plain[below], again[below])
+
+
 def test_caption_names_frame_and_state() -> None:
+    assert overlay.describe_frame(5, np.array([NONE]), np.zeros((1, 68)), 0.2) == "frame 5, 0.20 s: no face"
     confidence = np.full((2, 68), 0.75)
     assert overlay.describe_frame(0, np.array([CLNF, NONE]), confidence) == "frame 0: clnf 0.75"
     assert overlay.describe_frame(8, np.array([NONE, NONE]), confidence) == "frame 8: no face"

@@ -15,14 +15,6 @@ from gui_support import TRIES, let_work, panel_of, wait_until
 from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
-from napari_face_landmarks.napari_plugin.colours import (
-    COLOUR_MODES,
-    PART_COLOURS,
-    SOURCE_COLOURS,
-    landmark_colours,
-    legend_of,
-    mode_of,
-)
 from napari_face_landmarks.napari_plugin.overlay_layers import (
     SEGMENTS,
     FrameLayers,
@@ -36,6 +28,14 @@ from napari_face_landmarks.napari_plugin.overlay_layers import (
 )
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_layer, tracks_to_layer_data
 from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
+from napari_face_landmarks.visualization.colours import (
+    COLOUR_MODES,
+    PART_COLOURS,
+    SOURCE_COLOURS,
+    landmark_colours,
+    legend_of,
+    mode_of,
+)
 from test_formats import a_run
 
 # Machado, Oliveira and Fernandes 2009, full severity, on linear RGB

@@ -25,10 +25,10 @@ from qtpy.QtWidgets import (
 )
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
 from napari_face_landmarks.napari_plugin.current_layer import NOTHING, current_landmarks
 from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers, chosen_landmarks, recolour
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
+from napari_face_landmarks.visualization.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
 
 MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
 FIRST_TRAILS = "30"  # the tip of the nose

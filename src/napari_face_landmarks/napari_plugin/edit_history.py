@@ -16,7 +16,6 @@ from napari_face_landmarks.data.edit import place_by_hand
 from napari_face_landmarks.data.fields import MANUAL, NONE, SOURCES
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.napari_plugin.colours import mode_of
 from napari_face_landmarks.napari_plugin.points_layer import (
     BORDER_COLOUR,
     MOVED,
@@ -26,6 +25,7 @@ from napari_face_landmarks.napari_plugin.points_layer import (
     rows_of_tracks,
     tracks_of_layer,
 )
+from napari_face_landmarks.visualization.colours import mode_of
 
 BY_HAND_COLOUR = (1.0, 1.0, 1.0, 1.0)
 """Border of a landmark that was placed by hand; its symbol is another one too."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from napari_face_landmarks.io.formats import (
 )
 from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
-from napari_face_landmarks.visualization import write_overlay
+from napari_face_landmarks.visualization import OverlayStyle, write_overlay
+from napari_face_landmarks.visualization.colours import mode_of
 
 LOG = logging.getLogger(__name__)
 
@@ -66,6 +67,8 @@ class Export:
         The layer's attributes.
     video : napari.layers.Image or None
         What an overlay is drawn on.
+    style : OverlayStyle
+        How.
     """
 
     path: Path
@@ -73,6 +76,7 @@ class Export:
     data: Any
     attributes: dict[str, Any]
     video: Any
+    style: OverlayStyle = field(default_factory=OverlayStyle)
 
 
 def file_filters(with_video: bool) -> dict[str, str]:
@@ -122,14 +126,15 @@ def file_and_format(path: Path, chosen: str) -> tuple[Path, str]:
     return path, chosen
 
 
-def snapshot(layer: Any, path: Path, name: str, video: Any) -> Export:
-    """Return what is to be exported of a layer, as it stands now."""
+def snapshot(layer: Any, path: Path, name: str, video: Any, outlines: bool = True) -> Export:
+    """Return what is to be exported of a layer, as it stands now: an overlay in the colours of the view."""
     data, attributes, _ = layer.as_layer_data_tuple()
     attributes = {**attributes, "shown": np.array(layer.shown), "features": layer.features.copy()}
     tracks = layer.metadata.get("tracks")
     if isinstance(tracks, Tracks):  # corrections made during the export write into the arrays of the layer's
         attributes["metadata"] = {**layer.metadata, "tracks": tracks.copy()}
-    return Export(path, name, np.array(data), attributes, video if name == OVERLAY else None)
+    style = OverlayStyle(mode_of(layer), outlines, legend=True)
+    return Export(path, name, np.array(data), attributes, video if name == OVERLAY else None, style)
 
 
 def suggested_file(layer: Any, video: Any) -> str:
@@ -160,7 +165,7 @@ def write_export(export: Export, progress: ExportProgress | None = None) -> tupl
                     if progress.cancelled:
                         raise Stopped
 
-            write_overlay(export.path, frames_of_layer(export.video), tracks, go_on)
+            write_overlay(export.path, frames_of_layer(export.video), tracks, go_on, export.style)
             return True, f"Exported to {export.path.name}: {OVERLAY_TITLE.lower()}."
         chosen = format_to_write(export.path, export.format)
         write_tracks(export.path, tracks, chosen.name)

@@ -16,9 +16,9 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
-from napari_face_landmarks.napari_plugin.colours import COLOUR_BY, ColourMode, landmark_colours
 from napari_face_landmarks.napari_plugin.current_layer import frame_shown
 from napari_face_landmarks.napari_plugin.points_layer import source_codes
+from napari_face_landmarks.visualization.colours import COLOUR_BY, ColourMode, landmark_colours
 
 Floats = npt.NDArray[np.float32]
 

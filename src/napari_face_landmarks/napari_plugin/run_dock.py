@@ -17,6 +17,7 @@ from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.napari_plugin import checkpoints, commands, export_dialog
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks, image_layers, video_of_layer
+from napari_face_landmarks.napari_plugin.display_dock import overlays_of
 from napari_face_landmarks.napari_plugin.export_dialog import is_video
 from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
 from napari_face_landmarks.napari_plugin.model_cache import load_cached as load_models
@@ -292,7 +293,7 @@ class FaceLandmarksWidget(Container):
         self._timer.start()
         create_worker(
             export_dialog.write_export,
-            export_dialog.snapshot(layer, path, name, video),
+            export_dialog.snapshot(layer, path, name, video, overlays_of(self._viewer).shown.outlines),
             self._export,
             _connect={"returned": self._on_exported},
         )

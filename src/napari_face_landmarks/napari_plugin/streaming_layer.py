@@ -12,7 +12,6 @@ import numpy as np
 from napari.layers import Points
 
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.napari_plugin.colours import DEFAULT_MODE, landmark_colours, mode_of
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks, filling, show_frame
 from napari_face_landmarks.napari_plugin.points_layer import (
     SMALLEST_POINT,
@@ -28,6 +27,7 @@ from napari_face_landmarks.napari_plugin.points_layer import (
 )
 from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun
 from napari_face_landmarks.video import Video
+from napari_face_landmarks.visualization.colours import DEFAULT_MODE, landmark_colours, mode_of
 
 if TYPE_CHECKING:
     from napari_face_landmarks.tracking import FrameResult, Tracks

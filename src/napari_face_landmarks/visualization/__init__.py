@@ -1,7 +1,7 @@
 """Landmarks as images: overlays on frames and videos, contact sheets, figures."""
 
-from napari_face_landmarks.visualization.contact_sheet import contact_sheet, write_overlay
+from napari_face_landmarks.visualization.contact_sheet import OverlayStyle, contact_sheet, write_overlay
 from napari_face_landmarks.visualization.figure import plot_tracks
 from napari_face_landmarks.visualization.overlay import draw_landmarks
 
-__all__ = ["contact_sheet", "draw_landmarks", "plot_tracks", "write_overlay"]
+__all__ = ["OverlayStyle", "contact_sheet", "draw_landmarks", "plot_tracks", "write_overlay"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -13,15 +14,43 @@ import numpy.typing as npt
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing, same_file
+from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import check_length, recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
 from napari_face_landmarks.video.pixels import to_rgb8
-from napari_face_landmarks.visualization.overlay import describe_frame, draw_caption, draw_landmarks
+from napari_face_landmarks.visualization.colours import ColourMode, landmark_colours, legend_of
+from napari_face_landmarks.visualization.overlay import (
+    describe_frame,
+    draw_caption,
+    draw_landmarks,
+    draw_legend,
+)
 
 
-def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8]]:
+@dataclass(frozen=True, slots=True)
+class OverlayStyle:
+    """How landmarks are drawn.
+
+    Attributes
+    ----------
+    colour_by : {"confidence", "source", "region"}
+        What the colours tell.
+    outlines : bool
+        Whether the landmarks of a facial region are joined by lines.
+    legend : bool
+        Whether the meaning of the colours is written on the picture.
+    """
+
+    colour_by: ColourMode = "confidence"
+    outlines: bool = True
+    legend: bool = False
+
+
+def overlay_frames(
+    source: Any, tracks: Tracks, style: OverlayStyle | None = None
+) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the tracked frames of a video with the landmarks drawn on them.
 
     Parameters
@@ -30,6 +59,7 @@ def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8
         The source of `tracks`.
     tracks : Tracks
         Consecutive frames of `source`, not necessarily all.
+    style : OverlayStyle, optional
 
     Yields
     ------
@@ -48,7 +78,7 @@ def overlay_frames(source: Any, tracks: Tracks) -> Iterator[npt.NDArray[np.uint8
     with _opened(source, tracks) as frames:
         for index, frame in enumerate(read_frames(frames, start, stop), start=start):
             if index in row_of:
-                yield _drawn(frame, tracks, row_of[index], scale=1.0)
+                yield _drawn(frame, tracks, row_of[index], 1.0, style or OverlayStyle())
 
 
 @contextlib.contextmanager
@@ -77,6 +107,7 @@ def write_overlay(
     source: Any,
     tracks: Tracks,
     progress: Callable[[int, int | None], None] | None = None,
+    style: OverlayStyle | None = None,
 ) -> None:
     """Write a video of the tracked frames with the landmarks drawn on them (see `draw_landmarks`).
 
@@ -92,6 +123,8 @@ def write_overlay(
         Landmarks (T, F, 68, 2).
     progress : callable, optional
         Called with the number of written frames and the total.
+    style : OverlayStyle, optional
+        Colours, outlines and legend.
 
     Raises
     ------
@@ -106,7 +139,7 @@ def write_overlay(
     n_frames = len(tracks.frame_indices)
 
     def counted() -> Iterator[npt.NDArray[np.uint8]]:
-        for done, frame in enumerate(overlay_frames(source, tracks), start=1):
+        for done, frame in enumerate(overlay_frames(source, tracks, style), start=1):
             yield frame
             if progress is not None:
                 progress(done, n_frames)
@@ -187,10 +220,10 @@ def contact_sheet(
 def _cell(source: Any, tracks: Tracks, row: int, width: int) -> npt.NDArray[np.uint8]:
     index = int(tracks.frame_indices[row])
     frame = to_rgb8(np.asarray(source[index]), f"Frame {index}", recorded_pixel_range(tracks))
-    return _drawn(frame, tracks, row, scale=width / frame.shape[1])
+    return _drawn(frame, tracks, row, width / frame.shape[1], OverlayStyle())
 
 
-def _drawn(frame: Any, tracks: Tracks, row: int, scale: float) -> npt.NDArray[np.uint8]:
+def _drawn(frame: Any, tracks: Tracks, row: int, scale: float, style: OverlayStyle) -> npt.NDArray[np.uint8]:
     rgb = to_rgb8(frame, f"Frame {tracks.frame_indices[row]}", recorded_pixel_range(tracks))
     landmarks = np.asarray(tracks.landmarks[row], dtype=np.float64)
     if scale != 1.0:
@@ -199,10 +232,18 @@ def _drawn(frame: Any, tracks: Tracks, row: int, scale: float) -> npt.NDArray[np
         method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
         rgb = np.asarray(cv2.resize(rgb, shape, interpolation=method), dtype=np.uint8)
         landmarks = (landmarks + 0.5) * (shape[0] / width, shape[1] / height) - 0.5
-    canvas = draw_landmarks(rgb, landmarks, tracks.confidence[row], tracks.source[row])
-    draw_caption(
-        canvas, describe_frame(int(tracks.frame_indices[row]), tracks.source[row], tracks.confidence[row])
+    confidence, source = tracks.confidence[row], tracks.source[row]
+    of_points = (
+        confidence.ravel(),
+        np.repeat(source, N_LANDMARKS),
+        np.tile(np.arange(N_LANDMARKS), len(source)),
     )
+    colours = np.rint(255 * landmark_colours(style.colour_by, *of_points)[:, :3]).astype(np.uint8)
+    canvas = draw_landmarks(rgb, landmarks, confidence, source, colours, style.outlines)
+    index, seconds = int(tracks.frame_indices[row]), float(tracks.timestamps[row])
+    draw_caption(canvas, describe_frame(index, source, confidence, seconds))
+    if style.legend:
+        draw_legend(canvas, [(entry.label, entry.colour) for entry in legend_of(style.colour_by)])
     return canvas
 
 

@@ -16,6 +16,7 @@ from napari_face_landmarks.opencv import cv2
 SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
 DARK = (20, 20, 20)
 LIGHT = (240, 240, 240)
+_SEGMENTS = [(int(a), int(b)) for outline in OUTLINES for a, b in pairwise(outline)]
 EDGE_OPACITY = 0.5  # of the dark edges around lines and points
 
 # viridis: dark blue is 0, yellow is 1; perceptually uniform and safe for colour blindness
@@ -46,10 +47,12 @@ def draw_landmarks(
     landmarks: npt.NDArray[Any],
     confidence: npt.NDArray[Any] | None = None,
     source: npt.NDArray[Any] | None = None,
+    colours: npt.NDArray[np.uint8] | None = None,
+    outlines: bool = True,
 ) -> npt.NDArray[np.uint8]:
     """Draw the landmarks of all faces of a frame, anti-aliased, with line widths that depend on face size.
 
-    The colour of a line segment is that of the lower confidence of its ends. Points are discs for the source
+    The colour of a line segment is that of the less confident of its ends. Points are discs for the source
     "pfld", squares for "clnf", diamonds for "carried" and triangles for "manual".
 
     Parameters
@@ -62,6 +65,10 @@ def draw_landmarks(
         0 to 1. Default: 1.
     source : ndarray of uint8, (F,) or (), optional
         Index into `tracking.SOURCES`. Default: "pfld".
+    colours : ndarray, (F, 68, 3) or (68, 3), uint8, optional
+        RGB of each landmark. Default: of its confidence.
+    outlines : bool
+        Whether the landmarks of a facial region are joined by lines.
 
     Returns
     -------
@@ -73,13 +80,20 @@ def draw_landmarks(
     n_faces = len(points)
     weights = np.ones((n_faces, 68)) if confidence is None else np.asarray(confidence).reshape(n_faces, 68)
     codes = np.full(n_faces, SOURCES.index("pfld")) if source is None else np.asarray(source).reshape(n_faces)
-    for face, of_face, code in zip(points, weights, codes, strict=True):
-        _draw_face(canvas, face, of_face, SOURCES[int(code)])
+    shades = confidence_colours(weights) if colours is None else np.reshape(colours, (n_faces, 68, 3))
+    lines = _SEGMENTS if outlines else []
+    for face, of_face, shade, code in zip(points, weights, shades, codes, strict=True):
+        _draw_face(canvas, face, of_face, shade.tolist(), lines, SOURCES[int(code)])
     return canvas
 
 
 def _draw_face(
-    canvas: npt.NDArray[np.uint8], points: npt.NDArray[Any], confidence: npt.NDArray[Any], source: str
+    canvas: npt.NDArray[np.uint8],
+    points: npt.NDArray[Any],
+    confidence: npt.NDArray[Any],
+    shades: list[tuple[int, int, int]],
+    lines: list[tuple[int, int]],
+    source: str,
 ) -> None:
     farthest = 4 * max(canvas.shape)  # OpenCV's fixed-point coordinates overflow beyond
     known = (np.isfinite(points) & (np.abs(points) < farthest)).all(axis=1)
@@ -88,7 +102,8 @@ def _draw_face(
     extent = float(np.ptp(points[known], axis=0).max())
     thickness = max(1, round(extent / 250))
     radius = max(1.0, extent / 120)
-    segments = [(a, b) for outline in OUTLINES for a, b in pairwise(outline) if known[a] and known[b]]
+    segments = [(a, b) for a, b in lines if known[a] and known[b]]
+    sure = np.nan_to_num(confidence, nan=np.inf)
     edges = canvas.copy()
     for a, b in segments:
         cv2.line(edges, _fixed(points[a]), _fixed(points[b]), DARK, thickness + 2, cv2.LINE_AA, SUBPIXEL_BITS)
@@ -96,10 +111,10 @@ def _draw_face(
         _draw_point(edges, points[i], radius + 0.8, source, DARK)
     cv2.addWeighted(edges, EDGE_OPACITY, canvas, 1 - EDGE_OPACITY, 0, dst=canvas)
     for a, b in segments:
-        shade = _rgb(np.fmin(confidence[a], confidence[b]))
+        shade = shades[a] if sure[a] <= sure[b] else shades[b]
         cv2.line(canvas, _fixed(points[a]), _fixed(points[b]), shade, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
     for i in np.nonzero(known)[0]:
-        _draw_point(canvas, points[i], radius, source, _rgb(confidence[i]))
+        _draw_point(canvas, points[i], radius, source, shades[i])
 
 
 _MARKERS: dict[str, npt.NDArray[np.float64]] = {
@@ -124,9 +139,27 @@ def _draw_point(
         cv2.circle(canvas, _fixed(point), reach, colour, cv2.FILLED, cv2.LINE_AA, SUBPIXEL_BITS)
 
 
-def draw_caption(canvas: npt.NDArray[np.uint8], text: str) -> None:
-    """Draw a line of text in the upper left corner of `canvas`, (H, W, 3) uint8, in place."""
-    size = max(0.35, min(canvas.shape[:2]) / 640)
+def draw_legend(canvas: npt.NDArray[np.uint8], entries: Sequence[tuple[str, str]]) -> None:
+    """Draw labels, each in its colour ``#rrggbb``, in the lower left corner of `canvas`, in place."""
+    for line, (label, colour) in enumerate(reversed(entries)):
+        rgb = int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
+        height = round(45 * max(0.35, min(canvas.shape[:2]) / 640))
+        bottom = canvas.shape[0] - line * height
+        if bottom > height:  # else the picture is too low for it
+            draw_caption(canvas[bottom - height : bottom], label, rgb, min(canvas.shape[:2]))
+
+
+def draw_caption(
+    canvas: npt.NDArray[np.uint8],
+    text: str,
+    colour: tuple[int, int, int] = LIGHT,
+    side: int | None = None,
+) -> None:
+    """Draw a line of text in the upper left corner of `canvas`, (H, W, 3) uint8, in place.
+
+    Its size follows the shorter side of the picture, `side` where `canvas` is a part of it.
+    """
+    size = max(0.35, (side or min(canvas.shape[:2])) / 640)
     weight = max(1, round(1.5 * size))
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, weight)
     margin = max(3, height // 2)
@@ -136,13 +169,15 @@ def draw_caption(canvas: npt.NDArray[np.uint8], text: str) -> None:
     corner = canvas[: text_mask.shape[0], : text_mask.shape[1]]
     text_mask = text_mask[: corner.shape[0], : corner.shape[1]]
     edges = cv2.dilate(text_mask, np.ones((3, 3), dtype=np.uint8))
-    for mask, colour in ((edges, DARK), (text_mask, LIGHT)):
+    for mask, shade in ((edges, DARK), (text_mask, colour)):
         opacity = mask[:, :, np.newaxis] / 255.0
-        corner[...] = np.rint(corner * (1 - opacity) + np.array(colour) * opacity).astype(np.uint8)
+        corner[...] = np.rint(corner * (1 - opacity) + np.array(shade) * opacity).astype(np.uint8)
 
 
-def describe_frame(frame: int, source: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> str:
-    """Return the caption of a frame: its index, from 0, and the source and mean confidence of each face.
+def describe_frame(
+    frame: int, source: npt.NDArray[Any], confidence: npt.NDArray[Any], seconds: float = float("nan")
+) -> str:
+    """Return the caption of a frame: its index, from 0, its time, and source and confidence of each face.
 
     Parameters
     ----------
@@ -152,18 +187,16 @@ def describe_frame(frame: int, source: npt.NDArray[Any], confidence: npt.NDArray
         Index into `tracking.SOURCES`.
     confidence : ndarray, (F, 68)
         0 to 1.
+    seconds : float
+        Time stamp; left out where it is NaN.
     """
+    time = f", {seconds:.2f} s" if np.isfinite(seconds) else ""
     faces = [
         f"{SOURCES[int(code)]} {float(np.nanmean(of_face)):.2f}"
         for code, of_face in zip(source, confidence, strict=True)
         if code != SOURCES.index("none")
     ]
-    return f"frame {frame}: {', '.join(faces) if faces else 'no face'}"
-
-
-def _rgb(confidence: Any) -> tuple[int, int, int]:
-    red, green, blue = confidence_colours(np.asarray(confidence)).tolist()
-    return red, green, blue
+    return f"frame {frame}{time}: {', '.join(faces) if faces else 'no face'}"
 
 
 def _fixed(point: npt.NDArray[Any]) -> tuple[int, int]:

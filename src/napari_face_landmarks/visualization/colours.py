@@ -1,4 +1,4 @@
-"""What the colours of landmarks mean: confidence, source or facial region; plain functions, no Qt."""
+"""What the colours of landmarks mean: confidence, source or facial region."""
 
 from __future__ import annotations
 
