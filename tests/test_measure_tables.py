@@ -226,6 +226,11 @@ def test_a_movement_is_found_where_it_is() -> None:
     assert event.onset == pytest.approx(61 / 25, abs=1 / 25)
     assert event.full == pytest.approx(69 / 25, abs=1 / 25)
     assert event.end == pytest.approx(108 / 25, abs=1 / 25)
+    assert 69 / 25 <= event.peak <= 91 / 25
+    assert event.rise_velocity == pytest.approx(
+        1.5 * 25 * 40 / np.hypot(40, 12), rel=0.05
+    )  # percent a second
+    assert event.fall_velocity == pytest.approx(0.75 * 25 * 40 / np.hypot(40, 12), rel=0.05)
     assert not movements(table, "commissure_excursion_right")
 
 
@@ -246,6 +251,18 @@ def test_a_summary_has_rest_peak_symmetry_of_movement_and_blinks() -> None:
     assert row["blinks_per_minute"] == pytest.approx(2.5)
     assert row["blinks_per_minute_low"] < 2.5 < row["blinks_per_minute_high"]
     assert poisson_interval(10) == pytest.approx((4.795, 18.390), abs=1e-3)  # Garwood's table
+
+
+def test_both_sides_of_a_measure_peak_in_the_direction_in_which_they_go_furthest() -> None:
+    landmarks = faces(200)
+    for brow, up, down in ((slice(17, 22), 12, 10), (slice(22, 27), 8, 14)):
+        landmarks[:, 0, brow, 1] -= smile(200, 20, 30, 60, up)[:, None]
+        landmarks[:, 0, brow, 1] += smile(200, 90, 100, 130, down)[:, None]
+    row = summary(measure(tracks_of(landmarks), rest=0)).iloc[0]
+    assert row["brow_height_right_excursion"] == pytest.approx(-5, rel=0.02)
+    assert row["brow_height_left_excursion"] == pytest.approx(-7, rel=0.02)
+    assert row["brow_height_excursion_symmetry"] == pytest.approx(100 * 5 / 7, rel=0.02)
+    assert row["brow_height_left_peak"] == pytest.approx(27 - 7, rel=0.02)
 
 
 def test_two_recordings_are_compared_with_an_interval(tmp_path: Path) -> None:
