@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import pickle
+from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
 
 import av
 import cv2
+import dask.array as da
 import numpy as np
 import pytest
 from napari.layers import Image, Points
 
-from napari_face_landmarks import FaceTracker, TrackerSettings, load_models
+from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, load_models
 from napari_face_landmarks.correction.propagation import carry_on
 from napari_face_landmarks.correction.refit import refit_in_tracks
 from napari_face_landmarks.data.tracks import empty_tracks
+from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.napari_plugin.points_layer import track_layer
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, open_video
@@ -215,3 +219,122 @@ def test_overlays_keep_the_sound_and_the_pixel_aspect(
     with open_video(tmp_path / f"o{suffix}") as video:
         assert len(video) == 25 - first
         assert video.info.pixel_aspect == pytest.approx(4 / 3, rel=0.01)
+
+
+def test_a_second_stream_is_no_damage(frames: np.ndarray, tmp_path: Path) -> None:
+    path = write(tmp_path / "v.mkv", frames[:, ::5, ::5], frames, default=1)
+    with pytest.warns(VideoWarning), open_video(path) as video:
+        assert video.info.complete
+    assert cli.main(["track", str(path), "-o", str(tmp_path / "t.csv"), "--refine", "off"]) == 0
+
+
+def pictures(folder: Path, frames: np.ndarray, suffix: str) -> Path:
+    folder.mkdir()
+    for number, frame in enumerate(frames, 8):  # so that natural order differs from that of texts
+        assert cv2.imwrite(str(folder / f"img{number}{suffix}"), frame[:, :, ::-1])
+    return folder
+
+
+@pytest.mark.parametrize("kind", ["folder", "stack", "16 bits", "photograph"])
+def test_pictures_are_tracked(kind: str, frames: np.ndarray, tracker: FaceTracker, tmp_path: Path) -> None:
+    if kind == "folder":
+        path = pictures(tmp_path / "series", frames, ".png")
+        (path / "notes.txt").touch()
+    elif kind == "photograph":
+        path = pictures(tmp_path / "series", frames[:1], ".png") / "img8.png"
+    else:
+        path = tmp_path / "stack.tif"
+        pages = frames[..., ::-1] if kind == "stack" else frames[..., ::-1].astype(np.uint16) * 16
+        assert cv2.imwritemulti(str(path), list(pages))
+    with open_video(path) as video:
+        assert len(video) == (1 if kind == "photograph" else N_FRAMES)
+        right = tracker.track(frames[: len(video)])
+        tracks = tracker.track(video)
+    assert apart(tracks.landmarks, right.landmarks) < (0.2 if kind == "16 bits" else 1e-3)
+    assert tracker.track(path).n_frames == tracks.n_frames
+    if kind != "16 bits":
+        end = ["--refine", "off", "-o"]
+        assert cli.main(["track", str(path), *end, str(tmp_path / "t.csv")]) == 0
+        assert cli.main(["batch", str(path), *end, str(tmp_path / "out"), "--jobs", "1"]) == 0
+        np.testing.assert_allclose(
+            Tracks.load(tmp_path / "out" / f"{path.stem}.csv").landmarks, tracks.landmarks
+        )
+
+
+def test_a_picture_of_another_size_is_left_out(
+    frames: np.ndarray, tracker: FaceTracker, tmp_path: Path
+) -> None:
+    path = pictures(tmp_path / "series", frames, ".png")
+    assert cv2.imwrite(str(path / "img9.png"), frames[0, ::2, ::2])
+    tracks = tracker.track(path)
+    assert tracks.present[:, 0].tolist() == [True, False, True, True, True, True]
+    assert "Frame 1 " in tracks.warnings[-1]
+    assert "240 x 240 px, the first 480 x 480" in tracks.warnings[-1]
+
+
+def test_one_picture_is_one_frame(frames: np.ndarray, tracker: FaceTracker, tmp_path: Path) -> None:
+    right = tracker.fit(frames[0]).landmarks[0]
+    for picture in (frames[0], frames[0][None, None], np.dstack([frames[0], frames[0][..., :1]])):
+        assert apart(tracker.track(picture).landmarks[0, :1], right[None]) < 0.5
+    cv2.imwrite(str(tmp_path / "p.png"), frames[0, :, :, ::-1])
+    np.testing.assert_array_equal(tracker.fit(tmp_path / "p.png").landmarks[0], right)
+
+
+AXES = {
+    "T1YX": lambda grey: grey[:, None],
+    "1T1YX": lambda grey: grey[None, :, None],
+    "TYX1": lambda grey: grey[..., None],
+    "T11YX": lambda grey: grey[:, None, None],
+    "TCZYX": lambda grey: np.stack([grey] * 3, axis=1)[:, :, None],
+    "two channels": lambda grey: np.stack([grey] * 2, axis=1)[:, :, None],
+    "list": list,
+    "tuple": tuple,
+    "generator": lambda grey: (frame for frame in grey),
+    "map": lambda grey: map(np.array, grey),
+    "dask": lambda grey: da.from_array(grey[:, None], chunks=(1, 1, *grey.shape[1:])),
+}
+
+
+@pytest.mark.parametrize("kind", AXES)
+def test_other_axes_and_iterators_are_read(kind: str, frames: np.ndarray, tracker: FaceTracker) -> None:
+    grey = np.stack([cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in frames[:3]])
+    told = []
+    tracks = tracker.track(AXES[kind](grey), progress=lambda done, total: told.append(total), fps=50)
+    np.testing.assert_array_equal(tracks.landmarks, tracker.track(grey).landmarks)
+    known = kind not in ("generator", "map")
+    assert told == [3 if known else None] * 3
+    assert tracks.stats.completed
+    assert tracks.meta["fps"] == 50
+    if known:
+        np.testing.assert_allclose(tracks.timestamps, [0, 0.02, 0.04])
+
+
+def test_iterators_are_read_as_far_as_needed(frames: np.ndarray, tracker: FaceTracker) -> None:
+    read = []
+    source = (read.append(k) or frames[k % N_FRAMES] for k in range(10_000))
+    run = tracker.track_frames(source)
+    assert next(run).index == 0
+    assert len(read) < 50
+    run.close()
+    with pytest.raises(ImageError, match="the iterator is empty"):
+        tracker.track(iter([]))
+    with pytest.raises(ImageError, match="fps is 0"):
+        tracker.track(frames, fps=0)
+
+
+def test_what_scripts_hold_can_be_pickled(frames: np.ndarray, tracker: FaceTracker, tmp_path: Path) -> None:
+    copy = pickle.loads(pickle.dumps(tracker))
+    assert (copy.settings, copy.threads) == (tracker.settings, tracker.threads)
+    np.testing.assert_array_equal(copy.track(frames[:2]).landmarks, tracker.track(frames[:2]).landmarks)
+    with open_video(write(tmp_path / "v.mkv", frames)) as video, pickle.loads(pickle.dumps(video)) as again:
+        np.testing.assert_array_equal(again[3], video[3])
+    with pytest.raises(ModelError, match="cannot be pickled"):
+        pickle.dumps(replace(tracker.models, name="other"))
+
+
+def test_tracks_print_as_ten_lines(frames: np.ndarray, tracker: FaceTracker) -> None:
+    lines = str(tracker.track(frames[:2], fps=25)).splitlines()
+    assert len(lines) == 10
+    assert lines[0].startswith("Tracks: 2 frames (0 to 1), ")
+    assert lines[1].startswith("frames with a face: 2 (face 0 on 2")
+    assert repr(empty_tracks(np.arange(0), 0)).startswith("Tracks: 0 frames (none), 0 faces")

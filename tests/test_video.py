@@ -471,7 +471,6 @@ def test_files_that_are_no_video_are_refused_in_a_sentence(tmp_path: Path) -> No
         "text.mp4": "not a video",
         "noise.avi": "not a video",
         "list.mp4": "not a video",
-        "picture.png": "not a video",
         "sound.mkv": "audio but no video track",
         ".": "folder",
         "\0.mp4": "cannot be read",

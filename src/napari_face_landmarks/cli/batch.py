@@ -38,7 +38,7 @@ def add_batch(commands: Any) -> None:
         "inputs",
         metavar="INPUT",
         nargs="+",
-        help="videos, folders of videos (recursively), and patterns such as 'day1/*.mp4'",
+        help="videos, folders of videos or pictures (recursively), and patterns such as 'day1/*.mp4'",
     )
     batch.add_argument(
         "-o", "--output", metavar="FOLDER", type=Path, required=True, help="created if necessary"

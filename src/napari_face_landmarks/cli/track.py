@@ -53,7 +53,12 @@ def add_track(commands: Any) -> None:
         description="Track the faces of a video and write their landmarks as OpenFace CSV or in another "
         "format.",
     )
-    parser.add_argument("video", metavar="VIDEO", type=Path, help="mp4, avi, mov, mkv, webm or mpg")
+    parser.add_argument(
+        "video",
+        metavar="VIDEO",
+        type=Path,
+        help="a video, a folder of pictures, a TIFF stack or a photograph",
+    )
     parser.add_argument(
         "-o",
         "--output",
@@ -154,7 +159,7 @@ def _track(options: argparse.Namespace) -> int:
             "--resume continues."
         )
         return STATUS_INTERRUPTED
-    if video.info.warnings or not tracks.stats.completed:
+    if not video.info.complete or not tracks.stats.completed:
         return fail(
             f"{options.video} is truncated or damaged: the {tracks.n_frames} frames that could be read "
             f"are in {options.output}."

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import FIELDS, TRACKED, FaceArrays, document, empty_arrays
+from napari_face_landmarks.data.fields import FIELDS, SOURCES, TRACKED, FaceArrays, document, empty_arrays
 from napari_face_landmarks.data.frame import FrameResult, stack_frames
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.settings import TrackerSettings
@@ -150,6 +150,29 @@ class Tracks(FaceArrays):
         from napari_face_landmarks.visualization.figure import plot_tracks
 
         return plot_tracks(self)
+
+    def __repr__(self) -> str:
+        """Return a summary of at most ten lines."""
+        there, meta, seconds = self.source > 0, self.meta, self.timestamps[np.isfinite(self.timestamps)]
+        frames = f"{self.frame_indices[0]} to {self.frame_indices[-1]}" if self.n_frames else "none"
+        counts = [f"{name} {int((self.source == code).sum())}" for code, name in enumerate(SOURCES) if code]
+        confidence = self.confidence[there]
+        faces = ", ".join(f"face {k} on {int(there[:, k].sum())}" for k in range(min(self.n_faces, 5)))
+        more = ", …" if self.n_faces > 5 else ""
+        size, fps = f"{meta.get('width', '?')} x {meta.get('height', '?')}", meta.get("fps") or "?"
+        lines = [
+            f"Tracks: {self.n_frames} frames ({frames}), {self.n_faces} faces",
+            f"frames with a face: {int(there.any(axis=1).sum())} ({faces}{more})",
+            f"time: {seconds[0]:.3f} to {seconds[-1]:.3f} s" if len(seconds) else "time: unknown",
+            f"video: {size} px, {fps} frames per second",
+            f"source: {', '.join(counts)}",
+            f"confidence: {confidence.mean():.3f} on average" if confidence.size else "confidence: no face",
+            f"manual landmarks: {int(self.by_hand.sum())}",
+            f"models: {meta.get('models', '?')} {meta.get('models_version', '')}".rstrip(),
+            f"refine: {self.settings.refine}",
+            f"warnings: {len(self.warnings)}" + (f" ({self.warnings[0][:100]})" if self.warnings else ""),
+        ]
+        return "\n".join(lines)
 
     def _repr_html_(self) -> str:
         """Return a short summary, which Jupyter shows."""

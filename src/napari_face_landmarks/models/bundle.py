@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -74,6 +74,17 @@ class Models:
     constants: EngineConstants = TUNED
     constants_alone: EngineConstants = OPENFACE_CEN
     parts: PartModels | None = None
+    loaded_as: tuple[Any, ...] | None = field(default=None, init=False, compare=False, repr=False)
+    """What loads them again, and its arguments; None for models that were put together otherwise."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle how they were loaded: they are loaded again."""
+        if self.loaded_as is None:
+            raise ModelError(
+                "These models were put together in Python and cannot be pickled: make a bundle of them, and "
+                "load it."
+            )
+        return self.loaded_as[0], self.loaded_as[1:]
 
     def clnf(self, engine: ModuleType | SimpleNamespace = numba_engine, alone: bool = False) -> ClnfModel:
         """Return what CLNF runs with: from PFLD's landmarks, or `alone`."""

@@ -60,4 +60,10 @@ def load_models(
     models = load_external(name_or_folder) or load_bundle(name_or_folder)
     if experts == "onnx":
         models = replace(models, experts=onnx_experts(models.experts, providers))
+    object.__setattr__(models, "loaded_as", (reload_models, str(name_or_folder), experts, providers))
     return models
+
+
+def reload_models(name_or_folder: str, experts: str, providers: Sequence[str] | None) -> Models:
+    """Load models as they were loaded before they were pickled."""
+    return load_models(name_or_folder, experts=experts, providers=providers)

@@ -69,7 +69,8 @@ def track_many(
     Parameters
     ----------
     inputs : path-like or sequence of path-like
-        Videos, folders of videos (with the folders in them), and patterns such as ``day1/*.mp4``.
+        Videos, folders of videos (with the folders in them), and patterns such as ``day1/*.mp4``. Folders
+        without videos, in which there are pictures, are a video each.
     output : path-like
         The folder; created where it is missing, like the folders within an input folder in it.
     models : str or Path, optional
@@ -223,7 +224,7 @@ def _cut(job: Job, length: int, settings: TrackerSettings) -> Job:
     except FaceLandmarksError:
         return job
     pieces = cut(info.n_frames, length, settings, float(info.fps))
-    if len(pieces) < 2 or info.warnings:
+    if len(pieces) < 2 or not info.complete:
         return job
     return dataclasses.replace(job, pieces=[list(dataclasses.astuple(piece)) for piece in pieces])
 

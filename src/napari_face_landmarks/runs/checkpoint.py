@@ -270,20 +270,22 @@ def video_identity(video: Video) -> dict[str, Any]:
     VideoError
         If the file cannot be read.
     """
-    path = video.info.path
+    path, found, total = video.info.path, hashlib.sha256(), 0
+    samples = max(1, _SAMPLES // len(video.files))
     try:
-        with open(path, "rb") as stream:
-            size = stream.seek(0, os.SEEK_END)
-            found = hashlib.sha256()
-            for place in np.linspace(0, max(0, size - _SAMPLE), _SAMPLES).astype(np.int64).tolist():
-                stream.seek(place)
-                found.update(stream.read(_SAMPLE))
+        for file in video.files:
+            with open(file, "rb") as stream:
+                size = stream.seek(0, os.SEEK_END)
+                total += size
+                for place in np.linspace(0, max(0, size - _SAMPLE), samples).astype(np.int64).tolist():
+                    stream.seek(place)
+                    found.update(stream.read(_SAMPLE))
     except OSError as error:
         reason = reason_of(error)
         raise VideoError(f"{path} cannot be read ({reason}): check the path of the video.") from None
     frames, height, width, _ = video.shape
     return {
-        "bytes": size,
+        "bytes": total,
         "sha256_of_parts": found.hexdigest(),
         "frames": frames,
         "height": height,

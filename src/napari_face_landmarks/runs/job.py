@@ -269,7 +269,7 @@ def _models(name: str) -> Models:
 def _result(job: Job, tracks: Tracks, video: Video) -> FileResult:
     stats = tracks.stats
     status, reason = DONE, ""
-    if video.info.warnings or not stats.completed:
+    if not video.info.complete or not stats.completed:
         status = BROKEN_OFF
         reason = f"{job.video} breaks off: the {tracks.n_frames} frames that could be read are in its file."
     elif not stats.faces:

@@ -17,6 +17,7 @@ from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.job import read_record, record_of
 from napari_face_landmarks.runs.summary import SUMMARY
 from napari_face_landmarks.video import VIDEO_SUFFIXES
+from napari_face_landmarks.video.pictures import is_picture
 
 
 def find_videos(
@@ -50,7 +51,9 @@ def find_videos(
             raise VideoError("The name of a video is empty: name videos, folders or patterns.")
         path = Path(text)
         if path.is_dir():
-            root, videos = path, [video for video in sorted(path.rglob("*")) if _is_video(video)]
+            videos = [video for video in sorted(path.rglob("*")) if _is_video(video)]
+            videos = videos or sorted({item.parent for item in path.rglob("*") if is_picture(item)})
+            root = path.parent if path in videos else path
             if not videos:
                 raise VideoError(f"The folder {path} holds no videos: give another folder.")
         elif glob.has_magic(text) and not path.exists():

@@ -16,7 +16,8 @@ from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
 from napari_face_landmarks.tracking.frame_view import FrameView
-from napari_face_landmarks.video import Video, open_video, read_frame, read_frames
+from napari_face_landmarks.video import FrameStream, Video, as_frames, open_video, read_frame, read_frames
+from napari_face_landmarks.video.arrays import ENDLESS
 from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, to_rgb8
 
 Frame = npt.NDArray[np.uint8] | FaceLandmarksError
@@ -86,15 +87,20 @@ class FrameSource:
             self.frames.close()
 
 
-def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSource:
+def open_source(
+    frames: Any, start: int = 0, stop: int | None = None, fps: float | None = None
+) -> FrameSource:
     """Open what is to be tracked.
 
     Parameters
     ----------
-    frames : str, Path, Video or array-like
-        A path of a video, or frames (T, Y, X) grey or (T, Y, X, 3 or 4); lazy arrays are read frame by frame.
+    frames : str, Path, Video, array-like or iterable
+        A path of a video, or frames (T, Y, X) grey or (T, Y, X, 3 or 4), or as `as_frames` takes them; read
+        frame by frame.
     start, stop : int
         First frame, and the one after the last; `stop` None is the end.
+    fps : float, optional
+        The frame rate, for frames without time stamps.
 
     Raises
     ------
@@ -102,7 +108,9 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
         If it cannot be opened, has no frames, or not the shape of a video.
     """
     opened = isinstance(frames, (str, Path))
-    source = open_video(frames) if opened else frames
+    source = open_video(frames) if opened else as_frames(frames)
+    if fps is not None and not 0 < fps < np.inf:
+        raise ImageError(f"fps is {fps!r}: give the number of frames per second.")
     shape = getattr(source, "shape", None)
     if shape is None:
         raise ImageError(
@@ -134,14 +142,19 @@ def open_source(frames: Any, start: int = 0, stop: int | None = None) -> FrameSo
         frames=source,
         start=first,
         stop=last,
-        timestamps=None if info is None else info.timestamps,
+        timestamps=info.timestamps if info is not None else _times(shape[0], fps),
         size=size,
         view=FrameView(size, 1.0 if info is None else info.pixel_aspect, turn),
-        fps=None if info is None else float(info.fps),
+        fps=fps if info is None else float(info.fps),
         opened=opened,
         warnings=warnings,
         pixel_range=pixel_range,
     )
+
+
+def _times(n_frames: int, fps: float | None) -> npt.NDArray[np.float64] | None:
+    """Return the time stamps of frames at a rate; None where it or their number is not known."""
+    return None if fps is None or n_frames == ENDLESS else np.arange(n_frames) / fps
 
 
 def video_of(frames: Any) -> Video | None:
@@ -222,6 +235,8 @@ def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Fra
                 found = to_rgb8(frame, f"Frame {index}", source.pixel_range)
                 found = source.view.frame(found)
             except StopIteration:
+                if isinstance(source.frames, FrameStream):
+                    return
                 ended = VideoError(f"The frames end before frame {index}: the frames before it are kept.")
                 yield index, ended
                 return

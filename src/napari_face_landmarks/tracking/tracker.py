@@ -5,6 +5,7 @@ from __future__ import annotations
 import weakref
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -42,7 +43,9 @@ from napari_face_landmarks.tracking.run import Run
 from napari_face_landmarks.tracking.smoothing import smooth_centre
 from napari_face_landmarks.tracking.state import FacesState, Refinement, TrackerState, check_state
 from napari_face_landmarks.tracking.threads import checked_threads
+from napari_face_landmarks.video.arrays import ENDLESS
 from napari_face_landmarks.video.container import thread_count
+from napari_face_landmarks.video.pictures import read_picture
 from napari_face_landmarks.video.pixels import pixel_range_of, to_grey, to_rgb8
 
 __all__ = ["FaceTracker", "Run", "face_scores", "is_unsure"]
@@ -101,12 +104,16 @@ class FaceTracker:
         self._last_run: Callable[[], Run | None] = lambda: None
         self._prepared = False
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle what it is made of: the models are loaded again, and runs are left out."""
+        return _tracker_with, (self.models, self.settings, self.threads, self.engine.__name__)
+
     def detect(self, image: Any) -> Floats:
         """Find the faces of a picture.
 
         Parameters
         ----------
-        image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+        image : path or array-like, (H, W), (H, W, 3) or (H, W, 4)
             Grey, RGB or RGBA; uint8, uint16 or float.
 
         Returns
@@ -132,7 +139,7 @@ class FaceTracker:
 
         Parameters
         ----------
-        image : array-like, (H, W), (H, W, 3) or (H, W, 4)
+        image : path or array-like, (H, W), (H, W, 3) or (H, W, 4)
             Grey, RGB or RGBA; uint8, uint16 or float.
         boxes : array-like, (F, 4) or (F, 5), optional
             x0, y0, x1, y1 in pixels of each face; found by the detector where not given.
@@ -167,22 +174,26 @@ class FaceTracker:
         start: int = 0,
         stop: int | None = None,
         regions: Regions | None = None,
+        fps: float | None = None,
     ) -> Tracks:
         """Follow the faces of a video.
 
         Parameters
         ----------
-        frames : str, Path, Video or array-like, (T, Y, X) or (T, Y, X, 3 or 4)
-            The path of a video, or its frames; lazy arrays are read frame by frame. Pixels of more than 8
+        frames : str, Path, Video, array-like, (T, Y, X) or (T, Y, X, 3 or 4), list or iterable of frames
+            The path of a video, or its frames; lazy arrays and iterators are read frame by frame. Axes of
+            length 1 are dropped, and (Y, X, 3 or 4) is a single picture. Pixels of more than 8
             bits and floats are scaled by the range that three frames show, the same for all frames
             (`video.pixels.pixel_range_of`); `Tracks.meta` records it, `Tracks.warnings` names it where it
             is not the whole range of the type.
         progress : callable, optional
-            Called with the number of frames done and the number of all.
+            Called with the number of frames done and the number of all, None where that is not known.
         start, stop : int
             First frame, and the one after the last; `stop` None is the end.
         regions : Regions, optional
             Boxes where a face is that the detector does not find, and boxes to ignore; not with clnf-only.
+        fps : float, optional
+            Frames per second of an array, for time stamps and the smoothing window; videos have theirs.
 
         Returns
         -------
@@ -195,11 +206,12 @@ class FaceTracker:
             If there is nothing that can be tracked.
         """
         results: list[FrameResult] = []
-        run = self.track_frames(frames, start, stop, regions=regions)
+        run = self.track_frames(frames, start, stop, regions=regions, fps=fps)
+        total = None if run.source.stop == ENDLESS else run.source.stop - run.source.start
         for result in run:
             results.append(result)
             if progress is not None:
-                progress(len(results), run.source.stop - run.source.start)
+                progress(len(results), total)
         return run.tracks(results)
 
     def collect(self, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
@@ -223,6 +235,7 @@ class FaceTracker:
         stop: int | None = None,
         state: TrackerState | None = None,
         regions: Regions | None = None,
+        fps: float | None = None,
     ) -> Run:
         """Track the faces of a video frame by frame.
 
@@ -233,7 +246,7 @@ class FaceTracker:
         state : TrackerState, optional
             `Run.state` of a run over the same frames with the same models and settings: the run resumes
             there, and gives the results that the other would have given.
-        regions : Regions, optional
+        regions, fps
             As for `track`.
 
         Returns
@@ -253,7 +266,7 @@ class FaceTracker:
         context = self._context(regions)
         if self._without_pfld and context.regions:
             raise ImageError("Boxes to look in and to ignore need PFLD: choose another mode than clnf-only.")
-        source = open_source(frames, start, stop)
+        source = open_source(frames, start, stop, fps)
         context.warnings.extend(source.warnings)
         context = replace(context, regions=source.view.regions(context.regions))
         if state is not None:
@@ -332,6 +345,10 @@ class FaceTracker:
         return fit
 
 
+def _tracker_with(models: Models, settings: TrackerSettings, threads: int, engine: str) -> FaceTracker:
+    return FaceTracker(models, settings, threads, import_module(engine))
+
+
 def _face_fit(output: PfldOutput, faces: Sequence[Refined]) -> FaceFit:
     fit = empty_frame(0, len(faces))
     for i, face in enumerate(faces):
@@ -353,5 +370,7 @@ def _checked_boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def _picture(image: Any) -> npt.NDArray[np.uint8]:
-    """Return one picture as RGB, its range of pixels found from itself."""
+    """Return one picture, or that of a path, as RGB, its range of pixels found from itself."""
+    if isinstance(image, (str, Path)):
+        image = read_picture(image)
     return to_rgb8(image, pixel_range=pixel_range_of([image])[0])

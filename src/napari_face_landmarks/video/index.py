@@ -71,9 +71,11 @@ class VideoInfo:
     timestamps : ndarray, (n_frames,), float64
         Time of each frame in seconds, ascending; the first is not necessarily 0.
     warnings : tuple of str
-        Problems of the file, such as a missing end.
+        Problems of the file, such as a missing end, and choices that were made for it.
     pixel_aspect : float
         Pixel aspect ratio (width divided by height). Frames are read as coded, without stretching.
+    complete : bool
+        Whether the file is whole.
     """
 
     path: str
@@ -84,6 +86,7 @@ class VideoInfo:
     timestamps: npt.NDArray[np.float64]
     warnings: tuple[str, ...] = ()
     pixel_aspect: float = 1.0
+    complete: bool = True
 
 
 @dataclass(frozen=True)
@@ -207,7 +210,7 @@ def index_video(path: str) -> IndexedVideo:
         aspect = 1 / aspect
     if abs(aspect - 1) < SMALLEST_ASPECT:
         aspect = 1.0
-    info = VideoInfo(path, times.size, height, width, _fps(times, rate), times, warnings, aspect)
+    info = VideoInfo(path, times.size, height, width, _fps(times, rate), times, warnings, aspect, not warning)
     return IndexedVideo(info, checked, geometry, (status.st_size, status.st_mtime_ns))
 
 

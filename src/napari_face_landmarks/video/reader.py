@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import operator
-import os
 import threading
-import warnings
 from collections import OrderedDict
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from types import EllipsisType
 from typing import Any
 
@@ -18,7 +16,7 @@ from av.video.reformatter import VideoReformatter
 
 from napari_face_landmarks.errors import ImageError, VideoError
 from napari_face_landmarks.video.container import check_file, to_rgb
-from napari_face_landmarks.video.index import DecodingRun, IndexedVideo, PacketLost, VideoInfo, index_video
+from napari_face_landmarks.video.index import DecodingRun, IndexedVideo, PacketLost, index_video
 
 Frame = npt.NDArray[np.uint8]
 
@@ -58,8 +56,11 @@ class Video:
         that show the frames of a run.
     """
 
+    files: Sequence[str]
+
     def __init__(self, source: IndexedVideo) -> None:
         self.info = source.info
+        self.files = getattr(self, "files", (source.info.path,))
         self._source = source
         self._lock = threading.RLock()
         self._reader: FrameReader | None = None
@@ -115,6 +116,15 @@ class Video:
 
     def __iter__(self) -> Iterator[Frame]:
         return self.frames()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        """Pickle the path: the file is opened again."""
+        self._check_open()
+        return self._opened_again, (self.info.path,)
+
+    @classmethod
+    def _opened_again(cls, path: str) -> Video:
+        return cls(index_video(path))
 
     def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
         """Return frames or parts of them, with NumPy indexing.
@@ -192,7 +202,7 @@ class Video:
         VideoError
             If the file is closed or was changed.
         """
-        first, last = _frame_range(start, stop, len(self))
+        first, last = frame_range(start, stop, len(self))
         if first >= last:
             return
         self._check_open()
@@ -431,112 +441,8 @@ def _checked_index(index: int | np.integer[Any], count: int) -> int:
     return number % count
 
 
-def _frame_range(start: int, stop: int | None, count: int) -> tuple[int, int]:
+def frame_range(start: int, stop: int | None, count: int) -> tuple[int, int]:
+    """Return the first frame and the one after the last, clipped to the existing ones."""
     first = operator.index(start)
     last = count if stop is None else operator.index(stop)
     return max(0, first), min(count, last)
-
-
-def open_video(path: str | os.PathLike[str]) -> Video:
-    """Open a video file as a lazy array.
-
-    All packets of the file are read once without decoding, so that the number of frames and their time stamps
-    are exact.
-
-    Parameters
-    ----------
-    path : str or os.PathLike
-        A local mp4, mov, avi, mkv, webm or mpg file.
-
-    Returns
-    -------
-    Video
-        Shape (T, H, W, 3), uint8, RGB, upright.
-
-    Raises
-    ------
-    VideoError
-        If the path is not a file, or the file is not a video, has no video track or cannot be decoded.
-
-    Warns
-    -----
-    VideoWarning
-        If the file is truncated; its remaining frames can be read. ``video.info.warnings`` has the message.
-    """
-    source = index_video(_absolute(path))
-    for sentence in source.info.warnings:
-        warnings.warn(sentence, VideoWarning, stacklevel=2)
-    return Video(source)
-
-
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return the properties of a video file; see `open_video` for errors."""
-    return index_video(_absolute(path)).info
-
-
-def _absolute(path: str | os.PathLike[str]) -> str:
-    return os.path.abspath(os.fsdecode(path))
-
-
-def read_frames(
-    source: Any, start: int = 0, stop: int | None = None
-) -> Generator[npt.NDArray[Any], None, None]:
-    """Read frames sequentially from a file, a `Video` or any array-like.
-
-    Parameters
-    ----------
-    source : path, Video or array-like of shape (T, Y, X[, C])
-        Arrays of any library are read as ``numpy.asarray(source[t])``, so lazy arrays remain lazy.
-    start, stop : int
-        First frame, and the one after the last; clipped to the existing frames.
-
-    Returns
-    -------
-    generator of ndarray, (Y, X[, C])
-        RGB uint8 from a video; from an array its own dtype.
-
-    Raises
-    ------
-    VideoError
-        If a file cannot be opened or read.
-    ImageError
-        If `source` is neither a path nor indexable by frame.
-    """
-    if isinstance(source, Video):
-        return source.frames(start, stop)
-    return _frames_of(source, start, stop)
-
-
-def _frames_of(source: Any, start: int, stop: int | None) -> Generator[npt.NDArray[Any], None, None]:
-    if isinstance(source, (str, os.PathLike)):
-        with open_video(source) as video:
-            yield from video.frames(start, stop)
-    else:
-        first, last = _frame_range(start, stop, frame_count(source))
-        for number in range(first, last):
-            yield read_frame(source, number)
-
-
-def read_frame(source: Any, index: Any) -> npt.NDArray[Any]:
-    """Return ``numpy.asarray(source[index])`` of an array-like.
-
-    Dask arrays are computed without Dask's callbacks, which are shared by all threads: napari's cache, which
-    is one, fails with a KeyError if another thread computes at the same time.
-    """
-    frame = source[index]
-    graph = getattr(frame, "__dask_graph__", None)
-    return np.asarray(frame if graph is None or graph() is None else frame.compute(callbacks=()))
-
-
-def frame_count(source: Any) -> int:
-    """Return the number of frames of a path, a `Video` or an array-like of shape (T, Y, X[, C])."""
-    if isinstance(source, (str, os.PathLike)):
-        return probe(source).n_frames
-    try:
-        shape = getattr(source, "shape", None)
-        return int(shape[0]) if shape is not None else len(source)
-    except (TypeError, IndexError, ValueError):  # ValueError: a Dask array of unknown length
-        raise ImageError(
-            f"Frames cannot be read from a {type(source).__name__}: give a path or an array (T, Y, X[, C]) "
-            "whose length is known."
-        ) from None

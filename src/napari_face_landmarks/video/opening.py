@@ -1,0 +1,116 @@
+"""Opening of videos and pictures, and sequential reading of frames from them and from arrays."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from collections.abc import Generator
+from typing import Any
+
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.video.arrays import FrameStream, as_frames, read_frame
+from napari_face_landmarks.video.index import VideoInfo, index_video
+from napari_face_landmarks.video.pictures import PictureSeries, pictures_in
+from napari_face_landmarks.video.reader import Video, VideoWarning, frame_range
+
+
+def open_video(path: str | os.PathLike[str]) -> Video:
+    """Open a video file as a lazy array.
+
+    All packets of the file are read once without decoding, so that the number of frames and their time stamps
+    are exact.
+
+    Parameters
+    ----------
+    path : str or os.PathLike
+        A local video file; or a folder of pictures (in natural order), a TIFF stack or a photograph.
+
+    Returns
+    -------
+    Video
+        Shape (T, H, W, 3), uint8, RGB, upright.
+
+    Raises
+    ------
+    VideoError
+        If the path is not a file, or the file is not a video, has no video track or cannot be decoded.
+
+    Warns
+    -----
+    VideoWarning
+        If the file is truncated; its remaining frames can be read. ``video.info.warnings`` has the message.
+    """
+    if pictures_in(path):
+        return PictureSeries(_absolute(path))
+    source = index_video(_absolute(path))
+    for sentence in source.info.warnings:
+        warnings.warn(sentence, VideoWarning, stacklevel=2)
+    return Video(source)
+
+
+def probe(path: str | os.PathLike[str]) -> VideoInfo:
+    """Return the properties of a video file; see `open_video` for errors."""
+    return PictureSeries(_absolute(path)).info if pictures_in(path) else index_video(_absolute(path)).info
+
+
+def _absolute(path: str | os.PathLike[str]) -> str:
+    return os.path.abspath(os.fsdecode(path))
+
+
+def read_frames(
+    source: Any, start: int = 0, stop: int | None = None
+) -> Generator[npt.NDArray[Any], None, None]:
+    """Read frames sequentially from a file, a `Video` or any array-like.
+
+    Parameters
+    ----------
+    source : path, Video or array-like of shape (T, Y, X[, C])
+        Arrays of any library are read as ``numpy.asarray(source[t])``, so lazy arrays remain lazy.
+    start, stop : int
+        First frame, and the one after the last; clipped to the existing frames.
+
+    Returns
+    -------
+    generator of ndarray, (Y, X[, C])
+        RGB uint8 from a video; from an array its own dtype.
+
+    Raises
+    ------
+    VideoError
+        If a file cannot be opened or read.
+    ImageError
+        If `source` is neither a path nor indexable by frame.
+    """
+    if isinstance(source, Video):
+        return source.frames(start, stop)
+    return _frames_of(source, start, stop)
+
+
+def _frames_of(source: Any, start: int, stop: int | None) -> Generator[npt.NDArray[Any], None, None]:
+    if isinstance(source, (str, os.PathLike)):
+        with open_video(source) as video:
+            yield from video.frames(start, stop)
+    else:
+        source = as_frames(source)
+        first, last = frame_range(start, stop, frame_count(source))
+        if isinstance(source, FrameStream):
+            yield from source.frames(first, last)
+            return
+        for number in range(first, last):
+            yield read_frame(source, number)
+
+
+def frame_count(source: Any) -> int:
+    """Return the number of frames of a path, a `Video` or an array-like of shape (T, Y, X[, C])."""
+    if isinstance(source, (str, os.PathLike)):
+        return probe(source).n_frames
+    try:
+        shape = getattr(source, "shape", None)
+        return int(shape[0]) if shape is not None else len(source)
+    except (TypeError, IndexError, ValueError):  # ValueError: a Dask array of unknown length
+        raise ImageError(
+            f"Frames cannot be read from a {type(source).__name__}: give a path or an array (T, Y, X[, C]) "
+            "whose length is known."
+        ) from None

@@ -1,0 +1,150 @@
+"""Folders of pictures, stacks of pages and single photographs as videos."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import ImageError, VideoError
+from napari_face_landmarks.opencv import cv2
+from napari_face_landmarks.video.container import VIDEO_SUFFIXES
+from napari_face_landmarks.video.index import VideoInfo
+from napari_face_landmarks.video.pixels import pixel_range_of, to_rgb8
+from napari_face_landmarks.video.reader import Frame, Video
+
+PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
+RATE = 25.0
+"""Frames per second that are assumed of pictures, which have no time."""
+_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # upright, as the camera's note says
+
+
+def pictures_in(path: str | os.PathLike[str]) -> list[Path]:
+    """Return the pictures that a path names: those of a folder in natural order (2 before 10), or itself.
+
+    None of a folder that has videos.
+    """
+    found = Path(path)
+    try:
+        items = list(found.iterdir()) if found.is_dir() else [found]
+        if any(item.suffix.lower() in VIDEO_SUFFIXES for item in items):  # of which one is meant
+            return []
+        pictures = [item for item in items if is_picture(item)]
+    except OSError:
+        return []
+    return sorted(
+        pictures, key=lambda item: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", item.name)]
+    )
+
+
+def is_picture(path: Path) -> bool:
+    """Return whether a path is a file with the ending of a picture that is not hidden."""
+    return path.suffix.lower() in PICTURE_SUFFIXES and not path.name.startswith(".") and path.is_file()
+
+
+def read_picture(path: str | os.PathLike[str], page: int = 0) -> npt.NDArray[Any]:
+    """Read a picture, upright, (H, W, 3) RGB of its own number of bits.
+
+    Raises
+    ------
+    ImageError
+        If the file is missing or no picture.
+    """
+    name, picture = os.fsdecode(path), None
+    try:
+        if page:
+            pages = cv2.imreadmulti(name, page, 1, flags=_FLAGS)[1]
+            picture = pages[0] if pages else None
+        else:
+            picture = cv2.imdecode(np.fromfile(name, np.uint8), _FLAGS)
+    except FileNotFoundError:
+        raise ImageError(f"There is no file {name}: check the path of the picture.") from None
+    except (OSError, cv2.error):
+        pass
+    if picture is None:
+        raise ImageError(f"{name} is not a picture that can be read: give a file of type png, jpg or tif.")
+    return np.ascontiguousarray(picture[:, :, ::-1])
+
+
+class PictureSeries(Video):
+    """Pictures as a video of `RATE` frames per second; those of another size than the first have no frame.
+
+    Parameters
+    ----------
+    path : str
+        A folder of pictures, a stack of pages, or a picture.
+    """
+
+    def __init__(self, path: str) -> None:
+        files = pictures_in(path)
+        self.files = [os.fspath(file) for file in files]
+        self._places = [(file, page) for file in self.files for page in range(_n_pages(file))]
+        states = [os.stat(file) for file in self.files]
+        try:
+            first = read_picture(*self._places[0])
+        except ImageError as error:
+            raise VideoError(str(error)) from None
+        n, middle = len(self._places), len(self._places) // 2
+        seen = [first] if first.dtype == np.uint8 else [first, *map(self._read, {middle, n - 1} - {0})]
+        self._range, doubt = pixel_range_of(seen)
+        notes = [doubt] if doubt else []
+        if n > 1:
+            notes.append(f"{path} has no frame rate: {RATE:g} frames per second are assumed.")
+        info = VideoInfo(path, n, first.shape[0], first.shape[1], RATE, np.arange(n) / RATE, tuple(notes))
+        state = (sum(s.st_size for s in states), max(s.st_mtime_ns for s in states))
+        super().__init__(SimpleNamespace(info=info, state=state))  # type: ignore[arg-type]
+
+    @classmethod
+    def _opened_again(cls, path: str) -> Video:
+        return cls(path)
+
+    def _read(self, number: int) -> npt.NDArray[Any]:
+        return read_picture(*self._places[number])
+
+    def _frame(self, number: int) -> Frame:
+        self._check_open()
+        frame = to_rgb8(self._read(number), f"Frame {number}", self._range)
+        if frame.shape != self.shape[1:]:
+            raise ImageError(
+                f"Frame {number} ({self._places[number][0]}) has {frame.shape[1]} x {frame.shape[0]} px, the "
+                f"first {self.info.width} x {self.info.height}: a series has one size, track it on its own."
+            )
+        return frame
+
+    def frames(self, start: int = 0, stop: int | None = None) -> Any:
+        """Read frames sequentially, as `Video.frames`; one that has none raises, and the next can be read."""
+        return _InOrder(self, max(0, start), min(len(self), len(self) if stop is None else stop))
+
+
+class _InOrder:
+    """An iterator that goes on after an error, as a generator cannot."""
+
+    def __init__(self, pictures: PictureSeries, start: int, stop: int) -> None:
+        self._pictures, self._next, self._stop = pictures, start, stop
+
+    def __iter__(self) -> _InOrder:
+        return self
+
+    def __next__(self) -> Frame:
+        if self._next >= self._stop:
+            raise StopIteration
+        self._next += 1
+        return self._pictures[self._next - 1]
+
+    def close(self) -> None:
+        """Stop here."""
+        self._stop = 0
+
+
+def _n_pages(path: str) -> int:
+    if not path.lower().endswith((".tif", ".tiff")):
+        return 1
+    try:
+        return max(1, int(cv2.imcount(path, _FLAGS)))
+    except cv2.error:
+        return 1
