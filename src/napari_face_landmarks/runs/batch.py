@@ -27,7 +27,7 @@ from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.chunks import cut, remove_pieces
 from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
 from napari_face_landmarks.runs.measures import join_summaries
-from napari_face_landmarks.runs.places import find_videos, place_outputs, recorded_outputs
+from napari_face_landmarks.runs.places import find_videos, left_out, place_outputs, recorded_outputs
 from napari_face_landmarks.runs.summary import append_to_summary, begin_summary, write_summary
 from napari_face_landmarks.runs.worker import OnProgress, OnResult, cores, run_local
 from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
@@ -134,7 +134,7 @@ class _Batch:
         """Do the batch."""
         processes = _checked_jobs(self.jobs)
         folder = Path(self.output).absolute()
-        plan = self._plan(folder, processes)
+        plan, note = self._plan(folder, processes), left_out(self.inputs, folder)
         with _locked_folder(folder):
             with suppress(ResultError):  # the error comes when it is written at the end
                 begin_summary(folder)
@@ -156,7 +156,7 @@ class _Batch:
                 if index not in self.results:  # a thread here failed
                     self.results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
             ordered = [self.results[index] for index in range(len(plan))]
-            write_summary(folder, ordered)
+            write_summary(folder, ordered, note)
             if self._measures() is not None:
                 join_summaries(folder, [(result.video, result.output) for result in ordered])
         return ordered

@@ -75,6 +75,25 @@ def find_videos(
     return [(video, Path(os.path.relpath(os.path.abspath(video.parent), common))) for video in found]
 
 
+def left_out(
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]
+) -> str:
+    """Return a sentence about the files in the folders named that are no videos; "" where there are none.
+
+    The folder of the results is not looked at.
+    """
+    given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
+    tracked = {video for video, _ in find_videos(inputs)}
+    files = (item.absolute() for path in map(Path, given) if path.is_dir() for item in path.rglob("*"))
+    others = {item for item in files if item.is_file() and not {item, item.parent} & tracked}
+    others = {item for item in others if not item.is_relative_to(Path(output).absolute())}
+    kinds = Counter(item.suffix.lower() or "no ending" for item in others if not item.name.startswith("."))
+    if not kinds:
+        return ""
+    named = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common(8))
+    return f"Left out of the folders, as no videos: {named}{', …' if len(kinds) > 8 else ''}."
+
+
 def _is_video(path: Path) -> bool:
     hidden = path.name.startswith(".")
     return not hidden and path.suffix.lower() in VIDEO_SUFFIXES and path.is_file()

@@ -51,7 +51,7 @@ def append_to_summary(folder: Path, result: FileResult) -> None:
         csv.writer(stream).writerow(_row(result))
 
 
-def write_summary(folder: Path, results: Sequence[FileResult]) -> None:
+def write_summary(folder: Path, results: Sequence[FileResult], note: str = "") -> None:
     """Write ``batch-summary.csv`` and ``batch-summary.txt`` in the order given, each whole or not at all.
 
     Raises
@@ -61,7 +61,8 @@ def write_summary(folder: Path, results: Sequence[FileResult]) -> None:
     """
     _write_table(folder, results)
     with replacing(folder / f"{SUMMARY}.txt") as temporary:
-        temporary.write_text(summary_text(results) + "\n", encoding="utf-8")
+        lines = [summary_text(results), *([printable(note)] if note else [])]
+        temporary.write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 def _write_table(folder: Path, results: Sequence[FileResult]) -> None:
