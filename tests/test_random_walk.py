@@ -19,7 +19,7 @@ pytestmark = pytest.mark.gui
 
 N_FRAMES = 30
 N_ACTIONS = 30
-FAILED_ONCE: tuple[int, ...] = ()
+FAILED_ONCE: tuple[int, ...] = (112, 117)
 QUICK = (1, 2)
 NIGHTLY = range(100, 400)
 NOT_OURS = ("propagateSizeHints", "XDG_RUNTIME_DIR", "OpenGL", "libpng", "svg", "theme")
@@ -30,6 +30,8 @@ NOT_OURS = ("propagateSizeHints", "XDG_RUNTIME_DIR", "OpenGL", "libpng", "svg", 
 def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.005})
     monkeypatch.setattr(tracking, "FaceTracker", tracker)
+    # napari alone dies in Mesa's software renderer once a layer is removed, where vispy deletes its program
+    monkeypatch.setattr("vispy.gloo.glir.GlirProgram.delete", lambda _: None)
     monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
 
 
@@ -106,8 +108,8 @@ class Walk:
         wait_until(lambda: not track.running)
 
     def do_delete(self) -> None:
-        # Mesa's software renderer crashes in napari without this plugin, too, once an image was removed
-        layers = [layer for layer in self.viewer.layers if not self.is_image(layer)]
+        # vispy cannot draw points after the only image is removed, with or without this plugin
+        layers = [layer for layer in self.viewer.layers if not (self.is_image(layer) and self.n_images() < 2)]
         layer = self.pick(layers)
         if layer is not None:
             self.removed.append(layer)
