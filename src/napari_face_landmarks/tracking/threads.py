@@ -57,7 +57,7 @@ class Workers:
     def __exit__(self, *_: object) -> None:
         with self._lock:
             self._closed = True
-        for _ in self._threads:
+        for _each in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
             thread.join()
