@@ -138,7 +138,7 @@ def _part_inputs(
         of_eyes[2 * face], of_eyes[2 * face + 1] = crops[face, 0], crops[face, 1]
         of_mouths[face] = crops[face, 2]
     sample_kernel(pixels, height, width, of_eyes, (False, True), eyes)
-    sample_kernel(pixels, height, width, of_mouths, (False,), mouths)
+    sample_kernel(pixels, height, width, of_mouths, (False, False), mouths)
 
 
 def eye_crops(landmarks: npt.NDArray[np.floating]) -> Floats:

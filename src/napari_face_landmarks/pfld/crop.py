@@ -104,7 +104,7 @@ def sample_crops(
     rgb: npt.NDArray[np.uint8],
     crops: npt.NDArray[np.floating],
     size: int = CROP_SIZE,
-    mirrored: tuple[bool, ...] = (False,),
+    mirrored: tuple[bool, bool] = (False, False),
 ) -> Floats:
     """Cut the crops out of a picture: the network's input.
 
@@ -121,8 +121,8 @@ def sample_crops(
         Centre x, centre y, side (pixels), roll (radians).
     size : int
         Side of the network's input, pixels.
-    mirrored : tuple of bool
-        Which crops are turned left to right: of the first, the second and so on, and again from the first.
+    mirrored : (bool, bool)
+        Whether the first, third, ... and the second, fourth, ... crops are turned left to right.
 
     Returns
     -------
@@ -141,7 +141,7 @@ def sample_kernel(
     height: int,
     width: int,
     crops: npt.NDArray[np.float64],
-    mirrored: tuple[bool, ...],
+    mirrored: tuple[bool, bool],
     out: Floats,
 ) -> None:
     """Compiled `sample_crops`; `pixels` are the picture's numbers in their order."""
@@ -155,7 +155,7 @@ def sample_kernel(
         while samples > 3 and block < LARGEST_BLOCK:
             samples, block = (samples + 1) // 2, 2 * block
         _sample(pixels, height, width, x, y, side, roll, min(samples, 4), block, out[row])
-        if mirrored[row % len(mirrored)]:
+        if mirrored[row % 2]:
             for colour in range(3):
                 for line in range(size):
                     for column in range(size // 2):
