@@ -19,7 +19,7 @@ Floats = npt.NDArray[np.float32]
 
 EYE_OUTPUTS = ("landmarks", "sigma", "iris", "iris_sigma", "iris_confidence", "shut")
 MOUTH_OUTPUTS = ("landmarks", "sigma")
-CERTAIN, UNCERTAIN = 0.035, 0.07
+CERTAIN, UNCERTAIN = 0.02, 0.04
 """Spreads, over the inter-ocular distance, up to which a part model is followed, and from which it is not."""
 NARROW_EYE, NARROWEST_EYE = 0.55, 0.40
 """Shares of the other eye's width below which an eye, turned away, is left to PFLD partly and wholly."""
