@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import pickle
 from dataclasses import replace
 from fractions import Fraction
@@ -15,6 +16,7 @@ import pytest
 from napari.layers import Image, Points
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, load_models
+from napari_face_landmarks.cli.options import moment
 from napari_face_landmarks.correction.propagation import carry_on
 from napari_face_landmarks.correction.refit import refit_in_tracks
 from napari_face_landmarks.data.tracks import empty_tracks
@@ -338,3 +340,32 @@ def test_tracks_print_as_ten_lines(frames: np.ndarray, tracker: FaceTracker) -> 
     assert lines[0].startswith("Tracks: 2 frames (0 to 1), ")
     assert lines[1].startswith("frames with a face: 2 (face 0 on 2")
     assert repr(empty_tracks(np.arange(0), 0)).startswith("Tracks: 0 frames (none), 0 faces")
+
+
+@pytest.mark.parametrize(
+    ("range_", "expected"),
+    [
+        (["--from", "2"], [2, 3, 4, 5]),
+        (["--to", "0.12"], [0, 1, 2]),
+        (["--from", "0:00.08", "--to", "5"], [2, 3, 4]),
+    ],
+)
+def test_a_part_of_a_video_is_tracked(
+    range_: list[str], expected: list[int], frames: np.ndarray, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "v.mkv", frames)
+    out = tmp_path / "t.npz"
+    assert cli.main(["track", str(path), "-o", str(out), "--refine", "off", *range_]) == 0
+    tracks = Tracks.load(out)
+    assert tracks.frame_indices.tolist() == expected
+    np.testing.assert_allclose(tracks.timestamps, np.array(expected) / 25, atol=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("text", "when"), [("250", 250), ("12s", 12.0), ("1:30", 90.0), ("0:01:30.5", 90.5), ("2.5", 2.5)]
+)
+def test_moments_are_frames_or_seconds(text: str, when: float) -> None:
+    assert moment(text) == when
+    assert type(moment(text)) is type(when)
+    with pytest.raises(argparse.ArgumentTypeError, match="neither a frame"):
+        moment(f"{text}x")

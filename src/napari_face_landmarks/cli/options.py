@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import re
 from typing import Any
 
 from napari_face_landmarks.settings import DEFAULT_PRESET, PRESETS, REFINE_MODES, TrackerSettings
@@ -68,6 +69,18 @@ def count(text: str) -> int:
     if not isinstance(found, int) or found < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
     return found
+
+
+def moment(text: str) -> int | float:
+    """Convert text to a frame, an int, or to seconds, a float: "250", "12.5", "12s", "1:30", "0:01:30.5"."""
+    found = re.fullmatch(r"(?:(\d+):)?(?:(\d{1,2}):)?(\d+(?:\.\d*)?)(s?)", text)
+    if found is None:
+        raise argparse.ArgumentTypeError(f"{text!r} is neither a frame such as 250 nor a time such as 1:30.5")
+    first, second, last, unit = found.groups()
+    if not (first or unit or "." in last):
+        return int(last)
+    hours, minutes = (first, second) if second else ("0", first or "0")
+    return 3600.0 * int(hours) + 60.0 * int(minutes) + float(last)
 
 
 def chosen_settings(options: argparse.Namespace) -> TrackerSettings:

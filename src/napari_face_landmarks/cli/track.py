@@ -27,6 +27,7 @@ from napari_face_landmarks.cli.options import (
     chosen_settings,
     count,
     given,
+    moment,
 )
 from napari_face_landmarks.cli.output_paths import prepare_place
 from napari_face_landmarks.errors import ResultError
@@ -84,6 +85,14 @@ def add_track(commands: Any) -> None:
         help="resume an interrupted run from its checkpoint next to OUT; the landmarks are those of an "
         "uninterrupted run",
     )
+    for name, meaning in (("from", "first frame to track"), ("to", "where to stop, which is not tracked")):
+        parser.add_argument(
+            f"--{name}",
+            dest=f"{name}_",
+            metavar="WHEN",
+            type=moment,
+            help=f"{meaning}: a frame (250) or a time (12.5, 12s, 1:30)",
+        )
     parser.add_argument(
         "--regions",
         metavar="FILE.json",
@@ -133,7 +142,13 @@ def _track(options: argparse.Namespace) -> int:
         models = load_models(*given(options.models), experts=options.experts, providers=options.provider)
         tracker = FaceTracker(models, settings, options.threads)
         checkpointed = CheckpointedRun.begin(
-            tracker, video, journal_of(options.output), resume=options.resume, regions=regions
+            tracker,
+            video,
+            journal_of(options.output),
+            resume=options.resume,
+            regions=regions,
+            start=_frame_at(options.from_, video, 0),
+            stop=_frame_at(options.to_, video, len(video)),
         )
         whole = False
         try:
@@ -155,7 +170,7 @@ def _track(options: argparse.Namespace) -> int:
         say(f"Warning: {sentence}")
     if interrupted:
         say(
-            f"Stopped after {tracks.n_frames} of {len(video)} frames, which are in {options.output}; "
+            f"Stopped after {tracks.n_frames} of {checkpointed.total} frames, which are in {options.output}; "
             "--resume continues."
         )
         return STATUS_INTERRUPTED
@@ -205,6 +220,14 @@ def _opened(path: Path) -> Video:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VideoWarning)
         return open_video(path)
+
+
+def _frame_at(when: int | float | None, video: Video, default: int) -> int:
+    """Return the first frame at or after a time of the video, in seconds; frames are returned as they are."""
+    if isinstance(when, float):
+        times = video.info.timestamps
+        return int((times < times[0] + when - 1e-6).sum())
+    return default if when is None else when
 
 
 def _follow(checkpointed: CheckpointedRun) -> tuple[Tracks, bool]:
