@@ -309,7 +309,6 @@ def test_frames_that_are_not_finite_count_as_faceless(models: Models) -> None:
     "frames",
     [
         np.zeros((0, 20, 20, 3)),
-        np.zeros((20, 20)),
         np.zeros((4, 20, 20, 2)),
         np.zeros((2, 2, 9, 9, 3)),
         5,
