@@ -12,7 +12,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError, VideoError
-from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video.container import VIDEO_SUFFIXES
 from napari_face_landmarks.video.index import VideoInfo
 from napari_face_landmarks.video.pixels import pixel_range_of, to_rgb8
@@ -21,7 +20,7 @@ from napari_face_landmarks.video.reader import Frame, Video
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 RATE = 25.0
 """Frames per second that are assumed of pictures, which have no time."""
-_FLAGS = cv2.IMREAD_COLOR | cv2.IMREAD_ANYDEPTH  # upright, as the camera's note says
+_FLAGS = 1 | 2  # OpenCV's IMREAD_COLOR and IMREAD_ANYDEPTH: upright, as the camera's note says
 
 
 def pictures_in(path: str | os.PathLike[str]) -> list[Path]:
@@ -55,6 +54,8 @@ def read_picture(path: str | os.PathLike[str], page: int = 0) -> npt.NDArray[Any
     ImageError
         If the file is missing or no picture.
     """
+    from napari_face_landmarks.opencv import cv2  # only for pictures: 26 MB
+
     name, picture = os.fsdecode(path), None
     try:
         if page:
@@ -144,6 +145,8 @@ class _InOrder:
 def _n_pages(path: str) -> int:
     if not path.lower().endswith((".tif", ".tiff")):
         return 1
+    from napari_face_landmarks.opencv import cv2  # only for pictures: 26 MB
+
     try:
         return max(1, int(cv2.imcount(path, _FLAGS)))
     except cv2.error:
