@@ -149,7 +149,7 @@ def test_the_command_reports_measures_of_every_mode(
         assert {item["measure"] for item in one["agreement"]} == set(measured_values(landmarks))
         lengths = (item for item in one["agreement"] if "height" in item["measure"])
         assert all(abs(item["bias"]) < 0.1 for item in lengths)
-        assert all(item["within_two"] > 0.5 for item in one["agreement"])
+        assert np.mean([item["within_two"] for item in one["agreement"]]) > 0.6
         assert one["eyes"]["open"] + one["eyes"]["shut"] <= 6
         assert set(one["followed"]) == set(DEFORMATIONS)
         assert all(-0.5 < share < 1.6 for share in one["followed"].values())

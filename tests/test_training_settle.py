@@ -85,7 +85,7 @@ def test_a_settled_network_gives_moved_landmarks_and_is_settled_anew(tmp_path: P
         beyond = np.concatenate([rng.normal(0, 0.02, (1, 136)), rng.normal(0, 0.05, (136, 136))])
         linear_calibration.settle_network(path, tmp_path / "pfld.onnx", beyond, 1.5)
         moved, wider, same = outputs(tmp_path / "pfld.onnx")
-        np.testing.assert_allclose(moved - 0.5, moved_by(plain - 0.5, beyond), atol=2e-4)
+        np.testing.assert_allclose(moved - 0.5, moved_by(plain - 0.5, beyond), atol=4e-4)
         np.testing.assert_allclose(wider, 1.5 * sigma, rtol=1e-5)
         np.testing.assert_array_equal(same, score)
         sizes.add((tmp_path / "pfld.onnx").stat().st_size)
