@@ -187,7 +187,8 @@ class MeasuresDock(QWidget):
         self.faces = QComboBox()
         self.faces.setToolTip("The face that is measured.")
         self.names = QComboBox()
-        may_be_narrow(self.names, 12)
+        may_be_narrow(self.names, 8)
+        may_be_narrow(self.faces, 6)
         self.names.setToolTip("What is measured; its definition is shown below.")
         self.names.addItem("eye closure", "closure")
         titles = {item.name: item.title for item in MEASURES}

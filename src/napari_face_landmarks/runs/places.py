@@ -90,7 +90,8 @@ def left_out(
     kinds = Counter(item.suffix.lower() or "no ending" for item in others if not item.name.startswith("."))
     if not kinds:
         return ""
-    named = ", ".join(f"{count} of {kind}" for kind, count in kinds.most_common(8))
+    most = sorted(kinds.items(), key=lambda kind: (-kind[1], not kind[0].startswith("."), kind[0]))[:8]
+    named = ", ".join(f"{count} of {kind}" for kind, count in most)
     return f"Left out of the folders, as no videos: {named}{', …' if len(kinds) > 8 else ''}."
 
 
