@@ -140,6 +140,7 @@ def test_augmented_crops_keep_their_labels_in_place(faces: PartFaces, name: str)
 
 
 def test_twins_of_a_mouth_are_one_crop_whose_skin_has_moved(faces: PartFaces) -> None:
+    pytest.importorskip("torch")
     from napari_face_landmarks.training.parts import PartsPlan, draw_batch, part_of
 
     plan = PartsPlan(batch=12, twin_share=0.5)
