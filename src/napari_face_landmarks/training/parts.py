@@ -32,6 +32,7 @@ from napari_face_landmarks.training.part_labels import (
     load_parts,
 )
 from napari_face_landmarks.training.part_network import ExportedEye, ExportedMouth, PartNetwork, PartOutputs
+from napari_face_landmarks.training.pfld import movement_error
 
 Floats = npt.NDArray[np.float32]
 
@@ -429,18 +430,9 @@ def part_loss(name: str, outputs: PartOutputs, labels: Tensor, known: Tensor, si
 
 def movement_loss(outputs: PartOutputs, labels: Tensor, twin: Tensor, size: int) -> Tensor:
     """Return how far landmarks fail to follow the known movements between twins, pixels of the crop."""
-    moved = (labels - labels[twin]) * size
-    length = moved.norm(dim=-1)
-    weight = length / length.sum(-1, keepdim=True).clamp_min(1e-3)
-    loss = torch.zeros(())
-    for output, share in (
-        (outputs.landmarks, 1.0),
-        (outputs.heat_landmarks, 0.3),
-        (outputs.global_landmarks, 0.3),
-    ):
-        error = (output - output[twin]) * size - moved
-        loss = loss + share * (weight * torch.sqrt((error**2).sum(-1) + SOFTNESS**2)).sum(-1).sum()
-    return loss / (length.sum(-1) > 0).sum().clamp_min(1)
+    shares = (outputs.landmarks, 1.0), (outputs.heat_landmarks, 0.3), (outputs.global_landmarks, 0.3)
+    losses = [share * movement_error(found * size, labels * size, twin, SOFTNESS) for found, share in shares]
+    return torch.stack(losses).sum()
 
 
 def _likelihood(output: Tensor, truth: Tensor, log_sigma: Tensor) -> Tensor:

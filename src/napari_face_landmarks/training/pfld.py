@@ -111,13 +111,13 @@ PLANS = {
 wide network, for it is asked for exactness first; open, the default, for speed as well."""
 
 
-def distance(error: Tensor) -> Tensor:
+def distance(error: Tensor, softness: float = SOFTNESS) -> Tensor:
     """Return the length of errors (..., 2) in pixels of the crop, (...,): what the reported error averages.
 
-    The wing loss, which weighs small errors more, ended 0.5 % higher. Below `SOFTNESS` the length is rounded
+    The wing loss, which weighs small errors more, ended 0.5 % higher. Below `softness` the length is rounded
     off, where its gradient would jump.
     """
-    return torch.sqrt((error**2).sum(-1) + SOFTNESS**2)
+    return torch.sqrt((error**2).sum(-1) + softness**2)
 
 
 def _pairs() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[np.float32]]:
@@ -146,21 +146,23 @@ def difference_error(error: Tensor, trust: Tensor) -> Tensor:
     return (together * distance(error[:, first] - error[:, second])).sum(-1)
 
 
-def movement_error(found: Tensor, truth: Tensor, twin: Tensor) -> Tensor:
+def movement_error(found: Tensor, truth: Tensor, twin: Tensor, softness: float = SOFTNESS) -> Tensor:
     """Return how far landmarks fail to follow known local movements, mean over the faces that have a twin.
 
     Parameters
     ----------
-    found, truth : Tensor, (B, 68, 2)
+    found, truth : Tensor, (B, L, 2)
         Pixels of the crop.
     twin : Tensor, (B,), int64
         Row of the same face with its skin moved in places (`augment.twin_faces`); its own if there
         is none.
+    softness : float
+        As of `distance`.
     """
     moved = truth - truth[twin]
     length = moved.norm(dim=-1)
     weight = length / length.sum(-1, keepdim=True).clamp_min(1e-3)
-    error = (weight * distance(found - found[twin] - moved)).sum(-1)
+    error = (weight * distance(found - found[twin] - moved, softness)).sum(-1)
     return error.sum() / (length.sum(-1) > 0).sum().clamp_min(1)
 
 
