@@ -50,7 +50,7 @@ MOUTH_SHARES = (0.40, 0.38, 0.22)
 """Shares of the three states in each batch."""
 SOFTNESS = 0.15  # px of the crop
 HELD_OUT_SEED = 11
-FOLLOWED_SHARE = 4.0
+FOLLOWED_SHARE = 1.5
 """Weight of `movement_loss`."""
 EXTRA = 6
 """Numbers that the eye's network gives besides landmarks."""
@@ -63,13 +63,13 @@ class PartsPlan:
     steps: int = 5000
     batch: int = 64
     learning_rate: float = 2.5e-3
-    started_rate: float = 2e-3
+    started_rate: float = 1.5e-3
     weight_decay: float = 1e-3
     ema: float = 0.998
     evaluate_every: int = 1000
     warped_share: float = 0.35
     covered_share: float = 0.35
-    twin_share: float = 0.6
+    twin_share: float = 0.5
     mild_share: float = 0.15
     seed: int = 2026
     threads: int = 1
