@@ -54,6 +54,14 @@ print(json.dumps({"modules": sorted(sys.modules)}))
     assert not roots & {"numba", "pandas", "scipy", "skimage", "matplotlib", "torch"}
 
 
+HEAVY = """
+import sys
+heavy = sorted({"numba.np.arraymath", "scipy.linalg"} & set(sys.modules))
+"""
+"""Sets `heavy` to modules that are loaded only where Numba's compiler was started."""
+
+
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform != "linux", reason="the peak of the memory is read from /proc")
 def test_a_second_process_tracks_in_bounded_memory(models: Models, tmp_path: Path) -> None:
     FaceTracker(models, TrackerSettings(refine="always")).prepare()  # fills the cache of kernels
@@ -68,11 +76,16 @@ run = tracker.track_frames(np.load({str(frames)!r}))
 next(run)
 run.close()
 peak = int(re.search(r"VmHWM:\\s*(\\d+) kB", open("/proc/self/status").read())[1]) / 1000
-print(json.dumps({{"peak": peak}}))
+{HEAVY}
+print(json.dumps({{"peak": peak, "heavy": heavy}}))
 """
-    # a test that compiles at the same time may take a kernel out of the cache: the second process finds all
-    peak = min(in_another_process(code)["peak"] for _ in range(2))
-    assert peak < MOST_MEMORY_MB
+    for _ in range(6):  # tests that compile at the same time may take a kernel out of the cache
+        found = in_another_process(code)
+        if not (KNOWN_NUMBA and found["heavy"]):
+            break
+    else:
+        pytest.fail("Kernels were missing in the cache each time.")
+    assert found["peak"] < MOST_MEMORY_MB
 
 
 @pytest.mark.skipif(not KNOWN_NUMBA, reason="this version of Numba starts its compiler first")
@@ -86,14 +99,14 @@ def test_kernels_of_the_cache_start_no_compiler_and_give_the_same(
     ways = [
         in_another_process(
             f"""
-import json, sys
+import json
 import numpy as np
 from napari_face_landmarks import FaceTracker, TrackerSettings
 from napari_face_landmarks import jit
 if {ordinary}:
     jit.LEAN_WITH = ()
 found = FaceTracker(settings=TrackerSettings(refine={refine!r})).fit(np.load({str(frame)!r}))
-heavy = sorted({{"numba.np.arraymath", "scipy.linalg"}} & set(sys.modules))
+{HEAVY}
 print(json.dumps({{"heavy": heavy, "landmarks": found.landmarks.tolist()}}))
 """
         )
