@@ -38,24 +38,15 @@ DRIFT = (0.09, 0.06)  # amplitude of the translation in x and y, as a fraction o
 
 @dataclass(frozen=True)
 class DemoResult:
-    """Files and results of the demo.
+    """Files and results of the demo."""
 
-    Parameters
-    ----------
-    clip, csv, overlay, sheet : Path
-        The clip, its landmarks, the overlay video, and the contact sheet.
-    tracks : Tracks
-        `distance` refers to face 0.
-    distance : float
-        Mean distance to the known motion divided by the inter-ocular distance; 0.01 is 1 %.
-    """
-
+    # clip, csv, overlay, sheet: the clip, its landmarks, the overlay video, and the contact sheet
     clip: Path
     csv: Path
     overlay: Path
     sheet: Path
-    tracks: Tracks
-    distance: float
+    tracks: Tracks  # `distance` refers to face 0
+    distance: float  # mean distance to the known motion divided by the inter-ocular distance; 0.01 is 1 %
 
 
 def make_demo_clip(

@@ -175,22 +175,11 @@ class TrackerSettings:
 
 @dataclass(frozen=True, slots=True)
 class Preset:
-    """Named settings for a purpose.
+    """Named settings for a purpose."""
 
-    Attributes
-    ----------
-    name : str
-        The name for ``--preset`` and `TrackerSettings.preset`.
-    title : str
-        The name in the dock.
-    help : str
-        Purpose, benefit and cost.
-    settings : TrackerSettings
-    """
-
-    name: str
-    title: str
-    help: str
+    name: str  # the name for ``--preset`` and `TrackerSettings.preset`
+    title: str  # the name in the dock
+    help: str  # purpose, benefit and cost
     settings: TrackerSettings
 
 

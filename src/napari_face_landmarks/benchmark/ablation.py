@@ -32,47 +32,25 @@ BASELINE = TrackerSettings(
 
 @dataclass(frozen=True)
 class Step:
-    """One step of the ablation: the previous step with one more optimisation.
+    """One step of the ablation: the previous step with one more optimisation."""
 
-    Attributes
-    ----------
-    name : str
-        The optimisation.
-    settings : TrackerSettings
-    engine : module
-        Implementation of CLNF.
-    threads : int
-    """
-
-    name: str
+    name: str  # the optimisation
     settings: TrackerSettings
-    engine: ModuleType
+    engine: ModuleType  # implementation of CLNF
     threads: int = 1
 
 
 @dataclass(frozen=True)
 class StepResult:
-    """Result of a step of the ablation.
-
-    Attributes
-    ----------
-    name : str
-    fps : float
-        Frames per second, end to end.
-    frames : int
-        Number of frames.
-    speedup, total : float
-        Speed-up relative to the previous step and to the baseline.
-    moved : float
-        Mean distance of the landmarks from those of the baseline, % of the inter-ocular distance.
-    """
+    """Result of a step of the ablation."""
 
     name: str
-    fps: float
-    frames: int
+    fps: float  # frames per second, end to end
+    frames: int  # number of frames
+    # speedup, total: speed-up relative to the previous step and to the baseline
     speedup: float
     total: float
-    moved: float
+    moved: float  # mean distance of the landmarks from those of the baseline, % of the inter-ocular distance
 
 
 def steps(threads: int | None = None) -> list[Step]:

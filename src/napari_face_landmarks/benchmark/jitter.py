@@ -32,21 +32,12 @@ STILL_OVER = 9
 
 @dataclass(frozen=True)
 class Steadiness:
-    """Jitter of a run.
+    """Jitter of a run."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the run.
-    jitter : float
-        Root mean square of the landmarks' second difference over frames with the face at rest, px.
-    frames : int
-        Number of these frames.
-    """
-
-    name: str
+    name: str  # name of the run
+    # root mean square of the landmarks' second difference over frames with the face at rest, px
     jitter: float
-    frames: int
+    frames: int  # number of these frames
 
 
 def jitter(landmarks: npt.NDArray[np.floating]) -> tuple[float, int]:

@@ -37,40 +37,21 @@ MEDIANS_ERROR = math.sqrt(math.pi / 2)
 
 @dataclass(frozen=True)
 class Slope:
-    """Additional cost of a late frame relative to an early one.
+    """Additional cost of a late frame relative to an early one."""
 
-    Attributes
-    ----------
-    share : float
-        Median over the short runs; 0.01 is one percent.
-    error : float
-        Its standard error from the scatter of the short runs; NaN for fewer than three.
-    """
-
-    share: float
-    error: float
+    share: float  # median over the short runs; 0.01 is one percent
+    error: float  # its standard error from the scatter of the short runs; NaN for fewer than three
 
 
 @dataclass(frozen=True)
 class LengthCost:
-    """Cost of a frame early and late in a run.
+    """Cost of a frame early and late in a run."""
 
-    Attributes
-    ----------
-    frames : int
-        Frames of the long run before it is timed.
-    ms : float
-        Median milliseconds per frame.
-    slope : Slope
-        Additional cost of a later frame relative to a frame of a new run.
-    growth_mb : float or None
-        Growth of the process's memory from the 1,000th frame (or half of the frames) to the last, without
-        results.
-    """
-
-    frames: int
-    ms: float
-    slope: Slope
+    frames: int  # frames of the long run before it is timed
+    ms: float  # median milliseconds per frame
+    slope: Slope  # additional cost of a later frame relative to a frame of a new run
+    # growth of the process's memory from the 1,000th frame (or half of the frames) to the last, without
+    # results
     growth_mb: float | None
 
 

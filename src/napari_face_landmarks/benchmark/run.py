@@ -36,36 +36,19 @@ from napari_face_landmarks.video import open_video
 
 @dataclass(frozen=True)
 class Effort:
-    """How much the benchmark measures.
+    """How much the benchmark measures."""
 
-    Attributes
-    ----------
-    calls : int
-        Number of calls of each kernel.
-    baseline_frames : int
-        Frames of the ablation's baseline, which takes about a second per frame.
-    step_seconds : float
-        Duration of each faster step of the ablation.
-    runs : int
-        Runs of each video in each mode.
-    stop : int or None
-        Number of frames of these runs; None for the whole video.
-    cost_frames, cost_runs : int
-        Frames and runs for each image size and number of faces; the median run is reported.
-    length : int
-        Frames of the long run.
-    widths, faces : tuple of int
-        Image sizes and numbers of faces.
-    """
-
-    calls: int = 500
-    baseline_frames: int = 40
-    step_seconds: float = 4.0
-    runs: int = 3
-    stop: int | None = 800
+    calls: int = 500  # number of calls of each kernel
+    baseline_frames: int = 40  # frames of the ablation's baseline, which takes about a second per frame
+    step_seconds: float = 4.0  # duration of each faster step of the ablation
+    runs: int = 3  # runs of each video in each mode
+    stop: int | None = 800  # number of frames of these runs; None for the whole video
+    # cost_frames, cost_runs: frames and runs for each image size and number of faces; the median run is
+    # reported
     cost_frames: int = 100
     cost_runs: int = 7
-    length: int = 20_000
+    length: int = 20_000  # frames of the long run
+    # widths, faces: image sizes and numbers of faces
     widths: tuple[int, ...] = WIDTHS
     faces: tuple[int, ...] = FACES
 

@@ -35,69 +35,35 @@ FACES = (1, 2, 3, 4, 6, 8)
 
 @dataclass(frozen=True)
 class Rate:
-    """Throughput of a run.
-
-    Attributes
-    ----------
-    refine : str
-    every : int
-        CLNF on every n-th frame.
-    threads : int
-    fps : float
-        Frames per second, end to end; the median of the runs.
-    stage_ms : dict of str to float
-        Milliseconds per frame of each stage.
-    bound : str
-        What limits the throughput.
-    """
+    """Throughput of a run."""
 
     refine: str
-    every: int
+    every: int  # CLNF on every n-th frame
     threads: int
-    fps: float
-    stage_ms: dict[str, float]
-    bound: str
+    fps: float  # frames per second, end to end; the median of the runs
+    stage_ms: dict[str, float]  # milliseconds per frame of each stage
+    bound: str  # what limits the throughput
 
 
 @dataclass(frozen=True)
 class VideoRates:
-    """Throughput on one video.
+    """Throughput on one video."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the file.
-    width, height, frames : int
-    decoding_fps : float
-        Frames per second of decoding alone.
-    rates : list of Rate
-    """
-
-    name: str
+    name: str  # name of the file
     width: int
     height: int
     frames: int
-    decoding_fps: float
+    decoding_fps: float  # frames per second of decoding alone
     rates: list[Rate]
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Cost of a frame at one image size or number of faces.
+    """Cost of a frame at one image size or number of faces."""
 
-    Attributes
-    ----------
-    value : int
-        Width in pixels, or number of faces.
-    ms : float
-        Milliseconds per frame, from frames in memory.
-    stage_ms : dict of str to float
-        Milliseconds of each stage; with several threads stages overlap.
-    """
-
-    value: int
-    ms: float
-    stage_ms: dict[str, float]
+    value: int  # width in pixels, or number of faces
+    ms: float  # milliseconds per frame, from frames in memory
+    stage_ms: dict[str, float]  # milliseconds of each stage; with several threads stages overlap
 
 
 class Repeated:

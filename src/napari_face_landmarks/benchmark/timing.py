@@ -24,23 +24,14 @@ BUSY = 0.5
 
 @dataclass(frozen=True)
 class Timing:
-    """Time per call, after warm-up.
+    """Time per call, after warm-up."""
 
-    Attributes
-    ----------
-    name : str
-        Name of the function.
-    median, quartile_1, quartile_3 : float
-        Milliseconds.
-    calls : int
-        Number of timed calls.
-    """
-
-    name: str
+    name: str  # name of the function
+    # median, quartile_1, quartile_3: milliseconds
     median: float
     quartile_1: float
     quartile_3: float
-    calls: int
+    calls: int  # number of timed calls
 
 
 def take_time(name: str, work: Callable[[], Any], calls: int, parts: int = 1) -> Timing:

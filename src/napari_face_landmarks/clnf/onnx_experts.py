@@ -31,15 +31,10 @@ OPSET, IR_VERSION = 17, 9
 
 @dataclass(frozen=True)
 class OnnxExperts(PatchExperts):
-    """Patch experts that are evaluated by ONNX Runtime.
+    """Patch experts that are evaluated by ONNX Runtime."""
 
-    Attributes
-    ----------
-    session : onnxruntime.InferenceSession
-        Inputs `supports`, (68, n, 121) contrast-normalised, and `set`, the index of scale and view; output
-        `responses`, (68, n).
-    """
-
+    # inputs `supports`, (68, n, 121) contrast-normalised, and `set`, the index of scale and view; output
+    # `responses`, (68, n)
     session: onnxruntime.InferenceSession
 
 

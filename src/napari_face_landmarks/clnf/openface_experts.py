@@ -28,102 +28,56 @@ SIGMOID, TANH, RELU, LINEAR = 0, 1, 2, 3
 
 @dataclass(frozen=True)
 class Networks:
-    """Small networks in one array: each layer is ``activation(weight @ input + bias)``.
+    """Small networks in one array: each layer is ``activation(weight @ input + bias)``."""
 
-    Attributes
-    ----------
-    words : ndarray, (N,), float32
-        All weights and biases, and other words of the file between them.
-    widths : ndarray, (E, L + 1), int64
-        Numbers of inputs and of each layer's outputs; 0 after the last layer.
-    weights, biases : ndarray, (E, L), int64
-        Index of each layer's weights (outputs x inputs, by rows) and biases in `words`.
-    activations : ndarray, (E, L), int64
-        `SIGMOID`, `TANH`, `RELU` or `LINEAR`.
-    """
-
-    words: Floats32
+    words: Floats32  # (N,), float32; all weights and biases, and other words of the file between them
+    # (E, L + 1), int64; numbers of inputs and of each layer's outputs; 0 after the last layer
     widths: Integers
+    # weights, biases: (E, L), int64; index of each layer's weights (outputs x inputs, by rows) and biases in
+    # `words`
     weights: Integers
     biases: Integers
-    activations: Integers
+    activations: Integers  # (E, L), int64; `SIGMOID`, `TANH`, `RELU` or `LINEAR`
 
 
 @dataclass(frozen=True)
 class NeuralFields:
-    """Parameters of CCNF: those of the neurons, and of the edges between neighbouring responses.
+    """Parameters of CCNF: those of the neurons, and of the edges between neighbouring responses."""
 
-    Attributes
-    ----------
-    kernels : tuple of ndarray, (K, 11, 11), float32
-        Weights of the neurons of each expert, rows then columns.
-    norms, biases, alphas : tuple of ndarray, (K,), float64
-        For each neuron of each expert: norm of the weights, bias, and vertex weight alpha.
-    betas : tuple of ndarray, (B,), float64
-        Edge weights of each expert.
-    edges : dict of int to ndarray, (B, window**2, window**2), float32
-        Matrices D - S of the edge features for each window of the file.
-    covariances : dict
-        Cache of Sigma for each view and window.
-    """
-
+    # tuple of ndarray, (K, 11, 11), float32; weights of the neurons of each expert, rows then columns
     kernels: tuple[Floats32, ...]
+    # norms, biases, alphas: tuple of ndarray, (K,), float64; for each neuron of each expert: norm of the
+    # weights, bias, and vertex weight alpha
     norms: tuple[Floats, ...]
     biases: tuple[Floats, ...]
     alphas: tuple[Floats, ...]
-    betas: tuple[Floats, ...]
-    edges: dict[int, Floats32]
+    betas: tuple[Floats, ...]  # tuple of ndarray, (B,), float64; edge weights of each expert
+    edges: dict[int, Floats32]  # matrices D - S of the edge features for each window of the file
+    # cache of Sigma for each view and window
     covariances: dict[tuple[int, int], Floats32] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class ScaleExperts:
-    """The experts of one scale.
+    """The experts of one scale."""
 
-    Attributes
-    ----------
-    scale : float
-        Scale s of the PDM in the normalised frame.
-    view_centres : ndarray, (V, 3), float64
-        Degrees: pitch, yaw, roll of each view.
-    visibility : ndarray, (V, 68), bool
-        The landmarks that have an expert in each view.
-    confidences : ndarray, (V, 68), float64
-        Weight of each expert in NU-RLMS.
-    expert : ndarray, (V, 68), int64
-        Index of the network; -1 for none.
-    flipped : ndarray, (V, 68), bool
-        Whether its input is mirrored, as it was trained for the other side of the face.
-    networks : Networks
-        122 inputs (a 1, then the support region column by column), one output.
-    fields : NeuralFields or None
-        For CCNF only.
-    """
-
-    scale: float
-    view_centres: Floats
-    visibility: npt.NDArray[np.bool_]
-    confidences: Floats
-    expert: Integers
+    scale: float  # scale s of the PDM in the normalised frame
+    view_centres: Floats  # (V, 3); degrees: pitch, yaw, roll of each view
+    visibility: npt.NDArray[np.bool_]  # (V, 68); the landmarks that have an expert in each view
+    confidences: Floats  # (V, 68); weight of each expert in NU-RLMS
+    expert: Integers  # (V, 68), int64; index of the network; -1 for none
+    # (V, 68); whether its input is mirrored, as it was trained for the other side of the face
     flipped: npt.NDArray[np.bool_]
-    networks: Networks
-    fields: NeuralFields | None = None
+    networks: Networks  # 122 inputs (a 1, then the support region column by column), one output
+    fields: NeuralFields | None = None  # for CCNF only
 
 
 @dataclass(frozen=True)
 class OpenFaceExperts:
-    """Patch experts of all scales.
+    """Patch experts of all scales."""
 
-    Attributes
-    ----------
-    kind : str
-        "CEN" or "CCNF".
-    parts : tuple of ScaleExperts
-        From coarse to fine.
-    """
-
-    kind: str
-    parts: tuple[ScaleExperts, ...]
+    kind: str  # "CEN" or "CCNF"
+    parts: tuple[ScaleExperts, ...]  # from coarse to fine
 
     @property
     def scales(self) -> Floats:

@@ -8,70 +8,45 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EngineConstants:
-    """Constants of the search, the prior and the residual.
+    """Constants of the search, the prior and the residual."""
 
-    Attributes
-    ----------
-    windows : tuple of int
-        Sides of the response maps from coarse to fine, px of the normalised frame, at `search_radius` 1.2.
-    regularisation, regularisation_slope : float
-        r of NU-RLMS at the scale 0.25, and its change for each doubling of the scale.
-    sigma, sigma_slope : float
-        Standard deviation of the mean shift's Gaussian kernel at the scale 0.25, px of the normalised frame,
-        and its change for each doubling of the scale.
-    weight : float
-        Factor from the experts' confidences to W of NU-RLMS.
-    prior_weight : float
-        Exponent of the Gaussian prior of the initial landmarks in the response maps; 0 for no prior.
-    prior_floor : float
-        Standard deviation added (as variance) to that of the initial landmarks, units of the PDM.
-    hidden : float
-        Response that is added to every cell of a window, for occluded landmarks: without a response of the
-        experts, the prior decides. Only with a prior.
-    residual_share : float
-        Maximum share of the initial landmarks' residual from the PDM that is kept.
-    residual_sigma : float
-        Standard deviation at which half of `residual_share` is kept, units of the PDM.
-    checkerboard : bool
-        Evaluate the response maps on every second cell, in a checkerboard pattern, at half the cost.
-    fit_noise : float
-        Standard deviation of the initial landmarks in the fit of the PDM, units of the PDM.
-    largest_scale : float
-        r changes with the scale up to this one.
-    in_image : bool
-        r is relative to pixels of the image, as in OpenFace's code, not of the normalised frame.
-    followed_windows : tuple of int
-        In a run without PFLD: sides of the response maps after the first frame; 0 skips a scale.
-    own_iterations : int
-        In a run without PFLD: NU-RLMS steps of each phase at each scale.
-    own_convergence : float
-        In a run without PFLD: a phase ends once the whole shape moves less (L2 norm), px of the image.
-    held_weight : float
-        Weight of a manual landmark in NU-RLMS relative to the most confident of the others.
-    sure_spread : float
-        The coarsest scale is skipped if the standard deviation (root mean square) of the initial landmarks is
-        less than this share of the inter-ocular distance; 0 never skips it.
-    """
-
+    # sides of the response maps from coarse to fine, px of the normalised frame, at `search_radius` 1.2
     windows: tuple[int, ...] = (11, 9, 7)
+    # regularisation, regularisation_slope: r of NU-RLMS at the scale 0.25, and its change for each doubling
+    # of the scale
     regularisation: float = 22.5
     regularisation_slope: float = -15.0
+    # sigma, sigma_slope: standard deviation of the mean shift's Gaussian kernel at the scale 0.25, px of the
+    # normalised frame, and its change for each doubling of the scale
     sigma: float = 2.25
     sigma_slope: float = 0.25
-    weight: float = 2.5
+    weight: float = 2.5  # factor from the experts' confidences to W of NU-RLMS
+    # exponent of the Gaussian prior of the initial landmarks in the response maps; 0 for no prior
     prior_weight: float = 0.0
+    # standard deviation added (as variance) to that of the initial landmarks, units of the PDM
     prior_floor: float = 0.5
+    # response that is added to every cell of a window, for occluded landmarks: without a response of the
+    # experts, the prior decides. Only with a prior
     hidden: float = 0.0
-    residual_share: float = 0.0
+    residual_share: float = 0.0  # maximum share of the initial landmarks' residual from the PDM that is kept
+    # standard deviation at which half of `residual_share` is kept, units of the PDM
     residual_sigma: float = 3.0
+    # evaluate the response maps on every second cell, in a checkerboard pattern, at half the cost
     checkerboard: bool = False
+    # standard deviation of the initial landmarks in the fit of the PDM, units of the PDM
     fit_noise: float = 1.0
-    largest_scale: float = math.inf
+    largest_scale: float = math.inf  # r changes with the scale up to this one
+    # r is relative to pixels of the image, as in OpenFace's code, not of the normalised frame
     in_image: bool = False
+    # in a run without PFLD: sides of the response maps after the first frame; 0 skips a scale
     followed_windows: tuple[int, ...] = (0, 9, 7)
-    own_iterations: int = 5
+    own_iterations: int = 5  # in a run without PFLD: NU-RLMS steps of each phase at each scale
+    # in a run without PFLD: a phase ends once the whole shape moves less (L2 norm), px of the image
     own_convergence: float = 0.01
+    # weight of a manual landmark in NU-RLMS relative to the most confident of the others
     held_weight: float = 20.0
+    # the coarsest scale is skipped if the standard deviation (root mean square) of the initial landmarks is
+    # less than this share of the inter-ocular distance; 0 never skips it
     sure_spread: float = 0.0
 
     def regularisation_at(self, scale: float) -> float:
@@ -94,27 +69,14 @@ class EngineConstants:
 
 @dataclass(frozen=True)
 class Steps:
-    """Parameters of NU-RLMS at one scale.
+    """Parameters of NU-RLMS at one scale."""
 
-    Attributes
-    ----------
-    sigma : float
-        Standard deviation of the mean shift's kernel, px of the frame.
-    regularisation : float
-        r.
-    max_iterations : int
-        Of each of the two phases.
-    least_motion : float
-        A phase ends after the first iteration that moves the landmarks less on average, px of the frame.
-    whole : bool
-        Compare the Euclidean norm of the whole shape's motion instead.
-    """
-
-    sigma: float
-    regularisation: float
-    max_iterations: int
+    sigma: float  # standard deviation of the mean shift's kernel, px of the frame
+    regularisation: float  # r
+    max_iterations: int  # of each of the two phases
+    # a phase ends after the first iteration that moves the landmarks less on average, px of the frame
     least_motion: float
-    whole: bool = False
+    whole: bool = False  # compare the Euclidean norm of the whole shape's motion instead
 
 
 LEAST_RESPONSE = 1e-12  # maps with less under the kernel are ignored

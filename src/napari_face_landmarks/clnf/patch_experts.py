@@ -67,38 +67,22 @@ LARGEST: dict[str, tuple[int, ...]] = {
 
 @dataclass(frozen=True)
 class PatchExperts:
-    """Patch experts of every scale, view and landmark, unmirrored and ready for batched products.
+    """Patch experts of every scale, view and landmark, unmirrored and ready for batched products."""
 
-    Attributes
-    ----------
-    scales : ndarray, (S,), float64
-        Ascending; scale s of the PDM in the normalised frame.
-    view_centres : ndarray, (3, 3), float64
-        Degrees, pitch, yaw, roll of each view: frontal, side, mirrored side.
-    visibility : ndarray, (3, 68), bool
-        The landmarks that count in each view.
-    w1 : ndarray, (S, 3, 68, 122, h1), float32
-        First layer; row 0 is the bias, then the support region column by column. The weights of a support
-        region sum to 0: their mean is subtracted, as the inputs sum to 0.
-    w2 : ndarray, (S, 3, 68, 1 + h1, h2), float32
-        Second layer; row 0 is the bias.
-    w3 : ndarray, (S, 3, 68, 1 + h2), float32
-        Third layer; entry 0 is the bias.
-    confidences : ndarray, (S, 3, 68), float64
-        Weight of each expert in NU-RLMS.
-    beyond : ndarray, (137, 136), float64, or None
-        Offset of manual landmarks from the end of the search, as a linear function of the latter
-        (`training.linear_calibration`): row 0 is the constant, the others multiply the landmarks' x and y.
-        Both are in units of the PDM, in the upright frame with the origin at the translation of the pose.
-    """
-
-    scales: npt.NDArray[np.float64]
+    scales: npt.NDArray[np.float64]  # (S,); ascending; scale s of the PDM in the normalised frame
+    # (3, 3); degrees, pitch, yaw, roll of each view: frontal, side, mirrored side
     view_centres: npt.NDArray[np.float64]
-    visibility: npt.NDArray[np.bool_]
+    visibility: npt.NDArray[np.bool_]  # (3, 68); the landmarks that count in each view
+    # (S, 3, 68, 122, h1); first layer; row 0 is the bias, then the support region column by column. The
+    # weights of a support region sum to 0: their mean is subtracted, as the inputs sum to 0
     w1: npt.NDArray[np.float32]
-    w2: npt.NDArray[np.float32]
-    w3: npt.NDArray[np.float32]
-    confidences: npt.NDArray[np.float64]
+    w2: npt.NDArray[np.float32]  # (S, 3, 68, 1 + h1, h2); second layer; row 0 is the bias
+    w3: npt.NDArray[np.float32]  # (S, 3, 68, 1 + h2); third layer; entry 0 is the bias
+    confidences: npt.NDArray[np.float64]  # (S, 3, 68); weight of each expert in NU-RLMS
+    # (137, 136), float64, or None; offset of manual landmarks from the end of the search, as a linear
+    # function of the latter (`training.linear_calibration`): row 0 is the constant, the others multiply the
+    # landmarks' x and y. Both are in units of the PDM, in the upright frame with the origin at the
+    # translation of the pose
     beyond: npt.NDArray[np.float64] | None = field(default=None, kw_only=True)
 
 

@@ -44,20 +44,11 @@ MOST_ITERATIONS = 40
 
 @dataclass(frozen=True)
 class PDM:
-    """A point distribution model.
+    """A point distribution model."""
 
-    Parameters
-    ----------
-    mean : ndarray, (3, n), float64
-        The mean shape xbar: rows x, y, z.
-    components : ndarray, (3, n, m), float64
-        Phi, orthonormal over its first two axes.
-    eigenvalues : ndarray, (m,), float64
-        The variance of each parameter q over faces, descending, squared units of the shape.
-    """
-
-    mean: Floats
-    components: Floats
+    mean: Floats  # (3, n); the mean shape xbar: rows x, y, z
+    components: Floats  # (3, n, m); phi, orthonormal over its first two axes
+    # (m,); the variance of each parameter q over faces, descending, squared units of the shape
     eigenvalues: Floats
 
     @property

@@ -310,21 +310,12 @@ def _by_clnf(
 
 @dataclass(frozen=True, slots=True)
 class _Offset:
-    """Corrected minus automatic landmarks of a frame.
+    """Corrected minus automatic landmarks of a frame."""
 
-    Attributes
-    ----------
-    moved : ndarray, (68, 2)
-        Units of the PDM, along the axes of its face.
-    gain : ndarray, (68,)
-        How much better the corrected landmarks looked there than the automatic ones; see `_gain`.
-    share : ndarray, (68,)
-        What is left of the offset on the frame looked at last.
-    """
-
-    moved: npt.NDArray[np.float64]
+    moved: npt.NDArray[np.float64]  # (68, 2); units of the PDM, along the axes of its face
+    # (68,); how much better the corrected landmarks looked there than the automatic ones; see `_gain`
     gain: npt.NDArray[np.float64]
-    share: npt.NDArray[np.float64]
+    share: npt.NDArray[np.float64]  # (68,); what is left of the offset on the frame looked at last
 
 
 def _offset_of(

@@ -28,46 +28,23 @@ BY_CLNF, OFF_MODEL = 0, 1
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """An array that each face has.
+    """An array that each face has."""
 
-    Attributes
-    ----------
-    dtype : str
-        As NumPy spells it; little-endian.
-    shape : tuple of int
-        Of one face. In a frame an axis of the faces comes before it, in tracks axes of frames and faces.
-    fill : float or bool
-        The value where there is no face.
-    description : str
-        A sentence, for docstrings and files.
-    parts : tuple of str
-        Names of the entries of the last axis, for arrays that are no landmarks.
-    required : bool
-        Whether every file of tracks has it: False for arrays that files written before it lack. Frames and
-        tracks made without it are filled with `fill`.
-    tracked : bool
-        Whether the tracker computes it, so that checkpoints store it.
-    reset_by_edits : bool
-        Whether it describes how the landmarks were fitted, and is unknown once they were edited.
-    in_tidy_tables : bool
-        Whether tidy tables have columns for it.
-    column : str
-        What the names of columns of tables begin with; `name` where not given.
-    name : str
-        The attribute of frames and tracks, and the name in files that keep all arrays.
-    """
-
-    dtype: str
+    dtype: str  # as NumPy spells it; little-endian
+    # of one face. In a frame an axis of the faces comes before it, in tracks axes of frames and faces
     shape: tuple[int, ...]
-    fill: float | bool
-    description: str
-    parts: tuple[str, ...] = ()
+    fill: float | bool  # the value where there is no face
+    description: str  # a sentence, for docstrings and files
+    parts: tuple[str, ...] = ()  # names of the entries of the last axis, for arrays that are no landmarks
+    # whether every file of tracks has it: False for arrays that files written before it lack. Frames and
+    # tracks made without it are filled with `fill`
     required: bool = True
-    tracked: bool = True
+    tracked: bool = True  # whether the tracker computes it, so that checkpoints store it
+    # whether it describes how the landmarks were fitted, and is unknown once they were edited
     reset_by_edits: bool = False
-    in_tidy_tables: bool = False
-    column: str = ""
-    name: str = ""
+    in_tidy_tables: bool = False  # whether tidy tables have columns for it
+    column: str = ""  # what the names of columns of tables begin with; `name` where not given
+    name: str = ""  # the attribute of frames and tracks, and the name in files that keep all arrays
 
     @property
     def columns(self) -> tuple[str, ...]:

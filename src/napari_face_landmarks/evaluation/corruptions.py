@@ -58,18 +58,10 @@ HAIRS = ((35, 25, 20), (70, 45, 30), (150, 110, 65), (120, 120, 120))
 
 @dataclass(frozen=True)
 class Perturbed:
-    """A corrupted image.
+    """A corrupted image."""
 
-    Attributes
-    ----------
-    image : ndarray, (H, W, 3), uint8
-        RGB.
-    covered : ndarray, (68,), bool
-        Whether a landmark is occluded.
-    """
-
-    image: Image
-    covered: Mask
+    image: Image  # (H, W, 3); RGB
+    covered: Mask  # (68,), bool; whether a landmark is occluded
 
 
 def generator(seed: int, what: str, name: str) -> Generator:

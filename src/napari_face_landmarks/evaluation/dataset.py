@@ -38,24 +38,12 @@ AGAIN = "give a file of labelled faces with the arrays webp, offsets, names and 
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """Faces with their landmarks; `picture` decodes an image on demand.
+    """Faces with their landmarks; `picture` decodes an image on demand."""
 
-    Attributes
-    ----------
-    names : tuple of str
-        N names.
-    blobs : tuple of bytes
-        N WebP files.
-    landmarks : ndarray, (N, 68, 2), float64
-        Pixels, x then y.
-    files : tuple of str
-        Paths of the files, in reading order.
-    """
-
-    names: tuple[str, ...]
-    blobs: tuple[bytes, ...]
-    landmarks: npt.NDArray[np.float64]
-    files: tuple[str, ...]
+    names: tuple[str, ...]  # N names
+    blobs: tuple[bytes, ...]  # N WebP files
+    landmarks: npt.NDArray[np.float64]  # (N, 68, 2); pixels, x then y
+    files: tuple[str, ...]  # paths of the files, in reading order
 
     def __len__(self) -> int:
         return len(self.names)

@@ -43,22 +43,13 @@ DEFORMED_FACES = 60
 
 @dataclass(frozen=True)
 class Deformation:
-    """A smooth local displacement of the skin, whose effect on the landmarks is known.
+    """A smooth local displacement of the skin, whose effect on the landmarks is known."""
 
-    Attributes
-    ----------
-    right, left : tuple of int
-        Landmarks on either side that must follow; the displacement is centred on their mean.
-    reach : float
-        Standard deviation of the Gaussian fall-off, outer-eye distances.
-    down : float
-        Largest displacement along the vertical of the face, outer-eye distances.
-    """
-
+    # right, left: landmarks on either side that must follow; the displacement is centred on their mean
     right: tuple[int, ...]
     left: tuple[int, ...]
-    reach: float
-    down: float
+    reach: float  # standard deviation of the Gaussian fall-off, outer-eye distances
+    down: float  # largest displacement along the vertical of the face, outer-eye distances
 
 
 DEFORMATIONS = {
@@ -70,98 +61,63 @@ DEFORMATIONS = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """A measure of the fitted landmarks against the same measure of the labels.
-
-    Attributes
-    ----------
-    measure : str
-    faces : int
-    correlation, slope : float
-        Pearson's, and that of the line fitted to the found values over the labelled ones; NaN where the
-        labels do not vary.
-    bias, lowest, highest : float
-        Mean difference (found minus labelled) and its limits of agreement; apertures as ratios, lengths as
-        fractions of the outer-eye distance (areas: of its square), angles in degrees.
-    within_one, within_two : float
-        Share of the faces whose difference is at most one and two standard errors; NaN without these.
-    """
+    """A measure of the fitted landmarks against the same measure of the labels."""
 
     measure: str
     faces: int
+    # correlation, slope: pearson's, and that of the line fitted to the found values over the labelled ones;
+    # NaN where the labels do not vary
     correlation: float
     slope: float
+    # bias, lowest, highest: mean difference (found minus labelled) and its limits of agreement; apertures as
+    # ratios, lengths as fractions of the outer-eye distance (areas: of its square), angles in degrees
     bias: float
     lowest: float
     highest: float
+    # within_one, within_two: share of the faces whose difference is at most one and two standard errors; NaN
+    # without these
     within_one: float = math.nan
     within_two: float = math.nan
 
 
 @dataclass(frozen=True)
 class ShutEyes:
-    """What is found on eyes labelled shut and open.
+    """What is found on eyes labelled shut and open."""
 
-    Attributes
-    ----------
-    shut, open : int
-        Number of eyes.
-    shut_aperture, open_aperture, share : float
-        Mean apertures, and the first over the second.
-    roc_area : float or None
-        Probability that an open eye has a larger aperture than a shut one.
-    winks : int
-        Faces with one eye shut and the other open.
-    wink_share : float
-        Mean aperture of their shut eyes over that of their open ones.
-    """
-
+    # shut, open: number of eyes
     shut: int
     open: int
+    # shut_aperture, open_aperture, share: mean apertures, and the first over the second
     shut_aperture: float
     open_aperture: float
     share: float
-    roc_area: float | None
-    winks: int
-    wink_share: float
+    roc_area: float | None  # probability that an open eye has a larger aperture than a shut one
+    winks: int  # faces with one eye shut and the other open
+    wink_share: float  # mean aperture of their shut eyes over that of their open ones
 
 
 @dataclass(frozen=True)
 class MeasureSummary:
-    """How well the measures of one bundle in one refine mode under one condition follow the labels.
-
-    Attributes
-    ----------
-    bundle, refine, condition : str
-    agreement : tuple of Agreement
-    eyes : ShutEyes
-    followed : dict of str to float
-        For each of `DEFORMATIONS` the share of the displacement that the landmarks follow; empty where it
-        was not measured (other conditions than ``"none"``).
-    """
+    """How well the measures of one bundle in one refine mode under one condition follow the labels."""
 
     bundle: str
     refine: str
     condition: str
     agreement: tuple[Agreement, ...]
     eyes: ShutEyes
+    # for each of `DEFORMATIONS` the share of the displacement that the landmarks follow; empty where it was
+    # not measured (other conditions than ``"none"``)
     followed: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measure of N faces, or of the two sides of N / 2.
+    """One measure of N faces, or of the two sides of N / 2."""
 
-    Attributes
-    ----------
-    values, errors : ndarray, (N,)
-        The measure and its standard error; angles in degrees, others in pixels.
-    unit : ndarray, (N,)
-        What `values` are divided by to compare faces of different sizes.
-    """
-
+    # values, errors: (N,); the measure and its standard error; angles in degrees, others in pixels
     values: Floats
     errors: Floats
-    unit: Floats
+    unit: Floats  # (N,); what `values` are divided by to compare faces of different sizes
 
 
 def measured_values(

@@ -52,68 +52,33 @@ MAX_CONFIDENCE = 1 - 2.0**-24
 
 @dataclass(frozen=True)
 class EvaluationPlan:
-    """What to measure.
-
-    Attributes
-    ----------
-    refine : tuple of {"off", "auto", "always"}
-    conditions : tuple of str
-        Corruptions, see `perturb`.
-    boxes : {"truth", "detector", "jitter"}
-        Source of the boxes.
-    seed : int
-        Random seed of corruptions and jitter.
-    threads : int
-        Number of threads; the results do not depend on it.
-    """
+    """What to measure."""
 
     refine: tuple[RefineMode, ...] = DEFAULT_REFINE
-    conditions: tuple[Condition, ...] = DEFAULT_CONDITIONS
-    boxes: BoxSource = DEFAULT_BOXES
-    seed: int = 0
-    threads: int = 1
+    conditions: tuple[Condition, ...] = DEFAULT_CONDITIONS  # corruptions, see `perturb`
+    boxes: BoxSource = DEFAULT_BOXES  # {"truth", "detector", "jitter"}; source of the boxes
+    seed: int = 0  # random seed of corruptions and jitter
+    threads: int = 1  # number of threads; the results do not depend on it
 
 
 @dataclass(frozen=True)
 class Fits:
-    """Fits of all faces with one bundle and refine mode under one condition.
-
-    Attributes
-    ----------
-    bundle : str
-    refine : str
-    condition : str
-    found : ndarray, (N,), bool
-        False if the detector did not find the face or the fit failed; the other arrays are then NaN or False.
-    landmarks : ndarray, (N, 68, 2), float64
-        Pixels of the image, x then y.
-    distances : ndarray, (N, 68), float64
-        Error of each landmark.
-    confidence : ndarray, (N, 68), float64
-    sigma : ndarray, (N, 68), float64
-        Claimed standard deviation of each landmark's error along either axis, pixels.
-    score : ndarray, (N,), float64
-        Score of the face.
-    refined : ndarray, (N,), bool
-        Whether the landmarks come from CLNF.
-    covered : ndarray, (N, 68), bool
-        Whether a landmark is occluded.
-    seconds : ndarray, (N,), float64
-        Processor time of the fit.
-    """
+    """Fits of all faces with one bundle and refine mode under one condition."""
 
     bundle: str
     refine: str
     condition: str
+    # (N,), bool; False if the detector did not find the face or the fit failed; the other arrays are then NaN
+    # or False
     found: Mask
-    landmarks: Floats
-    distances: Floats
-    confidence: Floats
-    sigma: Floats
-    score: Floats
-    refined: Mask
-    covered: Mask
-    seconds: Floats
+    landmarks: Floats  # (N, 68, 2); pixels of the image, x then y
+    distances: Floats  # (N, 68); error of each landmark
+    confidence: Floats  # (N, 68)
+    sigma: Floats  # (N, 68); claimed standard deviation of each landmark's error along either axis, pixels
+    score: Floats  # (N,); score of the face
+    refined: Mask  # (N,), bool; whether the landmarks come from CLNF
+    covered: Mask  # (N, 68), bool; whether a landmark is occluded
+    seconds: Floats  # (N,); processor time of the fit
 
     @property
     def errors(self) -> Floats:
@@ -128,125 +93,74 @@ class Fits:
 
 @dataclass(frozen=True)
 class Covered:
-    """Occluded landmarks compared with visible landmarks of the same faces.
+    """Occluded landmarks compared with visible landmarks of the same faces."""
 
-    Attributes
-    ----------
-    landmarks : int
-        Number of occluded landmarks.
-    confidence, confidence_visible : float
-        Means over the landmarks.
-    error, error_visible : float
-        Means over the landmarks.
-    """
-
-    landmarks: int
+    landmarks: int  # number of occluded landmarks
+    # confidence, confidence_visible: means over the landmarks
     confidence: float
     confidence_visible: float
+    # error, error_visible: means over the landmarks
     error: float
     error_visible: float
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Expected and observed error of the landmarks in deciles of the expected error.
+    """Expected and observed error of the landmarks in deciles of the expected error."""
 
-    Attributes
-    ----------
-    expected : tuple of float
-        Mean error that corresponds to the confidence (`expected_error`), in each bin, ascending.
-    observed : tuple of float
-        Mean error against the labels.
-    confidence : tuple of float
-        Mean confidence: the expected share of landmarks within 8 %.
-    within : tuple of float
-        Share of landmarks that are within 8 %.
-    """
-
+    # mean error that corresponds to the confidence (`expected_error`), in each bin, ascending
     expected: tuple[float, ...]
-    observed: tuple[float, ...]
-    confidence: tuple[float, ...]
-    within: tuple[float, ...]
+    observed: tuple[float, ...]  # mean error against the labels
+    confidence: tuple[float, ...]  # mean confidence: the expected share of landmarks within 8 %
+    within: tuple[float, ...]  # share of landmarks that are within 8 %
 
 
 @dataclass(frozen=True)
 class PoorFits:
-    """Separation of poor fits (mean error over 8 %) from good ones by the score of a face.
+    """Separation of poor fits (mean error over 8 %) from good ones by the score of a face."""
 
-    Attributes
-    ----------
-    fits, poor : int
-        Number of fits and of poor fits.
-    by_confidence, by_score : float or None
-        Area under the ROC curve of the mean confidence of the landmarks, and of the face score: the
-        probability that a poor fit has a lower value than a good one. None if all fits are poor or all good.
-    """
-
+    # fits, poor: number of fits and of poor fits
     fits: int
     poor: int
+    # by_confidence, by_score: area under the ROC curve of the mean confidence of the landmarks, and of the
+    # face score: the probability that a poor fit has a lower value than a good one. None if all fits are poor
+    # or all good
     by_confidence: float | None
     by_score: float | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of `Fits`. All means are over the faces that were found.
-
-    Attributes
-    ----------
-    bundle, refine, condition : str
-    faces, found : int
-        Number of faces, and of those that were found.
-    mean, median, standard_error : float
-        Statistics of the mean error of a face over its 68 landmarks.
-    inner, jaw : float
-        Mean error over the inner 51 landmarks and over the 17 of the jaw.
-    failures : float
-        Share of all faces that are poor fits or were not found.
-    auc : float
-        Normalised area under the cumulative error curve from 0 to 8 %; faces not found count as failures.
-    confidence : float
-        Mean of the landmarks' confidence.
-    refined : float
-        Share of faces whose landmarks come from CLNF.
-    milliseconds : float
-        Mean processor time per face on one core, without detection.
-    growth : float or None
-        Relative change of the mean error against uncorrupted images, over the faces found in both.
-    better_than_off : float or None
-        Share of faces whose error is smaller than with ``refine="off"``.
-    poor_fits : PoorFits
-    reliability : Reliability
-    risk : tuple of float
-        Risk-coverage curve: mean error of the 10, 20, .. 100 % of the faces with the highest mean confidence.
-    covered : Covered or None
-        None if nothing was occluded.
-    errors : tuple of float or None
-        Mean error of each face; None if it was not found.
-    """
+    """Summary of `Fits`. All means are over the faces that were found."""
 
     bundle: str
     refine: str
     condition: str
+    # faces, found: number of faces, and of those that were found
     faces: int
     found: int
+    # mean, median, standard_error: statistics of the mean error of a face over its 68 landmarks
     mean: float
     median: float
     standard_error: float
+    # inner, jaw: mean error over the inner 51 landmarks and over the 17 of the jaw
     inner: float
     jaw: float
-    failures: float
+    failures: float  # share of all faces that are poor fits or were not found
+    # normalised area under the cumulative error curve from 0 to 8 %; faces not found count as failures
     auc: float
-    confidence: float
-    refined: float
-    milliseconds: float
+    confidence: float  # mean of the landmarks' confidence
+    refined: float  # share of faces whose landmarks come from CLNF
+    milliseconds: float  # mean processor time per face on one core, without detection
+    # relative change of the mean error against uncorrupted images, over the faces found in both
     growth: float | None
-    better_than_off: float | None
+    better_than_off: float | None  # share of faces whose error is smaller than with ``refine="off"``
     poor_fits: PoorFits
     reliability: Reliability
+    # risk-coverage curve: mean error of the 10, 20, .. 100 % of the faces with the highest mean confidence
     risk: tuple[float, ...]
-    covered: Covered | None
-    errors: tuple[float | None, ...]
+    covered: Covered | None  # None if nothing was occluded
+    errors: tuple[float | None, ...]  # mean error of each face; None if it was not found
 
 
 def fit_faces(

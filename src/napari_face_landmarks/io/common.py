@@ -116,18 +116,11 @@ def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Dense:
-    """Landmarks with a row for every frame of the video from its first to the last tracked one.
+    """Landmarks with a row for every frame of the video from its first to the last tracked one."""
 
-    Attributes
-    ----------
-    landmarks : ndarray, (N, F, 68, 2), float32
-        Pixels, x then y; NaN where there is no face or the frame was not tracked.
-    confidence : ndarray, (N, F, 68), float32
-        0 to 1, NaN where there is no landmark.
-    """
-
+    # (N, F, 68, 2); pixels, x then y; NaN where there is no face or the frame was not tracked
     landmarks: Floats
-    confidence: Floats
+    confidence: Floats  # (N, F, 68); 0 to 1, NaN where there is no landmark
 
 
 def dense(tracks: Tracks, path: Path) -> Dense:

@@ -20,17 +20,10 @@ Gradient = Mapping[int, Floats | float]
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One number for each of N faces, and its derivatives.
+    """One number for each of N faces, and its derivatives."""
 
-    Attributes
-    ----------
-    value : ndarray, (N,), float64
-    gradient : mapping of int to (ndarray (N,) or float)
-        Derivatives with respect to the variables that the value depends on.
-    """
-
-    value: Floats
-    gradient: Gradient
+    value: Floats  # (N,)
+    gradient: Gradient  # derivatives with respect to the variables that the value depends on
 
     def __add__(self, other: Quantity | float) -> Quantity:
         """Return the sum."""

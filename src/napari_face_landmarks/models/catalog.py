@@ -21,33 +21,15 @@ from napari_face_landmarks.settings import REFINE_MODES, RefineMode
 
 @dataclass(frozen=True, slots=True)
 class ModelsInfo:
-    """Properties of models that are known without loading them.
+    """Properties of models that are known without loading them."""
 
-    Attributes
-    ----------
-    key : str
-        Name or folder for `load_models`.
-    title : str
-        A short name.
-    version : str
-        From the card, or OpenFace's version; "custom" for a custom landmark network.
-    licence : str
-        A short name of the licence.
-    terms : str
-        The terms of the licence in full sentences, if known.
-    notice : str
-        Restrictions of use; empty if there are none.
-    refine : tuple of str
-        The supported values of the setting `refine`.
-    """
-
-    key: str
-    title: str
-    version: str
-    licence: str
-    terms: str
-    notice: str
-    refine: tuple[RefineMode, ...]
+    key: str  # name or folder for `load_models`
+    title: str  # a short name
+    version: str  # from the card, or OpenFace's version; "custom" for a custom landmark network
+    licence: str  # a short name of the licence
+    terms: str  # the terms of the licence in full sentences, if known
+    notice: str  # restrictions of use; empty if there are none
+    refine: tuple[RefineMode, ...]  # the supported values of the setting `refine`
 
 
 def known_models() -> list[ModelsInfo]:

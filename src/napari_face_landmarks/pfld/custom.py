@@ -33,49 +33,25 @@ UNKNOWN_SIGMA = 0.04
 
 @dataclass(frozen=True)
 class CustomPfld:
-    """A custom landmark network and its input and output conventions.
+    """A custom landmark network and its input and output conventions."""
 
-    Attributes
-    ----------
-    session : onnxruntime.InferenceSession
-        The network.
-    judge : onnxruntime.InferenceSession
-        The PFLD of the default bundle, used only for the face score of a crop.
-    output : str
-        Name of the output with the landmarks.
-    size : int
-        Side of the input, px.
-    channels_last : bool
-        Whether the input is (N, H, W, 3), not (N, 3, H, W).
-    batches : bool
-        Whether it accepts batches.
-    low, high : float
-        Input values of black and white.
-    bgr : bool
-        Whether the channels are blue, green, red.
-    box : {"face", "landmarks"}
-        What the crop is based on: a detector's box from forehead to chin, or that of the landmarks.
-    box_scale : float
-        Side of the crop divided by the longer side of the box.
-    points : int
-        68 (iBUG) or 98 (WFLW).
-    sigma : float
-        Assumed standard deviation of a landmark, in inter-ocular distances.
-    """
-
-    session: onnxruntime.InferenceSession
+    session: onnxruntime.InferenceSession  # the network
+    # the PFLD of the default bundle, used only for the face score of a crop
     judge: onnxruntime.InferenceSession
-    output: str
-    size: int
-    channels_last: bool
-    batches: bool
+    output: str  # name of the output with the landmarks
+    size: int  # side of the input, px
+    channels_last: bool  # whether the input is (N, H, W, 3), not (N, 3, H, W)
+    batches: bool  # whether it accepts batches
+    # low, high: input values of black and white
     low: float
     high: float
-    bgr: bool
+    bgr: bool  # whether the channels are blue, green, red
+    # {"face", "landmarks"}; what the crop is based on: a detector's box from forehead to chin, or that of the
+    # landmarks
     box: str
-    box_scale: float
-    points: int
-    sigma: float = UNKNOWN_SIGMA
+    box_scale: float  # side of the crop divided by the longer side of the box
+    points: int  # 68 (iBUG) or 98 (WFLW)
+    sigma: float = UNKNOWN_SIGMA  # assumed standard deviation of a landmark, in inter-ocular distances
 
 
 def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:

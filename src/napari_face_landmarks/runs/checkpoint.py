@@ -134,24 +134,12 @@ class Log:
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a checkpoint file holds up to the last state in it.
+    """What a checkpoint file holds up to the last state in it."""
 
-    Attributes
-    ----------
-    head : dict
-        What the run is.
-    state : TrackerState or None
-        The last state; None where there is none yet.
-    n_frames : int
-        Finished frames before it.
-    end : int
-        Its last byte's place, plus one.
-    """
-
-    head: dict[str, Any]
-    state: TrackerState | None
-    n_frames: int
-    end: int
+    head: dict[str, Any]  # what the run is
+    state: TrackerState | None  # the last state; None where there is none yet
+    n_frames: int  # finished frames before it
+    end: int  # its last byte's place, plus one
 
 
 def read_checkpoint(stream: BinaryIO, max_faces: int, at: int | None = None) -> Content | None:

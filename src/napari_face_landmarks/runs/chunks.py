@@ -48,22 +48,13 @@ WARM_UP = 60
 
 @dataclass(frozen=True, slots=True)
 class Piece:
-    """Frames of a video that are tracked separately.
+    """Frames of a video that are tracked separately."""
 
-    Attributes
-    ----------
-    start : int
-        The first frame that is tracked.
-    first, last : int
-        The frames of the result that the piece provides, `last` excluded.
-    stop : int
-        The frame after the last that is tracked.
-    """
-
-    start: int
+    start: int  # the first frame that is tracked
+    # first, last: the frames of the result that the piece provides, `last` excluded
     first: int
     last: int
-    stop: int
+    stop: int  # the frame after the last that is tracked
 
 
 def cut(n_frames: int, length: int, settings: TrackerSettings, fps: float | None = None) -> list[Piece]:
@@ -100,21 +91,11 @@ def remove_pieces(output: str | Path) -> None:
 
 @dataclass(frozen=True, slots=True)
 class TrackedPiece:
-    """The results of a piece.
+    """The results of a piece."""
 
-    Attributes
-    ----------
-    arrays : dict of ndarray
-        The piece's own frames, each field of `frame_type`.
-    before : TrackerState or None
-        The state before its first frame.
-    after : TrackerState
-        The state after its last frame.
-    """
-
-    arrays: dict[str, npt.NDArray[Any]]
-    before: TrackerState | None
-    after: TrackerState
+    arrays: dict[str, npt.NDArray[Any]]  # the piece's own frames, each field of `frame_type`
+    before: TrackerState | None  # the state before its first frame
+    after: TrackerState  # the state after its last frame
 
 
 def read_piece(path: Path, piece: Piece, max_faces: int) -> TrackedPiece | None:

@@ -36,40 +36,23 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A video to track.
+    """A video to track."""
 
-    Attributes
-    ----------
-    video, output : str
-        Absolute paths.
-    format : str or None
-        The format of `output`, where its suffix is ambiguous.
-    models : str
-        As `load_models` takes it.
-    settings : dict
-        Fields of `TrackerSettings`.
-    threads : int
-    pieces : sequence of (int, int, int, int)
-        The fields of each `Piece` from which `output` is joined, tracked by jobs before this one; where there
-        are none, the whole video is tracked.
-    piece : (int, int, int, int) or None
-        The only piece that this job tracks, into its checkpoint.
-    batch : str
-        Identifies the batch: a job that is done again, because its worker was lost before it could report, is
-        no result of an earlier run.
-    measures : dict or None
-        Options of `measures.measure`, whose tables are written next to the output; None for no measures.
-    """
-
+    # video, output: absolute paths
     video: str
     output: str
-    format: str | None = None
-    models: str = DEFAULT_BUNDLE
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    format: str | None = None  # the format of `output`, where its suffix is ambiguous
+    models: str = DEFAULT_BUNDLE  # as `load_models` takes it
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)  # fields of `TrackerSettings`
     threads: int = 1
+    # the fields of each `Piece` from which `output` is joined, tracked by jobs before this one; where there
+    # are none, the whole video is tracked
     pieces: Sequence[Sequence[int]] = ()
-    piece: Sequence[int] | None = None
+    piece: Sequence[int] | None = None  # the only piece that this job tracks, into its checkpoint
+    # identifies the batch: a job that is done again, because its worker was lost before it could report, is
+    # no result of an earlier run
     batch: str = ""
+    # options of `measures.measure`, whose tables are written next to the output; None for no measures
     measures: Mapping[str, Any] | None = None
 
     def to_json(self) -> str:

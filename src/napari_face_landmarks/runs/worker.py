@@ -281,37 +281,18 @@ def _ask(worker: Worker, job: Job, progress: Callable[[int, int], None]) -> File
 
 @dataclasses.dataclass(frozen=True)
 class RunRequest:
-    """A run over a video file, as a worker is asked for it.
+    """A run over a video file, as a worker is asked for it."""
 
-    Attributes
-    ----------
-    models : str
-        As `load_models` takes it.
-    settings : dict
-        Fields of `TrackerSettings`.
-    video : str
-        Path.
-    file : list
-        `Film.state` of the video: it must not have changed.
-    start, stop : int
-        The frames to track.
-    resume : bool
-        Whether to resume an interrupted run over the same.
-    regions : dict
-        As `Regions.to_dict` returns it.
-    checkpoints : str or None
-        The folder of checkpoint files; None to write none.
-    """
-
-    models: str
-    settings: Mapping[str, Any]
-    video: str
-    file: Sequence[Any]
+    models: str  # as `load_models` takes it
+    settings: Mapping[str, Any]  # fields of `TrackerSettings`
+    video: str  # path
+    file: Sequence[Any]  # `Film.state` of the video: it must not have changed
+    # start, stop: the frames to track
     start: int
     stop: int
-    resume: bool
-    regions: Mapping[str, Any]
-    checkpoints: str | None
+    resume: bool  # whether to resume an interrupted run over the same
+    regions: Mapping[str, Any]  # as `Regions.to_dict` returns it
+    checkpoints: str | None  # the folder of checkpoint files; None to write none
 
 
 class RemoteRun(Iterator[FrameResult]):

@@ -19,35 +19,18 @@ from napari_face_landmarks.tracking.state import FacesState
 
 @dataclass
 class RunContext:
-    """Models and settings of a run, and its statistics and warnings, which grow during the run.
-
-    Attributes
-    ----------
-    models : Models
-    settings : TrackerSettings
-    engine : module
-        `clnf.numba_engine` or `clnf.reference`.
-    threads : int
-        How many threads compute at a time; with 1 everything runs in the caller's. The results do not depend
-        on it.
-    regions : Regions
-        Where to look for faces, and what to ignore.
-    stats : RunStats
-        Counts and times.
-    warnings : list of str
-        What went wrong, one sentence each.
-    broken_off : bool
-        Whether the frames ended before their announced end.
-    """
+    """Models and settings of a run, and its statistics and warnings, which grow during the run."""
 
     models: Models
     settings: TrackerSettings
-    engine: ModuleType = numba_engine
+    engine: ModuleType = numba_engine  # `clnf.numba_engine` or `clnf.reference`
+    # how many threads compute at a time; with 1 everything runs in the caller's. The results do not depend on
+    # it
     threads: int = 1
-    regions: Regions = field(default_factory=Regions)
-    stats: RunStats = field(default_factory=RunStats)
-    warnings: list[str] = field(default_factory=list)
-    broken_off: bool = False
+    regions: Regions = field(default_factory=Regions)  # where to look for faces, and what to ignore
+    stats: RunStats = field(default_factory=RunStats)  # counts and times
+    warnings: list[str] = field(default_factory=list)  # what went wrong, one sentence each
+    broken_off: bool = False  # whether the frames ended before their announced end
 
     def ends_at(self, error: FaceLandmarksError, first: bool) -> bool:
         """Record an error that came in place of a frame, and return whether it ends the run.

@@ -30,43 +30,21 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class FrameSource:
-    """What is to be tracked, opened and checked.
+    """What is to be tracked, opened and checked."""
 
-    Attributes
-    ----------
-    frames : Video or array-like, (T, Y, X[, 1, 3 or 4])
-        Read as ``frames[int(t)]`` only.
-    start, stop : int
-        The frames to track.
-    timestamps : ndarray, (T,), or None
-        Seconds, where the source has them.
-    size : (int, int)
-        Height and width.
-    fps : float or None
-        The frame rate, where the source has one.
-    opened : bool
-        Whether this run opened the video and has to close it.
-    warnings : tuple of str
-        What is wrong with the file, one sentence each; the rest of it can be read.
-    backwards : bool
-        Whether the frames are read from the last to the first.
-    pixel_range : PixelRange or None
-        Black and white of an array's pixels; None for videos.
-    view : FrameView
-        How the tracker sees the frames; landmarks are given in the pixels of the source.
-    """
-
-    frames: Any
+    frames: Any  # read as ``frames[int(t)]`` only
+    # start, stop: the frames to track
     start: int
     stop: int
-    timestamps: npt.NDArray[np.float64] | None
-    size: tuple[int, int]
-    view: FrameView
-    fps: float | None
-    opened: bool
+    timestamps: npt.NDArray[np.float64] | None  # (T,), or None; seconds, where the source has them
+    size: tuple[int, int]  # height and width
+    view: FrameView  # how the tracker sees the frames; landmarks are given in the pixels of the source
+    fps: float | None  # the frame rate, where the source has one
+    opened: bool  # whether this run opened the video and has to close it
+    # what is wrong with the file, one sentence each; the rest of it can be read
     warnings: tuple[str, ...] = ()
-    backwards: bool = False
-    pixel_range: PixelRange | None = None
+    backwards: bool = False  # whether the frames are read from the last to the first
+    pixel_range: PixelRange | None = None  # black and white of an array's pixels; None for videos
 
     @property
     def concealed(self) -> set[int]:

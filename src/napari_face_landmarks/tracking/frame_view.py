@@ -20,21 +20,12 @@ TURN = "turn"
 
 @dataclass(frozen=True)
 class FrameView:
-    """What a tracker sees of frames that are not upright, or whose pixels are not square.
+    """What a tracker sees of frames that are not upright, or whose pixels are not square."""
 
-    Attributes
-    ----------
-    size : (int, int)
-        Height and width of a frame.
-    pixel_aspect : float
-        How much wider than high a pixel is shown.
-    turn : (bool, bool, bool)
-        What makes a frame upright, in this order: whether rows and columns are swapped, then the columns
-        reversed, then the rows.
-    """
-
-    size: tuple[int, int]
-    pixel_aspect: float = 1.0
+    size: tuple[int, int]  # height and width of a frame
+    pixel_aspect: float = 1.0  # how much wider than high a pixel is shown
+    # what makes a frame upright, in this order: whether rows and columns are swapped, then the columns
+    # reversed, then the rows
     turn: tuple[bool, bool, bool] = (False, False, False)
 
     @property

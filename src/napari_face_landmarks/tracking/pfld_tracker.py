@@ -63,24 +63,14 @@ each other but, by the rounding of float32, never quite meet; on the grid they d
 
 @dataclass(eq=False)
 class Face:
-    """What the tracker keeps of a face from frame to frame.
+    """What the tracker keeps of a face from frame to frame."""
 
-    Attributes
-    ----------
-    landmarks : ndarray, (68, 2), float32
-        PFLD's, on the last frame.
-    places : tuple of ndarray, (2,)
-        Mean of the landmarks on the last three frames, the latest first.
-    state : Refinement
-        State of the refinement; only touched by the refinements, which run in the order of the frames.
-    refinement : Future or None
-        The refinement begun last.
-    """
-
-    landmarks: Floats
+    landmarks: Floats  # (68, 2); PFLD's, on the last frame
+    # tuple of ndarray, (2,); mean of the landmarks on the last three frames, the latest first
     places: tuple[Floats, ...] = ()
+    # state of the refinement; only touched by the refinements, which run in the order of the frames
     state: Refinement = field(default_factory=Refinement)
-    refinement: Future[Refined] | None = None
+    refinement: Future[Refined] | None = None  # the refinement begun last
 
     def move(self, landmarks: Floats) -> None:
         """Record the landmarks on the next frame."""

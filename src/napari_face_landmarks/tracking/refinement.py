@@ -104,36 +104,16 @@ def _within(first: float, last: float, size: int) -> slice:
 
 @dataclass(frozen=True, slots=True)
 class Refined:
-    """A face's landmarks on a frame after refinement.
+    """A face's landmarks on a frame after refinement."""
 
-    Attributes
-    ----------
-    landmarks : ndarray, (68, 2), float32
-        Pixels, x then y.
-    source : int
-        Where they come from: PFLD, CLNF or CARRIED.
-    params : ndarray, (6 or 6 + m,), float64
-        Parameters of the PDM; NaN where it cannot be fitted.
-    misfit : ndarray, (2,), float32
-        As `misfit_of` returns it.
-    sigma : ndarray, (68,), float32
-        Standard deviation of each landmark's error along one axis, px.
-    iris : ndarray, (8,), float32
-        As in `FaceArrays`; NaN without part models.
-    seconds : float
-        Time taken.
-    after : Refinement
-        State of the face's refinement after the frame.
-    """
-
-    landmarks: Floats
-    source: int
-    params: npt.NDArray[np.float64]
-    misfit: Floats
-    sigma: Floats
-    iris: Floats
-    seconds: float
-    after: Refinement
+    landmarks: Floats  # (68, 2); pixels, x then y
+    source: int  # where they come from: PFLD, CLNF or CARRIED
+    params: npt.NDArray[np.float64]  # (6 or 6 + m,); parameters of the PDM; NaN where it cannot be fitted
+    misfit: Floats  # (2,); as `misfit_of` returns it
+    sigma: Floats  # (68,); standard deviation of each landmark's error along one axis, px
+    iris: Floats  # (8,); as in `FaceArrays`; NaN without part models
+    seconds: float  # time taken
+    after: Refinement  # state of the face's refinement after the frame
 
 
 def set_refined(frame: FrameResult, face: int, refined: Refined) -> None:

@@ -14,18 +14,10 @@ FRAMES_MEASURED = 8
 
 @dataclass
 class RefinementNotice:
-    """Watch the frames of a run in auto mode for the moment that CLNF switches on.
+    """Watch the frames of a run in auto mode for the moment that CLNF switches on."""
 
-    Attributes
-    ----------
-    switched_on : (int, float) or None
-        Frames done and seconds gone by when it did.
-    given : bool
-        Whether the sentence was given.
-    """
-
-    switched_on: tuple[int, float] | None = None
-    given: bool = False
+    switched_on: tuple[int, float] | None = None  # frames done and seconds gone by when it did
+    given: bool = False  # whether the sentence was given
 
     def look(self, result: FrameResult, stats: RunStats) -> str | None:
         """Take note of a finished frame; return the sentence when it is time for it, which is once a run.

@@ -54,61 +54,34 @@ _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
 
 @dataclass(frozen=True, slots=True)
 class Refinement:
-    """State of the refinement of a face after a frame.
+    """State of the refinement of a face after a frame."""
 
-    Attributes
-    ----------
-    params : ndarray, (6 + m,), float64, or None
-        Parameters of the PDM from which the next fit starts.
-    correction : Correction or None
-        What CLNF changed last.
-    refined_at, unsure_at : int
-        The last frame on which CLNF ran, and the last on which PFLD's confidence was low.
-    """
-
+    # (6 + m,), float64, or None; parameters of the PDM from which the next fit starts
     params: Doubles | None = None
-    correction: Correction | None = None
+    correction: Correction | None = None  # what CLNF changed last
+    # refined_at, unsure_at: the last frame on which CLNF ran, and the last on which PFLD's confidence was low
     refined_at: int = NEVER
     unsure_at: int = NEVER
 
 
 @dataclass(frozen=True, slots=True)
 class FaceState:
-    """A face that is tracked by PFLD.
+    """A face that is tracked by PFLD."""
 
-    Attributes
-    ----------
-    landmarks : ndarray, (68, 2), float32
-        PFLD's, on the last frame.
-    places : tuple of ndarray, (2,), float32
-        Their mean on the last frames, the latest first.
-    refinement : Refinement
-    """
-
-    landmarks: Floats
+    landmarks: Floats  # (68, 2); PFLD's, on the last frame
+    # tuple of ndarray, (2,), float32; their mean on the last frames, the latest first
     places: tuple[Floats, ...]
     refinement: Refinement = Refinement()
 
 
 @dataclass(frozen=True)
 class ClnfFace:
-    """A face that is tracked by CLNF without PFLD.
-
-    Attributes
-    ----------
-    fit : ClnfOnlyFit
-    score : float
-        The detector's, when it found the face last.
-    unseen : int
-        How many times in a row the detector has not found it since.
-    usual : float
-        Mean confidence of its landmarks when it was found last; 0 for a new face.
-    """
+    """A face that is tracked by CLNF without PFLD."""
 
     fit: ClnfOnlyFit
-    score: float
-    unseen: int = 0
-    usual: float = 0.0
+    score: float  # the detector's, when it found the face last
+    unseen: int = 0  # how many times in a row the detector has not found it since
+    usual: float = 0.0  # mean confidence of its landmarks when it was found last; 0 for a new face
 
     @property
     def doubtful(self) -> bool:
@@ -124,68 +97,35 @@ class ClnfFace:
 
 @dataclass(frozen=True, slots=True)
 class AheadState:
-    """Where PFLD was looking on a frame after the last finished one.
+    """Where PFLD was looking on a frame after the last finished one."""
 
-    Attributes
-    ----------
-    crops : ndarray, (N, 4), float32
-    slots : tuple of int
-        The slot of the face that each crop is for; -1 where it was lost meanwhile.
-    """
-
-    crops: Floats
-    slots: tuple[int, ...]
+    crops: Floats  # (N, 4)
+    slots: tuple[int, ...]  # the slot of the face that each crop is for; -1 where it was lost meanwhile
 
 
 @dataclass(frozen=True, slots=True)
 class FacesState:
-    """State of all faces before frame `next_index`.
+    """State of all faces before frame `next_index`."""
 
-    Attributes
-    ----------
-    next_index : int
-        The first frame that is not followed yet.
-    faces : tuple of FaceState, ClnfFace or None
-        Slot by slot; `ClnfFace` without PFLD.
-    ahead : tuple of AheadState
-        Frame `next_index` and those after it that were begun.
-    last_boxes, last_seen : dict
-        Box (4,) or (5,) and frame of the face that each slot held last.
-    n_warnings : int
-        How many of the run's warnings are of the frames before `next_index`.
-    """
-
-    next_index: int
-    faces: tuple[FaceState | ClnfFace | None, ...]
-    ahead: tuple[AheadState, ...]
+    next_index: int  # the first frame that is not followed yet
+    faces: tuple[FaceState | ClnfFace | None, ...]  # slot by slot; `ClnfFace` without PFLD
+    ahead: tuple[AheadState, ...]  # frame `next_index` and those after it that were begun
+    # last_boxes, last_seen: box (4,) or (5,) and frame of the face that each slot held last
     last_boxes: Mapping[int, Floats]
     last_seen: Mapping[int, int]
-    n_warnings: int
+    n_warnings: int  # how many of the run's warnings are of the frames before `next_index`
 
 
 @dataclass(frozen=True, slots=True)
 class TrackerState:
-    """A run between two results.
-
-    Attributes
-    ----------
-    faces : FacesState
-    recent : tuple of FrameResult
-        The frames that smoothing still looks at, as they were before it.
-    waiting : int
-        How many of these are not given out yet.
-    stats : RunStats
-        Counts and times so far.
-    warnings : tuple of str
-    concealed : tuple of int
-        Frames whose errors the decoder concealed, of those before `FacesState.next_index`.
-    """
+    """A run between two results."""
 
     faces: FacesState
-    recent: tuple[FrameResult, ...]
-    waiting: int
-    stats: RunStats
+    recent: tuple[FrameResult, ...]  # the frames that smoothing still looks at, as they were before it
+    waiting: int  # how many of these are not given out yet
+    stats: RunStats  # counts and times so far
     warnings: tuple[str, ...]
+    # frames whose errors the decoder concealed, of those before `FacesState.next_index`
     concealed: tuple[int, ...]
 
     @property

@@ -301,22 +301,12 @@ def photometric(image: Image, rng: Generator) -> Image:
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """One training crop.
+    """One training crop."""
 
-    Attributes
-    ----------
-    image : ndarray, (S, S, 3), uint8
-    landmarks : ndarray, (68, 2), float32
-        Fractions of the crop.
-    covered : ndarray, (68,), bool
-    mirrored : bool
-        Whether the picture was mirrored: a landmark's label is then that of its counterpart.
-    """
-
-    image: Image
-    landmarks: Points
-    covered: npt.NDArray[np.bool_]
-    mirrored: bool
+    image: Image  # (S, S, 3)
+    landmarks: Points  # (68, 2); fractions of the crop
+    covered: npt.NDArray[np.bool_]  # (68,)
+    mirrored: bool  # whether the picture was mirrored: a landmark's label is then that of its counterpart
 
 
 def augmented_face(

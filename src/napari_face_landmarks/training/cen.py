@@ -68,96 +68,55 @@ CPU = torch.device("cpu")
 
 @dataclass(frozen=True)
 class CenPlan:
-    """Parameters of a training run; all are stored in the metrics.
+    """Parameters of a training run; all are stored in the metrics."""
 
-    Parameters
-    ----------
-    scales : tuple of float
-        Scales s of the normalised frame.
-    hidden : tuple of int
-        Widths h1 and h2.
-    side_yaw : float
-        Yaw of the side view's centre, degrees (positive: the nose to the left of the picture).
-    frontal_reach, side_from : float
-        Faces with a smaller yaw are frontal, with a larger one are side views; some are both.
-    frontal_copies, side_copies : int
-        Augmented images of each face for each view.
-    turned_share : float
-        Share of the side view's augmented images with a head that is rotated further by means of its mesh.
-    acted_share : float
-        Share of the augmented images with another expression.
-    turned_to : tuple of float
-        Range of yaw of these heads, degrees.
-    sigma : float
-        Width of the target, pixels of the frame.
-    reach : float
-        Half the size of the windows in which positions are sampled, pixels of the frame.
-    stray, far_stray, far_share : float
-        Standard deviation of the distance of a window's centre from the label, for most windows and for a
-        share.
-    near_share : float
-        Share of positions sampled around the label, whatever the window.
-    pictures, places : int
-        A batch has, for each expert, ``places`` support regions from a window of each of ``pictures`` faces.
-    map_weight : float
-        Weight of the loss on whole windows relative to that on single responses.
-    steps : int
-        Optimiser steps of a scale.
-    learning_rate, ema : float
-        Learning rate of Adam (cosine schedule), and decay of the exponential moving average of the weights.
-    evaluate_every : int
-        Steps between evaluations on the held-out faces.
-    seed, threads : int
-        Random seed, and threads of torch.
-    """
-
-    scales: tuple[float, ...] = (0.25, 0.5, 0.7)
-    hidden: tuple[int, int] = (32, 16)
+    scales: tuple[float, ...] = (0.25, 0.5, 0.7)  # scales s of the normalised frame
+    hidden: tuple[int, int] = (32, 16)  # widths h1 and h2
+    # yaw of the side view's centre, degrees (positive: the nose to the left of the picture)
     side_yaw: float = 24.0
+    # frontal_reach, side_from: faces with a smaller yaw are frontal, with a larger one are side views; some
+    # are both
     frontal_reach: float = 16.0
     side_from: float = 8.0
+    # frontal_copies, side_copies: augmented images of each face for each view
     frontal_copies: int = 6
     side_copies: int = 9
+    # share of the side view's augmented images with a head that is rotated further by means of its mesh
     turned_share: float = 0.5
-    acted_share: float = 0.3
-    turned_to: tuple[float, float] = (12.0, 45.0)
-    sigma: float = 1.0
-    reach: float = 6.0
+    acted_share: float = 0.3  # share of the augmented images with another expression
+    turned_to: tuple[float, float] = (12.0, 45.0)  # range of yaw of these heads, degrees
+    sigma: float = 1.0  # width of the target, pixels of the frame
+    reach: float = 6.0  # half the size of the windows in which positions are sampled, pixels of the frame
+    # stray, far_stray, far_share: standard deviation of the distance of a window's centre from the label, for
+    # most windows and for a share
     stray: float = 2.0
     far_stray: float = 5.0
     far_share: float = 0.2
-    near_share: float = 0.15
+    near_share: float = 0.15  # share of positions sampled around the label, whatever the window
+    # pictures, places: a batch has, for each expert, ``places`` support regions from a window of each of
+    # ``pictures`` faces
     pictures: int = 10
     places: int = 24
-    map_weight: float = 0.2
-    steps: int = 7000
+    map_weight: float = 0.2  # weight of the loss on whole windows relative to that on single responses
+    steps: int = 7000  # optimiser steps of a scale
+    # learning_rate, ema: learning rate of Adam (cosine schedule), and decay of the exponential moving average
+    # of the weights
     learning_rate: float = 4e-3
     ema: float = 0.998
-    evaluate_every: int = 2000
+    evaluate_every: int = 2000  # steps between evaluations on the held-out faces
+    # seed, threads: random seed, and threads of torch
     seed: int = 2026
     threads: int = 1
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures of faces in the normalised frame of one scale.
+    """Pictures of faces in the normalised frame of one scale."""
 
-    Attributes
-    ----------
-    pictures : ndarray, (N, H, W), uint16
-        Grey levels times 256.
-    places : ndarray, (N, 68, 2), float32
-        Landmarks in pixels of the picture, x then y.
-    covered : ndarray, (N, 68), bool
-        Occluded landmarks.
-    unit : ndarray, (N,), float32
-        The outer-eye distance of each face, pixels of the frame.
-    """
-
-    pictures: npt.NDArray[np.uint16]
-    places: npt.NDArray[np.float32]
-    covered: npt.NDArray[np.bool_]
-    unit: npt.NDArray[np.float32]
+    pictures: npt.NDArray[np.uint16]  # (N, H, W); grey levels times 256
+    places: npt.NDArray[np.float32]  # (N, 68, 2); landmarks in pixels of the picture, x then y
+    covered: npt.NDArray[np.bool_]  # (N, 68); occluded landmarks
+    unit: npt.NDArray[np.float32]  # (N,); the outer-eye distance of each face, pixels of the frame
 
 
 @dataclass(frozen=True)

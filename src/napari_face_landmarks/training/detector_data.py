@@ -56,27 +56,14 @@ over the 163 photographs that have both.
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph with its faces.
-
-    Parameters
-    ----------
-    name : str
-    levels : tuple of ndarray, (H, W, 3) uint8
-        RGB; full size, then halves.
-    boxes : ndarray, (M, 4) float64
-        x0, y0, x1, y1.
-    points : ndarray, (M, 5, 2) float64
-    trusted : ndarray, (M,) bool
-        Whether the label is certain.
-    mesh : ndarray, (478, 3) float64, optional
-        Face mesh of a crop; pixels, z in the scale of x, smaller is nearer.
-    """
+    """One photograph with its faces."""
 
     name: str
-    levels: tuple[Array, ...]
-    boxes: Array
-    points: Array
-    trusted: Array
+    levels: tuple[Array, ...]  # tuple of ndarray, (H, W, 3) uint8; RGB; full size, then halves
+    boxes: Array  # (M, 4) float64; x0, y0, x1, y1
+    points: Array  # (M, 5, 2) float64
+    trusted: Array  # (M,) bool; whether the label is certain
+    # (478, 3) float64; face mesh of a crop; pixels, z in the scale of x, smaller is nearer
     mesh: Array | None = None
 
 

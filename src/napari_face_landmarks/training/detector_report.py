@@ -63,20 +63,12 @@ MOST_OF_EACH = 200
 
 @dataclass(frozen=True)
 class ClipFaces:
-    """Position of the only face of a clip, by eye.
+    """Position of the only face of a clip, by eye."""
 
-    Attributes
-    ----------
-    centre : tuple of float
-        x0, y0, x1, y1 of the rectangle in which the centre of its box lies on all frames, pixels.
-    height : tuple of float
-        Smallest and largest height of its box, pixels.
-    first, last : int
-        Frames from the first to before the last show the face.
-    """
-
+    # x0, y0, x1, y1 of the rectangle in which the centre of its box lies on all frames, pixels
     centre: tuple[float, float, float, float] = (0, 0, 0, 0)
-    height: tuple[float, float] = (0, 0)
+    height: tuple[float, float] = (0, 0)  # smallest and largest height of its box, pixels
+    # first, last: frames from the first to before the last show the face
     first: int = 0
     last: int = 10**9
 
@@ -124,21 +116,12 @@ def detector_and_pfld(detector: Any, pfld: Any) -> Finder:
 
 @dataclass(frozen=True)
 class Frame:
-    """A frame with its known faces.
+    """A frame with its known faces."""
 
-    Attributes
-    ----------
-    image : ndarray, (H, W, 3) uint8
-    boxes : ndarray, (M, 4)
-    points : ndarray, (M, 5, 2)
-    ignore : ndarray, (K, 4)
-        Detections there are not counted.
-    """
-
-    image: Array
-    boxes: Array
-    points: Array
-    ignore: Array
+    image: Array  # (H, W, 3) uint8
+    boxes: Array  # (M, 4)
+    points: Array  # (M, 5, 2)
+    ignore: Array  # (K, 4); detections there are not counted
 
 
 def held_out_frames(photos: list[Photo], backgrounds: list[Photo]) -> Iterator[Frame]:

@@ -53,18 +53,12 @@ STEPS: dict[str, tuple[float, ...]] = {
 
 @dataclass(frozen=True)
 class Starts:
-    """Faces with initial landmarks.
+    """Faces with initial landmarks."""
 
-    Attributes
-    ----------
-    images : list of ndarray, (H, W), uint8
-    landmarks, truth : ndarray, (N, 68, 2)
-    sigma : ndarray, (N, 68)
-    """
-
-    images: list[npt.NDArray[np.uint8]]
+    images: list[npt.NDArray[np.uint8]]  # list of ndarray, (H, W)
+    # landmarks, truth: (N, 68, 2)
     landmarks: Floats
-    sigma: Floats
+    sigma: Floats  # (N, 68)
     truth: Floats
 
 

@@ -49,18 +49,11 @@ OPEN_EYE = 0.04
 
 @dataclass(frozen=True)
 class Expression:
-    """A change of expression.
+    """A change of expression."""
 
-    Attributes
-    ----------
-    opening : float
-        Displacement of the lower lip, outer-eye distances; 0 for none.
-    lids : tuple of float
-        Displacement of the right and the left upper lid towards the lower one: 1 closes the eye, negative
-        values open it wider.
-    """
-
-    opening: float = 0.0
+    opening: float = 0.0  # displacement of the lower lip, outer-eye distances; 0 for none
+    # displacement of the right and the left upper lid towards the lower one: 1 closes the eye, negative
+    # values open it wider
     lids: tuple[float, float] = (0.0, 0.0)
 
 

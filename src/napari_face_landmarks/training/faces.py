@@ -86,32 +86,18 @@ NO_MESH = -512.0
 
 @dataclass(frozen=True)
 class Faces:
-    """Face crops with their labels.
+    """Face crops with their labels."""
 
-    Attributes
-    ----------
-    names : list of str
-        File names, which decide the split.
-    images : sequence of ndarray, (256, 256, 3) or (384, 384, 3), uint8
-        RGB; `Pictures` decodes each when it is taken.
-    landmarks : ndarray, (N, 68, 2), float32
-        iBUG 68 points; pixels, x then y.
-    mesh : ndarray, (N, 478, 3), float32
-        Machine-made face mesh, pixels; -512 where there is none.
-    weight : ndarray, (N,), float64
-        Probability with which training draws each face.
-    noise : ndarray, (N, 68), float32
-        How far a label made by machine is from one placed by hand (root mean square), pixels; 0 by hand.
-    trust : ndarray, (N, 68), float32, optional
-        Weight of each label in the loss, 0 to 1; None stands for 1.
-    """
-
-    names: list[str]
+    names: list[str]  # file names, which decide the split
+    # sequence of ndarray, (256, 256, 3) or (384, 384, 3); RGB; `Pictures` decodes each when it is taken
     images: Sequence[npt.NDArray[np.uint8]]
-    landmarks: npt.NDArray[np.float32]
-    mesh: npt.NDArray[np.float32]
-    weight: npt.NDArray[np.float64]
+    landmarks: npt.NDArray[np.float32]  # (N, 68, 2); iBUG 68 points; pixels, x then y
+    mesh: npt.NDArray[np.float32]  # (N, 478, 3); machine-made face mesh, pixels; -512 where there is none
+    weight: npt.NDArray[np.float64]  # (N,); probability with which training draws each face
+    # (N, 68); how far a label made by machine is from one placed by hand (root mean square), pixels; 0 by
+    # hand
     noise: npt.NDArray[np.float32]
+    # (N, 68); weight of each label in the loss, 0 to 1; None stands for 1
     trust: npt.NDArray[np.float32] | None = None
 
     @property
@@ -160,14 +146,9 @@ def decode(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> npt.NDArray[np
 
 @dataclass(frozen=True)
 class Pictures(Sequence[npt.NDArray[np.uint8]]):
-    """Pictures of archives, each decoded when it is taken: thousands of them decoded take gigabytes.
+    """Pictures of archives, each decoded when it is taken: thousands of them decoded take gigabytes."""
 
-    Attributes
-    ----------
-    places : list of (mapping, int)
-        The arrays of each picture's archive, and its number there.
-    """
-
+    # the arrays of each picture's archive, and its number there
     places: list[tuple[Mapping[str, npt.NDArray[Any]], int]]
 
     def __len__(self) -> int:

@@ -98,24 +98,14 @@ _OUTER_LIPS = (87, 88, 89, 90, 91, 92, 93, 108, 107, 106, 105, 104)
 
 @dataclass(frozen=True)
 class Calibration:
-    """Conversion of a mesh to the 68 landmarks, in the mesh's coordinate frame (outer eye corners 1 apart).
+    """Conversion of a mesh to the 68 landmarks, in the mesh's frame (outer eye corners 1 apart)."""
 
-    Attributes
-    ----------
-    mean : ndarray, (478, 3), float64
-        The mean mesh, centred at the origin.
-    offsets : ndarray, (68, 3), float64
-        From the vertices `MESH_68` to the landmarks; zero if the template has no such point.
-    contour : ndarray, (33, 3), float64
-        From the resampled `MESH_OVAL` to the contour.
-    noise : ndarray, (68,), float64
-        Root mean square distance of the corrected mesh from the templates; for landmarks without a template
-        point, that of the template points outside the jaw.
-    """
-
-    mean: Floats
+    mean: Floats  # (478, 3); the mean mesh, centred at the origin
+    # (68, 3); from the vertices `MESH_68` to the landmarks; zero if the template has no such point
     offsets: Floats
-    contour: Floats
+    contour: Floats  # (33, 3); from the resampled `MESH_OVAL` to the contour
+    # (68,); root mean square distance of the corrected mesh from the templates; for landmarks without a
+    # template point, that of the template points outside the jaw
     noise: Floats
 
 

@@ -65,29 +65,18 @@ PREFIX = "settled/"
 
 @dataclass(frozen=True)
 class CalibrationPlan:
-    """How the two linear maps are fitted.
+    """How the two linear maps are fitted."""
 
-    Attributes
-    ----------
-    copies : int
-        Crops of each face, unmodified and augmented, for PFLD's map.
-    changed_weight : float
-        Weight of a face under other light (for PFLD also with other shape and occlusion) relative to an
-        unmodified one.
-    moved_weight, turned_weight : float
-        Weight of a face with a weakness or an expression, and of one with a rotated head.
-    most_yaw : float
-        Maximum rotation, radians.
-    pfld_ridge, clnf_ridge : float
-        Penalty on the squared map, in variances of the landmarks.
-    seed : int
-    """
-
-    copies: int = 3
+    copies: int = 3  # crops of each face, unmodified and augmented, for PFLD's map
+    # weight of a face under other light (for PFLD also with other shape and occlusion) relative to an
+    # unmodified one
     changed_weight: float = 1.0
+    # moved_weight, turned_weight: weight of a face with a weakness or an expression, and of one with a
+    # rotated head
     moved_weight: float = 0.5
     turned_weight: float = 0.1
-    most_yaw: float = math.radians(45)
+    most_yaw: float = math.radians(45)  # maximum rotation, radians
+    # pfld_ridge, clnf_ridge: penalty on the squared map, in variances of the landmarks
     pfld_ridge: float = 3e-3
     clnf_ridge: float = 0.2
     seed: int = 2026
@@ -245,16 +234,10 @@ def with_moved_tissue(faces: Faces, plan: CalibrationPlan) -> Faces:
 
 @dataclass(frozen=True)
 class Predictions:
-    """PFLD's output for the faces, averaged over the plain and the mirrored crop.
+    """PFLD's output for the faces, averaged over the plain and the mirrored crop."""
 
-    Attributes
-    ----------
-    landmarks : ndarray, (N, 68, 2), float32
-    sigma : ndarray, (N, 68), float32
-    """
-
-    landmarks: npt.NDArray[np.float32]
-    sigma: npt.NDArray[np.float32]
+    landmarks: npt.NDArray[np.float32]  # (N, 68, 2)
+    sigma: npt.NDArray[np.float32]  # (N, 68)
 
 
 def predict_faces(session: onnxruntime.InferenceSession, faces: Faces, plan: CalibrationPlan) -> Predictions:

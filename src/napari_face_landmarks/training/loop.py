@@ -19,33 +19,18 @@ def scheduled(step: int, steps: int, highest: float, warm_up: int, floor: float)
 
 @dataclass
 class Loop:
-    """State of a training run, as its checkpoint has it.
+    """State of a training run, as its checkpoint has it."""
 
-    Attributes
-    ----------
-    path : Path
-        ``OUT/NAME``; the checkpoint is ``OUT/NAME.checkpoint.pt``.
-    network, averaged : Module
-        The network in training, and the exponential moving average of its weights and statistics.
-    optimiser : Optimizer
-    ema : float
-        Decay of the average; smaller during the first steps.
-    best : float
-        Criterion of the best weights so far.
-    extra : dict
-        What else the checkpoint stores.
-    step : int
-        Steps done.
-    """
-
-    path: Path
+    path: Path  # ``OUT/NAME``; the checkpoint is ``OUT/NAME.checkpoint.pt``
+    # network, averaged: the network in training, and the exponential moving average of its weights and
+    # statistics
     network: nn.Module
     averaged: nn.Module
     optimiser: torch.optim.Optimizer
-    ema: float
-    best: float = math.inf
-    extra: dict[str, Any] = field(default_factory=dict)
-    step: int = 0
+    ema: float  # decay of the average; smaller during the first steps
+    best: float = math.inf  # criterion of the best weights so far
+    extra: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint stores
+    step: int = 0  # steps done
     _seconds: float = 0.0
 
     def __post_init__(self) -> None:

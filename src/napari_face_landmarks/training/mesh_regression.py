@@ -29,21 +29,11 @@ HAND_SHARE = 0.65
 
 @dataclass(frozen=True)
 class Reading:
-    """A linear map from meshes to landmarks, both in the coordinate frame of the mesh.
+    """A linear map from meshes to landmarks, both in the coordinate frame of the mesh."""
 
-    Attributes
-    ----------
-    mean : ndarray, (1434,), float64
-        The mean mesh, x, y and z of each vertex.
-    components : ndarray, (1434, K), float64
-        Principal components, each divided by its standard deviation.
-    weights : ndarray, (K + 1, 136), float64
-        The intercept and the regression's weights, for x and y of each landmark.
-    """
-
-    mean: Floats
-    components: Floats
-    weights: Floats
+    mean: Floats  # (1434,); the mean mesh, x, y and z of each vertex
+    components: Floats  # (1434, K); principal components, each divided by its standard deviation
+    weights: Floats  # (K + 1, 136); the intercept and the regression's weights, for x and y of each landmark
 
 
 def _frames(meshes: Floats) -> tuple[Floats, Floats]:

@@ -105,39 +105,20 @@ class PartFaces:
     """Crops of eyes and mouths with their labels, as fractions of the crop, x then y.
 
     Left eyes are mirrored, and so are their labels.
-
-    Attributes
-    ----------
-    eyes : ndarray, (E, 80, 80), uint8
-        Grey levels; the network's crop and its surroundings.
-    lids : ndarray, (E, 6, 2), float32
-    iris : ndarray, (E, 3), float32
-        Centre x, centre y and horizontal diameter; NaN where it is hidden.
-    eye_weight : ndarray, (E,), float32
-    eye_source : ndarray, (E,), int64
-        Number of the file in `sources`.
-    eye_face : ndarray, (E,), int64
-        Number of the face; its right eye comes first.
-    mouths : ndarray, (N, 84, 84, 3), uint8
-        RGB.
-    lips : ndarray, (N, 20, 2), float32
-    mouth_weight : ndarray, (N,), float32
-    mouth_source : ndarray, (N,), int64
-    sources : list of str
-        The files.
     """
 
-    eyes: npt.NDArray[np.uint8]
-    lids: npt.NDArray[np.float32]
+    eyes: npt.NDArray[np.uint8]  # (E, 80, 80); grey levels; the network's crop and its surroundings
+    lids: npt.NDArray[np.float32]  # (E, 6, 2)
+    # (E, 3); centre x, centre y and horizontal diameter; NaN where it is hidden
     iris: npt.NDArray[np.float32]
-    eye_weight: npt.NDArray[np.float32]
-    eye_source: npt.NDArray[np.int64]
-    eye_face: npt.NDArray[np.int64]
-    mouths: npt.NDArray[np.uint8]
-    lips: npt.NDArray[np.float32]
-    mouth_weight: npt.NDArray[np.float32]
-    mouth_source: npt.NDArray[np.int64]
-    sources: list[str]
+    eye_weight: npt.NDArray[np.float32]  # (E,)
+    eye_source: npt.NDArray[np.int64]  # (E,); number of the file in `sources`
+    eye_face: npt.NDArray[np.int64]  # (E,); number of the face; its right eye comes first
+    mouths: npt.NDArray[np.uint8]  # (N, 84, 84, 3); RGB
+    lips: npt.NDArray[np.float32]  # (N, 20, 2)
+    mouth_weight: npt.NDArray[np.float32]  # (N,)
+    mouth_source: npt.NDArray[np.int64]  # (N,)
+    sources: list[str]  # the files
 
 
 def apertures(lids: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:

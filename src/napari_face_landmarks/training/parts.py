@@ -77,36 +77,20 @@ class PartsPlan:
 
 @dataclass(frozen=True)
 class Part:
-    """The crops of one part of the face.
+    """The crops of one part of the face."""
 
-    Attributes
-    ----------
-    name : {"eye", "mouth"}
-    patches : ndarray, (N, P, P) or (N, P, P, 3), uint8
-        What is kept of each picture.
-    labels : ndarray, (N, L, 2), float32
-        Landmarks, and of eyes both ends of the iris's horizontal diameter; fractions of the crop.
-    known : ndarray, (N, L), bool
-    chance : ndarray, (N,), float64
-        With which training draws each.
-    source, face : ndarray, (N,), int64
-    sources : list of str
-    size : int
-        Side of the network's input.
-    reach : float
-        Side of a patch over that of the crop.
-    """
-
-    name: str
-    patches: npt.NDArray[np.uint8]
+    name: str  # {"eye", "mouth"}
+    patches: npt.NDArray[np.uint8]  # (N, P, P) or (N, P, P, 3); what is kept of each picture
+    # (N, L, 2); landmarks, and of eyes both ends of the iris's horizontal diameter; fractions of the crop
     labels: Floats
-    known: npt.NDArray[np.bool_]
-    chance: npt.NDArray[np.float64]
+    known: npt.NDArray[np.bool_]  # (N, L)
+    chance: npt.NDArray[np.float64]  # (N,); with which training draws each
+    # source, face: (N,)
     source: npt.NDArray[np.int64]
     face: npt.NDArray[np.int64]
     sources: list[str]
-    size: int
-    reach: float
+    size: int  # side of the network's input
+    reach: float  # side of a patch over that of the crop
 
 
 def part_of(faces: PartFaces, name: str) -> Part:

@@ -37,54 +37,29 @@ INNER = np.arange(17, 68)
 
 @dataclass(frozen=True)
 class PdmPlan:
-    """Parameters of a training run; lengths are in units of the shape (outer eye corners 90 apart).
+    """Parameters of a training run; lengths are in units of the shape (outer eye corners 90 apart)."""
 
-    Parameters
-    ----------
-    modes : int
-        Components kept, m.
-    rounds : int
-        Rounds of expectation maximisation.
-    noise : float
-        Standard deviation of a label.
-    depth_noise, jaw_depth_noise : float
-        Standard deviation of the depth of the meshes, for inner landmarks and for the jaw, whose labels
-        follow the visible contour rather than points of the skin.
-    jaw_yaw : float
-        Yaw, degrees, beyond which the depth of the jaw is not used.
-    weakness_share : float
-        Weight of a copy of each face with a one-sided weakness or strong expression, so that the model
-        includes asymmetry; 0 for no copies.
-    seed : int
-        Random seed of these copies.
-    """
-
-    modes: int = 34
-    rounds: int = 25
-    noise: float = 1.0
+    modes: int = 34  # components kept, m
+    rounds: int = 25  # rounds of expectation maximisation
+    noise: float = 1.0  # standard deviation of a label
+    # depth_noise, jaw_depth_noise: standard deviation of the depth of the meshes, for inner landmarks and for
+    # the jaw, whose labels follow the visible contour rather than points of the skin
     depth_noise: float = 6.0
     jaw_depth_noise: float = 10.0
-    jaw_yaw: float = 15.0
+    jaw_yaw: float = 15.0  # yaw, degrees, beyond which the depth of the jaw is not used
+    # weight of a copy of each face with a one-sided weakness or strong expression, so that the model includes
+    # asymmetry; 0 for no copies
     weakness_share: float = 0.3
-    seed: int = 2026
+    seed: int = 2026  # random seed of these copies
 
 
 @dataclass(frozen=True)
 class Observations:
-    """Observed faces.
+    """Observed faces."""
 
-    Attributes
-    ----------
-    points : ndarray, (F, 3, 68), float64
-        Labelled x and y, and the mesh's depth (z away from the camera); pixels.
-    has_depth : ndarray, (F,), bool
-    weight : ndarray, (F,), float64
-        Weight of each face.
-    """
-
-    points: Floats
-    has_depth: npt.NDArray[np.bool_]
-    weight: Floats
+    points: Floats  # (F, 3, 68); labelled x and y, and the mesh's depth (z away from the camera); pixels
+    has_depth: npt.NDArray[np.bool_]  # (F,)
+    weight: Floats  # (F,); weight of each face
 
 
 def observe(landmarks: npt.NDArray[Any], mesh: npt.NDArray[Any], plan: PdmPlan) -> Observations:

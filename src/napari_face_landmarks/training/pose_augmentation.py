@@ -49,19 +49,11 @@ FOREHEAD = np.array([10, 338, 297, 332, 284, 251, 389, 162, 21, 54, 103, 67, 109
 
 @dataclass(frozen=True)
 class Turner:
-    """Mean mesh, and triangles of mesh and surroundings, shared by all faces.
+    """Mean mesh, and triangles of mesh and surroundings, shared by all faces."""
 
-    Attributes
-    ----------
-    mean : ndarray, (478, 3), float64
-    outline : ndarray, (O,), int64
-        Vertices of the whole outline, forehead included.
-    triangles : ndarray, (K, 3), int64
-        Over the skin's vertices, the rings and the frame's eight points.
-    """
-
-    mean: Floats
-    outline: npt.NDArray[np.int64]
+    mean: Floats  # (478, 3)
+    outline: npt.NDArray[np.int64]  # (O,); vertices of the whole outline, forehead included
+    # (K, 3); over the skin's vertices, the rings and the frame's eight points
     triangles: npt.NDArray[np.int64]
 
 

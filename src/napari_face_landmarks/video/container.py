@@ -40,19 +40,13 @@ _PREDICTED = (PictureType.P, PictureType.B)
 
 @dataclass(frozen=True, slots=True)
 class FrameGeometry:
-    """Size and orientation of the frames of a file.
+    """Size and orientation of the frames of a file."""
 
-    Parameters
-    ----------
-    height, width : int
-        Coded size in px; frames of another size in the same file are scaled to it.
-    transposed, mirrored, upside_down : bool
-        Operations that make a coded frame upright: transpose rows and columns, then reverse the columns,
-        then reverse the rows.
-    """
-
+    # height, width: coded size in px; frames of another size in the same file are scaled to it
     height: int
     width: int
+    # transposed, mirrored, upside_down: operations that make a coded frame upright: transpose rows and
+    # columns, then reverse the columns, then reverse the rows
     transposed: bool = False
     mirrored: bool = False
     upside_down: bool = False

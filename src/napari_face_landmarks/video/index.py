@@ -91,34 +91,17 @@ class VideoInfo:
 
 @dataclass(frozen=True)
 class FrameIndex:
-    """The packets of a video stream and their frames.
+    """The packets of a video stream and their frames."""
 
-    Parameters
-    ----------
-    order : ndarray, (T,), int64
-        The packet of each frame, in display order.
-    position : ndarray, (P,), int64
-        The frame of each packet, -1 for none.
-    keys : ndarray, (K,), int64
-        The packets at which decoding can start, ascending.
-    size : ndarray, (P,), int64
-        Bytes of each packet.
-    stamp : ndarray, (P,), int64
-        Distinguishes key packets of the same size: the time stamp, or a checksum if time stamps depend on
-        where reading starts.
-    stamp_is_time : bool
-        Whether `stamp` contains time stamps.
-    seek : ndarray, (P,), int64
-        Seek target to reach the packet, in the stream's time base.
-    """
-
-    order: npt.NDArray[np.int64]
-    position: npt.NDArray[np.int64]
-    keys: npt.NDArray[np.int64]
-    size: npt.NDArray[np.int64]
+    order: npt.NDArray[np.int64]  # (T,); the packet of each frame, in display order
+    position: npt.NDArray[np.int64]  # (P,); the frame of each packet, -1 for none
+    keys: npt.NDArray[np.int64]  # (K,); the packets at which decoding can start, ascending
+    size: npt.NDArray[np.int64]  # (P,); bytes of each packet
+    # (P,); distinguishes key packets of the same size: the time stamp, or a checksum if time stamps depend on
+    # where reading starts
     stamp: npt.NDArray[np.int64]
-    stamp_is_time: bool
-    seek: npt.NDArray[np.int64]
+    stamp_is_time: bool  # whether `stamp` contains time stamps
+    seek: npt.NDArray[np.int64]  # (P,); seek target to reach the packet, in the stream's time base
 
     def key_before(self, frame: int, back: int = 0) -> int:
         """Return the last key packet from which `frame` can be decoded, or the `back`-th before it."""

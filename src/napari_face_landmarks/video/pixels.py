@@ -21,14 +21,9 @@ UNIT_FLOAT = 1.1
 
 @dataclass(frozen=True, slots=True)
 class PixelRange:
-    """The pixel values of black and white.
+    """The pixel values of black and white."""
 
-    Attributes
-    ----------
-    black, white : float
-        In the unit of the pixels.
-    """
-
+    # black, white: in the unit of the pixels
     black: float
     white: float
 

@@ -124,18 +124,10 @@ def mode_of(layer: Any) -> ColourMode:
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """A line of a legend.
+    """A line of a legend."""
 
-    Attributes
-    ----------
-    label : str
-        What the colour means.
-    colour : str
-        ``#rrggbb``.
-    """
-
-    label: str
-    colour: str
+    label: str  # what the colour means
+    colour: str  # ``#rrggbb``
 
 
 def legend_of(by: ColourMode, n_steps: int = 5) -> list[LegendEntry]:
