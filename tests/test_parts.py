@@ -27,6 +27,7 @@ from napari_face_landmarks.parts.crop import (
 from napari_face_landmarks.parts.network import EYE_OUTPUTS, part_weights
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.pfld.crop import sample_crops
+from napari_face_landmarks.tracking.refinement import beside_parts
 from numpy_reference import part_crops_reference, part_weights_reference, place_parts_reference
 
 FRAME = np.zeros((200, 220, 3), np.uint8)
@@ -235,3 +236,28 @@ def test_tracks_keep_the_irises_that_part_models_find() -> None:
     assert (np.linalg.norm(iris[:, :2] - eyes.mean(axis=1), axis=1) < 0.3 * width).all()
     assert (np.abs(iris[:, 2] / width - 0.43) < 0.15).all()
     assert np.abs(iris[0, 2] / iris[1, 2] - 1) < 0.15
+
+
+def test_clnf_leaves_eyes_and_mouth_to_the_part_models() -> None:
+    from napari_face_landmarks import FaceTracker, TrackerSettings
+    from test_tracking import portrait
+
+    models = load_models()
+    given, refined = (
+        FaceTracker(models, TrackerSettings(refine=refine), threads=1).fit(portrait()).landmarks[0]
+        for refine in ("off", "always")
+    )
+    np.testing.assert_array_equal(given[36:], refined[36:])
+    assert np.linalg.norm(refined[:36] - given[:36], axis=1).mean() > 0.1
+
+
+def test_clnf_is_followed_less_the_further_a_head_is_turned() -> None:
+    given, refined = np.zeros((68, 2), np.float32), np.ones((68, 2), np.float32)
+    frontal, turned, profile = (
+        beside_parts(given, refined, math.radians(yaw))[:, 0] for yaw in (-20.0, 32.5, -41.0)
+    )
+    assert (frontal[:17] == 1).all()
+    assert (frontal[27:36] == 1).all()
+    assert (frontal[36:] == 0).all()
+    np.testing.assert_allclose(turned, frontal / 2, rtol=1e-6)
+    assert (profile == 0).all()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from dataclasses import dataclass, replace
@@ -26,7 +27,7 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, REGIONS
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.parts import follow_parts, refine_parts
+from napari_face_landmarks.parts import refine_parts
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.context import RunContext
@@ -45,6 +46,14 @@ AROUND_FACE = 1.0
 """What CLNF may look at about a face, of the face's larger side: more than its widest window reaches."""
 SMALL_PART = 0.25
 """Of a picture: where less is looked at, only that is turned into grey levels."""
+TURNED = math.radians(25.0), math.radians(40.0)
+"""Yaw from which CLNF is followed less where part models are used, and from which not at all."""
+CLNF_SHARES = np.repeat(np.array([1.0, 0.7, 1.0, 0.0], np.float32), (17, 10, 9, 32))
+"""How far CLNF is followed beside part models: at jaw, brows, nose, and at eyes and mouth, which are theirs.
+
+On hand-labelled faces CLNF gains at jaw, brows and nose. Lids and lips it makes symmetric, and the jaw of a
+head turned far it places wrongly (`training/README.md`, "CLNF beside part models").
+"""
 _PARTS = (range(N_LANDMARKS), *REGIONS.values())
 _MEANS = np.array([np.isin(np.arange(N_LANDMARKS), part) / len(part) for part in _PARTS], np.float32)
 _LEAST = np.array([UNSURE_FACE, *[UNSURE_REGION] * len(REGIONS)], np.float32)
@@ -174,8 +183,8 @@ def refine_face(
 ) -> Refined:
     """Refine a face by CLNF, or apply its last correction again, according to the settings.
 
-    Part models, where the bundle has them, place lids and lips before CLNF; where they are confident their
-    landmarks also replace those of CLNF, whose shape model is symmetric and seldom shuts an eye.
+    Part models, where the bundle has them, place lids and lips before CLNF, which then moves the other
+    landmarks only (`CLNF_SHARES`): its shape model is symmetric and seldom shuts an eye.
 
     Parameters
     ----------
@@ -194,17 +203,38 @@ def refine_face(
     part_models = context.models.parts
     iris = np.full(FIELD["iris"].shape, np.nan, np.float32)
     if part_models is not None:
-        output, parts, weight = refine_parts(part_models, picture.rgb, one_face(output, row))
+        output, parts, _ = refine_parts(part_models, picture.rgb, one_face(output, row))
         row, eyes = 0, iris.reshape(2, 4)
         eyes[:, :3], eyes[:, 3] = parts.iris[0], parts.iris_confidence[0]
     landmarks, source, params, after = _refine(context, picture, output, row, index, before)
     if part_models is not None and source != PFLD:
-        landmarks = follow_parts(landmarks, parts.landmarks[0], weight[0])
+        landmarks = beside_parts(output.landmarks[row], landmarks, float(params[2]))
     misfit = misfit_of(landmarks, output.landmarks[row], context.models.pdm, params)
     if source == PFLD:
         misfit[BY_CLNF] = np.nan
     seconds = time.perf_counter() - began
     return Refined(landmarks, source, params, misfit, output.sigma[row], iris, seconds, after)
+
+
+def beside_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
+    """Return landmarks refined by CLNF where part models do not place them.
+
+    Parameters
+    ----------
+    given : ndarray, (68, 2), float32
+        PFLD's and the part models'.
+    refined : ndarray, (68, 2), float32
+        CLNF's.
+    yaw : float
+        Of the head, radians.
+
+    Returns
+    -------
+    ndarray, (68, 2), float32
+    """
+    frontal = (TURNED[1] - abs(yaw)) / (TURNED[1] - TURNED[0])
+    share = CLNF_SHARES * np.float32(min(max(frontal, 0.0), 1.0))
+    return np.asarray(given + share[:, None] * (refined - given), np.float32)
 
 
 def _refine(
