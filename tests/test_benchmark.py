@@ -9,12 +9,14 @@ import math
 import sys
 from collections.abc import Generator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import cast
 
 import numpy as np
 import pytest
 from skimage import data
 
+from napari_face_landmarks.benchmark import peer, race
 from napari_face_landmarks.benchmark.ablation import steps
 from napari_face_landmarks.benchmark.ablation_engine import looped_im2col, vectorised_im2col
 from napari_face_landmarks.benchmark.jitter import jitter
@@ -23,7 +25,7 @@ from napari_face_landmarks.benchmark.throughput import Repeated, bound
 from napari_face_landmarks.benchmark.timing import take_time
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.clnf import numba_engine, reference
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, SettingsError
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
@@ -231,3 +233,110 @@ def test_jitter_is_that_of_the_frames_where_the_face_keeps_still() -> None:
     lost[50:60] = np.nan
     assert jitter(lost)[0] == pytest.approx(amount, rel=0.05)
     assert math.isnan(jitter(still[:5])[0])
+
+
+FAKE = """
+import json, sys
+system = "fast" if sys.argv[1].endswith(".mp4") else sys.argv[1]
+frames, cores = (int(value) for value in (sys.argv[2:4] if system == "fast" else sys.argv[3:5]))
+if system == "dlib":
+    sys.exit("no shape predictor")
+rate = cores * {"fast": 500, "ours": 1000}[system]
+print("other output")
+print(json.dumps({"name": system + " 1.0", "frames": frames, "faces": frames, "seconds": frames / rate,
+                  "cpu_seconds": 0.01 * frames, "peak_mb": None if system == "fast" else 100}))
+"""
+
+
+def test_a_race_runs_everybody_each_round_and_names_who_is_absent(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fake = tmp_path / "fake.py"
+    fake.write_text(FAKE)
+    monkeypatch.setattr(race.script, "__file__", str(fake))
+    monkeypatch.setattr(race, "thread_count", lambda: 2)
+    arguments = ["benchmark", str(clip), "--race", "--rounds", "2"]
+    for system in (f"fast={sys.executable},{fake}", f"dlib={sys.executable}", "mediapipe=/no/python"):
+        arguments += ["--peer", system]
+    record, table, plot = (tmp_path / f"race{suffix}" for suffix in (".json", ".md", ".png"))
+    assert main([*arguments, "--json", str(record), "--table", str(table), "--plot", str(plot)]) == 0
+    found = json.loads(record.read_text())
+    assert {(entry["system"], entry["cores"]) for entry in found["entries"]} == {
+        (system, cores) for system in (*race.OURS, "fast") for cores in (1, 2)
+    }
+    assert all(len(entry["laps"]) == 2 for entry in found["entries"])
+    assert all(lap["end_to_end_fps"] < lap["fps"] for entry in found["entries"] for lap in entry["laps"])
+    assert found["left_out"]["dlib"] == "no shape predictor"
+    assert "No such file" in found["left_out"]["mediapipe"]
+    assert found["left_out"]["pfld"].startswith("not given")
+    rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith("| ")]
+    assert [row[2] for row in rows[2:]] == ["2000"] * 3 + ["1000"] + ["1000"] * 3 + ["500"]
+    assert rows[5][0] == "| fast 1.0"
+    assert rows[5][5:7] == ["10.00", "unknown"]
+    assert "no shape predictor" in capsys.readouterr().out
+    assert cv2.imread(str(plot)).min() < 100
+
+
+def test_a_race_without_this_package_is_none(
+    clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken = tmp_path / "broken.py"
+    broken.write_text("raise OSError('out of memory')")
+    monkeypatch.setattr(race.script, "__file__", str(broken))
+    assert main(["benchmark", str(clip), "--race"]) == 2
+    assert "cannot be raced" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "text", ["mediapipe", "mediapipe=", "=python", "openface=/usr/bin/python", "dlib=a,b,c"]
+)
+def test_a_peer_that_cannot_be_run_is_refused_in_one_sentence(text: str) -> None:
+    with pytest.raises(SettingsError, match=r"^The peer [^\n]*SCRIPT\.py\.$"):
+        race.parse_peer(text)
+
+
+def test_a_peer_is_for_a_race(clip: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["benchmark", str(clip), "--peer", "pfld=a.onnx"]) == 2
+    assert "give --race too" in capsys.readouterr().err
+
+
+def test_each_system_reports_its_frames_and_faces(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Mesh:
+        def __init__(self, max_num_faces: int) -> None:
+            assert max_num_faces == 1
+
+        def __enter__(self) -> Mesh:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+        def process(self, frame: np.ndarray) -> SimpleNamespace:
+            return SimpleNamespace(multi_face_landmarks=[1] if frame.mean() > 1 else None)
+
+    mesh = SimpleNamespace(FaceMesh=Mesh)
+    fakes = {
+        "mediapipe": SimpleNamespace(solutions=SimpleNamespace(face_mesh=mesh)),
+        "dlib": SimpleNamespace(
+            __version__="20",
+            get_frontal_face_detector=lambda: lambda frame: [],
+            shape_predictor=lambda model: lambda frame, box: None,
+        ),
+    }
+    for name, fake in fakes.items():
+        monkeypatch.setitem(sys.modules, name, fake)
+    monkeypatch.setattr(peer, "version", lambda name: "0")
+    network = Path(peer.__file__).parents[1] / "models" / "open" / "pfld.onnx"
+    found = {
+        "ours": peer.ours(str(clip), 5, 1, "off", "open"),
+        "mediapipe": peer.mediapipe(str(clip), 5, 1),
+        "dlib": peer.dlib(str(clip), 100, 1, "model.dat"),
+        "pfld": peer.pfld(str(clip), 5, 1, str(network), "60", "60", "180", "180"),
+    }
+    assert {name: (one["frames"], one["faces"]) for name, one in found.items()} == {
+        "ours": (5, 5),
+        "mediapipe": (5, 5),
+        "dlib": (8, 0),
+        "pfld": (5, 5),
+    }
+    assert all(one["seconds"] > 0 and one["cpu_seconds"] > 0 for one in found.values())

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from napari_face_landmarks.benchmark.race import OURS, Race
 from napari_face_landmarks.benchmark.run import Benchmark
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
@@ -39,6 +40,36 @@ def write_plot(path: Path, result: Benchmark) -> None:
             bars.append((f"refine {rate.refine}{skip}, {rate.threads} thread{plural}", rate.fps))
         _bars(axes, f"{video.name}, {video.width} x {video.height}: frames per second", bars)
         axes.patches[0].set_color("C2")
+    _save(figure, path)
+
+
+def write_race_plot(path: Path, race: Race) -> None:
+    """Draw the frames per second of a race, medians and ranges, a panel for each number of cores, as a PNG.
+
+    Raises
+    ------
+    ResultError
+        If matplotlib is not installed, or the file cannot be written.
+    """
+    check_plot()
+    from matplotlib.figure import Figure
+
+    numbers = sorted({entry.cores for entry in race.entries}, reverse=True)
+    figure = Figure(figsize=(12, 0.3 * len(race.entries) + len(numbers)), layout="constrained")
+    for axes, cores in zip(figure.subplots(len(numbers), squeeze=False)[:, 0], numbers, strict=True):
+        entries = sorted((e for e in race.entries if e.cores == cores), key=lambda e: -e.median("fps"))
+        names = [entry.system if entry.system in OURS else entry.name for entry in entries]
+        medians = [entry.median("fps") for entry in entries]
+        plural = "s" if cores > 1 else ""
+        title = f"{race.video}, on {cores} core{plural}: frames per second, median and range"
+        _bars(axes, title, list(zip(names, medians, strict=True)))
+        for place, entry in enumerate(entries):
+            axes.plot(entry.range("fps"), (place, place), color="black", linewidth=1.5)
+            axes.patches[place].set_color("C0" if entry.system in OURS else "C2")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
     with replacing(path) as temporary:
         figure.savefig(temporary, format="png", dpi=100)
 

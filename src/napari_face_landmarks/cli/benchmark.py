@@ -7,9 +7,13 @@ from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.cli.console import say_on_stdout
-from napari_face_landmarks.cli.options import add_models_option, given
+from napari_face_landmarks.cli.options import add_models_option, count, given
 from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
+from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.files.paths import checked_suffix
+
+QUICK_FRAMES = 20
+"""Frames of a quick race."""
 
 
 def add_benchmark(commands: Any) -> None:
@@ -38,34 +42,82 @@ def add_benchmark(commands: Any) -> None:
     )
     parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw a figure")
     parser.add_argument("--quick", action="store_true", help="use few frames; gives coarse figures")
+    parser.add_argument(
+        "--race",
+        action="store_true",
+        help="race this package with other systems instead, on the first video: each in its own process, "
+        "on one core and on two, in turn",
+    )
+    parser.add_argument(
+        "--peer",
+        metavar="NAME=PYTHON",
+        action="append",
+        default=[],
+        help="a system for --race, by the Python of the environment that has it: mediapipe=PYTHON, "
+        "dlib=PYTHON or dlib=PYTHON,MODEL.dat, pfld=MODEL.onnx (run by this package's Python), or "
+        "NAME=PYTHON,SCRIPT.py; may be repeated",
+    )
+    parser.add_argument("--rounds", metavar="N", type=count, default=5, help="rounds of --race, default: 5")
     parser.set_defaults(run=_benchmark)
 
 
 def _benchmark(options: argparse.Namespace) -> int:
+    if options.peer and not options.race:
+        raise SettingsError("--peer names a system for a race: give --race too.")
     written = {".json": options.json, ".md": options.table, ".png": options.plot}
     check_distinct(options.videos, [path for path in written.values() if path is not None])
     for suffix, path in written.items():
         if path is not None:
             checked_suffix(path, (suffix,))
 
-    from napari_face_landmarks.benchmark import run_benchmark, write_plot, write_table
     from napari_face_landmarks.benchmark.plot import check_plot
-    from napari_face_landmarks.benchmark.run import QUICK, Effort
-    from napari_face_landmarks.models import load_models
 
-    models = load_models(*given(options.models))
     for path in written.values():
         if path is not None:
             prepare_place(path)
     if options.plot is not None:
         check_plot()
-    result = run_benchmark(
-        options.videos, models, effort=QUICK if options.quick else Effort(), say=say_on_stdout
-    )
+    return _race(options) if options.race else _measure(options)
+
+
+def _measure(options: argparse.Namespace) -> int:
+    """Run the benchmark and write what was asked for."""
+    from napari_face_landmarks.benchmark import run_benchmark, write_plot, write_table
+    from napari_face_landmarks.benchmark.run import QUICK, Effort
+    from napari_face_landmarks.models import load_models
+
+    models = load_models(*given(options.models))
+    effort = QUICK if options.quick else Effort()
+    result = run_benchmark(options.videos, models, effort=effort, say=say_on_stdout)
     if options.json is not None:
         result.save(options.json)
     if options.table is not None:
         write_table(options.table, result)
     if options.plot is not None:
         write_plot(options.plot, result)
+    return 0
+
+
+def _race(options: argparse.Namespace) -> int:
+    """Race this package with others, and write what was asked for."""
+    from napari_face_landmarks.benchmark import race_table, run_race, write_race_plot, write_race_table
+    from napari_face_landmarks.benchmark.race import parse_peer
+    from napari_face_landmarks.models import DEFAULT_BUNDLE
+
+    peers = [parse_peer(text) for text in options.peer]
+    race = run_race(
+        options.videos[0],
+        options.models or DEFAULT_BUNDLE,
+        peers,
+        rounds=options.rounds,
+        stop=QUICK_FRAMES if options.quick else None,
+        say=say_on_stdout,
+    )
+    say_on_stdout(race_table(race))
+    if options.json is not None:
+        race.save(options.json)
+    if options.table is not None:
+        write_race_table(options.table, race)
+    if options.plot is not None:
+        write_race_plot(options.plot, race)
     return 0
