@@ -172,9 +172,10 @@ def test_response_maps_agree(
     radius=st.sampled_from([0.6, 1.2, 1.8]),
     iterations=st.integers(1, 5),
     least=st.sampled_from([0.0, 0.5]),
+    searched=st.sampled_from([36, 68]),
 )
 def test_a_full_fit_agrees_with_the_reference(
-    seed: int, scale: float, with_sigma: bool, radius: float, iterations: int, least: float
+    seed: int, scale: float, with_sigma: bool, radius: float, iterations: int, least: float, searched: int
 ) -> None:
     rng = np.random.default_rng(seed)
     model, experts = face_model(seed=seed % 7), random_experts(seed % 5)
@@ -184,7 +185,9 @@ def test_a_full_fit_agrees_with_the_reference(
     chosen = TrackerSettings(search_radius=radius, max_iterations=iterations, convergence_px=least)
     sigma = rng.uniform(0.5, 4, 68) * scale if with_sigma else None
     results = [
-        fit.refine(grey, first, None, fit.ClnfModel(model, experts, engine=engine), chosen, sigma)
+        fit.refine(
+            grey, first, None, fit.ClnfModel(model, experts, engine=engine), chosen, sigma, None, searched
+        )
         for engine in (numba_engine, reference)
     ]
     assert results[0].converged == results[1].converged
@@ -195,6 +198,22 @@ def test_a_full_fit_agrees_with_the_reference(
     np.testing.assert_allclose(results[0].landmarks, results[1].landmarks, atol=0.01 * scale)
     if results[0].converged:
         assert math.isclose(results[0].likelihood, results[1].likelihood, abs_tol=1e-3)
+
+
+def test_landmarks_that_are_not_searched_stay_where_they_are_whatever_the_picture() -> None:
+    rng = np.random.default_rng(4)
+    model, experts = face_model(), random_experts()
+    params = random_params(rng, model, 1.0, (250.0, 190.0))
+    first = pdm.project(model, params)
+    nothing = np.full((400, 500), 128, np.uint8)  # no map has a peak: only targets pull
+    moved = first.copy()
+    moved[36:] += (6.0, 2.0)
+    clnf = fit.ClnfModel(model, experts)
+    found = fit.refine(nothing, moved, params, clnf, PATIENT, np.full(68, 2.0), searched=36)
+    assert found.converged
+    shift = (pdm.project(model, found.params) - first)[36:].mean(axis=0)
+    assert shift[0] > 2.0  # the others follow the pose that the given ones show
+    assert np.abs(shift[1]) < shift[0]
 
 
 def test_a_mirrored_face_gets_mirrored_responses() -> None:
@@ -646,6 +665,10 @@ def test_experts_run_by_onnx_runtime_respond_alike(tmp_path: Path) -> None:
         maps = numba_engine.response_maps(*arguments, loaded, index, view, checkerboard)
         expected = reference.response_maps(*arguments, experts, index, view, checkerboard)
         np.testing.assert_allclose(maps, expected, atol=1e-4)
+        few = numba_engine.response_maps(
+            grey, to_frame, centres[:36], window, loaded, index, view, checkerboard
+        )
+        np.testing.assert_allclose(few, expected[:36], atol=1e-4)
 
 
 def test_exported_experts_are_a_valid_onnx_model(tmp_path: Path) -> None:

@@ -106,6 +106,7 @@ def refine(
     settings: TrackerSettings,
     sigma: npt.NDArray[Any] | None = None,
     held: npt.NDArray[np.bool_] | None = None,
+    searched: int = N_LANDMARKS,
 ) -> ClnfFit:
     """Refine a face's landmarks by CLNF.
 
@@ -137,6 +138,9 @@ def refine(
     held : ndarray, (68,), bool, optional
         Fixed landmarks, such as manual ones: in the normal equations they weigh `held_weight` times as much
         as the others, and their targets are the given positions.
+    searched : int
+        So many landmarks are searched, the first. The experts of the others are not evaluated: their targets
+        are the initial landmarks, with the mean weight. OpenFace's experts always search all.
 
     Returns
     -------
@@ -160,7 +164,9 @@ def refine(
     known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(given).all(axis=1))
     fixed = None if held is None or not (held & known).any() else np.asarray(held & known)
     first = _First(np.where(known[:, None], given, projected), known, claimed, fixed, float(start[0]))
-    found, steps, likelihood = _coarse_to_fine(np.ascontiguousarray(grey), start, first, model, settings)
+    count = N_LANDMARKS if isinstance(model.experts, OpenFaceExperts) else searched
+    grey = np.ascontiguousarray(grey)
+    found, steps, likelihood = _coarse_to_fine(grey, start, first, model, settings, count)
     if found is None:
         return _not_refined(landmarks, start, steps)
 
@@ -191,7 +197,12 @@ class _First:
 
 
 def _coarse_to_fine(
-    grey: npt.NDArray[np.uint8], start: Floats, first: _First, model: ClnfModel, settings: TrackerSettings
+    grey: npt.NDArray[np.uint8],
+    start: Floats,
+    first: _First,
+    model: ClnfModel,
+    settings: TrackerSettings,
+    count: int,
 ) -> tuple[Floats | None, int, float]:
     """Search at all scales; return the parameters (None if it failed), steps and likelihood."""
     experts, constants = model.experts, model.constants
@@ -200,15 +211,12 @@ def _coarse_to_fine(
     for index in range(begin, len(experts.scales)):
         if index and isinstance(experts, OpenFaceExperts) and _enlarged(experts, index, found):
             break
-        at = _respond(grey, found, model, index, constants.window_at(index, settings.search_radius))
+        window = constants.window_at(index, settings.search_radius)
+        at = _respond(grey, found, model, index, window, count)
         if at is None:
             return None, steps, likelihood
         maps, weights = _with_prior(at, first, model)
-        targets = None
-        if first.held is not None:
-            weights[first.held] = constants.held_weight * max(float(weights.max()), 1.0)
-            targets = normalized_frame.transform(at.to_frame, first.landmarks)
-            targets[~first.held] = np.nan
+        weights, targets = _with_targets(at, weights, first, constants)
         limits = settings.max_iterations, settings.convergence_px
         local, taken = _search(at, maps, weights, model, limits, targets=targets)
         if taken < 0 or not np.isfinite(local).all():
@@ -234,6 +242,23 @@ def _with_prior(at: _Responses, first: _First, model: ClnfModel) -> tuple[npt.ND
         seen = weights[at.visible].mean() if at.visible.any() else constants.weight
         weights[unseen & first.known] = seen
     return maps, weights
+
+
+def _with_targets(
+    at: _Responses, weights: Floats, first: _First, constants: EngineConstants
+) -> tuple[Floats, Floats | None]:
+    """Return the weights, and the targets, (68, 2), of landmarks that are fixed or not searched."""
+    held, count = first.held, len(at.maps)
+    if held is None and count == N_LANDMARKS:
+        return weights, None
+    targets = normalized_frame.transform(at.to_frame, first.landmarks)
+    given = np.arange(N_LANDMARKS) >= count
+    weights = np.where(given, weights[:count].mean() * first.known, weights)
+    if held is not None:
+        weights[held] = constants.held_weight * max(float(weights.max()), 1.0)
+        given |= held
+    targets[~given] = np.nan
+    return weights, targets
 
 
 @dataclass(frozen=True)
@@ -502,7 +527,7 @@ def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:
 
 @dataclass(frozen=True)
 class _Responses:
-    """A face at one scale: the normalised frame, the parameters in it, and the experts' response maps."""
+    """A face at one scale: the normalised frame, the parameters in it, and response maps (count, w, w)."""
 
     scale: float
     growth: float
@@ -515,9 +540,14 @@ class _Responses:
 
 
 def _respond(
-    grey: npt.NDArray[np.uint8], found: Floats, model: ClnfModel, index: int, window: int
+    grey: npt.NDArray[np.uint8],
+    found: Floats,
+    model: ClnfModel,
+    index: int,
+    window: int,
+    count: int = N_LANDMARKS,
 ) -> _Responses | None:
-    """Evaluate the experts of a scale around a face; None if the face is larger than `LARGEST_PICTURE`."""
+    """Evaluate the first experts of a scale; None if the face is larger than `LARGEST_PICTURE`."""
     pdm, experts = model.pdm, model.experts
     scale = float(experts.scales[index])
     openface = isinstance(experts, OpenFaceExperts)
@@ -534,7 +564,9 @@ def _respond(
     if not openface:
         centres = np.rint(centres).astype(np.int64)
     checkerboard = model.constants.checkerboard
-    maps = model.engine.response_maps(grey, to_frame, centres, window, experts, index, view, checkerboard)
+    maps = model.engine.response_maps(
+        grey, to_frame, centres[:count], window, experts, index, view, checkerboard
+    )
     _, visibility, confidences = views_of(experts, index)
     growth = local[0] / found[0]
     return _Responses(scale, growth, to_frame, local, centres, maps, visibility[view], confidences[view])

@@ -70,10 +70,10 @@ def response_maps(
     stride = 2 if checkerboard else 1
     visible = experts.visibility[view]
     if isinstance(experts, OnnxExperts):
-        supports = np.empty((len(centres), _cells(window, stride), PIXELS), np.float32)
-        factors = np.empty(supports.shape[:2], np.float32)
-        _supports(grey, to_frame, centres, window, stride, supports, factors)
-        supports *= factors[..., None]
+        count, cells = len(centres), _cells(window, stride)
+        supports, factors = (np.zeros((len(visible), cells, n), np.float32) for n in (PIXELS, 1))
+        _supports(grey, to_frame, centres, window, stride, supports[:count], factors[:count, :, 0])
+        supports *= factors
         _spread(responses(experts, scale, view, supports), visible, stride, maps)
         return maps
     layers = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
@@ -644,7 +644,7 @@ def _search(
     moved = start.copy()
     shape = np.empty((3, n))
     points, points_moved = np.empty((2, n)), np.empty((2, n))
-    shift = np.empty((2, n))
+    shift = np.zeros((2, n))
     slope = np.empty((2 * n, 6 + m))
     hessian, step = np.empty((6 + m, 6 + m)), np.empty(6 + m)
     for j in range(6 + m):

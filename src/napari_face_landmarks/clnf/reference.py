@@ -116,8 +116,9 @@ def response_maps(
     grey : ndarray, (H, W), uint8
     to_frame : ndarray, (2, 3)
         Similarity from image to normalised frame.
-    centres : ndarray, (68, 2)
-        Centre of each map in the frame, x then y; integers except with OpenFace's experts.
+    centres : ndarray, (count, 2)
+        Centre of each map in the frame, of the first landmarks, x then y; integers except with OpenFace's
+        experts.
     window : int
         Side of the maps, px of the frame.
     experts : PatchExperts
@@ -128,7 +129,7 @@ def response_maps(
 
     Returns
     -------
-    ndarray, (68, window, window), float64
+    ndarray, (count, window, window), float64
         0 to 1; cell [k, y, x] is at ``centres[k] + (x, y) - window // 2``. Maps of landmarks that the view
         hides are 1.
 
@@ -158,7 +159,8 @@ def multiply_prior(maps: Floats, centres: Places, prior: Floats, precision: Floa
 
     Parameters
     ----------
-    maps : ndarray, (68, window, window)
+    maps : ndarray, (count, window, window)
+        Of the first landmarks.
     centres : ndarray, (68, 2)
     prior : ndarray, (68, 2)
         Initial landmarks in the frame.
@@ -167,22 +169,23 @@ def multiply_prior(maps: Floats, centres: Places, prior: Floats, precision: Floa
 
     Returns
     -------
-    ndarray, (68, window, window)
+    ndarray, (count, window, window)
     """
-    distance = np.sum((_places(maps, centres) - prior[:, None, None]) ** 2, axis=-1)
-    return np.asarray(maps * np.exp(-0.5 * precision[:, None, None] * distance))
+    count = len(maps)
+    distance = np.sum((_places(maps, centres) - prior[:count, None, None]) ** 2, axis=-1)
+    return np.asarray(maps * np.exp(-0.5 * precision[:count, None, None] * distance))
 
 
 def _places(maps: Floats, centres: Places) -> Floats:
-    """Return the frame coordinates of every cell, (68, window, window, 2)."""
+    """Return the frame coordinates of every cell of the maps, (count, window, window, 2)."""
     offsets = np.arange(maps.shape[1]) - maps.shape[1] // 2
     x, y = np.meshgrid(offsets, offsets)
-    return np.asarray(centres[:, None, None] + np.stack([x, y], axis=-1), dtype=np.float64)
+    return np.asarray(centres[: len(maps), None, None] + np.stack([x, y], axis=-1), dtype=np.float64)
 
 
 def kernel_density(maps: Floats, centres: Places, points: Floats, sigma: float) -> Floats:
-    """Return each cell's response under a Gaussian kernel about the landmark, (68, window, window)."""
-    distance = np.sum((_places(maps, centres) - points[:, None, None]) ** 2, axis=-1)
+    """Return each cell's response under a Gaussian kernel about the landmark, (count, window, window)."""
+    distance = np.sum((_places(maps, centres) - points[: len(maps), None, None]) ** 2, axis=-1)
     return np.asarray(maps * np.exp(-0.5 * distance / sigma**2))
 
 
@@ -191,7 +194,8 @@ def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> F
 
     Parameters
     ----------
-    maps : ndarray, (68, window, window)
+    maps : ndarray, (count, window, window)
+        Of the first landmarks.
     centres : ndarray, (68, 2)
     points : ndarray, (68, 2)
         Current landmarks in the frame; those outside their map are clamped to its edge.
@@ -201,7 +205,8 @@ def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> F
     Returns
     -------
     ndarray, (68, 2)
-        Kernel-weighted mean of the map's cells minus the landmark; 0 if the map is nearly empty.
+        Kernel-weighted mean of the map's cells minus the landmark; 0 if the map is nearly empty or there is
+        none.
     """
     reach = maps.shape[1] // 2
     inside = np.clip(points, centres - reach, centres + reach)
@@ -209,7 +214,10 @@ def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> F
     total = density.sum(axis=(1, 2))
     mean = (density[..., None] * _places(maps, centres)).sum(axis=(1, 2))
     empty = total < LEAST_RESPONSE
-    return np.asarray(np.where(empty[:, None], 0.0, mean / np.where(empty, 1.0, total)[:, None] - inside))
+    shift = np.zeros(points.shape)
+    shift[: len(maps)] = mean / np.where(empty, 1.0, total)[:, None] - inside[: len(maps)]
+    shift[: len(maps)][empty] = 0.0
+    return shift
 
 
 def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
@@ -322,7 +330,8 @@ def search(
     model : PDM
     params : ndarray, (6 + m,)
         In the frame.
-    maps : ndarray, (68, window, window)
+    maps : ndarray, (count, window, window)
+        Of the first landmarks; others are fixed by `targets`.
     centres : ndarray, (68, 2)
     weights : ndarray, (68,)
     steps : Steps

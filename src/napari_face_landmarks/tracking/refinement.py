@@ -46,6 +46,8 @@ AROUND_FACE = 1.0
 """What CLNF may look at about a face, of the face's larger side: more than its widest window reaches."""
 SMALL_PART = 0.25
 """Of a picture: where less is looked at, only that is turned into grey levels."""
+N_SEARCHED = 36
+"""Jaw, brows and nose: the landmarks that CLNF searches beside part models, whose own are its targets."""
 TURNED = math.radians(25.0), math.radians(40.0)
 """Yaw from which CLNF is followed less where part models are used, and from which not at all."""
 CLNF_SHARES = np.repeat(np.array([1.0, 0.7, 1.0, 0.0], np.float32), (17, 10, 9, 32))
@@ -252,6 +254,8 @@ def _refine(
     unrefined = landmarks, PFLD, params, after
     if after.correction is not None:
         unrefined = landmarks, PFLD, params, replace(after, correction=None)
+    if models.parts is not None and abs(params[2]) > TURNED[1]:
+        return unrefined
     if settings.refine != "always" and (settings.refine != "auto" or abs(index - unsure_at) >= STAY_REFINED):
         return unrefined
     if after.correction is None or abs(index - after.refined_at) >= settings.clnf_every:
@@ -291,7 +295,8 @@ def run_clnf(
     engine : module
     """
     grey = picture.grey_around(landmarks)
-    return refine(grey, landmarks, params, models.clnf(engine), settings, sigma)
+    searched = N_LANDMARKS if models.parts is None else N_SEARCHED
+    return refine(grey, landmarks, params, models.clnf(engine), settings, sigma, searched=searched)
 
 
 def is_unsure(confidence: Floats) -> bool:
