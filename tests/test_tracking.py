@@ -25,7 +25,7 @@ from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking import SOURCES
 from napari_face_landmarks.tracking.association import assign_slots
-from napari_face_landmarks.tracking.refinement import GreyFrame, run_clnf
+from napari_face_landmarks.tracking.refinement import N_SEARCHED, GreyFrame, run_clnf
 from napari_face_landmarks.video.pixels import to_grey
 
 NONE, PFLD, CLNF, CARRIED, MANUAL = range(5)
@@ -227,7 +227,7 @@ def test_of_a_large_picture_only_what_clnf_looks_at_becomes_grey(models: Models,
     params, sigma = fit_landmarks(models.pdm, start), np.full(68, 6, np.float32)
     picture = GreyFrame(rgb)
     fit = run_clnf(models, settings, picture, start, params, sigma)
-    whole = refine(to_grey(rgb), start, params, models.clnf(), settings, sigma)
+    whole = refine(to_grey(rgb), start, params, models.clnf(), settings, sigma, searched=N_SEARCHED)
     assert fit.converged
     np.testing.assert_array_equal(fit.landmarks, whole.landmarks)
     grey = picture.grey_around(start)

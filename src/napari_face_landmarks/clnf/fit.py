@@ -117,10 +117,10 @@ def refine(
     `settings.convergence_px` on average. With OpenFace's experts, scales at which the face would be enlarged
     are skipped, as in OpenFace.
 
-    There are three additions to the published method, all only with `sigma`. If the initial landmarks are
-    confident (`sure_spread` of the constants) and none is fixed, the coarsest scale is skipped. They are a
-    Gaussian prior of the response maps (`prior_weight`). And a share of their residual from the PDM is kept,
-    ``c (given - project(start))``, ``c = residual_share / (1 + (sigma / s / residual_sigma)**2)``.
+    There are three additions, all only with `sigma`. If the initial landmarks are confident (`sure_spread`)
+    and none is fixed, the coarsest scale is skipped. They are a Gaussian prior of the response maps
+    (`prior_weight`). Of their residual from the PDM, ``given - project(start)``, a share
+    ``residual_share / (1 + (sigma / s / residual_sigma)**2)`` is kept.
 
     Parameters
     ----------
@@ -136,11 +136,10 @@ def refine(
     sigma : ndarray, (68,), optional
         Standard deviation of each initial landmark, px. Without it: CLNF as published.
     held : ndarray, (68,), bool, optional
-        Fixed landmarks, such as manual ones: in the normal equations they weigh `held_weight` times as much
-        as the others, and their targets are the given positions.
+        Fixed landmarks, such as manual ones: their targets are themselves, at `held_weight` times the weight.
     searched : int
-        So many landmarks are searched, the first. The experts of the others are not evaluated: their targets
-        are the initial landmarks, with the mean weight. OpenFace's experts always search all.
+        Only the first so many landmarks are searched; the targets of the others are themselves, at the mean
+        weight. OpenFace's experts always search all.
 
     Returns
     -------
@@ -150,9 +149,9 @@ def refine(
     Raises
     ------
     ImageError, ModelError
-        If `grey` is no (H, W) uint8 image, or the shapes of the arrays do not match.
+        If `grey` is no (H, W) uint8 image, or shapes do not match.
     """
-    pdm, constants = model.pdm, model.constants
+    pdm = model.pdm
     given, claimed = _check_inputs(grey, landmarks, params, pdm, sigma)
     try:
         start = clamp(pdm, fit_landmarks(pdm, given, claimed) if params is None else params)
@@ -170,17 +169,13 @@ def refine(
     if found is None:
         return _not_refined(landmarks, start, steps)
 
-    shares = _residual_shares(first, constants)
+    shares = _residual_shares(first, model.constants)
     result = _project(pdm, found) + shares[:, None] * (first.landmarks - projected)
     beyond = _beyond(model.experts, result, found)
     result += _in_image(beyond, found)
-    growth = found[0] / start[0]
     moved = np.linalg.norm(result - first.landmarks, axis=1).mean() / start[0]
-    if (
-        not _usable(result, found, grey.shape)
-        or not 1 / LARGEST_GROWTH < growth < LARGEST_GROWTH
-        or not moved < LARGEST_MOVE
-    ):
+    likely = 1 / LARGEST_GROWTH < found[0] / start[0] < LARGEST_GROWTH and moved < LARGEST_MOVE
+    if not (likely and _usable(result, found, grey.shape)):
         return _not_refined(landmarks, start, steps)
     return ClnfFit(result.astype(np.float32), found, start, shares, beyond, likelihood, steps, True)
 
