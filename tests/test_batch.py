@@ -640,3 +640,24 @@ def test_a_video_that_was_still_being_copied_is_tracked_again(tmp_path: Path, vi
     assert job.do_job(mine).status == "done"
     video.write_bytes((videos / "face-01.mkv").read_bytes())
     assert "holds the landmarks of " + str(video) + " as it was before: give" in job.do_job(mine).reason
+
+
+def test_a_cancelled_batch_keeps_what_is_done_and_resumes_the_rest(videos: Path, tmp_path: Path) -> None:
+    inputs = [videos / f"face-{i:02d}.mkv" for i in range(3)]
+    done: list[str] = []
+    cancelled = track_many(
+        inputs,
+        tmp_path,
+        settings=FAST,
+        jobs=1,
+        resume=True,
+        on_result=lambda result: done.append(result.video),
+        cancelled=lambda: bool(done),
+    )
+    assert cancelled[0].status == "done"
+    assert cancelled[2].status == "failed"
+    assert "was not tracked: start the batch again" in cancelled[2].reason
+    again = track_many(inputs, tmp_path, settings=FAST, jobs=1, resume=True)
+    assert [result.status for result in again] == ["done"] * 3
+    assert again[0].earlier
+    assert not again[2].earlier

@@ -35,7 +35,7 @@ def test_the_installed_plugin_is_valid(manifest: PluginManifest) -> None:
     others |= {
         f"{NAME}.{name}" for name in ("view", "run", "pause", "cancel", "export", "next_preset", "about")
     }
-    others |= {f"{NAME}.{name}" for name in ("correct", "faces", "measure")}
+    others |= {f"{NAME}.{name}" for name in ("correct", "faces", "measure", "study")}
     assert set(functions) == others | {writer_of(item) for item in FORMATS}
     for name in functions.values():
         module, _, attribute = str(name).partition(":")

@@ -280,10 +280,10 @@ def test_export_writes_the_layer_as_it_stands(
 def test_export_tells_what_is_wrong(
     viewer: Any, widget: Any, notices: list[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    widget.export_button.native.click()
+    widget.export()
     assert "no landmarks to export" in widget.status.value
     viewer.add_points(np.zeros((3, 2)))
-    widget.export_button.native.click()
+    widget.export()
     assert "no landmarks to export" in widget.status.value
     viewer.add_points(np.zeros((1, 3)), features={"landmark": [3], "face": [0]}, name="a/b")
     offered = export_to(widget, monkeypatch, tmp_path / "none" / "t.csv", "OpenFace")
@@ -351,11 +351,18 @@ def test_the_viewer_follows_until_the_slider_is_moved(
 
 
 def test_no_video(viewer: Any, widget: Any, notices: list[Any]) -> None:
-    widget.run_button.native.click()
+    assert not widget.run_button.enabled
+    assert "There is no video" in widget.run_button.tooltip
+    widget.run()  # by its shortcut
     assert not widget.running
     assert [notice.message for notice in notices] == [
         "There is no video: open one, or choose an image layer."
     ]
+    add_clip(viewer)
+    assert widget.run_button.enabled
+    assert not widget.status.value, "the error goes with its cause"
+    assert not widget.export_button.enabled
+    assert "There are no landmarks" in widget.export_button.tooltip
 
 
 def test_what_cannot_be_tracked_is_told_in_a_sentence(viewer: Any, widget: Any, notices: list[Any]) -> None:

@@ -23,6 +23,7 @@ CHECK_SHORTCUTS = {"next_to_check": "n", "previous_to_check": "Shift-n"}
 """Those of the frames to check."""
 
 _docks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+_studies: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
 
 
 def register(viewer: Any, dock: Any) -> None:
@@ -115,6 +116,24 @@ def faces(viewer: Any = None) -> None:
 def view(viewer: Any = None) -> None:
     """Show the tab with colours, outlines, numbers and trails."""
     landmarks_dock(viewer, "View")
+
+
+def study(viewer: Any = None) -> Any:
+    """Return the dock "Many videos" of a viewer, opened if need be and in front."""
+    from napari_face_landmarks.napari_plugin.study_dock import TITLE, StudyDock
+
+    viewer = napari.current_viewer() if viewer is None else viewer
+    dock = _studies.get(viewer)
+    if not _is_open(dock):
+        dock = _studies[viewer] = StudyDock(viewer)
+        viewer.window.add_dock_widget(dock, name=TITLE, area="right")
+        docked, other = dock.parent(), landmarks_dock(viewer).parent()
+        window = docked.parent()
+        if other.parent() is window and not other.isFloating():
+            window.tabifyDockWidget(other, docked)  # one above the other they would be too low
+    dock.parent().show()
+    dock.parent().raise_()
+    return dock
 
 
 def next_to_check(viewer: Any = None) -> None:

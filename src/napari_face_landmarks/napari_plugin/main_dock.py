@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from qtpy.QtCore import QSize, Qt
-from qtpy.QtWidgets import QFrame, QScrollArea, QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_face_landmarks.napari_plugin import commands
 from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
 from napari_face_landmarks.napari_plugin.display_dock import ViewDock
 from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
 from napari_face_landmarks.napari_plugin.measures_dock import MeasuresDock
+from napari_face_landmarks.napari_plugin.qt_forms import Scrolling, entitle
 from napari_face_landmarks.napari_plugin.quality_dock import QualityDock
 from napari_face_landmarks.napari_plugin.run_dock import FaceLandmarksWidget
 
-SMALLEST = QSize(200, 180)  # px, of a tab's content
 TOOLTIPS = {
     "Track": "Find faces and their landmarks in a video.",
     "Check": "Curves over time, and the frames that are worth a look.",
@@ -54,7 +53,7 @@ class FaceLandmarksDock(QWidget):
         self.tabs.setUsesScrollButtons(True)
         panels = (self.track, self.check, self.correct, self.measure, self.faces, self.view)
         for (title, tooltip), panel in zip(TOOLTIPS.items(), panels, strict=True):
-            self.tabs.addTab(_Scrolling(getattr(panel, "native", panel)), title)
+            self.tabs.addTab(Scrolling(getattr(panel, "native", panel)), title)
             self.tabs.setTabToolTip(self.tabs.count() - 1, tooltip)
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
@@ -62,6 +61,11 @@ class FaceLandmarksDock(QWidget):
         self.tabs.currentChanged.connect(self._on_tab)
         self._on_tab(0)
         commands.register(napari_viewer, self)
+
+    def showEvent(self, event: Any) -> None:
+        """Have the title bar bear the dock's name alone: napari adds the plugin's, which is cut off."""
+        super().showEvent(event)
+        entitle(self, commands.DOCK)
 
     def show_tab(self, title: str) -> None:
         """Bring a tab to the front."""
@@ -72,24 +76,3 @@ class FaceLandmarksDock(QWidget):
         lazy: dict[int, Any] = {1: self.check, 2: self.correct, 4: self.faces}
         for at, panel in lazy.items():
             panel.set_active(at == index)
-
-
-class _Scrolling(QScrollArea):
-    """A panel that scrolls where the window is low, and so never pushes the window off the screen."""
-
-    def __init__(self, panel: QWidget) -> None:
-        super().__init__()
-        self.setWidget(panel)
-        self.setWidgetResizable(True)
-        self.setFrameShape(QFrame.Shape.NoFrame)
-        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-
-    def minimumSizeHint(self) -> QSize:
-        """Return a size that is wide enough for the panel, and low."""
-        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
-        return QSize(max(width, SMALLEST.width()), SMALLEST.height())
-
-    def sizeHint(self) -> QSize:
-        """Return the height at which nothing has to scroll; more width would narrow the picture."""
-        smallest = self.minimumSizeHint()
-        return QSize(smallest.width(), max(smallest.height(), self.widget().sizeHint().height()))

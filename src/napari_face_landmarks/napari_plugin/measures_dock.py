@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 from qtpy import API_NAME
 from qtpy.QtCore import QEvent, QPointF, QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
+from qtpy.QtGui import QColor, QIcon, QPainter, QPalette, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -208,7 +208,7 @@ class MeasuresDock(QWidget):
         self.plot.setMinimumHeight(120)
         self.plot.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)  # what is left
         self.plot.showGrid(x=False, y=True, alpha=0.2)
-        self.plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
+        self.legend = self.plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
         self.plot.setLabel("bottom", "frame")
         self.plot.showAxis("top")
         self.plot.setMouseEnabled(x=True, y=False)
@@ -245,6 +245,11 @@ class MeasuresDock(QWidget):
         super().changeEvent(event)
         if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "plot"):
             self.plot.setBackground(self.palette().color(self.backgroundRole()))
+            words = self.palette().color(QPalette.ColorRole.WindowText)
+            for name in ("left", "bottom", "top"):
+                self.plot.getAxis(name).setPen(words)
+                self.plot.getAxis(name).setTextPen(words)
+            self.legend.setLabelTextColor(words)
 
     def _lay_out(self) -> None:
         above, below = QHBoxLayout(), QHBoxLayout()
@@ -520,7 +525,7 @@ class MeasuresDock(QWidget):
         if self.names.currentData() == "closure":
             definition = "1 minus the eye's height over that of the open eye: 0 is open, 1 is shut."
         sentences = [f"{definition.rstrip('.')}.", *table.warnings]
-        if table.scale.unit == "percent":
+        if any(table.columns[table.column(name)].unit.startswith("percent") for name, _ in self._columns()):
             sentences.append("Percent are of the distance of the outer canthi at rest.")
         if self._before is not None:
             sentences.append("Dashed is before; Δ is the change at rest since then ± half its 95 % interval.")
@@ -553,8 +558,9 @@ class MeasuresDock(QWidget):
             if len(rows) and column in table.names:
                 value = table.series(column, self.face)[rows[0]]
                 error = table.series_error(column, self.face)[rows[0]]
-                text = f"{value:.3g}" + (f" ± {error:.2g}" if np.isfinite(error) else "")
-            self.values.setItem(0, place, QTableWidgetItem(text if "nan" not in text else "no face"))
+                text = with_error(value, error) if np.isfinite(value) else "no face"
+            self.values.setItem(0, place, QTableWidgetItem(text))
+            self.values.setColumnHidden(place, column not in table.names)
         self._show_changes(columns)
 
     def _show_changes(self, columns: Sequence[str]) -> None:
@@ -570,7 +576,7 @@ class MeasuresDock(QWidget):
             text = ""
             if column in rows.index:
                 row = rows.loc[column]
-                text = f"{row['change']:+.2g} ± {row['change_high'] - row['change']:.2g}"
+                text = with_error(row["change"], row["change_high"] - row["change"], "+")
             self.values.setItem(1, place, QTableWidgetItem(text))
 
     def _changes(self) -> Any:
@@ -714,6 +720,14 @@ class MeasuresDock(QWidget):
     def _folder(self) -> Path:
         source = self._path_of(self._layer)
         return Path(source).parent if source else Path.home()
+
+
+def with_error(value: float, error: float, sign: str = "") -> str:
+    """Return a value with its error, both to the error's first digit; `sign` "+" writes a plus too."""
+    if not np.isfinite(error) or error <= 0:
+        return f"{value:{sign}.3g}"
+    digits = max(0, -int(np.floor(np.log10(error))))
+    return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"
 
 
 def _tracks_of(material: Material) -> Tracks:

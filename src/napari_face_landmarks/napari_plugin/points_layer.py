@@ -30,6 +30,8 @@ POINT_SIZE = 0.03  # diameter over the side of the landmarks' box (geometric mea
 SMALLEST_POINT = 1.0  # px
 BORDER_COLOUR = "#101010"
 BORDER_WIDTH = np.float32(0.12)  # over the diameter; napari makes an array of this type
+CANVAS_LIMITS = (0, 10_000)
+"""Diameter on the screen, px. napari draws a point that is enlarged to the lower limit as border only."""
 
 _WORDS = np.array(SOURCES, dtype=object)
 
@@ -195,7 +197,12 @@ def _point_sizes(landmarks: npt.NDArray[Any], found: npt.NDArray[np.bool_]) -> n
 
 def style_of_points() -> dict[str, Any]:
     """Return how landmarks look, apart from their colours and sizes."""
-    return {"symbol": "disc", "border_color": BORDER_COLOUR, "border_width": BORDER_WIDTH}
+    return {
+        "symbol": "disc",
+        "border_color": BORDER_COLOUR,
+        "border_width": BORDER_WIDTH,
+        "canvas_size_limits": CANVAS_LIMITS,
+    }
 
 
 LayerDataTuple = tuple[Any, dict[str, Any], str]
@@ -222,7 +229,17 @@ def layer_metadata(tracks: Tracks, image_layer: Any | None) -> dict[str, Any]:
     if fps is None and image_layer is not None:
         fps = image_layer.metadata.get("fps")
     known = {} if image_layer is None else {VIDEO: image_layer.unique_id}
+    tracks = _with_seconds(tracks, fps)
     return {"tracks": tracks, "settings": tracks.settings.to_dict(), "fps": fps, **known}
+
+
+def _with_seconds(tracks: Tracks, fps: Any) -> Tracks:
+    """Return tracks with time stamps: those of an array have none, but its layer may know the frame rate."""
+    if not isinstance(fps, (int, float)) or not fps > 0 or np.isfinite(tracks.timestamps).any():
+        return tracks
+    return dataclasses.replace(
+        tracks, timestamps=tracks.frame_indices / float(fps), meta={**tracks.meta, "fps": float(fps)}
+    )
 
 
 def rows_of_tracks(tracks: Tracks, ndim: int = 3) -> PointRows:

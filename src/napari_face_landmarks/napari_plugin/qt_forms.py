@@ -13,14 +13,17 @@ from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
     QDialogButtonBox,
+    QDockWidget,
     QFileDialog,
     QFormLayout,
+    QFrame,
     QHBoxLayout,
     QLabel,
     QMainWindow,
     QMessageBox,
     QPlainTextEdit,
     QPushButton,
+    QScrollArea,
     QSizePolicy,
     QToolButton,
     QVBoxLayout,
@@ -36,6 +39,7 @@ PLUGIN, SAMPLE = "napari-face-landmarks", "moving_face"
 SMALLEST_CONTROL = 110  # px, width
 LONGEST_CHOICE = 9  # letters, as in "clnf-only"; longer names are elided
 LETTERS_OF_A_LAYER = 8
+SMALLEST_PANEL = QSize(200, 180)  # px
 
 
 def row_of(*widgets: Any) -> Container:
@@ -72,6 +76,46 @@ def call_while_open(widget: QWidget, current: CurrentLandmarks, callback: Callab
     """Call back when the current landmarks change, until Qt deletes a widget."""
     disconnect = current.connect(callback)
     widget.destroyed.connect(lambda: disconnect())
+
+
+def entitle(widget: QWidget, title: str) -> None:
+    """Show a title in the bar of the dock that a widget is in, now and wherever the dock is moved to."""
+    dock = widget.parentWidget()
+    while dock is not None and not isinstance(dock, QDockWidget):
+        dock = dock.parentWidget()
+    if dock is None or dock.windowTitle() == title:
+        return
+    dock.setWindowTitle(title)
+
+    def show(_: Any = None) -> None:
+        words = getattr(dock.titleBarWidget(), "title", None)  # napari makes a new bar for each place
+        if isinstance(words, QLabel):
+            words.setText(title)
+
+    dock.dockLocationChanged.connect(show)
+    dock.topLevelChanged.connect(show)
+    show()
+
+
+class Scrolling(QScrollArea):
+    """A panel that scrolls where the window is low, and so never pushes the window off the screen."""
+
+    def __init__(self, panel: QWidget) -> None:
+        super().__init__()
+        self.setWidget(panel)
+        self.setWidgetResizable(True)
+        self.setFrameShape(QFrame.Shape.NoFrame)
+        self.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+
+    def minimumSizeHint(self) -> QSize:
+        """Return a size that is wide enough for the panel, and low."""
+        width = self.widget().minimumSizeHint().width() + self.verticalScrollBar().sizeHint().width()
+        return QSize(max(width, SMALLEST_PANEL.width()), SMALLEST_PANEL.height())
+
+    def sizeHint(self) -> QSize:
+        """Return the height at which nothing has to scroll; more width would narrow the picture."""
+        smallest = self.minimumSizeHint()
+        return QSize(smallest.width(), max(smallest.height(), self.widget().sizeHint().height()))
 
 
 class LayerChooser(QComboBox):
@@ -168,25 +212,35 @@ class Advanced(QWidget):
         self._form.setVisible(shown)
 
 
+def video_patterns() -> str:
+    """Return the line of a file dialog that shows videos."""
+    return f"Videos ({' '.join(f'*{suffix}' for suffix in VIDEO_SUFFIXES)})"
+
+
 class Welcome(QWidget):
     """What is shown while a viewer has no video: buttons that open one, or the sample.
 
     Parameters
     ----------
     viewer : napari.Viewer
+    many : callable
+        Opens the dock of many videos.
 
     Attributes
     ----------
-    open_button, sample_button : QPushButton
+    open_button, sample_button, many_button : QPushButton
     """
 
-    def __init__(self, viewer: Any) -> None:
+    def __init__(self, viewer: Any, many: Callable[[], Any]) -> None:
         super().__init__()
         self._viewer = viewer
-        words = QLabel("Open a video first")
+        words = QLabel("Open a video first, or track many at once:")
         self.open_button, self.sample_button = QPushButton("Open a video …"), QPushButton("Open the sample")
+        self.many_button = QPushButton("Many videos …")
         self.open_button.setToolTip("Choose a video file.")
         self.sample_button.setToolTip("A face that moves for a few seconds.")
+        self.many_button.setToolTip("Track several videos or a folder, with all measures in one table.")
+        self.many_button.clicked.connect(lambda: many())
         self.open_button.clicked.connect(self._open)
         self.sample_button.clicked.connect(lambda: viewer.open_sample(PLUGIN, SAMPLE))
         layout, buttons = QVBoxLayout(self), QHBoxLayout()
@@ -195,10 +249,10 @@ class Welcome(QWidget):
         buttons.addWidget(self.sample_button)
         layout.addWidget(words)
         layout.addLayout(buttons)
+        layout.addWidget(self.many_button)
 
     def _open(self) -> None:
-        patterns = " ".join(f"*{suffix}" for suffix in VIDEO_SUFFIXES)
-        path, _ = QFileDialog.getOpenFileName(self, "Open a video", "", f"Videos ({patterns})")
+        path, _ = QFileDialog.getOpenFileName(self, "Open a video", "", video_patterns())
         if path:
             self._viewer.open(path, plugin=PLUGIN)
 

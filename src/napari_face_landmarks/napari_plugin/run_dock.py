@@ -43,6 +43,16 @@ TELL_SECONDS = 0.5
 """Between two changes of the bar and the words below it: for each, Qt lays out and draws the whole window."""
 
 
+TRACK = "Track faces; their landmarks appear in a new layer."
+OFFERS = {
+    "Check": "Look at the frames where landmarks may be wrong.",
+    "Correct": "Move landmarks that are wrong; other frames follow.",
+    "Measure": "Eyes, mouth, brows and blinks over time, as curves and tables.",
+    "Export …": "Write the current landmarks to a file for other programs.",
+}
+"""What can be done with landmarks, and its tooltip."""
+
+
 class FaceLandmarksWidget(Container):
     """Track face landmarks in a video of the viewer.
 
@@ -78,6 +88,7 @@ class FaceLandmarksWidget(Container):
         self._export: export_dialog.ExportProgress | None = None
         self._export_name = ""
         self._notice_given = False
+        self._problem = ""  # the error that is shown
         self._told = 0.0  # when, on the clock, how far the run is
         self._open = True
 
@@ -102,7 +113,7 @@ class FaceLandmarksWidget(Container):
         # what is said comes below all buttons, so that none moves when there is more to say
         super().__init__(widgets=[*rows, self.progress, self.status, self.notice], labels=False)
         layout = self.native.layout()
-        self.welcome = Welcome(napari_viewer)
+        self.welcome = Welcome(napari_viewer, lambda: commands.study(napari_viewer))
         layout.insertWidget(0, self.welcome)
         layout.insertWidget(1, Form([self.video, self.preset]))
         layout.addWidget(Advanced(chosen.controls[2:]))
@@ -115,6 +126,9 @@ class FaceLandmarksWidget(Container):
         for event in (events.inserted, events.reordered, napari_viewer.layers.selection.events.active):
             event.connect(self.reset_choices)
         events.removed.connect(self._on_layer_removed)
+        events.inserted.connect(self._forget_problem)
+        for control in chosen.controls:
+            control.changed.connect(self._forget_problem)
         self.native.destroyed.connect(self._on_destroyed)
         call_while_open(self.native, current_landmarks(napari_viewer), self._offer)
         self._timer = QTimer(self.native)
@@ -125,9 +139,7 @@ class FaceLandmarksWidget(Container):
         self._offer()
 
     def _make_buttons(self) -> None:
-        self.run_button = PushButton(
-            text="Run", tooltip="Track faces; their landmarks appear in a new layer."
-        )
+        self.run_button = PushButton(text="Run", tooltip=TRACK)
         self.pause_button = PushButton(
             text="Pause",
             enabled=False,
@@ -136,22 +148,13 @@ class FaceLandmarksWidget(Container):
         self.cancel_button = PushButton(
             text="Cancel", enabled=False, tooltip="Stop and keep the finished frames."
         )
-        self.export_button = PushButton(
-            text="Export …",
-            tooltip="Write the current landmarks to a file for other programs.",
-        )
         self.more_button = PushButton(
             text="More",
-            tooltip="Save the preset and the models as defaults, or show the versions of everything.",
+            tooltip="Many videos, defaults, and the versions of everything.",
         )
         self.more_button.native.setMenu(self._make_menu())
-        self.check_button, self.correct_button, self.measure_button = (
-            PushButton(text=text, tooltip=tooltip, enabled=False)
-            for text, tooltip in (
-                ("Check", "Look at the frames where landmarks may be wrong."),
-                ("Correct", "Move landmarks that are wrong; other frames follow."),
-                ("Measure", "Eyes, mouth, brows and blinks over time, as curves and tables."),
-            )
+        self.check_button, self.correct_button, self.measure_button, self.export_button = (
+            PushButton(text=text, enabled=False) for text in OFFERS
         )
         for button, call in (
             (self.check_button, lambda: commands.check(self._viewer)),
@@ -168,6 +171,7 @@ class FaceLandmarksWidget(Container):
         menu = QMenu(self.more_button.native)  # whose theme it has
         menu.setToolTipsVisible(True)
         for text, what, call in (
+            ("Many videos …", "Track several videos or a folder.", lambda: commands.study(self._viewer)),
             ("Save as defaults", "Start with this preset, these models and following.", self.keep_choices),
             ("Restore defaults", "Forget the saved defaults.", self.forget_choices),
             ("About …", "Versions of everything, to copy.", lambda: show_about(self.native)),
@@ -194,6 +198,7 @@ class FaceLandmarksWidget(Container):
             self.welcome.setVisible(not image_layers(self._viewer))
             if self._current is None:
                 self._choices.follow_active_video()
+            self._offer()
 
     def settings(self) -> TrackerSettings:
         """Return the settings as they stand.
@@ -286,9 +291,9 @@ class FaceLandmarksWidget(Container):
         except FaceLandmarksError as error:
             self._tell_error(str(error))
             return
-        self.export_button.enabled = self.run_button.enabled = False
         self.cancel_button.enabled = True
         self._export, self._export_name = export_dialog.ExportProgress(), path.name
+        self._offer()
         self.status.value = f"Exporting to {path.name} …"
         self._timer.start()
         create_worker(
@@ -330,17 +335,25 @@ class FaceLandmarksWidget(Container):
 
     def _set_running(self, running: bool) -> None:
         self._choices.enable(not running)
-        self.run_button.enabled = not running
         self.pause_button.enabled = self.cancel_button.enabled = running
         self.pause_button.text = "Pause"
-        self.export_button.enabled = not running
         self._offer()
 
     def _offer(self) -> None:
-        """Offer what can be done with landmarks where there are any that no run fills."""
-        offered = current_landmarks(self._viewer)
+        """Enable the buttons that can be used now; the tooltip of another one says why it cannot."""
+        offered, idle = current_landmarks(self._viewer), self._current is None and self._export is None
+        missing = "" if self.video.value is not None else "There is no video: open one first."
+        self._enable(self.run_button, TRACK, missing or ("" if idle else "Wait for what is going on."))
+        missing = "" if offered.layer is not None else "There are no landmarks yet: press Run."
+        missing = "Wait until the run has ended, or cancel it." if offered.filling else missing
         for button in (self.check_button, self.correct_button, self.measure_button):
-            button.enabled = offered.layer is not None and not offered.filling
+            self._enable(button, OFFERS[button.text], missing)
+        missing = missing or ("" if idle else "Wait for what is going on.")
+        self._enable(self.export_button, OFFERS["Export …"], missing)
+
+    @staticmethod
+    def _enable(button: PushButton, tooltip: str, missing: str) -> None:
+        button.enabled, button.tooltip = not missing, missing or tooltip
 
     def _look(self) -> None:
         """Show what the working thread has finished since the last look."""
@@ -403,8 +416,14 @@ class FaceLandmarksWidget(Container):
             show_info(f"The dock was closed during a run. {describe_end(run)}")
 
     def _tell_error(self, sentence: str) -> None:
-        self.status.value = sentence
+        self.status.value = self._problem = sentence
         show_error(sentence)
+
+    def _forget_problem(self, *_: Any) -> None:
+        """Take an error back once its cause may be gone."""
+        if self._open and self._problem and self.status.value == self._problem:
+            self.status.value = ""
+        self._problem = ""
 
     def _on_layer_removed(self, event: Any) -> None:
         shown = self._shown

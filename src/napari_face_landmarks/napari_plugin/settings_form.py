@@ -296,7 +296,16 @@ class RunChoices:
         refine = self.settings_controls["refine"]
         if self._refine_before in info.refine:
             refine.value, self._refine_before = self._refine_before, None
-        if refine.value not in info.refine:
-            self._refine_before = refine.value
-            refine.value = "always" if "always" in info.refine else info.refine[0]
-            self._tell(f"{info.title} cannot refine as {self._refine_before!r}: {refine.value!r} is chosen.")
+        before = refine.value
+        if settle_refine(refine, info, self._tell):
+            self._refine_before = before
+
+
+def settle_refine(refine: ComboBox, info: ModelsInfo, tell: Callable[[str], None]) -> bool:
+    """Choose a refine mode that models support, and say so; return whether the chosen one was another."""
+    if refine.value in info.refine:
+        return False
+    tell_of = f"{info.title} cannot refine as {refine.value!r}"
+    refine.value = "always" if "always" in info.refine else info.refine[0]
+    tell(f"{tell_of}: {refine.value!r} is chosen.")
+    return True

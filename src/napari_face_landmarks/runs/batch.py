@@ -52,6 +52,7 @@ class BatchOptions(TypedDict, total=False):
     measures: Mapping[str, Any] | bool
     progress: Progress | None
     on_result: Callable[[FileResult], None] | None
+    cancelled: Callable[[], bool]
 
 
 def track_many(
@@ -97,6 +98,9 @@ def track_many(
         Called with a video's path, the frames done and of all, now and then.
     on_result : callable, optional
         Called with each video's result.
+    cancelled : callable, optional
+        Asked a few times a second; once it returns True the batch ends. What is done is kept, and with
+        `resume` another call resumes the videos that were begun. Not asked with a `scheduler`.
 
     Returns
     -------
@@ -110,6 +114,10 @@ def track_many(
         models, or the scheduler cannot be reached; and after all are done, if the summary cannot be written.
     """
     return _Batch(inputs, output, **options).run()
+
+
+def _never() -> bool:
+    return False
 
 
 @dataclass
@@ -128,6 +136,7 @@ class _Batch:
     measures: Mapping[str, Any] | bool = False
     progress: Progress | None = None
     on_result: Callable[[FileResult], None] | None = None
+    cancelled: Callable[[], bool] = _never
     results: dict[int, FileResult] = field(default_factory=dict)
 
     def run(self) -> list[FileResult]:
@@ -151,9 +160,10 @@ class _Batch:
                 if self.on_result is not None:
                     self.on_result(result)
 
-            self._do(plan, min(processes, len(plan)), partial(self._report, plan), take)
+            if not self.cancelled():
+                self._do(plan, min(processes, len(plan)), partial(self._report, plan), take)
             for index, job in enumerate(plan):
-                if index not in self.results:  # a thread here failed
+                if index not in self.results:  # cancelled, or a thread here failed
                     self.results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
             ordered = [self.results[index] for index in range(len(plan))]
             write_summary(folder, ordered, note)
@@ -180,7 +190,7 @@ class _Batch:
 
     def _do(self, jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
         if self.scheduler is None:
-            run_local(jobs, processes, on_progress, on_result)
+            run_local(jobs, processes, on_progress, on_result, self.cancelled)
             return
         from napari_face_landmarks.runs.dask import run_on_cluster
 

@@ -172,7 +172,13 @@ def _send(stream: IO[bytes], message: Message | str, *payload: Any) -> None:
 # jobs
 
 
-def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_result: OnResult) -> None:
+def run_local(
+    jobs: Sequence[Job],
+    processes: int,
+    on_progress: OnProgress,
+    on_result: OnResult,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> None:
     """Do jobs in worker processes on this machine.
 
     A job whose process dies is resumed once; if it dies again, only this job fails.
@@ -185,6 +191,9 @@ def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_r
         How many at a time.
     on_progress, on_result : callable
         Called from several threads, but never two at a time.
+    cancelled : callable
+        Asked a few times a second; once it returns True every process is ended, and jobs without a result
+        have none.
 
     Raises
     ------
@@ -225,8 +234,10 @@ def run_local(jobs: Sequence[Job], processes: int, on_progress: OnProgress, on_r
         thread.start()
     try:
         for thread in threads:
-            while thread.is_alive():
+            while thread.is_alive() and not stopping.is_set():
                 thread.join(0.2)  # so that Ctrl-C is heard
+                if cancelled():
+                    stopping.set()
     finally:
         stopping.set()
         for worker in list(running):
