@@ -213,20 +213,33 @@ def _add_level(
 ) -> None:
     """Add `share` times the bilinear samples of a pyramid level to the transposed image."""
     height, width = level.shape
+    pitch, count = width + 1, picture.shape[1]
+    plane = np.empty((height + 1) * pitch, np.float32)  # the last row and column twice: neighbours exist
+    for j in range(height + 1):
+        row, source = plane[j * pitch : (j + 1) * pitch], level[min(j, height - 1)]
+        for i in range(width):
+            row[i] = source[i]
+        row[width] = row[width - 1]
+    places, across, down = np.empty(count, np.int32), np.empty(count, np.float32), np.empty(count, np.float32)
     part = np.float32(share)
     right, bottom = width - 1.0, height - 1.0
     for c in range(picture.shape[0]):
         start_x = to_level[0, 0] * c + to_level[0, 2]
         start_y = to_level[1, 0] * c + to_level[1, 2]
-        for r in range(picture.shape[1]):
+        for r in range(count):  # in two loops, so that both are vectorised
             u = min(max(start_x + to_level[0, 1] * r, 0.0), right)
             v = min(max(start_y + to_level[1, 1] * r, 0.0), bottom)
-            i, j = int(u), int(v)
-            a, b = np.float32(u - i), np.float32(v - j)
-            i1, j1 = min(i + 1, width - 1), min(j + 1, height - 1)
-            upper = np.float32(level[j, i]) + a * (np.float32(level[j, i1]) - np.float32(level[j, i]))
-            lower = np.float32(level[j1, i]) + a * (np.float32(level[j1, i1]) - np.float32(level[j1, i]))
-            picture[c, r] += part * (upper + b * (lower - upper))
+            i, j = np.int32(u), np.int32(v)
+            across[r], down[r] = np.float32(u - i), np.float32(v - j)
+            places[r] = np.int32(j * pitch + i)
+        column = picture[c]
+        for r in range(count):
+            p = np.uint64(places[r])
+            q = p + np.uint64(pitch)
+            p1, q1 = p + np.uint64(1), q + np.uint64(1)
+            upper = plane[p] + across[r] * (plane[p1] - plane[p])
+            lower = plane[q] + across[r] * (plane[q1] - plane[q])
+            column[r] += part * (upper + down[r] * (lower - upper))
 
 
 @kernel
