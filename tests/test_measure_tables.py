@@ -7,15 +7,25 @@ import tracemalloc
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from measure_support import closure_table, faces, shut, tracks_of
 from napari_face_landmarks import FaceTracker
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.errors import MeasureError
-from napari_face_landmarks.measures import blinks, closures, compare, measure, movements, parse_scale, summary
+from napari_face_landmarks.measures import (
+    blinks,
+    closures,
+    compare,
+    files,
+    measure,
+    movements,
+    parse_scale,
+    summary,
+)
 from napari_face_landmarks.measures.events import noise_of
-from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe
+from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 from napari_face_landmarks.measures.summary import poisson_interval
 from napari_face_landmarks.measures.uncertainty import error_covariance, sigma_of_confidence
 from napari_face_landmarks.models import load_models
@@ -383,6 +393,29 @@ def test_tables_have_units_in_their_columns_and_a_tidy_form() -> None:
     assert set(one["unit"]) == {"mm"}
     events = events_to_dataframe([])
     assert list(events.columns)[:3] == ["event", "number", "measure"]
+
+
+def test_csv_files_are_those_of_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "CHUNK", 7)
+    rng = np.random.default_rng(0)
+    numbers = np.append(rng.normal(size=9) * 10.0 ** rng.integers(-9, 9, 9), [np.nan, np.inf, 0.0, -1e-12])
+    frame = pd.DataFrame(
+        {
+            "frame": np.arange(13) * 10**6,
+            "time": numbers * 1.5,
+            "face": ["nan", 'a "b", c', "", "Ferdinand", "two\nlines"] * 2 + ["x", None, "ü"],
+            "turned": numbers > 0,
+            "value": numbers.astype(np.float32),
+            "error": numbers,
+        }
+    )
+    expected = frame.to_csv(index=False, float_format="%.6g", lineterminator="\n")
+    write_table(tmp_path / "a.csv", frame)
+    assert (tmp_path / "a.csv").read_bytes().decode() == expected
+    write_table(tmp_path / "b.csv", frame[["face", "frame"]])
+    assert (tmp_path / "b.csv").read_bytes().decode() == frame[["face", "frame"]].to_csv(
+        index=False, lineterminator="\n"
+    )
 
 
 def test_the_command_writes_tables_plot_and_report(

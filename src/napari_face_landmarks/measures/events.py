@@ -243,6 +243,7 @@ def _events(
     noise = noise_of(values)
     typical = float(np.nanmedian(errors)) if np.isfinite(errors).any() else 0.0
     threshold = max(SIGNAL_TO_NOISE * max(noise, 1e-9), 2 * SYSTEMATIC * typical * (noise > 0), smallest)
+    speed = np.gradient(signal, seconds)
     found: list[Event] = []
     stretches = _stretches(signal - base, threshold)
     for number, (first, last) in enumerate(stretches):
@@ -251,7 +252,6 @@ def _events(
         edges = _edges(signal, float(base[place]), place, seconds, ends)
         if edges[3] - edges[0] < SHORTEST_EVENT or (found and edges[0] < found[-1].end):
             continue
-        speed = np.gradient(signal, seconds)
         rise, fall = slice(max(place - _rows(edges[0], seconds, place), 0), place + 1), slice(place, last + 2)
         amplitude = float(signal[place] - base[place])
         found.append(

@@ -117,7 +117,7 @@ def _distance_scale(first: int, second: int, text: str) -> Scale:
 def unit_per_pixel(
     scale: Scale, rest: npt.NDArray[Any], iris_px: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return the factor from pixels to the scale's unit, for each face.
+    """Return the factor from pixels to the scale's unit, for each face, (F,) float64.
 
     Parameters
     ----------
@@ -126,10 +126,6 @@ def unit_per_pixel(
         Landmarks at rest, px; NaN for faces without a rest.
     iris_px : ndarray, (F,), optional
         Diameter of the iris, px; NaN where it is not visible.
-
-    Returns
-    -------
-    ndarray, (F,), float64
 
     Raises
     ------

@@ -24,6 +24,8 @@ RADIUS = 0.08
 """A confidence is the probability of an error under this share of the inter-ocular distance."""
 SATURATED = 1 - 2**-24
 """The largest float32 confidence below 1: more certain landmarks count as this certain."""
+ON_ONE_THREAD = 200_000
+"""Multiplications in a matrix product up to which BLAS uses one thread; more threads would spin."""
 IRIS_ERROR = 0.01
 """Standard deviation of the iris's centre along one axis, in inter-ocular distances: 3 % of the eye's
 width."""
@@ -35,7 +37,7 @@ OTHER_MODELS = "open"
 
 
 def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> Floats:
-    """Return the standard deviation of each landmark's error along either axis, px.
+    """Return the standard deviation of each landmark's error along either axis, px, (..., 68) float64.
 
     Inverts ``confidence = 1 - exp(-r**2 / (2 sigma**2))`` with r = 8 % of the inter-ocular distance (a
     Rayleigh distribution of the error's length).
@@ -46,10 +48,6 @@ def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any
         Pixels, x then y.
     confidence : ndarray, (..., 68)
         From 0 to 1; 0 gives an infinite sigma.
-
-    Returns
-    -------
-    ndarray, (..., 68), float64
     """
     known = np.clip(np.asarray(confidence, np.float64), 0.0, SATURATED)
     radius = RADIUS * inter_ocular(landmarks)[..., None]
@@ -116,7 +114,7 @@ def with_irises(covariance: Floats) -> Floats:
 
 
 def standard_error(axes: FaceAxes, quantity: Quantity, sigma: Floats, covariance: Floats) -> Floats:
-    """Return the standard error of a quantity to first order.
+    """Return the standard error of a quantity to first order, (N,) float64.
 
     ``var = sum_ij C_ij sigma_i g_i sigma_j g_j`` with the derivatives g of the quantity; i and j run over the
     landmarks and both axes.
@@ -130,13 +128,11 @@ def standard_error(axes: FaceAxes, quantity: Quantity, sigma: Floats, covariance
         Claimed standard deviation of each point's error along either axis, in the unit of the landmarks.
     covariance : ndarray, (140, 140), float64
         Of errors over sigma, as `error_covariance` returns it.
-
-    Returns
-    -------
-    ndarray, (N,), float64
     """
     used, slopes = axes.landmark_gradient(quantity)
     scaled = (slopes * sigma[used, None]).reshape(2 * len(used), -1)
     rows = [2 * landmark + axis for landmark in used for axis in (0, 1)]
-    variance = ((covariance[np.ix_(rows, rows)] @ scaled) * scaled).sum(axis=0)
+    chosen = covariance[np.ix_(rows, rows)]
+    parts = np.array_split(scaled, 1 + chosen.size * scaled.shape[1] // ON_ONE_THREAD, axis=1)
+    variance = np.concatenate([((chosen @ part) * part).sum(axis=0) for part in parts])
     return np.asarray(np.sqrt(np.maximum(variance, 0)))
