@@ -24,12 +24,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from napari_face_landmarks.clnf.normalized_frame import FLATTEST, image_to_frame, sample_frame, transform
-from napari_face_landmarks.clnf.patch_experts import (
-    FRONTAL_STORED,
-    N_STORED,
-    SUPPORT,
-    save_patch_experts,
-)
+from napari_face_landmarks.clnf.patch_experts import FRONTAL_STORED, N_STORED, SUPPORT, save_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, load_pdm, shape_3d
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.jit import kernel
@@ -140,11 +135,11 @@ class Experts(nn.Module):
         self.w3 = nn.Parameter(torch.randn(N_STORED, h2, 1) * math.sqrt(1 / h2))
         self.b3 = nn.Parameter(torch.full((N_STORED, 1, 1), -2.0))
 
-    def forward(self, supports: Tensor) -> Tensor:
-        """Return the logits (107, B) of contrast-normalised supports (107, B, 121)."""
-        first = torch.relu(torch.baddbmm(self.b1, supports * INPUT_GAIN, self.w1))
-        second = torch.relu(torch.baddbmm(self.b2, first, self.w2))
-        return torch.baddbmm(self.b3, second, self.w3)[..., 0]
+    def forward(self, supports: Tensor, rows: slice = slice(None)) -> Tensor:
+        """Return the logits (E, B) of contrast-normalised supports (E, B, 121), for all or some experts."""
+        first = torch.relu(torch.baddbmm(self.b1[rows], supports * INPUT_GAIN, self.w1[rows]))
+        second = torch.relu(torch.baddbmm(self.b2[rows], first, self.w2[rows]))
+        return torch.baddbmm(self.b3[rows], second, self.w3[rows])[..., 0]
 
     def stored(self) -> dict[str, npt.NDArray[np.float32]]:
         """Return the arrays of the file: each layer with its bias as row 0."""
@@ -230,11 +225,7 @@ def frame_size(pdm: PDM, scale: float) -> tuple[int, int, int, int]:
 
 
 def take_pictures(
-    grey: npt.NDArray[np.uint8],
-    landmarks: npt.NDArray[np.float32],
-    pdm: PDM,
-    plan: CenPlan,
-    rng: Generator,
+    grey: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.float32], pdm: PDM, plan: CenPlan, rng: Generator
 ) -> list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]:
     """Return the picture and the landmarks in it at each scale, for a slightly random pose."""
     params = fit_pdm(pdm, landmarks)
@@ -446,17 +437,12 @@ def responses(
             supports = np.empty((*x.shape, PIXELS), np.float32)
             take_supports(pool.pictures, which, x, y, supports)
             with torch.no_grad():
-                found[row:end, face] = _run_rows(experts, torch.from_numpy(supports), row, end).numpy()
+                logits = experts(torch.from_numpy(supports), slice(row, end))
+                found[row:end, face] = torch.sigmoid(logits).numpy()
             wanted[row:end, face] = targets(pool, landmarks, which, x, y, plan.sigma)
             label[row:end, face] = truth - centre + reach
         row = end
     return found, wanted, label
-
-
-def _run_rows(experts: Experts, supports: Tensor, first: int, last: int) -> Tensor:
-    one = torch.relu(torch.baddbmm(experts.b1[first:last], supports * INPUT_GAIN, experts.w1[first:last]))
-    two = torch.relu(torch.baddbmm(experts.b2[first:last], one, experts.w2[first:last]))
-    return torch.sigmoid(torch.baddbmm(experts.b3[first:last], two, experts.w3[first:last])[..., 0])
 
 
 def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> dict[str, Any]:
@@ -513,7 +499,7 @@ def train_scale(
     loop = Loop(out / f"cen.{scale:g}", experts, averaged, optimiser, plan.ema)
     loop.extra["kept"] = averaged.state_dict()
     loop.resume()
-    running, first = 0.0, loop.step
+    first = loop.step
     bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc=f"cen {scale:g}", unit="step")
     for step in bar:
         supports, wanted = draw_batch(pools, plan, np.random.default_rng([*chance, step]))
@@ -522,11 +508,9 @@ def train_scale(
             logits = experts(supports)
         loss = expert_loss(logits.float(), wanted, plan)
         loop.descend(loss)
-        value = loss.item() / N_STORED
-        running = 0.98 * running + 0.02 * value if step > first else value
         if loop.step % plan.evaluate_every and loop.step != plan.steps:
             continue
-        result = measure(averaged, held_out, plan)
+        result, running = measure(averaged, held_out, plan), loop.running / N_STORED
         row = {
             "scale": scale,
             "step": loop.step,

@@ -10,9 +10,7 @@ from __future__ import annotations
 import argparse
 import json
 import pickle
-import queue
 import sys
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -44,6 +42,7 @@ from napari_face_landmarks.training.detector_report import report
 from napari_face_landmarks.training.log import append_row, write_json
 from napari_face_landmarks.training.loop import Loop, scheduled
 from napari_face_landmarks.training.onnx_float16 import export
+from napari_face_landmarks.video import prefetch
 
 Array = npt.NDArray[Any]
 
@@ -60,11 +59,7 @@ REPORTED_SCORES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to a parser that has data, bundle and out."""
-    parser.add_argument(
-        "--start",
-        type=Path,
-        help="begin from the weights of a checkpoint, or of the one in a folder",
-    )
+    parser.add_argument("--start", type=Path, help="start from the weights of a checkpoint, or of a folder's")
     parser.add_argument(
         "--steps", type=int, help=f"optimisation steps in all; default: {STEPS}, {STARTED_STEPS} with --start"
     )
@@ -75,48 +70,16 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and pictures")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between evaluations")
-    parser.add_argument(
-        "--report",
-        action="store_true",
-        help="train nothing; measure the detector in OUT",
-    )
+    parser.add_argument("--report", action="store_true", help="train nothing; measure the detector in OUT")
     parser.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
 
 
 def batches(
     composer: Composer, seed: int, start: int, steps: int, batch: int
 ) -> Iterator[tuple[int, dict[str, Array]]]:
-    """Compose the batches of the steps `start` to `steps` in a background thread; each has its own seed."""
-    ready: queue.Queue[tuple[int, dict[str, Array]] | BaseException] = queue.Queue(4)
-    stopped = threading.Event()
-
-    def put(item: tuple[int, dict[str, Array]] | BaseException) -> None:
-        while not stopped.is_set():
-            try:
-                return ready.put(item, timeout=0.5)
-            except queue.Full:
-                continue
-
-    def work() -> None:
-        try:
-            for step in range(start, steps):
-                if stopped.is_set():
-                    return
-                put((step, compose_batch(composer, np.random.default_rng([seed, step]), batch)))
-        except BaseException as error:  # handed to the training thread, which raises it
-            put(error)
-
-    thread = threading.Thread(target=work, name="compose", daemon=True)
-    thread.start()
-    try:
-        for _ in range(start, steps):
-            item = ready.get()
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-    finally:
-        stopped.set()
-        thread.join()
+    """Compose the batches of the steps `start` to `steps`; each has its own seed."""
+    for step in range(start, steps):
+        yield step, compose_batch(composer, np.random.default_rng([seed, step]), batch)
 
 
 def compose_batch(composer: Composer, rng: np.random.Generator, batch: int) -> dict[str, Array]:
@@ -266,7 +229,7 @@ def run(args: argparse.Namespace) -> int:
     grids = {size: cell_grid(size, size).to(device) for size in set(SIZES)}
     sums: dict[str, float] = {}
     since, first = 0, loop.step
-    stream = batches(composer, args.seed, first, args.steps, args.batch)
+    stream = prefetch(batches(composer, args.seed, first, args.steps, args.batch))
     for step, batch in tqdm(stream, initial=first, total=args.steps, desc="detector", mininterval=5):
         loop.set_rate(scheduled(step, args.steps, args.rate, min(300, max(args.steps // 4, 1)), 0.01))
         tensors = {name: torch.as_tensor(value, device=device) for name, value in batch.items()}

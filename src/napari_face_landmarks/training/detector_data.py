@@ -29,10 +29,7 @@ BUNDLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
         ("helen_train", "lfpw_train", "interfaces", "faker"),
         ("london_neutral", "london_smiling", "canada", "voteview"),
     ),
-    "open": (
-        ("interfaces", "faker"),
-        ("london_neutral", "london_smiling", "canada", "voteview"),
-    ),
+    "open": (("interfaces", "faker"), ("london_neutral", "london_smiling", "canada", "voteview")),
 }
 """Per bundle: the whole photographs (`detection/`) and the crops (`landmarks_open/`) trained on."""
 

@@ -34,12 +34,7 @@ def average_precision(scores: Array, right: Array, n_faces: int) -> float:
 
 
 def match(
-    boxes: Array,
-    points: Array,
-    truth: Array,
-    true_points: Array,
-    ignore: Array,
-    reach: float | None = None,
+    boxes: Array, points: Array, truth: Array, true_points: Array, ignore: Array, reach: float | None = None
 ) -> tuple[Array, Array, Array, Array]:
     """Match detections, best first, with the faces of an image.
 

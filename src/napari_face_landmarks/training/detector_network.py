@@ -8,8 +8,6 @@ strides) and five points (offsets in strides). `detection.decode` turns them int
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.nn.functional as functional
 from torch import Tensor, nn
@@ -234,13 +232,8 @@ def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tupl
     row = face[batch, cell]
     true_boxes, true_points = truth["boxes"][batch, row], truth["points"][batch, row]
     if len(batch) == 0:
-        zero = cells.sum() * 0.0
-        return face_loss + zero, {
-            "face": float(face_loss.detach()),
-            "overlap": 0.0,
-            "box": 0.0,
-            "points": 0.0,
-        }
+        nothing = dict.fromkeys(("overlap", "box", "points"), 0.0)
+        return face_loss + cells.sum() * 0.0, {"face": float(face_loss.detach()), **nothing}
     found_boxes, found_points = boxes[batch, cell], points[batch, cell]
     overlap = box_overlap(found_boxes, true_boxes).detach()
     overlap_loss = functional.binary_cross_entropy_with_logits(cells[batch, cell, 1], overlap)
@@ -248,10 +241,5 @@ def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tupl
     size = (true_boxes[:, 2:] - true_boxes[:, :2]).prod(1).sqrt()[:, None, None]
     points_loss = functional.smooth_l1_loss(found_points / size, true_points / size, beta=0.03)
     loss = face_loss + 0.5 * overlap_loss + 2.0 * box_loss + 8.0 * points_loss
-    parts: dict[str, Any] = {
-        "face": face_loss,
-        "overlap": overlap_loss,
-        "box": box_loss,
-        "points": points_loss,
-    }
+    parts = {"face": face_loss, "overlap": overlap_loss, "box": box_loss, "points": points_loss}
     return loss, {name: float(value.detach()) for name, value in parts.items()}

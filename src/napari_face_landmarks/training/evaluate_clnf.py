@@ -1,7 +1,7 @@
 """Measure and tune CLNF on held-out faces: ``python -m napari_face_landmarks.training.evaluate_clnf``.
 
-Faces are detected, then fitted by PFLD as in a run. PFLD's landmarks, the PDM fitted to them, and CLNF after
-each scale are compared with the labels by the mean error in inter-ocular distances.
+Faces are detected, then fitted by PFLD as in a run. PFLD's landmarks, the PDM fitted to them, and CLNF are
+compared with the labels by the mean error in inter-ocular distances.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from napari_face_landmarks.detection.boxes import centres
 from napari_face_landmarks.detection.detector import detect_faces
 from napari_face_landmarks.evaluation.corruptions import perturb
 from napari_face_landmarks.evaluation.options import CONDITIONS, Condition
-from napari_face_landmarks.ibug import REGIONS, inter_ocular, nme
+from napari_face_landmarks.ibug import inter_ocular, nme
 from napari_face_landmarks.pfld.network import crops_of_boxes, predict_twice
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.training.faces import load_faces
@@ -119,18 +119,6 @@ def perturbed_starts(starts: Starts, pdm: PDM, error: float, seed: int = 2026) -
     return Starts(starts.images, landmarks, sigma, starts.truth)
 
 
-def up_to_scale(experts: PatchExperts, count: int) -> PatchExperts:
-    """Return the patch experts of the `count` coarsest scales."""
-    return dataclasses.replace(
-        experts,
-        scales=experts.scales[:count],
-        w1=experts.w1[:count],
-        w2=experts.w2[:count],
-        w3=experts.w3[:count],
-        confidences=experts.confidences[:count],
-    )
-
-
 def refined(
     starts: Starts, pdm: PDM, experts: PatchExperts, constants: EngineConstants, settings: TrackerSettings
 ) -> tuple[Floats, int]:
@@ -149,42 +137,26 @@ def refined(
 def evaluate(
     starts: Starts, pdm: PDM, experts: PatchExperts, constants: EngineConstants, settings: TrackerSettings
 ) -> dict[str, Any]:
-    """Return the errors (NME, fractions) at every stage, by region for the first and last, and the time."""
-    fitted = np.stack(
-        [
-            project(pdm, fit_landmarks(pdm, points, sigma, constants=constants))
-            for points, sigma in zip(starts.landmarks, starts.sigma, strict=True)
-        ]
-    )
-    best = np.stack([project(pdm, fit_landmarks(pdm, points)) for points in starts.truth])
-    result: dict[str, Any] = {
-        "faces": len(starts.images),
-        "start": float(nme(starts.landmarks, starts.truth).mean()),
-        "start in the PDM": float(nme(fitted, starts.truth).mean()),
-        "labels in the PDM": float(nme(best, starts.truth).mean()),
-    }
-    for count in range(1, len(experts.scales) + 1):
-        began = time.perf_counter()
-        landmarks, failures = refined(starts, pdm, up_to_scale(experts, count), constants, settings)
-        result[f"CLNF to {experts.scales[count - 1]:.2f}"] = float(nme(landmarks, starts.truth).mean())
-        result["ms per face"] = 1000 * (time.perf_counter() - began) / len(starts.images)
+    """Return the mean errors (NME) of the start, of its fit to the PDM and of CLNF, and the time per face."""
+    pairs = zip(starts.landmarks, starts.sigma, strict=True)
+    fitted = [project(pdm, fit_landmarks(pdm, points, sigma, constants=constants)) for points, sigma in pairs]
+    began = time.perf_counter()
+    landmarks, failures = refined(starts, pdm, experts, constants, settings)
+    milliseconds = 1000 * (time.perf_counter() - began) / len(starts.images)
     before, after = nme(starts.landmarks, starts.truth), nme(landmarks, starts.truth)
-    result["failed"] = failures
-    result["share of improved faces"] = float((after < before).mean())
-    for name, points in (("start", starts.landmarks), ("CLNF", landmarks)):
-        error = np.linalg.norm(points - starts.truth, axis=-1) / inter_ocular(starts.truth)[:, None]
-        result[f"{name} by region"] = {
-            region: float(error[:, list(indices)].mean()) for region, indices in REGIONS.items()
-        }
-    return result
+    return {
+        "faces": len(starts.images),
+        "start": float(before.mean()),
+        "start in the PDM": float(nme(np.stack(fitted), starts.truth).mean()),
+        "CLNF": float(after.mean()),
+        "ms per face": milliseconds,
+        "failed": failures,
+        "share of improved faces": float((after < before).mean()),
+    }
 
 
 def tune(
-    starts: Starts,
-    pdm: PDM,
-    experts: PatchExperts,
-    constants: EngineConstants,
-    settings: TrackerSettings,
+    starts: Starts, pdm: PDM, experts: PatchExperts, constants: EngineConstants, settings: TrackerSettings
 ) -> EngineConstants:
     """Coordinate descent on the constants, as long as the mean NME falls by 0.005 % or more."""
 
@@ -214,26 +186,17 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--data", type=Path, required=True, help="the folder of training data")
     parser.add_argument("--models", type=Path, required=True, help="a bundle's folder")
-    parser.add_argument(
-        "--published", action="store_true", help="the published constants instead of the tuned ones"
-    )
-    parser.add_argument("--iterations", type=int, default=2, help="max_iterations (default: %(default)s)")
-    parser.add_argument(
-        "--convergence", type=float, default=0.5, help="convergence_px (default: %(default)s)"
-    )
+    parser.add_argument("--published", action="store_true", help="the published constants")
     parser.add_argument(
         "--start-error",
         type=float,
-        help="start at the labels with this NME, in percent, instead of PFLD's landmarks",
+        help="start at the labels with this NME, in percent",
     )
-    parser.add_argument(
-        "--perturb", nargs="+", choices=CONDITIONS, default=["none"], help="corruptions (default: none)"
-    )
+    parser.add_argument("--perturb", nargs="+", choices=CONDITIONS, default=["none"], help="corruptions")
     parser.add_argument("--tune", action="store_true", help="optimise the constants")
     args = parser.parse_args(arguments)
     pdm, experts = load_pdm(args.models / "pdm.npz"), load_patch_experts(args.models / "cen.npz")
-    constants = PUBLISHED if args.published else TUNED
-    settings = TrackerSettings(max_iterations=args.iterations, convergence_px=args.convergence)
+    constants, settings = PUBLISHED if args.published else TUNED, TrackerSettings()
     starts = find_starts(args.data, args.models, conditions=args.perturb)
     if args.start_error is not None:
         starts = perturbed_starts(starts, pdm, args.start_error / 100)

@@ -198,18 +198,13 @@ def load_calibration(data: Path) -> Calibration:
 
 
 def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> npt.NDArray[np.float32]:
-    """Return the 68 landmarks of a mesh.
+    """Return the 68 landmarks of a mesh, (68, 2) float32; pixels, x then y.
 
     Parameters
     ----------
     mesh : ndarray, (478, 3)
         Pixels; z away from the camera.
     calibration : Calibration
-
-    Returns
-    -------
-    ndarray, (68, 2), float32
-        Pixels, x then y.
     """
     whole = np.asarray(mesh, dtype=np.float64)
     pose = pose_of(whole, calibration.mean)
@@ -260,7 +255,7 @@ def with_shut_lids(landmarks: Floats) -> Floats:
 
 
 def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Return landmarks of meshes with the asymmetry that meshes underestimate.
+    """Return landmarks of meshes with the asymmetry that meshes underestimate, (N, 68, 2) float32.
 
     On faces with palsy, a mesh has about three quarters of the height difference of brows and commissures. A
     third of it is added, half on either side: to the brows uniformly, to the mouth in proportion to the
@@ -270,10 +265,6 @@ def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.f
     ----------
     landmarks : ndarray, (N, 68, 2)
         Pixels, x then y.
-
-    Returns
-    -------
-    ndarray, (N, 68, 2), float32
     """
     points = np.asarray(landmarks, dtype=np.float64)
     moved = points.copy()
@@ -359,7 +350,7 @@ def marked_landmarks(
 
 
 def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) -> Floats:
-    """Return the 17 jaw points of a contour on a head that may be rotated.
+    """Return the 17 jaw points of a contour on a head that may be rotated, (17, 2).
 
     Parameters
     ----------
@@ -371,10 +362,6 @@ def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) ->
         Of the head; its first column is the direction from the right to the left ear.
     unit : float
         The outer-eye distance seen from the front, pixels.
-
-    Returns
-    -------
-    ndarray, (17, 2)
     """
     across = rotation[:2, 0] / np.linalg.norm(rotation[:2, 0])
     axes = np.stack([across, [-across[1], across[0]]], axis=1)

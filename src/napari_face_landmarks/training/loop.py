@@ -31,6 +31,7 @@ class Loop:
     best: float = math.inf  # criterion of the best weights so far
     extra: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint stores
     step: int = 0  # steps done
+    running: float = 0.0  # exponential moving average of the loss
     _seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -49,7 +50,8 @@ class Loop:
             return False
         for name in ("network", "averaged", "optimiser"):
             getattr(self, name).load_state_dict(state.pop(name))
-        self.step, self.best, self._seconds = state.pop("step"), state.pop("best"), state.pop("seconds")
+        self.step, self._seconds = state.pop("step"), state.pop("seconds")
+        self.best = state.pop("best", math.inf)
         self.extra = state
         return True
 
@@ -82,6 +84,8 @@ class Loop:
             keep = min(self.ema, (self.step + 1) / (self.step + 10))
             with torch.no_grad():
                 torch._foreach_lerp_(*self._tensors, 1 - keep)
+            now = float(loss.detach())
+            self.running = 0.98 * self.running + 0.02 * now if self.running else now
         self.step += 1
         return finite
 

@@ -6,7 +6,6 @@ import argparse
 import copy
 import json
 import math
-import time
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -21,9 +20,10 @@ from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.parts.crop import EYE_SIZE, MOUTH_SIZE
 from napari_face_landmarks.training.augment import Generator, Image, cut, displaced
 from napari_face_landmarks.training.from_onnx import load_exported
-from napari_face_landmarks.training.log import append_row
+from napari_face_landmarks.training.log import append_row, write_json
+from napari_face_landmarks.training.loop import Loop, scheduled
 from napari_face_landmarks.training.mixed_precision import in_precision
-from napari_face_landmarks.training.onnx_float16 import store_half
+from napari_face_landmarks.training.onnx_float16 import export
 from napari_face_landmarks.training.part_labels import (
     EYE_REACH,
     MOUTH_REACH,
@@ -547,79 +547,48 @@ def train(
     part = part_of(load_or_make(data, out, bundle, held_out=False), name)
     judged = part_of(load_or_make(data, out, bundle, held_out=True), name)
     images, labels = held_out_crops(judged)
-    network, first, seconds = part_network(name), 0, 0.0
-    highest = plan.learning_rate
+    network, highest = part_network(name), plan.learning_rate
     if start is not None:
         _begin_with(network, start, part, plan)
         highest = plan.started_rate
     averaged = copy.deepcopy(network)
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
-    checkpoint = out / f"{name}.checkpoint.pt"
-    if checkpoint.exists():
-        state = torch.load(checkpoint, weights_only=True)
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, seconds = state["step"], state["seconds"]
-    tensors = [
-        [value for value in each.state_dict().values() if value.dtype.is_floating_point]
-        for each in (averaged, network)
-    ]
+    loop = Loop(out / name, network, averaged, optimiser, plan.ema)
+    loop.resume()
     metrics: dict[str, Any] = {}
-    began, running = time.monotonic(), 0.0
-    for step in tqdm(range(first, plan.steps), total=plan.steps, initial=first, desc=name, mininterval=10):
-        rng = np.random.default_rng([plan.seed, step])
-        batch = draw_batch(part, plan, rng)
-        rate = highest * min((step + 1) / 200, 0.5 * (1 + math.cos(math.pi * step / plan.steps)) + 0.003)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+    steps = range(loop.step, plan.steps)
+    for step in tqdm(steps, total=plan.steps, initial=loop.step, desc=name, mininterval=10):
+        batch = draw_batch(part, plan, np.random.default_rng([plan.seed, step]))
+        crops = to_tensor(batch.pop("images"))
+        truth = {key: torch.from_numpy(values) for key, values in batch.items()}
+        loop.set_rate(scheduled(step, plan.steps, highest, 200, 0.003))
         network.train()
         with in_precision(torch.device("cpu"), torch.bfloat16):
-            features = network.features(to_tensor(batch["images"]))
+            features = network.features(crops)
         outputs = network.heads(*(values.float() for values in features))
-        loss = part_loss(
-            name, outputs, torch.from_numpy(batch["labels"]), torch.from_numpy(batch["known"]), part.size
-        )
+        loss = part_loss(name, outputs, truth["labels"], truth["known"], part.size)
         if name == "mouth":
-            labels_of, twin = torch.from_numpy(batch["labels"]), torch.from_numpy(batch["twin"])
-            loss = loss + FOLLOWED_SHARE * movement_loss(outputs, labels_of, twin, part.size)
-        optimiser.zero_grad()
-        loss.backward()
-        if torch.isfinite(nn.utils.clip_grad_norm_(network.parameters(), 20.0)):
-            optimiser.step()
-            with torch.no_grad():
-                torch._foreach_lerp_(*tensors, 1 - min(plan.ema, (step + 1) / (step + 10)))
-            running = 0.98 * running + 0.02 * float(loss.detach()) if running else float(loss.detach())
-        last = step + 1 == plan.steps
-        if (step + 1) % plan.evaluate_every == 0 or last:
-            result = evaluate(averaged, judged, images, labels)
-            total = seconds + time.monotonic() - began
-            append_row(
-                out / f"{name}.log.csv", {"step": step + 1, "loss": running, "seconds": total, **result}
-            )
-            metrics = {
-                "bundle": bundle,
-                "began_with": None if start is None else start.name,
-                "plan": asdict(plan),
-                "crops": len(part.patches),
-                "held_out_crops": len(judged.patches),
-                "step": step + 1,
-                "seconds": total,
-                "parameters": sum(p.numel() for p in network.parameters()),
-                "held_out": result,
-            }
-            export_onnx(averaged, name, out / f"{name}.onnx", result)
-            (out / f"{name}.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-            torch.save(averaged.state_dict(), out / f"{name}.best.pt")
-            state = {
-                "network": network.state_dict(),
-                "averaged": averaged.state_dict(),
-                "optimiser": optimiser.state_dict(),
-                "step": step + 1,
-                "seconds": total,
-            }
-            torch.save(state, checkpoint.with_suffix(".part"))
-            checkpoint.with_suffix(".part").replace(checkpoint)
+            loss = loss + FOLLOWED_SHARE * movement_loss(outputs, truth["labels"], truth["twin"], part.size)
+        loop.descend(loss, clip=20.0)
+        if loop.step % plan.evaluate_every and loop.step != plan.steps:
+            continue
+        result = evaluate(averaged, judged, images, labels)
+        progress = {"step": loop.step, "seconds": loop.seconds}
+        append_row(out / f"{name}.log.csv", {"step": loop.step, "loss": loop.running, **progress, **result})
+        metrics = {
+            "bundle": bundle,
+            "began_with": None if start is None else start.name,
+            "plan": asdict(plan),
+            "crops": len(part.patches),
+            "held_out_crops": len(judged.patches),
+            **progress,
+            "parameters": sum(p.numel() for p in network.parameters()),
+            "held_out": result,
+        }
+        export_onnx(averaged, name, out / f"{name}.onnx", result)
+        write_json(out / f"{name}.metrics.json", metrics)
+        torch.save(averaged.state_dict(), out / f"{name}.best.pt")
+        loop.save()
     return metrics
 
 
@@ -643,18 +612,8 @@ def export_onnx(network: PartNetwork, name: str, path: Path, result: dict[str, f
         outputs = ["landmarks", "sigma", "iris", "iris_sigma", "iris_confidence", "shut"]
     else:
         whole, outputs = ExportedMouth(network, result["sigma_ratio"]), ["landmarks", "sigma"]
-    batch = {0: "faces"}
-    torch.onnx.export(
-        whole.eval(),
-        (torch.zeros(2, 3, size, size),),
-        str(path),
-        input_names=["crops"],
-        output_names=outputs,
-        dynamic_axes={"crops": batch, **dict.fromkeys(outputs, batch)},
-        opset_version=17,
-        dynamo=False,
-    )
-    store_half(path)
+    axes = {key: {0: "faces"} for key in ("crops", *outputs)}
+    export(whole, torch.zeros(2, 3, size, size), path, "crops", outputs, axes)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import time
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, replace
 from functools import partial
@@ -39,10 +38,11 @@ from napari_face_landmarks.training.augment import (
 from napari_face_landmarks.training.from_onnx import depthwise_widths, load_exported
 from napari_face_landmarks.training.held_out import drawn_faces
 from napari_face_landmarks.training.labels import lid_apertures, pose_of
-from napari_face_landmarks.training.log import append_row
+from napari_face_landmarks.training.log import append_row, write_json
+from napari_face_landmarks.training.loop import Loop, floating, load_checkpoint, scheduled
 from napari_face_landmarks.training.mixed_precision import fastest, in_precision
 from napari_face_landmarks.training.network import NARROW, WIDE, Middles, Pfld, PfldFeatures, PfldOutputs
-from napari_face_landmarks.training.onnx_float16 import store_half
+from napari_face_landmarks.training.onnx_float16 import export
 from napari_face_landmarks.training.pose_augmentation import (
     drawn_expression,
     load_turner,
@@ -128,7 +128,7 @@ def _pairs() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[
 
 
 def difference_error(error: Tensor, trust: Tensor) -> Tensor:
-    """Return the weighted mean length of the errors' differences over the pairs of `DIFFERENCES`.
+    """Return the weighted mean length of the errors' differences over the pairs of `DIFFERENCES`, (B,).
 
     Parameters
     ----------
@@ -136,10 +136,6 @@ def difference_error(error: Tensor, trust: Tensor) -> Tensor:
         Of each landmark; pixels of the crop.
     trust : Tensor, (B, 68)
         Weight of each label.
-
-    Returns
-    -------
-    Tensor, (B,)
     """
     first, second, weight = _pairs()
     together = torch.minimum(trust[:, first], trust[:, second]) * torch.from_numpy(weight).to(error.device)
@@ -494,20 +490,10 @@ class Exported(nn.Module):
 
 def export_onnx(network: Pfld, path: Path, sigma_scale: float = 1.0) -> None:
     """Write the network as ONNX with the batch size left open."""
-    network.eval()
-    temporary = path.with_suffix(".part")
-    torch.onnx.export(
-        Exported(network, sigma_scale).eval(),
-        (torch.rand(2, 3, CROP_SIZE, CROP_SIZE),),
-        str(temporary),
-        input_names=["crops"],
-        output_names=["landmarks", "sigma", "score"],
-        dynamic_axes={name: {0: "faces"} for name in ("crops", "landmarks", "sigma", "score")},
-        opset_version=17,
-        dynamo=False,
-    )
-    store_half(temporary)
-    temporary.replace(path)
+    names = ("crops", "landmarks", "sigma", "score")
+    example = torch.rand(2, 3, CROP_SIZE, CROP_SIZE)
+    axes = {name: {0: "faces"} for name in names}
+    export(Exported(network, sigma_scale), example, path, "crops", names[1:], axes)
 
 
 def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None = None) -> dict[str, Any]:
@@ -541,9 +527,7 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
     torch.manual_seed(plan.seed)
     network = Pfld(plan.middles).to(device, memory_format=layout)
     highest = plan.learning_rate if start is None else plan.started_rate
-    first, best, seconds = 0, math.inf, 0.0
-    checkpoint = out / "pfld.checkpoint.pt"
-    state = torch.load(checkpoint, map_location=device, weights_only=True) if checkpoint.exists() else None
+    state = load_checkpoint(out / "pfld", device)
     stream = TrainingStream(data, bundle, plan)
     teacher = None
     if start is not None and (state is None or state.get("taught", False)):
@@ -560,24 +544,15 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
     averaged = Pfld(plan.middles).to(device)
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
-    if state is not None:
-        network.load_state_dict(state["network"])
-        averaged.load_state_dict(state["averaged"])
-        optimiser.load_state_dict(state["optimiser"])
-        first, best, seconds = state["step"], state["best"], state["seconds"]
-    averaged_tensors, network_tensors = _floating(averaged), _floating(network)
-    batches = prefetch(stream.batches(first))
+    loop = Loop(out / "pfld", network, averaged, optimiser, plan.ema, extra={"taught": teacher is not None})
+    loop.resume()
+    batches = prefetch(stream.batches(loop.step))
     held_out = face_files.load_faces(data, bundle=bundle, held_out=True)
     measured = drawn_faces(face_files.load_measured(data, bundle=bundle), MEASURED_FACES)
     metrics: dict[str, Any] = {}
-    began = time.monotonic()
-    bar = tqdm(batches, total=plan.steps, initial=first, desc="pfld", unit="step")
-    running = 0.0
-    for step, arrays in enumerate(bar, start=first):
-        progress = step / plan.steps
-        rate = highest * min((step + 1) / 300, 0.5 * (1 + math.cos(math.pi * progress)) + 0.005)
-        for group in optimiser.param_groups:
-            group["lr"] = rate
+    bar = tqdm(batches, total=plan.steps, initial=loop.step, desc="pfld", unit="step")
+    for arrays in bar:
+        loop.set_rate(scheduled(loop.step, plan.steps, highest, 300, 0.005))
         batch = {name: torch.from_numpy(value).to(device) for name, value in arrays.items()}
         images = (batch["images"].float() / 255).contiguous(memory_format=layout)
         with in_precision(device, precision):
@@ -589,60 +564,35 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
                 shown_features = teacher.features(images)
                 shown = _as_float(teacher.heads(shown_features))
             loss = loss + teaching_loss(outputs, features, shown, shown_features, batch["is_face"])
-        optimiser.zero_grad()
-        loss.backward()
-        size = nn.utils.clip_grad_norm_(network.parameters(), 20.0)
-        if torch.isfinite(size):
-            optimiser.step()
-            keep = min(plan.ema, (step + 1) / (step + 10))
-            with torch.no_grad():
-                torch._foreach_lerp_(averaged_tensors, network_tensors, 1 - keep)
-            now = float(loss.detach())
-            running = 0.98 * running + 0.02 * now if running else now
-        else:  # a step that would make weights invalid is skipped
-            tqdm.write(f"step {step}: gradient is not finite, skipped")
-            if not all(torch.isfinite(value).all() for value in network_tensors):
+        if not loop.descend(loss, clip=20.0):
+            tqdm.write(f"step {loop.step - 1}: gradient is not finite, skipped")
+            if not all(torch.isfinite(value).all() for value in floating(network)):
                 raise FloatingPointError(
-                    f"PFLD's weights are not finite at step {step}: start the training again."
+                    f"PFLD's weights are not finite at step {loop.step - 1}: start the training again."
                 )
-        bar.set_postfix(loss=f"{running:.3f}", best=f"{100 * best:.2f} %")
-        last = step + 1 == plan.steps
-        if (step + 1) % plan.evaluate_every == 0 or last:
-            result = {**evaluate(averaged, held_out), **evaluate_differences(averaged, measured)}
-            criterion = result["nme"] + result["differences"]
-            total = seconds + time.monotonic() - began
-            append_row(out / "pfld.log.csv", {"step": step + 1, "loss": running, "seconds": total, **result})
-            if criterion < best:
-                best = criterion
-                metrics = {
-                    "bundle": bundle,
-                    "began_with": None if start is None else start.name,
-                    "plan": asdict(plan),
-                    "faces": len(stream.faces.images),
-                    "held_out_faces": len(held_out.images),
-                    "step": step + 1,
-                    "seconds": total,
-                    "parameters": sum(p.numel() for n, p in network.named_parameters() if "pose" not in n),
-                    **result,
-                }
-                export_onnx(averaged, out / "pfld.onnx", sigma_scale=result["sigma_ratio"])
-                (out / "pfld.metrics.json").write_text(json.dumps(metrics, indent=2) + "\n")
-                torch.save(averaged.state_dict(), out / "pfld.best.pt")
-                averaged.train()
-            part = checkpoint.with_suffix(".part")
-            torch.save(
-                {
-                    "network": network.state_dict(),
-                    "averaged": averaged.state_dict(),
-                    "optimiser": optimiser.state_dict(),
-                    "step": step + 1,
-                    "best": best,
-                    "seconds": total,
-                    "taught": teacher is not None,
-                },
-                part,
-            )
-            part.replace(checkpoint)
+        bar.set_postfix(loss=f"{loop.running:.3f}", best=f"{100 * loop.best:.2f} %")
+        if loop.step % plan.evaluate_every and loop.step != plan.steps:
+            continue
+        result = {**evaluate(averaged, held_out), **evaluate_differences(averaged, measured)}
+        progress = {"step": loop.step, "seconds": loop.seconds}
+        append_row(out / "pfld.log.csv", {"step": loop.step, "loss": loop.running, **progress, **result})
+        if result["nme"] + result["differences"] < loop.best:
+            loop.best = result["nme"] + result["differences"]
+            metrics = {
+                "bundle": bundle,
+                "began_with": None if start is None else start.name,
+                "plan": asdict(plan),
+                "faces": len(stream.faces.images),
+                "held_out_faces": len(held_out.images),
+                **progress,
+                "parameters": sum(p.numel() for n, p in network.named_parameters() if "pose" not in n),
+                **result,
+            }
+            export_onnx(averaged, out / "pfld.onnx", sigma_scale=result["sigma_ratio"])
+            write_json(out / "pfld.metrics.json", metrics)
+            torch.save(averaged.state_dict(), out / "pfld.best.pt")
+            averaged.train()
+        loop.save()
     return metrics
 
 
@@ -714,11 +664,6 @@ def _try(network: Pfld, crops: Tensor, dtype: torch.dtype) -> None:
     with in_precision(crops.device, dtype):
         landmarks = network(crops).landmarks
     landmarks.sum().backward()
-
-
-def _floating(module: nn.Module) -> list[Tensor]:
-    """Return the parameters and running statistics of a network, in a fixed order."""
-    return [value for value in module.state_dict().values() if value.dtype.is_floating_point]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -37,7 +37,7 @@ def _middle(block: InvertedResidual) -> int:
 
 
 def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> Pfld:
-    """Return a network with other widths and (nearly, if pruned) the same outputs.
+    """Return a network with other widths and (nearly, if pruned) the same outputs; in training mode.
 
     In a block with fewer channels, the output convolution is refitted by least squares from the remaining
     channels of the pruned network to the block's output in the given network, so that a block compensates for
@@ -57,11 +57,6 @@ def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> P
         Channels of each block.
     batches : sequence of Tensor, (B, 3, 112, 112)
         Training inputs of the network; some hundreds of examples are enough.
-
-    Returns
-    -------
-    Pfld
-        In training mode.
     """
     new: Pfld = Pfld(middles).to(batches[0].device)
     network.eval()
