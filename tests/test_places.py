@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,16 +104,20 @@ def test_a_video_next_to_one_of_its_name_keeps_its_suffix(root: Path, tmp_path: 
     assert placed([str(video)], tmp_path)[video] == tmp_path / "v0.mp4.csv"
 
 
+def said_of(inputs: Any, output: Path) -> str:
+    return left_out(inputs, output, {video for video, _ in find_videos(inputs)})
+
+
 def test_files_that_are_left_out_are_named_by_their_ending(root: Path, tmp_path: Path) -> None:
     (root / "P02" / "v0.csv").touch()
-    assert left_out(root, root / "P02") == ""
+    assert said_of(root, root / "P02") == ""
     for name in ("P00/a.txt", "P01/b.TXT", "P01/scan.jpg", "README", ".hidden"):
         (root / name).touch()
-    said = left_out([str(root), str(root / "P00" / "v0.mp4")], root / "P02")
+    said = said_of([str(root), str(root / "P00" / "v0.mp4")], root / "P02")
     assert said == "Left out of the folders, as no videos: 2 of .txt, 1 of .jpg, 1 of no ending."
     series = tmp_path / "series"
     series.mkdir()
     (series / "1.png").touch()
     (series / "times.csv").touch()
     assert [video for video, _ in find_videos(series)] == [series]
-    assert left_out(series, tmp_path / "out") == ""
+    assert said_of(series, tmp_path / "out") == ""

@@ -88,13 +88,11 @@ def add_batch(commands: Any) -> None:
 
 def _batch(options: argparse.Namespace) -> int:
     from napari_face_landmarks.runs.batch import read_settings, succeeded, track_many
-    from napari_face_landmarks.runs.places import left_out
-    from napari_face_landmarks.runs.summary import summary_text
+    from napari_face_landmarks.runs.summary import SUMMARY
 
     settings = chosen_settings(options)
     if options.settings is not None:
         settings = read_settings(options.settings).replace(**given_settings(options))
-    note = left_out(options.inputs, options.output)
     with _batch_bars() as (progress, on_result):
         results = track_many(
             options.inputs,
@@ -110,7 +108,7 @@ def _batch(options: argparse.Namespace) -> int:
             progress=progress,
             on_result=on_result,
         )
-    print("\n".join([summary_text(results), *([printable(note)] if note else [])]))
+    print((options.output / f"{SUMMARY}.txt").read_text(encoding="utf-8"), end="")
     return 0 if succeeded(results) else STATUS_ERROR
 
 

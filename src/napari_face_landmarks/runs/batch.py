@@ -143,7 +143,8 @@ class _Batch:
         """Do the batch."""
         processes = _checked_jobs(self.jobs)
         folder = Path(self.output).absolute()
-        plan, note = self._plan(folder, processes), left_out(self.inputs, folder)
+        plan = self._plan(folder, processes)
+        note = left_out(self.inputs, folder, {Path(job.video) for job in plan})
         with _locked_folder(folder):
             with suppress(ResultError):  # the error comes when it is written at the end
                 begin_summary(folder)

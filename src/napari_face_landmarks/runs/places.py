@@ -7,7 +7,7 @@ import itertools
 import os
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
 
 from napari_face_landmarks.errors import ResultError, VideoError
@@ -76,17 +76,16 @@ def find_videos(
 
 
 def left_out(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], output: str | os.PathLike[str]
+    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], output: Path, tracked: Set[Path]
 ) -> str:
-    """Return a sentence about the files in the folders named that are no videos; "" where there are none.
+    """Return a sentence about the files in the folders named that are not tracked; "" where there are none.
 
     The folder of the results is not looked at.
     """
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    tracked = {video for video, _ in find_videos(inputs)}
     files = (item.absolute() for path in map(Path, given) if path.is_dir() for item in path.rglob("*"))
     others = {item for item in files if item.is_file() and not {item, item.parent} & tracked}
-    others = {item for item in others if not item.is_relative_to(Path(output).absolute())}
+    others = {item for item in others if not item.is_relative_to(output)}
     kinds = Counter(item.suffix.lower() or "no ending" for item in others if not item.name.startswith("."))
     if not kinds:
         return ""
