@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +19,7 @@ from napari_face_landmarks.data.fields import FIELD, FIELDS, NONE, PFLD, SOURCES
 from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
 from napari_face_landmarks.settings import settings_from_dict
 
@@ -46,16 +49,10 @@ def listed(names: Iterable[object]) -> str:
 
 
 def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
-    """Return the record of a run with the names that a file has for its faces.
+    """Return the record of a run (`record_of`) with the names that a file has for its faces, in their order.
 
-    Parameters
-    ----------
-    record : dict or None
-        As `record_of` returns it.
-    names : sequence of str
-        As the file has them, in the order of the faces; none where it has no place for them. Those of
-        `face_identifiers` are no given names, and where the names are what is written for the record's, the
-        record's are kept.
+    There are none where the file has no place for them. Those of `face_identifiers` are no given names, and
+    where the names are what is written for the record's, the record's are kept.
     """
     record = record or {}
     meta = record.get("meta", {})
@@ -91,17 +88,39 @@ def exact_numbers() -> dict[str, str]:
     return {} if int(pandas.__version__.partition(".")[0]) >= 3 else {"float_precision": "round_trip"}
 
 
-def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
-    """Refuse a file with few faces that would need a large grid of frames and faces.
+def beginning(path: Path, count: int) -> bytes:
+    """Return the first bytes of a file, after a byte order mark of UTF-8; none where it cannot be read."""
+    try:
+        with open(path, "rb") as stream:
+            return stream.read(count + len(BOM_UTF8)).removeprefix(BOM_UTF8)[:count]
+    except OSError:
+        return b""
 
-    Parameters
-    ----------
-    path : Path
-        For the sentence.
-    n_frames, n_faces : int
-        Of the grid.
-    given : int
-        How many faces on frames the file has, or rows from which they come.
+
+@contextmanager
+def reading_table(path: Path, what: str, largest: int) -> Iterator[None]:
+    """Refuse a file of more than `largest` bytes; errors while it is read become a `ResultError`.
+
+    Raises
+    ------
+    ResultError
+        If the file is missing, too large, or not `what`, such as "a tidy table".
+    """
+    try:
+        if path.stat().st_size > largest:
+            raise ResultError(f"{path} is larger than {largest} bytes, the most that is read: split it.")
+        yield
+    except ResultError:
+        raise
+    except OSError as error:
+        reason = reason_of(error)
+        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
+    except (ValueError, TypeError, ArithmeticError, LookupError, csv.Error, MemoryError) as error:
+        raise ResultError(f"{path} is not {what} ({in_one_line(error)}): correct it.") from None
+
+
+def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
+    """Refuse a file with `given` faces on frames, or rows, that would need a large grid of frames and faces.
 
     Raises
     ------

@@ -29,7 +29,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.data.names import NAMES, face_identifier, names_in_files
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
+from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -39,12 +39,14 @@ from napari_face_landmarks.io.common import (
     MOST_FACES,
     MOST_ROWS,
     SOFTWARE,
+    beginning,
     dense,
     exact_numbers,
     listed,
     make_tracks,
     order_by_number,
     order_of_faces,
+    reading_table,
     with_names,
 )
 
@@ -100,11 +102,7 @@ def write_dlc_csv(path: Path, tracks: Tracks) -> None:
 
 def is_dlc_csv(path: Path) -> bool:
     """Return whether a CSV file begins as DeepLabCut's."""
-    try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
-            return stream.read(7) in ("scorer,", "scorer;")
-    except (OSError, UnicodeDecodeError):
-        return False
+    return beginning(path, 7) in (b"scorer,", b"scorer;")
 
 
 def read_dlc_csv(path: Path) -> Tracks:
@@ -119,9 +117,7 @@ def read_dlc_csv(path: Path) -> Tracks:
     """
     import pandas as pd
 
-    try:
-        if path.stat().st_size > LARGEST_CSV:
-            raise ResultError(f"{path} is larger than {LARGEST_CSV} bytes, the most that is read: split it.")
+    with reading_table(path, "a table of DeepLabCut's", LARGEST_CSV):
         with open(path, encoding="utf-8-sig", newline="") as stream:
             mark = ";" if stream.readline(LONGEST_LINE).startswith("scorer;") else ","
             stream.seek(0)
@@ -144,15 +140,6 @@ def read_dlc_csv(path: Path) -> Tracks:
             encoding="utf-8-sig",
             **exact_numbers(),
         )
-    except ResultError:
-        raise
-    except OSError as error:
-        reason = reason_of(error)
-        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
-    except (ValueError, csv.Error, MemoryError) as error:  # pandas' parser errors are ValueErrors
-        raise ResultError(
-            f"{path} is not a table of DeepLabCut's ({in_one_line(error)}): correct it."
-        ) from None
     if table.shape[1] != len(columns) + n_index:
         raise ResultError(
             f"{path} has {table.shape[1]} columns under {len(columns) + n_index} names: correct it."

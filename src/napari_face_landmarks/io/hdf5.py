@@ -25,6 +25,7 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import (
     MOST_FACES,
     MOST_ROWS,
+    beginning,
     make_tracks,
     record_as_text,
     record_from_text,
@@ -93,11 +94,7 @@ def reading(path: Path) -> Iterator[Any]:
 
 def is_hdf5(path: Path) -> bool:
     """Return whether a file has the signature of HDF5."""
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(len(MAGIC)) == MAGIC
-    except OSError:
-        return False
+    return beginning(path, len(MAGIC)) == MAGIC
 
 
 def check_layout(path: Path) -> None:
@@ -191,16 +188,7 @@ def array(
 ) -> npt.NDArray[Any]:
     """Return an array of a group, checked before it is read.
 
-    Parameters
-    ----------
-    group : h5py.Group
-    name : str
-    limits : tuple of int
-        The largest length of each axis.
-    path : Path
-        The file, for sentences.
-    kinds : str
-        The kinds of NumPy types that are accepted.
+    `limits` are the largest length of each axis, `kinds` the kinds of NumPy types that are accepted.
 
     Raises
     ------
@@ -326,16 +314,8 @@ def tracks_of(
 ) -> Tracks:
     """Return tracks of landmarks with a row for every frame, and of the group `OURS` where there is one.
 
-    Parameters
-    ----------
-    file : h5py.File
-    path : Path
-        For sentences.
-    landmarks : ndarray, (N, F, 68, 2)
-        One row for each frame from 0 on.
-    confidence : ndarray, (N, F, 68), optional
-    names : sequence of str
-        Of the F faces, as the file has them.
+    Landmarks are (N, F, 68, 2), confidence (N, F, 68), of the frames from 0 on; `names` are those of the F
+    faces, as the file has them.
     """
     plain = with_names(None, names)
     plain_arrays = {"landmarks": landmarks, "confidence": confidence}

@@ -32,6 +32,7 @@ from napari_face_landmarks.io.common import (
     MOST_FACES,
     MOST_ROWS,
     SOFTWARE,
+    beginning,
     listed,
     make_tracks,
     order_by_number,
@@ -174,11 +175,7 @@ def is_netcdf(path: Path) -> bool:
 
 
 def _is_classic(path: Path) -> bool:
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(3) == CDF
-    except OSError:
-        return False
+    return beginning(path, 3) == CDF
 
 
 def read_netcdf(path: Path) -> Tracks:

@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
-from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
+from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
@@ -30,12 +30,14 @@ from napari_face_landmarks.io.common import (
     MOST_FACES,
     MOST_ROWS,
     SOFTWARE,
+    beginning,
     check_grid,
     dense,
     exact_numbers,
     make_tracks,
     order_by_number,
     order_of_faces,
+    reading_table,
     with_names,
 )
 
@@ -47,7 +49,7 @@ AXES = {
     "tracking_scores": ("track", "frame"),
 }
 MOST_OF = {"track": MOST_FACES, "xy": 2, "node": N_LANDMARKS, "frame": MOST_ROWS}
-CSV_START = "track,frame_idx,"
+CSV_START = b"track,frame_idx,"
 LARGEST_CSV = 4 << 30
 
 
@@ -104,11 +106,7 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
 def is_sleap(path: Path) -> bool:
     """Return whether an HDF5 file has what SLEAP's analysis files have, or a CSV file its columns."""
     if path.suffix.lower() == ".csv":
-        try:
-            with open(path, encoding="utf-8-sig") as stream:
-                return stream.read(len(CSV_START)) == CSV_START
-        except (OSError, UnicodeDecodeError):
-            return False
+        return beginning(path, len(CSV_START)) == CSV_START
     return {"tracks", "track_occupancy", "node_names"} <= hdf5.names_in(path)
 
 
@@ -156,9 +154,7 @@ def read_sleap(path: Path) -> Tracks:
 def _read_csv(path: Path) -> Tracks:
     import pandas as pd
 
-    try:
-        if path.stat().st_size > LARGEST_CSV:
-            raise ResultError(f"{path} is larger than {LARGEST_CSV} bytes, the most that is read: split it.")
+    with reading_table(path, "a table of SLEAP's", LARGEST_CSV):
         table = pd.read_csv(path, encoding="utf-8-sig", dtype={"track": str}, **exact_numbers())
         nodes = [name[:-2] for name in table.columns if name.endswith(".x")]
         if len(nodes) != N_LANDMARKS:
@@ -167,16 +163,6 @@ def _read_csv(path: Path) -> Tracks:
         columns = [f"{node}.{what}" for node in nodes for what in ("x", "y", "score")]
         values = table.reindex(columns=columns).to_numpy(np.float64).reshape(len(table), N_LANDMARKS, 3)
         frames, t = np.unique(table["frame_idx"].to_numpy(np.int64), return_inverse=True)
-    except OSError as error:
-        reason = reason_of(error)
-        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
-    except (
-        ValueError,
-        TypeError,
-        LookupError,
-        MemoryError,
-    ) as error:  # pandas' parser errors are ValueErrors
-        raise ResultError(f"{path} is not a table of SLEAP's ({in_one_line(error)}): correct it.") from None
     names = [str(name) for name in pd.unique(table["track"].dropna())]
     f = table["track"].map({name: k for k, name in enumerate(names)})
     if f.isna().any():  # without a track: by the order in the frame

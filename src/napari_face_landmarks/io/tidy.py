@@ -17,7 +17,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import FIELDS, SOURCES, Field
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
+from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -25,9 +25,11 @@ from napari_face_landmarks.io.common import (
     MOST_FACES,
     MOST_FRAMES,
     MOST_ROWS,
+    beginning,
     check_grid,
     exact_numbers,
     make_tracks,
+    reading_table,
     record_as_text,
     record_from_text,
 )
@@ -137,9 +139,7 @@ def read_tidy_csv(path: Path) -> Tracks:
         raise ResultError(
             f"{path} does not begin with the columns {HEADER}: choose a tidy table of landmarks."
         )
-    try:
-        if path.stat().st_size > LARGEST_FILE:
-            raise ResultError(f"{path} is larger than {LARGEST_FILE} bytes, the most that is read: split it.")
+    with reading_table(path, "a tidy table", LARGEST_FILE):
         table = pd.read_csv(
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
@@ -147,11 +147,6 @@ def read_tidy_csv(path: Path) -> Tracks:
             encoding="utf-8-sig",
             **exact_numbers(),
         )
-    except OSError as error:
-        reason = reason_of(error)
-        raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
-    except (ValueError, OverflowError, MemoryError) as error:
-        raise ResultError(f"{path} is not a tidy table ({in_one_line(error)}): correct it.") from None
     return from_tidy(table, path)
 
 
@@ -175,11 +170,7 @@ def write_parquet(path: Path, tracks: Tracks) -> None:
 
 def is_parquet(path: Path) -> bool:
     """Return whether a file has the signature of Parquet."""
-    try:
-        with open(path, "rb") as stream:
-            return stream.read(4) == b"PAR1"
-    except OSError:
-        return False
+    return beginning(path, 4) == b"PAR1"
 
 
 def read_parquet(path: Path) -> Tracks:
@@ -220,7 +211,7 @@ def read_parquet(path: Path) -> Tracks:
             text = (file.schema_arrow.metadata or {}).get(RECORD)
             _refuse_repeats(file, path)
             read = file.read(columns=used)
-            table = pd.DataFrame({name: _column(read[name]) for name in used})
+            table = pd.DataFrame({name: read[name].to_pandas() for name in used})
     except (OSError, ValueError, KeyError, TypeError, MemoryError, pyarrow.ArrowException) as error:
         if isinstance(error, ResultError):
             raise
@@ -239,21 +230,10 @@ def _refuse_repeats(file: Any, path: Path) -> None:
             raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")
 
 
-def _column(values: Any) -> Any:
-    return values.to_pandas()
-
-
 def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None = None) -> Tracks:
-    """Return tracks of a tidy table.
+    """Return tracks of a tidy table with at least frame, face, landmark, x and y.
 
-    Parameters
-    ----------
-    table : pandas.DataFrame
-        With at least frame, face, landmark, x and y; rows may be missing and in any order.
-    path : Path
-        Where it comes from, for sentences.
-    record : dict, optional
-        Settings, stats, warnings and meta.
+    Rows may be missing and in any order. `record` has settings, stats, warnings and meta.
 
     Raises
     ------
