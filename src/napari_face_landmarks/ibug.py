@@ -60,17 +60,12 @@ MIRROR_68 = _mirror()
 
 
 def inter_ocular(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the distance between the outer eye corners, which normalises the NME.
+    """Return the distance between the outer eye corners, which normalises the NME, (...); pixels.
 
     Parameters
     ----------
     landmarks : ndarray, (..., 68, 2)
         Pixels, x then y.
-
-    Returns
-    -------
-    ndarray, (...)
-        Pixels.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     return np.asarray(np.linalg.norm(points[..., OUTER_EYES[0], :] - points[..., OUTER_EYES[1], :], axis=-1))

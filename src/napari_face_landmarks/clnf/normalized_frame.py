@@ -93,12 +93,7 @@ def transform(matrix: npt.NDArray[np.float64], points: npt.NDArray[Any]) -> npt.
 
 
 def sample_frame(
-    grey: npt.NDArray[np.uint8],
-    to_frame: npt.NDArray[np.float64],
-    x0: int,
-    y0: int,
-    width: int,
-    height: int,
+    grey: npt.NDArray[np.uint8], to_frame: npt.NDArray[np.float64], x0: int, y0: int, width: int, height: int
 ) -> npt.NDArray[np.float32]:
     """Sample a rectangle of the normalised frame.
 
@@ -206,10 +201,7 @@ def _halve(level: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
 
 @kernel
 def _add_level(
-    picture: npt.NDArray[np.float32],
-    level: npt.NDArray[Any],
-    to_level: npt.NDArray[np.float64],
-    share: float,
+    picture: npt.NDArray[np.float32], level: npt.NDArray[Any], to_level: npt.NDArray[np.float64], share: float
 ) -> None:
     """Add `share` times the bilinear samples of a pyramid level to the transposed image."""
     height, width = level.shape
@@ -244,12 +236,7 @@ def _add_level(
 
 @kernel
 def sample_kernel(
-    grey: npt.NDArray[np.uint8],
-    to_frame: npt.NDArray[np.float64],
-    x0: int,
-    y0: int,
-    width: int,
-    height: int,
+    grey: npt.NDArray[np.uint8], to_frame: npt.NDArray[np.float64], x0: int, y0: int, width: int, height: int
 ) -> npt.NDArray[np.float32]:
     """Return `sample_frame` transposed, (width, height): columns are contiguous."""
     determinant = to_frame[0, 0] * to_frame[1, 1] - to_frame[0, 1] * to_frame[1, 0]

@@ -164,10 +164,6 @@ def unmirror(
     ----------
     scales, view_centres, visibility, w1, w2, w3, confidences : ndarray
         As in the table of this module.
-
-    Returns
-    -------
-    PatchExperts
     """
     partner = np.minimum(np.arange(N_LANDMARKS), MIRROR_68)
     frontal = np.searchsorted(FRONTAL_STORED, partner)  # row of the stored expert of each landmark

@@ -282,7 +282,7 @@ def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
 def nu_rlms_step(
     model: PDM, params: Floats, shift: Floats, weights: Floats, regularisation: float, rigid: bool
 ) -> Floats:
-    """Return the parameters after one step of NU-RLMS (Baltrusaitis et al. 2013, equation 12).
+    """Return the parameters after one step of NU-RLMS (Baltrusaitis et al. 2013, equation 12), (6 + m,).
 
     ``dp = -(J'WJ + r Lambda^-1)^-1 (r Lambda^-1 p - J'W v)``; pose parameters are not regularised.
 
@@ -299,10 +299,6 @@ def nu_rlms_step(
         r.
     rigid : bool
         Update the pose only.
-
-    Returns
-    -------
-    ndarray, (6 + m,)
     """
     slope = jacobian(model, params, rigid)
     w = np.diag(np.concatenate([weights, weights]))

@@ -149,12 +149,7 @@ def refit(
 
 
 def refit_in_tracks(
-    models: Models,
-    image: Any,
-    tracks: Tracks,
-    frame: int,
-    face: int,
-    settings: TrackerSettings | None = None,
+    models: Models, image: Any, tracks: Tracks, frame: int, face: int, settings: TrackerSettings | None = None
 ) -> Tracks:
     """Return a copy of tracks in which a face on one frame is refitted to its manual landmarks.
 

@@ -68,7 +68,7 @@ def iou(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
 def suppress(
     boxes: Boxes, scores: npt.NDArray[np.floating], max_overlap: float, most: int | None = None
 ) -> npt.NDArray[np.int64]:
-    """Return which boxes stay after greedy non-maximum suppression.
+    """Return which boxes stay after greedy non-maximum suppression, (K,); rows of `boxes`, best first.
 
     Parameters
     ----------
@@ -79,11 +79,6 @@ def suppress(
         A box is dropped if its intersection over union with a better one is larger.
     most : int, optional
         Stop after this many boxes.
-
-    Returns
-    -------
-    ndarray, (K,) int64
-        Rows of `boxes`, best first.
     """
     left = np.argsort(-np.asarray(scores), kind="stable")
     kept: list[int] = []

@@ -25,18 +25,7 @@ MAX_FACES = 8
 
 
 def true_box(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the box of the labels, from forehead to chin like the detector's boxes.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (68, 2)
-        Pixels, x then y.
-
-    Returns
-    -------
-    ndarray, (4,)
-        x0, y0, x1, y1, pixels.
-    """
+    """Return the box of the labels (68, 2), from forehead to chin like the detector's: x0, y0, x1, y1."""
     points = np.asarray(landmarks, dtype=np.float64)
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     width, height = x1 - x0, y1 - y0
@@ -46,16 +35,7 @@ def true_box(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 
 def jittered_box(landmarks: npt.NDArray[np.floating], name: str, seed: int) -> npt.NDArray[np.float64]:
-    """Return the true box with random shift and scale like a tracker's; depends on `seed` and `name` only.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (68, 2)
-        Pixels, x then y.
-    name : str
-        Name of the face.
-    seed : int
-    """
+    """Return the true box with random shift and scale like a tracker's; depends on `seed` and `name` only."""
     box = true_box(landmarks)
     rng = generator(seed, "jitter", name)
     centre, half = centres(box), sizes(box) / 2
@@ -69,13 +49,7 @@ def detected_box(
 ) -> npt.NDArray[np.float64] | None:
     """Return the detection of the labelled face, (4,), or None if it was not found.
 
-    Parameters
-    ----------
-    finder : FaceTracker
-        Tracker with ``max_faces`` of `MAX_FACES`.
-    image : ndarray, (H, W, 3), uint8
-    landmarks : ndarray, (68, 2)
-        Pixels, x then y.
+    The tracker `finder` has ``max_faces`` of `MAX_FACES`.
     """
     found = finder.detect(image)
     if not len(found):

@@ -65,16 +65,7 @@ class Perturbed:
 
 
 def generator(seed: int, what: str, name: str) -> Generator:
-    """Return a random generator for one corruption of one face, the same in every run on every machine.
-
-    Parameters
-    ----------
-    seed : int
-    what : str
-        Name of the corruption.
-    name : str
-        Name of the face.
-    """
+    """Return a random generator for one corruption of one face, the same in every run on every machine."""
     digest = hashlib.sha256(f"{seed}/{what}/{name}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
@@ -82,26 +73,16 @@ def generator(seed: int, what: str, name: str) -> Generator:
 def perturb(
     image: Image, landmarks: npt.NDArray[Any], condition: Condition, name: str, seed: int = 0
 ) -> Perturbed:
-    """Corrupt the image of a face.
+    """Corrupt the RGB image (H, W, 3) of a face with landmarks (68, 2), in pixels; it is not modified.
 
-    Parameters
-    ----------
-    image : ndarray, (H, W, 3), uint8
-        RGB; it is not modified.
-    landmarks : ndarray, (68, 2)
-        Pixels, x then y.
-    condition : {"none", "marks", "occlusion", "blur", "dark", "noise", "gray"}
-        The corruption:
+    `name`, that of the face, and `seed` determine all random numbers. The conditions are:
 
-        - marks: 8 to 16 strokes, dots, crosses and arrows of a surgical pen, along and across the landmarks;
-        - occlusion: a hand, a mask, hair or an object over 10 to 20 % of the face;
-        - blur: Gaussian, 2 px at a face crop of 112 px;
-        - dark: a gain of 0.25 and noise of 4 levels;
-        - noise: 20 levels;
-        - gray: greyscale.
-    name : str
-        Name of the face; together with `seed` it determines all random numbers.
-    seed : int
+    - marks: 8 to 16 strokes, dots, crosses and arrows of a surgical pen, along and across the landmarks;
+    - occlusion: a hand, a mask, hair or an object over 10 to 20 % of the face;
+    - blur: Gaussian, 2 px at a face crop of 112 px;
+    - dark: a gain of 0.25 and noise of 4 levels;
+    - noise: 20 levels;
+    - gray: greyscale.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     rng = generator(seed, condition, name)
@@ -251,14 +232,9 @@ def _dot(canvas: Image, centre: Points, radius: float, value: int = 255) -> None
 
 
 def occluded(image: Image, points: Points, rng: Generator) -> tuple[Image, Mask]:
-    """Return the image with an occluding object, and its mask.
+    """Return the image (H, W, 3) with an occluding object, and its mask (H, W).
 
     The object has a random shape and is scaled until it covers a random share of the face from `COVERED`.
-
-    Returns
-    -------
-    image : ndarray, (H, W, 3), uint8
-    mask : ndarray, (H, W), bool
     """
     face = face_region(image.shape[:2], points)
     kind = COVERS[rng.integers(len(COVERS))]

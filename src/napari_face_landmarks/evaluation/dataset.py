@@ -62,11 +62,6 @@ def read_faces(
         All faces, or one side of the training's split by the names of the faces.
     limit : int, optional
         Maximum number of faces, sampled with `seed`, in their original order.
-    seed : int
-
-    Returns
-    -------
-    LabelledFaces
 
     Raises
     ------

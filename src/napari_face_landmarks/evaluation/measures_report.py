@@ -127,13 +127,9 @@ def measured_values(
 ) -> dict[str, Measured]:
     """Return the measures that are compared, by name: right and left sides together, and their difference.
 
-    Parameters
-    ----------
-    landmarks : ndarray, (N, 68, 2)
-    sigma : ndarray, (N, 68), optional
-        Claimed standard deviation of the landmarks' errors, pixels; without it errors are NaN.
-    covariance : ndarray, (140, 140), optional
-        Of the errors over sigma (`error_covariance`); independent where not given.
+    Of landmarks (N, 68, 2) in pixels. Without `sigma`, (N, 68), their claimed standard deviation, errors are
+    NaN. `covariance`, (140, 140), is that of the errors over sigma (`error_covariance`); independent where
+    not given.
     """
     sigma = np.full(landmarks.shape[:2], np.nan) if sigma is None else sigma
     covariance = np.eye(140) if covariance is None else covariance
@@ -177,12 +173,7 @@ def shares_within(found: Measured, labelled: Measured) -> tuple[float, float]:
 
 
 def shut_eyes(found: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> ShutEyes:
-    """Compare the apertures of eyes whose labels are shut with those of open ones.
-
-    Parameters
-    ----------
-    found, labels : ndarray, (N, 68, 2)
-    """
+    """Compare the apertures of eyes whose labels, (N, 68, 2), are shut with those of open ones."""
     sides = ("eye_aperture_right", "eye_aperture_left")
     apertures = np.stack([values_of(found, side) for side in sides], axis=1)
     truth = np.stack([values_of(labels, side) for side in sides], axis=1)
@@ -207,24 +198,9 @@ def shut_eyes(found: npt.NDArray[np.floating], labels: npt.NDArray[np.floating])
 def deform(
     image: npt.NDArray[np.uint8], landmarks: Floats, deformation: Deformation, left: bool, sign: float
 ) -> tuple[npt.NDArray[np.uint8], Floats]:
-    """Displace the skin round a place of one side of a face.
+    """Displace the skin round a place of one side of a face, in the opposite direction with a sign of -1.
 
-    Parameters
-    ----------
-    image : ndarray, (H, W, 3), uint8
-    landmarks : ndarray, (68, 2)
-        Pixels, x then y.
-    deformation : Deformation
-    left : bool
-        The subject's left side, or the right one.
-    sign : float
-        1, or -1 to displace in the opposite direction.
-
-    Returns
-    -------
-    image : ndarray, (H, W, 3), uint8
-    landmarks : ndarray, (68, 2), float64
-        Where the skin under each landmark is now.
+    Returns the image, (H, W, 3), and where the skin under each landmark (68, 2) is now, in its pixels.
     """
     unit = float(inter_ocular(landmarks))
     across = (landmarks[45] - landmarks[36]) / unit
@@ -250,12 +226,7 @@ def deform(
 def share_followed(before: Floats, after: Floats, truth: Floats) -> float:
     """Return the slope of the landmarks' movements on the true ones, through the origin.
 
-    Parameters
-    ----------
-    before, after : ndarray, (N, K, 2)
-        Landmarks fitted to the picture and to the deformed one; NaN where none were found.
-    truth : ndarray, (N, K, 2)
-        True displacements.
+    All are (N, K, 2); landmarks fitted to the picture and to the deformed one are NaN where none were found.
     """
     moved = after - before
     known = np.isfinite(moved).all(axis=(1, 2))
@@ -271,15 +242,8 @@ def deformations_followed(
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Return how much of each of `DEFORMATIONS` is followed, by bundle and refine mode.
 
-    Parameters
-    ----------
-    faces : LabelledFaces
-        The first `DEFORMED_FACES` of an order drawn by the seed are deformed, one side of each.
-    bundles : mapping of str to Models
-    plan : EvaluationPlan
-        Its boxes are not used: each face has the box of its labels before and after.
-    advance : callable, optional
-        Called in the calling thread after each face.
+    The first `DEFORMED_FACES` of an order drawn by the seed are deformed, one side of each; each face has the
+    box of its labels before and after. `advance` is called in the calling thread after each face.
     """
     order = generator(plan.seed, "deformed", "").permutation(len(faces))[:DEFORMED_FACES]
     keys = [(name, mode) for name in bundles for mode in plan.refine]
@@ -331,15 +295,8 @@ def measure_fits(
 ) -> list[MeasureSummary]:
     """Return what the measures of each of the fits come to, known deformations included.
 
-    Parameters
-    ----------
-    fits : sequence of Fits
-        As `fit_faces` returns them for the other arguments.
-    faces : LabelledFaces
-    bundles : mapping of str to Models
-    plan : EvaluationPlan
-    advance : callable, optional
-        Called in the calling thread after each face that was deformed.
+    The fits are those of `fit_faces` for the other arguments; `advance` is called in the calling thread after
+    each face that was deformed.
     """
     followed = deformations_followed(faces, bundles, plan, advance) if "none" in plan.conditions else {}
     labelled = measured_values(faces.landmarks)

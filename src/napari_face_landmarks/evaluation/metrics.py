@@ -18,12 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import CLNF
-from napari_face_landmarks.evaluation.boxes import (
-    MAX_FACES,
-    detected_box,
-    jittered_box,
-    true_box,
-)
+from napari_face_landmarks.evaluation.boxes import MAX_FACES, detected_box, jittered_box, true_box
 from napari_face_landmarks.evaluation.corruptions import perturb
 from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture
 from napari_face_landmarks.evaluation.options import (
@@ -171,19 +166,8 @@ def fit_faces(
 ) -> list[Fits]:
     """Fit every face with every bundle and refine mode under every condition.
 
-    Parameters
-    ----------
-    faces : LabelledFaces
-    bundles : mapping of str to Models
-        Bundles by their names in the results.
-    plan : EvaluationPlan
-    advance : callable, optional
-        Called in the calling thread after each face.
-
-    Returns
-    -------
-    list of Fits
-        Ordered by condition, refine mode and bundle.
+    Returns the fits ordered by condition, refine mode and bundle, which is named as in `bundles`. `advance`
+    is called in the calling thread after each face.
 
     Raises
     ------
@@ -348,19 +332,8 @@ def curve_area(errors: Floats, faces: int) -> float:
     """Return the area under the cumulative error curve from 0 to `POOR`, divided by `POOR`.
 
     The curve is the share of `faces` whose error is at most e; its integral is computed exactly, without
-    bins.
-
-    Parameters
-    ----------
-    errors : ndarray, (N,)
-        Errors of the faces that were found.
-    faces : int
-        Total number of faces; those that were not found count as failures.
-
-    Returns
-    -------
-    float
-        0 (all errors at `POOR` or above) to 1 (all errors 0).
+    bins. `errors` (N,) are those of the faces that were found; the others count as failures. 0 (all errors at
+    `POOR` or above) to 1 (all errors 0).
     """
     return float(np.clip(POOR - errors, 0, None).sum() / (POOR * faces))
 
@@ -368,16 +341,8 @@ def curve_area(errors: Floats, faces: int) -> float:
 def roc_area(score: Floats, good: Mask) -> float | None:
     """Return the area under the ROC curve: the probability that a good fit scores higher than a poor one.
 
-    Parameters
-    ----------
-    score : ndarray, (N,)
-    good : ndarray, (N,), bool
-
-    Returns
-    -------
-    float or None
-        Mann and Whitney's U divided by the number of pairs, ties counted as one half; None if all are good or
-        all are poor.
+    Mann and Whitney's U divided by the number of pairs, ties counted as one half; None if all are `good`,
+    (N,) bool, or all are poor.
     """
     n_good = int(np.count_nonzero(good))
     n_poor = len(good) - n_good
@@ -407,33 +372,17 @@ def pooled_poor_fits(fits: Sequence[Fits]) -> dict[tuple[str, str], PoorFits]:
 
 
 def expected_error(confidence: npt.NDArray[np.floating]) -> Floats:
-    """Return the mean error that corresponds to a confidence.
+    """Return the mean error, a fraction of the inter-ocular distance, that corresponds to a confidence.
 
-    The confidence is the probability that a circular normal error stays within 8 %,
-    ``1 - exp(-0.08**2 / (2 sigma**2))``; the mean of such an error is ``sigma sqrt(pi / 2)``.
-
-    Parameters
-    ----------
-    confidence : ndarray
-        0 to 1.
-
-    Returns
-    -------
-    ndarray
-        Fractions of the inter-ocular distance; a confidence of 1 corresponds to 1.7 %.
+    The confidence is the probability that a circular normal error stays within 8 %, ``1 - exp(-0.08**2 / (2
+    sigma**2))``; the mean of such an error is ``sigma sqrt(pi / 2)``. A confidence of 1 corresponds to 1.7 %.
     """
     exponent = -np.log1p(-np.clip(np.asarray(confidence, dtype=np.float64), 1e-6, MAX_CONFIDENCE))
     return np.asarray(POOR / np.sqrt(2 * exponent) * math.sqrt(math.pi / 2))
 
 
 def reliability(confidence: Floats, distances: Floats) -> Reliability:
-    """Return expected and observed error in ten bins with equal numbers of landmarks.
-
-    Parameters
-    ----------
-    confidence, distances : ndarray, (N, 68)
-        Values of the landmarks of the faces that were found.
-    """
+    """Return expected and observed error in ten bins with equal numbers of the landmarks found, (N, 68)."""
     flat, error = confidence.ravel(), distances.ravel()
     expected = expected_error(flat)
     bins = [rows for rows in np.array_split(np.argsort(expected, kind="stable"), N_BINS) if len(rows)]
@@ -446,13 +395,7 @@ def reliability(confidence: Floats, distances: Floats) -> Reliability:
 
 
 def risk_curve(score: Floats, errors: Floats) -> tuple[float, ...]:
-    """Return the mean error of the 10, 20, .. 100 % most confident faces, rounded up to whole faces.
-
-    Parameters
-    ----------
-    score, errors : ndarray, (N,)
-        Values of the faces that were found.
-    """
+    """Return the mean error of the 10, 20, .. 100 % most confident faces found, rounded up to whole faces."""
     if not len(errors):
         return ()
     ranked = errors[np.argsort(-score, kind="stable")]

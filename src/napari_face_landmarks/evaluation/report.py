@@ -144,13 +144,10 @@ def to_json(
 ) -> dict[str, Any]:
     """Return all results as plain values; errors are fractions, None stands for undefined values.
 
-    Returns
-    -------
-    dict
-        ``format``, ``format_version``, ``version``; ``files``, ``side``, ``names`` (of the faces), ``boxes``,
-        ``seed``, ``poor`` (the error from which a fit is poor); ``bundles`` (name, version, licence);
-        ``results``: a `Summary` each; ``poor_fits_of_all_conditions``: a `PoorFits` for each bundle and
-        refine mode; ``measures``: a `MeasureSummary` each, where they were asked for.
+    ``format``, ``format_version``, ``version``; ``files``, ``side``, ``names`` (of the faces), ``boxes``,
+    ``seed``, ``poor`` (the error from which a fit is poor); ``bundles`` (name, version, licence);
+    ``results``: a `Summary` each; ``poor_fits_of_all_conditions``: a `PoorFits` for each bundle and refine
+    mode; ``measures``: a `MeasureSummary` each, where they were asked for.
     """
     return {
         "format": FORMAT,

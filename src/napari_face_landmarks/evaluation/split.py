@@ -62,17 +62,9 @@ def split_masks(
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
     """Return the masks of images for training and of held-out images, (N,) bool each.
 
-    Parameters
-    ----------
-    stem : str
-        Name of the file without suffix, such as ``grid_blinks``.
-    arrays : mapping of str to ndarray
-        Its arrays; ``names`` and, if present, ``person`` are used.
-
-    Notes
-    -----
-    No person is on both sides: persons in clips are held out by name, those of Caltech by image number, all
-    others by the hash of their name.
+    `stem` is the name of the file without suffix, such as ``grid_blinks``; of its arrays ``names`` and, if
+    present, ``person`` are used. No person is on both sides: persons in clips are held out by name, those of
+    Caltech by image number, all others by the hash of their name.
     """
     names = [str(name) for name in arrays["names"]]
     if stem == "caltech_faces":

@@ -28,20 +28,10 @@ NOT_SUPPORTED = frozenset(
 
 
 def companion_name(name: str, end: str) -> str:
-    """Return the name of a companion file: the name of the main file and a suffix.
+    """Return the name of a companion file: the name of the main file and a suffix such as ``.journal``.
 
-    Parameters
-    ----------
-    name : str
-        Name of the main file.
-    end : str
-        Suffix such as ``.journal``.
-
-    Returns
-    -------
-    str
-        If the result would exceed `LONGEST_FILE_NAME`, `name` is shortened and a hash makes it unique; the
-        shortened name is the same for all suffixes of up to `ROOM_FOR_END` bytes.
+    If the result would exceed `LONGEST_FILE_NAME`, `name` is shortened and a hash makes it unique; the
+    shortened name is the same for all suffixes of up to `ROOM_FOR_END` bytes.
     """
     whole, room = os.fsencode(name), LONGEST_FILE_NAME - max(ROOM_FOR_END, len(os.fsencode(end)))
     if len(whole) > room:
@@ -57,16 +47,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary file is in the folder of `path` and has its suffix. It is flushed to the disk before it
     replaces `path`; if the block fails, it is removed and `path` is unchanged. A temporary file left by a
     killed process is removed when `path` is written again, once it is a day old.
-
-    Parameters
-    ----------
-    path : path-like
-        The file to write or replace.
-
-    Yields
-    ------
-    Path
-        Path to write to.
 
     Raises
     ------

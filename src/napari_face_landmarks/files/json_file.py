@@ -16,19 +16,9 @@ from napari_face_landmarks.files.atomic import replacing
 def read_json(
     path: str | os.PathLike[str], what: str, largest: int, error: type[FaceLandmarksError], hint: str
 ) -> Any:
-    """Read an untrusted JSON file.
+    """Read an untrusted JSON file of at most `largest` bytes.
 
-    Parameters
-    ----------
-    path : path-like
-    what : str
-        What the file should hold, such as "settings", for the error.
-    largest : int
-        Bytes that the file may have.
-    error : type
-        What is raised.
-    hint : str
-        What to do, as the end of the error's sentence.
+    `what` it should hold, such as "settings", and the `hint` what to do are parts of the error's sentence.
 
     Raises
     ------

@@ -21,16 +21,9 @@ def has_section(path: Path, name: str) -> bool:
 
 
 def write_section(path: Path, text: str, name: str) -> None:
-    """Write text to a file; if the file has the markers of `name`, replace only what lies between them.
+    """Write text to a Markdown file; if it has the markers of `name`, replace only what lies between them.
 
-    Parameters
-    ----------
-    path : Path
-        A Markdown file. It is replaced atomically.
-    text : str
-        Markdown that ends in a line break.
-    name : str
-        The markers are ``<!-- NAME -->`` and ``<!-- end of NAME -->``.
+    The markers are ``<!-- NAME -->`` and ``<!-- end of NAME -->``. The file is replaced atomically.
 
     Raises
     ------

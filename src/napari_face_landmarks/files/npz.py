@@ -52,22 +52,14 @@ def read_npz(
     ----------
     path : str, Path or BytesIO
         The file, or its bytes.
-    largest : mapping of str to tuple of int
-        The arrays to read with the maximum length of each axis.
+    largest, optional : mapping of str to tuple of int
+        The arrays to read, and those to read if the file has them, with the maximum length of each axis.
     largest_file : int
         Maximum size of the file in bytes.
-    error : type
-        Exception to raise.
-    again : str
-        The end of error messages: what the user should do.
+    error, again : type, str
+        Exception to raise, and the end of its message: what the user should do.
     longest_text : int
         Maximum number of characters of a text element; 0 refuses arrays of text.
-    optional : mapping of str to tuple of int, optional
-        Arrays that are read if the file has them.
-
-    Returns
-    -------
-    dict of str to ndarray
 
     Raises
     ------

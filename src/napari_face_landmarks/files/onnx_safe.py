@@ -47,18 +47,8 @@ def open_network(
 ) -> onnxruntime.InferenceSession:
     """Open a network that runs on one thread, and in bounded memory if its file is untrusted.
 
-    Parameters
-    ----------
-    content : bytes
-        The content of the file.
-    path : Path
-        Its path, for error messages.
-    again : str
-        The end of error messages: what the user should do.
-    providers : sequence of str
-        Execution providers of ONNX Runtime.
-    trusted : bool
-        Whether the file is part of this package; it is then neither validated nor limited in memory.
+    A `trusted` file is part of this package; it is then neither validated nor limited in memory. Its path and
+    `again`, what the user should do, are for error messages.
 
     Raises
     ------
@@ -93,14 +83,7 @@ def open_network(
 def check_network(content: bytes, path: Path, again: str) -> None:
     """Raise a `ModelError` if an ONNX file contains anything that a landmark network does not need.
 
-    Parameters
-    ----------
-    content : bytes
-        The content of the file.
-    path : Path
-        Its path, for error messages.
-    again : str
-        The end of error messages: what the user should do.
+    Its path and `again`, what the user should do, are for error messages.
 
     Raises
     ------

@@ -13,14 +13,7 @@ EXTRA_OF = {"matplotlib": "plot"}
 
 
 def optional(library: str, what: str) -> Any:
-    """Import an optional library.
-
-    Parameters
-    ----------
-    library : str
-        Its module name.
-    what : str
-        What needs it; the beginning of the error message.
+    """Import an optional library; `what` needs it is the beginning of the error message.
 
     Raises
     ------

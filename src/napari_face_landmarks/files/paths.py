@@ -8,19 +8,9 @@ from napari_face_landmarks.errors import ModelError, ResultError
 
 
 def check_inside(path: Path, folder: Path) -> None:
-    """Raise a `ModelError` if a file is a link out of its folder; the folder itself may be a link.
+    """Raise a `ModelError` if a file, which need not exist, is a link out of its folder.
 
-    Parameters
-    ----------
-    path : Path
-        The file; it need not exist.
-    folder : Path
-        The folder that must contain it.
-
-    Raises
-    ------
-    ModelError
-        If it is elsewhere.
+    The folder itself may be a link.
     """
     try:
         inside = path.resolve().is_relative_to(folder.resolve())

@@ -67,10 +67,7 @@ class Measure:
 
 
 def _distance(axes: FaceAxes, a: int, b: int) -> Quantity:
-    return hypotenuse(
-        axes.horizontal(a) - axes.horizontal(b),
-        axes.vertical(a) - axes.vertical(b),
-    )
+    return hypotenuse(axes.horizontal(a) - axes.horizontal(b), axes.vertical(a) - axes.vertical(b))
 
 
 def _area(axes: FaceAxes, corners: tuple[int, ...]) -> Quantity:
@@ -134,8 +131,7 @@ def brow_height(axes: FaceAxes, side: str) -> Quantity:
 def commissure_excursion(axes: FaceAxes, side: str) -> Quantity:
     """Return the distance of the commissure from where the midline meets the lower lip's border."""
     return hypotenuse(
-        axes.horizontal(COMMISSURE[side]),
-        axes.vertical(COMMISSURE[side]) - axes.vertical(LOWER_LIP_BORDER),
+        axes.horizontal(COMMISSURE[side]), axes.vertical(COMMISSURE[side]) - axes.vertical(LOWER_LIP_BORDER)
     )
 
 

@@ -27,14 +27,8 @@ def plot_measures(
 ) -> Figure:
     """Return a figure of measures over time, one panel each; needs matplotlib.
 
-    Parameters
-    ----------
-    table : MeasureTable
-    names : sequence of str
-        Measures, without the side for both sides in one panel; unknown ones are left out.
-    face : int
-    fps : float, optional
-        Frame rate, where the table has no time stamps.
+    A name without a side shows both sides in one panel; unknown ones are left out. `fps` is the frame rate,
+    where the table has no time stamps.
 
     Raises
     ------

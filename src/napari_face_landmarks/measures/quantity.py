@@ -57,13 +57,9 @@ class Quantity:
 
 
 def combine(terms: Sequence[tuple[Floats | float, Quantity]], value: Floats) -> Quantity:
-    """Return the quantity of a value whose derivatives are a weighted sum of those of others.
+    """Return the quantity of a value (N,) whose derivatives are a weighted sum of those of others.
 
-    Parameters
-    ----------
-    terms : sequence of (ndarray (N,) or float, Quantity)
-        Partial derivatives, each with the quantity that it belongs to.
-    value : ndarray, (N,), float64
+    Terms are partial derivatives, (N,) or one number, each with the quantity that it belongs to.
     """
     gradient: dict[int, Floats | float] = {}
     for weight, quantity in terms:

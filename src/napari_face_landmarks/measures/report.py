@@ -83,17 +83,8 @@ def write_report(
 ) -> None:
     """Write a report of a recording as one self-contained HTML page.
 
-    Parameters
-    ----------
-    path : path-like
-        Ends in ``.html``.
-    tracks : Tracks
-    table : MeasureTable
-        Of these tracks.
-    video : path-like, optional
-        The recording; without it the report has no pictures of the face.
-    fps : float, optional
-        Frame rate, where the table has no time stamps.
+    Without a `video`, the recording, the report has no pictures of the face. `fps` is the frame rate, where
+    the table has no time stamps.
 
     Raises
     ------
@@ -288,19 +279,9 @@ def read_frames_of(video: str | os.PathLike[str], frame: int) -> Any:
 def drawn_measure(
     rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any], name: str
 ) -> npt.NDArray[np.uint8]:
-    """Return a face cut out of a frame, enlarged, with the lines of a measure drawn on it.
+    """Return a face cut out of a frame, `PICTURE_HEIGHT` high, with the lines of a measure drawn on it.
 
-    Parameters
-    ----------
-    rgb : ndarray, (H, W, 3), uint8
-    landmarks : ndarray, (68, 2)
-        Pixels of that frame.
-    name : str
-        A measure, without the side for both sides.
-
-    Returns
-    -------
-    ndarray, (PICTURE_HEIGHT, W', 3), uint8
+    Landmarks, (68, 2), are in pixels of the frame (H, W, 3). A name without the side is for both sides.
     """
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     margin = 0.25 * float((high - low).max())

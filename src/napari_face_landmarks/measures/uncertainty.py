@@ -58,20 +58,10 @@ def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any
 def error_shares(
     landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any], sigma: npt.NDArray[Any]
 ) -> Floats:
-    """Return the standard deviation of each point's error, as a share of the inter-ocular distance.
+    """Return the standard deviation of each point's error over the inter-ocular distance, (..., 70).
 
-    Parameters
-    ----------
-    landmarks : ndarray, (..., 68, 2)
-    confidence : ndarray, (..., 68)
-        Used where `sigma` is not known.
-    sigma : ndarray, (..., 68)
-        Standard deviations along one axis, in the unit of the landmarks; NaN where not known.
-
-    Returns
-    -------
-    ndarray, (..., 70), float64
-        Of the landmarks and the centres of the two irises.
+    Of the landmarks (..., 68, 2) and the centres of the two irises. `sigma`, (..., 68), is in the unit of the
+    landmarks; where it is not known (NaN) it follows from the confidence (..., 68).
     """
     unit = np.maximum(inter_ocular(landmarks), 1e-9)[..., None]
     known = np.isfinite(sigma)

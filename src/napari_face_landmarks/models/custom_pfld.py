@@ -47,13 +47,7 @@ SCHEMES = (68, 98)
 
 
 def load_custom_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> CustomPfld:
-    """Load the network that a folder's ``pfld.json`` describes, and run it once.
-
-    Parameters
-    ----------
-    folder : Path
-    judge : onnxruntime.InferenceSession
-        The plugin's PFLD, see `CustomPfld`.
+    """Load the network that a folder's ``pfld.json`` describes, and run it once; `judge` is our PFLD.
 
     Raises
     ------

@@ -37,14 +37,7 @@ def shared_folders(
 ) -> list[Path]:
     """Return the folders that may contain OpenFace's models on this machine, the most likely first.
 
-    Parameters
-    ----------
-    platform : str
-        Like `sys.platform`.
-    environment : mapping, optional
-        Default: `os.environ`.
-    home : Path, optional
-        Default: the user's home folder.
+    By default for `sys.platform`, `os.environ` and the user's home folder.
     """
     given = os.environ if environment is None else environment
     home = Path.home() if home is None else home
@@ -96,14 +89,9 @@ def openface_files(kind: str) -> list[Path]:
 
 
 def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
-    """Load the PDM and the patch experts of a folder in OpenFace's layout.
+    """Load the PDM and the patch experts of a folder (`openface_root`) in OpenFace's layout.
 
-    Parameters
-    ----------
-    root : Path
-        From `openface_root`.
-    kind : {"", "cen", "ccnf"}
-        Kind of experts. Default: CEN if the folder has them, otherwise CCNF.
+    `kind` is that of the experts, "cen" or "ccnf"; by default CEN if the folder has them, otherwise CCNF.
 
     Raises
     ------

@@ -80,15 +80,8 @@ class _Cursor:
 def read_pdm_text(path: str | Path) -> PDM:
     """Read a point distribution model from OpenFace's text file.
 
-    Parameters
-    ----------
-    path : str or Path
-        Three blocks of a comment line, rows, columns, type and values: mean (204 x 1), principal components
-        (204 x m), eigenvalues (1 x m).
-
-    Returns
-    -------
-    PDM
+    It has three blocks of a comment line, rows, columns, type and values: mean (204 x 1), principal
+    components (204 x m), eigenvalues (1 x m).
 
     Raises
     ------
@@ -136,19 +129,10 @@ def read_pdm_text(path: str | Path) -> PDM:
 
 
 def read_cen(path: str | Path) -> ScaleExperts:
-    """Read the deep patch experts of one scale.
+    """Read the deep patch experts of one scale, a ``cen_patches_*_of.dat``.
 
-    A landmark without layers uses the expert of the mirrored landmark in the mirrored view.
-
-    Parameters
-    ----------
-    path : str or Path
-        A ``cen_patches_*_of.dat``.
-
-    Returns
-    -------
-    ScaleExperts
-        The weights are views of the file's bytes.
+    A landmark without layers uses the expert of the mirrored landmark in the mirrored view. The weights are
+    views of the file's bytes.
 
     Raises
     ------
@@ -214,16 +198,7 @@ def read_cen(path: str | Path) -> ScaleExperts:
 
 
 def read_ccnf(path: str | Path) -> ScaleExperts:
-    """Read the neural fields of one scale.
-
-    Parameters
-    ----------
-    path : str or Path
-        A ``ccnf_patches_*_general.txt``, a binary file despite its name.
-
-    Returns
-    -------
-    ScaleExperts
+    """Read the neural fields of one scale, a ``ccnf_patches_*_general.txt``: a binary file despite its name.
 
     Raises
     ------

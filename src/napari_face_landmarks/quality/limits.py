@@ -67,9 +67,7 @@ class Limits:
         "Distance of PFLD's landmarks from CLNF's from which they disagree, in inter-ocular distances.",
     )
     off_model: float = _limit(
-        0.02,
-        100.0,
-        "Distance from the shape model from which a face is unlikely, in inter-ocular distances.",
+        0.02, 100.0, "Distance from the shape model from which a face is unlikely, in inter-ocular distances."
     )
 
     def __post_init__(self) -> None:

@@ -13,12 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from napari_face_landmarks.errors import (
-    FaceLandmarksError,
-    ResultError,
-    SettingsError,
-    reason_of,
-)
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, reason_of
 from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder

@@ -145,14 +145,8 @@ class Content:
 def read_checkpoint(stream: BinaryIO, max_faces: int, at: int | None = None) -> Content | None:
     """Read a checkpoint file up to the last state that is whole; None where not even its head is.
 
-    Parameters
-    ----------
-    stream : file
-        Open for reading.
-    max_faces : int
-        Slots of each frame, as the run that is to be resumed has them.
-    at : int, optional
-        Read up to the state before the result of this frame instead; no state where there is none.
+    `max_faces` are the slots of each frame, as the run that is to be resumed has them. With `at`, read up to
+    the state before the result of this frame instead; no state where there is none.
 
     Raises
     ------
@@ -472,22 +466,13 @@ def open_run(
 ) -> Iterator[tuple[Run, list[FrameResult]]]:
     """Open a run; with a checkpoint file, named by the run's identity, where it is over a video file.
 
-    No checkpoint is written without a folder or room in it, or where another process has the file.
-
-    Parameters
-    ----------
-    tracker : FaceTracker
-    frames, start, stop, regions
-        As for `FaceTracker.track_frames`.
-    resume : bool
-        Whether to resume an interrupted run of the same identity.
-    folder : Path or None
-        Where checkpoint files are kept; those of more than `KEEP_DAYS` days are removed.
+    No checkpoint is written without a folder or room in it, or where another process has the file. With
+    `resume`, an interrupted run of the same identity is resumed. Files of more than `KEEP_DAYS` days are
+    removed. The run is closed at the end of the block; a checkpoint of a complete run is removed then.
 
     Yields
     ------
     run : Run
-        Closed at the end of the block; a checkpoint of a complete run is removed then.
     earlier : list of FrameResult
         What the interrupted run had finished.
     """

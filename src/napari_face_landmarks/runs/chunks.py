@@ -117,20 +117,10 @@ def read_piece(path: Path, piece: Piece, max_faces: int) -> TrackedPiece | None:
 
 
 def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) -> bool:
-    """Return whether a run may continue from the state `after` instead of `before`.
+    """Return whether a run may continue from the state `after` instead of `before`, of the same frame.
 
-    Parameters
-    ----------
-    before, after : TrackerState or None
-        After the same frame: of the run so far, and of a piece that has warmed up.
-    pdm : PDM
-        The shape model.
-
-    Returns
-    -------
-    bool
-        Whether the states agree: landmarks, crops, corrections and what is to be smoothed within `SAME_PX`,
-        the rest exactly.
+    One is of the run so far, one of a piece that has warmed up. They must agree: landmarks, crops,
+    corrections and what is to be smoothed within `SAME_PX`, the rest exactly.
     """
     if before is None or after is None:
         return False
@@ -211,27 +201,10 @@ def join_pieces(
     pieces: Sequence[Piece],
     progress: Callable[[int, int], None],
 ) -> Tracks | None:
-    """Join the pieces of a video from their checkpoints.
+    """Join the pieces of a video, in order, from their checkpoints; None where the first is missing.
 
     A piece that cannot be joined without a seam, or is missing, is tracked again from the end of the one
-    before; `Tracks.meta` lists these.
-
-    Parameters
-    ----------
-    tracker : FaceTracker
-        With the settings and models of the pieces.
-    video : Video
-    output : str
-        The output whose pieces they are.
-    pieces : sequence of Piece
-        In order.
-    progress : callable
-        Called with the number of frames joined and of all.
-
-    Returns
-    -------
-    Tracks or None
-        None where the first piece is missing: nothing can be joined to it.
+    before; `Tracks.meta` lists these. `progress` is called with the number of frames joined and of all.
     """
     max_faces = tracker.settings.max_faces
     parts: list[TrackedPiece] = []

@@ -19,24 +19,15 @@ TOPIC = "napari-face-landmarks"
 
 
 def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress, on_result: OnResult) -> None:
-    """Do jobs on a Dask cluster.
+    """Do jobs, with paths that the workers see, on a Dask cluster; callbacks are as for `run_local`.
 
     A job whose worker is lost goes to another one, which resumes from its checkpoint. After as many losses as
     the scheduler allows (``distributed.scheduler.allowed-failures``, 3) only this job fails.
 
-    Parameters
-    ----------
-    jobs : sequence of Job
-        With paths that the workers see.
-    scheduler : str
-        Address, such as ``tcp://host:8786``.
-    on_progress, on_result : callable
-        As for `run_local`.
-
     Raises
     ------
     ResultError
-        If Dask distributed is not installed or the scheduler does not answer.
+        If Dask distributed is not installed or the scheduler, such as ``tcp://host:8786``, does not answer.
     Exception
         What `on_result` raised first, after all jobs are done.
     """

@@ -25,20 +25,10 @@ def measure_files(output: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]) -> str:
-    """Measure tracks, and write the tables that belong to their result.
+    """Measure tracks, and write the tables that belong to their file `output`.
 
-    Parameters
-    ----------
-    output : path-like
-        The file of the tracks.
-    tracks : Tracks
-    options : mapping
-        Keyword arguments of `measure`, such as ``scale``.
-
-    Returns
-    -------
-    str
-        Why nothing was measured, as a sentence; empty where the tables are written.
+    `options` are keyword arguments of `measure`. Returns why nothing was measured, as a sentence; ""
+    otherwise.
     """
     try:
         table = measure(tracks, **options)
@@ -57,14 +47,7 @@ def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapp
 
 
 def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
-    """Write `MEASURES_TABLE` from the summaries next to the results of a batch.
-
-    Parameters
-    ----------
-    folder : Path
-        Of the batch.
-    results : sequence of (str, str)
-        Video and output of each; those without a summary are left out.
+    """Write `MEASURES_TABLE` from the summaries next to the results, video and output, of a batch's folder.
 
     Raises
     ------

@@ -20,22 +20,12 @@ from napari_face_landmarks.video import VIDEO_SUFFIXES
 from napari_face_landmarks.video.pictures import is_picture
 
 
-def find_videos(
-    inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]],
-) -> list[tuple[Path, Path]]:
-    """Return the videos that inputs name, each with the folder of its result.
+def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
+    """Return the videos that inputs name, as in `track_many`, each with the folder of its result.
 
-    Parameters
-    ----------
-    inputs : path-like or sequence of path-like
-        As in `track_many`. A name without wildcards that is no folder is taken as a video, there or not.
-
-    Returns
-    -------
-    list of (Path, Path)
-        Absolute paths, each once, in order; and the video's folder, relative to the root of the call. The
-        root is the deepest folder that contains all folders named, the fixed parts of patterns and the
-        folders of the videos named.
+    A name without wildcards that is no folder is taken as a video, there or not. Paths are absolute, each
+    once, in order; folders are relative to the root of the call: the deepest folder that contains all folders
+    named, the fixed parts of patterns and the folders of the videos named.
 
     Raises
     ------
@@ -114,22 +104,11 @@ def place_outputs(
     suffix: str,
     recorded: Mapping[Path, Path] | None = None,
 ) -> list[tuple[Path, Path]]:
-    """Assign each video an output, which does not depend on the other videos of the call.
+    """Assign each video of `find_videos` an output, which does not depend on the other videos of the call.
 
-    A video that has a result keeps its name. A new one is named after the video, in the video's folder below
-    the root, with its suffix where a video of the same name but for the suffix lies next to it. Where the
-    result of another video has that name, the name of the video's folder is put before it.
-
-    Parameters
-    ----------
-    videos : sequence of (Path, Path)
-        From `find_videos`.
-    folder : Path
-        Of the results.
-    suffix : str
-        Of the results.
-    recorded : mapping of Path to Path, optional
-        From `recorded_outputs`.
+    A video that has a result (`recorded_outputs`) keeps its name. A new one is named after the video, in the
+    video's folder below the root, with its suffix where a video of the same name but for the suffix lies next
+    to it. Where the result of another video has that name, the name of the video's folder is put before it.
 
     Raises
     ------

@@ -179,21 +179,11 @@ def run_local(
     on_result: OnResult,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Do jobs in worker processes on this machine.
+    """Do jobs in worker processes on this machine, so many at a time.
 
-    A job whose process dies is resumed once; if it dies again, only this job fails.
-
-    Parameters
-    ----------
-    jobs : sequence of Job
-        Each with the threads that its process may use.
-    processes : int
-        How many at a time.
-    on_progress, on_result : callable
-        Called from several threads, but never two at a time.
-    cancelled : callable
-        Asked a few times a second; once it returns True every process is ended, and jobs without a result
-        have none.
+    A job whose process dies is resumed once; if it dies again, only this job fails. Callbacks are called from
+    several threads, but never two at a time. `cancelled` is asked a few times a second; once it returns True
+    every process is ended, and jobs without a result have none.
 
     Raises
     ------

@@ -11,10 +11,7 @@ Floats = npt.NDArray[np.float32]
 
 
 def assign_slots(
-    boxes: npt.NDArray[np.floating],
-    free: list[int],
-    last_boxes: dict[int, Floats],
-    last_seen: dict[int, int],
+    boxes: npt.NDArray[np.floating], free: list[int], last_boxes: dict[int, Floats], last_seen: dict[int, int]
 ) -> list[tuple[int, int]]:
     """Give newly found faces a slot each.
 

@@ -59,12 +59,7 @@ def find_clnf_faces(
 ) -> tuple[list[ClnfFace], list[ClnfFace]]:
     """Look for faces with the detector.
 
-    Returns
-    -------
-    known : list of ClnfFace
-        As given, with the detector's score of each.
-    found : list of ClnfFace
-        Others, best first, fitted.
+    Returns the known faces with the detector's score of each, and others, best first, fitted.
     """
     models, settings, stats = context.models, context.settings, context.stats
     began = time.perf_counter()
@@ -96,24 +91,10 @@ def find_clnf_faces(
 def follow_clnf(
     context: RunContext, frames: Iterator[tuple[int, Frame]], before: FacesState | None = None
 ) -> Generator[Tracked, None, None]:
-    """Track faces through frames: each is fitted from where it was on the frame before.
+    """Track faces, each fitted from where it was on the frame before; otherwise as `follow_pfld`.
 
-    Parameters
-    ----------
-    context : RunContext
-        Of the settings, `max_faces` and `min_confidence` are used, the latter for the detector's scores. With
-        several threads OpenFace's patch experts are evaluated in parallel.
-    frames : iterator of (int, ndarray or FaceLandmarksError)
-        As `rgb_frames` yields them.
-    before : FacesState, optional
-        Where to resume; `frames` begin with its `next_index`.
-
-    Yields
-    ------
-    result : FrameResult
-        In the order of the frames, not smoothed.
-    state : callable
-        Returns the state of the faces after it.
+    Of the settings, `max_faces` and `min_confidence` are used, the latter for the detector's scores. With
+    several threads OpenFace's patch experts are evaluated in parallel.
     """
     faces: list[ClnfFace | None] = [None] * context.settings.max_faces
     last_boxes: dict[int, Floats] = {}

@@ -13,13 +13,7 @@ from napari_face_landmarks.detection import detect_faces, roll_from_points
 from napari_face_landmarks.detection.boxes import SAME_FACE, boxes_kernel
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.pfld import (
-    PfldOutput,
-    crops_of_boxes,
-    crops_of_landmarks,
-    predict,
-    predict_twice,
-)
+from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict, predict_twice
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_kernel
 from napari_face_landmarks.pfld.network import put_faces
 from napari_face_landmarks.settings import TrackerSettings
@@ -43,27 +37,18 @@ def find_faces(
     stats: RunStats,
     regions: Floats | None = None,
 ) -> tuple[Floats, PfldOutput]:
-    """Find the faces of a frame: the detector's boxes that PFLD takes for faces too.
+    """Find the faces of a frame (H, W, 3): the detector's boxes that PFLD takes for faces too.
 
-    A face printed on a shirt is one to the detector, but its landmarks are less sure than a real one's.
-
-    Parameters
-    ----------
-    models : Models
-    settings : TrackerSettings
-        `max_faces` and `min_confidence` are used.
-    rgb : ndarray, (H, W, 3), uint8
-    stats : RunStats
-        Gets the times.
-    regions : ndarray, (N, 5), float32, optional
-        Boxes in which PFLD looks too, and is believed as of faces that are followed.
+    A face printed on a shirt is one to the detector, but its landmarks are less certain than a real one's. Of
+    the settings, `max_faces` and `min_confidence` are used. In the boxes `regions`, (N, 5), PFLD looks too,
+    with the threshold of faces that are followed.
 
     Returns
     -------
     boxes : ndarray, (F, 5), float32
-        x0, y0, x1, y1 (px) and score of the detector, the face that PFLD is surest of first.
+        x0, y0, x1, y1 (px) and score of the detector, the face with the highest confidence of PFLD first.
     output : PfldOutput
-        What PFLD sees there.
+        PFLD's output there.
     """
     began = time.perf_counter()
     most = CANDIDATES + 2 * settings.max_faces
@@ -97,22 +82,9 @@ def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) 
 def usable_faces(
     output: PfldOutput, shape: tuple[int, ...], sure: npt.NDArray[np.bool_], rank: Floats
 ) -> npt.NDArray[np.bool_]:
-    """Return which faces are to be followed: sure enough, in the frame, large enough, and no doubles.
+    """Return which faces can be followed, (F,) bool: confident, in the frame, large enough, and no doubles.
 
-    Parameters
-    ----------
-    output : PfldOutput
-        Of F faces.
-    shape : tuple of int
-        The frame's; its height and width count.
-    sure : ndarray, (F,), bool
-        Which faces are sure enough.
-    rank : ndarray, (F,)
-        Of doubles the one of the highest rank stays.
-
-    Returns
-    -------
-    ndarray, (F,), bool
+    Of doubles the one of the highest `rank`, (F,), stays.
     """
     good = np.array(sure)
     _usable(output.landmarks, np.ascontiguousarray(rank), shape[0], shape[1], good)

@@ -114,19 +114,12 @@ class _Begun:
 def follow_pfld(
     context: RunContext, frames: Iterator[tuple[int, Frame]], before: FacesState | None = None
 ) -> Generator[Tracked, None, None]:
-    """Track faces through frames by PFLD, refined by CLNF according to the settings.
+    """Track faces through frames, as `rgb_frames` yields them, by PFLD, refined by CLNF as the settings say.
 
     PFLD works on `LOOK_AHEAD` frames at a time: the crop of a face on a frame is predicted from the frames up
     to `LOOK_AHEAD` before it. That holds for any number of threads, so that the results do not depend on it.
-
-    Parameters
-    ----------
-    context : RunContext
-        Its statistics and warnings are updated.
-    frames : iterator of (int, ndarray or FaceLandmarksError)
-        As `rgb_frames` yields them.
-    before : FacesState, optional
-        Where to resume; `frames` begin with its `next_index`.
+    The statistics and warnings of `context` are updated. With a state `before`, the frames begin with its
+    `next_index`.
 
     Yields
     ------
@@ -193,12 +186,7 @@ def _step(context: RunContext, look: _Ahead, rgb: npt.NDArray[np.uint8], slots: 
 
 
 def _refine(
-    context: RunContext,
-    workers: Workers,
-    look: _Ahead,
-    slots: _Slots,
-    outputs: Seen,
-    ahead: Sequence[_Ahead],
+    context: RunContext, workers: Workers, look: _Ahead, slots: _Slots, outputs: Seen, ahead: Sequence[_Ahead]
 ) -> _Begun:
     """Record where the faces of a frame are, and start refining them."""
     result = empty_frame(look.index, len(slots.faces))

@@ -71,18 +71,10 @@ class GreyFrame:
         self._lock = threading.Lock()  # faces are refined on several threads
 
     def grey_around(self, landmarks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Return the luma of the picture, or of what CLNF looks at where the face is small in it.
+        """Return the luma of the picture, (H, W), or of what CLNF looks at where the face is small in it.
 
-        Parameters
-        ----------
-        landmarks : ndarray, (68, 2)
-            Pixels; of a face that CLNF starts from.
-
-        Returns
-        -------
-        ndarray, (H, W), uint8
-            Where the face and what is `AROUND_FACE` of its size on every side are less than `SMALL_PART` of
-            the picture, only there; 0 elsewhere, or what another face needs.
+        Where a face, from landmarks (68, 2), and what is `AROUND_FACE` of its size on every side are less
+        than `SMALL_PART` of the picture, only there; 0 elsewhere, or what another face needs.
         """
         rows, columns = _around(landmarks, self.rgb.shape)
         size = self.rgb.shape[0] * self.rgb.shape[1]
@@ -137,20 +129,10 @@ def set_refined(frame: FrameResult, face: int, refined: Refined) -> None:
 def misfit_of(
     landmarks: npt.NDArray[Any], given: npt.NDArray[Any], pdm: PDM, params: npt.NDArray[np.float64]
 ) -> Floats:
-    """Return the distance of a face's landmarks from PFLD's and from the point distribution model's.
+    """Return the distances of a face's landmarks from PFLD's and from the point distribution model's, (2,).
 
-    Parameters
-    ----------
-    landmarks, given : ndarray, (68, 2), float32
-        The face's and PFLD's, pixels.
-    pdm : PDM
-    params : ndarray, (6 + m,)
-        Its parameters; shorter, or not finite, where it cannot be fitted.
-
-    Returns
-    -------
-    ndarray, (2,), float32
-        Mean distances, in fractions of the inter-ocular distance; the second NaN without parameters.
+    Means, in fractions of the inter-ocular distance, of landmarks (68, 2) in pixels. The second is NaN where
+    `params` are shorter than (6 + m,) or not finite, since the model cannot be fitted.
     """
     found = np.empty(2, np.float32)
     landmarks, given = (np.ascontiguousarray(points, np.float32) for points in (landmarks, given))
@@ -183,23 +165,11 @@ def _misfit(
 def refine_face(
     context: RunContext, picture: GreyFrame, output: PfldOutput, row: int, index: int, before: Refinement
 ) -> Refined:
-    """Refine a face by CLNF, or apply its last correction again, according to the settings.
+    """Refine face `row` of an output by CLNF, or apply its last correction again, according to the settings.
 
     Part models, where the bundle has them, place lids and lips before CLNF, which then moves the other
-    landmarks only (`CLNF_SHARES`): its shape model is symmetric and seldom shuts an eye.
-
-    Parameters
-    ----------
-    context : RunContext
-        `settings.refine` and `settings.clnf_every` decide whether CLNF runs; the rest is for CLNF.
-    picture : GreyFrame
-    output : PfldOutput
-    row : int
-        The face in `output`.
-    index : int
-        The frame.
-    before : Refinement
-        State of the face's refinement; `Refinement()` for a new face.
+    landmarks only (`CLNF_SHARES`): its shape model is symmetric and seldom shuts an eye. `settings.refine`
+    and `settings.clnf_every` decide whether CLNF runs. The state `before` of a new face is `Refinement()`.
     """
     began = time.perf_counter()
     part_models = context.models.parts
@@ -279,21 +249,7 @@ def run_clnf(
     sigma: Floats,
     engine: ModuleType = numba_engine,
 ) -> ClnfFit:
-    """Refine landmarks by CLNF with a bundle's models.
-
-    Parameters
-    ----------
-    models : Models
-    settings : TrackerSettings
-    picture : GreyFrame
-    landmarks : ndarray, (68, 2), float32
-        First landmarks, px, x then y.
-    params : ndarray, (6 + m,), float64
-        The shape model's, fitted to them.
-    sigma : ndarray, (68,), float32
-        Standard error of each, px.
-    engine : module
-    """
+    """Refine landmarks (68, 2) by CLNF from fitted parameters of the PDM, (6 + m,); sigma, (68,), in px."""
     grey = picture.grey_around(landmarks)
     searched = N_LANDMARKS if models.parts is None else N_SEARCHED
     return refine(grey, landmarks, params, models.clnf(engine), settings, sigma, searched=searched)
@@ -302,10 +258,7 @@ def run_clnf(
 def is_unsure(confidence: Floats) -> bool:
     """Return whether a face is hard enough for CLNF in auto mode: marks, occlusion, paralysis or pose.
 
-    Parameters
-    ----------
-    confidence : ndarray, (68,)
-        Of each landmark.
+    From the confidence of each landmark, (68,).
     """
     return bool(_unsure(confidence, _MEANS, _LEAST))
 

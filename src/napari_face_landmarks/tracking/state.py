@@ -142,18 +142,9 @@ def check_state(
     stop: int,
     fps: float | None = None,
 ) -> None:
-    """Refuse a state from which a run cannot resume.
+    """Refuse a state from which a run over these frames cannot resume.
 
-    Parameters
-    ----------
-    state : TrackerState
-    settings : TrackerSettings
-    n_modes : int
-        Components of the shape model.
-    start, stop : int
-        The frames of the run.
-    fps : float, optional
-        Frames per second of the video, which decide how many frames smoothing looks at.
+    `n_modes` is that of the shape model; the frame rate decides how many frames smoothing looks at.
 
     Raises
     ------

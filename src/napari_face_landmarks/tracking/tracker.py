@@ -29,12 +29,7 @@ from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_land
 from napari_face_landmarks.settings import TrackerSettings, given_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
 from napari_face_landmarks.tracking.context import RunContext, Tracked
-from napari_face_landmarks.tracking.face_finder import (
-    face_scores,
-    find_faces,
-    predict_in_boxes,
-    take_faces,
-)
+from napari_face_landmarks.tracking.face_finder import face_scores, find_faces, predict_in_boxes, take_faces
 from napari_face_landmarks.tracking.frame_source import Frame, open_source
 from napari_face_landmarks.tracking.pfld_tracker import follow_pfld, prepare_following
 from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, is_unsure, refine_face, set_refined

@@ -71,12 +71,9 @@ def jittered_crop(landmarks: Points, jitter: CropJitter, rng: Generator) -> Poin
 
 
 def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw a weakness of one side, or an expression of both, as smooth bumps of displacement.
+    """Draw a weakness of one side, or an expression of both, as smooth bumps of displacement, (B, 5) float32.
 
-    Returns
-    -------
-    ndarray, (B, 5), float32
-        Centre x, centre y, displacement x, displacement y, radius; pixels.
+    Centre x, centre y, displacement x, displacement y, radius; pixels.
     """
     unit = float(inter_ocular(landmarks))
     across = landmarks[45] - landmarks[36]
@@ -101,10 +98,7 @@ def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float
 def local_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
     """Draw movements of one to three places of the face, mostly up or down, on one side or the other.
 
-    Returns
-    -------
-    ndarray, (B, 5), float32
-        As `soft_tissue_bumps` gives them.
+    (B, 5) float32, as `soft_tissue_bumps` gives them.
     """
     unit = float(inter_ocular(landmarks))
     right = (landmarks[45] - landmarks[36]) / max(unit, 1e-6)
@@ -123,12 +117,8 @@ def local_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
 def face_shape_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
     """Draw another shape of the whole head (a longer chin, a broader jaw, closer eyes) as broad smooth bumps.
 
-    A thousand faces labelled by hand show a thousand contours, and a network can learn them by heart.
-
-    Returns
-    -------
-    ndarray, (B, 5), float32
-        As `soft_tissue_bumps` gives them.
+    (B, 5), as `soft_tissue_bumps` gives them. A thousand manually labelled faces show a thousand contours,
+    and a network can learn them by heart.
     """
     unit = float(inter_ocular(landmarks))
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
@@ -143,10 +133,7 @@ def face_shape_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float3
 def swelling_bump(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
     """Draw a swelling at one landmark: the skin there is pushed away from the middle of the face.
 
-    Returns
-    -------
-    ndarray, (5,), float32
-        As `soft_tissue_bumps` gives them.
+    (5,) float32, as `soft_tissue_bumps` gives them.
     """
     unit = float(inter_ocular(landmarks))
     place = landmarks[rng.integers(68)] + rng.normal(0, 0.08 * unit, 2)
@@ -207,10 +194,7 @@ def flipped(image: Image, landmarks: Points) -> tuple[Image, Points]:
 def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]:
     """Cover a part of the crop (hand, mask, hair, an object, the frame's border), in place.
 
-    Returns
-    -------
-    ndarray, (S, S), bool
-        Where the picture is covered.
+    Returns where the picture is covered, (S, S) bool.
     """
     size = image.shape[0]
     mask = np.zeros((size, size), np.uint8)
@@ -317,22 +301,11 @@ def augmented_face(
     mild: bool = False,
     reshaped_share: float = 0.0,
 ) -> Sample:
-    """Return one augmented crop of a labelled face.
+    """Return one augmented crop of a labelled face; `rng` is the only source of chance.
 
-    Parameters
-    ----------
-    image : ndarray, (H, W, 3), uint8
-        RGB picture with the face.
-    landmarks : ndarray, (68, 2), float32
-        Pixels, x then y.
-    other : ndarray, (S, S, 3), uint8
-        A crop of another picture, a texture for what covers the face.
-    rng : numpy.random.Generator
-        The only source of chance.
-    mild : bool
-        Only mirrored and cut as the tracker would, half of them in another light: a face as most are.
-    reshaped_share : float
-        How many of the others get another shape of the head (`face_shape_bumps`).
+    `image` is the RGB picture (H, W, 3) with the landmarks (68, 2) in pixels, `other`, (S, S, 3), a texture
+    for what covers the face. `mild`: only mirrored and cut as the tracker would, half of them in another
+    light. A share of the others, `reshaped_share`, gets another shape of the head (`face_shape_bumps`).
     """
     mirrored = bool(rng.random() < 0.5)
     if mirrored:

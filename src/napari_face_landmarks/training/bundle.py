@@ -184,21 +184,7 @@ HELD_OUT = (
 
 
 def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
-    """Copy the trained files of a run to a bundle's folder, write its card and load it once.
-
-    Parameters
-    ----------
-    run : Path
-        Output folder of the training steps, with their ``*.metrics.json``.
-    out : Path
-        The bundle's folder.
-    bundle : str
-        The bundle's name.
-
-    Returns
-    -------
-    dict
-        The card.
+    """Copy the trained files of a run to a bundle's folder, write its card, load it once and return the card.
 
     Raises
     ------

@@ -161,14 +161,8 @@ def take_supports(
 ) -> None:
     """Fill ``supports[l, k]``, column by column, as `normalized_frame.contrast_normalise` does.
 
-    Parameters
-    ----------
-    pictures : ndarray, (N, H, W), uint16
-        As in `Pool`.
-    which, x, y : ndarray, (L, K), int64
-        The picture and the centre of each support, at least 5 pixels inside.
-    supports : ndarray, (L, K, 121), float32
-        Filled.
+    `pictures` are (N, H, W) uint16, as in `Pool`; `which`, `x` and `y`, (L, K) int64, the picture and the
+    centre of each support, at least 5 pixels inside; `supports`, (L, K, 121) float32, is filled.
     """
     for row in range(which.shape[0]):
         for k in range(which.shape[1]):
@@ -267,23 +261,9 @@ def _posed(
 
 
 def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied: bool) -> list[Pools]:
-    """Sample the faces of both views at every scale.
+    """Sample the faces, and their mirror images, of both views at every scale; one `Pools` for each scale.
 
-    Parameters
-    ----------
-    faces : Faces
-        Used with their mirror images.
-    pdm : PDM
-        Places the normalised frame.
-    turner : Turner
-    plan : CenPlan
-    varied : bool
-        Augmented copies for training; otherwise unmodified faces with a slightly random pose.
-
-    Returns
-    -------
-    list of Pools
-        One for each scale.
+    With `varied`, augmented copies for training; otherwise unmodified faces with a slightly random pose.
     """
     rng = np.random.default_rng([plan.seed, varied])
     yaw = yaw_of(faces.landmarks, pdm)
@@ -334,11 +314,8 @@ def draw_places(
 ) -> tuple[npt.NDArray[np.int64], ...]:
     """Draw integer positions from a window near each landmark, as in a search that starts off the label.
 
-    Returns
-    -------
-    tuple of ndarray
-        ``which``, ``x`` and ``y``, each (L, pictures * places) int64, the positions of a picture next to each
-        other.
+    Returns ``which``, ``x`` and ``y``, each (L, pictures * places) int64, the positions of a picture next to
+    each other.
     """
     n, height, width = pool.pictures.shape
     chosen = rng.integers(n, size=plan.pictures)
@@ -388,15 +365,11 @@ def draw_batch(pools: Pools, plan: CenPlan, rng: Generator) -> tuple[Tensor, Ten
 
 
 def expert_loss(logits: Tensor, wanted: Tensor, plan: CenPlan) -> Tensor:
-    """Return the sum over experts of their losses.
+    """Return the sum over experts of their losses; `logits` and `wanted` are (107, pictures * places).
 
     The cross-entropy of each response with its target, plus, since the search compares the responses of a
     window, that of the responses of a window with its targets, both normalised to a sum of 1. Windows that
     miss the label weigh less.
-
-    Parameters
-    ----------
-    logits, wanted : Tensor, (107, pictures * places)
     """
     single = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
     shape = (len(logits), plan.pictures, plan.places)
@@ -411,11 +384,8 @@ def responses(
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
     """Run the experts on windows around (jittered) labels.
 
-    Returns
-    -------
-    tuple of ndarray
-        Responses and targets, each a list over the views flattened to experts: (107, F, side * side) with NaN
-        where a view has fewer faces; and the labels' positions in the window, (107, F, 2).
+    Returns responses and targets, (107, F, side * side) with NaN where a view has fewer faces, and the
+    labels' positions in the window, (107, F, 2).
     """
     rng = np.random.default_rng(plan.seed + 2)
     side = 2 * reach + 1
@@ -448,13 +418,9 @@ def responses(
 def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> dict[str, Any]:
     """Measure the experts on the held-out faces' search windows.
 
-    Returns
-    -------
-    dict
-        ``loss`` (as in `expert_loss`, of whole windows), ``squared_error``, ``correlation`` (107,) of
-        response and target over all windows,
-        ``peak`` (107,) the median distance of the largest response from the label, pixels of the frame, and
-        ``miss`` (107,) the share of faces in which it is more than 3 pixels.
+    ``loss`` (as in `expert_loss`, of whole windows), ``squared_error``, ``correlation`` (107,) of response
+    and target over all windows, ``peak`` (107,) the median distance of the largest response from the label,
+    pixels of the frame, and ``miss`` (107,) the share of faces in which it is more than 3 pixels.
     """
     found, wanted, label = responses(experts, pools, plan, reach, jitter=2.0)
     side = 2 * reach + 1
@@ -481,13 +447,7 @@ def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> di
 def train_scale(
     level: int, pools: Pools, held_out: Pools, out: Path, plan: CenPlan
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
-    """Train the experts of one scale, or resume an interrupted run.
-
-    Returns
-    -------
-    tuple of dict
-        The best weights, as stored, and their metrics.
-    """
+    """Train the experts of one scale, or resume; return the best weights, as stored, and their metrics."""
     scale = plan.scales[level]
     chance = [plan.seed, round(1000 * scale)]  # independent of the other scales
     trial, supports = Experts(plan.hidden), torch.randn(N_STORED, plan.pictures * plan.places, PIXELS)
@@ -535,25 +495,10 @@ def train_scale(
 def train_cen(
     data: Path, out: Path, pdm: PDM, bundle: str = "research", plan: CenPlan | None = None
 ) -> dict[str, Any]:
-    """Train the patch experts and write ``cen.npz`` and ``cen.metrics.json``.
+    """Train the patch experts; write ``cen.npz`` and ``cen.metrics.json``, return the metrics.
 
-    Parameters
-    ----------
-    data : Path
-        The folder of training data.
-    out : Path
-        Output folder, also of the checkpoints from which an interrupted run is resumed.
-    pdm : PDM
-        Places the normalised frame.
-    bundle : {"open", "research"}
-        Faces to use; ``research`` uses only those with manual labels.
-    plan : CenPlan, optional
-        Sizes, steps and seed.
-
-    Returns
-    -------
-    dict
-        The metrics, measured on the held-out faces.
+    The bundle ``research`` uses only faces with manual labels. `out` also has the checkpoints from which an
+    interrupted run resumes.
     """
     plan = plan or CenPlan()
     out.mkdir(parents=True, exist_ok=True)

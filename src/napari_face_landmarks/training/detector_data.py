@@ -152,17 +152,11 @@ def load_data(data: Path, bundle: str, held_out: bool) -> tuple[list[Photo], lis
 
 
 def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
-    """Return a crop with its head rotated in depth by means of its mesh.
+    """Return a crop with its head rotated in depth by means of its mesh; yaw and pitch in radians.
 
     Face profiling as in 300W-LP (Zhu et al. 2016): a ring of points behind the face moves the surroundings of
-    the head, and the border of the picture stays in place.
-
-    Parameters
-    ----------
-    photo : Photo
-        A crop with a mesh.
-    yaw, pitch : float
-        Radians; the nearer half of the face is shown larger, the farther one smaller or not at all.
+    the head, and the border of the picture stays in place. The nearer half of the face is shown larger, the
+    farther one smaller or not at all.
     """
     if photo.mesh is None:
         raise ValueError(f"{photo.name} has no mesh: turn a face crop.")
@@ -188,13 +182,7 @@ def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
 
 
 class Composer:
-    """Composes training pictures; equal seeds give equal pictures.
-
-    Parameters
-    ----------
-    photos, crops, backgrounds : list of Photo
-        Whole photographs, face crops and pictures without people.
-    """
+    """Composes training pictures of photographs, crops and backgrounds; equal seeds give equal pictures."""
 
     def __init__(self, photos: list[Photo], crops: list[Photo], backgrounds: list[Photo]) -> None:
         self.photos = [photo for photo in photos if photo.trusted.any()]
@@ -204,15 +192,10 @@ class Composer:
         self.noise = np.random.default_rng(7).standard_normal(1 << 20).astype(np.float32)
 
     def compose(self, rng: Generator, size: int) -> tuple[Array, Array, Array, Array]:
-        """Compose one picture.
+        """Compose one picture (size, size, 3) uint8.
 
-        Returns
-        -------
-        image : ndarray, (size, size, 3) uint8
-        boxes : ndarray, (G, 4)
-        points : ndarray, (G, 5, 2)
-        ignore : ndarray, (K, 4)
-            Boxes of uncertain faces.
+        Returns it with the boxes (G, 4) and points (G, 5, 2) of its faces, and boxes (K, 4) of uncertain
+        faces.
         """
         canvas = self._backdrop(rng, size)
         owner = np.zeros((size, size), np.uint8)
@@ -674,18 +657,8 @@ def _paste_head(
 ) -> None:
     """Paste the head with a blended edge, so that no rectangle reveals the position of a face.
 
-    Parameters
-    ----------
-    canvas : ndarray, (S, S, 3) uint8
-    owner : ndarray, (S, S) uint8
-    number : int
-    part : ndarray, (H, W, 3) uint8
-    matrix : ndarray, (2, 3)
-        From the pixels of `part` to the canvas.
-    box : ndarray, (2, 2)
-        Corners of the face in `part`.
-    margin : float
-        Half axes of the oval in widths and heights of the face.
+    `matrix`, (2, 3), maps the pixels of `part` to the canvas; `box`, (2, 2), has the corners of the face in
+    `part`; `margin` is the half axes of the oval in widths and heights of the face.
     """
     h, w = part.shape[:2]
     size = (canvas.shape[1], canvas.shape[0])

@@ -19,12 +19,7 @@ FALSE_ALARMS_ALLOWED = 0.02
 def average_precision(scores: Array, right: Array, n_faces: int) -> float:
     """Return the area under the interpolated precision-recall curve.
 
-    Parameters
-    ----------
-    scores : ndarray, (N,)
-    right : ndarray, (N,) bool
-        Whether each detection matches a face.
-    n_faces : int
+    `right`, (N,) bool, says whether each detection, of a score (N,), matches one of `n_faces` faces.
     """
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(right[order])
@@ -36,19 +31,11 @@ def average_precision(scores: Array, right: Array, n_faces: int) -> float:
 def match(
     boxes: Array, points: Array, truth: Array, true_points: Array, ignore: Array, reach: float | None = None
 ) -> tuple[Array, Array, Array, Array]:
-    """Match detections, best first, with the faces of an image.
+    """Match detections (N, 4 or 5), best first, and their points (N, 5, 2) with the faces of an image.
 
-    Parameters
-    ----------
-    boxes : ndarray, (N, 4) or (N, 5)
-    points : ndarray, (N, 5, 2)
-    truth : ndarray, (M, 4)
-    true_points : ndarray, (M, 5, 2)
-    ignore : ndarray, (K, 4)
-        Detections in these boxes that match no known face are not counted.
-    reach : float, optional
-        A detection matches if its box overlaps the true one by half; with `reach`, also if its mean point
-        error is at most this, in units of the square root of the true box's area.
+    A detection matches if its box overlaps the true one by half; with `reach`, also if its mean point error
+    is at most this, in units of the square root of the true box's area. Detections in the boxes `ignore`, (K,
+    4), that match no known face are not counted.
 
     Returns
     -------
@@ -86,20 +73,9 @@ def match(
 
 
 def recall_at(scores: Array, right: Array, n_faces: int, n_pictures: int) -> tuple[float, float]:
-    """Return the recall at `FALSE_ALARMS_ALLOWED`, and the corresponding score threshold.
+    """Return the recall at `FALSE_ALARMS_ALLOWED`, and the score above which detections count for it.
 
-    Parameters
-    ----------
-    scores : ndarray, (N,)
-    right : ndarray, (N,) bool
-        Whether each detection matches a face.
-    n_faces, n_pictures : int
-
-    Returns
-    -------
-    recall : float
-    score : float
-        Threshold; detections above it count.
+    `right`, (N,) bool, says whether each detection, of a score (N,), matches a face.
     """
     false = np.sort(scores[~right])[::-1]
     limit = int(FALSE_ALARMS_ALLOWED * n_pictures)

@@ -39,12 +39,7 @@ class SeparableBlock(nn.Module):
 class FaceDetector(nn.Module):
     """The network, from RGB uint8 frames to raw predictions of all cells.
 
-    Parameters
-    ----------
-    widths : tuple of int
-        Channels at the strides 2, 4, 8, 16 and 32.
-    neck : int
-        Channels of the feature pyramid.
+    `widths` are the channels at the strides 2, 4, 8, 16 and 32, `neck` those of the feature pyramid.
     """
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 112), neck: int = 64) -> None:
@@ -75,17 +70,9 @@ class FaceDetector(nn.Module):
                 head.bias[4:6] = 1.0
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Predict every cell.
+        """Predict every cell of RGB frames (B, H, W, 3) uint8, H and W multiples of 32; (B, A, 16).
 
-        Parameters
-        ----------
-        frames : Tensor, (B, H, W, 3) uint8
-            RGB; H and W multiples of 32.
-
-        Returns
-        -------
-        Tensor, (B, A, 16)
-            Face logit, overlap logit, box and points of the cells of stride 8 row by row, then 16, then 32.
+        Face logit, overlap logit, box and points of the cells of stride 8 row by row, then 16, then 32.
         """
         x = (frames.permute(0, 3, 1, 2).float() - 128.0) * (1.0 / 64.0)
         x8 = self.to8(self.to4(self.stem(x)))
@@ -149,22 +136,9 @@ def assign(
 ) -> tuple[Tensor, Tensor]:
     """Assign cells to true faces by the simplified optimal transport of YOLOX (Ge et al. 2021).
 
-    Parameters
-    ----------
-    cells : Tensor, (B, A, 16)
-    boxes : Tensor, (B, A, 4)
-        The decoded boxes.
-    truth : Tensor, (B, G, 4)
-        True boxes, padded to the largest number of the batch.
-    present : Tensor, (B, G) bool
-        Which rows of `truth` are real.
-    grid : Tensor, (A, 3)
-
-    Returns
-    -------
-    positive : Tensor, (B, A) bool
-    face : Tensor, (B, A) int64
-        The row of `truth` of each positive cell.
+    `cells` are (B, A, 16), `boxes` the decoded boxes (B, A, 4), `grid` (A, 3). The true boxes, (B, G, 4), are
+    padded to the largest number of the batch; `present`, (B, G) bool, says which are real. Returns which
+    cells are positive, (B, A) bool, and the row of `truth` of each, (B, A) int64.
     """
     x, y, stride = grid[:, 0], grid[:, 1], grid[:, 2]
     t = truth[:, :, None]
@@ -198,20 +172,10 @@ def enclosing_iou_loss(a: Tensor, b: Tensor) -> Tensor:
 
 
 def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
-    """Return the training loss of a batch and its parts.
+    """Return the training loss of predictions (B, A, 16) on a grid (A, 3), and its parts.
 
-    Parameters
-    ----------
-    cells : Tensor, (B, A, 16)
-    grid : Tensor, (A, 3)
-    truth : dict of Tensor
-        ``boxes`` (B, G, 4), ``points`` (B, G, 5, 2), ``present`` (B, G) bool, ``ignore`` (B, K, 4) regions in
-        without false alarms (padding: zeros).
-
-    Returns
-    -------
-    loss : Tensor
-    parts : dict of float
+    The truth has ``boxes`` (B, G, 4), ``points`` (B, G, 5, 2), ``present`` (B, G) bool, and ``ignore`` (B, K,
+    4), regions without false alarms (padding: zeros).
     """
     boxes, points = decode_cells(cells, grid)
     positive, face = assign(cells, boxes, truth["boxes"], truth["present"], grid)

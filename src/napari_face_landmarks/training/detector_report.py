@@ -188,13 +188,8 @@ def composed_frames(
 ) -> Iterator[Frame]:
     """Yield one frame per face, pasted on a picture without people, for a condition.
 
-    Parameters
-    ----------
-    faces, backgrounds : list of Photo
-    seed : int
-    **condition : float
-        ``size`` of the face (root of its box's area, pixels), ``degrees`` of its roll (to either side),
-        ``grey``, ``dark``.
+    Conditions are the ``size`` of the face (root of its box's area, pixels), ``degrees`` of its roll (to
+    either side), ``grey`` and ``dark``.
     """
     height, width = FRAME
     for number, photo in enumerate(faces):
@@ -315,19 +310,10 @@ def own_held_out_frames(data: Path, bundle: str) -> Iterator[Frame]:
 
 
 def report(data: Path, folder: Path, bundle: str, every: int = 5) -> dict[str, Any]:
-    """Measure the detector of a folder, alone and with PFLD if present.
+    """Measure ``detector.onnx`` of a folder, alone and with ``pfld.onnx`` if present.
 
-    Both bundles are measured on the same faces: those held out of the research data.
-
-    Parameters
-    ----------
-    data : Path
-        The folder of training data; its clips in ``video`` are measured if present.
-    folder : Path
-        Folder of ``detector.onnx`` and, optionally, ``pfld.onnx``.
-    bundle : {"open", "research"}
-    every : int
-        Every n-th frame of the clips is measured.
+    Both bundles are measured on the same faces: those held out of the research data. Of the clips in
+    ``video`` of the training data every n-th frame is measured.
     """
     cv2.setNumThreads(1)
     detector = open_session(folder / "detector.onnx")

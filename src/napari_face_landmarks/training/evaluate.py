@@ -44,22 +44,11 @@ DIGITS = 4
 def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int = 0) -> dict[str, Any]:
     """Return the errors of a bundle on labelled faces, for a model card.
 
-    Parameters
-    ----------
-    models : Models
-    faces : LabelledFaces
-    threads : int
-        Number of threads.
-    seed : int
-        Random seed of jitter and corruptions.
-
-    Returns
-    -------
-    dict
-        ``jitter``: `FIGURES` by condition and refine mode, with boxes like a tracker's; ``detector``: the
-        same with the detector's boxes on unmodified images, and the number of faces found; by refine mode
-        ``poor_fits`` over all conditions, ``reliability`` and ``risk`` of unmodified images, and ``covered``:
-        occluded compared with visible landmarks; ``measures``: `_measures` by condition and refine mode.
+    ``jitter``: `FIGURES` by condition and refine mode, with boxes like a tracker's; ``detector``: the same
+    with the detector's boxes on unmodified images, and the number of faces found; by refine mode
+    ``poor_fits`` over all conditions, ``reliability`` and ``risk`` of unmodified images, and ``covered``:
+    occluded compared with visible landmarks; ``measures``: `_measures` by condition and refine mode. The seed
+    is that of jitter and corruptions.
     """
     jitter = EvaluationPlan(conditions=CONDITIONS, boxes="jitter", seed=seed, threads=threads)
     detector = EvaluationPlan(conditions=("none",), boxes="detector", seed=seed, threads=threads)

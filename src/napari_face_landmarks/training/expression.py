@@ -108,13 +108,8 @@ def displacement(own: Floats, expression: Expression) -> Floats:
 def fill_mouth(image: npt.NDArray[np.uint8], upper: Floats, lower: Floats, rng: Generator) -> None:
     """Paint the inside of an opened mouth: dark, sometimes with teeth and a tongue; in place.
 
-    Parameters
-    ----------
-    image : ndarray, (H, W, 3), uint8
-        RGB.
-    upper, lower : ndarray, (11, 2)
-        The lips' inner edges, from the subject's right corner to the left one; pixels.
-    rng : numpy.random.Generator
+    `image` is (H, W, 3) RGB; `upper` and `lower`, (11, 2) pixels, are the lips' inner edges from the
+    subject's right corner to the left one.
     """
     middle = np.clip((upper[5] + lower[5]) / 2, 0, np.array(image.shape[1::-1]) - 1).astype(int)
     around = image[max(middle[1] - 24, 0) : middle[1] + 24, max(middle[0] - 24, 0) : middle[0] + 24]

@@ -128,13 +128,7 @@ def sigma_ratio(landmarks: npt.NDArray[np.floating], sigma: npt.NDArray[np.float
 
 
 def decode(arrays: Mapping[str, npt.NDArray[Any]], index: int) -> npt.NDArray[np.uint8]:
-    """Return picture `index` of an archive, (H, W, 3) RGB uint8.
-
-    Raises
-    ------
-    ImageError
-        If it cannot be decoded.
-    """
+    """Return picture `index` of an archive, (H, W, 3) RGB uint8; an `ImageError` if it cannot be decoded."""
     first, end = arrays["offsets"][index : index + 2]
     image: Any = cv2.imdecode(arrays["webp"][first:end], cv2.IMREAD_COLOR)
     if image is None:
@@ -176,20 +170,11 @@ def open_archive(path: Path, held_out: bool) -> tuple[dict[str, npt.NDArray[Any]
 def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = True) -> Faces:
     """Load the labelled faces of one side of the split.
 
-    Parameters
-    ----------
-    data : Path
-        The folder of training data.
-    bundle : {"open", "research"}
-        ``open``: freely licensed faces, labelled by their templates or meshes (`labels`). ``research``:
-        these, those for research only, and the faces labelled by hand; its held-out faces are only of the
-        latter.
-    held_out : bool
-        The faces held out for evaluation (of `OPEN` or `LABELLED` only, see `load_measured`), or the others.
-    machine_made : bool
-        Whether the training side has every file of `OPEN_SHARES` (and `RESEARCH_SHARES`), balanced by state
-        (`balanced`), or only `OPEN` or `LABELLED`. For ``research`` all labels are of one convention then
-        (`training.mesh_regression`).
+    The bundle ``open`` has freely licensed faces, labelled by their templates or meshes (`labels`);
+    ``research`` these, those for research only, and manually labelled faces. Held-out faces are of `OPEN` or
+    `LABELLED` only (see `load_measured`). With `machine_made` the training side has every file of
+    `OPEN_SHARES` (and `RESEARCH_SHARES`), `balanced` by state, otherwise only `OPEN` or `LABELLED`; for
+    ``research`` all labels are of one convention then (`training.mesh_regression`).
     """
     by_hand = LABELLED if bundle == "research" else ()
     every = machine_made and not held_out
@@ -244,13 +229,7 @@ def take(faces: Faces, rows: Sequence[int]) -> Faces:
 
 
 def balanced(weight: npt.NDArray[np.float64], landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the probability of each face (N,) with the shares of shut and of uneven eyes raised.
-
-    Parameters
-    ----------
-    weight : ndarray, (N,)
-    landmarks : ndarray, (N, 68, 2)
-    """
+    """Return the probability of each face (N,) with the shares of shut and of uneven eyes raised."""
     apertures = lid_apertures(landmarks)
     uneven = np.abs(apertures[:, 0] - apertures[:, 1]) > ONE_SIDED
     weight = weight / weight.sum()

@@ -15,26 +15,17 @@ from napari_face_landmarks.errors import ModelError
 
 
 def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> None:
-    """Load the weights of an export into a network, to continue its training.
+    """Load the weights of an export into a network of its structure, in place, to continue its training.
 
     In an export, each normalisation is folded into the preceding convolution. Every convolution gets the
-    folded weights and bias, and its normalisation the mean and variance measured on the given inputs,
-    compensated by its gain and bias, so that the outputs are those of the file. Parts of the network that are
-    not in the file (PFLD's head pose) are not changed.
-
-    Parameters
-    ----------
-    network : torch.nn.Module
-        A network of the exported structure; it is modified in place and set to training mode.
-    path : Path
-        The ONNX file, with weights as float32 or float16.
-    batches : iterable of Tensor
-        Training inputs; some hundreds of examples are enough.
+    folded weights and bias, and its normalisation the mean and variance measured on the given training inputs
+    (some hundreds of examples are enough), compensated by its gain and bias, so that the outputs are those of
+    the file. Parts of the network that are not in the file (PFLD's head pose) are not changed.
 
     Raises
     ------
     ModelError
-        The file is not an export of this network.
+        If the file is not an export of this network.
     """
     convolutions, named = _weights_of(path)
     batches = list(batches)

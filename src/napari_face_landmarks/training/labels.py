@@ -147,15 +147,7 @@ def template_landmarks(template: Floats) -> dict[int, Floats]:
 
 
 def calibrate(meshes: Floats, templates: Floats) -> Calibration:
-    """Compare meshes with templates of the same faces.
-
-    Parameters
-    ----------
-    meshes : ndarray, (N, 478, 3)
-        Pixels; z away from the camera.
-    templates : ndarray, (N, 189, 2)
-        Manual points, pixels.
-    """
+    """Compare meshes (N, 478, 3) with templates (N, 189, 2) of the same faces; pixels, z grows with depth."""
     mean = meshes.mean(axis=0)
     for _ in range(3):
         mean = mean - mean.mean(axis=0)
@@ -198,14 +190,7 @@ def load_calibration(data: Path) -> Calibration:
 
 
 def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> npt.NDArray[np.float32]:
-    """Return the 68 landmarks of a mesh, (68, 2) float32; pixels, x then y.
-
-    Parameters
-    ----------
-    mesh : ndarray, (478, 3)
-        Pixels; z away from the camera.
-    calibration : Calibration
-    """
+    """Return the 68 landmarks of a mesh (478, 3), (68, 2) float32; pixels, z grows with depth."""
     whole = np.asarray(mesh, dtype=np.float64)
     pose = pose_of(whole, calibration.mean)
     own = _to_own(whole, pose)
@@ -222,16 +207,9 @@ def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> 
 
 
 def lid_apertures(landmarks: npt.NDArray[np.floating]) -> Floats:
-    """Return the aperture (mean distance of the lids over the eye's width) of both eyes.
+    """Return the aperture (mean distance of the lids over the eye's width) of both eyes, the right one first.
 
-    Parameters
-    ----------
-    landmarks : ndarray, (..., 68, 2)
-
-    Returns
-    -------
-    ndarray, (..., 2), float64
-        The subject's right eye first.
+    Of landmarks (..., 68, 2), (..., 2) float64.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     upper, lower = np.transpose(LID_PAIRS)
@@ -260,11 +238,6 @@ def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.f
     On faces with palsy, a mesh has about three quarters of the height difference of brows and commissures. A
     third of it is added, half on either side: to the brows uniformly, to the mouth in proportion to the
     distance from its middle. Heads with a large rotation are not changed.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (N, 68, 2)
-        Pixels, x then y.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     moved = points.copy()
@@ -298,17 +271,7 @@ def aligned_landmarks(
     The positions of points along a lid or on a brow are a convention, in which the avatars differ. The mean
     difference to the labels made from the meshes of frontal heads is added: for brows in both directions, for
     lids only along the eye, so that apertures remain exact. The jaw, the nose and the mouth are not changed.
-
-    Parameters
-    ----------
-    exact, made : ndarray, (N, 68, 2), float32
-        Pixels.
-    yaw : ndarray, (N,)
-        Degrees.
-
-    Returns
-    -------
-    ndarray, (N, 68, 2), float32
+    Landmarks are (N, 68, 2) pixels, `yaw` (N,) degrees.
     """
     across = exact[:, 45] - exact[:, 36]
     turned = np.cos(np.radians(yaw))
@@ -329,14 +292,9 @@ def aligned_landmarks(
 def marked_landmarks(
     template: npt.NDArray[np.floating], by_mesh: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Return the 68 landmarks of a frontal face with a manual template.
+    """Return the 68 landmarks of a frontal face with a manual template (189, 2), pixels.
 
-    Parameters
-    ----------
-    template : ndarray, (189, 2)
-        Manual points, pixels.
-    by_mesh : ndarray, (68, 2), float32
-        `mesh_landmarks`, for the points that the template does not have.
+    Points that the template does not have are those of `by_mesh`, (68, 2), from `mesh_landmarks`.
     """
     points = np.asarray(template, dtype=np.float64)
     landmarks = by_mesh.copy()
@@ -352,16 +310,10 @@ def marked_landmarks(
 def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) -> Floats:
     """Return the 17 jaw points of a contour on a head that may be rotated, (17, 2).
 
-    Parameters
-    ----------
-    contour : ndarray, (C, 2 or 3)
-        From the subject's right ear to the chin (the middle one) to the left ear; pixels.
-    mesh : ndarray, (478, 3)
-        The face, whose outline hides parts of the contour behind it.
-    rotation : ndarray, (3, 3)
-        Of the head; its first column is the direction from the right to the left ear.
-    unit : float
-        The outer-eye distance seen from the front, pixels.
+    The contour, (C, 2 or 3) pixels, runs from the subject's right ear to the chin (the middle one) to the
+    left ear. The outline of the face, `mesh` (478, 3), hides parts of it. The first column of the head's
+    `rotation` is the direction from the right to the left ear; `unit` is the outer-eye distance seen from the
+    front, pixels.
     """
     across = rotation[:2, 0] / np.linalg.norm(rotation[:2, 0])
     axes = np.stack([across, [-across[1], across[0]]], axis=1)

@@ -88,21 +88,11 @@ def fit_map(
     weight: npt.NDArray[np.floating],
     ridge: float,
 ) -> Floats:
-    """Fit ``wanted - found`` as a linear function of `found`.
+    """Fit ``wanted - found``, landmarks (N, 68, 2), as a linear function of `found`, by weights (N,).
 
-    Parameters
-    ----------
-    found, wanted : ndarray, (N, 68, 2)
-        Landmarks in a normalised frame in which left and right are mirror images about ``x = 0``.
-    weight : ndarray, (N,)
-        Weight of each face.
-    ridge : float
-        Penalty, in mean variances of `found`.
-
-    Returns
-    -------
-    ndarray, (137, 136), float64
-        Row 0 is the constant, the others multiply x and y of each landmark.
+    The landmarks are in a normalised frame in which left and right are mirror images about ``x = 0``. `ridge`
+    is the penalty in mean variances of `found`. Returns (137, 136) float64: row 0 is the constant, the others
+    multiply x and y of each landmark.
     """
     found = np.concatenate([found, _mirrored(found)]).astype(np.float64)
     wanted = np.concatenate([wanted, _mirrored(wanted)]).astype(np.float64)
@@ -128,14 +118,8 @@ def _mirrored(points: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
 def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None:
     """Write the landmark network with a final layer that adds a linear function of its landmarks to them.
 
-    Parameters
-    ----------
-    path, out : Path
-        Input and output: an exported ``pfld.onnx``, which may already have such a layer.
-    beyond : ndarray, (137, 136)
-        From `fit_map`, for landmarks as fractions of the crop minus one half.
-    spread : float
-        Factor of the network's sigma.
+    The exported ``pfld.onnx`` may already have such a layer. `beyond`, (137, 136), is from `fit_map`, for
+    landmarks as fractions of the crop minus one half; `spread` is a factor of the network's sigma.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -284,15 +268,7 @@ def in_other_light(faces: Faces, plan: CalibrationPlan) -> Faces:
 
 
 def clnf_map(samples: Sequence[tuple[Faces, list[ClnfFit], float]], ridge: float) -> Floats:
-    """Fit CLNF's map, (137, 136), as in `PatchExperts.beyond`.
-
-    Parameters
-    ----------
-    samples : sequence of tuple
-        Labelled faces, their CLNF fits, and their weight.
-    ridge : float
-        See `fit_map`.
-    """
+    """Fit CLNF's map, (137, 136), as in `PatchExperts.beyond`, to labelled faces, their fits and weights."""
     found, wanted, weights = [], [], []
     for faces, fits, weight in samples:
         for fit, points in zip(fits, faces.landmarks, strict=True):
@@ -305,22 +281,10 @@ def clnf_map(samples: Sequence[tuple[Faces, list[ClnfFit], float]], ridge: float
 
 
 def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
-    """Fit both maps for the models in a folder; write ``pfld.onnx``, ``cen.npz`` and the improvement.
+    """Fit both maps for the models of a folder; write ``pfld.onnx`` and ``cen.npz`` to `out`.
 
-    Parameters
-    ----------
-    data : Path
-        The folder of training data.
-    folder : Path
-        Folder of ``pfld.onnx``, ``pdm.npz`` and ``cen.npz``.
-    out : Path
-        Output folder, also of ``settle.metrics.json``; may be the same.
-    plan : CalibrationPlan
-
-    Returns
-    -------
-    dict
-        The plan, and the errors on the held-out faces (NME) without and with the maps.
+    Also writes ``settle.metrics.json``, and returns it: the plan, and the errors on the held-out faces (NME)
+    without and with the maps.
     """
     faces = load_faces(data, bundle="research", held_out=False, machine_made=False)
     held_out = load_faces(data, bundle="research", held_out=True)

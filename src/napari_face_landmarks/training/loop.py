@@ -71,10 +71,7 @@ class Loop:
     def descend(self, loss: Tensor, clip: float = math.inf) -> bool:
         """Take a step down the gradient of a loss, and average the weights.
 
-        Returns
-        -------
-        bool
-            False if the gradient is not finite: then the weights are left as they are.
+        Returns False if the gradient is not finite: then the weights are left as they are.
         """
         self.optimiser.zero_grad()
         loss.backward()

@@ -37,15 +37,9 @@ Draw = Callable[["npt.NDArray[np.uint8]", "Floats", float, Generator], None]
 
 
 def draw_marks(image: Image, landmarks: npt.NDArray[np.floating], rng: Generator) -> None:
-    """Draw one to three kinds of marks on a face, over its landmarks and next to them; in place.
+    """Draw one to three kinds of marks on a face, over its landmarks and next to them, in place.
 
-    Parameters
-    ----------
-    image : ndarray, (S, S, 3), uint8
-        RGB crop.
-    landmarks : ndarray, (68, 2)
-        Pixels of the crop, x then y.
-    rng : numpy.random.Generator
+    `image` is an RGB crop (S, S, 3), the landmarks (68, 2) are in its pixels.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     unit = max(float(inter_ocular(points)), 4.0)

@@ -63,14 +63,9 @@ def _to_own(points: Floats, places: Floats, axes: Floats) -> Floats:
 
 
 def fit_reading(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floating]) -> Reading:
-    """Fit manual landmarks as a linear function of the mesh (principal components, then ridge).
+    """Fit manual landmarks (N, 68, 2) as a linear function of meshes (N, 478, 3), both in pixels.
 
-    Parameters
-    ----------
-    meshes : ndarray, (N, 478, 3)
-        Pixels.
-    landmarks : ndarray, (N, 68, 2)
-        Manual landmarks of the same faces; pixels, x then y.
+    By principal components of the meshes, then ridge regression.
     """
     whole = np.asarray(meshes, dtype=np.float64)
     places, axes = _frames(whole)
@@ -88,14 +83,7 @@ def fit_reading(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floa
 
 
 def read_landmarks(meshes: npt.NDArray[np.floating], reading: Reading) -> npt.NDArray[np.float32]:
-    """Predict landmarks from meshes, (N, 68, 2) float32; pixels, x then y.
-
-    Parameters
-    ----------
-    meshes : ndarray, (N, 478, 3)
-        Pixels.
-    reading : Reading
-    """
+    """Predict landmarks from meshes (N, 478, 3) in pixels, (N, 68, 2) float32; pixels, x then y."""
     whole = np.asarray(meshes, dtype=np.float64)
     places, axes = _frames(whole)
     levels = (_own(whole, places, axes) - reading.mean) @ reading.components
@@ -108,16 +96,8 @@ def steadied(
 ) -> npt.NDArray[np.float32]:
     """Return weighted means of manual labels and of predictions from the mesh, (N, 68, 2) float32.
 
-    The prediction for a face is by a regression that was fitted without its label.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (N, 68, 2), float32
-        Manual landmarks; pixels, x then y.
-    meshes : ndarray, (N, 478, 3), float32
-        Pixels.
-    known : ndarray, (N,), bool
-        Whether a face has a mesh; the labels of the others are not changed.
+    The prediction for a face is by a regression that was fitted without its label. Labels of faces without a
+    mesh (`known`, (N,) bool) are not changed.
     """
     moved = landmarks.copy()
     fold = np.full(len(landmarks), -1)

@@ -19,14 +19,9 @@ Method = TypeVar("Method")
 
 
 def fastest(methods: Mapping[Method, Callable[[], Any]]) -> Method:
-    """Return the fastest of several equivalent methods, timed in alternation.
+    """Return the fastest of several equivalent methods, timed in alternation, each given by a function.
 
     Processors without instructions for bfloat16 take up to a hundred times as long as for float32.
-
-    Parameters
-    ----------
-    methods : mapping
-        A function per method.
     """
     seconds = dict.fromkeys(methods, math.inf)
     for round_ in range(ROUNDS):
@@ -41,14 +36,9 @@ def fastest(methods: Mapping[Method, Callable[[], Any]]) -> Method:
 
 
 def faster_precision(device: torch.device, work: Callable[[], Any]) -> torch.dtype:
-    """Return the faster precision of `work`, timed in float32 and bfloat16.
+    """Return the faster precision of `work`, a forward and a backward pass, timed in float32 and bfloat16.
 
-    Parameters
-    ----------
-    device : torch.device
-        Device of `work`; a GPU is assumed to support bfloat16.
-    work : callable
-        A forward and a backward pass over a few examples.
+    A GPU is assumed to support bfloat16.
     """
 
     def timed(dtype: torch.dtype) -> None:

@@ -108,13 +108,9 @@ class Pfld(nn.Module):
     The published network regresses the coordinates from features pooled at three scales; that branch is
     `global_landmarks` here. A second branch locates each landmark in a 28 x 28 map by soft-argmax (Sun et al.
     2018, integral regression), which is more accurate for visible landmarks, and a learned weight per
-    landmark combines both. The auxiliary head-pose branch is used in training only.
-
-    Parameters
-    ----------
-    middles : Middles
-        Hidden channels of each block. The widths between blocks do not depend on them, so that a network can
-        be pruned or widened (`pruning.with_widths`).
+    landmark combines both. The auxiliary head-pose branch is used in training only. `middles` are the hidden
+    channels of each block; the widths between blocks do not depend on them, so that a network can be pruned
+    or widened (`pruning.with_widths`).
     """
 
     def __init__(self, middles: Middles = WIDE) -> None:

@@ -52,18 +52,8 @@ def export(
 ) -> None:
     """Write a network as ONNX with float16 weights; the file appears whole or not at all.
 
-    Parameters
-    ----------
-    network : Module
-    example : Tensor
-        An input.
-    path : Path
-    name : str
-        Name of the input.
-    outputs : sequence of str
-        Names of the outputs.
-    axes : mapping
-        Names of the axes of any length, by input or output and index.
+    `name` is that of the input, of which `example` is one; `outputs` are the names of the outputs, `axes` the
+    names of the axes of any length, by input or output and index.
     """
     import torch
 

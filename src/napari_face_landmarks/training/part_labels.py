@@ -124,10 +124,7 @@ class PartFaces:
 def apertures(lids: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return the height of eyes over their width: mean of 37-41 and 38-40 at right angles to 36-39.
 
-    Parameters
-    ----------
-    lids : ndarray, (..., 6, 2)
-        x then y, y down, in the order of the right eye; or of the left eye in a mirrored picture.
+    Of lids (..., 6, 2), y down, in the order of the right eye; or of the left eye in a mirrored picture.
     """
     points = np.asarray(lids, dtype=np.float64)
     across = points[..., 3, :] - points[..., 0, :]
@@ -306,14 +303,7 @@ def _usable(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
 def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
     """Load the crops of eyes and mouths of one side of the split.
 
-    Parameters
-    ----------
-    data : Path
-        The folder of training data.
-    bundle : {"open", "research"}
-        ``open`` uses freely licensed faces only; ``research`` the others as well.
-    held_out : bool
-        The held-out faces, or those for training.
+    The bundle ``open`` uses freely licensed faces only, ``research`` the others as well.
     """
     weights = {f"landmarks_open/{name}.npz": weight for name, weight in OPEN_WEIGHTS.items()}
     reading, offset = None, lid_offset(data)

@@ -136,11 +136,8 @@ def part_network(name: str) -> PartNetwork:
 def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDArray[Any]]:
     """Return augmented crops of a part and their labels.
 
-    Returns
-    -------
-    dict
-        ``images`` (B, S, S) or (B, S, S, 3) float32, 0 to 1; ``labels`` (B, L, 2); ``known`` (B, L);
-        ``twin`` (B,) int64: the row of the same crop with its skin moved, or of the crop itself.
+    ``images`` (B, S, S) or (B, S, S, 3) float32, 0 to 1; ``labels`` (B, L, 2); ``known`` (B, L); ``twin``
+    (B,) int64: the row of the same crop with its skin moved, or of the crop itself.
     """
     twins = round(plan.batch * plan.twin_share / 2) if part.name == "mouth" else 0
     rows = rng.choice(len(part.chance), plan.batch, p=part.chance)
@@ -232,11 +229,7 @@ def skin_bumps(part: Part, points: Floats, side: float, rng: Generator) -> Float
 def cover(image: Image, other: Image, rng: Generator) -> None:
     """Draw what lies before a face, in place: rims and glare of glasses, strokes, hair, a hand, a border.
 
-    Parameters
-    ----------
-    image : ndarray, (S, S) or (S, S, 3), uint8
-    other : ndarray, of the same dimensions, uint8
-        Another picture, whose texture may cover this one.
+    `image` is (S, S) or (S, S, 3) uint8; `other` another picture, whose texture may cover this one.
     """
     size = image.shape[0]
     shape = np.zeros(image.shape[:2], np.uint8)
@@ -523,22 +516,10 @@ def load_or_make(data: Path, out: Path, bundle: str, held_out: bool) -> PartFace
 def train(
     data: Path, out: Path, bundle: str, name: str, plan: PartsPlan, start: Path | None = None
 ) -> dict[str, Any]:
-    """Train the network of a part, or resume from its checkpoint; export the average of its weights.
+    """Train the network of a part, "eye" or "mouth", or resume it; export the average of its weights.
 
-    Parameters
-    ----------
-    data, out : Path
-        The folders of training data and of what is made.
-    bundle : {"open", "research"}
-    name : {"eye", "mouth"}
-    plan : PartsPlan
-    start : Path, optional
-        The folder of a finished run whose weights this one begins with.
-
-    Returns
-    -------
-    dict
-        The metrics on held-out faces.
+    `start` is the folder of a finished run whose weights are the initial ones. Returns the metrics on
+    held-out faces.
     """
     torch.set_num_threads(plan.threads)
     cv2.setNumThreads(1)

@@ -179,10 +179,7 @@ def expectation_maximisation(
 ) -> tuple[PDM, Floats]:
     """Run one EM round: poses and the posterior of q for each face, then mean and components.
 
-    Returns
-    -------
-    tuple of PDM and ndarray
-        The new model and the faces' parameters under the old one, (F, 6 + m).
+    Returns the new model and the faces' parameters under the old one, (F, 6 + m).
     """
     m, n_faces = pdm.n_modes, len(seen.points)
     params = np.stack(
@@ -274,23 +271,9 @@ def residual(pdm: PDM, landmarks: npt.NDArray[Any], noise: float = 1.0) -> Float
 
 
 def train_pdm(data: Path, out: Path, bundle: str = "research", plan: PdmPlan | None = None) -> dict[str, Any]:
-    """Train the PDM and write ``pdm.npz`` and ``pdm.metrics.json``.
+    """Train the PDM; write ``pdm.npz`` and ``pdm.metrics.json``, return the metrics on the held-out faces.
 
-    Parameters
-    ----------
-    data : Path
-        The folder of training data.
-    out : Path
-        Output folder.
-    bundle : {"open", "research"}
-        Faces to use; ``research`` uses only those with manual labels.
-    plan : PdmPlan, optional
-        Sizes and noise.
-
-    Returns
-    -------
-    dict
-        The metrics, measured on the held-out faces.
+    The bundle ``research`` uses only faces with manual labels.
     """
     plan = plan or PdmPlan()
     out.mkdir(parents=True, exist_ok=True)

@@ -130,12 +130,8 @@ def _pairs() -> tuple[npt.NDArray[np.int64], npt.NDArray[np.int64], npt.NDArray[
 def difference_error(error: Tensor, trust: Tensor) -> Tensor:
     """Return the weighted mean length of the errors' differences over the pairs of `DIFFERENCES`, (B,).
 
-    Parameters
-    ----------
-    error : Tensor, (B, 68, 2)
-        Of each landmark; pixels of the crop.
-    trust : Tensor, (B, 68)
-        Weight of each label.
+    `error`, (B, 68, 2), is that of each landmark in pixels of the crop, `trust`, (B, 68), the weight of its
+    label.
     """
     first, second, weight = _pairs()
     together = torch.minimum(trust[:, first], trust[:, second]) * torch.from_numpy(weight).to(error.device)
@@ -145,15 +141,8 @@ def difference_error(error: Tensor, trust: Tensor) -> Tensor:
 def movement_error(found: Tensor, truth: Tensor, twin: Tensor, softness: float = SOFTNESS) -> Tensor:
     """Return how far landmarks fail to follow known local movements, mean over the faces that have a twin.
 
-    Parameters
-    ----------
-    found, truth : Tensor, (B, L, 2)
-        Pixels of the crop.
-    twin : Tensor, (B,), int64
-        Row of the same face with its skin moved in places (`augment.twin_faces`); its own if there
-        is none.
-    softness : float
-        As of `distance`.
+    Landmarks are (B, L, 2), pixels of the crop. `twin`, (B,) int64, is the row of the same face with its skin
+    moved in places (`augment.twin_faces`); its own if there is none. `softness` is that of `distance`.
     """
     moved = truth - truth[twin]
     length = moved.norm(dim=-1)
@@ -364,11 +353,7 @@ class TrainingStream:
 def drawing(background: npt.NDArray[np.uint8], rng: Generator) -> npt.NDArray[np.uint8]:
     """Return an image without a face but with shapes like eyes and mouths: letters, rings, strokes, noise.
 
-    Parameters
-    ----------
-    background : ndarray, (S, S, 3), uint8
-        Background; sometimes replaced by a plain colour or coarse noise.
-    rng : numpy.random.Generator
+    The background, (S, S, 3) uint8, is sometimes replaced by a plain colour or coarse noise.
     """
     size = len(background)
     kind = rng.random()
@@ -441,12 +426,9 @@ def evaluate(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
 def evaluate_differences(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
     """Return what of faces' differences a network gets wrong, with the crops of a tracker.
 
-    Returns
-    -------
-    dict
-        ``differences``: `difference_error` over the outer-eye distance; ``shut_aperture`` and
-        ``open_aperture``: mean aperture (lid distance over width) of eyes labelled under 0.06 and over 0.2;
-        ``aperture_slope``: of the found apertures on the labelled ones.
+    ``differences``: `difference_error` over the outer-eye distance; ``shut_aperture`` and ``open_aperture``:
+    mean aperture (lid distance over width) of eyes labelled under 0.06 and over 0.2; ``aperture_slope``: of
+    the found apertures on the labelled ones.
     """
     network.eval()
     rng = np.random.default_rng(HELD_OUT_SEED)
@@ -497,27 +479,11 @@ def export_onnx(network: Pfld, path: Path, sigma_scale: float = 1.0) -> None:
 
 
 def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None = None) -> dict[str, Any]:
-    """Train PFLD, resuming from `out` where an earlier run stopped, and export the best weights.
+    """Train PFLD, or resume it from its checkpoint in `out`; export the best weights, return their metrics.
 
-    Parameters
-    ----------
-    data : Path
-        The folder of training data.
-    out : Path
-        Where ``pfld.checkpoint.pt``, ``pfld.log.csv``, ``pfld.onnx`` and ``pfld.metrics.json`` go.
-    bundle : {"research", "open"}
-        Which faces may be used.
-    plan : PfldPlan
-        Steps, rates and seed.
-    start : Path, optional
-        The folder of a finished run, possibly of another bundle, whose best weights are the initial weights;
-        or of an installed bundle, whose ``pfld.onnx`` is read. A network with other widths than the plan's is
-        pruned or widened (`pruning.with_widths`), and then also distilled from the original.
-
-    Returns
-    -------
-    dict
-        The metrics of the best weights on the held-out faces.
+    `start` is the folder of a finished run, possibly of another bundle, whose best weights are the initial
+    ones; or of an installed bundle, whose ``pfld.onnx`` is read. A network with other widths than the plan's
+    is pruned or widened (`pruning.with_widths`), and then also distilled from the original.
     """
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(plan.threads)

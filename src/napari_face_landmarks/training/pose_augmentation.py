@@ -122,20 +122,9 @@ def turned(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Return the picture with its head turned, and the landmarks as an annotator would see them.
 
-    Parameters
-    ----------
-    image : ndarray, (H, W, 3), uint8
-    landmarks : ndarray, (68, 2), float32
-        Pixels, x then y.
-    mesh : ndarray, (478, 3)
-        Pixels; z away from the camera.
-    turner : Turner
-    yaw, pitch : float
-        Radians, on top of the pose that the head has.
-    expression : Expression, optional
-        What the face does besides.
-    rng : numpy.random.Generator, optional
-        Paints the inside of a mouth that the expression opens; needed for that alone.
+    `image` is (H, W, 3), the landmarks (68, 2) and the mesh (478, 3) are in its pixels, z away from the
+    camera. Yaw and pitch, radians, are on top of the pose that the head has. `rng` paints the inside of a
+    mouth that the `expression` opens; needed for that alone.
     """
     whole = np.asarray(mesh, dtype=np.float64)
     unit, pose, place = pose_of(whole, turner.mean)
@@ -173,16 +162,10 @@ def draw_triangles(
     after: npt.NDArray[np.float64],
     triangles: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.uint8]:
-    """Draw a picture's triangles at their new places, the nearer over the farther ones.
+    """Draw a picture's triangles (K, 3) at their new positions, the nearer over the farther ones.
 
-    Parameters
-    ----------
-    image : ndarray, (H, W, 3), uint8
-    before : ndarray, (N, 2), float64
-        Vertices in the picture, x then y.
-    after : ndarray, (N, 3), float64
-        Where they go; z away from the camera.
-    triangles : ndarray, (K, 3), int64
+    `image` is (H, W, 3); the vertices in it are `before`, (N, 2), those in the new picture `after`, (N, 3), z
+    away from the camera.
     """
     height, width = image.shape[:2]
     result = np.zeros((height, width, 3), np.uint8)

@@ -49,14 +49,8 @@ def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> P
     In a block with more channels, the additional ones have random input weights and zero output weights
     (Chen, Goodfellow and Shlens 2016, "Net2Net", arXiv 1511.05641, section 2.3).
 
-    Parameters
-    ----------
-    network : Pfld
-        Not modified, except that it is set to evaluation mode.
-    middles : Middles
-        Channels of each block.
-    batches : sequence of Tensor, (B, 3, 112, 112)
-        Training inputs of the network; some hundreds of examples are enough.
+    The batches are training inputs (B, 3, 112, 112), some hundreds of examples. The given network is not
+    modified, except that it is set to evaluation mode.
     """
     new: Pfld = Pfld(middles).to(batches[0].device)
     network.eval()
@@ -142,23 +136,11 @@ def _fit_block(
 
 
 def best_channels(gram: Doubles, cross: Doubles, kept: int) -> tuple[npt.NDArray[np.int64], Doubles]:
-    """Select channels for a linear map by removing one at a time; return them and the map.
+    """Select `kept` of C channels for a linear map to K outputs, by removing one at a time.
 
-    Parameters
-    ----------
-    gram : ndarray, (C + 1, C + 1), float64
-        Sums of the products of C channels and a constant one, which is kept.
-    cross : ndarray, (C + 1, K), float64
-        Sums of their products with the K outputs.
-    kept : int
-        Number of channels to keep.
-
-    Returns
-    -------
-    places : ndarray, (kept,), int64
-        Ascending.
-    weights : ndarray, (kept + 1, K), float64
-        The map from these channels and the constant one.
+    `gram`, (C + 1, C + 1), has the sums of the products of the channels and a constant one, which is kept,
+    `cross`, (C + 1, K), those with the outputs. Returns the channels, ascending, and the map from these and
+    the constant one, (kept + 1, K).
     """
     count = len(gram) - 1
     ridged = gram.copy()

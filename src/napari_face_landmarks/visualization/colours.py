@@ -28,20 +28,8 @@ SOURCE_COLOURS = {
     "carried": "#009e73",
     "manual": "#d55e00",
 }
-SOURCE_WORDS = {
-    "none": "none",
-    "pfld": "PFLD",
-    "clnf": "CLNF",
-    "carried": "carried",
-    "manual": "by hand",
-}
-PART_COLOURS = {
-    "jaw": "#56b4e9",
-    "brows": "#d55e00",
-    "nose": "#009e73",
-    "eyes": "#f0e442",
-    "lips": "#cc79a7",
-}
+SOURCE_WORDS = {"none": "none", "pfld": "PFLD", "clnf": "CLNF", "carried": "carried", "manual": "by hand"}
+PART_COLOURS = {"jaw": "#56b4e9", "brows": "#d55e00", "nose": "#009e73", "eyes": "#f0e442", "lips": "#cc79a7"}
 PARTS: dict[str, tuple[str, ...]] = {
     "jaw": ("jaw",),
     "brows": ("right brow", "left brow"),
@@ -81,7 +69,7 @@ _PART = _part_table()
 def landmark_colours(
     by: ColourMode, confidence: npt.NDArray[Any], source: npt.NDArray[Any], landmark: npt.NDArray[Any]
 ) -> Floats:
-    """Return the colour of each landmark.
+    """Return the colour of each landmark, (N, 4) float32; RGBA, 0 to 1.
 
     Parameters
     ----------
@@ -94,11 +82,6 @@ def landmark_colours(
         Index into `tracking.SOURCES`.
     landmark : ndarray, (N,), integers
         0 to 67.
-
-    Returns
-    -------
-    ndarray, (N, 4), float32
-        RGBA, 0 to 1.
 
     Raises
     ------

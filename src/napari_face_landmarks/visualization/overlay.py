@@ -26,17 +26,12 @@ _VIRIDIS = np.ascontiguousarray(
 
 
 def confidence_colours(confidence: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the colour of each confidence: viridis from 0 (dark blue) to 1 (yellow).
+    """Return the colour of each confidence: viridis from 0 (dark blue) to 1 (yellow), (..., 3) uint8; RGB.
 
     Parameters
     ----------
     confidence : ndarray, (...)
         0 to 1; NaN counts as 0.
-
-    Returns
-    -------
-    ndarray, (..., 3), uint8
-        RGB.
     """
     index = np.clip(np.nan_to_num(np.asarray(confidence, dtype=np.float64)), 0, 1) * 255 + 0.5
     return np.asarray(_VIRIDIS[index.astype(np.int64)])
@@ -125,11 +120,7 @@ _MARKERS: dict[str, npt.NDArray[np.float64]] = {
 
 
 def _draw_point(
-    canvas: npt.NDArray[np.uint8],
-    point: npt.NDArray[Any],
-    radius: float,
-    source: str,
-    colour: Sequence[int],
+    canvas: npt.NDArray[np.uint8], point: npt.NDArray[Any], radius: float, source: str, colour: Sequence[int]
 ) -> None:
     if source in _MARKERS:
         corners = np.rint((point + radius * _MARKERS[source]) * (1 << SUBPIXEL_BITS)).astype(np.int32)
@@ -150,10 +141,7 @@ def draw_legend(canvas: npt.NDArray[np.uint8], entries: Sequence[tuple[str, str]
 
 
 def draw_caption(
-    canvas: npt.NDArray[np.uint8],
-    text: str,
-    colour: tuple[int, int, int] = LIGHT,
-    side: int | None = None,
+    canvas: npt.NDArray[np.uint8], text: str, colour: tuple[int, int, int] = LIGHT, side: int | None = None
 ) -> None:
     """Draw a line of text in the upper left corner of `canvas`, (H, W, 3) uint8, in place.
 
