@@ -174,23 +174,7 @@ def place_by_hand(
 def manual_values(
     tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
 ) -> FaceValues:
-    """Return what `place_by_hand` makes of a face on one frame; the tracks are neither changed nor copied.
-
-    Parameters
-    ----------
-    tracks, row, face, landmarks, places
-        As for `place_by_hand`.
-
-    Returns
-    -------
-    dict of str to ndarray
-        For `set_face`.
-
-    Raises
-    ------
-    ResultError
-        As `place_by_hand`.
-    """
+    """Return what `place_by_hand` makes of a face, for `set_face`; tracks are neither changed nor copied."""
     _check_face(tracks, face)
     points, which = np.asarray(places, dtype=np.float32), list(landmarks)
     good = 0 <= row < tracks.n_frames and all(0 <= k < N_LANDMARKS for k in which)
@@ -216,22 +200,10 @@ def edited_values(
     confidence: npt.NDArray[Any],
     pose: npt.NDArray[Any],
 ) -> FaceValues:
-    """Return a face on one frame with its landmarks replaced; its source is "manual".
+    """Return a face on one frame with its landmarks replaced, for `set_face`; its source is "manual".
 
-    Parameters
-    ----------
-    tracks : Tracks
-        Neither changed nor copied.
-    row, face : int
-        Of the arrays.
-    landmarks, confidence, pose : ndarray, (68, 2), (68,) and (6,)
-        As in `Tracks`.
-
-    Returns
-    -------
-    dict of str to ndarray
-        For `set_face`. The box is the landmarks', its score is kept, and what described the fit before is
-        unknown.
+    The tracks are neither changed nor copied. Landmarks (68, 2), confidence (68,) and pose (6,) are as in
+    `Tracks`. The box is the landmarks', its score is kept, and what described the fit before is unknown.
     """
     values = values_of_face(tracks, row, face)
     for item in FIELDS:
@@ -272,12 +244,7 @@ def set_face(tracks: Tracks, row: int, face: int, values: Mapping[str, npt.NDArr
 def reset_fit(tracks: Tracks, where: Any) -> None:
     """Forget, in place, how faces were fitted whose landmarks were edited.
 
-    Parameters
-    ----------
-    tracks : Tracks
-        Whose arrays the caller owns.
-    where : index
-        Of the rows and faces: a mask (T, F), or a row and a face.
+    `where` is an index of rows and faces: a mask (T, F), or a row and a face.
     """
     for item in FIELDS:
         if item.reset_by_edits:

@@ -214,12 +214,7 @@ def empty_arrays(*leading: int) -> dict[str, npt.NDArray[Any]]:
 def document(owner: type, leading: str) -> None:
     """Append the arrays to the docstring of a class, which ends with a numpydoc section of attributes.
 
-    Parameters
-    ----------
-    owner : type
-        A class of `FaceArrays`.
-    leading : str
-        The names of the first axes, such as "T, F".
+    `leading` has the names of the first axes, such as "T, F".
     """
     lines = [inspect.cleandoc(owner.__doc__ or "")]  # Python 3.13 and newer have removed its indentation
     for item in FIELDS:

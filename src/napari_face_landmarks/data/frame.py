@@ -47,16 +47,9 @@ def _empty(n_faces: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def stack_frames(frames: Sequence[FrameResult], n_faces: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of frames, each (N, F, ...), and ``index``, (N,) int64.
+    """Return the arrays of any number of frames of F faces, each (N, F, ...), and ``index``, (N,) int64.
 
     Only what the tracker computes is in them, as in a checkpoint.
-
-    Parameters
-    ----------
-    frames : sequence of FrameResult
-        Any number, also none.
-    n_faces : int
-        The number of faces of each.
     """
     arrays = {
         item.name: np.stack([getattr(frame, item.name) for frame in frames])

@@ -55,17 +55,8 @@ def given_names(meta: Mapping[str, Any]) -> list[str]:
 def names_in_files(given: Any, n_faces: int) -> list[str]:
     """Return the names of faces as files of poses have them: distinct, short and on one line.
 
-    Parameters
-    ----------
-    given : object
-        ``meta["face_names"]``, of whatever type.
-    n_faces : int
-
-    Returns
-    -------
-    list of str
-        `face_identifier` where there is no name, or an empty one. Names are one line of at most
-        `LONGEST_NAME` characters that any encoding of Unicode can hold.
+    `given` is ``meta["face_names"]``, of whatever type. `face_identifier` where there is no name, or an empty
+    one. Names are one line of at most `LONGEST_NAME` characters that any encoding of Unicode can hold.
     """
     names = face_identifiers(n_faces)
     listed = given if isinstance(given, (list, tuple)) else ()

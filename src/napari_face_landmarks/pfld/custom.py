@@ -55,16 +55,10 @@ class CustomPfld:
 
 
 def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:
-    """Convert PFLD's crops of faces to those of a custom network, (F, 4).
+    """Convert PFLD's crops of faces, (F, 4), to those of a custom network, (F, 4).
 
-    Parameters
-    ----------
-    network : CustomPfld
-    crops : ndarray, (F, 4)
-        Centre x, centre y, side, roll.
-    box_to_crop, shift : float
-        Side of PFLD's crop divided by that of a face box, and the shift of its centre below that of the box,
-        in heights of the box.
+    `box_to_crop` is the side of PFLD's crop divided by that of a face box, `shift` the shift of its centre
+    below that of the box, in heights of the box.
     """
     wanted = np.array(crops, dtype=np.float32)
     if network.box == "landmarks":
@@ -78,15 +72,7 @@ def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: 
 
 
 def run_custom(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> Floats:
-    """Run the network on crops of an image; return (F, 68, 2), fractions of the crops, x then y.
-
-    Parameters
-    ----------
-    network : CustomPfld
-    rgb : ndarray, (H, W, 3), uint8
-    crops : ndarray, (F, 4)
-        From `custom_crops`.
-    """
+    """Run the network on crops (F, 4) of `custom_crops`; return (F, 68, 2), x and y in fractions of them."""
     inputs = sample_crops(rgb, crops, network.size)
     if network.bgr:
         inputs = inputs[:, ::-1]

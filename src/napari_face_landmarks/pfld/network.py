@@ -134,18 +134,10 @@ def _run_mirrored(
 
 
 def place_output(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
-    """Take what the network says of crops to the picture; what is not finite is no face.
+    """Convert a network's output for crops (F, 4) to pixels of the picture; what is not finite is no face.
 
-    Parameters
-    ----------
-    fractions : ndarray, (F, 68, 2), float32
-        Landmarks, fractions of the crop, x then y.
-    spread : ndarray, (F, 68), float32
-        Their standard deviations, the same.
-    score : ndarray, (F,), float32
-        Probability of a face.
-    crops : ndarray, (F, 4), float32
-        Centre x, centre y, side (pixels), roll (radians).
+    Landmarks (F, 68, 2), x then y, and their standard deviations (F, 68) are fractions of the crop; `score`,
+    (F,), is the probability of a face.
     """
     landmarks, sigma = np.empty_like(fractions), np.empty_like(spread)
     confidence, sure = np.empty_like(spread), np.empty_like(score)
@@ -225,19 +217,9 @@ def put_faces(output: PfldOutput, rows: npt.NDArray[np.int64], other: PfldOutput
 
 
 def misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
-    """Return which crops are off, so that the landmarks seen in them are seen better in crops around these.
+    """Return which crops, (F, 4), are off, so that new ones around the landmarks show these better, (F,).
 
-    Parameters
-    ----------
-    crops : ndarray, (F, 4), float32
-        Centre x, centre y, side (pixels), roll (radians).
-    landmarks : ndarray, (F, 68, 2), float32
-        Pixels.
-
-    Returns
-    -------
-    ndarray, (F,), bool
-        Off by more than `SECOND_LOOK`; never where the landmarks are all but a point.
+    Off by more than `SECOND_LOOK`; never where the landmarks, (F, 68, 2) pixels, are all but a point.
     """
     found = np.zeros(len(crops), np.bool_)
     _misplaced(crops, landmarks, found)

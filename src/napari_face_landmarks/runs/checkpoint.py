@@ -66,15 +66,7 @@ def frame_to_bytes(result: FrameResult, kind: np.dtype[Any]) -> bytes:
 
 
 class Log:
-    """A checkpoint file that is being written.
-
-    Parameters
-    ----------
-    stream : file
-        Open for reading and writing, at its end.
-    max_faces : int
-        Slots of each frame.
-    """
+    """A checkpoint file that is being written to a stream, open for reading and writing, at its end."""
 
     def __init__(self, stream: BinaryIO, max_faces: int) -> None:
         self._stream = stream

@@ -120,13 +120,8 @@ def record_of(output: str | Path) -> Path:
 def do_job(job: Job, progress: Progress | None = None) -> FileResult:
     """Track one video into its file; any error becomes a result with its reason.
 
-    An interrupted run of the same identity is resumed.
-
-    Parameters
-    ----------
-    job : Job
-    progress : callable, optional
-        Called now and then with the number of frames done and of all.
+    An interrupted run of the same identity is resumed. `progress` is called now and then with the number of
+    frames done and of all.
     """
     try:
         with warnings.catch_warnings():

@@ -13,24 +13,11 @@ Floats = npt.NDArray[np.float32]
 def assign_slots(
     boxes: npt.NDArray[np.floating], free: list[int], last_boxes: dict[int, Floats], last_seen: dict[int, int]
 ) -> list[tuple[int, int]]:
-    """Give newly found faces a slot each.
+    """Give newly found faces, boxes (N, 4 or more), a free slot each; pairs of face and slot.
 
     A face goes to the free slot whose last face was nearest, as long as the centres were less than a face's
-    size apart; the others take slots never used, then those unused for longest.
-
-    Parameters
-    ----------
-    boxes : ndarray, (N, 4 or more)
-        The new faces, best first.
-    free : list of int
-        Slots without a face at present.
-    last_boxes, last_seen : dict
-        Box and frame of the face that each slot held last.
-
-    Returns
-    -------
-    list of (int, int)
-        Pairs of a face and its slot; faces beyond the number of free slots are left out.
+    size apart; the others take slots never used, then those unused for longest. The best faces come first;
+    those beyond the number of free slots are left out.
     """
     boxes = np.asarray(boxes, dtype=np.float64)[: len(free)]
     middle, longest = centres(boxes), np.maximum(sizes(boxes).max(axis=1), 1.0)

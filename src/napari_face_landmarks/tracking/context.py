@@ -35,13 +35,6 @@ class RunContext:
     def ends_at(self, error: FaceLandmarksError, first: bool) -> bool:
         """Record an error that came in place of a frame, and return whether it ends the run.
 
-        Parameters
-        ----------
-        error : FaceLandmarksError
-            As `rgb_frames` yields it.
-        first : bool
-            Whether no frame came before it.
-
         Raises
         ------
         VideoError

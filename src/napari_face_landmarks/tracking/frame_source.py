@@ -68,17 +68,7 @@ class FrameSource:
 def open_source(
     frames: Any, start: int = 0, stop: int | None = None, fps: float | None = None
 ) -> FrameSource:
-    """Open what is to be tracked.
-
-    Parameters
-    ----------
-    frames : str, Path, Video, array-like or iterable
-        A path of a video, or frames (T, Y, X) grey or (T, Y, X, 3 or 4), or as `as_frames` takes them; read
-        frame by frame.
-    start, stop : int
-        First frame, and the one after the last; `stop` None is the end.
-    fps : float, optional
-        The frame rate, for frames without time stamps.
+    """Open what is to be tracked, as for `FaceTracker.track`.
 
     Raises
     ------

@@ -21,16 +21,9 @@ _installed = lru_cache(library_versions)
 def provenance(models: Models) -> dict[str, Any]:
     """Return what `Tracks.meta` records of a run besides its settings and its video.
 
-    Parameters
-    ----------
-    models : Models
-
-    Returns
-    -------
-    dict
-        ``version`` of this package; ``code_sha256``, its `code_fingerprint`; ``models`` and
-        ``models_version``, the bundle; ``models_sha256`` of each of its files; ``experts``, where ONNX
-        Runtime evaluates them; ``libraries``, their versions, Python's and the kind of machine.
+    ``version`` of this package; ``code_sha256``, its `code_fingerprint`; ``models`` and ``models_version``,
+    the bundle; ``models_sha256`` of each of its files; ``experts``, where ONNX Runtime evaluates them;
+    ``libraries``, their versions, Python's and the kind of machine.
     """
     experts = {}
     if isinstance(models.experts, OnnxExperts):
@@ -48,15 +41,10 @@ def provenance(models: Models) -> dict[str, Any]:
 
 
 def code_fingerprint(folder: Path | None = None) -> str:
-    """Return the SHA-256 of the source code that computes landmarks.
+    """Return the SHA-256 of the source code that computes landmarks, computed once per process.
 
     It depends on the text of the files of `COMPUTING` and their names in the package, not on where that is
     installed or how its lines end.
-
-    Parameters
-    ----------
-    folder : Path, optional
-        The package; by default the installed one, whose fingerprint is computed once per process.
     """
     return _installed_fingerprint() if folder is None else _fingerprint(folder)
 

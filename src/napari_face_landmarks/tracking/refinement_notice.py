@@ -22,12 +22,7 @@ class RefinementNotice:
     def look(self, result: FrameResult, stats: RunStats) -> str | None:
         """Take note of a finished frame; return the sentence when it is time for it, which is once a run.
 
-        Parameters
-        ----------
-        result : FrameResult
-            The frame.
-        stats : RunStats
-            The counts of the run, the frame included.
+        The statistics include the frame.
         """
         if self.switched_on is None:
             if (result.source == CLNF).any():

@@ -27,14 +27,7 @@ HIGHEST_RATE = 1000.0
 
 
 def window_at_rate(window: int, fps: float | None) -> int:
-    """Return the window, in frames, for a video: at high frame rates the time that it takes at 60 fps.
-
-    Parameters
-    ----------
-    window : int
-        As set; odd.
-    fps : float or None
-        Frames per second; None where it is not known.
+    """Return the window, odd, in frames: at high frame rates the time that it takes at 60 fps.
 
     Examples
     --------
@@ -47,28 +40,16 @@ def window_at_rate(window: int, fps: float | None) -> int:
 
 
 def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
-    """Smooth the middle frame of a window.
+    """Smooth the middle frame of a window, (2 k + 1, F, 68, 2) px, (F, 68, 2); NaN stays NaN.
 
     Frames at the same distance before and after are taken as pairs. A pair's mean is where steady motion
     would have put the landmark, so averaging with it removes jitter but neither lags behind nor rounds off a
     steady movement. The outermost pair counts half, so that what alternates from frame to frame, as it does
-    where CLNF runs on every second one, goes altogether. Each pair counts by a Gaussian of how far its mean
-    is from the middle frame (a bilateral filter, Tomasi and Manduchi 1998, in time), so that a cut stays
-    sharp. A blink moves the lids by little more than such a Gaussian lets pass, so a pair counts for the lids
-    of an eye only where their distance is that in the middle frame, within the noise that the face's steady
-    landmarks show.
-
-    Parameters
-    ----------
-    window : ndarray, (2 k + 1, F, 68, 2), float32
-        Pixels; NaN where a frame has no face or lies outside the run.
-    tolerance : float
-        Standard deviation of that Gaussian, in units of the inter-ocular distance.
-
-    Returns
-    -------
-    ndarray, (F, 68, 2), float32
-        The middle frame, smoothed; NaN stays NaN.
+    where CLNF runs on every second one, is removed altogether. Each pair counts by a Gaussian of how far its
+    mean is from the middle frame (a bilateral filter, Tomasi and Manduchi 1998, in time), so that a cut stays
+    sharp; `tolerance` is its standard deviation in inter-ocular distances. A blink moves the lids by little
+    more than such a Gaussian lets pass, so a pair counts for the lids of an eye only where their distance is
+    that in the middle frame, within the noise that the face's steady landmarks show.
     """
     if len(window) == 1:
         return np.array(window[0], dtype=np.float32)
@@ -78,21 +59,10 @@ def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
 
 
 def smooth_at(landmarks: Callable[[int], Floats | None], place: int, window: int) -> Floats:
-    """Smooth the landmarks of one frame of a sequence.
+    """Smooth the landmarks of one frame of a sequence, (F, 68, 2), over a window of frames around it.
 
-    Parameters
-    ----------
-    landmarks : callable
-        Returns the landmarks, (F, 68, 2) px, of the frame at a place of the sequence, or None where there is
-        no such frame; there is one at `place`.
-    place : int
-        The frame to smooth.
-    window : int
-        How many frames are looked at, `place` in their middle; odd.
-
-    Returns
-    -------
-    ndarray, (F, 68, 2), float32
+    `landmarks` returns those of the frame at a place of the sequence, (F, 68, 2) px, or None where there is
+    no such frame.
     """
     middle = landmarks(place)
     assert middle is not None

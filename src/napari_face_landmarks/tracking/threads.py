@@ -29,14 +29,9 @@ def thread_pool(threads: int) -> ThreadPoolExecutor:
 
 
 class Workers:
-    """A few threads for work whose result is asked for later; with one thread, work is done when it comes.
+    """A few threads for work whose result is needed later; with one thread, work is done when it comes.
 
     To be used in a ``with`` block: at its end, work not begun is dropped and every thread has ended.
-
-    Parameters
-    ----------
-    threads : int
-        How many pieces of work are done at a time, at most.
     """
 
     def __init__(self, threads: int) -> None:
@@ -63,14 +58,9 @@ class Workers:
             thread.join()
 
     def submit(self, work: Callable[[], T], after: Future[T] | None = None) -> Future[T]:
-        """Have work done, and give its result or its exception.
+        """Have work done, after other work if given, and give its result or its exception.
 
-        Parameters
-        ----------
-        work : callable
-            Called once, without arguments.
-        after : Future, optional
-            What has to be done before it is begun; whether that failed does not matter.
+        Whether the other work failed does not matter.
         """
         promise: Future[T] = Future()
         if not self._threads:
