@@ -40,7 +40,6 @@ CITE_CANADA = (
 )
 BY_HAND = "with the iBUG 68 points placed by hand"
 BY_MACHINE = "boxes made by machine (YuNet), for the detector"
-CROPS = "face crops, boxes from a machine-made face mesh, for the detector"
 
 
 def _source(data: str, what: str, licence: str, *citations: str) -> dict[str, Any]:

@@ -6,7 +6,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,6 @@ from napari_face_landmarks.training.labels import (
 )
 from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks, steadied
 
-Bundle = Literal["research", "open"]
 LABELLED = ("landmarks_300w_train/helen_train.npz", "landmarks_300w_train/lfpw_train.npz")
 """Faces with the iBUG 68 points placed by hand, for research only."""
 OPEN = {

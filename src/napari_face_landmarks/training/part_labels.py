@@ -31,7 +31,7 @@ from napari_face_landmarks.parts.crop import (
 )
 from napari_face_landmarks.pfld.crop import to_crop
 from napari_face_landmarks.training.augment import cut
-from napari_face_landmarks.training.faces import LABELLED, decode
+from napari_face_landmarks.training.faces import LABELLED, LARGEST_FLIP_DIFFERENCE, decode
 from napari_face_landmarks.training.labels import (
     MESH_68,
     Calibration,
@@ -67,8 +67,6 @@ RESEARCH_WEIGHTS = {"yale": 1.5, "lfw_eyes": 1.0, "webmorph_3dsk": 3.0, "mead_38
 BY_HAND_WEIGHT = 2.5
 """The same for manually labelled faces."""
 
-LARGEST_FLIP_DIFFERENCE = 0.05
-"""Largest difference of a mesh from that of the mirror image (outer inter-canthal distances)."""
 LID_KNOTS = {
     "open": ((0.065, 0.20), (0.0, 0.20)),
     "research": ((0.06, 0.10, 0.18, 0.30, 0.40), (0.0, 0.09, 0.215, 0.345, 0.44)),
