@@ -11,7 +11,7 @@ FAR_OFF = 0.12
 FAR_PLACED = 0.4
 """A landmark placed by hand is doubtful so far (in inter-ocular distances) from where the others have it."""
 ENOUGH_TO_DOUBT = 4
-"""With fewer placed landmarks it cannot be told which of them is off."""
+"""With fewer manual landmarks it is not known which of them is off."""
 MOST_DOUBTED = 8
 """Placed landmarks, those farthest off, that are left out one at a time to look."""
 SPREAD = 0.2

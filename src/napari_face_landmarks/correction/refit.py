@@ -280,7 +280,7 @@ def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.
 
 
 def _badness(start: _Start, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]) -> float:
-    """Return how far a start is from the landmarks placed by hand, and how unsure of itself."""
+    """Return how far a start is from the manual landmarks, and how uncertain it is."""
     off = _off(start, given, fixed).mean() if fixed.any() else 0.0
     return float(off + FAR_OFF * (1.0 - start.confidence.mean()))
 

@@ -234,7 +234,7 @@ def attribute(item: Any, name: str, path: Path) -> Any:
 
 
 def is_bare_dimension(dataset: Any, path: Path) -> bool:
-    """Return whether a dataset stands for a netCDF dimension without coordinates."""
+    """Return whether a dataset represents a netCDF dimension without coordinates."""
     called = attribute(dataset, "NAME", path)
     return isinstance(called, bytes) and called.startswith(BARE_DIMENSION)
 

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 SIDES = {"right": "#d95f02", "left": "#1f78b4", "both": "#333333"}
-"""Colours of the subject's sides, told apart by people with any colour vision."""
+"""Colours of the subject's sides, distinguishable with any colour vision."""
 SHOWN = ("closure", "brow_height", "commissure_excursion", "mouth_opening", "mouth_width")
 """What is shown where nothing is chosen."""
 

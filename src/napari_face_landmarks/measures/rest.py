@@ -24,7 +24,7 @@ MOVING = (
     "commissure_excursion_left",
     "mouth_opening",
 )
-"""Measures whose movement tells a calm face from a moving one."""
+"""Measures whose movement distinguishes a calm face from a moving one."""
 OPEN_MOUTH, SHUT_EYES = 0.06, 0.6
 """A mouth that is opened this far beyond its usual (of the inter-canthal distance), or an eye this share of
 its usual height, is no rest."""

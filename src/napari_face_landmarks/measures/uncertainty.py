@@ -33,7 +33,7 @@ ERRORS_FILE = Path(__file__).with_name("landmark_errors.npz")
 """For each bundle by name the lower triangle of the second moments (136, 136) of normalised errors; rows are
 landmark 0 along u, along v, landmark 1 along u, and so on. ``NAME origin`` says where they come from."""
 OTHER_MODELS = "open"
-"""The bundle whose errors stand for those of models that are not in `ERRORS_FILE`."""
+"""The bundle whose errors are used for models that are not in `ERRORS_FILE`."""
 
 
 def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> Floats:

@@ -227,7 +227,7 @@ def refine_parts(
 ) -> tuple[PfldOutput, PartOutput, Floats]:
     """Take lids and lips from the part models where these are confident.
 
-    The confidence stays PFLD's: it tells whether there is a face, which part models take for granted.
+    The confidence stays PFLD's: it says whether there is a face, which part models assume.
 
     Parameters
     ----------

@@ -111,7 +111,7 @@ def sample_crops(
     Sampled bilinearly by a kernel of our own, so that the pixels do not depend on the version of OpenCV, and
     averaged over a grid of samples where the crop is larger than the network's input, so that a large face
     does not alias. Where the crop is more than three times as large, the means of 2 x 2, 4 x 4, ... pixels
-    are sampled instead of the pixels. Outside the picture its border pixels go on.
+    are sampled instead of the pixels. Outside the picture its border pixels are replicated.
 
     Parameters
     ----------
@@ -281,7 +281,7 @@ def _fill_planes(
 def _sum_lines(
     pixels: npt.NDArray[np.uint8], height: int, width: int, top: int, left: int, lines: int, sums: Floats
 ) -> None:
-    """Fill the sums over lines, (3 n,), of n pixels from `left` on; beyond the picture its border goes on."""
+    """Fill the sums over lines, (3 n,), of n pixels from `left` on; border pixels are replicated."""
     known = 3 * min(len(sums) // 3, width - left)
     sums[:] = np.float32(0)
     for y in range(top, top + lines):

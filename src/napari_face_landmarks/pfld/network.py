@@ -179,7 +179,7 @@ def _place(
 
 
 def _predict_custom(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
-    """Run the user's network; the plugin's tells whether there is a face: all the confidence there is."""
+    """Run the user's network; the confidence is the face score of the plugin's PFLD."""
     score = predict(network.judge, rgb, crops).score
     wanted = custom_crops(network, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
     landmarks = to_image(run_custom(network, rgb, wanted), wanted)

@@ -38,14 +38,14 @@ from napari_face_landmarks.video.pixels import to_grey
 Floats = npt.NDArray[np.float32]
 
 STAY_REFINED = 10
-"""In auto mode a face that was unsure stays refined for so many frames, so that it does not flicker."""
+"""In auto mode a face of low confidence stays refined for so many frames, so that it does not flicker."""
 UNSURE_FACE = 0.80
 UNSURE_REGION = 0.60
 """Auto refines a face whose mean confidence, or that of one region, is lower."""
 AROUND_FACE = 1.0
 """What CLNF may look at about a face, of the face's larger side: more than its widest window reaches."""
 SMALL_PART = 0.25
-"""Of a picture: where less is looked at, only that is turned into grey levels."""
+"""Share of a picture: where CLNF looks at less, only that is converted to greyscale."""
 N_SEARCHED = 36
 """Jaw, brows and nose: the landmarks that CLNF searches beside part models, whose own are its targets."""
 TURNED = math.radians(25.0), math.radians(40.0)

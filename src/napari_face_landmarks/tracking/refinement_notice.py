@@ -14,7 +14,7 @@ FRAMES_MEASURED = 8
 
 @dataclass
 class RefinementNotice:
-    """Watch the frames of a run in auto mode for the moment that CLNF switches on."""
+    """Watch the frames of a run in auto mode for when CLNF switches on."""
 
     switched_on: tuple[int, float] | None = None  # frames done and seconds gone by when it did
     given: bool = False  # whether the sentence was given

@@ -123,7 +123,7 @@ class PictureSeries(Video):
 
 
 class _InOrder:
-    """An iterator that goes on after an error, as a generator cannot."""
+    """An iterator that continues after an error, as a generator cannot."""
 
     def __init__(self, pictures: PictureSeries, start: int, stop: int) -> None:
         self._pictures, self._next, self._stop = pictures, start, stop

@@ -20,7 +20,7 @@ DEFAULT_MODE: ColourMode = "confidence"
 COLOUR_BY = "colour_by"
 """The key under which a layer's metadata say how it is coloured."""
 
-# Okabe and Ito's colours (2008), which stay apart without red-green or blue-yellow vision
+# Okabe and Ito's colours (2008), which stay distinguishable without red-green or blue-yellow vision
 SOURCE_COLOURS = {
     "none": "#404040",
     "pfld": "#56b4e9",
@@ -74,7 +74,7 @@ def landmark_colours(
     Parameters
     ----------
     by : {"confidence", "source", "region"}
-        What the colour tells: viridis from 0 (dark blue) to 1 (yellow); where the landmark comes from; which
+        What the colour shows: viridis from 0 (dark blue) to 1 (yellow); where the landmark comes from; which
         part of the face it is.
     confidence : ndarray, (N,)
         0 to 1; NaN counts as 0.

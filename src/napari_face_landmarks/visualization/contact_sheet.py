@@ -36,7 +36,7 @@ class OverlayStyle:
     Attributes
     ----------
     colour_by : {"confidence", "source", "region"}
-        What the colours tell.
+        What the colours show.
     outlines : bool
         Whether the landmarks of a facial region are joined by lines.
     legend : bool
