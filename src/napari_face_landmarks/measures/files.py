@@ -156,14 +156,13 @@ def write_table(path: str | os.PathLike[str], frame: pandas.DataFrame) -> None:
 def _csv_lines(frame: pandas.DataFrame) -> Iterator[str]:
     """Yield rows as ``DataFrame.to_csv`` with ``float_format="%.6g"`` writes them, in a fifth of the time.
 
-    That calls functions of Python for each number; here one formats all floats at the end of a row. The
-    first column is no float.
+    That calls functions of Python for each number; here one formats all floats at the end of a row.
     """
     first = max((place + 1 for place, kind in enumerate(frame.dtypes) if kind.kind != "f"), default=0)
-    form = ",%.6g" * (frame.shape[1] - first) + "\n"
-    heads = zip(*(_csv_cells(frame.iloc[:, place]) for place in range(first)), strict=True)
+    form = ",".join([""] * bool(first) + ["%.6g"] * (frame.shape[1] - first)) + "\n"
+    cells = [_csv_cells(frame.iloc[:, place]) for place in range(first)] or [[""] * len(frame)]
     numbers = frame.iloc[:, first:].to_numpy().tolist()
-    for head, row in zip(heads, numbers, strict=True):
+    for head, row in zip(zip(*cells, strict=True), numbers, strict=True):
         yield ",".join(head) + (form % tuple(row)).replace("nan", "")
 
 
