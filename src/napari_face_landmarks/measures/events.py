@@ -330,12 +330,9 @@ def _stretches(above: Floats, threshold: float) -> list[tuple[int, int]]:
     Two peaks are two events where the signal falls between them by the threshold and by `VALLEY` of the lower
     one; shallower dips, of noise, are bridged.
     """
-    from scipy.signal import find_peaks
-
     high = np.where(np.isfinite(above), above, 0.0)
-    candidates = find_peaks(np.concatenate([[0.0], high, [0.0]]), height=threshold)[0] - 1
     peaks: list[int] = []
-    for peak in candidates.tolist():
+    for peak in (_peaks(np.concatenate([[0.0], high, [0.0]]), threshold) - 1).tolist():
         if peaks:
             lower = min(high[peaks[-1]], high[peak])
             if lower - high[peaks[-1] : peak].min() < max(threshold, VALLEY * lower):
@@ -353,6 +350,18 @@ def _stretches(above: Floats, threshold: float) -> list[tuple[int, int]]:
         outside = np.flatnonzero(high[peak : last + 1] <= threshold)
         stretches.append((begin, peak + int(outside[0]) - 1 if len(outside) else last))
     return stretches
+
+
+def _peaks(signal: Floats, least: float) -> npt.NDArray[np.int64]:
+    """Return the local maxima of at least `least`; of a plateau the middle, none at either end.
+
+    As ``scipy.signal.find_peaks``, whose import takes longer than finding the blinks of an hour.
+    """
+    ends = np.append(np.flatnonzero(np.diff(signal)), len(signal) - 1)
+    starts = np.append(0, ends[:-1] + 1)
+    level = signal[starts]
+    inside = (level[1:-1] > level[:-2]) & (level[1:-1] > level[2:]) & (level[1:-1] >= least)
+    return (starts[1:-1][inside] + ends[1:-1][inside]) // 2
 
 
 def _valley(signal: Floats, stretches: Sequence[tuple[int, int]], number: int) -> int:
