@@ -361,7 +361,7 @@ def _peaks(signal: Floats, least: float) -> npt.NDArray[np.int64]:
     starts = np.append(0, ends[:-1] + 1)
     level = signal[starts]
     inside = (level[1:-1] > level[:-2]) & (level[1:-1] > level[2:]) & (level[1:-1] >= least)
-    return (starts[1:-1][inside] + ends[1:-1][inside]) // 2
+    return np.asarray((starts[1:-1][inside] + ends[1:-1][inside]) // 2)
 
 
 def _valley(signal: Floats, stretches: Sequence[tuple[int, int]], number: int) -> int:
