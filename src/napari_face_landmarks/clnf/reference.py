@@ -3,6 +3,10 @@
 Baltrusaitis, Robinson and Morency 2013, "Constrained Local Neural Fields for robust facial landmark detection
 in the wild"; Zadeh et al. 2017, "Convolutional experts constrained local model"; Saragih, Lucey and Cohn
 2011, "Deformable model fitting by regularized landmark mean-shift". Slow: for testing and the ablation only.
+
+Arrays are float64: maps (68, window, window); their centres (68, 2) and points (68, 2) in pixels of the
+normalised frame, x then y, centres integers except with OpenFace's experts; params (6 + m,) of the PDM in the
+frame; weights (68,), the diagonal of W; the similarity `to_frame` (2, 3) from image to frame.
 """
 
 from __future__ import annotations
@@ -70,17 +74,10 @@ def bilinear(level: Floats, where: Floats) -> Floats:
 
 
 def im2col(area: Floats) -> Floats:
-    """Return every support region of an area of interest as one row of an expert's inputs.
+    """Return each support region of an area, (window + 10, window + 10), as expert inputs, (window**2, 122).
 
-    Parameters
-    ----------
-    area : ndarray, (window + 10, window + 10), float64
-
-    Returns
-    -------
-    ndarray, (window**2, 122), float64
-        Row ``y * window + x`` is the support region centred on the map's cell (x, y): a 1, then the
-        contrast-normalised pixels column by column.
+    Row ``y * window + x`` is the support region centred on the map's cell (x, y): a 1, then the
+    contrast-normalised pixels column by column.
     """
     window = area.shape[0] - SUPPORT + 1
     rows = np.ones((window * window, N_INPUTS))
@@ -109,29 +106,11 @@ def response_maps(
     view: int,
     checkerboard: bool = False,
 ) -> Floats:
-    """Evaluate the patch experts in a window around each landmark.
+    """Evaluate the patch experts of a scale and view in a window around each landmark.
 
-    Parameters
-    ----------
-    grey : ndarray, (H, W), uint8
-    to_frame : ndarray, (2, 3)
-        Similarity from image to normalised frame.
-    centres : ndarray, (count, 2)
-        Centre of each map in the frame, of the first landmarks, x then y; integers except with OpenFace's
-        experts.
-    window : int
-        Side of the maps, px of the frame.
-    experts : PatchExperts
-    scale, view : int
-        Indices of the experts.
-    checkerboard : bool
-        Evaluate every second cell only, the centre among them. The others are 0.
-
-    Returns
-    -------
-    ndarray, (count, window, window), float64
-        0 to 1; cell [k, y, x] is at ``centres[k] + (x, y) - window // 2``. Maps of landmarks that the view
-        hides are 1.
+    The maps are 0 to 1; cell [k, y, x] is at ``centres[k] + (x, y) - window // 2``. Maps of landmarks that
+    the view hides are 1. With `checkerboard` every second cell only is evaluated, the centre among them; the
+    others are 0.
 
     Raises
     ------
@@ -157,19 +136,8 @@ def response_maps(
 def multiply_prior(maps: Floats, centres: Places, prior: Floats, precision: Floats) -> Floats:
     """Multiply each response map by a Gaussian around the initial landmark (a product of experts).
 
-    Parameters
-    ----------
-    maps : ndarray, (count, window, window)
-        Of the first landmarks.
-    centres : ndarray, (68, 2)
-    prior : ndarray, (68, 2)
-        Initial landmarks in the frame.
-    precision : ndarray, (68,)
-        1 / variance, px**-2 of the frame; 0 for no prior.
-
-    Returns
-    -------
-    ndarray, (count, window, window)
+    `prior`, (68, 2), has the initial landmarks in the frame, `precision`, (68,), 1 / variance, px**-2 of the
+    frame; 0 for no prior.
     """
     count = len(maps)
     distance = np.sum((_places(maps, centres) - prior[:count, None, None]) ** 2, axis=-1)
@@ -190,23 +158,10 @@ def kernel_density(maps: Floats, centres: Places, points: Floats, sigma: float) 
 
 
 def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> Floats:
-    """Return the mean-shift vectors v (Saragih et al. 2011, equation 13).
+    """Return the mean-shift vectors v, (68, 2) (Saragih et al. 2011, equation 13).
 
-    Parameters
-    ----------
-    maps : ndarray, (count, window, window)
-        Of the first landmarks.
-    centres : ndarray, (68, 2)
-    points : ndarray, (68, 2)
-        Current landmarks in the frame; those outside their map are clamped to its edge.
-    sigma : float
-        Of the kernel, px of the frame.
-
-    Returns
-    -------
-    ndarray, (68, 2)
-        Kernel-weighted mean of the map's cells minus the landmark; 0 if the map is nearly empty or there is
-        none.
+    Kernel-weighted mean of the map's cells minus the landmark, which is clamped to the edge of its map; 0 if
+    the map is nearly empty. `sigma` is that of the kernel, px of the frame.
     """
     reach = maps.shape[1] // 2
     inside = np.clip(points, centres - reach, centres + reach)
@@ -221,22 +176,11 @@ def mean_shift(maps: Floats, centres: Places, points: Floats, sigma: float) -> F
 
 
 def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
-    """Return the Jacobian of the projection with respect to the step of `update`.
+    """Return the Jacobian of the projection with respect to the step of `update`, (2 n, 6 + m) or (2 n, 6).
 
-    The columns of the rotation are for small angles w about the axes of the model, ``R (I + [w]_x)``, not for
-    the Euler angles (Saragih et al. 2011, section 3.1).
-
-    Parameters
-    ----------
-    pdm : PDM
-    params : ndarray, (6 + m,), float64
-    rigid : bool
-        Only the columns of s, w and t.
-
-    Returns
-    -------
-    ndarray, (2 n, 6 + m) or (2 n, 6), float64
-        The rows are the n x coordinates, then the n y coordinates.
+    The rows are the n x coordinates, then the n y coordinates. The columns of the rotation are for small
+    angles w about the axes of the model, ``R (I + [w]_x)``, not for the Euler angles (Saragih et al. 2011,
+    section 3.1). With `rigid` only the columns of s, w and t.
     """
     n = pdm.n_points
     scale, view = params[0], rotation_matrix(params[1:4])[:2]
@@ -254,21 +198,10 @@ def jacobian(pdm: PDM, params: Floats, rigid: bool = False) -> Floats:
 
 
 def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
-    """Update the parameters by a step.
+    """Update the parameters by a step, (6,) or (6 + m,), in the order of the columns of `jacobian`.
 
-    Scale, translation and q are added; the rotation is multiplied from the right by the orthonormalised
-    ``I + [w]_x`` of the small angles; q is clamped to 3 standard deviations.
-
-    Parameters
-    ----------
-    pdm : PDM
-    params : ndarray, (6 + m,), float64
-    delta : ndarray, (6,) or (6 + m,), float64
-        The step, in the order of the columns of `jacobian`.
-
-    Returns
-    -------
-    ndarray, (6 + m,), float64
+    Scale, translation and q are added; the rotation is multiplied from the right by the orthonormalised ``I +
+    [w]_x`` of the small angles; q is clamped to 3 standard deviations.
     """
     updated = np.array(params, dtype=np.float64)
     updated[0] = max(updated[0] + delta[0], SMALLEST_SCALE)
@@ -282,23 +215,11 @@ def update(pdm: PDM, params: Floats, delta: Floats) -> Floats:
 def nu_rlms_step(
     model: PDM, params: Floats, shift: Floats, weights: Floats, regularisation: float, rigid: bool
 ) -> Floats:
-    """Return the parameters after one step of NU-RLMS (Baltrusaitis et al. 2013, equation 12), (6 + m,).
+    """Return the parameters after one step of NU-RLMS (Baltrusaitis et al. 2013, equation 12).
 
-    ``dp = -(J'WJ + r Lambda^-1)^-1 (r Lambda^-1 p - J'W v)``; pose parameters are not regularised.
-
-    Parameters
-    ----------
-    model : PDM
-    params : ndarray, (6 + m,)
-        In the frame.
-    shift : ndarray, (68, 2)
-        Mean-shift vectors v.
-    weights : ndarray, (68,)
-        Diagonal of W.
-    regularisation : float
-        r.
-    rigid : bool
-        Update the pose only.
+    ``dp = -(J'WJ + r Lambda^-1)^-1 (r Lambda^-1 p - J'W v)`` with the mean-shift vectors v, (68, 2), of
+    `shift` and the regularisation r; pose parameters are not regularised. With `rigid` the pose only is
+    updated.
     """
     slope = jacobian(model, params, rigid)
     w = np.diag(np.concatenate([weights, weights]))
@@ -321,25 +242,8 @@ def search(
 ) -> tuple[Floats, int]:
     """Run NU-RLMS on the response maps of one scale, first the pose, then all parameters.
 
-    Parameters
-    ----------
-    model : PDM
-    params : ndarray, (6 + m,)
-        In the frame.
-    maps : ndarray, (count, window, window)
-        Of the first landmarks; others are fixed by `targets`.
-    centres : ndarray, (68, 2)
-    weights : ndarray, (68,)
-    steps : Steps
-    targets : ndarray, (68, 2), optional
-        Targets of fixed landmarks, px of the frame, which replace their mean-shift vectors. NaN for the
-        others.
-
-    Returns
-    -------
-    params : ndarray, (6 + m,)
-    iterations : int
-        Steps taken, of both phases.
+    Fixed landmarks have `targets`, (68, 2) px of the frame, which replace their mean-shift vectors; NaN for
+    the others. Returns the parameters and the steps taken, of both phases.
     """
     iterations = 0
     held = np.zeros(len(weights), bool) if targets is None else np.isfinite(targets).all(axis=1)
