@@ -9,6 +9,7 @@ import subprocess
 import sys
 import zipfile
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -352,8 +353,8 @@ def test_the_coarsest_scale_is_for_landmarks_that_are_unsure(monkeypatch: pytest
     points = pdm.project(model, random_params(rng, model, 1.4, (130.0, 130.0)))
     unit = float(np.linalg.norm(points[45] - points[36]))
     scales: list[int] = []
-    respond = fit._respond
-    monkeypatch.setattr(fit, "_respond", lambda *given: scales.append(given[3]) or respond(*given))
+    fit_scale = fit.fit_scale
+    monkeypatch.setattr(fit, "fit_scale", lambda *given: scales.append(given[-1].index) or fit_scale(*given))
 
     def looked_at(spread: float, constants: EngineConstants = TUNED, held: Any = None) -> list[int]:
         scales.clear()
@@ -691,3 +692,34 @@ def test_experts_that_cannot_run_as_onnx_are_refused(monkeypatch: pytest.MonkeyP
     monkeypatch.setitem(sys.modules, "onnx", None)
     with pytest.raises(ModelError, match=r'pip install "napari-face-landmarks\[onnx\]"'):
         load_models(experts="onnx")
+
+
+@pytest.mark.parametrize("searched", [68, 36])
+@pytest.mark.parametrize("fixed", [(), (8, 30, 40)])
+def test_a_scale_in_two_calls_is_that_of_single_steps(searched: int, fixed: tuple[int, ...]) -> None:
+    rng = np.random.default_rng(searched)
+    model, experts = face_model(seed=2), random_experts(3)
+    params = random_params(rng, model, 1.3, (250.0, 190.0))
+    first = pdm.project(model, params) + rng.normal(size=(68, 2))
+    first[20] = np.nan
+    sigma = rng.uniform(0.5, 4, 68)
+    sigma[5] = np.nan
+    held = np.isin(np.arange(68), fixed)
+    in_steps = SimpleNamespace(**vars(numba_engine))
+    results = [
+        fit.refine(
+            texture(np.random.default_rng(7), 400, 500),
+            first,
+            None,
+            fit.ClnfModel(model, experts, engine=engine),
+            PATIENT,
+            sigma,
+            held,
+            searched,
+        )
+        for engine in (numba_engine, in_steps)
+    ]
+    assert results[0].converged
+    assert results[0].iterations == results[1].iterations
+    np.testing.assert_allclose(results[0].landmarks, results[1].landmarks, atol=1e-4)
+    np.testing.assert_allclose(results[0].likelihood, results[1].likelihood, atol=1e-6)

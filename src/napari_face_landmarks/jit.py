@@ -42,7 +42,8 @@ class _Kernel:
                     called = known.get(name)
                     if isinstance(called, _Kernel):  # Numba has to see what it compiled
                         known[name] = called._compiled or called._compile()
-                self._compiled = numba.njit(self.py_func, nogil=True, cache=True, **self._options)
+                options = {"nogil": True, "cache": True, "no_cfunc_wrapper": True, **self._options}
+                self._compiled = numba.njit(self.py_func, **options)
                 if numba.version_info.short in LEAN_WITH and not numba.config.DISABLE_JIT:
                     _load_without_compiler(self._compiled)
             return self._compiled

@@ -11,8 +11,20 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.clnf import normalized_frame, numba_engine
+from napari_face_landmarks.clnf.compiled import (
+    NO_OFFSETS,
+    NOTHING,
+    First,
+    ScaleLimits,
+    clean_kernel,
+    end_kernel,
+    fit_scale,
+    start_kernel,
+    usable_kernel,
+)
 from napari_face_landmarks.clnf.openface_experts import AnyExperts, OpenFaceExperts, views_of
-from napari_face_landmarks.clnf.parameters import TUNED, EngineConstants, Steps
+from napari_face_landmarks.clnf.parameters import LARGEST_PICTURE, TUNED, EngineConstants, Steps
+from napari_face_landmarks.clnf.patch_experts import PatchExperts
 from napari_face_landmarks.clnf.pdm import (
     N_RIGID,
     PDM,
@@ -25,16 +37,11 @@ from napari_face_landmarks.clnf.pdm import (
     spread_weights,
 )
 from napari_face_landmarks.errors import ImageError, ModelError
-from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
+from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES
 from napari_face_landmarks.settings import TrackerSettings
 
 Floats = npt.NDArray[np.float64]
 
-SMALLEST_SCALE = 0.1  # px per unit of the PDM: outer eye corners 9 px apart
-LARGEST_SCALE = 200.0
-LARGEST_MOVE = 45.0  # units of the PDM, half the distance of the outer eye corners, mean over landmarks
-LARGEST_GROWTH = 2.0
-LARGEST_PICTURE = 1000  # px of the normalised frame
 LEAST_ENLARGED = 0.9  # of a scale: it is skipped for faces smaller than this, as in OpenFace
 EVIDENCE_WINDOW = 21
 """Side of the response maps that tell whether landmarks are where they look right, px."""
@@ -154,76 +161,72 @@ def refine(
     pdm = model.pdm
     given, claimed = _check_inputs(grey, landmarks, params, pdm, sigma)
     try:
-        start = clamp(pdm, fit_landmarks(pdm, given, claimed) if params is None else params)
+        start = np.array(fit_landmarks(pdm, given, claimed) if params is None else params, np.float64)
     except ModelError:  # not the landmarks of a face
         return _not_refined(landmarks, np.concatenate([[1.0], np.zeros(5 + pdm.n_modes)]), 0)
-    projected = _project(pdm, start)
-    if not _usable(projected, start, grey.shape):
+    known, projected, size = np.empty(N_LANDMARKS, np.bool_), np.empty((N_LANDMARKS, 2)), grey.shape[:2]
+    if not start_kernel(pdm.mean, pdm.components, pdm.eigenvalues, size, start, given, known, projected):
         return _not_refined(landmarks, start, 0)
-    known: npt.NDArray[np.bool_] = np.asarray(np.isfinite(given).all(axis=1))
     fixed = None if held is None or not (held & known).any() else np.asarray(held & known)
-    first = _First(np.where(known[:, None], given, projected), known, claimed, fixed, float(start[0]))
+    first = First(given, known, claimed, fixed, projected, float(start[0]))
     count = N_LANDMARKS if isinstance(model.experts, OpenFaceExperts) else searched
     grey = np.ascontiguousarray(grey)
     found, steps, likelihood = _coarse_to_fine(grey, start, first, model, settings, count)
     if found is None:
         return _not_refined(landmarks, start, steps)
 
-    shares = _residual_shares(first, model.constants)
-    result = _project(pdm, found) + shares[:, None] * (first.landmarks - projected)
-    beyond = _beyond(model.experts, result, found)
-    result += _in_image(beyond, found)
-    moved = np.linalg.norm(result - first.landmarks, axis=1).mean() / start[0]
-    likely = 1 / LARGEST_GROWTH < found[0] / start[0] < LARGEST_GROWTH and moved < LARGEST_MOVE
-    if not (likely and _usable(result, found, grey.shape)):
+    initial = start, given, known, NOTHING if claimed is None else claimed, projected
+    share = model.constants.residual_share, model.constants.residual_sigma
+    offsets = None if isinstance(model.experts, OpenFaceExperts) else model.experts.beyond
+    result, shares, beyond = np.empty((N_LANDMARKS, 2)), np.empty(N_LANDMARKS), np.empty((N_LANDMARKS, 2))
+    learned = NO_OFFSETS if offsets is None else offsets
+    if not end_kernel(
+        pdm.mean, pdm.components, size, *initial, found, *share, learned, result, shares, beyond
+    ):
         return _not_refined(landmarks, start, steps)
     return ClnfFit(result.astype(np.float32), found, start, shares, beyond, likelihood, steps, True)
-
-
-@dataclass(frozen=True)
-class _First:
-    """Initial landmarks, (68, 2) px: which are known and fixed, their sigma, and the scale s of their fit."""
-
-    landmarks: Floats
-    known: npt.NDArray[np.bool_]
-    sigma: Floats | None
-    held: npt.NDArray[np.bool_] | None
-    scale: float
 
 
 def _coarse_to_fine(
     grey: npt.NDArray[np.uint8],
     start: Floats,
-    first: _First,
+    first: First,
     model: ClnfModel,
     settings: TrackerSettings,
     count: int,
 ) -> tuple[Floats | None, int, float]:
     """Search at all scales; return the parameters (None if it failed), steps and likelihood."""
     experts, constants = model.experts, model.constants
-    found, steps, likelihood = start, 0, -math.inf
-    begin = 0 if first.held is not None else _first_scale(first.sigma, _project(model.pdm, start), model)
-    for index in range(begin, len(experts.scales)):
+    found, steps, likelihood, at = start, 0, -math.inf, None
+    for index in range(_first_scale(first, model), len(experts.scales)):
         if index and isinstance(experts, OpenFaceExperts) and _enlarged(experts, index, found):
             break
         window = constants.window_at(index, settings.search_radius)
+        if model.engine is numba_engine and type(experts) is PatchExperts:
+            limits = ScaleLimits(index, window, count, settings.max_iterations, settings.convergence_px)
+            params, taken, likelihood = fit_scale(grey, found, first, model.pdm, experts, constants, limits)
+            if params is None:
+                return None, steps, likelihood
+            found, steps = params, steps + taken
+            continue
         at = _respond(grey, found, model, index, window, count)
         if at is None:
             return None, steps, likelihood
         maps, weights = _with_prior(at, first, model)
         weights, targets = _with_targets(at, weights, first, constants)
-        limits = settings.max_iterations, settings.convergence_px
-        local, taken = _search(at, maps, weights, model, limits, targets=targets)
+        each = settings.max_iterations, settings.convergence_px
+        local, taken = _search(at, maps, weights, model, each, targets=targets)
         if taken < 0 or not np.isfinite(local).all():
             return None, steps, likelihood
         steps += taken
         found = normalized_frame.move_pose(local, normalized_frame.invert_kernel(at.to_frame))
-    assert at is not None  # there is at least one scale
-    points, sigma = _project(model.pdm, local), constants.sigma_at(at.scale)
-    return found, steps, float(model.engine.log_likelihood(maps, at.centres, points, sigma))
+    if at is not None:
+        points, sigma = _project(model.pdm, local), constants.sigma_at(at.scale)
+        likelihood = float(model.engine.log_likelihood(maps, at.centres, points, sigma))
+    return found, steps, likelihood
 
 
-def _with_prior(at: _Responses, first: _First, model: ClnfModel) -> tuple[npt.NDArray[Any], Floats]:
+def _with_prior(at: _Responses, first: First, model: ClnfModel) -> tuple[npt.NDArray[Any], Floats]:
     """Return the response maps times the prior of the initial landmarks, and the weights of the landmarks."""
     constants, maps, weights = model.constants, at.maps, _weights(at, model.constants)
     if first.sigma is None or constants.prior_weight <= 0:
@@ -240,7 +243,7 @@ def _with_prior(at: _Responses, first: _First, model: ClnfModel) -> tuple[npt.ND
 
 
 def _with_targets(
-    at: _Responses, weights: Floats, first: _First, constants: EngineConstants
+    at: _Responses, weights: Floats, first: First, constants: EngineConstants
 ) -> tuple[Floats, Floats | None]:
     """Return the weights, and the targets, (68, 2), of landmarks that are fixed or not searched."""
     held, count = first.held, len(at.maps)
@@ -320,7 +323,7 @@ def fit_clnf_only(
     failed = ClnfOnlyFit(
         np.nan_to_num(first).astype(np.float32), start, np.zeros(N_LANDMARKS, np.float32), -math.inf, 0, False
     )
-    if not _usable(first, start, grey.shape):
+    if not _usable(first, start, grey.shape[:2]):
         return failed
     grey = np.ascontiguousarray(grey)
     windows = constants.followed_windows if followed else constants.windows
@@ -339,7 +342,7 @@ def fit_clnf_only(
         found = normalized_frame.move_pose(local, normalized_frame.invert_kernel(at.to_frame))
         last = (at, local)
     points = _project(pdm, found)
-    if last is None or not _usable(points, found, grey.shape):
+    if last is None or not _usable(points, found, grey.shape[:2]):
         return failed
     at, local = last
     places = _project(pdm, local)
@@ -567,15 +570,16 @@ def _respond(
     return _Responses(scale, growth, to_frame, local, centres, maps, visibility[view], confidences[view])
 
 
-def _first_scale(sigma: Floats | None, first: Floats, model: ClnfModel) -> int:
-    """Return the first scale: the second one if the initial landmarks are confident.
+def _first_scale(first: First, model: ClnfModel) -> int:
+    """Return the first scale: the second one if the initial landmarks are confident and none is fixed.
 
     The coarsest one finds landmarks that are far off, but displaces accurate ones.
     """
-    if sigma is None or len(model.experts.scales) < 2:
+    if first.held is not None or first.sigma is None or len(model.experts.scales) < 2:
         return 0
-    spread = math.sqrt(float(np.square(sigma).mean()))
-    return int(spread < model.constants.sure_spread * float(inter_ocular(first)))
+    spread = math.sqrt(float(np.dot(first.sigma, first.sigma)) / N_LANDMARKS)
+    right, left = (first.projected[eye].tolist() for eye in OUTER_EYES)
+    return int(spread < model.constants.sure_spread * math.dist(right, left))
 
 
 def _enlarged(experts: AnyExperts, index: int, found: Floats) -> bool:
@@ -679,27 +683,9 @@ def _turn(angle: float) -> Floats:
     return np.array([[cosine, -sine], [sine, cosine]])
 
 
-def _residual_shares(first: _First, constants: EngineConstants) -> Floats:
-    if first.sigma is None:
-        return np.zeros(N_LANDMARKS)
-    doubt = (first.sigma / first.scale / constants.residual_sigma) ** 2
-    return np.asarray(constants.residual_share / (1.0 + doubt) * first.known)
-
-
-def _beyond(experts: AnyExperts, landmarks: Floats, params: Floats) -> Floats:
-    """Return the learned offset of manual landmarks from those of the search, (68, 2), as in `ClnfFit`."""
-    if isinstance(experts, OpenFaceExperts) or experts.beyond is None:
-        return np.zeros((N_LANDMARKS, 2))
-    own = normalized_frame.transform(normalized_frame.image_to_frame(params, 1.0), landmarks).ravel()
-    return np.asarray((experts.beyond[0] + own @ experts.beyond[1:]).reshape(N_LANDMARKS, 2))
-
-
-def _usable(points: Floats, params: Floats, size: tuple[int, ...]) -> bool:
+def _usable(points: Floats, params: Floats, size: tuple[int, int]) -> bool:
     """Return whether a face is finite, of a usable size and mostly inside the image."""
-    if not (np.isfinite(params).all() and np.isfinite(points).all()):
-        return False
-    inside = ((points > -0.5) & (points < np.array([size[1], size[0]]) - 0.5)).all(axis=1)
-    return bool(SMALLEST_SCALE <= params[0] <= LARGEST_SCALE and 2 * np.count_nonzero(inside) >= len(points))
+    return bool(usable_kernel(np.ascontiguousarray(points), params, size))
 
 
 def _not_refined(landmarks: npt.NDArray[Any], start: Floats, steps: int) -> ClnfFit:
@@ -720,18 +706,16 @@ def _check_inputs(
         raise ImageError(
             f"CLNF was given an image {grey.shape} {grey.dtype}: give a grey (H, W) uint8 image."
         )
-    given = np.asarray(landmarks, dtype=np.float64)
-    claimed = None if sigma is None else np.asarray(sigma, dtype=np.float64)
-    shapes = {
-        "landmarks": (given, (N_LANDMARKS, 2)),
-        "params": (params, (N_RIGID + pdm.n_modes,)),
-        "sigma": (claimed, (N_LANDMARKS,)),
-        "the mean of the PDM": (pdm.mean, (3, N_LANDMARKS)),
-    }
-    for name, (array, shape) in shapes.items():
+    given = np.array(landmarks, dtype=np.float64, order="C")
+    claimed = None if sigma is None else np.array(sigma, dtype=np.float64)
+    for name, array, shape in (
+        ("landmarks", given, (N_LANDMARKS, 2)),
+        ("params", params, (N_RIGID + pdm.n_modes,)),
+        ("sigma", claimed, (N_LANDMARKS,)),
+        ("the mean of the PDM", pdm.mean, (3, N_LANDMARKS)),
+    ):
         if array is not None and array.shape != shape:
             raise ModelError(f"CLNF was given {name} of the shape {array.shape}: give {shape}.")
     if claimed is not None:
-        largest = np.nanmax(np.where(np.isfinite(claimed), claimed, 0.0), initial=1.0)
-        claimed = np.where(np.isfinite(claimed) & (claimed >= 0), claimed, 100.0 * largest)
+        clean_kernel(claimed)
     return given, claimed

@@ -13,8 +13,8 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.clnf.pdm import rotation_kernel, rotation_matrix
-from napari_face_landmarks.jit import kernel
+from napari_face_landmarks.clnf.pdm import rotation_kernel
+from napari_face_landmarks.jit import exact_kernel, kernel
 
 MOST_LEVELS = 15  # a side of 32767 px is one pixel after 15 halvings
 FLATTEST = 1.0  # grey levels: lower limit of the norm that a support region is divided by
@@ -52,13 +52,9 @@ def image_to_frame(params: npt.NDArray[Any], scale: float) -> npt.NDArray[np.flo
         A with x_frame = A[:, :2] @ x_image + A[:, 2]; it maps (tx, ty) to (0, 0), rotates the face upright
         and scales it by ``scale / s``.
     """
-    angle = upright_angle(rotation_matrix(params[1:4]))
-    factor = scale / float(params[0])
-    cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
-    tx, ty = float(params[4]), float(params[5])
-    return np.array(
-        [[cosine, sine, -cosine * tx - sine * ty], [-sine, cosine, sine * tx - cosine * ty]], dtype=np.float64
-    )
+    to_frame = np.empty((2, 3))
+    frame_kernel(np.asarray(params, dtype=np.float64), float(scale), to_frame)
+    return to_frame
 
 
 def shape_to_reference(points: npt.NDArray[Any], reference: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -147,6 +143,19 @@ def invert_kernel(matrix: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     return back
 
 
+@exact_kernel
+def frame_kernel(params: npt.NDArray[np.float64], scale: float, to_frame: npt.NDArray[np.float64]) -> float:
+    """Compiled `image_to_frame`: fills the matrix; returns the roll of the pose, as `upright_angle`."""
+    rotation = rotation_kernel(params[1], params[2], params[3])
+    angle = math.atan2(rotation[1, 0] - rotation[0, 1], rotation[0, 0] + rotation[1, 1])
+    factor = scale / params[0]
+    cosine, sine = factor * math.cos(angle), factor * math.sin(angle)
+    tx, ty = params[4], params[5]
+    to_frame[0, 0], to_frame[0, 1], to_frame[0, 2] = cosine, sine, -cosine * tx - sine * ty
+    to_frame[1, 0], to_frame[1, 1], to_frame[1, 2] = -sine, cosine, sine * tx - cosine * ty
+    return angle
+
+
 @kernel
 def move_pose(
     params: npt.NDArray[np.float64], similarity: npt.NDArray[np.float64]
@@ -221,9 +230,9 @@ def _add_level(
         for r in range(count):  # in two loops, so that both are vectorised
             u = min(max(start_x + to_level[0, 1] * r, 0.0), right)
             v = min(max(start_y + to_level[1, 1] * r, 0.0), bottom)
-            i, j = np.int32(u), np.int32(v)
-            across[r], down[r] = np.float32(u - i), np.float32(v - j)
-            places[r] = np.int32(j * pitch + i)
+            left, top = np.int32(u), np.int32(v)
+            across[r], down[r] = np.float32(u - left), np.float32(v - top)
+            places[r] = np.int32(top * pitch + left)
         column = picture[c]
         for r in range(count):
             p = np.uint64(places[r])
@@ -262,7 +271,7 @@ def sample_kernel(
 
     picture = np.zeros((width, height), np.float32)
     if first == 0:
-        _add_level(picture, crop, _into_level(back, left, top, 0), 1.0 - share)
+        _add_level(picture, crop.astype(np.float32), _into_level(back, left, top, first), 1.0 - share)
         if share == 0.0:
             return picture
     level = _halve(crop)

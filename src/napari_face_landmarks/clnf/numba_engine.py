@@ -70,9 +70,9 @@ def response_maps(
     stride = 2 if checkerboard else 1
     visible = experts.visibility[view]
     if isinstance(experts, OnnxExperts):
-        count, cells = len(centres), _cells(window, stride)
+        count, cells = len(centres), n_cells(window, stride)
         supports, factors = (np.zeros((len(visible), cells, n), np.float32) for n in (PIXELS, 1))
-        _supports(grey, to_frame, centres, window, stride, supports[:count], factors[:count, :, 0])
+        supports_kernel(grey, to_frame, centres, window, stride, supports[:count], factors[:count, :, 0])
         supports *= factors
         _spread(responses(experts, scale, view, supports), visible, stride, maps)
         return maps
@@ -81,7 +81,7 @@ def response_maps(
     return maps
 
 
-def _cells(window: int, stride: int) -> int:
+def n_cells(window: int, stride: int) -> int:
     """Return the number of cells of a window in which the experts are evaluated."""
     return (window * window + stride - 1) // stride
 
@@ -101,21 +101,21 @@ def _bundle_maps(
     """
     w1, w2, w3 = layers
     n, window = maps.shape[:2]
-    cells, width1 = _cells(window, stride), w1.shape[2]
+    cells, width1 = n_cells(window, stride), w1.shape[2]
     blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
     rows = -(-cells // blocks)
     inputs, factors = np.empty((n, blocks, rows, PIXELS), np.float32), np.empty((n, cells), np.float32)
     flat = inputs.reshape(n, blocks * rows, PIXELS)
     flat[:, cells:] = 0
-    _supports(grey, to_frame, centres, window, stride, flat, factors)
+    supports_kernel(grey, to_frame, centres, window, stride, flat, factors)
     first = np.matmul(inputs, w1[:n, None, 1:])
-    _activate(first.reshape(n, -1, width1), factors, w1)
+    activate_kernel(first.reshape(n, -1, width1), factors, w1)
     second = np.matmul(first, w2[:n, None, 1:])
-    _last_layer(second.reshape(n, blocks * rows, -1), w2, w3, visible, stride, maps)
+    last_layer_kernel(second.reshape(n, blocks * rows, -1), w2, w3, visible, stride, maps)
 
 
 @kernel
-def _supports(
+def supports_kernel(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
     centres: Places,
@@ -157,7 +157,7 @@ def _picture(
 
 
 @kernel
-def _activate(values: Floats32, factors: Floats32, weights: Floats32) -> None:
+def activate_kernel(values: Floats32, factors: Floats32, weights: Floats32) -> None:
     """Apply contrast factor, bias and ReLU to the products of the first layer, (68, cells, h1), in place."""
     zero = np.float32(0.0)
     for k in range(values.shape[0]):
@@ -169,7 +169,7 @@ def _activate(values: Floats32, factors: Floats32, weights: Floats32) -> None:
 
 
 @kernel
-def _last_layer(
+def last_layer_kernel(
     values: Floats32,
     w2: Floats32,
     w3: Floats32,
@@ -513,12 +513,13 @@ def _im2col(
 
 def multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> Floats32:
     """Multiply each response map by a Gaussian around the initial landmark, in place."""
-    _multiply_prior(maps, centres, prior, precision)
+    multiply_prior_kernel(maps, centres, prior, precision)
     return maps
 
 
 @kernel
-def _multiply_prior(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> None:
+def multiply_prior_kernel(maps: Floats32, centres: Places, prior: Floats, precision: Floats) -> None:
+    """Compiled `multiply_prior`."""
     window = maps.shape[1]
     across, down = np.empty(window, np.float32), np.empty(window, np.float32)
     for k in range(maps.shape[0]):
@@ -602,7 +603,7 @@ def search(
     found = np.empty_like(params)
     if targets is None:
         targets = np.full((len(weights), 2), np.nan)
-    iterations = _search(
+    iterations = search_kernel(
         model.mean,
         model.components,
         model.eigenvalues,
@@ -623,7 +624,7 @@ def search(
 
 
 @kernel
-def _search(
+def search_kernel(
     mean: Floats,
     components: Floats,
     eigenvalues: Floats,
@@ -640,6 +641,7 @@ def _search(
     targets: Floats,
     params: Floats,
 ) -> int:
+    """Compiled `search`: fills the parameters, (6 + m,); returns the iterations, -1 if it failed."""
     n, m = components.shape[1], components.shape[2]
     moved = start.copy()
     shape = np.empty((3, n))
@@ -686,11 +688,12 @@ def _search(
 
 def log_likelihood(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
     """Return the mean log response at the landmarks: `reference.log_likelihood`."""
-    return float(_log_likelihood(maps, centres, points, sigma))
+    return float(log_likelihood_kernel(maps, centres, np.ascontiguousarray(points), sigma))
 
 
 @kernel
-def _log_likelihood(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
+def log_likelihood_kernel(maps: Floats32, centres: Places, points: Floats, sigma: float) -> float:
+    """Compiled `log_likelihood`."""
     window = maps.shape[1]
     across, down = np.empty(window), np.empty(window)
     precision = 1.0 / (sigma * sigma)

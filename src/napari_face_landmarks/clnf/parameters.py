@@ -79,6 +79,11 @@ class Steps:
     whole: bool = False  # compare the Euclidean norm of the whole shape's motion instead
 
 
+LARGEST_PICTURE = 1000  # px of the normalised frame
+SMALLEST_SCALE = 0.1  # px per unit of the PDM: outer eye corners 9 px apart
+LARGEST_SCALE = 200.0
+LARGEST_MOVE = 45.0  # units of the PDM, half the distance of the outer eye corners, mean over landmarks
+LARGEST_GROWTH = 2.0
 LEAST_RESPONSE = 1e-12  # maps with less under the kernel are ignored
 STANDARD_RADIUS = 1.2  # search radius of the published windows
 

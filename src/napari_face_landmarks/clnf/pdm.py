@@ -112,9 +112,8 @@ def project(pdm: PDM, params: Floats) -> Floats:
 
 def clamp(pdm: PDM, params: Floats) -> Floats:
     """Return the parameters with each q within 3 standard deviations, ``+-3 sqrt(eigenvalue)``."""
-    limit = CLAMP * np.sqrt(pdm.eigenvalues)
     clamped = np.array(params, dtype=np.float64)
-    clamped[N_RIGID:] = np.clip(clamped[N_RIGID:], -limit, limit)
+    clamp_kernel(pdm.eigenvalues, clamped)
     return clamped
 
 
@@ -241,7 +240,8 @@ def fit_pdm_again(
     if target.shape != (n, 2) or spread.shape != (n,) or params.shape != (N_RIGID + m,):
         return None
     fitted = params.copy()
-    known = _fit_again(pdm.mean, pdm.components, pdm.eigenvalues, target, spread, noise, fitted)
+    shape = pdm.mean, pdm.components, pdm.eigenvalues
+    known = _fit_again(*shape, target, spread, noise, MOST_ITERATIONS, fitted)
     return fitted if known else None
 
 
@@ -253,6 +253,7 @@ def _fit_again(
     target: Floats,
     sigma: Floats,
     noise: float,
+    max_iterations: int,
     params: Floats,
 ) -> bool:
     weight = spread_weights(sigma)
@@ -260,7 +261,9 @@ def _fit_again(
     for value in params:
         known = known and math.isfinite(value)
     if known:
-        params[:] = _fit_kernel(mean, components, eigenvalues, target, weight, params, noise, MOST_ITERATIONS)
+        fitted = _fit_kernel(mean, components, eigenvalues, target, weight, params, noise, max_iterations)
+        for j in range(len(params)):
+            params[j] = fitted[j]
     return known
 
 
@@ -482,6 +485,17 @@ def solve_kernel(hessian: Floats, right: Floats, count: int) -> bool:
 
 
 @exact_kernel
+def clamp_kernel(eigenvalues: Floats, params: Floats) -> None:
+    """Compiled `clamp`, in place."""
+    for k in range(len(eigenvalues)):
+        limit = CLAMP * np.sqrt(eigenvalues[k])
+        if params[N_RIGID + k] > limit:  # and not where it is none
+            params[N_RIGID + k] = limit
+        elif params[N_RIGID + k] < -limit:
+            params[N_RIGID + k] = -limit
+
+
+@exact_kernel
 def update_kernel(eigenvalues: Floats, params: Floats, delta: Floats, count: int, updated: Floats) -> None:
     """Compiled `update` for a step in the first `count` parameters; fills `updated`.
 
@@ -523,9 +537,7 @@ def update_kernel(eigenvalues: Floats, params: Floats, delta: Floats, count: int
             updated[3] = np.arctan2(-turned[0, 1], turned[0, 0])
     for k in range(4, count):
         updated[k] = params[k] + delta[k]
-    for k in range(eigenvalues.shape[0]):
-        limit = CLAMP * np.sqrt(eigenvalues[k])
-        updated[6 + k] = min(limit, max(-limit, updated[6 + k]))
+    clamp_kernel(eigenvalues, updated)
 
 
 @exact_kernel
@@ -541,9 +553,7 @@ def _fit_kernel(
 ) -> Floats:
     n, m = components.shape[1], components.shape[2]
     params, moved = start.copy(), start.copy()
-    for k in range(m):
-        limit = CLAMP * np.sqrt(eigenvalues[k])
-        params[N_RIGID + k] = min(limit, max(-limit, start[N_RIGID + k]))
+    clamp_kernel(eigenvalues, params)
     shape, shape_moved = np.empty((3, n)), np.empty((3, n))
     points, points_moved = np.empty((2, n)), np.empty((2, n))
     error = np.empty((2, n))

@@ -118,7 +118,8 @@ def part_inputs(
     eyes = np.empty((2 * count, 3, EYE_SIZE, EYE_SIZE), np.float32)
     mouths = np.empty((count, 3, MOUTH_SIZE, MOUTH_SIZE), np.float32)
     pixels = np.ascontiguousarray(rgb).reshape(-1)
-    _part_inputs(pixels, rgb.shape[0], rgb.shape[1], points, crops, eyes, mouths)
+    mirrored = (False, True), (False, False)  # of eyes and mouths
+    _part_inputs(pixels, rgb.shape[0], rgb.shape[1], points, *mirrored, crops, eyes, mouths)
     return crops, eyes, mouths
 
 
@@ -128,6 +129,8 @@ def _part_inputs(
     height: int,
     width: int,
     points: npt.NDArray[np.float64],
+    mirrored: tuple[bool, bool],
+    plain: tuple[bool, bool],
     crops: Floats,
     eyes: Floats,
     mouths: Floats,
@@ -135,10 +138,11 @@ def _part_inputs(
     _part_crops(points, crops)
     of_eyes, of_mouths = np.empty((len(eyes), 4)), np.empty((len(mouths), 4))
     for face in range(len(crops)):
-        of_eyes[2 * face], of_eyes[2 * face + 1] = crops[face, 0], crops[face, 1]
-        of_mouths[face] = crops[face, 2]
-    sample_kernel(pixels, height, width, of_eyes, (False, True), eyes)
-    sample_kernel(pixels, height, width, of_mouths, (False, False), mouths)
+        for j in range(4):
+            of_eyes[2 * face, j], of_eyes[2 * face + 1, j] = crops[face, 0, j], crops[face, 1, j]
+            of_mouths[face, j] = crops[face, 2, j]
+    sample_kernel(pixels, height, width, of_eyes, mirrored, eyes)
+    sample_kernel(pixels, height, width, of_mouths, plain, mouths)
 
 
 def eye_crops(landmarks: npt.NDArray[np.floating]) -> Floats:

@@ -162,7 +162,8 @@ def record_kernel(
 ) -> None:
     """Write the confidence of a face of an output, (68,), and its box with its score, (1, 5)."""
     part = slice(row, row + 1)
-    confidences[:] = confidence[row]
+    for i in range(len(confidences)):
+        confidences[i] = confidence[row, i]
     boxes_kernel(landmarks[part], boxes)
     _face_scores(score[part], confidence[part], boxes[0, 4:])
 

@@ -1,0 +1,422 @@
+"""CLNF of a face in few compiled calls: the start, each scale before and after its products, and the end.
+
+`fit_scale` does what `fit` does step by step with other engines and experts: the normalised frame, the
+parameters and the support regions before the products of the patch experts' layers; response maps, prior,
+targets, NU-RLMS and the parameters in the image after them.
+"""
+
+from __future__ import annotations
+
+import math
+import threading
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.normalized_frame import frame_kernel, invert_kernel, move_pose
+from napari_face_landmarks.clnf.numba_engine import (
+    LARGEST_PRODUCT,
+    PIXELS,
+    activate_kernel,
+    last_layer_kernel,
+    log_likelihood_kernel,
+    multiply_prior_kernel,
+    n_cells,
+    search_kernel,
+    supports_kernel,
+)
+from napari_face_landmarks.clnf.parameters import (
+    LARGEST_GROWTH,
+    LARGEST_MOVE,
+    LARGEST_PICTURE,
+    LARGEST_SCALE,
+    SMALLEST_SCALE,
+    EngineConstants,
+)
+from napari_face_landmarks.clnf.patch_experts import PatchExperts
+from napari_face_landmarks.clnf.pdm import PDM, clamp_kernel, project_kernel
+from napari_face_landmarks.jit import exact_kernel
+
+Floats = npt.NDArray[np.float64]
+Floats32 = npt.NDArray[np.float32]
+Flags = npt.NDArray[np.bool_]
+
+NOTHING = np.zeros(0)
+NO_OFFSETS = np.zeros((0, 0))
+NOT_HELD = np.zeros(0, np.bool_)
+_buffers = threading.local()
+
+
+@dataclass(frozen=True)
+class First:
+    """Initial landmarks, (68, 2) px: which are known and fixed, their sigma, and the PDM fitted to them."""
+
+    landmarks: Floats
+    known: Flags
+    sigma: Floats | None
+    held: Flags | None
+    projected: Floats  # (68, 2)
+    scale: float  # s
+
+
+@dataclass(frozen=True)
+class ScaleLimits:
+    """One scale: its index, the side of its response maps, how many landmarks are searched, and how long."""
+
+    index: int
+    window: int
+    searched: int
+    max_iterations: int  # of each phase
+    least_motion: float  # px of the image
+
+
+@exact_kernel
+def usable_kernel(points: Floats, params: Floats, size: tuple[int, int]) -> bool:
+    """Return whether a face, (n, 2), is finite, of a usable size and mostly inside the image."""
+    total, inside = 0.0, 0
+    for value in params:
+        total += value
+    for x, y in points:
+        total += x + y
+        inside += int(-0.5 < x < size[1] - 0.5 and -0.5 < y < size[0] - 0.5)
+    fits = SMALLEST_SCALE <= params[0] <= LARGEST_SCALE
+    return math.isfinite(total) and fits and 2 * inside >= len(points)
+
+
+@exact_kernel
+def clean_kernel(sigma: Floats) -> None:
+    """Replace, in place, each sigma that is none by 100 times the largest of the others, at least of 1."""
+    largest = 1.0
+    for value in sigma:
+        if math.isfinite(value):
+            largest = max(largest, value)
+    for k in range(len(sigma)):
+        if not (math.isfinite(sigma[k]) and sigma[k] >= 0):
+            sigma[k] = 100.0 * largest
+
+
+@exact_kernel
+def start_kernel(
+    mean: Floats,
+    components: Floats,
+    eigenvalues: Floats,
+    size: tuple[int, int],
+    start: Floats,
+    landmarks: Floats,
+    known: Flags,
+    projected: Floats,
+) -> bool:
+    """Clamp and project the parameters, fill unknown landmarks, (68, 2), from that; False if unusable."""
+    n = len(known)
+    clamp_kernel(eigenvalues, start)
+    points = np.empty((2, n))
+    project_kernel(mean, components, start, np.empty((3, n)), points)
+    for k in range(n):
+        projected[k, 0], projected[k, 1] = points[0, k], points[1, k]
+        known[k] = math.isfinite(landmarks[k, 0]) and math.isfinite(landmarks[k, 1])
+        if not known[k]:
+            landmarks[k, 0], landmarks[k, 1] = points[0, k], points[1, k]
+    return usable_kernel(projected, start, size)
+
+
+@exact_kernel
+def end_kernel(
+    mean: Floats,
+    components: Floats,
+    size: tuple[int, int],
+    start: Floats,
+    landmarks: Floats,
+    known: Flags,
+    sigma: Floats,
+    projected: Floats,
+    found: Floats,
+    residual_share: float,
+    residual_sigma: float,
+    offsets: Floats,
+    result: Floats,
+    shares: Floats,
+    beyond: Floats,
+) -> bool:
+    """Fill landmarks, (68, 2), the shares of the residual that they keep, and what is learned beyond.
+
+    `offsets` is that of `PatchExperts.beyond`, or empty. False where the result is no face, or diverged.
+    """
+    n = len(known)
+    points, to_frame = np.empty((2, n)), np.empty((2, 3))
+    project_kernel(mean, components, found, np.empty((3, n)), points)
+    angle = frame_kernel(found, 1.0, to_frame)
+    cosine, sine = found[0] * math.cos(angle), found[0] * math.sin(angle)
+    own = np.empty(2 * n)
+    for k in range(n):
+        shares[k] = 0.0
+        if len(sigma) and known[k]:
+            doubt = sigma[k] / start[0] / residual_sigma
+            shares[k] = residual_share / (1.0 + doubt * doubt)
+        for axis in range(2):
+            result[k, axis] = points[axis, k] + shares[k] * (landmarks[k, axis] - projected[k, axis])
+        for axis in range(2):
+            own[2 * k + axis] = to_frame[axis, 0] * result[k, 0] + to_frame[axis, 1] * result[k, 1]
+            own[2 * k + axis] += to_frame[axis, 2]
+    flat = np.zeros(2 * n)
+    if len(offsets):
+        for j in range(2 * n):
+            flat[j] = offsets[0, j]
+        for i in range(2 * n):
+            for j in range(2 * n):
+                flat[j] += own[i] * offsets[1 + i, j]
+    moved = 0.0
+    for k in range(n):
+        x, y = flat[2 * k], flat[2 * k + 1]
+        beyond[k, 0], beyond[k, 1] = x, y
+        result[k, 0] += cosine * x - sine * y
+        result[k, 1] += sine * x + cosine * y
+        moved += math.hypot(result[k, 0] - landmarks[k, 0], result[k, 1] - landmarks[k, 1]) / n
+    growth = found[0] / start[0]
+    likely = 1 / LARGEST_GROWTH < growth < LARGEST_GROWTH and moved / start[0] < LARGEST_MOVE
+    return likely and usable_kernel(result, found, size)
+
+
+def fit_scale(
+    grey: npt.NDArray[np.uint8],
+    found: Floats,
+    first: First,
+    pdm: PDM,
+    experts: PatchExperts,
+    constants: EngineConstants,
+    limits: ScaleLimits,
+) -> tuple[Floats | None, int, float]:
+    """Search at one scale.
+
+    Parameters
+    ----------
+    grey : ndarray, (H, W), uint8
+        C-contiguous.
+    found : ndarray, (6 + m,)
+        PDM parameters so far, in the image.
+    first : First
+    pdm, experts, constants
+        As of `fit.ClnfModel`.
+    limits : ScaleLimits
+
+    Returns
+    -------
+    params : ndarray, (6 + m,), or None
+        In the image; None if the face is too large or the search failed.
+    steps : int
+        Of NU-RLMS.
+    likelihood : float
+        Mean log response at the landmarks.
+    """
+    index, window, count = limits.index, limits.window, limits.searched
+    scale, stride = float(experts.scales[index]), 2 if constants.checkerboard else 1
+    inputs, factors, products, seconds, maps = _arrays(experts, count, window, stride)
+    to_frame, local, centres = np.empty((2, 3)), np.empty_like(found), np.empty((count, 2), np.int64)
+    shape = pdm.mean, pdm.components
+    supports = inputs.reshape(count, -1, PIXELS), factors
+    views = experts.view_centres
+    view = _begin(grey, found, *shape, scale, views, window, stride, to_frame, local, centres, *supports)
+    if view < 0:
+        return None, 0, -math.inf
+    w1, w2, w3 = experts.w1[index, view], experts.w2[index, view], experts.w3[index, view]
+    np.matmul(inputs, w1[:count, None, 1:], out=products)
+    activate_kernel(products.reshape(count, -1, w1.shape[2]), factors, w1)
+    np.matmul(products, w2[:count, None, 1:], out=seconds)
+    params, likelihood = np.empty_like(found), np.empty(1)
+    initial = first.landmarks, first.known, first.scale
+    sigma = NOTHING if first.sigma is None else first.sigma
+    held = NOT_HELD if first.held is None else first.held
+    prior = constants.weight, constants.prior_weight, constants.prior_floor, constants.hidden
+    steps = _end(
+        seconds.reshape(count, -1, w2.shape[2]),
+        w2,
+        w3,
+        experts.visibility[view],
+        experts.confidences[index, view],
+        stride,
+        maps,
+        *initial,
+        sigma,
+        held,
+        prior,
+        constants.held_weight,
+        constants.in_image,
+        to_frame,
+        scale,
+        centres,
+        local,
+        *shape,
+        pdm.eigenvalues,
+        constants.sigma_at(scale),
+        constants.regularisation_at(scale),
+        limits.max_iterations,
+        limits.least_motion,
+        False,
+        params,
+        likelihood,
+    )
+    return (None if steps < 0 else params), max(steps, 0), float(likelihood[0])
+
+
+def _arrays(experts: PatchExperts, count: int, window: int, stride: int) -> tuple[Floats32, ...]:
+    """Return inputs, contrast factors, products of both layers and response maps: this thread's, reused."""
+    cells, width1, width2 = n_cells(window, stride), experts.w1.shape[-1], experts.w2.shape[-1]
+    key = count, window, cells, width1, width2
+    known: dict[tuple[int, ...], tuple[Floats32, ...]] = _buffers.__dict__.setdefault("arrays", {})
+    if key not in known:
+        if len(known) > 4:  # other models or windows than before
+            known.clear()
+        blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
+        rows = -(-cells // blocks)
+        shapes = (
+            (blocks, rows, PIXELS),
+            (cells,),
+            (blocks, rows, width1),
+            (blocks, rows, width2),
+            (window,) * 2,
+        )
+        known[key] = tuple(np.zeros((count, *shape), np.float32) for shape in shapes)
+    return known[key]
+
+
+@exact_kernel
+def _begin(
+    grey: npt.NDArray[np.uint8],
+    found: Floats,
+    mean: Floats,
+    components: Floats,
+    scale: float,
+    view_centres: Floats,
+    window: int,
+    stride: int,
+    to_frame: Floats,
+    local: Floats,
+    centres: npt.NDArray[np.int64],
+    inputs: Floats32,
+    factors: Floats32,
+) -> int:
+    """Fill the frame, parameters and support regions in it; return the view, -1 for too large a face."""
+    frame_kernel(found, scale, to_frame)
+    moved = move_pose(found, to_frame)
+    for j in range(len(moved)):
+        local[j] = moved[j]
+    n = components.shape[1]
+    points = np.empty((2, n))
+    project_kernel(mean, components, local, np.empty((3, n)), points)
+    for axis in range(2):
+        low = high = points[axis, 0]
+        for k in range(n):
+            low, high = min(low, points[axis, k]), max(high, points[axis, k])
+        if not high - low <= LARGEST_PICTURE:
+            return -1
+        for k in range(len(centres)):
+            centres[k, axis] = np.int64(np.rint(points[axis, k]))
+    supports_kernel(grey, to_frame, centres, window, stride, inputs, factors)
+    pitch, yaw = math.degrees(local[1]), math.degrees(local[2])
+    view, nearest = 0, math.inf
+    for each in range(len(view_centres)):
+        distance = (view_centres[each, 0] - pitch) ** 2 + (view_centres[each, 1] - yaw) ** 2
+        if distance < nearest:
+            view, nearest = each, distance
+    return view
+
+
+@exact_kernel
+def _end(
+    values: Floats32,
+    w2: Floats32,
+    w3: Floats32,
+    visible: Flags,
+    confidences: Floats,
+    stride: int,
+    maps: Floats32,
+    landmarks: Floats,
+    known: Flags,
+    first_scale: float,
+    sigma: Floats,
+    held: Flags,
+    prior: tuple[float, float, float, float],
+    held_weight: float,
+    in_image: bool,
+    to_frame: Floats,
+    scale: float,
+    centres: npt.NDArray[np.int64],
+    local: Floats,
+    mean: Floats,
+    components: Floats,
+    eigenvalues: Floats,
+    kernel_sigma: float,
+    regularisation: float,
+    max_iterations: int,
+    least_motion: float,
+    whole: bool,
+    params: Floats,
+    likelihood: Floats,
+) -> int:
+    """Fill parameters in the image and likelihood; return the steps, -1 if the search failed."""
+    n, count = len(known), len(maps)
+    weight, prior_weight, prior_floor, hidden = prior
+    last_layer_kernel(values, w2, w3, visible, stride, maps)
+    targets, weights, given = np.empty((n, 2)), np.empty(n), np.zeros(n, np.bool_)
+    seen, total = 0, 0.0
+    for k in range(n):
+        for axis in range(2):
+            targets[k, axis] = to_frame[axis, 0] * landmarks[k, 0] + to_frame[axis, 1] * landmarks[k, 1]
+            targets[k, axis] += to_frame[axis, 2]
+        weights[k] = (weight * confidences[k] if weight > 0 else 1.0) if visible[k] else 0.0
+        seen, total = seen + int(visible[k]), total + weights[k]
+    if len(sigma) and prior_weight > 0:
+        precision = np.zeros(n)
+        for k in range(n):
+            if known[k]:
+                variance = (sigma[k] / first_scale) ** 2 + prior_floor**2
+                precision[k] = prior_weight / (variance * scale**2)
+                if not visible[k]:
+                    weights[k] = total / seen if seen else weight
+        for k in range(count):
+            for y in range(maps.shape[1]):
+                for x in range(maps.shape[2]):
+                    maps[k, y, x] += np.float32(hidden)
+        multiply_prior_kernel(maps, centres, targets, precision)
+    total = largest = 0.0
+    for k in range(count):
+        total += weights[k] / count
+    for k in range(count, n):
+        weights[k], given[k] = total if known[k] else 0.0, True
+    if len(held):
+        for k in range(n):
+            largest = max(largest, weights[k])
+        for k in range(n):
+            if held[k]:
+                weights[k], given[k] = held_weight * max(largest, 1.0), True
+    growth = math.sqrt(to_frame[0, 0] ** 2 + to_frame[0, 1] ** 2)
+    if in_image:  # v and J scale with the frame, and so must r
+        regularisation *= growth**2
+    found = np.empty_like(local)
+    steps = search_kernel(
+        mean,
+        components,
+        eigenvalues,
+        local,
+        maps,
+        centres,
+        weights,
+        kernel_sigma,
+        regularisation,
+        max_iterations,
+        least_motion * growth,
+        whole,
+        given,
+        targets,
+        found,
+    )
+    for value in found:
+        if steps < 0 or not math.isfinite(value):
+            return -1
+    points = np.empty((2, n))
+    project_kernel(mean, components, found, np.empty((3, n)), points)
+    likelihood[0] = log_likelihood_kernel(maps, centres, points.T.copy(), kernel_sigma)
+    moved = move_pose(found, invert_kernel(to_frame))
+    for j in range(len(moved)):
+        params[j] = moved[j]
+    return steps
