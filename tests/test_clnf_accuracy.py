@@ -17,7 +17,7 @@ from napari_face_landmarks.training import evaluate_clnf
 pytestmark = pytest.mark.shared_data
 
 
-@pytest.fixture(scope="module", params=["open", "research"])
+@pytest.fixture(scope="module", params=["open", pytest.param("research", marks=pytest.mark.slow)])
 def bundle(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -181,7 +181,7 @@ def numbers_of(loaded: Any) -> list[np.ndarray]:
     ("read", "write"),
     [(read_cen, write_small_cen), (read_ccnf, write_small_ccnf), (read_pdm_text, write_small_pdm)],
 )
-def test_thousands_of_damaged_files_are_refused_in_a_sentence_or_load_whole(
+def test_hundreds_of_damaged_files_are_refused_in_a_sentence_or_load_whole(
     tmp_path: Path, read: Callable[[Path], Any], write: Callable[[Path], None]
 ) -> None:
     path = tmp_path / "model"
@@ -189,7 +189,7 @@ def test_thousands_of_damaged_files_are_refused_in_a_sentence_or_load_whole(
     content = path.read_bytes()
     rng = np.random.default_rng(5)
     refused: list[str] = []
-    for number in range(2000):
+    for number in range(600):
         path.write_bytes(mutated(rng, content))
         if measured := number % 20 == 0:
             tracemalloc.start()
@@ -205,7 +205,7 @@ def test_thousands_of_damaged_files_are_refused_in_a_sentence_or_load_whole(
             tracemalloc.stop()
         assert peak < 12 * len(content) + (1 << 20)
     assert all(str(path) in text and "\n" not in text and text.endswith(".") for text in refused)
-    assert len(refused) > 800
+    assert len(refused) > 240
 
 
 def test_a_head_that_claims_terabytes_is_refused_at_once(tmp_path: Path) -> None:
@@ -282,12 +282,9 @@ def test_response_maps_agree(
     assert (maps[~experts[kind].parts[index].visibility[view]] == 1).all()
 
 
-@settings(max_examples=6, deadline=None)
-@given(
-    seed=st.integers(0, 2**31),
-    kind=st.sampled_from(["cen", "ccnf", "own"]),
-    scale=st.floats(0.3, 2.5),
-    followed=st.booleans(),
+@pytest.mark.parametrize(
+    ("kind", "seed", "scale", "followed"),
+    [("cen", 3, 0.3, True), ("cen", 11, 1.4, False), ("ccnf", 5, 0.7, True), ("own", 8, 2.5, False)],
 )
 def test_a_fit_by_clnf_alone_agrees_with_the_reference(
     experts: dict[str, OpenFaceExperts], seed: int, kind: str, scale: float, followed: bool

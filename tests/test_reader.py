@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -68,11 +66,6 @@ def test_a_bad_video_is_refused_in_a_sentence(tmp_path: Path) -> None:
     assert reader is not None
     with pytest.raises(VideoError, match=r"letter\.mp4 is not a video"):
         reader(str(path))
-
-
-def test_the_reader_does_not_import_napari() -> None:
-    code = "import sys, napari_face_landmarks.napari_plugin.reader; sys.exit('napari' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
 def test_a_viewer_reads_only_the_frames_it_shows(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -222,7 +222,7 @@ FAULTS = (
         "a video of a batch that cannot be tracked",
         "its row in the summary gives the reason",
         "the results of all others",
-        ("test_batch.py::test_twenty_videos_with_three_bad_ones_and_a_second_time",),
+        ("test_batch.py::test_videos_with_three_bad_ones_and_a_second_time",),
     ),
     Fault(
         "a worker process of a batch that dies, for example out of memory",

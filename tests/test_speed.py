@@ -156,6 +156,7 @@ def jitter(landmarks: np.ndarray, still: np.ndarray) -> float:
     return float(np.sqrt((change[still] ** 2).mean()))
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 def test_skipping_frames_adds_no_jitter_and_clnf_halves_that_of_pfld_alone(
     models: Models, shared_data: Path
