@@ -140,7 +140,7 @@ def display() -> Iterator[None]:
 def viewer(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """Return a napari viewer in a real window; errors in what the GUI calls fail the test."""
     monkeypatch.setenv("NAPARI_CONFIG", str(tmp_path / "napari.yaml"))
-    journals = "napari_face_landmarks.napari_plugin.checkpoints.folder_of_journals"
+    journals = "napari_face_landmarks.napari_plugin.preferences.folder_of_checkpoints"
     monkeypatch.setattr(journals, lambda: tmp_path / "runs")
     from napari import Viewer
 

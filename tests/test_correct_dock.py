@@ -115,10 +115,10 @@ def test_dragging_refitting_carrying_on_and_undoing(
 
 
 def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_face_landmarks.napari_plugin import edit_controls
+    from napari_face_landmarks.napari_plugin import panels
 
     told: list[str] = []
-    monkeypatch.setattr(edit_controls, "show_error", told.append)
+    monkeypatch.setattr(panels, "show_error", told.append)
     viewer.dims.set_point(0, N_FRAMES - 1)
     dock.forwards_button.native.click()
     wait_until(lambda: told)
@@ -142,10 +142,10 @@ def test_a_video_that_is_not_that_of_the_tracks_is_told(
     button: str,
     fault: str,
 ) -> None:
-    from napari_face_landmarks.napari_plugin import edit_controls
+    from napari_face_landmarks.napari_plugin import panels
 
     told: list[str] = []
-    monkeypatch.setattr(edit_controls, "show_error", told.append)
+    monkeypatch.setattr(panels, "show_error", told.append)
     short = fault == "too short"
     dock.video.value = viewer.add_image(clip[:FRAME] if short else clip[:, 8:], rgb=True, name="other")
     viewer.dims.set_point(0, FRAME)
@@ -216,7 +216,7 @@ def test_points_moved_before_the_editor_existed_are_corrections() -> None:
 def test_landmarks_are_refitted_with_the_models_that_they_were_tracked_with(
     viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from napari_face_landmarks.napari_plugin import edit_controls, model_cache
+    from napari_face_landmarks.napari_plugin import panels, run_controller
 
     loaded: list[str] = []
 
@@ -224,10 +224,10 @@ def test_landmarks_are_refitted_with_the_models_that_they_were_tracked_with(
         loaded.append(name)
         return load_models("open")
 
-    model_cache.load_cached.cache_clear()
-    monkeypatch.setattr(model_cache, "load_models", load)
+    run_controller.load_cached.cache_clear()
+    monkeypatch.setattr(run_controller, "load_models", load)
     told: list[str] = []
-    monkeypatch.setattr(edit_controls, "show_error", told.append)
+    monkeypatch.setattr(panels, "show_error", told.append)
 
     def refit(name: str) -> None:
         dock.editor.tracks.meta["models"] = name
@@ -241,4 +241,4 @@ def test_landmarks_are_refitted_with_the_models_that_they_were_tracked_with(
     assert not told
     refit("mine")
     assert "'mine', which are not installed here" in told[0]
-    model_cache.load_cached.cache_clear()
+    run_controller.load_cached.cache_clear()

@@ -117,6 +117,36 @@ def test_every_control_says_what_it_does_and_none_is_cut(viewer: Any, name: str)
 
 
 @pytest.mark.gui
+def test_curves_are_enlarged_under_the_picture_and_come_back(viewer: Any) -> None:
+    from qtpy.QtWidgets import QDockWidget
+
+    def docks() -> list[str]:
+        return [each.windowTitle() for each in viewer.window._qt_window.findChildren(QDockWidget)]
+
+    measure = panel_of(viewer, "Measure")
+    main, narrow = landmarks_dock(viewer), measure.plot.width()
+    assert main.parent().windowTitle() == "Face landmarks"
+    assert main.parent().titleBarWidget().title.text() == "Face landmarks", "without the plugin's name"
+    measure.wide.button.click()
+    let_work(0.2)
+    assert "Face landmarks: measures" in docks()
+    assert measure.plot.width() > narrow
+    below = measure.plot.window().findChild(QDockWidget, "Face landmarks: measures")
+    assert below.minimumSizeHint().height() < 250
+    below.titleBarWidget().close_button.click()
+    wait_until(lambda: not measure.wide.button.isChecked())
+    let_work(0.1)
+    assert measure.isAncestorOf(measure.plot)
+    assert measure.plot.isVisible()
+    assert "Face landmarks: measures" not in docks()
+    check = panel_of(viewer, "Check")
+    check.wide.button.click()
+    viewer.window.remove_dock_widget(main)
+    wait_until(lambda: "Face landmarks: check" not in docks())
+    assert not check.wide.below
+
+
+@pytest.mark.gui
 def test_our_code_calls_nothing_that_is_outdated(
     viewer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

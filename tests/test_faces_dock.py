@@ -75,10 +75,10 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
 
 
 def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    from napari_face_landmarks.napari_plugin import edit_controls
+    from napari_face_landmarks.napari_plugin import panels
 
     told: list[str] = []
-    monkeypatch.setattr(edit_controls, "show_error", told.append)
+    monkeypatch.setattr(panels, "show_error", told.append)
     dock.select([0])
     dock.new_name.value = "face 1"
     dock.rename_button.native.click()

@@ -17,8 +17,7 @@ from napari.layers import Image
 
 from fake_tracker import FakeTracker
 from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
-from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun
-from napari_face_landmarks.napari_plugin.status_text import describe_end
+from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, describe_end
 from napari_face_landmarks.settings import TrackerSettings
 
 N_FRAMES = 120

@@ -1,4 +1,5 @@
-"""All that knows napari: the dock widget, the reader, the sample, and layers of landmarks.
+"""All that knows napari: docks, readers, writers, the sample, and layers of landmarks.
 
-`layers` and `live` need napari's models only and run without Qt or a display; `widget` needs both.
+`points_layer` and `streaming_layer` need napari's models only and run without Qt or a display; panels and
+docks need both.
 """

@@ -123,7 +123,7 @@ def study(viewer: Any = None) -> Any:
     from napari_face_landmarks.napari_plugin.study_dock import TITLE, StudyDock
 
     viewer = napari.current_viewer() if viewer is None else viewer
-    dock = _studies.get(viewer)
+    dock: Any = _studies.get(viewer)
     if not _is_open(dock):
         dock = _studies[viewer] = StudyDock(viewer)
         viewer.window.add_dock_widget(dock, name=TITLE, area="right")

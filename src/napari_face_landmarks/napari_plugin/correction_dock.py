@@ -15,12 +15,11 @@ from napari_face_landmarks.correction import carry_on_steps, names_of_faces, ref
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
 from napari_face_landmarks.napari_plugin.current_layer import frame_shown, image_layers, video_of_layer
-from napari_face_landmarks.napari_plugin.edit_controls import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
 from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
-from napari_face_landmarks.napari_plugin.model_cache import models_of_tracks
+from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, row_of
-from napari_face_landmarks.napari_plugin.status_text import counted, duration
+from napari_face_landmarks.napari_plugin.run_controller import counted, duration, models_of_tracks
 from napari_face_landmarks.tracking.frame_source import check_length
 
 LOG = logging.getLogger(__name__)

@@ -19,11 +19,11 @@ from napari_face_landmarks.correction import (
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.current_layer import frame_shown, image_layers, show_frame
-from napari_face_landmarks.napari_plugin.edit_controls import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
+from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.qt_forms import row_of
 from napari_face_landmarks.napari_plugin.roi_layers import Purpose, add_boxes_layer
-from napari_face_landmarks.napari_plugin.status_text import counted
+from napari_face_landmarks.napari_plugin.run_controller import counted
 
 SMALLEST_LIST = 80  # px
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from qtpy.QtCore import QEvent
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_face_landmarks.napari_plugin import commands
@@ -61,6 +62,13 @@ class FaceLandmarksDock(QWidget):
         self.tabs.currentChanged.connect(self._on_tab)
         self._on_tab(0)
         commands.register(napari_viewer, self)
+
+    def event(self, event: Any) -> bool:
+        """Take the curves back where napari closes the dock, which takes this widget out of it."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None and hasattr(self, "tabs"):
+            for panel in (self.check, self.measure):
+                panel.wide.button.setChecked(False)
+        return bool(super().event(event))
 
     def showEvent(self, event: Any) -> None:
         """Have the title bar bear the dock's name alone: napari adds the plugin's, which is cut off."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -25,14 +24,14 @@ from qtpy.QtWidgets import (
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
-    QWidget,
 )
 from superqt.utils import create_worker
 
 os.environ.setdefault("PYQTGRAPH_QT_LIB", API_NAME)
 import pyqtgraph as pg
 
-from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.ibug import OUTLINES
 from napari_face_landmarks.measures import (
@@ -50,20 +49,13 @@ from napari_face_landmarks.measures import (
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure
 from napari_face_landmarks.napari_plugin.current_layer import (
-    current_landmarks,
     frame_shown,
-    results_of,
     show_frame,
     video_of_layer,
 )
-from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
+from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Material, Wide, material_of
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, may_be_narrow
-from napari_face_landmarks.napari_plugin.quality_dock import Material, material_of
 
-LOOK_MS = 500
-"""Between two looks at whether the layer has changed."""
-LIVE_SECONDS = 2.0
-"""Between two measurements while a run fills the layer."""
 BAND_POINTS = 4000
 OUTLINE = "#909090"
 MARK = (128, 128, 128, 60)
@@ -136,7 +128,7 @@ def _lines(name: str) -> list[tuple[Measure, tuple[int, ...]]]:
     ]
 
 
-class MeasuresDock(QWidget):
+class MeasuresDock(FollowingPanel):
     """Measures of the faces in the current landmarks layer.
 
     Parameters
@@ -161,16 +153,10 @@ class MeasuresDock(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
-        self._current = current_landmarks(napari_viewer)
-        self._state = SimpleNamespace(open=True)
-        self._layer: Any = None
+        super().__init__(napari_viewer)
         self._tracks: Any = None
-        self._seen: Any = None
         self._rest: int | str = "auto"
-        self._asked = self._n_live = 0
-        self._busy = False
+        self._n_live = 0
         self._lines: Any = None
         self._marks: list[tuple[float, float, int]] = []
         self._pictured: Any = None
@@ -180,7 +166,7 @@ class MeasuresDock(QWidget):
         self._make_controls()
         self._lay_out()
         self._connect()
-        self._on_layer()
+        self._follow()
 
     def _make_controls(self) -> None:
         self.layers = LayerChooser(self._viewer)
@@ -252,7 +238,8 @@ class MeasuresDock(QWidget):
             self.legend.setLabelTextColor(words)
 
     def _lay_out(self) -> None:
-        above, below = QHBoxLayout(), QHBoxLayout()
+        above, below, shown = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
+        self.wide = Wide(self._viewer, self.plot, "Face landmarks: measures")
         above.addWidget(self.names, 2)
         above.addWidget(self.faces, 1)
         below.addWidget(self.rest_button)
@@ -260,15 +247,17 @@ class MeasuresDock(QWidget):
         layout = QVBoxLayout(self)
         layout.addWidget(self.layers)
         layout.addLayout(above)
-        layout.addWidget(self.plot, 1)
+        layout.addWidget(self.wide, 1)
         layout.addWidget(self.values)
-        layout.addWidget(self.lines_box)
+        shown.addWidget(self.lines_box, 1)
+        shown.addWidget(self.wide.button)
+        layout.addLayout(shown)
         layout.addWidget(self.befores)
         layout.addLayout(below)
         layout.addWidget(self.status)
 
     def _connect(self) -> None:
-        call_while_open(self, self._current, self._on_layer)
+        call_while_open(self, self._current, self._fill_befores)
         self.befores.currentIndexChanged.connect(self._on_before)
         self.faces.currentIndexChanged.connect(self._draw)
         self.names.currentIndexChanged.connect(self._draw)
@@ -279,34 +268,24 @@ class MeasuresDock(QWidget):
         self.plot.scene().sigMouseClicked.connect(self._on_click)
         self._viewer.dims.events.current_step.connect(self._on_slider)
         self._viewer.layers.events.removed.connect(self._on_removed)
-        self._timer = QTimer(self)
-        self._timer.setInterval(LOOK_MS)
-        self._timer.timeout.connect(self._look)
-        self._timer.start()
-        state = self._state
-        self.destroyed.connect(lambda: setattr(state, "open", False))
 
     # what is measured
 
+    def _wanted(self) -> bool:
+        return self.isVisible() or self.wide.below
+
     def _on_layer(self) -> None:
-        if not self._state.open:
-            return
+        self._rest, self._tracks, self.table, self._n_live = "auto", None, None, 0
         self._fill_befores()
-        if self._current.layer is self._layer:
-            return
-        self._layer = self._current.layer
-        self._rest, self._seen, self._tracks, self.table = "auto", None, None, None
-        self._asked += 1
-        self._busy = False
         self.rest_button.setChecked(False)
         self._draw()
         if self._layer is None:
             self.status.setText("Track a video, or open landmarks, to measure its faces.")
-            return
-        QTimer.singleShot(0, self._look)
 
     def _fill_befores(self) -> None:
         """List the other landmarks layers, to compare with."""
+        if not self.is_open:
+            return
         chosen = self.befores.currentData()
         others = [layer for layer in self._current.layers if layer is not self._current.layer]
         self.befores.blockSignals(True)
@@ -326,17 +305,17 @@ class MeasuresDock(QWidget):
         if layer is None:
             self._draw()
             return
-        material = material_of(layer, not isinstance(layer.metadata.get("tracks"), Tracks))
+        material = material_of(layer)
 
         def work() -> Any:
             try:
-                tracks = _tracks_of(material)
+                tracks = material.read()
                 return layer, tracks, measure(tracks)
             except FaceLandmarksError as error:
                 return str(error)
 
         def returned(found: Any) -> None:
-            if not self._state.open or self.befores.currentData() is not layer:
+            if not self.is_open or self.befores.currentData() is not layer:
                 return
             if isinstance(found, str):
                 self.status.setText(found)
@@ -346,58 +325,38 @@ class MeasuresDock(QWidget):
 
         create_worker(work, _start_thread=True, _connect={"returned": returned})
 
-    def _look(self) -> None:
-        """Measure again where the layer, or the run that fills it, has something new."""
-        layer = self._layer
-        if layer is None or not self._state.open or self._busy or not self.isVisible():
+    def _on_run(self, results: Sequence[FrameResult]) -> None:
+        if self._busy or len(results) <= 1.2 * self._n_live + 25:
             return
-        results = results_of(layer)
-        if results is not None:
-            if len(results) > 1.2 * self._n_live + 25:
-                self._n_live = len(results)
-                from napari_face_landmarks.data.tracks import collect
+        self._n_live = len(results)
+        frames, fps = list(results), self._layer.metadata.get("fps") or 25.0
+        times = np.arange(frames[-1].index + 1) / fps
+        self._measure(lambda: collect(frames, timestamps=times))
 
-                fps = layer.metadata.get("fps") or 25.0
-                frames = list(results)
-                times = np.arange(frames[-1].index + 1) / fps
-                self._measure(lambda: collect(frames, timestamps=times))
-            return
-        tracks = layer.metadata.get("tracks")
-        if tracks is self._seen and self._seen is not None:
-            return
-        self._seen, self._n_live = tracks, 0
-        material = material_of(layer, not isinstance(tracks, Tracks))
-        self._measure(lambda: _tracks_of(material))
+    def _on_landmarks(self, material: Material) -> None:
+        self._n_live = 0
+        self._measure(material.read)
 
     def _measure(self, tracks_of: Callable[[], Tracks]) -> None:
-        """Measure tracks in another thread, and show the result unless something else is wanted by then."""
-        self._busy = True
-        asked, rest = self._asked, self._rest
+        """Measure tracks in another thread, and show the result."""
+        rest = self._rest
 
         def work() -> Any:
-            try:
-                tracks = tracks_of()
-                return tracks, measure(tracks, rest=rest)
-            except FaceLandmarksError as error:
-                return str(error)
+            tracks = tracks_of()
+            return tracks, measure(tracks, rest=rest)
 
-        def returned(found: Any) -> None:
-            if not self._state.open:
-                return
-            self._busy = False
-            if asked != self._asked:
-                self._seen = None
-                return
+        def show(found: Any) -> None:
             if isinstance(found, str):
                 self.table = None
+                self._draw()
                 self.status.setText(found)
-            else:
-                self._tracks, self.table = found
-                self._fill_faces()
-                self._fill_pictures()
+                return
+            self._tracks, self.table = found
+            self._fill_faces()
+            self._fill_pictures()
             self._draw()
 
-        create_worker(work, _start_thread=True, _connect={"returned": returned})
+        self._compute(work, show)
 
     def _fill_faces(self) -> None:
         names = list(self.table.face_names) if self.table is not None else []
@@ -423,8 +382,7 @@ class MeasuresDock(QWidget):
         frame = None if self._layer is None else frame_shown(self._viewer, self._layer)
         self._rest = frame if chosen and frame is not None else "auto"
         self.rest_button.setText("Rest: automatic" if chosen else "This is rest")
-        self._asked += 1
-        self._seen, self._busy = None, False
+        self._forget()
         self._look()
 
     # what is shown
@@ -532,7 +490,7 @@ class MeasuresDock(QWidget):
         self.status.setText(" ".join(sentences))
 
     def _on_slider(self, *_: Any) -> None:
-        if not self._state.open or self._layer is None or self.table is None:
+        if not self.is_open or self._layer is None or self.table is None:
             return
         frame = frame_shown(self._viewer, self._layer)
         if frame is None:
@@ -649,7 +607,7 @@ class MeasuresDock(QWidget):
     def _on_removed(self, event: Any) -> None:
         if event.value is self._lines:
             self._lines = None
-            if self._state.open:
+            if self.is_open:
                 self.lines_box.setChecked(False)
 
     # files
@@ -709,7 +667,7 @@ class MeasuresDock(QWidget):
         create_worker(work, _start_thread=True, _connect={"returned": self._exported})
 
     def _exported(self, text: str) -> None:
-        if self._state.open:
+        if self.is_open:
             self.status.setText(text)
 
     def _path_of(self, layer: Any) -> str | None:
@@ -728,9 +686,3 @@ def with_error(value: float, error: float, sign: str = "") -> str:
         return f"{value:{sign}.3g}"
     digits = max(0, -int(np.floor(np.log10(error))))
     return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"
-
-
-def _tracks_of(material: Material) -> Tracks:
-    if material.tracks is not None:
-        return material.tracks
-    return tracks_of_points(material.data, material.attributes or {})

@@ -15,6 +15,8 @@ from napari_face_landmarks.settings import DEFAULT_PRESET, PRESETS
 
 PLUGIN = "napari-face-landmarks"
 FILE = f"{PLUGIN}.json"
+CHECKPOINTS = "napari-face-landmarks-runs"
+"""The folder of checkpoint files of runs."""
 LARGEST_FILE = 1 << 16
 LONGEST_TEXT = 4096
 SEPARATOR = ";"
@@ -95,6 +97,14 @@ def preferences_file() -> Path | None:
 
     path = get_settings().config_path
     return None if path is None else Path(path).parent / FILE
+
+
+def folder_of_checkpoints() -> Path | None:
+    """Return the folder of the dock's checkpoint files, next to napari's own settings; None without one."""
+    from napari.settings import get_settings
+
+    path = get_settings().config_path
+    return None if path is None else Path(path).parent / CHECKPOINTS
 
 
 def _napari_section() -> Any:

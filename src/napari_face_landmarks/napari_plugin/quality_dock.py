@@ -4,13 +4,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from contextlib import suppress
-from dataclasses import dataclass
-from types import SimpleNamespace
 from typing import Any, cast
 
 import numpy as np
-from qtpy.QtCore import QAbstractListModel, QModelIndex, Qt, QTimer
+from qtpy.QtCore import QAbstractListModel, QModelIndex, Qt
 from qtpy.QtWidgets import (
     QComboBox,
     QHBoxLayout,
@@ -24,22 +21,18 @@ from qtpy.QtWidgets import (
     QVBoxLayout,
     QWidget,
 )
-from superqt.utils import create_worker
 
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.names import face_label
-from napari_face_landmarks.data.tracks import Tracks, collect
-from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.data.tracks import collect
 from napari_face_landmarks.napari_plugin.commands import CHECK_SHORTCUTS
 from napari_face_landmarks.napari_plugin.current_layer import (
     NOTHING,
-    current_landmarks,
     frame_shown,
-    results_of,
     show_frame,
 )
-from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
-from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
+from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Material, Wide
+from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser
 from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
 from napari_face_landmarks.napari_plugin.quality_strips import STRIPS
 from napari_face_landmarks.quality import (
@@ -55,47 +48,6 @@ from napari_face_landmarks.quality import (
 
 FRAMES_AT_A_TIME = 400
 """Frames of a run that are looked at in one go: some milliseconds on the GUI's thread."""
-
-
-@dataclass(frozen=True)
-class Material:
-    """What a layer of landmarks is checked from, taken on the GUI's thread, for another one.
-
-    Attributes
-    ----------
-    tracks : Tracks or None
-        Of the run or the file, where no point was changed since.
-    data, attributes
-        Copies of the points, where there is no such thing.
-    """
-
-    tracks: Tracks | None
-    data: Any = None
-    attributes: dict[str, Any] | None = None
-
-
-def material_of(layer: Any, changed: bool) -> Material:
-    """Return what a layer is to be checked from; `changed` tells whether its points were."""
-    tracks = layer.metadata.get("tracks")
-    if isinstance(tracks, Tracks) and not changed:
-        return Material(tracks)
-    attributes = {
-        "name": layer.name,
-        "features": layer.features.copy(),
-        "shown": np.array(layer.shown),
-        "metadata": dict(layer.metadata),
-    }
-    return Material(None, np.array(layer.data), attributes)
-
-
-def check_material(material: Material, limits: Limits) -> Check | str:
-    """Check a layer; return what was found, or why it cannot be checked, in a sentence."""
-    try:
-        if material.tracks is not None:
-            return check(material.tracks, limits)
-        return check(tracks_of_points(material.data, material.attributes or {}), limits)
-    except FaceLandmarksError as error:
-        return str(error)
 
 
 def grown_series(series: Series | None, results: Sequence[FrameResult], fps: Any = None) -> Series | None:
@@ -159,15 +111,13 @@ class SuspectsModel(QAbstractListModel):
         return None
 
 
-LOOK_MS = 300  # between two looks at whether the layer has changed
 CHECK_EVERY = 1.5  # seconds, while a run goes on
-SETTLED = 0.8  # seconds without a change by hand, after which the layer is checked again
 ORDERS = ("Worst first", "In order of time")
 SMALLEST_TEXT = 60  # px, height of list and statistics
 SIZES = [380, 170, 170]  # px, heights of plot, list and statistics in a dock that is high enough
 
 
-class QualityDock(QWidget):
+class QualityDock(FollowingPanel):
     """Quality control of the landmarks in a layer.
 
     Parameters
@@ -190,26 +140,17 @@ class QualityDock(QWidget):
     """
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
-        self._viewer = napari_viewer
-        self._current = current_landmarks(napari_viewer)
+        super().__init__(napari_viewer)
         self._active = True
-        self._layer: Any = None
         self._limits = Limits()
-        self._checked: Tracks | None = None
         self._live: Series | None = None
-        self._changed_at: float | None = None
-        self._changed = False
         self._checked_at = 0.0
-        self._asked = 0
-        self._selecting = self._checking = False
-        self._there = SimpleNamespace(open=True)  # outlives this widget, whose parts Qt deletes
+        self._selecting = False
         self.found: Check | None = None
         self._make_controls()
         self._lay_out()
         self._connect()
-        self._show(None)
-        self._on_layer_chosen()
+        self._follow()
 
     def _make_controls(self) -> None:
         self.layers = LayerChooser(self._viewer)
@@ -217,8 +158,14 @@ class QualityDock(QWidget):
         self.faces.setToolTip("The face whose curves are shown.")
         self.plot = QualityPlot()
         self.strips = QPushButton("Curves")
-        self.strips.setToolTip("Which curves are shown.")
+        self.strips.setToolTip("Which curves are shown, and where.")
         menu = QMenu(self.strips)
+        self.wide = Wide(self._viewer, self.plot, "Face landmarks: check")
+        enlarge = menu.addAction("Enlarge, under the picture")
+        enlarge.setCheckable(True)
+        enlarge.toggled.connect(self.wide.button.setChecked)
+        self.wide.button.toggled.connect(enlarge.setChecked)
+        menu.addSeparator()
         for key, name in STRIPS.items():
             action = menu.addAction(name)
             action.setCheckable(True)
@@ -271,7 +218,7 @@ class QualityDock(QWidget):
         words.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         words.setMinimumHeight(SMALLEST_TEXT)
         parts = QSplitter(Qt.Orientation.Vertical)
-        for part, share in ((self.plot, 5), (listed, 3), (words, 3)):
+        for part, share in ((self.wide, 5), (listed, 3), (words, 3)):
             parts.addWidget(part)
             parts.setStretchFactor(parts.count() - 1, share)
         parts.setChildrenCollapsible(False)
@@ -281,7 +228,6 @@ class QualityDock(QWidget):
         layout.addWidget(parts, 1)
 
     def _connect(self) -> None:
-        call_while_open(self, self._current, self._on_layer_chosen)
         self.faces.currentIndexChanged.connect(self._show_face)
         self.order.currentIndexChanged.connect(self._show_list)
         self.strips.menu().triggered.connect(self._on_strips_changed)
@@ -291,17 +237,6 @@ class QualityDock(QWidget):
         self.list.selectionModel().currentChanged.connect(self._on_place_chosen)
         self.list.clicked.connect(self._go_to_place)
         self._viewer.dims.events.current_step.connect(self._on_slider)
-        self._timer = QTimer(self)
-        self._timer.setInterval(LOOK_MS)
-        self._timer.timeout.connect(self._look)
-        self._timer.start()
-        there = self._there
-        self.destroyed.connect(lambda: setattr(there, "open", False))
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the dock is there still; napari's events may come after Qt has deleted it."""
-        return bool(self._there.open)
 
     def set_active(self, active: bool) -> None:
         """Have the panel follow the landmarks, or leave them alone while it is hidden."""
@@ -376,88 +311,36 @@ class QualityDock(QWidget):
 
     # what is looked at
 
-    def _on_layer_chosen(self) -> None:
-        if not self.is_open:
-            return
-        layer = self._current.layer
-        if layer is self._layer and (layer is not None or self.found is None):
-            return
-        if self._layer is not None:
-            with suppress(ValueError, RuntimeError):
-                self._layer.events.data.disconnect(self._on_points_changed)
-        self._layer, self._live, self._checked, self._changed = layer, None, None, False
-        self._changed_at = None
-        self._asked += 1
+    def _wanted(self) -> bool:
+        return self._active or self.wide.below
+
+    def _on_layer(self) -> None:
+        self._live = None
         self._show(None)
-        if layer is None:
-            return
-        layer.events.data.connect(self._on_points_changed)
-        self.statistics.setText("Looking through the landmarks …")
-        QTimer.singleShot(0, self._look)  # a run that begins has its results ready by then
-        self._on_slider()
+        if self._layer is not None:
+            self.statistics.setText("Looking through the landmarks …")
+            self._on_slider()
 
-    def _on_points_changed(self, *_: Any) -> None:
-        self._changed_at = time.monotonic()
-
-    def _look(self) -> None:
-        """See whether there is something new of the layer."""
-        layer = self._layer
-        if layer is None or not self.is_open or not self._active:
-            return
-        results = results_of(layer)
-        if results is not None:
-            self._look_at_run(results)
-            return
-        tracks = layer.metadata.get("tracks")
-        if (
-            isinstance(tracks, Tracks) and tracks is not self._checked
-        ):  # new ones, or those of a run that ended
-            self._checked, self._changed, self._changed_at = tracks, False, None
-            self._begin_check()
-        elif self._changed_at is not None and time.monotonic() - self._changed_at > SETTLED:
-            self._changed, self._changed_at = True, None
-            self._begin_check()
-        elif self.found is None and self._checked is None and not self._changed:
-            self._changed = True  # a layer of another origin
-            self._begin_check()
-
-    def _look_at_run(self, results: Any) -> None:
-        self._changed_at = None
+    def _on_run(self, results: Sequence[FrameResult]) -> None:
         grown = grown_series(self._live, results, self._layer.metadata.get("fps"))
         if grown is None or grown is self._live:
             return
         self._live = grown
         now = time.monotonic()
-        if not self._checking and now - self._checked_at > CHECK_EVERY:
-            self._checked_at, self._checking = now, True
-            self._check_elsewhere(check_series, grown)
+        if not self._busy and now - self._checked_at > CHECK_EVERY:
+            self._checked_at = now
+            self._compute(lambda: check_series(grown, self._limits), self._show)
         if self.found is not None:
             self.plot.set_run(grown, self.found.suspects, self._face(), self._limits)
 
-    def _begin_check(self) -> None:
-        """Check the layer as it stands, or what its run has come to."""
-        self._asked += 1
-        self._check_elsewhere(check_material, material_of(self._layer, self._changed))
-
-    def _check_elsewhere(self, call: Any, material: Any) -> None:
-        """Check something in another thread, and show what is found unless something else is wanted then."""
-        asked, live = self._asked, call is check_series
-
-        def returned(found: Check | str) -> None:
-            if not self.is_open:
-                return
-            self._checking = False
-            if asked != self._asked:
-                return
-            if not live:
-                self._live = None
+    def _on_landmarks(self, material: Material) -> None:
+        def show(found: Check | str) -> None:
+            self._live = None
+            self._show(None if isinstance(found, str) else found)
             if isinstance(found, str):
-                self._show(None)
                 self.statistics.setText(found)
-            else:
-                self._show(found)
 
-        create_worker(call, material, self._limits, _connect={"returned": returned})
+        self._compute(lambda: check(material.read(), self._limits), show)
 
     # showing it
 
@@ -507,4 +390,5 @@ class QualityDock(QWidget):
 
     def _on_strips_changed(self, *_: Any) -> None:
         actions = self.strips.menu().actions()
-        self.plot.set_strips(frozenset(action.data() for action in actions if action.isChecked()))
+        chosen = (action.data() for action in actions if action.isChecked())
+        self.plot.set_strips(frozenset(key for key in chosen if key in STRIPS))

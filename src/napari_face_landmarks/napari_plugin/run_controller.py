@@ -1,14 +1,21 @@
-"""A run for the dock, in a worker process or on a thread here, and how far it is; knows no Qt."""
+"""A run for the dock, in a worker process or on a thread here; its models, and what is said of it; no Qt."""
 
 from __future__ import annotations
 
 import sys
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
+from napari_face_landmarks.models.catalog import known_models
+from napari_face_landmarks.napari_plugin.preferences import read_preferences
 from napari_face_landmarks.priority import behind_a_window
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.control import RunControl
@@ -17,13 +24,46 @@ from napari_face_landmarks.tracking.regions import Regions
 from napari_face_landmarks.video import Video
 
 if TYPE_CHECKING:
-    from napari_face_landmarks.models import Models
     from napari_face_landmarks.runs.worker import RemoteRun, RunRequest
-    from napari_face_landmarks.tracking import FrameResult, Tracks
+    from napari_face_landmarks.tracking import FrameResult
     from napari_face_landmarks.tracking.run import Run
 
+MODELS_KEPT = 4
+RATE_WINDOW = 10.0  # seconds over which frames per second are counted
 WORTH_IT = 250
 """Frames from which a run gets a worker process, which takes a second to start."""
+
+
+@lru_cache(maxsize=MODELS_KEPT)
+def load_cached(name_or_folder: str) -> Models:
+    """Return models as `load_models` does; those that were loaded last stay loaded."""
+    return load_models(name_or_folder)
+
+
+def models_of_tracks(tracks: Tracks) -> Models:
+    """Return the models that landmarks were tracked with, the default ones where that is not known.
+
+    Parameters
+    ----------
+    tracks : Tracks
+        Their ``meta["models"]`` is the name of a bundle, of OpenFace's models or of a folder.
+
+    Raises
+    ------
+    ModelError
+        If the models are not installed, and in none of the folders that the user has chosen.
+    """
+    name = str(tracks.meta.get("models", DEFAULT_BUNDLE))
+    known = [info.key for info in known_models()]
+    if name in known:
+        return load_cached(name)
+    for folder in read_preferences().folders():
+        if Path(folder).name == name and Path(folder).is_dir():
+            return load_cached(folder)
+    raise ModelError(
+        f"The landmarks were tracked with the models {name!r}, which are not installed here: choose their "
+        "folder as models in the panel Track, then refit."
+    )
 
 
 @dataclass
@@ -214,3 +254,68 @@ def _errors_reported(run: BackgroundRun) -> Iterator[None]:
         yield
     except Exception as error:
         run.error = in_a_sentence(error)
+
+
+# in words
+
+
+def describe_progress(run: BackgroundRun, times: deque[tuple[float, int]]) -> str:
+    """Return how far a run is, how quick, and how long it will take.
+
+    Parameters
+    ----------
+    run : BackgroundRun
+    times : deque of (float, int)
+        Seconds on the clock and frames finished by then, the latest last; what is older than `RATE_WINDOW` is
+        dropped.
+    """
+    now, done = times[-1]
+    while now - times[0][0] > RATE_WINDOW:
+        times.popleft()
+    total = run.stop - run.start
+    if run.paused:
+        return f"Paused after {done} of {total} frames."
+    seconds = now - times[0][0]
+    rate = (done - times[0][1]) / seconds if seconds > 0 else 0.0
+    text = f"{done} of {total} frames"
+    if rate > 0:
+        text += f", {rate:.0f} fps, {duration((total - done) / rate)} left"
+    return text
+
+
+def describe_end(run: BackgroundRun) -> str:
+    """Return how a run ended and what it found."""
+    done, total = len(run.results), run.stop - run.start
+    kept = f" {done} of {total} frames are finished and kept." if done else ""
+    if run.error is not None:
+        return run.error + kept
+    if run.tracks is None:
+        return "Cancelled before the first frame was finished." if not done else "Cancelled." + kept
+    stats = run.tracks.stats
+    if run.cancelled:
+        return "Cancelled." + kept
+    if not stats.completed:
+        return f"Broke off:{kept} {warnings_in_words(run.tracks.warnings) if run.tracks.warnings else ''}"
+    if not stats.frames_with_faces:
+        return f"Done: no face was found on {counted(done, 'frame')}."
+    text = f"Done: {counted(done, 'frame')}, a face on {stats.frames_with_faces}"
+    if stats.refined:
+        text += f", {counted(stats.refined, 'face')} refined by CLNF"
+    return f"{text}; {stats.fps:.0f} fps."
+
+
+def warnings_in_words(warnings: tuple[str, ...]) -> str:
+    """Return the first of several warnings, and how many more there are."""
+    more = len(warnings) - 1
+    return warnings[0] + (f" ({counted(more, 'more warning')} in the layer's metadata.)" if more else "")
+
+
+def counted(number: int, word: str) -> str:
+    """Return a number with its word, in the plural where there are several."""
+    return f"{number} {word}" if number == 1 else f"{number} {word}s"
+
+
+def duration(seconds: float) -> str:
+    """Return a duration in minutes and seconds."""
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes} min {rest:02d} s" if minutes else f"{rest} s"

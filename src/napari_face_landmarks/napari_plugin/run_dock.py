@@ -15,12 +15,11 @@ from superqt.utils import create_worker
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
-from napari_face_landmarks.napari_plugin import checkpoints, commands, export_dialog
+from napari_face_landmarks.napari_plugin import commands, export_dialog, preferences
 from napari_face_landmarks.napari_plugin.current_layer import current_landmarks, image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.display_dock import overlays_of
 from napari_face_landmarks.napari_plugin.export_dialog import is_video
 from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
-from napari_face_landmarks.napari_plugin.model_cache import load_cached as load_models
 from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_face_landmarks.napari_plugin.qt_forms import (
     Advanced,
@@ -32,9 +31,15 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     show_about,
 )
 from napari_face_landmarks.napari_plugin.roi_layers import regions_of_layers
-from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, track_in_background
+from napari_face_landmarks.napari_plugin.run_controller import (
+    BackgroundRun,
+    describe_end,
+    describe_progress,
+    track_in_background,
+    warnings_in_words,
+)
+from napari_face_landmarks.napari_plugin.run_controller import load_cached as load_models
 from napari_face_landmarks.napari_plugin.settings_form import RunChoices
-from napari_face_landmarks.napari_plugin.status_text import describe_end, describe_progress, warnings_in_words
 from napari_face_landmarks.napari_plugin.streaming_layer import ShownRun
 from napari_face_landmarks.settings import TrackerSettings
 
@@ -233,7 +238,7 @@ class FaceLandmarksWidget(Container):
             go_on=bool(self.go_on.value),
             regions=regions_of_layers(self._viewer.layers),
             models=self._model_name(),
-            journals=checkpoints.folder_of_journals(),
+            journals=preferences.folder_of_checkpoints(),
         )
         self._shown, self._notice_given = ShownRun(self._viewer, video, run, self.follow), False
         self._set_running(True)

@@ -92,7 +92,7 @@ class ModelChooser:
         What is known of these.
     """
 
-    def __init__(self, tell: Callable[[str], None], on_models: Callable[[ModelsInfo], None]) -> None:
+    def __init__(self, tell: Callable[[str], None], on_models: Callable[[ModelsInfo], object]) -> None:
         self._tell, self._on_models = tell, on_models
         self._folders = [folder for folder in read_preferences().folders() if Path(folder).is_dir()]
         self._before = DEFAULT_BUNDLE

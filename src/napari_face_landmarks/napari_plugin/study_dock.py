@@ -48,8 +48,8 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     setting_control,
     video_patterns,
 )
+from napari_face_landmarks.napari_plugin.run_controller import counted, duration
 from napari_face_landmarks.napari_plugin.settings_form import ModelChooser, preset_control, settle_refine
-from napari_face_landmarks.napari_plugin.status_text import counted, duration
 from napari_face_landmarks.quality import check
 from napari_face_landmarks.runs.batch import track_many
 from napari_face_landmarks.runs.job import FAILED, FileResult

@@ -1,0 +1,369 @@
+"""What panels have in common: they follow the landmarks of a layer, or edit them; curves can be enlarged."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+from magicgui.widgets import Container, Label, PushButton
+from napari.utils.notifications import show_error
+from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from superqt.utils import create_worker
+
+from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.napari_plugin.current_layer import NOTHING, current_landmarks, results_of
+from napari_face_landmarks.napari_plugin.edit_history import LayerEditor, editor_of
+from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
+from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, entitle, with_label
+
+LOOK_MS = 300  # between two looks at whether the layer has changed
+SETTLED = 0.8  # seconds without a change by hand, after which a layer has something new
+
+
+@dataclass(frozen=True)
+class Material:
+    """What the landmarks of a layer are computed from, taken on the GUI's thread, for another one.
+
+    Attributes
+    ----------
+    tracks : Tracks or None
+        Of the run or the file, where no point was changed since.
+    data, attributes
+        Copies of the points, where there is no such thing.
+    """
+
+    tracks: Tracks | None
+    data: Any = None
+    attributes: dict[str, Any] | None = None
+
+    def read(self) -> Tracks:
+        """Return the landmarks.
+
+        Raises
+        ------
+        ResultError
+            If the points are no landmarks.
+        """
+        if self.tracks is not None:
+            return self.tracks
+        return tracks_of_points(self.data, self.attributes or {})
+
+
+def material_of(layer: Any, changed: bool = False) -> Material:
+    """Return what a layer's landmarks are computed from; `changed` tells whether points were moved."""
+    tracks = layer.metadata.get("tracks")
+    if isinstance(tracks, Tracks) and not changed:
+        return Material(tracks)
+    attributes = {
+        "name": layer.name,
+        "features": layer.features.copy(),
+        "shown": np.array(layer.shown),
+        "metadata": dict(layer.metadata),
+    }
+    return Material(None, np.array(layer.data), attributes)
+
+
+class FollowingPanel(QWidget):
+    """A panel that computes something from the current landmarks layer, again whenever that changes.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    """
+
+    def __init__(self, viewer: Any) -> None:
+        super().__init__()
+        self._viewer = viewer
+        self._current = current_landmarks(viewer)
+        self._there = SimpleNamespace(open=True)  # outlives this widget, whose parts Qt deletes
+        self._layer: Any = None
+        self._seen: Tracks | None = None
+        self._looked = self._busy = False
+        self._moved_at: float | None = None
+        self._asked = 0
+
+    def _follow(self) -> None:
+        """Begin, once all controls are there."""
+        there = self._there
+        self.destroyed.connect(lambda: setattr(there, "open", False))
+        call_while_open(self, self._current, self._on_current)
+        self._timer = QTimer(self)
+        self._timer.setInterval(LOOK_MS)
+        self._timer.timeout.connect(self._look)
+        self._timer.start()
+        self._on_layer()
+        self._on_current()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the panel is there still; napari's events may come after Qt has deleted it."""
+        return bool(self._there.open)
+
+    def _on_layer(self) -> None:
+        """Show that there is another current layer, or none; what was computed is of no use."""
+        raise NotImplementedError
+
+    def _on_run(self, results: Sequence[FrameResult]) -> None:
+        """Show what there is new of the frames that a run has finished so far."""
+        raise NotImplementedError
+
+    def _on_landmarks(self, material: Material) -> None:
+        """Compute from other landmarks."""
+        raise NotImplementedError
+
+    def _wanted(self) -> bool:
+        """Whether the landmarks are to be looked at now."""
+        raise NotImplementedError
+
+    def _on_current(self) -> None:
+        layer = self._current.layer
+        if not self.is_open or layer is self._layer:
+            return
+        if self._layer is not None:
+            with suppress(ValueError, RuntimeError):
+                self._layer.events.data.disconnect(self._on_points_moved)
+        self._layer = layer
+        self._forget()
+        self._on_layer()
+        if layer is not None:
+            layer.events.data.connect(self._on_points_moved)
+            QTimer.singleShot(0, self._look)  # a run that begins has its results ready by then
+
+    def _on_points_moved(self, *_: Any) -> None:
+        self._moved_at = time.monotonic()
+
+    def _forget(self) -> None:
+        """Have the layer be new at the next look; what is being computed is of no use."""
+        self._seen, self._moved_at, self._looked = None, None, False
+        self._asked += 1
+
+    def _look(self) -> None:
+        """See whether there is something new of the layer."""
+        layer = self._layer
+        if layer is None or not self.is_open or not self._wanted():
+            return
+        results = results_of(layer)
+        if results is not None:
+            self._moved_at = None
+            self._on_run(results)
+            return
+        if self._busy:
+            return
+        tracks = layer.metadata.get("tracks")
+        known = isinstance(tracks, Tracks)
+        fresh = known and tracks is not self._seen  # an edit, or those of a run that has ended
+        settled = self._moved_at is not None and time.monotonic() - self._moved_at > SETTLED
+        if fresh or settled or not (known or self._looked):
+            self._seen, self._moved_at, self._looked = tracks if known else None, None, True
+            self._on_landmarks(material_of(layer, changed=not fresh))
+
+    def _compute(self, work: Callable[[], Any], show: Callable[[Any], None]) -> None:
+        """Do some work in another thread; show its result unless something else is wanted by then.
+
+        Parameters
+        ----------
+        work : callable
+            A `FaceLandmarksError` that it raises becomes its sentence.
+        show : callable
+            Called with what `work` returns, or with a sentence.
+        """
+        self._busy, asked = True, self._asked
+
+        def do() -> Any:
+            try:
+                return work()
+            except FaceLandmarksError as error:
+                return str(error)
+
+        def returned(found: Any) -> None:
+            if self.is_open and asked == self._asked:
+                show(found)
+
+        def finished() -> None:
+            self._busy = False
+
+        create_worker(do, _start_thread=True, _connect={"returned": returned, "finished": finished})
+
+
+class Wide(QWidget):
+    """Curves of a panel, which can be moved into a wide dock under the picture, and back.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    curves : QWidget
+    title : str
+        Of the dock.
+
+    Attributes
+    ----------
+    button : QPushButton
+        Moves the curves, and back.
+    """
+
+    def __init__(self, viewer: Any, curves: QWidget, title: str) -> None:
+        super().__init__()
+        self._viewer, self._curves, self._title = viewer, curves, title
+        self._below: _Below | None = None
+        self.button = QPushButton("Enlarge")
+        self.button.setCheckable(True)
+        self.button.setToolTip("Show the curves in a wide dock under the picture; again to have them here.")
+        self.button.toggled.connect(self._move)
+        self.setSizePolicy(curves.sizePolicy())
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(curves)
+
+    @property
+    def below(self) -> bool:
+        """Whether the curves are under the picture."""
+        return self._below is not None
+
+    def _move(self, wide: bool) -> None:
+        self.setVisible(not wide)
+        if wide:
+            self._below = _Below(self._curves, self._title, lambda: self.button.setChecked(False))
+            self._viewer.window.add_dock_widget(self._below, name=self._title, area="bottom")
+            return
+        below, self._below = self._below, None
+        self.layout().addWidget(self._curves)
+        if below is not None and below.parent() is not None:
+            self._viewer.window.remove_dock_widget(below)
+
+
+class _Below(QWidget):
+    """What is in the wide dock."""
+
+    def __init__(self, curves: QWidget, title: str, closed: Callable[[], None]) -> None:
+        super().__init__()
+        self._title, self._closed = title, closed
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(curves)
+
+    def showEvent(self, event: Any) -> None:
+        """Have the title bar bear the title."""
+        super().showEvent(event)
+        entitle(self, self._title)
+
+    def event(self, event: Any) -> bool:
+        """Give the curves back where the dock is closed: napari then takes this widget out of it."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            QTimer.singleShot(0, self._closed)
+        return bool(super().event(event))
+
+
+FILLING = "The run still fills this layer: corrections are possible when it has ended."
+
+
+class EditingDock(Container):
+    """A dock that edits a layer of landmarks.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    widgets : list of magicgui widget
+        The dock's controls between the list of layers and the status.
+
+    Attributes
+    ----------
+    layers : LayerChooser
+        What is edited.
+    undo_button, redo_button : PushButton
+        For `widgets` to hold.
+    status : Label
+    """
+
+    undo_button: PushButton
+    redo_button: PushButton
+
+    def __init__(self, viewer: Any, widgets: list[Any]) -> None:
+        self._viewer = viewer
+        self._active = True
+        self._there = SimpleNamespace(open=True)  # outlives this dock, whose parts Qt deletes
+        self._watched: list[LayerEditor] = []
+        self._current = current_landmarks(viewer)
+        self.layers = LayerChooser(viewer)
+        self.status = Label(value="")
+        # labels of its own: magicgui would move everything that has none to the right
+        rows = [with_label(widget) for widget in (*widgets, self.status)]
+        super().__init__(widgets=rows, labels=False)
+        self.native.layout().insertWidget(0, self.layers)
+        self.native.layout().addStretch(1)
+        self.status.native.setWordWrap(True)
+        self.undo_button.changed.connect(lambda: self._step("undo"))
+        self.redo_button.changed.connect(lambda: self._step("redo"))
+        call_while_open(self.native, self._current, self._on_layer)
+        self.native.destroyed.connect(self._on_destroyed)
+
+    @property
+    def layer(self) -> Any:
+        """The current landmarks layer, or None."""
+        return self._current.layer
+
+    @property
+    def editor(self) -> LayerEditor | None:
+        """The editor of the current layer; None where there is none, or a run still fills it."""
+        if self.layer is None or self._current.filling:
+            return None
+        try:
+            editor = editor_of(self.layer)
+        except FaceLandmarksError:  # a layer without points yet
+            return None
+        if editor not in self._watched:
+            self._watched.append(editor)
+            editor.changed.append(self._look)
+        return editor
+
+    def set_active(self, active: bool) -> None:
+        """Have the panel follow the landmarks, or leave them alone while it is hidden."""
+        self._active = active
+        self._look()
+
+    @property
+    def busy(self) -> bool:
+        """Whether something goes on that edits must wait for."""
+        return False
+
+    def _on_layer(self) -> None:
+        self._look()
+
+    def _look(self) -> None:
+        """Show what can be done now; does nothing once the dock is closed."""
+        if self._there.open and self._active:
+            self._show(self.editor)
+
+    def _show(self, editor: LayerEditor | None) -> None:
+        undo, redo = (None, None) if editor is None else (editor.can_undo, editor.can_redo)
+        for button, word, what in ((self.undo_button, "undo", undo), (self.redo_button, "redo", redo)):
+            button.enabled = bool(what) and not self.busy
+            button.tooltip = f"{word.capitalize()} {what}." if what else f"There is nothing to {word}."
+        if editor is None:
+            self.status.value = FILLING if self._current.filling else NOTHING
+
+    def _step(self, what: str) -> None:
+        editor = self.editor
+        if editor is not None and not self.busy:
+            getattr(editor, what)()
+
+    def _tell_error(self, sentence: str) -> None:
+        self.status.value = sentence
+        show_error(sentence)
+
+    def _on_destroyed(self) -> None:
+        self._there.open = False
+
+
+def undo_and_redo() -> tuple[PushButton, PushButton]:
+    """Return the two buttons; their tooltips come to say what they would do."""
+    return PushButton(text="Undo", tooltip="Take the last change back."), PushButton(
+        text="Redo", tooltip="Do it again."
+    )
