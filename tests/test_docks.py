@@ -121,9 +121,11 @@ def test_curves_are_enlarged_under_the_picture_and_come_back(viewer: Any) -> Non
     from qtpy.QtWidgets import QDockWidget
 
     def docks() -> list[str]:
-        return [each.windowTitle() for each in viewer.window._qt_window.findChildren(QDockWidget)]
+        shown = viewer.window._qt_window.findChildren(QDockWidget)
+        return [each.windowTitle() for each in shown if each.isVisible()]
 
     measure = panel_of(viewer, "Measure")
+    let_work(0.1)
     main, narrow = landmarks_dock(viewer), measure.plot.width()
     assert main.parent().windowTitle() == "Face landmarks"
     assert main.parent().titleBarWidget().title.text() == "Face landmarks", "without the plugin's name"

@@ -186,6 +186,11 @@ def test_commands_and_keys(viewer: Any) -> None:
     run(f"{PLUGIN}.previous_to_check", (viewer,))
     assert viewer.dims.current_step[0] == worst[-1]
     assert commands._docks[viewer].check is dock
+    main = commands.landmarks_dock(viewer, "Correct")
+    before = viewer.dims.current_step[0]
+    main.correct.next_button.native.click()
+    assert viewer.dims.current_step[0] != before, "frames to check are reached while correcting"
+    assert main.tabs.tabText(main.tabs.currentIndex()) == "Correct"
 
 
 def find_canvas(viewer: Any) -> Any:

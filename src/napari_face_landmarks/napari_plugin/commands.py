@@ -137,13 +137,21 @@ def study(viewer: Any = None) -> Any:
 
 
 def next_to_check(viewer: Any = None) -> None:
-    """Go to the next frame to check."""
-    landmarks_dock(viewer, "Check").check.next_to_check()
+    """Go to the next frame to check; the tab in front stays there once the landmarks are checked."""
+    _checked(viewer).next_to_check()
 
 
 def previous_to_check(viewer: Any = None) -> None:
-    """Go to the previous frame to check."""
-    landmarks_dock(viewer, "Check").check.previous_to_check()
+    """Go to the previous frame to check, as `next_to_check`."""
+    _checked(viewer).previous_to_check()
+
+
+def _checked(viewer: Any) -> Any:
+    """Return the panel Check, in front where it does not know yet what there is to check."""
+    dock = landmarks_dock(viewer)
+    if dock.check.found is None:
+        dock.show_tab("Check")
+    return dock.check
 
 
 def about(viewer: Any = None) -> None:

@@ -14,6 +14,7 @@ from superqt.utils import create_worker
 from napari_face_landmarks.correction import carry_on_steps, names_of_faces, refit_in_tracks
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
+from napari_face_landmarks.napari_plugin import commands
 from napari_face_landmarks.napari_plugin.current_layer import frame_shown, image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
 from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
@@ -39,8 +40,8 @@ class CorrectDock(EditingDock):
     ----------
     layers, video, face : ComboBox
         The landmarks layer, its video and the face to correct.
-    move_button, undo_button, redo_button, refit_button, forwards_button, backwards_button
-    everywhere_button, cancel_button
+    previous_button, next_button, move_button, undo_button, redo_button, refit_button, forwards_button,
+    backwards_button, everywhere_button, cancel_button
     length : SpinBox
         Number of frames to propagate to; 0 is up to the next corrected frame, or to the end.
     progress, status
@@ -50,6 +51,39 @@ class CorrectDock(EditingDock):
         self._worker: Any = None
         self._words, self._done = "", ""
         self._began = self._told = 0.0
+        self._make_controls(napari_viewer)
+        super().__init__(
+            napari_viewer,
+            [
+                self.video,
+                self.face,
+                row_of(self.previous_button, self.next_button),
+                self.move_button,
+                row_of(self.undo_button, self.redo_button),
+                self.refit_button,
+                self.length,
+                row_of(self.backwards_button, self.forwards_button, self.everywhere_button),
+                self.cancel_button,
+                self.progress,
+            ],
+        )
+        for box in (self.video, self.face):
+            may_be_narrow(box.native)
+        self.face.choices = self._faces
+        events = napari_viewer.layers.events
+        for event in (events.inserted, events.removed, events.reordered):
+            event.connect(self._on_images)
+        self.previous_button.changed.connect(lambda: commands.previous_to_check(napari_viewer))
+        self.next_button.changed.connect(lambda: commands.next_to_check(napari_viewer))
+        self.move_button.changed.connect(self.move)
+        self.refit_button.changed.connect(self.refit)
+        self.forwards_button.changed.connect(lambda: self.carry_on("forwards"))
+        self.backwards_button.changed.connect(lambda: self.carry_on("backwards"))
+        self.everywhere_button.changed.connect(lambda: self.carry_on("everywhere"))
+        self.cancel_button.changed.connect(self.cancel)
+        self._on_layer()
+
+    def _make_controls(self, napari_viewer: Any) -> None:
         self.video = ComboBox(
             label="Video", choices=lambda _: image_layers(napari_viewer), tooltip="The video they are in."
         )
@@ -58,6 +92,12 @@ class CorrectDock(EditingDock):
             text="Move landmarks", tooltip="Have napari select and drag points of this layer."
         )
         self.undo_button, self.redo_button = undo_and_redo()
+        self.previous_button = PushButton(
+            text="Previous to check", tooltip="Go to the frame above it in Check."
+        )
+        self.next_button = PushButton(
+            text="Next to check", tooltip="Go to the next frame that is listed in the tab Check. Key: N."
+        )
         self.refit_button = PushButton(
             text="Refit this frame",
             tooltip="Fit the other landmarks to the manual ones, which stay fixed. "
@@ -83,34 +123,15 @@ class CorrectDock(EditingDock):
             "the ends of the track.",
         )
         self.cancel_button = PushButton(text="Cancel", enabled=False, tooltip="Stop, without any change.")
-        self.progress = ProgressBar(min=0, max=1, value=0)
-        super().__init__(
-            napari_viewer,
-            [
-                self.video,
-                self.face,
-                self.move_button,
-                row_of(self.undo_button, self.redo_button),
-                self.refit_button,
-                self.length,
-                row_of(self.backwards_button, self.forwards_button, self.everywhere_button),
-                self.cancel_button,
-                self.progress,
-            ],
+        self._of_landmarks = (
+            self.previous_button,
+            self.next_button,
+            self.refit_button,
+            self.forwards_button,
+            self.backwards_button,
+            self.move_button,
         )
-        for box in (self.video, self.face):
-            may_be_narrow(box.native)
-        self.face.choices = self._faces
-        events = napari_viewer.layers.events
-        for event in (events.inserted, events.removed, events.reordered):
-            event.connect(self._on_images)
-        self.move_button.changed.connect(self.move)
-        self.refit_button.changed.connect(self.refit)
-        self.forwards_button.changed.connect(lambda: self.carry_on("forwards"))
-        self.backwards_button.changed.connect(lambda: self.carry_on("backwards"))
-        self.everywhere_button.changed.connect(lambda: self.carry_on("everywhere"))
-        self.cancel_button.changed.connect(self.cancel)
-        self._on_layer()
+        self.progress = ProgressBar(min=0, max=1, value=0)
 
     def _faces(self, _: Any = None) -> list[tuple[str, int]]:
         tracks = None if self.layer is None else self.layer.metadata.get("tracks")
@@ -137,7 +158,7 @@ class CorrectDock(EditingDock):
     def _show(self, editor: LayerEditor | None) -> None:
         super()._show(editor)
         self.face.reset_choices()
-        for button in (self.refit_button, self.forwards_button, self.backwards_button, self.move_button):
+        for button in self._of_landmarks:
             button.enabled = editor is not None and not self.busy
         corrected = editor is not None and bool(editor.manual.any())
         self.everywhere_button.enabled = corrected and not self.busy

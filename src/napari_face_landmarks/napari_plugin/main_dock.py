@@ -80,7 +80,10 @@ class FaceLandmarksDock(QWidget):
         self.tabs.setCurrentIndex(list(TOOLTIPS).index(title))
 
     def _on_tab(self, index: int) -> None:
-        """Have only the panel in front look at the landmarks: that may take a second for a long video."""
-        lazy: dict[int, Any] = {1: self.check, 2: self.correct, 4: self.faces}
-        for at, panel in lazy.items():
-            panel.set_active(at == index)
+        """Have only the panel in front follow the landmarks: that may take a second for a long video."""
+        title = list(TOOLTIPS)[index]
+        self.check.set_active(
+            title in ("Check", "Correct")
+        )  # Correct goes from one frame to check to the next
+        self.correct.set_active(title == "Correct")
+        self.faces.set_active(title == "Faces")
