@@ -117,7 +117,7 @@ def test_every_control_says_what_it_does_and_none_is_cut(viewer: Any, name: str)
 
 
 @pytest.mark.gui
-def test_curves_are_enlarged_under_the_picture_and_come_back(viewer: Any) -> None:
+def test_curves_are_enlarged_and_come_back(viewer: Any) -> None:
     from qtpy.QtWidgets import QDockWidget
 
     def docks() -> list[str]:
@@ -126,21 +126,28 @@ def test_curves_are_enlarged_under_the_picture_and_come_back(viewer: Any) -> Non
 
     measure = panel_of(viewer, "Measure")
     let_work(0.1)
-    main, narrow = landmarks_dock(viewer), measure.plot.width()
+    main, narrow, height = landmarks_dock(viewer), measure.plot.width(), viewer.window._qt_window.height()
     assert main.parent().windowTitle() == "Face landmarks"
     assert main.parent().titleBarWidget().title.text() == "Face landmarks", "without the plugin's name"
     measure.wide.button.click()
     let_work(0.2)
     assert "Face landmarks: measures" in docks()
     assert measure.plot.width() > narrow
-    below = measure.plot.window().findChild(QDockWidget, "Face landmarks: measures")
-    assert below.minimumSizeHint().height() < 250
+    below = measure.plot.window()
+    assert below.isFloating(), "in a low window"
+    assert viewer.window._qt_window.height() == height
     below.titleBarWidget().close_button.click()
     wait_until(lambda: not measure.wide.button.isChecked())
     let_work(0.1)
     assert measure.isAncestorOf(measure.plot)
     assert measure.plot.isVisible()
     assert "Face landmarks: measures" not in docks()
+    viewer.window.resize(1240, 900)
+    let_work(0.1)
+    measure.wide.button.click()
+    let_work(0.2)
+    assert measure.plot.window() is viewer.window._qt_window, "under the picture"
+    measure.wide.button.click()
     check = panel_of(viewer, "Check")
     check.wide.button.click()
     viewer.window.remove_dock_widget(main)

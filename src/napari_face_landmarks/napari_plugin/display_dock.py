@@ -180,8 +180,8 @@ class ViewDock(QWidget):
         form.addRow("Colour by", self.colour)
         form.addRow(self.legend)
         form.addRow(boxes)
-        form.addRow("Trails of", named)
-        form.addRow("Frames back", self.window)
+        form.addRow("Trails of no.", named)
+        form.addRow("Trail, frames", self.window)
         for field in (self.layers, self.colour, self.landmarks):
             field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         column = QVBoxLayout(self)

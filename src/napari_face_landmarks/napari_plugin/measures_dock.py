@@ -61,6 +61,7 @@ OUTLINE = "#909090"
 MARK = (128, 128, 128, 60)
 LINES = "Measured"
 """Name of the layer that shows what is measured."""
+SMALLEST_PLOT = 100  # px, height
 ICON = 68
 """Side of the picture of a measure in the list, px."""
 MOST_MARKED = 30_000
@@ -191,7 +192,7 @@ class MeasuresDock(FollowingPanel):
         )
         self.seconds = SecondsAxis("top")
         self.plot = pg.PlotWidget(background=None, axisItems={"top": self.seconds})
-        self.plot.setMinimumHeight(120)
+        self.plot.setMinimumHeight(SMALLEST_PLOT)
         self.plot.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)  # what is left
         self.plot.showGrid(x=False, y=True, alpha=0.2)
         self.legend = self.plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
@@ -224,6 +225,7 @@ class MeasuresDock(FollowingPanel):
         self.lines_box.setToolTip("Draw the lines that are measured in the picture.")
         self.status = QLabel("")
         self.status.setWordWrap(True)
+        self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def changeEvent(self, event: Any) -> None:
@@ -236,6 +238,8 @@ class MeasuresDock(FollowingPanel):
                 self.plot.getAxis(name).setPen(words)
                 self.plot.getAxis(name).setTextPen(words)
             self.legend.setLabelTextColor(words)
+            if self.table is not None:
+                self._draw()
 
     def _lay_out(self) -> None:
         above, below, shown = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
@@ -419,7 +423,7 @@ class MeasuresDock(FollowingPanel):
         shown = self._columns()
         if shown:
             item = table.columns[table.column(shown[0][0])]
-            self.plot.setLabel("left", f"{self.names.currentText()} ({item.unit})")
+            self.plot.setLabel("left", item.unit)  # the name would not fit a low plot; the list has it
         self._say(table)
         self._on_slider()
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from magicgui.widgets import Container, Label, PushButton
 from napari.utils.notifications import show_error
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QEvent, Qt, QTimer
 from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
 from superqt.utils import create_worker
 
@@ -25,6 +25,9 @@ from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, entitle, with_label
 
 LOOK_MS = 300  # between two looks at whether the layer has changed
+LOW_WINDOW = 800
+"""px; in a window that is lower enlarged curves float, as no height would be left for a dock."""
+FLOATING = (900, 320)  # px
 SETTLED = 0.8  # seconds without a change by hand, after which a layer has something new
 
 
@@ -194,7 +197,9 @@ class FollowingPanel(QWidget):
 
 
 class Wide(QWidget):
-    """Curves of a panel, which can be moved into a wide dock under the picture, and back.
+    """Curves of a panel, which can be moved into a wide dock and back.
+
+    The dock is under the picture, where time runs along the slider, or floats where the window is low.
 
     Parameters
     ----------
@@ -215,7 +220,7 @@ class Wide(QWidget):
         self._below: _Below | None = None
         self.button = QPushButton("Enlarge")
         self.button.setCheckable(True)
-        self.button.setToolTip("Show the curves in a wide dock under the picture; again to have them here.")
+        self.button.setToolTip("Show the curves in a wide dock of their own; again to have them here.")
         self.button.toggled.connect(self._move)
         self.setSizePolicy(curves.sizePolicy())
         layout = QVBoxLayout(self)
@@ -232,6 +237,13 @@ class Wide(QWidget):
         if wide:
             self._below = _Below(self._curves, self._title, lambda: self.button.setChecked(False))
             self._viewer.window.add_dock_widget(self._below, name=self._title, area="bottom")
+            dock: Any = self._below.parent()  # what napari returns is a proxy
+            window = dock.parent()
+            if window.height() < LOW_WINDOW:
+                dock.setFloating(True)
+                dock.resize(*FLOATING)
+            else:
+                window.resizeDocks([dock], [FLOATING[1]], Qt.Orientation.Vertical)
             return
         below, self._below = self._below, None
         self.layout().addWidget(self._curves)

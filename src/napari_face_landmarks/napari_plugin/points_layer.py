@@ -30,6 +30,8 @@ POINT_SIZE = 0.03  # diameter over the side of the landmarks' box (geometric mea
 SMALLEST_POINT = 1.0  # px
 BORDER_COLOUR = "#101010"
 BORDER_WIDTH = np.float32(0.12)  # over the diameter; napari makes an array of this type
+ANTIALIASING = 0.3
+"""px on the screen, in place of 1: the border is widened by as much, and would cover a point of 3 px."""
 CANVAS_LIMITS = (0, 10_000)
 """Diameter on the screen, px. napari draws a point that is enlarged to the lower limit as border only."""
 
@@ -202,6 +204,7 @@ def style_of_points() -> dict[str, Any]:
         "border_color": BORDER_COLOUR,
         "border_width": BORDER_WIDTH,
         "canvas_size_limits": CANVAS_LIMITS,
+        "antialiasing": ANTIALIASING,
     }
 
 

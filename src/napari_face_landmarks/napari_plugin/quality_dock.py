@@ -161,7 +161,7 @@ class QualityDock(FollowingPanel):
         self.strips.setToolTip("Which curves are shown, and where.")
         menu = QMenu(self.strips)
         self.wide = Wide(self._viewer, self.plot, "Face landmarks: check")
-        enlarge = menu.addAction("Enlarge, under the picture")
+        enlarge = menu.addAction("Enlarge")
         enlarge.setCheckable(True)
         enlarge.toggled.connect(self.wide.button.setChecked)
         self.wide.button.toggled.connect(enlarge.setChecked)
