@@ -303,7 +303,7 @@ def test_ctrl_c_keeps_the_frames_that_are_done(
 def test_ctrl_c_before_anything_is_computed(
     clip: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def stop(path: Path) -> None:
+    def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("napari_face_landmarks.cli.track._opened", stop)

@@ -23,6 +23,7 @@ from napari_face_landmarks.data.tracks import empty_tracks
 from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.napari_plugin.points_layer import track_layer
+from napari_face_landmarks.tracking.regions import Region, Regions
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, open_video
 from napari_face_landmarks.visualization import write_overlay
 from test_tracking import moving
@@ -369,3 +370,60 @@ def test_moments_are_frames_or_seconds(text: str, when: float) -> None:
     assert type(moment(text)) is type(when)
     with pytest.raises(argparse.ArgumentTypeError, match="neither a frame"):
         moment(f"{text}x")
+
+
+def test_every_nth_frame_is_tracked(frames: np.ndarray, tmp_path: Path) -> None:
+    path, out = write(tmp_path / "v.mkv", np.concatenate([frames, frames[::-1]])), tmp_path / "t.npz"
+    words = ["track", str(path), "-o", str(out), "--from", "1", "--to", "11", "--every", "3"]
+    assert cli.main([*words, "--overlay", str(tmp_path / "o.mp4"), "--smoothing-window", "1"]) == 0
+    tracks = Tracks.load(out)
+    assert tracks.frame_indices.tolist() == [1, 4, 7, 10]
+    np.testing.assert_allclose(tracks.timestamps, np.array([1, 4, 7, 10]) / 25, atol=1e-3)
+    assert tracks.meta["every"] == 3
+    assert tracks.stats.completed
+    settings = TrackerSettings(smoothing_window=1)
+    alone = FaceTracker(settings=settings, threads=1).track(np.concatenate([frames, frames[::-1]])[1:11:3])
+    np.testing.assert_allclose(tracks.landmarks, alone.landmarks, atol=0.3)
+    with open_video(tmp_path / "o.mp4") as overlay:
+        np.testing.assert_allclose(overlay.info.timestamps, [0, 0.12, 0.24, 0.36], atol=1e-3)
+
+
+@pytest.mark.parametrize("kind", ["array", "iterator", "pictures"])
+def test_every_nth_frame_of_other_sources(
+    kind: str, frames: np.ndarray, tracker: FaceTracker, tmp_path: Path
+) -> None:
+    source = {"array": lambda: frames, "iterator": lambda: iter(frames)}.get(
+        kind, lambda: pictures(tmp_path / "p", frames, ".png")
+    )()
+    tracks = tracker.track(source, start=1, stop=6, every=2, fps=None if kind == "pictures" else 25)
+    assert tracks.frame_indices.tolist() == [1, 3, 5]
+    expected = tracker.track(frames[1:6:2])
+    np.testing.assert_allclose(tracks.landmarks, expected.landmarks, atol=1e-3)
+    if kind != "iterator":
+        np.testing.assert_allclose(tracks.timestamps, np.array([1, 3, 5]) / 25)
+
+
+def test_regions_hold_on_the_same_frames_with_every(frames: np.ndarray, tracker: FaceTracker) -> None:
+    ignored = Regions(ignore=(Region((0, 0, 480, 480), 1, 2), Region((0, 0, 480, 480), 3, 3)))
+    tracks = tracker.track(frames, every=2, regions=ignored)
+    assert tracks.present[:, 0].tolist() == [True, False, True]
+    assert tracks.meta["regions"]["ignore"] == [{"box": [0, 0, 480, 480], "first": 2, "last": 2}]
+    with pytest.raises(ImageError, match="every is 0"):
+        tracker.track(frames, every=0)
+
+
+def test_a_video_stream_is_chosen(frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    path, out = write(tmp_path / "v.mkv", frames[:, ::2, ::2], frames, default=0), tmp_path / "t.npz"
+    for words, width, other in (([], 240, "480 x 480 (stream 1)"), (["--stream", "1"], 480, "(stream 0)")):
+        assert cli.main(["track", str(path), "-o", str(out), "--refine", "off", *words]) == 0
+        assert Tracks.load(out).meta["width"] == width
+        assert f"that of {width} x {width} is read, not" in (said := capsys.readouterr().err)
+        assert other in said
+    assert Tracks.load(out).meta["stream"] == 1
+    assert cli.main(["track", str(path), "-o", str(out), "--stream", "2"]) == 2
+    assert "has no video stream 2: choose one of 0 of 240 x 240; 1 of" in capsys.readouterr().err
+    with pytest.warns(VideoWarning, match="480 x 480 is read"):
+        video = open_video(path, 1)
+    np.testing.assert_array_equal(pickle.loads(pickle.dumps(video))[3], video[3])
+    np.testing.assert_array_equal(list(video.frames())[3], video[3])
+    video.close()

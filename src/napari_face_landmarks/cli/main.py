@@ -16,6 +16,7 @@ from napari_face_landmarks.cli.console import PROGRAM, STATUS_ERROR, STATUS_INTE
 from napari_face_landmarks.cli.convert import add_convert, add_formats
 from napari_face_landmarks.cli.demo import add_demo
 from napari_face_landmarks.cli.evaluate import add_evaluate
+from napari_face_landmarks.cli.live import add_live
 from napari_face_landmarks.cli.measure import add_measure
 from napari_face_landmarks.cli.models import add_about, add_models
 from napari_face_landmarks.cli.track import add_track
@@ -72,6 +73,7 @@ def make_parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
 
     add_track(commands)
+    add_live(commands)
     add_batch(commands)
     add_demo(commands)
     add_evaluate(commands)

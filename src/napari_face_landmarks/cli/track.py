@@ -20,6 +20,7 @@ from napari_face_landmarks.cli.console import (
     say_above_bar,
     summary,
 )
+from napari_face_landmarks.cli.exports import VIDEO_OUTPUTS, add_export_options, write_exports
 from napari_face_landmarks.cli.options import (
     add_format_option,
     add_models_option,
@@ -40,7 +41,6 @@ if TYPE_CHECKING:
     from napari_face_landmarks.tracking import Tracks
     from napari_face_landmarks.video import Video
 
-OVERLAY_SUFFIXES = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
 PATIENCE = 2.0
 """Seconds without a result after which the user is informed of the compilation."""
 PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
@@ -77,22 +77,12 @@ def add_track(commands: Any) -> None:
         help="write counts, frames per second and the seconds of each stage",
     )
     parser.add_argument(
-        "--overlay", metavar="OUT.mp4", type=Path, help="write the video with the landmarks drawn on it"
-    )
-    parser.add_argument(
         "--resume",
         action="store_true",
         help="resume an interrupted run from its checkpoint next to OUT; the landmarks are those of an "
         "uninterrupted run",
     )
-    for name, meaning in (("from", "first frame to track"), ("to", "where to stop, which is not tracked")):
-        parser.add_argument(
-            f"--{name}",
-            dest=f"{name}_",
-            metavar="WHEN",
-            type=moment,
-            help=f"{meaning}: a frame (250) or a time (12.5, 12s, 1:30)",
-        )
+    _add_source_options(parser)
     parser.add_argument(
         "--regions",
         metavar="FILE.json",
@@ -122,8 +112,41 @@ def add_track(commands: Any) -> None:
         help="execution provider of ONNX Runtime for --experts onnx, such as CUDAExecutionProvider; may be "
         "repeated, in the order of preference; default: the first that this machine has",
     )
+    add_export_options(parser)
     add_settings_options(parser)
     parser.set_defaults(run=_track)
+
+
+def _add_source_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that say what of the video is tracked, and with which camera it was taken."""
+    for name, meaning in (("from", "first frame to track"), ("to", "where to stop, which is not tracked")):
+        parser.add_argument(
+            f"--{name}",
+            dest=f"{name}_",
+            metavar="WHEN",
+            type=moment,
+            help=f"{meaning}: a frame (250) or a time (12.5, 12s, 1:30)",
+        )
+    parser.add_argument(
+        "--every",
+        metavar="N",
+        type=count,
+        default=1,
+        help="track only every n-th frame; numbers and times of the frames stay those of the video",
+    )
+    parser.add_argument(
+        "--stream",
+        metavar="N",
+        type=int,
+        help="which of the video streams of the file to track, from 0; default: the one marked default, else "
+        "the largest that is no attached picture",
+    )
+    parser.add_argument(
+        "--focal",
+        metavar="X",
+        help="focal length of the camera, for head position and rotation in OpenFace's columns: pixels "
+        "(1300), or 35 mm equivalent (26mm); default: that which OpenFace assumes",
+    )
 
 
 def _track(options: argparse.Namespace) -> int:
@@ -133,12 +156,17 @@ def _track(options: argparse.Namespace) -> int:
     from napari_face_landmarks.models import load_models
     from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of
     from napari_face_landmarks.tracking import FaceTracker
+    from napari_face_landmarks.tracking.camera import focal_in_pixels, with_focal
+    from napari_face_landmarks.tracking.cuts import apart_at_cuts
     from napari_face_landmarks.tracking.regions import read_regions
 
     regions = None if options.regions is None else read_regions(options.regions)
-    with _opened(options.video) as video:
+    with _opened(options.video, options.stream) as video:
         for path in outputs:
             prepare_place(path)
+        part = _part(options, video)
+        if options.focal is not None:
+            focal_in_pixels(options.focal, video.shape[1:3])  # refused before anything is computed
         models = load_models(*given(options.models), experts=options.experts, providers=options.provider)
         tracker = FaceTracker(models, settings, options.threads)
         checkpointed = CheckpointedRun.begin(
@@ -147,12 +175,14 @@ def _track(options: argparse.Namespace) -> int:
             journal_of(options.output),
             resume=options.resume,
             regions=regions,
-            start=_frame_at(options.from_, video, 0),
-            stop=_frame_at(options.to_, video, len(video)),
+            part=part,
         )
         whole = False
         try:
             tracks, interrupted = _follow(checkpointed)
+            tracks = apart_at_cuts(tracks)
+            if options.focal is not None:
+                tracks = with_focal(tracks, options.focal)
             whole = not tracks.n_frames
             if not tracks.n_frames:
                 say("Stopped before the first frame was done; nothing is written.")
@@ -164,8 +194,8 @@ def _track(options: argparse.Namespace) -> int:
         if options.stats is not None:
             _write_stats(options.stats, tracks, options.video)
         say(summary(tracks))
-        if options.overlay is not None and not interrupted:
-            _write_overlay(options.overlay, video, tracks)
+        if not interrupted:
+            write_exports(options, video, tracks, models, part)
     for sentence in dict.fromkeys([*video.info.warnings, *tracks.warnings]):
         say(f"Warning: {sentence}")
     if interrupted:
@@ -195,7 +225,7 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
     for path, suffixes in (
         (options.output, ()),
         (options.stats, (".json",)),
-        (options.overlay, OVERLAY_SUFFIXES),
+        *((path, VIDEO_OUTPUTS) for path in (options.overlay, options.anonymise, options.faces)),
     ):
         if path is None:
             continue
@@ -213,13 +243,19 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
     return outputs
 
 
-def _opened(path: Path) -> Video:
+def _opened(path: Path, stream: int | None) -> Video:
     """Open a video; a warning that it is truncated is printed at the end, after its frames are saved."""
     from napari_face_landmarks.video import VideoWarning, open_video
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", VideoWarning)
-        return open_video(path)
+        return open_video(path, stream)
+
+
+def _part(options: argparse.Namespace, video: Video) -> range:
+    """Return the frames to track."""
+    start, stop = _frame_at(options.from_, video, 0), _frame_at(options.to_, video, len(video))
+    return range(max(0, start), min(stop, len(video)), options.every)
 
 
 def _frame_at(when: int | float | None, video: Video, default: int) -> int:
@@ -241,7 +277,7 @@ def _follow(checkpointed: CheckpointedRun) -> tuple[Tracks, bool]:
         say(f"Resuming: {checkpointed.kept} of {checkpointed.total} frames are done already.")
     with (
         _notice_if_slow() as has_begun,
-        _until_interrupted() as interrupted,
+        until_interrupted() as interrupted,
         progress_bar("Tracking", checkpointed.total - checkpointed.kept) as advance,
     ):
         # a second Ctrl-C, while a frame takes long, raises KeyboardInterrupt
@@ -271,7 +307,7 @@ def _notice_if_slow() -> Iterator[Callable[[], None]]:
 
 
 @contextlib.contextmanager
-def _until_interrupted() -> Iterator[Callable[[], bool]]:
+def until_interrupted() -> Iterator[Callable[[], bool]]:
     """Yield a function that returns True after the first Ctrl-C, so that the current frame is finished."""
     asked = threading.Event()
     if threading.current_thread() is not threading.main_thread():
@@ -288,13 +324,6 @@ def _until_interrupted() -> Iterator[Callable[[], bool]]:
         yield asked.is_set
     finally:
         signal.signal(signal.SIGINT, before)
-
-
-def _write_overlay(path: Path, video: Video, tracks: Tracks) -> None:
-    from napari_face_landmarks.visualization import write_overlay
-
-    with progress_bar("Overlay", tracks.n_frames) as advance:
-        write_overlay(path, video, tracks, progress=lambda done, total: advance())
 
 
 def _write_stats(path: Path, tracks: Tracks, video: Path) -> None:

@@ -201,7 +201,7 @@ def collect(
     *,
     settings: TrackerSettings | None = None,
     stats: RunStats | None = None,
-    timestamps: npt.NDArray[np.floating] | None = None,
+    timestamps: npt.NDArray[np.floating] | Sequence[float] | None = None,
     warnings: Sequence[str] = (),
     meta: Mapping[str, Any] | None = None,
 ) -> Tracks:

@@ -48,6 +48,7 @@ from napari_face_landmarks.io.common import (
     make_tracks,
     with_names,
 )
+from napari_face_landmarks.tracking.camera import head_position, head_rotation, recorded_focal, shown_size
 
 if TYPE_CHECKING:
     import pandas
@@ -158,11 +159,15 @@ def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt
         ("confidence", np.nan_to_num(confidence.mean(axis=1))),
         ("success", success.astype(np.int64)),
     ]
-    size = _image_size(tracks)
+    size, focal = shown_size(tracks), recorded_focal(tracks)
     if size is not None:
-        place = np.where(success[:, np.newaxis], _translation_mm(pose, size), missing).astype(np.float32)
-        columns += zip(TRANSLATION_COLUMNS, place.T, strict=True)
-    columns += zip(ROTATION_COLUMNS, pose[:, 1:4].T, strict=True)
+        place = np.where(success[:, np.newaxis], head_position(pose, size, focal), missing)
+        columns += zip(TRANSLATION_COLUMNS, place.astype(np.float32).T, strict=True)
+    rotation = pose[:, 1:4]
+    if size is not None and focal is not None:
+        turned = np.where(success[:, np.newaxis], head_rotation(pose, size, focal), missing)
+        rotation = turned.astype(np.float32)
+    columns += zip(ROTATION_COLUMNS, rotation.T, strict=True)
     columns += zip(LANDMARK_COLUMNS, [*xy[:, 0::2].T, *xy[:, 1::2].T], strict=True)
     columns += zip(RIGID_COLUMNS, pose.T, strict=True)
     columns.append((SOURCE_COLUMN, np.array(SOURCES)[np.where(success, tracks.source[part][t, f], 0)]))
@@ -184,27 +189,6 @@ def _lists_of(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.str_]:
 def _as_text(column: tuple[str, npt.NDArray[Any]]) -> list[str]:
     """Return the values as the shortest decimals that give the same float32 or float64 again."""
     return [str(text) for text in column[1].astype(str).tolist()]
-
-
-def _image_size(tracks: Tracks) -> tuple[int, int] | None:
-    height, width = tracks.meta.get("height"), tracks.meta.get("width")
-    return None if height is None or width is None else (int(height), int(width))
-
-
-def _translation_mm(pose: npt.NDArray[np.float32], size: tuple[int, int]) -> npt.NDArray[np.float64]:
-    """Return where the head is from the camera, (N, 3) mm, x right, y down, z away.
-
-    The camera is the one that OpenFace assumes where none is given: a focal length of 500 px at 640 x 480,
-    its axis through the middle of the picture. Weak perspective puts the head at z = focal length / scale.
-    """
-    height, width = size
-    focal = (500 * width / 640 + 500 * height / 480) / 2
-    pose = pose.astype(np.float64)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        z = focal / pose[:, 0]
-        x = (pose[:, 4] - width / 2) * z / focal
-        y = (pose[:, 5] - height / 2) * z / focal
-    return np.stack([x, y, z], axis=1)
 
 
 def read_csv(path: str | os.PathLike[str]) -> Tracks:

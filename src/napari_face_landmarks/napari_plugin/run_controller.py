@@ -179,6 +179,7 @@ class BackgroundRun:
             self.go_on,
             self.regions.to_dict(),
             None if self.journals is None else str(self.journals),
+            self.frames.info.stream,
         )
 
     def consume(self, run: Run | RemoteRun) -> Generator[None]:

@@ -264,11 +264,12 @@ def video_identity(video: Video) -> dict[str, Any]:
         "frames": frames,
         "height": height,
         "width": width,
+        **({"stream": video.info.stream} if video.info.stream else {}),
     }
 
 
 def run_identity(
-    tracker: FaceTracker, video: Video, start: int, stop: int, regions: Regions | None = None
+    tracker: FaceTracker, video: Video, part: range, regions: Regions | None = None
 ) -> dict[str, Any]:
     """Return everything that the results of a run depend on; equal identities give equal results.
 
@@ -280,7 +281,7 @@ def run_identity(
         **made_with,
         "settings": tracker.settings.to_dict(),
         "video": video_identity(video),
-        "range": [start, stop],
+        "range": [part.start, part.stop, part.step][: 2 if part.step == 1 else 3],
         "frame": str(frame_type(tracker.settings.max_faces).descr),
         **({"regions": regions.to_dict()} if regions else {}),
     }
@@ -327,7 +328,7 @@ class CheckpointedRun:
     ) -> None:
         self.path, self.run = path, run
         self.kept = self.done = 0 if content is None else content.n_frames
-        self.total = run.source.stop - run.source.start
+        self.total = run.source.n_frames
         self.states_before: Sequence[int] = ()
         self._state = None if content is None else content.state
         self._stream = stream
@@ -343,8 +344,7 @@ class CheckpointedRun:
         *,
         resume: bool = False,
         or_restart: bool = False,
-        start: int = 0,
-        stop: int | None = None,
+        part: range | None = None,
         regions: Regions | None = None,
     ) -> CheckpointedRun:
         """Open a checkpoint file to resume the run in it, or to begin one.
@@ -359,8 +359,8 @@ class CheckpointedRun:
             Resume from the last state in the file; without one, begin.
         or_restart : bool
             Begin, instead of raising an error, where the file is of another run.
-        start, stop : int
-            The frames to track.
+        part : range, optional
+            The frames to track; all by default.
         regions : Regions, optional
             As for `FaceTracker.track`; a run can only be resumed with the same.
 
@@ -370,8 +370,9 @@ class CheckpointedRun:
             If another process has the file, it cannot be written, or it is of another run.
         """
         path = Path(path)
-        first, last = max(0, start), len(video) if stop is None else min(stop, len(video))
-        identity = run_identity(tracker, video, first, last, regions)
+        part = range(len(video)) if part is None else part
+        part = range(max(0, part.start), min(part.stop, len(video)), part.step)
+        identity = run_identity(tracker, video, part, regions)
         try:
             stream: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
         except OSError as error:
@@ -386,7 +387,7 @@ class CheckpointedRun:
             if resume:
                 content = _content(stream, path, tracker.settings.max_faces, identity, or_restart)
             state = None if content is None else content.state
-            run = tracker.track_frames(video, first, last, state, regions)
+            run = tracker.track_frames(video, part.start, part.stop, state, regions, every=part.step)
             checkpointed = CheckpointedRun(path, stream, tracker, run, content)
             if content is None:
                 checkpointed._log.begin(identity)
@@ -475,10 +476,16 @@ def open_run(
             for path in folder.glob("*.journal"):
                 if time.time() - path.stat().st_mtime > KEEP_DAYS * 86400:
                     path.unlink(missing_ok=True)
-            text = json.dumps(run_identity(tracker, frames, start, stop, regions), sort_keys=True)
+            text = json.dumps(run_identity(tracker, frames, range(start, stop), regions), sort_keys=True)
             path = folder / f"{hashlib.sha256(text.encode()).hexdigest()[:24]}.journal"
             checkpointed = CheckpointedRun.begin(
-                tracker, frames, path, resume=resume, or_restart=True, start=start, stop=stop, regions=regions
+                tracker,
+                frames,
+                path,
+                resume=resume,
+                or_restart=True,
+                part=range(start, stop),
+                regions=regions,
             )
     except (FaceLandmarksError, OSError) as error:
         _log.warning("No checkpoint of the run is written: %s", error)

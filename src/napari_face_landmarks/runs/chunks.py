@@ -131,6 +131,8 @@ def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) 
         return False
     if set(a.last_boxes) != set(b.last_boxes) or dict(a.last_seen) != dict(b.last_seen):
         return False
+    if set(a.looks) != set(b.looks) or not all(_close(a.looks[slot], b.looks[slot]) for slot in a.looks):
+        return False
     still = max(1, len(before.recent)) if len(before.recent) == len(after.recent) else 0
     return (
         still > 0
@@ -255,6 +257,7 @@ def _tracks(
     joined: dict[str, Any],
 ) -> Tracks:
     stats, sentences, concealed = RunStats(), list[str](), set[int]()
+    cuts, new_tracks = set[int](), set[tuple[int, int]]()
     for end in ends:
         stats.seconds += end.stats.seconds
         stats.prepare_seconds += end.stats.prepare_seconds
@@ -263,10 +266,13 @@ def _tracks(
             stats.stage_calls[stage] += end.stats.stage_calls[stage]
         sentences += end.warnings
         concealed.update(end.concealed)
+        cuts.update(end.faces.cuts)
+        new_tracks.update(end.faces.new_tracks)
     for result in unstack_frames(arrays):
         stats.count(result)
     stats.completed = len(arrays["index"]) == len(video)
     with closing(tracker.track_frames(video)) as run:  # for the meta of the video and the models
+        run.context.cuts, run.context.new_tracks = sorted(cuts), sorted(new_tracks)
         tracks = run.tracks(arrays)
     return dataclasses.replace(
         tracks,

@@ -24,6 +24,7 @@ from napari_face_landmarks.runs.chunks import Piece, join_pieces, piece_journal,
 from napari_face_landmarks.runs.measures import write_measures
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 from napari_face_landmarks.tracking import FaceTracker
+from napari_face_landmarks.tracking.cuts import apart_at_cuts
 from napari_face_landmarks.video import Video, VideoWarning, open_video
 
 DONE, NO_FACE, BROKEN_OFF, FAILED = "done", "no face", "breaks off", "failed"
@@ -149,7 +150,7 @@ def failure(job: Job, reason: str, tries: int = 1) -> FileResult:
 def _do(job: Job, video: Video, progress: Progress) -> FileResult:
     settings = settings_from_dict(job.settings) if job.settings else TrackerSettings()
     tracker = FaceTracker(_models(job.models), settings, job.threads)
-    identity = run_identity(tracker, video, 0, len(video))
+    identity = run_identity(tracker, video, range(len(video)))
     before = _earlier(job, identity)
     if before is not None:
         record = read_record(job.output)
@@ -198,6 +199,7 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
     """Write the landmarks of a job, and a record: before them of which run they are, after them complete."""
     # so that a run that is stopped between the two recognizes its own file
     _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
+    tracks = apart_at_cuts(tracks)
     tracks.save(job.output, job.format)
     result = _measured(job, _result(job, tracks, video), tracks)
     record = {
@@ -229,8 +231,7 @@ def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, progre
         piece_journal(job.output, piece),
         resume=True,
         or_restart=True,
-        start=piece.start,
-        stop=piece.stop,
+        part=range(piece.start, piece.stop),
     )
     try:
         _follow(checkpointed, progress, (piece.first, piece.last))

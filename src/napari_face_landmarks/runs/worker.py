@@ -294,6 +294,7 @@ class RunRequest:
     resume: bool  # whether to resume an interrupted run over the same
     regions: Mapping[str, Any]  # as `Regions.to_dict` returns it
     checkpoints: str | None  # the folder of checkpoint files; None to write none
+    stream: int | None = None  # which of the file's video streams it is
 
 
 class RemoteRun(Iterator[FrameResult]):
@@ -482,7 +483,7 @@ class _RunHere:
     def _track(self, request: RunRequest, settings: TrackerSettings) -> None:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VideoWarning)  # given when it was opened in the window
-            video = self._video = open_video(request.video)
+            video = self._video = open_video(request.video, request.stream)
         video.keeps_frames = self._shows
         if list(video.source.state) != list(request.file):
             raise VideoError(f"{request.video} has changed since it was opened: open it again.")

@@ -25,8 +25,8 @@ from napari_face_landmarks.models import Models
 from napari_face_landmarks.parts import place_parts
 from napari_face_landmarks.pfld import crops_of_boxes
 from napari_face_landmarks.pfld.crop import CROP_MARGIN
-from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.context import RunContext, Tracked
+from napari_face_landmarks.tracking.cuts import assign_faces, part_at_cut
 from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.state import ClnfFace, FacesState
 from napari_face_landmarks.tracking.threads import thread_pool
@@ -122,7 +122,13 @@ def follow_clnf(
                         )[0]
                     last_boxes[slot], last_seen[slot] = result.boxes[slot], index
             after = FacesState(
-                index + 1, tuple(faces), (), dict(last_boxes), dict(last_seen), len(context.warnings)
+                index + 1,
+                tuple(faces),
+                (),
+                dict(last_boxes),
+                dict(last_seen),
+                len(context.warnings),
+                **context.at_cuts(),
             )
             yield result, partial(_same, after)
 
@@ -167,6 +173,8 @@ def _step(
         if face is not None:
             fit = fit_next(models, grey, face.fit.params, engine)
             slots[slot] = replace(face, fit=fit) if fit.converged else None
+    for slot in part_at_cut(context, index, rgb, _landmarks(before), _landmarks(slots), last_boxes):
+        slots[slot] = None
     known = [(slot, face) for slot, face in enumerate(slots) if face is not None]
     if len(known) > 1:
         boxes = np.stack([face.box for _, face in known])
@@ -190,9 +198,15 @@ def _step(
         single = suppress(np.stack([face.box for face in fresh]), scores, SAME_FACE)
         fresh = [fresh[row] for row in sorted(single)]
         free = [slot for slot, face in enumerate(slots) if face is None]
-        for i, slot in assign_slots(np.stack([face.box for face in fresh]), free, last_boxes, last_seen):
+        landmarks = np.stack([face.fit.landmarks for face in fresh])
+        boxes, last = np.stack([face.box for face in fresh]), (last_boxes, last_seen)
+        for i, slot in assign_faces(context, index, rgb, landmarks, boxes, free, last):
             slots[slot] = fresh[i]
     return slots
+
+
+def _landmarks(faces: list[ClnfFace | None]) -> dict[int, Floats]:
+    return {slot: face.fit.landmarks for slot, face in enumerate(faces) if face is not None}
 
 
 def as_fit(faces: list[ClnfFace]) -> FaceFit:

@@ -5,6 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, field
 from types import ModuleType
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
 
 from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.data.frame import FrameResult
@@ -31,6 +35,21 @@ class RunContext:
     stats: RunStats = field(default_factory=RunStats)  # counts and times
     warnings: list[str] = field(default_factory=list)  # what went wrong, one sentence each
     broken_off: bool = False  # whether the frames ended before their announced end
+    # frames on which much of the picture changes, not tracked yet; see `watch_for_cuts`
+    jumps: dict[int, tuple[npt.NDArray[np.uint8], float]] = field(default_factory=dict)
+    cuts: list[int] = field(default_factory=list)  # first frames after cuts
+    # frame and slot where, after a cut, the track of another person begins
+    new_tracks: list[tuple[int, int]] = field(default_factory=list)
+    # of slots whose face was there before a cut, how it looked
+    looks: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+
+    def at_cuts(self) -> dict[str, Any]:
+        """Return what `FacesState` keeps of cuts."""
+        return {
+            "cuts": tuple(self.cuts),
+            "new_tracks": tuple(self.new_tracks),
+            "looks": dict(self.looks),
+        }
 
     def ends_at(self, error: FaceLandmarksError, first: bool) -> bool:
         """Record an error that came in place of a frame, and return whether it ends the run.

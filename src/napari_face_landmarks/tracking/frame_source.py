@@ -16,14 +16,20 @@ from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ImageError, VideoError, in_one_line
 from napari_face_landmarks.tracking.frame_view import FrameView
+from napari_face_landmarks.tracking.regions import Region, Regions
 from napari_face_landmarks.video import FrameStream, Video, as_frames, open_video, read_frame, read_frames
 from napari_face_landmarks.video.arrays import ENDLESS
 from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, to_rgb8
 
 Frame = npt.NDArray[np.uint8] | FaceLandmarksError
 """An RGB frame, (H, W, 3), or the error that came in its place."""
+EVERY = "every"
+"""Entry of `Tracks.meta`: only every n-th frame was tracked."""
+STREAM = "stream"
+"""Entry of `Tracks.meta`: which of a file's video streams was tracked, where it is not the first."""
 PIXEL_RANGE = "pixel_range"
 """Entry of `Tracks.meta`: the values of an array's pixels that were taken as black and white."""
+Times = npt.NDArray[np.float64] | list[float]
 BLOCK = 16
 """Frames that are decoded at a time when reading backwards."""
 
@@ -33,10 +39,10 @@ class FrameSource:
     """What is to be tracked, opened and checked."""
 
     frames: Any  # read as ``frames[int(t)]`` only
-    # start, stop: the frames to track
+    # start, stop: first frame, and the one after the last
     start: int
     stop: int
-    timestamps: npt.NDArray[np.float64] | None  # (T,), or None; seconds, where the source has them
+    timestamps: Times | None  # (T,) or None; seconds; a list grows with the frames that are read
     size: tuple[int, int]  # height and width
     view: FrameView  # how the tracker sees the frames; landmarks are given in the pixels of the source
     fps: float | None  # the frame rate, where the source has one
@@ -45,6 +51,44 @@ class FrameSource:
     warnings: tuple[str, ...] = ()
     backwards: bool = False  # whether the frames are read from the last to the first
     pixel_range: PixelRange | None = None  # black and white of an array's pixels; None for videos
+    # only every n-th frame is tracked; the tracker counts these in ones from `start` on, so that its periods
+    # and predictions are in tracked frames; see `number`
+    every: int = 1
+
+    @property
+    def n_frames(self) -> int:
+        """How many frames are tracked."""
+        return len(range(self.start, self.stop, self.every))
+
+    @property
+    def rate(self) -> float | None:
+        """Tracked frames per second, where the source has a frame rate."""
+        return None if self.fps is None else self.fps / self.every
+
+    def number(self, place: int) -> int:
+        """Return the number, in the source, of a frame as the tracker counts it."""
+        return self.start + (place - self.start) * self.every
+
+    def regions(self, regions: Regions, back: bool = False) -> Regions:
+        """Return regions of the source where and when the tracker sees them, or the way back."""
+        seen = self.view.regions(regions, back)
+        if self.every == 1:
+            return seen
+
+        def at(frame: int | None, late: int) -> int | None:
+            if frame is None or back:
+                return None if frame is None else self.number(frame)
+            return self.start + (frame - self.start + late * (self.every - 1)) // self.every
+
+        def moved(regions: tuple[Region, ...]) -> tuple[Region, ...]:
+            times = [(region.box, at(region.first, 1), at(region.last, 0)) for region in regions]
+            return tuple(
+                Region(box, first, last)
+                for box, first, last in times
+                if first is None or last is None or first <= last  # else between two tracked frames
+            )
+
+        return Regions(moved(seen.look), moved(seen.ignore))
 
     @property
     def concealed(self) -> set[int]:
@@ -55,8 +99,12 @@ class FrameSource:
     @property
     def meta(self) -> dict[str, Any]:
         """What results record of how the frames were read."""
-        known = self.pixel_range
+        known, video = self.pixel_range, video_of(self.frames)
         found: dict[str, Any] = {} if known is None else {PIXEL_RANGE: [known.black, known.white]}
+        if video is not None and video.info.stream:
+            found[STREAM] = video.info.stream
+        if self.every != 1:
+            found[EVERY] = self.every
         return {**found, **self.view.meta}
 
     def close(self) -> None:
@@ -66,7 +114,7 @@ class FrameSource:
 
 
 def open_source(
-    frames: Any, start: int = 0, stop: int | None = None, fps: float | None = None
+    frames: Any, start: int = 0, stop: int | None = None, fps: float | None = None, every: int = 1
 ) -> FrameSource:
     """Open what is to be tracked, as for `FaceTracker.track`.
 
@@ -76,6 +124,8 @@ def open_source(
         If it cannot be opened, has no frames, or not the shape of a video.
     """
     opened = isinstance(frames, (str, Path))
+    if every != int(every) or every < 1:
+        raise ImageError(f"every is {every!r}: give the number of frames from one to the next, 1 or more.")
     source = open_video(frames) if opened else as_frames(frames)
     if fps is not None and not 0 < fps < np.inf:
         raise ImageError(f"fps is {fps!r}: give the number of frames per second.")
@@ -110,18 +160,21 @@ def open_source(
         frames=source,
         start=first,
         stop=last,
-        timestamps=info.timestamps if info is not None else _times(shape[0], fps),
+        timestamps=info.timestamps if info is not None else _times(source, shape[0], fps),
         size=size,
         view=FrameView(size, 1.0 if info is None else info.pixel_aspect, turn),
         fps=fps if info is None else float(info.fps),
         opened=opened,
         warnings=warnings,
         pixel_range=pixel_range,
+        every=int(every),
     )
 
 
-def _times(n_frames: int, fps: float | None) -> npt.NDArray[np.float64] | None:
+def _times(frames: Any, n_frames: int, fps: float | None) -> Times | None:
     """Return the time stamps of frames at a rate; None where it or their number is not known."""
+    if isinstance(frames, FrameStream) and frames.times is not None:
+        return frames.times
     return None if fps is None or n_frames == ENDLESS else np.arange(n_frames) / fps
 
 
@@ -183,17 +236,26 @@ def recorded_pixel_range(tracks: Tracks) -> PixelRange | None:
     return PixelRange(black, white) if np.isfinite(black) and np.isfinite(white) and white > black else None
 
 
-def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Frame], None, None]:
-    """Yield the index and the RGB frame of each frame to track, or the error that it has instead.
+def rgb_frames(
+    source: FrameSource, stats: RunStats, begin: int | None = None
+) -> Generator[tuple[int, Frame], None, None]:
+    """Yield place and RGB frame of each frame to track, or the error that it has instead.
 
-    An `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
+    The place is the frame's as the tracker counts it, from `begin` on, by default `source.start`. An
+    `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
     """
     video = video_of(source.frames)
     damaged = () if video is None else video.damaged
-    order = range(source.start, source.stop)
-    reader = _backwards(source) if source.backwards else read_frames(source.frames, source.start, source.stop)
+    places = range(source.start if begin is None else begin, source.start + source.n_frames)
+    first = source.number(places.start)
+    reader = (
+        _backwards(source)
+        if source.backwards
+        else read_frames(source.frames, first, source.stop, source.every)
+    )
     with closing(reader):
-        for index in reversed(order) if source.backwards else order:
+        for place in reversed(places) if source.backwards else places:
+            index = source.number(place)
             began = time.perf_counter()
             found: Frame
             try:
@@ -206,22 +268,22 @@ def rgb_frames(source: FrameSource, stats: RunStats) -> Generator[tuple[int, Fra
                 if isinstance(source.frames, FrameStream):
                     return
                 ended = VideoError(f"The frames end before frame {index}: the frames before it are kept.")
-                yield index, ended
+                yield place, ended
                 return
             except ImageError as error:
                 found = error
             except VideoError as error:
-                yield index, error
+                yield place, error
                 return
             except Exception as error:
                 reason = in_one_line(error)
                 yield (
-                    index,
+                    place,
                     VideoError(f"Frame {index} cannot be read ({reason}): the frames before it are kept."),
                 )
                 return
             stats.add_time("decode", time.perf_counter() - began)
-            yield index, found
+            yield place, found
 
 
 def _backwards(source: FrameSource) -> Generator[npt.NDArray[Any], None, None]:

@@ -36,6 +36,12 @@ class FrameView:
         return max(1, round(width * aspect)) / width
 
     @property
+    def seen_size(self) -> tuple[int, int]:
+        """Height and width of what the tracker sees."""
+        height, width = self._turned
+        return height, round(width * self.stretch)
+
+    @property
     def _turned(self) -> tuple[int, int]:
         return self.size[::-1] if self.turn[0] else self.size
 
@@ -49,8 +55,7 @@ class FrameView:
             return rgb
         seen = rgb.transpose(1, 0, 2) if self.turn[0] else rgb
         seen = np.ascontiguousarray(seen[:: -1 if self.turn[2] else 1, :: -1 if self.turn[1] else 1])
-        height, width = self._turned
-        return resize(seen, height, round(width * self.stretch), (1.0, 1 / self.stretch))
+        return resize(seen, *self.seen_size, (1.0, 1 / self.stretch))
 
     def seen(self, points: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
         """Return points of the frames, (..., 2), x then y, where the tracker sees them."""

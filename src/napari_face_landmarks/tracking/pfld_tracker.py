@@ -22,8 +22,8 @@ from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_kernel
-from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.context import RunContext, Tracked
+from napari_face_landmarks.tracking.cuts import assign_faces, part_at_cut
 from napari_face_landmarks.tracking.face_finder import (
     STAY_SHARE,
     face_scores,
@@ -165,7 +165,11 @@ def _step(context: RunContext, look: _Ahead, rgb: npt.NDArray[np.uint8], slots: 
     """Track the known faces into a frame, find others where there is room; return PFLD's output of each."""
     index, faces, regions = look.index, slots.faces, context.regions
     known = [slot for slot, face in enumerate(faces) if face is not None]
+    before = {slot: face.landmarks for slot, face in enumerate(faces) if face is not None}
     outputs = _followed(context, look, rgb, faces)
+    after = {slot: output.landmarks[row] for slot, (output, row) in outputs.items()}
+    for slot in part_at_cut(context, index, rgb, before, after, slots.last_boxes):
+        del outputs[slot]
     if regions.ignore:
         for slot, (output, row) in list(outputs.items()):
             if regions.ignores(boxes_of(output.landmarks[row : row + 1]), index)[0]:
@@ -201,7 +205,7 @@ def _refine(
         assert picture is not None
         work = partial(_refined, context, picture, output, row, look.index, face)
         face.refinement = refinements[slot] = workers.submit(work, after=face.refinement)
-    return _Begun(result, refinements, _state(look.index + 1, slots, ahead, len(context.warnings)))
+    return _Begun(result, refinements, _state(look.index + 1, slots, ahead, context))
 
 
 def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> None:
@@ -269,7 +273,9 @@ def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _S
     else:
         fresh = np.arange(len(boxes))
     free = [slot for slot in range(len(slots.faces)) if slot not in outputs]
-    for face, slot in assign_slots(boxes[fresh], free, slots.last_boxes, slots.last_seen):
+    last = slots.last_boxes, slots.last_seen
+    found = output.landmarks[fresh]
+    for face, slot in assign_faces(context, index, rgb, found, boxes[fresh], free, last):
         outputs[slot] = (output, int(fresh[face]))
         slots.faces[slot] = None
 
@@ -304,7 +310,7 @@ def _slots_of(state: FacesState) -> _Slots:
     return _Slots(faces, dict(state.last_boxes), dict(state.last_seen))
 
 
-def _state(next_index: int, slots: _Slots, ahead: Sequence[_Ahead], n_warnings: int) -> FacesState:
+def _state(next_index: int, slots: _Slots, ahead: Sequence[_Ahead], context: RunContext) -> FacesState:
     """Return the state of the faces before a frame, without their refinements, which may be in progress."""
     slot_of = {id(face): slot for slot, face in enumerate(slots.faces) if face is not None}
     return FacesState(
@@ -315,7 +321,8 @@ def _state(next_index: int, slots: _Slots, ahead: Sequence[_Ahead], n_warnings: 
         ),
         dict(slots.last_boxes),
         dict(slots.last_seen),
-        n_warnings,
+        len(context.warnings),
+        **context.at_cuts(),
     )
 
 

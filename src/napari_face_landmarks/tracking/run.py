@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import time
+from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Mapping, Sequence
 from copy import deepcopy
-from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.detection.boxes import boxes_kernel
 from napari_face_landmarks.tracking.context import Follow, RunContext, Tracked
 from napari_face_landmarks.tracking.control import RunControl
+from napari_face_landmarks.tracking.cuts import CUTS, NEW_TRACKS, watch_for_cuts
 from napari_face_landmarks.tracking.frame_source import FrameSource, rgb_frames
 from napari_face_landmarks.tracking.provenance import provenance
 from napari_face_landmarks.tracking.smoothing import smooth_at, window_at_rate
@@ -80,7 +81,7 @@ class Run(Iterator[FrameResult]):
     ) -> None:
         self.context, self.source = context, source
         self._follow, self._prepare, self._on_end = follow, prepare, on_end
-        self._window = window_at_rate(context.settings.smoothing_window, source.fps)
+        self._window = window_at_rate(context.settings.smoothing_window, source.rate)
         self._recent: deque[FrameResult] = deque(maxlen=self._window)
         self._waiting = 0  # how many of the recent frames are not given out yet
         self._before: FacesState | None = None
@@ -89,6 +90,8 @@ class Run(Iterator[FrameResult]):
             context.stats, context.warnings = deepcopy(state.stats), list(state.warnings)
             self._recent.extend(state.recent)
             self._waiting, self._before, self._concealed = state.waiting, state.faces, state.concealed
+            context.cuts, context.new_tracks = list(state.faces.cuts), list(state.faces.new_tracks)
+            context.looks = dict(state.faces.looks)
         self._faces: Callable[[], FacesState] | None = None if state is None else lambda: state.faces
         self.control = RunControl()
         self.recorder: Recorder | None = None
@@ -189,7 +192,7 @@ class Run(Iterator[FrameResult]):
 
     def meta(self) -> dict[str, Any]:
         """Return the `Tracks.meta` of the run: models, versions, regions, size and rate of the frames."""
-        regions = self.source.view.regions(self.context.regions, back=True)
+        regions = self.source.regions(self.context.regions, back=True)
         return {
             **provenance(self.context.models),
             "height": self.source.size[0],
@@ -197,7 +200,17 @@ class Run(Iterator[FrameResult]):
             "fps": self.source.fps,
             **self.source.meta,
             **({"regions": regions.to_dict()} if regions else {}),
+            **self._cuts(),
         }
+
+    def _cuts(self) -> dict[str, Any]:
+        """Return what results record of scene cuts."""
+        number, found = self.source.number, dict[str, Any]()
+        if self.context.cuts:
+            found[CUTS] = [number(place) for place in self.context.cuts]
+        if self.context.new_tracks:
+            found[NEW_TRACKS] = [[number(place), slot] for place, slot in self.context.new_tracks]
+        return found
 
     def all_warnings(self) -> tuple[str, ...]:
         """Return the warnings, with one about all frames given out so far that have concealed errors."""
@@ -222,7 +235,8 @@ class Run(Iterator[FrameResult]):
         )
 
     def _concealed_before(self, stop: int) -> tuple[int, ...]:
-        read = {k for k in self.source.concealed if self.source.start <= k < stop}
+        end = self.source.number(stop)
+        read = {k for k in self.source.concealed if self.source.start <= k < end}
         return tuple(sorted(read.union(self._concealed)))
 
     # the work
@@ -233,10 +247,18 @@ class Run(Iterator[FrameResult]):
             self._prepare()
         self.stats.prepare_seconds += time.perf_counter() - began
         self._began = time.perf_counter() - self.stats.seconds
-        source = self.source if self._before is None else replace(self.source, start=self._before.next_index)
-        frames = rgb_frames(source, self.stats)
-        self._frames = prefetch(frames) if self.context.threads > 1 else frames
+        begin = self.source.start if self._before is None else self._before.next_index
+        frames = rgb_frames(self.source, self.stats, max(self.source.start, begin - 1))
+        frames = watch_for_cuts(frames, self.context.jumps, begin)
+        live = isinstance(self.source.timestamps, list)  # what waits is late
+        self._frames = prefetch(frames, 1 if live else 4) if self.context.threads > 1 else frames
         self._tracked = self._follow(self.context, self._frames, self._before)
+
+    def _is_cut(self, one: int, other: int) -> bool:
+        """Return whether there is a cut between two frames."""
+        first, last = sorted((one, other))
+        cuts = self.context.cuts
+        return bisect_right(cuts, last) > bisect_right(cuts, first)
 
     def _smoothed(self) -> FrameResult:
         """Return the first of the frames that wait, smoothed and counted."""
@@ -245,7 +267,8 @@ class Run(Iterator[FrameResult]):
         raw = self._recent[middle]
 
         def landmarks_at(place: int) -> np.ndarray[Any, np.dtype[np.float32]] | None:
-            return self._recent[place].landmarks if 0 <= place < len(self._recent) else None
+            near = self._recent[place] if 0 <= place < len(self._recent) else None
+            return None if near is None or self._is_cut(raw.index, near.index) else near.landmarks
 
         square = smooth_at(landmarks_at, middle, self._window)
         landmarks = self.source.view.in_source(square)
@@ -253,7 +276,7 @@ class Run(Iterator[FrameResult]):
         boxes_kernel(landmarks, boxes)
         iris = self.source.view.iris_in_source(raw.iris)
         arrays = {**raw.arrays(), "landmarks": landmarks, "boxes": boxes, "iris": iris}
-        result = FrameResult(index=raw.index, **arrays)
+        result = FrameResult(index=self.source.number(raw.index), **arrays)
         self._waiting -= 1
         self.stats.add_time("smoothing", time.perf_counter() - start)
         self.stats.count(result)

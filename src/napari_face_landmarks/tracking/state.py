@@ -9,7 +9,7 @@ import dataclasses
 import io
 import json
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import NoneType, UnionType
 from typing import Any, cast, get_args, get_origin, get_type_hints
 
@@ -42,6 +42,7 @@ _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "confidence": ("<f4", (N_LANDMARKS,)),
     "crops": ("<f4", (-1, 4)),
     "last_boxes": ("<f4", (5,)),
+    "looks": ("<f4", (256,)),
     "params": ("<f8", (-1,)),
     "rotation": ("<f8", (3, 3)),
     "shift": ("<f8", (2,)),
@@ -114,6 +115,10 @@ class FacesState:
     last_boxes: Mapping[int, Floats]
     last_seen: Mapping[int, int]
     n_warnings: int  # how many of the run's warnings are of the frames before `next_index`
+    # as `RunContext` has them
+    cuts: tuple[int, ...] = ()
+    new_tracks: tuple[tuple[int, int], ...] = ()
+    looks: Mapping[int, Floats] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,8 +234,8 @@ def _pack(value: Any, name: str, arrays: dict[str, npt.NDArray[Any]]) -> Any:
         return True
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            field.name: _pack(getattr(value, field.name), f"{name}.{field.name}", arrays)
-            for field in dataclasses.fields(value)
+            item.name: _pack(getattr(value, item.name), f"{name}.{item.name}", arrays)
+            for item in dataclasses.fields(value)
         }
     if isinstance(value, Mapping):
         return {str(key): _pack(item, f"{name}.{key}", arrays) for key, item in value.items()}
@@ -249,8 +254,8 @@ def _unpack(kind: Any, plain: Any, name: str, take: Callable[[str, str, tuple[in
         kind = named[0] if named else None
     origin, args = get_origin(kind), get_args(kind)
     if origin in (np.ndarray, npt.NDArray):  # which is an alias by itself since NumPy 2.5
-        field = next(part for part in reversed(name.split(".")) if not part.isdecimal())
-        return take(name, *_ARRAYS[field])
+        last = next(part for part in reversed(name.split(".")) if not part.isdecimal())
+        return take(name, *_ARRAYS[last])
     if dataclasses.is_dataclass(kind):
         hints = get_type_hints(kind)
         return cast(Any, kind)(
@@ -278,6 +283,8 @@ def _check_plausible(state: TrackerState) -> None:
         and all(len(ahead.slots) == len(ahead.crops) for ahead in state.faces.ahead)
         and all(0 <= slot < len(faces) and isinstance(faces[slot], FaceState) for slot in slots)
         and all(0 <= slot < len(faces) for slot in (*state.faces.last_boxes, *state.faces.last_seen))
+        and all(0 <= slot < len(faces) for slot in state.faces.looks)
+        and all(0 <= slot < len(faces) for _, slot in state.faces.new_tracks)
         and all(len(face.places) <= _MOST_PLACES for face in states)
         and all(_correction_fits(face.refinement) for face in states)
         and 0 <= state.waiting <= len(state.recent)

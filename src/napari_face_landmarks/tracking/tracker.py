@@ -29,6 +29,7 @@ from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_land
 from napari_face_landmarks.settings import TrackerSettings, given_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
 from napari_face_landmarks.tracking.context import RunContext, Tracked
+from napari_face_landmarks.tracking.cuts import apart_at_cuts
 from napari_face_landmarks.tracking.face_finder import face_scores, find_faces, predict_in_boxes, take_faces
 from napari_face_landmarks.tracking.frame_source import Frame, open_source
 from napari_face_landmarks.tracking.pfld_tracker import follow_pfld, prepare_following
@@ -170,6 +171,7 @@ class FaceTracker:
         stop: int | None = None,
         regions: Regions | None = None,
         fps: float | None = None,
+        every: int = 1,
     ) -> Tracks:
         """Follow the faces of a video.
 
@@ -189,6 +191,9 @@ class FaceTracker:
             Boxes where a face is that the detector does not find, and boxes to ignore; not with clnf-only.
         fps : float, optional
             Frames per second of an array, for time stamps and the smoothing window; videos have theirs.
+        every : int
+            Track only every n-th frame. Settings in frames then count tracked ones; numbers and times of the
+            results are those of the source.
 
         Returns
         -------
@@ -201,13 +206,13 @@ class FaceTracker:
             If there is nothing that can be tracked.
         """
         results: list[FrameResult] = []
-        run = self.track_frames(frames, start, stop, regions=regions, fps=fps)
-        total = None if run.source.stop == ENDLESS else run.source.stop - run.source.start
+        run = self.track_frames(frames, start, stop, regions=regions, fps=fps, every=every)
+        total = None if run.source.stop == ENDLESS else run.source.n_frames
         for result in run:
             results.append(result)
             if progress is not None:
                 progress(len(results), total)
-        return run.tracks(results)
+        return apart_at_cuts(run.tracks(results))
 
     def collect(self, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
         """Return results of the last run as `Tracks`: a short form of ``last_run.tracks(results)``.
@@ -231,6 +236,7 @@ class FaceTracker:
         state: TrackerState | None = None,
         regions: Regions | None = None,
         fps: float | None = None,
+        every: int = 1,
     ) -> Run:
         """Track the faces of a video frame by frame.
 
@@ -241,7 +247,7 @@ class FaceTracker:
         state : TrackerState, optional
             `Run.state` of a run over the same frames with the same models and settings: the run resumes
             there, and gives the results that the other would have given.
-        regions, fps
+        regions, fps, every
             As for `track`.
 
         Returns
@@ -261,14 +267,13 @@ class FaceTracker:
         context = self._context(regions)
         if self._without_pfld and context.regions:
             raise ImageError("Boxes to look in and to ignore need PFLD: choose another mode than clnf-only.")
-        source = open_source(frames, start, stop, fps)
+        source = open_source(frames, start, stop, fps, every)
         context.warnings.extend(source.warnings)
-        context = replace(context, regions=source.view.regions(context.regions))
+        context = replace(context, regions=source.regions(context.regions))
         if state is not None:
             try:
-                check_state(
-                    state, self.settings, self.models.pdm.n_modes, source.start, source.stop, source.fps
-                )
+                end = source.start + source.n_frames
+                check_state(state, self.settings, self.models.pdm.n_modes, source.start, end, source.rate)
             except ResultError:
                 source.close()
                 raise

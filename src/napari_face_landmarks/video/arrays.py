@@ -71,9 +71,16 @@ class FrameList:
 
 
 class FrameStream:
-    """Frames as they come from an iterator: how many is not known, and each is read once, in order."""
+    """Frames as they come from an iterator: how many is not known, and each is read once, in order.
+
+    Attributes
+    ----------
+    times : list of float or None
+        Seconds of the frames read so far, where the iterator knows them (`LiveFrames`).
+    """
 
     def __init__(self, frames: Iterable[Any]) -> None:
+        self.times: list[float] | None = getattr(frames, "times", None)
         iterator = iter(frames)
         first = next(iterator, None)
         if first is None:
@@ -88,12 +95,12 @@ class FrameStream:
             raise IndexError(f"There is no frame {frame}: frames of an iterator are read in order.")
         return self._first
 
-    def frames(self, start: int, stop: int) -> Iterator[npt.NDArray[Any]]:
-        """Yield the frames from `start` on; once only."""
+    def frames(self, start: int, stop: int, every: int = 1) -> Iterator[npt.NDArray[Any]]:
+        """Yield every n-th of the frames from `start` on; once only."""
         frames, self._frames = self._frames, None
         if frames is None:
             raise ImageError("The iterator of frames was read already: make another one.")
-        yield from map(np.asarray, islice(frames, start, stop))
+        yield from map(np.asarray, islice(frames, start, stop, every))
 
 
 def read_frame(source: Any, index: Any) -> npt.NDArray[Any]:

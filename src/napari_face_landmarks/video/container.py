@@ -145,18 +145,24 @@ def _ebml_end(file: BinaryIO) -> int:
     return place
 
 
-def video_stream(container: InputContainer, path: str) -> VideoStream:
+def video_stream(container: InputContainer, path: str, number: int | None = None) -> VideoStream:
     """Return the video stream to read, with its decoder configured.
 
-    Cover images and thumbnails are ignored. Of several streams it is the default one, otherwise the largest.
+    Parameters
+    ----------
+    container : InputContainer
+    path : str
+        For messages.
+    number : int, optional
+        The stream, counted from 0 among the file's video streams. By default cover images and thumbnails are
+        ignored; of several streams it is the default one, otherwise the largest.
+
+    Raises
+    ------
+    VideoError
+        If there is none, or its codec or size is not supported.
     """
-    streams = [stream for stream in container.streams.video if not _is_secondary(stream)]
-    if not streams:
-        if container.streams.audio:
-            raise VideoError(f"{path} has audio but no video track: give a file with a video track.")
-        raise VideoError(f"{path} has no video track: give another file.")
-    chosen = [stream for stream in streams if _is_default(stream)] or streams
-    stream = max(chosen, key=_area)
+    stream = _chosen_stream(container, path, number)
     codec: Any = stream.codec_context
     if codec is None:
         raise VideoError(f"{path} has an unsupported codec: convert it to H.264 in mp4.")
@@ -168,6 +174,25 @@ def video_stream(container: InputContainer, path: str) -> VideoStream:
     codec.thread_type = "AUTO"
     codec.thread_count = thread_count()
     return stream
+
+
+def _chosen_stream(container: InputContainer, path: str, number: int | None) -> VideoStream:
+    every = container.streams.video
+    if number is not None and every and not 0 <= number < len(every):
+        known = "; ".join(
+            f"{place} of {stream.width} x {stream.height}" for place, stream in enumerate(every)
+        )
+        raise VideoError(f"{path} has no video stream {number}: choose one of {known}.")
+    streams = (
+        [stream for stream in every if not _is_secondary(stream)]
+        if number is None
+        else every[number : number + 1]
+    )
+    if not streams:
+        if container.streams.audio:
+            raise VideoError(f"{path} has audio but no video track: give a file with a video track.")
+        raise VideoError(f"{path} has no video track: give another file.")
+    return max([stream for stream in streams if _is_default(stream)] or streams, key=_area)
 
 
 def _is_secondary(stream: VideoStream) -> bool:
@@ -183,9 +208,12 @@ def _is_default(stream: VideoStream) -> bool:
 
 
 def other_streams(container: InputContainer, chosen: VideoStream) -> list[str]:
-    """Return the sizes of the other video streams of a file, such as ``"96 x 96"``."""
-    streams = [stream for stream in container.streams.video if not _is_secondary(stream)]
-    return [f"{s.width} x {s.height}" for s in streams if s.index != chosen.index and _area(s)]
+    """Return sizes and numbers of the other video streams of a file, such as ``"96 x 96 (stream 0)"``."""
+    return [
+        f"{stream.width} x {stream.height} (stream {number})"
+        for number, stream in enumerate(container.streams.video)
+        if stream.index != chosen.index and not _is_secondary(stream) and _area(stream)
+    ]
 
 
 def pixel_aspect(stream: VideoStream) -> float:

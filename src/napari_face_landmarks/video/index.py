@@ -76,6 +76,8 @@ class VideoInfo:
         Pixel aspect ratio (width divided by height). Frames are read as coded, without stretching.
     complete : bool
         Whether the file is whole.
+    stream : int
+        Which of the file's video streams is read, counted from 0.
     """
 
     path: str
@@ -87,6 +89,7 @@ class VideoInfo:
     warnings: tuple[str, ...] = ()
     pixel_aspect: float = 1.0
     complete: bool = True
+    stream: int = 0
 
 
 @dataclass(frozen=True)
@@ -154,8 +157,14 @@ class Packets(NamedTuple):
     lead: int  # margin before the seek target, in the stream's time base
 
 
-def index_video(path: str) -> IndexedVideo:
+def index_video(path: str, number: int | None = None) -> IndexedVideo:
     """Build the index of the file `path`.
+
+    Parameters
+    ----------
+    path : str
+    number : int, optional
+        Which of the file's video streams is read, as in `video_stream`.
 
     Raises
     ------
@@ -165,7 +174,8 @@ def index_video(path: str) -> IndexedVideo:
     status = check_file(path)
     container = open_container(path)
     try:
-        stream = video_stream(container, path)
+        stream = video_stream(container, path, number)
+        number = container.streams.video.index(stream)
         packets = _read_packets(container, stream)
         if packets.size.size == 0:
             raise VideoError(
@@ -179,9 +189,9 @@ def index_video(path: str) -> IndexedVideo:
         rate = float(stream.average_rate or stream.guessed_rate or 25)
     finally:
         container.close()
-    checked, geometry = _check_by_decoding(path, packets, index)
+    checked, geometry = _check_by_decoding(path, number, packets, index)
     if checked is None:
-        checked, geometry = _index_by_decoding(path, packets)
+        checked, geometry = _index_by_decoding(path, number, packets)
     if geometry is None or checked.order.size == 0:
         raise VideoError(f"No frame of {path} can be decoded: convert it to H.264 in an mp4 file.")
     times = _timestamps(packets, checked, unit, rate)
@@ -193,7 +203,8 @@ def index_video(path: str) -> IndexedVideo:
         aspect = 1 / aspect
     if abs(aspect - 1) < SMALLEST_ASPECT:
         aspect = 1.0
-    info = VideoInfo(path, times.size, height, width, _fps(times, rate), times, warnings, aspect, not warning)
+    fps = _fps(times, rate)
+    info = VideoInfo(path, times.size, height, width, fps, times, warnings, aspect, not warning, number)
     return IndexedVideo(info, checked, geometry, (status.st_size, status.st_mtime_ns))
 
 
@@ -204,7 +215,7 @@ def _notes(path: str, container: InputContainer, stream: VideoStream) -> list[st
     if others:
         notes.append(
             f"{path} has {len(others) + 1} video streams: that of {stream.width} x {stream.height} is read, "
-            f"not {', '.join(others)}."
+            f"not {', '.join(others)}; --stream, or open_video(path, stream), chooses another."
         )
     return notes
 
@@ -279,12 +290,12 @@ def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, times_are_goo
 
 
 def _check_by_decoding(
-    path: str, packets: Packets, index: FrameIndex | None
+    path: str, number: int, packets: Packets, index: FrameIndex | None
 ) -> tuple[FrameIndex | None, FrameGeometry | None]:
     """Decode the start and the end; drop frames missing there; return None if other frames are wrong."""
     if index is None or index.order.size == 0:
         return None, None
-    with DecodingRun(path, index) as run:
+    with DecodingRun(path, index, number) as run:
         head = list(itertools.islice(run.decode_from(None), _HEAD_FRAMES))
         if not head:
             return None, None
@@ -320,15 +331,15 @@ def _decode_tail(run: DecodingRun, index: FrameIndex, max_frames: int) -> npt.ND
     return np.zeros(0, dtype=np.int64)
 
 
-def _index_by_decoding(path: str, packets: Packets) -> tuple[FrameIndex, FrameGeometry | None]:
+def _index_by_decoding(path: str, number: int, packets: Packets) -> tuple[FrameIndex, FrameGeometry | None]:
     """Decode the whole stream to find the packet of each frame."""
     provisional = _make_index(packets, np.arange(packets.size.size), times_are_good=False)
     geometry: FrameGeometry | None = None
     seen: dict[int, None] = {}  # ordered, each packet once
-    with DecodingRun(path, provisional) as run:
-        for number, frame in run.decode_from(None):
+    with DecodingRun(path, provisional, number) as run:
+        for place, frame in run.decode_from(None):
             geometry = geometry or geometry_of(frame)
-            seen[number] = None
+            seen[place] = None
     order = np.fromiter(seen, dtype=np.int64, count=len(seen))
     return _make_index(packets, order, times_are_good=False), geometry
 
@@ -369,6 +380,8 @@ class DecodingRun:
         The file.
     index : FrameIndex
         Its index.
+    number : int
+        Which of the file's video streams it is.
 
     Attributes
     ----------
@@ -376,8 +389,8 @@ class DecodingRun:
         Whether a packet could not be decoded.
     """
 
-    def __init__(self, path: str, index: FrameIndex) -> None:
-        self._path = path
+    def __init__(self, path: str, index: FrameIndex, number: int) -> None:
+        self._path, self._number = path, number
         self._index = index
         self._known = {(int(index.size[key]), int(index.stamp[key])): int(key) for key in index.keys}
         self.damaged = False
@@ -443,7 +456,7 @@ class DecodingRun:
     def _open(self) -> None:
         self.close()
         self._container = open_container(self._path)
-        self._stream = video_stream(self._container, self._path)
+        self._stream = video_stream(self._container, self._path, self._number)
 
     def _seek(
         self, container: InputContainer, stream: VideoStream, key: int

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.errors import ImageError, VideoError
 from napari_face_landmarks.video.arrays import FrameStream, as_frames, read_frame
 from napari_face_landmarks.video.index import VideoInfo, index_video
 from napari_face_landmarks.video.pictures import PictureSeries, pictures_in
 from napari_face_landmarks.video.reader import Video, VideoWarning, frame_range
 
 
-def open_video(path: str | os.PathLike[str]) -> Video:
+def open_video(path: str | os.PathLike[str], stream: int | None = None) -> Video:
     """Open a video file as a lazy array.
 
     All packets of the file are read once without decoding, so that the number of frames and their time stamps
@@ -26,6 +26,9 @@ def open_video(path: str | os.PathLike[str]) -> Video:
     ----------
     path : str or os.PathLike
         A local video file; or a folder of pictures (in natural order), a TIFF stack or a photograph.
+    stream : int, optional
+        Which of the file's video streams to read, counted from 0. By default the one that is marked default,
+        else the largest that is no attached picture.
 
     Returns
     -------
@@ -43,8 +46,10 @@ def open_video(path: str | os.PathLike[str]) -> Video:
         If the file is truncated; its remaining frames can be read. ``video.info.warnings`` has the message.
     """
     if pictures_in(path):
+        if stream:
+            raise VideoError(f"{path} holds pictures and no video stream {stream}: leave the stream out.")
         return PictureSeries(_absolute(path))
-    source = index_video(_absolute(path))
+    source = index_video(_absolute(path), stream)
     for sentence in source.info.warnings:
         warnings.warn(sentence, VideoWarning, stacklevel=2)
     return Video(source)
@@ -60,7 +65,7 @@ def _absolute(path: str | os.PathLike[str]) -> str:
 
 
 def read_frames(
-    source: Any, start: int = 0, stop: int | None = None
+    source: Any, start: int = 0, stop: int | None = None, every: int = 1
 ) -> Generator[npt.NDArray[Any], None, None]:
     """Read frames sequentially from a file, a `Video` or any array-like.
 
@@ -70,6 +75,8 @@ def read_frames(
         Arrays of any library are read as ``numpy.asarray(source[t])``, so lazy arrays remain lazy.
     start, stop : int
         First frame, and the one after the last; clipped to the existing frames.
+    every : int
+        Only every n-th of these frames.
 
     Returns
     -------
@@ -84,21 +91,23 @@ def read_frames(
         If `source` is neither a path nor indexable by frame.
     """
     if isinstance(source, Video):
-        return source.frames(start, stop)
-    return _frames_of(source, start, stop)
+        return source.frames(start, stop, every)
+    return _frames_of(source, start, stop, every)
 
 
-def _frames_of(source: Any, start: int, stop: int | None) -> Generator[npt.NDArray[Any], None, None]:
+def _frames_of(
+    source: Any, start: int, stop: int | None, every: int
+) -> Generator[npt.NDArray[Any], None, None]:
     if isinstance(source, (str, os.PathLike)):
         with open_video(source) as video:
-            yield from video.frames(start, stop)
+            yield from video.frames(start, stop, every)
     else:
         source = as_frames(source)
         first, last = frame_range(start, stop, frame_count(source))
         if isinstance(source, FrameStream):
-            yield from source.frames(first, last)
+            yield from source.frames(first, last, every)
             return
-        for number in range(first, last):
+        for number in range(first, last, every):
             yield read_frame(source, number)
 
 

@@ -101,7 +101,7 @@ class PictureSeries(Video):
         super().__init__(SimpleNamespace(info=info, state=state))  # type: ignore[arg-type]
 
     @classmethod
-    def _opened_again(cls, path: str) -> Video:
+    def _opened_again(cls, path: str, stream: int) -> Video:
         return cls(path)
 
     def _read(self, number: int) -> npt.NDArray[Any]:
@@ -117,29 +117,27 @@ class PictureSeries(Video):
             )
         return frame
 
-    def frames(self, start: int = 0, stop: int | None = None) -> Any:
+    def frames(self, start: int = 0, stop: int | None = None, every: int = 1) -> Any:
         """Read frames sequentially, as `Video.frames`; one that has none raises, and the next can be read."""
-        return _InOrder(self, max(0, start), min(len(self), len(self) if stop is None else stop))
+        stop = min(len(self), len(self) if stop is None else stop)
+        return _InOrder(self, range(max(0, start), stop, every))
 
 
 class _InOrder:
     """An iterator that continues after an error, as a generator cannot."""
 
-    def __init__(self, pictures: PictureSeries, start: int, stop: int) -> None:
-        self._pictures, self._next, self._stop = pictures, start, stop
+    def __init__(self, pictures: PictureSeries, numbers: range) -> None:
+        self._pictures, self._numbers = pictures, iter(numbers)
 
     def __iter__(self) -> _InOrder:
         return self
 
     def __next__(self) -> Frame:
-        if self._next >= self._stop:
-            raise StopIteration
-        self._next += 1
-        return self._pictures[self._next - 1]
+        return self._pictures[next(self._numbers)]
 
     def close(self) -> None:
         """Stop here."""
-        self._stop = 0
+        self._numbers = iter(range(0))
 
 
 def _n_pages(path: str) -> int:

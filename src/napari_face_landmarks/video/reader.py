@@ -120,11 +120,11 @@ class Video:
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the path: the file is opened again."""
         self._check_open()
-        return self._opened_again, (self.info.path,)
+        return self._opened_again, (self.info.path, self.info.stream)
 
     @classmethod
-    def _opened_again(cls, path: str) -> Video:
-        return cls(index_video(path))
+    def _opened_again(cls, path: str, stream: int) -> Video:
+        return cls(index_video(path, stream))
 
     def __getitem__(self, key: Any) -> npt.NDArray[np.uint8]:
         """Return frames or parts of them, with NumPy indexing.
@@ -184,13 +184,15 @@ class Video:
                 f"request at most {_LARGEST_ARRAY / 1e9:.0f} GB, or read frame by frame."
             )
 
-    def frames(self, start: int = 0, stop: int | None = None) -> Generator[Frame, None, None]:
+    def frames(self, start: int = 0, stop: int | None = None, every: int = 1) -> Generator[Frame, None, None]:
         """Read frames sequentially, which is fastest; the pixels are those of ``video[n]``.
 
         Parameters
         ----------
         start, stop : int
             First frame, and the one after the last; clipped to the existing frames.
+        every : int
+            Only every n-th of these frames.
 
         Yields
         ------
@@ -211,9 +213,10 @@ class Video:
             for number, frame in reader.frames_from(first):
                 if self._closed:
                     self._check_open()
-                if self.keeps_frames:
-                    self._cache.put(number, frame)
-                yield to_rgb(frame, self._source.geometry, reformatter)
+                if (number - first) % every == 0:
+                    if self.keeps_frames:
+                        self._cache.put(number, frame)
+                    yield to_rgb(frame, self._source.geometry, reformatter)
                 if number + 1 >= last:
                     return
 
@@ -289,7 +292,7 @@ class FrameReader:
         self._source = source
         self._damaged, self._concealed = damaged, concealed
         self._index = source.index
-        self._run = DecodingRun(source.info.path, source.index)
+        self._run = DecodingRun(source.info.path, source.index, source.info.stream)
         self._current: Iterator[tuple[int, VideoFrame]] | None = None
         self._next = 0
 

@@ -2,23 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.files.atomic import replacing, same_file
+from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.opencv import cv2
-from napari_face_landmarks.tracking.frame_source import check_length, recorded_pixel_range
+from napari_face_landmarks.tracking.frame_source import recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
-from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
+from napari_face_landmarks.video import read_frames
 from napari_face_landmarks.video.pixels import to_rgb8
 from napari_face_landmarks.visualization.colours import ColourMode, landmark_colours, legend_of
 from napari_face_landmarks.visualization.overlay import (
@@ -26,6 +25,14 @@ from napari_face_landmarks.visualization.overlay import (
     draw_caption,
     draw_landmarks,
     draw_legend,
+)
+from napari_face_landmarks.visualization.video_files import (
+    Progress,
+    check_output,
+    counted,
+    frame_rate,
+    opened,
+    write_from,
 )
 
 
@@ -75,38 +82,17 @@ def overlay_frames(
         return
     start, stop = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1
     row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
-    with _opened(source, tracks) as frames:
+    with opened(source, tracks) as frames:
         for index, frame in enumerate(read_frames(frames, start, stop), start=start):
             if index in row_of:
                 yield _drawn(frame, tracks, row_of[index], 1.0, style or OverlayStyle())
-
-
-@contextlib.contextmanager
-def _opened(source: Any, tracks: Tracks) -> Iterator[Any]:
-    """Yield the opened source of frames; raise an `ImageError` if it has fewer frames than the tracks."""
-    with contextlib.ExitStack() as stack:
-        is_path = isinstance(source, (str, os.PathLike))
-        frames = stack.enter_context(open_video(source)) if is_path else source
-        check_length(frame_count(frames), int(tracks.frame_indices.max()))
-        yield frames
-
-
-def _check_output(path: str | os.PathLike[str], source: Any, tracks: Tracks) -> None:
-    """Raise a `ResultError` if there are no frames, or if the output is the video itself."""
-    if len(tracks.frame_indices) == 0:
-        raise ResultError(
-            f"{os.fspath(path)} cannot be written: the result has no frames; track at least one."
-        )
-    read = source.info.path if isinstance(source, Video) else source
-    if isinstance(read, (str, os.PathLike)) and same_file(path, read):
-        raise ResultError(f"{os.fspath(path)} is the video itself: give another name for the output.")
 
 
 def write_overlay(
     path: str | os.PathLike[str],
     source: Any,
     tracks: Tracks,
-    progress: Callable[[int, int | None], None] | None = None,
+    progress: Progress | None = None,
     style: OverlayStyle | None = None,
 ) -> None:
     """Write a video of the tracked frames with the landmarks drawn on them (see `draw_landmarks`).
@@ -135,31 +121,10 @@ def write_overlay(
     ImageError
         If `source` has fewer frames than the tracks.
     """
-    _check_output(path, source, tracks)
-    n_frames = len(tracks.frame_indices)
-
-    def counted() -> Iterator[npt.NDArray[np.uint8]]:
-        for done, frame in enumerate(overlay_frames(source, tracks, style), start=1):
-            yield frame
-            if progress is not None:
-                progress(done, n_frames)
-
-    times = np.asarray(tracks.timestamps, dtype=np.float64)
-    even = not np.isfinite(times).all() or (np.diff(times) <= 0).any()
-    video = source.info.path if isinstance(source, Video) else source
-    write_video(
-        path,
-        counted(),
-        fps=frame_rate(tracks),
-        timestamps=None if even else times.tolist(),
-        sound=video if isinstance(video, (str, os.PathLike)) else None,
-        pixel_aspect=float(tracks.meta.get(PIXEL_ASPECT, 1.0)),
-    )
-
-
-def frame_rate(tracks: Tracks) -> float:
-    """Return the frame rate for a video of the tracks, or 25 if it is unknown."""
-    return float(np.clip(frame_rate_of(tracks) or 25.0, 1, 1000))
+    check_output(path, source, tracks)
+    frames = counted(overlay_frames(source, tracks, style), len(tracks.frame_indices), progress)
+    aspect = float(tracks.meta.get(PIXEL_ASPECT, 1.0))
+    write_from(path, frames, source, tracks.timestamps, frame_rate(tracks), aspect)
 
 
 def _check_numbers(**numbers: object) -> None:
@@ -204,10 +169,10 @@ def contact_sheet(
         If `source` has fewer frames than the tracks.
     """
     _check_numbers(n_pictures=n_pictures, columns=columns, width=width)
-    _check_output(path, source, tracks)
+    check_output(path, source, tracks)
     n_frames = len(tracks.frame_indices)
     rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
-    with _opened(source, tracks) as frames:
+    with opened(source, tracks) as frames:
         cells = [_cell(frames, tracks, int(row), width) for row in rows]
     sheet = _tile(cells, min(columns, len(cells)))
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))

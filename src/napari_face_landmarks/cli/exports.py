@@ -1,0 +1,113 @@
+"""Videos that `track` writes besides the landmarks: overlay, anonymised video, crops of faces."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from napari_face_landmarks.cli.console import progress_bar, say
+from napari_face_landmarks.cli.options import count
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.models import Models
+    from napari_face_landmarks.tracking import Tracks
+    from napari_face_landmarks.video import Video
+
+VIDEO_OUTPUTS = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
+
+
+def add_export_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options that name videos to write, and how."""
+    group = parser.add_argument_group("videos to write, with the sound and time stamps of VIDEO")
+    group.add_argument(
+        "--overlay", metavar="OUT.mp4", type=Path, help="write the video with the landmarks drawn on it"
+    )
+    group.add_argument(
+        "--anonymise",
+        metavar="OUT.mp4",
+        type=Path,
+        help="write the video with all faces blurred, tracked or only detected, also between the frames on "
+        "which they are found; look at the result before you publish it",
+    )
+    group.add_argument(
+        "--anonymise-by",
+        choices=("blur", "box"),
+        default="blur",
+        help="what covers faces: blur (the default), or one grey",
+    )
+    group.add_argument(
+        "--faces",
+        metavar="OUT.mp4",
+        type=Path,
+        help="write aligned crops, a video for each face: OUT-face_0.mp4, OUT-face_1.mp4 and so on",
+    )
+    group.add_argument(
+        "--faces-part", choices=("face", "mouth", "eyes"), default="face", help="what --faces shows"
+    )
+    group.add_argument(
+        "--faces-size",
+        metavar="PX",
+        type=_height,
+        help="height of the crops, 16 to 2048; default: 256 of faces, 96 of mouths and eyes (192 x 96)",
+    )
+
+
+def _height(text: str) -> int:
+    height = count(text)
+    if not 16 <= height <= 2048:
+        raise argparse.ArgumentTypeError(f"{text} is not from 16 to 2048")
+    return height
+
+
+def write_exports(
+    options: argparse.Namespace, video: Video, tracks: Tracks, models: Models, part: range
+) -> None:
+    """Write the videos that are asked for, of the frames of `part`."""
+    from napari_face_landmarks.visualization import write_anonymised, write_face_crops, write_overlay
+
+    if options.overlay is not None:
+        with progress_bar("Overlay", tracks.n_frames) as advance:
+            write_overlay(options.overlay, video, tracks, progress=lambda done, total: advance())
+    if options.anonymise is not None:
+        n_frames = part.stop - part.start
+        with progress_bar("Anonymise", 2 * n_frames) as advance:
+            uncovered = write_anonymised(
+                options.anonymise,
+                video,
+                tracks,
+                models,
+                options.anonymise_by,
+                part,
+                lambda done, total: advance(),
+            )
+        if uncovered:
+            say(
+                f"Warning: no face was found, and nothing covered, on {len(uncovered)} of {n_frames} frames "
+                f"of {options.anonymise} ({_in_words(uncovered)}): look at them before you publish it."
+            )
+    if options.faces is not None:
+        total = int(
+            sum(rows[-1] - rows[0] + 1 for face in tracks.present.T if len(rows := face.nonzero()[0]))
+        )
+        with progress_bar("Faces", total) as advance:
+            write_face_crops(
+                options.faces,
+                video,
+                tracks,
+                options.faces_part,
+                options.faces_size,
+                lambda done, total: advance(),
+            )
+
+
+def _in_words(frames: list[int], most: int = 5) -> str:
+    """Return frames as ranges: "0 to 3, 7, 12 to 20"."""
+    spans: list[list[int]] = []
+    for frame in frames:
+        if spans and frame == spans[-1][1] + 1:
+            spans[-1][1] = frame
+        else:
+            spans.append([frame, frame])
+    named = [str(first) if first == last else f"{first} to {last}" for first, last in spans[:most]]
+    return ", ".join(named) + (", …" if len(spans) > most else "")

@@ -1,0 +1,205 @@
+"""The command `live`: landmarks of a camera or a pipe as the frames come."""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import time
+from collections import deque
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from napari_face_landmarks.cli.console import fail, say
+from napari_face_landmarks.cli.exports import VIDEO_OUTPUTS
+from napari_face_landmarks.cli.options import (
+    add_models_option,
+    add_settings_options,
+    chosen_settings,
+    given,
+    number,
+)
+from napari_face_landmarks.cli.output_paths import prepare_place
+from napari_face_landmarks.cli.track import until_interrupted
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.paths import checked_suffix
+
+if TYPE_CHECKING:
+    from napari_face_landmarks.tracking import FrameResult, Run
+    from napari_face_landmarks.video.live import LiveFrames
+
+PIPE = "-"
+NOMINAL_RATE = 25.0
+"""Frames per second in the header of what is written as it comes."""
+
+
+def add_live(commands: Any) -> None:
+    """Add the command `live`."""
+    parser = commands.add_parser(
+        "live",
+        help="track a camera or a pipe as the frames come",
+        description="Track the faces of a camera or of a video from a pipe as its frames come. Frames that "
+        "come while the tracker is busy are dropped, so that what is shown is never more than a few frames "
+        "behind; their number is reported. Ctrl-C ends it.",
+    )
+    parser.add_argument(
+        "source",
+        metavar="SOURCE",
+        help="- for a video on the standard input (y4m, Matroska, MPEG-TS, MJPEG), or the number of a camera",
+    )
+    parser.add_argument(
+        "-o", "--output", metavar="OUT.csv", type=Path, help="write the landmarks at the end, as `track` does"
+    )
+    parser.add_argument(
+        "--overlay",
+        metavar="OUT.mp4|-",
+        help="write frames with their landmarks as they come: to a video, or as y4m to the standard output, "
+        "for a player such as `ffplay -`",
+    )
+    parser.add_argument("--seconds", metavar="X", type=number, help="end after so many seconds")
+    parser.add_argument(
+        "--keep-all", action="store_true", help="drop no frame: let the source wait, for a pipe from a file"
+    )
+    add_models_option(parser)
+    add_settings_options(parser)
+    parser.set_defaults(run=_live)
+
+
+def _live(options: argparse.Namespace) -> int:
+    settings = chosen_settings(options)
+    for path in _checked_outputs(options):
+        prepare_place(path)
+    if options.source != PIPE and not options.source.isdecimal():
+        raise ResultError(f"{options.source} is neither - nor the number of a camera: use `track` for files.")
+
+    from napari_face_landmarks.models import load_models
+    from napari_face_landmarks.tracking import FaceTracker
+    from napari_face_landmarks.tracking.cuts import apart_at_cuts
+    from napari_face_landmarks.video.live import open_live
+
+    tracker = FaceTracker(load_models(*given(options.models)), settings)
+    tracker.prepare()
+    live = open_live(
+        sys.stdin.buffer if options.source == PIPE else int(options.source), keep_all=options.keep_all
+    )
+    shown = _Shown(live)
+    results: list[FrameResult] = []
+    try:
+        run = tracker.track_frames(shown.remembering())
+        with until_interrupted() as interrupted:
+            taken = _taken(run, live, options.seconds, interrupted)
+            _write_as_they_come(options.overlay, shown.drawn(taken, results))
+    finally:
+        live.close()
+    tracks = apart_at_cuts(run.tracks(results))
+    if options.output is not None and results:
+        tracks.save(options.output)
+    say(shown.summary(len(results)))
+    for sentence in tracks.warnings:
+        say(f"Warning: {sentence}")
+    return 0 if tracks.stats.faces else fail("No face was found: check that the source shows one.")
+
+
+def _checked_outputs(options: argparse.Namespace) -> list[Path]:
+    from napari_face_landmarks.io.formats import format_to_write
+
+    outputs = []
+    if options.output is not None:
+        format_to_write(options.output, None)
+        outputs.append(options.output)
+    if options.overlay not in (None, PIPE):
+        checked_suffix(Path(options.overlay), VIDEO_OUTPUTS)
+        outputs.append(Path(options.overlay))
+    return outputs
+
+
+def _taken(run: Run, live: LiveFrames, seconds: float | None, interrupted: Any) -> Iterator[FrameResult]:
+    """Yield results until the source or the time ends, or Ctrl-C."""
+    for result in run:
+        yield result
+        if interrupted() or (seconds is not None and live.times[result.index] >= seconds):
+            break
+    run.close()
+
+
+class _Shown:
+    """The frames that the tracker has taken and whose landmarks are not there yet, and how late they are."""
+
+    def __init__(self, live: LiveFrames) -> None:
+        self._live = live
+        self._waiting: deque[Any] = deque()
+        self._late: list[float] = []
+
+    def remembering(self) -> _Remembering:
+        """Return the frames for the tracker."""
+        return _Remembering(self._live, self._waiting)
+
+    def drawn(self, taken: Iterator[FrameResult], results: list[FrameResult]) -> Iterator[tuple[float, Any]]:
+        """Yield time and picture of each result, and append the result to `results`."""
+        from napari_face_landmarks.video.pixels import to_rgb8
+        from napari_face_landmarks.visualization import draw_landmarks
+
+        for result in taken:
+            results.append(result)
+            frame = self._waiting.popleft()
+            seconds = self._live.times[result.index]
+            self._late.append(time.monotonic() - self._live.began - seconds)
+            yield seconds, draw_landmarks(to_rgb8(frame), result.landmarks, result.confidence, result.source)
+
+    def summary(self, n_frames: int) -> str:
+        """Return what was tracked and dropped, and how late it was, in a sentence."""
+        if not n_frames:
+            return "No frame came."
+        lost = self._live.dropped
+        return (
+            f"{n_frames} frames tracked, {lost} dropped while the tracker was busy; landmarks were there "
+            f"{1000 * statistics.median(self._late):.0f} ms after their frame had come (median; "
+            f"{1000 * max(self._late):.0f} ms at most)."
+        )
+
+
+class _Remembering:
+    """An iterator over live frames that keeps each until its landmarks are there."""
+
+    def __init__(self, live: LiveFrames, waiting: deque[Any]) -> None:
+        self._live, self._waiting, self.times = live, waiting, live.times
+
+    def __iter__(self) -> _Remembering:
+        return self
+
+    def __next__(self) -> Any:
+        frame = next(self._live)
+        self._waiting.append(frame)
+        return frame
+
+
+def _write_as_they_come(overlay: str | None, drawn: Iterator[tuple[float, Any]]) -> None:
+    from napari_face_landmarks.video import write_video
+    from napari_face_landmarks.video.live import write_y4m
+
+    if overlay == PIPE:
+        write_y4m(sys.stdout.buffer, (picture for _, picture in drawn), NOMINAL_RATE)
+        return
+    first = next(drawn, None)
+    if overlay is None or first is None:
+        for _ in drawn:
+            pass
+        return
+    times = [first[0]]
+
+    def pictures() -> Iterator[Any]:
+        yield first[1]
+        for seconds, picture in drawn:
+            times.append(seconds)
+            yield picture
+
+    write_video(overlay, pictures(), NOMINAL_RATE, _growing(times))
+
+
+def _growing(times: list[float]) -> Iterator[float]:
+    """Yield the entries of a list that grows, each when it is asked for."""
+    place = 0
+    while True:
+        yield times[place]
+        place += 1

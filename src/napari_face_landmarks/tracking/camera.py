@@ -1,0 +1,144 @@
+"""The camera: its focal length, and where a head is and how it is turned in the camera's axes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.clnf.pdm import euler_angles, rotation_matrix
+from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.errors import SettingsError
+from napari_face_landmarks.tracking.frame_view import recorded_view
+
+FOCAL = "focal"
+"""Entry of `Tracks.meta`: the focal length, in pixels as shown, where it was given."""
+FILM_DIAGONAL = math.hypot(36.0, 24.0)
+"""Millimetres; by it makers of cameras and phones give "35 mm equivalent" focal lengths."""
+Floats = npt.NDArray[np.float64]
+
+
+def focal_in_pixels(focal: float | str, size: tuple[int, int]) -> float:
+    """Return a focal length in pixels.
+
+    Parameters
+    ----------
+    focal : float or str
+        Pixels, or millimetres of a 35 mm camera, such as ``"26mm"``: of the same diagonal angle of view.
+    size : (int, int)
+        Height and width of the frames as they are shown, pixels.
+
+    Raises
+    ------
+    SettingsError
+        If it is no such length.
+
+    Examples
+    --------
+    >>> round(focal_in_pixels("26mm", (1080, 1920)))
+    1324
+    """
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(px|mm|)\s*", str(focal))
+    value = float(found[1]) if found else 0.0
+    if found is not None and found[2] == "mm":
+        value *= math.hypot(*size) / FILM_DIAGONAL
+    if not 0.1 <= value / max(size) <= 100:
+        raise SettingsError(
+            f"The focal length is {focal!r:.40}: give pixels, such as 1300, or millimetres of a 35 mm "
+            "camera, such as 26mm."
+        )
+    return value
+
+
+def with_focal(tracks: Tracks, focal: float | str) -> Tracks:
+    """Return tracks that record the focal length of the camera, for head poses.
+
+    Parameters
+    ----------
+    tracks : Tracks
+    focal : float or str
+        As for `focal_in_pixels`.
+
+    Raises
+    ------
+    SettingsError
+        If it is no such length, or the size of the frames is not known.
+    """
+    size = shown_size(tracks)
+    if size is None:
+        raise SettingsError("The size of the frames is not known: give the focal length when you track.")
+    return dataclasses.replace(tracks, meta={**tracks.meta, FOCAL: focal_in_pixels(focal, size)})
+
+
+def recorded_focal(tracks: Tracks) -> float | None:
+    """Return the focal length in pixels that tracks record, or None."""
+    focal = tracks.meta.get(FOCAL)
+    known = isinstance(focal, (int, float)) and math.isfinite(focal) and focal > 0
+    return float(focal) if known and focal is not None else None
+
+
+def shown_size(tracks: Tracks) -> tuple[int, int] | None:
+    """Return height and width of the frames as they were tracked: upright and with square pixels."""
+    height, width = tracks.meta.get("height"), tracks.meta.get("width")
+    if height is None or width is None:
+        return None
+    return recorded_view(tracks, (int(height), int(width))).seen_size
+
+
+def default_focal(size: tuple[int, int]) -> float:
+    """Return the focal length that OpenFace assumes where none is given: 500 px at 640 x 480."""
+    height, width = size
+    return (500 * width / 640 + 500 * height / 480) / 2
+
+
+def head_position(
+    pose: npt.NDArray[np.floating], size: tuple[int, int], focal: float | None = None
+) -> Floats:
+    """Return where the head is from the camera, (N, 3) mm, x right, y down, z away.
+
+    The camera's axis goes through the middle of the picture. Weak perspective puts the head at z = focal
+    length / scale.
+
+    Parameters
+    ----------
+    pose : ndarray, (N, 6)
+        As `Tracks.pose`.
+    size : (int, int)
+        Height and width, as `shown_size` returns them.
+    focal : float, optional
+        Pixels; by default that of `default_focal`.
+    """
+    height, width = size
+    length = default_focal(size) if focal is None else focal
+    pose = pose.astype(np.float64)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        z = length / pose[:, 0]
+        x = (pose[:, 4] - width / 2) * z / length
+        y = (pose[:, 5] - height / 2) * z / length
+    return np.stack([x, y, z], axis=1)
+
+
+def head_rotation(pose: npt.NDArray[np.floating], size: tuple[int, int], focal: float) -> Floats:
+    """Return how the head is turned in the axes of the camera, (N, 3) radians: pitch, yaw, roll.
+
+    `Tracks.pose` is relative to the line of sight: a head at the edge of the picture that looks into the
+    camera has the yaw 0. In the camera's axes it is turned by the angle of that line.
+
+    Parameters
+    ----------
+    pose, size, focal
+        As for `head_position`.
+    """
+    turned = np.full((len(pose), 3), np.nan)
+    for row, place in enumerate(head_position(pose, size, focal)):
+        if not np.isfinite(place).all():
+            continue
+        ray = place / np.linalg.norm(place)
+        axis = np.cross([0.0, 0.0, 1.0], ray)
+        cross = np.array([[0, -axis[2], axis[1]], [axis[2], 0, -axis[0]], [-axis[1], axis[0], 0]])
+        sight = np.eye(3) + cross + cross @ cross / (1 + ray[2])  # the smallest turn from z to the ray
+        turned[row] = euler_angles(sight @ rotation_matrix(pose[row, 1:4].astype(np.float64)))
+    return turned

@@ -1,0 +1,182 @@
+"""Frames as they come, from a camera or a pipe: the newest, so that who shows them is never far behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from typing import IO, Any
+
+import av
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.errors import VideoError
+from napari_face_landmarks.video.container import geometry_of, to_rgb
+
+_DEMUXERS = "yuv4mpegpipe,matroska,webm,mpegts,nut,avi,mjpeg,mpjpeg,h264,hevc,mpegvideo,m4v,flv,ogg"
+_OPTIONS = {"format_whitelist": _DEMUXERS}
+Frame = npt.NDArray[np.uint8]
+
+
+class LiveFrames:
+    """An iterator over the frames of a live source; what comes while the consumer is busy is dropped.
+
+    The source is read in a thread. Iterate it once, as `FaceTracker.track_frames` does, and `close` it.
+
+    Parameters
+    ----------
+    frames : iterator of ndarray, (H, W, 3), uint8
+        Blocks until the next frame has come.
+    keep_all : bool
+        Let the source wait instead of dropping frames.
+
+    Attributes
+    ----------
+    times : list of float
+        Seconds at which the frames that were taken came, after the first one.
+    numbers : list of int
+        Their numbers in the source; what is missing was dropped.
+    dropped : int
+        Frames that came and were not taken.
+    """
+
+    def __init__(self, frames: Iterator[Frame], keep_all: bool = False) -> None:
+        self.times: list[float] = []
+        self.numbers: list[int] = []
+        self.dropped = 0
+        self._frames, self._keep_all = frames, keep_all
+        self._changed = threading.Condition()
+        self._newest: tuple[int, float, Frame] | None = None
+        self._ended = False
+        self._failure: BaseException | None = None
+        self._began: float | None = None
+        self._thread = threading.Thread(target=self._read, name="live", daemon=True)
+        self._thread.start()
+
+    def __iter__(self) -> Iterator[Frame]:
+        return self
+
+    def __next__(self) -> Frame:
+        """Return the newest frame, as soon as one has come that was not returned yet."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._newest is not None or self._ended)
+            if self._newest is None:
+                if self._failure is not None and not self.numbers:
+                    raise self._failure
+                raise StopIteration
+            number, seconds, frame = self._newest
+            self._newest = None
+            self._changed.notify_all()
+        self._began = seconds if self._began is None else self._began
+        self.times.append(seconds - self._began)
+        self.numbers.append(number)
+        return frame
+
+    @property
+    def began(self) -> float:
+        """When the first frame came, by `time.monotonic`."""
+        return self._began if self._began is not None else time.monotonic()
+
+    def close(self) -> None:
+        """End the iteration; the source is let go with its next frame."""
+        with self._changed:
+            self._ended = True
+            self._newest = None
+            self._changed.notify_all()
+
+    def _read(self) -> None:
+        try:
+            for number, frame in enumerate(self._frames):
+                with self._changed:
+                    if self._keep_all:
+                        self._changed.wait_for(lambda: self._newest is None or self._ended)
+                    if self._ended:
+                        return
+                    self.dropped += self._newest is not None
+                    self._newest = number, time.monotonic(), frame
+                    self._changed.notify_all()
+        except BaseException as error:
+            self._failure = error
+        finally:
+            with self._changed:
+                self._ended = True
+                self._changed.notify_all()
+
+
+def open_live(source: int | IO[bytes], keep_all: bool = False) -> LiveFrames:
+    """Open a camera or a pipe.
+
+    Parameters
+    ----------
+    source : int or binary stream
+        Number of a camera, from 0; or a stream of a video that can be read while it is written: y4m,
+        Matroska, MPEG-TS, NUT, MJPEG.
+    keep_all : bool
+        Let the source wait instead of dropping frames.
+
+    Raises
+    ------
+    VideoError
+        If there is no such camera; what a pipe holds shows with the first frame.
+    """
+    return LiveFrames(_of_camera(source) if isinstance(source, int) else _of_pipe(source), keep_all)
+
+
+def _of_camera(number: int) -> Iterator[Frame]:
+    from napari_face_landmarks.opencv import cv2  # only for cameras: 26 MB
+
+    camera = cv2.VideoCapture(number)
+    if not camera.isOpened():
+        raise VideoError(
+            f"There is no camera {number} that can be opened: connect it, or give another number."
+        )
+
+    def frames() -> Iterator[Frame]:
+        try:
+            while True:
+                done, bgr = camera.read()
+                if not done:
+                    return
+                yield np.ascontiguousarray(bgr[:, :, ::-1])
+        finally:
+            camera.release()
+
+    return frames()
+
+
+def _of_pipe(stream: IO[bytes]) -> Iterator[Frame]:
+    reformatter = av.video.reformatter.VideoReformatter()
+    try:
+        container: Any = av.open(stream, "r", options=dict(_OPTIONS))
+        with container:
+            if not container.streams.video:
+                raise VideoError("The pipe has no video: give a stream of y4m, Matroska, MPEG-TS or MJPEG.")
+            geometry = None
+            for frame in container.decode(video=0):
+                geometry = geometry or geometry_of(frame)
+                yield to_rgb(frame, geometry, reformatter)
+    except (av.FFmpegError, ValueError):
+        raise VideoError(
+            "The pipe is not a video that can be read: give a stream of y4m, Matroska, MPEG-TS or MJPEG."
+        ) from None
+
+
+def write_y4m(stream: IO[bytes], frames: Iterator[Frame], fps: float) -> None:
+    """Write frames to a pipe as y4m, which players show as it comes.
+
+    Parameters
+    ----------
+    stream : binary stream
+    frames : iterator of ndarray, (H, W, 3), uint8
+        All of one size.
+    fps : float
+        What the header says.
+    """
+    for number, rgb in enumerate(frames):
+        if number == 0:
+            height, width = rgb.shape[:2]
+            stream.write(f"YUV4MPEG2 W{width} H{height} F{round(1000 * fps)}:1000 Ip A1:1 C444\n".encode())
+        planes = av.VideoFrame.from_ndarray(rgb, format="rgb24").reformat(format="yuv444p").to_ndarray()
+        stream.write(b"FRAME\n" + planes.tobytes())
+        stream.flush()

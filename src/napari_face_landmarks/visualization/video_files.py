@@ -1,0 +1,94 @@
+"""Videos that are made from another video and its tracks: what they share."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+
+from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.atomic import same_file
+from napari_face_landmarks.tracking.frame_source import EVERY, check_length
+from napari_face_landmarks.video import Video, frame_count, open_video, write_video
+from napari_face_landmarks.video.pictures import pictures_in
+
+Progress = Callable[[int, int | None], None]
+
+
+@contextlib.contextmanager
+def opened(source: Any, tracks: Tracks) -> Iterator[Any]:
+    """Yield the opened source of frames; raise an `ImageError` if it has fewer frames than the tracks."""
+    with contextlib.ExitStack() as stack:
+        is_path = isinstance(source, (str, os.PathLike))
+        frames = stack.enter_context(open_video(source)) if is_path else source
+        check_length(frame_count(frames), int(tracks.frame_indices.max()))
+        yield frames
+
+
+def check_output(path: str | os.PathLike[str], source: Any, tracks: Tracks) -> None:
+    """Raise a `ResultError` if there are no frames, or if the output is the video itself."""
+    if len(tracks.frame_indices) == 0:
+        raise ResultError(
+            f"{os.fspath(path)} cannot be written: the result has no frames; track at least one."
+        )
+    read = path_of(source)
+    if read is not None and same_file(path, read):
+        raise ResultError(f"{os.fspath(path)} is the video itself: give another name for the output.")
+
+
+def path_of(source: Any) -> str | os.PathLike[str] | None:
+    """Return the file that frames are read from; None where there is none."""
+    read = source.info.path if isinstance(source, Video) else source
+    return read if isinstance(read, (str, os.PathLike)) else None
+
+
+def frame_rate(tracks: Tracks) -> float:
+    """Return the frame rate for a video of the tracked frames, or 25 if it is unknown."""
+    return float(np.clip((frame_rate_of(tracks) or 25.0) / tracks.meta.get(EVERY, 1), 0.1, 1000))
+
+
+def write_from(
+    path: str | os.PathLike[str],
+    frames: Iterator[npt.NDArray[np.uint8]],
+    source: Any,
+    times: Sequence[float] | npt.NDArray[np.float64],
+    fps: float,
+    pixel_aspect: float = 1.0,
+) -> None:
+    """Write frames with the sound of the video that they were made from.
+
+    Parameters
+    ----------
+    path : path-like
+    frames : iterator of (H, W, 3) uint8
+    source : path, Video or array-like
+        The video; other sources have no sound.
+    times : sequence of float
+        Seconds of each frame; evenly spaced by `fps` where they are not known or do not ascend.
+    fps, pixel_aspect : float
+    """
+    seconds, file = np.asarray(times, dtype=np.float64), path_of(source)
+    even = not np.isfinite(seconds).all() or bool((np.diff(seconds) <= 0).any())
+    write_video(
+        path,
+        frames,
+        fps=fps,
+        timestamps=None if even else seconds.tolist(),
+        sound=None if file is None or pictures_in(file) else file,
+        pixel_aspect=pixel_aspect,
+    )
+
+
+def counted(
+    frames: Iterator[npt.NDArray[np.uint8]], total: int, progress: Progress | None
+) -> Iterator[npt.NDArray[np.uint8]]:
+    """Yield frames, and report the number of those that were written and the total."""
+    for done, frame in enumerate(frames, start=1):
+        yield frame
+        if progress is not None:
+            progress(done, total)
