@@ -5,8 +5,9 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import os
 import re
-from codecs import BOM_UTF8
+from codecs import BOM_UTF8, BOM_UTF16_BE, BOM_UTF16_LE
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,15 @@ def order_by_number(names: Sequence[str]) -> npt.NDArray[np.int64]:
     return np.arange(len(names))
 
 
+BOMS_UTF16 = (BOM_UTF16_LE, BOM_UTF16_BE)
+
+
+def encoding_of(path: str | os.PathLike[str]) -> str:
+    """Return the encoding of a text file: UTF-16 where it begins with its mark, as Excel's, else UTF-8."""
+    with open(path, "rb") as stream:
+        return "utf-16" if stream.read(2) in BOMS_UTF16 else "utf-8-sig"
+
+
 def exact_numbers() -> dict[str, str]:
     """Return the options with which pandas reads decimals exactly: none from pandas 3 on."""
     import pandas
@@ -89,10 +99,13 @@ def exact_numbers() -> dict[str, str]:
 
 
 def beginning(path: Path, count: int) -> bytes:
-    """Return the first bytes of a file, after a byte order mark of UTF-8; none where it cannot be read."""
+    """Return the first bytes of a file, of UTF-16 as UTF-8, after its byte order mark; none if unreadable."""
     try:
         with open(path, "rb") as stream:
-            return stream.read(count + len(BOM_UTF8)).removeprefix(BOM_UTF8)[:count]
+            start = stream.read(2 * count + len(BOM_UTF8) + 1)
+        if start[:2] in BOMS_UTF16:
+            start = start[: 2 * count + 2].decode("utf-16", "replace").encode()
+        return start.removeprefix(BOM_UTF8)[:count]
     except OSError:
         return b""
 

@@ -27,7 +27,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import MANUAL
-from napari_face_landmarks.data.names import NAMES, face_identifier, names_in_files
+from napari_face_landmarks.data.names import NAMES, RESERVED, face_identifier, names_in_files
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
@@ -41,6 +41,7 @@ from napari_face_landmarks.io.common import (
     SOFTWARE,
     beginning,
     dense,
+    encoding_of,
     exact_numbers,
     listed,
     make_tracks,
@@ -118,7 +119,7 @@ def read_dlc_csv(path: Path) -> Tracks:
     import pandas as pd
 
     with reading_table(path, "a table of DeepLabCut's", LARGEST_CSV):
-        with open(path, encoding="utf-8-sig", newline="") as stream:
+        with open(path, encoding=encoding_of(path), newline="") as stream:
             mark = ";" if stream.readline(LONGEST_LINE).startswith("scorer;") else ","
             stream.seek(0)
             header = {row[0]: row[1:] for row in _header_rows(stream, path, mark)}
@@ -137,7 +138,7 @@ def read_dlc_csv(path: Path) -> Tracks:
             decimal="," if mark == ";" else ".",
             dtype={k: str if k < n_index else np.float64 for k in range(n_index + len(columns))},
             na_values=[""],
-            encoding="utf-8-sig",
+            encoding=encoding_of(path),
             **exact_numbers(),
         )
     if table.shape[1] != len(columns) + n_index:
@@ -199,6 +200,8 @@ def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.
     if "individuals" not in wanted:
         keys = [(face_identifier(0), *key) for key in keys]
     place = {key: k for k, key in enumerate(keys)}
+    several = len({key[0] for key in keys}) > 1
+    keys = [key for key in keys if not (several and key[0] in RESERVED)]  # unique bodyparts are of no face
     faces = list(dict.fromkeys(key[0] for key in keys))
     parts = list(dict.fromkeys(key[1] for key in keys))
     if len(parts) != N_LANDMARKS or len(faces) > MOST_FACES:

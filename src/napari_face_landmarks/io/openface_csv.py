@@ -43,6 +43,7 @@ from napari_face_landmarks.io.common import (
     MOST_FACES,
     MOST_ROWS,
     check_grid,
+    encoding_of,
     exact_numbers,
     listed,
     make_tracks,
@@ -59,6 +60,8 @@ ROTATION_COLUMNS = ("pose_Rx", "pose_Ry", "pose_Rz")
 LANDMARK_COLUMNS = tuple(f"{axis}_{i}" for axis in "xy" for i in range(N_LANDMARKS))
 RIGID_COLUMNS = ("p_scale", "p_rx", "p_ry", "p_rz", "p_tx", "p_ty")
 SOURCE_COLUMN = "source"
+NO_NUMBERS = ["", "nan", "NaN", "-nan", "nan(ind)", "-nan(ind)", "1.#QNAN", "-1.#IND", "NA", "#N/A"]
+"""What programs write where there is no number, OpenFace on Windows among them."""
 CONFIDENCE_COLUMNS = tuple(f"c_{i}" for i in range(N_LANDMARKS))
 OTHERS = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence", "pose", "source"))
 """The fields whose columns are named after them."""
@@ -237,7 +240,7 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
 
 
 def _opened(path: Path) -> TextIO:
-    return open(path, encoding="utf-8-sig", newline="")
+    return open(path, encoding=encoding_of(path), newline="")
 
 
 def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
@@ -258,15 +261,16 @@ def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
         usecols=list(used.values()),
         dtype={place: np.float64 if place in numbers else str for place in used.values()},
         keep_default_na=False,
-        na_values={place: ["", "nan"] for place in numbers},
+        na_values=dict.fromkeys(numbers, NO_NUMBERS),
         skipinitialspace=True,
         skip_blank_lines=False,
         chunksize=max(1, min(ROWS_AT_A_TIME, VALUES_AT_A_TIME // len(header))),
         **exact_numbers(),
     ) as chunks:
-        first_line, first_frame = 2, 1
+        top, first_frame = lines.line, 1
+        first_line = top + 1
         for table in chunks:
-            if first_line == 2 and "frame" in used and len(table):
+            if first_line == top + 1 and "frame" in used and len(table):
                 first_frame = 0 if SCORE_COLUMN in used or table[used["frame"]].iloc[0] == 0 else 1
             yield _Part(table, used, path, first_line, first_frame)
             first_line += len(table)
@@ -302,19 +306,33 @@ class _Lines(io.TextIOBase):
     def __init__(self, stream: TextIO, path: Path) -> None:
         self.stream, self.path = stream, path
         self.line, self.least_commas, self.separator = 0, 0, ","
+        self.header = False  # whether it was read
 
     def read_line(self) -> str:
         """Return the next line, empty at the end."""
         line, self.line = self.stream.readline(LARGEST_LINE), self.line + 1
+        if self.line == 1 and line.lower().startswith("sep="):  # a note for Excel
+            line, self.line = self.stream.readline(LARGEST_LINE), self.line + 1
+        if self.header and line.isspace() and self._is_at_end():
+            return ""
         if len(line) == LARGEST_LINE or "\0" in line:
             raise ResultError(f"{self.path} is not a table of text: give a CSV file in OpenFace's columns.")
-        if self.line == 1 and "," not in line:
+        if not self.header and "," not in line:
             self.separator = next((mark for mark in ";\t" if mark in line), ",")
+        self.header = True
         if self.separator != ",":
             line = line.replace(",", ".").replace(self.separator, ",")
         if line and line.count(",") < self.least_commas:
             raise ResultError(_bad_line(self.path, "too few values", self.line))
         return line
+
+    def _is_at_end(self) -> bool:
+        """Return whether only empty lines are left, which are read."""
+        place = self.line
+        while line := self.stream.readline(LARGEST_LINE):
+            if not line.isspace():
+                raise ResultError(_bad_line(self.path, "too few values", place))
+        return True
 
     def read(self, size: int | None = -1) -> str:
         """Return whole lines of about `size` characters in all."""

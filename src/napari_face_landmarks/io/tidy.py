@@ -27,6 +27,7 @@ from napari_face_landmarks.io.common import (
     MOST_ROWS,
     beginning,
     check_grid,
+    encoding_of,
     exact_numbers,
     make_tracks,
     reading_table,
@@ -117,7 +118,7 @@ def write_tidy_csv(path: Path, tracks: Tracks) -> None:
 def is_tidy_csv(path: Path) -> bool:
     """Return whether a CSV file has the header of a tidy table of landmarks."""
     try:
-        with open(path, encoding="utf-8-sig", newline="") as stream:
+        with open(path, encoding=encoding_of(path), newline="") as stream:
             names = tuple(stream.readline(2 * len(HEADER)).strip().split(","))
         first = names[: len(FIRST_COLUMNS)] == FIRST_COLUMNS
         return first and names[-1] == LAST_COLUMN and set(names) <= set(COLUMNS)
@@ -144,7 +145,7 @@ def read_tidy_csv(path: Path) -> Tracks:
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
             | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS), np.float64),
-            encoding="utf-8-sig",
+            encoding=encoding_of(path),
             **exact_numbers(),
         )
     return from_tidy(table, path)

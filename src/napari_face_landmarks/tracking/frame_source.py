@@ -142,8 +142,11 @@ def open_source(
         )
     shape = tuple(int(n) for n in shape)
     if len(shape) not in (3, 4) or (len(shape) == 4 and shape[3] not in (1, 3, 4)):
+        before = len(shape) == 4 and shape[1] in (3, 4)
+        hint = "; move the channels to the end, in NumPy by np.moveaxis(frames, 1, -1)" if before else ""
         raise ImageError(
-            f"The frames have the shape {shape}: give grey frames (T, Y, X) or colour ones (T, Y, X, 3 or 4)."
+            f"The frames have the shape {shape}: give grey frames (T, Y, X) or colour ones (T, Y, X, 3 or 4)"
+            f"{hint}."
         )
     first = max(0, int(start))
     last = shape[0] if stop is None else min(shape[0], int(stop))
@@ -154,7 +157,7 @@ def open_source(
     video, size = video_of(source), (shape[1], shape[2])
     info = None if video is None else video.info
     turn = getattr(source, "turn", (False, False, False))
-    pixel_range, doubt = (None, None) if info is not None else _pixel_range(source, shape[0])
+    pixel_range, doubt = (info.pixel_range, None) if info is not None else _pixel_range(source, shape[0])
     warnings = (doubt,) if doubt else () if info is None else tuple(info.warnings)
     return FrameSource(
         frames=source,
@@ -185,7 +188,10 @@ def video_of(frames: Any) -> Video | None:
 
 def _pixel_range(frames: Any, n_frames: int) -> tuple[PixelRange, str | None]:
     """Find the range of an array's pixels from its first, middle and last frame, whatever part is tracked."""
-    kind = np.dtype(getattr(frames, "dtype", np.uint8))
+    try:
+        kind = np.dtype(getattr(frames, "dtype", np.uint8))
+    except TypeError:  # of another library
+        kind = read_frame(frames, 0).dtype
     if kind.itemsize == 1:
         return range_of_type(kind), None
     seen = []

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import stat
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from napari_face_landmarks.errors import VideoError
+from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, to_rgb8
 
 VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".3gp", ".wmv",
@@ -30,6 +32,7 @@ _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
 # PyAV before 19 decodes metadata strictly by default; later versions always replace invalid bytes.
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"uuid", b"sidx", b"meta")
+_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 _MAX_BOXES = 100_000
 _MAX_PIXELS = 8192 * 8192
 _MAX_THREADS = 4
@@ -50,6 +53,8 @@ class FrameGeometry:
     transposed: bool = False
     mirrored: bool = False
     upside_down: bool = False
+    levels: PixelRange | None = None  # black and white, where 16 bits are not all used
+    interlaced: bool = False  # whether the lines of a frame are of two times
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -97,6 +102,10 @@ def open_container(path: str) -> InputContainer:
 def _unreadable(path: str) -> str:
     with open(path, "rb") as file:
         start = file.read(12)
+    if start[4:8] == b"ftyp" and start[8:12] in _PICTURE_BRANDS:
+        return f"{path} is a HEIC or AVIF picture, which cannot be read: convert it to JPEG or PNG."
+    if start[:4] == b"RIFF" and start[8:] == b"WEBP":
+        return f"{path} is an animated WebP picture, which cannot be read: convert it to mp4 or gif."
     if start[4:8] in _FIRST_BOXES:
         return f"{path} is truncated or damaged, its frame table is missing: copy or record the video again."
     suffixes = ", ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)
@@ -249,6 +258,27 @@ def geometry_of(frame: VideoFrame) -> FrameGeometry:
     return FrameGeometry(frame.height, frame.width, False, mirrored=a < 0, upside_down=d < 0)
 
 
+def geometry_of_all(frames: list[VideoFrame]) -> FrameGeometry:
+    """Return the geometry of a file's frames from some of them, with the range of their pixels.
+
+    Of 16 bits cameras use 10, 12 or 14, which would be taken for very dark pictures.
+    """
+    geometry, first = geometry_of(frames[0]), frames[0].format
+    levels = None
+    if first.components[0].bits == 16 and (first.is_rgb or first.name.startswith(("gray", "ya"))):
+        pictures = [frame.reformat(format=_wide(frame)).to_ndarray() for frame in frames]
+        found, doubt = pixel_range_of(pictures)
+        levels = found if doubt else None
+    return dataclasses.replace(
+        geometry, levels=levels, interlaced=any(frame.interlaced_frame for frame in frames)
+    )
+
+
+def _wide(frame: VideoFrame) -> str:
+    """Return the format of 16 bits for a frame."""
+    return "rgb48le" if frame.format.is_rgb else "gray16le"
+
+
 def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
     # displayed x = a x + c y and y = b x + d y; nine native 32-bit integers a b u, c d v, x y w
     side_data: Any = frame.side_data.get("DISPLAYMATRIX")
@@ -291,11 +321,13 @@ def to_rgb(
         frame,
         width=geometry.width,
         height=geometry.height,
-        format="rgb24",
+        format="rgb24" if geometry.levels is None else _wide(frame),
         interpolation=Interpolation.BICUBIC,
         threads=1,  # starting a thread pool for each conversion takes longer than it saves
     )
     rgb: Any = converted.to_ndarray()
+    if geometry.levels is not None:
+        rgb = to_rgb8(rgb, pixel_range=geometry.levels)
     if geometry.transposed:
         rgb = rgb.transpose(1, 0, 2)
     if geometry.mirrored or geometry.upside_down:

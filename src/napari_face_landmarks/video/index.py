@@ -30,13 +30,14 @@ from napari_face_landmarks.video.container import (
     FrameGeometry,
     check_file,
     declared_size,
-    geometry_of,
+    geometry_of_all,
     is_self_contained,
     open_container,
     other_streams,
     pixel_aspect,
     video_stream,
 )
+from napari_face_landmarks.video.pixels import PixelRange
 
 _HEAD_FRAMES = 8
 _TAIL_PIXELS = 300_000_000  # decoded to verify the end: 1000 frames of 640 x 480, a third of a second
@@ -78,6 +79,8 @@ class VideoInfo:
         Whether the file is whole.
     stream : int
         Which of the file's video streams is read, counted from 0.
+    pixel_range : PixelRange, optional
+        Black and white of pixels of 16 bits that are not all used; what is read has 8 bits.
     """
 
     path: str
@@ -90,6 +93,7 @@ class VideoInfo:
     pixel_aspect: float = 1.0
     complete: bool = True
     stream: int = 0
+    pixel_range: PixelRange | None = None
 
 
 @dataclass(frozen=True)
@@ -198,13 +202,14 @@ def index_video(path: str, number: int | None = None) -> IndexedVideo:
     if warning:
         warning = f"{warning} the remaining {times.size} frames are used."
     height, width, _ = geometry.shape
-    warnings = (*((warning,) if warning else ()), *notes)
+    warnings = (*((warning,) if warning else ()), *notes, *_doubts(path, geometry))
     if geometry.transposed:
         aspect = 1 / aspect
     if abs(aspect - 1) < SMALLEST_ASPECT:
         aspect = 1.0
     fps = _fps(times, rate)
-    info = VideoInfo(path, times.size, height, width, fps, times, warnings, aspect, not warning, number)
+    whole, levels = not warning, geometry.levels
+    info = VideoInfo(path, times.size, height, width, fps, times, warnings, aspect, whole, number, levels)
     return IndexedVideo(info, checked, geometry, (status.st_size, status.st_mtime_ns))
 
 
@@ -218,6 +223,21 @@ def _notes(path: str, container: InputContainer, stream: VideoStream) -> list[st
             f"not {', '.join(others)}; --stream, or open_video(path, stream), chooses another."
         )
     return notes
+
+
+def _doubts(path: str, geometry: FrameGeometry) -> list[str]:
+    """Return warnings about the pixels of a file."""
+    doubts = []
+    if geometry.levels is not None:
+        doubts.append(
+            f"The pixels of {path} have 16 bits, of which {geometry.levels.white:g} is used as white."
+        )
+    if geometry.interlaced:
+        doubts.append(
+            f"{path} is interlaced: every other line is of another time, and landmarks of moving faces may "
+            "be off; deinterlace it first, for example by ffmpeg -vf bwdif."
+        )
+    return doubts
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> Packets:
@@ -299,7 +319,7 @@ def _check_by_decoding(
         head = list(itertools.islice(run.decode_from(None), _HEAD_FRAMES))
         if not head:
             return None, None
-        geometry = geometry_of(head[0][1])
+        geometry = geometry_of_all([frame for _, frame in head])
         head_places = index.position[np.array([number for number, _ in head], dtype=np.int64)]
         del head
         tail_places = _decode_tail(run, index, _TAIL_PIXELS // (geometry.height * geometry.width))
@@ -338,7 +358,7 @@ def _index_by_decoding(path: str, number: int, packets: Packets) -> tuple[FrameI
     seen: dict[int, None] = {}  # ordered, each packet once
     with DecodingRun(path, provisional, number) as run:
         for place, frame in run.decode_from(None):
-            geometry = geometry or geometry_of(frame)
+            geometry = geometry or geometry_of_all([frame])
             seen[place] = None
     order = np.fromiter(seen, dtype=np.int64, count=len(seen))
     return _make_index(packets, order, times_are_good=False), geometry

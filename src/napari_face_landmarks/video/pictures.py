@@ -30,7 +30,7 @@ def pictures_in(path: str | os.PathLike[str]) -> list[Path]:
     """
     found = Path(path)
     try:
-        items = list(found.iterdir()) if found.is_dir() else [found]
+        items = list(found.iterdir()) if found.is_dir() else [] if _is_animated(found) else [found]
         if any(item.suffix.lower() in VIDEO_SUFFIXES for item in items):  # of which one is meant
             return []
         pictures = [item for item in items if is_picture(item)]
@@ -39,6 +39,15 @@ def pictures_in(path: str | os.PathLike[str]) -> list[Path]:
     return sorted(
         pictures, key=lambda item: [int(t) if t.isdigit() else t for t in re.split(r"(\d+)", item.name)]
     )
+
+
+def _is_animated(path: Path) -> bool:
+    """Return whether a PNG or WebP picture is an animation, which is no picture but a video."""
+    if path.suffix.lower() not in (".png", ".webp"):
+        return False
+    with open(path, "rb") as file:
+        start = file.read(4096)
+    return (start[:4] == b"\x89PNG" and b"acTL" in start) or (start[8:12] == b"WEBP" and b"ANIM" in start)
 
 
 def is_picture(path: Path) -> bool:
