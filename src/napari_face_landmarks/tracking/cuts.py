@@ -9,7 +9,8 @@ clips (speeches, readers), 96 % of the pairs of frames of one clip correlate by 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Mapping
+from contextlib import closing
 from typing import Any
 
 import numpy as np
@@ -45,30 +46,36 @@ _GRID = 1.1 * _SIDE[None] + 1j * (1.1 * _SIDE[:, None] + 0.35)
 
 
 def watch_for_cuts(
-    frames: Iterator[tuple[int, Frame]], jumps: dict[int, tuple[npt.NDArray[np.uint8], float]], begin: int
+    frames: Generator[tuple[int, Frame], None, None],
+    jumps: dict[int, tuple[npt.NDArray[np.uint8], float]],
+    begin: int,
 ) -> Generator[tuple[int, Frame], None, None]:
     """Yield frames from `begin` on, and note in `jumps` those on which much of the picture changes.
 
     Parameters
     ----------
-    frames : iterator of (int, ndarray or error)
+    frames : generator of (int, ndarray or error)
         As of `rgb_frames`; those before `begin` are only compared with.
     jumps : dict
         Gets the frame before, (H, W, 3) uint8, and the share of the pixels that change.
     begin : int
     """
     before: npt.NDArray[np.uint8] | None = None
-    for place, frame in frames:
-        if isinstance(frame, np.ndarray):
-            if before is not None and before.shape == frame.shape:
-                share = changed_share(before, frame)
-                if share > LOOK_CLOSER and place >= begin:
+    with closing(frames):
+        for place, frame in frames:
+            picture = frame if isinstance(frame, np.ndarray) else None
+            if (
+                picture is not None
+                and before is not None
+                and picture.shape == before.shape
+                and place >= begin
+            ):
+                share = changed_share(before, picture)
+                if share > LOOK_CLOSER:
                     jumps[place] = before, share
-            before = frame
-        else:
-            before = None
-        if place >= begin:
-            yield place, frame
+            before = picture
+            if place >= begin:
+                yield place, frame
 
 
 def changed_share(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> float:
