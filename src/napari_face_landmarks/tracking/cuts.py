@@ -61,28 +61,25 @@ def watch_for_cuts(
     begin : int
     """
     before: npt.NDArray[np.uint8] | None = None
+    small = np.zeros((0, 0), np.int16)
     with closing(frames):
         for place, frame in frames:
             picture = frame if isinstance(frame, np.ndarray) else None
-            if (
-                picture is not None
-                and before is not None
-                and picture.shape == before.shape
-                and place >= begin
-            ):
-                share = changed_share(before, picture)
-                if share > LOOK_CLOSER:
-                    jumps[place] = before, share
+            if picture is not None:
+                last, small = small, thumbnail(picture)
+                if before is not None and place >= begin and last.shape == small.shape:
+                    share = float((np.abs(small - last) > CHANGED).mean())
+                    if share > LOOK_CLOSER:
+                        jumps[place] = before, share
             before = picture
             if place >= begin:
                 yield place, frame
 
 
-def changed_share(before: npt.NDArray[np.uint8], after: npt.NDArray[np.uint8]) -> float:
-    """Return the share of the pixels that change by more than `CHANGED` between two frames, 0 to 1."""
-    step = max(1, min(after.shape[:2]) // SAMPLES)
-    pair = [frame[step // 2 :: step, step // 2 :: step].astype(np.int16) for frame in (before, after)]
-    return float((np.abs(pair[0] - pair[1]).max(axis=2) > CHANGED).mean())
+def thumbnail(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
+    """Return every n-th pixel of the green of a frame, (H, W) int16, about `SAMPLES` across."""
+    step = max(1, min(rgb.shape[:2]) // SAMPLES)
+    return rgb[step // 2 :: step, step // 2 :: step, 1].astype(np.int16)
 
 
 def look_of(rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any]) -> Floats:
