@@ -88,4 +88,4 @@ def kernel(function: F) -> F:
 
 def exact_kernel(function: F) -> F:
     """Compile `function` like `kernel`, but without reordering of sums."""
-    return cast(F, _Kernel(function))
+    return cast(F, _Kernel(function, error_model="numpy"))

@@ -1,8 +1,9 @@
 """CLNF of a face in few compiled calls: the start, each scale before and after its products, and the end.
 
-`fit_scale` does what `fit` does step by step with other engines and experts: the normalised frame, the
-parameters and the support regions before the products of the patch experts' layers; response maps, prior,
-targets, NU-RLMS and the parameters in the image after them.
+`fit_scale` does what `fit` does step by step with other engines and experts: the normalised frame with the
+parameters, and the support regions, before the products of the patch experts' layers; response maps, prior,
+targets, NU-RLMS and the parameters in the image after them. Kernels that are large are called from Python, as
+LLVM would optimise them again in each kernel that calls them.
 """
 
 from __future__ import annotations
@@ -213,11 +214,10 @@ def fit_scale(
     inputs, factors, products, seconds, maps = _arrays(experts, count, window, stride)
     to_frame, local, centres = np.empty((2, 3)), np.empty_like(found), np.empty((count, 2), np.int64)
     shape = pdm.mean, pdm.components
-    supports = inputs.reshape(count, -1, PIXELS), factors
-    views = experts.view_centres
-    view = _begin(grey, found, *shape, scale, views, window, stride, to_frame, local, centres, *supports)
+    view = _begin(found, *shape, scale, experts.view_centres, to_frame, local, centres)
     if view < 0:
         return None, 0, -math.inf
+    supports_kernel(grey, to_frame, centres, window, stride, inputs.reshape(count, -1, PIXELS), factors)
     w1, w2, w3 = experts.w1[index, view], experts.w2[index, view], experts.w3[index, view]
     np.matmul(inputs, w1[:count, None, 1:], out=products)
     activate_kernel(products.reshape(count, -1, w1.shape[2]), factors, w1)
@@ -281,21 +281,16 @@ def _arrays(experts: PatchExperts, count: int, window: int, stride: int) -> tupl
 
 @exact_kernel
 def _begin(
-    grey: npt.NDArray[np.uint8],
     found: Floats,
     mean: Floats,
     components: Floats,
     scale: float,
     view_centres: Floats,
-    window: int,
-    stride: int,
     to_frame: Floats,
     local: Floats,
     centres: npt.NDArray[np.int64],
-    inputs: Floats32,
-    factors: Floats32,
 ) -> int:
-    """Fill the frame, parameters and support regions in it; return the view, -1 for too large a face."""
+    """Fill the frame, and the parameters and landmarks in it; return the view, -1 for too large a face."""
     frame_kernel(found, scale, to_frame)
     moved = move_pose(found, to_frame)
     for j in range(len(moved)):
@@ -311,7 +306,6 @@ def _begin(
             return -1
         for k in range(len(centres)):
             centres[k, axis] = np.int64(np.rint(points[axis, k]))
-    supports_kernel(grey, to_frame, centres, window, stride, inputs, factors)
     pitch, yaw = math.degrees(local[1]), math.degrees(local[2])
     view, nearest = 0, math.inf
     for each in range(len(view_centres)):

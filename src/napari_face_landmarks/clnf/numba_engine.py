@@ -125,7 +125,14 @@ def supports_kernel(
     factors: Floats32,
 ) -> None:
     """Fill all support regions, (68, cells, 121), minus their means, and 1 / norm of each."""
-    picture, x0, y0 = _picture(grey, to_frame, centres, window)
+    margin = window // 2 + REACH
+    x0, y0 = centres[0, 0], centres[0, 1]
+    x1, y1 = x0, y0
+    for k in range(1, centres.shape[0]):
+        x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
+        x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
+    width, height = x1 - x0 + 2 * margin + 1, y1 - y0 + 2 * margin + 1
+    picture = sample_kernel(grey, to_frame, x0 - margin, y0 - margin, width, height)
     means, all_factors = _contrast(picture)
     strips = _strips(picture)
     for k in range(centres.shape[0]):
@@ -136,24 +143,6 @@ def supports_kernel(
             for x in range(y % stride, window, stride):
                 factors[k, p] = all_factors[left + x, top + y]
                 p += 1
-
-
-@kernel
-def _picture(
-    grey: npt.NDArray[np.uint8], to_frame: Floats, centres: Places, window: int
-) -> tuple[Floats32, int, int]:
-    """Return the transposed image of the area of all support regions, and its origin.
-
-    The origin plus a landmark's centre is where the first support region of the landmark begins.
-    """
-    margin = window // 2 + REACH
-    x0, y0 = centres[0, 0], centres[0, 1]
-    x1, y1 = x0, y0
-    for k in range(1, centres.shape[0]):
-        x0, y0 = min(x0, centres[k, 0]), min(y0, centres[k, 1])
-        x1, y1 = max(x1, centres[k, 0]), max(y1, centres[k, 1])
-    width, height = x1 - x0 + 2 * margin + 1, y1 - y0 + 2 * margin + 1
-    return sample_kernel(grey, to_frame, x0 - margin, y0 - margin, width, height), x0, y0
 
 
 @kernel
