@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -117,6 +118,19 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
         for refine in ("always", "clnf-only"):
             FaceTracker(settings=TrackerSettings(refine=refine)).prepare()
         lock.write(b"compiled")
+
+
+@pytest.fixture
+def jobs_here(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have batches on this machine do their jobs in this process, where processes are not what is tested."""
+    from napari_face_landmarks.runs import batch
+    from napari_face_landmarks.runs.job import do_job
+
+    def do_jobs(jobs: Any, processes: int, on_progress: Any, on_result: Any, *_: Any) -> None:
+        for number, job in enumerate(jobs):
+            on_result(number, do_job(job, partial(on_progress, number)))
+
+    monkeypatch.setattr(batch, "run_local", do_jobs)
 
 
 @pytest.fixture(scope="session")

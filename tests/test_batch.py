@@ -422,6 +422,7 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("jobs_here")
 def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, videos: Path) -> None:
     (result,) = track_many(videos / "face-00.mkv", tmp_path, settings=FAST, jobs=1)
     output = Path(result.output)
@@ -544,6 +545,7 @@ def test_an_address_that_is_none_is_one_sentence_and_no_more(tmp_path: Path, add
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("jobs_here")
 def test_a_result_of_another_video_is_never_written_over(
     tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

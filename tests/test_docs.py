@@ -85,7 +85,7 @@ def files(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def place(files: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(files: Path, monkeypatch: pytest.MonkeyPatch, jobs_here: None) -> Place:
     monkeypatch.chdir(files)
     monkeypatch.setenv("OPENFACE_MODELS_DIR", str(files / "shared"))
     return Place(files, monkeypatch)

@@ -239,7 +239,11 @@ def pictures(folder: Path, frames: np.ndarray, suffix: str) -> Path:
 
 
 @pytest.mark.parametrize("kind", ["folder", "stack", "16 bits", "photograph"])
-def test_pictures_are_tracked(kind: str, frames: np.ndarray, tracker: FaceTracker, tmp_path: Path) -> None:
+def test_pictures_are_tracked(
+    kind: str, frames: np.ndarray, tracker: FaceTracker, tmp_path: Path, request: pytest.FixtureRequest
+) -> None:
+    if kind != "folder":  # one kind is enough to see that processes take them, too
+        request.getfixturevalue("jobs_here")
     if kind == "folder":
         path = pictures(tmp_path / "series", frames, ".png")
         (path / "notes.txt").touch()
