@@ -15,6 +15,11 @@ import pytest
 
 from gui_support import a_display, let_work
 
+for _name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+    # NumPy's and torch's threads wait busily for each other: with two test processes on two cores, a product
+    # of matrices takes ten times the processor's time. Set before either is imported, here or by `-n`.
+    os.environ.setdefault(_name, "1")
+
 LONGEST = (
     "test_batch",
     "test_widget",

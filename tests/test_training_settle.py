@@ -97,7 +97,7 @@ def test_settling_finds_where_people_put_the_lower_lip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnx")
-    frames, _ = make_demo_clip(12, 256)
+    frames, _ = make_demo_clip(8, 256)
     settings = TrackerSettings(refine="always", clnf_every=1, smoothing_window=1)
     landmarks = FaceTracker("open", settings).track(frames).landmarks[:, 0]
     assert np.isfinite(landmarks).all()
