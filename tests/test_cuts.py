@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 
@@ -127,6 +128,23 @@ def test_many_tracks_are_left_together_with_a_warning() -> None:
     many = replace(tracks, meta={"new_tracks": [[frame, 0] for frame in range(1, 80)]})
     assert apart_at_cuts(many).n_faces == 1
     assert "more than can be kept apart" in apart_at_cuts(many).warnings[0]
+
+
+def test_pictures_and_frames_far_apart_have_no_scenes(
+    one: np.ndarray, other: np.ndarray, models: Models, tmp_path: Path
+) -> None:
+    tracker = tracker_of(models)
+    for number, frame in enumerate([one[0], other[0], one[1]]):
+        assert cv2.imwrite(str(tmp_path / f"{number}.png"), frame[:, :, ::-1])
+    video = np.concatenate([one, other])
+    for tracks in (
+        tracker.track(tmp_path),
+        tracker.track(video, fps=25, every=7),
+        tracker.track(video, fps=3),
+    ):
+        assert "cuts" not in tracks.meta
+        assert tracks.n_faces == 1
+        assert tracks.present.all()
 
 
 def test_steady_video_has_no_cut(one: np.ndarray, models: Models) -> None:

@@ -19,6 +19,7 @@ from napari_face_landmarks.tracking.frame_view import FrameView
 from napari_face_landmarks.tracking.regions import Region, Regions
 from napari_face_landmarks.video import FrameStream, Video, as_frames, open_video, read_frame, read_frames
 from napari_face_landmarks.video.arrays import ENDLESS
+from napari_face_landmarks.video.pictures import PictureSeries
 from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, to_rgb8
 
 Frame = npt.NDArray[np.uint8] | FaceLandmarksError
@@ -30,6 +31,8 @@ STREAM = "stream"
 PIXEL_RANGE = "pixel_range"
 """Entry of `Tracks.meta`: the values of an array's pixels that were taken as black and white."""
 Times = npt.NDArray[np.float64] | list[float]
+USUAL_RATE = 25.0
+FARTHEST_SCENES = 0.25  # seconds between frames in which a face still looks alike
 BLOCK = 16
 """Frames that are decoded at a time when reading backwards."""
 
@@ -64,6 +67,12 @@ class FrameSource:
     def rate(self) -> float | None:
         """Tracked frames per second, where the source has a frame rate."""
         return None if self.fps is None else self.fps / self.every
+
+    @property
+    def has_scenes(self) -> bool:
+        """Whether scene cuts are looked for: not between pictures, nor frames that are too far apart."""
+        apart = self.every / USUAL_RATE if self.rate is None else 1 / self.rate
+        return not isinstance(self.frames, PictureSeries) and apart <= FARTHEST_SCENES
 
     def number(self, place: int) -> int:
         """Return the number, in the source, of a frame as the tracker counts it."""

@@ -248,8 +248,11 @@ class Run(Iterator[FrameResult]):
         self.stats.prepare_seconds += time.perf_counter() - began
         self._began = time.perf_counter() - self.stats.seconds
         begin = self.source.start if self._before is None else self._before.next_index
-        frames = rgb_frames(self.source, self.stats, max(self.source.start, begin - 1))
-        frames = watch_for_cuts(frames, self.context.jumps, begin)
+        if self.source.has_scenes:
+            before = rgb_frames(self.source, self.stats, max(self.source.start, begin - 1))
+            frames = watch_for_cuts(before, self.context.jumps, begin)
+        else:
+            frames = rgb_frames(self.source, self.stats, begin)
         live = isinstance(self.source.timestamps, list)  # what waits is late
         self._frames = prefetch(frames, 1 if live else 4) if self.context.threads > 1 else frames
         self._tracked = self._follow(self.context, self._frames, self._before)
