@@ -437,7 +437,7 @@ def test_what_happens_in_a_video_is_found(viewer: Any) -> None:
     frames[20:27, 40:190, 60:170] = (120, 90, 80)  # over the mouth, an eye and most of the other
     frames[48:] = np.roll(frames[48:], 60, axis=2)
     frames[75:81] = 127
-    video = viewer.add_image(frames, rgb=True, name="clip")
+    video = viewer.add_image(frames, rgb=True, name="clip", axis_labels=("frame", "y", "x"))
     tracks = FaceTracker(settings=TrackerSettings(smoothing_window=1)).track(frames)
     ((data, attributes, kind),) = tracks.to_layer_data(video)
     viewer.add_layer(Layer.create(data, attributes, kind))

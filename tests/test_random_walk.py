@@ -21,7 +21,10 @@ N_FRAMES = 30
 N_ACTIONS = 30
 FAILED_ONCE: tuple[int, ...] = (112, 117)
 QUICK = (1, 2)
-NIGHTLY = range(100, 400)
+NIGHTLY = [*range(100, 400), *range(1000, 1100)]
+MORE_FROM = 1000
+"""Seeds from here on have `MORE` actions too; earlier ones stay as they were."""
+MORE = ("do_measure", "do_enlarge", "do_many_videos", "do_show_measured")
 NOT_OURS = ("propagateSizeHints", "XDG_RUNTIME_DIR", "OpenGL", "libpng", "svg", "theme")
 """Words in messages of Qt about the platform or napari's icons."""
 
@@ -59,8 +62,10 @@ class Walk:
         self.viewer = viewer
         self.second: Any = None
         self.removed: list[Any] = []
+        self.studied = False
         self.done: list[str] = []
-        self.names = [name for name in vars(Walk) if name.startswith("do_")]
+        names = [name for name in vars(Walk) if name.startswith("do_")]
+        self.names = [name for name in names if seed >= MORE_FROM or name not in MORE]
 
     def step(self) -> None:
         name = str(self.random.choice(self.names))
@@ -178,6 +183,25 @@ class Walk:
 
     def do_check(self) -> None:
         self.panel("Check").next_to_check()
+
+    def do_measure(self) -> None:
+        names = self.panel("Measure").names
+        names.setCurrentIndex(int(self.random.integers(names.count())))
+
+    def do_enlarge(self) -> None:
+        self.panel(self.pick(["Check", "Measure"])).wide.button.click()
+
+    def do_show_measured(self) -> None:
+        self.panel("Measure").lines_box.click()
+
+    def do_many_videos(self) -> None:
+        from napari_face_landmarks.napari_plugin import commands
+
+        if self.studied:
+            self.viewer.window.remove_dock_widget(commands.study(self.viewer))
+        else:
+            commands.study(self.viewer)
+        self.studied = not self.studied
 
     def do_second_viewer(self) -> None:
         from napari import Viewer

@@ -24,6 +24,8 @@ from napari_face_landmarks.napari_plugin.run_controller import counted, duration
 from napari_face_landmarks.tracking.frame_source import check_length
 
 LOG = logging.getLogger(__name__)
+HOW = "Press Move landmarks, drag three or four that are wrong, then refit this frame."
+"""What to do, where nothing is corrected yet."""
 TO_THE_END = 0
 TELL_SECONDS = 0.5
 
@@ -165,7 +167,8 @@ class CorrectDock(EditingDock):
         self.cancel_button.enabled = self.busy
         if editor is not None and not self.busy:
             count, frames = int(editor.manual.sum()), int((editor.manual > 0).sum())
-            self.status.value = f"Manual landmarks: {count}; frames with manual landmarks: {frames}."
+            told = f"Manual landmarks: {count}; frames with manual landmarks: {frames}."
+            self.status.value = told if count else HOW
 
     def move(self) -> None:
         """Have napari select and drag the landmarks."""
@@ -250,7 +253,7 @@ class CorrectDock(EditingDock):
         self.progress.value = 0
         if self._done:
             self.status.value = f"{told} {self.status.value}"
-        elif told.endswith(".") and "Manual landmarks:" not in told:
+        elif told.endswith(".") and told != HOW and "Manual landmarks:" not in told:
             self.status.value = told
         self._done = ""
 
