@@ -134,7 +134,8 @@ class Study:
     def run(self) -> None:
         """Do the batch; errors end up in `error`."""
         for video in self.videos:
-            video.state, video.quality, video.detail, video.part = WAITING, "", "", 0.0
+            video.state, video.quality, video.detail = WAITING, "", ""
+            video.output, video.part = "", 0.0
         try:
             track_many(
                 [video.path for video in self.videos],
