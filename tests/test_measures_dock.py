@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Any
 
@@ -115,3 +116,50 @@ def test_exports_are_written(dock: Any, what: str, tmp_path: Path) -> None:
     wait_until(lambda: "Exported" in dock.status.text())
     (path,) = tmp_path.glob("out.*")
     assert path.stat().st_size > 50
+
+
+@pytest.mark.parametrize(
+    ("typed", "line", "name"),
+    [
+        ("S01.rest plot", "", "S01.rest plot.png"),
+        ("S01.rest plot", "SVG (*.svg)", "S01.rest plot.svg"),
+        ("S01.PDF", "SVG (*.svg)", "S01.PDF"),
+    ],
+)
+def test_the_format_of_an_export_is_the_typed_or_chosen_one(typed: str, line: str, name: str) -> None:
+    from napari_face_landmarks.napari_plugin.measures_dock import _with_suffix
+
+    assert _with_suffix(Path(typed), "Plot", line).name == name
+
+
+def test_an_export_without_time_stamps_asks_for_the_frame_rate(
+    dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtWidgets import QFileDialog, QInputDialog
+
+    from napari_face_landmarks.napari_plugin.measures_dock import EXPORTS
+
+    unknown = np.full(len(dock.table.timestamps), np.nan)
+    dock.table = dataclasses.replace(dock.table, timestamps=unknown)
+    dock._draw()
+    assert "No time stamps" in dock.status.text()
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *given: (str(tmp_path / "S01.rest"), ""))
+    blinks = 1 + list(EXPORTS).index("Blinks")
+    monkeypatch.setattr(QInputDialog, "getDouble", lambda *given: (50.0, False))
+    dock._on_export(blinks)
+    assert not list(tmp_path.iterdir())
+    monkeypatch.setattr(QInputDialog, "getDouble", lambda *given: (50.0, True))
+    dock._on_export(blinks)
+    wait_until(lambda: "Exported" in dock.status.text())
+    assert (tmp_path / "S01.rest.csv").is_file()
+    assert dock.table.timestamps[50] == 1
+
+
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [(-0.2, 1.4, "-0.2 ± 1.4"), (-0.001, 0.14, "0.00 ± 0.14"), (31.2, 12.0, "31 ± 12"), (0.5, np.nan, "0.5")],
+)
+def test_values_have_the_digits_that_their_errors_allow(value: float, error: float, text: str) -> None:
+    from napari_face_landmarks.napari_plugin.measures_dock import with_error
+
+    assert with_error(value, error) == text

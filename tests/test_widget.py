@@ -218,7 +218,7 @@ def test_compiling_is_named_where_it_takes_place(monkeypatch: pytest.MonkeyPatch
     assert worker.what_is_done(worker.PREPARING) == worker.PREPARING
     assert "ompil" not in worker.PREPARING
     worker.COMPILED.extend(["warp", "respond"])
-    words = "Compiling, once after an installation: respond (2 kernels so far) …"
+    words = "First run after an installation: compiling, up to a minute (2 kernels so far) …"
     assert worker.what_is_done(worker.PREPARING) == words
     assert worker.what_is_done("") == ""
 

@@ -220,7 +220,7 @@ def time_of_rows(table: MeasureTable, fps: float | None = None) -> Floats:
         return np.asarray(table.frame_indices / fps, dtype=np.float64)
     seconds = np.asarray(table.timestamps, dtype=np.float64)
     if not np.isfinite(seconds).all() or not (np.diff(seconds) > 0).all():
-        raise MeasureError("The result has no time stamps: give the frame rate (fps).")
+        raise MeasureError("The recording has no time stamps: give the frame rate (fps=25, or --fps 25).")
     return seconds
 
 

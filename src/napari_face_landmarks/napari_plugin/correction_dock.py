@@ -106,13 +106,15 @@ class CorrectDock(EditingDock):
             "Three or four good ones repair a whole face. Takes less than a second.",
         )
         self.length = SpinBox(
-            label="Propagate for",
+            label="Frames at most",
             min=0,
             max=10**8,
             value=TO_THE_END,
-            tooltip="Frames to track again; 0 is up to the next manually corrected frame or the end. "
+            tooltip="How far a propagation goes; without a limit, up to the next manually corrected frame "
+            "or the end. "
             "Manually corrected frames are never changed.",
         )
+        self.length.native.setSpecialValueText("no limit")
         self.backwards_button = PushButton(
             text="Back", tooltip="Propagate backwards from this frame; takes as long as tracking."
         )

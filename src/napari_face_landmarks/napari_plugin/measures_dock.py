@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
+import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from qtpy.QtWidgets import (
     QFileDialog,
     QHBoxLayout,
     QHeaderView,
+    QInputDialog,
     QLabel,
     QPushButton,
     QSizePolicy,
@@ -74,6 +77,24 @@ EXPORTS = {
     "Report": "Web page (*.html)",
     "Changes since before": "CSV (*.csv)",
 }
+REST = "Rest: this frame"
+NEED_NO_SECONDS = ("Table of every frame", "Plot")
+
+
+def _suffixes(filters: str) -> list[str]:
+    """Return the suffixes in a file dialog's list of formats, or in one line of it."""
+    return re.findall(r"\*(\.\w+)", filters)
+
+
+def _with_suffix(path: Path, what: str, chosen: str = "") -> Path:
+    """Return the path of an export with a suffix: of the format that was chosen in the dialog, or the first.
+
+    A dot in the name of a recording (``S01.rest``) is not the beginning of a suffix.
+    """
+    known = _suffixes(EXPORTS[what])
+    if path.suffix.lower() in known:
+        return path
+    return path.with_name(path.name + (_suffixes(chosen) or known)[0])
 
 
 class SecondsAxis(pg.AxisItem):
@@ -211,7 +232,7 @@ class MeasuresDock(FollowingPanel):
         self.values.setToolTip("The measure on the frame shown, with its standard error.")
         self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.values.setWordWrap(False)
-        self.rest_button = QPushButton("This is rest")
+        self.rest_button = QPushButton(REST)
         self.rest_button.setToolTip(
             "Take the frame shown as the face at rest, to which lengths are scaled; "
             "again for the calmest second."
@@ -385,7 +406,7 @@ class MeasuresDock(FollowingPanel):
     def _on_rest(self, chosen: bool) -> None:
         frame = None if self._layer is None else frame_shown(self._viewer, self._layer)
         self._rest = frame if chosen and frame is not None else "auto"
-        self.rest_button.setText("Rest: automatic" if chosen else "This is rest")
+        self.rest_button.setText("Rest: automatic" if chosen else REST)
         self._forget()
         self._look()
 
@@ -487,6 +508,8 @@ class MeasuresDock(FollowingPanel):
         if self.names.currentData() == "closure":
             definition = "1 minus the eye's height over that of the open eye: 0 is open, 1 is shut."
         sentences = [f"{definition.rstrip('.')}.", *table.warnings]
+        if not np.isfinite(table.timestamps).all():
+            sentences.append("No time stamps: blinks are not marked, and exports ask for the frame rate.")
         if any(table.columns[table.column(name)].unit.startswith("percent") for name, _ in self._columns()):
             sentences.append("Percent are of the distance of the outer canthi at rest.")
         if self._before is not None:
@@ -621,10 +644,25 @@ class MeasuresDock(FollowingPanel):
         if chosen == 0 or self.table is None:
             return
         what = list(EXPORTS)[chosen - 1]
-        suggested = str(self._folder() / f"{self._layer.name} {what.lower()}")
-        path, _ = QFileDialog.getSaveFileName(self, f"Export: {what}", suggested, EXPORTS[what])
+        if not self._give_seconds(what):
+            return
+        name = f"{self._layer.name} {what.lower()}{_suffixes(EXPORTS[what])[0]}".replace("/", " ")
+        suggested = str(self._folder() / name)
+        path, line = QFileDialog.getSaveFileName(self, f"Export: {what}", suggested, EXPORTS[what])
         if path:
-            self.export(what, Path(path))
+            self.export(what, _with_suffix(Path(path), what, line))
+
+    def _give_seconds(self, what: str) -> bool:
+        """Ask for the frame rate where an export needs it and it is not known; return False if refused."""
+        table = self.table
+        if table is None or what in NEED_NO_SECONDS or np.isfinite(table.timestamps).all():
+            return True
+        words = "This recording has no time stamps. Its frames per second:"
+        fps, given = QInputDialog.getDouble(self, "Frame rate", words, 25.0, 0.01, 100_000.0, 2)
+        if given:
+            self.table = dataclasses.replace(table, timestamps=table.frame_indices / fps)
+            self._draw()
+        return bool(given)
 
     def export(self, what: str, path: Path) -> None:
         """Write one of `EXPORTS` to a file; what goes wrong is said in the status line."""
@@ -632,8 +670,7 @@ class MeasuresDock(FollowingPanel):
         if table is None:
             self.status.setText("There is nothing to export: track a video first.")
             return
-        if not path.suffix:
-            path = path.with_suffix(EXPORTS[what].partition("*")[2].partition(")")[0])
+        path = _with_suffix(path, what)
         source = self._path_of(self._layer)
         older = None if self._before is None else self._path_of(self._before[0])
         before, face, changes = self._before, self.face, self._changes()
@@ -685,8 +722,9 @@ class MeasuresDock(FollowingPanel):
 
 
 def with_error(value: float, error: float, sign: str = "") -> str:
-    """Return a value with its error, both to the error's first digit; `sign` "+" writes a plus too."""
+    """Return a value with its error, both to the error's second digit; `sign` "+" writes a plus too."""
     if not np.isfinite(error) or error <= 0:
         return f"{value:{sign}.3g}"
-    digits = max(0, -int(np.floor(np.log10(error))))
+    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    value = round(float(value), digits) + 0.0  # no minus before a zero
     return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"

@@ -358,7 +358,8 @@ class QualityDock(FollowingPanel):
         self.faces.setVisible(len(faces) > 1)
         self._show_face()
         self._show_list()
-        self.statistics.setText(NOTHING if found is None else "\n".join(found.words))
+        words = [] if found is None or found.suspects else ["No frame needs a check."]
+        self.statistics.setText(NOTHING if found is None else "\n".join([*words, *found.words]))
 
     def _face(self) -> int:
         face = self.faces.currentData()

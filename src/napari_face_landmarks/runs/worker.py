@@ -532,10 +532,10 @@ class _RunHere:
 
 
 def what_is_done(message: str) -> str:
-    """Return the message of a run's beginning, or which kernel it compiles for it, if it does that."""
+    """Return the message of a run's beginning, or how many kernels it compiles for it, if it does that."""
     if message != PREPARING or not COMPILED:
         return message
-    return f"Compiling, once after an installation: {COMPILED[-1]} ({len(COMPILED)} kernels so far) …"
+    return f"First run after an installation: compiling, up to a minute ({len(COMPILED)} kernels so far) …"
 
 
 def in_a_sentence(error: Exception) -> str:
