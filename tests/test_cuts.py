@@ -48,6 +48,7 @@ def test_a_cut_to_another_person_starts_a_track(
     tracker = tracker_of(models, **settings)
     tracks = tracker.track(np.concatenate([one, other]), fps=25)
     assert tracks.meta["cuts"] == [N]
+    assert not tracks.warnings
     faces = np.flatnonzero(tracks.present.any(axis=0))
     assert len(faces) == 2
     first, second = tracks.landmarks[:N, faces[0]], tracks.landmarks[N:, faces[1]]
@@ -85,6 +86,8 @@ def test_a_run_resumes_across_a_cut(one: np.ndarray, other: np.ndarray, models: 
     whole = tracker.track(video, fps=25)
     assert whole.meta["cuts"] == [N, 2 * N]
     assert whole.n_faces == 3
+    run = tracker.track_frames(video, fps=25)
+    assert "(face 0 from frame 6 on, face 0 from frame 12 on)" in run.tracks(list(run)).warnings[0]
     for stop in (N - 3, N - 1, N, N + 2, 2 * N + 1):
         run = tracker.track_frames(video, fps=25)
         results = [next(run) for _ in range(stop)]
@@ -127,7 +130,11 @@ def test_many_tracks_are_left_together_with_a_warning() -> None:
     assert "new_tracks" not in apart.meta
     many = replace(tracks, meta={"new_tracks": [[frame, 0] for frame in range(1, 80)]})
     assert apart_at_cuts(many).n_faces == 1
-    assert "more than can be kept apart" in apart_at_cuts(many).warnings[0]
+    said = apart_at_cuts(many).warnings
+    assert said[0].startswith(
+        "After scene cuts a face is another person (face 0 from frame 1 on, face 0 from"
+    )
+    assert "and 74 more" in said[0]
 
 
 def test_pictures_and_frames_far_apart_have_no_scenes(

@@ -39,6 +39,8 @@ LOOK = 16
 """Side of a face's thumbnail."""
 MOST_ROWS, MOST_FACES = 2_000_000, 64
 """Rows, frames by faces, and faces that tracks may get by being kept apart."""
+SEVERAL = "After scene cuts a face is another person"
+MOST_NAMED = 5
 _STABLE = np.array([36, 39, 42, 45, 33])
 _TEMPLATE = np.array([-0.5, -0.198 + 0.011j, 0.198 + 0.011j, 0.5, 0.485j])
 _SIDE = (np.arange(2 * LOOK) + 0.5) / LOOK - 1
@@ -190,6 +192,16 @@ def assign_faces(
     return sorted(pairs)
 
 
+def people_in_words(meta: Mapping[str, Any]) -> tuple[str, ...]:
+    """Return a sentence about faces that hold several persons, by `Tracks.meta`, if there are any."""
+    given = meta.get(NEW_TRACKS, ())
+    if not given:
+        return ()
+    first = ", ".join(f"face {face} from frame {frame} on" for frame, face in given[:MOST_NAMED])
+    more = f" and {len(given) - MOST_NAMED} more" if len(given) > MOST_NAMED else ""
+    return (f"{SEVERAL} ({first}{more}): Tracks.meta has all frames.",)
+
+
 def apart_at_cuts(tracks: Tracks) -> Tracks:
     """Return tracks in which each person's track has a face of its own, where cuts bring other persons.
 
@@ -201,12 +213,9 @@ def apart_at_cuts(tracks: Tracks) -> Tracks:
         return tracks
     meta = {key: value for key, value in tracks.meta.items() if key != NEW_TRACKS}
     n_faces = tracks.n_faces + len(given)
+    others = tuple(sentence for sentence in tracks.warnings if not sentence.startswith(SEVERAL))
     if n_faces > MOST_FACES or n_faces * tracks.n_frames > MOST_ROWS:
-        sentence = (
-            f"After cuts, {len(given)} tracks of other persons begin, more than can be kept apart: a face "
-            "holds several persons; Tracks.meta has the frames."
-        )
-        return dataclasses.replace(tracks, warnings=(*tracks.warnings, sentence))
+        return dataclasses.replace(tracks, warnings=(*others, *people_in_words(tracks.meta)))
     wide = tracks.with_room_for(n_faces)
     arrays = {name: array.copy() for name, array in wide.arrays().items()}
     for number, (frame, face) in enumerate(given):
@@ -216,4 +225,4 @@ def apart_at_cuts(tracks: Tracks) -> Tracks:
         for item in FIELDS:
             arrays[item.name][rows, tracks.n_faces + number] = arrays[item.name][rows, face]
             arrays[item.name][rows, face] = item.empty(len(rows), 1)[:, 0]
-    return dataclasses.replace(wide.with_arrays(arrays), meta=meta)
+    return dataclasses.replace(wide.with_arrays(arrays), meta=meta, warnings=others)

@@ -18,7 +18,7 @@ from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.detection.boxes import boxes_kernel
 from napari_face_landmarks.tracking.context import Follow, RunContext, Tracked
 from napari_face_landmarks.tracking.control import RunControl
-from napari_face_landmarks.tracking.cuts import CUTS, NEW_TRACKS, watch_for_cuts
+from napari_face_landmarks.tracking.cuts import CUTS, NEW_TRACKS, people_in_words, watch_for_cuts
 from napari_face_landmarks.tracking.frame_source import FrameSource, rgb_frames
 from napari_face_landmarks.tracking.provenance import provenance
 from napari_face_landmarks.tracking.smoothing import smooth_at, window_at_rate
@@ -215,7 +215,7 @@ class Run(Iterator[FrameResult]):
     def all_warnings(self) -> tuple[str, ...]:
         """Return the warnings, with one about all frames given out so far that have concealed errors."""
         concealed = self._concealed_before(self.source.start + self.stats.frames)
-        return (*self.warnings, *concealed_in_words(concealed))
+        return (*self.warnings, *concealed_in_words(concealed), *people_in_words(self._cuts()))
 
     def state(self) -> TrackerState | None:
         """Return the state of the run after the result given out last, from which another run can resume.

@@ -33,8 +33,10 @@ from napari_face_landmarks.visualization.video_files import (
 
 Cover = Literal["blur", "box"]
 COVERS: tuple[Cover, ...] = get_args(Cover)
-SCORE = 0.4
-"""Detector score from which something is covered; far lower than for tracking."""
+SCORE, SURE = 0.3, 0.6
+"""Detector scores from which something is covered: if it is sure, or the same face is on another frame."""
+SAME_SIZE = 1.5
+"""Ratio of the sizes of a face on two neighbouring frames, at most."""
 LARGE_INPUT = 1024
 """The detector looks twice: at its usual size, and for small faces at up to so many pixels."""
 HOLD = 0.5
@@ -96,6 +98,13 @@ class _Sightings:
 
     frames: list[int] = field(default_factory=list)
     boxes: list[Boxes] = field(default_factory=list)
+    scores: list[float] = field(default_factory=list)
+
+    def add(self, frame: int, box: Boxes) -> None:
+        """Add a sighting: a box with its score, (5,)."""
+        self.frames.append(frame)
+        self.boxes.append(box[:4])
+        self.scores.append(float(box[4]))
 
 
 def boxes_to_cover(seen: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> list[Boxes]:
@@ -103,8 +112,9 @@ def boxes_to_cover(seen: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> lis
 
     Parameters
     ----------
-    seen : sequence of ndarray, (N, 4)
-        Boxes of the faces seen on each frame, pixels.
+    seen : sequence of ndarray, (N, 5)
+        Boxes of the faces seen on each frame, pixels, and their scores. A face whose score is never at least
+        `SURE` is none.
     hold : int
         Frames for which a face stays covered where it was first and last seen; its box grows by as much as
         it moved.
@@ -115,8 +125,12 @@ def boxes_to_cover(seen: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> lis
     -------
     list of ndarray, (N, 4), float64
     """
-    covered: list[list[Boxes]] = [[*np.asarray(boxes, dtype=np.float64)[:, :4]] for boxes in seen]
-    for face in _faces(covered, gap):
+    covered: list[list[Boxes]] = [[] for _ in seen]
+    for face in _faces(seen, gap):
+        if max(face.scores) < SURE:
+            continue
+        for frame, box in zip(face.frames, face.boxes, strict=True):
+            covered[frame].append(box)
         for (first, before), (last, after) in itertools.pairwise(zip(face.frames, face.boxes, strict=True)):
             for frame in range(first + 1, last):
                 share = (frame - first) / (last - first)
@@ -131,27 +145,28 @@ def boxes_to_cover(seen: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> lis
     return [np.array(boxes).reshape(-1, 4) for boxes in covered]
 
 
-def _faces(seen: Sequence[Sequence[Boxes]], gap: int) -> list[_Sightings]:
+def _faces(seen: Sequence[npt.NDArray[Any]], gap: int) -> list[_Sightings]:
     """Join boxes of neighbouring frames that are the same face: the nearest, at most its size away."""
     every: list[_Sightings] = []
     running: list[_Sightings] = []
-    for frame, boxes in enumerate(seen):
+    for frame, given in enumerate(seen):
+        boxes = np.asarray(given, dtype=np.float64)
         running = [face for face in running if frame - face.frames[-1] <= gap]
         pairs = []
         for row, box in enumerate(boxes):
             for face in running:
                 apart = float(np.linalg.norm(centres(box) - centres(face.boxes[-1])))
-                largest = float(max(sizes(box).max(), sizes(face.boxes[-1]).max()))
-                if apart < largest:
+                smallest, largest = sorted((float(sizes(box).max()), float(sizes(face.boxes[-1]).max())))
+                if apart < largest and largest < SAME_SIZE * smallest:
                     pairs.append((apart / largest, row, face))
         taken: set[int] = set()
         for _, row, face in sorted(pairs, key=lambda pair: pair[:2]):
             if row not in taken and face.frames[-1] != frame:
                 taken.add(row)
-                face.frames.append(frame)
-                face.boxes.append(boxes[row])
+                face.add(frame, boxes[row])
         for row in set(range(len(boxes))) - taken:
-            face = _Sightings([frame], [boxes[row]])
+            face = _Sightings()
+            face.add(frame, boxes[row])
             every.append(face)
             running.append(face)
     return every
@@ -249,28 +264,29 @@ def _rgb_frames(frames: Any, tracks: Tracks, numbers: range) -> Iterator[npt.NDA
 
 
 def _tracked(tracks: Tracks, number: int) -> Boxes:
-    """Return the boxes of the tracked faces of a frame, from the forehead to the chin, (N, 4)."""
+    """Return the boxes of the tracked faces of a frame, from the forehead to the chin, (N, 5), scored 1."""
     rows = np.flatnonzero(tracks.frame_indices == number)
     landmarks = tracks.landmarks[rows[:1]].reshape(-1, *tracks.landmarks.shape[2:])
     whole = [points[np.isfinite(points).all(axis=1)] for points in landmarks]
     faces = [points for points in whole if len(points)]
     boxes = np.array([boxes_of(points[None])[0] for points in faces], dtype=np.float64).reshape(-1, 4)
     boxes[:, 1] -= FOREHEAD * sizes(boxes)[:, 1]
-    return _grown(boxes)
+    return _grown(boxes, np.ones(len(boxes)))
 
 
 def _detected(models: Models, rgb: npt.NDArray[np.uint8], tracks: Tracks) -> Boxes:
-    """Return the boxes of the faces that the detector sees on a frame, (N, 4)."""
+    """Return the boxes of the faces that the detector sees on a frame, (N, 5)."""
     size = rgb.shape[:2]
     view: FrameView = recorded_view(tracks, (size[0], size[1]))
     shown = view.frame(rgb)
     inputs = {DEFAULT_INPUT_SIZE, max(DEFAULT_INPUT_SIZE, min(LARGE_INPUT, max(size)))}
-    found = [detect_faces(models.detector, shown, min_score=SCORE, input_size=side).boxes for side in inputs]
-    corners = view.in_source(np.concatenate(found)[:, :4].reshape(-1, 2, 2))
+    looks = [detect_faces(models.detector, shown, min_score=SCORE, input_size=side) for side in inputs]
+    found = np.concatenate([look.boxes for look in looks])
+    corners = view.in_source(found[:, :4].reshape(-1, 2, 2))
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float64)
-    return _grown(boxes)
+    return _grown(boxes, found[:, 4].astype(np.float64))
 
 
-def _grown(boxes: Boxes) -> Boxes:
+def _grown(boxes: Boxes, scores: Boxes) -> Boxes:
     margin = MARGIN * sizes(boxes)
-    return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin], axis=1)
+    return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin, scores[:, None]], axis=1)
