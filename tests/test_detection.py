@@ -402,9 +402,7 @@ def test_held_out_faces_are_found_with_few_false_alarms(bundle: str, shared_data
         pair, iter(frames), TrackerSettings().min_confidence, detector_report.REACH
     )
     assert confirmed["found"] >= 0.965
-    assert (
-        confirmed["false_alarms_per_frame"] <= 0.025
-    )  # research: 9 of 391 (0.4.0: 6)
+    assert confirmed["false_alarms_per_frame"] <= 0.025  # research: 9 of 391 (0.4.0: 6)
 
 
 @pytest.mark.slow
