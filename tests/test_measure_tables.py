@@ -472,3 +472,24 @@ def test_a_batch_measures_every_video_into_one_table(tmp_path: Path) -> None:
     assert [result.earlier for result in again] == [True] * 3  # measured again, not tracked again
     table = pd.read_csv(folder / "batch-measures.csv")
     assert table["inter_canthal_distance_rest"].tolist() == pytest.approx([100, 100], rel=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "proposed"),
+    [
+        ("mouth_openning", "do you mean mouth_opening "),
+        ("smile", "smile_angle_right"),
+        ("xyz", "choose"),
+    ],
+)
+def test_an_unknown_measure_is_answered_with_similar_ones(name: str, proposed: str) -> None:
+    table = measure(tracks_of(faces(30)))
+    assert "30 frames" in repr(table)
+    assert len(repr(table)) < 500
+    with pytest.raises(MeasureError, match=proposed):
+        table.series(name)
+
+
+def test_a_path_is_not_measured() -> None:
+    with pytest.raises(MeasureError, match=r"Tracks\.load"):
+        measure("talk.csv")  # type: ignore[arg-type]

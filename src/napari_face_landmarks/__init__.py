@@ -2,6 +2,13 @@
 
 >>> from napari_face_landmarks import FaceTracker
 >>> tracks = FaceTracker().track("interview.mp4")  # doctest: +SKIP
+>>> tracks.landmarks.shape  # frames, faces, landmarks, x and y in pixels  # doctest: +SKIP
+(250, 1, 68, 2)
+>>> tracks.save("interview.csv")  # doctest: +SKIP
+
+`FaceTracker` tracks a video or an array, `track_many` many videos, `track_layer` a layer of napari. `Tracks`
+is the result, which is saved, loaded and turned into tables. The subpackages `measures` (lengths, blinks,
+asymmetry), `quality` (frames to check), `correction` (refit, propagate) and `visualization` work on it.
 """
 
 from __future__ import annotations
@@ -49,6 +56,11 @@ __all__ = [
     "track_many",
     "tracks_of_layer",
 ]
+
+
+def __dir__() -> list[str]:
+    """List the public names too that were not imported yet, for completion and `help`."""
+    return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import difflib
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -111,6 +112,17 @@ class MeasureTable:
     warnings: tuple[str, ...] = ()
     meta: dict[str, Any] = field(default_factory=dict)
 
+    def __repr__(self) -> str:
+        """Return a summary of at most five lines."""
+        lines = [
+            f"MeasureTable: {len(self.frame_indices)} frames, faces: {', '.join(self.face_names)[:80]}",
+            f"{len(self.columns)} measures: {', '.join(self.names[:3])}, … (all in .names)",
+            f"usable: {self.usable.mean() if self.usable.size else 0:.0%} of frames and faces",
+            f"rows of rest: {', '.join(f'{r[0]} to {r[-1]}' if len(r) else 'none' for r in self.rest[:5])}",
+            *(f"warning: {sentence}" for sentence in self.warnings[:1]),
+        ]
+        return "\n".join(lines)
+
     @property
     def names(self) -> tuple[str, ...]:
         """The columns' names."""
@@ -135,7 +147,7 @@ class MeasureTable:
             If there is none of that name; the sentence names some.
         """
         if name not in self.names:
-            raise MeasureError(f"There is no measure {name!r:.60}: choose one of {', '.join(self.names)}.")
+            raise _unknown_measure(name, self.names)
         return self.names.index(name)
 
     def series(self, name: str, face: int = 0) -> npt.NDArray[np.float64]:
@@ -277,9 +289,15 @@ def _wanted(names: Sequence[str] | None) -> tuple[Measure, ...]:
     known = {item.name for item in found} | {item.name.removesuffix(f"_{item.side}") for item in found}
     unknown = [name for name in names if name not in known]
     if unknown:
-        listed = ", ".join([*PAIRS, *(item.name for item in MEASURES if item.side == "both")])
-        raise MeasureError(f"There is no measure {unknown[0]!r:.60}: choose from {listed}.")
+        raise _unknown_measure(unknown[0], [*PAIRS, *(item.name for item in MEASURES if item.side == "both")])
     return found
+
+
+def _unknown_measure(name: str, known: Sequence[str]) -> MeasureError:
+    """Return the error that names the measures most like a name that is none, or all if none is."""
+    near = difflib.get_close_matches(str(name), known, 3) or [item for item in known if str(name) in item][:6]
+    words = f"do you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}."
+    return MeasureError(f"There is no measure {name!r:.60}: {words}")
 
 
 def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM | None) -> Any:
@@ -296,6 +314,8 @@ def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM |
 
 
 def _with_square_pixels(tracks: Tracks) -> Tracks:
+    if not isinstance(tracks, Tracks):
+        raise MeasureError(f"Tracks are measured, not {type(tracks).__name__}: read files with Tracks.load.")
     aspect = tracks.meta.get(PIXEL_ASPECT, 1.0)
     if not isinstance(aspect, (int, float)) or not np.isfinite(aspect) or aspect in (0, 1):
         return tracks

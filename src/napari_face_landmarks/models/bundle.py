@@ -77,6 +77,10 @@ class Models:
     loaded_as: tuple[Any, ...] | None = field(default=None, init=False, compare=False, repr=False)
     """What loads them again, and its arguments; None for models that were put together otherwise."""
 
+    def __repr__(self) -> str:
+        """Return name, version and licence; the card has more."""
+        return f"<Models {self.name!r} {self.card.get('version', '')}, {self.card.get('licence', '')}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle how they were loaded: they are loaded again."""
         if self.loaded_as is None:

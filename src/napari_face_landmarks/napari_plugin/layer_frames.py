@@ -27,7 +27,7 @@ def count_frames(image_layer: Any) -> int:
     ImageError
         If the layer is no image, has other dimensions, no pixels or none that are numbers.
     """
-    name = f"The layer {str(getattr(image_layer, 'name', image_layer))!r}"
+    name = f"The layer {str(getattr(image_layer, 'name', type(image_layer).__name__))!r}"
     if image_layer is None:
         raise ImageError("There is no video: open one, or choose an image layer.")
     if not hasattr(image_layer, "rgb") or not hasattr(image_layer, "multiscale"):

@@ -100,6 +100,13 @@ class FaceTracker:
         self._last_run: Callable[[], Run | None] = lambda: None
         self._prepared = False
 
+    def __repr__(self) -> str:
+        """Return the models, the settings that differ from the defaults, and the threads."""
+        default = TrackerSettings().to_dict()
+        changed = [f"{k}={v!r}" for k, v in self.settings.to_dict().items() if v != default[k]]
+        settings = ", ".join(changed) or "defaults"
+        return f"<FaceTracker with models {self.models.name!r}, {settings}, threads={self.threads}>"
+
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle what it is made of: the models are loaded again, and runs are left out."""
         return _tracker_with, (self.models, self.settings, self.threads, self.engine.__name__)
