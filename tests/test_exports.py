@@ -118,6 +118,8 @@ def test_covers_reach_over_the_edge() -> None:
     covered = cover_faces(rgb, np.array([[-10, -10, 12, 12], [100, 100, 120, 120], [-50, 0, -40, 10]]), "box")
     assert (covered[:11, :11] == 64).all()
     np.testing.assert_array_equal(covered[20:], rgb[20:])
+    for nothing in ([7.0, 7, 7, 20], [np.nan] * 4, [20.0, 20, 5, 5]):
+        np.testing.assert_array_equal(cover_faces(rgb, np.array([nothing]), "blur"), rgb)
 
 
 @pytest.mark.parametrize("part", ["face", "mouth", "eyes"])
@@ -207,3 +209,18 @@ def test_the_focal_length_is_recorded_and_used(
     assert cli.main(["track", str(video), "-o", str(tmp_path / "t.csv"), "--focal", "wide"]) == 2
     assert "give pixels, such as 1300" in capsys.readouterr().err
     assert boxes_of(Tracks.load(tmp_path / "1000.npz").landmarks[0]).shape == (1, 4)
+
+
+@pytest.mark.parametrize(
+    ("words", "reason"),
+    [
+        (["--anonymise-by", "box"], "--anonymise-by is of the video of --anonymise"),
+        (["--faces-size", "64"], "--faces-size is of the video of --faces"),
+        (["--overlay", "c-face_0.mp4", "--faces", "c.mp4"], "may be overwritten by the crops of c.mp4"),
+    ],
+)
+def test_options_that_do_nothing_or_overwrite_are_refused(
+    words: list[str], reason: str, capsys: pytest.CaptureFixture
+) -> None:
+    assert cli.main(["track", "v.mp4", "-o", "t.csv", *words]) == 2
+    assert reason in capsys.readouterr().err

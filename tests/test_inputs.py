@@ -26,6 +26,7 @@ from napari_face_landmarks.napari_plugin.points_layer import track_layer
 from napari_face_landmarks.tracking.regions import Region, Regions
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, open_video
 from napari_face_landmarks.visualization import write_overlay
+from napari_face_landmarks.visualization.contact_sheet import overlay_frames
 from test_tracking import moving
 
 N_FRAMES = 6
@@ -424,6 +425,10 @@ def test_a_video_stream_is_chosen(frames: np.ndarray, tmp_path: Path, capsys: py
         assert f"that of {width} x {width} is read, not" in (said := capsys.readouterr().err)
         assert other in said
     assert Tracks.load(out).meta["stream"] == 1
+    for stream, shape in ((1, (480, 480)), (0, (240, 240))):  # found again without being named
+        assert cli.main(["track", str(path), "-o", str(out), "--stream", str(stream), "--to", "2"]) == 0
+        with pytest.warns(VideoWarning):
+            assert {rgb.shape[:2] for rgb in overlay_frames(path, Tracks.load(out))} == {shape}
     assert cli.main(["track", str(path), "-o", str(out), "--stream", "2"]) == 2
     assert "has no video stream 2: choose one of 0 of 240 x 240; 1 of" in capsys.readouterr().err
     with pytest.warns(VideoWarning, match="480 x 480 is read"):

@@ -115,3 +115,27 @@ def test_the_command_ends_after_a_time_and_pipes_to_a_player() -> None:
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith(b"YUV4MPEG2 W240 H240 F25000:1000 ")
     assert done.stdout.count(b"FRAME\n") == 1
+
+
+def test_a_pipe_that_breaks_off_is_named_and_its_own_times_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    stream = y4m(moving(4)[0])
+    begin = stream.index(b"FRAME")
+    whole = begin + 2 * (len(stream) - begin) // 4
+    head = stream[:begin].replace(b"A1:1", b"A4:3")
+    broken = io.BytesIO(head + stream[begin:whole] + bytes(300_000))
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(buffer=broken))
+    words = ["live", "-", "--keep-all", "--refine", "off", "-o", str(tmp_path / "t.npz")]
+    assert cli.main(words) == 2
+    said = capsys.readouterr().err
+    assert "The pipe is damaged after frame 1" in said
+    assert "1.33 times as wide as high" in said
+    np.testing.assert_allclose(Tracks.load(tmp_path / "t.npz").timestamps, [0, 0.04])
+
+
+@pytest.mark.parametrize("seconds", ["soon", "nan", "-1", "inf"])
+def test_seconds_are_a_number(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        cli.main(["live", "-", "--seconds", seconds])
+    assert "is no number of seconds" in capsys.readouterr().err

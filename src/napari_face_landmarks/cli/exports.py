@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from napari_face_landmarks.cli.console import progress_bar, say
 from napari_face_landmarks.cli.options import count
+from napari_face_landmarks.errors import ResultError
 
 if TYPE_CHECKING:
     from napari_face_landmarks.models import Models
@@ -33,7 +34,6 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--anonymise-by",
         choices=("blur", "box"),
-        default="blur",
         help="what covers faces: blur (the default), or one grey",
     )
     group.add_argument(
@@ -43,7 +43,9 @@ def add_export_options(parser: argparse.ArgumentParser) -> None:
         help="write aligned crops, a video for each face: OUT-face_0.mp4, OUT-face_1.mp4 and so on",
     )
     group.add_argument(
-        "--faces-part", choices=("face", "mouth", "eyes"), default="face", help="what --faces shows"
+        "--faces-part",
+        choices=("face", "mouth", "eyes"),
+        help="what --faces shows: face (the default), mouth or eyes",
     )
     group.add_argument(
         "--faces-size",
@@ -58,6 +60,21 @@ def _height(text: str) -> int:
     if not 16 <= height <= 2048:
         raise argparse.ArgumentTypeError(f"{text} is not from 16 to 2048")
     return height
+
+
+def check_export_options(options: argparse.Namespace) -> None:
+    """Refuse options of videos that are not asked for, and names that crops would overwrite."""
+    for name in ("anonymise_by", "faces_part", "faces_size"):
+        video = name.partition("_")[0]
+        if getattr(options, name) is not None and getattr(options, video) is None:
+            option = name.replace("_", "-")
+            raise ResultError(f"--{option} is of the video of --{video}: name it, --{video} OUT.mp4.")
+    crops = options.faces
+    for path in (options.overlay, options.anonymise):
+        if crops is None or path is None or path.parent.absolute() != crops.parent.absolute():
+            continue
+        if path.name.startswith(f"{crops.stem}-") and path.suffix == crops.suffix:
+            raise ResultError(f"{path} may be overwritten by the crops of {crops}: give another name.")
 
 
 def write_exports(
@@ -77,7 +94,7 @@ def write_exports(
                 video,
                 tracks,
                 models,
-                options.anonymise_by,
+                options.anonymise_by or "blur",
                 part,
                 lambda done, total: advance(),
             )
@@ -95,7 +112,7 @@ def write_exports(
                 options.faces,
                 video,
                 tracks,
-                options.faces_part,
+                options.faces_part or "face",
                 options.faces_size,
                 lambda done, total: advance(),
             )

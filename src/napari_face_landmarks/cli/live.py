@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import statistics
 import sys
 import time
@@ -57,13 +58,20 @@ def add_live(commands: Any) -> None:
         help="write frames with their landmarks as they come: to a video, or as y4m to the standard output, "
         "for a player such as `ffplay -`",
     )
-    parser.add_argument("--seconds", metavar="X", type=number, help="end after so many seconds")
+    parser.add_argument("--seconds", metavar="X", type=_seconds, help="end after so many seconds")
     parser.add_argument(
         "--keep-all", action="store_true", help="drop no frame: let the source wait, for a pipe from a file"
     )
     add_models_option(parser)
     add_settings_options(parser)
     parser.set_defaults(run=_live)
+
+
+def _seconds(text: str) -> float:
+    found = number(text)
+    if isinstance(found, str) or not 0 <= found < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
+    return float(found)
 
 
 def _live(options: argparse.Namespace) -> int:
@@ -96,8 +104,10 @@ def _live(options: argparse.Namespace) -> int:
     if options.output is not None and results:
         tracks.save(options.output)
     say(shown.summary(len(results)))
-    for sentence in tracks.warnings:
+    for sentence in dict.fromkeys([*live.warnings, *tracks.warnings]):
         say(f"Warning: {sentence}")
+    if live.failure is not None:
+        return fail(f"The source broke off after {len(results)} frames, which are kept.")
     return 0 if tracks.stats.faces else fail("No face was found: check that the source shows one.")
 
 
@@ -144,7 +154,7 @@ class _Shown:
             results.append(result)
             frame = self._waiting.popleft()
             seconds = self._live.times[result.index]
-            self._late.append(time.monotonic() - self._live.began - seconds)
+            self._late.append(time.monotonic() - self._live.came[result.index])
             yield seconds, draw_landmarks(to_rgb8(frame), result.landmarks, result.confidence, result.source)
 
     def summary(self, n_frames: int) -> str:

@@ -20,7 +20,12 @@ from napari_face_landmarks.cli.console import (
     say_above_bar,
     summary,
 )
-from napari_face_landmarks.cli.exports import VIDEO_OUTPUTS, add_export_options, write_exports
+from napari_face_landmarks.cli.exports import (
+    VIDEO_OUTPUTS,
+    add_export_options,
+    check_export_options,
+    write_exports,
+)
 from napari_face_landmarks.cli.options import (
     add_format_option,
     add_models_option,
@@ -221,6 +226,7 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
     """Return the output files; invalid paths raise a `ResultError` before anything is computed."""
     from napari_face_landmarks.io.formats import format_to_write
 
+    check_export_options(options)
     outputs: list[Path] = []
     for path, suffixes in (
         (options.output, ()),

@@ -34,7 +34,13 @@ from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
 from napari_face_landmarks.tracking.clnf_tracker import fit_next, set_face
 from napari_face_landmarks.tracking.context import Frames, RunContext, Tracked
 from napari_face_landmarks.tracking.face_finder import STAY_SHARE, face_scores
-from napari_face_landmarks.tracking.frame_source import FrameSource, check_length, check_size, open_source
+from napari_face_landmarks.tracking.frame_source import (
+    FrameSource,
+    check_length,
+    check_size,
+    open_source,
+    recorded_stream,
+)
 from napari_face_landmarks.tracking.frame_view import recorded_view
 from napari_face_landmarks.tracking.pfld_tracker import set_output
 from napari_face_landmarks.tracking.refinement import GreyFrame, misfit_of, refine_face, set_refined
@@ -137,7 +143,7 @@ def carry_on_steps(
             "frame was corrected by hand."
         )
     total = len(rows) * (2 if corrected is not None else 1)
-    source = open_source(frames)
+    source = open_source(frames, stream=recorded_stream(tracks))
     context = RunContext(models, tracks.settings)
     done = 0
     stretches: list[dict[int, FrameResult]] = []

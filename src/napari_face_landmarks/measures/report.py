@@ -22,6 +22,7 @@ from napari_face_landmarks.measures.plot import SIDES, plot_measures
 from napari_face_landmarks.measures.summary import compare, summary
 from napari_face_landmarks.measures.table import LARGE_YAW, MeasureTable
 from napari_face_landmarks.opencv import cv2
+from napari_face_landmarks.tracking.frame_source import recorded_stream
 from napari_face_landmarks.video import read_frames
 
 if TYPE_CHECKING:
@@ -259,7 +260,7 @@ def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str]
     parts = []
     for row, caption, name in wanted:
         frame = int(tracks.frame_indices[row])
-        rgb = next(iter(read_frames_of(video, frame)))
+        rgb = next(iter(read_frames_of(video, frame, recorded_stream(tracks))))
         picture = drawn_measure(rgb, tracks.landmarks[row, face], name)
         seconds = table.timestamps[row]
         when = f"{seconds:.2f} s, frame {frame}" if math.isfinite(seconds) else f"frame {frame}"
@@ -268,11 +269,11 @@ def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str]
     return "".join(parts)
 
 
-def read_frames_of(video: str | os.PathLike[str], frame: int) -> Any:
+def read_frames_of(video: str | os.PathLike[str], frame: int, stream: int | None = None) -> Any:
     """Return an iterator over the one frame of a video file."""
     from napari_face_landmarks.video import open_video
 
-    with open_video(os.fspath(video)) as opened:
+    with open_video(os.fspath(video), stream) as opened:
         return iter(list(read_frames(opened, frame, frame + 1)))
 
 

@@ -123,7 +123,12 @@ class FrameSource:
 
 
 def open_source(
-    frames: Any, start: int = 0, stop: int | None = None, fps: float | None = None, every: int = 1
+    frames: Any,
+    start: int = 0,
+    stop: int | None = None,
+    fps: float | None = None,
+    every: int = 1,
+    stream: int | None = None,
 ) -> FrameSource:
     """Open what is to be tracked, as for `FaceTracker.track`.
 
@@ -135,7 +140,7 @@ def open_source(
     opened = isinstance(frames, (str, Path))
     if every != int(every) or every < 1:
         raise ImageError(f"every is {every!r}: give the number of frames from one to the next, 1 or more.")
-    source = open_video(frames) if opened else as_frames(frames)
+    source = open_video(frames, stream) if opened else as_frames(frames)
     if fps is not None and not 0 < fps < np.inf:
         raise ImageError(f"fps is {fps!r}: give the number of frames per second.")
     shape = getattr(source, "shape", None)
@@ -240,6 +245,12 @@ def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
             f"The frames are {size[1]} x {size[0]} px, and those of the tracks {wanted[1]} x {wanted[0]} px: "
             "give the video that they were made on."
         )
+
+
+def recorded_stream(tracks: Tracks) -> int | None:
+    """Return the video stream of a file that tracks were made on; None, the default one, if not known."""
+    stream = tracks.meta.get(STREAM, 0 if "code_sha256" in tracks.meta else None)  # the first is not recorded
+    return stream if isinstance(stream, int) else None
 
 
 def recorded_pixel_range(tracks: Tracks) -> PixelRange | None:

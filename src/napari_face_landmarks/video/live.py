@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import VideoError
-from napari_face_landmarks.video.container import geometry_of, to_rgb
+from napari_face_landmarks.video.container import geometry_of, pixel_aspect, to_rgb
+from napari_face_landmarks.video.index import SMALLEST_ASPECT
 
 _DEMUXERS = "yuv4mpegpipe,matroska,webm,mpegts,nut,avi,mjpeg,mpjpeg,h264,hevc,mpegvideo,m4v,flv,ogg"
 _OPTIONS = {"format_whitelist": _DEMUXERS}
@@ -30,27 +32,40 @@ class LiveFrames:
         Blocks until the next frame has come.
     keep_all : bool
         Let the source wait instead of dropping frames.
+    stamps : list of float, optional
+        Grows by the source's own time stamp of each frame, in seconds, before the frame is given; NaN where
+        it has none. They are the times with `keep_all`, as frames that wait come when they are asked for.
 
     Attributes
     ----------
     times : list of float
         Seconds at which the frames that were taken came, after the first one.
+    came : list of float
+        `time.monotonic` at which they came.
+    warnings : list of str
+        What is doubtful about the frames, one sentence each.
     numbers : list of int
         Their numbers in the source; what is missing was dropped.
     dropped : int
         Frames that came and were not taken.
+    failure : BaseException or None
+        Why the source broke off; raised after the last frame.
     """
 
-    def __init__(self, frames: Iterator[Frame], keep_all: bool = False) -> None:
+    def __init__(
+        self, frames: Iterator[Frame], keep_all: bool = False, stamps: list[float] | None = None
+    ) -> None:
         self.times: list[float] = []
+        self.came: list[float] = []
+        self.warnings: list[str] = []
         self.numbers: list[int] = []
         self.dropped = 0
         self._frames, self._keep_all = frames, keep_all
         self._changed = threading.Condition()
         self._newest: tuple[int, float, Frame] | None = None
-        self._ended = False
-        self._failure: BaseException | None = None
-        self._began: float | None = None
+        self._ended = self._closed = False
+        self.failure: BaseException | None = None
+        self._stamps = stamps if keep_all else None
         self._thread = threading.Thread(target=self._read, name="live", daemon=True)
         self._thread.start()
 
@@ -62,26 +77,33 @@ class LiveFrames:
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._ended)
             if self._newest is None:
-                if self._failure is not None and not self.numbers:
-                    raise self._failure
+                if self.failure is not None and not self._closed:
+                    raise self.failure
                 raise StopIteration
             number, seconds, frame = self._newest
             self._newest = None
             self._changed.notify_all()
-        self._began = seconds if self._began is None else self._began
-        self.times.append(seconds - self._began)
+        self.came.append(seconds)
+        self.times.append(self._seconds(number, seconds))
         self.numbers.append(number)
         return frame
+
+    def _seconds(self, number: int, came: float) -> float:
+        """Return the time of a frame after the first one."""
+        if self._stamps is None or not math.isfinite(self._stamps[0]):
+            return came - self.came[0]
+        seconds = self._stamps[number] - self._stamps[0]
+        return seconds if math.isfinite(seconds) else self.times[-1]
 
     @property
     def began(self) -> float:
         """When the first frame came, by `time.monotonic`."""
-        return self._began if self._began is not None else time.monotonic()
+        return self.came[0] if self.came else time.monotonic()
 
     def close(self) -> None:
         """End the iteration; the source is let go with its next frame."""
         with self._changed:
-            self._ended = True
+            self._ended = self._closed = True
             self._newest = None
             self._changed.notify_all()
 
@@ -97,7 +119,7 @@ class LiveFrames:
                     self._newest = number, time.monotonic(), frame
                     self._changed.notify_all()
         except BaseException as error:
-            self._failure = error
+            self.failure = error
         finally:
             with self._changed:
                 self._ended = True
@@ -120,7 +142,13 @@ def open_live(source: int | IO[bytes], keep_all: bool = False) -> LiveFrames:
     VideoError
         If there is no such camera; what a pipe holds shows with the first frame.
     """
-    return LiveFrames(_of_camera(source) if isinstance(source, int) else _of_pipe(source), keep_all)
+    if isinstance(source, int):
+        return LiveFrames(_of_camera(source), keep_all)
+    stamps: list[float] = []
+    notes: list[str] = []
+    live = LiveFrames(_of_pipe(source, stamps, notes), keep_all, stamps)
+    live.warnings = notes
+    return live
 
 
 def _of_camera(number: int) -> Iterator[Frame]:
@@ -137,7 +165,7 @@ def _of_camera(number: int) -> Iterator[Frame]:
             while True:
                 done, bgr = camera.read()
                 if not done:
-                    return
+                    raise VideoError(f"Camera {number} gives no more frames: look whether it is connected.")
                 yield np.ascontiguousarray(bgr[:, :, ::-1])
         finally:
             camera.release()
@@ -145,7 +173,7 @@ def _of_camera(number: int) -> Iterator[Frame]:
     return frames()
 
 
-def _of_pipe(stream: IO[bytes]) -> Iterator[Frame]:
+def _of_pipe(stream: IO[bytes], stamps: list[float], notes: list[str]) -> Iterator[Frame]:
     reformatter = av.video.reformatter.VideoReformatter()
     try:
         container: Any = av.open(stream, "r", options=dict(_OPTIONS))
@@ -154,12 +182,31 @@ def _of_pipe(stream: IO[bytes]) -> Iterator[Frame]:
                 raise VideoError("The pipe has no video: give a stream of y4m, Matroska, MPEG-TS or MJPEG.")
             geometry = None
             for frame in container.decode(video=0):
-                geometry = geometry or geometry_of(frame)
+                if geometry is None:
+                    geometry = geometry_of(frame)
+                    notes += _doubts(container.streams.video[0], frame.interlaced_frame)
+                stamps.append(math.nan if frame.time is None else frame.time)
                 yield to_rgb(frame, geometry, reformatter)
     except (av.FFmpegError, ValueError):
+        if stamps:
+            raise VideoError(
+                f"The pipe is damaged after frame {len(stamps) - 1}: the frames before it are kept."
+            ) from None
         raise VideoError(
             "The pipe is not a video that can be read: give a stream of y4m, Matroska, MPEG-TS or MJPEG."
         ) from None
+
+
+def _doubts(stream: Any, interlaced: bool) -> list[str]:
+    doubts, aspect = [], pixel_aspect(stream)
+    if abs(aspect - 1) >= SMALLEST_ASPECT:
+        doubts.append(
+            f"The pixels of the pipe are {aspect:.3g} times as wide as high, and landmarks are found as if "
+            "they were square: scale it first, for example by ffmpeg -vf scale=iw*sar:ih,setsar=1."
+        )
+    if interlaced:
+        doubts.append("The pipe is interlaced: deinterlace it first, for example by ffmpeg -vf bwdif.")
+    return doubts
 
 
 def write_y4m(stream: IO[bytes], frames: Iterator[Frame], fps: float) -> None:

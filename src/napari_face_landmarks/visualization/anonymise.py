@@ -70,7 +70,8 @@ def cover_faces(
     ndarray, (H, W, 3), uint8
     """
     canvas = np.ascontiguousarray(rgb).copy()
-    for x0, y0, x1, y1 in np.asarray(boxes, dtype=np.float64).tolist():
+    corners = np.asarray(boxes, dtype=np.float64)
+    for x0, y0, x1, y1 in corners[(corners[:, 2:] > corners[:, :2]).all(axis=1)].tolist():
         middle, half = ((x0 + x1) / 2, (y0 + y1) / 2), ((x1 - x0) / 2**0.5, (y1 - y0) / 2**0.5)
         left, top = (max(0, int(middle[axis] - half[axis])) for axis in (0, 1))
         right, bottom = (max(0, int(middle[axis] + half[axis]) + 2) for axis in (0, 1))

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
-from napari_face_landmarks.tracking.frame_source import EVERY, check_length
+from napari_face_landmarks.tracking.frame_source import EVERY, check_length, recorded_stream
 from napari_face_landmarks.video import Video, frame_count, open_video, write_video
 from napari_face_landmarks.video.pictures import pictures_in
 
@@ -25,7 +25,7 @@ def opened(source: Any, tracks: Tracks) -> Iterator[Any]:
     """Yield the opened source of frames; raise an `ImageError` if it has fewer frames than the tracks."""
     with contextlib.ExitStack() as stack:
         is_path = isinstance(source, (str, os.PathLike))
-        frames = stack.enter_context(open_video(source)) if is_path else source
+        frames = stack.enter_context(open_video(source, recorded_stream(tracks))) if is_path else source
         check_length(frame_count(frames), int(tracks.frame_indices.max()))
         yield frames
 
