@@ -54,7 +54,5 @@ def test_opencv_is_imported_in_one_place() -> None:
         for path in package.rglob("*.py")
         if re.search(r"^\s*(import cv2|from cv2)", path.read_text(encoding="utf-8"), re.MULTILINE)
     ]
-    assert found == [
-        "benchmark/peer.py",
-        "opencv.py",
-    ]  # peers run in other environments, without this package
+    # a peer of a race runs in another environment, without this package
+    assert set(found) == {"benchmark/peer.py", "opencv.py"}
