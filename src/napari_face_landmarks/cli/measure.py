@@ -37,9 +37,9 @@ def add_measure(commands: Any) -> None:
         "standard error next to each value. A video is tracked first; a file of landmarks, in a format that "
         "`formats` lists, is measured as it is.",
     )
-    parser.add_argument("inputs", metavar="VIDEO|RESULT", type=Path, nargs="+")
-    parser.add_argument("-o", "--output", metavar="OUT.csv", type=Path, help="one row a frame and face")
-    parser.add_argument("--events", metavar="EVENTS.csv", type=Path, help="one row a blink and eye")
+    parser.add_argument("inputs", metavar="VIDEO|RESULT", type=Path, nargs="+", help="videos or landmarks")
+    parser.add_argument("-o", "--output", metavar="OUT.csv", type=Path, help="a row for each frame and face")
+    parser.add_argument("--events", metavar="EVENTS.csv", type=Path, help="one row for each blink and eye")
     parser.add_argument(
         "--summary",
         metavar="SUMMARY.csv",

@@ -69,9 +69,9 @@ def carry_on(
     tracker finds on their frame is added on the others, in the face's own plane, and landmarks of the same
     part of the face follow them. It fades only where the image speaks against it: where the patch experts
     respond less to the corrected landmarks, compared with the automatic ones, than on the corrected frame, or
-    PFLD is surer than there. Frames that were corrected by hand end the stretch and are never changed: where
-    there is one, the face is tracked from there too, and the two are blended over the whole stretch, so that
-    the offset goes over from one to the other. Where the stretch ends before the track does, it is blended
+    PFLD is more confident than there. Frames that were corrected by hand end the stretch and are never
+    changed: where there is one, the face is tracked from there too, and the two are blended over the whole
+    stretch, so that the offset goes over from one to the other. Where the stretch ends before the track does, it is blended
     into the old track within some frames. A face that is lost ends the stretch as well.
 
     Parameters

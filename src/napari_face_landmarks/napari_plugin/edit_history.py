@@ -277,7 +277,7 @@ class LayerEditor:
     def _codes(self, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.uint8]:
         """Return where each landmark of some frames comes from, (N * F * 68,).
 
-        Beside those placed by hand, the others of a face keep the source that they were found with.
+        Besides those placed by hand, the others of a face keep the source that they were found with.
         """
         tracks, found = self.tracks, self.layer.metadata.get(FOUND)
         marked = tracks.by_hand[rows]

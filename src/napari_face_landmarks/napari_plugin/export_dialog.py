@@ -96,7 +96,7 @@ def is_video(layer: Any) -> bool:
 
 
 def ask_for_file(parent: Any, suggested: str, with_video: bool) -> tuple[Path, str] | None:
-    """Show the dialog; return the file and the format, or None if the user thought better of it."""
+    """Show the dialog; return the file and the format, or None if the user cancelled it."""
     from qtpy.QtWidgets import QFileDialog
 
     lines = file_filters(with_video)
@@ -127,7 +127,7 @@ def file_and_format(path: Path, chosen: str) -> tuple[Path, str]:
 
 
 def snapshot(layer: Any, path: Path, name: str, video: Any, outlines: bool = True) -> Export:
-    """Return what is to be exported of a layer, as it stands now: an overlay in the colours of the view."""
+    """Return what is to be exported of a layer, as it is now: an overlay in the colours of the view."""
     data, attributes, _ = layer.as_layer_data_tuple()
     attributes = {**attributes, "shown": np.array(layer.shown), "features": layer.features.copy()}
     tracks = layer.metadata.get("tracks")

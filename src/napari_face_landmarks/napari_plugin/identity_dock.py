@@ -61,7 +61,8 @@ class FacesDock(EditingDock):
         self.keep_button = PushButton(text="Keep only these", tooltip="Drop all faces but the selected ones.")
         self.delete_button = PushButton(text="Delete", tooltip="Drop the selected faces on all frames.")
         self.merge_button = PushButton(
-            text="Merge", tooltip="Make the selected faces one; where both are there the surer one stays."
+            text="Merge",
+            tooltip="Make the selected faces one; where both are there, the more confident stays.",
         )
         self.split_button = PushButton(
             text="Split here", tooltip="Make the selected face another one from the frame shown on."

@@ -196,9 +196,9 @@ class RunChoices:
         )
         self.go_on = CheckBox(
             value=True,
-            text="Go on with an interrupted run",
-            tooltip="Where a run over the same frames of a video file, with the same settings, was "
-            "cancelled or died with napari, go on from there; its frames were written down.",
+            text="Resume an interrupted run",
+            tooltip="If a run over the same frames of a video file, with the same settings, was cancelled "
+            "or ended with napari, resume it from its checkpoint.",
         )
         self.controls = [
             self.video,

@@ -47,14 +47,14 @@ AROUND_FACE = 1.0
 SMALL_PART = 0.25
 """Share of a picture: where CLNF looks at less, only that is converted to greyscale."""
 N_SEARCHED = 36
-"""Jaw, brows and nose: the landmarks that CLNF searches beside part models, whose own are its targets."""
+"""Jaw, brows and nose: the landmarks that CLNF searches with part models, whose own are its targets."""
 TURNED = math.radians(25.0), math.radians(40.0)
 """Yaw from which CLNF is followed less where part models are used, and from which not at all."""
 CLNF_SHARES = np.repeat(np.array([1.0, 0.7, 1.0, 0.0], np.float32), (17, 10, 9, 32))
-"""How far CLNF is followed beside part models: at jaw, brows, nose, and at eyes and mouth, which are theirs.
+"""How far CLNF is followed with part models: at jaw, brows, nose, and at eyes and mouth, which are theirs.
 
 On hand-labelled faces CLNF gains at jaw, brows and nose. Lids and lips it makes symmetric, and the jaw of a
-head turned far it places wrongly (`training/README.md`, "CLNF beside part models").
+head turned far it places wrongly (`training/README.md`, "CLNF with part models").
 """
 _PARTS = (range(N_LANDMARKS), *REGIONS.values())
 _MEANS = np.array([np.isin(np.arange(N_LANDMARKS), part) / len(part) for part in _PARTS], np.float32)
