@@ -71,8 +71,9 @@ def carry_on(
     respond less to the corrected landmarks, compared with the automatic ones, than on the corrected frame, or
     PFLD is more confident than there. Frames that were corrected by hand end the stretch and are never
     changed: where there is one, the face is tracked from there too, and the two are blended over the whole
-    stretch, so that the offset goes over from one to the other. Where the stretch ends before the track does, it is blended
-    into the old track within some frames. A face that is lost ends the stretch as well.
+    stretch, so that the offset goes over from one to the other. Where the stretch ends before the
+    track does, it is blended into the old track within some frames. A face that is lost ends the stretch as
+    well.
 
     Parameters
     ----------

@@ -106,15 +106,13 @@ class CorrectDock(EditingDock):
             "Three or four good ones repair a whole face. Takes less than a second.",
         )
         self.length = SpinBox(
-            label="Frames at most",
+            label="Frames (0: all)",
             min=0,
             max=10**8,
             value=TO_THE_END,
-            tooltip="How far a propagation goes; without a limit, up to the next manually corrected frame "
-            "or the end. "
+            tooltip="How far Back and Forwards go; 0 is up to the next manually corrected frame or the end. "
             "Manually corrected frames are never changed.",
         )
-        self.length.native.setSpecialValueText("no limit")
         self.backwards_button = PushButton(
             text="Back", tooltip="Propagate backwards from this frame; takes as long as tracking."
         )
