@@ -159,6 +159,18 @@ def test_statistics_are_in_words(viewer: Any) -> None:
         assert words in dock.statistics.text()
 
 
+def test_a_list_without_frames_says_so_also_where_movements_are_fast(viewer: Any) -> None:
+    from gui_measure import long_tracks
+
+    tracks = long_tracks(40)
+    tracks.landmarks[:, 0, :, 0] += 60 * np.arange(40)[:, None]
+    add_landmarks(viewer, tracks)
+    dock = open_dock(viewer)
+    wait_for_check(dock)
+    assert not dock.found.suspects
+    assert dock.statistics.text().startswith("No frame needs a check.\nFast movements are like")
+
+
 def test_commands_and_keys(viewer: Any) -> None:
     from npe2 import PluginManager
 

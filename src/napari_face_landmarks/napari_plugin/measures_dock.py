@@ -456,7 +456,7 @@ class MeasuresDock(FollowingPanel):
         if np.isfinite(errors).any() and not when:
             self._draw_band(frames, values, errors, colour)
         pen = pg.mkPen(colour, width=1 if when else 2, style=style)
-        name = f"{side.capitalize()} {when}".strip()
+        name = f"{'' if side == 'both' else side} {when}".strip().capitalize() or None
         curve = self.plot.plot(frames, values, pen=pen, connect="finite", name=name)
         curve.setDownsampling(auto=True, method="peak")
 

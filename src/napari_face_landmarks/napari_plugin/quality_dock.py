@@ -358,8 +358,14 @@ class QualityDock(FollowingPanel):
         self.faces.setVisible(len(faces) > 1)
         self._show_face()
         self._show_list()
-        words = [] if found is None or found.suspects else ["No frame needs a check."]
-        self.statistics.setText(NOTHING if found is None else "\n".join([*words, *found.words]))
+        self.statistics.setText(NOTHING if found is None else "\n".join([*self._none(found), *found.words]))
+
+    def _none(self, found: Check) -> list[str]:
+        """Return what is said if no frame is listed, also though a curve is beyond its limit."""
+        if found.suspects:
+            return []
+        fast = bool((found.series.movement > self._limits.jump).any())
+        return ["No frame needs a check."] + fast * ["Fast movements are like those around them: no jumps."]
 
     def _face(self) -> int:
         face = self.faces.currentData()
