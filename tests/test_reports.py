@@ -13,7 +13,8 @@ from PIL import Image
 
 from napari_face_landmarks import FaceTracker, Tracks, cli
 from napari_face_landmarks.errors import ImageError, ResultError, VideoError
-from napari_face_landmarks.video import open_video
+from napari_face_landmarks.tracking.frame_source import open_source
+from napari_face_landmarks.video import VideoWarning, open_video, write_video
 from napari_face_landmarks.visualization import write_overlay
 from test_inputs import apart
 from test_tracking import moving
@@ -164,3 +165,21 @@ def test_unique_bodyparts_of_deeplabcut_are_of_no_face(tracks: Tracks, tmp_path:
     table.drop(columns=[("scorer", "me", "p3", "x")]).to_csv(tmp_path / "t.csv")
     with pytest.raises(ResultError, match=r"lacks x, y or likelihood of me, p3|under"):
         Tracks.load(tmp_path / "t.csv")
+
+
+def test_a_matroska_file_that_ends_before_its_declared_end_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "v.mkv"
+    write_video(path, np.random.default_rng(0).integers(0, 255, (50, 64, 64, 3), dtype=np.uint8), fps=25)
+    with open_video(path) as whole:
+        assert whole.info.warnings == ()
+    content = bytearray(path.read_bytes())
+    content[len(content) // 3 : len(content) // 2] = bytes(len(content) // 2 - len(content) // 3)
+    path.write_bytes(content)
+    with pytest.warns(VideoWarning, match=r"declares 2\.0 s, of which 0\.\d s can be read"):
+        open_video(path).close()
+
+
+@pytest.mark.parametrize("every", [0, -1, 2.5, None, float("inf"), "3"])
+def test_every_is_a_whole_number(every: object) -> None:
+    with pytest.raises(ImageError, match="give the number of frames from one to the next"):
+        open_source(np.zeros((4, 8, 8), np.uint8), every=every)  # type: ignore[arg-type]

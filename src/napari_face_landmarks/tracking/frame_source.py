@@ -138,7 +138,8 @@ def open_source(
         If it cannot be opened, has no frames, or not the shape of a video.
     """
     opened = isinstance(frames, (str, Path))
-    if every != int(every) or every < 1:
+    step: object = every  # of scripts
+    if not isinstance(step, (int, np.integer)) or step < 1:
         raise ImageError(f"every is {every!r}: give the number of frames from one to the next, 1 or more.")
     source = open_video(frames, stream) if opened else as_frames(frames)
     if fps is not None and not 0 < fps < np.inf:

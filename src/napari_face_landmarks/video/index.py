@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import re
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -53,6 +54,8 @@ _LEAD_SECONDS = 1
 _CHECKED_BYTES = 4096
 SMALLEST_ASPECT = 0.005
 """Pixels whose sides differ by less count as square."""
+SHARE_LOST = 0.1
+"""Of the declared duration; where more is missing at the end, it is reported."""
 
 
 @dataclass(frozen=True)
@@ -191,6 +194,7 @@ def index_video(path: str, number: int | None = None) -> IndexedVideo:
         aspect = pixel_aspect(stream)
         unit = float(stream.time_base or 1)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
+        declared = _declared_seconds(stream)
     finally:
         container.close()
     checked, geometry = _check_by_decoding(path, number, packets, index)
@@ -202,6 +206,12 @@ def index_video(path: str, number: int | None = None) -> IndexedVideo:
     if warning:
         warning = f"{warning} the remaining {times.size} frames are used."
     height, width, _ = geometry.shape
+    lost = declared - float(times[-1] - times[0])
+    if not warning and lost > max(1.0, SHARE_LOST * declared):
+        notes.append(
+            f"{path} declares {declared:.1f} s, of which {declared - lost:.1f} s can be read: it is damaged, "
+            "or its last frame is long; look at its end, or copy the video again."
+        )
     warnings = (*((warning,) if warning else ()), *notes, *_doubts(path, geometry))
     if geometry.transposed:
         aspect = 1 / aspect
@@ -211,6 +221,15 @@ def index_video(path: str, number: int | None = None) -> IndexedVideo:
     whole, levels = not warning, geometry.levels
     info = VideoInfo(path, times.size, height, width, fps, times, warnings, aspect, whole, number, levels)
     return IndexedVideo(info, checked, geometry, (status.st_size, status.st_mtime_ns))
+
+
+def _declared_seconds(stream: VideoStream) -> float:
+    """Return the duration that a Matroska stream declares, s; 0 where it does not.
+
+    After damage its packets can end without an error.
+    """
+    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return 0.0 if found is None else 3600.0 * int(found[1]) + 60.0 * int(found[2]) + float(found[3])
 
 
 def _notes(path: str, container: InputContainer, stream: VideoStream) -> list[str]:
