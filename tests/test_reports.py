@@ -68,6 +68,16 @@ def test_the_range_of_grey_videos_of_16_bits_is_found(
 
 
 @pytest.mark.filterwarnings("ignore::napari_face_landmarks.video.VideoWarning")
+def test_a_picture_of_16_bits_among_those_of_8_is_read_by_its_own_range(
+    frames: np.ndarray, tracker: FaceTracker, tmp_path: Path
+) -> None:
+    for number, wide in enumerate((False, True, False)):
+        picture = frames[number].astype(np.uint16) << 8 if wide else frames[number]
+        cv2.imwrite(str(tmp_path / f"{number}.png"), picture[..., ::-1])
+    found = tracker.track(tmp_path).landmarks[1, 0]
+    np.testing.assert_allclose(found, tracker.track(frames[:3]).landmarks[1, 0], atol=0.5)
+
+
 def test_interlaced_videos_are_named(frames: np.ndarray, tracker: FaceTracker, tmp_path: Path) -> None:
     fields = {"flags": "+ildct+ilme"}
     path = write(tmp_path / "v.mpg", frames, "rgb24", "mpeg2video", "yuv420p", **fields)

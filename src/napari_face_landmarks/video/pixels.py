@@ -28,6 +28,10 @@ class PixelRange:
     white: float
 
 
+BYTES = PixelRange(0.0, 255.0)
+"""Range of uint8."""
+
+
 def to_rgb8(
     image: Any, where: str = "The image", pixel_range: PixelRange | None = None
 ) -> npt.NDArray[np.uint8]:
@@ -42,7 +46,8 @@ def to_rgb8(
     where : str
         Name of the image in error messages, for example ``"Frame 12"``.
     pixel_range : PixelRange, optional
-        Black and white of a whole video, from `pixel_range_of`; ignored for uint8 and bool.
+        Black and white of a whole video, from `pixel_range_of`; ignored for uint8 and bool. An image of more
+        bits among those of 8 has its own.
 
     Returns
     -------
@@ -86,7 +91,11 @@ def _to_uint8(array: npt.NDArray[Any], where: str, pixel_range: PixelRange | Non
     if pixel_range is None:
         pixel_range = range_of_type(array.dtype)
         if array.dtype.kind == "f" and float(array.max()) > 1.0:
-            pixel_range = PixelRange(0.0, 255.0)
+            pixel_range = BYTES
+    elif (
+        np.count_nonzero(array > pixel_range.white) > array.size / 2
+    ):  # a picture of other depth than the rest
+        pixel_range = pixel_range_of([array])[0]
     black, white = pixel_range.black, max(pixel_range.white, pixel_range.black + 1e-9)
     levels = (np.clip(array, black, white) - black) * (255.0 / (white - black))
     return np.asarray(levels + 0.5, dtype=np.uint8)
