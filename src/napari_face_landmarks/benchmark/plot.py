@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from napari_face_landmarks.benchmark.race import OURS, Race
+from napari_face_landmarks.benchmark.race import Race
 from napari_face_landmarks.benchmark.run import Benchmark
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
@@ -58,14 +58,14 @@ def write_race_plot(path: Path, race: Race) -> None:
     figure = Figure(figsize=(12, 0.3 * len(race.entries) + len(numbers)), layout="constrained")
     for axes, cores in zip(figure.subplots(len(numbers), squeeze=False)[:, 0], numbers, strict=True):
         entries = sorted((e for e in race.entries if e.cores == cores), key=lambda e: -e.median("fps"))
-        names = [entry.system if entry.system in OURS else entry.name for entry in entries]
+        names = [entry.label for entry in entries]
         medians = [entry.median("fps") for entry in entries]
         plural = "s" if cores > 1 else ""
         title = f"{race.video}, on {cores} core{plural}: frames per second, median and range"
         _bars(axes, title, list(zip(names, medians, strict=True)))
         for place, entry in enumerate(entries):
             axes.plot(entry.range("fps"), (place, place), color="black", linewidth=1.5)
-            axes.patches[place].set_color("C0" if entry.system in OURS else "C2")
+            axes.patches[place].set_color("C0" if entry.ours else "C2")
     _save(figure, path)
 
 

@@ -107,6 +107,16 @@ class Entry:
     faces: float
     laps: list[Lap]
 
+    @property
+    def ours(self) -> bool:
+        """Whether it is a way of this package."""
+        return self.system in OURS
+
+    @property
+    def label(self) -> str:
+        """How tables and plots name it: others with their version."""
+        return self.system if self.ours else self.name
+
     def median(self, what: str) -> float:
         """Return the median of a field of the laps; NaN if unknown."""
         return float(np.median(self._values(what)))
@@ -315,7 +325,7 @@ def race_table(race: Race) -> str:
         memory = entry.median("peak_mb")
         rows.append(
             (
-                entry.system if entry.system in OURS else entry.name,
+                entry.label,
                 str(entry.cores),
                 f"{entry.median('fps'):.0f}",
                 f"{low:.0f} to {high:.0f}",

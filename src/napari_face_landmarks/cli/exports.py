@@ -82,6 +82,7 @@ def write_exports(
 ) -> None:
     """Write the videos that are asked for, of the frames of `part`."""
     from napari_face_landmarks.visualization import write_anonymised, write_face_crops, write_overlay
+    from napari_face_landmarks.visualization.face_crops import n_crops
 
     if options.overlay is not None:
         with progress_bar("Overlay", tracks.n_frames) as advance:
@@ -104,10 +105,7 @@ def write_exports(
                 f"of {options.anonymise} ({_in_words(uncovered)}): look at them before you publish it."
             )
     if options.faces is not None:
-        total = int(
-            sum(rows[-1] - rows[0] + 1 for face in tracks.present.T if len(rows := face.nonzero()[0]))
-        )
-        with progress_bar("Faces", total) as advance:
+        with progress_bar("Faces", n_crops(tracks)) as advance:
             write_face_crops(
                 options.faces,
                 video,

@@ -180,7 +180,7 @@ def refine_face(
         eyes[:, :3], eyes[:, 3] = parts.iris[0], parts.iris_confidence[0]
     landmarks, source, params, after = _refine(context, picture, output, row, index, before)
     if part_models is not None and source != PFLD:
-        landmarks = beside_parts(output.landmarks[row], landmarks, float(params[2]))
+        landmarks = followed_with_parts(output.landmarks[row], landmarks, float(params[2]))
     misfit = misfit_of(landmarks, output.landmarks[row], context.models.pdm, params)
     if source == PFLD:
         misfit[BY_CLNF] = np.nan
@@ -188,7 +188,7 @@ def refine_face(
     return Refined(landmarks, source, params, misfit, output.sigma[row], iris, seconds, after)
 
 
-def beside_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
+def followed_with_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
     """Return landmarks refined by CLNF where part models do not place them.
 
     Parameters

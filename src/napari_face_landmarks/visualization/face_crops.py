@@ -154,8 +154,7 @@ def write_face_crops(
     names = list(map(_in_file, names_in_files(tracks.meta.get(NAMES), tracks.n_faces)))
     names = [name if names.count(name) == 1 else f"{name}-{face}" for face, name in enumerate(names)]
     paths = [given.with_name(f"{given.stem}-{names[face]}{given.suffix}") for face in faces]
-    spans = {face: _span(tracks.present[:, face]) for face in faces}
-    total, done = sum(span.stop - span.start for span in spans.values()), 0
+    total, done = n_crops(tracks), 0
     for target in [given, *paths]:
         check_output(target, source, tracks)
 
@@ -165,12 +164,18 @@ def write_face_crops(
 
     with opened(source, tracks) as frames:
         for face, target in zip(faces, paths, strict=True):
-            span = spans[face]
+            span = _span(tracks.present[:, face])
             shown = tracks.take_frames(span)
             crops = counted(_crops(frames, shown, face, part, size), span.stop - span.start, report)
             write_from(target, crops, source, shown.timestamps, frame_rate(tracks))
             done += span.stop - span.start
     return paths
+
+
+def n_crops(tracks: Tracks) -> int:
+    """Return how many frames `write_face_crops` writes, over all faces."""
+    spans = [_span(present) for present in tracks.present.T if present.any()]
+    return sum(span.stop - span.start for span in spans)
 
 
 def _span(present: npt.NDArray[np.bool_]) -> slice:
