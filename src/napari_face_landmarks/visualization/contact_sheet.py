@@ -17,7 +17,6 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
-from napari_face_landmarks.video import read_frames
 from napari_face_landmarks.video.pixels import to_rgb8
 from napari_face_landmarks.visualization.colours import ColourMode, landmark_colours, legend_of
 from napari_face_landmarks.visualization.overlay import (
@@ -32,6 +31,7 @@ from napari_face_landmarks.visualization.video_files import (
     counted,
     frame_rate,
     opened,
+    tracked_frames,
     write_from,
 )
 
@@ -80,12 +80,9 @@ def overlay_frames(
     """
     if len(tracks.frame_indices) == 0:
         return
-    start, stop = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1
-    row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
     with opened(source, tracks) as frames:
-        for index, frame in enumerate(read_frames(frames, start, stop), start=start):
-            if index in row_of:
-                yield _drawn(frame, tracks, row_of[index], 1.0, style or OverlayStyle())
+        for row, frame in tracked_frames(frames, tracks):
+            yield _drawn(frame, tracks, row, 1.0, style or OverlayStyle())
 
 
 def write_overlay(

@@ -16,7 +16,6 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import recorded_view
-from napari_face_landmarks.video import read_frames
 from napari_face_landmarks.video.pixels import to_rgb8
 from napari_face_landmarks.visualization.video_files import (
     Progress,
@@ -24,6 +23,7 @@ from napari_face_landmarks.visualization.video_files import (
     counted,
     frame_rate,
     opened,
+    tracked_frames,
     write_from,
 )
 
@@ -191,21 +191,17 @@ def _in_file(name: str) -> str:
 def _crops(
     frames: Any, tracks: Tracks, face: int, part: Part, size: int | None
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
-    start, stop = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1
     view = recorded_view(tracks, (int(frames.shape[1]), int(frames.shape[2])))
     window = 2 * round(STEADY_SECONDS * frame_rate(tracks) / 2) + 1
     landmarks = view.seen(tracks.landmarks[:, face])
     transforms, shape = crop_transforms(landmarks, part, size, window)
     pixels = recorded_pixel_range(tracks)
-    for index, frame in enumerate(read_frames(frames, start, stop), start=start):
-        if index not in row_of:
-            continue
-        transform = transforms[row_of[index]]
+    for row, frame in tracked_frames(frames, tracks):
+        transform = transforms[row]
         if not np.isfinite(transform).all():
             yield np.zeros((*shape, 3), np.uint8)
             continue
-        rgb = view.frame(to_rgb8(frame, f"Frame {index}", pixels))
+        rgb = view.frame(to_rgb8(frame, f"Frame {tracks.frame_indices[row]}", pixels))
         yield _warped(rgb, transform, shape)
 
 

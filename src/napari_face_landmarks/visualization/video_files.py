@@ -14,7 +14,7 @@ from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
 from napari_face_landmarks.tracking.frame_source import EVERY, check_length, recorded_stream
-from napari_face_landmarks.video import Video, frame_count, open_video, write_video
+from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
 from napari_face_landmarks.video.pictures import pictures_in
 
 Progress = Callable[[int, int | None], None]
@@ -45,6 +45,15 @@ def path_of(source: Any) -> str | os.PathLike[str] | None:
     """Return the file that frames are read from; None where there is none."""
     read = source.info.path if isinstance(source, Video) else source
     return read if isinstance(read, (str, os.PathLike)) else None
+
+
+def tracked_frames(frames: Any, tracks: Tracks) -> Iterator[tuple[int, npt.NDArray[Any]]]:
+    """Yield the rows of tracks, in the order of the frames, each with its frame of an opened source."""
+    start, stop = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1
+    row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
+    for index, frame in enumerate(read_frames(frames, start, stop), start=start):
+        if index in row_of:
+            yield row_of[index], frame
 
 
 def frame_rate(tracks: Tracks) -> float:
