@@ -147,6 +147,8 @@ def test_curves_are_enlarged_and_come_back(viewer: Any) -> None:
     measure.wide.button.click()
     let_work(0.2)
     assert measure.plot.window() is viewer.window._qt_window, "under the picture"
+    viewer.window.resize(1024, 640)
+    wait_until(lambda: measure.plot.window() is not viewer.window._qt_window)  # it floats
     measure.wide.button.click()
     check = panel_of(viewer, "Check")
     check.wide.button.click()

@@ -12,9 +12,18 @@ from napari.components import ViewerModel
 from napari.layers import Layer
 
 from napari_face_landmarks.io import FORMATS, Format
-from napari_face_landmarks.napari_plugin.export_dialog import OVERLAY, snapshot, write_export
+from napari_face_landmarks.napari_plugin.export_dialog import (
+    OVERLAY,
+    PICTURE,
+    SHEET,
+    ExportProgress,
+    snapshot,
+    write_export,
+)
+from napari_face_landmarks.napari_plugin.overlay_layers import recolour
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 from napari_face_landmarks.napari_plugin.reader import read_videos
+from napari_face_landmarks.opencv import cv2
 from test_formats import KEEPS_RATE, KEPT, a_run, need
 
 PLUGIN = "napari-face-landmarks"
@@ -91,3 +100,31 @@ def test_an_overlay_shows_faces_and_confidence_at_the_times_of_the_video(
         assert colours[1][0] < 110 > colours[1][1], "an unsure one is dark"
         assert np.abs(picture[200:, 60:] - 128).max() < 40, "the rest is as it was"
     frames.close()
+
+
+def test_pictures_of_the_frame_and_of_the_video_in_the_colours_of_the_view(
+    viewer: ViewerModel, tmp_path: Path
+) -> None:
+    tracks = a_run(1)
+    grid = np.stack(np.meshgrid(np.arange(17), np.arange(4)), axis=-1).reshape(-1, 2).astype(np.float32)
+    tracks.landmarks[:, 0] = (20, 60) + 14 * grid
+    video = viewer.add_image(np.full((6, 220, 280, 3), 128, np.uint8), rgb=True)
+    points = viewer.add_layer(Layer.create(*tracks_to_layer_data(tracks, video)[0]))
+    recolour(points, "region")
+    path = tmp_path / "frame 3.png"
+    done, sentence = write_export(snapshot(points, path, PICTURE, video, outlines=False, frame=3))
+    assert (done, sentence) == (True, "Exported to frame 3.png: picture of this frame.")
+    picture = cv2.imread(str(path))[..., ::-1]
+    assert picture.shape == (220, 280, 3), "as large as the frame"
+    jaw = [picture[int(y), int(x)] for x, y in tracks.landmarks[3, 0, :17]]
+    expected = 255 * points.face_color[68 * 3, :3]
+    np.testing.assert_allclose(np.median(jaw, axis=0), expected, atol=8)
+    done, sentence = write_export(snapshot(points, path, PICTURE, video, frame=60))
+    assert (done, sentence) == (False, "Frame 60 was not tracked: go to a frame with landmarks first.")
+    progress = ExportProgress()
+    done, sentence = write_export(snapshot(points, tmp_path / "all.png", SHEET, video), progress)
+    assert (done, progress.done, progress.total) == (True, 6, 6), sentence
+    assert cv2.imread(str(tmp_path / "all.png")).shape[1] == 4 * 360 + 5 * 4
+    cancelled = ExportProgress(cancelled=True)
+    assert not write_export(snapshot(points, tmp_path / "no.png", SHEET, video), cancelled)[0]
+    assert not (tmp_path / "no.png").exists()

@@ -15,7 +15,9 @@ from gui_support import TRIES, let_work, panel_of, wait_until
 from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
+from napari_face_landmarks.napari_plugin.current_layer import camera_of
 from napari_face_landmarks.napari_plugin.overlay_layers import (
+    LABEL_ROOM,
     SEGMENTS,
     FrameLayers,
     chosen_landmarks,
@@ -233,6 +235,7 @@ def test_small_layers_follow_the_frame_and_go_when_not_wanted() -> None:
     shown.outlines = shown.labels = True
     shown.trails = [30]
     t = int(np.flatnonzero(tracks.present[:, 0])[-1])
+    camera_of(viewer).zoom = 1000
     for at in (t, t - 1, t):
         viewer.dims.set_current_step(0, int(tracks.frame_indices[at]))
         shown.update()
@@ -241,6 +244,13 @@ def test_small_layers_follow_the_frame_and_go_when_not_wanted() -> None:
             np.testing.assert_array_equal(shown.layers["outlines"].data[: len(lines)], lines)
             np.testing.assert_array_equal(shown.layers["labels"].data, tracks.landmarks[at, 0][:, ::-1])
             assert list(shown.layers["labels"].text.values[[0, 67]]) == ["0", "67"]
+    camera_of(viewer).zoom = 1
+    shown.update()
+    numbers = np.flatnonzero([word != "" for word in shown.layers["labels"].text.values])
+    assert 0 < len(numbers) < 68
+    assert numbers[0] == 0
+    apart = np.abs(np.diff(tracks.landmarks[t, 0][numbers[[0, 1]]][:, ::-1], axis=0))
+    assert (apart >= LABEL_ROOM).any(), "no number is written over another"
     assert viewer.layers.selection.active is points, "the landmarks stay the layer that is worked on"
     assert len(viewer.layers) == 5
     viewer.layers.remove(shown.layers["outlines"])

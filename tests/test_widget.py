@@ -24,6 +24,7 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.napari_plugin import run_dock as widget_module
 from napari_face_landmarks.napari_plugin.commands import landmarks_dock
+from napari_face_landmarks.napari_plugin.export_dialog import DRAWN
 from napari_face_landmarks.settings import setting_range
 from napari_face_landmarks.video import open_video, write_video
 
@@ -261,7 +262,7 @@ def test_export_writes_the_layer_as_it_stands(
     points.data[68 * 3 + 30] += (0, 5, 7)
     offered = export_to(widget, monkeypatch, tmp_path / "talk", "OpenFace CSV")
     assert offered[0] == "clip landmarks.csv"
-    assert len(offered) == 1 + len(FORMATS) + 1
+    assert len(offered) == 1 + len(FORMATS) + len(DRAWN)
     assert (tmp_path / "talk.csv").is_file(), "the format's suffix is added"
     assert "Exported to talk.csv: OpenFace CSV" in widget.status.value
     tracks = Tracks.load(tmp_path / "talk.csv")
@@ -275,6 +276,9 @@ def test_export_writes_the_layer_as_it_stands(
     export_to(widget, monkeypatch, tmp_path / "talk", "Overlay video")
     with open_video(tmp_path / "talk.mp4") as video:
         assert video.shape == (12, 60, 80, 3)
+    for kind in ("Picture of this frame", "Contact sheet"):
+        export_to(widget, monkeypatch, tmp_path / kind, kind)
+        assert (tmp_path / f"{kind}.png").is_file(), widget.status.value
 
 
 def test_export_tells_what_is_wrong(

@@ -8,7 +8,7 @@ from collections.abc import Generator
 from typing import Any
 
 import numpy as np
-from magicgui.widgets import ComboBox, ProgressBar, PushButton, SpinBox
+from magicgui.widgets import ComboBox, Label, ProgressBar, PushButton, SpinBox
 from superqt.utils import create_worker
 
 from napari_face_landmarks.correction import carry_on_steps, names_of_faces, refit_in_tracks
@@ -60,13 +60,13 @@ class CorrectDock(EditingDock):
                 self.video,
                 self.face,
                 row_of(self.previous_button, self.next_button),
-                self.move_button,
+                row_of(self.move_button, self.refit_button),
                 row_of(self.undo_button, self.redo_button),
-                self.refit_button,
-                self.length,
+                Label(value="Propagate to other frames:"),
                 row_of(self.backwards_button, self.forwards_button, self.everywhere_button),
-                self.cancel_button,
+                self.length,
                 self.progress,
+                self.cancel_button,
             ],
         )
         for box in (self.video, self.face):
@@ -106,7 +106,7 @@ class CorrectDock(EditingDock):
             "Three or four good ones repair a whole face. Takes less than a second.",
         )
         self.length = SpinBox(
-            label="Frames (0: all)",
+            label="At most (0: all)",
             min=0,
             max=10**8,
             value=TO_THE_END,

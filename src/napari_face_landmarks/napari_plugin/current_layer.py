@@ -149,6 +149,11 @@ def current_landmarks(viewer: Any) -> CurrentLandmarks:
     return _of_viewers[viewer]
 
 
+def camera_of(viewer: Any) -> Any:
+    """Return the camera of a viewer; napari 0.9 has it in its scene."""
+    return getattr(viewer, "scene", viewer).camera
+
+
 def frame_shown(viewer: Any, layer: Any) -> int | None:
     """Return the frame of a layer (t, y, x) that the slider is at, in the layer's own data.
 

@@ -25,7 +25,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.current_layer import NOTHING, current_landmarks
+from napari_face_landmarks.napari_plugin.current_layer import NOTHING, camera_of, current_landmarks
 from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers, chosen_landmarks, recolour
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
 from napari_face_landmarks.visualization.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
@@ -62,12 +62,17 @@ class Overlays:
         self._soon.timeout.connect(self._update)
         self._current.connect(self._on_current)
         viewer.dims.events.point.connect(self.schedule)
+        camera_of(viewer).events.zoom.connect(self._on_zoom)
         viewer.layers.events.removed.connect(self.schedule)
         self._on_current()
 
     def schedule(self, _: Any = None) -> None:
         """Update when Qt is back at its events."""
         self._soon.start()
+
+    def _on_zoom(self, _: Any = None) -> None:
+        if self.shown.labels:  # more of them have room, or fewer
+            self.schedule()
 
     def _on_current(self) -> None:
         layer = self._current.layer
@@ -152,7 +157,9 @@ class ViewDock(QWidget):
             "Join the landmarks of brows, eyes, nose, lips and jaw on the frame on show."
         )
         self.labels = QCheckBox("Numbers")
-        self.labels.setToolTip("Show the number of each landmark, 0 to 67, on the current frame.")
+        self.labels.setToolTip(
+            "Show the numbers of landmarks, 0 to 67; zoom in where there is no room for all."
+        )
         self.trails = QCheckBox("Trails")
         self.trails.setToolTip("Draw where the landmarks named below have been on the frames before.")
         self.landmarks = QLineEdit(FIRST_TRAILS)

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import FaceLandmarksError, ImageError, in_one_line
+from napari_face_landmarks.errors import FaceLandmarksError, ImageError, ResultError, in_one_line
 from napari_face_landmarks.io.formats import (
     FORMATS,
     format_named,
@@ -20,30 +20,27 @@ from napari_face_landmarks.io.formats import (
 )
 from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
-from napari_face_landmarks.visualization import OverlayStyle, write_overlay
+from napari_face_landmarks.visualization import OverlayStyle, contact_sheet, write_overlay
 from napari_face_landmarks.visualization.colours import mode_of
 
 LOG = logging.getLogger(__name__)
 
 MOST_NAMES = 100  # that are tried for a file that does not exist
-OVERLAY = "overlay"
-OVERLAY_TITLE = "Overlay video"
-OVERLAY_SUFFIX = ".mp4"
+OVERLAY, PICTURE, SHEET = "overlay", "picture", "sheet"
+DRAWN = {
+    OVERLAY: ("Overlay video", ".mp4"),
+    PICTURE: ("Picture of this frame", ".png"),
+    SHEET: ("Contact sheet", ".png"),
+}
+"""What is drawn on the video: title and suffix."""
 
 
 @dataclass
 class ExportProgress:
-    """How far an export is; written by its thread, read by the GUI, which may cancel it.
+    """How far an export is; written by its thread, read by the GUI, which may cancel it."""
 
-    Attributes
-    ----------
-    done, total : int
-        Frames of an overlay video; `total` is 0 where that is not known.
-    cancelled : bool
-    """
-
-    done: int = 0
-    total: int = 0
+    done: int = 0  # frames that are drawn
+    total: int = 0  # 0 where that is not known
     cancelled: bool = False
 
 
@@ -53,30 +50,15 @@ class Stopped(Exception):
 
 @dataclass(frozen=True)
 class Export:
-    """What is to be written, taken from the layer when the button was pressed.
-
-    Attributes
-    ----------
-    path : Path
-        The file.
-    format : str
-        Of `export.FORMATS`, or "overlay".
-    data : ndarray
-        The layer's points.
-    attributes : dict
-        The layer's attributes.
-    video : napari.layers.Image or None
-        What an overlay is drawn on.
-    style : OverlayStyle
-        How.
-    """
+    """What is to be written, taken from the layer when the button was pressed."""
 
     path: Path
-    format: str
-    data: Any
-    attributes: dict[str, Any]
-    video: Any
+    format: str  # of `io.FORMATS`, or of `DRAWN`
+    data: Any  # of the layer
+    attributes: dict[str, Any]  # of the layer
+    video: Any  # the image layer to draw on
     style: OverlayStyle = field(default_factory=OverlayStyle)
+    frame: int | None = None  # the one that is shown
 
 
 def file_filters(with_video: bool) -> dict[str, str]:
@@ -84,7 +66,8 @@ def file_filters(with_video: bool) -> dict[str, str]:
     lines = {
         f"{item.title} ({' '.join('*' + suffix for suffix in item.suffixes)})": item.name for item in FORMATS
     }
-    return lines | ({f"{OVERLAY_TITLE} (*{OVERLAY_SUFFIX})": OVERLAY} if with_video else {})
+    drawn = {f"{title} (*{suffix})": name for name, (title, suffix) in DRAWN.items()}
+    return lines | (drawn if with_video else {})
 
 
 def is_video(layer: Any) -> bool:
@@ -113,28 +96,31 @@ def file_and_format(path: Path, chosen: str) -> tuple[Path, str]:
         If a library that the format needs is missing.
     """
     chosen = named_by_suffix(path, chosen)
-    suffixes = (OVERLAY_SUFFIX,) if chosen == OVERLAY else format_named(chosen).suffixes
+    suffixes = DRAWN[chosen][1:] if chosen in DRAWN else format_named(chosen).suffixes
     name = path.name.lower()
     if not name.endswith(suffixes):
-        if name.endswith(OVERLAY_SUFFIX):
-            return path, OVERLAY
+        for drawn, (_, suffix) in DRAWN.items():
+            if name.endswith(suffix):
+                return path, drawn
         if name.endswith(tuple(suffix for item in FORMATS for suffix in item.suffixes)):
             return path, format_to_write(path).name
         path = path.with_name(path.name + suffixes[0])
-    if chosen != OVERLAY:
+    if chosen not in DRAWN:
         format_to_write(path, chosen)
     return path, chosen
 
 
-def snapshot(layer: Any, path: Path, name: str, video: Any, outlines: bool = True) -> Export:
-    """Return what is to be exported of a layer, as it is now: an overlay in the colours of the view."""
+def snapshot(
+    layer: Any, path: Path, name: str, video: Any, outlines: bool = True, frame: int | None = None
+) -> Export:
+    """Return what is to be exported of a layer, as it is now: pictures in the colours of the view."""
     data, attributes, _ = layer.as_layer_data_tuple()
     attributes = {**attributes, "shown": np.array(layer.shown), "features": layer.features.copy()}
     tracks = layer.metadata.get("tracks")
     if isinstance(tracks, Tracks):  # corrections made during the export write into the arrays of the layer's
         attributes["metadata"] = {**layer.metadata, "tracks": tracks.copy()}
     style = OverlayStyle(mode_of(layer), outlines, legend=True)
-    return Export(path, name, np.array(data), attributes, video if name == OVERLAY else None, style)
+    return Export(path, name, np.array(data), attributes, video if name in DRAWN else None, style, frame)
 
 
 def suggested_file(layer: Any, video: Any) -> str:
@@ -157,16 +143,9 @@ def write_export(export: Export, progress: ExportProgress | None = None) -> tupl
     """
     try:
         tracks = tracks_of_points(export.data, export.attributes)
-        if export.format == OVERLAY:
-
-            def go_on(done: int, total: int | None) -> None:
-                if progress is not None:
-                    progress.done, progress.total = done, total or 0
-                    if progress.cancelled:
-                        raise Stopped
-
-            write_overlay(export.path, frames_of_layer(export.video), tracks, go_on, export.style)
-            return True, f"Exported to {export.path.name}: {OVERLAY_TITLE.lower()}."
+        if export.format in DRAWN:
+            _draw(export, tracks, progress or ExportProgress())
+            return True, f"Exported to {export.path.name}: {DRAWN[export.format][0].lower()}."
         chosen = format_to_write(export.path, export.format)
         write_tracks(export.path, tracks, chosen.name)
         return True, f"Exported to {export.path.name}: {chosen.title}; it loses {chosen.loses}."
@@ -178,3 +157,24 @@ def write_export(export: Export, progress: ExportProgress | None = None) -> tupl
         LOG.exception("The export failed")
         reason = f"{type(error).__name__}: {in_one_line(error)}"
         return False, f"The export failed at an unexpected error ({reason})."
+
+
+def _draw(export: Export, tracks: Tracks, progress: ExportProgress) -> None:
+    """Write a video or a picture of frames with their landmarks."""
+
+    def go_on(done: int, total: int | None) -> None:
+        progress.done, progress.total = done, total or 0
+        if progress.cancelled:
+            raise Stopped
+
+    frames, style = frames_of_layer(export.video), export.style
+    if export.format == OVERLAY:
+        write_overlay(export.path, frames, tracks, go_on, style)
+    elif export.format == SHEET:
+        contact_sheet(export.path, frames, tracks, style=style, progress=go_on)
+    else:
+        row = np.flatnonzero(tracks.frame_indices == (export.frame or 0))
+        if not len(row):
+            raise ResultError(f"Frame {export.frame} was not tracked: go to a frame with landmarks first.")
+        width = int(frames.shape[2])
+        contact_sheet(export.path, frames, tracks.take_frames(row), 1, 1, width, style, go_on)

@@ -69,11 +69,11 @@ class FacesDock(EditingDock):
         )
         self.undo_button, self.redo_button = undo_and_redo()
         self.look_button = PushButton(
-            text="Look here …",
+            text="Look for a face …",
             tooltip="Draw a box round a face, forehead to chin, where none is found; then run again.",
         )
         self.ignore_button = PushButton(
-            text="Ignore …",
+            text="Ignore a region …",
             tooltip="Draw a box in which no face is followed; then run again.",
         )
         super().__init__(

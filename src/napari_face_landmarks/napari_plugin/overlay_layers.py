@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
-from napari_face_landmarks.napari_plugin.current_layer import frame_shown
+from napari_face_landmarks.napari_plugin.current_layer import camera_of, frame_shown
 from napari_face_landmarks.napari_plugin.points_layer import source_codes
 from napari_face_landmarks.visualization.colours import COLOUR_BY, ColourMode, landmark_colours
 
@@ -232,11 +232,23 @@ def in_plane(layer: Any) -> dict[str, Any]:
     return {"affine": affine, "units": layer.units[-2:], "axis_labels": layer.axis_labels[-2:]}
 
 
+def apart_from_each_other(places: npt.NDArray[Any], room: tuple[float, float]) -> npt.NDArray[np.bool_]:
+    """Return at which of some places (N, 2), y then x, words of a height and a width have room in turn."""
+    kept: list[npt.NDArray[Any]] = []
+    apart = np.zeros(len(places), np.bool_)
+    for number, place in enumerate(places):
+        apart[number] = not kept or bool((np.abs(np.array(kept) - place) >= room).any(axis=1).all())
+        if apart[number]:
+            kept.append(place)
+    return apart
+
+
 def _as_lines(ends: Floats) -> Floats:
     return np.stack([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1)
 
 
 LABEL_SIZE = 9  # points
+LABEL_ROOM = (13.0, 17.0)  # px on the screen, height and width of a number
 MOST_LINES = 20_000  # of trails: more are too slow to draw
 WIDER = 1.15  # lines get another width only where it differs by more
 
@@ -366,10 +378,13 @@ class FrameLayers:
     def _draw_labels(self, faces: ShownFaces) -> None:
         face, landmark = np.nonzero(np.isfinite(faces.landmarks).all(axis=-1))
         points = faces.landmarks[face, landmark][:, ::-1]
+        plane = in_plane(self.layer)["affine"][:2, :2]
+        apart = apart_from_each_other(points @ plane.T * camera_of(self.viewer).zoom, LABEL_ROOM)
+        words = np.where(apart, landmark.astype(str), "")
         layer = self.layers.get("labels")
         if layer is not None and len(layer.data) == len(points):
             layer.data = points
-            layer.features = {"label": landmark}
+            layer.features = {"label": words}
             return
         if layer is not None:  # napari keeps the texts of points in step with neither more nor fewer of them
             self._take_away(["labels"])
@@ -378,7 +393,7 @@ class FrameLayers:
             self.viewer.add_points,
             "labels",
             points,
-            features={"label": landmark},
+            features={"label": words},
             text=text,
             size=1,
             opacity=0.9,

@@ -239,11 +239,8 @@ class Wide(QWidget):
             self._viewer.window.add_dock_widget(self._below, name=self._title, area="bottom")
             dock: Any = self._below.parent()  # what napari returns is a proxy
             window = dock.parent()
-            if window.height() < LOW_WINDOW:
-                dock.setFloating(True)
-                dock.resize(*FLOATING)
-            else:
-                window.resizeDocks([dock], [FLOATING[1]], Qt.Orientation.Vertical)
+            window.resizeDocks([dock], [FLOATING[1]], Qt.Orientation.Vertical)
+            self._below.watch(window)
             return
         below, self._below = self._below, None
         self.layout().addWidget(self._curves)
@@ -260,6 +257,24 @@ class _Below(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(curves)
+
+    def watch(self, window: Any) -> None:
+        """Have the dock float wherever its window is too low for it, now or later."""
+        self._window = window
+        window.installEventFilter(self)
+        self._float_if_low()
+
+    def _float_if_low(self) -> None:
+        dock: Any = self.parent()
+        if dock is not None and self._window.height() < LOW_WINDOW and not dock.isFloating():
+            dock.setFloating(True)
+            dock.resize(*FLOATING)
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """Look at the window again where its size changes."""
+        if event.type() == QEvent.Type.Resize:
+            QTimer.singleShot(0, self._float_if_low)
+        return False
 
     def showEvent(self, event: Any) -> None:
         """Have the title bar bear the title."""

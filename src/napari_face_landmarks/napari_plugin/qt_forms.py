@@ -25,6 +25,9 @@ from qtpy.QtWidgets import (
     QPushButton,
     QScrollArea,
     QSizePolicy,
+    QStyle,
+    QStyleOptionComboBox,
+    QStylePainter,
     QToolButton,
     QVBoxLayout,
     QWidget,
@@ -39,6 +42,7 @@ PLUGIN, SAMPLE = "napari-face-landmarks", "moving_face"
 SMALLEST_CONTROL = 110  # px, width
 LONGEST_CHOICE = 9  # letters, as in "clnf-only"; longer names are elided
 LETTERS_OF_A_LAYER = 8
+EDGE = 4  # px, on both sides of a list's words
 SMALLEST_PANEL = QSize(200, 180)  # px
 
 
@@ -143,6 +147,18 @@ class LayerChooser(QComboBox):
         layer = self._current.layer
         self.setCurrentIndex(-1 if layer is None else self._current.layers.index(layer))
         self.blockSignals(False)
+
+    def paintEvent(self, event: Any) -> None:
+        """Shorten a long name in the middle: its end says more than "landm" would."""
+        painter, option = QStylePainter(self), QStyleOptionComboBox()
+        self.initStyleOption(option)
+        kinds = QStyle.ComplexControl.CC_ComboBox, QStyle.SubControl.SC_ComboBoxEditField
+        room = self.style().subControlRect(kinds[0], option, kinds[1], self).width() - 2 * EDGE
+        option.currentText = self.fontMetrics().elidedText(
+            option.currentText, Qt.TextElideMode.ElideMiddle, room
+        )
+        painter.drawComplexControl(kinds[0], option)
+        painter.drawControl(QStyle.ControlElement.CE_ComboBoxLabel, option)
 
 
 def setting_control(item: dataclasses.Field[Any]) -> Any:

@@ -29,7 +29,7 @@ import pyqtgraph as pg
 
 LEAST_FRAMES = 10.0  # that can be zoomed to
 ZOOM = 1.2  # a step of the wheel
-SMALLEST, PREFERRED = QSize(200, 150), QSize(320, 300)
+SMALLEST, PREFERRED = QSize(200, 240), QSize(320, 300)
 AXIS, EDGE = 26, 6  # px, width of the axes and of the right margin
 LINE, LANE = 16, 22  # px, height of a title, and of the lanes above and below the strips
 UNLIMITED = 16777215  # px, as Qt has it

@@ -93,7 +93,7 @@ def strips_of(series: Series, face: int, limits: Limits, shown: frozenset[str]) 
         Strip(
             "movement",
             "Movement, %",
-            (Curve("of the eyes' distance", movement, 0),),
+            (Curve("of the inter-ocular distance", movement, 0),),
             jump,
             0.0,
             _largest(movement, HEADROOM * jump, MOST_HEADROOM * jump),

@@ -16,7 +16,12 @@ from superqt.utils import create_worker
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.napari_plugin import commands, export_dialog, preferences
-from napari_face_landmarks.napari_plugin.current_layer import current_landmarks, image_layers, video_of_layer
+from napari_face_landmarks.napari_plugin.current_layer import (
+    current_landmarks,
+    frame_shown,
+    image_layers,
+    video_of_layer,
+)
 from napari_face_landmarks.napari_plugin.display_dock import overlays_of
 from napari_face_landmarks.napari_plugin.export_dialog import is_video
 from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
@@ -53,7 +58,7 @@ OFFERS = {
     "Check": "Look at the frames where landmarks may be wrong.",
     "Correct": "Move landmarks that are wrong; other frames follow.",
     "Measure": "Eyes, mouth, brows and blinks over time, as curves and tables.",
-    "Export …": "Write the current landmarks to a file for other programs.",
+    "Export …": "Write the current landmarks to a file, or pictures and a video of them.",
 }
 """What can be done with landmarks, and its tooltip."""
 
@@ -301,9 +306,10 @@ class FaceLandmarksWidget(Container):
         self._offer()
         self.status.value = f"Exporting to {path.name} …"
         self._timer.start()
+        outlines, frame = overlays_of(self._viewer).shown.outlines, frame_shown(self._viewer, layer)
         create_worker(
             export_dialog.write_export,
-            export_dialog.snapshot(layer, path, name, video, overlays_of(self._viewer).shown.outlines),
+            export_dialog.snapshot(layer, path, name, video, outlines, frame),
             self._export,
             _connect={"returned": self._on_exported},
         )
@@ -404,6 +410,8 @@ class FaceLandmarksWidget(Container):
             return
         self._timer.stop()
         self._shown.finish()
+        if not self._open:  # napari has handled events meanwhile, and closed the dock
+            return
         self.progress.value = self._shown.done
         self._set_running(False)
         self.reset_choices()

@@ -211,7 +211,6 @@ class StudyDock(QWidget):
         self._study: Study | None = None
         self._began = 0.0
         self._proposed = ""  # the folder of results
-        self._opened: list[Any] = []
         self._there = SimpleNamespace(open=True, study=None)  # outlives this widget, whose parts Qt deletes
         self._make_controls()
         self._make_settings()
@@ -494,14 +493,13 @@ class StudyDock(QWidget):
         self.results_button.setEnabled(folder.is_dir())
 
     def open_result(self, row: int) -> None:
-        """Show the video of a row with its landmarks in the viewer, and hide the one before."""
+        """Show the video of a row with its landmarks in the viewer, and hide all others."""
         video = self.videos[row]
         if not video.output:
             self.status.setText(video.detail or f"{Path(video.path).name}: {video.state}.")
             return
-        for layer in self._opened:
-            if layer in self._viewer.layers:
-                layer.visible = False
+        for layer in (*image_layers(self._viewer), *landmark_layers(self._viewer)):
+            layer.visible = False
         shown = [each for each in image_layers(self._viewer) if each.metadata.get("path") == video.path]
         try:
             image = shown[-1] if shown else self._viewer.open(video.path, plugin=PLUGIN)[0]
@@ -509,8 +507,7 @@ class StudyDock(QWidget):
             self._tell_error(str(error))
             return
         known = [each for each in landmark_layers(self._viewer) if each.metadata.get("path") == video.output]
-        self._opened = [image, *known]
-        for layer in self._opened:
+        for layer in (image, *known):
             layer.visible = True
         if known:
             self._viewer.layers.selection.active = known[-1]
@@ -532,8 +529,7 @@ class StudyDock(QWidget):
             return
         data, attributes, kind = tracks_to_layer_data(found, image)[0]
         attributes["metadata"] = {**attributes["metadata"], "path": output}
-        layer = self._viewer.add_layer(Layer.create(data, attributes, kind))
-        self._opened.append(layer)
+        self._viewer.add_layer(Layer.create(data, attributes, kind))
         self.status.setText(f"{image.name}: go on with the tabs of the dock Face landmarks.")
 
     def show_measures(self) -> None:

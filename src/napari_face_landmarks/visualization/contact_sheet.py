@@ -82,7 +82,7 @@ def overlay_frames(
         return
     with opened(source, tracks) as frames:
         for row, frame in tracked_frames(frames, tracks):
-            yield _drawn(frame, tracks, row, 1.0, style or OverlayStyle())
+            yield _drawn(frame, tracks, row, style or OverlayStyle())
 
 
 def write_overlay(
@@ -137,6 +137,8 @@ def contact_sheet(
     n_pictures: int = 12,
     columns: int = 4,
     width: int = 360,
+    style: OverlayStyle | None = None,
+    progress: Progress | None = None,
 ) -> None:
     """Write a PNG of evenly spaced frames with their landmarks.
 
@@ -153,7 +155,11 @@ def contact_sheet(
     columns : int
         Frames per row.
     width : int
-        Width of each frame, px.
+        Width of each frame, px; its height follows the pixel aspect ratio.
+    style : OverlayStyle, optional
+        Colours, outlines and legend.
+    progress : callable, optional
+        Called with the number of drawn frames and the total.
 
     Raises
     ------
@@ -170,7 +176,8 @@ def contact_sheet(
     n_frames = len(tracks.frame_indices)
     rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
     with opened(source, tracks) as frames:
-        cells = [_cell(frames, tracks, int(row), width) for row in rows]
+        drawn = (_cell(frames, tracks, int(row), width, style or OverlayStyle()) for row in rows)
+        cells = list(counted(drawn, len(rows), progress))
     sheet = _tile(cells, min(columns, len(cells)))
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))
     if not done:
@@ -179,19 +186,21 @@ def contact_sheet(
         temporary.write_bytes(encoded.tobytes())
 
 
-def _cell(source: Any, tracks: Tracks, row: int, width: int) -> npt.NDArray[np.uint8]:
-    index = int(tracks.frame_indices[row])
-    frame = to_rgb8(np.asarray(source[index]), f"Frame {index}", recorded_pixel_range(tracks))
-    return _drawn(frame, tracks, row, width / frame.shape[1], OverlayStyle())
+def _cell(source: Any, tracks: Tracks, row: int, width: int, style: OverlayStyle) -> npt.NDArray[np.uint8]:
+    frame = np.asarray(source[int(tracks.frame_indices[row])])
+    height = width * frame.shape[0] / (frame.shape[1] * float(tracks.meta.get(PIXEL_ASPECT, 1.0)))
+    return _drawn(frame, tracks, row, style, (width, max(1, round(height))))
 
 
-def _drawn(frame: Any, tracks: Tracks, row: int, scale: float, style: OverlayStyle) -> npt.NDArray[np.uint8]:
+def _drawn(
+    frame: Any, tracks: Tracks, row: int, style: OverlayStyle, shape: tuple[int, int] | None = None
+) -> npt.NDArray[np.uint8]:
+    """Return a frame with its landmarks, resized to a width and a height where these are given."""
     rgb = to_rgb8(frame, f"Frame {tracks.frame_indices[row]}", recorded_pixel_range(tracks))
     landmarks = np.asarray(tracks.landmarks[row], dtype=np.float64)
-    if scale != 1.0:
-        height, width = rgb.shape[:2]
-        shape = (max(1, round(width * scale)), max(1, round(height * scale)))
-        method = cv2.INTER_AREA if scale < 1 else cv2.INTER_CUBIC
+    height, width = rgb.shape[:2]
+    if shape is not None and shape != (width, height):
+        method = cv2.INTER_AREA if shape[0] < width else cv2.INTER_CUBIC
         rgb = np.asarray(cv2.resize(rgb, shape, interpolation=method), dtype=np.uint8)
         landmarks = (landmarks + 0.5) * (shape[0] / width, shape[1] / height) - 0.5
     confidence, source = tracks.confidence[row], tracks.source[row]
@@ -210,6 +219,8 @@ def _drawn(frame: Any, tracks: Tracks, row: int, scale: float, style: OverlaySty
 
 
 def _tile(cells: list[npt.NDArray[np.uint8]], columns: int, gap: int = 4) -> npt.NDArray[np.uint8]:
+    if len(cells) == 1:
+        return cells[0]
     height = max(cell.shape[0] for cell in cells)
     width = max(cell.shape[1] for cell in cells)
     n_rows = -(-len(cells) // columns)
