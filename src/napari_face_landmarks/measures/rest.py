@@ -10,6 +10,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures.definitions import series_of
+from napari_face_landmarks.measures.uncertainty import error_shares
 
 SECONDS = 1.0
 """Length of the calm stretch that counts as rest."""
@@ -25,6 +26,13 @@ MOVING = (
     "mouth_opening",
 )
 """Measures whose movement distinguishes a calm face from a moving one."""
+PARTS = (slice(0, 17), slice(5, 12), slice(17, 27), slice(27, 36), slice(36, 48), slice(48, 68))
+"""Landmarks of the jaw, chin, brows, nose, eyes and mouth, any of which may be hidden."""
+BEST = 10
+"""Percentile of a part's uncertainty over the recording that is its best."""
+DOUBT, TURNED = 0.05, 0.2
+"""What a part that is twice as uncertain as at its best, and a foreshortening by all of a length, count in a
+face's movement from one frame to the next (of the inter-canthal distance, of all of `MOVING` together)."""
 OPEN_MOUTH, SHUT_EYES = 0.06, 0.6
 """A mouth that is opened this far beyond its usual (of the inter-canthal distance), or an eye this share of
 its usual height, is no rest."""
@@ -68,7 +76,7 @@ def rest_rows(
 
 
 def _calmest(tracks: Tracks, usable: npt.NDArray[np.bool_], face: int) -> npt.NDArray[np.int64]:
-    """Return the rows of the calmest stretch of `SECONDS` with the eyes open and the mouth at its usual."""
+    """Return the rows of the stretch of `SECONDS` that is calm, open-eyed, unhidden and seen from in front."""
     rows = np.flatnonzero(usable)
     if len(rows) <= 2:
         return rows
@@ -77,7 +85,7 @@ def _calmest(tracks: Tracks, usable: npt.NDArray[np.bool_], face: int) -> npt.ND
     usual = np.median(moving, axis=0)
     speed = np.abs(np.diff(moving, axis=0, prepend=moving[:1])).sum(axis=1)
     tense = (moving[:, :2] < SHUT_EYES * usual[:2]).any(axis=1) | (moving[:, 6] > usual[6] + OPEN_MOUTH)
-    cost = speed + np.where(tense, 1.0, 0.0)
+    cost = speed + tense + DOUBT * _doubt(tracks, rows, face) + TURNED * _foreshortening(tracks, rows, face)
     length = min(_window(tracks.timestamps[rows], len(rows)), len(rows))
     total = np.convolve(cost, np.ones(length), "valid")
     in_a_row = rows[length - 1 :] - rows[: len(rows) - length + 1] < length + length // 4
@@ -86,6 +94,24 @@ def _calmest(tracks: Tracks, usable: npt.NDArray[np.bool_], face: int) -> npt.ND
         return rows[:0]
     first = int(np.argmin(total))
     return rows[first : first + length]
+
+
+def _doubt(tracks: Tracks, rows: npt.NDArray[np.int64], face: int) -> npt.NDArray[np.float64]:
+    """Return by which share the least certain part of a face is less certain than on its best frames, (R,).
+
+    A hand before the chin moves no lid and no corner of the mouth: the chin's uncertainty tells of it.
+    """
+    arrays = (array[rows, face] for array in (tracks.landmarks, tracks.confidence, tracks.sigma))
+    shares = error_shares(*arrays)
+    parts = np.stack([shares[:, part].mean(axis=1) for part in PARTS])
+    best = np.percentile(parts, BEST, axis=1)[:, None]
+    return np.asarray((parts / np.maximum(best, 1e-9)).max(axis=0) - 1).clip(0, 1)
+
+
+def _foreshortening(tracks: Tracks, rows: npt.NDArray[np.int64], face: int) -> npt.NDArray[np.float64]:
+    """Return by which share lengths across or along a turned face look too short; 0 without a pose, (R,)."""
+    pitch, yaw = tracks.pose[rows, face, 1:3].astype(np.float64).T
+    return np.nan_to_num(1 - np.cos(pitch) * np.cos(yaw))
 
 
 def _window(seconds: npt.NDArray[Any], n_rows: int) -> int:
