@@ -118,6 +118,13 @@ def test_the_command_line_keeps_people_apart(
     assert Tracks.load(tmp_path / "e.npz").meta["cuts"] == [N]
 
 
+def test_a_video_can_be_taken_for_one_scene(one: np.ndarray, other: np.ndarray, models: Models) -> None:
+    tracks = tracker_of(models, scene_cuts=0).track(np.concatenate([one, other]), fps=25)
+    assert tracks.n_faces == 1
+    assert tracks.present.all()
+    assert "cuts" not in tracks.meta
+
+
 def test_many_tracks_are_left_together_with_a_warning() -> None:
     tracks = empty_tracks(np.arange(100), 1, meta={"new_tracks": [[10, 0], [20, 0]]})
     tracks.source[:, 0] = 1

@@ -205,6 +205,20 @@ def test_a_run_that_does_not_fit_its_journal_is_refused_in_one_sentence(
     assert_same(Tracks.load(out), tracker.track(clip))
 
 
+def test_nothing_to_resume_replaces_no_result(
+    tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["track", str(clip), "-o", str(tmp_path / "t.csv"), "--refine", "off", "--to", "9", "--resume"]
+    assert cli.main(words) == 0
+    assert "There is no interrupted run to resume: starting at the first frame." in capsys.readouterr().err
+    before = {path: path.read_bytes() for path in tmp_path.iterdir()}
+    for _ in range(2):  # the second time next to what the first may have left
+        assert cli.main(words) == 2
+        assert "Leave out --resume to track again and replace it" in capsys.readouterr().err
+        assert {path: path.read_bytes() for path in tmp_path.iterdir()} == before
+    assert cli.main(words[:-1]) == 0
+
+
 def test_two_runs_to_one_output_are_kept_apart(
     tmp_path: Path, clip: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -75,6 +75,31 @@ def test_a_run_goes_on_from_any_of_its_frames_bit_for_bit(models: Models, refine
             assert getattr(again.last_run.stats, count) == getattr(tracker.last_run.stats, count)
 
 
+@pytest.mark.parametrize("refine", ["off", "clnf-only"])
+@pytest.mark.parametrize("back", ["at its place", "elsewhere"])
+def test_a_resumed_run_knows_where_and_when_faces_were(back: str, refine: Any, models: Models) -> None:
+    face = np.ascontiguousarray(data.astronaut()[10:250, 105:345])
+    frames = np.zeros((34, 240, 800, 3), np.uint8)
+    frames[:5, :, :240] = frames[:5, :, 280:520] = face
+    settings = {"refine": refine, "max_faces": 2, "smoothing_window": 1}
+    tracker = FaceTracker(models, settings, threads=1)
+    left = 0 if next(tracker.track_frames(frames[:1])).boxes[0, 0] < 240 else 280  # of the face of slot 0
+    # the next face takes the slot of the nearest one, though that was seen last, or of the one seen first
+    late, place = (280 - left, 280 - left) if back == "at its place" else (left, 560)
+    frames[5:20, :, late : late + 240] = face
+    frames[30:, :, place : place + 240] = face
+    whole, states = [], []
+    run = tracker.track_frames(frames, fps=3)  # too few frames a second for scene cuts
+    for result in run:
+        whole.append(result)
+        states.append(run.state())
+    assert whole[0].source.all()
+    assert not whole[28].source.any()
+    assert np.flatnonzero(whole[33].source).tolist() == [1]
+    state = state_from_bytes(state_to_bytes(states[28]))
+    assert same(whole[:29] + list(tracker.track_frames(frames, state=state, fps=3)), whole)
+
+
 def test_going_on_past_frames_that_cannot_be_used(models: Models) -> None:
     frames = [*eventful(10)]
     frames[3] = frames[7] = np.full((240, 560, 3), np.nan)

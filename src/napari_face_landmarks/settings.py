@@ -51,6 +51,8 @@ class TrackerSettings:
         The largest number of faces tracked at the same time.
     min_confidence : float
         Face score from which a face is tracked; its track ends when the score falls below 0.6 times this.
+    scene_cuts : int
+        1: at a scene cut a face that is not recognised begins a new track; 0: the video is one scene.
 
     Raises
     ------
@@ -126,6 +128,14 @@ class TrackerSettings:
         "Face score from which a face is tracked; its track ends when the score falls below 0.6 times this. "
         "Lower keeps occluded faces, higher rejects false detections. From 0 to 1; it takes no time.",
         0.05,
+    )
+    scene_cuts: int = _setting(
+        1,
+        0,
+        1,
+        "Scene cuts",
+        "Whether scene cuts are looked for: 1 begins a new track there for a face that is not recognised; 0 "
+        "takes the video for one scene, also where flashes or a shaking camera look like cuts.",
     )
 
     def __post_init__(self) -> None:

@@ -85,7 +85,7 @@ def add_track(commands: Any) -> None:
         "--resume",
         action="store_true",
         help="resume an interrupted run from its checkpoint next to OUT; the landmarks are those of an "
-        "uninterrupted run",
+        "uninterrupted run. Without a checkpoint it starts at the first frame, unless OUT exists.",
     )
     _add_source_options(parser)
     parser.add_argument(
@@ -150,7 +150,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
         "--focal",
         metavar="X",
         help="focal length of the camera, for head position and rotation in OpenFace's columns: pixels "
-        "(1300), or 35 mm equivalent (26mm); default: that which OpenFace assumes",
+        "(1300, or 250px), or 35 mm equivalent (26mm); default: that which OpenFace assumes",
     )
 
 
@@ -182,8 +182,11 @@ def _track(options: argparse.Namespace) -> int:
             regions=regions,
             part=part,
         )
-        whole = False
+        whole = options.resume and not checkpointed.kept
         try:
+            if whole:
+                _begin_instead(options.output)
+            whole = False
             tracks, interrupted = _follow(checkpointed)
             tracks = apart_at_cuts(tracks)
             if options.focal is not None:
@@ -220,6 +223,16 @@ def _track(options: argparse.Namespace) -> int:
             "not too small, or lower --min-confidence."
         )
     return 0
+
+
+def _begin_instead(output: Path) -> None:
+    """Report that there is nothing to resume; refuse to replace a result by a run from the first frame."""
+    if output.exists():
+        raise ResultError(
+            f"{output} is there, and no interrupted run into it: it is complete, or of another run. Leave out "
+            "--resume to track again and replace it, or give another output."
+        )
+    say("There is no interrupted run to resume: starting at the first frame.")
 
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:

@@ -18,6 +18,8 @@ FOCAL = "focal"
 """Entry of `Tracks.meta`: the focal length, in pixels as shown, where it was given."""
 FILM_DIAGONAL = math.hypot(36.0, 24.0)
 """Millimetres; by it makers of cameras and phones give "35 mm equivalent" focal lengths."""
+DOUBTFUL_PIXELS = 300.0
+"""Below it a length without a unit may be meant in millimetres."""
 Floats = npt.NDArray[np.float64]
 
 
@@ -28,13 +30,14 @@ def focal_in_pixels(focal: float | str, size: tuple[int, int]) -> float:
     ----------
     focal : float or str
         Pixels, or millimetres of a 35 mm camera, such as ``"26mm"``: of the same diagonal angle of view.
+        Less than 300 pixels need the unit: ``"250px"``.
     size : (int, int)
         Height and width of the frames as they are shown, pixels.
 
     Raises
     ------
     SettingsError
-        If it is no such length.
+        If it is no such length, or may be meant in pixels or in millimetres.
 
     Examples
     --------
@@ -42,8 +45,13 @@ def focal_in_pixels(focal: float | str, size: tuple[int, int]) -> float:
     1324
     """
     found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(px|mm|)\s*", str(focal))
-    value = float(found[1]) if found else 0.0
-    if found is not None and found[2] == "mm":
+    value, unit = (float(found[1]), found[2]) if found else (0.0, "px")
+    if not unit and 0 < value < DOUBTFUL_PIXELS:
+        raise SettingsError(
+            f"The focal length is {focal!r:.40} without a unit: give {value:g}px for pixels, or {value:g}mm for "
+            "millimetres of a 35 mm camera."
+        )
+    if unit == "mm":
         value *= math.hypot(*size) / FILM_DIAGONAL
     if not 0.1 <= value / max(size) <= 100:
         raise SettingsError(

@@ -248,7 +248,7 @@ class Run(Iterator[FrameResult]):
         self.stats.prepare_seconds += time.perf_counter() - began
         self._began = time.perf_counter() - self.stats.seconds
         begin = self.source.start if self._before is None else self._before.next_index
-        if self.source.has_scenes:
+        if self.source.has_scenes and self.context.settings.scene_cuts:
             before = rgb_frames(self.source, self.stats, max(self.source.start, begin - 1))
             frames = watch_for_cuts(before, self.context.jumps, begin)
         else:
