@@ -20,9 +20,10 @@ from napari_face_landmarks.cli.options import moment
 from napari_face_landmarks.correction.propagation import carry_on
 from napari_face_landmarks.correction.refit import refit_in_tracks
 from napari_face_landmarks.data.tracks import empty_tracks
-from napari_face_landmarks.errors import ImageError, ModelError
+from napari_face_landmarks.errors import ImageError, ModelError, SettingsError
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.napari_plugin.points_layer import track_layer
+from napari_face_landmarks.runs import track_many
 from napari_face_landmarks.tracking.regions import Region, Regions
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, open_video
 from napari_face_landmarks.visualization import write_overlay
@@ -44,6 +45,7 @@ def tracker() -> FaceTracker:
 
 def write(path: Path, *streams: np.ndarray, aspect: Fraction = Fraction(1), default: int = 0) -> Path:
     """Write streams of frames, (T, H, W, 3) each, at high quality."""
+    path.parent.mkdir(exist_ok=True)
     with av.open(str(path), "w") as container:
         made = []
         for place, frames in enumerate(streams):
@@ -415,6 +417,34 @@ def test_regions_hold_on_the_same_frames_with_every(frames: np.ndarray, tracker:
     assert tracks.meta["regions"]["ignore"] == [{"box": [0, 0, 480, 480], "first": 2, "last": 2}]
     with pytest.raises(ImageError, match="every is 0"):
         tracker.track(frames, every=0)
+
+
+@pytest.mark.usefixtures("jobs_here")
+def test_a_batch_tracks_every_nth_frame_of_a_stream(
+    frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    path = write(tmp_path / "in" / "v.mkv", frames[:, ::2, ::2], frames, default=0)
+    out = tmp_path / "out"
+    words = ["batch", str(path.parent), "-o", str(out), "--format", "npz", "--refine", "off", "--stream", "1"]
+    for every, expected in ((2, [0, 2, 4]), (3, [0, 3])):
+        assert cli.main([*words, "--every", str(every)]) == 0
+        tracks = Tracks.load(out / "v.npz")
+        assert tracks.frame_indices.tolist() == expected
+        assert (tracks.meta["width"], tracks.meta["stream"], tracks.meta["every"]) == (480, 1, every)
+        before = (out / "v.npz").stat().st_mtime_ns
+        assert cli.main([*words, "--every", str(every)]) == 0  # it is done already
+        assert (out / "v.npz").stat().st_mtime_ns == before
+    for other, reason in (
+        (["--every", "2", "--cut", "4"], "Chunks are of consecutive frames: leave out"),
+        (["--stream", "7"], "has no video stream 7"),
+    ):
+        assert cli.main([*words, *other]) == 2
+        captured = capsys.readouterr()
+        assert reason in captured.err + captured.out
+    with pytest.raises(SettingsError, match="every is 2.5"):
+        track_many(path, out, every=2.5)  # type: ignore[arg-type]
+    with pytest.raises(SettingsError, match="stream is '1'"):
+        track_many(path, out, stream="1")  # type: ignore[arg-type]
 
 
 def test_a_video_stream_is_chosen(frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -13,6 +13,7 @@ from napari_face_landmarks.cli.console import STATUS_ERROR, on_terminal
 from napari_face_landmarks.cli.options import (
     add_models_option,
     add_settings_options,
+    add_stream_options,
     chosen_settings,
     count,
     given_settings,
@@ -67,6 +68,7 @@ def add_batch(commands: Any) -> None:
         help="divide videos of at least twice as many frames into chunks of about this length and track them "
         "in parallel; where chunks do not match within 1e-4 px, their frames are tracked again",
     )
+    add_stream_options(batch)
     batch.add_argument(
         "--settings",
         metavar="FILE.json",
@@ -104,6 +106,8 @@ def _batch(options: argparse.Namespace) -> int:
             scheduler=options.scheduler,
             resume=options.resume,
             cut_at=options.cut,
+            every=options.every,
+            stream=options.stream,
             measures=_measures(options),
             progress=progress,
             on_result=on_result,

@@ -30,6 +30,24 @@ def add_format_option(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_stream_options(parser: argparse.ArgumentParser) -> None:
+    """Add the options ``--every`` and ``--stream``."""
+    parser.add_argument(
+        "--every",
+        metavar="N",
+        type=count,
+        default=1,
+        help="track only every n-th frame; numbers and times of the frames stay those of the video",
+    )
+    parser.add_argument(
+        "--stream",
+        metavar="N",
+        type=int,
+        help="which of the video streams of the file to track, from 0; default: the one marked default, else "
+        "the largest that is no attached picture",
+    )
+
+
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for each field of `TrackerSettings`, with the range, help and default of the field."""
     group = parser.add_argument_group("settings of the tracker")

@@ -30,6 +30,7 @@ from napari_face_landmarks.cli.options import (
     add_format_option,
     add_models_option,
     add_settings_options,
+    add_stream_options,
     chosen_settings,
     count,
     given,
@@ -132,20 +133,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
             type=moment,
             help=f"{meaning}: a frame (250) or a time (12.5, 12s, 1:30)",
         )
-    parser.add_argument(
-        "--every",
-        metavar="N",
-        type=count,
-        default=1,
-        help="track only every n-th frame; numbers and times of the frames stay those of the video",
-    )
-    parser.add_argument(
-        "--stream",
-        metavar="N",
-        type=int,
-        help="which of the video streams of the file to track, from 0; default: the one marked default, else "
-        "the largest that is no attached picture",
-    )
+    add_stream_options(parser)
     parser.add_argument(
         "--focal",
         metavar="X",
@@ -229,8 +217,8 @@ def _begin_instead(output: Path) -> None:
     """Report that there is nothing to resume; refuse to replace a result by a run from the first frame."""
     if output.exists():
         raise ResultError(
-            f"{output} is there, and no interrupted run into it: it is complete, or of another run. Leave out "
-            "--resume to track again and replace it, or give another output."
+            f"{output} is there, and no interrupted run into it: it is complete, or of another run. Leave "
+            "out --resume to track again and replace it, or give another output."
         )
     say("There is no interrupted run to resume: starting at the first frame.")
 

@@ -44,6 +44,8 @@ class BatchOptions(TypedDict, total=False):
     scheduler: str | None
     resume: bool
     cut_at: int | None
+    every: int
+    stream: int | None
     measures: Mapping[str, Any] | bool
     progress: Progress | None
     on_result: Callable[[FileResult], None] | None
@@ -85,6 +87,10 @@ def track_many(
     cut_at : int, optional
         Cut videos of at least twice as many frames into pieces of about so many, tracked in parallel. Pieces
         are joined where the landmarks agree within 1e-4 px, else tracked again from the one before.
+    every : int
+        Track only every n-th frame, as `FaceTracker.track`; not with `cut_at`.
+    stream : int, optional
+        Which of the video streams of each file to track, as `open_video` takes it.
     measures : bool or mapping
         Whether to measure each video, or keyword arguments of `measures.measure` to do so with. Tables
         (``.measures.csv``, ``.blinks.csv``, ``.summary.csv``) are written next to each result, and
@@ -128,6 +134,8 @@ class _Batch:
     scheduler: str | None = None
     resume: bool = False
     cut_at: int | None = None
+    every: int = 1
+    stream: int | None = None
     measures: Mapping[str, Any] | bool = False
     progress: Progress | None = None
     on_result: Callable[[FileResult], None] | None = None
@@ -137,6 +145,7 @@ class _Batch:
     def run(self) -> list[FileResult]:
         """Do the batch."""
         processes = _checked_jobs(self.jobs)
+        self._check_frames()
         folder = Path(self.output).absolute()
         plan = self._plan(folder, processes)
         note = left_out(self.inputs, folder, {Path(job.video) for job in plan})
@@ -167,6 +176,15 @@ class _Batch:
                 join_summaries(folder, [(result.video, result.output) for result in ordered])
         return ordered
 
+    def _check_frames(self) -> None:
+        every, stream = self.every, self.stream
+        if isinstance(every, bool) or not isinstance(every, int) or every < 1:
+            raise SettingsError(f"every is {every!r}: give the number of frames from one to the next.")
+        if isinstance(stream, bool) or not isinstance(stream, int | None):
+            raise SettingsError(f"stream is {stream!r}: give the number of a video stream, from 0.")
+        if every > 1 and self.cut_at is not None:
+            raise SettingsError("Chunks are of consecutive frames: leave out either every or the cut.")
+
     def _plan(self, folder: Path, processes: int) -> list[Job]:
         """Return a job for each video, all checked."""
         suffix = _suffix(self.format)
@@ -175,7 +193,7 @@ class _Batch:
         settings = given_settings(self.settings).to_dict()
         threads = max(1, cores() // min(processes, len(places))) if self.scheduler is None else 1
         job = Job("", "", self.format, models, settings, threads, batch=secrets.token_hex(8))
-        job = dataclasses.replace(job, measures=self._measures())
+        job = dataclasses.replace(job, every=self.every, stream=self.stream, measures=self._measures())
         return [dataclasses.replace(job, video=str(video), output=str(path)) for video, path in places]
 
     def _measures(self) -> dict[str, Any] | None:
@@ -226,7 +244,7 @@ def _cut(job: Job, length: int, settings: TrackerSettings) -> Job:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VideoWarning)
-            info = probe(job.video)
+            info = probe(job.video, job.stream)
     except FaceLandmarksError:
         return job
     pieces = cut(info.n_frames, length, settings, float(info.fps))

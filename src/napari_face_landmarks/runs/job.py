@@ -53,6 +53,8 @@ class Job:
     # identifies the batch: a job that is done again, because its worker was lost before it could report, is
     # no result of an earlier run
     batch: str = ""
+    every: int = 1  # track only every n-th frame
+    stream: int | None = None  # which of the file's video streams to track
     # options of `measures.measure`, whose tables are written next to the output; None for no measures
     measures: Mapping[str, Any] | None = None
 
@@ -127,7 +129,7 @@ def do_job(job: Job, progress: Progress | None = None) -> FileResult:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VideoWarning)  # they are in the result
-            with open_video(job.video) as video:
+            with open_video(job.video, job.stream) as video:
                 return _do(job, video, progress or (lambda done, total: None))
     except FaceLandmarksError as error:
         return failure(job, str(error))
@@ -150,7 +152,8 @@ def failure(job: Job, reason: str, tries: int = 1) -> FileResult:
 def _do(job: Job, video: Video, progress: Progress) -> FileResult:
     settings = settings_from_dict(job.settings) if job.settings else TrackerSettings()
     tracker = FaceTracker(_models(job.models), settings, job.threads)
-    identity = run_identity(tracker, video, range(len(video)))
+    part = range(0, len(video), job.every)
+    identity = run_identity(tracker, video, part)
     before = _earlier(job, identity)
     if before is not None:
         record = read_record(job.output)
@@ -174,7 +177,9 @@ def _do(job: Job, video: Video, progress: Progress) -> FileResult:
             result = _write(job, joined, video, identity)
             remove_pieces(job.output)
             return result
-    checkpointed = CheckpointedRun.begin(tracker, video, journal_of(job.output), resume=True, or_restart=True)
+    checkpointed = CheckpointedRun.begin(
+        tracker, video, journal_of(job.output), resume=True, or_restart=True, part=part
+    )
     whole = False
     try:
         _follow(checkpointed, progress)

@@ -48,8 +48,8 @@ def focal_in_pixels(focal: float | str, size: tuple[int, int]) -> float:
     value, unit = (float(found[1]), found[2]) if found else (0.0, "px")
     if not unit and 0 < value < DOUBTFUL_PIXELS:
         raise SettingsError(
-            f"The focal length is {focal!r:.40} without a unit: give {value:g}px for pixels, or {value:g}mm for "
-            "millimetres of a 35 mm camera."
+            f"The focal length is {focal!r:.40} without a unit: give {value:g}px for pixels, or {value:g}mm "
+            "for millimetres of a 35 mm camera."
         )
     if unit == "mm":
         value *= math.hypot(*size) / FILM_DIAGONAL

@@ -55,9 +55,10 @@ def open_video(path: str | os.PathLike[str], stream: int | None = None) -> Video
     return Video(source)
 
 
-def probe(path: str | os.PathLike[str]) -> VideoInfo:
-    """Return the properties of a video file; see `open_video` for errors."""
-    return PictureSeries(_absolute(path)).info if pictures_in(path) else index_video(_absolute(path)).info
+def probe(path: str | os.PathLike[str], stream: int | None = None) -> VideoInfo:
+    """Return the properties of a video file, of one of its streams; see `open_video` for both and errors."""
+    place = _absolute(path)
+    return PictureSeries(place).info if pictures_in(path) else index_video(place, stream).info
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
