@@ -441,7 +441,7 @@ def test_a_batch_tracks_every_nth_frame_of_a_stream(
         assert cli.main([*words, *other]) == 2
         captured = capsys.readouterr()
         assert reason in captured.err + captured.out
-    with pytest.raises(SettingsError, match="every is 2.5"):
+    with pytest.raises(SettingsError, match=r"every is 2\.5"):
         track_many(path, out, every=2.5)  # type: ignore[arg-type]
     with pytest.raises(SettingsError, match="stream is '1'"):
         track_many(path, out, stream="1")  # type: ignore[arg-type]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import os
 import threading
 import time
@@ -30,6 +31,7 @@ from napari_face_landmarks.video import (
     write_video,
 )
 from napari_face_landmarks.video import index as video_index
+from napari_face_landmarks.video.live import open_live
 
 N = 60
 WIDTH, HEIGHT = 160, 96
@@ -280,12 +282,22 @@ def test_frames_of_another_size_are_scaled_to_the_first(tmp_path: Path) -> None:
                     packet.pts = packet.dts = (number + 10 * (size[0] < WIDTH)) * 40
                     packet.time_base = Fraction(1, 1000)
                     out.mux(packet)
-    with open_video(path) as video:
+    with pytest.warns(VideoWarning, match="change their size"):
+        opened = open_video(path)
+    with opened as video:
         frames = list(video.frames())
         assert {frame.shape for frame in frames} == {(HEIGHT, WIDTH, 3)}
         assert [number_of(frame) for frame in frames] == [*range(10), *range(10)]
         assert np.all(np.diff(video.info.timestamps) > 0)
         np.testing.assert_array_equal(video[15], frames[15])
+        (said,) = video.info.warnings
+        assert (
+            f"change their size, from {WIDTH} x {HEIGHT} to {WIDTH * 3 // 4} x {HEIGHT * 3 // 4}: all" in said
+        )
+    live = open_live(io.BytesIO(path.read_bytes()), keep_all=True)
+    assert len({frame.shape for frame in live}) == 1
+    assert "pipe change their size" in live.warnings[0]
+    assert len(live.warnings) == 1
 
 
 def test_it_looks_like_an_array(folder: Path) -> None:

@@ -199,7 +199,10 @@ def people_in_words(meta: Mapping[str, Any]) -> tuple[str, ...]:
         return ()
     first = ", ".join(f"face {face} from frame {frame} on" for frame, face in given[:MOST_NAMED])
     more = f" and {len(given) - MOST_NAMED} more" if len(given) > MOST_NAMED else ""
-    return (f"{SEVERAL} ({first}{more}): Tracks.meta has all frames.",)
+    return (
+        f"{SEVERAL} ({first}{more}): measure them apart, in napari after Split here in the panel Faces. "
+        f"Tracks.meta[{NEW_TRACKS!r}] has all frames.",
+    )
 
 
 def apart_at_cuts(tracks: Tracks) -> Tracks:

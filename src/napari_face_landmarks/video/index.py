@@ -251,6 +251,13 @@ def _doubts(path: str, geometry: FrameGeometry) -> list[str]:
         doubts.append(
             f"The pixels of {path} have 16 bits, of which {geometry.levels.white:g} is used as white."
         )
+    if len(geometry.sizes) > 1:
+        first, *others = (f"{width} x {height}" for width, height in geometry.sizes)
+        doubts.append(
+            f"The frames of {path} change their size, from {first} to {', '.join(others)}: all are scaled to "
+            "the first one, and the decoder may lose a frame where it changes; cut the video there if that "
+            "matters."
+        )
     if geometry.interlaced:
         doubts.append(
             f"{path} is interlaced: every other line is of another time, and landmarks of moving faces may "
@@ -343,6 +350,7 @@ def _check_by_decoding(
         del head
         tail_places = _decode_tail(run, index, _TAIL_PIXELS // (geometry.height * geometry.width))
         damaged = run.damaged
+        geometry = dataclasses.replace(geometry, sizes=tuple(run.sizes))
     first, last = int(head_places[0]), index.order.size - 1
     if tail_places.size:
         last = int(tail_places[-1])
@@ -379,6 +387,8 @@ def _index_by_decoding(path: str, number: int, packets: Packets) -> tuple[FrameI
         for place, frame in run.decode_from(None):
             geometry = geometry or geometry_of_all([frame])
             seen[place] = None
+        if geometry is not None:
+            geometry = dataclasses.replace(geometry, sizes=tuple(run.sizes))
     order = np.fromiter(seen, dtype=np.int64, count=len(seen))
     return _make_index(packets, order, times_are_good=False), geometry
 
@@ -426,6 +436,8 @@ class DecodingRun:
     ----------
     damaged : bool
         Whether a packet could not be decoded.
+    sizes : dict
+        Widths and heights of the frames so far, the first one's first.
     """
 
     def __init__(self, path: str, index: FrameIndex, number: int) -> None:
@@ -433,6 +445,7 @@ class DecodingRun:
         self._index = index
         self._known = {(int(index.size[key]), int(index.stamp[key])): int(key) for key in index.keys}
         self.damaged = False
+        self.sizes: dict[tuple[int, int], None] = {}
         self._container: InputContainer | None = None
         self._stream: VideoStream | None = None
 
@@ -479,6 +492,7 @@ class DecodingRun:
                 self.damaged = True
                 continue  # a damaged packet: its frame is missing, later ones may be intact
             for frame in frames:
+                self.sizes[frame.width, frame.height] = None
                 number = frame.pts
                 if number is None or not 0 <= number < position.size or position[number] < 0:
                     continue

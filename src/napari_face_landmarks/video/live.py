@@ -180,11 +180,21 @@ def _of_pipe(stream: IO[bytes], stamps: list[float], notes: list[str]) -> Iterat
         with container:
             if not container.streams.video:
                 raise VideoError("The pipe has no video: give a stream of y4m, Matroska, MPEG-TS or MJPEG.")
-            geometry = None
+            geometry, doubts = None, 0
             for frame in container.decode(video=0):
                 if geometry is None:
                     geometry = geometry_of(frame)
                     notes += _doubts(container.streams.video[0], frame.interlaced_frame)
+                    doubts = len(notes)
+                elif len(notes) == doubts and (frame.height, frame.width) != (
+                    geometry.height,
+                    geometry.width,
+                ):
+                    notes.append(
+                        "The frames of the pipe change their size, from "
+                        f"{geometry.width} x {geometry.height} to {frame.width} x {frame.height}: all are "
+                        "scaled to the first one."
+                    )
                 stamps.append(math.nan if frame.time is None else frame.time)
                 yield to_rgb(frame, geometry, reformatter)
     except (av.FFmpegError, ValueError):
