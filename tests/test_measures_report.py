@@ -80,6 +80,12 @@ def test_agreement_of_a_measure_that_is_compressed_and_shifted() -> None:
     assert agreement("m", of(some), of(labels)).faces == 36
     shares = agreement("m", of(labels + np.repeat([0.0, 1.5], [20, 21]), 1.0), of(labels))
     assert (shares.within_one, shares.within_two) == (20 / 41, 1)
+    sides = np.concatenate([labels, np.full(41, 0.4) - labels])  # right and left sides of 41 faces
+    astray = sides + np.tile(np.where(np.arange(41) < 4, 5.0, 0.0), 2)
+    known = agreement("m", of(astray, 1.0), of(sides), np.arange(41) >= 4)
+    assert (known.faces, known.within_one) == (74, 1)
+    assert known.slope == pytest.approx(1)
+    assert agreement("m", of(astray, 1.0), of(sides)).within_two < 1
 
 
 def test_shut_eyes_are_compared_with_open_ones() -> None:
@@ -147,6 +153,7 @@ def test_the_command_reports_measures_of_every_mode(
     assert [one["refine"] for one in record["measures"]] == ["off", "auto", "always"]
     for one in record["measures"]:
         assert {item["measure"] for item in one["agreement"]} == set(measured_values(landmarks))
+        assert {item["faces"] for item in one["confident"]} <= {3, 6}
         lengths = (item for item in one["agreement"] if "height" in item["measure"])
         assert all(abs(item["bias"]) < 0.1 for item in lengths)
         assert np.mean([item["within_two"] for item in one["agreement"]]) > 0.6

@@ -23,7 +23,7 @@ from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture
 from napari_face_landmarks.evaluation.metrics import EvaluationPlan, Fits, roc_area
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures import values_of
-from napari_face_landmarks.measures.table import measured_faces
+from napari_face_landmarks.measures.table import LOW_CONFIDENCE, measured_faces
 from napari_face_landmarks.measures.uncertainty import error_covariance
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.opencv import cv2
@@ -31,6 +31,7 @@ from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
 
 Floats = npt.NDArray[np.float64]
+Mask = npt.NDArray[np.bool_]
 
 POWERS = {"px": 1, "px2": 2}
 """Of the outer inter-canthal distance, by which lengths and areas are divided."""
@@ -104,6 +105,7 @@ class MeasureSummary:
     refine: str
     condition: str
     agreement: tuple[Agreement, ...]
+    confident: tuple[Agreement, ...]  # of the faces that `measure` does not flag for a low confidence
     eyes: ShutEyes
     # for each of `DEFORMATIONS` the share of the displacement that the landmarks follow; empty where it was
     # not measured (other conditions than ``"none"``)
@@ -148,9 +150,14 @@ def measured_values(
     return found
 
 
-def agreement(measure: str, found: Measured, labelled: Measured) -> Agreement:
-    """Compare a measure with that of the labels; faces where either is not finite do not count."""
+def agreement(measure: str, found: Measured, labelled: Measured, faces: Mask | None = None) -> Agreement:
+    """Compare a measure with that of the labels; faces where either is not finite do not count.
+
+    Nor do those that are not among `faces`, (N,), where it is given.
+    """
     known = np.isfinite(found.values) & np.isfinite(labelled.values)
+    if faces is not None:
+        known &= np.tile(faces, len(known) // len(faces))
     ours, truth = (one.values[known] / one.unit[known] for one in (found, labelled))
     if len(ours) < 3:
         return Agreement(measure, len(ours), *([math.nan] * 5))
@@ -160,15 +167,18 @@ def agreement(measure: str, found: Measured, labelled: Measured) -> Agreement:
     if np.ptp(truth) > 1e-9:
         slope = float(np.cov(truth, ours)[0, 1] / truth.var(ddof=1))
         correlation = slope * float(truth.std() / ours.std()) if ours.std() > 1e-12 else 0.0
-    within = shares_within(found, labelled)
+    within = shares_within(found, labelled, known)
     return Agreement(measure, len(ours), correlation, slope, bias, bias - spread, bias + spread, *within)
 
 
-def shares_within(found: Measured, labelled: Measured) -> tuple[float, float]:
-    """Return the shares of the differences that are within one and within two standard errors."""
+def shares_within(found: Measured, labelled: Measured, known: Mask | None = None) -> tuple[float, float]:
+    """Return the shares of the differences that are within one and within two standard errors.
+
+    Of all values, or of those that are `known`.
+    """
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.abs(found.values - labelled.values) / found.errors
-    ratio = ratio[np.isfinite(ratio)]
+    ratio = ratio[np.isfinite(ratio) & (True if known is None else known)]
     return _mean(ratio <= 1), _mean(ratio <= 2)
 
 
@@ -303,12 +313,14 @@ def measure_fits(
     summaries = []
     for one in fits:
         found = measured_values(one.landmarks, one.sigma, error_covariance(one.bundle))
+        confident = one.face_confidence >= LOW_CONFIDENCE
         summaries.append(
             MeasureSummary(
                 bundle=one.bundle,
                 refine=one.refine,
                 condition=one.condition,
                 agreement=tuple(agreement(name, found[name], labelled[name]) for name in labelled),
+                confident=tuple(agreement(name, found[name], labelled[name], confident) for name in labelled),
                 eyes=shut_eyes(one.landmarks, faces.landmarks),
                 followed=dict(followed.get((one.bundle, one.refine), {})) if one.condition == "none" else {},
             )
@@ -322,11 +334,11 @@ def tables(summaries: Sequence[MeasureSummary]) -> list[tuple[str, list[str], li
     agreements, eyes, followed = [], [], []
     for one in summaries:
         key = [one.condition, one.refine, one.bundle]
-        for item in one.agreement:
+        for item, sure in zip(one.agreement, one.confident, strict=True):
             numbers = (item.correlation, item.slope, item.bias, item.lowest, item.highest)
             shares = (_percent(item.within_one), _percent(item.within_two))
             row = [item.measure, *key, str(item.faces), *map(_number, numbers), *shares]
-            agreements.append(row)
+            agreements.append([*row, str(sure.faces), _number(sure.correlation), _number(sure.slope)])
         e = one.eyes
         row = [f"{e.shut} / {e.open}", *map(_number, (e.shut_aperture, e.open_aperture, e.share, e.roc_area))]
         eyes.append([*key, *row, str(e.winks), _number(e.wink_share)])
@@ -335,7 +347,7 @@ def tables(summaries: Sequence[MeasureSummary]) -> list[tuple[str, list[str], li
     names = [item.measure for item in summaries[0].agreement] if summaries else []
     agreements.sort(key=lambda row: names.index(row[0]))
     head = ["measure", *first, "faces", "correlation", "slope", "bias", "lower limit", "upper limit"]
-    head += ["within 1 SE", "2 SE"]
+    head += ["within 1 SE", "2 SE", "confident faces", "their correlation", "their slope"]
     return [
         ("Measures of the landmarks against those of the labels", head, agreements),
         (

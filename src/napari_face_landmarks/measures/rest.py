@@ -76,7 +76,7 @@ def rest_rows(
 
 
 def _calmest(tracks: Tracks, usable: npt.NDArray[np.bool_], face: int) -> npt.NDArray[np.int64]:
-    """Return the rows of the stretch of `SECONDS` that is calm, open-eyed, unhidden and seen from in front."""
+    """Return the rows of the stretch of `SECONDS` that is calm, open-eyed, unhidden and frontal."""
     rows = np.flatnonzero(usable)
     if len(rows) <= 2:
         return rows
