@@ -9,6 +9,8 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -322,6 +324,62 @@ def measure_run(
     return {"frames_per_s": widget.progress.value / (time.perf_counter() - began), **found}
 
 
+def measure_first(n_frames: int = 300) -> dict[str, Any]:
+    """Return how long the window is silent at the plugin's first steps in this process, each in s.
+
+    A display is needed. The window is painted before the clock starts. A run of so many frames goes to a
+    worker process, one of 100 stays in this process, with all that is imported and loaded for it. At the end,
+    napari alone adds a layer of 68 points, for comparison.
+    """
+    import tempfile
+
+    from napari import Viewer
+
+    found: dict[str, Any] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        clips = {
+            name: make_clip(Path(folder) / f"{name}.mp4", count)
+            for name, count in (("first_run_here", 100), ("first_run_by_a_worker", n_frames))
+        }
+        viewer = Viewer(show=True)
+        viewer.open(clips["first_run_here"], plugin="napari-face-landmarks")
+        _be_idle_for(2)
+        found["first_dock"], widget = _silence(lambda: _open_track(viewer), lambda: True)
+        for name, clip in clips.items():
+            if clip.stem not in viewer.layers:
+                viewer.open(clip, plugin="napari-face-landmarks")
+            _be_idle_for(1)
+            found[name], _ = _silence(widget.run, lambda: not widget.running)
+        points = np.zeros((68, 3))
+        found["napari_adds_points"], _ = _silence(lambda: viewer.add_points(points), lambda: True)
+    return found
+
+
+def _open_track(viewer: Any) -> Any:
+    from gui_support import panel_of
+
+    return panel_of(viewer, "Track")
+
+
+def _silence(begin: Callable[[], Any], until: Callable[[], bool]) -> tuple[dict[str, float], Any]:
+    """Return how the GUI's thread fares from a click on, and what that returns."""
+    pulse = Pulse()
+    _be_idle_for(0.1)
+    began, before = len(pulse.gaps), time.perf_counter()
+    result = begin()
+    _be_idle(until)
+    seconds = time.perf_counter() - before
+    _be_idle_for(1)
+    pulse.stop()
+    clock, own, waited = np.array(pulse.gaps[began:]).T
+    return {
+        "seconds": seconds,
+        "largest_gap_s": float(clock.max()),
+        "largest_gap_without_waiting_for_a_processor_s": float((clock - waited).max()),
+        "largest_work_s": float(own.max()),
+    }, result
+
+
 def make_clip(path: Path, n_frames: int) -> Path:
     """Write a video of a face that moves to and fro."""
     from napari_face_landmarks.demo import make_demo_clip
@@ -384,15 +442,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", action="store_true", help="only the layer of 68 x 50,000 points, as JSON")
     parser.add_argument("--editing", action="store_true", help="only corrections of 100,000 frames, as JSON")
+    parser.add_argument(
+        "--first", action="store_true", help="only the first dock and the first runs, as JSON"
+    )
     parser.add_argument("--frames", type=int, default=2000, help="of the run")
     asked = parser.parse_args()
     if asked.scale:
         print(json.dumps(measure_scale()))
         return
-    if asked.editing:
-        print(json.dumps(measure_editing()), flush=True)
+    if asked.editing or asked.first:
+        print(json.dumps(measure_editing() if asked.editing else measure_first(), indent=1), flush=True)
         os._exit(0)  # without waiting for napari's threads
-    print(json.dumps(measure_scale(), indent=1))
+    print(json.dumps(measure_scale(), indent=1), flush=True)
+    for option in ("--first", "--editing"):  # in fresh processes
+        subprocess.run([sys.executable, __file__, option], check=True)
     print(json.dumps(_measure_runs(asked.frames), indent=1), flush=True)
     os._exit(0)  # without waiting for napari's threads
 

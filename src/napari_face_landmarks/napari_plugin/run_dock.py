@@ -247,8 +247,7 @@ class FaceLandmarksWidget(Container):
         )
         self._shown, self._notice_given = ShownRun(self._viewer, video, run, self.follow), False
         self._set_running(True)
-        self.progress.max = stop - start
-        self.progress.value = 0
+        self._show_progress(0, stop - start)
         self.status.value, self.notice.value = "Starting …", ""
         self._steps = track_in_background(run)
         self._in_window = self.native.window().isVisible()
@@ -369,7 +368,7 @@ class FaceLandmarksWidget(Container):
     def _look(self) -> None:
         """Show what the working thread has finished since the last look."""
         if self._export is not None and self._export.total:
-            self.progress.max, self.progress.value = self._export.total, self._export.done
+            self._show_progress(self._export.done, self._export.total)
             self.status.value = (
                 f"Exporting to {self._export_name}: {self._export.done} of {self._export.total} frames"
             )
@@ -385,12 +384,17 @@ class FaceLandmarksWidget(Container):
 
     def _tell_progress(self, run: BackgroundRun, shown: ShownRun) -> None:
         self._told = time.monotonic()
-        if self.progress.value != shown.done:
-            self.progress.native.setUpdatesEnabled(False)  # or Qt would draw the window here and now
-            self.progress.value = shown.done
-            self.progress.native.setUpdatesEnabled(True)
+        self._show_progress(shown.done)
         if not run.cancelled:
             self.status.value = run.doing or describe_progress(run, shown.times)
+
+    def _show_progress(self, done: int, total: int | None = None) -> None:
+        self.progress.native.setUpdatesEnabled(False)  # or Qt would draw the window here and now
+        if total is not None:
+            self.progress.max = total
+        if self.progress.value != done:
+            self.progress.value = done
+        self.progress.native.setUpdatesEnabled(True)
 
     def _give_notice(self, run: BackgroundRun) -> None:
         if run.notice is not None and not self._notice_given:
@@ -412,7 +416,7 @@ class FaceLandmarksWidget(Container):
         self._shown.finish()
         if not self._open:  # napari has handled events meanwhile, and closed the dock
             return
-        self.progress.value = self._shown.done
+        self._show_progress(self._shown.done)
         self._set_running(False)
         self.reset_choices()
         self._give_notice(run)
