@@ -442,9 +442,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--scale", action="store_true", help="only the layer of 68 x 50,000 points, as JSON")
     parser.add_argument("--editing", action="store_true", help="only corrections of 100,000 frames, as JSON")
-    parser.add_argument(
-        "--first", action="store_true", help="only the first dock and the first runs, as JSON"
-    )
+    parser.add_argument("--first", action="store_true", help="only the first dock and runs, as JSON")
     parser.add_argument("--frames", type=int, default=2000, help="of the run")
     asked = parser.parse_args()
     if asked.scale:

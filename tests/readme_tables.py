@@ -79,6 +79,8 @@ def reasons() -> str:
         "low confidence of a region": "the mean confidence of the jaw, a brow, the nose, an eye or the lips "
         f"is below {limits.region_confidence:g}",
         "jump of a region": "one of these moves as far as in a jump, relative to the face",
+        "left unlike right": "on this frame only, one eye or brow differs from the other, by "
+        "as much as in a jump",
     }
     return markdown(["reason", "a frame is listed if"], [[reason, rules[reason]] for reason in REASONS])
 

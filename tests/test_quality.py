@@ -76,6 +76,24 @@ def test_a_region_that_is_wrong_is_found_where_the_mean_of_the_face_hides_it(reg
     assert not check(tracks).suspects
 
 
+@pytest.mark.parametrize(("marks", "what"), [([43, 44], "eyes"), ([17, 18, 19, 20, 21], "brows")])
+def test_left_unlike_right_on_one_frame_is_found_and_a_lasting_difference_is_not(
+    marks: list[int], what: str
+) -> None:
+    tracks = good_tracks()
+    eyes = np.array([(37, 41), (38, 40), (43, 47), (44, 46)])
+    tracks.landmarks[:, 0, eyes[:, 1]] = tracks.landmarks[:, 0, eyes[:, 0]] + np.float32([0, 5])
+    away = 0.1 * inter_ocular(tracks.landmarks[50, 0])
+    towards = tracks.landmarks[50, 0, marks].mean(axis=0) - tracks.landmarks[50, 0, 36:42].mean(axis=0)
+    step = [0, -2 * away] if what == "eyes" else 2 * away * towards / np.linalg.norm(towards)
+    tracks.landmarks[100:140, 0, marks] += step  # palsy, a raised brow
+    assert "left unlike right" not in {reason for item in check(tracks).suspects for reason in item.reasons}
+    tracks.landmarks[50, 0, marks] += step
+    (place,) = [item for item in check(tracks).suspects if "left unlike right" in item.reasons]
+    assert (place.frame, place.first) == (50, 50)
+    assert f"left unlike right: the {what} differ by" in place.text
+
+
 def test_frames_in_a_row_are_one_place_that_points_at_the_worst() -> None:
     tracks = good_tracks()
     tracks.confidence[50:60, 0] = 0.5

@@ -29,6 +29,10 @@ PARTS = {
 }
 """The regions of a face that are checked by themselves, R of them, and their landmarks."""
 _SHARES = np.array([np.isin(np.arange(N_LANDMARKS), part) / len(part) for part in PARTS.values()], np.float32)
+SIDES = ("eyes", "brows")
+"""What is compared between left and right."""
+_LIDS = (((43, 47), (44, 46)), ((37, 41), (38, 40)))  # left, right: upper and lower lid
+_BROWS, _EYES = ((22, 27), (17, 22)), ((42, 48), (36, 42))
 FRAMES_AT_A_TIME = 4096
 BLOCK = 16
 """Frames per block; the typical movement is the largest median of a block and its two neighbours."""
@@ -63,6 +67,9 @@ class Series:
         Mean over the landmarks of each of `PARTS`, 0 to 1.
     region_movement : ndarray, (T, F, R), float32
         As `movement`, of each of `PARTS` relative to the whole face.
+    left_minus_right : ndarray, (T, F, 2), float32
+        Of the `SIDES`: how much wider open the left eye is than the right one, and how much higher above its
+        eye the left brow, in inter-ocular distances.
     manual : ndarray, (T, F), bool
         Faces with manual landmarks, which count as checked.
     """
@@ -78,6 +85,7 @@ class Series:
     source: npt.NDArray[np.uint8]
     region_confidence: Floats
     region_movement: Floats
+    left_minus_right: Floats
     manual: npt.NDArray[np.bool_]
 
     @property
@@ -123,6 +131,7 @@ def series_of(tracks: Tracks) -> Series:
         source=tracks.source,
         region_confidence=_known(tracks.confidence @ _SHARES.T, present[..., np.newaxis]),
         region_movement=region_movement,
+        left_minus_right=_left_minus_right(tracks),
         manual=np.asarray((tracks.source == MANUAL) | tracks.by_hand.any(axis=-1)),
     )
 
@@ -149,6 +158,29 @@ def _movement(tracks: Tracks) -> tuple[Floats, Floats]:
         own = np.linalg.norm(steps - steps.mean(axis=-2, keepdims=True), axis=-1)  # NaN where one is unknown
         by_region[start:stop] = own @ _SHARES.T / scale[..., np.newaxis]
     return moved, by_region
+
+
+def _left_minus_right(tracks: Tracks) -> Floats:
+    """Return `Series.left_minus_right`."""
+    points = tracks.landmarks
+    of_sides = []
+    for lids, brow, eye in zip(_LIDS, _BROWS, _EYES, strict=True):
+        gaps = [
+            np.linalg.norm(points[..., upper, :] - points[..., lower, :], axis=-1) for upper, lower in lids
+        ]
+        opened = (gaps[0] + gaps[1]) / 2
+        raised = points[..., slice(*brow), :].mean(axis=-2) - points[..., slice(*eye), :].mean(axis=-2)
+        of_sides.append(np.stack([opened, np.linalg.norm(raised, axis=-1)], axis=-1))
+    across = np.maximum(inter_ocular(points), 1e-6)
+    return np.asarray((of_sides[0] - of_sides[1]) / across[..., np.newaxis], np.float32)
+
+
+def spikes(values: Floats) -> Floats:
+    """Return how far values (T, ...) are beside those of both frames around them; 0 at ends and between."""
+    found = np.zeros_like(values)
+    before, after = values[1:-1] - values[:-2], values[1:-1] - values[2:]
+    found[1:-1] = np.where(before * after > 0, np.minimum(np.abs(before), np.abs(after)), 0)
+    return found
 
 
 def join_series(first: Series, second: Series) -> Series:

@@ -9,9 +9,9 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.quality.limits import Limits
-from napari_face_landmarks.quality.series import PARTS, Series, typical_movement
+from napari_face_landmarks.quality.series import PARTS, SIDES, Series, spikes, typical_movement
 
-LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP = (
+LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP, UNEVEN = (
     "lost face",
     "low confidence",
     "jump",
@@ -19,8 +19,9 @@ LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP = (
     "unlike a face",
     "low confidence of a region",
     "jump of a region",
+    "left unlike right",
 )
-REASONS = (LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP)
+REASONS = (LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP, UNEVEN)
 NAMES = tuple(PARTS)
 LARGEST_GAP = 2
 """Suspicious frames with at most this many other frames between them form one sequence."""
@@ -64,7 +65,8 @@ def find_suspects(series: Series, limits: Limits | None = None) -> list[Suspect]
 
     A face is suspicious if its mean confidence is low, its landmarks jump, CLNF moved them far, they are far
     from the shape model, or the face is lost; so is one of which a region (`PARTS`) has a low confidence or
-    jumps by itself, relative to the face. Manually corrected faces count as checked. The weight w of a
+    jumps by itself, relative to the face, and one whose eyes or brows differ between left and right on one
+    frame only. Manually corrected faces count as checked. The weight w of a
     reason is 0 at its limit and grows to 1 beyond it; a lost face has the weight 1. The score of a frame is
     ``1 - prod(1 - w)`` over its reasons.
 
@@ -104,9 +106,20 @@ def _weights(series: Series, limits: Limits) -> dict[str, npt.NDArray[np.float64
     for of_region, of_face, weight in (  # what the face's own says already is not said of a region too
         (LOW_REGION, LOW, _below(series.region_confidence.min(axis=-1), lowest)),
         (REGION_JUMP, JUMP, _above(series.region_movement.max(axis=-1), jump)),
+        (UNEVEN, JUMP, _uneven(series, limits)),
     ):
         found[of_region] = np.where(found[of_face] > 0, 0, weight)
     return {reason: np.where(series.manual, 0, weight) for reason, weight in found.items()}
+
+
+def _uneven(series: Series, limits: Limits) -> npt.NDArray[np.float64]:
+    """Return the weight of differences between left and right on one frame only; a jump's limits."""
+    found = np.zeros(series.source.shape)
+    for side in range(len(SIDES)):
+        one = spikes(series.left_minus_right[..., side])
+        usual = limits.jump_ratio * typical_movement(one)
+        found = np.maximum(found, _above(one, np.fmax(usual, np.float32(limits.jump))))
+    return found
 
 
 def _below(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.float64]:
@@ -189,6 +202,11 @@ def _in_words(series: Series, reason: str, row: int, face: int) -> str:
         region = int(series.region_movement[row, face].argmax())
         moved = percent(series.region_movement[row, face, region])
         return f"{JUMP} of the {NAMES[region]}: {moved} of the inter-ocular distance, relative to the face"
+    if reason == UNEVEN:
+        beside = spikes(series.left_minus_right[:, face])[row]
+        side = int(beside.argmax())
+        away = percent(beside[side])
+        return f"{UNEVEN}: the {SIDES[side]} differ by {away} of the inter-ocular distance on this frame only"
     return f"{ODD}: {percent(series.off_model[row, face])} of the inter-ocular distance from the shape model"
 
 
