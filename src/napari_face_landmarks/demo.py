@@ -115,17 +115,7 @@ def motion_distance(
 ) -> npt.NDArray[np.float64]:
     """Return the distance of tracked landmarks from those of frame 0 moved by the true motion.
 
-    Parameters
-    ----------
-    landmarks : ndarray, (T, 68, 2)
-        Pixels, x then y.
-    transforms : ndarray, (T, 2, 3)
-        Transforms from frame 0 to each frame (see `make_demo_clip`).
-
-    Returns
-    -------
-    ndarray, (T,), float64
-        Mean distance over the 68 landmarks, divided by the inter-ocular distance; NaN where there is no face.
+    Arrays: `landmarks` (T, 68, 2), pixels, x then y; `transforms` (T, 2, 3). Returns (T,) float64.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     truth = points[0] @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
@@ -140,31 +130,7 @@ def run_demo(
     size: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> DemoResult:
-    """Make the clip, track it and write the results.
-
-    Parameters
-    ----------
-    folder : Path
-        Gets ``moving-face.mp4``, ``landmarks.csv``, ``overlay.mp4`` and ``contact-sheet.png``; created if it
-        does not exist.
-    models : Models
-        From `load_models`.
-    settings : TrackerSettings, optional
-        Default: `TrackerSettings()`.
-    n_frames, size : int, optional
-        See `make_demo_clip`.
-    progress : callable, optional
-        Called with the number of tracked frames and the total.
-
-    Returns
-    -------
-    DemoResult
-
-    Raises
-    ------
-    ResultError, VideoError
-        If a file cannot be written, or no face was found in the first frame.
-    """
+    """Make the clip, track it and write the results."""
     from napari_face_landmarks.io import write_csv
     from napari_face_landmarks.tracking import FaceTracker
     from napari_face_landmarks.video import write_video

@@ -62,10 +62,7 @@ MIRROR_68 = _mirror()
 def inter_ocular(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the distance between the outer eye corners, which normalises the NME, (...); pixels.
 
-    Parameters
-    ----------
-    landmarks : ndarray, (..., 68, 2)
-        Pixels, x then y.
+    Arrays: `landmarks` (..., 68, 2), pixels, x then y.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     return np.asarray(np.linalg.norm(points[..., OUTER_EYES[0], :] - points[..., OUTER_EYES[1], :], axis=-1))
@@ -74,15 +71,7 @@ def inter_ocular(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 def nme(landmarks: npt.NDArray[Any], truth: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the normalised mean error: mean point distance over the true inter-ocular distance.
 
-    Parameters
-    ----------
-    landmarks, truth : ndarray, (..., 68, 2)
-        Pixels, x then y.
-
-    Returns
-    -------
-    ndarray, (...)
-        A fraction; 0.03 is 3 % of the inter-ocular distance.
+    Arrays: `landmarks` and `truth` (..., 68, 2), pixels, x then y.
     """
     difference = np.asarray(landmarks, dtype=np.float64) - np.asarray(truth, dtype=np.float64)
     return np.asarray(np.linalg.norm(difference, axis=-1).mean(axis=-1) / inter_ocular(truth))

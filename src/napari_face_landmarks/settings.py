@@ -194,13 +194,7 @@ class Preset:
 
 
 def preset_named(name: str) -> Preset:
-    """Return the preset with this name.
-
-    Raises
-    ------
-    SettingsError
-        If there is none; the message lists all names.
-    """
+    """Return the preset with this name."""
     for item in PRESETS:
         if item.name == name:
             return item
@@ -233,13 +227,7 @@ def settings_from_dict(values: Mapping[str, Any]) -> TrackerSettings:
 
 
 def given_settings(given: TrackerSettings | Mapping[str, Any] | str | None) -> TrackerSettings:
-    """Return settings given as `TrackerSettings`, as a mapping, as the name of a preset, or as None.
-
-    Raises
-    ------
-    SettingsError
-        If they have another type, there is no such preset or setting, or a value is out of range.
-    """
+    """Return settings given as `TrackerSettings`, as a mapping, as the name of a preset, or as None."""
     if given is None:
         return TrackerSettings()
     if isinstance(given, TrackerSettings):

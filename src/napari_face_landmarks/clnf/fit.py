@@ -51,57 +51,32 @@ LEAST_LOGGED = 0.01
 
 @dataclass(frozen=True)
 class ClnfModel:
-    """Models and constants of CLNF.
+    """Models and constants of CLNF."""
 
-    Attributes
-    ----------
-    pdm : PDM
-        Of 68 points.
-    experts : PatchExperts or OpenFaceExperts
-    constants : EngineConstants
-    engine : module
-        `numba_engine`, or `reference`: the method in plain NumPy.
-    """
-
-    pdm: PDM
+    pdm: PDM  # of 68 points
     experts: AnyExperts
     constants: EngineConstants = TUNED
+    # `numba_engine`, or `reference`: the method in plain NumPy
     engine: ModuleType | SimpleNamespace = numba_engine
 
 
 @dataclass(frozen=True)
 class ClnfFit:
-    """Result of refining one face.
+    """Result of refining one face."""
 
-    Attributes
-    ----------
-    landmarks : ndarray, (68, 2), float32
-        Pixels, x then y; the initial ones if `converged` is False.
-    params : ndarray, (6 + m,), float64
-        PDM parameters in the image: s, rx, ry, rz, tx, ty, q.
-    start : ndarray, (6 + m,), float64
-        PDM parameters fitted to the initial landmarks.
-    shares : ndarray, (68,), float64
-        Share c of the initial landmarks' residual from the PDM that `landmarks` keeps.
-    beyond : ndarray, (68, 2), float64
-        Offset of `landmarks` from the end of the search, learned from manual landmarks
-        (`PatchExperts.beyond`); units of the PDM in the upright frame.
-    likelihood : float
-        Mean log response at the landmarks, finest scale; -inf where `converged` is False.
-    iterations : int
-        NU-RLMS steps taken.
-    converged : bool
-        False if there is no face to fit, the face is too small or outside the image, the equations are
-        singular, or the landmarks diverge.
-    """
-
+    # (68, 2) float32, pixels, x then y; the initial ones if `converged` is False
     landmarks: npt.NDArray[np.float32]
-    params: Floats
-    start: Floats
+    params: Floats  # (6 + m,) float64; PDM parameters in the image: s, rx, ry, rz, tx, ty, q
+    start: Floats  # (6 + m,) float64; PDM parameters fitted to the initial landmarks
+    # (68,) float64; share c of the initial landmarks' residual from the PDM that `landmarks` keeps
     shares: Floats
+    # (68, 2) float64; offset of `landmarks` from the end of the search, learned from manual landmarks
+    # (`PatchExperts.beyond`); units of the PDM in the upright frame
     beyond: Floats
-    likelihood: float
-    iterations: int
+    likelihood: float  # mean log response at the landmarks, finest scale; -inf where `converged` is False
+    iterations: int  # NU-RLMS steps taken
+    # false if there is no face to fit, the face is too small or outside the image, the equations are
+    # singular, or the landmarks diverge
     converged: bool
 
 
@@ -261,30 +236,16 @@ def _with_targets(
 
 @dataclass(frozen=True)
 class ClnfOnlyFit:
-    """Result of fitting one face by CLNF alone, without initial landmarks.
+    """Result of fitting one face by CLNF alone, without initial landmarks."""
 
-    Attributes
-    ----------
-    landmarks : ndarray, (68, 2), float32
-        Pixels, x then y.
-    params : ndarray, (6 + m,), float64
-        PDM parameters in the image.
-    confidence : ndarray, (68,), float32
-        Response at each landmark, 0 to 1; the mean of the others for landmarks that the view hides.
-    likelihood : float
-        Mean log response at the landmarks, finest scale; -inf where `converged` is False.
-    iterations : int
-        NU-RLMS steps taken.
-    converged : bool
-        False if the search failed; `params` are then the initial ones.
-    """
-
-    landmarks: npt.NDArray[np.float32]
-    params: Floats
+    landmarks: npt.NDArray[np.float32]  # (68, 2) float32, pixels, x then y
+    params: Floats  # (6 + m,) float64; PDM parameters in the image
+    # (68,) float32; response at each landmark, 0 to 1; the mean of the others for landmarks that the view
+    # hides
     confidence: npt.NDArray[np.float32]
-    likelihood: float
-    iterations: int
-    converged: bool
+    likelihood: float  # mean log response at the landmarks, finest scale; -inf where `converged` is False
+    iterations: int  # NU-RLMS steps taken
+    converged: bool  # false if the search failed; `params` are then the initial ones
 
 
 def fit_clnf_only(
@@ -380,26 +341,8 @@ def fit_landmarks(
 ) -> Floats:
     """Fit the PDM to initial landmarks, weighted by their confidence.
 
-    Parameters
-    ----------
-    pdm : PDM
-    landmarks : ndarray, (68, 2)
-        Pixels, x then y.
-    sigma : ndarray, (68,), optional
-        Standard deviation of each landmark, px.
-    start : ndarray, (6 + m,), optional
-        Initial parameters, for example those of the last frame.
-    constants : EngineConstants
-        `fit_noise` is used.
-
-    Returns
-    -------
-    ndarray, (6 + m,), float64
-
-    Raises
-    ------
-    ModelError
-        If fewer than six landmarks are usable, or all coincide.
+    Arrays: `landmarks` (68, 2), pixels, x then y; `sigma` (68,), px; `start` (6 + m,). Returns (6 + m,)
+    float64.
     """
     if sigma is not None and start is not None:
         fitted = fit_pdm_again(pdm, landmarks, sigma, start, constants.fit_noise)
@@ -411,30 +354,14 @@ def fit_landmarks(
 
 @dataclass(frozen=True)
 class Correction:
-    """Change that CLNF made on a frame, in the space of the PDM, to be applied to other frames.
+    """Change that CLNF made on a frame, in the space of the PDM, to be applied to other frames."""
 
-    Attributes
-    ----------
-    growth : float
-        Scale after over scale before.
-    rotation : ndarray, (3, 3), float64
-        Rotation about the axes of the face: ``R_after = R_before @ rotation``.
-    shift : ndarray, (2,), float64
-        Change of the translation in the upright frame, units of the PDM.
-    shape : ndarray, (m,), float64
-        Change of q.
-    shares : ndarray, (68,), float64
-        Share of the initial landmarks' residual from the PDM that is kept.
-    beyond : ndarray, (68, 2), float64
-        Offset added to the landmarks, units of the PDM in the upright frame.
-    """
-
-    growth: float
-    rotation: Floats
-    shift: Floats
-    shape: Floats
-    shares: Floats
-    beyond: Floats
+    growth: float  # scale after over scale before
+    rotation: Floats  # (3, 3) float64; rotation about the axes of the face: ``R_after = R_before @ rotation``
+    shift: Floats  # (2,) float64; change of the translation in the upright frame, units of the PDM
+    shape: Floats  # (m,) float64; change of q
+    shares: Floats  # (68,) float64; share of the initial landmarks' residual from the PDM that is kept
+    beyond: Floats  # (68, 2) float64; offset added to the landmarks, units of the PDM in the upright frame
 
 
 def measure_correction(
@@ -442,19 +369,7 @@ def measure_correction(
 ) -> Correction:
     """Return the correction from the PDM fitted to initial landmarks to the refined one.
 
-    Parameters
-    ----------
-    pdm : PDM
-    params_from, params_to : ndarray, (6 + m,)
-        `ClnfFit.start` and `ClnfFit.params`.
-    shares : ndarray, (68,)
-        `ClnfFit.shares`.
-    beyond : ndarray, (68, 2)
-        `ClnfFit.beyond`.
-
-    Returns
-    -------
-    Correction
+    Arrays: `params_from` and `params_to` (6 + m,); `shares` (68,); `beyond` (68, 2).
     """
     if len(params_from) != N_RIGID + pdm.n_modes or len(params_to) != len(params_from):
         raise ModelError(
@@ -478,20 +393,8 @@ def apply_correction(
 ) -> tuple[npt.NDArray[np.float32], Floats]:
     """Apply a correction to another frame of the same face.
 
-    Parameters
-    ----------
-    pdm : PDM
-    correction : Correction
-    params : ndarray, (6 + m,)
-        PDM fitted to the frame's initial landmarks (`fit_landmarks`).
-    landmarks : ndarray, (68, 2)
-        Initial landmarks of the frame, px, x then y.
-
-    Returns
-    -------
-    landmarks : ndarray, (68, 2), float32
-        Pixels; on the frame of the correction itself, those of `ClnfFit.landmarks`.
-    params : ndarray, (6 + m,), float64
+    Arrays: `params` (6 + m,); `landmarks` (68, 2), px, x then y. Returns `landmarks` (68, 2) float32, pixels
+    and `params` (6 + m,) float64.
     """
     before = rotation_matrix(params[1:4])
     carried = np.array(params, dtype=np.float64)
@@ -645,21 +548,7 @@ def log_responses(
 ) -> Floats:
     """Return how well places look like their landmarks to the experts of the two finest scales.
 
-    Parameters
-    ----------
-    grey : ndarray, (H, W), uint8
-    params : ndarray, (6 + m,)
-        PDM fitted to the face.
-    places : list of ndarray, (68, 2)
-        Several sets of landmarks, px, x then y.
-    model : ClnfModel
-    window : int
-        Side of the response maps, px of the normalised frame; places outside count as at its edge.
-
-    Returns
-    -------
-    ndarray, (N, 68), float64
-        Mean log response, from log 0.01 to 0; NaN for a face that cannot be looked at.
+    Arrays: `grey` (H, W) uint8; `params` (6 + m,). Returns (N, 68) float64.
     """
     found = np.full((2, len(places), N_LANDMARKS), np.nan)
     scales = len(model.experts.scales)

@@ -23,15 +23,7 @@ FLATTEST = 1.0  # grey levels: lower limit of the norm that a support region is 
 def upright_angle(rotation: npt.NDArray[Any]) -> float:
     """Return the roll of a pose in the image: the in-plane rotation nearest to the projected rotation.
 
-    Parameters
-    ----------
-    rotation : ndarray, (3, 3)
-        R of the PDM.
-
-    Returns
-    -------
-    float
-        Radians, clockwise in the image where positive (y points down).
+    Arrays: `rotation` (3, 3).
     """
     return math.atan2(rotation[1, 0] - rotation[0, 1], rotation[0, 0] + rotation[1, 1])
 
@@ -61,16 +53,8 @@ def shape_to_reference(points: npt.NDArray[Any], reference: npt.NDArray[Any]) ->
     """Return the similarity from a shape to another one, by which OpenFace defines the normalised frame.
 
     The scale is the ratio of the root mean square distances from the means, the rotation the best one in the
-    least-squares sense; rotated heads come out larger than by `image_to_frame`.
-
-    Parameters
-    ----------
-    points, reference : ndarray, (n, 2)
-        Pixels of the image, and coordinates in the frame, x then y.
-
-    Returns
-    -------
-    ndarray, (2, 3), float64
+    least-squares sense; rotated heads come out larger than by `image_to_frame`. Arrays: `points` and
+    `reference` (n, 2), pixels. Returns (2, 3) float64.
     """
     centre, target = points.mean(axis=0), reference.mean(axis=0)
     flat, laid = points - centre, reference - target
@@ -116,15 +100,7 @@ def sample_frame(
 def contrast_normalise(supports: npt.NDArray[Any]) -> npt.NDArray[Any]:
     """Return support regions minus their mean, divided by their Euclidean norm or by 1, the larger of both.
 
-    Parameters
-    ----------
-    supports : ndarray, (..., n)
-        Grey levels, the pixels of a support region along the last axis.
-
-    Returns
-    -------
-    ndarray, (..., n)
-        Zero mean; norm 1, or less for nearly uniform regions.
+    Arrays: `supports` (..., n). Returns (..., n).
     """
     centred = supports - supports.mean(axis=-1, keepdims=True)
     norm = np.sqrt((centred * centred).sum(axis=-1, keepdims=True))

@@ -39,13 +39,7 @@ class OnnxExperts(PatchExperts):
 
 
 def experts_graph(experts: PatchExperts) -> bytes:
-    """Return all experts as one serialised ONNX model.
-
-    Raises
-    ------
-    ModelError
-        If the package onnx is not installed.
-    """
+    """Return all experts as one serialised ONNX model."""
     try:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:
@@ -92,13 +86,7 @@ def experts_graph(experts: PatchExperts) -> bytes:
 
 
 def export_experts(experts: PatchExperts, path: str | Path) -> None:
-    """Write all experts as one ONNX file.
-
-    Raises
-    ------
-    ModelError
-        If the package onnx is not installed, or the file cannot be written.
-    """
+    """Write all experts as one ONNX file."""
     try:
         Path(path).write_bytes(experts_graph(experts))
     except OSError as error:
@@ -106,20 +94,7 @@ def export_experts(experts: PatchExperts, path: str | Path) -> None:
 
 
 def onnx_experts(experts: AnyExperts, providers: Sequence[str] | None = None) -> OnnxExperts:
-    """Return patch experts that ONNX Runtime evaluates.
-
-    Parameters
-    ----------
-    experts : PatchExperts
-    providers : sequence of str, optional
-        Execution providers of ONNX Runtime in the order of preference; by default the available ones of
-        `PROVIDERS`.
-
-    Raises
-    ------
-    ModelError
-        If the experts are OpenFace's, a provider is not available, or the package onnx is not installed.
-    """
+    """Return patch experts that ONNX Runtime evaluates."""
     if not isinstance(experts, PatchExperts):
         raise ModelError(
             "OpenFace's patch experts cannot be run as ONNX: leave out the option, or the models."
@@ -139,11 +114,7 @@ def onnx_experts(experts: AnyExperts, providers: Sequence[str] | None = None) ->
 def responses(experts: OnnxExperts, scale: int, view: int, supports: Floats32) -> Floats32:
     """Return the responses, (68, n), of the experts of a scale and a view to normalised supports.
 
-    Parameters
-    ----------
-    experts : OnnxExperts
-    scale, view : int
-    supports : ndarray, (68, n, 121), float32
+    Arrays: `supports` (68, n, 121) float32.
     """
     number = np.array(scale * len(experts.visibility) + view, np.int64)
     inputs: dict[str, Any] = {"supports": supports, "set": number}

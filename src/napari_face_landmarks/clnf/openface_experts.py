@@ -135,11 +135,6 @@ def covariance(fields: NeuralFields, expert: int, window: int) -> Floats:
 
     Baltrusaitis et al. 2013: ``Sigma**-1 = 2 (sum_k alpha_k I + sum_k beta_k (D_k - S_k))``; without the
     second sum if the file has no edges for the window.
-
-    Raises
-    ------
-    ModelError
-        If no such normal distribution exists.
     """
     cells = window * window
     precision = fields.alphas[expert].sum() * np.eye(cells)

@@ -87,23 +87,7 @@ class PatchExperts:
 
 
 def load_patch_experts(path: str | Path) -> PatchExperts:
-    """Load patch experts from a ``cen.npz``.
-
-    Parameters
-    ----------
-    path : str or Path
-        File as `save_patch_experts` writes it; read without pickles, sizes checked before they are
-        allocated.
-
-    Returns
-    -------
-    PatchExperts
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, no such file, or an array in it has the wrong shape, type or values.
-    """
+    """Load patch experts from a ``cen.npz``."""
     path = Path(path)
     arrays = read_npz(path, LARGEST, LARGEST_FILE, optional={"beyond": BEYOND})
     _check_shapes(arrays, path)
@@ -124,22 +108,7 @@ def load_patch_experts(path: str | Path) -> PatchExperts:
 def save_patch_experts(
     path: str | Path, arrays: Mapping[str, npt.ArrayLike], dtype: npt.DTypeLike = np.float16
 ) -> None:
-    """Write the stored (mirrored-together) experts as a ``cen.npz``, and check it by loading it.
-
-    Parameters
-    ----------
-    path : str or Path
-        Output file; replaced if it exists.
-    arrays : mapping of str to array-like
-        As in the table of this module, by name.
-    dtype : {float16, float32}
-        Type of the weights, the confidences and `beyond` in the file.
-
-    Raises
-    ------
-    ModelError
-        If an array has the wrong shape or values that are not finite (also after rounding to `dtype`).
-    """
+    """Write the stored (mirrored-together) experts as a ``cen.npz``, and check it by loading it."""
     types = {"scales": np.float64, "view_centres": np.float64, "visibility": np.uint8}
     with np.errstate(over="ignore"):
         stored: dict[str, Any] = {
@@ -158,13 +127,7 @@ def unmirror(
     w3: npt.NDArray[Any],
     confidences: npt.NDArray[Any],
 ) -> PatchExperts:
-    """Return the experts of all three views from the 107 stored ones of each scale.
-
-    Parameters
-    ----------
-    scales, view_centres, visibility, w1, w2, w3, confidences : ndarray
-        As in the table of this module.
-    """
+    """Return the experts of all three views from the 107 stored ones of each scale."""
     partner = np.minimum(np.arange(N_LANDMARKS), MIRROR_68)
     frontal = np.searchsorted(FRONTAL_STORED, partner)  # row of the stored expert of each landmark
     side = len(FRONTAL_STORED) + np.arange(N_LANDMARKS)

@@ -96,15 +96,7 @@ def shape_3d(pdm: PDM, q: Floats) -> Floats:
 def project(pdm: PDM, params: Floats) -> Floats:
     """Project the model under weak perspective.
 
-    Parameters
-    ----------
-    pdm : PDM
-    params : ndarray, (6 + m,), float64
-
-    Returns
-    -------
-    ndarray, (n, 2), float64
-        Pixels, x then y.
+    Arrays: `params` (6 + m,) float64. Returns (n, 2) float64, pixels, x then y.
     """
     shape = shape_3d(pdm, params[N_RIGID:])
     return np.asarray((params[0] * rotation_matrix(params[1:4])[:2] @ shape).T + params[4:6])
@@ -120,25 +112,8 @@ def clamp(pdm: PDM, params: Floats) -> Floats:
 def fit_rigid(pdm: PDM, landmarks: npt.NDArray[Any], weights: npt.NDArray[Any] | None = None) -> Floats:
     """Fit the pose of the mean shape to 2D landmarks in closed form, to initialise `fit_pdm`.
 
-    The least-squares affine camera, then the scaled rotation nearest to it.
-
-    Parameters
-    ----------
-    pdm : PDM
-    landmarks : ndarray, (n, 2)
-        Pixels, x then y; landmarks that are not finite are ignored.
-    weights : ndarray, (n,), optional
-        Weight of each landmark, 0 or more.
-
-    Returns
-    -------
-    ndarray, (6 + m,), float64
-        Parameters with q = 0.
-
-    Raises
-    ------
-    ModelError
-        If fewer than six landmarks are usable, or all coincide.
+    The least-squares affine camera, then the scaled rotation nearest to it. Arrays: `landmarks` (n, 2),
+    pixels, x then y; `weights` (n,). Returns (6 + m,) float64.
     """
     target, weight = _checked_target(pdm, landmarks, weights)
     total = weight.sum()
@@ -220,20 +195,7 @@ def fit_pdm_again(
 ) -> Floats | None:
     """Do what `fit_pdm` does with `spread_weights`, in one compiled call, where it can.
 
-    Parameters
-    ----------
-    pdm : PDM
-    landmarks, sigma : ndarray, (n, 2), (n,)
-        Pixels, and their standard deviations.
-    params : ndarray, (6 + m,)
-        Where to start.
-    noise : float
-        As for `fit_pdm`.
-
-    Returns
-    -------
-    ndarray, (6 + m,), or None
-        None where shapes do not fit, few landmarks are usable, or the start is not.
+    Arrays: `landmarks` and `sigma` (n, 2), (n,), pixels; `params` (6 + m,). Returns (6 + m,), or None.
     """
     target, spread = np.array(landmarks, dtype=np.float64, order="C"), np.asarray(sigma, dtype=np.float64)
     n, m = pdm.n_points, pdm.n_modes
@@ -282,13 +244,7 @@ def save_pdm(path: str | Path, pdm: PDM) -> None:
 
 
 def load_pdm(path: str | Path) -> PDM:
-    """Read a model that `save_pdm` wrote (float64 or float32).
-
-    Raises
-    ------
-    ModelError
-        If the file is missing, is not such a model, or has invalid values.
-    """
+    """Read a model that `save_pdm` wrote (float64 or float32)."""
     n, m = LARGEST_MODEL
     arrays = read_npz(path, {"mean": (3 * n,), "components": (3 * n, m), "eigenvalues": (m,)}, LARGEST_FILE)
     mean, components, eigenvalues = arrays["mean"], arrays["components"], arrays["eigenvalues"]

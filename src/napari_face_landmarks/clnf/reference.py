@@ -111,11 +111,6 @@ def response_maps(
     The maps are 0 to 1; cell [k, y, x] is at ``centres[k] + (x, y) - window // 2``. Maps of landmarks that
     the view hides are 1. With `checkerboard` every second cell only is evaluated, the centre among them; the
     others are 0.
-
-    Raises
-    ------
-    ModelError
-        If the experts are OpenFace's.
     """
     if not isinstance(experts, PatchExperts):
         raise ModelError("The NumPy reference knows no patch experts of OpenFace: use another bundle.")

@@ -367,13 +367,7 @@ def _gain(
 def _add_offset(
     context: RunContext, frame: npt.NDArray[np.uint8], found: _Automatic, offset: _Offset
 ) -> _Offset:
-    """Add an offset to a frame's landmarks, as far as the image does not speak against it there, in place.
-
-    Returns
-    -------
-    _Offset
-        With the share that is left.
-    """
+    """Add an offset to a frame's landmarks, as far as the image does not speak against it there, in place."""
     if not np.isfinite(found.params).all():
         return offset
     result, moved = found.result, offset.moved @ _axes(found.params).T

@@ -130,13 +130,7 @@ def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
 
 
 def row_of(tracks: Tracks, frame: int, face: int) -> int:
-    """Return the row of a frame in the arrays, having checked that the tracks have it and the face.
-
-    Raises
-    ------
-    ResultError
-        If the tracks have no such frame or face.
-    """
+    """Return the row of a frame in the arrays, having checked that the tracks have it and the face."""
     found = np.flatnonzero(tracks.frame_indices == frame)
     if not len(found) or not 0 <= face < tracks.n_faces:
         raise ResultError(

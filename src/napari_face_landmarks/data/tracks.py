@@ -240,15 +240,7 @@ def empty_tracks(
 ) -> Tracks:
     """Return tracks with room for faces on these frames, and none in it.
 
-    Parameters
-    ----------
-    frame_indices : array-like, (T,)
-        Each frame's index in the source, from 0.
-    n_faces : int
-    timestamps : array-like, (T,), optional
-        Seconds; NaN where not given.
-    **more
-        Settings, stats, warnings and meta, as in `Tracks`.
+    Arrays: `frame_indices` (T,); `timestamps` (T,).
     """
     indices = np.asarray(frame_indices, dtype=np.int64)
     seconds = np.full(len(indices), np.nan) if timestamps is None else np.asarray(timestamps, np.float64)

@@ -52,10 +52,7 @@ def boxes_kernel(landmarks: npt.NDArray[np.float32], boxes: npt.NDArray[np.float
 def iou(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
     """Return the intersection over union of every pair of boxes, (N, M) float64, 0 to 1.
 
-    Parameters
-    ----------
-    boxes, others : ndarray, (N, 4 or more), (M, 4 or more)
-        x0, y0, x1, y1, pixels.
+    Arrays: `boxes` and `others` (N, 4 or more), (M, 4 or more).
     """
     a = np.asarray(boxes, dtype=np.float64)[:, None, :4]
     b = np.asarray(others, dtype=np.float64)[None, :, :4]

@@ -46,18 +46,7 @@ def fit_to_input(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
     """Resize a frame and pad it with black, right and below, to whole cells.
 
-    Parameters
-    ----------
-    rgb : ndarray, (H, W, 3) uint8
-    input_size : int
-        Length of the longer side after resizing, pixels.
-
-    Returns
-    -------
-    frame : ndarray, (H', W', 3) uint8
-        H' and W' are multiples of 32.
-    factor : ndarray, (2,) float64
-        Scale in x and y: ``x' = (x + 0.5) * factor - 0.5``.
+    Arrays: `rgb` (H, W, 3) uint8. Returns `frame` (H', W', 3) uint8 and `factor` (2,) float64.
     """
     height, width = rgb.shape[:2]
     scale = input_size / max(height, width)

@@ -52,22 +52,7 @@ class LabelledFaces:
 def read_faces(
     paths: Sequence[str | Path], side: Side = DEFAULT_SIDE, limit: int | None = None, seed: int = 0
 ) -> LabelledFaces:
-    """Read labelled faces from files.
-
-    Parameters
-    ----------
-    paths : sequence of str or Path
-        Files in the format described above.
-    side : {"all", "held-out", "training"}
-        All faces, or one side of the training's split by the names of the faces.
-    limit : int, optional
-        Maximum number of faces, sampled with `seed`, in their original order.
-
-    Raises
-    ------
-    ImageError
-        If a file has another format, or there are no faces.
-    """
+    """Read labelled faces from files."""
     names: list[str] = []
     blobs: list[bytes] = []
     landmarks: list[npt.NDArray[np.float64]] = []
@@ -97,13 +82,7 @@ def read_faces(
 
 
 def picture(faces: LabelledFaces, index: int) -> npt.NDArray[np.uint8]:
-    """Decode the image of a face, (H, W, 3) RGB uint8.
-
-    Raises
-    ------
-    ImageError
-        If it is not a WebP image, too large or cannot be decoded.
-    """
+    """Decode the image of a face, (H, W, 3) RGB uint8."""
     blob, name = faces.blobs[index], faces.names[index]
     width, height = webp_size(blob)
     if not (0 < width <= LARGEST_PICTURE and 0 < height <= LARGEST_PICTURE):

@@ -168,11 +168,6 @@ def fit_faces(
 
     Returns the fits ordered by condition, refine mode and bundle, which is named as in `bundles`. `advance`
     is called in the calling thread after each face.
-
-    Raises
-    ------
-    ImageError
-        If an image cannot be decoded.
     """
     keys = [(name, mode, way) for way in plan.conditions for mode in plan.refine for name in bundles]
     count = len(faces)

@@ -47,11 +47,6 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     The temporary file is in the folder of `path` and has its suffix. It is flushed to the disk before it
     replaces `path`; if the block fails, it is removed and `path` is unchanged. A temporary file left by a
     killed process is removed when `path` is written again, once it is a day old.
-
-    Raises
-    ------
-    ResultError
-        If the folder is missing or the file cannot be written there.
     """
     target = Path(path)
     check_writable(target)

@@ -19,11 +19,6 @@ def read_json(
     """Read an untrusted JSON file of at most `largest` bytes.
 
     `what` it should hold, such as "settings", and the `hint` what to do are parts of the error's sentence.
-
-    Raises
-    ------
-    FaceLandmarksError
-        `error`, if the file cannot be read, is too large or is no JSON.
     """
     try:
         if os.path.getsize(path) > largest:
@@ -36,13 +31,7 @@ def read_json(
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `plain` of a value to a JSON file, which is replaced atomically.
-
-    Raises
-    ------
-    ResultError
-        If the file cannot be written.
-    """
+    """Write `plain` of a value to a JSON file, which is replaced atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 

@@ -24,11 +24,6 @@ def write_section(path: Path, text: str, name: str) -> None:
     """Write text to a Markdown file; if it has the markers of `name`, replace only what lies between them.
 
     The markers are ``<!-- NAME -->`` and ``<!-- end of NAME -->``. The file is replaced atomically.
-
-    Raises
-    ------
-    ResultError
-        If the file cannot be written, or has one marker without the other.
     """
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if path.exists():

@@ -49,12 +49,6 @@ def open_network(
 
     A `trusted` file is part of this package; it is then neither validated nor limited in memory. Its path and
     `again`, what the user should do, are for error messages.
-
-    Raises
-    ------
-    ModelError
-        If it is not a network, or is untrusted and has external weights, loops, functions or custom
-        operators.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -84,12 +78,6 @@ def check_network(content: bytes, path: Path, again: str) -> None:
     """Raise a `ModelError` if an ONNX file contains anything that a landmark network does not need.
 
     Its path and `again`, what the user should do, are for error messages.
-
-    Raises
-    ------
-    ModelError
-        If the file is not a protocol buffer, has external weights, declares more weights than it has, or has
-        branches, loops, functions or operators of other domains.
     """
     try:
         _check_model(memoryview(content))

@@ -13,13 +13,7 @@ EXTRA_OF = {"matplotlib": "plot"}
 
 
 def optional(library: str, what: str) -> Any:
-    """Import an optional library; `what` needs it is the beginning of the error message.
-
-    Raises
-    ------
-    ResultError
-        If it is not installed; the message has the command that installs it.
-    """
+    """Import an optional library; `what` needs it is the beginning of the error message."""
     try:
         return import_module(library)
     except ImportError:

@@ -21,13 +21,7 @@ def check_inside(path: Path, folder: Path) -> None:
 
 
 def checked_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
-    """Return the path of an output file.
-
-    Raises
-    ------
-    ResultError
-        If it has a different suffix.
-    """
+    """Return the path of an output file."""
     path = Path(path)
     if path.suffix.lower() not in suffixes:
         raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: use that suffix.")

@@ -112,13 +112,7 @@ def beginning(path: Path, count: int) -> bytes:
 
 @contextmanager
 def reading_table(path: Path, what: str, largest: int) -> Iterator[None]:
-    """Refuse a file of more than `largest` bytes; errors while it is read become a `ResultError`.
-
-    Raises
-    ------
-    ResultError
-        If the file is missing, too large, or not `what`, such as "a tidy table".
-    """
+    """Refuse a file of more than `largest` bytes; errors while it is read become a `ResultError`."""
     try:
         if path.stat().st_size > largest:
             raise ResultError(f"{path} is larger than {largest} bytes, the most that is read: split it.")
@@ -133,13 +127,7 @@ def reading_table(path: Path, what: str, largest: int) -> Iterator[None]:
 
 
 def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
-    """Refuse a file with `given` faces on frames, or rows, that would need a large grid of frames and faces.
-
-    Raises
-    ------
-    ResultError
-        If the grid would be too large, or almost empty.
-    """
+    """Refuse a file whose `given` faces would need a large grid of frames, or rows, and faces."""
     if n_faces > MOST_FACES or n_frames * n_faces > min(MOST_ROWS, max(MOST_EMPTY * given, SMALL_GRID)):
         raise ResultError(
             f"{path} names {n_faces} faces on {n_frames} frames, more than can be read: split it."
@@ -156,13 +144,7 @@ class Dense:
 
 
 def dense(tracks: Tracks, path: Path) -> Dense:
-    """Return `tracks` with a row for every frame of the video, for programs that count rows.
-
-    Raises
-    ------
-    ResultError
-        If a frame is negative, or there would be too many rows.
-    """
+    """Return `tracks` with a row for every frame of the video, for programs that count rows."""
     rows = tracks.frame_indices
     n_frames = int(rows.max()) + 1 if len(rows) else 0
     if len(rows) and (int(rows.min()) < 0 or n_frames * max(1, tracks.n_faces) > MOST_ROWS):
@@ -327,13 +309,7 @@ def record_as_text(tracks: Tracks) -> str:
 
 
 def record_from_text(text: str | bytes, path: Path) -> dict[str, Any]:
-    """Return the record that `record_as_text` wrote.
-
-    Raises
-    ------
-    ResultError
-        If it is not JSON of a record.
-    """
+    """Return the record that `record_as_text` wrote."""
     try:
         record = json.loads(text)
     except (ValueError, RecursionError):
@@ -344,13 +320,7 @@ def record_from_text(text: str | bytes, path: Path) -> dict[str, Any]:
 
 
 def checked_record(record: dict[str, Any], path: Path) -> dict[str, Any]:
-    """Return settings, stats and warnings of a record.
-
-    Raises
-    ------
-    ResultError
-        If the record has no such entries.
-    """
+    """Return settings, stats and warnings of a record."""
     try:
         stats = dict(record.get("stats", {}))
         stats.pop("fps", None)

@@ -110,11 +110,6 @@ def read_dlc_csv(path: Path) -> Tracks:
     """Read landmarks from DeepLabCut's CSV file, one or several individuals of 68 bodyparts.
 
     Bodyparts whose names end in 0 to 67, or in 1 to 68, are these landmarks; otherwise their order counts.
-
-    Raises
-    ------
-    ResultError
-        If it is not such a file.
     """
     import pandas as pd
 
@@ -150,13 +145,7 @@ def read_dlc_csv(path: Path) -> Tracks:
 
 
 def _frames_of(names: list[str], path: Path) -> npt.NDArray[np.float64]:
-    """Return the frame of each row: its number, or that at the end of the name of a picture.
-
-    Raises
-    ------
-    ResultError
-        If the pictures are of several clips.
-    """
+    """Return the frame of each row: its number, or that at the end of the name of a picture."""
     try:
         return np.array(names, dtype=np.float64)
     except ValueError:
@@ -253,13 +242,7 @@ def _tracks(
 
 
 def write_dlc_h5(path: Path, tracks: Tracks) -> None:
-    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.OURS` keeps what the table has no place for.
-
-    Raises
-    ------
-    ResultError
-        If the file cannot be written, or pytables or h5py is not installed.
-    """
+    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.OURS` keeps what has no place in the table."""
     import pandas as pd
 
     optional("tables", f"Writing {path}")
@@ -286,13 +269,7 @@ def is_dlc_h5(path: Path) -> bool:
 
 
 def read_dlc_h5(path: Path) -> Tracks:
-    """Read landmarks from DeepLabCut's HDF5 file; its pickles execute nothing.
-
-    Raises
-    ------
-    ResultError
-        If it is not such a file, or h5py is not installed.
-    """
+    """Read landmarks from DeepLabCut's HDF5 file; its pickles execute nothing."""
     with hdf5.reading(path) as file:
         if KEY not in file:
             raise ResultError(
@@ -399,13 +376,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 def _literal(pickled: Any, path: Path) -> Any:
-    """Return the lists, tuples, dicts, numbers and texts of a pickle, in which nothing is imported or called.
-
-    Raises
-    ------
-    ResultError
-        If it holds anything else.
-    """
+    """Return the lists, tuples, dicts, numbers and texts of a pickle; nothing is imported or called."""
     try:
         if not isinstance(pickled, (bytes, np.void)):
             raise TypeError("it is no pickle")

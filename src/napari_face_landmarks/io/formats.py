@@ -177,13 +177,7 @@ SUFFIXES = tuple(
 
 
 def format_named(name: str) -> Format:
-    """Return the format of a name.
-
-    Raises
-    ------
-    ResultError
-        If there is none.
-    """
+    """Return the format of a name."""
     for item in FORMATS:
         if item.name == name:
             return item
@@ -192,20 +186,7 @@ def format_named(name: str) -> Format:
 
 
 def format_to_write(path: str | os.PathLike[str], name: str | None = None) -> Format:
-    """Return the format in which a file is to be written, having checked that its libraries are installed.
-
-    Parameters
-    ----------
-    path : path-like
-        Its suffix selects the format if `name` is not given.
-    name : str, optional
-        The format's name.
-
-    Raises
-    ------
-    ResultError
-        If there is no such format, the name of the file does not fit it, or a library is missing.
-    """
+    """Return the format in which a file is to be written, having checked that its libraries are installed."""
     path = Path(path)
     if name is None:
         chosen = _by_suffix(path)

@@ -70,13 +70,7 @@ COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
 @contextlib.contextmanager
 def reading(path: Path) -> Iterator[Any]:
-    """Open an HDF5 file; errors while it is read become a `ResultError`.
-
-    Raises
-    ------
-    ResultError
-        If the file is missing, is not an HDF5 file or is damaged, or h5py is not installed.
-    """
+    """Open an HDF5 file; errors while it is read become a `ResultError`."""
     h5py = optional("h5py", f"Reading {path}")
     if not path.is_file():
         raise ResultError(f"{path} is missing: check the name of the file.")
@@ -98,14 +92,7 @@ def is_hdf5(path: Path) -> bool:
 
 
 def check_layout(path: Path) -> None:
-    """Refuse a file whose layout could make the HDF5 library loop forever or allocate without bound.
-
-    Raises
-    ------
-    ResultError
-        If a global heap has an entry that is outside it or of no size, there is a driver information block,
-        or the file is not an HDF5 file.
-    """
+    """Refuse a file whose layout could make the HDF5 library loop forever or allocate without bound."""
     if not is_hdf5(path):
         raise ResultError(f"{path} is not an HDF5 file: check the name of the file.")
     left, heaps = MOST_TEXTS, MOST_HEAPS
@@ -161,13 +148,7 @@ def names_in(path: Path) -> set[str]:
 
 
 def member(group: Any, name: str, kind: str, path: Path) -> Any:
-    """Return a "Group" or "Dataset" of a group, refusing links out of the file.
-
-    Raises
-    ------
-    ResultError
-        If it is missing, of another kind, or not in this file.
-    """
+    """Return a "Group" or "Dataset" of a group, refusing links out of the file."""
     h5py = optional("h5py", f"Reading {path}")
     if name not in group:
         raise ResultError(f"{path} has no {name!r}: check that it is a file of landmarks.")
@@ -189,11 +170,6 @@ def array(
     """Return an array of a group, checked before it is read.
 
     `limits` are the largest length of each axis, `kinds` the kinds of NumPy types that are accepted.
-
-    Raises
-    ------
-    ResultError
-        If it is missing, of another kind, too large, or claims more than the file can hold.
     """
     dataset = member(group, name, "Dataset", path)
     fits = len(dataset.shape) == len(limits) and all(
@@ -218,13 +194,7 @@ def _plain(kind: Any) -> bool:
 
 
 def attribute(item: Any, name: str, path: Path) -> Any:
-    """Return an attribute of a group or dataset, its type checked before it is read; None where missing.
-
-    Raises
-    ------
-    ResultError
-        If it is not a number or string, or is larger than the file.
-    """
+    """Return an attribute of a group or dataset, its type checked before it is read; None where missing."""
     if name not in item.attrs:
         return None
     found = item.attrs.get_id(name)
@@ -273,13 +243,7 @@ def rows(dataset: Any, name: str, path: Path) -> npt.NDArray[Any]:
 
 
 def texts(group: Any, name: str, most: int, path: Path) -> list[str]:
-    """Return a list of strings of a group.
-
-    Raises
-    ------
-    ResultError
-        As `array`, or if they are not UTF-8.
-    """
+    """Return a list of strings of a group."""
     values = array(group, name, (most,), path, kinds="SO").tolist()
     try:
         return [value.decode() if isinstance(value, bytes) else str(value) for value in values]

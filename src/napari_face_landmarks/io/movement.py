@@ -151,13 +151,7 @@ def _variable(tracks: Tracks, item: Field) -> tuple[tuple[str, ...], npt.NDArray
 
 
 def write_netcdf(path: Path, tracks: Tracks) -> None:
-    """Write tracks as a netCDF file that movement reads (see the module).
-
-    Raises
-    ------
-    ResultError
-        If the file cannot be written, or xarray or h5netcdf is not installed.
-    """
+    """Write tracks as a netCDF file that movement reads (see the module)."""
     h5netcdf, xarray = optional("h5netcdf", f"Writing {path}"), optional("xarray", f"Writing {path}")
     dataset = to_xarray(tracks)
     small = {"zlib": True, "complevel": 4, "shuffle": True}
@@ -179,13 +173,7 @@ def _is_classic(path: Path) -> bool:
 
 
 def read_netcdf(path: Path) -> Tracks:
-    """Read tracks from a netCDF file of movement's, written here or by movement itself.
-
-    Raises
-    ------
-    ResultError
-        If it is not such a file, is a classic netCDF file (netCDF 3), or h5py is not installed.
-    """
+    """Read tracks from a netCDF file of movement's, written here or by movement itself."""
     if _is_classic(path):
         raise ResultError(
             f"{path} is a classic netCDF file, which is not read: save it as netCDF 4, in Python with "

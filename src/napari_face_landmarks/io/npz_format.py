@@ -24,13 +24,7 @@ _LARGEST_FILE = 64 << 30
 
 
 def write_npz(path: Path, tracks: Tracks) -> None:
-    """Write tracks with their settings, counts and warnings.
-
-    Raises
-    ------
-    ResultError
-        If the file cannot be written.
-    """
+    """Write tracks with their settings, counts and warnings."""
     types = {**{item.name: item.dtype for item in FIELDS}, **_OF_FRAMES}
     arrays = {name: np.ascontiguousarray(getattr(tracks, name), dtype=kind) for name, kind in types.items()}
     text = np.frombuffer(record_as_text(tracks).encode(), dtype=np.uint8)
@@ -39,13 +33,7 @@ def write_npz(path: Path, tracks: Tracks) -> None:
 
 
 def read_tracks_npz(path: Path) -> Tracks:
-    """Read tracks that `write_npz` wrote.
-
-    Raises
-    ------
-    ResultError
-        If the file cannot be read or is of another form.
-    """
+    """Read tracks that `write_npz` wrote."""
     again = "choose a file that `Tracks.save` wrote"
     limits = {item.name: (_MOST_FRAMES, _MOST_FACES, *item.shape) for item in FIELDS}
     needed = {item.name: limits[item.name] for item in FIELDS if item.required}

@@ -277,13 +277,7 @@ def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
 
 
 def header_of(path: Path) -> list[str]:
-    """Return the names of a table's columns.
-
-    Raises
-    ------
-    OSError, ResultError, ValueError, csv.Error
-        If it is no table of text.
-    """
+    """Return the names of a table's columns."""
     with _opened(path) as stream:
         return [name.strip() for name in next(csv.reader([_Lines(stream, path).read_line()]), [])]
 

@@ -49,20 +49,7 @@ def _texts(tracks: Tracks) -> Iterator[tuple[str, str]]:
 
 
 def write_pts(path: Path, tracks: Tracks) -> None:
-    """Write a ``.pts`` file for each face on each frame (see the module).
-
-    Parameters
-    ----------
-    path : Path
-        Ends in ``.zip`` for an archive, in ``.pts`` for a single face; otherwise a folder is created.
-    tracks : Tracks
-        Landmarks (T, F, 68, 2).
-
-    Raises
-    ------
-    ResultError
-        If it cannot be written, no face is complete, or there is not exactly one for a single file.
-    """
+    """Write a ``.pts`` file for each face on each frame (see the module)."""
     suffix = path.suffix.lower()
     if not np.isfinite(tracks.landmarks).all(axis=(2, 3)).any():
         raise ResultError(
@@ -115,13 +102,7 @@ def is_pts(path: Path) -> bool:
 
 
 def read_pts(path: Path) -> Tracks:
-    """Read a ``.pts`` file, or an archive or folder of them (see the module).
-
-    Raises
-    ------
-    ResultError
-        If there is none, or one cannot be read.
-    """
+    """Read a ``.pts`` file, or an archive or folder of them (see the module)."""
     try:
         if path.is_dir():
             files = sorted(path.glob("*.pts"))

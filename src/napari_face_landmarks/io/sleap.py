@@ -59,13 +59,7 @@ def _edges() -> npt.NDArray[np.int64]:
 
 
 def write_sleap(path: Path, tracks: Tracks) -> None:
-    """Write landmarks as SLEAP's analysis file (see the module).
-
-    Raises
-    ------
-    ResultError
-        If the file cannot be written or h5py is not installed.
-    """
+    """Write landmarks as SLEAP's analysis file (see the module)."""
     h5py = optional("h5py", f"Writing {path}")
     grid = dense(tracks, path)
     there = np.isfinite(grid.landmarks).all(axis=-1)
@@ -114,11 +108,6 @@ def read_sleap(path: Path) -> Tracks:
     """Read landmarks from SLEAP's analysis file, whose tracks are faces of 68 nodes, in any order of axes.
 
     Nodes whose names end in 0 to 67 are these landmarks; otherwise their order counts.
-
-    Raises
-    ------
-    ResultError
-        If it is not such a file, or h5py is not installed.
     """
     if path.suffix.lower() == ".csv":
         return _read_csv(path)

@@ -127,13 +127,7 @@ def is_tidy_csv(path: Path) -> bool:
 
 
 def read_tidy_csv(path: Path) -> Tracks:
-    """Read tracks from a tidy CSV file.
-
-    Raises
-    ------
-    ResultError
-        If it is not such a table.
-    """
+    """Read tracks from a tidy CSV file."""
     import pandas as pd
 
     if not is_tidy_csv(path):
@@ -152,13 +146,7 @@ def read_tidy_csv(path: Path) -> Tracks:
 
 
 def write_parquet(path: Path, tracks: Tracks) -> None:
-    """Write tracks as a tidy Parquet file; its metadata have the frame rate, the settings and the counts.
-
-    Raises
-    ------
-    ResultError
-        If the file cannot be written or pyarrow is not installed.
-    """
+    """Write tracks as a tidy Parquet file; its metadata have the frame rate, the settings and the counts."""
     pyarrow = optional("pyarrow", f"Writing {path}")
     parquet = optional("pyarrow.parquet", f"Writing {path}")
     table = pyarrow.Table.from_pandas(to_tidy(tracks), preserve_index=False)
@@ -175,13 +163,7 @@ def is_parquet(path: Path) -> bool:
 
 
 def read_parquet(path: Path) -> Tracks:
-    """Read tracks from a tidy Parquet file.
-
-    Raises
-    ------
-    ResultError
-        If it is not such a table, or pyarrow is not installed.
-    """
+    """Read tracks from a tidy Parquet file."""
     import pandas as pd
 
     pyarrow = optional("pyarrow", f"Reading {path}")
@@ -235,11 +217,6 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
     """Return tracks of a tidy table with at least frame, face, landmark, x and y.
 
     Rows may be missing and in any order. `record` has settings, stats, warnings and meta.
-
-    Raises
-    ------
-    ResultError
-        If a landmark is there twice, or a number is out of range.
     """
     frame = _whole(table, "frame", MOST_FRAMES - 1, path)
     face = _whole(table, "face", MOST_FACES - 1, path)

@@ -113,13 +113,7 @@ def list_models() -> list[str]:
 
 
 def check_name(name_or_folder: object) -> None:
-    """Raise a `ModelError` if an object cannot be the name or folder of models.
-
-    Raises
-    ------
-    ModelError
-        If it has another type.
-    """
+    """Raise a `ModelError` if an object cannot be the name or folder of models."""
     if not isinstance(name_or_folder, (str, Path)):
         raise ModelError(
             f"Models cannot be identified by an object of type {type(name_or_folder).__name__}: give their "
@@ -164,13 +158,7 @@ def load_card(name_or_folder: str | Path) -> dict[str, Any]:
 
 
 def load_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
-    """Load a bundle and verify the SHA-256 of its files.
-
-    Raises
-    ------
-    ModelError
-        If a file is missing, modified or malformed.
-    """
+    """Load a bundle and verify the SHA-256 of its files."""
     folder = bundle_folder(name_or_folder)
     card = load_card(folder)
     names = [*MODEL_FILES, *(name for name in PART_FILES if name in card["files"])]

@@ -47,13 +47,7 @@ SCHEMES = (68, 98)
 
 
 def load_custom_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> CustomPfld:
-    """Load the network that a folder's ``pfld.json`` describes, and run it once; `judge` is our PFLD.
-
-    Raises
-    ------
-    ModelError
-        If an entry is wrong or missing, or the network is not as described.
-    """
+    """Load the network that a folder's ``pfld.json`` describes, and run it once; `judge` is our PFLD."""
     path = folder / DESCRIPTION
     entries = _read(path)
     _check(path, entries)

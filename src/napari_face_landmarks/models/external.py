@@ -34,11 +34,6 @@ def load_external(name_or_folder: str | Path) -> Models | None:
 
     What a folder lacks (always the detector; PDM and patch experts for a ``pfld.json``) is taken from the
     default bundle.
-
-    Raises
-    ------
-    ModelError
-        If OpenFace's models are requested but not found, or a file is invalid.
     """
     name = str(name_or_folder)
     folder = Path(name_or_folder)
@@ -82,13 +77,7 @@ def load_external(name_or_folder: str | Path) -> Models | None:
 
 
 def check_mode(models: Models, settings: TrackerSettings) -> None:
-    """Raise a `SettingsError` if models do not support the selected refine mode.
-
-    Raises
-    ------
-    SettingsError
-        If the mode needs PFLD and there is none, or needs confidences and PFLD gives none.
-    """
+    """Raise a `SettingsError` if models do not support the selected refine mode."""
     if settings.refine == "clnf-only":
         return
     if models.pfld is None:

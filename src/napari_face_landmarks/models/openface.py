@@ -56,13 +56,7 @@ def shared_folders(
 
 
 def find_openface() -> Path:
-    """Return the shared folder of OpenFace's models.
-
-    Raises
-    ------
-    ModelError
-        If there is none; the message has its expected path.
-    """
+    """Return the shared folder of OpenFace's models."""
     root = openface_folder()
     if root is not None:
         return root
@@ -92,11 +86,6 @@ def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
     """Load the PDM and the patch experts of a folder (`openface_root`) in OpenFace's layout.
 
     `kind` is that of the experts, "cen" or "ccnf"; by default CEN if the folder has them, otherwise CCNF.
-
-    Raises
-    ------
-    ModelError
-        If a file is missing or invalid.
     """
     present = [name for name, files in EXPERT_FILES.items() if any((root / file).is_file() for file in files)]
     chosen = kind or next(iter(present), "")

@@ -82,11 +82,6 @@ def read_pdm_text(path: str | Path) -> PDM:
 
     It has three blocks of a comment line, rows, columns, type and values: mean (204 x 1), principal
     components (204 x m), eigenvalues (1 x m).
-
-    Raises
-    ------
-    ModelError
-        If the file is missing or invalid.
     """
     path = Path(path)
     try:
@@ -133,11 +128,6 @@ def read_cen(path: str | Path) -> ScaleExperts:
 
     A landmark without layers uses the expert of the mirrored landmark in the mirrored view. The weights are
     views of the file's bytes.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing or invalid.
     """
     cursor = _open(Path(path))
     scale, centres, visibility = _head(cursor)
@@ -198,13 +188,7 @@ def read_cen(path: str | Path) -> ScaleExperts:
 
 
 def read_ccnf(path: str | Path) -> ScaleExperts:
-    """Read the neural fields of one scale, a ``ccnf_patches_*_general.txt``: a binary file despite its name.
-
-    Raises
-    ------
-    ModelError
-        If the file is missing or invalid.
-    """
+    """Read the neural fields of one scale, a ``ccnf_patches_*_general.txt``, which is binary."""
     cursor = _open(Path(path))
     scale, centres, visibility = _head(cursor)
     views = len(centres)

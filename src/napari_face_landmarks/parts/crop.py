@@ -33,12 +33,8 @@ def face_units(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return the length by which the crops of each face are scaled, (F,) pixels.
 
     The root mean square of the outer inter-canthal distance and the height of the nose, so that neither yaw
-    nor pitch makes the crops much smaller. It does not depend on lids, lips and jaw, which move.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (F, 68, 2)
-        Pixels, x then y.
+    nor pitch makes the crops much smaller. It does not depend on lids, lips and jaw, which move. Arrays:
+    `landmarks` (F, 68, 2), pixels, x then y.
     """
     return np.asarray(part_crops(landmarks)[:, 2, 2], np.float64) / MOUTH_SIDE
 
@@ -51,15 +47,7 @@ def rolls(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 def part_crops(landmarks: npt.NDArray[np.floating]) -> Floats:
     """Return the crops of both eyes and the mouth of each face.
 
-    Parameters
-    ----------
-    landmarks : ndarray, (F, 68, 2)
-        Pixels, x then y.
-
-    Returns
-    -------
-    ndarray, (F, 3, 4), float32
-        Of the right eye, the left eye and the mouth: centre x, centre y, side (pixels), roll (radians).
+    Arrays: `landmarks` (F, 68, 2), pixels, x then y. Returns (F, 3, 4) float32.
     """
     points = np.ascontiguousarray(landmarks, dtype=np.float64)
     crops = np.empty((len(points), 3, 4), np.float32)
@@ -98,20 +86,8 @@ def part_inputs(
 ) -> tuple[Floats, Floats, Floats]:
     """Return the crops of F faces' parts, (F, 3, 4), and the networks' inputs.
 
-    Parameters
-    ----------
-    rgb : ndarray, (H, W, 3), uint8
-        The frame.
-    landmarks : ndarray, (F, 68, 2)
-        Pixels, x then y.
-
-    Returns
-    -------
-    crops : ndarray, (F, 3, 4), float32
-        As `part_crops` returns them.
-    eyes : ndarray, (2 F, 3, 48, 48), float32
-        Right and left eye of each face, the left one mirrored.
-    mouths : ndarray, (F, 3, 56, 56), float32
+    Arrays: `rgb` (H, W, 3) uint8; `landmarks` (F, 68, 2), pixels, x then y. Returns `crops` (F, 3, 4) float32
+    and `eyes` (2 F, 3, 48, 48) float32 and `mouths` (F, 3, 56, 56) float32.
     """
     points, count = np.ascontiguousarray(landmarks, dtype=np.float64), len(landmarks)
     crops = np.empty((count, 3, 4), np.float32)

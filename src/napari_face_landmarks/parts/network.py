@@ -148,14 +148,8 @@ def part_weights(parts: PartOutput, landmarks: npt.NDArray[np.floating]) -> npt.
     """Return how far the part models are followed at each landmark, (F, 68): 1 wholly, 0 not at all.
 
     The lids of an eye are followed alike, by their mean spread, so that the aperture is of one kind; an eye
-    that is turned away is not followed, as part models have not learned those.
-
-    Parameters
-    ----------
-    parts : PartOutput
-        Of F faces.
-    landmarks : ndarray, (F, 68, 2)
-        Of the whole face, as PFLD gives them; pixels.
+    that is turned away is not followed, as part models have not learned those. Arrays: `landmarks`
+    (F, 68, 2).
     """
     weight = np.zeros(parts.sigma.shape, np.float32)
     _weigh(parts.landmarks, parts.sigma, np.asarray(landmarks, np.float32), weight)

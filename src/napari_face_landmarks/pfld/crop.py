@@ -70,17 +70,7 @@ def crops_kernel(points: npt.NDArray[np.float64], margin: float, crops: Floats) 
 def to_image(fractions: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -> Floats:
     """Map coordinates in crops to pixels of the picture.
 
-    Parameters
-    ----------
-    fractions : ndarray, (F, N, 2)
-        Fractions of the crop, x then y; 0 and 1 are its borders.
-    crops : ndarray, (F, 4)
-        Centre x, centre y, side, roll.
-
-    Returns
-    -------
-    ndarray, (F, N, 2), float32
-        Pixels, x then y.
+    Arrays: `fractions` (F, N, 2); `crops` (F, 4). Returns (F, N, 2) float32, pixels, x then y.
     """
     centre = np.asarray(crops, dtype=np.float64)
     offset = (np.asarray(fractions, dtype=np.float64) - 0.5) * centre[:, None, 2:3]
@@ -111,23 +101,8 @@ def sample_crops(
     Sampled bilinearly by a kernel of our own, so that the pixels do not depend on the version of OpenCV, and
     averaged over a grid of samples where the crop is larger than the network's input, so that a large face
     does not alias. Where the crop is more than three times as large, the means of 2 x 2, 4 x 4, ... pixels
-    are sampled instead of the pixels. Outside the picture its border pixels are replicated.
-
-    Parameters
-    ----------
-    rgb : ndarray, (H, W, 3), uint8
-        The picture.
-    crops : ndarray, (F, 4)
-        Centre x, centre y, side (pixels), roll (radians).
-    size : int
-        Side of the network's input, pixels.
-    mirrored : (bool, bool)
-        Whether the first, third, ... and the second, fourth, ... crops are turned left to right.
-
-    Returns
-    -------
-    ndarray, (F, 3, size, size), float32
-        RGB in 0 to 1; black where a crop's numbers are not finite or beyond all pictures.
+    are sampled instead of the pixels. Outside the picture its border pixels are replicated. Arrays: `rgb`
+    (H, W, 3) uint8; `crops` (F, 4). Returns (F, 3, size, size) float32.
     """
     out = np.empty((len(crops), 3, size, size), dtype=np.float32)
     where = np.asarray(crops, np.float64)

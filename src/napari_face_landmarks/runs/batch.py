@@ -285,13 +285,7 @@ def _forget(checkpoint: Path) -> None:
 
 
 def read_settings(path: str | os.PathLike[str]) -> TrackerSettings:
-    """Read settings from a JSON file: an object of names and values, or one that has such as "settings".
-
-    Raises
-    ------
-    SettingsError
-        If the file cannot be read, or a setting is unknown or out of its range.
-    """
+    """Read settings from a JSON file: an object of names and values, or one that has such as "settings"."""
     values = read_json(path, "settings", LARGEST_SETTINGS, SettingsError, "give a JSON file of settings")
     if isinstance(values, dict) and isinstance(values.get("settings"), dict):
         values = values["settings"]

@@ -139,11 +139,6 @@ def read_checkpoint(stream: BinaryIO, max_faces: int, at: int | None = None) -> 
 
     `max_faces` are the slots of each frame, as the run that is to be resumed has them. With `at`, read up to
     the state before the result of this frame instead; no state where there is none.
-
-    Raises
-    ------
-    ResultError
-        If its head cannot be read, or version 0.1.0 wrote it.
     """
     size = frame_type(max_faces).itemsize
     head: dict[str, Any] | None = None
@@ -238,11 +233,6 @@ def video_identity(video: Video) -> dict[str, Any]:
 
     Its size, its frames, and a SHA-256 of 33 parts of 64 kB from its beginning to its end: reading all of a
     recording of hours would take as long as a part of the run.
-
-    Raises
-    ------
-    VideoError
-        If the file cannot be read.
     """
     path, found, total = video.info.path, hashlib.sha256(), 0
     samples = max(1, _SAMPLES // len(video.files))
@@ -462,12 +452,6 @@ def open_run(
     No checkpoint is written without a folder or room in it, or where another process has the file. With
     `resume`, an interrupted run of the same identity is resumed. Files of more than `KEEP_DAYS` days are
     removed. The run is closed at the end of the block; a checkpoint of a complete run is removed then.
-
-    Yields
-    ------
-    run : Run
-    earlier : list of FrameResult
-        What the interrupted run had finished.
     """
     checkpointed = None
     try:

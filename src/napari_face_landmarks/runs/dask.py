@@ -23,13 +23,6 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
 
     A job whose worker is lost goes to another one, which resumes from its checkpoint. After as many losses as
     the scheduler allows (``distributed.scheduler.allowed-failures``, 3) only this job fails.
-
-    Raises
-    ------
-    ResultError
-        If Dask distributed is not installed or the scheduler, such as ``tcp://host:8786``, does not answer.
-    Exception
-        What `on_result` raised first, after all jobs are done.
     """
     try:
         from distributed import Client, as_completed

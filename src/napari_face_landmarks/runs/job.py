@@ -276,13 +276,7 @@ def _result(job: Job, tracks: Tracks, video: Video) -> FileResult:
 
 
 def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
-    """Return the result of an earlier run if its output is there and the same run would give it again.
-
-    Raises
-    ------
-    ResultError
-        If a file lies there that the record does not say to be this video's result, as it was written.
-    """
+    """Return the result of an earlier run if its output is there and the same run would give it again."""
     try:
         if not Path(job.output).is_file() or not Path(job.output).stat().st_size:
             return None

@@ -47,13 +47,7 @@ def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapp
 
 
 def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
-    """Write `MEASURES_TABLE` from the summaries next to the results, video and output, of a batch's folder.
-
-    Raises
-    ------
-    ResultError
-        If a summary cannot be read, or the table not be written.
-    """
+    """Write `MEASURES_TABLE` from the summaries next to the results, video and output, of a batch."""
     import pandas as pd
 
     found = []

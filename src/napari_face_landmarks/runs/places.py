@@ -26,11 +26,6 @@ def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     A name without wildcards that is no folder is taken as a video, there or not. Paths are absolute, each
     once, in order; folders are relative to the root of the call: the deepest folder that contains all folders
     named, the fixed parts of patterns and the folders of the videos named.
-
-    Raises
-    ------
-    VideoError
-        If a folder or pattern has no videos, a name is empty, or nothing is named.
     """
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     found: dict[Path, None] = {}
@@ -109,11 +104,6 @@ def place_outputs(
     A video that has a result (`recorded_outputs`) keeps its name. A new one is named after the video, in the
     video's folder below the root, with its suffix where a video of the same name but for the suffix lies next
     to it. Where the result of another video has that name, the name of the video's folder is put before it.
-
-    Raises
-    ------
-    ResultError
-        If an output would be written over a video.
     """
     recorded = recorded or {}
     read = {video for video, _ in videos}

@@ -29,36 +29,18 @@ COLUMNS = (
 
 
 def begin_summary(folder: Path) -> None:
-    """Write ``batch-summary.csv`` without rows, to which `append_to_summary` adds one per finished video.
-
-    Raises
-    ------
-    ResultError
-        If it cannot be written.
-    """
+    """Write ``batch-summary.csv`` without rows, to which `append_to_summary` adds one per finished video."""
     _write_table(folder, [])
 
 
 def append_to_summary(folder: Path, result: FileResult) -> None:
-    """Append the row of a video to ``batch-summary.csv``; a crash loses no row before it.
-
-    Raises
-    ------
-    OSError
-        If it cannot be written.
-    """
+    """Append the row of a video to ``batch-summary.csv``; a crash loses no row before it."""
     with open(folder / f"{SUMMARY}.csv", "a", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerow(_row(result))
 
 
 def write_summary(folder: Path, results: Sequence[FileResult], note: str = "") -> None:
-    """Write ``batch-summary.csv`` and ``batch-summary.txt`` in the order given, each whole or not at all.
-
-    Raises
-    ------
-    ResultError
-        If they cannot be written.
-    """
+    """Write ``batch-summary.csv`` and ``batch-summary.txt`` in the order given, each whole or not at all."""
     _write_table(folder, results)
     with replacing(folder / f"{SUMMARY}.txt") as temporary:
         lines = [summary_text(results), *([printable(note)] if note else [])]

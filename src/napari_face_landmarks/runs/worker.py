@@ -184,13 +184,6 @@ def run_local(
     A job whose process dies is resumed once; if it dies again, only this job fails. Callbacks are called from
     several threads, but never two at a time. `cancelled` is asked a few times a second; once it returns True
     every process is ended, and jobs without a result have none.
-
-    Raises
-    ------
-    KeyboardInterrupt
-        After Ctrl-C; every process has ended then.
-    Exception
-        What `on_progress` or `on_result` raised first, after all jobs are done.
     """
     waiting = deque(enumerate(jobs))
     lock = threading.Lock()
@@ -345,13 +338,7 @@ class RemoteRun(Iterator[FrameResult]):
         self._worker.send("show" if wanted else "hide")
 
     def fill(self, results: list[FrameResult] | deque[FrameResult]) -> Iterator[int]:
-        """Append the results as they come; yield the number of new ones ten times a second, also 0.
-
-        Raises
-        ------
-        FaceLandmarksError
-            If the run failed, or its process ended.
-        """
+        """Append the results as they come; yield the number of new ones ten times a second, also 0."""
         answer, self._first = self._first, None
         while answer is not None:
             new = self._read(answer)

@@ -62,19 +62,7 @@ def focal_in_pixels(focal: float | str, size: tuple[int, int]) -> float:
 
 
 def with_focal(tracks: Tracks, focal: float | str) -> Tracks:
-    """Return tracks that record the focal length of the camera, for head poses.
-
-    Parameters
-    ----------
-    tracks : Tracks
-    focal : float or str
-        As for `focal_in_pixels`.
-
-    Raises
-    ------
-    SettingsError
-        If it is no such length, or the size of the frames is not known.
-    """
+    """Return tracks that record the focal length of the camera, for head poses."""
     size = shown_size(tracks)
     if size is None:
         raise SettingsError("The size of the frames is not known: give the focal length when you track.")
@@ -108,16 +96,7 @@ def head_position(
     """Return where the head is from the camera, (N, 3) mm, x right, y down, z away.
 
     The camera's axis goes through the middle of the picture. Weak perspective puts the head at z = focal
-    length / scale.
-
-    Parameters
-    ----------
-    pose : ndarray, (N, 6)
-        As `Tracks.pose`.
-    size : (int, int)
-        Height and width, as `shown_size` returns them.
-    focal : float, optional
-        Pixels; by default that of `default_focal`.
+    length / scale. Arrays: `pose` (N, 6).
     """
     height, width = size
     length = default_focal(size) if focal is None else focal
@@ -134,11 +113,6 @@ def head_rotation(pose: npt.NDArray[np.floating], size: tuple[int, int], focal: 
 
     `Tracks.pose` is relative to the line of sight: a head at the edge of the picture that looks into the
     camera has the yaw 0. In the camera's axes it is turned by the angle of that line.
-
-    Parameters
-    ----------
-    pose, size, focal
-        As for `head_position`.
     """
     turned = np.full((len(pose), 3), np.nan)
     for row, place in enumerate(head_position(pose, size, focal)):

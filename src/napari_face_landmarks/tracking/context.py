@@ -52,13 +52,7 @@ class RunContext:
         }
 
     def ends_at(self, error: FaceLandmarksError, first: bool) -> bool:
-        """Record an error that came in place of a frame, and return whether it ends the run.
-
-        Raises
-        ------
-        VideoError
-            If the video breaks off before its first frame.
-        """
+        """Record an error that came in place of a frame, and return whether it ends the run."""
         ends = isinstance(error, VideoError)
         if ends and first:
             raise error

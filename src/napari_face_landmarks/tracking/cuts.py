@@ -52,16 +52,7 @@ def watch_for_cuts(
     jumps: dict[int, tuple[npt.NDArray[np.uint8], float]],
     begin: int,
 ) -> Generator[tuple[int, Frame], None, None]:
-    """Yield frames from `begin` on, and note in `jumps` those on which much of the picture changes.
-
-    Parameters
-    ----------
-    frames : generator of (int, ndarray or error)
-        As of `rgb_frames`; those before `begin` are only compared with.
-    jumps : dict
-        Gets the frame before, (H, W, 3) uint8, and the share of the pixels that change.
-    begin : int
-    """
+    """Yield frames from `begin` on, and note in `jumps` those on which much of the picture changes."""
     before: npt.NDArray[np.uint8] | None = None
     small = np.zeros((0, 0), np.int16)
     with closing(frames):
@@ -113,19 +104,7 @@ def part_at_cut(
     """Return the slots whose faces are followed into a frame but are other faces there.
 
     Where there is a cut, it is recorded, and how the faces before it looked, by which they may be recognised
-    in `assign_faces`.
-
-    Parameters
-    ----------
-    context : RunContext
-        Its `jumps`, `cuts` and `looks` are used.
-    index : int
-        The frame.
-    rgb : ndarray, (H, W, 3), uint8
-    before, after : dict of int to ndarray, (68, 2)
-        Landmarks of the faces on the frame before, and of those that are followed into this one, by slot.
-    last_boxes : dict
-        Of all slots that had a face in the run.
+    in `assign_faces`. Arrays: `rgb` (H, W, 3) uint8.
     """
     jump = context.jumps.pop(index, None)
     if jump is None:
@@ -154,19 +133,8 @@ def assign_faces(
 ) -> list[tuple[int, int]]:
     """Give newly found faces a slot each, as `assign_slots`; after a cut first those that are recognised.
 
-    In a slot whose face was there before a cut, another face begins a new track, which is recorded.
-
-    Parameters
-    ----------
-    context : RunContext
-    index : int
-        The frame.
-    rgb : ndarray, (H, W, 3), uint8
-    landmarks, boxes : ndarray, (N, 68, 2) and (N, 4 or more)
-        The new faces, best first.
-    free : list of int
-    last : (dict, dict)
-        `last_boxes` and `last_seen` of `assign_slots`.
+    In a slot whose face was there before a cut, another face begins a new track, which is recorded. Arrays:
+    `rgb` (H, W, 3) uint8; `landmarks` and `boxes` (N, 68, 2) and (N, 4 or more).
     """
     waiting = [slot for slot in free if slot in context.looks]
     pairs: list[tuple[int, int]] = []

@@ -41,14 +41,7 @@ def find_faces(
 
     A face printed on a shirt is one to the detector, but its landmarks are less certain than a real one's. Of
     the settings, `max_faces` and `min_confidence` are used. In the boxes `regions`, (N, 5), PFLD looks too,
-    with the threshold of faces that are followed.
-
-    Returns
-    -------
-    boxes : ndarray, (F, 5), float32
-        x0, y0, x1, y1 (px) and score of the detector, the face with the highest confidence of PFLD first.
-    output : PfldOutput
-        PFLD's output there.
+    with the threshold of faces that are followed. Returns `boxes` (F, 5) float32.
     """
     began = time.perf_counter()
     most = CANDIDATES + 2 * settings.max_faces

@@ -130,13 +130,7 @@ def open_source(
     every: int = 1,
     stream: int | None = None,
 ) -> FrameSource:
-    """Open what is to be tracked, as for `FaceTracker.track`.
-
-    Raises
-    ------
-    VideoError, ImageError
-        If it cannot be opened, has no frames, or not the shape of a video.
-    """
+    """Open what is to be tracked, as for `FaceTracker.track`."""
     opened = isinstance(frames, (str, Path))
     step: object = every  # of scripts
     if not isinstance(step, (int, np.integer)) or step < 1:
@@ -217,13 +211,7 @@ def _pixel_range(frames: Any, n_frames: int) -> tuple[PixelRange, str | None]:
 
 
 def check_length(n_frames: int, last: int) -> None:
-    """Refuse a video that ends before a frame of its tracks.
-
-    Raises
-    ------
-    ImageError
-        If it has `n_frames` frames, and none of the number `last`.
-    """
+    """Refuse a video that ends before a frame of its tracks."""
     if last >= n_frames:
         raise ImageError(
             f"The video has {n_frames} frames and ends before frame {last} of the tracks, counted from 0: "
@@ -232,13 +220,7 @@ def check_length(n_frames: int, last: int) -> None:
 
 
 def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
-    """Refuse frames of another size than those that tracks were made on, where the tracks know theirs.
-
-    Raises
-    ------
-    ImageError
-        If `size`, height and width, is another.
-    """
+    """Refuse frames of another size than those that tracks were made on, where the tracks know theirs."""
     wanted = (tracks.meta.get("height"), tracks.meta.get("width"))
     known = all(isinstance(side, (int, np.integer)) for side in wanted)
     if known and tuple(size) != wanted:

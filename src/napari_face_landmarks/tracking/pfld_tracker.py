@@ -120,13 +120,6 @@ def follow_pfld(
     to `LOOK_AHEAD` before it. That holds for any number of threads, so that the results do not depend on it.
     The statistics and warnings of `context` are updated. With a state `before`, the frames begin with its
     `next_index`.
-
-    Yields
-    ------
-    result : FrameResult
-        In the order of the frames, not smoothed.
-    state : callable
-        Returns the state of the faces after it.
     """
     waiting: deque[_Begun] = deque()
     ahead: deque[_Ahead] = deque()

@@ -191,18 +191,7 @@ def refine_face(
 def followed_with_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
     """Return landmarks refined by CLNF where part models do not place them.
 
-    Parameters
-    ----------
-    given : ndarray, (68, 2), float32
-        PFLD's and the part models'.
-    refined : ndarray, (68, 2), float32
-        CLNF's.
-    yaw : float
-        Of the head, radians.
-
-    Returns
-    -------
-    ndarray, (68, 2), float32
+    Arrays: `given` (68, 2) float32; `refined` (68, 2) float32. Returns (68, 2) float32.
     """
     frontal = (TURNED[1] - abs(yaw)) / (TURNED[1] - TURNED[0])
     share = CLNF_SHARES * np.float32(min(max(frontal, 0.0), 1.0))

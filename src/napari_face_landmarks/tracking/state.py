@@ -150,11 +150,6 @@ def check_state(
     """Refuse a state from which a run over these frames cannot resume.
 
     `n_modes` is that of the shape model; the frame rate decides how many frames smoothing looks at.
-
-    Raises
-    ------
-    ResultError
-        If the state does not fit the run.
     """
     window = window_at_rate(settings.smoothing_window, fps)
     without_pfld = settings.refine == "clnf-only"
@@ -190,13 +185,7 @@ def state_to_bytes(state: TrackerState) -> bytes:
 
 
 def state_from_bytes(data: bytes) -> TrackerState:
-    """Return the state that `state_to_bytes` stored; nothing in `data` is trusted.
-
-    Raises
-    ------
-    ResultError
-        If it is no such state.
-    """
+    """Return the state that `state_to_bytes` stored; nothing in `data` is trusted."""
     stream = io.BytesIO(data)
 
     def take(name: str, dtype: str, shape: tuple[int, ...], most: int = _MOST_ROWS) -> npt.NDArray[Any]:

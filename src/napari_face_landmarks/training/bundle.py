@@ -183,13 +183,7 @@ HELD_OUT = (
 
 
 def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
-    """Copy the trained files of a run to a bundle's folder, write its card, load it once and return the card.
-
-    Raises
-    ------
-    ModelError
-        If a file cannot be loaded, or outputs of the landmark network are not finite.
-    """
+    """Copy the trained files of a run to a bundle's folder, write its card and return it."""
     out.mkdir(parents=True, exist_ok=True)
     card_path = out / CARD
     old = json.loads(card_path.read_text()) if card_path.exists() else {}

@@ -34,19 +34,9 @@ def match(
     """Match detections (N, 4 or 5), best first, and their points (N, 5, 2) with the faces of an image.
 
     A detection matches if its box overlaps the true one by half; with `reach`, also if its mean point error
-    is at most this, in units of the square root of the true box's area. Detections in the boxes `ignore`, (K,
-    4), that match no known face are not counted.
-
-    Returns
-    -------
-    state : ndarray, (N,) int
-        1 for a match, 0 for a false alarm, -1 if not counted (an uncertain face, or a part of one).
-    overlap : ndarray, (N,) float
-        Intersection over union of matches (with `reach`, the equivalent for points if larger), otherwise NaN.
-    error : ndarray, (N,) float
-        Mean point error of matches divided by the square root of the box's area, otherwise NaN.
-    face : ndarray, (N,) int
-        Index of the matched face, or -1.
+    is at most this, in units of the square root of the true box's area. Detections in the boxes `ignore`,
+    (K, 4), that match no known face are not counted. Returns `state` (N,) int and `overlap` (N,) float and
+    `error` (N,) float and `face` (N,) int.
     """
     n = len(boxes)
     state, face = np.zeros(n, int), np.full(n, -1)

@@ -21,11 +21,6 @@ def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> 
     folded weights and bias, and its normalisation the mean and variance measured on the given training inputs
     (some hundreds of examples are enough), compensated by its gain and bias, so that the outputs are those of
     the file. Parts of the network that are not in the file (PFLD's head pose) are not changed.
-
-    Raises
-    ------
-    ModelError
-        If the file is not an export of this network.
     """
     convolutions, named = _weights_of(path)
     batches = list(batches)

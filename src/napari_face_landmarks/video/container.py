@@ -156,22 +156,7 @@ def _ebml_end(file: BinaryIO) -> int:
 
 
 def video_stream(container: InputContainer, path: str, number: int | None = None) -> VideoStream:
-    """Return the video stream to read, with its decoder configured.
-
-    Parameters
-    ----------
-    container : InputContainer
-    path : str
-        For messages.
-    number : int, optional
-        The stream, counted from 0 among the file's video streams. By default cover images and thumbnails are
-        ignored; of several streams it is the default one, otherwise the largest.
-
-    Raises
-    ------
-    VideoError
-        If there is none, or its codec or size is not supported.
-    """
+    """Return the video stream to read, with its decoder configured."""
     stream = _chosen_stream(container, path, number)
     codec: Any = stream.codec_context
     if codec is None:
@@ -303,20 +288,7 @@ def to_rgb(
     """Convert a decoded frame to upright RGB.
 
     The conversion is that of OpenCV's ``VideoCapture`` (libswscale, bicubic) and gives identical pixels.
-
-    Parameters
-    ----------
-    frame : av.VideoFrame
-        Any pixel format; greyscale is repeated, alpha dropped, more than 8 bits are rounded.
-    geometry : FrameGeometry
-        Size and orientation.
-    reformatter : av.video.reformatter.VideoReformatter
-        Caches the conversion's tables; not thread-safe.
-
-    Returns
-    -------
-    ndarray, (H, W, 3), uint8
-        C-contiguous copy.
+    Returns (H, W, 3) uint8.
     """
     converted = reformatter.reformat(
         frame,

@@ -165,19 +165,7 @@ class Packets(NamedTuple):
 
 
 def index_video(path: str, number: int | None = None) -> IndexedVideo:
-    """Build the index of the file `path`.
-
-    Parameters
-    ----------
-    path : str
-    number : int, optional
-        Which of the file's video streams is read, as in `video_stream`.
-
-    Raises
-    ------
-    VideoError
-        If the file cannot be read, is not a video, or no frame can be decoded.
-    """
+    """Build the index of the file `path`."""
     status = check_file(path)
     container = open_container(path)
     try:
@@ -462,19 +450,7 @@ class DecodingRun:
         self._container = self._stream = None
 
     def decode_from(self, key: int | None) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield packet number and frame in the order of the decoder.
-
-        Parameters
-        ----------
-        key : int or None
-            Key packet to start at; an earlier one may be used. None reopens the file and reads from its
-            start.
-
-        Raises
-        ------
-        PacketLost
-            If the packets after seeking do not match the index.
-        """
+        """Yield packet number and frame in the order of the decoder."""
         if key is None or self._container is None:
             self._open()
         container, stream = self._container, self._stream

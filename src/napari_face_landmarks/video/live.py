@@ -127,21 +127,7 @@ class LiveFrames:
 
 
 def open_live(source: int | IO[bytes], keep_all: bool = False) -> LiveFrames:
-    """Open a camera or a pipe.
-
-    Parameters
-    ----------
-    source : int or binary stream
-        Number of a camera, from 0; or a stream of a video that can be read while it is written: y4m,
-        Matroska, MPEG-TS, NUT, MJPEG.
-    keep_all : bool
-        Let the source wait instead of dropping frames.
-
-    Raises
-    ------
-    VideoError
-        If there is no such camera; what a pipe holds shows with the first frame.
-    """
+    """Open a camera or a pipe."""
     if isinstance(source, int):
         return LiveFrames(_of_camera(source), keep_all)
     stamps: list[float] = []
@@ -220,16 +206,7 @@ def _doubts(stream: Any, interlaced: bool) -> list[str]:
 
 
 def write_y4m(stream: IO[bytes], frames: Iterator[Frame], fps: float) -> None:
-    """Write frames to a pipe as y4m, which players show as it comes.
-
-    Parameters
-    ----------
-    stream : binary stream
-    frames : iterator of ndarray, (H, W, 3), uint8
-        All of one size.
-    fps : float
-        What the header says.
-    """
+    """Write frames to a pipe as y4m, which players show as it comes."""
     for number, rgb in enumerate(frames):
         if number == 0:
             height, width = rgb.shape[:2]

@@ -56,13 +56,7 @@ def is_picture(path: Path) -> bool:
 
 
 def read_picture(path: str | os.PathLike[str], page: int = 0) -> npt.NDArray[Any]:
-    """Read a picture, upright, (H, W, 3) RGB of its own number of bits.
-
-    Raises
-    ------
-    ImageError
-        If the file is missing or no picture.
-    """
+    """Read a picture, upright, (H, W, 3) RGB of its own number of bits."""
     from napari_face_landmarks.opencv import cv2  # only for pictures: 26 MB
 
     name, picture = os.fsdecode(path), None

@@ -37,27 +37,7 @@ def to_rgb8(
 ) -> npt.NDArray[np.uint8]:
     """Convert an image to RGB uint8.
 
-    Parameters
-    ----------
-    image : array-like, (H, W), (H, W, 1), (H, W, 3) or (H, W, 4)
-        Greyscale, RGB or RGBA; bool, integer or float. Integers of more than 8 bits are scaled from the full
-        range of their type, negative values become 0; floats are scaled from 0 to 1, or from 0 to 255 if
-        any value is above 1. Alpha is dropped.
-    where : str
-        Name of the image in error messages, for example ``"Frame 12"``.
-    pixel_range : PixelRange, optional
-        Black and white of a whole video, from `pixel_range_of`; ignored for uint8 and bool. An image of more
-        bits among those of 8 has its own.
-
-    Returns
-    -------
-    ndarray, (H, W, 3), uint8
-        C-contiguous; a view of `image` if no conversion was needed.
-
-    Raises
-    ------
-    ImageError
-        If the shape is not one of the above, the dtype is not numeric, or a pixel is not finite.
+    Arrays: `image` (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Returns (H, W, 3) uint8.
     """
     array = np.asarray(image)
     if array.ndim == 3 and array.shape[2] == 1:
@@ -107,17 +87,6 @@ def pixel_range_of(frames: Sequence[Any]) -> tuple[PixelRange, str | None]:
     Integers of more than 8 bits are assumed to have 8, 10, 12, 14 or 16 significant bits, depending on the
     brightest pixels; floats a range of 0 to 1, -1 to 1, or that of such integers. The brightest and darkest
     thousandth of the pixels are ignored.
-
-    Parameters
-    ----------
-    frames : sequence of array-like
-        Some frames, valid for `to_rgb8`.
-
-    Returns
-    -------
-    PixelRange
-    warning : str or None
-        A message if the range is not that of the dtype.
     """
     arrays = [array for frame in frames if (array := np.asarray(frame)).ndim in (2, 3) and array.size]
     kind = arrays[0].dtype if arrays else np.dtype(np.uint8)
@@ -211,17 +180,7 @@ def resize(
 ) -> npt.NDArray[np.uint8]:
     """Sample an image bilinearly on a grid; border pixels are replicated beyond the edge.
 
-    Parameters
-    ----------
-    rgb : ndarray, (H, W, 3), uint8
-    height, width : int
-        Size of the grid.
-    step : (float, float)
-        Spacing of the grid's rows and columns in image pixels; grid and image share the first corner.
-
-    Returns
-    -------
-    ndarray, (height, width, 3), uint8
+    Arrays: `rgb` (H, W, 3) uint8. Returns (height, width, 3) uint8.
     """
     resized = np.empty((height, width, 3), np.uint8)
     size = rgb.shape[:2]

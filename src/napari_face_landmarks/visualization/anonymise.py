@@ -111,20 +111,7 @@ class _Sightings:
 def boxes_to_cover(seen: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> list[Boxes]:
     """Return what to cover on each frame: the faces seen on it, and those that neighbouring frames show.
 
-    Parameters
-    ----------
-    seen : sequence of ndarray, (N, 5)
-        Boxes of the faces seen on each frame, pixels, and their scores. A face whose score is never at least
-        `SURE` is none.
-    hold : int
-        Frames for which a face stays covered where it was first and last seen; its box grows by as much as
-        it moved.
-    gap : int
-        Frames between two sightings, at most, between which the box is interpolated.
-
-    Returns
-    -------
-    list of ndarray, (N, 4), float64
+    Returns (N, 4) float64.
     """
     covered: list[list[Boxes]] = [[] for _ in seen]
     for face in _faces(seen, gap):

@@ -71,22 +71,7 @@ def landmark_colours(
 ) -> Floats:
     """Return the colour of each landmark, (N, 4) float32; RGBA, 0 to 1.
 
-    Parameters
-    ----------
-    by : {"confidence", "source", "region"}
-        What the colour shows: viridis from 0 (dark blue) to 1 (yellow); where the landmark comes from; which
-        part of the face it is.
-    confidence : ndarray, (N,)
-        0 to 1; NaN counts as 0.
-    source : ndarray, (N,), integers
-        Index into `tracking.SOURCES`.
-    landmark : ndarray, (N,), integers
-        0 to 67.
-
-    Raises
-    ------
-    ValueError
-        If `by` is none of these.
+    Arrays: `confidence` (N,); `source` (N,) integers; `landmark` (N,) integers.
     """
     if by == "source":
         return np.asarray(np.take(_SOURCE, source, axis=0, mode="clip"))
@@ -114,20 +99,7 @@ class LegendEntry:
 
 
 def legend_of(by: ColourMode, n_steps: int = 5) -> list[LegendEntry]:
-    """Return what the colours of a mode mean, in order.
-
-    Parameters
-    ----------
-    by : {"confidence", "source", "region"}
-        As for `landmark_colours`.
-    n_steps : int
-        Steps of the scale of confidences, from 0 to 1.
-
-    Raises
-    ------
-    ValueError
-        If `by` is none of these.
-    """
+    """Return what the colours of a mode mean, in order."""
     if by == "source":
         return [LegendEntry(SOURCE_WORDS[name], SOURCE_COLOURS[name]) for name in SOURCES[1:]]
     if by == "region":

@@ -60,23 +60,7 @@ def overlay_frames(
 ) -> Iterator[npt.NDArray[np.uint8]]:
     """Yield the tracked frames of a video with the landmarks drawn on them.
 
-    Parameters
-    ----------
-    source : path, Video or array-like, (T, Y, X[, C])
-        The source of `tracks`.
-    tracks : Tracks
-        Consecutive frames of `source`, not necessarily all.
-    style : OverlayStyle, optional
-
-    Yields
-    ------
-    ndarray, (H, W, 3), uint8
-        RGB.
-
-    Raises
-    ------
-    ImageError
-        If `source` has fewer frames than the tracks.
+    Returns (H, W, 3) uint8.
     """
     if len(tracks.frame_indices) == 0:
         return

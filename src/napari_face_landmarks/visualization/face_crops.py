@@ -52,24 +52,8 @@ def crop_transforms(
     """Return the similarity transform that takes a face on each frame to its aligned crop.
 
     The eye corners and the base of the nose are brought to where they are in a frontal view (least squares),
-    so that crops have the same roll and scale on all frames, and keep what the lips and lids do.
-
-    Parameters
-    ----------
-    landmarks : ndarray, (T, 68, 2)
-        Pixels; NaN where there is no face.
-    part : {"face", "mouth", "eyes"}
-    size : int, optional
-        Height of the crop, pixels; by default 256 of the face, and 96 of mouth and eyes.
-    window : int
-        Frames whose mean places the crop, centred on each frame.
-
-    Returns
-    -------
-    transforms : ndarray, (T, 2, 3), float64
-        From pixels (x, y, 1) of the frame to pixels of the crop; NaN where there is no face.
-    shape : (int, int)
-        Height and width of the crop.
+    so that crops have the same roll and scale on all frames, and keep what the lips and lids do. Arrays:
+    `landmarks` (T, 68, 2), pixels. Returns `transforms` (T, 2, 3) float64.
     """
     which, offset, half = AROUND[part]
     height = size or HEIGHTS[part]

@@ -28,10 +28,7 @@ _VIRIDIS = np.ascontiguousarray(
 def confidence_colours(confidence: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
     """Return the colour of each confidence: viridis from 0 (dark blue) to 1 (yellow), (..., 3) uint8; RGB.
 
-    Parameters
-    ----------
-    confidence : ndarray, (...)
-        0 to 1; NaN counts as 0.
+    Arrays: `confidence` (...).
     """
     index = np.clip(np.nan_to_num(np.asarray(confidence, dtype=np.float64)), 0, 1) * 255 + 0.5
     return np.asarray(_VIRIDIS[index.astype(np.int64)])
@@ -167,16 +164,7 @@ def describe_frame(
 ) -> str:
     """Return the caption of a frame: its index, from 0, its time, and source and confidence of each face.
 
-    Parameters
-    ----------
-    frame : int
-        Index in the video, from 0.
-    source : ndarray of uint8, (F,)
-        Index into `tracking.SOURCES`.
-    confidence : ndarray, (F, 68)
-        0 to 1.
-    seconds : float
-        Time stamp; left out where it is NaN.
+    Arrays: `confidence` (F, 68).
     """
     time = f", {seconds:.2f} s" if np.isfinite(seconds) else ""
     faces = [

@@ -69,18 +69,7 @@ def write_from(
     fps: float,
     pixel_aspect: float = 1.0,
 ) -> None:
-    """Write frames with the sound of the video that they were made from.
-
-    Parameters
-    ----------
-    path : path-like
-    frames : iterator of (H, W, 3) uint8
-    source : path, Video or array-like
-        The video; other sources have no sound.
-    times : sequence of float
-        Seconds of each frame; evenly spaced by `fps` where they are not known or do not ascend.
-    fps, pixel_aspect : float
-    """
+    """Write frames with the sound of the video that they were made from."""
     seconds, file = np.asarray(times, dtype=np.float64), path_of(source)
     even = not np.isfinite(seconds).all() or bool((np.diff(seconds) <= 0).any())
     write_video(
