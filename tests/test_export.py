@@ -20,7 +20,8 @@ from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.video import open_video, write_video
 from napari_face_landmarks.visualization import OverlayStyle, draw_landmarks, overlay
 from napari_face_landmarks.visualization.colours import PART_COLOURS
-from napari_face_landmarks.visualization.contact_sheet import frame_rate, overlay_frames
+from napari_face_landmarks.visualization.contact_sheet import overlay_frames
+from napari_face_landmarks.visualization.video_files import frame_rate
 from planted import good_tracks
 
 ARRAYS = (

@@ -12,14 +12,7 @@ from pathlib import Path
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from napari_face_landmarks.cli.console import (
-    STATUS_INTERRUPTED,
-    fail,
-    progress_bar,
-    say,
-    say_above_bar,
-    summary,
-)
+from napari_face_landmarks.cli import console
 from napari_face_landmarks.cli.exports import (
     VIDEO_OUTPUTS,
     add_export_options,
@@ -181,32 +174,32 @@ def _track(options: argparse.Namespace) -> int:
                 tracks = with_focal(tracks, options.focal)
             whole = not tracks.n_frames
             if not tracks.n_frames:
-                say("Stopped before the first frame was done; nothing is written.")
-                return STATUS_INTERRUPTED
+                console.say("Stopped before the first frame was done; nothing is written.")
+                return console.STATUS_INTERRUPTED
             tracks.save(options.output, options.format)
             whole = not interrupted
         finally:  # frames that are in no other file stay in the checkpoint
             checkpointed.close(remove=whole)
         if options.stats is not None:
             _write_stats(options.stats, tracks, options.video)
-        say(summary(tracks))
+        console.say(console.summary(tracks))
         if not interrupted:
             write_exports(options, video, tracks, models, part)
     for sentence in dict.fromkeys([*video.info.warnings, *tracks.warnings]):
-        say(f"Warning: {sentence}")
+        console.say(f"Warning: {sentence}")
     if interrupted:
-        say(
+        console.say(
             f"Stopped after {tracks.n_frames} of {checkpointed.total} frames, which are in {options.output}; "
             "--resume continues."
         )
-        return STATUS_INTERRUPTED
+        return console.STATUS_INTERRUPTED
     if not video.info.complete or not tracks.stats.completed:
-        return fail(
+        return console.fail(
             f"{options.video} is truncated or damaged: the {tracks.n_frames} frames that could be read "
             f"are in {options.output}."
         )
     if tracks.stats.faces == 0:
-        return fail(
+        return console.fail(
             f"No face was found on any frame of {options.video}: check that it shows an upright face that is "
             "not too small, or lower --min-confidence."
         )
@@ -220,7 +213,7 @@ def _begin_instead(output: Path) -> None:
             f"{output} is there, and no interrupted run into it: it is complete, or of another run. Leave "
             "out --resume to track again and replace it, or give another output."
         )
-    say("There is no interrupted run to resume: starting at the first frame.")
+    console.say("There is no interrupted run to resume: starting at the first frame.")
 
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:
@@ -281,11 +274,11 @@ def _follow(checkpointed: CheckpointedRun) -> tuple[Tracks, bool]:
     run = checkpointed.run
     automatic = run.context.settings.refine == "auto"
     if checkpointed.kept:
-        say(f"Resuming: {checkpointed.kept} of {checkpointed.total} frames are done already.")
+        console.say(f"Resuming: {checkpointed.kept} of {checkpointed.total} frames are done already.")
     with (
         _notice_if_slow() as has_begun,
         until_interrupted() as interrupted,
-        progress_bar("Tracking", checkpointed.total - checkpointed.kept) as advance,
+        console.progress_bar("Tracking", checkpointed.total - checkpointed.kept) as advance,
     ):
         # a second Ctrl-C, while a frame takes long, raises KeyboardInterrupt
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(run):
@@ -293,18 +286,18 @@ def _follow(checkpointed: CheckpointedRun) -> tuple[Tracks, bool]:
                 has_begun()
                 advance()
                 if automatic:
-                    say_above_bar(notice.look(result, run.stats))
+                    console.say_above_bar(notice.look(result, run.stats))
                 if interrupted():
                     break
         if automatic:
-            say_above_bar(notice.sentence(run.stats))
+            console.say_above_bar(notice.sentence(run.stats))
         return checkpointed.tracks(), interrupted()
 
 
 @contextlib.contextmanager
 def _notice_if_slow() -> Iterator[Callable[[], None]]:
     """Report after a while that the kernels are being compiled, unless the yielded function was called."""
-    timer = threading.Timer(PATIENCE, say, [PREPARING])
+    timer = threading.Timer(PATIENCE, console.say, [PREPARING])
     timer.daemon = True
     timer.start()
     try:

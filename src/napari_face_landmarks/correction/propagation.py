@@ -13,16 +13,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf.fit import fit_landmarks, log_responses
 from napari_face_landmarks.clnf.pdm import rotation_matrix
-from napari_face_landmarks.correction.constants import (
-    BLEND,
-    FAR_OFF,
-    GONE,
-    HAND_NOISE,
-    KEPT,
-    LEAST_SEEN,
-    SETTLE,
-    SPREAD,
-)
+from napari_face_landmarks.correction import constants
 from napari_face_landmarks.data.edit import row_of
 from napari_face_landmarks.data.fields import CARRIED, MANUAL, NONE, OFF_MODEL
 from napari_face_landmarks.data.frame import FrameResult, empty_frame
@@ -337,13 +328,13 @@ def _offset_of(
     None where the tracker does not find that face there at all, which says nothing about other frames.
     """
     auto = found.result.landmarks[0].astype(np.float64)
-    if not (np.isfinite(found.params).all() and float(nme(auto, landmarks)) < FAR_OFF):
+    if not (np.isfinite(found.params).all() and float(nme(auto, landmarks)) < constants.FAR_OFF):
         return None
     axes = _axes(found.params)
     moved = (landmarks - auto)[by_hand] @ np.linalg.inv(axes).T
-    apart = np.linalg.norm(auto[:, None] - auto, axis=-1) / (SPREAD * float(inter_ocular(auto)))
+    apart = np.linalg.norm(auto[:, None] - auto, axis=-1) / (constants.SPREAD * float(inter_ocular(auto)))
     kernel = (np.exp(-0.5 * apart**2) * FOLLOWS)[:, by_hand]
-    moved = kernel @ np.linalg.solve(kernel[by_hand] + HAND_NOISE * np.eye(len(moved)), moved)
+    moved = kernel @ np.linalg.solve(kernel[by_hand] + constants.HAND_NOISE * np.eye(len(moved)), moved)
     return _Offset(moved, _gain(context, frame, found, moved @ axes.T), np.ones(N_LANDMARKS))
 
 
@@ -372,8 +363,8 @@ def _add_offset(
         return offset
     result, moved = found.result, offset.moved @ _axes(found.params).T
     worse = np.nan_to_num(offset.gain - _gain(context, frame, found, moved))
-    wanted = np.clip((GONE - worse) / (GONE - KEPT), 0, 1)
-    share = offset.share + SETTLE * (wanted - offset.share)
+    wanted = np.clip((constants.GONE - worse) / (constants.GONE - constants.KEPT), 0, 1)
+    share = offset.share + constants.SETTLE * (wanted - offset.share)
     result.landmarks[0] += share[:, None] * moved
     result.source[0] = CARRIED
     pdm = context.models.pdm
@@ -408,7 +399,7 @@ FOLLOWS = _follows()
 def _axes(params: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
     """Return what leads from displacements in the face's own plane to pixels, (2, 2)."""
     left, sizes, right = np.linalg.svd(rotation_matrix(params[1:4])[:2, :2])
-    return np.asarray(params[0] * (left * np.maximum(sizes, LEAST_SEEN)) @ right)
+    return np.asarray(params[0] * (left * np.maximum(sizes, constants.LEAST_SEEN)) @ right)
 
 
 def _written(
@@ -434,7 +425,7 @@ def _written(
             confidence = (1 - share) * found[0].confidence[0] + share * found[1].confidence[0]
         elif row in there and (ends_early or lost) and np.isfinite(tracks.landmarks[row, face]).all():
             left = len(there) - number + 1
-            new = min(1.0, left / (BLEND + 1))
+            new = min(1.0, left / (constants.BLEND + 1))
             points = new * points + (1 - new) * tracks.landmarks[row, face]
             confidence = new * confidence + (1 - new) * tracks.confidence[row, face]
         copy.landmarks[row, face], copy.confidence[row, face] = points, confidence

@@ -13,17 +13,7 @@ import numpy.typing as npt
 from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.clnf.fit import refine
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, project
-from napari_face_landmarks.correction.constants import (
-    ENOUGH_TO_DOUBT,
-    FAR_OFF,
-    FAR_PLACED,
-    HAND_SIGMA,
-    HELD_WEIGHT,
-    ITERATIONS,
-    MOST_DOUBTED,
-    REST_WEIGHT,
-    SPREAD,
-)
+from napari_face_landmarks.correction import constants
 from napari_face_landmarks.data.edit import row_of, with_face
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ImageError, ModelError, ResultError
@@ -136,10 +126,10 @@ def refit(
         given, fixed = np.where(doubtful[:, None], np.nan, given), fixed & ~doubtful
         best, across = _best_start(models, rgb, given, fixed)
     points, sigma = best.landmarks.copy(), best.sigma.copy()
-    points[fixed], sigma[fixed] = given[fixed], HAND_SIGMA * across
+    points[fixed], sigma[fixed] = given[fixed], constants.HAND_SIGMA * across
     weights = _weights(sigma, fixed, across)
     params = fit_pdm(pdm, points, weights, noise=models.constants.fit_noise)
-    thorough = settings.replace(max_iterations=max(settings.max_iterations, ITERATIONS))
+    thorough = settings.replace(max_iterations=max(settings.max_iterations, constants.ITERATIONS))
     fit = refine(to_grey(rgb), points, params, models.clnf(engine), thorough, sigma, held=fixed)
     found = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
     found = _drawn_to(found, given, fixed, across)
@@ -204,7 +194,7 @@ def _best_start(
 ) -> tuple[_Start, float]:
     """Return the start that agrees best with the landmarks placed by hand, and the face's size (px)."""
     fits = _both_fits(models.pdm, given, fixed)
-    spread = [FAR_OFF * max(float(inter_ocular(points)), 1.0) for points in fits]
+    spread = [constants.FAR_OFF * max(float(inter_ocular(points)), 1.0) for points in fits]
     doubtful = np.full(N_LANDMARKS, 0.5, np.float32)
     as_it_is = np.where(np.isfinite(given), given, fits[0])
     starts = [
@@ -220,7 +210,7 @@ def _both_fits(
     pdm: PDM, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
 ) -> list[npt.NDArray[np.float64]]:
     """Return the landmarks of the model fitted to all landmarks alike, and to those placed by hand."""
-    return [project(pdm, _fitted(pdm, given, fixed, rest)) for rest in (1.0, REST_WEIGHT)]
+    return [project(pdm, _fitted(pdm, given, fixed, rest)) for rest in (1.0, constants.REST_WEIGHT)]
 
 
 def _doubtful(
@@ -234,18 +224,18 @@ def _doubtful(
         return min(seen, key=lambda start: _badness(start, given, marks), default=None)
 
     doubtful = np.zeros(N_LANDMARKS, np.bool_)
-    while (left := fixed & ~doubtful).sum() >= ENOUGH_TO_DOUBT:
+    while (left := fixed & ~doubtful).sum() >= constants.ENOUGH_TO_DOUBT:
         best = seen_about(left)
-        if best is None or _off(best, given, left).max() < FAR_OFF:
+        if best is None or _off(best, given, left).max() < constants.FAR_OFF:
             break
         found = []
-        for one in np.flatnonzero(left)[np.argsort(-_off(best, given, left))][:MOST_DOUBTED]:
+        for one in np.flatnonzero(left)[np.argsort(-_off(best, given, left))][: constants.MOST_DOUBTED]:
             others, alone = left.copy(), np.arange(N_LANDMARKS) == one
             others[one] = False
             start = seen_about(others)
-            if start is not None and _off(start, given, others).max() < FAR_OFF:
+            if start is not None and _off(start, given, others).max() < constants.FAR_OFF:
                 found.append((float(_off(start, given, alone)[0]), int(one)))
-        if not found or max(found)[0] < FAR_PLACED:
+        if not found or max(found)[0] < constants.FAR_PLACED:
             break
         doubtful[max(found)[1]] = True
     return doubtful
@@ -262,7 +252,7 @@ def _off(
 def _fitted(
     pdm: PDM, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_], rest: float
 ) -> npt.NDArray[np.float64]:
-    return fit_pdm(pdm, given, np.where(fixed, HELD_WEIGHT if rest < 1 else 1.0, rest))
+    return fit_pdm(pdm, given, np.where(fixed, constants.HELD_WEIGHT if rest < 1 else 1.0, rest))
 
 
 def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.float64]]) -> list[_Start]:
@@ -282,14 +272,14 @@ def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.
 def _badness(start: _Start, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]) -> float:
     """Return how far a start is from the manual landmarks, and how uncertain it is."""
     off = _off(start, given, fixed).mean() if fixed.any() else 0.0
-    return float(off + FAR_OFF * (1.0 - start.confidence.mean()))
+    return float(off + constants.FAR_OFF * (1.0 - start.confidence.mean()))
 
 
 def _weights(
     sigma: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_], across: float
 ) -> npt.NDArray[np.float64]:
     doubt = (sigma / (0.05 * across)) ** 2
-    return np.asarray(np.where(fixed, HELD_WEIGHT, 1.0 / (1.0 + doubt)))
+    return np.asarray(np.where(fixed, constants.HELD_WEIGHT, 1.0 / (1.0 + doubt)))
 
 
 def _drawn_to(
@@ -302,7 +292,7 @@ def _drawn_to(
     if not fixed.any():
         return found
     rest = given[fixed] - found[fixed]
-    apart = np.linalg.norm(found[:, None] - found[fixed][None], axis=-1) / (SPREAD * across)
+    apart = np.linalg.norm(found[:, None] - found[fixed][None], axis=-1) / (constants.SPREAD * across)
     near = np.exp(-0.5 * apart**2)
     share = near / np.maximum(near.sum(axis=1, keepdims=True), 1.0)
     moved = found + share @ rest

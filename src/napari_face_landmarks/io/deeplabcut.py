@@ -33,28 +33,12 @@ from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.io import hdf5
-from napari_face_landmarks.io.common import (
-    LANDMARK_NAMES,
-    MOST_FACES,
-    MOST_ROWS,
-    SOFTWARE,
-    beginning,
-    dense,
-    encoding_of,
-    exact_numbers,
-    listed,
-    make_tracks,
-    order_by_number,
-    order_of_faces,
-    reading_table,
-    with_names,
-)
+from napari_face_landmarks.io import common, hdf5
 
 KEY = "df_with_missing"
 COORDS = ("x", "y", "likelihood")
 LEVELS = ("scorer", "individuals", "bodyparts", "coords")
-MOST_COLUMNS = MOST_FACES * N_LANDMARKS * len(COORDS)
+MOST_COLUMNS = common.MOST_FACES * N_LANDMARKS * len(COORDS)
 LONGEST_LINE = 32 << 20  # characters
 LARGEST_CSV = 16 << 30
 ROWS_AT_A_TIME = 1024
@@ -66,7 +50,7 @@ Columns = list[tuple[str, ...]]
 def columns_of(tracks: Tracks) -> list[tuple[str, ...]]:
     """Return the columns' names, with the levels as in the file: three for one face, four for more."""
     faces = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
-    columns = list(itertools.product([SOFTWARE], faces, LANDMARK_NAMES, COORDS))
+    columns = list(itertools.product([common.SOFTWARE], faces, common.LANDMARK_NAMES, COORDS))
     return [(a, c, d) for a, _, c, d in columns] if tracks.n_faces == 1 else list(columns)
 
 
@@ -80,7 +64,7 @@ def _values(tracks: Tracks, path: Path) -> npt.NDArray[np.float32]:
 
     pandas' CSV reader would take a first row without values for the name of the index.
     """
-    grid = dense(tracks, path)
+    grid = common.dense(tracks, path)
     values = np.concatenate([grid.landmarks, np.nan_to_num(grid.confidence)[..., np.newaxis]], axis=-1)
     return values.reshape(len(values), -1)
 
@@ -103,7 +87,7 @@ def write_dlc_csv(path: Path, tracks: Tracks) -> None:
 
 def is_dlc_csv(path: Path) -> bool:
     """Return whether a CSV file begins as DeepLabCut's."""
-    return beginning(path, 7) in (b"scorer,", b"scorer;")
+    return common.beginning(path, 7) in (b"scorer,", b"scorer;")
 
 
 def read_dlc_csv(path: Path) -> Tracks:
@@ -113,8 +97,8 @@ def read_dlc_csv(path: Path) -> Tracks:
     """
     import pandas as pd
 
-    with reading_table(path, "a table of DeepLabCut's", LARGEST_CSV):
-        with open(path, encoding=encoding_of(path), newline="") as stream:
+    with common.reading_table(path, "a table of DeepLabCut's", LARGEST_CSV):
+        with open(path, encoding=common.encoding_of(path), newline="") as stream:
             mark = ";" if stream.readline(LONGEST_LINE).startswith("scorer;") else ","
             stream.seek(0)
             header = {row[0]: row[1:] for row in _header_rows(stream, path, mark)}
@@ -133,8 +117,8 @@ def read_dlc_csv(path: Path) -> Tracks:
             decimal="," if mark == ";" else ".",
             dtype={k: str if k < n_index else np.float64 for k in range(n_index + len(columns))},
             na_values=[""],
-            encoding=encoding_of(path),
-            **exact_numbers(),
+            encoding=common.encoding_of(path),
+            **common.exact_numbers(),
         )
     if table.shape[1] != len(columns) + n_index:
         raise ResultError(
@@ -154,7 +138,8 @@ def _frames_of(names: list[str], path: Path) -> npt.NDArray[np.float64]:
     clips = sorted({"/".join(place[:-1]) for place in places})
     if len(clips) > 1:
         raise ResultError(
-            f"{path} has labels of {len(clips)} clips ({listed(clips)[:80]}): give a file with those of one."
+            f"{path} has labels of {len(clips)} clips ({common.listed(clips)[:80]}): give a "
+            "file with those of one."
         )
     numbers = [re.search(r"(\d{1,9})(\.\w+)?$", place[-1]) for place in places]
     if not all(numbers):
@@ -193,21 +178,21 @@ def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.
     keys = [key for key in keys if not (several and key[0] in RESERVED)]  # unique bodyparts are of no face
     faces = list(dict.fromkeys(key[0] for key in keys))
     parts = list(dict.fromkeys(key[1] for key in keys))
-    if len(parts) != N_LANDMARKS or len(faces) > MOST_FACES:
+    if len(parts) != N_LANDMARKS or len(faces) > common.MOST_FACES:
         raise ResultError(
-            f"{path} has {len(parts)} bodyparts of {len(faces)} individuals ({listed(parts)[:80]}): it must "
-            f"have {N_LANDMARKS} bodyparts, and at most {MOST_FACES} individuals."
+            f"{path} has {len(parts)} bodyparts of {len(faces)} individuals ({common.listed(parts)[:80]}): "
+            f"it must have {N_LANDMARKS} bodyparts, and at most {common.MOST_FACES} individuals."
         )
     coords = COORDS[:2] if {key[2] for key in keys} == set(COORDS[:2]) else COORDS
     places = np.zeros((len(faces), N_LANDMARKS, len(coords)), dtype=np.int64)
     try:
-        faces = [faces[face] for face in np.argsort(order_of_faces(faces))]
+        faces = [faces[face] for face in np.argsort(common.order_of_faces(faces))]
         for f, face in enumerate(faces):
-            for p, part in zip(order_by_number(parts), parts, strict=True):
+            for p, part in zip(common.order_by_number(parts), parts, strict=True):
                 places[f, p] = [place[face, part, coord] for coord in coords]
     except KeyError:
         raise ResultError(
-            f"{path} lacks x, y or likelihood of {listed([face, part])}: give a file that has all."
+            f"{path} lacks x, y or likelihood of {common.listed([face, part])}: give a file that has all."
         ) from None
     return places, faces if "individuals" in wanted else []
 
@@ -221,9 +206,13 @@ def _tracks(
     file: Any = None,
 ) -> Tracks:
     whole = np.isfinite(index) & (index == np.floor(index)) & (index >= 0)
-    if not whole.all() or (len(index) and index.max() >= MOST_ROWS) or len(np.unique(index)) < len(index):
+    if (
+        not whole.all()
+        or (len(index) and index.max() >= common.MOST_ROWS)
+        or len(np.unique(index)) < len(index)
+    ):
         raise ResultError(f"{path} must have frame numbers in its first column, each once: correct them.")
-    if len(index) * places.shape[0] > MOST_ROWS:
+    if len(index) * places.shape[0] > common.MOST_ROWS:
         raise ResultError(f"{path} has more faces and frames than can be read: split it.")
     order = np.argsort(index, kind="stable")
     cells = values[order][:, places.reshape(-1)].reshape(-1, *places.shape)
@@ -232,17 +221,20 @@ def _tracks(
         there = np.isfinite(cells).all(axis=-1)
         manual = np.full(there.shape[:2], MANUAL)
         arrays = {"landmarks": cells, "source": manual, "by_hand": there}
-        return make_tracks(path, arrays, frames, record=with_names(None, faces))
+        return common.make_tracks(path, arrays, frames, record=common.with_names(None, faces))
     landmarks, confidence = cells[..., :2], cells[..., 2]
     if file is not None and np.array_equal(frames, np.arange(len(frames))):
         return hdf5.tracks_of(file, path, landmarks, confidence, faces)
-    return make_tracks(
-        path, {"landmarks": landmarks, "confidence": confidence}, frames, record=with_names(None, faces)
+    return common.make_tracks(
+        path,
+        {"landmarks": landmarks, "confidence": confidence},
+        frames,
+        record=common.with_names(None, faces),
     )
 
 
 def write_dlc_h5(path: Path, tracks: Tracks) -> None:
-    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.OURS` keeps what has no place in the table."""
+    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.OURS` keeps what else there is."""
     import pandas as pd
 
     optional("tables", f"Writing {path}")
@@ -291,7 +283,7 @@ def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ..
     if not 3 <= n_levels <= len(LEVELS):
         raise ResultError(f"{path} has columns of {n_levels} levels: give a file of DeepLabCut's.")
     index = _index_of(group, path)
-    values = hdf5.array(group, "block0_values", (MOST_ROWS, MOST_COLUMNS), path, kinds="fiu")
+    values = hdf5.array(group, "block0_values", (common.MOST_ROWS, MOST_COLUMNS), path, kinds="fiu")
     names, levels = [], []
     for k in range(n_levels):
         level = hdf5.texts(group, f"block0_items_level{k}", MOST_COLUMNS, path)
@@ -310,12 +302,12 @@ def _index_of(group: Any, path: Path) -> npt.NDArray[np.float64]:
     if "axis1" in group:
         dataset = hdf5.member(group, "axis1", "Dataset", path)
         if dataset.dtype.kind in "iuf":
-            return hdf5.array(group, "axis1", (MOST_ROWS,), path).astype(np.float64)
-        return _frames_of(hdf5.texts(group, "axis1", MOST_ROWS, path), path)
+            return hdf5.array(group, "axis1", (common.MOST_ROWS,), path).astype(np.float64)
+        return _frames_of(hdf5.texts(group, "axis1", common.MOST_ROWS, path), path)
     parts = []
     for k in range(min(_whole(group, "axis1_nlevels", path), 8)):
-        level = np.array([*hdf5.texts(group, f"axis1_level{k}", MOST_ROWS, path), ""], dtype=object)
-        label = hdf5.array(group, f"axis1_label{k}", (MOST_ROWS,), path, kinds="iu")
+        level = np.array([*hdf5.texts(group, f"axis1_level{k}", common.MOST_ROWS, path), ""], dtype=object)
+        label = hdf5.array(group, f"axis1_label{k}", (common.MOST_ROWS,), path, kinds="iu")
         if not ((label >= -1) & (label < len(level) - 1)).all():
             raise ResultError(f"{path} has damaged names of rows: save it again.")
         parts.append(level[label])

@@ -22,15 +22,7 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.io.common import (
-    MOST_FACES,
-    MOST_ROWS,
-    beginning,
-    make_tracks,
-    record_as_text,
-    record_from_text,
-    with_names,
-)
+from napari_face_landmarks.io import common
 
 OURS = "napari_face_landmarks"
 """The group with what a format has no place for; other programs ignore it."""
@@ -64,7 +56,7 @@ MOST_HEAPS = 256
 NOWHERE = b"\xff" * 8
 """The address that HDF5 calls undefined."""
 BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
-MOST_VALUES = MOST_ROWS * N_LANDMARKS * 3
+MOST_VALUES = common.MOST_ROWS * N_LANDMARKS * 3
 COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
 
@@ -88,7 +80,7 @@ def reading(path: Path) -> Iterator[Any]:
 
 def is_hdf5(path: Path) -> bool:
     """Return whether a file has the signature of HDF5."""
-    return beginning(path, len(MAGIC)) == MAGIC
+    return common.beginning(path, len(MAGIC)) == MAGIC
 
 
 def check_layout(path: Path) -> None:
@@ -234,7 +226,7 @@ def rows(dataset: Any, name: str, path: Path) -> npt.NDArray[Any]:
     """Return a table of records, its size checked; the caller has checked its type."""
     if (
         len(dataset.shape) != 1
-        or dataset.shape[0] > MOST_ROWS
+        or dataset.shape[0] > common.MOST_ROWS
         or dataset.size * dataset.dtype.itemsize > 8 * MOST_VALUES
     ):
         raise ResultError(f"{path}: {name!r} is larger than the tables that are read: split it.")
@@ -266,7 +258,9 @@ def write_ours(content: io.BytesIO, tracks: Tracks) -> None:
         for name in (*(item.name for item in EXTRA), "frame_indices", "timestamps"):
             values = getattr(tracks, name)
             group.create_dataset(name, data=values.astype(np.uint8) if values.dtype == np.bool_ else values)
-        group.create_dataset("record", data=np.frombuffer(record_as_text(tracks).encode(), dtype=np.uint8))
+        group.create_dataset(
+            "record", data=np.frombuffer(common.record_as_text(tracks).encode(), dtype=np.uint8)
+        )
 
 
 def tracks_of(
@@ -281,29 +275,29 @@ def tracks_of(
     Landmarks are (N, F, 68, 2), confidence (N, F, 68), of the frames from 0 on; `names` are those of the F
     faces, as the file has them.
     """
-    plain = with_names(None, names)
+    plain = common.with_names(None, names)
     plain_arrays = {"landmarks": landmarks, "confidence": confidence}
     if OURS not in file:
-        return make_tracks(path, plain_arrays, record=plain)
+        return common.make_tracks(path, plain_arrays, record=plain)
     group = member(file, OURS, "Group", path)
-    frames = array(group, "frame_indices", (MOST_ROWS,), path, kinds="i")
+    frames = array(group, "frame_indices", (common.MOST_ROWS,), path, kinds="i")
     n_frames, n_faces = landmarks.shape[:2]
     if len(frames) and (frames.min() < 0 or frames.max() >= n_frames):
-        return make_tracks(path, plain_arrays, record=plain)  # another program removed rows
-    each = (MOST_ROWS, MOST_FACES)
-    seconds = array(group, "timestamps", (MOST_ROWS,), path, kinds="f")
+        return common.make_tracks(path, plain_arrays, record=plain)  # another program removed rows
+    each = (common.MOST_ROWS, common.MOST_FACES)
+    seconds = array(group, "timestamps", (common.MOST_ROWS,), path, kinds="f")
     extra = {
         item.name: array(group, item.name, (*each, *item.shape), path, kinds=_kind(item))
         for item in EXTRA
         if item.required or item.name in group
     }
     if any(len(values) != len(frames) for values in (seconds, *extra.values())):
-        return make_tracks(path, plain_arrays, record=plain)
+        return common.make_tracks(path, plain_arrays, record=plain)
     if extra["source"].shape[1] != n_faces:
-        return make_tracks(path, plain_arrays, record=plain)
+        return common.make_tracks(path, plain_arrays, record=plain)
     tracked = {name: None if values is None else values[frames] for name, values in plain_arrays.items()}
-    record = with_names(record_from_text(text(group, "record", path), path), names)
-    return make_tracks(path, {**tracked, **extra}, frames, seconds, record)
+    record = common.with_names(common.record_from_text(text(group, "record", path), path), names)
+    return common.make_tracks(path, {**tracked, **extra}, frames, seconds, record)
 
 
 def _kind(item: Field) -> str:

@@ -26,21 +26,7 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.io import hdf5
-from napari_face_landmarks.io.common import (
-    LANDMARK_NAMES,
-    MOST_FACES,
-    MOST_ROWS,
-    SOFTWARE,
-    beginning,
-    listed,
-    make_tracks,
-    order_by_number,
-    order_of_faces,
-    record_as_text,
-    record_from_text,
-    with_names,
-)
+from napari_face_landmarks.io import common, hdf5
 
 if TYPE_CHECKING:
     import xarray
@@ -73,7 +59,7 @@ IN_ORDER = {
 }
 """Variables that are read, with their dimensions in the order of movement and of this module."""
 DIMENSIONS = {dim for dims in IN_ORDER.values() for dim in dims}
-LIMITS = {"time": MOST_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": MOST_FACES}
+LIMITS = {"time": common.MOST_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": common.MOST_FACES}
 NAMED = LIMITS.keys() - {"time"}
 """Coordinates that are strings."""
 CDF = b"CDF"
@@ -104,11 +90,11 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
     there = np.isfinite(tracks.landmarks).all(axis=-1)
     confidence = np.where(there, tracks.confidence, np.float32(np.nan))
     attributes: dict[str, str | float] = {
-        "source_software": SOFTWARE,
+        "source_software": common.SOFTWARE,
         "source_file": str(tracks.meta.get("path", "")),
         "ds_type": "poses",
         "time_unit": "frames" if seconds is None else "seconds",
-        RECORD: record_as_text(tracks),
+        RECORD: common.record_as_text(tracks),
     }
     if fps is not None:
         attributes["fps"] = fps
@@ -129,7 +115,7 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
         coords={
             "time": tracks.frame_indices if seconds is None else seconds,
             "space": ["x", "y"],
-            "keypoint": list(LANDMARK_NAMES),
+            "keypoint": list(common.LANDMARK_NAMES),
             "individual": names_in_files(tracks.meta.get(NAMES), tracks.n_faces),
             "frame": ("time", tracks.frame_indices),
             **{f"{item.column}_part": list(item.parts) for item in EXTRA if item.parts},
@@ -169,7 +155,7 @@ def is_netcdf(path: Path) -> bool:
 
 
 def _is_classic(path: Path) -> bool:
-    return beginning(path, 3) == CDF
+    return common.beginning(path, 3) == CDF
 
 
 def read_netcdf(path: Path) -> Tracks:
@@ -292,17 +278,17 @@ def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], pa
     landmarks = found["position"].along("time", "individual", "keypoint", "space")
     space = [str(name) for name in found["space"].values()] if "space" in found else ["x", "y"]
     if sorted(space) != ["x", "y"]:
-        raise ResultError(f"{path} has the axes {listed(space)}: give one with x and y.")
+        raise ResultError(f"{path} has the axes {common.listed(space)}: give one with x and y.")
     landmarks = landmarks[..., [space.index("x"), space.index("y")]]
     names = face_identifiers(sizes["individual"])
     if "individual" in found:
         names = [str(value) for value in found["individual"].values()]
     points = np.arange(N_LANDMARKS)
     if "keypoint" in found:
-        points = np.argsort(order_by_number([str(value) for value in found["keypoint"].values()]))
-    faces = np.argsort(order_of_faces(names))
-    record = record_from_text(str(attributes[RECORD]), path) if RECORD in attributes else {}
-    record = with_names(record, [names[face] for face in faces])
+        points = np.argsort(common.order_by_number([str(value) for value in found["keypoint"].values()]))
+    faces = np.argsort(common.order_of_faces(names))
+    record = common.record_from_text(str(attributes[RECORD]), path) if RECORD in attributes else {}
+    record = common.with_names(record, [names[face] for face in faces])
     fps = attributes.get("fps")
     if fps is not None and "fps" not in record.get("meta", {}):
         record = {**record, "meta": {**record.get("meta", {}), "fps": float(fps)}}
@@ -310,7 +296,7 @@ def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], pa
     for name, values in arrays.items():
         if values is not None:
             arrays[name] = values[:, faces][:, :, points] if FIELD[name].per_landmark else values[:, faces]
-    return make_tracks(path, arrays, *_times(found, sizes["time"], attributes), record)
+    return common.make_tracks(path, arrays, *_times(found, sizes["time"], attributes), record)
 
 
 def _checked_sizes(found: Mapping[str, _Variable], path: Path) -> dict[str, int]:
@@ -324,13 +310,13 @@ def _checked_sizes(found: Mapping[str, _Variable], path: Path) -> dict[str, int]
                 )
     dims = found["position"].dims
     if sorted(dims) != sorted(LIMITS):
-        raise ResultError(f"{path} has the dimensions {listed(dims)}: choose a dataset of movement.")
+        raise ResultError(f"{path} has the dimensions {common.listed(dims)}: choose a dataset of movement.")
     if sizes["keypoint"] != N_LANDMARKS or sizes["space"] != 2:
         raise ResultError(
             f"{path} must have {N_LANDMARKS} (x, y) keypoints: found {sizes['keypoint']} keypoints in "
             f"{sizes['space']} dimensions."
         )
-    if sizes["individual"] > MOST_FACES or sizes["time"] * sizes["individual"] > MOST_ROWS:
+    if sizes["individual"] > common.MOST_FACES or sizes["time"] * sizes["individual"] > common.MOST_ROWS:
         raise ResultError(
             f"{path} has {sizes['individual']} individuals on {sizes['time']} frames, more than can be read: "
             "split it."
@@ -349,7 +335,8 @@ def _confidence(found: Mapping[str, _Variable], path: Path) -> npt.NDArray[Any] 
         confidence = given.along("time", "individual", "keypoint")
     else:
         raise ResultError(
-            f"{path}: the confidence has the dimensions {listed(given.dims)}: choose a dataset of movement."
+            f"{path}: the confidence has the dimensions {common.listed(given.dims)}: choose a "
+            "dataset of movement."
         )
     return None if np.isnan(confidence).all() else confidence  # movement fills in NaN where it has none
 

@@ -39,16 +39,7 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.io.common import (
-    MOST_FACES,
-    MOST_ROWS,
-    check_grid,
-    encoding_of,
-    exact_numbers,
-    listed,
-    make_tracks,
-    with_names,
-)
+from napari_face_landmarks.io import common
 from napari_face_landmarks.tracking.camera import head_position, head_rotation, recorded_focal, shown_size
 
 if TYPE_CHECKING:
@@ -225,8 +216,8 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
             for part in _parts(stream, target):
                 parts.append(part.read())
                 n_rows += len(part.table)
-                if n_rows > MOST_ROWS:
-                    raise ResultError(f"{target} has more than {MOST_ROWS} rows: split it.")
+                if n_rows > common.MOST_ROWS:
+                    raise ResultError(f"{target} has more than {common.MOST_ROWS} rows: split it.")
     except ResultError:
         raise
     except OSError as error:
@@ -240,7 +231,7 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
 
 
 def _opened(path: Path) -> TextIO:
-    return open(path, encoding=encoding_of(path), newline="")
+    return open(path, encoding=common.encoding_of(path), newline="")
 
 
 def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
@@ -265,7 +256,7 @@ def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
         skipinitialspace=True,
         skip_blank_lines=False,
         chunksize=max(1, min(ROWS_AT_A_TIME, VALUES_AT_A_TIME // len(header))),
-        **exact_numbers(),
+        **common.exact_numbers(),
     ) as chunks:
         top, first_frame = lines.line, 1
         first_line = top + 1
@@ -371,8 +362,8 @@ def _checked_header(names: list[str], path: Path) -> dict[str, int]:
     missing = [name for name in needed if name not in places]
     if missing:
         raise ResultError(
-            f"{path} has no column {missing[0]!r} among its {len(places)} ({listed(places)[:80]} …): give a "
-            "CSV file in OpenFace's columns (frame, x_0 .. x_67, y_0 .. y_67)."
+            f"{path} has no column {missing[0]!r} among its {len(places)} ({common.listed(places)[:80]} …): "
+            "give a CSV file in OpenFace's columns (frame, x_0 .. x_67, y_0 .. y_67)."
         )
     return places
 
@@ -438,7 +429,7 @@ class _Part:
         if self.has((SCORE_COLUMN,)) and not self.has(("face_id",)):
             return np.full(len(self.table), -1, dtype=np.int64)
         name = "face_id" if self.has(("frame",)) else IMAGE_FACE_COLUMN
-        return self.whole_numbers(name, 0, 0, MOST_FACES - 1)
+        return self.whole_numbers(name, 0, 0, common.MOST_FACES - 1)
 
     def has(self, names: Sequence[str]) -> bool:
         """Return whether the table has all these columns."""
@@ -495,7 +486,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     if (f < 0).any():
         f, names = _faces_of_pyfeat(t, rows.get(IDENTITY_COLUMN))
     n_frames, n_faces = len(frames), int(f.max()) + 1
-    check_grid(path, n_frames, n_faces, len(rows["frame"]))
+    common.check_grid(path, n_frames, n_faces, len(rows["frame"]))
     cell = t * n_faces + f
     if len(np.unique(cell)) < len(cell):
         raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated rows.")
@@ -504,7 +495,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         if item.name in rows:
             arrays[item.name] = item.empty(n_frames, n_faces)
             arrays[item.name][t[success], f[success]] = rows[item.name][success]
-    return make_tracks(path, arrays, frames, rows["timestamp"][first], with_names(None, names))
+    return common.make_tracks(path, arrays, frames, rows["timestamp"][first], common.with_names(None, names))
 
 
 def _faces_of_pyfeat(

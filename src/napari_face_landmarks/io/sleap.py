@@ -24,22 +24,7 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
-from napari_face_landmarks.io import hdf5
-from napari_face_landmarks.io.common import (
-    LANDMARK_NAMES,
-    MOST_FACES,
-    MOST_ROWS,
-    SOFTWARE,
-    beginning,
-    check_grid,
-    dense,
-    exact_numbers,
-    make_tracks,
-    order_by_number,
-    order_of_faces,
-    reading_table,
-    with_names,
-)
+from napari_face_landmarks.io import common, hdf5
 
 AXES = {
     "tracks": ("track", "xy", "node", "frame"),
@@ -48,7 +33,7 @@ AXES = {
     "instance_scores": ("track", "frame"),
     "tracking_scores": ("track", "frame"),
 }
-MOST_OF = {"track": MOST_FACES, "xy": 2, "node": N_LANDMARKS, "frame": MOST_ROWS}
+MOST_OF = {"track": common.MOST_FACES, "xy": 2, "node": N_LANDMARKS, "frame": common.MOST_ROWS}
 CSV_START = b"track,frame_idx,"
 LARGEST_CSV = 4 << 30
 
@@ -61,7 +46,7 @@ def _edges() -> npt.NDArray[np.int64]:
 def write_sleap(path: Path, tracks: Tracks) -> None:
     """Write landmarks as SLEAP's analysis file (see the module)."""
     h5py = optional("h5py", f"Writing {path}")
-    grid = dense(tracks, path)
+    grid = common.dense(tracks, path)
     there = np.isfinite(grid.landmarks).all(axis=-1)
     occupied = there.any(axis=-1)
     count = np.maximum(there.sum(axis=-1), 1)
@@ -74,7 +59,11 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
         "instance_scores": mean.T.astype(np.float32),
         "tracking_scores": np.where(occupied, 1.0, np.nan).T.astype(np.float32),
     }
-    provenance = {"software": SOFTWARE, "version": tracks.meta.get("version"), "fps": frame_rate_of(tracks)}
+    provenance = {
+        "software": common.SOFTWARE,
+        "version": tracks.meta.get("version"),
+        "fps": frame_rate_of(tracks),
+    }
     content = io.BytesIO()
     with replacing(path) as temporary:
         with h5py.File(content, "w") as file:
@@ -84,8 +73,8 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
                 file[name].attrs["dims"] = json.dumps(AXES[name])
             named = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
             file["track_names"] = np.array([name.encode() for name in named], dtype="S")
-            file["node_names"] = np.array(LANDMARK_NAMES, dtype="S")
-            file["edge_names"] = np.array(LANDMARK_NAMES, dtype="S")[edges]
+            file["node_names"] = np.array(common.LANDMARK_NAMES, dtype="S")
+            file["edge_names"] = np.array(common.LANDMARK_NAMES, dtype="S")[edges]
             file["edge_inds"] = edges
             file["video_path"] = str(tracks.meta.get("path", ""))
             file["video_ind"] = 0
@@ -100,7 +89,7 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
 def is_sleap(path: Path) -> bool:
     """Return whether an HDF5 file has what SLEAP's analysis files have, or a CSV file its columns."""
     if path.suffix.lower() == ".csv":
-        return beginning(path, len(CSV_START)) == CSV_START
+        return common.beginning(path, len(CSV_START)) == CSV_START
     return {"tracks", "track_occupancy", "node_names"} <= hdf5.names_in(path)
 
 
@@ -115,9 +104,9 @@ def read_sleap(path: Path) -> Tracks:
         axes = _axes(file, path)
         points = hdf5.array(file, "tracks", tuple(MOST_OF[name] for name in axes), path, kinds="f")
         points = points.transpose([axes.index(name) for name in ("frame", "track", "node", "xy")])
-        if points.shape[0] * points.shape[1] > MOST_ROWS:
+        if points.shape[0] * points.shape[1] > common.MOST_ROWS:
             raise ResultError(f"{path} has more tracks and frames than can be read: split it.")
-        names = hdf5.texts(file, "node_names", MOST_ROWS, path)
+        names = hdf5.texts(file, "node_names", common.MOST_ROWS, path)
         if points.shape[2:] != (N_LANDMARKS, 2) or len(names) != N_LANDMARKS:
             raise ResultError(f"{path} has {len(names)} nodes: it must have {N_LANDMARKS}.")
         scores = None
@@ -131,10 +120,10 @@ def read_sleap(path: Path) -> Tracks:
             scores = np.where(np.isnan(scores) & np.isfinite(points).all(axis=-1), 1, scores)
         faces = face_identifiers(points.shape[1])
         if "track_names" in file:
-            listed = hdf5.texts(file, "track_names", MOST_FACES, path)
+            listed = hdf5.texts(file, "track_names", common.MOST_FACES, path)
             faces = listed if len(listed) == len(faces) else faces
-        order = np.argsort(order_of_faces(faces))
-        where = np.ix_(order, np.argsort(order_by_number(names)))
+        order = np.argsort(common.order_of_faces(faces))
+        where = np.ix_(order, np.argsort(common.order_by_number(names)))
         points = points[:, where[0], where[1]]
         scores = None if scores is None else scores[:, where[0], where[1]]
         return hdf5.tracks_of(file, path, points, scores, [faces[face] for face in order])
@@ -143,12 +132,12 @@ def read_sleap(path: Path) -> Tracks:
 def _read_csv(path: Path) -> Tracks:
     import pandas as pd
 
-    with reading_table(path, "a table of SLEAP's", LARGEST_CSV):
-        table = pd.read_csv(path, encoding="utf-8-sig", dtype={"track": str}, **exact_numbers())
+    with common.reading_table(path, "a table of SLEAP's", LARGEST_CSV):
+        table = pd.read_csv(path, encoding="utf-8-sig", dtype={"track": str}, **common.exact_numbers())
         nodes = [name[:-2] for name in table.columns if name.endswith(".x")]
         if len(nodes) != N_LANDMARKS:
             raise ResultError(f"{path} has {len(nodes)} nodes: it must have {N_LANDMARKS}.")
-        nodes = [nodes[k] for k in np.argsort(order_by_number(nodes))]
+        nodes = [nodes[k] for k in np.argsort(common.order_by_number(nodes))]
         columns = [f"{node}.{what}" for node in nodes for what in ("x", "y", "score")]
         values = table.reindex(columns=columns).to_numpy(np.float64).reshape(len(table), N_LANDMARKS, 3)
         frames, t = np.unique(table["frame_idx"].to_numpy(np.int64), return_inverse=True)
@@ -158,14 +147,14 @@ def _read_csv(path: Path) -> Tracks:
         names, f = [], pd.Series(t).groupby(t).cumcount()
     faces = f.to_numpy(np.int64)
     n_faces = int(faces.max(initial=-1)) + 1
-    check_grid(path, len(frames), n_faces, len(table))
+    common.check_grid(path, len(frames), n_faces, len(table))
     if len(set(zip(t.tolist(), faces.tolist(), strict=True))) < len(table):
         raise ResultError(f"{path} has the same track more than once on a frame: remove the repeated rows.")
     grid = np.full((len(frames), n_faces, N_LANDMARKS, 3), np.nan)
     grid[t, faces] = values
     scores = np.where(np.isnan(grid[..., 2]), 1, grid[..., 2])
     arrays = {"landmarks": grid[..., :2], "confidence": np.clip(scores, 0, 1)}
-    return make_tracks(path, arrays, frames, record=with_names(None, names))
+    return common.make_tracks(path, arrays, frames, record=common.with_names(None, names))
 
 
 def _axes(file: object, path: Path) -> tuple[str, ...]:

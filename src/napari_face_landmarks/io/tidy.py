@@ -21,19 +21,7 @@ from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
-from napari_face_landmarks.io.common import (
-    MOST_FACES,
-    MOST_FRAMES,
-    MOST_ROWS,
-    beginning,
-    check_grid,
-    encoding_of,
-    exact_numbers,
-    make_tracks,
-    reading_table,
-    record_as_text,
-    record_from_text,
-)
+from napari_face_landmarks.io import common
 
 if TYPE_CHECKING:
     import pandas
@@ -118,7 +106,7 @@ def write_tidy_csv(path: Path, tracks: Tracks) -> None:
 def is_tidy_csv(path: Path) -> bool:
     """Return whether a CSV file has the header of a tidy table of landmarks."""
     try:
-        with open(path, encoding=encoding_of(path), newline="") as stream:
+        with open(path, encoding=common.encoding_of(path), newline="") as stream:
             names = tuple(stream.readline(2 * len(HEADER)).strip().split(","))
         first = names[: len(FIRST_COLUMNS)] == FIRST_COLUMNS
         return first and names[-1] == LAST_COLUMN and set(names) <= set(COLUMNS)
@@ -134,13 +122,13 @@ def read_tidy_csv(path: Path) -> Tracks:
         raise ResultError(
             f"{path} does not begin with the columns {HEADER}: choose a tidy table of landmarks."
         )
-    with reading_table(path, "a tidy table", LARGEST_FILE):
+    with common.reading_table(path, "a tidy table", LARGEST_FILE):
         table = pd.read_csv(
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
             | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS), np.float64),
-            encoding=encoding_of(path),
-            **exact_numbers(),
+            encoding=common.encoding_of(path),
+            **common.exact_numbers(),
         )
     return from_tidy(table, path)
 
@@ -151,7 +139,7 @@ def write_parquet(path: Path, tracks: Tracks) -> None:
     parquet = optional("pyarrow.parquet", f"Writing {path}")
     table = pyarrow.Table.from_pandas(to_tidy(tracks), preserve_index=False)
     table = table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), RECORD: record_as_text(tracks).encode()}
+        {**(table.schema.metadata or {}), RECORD: common.record_as_text(tracks).encode()}
     )
     with replacing(path) as temporary:
         parquet.write_table(table, temporary, compression="zstd")
@@ -159,7 +147,7 @@ def write_parquet(path: Path, tracks: Tracks) -> None:
 
 def is_parquet(path: Path) -> bool:
     """Return whether a file has the signature of Parquet."""
-    return beginning(path, 4) == b"PAR1"
+    return common.beginning(path, 4) == b"PAR1"
 
 
 def read_parquet(path: Path) -> Tracks:
@@ -173,7 +161,7 @@ def read_parquet(path: Path) -> Tracks:
     try:
         with parquet.ParquetFile(path) as file:
             names = set(file.schema_arrow.names)
-            if not set(NEEDED) <= names or file.metadata.num_rows > MOST_ROWS * N_LANDMARKS:
+            if not set(NEEDED) <= names or file.metadata.num_rows > common.MOST_ROWS * N_LANDMARKS:
                 raise ResultError(
                     f"{path} lacks one of the columns {', '.join(NEEDED)}, or has too many rows: split it."
                 )
@@ -199,7 +187,7 @@ def read_parquet(path: Path) -> Tracks:
         if isinstance(error, ResultError):
             raise
         raise ResultError(f"{path} cannot be read ({in_one_line(error)}): save it again.") from None
-    return from_tidy(table, path, record_from_text(text, path) if text is not None else None)
+    return from_tidy(table, path, common.record_from_text(text, path) if text is not None else None)
 
 
 def _refuse_repeats(file: Any, path: Path) -> None:
@@ -208,7 +196,7 @@ def _refuse_repeats(file: Any, path: Path) -> None:
         frame, face, landmark = (
             batch.column(k).to_numpy(zero_copy_only=False).astype(np.float64) for k in range(3)
         )
-        cell = (frame * MOST_FACES + face) * N_LANDMARKS + landmark
+        cell = (frame * common.MOST_FACES + face) * N_LANDMARKS + landmark
         if len(np.unique(cell)) < len(cell):
             raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")
 
@@ -218,14 +206,14 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
 
     Rows may be missing and in any order. `record` has settings, stats, warnings and meta.
     """
-    frame = _whole(table, "frame", MOST_FRAMES - 1, path)
-    face = _whole(table, "face", MOST_FACES - 1, path)
+    frame = _whole(table, "frame", common.MOST_FRAMES - 1, path)
+    face = _whole(table, "face", common.MOST_FACES - 1, path)
     landmark = _whole(table, "landmark", N_LANDMARKS - 1, path)
     if not len(frame):
         raise ResultError(f"{path} has no rows: track the video again.")
     frames, first, t = np.unique(frame, return_index=True, return_inverse=True)
     n_frames, n_faces = len(frames), int(face.max()) + 1
-    check_grid(path, n_frames, n_faces, len(frame) // 16)  # a few landmarks make a face
+    common.check_grid(path, n_frames, n_faces, len(frame) // 16)  # a few landmarks make a face
     cell = (t * n_faces + face) * N_LANDMARKS + landmark
     if np.bincount(cell, minlength=1).max() > 1:
         raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")
@@ -256,7 +244,7 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
     seconds = table["time"].to_numpy(np.float64) if "time" in table else None
     if seconds is not None and np.isinf(seconds).any():
         raise ResultError(f"{path} has times that are infinite: correct the file.")
-    return make_tracks(path, arrays, frames, None if seconds is None else seconds[first], record)
+    return common.make_tracks(path, arrays, frames, None if seconds is None else seconds[first], record)
 
 
 def _codes(table: pandas.DataFrame, path: Path) -> npt.NDArray[Any]:

@@ -10,17 +10,9 @@ from typing import Any, cast
 
 from napari_face_landmarks.clnf.parameters import OPENFACE_CCNF, OPENFACE_CEN
 from napari_face_landmarks.errors import SettingsError
+from napari_face_landmarks.models import openface
 from napari_face_landmarks.models.bundle import CARD, Models, file_entry, list_models, load_bundle
 from napari_face_landmarks.models.custom_pfld import DESCRIPTION, custom_files, load_custom_pfld
-from napari_face_landmarks.models.openface import (
-    LICENCE,
-    NAMES,
-    VERSION,
-    find_openface,
-    load_openface,
-    openface_files,
-    openface_root,
-)
 from napari_face_landmarks.pfld.custom import CustomPfld
 from napari_face_landmarks.settings import TrackerSettings
 
@@ -40,26 +32,28 @@ def load_external(name_or_folder: str | Path) -> Models | None:
     if name in list_models() or os.path.exists(folder / CARD):
         return None
     kind = ""
-    if name in NAMES and not os.path.isdir(folder):
-        folder, kind = find_openface(), NAMES[name]
-    root = openface_root(folder)
+    if name in openface.NAMES and not os.path.isdir(folder):
+        folder, kind = openface.find_openface(), openface.NAMES[name]
+    root = openface.openface_root(folder)
     custom = os.path.isfile(folder / DESCRIPTION)
     if root is None and not custom:
         return None
     bundle = load_bundle()
-    models = replace(bundle, name=name if name in NAMES else folder.name, folder=folder)
+    models = replace(bundle, name=name if name in openface.NAMES else folder.name, folder=folder)
     licences: list[str] = []
     taken = set(bundle.card["files"])
     files: dict[str, Any] = {}
     if root is not None:
-        pdm, experts = load_openface(root, kind)
+        pdm, experts = openface.load_openface(root, kind)
         constants = OPENFACE_CEN if experts.kind == "CEN" else OPENFACE_CCNF
         models = replace(
             models, pfld=None, pdm=pdm, experts=experts, constants=constants, constants_alone=constants
         )
-        licences.append(LICENCE)
+        licences.append(openface.LICENCE)
         taken -= {"pdm.npz", "cen.npz"} | (set() if custom else {"pfld.onnx"})
-        files |= {file.as_posix(): file_entry(root / file) for file in openface_files(experts.kind.lower())}
+        files |= {
+            file.as_posix(): file_entry(root / file) for file in openface.openface_files(experts.kind.lower())
+        }
     if custom:
         models = replace(models, pfld=load_custom_pfld(folder, cast(Any, bundle.pfld)))
         licences.append(CUSTOM_LICENCE)
@@ -68,7 +62,7 @@ def load_external(name_or_folder: str | Path) -> Models | None:
     files |= {f"{bundle.name}/{name}": bundle.card["files"][name] for name in taken}
     card = {
         "name": models.name,
-        "version": VERSION if root is not None else "custom",
+        "version": openface.VERSION if root is not None else "custom",
         "licence": "; ".join(licences),
         "files": files,
     }

@@ -22,18 +22,9 @@ from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_kernel
+from napari_face_landmarks.tracking import face_finder
 from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.cuts import assign_faces, part_at_cut
-from napari_face_landmarks.tracking.face_finder import (
-    STAY_SHARE,
-    face_scores,
-    find_faces,
-    join_faces,
-    record_kernel,
-    still_faces,
-    take_faces,
-    usable_faces,
-)
 from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, refine_face, set_refined
 from napari_face_landmarks.tracking.state import AheadState, FacesState, FaceState, Refinement
@@ -204,7 +195,7 @@ def _refine(
 def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> None:
     """Write confidence and box of a face that PFLD found into a frame's result."""
     confidence, boxes = result.confidence[slot], result.boxes[slot : slot + 1]
-    record_kernel(output.landmarks, output.confidence, output.score, row, confidence, boxes)
+    face_finder.record_kernel(output.landmarks, output.confidence, output.score, row, confidence, boxes)
 
 
 def _refined(
@@ -224,14 +215,14 @@ def _followed(
     A face that was not known when PFLD was started on the frame, or was not where it was predicted, is
     looked for where it was on the frame before.
     """
-    least, stats = STAY_SHARE * context.settings.min_confidence, context.stats
+    least, stats = face_finder.STAY_SHARE * context.settings.min_confidence, context.stats
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
     outputs: Seen = {}
     if look.outputs:
         looks = [output.result() for output in look.outputs]
         stats.add_time("pfld", sum(seconds for _, seconds in looks))
-        output = join_faces([output for output, _ in looks])
-        usable = still_faces(output, rgb.shape, least)
+        output = face_finder.join_faces([output for output, _ in looks])
+        usable = face_finder.still_faces(output, rgb.shape, least)
         for row, face in enumerate(look.faces):
             if usable[row] and id(face) in slots:
                 outputs[slots[id(face)]] = output, row
@@ -242,7 +233,7 @@ def _followed(
         near = crops_of_landmarks(np.stack([landmarks for _, landmarks in missed]))
         output, seconds = _timed_look(context.models, rgb, near)
         stats.add_time("pfld", seconds)
-        usable = still_faces(output, rgb.shape, least)
+        usable = face_finder.still_faces(output, rgb.shape, least)
         boxes = boxes_of(output.landmarks)
         for row, (slot, _) in enumerate(missed):
             known = [boxes_of(out.landmarks[i : i + 1]) for out, i in outputs.values()]
@@ -255,10 +246,12 @@ def _followed(
 def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _Slots, outputs: Seen) -> None:
     """Add the faces that the detector finds in addition to the known ones to `outputs`, a slot each."""
     regions = context.regions
-    output = find_faces(context.models, context.settings, rgb, context.stats, regions.boxes(index))[1]
+    output = face_finder.find_faces(
+        context.models, context.settings, rgb, context.stats, regions.boxes(index)
+    )[1]
     if regions.ignore:
         passed = regions.ignores(boxes_of(output.landmarks), index)
-        output = take_faces(output, np.flatnonzero(~passed))
+        output = face_finder.take_faces(output, np.flatnonzero(~passed))
     boxes = boxes_of(output.landmarks)
     if outputs and len(boxes):
         known = boxes_of(np.stack([out.landmarks[row] for out, row in outputs.values()]))
@@ -275,7 +268,9 @@ def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _S
 
 def prepare_following(output: PfldOutput, shape: tuple[int, ...]) -> None:
     """Compile the kernels between the networks, or load them, on an output of one face."""
-    usable_faces(output, shape, still_faces(output, shape, 0.0), face_scores(output))
+    face_finder.usable_faces(
+        output, shape, face_finder.still_faces(output, shape, 0.0), face_finder.face_scores(output)
+    )
     set_output(empty_frame(0, 1), 0, output, 0)
     boxes_kernel(output.landmarks, np.empty((1, 5), np.float32))
     _predicted_crops([Face(output.landmarks[0])])

@@ -20,24 +20,14 @@ import numpy.typing as npt
 import torch
 from tqdm import tqdm
 
+from napari_face_landmarks.detection import detector
 from napari_face_landmarks.detection.boxes import suppress
 from napari_face_landmarks.detection.decode import CELL_VALUES, decode
-from napari_face_landmarks.detection.detector import (
-    DEFAULT_INPUT_SIZE,
-    DEFAULT_MIN_SCORE,
-    MAX_OVERLAP,
-    fit_to_input,
-)
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.opencv import cv2
+from napari_face_landmarks.training import detector_network
 from napari_face_landmarks.training.detector_data import BUNDLES, Composer, load_data
 from napari_face_landmarks.training.detector_match import average_precision, match, recall_at
-from napari_face_landmarks.training.detector_network import (
-    ExportedDetector,
-    FaceDetector,
-    cell_grid,
-    detector_loss,
-)
 from napari_face_landmarks.training.detector_report import report
 from napari_face_landmarks.training.log import append_row, write_json
 from napari_face_landmarks.training.loop import Loop, scheduled
@@ -109,7 +99,7 @@ def held_out_pictures(data: Path, bundle: str) -> tuple[list[Any], list[Any]]:
     photos, crops, backgrounds = load_data(data, bundle, held_out=True)
     plain = []
     for photo in [*photos, *backgrounds]:
-        frame, factor = fit_to_input(photo.levels[0], DEFAULT_INPUT_SIZE)
+        frame, factor = detector.fit_to_input(photo.levels[0], detector.DEFAULT_INPUT_SIZE)
         boxes = (photo.boxes + 0.5) * np.tile(factor, 2) - 0.5
         points = (photo.points + 0.5) * factor - 0.5
         plain.append((frame, boxes[photo.trusted], points[photo.trusted], boxes[~photo.trusted]))
@@ -120,16 +110,16 @@ def held_out_pictures(data: Path, bundle: str) -> tuple[list[Any], list[Any]]:
 
 
 @torch.no_grad()
-def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> dict[str, Any]:
+def evaluate(network: detector_network.FaceDetector, pictures: list[Any], min_score: float) -> dict[str, Any]:
     """Return average precision, recall, false alarms and errors on pictures with known faces."""
     device = next(network.parameters()).device
-    exported = ExportedDetector(network).eval()
+    exported = detector_network.ExportedDetector(network).eval()
     scores, states, overlaps, errors, n_faces = [], [], [], [], 0
     for frame, truth, true_points, ignore in pictures:
         cells = exported(torch.as_tensor(frame[None], device=device))[0].cpu().numpy()
         boxes, points = decode(cells, frame.shape[0], frame.shape[1], 0.02)
         boxes, points = boxes[:400], points[:400]
-        kept = suppress(boxes, boxes[:, 4], MAX_OVERLAP)
+        kept = suppress(boxes, boxes[:, 4], detector.MAX_OVERLAP)
         state, overlap, error, _ = match(boxes[kept], points[kept], truth, true_points, ignore)
         counted = state >= 0
         scores.append(boxes[kept, 4][counted])
@@ -164,16 +154,16 @@ def evaluate(network: FaceDetector, pictures: list[Any], min_score: float) -> di
     }
 
 
-def export_onnx(network: FaceDetector, path: Path) -> None:
+def export_onnx(network: detector_network.FaceDetector, path: Path) -> None:
     """Write the network as ONNX: ``frames`` (B, H, W, 3) uint8 to ``cells`` (B, A, 16); float16 weights."""
-    twin = FaceDetector()
+    twin = detector_network.FaceDetector()
     twin.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
     example = torch.zeros(1, 256, 320, 3, dtype=torch.uint8)
     axes = {"frames": {0: "batch", 1: "height", 2: "width"}, "cells": {0: "batch", 1: "cell"}}
-    export(ExportedDetector(twin), example, path, "frames", ["cells"], axes)
+    export(detector_network.ExportedDetector(twin), example, path, "frames", ["cells"], axes)
 
 
-def load_start(path: Path, network: FaceDetector) -> dict[str, str]:
+def load_start(path: Path, network: detector_network.FaceDetector) -> dict[str, str]:
     """Load the averaged weights of another run; return their bundle, steps and seconds."""
     path = path / "detector.checkpoint.pt" if path.is_dir() else path
     try:
@@ -214,7 +204,10 @@ def run(args: argparse.Namespace) -> int:
         f"held out: {len(plain)} photographs; on {device}"
     )
 
-    network, averaged = FaceDetector().to(device), FaceDetector().to(device).eval()
+    network, averaged = (
+        detector_network.FaceDetector().to(device),
+        detector_network.FaceDetector().to(device).eval(),
+    )
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.rate, weight_decay=0.02)
     loop = Loop(out / "detector", network, averaged, optimiser, EMA)
@@ -226,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
         averaged.load_state_dict(network.state_dict())
         tqdm.write(f"starting from the bundle {start['bundle']} after {start['steps']} steps")
 
-    grids = {size: cell_grid(size, size).to(device) for size in set(SIZES)}
+    grids = {size: detector_network.cell_grid(size, size).to(device) for size in set(SIZES)}
     sums: dict[str, float] = {}
     since, first = 0, loop.step
     stream = prefetch(batches(composer, args.seed, first, args.steps, args.batch))
@@ -235,7 +228,7 @@ def run(args: argparse.Namespace) -> int:
         tensors = {name: torch.as_tensor(value, device=device) for name, value in batch.items()}
         frames = tensors.pop("frames")
         network.train()
-        loss, parts = detector_loss(network(frames), grids[frames.shape[1]], tensors)
+        loss, parts = detector_network.detector_loss(network(frames), grids[frames.shape[1]], tensors)
         loop.descend(loss, clip=10.0)
         since += 1
         for name, value in parts.items():
@@ -243,8 +236,8 @@ def run(args: argparse.Namespace) -> int:
         if loop.step % args.evaluate_every and loop.step != args.steps:
             continue
         metrics = {
-            "photographs": evaluate(averaged, plain, DEFAULT_MIN_SCORE),
-            "composed": evaluate(averaged, composed, DEFAULT_MIN_SCORE),
+            "photographs": evaluate(averaged, plain, detector.DEFAULT_MIN_SCORE),
+            "composed": evaluate(averaged, composed, detector.DEFAULT_MIN_SCORE),
         }
         value = (metrics["photographs"]["average_precision"] + metrics["composed"]["average_precision"]) / 2
         losses = {name: total / since for name, total in sums.items()}

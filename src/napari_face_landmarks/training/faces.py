@@ -15,17 +15,7 @@ from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.evaluation.split import split_masks
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.opencv import cv2
-from napari_face_landmarks.training.labels import (
-    LID_PAIRS,
-    Calibration,
-    aligned_landmarks,
-    lid_apertures,
-    load_calibration,
-    marked_landmarks,
-    mesh_landmarks,
-    pose_of,
-    with_full_asymmetry,
-)
+from napari_face_landmarks.training import labels
 from napari_face_landmarks.training.mesh_regression import fit_reading, read_landmarks, steadied
 
 LABELLED = ("landmarks_300w_train/helen_train.npz", "landmarks_300w_train/lfpw_train.npz")
@@ -187,7 +177,7 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
             files |= {f"landmarks_research/{name}.npz": share for name, share in RESEARCH_SHARES.items()}
     elif bundle == "open":
         files = {f"landmarks_open/{name}.npz": weight for name, weight in OPEN.items()}
-    calibration = load_calibration(data) if set(files) - set(by_hand) else None
+    calibration = labels.load_calibration(data) if set(files) - set(by_hand) else None
     parts = [_load_file(data / path, held_out, calibration) for path in files]
     if every and by_hand:
         assert calibration is not None
@@ -208,7 +198,7 @@ def load_measured(data: Path, *, bundle: str) -> Faces:
     files = [f"landmarks_open/{name}.npz" for name in OPEN_SHARES]
     if bundle == "research":
         files = [*LABELLED, *files, *(f"landmarks_research/{name}.npz" for name in RESEARCH_SHARES)]
-    calibration = load_calibration(data)
+    calibration = labels.load_calibration(data)
     parts = [_load_file(data / path, True, calibration) for path in files]
     return _joined(parts, np.ones(sum(len(part.names) for part in parts)))
 
@@ -229,7 +219,7 @@ def take(faces: Faces, rows: Sequence[int]) -> Faces:
 
 def balanced(weight: npt.NDArray[np.float64], landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
     """Return the probability of each face (N,) with the shares of shut and of uneven eyes raised."""
-    apertures = lid_apertures(landmarks)
+    apertures = labels.lid_apertures(landmarks)
     uneven = np.abs(apertures[:, 0] - apertures[:, 1]) > ONE_SIDED
     weight = weight / weight.sum()
     for mask, share in ((apertures.min(axis=1) < HALF_SHUT, SHUT_SHARE), (uneven, ONE_SIDED_SHARE)):
@@ -239,7 +229,7 @@ def balanced(weight: npt.NDArray[np.float64], landmarks: npt.NDArray[np.floating
     return weight
 
 
-def _load_file(path: Path, held_out: bool, calibration: Calibration | None) -> Faces:
+def _load_file(path: Path, held_out: bool, calibration: labels.Calibration | None) -> Faces:
     """Load one side of one file, its labels by hand, rendered, or made from templates and meshes."""
     arrays, chosen = open_archive(path, held_out)
     mesh: npt.NDArray[np.float32] = arrays["mesh478_x64"][chosen].astype(np.float32) / np.float32(64)
@@ -255,16 +245,16 @@ def _load_file(path: Path, held_out: bool, calibration: Calibration | None) -> F
         assert calibration is not None
         made = np.zeros((len(chosen), N_LANDMARKS, 2), np.float32)
         for i in np.flatnonzero(known):
-            made[i] = mesh_landmarks(mesh[i], calibration)
+            made[i] = labels.mesh_landmarks(mesh[i], calibration)
         if rendered:
             yaw = arrays["yaw_pitch_roll"][chosen, 0]
             exact = arrays["landmarks"][chosen].astype(np.float32)
-            landmarks = aligned_landmarks(exact, made, np.where(known, yaw, 90.0))
+            landmarks = labels.aligned_landmarks(exact, made, np.where(known, yaw, 90.0))
         elif "template189" in arrays:
             pairs = zip(arrays["template189"][chosen], made, strict=True)
-            landmarks = np.stack([marked_landmarks(*pair) for pair in pairs]) if len(made) else made
+            landmarks = np.stack([labels.marked_landmarks(*pair) for pair in pairs]) if len(made) else made
         else:
-            landmarks = with_full_asymmetry(made) if len(made) else made
+            landmarks = labels.with_full_asymmetry(made) if len(made) else made
             noise[:] = calibration.noise * inter_ocular(made)[:, None]
             trust[:, :17] = JAW_TRUST
             trust[np.abs(_yaws(mesh, calibration)) > TURNED_YAW, :17] = TURNED_JAW_TRUST
@@ -275,9 +265,9 @@ def _load_file(path: Path, held_out: bool, calibration: Calibration | None) -> F
     return Faces(names, images, landmarks, mesh, np.ones(len(chosen)), noise, trust)
 
 
-def _yaws(meshes: npt.NDArray[np.float32], calibration: Calibration) -> npt.NDArray[np.float64]:
+def _yaws(meshes: npt.NDArray[np.float32], calibration: labels.Calibration) -> npt.NDArray[np.float64]:
     """Return the yaw of each mesh, (N,), degrees."""
-    rotations = [pose_of(mesh.astype(np.float64), calibration.mean)[1] for mesh in meshes]
+    rotations = [labels.pose_of(mesh.astype(np.float64), calibration.mean)[1] for mesh in meshes]
     return np.array([math.degrees(math.atan2(turn[0, 2], turn[2, 2])) for turn in rotations])
 
 
@@ -295,7 +285,7 @@ def _joined(parts: Sequence[Faces], weight: npt.NDArray[np.float64]) -> Faces:
     )
 
 
-def _agree(parts: list[Faces], calibration: Calibration) -> None:
+def _agree(parts: list[Faces], calibration: labels.Calibration) -> None:
     """Give all faces labels of the convention of the first files, which people labelled, in place.
 
     Those of meshes are read off them by a regression (`fit_reading`), but for the distances of the lids,
@@ -314,10 +304,10 @@ def _agree(parts: list[Faces], calibration: Calibration) -> None:
         if stem == AVATARS:
             yaw = np.full(len(known), 90.0)
             yaw[known] = _yaws(part.mesh[known], calibration)
-            part.landmarks[:] = aligned_landmarks(part.landmarks, read, yaw)
+            part.landmarks[:] = labels.aligned_landmarks(part.landmarks, read, yaw)
         else:
             mixed = (read + part.landmarks) / 2 if not part.noise.any() else read
-            for upper, lower in LID_PAIRS:
+            for upper, lower in labels.LID_PAIRS:
                 middle = (mixed[:, upper] + mixed[:, lower]) / 2
                 half = (part.landmarks[:, upper] - part.landmarks[:, lower]) / 2
                 mixed[:, upper], mixed[:, lower] = middle + half, middle - half

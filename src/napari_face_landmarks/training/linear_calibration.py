@@ -39,16 +39,7 @@ from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, inter_ocular, nme
 from napari_face_landmarks.pfld.crop import crops_of_landmarks
 from napari_face_landmarks.pfld.network import predict
 from napari_face_landmarks.settings import TrackerSettings
-from napari_face_landmarks.training.augment import (
-    DETECTOR_JITTER,
-    augmented_face,
-    cut,
-    displaced,
-    jittered_crop,
-    photometric,
-    soft_tissue_bumps,
-    texture,
-)
+from napari_face_landmarks.training import augment
 from napari_face_landmarks.training.faces import Faces, load_faces, sigma_ratio
 from napari_face_landmarks.training.log import write_json
 from napari_face_landmarks.training.onnx_float16 import open_session
@@ -186,8 +177,12 @@ def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan:
     for images, mild, weight in (*crops_of, (faces, False, plan.changed_weight)):
         for _ in range(plan.copies):
             samples = [
-                augmented_face(
-                    image, points, texture(faces.images[int(rng.integers(count))], rng), rng, mild=mild
+                augment.augmented_face(
+                    image,
+                    points,
+                    augment.texture(faces.images[int(rng.integers(count))], rng),
+                    rng,
+                    mild=mild,
                 )
                 for image, points in zip(images.images, images.landmarks, strict=True)
             ]
@@ -208,11 +203,11 @@ def with_moved_tissue(faces: Faces, plan: CalibrationPlan) -> Faces:
     rng = np.random.default_rng([plan.seed, 4])
     images, landmarks = [], []
     for image, points in zip(faces.images, faces.landmarks, strict=True):
-        bumps = soft_tissue_bumps(points, rng)
+        bumps = augment.soft_tissue_bumps(points, rng)
         height, width = image.shape[:2]
         whole = np.array([(width - 1) / 2, (height - 1) / 2, width, 0], np.float32)
-        images.append(cut(image, whole, bumps, width))
-        landmarks.append(displaced(points, bumps))
+        images.append(augment.cut(image, whole, bumps, width))
+        landmarks.append(augment.displaced(points, bumps))
     return replace(faces, images=images, landmarks=np.stack(landmarks))
 
 
@@ -229,7 +224,7 @@ def predict_faces(session: onnxruntime.InferenceSession, faces: Faces, plan: Cal
     rng = np.random.default_rng([plan.seed, 2])
     outputs = []
     for image, points in zip(faces.images, faces.landmarks, strict=True):
-        first = predict(session, image, jittered_crop(points, DETECTOR_JITTER, rng)[None])
+        first = predict(session, image, augment.jittered_crop(points, augment.DETECTOR_JITTER, rng)[None])
         outputs.append(predict(session, image, crops_of_landmarks(first.landmarks), mirrored=True))
     return Predictions(
         np.stack([output.landmarks[0] for output in outputs]),
@@ -264,7 +259,7 @@ def with_turned_heads(faces: Faces, turner: Turner, plan: CalibrationPlan) -> Fa
 def in_other_light(faces: Faces, plan: CalibrationPlan) -> Faces:
     """Return the faces blurred, darkened, noisy and so on (`augment.photometric`)."""
     rng = np.random.default_rng([plan.seed, 3])
-    return replace(faces, images=[photometric(image, rng) for image in faces.images])
+    return replace(faces, images=[augment.photometric(image, rng) for image in faces.images])
 
 
 def clnf_map(samples: Sequence[tuple[Faces, list[ClnfFit], float]], ridge: float) -> Floats:

@@ -22,19 +22,8 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import MIRROR_68, inter_ocular, nme
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.pfld.crop import CROP_SIZE, crops_of_landmarks, sample_crops, to_image
+from napari_face_landmarks.training import augment, pose_augmentation
 from napari_face_landmarks.training import faces as face_files
-from napari_face_landmarks.training.augment import (
-    DETECTOR_JITTER,
-    TRACKER_JITTER,
-    Generator,
-    Sample,
-    augmented_face,
-    cut,
-    jittered_crop,
-    photometric,
-    texture,
-    twin_faces,
-)
 from napari_face_landmarks.training.from_onnx import depthwise_widths, load_exported
 from napari_face_landmarks.training.held_out import drawn_faces
 from napari_face_landmarks.training.labels import lid_apertures, pose_of
@@ -43,12 +32,6 @@ from napari_face_landmarks.training.loop import Loop, floating, load_checkpoint,
 from napari_face_landmarks.training.mixed_precision import fastest, in_precision
 from napari_face_landmarks.training.network import NARROW, WIDE, Middles, Pfld, PfldFeatures, PfldOutputs
 from napari_face_landmarks.training.onnx_float16 import export
-from napari_face_landmarks.training.pose_augmentation import (
-    drawn_expression,
-    load_turner,
-    turned,
-    yaw_of_mesh,
-)
 from napari_face_landmarks.training.pruning import is_thinner, middles_of, with_widths
 from napari_face_landmarks.video import prefetch
 
@@ -210,7 +193,7 @@ class TrainingStream:
     def __init__(self, data: Path, bundle: str, plan: PfldPlan) -> None:
         self.plan = plan
         self.faces = face_files.load_faces(data, bundle=bundle, held_out=False)
-        self.turner = load_turner(data)
+        self.turner = pose_augmentation.load_turner(data)
         self.has_mesh = self.faces.has_mesh
         known = self.faces.trust
         self.trust = np.ones((len(self.has_mesh), 68), np.float32) if known is None else known
@@ -226,10 +209,10 @@ class TrainingStream:
         """Return pitch and yaw of a face mesh, radians."""
         rotation = pose_of(mesh.astype(np.float64), self.turner.mean)[1]
         pitch = math.asin(np.clip(-rotation[2, 1], -1, 1))
-        return pitch, yaw_of_mesh(mesh.astype(np.float64), self.turner)
+        return pitch, pose_augmentation.yaw_of_mesh(mesh.astype(np.float64), self.turner)
 
     def _face(
-        self, i: int, rng: Generator
+        self, i: int, rng: augment.Generator
     ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], float, float]:
         """Return image, landmarks, pitch and yaw of face `i`, rotated or with another expression."""
         image, landmarks = self.faces.images[i], self.faces.landmarks[i]
@@ -246,18 +229,20 @@ class TrainingStream:
             if target * side > yaw * side:  # otherwise rotated that far already
                 more_yaw = float(np.clip(target - yaw, -math.radians(45), math.radians(45)))
             more_pitch = math.radians(float(np.clip(rng.normal(0, 8), -18, 18)))
-        expression = drawn_expression(mesh, self.turner, rng) if acts else None
-        picture, points = turned(image, landmarks, mesh, self.turner, more_yaw, more_pitch, expression, rng)
+        expression = pose_augmentation.drawn_expression(mesh, self.turner, rng) if acts else None
+        picture, points = pose_augmentation.turned(
+            image, landmarks, mesh, self.turner, more_yaw, more_pitch, expression, rng
+        )
         return picture, points, pitch + more_pitch, yaw + more_yaw
 
-    def _texture(self, rng: Generator) -> npt.NDArray[np.uint8]:
+    def _texture(self, rng: augment.Generator) -> npt.NDArray[np.uint8]:
         if rng.random() < 0.5:
             picture = self.pictures.images[rng.integers(len(self.pictures.images))]
         else:
             picture = self.faces.images[int(rng.integers(len(self.faces.images)))]
-        return texture(picture, rng)
+        return augment.texture(picture, rng)
 
-    def _negative(self, rng: Generator) -> npt.NDArray[np.uint8]:
+    def _negative(self, rng: augment.Generator) -> npt.NDArray[np.uint8]:
         if rng.random() < 0.45:  # next to, far inside or far around a face
             i = int(rng.integers(len(self.faces.images)))
             crop = crops_of_landmarks(self.faces.landmarks[i][None])[0]
@@ -273,7 +258,7 @@ class TrainingStream:
             else:
                 crop[2] *= rng.uniform(3.0, 6.0)
             crop[3] += rng.normal(0, 0.5)
-            return cut(self.faces.images[i], crop, NO_BUMPS)
+            return augment.cut(self.faces.images[i], crop, NO_BUMPS)
         if rng.random() < 0.25:
             return drawing(self._texture(rng), rng)
         while True:
@@ -291,7 +276,9 @@ class TrainingStream:
                 inside = np.clip(across, 0, None) * np.clip(down, 0, None)
                 overlap = inside / (side**2 + (x1 - x0) * (y1 - y0) - inside)
             if overlap.max() < 0.1:
-                return cut(picture, np.array([cx, cy, side, rng.normal(0, 0.4)], np.float32), NO_BUMPS)
+                return augment.cut(
+                    picture, np.array([cx, cy, side, rng.normal(0, 0.4)], np.float32), NO_BUMPS
+                )
 
     def batch(self, number: int) -> dict[str, npt.NDArray[Any]]:
         """Return batch `number`: images (B, 3, 112, 112) uint8, landmarks, pose, is_face."""
@@ -307,10 +294,10 @@ class TrainingStream:
         k = 0
         while k < plan.faces_per_batch:
             i = int(rng.choice(len(self.faces.images), p=self.faces.weight))
-            samples: tuple[Sample, ...]
+            samples: tuple[augment.Sample, ...]
             if k < 2 * plan.twins_per_batch:
                 (pitch, yaw), picture, points = self.angles[i], self.faces.images[i], self.faces.landmarks[i]
-                samples = twin_faces(picture, points, rng)
+                samples = augment.twin_faces(picture, points, rng)
                 twin[k], twin[k + 1] = k + 1, k
             else:
                 sample, pitch, yaw = self._sample(i, rng)
@@ -324,7 +311,7 @@ class TrainingStream:
                 pose[k] = pitch, yaw, math.atan2(eyes[1], eyes[0])
                 k += 1
         for k in range(plan.faces_per_batch, size):
-            images[k] = photometric(self._negative(rng), rng)
+            images[k] = augment.photometric(self._negative(rng), rng)
         return {
             "images": images.transpose(0, 3, 1, 2),
             "landmarks": landmarks,
@@ -334,15 +321,17 @@ class TrainingStream:
             "twin": twin,
         }
 
-    def _sample(self, i: int, rng: Generator) -> tuple[Sample, float, float]:
+    def _sample(self, i: int, rng: augment.Generator) -> tuple[augment.Sample, float, float]:
         """Return an augmented crop of face `i`, its pitch and its yaw."""
         if rng.random() < self.plan.mild_share:
             nothing = np.zeros((0, 0, 3), np.uint8)
-            sample = augmented_face(self.faces.images[i], self.faces.landmarks[i], nothing, rng, mild=True)
+            sample = augment.augmented_face(
+                self.faces.images[i], self.faces.landmarks[i], nothing, rng, mild=True
+            )
             return sample, *self.angles[i]
         picture, points, pitch, yaw = self._face(i, rng)
         other, reshaped = self._texture(rng), self.plan.reshaped_share
-        return augmented_face(picture, points, other, rng, reshaped_share=reshaped), pitch, yaw
+        return augment.augmented_face(picture, points, other, rng, reshaped_share=reshaped), pitch, yaw
 
     def batches(self, first: int) -> Iterator[dict[str, npt.NDArray[Any]]]:
         """Yield the batches from `first` on."""
@@ -350,7 +339,7 @@ class TrainingStream:
             yield self.batch(number)
 
 
-def drawing(background: npt.NDArray[np.uint8], rng: Generator) -> npt.NDArray[np.uint8]:
+def drawing(background: npt.NDArray[np.uint8], rng: augment.Generator) -> npt.NDArray[np.uint8]:
     """Return an image without a face but with shapes like eyes and mouths: letters, rings, strokes, noise.
 
     The background, (S, S, 3) uint8, is sometimes replaced by a plain colour or coarse noise.
@@ -399,7 +388,9 @@ def evaluate(network: Pfld, faces: face_files.Faces) -> dict[str, float]:
     """Return the error on held-out faces as the tracker sees them: a detector-like box, then once more."""
     network.eval()
     rng = np.random.default_rng(HELD_OUT_SEED)
-    crops = np.stack([jittered_crop(points, DETECTOR_JITTER, rng) for points in faces.landmarks])
+    crops = np.stack(
+        [augment.jittered_crop(points, augment.DETECTOR_JITTER, rng) for points in faces.landmarks]
+    )
     errors = {}
     landmarks = faces.landmarks
     sigmas = np.zeros((len(crops), 68))
@@ -432,7 +423,9 @@ def evaluate_differences(network: Pfld, faces: face_files.Faces) -> dict[str, fl
     """
     network.eval()
     rng = np.random.default_rng(HELD_OUT_SEED)
-    crops = np.stack([jittered_crop(points, TRACKER_JITTER, rng) for points in faces.landmarks])
+    crops = np.stack(
+        [augment.jittered_crop(points, augment.TRACKER_JITTER, rng) for points in faces.landmarks]
+    )
     found = np.empty_like(faces.landmarks)
     for first in range(0, len(crops), 64):
         part = slice(first, first + 64)

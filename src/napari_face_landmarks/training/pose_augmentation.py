@@ -16,6 +16,7 @@ import numpy.typing as npt
 from scipy.spatial import Delaunay
 
 from napari_face_landmarks.jit import kernel
+from napari_face_landmarks.training import labels
 from napari_face_landmarks.training.expression import (
     LOWER_INNER,
     UPPER_INNER,
@@ -24,15 +25,6 @@ from napari_face_landmarks.training.expression import (
     fill_mouth,
     jaw_displacement,
     random_expression,
-)
-from napari_face_landmarks.training.labels import (
-    CONTOUR_POINTS,
-    MESH_68,
-    MESH_OVAL,
-    load_calibration,
-    pose_of,
-    resampled,
-    visible_jaw,
 )
 
 Floats = npt.NDArray[np.float64]
@@ -59,7 +51,7 @@ class Turner:
 
 def make_turner(mean: Floats) -> Turner:
     """Return the triangles of a mean mesh, (478, 3), seen from the front (outer eye corners 1 apart)."""
-    outline = np.unique(np.concatenate([MESH_OVAL, FOREHEAD]))
+    outline = np.unique(np.concatenate([labels.MESH_OVAL, FOREHEAD]))
     around = mean[outline, :2] - mean[outline, :2].mean(axis=0)
     outline = outline[np.argsort(np.arctan2(around[:, 1], around[:, 0]))]
     points, _ = _surroundings(mean, mean, 1.0, np.eye(3), outline)
@@ -71,7 +63,7 @@ def make_turner(mean: Floats) -> Turner:
 
 def load_turner(data: Path) -> Turner:
     """Return the turner of the mean mesh that the labels are calibrated with."""
-    return make_turner(load_calibration(data).mean)
+    return make_turner(labels.load_calibration(data).mean)
 
 
 def _surroundings(
@@ -99,14 +91,14 @@ def rotation_about(yaw: float, pitch: float) -> Floats:
 
 def yaw_of_mesh(mesh: Floats, turner: Turner) -> float:
     """Return how far a face is turned to the side, radians; the sign is that of `turned`'s yaw."""
-    rotation = pose_of(mesh, turner.mean)[1]
+    rotation = labels.pose_of(mesh, turner.mean)[1]
     return math.atan2(rotation[0, 2], rotation[2, 2])
 
 
 def drawn_expression(mesh: npt.NDArray[np.floating], turner: Turner, rng: np.random.Generator) -> Expression:
     """Draw an expression that suits a face mesh (478, 3) in the picture."""
     whole = np.asarray(mesh, dtype=np.float64)
-    unit, pose, place = pose_of(whole, turner.mean)
+    unit, pose, place = labels.pose_of(whole, turner.mean)
     return random_expression((whole - place) @ pose / unit, rng)
 
 
@@ -127,13 +119,13 @@ def turned(
     mouth that the `expression` opens; needed for that alone.
     """
     whole = np.asarray(mesh, dtype=np.float64)
-    unit, pose, place = pose_of(whole, turner.mean)
-    points = np.concatenate([landmarks, whole[MESH_68, 2:]], axis=1)
+    unit, pose, place = labels.pose_of(whole, turner.mean)
+    points = np.concatenate([landmarks, whole[labels.MESH_68, 2:]], axis=1)
     bent = whole
     if expression is not None:
         moved = displacement((whole - place) @ pose / unit, expression)
         bent = whole + unit * moved @ pose.T
-        points[17:] += unit * moved[MESH_68[17:]] @ pose.T
+        points[17:] += unit * moved[labels.MESH_68[17:]] @ pose.T
         jaw = jaw_displacement((points[:17] - place) @ pose / unit, expression.opening)
         points[:17] += unit * jaw @ pose.T
     rotation = rotation_about(yaw, pitch)
@@ -145,14 +137,14 @@ def turned(
     if expression is not None and expression.opening > 0 and rng is not None:
         fill_mouth(picture, after_mesh[UPPER_INNER, :2], after_mesh[LOWER_INNER, :2], rng)
     points = (points - pivot) @ rotation.T + pivot
-    points[:17, :2] = visible_jaw(_refined_line(points[:17]), after_mesh, rotation @ pose, unit)
+    points[:17, :2] = labels.visible_jaw(_refined_line(points[:17]), after_mesh, rotation @ pose, unit)
     return picture, np.asarray(points[:, :2], dtype=np.float32)
 
 
 def _refined_line(jaw: Floats) -> Floats:
     """Return the jaw with points between; the chin stays in the middle."""
-    half = CONTOUR_POINTS // 2 + 1
-    return np.concatenate([resampled(jaw[:9], half), resampled(jaw[8:], half)[1:]])
+    half = labels.CONTOUR_POINTS // 2 + 1
+    return np.concatenate([labels.resampled(jaw[:9], half), labels.resampled(jaw[8:], half)[1:]])
 
 
 @kernel

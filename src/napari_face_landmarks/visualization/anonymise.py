@@ -22,14 +22,7 @@ from napari_face_landmarks.tracking.frame_source import recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import FrameView, recorded_view
 from napari_face_landmarks.video import frame_count, read_frames
 from napari_face_landmarks.video.pixels import to_rgb8
-from napari_face_landmarks.visualization.video_files import (
-    Progress,
-    check_output,
-    counted,
-    opened,
-    path_of,
-    write_from,
-)
+from napari_face_landmarks.visualization import video_files
 
 Cover = Literal["blur", "box"]
 COVERS: tuple[Cover, ...] = get_args(Cover)
@@ -176,7 +169,7 @@ def write_anonymised(
     models: Models,
     cover: Cover = "blur",
     part: range | None = None,
-    progress: Progress | None = None,
+    progress: video_files.Progress | None = None,
 ) -> list[int]:
     """Write a video with all faces blurred or covered, tracked or not, for publication.
 
@@ -217,11 +210,11 @@ def write_anonymised(
     """
     if cover not in COVERS:
         raise ResultError(f"cover is {cover!r}: choose one of {', '.join(COVERS)}.")
-    check_output(path, source, tracks)
+    video_files.check_output(path, source, tracks)
     fps = frame_rate_of(tracks) or 25.0
-    with opened(source, tracks) as frames:
+    with video_files.opened(source, tracks) as frames:
         numbers = range(frame_count(frames)) if part is None else range(part.start, part.stop)
-        reading = counted(_rgb_frames(frames, tracks, numbers), 2 * len(numbers), progress)
+        reading = video_files.counted(_rgb_frames(frames, tracks, numbers), 2 * len(numbers), progress)
         seen = [
             np.concatenate([_tracked(tracks, number), _detected(models, rgb, tracks)])
             for number, rgb in zip(numbers, reading, strict=True)
@@ -238,10 +231,12 @@ def write_anonymised(
 
         known = getattr(getattr(frames, "info", None), "timestamps", None)
         times = np.arange(numbers.start, numbers.stop) / fps if known is None else known[numbers.start :]
-        written = counted(pictures, len(numbers), second)
+        written = video_files.counted(pictures, len(numbers), second)
         aspect = recorded_view(tracks, (1, 1)).pixel_aspect
-        file = frames if path_of(source) is None else source
-        write_from(path, written, file, times[: len(numbers)], float(np.clip(fps, 0.1, 1000)), aspect)
+        file = frames if video_files.path_of(source) is None else source
+        video_files.write_from(
+            path, written, file, times[: len(numbers)], float(np.clip(fps, 0.1, 1000)), aspect
+        )
     return [number for number, boxes in zip(numbers, covered, strict=True) if not len(boxes)]
 
 

@@ -18,22 +18,8 @@ from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 from napari_face_landmarks.video.pixels import to_rgb8
+from napari_face_landmarks.visualization import overlay, video_files
 from napari_face_landmarks.visualization.colours import ColourMode, landmark_colours, legend_of
-from napari_face_landmarks.visualization.overlay import (
-    describe_frame,
-    draw_caption,
-    draw_landmarks,
-    draw_legend,
-)
-from napari_face_landmarks.visualization.video_files import (
-    Progress,
-    check_output,
-    counted,
-    frame_rate,
-    opened,
-    tracked_frames,
-    write_from,
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,8 +50,8 @@ def overlay_frames(
     """
     if len(tracks.frame_indices) == 0:
         return
-    with opened(source, tracks) as frames:
-        for row, frame in tracked_frames(frames, tracks):
+    with video_files.opened(source, tracks) as frames:
+        for row, frame in video_files.tracked_frames(frames, tracks):
             yield _drawn(frame, tracks, row, style or OverlayStyle())
 
 
@@ -73,7 +59,7 @@ def write_overlay(
     path: str | os.PathLike[str],
     source: Any,
     tracks: Tracks,
-    progress: Progress | None = None,
+    progress: video_files.Progress | None = None,
     style: OverlayStyle | None = None,
 ) -> None:
     """Write a video of the tracked frames with the landmarks drawn on them (see `draw_landmarks`).
@@ -102,10 +88,10 @@ def write_overlay(
     ImageError
         If `source` has fewer frames than the tracks.
     """
-    check_output(path, source, tracks)
-    frames = counted(overlay_frames(source, tracks, style), len(tracks.frame_indices), progress)
+    video_files.check_output(path, source, tracks)
+    frames = video_files.counted(overlay_frames(source, tracks, style), len(tracks.frame_indices), progress)
     aspect = float(tracks.meta.get(PIXEL_ASPECT, 1.0))
-    write_from(path, frames, source, tracks.timestamps, frame_rate(tracks), aspect)
+    video_files.write_from(path, frames, source, tracks.timestamps, video_files.frame_rate(tracks), aspect)
 
 
 def _check_numbers(**numbers: object) -> None:
@@ -122,7 +108,7 @@ def contact_sheet(
     columns: int = 4,
     width: int = 360,
     style: OverlayStyle | None = None,
-    progress: Progress | None = None,
+    progress: video_files.Progress | None = None,
 ) -> None:
     """Write a PNG of evenly spaced frames with their landmarks.
 
@@ -156,12 +142,12 @@ def contact_sheet(
         If `source` has fewer frames than the tracks.
     """
     _check_numbers(n_pictures=n_pictures, columns=columns, width=width)
-    check_output(path, source, tracks)
+    video_files.check_output(path, source, tracks)
     n_frames = len(tracks.frame_indices)
     rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
-    with opened(source, tracks) as frames:
+    with video_files.opened(source, tracks) as frames:
         drawn = (_cell(frames, tracks, int(row), width, style or OverlayStyle()) for row in rows)
-        cells = list(counted(drawn, len(rows), progress))
+        cells = list(video_files.counted(drawn, len(rows), progress))
     sheet = _tile(cells, min(columns, len(cells)))
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))
     if not done:
@@ -194,11 +180,11 @@ def _drawn(
         np.tile(np.arange(N_LANDMARKS), len(source)),
     )
     colours = np.rint(255 * landmark_colours(style.colour_by, *of_points)[:, :3]).astype(np.uint8)
-    canvas = draw_landmarks(rgb, landmarks, confidence, source, colours, style.outlines)
+    canvas = overlay.draw_landmarks(rgb, landmarks, confidence, source, colours, style.outlines)
     index, seconds = int(tracks.frame_indices[row]), float(tracks.timestamps[row])
-    draw_caption(canvas, describe_frame(index, source, confidence, seconds))
+    overlay.draw_caption(canvas, overlay.describe_frame(index, source, confidence, seconds))
     if style.legend:
-        draw_legend(canvas, [(entry.label, entry.colour) for entry in legend_of(style.colour_by)])
+        overlay.draw_legend(canvas, [(entry.label, entry.colour) for entry in legend_of(style.colour_by)])
     return canvas
 
 

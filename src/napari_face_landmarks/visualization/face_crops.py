@@ -17,15 +17,7 @@ from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import recorded_view
 from napari_face_landmarks.video.pixels import to_rgb8
-from napari_face_landmarks.visualization.video_files import (
-    Progress,
-    check_output,
-    counted,
-    frame_rate,
-    opened,
-    tracked_frames,
-    write_from,
-)
+from napari_face_landmarks.visualization import video_files
 
 Part = Literal["face", "mouth", "eyes"]
 PARTS: tuple[Part, ...] = get_args(Part)
@@ -94,7 +86,7 @@ def write_face_crops(
     tracks: Tracks,
     part: Part = "face",
     size: int | None = None,
-    progress: Progress | None = None,
+    progress: video_files.Progress | None = None,
 ) -> list[Path]:
     """Write a video of aligned crops for each face: its roll is taken out, its size is the same throughout.
 
@@ -140,18 +132,20 @@ def write_face_crops(
     paths = [given.with_name(f"{given.stem}-{names[face]}{given.suffix}") for face in faces]
     total, done = n_crops(tracks), 0
     for target in [given, *paths]:
-        check_output(target, source, tracks)
+        video_files.check_output(target, source, tracks)
 
     def report(written: int, _: int | None) -> None:
         if progress is not None:
             progress(done + written, total)
 
-    with opened(source, tracks) as frames:
+    with video_files.opened(source, tracks) as frames:
         for face, target in zip(faces, paths, strict=True):
             span = _span(tracks.present[:, face])
             shown = tracks.take_frames(span)
-            crops = counted(_crops(frames, shown, face, part, size), span.stop - span.start, report)
-            write_from(target, crops, source, shown.timestamps, frame_rate(tracks))
+            crops = video_files.counted(
+                _crops(frames, shown, face, part, size), span.stop - span.start, report
+            )
+            video_files.write_from(target, crops, source, shown.timestamps, video_files.frame_rate(tracks))
             done += span.stop - span.start
     return paths
 
@@ -176,11 +170,11 @@ def _crops(
     frames: Any, tracks: Tracks, face: int, part: Part, size: int | None
 ) -> Iterator[npt.NDArray[np.uint8]]:
     view = recorded_view(tracks, (int(frames.shape[1]), int(frames.shape[2])))
-    window = 2 * round(STEADY_SECONDS * frame_rate(tracks) / 2) + 1
+    window = 2 * round(STEADY_SECONDS * video_files.frame_rate(tracks) / 2) + 1
     landmarks = view.seen(tracks.landmarks[:, face])
     transforms, shape = crop_transforms(landmarks, part, size, window)
     pixels = recorded_pixel_range(tracks)
-    for row, frame in tracked_frames(frames, tracks):
+    for row, frame in video_files.tracked_frames(frames, tracks):
         transform = transforms[row]
         if not np.isfinite(transform).all():
             yield np.zeros((*shape, 3), np.uint8)
