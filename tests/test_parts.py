@@ -15,7 +15,13 @@ from napari_face_landmarks import load_models
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import MIRROR_68
 from napari_face_landmarks.models.bundle import CARD, PART_FILES, bundle_folder
-from napari_face_landmarks.parts import PartModels, follow_parts, predict_parts, refine_parts
+from napari_face_landmarks.parts import (
+    PartModels,
+    follow_parts,
+    predict_parts,
+    refine_face_parts,
+    refine_parts,
+)
 from napari_face_landmarks.parts.crop import (
     EYE_SIZE,
     MOUTH_SIZE,
@@ -176,6 +182,13 @@ def test_uncertain_parts_and_eyes_turned_away_are_left_to_pfld(face: np.ndarray)
     np.testing.assert_allclose(refined.landmarks[0, 36:], parts.landmarks[0, 36:], atol=1e-4)
     assert np.isfinite(refined.landmarks).all()
     assert np.isfinite(refined.sigma).all()
+
+    landmarks, sigma, iris = refine_face_parts(certain, FRAME, output.landmarks, output.sigma)
+    np.testing.assert_array_equal(landmarks, refined.landmarks[0])
+    np.testing.assert_array_equal(sigma, refined.sigma[0])
+    np.testing.assert_array_equal(iris.reshape(2, 4)[:, :3], parts.iris[0])
+    np.testing.assert_array_equal(iris.reshape(2, 4)[:, 3], parts.iris_confidence[0])
+    np.testing.assert_array_equal(output.landmarks, face)  # not changed
 
     uncertain = PartModels(Network(LIDS, 0.5), Network(LIPS, 0.5))  # type: ignore[arg-type]
     refined, _, weight = refine_parts(uncertain, FRAME, output)

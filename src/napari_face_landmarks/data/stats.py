@@ -6,6 +6,8 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from napari_face_landmarks.data.fields import CARRIED, CLNF, NONE
 from napari_face_landmarks.data.frame import FrameResult
 
@@ -65,7 +67,7 @@ class RunStats:
         self.carried += sources.count(CARRIED)
         for face in present:
             confidence = result.confidence[face]
-            self.low_confidence += bool(confidence.sum() < LOW_CONFIDENCE * len(confidence))
+            self.low_confidence += bool(np.add.reduce(confidence) < LOW_CONFIDENCE * len(confidence))
 
     def add_time(self, stage: str, seconds: float) -> None:
         """Add to the time spent in a stage."""

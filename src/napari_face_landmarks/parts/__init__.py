@@ -6,7 +6,16 @@ from napari_face_landmarks.parts.network import (
     follow_parts,
     place_parts,
     predict_parts,
+    refine_face_parts,
     refine_parts,
 )
 
-__all__ = ["PartModels", "PartOutput", "follow_parts", "place_parts", "predict_parts", "refine_parts"]
+__all__ = [
+    "PartModels",
+    "PartOutput",
+    "follow_parts",
+    "place_parts",
+    "predict_parts",
+    "refine_face_parts",
+    "refine_parts",
+]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,6 +11,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError, in_one_line
+from napari_face_landmarks.files.onnx_run import run_network
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, OUTER_EYES, inter_ocular
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.pfld.crop import (
@@ -31,6 +32,9 @@ BOX_TO_CROP = 1.05
 BOX_TO_CROP_SHIFT = 0.11
 """Shift of the first crop's centre below that of the box, in heights of the box."""
 LARGEST_BATCH = 16
+LEAST_SCORE = 0.05
+"""Face score from which a crop is worth a second look."""
+PFLD_OUTPUTS = ("landmarks", "sigma", "score")
 SECOND_LOOK = (0.08, 0.12, 0.15)
 """PFLD runs again on a new crop from these errors on: shift (of the side), log scale, roll (radians)."""
 
@@ -90,25 +94,25 @@ def predict(
 
 
 def _in_batches(
-    network: Callable[[Floats], Sequence[npt.NDArray[np.floating]]], rgb: npt.NDArray[np.uint8], crops: Floats
+    network: Callable[[Floats], list[Floats]], rgb: npt.NDArray[np.uint8], crops: Floats
 ) -> PfldOutput:
     """Run a network, no more than `LARGEST_BATCH` crops at a time, and take what it says to the picture."""
     if not len(crops):
         empty = np.zeros((0, N_LANDMARKS), np.float32)
         return PfldOutput(np.zeros((0, N_LANDMARKS, 2), np.float32), empty, empty, np.zeros(0, np.float32))
-    parts = [
-        network(sample_crops(rgb, crops[first : first + LARGEST_BATCH]))
-        for first in range(0, len(crops), LARGEST_BATCH)
-    ]
-    whole = parts[0] if len(parts) == 1 else [np.concatenate(arrays) for arrays in zip(*parts, strict=True)]
-    fractions, spread, score = (np.ascontiguousarray(array, dtype=np.float32) for array in whole)
+    whole = network(sample_crops(rgb, crops[:LARGEST_BATCH]))
+    if len(crops) > LARGEST_BATCH:
+        rest = range(LARGEST_BATCH, len(crops), LARGEST_BATCH)
+        parts = [network(sample_crops(rgb, crops[first : first + LARGEST_BATCH])) for first in rest]
+        whole = [np.concatenate(arrays) for arrays in zip(whole, *parts, strict=True)]
+    fractions, spread, score = whole
     return place_output(fractions, spread, score, crops)
 
 
 def _run(session: onnxruntime.InferenceSession, inputs: Floats) -> list[Floats]:
     """Return landmarks, sigma and score of some crops; or refuse one that is no PFLD."""
     try:
-        outputs: list[Floats] = session.run(["landmarks", "sigma", "score"], {"crops": inputs})
+        outputs = run_network(session, inputs, "crops", PFLD_OUTPUTS)
     except Exception as error:
         raise ModelError(
             f"The landmark network cannot be run ({in_one_line(error)}): use another bundle."
@@ -120,9 +124,7 @@ def _run(session: onnxruntime.InferenceSession, inputs: Floats) -> list[Floats]:
     return outputs
 
 
-def _run_mirrored(
-    session: onnxruntime.InferenceSession, inputs: Floats
-) -> Sequence[npt.NDArray[np.floating]]:
+def _run_mirrored(session: onnxruntime.InferenceSession, inputs: Floats) -> list[Floats]:
     """Return the mean of what `_run` says of crops and of their mirror images."""
     landmarks, sigma, score = _run(session, inputs)
     other, other_sigma, other_score = _run(session, np.ascontiguousarray(inputs[..., ::-1]))
@@ -130,7 +132,8 @@ def _run_mirrored(
     other[..., 0] = 1 - other[..., 0]
     apart = ((landmarks - other) ** 2).sum(axis=-1)
     variance = (sigma**2 + other_sigma**2) / 2 + apart / 4
-    return (landmarks + other) / 2, np.sqrt(variance), (score + other_score) / 2
+    both = (landmarks + other) / 2, np.sqrt(variance), (score + other_score) / 2
+    return [np.ascontiguousarray(array) for array in both]
 
 
 def place_output(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
@@ -203,9 +206,10 @@ def predict_twice(
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
     first = predict(session, rgb, crops)
-    again = np.flatnonzero(misplaced(crops, first.landmarks) & (first.score > 0.05))
-    if not len(again):
+    found = np.empty(len(crops), np.bool_)
+    if not _misplaced(crops, first.landmarks, first.score, found):
         return first
+    again = np.flatnonzero(found)
     put_faces(first, again, predict(session, rgb, crops_of_landmarks(first.landmarks[again])))
     return first
 
@@ -221,22 +225,24 @@ def misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
 
     Off by more than `SECOND_LOOK`; never where the landmarks, (F, 68, 2) pixels, are all but a point.
     """
-    found = np.zeros(len(crops), np.bool_)
-    _misplaced(crops, landmarks, found)
+    found = np.empty(len(crops), np.bool_)
+    _misplaced(crops, landmarks, np.ones(len(crops), np.float32), found)
     return found
 
 
 @exact_kernel
-def _misplaced(crops: Floats, landmarks: Floats, found: npt.NDArray[np.bool_]) -> None:
+def _misplaced(crops: Floats, landmarks: Floats, score: Floats, found: npt.NDArray[np.bool_]) -> bool:
+    """Find which crops with a face are off, and return whether any is."""
     better = np.empty((len(found), 4), np.float32)
     crops_kernel(landmarks.astype(np.float64), CROP_MARGIN, better)
-    circle = 2 * math.pi
+    circle, some = 2 * math.pi, False
     for face in range(len(found)):
+        found[face] = False
         side, wanted = float(crops[face, 2]), float(better[face, 2])
-        if not wanted > 1:
+        if not (wanted > 1 and score[face] > LEAST_SCORE):
             continue
         if not side > 0:  # an empty crop
-            found[face] = True
+            found[face] = some = True
             continue
         across, down = float(better[face, 0]) - crops[face, 0], float(better[face, 1]) - crops[face, 1]
         roll = float(better[face, 3]) - crops[face, 3]
@@ -245,6 +251,8 @@ def _misplaced(crops: Floats, landmarks: Floats, found: npt.NDArray[np.bool_]) -
             or abs(math.log(wanted / side)) > SECOND_LOOK[1]
             or abs((roll + math.pi) % circle - math.pi) > SECOND_LOOK[2]
         )
+        some = some or found[face]
+    return some
 
 
 def crops_of_boxes(boxes: npt.NDArray[np.floating], roll: npt.NDArray[np.floating] | float = 0.0) -> Floats:

@@ -61,7 +61,7 @@ def watch_for_cuts(
             if picture is not None:
                 last, small = small, thumbnail(picture)
                 if before is not None and place >= begin and last.shape == small.shape:
-                    share = float((np.abs(small - last) > CHANGED).mean())
+                    share = np.count_nonzero(np.abs(small - last) > CHANGED) / small.size
                     if share > LOOK_CLOSER:
                         jumps[place] = before, share
             before = picture

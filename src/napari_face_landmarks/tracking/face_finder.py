@@ -192,12 +192,6 @@ def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
     )
 
 
-def one_face(output: PfldOutput, row: int) -> PfldOutput:
-    """Return one of the faces of an output, not copied."""
-    part = slice(row, row + 1)
-    return PfldOutput(output.landmarks[part], output.sigma[part], output.confidence[part], output.score[part])
-
-
 def take_faces(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
     """Return some of the faces of an output; rows that it does not have are left out."""
     rows = rows[rows < len(output.score)]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -28,7 +29,7 @@ class FrameView:
     # reversed, then the rows
     turn: tuple[bool, bool, bool] = (False, False, False)
 
-    @property
+    @cached_property
     def stretch(self) -> float:
         """How much wider the turned frame is made, with a whole number of columns."""
         width = self._turned[1]
@@ -45,9 +46,13 @@ class FrameView:
     def _turned(self) -> tuple[int, int]:
         return self.size[::-1] if self.turn[0] else self.size
 
+    @cached_property
+    def _changes(self) -> bool:
+        return any(self.turn) or self.stretch != 1
+
     def __bool__(self) -> bool:
         """Return whether the tracker sees anything but the frames as they are."""
-        return any(self.turn) or self.stretch != 1
+        return self._changes
 
     def frame(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
         """Return what the tracker sees of a frame, (H, W, 3)."""

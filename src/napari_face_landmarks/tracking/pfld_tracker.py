@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Generator, Iterator, Sequence
-from concurrent.futures import Future
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -28,7 +28,7 @@ from napari_face_landmarks.tracking.cuts import assign_faces, part_at_cut
 from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, refine_face, set_refined
 from napari_face_landmarks.tracking.state import AheadState, FacesState, FaceState, Refinement
-from napari_face_landmarks.tracking.threads import Workers
+from napari_face_landmarks.tracking.threads import Promise, Workers
 
 Floats = npt.NDArray[np.float32]
 Seen = dict[int, tuple[PfldOutput, int]]
@@ -61,12 +61,12 @@ class Face:
     places: tuple[Floats, ...] = ()
     # state of the refinement; only touched by the refinements, which run in the order of the frames
     state: Refinement = field(default_factory=Refinement)
-    refinement: Future[Refined] | None = None  # the refinement begun last
+    refinement: Promise[Refined] | None = None  # the refinement begun last
 
     def move(self, landmarks: Floats) -> None:
         """Record the landmarks on the next frame."""
         self.landmarks = landmarks
-        self.places = (landmarks.sum(axis=0) / np.float32(N_LANDMARKS), *self.places[:LOOK_AHEAD])
+        self.places = (np.add.reduce(landmarks) / np.float32(N_LANDMARKS), *self.places[:LOOK_AHEAD])
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class _Ahead:
     index: int
     frame: Frame
     faces: list[Face]
-    outputs: list[Future[tuple[PfldOutput, float]]]
+    outputs: list[Promise[tuple[PfldOutput, float]]]
     crops: Floats
 
 
@@ -98,8 +98,8 @@ class _Begun:
     """A frame whose refinements are in progress: its result and the state after it, both without them."""
 
     result: FrameResult
-    refinements: dict[int, Future[Refined]]
-    after: FacesState
+    refinements: dict[int, Promise[Refined]]
+    after: Callable[[], FacesState]
 
 
 def follow_pfld(
@@ -178,7 +178,7 @@ def _refine(
 ) -> _Begun:
     """Record where the faces of a frame are, and start refining them."""
     result = empty_frame(look.index, len(slots.faces))
-    refinements: dict[int, Future[Refined]] = {}
+    refinements: dict[int, Promise[Refined]] = {}
     picture = None if isinstance(look.frame, FaceLandmarksError) else GreyFrame(look.frame)
     for slot, (output, row) in outputs.items():
         set_output(result, slot, output, row)
@@ -298,24 +298,43 @@ def _slots_of(state: FacesState) -> _Slots:
     return _Slots(faces, dict(state.last_boxes), dict(state.last_seen))
 
 
-def _state(next_index: int, slots: _Slots, ahead: Sequence[_Ahead], context: RunContext) -> FacesState:
-    """Return the state of the faces before a frame, without their refinements, which may be in progress."""
-    slot_of = {id(face): slot for slot, face in enumerate(slots.faces) if face is not None}
+def _state(
+    next_index: int, slots: _Slots, ahead: Sequence[_Ahead], context: RunContext
+) -> Callable[[], FacesState]:
+    """Return what builds the state of the faces before a frame, without their refinements.
+
+    It keeps what changes; few of the states are asked for.
+    """
+    faces = [None if face is None else (face, face.landmarks, face.places) for face in slots.faces]
+    looks = [(look.crops, look.faces) for look in ahead]
+    last = slots.last_boxes.copy(), slots.last_seen.copy(), len(context.warnings)
+    return partial(_built_state, next_index, faces, looks, last, context.at_cuts())
+
+
+def _built_state(
+    next_index: int,
+    faces: list[tuple[Face, Floats, tuple[Floats, ...]] | None],
+    looks: list[tuple[Floats, list[Face]]],
+    last: tuple[dict[int, Floats], dict[int, int], int],
+    at_cuts: dict[str, Any],
+) -> FacesState:
+    slot_of = {id(face[0]): slot for slot, face in enumerate(faces) if face is not None}
     return FacesState(
         next_index,
-        tuple(None if face is None else FaceState(face.landmarks, face.places) for face in slots.faces),
+        tuple(None if face is None else FaceState(*face[1:]) for face in faces),
         tuple(
-            AheadState(look.crops, tuple(slot_of.get(id(face), -1) for face in look.faces)) for look in ahead
+            AheadState(crops, tuple(slot_of.get(id(face), -1) for face in known)) for crops, known in looks
         ),
-        dict(slots.last_boxes),
-        dict(slots.last_seen),
-        len(context.warnings),
-        **context.at_cuts(),
+        *last,
+        **at_cuts,
     )
 
 
-def _with_refinements(state: FacesState, refinements: dict[int, Future[Refined]]) -> FacesState:
+def _with_refinements(
+    before: Callable[[], FacesState], refinements: dict[int, Promise[Refined]]
+) -> FacesState:
     """Return the state of the faces once their refinements are done."""
+    state = before()
     faces = list(state.faces)
     for slot, refinement in refinements.items():
         face = faces[slot]

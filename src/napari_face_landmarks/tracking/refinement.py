@@ -27,11 +27,10 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, REGIONS
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.parts import refine_parts
+from napari_face_landmarks.parts import refine_face_parts
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.context import RunContext
-from napari_face_landmarks.tracking.face_finder import one_face
 from napari_face_landmarks.tracking.state import Refinement
 from napari_face_landmarks.video.pixels import to_grey
 
@@ -173,19 +172,22 @@ def refine_face(
     """
     began = time.perf_counter()
     part_models = context.models.parts
-    iris = np.full(FIELD["iris"].shape, np.nan, np.float32)
-    if part_models is not None:
-        output, parts, _ = refine_parts(part_models, picture.rgb, one_face(output, row))
-        row, eyes = 0, iris.reshape(2, 4)
-        eyes[:, :3], eyes[:, 3] = parts.iris[0], parts.iris_confidence[0]
-    landmarks, source, params, after = _refine(context, picture, output, row, index, before)
+    given, sigma, confidence = output.landmarks[row], output.sigma[row], output.confidence[row]
+    if part_models is None:
+        iris = np.full(FIELD["iris"].shape, np.nan, np.float32)
+    else:
+        face = slice(row, row + 1)
+        given, sigma, iris = refine_face_parts(
+            part_models, picture.rgb, output.landmarks[face], output.sigma[face]
+        )
+    landmarks, source, params, after = _refine(context, picture, given, sigma, confidence, index, before)
     if part_models is not None and source != PFLD:
-        landmarks = followed_with_parts(output.landmarks[row], landmarks, float(params[2]))
-    misfit = misfit_of(landmarks, output.landmarks[row], context.models.pdm, params)
+        landmarks = followed_with_parts(given, landmarks, float(params[2]))
+    misfit = misfit_of(landmarks, given, context.models.pdm, params)
     if source == PFLD:
         misfit[BY_CLNF] = np.nan
     seconds = time.perf_counter() - began
-    return Refined(landmarks, source, params, misfit, output.sigma[row], iris, seconds, after)
+    return Refined(landmarks, source, params, misfit, sigma, iris, seconds, after)
 
 
 def followed_with_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
@@ -199,11 +201,16 @@ def followed_with_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
 
 
 def _refine(
-    context: RunContext, picture: GreyFrame, output: PfldOutput, row: int, index: int, before: Refinement
+    context: RunContext,
+    picture: GreyFrame,
+    landmarks: Floats,
+    sigma: Floats,
+    confidence: Floats,
+    index: int,
+    before: Refinement,
 ) -> tuple[Floats, int, npt.NDArray[np.float64], Refinement]:
     """Return landmarks, source, parameters, and the state of the refinement."""
     models, settings = context.models, context.settings
-    landmarks, sigma, confidence = output.landmarks[row], output.sigma[row], output.confidence[row]
     try:
         params = fit_landmarks(models.pdm, landmarks, sigma, before.params)
     except ModelError:

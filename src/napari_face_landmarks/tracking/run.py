@@ -259,8 +259,10 @@ class Run(Iterator[FrameResult]):
 
     def _is_cut(self, one: int, other: int) -> bool:
         """Return whether there is a cut between two frames."""
-        first, last = sorted((one, other))
         cuts = self.context.cuts
+        if not cuts:
+            return False
+        first, last = sorted((one, other))
         return bisect_right(cuts, last) > bisect_right(cuts, first)
 
     def _smoothed(self) -> FrameResult:

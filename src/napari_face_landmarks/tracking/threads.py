@@ -6,7 +6,7 @@ import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import SimpleQueue
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeAlias, TypeVar
 
 from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.priority import give_way, works_behind_a_window
@@ -26,6 +26,33 @@ def checked_threads(threads: object) -> int:
 def thread_pool(threads: int) -> ThreadPoolExecutor:
     """Return a pool for the work of a run, whose threads give way to a window that it is behind."""
     return ThreadPoolExecutor(threads, "face-landmarks", give_way, (works_behind_a_window(),))
+
+
+class Done(Generic[T]):
+    """The result of work that was done when it came, as a `Future` gives it, without its locks."""
+
+    __slots__ = ("_error", "_value")
+
+    def __init__(self, work: Callable[[], T]) -> None:
+        self._error: BaseException | None = None
+        try:
+            self._value = work()
+        except BaseException as error:
+            self._error = error
+
+    def done(self) -> bool:
+        """Return True."""
+        return True
+
+    def result(self, timeout: float | None = None) -> T:
+        """Return what the work gave, or raise its exception."""
+        if self._error is not None:
+            raise self._error
+        return self._value
+
+
+Promise: TypeAlias = Future[T] | Done[T]
+"""What work that was submitted gives."""
 
 
 class Workers:
@@ -57,18 +84,18 @@ class Workers:
         for thread in self._threads:
             thread.join()
 
-    def submit(self, work: Callable[[], T], after: Future[T] | None = None) -> Future[T]:
+    def submit(self, work: Callable[[], T], after: Promise[T] | None = None) -> Promise[T]:
         """Have work done, after other work if given, and give its result or its exception.
 
         Whether the other work failed does not matter.
         """
-        promise: Future[T] = Future()
         if not self._threads:
-            _do(work, promise)
-        elif after is None:
-            self._begin(work, promise)
-        else:
+            return Done(work)
+        promise: Future[T] = Future()
+        if isinstance(after, Future):
             after.add_done_callback(lambda _: self._begin(work, promise))
+        else:
+            self._begin(work, promise)
         return promise
 
     def _begin(self, work: Callable[[], T], promise: Future[T]) -> None:

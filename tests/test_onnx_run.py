@@ -1,0 +1,66 @@
+"""Networks in buffers that stay bound give what they give without, on any thread."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pytest
+
+from napari_face_landmarks.files.onnx_run import _THREAD, MOST_SHAPES, _OfThread, run_network
+from napari_face_landmarks.models import Models, load_models
+from napari_face_landmarks.parts.crop import MOUTH_SIZE
+from napari_face_landmarks.parts.network import MOUTH_OUTPUTS
+
+
+@pytest.fixture(scope="module")
+def models() -> Models:
+    return load_models("open")
+
+
+def crops(count: int, seed: int) -> np.ndarray:
+    shape = count, 3, MOUTH_SIZE, MOUTH_SIZE
+    return np.random.default_rng(seed).random(shape, dtype=np.float32)
+
+
+def test_bound_networks_give_the_same_and_outputs_are_not_overwritten(models: Models) -> None:
+    assert models.parts is not None
+    session = models.parts.mouth
+    kept = []
+    for seed in range(4):
+        for count in range(1, MOST_SHAPES + 3):  # more than are kept
+            inputs = crops(count, seed)
+            kept.append((run_network(session, inputs, "crops", MOUTH_OUTPUTS), inputs))
+    assert len(_THREAD.bound[session]) == MOST_SHAPES
+    for found, inputs in kept:
+        for array, wanted in zip(found, session.run(list(MOUTH_OUTPUTS), {"crops": inputs}), strict=True):
+            np.testing.assert_array_equal(array, wanted)
+
+
+def test_threads_do_not_share_buffers(models: Models) -> None:
+    assert models.parts is not None
+    session = models.parts.mouth
+    wanted = [session.run(["landmarks"], {"crops": crops(1, seed)})[0] for seed in range(8)]
+
+    def work(seed: int) -> list[np.ndarray]:
+        return [run_network(session, crops(1, seed), "crops", ("landmarks",))[0] for _ in range(10)]
+
+    with ThreadPoolExecutor(4) as pool:
+        for seed, found in enumerate(pool.map(work, range(8))):
+            for array in found:
+                np.testing.assert_array_equal(array, wanted[seed])
+
+
+def test_buffers_go_with_their_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    of_thread = _OfThread()
+    monkeypatch.setattr("napari_face_landmarks.files.onnx_run._THREAD", of_thread)
+    session = load_models("open").pfld
+    run_network(session, np.zeros((1, 3, 112, 112), np.float32), "crops", ("score",))
+    assert len(of_thread.bound) == 1
+    gone = weakref.ref(session)
+    del session
+    gc.collect()
+    assert gone() is None
+    assert len(of_thread.bound) == 0
