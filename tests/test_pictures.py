@@ -79,7 +79,8 @@ def test_outlines_and_trails_on_a_tracked_clip(viewer: Any) -> None:
     from qtpy.QtWidgets import QCheckBox
 
     viewer.window.resize(1240, 760)
-    video = viewer.add_image(make_demo_clip(24, 320)[0], rgb=True, name="Moving face")
+    frames = make_demo_clip(24, 320)[0]
+    video = viewer.add_image(frames, rgb=True, name="Moving face", axis_labels=("frame", "y", "x"))
     (data,) = track_layer(video, TrackerSettings.preset("accurate"))
     points = viewer.add_layer(Layer.create(*data))
     dock, widget = open_dock(viewer, "View")

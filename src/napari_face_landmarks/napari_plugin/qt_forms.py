@@ -42,7 +42,7 @@ PLUGIN, SAMPLE = "napari-face-landmarks", "moving_face"
 SMALLEST_CONTROL = 110  # px, width
 LONGEST_CHOICE = 9  # letters, as in "clnf-only"; longer names are elided
 LETTERS_OF_A_LAYER = 8
-EDGE = 4  # px, on both sides of a list's words
+EDGE = 1  # px, on both sides of a list's words
 SMALLEST_PANEL = QSize(200, 180)  # px
 
 
