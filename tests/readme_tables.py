@@ -6,6 +6,7 @@ A table stands between ``<!-- NAME: ... -->`` and ``<!-- end of NAME -->``.
 from __future__ import annotations
 
 import dataclasses
+import json
 import re
 import sys
 from collections.abc import Callable, Sequence
@@ -13,6 +14,7 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE = ROOT / "src" / "napari_face_landmarks"
+SLOPES_FILE = PACKAGE / "measures" / "slopes.json"
 
 
 def section(text: str, name: str) -> re.Match[str]:
@@ -159,6 +161,18 @@ def faults() -> str:
     return markdown(["fault", "what happens", "what is kept", "tests"], rows)
 
 
+def slopes() -> str:
+    """Return the content of ``measures/slopes.json``: the slopes of the table of measures, by bundle."""
+    text = (PACKAGE / "measures" / "README.md").read_text(encoding="utf-8")
+    table = section(text, "measures table").group(1)
+    found: dict[str, dict[str, float]] = {}
+    for line in table.partition("| measure |")[2].partition("\n\n")[0].splitlines():
+        cells = [cell.strip() for cell in line.strip("|").split("|")]
+        if cells[1] == "none" and cells[6][0].isdecimal():
+            found.setdefault(cells[3], {})[cells[0]] = float(cells[6])
+    return json.dumps(found, indent=1, sort_keys=True) + "\n"
+
+
 TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
     "speed summary": (ROOT / "README.md", speed_summary),
     "accuracy summary": (ROOT / "README.md", accuracy_summary),
@@ -175,7 +189,8 @@ TABLES: dict[str, tuple[Path, Callable[[], str]]] = {
 
 
 def main() -> None:
-    """Write all tables into their READMEs."""
+    """Write all tables into their READMEs, and the slopes of measures."""
+    SLOPES_FILE.write_text(slopes(), encoding="utf-8")
     for name, (path, make) in TABLES.items():
         text = path.read_text(encoding="utf-8")
         found = section(text, name)

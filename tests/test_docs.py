@@ -31,7 +31,7 @@ from napari_face_landmarks.tracking import regions_from_dict
 from napari_face_landmarks.training import __main__ as training
 from napari_face_landmarks.video import write_video
 from openface_files import write_folder
-from readme_tables import PACKAGE, ROOT, TABLES, section
+from readme_tables import PACKAGE, ROOT, SLOPES_FILE, TABLES, section, slopes
 from test_evaluation import arrays_of
 
 LARGEST_README = 12_288
@@ -282,6 +282,10 @@ def test_every_link_leads_somewhere(page: Path) -> None:
         linked = page if not path else (page.parent / path).resolve()
         assert linked.is_file(), target
         assert not anchor or anchor in anchors(linked), target
+
+
+def test_slopes_of_measures_are_those_of_the_table() -> None:
+    assert SLOPES_FILE.read_text(encoding="utf-8") == slopes(), "run: python tests/readme_tables.py"
 
 
 @pytest.mark.parametrize("table", TABLES)

@@ -28,6 +28,7 @@ from napari_face_landmarks.measures.events import noise_of
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 from napari_face_landmarks.measures.summary import poisson_interval
 from napari_face_landmarks.measures.uncertainty import error_covariance, sigma_of_confidence
+from napari_face_landmarks.measures.validation import caution, underestimated
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.runs import track_many
 from napari_face_landmarks.video import write_video
@@ -100,8 +101,10 @@ def test_a_face_that_is_never_calm_is_scaled_by_its_median_and_said() -> None:
     assert any("choose a rest frame" in sentence for sentence in table.warnings)
 
 
-def test_standard_errors_follow_the_landmarks_uncertainty() -> None:
-    """The spread of measures of many faces with errors as claimed is the standard error."""
+def test_standard_errors_follow_the_landmarks_uncertainty(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The spread of measures of many faces with errors as claimed is the standard error, but for a factor."""
+    factors = {"mouth_opening": 2.0, "commissure_height_difference": 0.5}
+    monkeypatch.setattr("napari_face_landmarks.measures.table.error_factors", lambda bundle: factors)
     rng = np.random.default_rng(0)
     places = faces(1)[0, 0]
     sigma, count = 3.0, 4000
@@ -112,7 +115,7 @@ def test_standard_errors_follow_the_landmarks_uncertainty() -> None:
     tracks = tracks_of(landmarks[:, None], confidence=confidence)
     table = measure(tracks, rest=0, scale="1")  # per pixel; sizes differ by the canthi's noise alone
     for name in ("eye_height_right", "mouth_opening", "commissure_height_difference", "lip_aperture_area"):
-        spread = np.std(table.series(name))
+        spread = factors.get(name.removesuffix("_right"), 1.0) * np.std(table.series(name))
         assert np.median(table.series_error(name)) == pytest.approx(spread, rel=0.12)
 
 
@@ -496,6 +499,16 @@ def test_a_batch_measures_every_video_into_one_table(tmp_path: Path) -> None:
     assert [result.earlier for result in again] == [True] * 3  # measured again, not tracked again
     table = pd.read_csv(folder / "batch-measures.csv")
     assert table["inter_canthal_distance_rest"].tolist() == pytest.approx([100, 100], rel=0.01)
+
+
+def test_what_is_underestimated_is_said_of_the_bundle_that_was_validated() -> None:
+    assert underestimated("commissure_height_difference", "open") == 25
+    assert underestimated("lower_lip_height_symmetry", "open") == 60
+    assert underestimated("smile_angle_difference", "open") == 0  # a slope of 0.99
+    assert underestimated("commissure_height_difference", "other models") == 0
+    sentence = caution([("eye_width_left", "fissure width"), ("mouth_width", "mouth width")], "open")
+    assert "fissure width by about 40 %" in sentence
+    assert caution([("closure_right", "eye closure")], "open") == ""
 
 
 @pytest.mark.parametrize(

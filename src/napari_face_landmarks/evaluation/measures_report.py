@@ -24,7 +24,7 @@ from napari_face_landmarks.evaluation.metrics import EvaluationPlan, Fits, roc_a
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures import values_of
 from napari_face_landmarks.measures.table import LOW_CONFIDENCE, measured_faces
-from napari_face_landmarks.measures.uncertainty import error_covariance
+from napari_face_landmarks.measures.uncertainty import error_covariance, error_factors
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
@@ -126,16 +126,17 @@ def measured_values(
     landmarks: npt.NDArray[np.floating],
     sigma: npt.NDArray[np.floating] | None = None,
     covariance: Floats | None = None,
+    factors: Mapping[str, float] | None = None,
 ) -> dict[str, Measured]:
     """Return the measures that are compared, by name: right and left sides together, and their difference.
 
     Of landmarks (N, 68, 2) in pixels. Without `sigma`, (N, 68), their claimed standard deviation, errors are
     NaN. `covariance`, (140, 140), is that of the errors over sigma (`error_covariance`); independent where
-    not given.
+    not given. `factors` are those of `error_factors`, 1 where not given.
     """
     sigma = np.full(landmarks.shape[:2], np.nan) if sigma is None else sigma
     covariance = np.eye(140) if covariance is None else covariance
-    columns, values, errors = measured_faces(landmarks, sigma, covariance)
+    columns, values, errors = measured_faces(landmarks, sigma, covariance, factors or {})
     canthi = inter_ocular(landmarks)
     found: dict[str, Measured] = {}
     for place, column in enumerate(columns):
@@ -176,10 +177,15 @@ def shares_within(found: Measured, labelled: Measured, known: Mask | None = None
 
     Of all values, or of those that are `known`.
     """
+    ratio = error_ratios(found, labelled, known)
+    return _mean(ratio <= 1), _mean(ratio <= 2)
+
+
+def error_ratios(found: Measured, labelled: Measured, known: Mask | None = None) -> Floats:
+    """Return the differences over their standard errors, of all values or of those that are `known`."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.abs(found.values - labelled.values) / found.errors
-    ratio = ratio[np.isfinite(ratio) & (True if known is None else known)]
-    return _mean(ratio <= 1), _mean(ratio <= 2)
+    return np.asarray(ratio[np.isfinite(ratio) & (True if known is None else known)])
 
 
 def shut_eyes(found: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> ShutEyes:
@@ -312,7 +318,8 @@ def measure_fits(
     labelled = measured_values(faces.landmarks)
     summaries = []
     for one in fits:
-        found = measured_values(one.landmarks, one.sigma, error_covariance(one.bundle))
+        errors = error_covariance(one.bundle), error_factors(one.bundle)
+        found = measured_values(one.landmarks, one.sigma, *errors)
         confident = one.face_confidence >= LOW_CONFIDENCE
         summaries.append(
             MeasureSummary(

@@ -21,6 +21,7 @@ from napari_face_landmarks.measures.events import Blink, blinks
 from napari_face_landmarks.measures.plot import SIDES, plot_measures
 from napari_face_landmarks.measures.summary import compare, summary
 from napari_face_landmarks.measures.table import LARGE_YAW, MeasureTable
+from napari_face_landmarks.measures.validation import caution
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import recorded_stream
 from napari_face_landmarks.video import read_frames
@@ -38,6 +39,7 @@ ROWS = (
     "eye_height", "eye_aperture", "brow_height", "commissure_excursion", "smile_angle", "commissure_height",
     "upper_lip_height", "lower_lip_height", "dental_show",
 )  # fmt: skip
+MEASURED_BOTH = tuple(item.name for item in MEASURES if item.side == "both")
 PICTURE_HEIGHT = 260
 DISCLAIMER = (
     "This report is a research tool's output. It is no medical device, and nothing in it is a diagnosis or a "
@@ -178,7 +180,20 @@ def _definitions(table: MeasureTable) -> str:
         "the eyes, the midline is at right angles to it, half-way between the inner ones."
     )
     unit = table.scale.in_words()
-    return f"<h2>What was measured</h2><p>{unit} {axes}</p><dl>{''.join(rows)}</dl>"
+    return f"<h2>What was measured</h2><p>{unit} {axes}</p><dl>{''.join(rows)}</dl>{_cautions(table)}"
+
+
+def _cautions(table: MeasureTable) -> str:
+    """Return what is known to be underestimated of the measures of the report."""
+    shown = [(c.name, c.title) for c in table.columns if c.side in ("both", "difference")]
+    shown += [(c.name, c.title.removesuffix(", right")) for c in table.columns if c.side == "right"]
+    kept = [
+        (name, title)
+        for name, title in shown
+        if name in MEASURED_BOTH or name.removesuffix("_right").removesuffix("_difference") in ROWS
+    ]
+    sentence = caution(kept, str(table.meta.get("models", "")))
+    return f"<h2>How far to trust it</h2><p>{html.escape(sentence)}</p>" if sentence else ""
 
 
 def _page(title: str, parts: Sequence[str]) -> str:

@@ -111,7 +111,7 @@ def _doubt(tracks: Tracks, rows: npt.NDArray[np.int64], face: int) -> npt.NDArra
 def _foreshortening(tracks: Tracks, rows: npt.NDArray[np.int64], face: int) -> npt.NDArray[np.float64]:
     """Return by which share lengths across or along a turned face look too short; 0 without a pose, (R,)."""
     pitch, yaw = tracks.pose[rows, face, 1:3].astype(np.float64).T
-    return np.nan_to_num(1 - np.cos(pitch) * np.cos(yaw))
+    return np.asarray(np.nan_to_num(1 - np.cos(pitch) * np.cos(yaw)))
 
 
 def _window(seconds: npt.NDArray[Any], n_rows: int) -> int:

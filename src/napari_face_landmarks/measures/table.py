@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +23,9 @@ from napari_face_landmarks.measures.scale import Scale, parse_scale, unit_per_pi
 from napari_face_landmarks.measures.uncertainty import (
     OTHER_MODELS,
     error_covariance,
+    error_factors,
     error_shares,
+    factors_of_columns,
     standard_error,
 )
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
@@ -229,7 +231,7 @@ def measure(
 
     factor = unit_per_pixel(scale, _at_rest(points_at, present, rows), iris_px)
     columns = _columns(wanted, scale.unit)
-    values, errors = _measured(tracks, points_at, wanted, factor, scale)
+    values, errors = _measured(tracks, points_at, wanted, columns, factor, scale)
     columns += _fill_closure(values, errors, columns, usable)
     turned = np.zeros_like(present)
     if not pose_corrected:
@@ -405,17 +407,20 @@ def _measured(
     tracks: Tracks,
     points_at: PointsAt,
     measures: Sequence[Measure],
+    columns: Sequence[Column],
     factor: npt.NDArray[np.float64],
     scale: Scale,
 ) -> tuple[Floats, Floats]:
     """Return values and standard errors, (T, F, M), with room for each eye's closure."""
     pairs = _pairs(measures)
-    count = len(measures) + 2 * len(pairs)
+    count = len(columns)
     room = sum(item.name.startswith("eye_height") for item in measures)
     shape = (*tracks.landmarks.shape[:2], count + room)
     values, errors = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     known = bool(((tracks.confidence > 0) & (tracks.confidence < 1)).any() or np.isfinite(tracks.sigma).any())
-    covariance = error_covariance(str(tracks.meta.get("models", OTHER_MODELS)))
+    bundle = str(tracks.meta.get("models", OTHER_MODELS))
+    covariance = error_covariance(bundle)
+    widened = factors_of_columns([column.name for column in columns], error_factors(bundle))
     powers = {"length": 1, "area": 2, "ratio": 0, "angle": 0}
     power = np.array([powers[item.kind] for item in measures], dtype=np.float64)
     power = np.concatenate([power, _pair_powers(power, pairs)])
@@ -434,12 +439,15 @@ def _measured(
         scaled = factor[np.nonzero(there)[1], None] ** power
         common = scale.share_error * np.abs(found * scaled) * (scaled != 1)
         values[at][there, :count] = found * scaled
-        errors[at][there, :count] = np.hypot(spread * scaled, common)
+        errors[at][there, :count] = np.hypot(spread * widened * scaled, common)
     return values, errors
 
 
 def measured_faces(
-    landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any], covariance: npt.NDArray[np.float64]
+    landmarks: npt.NDArray[Any],
+    sigma: npt.NDArray[Any],
+    covariance: npt.NDArray[np.float64],
+    factors: Mapping[str, float],
 ) -> tuple[tuple[Column, ...], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return every measure of single faces in pixels, and its standard error.
 
@@ -450,6 +458,8 @@ def measured_faces(
         Claimed standard deviation of their errors along either axis, pixels; NaN gives no standard errors.
     covariance : ndarray, (140, 140), float64
         As `error_covariance` returns it.
+    factors : mapping
+        As `error_factors` returns them.
 
     Returns
     -------
@@ -460,7 +470,8 @@ def measured_faces(
     pairs = _pairs(MEASURES)
     spread = error_shares(landmarks, sigma, sigma).T * inter_ocular(landmarks)
     values, errors = _of_rows(face_axes(landmarks), spread, covariance, MEASURES, pairs)
-    return _columns(MEASURES, "px"), values, errors
+    columns = _columns(MEASURES, "px")
+    return columns, values, errors * factors_of_columns([column.name for column in columns], factors)
 
 
 def _pair_powers(power: Any, pairs: Sequence[tuple[str, int, int]]) -> Any:
