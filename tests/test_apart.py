@@ -96,6 +96,7 @@ def test_results_are_those_of_a_run_here(video: Video, processes: list[Any], tmp
     assert not list(tmp_path.iterdir()), "a finished run leaves no journal"
 
 
+@pytest.mark.slow
 def test_what_is_shown_need_not_be_decoded_again(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: dict[int, Any] = {}
     monkeypatch.setattr(Video, "keep", lambda _, number, picture: kept.update({number: picture}))
@@ -124,6 +125,7 @@ def test_a_frame_kept_is_given_and_another_size_is_refused(
         video.keep(N_FRAMES, picture)
 
 
+@pytest.mark.slow
 def test_cancelled_it_keeps_what_is_done_and_its_journal(video: Video, tmp_path: Path) -> None:
     run = run_over(video, journals=tmp_path)
     for _ in track_in_background(run):
@@ -140,6 +142,7 @@ def test_cancelled_it_keeps_what_is_done_and_its_journal(video: Video, tmp_path:
     assert len(again.results) == N_FRAMES
 
 
+@pytest.mark.slow
 def test_paused_it_waits_and_tells_all_that_is_done(video: Video) -> None:
     run = run_over(video)
     steps = track_in_background(run)
@@ -184,6 +187,7 @@ def test_the_switch_interval_of_the_window_is_left_alone(video: Video) -> None:
         assert sys.getswitchinterval() == before
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such signal")
 def test_killed_it_leaves_the_finished_frames_and_says_so(video: Video, processes: list[Any]) -> None:
     run = run_over(video)
@@ -197,6 +201,7 @@ def test_killed_it_leaves_the_finished_frames_and_says_so(video: Video, processe
     assert not run.tracks.stats.completed
 
 
+@pytest.mark.slow
 def test_it_ends_with_the_window(video: Video, processes: list[Any]) -> None:
     run = run_over(video)
     steps = track_in_background(run)
@@ -235,6 +240,7 @@ def test_only_long_runs_over_a_file_go_apart(video: Video, monkeypatch: pytest.M
     assert run_over(video).request() is None
 
 
+@pytest.mark.slow
 def test_a_library_that_prints_does_not_disturb_the_news(
     video: Video, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -446,6 +446,7 @@ def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, vi
     assert not left.exists()
 
 
+@pytest.mark.slow
 def test_the_summary_grows_by_a_row_per_video_and_is_ordered_at_the_end(tmp_path: Path, videos: Path) -> None:
     path, seen = tmp_path / "batch-summary.csv", [b""]
 
@@ -464,6 +465,7 @@ def test_the_summary_grows_by_a_row_per_video_and_is_ordered_at_the_end(tmp_path
         assert [row["video"] for row in csv.DictReader(stream)] == [result.video for result in results]
 
 
+@pytest.mark.slow
 def test_a_summary_that_cannot_be_written_stops_no_video(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "batch-summary.csv").mkdir()
     some = [videos / "face-00.mkv", videos / "text.mp4", videos / "face-01.mkv"]
@@ -532,6 +534,7 @@ def test_processes_that_cannot_be_started_fail_alone(
     assert "No process could be started" in results[0].reason
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(importlib.util.find_spec("distributed") is None, reason="needs Dask distributed")
 @pytest.mark.parametrize("address", ["nonsense", "foo://x:1"])
 def test_an_address_that_is_none_is_one_sentence_and_no_more(tmp_path: Path, address: str) -> None:
@@ -651,6 +654,7 @@ def test_a_video_that_was_still_being_copied_is_tracked_again(tmp_path: Path, vi
     assert "holds the landmarks of " + str(video) + " as it was before: give" in job.do_job(mine).reason
 
 
+@pytest.mark.slow
 def test_a_cancelled_batch_keeps_what_is_done_and_resumes_the_rest(videos: Path, tmp_path: Path) -> None:
     inputs = [videos / f"face-{i:02d}.mkv" for i in range(3)]
     done: list[str] = []

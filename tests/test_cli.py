@@ -327,6 +327,7 @@ def test_version(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.startswith("napari-face-landmarks ")
 
 
+@pytest.mark.slow
 def test_track_runs_the_experts_on_onnx_runtime(
     tmp_path: Path, clip: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -383,6 +384,7 @@ def test_a_full_disk_under_what_is_printed_is_one_sentence() -> None:
     assert "no space left" in done.stderr
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name == "nt", reason="the shell closes it")
 def test_with_stderr_closed_a_run_is_done_all_the_same(tmp_path: Path, clip: Path) -> None:
     output = tmp_path / "talk.csv"

@@ -41,6 +41,7 @@ def test_no_face_is_found_where_there_is_none(tracker: FaceTracker, shared_data:
     assert not tracker.track(shared_data / "video" / "no_face.mp4").present.any()
 
 
+@pytest.mark.slow
 def test_the_face_is_lost_when_it_leaves_and_found_when_it_comes_back(
     tracker: FaceTracker, shared_data: Path
 ) -> None:

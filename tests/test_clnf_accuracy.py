@@ -37,6 +37,7 @@ def first_faces(starts: evaluate_clnf.Starts, count: int) -> evaluate_clnf.Start
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("settings", [TrackerSettings(), TrackerSettings(max_iterations=5, convergence_px=0)])
 def test_clnf_lowers_the_error_of_pfld_on_held_out_faces(
     starts: evaluate_clnf.Starts, bundle: str, settings: TrackerSettings

@@ -99,6 +99,7 @@ def test_a_run_resumes_across_a_cut(one: np.ndarray, other: np.ndarray, models: 
         np.testing.assert_array_equal(tracks.landmarks, whole.landmarks)
 
 
+@pytest.mark.slow
 def test_the_command_line_keeps_people_apart(
     one: np.ndarray, other: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

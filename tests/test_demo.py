@@ -104,6 +104,7 @@ def test_open_without_a_window_toolkit_is_refused(
     assert (tmp_path / "landmarks.csv").exists()
 
 
+@pytest.mark.slow
 def test_open_shows_clip_and_landmarks(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("qtpy.QtWidgets")
     import napari

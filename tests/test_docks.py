@@ -217,6 +217,7 @@ def private_uses(source: str, own: set[str]) -> list[str]:
     return found
 
 
+@pytest.mark.slow
 def test_nothing_private_of_napari_is_used() -> None:
     paths = [path for path in PACKAGE.rglob("*.py") if "training" not in path.parts]
     sources = {path: path.read_text(encoding="utf-8") for path in paths}

@@ -454,6 +454,7 @@ print(json.dumps(answers))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")
 def test_a_full_disk_leaves_the_old_file_and_no_half_of_a_new_one(here: Path) -> None:
     names = ["old.mp4"]

@@ -206,6 +206,7 @@ LINES = """
 """
 
 
+@pytest.mark.slow
 def test_an_array_that_is_added_to_the_table_is_kept_by_all(tmp_path: Path) -> None:
     """Frames, checkpoints, edits and every format that keeps everything, without another line of code."""
     command = [sys.executable, "-c", ADDED, str(tmp_path), LINES, str(Path(__file__).parent)]

@@ -46,6 +46,7 @@ def need(target: Target) -> None:
         pytest.skip(f"needs {', '.join(target.needs)}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_damaged_files_are_refused_in_a_sentence_quickly_and_in_little_memory(
     name: str, tmp_path: Path
@@ -103,6 +104,7 @@ JSON_VALUES = st.recursive(
 )
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(
     st.dictionaries(

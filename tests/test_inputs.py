@@ -447,6 +447,7 @@ def test_a_batch_tracks_every_nth_frame_of_a_stream(
         track_many(path, out, stream="1")  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_video_stream_is_chosen(frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     path, out = write(tmp_path / "v.mkv", frames[:, ::2, ::2], frames, default=0), tmp_path / "t.npz"
     for words, width, other in (([], 240, "480 x 480 (stream 1)"), (["--stream", "1"], 480, "(stream 0)")):

@@ -85,6 +85,7 @@ def moving_slider(viewer: ViewerModel) -> Iterator[list[Exception]]:
         thread.join()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["reader", "dask", "dask over a reader"])
 def test_frames_are_right_while_the_slider_moves(kind: str) -> None:
     reader = Reader()

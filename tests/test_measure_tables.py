@@ -159,6 +159,7 @@ def test_missing_and_uncertain_faces_are_nan_or_flagged() -> None:
     assert len(to_dataframe(table)) == 39
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fps", [25, 240])
 def test_blinks_are_found_and_nothing_else(fps: int) -> None:
     """At least 99 % of complete blinks, at most one false one in ten minutes, with noise as measured."""
@@ -476,6 +477,7 @@ def test_the_command_writes_tables_plot_and_report(
     assert not (tmp_path / "t.csv").exists()
 
 
+@pytest.mark.slow
 def test_a_batch_measures_every_video_into_one_table(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")
     frames = moving(8)[0]

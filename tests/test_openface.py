@@ -83,6 +83,7 @@ def test_deep_experts_respond_as_the_written_networks_do(tmp_path: Path) -> None
         assert maps[k, 1, 3] == pytest.approx(values[0], abs=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [5, 7])
 def test_neural_fields_respond_as_the_paper_says(tmp_path: Path, window: int) -> None:
     """OpenCV's normalised correlation, the sigmoids' sum, and the normal equations of the field."""
@@ -244,6 +245,7 @@ def test_texts_that_are_no_pdm_are_refused(tmp_path: Path, text: str, words: str
 # The engines
 
 
+@pytest.mark.slow
 @settings(max_examples=25, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -282,6 +284,7 @@ def test_response_maps_agree(
     assert (maps[~experts[kind].parts[index].visibility[view]] == 1).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "seed", "scale", "followed"),
     [("cen", 3, 0.3, True), ("cen", 11, 1.4, False), ("ccnf", 5, 0.7, True), ("own", 8, 2.5, False)],

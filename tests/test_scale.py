@@ -146,6 +146,7 @@ def test_bar_and_words_change_twice_a_second_at_most(viewer: Any, widget: Any) -
     assert 2 <= len(changes) <= seconds / TELL_SECONDS + 3, "and at the beginning and the end"
 
 
+@pytest.mark.slow
 def test_frames_that_a_run_read_are_not_decoded_again(clip: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with open_video(clip) as video:
         expected = video[12]

@@ -88,6 +88,7 @@ print(json.dumps({{"peak": peak, "heavy": heavy}}))
     assert found["peak"] < MOST_MEMORY_MB
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not KNOWN_NUMBA, reason="this version of Numba starts its compiler first")
 @pytest.mark.parametrize("refine", ["auto", "clnf-only"])
 def test_kernels_of_the_cache_start_no_compiler_and_give_the_same(

@@ -540,6 +540,7 @@ def test_errors_in_the_composing_thread_reach_the_training() -> None:
         next(detector.batches(Broken(), 1, 0, 3, 2))  # type: ignore[arg-type]
 
 
+@pytest.mark.slow
 def test_a_run_begins_from_another_bundles_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "COMPOSED_HELD_OUT", 1)
     monkeypatch.setattr(detector, "SIZES", (64,))

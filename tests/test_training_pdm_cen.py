@@ -226,6 +226,7 @@ def pools(cen, plan, truth):
     return cen.make_pools(made_up_crops(truth, 16, 10), truth, NO_TURN, plan, varied=True)[0]
 
 
+@pytest.mark.slow
 def test_pools_hold_mirrored_frontal_and_one_sided_turned_faces(cen, plan, pools, truth) -> None:
     faces = made_up_crops(truth, 16, 10)
     yaw = cen.yaw_of(faces.landmarks, truth)

@@ -358,6 +358,7 @@ def test_the_network_keeps_to_its_size() -> None:
     assert exported < 1_500_000
 
 
+@pytest.mark.slow
 def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     pytest.importorskip("onnx")

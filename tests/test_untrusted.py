@@ -124,6 +124,7 @@ print("no network")
 """
 
 
+@pytest.mark.slow
 def test_tracking_and_evaluating_use_no_network_and_start_no_program(tmp_path: Path) -> None:
     write_video(tmp_path / "clip.mp4", moving(6)[0], fps=25)
     faces_file(tmp_path / "faces.npz")

@@ -431,6 +431,7 @@ def test_a_closed_video_says_so(folder: Path) -> None:
     assert video.info.n_frames == N
 
 
+@pytest.mark.slow
 def test_a_video_that_is_dropped_frees_its_file(folder: Path) -> None:
     descriptors = Path("/proc/self/fd")
     if not descriptors.exists():
