@@ -323,7 +323,8 @@ def test_every_bundle_and_package_is_named() -> None:
 
 def test_every_option_exists() -> None:
     """Options in running text are those of the command line, of the training or of tests and tools."""
-    known = {"--collect-only", "--check"}
+    ci = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+    known = {"--collect-only", "--check", *re.findall(r"^  (--[a-z]+)\)", ci, re.MULTILINE)}
     for parser in (make_parser(), training.make_parser("pdm")):
         for action in parser._actions:
             for sub in (action.choices or {}).values() if isinstance(action.choices, dict) else ():
