@@ -415,7 +415,7 @@ class FaceLandmarksWidget(Container):
         self._timer.stop()
         self._shown.finish()
         if not self._open:  # napari has handled events meanwhile, and closed the dock
-            return
+            return  # type: ignore[unreachable]
         self._show_progress(self._shown.done)
         self._set_running(False)
         self.reset_choices()

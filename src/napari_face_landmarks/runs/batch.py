@@ -177,7 +177,8 @@ class _Batch:
         return ordered
 
     def _check_frames(self) -> None:
-        every, stream = self.every, self.stream
+        every: Any = self.every  # of a script, of any type
+        stream: Any = self.stream
         if isinstance(every, bool) or not isinstance(every, int) or every < 1:
             raise SettingsError(f"every is {every!r}: give the number of frames from one to the next.")
         if isinstance(stream, bool) or not isinstance(stream, int | None):
