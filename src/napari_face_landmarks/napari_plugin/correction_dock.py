@@ -31,23 +31,7 @@ TELL_SECONDS = 0.5
 
 
 class CorrectDock(EditingDock):
-    """Correct landmarks by hand.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Filled in by napari.
-
-    Attributes
-    ----------
-    layers, video, face : ComboBox
-        The landmarks layer, its video and the face to correct.
-    previous_button, next_button, move_button, undo_button, redo_button, refit_button, forwards_button,
-    backwards_button, everywhere_button, cancel_button
-    length : SpinBox
-        Number of frames to propagate to; 0 is up to the next corrected frame, or to the end.
-    progress, status
-    """
+    """The panel Correct; `length` 0 propagates up to the next corrected frame, or to the end."""
 
     def __init__(self, napari_viewer: Any) -> None:
         self._worker: Any = None

@@ -14,10 +14,8 @@ from qtpy.QtWidgets import (
     QFormLayout,
     QFrame,
     QGridLayout,
-    QHBoxLayout,
     QLabel,
     QLineEdit,
-    QPushButton,
     QSizePolicy,
     QSpinBox,
     QVBoxLayout,
@@ -27,7 +25,7 @@ from qtpy.QtWidgets import (
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.current_layer import NOTHING, camera_of, current_landmarks
 from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers, chosen_landmarks, recolour
-from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open
+from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, button, call_while_open, line_of
 from napari_face_landmarks.visualization.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
 
 MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
@@ -99,30 +97,7 @@ def overlays_of(viewer: Any) -> Overlays:
 
 
 class ViewDock(QWidget):
-    """How the landmarks of a layer look.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Filled in by napari.
-
-    Attributes
-    ----------
-    layers, colour : QComboBox
-        The landmarks layer, and what its colours show.
-    outlines, labels, trails : QCheckBox
-        What is shown of the frame.
-    landmarks : QLineEdit
-        The landmarks that have trails.
-    window : QSpinBox
-        How many frames back these go.
-    legend : QWidget
-        What the colours mean.
-    status : QLabel
-        What is wrong, in a sentence.
-    shown : FrameLayers
-        The overlay layers.
-    """
+    """The panel View: how the landmarks of a layer look, and the overlay layers (`shown`)."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
@@ -137,7 +112,6 @@ class ViewDock(QWidget):
             box.toggled.connect(self._on_choice)
         self.landmarks.editingFinished.connect(self._on_choice)
         self.window.valueChanged.connect(self._on_choice)
-        self.use_selected.clicked.connect(self._take_selected)
         call_while_open(self, self._current, self._on_layer)
         self._overlays.updated.append(self._show_wanted)
         updated, call = self._overlays.updated, self._show_wanted
@@ -164,8 +138,9 @@ class ViewDock(QWidget):
         self.trails.setToolTip("Draw where the landmarks named below have been on the frames before.")
         self.landmarks = QLineEdit(FIRST_TRAILS)
         self.landmarks.setToolTip("The landmarks that have trails, such as 30, 36-47.")
-        self.use_selected = QPushButton("Selected")
-        self.use_selected.setToolTip("Take the landmarks of the points that are selected in the layer.")
+        self.use_selected = button(
+            "Selected", "Take the landmarks of the layer's selected points.", self._take_selected
+        )
         self.window = QSpinBox()
         self.window.setRange(1, LONGEST_WINDOW)
         self.window.setValue(25)
@@ -176,11 +151,8 @@ class ViewDock(QWidget):
         self.status.setWordWrap(True)
 
     def _lay_out(self) -> None:
-        boxes, named = QHBoxLayout(), QHBoxLayout()
-        for box in (self.outlines, self.labels, self.trails):
-            boxes.addWidget(box)
-        named.addWidget(self.landmarks, 1)
-        named.addWidget(self.use_selected)
+        boxes = line_of(self.outlines, self.labels, self.trails)
+        named = line_of(self.landmarks, self.use_selected)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Layer", self.layers)

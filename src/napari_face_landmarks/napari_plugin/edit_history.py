@@ -38,21 +38,12 @@ FOUND = "tracks_found"
 
 @dataclass(frozen=True)
 class _Edit:
-    """What an edit changed: some rows of the arrays, or, where faces come or go, all.
+    """What an edit changed: some rows of the arrays, or, where faces come or go, all."""
 
-    Attributes
-    ----------
-    words : str
-        What it was, for "Undo ...".
-    before, after : dict or Tracks
-        Arrays of the rows; or the tracks.
-    rows : ndarray, (N,), or None
-    """
-
-    words: str
-    before: Any
+    words: str  # for "Undo ..."
+    before: Any  # arrays of the rows, or the tracks
     after: Any
-    rows: npt.NDArray[np.int64] | None
+    rows: npt.NDArray[np.int64] | None  # (N,)
 
 
 class LayerEditor:

@@ -29,25 +29,7 @@ SMALLEST_LIST = 80  # px
 
 
 class FacesDock(EditingDock):
-    """The faces of a layer of landmarks.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Filled in by napari.
-
-    Attributes
-    ----------
-    layers : LayerChooser
-        The layer.
-    list : QListWidget
-        Its faces; several can be selected.
-    new_name : LineEdit
-    rename_button, keep_button, delete_button, merge_button, split_button, undo_button, redo_button
-    look_button, ignore_button : PushButton
-        Boxes for the next run.
-    status : Label
-    """
+    """The panel Faces: a list of them, and buttons for the selected ones."""
 
     def __init__(self, napari_viewer: Any) -> None:
         self.list = QListWidget()

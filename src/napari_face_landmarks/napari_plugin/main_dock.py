@@ -27,19 +27,7 @@ TOOLTIPS = {
 
 
 class FaceLandmarksDock(QWidget):
-    """All that the plugin does, in tabs.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Filled in by napari.
-
-    Attributes
-    ----------
-    track, check, correct, measure, faces, view
-        The panels, one in each tab.
-    tabs : QTabWidget
-    """
+    """All that the plugin does: a panel (`track`, `check`, ...) in each of the `tabs`."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()

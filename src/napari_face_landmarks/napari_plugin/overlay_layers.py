@@ -32,18 +32,10 @@ FAINTEST = 0.15
 
 @dataclass(frozen=True, slots=True)
 class ShownFaces:
-    """The faces of one frame, as their layer shows them.
+    """The faces of one frame, as their layer shows them."""
 
-    Attributes
-    ----------
-    landmarks : ndarray, (F, 68, 2), float32
-        Pixels, x then y; NaN where there is no point.
-    colours : ndarray, (F, 68, 4), float32
-        RGBA, 0 to 1.
-    """
-
-    landmarks: Floats
-    colours: Floats
+    landmarks: Floats  # (F, 68, 2), px, x then y; NaN where there is no point
+    colours: Floats  # (F, 68, 4), RGBA, 0 to 1
 
 
 def recolour(layer: Any, by: ColourMode) -> None:

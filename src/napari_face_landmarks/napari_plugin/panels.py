@@ -33,17 +33,9 @@ SETTLED = 0.8  # seconds without a change by hand, after which a layer has somet
 
 @dataclass(frozen=True)
 class Material:
-    """What the landmarks of a layer are computed from, taken on the GUI's thread, for another one.
+    """What the landmarks of a layer are computed from, taken on the GUI's thread, for another one."""
 
-    Attributes
-    ----------
-    tracks : Tracks or None
-        Of the run or the file, where no point was changed since.
-    data, attributes
-        Copies of the points, where there is no such thing.
-    """
-
-    tracks: Tracks | None
+    tracks: Tracks | None  # where no point was changed since; else copies of the points:
     data: Any = None
     attributes: dict[str, Any] | None = None
 

@@ -40,31 +40,15 @@ _WORDS = np.array(SOURCES, dtype=object)
 
 @dataclass(frozen=True)
 class PointRows:
-    """Landmarks as rows of a Points layer, ordered by frame, then face, then landmark.
+    """Landmarks as rows of a Points layer, N, ordered by frame, then face, then landmark."""
 
-    Parameters
-    ----------
-    data : ndarray, (N, 3) or (N, 2), float32
-        Frame, y, x (or y, x) in pixels; Fortran-ordered, which napari slices fastest.
-    size : ndarray, (N,), float32
-        Diameter, px, in proportion to the face.
-    landmark, face : ndarray, (N,), int32
-        Index of the landmark (0 to 67) and of the face.
-    confidence : ndarray, (N,), float32
-        0 to 1.
-    source : ndarray, (N,), uint8
-        Index into `tracking.SOURCES`.
-    found : ndarray, (N,), bool
-        False where there is no face; there `data` is 0.
-    """
-
-    data: npt.NDArray[np.float32]
-    size: npt.NDArray[np.float32]
-    landmark: npt.NDArray[np.int32]
+    data: npt.NDArray[np.float32]  # (N, 3) frame, y, x, or (N, 2) y, x, px; Fortran-ordered: sliced fastest
+    size: npt.NDArray[np.float32]  # diameter, px, in proportion to the face
+    landmark: npt.NDArray[np.int32]  # 0 to 67
     face: npt.NDArray[np.int32]
-    confidence: npt.NDArray[np.float32]
-    source: npt.NDArray[np.uint8]
-    found: npt.NDArray[np.bool_]
+    confidence: npt.NDArray[np.float32]  # 0 to 1
+    source: npt.NDArray[np.uint8]  # index into `SOURCES`
+    found: npt.NDArray[np.bool_]  # False where there is no face; there `data` is 0
 
     def colours(self, by: ColourMode = DEFAULT_MODE) -> npt.NDArray[np.float32]:
         """Return the colour of each row, (N, 4) float32, RGBA, 0 to 1."""

@@ -26,24 +26,12 @@ LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Preferences:
-    """What a newly opened dock begins with.
+    """What a newly opened dock begins with."""
 
-    Attributes
-    ----------
-    preset : str
-        Of `settings.PRESETS`.
-    models : str
-        As for `load_models`.
-    model_folders : str
-        The user's own folders of models, which the dock offers; separated by semicolons.
-    follow : bool
-        Whether the viewer shows the newest frame of a run.
-    """
-
-    preset: str = DEFAULT_PRESET
-    models: str = DEFAULT_BUNDLE
-    model_folders: str = ""
-    follow: bool = True
+    preset: str = DEFAULT_PRESET  # of `settings.PRESETS`
+    models: str = DEFAULT_BUNDLE  # as for `load_models`
+    model_folders: str = ""  # the user's own, which the dock offers; separated by semicolons
+    follow: bool = True  # whether the viewer shows the newest frame of a run
 
     def folders(self) -> list[str]:
         """Return the user's own folders of models, each once."""

@@ -53,6 +53,23 @@ def row_of(*widgets: Any) -> Container:
     return row
 
 
+def button(text: str, tooltip: str, call: Callable[[], Any] | None = None) -> QPushButton:
+    """Return a button of Qt."""
+    made = QPushButton(text)
+    made.setToolTip(tooltip)
+    if call is not None:
+        made.clicked.connect(lambda: call())
+    return made
+
+
+def line_of(*widgets: QWidget) -> QHBoxLayout:
+    """Return widgets of Qt side by side."""
+    line = QHBoxLayout()
+    for widget in widgets:
+        line.addWidget(widget)
+    return line
+
+
 def with_label(widget: Any) -> Any:
     """Return a control of magicgui with its label before it; what bears its words itself as it is."""
     if not isinstance(widget, (ComboBox, LineEdit, SpinBox)):
@@ -251,20 +268,19 @@ class Welcome(QWidget):
         super().__init__()
         self._viewer = viewer
         words = QLabel("Open a video first, or track many at once:")
-        self.open_button, self.sample_button = QPushButton("Open a video …"), QPushButton("Open the sample")
-        self.many_button = QPushButton("Many videos …")
-        self.open_button.setToolTip("Choose a video file.")
-        self.sample_button.setToolTip("A face that moves for a few seconds.")
-        self.many_button.setToolTip("Track several videos or a folder, with all measures in one table.")
-        self.many_button.clicked.connect(lambda: many())
-        self.open_button.clicked.connect(self._open)
-        self.sample_button.clicked.connect(lambda: viewer.open_sample(PLUGIN, SAMPLE))
-        layout, buttons = QVBoxLayout(self), QHBoxLayout()
+        self.open_button = button("Open a video …", "Choose a video file.", self._open)
+        self.sample_button = button(
+            "Open the sample",
+            "A face that moves for a few seconds.",
+            lambda: viewer.open_sample(PLUGIN, SAMPLE),
+        )
+        self.many_button = button(
+            "Many videos …", "Track several videos or a folder, with all measures in one table.", many
+        )
+        layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
-        buttons.addWidget(self.open_button)
-        buttons.addWidget(self.sample_button)
         layout.addWidget(words)
-        layout.addLayout(buttons)
+        layout.addLayout(line_of(self.open_button, self.sample_button))
         layout.addWidget(self.many_button)
 
     def _open(self) -> None:

@@ -14,7 +14,6 @@ from qtpy.QtWidgets import (
     QLabel,
     QListView,
     QMenu,
-    QPushButton,
     QScrollArea,
     QSizePolicy,
     QSplitter,
@@ -32,7 +31,7 @@ from napari_face_landmarks.napari_plugin.current_layer import (
     show_frame,
 )
 from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Material, Wide
-from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser
+from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, button
 from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
 from napari_face_landmarks.napari_plugin.quality_strips import STRIPS
 from napari_face_landmarks.quality import (
@@ -118,23 +117,10 @@ SIZES = [380, 170, 170]  # px, heights of plot, list and statistics in a dock th
 
 
 class QualityDock(FollowingPanel):
-    """Quality control of the landmarks in a layer.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Filled in by napari.
+    """The panel Check: curves, the list of frames to check, and statistics in words.
 
     Attributes
     ----------
-    layers, faces, order : QComboBox
-        What is looked at, and the order of the list.
-    plot : QualityPlot
-    next_button, previous_button : QPushButton
-    list : QListView
-        The places to check.
-    statistics : QLabel
-        In words.
     found : Check or None
         What is shown; grows while a run goes on.
     """
@@ -157,8 +143,7 @@ class QualityDock(FollowingPanel):
         self.faces = QComboBox()
         self.faces.setToolTip("The face whose curves are shown.")
         self.plot = QualityPlot()
-        self.strips = QPushButton("Curves")
-        self.strips.setToolTip("Which curves are shown, and where.")
+        self.strips = button("Curves", "Which curves are shown, and where.")
         menu = QMenu(self.strips)
         self.wide = Wide(self._viewer, self.plot, "Face landmarks: check")
         enlarge = menu.addAction("Enlarge")
@@ -172,14 +157,16 @@ class QualityDock(FollowingPanel):
             action.setChecked(True)
             action.setData(key)
         self.strips.setMenu(menu)
-        self.previous_button = QPushButton("Previous")
         keys = {name: key.upper() for name, key in CHECK_SHORTCUTS.items()}
-        self.previous_button.setToolTip(
-            f"Go to the frame above it in the list. Key: {keys['previous_to_check']}."
+        self.previous_button = button(
+            "Previous",
+            f"Go to the frame above it in the list. Key: {keys['previous_to_check']}.",
+            self.previous_to_check,
         )
-        self.next_button = QPushButton("Next")
-        self.next_button.setToolTip(
-            f"Go to the next frame of the list, starting with the first. Key: {keys['next_to_check']}."
+        self.next_button = button(
+            "Next",
+            f"Go to the next frame of the list, starting with the first. Key: {keys['next_to_check']}.",
+            self.next_to_check,
         )
         self.order = QComboBox()
         self.order.addItems(ORDERS)
@@ -232,8 +219,6 @@ class QualityDock(FollowingPanel):
         self.order.currentIndexChanged.connect(self._show_list)
         self.strips.menu().triggered.connect(self._on_strips_changed)
         self.plot.frame_chosen.connect(self.go_to)
-        self.next_button.clicked.connect(self.next_to_check)
-        self.previous_button.clicked.connect(self.previous_to_check)
         self.list.selectionModel().currentChanged.connect(self._on_place_chosen)
         self.list.clicked.connect(self._go_to_place)
         self._viewer.dims.events.current_step.connect(self._on_slider)

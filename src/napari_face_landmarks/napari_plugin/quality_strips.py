@@ -23,44 +23,22 @@ LEAST_TURN = 15.0
 
 @dataclass(frozen=True)
 class Curve:
-    """One line of a strip.
+    """One line of a strip."""
 
-    Attributes
-    ----------
-    name : str
-        In the legend.
-    values : ndarray, (T,), float32
-    colour : int
-        Which of the plot's colours.
-    """
-
-    name: str
-    values: npt.NDArray[np.float32]
-    colour: int
+    name: str  # in the legend
+    values: npt.NDArray[np.float32]  # (T,)
+    colour: int  # which of the plot's
 
 
 @dataclass(frozen=True)
 class Strip:
-    """One of the plots that lie under each other.
+    """One of the plots that lie under each other."""
 
-    Attributes
-    ----------
-    key : str
-        Its name among `STRIPS`.
-    title : str
-        With the unit.
-    curves : tuple of Curve
-    limit : float or None
-        Where a dashed line is drawn.
-    low, high : float
-        Ends of its axis.
-    """
-
-    key: str
-    title: str
+    key: str  # of `STRIPS`
+    title: str  # with the unit
     curves: tuple[Curve, ...]
-    limit: float | None
-    low: float
+    limit: float | None  # where a dashed line is drawn
+    low: float  # of its axis
     high: float
 
 

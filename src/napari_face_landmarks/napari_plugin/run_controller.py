@@ -68,56 +68,23 @@ def models_of_tracks(tracks: Tracks) -> Models:
 
 @dataclass
 class BackgroundRun:
-    """What is to be tracked and how far it is; written by the worker thread, read by the GUI.
+    """What is to be tracked and how far it is; written by the worker thread, read by the GUI."""
 
-    Parameters
-    ----------
-    load : callable
-        Returns the models; called on the worker thread.
-    settings : TrackerSettings
-        How to track.
-    frames : array-like
-        What the tracker reads.
-    start, stop : int
-        The frames to track, `stop` not among them.
-    go_on : bool
-        Whether to resume an interrupted run over the same frames, where there is a checkpoint of one.
-
-    Attributes
-    ----------
-    message : str
-        What is going on, in words.
-    results : list of FrameResult
-        The finished frames, in order; only ever appended to.
-    notice : str or None
-        A notice for the user, shown once: that refinement switched on.
-    tracks : Tracks or None
-        All finished frames, once the run has ended.
-    error : str or None
-        Why it ended before its time, in one sentence.
-    models : str, optional
-        The bundle or folder that `load` loads; a worker process can do the run where it is given.
-    journals : Path, optional
-        The folder of checkpoint files; without it none is written.
-    shows : bool
-        Whether the newest frame is displayed.
-    """
-
-    load: Callable[[], Models]
+    load: Callable[[], Models]  # called on the worker thread
     settings: TrackerSettings
-    frames: Any
+    frames: Any  # what the tracker reads
     start: int
-    stop: int
-    go_on: bool = True
-    message: str = ""
-    results: list[FrameResult] = field(default_factory=list)
-    notice: str | None = None
-    tracks: Tracks | None = None
-    error: str | None = None
+    stop: int  # not tracked itself
+    go_on: bool = True  # resume an interrupted run over the same frames, if there is a checkpoint of one
+    message: str = ""  # what is going on
+    results: list[FrameResult] = field(default_factory=list)  # in order; only ever appended to
+    notice: str | None = None  # shown once: that refinement switched on
+    tracks: Tracks | None = None  # all finished frames, once the run has ended
+    error: str | None = None  # why it ended before its time, in one sentence
     regions: Regions = field(default_factory=Regions)
-    models: str | None = None
-    journals: Path | None = None
-    shows: bool = False
+    models: str | None = None  # the bundle or folder that `load` loads; a worker process needs it
+    journals: Path | None = None  # folder of checkpoints; without it none is written
+    shows: bool = False  # whether the newest frame is displayed
     control: RunControl = field(default_factory=RunControl)
     _remote: RemoteRun | None = None
 

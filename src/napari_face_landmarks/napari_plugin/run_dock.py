@@ -64,7 +64,7 @@ OFFERS = {
 
 
 class FaceLandmarksWidget(Container):
-    """Track face landmarks in a video of the viewer.
+    """The panel Track: its controls are attributes, named after what they say.
 
     Parameters
     ----------
@@ -73,17 +73,6 @@ class FaceLandmarksWidget(Container):
 
     Attributes
     ----------
-    video, preset, model, frames, first, last, follow
-        Controls: the image layer, the preset, the models, which frames ("all", "range" or "this"), and the
-        ends of the range, both included; whether the viewer shows the newest frame.
-    go_on
-        Control: whether to go on with an interrupted run.
-    settings_controls : dict
-        The control of each field of `TrackerSettings`.
-    run_button, pause_button, cancel_button, export_button, progress, status, notice
-        The rest of the dock.
-    check_button, correct_button, measure_button
-        What to do with landmarks: each shows a tab.
     landmarks : napari.layers.Points or None
         The layer of the run in progress, or of the last one.
     """
@@ -326,6 +315,11 @@ class FaceLandmarksWidget(Container):
             self._tell_error(sentence)
 
     @property
+    def is_open(self) -> bool:
+        """Whether the dock is there still."""
+        return self._open
+
+    @property
     def running(self) -> bool:
         """Whether a run is in progress."""
         return self._current is not None
@@ -414,8 +408,8 @@ class FaceLandmarksWidget(Container):
             return
         self._timer.stop()
         self._shown.finish()
-        if not self._open:  # napari has handled events meanwhile, and closed the dock
-            return  # type: ignore[unreachable]
+        if not self.is_open:  # napari has handled events meanwhile, and closed the dock
+            return
         self._show_progress(self._shown.done)
         self._set_running(False)
         self.reset_choices()

@@ -152,33 +152,23 @@ class ModelChooser:
 FRAME_CHOICES = [("All frames", "all"), ("From … to …", "range"), ("This frame", "this")]
 
 
-class RunChoices:
-    """The controls of a run.
+class SettingsControls:
+    """Preset, models and settings, tied to each other.
 
     Parameters
     ----------
-    viewer : napari.Viewer
     tell : callable
         Called with sentences for the user.
 
     Attributes
     ----------
-    video, preset, model, licence, frames, first, last, follow, go_on
-        The controls; see `FaceLandmarksWidget`.
     settings_controls : dict
         The control of each field of `TrackerSettings`.
-    controls : list
-        All of them, in order.
     """
 
-    def __init__(self, viewer: Any, tell: Callable[[str], None]) -> None:
-        self._viewer, self._tell = viewer, tell
+    def __init__(self, tell: Callable[[str], None]) -> None:
+        self._tell = tell
         self._refine_before: str | None = None
-        self._chosen: Any = None  # the video that the user has chosen
-        self._following = False
-        self.video = ComboBox(
-            label="Video", choices=lambda _: image_layers(viewer), tooltip="The image layer to track."
-        )
         self.settings_controls = {
             item.name: setting_control(item) for item in dataclasses.fields(TrackerSettings)
         }
@@ -186,6 +176,51 @@ class RunChoices:
         self._chooser = ModelChooser(tell, self._on_models)
         self.model, self.licence = self._chooser.control, self._chooser.licence
         self.preset.changed.connect(lambda: self._on_models(self._chooser.info))
+
+    def begin_as(self, preferences: Preferences) -> None:
+        """Choose what the user prefers."""
+        if preferences.models != self.model.value:
+            self._chooser.offer(preferences.models)
+        self.preset.value = preferences.preset
+
+    def settings(self) -> TrackerSettings:
+        """Return the settings as they stand.
+
+        Raises
+        ------
+        SettingsError
+            If one is out of its range.
+        """
+        return TrackerSettings(**{name: control.value for name, control in self.settings_controls.items()})
+
+    def _on_models(self, info: ModelsInfo) -> None:
+        """Have a way of refining that the models serve, and the user's own again with others."""
+        refine = self.settings_controls["refine"]
+        if self._refine_before in info.refine:
+            refine.value, self._refine_before = self._refine_before, None
+        before = refine.value
+        if settle_refine(refine, info, self._tell):
+            self._refine_before = before
+
+
+class RunChoices(SettingsControls):
+    """The controls of a run: its video, preset, models, settings and frames, in order in `controls`.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer
+    tell : callable
+        Called with sentences for the user.
+    """
+
+    def __init__(self, viewer: Any, tell: Callable[[str], None]) -> None:
+        super().__init__(tell)
+        self._viewer = viewer
+        self._chosen: Any = None  # the video that the user has chosen
+        self._following = False
+        self.video = ComboBox(
+            label="Video", choices=lambda _: image_layers(viewer), tooltip="The image layer to track."
+        )
         self.frames = ComboBox(label="Frames", choices=FRAME_CHOICES, tooltip="Which frames to track.")
         self.first = SpinBox(label="First frame", min=0, max=0, tooltip="Counted from 0.")
         self.last = SpinBox(label="Last frame", min=0, max=0, tooltip="Tracked too; counted from 0.")
@@ -221,9 +256,7 @@ class RunChoices:
 
     def begin_as(self, preferences: Preferences) -> None:
         """Choose what the user prefers."""
-        if preferences.models != self.model.value:
-            self._chooser.offer(preferences.models)
-        self.preset.value = preferences.preset
+        super().begin_as(preferences)
         self.follow.value = preferences.follow
 
     def as_preferences(self, kept: Preferences) -> Preferences:
@@ -231,16 +264,6 @@ class RunChoices:
         preset = self.preset.value
         preset = preset if preset in [item.name for item in PRESETS] else kept.preset
         return dataclasses.replace(kept, preset=preset, models=self.model.value, follow=self.follow.value)
-
-    def settings(self) -> TrackerSettings:
-        """Return the settings as they stand.
-
-        Raises
-        ------
-        SettingsError
-            If one is out of its range.
-        """
-        return TrackerSettings(**{name: control.value for name, control in self.settings_controls.items()})
 
     def frame_range(self, n_frames: int) -> tuple[int, int]:
         """Return the first frame to track and the one after the last, of a video of so many."""
@@ -290,15 +313,6 @@ class RunChoices:
 
     def _on_frames_changed(self) -> None:
         self.first.enabled = self.last.enabled = self.frames.value == "range"
-
-    def _on_models(self, info: ModelsInfo) -> None:
-        """Have a way of refining that the models serve, and the user's own again with others."""
-        refine = self.settings_controls["refine"]
-        if self._refine_before in info.refine:
-            refine.value, self._refine_before = self._refine_before, None
-        before = refine.value
-        if settle_refine(refine, info, self._tell):
-            self._refine_before = before
 
 
 def settle_refine(refine: ComboBox, info: ModelsInfo, tell: Callable[[str], None]) -> bool:

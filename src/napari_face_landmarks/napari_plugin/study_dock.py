@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,12 +18,10 @@ from qtpy.QtGui import QDesktopServices
 from qtpy.QtWidgets import (
     QDialog,
     QFileDialog,
-    QHBoxLayout,
     QHeaderView,
     QLabel,
     QLineEdit,
     QProgressBar,
-    QPushButton,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
@@ -43,13 +41,14 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     CloseGuard,
     Form,
     Scrolling,
+    button,
     entitle,
+    line_of,
     may_be_narrow,
-    setting_control,
     video_patterns,
 )
 from napari_face_landmarks.napari_plugin.run_controller import counted, duration
-from napari_face_landmarks.napari_plugin.settings_form import ModelChooser, preset_control, settle_refine
+from napari_face_landmarks.napari_plugin.settings_form import SettingsControls
 from napari_face_landmarks.quality import check
 from napari_face_landmarks.runs.batch import track_many
 from napari_face_landmarks.runs.job import FAILED, FileResult
@@ -57,7 +56,6 @@ from napari_face_landmarks.runs.measures import MEASURES_TABLE
 from napari_face_landmarks.runs.places import find_videos
 from napari_face_landmarks.runs.summary import summary_line
 from napari_face_landmarks.runs.worker import cores, in_a_sentence
-from napari_face_landmarks.settings import TrackerSettings
 
 TITLE = "Many videos"
 LOOK_MS = 250
@@ -71,55 +69,25 @@ HINT = "Add video files or a folder, or drop them here."
 
 @dataclass
 class StudyVideo:
-    """A video of a study and what became of it, as the table shows it.
+    """A video of a study and what became of it, as the table shows it."""
 
-    Attributes
-    ----------
-    path : str
-        Absolute.
-    state, quality : str
-        In words.
-    detail : str
-        All that is known of the result, one sentence a line.
-    output : str
-        The file of its landmarks, once there is one.
-    part : float
-        How much of it is tracked, 0 to 1.
-    """
-
-    path: str
+    path: str  # absolute
     state: str = WAITING
     quality: str = ""
-    detail: str = ""
-    output: str = ""
-    part: float = 0.0
+    detail: str = ""  # all that is known of the result, one sentence a line
+    output: str = ""  # the file of its landmarks, once there is one
+    part: float = 0.0  # how much of it is tracked, 0 to 1
 
 
 @dataclass
 class Study:
-    """Videos that `track_many` tracks on a working thread; read by the GUI, which may cancel it.
-
-    Parameters
-    ----------
-    videos : list of StudyVideo
-    folder : Path
-        Of the results.
-    options : dict
-        Keyword arguments of `track_many`.
-
-    Attributes
-    ----------
-    error : str
-        Why the batch has ended before its time, or nothing could be written.
-    results : list of FileResult
-        Of the videos that are done, in any order.
-    """
+    """Videos that `track_many` tracks on a working thread; read by the GUI, which may cancel it."""
 
     videos: list[StudyVideo]
-    folder: Path
-    options: dict[str, Any] = field(default_factory=dict)
-    error: str = ""
-    results: list[FileResult] = field(default_factory=list)
+    folder: Path  # of the results
+    options: dict[str, Any] = field(default_factory=dict)  # of `track_many`
+    error: str = ""  # why the batch has ended before its time, or nothing could be written
+    results: list[FileResult] = field(default_factory=list)  # in any order
     _cancelled: threading.Event = field(default_factory=threading.Event)
 
     def cancel(self) -> None:
@@ -183,26 +151,7 @@ class Study:
 
 
 class StudyDock(QWidget):
-    """Track many videos with the same settings, and look at the results.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-
-    Attributes
-    ----------
-    table : QTableWidget
-        A row for each video: name, state or progress, quality.
-    videos : list of StudyVideo
-        The same.
-    add_button, folder_button, remove_button, run_button, cancel_button, measures_button, results_button
-    preset, format, model : ComboBox
-    settings_controls : dict
-        The control of each field of `TrackerSettings`.
-    folder : QLineEdit
-        Where the results go.
-    status : QLabel
-    """
+    """Track many videos with the same settings, and look at the results."""
 
     def __init__(self, napari_viewer: Any) -> None:
         super().__init__()
@@ -225,12 +174,6 @@ class StudyDock(QWidget):
         self._offer()
 
     def _make_controls(self) -> None:
-        def button(text: str, tooltip: str, call: Any) -> QPushButton:
-            made = QPushButton(text)
-            made.setToolTip(tooltip)
-            made.clicked.connect(lambda: call())
-            return made
-
         self.add_button = button("Add files …", "Choose video files.", self.ask_for_videos)
         self.folder_button = button(
             "Add folder …", "Add all videos of a folder and of the folders in it.", self.ask_for_folder
@@ -238,8 +181,7 @@ class StudyDock(QWidget):
         self.remove_button = button(
             "Remove", "Take the selected videos off the list; no file is deleted.", self.remove
         )
-        self.run_button = button("", "", self.run)
-        self.run_button.setText("Track all")
+        self.run_button = button("Track all", "", self.run)
         self.cancel_button = button(
             "Cancel", "Stop. What is done is kept, and Track all resumes the rest.", self.cancel
         )
@@ -272,43 +214,33 @@ class StudyDock(QWidget):
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def _make_settings(self) -> None:
-        self.settings_controls = {item.name: setting_control(item) for item in fields(TrackerSettings)}
-        self.preset = preset_control(self.settings_controls)
+        self._chosen = chosen = SettingsControls(self._tell)
+        self.preset, self.model, self.settings_controls = (
+            chosen.preset,
+            chosen.model,
+            chosen.settings_controls,
+        )
         self.format = ComboBox(
             label="Format",
             choices=[(item.title, item.name) for item in FORMATS],
             tooltip="Of the files of landmarks; measures are written as CSV.",
         )
-        refine = self.settings_controls["refine"]
-        self._chooser = ModelChooser(self._tell, lambda info: settle_refine(refine, info, self._tell))
-        self.preset.changed.connect(lambda: settle_refine(refine, self._chooser.info, self._tell))
-        self.model = self._chooser.control
-        preferences = read_preferences()
-        if preferences.models != self.model.value:
-            self._chooser.offer(preferences.models)
-        self.preset.value = preferences.preset
+        chosen.begin_as(read_preferences())
         self._settings = [self.preset, self.format, self.model, *self.settings_controls.values()]
 
     def _lay_out(self) -> None:
         inner = QWidget()
         layout = QVBoxLayout(inner)
-
-        def row(*widgets: QWidget) -> None:
-            line = QHBoxLayout()
-            for widget in widgets:
-                line.addWidget(widget)
-            layout.addLayout(line)
-
-        row(self.add_button, self.folder_button, self.remove_button)
+        layout.addLayout(line_of(self.add_button, self.folder_button, self.remove_button))
         layout.addWidget(self.table, 1)
         layout.addWidget(Form([self.preset, self.format]))
-        row(self.folder, self.browse_button)
+        layout.addLayout(line_of(self.folder, self.browse_button))
         self.browse_button.setMaximumWidth(40)
-        row(self.run_button, self.cancel_button)
-        row(self.measures_button, self.results_button)
+        layout.addLayout(line_of(self.run_button, self.cancel_button))
+        layout.addLayout(line_of(self.measures_button, self.results_button))
         layout.addWidget(self.progress)
         layout.addWidget(self.status)
-        self.advanced = Advanced([self.model, self._chooser.licence, *self.settings_controls.values()])
+        self.advanced = Advanced([self.model, self._chosen.licence, *self.settings_controls.values()])
         layout.addWidget(self.advanced)
         may_be_narrow(self.model.native, 8)
         outer = QVBoxLayout(self)
@@ -396,7 +328,7 @@ class StudyDock(QWidget):
             self._tell_error("There is no folder for the results: choose one.")
             return
         try:
-            settings = TrackerSettings(**{name: each.value for name, each in self.settings_controls.items()})
+            settings = self._chosen.settings()
         except FaceLandmarksError as error:
             self._tell_error(str(error))
             return
@@ -476,10 +408,10 @@ class StudyDock(QWidget):
     def _offer(self) -> None:
         """Enable what can be done now."""
         idle = self._study is None
-        for button in (self.add_button, self.folder_button, self.folder, self.browse_button):
-            button.setEnabled(idle)
-        for control in self._settings:
-            control.enabled = idle
+        for control in (self.add_button, self.folder_button, self.folder, self.browse_button):
+            control.setEnabled(idle)
+        for setting in self._settings:
+            setting.enabled = idle
         self.remove_button.setEnabled(idle and bool(self.videos))
         self.run_button.setEnabled(idle and bool(self.videos))
         self.run_button.setToolTip(
