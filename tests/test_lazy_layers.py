@@ -6,8 +6,10 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
+import av
 import dask
 import dask.array as da
 import numpy as np
@@ -16,9 +18,12 @@ from napari.components import ViewerModel
 from napari.layers import Image
 
 from fake_tracker import FakeTracker
+from napari_face_landmarks import FaceTracker, track_layer
+from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
 from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, describe_end
 from napari_face_landmarks.settings import TrackerSettings
+from napari_face_landmarks.video import open_video, write_video
 
 N_FRAMES = 120
 
@@ -35,10 +40,11 @@ class Reader:
 
     def __getitem__(self, key: Any) -> np.ndarray[Any, Any]:
         number, *rest = key if isinstance(key, tuple) else (key,)
+        number = number if isinstance(number, slice) else int(number)
         if not self._busy.acquire(blocking=False):
             self.clashes += 1
             raise RuntimeError("read twice at a time")
-        numbers = range(N_FRAMES)[number]
+        numbers = range(self.shape[0])[number]
         frames = [self._frame(k) for k in (numbers if isinstance(numbers, range) else [numbers])]
         self._busy.release()
         found = np.stack(frames) if isinstance(numbers, range) else frames[0]
@@ -68,7 +74,7 @@ def moving_slider(viewer: ViewerModel) -> Iterator[list[Exception]]:
         frame = 0
         while not going.is_set():
             try:
-                viewer.dims.set_point(0, frame % N_FRAMES)
+                viewer.dims.set_point(0, frame % (int(viewer.dims.range[0].stop) + 1))
             except Exception as error:
                 errors.append(error)
             frame += 1
@@ -104,6 +110,43 @@ def test_frames_are_right_while_the_slider_moves(kind: str) -> None:
         found = [frames[k] for k in range(N_FRAMES)]
     assert [int(frame.min()) for frame in found] == list(range(N_FRAMES))
     assert [int(frame.max()) for frame in found] == list(range(N_FRAMES))
+    assert not errors
+    assert not reader.clashes
+
+
+class Container(Reader):
+    """One container of PyAV that seeks and decodes when it is indexed, as readers based on it do."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self._container = av.open(str(path))
+        self._times = sorted(p.pts for p in self._container.demux(video=0) if p.pts is not None)
+        stream = self._container.streams.video[0]
+        self.shape, self.ndim = (len(self._times), stream.height, stream.width, 3), 4
+
+    def _frame(self, number: int) -> np.ndarray[Any, Any]:
+        stream = self._container.streams.video[0]
+        self._container.seek(self._times[number], stream=stream)
+        decoded = self._container.decode(stream)
+        return next(f for f in decoded if f.pts >= self._times[number]).to_ndarray(format="rgb24")
+
+
+@pytest.mark.parametrize("kind", ["PyAV", "dask"])
+def test_landmarks_are_those_of_the_file_while_the_slider_moves(kind: str, tmp_path: Path) -> None:
+    path, settings = tmp_path / "v.mkv", {"refine": "off"}
+    write_video(path, make_demo_clip(30, 160)[0], fps=25)
+    right = FaceTracker(settings=settings).track(path)
+    assert right.present.all()
+    reader = Container(path)
+    with open_video(path) as video:
+        data = reader if kind == "PyAV" else da.from_array(video[:], chunks=(1, *video.shape[1:]))
+    viewer = ViewerModel()
+    layer = viewer.add_image(data, rgb=True)
+    with moving_slider(viewer) as errors:
+        ((_, attributes, _),) = track_layer(layer, settings)
+    found = attributes["metadata"]["tracks"]
+    assert found.n_frames == 30
+    np.testing.assert_allclose(found.landmarks, right.landmarks, atol=0.05)
     assert not errors
     assert not reader.clashes
 

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import os
+from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import av
 import cv2
@@ -120,6 +124,178 @@ def test_overlays_of_pictures_have_no_sound(frames: np.ndarray, tracker: FaceTra
     write_overlay(tmp_path / "o.mp4", tmp_path, tracker.track(tmp_path))
     with open_video(tmp_path / "o.mp4") as overlay:
         assert len(overlay) == N
+
+
+def with_a_tone(path: Path, frames: np.ndarray, codec: str, sound: str, first: int = 0) -> Path:
+    """Write frames from number `first` on, at 25 a second, with a second of silence from there on."""
+    with av.open(str(path), "w") as container:
+        stream = container.add_stream(codec, rate=25)
+        stream.height, stream.width = frames.shape[1:3]
+        stream.pix_fmt = "yuvj420p" if codec == "mjpeg" else "yuv420p"
+        audio = container.add_stream(sound, rate=48000, layout="mono")
+        for number, picture in enumerate(frames, first):
+            frame = av.VideoFrame.from_ndarray(picture, format="rgb24")
+            frame.pts, frame.time_base = number, Fraction(1, 25)
+            container.mux(stream.encode(frame))
+        container.mux(stream.encode())
+        tone = av.AudioFrame.from_ndarray(np.zeros((1, 48000), np.int16), format="s16", layout="mono")
+        tone.sample_rate, tone.pts, tone.time_base = 48000, 1920 * first, Fraction(1, 48000)
+        size = audio.codec_context.frame_size or 1024
+        resampler = av.AudioResampler(audio.codec_context.format, "mono", 48000, size)
+        for part in [*resampler.resample(tone), *resampler.resample(None)]:
+            container.mux(audio.encode(part))
+        container.mux(audio.encode())
+    return path
+
+
+SOUNDS = {
+    "Opus in mov": ("v.webm", "libvpx", "libopus", "o.mov", False),
+    "Opus in avi": ("v.webm", "libvpx", "libopus", "o.avi", False),
+    "Opus in mp4": ("v.webm", "libvpx", "libopus", "o.mp4", True),
+    "FLAC in mov": ("v.mkv", "ffv1", "flac", "o.mov", False),
+    "PCM in mp4": ("v.avi", "mjpeg", "pcm_s16le", "o.mp4", True),
+}
+
+
+@pytest.mark.parametrize("kind", SOUNDS)
+def test_sound_that_a_file_cannot_hold_is_left_out_with_a_warning(
+    kind: str, frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    video, codec, sound, overlay, held = SOUNDS[kind]
+    path = with_a_tone(tmp_path / video, frames, codec, sound)
+    words = ["track", str(path), "-o", str(tmp_path / "t.csv"), "--refine", "off"]
+    assert cli.main([*words, "--overlay", str(tmp_path / overlay)]) == 0
+    assert ("cannot be stored as it is in" in capsys.readouterr().err) != held
+    with av.open(str(tmp_path / overlay)) as container:
+        assert bool(container.streams.audio) == held
+        assert sum(1 for _ in container.decode(video=0)) == N
+
+
+def test_a_recording_that_begins_late_keeps_sound_and_times(frames: np.ndarray, tmp_path: Path) -> None:
+    path = with_a_tone(tmp_path / "v.ts", np.repeat(frames, 6, axis=0), "mpeg2video", "aac", first=250)
+    words = ["track", str(path), "-o", str(tmp_path / "t.npz"), "--refine", "off", "--from", "0.2"]
+    assert cli.main([*words, "--to", "0.4", "--overlay", str(tmp_path / "o.mp4")]) == 0
+    assert Tracks.load(tmp_path / "t.npz").frame_indices.tolist() == [5, 6, 7, 8, 9]
+    with av.open(str(tmp_path / "o.mp4")) as container:
+        heard = [packet for packet in container.demux(audio=0) if packet.pts is not None]
+        end = float((heard[-1].pts + heard[-1].duration) * heard[-1].time_base)
+    assert end == pytest.approx(0.2, abs=0.03)
+
+
+def test_pictures_of_phones_are_upright(frames: np.ndarray, tracker: FaceTracker, tmp_path: Path) -> None:
+    paths = [tmp_path / f"IMG_{number}.jpg" for number in range(N)]
+    for path, frame in zip(paths, frames, strict=True):
+        picture = Image.fromarray(np.rot90(frame))
+        note = picture.getexif()
+        note[0x112] = 6  # to be turned by 90 degrees
+        picture.save(path, quality=98, exif=note)
+    right = tracker.track(frames).landmarks[:, 0]
+    for source in (tmp_path, paths, [str(path) for path in paths]):
+        assert apart(tracker.track(source).landmarks[:, 0], right) < 0.2
+    assert apart(tracker.fit(paths[0]).landmarks, right[:1]) < 0.2
+
+
+PICTURES = {
+    "cmyk.jpg": lambda picture: picture.convert("CMYK"),
+    "cmyk.tif": lambda picture: picture.convert("CMYK"),
+    "palette.png": lambda picture: picture.convert("P", palette=Image.Palette.ADAPTIVE, colors=256),
+    "grey with alpha.png": lambda picture: picture.convert("LA"),
+    "alpha.tif": lambda picture: picture.convert("RGBA"),
+    "float.tif": lambda picture: picture.convert("F"),
+    "32 bits.tif": lambda picture: picture.convert("I"),
+}
+
+
+@pytest.mark.parametrize("name", PICTURES)
+def test_pictures_of_every_kind_are_read(
+    name: str, frames: np.ndarray, tracker: FaceTracker, tmp_path: Path
+) -> None:
+    PICTURES[name](Image.fromarray(frames[0])).save(tmp_path / name)
+    right = tracker.track(frames[:1]).landmarks[0]
+    assert apart(tracker.track(tmp_path / name).landmarks[0], right) < 0.7  # of grey ones 0.5
+
+
+class OfDecord:
+    """A reader without a shape, whose frames are arrays of its own."""
+
+    def __init__(self, frames: np.ndarray) -> None:
+        self._frames = frames
+
+    def __len__(self) -> int:
+        return len(self._frames)
+
+    def __getitem__(self, number: int) -> Any:
+        return SimpleNamespace(asnumpy=lambda: self._frames[number])
+
+
+OBJECTS = {
+    "decord": OfDecord,
+    "PIL": lambda frames: [Image.fromarray(frame) for frame in frames],
+    "xarray": lambda frames: pytest.importorskip("xarray").DataArray(frames, dims=("t", "y", "x", "c")),
+    "masked": np.ma.masked_array,
+    "64 bits": lambda frames: frames.astype(np.int64),
+}
+
+
+@pytest.mark.parametrize("kind", OBJECTS)
+def test_frames_of_other_libraries(
+    kind: str, frames: np.ndarray, tracker: FaceTracker, tracks: Tracks
+) -> None:
+    found = tracker.track(OBJECTS[kind](frames), fps=25)
+    np.testing.assert_array_equal(found.landmarks, tracks.landmarks)
+
+
+def test_datasets_of_hdf5_are_frames(
+    frames: np.ndarray, tracker: FaceTracker, tracks: Tracks, tmp_path: Path
+) -> None:
+    h5py = pytest.importorskip("h5py")
+    with h5py.File(tmp_path / "v.h5", "w") as file:
+        found = tracker.track(file.create_dataset("frames", data=frames), fps=25)
+    np.testing.assert_array_equal(found.landmarks, tracks.landmarks)
+
+
+@pytest.mark.parametrize(
+    ("codec", "pix", "kind"), [("qtrle", "argb", "argb"), ("rawvideo", "bgr24", "rgb24")]
+)
+def test_transparent_and_uncompressed_videos(
+    codec: str, pix: str, kind: str, frames: np.ndarray, tracker: FaceTracker, tracks: Tracks, tmp_path: Path
+) -> None:
+    opaque = np.full((*frames.shape[:3], 1), 255, np.uint8)
+    pictures = np.concatenate([opaque, frames], axis=3) if kind == "argb" else frames
+    path = write(tmp_path / ("v.mov" if codec == "qtrle" else "v.avi"), pictures, kind, codec, pix)
+    np.testing.assert_allclose(tracker.track(path).landmarks, tracks.landmarks, atol=0.01)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("https://example.org/v.mp4", r"https:/example\.org/v\.mp4 is an address, and only files are read"),
+        ("rtsp://camera/1", "is an address, and only files are read: download it, or pipe the"),
+        ("file:///home/me/v.mp4", "give the path without file://"),
+        ("v.npy", "is an array of NumPy: track it in a script"),
+    ],
+)
+def test_addresses_and_arrays_are_refused_for_the_true_reason(
+    name: str, reason: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    np.save("v.npy", np.zeros((2, 8, 8), np.uint8))
+    with pytest.raises(VideoError, match=reason):
+        open_video(name)
+
+
+@pytest.mark.usefixtures("jobs_here")
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_what_macs_and_links_add_to_a_folder_is_no_video(frames: np.ndarray, tmp_path: Path) -> None:
+    folder = tmp_path / "in"
+    (folder / "sub").mkdir(parents=True)
+    write_video(folder / "v.mkv", frames, fps=25)
+    (folder / "._v.mkv").write_bytes(b"\0\5\x16\7" + bytes(4000))
+    (folder / ".DS_Store").touch()
+    (folder / "broken.mp4").symlink_to(tmp_path / "gone.mp4")
+    (folder / "sub" / "loop").symlink_to(folder)
+    assert cli.main(["batch", str(folder), "-o", str(tmp_path / "out"), "--refine", "off"]) == 0
+    assert [path.name for path in (tmp_path / "out").rglob("*.csv")].count("v.csv") == 1
 
 
 TABLES = {

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -81,6 +84,25 @@ def write_exports(
     options: argparse.Namespace, video: Video, tracks: Tracks, models: Models, part: range
 ) -> None:
     """Write the videos that are asked for, of the frames of `part`."""
+    with _said():
+        _write_exports(options, video, tracks, models, part)
+
+
+@contextlib.contextmanager
+def _said() -> Iterator[None]:
+    """Print the warnings of the block as lines, each once."""
+    from napari_face_landmarks.video import VideoWarning
+
+    with warnings.catch_warnings(record=True) as found:
+        warnings.simplefilter("always", VideoWarning)
+        yield
+    for sentence in dict.fromkeys(str(item.message) for item in found if item.category is VideoWarning):
+        say(f"Warning: {sentence}")
+
+
+def _write_exports(
+    options: argparse.Namespace, video: Video, tracks: Tracks, models: Models, part: range
+) -> None:
     from napari_face_landmarks.visualization import write_anonymised, write_face_crops, write_overlay
     from napari_face_landmarks.visualization.face_crops import n_crops
 

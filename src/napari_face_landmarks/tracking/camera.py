@@ -44,7 +44,7 @@ def focal_in_pixels(focal: float | str, size: tuple[int, int]) -> float:
     >>> round(focal_in_pixels("26mm", (1080, 1920)))
     1324
     """
-    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(px|mm|)\s*", str(focal))
+    found = re.fullmatch(r"\s*(\d+(?:\.\d*)?)\s*(px|mm|)\s*", str(focal).lower())
     value, unit = (float(found[1]), found[2]) if found else (0.0, "px")
     if not unit and 0 < value < DOUBTFUL_PIXELS:
         raise SettingsError(

@@ -72,7 +72,8 @@ class FrameSource:
     def has_scenes(self) -> bool:
         """Whether scene cuts are looked for: not between pictures, nor frames that are too far apart."""
         apart = self.every / USUAL_RATE if self.rate is None else 1 / self.rate
-        return not isinstance(self.frames, PictureSeries) and apart <= FARTHEST_SCENES
+        pictures = isinstance(self.frames, PictureSeries) or getattr(self.frames, "apart", False)
+        return not pictures and apart <= FARTHEST_SCENES
 
     def number(self, place: int) -> int:
         """Return the number, in the source, of a frame as the tracker counts it."""

@@ -185,11 +185,11 @@ class FaceTracker:
         Parameters
         ----------
         frames : str, Path, Video, array-like, (T, Y, X) or (T, Y, X, 3 or 4), list or iterable of frames
-            The path of a video, or its frames; lazy arrays and iterators are read frame by frame. Axes of
-            length 1 are dropped, and (Y, X, 3 or 4) is a single picture. Pixels of more than 8
-            bits and floats are scaled by the range that three frames show, the same for all frames
-            (`video.pixels.pixel_range_of`); `Tracks.meta` records it, `Tracks.warnings` names it where it
-            is not the whole range of the type.
+            The path of a video, its frames, or a list of paths of pictures; lazy arrays and iterators are
+            read frame by frame. Axes of length 1 are dropped, and (Y, X, 3 or 4) is a single picture. Pixels
+            of more than 8 bits and floats are scaled by the range that three frames show, the same for all
+            frames (`video.pixels.pixel_range_of`); `Tracks.meta` records it, `Tracks.warnings` names it where
+            it is not the whole range of the type.
         progress : callable, optional
             Called with the number of frames done and the number of all, None where that is not known.
         start, stop : int

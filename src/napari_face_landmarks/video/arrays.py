@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import chain, islice
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -55,10 +56,17 @@ class FrameArray:
 
 
 class FrameList:
-    """A list of frames, of any kind of array each."""
+    """A list of frames, of any kind of array each, or paths of pictures.
+
+    Attributes
+    ----------
+    apart : bool
+        Whether the frames are pictures of files, between which there are no scene cuts.
+    """
 
     def __init__(self, frames: Sequence[Any]) -> None:
-        first = np.asarray(frames[0])
+        first = _as_array(frames[0])
+        self.apart = isinstance(frames[0], (str, Path))
         self._frames, self.dtype = frames, first.dtype
         self.shape = (len(frames), *first.shape)
         self.ndim = len(self.shape)
@@ -67,7 +75,16 @@ class FrameList:
         return len(self._frames)
 
     def __getitem__(self, frame: int) -> npt.NDArray[Any]:
-        return np.asarray(self._frames[frame])
+        return _as_array(self._frames[frame])
+
+
+def _as_array(frame: Any) -> npt.NDArray[Any]:
+    """Return a frame as an array: that of a path, of a frame of decord, or of what NumPy converts."""
+    from napari_face_landmarks.video.pictures import read_picture
+
+    if isinstance(frame, (str, Path)):
+        return read_picture(frame)
+    return np.asarray(frame.asnumpy() if hasattr(frame, "asnumpy") else frame)
 
 
 class FrameStream:
@@ -114,12 +131,18 @@ def read_frame(source: Any, index: Any) -> npt.NDArray[Any]:
     return np.asarray(frame if graph is None or graph() is None else frame.compute(callbacks=()))
 
 
+def _is_sequence(frames: Any) -> bool:
+    """Return whether frames can be taken by their numbers, as those of pims and decord."""
+    known = hasattr(frames, "__len__") and hasattr(frames, "__getitem__")
+    return known and not isinstance(frames, (str, bytes, Mapping))
+
+
 def as_frames(frames: Any, colour_last: bool | None = None) -> Any:
     """Return arrays, lists and iterators as frames (T, Y, X[, C]), each read when it is asked for.
 
     Parameters
     ----------
-    frames : array-like, sequence or iterable of arrays
+    frames : array-like, sequence or iterable of arrays, sequence of paths of pictures
         Axes of length 1 are dropped: (T, 1, Y, X), (1, T, 1, Y, X); (Y, X) and (Y, X, 3 or 4) are a single
         picture; of (T, C, 1, Y, X) up to four channels are read.
     colour_last : bool, optional
@@ -136,8 +159,8 @@ def as_frames(frames: Any, colour_last: bool | None = None) -> Any:
         If there is no frame, or other axes.
     """
     if getattr(frames, "shape", None) is None:
-        if isinstance(frames, (list, tuple)):
-            if not frames:
+        if isinstance(frames, (list, tuple)) or _is_sequence(frames):
+            if not len(frames):
                 raise ImageError("There are no frames to track: the list is empty.")
             return as_frames(FrameList(frames))
         if isinstance(frames, Iterable) and not isinstance(frames, (bytes, dict, set)):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+import re
 import stat
 from dataclasses import dataclass
 from typing import Any, BinaryIO
@@ -75,7 +76,7 @@ def check_file(path: str) -> os.stat_result:
         with open(path, "rb"):
             pass
     except FileNotFoundError:
-        raise VideoError(f"There is no file {path}: check the path of the video.") from None
+        raise VideoError(_missing(path)) from None
     except PermissionError:
         raise VideoError(
             f"{path} cannot be read for lack of permission: change its permissions or copy it."
@@ -100,6 +101,18 @@ def open_container(path: str) -> InputContainer:
         raise VideoError(_unreadable(path)) from None
 
 
+def _missing(path: str) -> str:
+    """Return a sentence about a file that is not there; of ``//`` in an address one slash is left."""
+    address = re.search(r"(?:^|[/\\])((?:https?|rts[mp]s?|rtmps?|s?ftp|s3|udp|tcp|file):[/\\].*)", path)
+    if address is None:
+        return f"There is no file {path}: check the path of the video."
+    if address[1].startswith("file:"):
+        return f"{address[1]} is an address: give the path without file://."
+    return (
+        f"{address[1]} is an address, and only files are read: download it, or pipe the stream to `live -`."
+    )
+
+
 def _unreadable(path: str) -> str:
     with open(path, "rb") as file:
         start = file.read(12)
@@ -107,6 +120,11 @@ def _unreadable(path: str) -> str:
         return f"{path} is a HEIC or AVIF picture, which cannot be read: convert it to JPEG or PNG."
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
         return f"{path} is an animated WebP picture, which cannot be read: convert it to mp4 or gif."
+    if start[:6] == b"\x93NUMPY":
+        return (
+            f"{path} is an array of NumPy: track it in a script, FaceTracker().track(numpy.load(path)), or "
+            "write it as a video."
+        )
     if start[4:8] in _FIRST_BOXES:
         return f"{path} is truncated or damaged, its frame table is missing: copy or record the video again."
     suffixes = ", ".join(suffix[1:] for suffix in VIDEO_SUFFIXES)

@@ -21,6 +21,7 @@ PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 RATE = 25.0
 """Frames per second that are assumed of pictures, which have no time."""
 _FLAGS = 1 | 2  # OpenCV's IMREAD_COLOR and IMREAD_ANYDEPTH: upright, as the camera's note says
+_GREY = 2  # for grey pictures of 32 bits and floats, which are not converted to colours
 
 
 def pictures_in(path: str | os.PathLike[str]) -> list[Path]:
@@ -60,18 +61,23 @@ def read_picture(path: str | os.PathLike[str], page: int = 0) -> npt.NDArray[Any
     from napari_face_landmarks.opencv import cv2  # only for pictures: 26 MB
 
     name, picture = os.fsdecode(path), None
-    try:
-        if page:
-            pages = cv2.imreadmulti(name, page, 1, flags=_FLAGS)[1]
-            picture = pages[0] if pages else None
-        else:
-            picture = cv2.imdecode(np.fromfile(name, np.uint8), _FLAGS)
-    except FileNotFoundError:
-        raise ImageError(f"There is no file {name}: check the path of the picture.") from None
-    except (OSError, cv2.error):
-        pass
+    for flags in (_FLAGS, _GREY):
+        try:
+            if page:
+                pages = cv2.imreadmulti(name, page, 1, flags=flags)[1]
+                picture = pages[0] if pages else None
+            else:
+                picture = cv2.imdecode(np.fromfile(name, np.uint8), flags)
+        except FileNotFoundError:
+            raise ImageError(f"There is no file {name}: check the path of the picture.") from None
+        except (OSError, cv2.error):
+            pass
+        if picture is not None:
+            break
     if picture is None:
         raise ImageError(f"{name} is not a picture that can be read: give a file of type png, jpg or tif.")
+    if picture.ndim == 2:
+        return np.repeat(picture[:, :, None], 3, axis=2)
     return np.ascontiguousarray(picture[:, :, ::-1])
 
 

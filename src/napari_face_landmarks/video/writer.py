@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import math
 import os
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, suppress
 from fractions import Fraction
@@ -20,6 +22,7 @@ from napari_face_landmarks.errors import VideoError
 from napari_face_landmarks.files.atomic import sync_folder
 from napari_face_landmarks.video.container import open_container
 from napari_face_landmarks.video.pixels import to_rgb8
+from napari_face_landmarks.video.reader import VideoWarning
 
 _TICKS = 90_000  # per second, if time stamps are given
 _SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".avi")
@@ -50,7 +53,7 @@ def write_video(
         Time of each frame in seconds, ascending. By default the frames are evenly spaced.
     sound : path, optional
         A video whose sound is copied, from the time of the first frame to the last. None is copied where the
-        video has none, or where a file of this suffix cannot hold it.
+        video has none, or, with a `VideoWarning`, where a file of this suffix cannot hold it.
     pixel_aspect : float
         How much wider than high a pixel is shown.
 
@@ -113,7 +116,7 @@ class _Sound:
     def __init__(self, audio: AudioStream | None, container: OutputContainer, start: float) -> None:
         self._packets: Iterator[Any] = iter(())
         self._container, self._start = container, start
-        if audio is not None and audio.codec_context.name in container.supported_codecs:
+        if audio is not None and _can_hold(container, audio):
             source: Any = audio.container
             self._packets = (packet for packet in source.demux(audio) if packet.pts is not None)
             self._stream = container.add_stream_from_template(audio)
@@ -135,6 +138,26 @@ class _Sound:
                 packet.pts, packet.dts = packet.pts - offset, packet.dts - offset
                 packet.stream = self._stream
                 self._container.mux(packet)
+
+
+def _can_hold(container: OutputContainer, audio: AudioStream) -> bool:
+    """Return whether a container takes a sound as it is; warn where it does not.
+
+    FFmpeg's list of a container's codecs is too long: a mov with Opus fails when its header is written.
+    """
+    with suppress(av.FFmpegError, ValueError):
+        with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
+            trial.add_stream_from_template(audio)
+            trial.start_encoding()
+        return True
+    warnings.warn(
+        f"The sound of {audio.container.name.removeprefix('file:')} ({audio.codec_context.name}) cannot be "
+        f"stored as it is in {container.format.name.partition(',')[0]}: the video has no sound; give a name "
+        "that ends in .mkv.",
+        VideoWarning,
+        stacklevel=6,
+    )
+    return False
 
 
 def _encode(
