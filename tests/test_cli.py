@@ -289,7 +289,7 @@ def test_ctrl_c_keeps_the_frames_that_are_done(
 
         yield advance
 
-    monkeypatch.setattr("napari_face_landmarks.cli.track.progress_bar", bar)
+    monkeypatch.setattr("napari_face_landmarks.cli.console.progress_bar", bar)
     before = signal.getsignal(signal.SIGINT)
     out, stats = tmp_path / "t.csv", tmp_path / "t.json"
     assert cli.main(["track", str(clip), "-o", str(out), "--stats", str(stats)]) == 130
