@@ -34,18 +34,23 @@ def dock(viewer: Any) -> Any:
 
 def test_curves_follow_the_layer_and_the_slider(dock: Any, viewer: Any) -> None:
     assert dock.names.currentData() == "closure"
-    assert [round(frame) for *_, frame in dock._marks] == [103]
-    assert dock.seconds.tickStrings([0, 50], 1, 50) == ["0.0 s", "2.0 s"]
+    assert [round(frame) for *_, frame in dock.plot.marks] == [103]
+    assert dock.plot.seconds.tickStrings([0, 50], 1, 50) == ["0.0 s", "2.0 s"]
     assert not dock.names.itemIcon(dock.names.findData("smile_angle")).isNull()
     viewer.dims.set_point(0, 104)
     let_work(0.05)
-    assert dock.cursor.value() == 104
-    assert float(dock.values.item(0, 0).text().split()[0]) == pytest.approx(1, abs=0.02)
-    dock.cursor.setValue(20)
+    assert dock.plot.cursor.value() == 104
+    assert float(dock.values.item(0, 0).text().split("±")[0]) == pytest.approx(1, abs=0.02)
+    dock.plot.cursor.setValue(20)
     dock._on_cursor()
     assert viewer.dims.current_step[0] == 20
     dock.names.setCurrentIndex(dock.names.findData("mouth_width"))
-    assert float(dock.values.item(0, 0).text().split()[0]) == pytest.approx(50, abs=0.5)
+    row = dock.names.currentIndex()
+    assert dock.values.verticalHeaderItem(row).toolTip() == "mouth width (percent)"
+    assert float(dock.values.item(row, 0).text().split("±")[0]) == pytest.approx(50, abs=0.5)
+    assert dock.values.rowCount() == dock.names.count()
+    dock.values.cellClicked.emit(dock.names.findData("smile_angle"), 1)
+    assert dock.names.currentData() == "smile_angle"
 
 
 def test_rest_lines_and_removal(dock: Any, viewer: Any) -> None:
@@ -68,7 +73,7 @@ def test_rest_lines_and_removal(dock: Any, viewer: Any) -> None:
 def test_a_click_on_a_mark_goes_to_its_peak(dock: Any, viewer: Any) -> None:
     from qtpy.QtCore import QPointF, Qt
 
-    first, _, peak = dock._marks[0]
+    first, _, peak = dock.plot.marks[0]
     box = dock.plot.getPlotItem().vb
 
     class Click:
@@ -94,10 +99,15 @@ def test_an_earlier_recording_is_compared(dock: Any, viewer: Any, tmp_path: Path
     dock.befores.setCurrentIndex(1)
     wait_until(lambda: dock._before is not None)
     dock.names.setCurrentIndex(dock.names.findData("commissure_height"))
-    assert not dock.values.isRowHidden(1)
-    assert float(dock.values.item(1, 1).text().split()[0]) == pytest.approx(6, abs=0.1)
-    curves = [item.opts["name"] for item in dock.plot.listDataItems()]
-    assert curves == ["Right", "Right before", "Left", "Left before"]
+    heads = [dock.values.horizontalHeaderItem(k).text() for k in range(3)]
+    assert heads[:2] == ["Before", "After"]
+    titles = [dock.values.verticalHeaderItem(k).text() for k in range(dock.values.rowCount())]
+    changed = dock.values.item(titles.index("commissure height L"), 2).text()
+    assert float(changed.split()[0]) == pytest.approx(6, abs=0.1)
+    for plot, length in ((dock.before_plot, 200), (dock.plot, 60)):
+        assert plot.isVisible()
+        assert [item.opts["name"] for item in plot.listDataItems()] == ["Right", "Left"]
+        assert len(plot.listDataItems()[0].xData) == length
     for what, inside in (("Changes since before", "commissure_height_left"), ("Report", "Change (95 %")):
         dock.export(what, tmp_path / what.split()[0])
         wait_until(lambda: "Exported" in dock.status.text())
@@ -107,7 +117,15 @@ def test_an_earlier_recording_is_compared(dock: Any, viewer: Any, tmp_path: Path
     viewer.layers.remove(dock.befores.currentData())
     let_work(0.1)
     assert dock._before is None
-    assert dock.values.isRowHidden(1)
+    assert not dock.before_plot.isVisible()
+    assert dock.values.horizontalHeaderItem(0).text() == "Right"
+
+
+def test_what_is_underestimated_is_said(dock: Any) -> None:
+    assert "underestimated" not in dock.status.text()
+    dock.table = dataclasses.replace(dock.table, meta={"models": "open"})
+    dock.names.setCurrentIndex(dock.names.findData("commissure_height"))
+    assert "left minus right by about 25 %" in dock.status.text()
 
 
 @pytest.mark.parametrize("what", ["Table of every frame", "Blinks", "Summary", "Plot", "Report"])

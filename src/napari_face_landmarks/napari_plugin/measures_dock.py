@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -11,9 +10,8 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
-from qtpy import API_NAME
-from qtpy.QtCore import QEvent, QPointF, QSize, Qt, QTimer
-from qtpy.QtGui import QColor, QIcon, QPainter, QPalette, QPen, QPixmap, QPolygonF
+from qtpy.QtCore import QPointF, QSize, Qt, QTimer
+from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
@@ -23,15 +21,12 @@ from qtpy.QtWidgets import (
     QInputDialog,
     QLabel,
     QPushButton,
-    QSizePolicy,
     QTableWidget,
     QTableWidgetItem,
     QVBoxLayout,
+    QWidget,
 )
 from superqt.utils import create_worker
-
-os.environ.setdefault("PYQTGRAPH_QT_LIB", API_NAME)
-import pyqtgraph as pg
 
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.tracks import Tracks, collect
@@ -40,35 +35,30 @@ from napari_face_landmarks.ibug import OUTLINES
 from napari_face_landmarks.measures import (
     MEASURES,
     PAIRS,
-    Event,
     Measure,
     MeasureTable,
     blinks,
     compare,
     measure,
-    movements,
     summary,
 )
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure
+from napari_face_landmarks.measures.validation import caution
 from napari_face_landmarks.napari_plugin.current_layer import (
     frame_shown,
     show_frame,
     video_of_layer,
 )
+from napari_face_landmarks.napari_plugin.measures_curves import Curves, columns_of
 from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Material, Wide, material_of
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, may_be_narrow
 
-BAND_POINTS = 4000
 OUTLINE = "#909090"
-MARK = (128, 128, 128, 60)
 LINES = "Measured"
 """Name of the layer that shows what is measured."""
-SMALLEST_PLOT = 100  # px, height
 ICON = 68
 """Side of the picture of a measure in the list, px."""
-MOST_MARKED = 30_000
-"""Frames of a recording up to which movements are marked: to find them takes 0.1 s for these."""
 EXPORTS = {
     "Table of every frame": "CSV (*.csv);;Parquet (*.parquet)",
     "Blinks": "CSV (*.csv)",
@@ -78,6 +68,9 @@ EXPORTS = {
     "Changes since before": "CSV (*.csv)",
 }
 REST = "Rest: this frame"
+TITLES = 100  # px, width of the measures' names in the table
+HERE = ("Right", "Left", "L - R")
+SINCE = ("Before", "After", "Change")
 NEED_NO_SECONDS = ("Table of every frame", "Plot")
 
 
@@ -95,26 +88,6 @@ def _with_suffix(path: Path, what: str, chosen: str = "") -> Path:
     if path.suffix.lower() in known:
         return path
     return path.with_name(path.name + (_suffixes(chosen) or known)[0])
-
-
-class SecondsAxis(pg.AxisItem):
-    """The axis above the curves: the seconds of the frames below.
-
-    Attributes
-    ----------
-    table : MeasureTable or None
-    """
-
-    table: MeasureTable | None = None
-
-    def tickStrings(self, values: Any, scale: float, spacing: float) -> list[str]:
-        """Return what is written at frames, a float each."""
-        table = self.table
-        if table is None or not np.isfinite(table.timestamps).all():
-            return ["" for _ in values]
-        seconds = np.interp(values, table.frame_indices, table.timestamps)
-        digits = 1 if np.ptp(table.timestamps) < 100 else 0
-        return [f"{second:.{digits}f} s" for second in seconds]
 
 
 def picture_of(name: str, landmarks: npt.NDArray[Any]) -> QPixmap:
@@ -162,10 +135,11 @@ class MeasuresDock(FollowingPanel):
     ----------
     layers, faces, names, befores : QComboBox
         The layer, the face, the measure, and another recording to compare with.
-    plot : pyqtgraph.PlotWidget
+    plot, before_plot : Curves
+        Of the recording, and of the other one, at its left.
     values : QTableWidget
-        The measure on the frame shown: right, left and difference, with standard errors; below, what has
-        changed since the other recording.
+        All measures on the frame shown: right, left and difference, with standard errors; or what has changed
+        at rest since the other recording.
     rest_button, export_button : QPushButton
     lines_box : QCheckBox
         Whether the measured lines are drawn in the picture.
@@ -180,7 +154,6 @@ class MeasuresDock(FollowingPanel):
         self._rest: int | str = "auto"
         self._n_live = 0
         self._lines: Any = None
-        self._marks: list[tuple[float, float, int]] = []
         self._pictured: Any = None
         self._compared: Any = None
         self._before: tuple[Any, Tracks, MeasureTable] | None = None
@@ -209,29 +182,27 @@ class MeasuresDock(FollowingPanel):
         self.befores = QComboBox()
         may_be_narrow(self.befores, 12)
         self.befores.setToolTip(
-            "Another recording of this person: its curves are dashed, and the changes since then are listed."
+            "Another recording of this person: its curves come to the left, and a table of changes."
         )
-        self.seconds = SecondsAxis("top")
-        self.plot = pg.PlotWidget(background=None, axisItems={"top": self.seconds})
-        self.plot.setMinimumHeight(SMALLEST_PLOT)
-        self.plot.setSizePolicy(QSizePolicy.Policy.Expanding, QSizePolicy.Policy.Ignored)  # what is left
-        self.plot.showGrid(x=False, y=True, alpha=0.2)
-        self.legend = self.plot.addLegend(offset=(-5, 5), labelTextSize="8pt")
-        self.plot.setLabel("bottom", "frame")
-        self.plot.showAxis("top")
-        self.plot.setMouseEnabled(x=True, y=False)
-        self.plot.getAxis("left").enableAutoSIPrefix(False)
-        self.cursor = pg.InfiniteLine(0, angle=90, movable=True, pen=pg.mkPen("#f5c400", width=2))
-        self.plot.addItem(self.cursor, ignoreBounds=True)
-        self.values = QTableWidget(2, 3)
-        self.values.setVerticalHeaderLabels(["", "Δ"])
-        self.values.setHorizontalHeaderLabels(["Right", "Left", "Left - right"])
-        self.values.verticalHeader().setVisible(False)
+        self.plot, self.before_plot = Curves(), Curves()
+        self.before_plot.hide()
+        self.before_plot.cursor.hide()  # the slider is that of the other recording
+        self.before_plot.setYLink(self.plot)
+        self.curves = QWidget()
+        side_by_side = QHBoxLayout(self.curves)
+        side_by_side.setContentsMargins(0, 0, 0, 0)
+        side_by_side.addWidget(self.before_plot)
+        side_by_side.addWidget(self.plot)
+        self.values = QTableWidget(0, 3)
         self.values.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.values.setMaximumHeight(62)
-        self.values.setToolTip("The measure on the frame shown, with its standard error.")
-        self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.values.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+        self.values.setMinimumHeight(90)
         self.values.setWordWrap(False)
+        self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.values.setStyleSheet("QTableWidget, QHeaderView { font-size: 8pt; padding: 0px; }")
+        self.values.verticalHeader().setDefaultSectionSize(20)
+        self.values.verticalHeader().setFixedWidth(TITLES)
+        self.values.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.rest_button = QPushButton(REST)
         self.rest_button.setToolTip(
             "Take the frame shown as the face at rest, to which lengths are scaled; "
@@ -249,22 +220,9 @@ class MeasuresDock(FollowingPanel):
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
         self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
-    def changeEvent(self, event: Any) -> None:
-        """Have the plot follow the theme."""
-        super().changeEvent(event)
-        if event.type() in (QEvent.Type.PaletteChange, QEvent.Type.StyleChange) and hasattr(self, "plot"):
-            self.plot.setBackground(self.palette().color(self.backgroundRole()))
-            words = self.palette().color(QPalette.ColorRole.WindowText)
-            for name in ("left", "bottom", "top"):
-                self.plot.getAxis(name).setPen(words)
-                self.plot.getAxis(name).setTextPen(words)
-            self.legend.setLabelTextColor(words)
-            if self.table is not None:
-                self._draw()
-
     def _lay_out(self) -> None:
         above, below, shown = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
-        self.wide = Wide(self._viewer, self.plot, "Face landmarks: measures")
+        self.wide = Wide(self._viewer, self.curves, "Face landmarks: measures")
         above.addWidget(self.names, 2)
         above.addWidget(self.faces, 1)
         below.addWidget(self.rest_button)
@@ -273,11 +231,11 @@ class MeasuresDock(FollowingPanel):
         layout.addWidget(self.layers)
         layout.addLayout(above)
         layout.addWidget(self.wide, 1)
-        layout.addWidget(self.values)
         shown.addWidget(self.lines_box, 1)
         shown.addWidget(self.wide.button)
         layout.addLayout(shown)
         layout.addWidget(self.befores)
+        layout.addWidget(self.values, 1)
         layout.addLayout(below)
         layout.addWidget(self.status)
 
@@ -289,8 +247,9 @@ class MeasuresDock(FollowingPanel):
         self.rest_button.toggled.connect(self._on_rest)
         self.lines_box.toggled.connect(self._draw_lines)
         self.export_button.activated.connect(self._on_export)
-        self.cursor.sigPositionChangeFinished.connect(self._on_cursor)
+        self.plot.cursor.sigPositionChangeFinished.connect(self._on_cursor)
         self.plot.scene().sigMouseClicked.connect(self._on_click)
+        self.values.cellClicked.connect(lambda row, _: self._on_row(row))
         self._viewer.dims.events.current_step.connect(self._on_slider)
         self._viewer.layers.events.removed.connect(self._on_removed)
 
@@ -417,103 +376,40 @@ class MeasuresDock(FollowingPanel):
         """The face that is shown."""
         return max(0, int(self.faces.currentIndex()))
 
-    def _columns(self) -> list[tuple[str, str]]:
-        name = self.names.currentData()
-        known = () if self.table is None else self.table.names
-        if name in known:
-            return [(name, "both")]
-        return [(full, side) for side in ("right", "left") if (full := f"{name}_{side}") in known]
+    @property
+    def _name(self) -> str:
+        return str(self.names.currentData())
 
     def _draw(self, *_: Any) -> None:
-        self.plot.clear()
-        self.plot.addItem(self.cursor, ignoreBounds=True)
-        table = self.table
+        table, before = self.table, None if self._before is None else self._before[2]
+        older = "" if self._before is None else str(self._before[0].name)
+        newer = "" if self._before is None or self._layer is None else str(self._layer.name)
+        self.before_plot.show_measure(before, self._name, 0, f"Before: {older}")
+        self.before_plot.setVisible(before is not None)
+        self.plot.show_measure(table, self._name, self.face, newer and f"After: {newer}")
         if table is None:
-            self.values.clearContents()
+            self.values.setRowCount(0)
             self._remove_lines()
             return
-        self.seconds.table = table
-        for column, side in self._columns():
-            self._draw_curve(table, self.face, column, side)
-            if self._before is not None and column in self._before[2].names:
-                self._draw_curve(self._before[2], 0, column, side, "before")
-        self.plot.enableAutoRange(axis="y")
-        if self.names.currentData() == "closure":
-            self.plot.setYRange(-0.1, 1.1)
-        self._draw_marks(table)
-        shown = self._columns()
-        if shown:
-            item = table.columns[table.column(shown[0][0])]
-            self.plot.setLabel("left", item.unit)  # the name would not fit a low plot; the list has it
         self._say(table)
+        if before is not None:
+            self._show_changes()
         self._on_slider()
 
-    def _draw_curve(self, table: MeasureTable, face: int, column: str, side: str, when: str = "") -> None:
-        values, errors = table.series(column, face), table.series_error(column, face)
-        frames = table.frame_indices.astype(np.float64)
-        colour = pg.mkColor(SIDES[side] if side != "both" else "#8a8a8a")
-        style = Qt.PenStyle.DashLine if when else Qt.PenStyle.SolidLine
-        if np.isfinite(errors).any() and not when:
-            self._draw_band(frames, values, errors, colour)
-        pen = pg.mkPen(colour, width=1 if when else 2, style=style)
-        name = f"{'' if side == 'both' else side} {when}".strip().capitalize() or None
-        curve = self.plot.plot(frames, values, pen=pen, connect="finite", name=name)
-        curve.setDownsampling(auto=True, method="peak")
-
-    def _draw_band(self, frames: Any, values: Any, errors: Any, colour: Any) -> None:
-        """Shade one standard error on either side of a curve, in at most `BAND_POINTS` points."""
-        known = np.flatnonzero(np.isfinite(values + errors))
-        if not len(known):
-            return
-        step = max(1, len(known) // BAND_POINTS)
-        some = known[::step]
-        edges = [
-            pg.PlotCurveItem(frames[some], values[some] + sign * errors[some], pen=pg.mkPen(None))
-            for sign in (1, -1)
-        ]
-        shade = pg.mkColor(colour)
-        shade.setAlpha(45)
-        self.plot.addItem(pg.FillBetweenItem(*edges, brush=shade))
-
-    def _draw_marks(self, table: MeasureTable) -> None:
-        """Mark the blinks of the face, or its movements; a click on one goes to its peak."""
-        self._marks = []
-        try:
-            if self.names.currentData() == "closure":
-                found = [blink.main for blink in blinks(table)]
-            elif len(table.frame_indices) <= MOST_MARKED:
-                found = [event for column, _ in self._columns() for event in self._movements(table, column)]
-            else:
-                return
-        except FaceLandmarksError:  # no time stamps
-            return
-        for event in found:
-            if event.face != self.face:
-                continue
-            first, last = np.interp([event.onset, event.end], table.timestamps, table.frame_indices).tolist()
-            region = pg.LinearRegionItem((first, last), movable=False, brush=MARK, pen=pg.mkPen(None))
-            region.setZValue(-10)
-            self.plot.addItem(region, ignoreBounds=True)
-            self._marks.append((first, last, event.frame))
-
-    def _movements(self, table: MeasureTable, column: str) -> list[Event]:
-        """Return the movements of the face that a measure has, but for those of less than half its range."""
-        low, high = np.nanpercentile(table.series(column, self.face), (1, 99))
-        return movements(table, column, smallest=max(0.0, float(high - low) / 2))
-
     def _say(self, table: MeasureTable) -> None:
-        definition = next(
-            (item.help for item in MEASURES if item.name in {name for name, _ in self._columns()}), ""
-        )
-        if self.names.currentData() == "closure":
+        shown = [column for column, _ in columns_of(table, self._name)]
+        definition = next((item.help for item in MEASURES if item.name in shown), "")
+        if self._name == "closure":
             definition = "1 minus the eye's height over that of the open eye: 0 is open, 1 is shut."
+        columns = [(self._name, "this measure"), (f"{self._name}_difference", "left minus right")]
+        known_too_small = caution(columns, str(table.meta.get("models", "")))
         sentences = [f"{definition.rstrip('.')}.", *table.warnings]
+        if known_too_small:
+            sentences.append(known_too_small)
         if not np.isfinite(table.timestamps).all():
             sentences.append("No time stamps: blinks are not marked, and exports ask for the frame rate.")
-        if any(table.columns[table.column(name)].unit.startswith("percent") for name, _ in self._columns()):
+        if any(table.columns[table.column(name)].unit.startswith("percent") for name in shown):
             sentences.append("Percent are of the distance of the outer canthi at rest.")
-        if self._before is not None:
-            sentences.append("Dashed is before; Δ is the change at rest since then ± half its 95 % interval.")
         self.status.setText(" ".join(sentences))
 
     def _on_slider(self, *_: Any) -> None:
@@ -522,47 +418,83 @@ class MeasuresDock(FollowingPanel):
         frame = frame_shown(self._viewer, self._layer)
         if frame is None:
             return
-        self.cursor.blockSignals(True)
-        self.cursor.setValue(frame)
-        self.cursor.blockSignals(False)
-        self._show_values(frame)
+        self.plot.set_frame(frame)
+        if self._before is None:
+            self._show_values(frame)
         self._draw_lines()
 
     def _show_values(self, frame: int) -> None:
+        """Show every measure on a frame; that of the curves is selected."""
         table = self.table
         assert table is not None
         rows = np.flatnonzero(table.frame_indices == frame)
-        name = self.names.currentData()
-        columns = [f"{name}_right", f"{name}_left", f"{name}_difference"]
-        if name in table.names:
-            columns = [name, "", ""]
-        heads = ["Value", "", ""] if name in table.names else ["Right", "Left", "Left - right"]
-        self.values.setHorizontalHeaderLabels(heads)
-        for place, column in enumerate(columns):
-            text = ""
-            if len(rows) and column in table.names:
-                value = table.series(column, self.face)[rows[0]]
-                error = table.series_error(column, self.face)[rows[0]]
-                text = with_error(value, error) if np.isfinite(value) else "no face"
-            self.values.setItem(0, place, QTableWidgetItem(text))
-            self.values.setColumnHidden(place, column not in table.names)
-        self._show_changes(columns)
+        cells = []
+        for place in range(self.names.count()):
+            name, texts = str(self.names.itemData(place)), ["", "", ""]
+            for k, column in enumerate((f"{name}_right", f"{name}_left", f"{name}_difference")):
+                column = name if k == 0 and name in table.names else column
+                if len(rows) and column in table.names:
+                    value, error = (
+                        part[rows[0], self.face, table.column(column)]
+                        for part in (table.values, table.errors)
+                    )
+                    texts[k] = with_error(value, error) if np.isfinite(value) else "n/a"
+            cells.append(texts)
+        self._fill(HERE, [str(self.names.itemData(k)) for k in range(self.names.count())], cells)
+        self.values.selectRow(self.names.currentIndex())
 
-    def _show_changes(self, columns: Sequence[str]) -> None:
-        """Show in the second row what has changed at rest since the other recording."""
+    def _show_changes(self) -> None:
+        """Show every measure at rest, before and after, and how it has changed; certain changes are bold."""
         changes = self._changes()
-        self.values.setRowHidden(1, changes is None)
-        self.values.verticalHeader().setVisible(changes is not None)
-        self.values.setMaximumHeight(62 if changes is None else 92)
         if changes is None:
             return
-        rows = changes.set_index("measure")
-        for place, column in enumerate(columns):
-            text = ""
-            if column in rows.index:
-                row = rows.loc[column]
-                text = with_error(row["change"], row["change_high"] - row["change"], "+")
-            self.values.setItem(1, place, QTableWidgetItem(text))
+        changes = changes[(changes["side"] != "symmetry") & np.isfinite(changes["change"])]
+        cells, titles = [], []
+        for _, row in changes.iterrows():
+            half = row["change_high"] - row["change"]
+            certain = " *" if abs(row["change"]) > half else ""
+            values = [f"{row[when]:.3g}" for when in ("before", "after")]
+            cells.append([*values, with_error(row["change"], half, "+") + certain])
+            titles.append(row["measure"])
+        self._fill(SINCE, titles, cells)
+
+    def _fill(self, head: Sequence[str], titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+        table = self.values
+        if table.rowCount() != len(titles) or table.horizontalHeaderItem(0).text() != head[0]:
+            table.setRowCount(len(titles))
+            table.setHorizontalHeaderLabels(list(head))
+            short = (title.replace("_right", " R").replace("_left", " L") for title in titles)
+            table.setVerticalHeaderLabels([title.replace("_", " ") for title in short])
+            for row, title in enumerate(titles):
+                table.verticalHeaderItem(row).setToolTip(self._full_title(title))
+            table.clearSelection()
+            modes = QHeaderView.ResizeMode
+            for column, label in enumerate(head):
+                wide = modes.ResizeToContents if label in ("Before", "After") else modes.Stretch
+                table.horizontalHeader().setSectionResizeMode(column, wide)
+            for row in range(len(titles)):
+                for column in range(len(head)):
+                    table.setItem(row, column, QTableWidgetItem(""))
+            table.setToolTip(
+                "Every measure on the frame shown, with its standard error; a click shows its curves."
+                if head == HERE
+                else "At rest: before, after, and the change ± half its 95 % interval; * where the change is "
+                "larger than the uncertainty of the landmarks explains."
+            )
+        for row, texts in enumerate(cells):
+            for column, text in enumerate(texts):
+                table.item(row, column).setText(text.replace(" ± ", "±"))  # little room
+                table.item(row, column).setToolTip(text)
+
+    def _full_title(self, name: str) -> str:
+        assert self.table is not None
+        shown = next((c for c in self.table.columns if c.name == name), None)
+        place = self.names.findData(name)
+        return f"{shown.title} ({shown.unit})" if shown is not None else self.names.itemText(place)
+
+    def _on_row(self, row: int) -> None:
+        if self._before is None:
+            self.names.setCurrentIndex(row)
 
     def _changes(self) -> Any:
         """Return the table of changes since the other recording, made once for each pair."""
@@ -579,14 +511,12 @@ class MeasuresDock(FollowingPanel):
 
     def _on_cursor(self, *_: Any) -> None:
         if self._layer is not None:
-            show_frame(self._viewer, self._layer, round(self.cursor.value()))
+            show_frame(self._viewer, self._layer, round(self.plot.cursor.value()))
 
     def _on_click(self, event: Any) -> None:
         if self._layer is None or event.button() != Qt.MouseButton.LeftButton:
             return
-        place = self.plot.getPlotItem().vb.mapSceneToView(event.scenePos()).x()
-        peaks = (frame for first, last, frame in self._marks if first <= place <= last)
-        show_frame(self._viewer, self._layer, next(peaks, round(place)))
+        show_frame(self._viewer, self._layer, self.plot.frame_at(event.scenePos()))
 
     # the lines in the picture
 
@@ -612,7 +542,7 @@ class MeasuresDock(FollowingPanel):
         if not np.isfinite(landmarks).all():
             return []
         found = []
-        for _, line in _lines(self.names.currentData()):
+        for _, line in _lines(self._name):
             points = landmarks[list(line), ::-1].astype(np.float64)
             if len(points) == 1:
                 points = np.repeat(points, 2, axis=0) + np.array([[-2.0, 0.0], [2.0, 0.0]])
