@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from fractions import Fraction
 from pathlib import Path
@@ -17,6 +18,7 @@ from PIL import Image
 
 from napari_face_landmarks import FaceTracker, Tracks, cli
 from napari_face_landmarks.errors import ImageError, ResultError, VideoError
+from napari_face_landmarks.measures import measure
 from napari_face_landmarks.tracking.frame_source import open_source
 from napari_face_landmarks.video import VideoWarning, open_video, write_video
 from napari_face_landmarks.visualization import write_overlay
@@ -193,6 +195,33 @@ def test_pictures_of_phones_are_upright(frames: np.ndarray, tracker: FaceTracker
     for source in (tmp_path, paths, [str(path) for path in paths]):
         assert apart(tracker.track(source).landmarks[:, 0], right) < 0.2
     assert apart(tracker.fit(paths[0]).landmarks, right[:1]) < 0.2
+
+
+@pytest.mark.parametrize("other", ["smaller", "broken"])
+def test_pictures_and_frames_that_do_not_fit_are_left_out(
+    other: str, frames: np.ndarray, tracker: FaceTracker, tracks: Tracks, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{number}.png" for number in range(N)]
+    for path, frame in zip(paths, frames, strict=True):
+        assert cv2.imwrite(str(path), frame[:, :, ::-1])
+    if other == "smaller":
+        assert cv2.imwrite(str(paths[1]), frames[1, ::2, ::2, ::-1])
+    else:
+        paths[1].write_text("no picture")
+    arrays = [frames[0], frames[1, ::2, ::2], *frames[2:]]
+    for source in (paths, arrays, iter(arrays)) if other == "smaller" else (paths,):
+        found = tracker.track(source)
+        assert found.present[:, 0].tolist() == [True, False, True, True]
+        (said,) = found.warnings
+        assert ("Frame 1 has 120 x 120 px, the first 240 x 240" if other == "smaller" else "1.png") in said
+        assert apart(found.landmarks[2:, 0], tracks.landmarks[2:, 0]) < 1  # of smoothing
+    assert tracker.track(iter(paths[2:])).present.all()
+
+
+def test_times_in_milliseconds_are_doubted(tracks: Tracks) -> None:
+    assert not any("milliseconds" in said for said in measure(tracks).warnings)
+    late = dataclasses.replace(tracks, timestamps=1000 * tracks.timestamps)
+    assert "The frames are 40 s apart" in measure(late).warnings[-1]
 
 
 PICTURES = {

@@ -42,6 +42,7 @@ PointsAt = Callable[[Any], npt.NDArray[np.float64]]
 
 LOW_CONFIDENCE = 0.5
 """Frames whose mean confidence is lower are flagged, and left out of summaries and events."""
+FARTHEST = 2.0  # seconds between frames from which a warning is given
 LARGE_YAW = 20.0
 """Degrees of yaw beyond which measures in the image plane are biased by more than a tenth, and flagged."""
 VISIBLE_IRIS = 0.5
@@ -250,7 +251,7 @@ def measure(
         scale=scale,
         pose_corrected=pose_corrected,
         face_names=face_names,
-        warnings=_warnings(unrested, int(turned.sum())),
+        warnings=_warnings(unrested, int(turned.sum()), tracks.timestamps),
         meta=dict(tracks.meta),
     )
 
@@ -268,7 +269,7 @@ def _at_rest(
     return found
 
 
-def _warnings(unrested: Sequence[str], turned: int) -> tuple[str, ...]:
+def _warnings(unrested: Sequence[str], turned: int, seconds: npt.NDArray[np.float64]) -> tuple[str, ...]:
     sentences = [
         f"No calm second of {name} with open eyes was found: it is scaled by its median, and changes from "
         "rest are not known; choose a rest frame."
@@ -278,6 +279,12 @@ def _warnings(unrested: Sequence[str], turned: int) -> tuple[str, ...]:
         sentences.append(
             f"{turned} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in the image "
             "plane are biased there and left out of summaries; measure with pose correction."
+        )
+    steps = np.diff(seconds[np.isfinite(seconds)])
+    if len(steps) and (step := float(np.median(steps))) > FARTHEST:
+        sentences.append(
+            f"The frames are {step:.3g} s apart, in which blinks and movements are over: if the time stamps "
+            "are in milliseconds, divide them by 1000."
         )
     return tuple(sentences)
 

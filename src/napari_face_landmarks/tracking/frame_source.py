@@ -273,6 +273,11 @@ def rgb_frames(
                 if index in damaged:
                     raise ImageError(f"Frame {index} is damaged: it has no landmarks, and the run continues.")
                 found = to_rgb8(frame, f"Frame {index}", source.pixel_range)
+                if found.shape[:2] != source.size:
+                    raise ImageError(
+                        f"Frame {index} has {found.shape[1]} x {found.shape[0]} px, the first "
+                        f"{source.size[1]} x {source.size[0]}: frames have one size, track it on its own."
+                    )
                 found = source.view.frame(found)
             except StopIteration:
                 if isinstance(source.frames, FrameStream):

@@ -102,7 +102,7 @@ class FrameStream:
         first = next(iterator, None)
         if first is None:
             raise ImageError("There are no frames to track: the iterator is empty.")
-        self._first = np.asarray(first)
+        self._first = _as_array(first)
         self._frames: Iterator[Any] | None = chain([first], iterator)
         self.dtype, self.shape = self._first.dtype, (ENDLESS, *self._first.shape)
         self.ndim = len(self.shape)
@@ -117,7 +117,7 @@ class FrameStream:
         frames, self._frames = self._frames, None
         if frames is None:
             raise ImageError("The iterator of frames was read already: make another one.")
-        yield from map(np.asarray, islice(frames, start, stop, every))
+        yield from map(_as_array, islice(frames, start, stop, every))
 
 
 def read_frame(source: Any, index: Any) -> npt.NDArray[Any]:

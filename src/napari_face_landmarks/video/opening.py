@@ -5,14 +5,14 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Generator
-from typing import Any
+from typing import Any, cast
 
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError, VideoError
-from napari_face_landmarks.video.arrays import FrameStream, as_frames, read_frame
+from napari_face_landmarks.video.arrays import FrameList, FrameStream, as_frames, read_frame
 from napari_face_landmarks.video.index import VideoInfo, index_video
-from napari_face_landmarks.video.pictures import PictureSeries, pictures_in
+from napari_face_landmarks.video.pictures import InOrder, PictureSeries, pictures_in
 from napari_face_landmarks.video.reader import Video, VideoWarning, frame_range
 
 
@@ -93,6 +93,9 @@ def read_frames(
     """
     if isinstance(source, Video):
         return source.frames(start, stop, every)
+    if isinstance(source, FrameList) and source.apart:  # of which one may be broken
+        numbers = range(*frame_range(start, stop, len(source)), every)
+        return cast(Generator[npt.NDArray[Any], None, None], InOrder(source, numbers))
     return _frames_of(source, start, stop, every)
 
 

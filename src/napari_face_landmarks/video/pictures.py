@@ -29,7 +29,7 @@ def pictures_in(path: str | os.PathLike[str]) -> list[Path]:
 
     None of a folder that has videos.
     """
-    found = Path(path)
+    found = Path(os.fsdecode(path))
     try:
         items = list(found.iterdir()) if found.is_dir() else [] if _is_animated(found) else [found]
         if any(item.suffix.lower() in VIDEO_SUFFIXES for item in items):  # of which one is meant
@@ -129,20 +129,21 @@ class PictureSeries(Video):
     def frames(self, start: int = 0, stop: int | None = None, every: int = 1) -> Any:
         """Read frames sequentially, as `Video.frames`; one that has none raises, and the next can be read."""
         stop = min(len(self), len(self) if stop is None else stop)
-        return _InOrder(self, range(max(0, start), stop, every))
+        return InOrder(self, range(max(0, start), stop, every))
 
 
-class _InOrder:
+class InOrder:
     """An iterator that continues after an error, as a generator cannot."""
 
-    def __init__(self, pictures: PictureSeries, numbers: range) -> None:
+    def __init__(self, pictures: Any, numbers: range) -> None:
         self._pictures, self._numbers = pictures, iter(numbers)
 
-    def __iter__(self) -> _InOrder:
+    def __iter__(self) -> InOrder:
         return self
 
     def __next__(self) -> Frame:
-        return self._pictures[next(self._numbers)]
+        frame: Frame = self._pictures[next(self._numbers)]
+        return frame
 
     def close(self) -> None:
         """Stop here."""
