@@ -177,17 +177,10 @@ def fit_pdm(
     start = params
     if start is None or not np.isfinite(start).all() or start[0] <= SMALLEST_SCALE:
         start = fit_rigid(pdm, target, weight)
-    fitted = _fit_kernel(
-        pdm.mean,
-        pdm.components,
-        pdm.eigenvalues,
-        target,
-        weight,
-        np.asarray(start, dtype=np.float64),
-        noise,
-        max_iterations,
-    )
-    return np.asarray(fitted)
+    fitted = np.array(start, dtype=np.float64)
+    shape = pdm.mean, pdm.components, pdm.eigenvalues
+    _fit_from(*shape, target, weight, False, noise, max_iterations, fitted)
+    return fitted
 
 
 def fit_pdm_again(
@@ -203,22 +196,24 @@ def fit_pdm_again(
         return None
     fitted = params.copy()
     shape = pdm.mean, pdm.components, pdm.eigenvalues
-    known = _fit_again(*shape, target, spread, noise, MOST_ITERATIONS, fitted)
+    known = _fit_from(*shape, target, spread, True, noise, MOST_ITERATIONS, fitted)
     return fitted if known else None
 
 
 @exact_kernel
-def _fit_again(
+def _fit_from(
     mean: Floats,
     components: Floats,
     eigenvalues: Floats,
     target: Floats,
-    sigma: Floats,
+    given: Floats,
+    spreads: bool,
     noise: float,
     max_iterations: int,
     params: Floats,
 ) -> bool:
-    weight = spread_weights(sigma)
+    """Fit from `params`, in place, by weights or spreads; False if few landmarks or no start is usable."""
+    weight = spread_weights(given) if spreads else given.copy()
     known = _leave_out(target, weight) >= FEWEST_POINTS and params[0] > SMALLEST_SCALE
     for value in params:
         known = known and math.isfinite(value)
