@@ -50,7 +50,7 @@ def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         else:
             root, videos = path.parent, [path]
         roots.append(os.path.abspath(root))
-        found |= dict.fromkeys(video.absolute() for video in videos)
+        found |= dict.fromkeys(map(_absolute, videos))
     if not found:
         raise VideoError("There are no videos to track: name videos, folders or patterns.")
     try:
@@ -58,6 +58,14 @@ def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
     except ValueError:  # several drives
         return [(video, Path()) for video in found]
     return [(video, Path(os.path.relpath(os.path.abspath(video.parent), common))) for video in found]
+
+
+def _absolute(path: Path) -> Path:
+    """Return a path absolute and without "..", unless that leads elsewhere, as it may after a link."""
+    plain = Path(os.path.abspath(path))
+    if ".." in path.parts and not (plain.exists() and path.exists() and plain.samefile(path)):
+        return path.absolute()
+    return plain
 
 
 def left_out(
@@ -68,7 +76,7 @@ def left_out(
     The folder of the results is not looked at.
     """
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
-    files = (item.absolute() for path in map(Path, given) if path.is_dir() for item in path.rglob("*"))
+    files = (_absolute(item) for path in map(Path, given) if path.is_dir() for item in path.rglob("*"))
     others = {item for item in files if item.is_file() and not {item, item.parent} & tracked}
     others = {item for item in others if not item.is_relative_to(output)}
     kinds = Counter(item.suffix.lower() or "no ending" for item in others if not item.name.startswith("."))
