@@ -165,7 +165,7 @@ def dental_show(axes: FaceAxes, side: str) -> Quantity:
 
 
 def philtrum_deviation(axes: FaceAxes, side: str = "both") -> Quantity:
-    """Return the angle of the philtrum (33 to 51) to the midline, positive to the subject's left."""
+    """Return the angle of the philtrum (nose to upper lip) to the midline, positive to the subject's left."""
     return arctangent(
         axes.horizontal(51) - axes.horizontal(33), axes.vertical(51) - axes.vertical(33)
     ) * math.degrees(1)

@@ -54,7 +54,7 @@ def plot_measures(
                     seconds, values - errors, values + errors, color=SIDES[side], alpha=0.15, linewidth=0
                 )
         unit = table.columns[table.column(columns[0][0])].unit
-        axis.set_ylabel(f"{name.replace('_', ' ')}\n({unit})", fontsize=8)
+        axis.set_ylabel(f"{name.replace('_', ' ')}\n({unit_in_words(unit)})", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         if name == "closure":
@@ -64,6 +64,11 @@ def plot_measures(
         axes[0].legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
     axes[-1].set_xlabel(label, fontsize=8)
     return figure
+
+
+def unit_in_words(unit: str) -> str:
+    """Return a unit as people write it."""
+    return {"percent": "%", "percent2": "%²", "mm2": "mm²", "deg": "°"}.get(unit, unit)
 
 
 def save_figure(path: str | os.PathLike[str], figure: Any) -> None:

@@ -18,10 +18,10 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, measure_named
 from napari_face_landmarks.measures.events import Blink, blinks
-from napari_face_landmarks.measures.plot import SIDES, plot_measures
+from napari_face_landmarks.measures.plot import SIDES, plot_measures, unit_in_words
 from napari_face_landmarks.measures.summary import compare, summary
 from napari_face_landmarks.measures.table import LARGE_YAW, MeasureTable
-from napari_face_landmarks.measures.validation import caution
+from napari_face_landmarks.measures.validation import underestimated
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.tracking.frame_source import recorded_stream
 from napari_face_landmarks.video import read_frames
@@ -119,7 +119,9 @@ def report_page(
         parts.append("<h2>Mouth</h2>" + _single_table(table, row))
         parts.append("<h2>Blinks</h2>" + _blink_table(row, [blink for blink in found if blink.face == face]))
         figure = plot_measures(table, face=face, fps=fps)
-        parts.append("<h2>Over time</h2>" + _image(_png(figure), "Curves with their standard errors"))
+        parts.append(
+            "<h2>Over time</h2>" + _image(_png(figure), "Curves with their standard errors; blinks are grey")
+        )
     parts.append("<h2>Quality of the recording</h2>" + _quality(table, rows))
     parts.append(_definitions(table))
     parts.append("<h2>How this was made</h2>" + _provenance(tracks, table))
@@ -155,7 +157,9 @@ def write_comparison(
     blinking = [_blink_row(table, fps) for _, table, _ in (before, after)]
     parts.append("<h2>Blinks</h2>" + _table(("", *names), list(zip(_BLINKS, *blinking, strict=True))))
     for name, (_, table, _) in zip(names, (before, after), strict=True):
-        picture = _image(_png(plot_measures(table, fps=fps)), "Curves with their standard errors")
+        picture = _image(
+            _png(plot_measures(table, fps=fps)), "Curves with their standard errors; blinks are grey"
+        )
         parts.append(f"<h2>{name}, over time</h2>{picture}")
     parts.append(_definitions(before[1]))
     for name, (tracks, table, _) in zip(names, (before, after), strict=True):
@@ -185,15 +189,22 @@ def _definitions(table: MeasureTable) -> str:
 
 def _cautions(table: MeasureTable) -> str:
     """Return what is known to be underestimated of the measures of the report."""
-    shown = [(c.name, c.title) for c in table.columns if c.side in ("both", "difference")]
-    shown += [(c.name, c.title.removesuffix(", right")) for c in table.columns if c.side == "right"]
-    kept = [
-        (name, title)
-        for name, title in shown
-        if name in MEASURED_BOTH or name.removesuffix("_right").removesuffix("_difference") in ROWS
-    ]
-    sentence = caution(kept, str(table.meta.get("models", "")))
-    return f"<h2>How far to trust it</h2><p>{html.escape(sentence)}</p>" if sentence else ""
+    models, rows = str(table.meta.get("models", "")), []
+    for name in (*ROWS, *MEASURED_BOTH):
+        column = next((c for c in table.columns if c.name in (name, f"{name}_right")), None)
+        shares = [underestimated(part, models) for part in (name, f"{name}_difference")]
+        if column is not None and any(shares):
+            title = html.escape(column.title.removesuffix(", right").capitalize())
+            rows.append([title, *(f"{share} %" if share else "-" for share in shares)])
+    if not rows:
+        return ""
+    text = (
+        "Compared with landmarks placed by hand, what makes a face differ from the average one is found too "
+        "small by about these shares, in part because placing by hand scatters too. Changes within one "
+        "recording suffer less."
+    )
+    table_of_them = _table(("Measure", "Each value", "Left minus right"), rows)
+    return f"<h2>What tends to be underestimated</h2><p>{text}</p>{table_of_them}"
 
 
 def _page(title: str, parts: Sequence[str]) -> str:
@@ -321,11 +332,6 @@ def drawn_measure(
     return np.asarray(picture, dtype=np.uint8)
 
 
-def unit_in_words(unit: str) -> str:
-    """Return a unit as people write it."""
-    return {"percent": "%", "percent2": "%²", "mm2": "mm²", "deg": "°"}.get(unit, unit)
-
-
 def _titled(title: str, unit: str) -> str:
     return f"{html.escape(title.capitalize())} ({unit_in_words(unit)})"
 
@@ -372,7 +378,8 @@ def _symmetry_table(table: MeasureTable, row: Any) -> str:
     note = (
         "Right and left are the subject's. Symmetry is the smaller side in percent of the larger: 100 is "
         "normal, 0 that the sides moved in opposite directions. ± is half of the 95 % interval of the "
-        "landmarks' uncertainty. The greatest change is from rest to the furthest of the recording."
+        "landmarks' uncertainty. The greatest change is from rest to the furthest that lasted for at least a "
+        "hundredth of the recording, so that blinks are not in it."
     )
     return _table(head, rows) + f'<p class="note">{note}</p>'
 
@@ -423,7 +430,6 @@ def _quality(table: MeasureTable, rows: pandas.DataFrame) -> str:
 def _provenance(tracks: Tracks, table: MeasureTable) -> str:
     meta, settings = tracks.meta, tracks.settings.to_dict()
     sentences = [
-        table.scale.in_words(),
         "Each face was turned to a frontal view with the depth of the shape model."
         if table.pose_corrected
         else "Lengths are in the image plane, with the head's roll and its distance from the camera removed.",
