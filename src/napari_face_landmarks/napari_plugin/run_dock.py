@@ -13,6 +13,7 @@ from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QMenu, QSizePolicy
 from superqt.utils import create_worker
 
+from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.napari_plugin import commands, export_dialog, preferences
@@ -38,6 +39,7 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
 from napari_face_landmarks.napari_plugin.roi_layers import regions_of_layers
 from napari_face_landmarks.napari_plugin.run_controller import (
     BackgroundRun,
+    counted,
     describe_end,
     describe_progress,
     track_in_background,
@@ -46,6 +48,7 @@ from napari_face_landmarks.napari_plugin.run_controller import (
 from napari_face_landmarks.napari_plugin.run_controller import load_cached as load_models
 from napari_face_landmarks.napari_plugin.settings_form import RunChoices
 from napari_face_landmarks.napari_plugin.streaming_layer import ShownRun
+from napari_face_landmarks.quality import check
 from napari_face_landmarks.settings import TrackerSettings
 
 REFRESH_MS = 125  # between two looks at what the working thread has done
@@ -417,8 +420,21 @@ class FaceLandmarksWidget(Container):
         self.status.value = describe_end(run)
         if run.error is not None:
             self._tell_error(describe_end(run))
-        elif run.tracks is not None and run.tracks.warnings:
-            show_warning(warnings_in_words(run.tracks.warnings))
+        elif run.tracks is not None:
+            if run.tracks.warnings:
+                show_warning(warnings_in_words(run.tracks.warnings))
+            self._tell_what_to_check(run.tracks)
+
+    def _tell_what_to_check(self, tracks: Tracks) -> None:
+        """Add to the words about the end of a run whether there is something to look at."""
+        told = self.status.value
+
+        def show(count: int) -> None:
+            if self.is_open and self.status.value == told:
+                found = f"{counted(count, 'sequence')} to check." if count else "Nothing needs a check."
+                self.status.value = f"{told} {found}"
+
+        create_worker(lambda: len(check(tracks).suspects), _start_thread=True, _connect={"returned": show})
 
     def _finish_without_dock(self, run: BackgroundRun) -> None:
         """Keep the finished frames of a run whose dock was closed, unless the window is closed too."""
