@@ -12,6 +12,7 @@ import numpy as np
 from napari_face_landmarks.data.fields import CLNF, PFLD
 from napari_face_landmarks.data.frame import empty_frame
 from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.runs import chunks, job, worker  # noqa: F401 - before tests replace the tracker
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker, FrameResult
 

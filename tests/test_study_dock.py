@@ -115,7 +115,11 @@ def test_a_folder_is_dropped_tracked_and_its_results_are_opened(
     assert [layer.name for layer in viewer.layers if layer.visible] == ["c", "c landmarks"]
     assert panel_of(viewer, "Correct").layer.name == "c landmarks"
     assert panel_of(viewer, "Correct").video.value.name == "c"
+    viewer.add_image(np.zeros((90, 60, 80), np.uint8), name="longer", visible=False)
+    viewer.dims.set_current_step(0, 80)
     study.open_result(0)
+    assert viewer.dims.current_step[0] == 0, "a frame that the video does not have would be black"
+    viewer.layers.remove("longer")
     assert [layer.name for layer in viewer.layers if layer.visible] == ["a", "a landmarks"]
     assert len(viewer.layers) == 4, "nothing is opened twice"
 

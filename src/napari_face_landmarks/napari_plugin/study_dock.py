@@ -32,7 +32,12 @@ from superqt.utils import create_worker
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.io.formats import FORMATS
-from napari_face_landmarks.napari_plugin.current_layer import image_layers, landmark_layers
+from napari_face_landmarks.napari_plugin.current_layer import (
+    frame_shown,
+    image_layers,
+    landmark_layers,
+    show_frame,
+)
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 from napari_face_landmarks.napari_plugin.preferences import read_preferences
 from napari_face_landmarks.napari_plugin.qt_forms import (
@@ -441,6 +446,8 @@ class StudyDock(QWidget):
         known = [each for each in landmark_layers(self._viewer) if each.metadata.get("path") == video.output]
         for layer in (image, *known):
             layer.visible = True
+        if not 0 <= (frame_shown(self._viewer, image) or 0) < len(image.data):  # of a longer video before
+            show_frame(self._viewer, image, 0)
         if known:
             self._viewer.layers.selection.active = known[-1]
             return
