@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -146,7 +147,12 @@ def contact_sheet(
     n_frames = len(tracks.frame_indices)
     rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
     with video_files.opened(source, tracks) as frames:
-        drawn = (_cell(frames, tracks, int(row), width, style or OverlayStyle()) for row in rows)
+        style = style or OverlayStyle()
+        styles = [
+            style,
+            *[dataclasses.replace(style, legend=False)] * (len(rows) - 1),
+        ]  # one legend is enough
+        drawn = (_cell(frames, tracks, int(row), width, each) for row, each in zip(rows, styles, strict=True))
         cells = list(video_files.counted(drawn, len(rows), progress))
     sheet = _tile(cells, min(columns, len(cells)))
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))

@@ -132,9 +132,9 @@ def draw_legend(canvas: npt.NDArray[np.uint8], entries: Sequence[tuple[str, str]
     for line, (label, colour) in enumerate(reversed(entries)):
         rgb = int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
         height = round(45 * max(0.35, min(canvas.shape[:2]) / 640))
-        bottom = canvas.shape[0] - line * height
-        if bottom > height:  # else the picture is too low for it
-            draw_caption(canvas[bottom - height : bottom], label, rgb, min(canvas.shape[:2]))
+        top = canvas.shape[0] - (line + 1) * height - height // 4
+        if top > 0:  # else the picture is too low for it
+            draw_caption(canvas[top:], label, rgb, min(canvas.shape[:2]))
 
 
 def draw_caption(
