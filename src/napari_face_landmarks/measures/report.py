@@ -200,8 +200,7 @@ def _cautions(table: MeasureTable) -> str:
         return ""
     text = (
         "Compared with landmarks placed by hand, what makes a face differ from the average one is found too "
-        "small by about these shares, in part because placing by hand scatters too. Changes within one "
-        "recording suffer less."
+        "small by about these shares, in part because placing by hand scatters too."
     )
     table_of_them = _table(("Measure", "Each value", "Left minus right"), rows)
     return f"<h2>What tends to be underestimated</h2><p>{text}</p>{table_of_them}"
