@@ -228,6 +228,7 @@ HALF_SEEN = ("walk.mkv",)
 """Clips of a head turned by about 20 degrees, whose far eye is hardly seen: a blink may be of one eye."""
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("clip", BLINKS)
 @pytest.mark.parametrize("preset", ["balanced", "accurate"])
