@@ -59,6 +59,11 @@ LINES = "Measured"
 """Name of the layer that shows what is measured."""
 ICON = 68
 """Side of the picture of a measure in the list, px."""
+SHOWN_HERE = "Every measure on the frame shown, with its standard error; a click shows its curves."
+CHANGED_AT_REST = (
+    "At rest: before, after, and the change ± half its 95 % interval; * where the change is larger than the "
+    "uncertainty of the landmarks explains."
+)
 EXPORTS = {
     "Table of every frame": "CSV (*.csv);;Parquet (*.parquet)",
     "Blinks": "CSV (*.csv)",
@@ -198,6 +203,7 @@ class MeasuresDock(FollowingPanel):
         self.values.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
         self.values.setMinimumHeight(90)
         self.values.setWordWrap(False)
+        self.values.setToolTip(SHOWN_HERE)
         self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.values.setStyleSheet("QTableWidget, QHeaderView { font-size: 8pt; padding: 0px; }")
         self.values.verticalHeader().setDefaultSectionSize(20)
@@ -475,12 +481,7 @@ class MeasuresDock(FollowingPanel):
             for row in range(len(titles)):
                 for column in range(len(head)):
                     table.setItem(row, column, QTableWidgetItem(""))
-            table.setToolTip(
-                "Every measure on the frame shown, with its standard error; a click shows its curves."
-                if head == HERE
-                else "At rest: before, after, and the change ± half its 95 % interval; * where the change is "
-                "larger than the uncertainty of the landmarks explains."
-            )
+            table.setToolTip(SHOWN_HERE if head == HERE else CHANGED_AT_REST)
         for row, texts in enumerate(cells):
             for column, text in enumerate(texts):
                 table.item(row, column).setText(text.replace(" ± ", "±"))  # little room
