@@ -431,7 +431,7 @@ def test_csv_files_are_those_of_pandas(tmp_path: Path, monkeypatch: pytest.Monke
     frame = pd.DataFrame(
         {
             "frame": np.arange(13) * 10**6,
-            "time": numbers * 1.5,
+            "score": numbers * 1.5,
             "face": ["nan", 'a "b", c', "", "Ferdinand", "two\nlines"] * 2 + ["x", None, "ü"],
             "turned": numbers > 0,
             "value": numbers.astype(np.float32),
@@ -442,6 +442,10 @@ def test_csv_files_are_those_of_pandas(tmp_path: Path, monkeypatch: pytest.Monke
         expected = frame[names].to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_table(tmp_path / "a.csv", frame[names])
         assert (tmp_path / "a.csv").read_bytes().decode() == expected
+    times = pd.DataFrame({"time": [0.0, 1 / 30, 36000.0041667, np.nan], "value": [36000.0041667] * 4})
+    write_table(tmp_path / "a.csv", times)  # frames at 240 a second stay apart after hours
+    rows = (tmp_path / "a.csv").read_text().splitlines()
+    assert rows == ["time,value", "0,36000", "0.033333,36000", "36000.004167,36000", ",36000"]
 
 
 def test_the_command_writes_tables_plot_and_report(

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 FLAGS = ("low_confidence", "turned")
 CHUNK = 5000
 """Rows of a CSV file that are formatted at once."""
+TIMES = ("time", "onset", "full", "peak", "release", "end", "duration")
+"""Columns in seconds, which are written to the microsecond however long the recording is."""
 _QUOTE, _MARKS = '"', frozenset(',"\r\n')
 
 
@@ -156,9 +158,11 @@ def write_table(path: str | os.PathLike[str], frame: pandas.DataFrame) -> None:
 def _csv_lines(frame: pandas.DataFrame) -> Iterator[str]:
     """Yield rows as ``DataFrame.to_csv`` with ``float_format="%.6g"`` writes them, in a fifth of the time.
 
-    That calls functions of Python for each number; here one formats all floats at the end of a row.
+    Only `TIMES` have more digits. That calls functions of Python for each number; here one formats all floats
+    at the end of a row.
     """
-    first = max((place + 1 for place, kind in enumerate(frame.dtypes) if kind.kind != "f"), default=0)
+    kinds = enumerate(frame.dtypes.items())
+    first = max((place + 1 for place, (name, kind) in kinds if kind.kind != "f" or name in TIMES), default=0)
     form = ",".join([""] * bool(first) + ["%.6g"] * (frame.shape[1] - first)) + "\n"
     cells = [_csv_cells(frame.iloc[:, place]) for place in range(first)] or [[""] * len(frame)]
     numbers = frame.iloc[:, first:].to_numpy().tolist()
@@ -169,6 +173,8 @@ def _csv_lines(frame: pandas.DataFrame) -> Iterator[str]:
 def _csv_cells(column: pandas.Series) -> list[str]:
     """Return the cells of a column: quoted where a text needs it, empty where a value is missing."""
     values = column.tolist()
+    if column.dtype.kind == "f" and column.name in TIMES:  # six digits would be 0.1 s after three hours
+        return ["" if value != value else f"{value:.6f}".rstrip("0").rstrip(".") for value in values]
     if column.dtype.kind == "f":
         return ["" if value != value else f"{value:.6g}" for value in values]
     if column.dtype.kind in "biu":
