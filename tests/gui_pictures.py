@@ -60,7 +60,7 @@ class Pictures:
         ----------
         state : str
         toggle : QAbstractButton, optional
-            Checked in each size anew.
+            Checked in each size again.
         """
         from PIL import Image
 

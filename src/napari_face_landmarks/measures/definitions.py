@@ -66,6 +66,11 @@ class Measure:
     formula: Formula
 
 
+def name_of_sides(column: str) -> str:
+    """Return the measure of which a column is one side, or the difference that a symmetry is made of."""
+    return column.removesuffix("_right").removesuffix("_left").replace("_symmetry", "_difference")
+
+
 def _distance(axes: FaceAxes, a: int, b: int) -> Quantity:
     return hypotenuse(axes.horizontal(a) - axes.horizontal(b), axes.vertical(a) - axes.vertical(b))
 

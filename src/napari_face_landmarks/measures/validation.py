@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
+from napari_face_landmarks.measures.definitions import name_of_sides
+
 SLOPES_FILE = Path(__file__).with_name("slopes.json")
 """Slopes of found values over labelled ones, by bundle and measure: those of the table in the README, from
 which ``python tests/readme_tables.py`` writes them."""
@@ -37,8 +39,7 @@ def underestimated(name: str, models: str) -> int:
     int
         Rounded to `STEP`; 0 where the slope is at least `SLOPE`, or where nothing is known.
     """
-    base = name.removesuffix("_right").removesuffix("_left").replace("_symmetry", "_difference")
-    slope = _slopes().get(models, {}).get(base, 1.0)
+    slope = _slopes().get(models, {}).get(name_of_sides(name), 1.0)
     return STEP * round(100 * (1 - slope) / STEP) if slope < SLOPE else 0
 
 

@@ -176,7 +176,7 @@ def _left_minus_right(tracks: Tracks) -> Floats:
 
 
 def spikes(values: Floats) -> Floats:
-    """Return how far values (T, ...) are beside those of both frames around them; 0 at ends and between."""
+    """Return how far values (T, ...) are off those of both frames around them; 0 at ends and between."""
     found = np.zeros_like(values)
     before, after = values[1:-1] - values[:-2], values[1:-1] - values[2:]
     found[1:-1] = np.where(before * after > 0, np.minimum(np.abs(before), np.abs(after)), 0)

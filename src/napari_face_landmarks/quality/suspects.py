@@ -203,9 +203,9 @@ def _in_words(series: Series, reason: str, row: int, face: int) -> str:
         moved = percent(series.region_movement[row, face, region])
         return f"{JUMP} of the {NAMES[region]}: {moved} of the inter-ocular distance, relative to the face"
     if reason == UNEVEN:
-        beside = spikes(series.left_minus_right[:, face])[row]
-        side = int(beside.argmax())
-        away = percent(beside[side])
+        off = spikes(series.left_minus_right[row - 1 : row + 2, face])[1]
+        side = int(off.argmax())
+        away = percent(off[side])
         return f"{UNEVEN}: the {SIDES[side]} differ by {away} of the inter-ocular distance on this frame only"
     return f"{ODD}: {percent(series.off_model[row, face])} of the inter-ocular distance from the shape model"
 
