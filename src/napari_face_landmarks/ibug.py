@@ -60,18 +60,12 @@ MIRROR_68 = _mirror()
 
 
 def inter_ocular(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the distance between the outer eye corners, which normalises the NME, (...); pixels.
-
-    Arrays: `landmarks` (..., 68, 2), pixels, x then y.
-    """
+    """Return the distance between the outer eye corners, (...) px, of landmarks (..., 68, 2)."""
     points = np.asarray(landmarks, dtype=np.float64)
     return np.asarray(np.linalg.norm(points[..., OUTER_EYES[0], :] - points[..., OUTER_EYES[1], :], axis=-1))
 
 
 def nme(landmarks: npt.NDArray[Any], truth: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the normalised mean error: mean point distance over the true inter-ocular distance.
-
-    Arrays: `landmarks` and `truth` (..., 68, 2), pixels, x then y.
-    """
+    """Return the mean distance of landmarks from `truth`, (..., 68, 2), over its inter-ocular distance."""
     difference = np.asarray(landmarks, dtype=np.float64) - np.asarray(truth, dtype=np.float64)
     return np.asarray(np.linalg.norm(difference, axis=-1).mean(axis=-1) / inter_ocular(truth))

@@ -16,10 +16,7 @@ _LOCK = threading.RLock()
 
 
 class _Kernel:
-    """A function that Numba compiles, or loads from its cache, at the first call.
-
-    Importing the package therefore does not import Numba. Kernels that it calls are compiled with it.
-    """
+    """A function that Numba, imported then, compiles or loads from its cache at the first call."""
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         self.py_func = function
@@ -52,10 +49,9 @@ class _Kernel:
 def _load_without_compiler(compiled: Any) -> None:
     """Make a kernel look into Numba's cache before Numba initialises its compiler.
 
-    Numba initialises the compiler and compiles its own reference counting before it looks into the cache:
-    45 MB and most of the loading time, for nothing if all kernels are cached. Loading needs the addresses of
-    a few C functions. A kernel that is not in the cache still starts the compiler, and with a Numba that
-    lacks these internals the kernel is left as `numba.njit` made it.
+    The compiler takes 45 MB and most of the loading time, for nothing if all kernels are cached. A kernel
+    that is not in the cache still starts it; with a Numba that lacks these internals the kernel is left as
+    `numba.njit` made it.
     """
     try:
         from llvmlite import binding

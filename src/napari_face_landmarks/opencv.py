@@ -1,7 +1,7 @@
 """OpenCV, imported without its side effects: every module of the package takes `cv2` from here.
 
-On Linux ``import cv2`` points Qt at the platform plugins and fonts in OpenCV's own wheel, by environment
-variables; Qt programs that start later in the process, or from it, may then fail to open a window.
+On Linux ``import cv2`` sets environment variables that make Qt use the plugins and fonts of OpenCV's wheel;
+Qt programs may then fail to open a window.
 """
 
 from __future__ import annotations

@@ -115,9 +115,9 @@ def carry_on_steps(
     direction: Direction = "forwards",
     until: int | None = None,
 ) -> Generator[tuple[int, int], None, Tracks]:
-    """Do `carry_on` step by step: yields the frames done and all of them, and returns the tracks.
+    """As `carry_on`, step by step: yields the frames done and of all, and returns the tracks.
 
-    Closing it before its end leaves everything as it was.
+    Closing it before its end changes nothing.
     """
     row = row_of(tracks, frame, face)
     if not np.isfinite(tracks.landmarks[row, face]).all():
@@ -240,9 +240,9 @@ def _follow(
     frames: Frames,
     _: FacesState | None,
 ) -> Generator[Tracked, None, None]:
-    """Track one face from its landmarks, (68, 2), on the first frame, until it is lost.
+    """Track one face from its landmarks, (68, 2), on the first frame, until it is lost, with their offset.
 
-    The offset of the manual ones, `by_hand`, from those that the tracker finds there is added on the others.
+    `by_hand` are the manual ones, whose offset from the automatic ones of that frame is added on the others.
     """
     models = context.models
     by_pfld = models.pfld is not None and context.settings.refine != "clnf-only"
@@ -323,10 +323,7 @@ def _offset_of(
     landmarks: Floats,
     by_hand: npt.NDArray[np.bool_],
 ) -> _Offset | None:
-    """Return what the manual ones among a frame's landmarks say of all: neighbours follow, others do not.
-
-    None where the tracker does not find that face there at all, which says nothing about other frames.
-    """
+    """Return the offset of all landmarks from that of the manual ones; None where the face is not found."""
     auto = found.result.landmarks[0].astype(np.float64)
     if not (np.isfinite(found.params).all() and float(nme(auto, landmarks)) < constants.FAR_OFF):
         return None
@@ -341,10 +338,7 @@ def _offset_of(
 def _gain(
     context: RunContext, frame: npt.NDArray[np.uint8], found: _Automatic, offset: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return the image's evidence for an offset, (68,): the patch experts' responses and PFLD's doubt.
-
-    Each facial region has one value, in which landmarks count as far as they are moved.
-    """
+    """Return the evidence of patch experts and PFLD for an offset, (68,), one value for a facial region."""
     auto = found.result.landmarks[0]
     model = context.models.clnf(context.engine)
     here, there = log_responses(to_grey(frame), found.params, [auto, auto + offset], model)
@@ -374,10 +368,7 @@ def _add_offset(
 
 
 def _follows() -> npt.NDArray[np.float64]:
-    """Return how far landmarks follow each other, (68, 68): within a part, and less where parts meet.
-
-    Lips and lids have two parts each, or one that is corrected would take a closed mouth or eye along.
-    """
+    """Return how far landmarks follow each other, (68, 68): within a part, and less where parts meet."""
     lips = [
         [48, *range(49, 54), 54, 60, *range(61, 64), 64],
         [48, *range(55, 60), 54, 60, *range(65, 68), 64],

@@ -1,7 +1,7 @@
-"""Edits of tracks: manual landmarks; faces renamed, deleted, merged, split and chosen.
+"""Edits of tracks: manual landmarks; faces renamed, deleted, merged, split and selected.
 
-Each edit returns new tracks, but for `set_face`, which changes one face on one frame in place and costs the
-same however long the video is: for callers that own a copy (`Tracks.copy`) and edit it again and again.
+Each edit returns new tracks, except `set_face`, which changes one face on one frame in place at constant
+cost, for callers that own a copy (`Tracks.copy`).
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ def delete_face(tracks: Tracks, face: int, frames: tuple[int, int] | None = None
 
 
 def choose_faces(tracks: Tracks, faces: Sequence[int]) -> Tracks:
-    """Return the tracks of some faces only, in the order given.
+    """Return the tracks of some faces only, in the given order.
 
     Raises
     ------
@@ -106,12 +106,12 @@ def merge_faces(tracks: Tracks, face: int, other: int) -> Tracks:
 
 
 def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
-    """Return the tracks with a face split at a frame: from there on it is a new face, the last one.
+    """Return the tracks with a face split at a frame, from which on it is a new face, the last one.
 
     Raises
     ------
     ResultError
-        If there is no such face, or it is not there both before the frame and from it on.
+        If there is no such face, or it is not present both before the frame and from it on.
     """
     _check_face(tracks, face)
     after = tracks.frame_indices >= frame
@@ -196,8 +196,8 @@ def edited_values(
 ) -> FaceValues:
     """Return a face on one frame with its landmarks replaced, for `set_face`; its source is "manual".
 
-    The tracks are neither changed nor copied. Landmarks (68, 2), confidence (68,) and pose (6,) are as in
-    `Tracks`. The box is the landmarks', its score is kept, and what described the fit before is unknown.
+    Landmarks (68, 2), confidence (68,) and pose (6,) are as in `Tracks`. The box encloses the landmarks, its
+    score is kept, and values that described the previous fit become unknown.
     """
     values = values_of_face(tracks, row, face)
     for item in FIELDS:
@@ -236,10 +236,7 @@ def set_face(tracks: Tracks, row: int, face: int, values: Mapping[str, npt.NDArr
 
 
 def reset_fit(tracks: Tracks, where: Any) -> None:
-    """Forget, in place, how faces were fitted whose landmarks were edited.
-
-    `where` is an index of rows and faces: a mask (T, F), or a row and a face.
-    """
+    """Reset, in place, the values that describe a fit, at rows and faces `where` landmarks were edited."""
     for item in FIELDS:
         if item.reset_by_edits:
             getattr(tracks, item.name)[where] = item.fill

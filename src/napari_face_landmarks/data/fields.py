@@ -1,8 +1,7 @@
 """The arrays of a face: the table from which frames, tracks, checkpoints, files and edits are derived.
 
-`FaceArrays` has an entry for each array: its type, and a `Field` with the rest; `FIELDS` lists these.
-Whatever stores, reads, copies or edits faces loops over `FIELDS`, so that all of them keep an array that is
-added here.
+`FaceArrays` has an entry for each array: its type, and a `Field` with the rest; `FIELDS` lists these. All
+code that stores, reads, copies or edits faces loops over `FIELDS`.
 """
 
 from __future__ import annotations
@@ -212,10 +211,7 @@ def empty_arrays(*leading: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def document(owner: type, leading: str) -> None:
-    """Append the arrays to the docstring of a class, which ends with a numpydoc section of attributes.
-
-    `leading` has the names of the first axes, such as "T, F".
-    """
+    """Append the arrays, with leading axes such as "T, F", to the numpydoc attributes of a class."""
     lines = [inspect.cleandoc(owner.__doc__ or "")]  # Python 3.13 and newer have removed its indentation
     for item in FIELDS:
         shape = ", ".join([leading, *map(str, item.shape)])

@@ -47,10 +47,7 @@ def _empty(n_faces: int) -> dict[str, npt.NDArray[Any]]:
 
 
 def stack_frames(frames: Sequence[FrameResult], n_faces: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of any number of frames of F faces, each (N, F, ...), and ``index``, (N,) int64.
-
-    Only what the tracker computes is in them, as in a checkpoint.
-    """
+    """Return the arrays that the tracker computes of N frames, (N, F, ...), and ``index``, (N,) int64."""
     arrays = {
         item.name: np.stack([getattr(frame, item.name) for frame in frames])
         if frames

@@ -1,9 +1,8 @@
-"""How faces and frames are named and numbered, everywhere that a person or a program reads them.
+"""How faces and frames are named and numbered.
 
-Faces and frames are counted from 0. A face without a given name is "face 0" in sentences, lists and pictures
+Faces and frames are counted from 0. A face without a name is "face 0" in sentences, lists and images
 (`face_label`) and ``face_0`` where files need an identifier (`face_identifier`). Only formats whose
-specification counts otherwise do so: OpenFace's CSV files and the names of 300-VW's ``.pts`` files number
-frames from 1.
+specification counts from 1 do so: OpenFace's CSV files and the file names of 300-VW's ``.pts`` files.
 """
 
 from __future__ import annotations
@@ -53,11 +52,7 @@ def given_names(meta: Mapping[str, Any]) -> list[str]:
 
 
 def names_in_files(given: Any, n_faces: int) -> list[str]:
-    """Return the names of faces as files of poses have them: distinct, short and on one line.
-
-    `given` is ``meta["face_names"]``, of whatever type. `face_identifier` where there is no name, or an empty
-    one. Names are one line of at most `LONGEST_NAME` characters that any encoding of Unicode can hold.
-    """
+    """Return the names of faces for pose files, unique and on one line, from ``meta["face_names"]``."""
     names = face_identifiers(n_faces)
     listed = given if isinstance(given, (list, tuple)) else ()
     for face, name in enumerate(listed[:n_faces]):

@@ -207,15 +207,9 @@ def collect(
 ) -> Tracks:
     """Assemble tracks from the frames of a run: the one place where this is done.
 
-    Parameters
-    ----------
-    frames : sequence of FrameResult, or mapping of str to ndarray
-        In the order of the frames, or their arrays as `stack_frames` and `checkpoint.read_frames` return
-        them; may be fewer than the run was to give.
-    settings, stats, warnings, meta
-        Of the run, as in `Tracks`.
-    timestamps : ndarray, (N,), optional
-        Seconds of every frame of the source, looked up by each frame's index; NaN where it has none.
+    `frames`, in order, are results or their arrays as `stack_frames` and `checkpoint.read_frames` return
+    them; `timestamps` those of every frame of the source, in seconds (NaN if unknown); the rest as in
+    `Tracks`.
     """
     settings = settings or TrackerSettings()
     arrays = frames if isinstance(frames, Mapping) else stack_frames(frames, settings.max_faces)
@@ -238,10 +232,7 @@ def collect(
 def empty_tracks(
     frame_indices: npt.ArrayLike, n_faces: int, timestamps: npt.ArrayLike | None = None, **more: Any
 ) -> Tracks:
-    """Return tracks with room for faces on these frames, and none in it.
-
-    Arrays: `frame_indices` (T,); `timestamps` (T,).
-    """
+    """Return tracks without faces on frames with `frame_indices` (T,) and `timestamps` (T,)."""
     indices = np.asarray(frame_indices, dtype=np.int64)
     seconds = np.full(len(indices), np.nan) if timestamps is None else np.asarray(timestamps, np.float64)
     more |= empty_arrays(len(indices), n_faces)

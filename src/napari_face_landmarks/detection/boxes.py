@@ -50,10 +50,7 @@ def boxes_kernel(landmarks: npt.NDArray[np.float32], boxes: npt.NDArray[np.float
 
 
 def iou(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
-    """Return the intersection over union of every pair of boxes, (N, M) float64, 0 to 1.
-
-    Arrays: `boxes` and `others` (N, 4 or more), (M, 4 or more).
-    """
+    """Return the intersection over union of every pair of boxes, (N, M) float64, 0 to 1."""
     a = np.asarray(boxes, dtype=np.float64)[:, None, :4]
     b = np.asarray(others, dtype=np.float64)[None, :, :4]
     shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
@@ -65,17 +62,9 @@ def iou(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
 def suppress(
     boxes: Boxes, scores: npt.NDArray[np.floating], max_overlap: float, most: int | None = None
 ) -> npt.NDArray[np.int64]:
-    """Return which boxes stay after greedy non-maximum suppression, (K,); rows of `boxes`, best first.
+    """Return the rows of boxes (x0, y0, x1, y1) kept by greedy non-maximum suppression, best first, (K,).
 
-    Parameters
-    ----------
-    boxes : ndarray, (N, 4 or more)
-        x0, y0, x1, y1, pixels.
-    scores : ndarray, (N,)
-    max_overlap : float
-        A box is dropped if its intersection over union with a better one is larger.
-    most : int, optional
-        Stop after this many boxes.
+    At most `most`; a box is dropped if its IoU with a better one exceeds `max_overlap`.
     """
     left = np.argsort(-np.asarray(scores), kind="stable")
     kept: list[int] = []

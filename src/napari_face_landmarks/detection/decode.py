@@ -15,18 +15,9 @@ LARGEST_LOG_SIZE = 6.0
 
 @lru_cache(maxsize=8)
 def cell_centres(height: int, width: int) -> npt.NDArray[np.float32]:
-    """Return the centres of all cells of an input and their strides.
+    """Return centres (x, y, pixels) and strides of all cells of an input, (A, 3) float32, read-only.
 
-    Parameters
-    ----------
-    height, width : int
-        Size of the network's input, pixels, multiples of 32.
-
-    Returns
-    -------
-    ndarray, (A, 3) float32
-        x, y (pixels, pixel centres at whole numbers) and stride; stride 8 row by row, then 16, then 32.
-        Read-only: calls with the same size share it.
+    Strides 8, 16, 32, each row by row; `height` and `width` are multiples of 32.
     """
     parts = []
     for stride in STRIDES:
@@ -42,27 +33,13 @@ def cell_centres(height: int, width: int) -> npt.NDArray[np.float32]:
 def decode(
     cells: npt.NDArray[np.float32], height: int, width: int, min_score: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Turn the cells that score at least `min_score` into boxes and points.
+    """Convert the cells that score at least `min_score` into boxes and points.
 
     As in YuNet (Wu et al. 2023), the score is the geometric mean of the face probability and the predicted
-    overlap; a box is ``centre = cell + (dx, dy) * stride``, ``size = exp(log size) * stride``, a point
-    ``cell + (x, y) * stride``.
-
-    Parameters
-    ----------
-    cells : ndarray, (A, 16) float32
-        The network's output for one input.
-    height, width : int
-        Size of that input, pixels, multiples of 32.
-    min_score : float
-        Lowest score kept, 0 to 1.
-
-    Returns
-    -------
-    boxes : ndarray, (N, 5) float32
-        x0, y0, x1, y1 (pixels of the input) and score, best first.
-    points : ndarray, (N, 5, 2) float32
-        Right eye, left eye, nose tip, right and left mouth corner; x, y in pixels of the input.
+    overlap; a box is ``centre = cell + (dx, dy) * stride``, ``size = exp(log size) * stride``, a point ``cell
+    + (x, y) * stride``. `cells` are (A, 16) of an input of `height` and `width`. Returns boxes (N, 5), x0,
+    y0, x1, y1 and score, best first, and points (N, 5, 2), right eye, left eye, nose tip, right and left
+    mouth corner; float32, pixels of the input.
     """
     scores = np.sqrt(np.clip(cells[:, 0], 0, 1) * np.clip(cells[:, 1], 0, 1))
     kept = np.flatnonzero(scores >= min_score)

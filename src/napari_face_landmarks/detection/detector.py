@@ -44,10 +44,7 @@ class Detections:
 def fit_to_input(
     rgb: npt.NDArray[np.uint8], input_size: int
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float64]]:
-    """Resize a frame and pad it with black, right and below, to whole cells.
-
-    Arrays: `rgb` (H, W, 3) uint8. Returns `frame` (H', W', 3) uint8 and `factor` (2,) float64.
-    """
+    """Resize a frame (H, W, 3) and pad it with black to whole cells; with the factors, (2,), of x and y."""
     height, width = rgb.shape[:2]
     scale = input_size / max(height, width)
     h, w = max(round(height * scale), 1), max(round(width * scale), 1)

@@ -1,8 +1,6 @@
 """Image corruptions for labelled faces: pen marks, occlusion, blur, low light, noise, greyscale.
 
-Random numbers depend on the seed and the name of the face only, so that a face is corrupted in the same way
-whatever the other faces, their order and the models are. The code is independent of the training's
-augmentation.
+Random numbers depend on the seed and the name of the face only. Independent of the training's augmentation.
 """
 
 from __future__ import annotations
@@ -119,11 +117,7 @@ def noisy(image: Image, gain: float, sigma: float, rng: Generator) -> Image:
 
 
 def marked(image: Image, points: Points, rng: Generator) -> Image:
-    """Return the image with surgical pen marks on the face.
-
-    All marks of an image have the same ink and nearly the same width. They are drawn enlarged and scaled
-    down, so that widths below two pixels are correct.
-    """
+    """Return the image with surgical pen marks of one ink, drawn enlarged and scaled down."""
     height, width = image.shape[:2]
     fine = max(1, math.ceil(FINE / max(height, width)))
     ink = np.zeros((height * fine, width * fine), np.uint8)
@@ -232,10 +226,7 @@ def _dot(canvas: Image, centre: Points, radius: float, value: int = 255) -> None
 
 
 def occluded(image: Image, points: Points, rng: Generator) -> tuple[Image, Mask]:
-    """Return the image (H, W, 3) with an occluding object, and its mask (H, W).
-
-    The object has a random shape and is scaled until it covers a random share of the face from `COVERED`.
-    """
+    """Return the image (H, W, 3) with a random object on a share of the face (`COVERED`), and its mask."""
     face = face_region(image.shape[:2], points)
     kind = COVERS[rng.integers(len(COVERS))]
     share = rng.uniform(*COVERED)

@@ -153,10 +153,7 @@ def measured_values(
 
 
 def agreement(measure: str, found: Measured, labelled: Measured, faces: Mask | None = None) -> Agreement:
-    """Compare a measure with that of the labels; faces where either is not finite do not count.
-
-    Nor do those that are not among `faces`, (N,), where it is given.
-    """
+    """Compare a measure with that of the labels, on `faces`, (N,), where both are finite."""
     known = np.isfinite(found.values) & np.isfinite(labelled.values)
     if faces is not None:
         known &= np.tile(faces, len(known) // len(faces))
@@ -174,10 +171,7 @@ def agreement(measure: str, found: Measured, labelled: Measured, faces: Mask | N
 
 
 def shares_within(found: Measured, labelled: Measured, known: Mask | None = None) -> tuple[float, float]:
-    """Return the shares of the differences that are within one and within two standard errors.
-
-    Of all values, or of those that are `known`.
-    """
+    """Return the shares of the (`known`) differences within one and within two standard errors."""
     ratio = error_ratios(found, labelled, known)
     return _mean(ratio <= 1), _mean(ratio <= 2)
 
@@ -215,10 +209,7 @@ def shut_eyes(found: npt.NDArray[np.floating], labels: npt.NDArray[np.floating])
 def deform(
     image: npt.NDArray[np.uint8], landmarks: Floats, deformation: Deformation, left: bool, sign: float
 ) -> tuple[npt.NDArray[np.uint8], Floats]:
-    """Displace the skin round a place of one side of a face, in the opposite direction with a sign of -1.
-
-    Returns the image, (H, W, 3), and where the skin under each landmark (68, 2) is now, in its pixels.
-    """
+    """Displace the skin around a place of one side; return the image and the landmarks, (68, 2), in it."""
     unit = float(inter_ocular(landmarks))
     across = (landmarks[45] - landmarks[36]) / unit
     move = sign * deformation.down * unit * np.array([-across[1], across[0]])
@@ -241,10 +232,7 @@ def deform(
 
 
 def share_followed(before: Floats, after: Floats, truth: Floats) -> float:
-    """Return the slope of the landmarks' movements on the true ones, through the origin.
-
-    All are (N, K, 2); landmarks fitted to the picture and to the deformed one are NaN where none were found.
-    """
+    """Return the slope of the landmarks' movements on the true ones, (N, K, 2), through the origin."""
     moved = after - before
     known = np.isfinite(moved).all(axis=(1, 2))
     square = float((truth[known] ** 2).sum())
@@ -259,8 +247,7 @@ def deformations_followed(
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Return how much of each of `DEFORMATIONS` is followed, by bundle and refine mode.
 
-    The first `DEFORMED_FACES` of an order drawn by the seed are deformed, one side of each; each face has the
-    box of its labels before and after. `advance` is called in the calling thread after each face.
+    `DEFORMED_FACES` faces are deformed on one side; each has the box of its labels before and after.
     """
     order = generator(plan.seed, "deformed", "").permutation(len(faces))[:DEFORMED_FACES]
     keys = [(name, mode) for name in bundles for mode in plan.refine]
@@ -310,11 +297,7 @@ def measure_fits(
     plan: EvaluationPlan,
     advance: Callable[[], None] | None = None,
 ) -> list[MeasureSummary]:
-    """Return what the measures of each of the fits come to, known deformations included.
-
-    The fits are those of `fit_faces` for the other arguments; `advance` is called in the calling thread after
-    each face that was deformed.
-    """
+    """Return how well the measures of each of the fits of `fit_faces` agree, known deformations included."""
     followed = deformations_followed(faces, bundles, plan, advance) if "none" in plan.conditions else {}
     labelled = measured_values(faces.landmarks)
     summaries = []

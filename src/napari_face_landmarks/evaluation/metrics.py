@@ -164,10 +164,9 @@ def fit_faces(
     plan: EvaluationPlan,
     advance: Callable[[], None] | None = None,
 ) -> list[Fits]:
-    """Fit every face with every bundle and refine mode under every condition.
+    """Fit every face under every condition, with every refine mode and every bundle, named as in `bundles`.
 
-    Returns the fits ordered by condition, refine mode and bundle, which is named as in `bundles`. `advance`
-    is called in the calling thread after each face.
+    The fits are in this order. `advance` is called in the calling thread after each face.
     """
     keys = [(name, mode, way) for way in plan.conditions for mode in plan.refine for name in bundles]
     count = len(faces)
@@ -324,21 +323,15 @@ def _covered(fits: Fits) -> Covered | None:
 
 
 def curve_area(errors: Floats, faces: int) -> float:
-    """Return the area under the cumulative error curve from 0 to `POOR`, divided by `POOR`.
+    """Return the exact area under the cumulative error curve from 0 to `POOR`, divided by `POOR`; 0 to 1.
 
-    The curve is the share of `faces` whose error is at most e; its integral is computed exactly, without
-    bins. `errors` (N,) are those of the faces that were found; the others count as failures. 0 (all errors at
-    `POOR` or above) to 1 (all errors 0).
+    Of `faces` in all; `errors` (N,) are those of the faces that were found.
     """
     return float(np.clip(POOR - errors, 0, None).sum() / (POOR * faces))
 
 
 def roc_area(score: Floats, good: Mask) -> float | None:
-    """Return the area under the ROC curve: the probability that a good fit scores higher than a poor one.
-
-    Mann and Whitney's U divided by the number of pairs, ties counted as one half; None if all are `good`,
-    (N,) bool, or all are poor.
-    """
+    """Return the area under the ROC curve of a score for fits being `good`, (N,); None if all are alike."""
     n_good = int(np.count_nonzero(good))
     n_poor = len(good) - n_good
     if not n_good or not n_poor:
@@ -369,8 +362,8 @@ def pooled_poor_fits(fits: Sequence[Fits]) -> dict[tuple[str, str], PoorFits]:
 def expected_error(confidence: npt.NDArray[np.floating]) -> Floats:
     """Return the mean error, a fraction of the inter-ocular distance, that corresponds to a confidence.
 
-    The confidence is the probability that a circular normal error stays within 8 %, ``1 - exp(-0.08**2 / (2
-    sigma**2))``; the mean of such an error is ``sigma sqrt(pi / 2)``. A confidence of 1 corresponds to 1.7 %.
+    For a circular normal error that stays within 8 % with the probability ``1 - exp(-0.08**2 / (2
+    sigma**2))``, the mean is ``sigma sqrt(pi / 2)``. A confidence of 1 corresponds to 1.7 %.
     """
     exponent = -np.log1p(-np.clip(np.asarray(confidence, dtype=np.float64), 1e-6, MAX_CONFIDENCE))
     return np.asarray(POOR / np.sqrt(2 * exponent) * math.sqrt(math.pi / 2))

@@ -142,13 +142,7 @@ def to_json(
     bundles: Mapping[str, Models],
     measures: Sequence[MeasureSummary] = (),
 ) -> dict[str, Any]:
-    """Return all results as plain values; errors are fractions, None stands for undefined values.
-
-    ``format``, ``format_version``, ``version``; ``files``, ``side``, ``names`` (of the faces), ``boxes``,
-    ``seed``, ``poor`` (the error from which a fit is poor); ``bundles`` (name, version, licence);
-    ``results``: a `Summary` each; ``poor_fits_of_all_conditions``: a `PoorFits` for each bundle and refine
-    mode; ``measures``: a `MeasureSummary` each, where they were asked for.
-    """
+    """Return all results as plain values; errors are fractions, None stands for undefined values."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,

@@ -32,8 +32,8 @@ CALTECH_GAP = 22
 def is_held_out(name: str) -> bool:
     """Return whether the face of the file `name` is held out (15 %, seeded hash of its stem).
 
-    Images of one HELEN photograph (``NNNN_1.jpg``, ``NNNN_2.jpg``) and of one person in a numbered set share
-    the number before the last underscore and are therefore on the same side.
+    Images of one HELEN photograph (``NNNN_1.jpg``) or numbered person share the part before the last
+    underscore.
     """
     stem = PurePosixPath(name).stem
     head = stem.rsplit("_", 1)[0]
@@ -48,10 +48,7 @@ def held_out_mask(names: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
 
 
 def person_of(stem: str, name: str) -> str:
-    """Return the person in the image `name` of the training file `stem`, for the split.
-
-    Rendered heads are the same person in different clothes (``AIAN_F_1_Medi``, ``AIAN_F_1_Casual``).
-    """
+    """Return the person in the image `name` of the file `stem`; clothes of rendered heads are ignored."""
     if stem == "rendered_heads":
         return name.rsplit("_", 1)[0].removeprefix("X_")
     return name
@@ -60,11 +57,11 @@ def person_of(stem: str, name: str) -> str:
 def split_masks(
     stem: str, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return the masks of images for training and of held-out images, (N,) bool each.
+    """Return the masks of images for training and of held-out images, (N,) bool each; no person is in both.
 
-    `stem` is the name of the file without suffix, such as ``grid_blinks``; of its arrays ``names`` and, if
-    present, ``person`` are used. No person is on both sides: persons in clips are held out by name, those of
-    Caltech by image number, all others by the hash of their name.
+    `stem` is the file's name without suffix; its arrays ``names`` and, if present, ``person`` are used:
+    persons in clips are held out by name, those of Caltech by image number, all others by the hash of their
+    name.
     """
     names = [str(name) for name in arrays["names"]]
     if stem == "caltech_faces":

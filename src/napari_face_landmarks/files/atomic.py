@@ -30,8 +30,7 @@ NOT_SUPPORTED = frozenset(
 def companion_name(name: str, end: str) -> str:
     """Return the name of a companion file: the name of the main file and a suffix such as ``.journal``.
 
-    If the result would exceed `LONGEST_FILE_NAME`, `name` is shortened and a hash makes it unique; the
-    shortened name is the same for all suffixes of up to `ROOM_FOR_END` bytes.
+    Names longer than `LONGEST_FILE_NAME` are shortened, and made unique by a hash that all suffixes share.
     """
     whole, room = os.fsencode(name), LONGEST_FILE_NAME - max(ROOM_FOR_END, len(os.fsencode(end)))
     if len(whole) > room:
@@ -44,9 +43,9 @@ def companion_name(name: str, end: str) -> str:
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path, and move the file written there to `path` or to the target of its link.
 
-    The temporary file is in the folder of `path` and has its suffix. It is flushed to the disk before it
-    replaces `path`; if the block fails, it is removed and `path` is unchanged. A temporary file left by a
-    killed process is removed when `path` is written again, once it is a day old.
+    The temporary file has the folder and suffix of `path`, and is synchronised to the disk first. If the
+    block fails, it is removed and `path` is unchanged; one left by a killed process is removed by a later
+    call, once it is a day old.
     """
     target = Path(path)
     check_writable(target)

@@ -16,10 +16,7 @@ from napari_face_landmarks.files.atomic import replacing
 def read_json(
     path: str | os.PathLike[str], what: str, largest: int, error: type[FaceLandmarksError], hint: str
 ) -> Any:
-    """Read an untrusted JSON file of at most `largest` bytes.
-
-    `what` it should hold, such as "settings", and the `hint` what to do are parts of the error's sentence.
-    """
+    """Read an untrusted JSON file of `what` (such as "settings") of at most `largest` bytes."""
     try:
         if os.path.getsize(path) > largest:
             raise error(f"{os.fspath(path)} is too large for {what}: {hint}.")

@@ -11,10 +11,7 @@ _FAR = 1 << 40  # beyond the content: on Windows a locked byte cannot be read
 
 
 def try_to_lock(stream: BinaryIO) -> bool:
-    """Lock an open file for this process; return False if another process holds the lock.
-
-    On drives without locks, such as some network drives, True is returned without a lock.
-    """
+    """Lock an open file for this process; return False if another holds it, True on drives without locks."""
     try:
         if sys.platform == "win32":
             import msvcrt

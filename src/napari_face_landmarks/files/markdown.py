@@ -21,10 +21,7 @@ def has_section(path: Path, name: str) -> bool:
 
 
 def write_section(path: Path, text: str, name: str) -> None:
-    """Write text to a Markdown file; if it has the markers of `name`, replace only what lies between them.
-
-    The markers are ``<!-- NAME -->`` and ``<!-- end of NAME -->``. The file is replaced atomically.
-    """
+    """Write text to a Markdown file; between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` if present."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if path.exists():
         before = path.read_text(encoding="utf-8")

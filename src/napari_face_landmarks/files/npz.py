@@ -48,24 +48,10 @@ def read_npz(
 ) -> dict[str, npt.NDArray[Any]]:
     """Read named arrays from an untrusted ``.npz`` file; sizes are checked before memory is allocated.
 
-    Parameters
-    ----------
-    path : str, Path or BytesIO
-        The file, or its bytes.
-    largest, optional : mapping of str to tuple of int
-        The arrays to read, and those to read if the file has them, with the maximum length of each axis.
-    largest_file : int
-        Maximum size of the file in bytes.
-    error, again : type, str
-        Exception to raise, and the end of its message: what the user should do.
-    longest_text : int
-        Maximum number of characters of a text element; 0 refuses arrays of text.
-
-    Raises
-    ------
-    ModelError or `error`
-        If the file is missing, too large or not an ``.npz`` file, or an array is missing, too large or has
-        the dtype object.
+    `largest` and `optional` are the arrays to read, the latter if present, with the maximum length of each
+    axis; `largest_file` is in bytes; `longest_text` the maximum number of characters of an element, 0 refuses
+    text. Raises `error`, with `again`, what the user should do, if the file is invalid or an array missing,
+    too large or of objects.
     """
     file = path if isinstance(path, BytesIO) else Path(path)
     path = "The array data" if isinstance(file, BytesIO) else file
@@ -100,8 +86,8 @@ def _wrong_header(
 ) -> str:
     """Return the shape and dtype that an array declares if they are invalid, otherwise an empty string.
 
-    The archive's directory may declare false lengths, so an array is also limited to the largest size to
-    which the whole file, `size` bytes, could be decompressed.
+    Declared lengths may be false, so an array is also limited to what a file of `size` bytes could decompress
+    to.
     """
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)

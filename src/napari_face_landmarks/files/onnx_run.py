@@ -37,24 +37,7 @@ _THREAD = _OfThread()
 
 
 def run_network(session: Any, inputs: Floats, name: str, outputs: tuple[str, ...]) -> list[Floats]:
-    """Run a network of one input.
-
-    Parameters
-    ----------
-    session : onnxruntime.InferenceSession
-        Or what has its `run`.
-    inputs : ndarray, float32
-        The input.
-    name : str
-        Of the input.
-    outputs : tuple of str
-        Names of the outputs wanted.
-
-    Returns
-    -------
-    list of ndarray, float32
-        The outputs, the caller's own.
-    """
+    """Run a session on the float32 input `name`; return copies of the outputs named."""
     if type(session) is not onnxruntime.InferenceSession:
         return _plain(session.run(list(outputs), {name: inputs}))
     shapes = _THREAD.bound.setdefault(session, {})

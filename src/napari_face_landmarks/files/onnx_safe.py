@@ -1,8 +1,7 @@
 """ONNX networks from untrusted files: validated before ONNX Runtime opens them, and run in bounded memory.
 
-An ONNX file is a protocol buffer (https://onnx.ai/onnx/repo-docs/IR.html). It may refer to other files for
-its weights, declare weights that it does not have, and contain branches and infinite loops. This module
-parses its fields without unpacking them, and refuses everything that a landmark network does not need.
+An ONNX file (https://onnx.ai/onnx/repo-docs/IR.html) may refer to other files, declare weights that it does
+not have, and contain infinite loops. Everything that a landmark network does not need is refused.
 """
 
 from __future__ import annotations
@@ -45,10 +44,9 @@ def open_network(
     providers: Sequence[str] = ("CPUExecutionProvider",),
     trusted: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """Open a network that runs on one thread, and in bounded memory if its file is untrusted.
+    """Open a network on one thread; unless `trusted`, it is validated and limited in memory.
 
-    A `trusted` file is part of this package; it is then neither validated nor limited in memory. Its path and
-    `again`, what the user should do, are for error messages.
+    Its path and `again`, what the user should do, are for error messages.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
@@ -75,10 +73,7 @@ def open_network(
 
 
 def check_network(content: bytes, path: Path, again: str) -> None:
-    """Raise a `ModelError` if an ONNX file contains anything that a landmark network does not need.
-
-    Its path and `again`, what the user should do, are for error messages.
-    """
+    """Raise a `ModelError` if an ONNX file contains anything that a landmark network does not need."""
     try:
         _check_model(memoryview(content))
     except _Invalid as reason:

@@ -8,10 +8,7 @@ from napari_face_landmarks.errors import ModelError, ResultError
 
 
 def check_inside(path: Path, folder: Path) -> None:
-    """Raise a `ModelError` if a file, which need not exist, is a link out of its folder.
-
-    The folder itself may be a link.
-    """
+    """Raise a `ModelError` if a file, existing or not, is a link out of its folder (itself maybe a link)."""
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # circular links

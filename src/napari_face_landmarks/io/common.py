@@ -52,8 +52,8 @@ def listed(names: Iterable[object]) -> str:
 def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
     """Return the record of a run (`record_of`) with the names that a file has for its faces, in their order.
 
-    There are none where the file has no place for them. Those of `face_identifiers` are no given names, and
-    where the names are what is written for the record's, the record's are kept.
+    The record's names are kept where they are written as the file's names; those of `face_identifiers` are
+    dropped.
     """
     record = record or {}
     meta = record.get("meta", {})
@@ -71,10 +71,7 @@ def order_of_faces(names: Sequence[str]) -> npt.NDArray[np.int64]:
 
 
 def order_by_number(names: Sequence[str]) -> npt.NDArray[np.int64]:
-    """Return the number that each name ends in, counted from 0, where these are 0 to N - 1 or 1 to N.
-
-    Otherwise, or if a number comes twice, 0 to N - 1 in the order of the names.
-    """
+    """Return the numbers at the end of names, from 0, if 0 to N - 1 or 1 to N, else their positions."""
     numbers = [int(found.group(1)) if (found := re.search(r"(\d{1,6})$", name)) else -1 for name in names]
     for first in (0, 1):
         if sorted(numbers) == list(range(first, len(names) + first)):
@@ -166,28 +163,13 @@ def make_tracks(
     timestamps: npt.NDArray[Any] | None = None,
     record: dict[str, Any] | None = None,
 ) -> Tracks:
-    """Return tracks of what was read from a file, checked; what it does not have is filled in.
+    """Return checked tracks of what was read from the file `path`; what it does not have is filled in.
 
-    Parameters
-    ----------
-    path : Path
-        The file, for sentences.
-    arrays : mapping of str to ndarray or None
-        Arrays of faces (T, F, ...) by their names in `FIELDS`, of any type of numbers; ``landmarks`` is
-        needed. A landmark with a NaN is none. Without a confidence it is 1, without a source
-        `UNKNOWN_SOURCE`, without boxes those of the landmarks; other arrays are then filled with what
-        `FIELDS` says.
-    frame_indices : ndarray, (T,), optional
-        0, 1, 2 and so on where not given.
-    timestamps : ndarray, (T,), optional
-        Seconds; the frame over the rate of `record` where not given.
-    record : dict, optional
-        As `record_of` returns it: settings, stats, warnings, meta.
-
-    Raises
-    ------
-    ResultError
-        If the arrays do not fit together or have values out of range.
+    `arrays` are arrays of faces (T, F, ...) of any numeric type by their names in `FIELDS`; ``landmarks`` is
+    required. A landmark with a NaN is missing. The default confidence is 1, the source `UNKNOWN_SOURCE`, the
+    boxes those of the landmarks; other arrays get the fill values of `FIELDS`. `frame_indices`, (T,), are 0,
+    1, 2, ... by default, `timestamps`, (T,) s, by the frame rate of `record` (see `record_of`). Raises a
+    `ResultError` if the arrays do not fit together or have values out of range.
     """
     points = _checked_landmarks(arrays["landmarks"], path)
     there = np.asarray(np.isfinite(points).all(axis=-1))
@@ -282,10 +264,7 @@ def _does_not_fit(name: str, path: Path) -> ResultError:
 
 
 def boxes_of(landmarks: Floats) -> Floats:
-    """Return the box of each face about the landmarks that it has, (T, F, 5) float32.
-
-    x0, y0, x1, y1 and the face score, which is not known: NaN.
-    """
+    """Return the bounding box of each face's landmarks, (T, F, 5) float32; the score is NaN."""
     there = np.isfinite(landmarks)
     low = np.where(there, landmarks, np.inf).min(axis=2)
     high = np.where(there, landmarks, -np.inf).max(axis=2)

@@ -1,14 +1,12 @@
 """DeepLabCut's tables: CSV, and HDF5 as pandas writes it.
 
-Columns have the levels scorer, individuals, bodyparts and coords (x, y, likelihood); with one face, as in
-DeepLabCut's single-animal projects, there is no level individuals. The rows are all frames of the video from
-0 on, since some programs count the rows instead of reading the index; frames that were not tracked are empty.
+Columns have the levels scorer, individuals (not with one face), bodyparts and coords (x, y, likelihood).
+There is a row for every frame of the video from 0 on, since some programs count the rows instead of reading
+the index. Manual labels (``CollectedData_*``) have x and y only, and name images instead of frames: the frame
+is the number at the end of the image's name. Their landmarks are manual, with confidence 1.
 
-Labels placed by hand (``CollectedData_*``) have x and y only, and name pictures instead of numbering frames:
-the frame is the number that the picture's name ends in. Their landmarks are manual, with confidence 1.
-
-DeepLabCut's own HDF5 files name their columns in pickles, which could execute code when they are loaded. Here
-`_PlainUnpickler` loads them, which refuses everything but lists, tuples, dicts, numbers and strings.
+DeepLabCut's own HDF5 files have column names in pickles, which could execute code. `_PlainUnpickler` refuses
+everything but lists, tuples, dicts, numbers and strings.
 """
 
 from __future__ import annotations
@@ -60,7 +58,7 @@ def levels_of(n_faces: int) -> tuple[str, ...]:
 
 
 def _values(tracks: Tracks, path: Path) -> npt.NDArray[np.float32]:
-    """Return the table, (N, F * 68 * 3) float32; the likelihood is 0 where there is no landmark.
+    """Return the table, (N, F * 68 * 3) float32; missing landmarks have a likelihood of 0.
 
     pandas' CSV reader would take a first row without values for the name of the index.
     """
@@ -93,7 +91,7 @@ def is_dlc_csv(path: Path) -> bool:
 def read_dlc_csv(path: Path) -> Tracks:
     """Read landmarks from DeepLabCut's CSV file, one or several individuals of 68 bodyparts.
 
-    Bodyparts whose names end in 0 to 67, or in 1 to 68, are these landmarks; otherwise their order counts.
+    Names ending in 0 to 67, or 1 to 68, give the landmark; otherwise the order does.
     """
     import pandas as pd
 
@@ -163,10 +161,7 @@ def _header_rows(stream: Any, path: Path, mark: str) -> list[list[str]]:
 
 
 def _places(columns: Columns, levels: tuple[str, ...], path: Path) -> tuple[npt.NDArray[np.int64], list[str]]:
-    """Return the column of each value of each face, (F, 68, 3), and the names of faces, if there are any.
-
-    (F, 68, 2) where there is no likelihood at all, as in labels placed by hand.
-    """
+    """Return the columns of each face, (F, 68, 3), or (F, 68, 2) without likelihoods, and names."""
     wanted = [level for level in ("individuals", "bodyparts", "coords") if level in levels]
     if "bodyparts" not in wanted or "coords" not in wanted or not 0 < len(columns) <= MOST_COLUMNS:
         raise ResultError(f"{path} does not name bodyparts and coords: give a file of DeepLabCut's.")

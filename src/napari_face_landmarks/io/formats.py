@@ -204,7 +204,7 @@ def format_to_write(path: str | os.PathLike[str], name: str | None = None) -> Fo
 
 
 def named_by_suffix(path: str | os.PathLike[str], name: str) -> str:
-    """Return the format whose longer suffix, such as ``.analysis.h5``, a file's name ends in, else `name`.
+    """Return the format of a file's longer suffix, such as ``.analysis.h5``, else `name`.
 
     Older versions of napari select a writer by the last part of the suffix.
     """

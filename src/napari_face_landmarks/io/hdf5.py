@@ -1,7 +1,7 @@
-"""Arrays from untrusted HDF5 files: no links to elsewhere, no pickles, sizes checked before allocation.
+"""Arrays from untrusted HDF5 files: no external links, no pickles, sizes checked before allocation.
 
-Files are made in memory and then written as bytes: if the HDF5 library itself cannot write, as on a full
-disk, it prints a stack of errors and may abort the process when it exits.
+Files are made in memory and then written as bytes: if the HDF5 library cannot write, as on a full disk, it
+prints a stack of errors and may abort the process.
 """
 
 from __future__ import annotations
@@ -159,10 +159,7 @@ def member(group: Any, name: str, kind: str, path: Path) -> Any:
 def array(
     group: Any, name: str, limits: tuple[int, ...], path: Path, kinds: str = "biuf"
 ) -> npt.NDArray[Any]:
-    """Return an array of a group, checked before it is read.
-
-    `limits` are the largest length of each axis, `kinds` the kinds of NumPy types that are accepted.
-    """
+    """Return an array of a group, checked before it is read: length of each axis, kind of NumPy type."""
     dataset = member(group, name, "Dataset", path)
     fits = len(dataset.shape) == len(limits) and all(
         a <= b for a, b in zip(dataset.shape, limits, strict=True)
@@ -176,10 +173,7 @@ def array(
 
 
 def _plain(kind: Any) -> bool:
-    """Return whether an HDF5 type is of numbers, strings or bytes.
-
-    Values of other types are never read: the HDF5 library writes out of bounds over damaged ones.
-    """
+    """Return whether an HDF5 type is numeric or text; other types, if damaged, crash the library."""
     from h5py import h5t
 
     return kind.get_class() in (h5t.INTEGER, h5t.FLOAT, h5t.STRING, h5t.OPAQUE, h5t.ENUM)
@@ -270,10 +264,9 @@ def tracks_of(
     confidence: npt.NDArray[Any] | None,
     names: Sequence[str],
 ) -> Tracks:
-    """Return tracks of landmarks with a row for every frame, and of the group `OURS` where there is one.
+    """Return tracks of landmarks (N, F, 68, 2) and confidence (N, F, 68) of the frames 0 to N - 1.
 
-    Landmarks are (N, F, 68, 2), confidence (N, F, 68), of the frames from 0 on; `names` are those of the F
-    faces, as the file has them.
+    `names` are those of the faces; the group `OURS`, where present, has the rest.
     """
     plain = common.with_names(None, names)
     plain_arrays = {"landmarks": landmarks, "confidence": confidence}

@@ -1,10 +1,9 @@
 """Datasets of movement (https://movement.neuroinformatics.dev), in memory and as netCDF files.
 
-Dimensions time, space, keypoint and individual, in the singular as movement has them from 0.17 on (older
-plural names are read too); variables ``position`` (px) and ``confidence``; attributes ``fps``, ``time_unit``,
-``source_software``, ``source_file`` and ``ds_type``. The coordinate ``time`` is in seconds if they are known,
-otherwise it is the frame. Variables and attributes that movement ignores keep the rest: those of `FIELDS`, by
-their names, and the coordinate ``frame``.
+Dimensions time, space, keypoint and individual (older plural names are read too); variables ``position`` (px)
+and ``confidence``; attributes ``fps``, ``time_unit``, ``source_software``, ``source_file`` and ``ds_type``.
+``time`` is in seconds if they are known, otherwise the frame. The other fields of `FIELDS` are variables that
+movement ignores, and ``frame`` is a coordinate.
 """
 
 from __future__ import annotations
@@ -186,8 +185,8 @@ def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any
     """Return the variables of a netCDF 4 file and its attributes.
 
     Each variable has the numbers of its dimensions in ``_Netcdf4Coordinates``. Older files have only
-    references to them, which are not followed, since the HDF5 library reads out of bounds where they are
-    damaged; there movement's order is assumed.
+    references, which are not dereferenced (the HDF5 library reads out of bounds if they are damaged);
+    movement's order is assumed.
     """
     numbers: dict[int, str] = {}
     for name in file:
@@ -247,20 +246,7 @@ def _values_of(file: Any, name: str, dataset: Any, path: Path) -> npt.NDArray[An
 
 
 def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tracks:
-    """Return tracks of a dataset in movement's conventions.
-
-    Parameters
-    ----------
-    dataset : xarray.Dataset
-        Of poses with 68 keypoints, in two dimensions.
-    path : Path
-        Where it comes from, for sentences.
-
-    Raises
-    ------
-    ResultError
-        If it is not such a dataset.
-    """
+    """Return tracks of a dataset of 68 keypoints in movement's conventions; a `ResultError` for others."""
     found = {
         _today(str(name)): _Variable(
             tuple(_today(str(dim)) for dim in variable.dims), variable.shape, variable.to_numpy

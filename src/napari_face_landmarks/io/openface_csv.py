@@ -283,9 +283,9 @@ def is_openface(path: Path) -> bool:
 
 
 class _Lines(io.TextIOBase):
-    """A table's lines, checked before pandas reads them: none is very long, of bytes, or too short.
+    """A table's lines, checked before pandas reads them: length, encoding, number of columns.
 
-    Where the first is separated by semicolons or tabs, commas separate decimals, and are written as points.
+    If the first line is separated by semicolons or tabs, decimal commas are converted to points.
     """
 
     def __init__(self, stream: TextIO, path: Path) -> None:

@@ -1,9 +1,8 @@
 """iBUG's ``.pts`` files, as in 300-W and 300-VW: one for each face on each frame.
 
-The centre of the upper left pixel is (1, 1) in them, as MATLAB counts and as menpo and others read and write
-these files; here it is (0, 0), so 1 is added and subtracted. A frame's file is named by its number, from 1 as
-in 300-VW: ``000001.pts``, or ``000001_face_0.pts`` if there are several faces. The files are in a ZIP archive
-or a folder; a single one may be alone. Files with other names are frames of a video in alphabetical order.
+The centre of the upper left pixel is (1, 1) in them, here (0, 0). A file is named after its frame, from 1 as
+in 300-VW: ``000001.pts``, or ``000001_face_0.pts`` if there are several faces. They are in a ZIP archive or a
+folder; a single file can be read too. Files with other names are frames of a video in alphabetical order.
 """
 
 from __future__ import annotations

@@ -1,12 +1,8 @@
-"""SLEAP's analysis files: HDF5 with axes in the order that MATLAB reads them.
+"""SLEAP's analysis files: HDF5 with axes in MATLAB's order.
 
 ``tracks`` is (track, 2, node, frame), ``point_scores`` (track, node, frame), ``track_occupancy`` (frame,
-track), ``instance_scores`` and ``tracking_scores`` (track, frame). The frames are those of the video from 0
-to the last that was tracked. The faces' names are those of the tracks (``track_names``, UTF-8). A group
-``napari_face_landmarks`` keeps what SLEAP has no place for.
-
-SLEAP's CSV of the same, a row for each instance with ``track``, ``frame_idx`` and x, y and score of each
-node, is read, too.
+track), ``instance_scores`` and ``tracking_scores`` (track, frame), from frame 0 to the last tracked one. A
+group ``napari_face_landmarks`` has what SLEAP does not store. SLEAP's CSV files are read, too.
 """
 
 from __future__ import annotations
@@ -96,7 +92,7 @@ def is_sleap(path: Path) -> bool:
 def read_sleap(path: Path) -> Tracks:
     """Read landmarks from SLEAP's analysis file, whose tracks are faces of 68 nodes, in any order of axes.
 
-    Nodes whose names end in 0 to 67 are these landmarks; otherwise their order counts.
+    Names ending in 0 to 67 give the landmark; otherwise the order does.
     """
     if path.suffix.lower() == ".csv":
         return _read_csv(path)

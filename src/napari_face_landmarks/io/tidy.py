@@ -1,10 +1,9 @@
 """Tidy tables, one row for each landmark of each face on each frame, as CSV or Parquet.
 
-Columns: ``frame`` (from 0), ``time`` (s, empty where not known), ``face`` and ``landmark`` (from 0), ``x``,
-``y`` (px), ``confidence``, then those of the other fields that are in tidy tables (`EXTRA`; repeated for each
-landmark where the face has one value, 1 and 0 for yes and no), and ``source``. Files that lack columns of
-fields which older versions did not have are read too. Frames without a face have rows too, with no x and y
-and the source "none", so that the table is a full grid that can be pivoted.
+Columns: ``frame`` (from 0), ``time`` (s, empty if unknown), ``face`` and ``landmark`` (from 0), ``x``, ``y``
+(px), ``confidence``, other fields (`EXTRA`; repeated for each landmark if the face has one value; 1 and 0 for
+true and false), and ``source``. Columns may be missing in older files. Frames without a face have rows
+without x and y and with the source "none", so that the table is a full grid that can be pivoted.
 """
 
 from __future__ import annotations
@@ -202,10 +201,7 @@ def _refuse_repeats(file: Any, path: Path) -> None:
 
 
 def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None = None) -> Tracks:
-    """Return tracks of a tidy table with at least frame, face, landmark, x and y.
-
-    Rows may be missing and in any order. `record` has settings, stats, warnings and meta.
-    """
+    """Return tracks of a tidy table with at least frame, face, landmark, x and y, rows in any order."""
     frame = _whole(table, "frame", common.MOST_FRAMES - 1, path)
     face = _whole(table, "face", common.MOST_FACES - 1, path)
     landmark = _whole(table, "landmark", N_LANDMARKS - 1, path)

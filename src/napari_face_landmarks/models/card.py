@@ -12,10 +12,7 @@ CONDITIONS_MEASURED = "jitter"
 
 
 def held_out_error(card: Mapping[str, Any], refine: str = "always") -> float | None:
-    """Return the mean error on the held-out faces of 300-W, in inter-ocular distances.
-
-    None if the card does not have it. These faces have manual labels, whatever the bundle was trained on.
-    """
+    """Return the mean error on the held-out faces of 300-W, in inter-ocular distances, or None."""
     entry: Any = card
     for key in ("metrics", "evaluation", CONDITIONS_MEASURED, "none", refine, "mean"):
         entry = entry.get(key) if isinstance(entry, Mapping) else None

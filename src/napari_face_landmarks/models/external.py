@@ -24,8 +24,7 @@ _log = logging.getLogger("napari_face_landmarks")
 def load_external(name_or_folder: str | Path) -> Models | None:
     """Load external models, as named for `load_models`, and log their licence; return None for a bundle.
 
-    What a folder lacks (always the detector; PDM and patch experts for a ``pfld.json``) is taken from the
-    default bundle.
+    What a folder lacks is taken from the default bundle.
     """
     name = str(name_or_folder)
     folder = Path(name_or_folder)

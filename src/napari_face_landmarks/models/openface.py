@@ -1,7 +1,4 @@
-"""OpenFace 2.2's models: where they are stored, and loading them.
-
-They are not part of this package. OpenFace's download scripts and pyclnf put them into a shared folder.
-"""
+"""OpenFace 2.2's models, not part of this package: their shared folder, and loading them."""
 
 from __future__ import annotations
 
@@ -35,10 +32,7 @@ EXPERT_FILES = {
 def shared_folders(
     platform: str = sys.platform, environment: Mapping[str, str] | None = None, home: Path | None = None
 ) -> list[Path]:
-    """Return the folders that may contain OpenFace's models on this machine, the most likely first.
-
-    By default for `sys.platform`, `os.environ` and the user's home folder.
-    """
+    """Return the folders that may contain OpenFace's models on this machine, the most likely first."""
     given = os.environ if environment is None else environment
     home = Path.home() if home is None else home
     if given.get("OPENFACE_MODELS_DIR"):
@@ -83,10 +77,7 @@ def openface_files(kind: str) -> list[Path]:
 
 
 def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
-    """Load the PDM and the patch experts of a folder (`openface_root`) in OpenFace's layout.
-
-    `kind` is that of the experts, "cen" or "ccnf"; by default CEN if the folder has them, otherwise CCNF.
-    """
+    """Load PDM and patch experts, "cen" (default, if present) or "ccnf", of an `openface_root`."""
     present = [name for name, files in EXPERT_FILES.items() if any((root / file).is_file() for file in files)]
     chosen = kind or next(iter(present), "")
     if not chosen:

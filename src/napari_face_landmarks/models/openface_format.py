@@ -78,11 +78,7 @@ class _Cursor:
 
 
 def read_pdm_text(path: str | Path) -> PDM:
-    """Read a point distribution model from OpenFace's text file.
-
-    It has three blocks of a comment line, rows, columns, type and values: mean (204 x 1), principal
-    components (204 x m), eigenvalues (1 x m).
-    """
+    """Read a PDM from OpenFace's text file: mean (204 x 1), components (204 x m), eigenvalues (1 x m)."""
     path = Path(path)
     try:
         if path.stat().st_size > LARGEST_TEXT:
@@ -124,10 +120,9 @@ def read_pdm_text(path: str | Path) -> PDM:
 
 
 def read_cen(path: str | Path) -> ScaleExperts:
-    """Read the deep patch experts of one scale, a ``cen_patches_*_of.dat``.
+    """Read the CEN patch experts of one scale; weights are views of the file's bytes.
 
-    A landmark without layers uses the expert of the mirrored landmark in the mirrored view. The weights are
-    views of the file's bytes.
+    A landmark without layers uses the expert of the mirrored landmark in the mirrored view.
     """
     cursor = _open(Path(path))
     scale, centres, visibility = _head(cursor)
@@ -287,10 +282,7 @@ def _float(cursor: _Cursor, what: str) -> float:
 
 
 def _matrix(cursor: _Cursor, what: str, kind: str, shape: tuple[int | None, int | None]) -> npt.NDArray[Any]:
-    """Read a matrix of int32 ("i"), float32 ("f", a view), float64 ("d") or either of these ("fd").
-
-    Vectors may be rows or columns.
-    """
+    """Read a matrix of int32 ("i"), float32 ("f", a view), float64 ("d") or the latter two ("fd")."""
     rows, columns, code = _numbers(cursor, THREE_INTS, what)
     dtype = MATRIX_TYPES.get(code)
     if dtype is None or dtype.char not in kind:

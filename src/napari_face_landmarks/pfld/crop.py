@@ -22,19 +22,9 @@ Floats = npt.NDArray[np.float32]
 
 
 def crops_of_landmarks(landmarks: npt.NDArray[np.floating], margin: float = CROP_MARGIN) -> Floats:
-    """Return the crop of each face from its landmarks.
+    """Return the square upright crop of each face (centre x, y, side, pixels; roll, radians), (F, 4) float32.
 
-    Parameters
-    ----------
-    landmarks : ndarray, (F, 68, 2)
-        Pixels, x then y.
-    margin : float
-        Side of the crop over the larger side of the landmarks' bounding box.
-
-    Returns
-    -------
-    ndarray, (F, 4), float32
-        Centre x, centre y, side (pixels) and roll (radians): the square whose upright frame holds the face.
+    From landmarks (F, 68, 2); `margin` is its side over the larger side of their bounding box.
     """
     points = np.ascontiguousarray(landmarks, dtype=np.float64)
     crops = np.empty((len(points), 4), dtype=np.float32)
@@ -68,10 +58,7 @@ def crops_kernel(points: npt.NDArray[np.float64], margin: float, crops: Floats) 
 
 
 def to_image(fractions: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -> Floats:
-    """Map coordinates in crops to pixels of the picture.
-
-    Arrays: `fractions` (F, N, 2); `crops` (F, 4). Returns (F, N, 2) float32, pixels, x then y.
-    """
+    """Map coordinates in crops, fractions (F, N, 2), to pixels of the image, (F, N, 2) float32."""
     centre = np.asarray(crops, dtype=np.float64)
     offset = (np.asarray(fractions, dtype=np.float64) - 0.5) * centre[:, None, 2:3]
     cos, sin = np.cos(centre[:, 3])[:, None], np.sin(centre[:, 3])[:, None]
@@ -96,13 +83,11 @@ def sample_crops(
     size: int = CROP_SIZE,
     mirrored: tuple[bool, bool] = (False, False),
 ) -> Floats:
-    """Cut the crops out of a picture: the network's input.
+    """Sample crops (F, 4) of an image (H, W, 3) uint8 for the network: (F, 3, size, size) float32.
 
-    Sampled bilinearly by a kernel of our own, so that the pixels do not depend on the version of OpenCV, and
-    averaged over a grid of samples where the crop is larger than the network's input, so that a large face
-    does not alias. Where the crop is more than three times as large, the means of 2 x 2, 4 x 4, ... pixels
-    are sampled instead of the pixels. Outside the picture its border pixels are replicated. Arrays: `rgb`
-    (H, W, 3) uint8; `crops` (F, 4). Returns (F, 3, size, size) float32.
+    Bilinear, by a kernel independent of OpenCV's version, and averaged over a grid of samples where the crop
+    is larger than the network's input. Of crops over three times as large, means of 2 x 2, 4 x 4, ... pixels
+    are sampled. Border pixels are replicated.
     """
     out = np.empty((len(crops), 3, size, size), dtype=np.float32)
     where = np.asarray(crops, np.float64)
@@ -224,10 +209,10 @@ def _fill_planes(
     block: int,
     planes: Floats,
 ) -> None:
-    """Take part of a picture, or of the means of its blocks, its colours apart.
+    """Copy a part of an image, or of the means of its blocks, to planes of colours.
 
-    `pixels` are the picture's numbers in their order. `planes` is (3, (down + 1) * (across + 1)): the last
-    row and column come twice, so that every pixel has its neighbours.
+    `pixels` are the image's values in order. `planes` is (3, (down + 1) * (across + 1)): the last row and
+    column come twice, so that every pixel has its neighbours.
     """
     sums = np.empty(3 * across * block, np.float32)
     norm = np.float32(1.0 / (block * block))

@@ -57,8 +57,8 @@ class CustomPfld:
 def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:
     """Convert PFLD's crops of faces, (F, 4), to those of a custom network, (F, 4).
 
-    `box_to_crop` is the side of PFLD's crop divided by that of a face box, `shift` the shift of its centre
-    below that of the box, in heights of the box.
+    `box_to_crop` is the side of PFLD's crop over that of a face box, `shift` the shift of its centre in box
+    heights.
     """
     wanted = np.array(crops, dtype=np.float32)
     if network.box == "landmarks":

@@ -137,10 +137,10 @@ def _run_mirrored(session: onnxruntime.InferenceSession, inputs: Floats) -> list
 
 
 def place_output(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
-    """Convert a network's output for crops (F, 4) to pixels of the picture; what is not finite is no face.
+    """Convert a network's output for crops (F, 4) to pixels of the image; non-finite values are no face.
 
-    Landmarks (F, 68, 2), x then y, and their standard deviations (F, 68) are fractions of the crop; `score`,
-    (F,), is the probability of a face.
+    Landmarks (F, 68, 2) and their standard deviations (F, 68) are fractions of the crop, `score`, (F,), a
+    probability.
     """
     landmarks, sigma = np.empty_like(fractions), np.empty_like(spread)
     confidence, sure = np.empty_like(spread), np.empty_like(score)

@@ -203,10 +203,7 @@ def _part(series: Series, rows: slice) -> Series:
 
 
 def typical_movement(movement: Floats) -> Floats:
-    """Return the typical movement around each frame, (T, F), in the unit of `movement`.
-
-    NaN if no movement is known around a frame.
-    """
+    """Return the typical movement around each frame, (T, F), in the unit of `movement`; NaN if unknown."""
     n_frames, n_faces = movement.shape
     n_blocks = -(-n_frames // BLOCK)
     padded = np.full(((n_blocks + 2) * BLOCK, n_faces), np.nan, np.float32)

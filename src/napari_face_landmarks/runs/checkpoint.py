@@ -135,10 +135,10 @@ class Content:
 
 
 def read_checkpoint(stream: BinaryIO, max_faces: int, at: int | None = None) -> Content | None:
-    """Read a checkpoint file up to the last state that is whole; None where not even its head is.
+    """Read a checkpoint file up to the last intact state; None if its head is damaged.
 
-    `max_faces` are the slots of each frame, as the run that is to be resumed has them. With `at`, read up to
-    the state before the result of this frame instead; no state where there is none.
+    `max_faces` are the slots of each frame of the run to resume. With `at`, read up to the state before this
+    frame.
     """
     size = frame_type(max_faces).itemsize
     head: dict[str, Any] | None = None
@@ -229,10 +229,9 @@ def journal_of(output: str | os.PathLike[str]) -> Path:
 
 
 def video_identity(video: Video) -> dict[str, Any]:
-    """Return the identity of a video's content, wherever the file lies.
+    """Return the identity of a video's content: size, frames and a SHA-256 of 33 parts of 64 kB.
 
-    Its size, its frames, and a SHA-256 of 33 parts of 64 kB from its beginning to its end: reading all of a
-    recording of hours would take as long as a part of the run.
+    Reading all of a recording of hours would take as long as a part of the run.
     """
     path, found, total = video.info.path, hashlib.sha256(), 0
     samples = max(1, _SAMPLES // len(video.files))
@@ -261,10 +260,7 @@ def video_identity(video: Video) -> dict[str, Any]:
 def run_identity(
     tracker: FaceTracker, video: Video, part: range, regions: Regions | None = None
 ) -> dict[str, Any]:
-    """Return everything that the results of a run depend on; equal identities give equal results.
-
-    The version is not part of it: the fingerprint of the code that computes is.
-    """
+    """Return all that determines a run's results, with the fingerprint of the code, not its version."""
     made_with = provenance(tracker.models)
     del made_with["version"]
     return {
@@ -293,24 +289,11 @@ _IN_WORDS = {
 
 
 class CheckpointedRun:
-    """A run of a tracker over a video whose results are written to a checkpoint file.
+    """A run of a tracker over a video whose results are written to a checkpoint file, however it ends.
 
-    Made by `CheckpointedRun.begin`. At most one process at a time has the file. However the run ends, the
-    results that it gave are in the file.
-
-    Attributes
-    ----------
-    path : Path
-    run : Run
-        Iterates over the frames that are left; each result is given once the checkpoint has it.
-    kept : int
-        Frames that were finished in an earlier run.
-    done : int
-        Frames that are finished, those included.
-    total : int
-        Frames of the whole run.
-    states_before : sequence of int
-        Frames before whose results the state is written in any case.
+    Made by `CheckpointedRun.begin`; at most one process at a time holds the file. Iterating `run` gives the
+    frames that are left, each once the checkpoint has it. `kept` frames were finished in an earlier run,
+    `done` are finished now, of `total`. Before the frames `states_before` the state is written in any case.
     """
 
     def __init__(
@@ -339,25 +322,10 @@ class CheckpointedRun:
     ) -> CheckpointedRun:
         """Open a checkpoint file to resume the run in it, or to begin one.
 
-        Parameters
-        ----------
-        tracker : FaceTracker
-        video : Video
-        path : path-like
-            The checkpoint file; `journal_of` returns the usual one.
-        resume : bool
-            Resume from the last state in the file; without one, begin.
-        or_restart : bool
-            Begin, instead of raising an error, where the file is of another run.
-        part : range, optional
-            The frames to track; all by default.
-        regions : Regions, optional
-            As for `FaceTracker.track`; a run can only be resumed with the same.
-
-        Raises
-        ------
-        ResultError
-            If another process has the file, it cannot be written, or it is of another run.
+        With `resume`, the run resumes from the last state in the file, if any; with `or_restart` a file of
+        another run is replaced. `part` are the frames to track, by default all; `regions` are as for
+        `FaceTracker.track`. Raises a `ResultError` if another process holds the file, it cannot be written,
+        or it is of another run.
         """
         path = Path(path)
         part = range(len(video)) if part is None else part
@@ -447,11 +415,11 @@ def open_run(
     regions: Regions,
     folder: Path | None,
 ) -> Iterator[tuple[Run, list[FrameResult]]]:
-    """Open a run; with a checkpoint file, named by the run's identity, where it is over a video file.
+    """Open a run; for a video file with a checkpoint, named by the run's identity.
 
-    No checkpoint is written without a folder or room in it, or where another process has the file. With
-    `resume`, an interrupted run of the same identity is resumed. Files of more than `KEEP_DAYS` days are
-    removed. The run is closed at the end of the block; a checkpoint of a complete run is removed then.
+    There is no checkpoint without a writable folder, or if another process holds it. With `resume`, an
+    interrupted run of the same identity is resumed. Files of more than `KEEP_DAYS` days are removed. At the
+    end of the block the run is closed, and the checkpoint of a complete run removed.
     """
     checkpointed = None
     try:

@@ -1,8 +1,8 @@
 """A long video cut into pieces that are tracked in parallel, and joined without a seam.
 
-Every piece begins some frames before its own, so that the tracker has converged when they come. It is joined
-to the piece before where the states of both at the join agree within `SAME_PX`; otherwise its frames are
-tracked again from the state of the piece before, as in a run over the whole video.
+Every piece begins some frames early, so that the tracker has converged at the join. There, if the states of
+both pieces agree within `SAME_PX`, they are joined; otherwise the piece is tracked again from the state of
+the previous one, as in a run over the whole video.
 """
 
 from __future__ import annotations
@@ -117,11 +117,7 @@ def read_piece(path: Path, piece: Piece, max_faces: int) -> TrackedPiece | None:
 
 
 def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) -> bool:
-    """Return whether a run may continue from the state `after` instead of `before`, of the same frame.
-
-    One is of the run so far, one of a piece that has warmed up. They must agree: landmarks, crops,
-    corrections and what is to be smoothed within `SAME_PX`, the rest exactly.
-    """
+    """Return whether a run may continue from `after`, a warmed-up piece's state, instead of `before`."""
     if before is None or after is None:
         return False
     a, b = before.faces, after.faces
@@ -203,10 +199,10 @@ def join_pieces(
     pieces: Sequence[Piece],
     progress: Callable[[int, int], None],
 ) -> Tracks | None:
-    """Join the pieces of a video, in order, from their checkpoints; None where the first is missing.
+    """Join the pieces of a video, in order, from their checkpoints; None if the first is missing.
 
-    A piece that cannot be joined without a seam, or is missing, is tracked again from the end of the one
-    before; `Tracks.meta` lists these. `progress` is called with the number of frames joined and of all.
+    A piece that cannot be joined without a seam, or is missing, is tracked again from the end of the previous
+    one; `Tracks.meta` lists these. `progress` is called with the number of frames joined and of all.
     """
     max_faces = tracker.settings.max_faces
     parts: list[TrackedPiece] = []

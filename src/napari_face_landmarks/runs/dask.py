@@ -21,8 +21,8 @@ TOPIC = "napari-face-landmarks"
 def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress, on_result: OnResult) -> None:
     """Do jobs, with paths that the workers see, on a Dask cluster; callbacks are as for `run_local`.
 
-    A job whose worker is lost goes to another one, which resumes from its checkpoint. After as many losses as
-    the scheduler allows (``distributed.scheduler.allowed-failures``, 3) only this job fails.
+    The job of a lost worker resumes from its checkpoint on another one, and fails after as many losses as the
+    scheduler allows (``distributed.scheduler.allowed-failures``, 3).
     """
     try:
         from distributed import Client, as_completed

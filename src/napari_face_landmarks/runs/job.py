@@ -121,11 +121,7 @@ def record_of(output: str | Path) -> Path:
 
 
 def do_job(job: Job, progress: Progress | None = None) -> FileResult:
-    """Track one video into its file; any error becomes a result with its reason.
-
-    An interrupted run of the same identity is resumed. `progress` is called now and then with the number of
-    frames done and of all.
-    """
+    """Track one video into its file, or resume; any error becomes a result with its reason."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VideoWarning)  # they are in the result

@@ -25,11 +25,7 @@ def measure_files(output: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]) -> str:
-    """Measure tracks, and write the tables that belong to their file `output`.
-
-    `options` are keyword arguments of `measure`. Returns why nothing was measured, as a sentence; ""
-    otherwise.
-    """
+    """Measure tracks with `options` of `measure`, write the tables of `output`; return why not, or ""."""
     try:
         table = measure(tracks, **options)
         frames = {

@@ -21,11 +21,10 @@ from napari_face_landmarks.video.pictures import is_picture
 
 
 def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
-    """Return the videos that inputs name, as in `track_many`, each with the folder of its result.
+    """Return the videos of the inputs of `track_many`, each with the folder of its result.
 
-    A name without wildcards that is no folder is taken as a video, there or not. Paths are absolute, each
-    once, in order; folders are relative to the root of the call: the deepest folder that contains all folders
-    named, the fixed parts of patterns and the folders of the videos named.
+    A name that is neither a pattern nor a folder is a video, existing or not. Paths are absolute, unique and
+    in order; folders are relative to the deepest folder that contains all inputs.
     """
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     found: dict[Path, None] = {}
@@ -71,10 +70,7 @@ def _absolute(path: Path) -> Path:
 def left_out(
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]], output: Path, tracked: Set[Path]
 ) -> str:
-    """Return a sentence about the files in the folders named that are not tracked; "" where there are none.
-
-    The folder of the results is not looked at.
-    """
+    """Return a sentence about files in the input folders that are not tracked, or ""."""
     given = [inputs] if isinstance(inputs, (str, os.PathLike)) else list(inputs)
     files = (_absolute(item) for path in map(Path, given) if path.is_dir() for item in path.rglob("*"))
     others = {item for item in files if item.is_file() and not {item, item.parent} & tracked}
@@ -107,11 +103,11 @@ def place_outputs(
     suffix: str,
     recorded: Mapping[Path, Path] | None = None,
 ) -> list[tuple[Path, Path]]:
-    """Assign each video of `find_videos` an output, which does not depend on the other videos of the call.
+    """Assign each video of `find_videos` an output, independent of the other videos of the call.
 
-    A video that has a result (`recorded_outputs`) keeps its name. A new one is named after the video, in the
-    video's folder below the root, with its suffix where a video of the same name but for the suffix lies next
-    to it. Where the result of another video has that name, the name of the video's folder is put before it.
+    A video with a result (`recorded_outputs`) keeps its name. A new one is named after the video, with its
+    suffix if another video differs only in that, and with the name of its folder if the name is taken by
+    another video's result.
     """
     recorded = recorded or {}
     read = {video for video, _ in videos}

@@ -2,16 +2,14 @@
 
 A worker reads lines of JSON from its standard input and answers with lines of JSON on its standard output:
 
-- ``{"job": {...}}`` is done by `do_job`; the answers are ``{"done": 12, "total": 300}``, then
+- ``{"job": {...}}`` is done by `do_job`; the answers are ``{"done": 12, "total": 300}`` and at the end
   ``{"result": {...}}``.
-- ``{"run": {...}}``, a `RunRequest`, is tracked, one by a worker; ten times a second an answer reports what
-  is new. Its ``frames`` are the number of finished frames that follow the line, as a checkpoint stores them
-  (`frame_type`); after them, where ``picture`` is the number of a frame, its pixels follow. ``end`` is true
-  in the last answer.
-- ``"pause"``, ``"resume"``, ``"cancel"``, ``"show"`` and ``"hide"`` are obeyed during a run; the last two say
-  whether pixels are wanted.
+- ``{"run": {...}}``, a `RunRequest`, is tracked; ten times a second an answer reports progress. Its
+  ``frames`` are the number of finished frames (`frame_type`) that follow the line; after them, with
+  ``picture``, the number of a frame, its pixels follow. ``end`` is true in the last answer.
+- ``"pause"``, ``"resume"``, ``"cancel"``, ``"show"`` and ``"hide"`` (pixels or not) are obeyed during a run.
 
-A worker ends when its input does; a run is cancelled then.
+A worker ends, and its run is cancelled, when its input ends.
 """
 
 from __future__ import annotations
@@ -91,19 +89,10 @@ def cores() -> int:
 
 
 class Worker:
-    """A worker process, seen from the process that has started it.
+    """A worker process, seen from its parent; `OSError` if none can be started.
 
-    Parameters
-    ----------
-    threads : int, optional
-        How many threads its libraries use, decoding included; by default as many as they like.
-    background : bool
-        Whether it works behind a window: on Windows it then opens none, and has a lower priority.
-
-    Raises
-    ------
-    OSError
-        If no process can be started.
+    `threads` limits those of its libraries, decoding included; a `background` worker opens no window on
+    Windows and has a lower priority there.
     """
 
     def __init__(self, threads: int | None = None, background: bool = False) -> None:
@@ -179,11 +168,10 @@ def run_local(
     on_result: OnResult,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Do jobs in worker processes on this machine, so many at a time.
+    """Do jobs in worker processes on this machine, `processes` at a time.
 
-    A job whose process dies is resumed once; if it dies again, only this job fails. Callbacks are called from
-    several threads, but never two at a time. `cancelled` is asked a few times a second; once it returns True
-    every process is ended, and jobs without a result have none.
+    A job whose process dies is resumed once, then fails. Callbacks are called from several threads, never
+    simultaneously. Once `cancelled`, called a few times a second, returns True, every process is ended.
     """
     waiting = deque(enumerate(jobs))
     lock = threading.Lock()
@@ -291,30 +279,10 @@ class RunRequest:
 
 
 class RemoteRun(Iterator[FrameResult]):
-    """A run in a worker process, with the interface of `Run`.
+    """A run in a worker process, with the interface of `Run`; `OSError` if none can be started.
 
-    Parameters
-    ----------
-    request : RunRequest
-    video : Video
-        The video of the request, opened here; it is given the frames that are wanted for display.
-    control : RunControl
-        Pauses, resumes and cancels the run.
-
-    Attributes
-    ----------
-    control : RunControl
-    stats : RunStats
-        Counts and times, as last reported.
-    warnings : list of str
-        What went wrong so far, one sentence each.
-    message : str
-        What the worker is doing before the first result, in words.
-
-    Raises
-    ------
-    OSError
-        If no process can be started, or it ends before it answers.
+    `video` is that of the request, and gets the frames to be displayed. `stats` and `warnings` are those last
+    reported, `message` what the worker is doing before the first result.
     """
 
     def __init__(self, request: RunRequest, video: Video, control: RunControl) -> None:

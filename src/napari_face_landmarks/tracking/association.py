@@ -13,11 +13,11 @@ Floats = npt.NDArray[np.float32]
 def assign_slots(
     boxes: npt.NDArray[np.floating], free: list[int], last_boxes: dict[int, Floats], last_seen: dict[int, int]
 ) -> list[tuple[int, int]]:
-    """Give newly found faces, boxes (N, 4 or more), a free slot each; pairs of face and slot.
+    """Give newly detected faces, boxes (N, 4 or more), a free slot each; pairs of face and slot.
 
-    A face goes to the free slot whose last face was nearest, as long as the centres were less than a face's
-    size apart; the others take slots never used, then those unused for longest. The best faces come first;
-    those beyond the number of free slots are left out.
+    A face gets the free slot whose last face was nearest, if the distance of the centres is less than a
+    face's size; otherwise an unused slot, then the one unused for longest. Faces are assigned best first;
+    those beyond the number of free slots are dropped.
     """
     boxes = np.asarray(boxes, dtype=np.float64)[: len(free)]
     middle, longest = centres(boxes), np.maximum(sizes(boxes).max(axis=1), 1.0)

@@ -93,9 +93,9 @@ def default_focal(size: tuple[int, int]) -> float:
 def head_position(
     pose: npt.NDArray[np.floating], size: tuple[int, int], focal: float | None = None
 ) -> Floats:
-    """Return where the head is from the camera, (N, 3) mm, x right, y down, z away.
+    """Return the position of the head relative to the camera, (N, 3) mm, x right, y down, z away.
 
-    The camera's axis goes through the middle of the picture. Weak perspective puts the head at z = focal
+    The optical axis passes through the centre of the image. Weak perspective places the head at z = focal
     length / scale. Arrays: `pose` (N, 6).
     """
     height, width = size
@@ -109,10 +109,10 @@ def head_position(
 
 
 def head_rotation(pose: npt.NDArray[np.floating], size: tuple[int, int], focal: float) -> Floats:
-    """Return how the head is turned in the axes of the camera, (N, 3) radians: pitch, yaw, roll.
+    """Return the rotation of the head in the camera's axes, (N, 3) radians: pitch, yaw, roll.
 
-    `Tracks.pose` is relative to the line of sight: a head at the edge of the picture that looks into the
-    camera has the yaw 0. In the camera's axes it is turned by the angle of that line.
+    `Tracks.pose` is relative to the line of sight: a head at the edge of the image that faces the camera has
+    a yaw of 0. The angle of that line is added.
     """
     turned = np.full((len(pose), 3), np.nan)
     for row, place in enumerate(head_position(pose, size, focal)):

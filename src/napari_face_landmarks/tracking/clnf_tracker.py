@@ -57,10 +57,7 @@ def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores
 def find_clnf_faces(
     context: RunContext, rgb: npt.NDArray[np.uint8], grey: npt.NDArray[np.uint8], known: list[ClnfFace]
 ) -> tuple[list[ClnfFace], list[ClnfFace]]:
-    """Look for faces with the detector.
-
-    Returns the known faces with the detector's score of each, and others, best first, fitted.
-    """
+    """Run the detector; return the known faces with their scores, and new ones, fitted, best first."""
     models, settings, stats = context.models, context.settings, context.stats
     began = time.perf_counter()
     most = 2 * settings.max_faces + len(known)
@@ -91,10 +88,10 @@ def find_clnf_faces(
 def follow_clnf(
     context: RunContext, frames: Iterator[tuple[int, Frame]], before: FacesState | None = None
 ) -> Generator[Tracked, None, None]:
-    """Track faces, each fitted from where it was on the frame before; otherwise as `follow_pfld`.
+    """Track faces by CLNF, each fitted from its position on the previous frame; otherwise as `follow_pfld`.
 
-    Of the settings, `max_faces` and `min_confidence` are used, the latter for the detector's scores. With
-    several threads OpenFace's patch experts are evaluated in parallel.
+    Only the settings `max_faces` and `min_confidence`, for the detector's scores, are used. With several
+    threads, OpenFace's patch experts are evaluated in parallel.
     """
     faces: list[ClnfFace | None] = [None] * context.settings.max_faces
     last_boxes: dict[int, Floats] = {}

@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 
 class RunControl:
-    """Requests to a run: it obeys them after the current frame.
+    """Pause, resume and cancel a run, from any thread; it obeys after the current frame.
 
-    All methods may be called from any thread. Whoever runs the run calls `wait` between two frames; a run in
-    another process gets the requests by `forward`.
+    The code that drives the run calls `wait` between two frames; `forward` passes requests to another
+    process.
     """
 
     def __init__(self) -> None:

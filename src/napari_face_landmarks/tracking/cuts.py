@@ -1,9 +1,8 @@
-"""Scene cuts: where the picture changes at once, and which faces are the same before and after.
+"""Scene cuts, and which faces are the same before and after them.
 
-Frames between which much of the picture changes are looked at more closely: a face that is followed across is
-the same where it looks the same, by the correlation of aligned thumbnails. Of 366 frames of 13 people in 34
-clips (speeches, readers), 93 % of the pairs of frames of one clip correlate by more than `SAME`, and none of
-those of two people.
+Where much of the image changes between two frames, the faces tracked across are compared by the correlation
+of aligned thumbnails. Of 366 frames of 13 people in 34 clips (speeches, readers), 93 % of the pairs of frames
+of one clip correlate by more than `SAME`, and none of those of two people.
 """
 
 from __future__ import annotations
@@ -76,10 +75,10 @@ def thumbnail(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
 
 
 def look_of(rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any]) -> Floats:
-    """Return how a face looks: an aligned thumbnail with a mean of 0 and a length of 1, (256,) float32.
+    """Return the appearance of a face: an aligned thumbnail with mean 0 and length 1, (256,) float32.
 
-    Its dot product with that of another face is their correlation. The logarithm of the brightness is taken,
-    so that the amount of light cancels.
+    The dot product of two is their correlation. The logarithm of the brightness makes it independent of
+    exposure.
     """
     seen = np.asarray(landmarks, dtype=np.float64)[_STABLE] @ np.array([1, 1j])
     wanted = _TEMPLATE - _TEMPLATE.mean()
@@ -101,10 +100,9 @@ def part_at_cut(
     after: Mapping[int, npt.NDArray[Any]],
     last_boxes: Mapping[int, Floats],
 ) -> set[int]:
-    """Return the slots whose faces are followed into a frame but are other faces there.
+    """Return the slots whose tracked faces are those of other persons on this frame, `rgb` (H, W, 3).
 
-    Where there is a cut, it is recorded, and how the faces before it looked, by which they may be recognised
-    in `assign_faces`. Arrays: `rgb` (H, W, 3) uint8.
+    A cut is recorded, with the appearance of the faces before it, by which `assign_faces` recognises them.
     """
     jump = context.jumps.pop(index, None)
     if jump is None:
@@ -131,9 +129,9 @@ def assign_faces(
     free: list[int],
     last: tuple[dict[int, Floats], dict[int, int]],
 ) -> list[tuple[int, int]]:
-    """Give newly found faces a slot each, as `assign_slots`; after a cut first those that are recognised.
+    """Give newly detected faces a slot each, as `assign_slots`; after a cut first those that are recognised.
 
-    In a slot whose face was there before a cut, another face begins a new track, which is recorded. Arrays:
+    A face in a slot of another person's face before a cut begins a new track, which is recorded. Arrays:
     `rgb` (H, W, 3) uint8; `landmarks` and `boxes` (N, 68, 2) and (N, 4 or more).
     """
     waiting = [slot for slot in free if slot in context.looks]
@@ -174,10 +172,10 @@ def people_in_words(meta: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def apart_at_cuts(tracks: Tracks) -> Tracks:
-    """Return tracks in which each person's track has a face of its own, where cuts bring other persons.
+    """Return tracks in which the tracks of different persons in one slot are separate faces.
 
-    The tracks that begin later are added after the others. Where that were more than `MOST_FACES` faces, or
-    too many rows, they are left as they are, with a warning.
+    Tracks that begin later are appended. If that gave more than `MOST_FACES` faces, or too many rows, the
+    tracks are unchanged, with a warning.
     """
     given = tracks.meta.get(NEW_TRACKS)
     if not given:

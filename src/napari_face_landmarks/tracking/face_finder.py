@@ -37,11 +37,10 @@ def find_faces(
     stats: RunStats,
     regions: Floats | None = None,
 ) -> tuple[Floats, PfldOutput]:
-    """Find the faces of a frame (H, W, 3): the detector's boxes that PFLD takes for faces too.
+    """Detect the faces of a frame (H, W, 3): the detector's boxes that PFLD confirms, (F, 5) float32.
 
-    A face printed on a shirt is one to the detector, but its landmarks are less certain than a real one's. Of
-    the settings, `max_faces` and `min_confidence` are used. In the boxes `regions`, (N, 5), PFLD looks too,
-    with the threshold of faces that are followed. Returns `boxes` (F, 5) float32.
+    PFLD rejects printed faces, whose landmarks are less certain. `max_faces` and `min_confidence` of the
+    settings are used. PFLD also runs in the boxes `regions`, (N, 5), with the threshold of tracked faces.
     """
     began = time.perf_counter()
     most = CANDIDATES + 2 * settings.max_faces
@@ -75,9 +74,9 @@ def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) 
 def usable_faces(
     output: PfldOutput, shape: tuple[int, ...], sure: npt.NDArray[np.bool_], rank: Floats
 ) -> npt.NDArray[np.bool_]:
-    """Return which faces can be followed, (F,) bool: confident, in the frame, large enough, and no doubles.
+    """Return which faces can be tracked, (F,): confident, in the frame, large enough, not duplicates.
 
-    Of doubles the one of the highest `rank`, (F,), stays.
+    Of duplicates the one of the highest `rank`, (F,), is kept.
     """
     good = np.array(sure)
     _usable(output.landmarks, np.ascontiguousarray(rank), shape[0], shape[1], good)
@@ -139,10 +138,10 @@ def _usable(landmarks: Floats, rank: Floats, height: int, width: int, good: npt.
 
 
 def face_scores(output: PfldOutput) -> Floats:
-    """Return the confidence that each crop shows a face with its landmarks in place, (F,).
+    """Return the confidence that each crop shows a face with correctly placed landmarks, (F,).
 
-    The smaller of the face score and the mean confidence of the landmarks: what is taken for a face but is
-    none (letters, clouds) seldom gets confident landmarks.
+    The smaller of the face score and the mean confidence of the landmarks, which is low on letters and
+    clouds.
     """
     scores = np.empty(len(output.score), np.float32)
     _face_scores(output.score, output.confidence, scores)
@@ -171,10 +170,10 @@ def _face_scores(score: Floats, confidence: Floats, scores: Floats) -> None:
 
 
 def found_scores(output: PfldOutput) -> Floats:
-    """Return the confidence that each crop shows a face, where none was tracked before, (F,).
+    """Return the confidence that each crop shows a face, for faces not tracked before, (F,).
 
-    A face with a hand before it, or half out of the picture, has landmarks that no one can be sure of. The
-    other half is enough to take it for one, at the share of the score at which a followed face stays.
+    A face half occluded or half outside the image has unreliable landmarks; those of the other half suffice,
+    at the share of the score at which a tracked face is kept.
     """
     middle = np.median(output.confidence, axis=1)
     return np.asarray(np.minimum(output.score, middle / STAY_SHARE), dtype=np.float32)

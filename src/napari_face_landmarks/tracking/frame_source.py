@@ -72,7 +72,7 @@ class FrameSource:
     def has_scenes(self) -> bool:
         """Whether scene cuts are looked for: not between pictures, nor frames that are too far apart."""
         apart = self.every / USUAL_RATE if self.rate is None else 1 / self.rate
-        pictures = isinstance(self.frames, PictureSeries) or getattr(self.frames, "apart", False)
+        pictures = isinstance(self.frames, PictureSeries) or getattr(self.frames, "independent", False)
         return not pictures and apart <= FARTHEST_SCENES
 
     def number(self, place: int) -> int:
@@ -249,10 +249,9 @@ def recorded_pixel_range(tracks: Tracks) -> PixelRange | None:
 def rgb_frames(
     source: FrameSource, stats: RunStats, begin: int | None = None
 ) -> Generator[tuple[int, Frame], None, None]:
-    """Yield place and RGB frame of each frame to track, or the error that it has instead.
+    """Yield index and RGB frame of each frame to track, from `begin` on, or its error.
 
-    The place is the frame's as the tracker counts it, from `begin` on, by default `source.start`. An
-    `ImageError` concerns one frame and the next one follows; after a `VideoError` nothing more comes.
+    An `ImageError` concerns one frame; a `VideoError` is the last item.
     """
     video = video_of(source.frames)
     damaged = () if video is None else video.damaged

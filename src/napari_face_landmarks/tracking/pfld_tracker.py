@@ -45,10 +45,10 @@ FACES_AT_ONCE = 2
 SMALL_MOTION = 0.03
 """A motion of this share of the crop's side is predicted by half; smaller ones by less, larger by more."""
 CROP_STEPS = 2048
-"""Predicted crops lie on a grid of about the side by this, and so many steps of roll a radian.
+"""Predicted crops are rounded to steps of their side and of roll, radians, so that runs converge.
 
-Landmarks follow from crops and crops from landmarks, so that two runs that began at different frames approach
-each other but, by the rounding of float32, never quite meet; on the grid they do, and stay the same.
+Landmarks depend on crops and crops on landmarks: two runs that began at different frames approach each other
+but, by the rounding of float32, never become equal; with rounded crops they do.
 """
 
 
@@ -71,10 +71,10 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """A frame on which PFLD was started before the frame before it was done.
+    """A frame on which PFLD was started before the previous frame was finished.
 
-    `outputs` are those of the faces, in batches, each with the seconds it took; `crops`, (N, 4) float32, is
-    where they are looked for.
+    `outputs` are those of the faces, in batches, with the seconds each took; `crops`, (N, 4) float32, the
+    inputs.
     """
 
     index: int
@@ -105,12 +105,11 @@ class _Begun:
 def follow_pfld(
     context: RunContext, frames: Iterator[tuple[int, Frame]], before: FacesState | None = None
 ) -> Generator[Tracked, None, None]:
-    """Track faces through frames, as `rgb_frames` yields them, by PFLD, refined by CLNF as the settings say.
+    """Track faces through the frames of `rgb_frames` by PFLD, refined by CLNF according to the settings.
 
-    PFLD works on `LOOK_AHEAD` frames at a time: the crop of a face on a frame is predicted from the frames up
-    to `LOOK_AHEAD` before it. That holds for any number of threads, so that the results do not depend on it.
-    The statistics and warnings of `context` are updated. With a state `before`, the frames begin with its
-    `next_index`.
+    PFLD processes `LOOK_AHEAD` frames at a time: the crop of a face is predicted from frames at least
+    `LOOK_AHEAD` before, for any number of threads, so that the results do not depend on it. The statistics
+    and warnings of `context` are updated. With a state `before`, the frames begin with its `next_index`.
     """
     waiting: deque[_Begun] = deque()
     ahead: deque[_Ahead] = deque()
@@ -210,10 +209,9 @@ def _refined(
 def _followed(
     context: RunContext, look: _Ahead, rgb: npt.NDArray[np.uint8], faces: Sequence[Face | None]
 ) -> Seen:
-    """Return PFLD's output of the faces known from the frame before, where it still finds them.
+    """Return PFLD's output of the faces known from the previous frame, where it still finds them.
 
-    A face that was not known when PFLD was started on the frame, or was not where it was predicted, is
-    looked for where it was on the frame before.
+    A face that is new, or not at its predicted crop, is searched at its position on the previous frame.
     """
     least, stats = face_finder.STAY_SHARE * context.settings.min_confidence, context.stats
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
@@ -301,10 +299,7 @@ def _slots_of(state: FacesState) -> _Slots:
 def _state(
     next_index: int, slots: _Slots, ahead: Sequence[_Ahead], context: RunContext
 ) -> Callable[[], FacesState]:
-    """Return what builds the state of the faces before a frame, without their refinements.
-
-    It keeps what changes; few of the states are asked for.
-    """
+    """Return a function that builds the state before a frame, without refinements; few states are needed."""
     faces = [None if face is None else (face, face.landmarks, face.places) for face in slots.faces]
     looks = [(look.crops, look.faces) for look in ahead]
     last = slots.last_boxes.copy(), slots.last_seen.copy(), len(context.warnings)
@@ -395,10 +390,9 @@ def _no_look(index: int, frame: Frame) -> _Ahead:
 
 
 def _predicted_crops(faces: Sequence[Face]) -> Floats:
-    """Return the crops, (F, 4), where faces should be in `LOOK_AHEAD` frames, on the grid of `CROP_STEPS`.
+    """Return the expected crops, (F, 4), in `LOOK_AHEAD` frames, rounded to `CROP_STEPS`.
 
-    They move as far as in as many frames before. Small motions are mostly jitter, which a crop that follows
-    them amplifies: they count for less.
+    The motion of as many previous frames is extrapolated. Small motions are mostly jitter, and are damped.
     """
     motions = np.zeros((len(faces), 2), np.float32)
     for row, face in enumerate(faces):

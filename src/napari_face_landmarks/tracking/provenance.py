@@ -19,12 +19,7 @@ _installed = lru_cache(library_versions)
 
 
 def provenance(models: Models) -> dict[str, Any]:
-    """Return what `Tracks.meta` records of a run besides its settings and its video.
-
-    ``version`` of this package; ``code_sha256``, its `code_fingerprint`; ``models`` and ``models_version``,
-    the bundle; ``models_sha256`` of each of its files; ``experts``, where ONNX Runtime evaluates them;
-    ``libraries``, their versions, Python's and the kind of machine.
-    """
+    """Return what `Tracks.meta` records of code, models (hashes included) and libraries of a run."""
     experts = {}
     if isinstance(models.experts, OnnxExperts):
         experts["experts"] = f"ONNX Runtime: {', '.join(models.experts.session.get_providers())}"
@@ -41,11 +36,7 @@ def provenance(models: Models) -> dict[str, Any]:
 
 
 def code_fingerprint(folder: Path | None = None) -> str:
-    """Return the SHA-256 of the source code that computes landmarks, computed once per process.
-
-    It depends on the text of the files of `COMPUTING` and their names in the package, not on where that is
-    installed or how its lines end.
-    """
+    """Return the SHA-256 of the source code that computes landmarks: names and text of `COMPUTING`."""
     return _installed_fingerprint() if folder is None else _fingerprint(folder)
 
 

@@ -70,10 +70,10 @@ class GreyFrame:
         self._lock = threading.Lock()  # faces are refined on several threads
 
     def grey_around(self, landmarks: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-        """Return the luma of the picture, (H, W), or of what CLNF looks at where the face is small in it.
+        """Return the luma of the image, (H, W), valid where CLNF needs it for a face.
 
-        Where a face, from landmarks (68, 2), and what is `AROUND_FACE` of its size on every side are less
-        than `SMALL_PART` of the picture, only there; 0 elsewhere, or what another face needs.
+        Only the surroundings of the landmarks (68, 2), `AROUND_FACE` of the face's size on every side, are
+        converted if they are less than `SMALL_PART` of the image.
         """
         rows, columns = _around(landmarks, self.rgb.shape)
         size = self.rgb.shape[0] * self.rgb.shape[1]
@@ -128,10 +128,9 @@ def set_refined(frame: FrameResult, face: int, refined: Refined) -> None:
 def misfit_of(
     landmarks: npt.NDArray[Any], given: npt.NDArray[Any], pdm: PDM, params: npt.NDArray[np.float64]
 ) -> Floats:
-    """Return the distances of a face's landmarks from PFLD's and from the point distribution model's, (2,).
+    """Return the mean distances of landmarks (68, 2) from PFLD's and from the PDM's, (2,).
 
-    Means, in fractions of the inter-ocular distance, of landmarks (68, 2) in pixels. The second is NaN where
-    `params` are shorter than (6 + m,) or not finite, since the model cannot be fitted.
+    In inter-ocular distances. The second is NaN where `params` are shorter than (6 + m,) or not finite.
     """
     found = np.empty(2, np.float32)
     landmarks, given = (np.ascontiguousarray(points, np.float32) for points in (landmarks, given))
@@ -166,9 +165,9 @@ def refine_face(
 ) -> Refined:
     """Refine face `row` of an output by CLNF, or apply its last correction again, according to the settings.
 
-    Part models, where the bundle has them, place lids and lips before CLNF, which then moves the other
-    landmarks only (`CLNF_SHARES`): its shape model is symmetric and seldom shuts an eye. `settings.refine`
-    and `settings.clnf_every` decide whether CLNF runs. The state `before` of a new face is `Refinement()`.
+    Where the bundle has part models, these place lids and lips first, and CLNF moves the other landmarks only
+    (`CLNF_SHARES`): its shape model is symmetric and seldom closes an eye. The state `before` of a new face
+    is `Refinement()`.
     """
     began = time.perf_counter()
     part_models = context.models.parts
@@ -191,10 +190,7 @@ def refine_face(
 
 
 def followed_with_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
-    """Return landmarks refined by CLNF where part models do not place them.
-
-    Arrays: `given` (68, 2) float32; `refined` (68, 2) float32. Returns (68, 2) float32.
-    """
+    """Return `refined`, (68, 2), where part models do not place the landmarks, there `given`, (68, 2)."""
     frontal = (TURNED[1] - abs(yaw)) / (TURNED[1] - TURNED[0])
     share = CLNF_SHARES * np.float32(min(max(frontal, 0.0), 1.0))
     return np.asarray(given + share[:, None] * (refined - given), np.float32)
@@ -252,10 +248,7 @@ def run_clnf(
 
 
 def is_unsure(confidence: Floats) -> bool:
-    """Return whether a face is hard enough for CLNF in auto mode: marks, occlusion, paralysis or pose.
-
-    From the confidence of each landmark, (68,).
-    """
+    """Return whether CLNF is needed in auto mode, from the confidence of each landmark, (68,)."""
     return bool(_unsure(confidence, _MEANS, _LEAST))
 
 

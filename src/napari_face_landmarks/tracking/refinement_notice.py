@@ -20,10 +20,7 @@ class RefinementNotice:
     given: bool = False  # whether the sentence was given
 
     def look(self, result: FrameResult, stats: RunStats) -> str | None:
-        """Take note of a finished frame; return the sentence when it is time for it, which is once a run.
-
-        The statistics include the frame.
-        """
+        """Add a finished frame; return the sentence when it is due, which is once a run."""
         if self.switched_on is None:
             if (result.source == CLNF).any():
                 self.switched_on = (stats.frames, stats.seconds)

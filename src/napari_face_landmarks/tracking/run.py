@@ -218,9 +218,9 @@ class Run(Iterator[FrameResult]):
         return (*self.warnings, *concealed_in_words(concealed), *people_in_words(self._cuts()))
 
     def state(self) -> TrackerState | None:
-        """Return the state of the run after the result given out last, from which another run can resume.
+        """Return the state after the last result, from which another run can resume; None before the first.
 
-        To be called by whoever iterates, between two results. None before the first one.
+        Call it in the iterating thread, between two results.
         """
         if self._faces is None or not self._recent:
             return None

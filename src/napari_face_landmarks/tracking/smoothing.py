@@ -42,14 +42,13 @@ def window_at_rate(window: int, fps: float | None) -> int:
 def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
     """Smooth the middle frame of a window, (2 k + 1, F, 68, 2) px, (F, 68, 2); NaN stays NaN.
 
-    Frames at the same distance before and after are taken as pairs. A pair's mean is where steady motion
-    would have put the landmark, so averaging with it removes jitter but neither lags behind nor rounds off a
-    steady movement. The outermost pair counts half, so that what alternates from frame to frame, as it does
-    where CLNF runs on every second one, is removed altogether. Each pair counts by a Gaussian of how far its
-    mean is from the middle frame (a bilateral filter, Tomasi and Manduchi 1998, in time), so that a cut stays
-    sharp; `tolerance` is its standard deviation in inter-ocular distances. A blink moves the lids by little
-    more than such a Gaussian lets pass, so a pair counts for the lids of an eye only where their distance is
-    that in the middle frame, within the noise that the face's steady landmarks show.
+    Frames at the same distance before and after are averaged as pairs: uniform motion is preserved, without
+    lag or rounding off. The outermost pair has half the weight, which removes what alternates from frame to
+    frame, as with CLNF on every second one. The weight of a pair is a Gaussian of the distance of its mean
+    from the middle frame, with the standard deviation `tolerance` in inter-ocular distances (a bilateral
+    filter, Tomasi and Manduchi 1998, in time), so that cuts stay sharp. For the lids of an eye, a pair counts
+    only where their distance is that of the middle frame, within the noise of the face's steady landmarks, so
+    that blinks are kept.
     """
     if len(window) == 1:
         return np.array(window[0], dtype=np.float32)
@@ -59,11 +58,7 @@ def smooth_centre(window: Floats, tolerance: float = TOLERANCE) -> Floats:
 
 
 def smooth_at(landmarks: Callable[[int], Floats | None], place: int, window: int) -> Floats:
-    """Smooth the landmarks of one frame of a sequence, (F, 68, 2), over a window of frames around it.
-
-    `landmarks` returns those of the frame at a place of the sequence, (F, 68, 2) px, or None where there is
-    no such frame.
-    """
+    """Smooth one frame's landmarks over a window; `landmarks(position)` returns (F, 68, 2) px or None."""
     middle = landmarks(place)
     assert middle is not None
     around = np.empty((window, *middle.shape), np.float32)
@@ -92,8 +87,8 @@ def _noise(window: Floats, face: int) -> float:
 def _lid_weight(window: Floats, face: int, eye: int, k: int, noise: float, tolerance: float) -> float:
     """Return the weight of a pair of frames for the lids of an eye, 0 to 1.
 
-    Of the vector between the lids, a mean over two pairs of landmarks, noise leaves 3 variances of a
-    coordinate in the mean square of the middle frame minus the pair; twice that is let pass.
+    The vector between the lids is a mean over two pairs of landmarks: noise contributes 3 variances of a
+    coordinate to the mean square of the middle frame minus the pair; twice that is tolerated.
     """
     reach = window.shape[0] // 2
     square = 0.0

@@ -147,10 +147,7 @@ def check_state(
     stop: int,
     fps: float | None = None,
 ) -> None:
-    """Refuse a state from which a run over these frames cannot resume.
-
-    `n_modes` is that of the shape model; the frame rate decides how many frames smoothing looks at.
-    """
+    """Refuse a state from which a run over these frames cannot resume; `n_modes` is that of the PDM."""
     window = window_at_rate(settings.smoothing_window, fps)
     without_pfld = settings.refine == "clnf-only"
     faces = [face for face in state.faces.faces if face is not None]

@@ -56,9 +56,9 @@ Promise: TypeAlias = Future[T] | Done[T]
 
 
 class Workers:
-    """A few threads for work whose result is needed later; with one thread, work is done when it comes.
+    """A small thread pool; with one thread, work is done when it is submitted.
 
-    To be used in a ``with`` block: at its end, work not begun is dropped and every thread has ended.
+    A context manager: at its end, pending work is dropped and all threads have ended.
     """
 
     def __init__(self, threads: int) -> None:
@@ -85,10 +85,7 @@ class Workers:
             thread.join()
 
     def submit(self, work: Callable[[], T], after: Promise[T] | None = None) -> Promise[T]:
-        """Have work done, after other work if given, and give its result or its exception.
-
-        Whether the other work failed does not matter.
-        """
+        """Do work, after other work (failed or not) if given; return a promise of its result or exception."""
         if not self._threads:
             return Done(work)
         promise: Future[T] = Future()

@@ -98,8 +98,8 @@ def train_all(
 ) -> int:
     """Run every step in a subprocess, those of a stage `jobs` at a time; return the exit status.
 
-    The output of each step is also written to ``OUT/STEP.out``. Steps that the same command has finished
-    (``OUT/STEP.done``) are skipped; an interrupted step resumes from its checkpoint.
+    The output of each step is also written to ``OUT/STEP.out``; finished steps (``OUT/STEP.done``) are
+    skipped.
     """
     out.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:

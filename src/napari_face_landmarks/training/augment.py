@@ -71,10 +71,7 @@ def jittered_crop(landmarks: Points, jitter: CropJitter, rng: Generator) -> Poin
 
 
 def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw a weakness of one side, or an expression of both, as smooth bumps of displacement, (B, 5) float32.
-
-    Centre x, centre y, displacement x, displacement y, radius; pixels.
-    """
+    """Draw weakness of one side or an expression: centre, displacement, radius of bumps, (B, 5), px."""
     unit = float(inter_ocular(landmarks))
     across = landmarks[45] - landmarks[36]
     right = across / max(float(np.linalg.norm(across)), 1e-6)
@@ -96,10 +93,7 @@ def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float
 
 
 def local_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw movements of one to three places of the face, mostly up or down, on one side or the other.
-
-    (B, 5) float32, as `soft_tissue_bumps` gives them.
-    """
+    """Draw movements of one to three places of the face, mostly up or down, as `soft_tissue_bumps`."""
     unit = float(inter_ocular(landmarks))
     right = (landmarks[45] - landmarks[36]) / max(unit, 1e-6)
     down = np.array([-right[1], right[0]], dtype=np.float32)
@@ -115,11 +109,7 @@ def local_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
 
 
 def face_shape_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw another shape of the whole head (a longer chin, a broader jaw, closer eyes) as broad smooth bumps.
-
-    (B, 5), as `soft_tissue_bumps` gives them. A thousand manually labelled faces show a thousand contours,
-    and a network can learn them by heart.
-    """
+    """Draw another head shape (longer chin, broader jaw, closer eyes), so that contours are not memorised."""
     unit = float(inter_ocular(landmarks))
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     count = int(rng.integers(3, 8))
@@ -131,10 +121,7 @@ def face_shape_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float3
 
 
 def swelling_bump(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw a swelling at one landmark: the skin there is pushed away from the middle of the face.
-
-    (5,) float32, as `soft_tissue_bumps` gives them.
-    """
+    """Draw a swelling at one landmark, away from the middle of the face; a row of `soft_tissue_bumps`."""
     unit = float(inter_ocular(landmarks))
     place = landmarks[rng.integers(68)] + rng.normal(0, 0.08 * unit, 2)
     away = place - landmarks[27:36].mean(axis=0)
@@ -192,10 +179,7 @@ def flipped(image: Image, landmarks: Points) -> tuple[Image, Points]:
 
 
 def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]:
-    """Cover a part of the crop (hand, mask, hair, an object, the frame's border), in place.
-
-    Returns where the picture is covered, (S, S) bool.
-    """
+    """Occlude a part of the crop (hand, mask, hair, object, border) in place; return its mask, (S, S)."""
     size = image.shape[0]
     mask = np.zeros((size, size), np.uint8)
     kind = rng.random()
@@ -301,11 +285,11 @@ def augmented_face(
     mild: bool = False,
     reshaped_share: float = 0.0,
 ) -> Sample:
-    """Return one augmented crop of a labelled face; `rng` is the only source of chance.
+    """Return one augmented crop of a labelled face; `rng` is the only source of randomness.
 
-    `image` is the RGB picture (H, W, 3) with the landmarks (68, 2) in pixels, `other`, (S, S, 3), a texture
-    for what covers the face. `mild`: only mirrored and cut as the tracker would, half of them in another
-    light. A share of the others, `reshaped_share`, gets another shape of the head (`face_shape_bumps`).
+    `image` is (H, W, 3) RGB, the landmarks (68, 2) in its pixels, `other`, (S, S, 3), a texture for
+    occlusions. With `mild` the crop is only mirrored, jittered and half of the time relit; `reshaped_share`
+    of the others get another head shape (`face_shape_bumps`).
     """
     mirrored = bool(rng.random() < 0.5)
     if mirrored:
@@ -340,11 +324,7 @@ def augmented_face(
 
 
 def twin_faces(image: Image, landmarks: Points, rng: Generator) -> tuple[Sample, Sample]:
-    """Return two crops of one face that differ in places where the second's skin has moved (`local_bumps`).
-
-    Crop, light and noise are the same. How the landmarks move between them is known exactly, whatever the
-    error of the labels.
-    """
+    """Return two crops of one face, equal but for local movements (`local_bumps`) in the second."""
     mirrored = bool(rng.random() < 0.5)
     if mirrored:
         image, landmarks = flipped(image, landmarks)

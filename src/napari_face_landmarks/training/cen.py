@@ -2,9 +2,7 @@
 
 Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection": a small
 network per landmark, scale and view maps an 11 x 11 support region of the normalised frame to a response,
-trained on a Gaussian of the distance to the label. The frame is sampled by the code of the run time
-(`clnf.normalized_frame`) from photographs with random light, sharpness, noise, compression, pen marks,
-occlusion and one-sided weakness. All experts of a scale are trained at once, as one batched product.
+trained on a Gaussian of the distance to the label. All experts of a scale are trained as one batched product.
 """
 
 from __future__ import annotations
@@ -159,11 +157,7 @@ def take_supports(
     y: npt.NDArray[np.int64],
     supports: npt.NDArray[np.float32],
 ) -> None:
-    """Fill ``supports[l, k]``, column by column, as `normalized_frame.contrast_normalise` does.
-
-    `pictures` are (N, H, W) uint16, as in `Pool`; `which`, `x` and `y`, (L, K) int64, the picture and the
-    centre of each support, at least 5 pixels inside; `supports`, (L, K, 121) float32, is filled.
-    """
+    """Fill `supports`, (L, K, 121), contrast-normalised, around `x`, `y` in the pictures `which`."""
     for row in range(which.shape[0]):
         for k in range(which.shape[1]):
             picture = pictures[which[row, k]]
@@ -261,10 +255,7 @@ def _posed(
 
 
 def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied: bool) -> list[Pools]:
-    """Sample the faces, and their mirror images, of both views at every scale; one `Pools` for each scale.
-
-    With `varied`, augmented copies for training; otherwise unmodified faces with a slightly random pose.
-    """
+    """Sample the faces and their mirror images, augmented if `varied`; one `Pools` for each scale."""
     rng = np.random.default_rng([plan.seed, varied])
     yaw = yaw_of(faces.landmarks, pdm)
     has_mesh = faces.has_mesh
@@ -312,11 +303,7 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
 def draw_places(
     pool: Pool, landmarks: npt.NDArray[np.int64], plan: CenPlan, rng: Generator
 ) -> tuple[npt.NDArray[np.int64], ...]:
-    """Draw integer positions from a window near each landmark, as in a search that starts off the label.
-
-    Returns ``which``, ``x`` and ``y``, each (L, pictures * places) int64, the positions of a picture next to
-    each other.
-    """
+    """Draw integer positions near each landmark: ``which``, ``x``, ``y``, (L, pictures * places)."""
     n, height, width = pool.pictures.shape
     chosen = rng.integers(n, size=plan.pictures)
     label = pool.places[chosen][:, landmarks].transpose(1, 0, 2)[:, :, None]
@@ -365,11 +352,10 @@ def draw_batch(pools: Pools, plan: CenPlan, rng: Generator) -> tuple[Tensor, Ten
 
 
 def expert_loss(logits: Tensor, wanted: Tensor, plan: CenPlan) -> Tensor:
-    """Return the sum over experts of their losses; `logits` and `wanted` are (107, pictures * places).
+    """Return the sum of the experts' losses; `logits` and `wanted` are (107, pictures * places).
 
-    The cross-entropy of each response with its target, plus, since the search compares the responses of a
-    window, that of the responses of a window with its targets, both normalised to a sum of 1. Windows that
-    miss the label weigh less.
+    Cross-entropy of each response, plus that of the responses of a window normalised to a sum of 1, since the
+    search compares these. Windows that miss the label weigh less.
     """
     single = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
     shape = (len(logits), plan.pictures, plan.places)
@@ -382,11 +368,7 @@ def expert_loss(logits: Tensor, wanted: Tensor, plan: CenPlan) -> Tensor:
 def responses(
     experts: Experts, pools: Pools, plan: CenPlan, reach: int, jitter: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Run the experts on windows around (jittered) labels.
-
-    Returns responses and targets, (107, F, side * side) with NaN where a view has fewer faces, and the
-    labels' positions in the window, (107, F, 2).
-    """
+    """Return responses and targets of jittered windows, (107, F, side * side), and labels (107, F, 2)."""
     rng = np.random.default_rng(plan.seed + 2)
     side = 2 * reach + 1
     across, down = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
@@ -418,9 +400,9 @@ def responses(
 def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> dict[str, Any]:
     """Measure the experts on the held-out faces' search windows.
 
-    ``loss`` (as in `expert_loss`, of whole windows), ``squared_error``, ``correlation`` (107,) of response
-    and target over all windows, ``peak`` (107,) the median distance of the largest response from the label,
-    pixels of the frame, and ``miss`` (107,) the share of faces in which it is more than 3 pixels.
+    ``loss``, ``squared_error``, ``correlation`` (107,) of response and target, ``peak`` (107,), the median
+    distance of the largest response from the label in pixels of the frame, and ``miss`` (107,), the share of
+    faces where it is over 3.
     """
     found, wanted, label = responses(experts, pools, plan, reach, jitter=2.0)
     side = 2 * reach + 1
@@ -495,11 +477,7 @@ def train_scale(
 def train_cen(
     data: Path, out: Path, pdm: PDM, bundle: str = "research", plan: CenPlan | None = None
 ) -> dict[str, Any]:
-    """Train the patch experts; write ``cen.npz`` and ``cen.metrics.json``, return the metrics.
-
-    The bundle ``research`` uses only faces with manual labels. `out` also has the checkpoints from which an
-    interrupted run resumes.
-    """
+    """Train the patch experts, or resume; write ``cen.npz`` and ``cen.metrics.json``, return the metrics."""
     plan = plan or CenPlan()
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(plan.threads)

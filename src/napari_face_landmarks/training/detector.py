@@ -1,8 +1,7 @@
-"""Training of the face detector: ``python -m napari_face_landmarks.training detector``.
+"""Train the face detector: ``python -m napari_face_landmarks.training detector``.
 
-Writes into the output folder: ``detector.onnx`` (the best weights so far by held-out average precision),
-``detector.metrics.json``, ``detector.log.csv`` and ``detector.checkpoint.pt``, from which an interrupted run
-resumes.
+Writes ``detector.onnx`` (the best weights by held-out average precision), ``detector.metrics.json``,
+``detector.log.csv`` and ``detector.checkpoint.pt``, from which an interrupted run resumes.
 """
 
 from __future__ import annotations

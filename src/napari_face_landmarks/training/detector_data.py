@@ -1,8 +1,7 @@
 """Photographs and labels for the detector, and the pictures that training composes from them.
 
-There are few photographs, so every training picture is composed: one to nine photographs are rotated, scaled
-and pasted on a background, faces are occluded or replaced by texture, and the result is made dark, grey,
-blurred or noisy. A map of the photograph of each pixel gives the visible share of every face.
+Every training picture is composed: one to nine photographs are rotated, scaled and pasted on a background,
+faces are occluded or replaced by texture, and the result is darkened, desaturated, blurred or made noisy.
 """
 
 from __future__ import annotations
@@ -44,11 +43,7 @@ FLIPPED_POINTS = (1, 0, 2, 4, 3)
 MESH_EYES = ((33, 133), (362, 263))
 MESH_NOSE, MESH_MOUTH = 1, (61, 291)
 MESH_BOX = (0.004, -0.037, 0.965, 1.107)
-"""Box of the detector's convention relative to the extent of a 478-point mesh.
-
-Offset of its centre (fractions of the extent's width and height), then factors on width and height: medians
-over the 163 photographs that have both.
-"""
+"""Box of the detector's convention relative to a mesh: offset of its centre, factors on its size."""
 
 
 @dataclass(frozen=True)
@@ -155,8 +150,7 @@ def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
     """Return a crop with its head rotated in depth by means of its mesh; yaw and pitch in radians.
 
     Face profiling as in 300W-LP (Zhu et al. 2016): a ring of points behind the face moves the surroundings of
-    the head, and the border of the picture stays in place. The nearer half of the face is shown larger, the
-    farther one smaller or not at all.
+    the head; the border of the picture stays in place.
     """
     if photo.mesh is None:
         raise ValueError(f"{photo.name} has no mesh: turn a face crop.")
@@ -192,11 +186,7 @@ class Composer:
         self.noise = np.random.default_rng(7).standard_normal(1 << 20).astype(np.float32)
 
     def compose(self, rng: Generator, size: int) -> tuple[Array, Array, Array, Array]:
-        """Compose one picture (size, size, 3) uint8.
-
-        Returns it with the boxes (G, 4) and points (G, 5, 2) of its faces, and boxes (K, 4) of uncertain
-        faces.
-        """
+        """Compose a picture (size, size, 3); with boxes (G, 4), points (G, 5, 2), uncertain boxes."""
         canvas = self._backdrop(rng, size)
         owner = np.zeros((size, size), np.uint8)
         kind = rng.random()
@@ -436,10 +426,7 @@ class Composer:
         target: float,
         middle: Array | None = None,
     ) -> list[tuple[int, Array, Array, bool]]:
-        """Paste a photograph on the canvas so that one of its faces has a given size and position.
-
-        With `middle`, that point of the photograph is at `centre` instead of the face.
-        """
+        """Paste a photograph so that one of its faces, or the point `middle`, is at `centre`."""
         chosen = int(np.flatnonzero(photo.trusted)[0])
         if middle is None:
             chosen = int(rng.choice(np.flatnonzero(photo.trusted)))
@@ -657,8 +644,8 @@ def _paste_head(
 ) -> None:
     """Paste the head with a blended edge, so that no rectangle reveals the position of a face.
 
-    `matrix`, (2, 3), maps the pixels of `part` to the canvas; `box`, (2, 2), has the corners of the face in
-    `part`; `margin` is the half axes of the oval in widths and heights of the face.
+    `matrix`, (2, 3), maps `part` to the canvas; `box`, (2, 2), are the corners of the face in `part`;
+    `margin` the half axes of the oval in widths and heights of the face.
     """
     h, w = part.shape[:2]
     size = (canvas.shape[1], canvas.shape[0])

@@ -17,10 +17,7 @@ FALSE_ALARMS_ALLOWED = 0.02
 
 
 def average_precision(scores: Array, right: Array, n_faces: int) -> float:
-    """Return the area under the interpolated precision-recall curve.
-
-    `right`, (N,) bool, says whether each detection, of a score (N,), matches one of `n_faces` faces.
-    """
+    """Return the area under the interpolated precision-recall curve; `right`, (N,) bool, are the matches."""
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(right[order])
     precision = hits / np.arange(1, len(hits) + 1)
@@ -33,10 +30,9 @@ def match(
 ) -> tuple[Array, Array, Array, Array]:
     """Match detections (N, 4 or 5), best first, and their points (N, 5, 2) with the faces of an image.
 
-    A detection matches if its box overlaps the true one by half; with `reach`, also if its mean point error
-    is at most this, in units of the square root of the true box's area. Detections in the boxes `ignore`,
-    (K, 4), that match no known face are not counted. Returns `state` (N,) int and `overlap` (N,) float and
-    `error` (N,) float and `face` (N,) int.
+    A detection matches if its IoU with the true box is at least one half; with `reach`, also if its mean
+    point error is at most this, in square roots of the true box's area. Unmatched detections in the boxes
+    `ignore`, (K, 4), are not counted. Returns `state`, `overlap`, `error` and `face`, (N,) each.
     """
     n = len(boxes)
     state, face = np.zeros(n, int), np.full(n, -1)
@@ -63,10 +59,7 @@ def match(
 
 
 def recall_at(scores: Array, right: Array, n_faces: int, n_pictures: int) -> tuple[float, float]:
-    """Return the recall at `FALSE_ALARMS_ALLOWED`, and the score above which detections count for it.
-
-    `right`, (N,) bool, says whether each detection, of a score (N,), matches a face.
-    """
+    """Return the recall at `FALSE_ALARMS_ALLOWED`, and the lowest score that counts; `right` (N,) bool."""
     false = np.sort(scores[~right])[::-1]
     limit = int(FALSE_ALARMS_ALLOWED * n_pictures)
     lowest = float(false[limit]) if len(false) > limit else 0.0

@@ -1,9 +1,8 @@
 """The detector's network, its assignment of faces to cells, and its losses.
 
 A single-stage, anchor-free network of depthwise-separable convolutions with a small feature pyramid at the
-strides 8, 16 and 32, in the spirit of YuNet (Wu et al. 2023, "YuNet: A Tiny Millisecond-level Face
-Detector"). Every cell predicts 16 numbers: face logit, overlap logit, box (centre offset and log size, in
-strides) and five points (offsets in strides). `detection.decode` turns them into pixels.
+strides 8, 16 and 32, in the spirit of YuNet (Wu et al. 2023). Every cell predicts 16 numbers, which
+`detection.decode` turns into pixels.
 """
 
 from __future__ import annotations
@@ -37,10 +36,7 @@ class SeparableBlock(nn.Module):
 
 
 class FaceDetector(nn.Module):
-    """The network, from RGB uint8 frames to raw predictions of all cells.
-
-    `widths` are the channels at the strides 2, 4, 8, 16 and 32, `neck` those of the feature pyramid.
-    """
+    """The network; `widths` are the channels at the strides 2 to 32, `neck` those of the feature pyramid."""
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 112), neck: int = 64) -> None:
         super().__init__()
@@ -70,10 +66,7 @@ class FaceDetector(nn.Module):
                 head.bias[4:6] = 1.0
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Predict every cell of RGB frames (B, H, W, 3) uint8, H and W multiples of 32; (B, A, 16).
-
-        Face logit, overlap logit, box and points of the cells of stride 8 row by row, then 16, then 32.
-        """
+        """Predict every cell of RGB frames (B, H, W, 3) uint8: (B, A, 16), in the order of `cell_centres`."""
         x = (frames.permute(0, 3, 1, 2).float() - 128.0) * (1.0 / 64.0)
         x8 = self.to8(self.to4(self.stem(x)))
         x16 = self.to16(x8)
@@ -136,9 +129,8 @@ def assign(
 ) -> tuple[Tensor, Tensor]:
     """Assign cells to true faces by the simplified optimal transport of YOLOX (Ge et al. 2021).
 
-    `cells` are (B, A, 16), `boxes` the decoded boxes (B, A, 4), `grid` (A, 3). The true boxes, (B, G, 4), are
-    padded to the largest number of the batch; `present`, (B, G) bool, says which are real. Returns which
-    cells are positive, (B, A) bool, and the row of `truth` of each, (B, A) int64.
+    `cells` are (B, A, 16), the decoded `boxes` (B, A, 4), `grid` (A, 3), the true boxes (B, G, 4), padded;
+    `present`, (B, G) bool. Returns the positive cells, (B, A) bool, and the row of `truth` of each, (B, A).
     """
     x, y, stride = grid[:, 0], grid[:, 1], grid[:, 2]
     t = truth[:, :, None]
@@ -175,7 +167,7 @@ def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tupl
     """Return the training loss of predictions (B, A, 16) on a grid (A, 3), and its parts.
 
     The truth has ``boxes`` (B, G, 4), ``points`` (B, G, 5, 2), ``present`` (B, G) bool, and ``ignore`` (B, K,
-    4), regions without false alarms (padding: zeros).
+    4).
     """
     boxes, points = decode_cells(cells, grid)
     positive, face = assign(cells, boxes, truth["boxes"], truth["present"], grid)

@@ -1,9 +1,4 @@
-"""Report on a trained detector: held-out faces by condition, frames of clips, and its run time.
-
-``python -m napari_face_landmarks.training detector --report`` measures ``detector.onnx`` of the output folder
-as in a run, and adds the result to ``detector.metrics.json``. If ``pfld.onnx`` is in the same folder, the
-pair is measured as well: PFLD rejects detections that are not faces.
-"""
+"""Report on a trained detector, alone and with PFLD: held-out faces by condition, clips, and run time."""
 
 from __future__ import annotations
 
@@ -146,10 +141,7 @@ def _backdrop(rng: np.random.Generator, backgrounds: list[Photo]) -> Array:
 def _pasted(
     canvas: Array, photo: Photo, size: float, degrees: float, place: Callable[[Array], Array]
 ) -> tuple[Array, Array, Array]:
-    """Paste a photograph on the canvas; return box (1, 4) and points (1, 5, 2) of a face, and other boxes.
-
-    `place` returns the centre of the face from half its width and height.
-    """
+    """Paste a photograph, its face at `place(half size)`; return the face's box and points, other boxes."""
     k = int(np.flatnonzero(photo.trusted)[0])
     box = photo.boxes[k]
     a0, b0 = (box[2:] - box[:2]) / 2
@@ -186,11 +178,7 @@ def _pasted(
 def composed_frames(
     faces: list[Photo], backgrounds: list[Photo], seed: int, **condition: float
 ) -> Iterator[Frame]:
-    """Yield one frame per face, pasted on a picture without people, for a condition.
-
-    Conditions are the ``size`` of the face (root of its box's area, pixels), ``degrees`` of its roll (to
-    either side), ``grey`` and ``dark``.
-    """
+    """Yield one frame per face, pasted on a picture without people, for a condition of `CONDITIONS`."""
     height, width = FRAME
     for number, photo in enumerate(faces):
         rng = np.random.default_rng([seed, number])
@@ -312,8 +300,8 @@ def own_held_out_frames(data: Path, bundle: str) -> Iterator[Frame]:
 def report(data: Path, folder: Path, bundle: str, every: int = 5) -> dict[str, Any]:
     """Measure ``detector.onnx`` of a folder, alone and with ``pfld.onnx`` if present.
 
-    Both bundles are measured on the same faces: those held out of the research data. Of the clips in
-    ``video`` of the training data every n-th frame is measured.
+    Both bundles are measured on the faces held out of the research data, and on every n-th frame of the
+    clips.
     """
     cv2.setNumThreads(1)
     detector = open_session(folder / "detector.onnx")

@@ -1,8 +1,4 @@
-"""Measure a bundle on the held-out faces of 300-W for its model card.
-
-``python -m napari_face_landmarks.training evaluate --data FOLDER --models NAME --out FOLDER``; the command
-``napari-face-landmarks evaluate`` measures more, on any labelled faces.
-"""
+"""Measure a bundle on the held-out faces of 300-W for its model card."""
 
 from __future__ import annotations
 
@@ -44,11 +40,8 @@ DIGITS = 4
 def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int = 0) -> dict[str, Any]:
     """Return the errors of a bundle on labelled faces, for a model card.
 
-    ``jitter``: `FIGURES` by condition and refine mode, with boxes like a tracker's; ``detector``: the same
-    with the detector's boxes on unmodified images, and the number of faces found; by refine mode
-    ``poor_fits`` over all conditions, ``reliability`` and ``risk`` of unmodified images, and ``covered``:
-    occluded compared with visible landmarks; ``measures``: `_measures` by condition and refine mode. The seed
-    is that of jitter and corruptions.
+    ``jitter`` and ``detector`` are `FIGURES` by condition and refine mode, with boxes like a tracker's and
+    with the detector's on unmodified images. The seed is that of jitter and corruptions.
     """
     jitter = EvaluationPlan(conditions=CONDITIONS, boxes="jitter", seed=seed, threads=threads)
     detector = EvaluationPlan(conditions=("none",), boxes="detector", seed=seed, threads=threads)

@@ -1,8 +1,4 @@
-"""Measure and tune CLNF on held-out faces: ``python -m napari_face_landmarks.training.evaluate_clnf``.
-
-Faces are detected, then fitted by PFLD as in a run. PFLD's landmarks, the PDM fitted to them, and CLNF are
-compared with the labels by the mean error in inter-ocular distances.
-"""
+"""Measure and tune CLNF on held-out faces: ``python -m napari_face_landmarks.training.evaluate_clnf``."""
 
 from __future__ import annotations
 
@@ -65,10 +61,7 @@ class Starts:
 def find_starts(
     data: Path, models: Path, bundle: str = "research", conditions: Sequence[Condition] = ("none",)
 ) -> Starts:
-    """Run detector and PFLD of a bundle's folder on the held-out faces; faces not found are omitted.
-
-    Each face is used once per condition (`evaluation.perturb`), detected in the unmodified image.
-    """
+    """Run detector and PFLD on the held-out faces, once per condition; faces not found are omitted."""
     detector = open_session(models / "detector.onnx")
     pfld = open_session(models / "pfld.onnx")
     faces = load_faces(data, bundle=bundle, held_out=True)

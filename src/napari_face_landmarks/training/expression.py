@@ -1,7 +1,6 @@
-"""Synthetic expressions (open mouths, closed eyes) that the freely licensed portraits lack.
+"""Synthetic expressions (open mouths, closed eyes), which the freely licensed portraits lack.
 
-Meshes are deformed in their own coordinate frame (outer eye corners 1 apart, y down, z away from the camera);
-`pose_augmentation.turned` renders the picture.
+Meshes are deformed in their own coordinate frame (outer eye corners 1 apart, y down, z away from the camera).
 """
 
 from __future__ import annotations
@@ -58,10 +57,7 @@ class Expression:
 
 
 def random_expression(own: Floats, rng: Generator) -> Expression:
-    """Draw an expression for a mesh (478, 3) in its own frame.
-
-    Only closed mouths are opened, and only open eyes are closed.
-    """
+    """Draw an expression for a mesh (478, 3) in its own frame: closed mouths open, open eyes close."""
     opening = 0.0
     gap = float(np.linalg.norm(own[UPPER_INNER[5]] - own[LOWER_INNER[5]]))
     if gap < CLOSED_MOUTH and rng.random() < 0.6:
@@ -106,11 +102,7 @@ def displacement(own: Floats, expression: Expression) -> Floats:
 
 
 def fill_mouth(image: npt.NDArray[np.uint8], upper: Floats, lower: Floats, rng: Generator) -> None:
-    """Paint the inside of an opened mouth: dark, sometimes with teeth and a tongue; in place.
-
-    `image` is (H, W, 3) RGB; `upper` and `lower`, (11, 2) pixels, are the lips' inner edges from the
-    subject's right corner to the left one.
-    """
+    """Paint the inside of an opened mouth between the lips' inner edges, (11, 2) pixels each, in place."""
     middle = np.clip((upper[5] + lower[5]) / 2, 0, np.array(image.shape[1::-1]) - 1).astype(int)
     around = image[max(middle[1] - 24, 0) : middle[1] + 24, max(middle[0] - 24, 0) : middle[0] + 24]
     light = float(np.percentile(around, 75)) / 255

@@ -97,10 +97,7 @@ class Faces:
 
 @dataclass(frozen=True)
 class Photographs:
-    """Whole photographs: RGB images, and for each the boxes of its faces, (M, 15) float32.
-
-    A box is x0, y0, x1, y1, five points (right eye, left eye, nose tip, right and left mouth corner), score.
-    """
+    """Whole photographs, RGB, and the boxes of their faces, (M, 15): x0, y0, x1, y1, five points, score."""
 
     names: list[str]
     images: list[npt.NDArray[np.uint8]]
@@ -108,10 +105,7 @@ class Photographs:
 
 
 def sigma_ratio(landmarks: npt.NDArray[np.floating], sigma: npt.NDArray[np.floating], faces: Faces) -> float:
-    """Return the root mean square of the errors along an axis over what sigma (N, 68) claims.
-
-    What a label made by machine lacks in truth is part of the error to be expected.
-    """
+    """Return the root mean square of the errors along an axis over the predicted sigma (N, 68)."""
     squared = np.sum((landmarks - faces.landmarks) ** 2, axis=-1) + faces.noise**2
     return float(np.sqrt((squared / (2 * sigma**2)).mean()))
 
@@ -191,10 +185,7 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
 
 
 def load_measured(data: Path, *, bundle: str) -> Faces:
-    """Load the held-out faces that measures are taken on: every file of the bundle, by person.
-
-    The labels of files with machine-made meshes follow the rules of `labels`; none is fitted to 300-W.
-    """
+    """Load the held-out faces for the evaluation of measures: every file of the bundle, by person."""
     files = [f"landmarks_open/{name}.npz" for name in OPEN_SHARES]
     if bundle == "research":
         files = [*LABELLED, *files, *(f"landmarks_research/{name}.npz" for name in RESEARCH_SHARES)]
@@ -286,11 +277,11 @@ def _joined(parts: Sequence[Faces], weight: npt.NDArray[np.float64]) -> Faces:
 
 
 def _agree(parts: list[Faces], calibration: labels.Calibration) -> None:
-    """Give all faces labels of the convention of the first files, which people labelled, in place.
+    """Convert the labels of all faces to the convention of the manually labelled files, in place.
 
-    Those of meshes are read off them by a regression (`fit_reading`), but for the distances of the lids,
-    which 300-W has too few shut eyes to teach; those of templates become the mean of both; those of rendered
-    heads are aligned (`aligned_landmarks`) with the regression's.
+    Labels of meshes are predicted from them by a regression (`fit_reading`), except for the apertures of the
+    eyes; those of templates become the mean of both; those of rendered heads are aligned
+    (`aligned_landmarks`).
     """
     hand = _joined(parts[: len(LABELLED)], np.ones(sum(len(part.names) for part in parts[: len(LABELLED)])))
     reading = fit_reading(hand.mesh[hand.has_mesh], hand.landmarks[hand.has_mesh])

@@ -15,12 +15,11 @@ from napari_face_landmarks.errors import ModelError
 
 
 def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> None:
-    """Load the weights of an export into a network of its structure, in place, to continue its training.
+    """Load the weights of an export into a network of the same structure, in place, to continue its training.
 
-    In an export, each normalisation is folded into the preceding convolution. Every convolution gets the
-    folded weights and bias, and its normalisation the mean and variance measured on the given training inputs
-    (some hundreds of examples are enough), compensated by its gain and bias, so that the outputs are those of
-    the file. Parts of the network that are not in the file (PFLD's head pose) are not changed.
+    An export has its normalisations folded into the convolutions. Each normalisation gets the statistics
+    measured on the given training inputs, compensated by its gain and bias, so that the outputs do not
+    change.
     """
     convolutions, named = _weights_of(path)
     batches = list(batches)

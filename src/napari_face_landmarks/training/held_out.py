@@ -1,8 +1,4 @@
-"""Write held-out faces for the evaluation of measures: ``python -m napari_face_landmarks.training held-out``.
-
-The file is an input of ``napari-face-landmarks evaluate --measures``. Its labels are those of the training
-data: manual, rendered, from templates, or from meshes by the rules of `labels`.
-"""
+"""Write held-out faces for ``evaluate --measures``: ``python -m napari_face_landmarks.training held-out``."""
 
 from __future__ import annotations
 

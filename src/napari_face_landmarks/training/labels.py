@@ -118,10 +118,7 @@ def resampled(line: Floats, count: int) -> Floats:
 
 
 def pose_of(mesh: Floats, mean: Floats) -> tuple[float, Floats, Floats]:
-    """Return scale, rotation (3, 3) and place (3,) of a mesh: ``mesh = scale * mean @ rotation.T + place``.
-
-    Least squares over all vertices (Umeyama 1991, equations 40 to 42).
-    """
+    """Return scale, rotation (3, 3) and translation (3,) of a mesh by least squares (Umeyama 1991)."""
     place = mesh.mean(axis=0)
     left, stretch, right = np.linalg.svd((mesh - place).T @ mean)
     sign = np.array([1.0, 1.0, np.sign(np.linalg.det(left @ right))])
@@ -207,10 +204,7 @@ def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> 
 
 
 def lid_apertures(landmarks: npt.NDArray[np.floating]) -> Floats:
-    """Return the aperture (mean distance of the lids over the eye's width) of both eyes, the right one first.
-
-    Of landmarks (..., 68, 2), (..., 2) float64.
-    """
+    """Return lid distance over eye width of both eyes, right first, of landmarks (..., 68, 2); (..., 2)."""
     points = np.asarray(landmarks, dtype=np.float64)
     upper, lower = np.transpose(LID_PAIRS)
     heights = np.linalg.norm(points[..., upper, :] - points[..., lower, :], axis=-1)
@@ -236,8 +230,7 @@ def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.f
     """Return landmarks of meshes with the asymmetry that meshes underestimate, (N, 68, 2) float32.
 
     On faces with palsy, a mesh has about three quarters of the height difference of brows and commissures. A
-    third of it is added, half on either side: to the brows uniformly, to the mouth in proportion to the
-    distance from its middle. Heads with a large rotation are not changed.
+    third of it is added, half on either side. Heads with a large rotation are not changed.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     moved = points.copy()
@@ -268,10 +261,8 @@ def aligned_landmarks(
 ) -> npt.NDArray[np.float32]:
     """Return exact landmarks of rendered heads in the convention of the labels made from their meshes.
 
-    The positions of points along a lid or on a brow are a convention, in which the avatars differ. The mean
-    difference to the labels made from the meshes of frontal heads is added: for brows in both directions, for
-    lids only along the eye, so that apertures remain exact. The jaw, the nose and the mouth are not changed.
-    Landmarks are (N, 68, 2) pixels, `yaw` (N,) degrees.
+    The mean difference to the labels made from the meshes of frontal heads is added: for brows in both
+    directions, for lids only along the eye, so that apertures remain exact; not for jaw, nose and mouth.
     """
     across = exact[:, 45] - exact[:, 36]
     turned = np.cos(np.radians(yaw))
@@ -292,10 +283,7 @@ def aligned_landmarks(
 def marked_landmarks(
     template: npt.NDArray[np.floating], by_mesh: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Return the 68 landmarks of a frontal face with a manual template (189, 2), pixels.
-
-    Points that the template does not have are those of `by_mesh`, (68, 2), from `mesh_landmarks`.
-    """
+    """Return the 68 landmarks of a frontal face by a template (189, 2), where it has none `by_mesh`."""
     points = np.asarray(template, dtype=np.float64)
     landmarks = by_mesh.copy()
     for number, point in template_landmarks(points).items():
@@ -308,12 +296,10 @@ def marked_landmarks(
 
 
 def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) -> Floats:
-    """Return the 17 jaw points of a contour on a head that may be rotated, (17, 2).
+    """Return the 17 jaw points of the visible part of a contour (C, 2 or 3) from the right to the left ear.
 
-    The contour, (C, 2 or 3) pixels, runs from the subject's right ear to the chin (the middle one) to the
-    left ear. The outline of the face, `mesh` (478, 3), hides parts of it. The first column of the head's
-    `rotation` is the direction from the right to the left ear; `unit` is the outer-eye distance seen from the
-    front, pixels.
+    The face's outline, `mesh` (478, 3), hides a part of it on a rotated head. `unit` is the outer-eye
+    distance seen from the front, pixels.
     """
     across = rotation[:2, 0] / np.linalg.norm(rotation[:2, 0])
     axes = np.stack([across, [-across[1], across[0]]], axis=1)

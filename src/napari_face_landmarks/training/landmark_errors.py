@@ -1,9 +1,8 @@
-"""How the landmarks' errors go together: ``python -m napari_face_landmarks.training errors --bundle open``.
+"""Covariance of landmark errors: ``python -m napari_face_landmarks.training errors --bundle open``.
 
-Standard errors of measures need the covariance of the landmarks' errors. It is measured here on held-out
-faces, as second moments of (found - labelled) / sigma along the axes of the face, mirror images included.
-Errors have heavier tails than a normal distribution, so each measure has a factor besides, which makes its
-standard error right; whether it is, is counted on faces of other persons.
+Measured on held-out faces for the standard errors of measures: second moments of (found - labelled) / sigma
+along the axes of the face, mirror images included. Each measure has a factor besides, since errors have
+heavier tails than a normal distribution; it is checked on faces of other persons.
 """
 
 from __future__ import annotations

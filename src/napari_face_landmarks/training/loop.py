@@ -69,10 +69,7 @@ class Loop:
             group["lr"] = rate
 
     def descend(self, loss: Tensor, clip: float = math.inf) -> bool:
-        """Take a step down the gradient of a loss, and average the weights.
-
-        Returns False if the gradient is not finite: then the weights are left as they are.
-        """
+        """Take a gradient step and average the weights; return False, without a step, if it is not finite."""
         self.optimiser.zero_grad()
         loss.backward()
         finite = bool(torch.isfinite(nn.utils.clip_grad_norm_(self.network.parameters(), clip)))

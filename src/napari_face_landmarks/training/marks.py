@@ -1,9 +1,6 @@
 """Training augmentation: marks and objects on faces in surgery, nursing and motion capture.
 
-Skin markers of any colour and width (strokes, dots, hatching, letters, arrows), sutures, adhesive strips,
-tape and gauze, bruises, nasal cannulas, electrodes and motion-capture dots. The marks of
-`evaluation.corruptions` are implemented independently, so that the evaluation is on marks not seen in
-training.
+Independent of the marks of `evaluation.corruptions`, so that the evaluation is on marks not seen in training.
 """
 
 from __future__ import annotations
@@ -37,10 +34,7 @@ Draw = Callable[["npt.NDArray[np.uint8]", "Floats", float, Generator], None]
 
 
 def draw_marks(image: Image, landmarks: npt.NDArray[np.floating], rng: Generator) -> None:
-    """Draw one to three kinds of marks on a face, over its landmarks and next to them, in place.
-
-    `image` is an RGB crop (S, S, 3), the landmarks (68, 2) are in its pixels.
-    """
+    """Draw one to three kinds of marks on a face, RGB (S, S, 3), with its landmarks (68, 2), in place."""
     points = np.asarray(landmarks, dtype=np.float64)
     unit = max(float(inter_ocular(points)), 4.0)
     for _ in range(1 + int(rng.random() < 0.45) + int(rng.random() < 0.2)):

@@ -1,9 +1,8 @@
 """Prediction of manual landmarks from an automatic face mesh.
 
-Manual labels scatter: the 17 jaw landmarks lie on a contour, and their positions along it are the annotator's
-choice. With few faces a small network memorises that scatter; a linear regression from the mesh, fitted to
-the manually labelled faces, cannot. Its errors are independent of those of the labels, so the mean of both is
-closer to the consensus of annotators; and it labels other faces in the same convention.
+Positions of manual jaw landmarks along the jaw scatter, and a small network would memorise that. A linear
+regression from the mesh cannot; its errors are independent of those of the labels, so that the mean of both
+is closer to the consensus of annotators, and it labels other faces in the same convention.
 """
 
 from __future__ import annotations
@@ -37,11 +36,7 @@ class Reading:
 
 
 def _frames(meshes: Floats) -> tuple[Floats, Floats]:
-    """Return the origin of the coordinate frame of each mesh, (N, 2), and its axes times its unit, (N, 2, 2).
-
-    The origin is the mean vertex, the first axis runs along the outer eye corners, and the unit is their
-    distance in three dimensions, which does not depend on the head's rotation.
-    """
+    """Return origins (N, 2) and axes (N, 2, 2) of the meshes: mean vertex, along the outer eye corners."""
     first, second = EYE_CORNERS
     eyes = meshes[:, second] - meshes[:, first]
     unit = np.linalg.norm(eyes, axis=1)
@@ -63,10 +58,7 @@ def _to_own(points: Floats, places: Floats, axes: Floats) -> Floats:
 
 
 def fit_reading(meshes: npt.NDArray[np.floating], landmarks: npt.NDArray[np.floating]) -> Reading:
-    """Fit manual landmarks (N, 68, 2) as a linear function of meshes (N, 478, 3), both in pixels.
-
-    By principal components of the meshes, then ridge regression.
-    """
+    """Fit manual landmarks (N, 68, 2) as a linear function (PCA, ridge) of meshes (N, 478, 3), in pixels."""
     whole = np.asarray(meshes, dtype=np.float64)
     places, axes = _frames(whole)
     own = _own(whole, places, axes)
@@ -94,11 +86,7 @@ def read_landmarks(meshes: npt.NDArray[np.floating], reading: Reading) -> npt.ND
 def steadied(
     landmarks: npt.NDArray[np.float32], meshes: npt.NDArray[np.float32], known: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.float32]:
-    """Return weighted means of manual labels and of predictions from the mesh, (N, 68, 2) float32.
-
-    The prediction for a face is by a regression that was fitted without its label. Labels of faces without a
-    mesh (`known`, (N,) bool) are not changed.
-    """
+    """Return weighted means of labels and of predictions fitted without them, for the `known` (N,) meshes."""
     moved = landmarks.copy()
     fold = np.full(len(landmarks), -1)
     fold[known] = np.arange(int(known.sum())) % FOLDS

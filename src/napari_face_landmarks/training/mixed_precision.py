@@ -19,10 +19,7 @@ Method = TypeVar("Method")
 
 
 def fastest(methods: Mapping[Method, Callable[[], Any]]) -> Method:
-    """Return the fastest of several equivalent methods, timed in alternation, each given by a function.
-
-    Processors without instructions for bfloat16 take up to a hundred times as long as for float32.
-    """
+    """Return the fastest of several equivalent methods, timed in alternation, each given by a function."""
     seconds = dict.fromkeys(methods, math.inf)
     for round_ in range(ROUNDS):
         least = min(seconds.values())
@@ -36,10 +33,7 @@ def fastest(methods: Mapping[Method, Callable[[], Any]]) -> Method:
 
 
 def faster_precision(device: torch.device, work: Callable[[], Any]) -> torch.dtype:
-    """Return the faster precision of `work`, a forward and a backward pass, timed in float32 and bfloat16.
-
-    A GPU is assumed to support bfloat16.
-    """
+    """Return the faster of float32 and bfloat16 for `work`, forward and backward; bfloat16 on a GPU."""
 
     def timed(dtype: torch.dtype) -> None:
         with in_precision(device, dtype):

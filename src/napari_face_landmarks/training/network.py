@@ -12,10 +12,7 @@ from napari_face_landmarks.pfld.crop import CROP_SIZE
 
 
 class DepthwiseByTwo(nn.Conv2d):
-    """A depthwise 3 x 3 convolution with stride 2, computed with stride 1 and subsampled.
-
-    On a CPU, torch takes ten times as long for the gradient of the strided one.
-    """
+    """A depthwise 3 x 3 convolution, subsampled by 2: its gradient is ten times as fast on CPUs."""
 
     def __init__(self, channels: int) -> None:
         super().__init__(channels, channels, 3, 2, 1, groups=channels, bias=False)
@@ -75,11 +72,7 @@ WIDE: Middles = ((96, 96, 96), (144, 240, 240, 240, 240), (240, 384, 384, 384))
 """Inputs of each block times 2 in stage 2 and times 3 in the others, as in MobileNetV2."""
 
 NARROW: Middles = ((48, 48, 48), (80, 112, 128, 144, 176), (160, 288, 256, 320))
-"""Two thirds of the operations: without the channels of least importance relative to their cost.
-
-Removed were groups of 16 channels of the wide network with the smallest squared gradient of the loss per
-operation. All widths are multiples of 16, for vector instructions.
-"""
+"""Two thirds of the operations: without the groups of 16 channels of least importance for their cost."""
 
 
 class PfldOutputs(NamedTuple):
@@ -105,12 +98,10 @@ class PfldFeatures(NamedTuple):
 class Pfld(nn.Module):
     """PFLD (Guo et al. 2019, arXiv 1902.10859) with an additional soft-argmax branch.
 
-    The published network regresses the coordinates from features pooled at three scales; that branch is
-    `global_landmarks` here. A second branch locates each landmark in a 28 x 28 map by soft-argmax (Sun et al.
-    2018, integral regression), which is more accurate for visible landmarks, and a learned weight per
-    landmark combines both. The auxiliary head-pose branch is used in training only. `middles` are the hidden
-    channels of each block; the widths between blocks do not depend on them, so that a network can be pruned
-    or widened (`pruning.with_widths`).
+    `global_landmarks` are the published branch, regressed from features pooled at three scales. A second
+    branch locates each landmark in a 28 x 28 map by soft-argmax (Sun et al. 2018, integral regression), and a
+    learned weight per landmark combines both. The head-pose branch is used in training only. `middles` are
+    the hidden channels of each block.
     """
 
     def __init__(self, middles: Middles = WIDE) -> None:

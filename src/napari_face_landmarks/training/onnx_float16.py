@@ -50,11 +50,7 @@ def export(
     outputs: Sequence[str],
     axes: Mapping[str, Mapping[int, str]],
 ) -> None:
-    """Write a network as ONNX with float16 weights; the file appears whole or not at all.
-
-    `name` is that of the input, of which `example` is one; `outputs` are the names of the outputs, `axes` the
-    names of the axes of any length, by input or output and index.
-    """
+    """Write a network as ONNX with float16 weights, atomically; `axes` names dynamic axes."""
     import torch
 
     temporary = path.with_suffix(".part")

@@ -1,10 +1,8 @@
 """Labels of lids, irises and lips for the part models, and the crops that they are trained on.
 
-Lids are the mesh's contours of the upper and the lower lid, resampled to thirds between the canthi as the
-300-W annotators place them, and moved by the mean difference to the manual templates. On shut eyes the mesh
-leaves a gap of about 0.05 eye widths, where annotators let the lids coincide: `LID_KNOTS` maps its apertures
-to theirs. Rendered heads have exact labels; their lids are resampled to thirds too, and the mean difference
-of their convention of the lips is subtracted.
+Lids are the mesh's contours, resampled to thirds between the canthi as the 300-W annotators place them, and
+moved by the mean difference to the manual templates; `LID_KNOTS` maps their apertures to the annotators'.
+Rendered heads have exact labels, resampled and aligned in the same way.
 """
 
 from __future__ import annotations
@@ -71,11 +69,7 @@ LID_KNOTS = {
     "open": ((0.065, 0.20), (0.0, 0.20)),
     "research": ((0.06, 0.10, 0.18, 0.30, 0.40), (0.0, 0.09, 0.215, 0.345, 0.44)),
 }
-"""Apertures (height over width) of the mesh and of the label, for `research` of manual labels.
-
-`open`: apertures over 0.20 are unchanged, those under 0.065 are shut. The median of the exact labels of
-rendered heads whose mesh has an aperture from 0.04 to 0.12 is 0.035.
-"""
+"""Apertures (height over width) of the mesh and of the label, for `research` of manual labels."""
 WINK_SHUT = 0.10
 """Apertures of the mesh up to which the shut eye of a composite wink is shut: meshes do not know winks."""
 IRIS_APERTURE = 0.10
@@ -100,10 +94,7 @@ _SIDES = (36, 42)
 
 @dataclass(frozen=True)
 class PartFaces:
-    """Crops of eyes and mouths with their labels, as fractions of the crop, x then y.
-
-    Left eyes are mirrored, and so are their labels.
-    """
+    """Crops of eyes (left ones mirrored) and mouths with their labels, fractions of the crop, x then y."""
 
     eyes: npt.NDArray[np.uint8]  # (E, 80, 80); grey levels; the network's crop and its surroundings
     lids: npt.NDArray[np.float32]  # (E, 6, 2)
@@ -120,10 +111,7 @@ class PartFaces:
 
 
 def apertures(lids: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the height of eyes over their width: mean of 37-41 and 38-40 at right angles to 36-39.
-
-    Of lids (..., 6, 2), y down, in the order of the right eye; or of the left eye in a mirrored picture.
-    """
+    """Return the mean height of eyes over their width, of lids (..., 6, 2) in the order of the right eye."""
     points = np.asarray(lids, dtype=np.float64)
     across = points[..., 3, :] - points[..., 0, :]
     width = np.maximum(np.linalg.norm(across, axis=-1), 1e-6)
@@ -150,11 +138,7 @@ def mesh_lips(mesh: Floats, calibration: Calibration) -> Floats:
 
 
 def close_lids(lids: Floats, knots: tuple[tuple[float, ...], tuple[float, ...]]) -> Floats:
-    """Return lids (6, 2) whose aperture is mapped from `knots[0]` to `knots[1]`, linearly between them.
-
-    Each upper landmark and the lower one under it move towards their midpoint, or away from it. Beyond the
-    last knot the difference is constant.
-    """
+    """Return lids (6, 2) whose aperture is mapped from `knots[0]` to `knots[1]`, linearly between them."""
     aperture = float(apertures(lids))
     given, wanted = knots
     target = float(np.interp(aperture, given, wanted)) + max(aperture - given[-1], 0.0)
@@ -299,10 +283,7 @@ def _usable(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
 
 
 def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
-    """Load the crops of eyes and mouths of one side of the split.
-
-    The bundle ``open`` uses freely licensed faces only, ``research`` the others as well.
-    """
+    """Load the crops of one side of the split; ``open`` uses freely licensed faces only."""
     weights = {f"landmarks_open/{name}.npz": weight for name, weight in OPEN_WEIGHTS.items()}
     reading, offset = None, lid_offset(data)
     if bundle == "research":

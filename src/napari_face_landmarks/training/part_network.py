@@ -43,9 +43,8 @@ class Residual(nn.Module):
 class PartNetwork(nn.Module):
     """Landmarks of one part of the face: soft-argmax of heat maps mixed with a regression, as in `Pfld`.
 
-    `size` is the side of the input, a multiple of 8; `channels` 1 for grey levels, 3 for RGB; `count` the
-    number of landmarks; `extra` that of further numbers, by regression alone. With `fine`, the heat maps have
-    half the size of the input, not a quarter.
+    `size` is the side of the input; `count` the number of landmarks; `extra` that of further numbers, by
+    regression alone. With `fine`, the heat maps have half the size of the input, not a quarter.
     """
 
     def __init__(self, size: int, channels: int, count: int, extra: int = 0, fine: bool = False) -> None:

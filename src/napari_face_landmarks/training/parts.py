@@ -136,8 +136,8 @@ def part_network(name: str) -> PartNetwork:
 def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDArray[Any]]:
     """Return augmented crops of a part and their labels.
 
-    ``images`` (B, S, S) or (B, S, S, 3) float32, 0 to 1; ``labels`` (B, L, 2); ``known`` (B, L); ``twin``
-    (B,) int64: the row of the same crop with its skin moved, or of the crop itself.
+    ``images`` (B, S, S) or (B, S, S, 3), 0 to 1; ``labels`` (B, L, 2); ``known`` (B, L); ``twin`` (B,): the
+    row of the same crop with its skin moved, or of the crop itself.
     """
     twins = round(plan.batch * plan.twin_share / 2) if part.name == "mouth" else 0
     rows = rng.choice(len(part.chance), plan.batch, p=part.chance)
@@ -227,10 +227,7 @@ def skin_bumps(part: Part, points: Floats, side: float, rng: Generator) -> Float
 
 
 def cover(image: Image, other: Image, rng: Generator) -> None:
-    """Draw what lies before a face, in place: rims and glare of glasses, strokes, hair, a hand, a border.
-
-    `image` is (S, S) or (S, S, 3) uint8; `other` another picture, whose texture may cover this one.
-    """
+    """Occlude a crop in place: glasses, strokes, hair, a hand or a border; `other` gives a texture."""
     size = image.shape[0]
     shape = np.zeros(image.shape[:2], np.uint8)
     kind, centre = rng.random(), rng.uniform(0.1, 0.9, 2) * size
@@ -366,11 +363,7 @@ def to_tensor(images: Floats) -> Tensor:
 
 
 def part_loss(name: str, outputs: PartOutputs, labels: Tensor, known: Tensor, size: int) -> Tensor:
-    """Return the loss of a batch: distances, spreads, and the differences that measures are made of.
-
-    Upper minus lower lid and upper minus lower lip count besides the landmarks themselves, as do the heights
-    of the mouth's corners over each other; nothing in it asks for symmetry.
-    """
+    """Return the loss of a batch: distances, spreads, and the differences that measures are made of."""
     count = outputs.landmarks.shape[1]
     truth = labels[:, :count]
     loss = torch.zeros(())
@@ -516,11 +509,7 @@ def load_or_make(data: Path, out: Path, bundle: str, held_out: bool) -> PartFace
 def train(
     data: Path, out: Path, bundle: str, name: str, plan: PartsPlan, start: Path | None = None
 ) -> dict[str, Any]:
-    """Train the network of a part, "eye" or "mouth", or resume it; export the average of its weights.
-
-    `start` is the folder of a finished run whose weights are the initial ones. Returns the metrics on
-    held-out faces.
-    """
+    """Train the network of a part, "eye" or "mouth", or resume it; export its average, return the metrics."""
     torch.set_num_threads(plan.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(plan.seed)

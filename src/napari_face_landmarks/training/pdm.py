@@ -1,11 +1,9 @@
 """Train the PDM: ``python -m napari_face_landmarks.training pdm --data FOLDER --out FOLDER``.
 
-The labels are two-dimensional, the model is three-dimensional. The depth is first taken from automatic face
-meshes, and the faces are aligned (generalised Procrustes); mean and components are then refined by non-rigid
-structure from motion: expectation maximisation of a probabilistic PCA under the faces' poses (Torresani,
-Hertzmann and Bregler 2008, "Nonrigid structure-from-motion: estimating shape and motion with hierarchical
-priors"), with the labels as precise and the depth of the meshes as imprecise measurements. Mirror images are
-included, so that the model is symmetric.
+The labels are two-dimensional, the model is three-dimensional. The depth is initialised from face meshes and
+generalised Procrustes alignment; mean and components are then refined by non-rigid structure from motion: EM
+of a probabilistic PCA under the faces' poses (Torresani, Hertzmann and Bregler 2008), with the labels as
+precise and the depth of the meshes as imprecise measurements. Mirror images are included.
 """
 
 from __future__ import annotations
@@ -141,11 +139,7 @@ def _outer_eye_distance(shape: Floats) -> float:
 
 
 def pdm_of_covariance(mean: Floats, covariance: Floats, modes: int) -> PDM:
-    """Return the PDM of the largest components of a shape covariance, (204, 204).
-
-    The covariance is made symmetric under mirroring, and pose (translation, rotation and scale of the mean)
-    is projected out of it.
-    """
+    """Return the PDM of a shape covariance (204, 204), made mirror-symmetric and free of pose."""
     n = mean.shape[1]
     mirror = (np.arange(3)[:, None] * n + MIRROR_68[None]).ravel()
     sign = np.repeat([-1.0, 1.0, 1.0], n)
@@ -177,10 +171,7 @@ def pdm_of_covariance(mean: Floats, covariance: Floats, modes: int) -> PDM:
 def expectation_maximisation(
     pdm: PDM, params: Floats, seen: Observations, plan: PdmPlan
 ) -> tuple[PDM, Floats]:
-    """Run one EM round: poses and the posterior of q for each face, then mean and components.
-
-    Returns the new model and the faces' parameters under the old one, (F, 6 + m).
-    """
+    """Run one EM round; return the new model and the faces' parameters under the old one, (F, 6 + m)."""
     m, n_faces = pdm.n_modes, len(seen.points)
     params = np.stack(
         [
@@ -271,10 +262,7 @@ def residual(pdm: PDM, landmarks: npt.NDArray[Any], noise: float = 1.0) -> Float
 
 
 def train_pdm(data: Path, out: Path, bundle: str = "research", plan: PdmPlan | None = None) -> dict[str, Any]:
-    """Train the PDM; write ``pdm.npz`` and ``pdm.metrics.json``, return the metrics on the held-out faces.
-
-    The bundle ``research`` uses only faces with manual labels.
-    """
+    """Train the PDM; write ``pdm.npz`` and ``pdm.metrics.json``, return the metrics on the held-out faces."""
     plan = plan or PdmPlan()
     out.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()

@@ -1,8 +1,6 @@
 """Rotate the head in a photograph by means of its face mesh, for poses that the photographs lack.
 
-Face profiling as in Zhu et al. 2016 ("Face alignment across large poses: a 3D solution", section 4): the mesh
-gives the depth, the surroundings are attached behind it, and the rotated triangles are rendered with a depth
-buffer.
+Face profiling as in Zhu et al. 2016 ("Face alignment across large poses: a 3D solution", section 4).
 """
 
 from __future__ import annotations
@@ -114,9 +112,8 @@ def turned(
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
     """Return the picture with its head turned, and the landmarks as an annotator would see them.
 
-    `image` is (H, W, 3), the landmarks (68, 2) and the mesh (478, 3) are in its pixels, z away from the
-    camera. Yaw and pitch, radians, are on top of the pose that the head has. `rng` paints the inside of a
-    mouth that the `expression` opens; needed for that alone.
+    `image` is (H, W, 3), the landmarks (68, 2) and the mesh (478, 3) are in its pixels. Yaw and pitch,
+    radians, are added to the pose. `rng` is used for the inside of a mouth that the `expression` opens.
     """
     whole = np.asarray(mesh, dtype=np.float64)
     unit, pose, place = labels.pose_of(whole, turner.mean)
@@ -154,11 +151,7 @@ def draw_triangles(
     after: npt.NDArray[np.float64],
     triangles: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.uint8]:
-    """Draw a picture's triangles (K, 3) at their new positions, the nearer over the farther ones.
-
-    `image` is (H, W, 3); the vertices in it are `before`, (N, 2), those in the new picture `after`, (N, 3), z
-    away from the camera.
-    """
+    """Draw a picture's triangles (K, 3) from `before`, (N, 2), at `after`, (N, 3), with a depth buffer."""
     height, width = image.shape[:2]
     result = np.zeros((height, width, 3), np.uint8)
     nearest = np.full((height, width), np.inf)

@@ -39,18 +39,11 @@ def _middle(block: InvertedResidual) -> int:
 def with_widths(network: Pfld, middles: Middles, batches: Sequence[Tensor]) -> Pfld:
     """Return a network with other widths and (nearly, if pruned) the same outputs; in training mode.
 
-    In a block with fewer channels, the output convolution is refitted by least squares from the remaining
-    channels of the pruned network to the block's output in the given network, so that a block compensates for
-    losses in earlier ones (He, Zhang and Sun 2017, "Channel Pruning for Accelerating Very Deep Neural
-    Networks", arXiv 1707.06168, equation 1). Channels are removed one at a time, the one that the others
-    predict best first (Hassibi and Stork 1993, "Second order derivatives for network pruning: Optimal Brain
-    Surgeon", equation 5).
-
-    In a block with more channels, the additional ones have random input weights and zero output weights
-    (Chen, Goodfellow and Shlens 2016, "Net2Net", arXiv 1511.05641, section 2.3).
-
-    The batches are training inputs (B, 3, 112, 112), some hundreds of examples. The given network is not
-    modified, except that it is set to evaluation mode.
+    Pruned blocks: channels are removed one at a time, the best predicted first (Hassibi and Stork 1993,
+    "Optimal Brain Surgeon", equation 5), and the output convolution is refitted to the given network's output
+    (He, Zhang and Sun 2017, arXiv 1707.06168, equation 1). Widened blocks: additional channels have random
+    input and zero output weights (Chen, Goodfellow and Shlens 2016, arXiv 1511.05641). `batches` are some
+    hundreds of training inputs.
     """
     new: Pfld = Pfld(middles).to(batches[0].device)
     network.eval()
@@ -138,9 +131,8 @@ def _fit_block(
 def best_channels(gram: Doubles, cross: Doubles, kept: int) -> tuple[npt.NDArray[np.int64], Doubles]:
     """Select `kept` of C channels for a linear map to K outputs, by removing one at a time.
 
-    `gram`, (C + 1, C + 1), has the sums of the products of the channels and a constant one, which is kept,
-    `cross`, (C + 1, K), those with the outputs. Returns the channels, ascending, and the map from these and
-    the constant one, (kept + 1, K).
+    `gram`, (C + 1, C + 1), are the sums of products of the channels and a constant one, `cross`, (C + 1, K),
+    those with the outputs. Returns the channels, ascending, and the map, (kept + 1, K).
     """
     count = len(gram) - 1
     ridged = gram.copy()

@@ -18,17 +18,11 @@ MOST_CHANNELS = 4
 
 
 class FrameArray:
-    """An array of other axes as frames (T, Y, X[, C]), read one by one.
+    """An array with other axes as lazy frames (T, Y, X[, C]).
 
-    Parameters
-    ----------
-    data : array-like
-    time : int or None
-        The axis of time; None for a single picture.
-    colour : int or None
-        An axis of channels before y and x; None where there is none, or it is the last.
-    n_last : int
-        How many axes a frame has at its end: 2, or 3 with channels.
+    `time` is the axis of time (None for a single image), `colour` an axis of channels before y and x (None if
+    there is none, or it is the last), `n_last` the number of axes of a frame at the end: 2, or 3 with
+    channels.
     """
 
     def __init__(self, data: Any, time: int | None, colour: int | None, n_last: int) -> None:
@@ -56,17 +50,11 @@ class FrameArray:
 
 
 class FrameList:
-    """A list of frames, of any kind of array each, or paths of pictures.
-
-    Attributes
-    ----------
-    apart : bool
-        Whether the frames are pictures of files, between which there are no scene cuts.
-    """
+    """A list of frames, arrays of any kind or paths of images; `independent` ones have no scene cuts."""
 
     def __init__(self, frames: Sequence[Any]) -> None:
         first = _as_array(frames[0])
-        self.apart = isinstance(frames[0], (str, Path))
+        self.independent = isinstance(frames[0], (str, Path))
         self._frames, self.dtype = frames, first.dtype
         self.shape = (len(frames), *first.shape)
         self.ndim = len(self.shape)
@@ -123,8 +111,8 @@ class FrameStream:
 def read_frame(source: Any, index: Any) -> npt.NDArray[Any]:
     """Return ``numpy.asarray(source[index])`` of an array-like.
 
-    Dask arrays are computed without Dask's callbacks, which are shared by all threads: napari's cache, which
-    is one, fails with a KeyError if another thread computes at the same time.
+    Dask arrays are computed without Dask's callbacks, which all threads share: napari's cache, one of these,
+    raises a KeyError if another thread computes at the same time.
     """
     frame = source[index]
     graph = getattr(frame, "__dask_graph__", None)

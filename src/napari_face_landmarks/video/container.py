@@ -263,10 +263,7 @@ def geometry_of(frame: VideoFrame) -> FrameGeometry:
 
 
 def geometry_of_all(frames: list[VideoFrame]) -> FrameGeometry:
-    """Return the geometry of a file's frames from some of them, with the range of their pixels.
-
-    Of 16 bits cameras use 10, 12 or 14, which would be taken for very dark pictures.
-    """
+    """Return the geometry of a file's frames, with the range of 16-bit pixels that cameras use in part."""
     geometry, first = geometry_of(frames[0]), frames[0].format
     levels = None
     if first.components[0].bits == 16 and (first.is_rgb or first.name.startswith(("gray", "ya"))):
@@ -293,21 +290,14 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def is_self_contained(frame: VideoFrame) -> bool:
-    """Return whether decoding may start at this frame: it depends on no other frame.
-
-    The decoder conceals errors in a damaged frame with the frame before.
-    """
+    """Return whether decoding may start at this frame: it does not depend on another one."""
     return frame.pict_type not in _PREDICTED and not frame.is_corrupt
 
 
 def to_rgb(
     frame: VideoFrame, geometry: FrameGeometry, reformatter: VideoReformatter
 ) -> npt.NDArray[np.uint8]:
-    """Convert a decoded frame to upright RGB.
-
-    The conversion is that of OpenCV's ``VideoCapture`` (libswscale, bicubic) and gives identical pixels.
-    Returns (H, W, 3) uint8.
-    """
+    """Convert a decoded frame to upright RGB, (H, W, 3); with the pixels of OpenCV's ``VideoCapture``."""
     converted = reformatter.reformat(
         frame,
         width=geometry.width,

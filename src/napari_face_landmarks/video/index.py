@@ -136,13 +136,7 @@ class IndexedVideo:
 
 
 class PacketLost(Exception):
-    """Decoding could not start at a key packet; an earlier one is needed.
-
-    Parameters
-    ----------
-    key : int
-        The packet.
-    """
+    """Decoding could not start at a key packet `key`; an earlier one is needed."""
 
     def __init__(self, key: int) -> None:
         super().__init__(key)
@@ -212,9 +206,9 @@ def index_video(path: str, number: int | None = None) -> IndexedVideo:
 
 
 def _declared_seconds(stream: VideoStream) -> float:
-    """Return the duration that a Matroska stream declares, s; 0 where it does not.
+    """Return the duration that a Matroska stream declares, s; 0 if none.
 
-    After damage its packets can end without an error.
+    Its packets can end without an error after damage.
     """
     found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
     return 0.0 if found is None else 3600.0 * int(found[1]) + 60.0 * int(found[2]) + float(found[3])
@@ -409,23 +403,9 @@ def _what_is_missing(path: str, n_bytes: int, packets: Packets) -> str:
 
 
 class DecodingRun:
-    """An open file and its decoder.
+    """An open file and its decoder, for video stream `number` of an indexed file.
 
-    Parameters
-    ----------
-    path : str
-        The file.
-    index : FrameIndex
-        Its index.
-    number : int
-        Which of the file's video streams it is.
-
-    Attributes
-    ----------
-    damaged : bool
-        Whether a packet could not be decoded.
-    sizes : dict
-        Widths and heights of the frames so far, the first one's first.
+    `damaged` is whether a packet could not be decoded, `sizes` are the (width, height) of the frames so far.
     """
 
     def __init__(self, path: str, index: FrameIndex, number: int) -> None:

@@ -93,7 +93,7 @@ def read_frames(
     """
     if isinstance(source, Video):
         return source.frames(start, stop, every)
-    if isinstance(source, FrameList) and source.apart:  # of which one may be broken
+    if isinstance(source, FrameList) and source.independent:  # of which one may be broken
         numbers = range(*frame_range(start, stop, len(source)), every)
         return cast(Generator[npt.NDArray[Any], None, None], InOrder(source, numbers))
     return _frames_of(source, start, stop, every)

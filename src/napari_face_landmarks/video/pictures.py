@@ -25,10 +25,7 @@ _GREY = 2  # for grey pictures of 32 bits and floats, which are not converted to
 
 
 def pictures_in(path: str | os.PathLike[str]) -> list[Path]:
-    """Return the pictures that a path names: those of a folder in natural order (2 before 10), or itself.
-
-    None of a folder that has videos.
-    """
+    """Return the images of a path: itself, or those of a folder without videos, 2 before 10."""
     found = Path(os.fsdecode(path))
     try:
         items = list(found.iterdir()) if found.is_dir() else [] if _is_animated(found) else [found]
@@ -82,12 +79,9 @@ def read_picture(path: str | os.PathLike[str], page: int = 0) -> npt.NDArray[Any
 
 
 class PictureSeries(Video):
-    """Pictures as a video of `RATE` frames per second; those of another size than the first have no frame.
+    """The images of a folder, the pages of a stack, or an image, as a video of `RATE` frames per second.
 
-    Parameters
-    ----------
-    path : str
-        A folder of pictures, a stack of pages, or a picture.
+    Images of another size than the first have no frame.
     """
 
     def __init__(self, path: str) -> None:

@@ -35,10 +35,7 @@ BYTES = PixelRange(0.0, 255.0)
 def to_rgb8(
     image: Any, where: str = "The image", pixel_range: PixelRange | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Convert an image to RGB uint8.
-
-    Arrays: `image` (H, W), (H, W, 1), (H, W, 3) or (H, W, 4). Returns (H, W, 3) uint8.
-    """
+    """Convert an image (H, W) or (H, W, 1, 3 or 4) to RGB uint8, (H, W, 3)."""
     array = np.asarray(image)
     if array.ndim == 3 and array.shape[2] == 1:
         array = array[:, :, 0]
@@ -135,7 +132,7 @@ def _range(low: float, high: float, kind: np.dtype[Any]) -> PixelRange:
 def to_grey(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the luma (ITU-R BT.601, rounded) of an RGB uint8 image, (H, W) uint8.
 
-    Like `halve` and `resize` it does not use OpenCV, so that landmarks do not depend on OpenCV's version.
+    Like `halve` and `resize` independent of OpenCV, so that landmarks do not depend on its version.
     """
     grey = np.empty(rgb.shape[:2], np.uint8)
     _grey(np.ascontiguousarray(rgb).reshape(-1), grey.reshape(-1))
@@ -178,10 +175,7 @@ def _halve(rgb: npt.NDArray[np.uint8], width: int, half: npt.NDArray[np.uint8]) 
 def resize(
     rgb: npt.NDArray[np.uint8], height: int, width: int, step: tuple[float, float]
 ) -> npt.NDArray[np.uint8]:
-    """Sample an image bilinearly on a grid; border pixels are replicated beyond the edge.
-
-    Arrays: `rgb` (H, W, 3) uint8. Returns (height, width, 3) uint8.
-    """
+    """Sample an RGB uint8 image bilinearly, (height, width, 3); border pixels are replicated."""
     resized = np.empty((height, width, 3), np.uint8)
     size = rgb.shape[:2]
     _resize(np.ascontiguousarray(rgb).reshape(-1), size[0], size[1], step[0], step[1], resized)

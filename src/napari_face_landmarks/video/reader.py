@@ -280,12 +280,7 @@ class Video:
 class FrameReader:
     """An open file and the current position in it.
 
-    Parameters
-    ----------
-    source : IndexedVideo
-        The file and its index.
-    damaged, concealed : set of int
-        Receive the frames that were replaced, and those in which the decoder concealed errors.
+    `damaged` and `concealed` receive the frames that were replaced, and those with concealed errors.
     """
 
     def __init__(self, source: IndexedVideo, damaged: set[int], concealed: set[int]) -> None:
@@ -325,10 +320,7 @@ class FrameReader:
             yield passed, frame
 
     def _from_key(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield (n, frame) from the key frame before `number` to the end.
-
-        If decoding cannot start there, it starts earlier: frames may be repeated, but none is skipped.
-        """
+        """Yield (n, frame) from the key frame before `number`, or an earlier one, without gaps."""
         self._refuse_if_changed()
         back = 0
         while True:

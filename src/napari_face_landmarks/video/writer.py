@@ -141,10 +141,7 @@ class _Sound:
 
 
 def _can_hold(container: OutputContainer, audio: AudioStream) -> bool:
-    """Return whether a container takes a sound as it is; warn where it does not.
-
-    FFmpeg's list of a container's codecs is too long: a mov with Opus fails when its header is written.
-    """
+    """Return whether a container can hold a sound stream (some codecs fail at the header); warn if not."""
     with suppress(av.FFmpegError, ValueError):
         with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
             trial.add_stream_from_template(audio)

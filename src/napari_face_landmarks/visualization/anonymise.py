@@ -102,10 +102,7 @@ class _Sightings:
 
 
 def boxes_to_cover(seen: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> list[Boxes]:
-    """Return what to cover on each frame: the faces seen on it, and those that neighbouring frames show.
-
-    Returns (N, 4) float64.
-    """
+    """Return the boxes to cover on a frame, (N, 4): its faces, and those that neighbouring frames show."""
     covered: list[list[Boxes]] = [[] for _ in seen]
     for face in _faces(seen, gap):
         if max(face.scores) < SURE:

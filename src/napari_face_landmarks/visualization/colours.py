@@ -69,10 +69,7 @@ _PART = _part_table()
 def landmark_colours(
     by: ColourMode, confidence: npt.NDArray[Any], source: npt.NDArray[Any], landmark: npt.NDArray[Any]
 ) -> Floats:
-    """Return the colour of each landmark, (N, 4) float32; RGBA, 0 to 1.
-
-    Arrays: `confidence` (N,); `source` (N,) integers; `landmark` (N,) integers.
-    """
+    """Return RGBA, (N, 4) float32, 0 to 1, by `confidence`, `source` or `landmark`, (N,)."""
     if by == "source":
         return np.asarray(np.take(_SOURCE, source, axis=0, mode="clip"))
     if by == "region":

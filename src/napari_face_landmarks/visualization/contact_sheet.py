@@ -45,10 +45,7 @@ class OverlayStyle:
 def overlay_frames(
     source: Any, tracks: Tracks, style: OverlayStyle | None = None
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield the tracked frames of a video with the landmarks drawn on them.
-
-    Returns (H, W, 3) uint8.
-    """
+    """Yield the tracked frames of a video, (H, W, 3) uint8, with the landmarks drawn on them."""
     if len(tracks.frame_indices) == 0:
         return
     with video_files.opened(source, tracks) as frames:

@@ -41,11 +41,10 @@ Floats = npt.NDArray[np.float64]
 def crop_transforms(
     landmarks: npt.NDArray[Any], part: Part = "face", size: int | None = None, window: int = 1
 ) -> tuple[Floats, tuple[int, int]]:
-    """Return the similarity transform that takes a face on each frame to its aligned crop.
+    """Return the similarity transform of each frame to a face's aligned crop, (T, 2, 3) float64.
 
-    The eye corners and the base of the nose are brought to where they are in a frontal view (least squares),
-    so that crops have the same roll and scale on all frames, and keep what the lips and lids do. Arrays:
-    `landmarks` (T, 68, 2), pixels. Returns `transforms` (T, 2, 3) float64.
+    Eye corners and base of the nose, of landmarks (T, 68, 2), are moved (least squares) to their positions in
+    a frontal view, so that roll and scale are constant, and the movements of lips and lids are kept.
     """
     which, offset, half = AROUND[part]
     height = size or HEIGHTS[part]

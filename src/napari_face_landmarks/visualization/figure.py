@@ -30,10 +30,7 @@ def mean_confidence(tracks: Tracks) -> npt.NDArray[np.float64]:
 
 
 def movement_of(tracks: Tracks) -> npt.NDArray[np.float64]:
-    """Return the mean movement of each face's landmarks since the previous frame, (T, F) float64, px.
-
-    NaN on the first frame, and if the face is not on both frames.
-    """
+    """Return the mean movement of each face since the previous frame, (T, F) px; NaN if not on both."""
     moved = np.full(tracks.source.shape, np.nan)
     steps = np.linalg.norm(np.diff(tracks.landmarks.astype(np.float64), axis=0), axis=-1)
     known = np.isfinite(steps)

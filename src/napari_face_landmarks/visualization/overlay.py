@@ -26,10 +26,7 @@ _VIRIDIS = np.ascontiguousarray(
 
 
 def confidence_colours(confidence: npt.NDArray[Any]) -> npt.NDArray[np.uint8]:
-    """Return the colour of each confidence: viridis from 0 (dark blue) to 1 (yellow), (..., 3) uint8; RGB.
-
-    Arrays: `confidence` (...).
-    """
+    """Return the RGB of each confidence, (..., 3) uint8: viridis from 0 (dark blue) to 1 (yellow)."""
     index = np.clip(np.nan_to_num(np.asarray(confidence, dtype=np.float64)), 0, 1) * 255 + 0.5
     return np.asarray(_VIRIDIS[index.astype(np.int64)])
 
@@ -140,10 +137,7 @@ def draw_legend(canvas: npt.NDArray[np.uint8], entries: Sequence[tuple[str, str]
 def draw_caption(
     canvas: npt.NDArray[np.uint8], text: str, colour: tuple[int, int, int] = LIGHT, side: int | None = None
 ) -> None:
-    """Draw a line of text in the upper left corner of `canvas`, (H, W, 3) uint8, in place.
-
-    Its size follows the shorter side of the picture, `side` where `canvas` is a part of it.
-    """
+    """Draw a line of text in the upper left corner of `canvas` in place; its size follows `side`."""
     size = max(0.35, (side or min(canvas.shape[:2])) / 640)
     weight = max(1, round(1.5 * size))
     (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, weight)
@@ -162,10 +156,7 @@ def draw_caption(
 def describe_frame(
     frame: int, source: npt.NDArray[Any], confidence: npt.NDArray[Any], seconds: float = float("nan")
 ) -> str:
-    """Return the caption of a frame: its index, from 0, its time, and source and confidence of each face.
-
-    Arrays: `confidence` (F, 68).
-    """
+    """Return the caption of a frame: its index, time, and source and confidence, (F, 68), of each face."""
     time = f", {seconds:.2f} s" if np.isfinite(seconds) else ""
     faces = [
         f"{SOURCES[int(code)]} {float(np.nanmean(of_face)):.2f}"
