@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import numpy as np
 import pytest
@@ -22,7 +23,7 @@ from napari_face_landmarks.pfld.crop import (
     to_crop,
     to_image,
 )
-from napari_face_landmarks.pfld.network import misplaced, place_output
+from napari_face_landmarks.pfld.network import find_misplaced, place_output
 from numpy_reference import (
     confidence_of,
     crops_of_landmarks_reference,
@@ -75,6 +76,12 @@ def test_the_compiled_look_at_crops_that_are_off_is_that_of_the_reference() -> N
     crops[:, 3] += rng.uniform(-0.17, 0.17, 400) + 2 * np.pi * rng.integers(-1, 2, 400)
     crops[0, 2], crops[1, 2], faces[1] = 0.0, 0.0, 7.0
     crops = crops.astype(np.float32)
+
+    def misplaced(crops: Any, faces: Any) -> Any:
+        found = np.empty(len(crops), np.bool_)
+        assert find_misplaced(crops, faces, np.ones(len(crops), np.float32), found) == found.any()
+        return found
+
     found = misplaced(crops, faces)
     np.testing.assert_array_equal(found, misplaced_reference(crops, faces))
     assert found[:2].tolist() == [True, False]

@@ -207,7 +207,7 @@ def predict_twice(
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
     first = predict(session, rgb, crops)
     found = np.empty(len(crops), np.bool_)
-    if not _misplaced(crops, first.landmarks, first.score, found):
+    if not find_misplaced(crops, first.landmarks, first.score, found):
         return first
     again = np.flatnonzero(found)
     put_faces(first, again, predict(session, rgb, crops_of_landmarks(first.landmarks[again])))
@@ -220,19 +220,9 @@ def put_faces(output: PfldOutput, rows: npt.NDArray[np.int64], other: PfldOutput
     output.confidence[rows], output.score[rows] = other.confidence, other.score
 
 
-def misplaced(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool_]:
-    """Return which crops, (F, 4), are off, so that new ones around the landmarks show these better, (F,).
-
-    Off by more than `SECOND_LOOK`; never where the landmarks, (F, 68, 2) pixels, are all but a point.
-    """
-    found = np.empty(len(crops), np.bool_)
-    _misplaced(crops, landmarks, np.ones(len(crops), np.float32), found)
-    return found
-
-
 @exact_kernel
-def _misplaced(crops: Floats, landmarks: Floats, score: Floats, found: npt.NDArray[np.bool_]) -> bool:
-    """Find which crops with a face are off, and return whether any is."""
+def find_misplaced(crops: Floats, landmarks: Floats, score: Floats, found: npt.NDArray[np.bool_]) -> bool:
+    """Find which crops (F, 4) of faces are off by more than `SECOND_LOOK`; return whether any is."""
     better = np.empty((len(found), 4), np.float32)
     crops_kernel(landmarks.astype(np.float64), CROP_MARGIN, better)
     circle, some = 2 * math.pi, False
