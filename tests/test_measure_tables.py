@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import tracemalloc
 from pathlib import Path
 
@@ -424,8 +425,12 @@ def test_tables_have_units_in_their_columns_and_a_tidy_form() -> None:
     assert list(events.columns)[:3] == ["event", "number", "measure"]
 
 
-def test_csv_files_are_those_of_pandas(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("compiled", [False, True])
+def test_csv_files_are_those_of_pandas(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
+) -> None:
     monkeypatch.setattr(files, "CHUNK", 7)
+    monkeypatch.setattr(files, "COMPILED_FROM", 0 if compiled else math.inf)
     rng = np.random.default_rng(0)
     numbers = np.append(rng.normal(size=9) * 10.0 ** rng.integers(-9, 9, 9), [np.nan, np.inf, 0.0, -1e-12])
     frame = pd.DataFrame(
@@ -446,6 +451,18 @@ def test_csv_files_are_those_of_pandas(tmp_path: Path, monkeypatch: pytest.Monke
     write_table(tmp_path / "a.csv", times)  # frames at 240 a second stay apart after hours
     rows = (tmp_path / "a.csv").read_text().splitlines()
     assert rows == ["time,value", "0,36000", "0.033333,36000", "36000.004167,36000", ",36000"]
+
+
+def test_compiled_rows_are_those_of_python() -> None:
+    rng = np.random.default_rng(0)
+    size = 10.0 ** rng.uniform(-6, 7, 50_000)
+    near = np.array([1.0, 9.9999995, 99999.95, 999998.5, 999999.5, 1e-4, 0.5, 1234565.0, 0.0, np.nan, np.inf])
+    awkward = [near * scale + step for scale in (1e-5, 0.01, 1, 100) for step in (0, 1e-12, -1e-12, 5e-7)]
+    ties = np.arange(100_000, 100_400) / 2.0 ** np.arange(20)[:, None]
+    numbers = np.concatenate([size, np.float32(size), *awkward, ties.ravel(), np.rint(size * 100) / 1000])
+    numbers = np.concatenate([numbers, -numbers, np.zeros(-2 * len(numbers) % 8)]).reshape(-1, 8)
+    heads = [f"{k},".encode() for k in range(len(numbers))]
+    assert b"".join(files._compiled_rows(heads, numbers)) == b"".join(files._rows(heads, numbers))
 
 
 def test_the_command_writes_tables_plot_and_report(

@@ -61,8 +61,8 @@ MIRROR_68 = _mirror()
 
 def inter_ocular(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the distance between the outer eye corners, (...) px, of landmarks (..., 68, 2)."""
-    points = np.asarray(landmarks, dtype=np.float64)
-    return np.asarray(np.linalg.norm(points[..., OUTER_EYES[0], :] - points[..., OUTER_EYES[1], :], axis=-1))
+    right, left = (np.asarray(landmarks)[..., corner, :].astype(np.float64) for corner in OUTER_EYES)
+    return np.asarray(np.linalg.norm(right - left, axis=-1))
 
 
 def nme(landmarks: npt.NDArray[Any], truth: npt.NDArray[Any]) -> npt.NDArray[np.float64]:

@@ -87,7 +87,8 @@ def _measure(options: argparse.Namespace) -> int:
 
     scale = parse_scale(options.scale)
     rest = _rest(options.rest)
-    tables: list[tuple[Path, Tracks, MeasureTable]] = []
+    tables: list[tuple[Path, MeasureTable]] = []
+    reported: list[tuple[Tracks, MeasureTable, Path | None]] = []  # other landmarks are not kept
     for path in options.inputs:
         from napari_face_landmarks.measures import measure
 
@@ -102,10 +103,13 @@ def _measure(options: argparse.Namespace) -> int:
         )
         for sentence in table.warnings:
             say(f"{path.name}: {sentence}")
-        tables.append((path, tracks, table))
+        tables.append((path, table))
+        if options.report is not None:
+            reported.append((tracks, table, None if _is_result(path) else path))
+        del tracks
     for path in outputs:
         prepare_place(path)
-    _write(options, tables)
+    _write(options, tables, reported)
     return 0
 
 
@@ -164,14 +168,18 @@ def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[
     return tracks, models.pdm
 
 
-def _write(options: argparse.Namespace, tables: list[tuple[Path, Tracks, MeasureTable]]) -> None:
+def _write(
+    options: argparse.Namespace,
+    tables: list[tuple[Path, MeasureTable]],
+    reported: list[tuple[Tracks, MeasureTable, Path | None]],
+) -> None:
     from napari_face_landmarks.measures import blinks, summary
     from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 
     def over_all(of_one: Any) -> pandas.DataFrame:
         import pandas as pd
 
-        frames = [(path, of_one(table)) for path, _, table in tables]
+        frames = [(path, of_one(table)) for path, table in tables]
         if len(frames) == 1:
             return frames[0][1]
         for path, frame in frames:
@@ -191,15 +199,14 @@ def _write(options: argparse.Namespace, tables: list[tuple[Path, Tracks, Measure
     if options.plot is not None:
         from napari_face_landmarks.measures.plot import plot_measures, save_figure
 
-        save_figure(options.plot, plot_measures(tables[0][2], fps=options.fps))
+        save_figure(options.plot, plot_measures(tables[0][1], fps=options.fps))
     if options.report is not None:
         from napari_face_landmarks.measures.report import write_comparison, write_report
 
-        recordings = [(tracks, table, None if _is_result(path) else path) for path, tracks, table in tables]
-        if len(recordings) == 1:
-            write_report(options.report, *recordings[0], fps=options.fps)
+        if len(reported) == 1:
+            write_report(options.report, *reported[0], fps=options.fps)
         else:
-            write_comparison(options.report, recordings[0], recordings[1], options.fps)
+            write_comparison(options.report, reported[0], reported[1], options.fps)
 
 
 def _is_result(path: Path) -> bool:

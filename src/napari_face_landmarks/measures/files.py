@@ -7,10 +7,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+import numpy.typing as npt
 
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
+from napari_face_landmarks.jit import exact_kernel
 
 if TYPE_CHECKING:
     import pandas
@@ -24,6 +26,11 @@ CHUNK = 5000
 """Rows of a CSV file that are formatted at once."""
 TIMES = ("time", "onset", "full", "peak", "release", "end", "duration")
 """Columns in seconds, which are written to the microsecond however long the recording is."""
+COMPILED_FROM = 1_000_000
+"""Cells of a CSV file from which its kernel is worth its compilation."""
+LONGEST_CELL = len(",-0.000123457")
+POWERS = 10.0 ** np.arange(10)
+COMMA, MINUS, POINT, ZERO, NEWLINE = b",-.0\n"
 _QUOTE, _MARKS = '"', frozenset(',"\r\n')
 
 
@@ -45,24 +52,26 @@ def to_dataframe(table: MeasureTable, long: bool = False) -> pandas.DataFrame:
     """
     import pandas as pd
 
-    rows, faces = np.nonzero(np.isfinite(table.values[..., 0]))
+    there = np.isfinite(table.values[..., 0])
+    rows, faces = np.nonzero(there)
     names = np.array(table.face_names, dtype=object)
     index = {
         "frame": table.frame_indices[rows],
         "time": table.timestamps[rows],
         "face": names[faces],
-        **{flag: getattr(table, flag)[rows, faces] for flag in FLAGS},
+        **{flag: getattr(table, flag)[there] for flag in FLAGS},
     }
     count = len(table.columns)
     if not long:
         titles = [column_name(column.name, column.unit) for column in table.columns]
+        columns = [f"{name}{end}" for name in titles for end in ("", "_se")]
         block = np.empty((2 * count, len(rows)), np.float32)
-        for place in range(count):
-            block[2 * place] = table.values[rows, faces, place]
-            block[2 * place + 1] = table.errors[rows, faces, place]
-        measures = pd.DataFrame(block.T, columns=[f"{name}{end}" for name in titles for end in ("", "_se")])
-        return pd.concat([pd.DataFrame(index), measures], axis=1)
-    values, errors = table.values[rows, faces], table.errors[rows, faces]
+        block[::2] = table.values[there].T
+        block[1::2] = table.errors[there].T
+        frame = pd.DataFrame(block.T, columns=columns, copy=False)
+        for place, (name, array) in enumerate(index.items()):  # concatenation would copy the block
+            frame.insert(place, name, array)
+        return frame
     repeated = {name: np.repeat(array, count) for name, array in index.items()}
     return pd.DataFrame(
         {
@@ -71,8 +80,8 @@ def to_dataframe(table: MeasureTable, long: bool = False) -> pandas.DataFrame:
                 key: np.tile([getattr(column, key) for column in table.columns], len(rows))
                 for key in ("name", "side", "unit")
             },
-            "value": values.ravel(),
-            "error": errors.ravel(),
+            "value": table.values[there].ravel(),
+            "error": table.errors[there].ravel(),
         }
     ).rename(columns={"name": "measure"})
 
@@ -143,10 +152,11 @@ def write_table(path: str | os.PathLike[str], frame: pandas.DataFrame) -> None:
     """
     suffix = os.fspath(path).lower().rpartition(".")[2]
     if suffix == "csv":
-        with replacing(path) as part, open(part, "w", encoding="utf-8", newline="") as stream:
-            frame[:0].to_csv(stream, index=False, lineterminator="\n")
+        rows_of = _compiled_rows if frame.size >= COMPILED_FROM else _rows
+        with replacing(path) as part, open(part, "wb") as stream:
+            stream.write(frame[:0].to_csv(index=False, lineterminator="\n").encode())
             for first in range(0, len(frame), CHUNK):
-                stream.writelines(_csv_lines(frame[first : first + CHUNK]))
+                stream.writelines(rows_of(*_csv_parts(frame[first : first + CHUNK])))
     elif suffix == "parquet":
         optional("pyarrow", "Writing Parquet")
         with replacing(path) as part:
@@ -155,19 +165,93 @@ def write_table(path: str | os.PathLike[str], frame: pandas.DataFrame) -> None:
         raise MeasureError(f"{os.fspath(path)} ends in neither .csv nor .parquet: choose one of them.")
 
 
-def _csv_lines(frame: pandas.DataFrame) -> Iterator[str]:
-    """Yield rows as ``DataFrame.to_csv`` with ``float_format="%.6g"`` writes them, in a fifth of the time.
+def _csv_parts(frame: pandas.DataFrame) -> tuple[list[bytes], npt.NDArray[np.float64]]:
+    """Return how each row begins, and the floats at its end, (N, M).
 
-    Only `TIMES` have more digits. That calls functions of Python for each number; here one formats all floats
-    at the end of a row.
+    Rows become those of ``DataFrame.to_csv`` with ``float_format="%.6g"``, which calls functions of Python
+    for each number; only `TIMES` have more digits.
     """
     kinds = enumerate(frame.dtypes.items())
     first = max((place + 1 for place, (name, kind) in kinds if kind.kind != "f" or name in TIMES), default=0)
-    form = ",".join([""] * bool(first) + ["%.6g"] * (frame.shape[1] - first)) + "\n"
-    cells = [_csv_cells(frame.iloc[:, place]) for place in range(first)] or [[""] * len(frame)]
-    numbers = frame.iloc[:, first:].to_numpy().tolist()
-    for head, row in zip(zip(*cells, strict=True), numbers, strict=True):
-        yield ",".join(head) + (form % tuple(row)).replace("nan", "")
+    numbers = frame.iloc[:, first:].to_numpy(np.float64)
+    cells = [_csv_cells(frame.iloc[:, place]) for place in range(first)]
+    cells += [[""] * len(frame)] * (not cells or numbers.shape[1] > 0)
+    return [",".join(row).encode() for row in zip(*cells, strict=True)], numbers
+
+
+def _rows(heads: Sequence[bytes], numbers: npt.NDArray[np.float64]) -> Iterator[bytes]:
+    """Yield rows of a CSV file, each from its beginning and its numbers."""
+    form = ",".join(["%.6g"] * numbers.shape[1]) + "\n"
+    for head, row in zip(heads, numbers.tolist(), strict=True):
+        yield head + (form % tuple(row)).replace("nan", "").encode()
+
+
+def _compiled_rows(heads: Sequence[bytes], numbers: npt.NDArray[np.float64]) -> Iterator[bytes]:
+    """Yield the bytes of `_rows` in larger pieces."""
+    stops = np.cumsum([0, *map(len, heads)])
+    before = np.frombuffer(b"".join(heads), np.uint8)
+    room = np.empty(len(before) + len(heads) * (LONGEST_CELL * numbers.shape[1] + 1), np.uint8)
+    row = 0
+    while row < len(heads):
+        done, length = _fill(room, row, before, stops, numbers)
+        yield room[:length].tobytes()
+        yield from _rows(heads[done : done + 1], numbers[done : done + 1])
+        row = done + 1
+
+
+@exact_kernel
+def _fill(room: Any, first: int, heads: Any, stops: Any, numbers: Any) -> tuple[int, int]:
+    """Write rows from `first` on; return the row at which it stopped, and how many bytes come before it.
+
+    It stops at a number that "%.6g" writes with an exponent, and at one so close to the middle of two decimal
+    numbers that rounding of the product could decide between them.
+    """
+    at = 0
+    for row in range(first, len(numbers)):
+        begin = at
+        for place in range(stops[row], stops[row + 1]):
+            room[at] = heads[place]
+            at += 1
+        for column in range(numbers.shape[1]):
+            number = numbers[row, column]
+            if column:
+                room[at] = COMMA
+                at += 1
+            if number != number:
+                continue
+            size, decimals = abs(number), 5
+            if not (1e-4 <= size < 999999 or size == 0):
+                return row, begin
+            while size * POWERS[decimals] >= 1e6:
+                decimals -= 1
+            while decimals < 9 and size * POWERS[decimals] < 1e5:
+                decimals += 1
+            digits = int(size * POWERS[decimals])
+            rest = size * POWERS[decimals] - digits
+            if abs(rest - 0.5) < 1e-9:  # the product is wrong by up to 1.1e-10
+                return row, begin
+            if rest > 0.5:
+                digits += 1
+            while decimals and digits % 10 == 0:
+                digits //= 10
+                decimals -= 1
+            if np.signbit(number):
+                room[at] = MINUS
+                at += 1
+            width = decimals + 1
+            while width < 6 and digits >= POWERS[width]:
+                width += 1
+            width += decimals > 0
+            for place in range(at + width - 1, at - 1, -1):
+                if decimals and place == at + width - 1 - decimals:
+                    room[place] = POINT
+                else:
+                    room[place] = ZERO + digits % 10
+                    digits //= 10
+            at += width
+        room[at] = NEWLINE
+        at += 1
+    return len(numbers), at
 
 
 def _csv_cells(column: pandas.Series) -> list[str]:

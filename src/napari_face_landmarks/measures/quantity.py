@@ -62,11 +62,11 @@ def combine(terms: Sequence[tuple[Floats | float, Quantity]], value: Floats) -> 
     Terms are partial derivatives, (N,) or one number, each with the quantity that it belongs to.
     """
     gradient: dict[int, Floats | float] = {}
-    for weight, quantity in terms:
-        for variable, slope in quantity.gradient.items():
-            with np.errstate(invalid="ignore"):  # a ratio of two zeros has no derivative
+    with np.errstate(invalid="ignore"):  # a ratio of two zeros has no derivative
+        for weight, quantity in terms:
+            for variable, slope in quantity.gradient.items():
                 part = weight * slope
-            gradient[variable] = gradient[variable] + part if variable in gradient else part
+                gradient[variable] = gradient[variable] + part if variable in gradient else part
     return Quantity(value, gradient)
 
 

@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
-from napari_face_landmarks.measures.definitions import series_of
+from napari_face_landmarks.measures.definitions import ROWS_AT_ONCE, series_of
 from napari_face_landmarks.measures.uncertainty import error_shares
 
 SECONDS = 1.0
@@ -101,9 +101,13 @@ def _doubt(tracks: Tracks, rows: npt.NDArray[np.int64], face: int) -> npt.NDArra
 
     A hand before the chin moves no lid and no corner of the mouth: the chin's uncertainty tells of it.
     """
-    arrays = (array[rows, face] for array in (tracks.landmarks, tracks.confidence, tracks.sigma))
-    shares = error_shares(*arrays)
-    parts = np.stack([shares[:, part].mean(axis=1) for part in PARTS])
+    found = []
+    for first in range(0, len(rows), ROWS_AT_ONCE):
+        some = rows[first : first + ROWS_AT_ONCE]
+        arrays = (array[some, face] for array in (tracks.landmarks, tracks.confidence, tracks.sigma))
+        shares = error_shares(*arrays)
+        found.append([shares[:, part].mean(axis=1) for part in PARTS])
+    parts = np.concatenate(found, axis=1)
     best = np.percentile(parts, BEST, axis=1)[:, None]
     return np.asarray((parts / np.maximum(best, 1e-9)).max(axis=0) - 1).clip(0, 1)
 

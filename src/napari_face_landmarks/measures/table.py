@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
+import os
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +18,6 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, ROWS_AT_ONCE, Measure
-from napari_face_landmarks.measures.quantity import Quantity, combine
 from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
 from napari_face_landmarks.measures.rest import rest_rows
 from napari_face_landmarks.measures.scale import Scale, parse_scale, unit_per_pixel
@@ -24,9 +25,10 @@ from napari_face_landmarks.measures.uncertainty import (
     OTHER_MODELS,
     error_covariance,
     error_factors,
+    error_product,
     error_shares,
+    error_slopes,
     factors_of_columns,
-    standard_error,
 )
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 
@@ -49,6 +51,8 @@ VISIBLE_IRIS = 0.5
 """Confidence from which an iris counts as visible."""
 OPEN_PERCENTILE = 95.0
 """Percentile of an eye's height over the recording that counts as open."""
+THREADS = 2
+"""Chunks of frames that are measured at a time; more would wait for each other in Python."""
 UNITS = {"ratio": "ratio", "angle": "deg"}
 
 
@@ -396,18 +400,17 @@ def _columns(measures: Sequence[Measure], unit: str) -> tuple[Column, ...]:
     return tuple(columns)
 
 
-def symmetry(right: Quantity, left: Quantity) -> Quantity:
-    """Return the smaller of two values in percent of the larger; NaN unless both are above 0."""
-    larger = left.value >= right.value
-    small = np.where(larger, right.value, left.value)
-    large = np.where(larger, left.value, right.value)
+def symmetry(right: npt.NDArray[Any], left: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], ...]:
+    """Return the smaller of two values in percent of the larger, NaN unless both are above 0; and its slopes.
+
+    The slopes are its derivatives with respect to the right and the left one.
+    """
+    larger = left >= right
+    small, large = np.where(larger, (right, left), (left, right))
     small = np.where(small > 0, small, np.nan)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        ratio = 100 * small / large
-        of_small, of_large = 100 / large, -ratio / large
-    return combine(
-        [(np.where(larger, of_small, of_large), right), (np.where(larger, of_large, of_small), left)], ratio
-    )
+    ratio = 100 * small / large
+    of_small, of_large = 100 / large, -ratio / large
+    return ratio, *np.where(larger, (of_small, of_large), (of_large, of_small))
 
 
 def _measured(
@@ -432,12 +435,13 @@ def _measured(
     power = np.array([powers[item.kind] for item in measures], dtype=np.float64)
     power = np.concatenate([power, _pair_powers(power, pairs)])
     step = max(1, ROWS_AT_ONCE // max(1, shape[1]))
-    for first in range(0, shape[0], step):
+
+    def fill(first: int) -> None:
         at = slice(first, first + step)
         points = points_at(at)
         there = np.isfinite(points[:, :, :68]).all(axis=(2, 3))
         if not there.any():
-            continue
+            return
         points, sigma = points[there], None
         if known:
             arrays = (array[at][there] for array in (tracks.landmarks, tracks.confidence, tracks.sigma))
@@ -447,6 +451,9 @@ def _measured(
         common = scale.share_error * np.abs(found * scaled) * (scaled != 1)
         values[at][there, :count] = found * scaled
         errors[at][there, :count] = np.hypot(spread * widened * scaled, common)
+
+    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+        list(pool.map(fill, range(0, shape[0], step)))
     return values, errors
 
 
@@ -493,15 +500,23 @@ def _of_rows(
     pairs: Sequence[tuple[str, int, int]],
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Return values and standard errors, (N, M), in the unit of the landmarks."""
-    quantities = [item.formula(axes) for item in measures]
-    for _, right, left in pairs:
-        quantities.append(quantities[left] - quantities[right])
-        quantities.append(symmetry(quantities[right], quantities[left]))
-    values = np.stack([quantity.value for quantity in quantities], axis=1)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        quantities = [item.formula(axes) for item in measures]
+        values = [quantity.value for quantity in quantities]
+        slopes = [] if sigma is None else [error_slopes(axes, quantity, sigma) for quantity in quantities]
+        variances = [error_product(own, own, covariance) for own in slopes]
+        for _, right, left in pairs:
+            ratio, *weights = symmetry(values[right], values[left])
+            values += [values[left] - values[right], ratio]
+            if sigma is None:
+                continue
+            shared = error_product(slopes[right], slopes[left], covariance)
+            for a, b in ((-1.0, 1.0), weights):
+                variances.append(a * a * variances[right] + b * b * variances[left] + 2 * a * b * shared)
+    found = np.stack(values, axis=1)
     if sigma is None:
-        return values, np.full(values.shape, np.nan)
-    errors = [standard_error(axes, quantity, sigma, covariance) for quantity in quantities]
-    return values, np.stack(errors, axis=1)
+        return found, np.full(found.shape, np.nan)
+    return found, np.sqrt(np.maximum(np.stack(variances, axis=1), 0))
 
 
 def _fill_closure(

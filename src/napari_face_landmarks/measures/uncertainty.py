@@ -138,11 +138,8 @@ def with_irises(covariance: Floats) -> Floats:
     return whole
 
 
-def standard_error(axes: FaceAxes, quantity: Quantity, sigma: Floats, covariance: Floats) -> Floats:
-    """Return the standard error of a quantity to first order, (N,) float64.
-
-    ``var = sum_ij C_ij sigma_i g_i sigma_j g_j`` with the derivatives g of the quantity; i and j run over the
-    landmarks and both axes.
+def error_slopes(axes: FaceAxes, quantity: Quantity, sigma: Floats) -> tuple[list[int], Floats]:
+    """Return by how much one sigma of each landmark, along either axis of the face, changes a quantity.
 
     Parameters
     ----------
@@ -151,13 +148,28 @@ def standard_error(axes: FaceAxes, quantity: Quantity, sigma: Floats, covariance
     quantity : Quantity
     sigma : ndarray, (70, N), float64
         Claimed standard deviation of each point's error along either axis, in the unit of the landmarks.
-    covariance : ndarray, (140, 140), float64
-        Of errors over sigma, as `error_covariance` returns it.
+
+    Returns
+    -------
+    rows : list of int
+        The R rows of `error_covariance` to which the slopes belong.
+    slopes : ndarray, (R, N), float64
     """
     used, slopes = axes.landmark_gradient(quantity)
-    scaled = (slopes * sigma[used, None]).reshape(2 * len(used), -1)
-    rows = [2 * landmark + axis for landmark in used for axis in (0, 1)]
-    chosen = covariance[np.ix_(rows, rows)]
-    parts = np.array_split(scaled, 1 + chosen.size * scaled.shape[1] // ON_ONE_THREAD, axis=1)
-    variance = np.concatenate([((chosen @ part) * part).sum(axis=0) for part in parts])
-    return np.asarray(np.sqrt(np.maximum(variance, 0)))
+    slopes *= sigma[used, None]
+    return [2 * landmark + axis for landmark in used for axis in (0, 1)], slopes.reshape(2 * len(used), -1)
+
+
+def error_product(
+    first: tuple[list[int], Floats], second: tuple[list[int], Floats], covariance: Floats
+) -> Floats:
+    """Return the covariance of the errors of two quantities to first order, (N,); of one twice, the variance.
+
+    ``sum_ij g_i C_ij h_j`` with the slopes g and h of the two, as `error_slopes` returns them, and C as
+    `error_covariance` does.
+    """
+    (rows, slopes), (columns, others) = first, second
+    chosen = covariance[np.ix_(rows, columns)]
+    step = max(1, ON_ONE_THREAD // chosen.size)
+    parts = [slice(k, k + step) for k in range(0, slopes.shape[1], step)]
+    return np.concatenate([np.einsum("ij,ij->j", slopes[:, p], chosen @ others[:, p]) for p in parts])
