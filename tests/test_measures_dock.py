@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 from pathlib import Path
 from typing import Any
 
@@ -102,7 +103,7 @@ def test_an_earlier_recording_is_compared(dock: Any, viewer: Any, tmp_path: Path
     heads = [dock.values.horizontalHeaderItem(k).text() for k in range(3)]
     assert heads[:2] == ["Before", "After"]
     titles = [dock.values.verticalHeaderItem(k).text() for k in range(dock.values.rowCount())]
-    changed = dock.values.item(titles.index("commissure height L"), 2).text()
+    changed = dock.values.item(titles.index("comm. height L %"), 2).text()
     assert float(changed.split("±")[0]) == pytest.approx(6, abs=0.1)
     for plot, length in ((dock.before_plot, 200), (dock.plot, 60)):
         assert plot.isVisible()
@@ -119,6 +120,54 @@ def test_an_earlier_recording_is_compared(dock: Any, viewer: Any, tmp_path: Path
     assert dock._before is None
     assert not dock.before_plot.isVisible()
     assert dock.values.horizontalHeaderItem(0).text() == "Right"
+
+
+def test_the_table_has_units_and_fits_a_narrow_dock(dock: Any, viewer: Any) -> None:
+    rng, n = np.random.default_rng(0), 40
+    for name, moved in (("before", 0), ("after", -60)):
+        landmarks = faces(n) + rng.normal(0, 2, (n, 1, 68, 2)).astype(np.float32)
+        landmarks[:, 0, 54, 1] += moved
+        tracks = tracks_of(landmarks)
+        tracks.sigma[:] = 3.0
+        ((data, attributes, _),) = tracks_to_layer_data(tracks)
+        viewer.add_points(data, **{**attributes, "name": name})
+    wait_until(lambda: dock.table is not None and len(dock.table.values) == n)
+    table = dock.values
+    viewer.dims.set_point(0, 5)
+    table.setFixedWidth(300)  # in a dock of 330
+    let_work(0.1)
+
+    def fits() -> None:
+        for row in range(table.rowCount()):
+            head = table.verticalHeaderItem(row).text()
+            assert table.fontMetrics().horizontalAdvance(head) <= table.verticalHeader().width(), head
+            for column in range(3):
+                text = table.item(row, column).text()
+                assert table.fontMetrics().horizontalAdvance(text) <= table.columnWidth(column) + 2, text
+
+    fits()
+    heads = [table.verticalHeaderItem(row).text() for row in range(table.rowCount())]
+    assert {"closure", "eye height %", "eye area %²", "smile angle °", "mouth opening %"} <= set(heads)
+    cell = table.item(dock.names.findData("eye_aperture"), 0)
+    assert re.fullmatch(r"-?0\.\d\d±\.\d\d", cell.text())
+    assert re.fullmatch(r"eye aperture, right: -?0\.\d{3} ± 0\.\d{3} ratio", cell.toolTip())
+    dock.befores.setCurrentIndex(dock.befores.findText("Before: before"))
+    wait_until(lambda: dock._before is not None)
+    let_work(0.1)
+    fits()
+    row = [table.verticalHeaderItem(k).text() for k in range(table.rowCount())].index("comm. height L %")
+    assert table.item(row, 2).text().endswith(" *")
+    assert "commissure height, left: -" in table.item(row, 2).toolTip()
+
+
+def test_the_legend_follows_the_theme(dock: Any) -> None:
+    from qtpy.QtGui import QColor, QPalette
+
+    palette = dock.plot.palette()
+    palette.setColor(QPalette.ColorRole.WindowText, QColor("#123456"))
+    dock.plot.setPalette(palette)
+    let_work(0.05)
+    assert "#123456" in dock.plot.legend.items[0][1].item.toHtml()
 
 
 def test_what_is_underestimated_is_said(dock: Any) -> None:

@@ -16,7 +16,7 @@ import pyqtgraph as pg
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.measures import Event, MeasureTable, blinks, movements
-from napari_face_landmarks.measures.plot import SIDES
+from napari_face_landmarks.measures.plot import SIDES, unit_in_words
 
 BAND_POINTS = 4000
 MARK = (128, 128, 128, 60)
@@ -93,6 +93,8 @@ class Curves(pg.PlotWidget):
             self.getAxis(name).setPen(words)
             self.getAxis(name).setTextPen(words)
         self.legend.setLabelTextColor(words)
+        for _, label in self.legend.items:
+            label.setText(label.text)  # draws it in that colour
 
     def show_measure(self, table: MeasureTable | None, name: str, face: int, title: str = "") -> None:
         """Draw a measure of a face of a table; nothing where there is none."""
@@ -106,7 +108,7 @@ class Curves(pg.PlotWidget):
         for column, side in columns_of(table, name):
             self._draw_curve(table, face, column, side)
             unit = table.columns[table.column(column)].unit
-            self.setLabel("left", unit)  # the name would not fit a low plot; the list has it
+            self.setLabel("left", unit_in_words(unit))  # the name would not fit a low plot; the list has it
         self.enableAutoRange(axis="y")
         if name == "closure":
             self.setYRange(-0.1, 1.1)

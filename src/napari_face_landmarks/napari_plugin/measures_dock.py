@@ -43,7 +43,7 @@ from napari_face_landmarks.measures import (
     summary,
 )
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
-from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure
+from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure, unit_in_words
 from napari_face_landmarks.measures.validation import caution
 from napari_face_landmarks.napari_plugin.current_layer import (
     frame_shown,
@@ -73,9 +73,23 @@ EXPORTS = {
     "Changes since before": "CSV (*.csv)",
 }
 REST = "Rest: this frame"
-TITLES = 100  # px, width of the measures' names in the table
-HERE = ("Right", "Left", "L - R")
+HERE = ("Right", "Left", "L \N{MINUS SIGN} R")
 SINCE = ("Before", "After", "Change")
+TITLES, NUMBERS = {HERE: 112, SINCE: 130}, 42  # px, widths of the table's names, and of numbers without error
+SHORTER = {
+    "_right": " R",
+    "_left": " L",
+    "_difference": " L\N{MINUS SIGN}R",
+    "_": " ",
+    "mrd": "MRD ",
+    "commissure": "comm.",
+    "excursion": "exc.",
+    "outer mouth": "outer",
+    "inter canthal": "canthal",
+    "deviation": "dev.",
+    "aperture area": "aperture",
+}
+"""What the table writes in place of parts of the measures' names."""
 NEED_NO_SECONDS = ("Table of every frame", "Plot")
 
 
@@ -205,9 +219,9 @@ class MeasuresDock(FollowingPanel):
         self.values.setWordWrap(False)
         self.values.setToolTip(SHOWN_HERE)
         self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.values.setTextElideMode(Qt.TextElideMode.ElideNone)  # the margins of cells are room, too
         self.values.setStyleSheet("QTableWidget, QHeaderView { font-size: 8pt; padding: 0px; }")
         self.values.verticalHeader().setDefaultSectionSize(20)
-        self.values.verticalHeader().setFixedWidth(TITLES)
         self.values.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.rest_button = QPushButton(REST)
         self.rest_button.setToolTip(
@@ -436,7 +450,7 @@ class MeasuresDock(FollowingPanel):
         rows = np.flatnonzero(table.frame_indices == frame)
         cells = []
         for place in range(self.names.count()):
-            name, texts = str(self.names.itemData(place)), ["", "", ""]
+            name, texts = str(self.names.itemData(place)), [("", "")] * 3
             for k, column in enumerate((f"{name}_right", f"{name}_left", f"{name}_difference")):
                 column = name if k == 0 and name in table.names else column
                 if len(rows) and column in table.names:
@@ -444,7 +458,7 @@ class MeasuresDock(FollowingPanel):
                         part[rows[0], self.face, table.column(column)]
                         for part in (table.values, table.errors)
                     )
-                    texts[k] = with_error(value, error) if np.isfinite(value) else "n/a"
+                    texts[k] = self._cell(column, value, error) if np.isfinite(value) else ("n/a", "")
             cells.append(texts)
         self._fill(HERE, [str(self.names.itemData(k)) for k in range(self.names.count())], cells)
         self.values.selectRow(self.names.currentIndex())
@@ -459,39 +473,61 @@ class MeasuresDock(FollowingPanel):
         for _, row in changes.iterrows():
             half = row["change_high"] - row["change"]
             certain = " *" if abs(row["change"]) > half else ""
-            values = [f"{row[when]:.3g}" for when in ("before", "after")]
-            cells.append([*values, with_error(row["change"], half, "+") + certain])
+            change, full = self._cell(row["measure"], row["change"], half, "+")
+            digits = len(change.partition("±")[0].partition(".")[2])
+            values = [(f"{row[when]:.{digits}f}", "") for when in ("before", "after")]
+            cells.append([*values, (change + certain, full)])
             titles.append(row["measure"])
         self._fill(SINCE, titles, cells)
 
-    def _fill(self, head: Sequence[str], titles: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+    def _cell(self, column: str, value: float, error: float, sign: str = "") -> tuple[str, str]:
+        """Return a value with its error as briefly as possible, and for the tooltip with name and unit."""
+        title, unit = self._title_and_unit(column)
+        short = with_error(value, error, sign, 2 if error >= 0.1 else 1)
+        return short.replace(" ± 0.", "±.").replace(" ± ", "±"), (
+            f"{title}: {with_error(value, error, sign)} {unit_in_words(unit)}"
+        )
+
+    def _fill(
+        self, head: tuple[str, str, str], names: Sequence[str], cells: Sequence[Sequence[tuple[str, str]]]
+    ) -> None:
+        """Show cells, each with its tooltip."""
         table = self.values
-        if table.rowCount() != len(titles) or table.horizontalHeaderItem(0).text() != head[0]:
-            table.setRowCount(len(titles))
+        if table.rowCount() != len(names) or table.horizontalHeaderItem(0).text() != head[0]:
+            table.setRowCount(len(names))
             table.setHorizontalHeaderLabels(list(head))
-            short = (title.replace("_right", " R").replace("_left", " L") for title in titles)
-            table.setVerticalHeaderLabels([title.replace("_", " ") for title in short])
-            for row, title in enumerate(titles):
-                table.verticalHeaderItem(row).setToolTip(self._full_title(title))
+            table.verticalHeader().setFixedWidth(TITLES[head])
+            for row, name in enumerate(names):
+                title, unit = self._title_and_unit(name)
+                for long, short in SHORTER.items():
+                    name = name.replace(long, short)
+                shown = "" if unit == "ratio" else unit_in_words(unit)
+                table.setVerticalHeaderItem(row, QTableWidgetItem(f"{name} {shown}".strip()))
+                table.verticalHeaderItem(row).setToolTip(f"{title} ({unit})")
             table.clearSelection()
             modes = QHeaderView.ResizeMode
             for column, label in enumerate(head):
-                wide = modes.ResizeToContents if label in ("Before", "After") else modes.Stretch
-                table.horizontalHeader().setSectionResizeMode(column, wide)
-            for row in range(len(titles)):
+                alone = label in ("Before", "After")
+                table.horizontalHeader().setSectionResizeMode(column, modes.Fixed if alone else modes.Stretch)
+                table.horizontalHeader().resizeSection(column, NUMBERS)
+            for row in range(len(names)):
                 for column in range(len(head)):
-                    table.setItem(row, column, QTableWidgetItem(""))
+                    item = QTableWidgetItem("")
+                    item.setTextAlignment(Qt.AlignmentFlag.AlignCenter)
+                    table.setItem(row, column, item)
             table.setToolTip(SHOWN_HERE if head == HERE else CHANGED_AT_REST)
         for row, texts in enumerate(cells):
-            for column, text in enumerate(texts):
-                table.item(row, column).setText(text.replace(" ± ", "±"))  # little room
-                table.item(row, column).setToolTip(text)
+            for column, (text, tooltip) in enumerate(texts):
+                table.item(row, column).setText(text)
+                table.item(row, column).setToolTip(tooltip)
 
-    def _full_title(self, name: str) -> str:
+    def _title_and_unit(self, name: str) -> tuple[str, str]:
+        """Return the title and the unit of a column, or of both sides of a measure."""
         assert self.table is not None
-        shown = next((c for c in self.table.columns if c.name == name), None)
+        known = {column.name: column for column in self.table.columns}
         place = self.names.findData(name)
-        return f"{shown.title} ({shown.unit})" if shown is not None else self.names.itemText(place)
+        shown = known.get(name) or known[f"{name}_right"]
+        return shown.title if name in known else self.names.itemText(place), shown.unit
 
     def _on_row(self, row: int) -> None:
         if self._before is None:
@@ -652,10 +688,13 @@ class MeasuresDock(FollowingPanel):
         return Path(source).parent if source else Path.home()
 
 
-def with_error(value: float, error: float, sign: str = "") -> str:
-    """Return a value with its error, both to the error's second digit; `sign` "+" writes a plus too."""
+def with_error(value: float, error: float, sign: str = "", significant: int = 2) -> str:
+    """Return a value with its error, both to digits that are significant in the error.
+
+    `sign` "+" writes a plus too.
+    """
     if not np.isfinite(error) or error <= 0:
         return f"{value:{sign}.3g}"
-    digits = max(0, 1 - int(np.floor(np.log10(error))))
+    digits = max(0, significant - 1 - int(np.floor(np.log10(error))))
     value = round(float(value), digits) + 0.0  # no minus before a zero
     return f"{value:{sign}.{digits}f} ± {error:.{digits}f}"
