@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from napari_face_landmarks.files.onnx_run import _THREAD, MOST_SHAPES, _OfThread, run_network
+from napari_face_landmarks.files.onnx_run import _THREAD, MOST_SHAPES, _OfThread, network_input, run_network
 from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.parts.crop import MOUTH_SIZE
 from napari_face_landmarks.parts.network import MOUTH_OUTPUTS
@@ -37,6 +37,21 @@ def test_bound_networks_give_the_same_and_outputs_are_not_overwritten(models: Mo
     for found, inputs in kept:
         for array, wanted in zip(found, session.run(list(MOUTH_OUTPUTS), {"crops": inputs}), strict=True):
             np.testing.assert_array_equal(array, wanted)
+
+
+def test_a_network_reads_its_input_where_it_was_written(models: Models) -> None:
+    assert models.parts is not None
+    session, shape = models.parts.mouth, crops(3, 0).shape
+    for seed in range(3):
+        inputs = network_input(session, shape, MOUTH_OUTPUTS)
+        inputs[...] = crops(3, seed)
+        found = run_network(session, inputs, "crops", MOUTH_OUTPUTS)
+        for array, wanted in zip(
+            found, session.run(list(MOUTH_OUTPUTS), {"crops": crops(3, seed)}), strict=True
+        ):
+            np.testing.assert_array_equal(array, wanted)
+    assert network_input(session, shape, MOUTH_OUTPUTS) is inputs
+    assert network_input(session, shape, ("sigma",)) is not inputs
 
 
 def test_threads_do_not_share_buffers(models: Models) -> None:

@@ -184,8 +184,8 @@ def test_uncertain_parts_and_eyes_turned_away_are_left_to_pfld(face: np.ndarray)
     assert np.isfinite(refined.sigma).all()
 
     landmarks, sigma, iris = refine_face_parts(certain, FRAME, output.landmarks, output.sigma)
-    np.testing.assert_array_equal(landmarks, refined.landmarks[0])
-    np.testing.assert_array_equal(sigma, refined.sigma[0])
+    np.testing.assert_array_equal(landmarks, refined.landmarks)
+    np.testing.assert_array_equal(sigma, refined.sigma)
     np.testing.assert_array_equal(iris.reshape(2, 4)[:, :3], parts.iris[0])
     np.testing.assert_array_equal(iris.reshape(2, 4)[:, 3], parts.iris_confidence[0])
     np.testing.assert_array_equal(output.landmarks, face)  # not changed

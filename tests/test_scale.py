@@ -164,7 +164,7 @@ def test_threads_behind_a_window_give_way_to_it_and_others_do_not() -> None:
 
     def of_threads() -> set[int]:
         with Workers(2) as workers:
-            return {workers.submit(niceness).result(), *prefetch(map(niceness, range(2)))}
+            return {workers.result(workers.submit(niceness)), *prefetch(map(niceness, range(2)))}
 
     before = niceness()
     with behind_a_window():

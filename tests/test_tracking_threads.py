@@ -6,7 +6,6 @@ import dataclasses
 import gc
 import threading
 import time
-from concurrent.futures import Future
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_mod
 from napari_face_landmarks.data.fields import BY_CLNF, CARRIED, CLNF, OFF_MODEL
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.tracking.threads import Workers
+from napari_face_landmarks.tracking.threads import Promise, Workers
 
 
 @pytest.fixture(scope="module")
@@ -123,7 +122,7 @@ def test_a_number_of_threads_that_cannot_be_is_refused_in_one_sentence(models: M
         FaceTracker(models, threads=threads)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("threads", [1, 2, 3])
 def test_work_that_waits_for_other_work_comes_after_it(threads: int) -> None:
     done: list[int] = []
 
@@ -132,12 +131,26 @@ def test_work_that_waits_for_other_work_comes_after_it(threads: int) -> None:
         done.append(number)
 
     with Workers(threads) as workers:
-        last: Future[None] | None = None
+        before: list[Promise[None]] = []
         for number in range(5):
-            last = workers.submit(lambda number=number: work(number), after=last)
-        assert last is not None
-        last.result(timeout=5)
+            before.append(workers.submit(lambda number=number: work(number), after=before))
+        workers.result(before[-1])
     assert done == list(range(5))
+
+
+def test_who_waits_for_a_result_works_meanwhile() -> None:
+    names: list[str] = []
+    both = threading.Barrier(2, timeout=10)
+
+    def work() -> None:
+        both.wait()
+        names.append(threading.current_thread().name)
+
+    with Workers(2) as workers:
+        promises = [workers.submit(work) for _ in range(2)]
+        workers.result(promises[1])
+        workers.result(promises[0])
+    assert sorted(names) == sorted([threading.current_thread().name, "face-landmarks_0"])
 
 
 def test_work_not_begun_is_dropped_at_the_end() -> None:
@@ -150,10 +163,30 @@ def test_work_not_begun_is_dropped_at_the_end() -> None:
 
     with Workers(2) as workers:
         first = workers.submit(slow)
-        workers.submit(lambda: done.append(1), after=first)  # type: ignore[arg-type]
+        workers.submit(lambda: done.append(1), after=[first])
         started.wait()
     assert done == []
     assert our_threads() == []
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3])
+def test_two_frames_are_looked_at_together_on_few_threads(models: Models, threads: int) -> None:
+    batches: list[int] = []
+
+    class Counted:
+        def run(self, outputs: Any, inputs: Any) -> Any:
+            batches.append(len(inputs["crops"]))
+            return models.pfld.run(outputs, inputs)  # type: ignore[union-attr]
+
+    tracker = FaceTracker(dataclasses.replace(models, pfld=Counted()), threads=threads)  # type: ignore[arg-type]
+    tracker.prepare()
+    frames = two_moving_faces(40)[:, :, :300].copy()
+    frames[:] = frames[5]
+    batches.clear()
+    assert tracker.track(frames).present.all()
+    assert batches.count(2) >= (17 if threads < 3 else 0)
+    assert len(batches) < (26 if threads < 3 else 50)
+    assert threads < 3 or batches.count(1) > 35
 
 
 def test_a_run_that_nobody_iterates_any_more_ends_and_keeps_its_statistics(models: Models) -> None:

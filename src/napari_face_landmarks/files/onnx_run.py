@@ -36,6 +36,17 @@ class _OfThread(threading.local):
 _THREAD = _OfThread()
 
 
+def network_input(session: Any, shape: tuple[int, ...], outputs: tuple[str, ...]) -> Floats:
+    """Return an array to write a network's input to, for `run_network` with these outputs to read in place.
+
+    It keeps its content until this thread runs the network on another input of the shape.
+    """
+    bound = None
+    if type(session) is onnxruntime.InferenceSession:
+        bound = _THREAD.bound.get(session, {}).get((shape, outputs))
+    return np.empty(shape, np.float32) if bound is None else bound.given
+
+
 def run_network(session: Any, inputs: Floats, name: str, outputs: tuple[str, ...]) -> list[Floats]:
     """Run a session on the float32 input `name`; return copies of the outputs named."""
     if type(session) is not onnxruntime.InferenceSession:
@@ -49,7 +60,8 @@ def run_network(session: Any, inputs: Floats, name: str, outputs: tuple[str, ...
         if fits and len(shapes) < MOST_SHAPES:
             shapes[key] = _bind(session, inputs, name, outputs, found)
         return _plain(found)
-    bound.given[...] = inputs
+    if inputs is not bound.given:
+        bound.given[...] = inputs
     session.run_with_iobinding(bound.binding)
     return [array.copy() for array in bound.found]
 

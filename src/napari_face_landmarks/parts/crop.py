@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.jit import exact_kernel
-from napari_face_landmarks.pfld.crop import sample_kernel
+from napari_face_landmarks.pfld.crop import Pictures, by_picture, sample_kernel
 
 EYE_SIZE = 48
 """Side of the eye network's input, pixels."""
@@ -25,6 +25,7 @@ RIGHT_EYE = np.arange(36, 42)
 LEFT_EYE = np.array([45, 44, 43, 42, 47, 46])
 """Landmarks of the left eye in the order of those of the right eye in a mirrored picture."""
 MOUTH = np.arange(48, 68)
+_MIRRORED = (False, True), (False, False)  # of eyes and mouths, every first and second
 
 Floats = npt.NDArray[np.float32]
 
@@ -82,21 +83,19 @@ def _part_crops(points: npt.NDArray[np.float64], crops: Floats) -> None:
 
 
 def part_inputs(
-    rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.floating]
-) -> tuple[Floats, Floats, Floats]:
-    """Return the crops of F faces' parts, (F, 3, 4), and the networks' inputs.
+    pictures: Pictures, landmarks: npt.NDArray[np.floating], eyes: Floats, mouths: Floats
+) -> Floats:
+    """Return the crops of F faces' parts, (F, 3, 4) float32, and fill the networks' inputs.
 
-    Arrays: `rgb` (H, W, 3) uint8; `landmarks` (F, 68, 2), pixels, x then y. Returns `crops` (F, 3, 4) float32
-    and `eyes` (2 F, 3, 48, 48) float32 and `mouths` (F, 3, 56, 56) float32.
+    Arrays: `pictures` (H, W, 3) uint8, or one for each face; `landmarks` (F, 68, 2), pixels, x then y; `eyes`
+    (2 F, 3, 48, 48) float32 and `mouths` (F, 3, 56, 56) float32.
     """
-    points, count = np.ascontiguousarray(landmarks, dtype=np.float64), len(landmarks)
-    crops = np.empty((count, 3, 4), np.float32)
-    eyes = np.empty((2 * count, 3, EYE_SIZE, EYE_SIZE), np.float32)
-    mouths = np.empty((count, 3, MOUTH_SIZE, MOUTH_SIZE), np.float32)
-    pixels = np.ascontiguousarray(rgb).reshape(-1)
-    mirrored = (False, True), (False, False)  # of eyes and mouths
-    _part_inputs(pixels, rgb.shape[0], rgb.shape[1], points, *mirrored, crops, eyes, mouths)
-    return crops, eyes, mouths
+    points, crops = np.ascontiguousarray(landmarks, np.float64), np.empty((len(landmarks), 3, 4), np.float32)
+    for rgb, rows in by_picture(pictures, len(points)):
+        pixels, of_faces = np.ascontiguousarray(rgb).reshape(-1), slice(2 * rows.start, 2 * rows.stop)
+        into = crops[rows], eyes[of_faces], mouths[rows]
+        _part_inputs(pixels, rgb.shape[0], rgb.shape[1], points[rows], *_MIRRORED, *into)
+    return crops
 
 
 @exact_kernel

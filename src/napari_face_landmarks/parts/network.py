@@ -10,10 +10,11 @@ import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError, in_one_line
-from napari_face_landmarks.files.onnx_run import run_network
+from napari_face_landmarks.files.onnx_run import network_input, run_network
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.jit import exact_kernel
-from napari_face_landmarks.parts.crop import LEFT_EYE, MOUTH, RIGHT_EYE, part_inputs
+from napari_face_landmarks.parts.crop import EYE_SIZE, LEFT_EYE, MOUTH, MOUTH_SIZE, RIGHT_EYE, part_inputs
+from napari_face_landmarks.pfld.crop import Pictures
 from napari_face_landmarks.pfld.network import PfldOutput
 
 Floats = npt.NDArray[np.float32]
@@ -105,10 +106,12 @@ def predict_parts(
 
 
 def _look(
-    models: PartModels, rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.floating]
+    models: PartModels, pictures: Pictures, landmarks: npt.NDArray[np.floating]
 ) -> tuple[Floats, list[Floats], list[Floats]]:
     """Return the crops of faces' parts and what the networks of eyes and mouth say of them."""
-    crops, eyes, mouths = part_inputs(rgb, landmarks)
+    eyes = network_input(models.eye, (2 * len(landmarks), 3, EYE_SIZE, EYE_SIZE), EYE_OUTPUTS)
+    mouths = network_input(models.mouth, (len(landmarks), 3, MOUTH_SIZE, MOUTH_SIZE), MOUTH_OUTPUTS)
+    crops = part_inputs(pictures, landmarks, eyes, mouths)
     return crops, _run(models.eye, eyes, EYE_OUTPUTS, 6), _run(models.mouth, mouths, MOUTH_OUTPUTS, 20)
 
 
@@ -256,32 +259,32 @@ def refine_parts(
 
 
 def refine_face_parts(
-    models: PartModels, rgb: npt.NDArray[np.uint8], landmarks: Floats, sigma: Floats
+    models: PartModels, pictures: Pictures, landmarks: Floats, sigma: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Do what `refine_parts` does for one face, with fewer steps.
+    """Do what `refine_parts` does, with fewer steps, for faces of one frame or of several.
 
     Parameters
     ----------
     models : PartModels
-    rgb : ndarray, (H, W, 3), uint8
-        The frame.
-    landmarks, sigma : ndarray, (1, 68, 2) and (1, 68), float32
+    pictures : ndarray, (H, W, 3), uint8, or list of them
+        The frame, or one for each face.
+    landmarks, sigma : ndarray, (F, 68, 2) and (F, 68), float32
         As PFLD gives them.
 
     Returns
     -------
-    landmarks, sigma : ndarray, (68, 2) and (68,), float32
+    landmarks, sigma : ndarray, (F, 68, 2) and (F, 68), float32
         With those of eyes and mouth.
-    iris : ndarray, (8,), float32
+    iris : ndarray, (F, 8), float32
         As in `FaceArrays`.
     """
     crops, (lids, lids_sigma, iris, iris_sigma, visible, _), (lips, lips_sigma) = _look(
-        models, rgb, landmarks
+        models, pictures, landmarks
     )
-    moved, spread, found = landmarks.copy(), sigma.copy(), np.empty((1, 2, 4), np.float32)
+    moved, spread, found = landmarks.copy(), sigma.copy(), np.empty((len(sigma), 2, 4), np.float32)
     given = lids, lids_sigma, iris, iris_sigma, lips, lips_sigma, crops
     _place_and_follow(*given, visible, moved, spread, found)
-    return moved[0], spread[0], found.reshape(8)
+    return moved, spread, found.reshape(-1, 8)
 
 
 @exact_kernel

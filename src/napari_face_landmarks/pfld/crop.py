@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
 
 import numpy as np
 import numpy.typing as npt
@@ -19,6 +20,8 @@ LARGEST_BLOCK = 64
 """Pixels of a side that are taken together before a crop is sampled, at most."""
 
 Floats = npt.NDArray[np.float32]
+Pictures = npt.NDArray[np.uint8] | list[npt.NDArray[np.uint8]]
+"""The picture of some crops, or a list of one for each."""
 
 
 def crops_of_landmarks(landmarks: npt.NDArray[np.floating], margin: float = CROP_MARGIN) -> Floats:
@@ -57,6 +60,21 @@ def crops_kernel(points: npt.NDArray[np.float64], margin: float, crops: Floats) 
         crops[face, 3] = roll
 
 
+def by_picture(pictures: Pictures, count: int) -> Iterator[tuple[npt.NDArray[np.uint8], slice]]:
+    """Yield the pictures of crops or faces, each with the part of these that it shows.
+
+    `pictures` is a picture (H, W, 3), or a list of one for each of `count` crops.
+    """
+    if not isinstance(pictures, list):
+        yield pictures, slice(0, count)
+        return
+    first = 0
+    for last in range(1, count + 1):
+        if last == count or pictures[last] is not pictures[first]:
+            yield pictures[first], slice(first, last)
+            first = last
+
+
 def to_image(fractions: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -> Floats:
     """Map coordinates in crops, fractions (F, N, 2), to pixels of the image, (F, N, 2) float32."""
     centre = np.asarray(crops, dtype=np.float64)
@@ -78,20 +96,24 @@ def to_crop(points: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -
 
 
 def sample_crops(
-    rgb: npt.NDArray[np.uint8],
+    pictures: Pictures,
     crops: npt.NDArray[np.floating],
     size: int = CROP_SIZE,
     mirrored: tuple[bool, bool] = (False, False),
+    out: Floats | None = None,
 ) -> Floats:
-    """Sample crops (F, 4) of an image (H, W, 3) uint8 for the network: (F, 3, size, size) float32.
+    """Sample crops (F, 4) of images (H, W, 3) uint8 for the network: (F, 3, size, size) float32, in `out`.
 
     Bilinear, by a kernel independent of OpenCV's version, and averaged over a grid of samples where the crop
     is larger than the network's input. Of crops over three times as large, means of 2 x 2, 4 x 4, ... pixels
     are sampled. Border pixels are replicated.
     """
-    out = np.empty((len(crops), 3, size, size), dtype=np.float32)
+    if out is None:
+        out = np.empty((len(crops), 3, size, size), dtype=np.float32)
     where = np.asarray(crops, np.float64)
-    sample_kernel(np.ascontiguousarray(rgb).reshape(-1), rgb.shape[0], rgb.shape[1], where, mirrored, out)
+    for rgb, rows in by_picture(pictures, len(crops)):
+        pixels = np.ascontiguousarray(rgb).reshape(-1)
+        sample_kernel(pixels, rgb.shape[0], rgb.shape[1], where[rows], mirrored, out[rows])
     return out
 
 

@@ -10,7 +10,7 @@ import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError, in_one_line
-from napari_face_landmarks.pfld.crop import CROP_MARGIN, sample_crops
+from napari_face_landmarks.pfld.crop import CROP_MARGIN, Pictures, sample_crops
 
 Floats = npt.NDArray[np.float32]
 
@@ -71,9 +71,9 @@ def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: 
     return wanted
 
 
-def run_custom(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> Floats:
+def run_custom(network: CustomPfld, pictures: Pictures, crops: Floats) -> Floats:
     """Run the network on crops (F, 4) of `custom_crops`; return (F, 68, 2), x and y in fractions of them."""
-    inputs = sample_crops(rgb, crops, network.size)
+    inputs = sample_crops(pictures, crops, network.size)
     if network.bgr:
         inputs = inputs[:, ::-1]
     inputs = np.float32(network.low) + inputs * np.float32(network.high - network.low)

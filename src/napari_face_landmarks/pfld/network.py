@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError, in_one_line
-from napari_face_landmarks.files.onnx_run import run_network
+from napari_face_landmarks.files.onnx_run import network_input, run_network
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, OUTER_EYES, inter_ocular
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.pfld.crop import (
     CROP_MARGIN,
+    CROP_SIZE,
+    Pictures,
     crops_kernel,
     crops_of_landmarks,
     sample_crops,
@@ -60,14 +62,18 @@ class PfldOutput:
     confidence: Floats
     score: Floats
 
+    def rows(self, rows: Any) -> PfldOutput:
+        """Return some of the faces: `rows` is any index."""
+        return PfldOutput(self.landmarks[rows], self.sigma[rows], self.confidence[rows], self.score[rows])
+
 
 def predict(
     session: onnxruntime.InferenceSession | CustomPfld,
-    rgb: npt.NDArray[np.uint8],
+    pictures: Pictures,
     crops: npt.NDArray[np.floating],
     mirrored: bool = False,
 ) -> PfldOutput:
-    """Run the network on crops of one picture.
+    """Run the network on crops.
 
     Guo et al. 2019, "PFLD: A Practical Facial Landmark Detector" (arXiv 1902.10859). The spread of each
     landmark is trained by the likelihood of its error (a circular normal distribution), so that the error d
@@ -77,8 +83,8 @@ def predict(
     ----------
     session : onnxruntime.InferenceSession or CustomPfld
         The network ``pfld.onnx``, or a custom one.
-    rgb : ndarray, (H, W, 3), uint8
-        The picture.
+    pictures : ndarray, (H, W, 3), uint8, or list of them
+        The picture, or one for each crop.
     crops : ndarray, (F, 4)
         Centre x, centre y, side (pixels), roll (radians).
     mirrored : bool
@@ -88,23 +94,17 @@ def predict(
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
     if isinstance(session, CustomPfld):
-        return _predict_custom(session, rgb, crops)
-    run = _run_mirrored if mirrored else _run
-    return _in_batches(lambda inputs: run(session, inputs), rgb, crops)
-
-
-def _in_batches(
-    network: Callable[[Floats], list[Floats]], rgb: npt.NDArray[np.uint8], crops: Floats
-) -> PfldOutput:
-    """Run a network, no more than `LARGEST_BATCH` crops at a time, and take what it says to the picture."""
+        return _predict_custom(session, pictures, crops)
     if not len(crops):
         empty = np.zeros((0, N_LANDMARKS), np.float32)
         return PfldOutput(np.zeros((0, N_LANDMARKS, 2), np.float32), empty, empty, np.zeros(0, np.float32))
-    whole = network(sample_crops(rgb, crops[:LARGEST_BATCH]))
-    if len(crops) > LARGEST_BATCH:
-        rest = range(LARGEST_BATCH, len(crops), LARGEST_BATCH)
-        parts = [network(sample_crops(rgb, crops[first : first + LARGEST_BATCH])) for first in rest]
-        whole = [np.concatenate(arrays) for arrays in zip(whole, *parts, strict=True)]
+    run, found = _run_mirrored if mirrored else _run, []
+    for first in range(0, len(crops), LARGEST_BATCH):
+        part = slice(first, first + LARGEST_BATCH)
+        inputs = network_input(session, (len(crops[part]), 3, CROP_SIZE, CROP_SIZE), PFLD_OUTPUTS)
+        shown = pictures[part] if isinstance(pictures, list) else pictures
+        found.append(run(session, sample_crops(shown, crops[part], out=inputs)))
+    whole = found[0] if len(found) == 1 else [np.concatenate(parts) for parts in zip(*found, strict=True)]
     fractions, spread, score = whole
     return place_output(fractions, spread, score, crops)
 
@@ -181,11 +181,11 @@ def _place(
             confidence[face, i] = 1.0 - math.exp(-0.5 * ratio * ratio)
 
 
-def _predict_custom(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
+def _predict_custom(network: CustomPfld, pictures: Pictures, crops: Floats) -> PfldOutput:
     """Run the user's network; the confidence is the face score of the plugin's PFLD."""
-    score = predict(network.judge, rgb, crops).score
+    score = predict(network.judge, pictures, crops).score
     wanted = custom_crops(network, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
-    landmarks = to_image(run_custom(network, rgb, wanted), wanted)
+    landmarks = to_image(run_custom(network, pictures, wanted), wanted)
     finite = np.isfinite(landmarks).all(axis=(1, 2))
     landmarks[~finite] = 0
     score = np.where(finite, score, 0).astype(np.float32)
@@ -196,7 +196,7 @@ def _predict_custom(network: CustomPfld, rgb: npt.NDArray[np.uint8], crops: Floa
 
 def predict_twice(
     session: onnxruntime.InferenceSession | CustomPfld,
-    rgb: npt.NDArray[np.uint8],
+    pictures: Pictures,
     crops: npt.NDArray[np.floating],
 ) -> PfldOutput:
     """Run the network, and once more where the landmarks show that the crop was not the right one.
@@ -205,12 +205,13 @@ def predict_twice(
     or the last frame of a fast movement.
     """
     crops = np.asarray(crops, dtype=np.float32).reshape(-1, 4)
-    first = predict(session, rgb, crops)
+    first = predict(session, pictures, crops)
     found = np.empty(len(crops), np.bool_)
     if not find_misplaced(crops, first.landmarks, first.score, found):
         return first
     again = np.flatnonzero(found)
-    put_faces(first, again, predict(session, rgb, crops_of_landmarks(first.landmarks[again])))
+    shown = [pictures[row] for row in again] if isinstance(pictures, list) else pictures
+    put_faces(first, again, predict(session, shown, crops_of_landmarks(first.landmarks[again])))
     return first
 
 

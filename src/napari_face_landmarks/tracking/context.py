@@ -42,6 +42,7 @@ class RunContext:
     new_tracks: list[tuple[int, int]] = field(default_factory=list)
     # of slots whose face was there before a cut, how it looked
     looks: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
+    live: bool = False  # whether frames come at their own time, so that none should wait for the next
 
     def at_cuts(self) -> dict[str, Any]:
         """Return what `FacesState` keeps of cuts."""

@@ -193,5 +193,4 @@ def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
 
 def take_faces(output: PfldOutput, rows: npt.NDArray[np.int64]) -> PfldOutput:
     """Return some of the faces of an output; rows that it does not have are left out."""
-    rows = rows[rows < len(output.score)]
-    return PfldOutput(output.landmarks[rows], output.sigma[rows], output.confidence[rows], output.score[rows])
+    return output.rows(rows[rows < len(output.score)])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count
@@ -21,18 +21,26 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
-from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_kernel
+from napari_face_landmarks.pfld.crop import CROP_MARGIN, Pictures, crops_kernel
 from napari_face_landmarks.tracking import face_finder
 from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.cuts import assign_faces, part_at_cut
 from napari_face_landmarks.tracking.frame_source import Frame
-from napari_face_landmarks.tracking.refinement import GreyFrame, Refined, refine_face, set_refined
+from napari_face_landmarks.tracking.refinement import (
+    GreyFrame,
+    Refined,
+    place_faces,
+    refine_placed,
+    set_refined,
+)
 from napari_face_landmarks.tracking.state import AheadState, FacesState, FaceState, Refinement
 from napari_face_landmarks.tracking.threads import Promise, Workers
 
 Floats = npt.NDArray[np.float32]
 Seen = dict[int, tuple[PfldOutput, int]]
 """Of the faces on a frame, by slot, PFLD's output and the face's row in it."""
+Unrefined = tuple[GreyFrame, PfldOutput, int]
+"""A face's frame, and PFLD's output and the face's row in it."""
 
 MOST_WAITING = 4
 """Frames whose refinement may be behind; each holds its picture."""
@@ -40,6 +48,8 @@ LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are tracked, the detector runs on every n-th frame; with none, on each."""
 LOOK_AHEAD = 2
 """Frames on which PFLD works at a time."""
+MOST_PAIRED = 2
+"""Threads up to which the networks take two frames of one face in one batch, which is a fifth less work."""
 FACES_AT_ONCE = 2
 """Faces of a frame that PFLD takes as one batch, whatever the number of threads: a tenth less work each."""
 SMALL_MOTION = 0.03
@@ -61,7 +71,7 @@ class Face:
     places: tuple[Floats, ...] = ()
     # state of the refinement; only touched by the refinements, which run in the order of the frames
     state: Refinement = field(default_factory=Refinement)
-    refinement: Promise[Refined] | None = None  # the refinement begun last
+    refinement: Promise[list[Refined]] | None = None  # the one begun last, perhaps with other faces
 
     def move(self, landmarks: Floats) -> None:
         """Record the landmarks on the next frame."""
@@ -71,17 +81,16 @@ class Face:
 
 @dataclass(frozen=True, slots=True)
 class _Ahead:
-    """A frame on which PFLD was started before the previous frame was finished.
+    """A frame on which PFLD was started before the previous frame was finished, or will be.
 
-    `outputs` are those of the faces, in batches, with the seconds each took; `crops`, (N, 4) float32, the
-    inputs.
+    `crops`, (N, 4) float32, are the inputs, `outputs` each face's batch, with its seconds a face, and row.
     """
 
     index: int
     frame: Frame
     faces: list[Face]
-    outputs: list[Promise[tuple[PfldOutput, float]]]
     crops: Floats
+    outputs: list[tuple[Promise[tuple[PfldOutput, float]], int]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,8 +107,10 @@ class _Begun:
     """A frame whose refinements are in progress: its result and the state after it, both without them."""
 
     result: FrameResult
-    refinements: dict[int, Promise[Refined]]
     after: Callable[[], FacesState]
+    left: list[tuple[int, Face, Unrefined]]  # the faces, with their slots, not begun yet
+    # by slot, the refinement of the face, perhaps with others, and its place in that
+    refinements: dict[int, tuple[Promise[list[Refined]], int]] = field(default_factory=dict)
 
 
 def follow_pfld(
@@ -118,11 +129,14 @@ def follow_pfld(
         if before is not None:
             slots = _slots_of(before)
             for begun, (index, frame) in zip(before.ahead, frames, strict=False):
-                ahead.append(_look_again(context.models, workers, index, frame, slots.faces, begun))
+                ahead.append(_look_again(index, frame, slots.faces, begun))
+        paired = context.threads <= MOST_PAIRED and not context.live
+        most = MOST_WAITING if context.threads > 1 else 0
 
         def fill() -> None:
             while len(ahead) < LOOK_AHEAD and (item := next(frames, None)) is not None:
-                ahead.append(_look_ahead(context.models, workers, *item, slots.faces))
+                ahead.append(_look_ahead(*item, slots.faces))
+            _start_looking(context.models, workers, ahead, paired)
 
         fill()
         for done in count(0 if before is None else 1):
@@ -135,21 +149,25 @@ def follow_pfld(
                     break
                 slots.faces[:] = [None] * len(slots.faces)
             else:
-                outputs = _step(context, look, look.frame, slots)
+                outputs = _step(context, workers, look, look.frame, slots)
             fill()  # first of all: the next frames but one wait for nothing but this
-            waiting.append(_refine(context, workers, look, slots, outputs, ahead))
-            while waiting and (len(waiting) > MOST_WAITING or _is_done(waiting[0])):
-                yield _ended(context, waiting.popleft())
+            waiting.append(_record(context, look, slots, outputs, ahead))
+            if not (ahead and _look_together(look, ahead[0])):
+                _start_refining(context, workers, waiting)
+            while waiting and not waiting[0].left and (len(waiting) > most or _is_done(waiting[0])):
+                yield _ended(context, workers, waiting.popleft())
         while waiting:
-            yield _ended(context, waiting.popleft())
+            yield _ended(context, workers, waiting.popleft())
 
 
-def _step(context: RunContext, look: _Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots) -> Seen:
+def _step(
+    context: RunContext, workers: Workers, look: _Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots
+) -> Seen:
     """Track the known faces into a frame, find others where there is room; return PFLD's output of each."""
     index, faces, regions = look.index, slots.faces, context.regions
     known = [slot for slot, face in enumerate(faces) if face is not None]
     before = {slot: face.landmarks for slot, face in enumerate(faces) if face is not None}
-    outputs = _followed(context, look, rgb, faces)
+    outputs = _followed(context, workers, look, rgb, faces)
     after = {slot: output.landmarks[row] for slot, (output, row) in outputs.items()}
     for slot in part_at_cut(context, index, rgb, before, after, slots.last_boxes):
         del outputs[slot]
@@ -172,13 +190,13 @@ def _step(context: RunContext, look: _Ahead, rgb: npt.NDArray[np.uint8], slots: 
     return outputs
 
 
-def _refine(
-    context: RunContext, workers: Workers, look: _Ahead, slots: _Slots, outputs: Seen, ahead: Sequence[_Ahead]
+def _record(
+    context: RunContext, look: _Ahead, slots: _Slots, outputs: Seen, ahead: Sequence[_Ahead]
 ) -> _Begun:
-    """Record where the faces of a frame are, and start refining them."""
+    """Record where the faces of a frame are."""
     result = empty_frame(look.index, len(slots.faces))
-    refinements: dict[int, Promise[Refined]] = {}
     picture = None if isinstance(look.frame, FaceLandmarksError) else GreyFrame(look.frame)
+    left = []
     for slot, (output, row) in outputs.items():
         set_output(result, slot, output, row)
         slots.last_boxes[slot] = result.boxes[slot]
@@ -186,9 +204,22 @@ def _refine(
         face = slots.faces[slot]
         assert face is not None  # put there by _step
         assert picture is not None
-        work = partial(_refined, context, picture, output, row, look.index, face)
-        face.refinement = refinements[slot] = workers.submit(work, after=face.refinement)
-    return _Begun(result, refinements, _state(look.index + 1, slots, ahead, context))
+        left.append((slot, face, (picture, output, row)))
+    return _Begun(result, _state(look.index + 1, slots, ahead, context), left)
+
+
+def _start_refining(context: RunContext, workers: Workers, waiting: Iterable[_Begun]) -> None:
+    """Start refining the faces of frames where that is not begun, `FACES_AT_ONCE` at a time."""
+    faces = [(begun, *face) for begun in waiting for face in begun.left]
+    for first in range(0, len(faces), FACES_AT_ONCE):
+        batch = faces[first : first + FACES_AT_ONCE]
+        work = [(begun.result.index, face, given) for begun, _, face, given in batch]
+        before = {face.refinement for _, face, _ in work if face.refinement is not None}
+        refined = workers.submit(partial(_refined, context, work), after=before)
+        for place, (begun, slot, face, _) in enumerate(batch):
+            face.refinement = refined
+            begun.refinements[slot] = refined, place
+            begun.left.clear()
 
 
 def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> None:
@@ -197,17 +228,21 @@ def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> 
     face_finder.record_kernel(output.landmarks, output.confidence, output.score, row, confidence, boxes)
 
 
-def _refined(
-    context: RunContext, picture: GreyFrame, output: PfldOutput, row: int, index: int, face: Face
-) -> Refined:
-    """Refine a face from its state, and update that."""
-    refined = refine_face(context, picture, output, row, index, face.state)
-    face.state = refined.after
-    return refined
+def _refined(context: RunContext, faces: Sequence[tuple[int, Face, Unrefined]]) -> list[Refined]:
+    """Refine faces of some frames from their states, in order, and update these."""
+    placed, found = place_faces(context.models, [given for *_, given in faces]), []
+    for (index, face, _), given in zip(faces, placed, strict=True):
+        found.append(refine_placed(context, given, index, face.state))
+        face.state = found[-1].after
+    return found
 
 
 def _followed(
-    context: RunContext, look: _Ahead, rgb: npt.NDArray[np.uint8], faces: Sequence[Face | None]
+    context: RunContext,
+    workers: Workers,
+    look: _Ahead,
+    rgb: npt.NDArray[np.uint8],
+    faces: Sequence[Face | None],
 ) -> Seen:
     """Return PFLD's output of the faces known from the previous frame, where it still finds them.
 
@@ -217,9 +252,9 @@ def _followed(
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
     outputs: Seen = {}
     if look.outputs:
-        looks = [output.result() for output in look.outputs]
-        stats.add_time("pfld", sum(seconds for _, seconds in looks))
-        output = face_finder.join_faces([output for output, _ in looks])
+        looks = [(*workers.result(batch), row) for batch, row in look.outputs]
+        stats.add_time("pfld", sum(seconds for _, seconds, _ in looks))
+        output = face_finder.join_faces([output.rows(slice(row, row + 1)) for output, _, row in looks])
         usable = face_finder.still_faces(output, rgb.shape, least)
         for row, face in enumerate(look.faces):
             if usable[row] and id(face) in slots:
@@ -230,7 +265,7 @@ def _followed(
     if missed:
         near = crops_of_landmarks(np.stack([landmarks for _, landmarks in missed]))
         output, seconds = _timed_look(context.models, rgb, near)
-        stats.add_time("pfld", seconds)
+        stats.add_time("pfld", seconds * len(near))
         usable = face_finder.still_faces(output, rgb.shape, least)
         boxes = boxes_of(output.landmarks)
         for row, (slot, _) in enumerate(missed):
@@ -275,16 +310,18 @@ def prepare_following(output: PfldOutput, shape: tuple[int, ...]) -> None:
 
 
 def _is_done(begun: _Begun) -> bool:
-    return all(refinement.done() for refinement in begun.refinements.values())
+    return all(refinement.done for refinement, _ in begun.refinements.values())
 
 
-def _ended(context: RunContext, begun: _Begun) -> Tracked:
+def _ended(context: RunContext, workers: Workers, begun: _Begun) -> Tracked:
     """Return a frame's result once its refinements are done."""
-    for slot, refinement in begun.refinements.items():
-        refined = refinement.result()
+    states = {}
+    for slot, (refinement, place) in begun.refinements.items():
+        refined = workers.result(refinement)[place]
         set_refined(begun.result, slot, refined)
         context.stats.add_time("clnf", refined.seconds)
-    return begun.result, partial(_with_refinements, begun.after, begun.refinements)
+        states[slot] = refined.after
+    return begun.result, partial(_with_refinements, begun.after, states)
 
 
 def _slots_of(state: FacesState) -> _Slots:
@@ -325,68 +362,62 @@ def _built_state(
     )
 
 
-def _with_refinements(
-    before: Callable[[], FacesState], refinements: dict[int, Promise[Refined]]
-) -> FacesState:
-    """Return the state of the faces once their refinements are done."""
+def _with_refinements(before: Callable[[], FacesState], refinements: dict[int, Refinement]) -> FacesState:
+    """Return the state of the faces with that of their refinements."""
     state = before()
     faces = list(state.faces)
     for slot, refinement in refinements.items():
         face = faces[slot]
         assert isinstance(face, FaceState)
-        faces[slot] = replace(face, refinement=refinement.result().after)
+        faces[slot] = replace(face, refinement=refinement)
     return replace(state, faces=tuple(faces))
 
 
-def _look_ahead(
-    models: Models, workers: Workers, index: int, frame: Frame, faces: Sequence[Face | None]
-) -> _Ahead:
-    """Start PFLD where the known faces are predicted on a frame that comes `LOOK_AHEAD` later."""
+def _look_ahead(index: int, frame: Frame, faces: Sequence[Face | None]) -> _Ahead:
+    """Predict where the known faces are on a frame that comes `LOOK_AHEAD` later."""
     known = [face for face in faces if face is not None]
     if not known or isinstance(frame, FaceLandmarksError):
-        return _no_look(index, frame)
-    return _look(models, workers, index, frame, known, _predicted_crops(known))
+        return _Ahead(index, frame, [], np.zeros((0, 4), np.float32))
+    return _Ahead(index, frame, known, _predicted_crops(known))
 
 
-def _look_again(
-    models: Models,
-    workers: Workers,
-    index: int,
-    frame: Frame,
-    faces: Sequence[Face | None],
-    begun: AheadState,
-) -> _Ahead:
-    """Start PFLD on a frame as it was started when a state was taken."""
+def _look_again(index: int, frame: Frame, faces: Sequence[Face | None], begun: AheadState) -> _Ahead:
+    """Look for the faces on a frame where they were predicted when a state was taken."""
     if not begun.slots or isinstance(frame, FaceLandmarksError):
-        return _no_look(index, frame)
+        return _look_ahead(index, frame, [])
     lost = Face(np.zeros((N_LANDMARKS, 2), np.float32))
     known = [(faces[slot] if slot >= 0 else None) or lost for slot in begun.slots]
-    return _look(models, workers, index, frame, known, begun.crops)
+    return _Ahead(index, frame, known, begun.crops)
 
 
-def _timed_look(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) -> tuple[PfldOutput, float]:
-    """Return PFLD's output for crops, and the seconds that took."""
+def _start_looking(models: Models, workers: Workers, ahead: Sequence[_Ahead], paired: bool) -> None:
+    """Start PFLD on the frames ahead where it is not.
+
+    If `paired`, an odd face waits for those of the next frame, unless its own frame is next.
+    """
+    looks = [look for look in ahead if not look.outputs]
+    faces = [(look, row) for look in looks for row in range(len(look.crops))]
+    if paired and len(faces) % 2 and looks[0] is not ahead[0]:
+        return
+    for first in range(0, len(faces), FACES_AT_ONCE):
+        batch = faces[first : first + FACES_AT_ONCE]
+        crops = np.array([look.crops[row] for look, row in batch])
+        pictures = [look.frame for look, _ in batch if not isinstance(look.frame, FaceLandmarksError)]
+        output = workers.submit(partial(_timed_look, models, pictures, crops))
+        for place, (look, _) in enumerate(batch):
+            look.outputs.append((output, place))
+
+
+def _look_together(look: _Ahead, other: _Ahead) -> bool:
+    """Return whether PFLD takes faces of two frames in one batch."""
+    return bool(look.outputs and other.outputs) and look.outputs[-1][0] is other.outputs[0][0]
+
+
+def _timed_look(models: Models, pictures: Pictures, crops: Floats) -> tuple[PfldOutput, float]:
+    """Return PFLD's output for crops, and the seconds a crop that took."""
     began = time.perf_counter()
-    return predict_twice(models.pfld, rgb, crops), time.perf_counter() - began
-
-
-def _look(
-    models: Models,
-    workers: Workers,
-    index: int,
-    frame: npt.NDArray[np.uint8],
-    known: list[Face],
-    crops: Floats,
-) -> _Ahead:
-    outputs = [
-        workers.submit(partial(_timed_look, models, frame, crops[first : first + FACES_AT_ONCE]))
-        for first in range(0, len(crops), FACES_AT_ONCE)
-    ]
-    return _Ahead(index, frame, known, outputs, crops)
-
-
-def _no_look(index: int, frame: Frame) -> _Ahead:
-    return _Ahead(index, frame, [], [], np.zeros((0, 4), np.float32))
+    output = predict_twice(models.pfld, pictures, crops)
+    return output, (time.perf_counter() - began) / len(crops)
 
 
 def _predicted_crops(faces: Sequence[Face]) -> Floats:

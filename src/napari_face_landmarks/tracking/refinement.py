@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from types import ModuleType
 from typing import Any
@@ -105,6 +106,18 @@ def _within(first: float, last: float, size: int) -> slice:
 
 
 @dataclass(frozen=True, slots=True)
+class Placed:
+    """A face on a frame before CLNF."""
+
+    picture: GreyFrame
+    landmarks: Floats  # (68, 2); PFLD's, lids and lips of the part models
+    sigma: Floats  # (68,), px
+    iris: Floats  # (8,); NaN without part models
+    confidence: Floats  # (68,)
+    seconds: float  # time taken
+
+
+@dataclass(frozen=True, slots=True)
 class Refined:
     """A face's landmarks on a frame after refinement."""
 
@@ -169,24 +182,39 @@ def refine_face(
     (`CLNF_SHARES`): its shape model is symmetric and seldom closes an eye. The state `before` of a new face
     is `Refinement()`.
     """
+    (placed,) = place_faces(context.models, [(picture, output, row)])
+    return refine_placed(context, placed, index, before)
+
+
+def place_faces(models: Models, faces: Sequence[tuple[GreyFrame, PfldOutput, int]]) -> list[Placed]:
+    """Return faces of some frames, rows of outputs, with lids and lips of the part models."""
     began = time.perf_counter()
-    part_models = context.models.parts
-    given, sigma, confidence = output.landmarks[row], output.sigma[row], output.confidence[row]
-    if part_models is None:
+    found = [(output.landmarks[row], output.sigma[row]) for _, output, row in faces]
+    if models.parts is None:
         iris = np.full(FIELD["iris"].shape, np.nan, np.float32)
+        placed = [(landmarks, sigma, iris) for landmarks, sigma in found]
     else:
-        face = slice(row, row + 1)
-        given, sigma, iris = refine_face_parts(
-            part_models, picture.rgb, output.landmarks[face], output.sigma[face]
-        )
-    landmarks, source, params, after = _refine(context, picture, given, sigma, confidence, index, before)
-    if part_models is not None and source != PFLD:
-        landmarks = followed_with_parts(given, landmarks, float(params[2]))
-    misfit = misfit_of(landmarks, given, context.models.pdm, params)
+        landmarks, sigma = (np.array(arrays) for arrays in zip(*found, strict=True))
+        pictures = [picture.rgb for picture, _, _ in faces]
+        placed = list(zip(*refine_face_parts(models.parts, pictures, landmarks, sigma), strict=True))
+    seconds = (time.perf_counter() - began) / len(faces)
+    return [
+        Placed(picture, *arrays, output.confidence[row], seconds)
+        for arrays, (picture, output, row) in zip(placed, faces, strict=True)
+    ]
+
+
+def refine_placed(context: RunContext, face: Placed, index: int, before: Refinement) -> Refined:
+    """Do the part of `refine_face` that depends on the frames before."""
+    began = time.perf_counter()
+    landmarks, source, params, after = _refine(context, face, index, before)
+    if context.models.parts is not None and source != PFLD:
+        landmarks = followed_with_parts(face.landmarks, landmarks, float(params[2]))
+    misfit = misfit_of(landmarks, face.landmarks, context.models.pdm, params)
     if source == PFLD:
         misfit[BY_CLNF] = np.nan
-    seconds = time.perf_counter() - began
-    return Refined(landmarks, source, params, misfit, sigma, iris, seconds, after)
+    seconds = face.seconds + time.perf_counter() - began
+    return Refined(landmarks, source, params, misfit, face.sigma, face.iris, seconds, after)
 
 
 def followed_with_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
@@ -197,21 +225,15 @@ def followed_with_parts(given: Floats, refined: Floats, yaw: float) -> Floats:
 
 
 def _refine(
-    context: RunContext,
-    picture: GreyFrame,
-    landmarks: Floats,
-    sigma: Floats,
-    confidence: Floats,
-    index: int,
-    before: Refinement,
+    context: RunContext, face: Placed, index: int, before: Refinement
 ) -> tuple[Floats, int, npt.NDArray[np.float64], Refinement]:
     """Return landmarks, source, parameters, and the state of the refinement."""
-    models, settings = context.models, context.settings
+    models, settings, landmarks = context.models, context.settings, face.landmarks
     try:
-        params = fit_landmarks(models.pdm, landmarks, sigma, before.params)
+        params = fit_landmarks(models.pdm, landmarks, face.sigma, before.params)
     except ModelError:
         return landmarks, PFLD, np.full(6, np.nan), replace(before, params=None)
-    unsure_at = index if is_unsure(confidence) else before.unsure_at
+    unsure_at = index if is_unsure(face.confidence) else before.unsure_at
     after = Refinement(params, before.correction, before.refined_at, unsure_at)
     unrefined = landmarks, PFLD, params, after
     if after.correction is not None:
@@ -221,7 +243,7 @@ def _refine(
     if settings.refine != "always" and (settings.refine != "auto" or abs(index - unsure_at) >= STAY_REFINED):
         return unrefined
     if after.correction is None or abs(index - after.refined_at) >= settings.clnf_every:
-        fit = run_clnf(models, settings, picture, landmarks, params, sigma, context.engine)
+        fit = run_clnf(models, settings, face.picture, landmarks, params, face.sigma, context.engine)
         if not fit.converged:
             return unrefined
         correction = measure_correction(models.pdm, fit.start, fit.params, fit.shares, fit.beyond)

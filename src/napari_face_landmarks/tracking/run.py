@@ -253,8 +253,9 @@ class Run(Iterator[FrameResult]):
             frames = watch_for_cuts(before, self.context.jumps, begin)
         else:
             frames = rgb_frames(self.source, self.stats, begin)
-        live = isinstance(self.source.timestamps, list)  # what waits is late
-        self._frames = prefetch(frames, 1 if live else 4) if self.context.threads > 1 else frames
+        self.context.live = isinstance(self.source.timestamps, list)  # what waits is late
+        ahead = 1 if self.context.live else 4
+        self._frames = prefetch(frames, ahead) if self.context.threads > 1 else frames
         self._tracked = self._follow(self.context, self._frames, self._before)
 
     def _is_cut(self, one: int, other: int) -> bool:

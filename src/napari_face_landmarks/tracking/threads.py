@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from concurrent.futures import Future, ThreadPoolExecutor
-from queue import SimpleQueue
-from typing import Any, Generic, TypeAlias, TypeVar
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from queue import Empty, SimpleQueue
+from typing import Any, Generic, TypeVar
 
 from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.priority import give_way, works_behind_a_window
@@ -28,47 +28,38 @@ def thread_pool(threads: int) -> ThreadPoolExecutor:
     return ThreadPoolExecutor(threads, "face-landmarks", give_way, (works_behind_a_window(),))
 
 
-class Done(Generic[T]):
-    """The result of work that was done when it came, as a `Future` gives it, without its locks."""
+class Promise(Generic[T]):
+    """What work that was submitted gives once it is done: its result, or its exception."""
 
-    __slots__ = ("_error", "_value")
+    __slots__ = ("_error", "_finished", "_then", "_value", "_waits_for", "_work", "done")
 
     def __init__(self, work: Callable[[], T]) -> None:
+        self.done = False
+        self._work: Callable[[], T] | None = work
+        self._value: T
         self._error: BaseException | None = None
-        try:
-            self._value = work()
-        except BaseException as error:
-            self._error = error
-
-    def done(self) -> bool:
-        """Return True."""
-        return True
-
-    def result(self, timeout: float | None = None) -> T:
-        """Return what the work gave, or raise its exception."""
-        if self._error is not None:
-            raise self._error
-        return self._value
-
-
-Promise: TypeAlias = Future[T] | Done[T]
-"""What work that was submitted gives."""
+        self._then: list[Promise[Any]] = []  # what waits for this
+        self._waits_for = 0
+        self._finished = threading.Lock()  # free once it is done
+        self._finished.acquire()
 
 
 class Workers:
-    """A small thread pool; with one thread, work is done when it is submitted.
+    """A few threads for work whose result is needed later; who waits for a result works too.
 
-    A context manager: at its end, pending work is dropped and all threads have ended.
+    To be used in a ``with`` block, by one thread: at its end, work not begun is dropped and every thread has
+    ended. Threads that give way to a window are more by one, since the one that waits does not give way.
     """
 
     def __init__(self, threads: int) -> None:
-        self._waiting: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
+        self._waiting: SimpleQueue[Promise[Any] | None] = SimpleQueue()
         self._lock = threading.Lock()
         self._closed = False
         behind = works_behind_a_window()
+        self._helps = threads == 1 or not behind
         self._threads = [
             threading.Thread(target=self._work, args=(behind,), name=f"face-landmarks_{k}", daemon=True)
-            for k in range(threads if threads > 1 else 0)
+            for k in range(threads - self._helps)
         ]
         for thread in self._threads:
             thread.start()
@@ -77,43 +68,59 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        with self._lock:
-            self._closed = True
+        self._closed = True
         for _each in self._threads:
             self._waiting.put(None)
         for thread in self._threads:
             thread.join()
 
-    def submit(self, work: Callable[[], T], after: Promise[T] | None = None) -> Promise[T]:
-        """Do work, after other work (failed or not) if given; return a promise of its result or exception."""
-        if not self._threads:
-            return Done(work)
-        promise: Future[T] = Future()
-        if isinstance(after, Future):
-            after.add_done_callback(lambda _: self._begin(work, promise))
-        else:
-            self._begin(work, promise)
+    def submit(self, work: Callable[[], T], after: Iterable[Promise[Any]] = ()) -> Promise[T]:
+        """Have work done, after other work if given; whether that failed does not matter."""
+        promise = Promise(work)
+        with self._lock:
+            for other in after:
+                if not other.done:
+                    other._then.append(promise)
+                    promise._waits_for += 1
+            free = not promise._waits_for
+        if free:
+            self._waiting.put(promise)
         return promise
 
-    def _begin(self, work: Callable[[], T], promise: Future[T]) -> None:
-        with self._lock:
-            if not self._closed:
-                self._waiting.put((work, promise))
-                return
-        promise.cancel()  # and what waits for it
+    def result(self, promise: Promise[T]) -> T:
+        """Give the result of work, or raise its exception; until it is done, do what was submitted."""
+        while not promise.done:
+            try:
+                other = self._waiting.get_nowait() if self._helps else None
+            except Empty:
+                other = None
+            if other is None:  # another thread is at it, or at what it waits for
+                with promise._finished:
+                    break
+            self._do(other)
+        if promise._error is not None:
+            raise promise._error
+        return promise._value
 
     def _work(self, behind_window: bool) -> None:
         give_way(behind_window)
-        while (item := self._waiting.get()) is not None:
-            if self._closed:
-                item[1].cancel()
-            else:
-                _do(*item)
-            del item  # and the frame that it holds
+        while (promise := self._waiting.get()) is not None:
+            if not self._closed:
+                self._do(promise)
+            del promise  # and the frame that it holds
 
-
-def _do(work: Callable[[], T], promise: Future[T]) -> None:
-    try:
-        promise.set_result(work())
-    except BaseException as error:
-        promise.set_exception(error)
+    def _do(self, promise: Promise[Any]) -> None:
+        try:
+            assert promise._work is not None
+            promise._value = promise._work()
+        except BaseException as error:
+            promise._error = error
+        promise._work = None
+        with self._lock:
+            promise.done = True
+            for other in promise._then:
+                other._waits_for -= 1
+            free = [other for other in promise._then if not other._waits_for]
+        for other in free:
+            self._waiting.put(other)
+        promise._finished.release()
