@@ -293,8 +293,8 @@ FAULTS = (
         "it is reported; a run that did not start is computed by napari itself",
         "the finished frames",
         (
-            "test_apart.py::test_killed_it_leaves_the_finished_frames_and_says_so",
-            "test_apart.py::test_where_no_process_begins_the_run_is_done_here",
+            "test_remote_run.py::test_killed_it_leaves_the_finished_frames_and_says_so",
+            "test_remote_run.py::test_where_no_process_begins_the_run_is_done_here",
         ),
     ),
     Fault(

@@ -29,13 +29,18 @@ from napari_face_landmarks.runs import worker
 from napari_face_landmarks.tracking.control import RunControl
 from napari_face_landmarks.video import Video, open_video
 
-N_FRAMES, N_LONG = 100, 300
-"""A worker process does the runs over the long clip, and those over the short one in `video`'s tests."""
+N_FRAMES, N_LONG = 100, 130
+
+
+@pytest.fixture(autouse=True)
+def short_runs_in_a_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have a worker process do the runs over both clips."""
+    monkeypatch.setattr(run_controller, "WORTH_IT", N_FRAMES)
 
 
 @pytest.fixture(scope="module")
 def clips(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("apart")
+    return tmp_path_factory.mktemp("clips")
 
 
 @pytest.fixture(scope="module")
@@ -49,8 +54,7 @@ def clip(clips: Path) -> Path:
 
 
 @pytest.fixture
-def video(short_clip: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Video]:
-    monkeypatch.setattr(run_controller, "WORTH_IT", N_FRAMES)
+def video(short_clip: Path) -> Iterator[Video]:
     with open_video(short_clip) as opened:
         yield opened
 
