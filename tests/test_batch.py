@@ -226,7 +226,7 @@ def test_videos_are_found_in_folders_and_by_patterns(tmp_path: Path) -> None:
     [
         ({"inputs": []}, VideoError, "There are no videos to track"),
         ({"inputs": ["v.mp4", ""]}, VideoError, "The name of a video is empty"),
-        ({"inputs": "nothing/*.mp4"}, VideoError, "No file is named like nothing/"),
+        ({"inputs": "nothing/*.mp4"}, VideoError, "No file matches nothing/"),
         ({"jobs": 0}, SettingsError, "jobs is 0: give a whole number from 1 to 256."),
         ({"format": "docx"}, ResultError, "There is no format 'docx'"),
         ({"models": 5}, ModelError, "Models cannot be identified by an object of type int: give"),

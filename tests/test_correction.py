@@ -314,7 +314,7 @@ def test_splitting_and_merging_undo_each_other() -> None:
     assert split.present[:, 2].tolist() == [False, False, False, True, True, True]
     assert names_of_faces(split) == ["face 0", "face 1", "face 2"]
     assert_same(merge_faces(split, 0, 2), tracks)
-    with pytest.raises(ResultError, match="not there both before"):
+    with pytest.raises(ResultError, match="not present both before"):
         split_face(tracks, 0, 0)
     with pytest.raises(ResultError, match="itself"):
         merge_faces(tracks, 1, 1)

@@ -13,7 +13,7 @@ from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, loa
 from napari_face_landmarks.data.tracks import empty_tracks
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.runs import checkpoint
-from napari_face_landmarks.tracking.cuts import apart_at_cuts
+from napari_face_landmarks.tracking.cuts import split_at_cuts
 from napari_face_landmarks.tracking.state import state_from_bytes, state_to_bytes
 from napari_face_landmarks.video import write_video
 from test_tracking import moving
@@ -94,7 +94,7 @@ def test_a_run_resumes_across_a_cut(one: np.ndarray, other: np.ndarray, models: 
         state = state_from_bytes(state_to_bytes(run.state()))
         run.close()
         again = tracker.track_frames(video, state=state, fps=25)
-        tracks = apart_at_cuts(again.tracks([*results, *again]))
+        tracks = split_at_cuts(again.tracks([*results, *again]))
         assert tracks.meta["cuts"] == whole.meta["cuts"]
         np.testing.assert_array_equal(tracks.landmarks, whole.landmarks)
 
@@ -129,7 +129,7 @@ def test_a_video_can_be_taken_for_one_scene(one: np.ndarray, other: np.ndarray, 
 def test_many_tracks_are_left_together_with_a_warning() -> None:
     tracks = empty_tracks(np.arange(100), 1, meta={"new_tracks": [[10, 0], [20, 0]]})
     tracks.source[:, 0] = 1
-    apart = apart_at_cuts(tracks)
+    apart = split_at_cuts(tracks)
     assert [np.flatnonzero(face).tolist() for face in apart.present.T] == [
         [*range(10)],
         [*range(10, 20)],
@@ -137,8 +137,8 @@ def test_many_tracks_are_left_together_with_a_warning() -> None:
     ]
     assert "new_tracks" not in apart.meta
     many = replace(tracks, meta={"new_tracks": [[frame, 0] for frame in range(1, 80)]})
-    assert apart_at_cuts(many).n_faces == 1
-    said = apart_at_cuts(many).warnings
+    assert split_at_cuts(many).n_faces == 1
+    said = split_at_cuts(many).warnings
     assert said[0].startswith(
         "After scene cuts a face is another person (face 0 from frame 1 on, face 0 from"
     )

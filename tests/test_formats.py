@@ -556,7 +556,7 @@ def test_pts_in_a_folder_and_alone(tmp_path: Path) -> None:
     np.testing.assert_allclose(
         Tracks.load(tmp_path / "frames").landmarks, tracks.landmarks[[0, 2, 3, 4, 5]], atol=1e-5
     )
-    with pytest.raises(ResultError, match="is there already"):
+    with pytest.raises(ResultError, match="exists: give the name"):
         tracks.save(tmp_path / "frames", format="pts")
     one = rows(a_run(1), slice(0, 1))
     one.save(tmp_path / "face.pts")

@@ -226,7 +226,7 @@ def test_two_runs_to_one_output_are_kept_apart(
     with open_video(clip) as video:
         held = CheckpointedRun.begin(FaceTracker(models, threads=1), video, journal_of(out))
         assert cli.main(["track", str(clip), "-o", str(out)]) == 2
-        assert "Another process is at work on" in capsys.readouterr().err
+        assert "Another process is using" in capsys.readouterr().err
         held.close()
     with open_video(clip) as video:
         CheckpointedRun.begin(FaceTracker(models, threads=1), video, journal_of(out)).close(remove=True)
@@ -270,9 +270,9 @@ def test_a_disk_that_is_full_from_the_start_is_one_sentence(
     monkeypatch.setattr(checkpoint.os, "fdopen", opened)
     assert cli.main(["track", str(clip), "-o", str(tmp_path / "t.csv")]) == 2
     (said,) = [line for line in capsys.readouterr().err.splitlines() if line]
-    assert said.endswith("t.csv.journal cannot be written (no space left on device): choose another place.")
+    assert said.endswith("t.csv.journal cannot be written (no space left on device): choose another folder.")
     result = do_job(Job(str(clip), str(tmp_path / "t.csv")))
-    assert result.reason.endswith("cannot be written (no space left on device): choose another place.")
+    assert result.reason.endswith("cannot be written (no space left on device): choose another folder.")
     monkeypatch.undo()
     assert do_job(Job(str(clip), str(tmp_path / "t.csv"))).status == "done"
 

@@ -115,7 +115,7 @@ def test_files_that_are_left_out_are_named_by_their_ending(root: Path, tmp_path:
     for name in ("P00/a.txt", "P01/b.TXT", "P01/scan.jpg", "README", ".hidden"):
         (root / name).touch()
     said = said_of([str(root), str(root / "P00" / "v0.mp4")], root / "P02")
-    assert said == "Left out of the folders, as no videos: 2 of .txt, 1 of .jpg, 1 of no ending."
+    assert said == "Skipped, because they are not videos: 2 of .txt, 1 of .jpg, 1 of no ending."
     series = tmp_path / "series"
     series.mkdir()
     (series / "1.png").touch()

@@ -83,7 +83,7 @@ def _live(options: argparse.Namespace) -> int:
 
     from napari_face_landmarks.models import load_models
     from napari_face_landmarks.tracking import FaceTracker
-    from napari_face_landmarks.tracking.cuts import apart_at_cuts
+    from napari_face_landmarks.tracking.cuts import split_at_cuts
     from napari_face_landmarks.video.live import open_live
 
     tracker = FaceTracker(load_models(*given(options.models)), settings)
@@ -100,7 +100,7 @@ def _live(options: argparse.Namespace) -> int:
             _write_as_they_come(options.overlay, shown.drawn(taken, results))
     finally:
         live.close()
-    tracks = apart_at_cuts(run.tracks(results))
+    tracks = split_at_cuts(run.tracks(results))
     if options.output is not None and results:
         tracks.save(options.output)
     say(shown.summary(len(results)))
@@ -160,11 +160,11 @@ class _Shown:
     def summary(self, n_frames: int) -> str:
         """Return what was tracked and dropped, and how late it was, in a sentence."""
         if not n_frames:
-            return "No frame came."
+            return "No frame was received."
         lost = self._live.dropped
         return (
-            f"{n_frames} frames tracked, {lost} dropped while the tracker was busy; landmarks were there "
-            f"{1000 * statistics.median(self._late):.0f} ms after their frame had come (median; "
+            f"{n_frames} frames tracked, {lost} dropped while the tracker was busy; the latency of the "
+            f"landmarks was {1000 * statistics.median(self._late):.0f} ms (median; "
             f"{1000 * max(self._late):.0f} ms at most)."
         )
 

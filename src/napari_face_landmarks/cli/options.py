@@ -89,7 +89,7 @@ def count(text: str) -> int:
     return found
 
 
-def moment(text: str) -> int | float:
+def frame_or_time(text: str) -> int | float:
     """Convert text to a frame, an int, or to seconds, a float: "250", "12.5", "12s", "1:30", "0:01:30.5"."""
     found = re.fullmatch(r"(?:(\d+):)?(?:(\d{1,2}):)?(\d+(?:\.\d*)?)(s?)", text)
     if found is None:

@@ -26,8 +26,8 @@ from napari_face_landmarks.cli.options import (
     add_stream_options,
     chosen_settings,
     count,
+    frame_or_time,
     given,
-    moment,
 )
 from napari_face_landmarks.cli.output_paths import prepare_place
 from napari_face_landmarks.errors import ResultError
@@ -123,7 +123,7 @@ def _add_source_options(parser: argparse.ArgumentParser) -> None:
             f"--{name}",
             dest=f"{name}_",
             metavar="WHEN",
-            type=moment,
+            type=frame_or_time,
             help=f"{meaning}: a frame (250) or a time (12.5, 12s, 1:30)",
         )
     add_stream_options(parser)
@@ -143,7 +143,7 @@ def _track(options: argparse.Namespace) -> int:
     from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of
     from napari_face_landmarks.tracking import FaceTracker
     from napari_face_landmarks.tracking.camera import focal_in_pixels, with_focal
-    from napari_face_landmarks.tracking.cuts import apart_at_cuts
+    from napari_face_landmarks.tracking.cuts import split_at_cuts
     from napari_face_landmarks.tracking.regions import read_regions
 
     regions = None if options.regions is None else read_regions(options.regions)
@@ -169,7 +169,7 @@ def _track(options: argparse.Namespace) -> int:
                 _begin_instead(options.output)
             whole = False
             tracks, interrupted = _follow(checkpointed)
-            tracks = apart_at_cuts(tracks)
+            tracks = split_at_cuts(tracks)
             if options.focal is not None:
                 tracks = with_focal(tracks, options.focal)
             whole = not tracks.n_frames
@@ -210,8 +210,8 @@ def _begin_instead(output: Path) -> None:
     """Report that there is nothing to resume; refuse to replace a result by a run from the first frame."""
     if output.exists():
         raise ResultError(
-            f"{output} is there, and no interrupted run into it: it is complete, or of another run. Leave "
-            "out --resume to track again and replace it, or give another output."
+            f"{output} exists, and there is no interrupted run into it: it is complete, or of another run. "
+            "Leave out --resume to track again and replace it, or give another output."
         )
     console.say("There is no interrupted run to resume: starting at the first frame.")
 

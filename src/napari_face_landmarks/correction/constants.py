@@ -1,35 +1,36 @@
-"""The constants of correction by hand, tuned on held-out faces that were spoiled."""
+"""Constants of manual correction, tuned on held-out faces with simulated errors."""
 
 from __future__ import annotations
 
 HELD_WEIGHT = 30.0
-"""Weight of a landmark placed by hand in the fit of the shape model, against 1 of a sure one."""
+"""Weight of a manual landmark in the fit of the shape model, relative to 1 of a certain one."""
 REST_WEIGHT = 0.001
-"""Weight of a landmark that may be anywhere, where the model is fitted to those placed by hand."""
+"""Weight of an unknown landmark when the model is fitted to the manual ones."""
 FAR_OFF = 0.12
-"""A start whose landmarks are farther from those placed by hand (of the inter-ocular distance) is off."""
+"""A start whose landmarks are farther than this from the manual ones (inter-ocular distances) is not used."""
 FAR_PLACED = 0.4
-"""A landmark placed by hand is doubtful so far (in inter-ocular distances) from where the others have it."""
+"""A manual landmark farther than this from its position according to the others is doubtful."""
 ENOUGH_TO_DOUBT = 4
-"""With fewer manual landmarks it is not known which of them is off."""
+"""With fewer manual landmarks it cannot be determined which of them is wrong."""
 MOST_DOUBTED = 8
-"""Placed landmarks, those farthest off, that are left out one at a time to look."""
+"""Manual landmarks, the farthest ones, that are left out one at a time to test them."""
 SPREAD = 0.2
-"""Reach over which landmarks follow a neighbour's last step to its place, inter-ocular distances."""
+"""Distance over which landmarks follow a neighbour's manual displacement, inter-ocular distances."""
 ITERATIONS = 5
-"""CLNF iterations at each scale, at least: one frame may take its time."""
+"""Minimum number of CLNF iterations at each scale."""
 HAND_SIGMA = 0.005
-"""How exactly a hand places a landmark, inter-ocular distances."""
+"""Precision of a manual landmark, inter-ocular distances."""
 BLEND = 6
-"""Frames over which a new stretch of a track goes over into the old one."""
+"""Frames over which a propagated stretch is blended into the old track."""
 LEAST_SEEN = 0.5
-"""A face that is turned away shortens offsets to this share at the most."""
+"""Smallest factor by which a face rotated in depth shortens offsets."""
 HAND_NOISE = 0.01
-"""Variance of a manual landmark's offset that is not its neighbours', of the whole variance."""
-KEPT, GONE = 1.2, 2.4
-"""How much worse a correction looks than on its own frame where it is still kept whole, and no longer.
+"""Share of the variance of a manual landmark's offset that its neighbours do not have."""
+KEPT, DROPPED = 1.2, 2.4
+"""Loss of evidence up to which a correction is kept unchanged, and from which it is dropped.
 
-The natural logarithm of the response at the corrected landmarks over that at the automatic ones.
+The natural logarithm of the response at the corrected landmarks over that at the automatic ones, compared
+with the corrected frame.
 """
-SETTLE = 0.4
-"""Share by which a correction nears what a frame says of it: one frame alone ends none."""
+ADAPTATION = 0.4
+"""Rate at which the share of a correction follows the evidence of a frame: a single frame drops none."""

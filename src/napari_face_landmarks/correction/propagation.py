@@ -56,15 +56,14 @@ def carry_on(
 ) -> Tracks:
     """Propagate the landmarks of a face on a frame to the frames after or before it.
 
-    The face is tracked from there as the settings say. The offset of its manual landmarks from those that the
-    tracker finds on their frame is added on the others, in the face's own plane, and landmarks of the same
-    part of the face follow them. It fades only where the image speaks against it: where the patch experts
-    respond less to the corrected landmarks, compared with the automatic ones, than on the corrected frame, or
-    PFLD is more confident than there. Frames that were corrected by hand end the stretch and are never
-    changed: where there is one, the face is tracked from there too, and the two are blended over the whole
-    stretch, so that the offset goes over from one to the other. Where the stretch ends before the
-    track does, it is blended into the old track within some frames. A face that is lost ends the stretch as
-    well.
+    The face is tracked from there with the settings of the tracks. The offset of its manual landmarks from
+    those that the tracker finds on their frame is added on the others, in the face's own plane, and
+    neighbouring landmarks of the same part follow them. The offset is reduced only where the image
+    contradicts it: where the patch experts respond less to the corrected landmarks, compared with the
+    automatic ones, than on the corrected frame, or PFLD is more confident than there. Manually corrected
+    frames end the stretch and are never changed: from such a frame the face is tracked too, and both results
+    are blended over the whole stretch. If the stretch ends before the track does, it is blended into the old
+    track within some frames. The stretch also ends where the face is lost.
 
     Parameters
     ----------
@@ -72,21 +71,21 @@ def carry_on(
     frames : str, Path, Video or array-like, (T, Y, X) or (T, Y, X, 3 or 4)
         The video of the tracks.
     tracks : Tracks
-        They are not changed. Their settings say how to refine and smooth.
+        They are not changed. Their settings determine refinement and smoothing.
     frame, face : int
         The frame's number in the video, and the face; it must have landmarks there.
     direction : {"forwards", "backwards", "everywhere"}
         Everywhere is from each frame on which the face was corrected, `frame` or not, to the next, and from
         the first and the last to the ends of the track; `until` is not used then.
     until : int, optional
-        The last frame to track, in the video; the end of the track where not given.
+        The last frame to track, in the video; by default the end of the track.
     progress : callable, optional
         Called with the number of frames done and of all.
 
     Returns
     -------
     Tracks
-        A copy with the stretch.
+        A copy with the propagated landmarks.
 
     Raises
     ------
@@ -357,8 +356,8 @@ def _add_offset(
         return offset
     result, moved = found.result, offset.moved @ _axes(found.params).T
     worse = np.nan_to_num(offset.gain - _gain(context, frame, found, moved))
-    wanted = np.clip((constants.GONE - worse) / (constants.GONE - constants.KEPT), 0, 1)
-    share = offset.share + constants.SETTLE * (wanted - offset.share)
+    wanted = np.clip((constants.DROPPED - worse) / (constants.DROPPED - constants.KEPT), 0, 1)
+    share = offset.share + constants.ADAPTATION * (wanted - offset.share)
     result.landmarks[0] += share[:, None] * moved
     result.source[0] = CARRIED
     pdm = context.models.pdm

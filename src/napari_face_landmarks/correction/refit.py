@@ -181,8 +181,8 @@ def refit_in_tracks(
     if fit.doubtful.any():
         numbers = ", ".join(map(str, np.flatnonzero(fit.doubtful)))
         warnings.warn(
-            f"The landmarks placed by hand on frame {frame} disagree: {numbers} is far from where the others "
-            "have it, and stays where it was placed; look whether it is the landmark that was meant.",
+            f"The landmarks placed by hand on frame {frame} disagree: {numbers} is far from its position "
+            "according to the others, and stays where it was placed; check that the right one was moved.",
             CorrectionWarning,
             stacklevel=2,
         )

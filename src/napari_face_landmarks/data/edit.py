@@ -78,7 +78,7 @@ def choose_faces(tracks: Tracks, faces: Sequence[int]) -> Tracks:
     for face in faces:
         _check_face(tracks, face)
     if len(set(faces)) < len(faces):
-        raise ResultError(f"The faces {list(faces)} name one twice: name each once.")
+        raise ResultError(f"The faces {list(faces)} contain a face twice: give each once.")
     names = names_of_faces(tracks)
     return _with_names(tracks.take_faces(list(faces)), [names[face] for face in faces])
 
@@ -118,7 +118,7 @@ def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
     there = tracks.present[:, face]
     if not (there & after).any() or not (there & ~after).any():
         raise ResultError(
-            f"Face {face} is not there both before frame {frame} and from it on: choose another frame."
+            f"Face {face} is not present both before frame {frame} and from it on: choose another frame."
         )
     names = names_of_faces(tracks)
     split = tracks.with_room_for(tracks.n_faces + 1)

@@ -359,14 +359,14 @@ class _PlainUnpickler(pickle.Unpickler):
 
     def persistent_load(self, pid: Any) -> Any:
         """Refuse references to what lies outside the pickle."""
-        raise pickle.UnpicklingError("it refers to what is not in it")
+        raise pickle.UnpicklingError("it refers to an entry that is missing")
 
 
 def _literal(pickled: Any, path: Path) -> Any:
     """Return the lists, tuples, dicts, numbers and texts of a pickle; nothing is imported or called."""
     try:
         if not isinstance(pickled, (bytes, np.void)):
-            raise TypeError("it is no pickle")
+            raise TypeError("it is not a pickle")
         data = bytes(pickled)
         for operation, value, _ in pickletools.genops(data):
             if "PUT" in operation.name and not 0 <= int(value or 0) <= len(data):

@@ -185,7 +185,7 @@ def attribute(item: Any, name: str, path: Path) -> Any:
         return None
     found = item.attrs.get_id(name)
     if not _plain(found.get_type()) or found.get_storage_size() > path.stat().st_size:
-        raise ResultError(f"{path}: {name!r} is no number or text, as it is in such files: save it again.")
+        raise ResultError(f"{path}: {name!r} is neither a number nor text: save it again.")
     return item.attrs[name]
 
 

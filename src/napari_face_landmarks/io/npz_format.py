@@ -50,7 +50,7 @@ def read_tracks_npz(path: Path) -> Tracks:
         _check_arrays(arrays)
         return Tracks(**dict[str, Any](arrays), meta=dict(record["meta"]), **checked_record(record, path))
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise ResultError(f"{path} is no file of tracks ({in_one_line(error)}); {again}.") from None
+        raise ResultError(f"{path} is not a file of tracks ({in_one_line(error)}); {again}.") from None
 
 
 def _check_arrays(arrays: Mapping[str, npt.NDArray[Any]]) -> None:

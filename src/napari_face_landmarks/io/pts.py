@@ -71,7 +71,7 @@ def write_pts(path: Path, tracks: Tracks) -> None:
 
 def _write_folder(path: Path, tracks: Tracks) -> None:
     if path.exists():
-        raise ResultError(f"{path} is there already: give the name of a new folder.")
+        raise ResultError(f"{path} exists: give the name of a new folder.")
     check_writable(path)
     unfinished = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:

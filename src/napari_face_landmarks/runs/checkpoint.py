@@ -335,11 +335,11 @@ class CheckpointedRun:
             stream: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
         except OSError as error:
             reason = reason_of(error)
-            raise ResultError(f"{path} cannot be written ({reason}): choose another place.") from error
+            raise ResultError(f"{path} cannot be written ({reason}): choose another folder.") from error
         try:
             if not try_to_lock(stream):
                 raise ResultError(
-                    f"Another process is at work on {path}: wait until it has ended, or give another output."
+                    f"Another process is using {path}: wait until it has ended, or give another output."
                 )
             content = None
             if resume:
@@ -357,7 +357,7 @@ class CheckpointedRun:
             if isinstance(error, VideoError):
                 raise
             reason = reason_of(error)
-            raise ResultError(f"{path} cannot be written ({reason}): choose another place.") from error
+            raise ResultError(f"{path} cannot be written ({reason}): choose another folder.") from error
         except BaseException:
             _close(stream)
             raise
@@ -471,7 +471,7 @@ def _content(
         other = None if content is None else _difference(content.head, identity)
         if other is not None:
             raise ResultError(
-                f"{path} is of a run {other}: resume with what it was begun with, or do not resume."
+                f"{path} is of a run {other}: resume under the same conditions, or do not resume."
             )
     except ResultError:
         if or_restart:

@@ -78,8 +78,8 @@ def _result_of(future: Any, job: Job) -> FileResult:
     if type(error).__name__ == "KilledWorker":
         return failure(
             job,
-            f"The workers that tracked {job.video} were lost again and again: the frames until then are "
-            "kept; look for a lack of memory on the cluster.",
+            f"The workers that tracked {job.video} were lost repeatedly: the frames until then are "
+            "kept; check the memory of the cluster.",
         )
     return failure(
         job,

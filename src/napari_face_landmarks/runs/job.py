@@ -24,7 +24,7 @@ from napari_face_landmarks.runs.chunks import Piece, join_pieces, piece_journal,
 from napari_face_landmarks.runs.measures import write_measures
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 from napari_face_landmarks.tracking import FaceTracker
-from napari_face_landmarks.tracking.cuts import apart_at_cuts
+from napari_face_landmarks.tracking.cuts import split_at_cuts
 from napari_face_landmarks.video import Video, VideoWarning, open_video
 
 DONE, NO_FACE, BROKEN_OFF, FAILED = "done", "no face", "breaks off", "failed"
@@ -130,7 +130,7 @@ def do_job(job: Job, progress: Progress | None = None) -> FileResult:
     except FaceLandmarksError as error:
         return failure(job, str(error))
     except MemoryError:
-        return failure(job, f"There is not enough memory for {job.video}: do fewer videos at a time.")
+        return failure(job, f"There is not enough memory for {job.video}: track fewer videos at a time.")
     except Exception as error:
         _log.exception("%s failed", job.video)
         return failure(
@@ -162,7 +162,7 @@ def _do(job: Job, video: Video, progress: Progress) -> FileResult:
         Path(job.output).parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise ResultError(
-            f"The folder {Path(job.output).parent} cannot be made ({reason_of(error)}): choose another."
+            f"The folder {Path(job.output).parent} cannot be created ({reason_of(error)}): choose another."
         ) from error
     if job.piece is not None:
         return _do_piece(job, Piece(*job.piece), tracker, video, progress)
@@ -200,7 +200,7 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
     """Write the landmarks of a job, and a record: before them of which run they are, after them complete."""
     # so that a run that is stopped between the two recognizes its own file
     _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
-    tracks = apart_at_cuts(tracks)
+    tracks = split_at_cuts(tracks)
     tracks.save(job.output, job.format)
     result = _measured(job, _result(job, tracks, video), tracks)
     record = {
@@ -282,7 +282,7 @@ def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
     run, before = record.get("run"), record.get("video")
     if not isinstance(run, dict) or not isinstance(run.get("video"), dict):
         raise ResultError(
-            f"{job.output} is there already, and no record of a batch says that it is of {job.video}: give "
+            f"{job.output} exists, and no record of a batch says that it is of {job.video}: give "
             "another folder, or move the file away."
         )
     same = all(run["video"].get(key) == identity["video"][key] for key in ("bytes", "sha256_of_parts"))

@@ -59,7 +59,7 @@ def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
             ) from error
         except ValueError:
             raise ResultError(
-                f"{path} is no table of measures: remove it and start the batch again."
+                f"{path} is not a table of measures: remove it and start the batch again."
             ) from None
         found.append(pd.concat([pd.DataFrame({"video": [video] * len(rows)}), rows], axis=1))
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame({"video": []})

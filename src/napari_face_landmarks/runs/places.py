@@ -43,7 +43,7 @@ def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         elif glob.has_magic(text) and not path.exists():
             videos = [Path(name) for name in sorted(glob.glob(text, recursive=True))]
             if not videos:
-                raise VideoError(f"No file is named like {text}: give another pattern.")
+                raise VideoError(f"No file matches {text}: give another pattern.")
             videos = [video for video in videos if video.is_file()]
             root = next(folder for folder in path.parents if not glob.has_magic(str(folder)))
         else:
@@ -80,7 +80,7 @@ def left_out(
         return ""
     most = sorted(kinds.items(), key=lambda kind: (-kind[1], not kind[0].startswith("."), kind[0]))[:8]
     named = ", ".join(f"{count} of {kind}" for kind, count in most)
-    return f"Left out of the folders, as no videos: {named}{', …' if len(kinds) > 8 else ''}."
+    return f"Skipped, because they are not videos: {named}{', …' if len(kinds) > 8 else ''}."
 
 
 def _is_video(path: Path) -> bool:

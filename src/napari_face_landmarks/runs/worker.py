@@ -231,7 +231,7 @@ def _attempt(
             try:
                 worker = Worker(job.threads)
             except OSError as error:  # for lack of memory or of processes
-                reason = f"No process could be started for {job.video} ({error}): do fewer at a time."
+                reason = f"No process could be started for {job.video} ({error}): run fewer jobs at a time."
                 continue
             running.add(worker)
         result = _ask(worker, job, progress)
@@ -242,7 +242,7 @@ def _attempt(
         running.discard(worker)
         reason = (
             f"The process that tracked {job.video} ended {worker.ending()}, {TRIES} times: the frames "
-            "until then are kept; look for a lack of memory, or track it by itself."
+            "until then are kept; check the memory, or track it on its own."
         )
         worker = None
     return failure(job, reason, TRIES), worker

@@ -26,7 +26,7 @@ from napari_face_landmarks.parts import place_parts
 from napari_face_landmarks.pfld import crops_of_boxes
 from napari_face_landmarks.pfld.crop import CROP_MARGIN
 from napari_face_landmarks.tracking.context import RunContext, Tracked
-from napari_face_landmarks.tracking.cuts import assign_faces, part_at_cut
+from napari_face_landmarks.tracking.cuts import assign_faces, changed_at_cut
 from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.state import ClnfFace, FacesState
 from napari_face_landmarks.tracking.threads import thread_pool
@@ -170,7 +170,7 @@ def _step(
         if face is not None:
             fit = fit_next(models, grey, face.fit.params, engine)
             slots[slot] = replace(face, fit=fit) if fit.converged else None
-    for slot in part_at_cut(context, index, rgb, _landmarks(before), _landmarks(slots), last_boxes):
+    for slot in changed_at_cut(context, index, rgb, _landmarks(before), _landmarks(slots), last_boxes):
         slots[slot] = None
     known = [(slot, face) for slot, face in enumerate(slots) if face is not None]
     if len(known) > 1:

@@ -24,7 +24,7 @@ from napari_face_landmarks.tracking.frame_source import Frame
 Floats = npt.NDArray[np.float32]
 CUTS, NEW_TRACKS = "cuts", "new_tracks"
 """Entries of `Tracks.meta`: the first frames after cuts; frame and face where another person's track begins,
-until `apart_at_cuts` has given each a face of its own."""
+until `split_at_cuts` has given each a face of its own."""
 SAMPLES = 48
 """Pixels across the shorter side of the thumbnails in which changes are looked for."""
 CHANGED = 24
@@ -92,7 +92,7 @@ def look_of(rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any]) -> Floats:
     return np.asarray(look / max(float(np.linalg.norm(look)), 1e-6), dtype=np.float32)
 
 
-def part_at_cut(
+def changed_at_cut(
     context: RunContext,
     index: int,
     rgb: npt.NDArray[np.uint8],
@@ -166,12 +166,12 @@ def people_in_words(meta: Mapping[str, Any]) -> tuple[str, ...]:
     first = ", ".join(f"face {face} from frame {frame} on" for frame, face in given[:MOST_NAMED])
     more = f" and {len(given) - MOST_NAMED} more" if len(given) > MOST_NAMED else ""
     return (
-        f"{SEVERAL} ({first}{more}): measure them apart, in napari after Split here in the panel Faces. "
+        f"{SEVERAL} ({first}{more}): measure them separately, in napari after Split here in the panel Faces. "
         f"Tracks.meta[{NEW_TRACKS!r}] has all frames.",
     )
 
 
-def apart_at_cuts(tracks: Tracks) -> Tracks:
+def split_at_cuts(tracks: Tracks) -> Tracks:
     """Return tracks in which the tracks of different persons in one slot are separate faces.
 
     Tracks that begin later are appended. If that gave more than `MOST_FACES` faces, or too many rows, the

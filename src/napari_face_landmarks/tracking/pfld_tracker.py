@@ -24,7 +24,7 @@ from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_t
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, Pictures, crops_kernel
 from napari_face_landmarks.tracking import face_finder
 from napari_face_landmarks.tracking.context import RunContext, Tracked
-from napari_face_landmarks.tracking.cuts import assign_faces, part_at_cut
+from napari_face_landmarks.tracking.cuts import assign_faces, changed_at_cut
 from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.refinement import (
     GreyFrame,
@@ -169,7 +169,7 @@ def _step(
     before = {slot: face.landmarks for slot, face in enumerate(faces) if face is not None}
     outputs = _followed(context, workers, look, rgb, faces)
     after = {slot: output.landmarks[row] for slot, (output, row) in outputs.items()}
-    for slot in part_at_cut(context, index, rgb, before, after, slots.last_boxes):
+    for slot in changed_at_cut(context, index, rgb, before, after, slots.last_boxes):
         del outputs[slot]
     if regions.ignore:
         for slot, (output, row) in list(outputs.items()):

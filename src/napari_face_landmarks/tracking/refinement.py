@@ -41,20 +41,20 @@ STAY_REFINED = 10
 """In auto mode a face of low confidence stays refined for so many frames, so that it does not flicker."""
 UNSURE_FACE = 0.80
 UNSURE_REGION = 0.60
-"""Auto refines a face whose mean confidence, or that of one region, is lower."""
+"""In auto mode a face is refined if its mean confidence, or that of one region, is lower."""
 AROUND_FACE = 1.0
-"""What CLNF may look at about a face, of the face's larger side: more than its widest window reaches."""
+"""Margin around a face that CLNF may use, relative to its larger side: more than its search windows."""
 SMALL_PART = 0.25
-"""Share of a picture: where CLNF looks at less, only that is converted to greyscale."""
+"""Where CLNF needs less than this share of an image, only that part is converted to greyscale."""
 N_SEARCHED = 36
-"""Jaw, brows and nose: the landmarks that CLNF searches with part models, whose own are its targets."""
+"""Jaw, brows and nose: the landmarks that CLNF searches; those of the part models are its targets."""
 TURNED = math.radians(25.0), math.radians(40.0)
-"""Yaw from which CLNF is followed less where part models are used, and from which not at all."""
+"""Yaw from which the shares of CLNF are reduced with part models, and from which they are 0."""
 CLNF_SHARES = np.repeat(np.array([1.0, 0.7, 1.0, 0.0], np.float32), (17, 10, 9, 32))
-"""How far CLNF is followed with part models: at jaw, brows, nose, and at eyes and mouth, which are theirs.
+"""How far CLNF moves the landmarks with part models: at jaw, brows, nose, and at eyes and mouth.
 
-On hand-labelled faces CLNF gains at jaw, brows and nose. Lids and lips it makes symmetric, and the jaw of a
-head turned far it places wrongly (`training/README.md`, "CLNF with part models").
+On hand-labelled faces CLNF gains at jaw, brows and nose. It makes lids and lips symmetric, and misplaces the
+jaw of a head with a large rotation (`training/README.md`, "CLNF with part models").
 """
 _PARTS = (range(N_LANDMARKS), *REGIONS.values())
 _MEANS = np.array([np.isin(np.arange(N_LANDMARKS), part) / len(part) for part in _PARTS], np.float32)

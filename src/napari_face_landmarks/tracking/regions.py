@@ -48,10 +48,10 @@ class Region:
         finite = len(sides) == 4 and all(math.isfinite(side) for side in sides)
         if not finite or self.box[2] - self.box[0] < 1 or self.box[3] - self.box[1] < 1:
             raise ImageError(
-                f"The box {self.box} is none: give x0, y0, x1, y1 with x1 > x0, y1 > y0, in pixels."
+                f"The box {self.box} is not valid: give x0, y0, x1, y1 with x1 > x0, y1 > y0, in pixels."
             )
         if self.first is not None and self.last is not None and self.last < self.first:
-            raise ImageError(f"A box holds for the frames {self.first} to {self.last}: give them in order.")
+            raise ImageError(f"A box is for the frames {self.first} to {self.last}: give them in order.")
 
     def holds(self, frame: int) -> bool:
         """Return whether it holds on a frame."""
@@ -68,7 +68,7 @@ class Regions:
         A face is looked for here where the detector finds none, as long as fewer faces are followed than
         wanted; for certain on the first frame of each.
     ignore : tuple of Region
-        Faces whose middle is in one of these are passed over.
+        Faces whose middle is in one of these are ignored.
     """
 
     look: tuple[Region, ...] = ()
@@ -92,7 +92,7 @@ class Regions:
         return np.array(found, dtype=np.float32).reshape(-1, 5)
 
     def ignores(self, boxes: npt.NDArray[np.floating], frame: int) -> npt.NDArray[np.bool_]:
-        """Return which faces are passed over on a frame, (N,) bool, by their boxes, (N, 4 or more)."""
+        """Return which faces are ignored on a frame, (N,) bool, by their boxes, (N, 4 or more)."""
         return inside(centres(np.asarray(boxes)), [region for region in self.ignore if region.holds(frame)])
 
 
@@ -148,7 +148,7 @@ def _region(values: Any) -> Region:
         for frame in frames
     ):
         raise SettingsError(
-            f"The box {values!r:.60} has what is no number: give pixels, and whole frames from 0."
+            f"The box {values!r:.60} has a value that is not a number: give pixels, and whole frames from 0."
         )
     try:
         return Region(tuple(map(float, box)), *frames)  # type: ignore[arg-type]  # Region checks the length

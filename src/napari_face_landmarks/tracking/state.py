@@ -34,7 +34,7 @@ LARGEST_STATE = 64 << 20
 NEVER = -(10**9)
 LARGEST_NUMBER = 1 << 62
 DOUBTFUL = 0.6
-"""Below this share of its usual confidence a CLNF face is looked for at once, and lost if it is not found."""
+"""Below this share of its usual confidence a CLNF face is checked by the detector at once."""
 _MOST_PLACES, _MOST_AHEAD, _MOST_RECENT, _MOST_SLOTS, _MOST_ROWS = 3, 8, 31, 64, 4096
 _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "landmarks": ("<f4", (N_LANDMARKS, 2)),

@@ -29,7 +29,7 @@ from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_land
 from napari_face_landmarks.settings import TrackerSettings, given_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
 from napari_face_landmarks.tracking.context import RunContext, Tracked
-from napari_face_landmarks.tracking.cuts import apart_at_cuts
+from napari_face_landmarks.tracking.cuts import split_at_cuts
 from napari_face_landmarks.tracking.face_finder import face_scores, find_faces, predict_in_boxes, take_faces
 from napari_face_landmarks.tracking.frame_source import Frame, open_source
 from napari_face_landmarks.tracking.pfld_tracker import follow_pfld, prepare_following
@@ -128,7 +128,7 @@ class FaceTracker:
         Raises
         ------
         ImageError
-            If the image is of no such kind.
+            If the image has another shape or dtype.
         """
         rgb = _picture(image)
         if self._without_pfld:
@@ -155,7 +155,7 @@ class FaceTracker:
         Raises
         ------
         ImageError
-            If the image or the boxes are of no such kind.
+            If the image or the boxes have another shape or dtype.
         """
         rgb = _picture(image)
         if self._without_pfld:
@@ -219,7 +219,7 @@ class FaceTracker:
             results.append(result)
             if progress is not None:
                 progress(len(results), total)
-        return apart_at_cuts(run.tracks(results))
+        return split_at_cuts(run.tracks(results))
 
     def collect(self, results: Sequence[FrameResult] | Mapping[str, npt.NDArray[Any]]) -> Tracks:
         """Return results of the last run as `Tracks`: a short form of ``last_run.tracks(results)``.

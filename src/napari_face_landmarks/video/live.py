@@ -151,7 +151,7 @@ def _of_camera(number: int) -> Iterator[Frame]:
             while True:
                 done, bgr = camera.read()
                 if not done:
-                    raise VideoError(f"Camera {number} gives no more frames: look whether it is connected.")
+                    raise VideoError(f"Camera {number} gives no more frames: check that it is connected.")
                 yield np.ascontiguousarray(bgr[:, :, ::-1])
         finally:
             camera.release()
