@@ -8,9 +8,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 
-from gui_support import let_work, wait_until
+from gui_support import let_work, panel_of, wait_until
 from measure_support import faces, shut, tracks_of
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 
@@ -230,3 +231,72 @@ def test_values_have_the_digits_that_their_errors_allow(value: float, error: flo
     from napari_face_landmarks.napari_plugin.measures_dock import with_error
 
     assert with_error(value, error) == text
+
+
+def test_a_newcomer_has_a_spreadsheet_after_eight_clicks(
+    viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From a running napari, as the plugin's README counts: a dialog to open is two, one to save is one."""
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+    from qtpy.QtWidgets import QFileDialog
+
+    from napari_face_landmarks.demo import make_demo_clip
+    from napari_face_landmarks.video import write_video
+
+    video, asked = tmp_path / "S01.mp4", []
+    write_video(video, make_demo_clip(30)[0], 25.0)
+    clicks = 0
+
+    def click(button: Any) -> None:
+        nonlocal clicks
+        assert button.isEnabled()
+        assert button.visibleRegion().contains(button.rect().center())
+        QTest.mouseClick(button, Qt.MouseButton.LeftButton)
+        clicks += 1
+
+    def open_file(*_: Any) -> tuple[str, str]:
+        nonlocal clicks
+        clicks += 2
+        return str(video), ""
+
+    def save_file(_: Any, __: str, suggested: str, formats: str) -> tuple[str, str]:
+        nonlocal clicks
+        clicks += 1
+        asked.append(Path(suggested))
+        return suggested, formats.split(";;")[0]
+
+    monkeypatch.setattr(QFileDialog, "getOpenFileName", open_file)
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", save_file)
+    entries = list(viewer.window._qt_window.menuBar().actions())
+    path = _path_to(entries, "Face landmarks")
+    path[-1].trigger()
+    clicks += len(path)
+    let_work(0.3)
+    track = panel_of(viewer, "Track")
+    click(track.welcome.open_button)
+    wait_until(lambda: track.run_button.enabled)
+    click(track.run_button.native)
+    wait_until(lambda: track.table_button.enabled, 60)
+    click(track.table_button.native)
+    panel = panel_of(viewer, "Measure")
+    wait_until(lambda: "Exported" in panel.status.text())
+    assert asked == [tmp_path / "S01 measures.csv"]
+    table = pd.read_csv(asked[0])
+    assert len(table) == 30
+    wanted = ["mouth_opening_percent", "closure_right", "closure_left"]
+    assert np.isfinite(table[wanted].to_numpy()).all()
+    assert clicks <= 8
+
+
+def _path_to(entries: Any, title: str) -> list[Any]:
+    """Return the entries of menus that lead to the one that begins with a title; menus fill when opened."""
+    for entry in entries:
+        if entry.menu() is None:
+            if entry.text().replace("&", "").startswith(title):
+                return [entry]
+        elif entry.text().replace("&", "") == "Plugins" or len(entries) < 9:
+            entry.menu().aboutToShow.emit()
+            if found := _path_to(entry.menu().actions(), title):
+                return [entry, *found]
+    return []

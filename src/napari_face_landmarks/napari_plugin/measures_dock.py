@@ -64,8 +64,9 @@ CHANGED_AT_REST = (
     "At rest: before, after, and the change ± half its 95 % interval; * where the change is larger than the "
     "uncertainty of the landmarks explains."
 )
+TABLE = "Table of every frame"
 EXPORTS = {
-    "Table of every frame": "CSV (*.csv);;Parquet (*.parquet)",
+    TABLE: "CSV (*.csv);;Parquet (*.parquet)",
     "Blinks": "CSV (*.csv)",
     "Summary": "CSV (*.csv)",
     "Plot": "PNG (*.png);;SVG (*.svg);;PDF (*.pdf)",
@@ -90,7 +91,7 @@ SHORTER = {
     "aperture area": "aperture",
 }
 """What the table writes in place of parts of the measures' names."""
-NEED_NO_SECONDS = ("Table of every frame", "Plot")
+NEED_NO_SECONDS = (TABLE, "Plot")
 
 
 def _suffixes(filters: str) -> list[str]:
@@ -175,6 +176,7 @@ class MeasuresDock(FollowingPanel):
         self._lines: Any = None
         self._pictured: Any = None
         self._compared: Any = None
+        self._wanted_export: tuple[str, Path] | None = None
         self._before: tuple[Any, Tracks, MeasureTable] | None = None
         self.table: MeasureTable | None = None
         self._make_controls()
@@ -280,6 +282,7 @@ class MeasuresDock(FollowingPanel):
 
     def _on_layer(self) -> None:
         self._rest, self._tracks, self.table, self._n_live = "auto", None, None, 0
+        self._wanted_export = None
         self._fill_befores()
         self.rest_button.setChecked(False)
         self._draw()
@@ -350,6 +353,7 @@ class MeasuresDock(FollowingPanel):
             return tracks, measure(tracks, rest=rest)
 
         def show(found: Any) -> None:
+            wanted, self._wanted_export = self._wanted_export, None
             if isinstance(found, str):
                 self.table = None
                 self._draw()
@@ -359,6 +363,8 @@ class MeasuresDock(FollowingPanel):
             self._fill_faces()
             self._fill_pictures()
             self._draw()
+            if wanted is not None:
+                self.export(*wanted)
 
         self._compute(work, show)
 
@@ -608,16 +614,27 @@ class MeasuresDock(FollowingPanel):
 
     def _on_export(self, chosen: int) -> None:
         self.export_button.setCurrentIndex(0)
-        if chosen == 0 or self.table is None:
+        if chosen:
+            self.save(list(EXPORTS)[chosen - 1])
+
+    def save(self, what: str = TABLE) -> None:
+        """Ask for a file, and write one of `EXPORTS` to it once the landmarks are measured."""
+        self._look()
+        if self._layer is None or (self.table is None and not self._busy) or not self._give_seconds(what):
             return
-        what = list(EXPORTS)[chosen - 1]
-        if not self._give_seconds(what):
+        recording = self._layer.name.removesuffix(" landmarks")
+        name = "measures" if what == TABLE else what.lower()
+        suggested = f"{recording} {name}{_suffixes(EXPORTS[what])[0]}".replace("/", " ")
+        path, line = QFileDialog.getSaveFileName(
+            self, f"Export: {what}", str(self._folder() / suggested), EXPORTS[what]
+        )
+        if not path:
             return
-        name = f"{self._layer.name} {what.lower()}{_suffixes(EXPORTS[what])[0]}".replace("/", " ")
-        suggested = str(self._folder() / name)
-        path, line = QFileDialog.getSaveFileName(self, f"Export: {what}", suggested, EXPORTS[what])
-        if path:
+        if not self._busy:
             self.export(what, _with_suffix(Path(path), what, line))
+            return
+        self._wanted_export = what, _with_suffix(Path(path), what, line)
+        self.status.setText("Measuring …")
 
     def _give_seconds(self, what: str) -> bool:
         """Ask for the frame rate where an export needs it and it is not known; return False if refused."""
@@ -649,7 +666,7 @@ class MeasuresDock(FollowingPanel):
 
         def work() -> str:
             try:
-                if what == "Table of every frame":
+                if what == TABLE:
                     write_table(path, to_dataframe(table))
                 elif what == "Blinks":
                     write_table(path, events_to_dataframe(blinks(table)))

@@ -61,6 +61,7 @@ OFFERS = {
     "Check": "Look at the frames where landmarks may be wrong.",
     "Correct": "Move landmarks that are wrong; other frames follow.",
     "Measure": "Eyes, mouth, brows and blinks over time, as curves and tables.",
+    "Save measures …": "Write a table with a row for each frame: eye closure, mouth opening and all others.",
     "Export …": "Write the current landmarks to a file, or pictures and a video of them.",
 }
 """What can be done with landmarks, and its tooltip."""
@@ -110,7 +111,7 @@ class FaceLandmarksWidget(Container):
         rows = [
             row_of(self.run_button, self.pause_button, self.cancel_button),
             row_of(self.check_button, self.correct_button, self.measure_button),
-            row_of(self.export_button, self.more_button),
+            row_of(self.table_button, self.export_button, self.more_button),
         ]
         # what is said comes below all buttons, so that none moves when there is more to say
         super().__init__(widgets=[*rows, self.progress, self.status, self.notice], labels=False)
@@ -155,13 +156,14 @@ class FaceLandmarksWidget(Container):
             tooltip="Many videos, defaults, and the versions of everything.",
         )
         self.more_button.native.setMenu(self._make_menu())
-        self.check_button, self.correct_button, self.measure_button, self.export_button = (
-            PushButton(text=text, enabled=False) for text in OFFERS
-        )
+        buttons = [PushButton(text=text, enabled=False) for text in OFFERS]
+        self.check_button, self.correct_button, self.measure_button = buttons[:3]
+        self.table_button, self.export_button = buttons[3:]
         for button, call in (
             (self.check_button, lambda: commands.check(self._viewer)),
             (self.correct_button, lambda: commands.correct(self._viewer)),
             (self.measure_button, lambda: commands.measure(self._viewer)),
+            (self.table_button, lambda: commands.landmarks_dock(self._viewer, "Measure").measure.save()),
             (self.run_button, self.run),
             (self.pause_button, self.pause_or_go_on),
             (self.cancel_button, self.cancel),
@@ -353,7 +355,7 @@ class FaceLandmarksWidget(Container):
         self._enable(self.run_button, TRACK, missing or ("" if idle else "Wait for what is going on."))
         missing = "" if offered.layer is not None else "There are no landmarks yet: press Run."
         missing = "Wait until the run has ended, or cancel it." if offered.filling else missing
-        for button in (self.check_button, self.correct_button, self.measure_button):
+        for button in (self.check_button, self.correct_button, self.measure_button, self.table_button):
             self._enable(button, OFFERS[button.text], missing)
         missing = missing or ("" if idle else "Wait for what is going on.")
         self._enable(self.export_button, OFFERS["Export …"], missing)
