@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from measure_support import closure_table, faces, shut, tracks_of
-from napari_face_landmarks import FaceTracker
+from napari_face_landmarks import FaceTracker, TrackerSettings
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures import (
@@ -27,6 +27,7 @@ from napari_face_landmarks.measures import (
 )
 from napari_face_landmarks.measures.events import noise_of
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
+from napari_face_landmarks.measures.report import report_page
 from napari_face_landmarks.measures.summary import poisson_interval
 from napari_face_landmarks.measures.uncertainty import error_covariance, sigma_of_confidence
 from napari_face_landmarks.measures.validation import caution, underestimated
@@ -463,6 +464,31 @@ def test_compiled_rows_are_those_of_python() -> None:
     numbers = np.concatenate([numbers, -numbers, np.zeros(-2 * len(numbers) % 8)]).reshape(-1, 8)
     heads = [f"{k},".encode() for k in range(len(numbers))]
     assert b"".join(files._compiled_rows(heads, numbers)) == b"".join(files._rows(heads, numbers))
+
+
+def test_a_report_says_in_plain_words_how_it_was_made() -> None:
+    pytest.importorskip("matplotlib")
+    rng = np.random.default_rng(0)
+    moved = faces(100) + rng.normal(0, 0.5, (100, 1, 68, 2))
+    moved[60:, 0, [18, 19, 20, 23, 24, 25], 1] -= 20  # both brows by 10 %
+    tracks = tracks_of(moved)
+    tracks.sigma[:] = 2.0
+    page = report_page(tracks, measure(tracks), None)
+    assert "read from a file of another program" in page
+    assert "refine" not in page.split("How this was made")[1]
+    assert page.count("grey bars are blinks") == 1
+    rows = {row.split(" (")[0]: row.split("</td>")[-2] for row in page.split("<tr><td>")[1:]}
+    assert float(rows["Brow height"].removeprefix("<td>")) > 80
+    assert rows["Commissure excursion"] == "<td>-"  # it has not moved
+    tracks = dataclasses.replace(
+        tracks,
+        meta={"models": "open", "version": "0.2.0"},
+        settings=TrackerSettings(smoothing_window=7, refine="always"),
+    )
+    tracks.by_hand[3, 0, :4] = True
+    made = report_page(tracks, measure(tracks), None).split("How this was made")[1]
+    for words in ("on every second frame (refine always)", "over 7 frames", "4 points were placed by hand"):
+        assert words in made
 
 
 def test_the_command_writes_tables_plot_and_report(

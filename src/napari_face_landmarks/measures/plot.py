@@ -53,8 +53,9 @@ def plot_measures(
                 axis.fill_between(
                     seconds, values - errors, values + errors, color=SIDES[side], alpha=0.15, linewidth=0
                 )
-        unit = table.columns[table.column(columns[0][0])].unit
-        axis.set_ylabel(f"{name.replace('_', ' ')}\n({unit_in_words(unit)})", fontsize=8)
+        unit = unit_in_words(table.columns[table.column(columns[0][0])].unit)
+        unit = "1 is shut" if name == "closure" else unit
+        axis.set_ylabel(f"{name.replace('_', ' ')}\n({unit})", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         if name == "closure":

@@ -23,6 +23,7 @@ from napari_face_landmarks.measures.summary import compare, summary
 from napari_face_landmarks.measures.table import LARGE_YAW, MeasureTable
 from napari_face_landmarks.measures.validation import underestimated
 from napari_face_landmarks.opencv import cv2
+from napari_face_landmarks.settings import preset_of
 from napari_face_landmarks.tracking.frame_source import recorded_stream
 from napari_face_landmarks.video import read_frames
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 PEAKS = (
     ("mouth_opening", "Mouth open widest"),
-    ("commissure_excursion", "Commissures out furthest"),
+    ("commissure_excursion", "Corners of the mouth out furthest"),
     ("brow_height", "Brows raised highest"),
     ("closure", "Eyes closed furthest"),
 )
@@ -48,6 +49,10 @@ DISCLAIMER = (
 UNITS = (
     "Lengths in % are parts of the distance between the outer corners of the eyes at rest, areas in %² of "
     "its square; lengths in mm and areas in mm² follow from the scale that was given."
+)
+CURVES = (
+    "Right (orange) and left (blue), or the whole face (black). The pale bands are one standard error on "
+    "either side, grey bars are blinks."
 )
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto;
@@ -119,9 +124,7 @@ def report_page(
         parts.append("<h2>Mouth</h2>" + _single_table(table, row))
         parts.append("<h2>Blinks</h2>" + _blink_table(row, [blink for blink in found if blink.face == face]))
         figure = plot_measures(table, face=face, fps=fps)
-        parts.append(
-            "<h2>Over time</h2>" + _image(_png(figure), "Curves with their standard errors; blinks are grey")
-        )
+        parts.append("<h2>Over time</h2>" + _image(_png(figure), CURVES))
     parts.append("<h2>Quality of the recording</h2>" + _quality(table, rows))
     parts.append(_definitions(table))
     parts.append("<h2>How this was made</h2>" + _provenance(tracks, table))
@@ -157,9 +160,7 @@ def write_comparison(
     blinking = [_blink_row(table, fps) for _, table, _ in (before, after)]
     parts.append("<h2>Blinks</h2>" + _table(("", *names), list(zip(_BLINKS, *blinking, strict=True))))
     for name, (_, table, _) in zip(names, (before, after), strict=True):
-        picture = _image(
-            _png(plot_measures(table, fps=fps)), "Curves with their standard errors; blinks are grey"
-        )
+        picture = _image(_png(plot_measures(table, fps=fps)), CURVES)
         parts.append(f"<h2>{name}, over time</h2>{picture}")
     parts.append(_definitions(before[1]))
     for name, (tracks, table, _) in zip(names, (before, after), strict=True):
@@ -181,7 +182,7 @@ def _definitions(table: MeasureTable) -> str:
     rows = [f"<dt>{html.escape(k.capitalize())}</dt><dd>{html.escape(v)}</dd>" for k, v in named.items()]
     axes = (
         "Up, down and the midline are those of the face: the horizontal is the line through the corners of "
-        "the eyes, the midline is at right angles to it, half-way between the inner ones."
+        "the eyes (the canthal line), the midline is at right angles to it, half-way between the inner ones."
     )
     unit = table.scale.in_words()
     return f"<h2>What was measured</h2><p>{unit} {axes}</p><dl>{''.join(rows)}</dl>{_cautions(table)}"
@@ -264,9 +265,8 @@ def _png(figure: Any) -> bytes:
 
 def _image(png: bytes, caption: str, kind: str = "curves") -> str:
     data = base64.b64encode(png).decode()
-    text = html.escape(caption)
-    picture = f'<img alt="{text}" src="data:image/png;base64,{data}">'
-    return f'<figure class="{kind}">{picture}<figcaption>{text}</figcaption></figure>'
+    picture = f'<img alt="" src="data:image/png;base64,{data}">'  # programs that read aloud read the caption
+    return f'<figure class="{kind}">{picture}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str], face: int) -> str:
@@ -367,7 +367,7 @@ def _symmetry_table(table: MeasureTable, row: Any) -> str:
                 _number(row[f"{name}_symmetry_rest"]),
                 f'<span class="right">{_number(row[f"{name}_right_excursion"], column.unit)}</span>',
                 f'<span class="left">{_number(row[f"{name}_left_excursion"], column.unit)}</span>',
-                _number(row.get(f"{name}_excursion_symmetry", math.nan)),
+                _number(row[f"{name}_excursion_symmetry"]) if _moved(row, name) else "-",
             ]
         )
     head = (
@@ -378,9 +378,18 @@ def _symmetry_table(table: MeasureTable, row: Any) -> str:
         "Right and left are the subject's. Symmetry is the smaller side in percent of the larger: 100 is "
         "normal, 0 that the sides moved in opposite directions. ± is half of the 95 % interval of the "
         "landmarks' uncertainty. The greatest change is from rest to the furthest that lasted for at least a "
-        "hundredth of the recording, so that blinks are not in it."
+        "hundredth of the recording, so that blinks are not in it; where it is not beyond ± on either side, "
+        "its symmetry would be chance and is left out (-)."
     )
     return _table(head, rows) + f'<p class="note">{note}</p>'
+
+
+def _moved(row: Any, name: str) -> bool:
+    """Return whether a side has moved from rest by more than the landmarks' uncertainty explains."""
+    return f"{name}_excursion_symmetry" in row and any(
+        not abs(row[f"{full}_excursion"]) <= (row[f"{full}_rest_high"] - row[f"{full}_rest_low"]) / 2
+        for full in (f"{name}_right", f"{name}_left")
+    )
 
 
 def _single_table(table: MeasureTable, row: Any) -> str:
@@ -397,14 +406,11 @@ def _single_table(table: MeasureTable, row: Any) -> str:
 def _blink_table(row: Any, found: Sequence[Blink]) -> str:
     if not found:
         return "<p>No blink was found.</p>"
-    rate = (
-        f"{_number(row['blinks_per_minute'])} a minute "
-        f"({_number(row['blinks_per_minute_low'])} to {_number(row['blinks_per_minute_high'])})"
-    )
+    rate = f"{_number(row['blinks_per_minute'])} (95 % interval {_interval(row, 'blinks_per_minute')})"
     rows = [
         ["Blinks", str(int(row["blinks"]))],
         ["Complete (closure 0.9 or more)", str(int(row["complete_blinks"]))],
-        ["Rate", rate],
+        ["Blinks a minute", rate],
         ["Mean duration (s)", _number(row["blink_duration"], "ratio")],
         ["Mean closure, right (1 is shut)", _number(row["blink_closure_right"], "ratio")],
         ["Mean closure, left (1 is shut)", _number(row["blink_closure_left"], "ratio")],
@@ -427,13 +433,43 @@ def _quality(table: MeasureTable, rows: pandas.DataFrame) -> str:
 
 
 def _provenance(tracks: Tracks, table: MeasureTable) -> str:
-    meta, settings = tracks.meta, tracks.settings.to_dict()
-    sentences = [
-        "Each face was turned to a frontal view with the depth of the shape model."
-        if table.pose_corrected
-        else "Lengths are in the image plane, with the head's roll and its distance from the camera removed.",
-        f"napari-face-landmarks {meta.get('version', '')}, models {meta.get('models', 'unknown')} "
-        f"{meta.get('models_version', '')}.",
-        "Settings: " + ", ".join(f"{name} {value}" for name, value in settings.items()) + ".",
+    """Return in plain words how the numbers came about, with the names of settings in brackets."""
+    meta, settings = tracks.meta, tracks.settings
+    skip = settings.clnf_every
+    every = {1: "every frame", 2: "every second frame"}.get(skip, f"every {skip}th frame")
+    refined = {
+        "off": "They were not refined further (refine off).",
+        "auto": f"Where it was uncertain, a second method refined them, on {every} (refine auto).",
+        "always": f"A second method refined them on {every} (refine always).",
+        "clnf-only": f"A model of the face's shape was fitted to it, on {every} (refine clnf-only).",
+    }
+    preset = preset_of(settings)
+    named = [f"{name} {value}" for name, value in settings.to_dict().items()]
+    found = [
+        f"The program napari-face-landmarks {meta.get('version', '')} found 68 points (landmarks) on each "
+        f"face on each frame, with the models “{meta.get('models')}” {meta.get('models_version', '')}.",
+        refined[settings.refine],
+        f"Trembling was smoothed over {settings.smoothing_window} frames (smoothing_window)."
+        if settings.smoothing_window > 1
+        else "Over time they were not smoothed.",
+        f"All settings are those of the preset {preset.title}."
+        if preset
+        else f"Settings: {', '.join(named)}.",
     ]
-    return "".join(f"<p>{html.escape(' '.join(sentence.split()))}</p>" for sentence in sentences)
+    if "models" not in meta:
+        found = ["The landmarks were read from a file of another program."]
+    if by_hand := int(tracks.by_hand.sum()):
+        found.append(f"{by_hand} points were placed by hand.")
+    rested = [
+        f"{name}: frames {frames[0]} to {frames[-1]}" if len(frames) > 1 else f"{name}: frame {frames[0]}"
+        for name, at in zip(table.face_names, table.rest, strict=True)
+        if len(frames := table.frame_indices[at])
+    ]
+    measured = [
+        f"At rest is where the face was calm, or as chosen ({'; '.join(rested)})." if rested else "",
+        "Each face was turned to a frontal view first, with the depth of a shape that was fitted to it."
+        if table.pose_corrected
+        else "Lengths are as seen in the picture: they change where the head turns or nods, and do not where "
+        "it tilts sideways or comes closer.",
+    ]
+    return "".join(f"<p>{html.escape(' '.join(' '.join(part).split()))}</p>" for part in (found, measured))
