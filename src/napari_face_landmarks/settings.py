@@ -134,8 +134,8 @@ class TrackerSettings:
         0,
         1,
         "Scene cuts",
-        "Whether scene cuts are looked for: 1 begins a new track there for a face that is not recognised; 0 "
-        "takes the video for one scene, also where flashes or a shaking camera look like cuts.",
+        "Whether scene cuts are detected: 1 begins a new track there for a face that is not recognised; 0 "
+        "treats the video as one scene, for flashes or a shaking camera that resemble cuts.",
     )
 
     def __post_init__(self) -> None:

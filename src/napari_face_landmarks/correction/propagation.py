@@ -310,9 +310,9 @@ class _Offset:
     """Corrected minus automatic landmarks of a frame."""
 
     moved: npt.NDArray[np.float64]  # (68, 2); units of the PDM, along the axes of its face
-    # (68,); how much better the corrected landmarks looked there than the automatic ones; see `_gain`
+    # (68,); evidence for the corrected over the automatic landmarks on that frame; see `_gain`
     gain: npt.NDArray[np.float64]
-    share: npt.NDArray[np.float64]  # (68,); what is left of the offset on the frame looked at last
+    share: npt.NDArray[np.float64]  # (68,); remaining share of the offset on the last frame
 
 
 def _offset_of(

@@ -87,7 +87,7 @@ class Log:
 
     def sync(self, state: TrackerState) -> None:
         """Write the results taken so far and the state after them, down to the disk."""
-        self._stream.seek(self._end)  # over what an earlier call could not finish
+        self._stream.seek(self._end)  # overwrites what an earlier call could not finish
         self._stream.truncate()
         if self._buffer:
             self._append(b"FRAM", b"".join(self._buffer))

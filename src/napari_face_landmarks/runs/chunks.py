@@ -61,7 +61,7 @@ def cut(n_frames: int, length: int, settings: TrackerSettings, fps: float | None
     """Return the pieces of a video, each of about `length` frames; one where it is too short for two."""
     count = max(1, n_frames // max(length, 2 * WARM_UP))
     ends = [n_frames * number // count for number in range(count + 1)]
-    # where CLNF and the detector run goes by the frame's number: a piece begins where both would
+    # CLNF and the detector run on multiples of these frame numbers: a piece begins where both run
     step = settings.clnf_every * LOOK_FOR_MORE_EVERY
     tail = window_at_rate(settings.smoothing_window, fps) // 2 + LOOK_AHEAD + 1
     return [

@@ -34,7 +34,7 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
     try:
         client.__init__(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        client.status = "closed"  # one that is half made would wait in vain to be closed, and say so
+        client.status = "closed"  # an incomplete client would wait for its closing, and log that
         raise ResultError(
             f"No Dask scheduler answers at {scheduler} ({in_one_line(error)}): check the address."
         ) from None
@@ -59,11 +59,11 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
                 try:
                     with lock:
                         on_result(index, result)
-                except Exception as error:  # which must not stop the jobs that are left
+                except Exception as error:  # the other jobs continue
                     troubles.append(error)
         finally:
             client.cancel(list(numbers))
-            with contextlib.suppress(Exception):  # a scheduler that is gone
+            with contextlib.suppress(Exception):  # the scheduler may have ended
                 client.unsubscribe_topic(topic)
     if troubles:
         raise troubles[0]

@@ -111,7 +111,7 @@ def place_outputs(
     """
     recorded = recorded or {}
     read = {video for video, _ in videos}
-    # the result of a video that has gone may be that of this one, under another name
+    # the result of a video that no longer exists may be that of this one, under another name
     taken = {_same(path) for video, path in recorded.items() if video in read or video.exists()}
     taken |= {_same(folder / f"{SUMMARY}{suffix}"), _same(folder / f"{SUMMARY}.csv")}
     there = read.union(*(_videos_in(parent) for parent in {video.parent for video in read}))

@@ -51,7 +51,7 @@ from napari_face_landmarks.video import Video, VideoWarning, open_video
 from napari_face_landmarks.video.container import limit_threads
 
 TRIES = 2
-"""How often a job is begun whose process dies."""
+"""Attempts at a job whose process dies."""
 NEWS_SECONDS = 0.1
 END_SECONDS = 5.0
 LONGEST_LINE = 16 << 20
@@ -120,7 +120,7 @@ class Worker:
         self._requests, self.answers = self.process.stdin, self.process.stdout
 
     def send(self, message: Message | str) -> None:
-        """Send a request; where the process has gone, reading its answers shows it."""
+        """Send a request; if the process has ended, reading its answers shows that."""
         with suppress(OSError, ValueError):
             _send(self._requests, message)
 
@@ -183,7 +183,7 @@ def run_local(
         try:
             with lock:
                 call(*what)
-        except Exception as error:  # which must not stop the jobs that are left
+        except Exception as error:  # the other jobs continue
             troubles.append(error)
 
     def work() -> None:
@@ -230,7 +230,7 @@ def _attempt(
         if worker is None:
             try:
                 worker = Worker(job.threads)
-            except OSError as error:  # for lack of memory or of processes
+            except OSError as error:  # out of memory or processes
                 reason = f"No process could be started for {job.video} ({error}): run fewer jobs at a time."
                 continue
             running.add(worker)
@@ -389,7 +389,7 @@ def _listen(requests: queue.Queue[Message], run: _RunHere) -> None:
             requests.put(message)
     run.control.cancel()
     run.idle.wait()
-    os._exit(0)  # a checkpoint survives that at any moment
+    os._exit(0)  # the checkpoint is valid at any time
 
 
 class _RunHere:

@@ -35,14 +35,14 @@ class RunContext:
     stats: RunStats = field(default_factory=RunStats)  # counts and times
     warnings: list[str] = field(default_factory=list)  # what went wrong, one sentence each
     broken_off: bool = False  # whether the frames ended before their announced end
-    # frames on which much of the picture changes, not tracked yet; see `watch_for_cuts`
+    # frames not yet tracked on which much of the image changes; see `watch_for_cuts`
     jumps: dict[int, tuple[npt.NDArray[np.uint8], float]] = field(default_factory=dict)
     cuts: list[int] = field(default_factory=list)  # first frames after cuts
     # frame and slot where, after a cut, the track of another person begins
     new_tracks: list[tuple[int, int]] = field(default_factory=list)
-    # of slots whose face was there before a cut, how it looked
+    # by slot, the appearance of the face before a cut; see `look_of`
     looks: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
-    live: bool = False  # whether frames come at their own time, so that none should wait for the next
+    live: bool = False  # whether latency matters, so that no frame waits for the next one
 
     def at_cuts(self) -> dict[str, Any]:
         """Return what `FacesState` keeps of cuts."""

@@ -24,20 +24,19 @@ from napari_face_landmarks.tracking.frame_source import Frame
 Floats = npt.NDArray[np.float32]
 CUTS, NEW_TRACKS = "cuts", "new_tracks"
 """Entries of `Tracks.meta`: the first frames after cuts; frame and face where another person's track begins,
-until `split_at_cuts` has given each a face of its own."""
+until `split_at_cuts` has made it a separate face."""
 SAMPLES = 48
-"""Pixels across the shorter side of the thumbnails in which changes are looked for."""
+"""Pixels across the shorter side of the thumbnails in which changes are detected."""
 CHANGED = 24
 """Levels, 0 to 255, by which a pixel changes at a cut."""
 LOOK_CLOSER, MOST_OF_IT = 0.08, 0.4
-"""Shares of the pixels that change: from the first on faces are compared; from the second on it is a cut,
-unless all faces are still there."""
+"""Shares of changed pixels from which faces are compared, and from which it is a cut unless all stay."""
 SAME = 0.8
 """Correlation of thumbnails from which faces are the same."""
 LOOK = 16
 """Side of a face's thumbnail."""
 MOST_ROWS, MOST_FACES = 2_000_000, 64
-"""Rows, frames by faces, and faces that tracks may get by being kept apart."""
+"""Maximum number of rows (frames by faces) and of faces of tracks split at cuts."""
 SEVERAL = "After scene cuts a face is another person"
 MOST_NAMED = 5
 _STABLE = np.array([36, 39, 42, 45, 33])
@@ -115,7 +114,7 @@ def changed_at_cut(
         context.cuts.append(index)
         for slot in last_boxes:
             if slot not in stay:
-                unknown = np.zeros(LOOK * LOOK, np.float32)  # as no face looks
+                unknown = np.zeros(LOOK * LOOK, np.float32)  # unlike any face
                 context.looks[slot] = looks.get(slot, context.looks.get(slot, unknown))
     return others
 

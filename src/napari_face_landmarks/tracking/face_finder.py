@@ -21,13 +21,13 @@ from napari_face_landmarks.settings import TrackerSettings
 Floats = npt.NDArray[np.float32]
 
 CANDIDATES = 4
-"""Detections that PFLD looks at beyond twice the number of faces wanted."""
+"""Detections on which PFLD runs in addition to twice the number of faces wanted."""
 CANDIDATE_SCORE = 0.4
-"""Score from which PFLD looks at a detection; lower than for detections that are taken as they are."""
+"""Score from which PFLD runs on a detection; lower than for detections without PFLD's confirmation."""
 SMALLEST_FACE = 12.0
-"""Side of the smallest crop that is followed, pixels."""
+"""Side of the smallest crop that is tracked, pixels."""
 STAY_SHARE = 0.6
-"""A followed face is kept down to this share of `min_confidence`: a hand before it does not lose it."""
+"""A tracked face is kept down to this share of `min_confidence`, for example during an occlusion."""
 
 
 def find_faces(

@@ -70,7 +70,7 @@ class FrameSource:
 
     @property
     def has_scenes(self) -> bool:
-        """Whether scene cuts are looked for: not between pictures, nor frames that are too far apart."""
+        """Whether scene cuts are detected: not between images, or between frames too far apart in time."""
         apart = self.every / USUAL_RATE if self.rate is None else 1 / self.rate
         pictures = isinstance(self.frames, PictureSeries) or getattr(self.frames, "independent", False)
         return not pictures and apart <= FARTHEST_SCENES

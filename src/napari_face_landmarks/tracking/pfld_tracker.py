@@ -43,17 +43,17 @@ Unrefined = tuple[GreyFrame, PfldOutput, int]
 """A face's frame, and PFLD's output and the face's row in it."""
 
 MOST_WAITING = 4
-"""Frames whose refinement may be behind; each holds its picture."""
+"""Maximum number of frames whose refinement is pending; each keeps its image."""
 LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are tracked, the detector runs on every n-th frame; with none, on each."""
 LOOK_AHEAD = 2
-"""Frames on which PFLD works at a time."""
+"""Frames that PFLD processes at a time."""
 MOST_PAIRED = 2
-"""Threads up to which the networks take two frames of one face in one batch, which is a fifth less work."""
+"""Number of threads up to which two frames of a face are one batch of the networks: a fifth less work."""
 FACES_AT_ONCE = 2
-"""Faces of a frame that PFLD takes as one batch, whatever the number of threads: a tenth less work each."""
+"""Faces of a frame in one batch of PFLD, for any number of threads: a tenth less work each."""
 SMALL_MOTION = 0.03
-"""A motion of this share of the crop's side is predicted by half; smaller ones by less, larger by more."""
+"""Half of a motion of this share of the crop's side is extrapolated; less of smaller, more of larger ones."""
 CROP_STEPS = 2048
 """Predicted crops are rounded to steps of their side and of roll, radians, so that runs converge.
 
@@ -71,7 +71,7 @@ class Face:
     places: tuple[Floats, ...] = ()
     # state of the refinement; only touched by the refinements, which run in the order of the frames
     state: Refinement = field(default_factory=Refinement)
-    refinement: Promise[list[Refined]] | None = None  # the one begun last, perhaps with other faces
+    refinement: Promise[list[Refined]] | None = None  # the latest one, perhaps of a batch of faces
 
     def move(self, landmarks: Floats) -> None:
         """Record the landmarks on the next frame."""
@@ -104,11 +104,11 @@ class _Slots:
 
 @dataclass(frozen=True, slots=True)
 class _Begun:
-    """A frame whose refinements are in progress: its result and the state after it, both without them."""
+    """A frame with pending refinements: its result and the state after it, both without them."""
 
     result: FrameResult
     after: Callable[[], FacesState]
-    left: list[tuple[int, Face, Unrefined]]  # the faces, with their slots, not begun yet
+    left: list[tuple[int, Face, Unrefined]]  # faces, with their slots, whose refinement has not started
     # by slot, the refinement of the face, perhaps with others, and its place in that
     refinements: dict[int, tuple[Promise[list[Refined]], int]] = field(default_factory=dict)
 
@@ -150,7 +150,7 @@ def follow_pfld(
                 slots.faces[:] = [None] * len(slots.faces)
             else:
                 outputs = _step(context, workers, look, look.frame, slots)
-            fill()  # first of all: the next frames but one wait for nothing but this
+            fill()  # first: PFLD of the frame after the next one depends on nothing else
             waiting.append(_record(context, look, slots, outputs, ahead))
             if not (ahead and _look_together(look, ahead[0])):
                 _start_refining(context, workers, waiting)
@@ -209,7 +209,7 @@ def _record(
 
 
 def _start_refining(context: RunContext, workers: Workers, waiting: Iterable[_Begun]) -> None:
-    """Start refining the faces of frames where that is not begun, `FACES_AT_ONCE` at a time."""
+    """Start the outstanding refinements of faces, `FACES_AT_ONCE` at a time."""
     faces = [(begun, *face) for begun in waiting for face in begun.left]
     for first in range(0, len(faces), FACES_AT_ONCE):
         batch = faces[first : first + FACES_AT_ONCE]

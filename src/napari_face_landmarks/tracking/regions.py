@@ -31,12 +31,12 @@ class Region:
     box : (float, float, float, float)
         x0, y0, x1, y1, pixels; for a face from the forehead to the chin.
     first, last : int, optional
-        The frames it holds for, both included; from the beginning, and to the end, where not given.
+        First and last frame for which it is valid; by default those of the video.
 
     Raises
     ------
     ImageError
-        If the box is no box, or the frames are not in order.
+        If the box or the range of frames is empty.
     """
 
     box: tuple[float, float, float, float]
@@ -65,10 +65,10 @@ class Regions:
     Parameters
     ----------
     look : tuple of Region
-        A face is looked for here where the detector finds none, as long as fewer faces are followed than
-        wanted; for certain on the first frame of each.
+        A face is searched for here if the detector misses it and fewer faces are tracked than wanted; always
+        on the first frame of each box.
     ignore : tuple of Region
-        Faces whose middle is in one of these are ignored.
+        Faces whose centre is in one of these are ignored.
     """
 
     look: tuple[Region, ...] = ()
@@ -112,7 +112,7 @@ def _as_dict(region: Region) -> dict[str, Any]:
 
 
 def regions_from_dict(values: Any) -> Regions:
-    """Return the regions that plain values describe.
+    """Return regions from plain values.
 
     Parameters
     ----------
@@ -123,7 +123,7 @@ def regions_from_dict(values: Any) -> Regions:
     Raises
     ------
     SettingsError
-        If they are none, or more than `MOST_REGIONS`.
+        If they are invalid, or more than `MOST_REGIONS`.
     """
     if not isinstance(values, Mapping) or not set(values) <= {"look", "ignore"}:
         raise SettingsError('Boxes are given as {"look": [...], "ignore": [...]}: name nothing else.')

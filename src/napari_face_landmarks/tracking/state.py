@@ -108,9 +108,9 @@ class AheadState:
 class FacesState:
     """State of all faces before frame `next_index`."""
 
-    next_index: int  # the first frame that is not followed yet
+    next_index: int  # the first frame that is not tracked yet
     faces: tuple[FaceState | ClnfFace | None, ...]  # slot by slot; `ClnfFace` without PFLD
-    ahead: tuple[AheadState, ...]  # frame `next_index` and those after it that were begun
+    ahead: tuple[AheadState, ...]  # frame `next_index` and later ones on which PFLD was started
     # last_boxes, last_seen: box (4,) or (5,) and frame of the face that each slot held last
     last_boxes: Mapping[int, Floats]
     last_seen: Mapping[int, int]

@@ -70,7 +70,7 @@ class FaceTracker:
     Attributes
     ----------
     last_run : Run or None
-        The run begun last, with its statistics and warnings.
+        The latest run, with its statistics and warnings.
 
     Raises
     ------
@@ -112,7 +112,7 @@ class FaceTracker:
         return _tracker_with, (self.models, self.settings, self.threads, self.engine.__name__)
 
     def detect(self, image: Any) -> Floats:
-        """Find the faces of a picture.
+        """Detect the faces of an image.
 
         Parameters
         ----------
@@ -123,7 +123,7 @@ class FaceTracker:
         -------
         ndarray, (F, 5), float32
             x0, y0, x1, y1 (pixels, from the forehead to the chin) and score of each face, best first; at most
-            ``settings.max_faces``. What the detector finds counts where PFLD sees a face in it too.
+            ``settings.max_faces``. Detections that PFLD does not confirm are dropped.
 
         Raises
         ------
@@ -138,7 +138,7 @@ class FaceTracker:
         return boxes[: self.settings.max_faces]
 
     def fit(self, image: Any, boxes: npt.ArrayLike | None = None) -> FaceFit:
-        """Place landmarks on the faces of one picture.
+        """Locate the landmarks of the faces of one image.
 
         Parameters
         ----------
@@ -150,7 +150,7 @@ class FaceTracker:
         Returns
         -------
         FaceFit
-            One row for each box that was given; of the faces that the detector found, those that are faces.
+            One row for each given box, or for each detection that PFLD confirms.
 
         Raises
         ------
@@ -180,7 +180,7 @@ class FaceTracker:
         fps: float | None = None,
         every: int = 1,
     ) -> Tracks:
-        """Follow the faces of a video.
+        """Track the faces of a video.
 
         Parameters
         ----------
@@ -205,7 +205,7 @@ class FaceTracker:
         Returns
         -------
         Tracks
-            If the video breaks off, what was tracked until then, with the reason in `Tracks.warnings`.
+            If the video ends early, the frames until then, with the reason in `Tracks.warnings`.
 
         Raises
         ------
@@ -253,7 +253,7 @@ class FaceTracker:
             As for `track`.
         state : TrackerState, optional
             `Run.state` of a run over the same frames with the same models and settings: the run resumes
-            there, and gives the results that the other would have given.
+            there, with the results of an uninterrupted run.
         regions, fps, every
             As for `track`.
 
@@ -290,11 +290,11 @@ class FaceTracker:
 
     @property
     def last_run(self) -> Run | None:
-        """The run begun last, of `track` or `track_frames`; None before the first."""
+        """The latest run of `track` or `track_frames`; None before the first."""
         return self._last_run()
 
     def _keep(self, run: Run) -> None:
-        """Keep a run that has ended; one in progress is kept, and at last ended, by whoever iterates it."""
+        """Keep a run that has ended; a run in progress is owned by its consumer."""
         if self._last_run() in (run, None):
             self._last_run = lambda: run
 

@@ -56,7 +56,7 @@ class FrameGeometry:
     upside_down: bool = False
     levels: PixelRange | None = None  # black and white, where 16 bits are not all used
     interlaced: bool = False  # whether the lines of a frame are of two times
-    sizes: tuple[tuple[int, int], ...] = ()  # widths and heights of the frames that were looked at
+    sizes: tuple[tuple[int, int], ...] = ()  # widths and heights of the inspected frames
 
     @property
     def shape(self) -> tuple[int, int, int]:
