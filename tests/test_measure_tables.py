@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import subprocess
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -464,6 +466,16 @@ def test_compiled_rows_are_those_of_python() -> None:
     numbers = np.concatenate([numbers, -numbers, np.zeros(-2 * len(numbers) % 8)]).reshape(-1, 8)
     heads = [f"{k},".encode() for k in range(len(numbers))]
     assert b"".join(files._compiled_rows(heads, numbers)) == b"".join(files._rows(heads, numbers))
+
+
+def test_one_table_is_written_without_loading_pandas(tmp_path: Path) -> None:
+    tracks_of(faces(3)).save(tmp_path / "one.npz")
+    words = ["measure", str(tmp_path / "one.npz"), "-o", str(tmp_path / "one.csv")]
+    code = f"import sys; from napari_face_landmarks.cli import main; main({words}); print([*sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "'numpy'" in done.stdout
+    assert "'pandas'" not in done.stdout
+    assert len(pd.read_csv(tmp_path / "one.csv")) == 3
 
 
 def test_a_report_says_in_plain_words_how_it_was_made() -> None:

@@ -174,7 +174,12 @@ def _write(
     reported: list[tuple[Tracks, MeasureTable, Path | None]],
 ) -> None:
     from napari_face_landmarks.measures import blinks, summary
-    from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
+    from napari_face_landmarks.measures.files import (
+        columns_of,
+        events_to_dataframe,
+        to_dataframe,
+        write_table,
+    )
 
     def over_all(of_one: Any) -> pandas.DataFrame:
         import pandas as pd
@@ -186,8 +191,10 @@ def _write(
             frame.insert(0, "recording", path.name)
         return pd.concat([frame for _, frame in frames], ignore_index=True)
 
-    written: list[tuple[Path, pandas.DataFrame]] = []  # all is computed before anything is written
-    if options.output is not None:
+    written: list[tuple[Path, Any]] = []  # all is computed before anything is written
+    if options.output is not None and len(tables) == 1:  # pandas would take longer to load than all else
+        written.append((options.output, columns_of(tables[0][1], options.long)))
+    elif options.output is not None:
         written.append((options.output, over_all(lambda table: to_dataframe(table, options.long))))
     if options.events is not None:
         events = over_all(lambda table: events_to_dataframe(blinks(table, options.fps)))

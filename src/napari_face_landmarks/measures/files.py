@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -52,38 +52,38 @@ def to_dataframe(table: MeasureTable, long: bool = False) -> pandas.DataFrame:
     """
     import pandas as pd
 
+    return pd.DataFrame(columns_of(table, long))
+
+
+def columns_of(table: MeasureTable, long: bool = False) -> dict[str, npt.NDArray[Any]]:
+    """Return the columns of `to_dataframe`: to write them as CSV takes no pandas, and less memory."""
     there = np.isfinite(table.values[..., 0])
     rows, faces = np.nonzero(there)
-    names = np.array(table.face_names, dtype=object)
     index = {
         "frame": table.frame_indices[rows],
         "time": table.timestamps[rows],
-        "face": names[faces],
+        "face": np.array(table.face_names, dtype=object)[faces],
         **{flag: getattr(table, flag)[there] for flag in FLAGS},
     }
     count = len(table.columns)
     if not long:
-        titles = [column_name(column.name, column.unit) for column in table.columns]
-        columns = [f"{name}{end}" for name in titles for end in ("", "_se")]
+        columns = index
         block = np.empty((2 * count, len(rows)), np.float32)
         block[::2] = table.values[there].T
         block[1::2] = table.errors[there].T
-        frame = pd.DataFrame(block.T, columns=columns, copy=False)
-        for place, (name, array) in enumerate(index.items()):  # concatenation would copy the block
-            frame.insert(place, name, array)
-        return frame
-    repeated = {name: np.repeat(array, count) for name, array in index.items()}
-    return pd.DataFrame(
-        {
-            **repeated,
-            **{
-                key: np.tile([getattr(column, key) for column in table.columns], len(rows))
-                for key in ("name", "side", "unit")
-            },
-            "value": table.values[there].ravel(),
-            "error": table.errors[there].ravel(),
-        }
-    ).rename(columns={"name": "measure"})
+        for column, value, error in zip(table.columns, block[::2], block[1::2], strict=True):
+            name = column_name(column.name, column.unit)
+            columns |= {name: value, f"{name}_se": error}
+        return columns
+    return {
+        **{name: np.repeat(array, count) for name, array in index.items()},
+        **{
+            title: np.tile(np.array([getattr(column, key) for column in table.columns], object), len(rows))
+            for title, key in (("measure", "name"), ("side", "side"), ("unit", "unit"))
+        },
+        "value": table.values[there].ravel(),
+        "error": table.errors[there].ravel(),
+    }
 
 
 def column_name(name: str, unit: str) -> str:
@@ -140,8 +140,10 @@ def _as_row(event: Event) -> dict[str, Any]:
     return {name: getattr(event, name) for name in _ROW}
 
 
-def write_table(path: str | os.PathLike[str], frame: pandas.DataFrame) -> None:
-    """Write a DataFrame as CSV (decimal points, UTF-8) or Parquet, by the path's suffix, whole or not at all.
+def write_table(
+    path: str | os.PathLike[str], frame: pandas.DataFrame | Mapping[str, npt.NDArray[Any]]
+) -> None:
+    """Write columns as CSV (decimal points, UTF-8) or Parquet, by the path's suffix, whole or not at all.
 
     Raises
     ------
@@ -152,30 +154,40 @@ def write_table(path: str | os.PathLike[str], frame: pandas.DataFrame) -> None:
     """
     suffix = os.fspath(path).lower().rpartition(".")[2]
     if suffix == "csv":
-        rows_of = _compiled_rows if frame.size >= COMPILED_FROM else _rows
+        columns = {name: np.asarray(frame[name]) for name in frame}
+        length = max(map(len, columns.values()))
+        rows_of = _compiled_rows if length * len(columns) >= COMPILED_FROM else _rows
         with replacing(path) as part, open(part, "wb") as stream:
-            stream.write(frame[:0].to_csv(index=False, lineterminator="\n").encode())
-            for first in range(0, len(frame), CHUNK):
-                stream.writelines(rows_of(*_csv_parts(frame[first : first + CHUNK])))
+            stream.write(f"{','.join(_csv_cells('', np.array(list(columns), object)))}\n".encode())
+            for first in range(0, length, CHUNK):
+                chunk = {name: column[first : first + CHUNK] for name, column in columns.items()}
+                stream.writelines(rows_of(*_csv_parts(chunk)))
     elif suffix == "parquet":
         optional("pyarrow", "Writing Parquet")
+        import pandas as pd
+
         with replacing(path) as part:
-            frame.to_parquet(part, index=False)
+            pd.DataFrame(frame).to_parquet(part, index=False)
     else:
         raise MeasureError(f"{os.fspath(path)} ends in neither .csv nor .parquet: choose one of them.")
 
 
-def _csv_parts(frame: pandas.DataFrame) -> tuple[list[bytes], npt.NDArray[np.float64]]:
+def _csv_parts(columns: Mapping[str, npt.NDArray[Any]]) -> tuple[list[bytes], npt.NDArray[np.float64]]:
     """Return how each row begins, and the floats at its end, (N, M).
 
     Rows become those of ``DataFrame.to_csv`` with ``float_format="%.6g"``, which calls functions of Python
     for each number; only `TIMES` have more digits.
     """
-    kinds = enumerate(frame.dtypes.items())
-    first = max((place + 1 for place, (name, kind) in kinds if kind.kind != "f" or name in TIMES), default=0)
-    numbers = frame.iloc[:, first:].to_numpy(np.float64)
-    cells = [_csv_cells(frame.iloc[:, place]) for place in range(first)]
-    cells += [[""] * len(frame)] * (not cells or numbers.shape[1] > 0)
+    first = max(
+        (k + 1 for k, (name, part) in enumerate(columns.items()) if part.dtype.kind != "f" or name in TIMES),
+        default=0,
+    )
+    length, floats = len(next(iter(columns.values()))), list(columns.values())[first:]
+    numbers = np.empty((length, len(floats)))
+    for place, column in enumerate(floats):
+        numbers[:, place] = column
+    cells = [_csv_cells(name, column) for name, column in list(columns.items())[:first]]
+    cells += [[""] * length] * (not cells or len(floats) > 0)
     return [",".join(row).encode() for row in zip(*cells, strict=True)], numbers
 
 
@@ -254,10 +266,10 @@ def _fill(room: Any, first: int, heads: Any, stops: Any, numbers: Any) -> tuple[
     return len(numbers), at
 
 
-def _csv_cells(column: pandas.Series) -> list[str]:
+def _csv_cells(name: str, column: npt.NDArray[Any]) -> list[str]:
     """Return the cells of a column: quoted where a text needs it, empty where a value is missing."""
     values = column.tolist()
-    if column.dtype.kind == "f" and column.name in TIMES:  # six digits would be 0.1 s after three hours
+    if column.dtype.kind == "f" and name in TIMES:  # six digits would be 0.1 s after three hours
         return ["" if value != value else f"{value:.6f}".rstrip("0").rstrip(".") for value in values]
     if column.dtype.kind == "f":
         return ["" if value != value else f"{value:.6g}" for value in values]
