@@ -80,6 +80,22 @@ def test_a_person_who_is_recognised_keeps_the_track(
     assert tracks.n_faces == (2 if kind == "there and back" else 1)
 
 
+@pytest.mark.parametrize(
+    "where", [np.s_[:, 120:, 120:], np.s_[:, 120:, :120], np.s_[:, :, 135:], np.s_[:, 128:]]
+)
+@pytest.mark.parametrize("refine", ["off", "clnf-only"])
+def test_what_comes_before_a_face_within_a_frame_is_no_cut(
+    where: tuple[slice, ...], refine: str, models: Models
+) -> None:
+    """A hand or a sheet of paper that covers a quarter of the picture or more for a while."""
+    frames = moving(3 * N)[0]
+    frames[N : 2 * N][where] = (150, 110, 90)
+    tracks = tracker_of(models, refine=refine).track(frames, fps=25)
+    assert "cuts" not in tracks.meta
+    assert tracks.n_faces == 1
+    assert tracks.present[:, 0].all()
+
+
 def test_a_run_resumes_across_a_cut(one: np.ndarray, other: np.ndarray, models: Models) -> None:
     video = np.concatenate([one, other, one])
     tracker = tracker_of(models)

@@ -2,7 +2,8 @@
 
 Where much of the image changes between two frames, the faces tracked across are compared by the correlation
 of aligned thumbnails. Of 366 frames of 13 people in 34 clips (speeches, readers), 93 % of the pairs of frames
-of one clip correlate by more than `SAME`, and none of those of two people.
+of one clip correlate by more than `SAME`, and none of those of two people. Where something
+occludes a face, or ceases to, half of the face stays as it was at its position: that is no cut.
 """
 
 from __future__ import annotations
@@ -33,6 +34,11 @@ LOOK_CLOSER, MOST_OF_IT = 0.08, 0.4
 """Shares of changed pixels from which faces are compared, and from which it is a cut unless all stay."""
 SAME = 0.8
 """Correlation of thumbnails from which faces are the same."""
+STAYS = 0.97
+"""Correlation from which half a face is unchanged from one frame to the next: so are 95 % of the halves also
+on clips of lively heads, and of 10,000 pairs of aligned portraits of two people 0.1 % at most."""
+SHIFTS = 0.04 * np.stack(np.meshgrid(np.arange(-2, 3), np.arange(-2, 3)), axis=-1).reshape(-1, 2)
+"""How far it may move meanwhile, in distances between the outer eye corners."""
 LOOK = 16
 """Side of a face's thumbnail."""
 MOST_ROWS, MOST_FACES = 2_000_000, 64
@@ -91,6 +97,24 @@ def look_of(rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any]) -> Floats:
     return np.asarray(look / max(float(np.linalg.norm(look)), 1e-6), dtype=np.float32)
 
 
+def _half_stays(
+    picture: npt.NDArray[np.uint8], rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any]
+) -> bool:
+    """Return whether half a face, by its landmarks in a picture, is unchanged about there in the next one."""
+    reach = float(np.linalg.norm(landmarks[45] - landmarks[36]))
+    was = _halves(look_of(picture, landmarks))
+    now = (_halves(look_of(rgb, landmarks + reach * shift)) for shift in SHIFTS)
+    return any(float((was * halves).sum(axis=1).max()) > STAYS for halves in now)
+
+
+def _halves(look: Floats) -> Floats:
+    """Return the upper, lower, left and right half of a thumbnail, (4, 128), with mean 0 and length 1."""
+    square = look.reshape(LOOK, LOOK)
+    halves = np.stack([half.reshape(2, -1) for half in (square, square.T)]).reshape(4, -1)
+    halves = halves - halves.mean(axis=1, keepdims=True)
+    return np.asarray(halves / np.maximum(np.linalg.norm(halves, axis=1, keepdims=True), 1e-6))
+
+
 def changed_at_cut(
     context: RunContext,
     index: int,
@@ -108,7 +132,11 @@ def changed_at_cut(
         return set()
     picture, share = jump
     looks = {slot: look_of(picture, points) for slot, points in before.items()}
-    others = {slot for slot, points in after.items() if float(looks[slot] @ look_of(rgb, points)) < SAME}
+    others = {
+        slot
+        for slot, points in after.items()
+        if float(looks[slot] @ look_of(rgb, points)) < SAME and not _half_stays(picture, rgb, before[slot])
+    }
     stay = set(after) - others
     if others or (share > MOST_OF_IT and (not before or len(stay) < len(before))):
         context.cuts.append(index)
