@@ -44,6 +44,26 @@ def take_picture(viewer: Any, name: str, dock: Any = None) -> np.ndarray[Any, An
     return picture
 
 
+@pytest.mark.gui
+def test_the_font_is_loaded_unseen_when_the_dock_opens(viewer: Any) -> None:
+    """So that the first landmarks of a run need not wait for it; a text of the user's stays as it is."""
+    from napari_face_landmarks.napari_plugin.current_layer import text_over_picture
+
+    text = text_over_picture(viewer)
+    dock = landmarks_dock(viewer)
+    wait_until(lambda: text.visible and text.text)
+    drawn = viewer.window.screenshot(canvas_only=True, flash=False)
+    wait_until(lambda: not text.visible)
+    assert text.text == ""
+    assert np.array_equal(viewer.window.screenshot(canvas_only=True, flash=False), drawn)
+
+    viewer.window.remove_dock_widget(dock.parent())
+    text.text, text.visible = "mine", True
+    landmarks_dock(viewer)
+    let_work(1)
+    assert (text.text, text.visible) == ("mine", True)
+
+
 def open_dock(viewer: Any, name: str) -> tuple[Any, Any]:
     """Return the dock with a tab in front, and the Qt widget of that."""
     main = landmarks_dock(viewer, name)

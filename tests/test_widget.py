@@ -305,6 +305,19 @@ def test_export_tells_what_is_wrong(
     assert not list(tmp_path.glob("t*"))
 
 
+def test_a_layer_is_added_first_and_drawn_a_step_later(
+    viewer: Any, widget: Any, fake: type[FakeTracker]
+) -> None:
+    """Both at once take napari so long that the window seems to hang."""
+    add_clip(viewer)
+    widget.run()
+    assert widget.landmarks in viewer.layers
+    assert not widget.landmarks.visible
+    wait_until(lambda: widget.landmarks.visible)
+    wait_until(lambda: not widget.running)
+    assert widget.landmarks.visible
+
+
 def test_a_second_run_makes_a_second_layer(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
     video = add_clip(viewer, scale=(1, 2, 2), translate=(0, 5, 7))
     first = run_to_the_end(widget)

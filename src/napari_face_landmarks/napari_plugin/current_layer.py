@@ -154,6 +154,11 @@ def camera_of(viewer: Any) -> Any:
     return getattr(viewer, "scene", viewer).camera
 
 
+def text_over_picture(viewer: Any) -> Any:
+    """Return the text that a viewer shows over its picture; napari 0.9 has it in its canvas."""
+    return viewer.canvas.overlays.text if hasattr(viewer, "canvas") else viewer.text_overlay
+
+
 def frame_shown(viewer: Any, layer: Any) -> int | None:
     """Return the frame of a layer (t, y, x) that the slider is at, in the layer's own data.
 

@@ -147,6 +147,7 @@ class ViewDock(QWidget):
         self.window.setToolTip("How far back trails go. Unit: frames; more take longer to draw.")
         self.legend = QWidget()
         self.legend.setLayout(QGridLayout())
+        self._entries: Any = None
         self.status = QLabel("")
         self.status.setWordWrap(True)
 
@@ -233,14 +234,16 @@ class ViewDock(QWidget):
             box.blockSignals(False)
 
     def _show_legend(self) -> None:
-        grid = self.legend.layout()
+        grid, entries = self.legend.layout(), legend_of(self.mode)
+        if entries == self._entries:
+            return
+        self._entries = entries
         while grid.count():
             old = grid.takeAt(0).widget()
             old.setParent(None)  # at once; Qt deletes it when it comes to it
             old.deleteLater()
         grid.setContentsMargins(0, 0, 0, 0)
         grid.setSpacing(3)
-        entries = legend_of(self.mode)
         in_a_row = len(entries) if self.mode == "confidence" else 2
         for number, entry in enumerate(entries):
             row, column = divmod(number, in_a_row)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Generator
 from typing import Any
 
-from qtpy.QtCore import QEvent
+from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_face_landmarks.napari_plugin import commands
 from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
+from napari_face_landmarks.napari_plugin.current_layer import text_over_picture
 from napari_face_landmarks.napari_plugin.display_dock import ViewDock
 from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
 from napari_face_landmarks.napari_plugin.measures_dock import MeasuresDock
@@ -24,6 +26,21 @@ TOOLTIPS = {
     "Faces": "Rename, merge, split and delete faces.",
     "View": "Colours, outlines, numbers and trails.",
 }
+SPACE, STEP_MS = " ", 150
+
+
+def _load_font(viewer: Any) -> Generator[None]:
+    """Have napari load its font, unseen and in steps: else it does with the first landmarks of a run."""
+    text = text_over_picture(viewer)
+    if text.visible or text.text:
+        return
+    text.visible = True
+    yield
+    if not text.text:
+        text.text = SPACE
+    yield
+    if text.text == SPACE:
+        text.visible, text.text = False, ""
 
 
 class FaceLandmarksDock(QWidget):
@@ -50,6 +67,9 @@ class FaceLandmarksDock(QWidget):
         self.tabs.currentChanged.connect(self._on_tab)
         self._on_tab(0)
         commands.register(napari_viewer, self)
+        steps, timer = _load_font(napari_viewer), QTimer(self)
+        timer.timeout.connect(lambda: next(steps, True) and timer.stop())
+        timer.start(STEP_MS)
 
     def event(self, event: Any) -> bool:
         """Take the curves back where napari closes the dock, which takes this widget out of it."""

@@ -240,7 +240,7 @@ def _as_lines(ends: Floats) -> Floats:
 
 
 LABEL_SIZE = 9  # points
-LABEL_ROOM = (13.0, 17.0)  # px on the screen, height and width of a number
+LABEL_ROOM = (16.0, 23.0)  # px on the screen, height and width of a number
 MOST_LINES = 20_000  # of trails: more are too slow to draw
 WIDER = 1.15  # lines get another width only where it differs by more
 

@@ -243,6 +243,7 @@ class FaceLandmarksWidget(Container):
         self._set_running(True)
         self._show_progress(0, stop - start)
         self.status.value, self.notice.value = "Starting …", ""
+        self._told = time.monotonic()
         self._steps = track_in_background(run)
         self._in_window = self.native.window().isVisible()
         self._guard = CloseGuard(self.native, lambda: self._current is not None)

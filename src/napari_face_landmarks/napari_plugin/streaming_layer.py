@@ -52,6 +52,8 @@ class LiveLandmarks:
         The frames that will come, `stop` not among them.
     max_faces : int
         The largest number of faces that may come.
+    visible : bool
+        Whether napari draws the layer at once.
 
     Attributes
     ----------
@@ -59,7 +61,9 @@ class LiveLandmarks:
         The layer.
     """
 
-    def __init__(self, viewer: Any, image_layer: Any, start: int, stop: int, max_faces: int) -> None:
+    def __init__(
+        self, viewer: Any, image_layer: Any, start: int, stop: int, max_faces: int, visible: bool = True
+    ) -> None:
         self._viewer = viewer
         self._start, self._stop = start, stop
         self._image_layer = image_layer
@@ -77,6 +81,7 @@ class LiveLandmarks:
             face_color=landmark_colours(DEFAULT_MODE, nobody, nobody, nobody)[0],
             size=np.float32(SMALLEST_POINT),
             shown=False,
+            visible=visible,
             features=features_of(rows),
             **style_of_points(),
             **transforms_of(image_layer),
@@ -213,8 +218,9 @@ class ShownRun:
         self.times: deque[tuple[float, int]] = deque()
         self._viewer, self._run, self._follow = viewer, run, follow
         self._live: LiveLandmarks | None = LiveLandmarks(
-            viewer, video, run.start, run.stop, run.settings.max_faces
+            viewer, video, run.start, run.stop, run.settings.max_faces, visible=False
         )
+        self._drawn = False
         self._followed: tuple[int, ...] | None = tuple(viewer.dims.current_step)
         run.show(bool(follow.value))
         if isinstance(run.frames, Video):
@@ -227,6 +233,8 @@ class ShownRun:
 
     def look(self) -> None:
         """Take over what the working thread has finished since the last look."""
+        if self._live is not None and not self._drawn:  # to add a layer and draw it at once takes too long
+            self._drawn = self._live.layer.visible = True
         self._run.show(bool(self._follow.value))
         results = self._run.results[self.done :]
         self.done += len(results)
