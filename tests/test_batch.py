@@ -178,6 +178,7 @@ def test_ctrl_c_ends_every_process_and_the_batch_goes_on_later(tmp_path: Path, m
     assert_as_single_runs(results, models, FAST)
 
 
+@pytest.mark.usefixtures("jobs_here")
 def test_the_command_sums_up_and_says_whether_all_succeeded(
     tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -363,6 +364,7 @@ def test_a_video_cut_into_pieces_is_joined_without_a_seam(
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("jobs_here")
 def test_frames_that_the_decoder_mended_are_told_of_all_pieces(tmp_path: Path, models: Models) -> None:
     video = tmp_path / "mended.mov"
     mended_clip(video, (30, 90, 200), 240)  # the second piece warms up with some of the first's
@@ -459,6 +461,7 @@ def test_the_summary_grows_by_a_row_per_video_and_is_ordered_at_the_end(tmp_path
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("jobs_here")
 def test_a_summary_that_cannot_be_written_stops_no_video(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "batch-summary.csv").mkdir()
     some = [videos / "face-00.mkv", videos / "text.mp4", videos / "face-01.mkv"]
