@@ -42,7 +42,7 @@ LONGEST = (
     "test_faults",
     "test_video",
     "test_inputs",
-    "test_journal",
+    "test_checkpoint",
     "test_training_detector",
     "test_training_widths",
     "test_speed",
@@ -58,7 +58,7 @@ LONGEST = (
     "test_benchmark",
     "test_cli",
     "test_resume",
-    "test_own_pfld",
+    "test_custom_pfld",
     "test_demo",
     "test_concurrency",
 )

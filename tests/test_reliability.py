@@ -179,7 +179,7 @@ FAULTS = (
         "the old file, complete; no partial new one; the checkpoint",
         (
             "test_faults.py::test_a_full_disk_leaves_the_old_file_and_no_half_of_a_new_one",
-            "test_journal.py::test_a_full_disk_loses_nothing_that_was_written",
+            "test_checkpoint.py::test_a_full_disk_loses_nothing_that_was_written",
         ),
     ),
     Fault(
@@ -193,22 +193,22 @@ FAULTS = (
         "`--resume` resumes from the checkpoint",
         "all but the last 2 seconds; the result is that of an uninterrupted run, bit for bit",
         (
-            "test_journal.py::test_a_killed_run_goes_on_bit_for_bit",
-            "test_journal.py::test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit",
+            "test_checkpoint.py::test_a_killed_run_goes_on_bit_for_bit",
+            "test_checkpoint.py::test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit",
         ),
     ),
     Fault(
         "a checkpoint that is truncated or damaged anywhere",
         "the run resumes from the last intact state",
         "all frames; the result is that of an uninterrupted run, bit for bit",
-        ("test_journal.py::test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit",),
+        ("test_checkpoint.py::test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit",),
     ),
     Fault(
         "a checkpoint of another video, other settings, regions, models, or another version",
         SENTENCE,
         "the checkpoint",
         (
-            "test_journal.py::test_a_run_that_does_not_fit_its_journal_is_refused_in_one_sentence",
+            "test_checkpoint.py::test_a_run_that_does_not_fit_its_journal_is_refused_in_one_sentence",
             "test_regions.py::test_boxes_from_the_command_line_are_part_of_the_run",
         ),
     ),
@@ -397,7 +397,7 @@ FAULTS = (
             "test_concurrency.py::test_one_tracker_may_track_from_several_threads",
             "test_concurrency.py::test_trackers_of_one_process_do_not_disturb_each_other",
             "test_concurrency.py::test_two_processes_on_one_output_leave_a_whole_file",
-            "test_journal.py::test_two_runs_to_one_output_are_kept_apart",
+            "test_checkpoint.py::test_two_runs_to_one_output_are_kept_apart",
         ),
     ),
     Fault(

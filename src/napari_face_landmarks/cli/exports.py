@@ -66,7 +66,7 @@ def _height(text: str) -> int:
 
 
 def check_export_options(options: argparse.Namespace) -> None:
-    """Refuse options of videos that are not asked for, and names that crops would overwrite."""
+    """Refuse options of videos that are not written, and names that crops would overwrite."""
     for name in ("anonymise_by", "faces_part", "faces_size"):
         video = name.partition("_")[0]
         if getattr(options, name) is not None and getattr(options, video) is None:
@@ -83,7 +83,7 @@ def check_export_options(options: argparse.Namespace) -> None:
 def write_exports(
     options: argparse.Namespace, video: Video, tracks: Tracks, models: Models, part: range
 ) -> None:
-    """Write the videos that are asked for, of the frames of `part`."""
+    """Write the selected videos, of the frames of `part`."""
     with _said():
         _write_exports(options, video, tracks, models, part)
 

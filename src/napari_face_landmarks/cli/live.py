@@ -1,4 +1,4 @@
-"""The command `live`: landmarks of a camera or a pipe as the frames come."""
+"""The command `live`: landmarks of a camera or a pipe in real time."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 PIPE = "-"
 NOMINAL_RATE = 25.0
-"""Frames per second in the header of what is written as it comes."""
+"""Frames per second in the header of live output."""
 
 
 def add_live(commands: Any) -> None:
@@ -134,7 +134,7 @@ def _taken(run: Run, live: LiveFrames, seconds: float | None, interrupted: Any) 
 
 
 class _Shown:
-    """The frames that the tracker has taken and whose landmarks are not there yet, and how late they are."""
+    """Frames whose landmarks are pending, and the latency of the landmarks."""
 
     def __init__(self, live: LiveFrames) -> None:
         self._live = live
@@ -158,7 +158,7 @@ class _Shown:
             yield seconds, draw_landmarks(to_rgb8(frame), result.landmarks, result.confidence, result.source)
 
     def summary(self, n_frames: int) -> str:
-        """Return what was tracked and dropped, and how late it was, in a sentence."""
+        """Return a sentence with the number of tracked and dropped frames and the latency."""
         if not n_frames:
             return "No frame was received."
         lost = self._live.dropped
@@ -170,7 +170,7 @@ class _Shown:
 
 
 class _Remembering:
-    """An iterator over live frames that keeps each until its landmarks are there."""
+    """An iterator over live frames that keeps each until its landmarks are computed."""
 
     def __init__(self, live: LiveFrames, waiting: deque[Any]) -> None:
         self._live, self._waiting, self.times = live, waiting, live.times
@@ -208,7 +208,7 @@ def _write_as_they_come(overlay: str | None, drawn: Iterator[tuple[float, Any]])
 
 
 def _growing(times: list[float]) -> Iterator[float]:
-    """Yield the entries of a list that grows, each when it is asked for."""
+    """Yield the entries of a growing list on demand."""
     place = 0
     while True:
         yield times[place]

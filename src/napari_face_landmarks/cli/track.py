@@ -117,7 +117,7 @@ def add_track(commands: Any) -> None:
 
 
 def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options that say what of the video is tracked, and with which camera it was taken."""
+    """Add the options for the part of the video, and for the camera."""
     for name, meaning in (("from", "first frame to track"), ("to", "where to stop, which is not tracked")):
         parser.add_argument(
             f"--{name}",
@@ -267,7 +267,7 @@ def _frame_at(when: int | float | None, video: Video, default: int) -> int:
 
 
 def _follow(checkpointed: CheckpointedRun) -> tuple[Tracks, bool]:
-    """Track the frames that are left; return all tracks and whether Ctrl-C ended the run."""
+    """Track the remaining frames; return all tracks and whether Ctrl-C ended the run."""
     from napari_face_landmarks.tracking.refinement_notice import RefinementNotice
 
     notice = RefinementNotice()

@@ -351,7 +351,7 @@ def _gain(
 def _add_offset(
     context: RunContext, frame: npt.NDArray[np.uint8], found: _Automatic, offset: _Offset
 ) -> _Offset:
-    """Add an offset to a frame's landmarks, as far as the image does not speak against it there, in place."""
+    """Add an offset to a frame's landmarks, reduced where the image contradicts it, in place."""
     if not np.isfinite(found.params).all():
         return offset
     result, moved = found.result, offset.moved @ _axes(found.params).T
@@ -387,7 +387,7 @@ FOLLOWS = _follows()
 
 
 def _axes(params: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
-    """Return what leads from displacements in the face's own plane to pixels, (2, 2)."""
+    """Return the map from displacements in the face's own plane to pixels, (2, 2)."""
     left, sizes, right = np.linalg.svd(rotation_matrix(params[1:4])[:2, :2])
     return np.asarray(params[0] * (left * np.maximum(sizes, constants.LEAST_SEEN)) @ right)
 
@@ -400,7 +400,7 @@ def _written(
     back: dict[int, FrameResult],
     ends_early: bool,
 ) -> Tracks:
-    """Return a copy of the tracks with the stretches in it, blended where they meet and at the seam."""
+    """Return a copy of the tracks with the stretches, blended where they meet and at their ends."""
     copy = tracks.copy()
     lost = rows[-1] not in there
     for number, row in enumerate(rows, 1):

@@ -192,7 +192,7 @@ def refit_in_tracks(
 def _best_start(
     models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
 ) -> tuple[_Start, float]:
-    """Return the start that agrees best with the landmarks placed by hand, and the face's size (px)."""
+    """Return the start that agrees best with the manual landmarks, and the face's size (px)."""
     fits = _both_fits(models.pdm, given, fixed)
     spread = [constants.FAR_OFF * max(float(inter_ocular(points)), 1.0) for points in fits]
     doubtful = np.full(N_LANDMARKS, 0.5, np.float32)
@@ -209,14 +209,14 @@ def _best_start(
 def _both_fits(
     pdm: PDM, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
 ) -> list[npt.NDArray[np.float64]]:
-    """Return the landmarks of the model fitted to all landmarks alike, and to those placed by hand."""
+    """Return the landmarks of the model fitted to all landmarks equally, and to the manual ones."""
     return [project(pdm, _fitted(pdm, given, fixed, rest)) for rest in (1.0, constants.REST_WEIGHT)]
 
 
 def _doubtful(
     models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
-    """Return the landmarks placed by hand without which PFLD sees the face that all others have, (68,)."""
+    """Return the manual landmarks that are inconsistent with all others according to PFLD, (68,)."""
 
     def seen_about(marks: npt.NDArray[np.bool_]) -> _Start | None:
         known = np.where((fixed & ~marks)[:, None], np.nan, given)
@@ -256,7 +256,7 @@ def _fitted(
 
 
 def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.float64]]) -> list[_Start]:
-    """Return what PFLD sees where the model's fits are."""
+    """Return PFLD's output at the fits of the model."""
     if models.pfld is None:
         return []
     output = predict_twice(models.pfld, rgb, crops_of_landmarks(np.stack(fits)))
@@ -288,7 +288,7 @@ def _drawn_to(
     fixed: npt.NDArray[np.bool_],
     across: float,
 ) -> npt.NDArray[np.float64]:
-    """Return the landmarks with the placed ones in place; neighbours follow their last step."""
+    """Return the landmarks with the manual ones in place; neighbours follow their last displacement."""
     if not fixed.any():
         return found
     rest = given[fixed] - found[fixed]

@@ -1,1 +1,1 @@
-"""What a result is: the per-face arrays, frames, tracks, statistics and edits of them."""
+"""Data types of results: per-face arrays, frames, tracks, statistics, and their edits."""

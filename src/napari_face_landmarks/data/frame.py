@@ -36,7 +36,7 @@ FaceFit = FrameResult
 
 
 def empty_frame(index: int, n_faces: int) -> FrameResult:
-    """Return a frame with room for faces, and none in it."""
+    """Return a frame without faces."""
     return FrameResult(index=index, **{name: array.copy() for name, array in _empty(n_faces).items()})
 
 

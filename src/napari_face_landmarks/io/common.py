@@ -1,4 +1,4 @@
-"""What the formats share: names of landmarks, a row for every frame, and checked tracks."""
+"""Common functions of the formats: names of landmarks, a row for every frame, and checked tracks."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ LANDMARK_NAMES = tuple(
 
 
 def listed(names: Iterable[object]) -> str:
-    """Return names out of a file as a part of a sentence: one line, at most 200 characters."""
+    """Return names from a file for a sentence: one line, at most 200 characters."""
     return " ".join(", ".join(map(str, names)).split())[:200]
 
 
@@ -273,7 +273,7 @@ def boxes_of(landmarks: Floats) -> Floats:
 
 
 def record_of(tracks: Tracks) -> dict[str, Any]:
-    """Return what tracks have besides arrays, ready for JSON."""
+    """Return everything but the arrays of tracks, for JSON."""
     return {
         "settings": tracks.settings.to_dict(),
         "stats": tracks.stats.to_dict(),

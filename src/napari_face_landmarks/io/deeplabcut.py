@@ -229,7 +229,7 @@ def _tracks(
 
 
 def write_dlc_h5(path: Path, tracks: Tracks) -> None:
-    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.OURS` keeps what else there is."""
+    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.OURS` has the rest."""
     import pandas as pd
 
     optional("tables", f"Writing {path}")
@@ -293,7 +293,7 @@ def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ..
 
 
 def _index_of(group: Any, path: Path) -> npt.NDArray[np.float64]:
-    """Return the frame of each row; labels placed by hand have a path, in one or several parts, instead."""
+    """Return the frame of each row; manual labels have a path, in one or several parts, instead."""
     if "axis1" in group:
         dataset = hdf5.member(group, "axis1", "Dataset", path)
         if dataset.dtype.kind in "iuf":
@@ -358,7 +358,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError(f"it names {module}.{name}")
 
     def persistent_load(self, pid: Any) -> Any:
-        """Refuse references to what lies outside the pickle."""
+        """Refuse references to objects outside the pickle."""
         raise pickle.UnpicklingError("it refers to an entry that is missing")
 
 

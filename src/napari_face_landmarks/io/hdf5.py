@@ -25,7 +25,7 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io import common
 
 OURS = "napari_face_landmarks"
-"""The group with what a format has no place for; other programs ignore it."""
+"""The group for what a format does not store; other programs ignore it."""
 EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence"))
 """The arrays in that group."""
 MAGIC = b"\x89HDF\r\n\x1a\n"
@@ -110,7 +110,7 @@ def check_layout(path: Path) -> None:
 
 
 def _entries_of_heap(content: mmap.mmap, place: int, most: int, path: Path) -> int:
-    """Return the number of entries of a global heap; 0 where the signature is there by chance."""
+    """Return the number of entries of a global heap; 0 for a chance match of the signature."""
     if place + 16 > len(content):
         return 0
     version, reserved, size = struct.unpack_from("<B3sQ", content, place + 4)
@@ -245,7 +245,7 @@ def text(group: Any, name: str, path: Path) -> bytes:
 
 
 def write_ours(content: io.BytesIO, tracks: Tracks) -> None:
-    """Add the group with what a format has no place for to an HDF5 file in memory."""
+    """Add the group for what a format does not store to an HDF5 file in memory."""
     h5py = optional("h5py", "Writing HDF5")
     with h5py.File(content, "r+") as file:
         group = file.create_group(OURS)

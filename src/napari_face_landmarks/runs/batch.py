@@ -123,7 +123,7 @@ def _never() -> bool:
 
 @dataclass
 class _Batch:
-    """A batch, as `track_many` is asked for it, and the results that there are."""
+    """A batch: the arguments of `track_many`, and its results so far."""
 
     inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]
     output: str | os.PathLike[str]
@@ -143,7 +143,7 @@ class _Batch:
     results: dict[int, FileResult] = field(default_factory=dict)
 
     def run(self) -> list[FileResult]:
-        """Do the batch."""
+        """Run the batch."""
         processes = _checked_jobs(self.jobs)
         self._check_frames()
         folder = Path(self.output).absolute()
@@ -234,7 +234,7 @@ class _Batch:
 
 
 def _remove_checkpoints(output: Path) -> None:
-    """Remove what interrupted runs into an output left, but for those of `track`, whose file is refused."""
+    """Remove the remains of interrupted runs into an output, except those of `track`."""
     if not output.exists() or record_of(output).exists():
         _forget(journal_of(output))
         remove_pieces(output)
@@ -310,7 +310,7 @@ def _suffix(name: str | None) -> str:
 
 
 def _checked_models(models: str | Path) -> str:
-    """Return models so that processes with other working folders find them."""
+    """Return models with an absolute path, for processes with other working folders."""
     check_name(models)
     models = str(models)
     if models.startswith("openface"):

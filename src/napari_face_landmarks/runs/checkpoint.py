@@ -40,12 +40,12 @@ from napari_face_landmarks.video import Video
 MAGIC = b"NFLCKPT2"
 MAGIC_OF_0_1 = b"NFLJRNL1"
 SYNC_SECONDS = 1.0
-"""A crash loses at most the results of so many seconds, and of one frame."""
+"""A crash loses at most the results of this time, and of one frame."""
 KEEP_DAYS = 30
 LARGEST_HEAD = 1 << 20
 LARGEST_FRAMES = 64 << 20
 MOST_BUFFERED = 8 << 20
-"""Bytes of results that wait to be written at most."""
+"""Maximum number of buffered bytes."""
 _log = logging.getLogger(__name__)
 _FRONT, _BACK = struct.Struct("<4sI"), struct.Struct("<I")
 _LARGEST = {b"HEAD": LARGEST_HEAD, b"FRAM": LARGEST_FRAMES, b"STAT": LARGEST_STATE}
@@ -82,11 +82,11 @@ class Log:
         return full or time.monotonic() - self._synced >= SYNC_SECONDS
 
     def add(self, result: FrameResult) -> None:
-        """Take a result, to be written by the next `sync`."""
+        """Buffer a result until the next `sync`."""
         self._buffer.append(frame_to_bytes(result, self._type))
 
     def sync(self, state: TrackerState) -> None:
-        """Write the results taken so far and the state after them, down to the disk."""
+        """Write the buffered results and the state after them, synchronised to the disk."""
         self._stream.seek(self._end)  # overwrites what an earlier call could not finish
         self._stream.truncate()
         if self._buffer:
@@ -97,7 +97,7 @@ class Log:
         self._synced = time.monotonic()
 
     def begin(self, head: Mapping[str, Any]) -> None:
-        """Empty the file and write what the run is."""
+        """Truncate the file and write the identity of the run."""
         self._stream.seek(0)
         self._stream.truncate()
         self._stream.write(MAGIC)
@@ -105,7 +105,7 @@ class Log:
         self._flush()
 
     def append_after(self, end: int) -> None:
-        """Drop what comes after `end`, and append from there on."""
+        """Truncate the file at `end` and append there."""
         self._end = end
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ def read_frames(stream: BinaryIO, max_faces: int, n_frames: int) -> dict[str, np
 
 
 def _records(stream: BinaryIO) -> Iterator[tuple[bytes, bytes, int]]:
-    """Yield kind, bytes and end of each record, up to the first that is not whole."""
+    """Yield kind, bytes and end of each record, up to the first damaged one."""
     stream.seek(0, os.SEEK_END)
     size = stream.tell()
     stream.seek(0)

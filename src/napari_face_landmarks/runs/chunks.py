@@ -58,7 +58,7 @@ class Piece:
 
 
 def cut(n_frames: int, length: int, settings: TrackerSettings, fps: float | None = None) -> list[Piece]:
-    """Return the pieces of a video, each of about `length` frames; one where it is too short for two."""
+    """Return the pieces of a video, each of about `length` frames; a single one of a short video."""
     count = max(1, n_frames // max(length, 2 * WARM_UP))
     ends = [n_frames * number // count for number in range(count + 1)]
     # CLNF and the detector run on multiples of these frame numbers: a piece begins where both run

@@ -89,7 +89,7 @@ def _result_of(future: Any, job: Job) -> FileResult:
 
 
 def _do_remotely(text: str, index: int, topic: str) -> str:
-    """Do a job on a worker, resuming from the checkpoint of a worker that was lost during it."""
+    """Run a job on a worker; resume from the checkpoint of a lost worker."""
     from distributed import get_worker
 
     worker = get_worker()

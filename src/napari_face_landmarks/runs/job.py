@@ -100,7 +100,7 @@ class FileResult:
 
     @property
     def fps(self) -> float:
-        """Frames a second while it was tracked."""
+        """Frames per second."""
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
     def to_json(self) -> str:
@@ -141,7 +141,7 @@ def do_job(job: Job, progress: Progress | None = None) -> FileResult:
 
 
 def failure(job: Job, reason: str, tries: int = 1) -> FileResult:
-    """Return the result of a job that gave nothing."""
+    """Return the result of a failed job."""
     return FileResult(job.video, job.output, FAILED, reason, tries=tries)
 
 
@@ -197,7 +197,7 @@ def _follow(checkpointed: CheckpointedRun, progress: Progress, states_before: Se
 
 
 def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) -> FileResult:
-    """Write the landmarks of a job, and a record: before them of which run they are, after them complete."""
+    """Write a preliminary record of a job, its landmarks, and the complete record."""
     # so that a run that is stopped between the two recognizes its own file
     _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
     tracks = split_at_cuts(tracks)
@@ -225,7 +225,7 @@ def _measured(job: Job, result: FileResult, tracks: Tracks) -> FileResult:
 
 
 def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, progress: Progress) -> FileResult:
-    """Track a piece into its checkpoint, which is left for the job that joins."""
+    """Track a piece into its checkpoint, for the job that joins the pieces."""
     checkpointed = CheckpointedRun.begin(
         tracker,
         video,
@@ -272,7 +272,7 @@ def _result(job: Job, tracks: Tracks, video: Video) -> FileResult:
 
 
 def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
-    """Return the result of an earlier run if its output is there and the same run would give it again."""
+    """Return the result of an earlier run of the same identity whose output exists, or None."""
     try:
         if not Path(job.output).is_file() or not Path(job.output).stat().st_size:
             return None
@@ -330,7 +330,7 @@ def _is_as_written(output: str, record: Mapping[str, Any]) -> bool:
 
 
 def _sha256(path: str) -> str:
-    """Return the SHA-256 of a file; results are read in a second where they took hours."""
+    """Return the SHA-256 of a file."""
     try:
         with open(path, "rb") as stream:
             return hashlib.file_digest(stream, "sha256").hexdigest()

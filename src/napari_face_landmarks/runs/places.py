@@ -133,7 +133,7 @@ def place_outputs(
 
 
 def _names(video: Path, folder: Path, name: str, suffix: str) -> Iterator[Path]:
-    """Yield the paths that a video's result may have, the best first."""
+    """Yield candidate paths of a video's result, the best first."""
     yield folder / companion_name(name, suffix)
     yield folder / (video.parent.name or "root") / companion_name(name, suffix)
     for number in itertools.count(2):
@@ -164,5 +164,5 @@ def _videos_in(folder: Path) -> list[Path]:
 
 
 def _same(path: Path) -> str:
-    """Return a text that is equal for paths which some file systems do not distinguish."""
+    """Return a normalised text, equal for paths that some file systems do not distinguish."""
     return unicodedata.normalize("NFC", str(path)).casefold()

@@ -131,7 +131,7 @@ class Worker:
                 yield json.loads(line)
 
     def stop(self) -> None:
-        """End the process: that its input ends is the sign for it to stop."""
+        """End the process by closing its input."""
         with suppress(OSError):
             self._requests.close()
         try:
@@ -224,7 +224,7 @@ def _attempt(
     stopping: threading.Event,
     progress: Callable[[int, int], None],
 ) -> tuple[FileResult, Worker | None]:
-    """Have a job done, again where its process dies; return its result and the worker for the next job."""
+    """Run a job, again if its process dies; return its result and the worker for the next job."""
     reason = ""
     for attempt in range(1, TRIES + 1):
         if worker is None:
@@ -249,7 +249,7 @@ def _attempt(
 
 
 def _ask(worker: Worker, job: Job, progress: Callable[[int, int], None]) -> FileResult | None:
-    """Have a process do a job; return its result, or None where the process died over it."""
+    """Run a job in a worker; return its result, or None if the process died."""
     worker.send({"job": dataclasses.asdict(job)})
     for answer in worker.messages():
         if "result" in answer:
@@ -263,7 +263,7 @@ def _ask(worker: Worker, job: Job, progress: Callable[[int, int], None]) -> File
 
 @dataclasses.dataclass(frozen=True)
 class RunRequest:
-    """A run over a video file, as a worker is asked for it."""
+    """Request for a run over a video file."""
 
     models: str  # as `load_models` takes it
     settings: Mapping[str, Any]  # fields of `TrackerSettings`
@@ -302,11 +302,11 @@ class RemoteRun(Iterator[FrameResult]):
         control.forward(self._worker.send)
 
     def show(self, wanted: bool) -> None:
-        """Ask for the pixels of the newest frames, which the video here then keeps."""
+        """Request the pixels of the newest frames, which the local video caches."""
         self._worker.send("show" if wanted else "hide")
 
     def fill(self, results: list[FrameResult] | deque[FrameResult]) -> Iterator[int]:
-        """Append the results as they come; yield the number of new ones ten times a second, also 0."""
+        """Append new results; yield their number ten times a second, also 0."""
         answer, self._first = self._first, None
         while answer is not None:
             new = self._read(answer)
@@ -326,7 +326,7 @@ class RemoteRun(Iterator[FrameResult]):
         return self._left.popleft()
 
     def _read(self, answer: Message) -> list[FrameResult]:
-        """Take what an answer says, and return the results that follow it."""
+        """Process an answer, and return the results that follow it."""
         kind = frame_type(self._settings.max_faces)
         count = min(int(answer["frames"]), self._most)
         self._most -= count
@@ -364,7 +364,7 @@ class RemoteRun(Iterator[FrameResult]):
 
 
 def main(handle: int) -> None:
-    """Do what is asked for on the standard input until it ends; answer to a file handle."""
+    """Serve the requests of the standard input until it ends; answer to a file handle."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that sends the requests
     answers = os.fdopen(handle, "wb")
     requests: queue.Queue[Message] = queue.Queue()
@@ -393,7 +393,7 @@ def _listen(requests: queue.Queue[Message], run: _RunHere) -> None:
 
 
 class _RunHere:
-    """A run in the worker, and what was reported of it."""
+    """A run in the worker, and its reported progress."""
 
     def __init__(self) -> None:
         self.control = RunControl()
@@ -406,7 +406,7 @@ class _RunHere:
         self._message = LOADING
 
     def obey(self, command: str) -> None:
-        """Do what a command of the window says."""
+        """Obey a command of the parent process."""
         if command in ("show", "hide"):
             self._shows = command == "show"
             if self._video is not None:
@@ -416,7 +416,7 @@ class _RunHere:
             {"pause": control.pause, "resume": control.resume, "cancel": control.cancel}[command]()
 
     def track(self, request: RunRequest, answers: IO[bytes]) -> None:
-        """Track the frames of a request, reporting what is new."""
+        """Track the frames of a request, and report progress."""
         self.idle.clear()
         if sys.platform != "win32":
             os.nice(NICE)
@@ -487,14 +487,14 @@ class _RunHere:
 
 
 def what_is_done(message: str) -> str:
-    """Return the message of a run's beginning, or how many kernels it compiles for it, if it does that."""
+    """Return the message of a run's start, with the number of kernels compiled, if any."""
     if message != PREPARING or not COMPILED:
         return message
     return f"First run after an installation: compiling, up to a minute ({len(COMPILED)} kernels so far) …"
 
 
 def in_a_sentence(error: Exception) -> str:
-    """Return what stopped a run in one sentence; what is no `FaceLandmarksError` is logged."""
+    """Return an error as one sentence; unexpected errors are logged."""
     if isinstance(error, FaceLandmarksError):
         return str(error)
     _log.error("The run stopped", exc_info=error)

@@ -1,4 +1,4 @@
-"""Which face is which: newly found faces go to the slot whose face was last seen nearest."""
+"""Identities: newly detected faces are assigned to the slot whose last face was nearest."""
 
 from __future__ import annotations
 

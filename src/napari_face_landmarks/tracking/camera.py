@@ -1,4 +1,4 @@
-"""The camera: its focal length, and where a head is and how it is turned in the camera's axes."""
+"""The camera: its focal length, and position and rotation of a head in its axes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from napari_face_landmarks.tracking.frame_view import recorded_view
 FOCAL = "focal"
 """Entry of `Tracks.meta`: the focal length, in pixels as shown, where it was given."""
 FILM_DIAGONAL = math.hypot(36.0, 24.0)
-"""Millimetres; by it makers of cameras and phones give "35 mm equivalent" focal lengths."""
+"""Diagonal of a 35 mm frame in millimetres, the reference of "35 mm equivalent" focal lengths."""
 DOUBTFUL_PIXELS = 300.0
 """Below it a length without a unit may be meant in millimetres."""
 Floats = npt.NDArray[np.float64]
@@ -77,7 +77,7 @@ def recorded_focal(tracks: Tracks) -> float | None:
 
 
 def shown_size(tracks: Tracks) -> tuple[int, int] | None:
-    """Return height and width of the frames as they were tracked: upright and with square pixels."""
+    """Return height and width of the tracked frames: upright and with square pixels."""
     height, width = tracks.meta.get("height"), tracks.meta.get("width")
     if height is None or width is None:
         return None

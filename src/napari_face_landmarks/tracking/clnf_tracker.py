@@ -1,4 +1,4 @@
-"""Faces tracked by CLNF without PFLD, from the detector's box on, as in OpenFace: ``refine="clnf-only"``."""
+"""Faces tracked by CLNF from the detector's box, without PFLD, as in OpenFace: ``refine="clnf-only"``."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ Floats = npt.NDArray[np.float32]
 SEEN_SCORE = 0.4
 """Detector score from which a tracked face counts as found; a new face needs the usual score."""
 LOOK_EVERY = 5
-"""The detector runs on every n-th frame, to see whether the faces are still there and for others."""
+"""The detector runs on every n-th frame, to verify the tracked faces and to find others."""
 MOST_UNSEEN = 3
 """A face that the detector misses so many times in a row is lost: CLNF cannot detect that itself."""
 STILL_SEEN = 0.2
-"""Boxes of a face's landmarks and of a detection that overlap by more mean the same face."""
+"""The box of a face's landmarks and a detection with a larger IoU are the same face."""
 
 
 def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores: Floats) -> list[ClnfFace]:
-    """Fit faces from their crops, (F, 4); one that fails is left where it started."""
+    """Fit faces from their crops, (F, 4); a failed fit returns its start."""
     faces = []
     for crop, score in zip(crops, scores, strict=True):
         start = params_of_crop(models.pdm, crop, CROP_MARGIN)
@@ -207,7 +207,7 @@ def _landmarks(faces: list[ClnfFace | None]) -> dict[int, Floats]:
 
 
 def as_fit(faces: list[ClnfFace]) -> FaceFit:
-    """Return faces as `FaceTracker.fit` gives them."""
+    """Return faces in the form of `FaceTracker.fit`."""
     fit = empty_frame(0, len(faces))
     for i, face in enumerate(faces):
         set_face(fit, i, face)

@@ -1,4 +1,4 @@
-"""What a run works with and what it counts, shared by its frame source, trackers and smoothing."""
+"""Models, settings and statistics of a run, shared by its frame source, trackers and smoothing."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ class RunContext:
 
 
 Tracked = tuple[FrameResult, Callable[[], FacesState] | None]
-"""A frame's result before smoothing, and what returns the state of the faces after it."""
+"""A frame's result before smoothing, and a function that returns the state of the faces after it."""
 Frames = Iterator[tuple[int, Frame]]
 Follow = Callable[[RunContext, Frames, FacesState | None], Generator[Tracked, None, None]]
-"""A tracker: follows faces through frames, from a state where one is given."""
+"""A tracker: tracks faces through frames, from an optional state."""

@@ -56,7 +56,7 @@ def watch_for_cuts(
     jumps: dict[int, tuple[npt.NDArray[np.uint8], float]],
     begin: int,
 ) -> Generator[tuple[int, Frame], None, None]:
-    """Yield frames from `begin` on, and note in `jumps` those on which much of the picture changes."""
+    """Yield frames from `begin` on, and record in `jumps` those on which much of the image changes."""
     before: npt.NDArray[np.uint8] | None = None
     small = np.zeros((0, 0), np.int16)
     with closing(frames):

@@ -1,4 +1,4 @@
-"""Faces of one frame: what the detector finds and PFLD takes for faces too."""
+"""Faces of one frame: detections that PFLD confirms."""
 
 from __future__ import annotations
 
@@ -63,7 +63,7 @@ def find_faces(
 
 
 def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) -> PfldOutput:
-    """Run PFLD on crops from boxes, and where it sees a face once more on that, plain and mirrored."""
+    """Run PFLD on crops from boxes, and again, plain and mirrored, on the crops of the faces found."""
     output = predict_twice(models.pfld, rgb, crops)
     better = crops_of_landmarks(output.landmarks)
     sure = np.flatnonzero((output.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE))
@@ -84,7 +84,7 @@ def usable_faces(
 
 
 def still_faces(output: PfldOutput, shape: tuple[int, ...], least: float) -> npt.NDArray[np.bool_]:
-    """Return which faces can be followed on: `usable_faces` whose score is at least `least`, (F,) bool."""
+    """Return which faces remain tracked: `usable_faces` whose score is at least `least`, (F,) bool."""
     good = np.empty(len(output.score), np.bool_)
     _still(output.landmarks, output.confidence, output.score, least, shape[0], shape[1], good)
     return good
@@ -180,7 +180,7 @@ def found_scores(output: PfldOutput) -> Floats:
 
 
 def join_faces(outputs: Sequence[PfldOutput]) -> PfldOutput:
-    """Put outputs of one frame together."""
+    """Concatenate outputs of one frame."""
     if len(outputs) == 1:
         return outputs[0]
     return PfldOutput(

@@ -1,4 +1,4 @@
-"""Frames from whatever the user has: a path, a video, an array; read one by one, each with its error."""
+"""Frames from a path, a video or an array, read one by one, each with its error."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ EVERY = "every"
 STREAM = "stream"
 """Entry of `Tracks.meta`: which of a file's video streams was tracked, where it is not the first."""
 PIXEL_RANGE = "pixel_range"
-"""Entry of `Tracks.meta`: the values of an array's pixels that were taken as black and white."""
+"""Entry of `Tracks.meta`: the pixel values of an array that were used as black and white."""
 Times = npt.NDArray[np.float64] | list[float]
 USUAL_RATE = 25.0
 FARTHEST_SCENES = 0.25  # seconds between frames in which a face still looks alike
@@ -39,7 +39,7 @@ BLOCK = 16
 
 @dataclass(frozen=True)
 class FrameSource:
-    """What is to be tracked, opened and checked."""
+    """The frames to track, opened and checked."""
 
     frames: Any  # read as ``frames[int(t)]`` only
     # start, stop: first frame, and the one after the last
@@ -80,7 +80,7 @@ class FrameSource:
         return self.start + (place - self.start) * self.every
 
     def regions(self, regions: Regions, back: bool = False) -> Regions:
-        """Return regions of the source where and when the tracker sees them, or the way back."""
+        """Convert regions to the coordinates and frame numbers of the tracker, or `back`."""
         seen = self.view.regions(regions, back)
         if self.every == 1:
             return seen
@@ -131,7 +131,7 @@ def open_source(
     every: int = 1,
     stream: int | None = None,
 ) -> FrameSource:
-    """Open what is to be tracked, as for `FaceTracker.track`."""
+    """Open the frames to track, given as for `FaceTracker.track`."""
     opened = isinstance(frames, (str, Path))
     step: object = every  # of scripts
     if not isinstance(step, (int, np.integer)) or step < 1:
@@ -192,7 +192,7 @@ def _times(frames: Any, n_frames: int, fps: float | None) -> Times | None:
 
 
 def video_of(frames: Any) -> Video | None:
-    """Return the video that frames are, or that they are read from."""
+    """Return the video from which frames are read, or None."""
     return frames if isinstance(frames, Video) else getattr(frames, "video", None)
 
 
@@ -221,7 +221,7 @@ def check_length(n_frames: int, last: int) -> None:
 
 
 def check_size(size: tuple[int, ...], tracks: Tracks) -> None:
-    """Refuse frames of another size than those that tracks were made on, where the tracks know theirs."""
+    """Refuse frames of another size than that recorded in tracks."""
     wanted = (tracks.meta.get("height"), tracks.meta.get("width"))
     known = all(isinstance(side, (int, np.integer)) for side in wanted)
     if known and tuple(size) != wanted:
@@ -238,7 +238,7 @@ def recorded_stream(tracks: Tracks) -> int | None:
 
 
 def recorded_pixel_range(tracks: Tracks) -> PixelRange | None:
-    """Return which pixels were black and white when frames were tracked, or None where tracks do not know."""
+    """Return the pixel values of black and white that tracks record, or None."""
     known = tracks.meta.get(PIXEL_RANGE)
     if not isinstance(known, (list, tuple)) or len(known) != 2:
         return None

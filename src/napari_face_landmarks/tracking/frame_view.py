@@ -1,4 +1,4 @@
-"""How the tracker sees frames: turned upright and stretched to square pixels; landmarks there and back."""
+"""Conversion of frames to upright ones with square pixels for tracking, and of landmarks back."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ TURN = "turn"
 
 @dataclass(frozen=True)
 class FrameView:
-    """What a tracker sees of frames that are not upright, or whose pixels are not square."""
+    """Conversion of frames that are not upright, or have no square pixels, for tracking."""
 
     size: tuple[int, int]  # height and width of a frame
     pixel_aspect: float = 1.0  # how much wider than high a pixel is shown
@@ -38,7 +38,7 @@ class FrameView:
 
     @property
     def seen_size(self) -> tuple[int, int]:
-        """Height and width of what the tracker sees."""
+        """Height and width of the converted frames."""
         height, width = self._turned
         return height, round(width * self.stretch)
 
@@ -51,11 +51,11 @@ class FrameView:
         return any(self.turn) or self.stretch != 1
 
     def __bool__(self) -> bool:
-        """Return whether the tracker sees anything but the frames as they are."""
+        """Return whether frames are converted at all."""
         return self._changes
 
     def frame(self, rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-        """Return what the tracker sees of a frame, (H, W, 3)."""
+        """Return a frame (H, W, 3), converted."""
         if not self:
             return rgb
         seen = rgb.transpose(1, 0, 2) if self.turn[0] else rgb
@@ -63,7 +63,7 @@ class FrameView:
         return resize(seen, *self.seen_size, (1.0, 1 / self.stretch))
 
     def seen(self, points: npt.NDArray[Any]) -> npt.NDArray[np.float32]:
-        """Return points of the frames, (..., 2), x then y, where the tracker sees them."""
+        """Convert points of the source frames, (..., 2), x then y, to converted frames."""
         found = np.array(points[..., ::-1] if self.turn[0] else points, dtype=np.float32)
         for axis, reversed_ in enumerate(self.turn[1:]):
             if reversed_:
@@ -73,7 +73,7 @@ class FrameView:
         return found
 
     def in_source(self, points: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return points that the tracker sees, (..., 2), x then y, in the pixels of the frames."""
+        """Convert points of converted frames, (..., 2), x then y, to the source frames."""
         if not self:
             return points
         found = points.copy()
@@ -85,7 +85,7 @@ class FrameView:
         return np.ascontiguousarray(found[..., ::-1]) if self.turn[0] else found
 
     def iris_in_source(self, iris: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
-        """Return irises that the tracker sees, (..., 8) as in `FaceArrays`, in the pixels of the frames."""
+        """Convert irises of converted frames, (..., 8) as in `FaceArrays`, to the source frames."""
         if not self:
             return iris
         found = iris.copy()
@@ -95,7 +95,7 @@ class FrameView:
         return found
 
     def regions(self, regions: Regions, back: bool = False) -> Regions:
-        """Return regions of the frames where the tracker sees them, or the way back."""
+        """Convert regions of the source frames to converted frames, or `back`."""
 
         def moved(region: Region) -> Region:
             given = np.array(region.box, dtype=np.float32).reshape(2, 2)
@@ -116,7 +116,7 @@ class FrameView:
 
 
 def recorded_view(tracks: Tracks, size: tuple[int, int]) -> FrameView:
-    """Return how frames of a size, height and width, were seen when tracks were made."""
+    """Return the conversion of frames of a size (height, width) with which tracks were made."""
     aspect, turn = tracks.meta.get(PIXEL_ASPECT), tracks.meta.get(TURN)
     known = isinstance(aspect, (int, float)) and np.isfinite(aspect) and 0.01 < aspect < 100
     turned = isinstance(turn, (list, tuple)) and len(turn) == 3

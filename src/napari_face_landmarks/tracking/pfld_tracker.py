@@ -1,4 +1,4 @@
-"""Faces tracked by PFLD, started on frames ahead; the detector now and then; CLNF refinement behind."""
+"""Faces tracked by PFLD, pipelined with decoding and CLNF refinement; the detector runs at intervals."""
 
 from __future__ import annotations
 
@@ -163,7 +163,7 @@ def follow_pfld(
 def _step(
     context: RunContext, workers: Workers, look: _Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots
 ) -> Seen:
-    """Track the known faces into a frame, find others where there is room; return PFLD's output of each."""
+    """Track the known faces into a frame and detect others for free slots; return PFLD's output of each."""
     index, faces, regions = look.index, slots.faces, context.regions
     known = [slot for slot, face in enumerate(faces) if face is not None]
     before = {slot: face.landmarks for slot, face in enumerate(faces) if face is not None}
@@ -382,7 +382,7 @@ def _look_ahead(index: int, frame: Frame, faces: Sequence[Face | None]) -> _Ahea
 
 
 def _look_again(index: int, frame: Frame, faces: Sequence[Face | None], begun: AheadState) -> _Ahead:
-    """Look for the faces on a frame where they were predicted when a state was taken."""
+    """Run PFLD on a frame at the crops that a stored state predicts."""
     if not begun.slots or isinstance(frame, FaceLandmarksError):
         return _look_ahead(index, frame, [])
     lost = Face(np.zeros((N_LANDMARKS, 2), np.float32))
@@ -409,12 +409,12 @@ def _start_looking(models: Models, workers: Workers, ahead: Sequence[_Ahead], pa
 
 
 def _look_together(look: _Ahead, other: _Ahead) -> bool:
-    """Return whether PFLD takes faces of two frames in one batch."""
+    """Return whether PFLD processes faces of two frames in one batch."""
     return bool(look.outputs and other.outputs) and look.outputs[-1][0] is other.outputs[0][0]
 
 
 def _timed_look(models: Models, pictures: Pictures, crops: Floats) -> tuple[PfldOutput, float]:
-    """Return PFLD's output for crops, and the seconds a crop that took."""
+    """Return PFLD's output for crops, and the seconds per crop."""
     began = time.perf_counter()
     output = predict_twice(models.pfld, pictures, crops)
     return output, (time.perf_counter() - began) / len(crops)

@@ -1,4 +1,4 @@
-"""What a result was made with, so that it can be reproduced."""
+"""Provenance of a result: code, models and libraries."""
 
 from __future__ import annotations
 

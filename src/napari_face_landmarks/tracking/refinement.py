@@ -62,7 +62,7 @@ _LEAST = np.array([UNSURE_FACE, *[UNSURE_REGION] * len(REGIONS)], np.float32)
 
 
 class GreyFrame:
-    """A frame and its grey levels, which are only computed where they are asked for."""
+    """A frame and its luma, which is computed on demand."""
 
     def __init__(self, rgb: npt.NDArray[np.uint8]) -> None:
         self.rgb = rgb
@@ -90,7 +90,7 @@ class GreyFrame:
 
 
 def _around(landmarks: npt.NDArray[Any], shape: tuple[int, ...]) -> tuple[slice, slice]:
-    """Return the rows and columns of a picture that a face takes, with `AROUND_FACE` of its size about it."""
+    """Return rows and columns of a face in an image, with a margin of `AROUND_FACE` of its size."""
     points = landmarks[np.isfinite(landmarks).all(axis=1)]
     if not len(points):
         return slice(0, shape[0]), slice(0, shape[1])
@@ -205,7 +205,7 @@ def place_faces(models: Models, faces: Sequence[tuple[GreyFrame, PfldOutput, int
 
 
 def refine_placed(context: RunContext, face: Placed, index: int, before: Refinement) -> Refined:
-    """Do the part of `refine_face` that depends on the frames before."""
+    """Apply the part of `refine_face` that depends on previous frames."""
     began = time.perf_counter()
     landmarks, source, params, after = _refine(context, face, index, before)
     if context.models.parts is not None and source != PFLD:

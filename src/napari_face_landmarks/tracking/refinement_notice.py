@@ -9,12 +9,12 @@ from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.stats import RunStats
 
 FRAMES_MEASURED = 8
-"""Frames after the switch whose time is taken; refinement stays on for more than these."""
+"""Frames after the switch that are timed; refinement stays on for more."""
 
 
 @dataclass
 class RefinementNotice:
-    """Watch the frames of a run in auto mode for when CLNF switches on."""
+    """Detect in the frames of a run in auto mode that CLNF has switched on."""
 
     switched_on: tuple[int, float] | None = None  # frames done and seconds gone by when it did
     given: bool = False  # whether the sentence was given

@@ -26,17 +26,17 @@ from napari_face_landmarks.tracking.state import FacesState, TrackerState
 from napari_face_landmarks.video import prefetch
 
 NAMED = 5
-"""Of many frames, how many are named in a sentence."""
+"""Maximum number of frames named in a sentence."""
 
 
 class Recorder(Protocol):
-    """What writes the results of a run as they come."""
+    """Writes the results of a run during the run."""
 
     def add(self, result: FrameResult) -> None:
-        """Take a result, before it is given out."""
+        """Record a result, before the consumer gets it."""
 
     def sync(self) -> None:
-        """Write what was taken; called at the end of the run."""
+        """Write all recorded results; called at the end of the run."""
 
 
 class Run(Iterator[FrameResult]):
@@ -142,7 +142,7 @@ class Run(Iterator[FrameResult]):
         raise StopIteration
 
     def fill(self, results: list[FrameResult] | deque[FrameResult]) -> Iterator[int]:
-        """Append the results as they come; yield the number of new ones each time."""
+        """Append each result as it is computed; yield the number of new ones."""
         for result in self:
             results.append(result)
             yield 1
@@ -166,7 +166,7 @@ class Run(Iterator[FrameResult]):
                 self._on_end(self)
 
     def __del__(self) -> None:
-        """End a run that nobody iterates any more."""
+        """End a run without a consumer."""
         if hasattr(self, "_ended"):
             self.close()
 
@@ -267,7 +267,7 @@ class Run(Iterator[FrameResult]):
         return bisect_right(cuts, last) > bisect_right(cuts, first)
 
     def _smoothed(self) -> FrameResult:
-        """Return the first of the frames that wait, smoothed and counted."""
+        """Return the first of the pending frames, smoothed and counted."""
         start = time.perf_counter()
         middle = len(self._recent) - self._waiting
         raw = self._recent[middle]

@@ -98,7 +98,7 @@ class ClnfFace:
 
 @dataclass(frozen=True, slots=True)
 class AheadState:
-    """Where PFLD was looking on a frame after the last finished one."""
+    """The crops of PFLD on a frame after the last finished one."""
 
     crops: Floats  # (N, 4)
     slots: tuple[int, ...]  # the slot of the face that each crop is for; -1 where it was lost meanwhile
@@ -259,7 +259,7 @@ def _unpack(kind: Any, plain: Any, name: str, take: Callable[[str, str, tuple[in
 
 
 def _check_plausible(state: TrackerState) -> None:
-    """Raise a ValueError for a state that no run has."""
+    """Raise a ValueError for an impossible state."""
     faces = state.faces.faces
     slots = [slot for ahead in state.faces.ahead for slot in ahead.slots if slot != -1]
     states = [face for face in faces if isinstance(face, FaceState)]

@@ -1,4 +1,4 @@
-"""Work done ahead of its turn, on a few threads or on none, with the same results."""
+"""Asynchronous work on a few threads, or on none, with the same results."""
 
 from __future__ import annotations
 
@@ -17,19 +17,19 @@ MOST_THREADS = 64
 
 
 def checked_threads(threads: object) -> int:
-    """Return a number of threads that the user gave, or refuse it in a sentence."""
+    """Return a valid number of threads, or raise an error."""
     if isinstance(threads, bool) or not isinstance(threads, int) or not 1 <= threads <= MOST_THREADS:
         raise SettingsError(f"threads is {threads!r}: give a whole number from 1 to {MOST_THREADS}.")
     return threads
 
 
 def thread_pool(threads: int) -> ThreadPoolExecutor:
-    """Return a pool for the work of a run, whose threads give way to a window that it is behind."""
+    """Return a pool for a run; its threads have a lower priority in a run behind a window."""
     return ThreadPoolExecutor(threads, "face-landmarks", give_way, (works_behind_a_window(),))
 
 
 class Promise(Generic[T]):
-    """What work that was submitted gives once it is done: its result, or its exception."""
+    """The result or exception of submitted work."""
 
     __slots__ = ("_error", "_finished", "_then", "_value", "_waits_for", "_work", "done")
 
@@ -88,7 +88,7 @@ class Workers:
         return promise
 
     def result(self, promise: Promise[T]) -> T:
-        """Give the result of work, or raise its exception; until it is done, do what was submitted."""
+        """Return the result of work, or raise its exception; help with submitted work until then."""
         while not promise.done:
             try:
                 other = self._waiting.get_nowait() if self._helps else None

@@ -108,7 +108,7 @@ class FaceTracker:
         return f"<FaceTracker with models {self.models.name!r}, {settings}, threads={self.threads}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle what it is made of: the models are loaded again, and runs are left out."""
+        """Pickle the arguments: the models are loaded again, runs are dropped."""
         return _tracker_with, (self.models, self.settings, self.threads, self.engine.__name__)
 
     def detect(self, image: Any) -> Floats:
@@ -377,7 +377,7 @@ def _checked_boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
 
 
 def _picture(image: Any) -> npt.NDArray[np.uint8]:
-    """Return one picture, or that of a path, as RGB, its range of pixels found from itself."""
+    """Return an image, or that of a path, as RGB, with its own range of pixels."""
     if isinstance(image, (str, Path)):
         image = read_picture(image)
     return to_rgb8(image, pixel_range=pixel_range_of([image])[0])

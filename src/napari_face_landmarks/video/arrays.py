@@ -1,4 +1,4 @@
-"""Arrays, lists and iterators as frames: axes of length 1 dropped, single pictures, frames as they come."""
+"""Arrays, lists and iterators as frames; axes of length 1 are dropped."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class FrameList:
 
 
 def _as_array(frame: Any) -> npt.NDArray[Any]:
-    """Return a frame as an array: that of a path, of a frame of decord, or of what NumPy converts."""
+    """Return a frame as an array: of a path, of a frame of decord, or converted by NumPy."""
     from napari_face_landmarks.video.pictures import read_picture
 
     if isinstance(frame, (str, Path)):

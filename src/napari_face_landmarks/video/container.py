@@ -24,7 +24,7 @@ VIDEO_SUFFIXES = (
     ".mp4", ".m4v", ".mov", ".avi", ".mkv", ".webm", ".mpg", ".mpeg", ".mts", ".m2ts", ".ts", ".3gp", ".wmv",
     ".flv", ".ogv", ".vob", ".mxf", ".dv", ".gif", ".apng", ".y4m",
 )  # fmt: skip
-"""Endings of video files, in any case: what `track`, `batch` and napari's reader take for videos."""
+"""Suffixes of video files, in any case, for `track`, `batch` and napari's reader."""
 
 # The demuxers that are allowed. FFmpeg also has demuxers that render any text as video, and playlists that
 # refer to other files or addresses; neither is acceptable for untrusted files.
@@ -102,7 +102,7 @@ def open_container(path: str) -> InputContainer:
 
 
 def _missing(path: str) -> str:
-    """Return a sentence about a file that is not there; of ``//`` in an address one slash is left."""
+    """Return a sentence about a missing file, which may be an address (with one slash left of ``//``)."""
     address = re.search(r"(?:^|[/\\])((?:https?|rts[mp]s?|rtmps?|s?ftp|s3|udp|tcp|file):[/\\].*)", path)
     if address is None:
         return f"There is no file {path}: check the path of the video."

@@ -55,7 +55,7 @@ _CHECKED_BYTES = 4096
 SMALLEST_ASPECT = 0.005
 """Pixels whose sides differ by less count as square."""
 SHARE_LOST = 0.1
-"""Of the declared duration; where more is missing at the end, it is reported."""
+"""Share of the declared duration; if more is missing at the end, a warning is given."""
 
 
 @dataclass(frozen=True)
@@ -127,7 +127,7 @@ class FrameIndex:
 
 @dataclass(frozen=True)
 class IndexedVideo:
-    """Everything that was found out about an open file."""
+    """An open file with its index and properties."""
 
     info: VideoInfo
     index: FrameIndex

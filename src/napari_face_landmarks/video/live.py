@@ -1,4 +1,4 @@
-"""Frames as they come, from a camera or a pipe: the newest, so that who shows them is never far behind."""
+"""Live frames of a camera or a pipe; outdated frames are dropped, for a low latency."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class LiveFrames:
         return self
 
     def __next__(self) -> Frame:
-        """Return the newest frame, as soon as one has come that was not returned yet."""
+        """Return the newest frame; wait for one that was not returned yet."""
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._ended)
             if self._newest is None:
@@ -97,11 +97,11 @@ class LiveFrames:
 
     @property
     def began(self) -> float:
-        """When the first frame came, by `time.monotonic`."""
+        """Time of the first frame, by `time.monotonic`."""
         return self.came[0] if self.came else time.monotonic()
 
     def close(self) -> None:
-        """End the iteration; the source is let go with its next frame."""
+        """End the iteration; the source is released with its next frame."""
         with self._changed:
             self._ended = self._closed = True
             self._newest = None
@@ -206,7 +206,7 @@ def _doubts(stream: Any, interlaced: bool) -> list[str]:
 
 
 def write_y4m(stream: IO[bytes], frames: Iterator[Frame], fps: float) -> None:
-    """Write frames to a pipe as y4m, which players show as it comes."""
+    """Write frames to a pipe as y4m, for a player."""
     for number, rgb in enumerate(frames):
         if number == 0:
             height, width = rgb.shape[:2]

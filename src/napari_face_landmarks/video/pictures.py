@@ -19,7 +19,7 @@ from napari_face_landmarks.video.reader import Frame, Video
 
 PICTURE_SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp")
 RATE = 25.0
-"""Frames per second that are assumed of pictures, which have no time."""
+"""Assumed frames per second of images, which have no time stamps."""
 _FLAGS = 1 | 2  # OpenCV's IMREAD_COLOR and IMREAD_ANYDEPTH: upright, as the camera's note says
 _GREY = 2  # for grey pictures of 32 bits and floats, which are not converted to colours
 
@@ -40,7 +40,7 @@ def pictures_in(path: str | os.PathLike[str]) -> list[Path]:
 
 
 def _is_animated(path: Path) -> bool:
-    """Return whether a PNG or WebP picture is an animation, which is no picture but a video."""
+    """Return whether a PNG or WebP file is an animation, which is read as a video."""
     if path.suffix.lower() not in (".png", ".webp"):
         return False
     with open(path, "rb") as file:
@@ -54,7 +54,7 @@ def is_picture(path: Path) -> bool:
 
 
 def read_picture(path: str | os.PathLike[str], page: int = 0) -> npt.NDArray[Any]:
-    """Read a picture, upright, (H, W, 3) RGB of its own number of bits."""
+    """Read an image, upright, (H, W, 3) RGB in its own bit depth."""
     from napari_face_landmarks.opencv import cv2  # only for pictures: 26 MB
 
     name, picture = os.fsdecode(path), None
@@ -121,7 +121,7 @@ class PictureSeries(Video):
         return frame
 
     def frames(self, start: int = 0, stop: int | None = None, every: int = 1) -> Any:
-        """Read frames sequentially, as `Video.frames`; one that has none raises, and the next can be read."""
+        """Read frames sequentially, as `Video.frames`; after an error the next one can be read."""
         stop = min(len(self), len(self) if stop is None else stop)
         return InOrder(self, range(max(0, start), stop, every))
 
