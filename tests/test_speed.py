@@ -20,7 +20,7 @@ from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.jit import LEAN_WITH
 
 KNOWN_NUMBA = numba.version_info.short in LEAN_WITH
-MOST_MEMORY_MB = 256 if KNOWN_NUMBA else 316  # 4 of them for the part models
+MOST_MEMORY_MB = 220 if KNOWN_NUMBA else 316  # 4 of them for the part models
 """Peak of a headless run whose kernels were compiled before; about 240 here, 110 of it Numba's."""
 
 

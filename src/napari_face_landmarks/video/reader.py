@@ -15,7 +15,7 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from napari_face_landmarks.errors import ImageError, VideoError
-from napari_face_landmarks.video.container import check_file, to_rgb
+from napari_face_landmarks.video.container import SparePictures, check_file, to_rgb
 from napari_face_landmarks.video.index import DecodingRun, IndexedVideo, PacketLost, index_video
 
 Frame = npt.NDArray[np.uint8]
@@ -208,7 +208,8 @@ class Video:
         if first >= last:
             return
         self._check_open()
-        reformatter = VideoReformatter()
+        geometry, reformatter = self._source.geometry, VideoReformatter()
+        spare = SparePictures((geometry.height, geometry.width, 3))
         with FrameReader(self._source, self.damaged, self.concealed) as reader:
             for number, frame in reader.frames_from(first):
                 if self._closed:
@@ -216,7 +217,7 @@ class Video:
                 if (number - first) % every == 0:
                     if self.keeps_frames:
                         self._cache.put(number, frame)
-                    yield to_rgb(frame, self._source.geometry, reformatter)
+                    yield to_rgb(frame, geometry, reformatter, spare)
                 if number + 1 >= last:
                     return
 
