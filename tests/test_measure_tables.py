@@ -415,6 +415,22 @@ def test_what_cannot_be_measured_is_said() -> None:
     assert blinks(measure(timeless), fps=25) == []
 
 
+def test_closure_can_be_asked_for_by_its_name() -> None:
+    table = measure(tracks_of(faces(6)), names=["closure", "mouth_opening"])
+    assert {"closure_right", "closure_left", "eye_height_left", "mouth_opening"} <= set(table.names)
+    assert "closure_right" in measure(tracks_of(faces(6)), names=["closure_right"]).names
+    with pytest.raises(MeasureError, match="do you mean closure"):
+        measure(tracks_of(faces(6)), names=["closures"])
+
+
+def test_every_table_says_its_unit_and_whether_the_pose_was_corrected() -> None:
+    table = measure(tracks_of(faces(6)), scale="0.45", pose_corrected=True, pdm=load_models().pdm)
+    (row,) = summary(table).itertuples()
+    assert (row.unit, row.pose_corrected) == ("mm", True)
+    assert all(to_dataframe(table, long)["pose_corrected"].all() for long in (False, True))
+    assert not to_dataframe(measure(tracks_of(faces(6))))["pose_corrected"].any()
+
+
 def test_tables_have_units_in_their_columns_and_a_tidy_form() -> None:
     table = measure(tracks_of(faces(6)), names=["mouth_width", "eye_aperture"], scale="36-45=90mm")
     wide = to_dataframe(table)
@@ -447,7 +463,8 @@ def test_csv_files_are_those_of_pandas(
         }
     )
     for names in (list(frame), ["face", "frame"], ["value", "error"], ["error", "face", "value"]):
-        expected = frame[names].to_csv(index=False, float_format="%.6g", lineterminator="\n")
+        capitals = frame.assign(turned=frame["turned"].map({True: "TRUE", False: "FALSE"}))
+        expected = capitals[names].to_csv(index=False, float_format="%.6g", lineterminator="\n")
         write_table(tmp_path / "a.csv", frame[names])
         assert (tmp_path / "a.csv").read_bytes().decode() == expected
     times = pd.DataFrame({"time": [0.0, 1 / 30, 36000.0041667, np.nan], "value": [36000.0041667] * 4})

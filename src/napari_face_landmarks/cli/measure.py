@@ -72,7 +72,7 @@ def add_measure(commands: Any) -> None:
         help="turn each face to a frontal view first, with the depth of the shape model",
     )
     parser.add_argument(
-        "--measures", metavar="NAME", nargs="+", help="only these, such as eye_aperture mouth_opening"
+        "--measures", metavar="NAME", nargs="+", help="only these, such as closure mouth_opening"
     )
     parser.add_argument("--fps", metavar="N", type=number, help="frame rate, for results without time stamps")
     add_models_option(parser)

@@ -64,6 +64,7 @@ def columns_of(table: MeasureTable, long: bool = False) -> dict[str, npt.NDArray
         "time": table.timestamps[rows],
         "face": np.array(table.face_names, dtype=object)[faces],
         **{flag: getattr(table, flag)[there] for flag in FLAGS},
+        "pose_corrected": np.full(len(rows), table.pose_corrected),
     }
     count = len(table.columns)
     if not long:
@@ -176,7 +177,7 @@ def _csv_parts(columns: Mapping[str, npt.NDArray[Any]]) -> tuple[list[bytes], np
     """Return how each row begins, and the floats at its end, (N, M).
 
     Rows become those of ``DataFrame.to_csv`` with ``float_format="%.6g"``, which calls functions of Python
-    for each number; only `TIMES` have more digits.
+    for each number; only `TIMES` have more digits, and truth is in capitals.
     """
     first = max(
         (k + 1 for k, (name, part) in enumerate(columns.items()) if part.dtype.kind != "f" or name in TIMES),
@@ -273,7 +274,9 @@ def _csv_cells(name: str, column: npt.NDArray[Any]) -> list[str]:
         return ["" if value != value else f"{value:.6f}".rstrip("0").rstrip(".") for value in values]
     if column.dtype.kind == "f":
         return ["" if value != value else f"{value:.6g}" for value in values]
-    if column.dtype.kind in "biu":
+    if column.dtype.kind == "b":  # as R, Excel and pandas know them; R takes "True" for a text
+        return ["TRUE" if value else "FALSE" for value in values]
+    if column.dtype.kind in "iu":
         return [str(value) for value in values]
     texts = ["" if value is None or value != value else str(value) for value in values]
     quoted = {text: f'"{text.replace(_QUOTE, 2 * _QUOTE)}"' for text in set(texts) if set(text) & _MARKS}

@@ -35,7 +35,8 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
     Returns
     -------
     DataFrame
-        ``face``, ``frames``, ``seconds``, ``usable_percent``; for each measure ``NAME_rest``, ``NAME_peak``,
+        ``face``, ``frames``, ``seconds``, ``usable_percent``, ``unit`` (of lengths), ``pose_corrected``; for
+        each measure ``NAME_rest``, ``NAME_peak``,
         ``NAME_excursion`` (peak minus rest), ``NAME_range`` (5th to 95th percentile) and ``NAME_rest_low``,
         ``NAME_rest_high`` (95 % interval); ``NAME_excursion_symmetry``, the smaller excursion of the two
         sides in percent of the larger; and of blinks: number, complete ones, rate a minute with its 95 %
@@ -59,6 +60,8 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
             "frames": int(present.sum()),
             "seconds": _observed(seconds, present),
             "usable_percent": 100 * float(usable.sum()) / max(int(present.sum()), 1),
+            "unit": table.scale.unit,
+            "pose_corrected": table.pose_corrected,
         }
         for columns in _together(table):
             row |= _of_columns(table, columns, face, usable)

@@ -53,6 +53,8 @@ OPEN_PERCENTILE = 95.0
 """Percentile of an eye's height over the recording that counts as open."""
 THREADS = 2
 """Chunks of frames that are measured at a time; more would wait for each other in Python."""
+CLOSURES = {f"closure{end}": f"eye_height{end}" for end in ("", "_right", "_left")}
+"""The measures of which the eyes' closures are made."""
 UNITS = {"ratio": "ratio", "angle": "deg"}
 
 
@@ -296,13 +298,16 @@ def _warnings(unrested: Sequence[str], turned: int, seconds: npt.NDArray[np.floa
 def _wanted(names: Sequence[str] | None) -> tuple[Measure, ...]:
     if names is None:
         return MEASURES
+    names = [CLOSURES.get(name, name) for name in names]
     found = tuple(
         item for item in MEASURES if item.name in names or item.name.removesuffix(f"_{item.side}") in names
     )
     known = {item.name for item in found} | {item.name.removesuffix(f"_{item.side}") for item in found}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise _unknown_measure(unknown[0], [*PAIRS, *(item.name for item in MEASURES if item.side == "both")])
+        raise _unknown_measure(
+            unknown[0], ["closure", *PAIRS, *(item.name for item in MEASURES if item.side == "both")]
+        )
     return found
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError, ResultError, reason_of
-from napari_face_landmarks.files.atomic import companion_name, replacing
+from napari_face_landmarks.files.atomic import companion_name
 from napari_face_landmarks.measures import blinks, measure, summary
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 
@@ -63,5 +63,4 @@ def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
             ) from None
         found.append(pd.concat([pd.DataFrame({"video": [video] * len(rows)}), rows], axis=1))
     table = pd.concat(found, ignore_index=True) if found else pd.DataFrame({"video": []})
-    with replacing(folder / MEASURES_TABLE) as part:
-        table.to_csv(part, index=False, float_format="%.6g", lineterminator="\n")
+    write_table(folder / MEASURES_TABLE, table)
