@@ -69,6 +69,7 @@ def test_the_command_measures_everything_and_writes_it(
     assert found["videos"][0]["decoding_fps"] > 0
     assert len(found["steadiness"]) == 7
     assert 50 < found["peak_mb"] < 2000
+    assert 0.1 < found["start_seconds"] < 100
     assert [cost["value"] for cost in found["sizes"]] == [320, 640]
     assert [cost["value"] for cost in found["faces"]] == [1, 2]
     text = readme.read_text()
@@ -76,6 +77,7 @@ def test_the_command_measures_everything_and_writes_it(
     assert text.endswith(f"{END}\nafter\n")
     assert "old" not in text
     assert "baseline: loops" in text
+    assert f"tracks one frame of it takes {found['start_seconds']:.2f} s" in text
     picture = cv2.imread(str(plot))
     assert picture.shape[1] == 1200
     assert picture.min() < 100
@@ -170,7 +172,7 @@ def test_a_file_with_half_of_the_markers_is_left_alone(tmp_path: Path) -> None:
     step = StepResult("baseline", 0.5, 4, 1.0, 1.0, 0.0)
     length = LengthCost(100, 2.0, Slope(0.01, math.nan), None)
     result = Benchmark(
-        about, "m 1", QUICK, [], [step], [], [], [], length, [], None, ["The machine was busy."]
+        about, "m 1", QUICK, [], [step], [], [], [], length, [], None, None, ["The machine was busy."]
     )
     assert "**The machine was busy.**" in benchmark_table(result)
     assert "load average 3.0" in benchmark_table(result)

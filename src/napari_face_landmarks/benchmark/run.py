@@ -24,7 +24,7 @@ from napari_face_landmarks.benchmark.throughput import (
     size_costs,
     video_rates,
 )
-from napari_face_landmarks.benchmark.timing import BUSY, Timing, machine, peak_of_run
+from napari_face_landmarks.benchmark.timing import BUSY, Timing, machine, peak_of_run, start_of_run
 from napari_face_landmarks.clnf.patch_experts import PatchExperts
 from napari_face_landmarks.errors import ModelError, ResultError
 from napari_face_landmarks.files.json_file import write_json
@@ -87,6 +87,8 @@ class Benchmark:
         Jitter on the first video.
     peak_mb : float or None
         Peak memory of a process that tracks the first video; None if unknown.
+    start_seconds : float or None
+        Time of a process that tracks one frame of it, all kernels compiled; None if unknown.
     warnings : list of str
         Reasons why the figures may be unreliable.
     """
@@ -102,6 +104,7 @@ class Benchmark:
     length: LengthCost
     steadiness: list[Steadiness]
     peak_mb: float | None
+    start_seconds: float | None
     warnings: list[str] = field(default_factory=list)
 
     def save(self, path: Path) -> None:
@@ -180,8 +183,11 @@ def run_benchmark(
     peak = peak_of_run(models.name, paths[0], effort.stop)
     if peak is not None:
         say(f"Peak memory of a process that tracks {paths[0].name}: {peak:.0f} MB")
+    start = start_of_run(models.name, paths[0])
+    if start is not None:
+        say(f"A process that tracks one frame takes {start:.2f} s")
     name = f"{models.name} {models.version}"
-    measured = (kernels, ablation, videos, sizes, faces, length, steady, peak)
+    measured = (kernels, ablation, videos, sizes, faces, length, steady, peak, start)
     return Benchmark(about, name, effort, *measured, warnings)
 
 

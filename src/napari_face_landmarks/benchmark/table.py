@@ -64,6 +64,10 @@ def benchmark_table(result: Benchmark) -> str:
         parts.append(
             f"Peak memory of a process that tracks {video} with the defaults: {result.peak_mb:.0f} MB."
         )
+    if result.start_seconds is not None:
+        parts.append(
+            f"A process that tracks one frame of it takes {result.start_seconds:.2f} s, with its start."
+        )
     return "\n\n".join(parts) + "\n"
 
 
