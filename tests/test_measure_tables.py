@@ -415,6 +415,31 @@ def test_what_cannot_be_measured_is_said() -> None:
     assert blinks(measure(timeless), fps=25) == []
 
 
+@pytest.mark.parametrize("sigma", [1.5, np.nan])
+def test_an_eye_that_is_never_open_has_no_closure_and_is_named(sigma: float, tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    landmarks = faces(300) + rng.normal(0, 0.5, (300, 1, 68, 2))
+    shut(landmarks, np.full(300, 0.95), "right")
+    shut(landmarks, np.interp(np.arange(300), [100, 103, 104, 108], [0, 1, 1, 0]), "left")
+    tracks = tracks_of(landmarks, confidence=0.95 if np.isfinite(sigma) else 1.0)
+    tracks.sigma[:] = sigma
+    table = measure(tracks)
+    assert table.warnings == (
+        "The right eye of face 0 is never seen open: its closure and blinks are not known.",
+    )
+    assert np.isnan(table.series("closure_right")).all()
+    (blink,) = blinks(table)
+    assert blink.side == "left"
+    (row,) = summary(table).itertuples()
+    assert (row.blinks, math.isnan(row.closure_right_rest)) == (1, True)
+    assert row.closure_left_rest == pytest.approx(0, abs=0.1)
+    pytest.importorskip("matplotlib")
+    write_video(tmp_path / "one.mp4", np.zeros((300, 480, 640, 3), np.uint8), 25)
+    page = report_page(tracks, table, tmp_path / "one.mp4")
+    assert "Eyes closed furthest (4.1" in page
+    assert table.warnings[0] in page
+
+
 def test_closure_can_be_asked_for_by_its_name() -> None:
     table = measure(tracks_of(faces(6)), names=["closure", "mouth_opening"])
     assert {"closure_right", "closure_left", "eye_height_left", "mouth_opening"} <= set(table.names)

@@ -277,8 +277,12 @@ def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str]
         wanted.append((int(rest[len(rest) // 2]), "At rest", "mouth_opening"))
     usable = table.usable[:, face]
     for name, caption in PEAKS:
-        columns = [full for full in (name, f"{name}_right", f"{name}_left") if full in table.names]
-        if not columns or not usable.any():
+        columns = [
+            full
+            for full in (name, f"{name}_right", f"{name}_left")
+            if full in table.names and np.isfinite(table.series(full, face)[usable]).any()
+        ]
+        if not columns:
             continue
         values = np.stack([table.series(full, face) for full in columns]).mean(axis=0)
         wanted.append((int(np.nanargmax(np.where(usable, values, np.nan))), caption, name))

@@ -17,7 +17,7 @@ from napari_face_landmarks.data.names import names_of_faces
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, ROWS_AT_ONCE, Measure
+from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, ROWS_AT_ONCE, SIDES, Measure
 from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
 from napari_face_landmarks.measures.rest import rest_rows
 from napari_face_landmarks.measures.scale import Scale, parse_scale, unit_per_pixel
@@ -55,6 +55,8 @@ THREADS = 2
 """Chunks of frames that are measured at a time; more would wait for each other in Python."""
 CLOSURES = {f"closure{end}": f"eye_height{end}" for end in ("", "_right", "_left")}
 """The measures of which the eyes' closures are made."""
+NEVER_OPEN = 0.2
+"""Height over that of the other eye up to which an eye counts as shut on all frames."""
 UNITS = {"ratio": "ratio", "angle": "deg"}
 
 
@@ -244,6 +246,12 @@ def measure(
     if not pose_corrected:
         turned = np.asarray(present & (np.abs(np.degrees(tracks.pose[..., 2])) > LARGE_YAW))
     face_names = tuple(names_of_faces(tracks))
+    shut = [
+        f"{column.side} eye of {face_names[k]}"
+        for k in np.flatnonzero(usable.any(axis=0))
+        for place, column in enumerate(columns)
+        if column.name.startswith("closure") and not np.isfinite(values[:, k, place]).any()
+    ]
     unrested = [face_names[k] for k, found in enumerate(rows) if not len(found) and present[:, k].any()]
     return MeasureTable(
         columns=columns,
@@ -257,7 +265,7 @@ def measure(
         scale=scale,
         pose_corrected=pose_corrected,
         face_names=face_names,
-        warnings=_warnings(unrested, int(turned.sum()), tracks.timestamps),
+        warnings=_warnings(unrested, shut, int(turned.sum()), tracks.timestamps),
         meta=dict(tracks.meta),
     )
 
@@ -275,12 +283,15 @@ def _at_rest(
     return found
 
 
-def _warnings(unrested: Sequence[str], turned: int, seconds: npt.NDArray[np.float64]) -> tuple[str, ...]:
+def _warnings(
+    unrested: Sequence[str], shut: Sequence[str], turned: int, seconds: npt.NDArray[np.float64]
+) -> tuple[str, ...]:
     sentences = [
         f"No calm second of {name} with open eyes was found: it is scaled by its median, and changes from "
         "rest are not known; choose a rest frame."
         for name in unrested
     ]
+    sentences += [f"The {eye} is never seen open: its closure and blinks are not known." for eye in shut]
     if turned:
         sentences.append(
             f"{turned} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in the image "
@@ -527,18 +538,23 @@ def _of_rows(
 def _fill_closure(
     values: Floats, errors: Floats, columns: tuple[Column, ...], usable: npt.NDArray[np.bool_]
 ) -> tuple[Column, ...]:
-    """Fill in each eye's closure, 1 - height / height of the open eye: 1 is shut; return its columns."""
+    """Fill in each eye's closure, 1 - height / height of the open eye: 1 is shut; return its columns.
+
+    It is not known for an eye that is never seen open: whose height is no more than its uncertainty explains,
+    or `NEVER_OPEN` of the other eye's.
+    """
     names = [column.name for column in columns]
-    added: list[Column] = []
-    for side in ("right", "left"):
-        if f"eye_height_{side}" not in names:
+    sides = [side for side in SIDES if f"eye_height_{side}" in names]
+    places = [names.index(f"eye_height_{side}") for side in sides]
+    own = slice(len(columns), len(columns) + len(sides))
+    for face in range(values.shape[1]):
+        rows = usable[:, face]
+        if not rows.any() or not sides:
             continue
-        place, own = names.index(f"eye_height_{side}"), len(columns) + len(added)
-        for face in range(values.shape[1]):
-            seen = values[usable[:, face], face, place]
-            tall = np.percentile(seen, OPEN_PERCENTILE) if len(seen) else np.nan
-            tall = tall if tall > 0 else np.nan
-            values[:, face, own] = 1 - values[:, face, place] / tall
-            errors[:, face, own] = errors[:, face, place] / tall
-        added.append(Column(f"closure_{side}", f"eye closure, {side}", "ratio", side))
-    return tuple(added)
+        tall = np.percentile(values[rows, face][:, places], OPEN_PERCENTILE, axis=0)
+        explained = 2 * np.nan_to_num(np.median(errors[rows, face][:, places], axis=0))
+        least = np.maximum(explained, max(0.0, NEVER_OPEN * tall.max()))
+        tall = np.where(tall > least, tall, np.nan)
+        values[:, face, own] = 1 - values[:, face, places] / tall
+        errors[:, face, own] = errors[:, face, places] / tall
+    return tuple(Column(f"closure_{side}", f"eye closure, {side}", "ratio", side) for side in sides)
