@@ -375,7 +375,7 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
         first(batch)
     pfld.export_onnx(first, tmp_path / "pfld.onnx")
     moved = np.concatenate([np.full((1, 136), 0.1), np.zeros((136, 136))])
-    settle_network(tmp_path / "pfld.onnx", tmp_path / "pfld.onnx", moved, 2.0)  # is not trained on
+    settle_network(tmp_path / "pfld.onnx", tmp_path / "pfld.onnx", moved)  # is not trained on
     again = Pfld()
     load_exported(again, tmp_path / "pfld.onnx", examples)
     assert again.training

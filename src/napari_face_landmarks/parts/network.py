@@ -36,6 +36,7 @@ class PartModels:
     eye : onnxruntime.InferenceSession
         One right eye, or a mirrored left one.
     mouth : onnxruntime.InferenceSession
+        Ends in a linear map of its landmarks (`training.linear_calibration`).
     """
 
     eye: onnxruntime.InferenceSession

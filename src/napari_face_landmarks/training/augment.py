@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -92,13 +93,17 @@ def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float
     return np.asarray(bumps, dtype=np.float32).reshape(-1, 5)
 
 
-def local_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw movements of one to three places of the face, mostly up or down, as `soft_tissue_bumps`."""
+def local_bumps(
+    landmarks: Points, rng: Generator, places: Sequence[int] | None = None
+) -> npt.NDArray[np.float32]:
+    """Draw movements, mostly up or down, of `places` (numbers of `_PLACES`; one to three drawn if None)."""
     unit = float(inter_ocular(landmarks))
     right = (landmarks[45] - landmarks[36]) / max(unit, 1e-6)
     down = np.array([-right[1], right[0]], dtype=np.float32)
     bumps = []
-    for number in rng.choice(len(_PLACES), int(rng.integers(1, 4)), replace=False):
+    if places is None:
+        places = rng.choice(len(_PLACES), int(rng.integers(1, 4)), replace=False).tolist()
+    for number in places:
         indices, widest, farthest = _PLACES[number]
         members = np.asarray(indices) if rng.random() < 0.5 else MIRROR_68[list(indices)]
         reach = widest * rng.uniform(0.5, 1.0)

@@ -184,22 +184,25 @@ def load_faces(data: Path, *, bundle: str, held_out: bool, machine_made: bool = 
     return replace(faces, weight=balanced(faces.weight, faces.landmarks)) if every else faces
 
 
-def load_measured(data: Path, *, bundle: str) -> Faces:
-    """Load the held-out faces for the evaluation of measures: every file of the bundle, by person."""
+def load_measured(data: Path, *, bundle: str, held_out: bool = True) -> Faces:
+    """Load the faces for the evaluation of measures, or the others: every file of the bundle, by person."""
     files = [f"landmarks_open/{name}.npz" for name in OPEN_SHARES]
     if bundle == "research":
         files = [*LABELLED, *files, *(f"landmarks_research/{name}.npz" for name in RESEARCH_SHARES)]
     calibration = labels.load_calibration(data)
-    parts = [_load_file(data / path, True, calibration) for path in files]
+    parts = [_load_file(data / path, held_out, calibration) for path in files]
     return _joined(parts, np.ones(sum(len(part.names) for part in parts)))
 
 
 def take(faces: Faces, rows: Sequence[int]) -> Faces:
     """Return some of the faces, drawn with the same relative weights."""
     weight = faces.weight[rows]
+    images = faces.images
     return Faces(
         [faces.names[i] for i in rows],
-        [faces.images[i] for i in rows],
+        Pictures([images.places[i] for i in rows])
+        if isinstance(images, Pictures)
+        else [images[i] for i in rows],
         faces.landmarks[rows],
         faces.mesh[rows],
         weight / weight.sum(),

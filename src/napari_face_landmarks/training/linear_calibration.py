@@ -1,15 +1,20 @@
-"""Final linear map to manual labels: ``python -m napari_face_landmarks.training settle --bundle research``.
+"""Final linear maps of the networks' landmarks: ``python -m napari_face_landmarks.training settle``.
 
-PFLD is trained on regularised labels (`mesh_regression`) and augmented faces, and the shape model pulls
-unusual faces towards the mean, so predicted landmarks vary less from face to face than manual labels. This
-shrinkage is a linear function of the landmarks. It is fitted here by ridge regression to the manual labels of
-the training faces, twice: for PFLD, where it becomes the last layer of ``pfld.onnx``, and for CLNF after it,
-where it becomes ``beyond`` of ``cen.npz``. The bundle ``open`` has no faces with manual iBUG landmarks and is
-not changed.
+Predicted landmarks vary less from face to face than labels, and follow a local movement of the skin only in
+part. Both are linear functions of the landmarks for the most part, and are undone here by ridge regression:
+maps are fitted to the labels of training faces and, at the same time, to movements of their skin, which are
+known exactly whatever the error of the labels. They become the last layer of ``pfld.onnx`` and of
+``mouth.onnx``. The heights of brows and mouth corners, of which differences between left and right are
+measured, have to follow the movements more strictly than other coordinates.
 
-The weight of a face is one over its squared size and its error, which minimises the mean distance rather than
-the mean square. Mirror images are included, so that left and right are treated alike; faces with one side
-weakened, so that asymmetric faces remain asymmetric; and heads rotated by means of their mesh.
+For ``research`` the labels by hand count most, and a third map is fitted to these for the end of CLNF's
+search, ``beyond`` of ``cen.npz``: the shape model pulls unusual faces towards the mean. ``open`` has no faces
+with manual iBUG landmarks, and no such map.
+
+The weight of a face is one over its squared size and its error, which minimises the mean distance rather
+than the mean square. Mirror images are included, so that left and right are treated alike; for CLNF also
+faces with one side weakened, so that asymmetric faces remain asymmetric, and heads rotated by means of their
+mesh.
 """
 
 from __future__ import annotations
@@ -36,11 +41,12 @@ from napari_face_landmarks.clnf.patch_experts import (
 )
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, inter_ocular, nme
-from napari_face_landmarks.pfld.crop import crops_of_landmarks
+from napari_face_landmarks.parts.crop import MOUTH, MOUTH_SIZE, mouth_crops
+from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_crop, to_image
 from napari_face_landmarks.pfld.network import predict
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.training import augment
-from napari_face_landmarks.training.faces import Faces, load_faces, sigma_ratio
+from napari_face_landmarks.training.faces import Faces, load_faces, load_measured, take
 from napari_face_landmarks.training.log import write_json
 from napari_face_landmarks.training.onnx_float16 import open_session
 from napari_face_landmarks.training.pose_augmentation import Turner, load_turner, turned, yaw_of_mesh
@@ -49,7 +55,12 @@ from napari_face_landmarks.video.pixels import to_grey
 Floats = npt.NDArray[np.float64]
 Kind = tuple[Faces, float]
 
-N_VALUES = 2 * N_LANDMARKS
+HEIGHTS = (*range(17, 27), 48, 54, 60, 64)
+"""Landmarks whose heights must follow movements most: brows and mouth corners."""
+MOVED_PLACES = ((0,), (1, 2, 3), (4, 5))
+"""Of `augment.local_bumps`, one of each is moved: a mouth corner, a brow, a half of the lower lip."""
+MOUTH_MIRROR = MIRROR_68[MOUTH] - MOUTH[0]
+LEAST_ERROR = 0.01  # outer-eye distances
 PREFIX = "settled/"
 """Prefix of the names of the nodes and weights that are added to the network."""
 
@@ -58,19 +69,34 @@ PREFIX = "settled/"
 class CalibrationPlan:
     """How the two linear maps are fitted."""
 
-    copies: int = 3  # crops of each face, unmodified and augmented, for PFLD's map
-    # weight of a face under other light (for PFLD also with other shape and occlusion) relative to an
-    # unmodified one
-    changed_weight: float = 1.0
+    faces: int = 5000  # training faces, drawn at random, that the networks' maps are fitted to
+    hand_weight: float = 20.0  # weight of a face that people labelled, relative to others
+    # followed_weight, heights_weight: weight of movements relative to that of labels with `LEAST_ERROR`, of
+    # all coordinates and of the heights of `HEIGHTS`
+    followed_weight: float = 1.0
+    heights_weight: float = 20.0
+    network_ridge: float = 3e-3  # penalty on the squared map, in variances of the landmarks
+    # of CLNF's map:
+    changed_weight: float = 1.0  # weight of a face under other light relative to an unmodified one
     # moved_weight, turned_weight: weight of a face with a weakness or an expression, and of one with a
     # rotated head
     moved_weight: float = 0.5
     turned_weight: float = 0.1
     most_yaw: float = math.radians(45)  # maximum rotation, radians
-    # pfld_ridge, clnf_ridge: penalty on the squared map, in variances of the landmarks
-    pfld_ridge: float = 3e-3
     clnf_ridge: float = 0.2
     seed: int = 2026
+
+
+@dataclass(frozen=True)
+class Moves:
+    """Landmarks' movements between two pictures of a face: found and wanted."""
+
+    # found, wanted: (M, L, 2), in face sizes
+    found: Floats
+    wanted: Floats
+    weight: float  # of each, relative to labels with `LEAST_ERROR`
+    strict_weight: float  # the same for the heights of the landmarks that are `strict`
+    strict: Sequence[int]  # numbers of landmarks
 
 
 def fit_map(
@@ -78,39 +104,60 @@ def fit_map(
     wanted: npt.NDArray[np.floating],
     weight: npt.NDArray[np.floating],
     ridge: float,
+    *,
+    size: npt.NDArray[np.floating] | None = None,
+    mirror: npt.NDArray[np.int64] = MIRROR_68,
+    moves: Moves | None = None,
 ) -> Floats:
-    """Fit ``wanted - found``, landmarks (N, 68, 2), as a linear function of `found`, by weights (N,).
+    """Fit ``wanted - found``, landmarks (N, L, 2), as a linear function of `found`, by weights (N,).
 
-    The landmarks are in a normalised frame in which left and right are mirror images about ``x = 0``. `ridge`
-    is the penalty in mean variances of `found`. Returns (137, 136) float64: row 0 is the constant, the others
+    The landmarks are in a normalised frame in which left and right, `mirror`, are mirror images about
+    ``x = 0``. `size` is the size of each face there, (N,), the outer-eye distance if not given; `ridge` the
+    penalty in mean variances of `found`. Returns (1 + 2 L, 2 L) float64: row 0 is the constant, the others
     multiply x and y of each landmark.
     """
-    found = np.concatenate([found, _mirrored(found)]).astype(np.float64)
-    wanted = np.concatenate([wanted, _mirrored(wanted)]).astype(np.float64)
-    size = inter_ocular(wanted)
-    error = np.linalg.norm(found - wanted, axis=-1).mean(axis=1) / size
-    share = np.tile(weight, 2) / size**2 / np.maximum(error, 0.01)
-    share /= share.sum()
-    levels = found.reshape(len(found), -1)
-    missing = (wanted - found).reshape(len(found), -1)
-    mean, mean_missing = share @ levels, share @ missing
+    size = inter_ocular(wanted) if size is None else size
+
+    def rows(points: npt.NDArray[np.floating]) -> Floats:
+        both = np.concatenate([points, points[:, mirror] * (-1, 1)])
+        return both.reshape(len(both), -1).astype(np.float64)
+
+    error = np.maximum(np.linalg.norm(found - wanted, axis=-1).mean(axis=1) / size, LEAST_ERROR)
+    share = np.tile(weight / size**2 / error, 2) / (2 * weight.sum())
+    levels, missing = rows(found), rows(wanted - found)
+    mean, mean_missing = share @ levels / share.sum(), share @ missing / share.sum()
     levels = levels - mean
     weighted = levels * share[:, None]
-    covariance = weighted.T @ levels
-    penalty = ridge * np.trace(covariance) / N_VALUES
-    slopes = np.linalg.solve(covariance + penalty * np.eye(N_VALUES), weighted.T @ (missing - mean_missing))
+    covariance, product = weighted.T @ levels, weighted.T @ (missing - mean_missing)
+
+    def solve(followed: float) -> Floats:
+        total, wished = covariance, product
+        if moves is not None:
+            each = followed / LEAST_ERROR / (2 * len(moves.found))
+            moved = rows(moves.found)
+            total = total + each * moved.T @ moved
+            wished = wished + each * moved.T @ rows(moves.wanted - moves.found)
+        penalty = ridge * np.trace(total) / len(total)
+        return np.linalg.solve(total + penalty * np.eye(len(total)), wished)
+
+    slopes = solve(0.0 if moves is None else moves.weight)
+    if moves is not None:
+        heights = 2 * np.asarray(moves.strict) + 1
+        slopes[:, heights] = solve(moves.strict_weight)[:, heights]
     return np.concatenate([(mean_missing - mean @ slopes)[None], slopes])
 
 
-def _mirrored(points: npt.NDArray[np.floating]) -> npt.NDArray[np.floating]:
-    return np.asarray(points[:, MIRROR_68] * np.array([-1, 1]))
+def moved_by(points: npt.NDArray[np.floating], beyond: Floats) -> Floats:
+    """Return landmarks (N, L, 2) with the map of `fit_map` added."""
+    row = points.reshape(len(points), -1)
+    return np.asarray((row + beyond[0] + row @ beyond[1:]).reshape(points.shape))
 
 
-def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None:
+def settle_network(path: Path, out: Path, beyond: Floats) -> None:
     """Write the landmark network with a final layer that adds a linear function of its landmarks to them.
 
-    The exported ``pfld.onnx`` may already have such a layer. `beyond`, (137, 136), is from `fit_map`, for
-    landmarks as fractions of the crop minus one half; `spread` is a factor of the network's sigma.
+    The exported ``pfld.onnx`` or ``mouth.onnx`` may already have such a layer. `beyond` is from `fit_map`,
+    for landmarks as fractions of the crop minus one half.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -118,16 +165,16 @@ def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None
     model = onnx.load(str(path))
     graph = model.graph
     _unsettle(graph)
-    _rename(graph, lambda name: PREFIX + name if name in ("landmarks", "sigma") else name)
+    _rename(graph, lambda name: PREFIX + name if name == "landmarks" else name)
     # (I + slopes) in half precision: rounding affects only the deviation from the centre
-    slopes = (np.eye(N_VALUES) + beyond[1:]).astype(np.float16)
+    n_values = beyond.shape[1]
+    slopes = (np.eye(n_values) + beyond[1:]).astype(np.float16)
     constant = beyond[0] + 0.5 - 0.5 * slopes.astype(np.float64).sum(axis=0)
     values = {
         "slopes_half": slopes,
         "constant": constant.astype(np.float32),
-        "flat": np.array([-1, N_VALUES], np.int64),
-        "pairs": np.array([-1, N_LANDMARKS, 2], np.int64),
-        "spread": np.array(spread, np.float32),
+        "flat": np.array([-1, n_values], np.int64),
+        "pairs": np.array([-1, n_values // 2, 2], np.int64),
     }
     graph.initializer.extend(numpy_helper.from_array(array, PREFIX + name) for name, array in values.items())
     to_float = {"to": onnx.TensorProto.FLOAT}
@@ -136,7 +183,6 @@ def settle_network(path: Path, out: Path, beyond: Floats, spread: float) -> None
         ("Reshape", ("landmarks", "flat"), f"{PREFIX}row", {}),
         ("Gemm", ("row", "slopes", "constant"), f"{PREFIX}moved", {}),
         ("Reshape", ("moved", "pairs"), "landmarks", {}),
-        ("Mul", ("sigma", "spread"), "sigma", {}),
     )
     for k, (kind, inputs, output, attributes) in enumerate(steps):
         prefixed = [PREFIX + name for name in inputs]
@@ -164,35 +210,82 @@ def _rename(graph: Any, new: Callable[[str], str]) -> None:
                 names[k] = new(name)
 
 
-def pfld_map(session: onnxruntime.InferenceSession, kinds: Sequence[Kind], plan: CalibrationPlan) -> Floats:
-    """Fit PFLD's map, (137, 136), for fractions of the crop minus one half, to labelled faces.
+@dataclass(frozen=True)
+class Seen:
+    """What a network says of N training faces, each seen twice and then with its skin moved in places."""
 
-    The first of the kinds is also used with augmented light, shape and occlusion.
+    # found, wanted: (N, V, L, 2), fractions of the crop minus one half; the first two views are unmodified
+    found: npt.NDArray[np.float32]
+    wanted: npt.NDArray[np.float32]
+    size: npt.NDArray[np.float32]  # (N, V), the outer-eye distance, likewise
+
+
+def look_at(
+    faces: Faces,
+    pfld: onnxruntime.InferenceSession,
+    mouth: onnxruntime.InferenceSession | None,
+    plan: CalibrationPlan,
+) -> Seen:
+    """Run PFLD, or after it the mouth's network if it is given, on views of the faces."""
+    seen = []
+    for number, (image, points) in enumerate(zip(faces.images, faces.landmarks, strict=True)):
+        rng = np.random.default_rng([plan.seed, 1, number])
+        crops = [augment.jittered_crop(points, augment.TRACKER_JITTER, rng) for _ in range(2)]
+        views = [(image, points, crop) for crop in crops]
+        for places in MOVED_PLACES:
+            bumps = augment.local_bumps(points, rng, [int(rng.choice(places))])
+            views.append((_with_bumps(image, bumps), augment.displaced(points, bumps), crops[0]))
+        labels, where = np.stack([view[1] for view in views]), np.stack([view[2] for view in views])
+        inputs = np.concatenate([sample_crops(picture, crop[None]) for picture, _, crop in views])
+        found = pfld.run(["landmarks"], {"crops": inputs})[0]
+        size = inter_ocular(labels)
+        if mouth is not None:
+            where, labels = mouth_crops(to_image(found, where)), labels[:, MOUTH]
+            pairs = zip(views, where, strict=True)
+            lips = np.concatenate([sample_crops(view[0], crop[None], MOUTH_SIZE) for view, crop in pairs])
+            found = mouth.run(["landmarks"], {"crops": lips})[0]
+        seen.append((found - 0.5, to_crop(labels, where) - 0.5, size / where[:, 2]))
+    return Seen(*(np.stack(values).astype(np.float32) for values in zip(*seen, strict=True)))
+
+
+def network_map(seen: Seen, weight: npt.NDArray[np.floating], plan: CalibrationPlan) -> Floats:
+    """Fit the map of a network, PFLD or the mouth's, to what it says of faces, with their weights (N,)."""
+    count = seen.found.shape[2]
+    first = 0 if count == N_LANDMARKS else int(MOUTH[0])
+    found, wanted, size = (np.concatenate([v[:, 0], v[:, 1]]) for v in (seen.found, seen.wanted, seen.size))
+    moved, truth = (
+        ((v[:, 2:] - v[:, :1]) / seen.size[:, :1, None, None]).reshape(-1, count, 2).astype(np.float64)
+        for v in (seen.found, seen.wanted)
+    )
+    strict = [k - first for k in HEIGHTS if 0 <= k - first < count]
+    moves = Moves(moved, truth, plan.followed_weight, plan.heights_weight, strict)
+    mirror = MIRROR_68 if count == N_LANDMARKS else MOUTH_MIRROR
+    weights = np.tile(weight, 2)
+    return fit_map(found, wanted, weights, plan.network_ridge, size=size, mirror=mirror, moves=moves)
+
+
+def _with_bumps(image: npt.NDArray[np.uint8], bumps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
+    height, width = image.shape[:2]
+    whole = np.array([(width - 1) / 2, (height - 1) / 2, width, 0], np.float32)
+    return augment.cut(image, whole, bumps, width)
+
+
+def drawn(data: Path, bundle: str, plan: CalibrationPlan) -> tuple[Faces, Floats]:
+    """Return training faces with labels as they are measured against, and their weights (N,).
+
+    All faces that people labelled with iBUG landmarks are among them.
     """
-    rng = np.random.default_rng([plan.seed, 1])
-    faces = kinds[0][0]
-    count = len(faces.images)
-    found, wanted, weights = [], [], []
-    crops_of = [(images, True, weight) for images, weight in kinds]
-    for images, mild, weight in (*crops_of, (faces, False, plan.changed_weight)):
-        for _ in range(plan.copies):
-            samples = [
-                augment.augmented_face(
-                    image,
-                    points,
-                    augment.texture(faces.images[int(rng.integers(count))], rng),
-                    rng,
-                    mild=mild,
-                )
-                for image, points in zip(images.images, images.landmarks, strict=True)
-            ]
-            for first in range(0, len(samples), 32):
-                inputs = np.stack([sample.image for sample in samples[first : first + 32]])
-                crops = np.ascontiguousarray(inputs.transpose(0, 3, 1, 2), dtype=np.float32) / 255
-                found.append(session.run(["landmarks"], {"crops": crops})[0])
-            wanted += [sample.landmarks for sample in samples]
-            weights += [weight] * len(samples)
-    return fit_map(np.concatenate(found) - 0.5, np.stack(wanted) - 0.5, np.array(weights), plan.pfld_ridge)
+    faces = load_measured(data, bundle=bundle, held_out=False)
+    chance = load_faces(data, bundle=bundle, held_out=False).weight  # of the same faces
+    by_hand = 0
+    if bundle == "research":
+        by_hand = len(load_faces(data, bundle=bundle, held_out=False, machine_made=False).names)
+    others, chance = np.arange(by_hand, len(faces.names)), chance[by_hand:]
+    count = min(max(plan.faces - by_hand, 0), len(others))
+    rng = np.random.default_rng(plan.seed)
+    rows = rng.choice(others, count, replace=False, p=chance / chance.sum()) if count else others[:0]
+    weight = np.r_[np.full(by_hand, plan.hand_weight), np.ones(count)]
+    return take(faces, [*range(by_hand), *np.sort(rows).tolist()]), weight
 
 
 def with_moved_tissue(faces: Faces, plan: CalibrationPlan) -> Faces:
@@ -204,9 +297,7 @@ def with_moved_tissue(faces: Faces, plan: CalibrationPlan) -> Faces:
     images, landmarks = [], []
     for image, points in zip(faces.images, faces.landmarks, strict=True):
         bumps = augment.soft_tissue_bumps(points, rng)
-        height, width = image.shape[:2]
-        whole = np.array([(width - 1) / 2, (height - 1) / 2, width, 0], np.float32)
-        images.append(augment.cut(image, whole, bumps, width))
+        images.append(_with_bumps(image, bumps))
         landmarks.append(augment.displaced(points, bumps))
     return replace(faces, images=images, landmarks=np.stack(landmarks))
 
@@ -275,44 +366,30 @@ def clnf_map(samples: Sequence[tuple[Faces, list[ClnfFit], float]], ridge: float
     return fit_map(np.stack(found), np.stack(wanted), np.array(weights), ridge)
 
 
-def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
-    """Fit both maps for the models of a folder; write ``pfld.onnx`` and ``cen.npz`` to `out`.
+def settle(data: Path, bundle: str, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
+    """Fit the maps for the models of a folder; write ``pfld.onnx``, ``mouth.onnx`` and ``cen.npz`` to `out`.
 
     Also writes ``settle.metrics.json``, and returns it: the plan, and the errors on the held-out faces (NME)
     without and with the maps.
     """
-    faces = load_faces(data, bundle="research", held_out=False, machine_made=False)
-    held_out = load_faces(data, bundle="research", held_out=True)
+    held_out = load_faces(data, bundle=bundle, held_out=True)
     out.mkdir(parents=True, exist_ok=True)
-    pdm, experts = load_pdm(folder / "pdm.npz"), replace(load_patch_experts(folder / "cen.npz"), beyond=None)
-    network = out / "pfld.onnx"
-    settle_network(folder / "pfld.onnx", network, np.zeros((1 + N_VALUES, N_VALUES)), 1.0)  # identity
-    plain = open_session(network)
+    faces, weight = drawn(data, bundle, plan)
+    plain = with_map(folder / "pfld.onnx", out / "pfld.onnx", np.zeros((137, 136)))
     before = predict_faces(plain, held_out, plan)
+    beyond = network_map(look_at(faces, plain, None, plan), weight, plan)
+    settled = with_map(out / "pfld.onnx", out / "pfld.onnx", beyond)
+    mouth = with_map(folder / "mouth.onnx", out / "mouth.onnx", np.zeros((41, 40)))
+    beyond = network_map(look_at(faces, settled, mouth, plan), weight, plan)
+    with_map(out / "mouth.onnx", out / "mouth.onnx", beyond)
 
-    kinds = [(faces, 1.0), (with_moved_tissue(faces, plan), plan.moved_weight)]
-    if faces.has_mesh.any():
-        kinds.append((with_turned_heads(faces, load_turner(data), plan), plan.turned_weight))
-    beyond = pfld_map(plain, kinds, plan)
-    settle_network(network, network, beyond, 1.0)
-    after = predict_faces(open_session(network), held_out, plan)
-    ratios = [sigma_ratio(outputs.landmarks, outputs.sigma, held_out) for outputs in (before, after)]
-    spread = ratios[1] / ratios[0]
-    settle_network(network, network, beyond, spread)
-    settled = open_session(network)
-
-    samples = [
-        (images, clnf_fits(images, predict_faces(settled, images, plan), pdm, experts), weight)
-        for images, weight in (*kinds, (in_other_light(faces, plan), plan.changed_weight))
-    ]
-    beyond = clnf_map(samples, plan.clnf_ridge)
-    with np.load(folder / "cen.npz", allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in LARGEST}
-    save_patch_experts(out / "cen.npz", {**arrays, "beyond": beyond}, arrays["w1"].dtype)
-
-    final = load_patch_experts(out / "cen.npz")
+    pdm, experts = load_pdm(folder / "pdm.npz"), replace(load_patch_experts(folder / "cen.npz"), beyond=None)
+    final = experts
+    if bundle == "research":
+        settle_experts(data, folder, out, settled, pdm, experts, plan)
+        final = load_patch_experts(out / "cen.npz")
     errors: dict[str, dict[str, float]] = {}
-    after = replace(after, sigma=after.sigma * np.float32(spread))
+    after = predict_faces(settled, held_out, plan)
     for name, outputs, used in (("before", before, experts), ("after", after, final)):
         refined = np.stack([fit.landmarks for fit in clnf_fits(held_out, outputs, pdm, used)])
         both = {"pfld": outputs.landmarks, "clnf": refined}
@@ -321,23 +398,50 @@ def settle(data: Path, folder: Path, out: Path, plan: CalibrationPlan) -> dict[s
         "faces": len(faces.names),
         "held_out_faces": len(held_out.names),
         "plan": asdict(plan),
-        "spread": spread,
         "held_out": errors,
     }
     write_json(out / "settle.metrics.json", metrics)
     return metrics
 
 
+def with_map(path: Path, out: Path, beyond: Floats) -> onnxruntime.InferenceSession:
+    """Write a network with a map by `settle_network` and open it."""
+    settle_network(path, out, beyond)
+    return open_session(out)
+
+
+def settle_experts(
+    data: Path,
+    folder: Path,
+    out: Path,
+    network: onnxruntime.InferenceSession,
+    pdm: PDM,
+    experts: PatchExperts,
+    plan: CalibrationPlan,
+) -> None:
+    """Fit CLNF's map after PFLD, `network`, to the faces that people labelled; write ``cen.npz``."""
+    faces = load_faces(data, bundle="research", held_out=False, machine_made=False)
+    kinds = [(faces, 1.0), (with_moved_tissue(faces, plan), plan.moved_weight)]
+    if faces.has_mesh.any():
+        kinds.append((with_turned_heads(faces, load_turner(data), plan), plan.turned_weight))
+    samples = [
+        (images, clnf_fits(images, predict_faces(network, images, plan), pdm, experts), weight)
+        for images, weight in (*kinds, (in_other_light(faces, plan), plan.changed_weight))
+    ]
+    beyond = clnf_map(samples, plan.clnf_ridge)
+    with np.load(folder / "cen.npz", allow_pickle=False) as archive:
+        arrays = {name: archive[name] for name in LARGEST}
+    save_patch_experts(out / "cen.npz", {**arrays, "beyond": beyond}, arrays["w1"].dtype)
+
+
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
     parser.add_argument(
-        "--models", type=Path, help="folder of pfld.onnx, pdm.npz and cen.npz (default: OUT itself)"
+        "--models", type=Path, help="folder of the bundle's or run's files (default: OUT itself)"
     )
 
 
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
-    if args.bundle != "research":
-        print("The bundle open has no faces with manual iBUG landmarks, so there is no map to fit.")
-        return
-    print(json.dumps(settle(args.data, args.models or args.out, args.out, CalibrationPlan()), indent=2))
+    models = args.models or args.out
+    print(json.dumps(settle(args.data, args.bundle, models, args.out, CalibrationPlan()), indent=2))
