@@ -16,7 +16,7 @@ import pytest
 from napari.layers import Image, Points
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, load_models
-from napari_face_landmarks.cli.options import moment
+from napari_face_landmarks.cli.options import frame_or_time
 from napari_face_landmarks.correction.propagation import carry_on
 from napari_face_landmarks.correction.refit import refit_in_tracks
 from napari_face_landmarks.data.tracks import empty_tracks
@@ -373,10 +373,10 @@ def test_a_part_of_a_video_is_tracked(
     ("text", "when"), [("250", 250), ("12s", 12.0), ("1:30", 90.0), ("0:01:30.5", 90.5), ("2.5", 2.5)]
 )
 def test_moments_are_frames_or_seconds(text: str, when: float) -> None:
-    assert moment(text) == when
-    assert type(moment(text)) is type(when)
+    assert frame_or_time(text) == when
+    assert type(frame_or_time(text)) is type(when)
     with pytest.raises(argparse.ArgumentTypeError, match="neither a frame"):
-        moment(f"{text}x")
+        frame_or_time(f"{text}x")
 
 
 def test_every_nth_frame_is_tracked(frames: np.ndarray, tmp_path: Path) -> None:

@@ -45,10 +45,10 @@ class Promise(Generic[T]):
 
 
 class Workers:
-    """A few threads for work whose result is needed later; who waits for a result works too.
+    """A small thread pool, used in a ``with`` block by one thread, which helps while it waits for a result.
 
-    To be used in a ``with`` block, by one thread: at its end, work not begun is dropped and every thread has
-    ended. Threads that give way to a window are more by one, since the one that waits does not give way.
+    At the end of the block, pending work is dropped and all threads have ended. Behind a window there is one
+    thread more, since the waiting one does not help.
     """
 
     def __init__(self, threads: int) -> None:
