@@ -572,6 +572,10 @@ def test_the_command_writes_tables_plot_and_report(
     second.write_bytes(result.read_bytes())
     assert main(["measure", str(result), str(second), "-o", str(both)]) == 0
     assert set(pd.read_csv(both)["recording"]) == {"one.npz", "two.npz"}
+    (tmp_path / "visit 2").mkdir()
+    again = second.rename(tmp_path / "visit 2" / "one.npz")
+    assert main(["measure", str(result), str(again), "-o", str(both)]) == 0
+    assert set(pd.read_csv(both)["recording"]) == {str(result), str(again)}
     assert main(["measure", str(result)]) == 2
     assert "nothing to write" in capsys.readouterr().err
     assert main(["measure", str(result), "-o", str(tmp_path / "t.csv"), "--rest", "500"]) == 2

@@ -187,8 +187,9 @@ def _write(
         frames = [(path, of_one(table)) for path, table in tables]
         if len(frames) == 1:
             return frames[0][1]
+        alike = len({path.name for path, _ in frames}) < len(frames)  # visits in folders of their own
         for path, frame in frames:
-            frame.insert(0, "recording", path.name)
+            frame.insert(0, "recording", str(path) if alike else path.name)
         return pd.concat([frame for _, frame in frames], ignore_index=True)
 
     written: list[tuple[Path, Any]] = []  # all is computed before anything is written

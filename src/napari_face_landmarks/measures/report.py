@@ -216,7 +216,10 @@ def _page(title: str, parts: Sequence[str]) -> str:
     )
 
 
-_BLINKS = ("Blinks", "Complete", "Blinks a minute", "Mean closure, right", "Mean closure, left")
+_BLINKS = (
+    "Blinks", "Complete (closure 0.9 or more)", "Blinks a minute (95 % interval)",
+    "Mean closure, right (1 is shut)", "Mean closure, left (1 is shut)",
+)  # fmt: skip
 
 
 def _blink_row(table: MeasureTable, fps: float | None) -> list[str]:
