@@ -80,7 +80,7 @@ class PatchExperts:
     w3: npt.NDArray[np.float32]  # (S, 3, 68, 1 + h2); third layer; entry 0 is the bias
     confidences: npt.NDArray[np.float64]  # (S, 3, 68); weight of each expert in NU-RLMS
     # (137, 136), float64, or None; offset of manual landmarks from the end of the search, as a linear
-    # function of the latter (`training.linear_calibration`): row 0 is the constant, the others multiply the
+    # function of the latter, in bundles until 0.4.1: row 0 is the constant, the others multiply the
     # landmarks' x and y. Both are in units of the PDM, in the upright frame with the origin at the
     # translation of the pose
     beyond: npt.NDArray[np.float64] | None = field(default=None, kw_only=True)

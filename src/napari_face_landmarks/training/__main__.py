@@ -18,7 +18,7 @@ STEPS = {
     "pfld": "the landmark network",
     "parts": "the networks of eyes and mouth",
     "cen": "the patch experts (needs the point distribution model)",
-    "settle": "the final linear maps of the landmarks (needs all steps above)",
+    "settle": "the final linear maps of the landmarks (needs pfld and parts)",
     "evaluate": "measure a bundle on the held-out faces",
     "held-out": "write the held-out faces for the command evaluate --measures",
     "errors": "measure how landmarks' errors go together, for the standard errors of measures",

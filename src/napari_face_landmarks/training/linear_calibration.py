@@ -7,23 +7,17 @@ known exactly whatever the error of the labels. They become the last layer of ``
 ``mouth.onnx``. The heights of brows and mouth corners, of which differences between left and right are
 measured, have to follow the movements more strictly than other coordinates.
 
-For ``research`` the labels by hand count most, and a third map is fitted to these for the end of CLNF's
-search, ``beyond`` of ``cen.npz``: the shape model pulls unusual faces towards the mean. ``open`` has no faces
-with manual iBUG landmarks, and no such map.
-
-The weight of a face is one over its squared size and its error, which minimises the mean distance rather
-than the mean square. Mirror images are included, so that left and right are treated alike; for CLNF also
-faces with one side weakened, so that asymmetric faces remain asymmetric, and heads rotated by means of their
-mesh.
+For ``research`` the labels by hand count most. The weight of a face is one over its squared size and its
+error, which minimises the mean distance rather than the mean square. Mirror images are included, so that left
+and right are treated alike.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,29 +25,16 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-from napari_face_landmarks.clnf import normalized_frame
-from napari_face_landmarks.clnf.fit import ClnfFit, ClnfModel, refine
-from napari_face_landmarks.clnf.patch_experts import (
-    LARGEST,
-    PatchExperts,
-    load_patch_experts,
-    save_patch_experts,
-)
-from napari_face_landmarks.clnf.pdm import PDM, load_pdm
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, inter_ocular, nme
 from napari_face_landmarks.parts.crop import MOUTH, MOUTH_SIZE, mouth_crops
 from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_crop, to_image
 from napari_face_landmarks.pfld.network import predict
-from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.training import augment
 from napari_face_landmarks.training.faces import Faces, load_faces, load_measured, take
 from napari_face_landmarks.training.log import write_json
 from napari_face_landmarks.training.onnx_float16 import open_session
-from napari_face_landmarks.training.pose_augmentation import Turner, load_turner, turned, yaw_of_mesh
-from napari_face_landmarks.video.pixels import to_grey
 
 Floats = npt.NDArray[np.float64]
-Kind = tuple[Faces, float]
 
 HEIGHTS = (*range(17, 27), 48, 54, 60, 64)
 """Landmarks whose heights must follow movements most: brows and mouth corners."""
@@ -67,23 +48,15 @@ PREFIX = "settled/"
 
 @dataclass(frozen=True)
 class CalibrationPlan:
-    """How the two linear maps are fitted."""
+    """How the linear maps are fitted."""
 
-    faces: int = 5000  # training faces, drawn at random, that the networks' maps are fitted to
+    faces: int = 5000  # training faces, drawn at random, that the maps are fitted to
     hand_weight: float = 20.0  # weight of a face that people labelled, relative to others
     # followed_weight, heights_weight: weight of movements relative to that of labels with `LEAST_ERROR`, of
     # all coordinates and of the heights of `HEIGHTS`
     followed_weight: float = 1.0
     heights_weight: float = 20.0
-    network_ridge: float = 3e-3  # penalty on the squared map, in variances of the landmarks
-    # of CLNF's map:
-    changed_weight: float = 1.0  # weight of a face under other light relative to an unmodified one
-    # moved_weight, turned_weight: weight of a face with a weakness or an expression, and of one with a
-    # rotated head
-    moved_weight: float = 0.5
-    turned_weight: float = 0.1
-    most_yaw: float = math.radians(45)  # maximum rotation, radians
-    clnf_ridge: float = 0.2
+    ridge: float = 3e-3  # penalty on the squared map, in variances of the landmarks
     seed: int = 2026
 
 
@@ -261,7 +234,7 @@ def network_map(seen: Seen, weight: npt.NDArray[np.floating], plan: CalibrationP
     moves = Moves(moved, truth, plan.followed_weight, plan.heights_weight, strict)
     mirror = MIRROR_68 if count == N_LANDMARKS else MOUTH_MIRROR
     weights = np.tile(weight, 2)
-    return fit_map(found, wanted, weights, plan.network_ridge, size=size, mirror=mirror, moves=moves)
+    return fit_map(found, wanted, weights, plan.ridge, size=size, mirror=mirror, moves=moves)
 
 
 def _with_bumps(image: npt.NDArray[np.uint8], bumps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
@@ -288,89 +261,23 @@ def drawn(data: Path, bundle: str, plan: CalibrationPlan) -> tuple[Faces, Floats
     return take(faces, [*range(by_hand), *np.sort(rows).tolist()]), weight
 
 
-def with_moved_tissue(faces: Faces, plan: CalibrationPlan) -> Faces:
-    """Return the faces with a weakness of one side or an expression (`augment.soft_tissue_bumps`).
-
-    Manually labelled faces are mostly symmetric, and a map fitted to these alone would symmetrise others.
-    """
-    rng = np.random.default_rng([plan.seed, 4])
-    images, landmarks = [], []
-    for image, points in zip(faces.images, faces.landmarks, strict=True):
-        bumps = augment.soft_tissue_bumps(points, rng)
-        images.append(_with_bumps(image, bumps))
-        landmarks.append(augment.displaced(points, bumps))
-    return replace(faces, images=images, landmarks=np.stack(landmarks))
-
-
-@dataclass(frozen=True)
-class Predictions:
-    """PFLD's output for the faces, averaged over the plain and the mirrored crop."""
-
-    landmarks: npt.NDArray[np.float32]  # (N, 68, 2)
-    sigma: npt.NDArray[np.float32]  # (N, 68)
-
-
-def predict_faces(session: onnxruntime.InferenceSession, faces: Faces, plan: CalibrationPlan) -> Predictions:
-    """Run PFLD in a box like a detector's, then plain and mirrored in the crop at the landmarks found."""
+def predict_faces(
+    session: onnxruntime.InferenceSession, faces: Faces, plan: CalibrationPlan
+) -> npt.NDArray[np.float32]:
+    """Return PFLD's landmarks, (N, 68, 2): in a box like a detector's, then plain and mirrored in its own."""
     rng = np.random.default_rng([plan.seed, 2])
-    outputs = []
+    found = []
     for image, points in zip(faces.images, faces.landmarks, strict=True):
         first = predict(session, image, augment.jittered_crop(points, augment.DETECTOR_JITTER, rng)[None])
-        outputs.append(predict(session, image, crops_of_landmarks(first.landmarks), mirrored=True))
-    return Predictions(
-        np.stack([output.landmarks[0] for output in outputs]),
-        np.stack([output.sigma[0] for output in outputs]),
-    )
-
-
-def clnf_fits(faces: Faces, outputs: Predictions, pdm: PDM, experts: PatchExperts) -> list[ClnfFit]:
-    """Run CLNF with the default settings on each face."""
-    settings = TrackerSettings()
-    return [
-        refine(to_grey(image), points, None, ClnfModel(pdm, experts), settings, sigma)
-        for image, points, sigma in zip(faces.images, outputs.landmarks, outputs.sigma, strict=True)
-    ]
-
-
-def with_turned_heads(faces: Faces, turner: Turner, plan: CalibrationPlan) -> Faces:
-    """Return the faces with a mesh, with their heads rotated further (`pose_augmentation`)."""
-    rng = np.random.default_rng([plan.seed, 5])
-    chosen = np.flatnonzero(faces.has_mesh)
-    images, landmarks = [], []
-    for i in chosen.tolist():
-        mesh = faces.mesh[i].astype(np.float64)
-        yaw = yaw_of_mesh(mesh, turner)
-        more = math.copysign(rng.uniform(0.25, 1.0) * plan.most_yaw, yaw)
-        rotated, points = turned(faces.images[i], faces.landmarks[i], mesh, turner, more, 0.0, None, rng)
-        images.append(rotated)
-        landmarks.append(points)
-    return replace(faces, images=images, landmarks=np.stack(landmarks))
-
-
-def in_other_light(faces: Faces, plan: CalibrationPlan) -> Faces:
-    """Return the faces blurred, darkened, noisy and so on (`augment.photometric`)."""
-    rng = np.random.default_rng([plan.seed, 3])
-    return replace(faces, images=[augment.photometric(image, rng) for image in faces.images])
-
-
-def clnf_map(samples: Sequence[tuple[Faces, list[ClnfFit], float]], ridge: float) -> Floats:
-    """Fit CLNF's map, (137, 136), as in `PatchExperts.beyond`, to labelled faces, their fits and weights."""
-    found, wanted, weights = [], [], []
-    for faces, fits, weight in samples:
-        for fit, points in zip(fits, faces.landmarks, strict=True):
-            if fit.converged:
-                upright = normalized_frame.image_to_frame(fit.params, 1.0)
-                found.append(normalized_frame.transform(upright, fit.landmarks))
-                wanted.append(normalized_frame.transform(upright, points))
-                weights.append(weight)
-    return fit_map(np.stack(found), np.stack(wanted), np.array(weights), ridge)
+        found.append(predict(session, image, crops_of_landmarks(first.landmarks), mirrored=True).landmarks[0])
+    return np.stack(found)
 
 
 def settle(data: Path, bundle: str, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
-    """Fit the maps for the models of a folder; write ``pfld.onnx``, ``mouth.onnx`` and ``cen.npz`` to `out`.
+    """Fit the maps for the models of a folder; write ``pfld.onnx`` and ``mouth.onnx`` to `out`.
 
-    Also writes ``settle.metrics.json``, and returns it: the plan, and the errors on the held-out faces (NME)
-    without and with the maps.
+    Also writes ``settle.metrics.json``, and returns it: the plan, and PFLD's error on the held-out
+    faces (NME) without and with the map.
     """
     held_out = load_faces(data, bundle=bundle, held_out=True)
     out.mkdir(parents=True, exist_ok=True)
@@ -383,17 +290,8 @@ def settle(data: Path, bundle: str, folder: Path, out: Path, plan: CalibrationPl
     beyond = network_map(look_at(faces, settled, mouth, plan), weight, plan)
     with_map(out / "mouth.onnx", out / "mouth.onnx", beyond)
 
-    pdm, experts = load_pdm(folder / "pdm.npz"), replace(load_patch_experts(folder / "cen.npz"), beyond=None)
-    final = experts
-    if bundle == "research":
-        settle_experts(data, folder, out, settled, pdm, experts, plan)
-        final = load_patch_experts(out / "cen.npz")
-    errors: dict[str, dict[str, float]] = {}
-    after = predict_faces(settled, held_out, plan)
-    for name, outputs, used in (("before", before, experts), ("after", after, final)):
-        refined = np.stack([fit.landmarks for fit in clnf_fits(held_out, outputs, pdm, used)])
-        both = {"pfld": outputs.landmarks, "clnf": refined}
-        errors[name] = {key: float(nme(points, held_out.landmarks).mean()) for key, points in both.items()}
+    both = {"before": before, "after": predict_faces(settled, held_out, plan)}
+    errors = {name: float(nme(points, held_out.landmarks).mean()) for name, points in both.items()}
     metrics = {
         "faces": len(faces.names),
         "held_out_faces": len(held_out.names),
@@ -408,30 +306,6 @@ def with_map(path: Path, out: Path, beyond: Floats) -> onnxruntime.InferenceSess
     """Write a network with a map by `settle_network` and open it."""
     settle_network(path, out, beyond)
     return open_session(out)
-
-
-def settle_experts(
-    data: Path,
-    folder: Path,
-    out: Path,
-    network: onnxruntime.InferenceSession,
-    pdm: PDM,
-    experts: PatchExperts,
-    plan: CalibrationPlan,
-) -> None:
-    """Fit CLNF's map after PFLD, `network`, to the faces that people labelled; write ``cen.npz``."""
-    faces = load_faces(data, bundle="research", held_out=False, machine_made=False)
-    kinds = [(faces, 1.0), (with_moved_tissue(faces, plan), plan.moved_weight)]
-    if faces.has_mesh.any():
-        kinds.append((with_turned_heads(faces, load_turner(data), plan), plan.turned_weight))
-    samples = [
-        (images, clnf_fits(images, predict_faces(network, images, plan), pdm, experts), weight)
-        for images, weight in (*kinds, (in_other_light(faces, plan), plan.changed_weight))
-    ]
-    beyond = clnf_map(samples, plan.clnf_ridge)
-    with np.load(folder / "cen.npz", allow_pickle=False) as archive:
-        arrays = {name: archive[name] for name in LARGEST}
-    save_patch_experts(out / "cen.npz", {**arrays, "beyond": beyond}, arrays["w1"].dtype)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
