@@ -245,15 +245,7 @@ def measure(
     turned = np.zeros_like(present)
     if not pose_corrected:
         turned = np.asarray(present & (np.abs(np.degrees(tracks.pose[..., 2])) > LARGE_YAW))
-    face_names = tuple(names_of_faces(tracks))
-    shut = [
-        f"{column.side} eye of {face_names[k]}"
-        for k in np.flatnonzero(usable.any(axis=0))
-        for place, column in enumerate(columns)
-        if column.name.startswith("closure") and not np.isfinite(values[:, k, place]).any()
-    ]
-    unrested = [face_names[k] for k, found in enumerate(rows) if not len(found) and present[:, k].any()]
-    return MeasureTable(
+    table = MeasureTable(
         columns=columns,
         values=values,
         errors=errors,
@@ -264,10 +256,10 @@ def measure(
         rest=rows,
         scale=scale,
         pose_corrected=pose_corrected,
-        face_names=face_names,
-        warnings=_warnings(unrested, shut, int(turned.sum()), tracks.timestamps),
+        face_names=tuple(names_of_faces(tracks)),
         meta=dict(tracks.meta),
     )
+    return dataclasses.replace(table, warnings=_warnings(table, present))
 
 
 def _at_rest(
@@ -283,9 +275,16 @@ def _at_rest(
     return found
 
 
-def _warnings(
-    unrested: Sequence[str], shut: Sequence[str], turned: int, seconds: npt.NDArray[np.float64]
-) -> tuple[str, ...]:
+def _warnings(table: MeasureTable, present: npt.NDArray[np.bool_]) -> tuple[str, ...]:
+    """Return what is to be said of a table, whose faces are where `present`, (T, F), says."""
+    names, turned, seconds = table.face_names, int(table.turned.sum()), table.timestamps
+    unrested = [names[k] for k, found in enumerate(table.rest) if not len(found) and present[:, k].any()]
+    shut = [
+        f"{column.side} eye of {names[k]}"
+        for k in np.flatnonzero((present & ~table.low_confidence).any(axis=0))
+        for place, column in enumerate(table.columns)
+        if column.name.startswith("closure") and not np.isfinite(table.values[:, k, place]).any()
+    ]
     sentences = [
         f"No calm second of {name} with open eyes was found: it is scaled by its median, and changes from "
         "rest are not known; choose a rest frame."
