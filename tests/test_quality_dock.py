@@ -169,6 +169,22 @@ def test_a_list_without_frames_says_so_also_where_movements_are_fast(viewer: Any
     wait_for_check(dock)
     assert not dock.found.suspects
     assert dock.statistics.text().startswith("No frame needs a check.\nFast movements are like")
+    assert not dock.next_button.isEnabled()
+    assert dock.next_button.toolTip() == dock.previous_button.toolTip() == "No frame is in the list."
+
+
+def test_correct_says_that_there_is_no_frame_to_check(viewer: Any) -> None:
+    from napari.utils.notifications import notification_manager
+
+    from gui_measure import long_tracks
+    from napari_face_landmarks.napari_plugin import commands
+
+    add_landmarks(viewer, long_tracks(40))
+    dock = commands.landmarks_dock(viewer, "Check")
+    wait_for_check(dock.check)
+    dock.show_tab("Correct")
+    dock.correct.next_button.native.click()
+    assert notification_manager.records[-1].message == "No frame needs a check."
 
 
 def test_commands_and_keys(viewer: Any) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -72,6 +73,27 @@ def study(viewer: Any, batch: FakeBatch) -> Any:
 
 def states(study: Any) -> list[str]:
     return [study.table.item(row, 1).text() for row in range(study.table.rowCount())]
+
+
+def test_the_time_left_is_that_of_the_rate_so_far(
+    study: Any, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was done before, and the time that workers need to start, are left out."""
+    study.add([str(folder)])
+    now = [100.0]
+    monkeypatch.setattr(study_dock, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    going_on = SimpleNamespace(cancelled=False, results=[], cancel=lambda: None, has_ended=True)
+    study._study, study._first_look = going_on, None
+    for seconds, part, text in (
+        (30.0, 0.5, "0 of 4 videos done"),
+        (40.0, 0.6, "0 of 4 videos done, about 40 s left"),
+    ):
+        now[0] = 100 + seconds
+        for video in study.videos:
+            video.part = part
+        study._look()
+        assert study.status.text() == text
+    study._study = None
 
 
 def drop(widget: Any, path: Path) -> None:

@@ -138,20 +138,21 @@ def study(viewer: Any = None) -> Any:
 
 def next_to_check(viewer: Any = None) -> None:
     """Go to the next frame to check; the tab in front stays there once the landmarks are checked."""
-    _checked(viewer).next_to_check()
+    _step(viewer, "next_to_check")
 
 
 def previous_to_check(viewer: Any = None) -> None:
     """Go to the previous frame to check, as `next_to_check`."""
-    _checked(viewer).previous_to_check()
+    _step(viewer, "previous_to_check")
 
 
-def _checked(viewer: Any) -> Any:
-    """Return the panel Check, in front where it does not know yet what there is to check."""
+def _step(viewer: Any, way: str) -> None:
+    """Take a step in the panel Check, in front where it does not know yet what there is to check."""
     dock = landmarks_dock(viewer)
     if dock.check.found is None:
         dock.show_tab("Check")
-    return dock.check
+    elif getattr(dock.check, way)() is None:
+        show_info("No frame needs a check.")
 
 
 def about(viewer: Any = None) -> None:

@@ -168,6 +168,7 @@ class QualityDock(FollowingPanel):
             f"Go to the next frame of the list, starting with the first. Key: {keys['next_to_check']}.",
             self.next_to_check,
         )
+        self._ways = [(each, each.toolTip()) for each in (self.previous_button, self.next_button)]
         self.order = QComboBox()
         self.order.addItems(ORDERS)
         self.order.setToolTip("How the list is ordered, and the way that Next and Previous take.")
@@ -374,8 +375,9 @@ class QualityDock(FollowingPanel):
             if current is not None and (place.frame, place.face) == (current.frame, current.face):
                 self._select(model.index(kept))
                 break
-        self.next_button.setEnabled(bool(places))
-        self.previous_button.setEnabled(bool(places))
+        for each, tooltip in self._ways:
+            each.setEnabled(bool(places))
+            each.setToolTip(tooltip if places else "No frame is in the list.")
 
     def _model(self) -> SuspectsModel:
         return cast(SuspectsModel, self.list.model())

@@ -163,7 +163,7 @@ class StudyDock(QWidget):
         self._viewer = napari_viewer
         self.videos: list[StudyVideo] = []
         self._study: Study | None = None
-        self._began = 0.0
+        self._first_look: tuple[float, float] | None = None
         self._proposed = ""  # the folder of results
         self._there = SimpleNamespace(open=True, study=None)  # outlives this widget, whose parts Qt deletes
         self._make_controls()
@@ -345,7 +345,7 @@ class StudyDock(QWidget):
         }
         study = self._study = self._there.study = Study(self.videos, Path(self.folder.text()), options)
         self._guard = CloseGuard(self, lambda: self._study is not None)
-        self._began = time.monotonic()
+        self._first_look = None
         self.status.setText("Starting …")
         self._offer()
         self._timer.start()
@@ -368,11 +368,15 @@ class StudyDock(QWidget):
         self._fill()
         part = sum(video.part for video in self.videos) / len(self.videos)
         self.progress.setValue(int(100 * part))
-        seconds = time.monotonic() - self._began
+        now = time.monotonic()
         if not study.cancelled and part > 0:
-            done = len(study.results)
-            left = duration(seconds * (1 - part) / part)
-            self.status.setText(f"{done} of {len(self.videos)} videos done, about {left} left")
+            if self._first_look is None:  # the start, and what was done before, say nothing of the speed
+                self._first_look = now, part
+            since, before = self._first_look
+            text = f"{len(study.results)} of {len(self.videos)} videos done"
+            if part > before:
+                text += f", about {duration((now - since) * (1 - part) / (part - before))} left"
+            self.status.setText(text)
 
     def _on_finished(self) -> None:
         study, self._study = self._study, None
