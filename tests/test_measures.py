@@ -131,3 +131,10 @@ def test_derivatives_agree_with_finite_differences(name: str) -> None:
             change = formula(face_axes(faces + shift)).value - formula(face_axes(faces - shift)).value
             expected[:, i, axis] = change / (2 * step)
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_an_event_that_just_reaches_the_threshold_is_one() -> None:
+    """Such as a movement of exactly half the range; it had no row of its own, which ended in an error."""
+    from napari_face_landmarks.measures.events import _stretches
+
+    assert _stretches(np.array([0, 0.5, 1, 0.5, 0]), 1.0) == [(2, 2)]

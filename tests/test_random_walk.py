@@ -19,7 +19,7 @@ pytestmark = pytest.mark.gui
 
 N_FRAMES = 30
 N_ACTIONS = 30
-FAILED_ONCE: tuple[int, ...] = (112, 117, 268)
+FAILED_ONCE: tuple[int, ...] = (112, 117, 268, 9013)
 QUICK = (1000,)
 NIGHTLY = [*range(100, 400), *range(1000, 1100)]
 MORE_FROM = 1000

@@ -325,7 +325,7 @@ def _baseline(signal: Floats, seconds: Floats, step: float, long: bool) -> Float
 
 
 def _stretches(above: Floats, threshold: float) -> list[tuple[int, int]]:
-    """Return first and last row of each event over the threshold.
+    """Return first and last row of each event that reaches the threshold.
 
     Two peaks are two events where the signal falls between them by the threshold and by `VALLEY` of the lower
     one; shallower dips, of noise, are bridged.
@@ -345,9 +345,9 @@ def _stretches(above: Floats, threshold: float) -> list[tuple[int, int]]:
     valleys = [a + int(np.argmin(high[a:b])) for a, b in itertools.pairwise(peaks)]
     stretches = []
     for peak, first, last in zip(peaks, [0, *valleys], [*valleys, len(high) - 1], strict=True):
-        outside = np.flatnonzero(high[first:peak] <= threshold)
+        outside = np.flatnonzero(high[first:peak] < threshold)
         begin = first + int(outside[-1]) + 1 if len(outside) else first
-        outside = np.flatnonzero(high[peak : last + 1] <= threshold)
+        outside = np.flatnonzero(high[peak : last + 1] < threshold)
         stretches.append((begin, peak + int(outside[0]) - 1 if len(outside) else last))
     return stretches
 
