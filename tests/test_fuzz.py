@@ -299,7 +299,7 @@ def a_name_of_a_billion(file: Any, h5py: Any) -> None:
 @pytest.mark.parametrize(
     ("attack", "words"),
     [
-        (lists_within_lists, "'ds_type' is no number or text"),
+        (lists_within_lists, "'ds_type' is neither a number nor text"),
         (packed_in_an_uncommon_way, "packed in a way"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
@@ -339,7 +339,7 @@ def test_attributes_of_other_kinds_than_texts_are_refused(tmp_path: Path) -> Non
     small_tracks(1).save(path)
     with h5py.File(path, "r+") as file:
         change_attribute(h5py, file["tracks"], "dims", 1, h5py.h5t.vlen_create(h5py.h5t.NATIVE_UINT8))
-    refused(lambda: read_tracks(path), ResultError, "'dims' is no number or text")
+    refused(lambda: read_tracks(path), ResultError, "'dims' is neither a number nor text")
     small_tracks(1).save(path)
     with h5py.File(path, "r+") as file:
         del file["node_names"]

@@ -541,7 +541,7 @@ def test_a_report_says_in_plain_words_how_it_was_made() -> None:
     )
     tracks.by_hand[3, 0, :4] = True
     made = report_page(tracks, measure(tracks), None).split("How this was made")[1]
-    for words in ("on every second frame (refine always)", "over 7 frames", "4 points were placed by hand"):
+    for words in ("on one frame in 2 (refine always)", "over 7 frames", "4 points were placed by hand"):
         assert words in made
 
 

@@ -28,6 +28,7 @@ MAY = {
     ("benchmark", "subprocess"),
     ("runs", "subprocess"),  # worker processes of this Python
     ("training", "pickle"),  # the name of an error
+    ("jit.py", "ctypes"),  # advice to the kernel on memory of this process
     ("io", "pickle"),  # an unpickler that imports and calls nothing, for DeepLabCut's names of columns
 }
 """Parts of the package, and what they may use that others may not; none gives it anything of a stranger's."""

@@ -443,7 +443,7 @@ def _provenance(tracks: Tracks, table: MeasureTable) -> str:
     """Return in plain words how the numbers came about, with the names of settings in brackets."""
     meta, settings = tracks.meta, tracks.settings
     skip = settings.clnf_every
-    every = {1: "every frame", 2: "every second frame"}.get(skip, f"every {skip}th frame")
+    every = "every frame" if skip == 1 else f"one frame in {skip}"
     refined = {
         "off": "They were not refined further (refine off).",
         "auto": f"Where it was uncertain, a second method refined them, on {every} (refine auto).",
