@@ -19,7 +19,6 @@ from napari_face_landmarks.parts import (
     PartModels,
     follow_parts,
     predict_parts,
-    refine_face_parts,
     refine_parts,
 )
 from napari_face_landmarks.parts.crop import (
@@ -175,25 +174,26 @@ def test_uncertain_parts_and_eyes_turned_away_are_left_to_pfld(face: np.ndarray)
         face.copy(), np.ones((1, 68), np.float32), np.full((1, 68), 0.9, np.float32), np.ones(1, np.float32)
     )
     certain = PartModels(Network(LIDS), Network(LIPS))  # type: ignore[arg-type]
-    refined, parts, weight = refine_parts(certain, FRAME, output)
+    landmarks, sigma, iris = refine_parts(certain, FRAME, output.landmarks, output.sigma)
+    parts = predict_parts(certain, FRAME, face)
+    weight = part_weights(parts, face)
     assert (weight[0, 36:] == 1).all()
     assert (weight[0, :36] == 0).all()
-    np.testing.assert_array_equal(refined.landmarks[0, :36], face[0, :36])
-    np.testing.assert_allclose(refined.landmarks[0, 36:], parts.landmarks[0, 36:], atol=1e-4)
-    assert np.isfinite(refined.landmarks).all()
-    assert np.isfinite(refined.sigma).all()
-
-    landmarks, sigma, iris = refine_face_parts(certain, FRAME, output.landmarks, output.sigma)
-    np.testing.assert_array_equal(landmarks, refined.landmarks)
-    np.testing.assert_array_equal(sigma, refined.sigma)
+    np.testing.assert_array_equal(landmarks[0, :36], face[0, :36])
+    np.testing.assert_allclose(landmarks[0, 36:], parts.landmarks[0, 36:], atol=1e-4)
+    assert np.isfinite(landmarks).all()
+    assert np.isfinite(sigma).all()
+    np.testing.assert_array_equal(landmarks, follow_parts(face, parts.landmarks, weight))
+    moved = output.sigma + weight * (parts.sigma - output.sigma)
+    np.testing.assert_array_equal(sigma, np.where(weight > 0, moved, output.sigma))
     np.testing.assert_array_equal(iris.reshape(2, 4)[:, :3], parts.iris[0])
     np.testing.assert_array_equal(iris.reshape(2, 4)[:, 3], parts.iris_confidence[0])
     np.testing.assert_array_equal(output.landmarks, face)  # not changed
 
     uncertain = PartModels(Network(LIDS, 0.5), Network(LIPS, 0.5))  # type: ignore[arg-type]
-    refined, _, weight = refine_parts(uncertain, FRAME, output)
-    assert (weight == 0).all()
-    np.testing.assert_array_equal(refined.landmarks, face)
+    landmarks, _, _ = refine_parts(uncertain, FRAME, output.landmarks, output.sigma)
+    assert (part_weights(predict_parts(uncertain, FRAME, face), face) == 0).all()
+    np.testing.assert_array_equal(landmarks, face)
 
     away = face.copy()
     away[0, 42:48, 0] = away[0, 42:48, 0].mean() + 0.3 * (away[0, 42:48, 0] - away[0, 42:48, 0].mean())

@@ -35,11 +35,17 @@ def faces_and_what_is_found(count: int, seed: int) -> tuple[np.ndarray, np.ndarr
     return truth, shrunk + rng.normal(0, 0.05, truth.shape)
 
 
+def moved_by(points: np.ndarray, beyond: np.ndarray) -> np.ndarray:
+    """Return landmarks (N, L, 2) with the map of `fit_map` added."""
+    row = points.reshape(len(points), -1)
+    return (row + beyond[0] + row @ beyond[1:]).reshape(points.shape)
+
+
 def test_the_map_gives_faces_their_differences_back() -> None:
     truth, found = faces_and_what_is_found(300, 2)
     beyond = linear_calibration.fit_map(found, truth, np.ones(len(found)), 1e-4)
     truth, found = faces_and_what_is_found(50, 3)
-    assert nme(linear_calibration.moved_by(found, beyond), truth).mean() < 0.15 * nme(found, truth).mean()
+    assert nme(moved_by(found, beyond), truth).mean() < 0.15 * nme(found, truth).mean()
 
 
 def test_the_map_treats_left_and_right_alike() -> None:
@@ -50,8 +56,8 @@ def test_the_map_treats_left_and_right_alike() -> None:
         return points[:, MIRROR_68] * (-1, 1)
 
     np.testing.assert_allclose(
-        linear_calibration.moved_by(mirror(found), beyond),
-        mirror(linear_calibration.moved_by(found, beyond)),
+        moved_by(mirror(found), beyond),
+        mirror(moved_by(found, beyond)),
         atol=1e-6,
     )
 
@@ -70,14 +76,12 @@ def test_the_map_follows_movements_of_which_the_labels_say_nothing() -> None:
     wanted[:, 17:27] = rng.normal(0, 0.05, (400, 1, 2)) + rng.normal(0, 0.01, (400, 10, 2))
     moves = linear_calibration.Moves(0.7 * wanted, wanted, 0.0, 10.0, range(17, 27))
     beyond = linear_calibration.fit_map(found, truth, np.ones(300), 1e-3, moves=moves)
-    followed = linear_calibration.moved_by(0.7 * wanted, beyond) - linear_calibration.moved_by(
-        0 * wanted, beyond
-    )
+    followed = moved_by(0.7 * wanted, beyond) - moved_by(0 * wanted, beyond)
     brows = (slice(None), slice(17, 27))
     heights = np.polyfit(wanted[brows][..., 1].ravel(), followed[brows][..., 1].ravel(), 1)[0]
     assert heights > 0.95
     truth, found = faces_and_what_is_found(50, 8)
-    moved = linear_calibration.moved_by(found, beyond)
+    moved = moved_by(found, beyond)
     assert nme(moved, truth).mean() < 0.3 * nme(found, truth).mean()
 
 
@@ -102,7 +106,7 @@ def test_a_settled_network_gives_moved_landmarks_and_is_settled_anew(
         beyond = np.concatenate([rng.normal(0, 0.02, (1, values)), rng.normal(0, 0.05, (values, values))])
         linear_calibration.settle_network(path, here, beyond)
         moved, same = outputs(here)
-        expected = linear_calibration.moved_by(plain - 0.5, beyond)
+        expected = moved_by(plain - 0.5, beyond)
         np.testing.assert_allclose(moved - 0.5, expected, atol=4e-4)
         np.testing.assert_array_equal(same, sigma)
         sizes.add(here.stat().st_size)

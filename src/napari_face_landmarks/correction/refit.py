@@ -260,11 +260,12 @@ def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.
     if models.pfld is None:
         return []
     output = predict_twice(models.pfld, rgb, crops_of_landmarks(np.stack(fits)))
+    landmarks, sigma = output.landmarks, output.sigma
     if models.parts is not None:
-        output = refine_parts(models.parts, rgb, output)[0]
+        landmarks, sigma, _ = refine_parts(models.parts, rgb, landmarks, sigma)
     return [
-        _Start(points.astype(np.float64), output.sigma[row].astype(np.float64), output.confidence[row])
-        for row, points in enumerate(output.landmarks)
+        _Start(points.astype(np.float64), sigma[row].astype(np.float64), output.confidence[row])
+        for row, points in enumerate(landmarks)
         if np.isfinite(points).all()
     ]
 

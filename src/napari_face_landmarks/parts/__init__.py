@@ -6,7 +6,6 @@ from napari_face_landmarks.parts.network import (
     follow_parts,
     place_parts,
     predict_parts,
-    refine_face_parts,
     refine_parts,
 )
 
@@ -16,6 +15,5 @@ __all__ = [
     "follow_parts",
     "place_parts",
     "predict_parts",
-    "refine_face_parts",
     "refine_parts",
 ]

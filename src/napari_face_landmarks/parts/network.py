@@ -15,7 +15,6 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.parts.crop import EYE_SIZE, LEFT_EYE, MOUTH, MOUTH_SIZE, RIGHT_EYE, part_inputs
 from napari_face_landmarks.pfld.crop import Pictures
-from napari_face_landmarks.pfld.network import PfldOutput
 
 Floats = npt.NDArray[np.float32]
 
@@ -230,39 +229,11 @@ def place_parts(models: PartModels, rgb: npt.NDArray[np.uint8], landmarks: Float
 
 
 def refine_parts(
-    models: PartModels, rgb: npt.NDArray[np.uint8], output: PfldOutput
-) -> tuple[PfldOutput, PartOutput, Floats]:
-    """Take lids and lips from the part models where these are confident.
-
-    The confidence stays PFLD's: it says whether there is a face, which part models assume.
-
-    Parameters
-    ----------
-    models : PartModels
-    rgb : ndarray, (H, W, 3), uint8
-        The frame.
-    output : PfldOutput
-        What PFLD gives of F faces.
-
-    Returns
-    -------
-    output : PfldOutput
-        The same with other landmarks and spreads of eyes and mouth.
-    parts : PartOutput
-    weight : ndarray, (F, 68), float32
-        How far the part models were followed, from 0 to 1.
-    """
-    parts = predict_parts(models, rgb, output.landmarks)
-    weight = np.zeros_like(output.sigma)
-    landmarks, sigma = output.landmarks.copy(), output.sigma.copy()
-    _follow(parts.landmarks, parts.sigma, weight, landmarks, sigma)
-    return PfldOutput(landmarks, sigma, output.confidence, output.score), parts, weight
-
-
-def refine_face_parts(
     models: PartModels, pictures: Pictures, landmarks: Floats, sigma: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Do what `refine_parts` does, with fewer steps, for faces of one frame or of several.
+    """Take lids and lips from the part models where these are confident, for faces of one or more frames.
+
+    The confidence stays PFLD's: it says whether there is a face, which part models assume.
 
     Parameters
     ----------

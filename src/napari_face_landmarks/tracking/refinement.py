@@ -28,7 +28,7 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTER_EYES, REGIONS
 from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.parts import refine_face_parts
+from napari_face_landmarks.parts import refine_parts
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.context import RunContext
@@ -196,7 +196,7 @@ def place_faces(models: Models, faces: Sequence[tuple[GreyFrame, PfldOutput, int
     else:
         landmarks, sigma = (np.array(arrays) for arrays in zip(*found, strict=True))
         pictures = [picture.rgb for picture, _, _ in faces]
-        placed = list(zip(*refine_face_parts(models.parts, pictures, landmarks, sigma), strict=True))
+        placed = list(zip(*refine_parts(models.parts, pictures, landmarks, sigma), strict=True))
     seconds = (time.perf_counter() - began) / len(faces)
     return [
         Placed(picture, *arrays, output.confidence[row], seconds)

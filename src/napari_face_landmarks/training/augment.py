@@ -160,6 +160,13 @@ def cut(image: Image, crop: Points, bumps: npt.NDArray[np.float32], size: int = 
     )
 
 
+def with_moved_tissue(image: Image, bumps: npt.NDArray[np.float32]) -> Image:
+    """Return a square picture, its soft tissue displaced by `bumps`; `displaced` says where landmarks are."""
+    side = len(image)
+    whole = np.array([(side - 1) / 2, (side - 1) / 2, side, 0], np.float32)
+    return cut(image, whole, bumps, side)
+
+
 def texture(picture: Image, rng: Generator) -> Image:
     """Return a piece of a picture, of any roll, to cover a face with, (S, S, 3) uint8."""
     height, width = picture.shape[:2]

@@ -28,12 +28,12 @@ from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.jit import kernel
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training.augment import (
-    cut,
     displaced,
     flipped,
     occlude,
     photometric,
     soft_tissue_bumps,
+    with_moved_tissue,
 )
 from napari_face_landmarks.training.faces import Faces, load_faces
 from napari_face_landmarks.training.log import append_row, write_json
@@ -186,12 +186,11 @@ def augmented(
     rng: Generator,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
     """Return the augmented photograph (greyscale), its landmarks and which of them are covered."""
-    whole = np.array([(image.shape[1] - 1) / 2, (image.shape[0] - 1) / 2, image.shape[0], 0], np.float32)
     bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.25 else np.zeros((0, 5), np.float32)
     covered = np.zeros(N_LANDMARKS, np.bool_)
     picture = image.copy()
     if len(bumps):
-        picture = cut(image, whole, bumps, size=image.shape[0])
+        picture = with_moved_tissue(image, bumps)
         landmarks = displaced(landmarks, bumps)
     if rng.random() < 0.12:
         draw_marks(picture, landmarks, rng)

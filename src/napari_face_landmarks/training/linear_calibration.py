@@ -120,12 +120,6 @@ def fit_map(
     return np.concatenate([(mean_missing - mean @ slopes)[None], slopes])
 
 
-def moved_by(points: npt.NDArray[np.floating], beyond: Floats) -> Floats:
-    """Return landmarks (N, L, 2) with the map of `fit_map` added."""
-    row = points.reshape(len(points), -1)
-    return np.asarray((row + beyond[0] + row @ beyond[1:]).reshape(points.shape))
-
-
 def settle_network(path: Path, out: Path, beyond: Floats) -> None:
     """Write the landmark network with a final layer that adds a linear function of its landmarks to them.
 
@@ -207,7 +201,9 @@ def look_at(
         views = [(image, points, crop) for crop in crops]
         for places in MOVED_PLACES:
             bumps = augment.local_bumps(points, rng, [int(rng.choice(places))])
-            views.append((_with_bumps(image, bumps), augment.displaced(points, bumps), crops[0]))
+            views.append(
+                (augment.with_moved_tissue(image, bumps), augment.displaced(points, bumps), crops[0])
+            )
         labels, where = np.stack([view[1] for view in views]), np.stack([view[2] for view in views])
         inputs = np.concatenate([sample_crops(picture, crop[None]) for picture, _, crop in views])
         found = pfld.run(["landmarks"], {"crops": inputs})[0]
@@ -235,12 +231,6 @@ def network_map(seen: Seen, weight: npt.NDArray[np.floating], plan: CalibrationP
     mirror = MIRROR_68 if count == N_LANDMARKS else MOUTH_MIRROR
     weights = np.tile(weight, 2)
     return fit_map(found, wanted, weights, plan.ridge, size=size, mirror=mirror, moves=moves)
-
-
-def _with_bumps(image: npt.NDArray[np.uint8], bumps: npt.NDArray[np.float32]) -> npt.NDArray[np.uint8]:
-    height, width = image.shape[:2]
-    whole = np.array([(width - 1) / 2, (height - 1) / 2, width, 0], np.float32)
-    return augment.cut(image, whole, bumps, width)
 
 
 def drawn(data: Path, bundle: str, plan: CalibrationPlan) -> tuple[Faces, Floats]:
