@@ -213,6 +213,29 @@ def test_points_moved_before_the_editor_existed_are_corrections() -> None:
     np.testing.assert_array_equal(editor.tracks.source, tracks.source)
 
 
+@pytest.mark.gui(quick=True)
+def test_after_a_drag_napari_draws_the_mark_without_another_search_for_the_points_of_the_frame() -> None:
+    from napari.components import ViewerModel
+    from napari.layers import Layer
+
+    from napari_face_landmarks.napari_plugin.edit_history import editor_of
+
+    viewer = ViewerModel()
+    layer = viewer.add_layer(Layer.create(*tracks_to_layer_data(long_tracks(20))[0]))
+    viewer.dims.set_point(0, 0)
+    layer.mode = "select"
+    searches, drawn = [], []
+    search = layer.set_view_slice
+    layer.set_view_slice = lambda: (searches.append(1), search())
+    layer.events.set_data.connect(lambda: drawn.append((tuple(layer.data[30]), layer.border_color[30, 0])))
+    drag(layer, 30, 50, 60)
+    alone = len(searches)
+    editor_of(layer)
+    drag(layer, 30, 70, 80)
+    assert len(searches) == 2 * alone > 0
+    assert drawn[-1] == ((0, 70, 80), 1)
+
+
 def test_landmarks_are_refitted_with_the_models_that_they_were_tracked_with(
     viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -105,7 +105,7 @@ def test_sample_run_cancel(viewer: Any, widget: Any) -> None:
 
     widget.run_button.native.click()
     points = widget.landmarks
-    assert points in viewer.layers
+    wait_until(lambda: points in viewer.layers)
     assert widget.running
     assert not widget.run_button.enabled
     assert not widget.settings_controls["refine"].enabled
@@ -308,12 +308,22 @@ def test_export_tells_what_is_wrong(
 def test_a_layer_is_added_first_and_drawn_a_step_later(
     viewer: Any, widget: Any, fake: type[FakeTracker]
 ) -> None:
-    """Both at once take napari so long that the window seems to hang."""
+    """All at once takes napari so long that the window seems to hang, and a thread beside it even longer."""
     add_clip(viewer)
+    steps: list[tuple[bool, bool]] = []
+
+    def painted() -> bool:
+        steps.append((viewer.window._qt_window.updatesEnabled(), widget.landmarks.visible))
+        return True
+
+    viewer.layers.events.inserted.connect(lambda: painted())
     widget.run()
-    assert widget.landmarks in viewer.layers
-    assert not widget.landmarks.visible
+    assert widget.landmarks not in viewer.layers
+    wait_until(lambda: widget.landmarks in viewer.layers)
+    assert steps == [(False, False)], "added unseen, and painted in a turn of its own"
+    assert widget._worker is not None, "the run begins when the layer is drawn"
     wait_until(lambda: widget.landmarks.visible)
+    assert viewer.window._qt_window.updatesEnabled()
     wait_until(lambda: not widget.running)
     assert widget.landmarks.visible
 

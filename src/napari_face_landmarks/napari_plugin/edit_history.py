@@ -122,10 +122,10 @@ class LayerEditor:
             self._undo.append(edit)
             self._show(edit.after, edit.rows)
 
-    def _do(self, edit: _Edit) -> None:
+    def _do(self, edit: _Edit, dragged: bool = False) -> None:
         self._undo = [*self._undo[1 - MOST_EDITS :], edit]
         self._redo.clear()
-        self._show(edit.after, edit.rows)
+        self._show(edit.after, edit.rows, dragged)
 
     def _index(self, of_point: npt.NDArray[np.int64] | None = None) -> None:
         """Note where each landmark is in the layer, (T, F, 68), -1 where it is not; and what is marked."""
@@ -180,7 +180,7 @@ class LayerEditor:
             place = int(np.searchsorted(rows, at))
             few = place_by_hand(few, place, int(which), landmark[same].tolist(), points[same])
         words = f"moving {len(row)} landmarks" if len(row) > 1 else "moving a landmark"
-        self._do(_Edit(words, before, few.arrays(), rows))
+        self._do(_Edit(words, before, few.arrays(), rows), dragged=True)
 
     def _taken_from_layer(self) -> None:
         """Take over points that were added or deleted."""
@@ -195,10 +195,11 @@ class LayerEditor:
         for call in self.changed:
             call()
 
-    def _show(self, content: Any, rows: npt.NDArray[np.int64] | None) -> None:
+    def _show(self, content: Any, rows: npt.NDArray[np.int64] | None, dragged: bool = False) -> None:
         """Have other tracks, or other frames of these, and write them into the layer.
 
-        They are written in place where no point comes or goes; else all points are replaced.
+        They are written in place where no point comes or goes; else all points are replaced. Where napari has
+        just moved points it has also looked for those of the frame shown, which takes long in a long video.
         """
         if rows is None:
             self.tracks = content.copy()
@@ -210,12 +211,16 @@ class LayerEditor:
         self._writing = True
         try:
             layer = self.layer
-            if rows is not None and self._fits(rows):
-                self._write(rows)
-            else:
+            if rows is None or not self._fits(rows):
                 self._replace()
+                dragged = False
+            else:
+                self._write(rows)
             layer.metadata = {**layer.metadata, "tracks": self.tracks}
-            layer.refresh(extent=False, thumbnail=False)
+            if dragged:
+                layer.events.set_data()
+            else:
+                layer.refresh(extent=False, thumbnail=False)
         finally:
             self._writing = False
         for call in self.changed:

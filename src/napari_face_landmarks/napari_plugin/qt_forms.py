@@ -7,7 +7,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, SpinBox
-from qtpy.QtCore import QEvent, QObject, QSize, Qt
+from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
     QComboBox,
@@ -333,6 +333,15 @@ class CloseGuard(QObject):
                 event.ignore()
                 return True
         return False
+
+
+def paint_later(window: QWidget) -> None:
+    """Have a window painted once, after what goes on now and the next layout, not together with them."""
+    window.setUpdatesEnabled(False)
+    timer = QTimer(window)  # goes with the window
+    timer.timeout.connect(lambda: window.setUpdatesEnabled(True))
+    timer.timeout.connect(timer.deleteLater)
+    timer.start(0)
 
 
 WORDS = (

@@ -33,6 +33,7 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     Form,
     Welcome,
     call_while_open,
+    paint_later,
     row_of,
     show_about,
 )
@@ -51,6 +52,7 @@ from napari_face_landmarks.napari_plugin.streaming_layer import ShownRun
 from napari_face_landmarks.quality import check
 from napari_face_landmarks.settings import TrackerSettings
 
+BEGIN_MS = 20  # between two steps of adding a layer
 REFRESH_MS = 125  # between two looks at what the working thread has done
 TELL_SECONDS = 0.5
 """Between two changes of the bar and the words below it: for each, Qt lays out and draws the whole window."""
@@ -85,6 +87,7 @@ class FaceLandmarksWidget(Container):
         self._viewer = napari_viewer
         self._current: BackgroundRun | None = None
         self._steps: Generator[None] | None = None
+        self._worker: Any = None  # of a run that begins as soon as napari has drawn its layer
         self._in_window = False
         self._shown: ShownRun | None = None
         self._guard: CloseGuard | None = None
@@ -135,7 +138,6 @@ class FaceLandmarksWidget(Container):
         self.native.destroyed.connect(self._on_destroyed)
         call_while_open(self.native, current_landmarks(napari_viewer), self._offer)
         self._timer = QTimer(self.native)
-        self._timer.setInterval(REFRESH_MS)
         self._timer.timeout.connect(self._look)
         chosen.begin_as(read_preferences())
         self.reset_choices()
@@ -247,11 +249,16 @@ class FaceLandmarksWidget(Container):
         self._steps = track_in_background(run)
         self._in_window = self.native.window().isVisible()
         self._guard = CloseGuard(self.native, lambda: self._current is not None)
-        worker = create_worker(
+        self._worker = create_worker(
             _do_steps, self._steps, _start_thread=False, _connect={"finished": self._on_finished}
         )
-        worker.start()
-        self._timer.start()
+        self._timer.start(BEGIN_MS)
+
+    def _begin(self) -> None:
+        """Have the working thread begin."""
+        if self._worker is not None:
+            self._worker.start()
+        self._worker = None
 
     def cancel(self) -> None:
         """Stop the run, whose finished frames stay in the layer, or the export, which then writes no file."""
@@ -273,8 +280,9 @@ class FaceLandmarksWidget(Container):
         else:
             run.pause()
         self.pause_button.text = "Resume" if run.paused else "Pause"
-        self._look()
-        self._tell_progress(run, self._shown)  # without waiting for its turn
+        if self._worker is None:  # begun
+            self._look()
+            self._tell_progress(run, self._shown)  # without waiting for its turn
 
     def export(self) -> None:
         """Ask for a file, and write the landmarks to it in the format that is chosen there."""
@@ -299,7 +307,7 @@ class FaceLandmarksWidget(Container):
         self._export, self._export_name = export_dialog.ExportProgress(), path.name
         self._offer()
         self.status.value = f"Exporting to {path.name} …"
-        self._timer.start()
+        self._timer.start(REFRESH_MS)
         outlines, frame = overlays_of(self._viewer).shown.outlines, frame_shown(self._viewer, layer)
         create_worker(
             export_dialog.write_export,
@@ -377,6 +385,14 @@ class FaceLandmarksWidget(Container):
             return
         if self._in_window and not self.native.window().isVisible():  # the dock or the viewer was closed
             self.cancel()
+        if self._worker is not None:
+            # first, and in steps: beside a working thread, napari takes twice as long to add the layer
+            if shown.layer not in self._viewer.layers:
+                paint_later(self.native.window())
+            if run.cancelled or not shown.begin():
+                self._begin()
+            self._timer.start(BEGIN_MS if self._worker is not None else REFRESH_MS)
+            return
         shown.look()
         if run.paused or time.monotonic() - self._told >= TELL_SECONDS:
             self._tell_progress(run, shown)
@@ -469,6 +485,7 @@ class FaceLandmarksWidget(Container):
             self._current.cancel()
             if self._shown is not None:
                 self._shown.stop_following()
+            self._begin()
 
 
 def _do_steps(steps: Generator[None]) -> Generator[None]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
@@ -52,8 +52,8 @@ class LiveLandmarks:
         The frames that will come, `stop` not among them.
     max_faces : int
         The largest number of faces that may come.
-    visible : bool
-        Whether napari draws the layer at once.
+    in_steps : bool
+        Whether the layer is added by `add_in_steps`, not at once.
 
     Attributes
     ----------
@@ -62,7 +62,7 @@ class LiveLandmarks:
     """
 
     def __init__(
-        self, viewer: Any, image_layer: Any, start: int, stop: int, max_faces: int, visible: bool = True
+        self, viewer: Any, image_layer: Any, start: int, stop: int, max_faces: int, in_steps: bool = False
     ) -> None:
         self._viewer = viewer
         self._start, self._stop = start, stop
@@ -81,13 +81,21 @@ class LiveLandmarks:
             face_color=landmark_colours(DEFAULT_MODE, nobody, nobody, nobody)[0],
             size=np.float32(SMALLEST_POINT),
             shown=False,
-            visible=visible,
+            visible=not in_steps,
             features=features_of(rows),
             **style_of_points(),
             **transforms_of(image_layer),
         )
         filling[self.layer] = self._written  # before anyone hears of the layer
-        viewer.add_layer(self.layer)
+        if not in_steps:
+            viewer.add_layer(self.layer)
+
+    def add_in_steps(self) -> Iterator[bool]:
+        """Add the layer, and have it drawn a step later: at once, both take napari too long."""
+        self._viewer.add_layer(self.layer)
+        yield True
+        self.layer.visible = True
+        yield True
 
     def _blank(self, n_faces: int) -> PointRows:
         return blank_rows(self._start, self._stop, n_faces, self._ndim)
@@ -218,9 +226,9 @@ class ShownRun:
         self.times: deque[tuple[float, int]] = deque()
         self._viewer, self._run, self._follow = viewer, run, follow
         self._live: LiveLandmarks | None = LiveLandmarks(
-            viewer, video, run.start, run.stop, run.settings.max_faces, visible=False
+            viewer, video, run.start, run.stop, run.settings.max_faces, in_steps=True
         )
-        self._drawn = False
+        self._steps = self._live.add_in_steps()
         self._followed: tuple[int, ...] | None = tuple(viewer.dims.current_step)
         run.show(bool(follow.value))
         if isinstance(run.frames, Video):
@@ -231,10 +239,12 @@ class ShownRun:
         """The Points layer; None where a run ended before its first frame."""
         return None if self._live is None else self._live.layer
 
+    def begin(self) -> bool:
+        """Do the next step of adding the layer; return whether there was one."""
+        return next(self._steps, False)
+
     def look(self) -> None:
         """Take over what the working thread has finished since the last look."""
-        if self._live is not None and not self._drawn:  # to add a layer and draw it at once takes too long
-            self._drawn = self._live.layer.visible = True
         self._run.show(bool(self._follow.value))
         results = self._run.results[self.done :]
         self.done += len(results)
@@ -252,6 +262,8 @@ class ShownRun:
         """Show the rest, after the run has ended; without a single finished frame the layer goes."""
         if isinstance(self._run.frames, Video):
             self._run.frames.keeps_frames = False
+        while self._run.tracks is not None and self.begin():
+            pass
         self.look()
         if self._live is None:
             return
