@@ -25,7 +25,7 @@ class FakeTracker(FaceTracker):
     fails_at: tuple[int, Exception] | None = None
 
     def __init__(self, models: Any = None, settings: TrackerSettings | None = None) -> None:
-        self.models = SimpleNamespace(name="fake", version="0", card={}, experts=None)
+        self.models = SimpleNamespace(name="fake", version="0", card={}, experts=None, parts=None)
         self.settings = settings or TrackerSettings()
         self.threads, self.engine = 1, None
         self._last_run = lambda: None

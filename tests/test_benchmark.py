@@ -58,7 +58,7 @@ def test_the_command_measures_everything_and_writes_it(
     assert found["machine"]["numba"] is True
     assert all(t["quartile_1"] <= t["median"] <= t["quartile_3"] for t in found["kernels"])
     ablation = found["ablation"]
-    assert len(ablation) == 9
+    assert len(ablation) == 10
     assert ablation[0]["total"] == 1
     assert ablation[0]["moved"] == 0
     assert ablation[1]["moved"] < 0.01
@@ -67,7 +67,7 @@ def test_the_command_measures_everything_and_writes_it(
     modes = {(rate["refine"], rate["every"]) for rate in found["videos"][0]["rates"]}
     assert modes == {("off", 1), ("auto", 1), ("auto", 2), ("always", 1), ("always", 2)}
     assert found["videos"][0]["decoding_fps"] > 0
-    assert len(found["steadiness"]) == 7
+    assert len(found["steadiness"]) == 9
     assert 50 < found["peak_mb"] < 2000
     assert 0.1 < found["start_seconds"] < 100
     assert [cost["value"] for cost in found["sizes"]] == [320, 640]
@@ -272,9 +272,9 @@ def test_a_race_runs_everybody_each_round_and_names_who_is_absent(
     assert "No such file" in found["left_out"]["mediapipe"]
     assert found["left_out"]["pfld"].startswith("not given")
     rows = [line.split(" | ") for line in table.read_text().splitlines() if line.startswith("| ")]
-    assert [row[2] for row in rows[2:]] == ["2000"] * 3 + ["1000"] + ["1000"] * 3 + ["500"]
-    assert rows[5][0] == "| fast 1.0"
-    assert rows[5][5:7] == ["10.00", "unknown"]
+    assert [row[2] for row in rows[2:]] == ["2000"] * 4 + ["1000"] + ["1000"] * 4 + ["500"]
+    assert rows[6][0] == "| fast 1.0"
+    assert rows[6][5:7] == ["10.00", "unknown"]
     assert "no shape predictor" in capsys.readouterr().out
     assert cv2.imread(str(plot)).min() < 100
 
@@ -330,7 +330,7 @@ def test_each_system_reports_its_frames_and_faces(clip: Path, monkeypatch: pytes
     monkeypatch.setattr(peer, "version", lambda name: "0")
     network = Path(peer.__file__).parents[1] / "models" / "open" / "pfld.onnx"
     found = {
-        "ours": peer.ours(str(clip), 5, 1, "off", "open"),
+        "ours": peer.ours(str(clip), 5, 1, '{"refine": "off"}', "open"),
         "mediapipe": peer.mediapipe(str(clip), 5, 1),
         "dlib": peer.dlib(str(clip), 100, 1, "model.dat"),
         "pfld": peer.pfld(str(clip), 5, 1, str(network), "60", "60", "180", "180"),

@@ -93,13 +93,14 @@ def test_a_fit_from_the_last_one_is_that_of_the_general_way(pdm: PDM) -> None:
 
 
 def test_crops_are_predicted_on_the_grid(pdm: PDM) -> None:
-    rng = np.random.default_rng(1)
+    rng, ones = np.random.default_rng(1), np.ones((1, 68), np.float32)
     faces = []
     for scale in (0.3, 1.0, 4.0):
-        face = Face(np.zeros((68, 2), np.float32))
+        face = Face(np.zeros((68, 2), np.float32), ones[0], ones[0])
         for step in range(LOOK_AHEAD + 1):
             at = project(pdm, params_at(pdm, scale, 100 + 2 * step, 90 - step * scale))
-            face.move((at + rng.normal(0, 0.1, at.shape)).astype(np.float32))
+            points = (at + rng.normal(0, 0.1, at.shape)).astype(np.float32)[None]
+            face.move(PfldOutput(points, ones, ones, ones[:, 0]), 0, LOOK_AHEAD)
         faces.append(face)
     crops = crops_of_landmarks(np.stack([face.landmarks for face in faces])).astype(np.float64)
     motions = np.stack([face.places[0] - face.places[LOOK_AHEAD] for face in faces])
@@ -107,7 +108,9 @@ def test_crops_are_predicted_on_the_grid(pdm: PDM) -> None:
     crops[:, :2] += motions * (lengths / (lengths + SMALL_MOTION * crops[:, 2]))[:, None]
     steps = np.full(crops.shape, 1 / CROP_STEPS)
     steps[:, :3] *= 2.0 ** np.floor(np.log2(crops[:, 2:3]))
-    np.testing.assert_allclose(_predicted_crops(faces), np.round(crops / steps) * steps, rtol=1e-7)
+    np.testing.assert_allclose(
+        _predicted_crops(faces, LOOK_AHEAD), np.round(crops / steps) * steps, rtol=1e-7
+    )
 
 
 def test_misfit_is_a_mean_distance_over_the_eyes_distance(pdm: PDM) -> None:

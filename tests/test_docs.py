@@ -97,7 +97,7 @@ def run_cli(place: Place, words: list[str]) -> None:
         return
     if words[0] == "benchmark":
         words = [*words, "--quick", "--rounds", "1"]
-        place.monkeypatch.setattr(race, "OURS", {"ours, defaults": "auto"})  # each way is a process a round
+        place.monkeypatch.setattr(race, "OURS", {"ours, defaults": {}})  # each way is a process a round
     if words[0] == "batch":
         words = [*words, "--jobs", "1"]
     if "--help" in words:

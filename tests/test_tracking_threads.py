@@ -178,7 +178,8 @@ def test_two_frames_are_looked_at_together_on_few_threads(models: Models, thread
             batches.append(len(inputs["crops"]))
             return models.pfld.run(outputs, inputs)  # type: ignore[union-attr]
 
-    tracker = FaceTracker(dataclasses.replace(models, pfld=Counted()), threads=threads)  # type: ignore[arg-type]
+    counted = dataclasses.replace(models, pfld=Counted())  # type: ignore[arg-type]
+    tracker = FaceTracker(counted, {"pfld_every": 1}, threads=threads)
     tracker.prepare()
     frames = two_moving_faces(40)[:, :, :300].copy()
     frames[:] = frames[5]

@@ -53,6 +53,9 @@ class TrackerSettings:
         Face score from which a face is tracked; its track ends when the score falls below 0.6 times this.
     scene_cuts : int
         1: at a scene cut a face that is not recognised begins a new track; 0: the video is one scene.
+    pfld_every : int
+        PFLD runs at least on every n-th frame. In between, a confident face that moves little has its jaw,
+        brows and nose interpolated, its eyes and mouth from their own networks; 1: PFLD on every frame.
 
     Raises
     ------
@@ -136,6 +139,15 @@ class TrackerSettings:
         "Scene cuts",
         "Whether scene cuts are detected: 1 begins a new track there for a face that is not recognised; 0 "
         "treats the video as one scene, for flashes or a shaking camera that resemble cuts.",
+    )
+    pfld_every: int = _setting(
+        3,
+        1,
+        4,
+        "PFLD at least every",
+        "Where a confident face moves little, PFLD runs on every n-th frame only: in between, jaw, brows and "
+        "nose are interpolated; eyes and mouth are located on every frame. 1 runs PFLD on every frame, which "
+        "takes up to a third more time. Unit: frames; fewer below 24 frames per second.",
     )
 
     def __post_init__(self) -> None:
@@ -275,7 +287,7 @@ PRESETS: tuple[Preset, ...] = (
         "Accurate",
         "CLNF on every face and frame until it converges: the smallest error. Takes about twice the time of "
         "Fast on one core and 1.8 times on two.",
-        TrackerSettings(refine="always", clnf_every=1, max_iterations=3, convergence_px=0.1),
+        TrackerSettings(refine="always", pfld_every=1, clnf_every=1, max_iterations=3, convergence_px=0.1),
     ),
     Preset(
         "surgical-markings",
@@ -284,6 +296,7 @@ PRESETS: tuple[Preset, ...] = (
         "smoothing window and a lower face score. Takes the most time and blurs fast movements.",
         TrackerSettings(
             refine="always",
+            pfld_every=1,
             clnf_every=1,
             max_iterations=3,
             search_radius=1.5,

@@ -21,6 +21,7 @@ from napari_face_landmarks.video.container import thread_count
 
 BASELINE = TrackerSettings(
     refine="always",
+    pfld_every=1,
     clnf_every=1,
     max_iterations=3,
     search_radius=1.5,
@@ -55,7 +56,8 @@ class StepResult:
 
 def steps(threads: int | None = None) -> list[Step]:
     """Return the steps from the baseline to the defaults of a run with `refine` always."""
-    users = TrackerSettings(refine="always")
+    users = TrackerSettings(refine="always", pfld_every=1)
+    last = TrackerSettings(refine="always")
     skipping = BASELINE.replace(clnf_every=users.clnf_every, smoothing_window=users.smoothing_window)
     leaving = skipping.replace(convergence_px=users.convergence_px)
     fewer = leaving.replace(max_iterations=users.max_iterations)
@@ -70,7 +72,8 @@ def steps(threads: int | None = None) -> list[Step]:
         Step(f"{users.max_iterations} iterations", fewer, strided),
         Step(f"search radius {users.search_radius:g}", users, strided),
         Step("all landmarks of a scale at once, float32, compiled search", users, numba_engine),
-        Step("threads: frames overlap", users, numba_engine, threads or thread_count()),
+        Step(f"PFLD on every {last.pfld_every}rd frame where faces move little", last, numba_engine),
+        Step("threads: frames overlap", last, numba_engine, threads or thread_count()),
     ]
 
 

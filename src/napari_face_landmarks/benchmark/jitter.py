@@ -11,19 +11,21 @@ import numpy.typing as npt
 
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.models import Models
-from napari_face_landmarks.settings import RefineMode, TrackerSettings
+from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
 
-MODES: tuple[tuple[str, RefineMode, int, int], ...] = (
-    ("PFLD alone, not smoothed", "off", 1, 1),
-    ("PFLD alone", "off", 1, 5),
-    ("CLNF on every frame, not smoothed", "always", 1, 1),
-    ("CLNF on every frame", "always", 1, 5),
-    ("CLNF on every 2nd frame", "always", 2, 5),
-    ("auto, skip 1", "auto", 1, 5),
-    ("auto, skip 2 (the defaults)", "auto", 2, 5),
+MODES: tuple[tuple[str, TrackerSettings], ...] = (
+    ("PFLD on every frame, not smoothed", TrackerSettings(refine="off", pfld_every=1, smoothing_window=1)),
+    ("PFLD on every frame", TrackerSettings(refine="off", pfld_every=1)),
+    ("PFLD alone, not smoothed", TrackerSettings(refine="off", smoothing_window=1)),
+    ("PFLD alone", TrackerSettings(refine="off")),
+    ("CLNF on every frame, not smoothed", TrackerSettings(refine="always", clnf_every=1, smoothing_window=1)),
+    ("CLNF on every frame", TrackerSettings(refine="always", clnf_every=1)),
+    ("CLNF on every 2nd frame", TrackerSettings(refine="always")),
+    ("auto, skip 1", TrackerSettings(clnf_every=1)),
+    ("auto, skip 2 (the defaults)", TrackerSettings()),
 )
-"""Compared runs: name, refinement, skip, smoothing window."""
+"""Compared runs: name and settings."""
 STILL = 0.005
 """A face is at rest if it moves by less than this fraction of the inter-ocular distance per frame, ..."""
 STILL_OVER = 9
@@ -85,8 +87,7 @@ def steadiness(
         Called with each result as a sentence.
     """
     found = []
-    for name, refine, every, window in MODES:
-        settings = TrackerSettings(refine=refine, clnf_every=every, smoothing_window=window)
+    for name, settings in MODES:
         tracks = FaceTracker(models, settings).track(path, stop=stop)
         found.append(Steadiness(name, *jitter(tracks.landmarks[:, 0])))
         say(f"{name}: {found[-1].jitter:.3f} px over {found[-1].frames} frames")

@@ -44,14 +44,11 @@ def result(name: str, frames: int, faces: int, seconds: float, cpu_seconds: floa
     return {"name": name, "frames": frames, "faces": faces, "seconds": seconds, "cpu_seconds": cpu_seconds}
 
 
-def ours(path: str, stop: int, cores: int, refine: Any, models: str) -> dict[str, Any]:
-    """Track by this package: refine is off, auto (with its default skip) or always (on every frame)."""
-    from napari_face_landmarks import FaceTracker, TrackerSettings
+def ours(path: str, stop: int, cores: int, settings: str, models: str) -> dict[str, Any]:
+    """Track by this package, with settings given as JSON."""
+    from napari_face_landmarks import FaceTracker
 
-    settings = TrackerSettings(refine=refine)
-    if refine == "always":
-        settings = TrackerSettings(refine=refine, clnf_every=1)
-    tracker = FaceTracker(models, settings, cores)
+    tracker = FaceTracker(models, json.loads(settings), cores)
     tracker.prepare()
     began, busy = time.perf_counter(), time.process_time()
     tracks = tracker.track(path, stop=stop)

@@ -27,12 +27,13 @@ SECTION = "race table"
 """Markers in a file: ``<!-- race table -->`` and ``<!-- end of race table -->``."""
 KNOWN = ("mediapipe", "dlib", "pfld")
 """Systems that `peer.py` can run; others come with a script of their own."""
-OURS = {
-    "ours, PFLD alone": "off",
-    "ours, defaults": "auto",
-    "ours, CLNF on every frame": "always",
+OURS: dict[str, dict[str, Any]] = {
+    "ours, PFLD alone": {"refine": "off"},
+    "ours, defaults": {},
+    "ours, CLNF on every frame": {"refine": "always", "clnf_every": 1},
+    "ours, PFLD and CLNF on every frame": {"refine": "always", "clnf_every": 1, "pfld_every": 1},
 }
-"""Refine mode of each way of this package."""
+"""Settings of each way of this package."""
 WARM_UP = 5
 """Frames of a first run, not counted, that shows whether a system can be run."""
 LONGEST_RUN = 1800
@@ -268,7 +269,9 @@ def run_race(
 
 def _starters(path: Path, models: str, peers: Sequence[Peer]) -> list[_Starter]:
     own = (sys.executable, script.__file__)
-    starters = [_Starter(system, (*own, "ours"), (refine, models)) for system, refine in OURS.items()]
+    starters = [
+        _Starter(system, (*own, "ours"), (json.dumps(given), models)) for system, given in OURS.items()
+    ]
     for peer in peers:
         if peer.script is not None:
             starters.append(_Starter(peer.name, (peer.python, peer.script)))

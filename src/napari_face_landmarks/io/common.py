@@ -304,7 +304,8 @@ def checked_record(record: dict[str, Any], path: Path) -> dict[str, Any]:
         stats = dict(record.get("stats", {}))
         stats.pop("fps", None)
         return {
-            "settings": settings_from_dict(record.get("settings", {})),
+            # earlier versions ran PFLD on every frame
+            "settings": settings_from_dict({"pfld_every": 1, **record.get("settings", {})}),
             "stats": RunStats(**stats),
             "warnings": tuple(str(text) for text in record.get("warnings", ())),
         }

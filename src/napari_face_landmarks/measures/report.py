@@ -455,6 +455,10 @@ def _provenance(tracks: Tracks, table: MeasureTable) -> str:
     found = [
         f"The program napari-face-landmarks {meta.get('version', '')} found 68 points (landmarks) on each "
         f"face on each frame, with the models “{meta.get('models')}” {meta.get('models_version', '')}.",
+        "Where a face hardly moved, jaw, brows and nose were found on at least one frame in "
+        f"{settings.pfld_every} and interpolated in between (pfld_every)."
+        if settings.pfld_every > 1 and settings.refine != "clnf-only"
+        else "",
         refined[settings.refine],
         f"Trembling was smoothed over {settings.smoothing_window} frames (smoothing_window)."
         if settings.smoothing_window > 1

@@ -63,7 +63,7 @@ def cut(n_frames: int, length: int, settings: TrackerSettings, fps: float | None
     ends = [n_frames * number // count for number in range(count + 1)]
     # CLNF and the detector run on multiples of these frame numbers: a piece begins where both run
     step = settings.clnf_every * LOOK_FOR_MORE_EVERY
-    tail = window_at_rate(settings.smoothing_window, fps) // 2 + LOOK_AHEAD + 1
+    tail = window_at_rate(settings.smoothing_window, fps) // 2 + max(LOOK_AHEAD, settings.pfld_every) + 1
     return [
         Piece(max(0, first - WARM_UP) // step * step, first, last, min(n_frames, last + tail))
         for first, last in itertools.pairwise(ends)

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
-from itertools import count
+from itertools import count, groupby
 from typing import Any
 
 import numpy as np
@@ -26,9 +26,12 @@ from napari_face_landmarks.tracking import face_finder
 from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.cuts import assign_faces, changed_at_cut
 from napari_face_landmarks.tracking.frame_source import Frame
+from napari_face_landmarks.tracking.key_frames import interpolate, is_confirmed
 from napari_face_landmarks.tracking.refinement import (
     GreyFrame,
+    Placed,
     Refined,
+    is_unsure,
     place_faces,
     refine_placed,
     set_refined,
@@ -40,14 +43,14 @@ Floats = npt.NDArray[np.float32]
 Seen = dict[int, tuple[PfldOutput, int]]
 """Of the faces on a frame, by slot, PFLD's output and the face's row in it."""
 Unrefined = tuple[GreyFrame, PfldOutput, int]
-"""A face's frame, and PFLD's output and the face's row in it."""
+"""A face's frame, and PFLD's output, or what was interpolated between those of others, and the face's row."""
 
 MOST_WAITING = 4
 """Maximum number of frames whose refinement is pending; each keeps its image."""
 LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are tracked, the detector runs on every n-th frame; with none, on each."""
 LOOK_AHEAD = 2
-"""Frames that PFLD processes at a time."""
+"""Frames that PFLD processes at a time, where each is a key frame."""
 MOST_PAIRED = 2
 """Number of threads up to which two frames of a face are one batch of the networks: a fifth less work."""
 FACES_AT_ONCE = 2
@@ -66,17 +69,21 @@ but, by the rounding of float32, never become equal; with rounded crops they do.
 class Face:
     """What the tracker keeps of a face from frame to frame."""
 
-    landmarks: Floats  # (68, 2); PFLD's, on the last frame
-    # tuple of ndarray, (2,); mean of the landmarks on the last three frames, the latest first
+    # PFLD's on the last frame, or interpolated: (68, 2), (68,) and (68,)
+    landmarks: Floats
+    sigma: Floats
+    confidence: Floats
+    # tuple of ndarray, (2,); mean of the landmarks on the last frames, the latest first
     places: tuple[Floats, ...] = ()
     # state of the refinement; only touched by the refinements, which run in the order of the frames
     state: Refinement = field(default_factory=Refinement)
     refinement: Promise[list[Refined]] | None = None  # the latest one, perhaps of a batch of faces
 
-    def move(self, landmarks: Floats) -> None:
-        """Record the landmarks on the next frame."""
-        self.landmarks = landmarks
-        self.places = (np.add.reduce(landmarks) / np.float32(N_LANDMARKS), *self.places[:LOOK_AHEAD])
+    def move(self, output: PfldOutput, row: int, kept: int) -> None:
+        """Record the landmarks on the next frame, and the place on as many before it as are `kept`."""
+        self.landmarks, self.sigma = output.landmarks[row], output.sigma[row]
+        self.confidence = output.confidence[row]
+        self.places = (np.add.reduce(self.landmarks) / np.float32(N_LANDMARKS), *self.places[:kept])
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,6 +91,7 @@ class _Ahead:
     """A frame on which PFLD was started before the previous frame was finished, or will be.
 
     `crops`, (N, 4) float32, are the inputs, `outputs` each face's batch, with its seconds a face, and row.
+    There are none between key frames.
     """
 
     index: int
@@ -108,7 +116,8 @@ class _Begun:
 
     result: FrameResult
     after: Callable[[], FacesState]
-    left: list[tuple[int, Face, Unrefined]]  # faces, with their slots, whose refinement has not started
+    # faces, with their slots, whose refinement has not started, and whether they are interpolated
+    left: list[tuple[int, Face, Unrefined, bool]]
     # by slot, the refinement of the face, perhaps with others, and its place in that
     refinements: dict[int, tuple[Promise[list[Refined]], int]] = field(default_factory=dict)
 
@@ -118,10 +127,12 @@ def follow_pfld(
 ) -> Generator[Tracked, None, None]:
     """Track faces through the frames of `rgb_frames` by PFLD, refined by CLNF according to the settings.
 
-    PFLD processes `LOOK_AHEAD` frames at a time: the crop of a face is predicted from frames at least
-    `LOOK_AHEAD` before, for any number of threads, so that the results do not depend on it. The statistics
-    and warnings of `context` are updated. With a state `before`, the frames begin with its `next_index`.
+    PFLD works `_ahead_of` frames ahead: the crop of a face is predicted from frames at least so many before,
+    for any number of threads, so that the results do not depend on it. Between key frames it runs only where
+    a face cannot be interpolated (`key_frames`). The statistics and warnings of `context` are updated. With a
+    state `before`, the frames begin with its `next_index`.
     """
+    every = context.pfld_every
     waiting: deque[_Begun] = deque()
     ahead: deque[_Ahead] = deque()
     with Workers(context.threads) as workers:
@@ -130,12 +141,13 @@ def follow_pfld(
             slots = _slots_of(before)
             for begun, (index, frame) in zip(before.ahead, frames, strict=False):
                 ahead.append(_look_again(index, frame, slots.faces, begun))
-        paired = context.threads <= MOST_PAIRED and not context.live
-        most = MOST_WAITING if context.threads > 1 else 0
+        paired = context.threads <= MOST_PAIRED and not context.live and every == 1
+        most = max(MOST_WAITING, 2 * every) if context.threads > 1 else 0
 
         def fill() -> None:
-            while len(ahead) < LOOK_AHEAD and (item := next(frames, None)) is not None:
-                ahead.append(_look_ahead(*item, slots.faces))
+            while len(ahead) < _ahead_of(context) and (item := next(frames, None)) is not None:
+                known = [] if item[0] % every else slots.faces
+                ahead.append(_look_ahead(*item, known, _ahead_of(context)))
             _start_looking(context.models, workers, ahead, paired)
 
         fill()
@@ -144,30 +156,45 @@ def follow_pfld(
                 break
             look = ahead.popleft()
             outputs: Seen = {}
+            between: set[int] = set()
             if isinstance(look.frame, FaceLandmarksError):
                 if context.ends_at(look.frame, first=not done):
                     break
                 slots.faces[:] = [None] * len(slots.faces)
             else:
-                outputs = _step(context, workers, look, look.frame, slots)
-            fill()  # first: PFLD of the frame after the next one depends on nothing else
-            waiting.append(_record(context, look, slots, outputs, ahead))
-            if not (ahead and _look_together(look, ahead[0])):
+                outputs, between = _step(context, workers, look, look.frame, slots, ahead)
+            fill()  # first: PFLD of the next frame depends on nothing else
+            waiting.append(_record(context, look, slots, outputs, between, ahead))
+            if not (look.index % every or (ahead and _look_together(look, ahead[0]))):
                 _start_refining(context, workers, waiting)
             while waiting and not waiting[0].left and (len(waiting) > most or _is_done(waiting[0])):
                 yield _ended(context, workers, waiting.popleft())
+        _start_refining(context, workers, waiting)
         while waiting:
             yield _ended(context, workers, waiting.popleft())
 
 
+def _ahead_of(context: RunContext) -> int:
+    """Return the number of frames that are looked at ahead: up to the next key frame."""
+    return max(LOOK_AHEAD, context.pfld_every)
+
+
 def _step(
-    context: RunContext, workers: Workers, look: _Ahead, rgb: npt.NDArray[np.uint8], slots: _Slots
-) -> Seen:
-    """Track the known faces into a frame and detect others for free slots; return PFLD's output of each."""
+    context: RunContext,
+    workers: Workers,
+    look: _Ahead,
+    rgb: npt.NDArray[np.uint8],
+    slots: _Slots,
+    ahead: Sequence[_Ahead],
+) -> tuple[Seen, set[int]]:
+    """Track the known faces into a frame and detect others for free slots.
+
+    Returns PFLD's output of each, and the slots of those that are interpolated instead.
+    """
     index, faces, regions = look.index, slots.faces, context.regions
     known = [slot for slot, face in enumerate(faces) if face is not None]
     before = {slot: face.landmarks for slot, face in enumerate(faces) if face is not None}
-    outputs = _followed(context, workers, look, rgb, faces)
+    outputs, between = _followed(context, workers, look, rgb, faces, ahead)
     after = {slot: output.landmarks[row] for slot, (output, row) in outputs.items()}
     for slot in changed_at_cut(context, index, rgb, before, after, slots.last_boxes):
         del outputs[slot]
@@ -178,20 +205,25 @@ def _step(
     for slot in known:
         if slot not in outputs:
             faces[slot] = None
+            between.discard(slot)
     if len(outputs) < len(faces) and (
         not outputs or len(known) > len(outputs) or index % LOOK_FOR_MORE_EVERY == 0 or regions.begins(index)
     ):
         _find(context, rgb, index, slots, outputs)
     for slot, (output, row) in outputs.items():
-        landmarks = output.landmarks[row]
-        face = faces[slot] or Face(landmarks)
-        face.move(landmarks)
+        face = faces[slot] or Face(output.landmarks[row], output.sigma[row], output.confidence[row])
+        face.move(output, row, _ahead_of(context))
         faces[slot] = face
-    return outputs
+    return outputs, between
 
 
 def _record(
-    context: RunContext, look: _Ahead, slots: _Slots, outputs: Seen, ahead: Sequence[_Ahead]
+    context: RunContext,
+    look: _Ahead,
+    slots: _Slots,
+    outputs: Seen,
+    between: set[int],
+    ahead: Sequence[_Ahead],
 ) -> _Begun:
     """Record where the faces of a frame are."""
     result = empty_frame(look.index, len(slots.faces))
@@ -204,19 +236,23 @@ def _record(
         face = slots.faces[slot]
         assert face is not None  # put there by _step
         assert picture is not None
-        left.append((slot, face, (picture, output, row)))
+        left.append((slot, face, (picture, output, row), slot in between))
     return _Begun(result, _state(look.index + 1, slots, ahead, context), left)
 
 
 def _start_refining(context: RunContext, workers: Workers, waiting: Iterable[_Begun]) -> None:
-    """Start the outstanding refinements of faces, `FACES_AT_ONCE` at a time."""
+    """Start the outstanding refinements: of a face up to its key frame, or of `FACES_AT_ONCE` faces."""
     faces = [(begun, *face) for begun in waiting for face in begun.left]
-    for first in range(0, len(faces), FACES_AT_ONCE):
-        batch = faces[first : first + FACES_AT_ONCE]
-        work = [(begun.result.index, face, given) for begun, _, face, given in batch]
-        before = {face.refinement for _, face, _ in work if face.refinement is not None}
+    if context.pfld_every > 1:
+        faces.sort(key=lambda face: face[1])
+        batches = [list(batch) for _, batch in groupby(faces, key=lambda face: id(face[2]))]
+    else:
+        batches = [faces[first : first + FACES_AT_ONCE] for first in range(0, len(faces), FACES_AT_ONCE)]
+    for batch in batches:
+        work = [(begun.result.index, face, given, between) for begun, _, face, given, between in batch]
+        before = {face.refinement for _, face, _, _ in work if face.refinement is not None}
         refined = workers.submit(partial(_refined, context, work), after=before)
-        for place, (begun, slot, face, _) in enumerate(batch):
+        for place, (begun, slot, face, *_) in enumerate(batch):
             face.refinement = refined
             begun.refinements[slot] = refined, place
             begun.left.clear()
@@ -228,13 +264,33 @@ def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> 
     face_finder.record_kernel(output.landmarks, output.confidence, output.score, row, confidence, boxes)
 
 
-def _refined(context: RunContext, faces: Sequence[tuple[int, Face, Unrefined]]) -> list[Refined]:
+def _refined(context: RunContext, faces: Sequence[tuple[int, Face, Unrefined, bool]]) -> list[Refined]:
     """Refine faces of some frames from their states, in order, and update these."""
-    placed, found = place_faces(context.models, [given for *_, given in faces]), []
-    for (index, face, _), given in zip(faces, placed, strict=True):
-        found.append(refine_placed(context, given, index, face.state))
+    placed, found = place_faces(context.models, [given for *_, given, _ in faces]), []
+    (*_, key, between), at_key = faces[-1], placed[-1]
+    for (index, face, given, interpolated), here in zip(faces, placed, strict=True):
+        if interpolated and (between or not _confirmed(given, here, key, at_key)):
+            here = _placed_by_pfld(context, given, here)
+        found.append(refine_placed(context, here, index, face.state))
         face.state = found[-1].after
     return found
+
+
+def _confirmed(given: Unrefined, here: Placed, key: Unrefined, at_key: Placed) -> bool:
+    (_, output, row), (_, key_output, key_row) = given, key
+    expected, key_expected = output.landmarks[row], key_output.landmarks[key_row]
+    return bool(is_confirmed(expected, here.landmarks, key_expected, at_key.landmarks))
+
+
+def _placed_by_pfld(context: RunContext, given: Unrefined, here: Placed) -> Placed:
+    """Run PFLD on an interpolated face that the part models do not confirm; keep it where PFLD does not."""
+    picture, output, row = given
+    found = predict_twice(context.models.pfld, picture.rgb, _rounded_crops(output.landmarks[row : row + 1]))
+    least = face_finder.STAY_SHARE * context.settings.min_confidence
+    if not face_finder.still_faces(found, picture.rgb.shape, least)[0]:
+        return here
+    (again,) = place_faces(context.models, [(picture, found, 0)])
+    return replace(again, seconds=again.seconds + here.seconds)
 
 
 def _followed(
@@ -243,10 +299,13 @@ def _followed(
     look: _Ahead,
     rgb: npt.NDArray[np.uint8],
     faces: Sequence[Face | None],
-) -> Seen:
+    ahead: Sequence[_Ahead],
+) -> tuple[Seen, set[int]]:
     """Return PFLD's output of the faces known from the previous frame, where it still finds them.
 
-    A face that is new, or not at its predicted crop, is searched at its position on the previous frame.
+    Between key frames, that is interpolated for the faces in the slots that are returned, too. A face that is
+    new, or not at its predicted crop, is searched at its position on the previous frame or that which is
+    interpolated.
     """
     least, stats = face_finder.STAY_SHARE * context.settings.min_confidence, context.stats
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
@@ -259,11 +318,12 @@ def _followed(
         for row, face in enumerate(look.faces):
             if usable[row] and id(face) in slots:
                 outputs[slots[id(face)]] = output, row
-    missed = [
-        (slot, face.landmarks) for slot, face in enumerate(faces) if face is not None and slot not in outputs
-    ]
+    expected, still = _interpolated(context, workers, look, faces, ahead)
+    outputs.update((slot, expected[slot]) for slot in still)
+    missed = [(slot, face) for slot, face in enumerate(faces) if face is not None and slot not in outputs]
     if missed:
-        near = crops_of_landmarks(np.stack([landmarks for _, landmarks in missed]))
+        is_key = look.index % context.pfld_every == 0
+        near = np.concatenate([_crop_near(face, expected.get(slot), is_key) for slot, face in missed])
         output, seconds = _timed_look(context.models, rgb, near)
         stats.add_time("pfld", seconds * len(near))
         usable = face_finder.still_faces(output, rgb.shape, least)
@@ -273,7 +333,56 @@ def _followed(
             double = any(iou(boxes[row : row + 1], box)[0, 0] > SAME_FACE for box in known)
             if usable[row] and not double:
                 outputs[slot] = output, row
-    return dict(sorted(outputs.items()))
+    return dict(sorted(outputs.items())), still
+
+
+def _crop_near(face: Face, expected: tuple[PfldOutput, int] | None, is_key: bool) -> Floats:
+    """Return the crop, (1, 4), of a face that has no other: where it is expected between key frames, or was.
+
+    On a key frame the one that its motion predicts was tried before.
+    """
+    if expected is not None:
+        return _rounded_crops(expected[0].landmarks)
+    return crops_of_landmarks(face.landmarks[None]) if is_key else _predicted_crops([face], 1)
+
+
+def _interpolated(
+    context: RunContext, workers: Workers, look: _Ahead, faces: Sequence[Face | None], ahead: Sequence[_Ahead]
+) -> tuple[Seen, set[int]]:
+    """Return where faces are expected between key frames, by slot, and the slots where that will do."""
+    found: Seen = {}
+    still: set[int] = set()
+    key = next((other for other in ahead if other.index % context.pfld_every == 0), None)
+    if key is None or not (key.outputs and look.index % context.pfld_every):
+        return found, still
+    frames = range(look.index, key.index + 1)
+    broken = any(isinstance(other.frame, FaceLandmarksError) for other in ahead if other.index in frames)
+    if isinstance(key.frame, FaceLandmarksError) or broken or any(place in context.jumps for place in frames):
+        return found, still
+    slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
+    looks = [(workers.result(batch)[0], row) for batch, row in key.outputs]
+    output = face_finder.join_faces([output.rows(slice(row, row + 1)) for output, row in looks])
+    least = face_finder.STAY_SHARE * context.settings.min_confidence
+    usable = face_finder.still_faces(output, key.frame.shape, least)
+    for row, face in enumerate(key.faces):
+        if not usable[row] or id(face) not in slots:
+            continue
+        here = PfldOutput(
+            np.empty((1, N_LANDMARKS, 2), np.float32),
+            np.empty((1, N_LANDMARKS), np.float32),
+            np.empty((1, N_LANDMARKS), np.float32),
+            output.score[row : row + 1],
+        )
+        calm = interpolate(
+            *(face.landmarks, output.landmarks[row], face.sigma, output.sigma[row]),
+            *(face.confidence, output.confidence[row], key.index - look.index + 1),
+            *(here.landmarks[0], here.sigma[0], here.confidence[0]),
+        )
+        slot = slots[id(face)]
+        found[slot] = here, 0
+        if calm and not (is_unsure(face.confidence) or is_unsure(output.confidence[row])):
+            still.add(slot)
+    return found, still
 
 
 def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _Slots, outputs: Seen) -> None:
@@ -306,7 +415,11 @@ def prepare_following(output: PfldOutput, shape: tuple[int, ...]) -> None:
     )
     set_output(empty_frame(0, 1), 0, output, 0)
     boxes_kernel(output.landmarks, np.empty((1, 5), np.float32))
-    _predicted_crops([Face(output.landmarks[0])])
+    face = output.landmarks[0], output.sigma[0], output.confidence[0]
+    _predicted_crops([Face(*face)], LOOK_AHEAD)
+    (points, spread, sure), other = face, tuple(np.empty_like(array) for array in face)
+    interpolate(points, points, spread, spread, sure, sure, 1, *other)
+    is_confirmed(points, points, points, points)
 
 
 def _is_done(begun: _Begun) -> bool:
@@ -329,7 +442,11 @@ def _slots_of(state: FacesState) -> _Slots:
     faces: list[Face | None] = []
     for face in state.faces:
         assert face is None or isinstance(face, FaceState)  # checked by check_state
-        faces.append(None if face is None else Face(face.landmarks, face.places, face.refinement))
+        faces.append(
+            None
+            if face is None
+            else Face(face.landmarks, face.sigma, face.confidence, face.places, face.refinement)
+        )
     return _Slots(faces, dict(state.last_boxes), dict(state.last_seen))
 
 
@@ -337,7 +454,10 @@ def _state(
     next_index: int, slots: _Slots, ahead: Sequence[_Ahead], context: RunContext
 ) -> Callable[[], FacesState]:
     """Return a function that builds the state before a frame, without refinements; few states are needed."""
-    faces = [None if face is None else (face, face.landmarks, face.places) for face in slots.faces]
+    faces = [
+        None if face is None else (face, (face.landmarks, face.sigma, face.confidence, face.places))
+        for face in slots.faces
+    ]
     looks = [(look.crops, look.faces) for look in ahead]
     last = slots.last_boxes.copy(), slots.last_seen.copy(), len(context.warnings)
     return partial(_built_state, next_index, faces, looks, last, context.at_cuts())
@@ -345,7 +465,7 @@ def _state(
 
 def _built_state(
     next_index: int,
-    faces: list[tuple[Face, Floats, tuple[Floats, ...]] | None],
+    faces: list[tuple[Face, tuple[Floats, Floats, Floats, tuple[Floats, ...]]] | None],
     looks: list[tuple[Floats, list[Face]]],
     last: tuple[dict[int, Floats], dict[int, int], int],
     at_cuts: dict[str, Any],
@@ -353,7 +473,7 @@ def _built_state(
     slot_of = {id(face[0]): slot for slot, face in enumerate(faces) if face is not None}
     return FacesState(
         next_index,
-        tuple(None if face is None else FaceState(*face[1:]) for face in faces),
+        tuple(None if face is None else FaceState(*face[1]) for face in faces),
         tuple(
             AheadState(crops, tuple(slot_of.get(id(face), -1) for face in known)) for crops, known in looks
         ),
@@ -373,19 +493,20 @@ def _with_refinements(before: Callable[[], FacesState], refinements: dict[int, R
     return replace(state, faces=tuple(faces))
 
 
-def _look_ahead(index: int, frame: Frame, faces: Sequence[Face | None]) -> _Ahead:
-    """Predict where the known faces are on a frame that comes `LOOK_AHEAD` later."""
+def _look_ahead(index: int, frame: Frame, faces: Sequence[Face | None], frames: int) -> _Ahead:
+    """Predict where the known faces are on a frame that comes so many `frames` later."""
     known = [face for face in faces if face is not None]
     if not known or isinstance(frame, FaceLandmarksError):
         return _Ahead(index, frame, [], np.zeros((0, 4), np.float32))
-    return _Ahead(index, frame, known, _predicted_crops(known))
+    return _Ahead(index, frame, known, _predicted_crops(known, frames))
 
 
 def _look_again(index: int, frame: Frame, faces: Sequence[Face | None], begun: AheadState) -> _Ahead:
     """Run PFLD on a frame at the crops that a stored state predicts."""
     if not begun.slots or isinstance(frame, FaceLandmarksError):
-        return _look_ahead(index, frame, [])
-    lost = Face(np.zeros((N_LANDMARKS, 2), np.float32))
+        return _look_ahead(index, frame, [], 0)
+    nothing = np.zeros(N_LANDMARKS, np.float32)
+    lost = Face(np.zeros((N_LANDMARKS, 2), np.float32), nothing, nothing)
     known = [(faces[slot] if slot >= 0 else None) or lost for slot in begun.slots]
     return _Ahead(index, frame, known, begun.crops)
 
@@ -420,15 +541,22 @@ def _timed_look(models: Models, pictures: Pictures, crops: Floats) -> tuple[Pfld
     return output, (time.perf_counter() - began) / len(crops)
 
 
-def _predicted_crops(faces: Sequence[Face]) -> Floats:
-    """Return the expected crops, (F, 4), in `LOOK_AHEAD` frames, rounded to `CROP_STEPS`.
+def _rounded_crops(landmarks: Floats) -> Floats:
+    """Return the crops of faces, (F, 4), at landmarks (F, 68, 2), rounded to `CROP_STEPS`."""
+    crops = np.empty((len(landmarks), 4), np.float32)
+    _predict_crops(landmarks, np.zeros((len(landmarks), 2), np.float32), crops)
+    return crops
+
+
+def _predicted_crops(faces: Sequence[Face], frames: int) -> Floats:
+    """Return the expected crops, (F, 4), in so many `frames`, rounded to `CROP_STEPS`.
 
     The motion of as many previous frames is extrapolated. Small motions are mostly jitter, and are damped.
     """
     motions = np.zeros((len(faces), 2), np.float32)
     for row, face in enumerate(faces):
-        if len(face.places) > LOOK_AHEAD:
-            motions[row] = face.places[0] - face.places[LOOK_AHEAD]
+        if len(face.places) > frames:
+            motions[row] = face.places[0] - face.places[frames]
     crops = np.empty((len(faces), 4), np.float32)
     _predict_crops(np.array([face.landmarks for face in faces]), motions, crops)
     return crops

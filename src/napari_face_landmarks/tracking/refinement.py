@@ -125,6 +125,7 @@ class Refined:
     source: int  # where they come from: PFLD, CLNF or CARRIED
     params: npt.NDArray[np.float64]  # (6 or 6 + m,); parameters of the PDM; NaN where it cannot be fitted
     misfit: Floats  # (2,); as `misfit_of` returns it
+    confidence: Floats  # (68,)
     sigma: Floats  # (68,); standard deviation of each landmark's error along one axis, px
     iris: Floats  # (8,); as in `FaceArrays`; NaN without part models
     seconds: float  # time taken
@@ -136,6 +137,7 @@ def set_refined(frame: FrameResult, face: int, refined: Refined) -> None:
     frame.landmarks[face], frame.source[face] = refined.landmarks, refined.source
     frame.pose[face], frame.misfit[face] = refined.params[:6], refined.misfit
     frame.sigma[face], frame.iris[face] = refined.sigma, refined.iris
+    frame.confidence[face] = refined.confidence
 
 
 def misfit_of(
@@ -214,7 +216,8 @@ def refine_placed(context: RunContext, face: Placed, index: int, before: Refinem
     if source == PFLD:
         misfit[BY_CLNF] = np.nan
     seconds = face.seconds + time.perf_counter() - began
-    return Refined(landmarks, source, params, misfit, face.sigma, face.iris, seconds, after)
+    arrays = misfit, face.confidence, face.sigma, face.iris
+    return Refined(landmarks, source, params, *arrays, seconds, after)
 
 
 def followed_with_parts(given: Floats, refined: Floats, yaw: float) -> Floats:

@@ -35,11 +35,12 @@ NEVER = -(10**9)
 LARGEST_NUMBER = 1 << 62
 DOUBTFUL = 0.6
 """Below this share of its usual confidence a CLNF face is checked by the detector at once."""
-_MOST_PLACES, _MOST_AHEAD, _MOST_RECENT, _MOST_SLOTS, _MOST_ROWS = 3, 8, 31, 64, 4096
+_MOST_PLACES, _MOST_AHEAD, _MOST_RECENT, _MOST_SLOTS, _MOST_ROWS = 5, 8, 31, 64, 4096
 _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "landmarks": ("<f4", (N_LANDMARKS, 2)),
     "places": ("<f4", (2,)),
     "confidence": ("<f4", (N_LANDMARKS,)),
+    "sigma": ("<f4", (N_LANDMARKS,)),
     "crops": ("<f4", (-1, 4)),
     "last_boxes": ("<f4", (5,)),
     "looks": ("<f4", (256,)),
@@ -69,8 +70,11 @@ class Refinement:
 class FaceState:
     """A face that is tracked by PFLD."""
 
-    landmarks: Floats  # (68, 2); PFLD's, on the last frame
-    # tuple of ndarray, (2,), float32; their mean on the last frames, the latest first
+    # PFLD's on the last frame: (68, 2), (68,) and (68,)
+    landmarks: Floats
+    sigma: Floats
+    confidence: Floats
+    # tuple of ndarray, (2,), float32; the mean of the landmarks on the last frames, the latest first
     places: tuple[Floats, ...]
     refinement: Refinement = Refinement()
 

@@ -363,7 +363,6 @@ def _face_fit(output: PfldOutput, faces: Sequence[Refined]) -> FaceFit:
     fit = empty_frame(0, len(faces))
     for i, face in enumerate(faces):
         set_refined(fit, i, face)
-    fit.confidence[...] = output.confidence
     fit.boxes[:, :4], fit.boxes[:, 4] = boxes_of(fit.landmarks), face_scores(output)
     return fit
 
