@@ -144,7 +144,7 @@ class TrackerSettings:
         3,
         1,
         4,
-        "PFLD at least every",
+        "PFLD every",
         "Where a confident face moves little, PFLD runs on every n-th frame only: in between, jaw, brows and "
         "nose are interpolated; eyes and mouth are located on every frame. 1 runs PFLD on every frame, which "
         "takes up to a third more time. Unit: frames; fewer below 24 frames per second.",
