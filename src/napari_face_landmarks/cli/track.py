@@ -139,6 +139,7 @@ def _track(options: argparse.Namespace) -> int:
     settings = chosen_settings(options)
     outputs = _checked_outputs(options)
 
+    from napari_face_landmarks.io.formats import write_tracks
     from napari_face_landmarks.models import load_models
     from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of
     from napari_face_landmarks.tracking import FaceTracker
@@ -168,15 +169,15 @@ def _track(options: argparse.Namespace) -> int:
             if whole:
                 _begin_instead(options.output)
             whole = False
-            tracks, interrupted = _follow(checkpointed)
-            tracks = split_at_cuts(tracks)
+            interrupted = _follow(checkpointed)
+            tracks = split_at_cuts(checkpointed.tracks())
             if options.focal is not None:
                 tracks = with_focal(tracks, options.focal)
             whole = not tracks.n_frames
             if not tracks.n_frames:
                 console.say("Stopped before the first frame was done; nothing is written.")
                 return console.STATUS_INTERRUPTED
-            tracks.save(options.output, options.format)
+            write_tracks(options.output, tracks, options.format)
             whole = not interrupted
         finally:  # frames that are in no other file stay in the checkpoint
             checkpointed.close(remove=whole)
@@ -266,8 +267,8 @@ def _frame_at(when: int | float | None, video: Video, default: int) -> int:
     return default if when is None else when
 
 
-def _follow(checkpointed: CheckpointedRun) -> tuple[Tracks, bool]:
-    """Track the remaining frames; return all tracks and whether Ctrl-C ended the run."""
+def _follow(checkpointed: CheckpointedRun) -> bool:
+    """Track the remaining frames; return whether Ctrl-C ended the run."""
     from napari_face_landmarks.tracking.refinement_notice import RefinementNotice
 
     notice = RefinementNotice()
@@ -291,7 +292,7 @@ def _follow(checkpointed: CheckpointedRun) -> tuple[Tracks, bool]:
                     break
         if automatic:
             console.say_above_bar(notice.sentence(run.stats))
-        return checkpointed.tracks(), interrupted()
+        return interrupted()
 
 
 @contextlib.contextmanager

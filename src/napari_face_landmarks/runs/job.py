@@ -17,7 +17,7 @@ from typing import Any
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import companion_name, replacing
-from napari_face_landmarks.io.formats import read_tracks
+from napari_face_landmarks.io.formats import read_tracks, write_tracks
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of, run_identity
 from napari_face_landmarks.runs.chunks import Piece, join_pieces, piece_journal, remove_pieces
@@ -201,7 +201,7 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
     # so that a run that is stopped between the two recognizes its own file
     _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
     tracks = split_at_cuts(tracks)
-    tracks.save(job.output, job.format)
+    write_tracks(job.output, tracks, job.format)
     result = _measured(job, _result(job, tracks, video), tracks)
     record = {
         **dataclasses.asdict(result),
