@@ -93,11 +93,27 @@ def assert_good_and_bad(results: list[FileResult], out: Path, models: Models) ->
     assert not list(out.glob("*.journal"))
 
 
+def rows_of(summary: Path) -> list[str]:
+    """Return the videos that a summary names, in its order."""
+    with open(summary, newline="", encoding="utf-8") as stream:
+        return [row["video"] for row in csv.DictReader(stream)]
+
+
 @pytest.mark.slow
 def test_videos_with_three_bad_ones_and_a_second_time(tmp_path: Path, videos: Path, models: Models) -> None:
     told: list[FileResult] = []
-    results = track_many(videos, tmp_path / "out", settings=FAST, format="npz", jobs=2, on_result=told.append)
+    path, seen = tmp_path / "out" / "batch-summary.csv", [b""]
+
+    def note(result: FileResult) -> None:
+        """Check that the summary has grown by this video's row."""
+        told.append(result)
+        seen.append(path.read_bytes())
+        assert seen[-1].startswith(seen[-2])
+        assert rows_of(path)[len(told) - 1 :] == [result.video]
+
+    results = track_many(videos, tmp_path / "out", settings=FAST, format="npz", jobs=2, on_result=note)
     assert_good_and_bad(results, tmp_path / "out", models)
+    assert rows_of(path) == [result.video for result in results], "in order at the end"
     assert sorted(r.video for r in told) == [r.video for r in results]
     before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").glob("*.npz")}
     (tmp_path / "out" / "face-03.npz").unlink()
@@ -442,25 +458,6 @@ def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, vi
 
 
 @pytest.mark.slow
-def test_the_summary_grows_by_a_row_per_video_and_is_ordered_at_the_end(tmp_path: Path, videos: Path) -> None:
-    path, seen = tmp_path / "batch-summary.csv", [b""]
-
-    def read(result: FileResult) -> None:
-        seen.append(path.read_bytes())
-        assert seen[-1].startswith(seen[-2])
-        with open(path, newline="", encoding="utf-8") as stream:
-            rows = list(csv.DictReader(stream))
-        assert len(rows) == len(seen) - 1
-        assert rows[-1]["video"] == result.video
-
-    names = [videos / f"{name}" for name in ("face-01.mkv", "text.mp4", "face-00.mkv")]
-    results = track_many(names, tmp_path, settings=FAST, jobs=2, on_result=read)
-    assert len(seen) == 4
-    with open(path, newline="", encoding="utf-8") as stream:
-        assert [row["video"] for row in csv.DictReader(stream)] == [result.video for result in results]
-
-
-@pytest.mark.slow
 @pytest.mark.usefixtures("jobs_here")
 def test_a_summary_that_cannot_be_written_stops_no_video(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "batch-summary.csv").mkdir()
@@ -480,7 +477,7 @@ def test_names_that_are_no_text_stop_nothing(tmp_path: Path, videos: Path) -> No
     for name in names:
         (tmp_path / "in" / f"{name}.mkv").write_bytes((videos / "face-00.mkv").read_bytes())
     (tmp_path / "in" / os.fsdecode(b"bad\xe9.mp4")).write_text("text")
-    words = ["batch", tmp_path / "in", "-o", tmp_path / "out", "--refine", "off", "--jobs", "2"]
+    words = ["batch", tmp_path / "in", "-o", tmp_path / "out", "--refine", "off", "--jobs", "1"]
     done = subprocess.run(
         [sys.executable, "-m", "napari_face_landmarks", *words],
         capture_output=True,

@@ -105,35 +105,39 @@ def controls_of(widget: Any) -> Iterator[Any]:
 
 
 @pytest.mark.gui
-@pytest.mark.parametrize("name", TABS)
-def test_every_control_says_what_it_does_and_none_is_cut(viewer: Any, name: str) -> None:
+def test_every_control_says_what_it_does_and_none_is_cut(viewer: Any) -> None:
     from qtpy.QtWidgets import QComboBox
 
-    dock, widget = open_dock(viewer, name)
-    if name == "Track":
-        advanced(widget)
-    controls = list(controls_of(widget))
-    assert controls
-    silent = [f"{type(each).__name__} {each.objectName()}" for each in controls if not each.toolTip().strip()]
-    assert not silent
-    assert dock.minimumSizeHint().width() <= NARROW
     viewer.window.resize(1400, 880)
-    dock.setFixedWidth(NARROW)
-    let_work(0.3)
-    for each in controls:
-        if each.isVisible():
-            left = each.mapTo(widget, each.rect().topLeft()).x()
-            assert left >= 0, each.toolTip()
-            assert left + each.width() <= widget.width() + 1, each.toolTip()
-            # a closed list may cut its line at the end, which it shows whole when it is opened
-            needed = NARROW // 3 if isinstance(each, QComboBox) else each.minimumSizeHint().width()
-            assert each.width() >= min(each.minimumSizeHint().width(), needed), each.toolTip()
-    dark = take_picture(viewer, f"{name} 320 dark", dock)
-    viewer.theme = "light"
-    light = take_picture(viewer, f"{name} 320 light", dock)
-    assert np.median(dark) < 90 < 170 < np.median(light), "the dock follows napari's theme"
-    for picture in (dark, light):
-        assert np.percentile(picture, 99.5) - np.percentile(picture, 0.5) > 100, "there is something to read"
+    for name in TABS:
+        dock, widget = open_dock(viewer, name)
+        if name == "Track":
+            advanced(widget)
+        controls = list(controls_of(widget))
+        assert controls
+        silent = [
+            f"{type(each).__name__} {each.objectName()}" for each in controls if not each.toolTip().strip()
+        ]
+        assert not silent
+        assert dock.minimumSizeHint().width() <= NARROW
+        dock.setFixedWidth(NARROW)
+        let_work(0.1)
+        for each in controls:
+            if each.isVisible():
+                left = each.mapTo(widget, each.rect().topLeft()).x()
+                assert left >= 0, each.toolTip()
+                assert left + each.width() <= widget.width() + 1, each.toolTip()
+                # a closed list may cut its line at the end, which it shows whole when it is opened
+                needed = NARROW // 3 if isinstance(each, QComboBox) else each.minimumSizeHint().width()
+                assert each.width() >= min(each.minimumSizeHint().width(), needed), each.toolTip()
+    for theme, least, most in (("dark", 0, 90), ("light", 170, 255)):
+        viewer.theme = theme
+        for name in TABS:
+            dock, _ = open_dock(viewer, name)
+            picture = take_picture(viewer, f"{name} 320 {theme}", dock)
+            assert least < np.median(picture) < most, f"{name} follows napari's theme"
+            span = np.percentile(picture, 99.5) - np.percentile(picture, 0.5)
+            assert span > 100, f"there is something to read in {name}"
 
 
 @pytest.mark.gui

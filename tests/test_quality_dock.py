@@ -59,7 +59,6 @@ def wheel(plot: Any, x: float, steps: int, shift: bool = False) -> None:
 
 
 TRANSFORMS = {
-    "plain": {},
     "moved and scaled in time": {"scale": (0.04, 2, 2), "translate": (3.2, 5, 5)},
     "reversed": {"scale": (-1, 1, 1)},
 }

@@ -16,7 +16,7 @@ from napari_face_landmarks.video import write_video
 
 pytestmark = pytest.mark.gui
 PLUGIN = "napari-face-landmarks"
-N_FRAMES = 480  # not done before it is cancelled
+N_FRAMES = 240  # not done before it is cancelled
 
 
 def test_a_cancelled_run_goes_on_and_gives_what_an_uninterrupted_one_gives(
