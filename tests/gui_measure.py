@@ -49,7 +49,7 @@ def measure_scale(n_frames: int = 50_000) -> dict[str, float]:
     from napari_face_landmarks.data.frame import empty_frame
     from napari_face_landmarks.data.tracks import collect
     from napari_face_landmarks.napari_plugin.overlay_layers import recolour
-    from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
+    from napari_face_landmarks.napari_plugin.run_controller import LiveLandmarks
 
     face = np.random.default_rng(0).uniform(100, 300, (68, 2)).astype(np.float32)
 
@@ -156,8 +156,8 @@ def measure_editing(n_frames: int = 100_000) -> dict[str, float]:
     from napari import Viewer
     from napari.layers import Layer
 
-    from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
-    from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
+    from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
+    from napari_face_landmarks.napari_plugin.faces_dock import FacesDock
     from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 
     viewer = Viewer(show=True)

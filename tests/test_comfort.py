@@ -136,7 +136,7 @@ def test_a_folder_without_models_and_no_folder_leave_the_choice(
     widget: Any, preferences: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     told: list[str] = []
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.show_info", told.append)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.show_info", told.append)
     choose_folder(widget, monkeypatch, "")
     assert widget.model.value == "open"
     choose_folder(widget, monkeypatch, str(tmp_path))

@@ -43,7 +43,7 @@ def spoiled(truth: Tracks) -> Tracks:
 def dock(viewer: Any, clip: Any, spoiled: Tracks) -> Any:
     from napari.layers import Layer
 
-    from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
+    from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
 
     video = viewer.add_image(clip, rgb=True, name="face")
     viewer.add_layer(Layer.create(*tracks_to_layer_data(spoiled, video)[0]))

@@ -47,7 +47,7 @@ def take_picture(viewer: Any, name: str, dock: Any = None) -> np.ndarray[Any, An
 @pytest.mark.gui
 def test_the_font_is_loaded_unseen_when_the_dock_opens(viewer: Any) -> None:
     """So that the first landmarks of a run need not wait for it; a text of the user's stays as it is."""
-    from napari_face_landmarks.napari_plugin.current_layer import text_over_picture
+    from napari_face_landmarks.napari_plugin.layers import text_over_picture
 
     text = text_over_picture(viewer)
     dock = landmarks_dock(viewer)
@@ -187,7 +187,7 @@ def test_our_code_calls_nothing_that_is_outdated(
 ) -> None:
     """Open all docks and run, with every warning of that kind that our code causes turned into an error."""
     monkeypatch.setattr(tracking, "FaceTracker", FakeTracker)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", lambda _: None)
     frames = np.random.default_rng(0).integers(0, 255, (20, 60, 80, 3), dtype=np.uint8)
     with warnings.catch_warnings():
         for kind in (DeprecationWarning, FutureWarning, PendingDeprecationWarning):
@@ -250,7 +250,7 @@ def test_nothing_private_of_napari_is_used() -> None:
     assert len(plugin) > 5
     used = {path.name: found for path in plugin if (found := private_uses(sources[path], own))}
     # napari has no public way to know when it reads a layer's data; without it, layers are read as they are
-    assert used == {"layer_frames.py": ["_slicing_state"]}
+    assert used == {"layers.py": ["_slicing_state"]}
     for bad in (
         "layer._slice",
         "getattr(viewer, '_qt')",

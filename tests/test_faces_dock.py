@@ -26,7 +26,7 @@ def tracks() -> Tracks:
 def dock(viewer: Any, tracks: Tracks) -> Any:
     from napari.layers import Layer
 
-    from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
+    from napari_face_landmarks.napari_plugin.faces_dock import FacesDock
 
     viewer.add_layer(Layer.create(*tracks_to_layer_data(tracks)[0]))
     dock = FacesDock(viewer)
@@ -91,7 +91,7 @@ def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest
 
 
 def test_boxes_that_are_drawn_tell_the_next_run(viewer: Any, dock: Any) -> None:
-    from napari_face_landmarks.napari_plugin.roi_layers import regions_of_layers
+    from napari_face_landmarks.napari_plugin.faces_dock import regions_of_layers
     from napari_face_landmarks.tracking import Region, Regions
 
     viewer.add_image(np.zeros((6, 60, 80), np.uint8), scale=(1, 2, 2))

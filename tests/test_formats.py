@@ -206,7 +206,7 @@ def test_a_missing_library_is_asked_for(
 
 def test_optional_libraries_stay_out_of_the_way() -> None:
     code = (
-        "import sys, napari_face_landmarks.io, napari_face_landmarks.napari_plugin.reader\n"
+        "import sys, napari_face_landmarks.io, napari_face_landmarks.napari_plugin.readers_writers\n"
         "sys.exit(bool({'napari', 'h5py', 'xarray', 'tables', 'pandas', 'matplotlib'} & set(sys.modules)))"
     )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

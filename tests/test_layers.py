@@ -22,14 +22,14 @@ from napari_face_landmarks import tracking
 from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.io import FORMATS
-from napari_face_landmarks.napari_plugin import writer
-from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
+from napari_face_landmarks.napari_plugin import readers_writers as writer
+from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.points_layer import (
     track_layer,
     tracks_of_layer,
     tracks_to_layer_data,
 )
-from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
+from napari_face_landmarks.napari_plugin.run_controller import LiveLandmarks
 from napari_face_landmarks.settings import TrackerSettings
 from test_formats import a_run, need
 
@@ -235,7 +235,7 @@ def test_the_live_layer_ends_as_the_finished_one(fake_tracker: type[FakeTracker]
 def test_the_live_layer_makes_room_for_faces_that_were_not_expected(
     fake_tracker: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.streaming_layer.ROWS_AT_ONCE", 1)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_controller.ROWS_AT_ONCE", 1)
     test_the_live_layer_ends_as_the_finished_one(fake_tracker, 5)
 
 
@@ -372,7 +372,7 @@ import sys
 from napari.components import ViewerModel
 from napari.layers import Layer
 from napari_face_landmarks import TrackerSettings, track_layer
-from napari_face_landmarks.napari_plugin.reader import moving_face
+from napari_face_landmarks.napari_plugin.readers_writers import moving_face
 
 ((frames, attributes, _),) = moving_face()
 viewer = ViewerModel()

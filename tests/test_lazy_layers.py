@@ -20,7 +20,7 @@ from napari.layers import Image
 from fake_tracker import FakeTracker
 from napari_face_landmarks import FaceTracker, track_layer
 from napari_face_landmarks.demo import make_demo_clip
-from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
+from napari_face_landmarks.napari_plugin.layers import frames_of_layer
 from napari_face_landmarks.napari_plugin.run_controller import BackgroundRun, describe_end
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.video import open_video, write_video

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.gui
 
 @pytest.fixture
 def dock(viewer: Any) -> Any:
-    from napari_face_landmarks.napari_plugin.measures_dock import MeasuresDock
+    from napari_face_landmarks.napari_plugin.measure_dock import MeasuresDock
 
     landmarks = faces(200)
     shut(landmarks, np.interp(np.arange(200), [100, 103, 104, 108], [0, 1, 1, 0]))
@@ -196,7 +196,7 @@ def test_exports_are_written(dock: Any, tmp_path: Path) -> None:
     ],
 )
 def test_the_format_of_an_export_is_the_typed_or_chosen_one(typed: str, line: str, name: str) -> None:
-    from napari_face_landmarks.napari_plugin.measures_dock import _with_suffix
+    from napari_face_landmarks.napari_plugin.measure_dock import _with_suffix
 
     assert _with_suffix(Path(typed), "Plot", line).name == name
 
@@ -206,7 +206,7 @@ def test_an_export_without_time_stamps_asks_for_the_frame_rate(
 ) -> None:
     from qtpy.QtWidgets import QFileDialog, QInputDialog
 
-    from napari_face_landmarks.napari_plugin.measures_dock import EXPORTS
+    from napari_face_landmarks.napari_plugin.measure_dock import EXPORTS
 
     unknown = np.full(len(dock.table.timestamps), np.nan)
     dock.table = dataclasses.replace(dock.table, timestamps=unknown)
@@ -229,7 +229,7 @@ def test_an_export_without_time_stamps_asks_for_the_frame_rate(
     [(-0.2, 1.4, "-0.2 ± 1.4"), (-0.001, 0.14, "0.00 ± 0.14"), (31.2, 12.0, "31 ± 12"), (0.5, np.nan, "0.5")],
 )
 def test_values_have_the_digits_that_their_errors_allow(value: float, error: float, text: str) -> None:
-    from napari_face_landmarks.napari_plugin.measures_dock import with_error
+    from napari_face_landmarks.napari_plugin.measure_dock import with_error
 
     assert with_error(value, error) == text
 

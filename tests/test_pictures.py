@@ -40,7 +40,7 @@ def test_the_main_dock_in_every_state(viewer: Any, monkeypatch: pytest.MonkeyPat
 
     slow = type("SlowTracker", (FakeTracker,), {"seconds_per_frame": 0.02})
     monkeypatch.setattr(tracking, "FaceTracker", slow)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", lambda _: None)
     dock, _ = open_dock(viewer, "Track")
     widget = landmarks_dock(viewer).track
     dock.setFixedWidth(320)

@@ -298,7 +298,7 @@ def test_it_follows_a_run_and_then_shows_the_result(viewer: Any, monkeypatch: py
             return 0 if 20 <= frame < 25 else 1
 
     monkeypatch.setattr(tracking, "FaceTracker", Loses)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", lambda _: None)
     viewer.add_image(np.zeros((300, 60, 80, 3), np.uint8), rgb=True, name="clip")
     dock = open_dock(viewer)
     assert "no landmarks" in dock.statistics.text()

@@ -36,7 +36,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tracking, "FaceTracker", tracker)
     # napari alone dies in Mesa's software renderer once a layer is removed, where vispy deletes its program
     monkeypatch.setattr("vispy.gloo.glir.GlirProgram.delete", lambda _: None)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", lambda _: None)
 
 
 @pytest.fixture

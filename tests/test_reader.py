@@ -9,7 +9,7 @@ import pytest
 
 from napari_face_landmarks.errors import VideoError
 from napari_face_landmarks.io import FORMATS
-from napari_face_landmarks.napari_plugin.reader import napari_get_landmarks_reader, napari_get_reader
+from napari_face_landmarks.napari_plugin.readers_writers import napari_get_landmarks_reader, napari_get_reader
 from napari_face_landmarks.video import Video, write_video
 from test_formats import a_run, need
 

@@ -22,7 +22,7 @@ from napari_face_landmarks.napari_plugin.export_dialog import (
 )
 from napari_face_landmarks.napari_plugin.overlay_layers import recolour
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
-from napari_face_landmarks.napari_plugin.reader import read_videos
+from napari_face_landmarks.napari_plugin.readers_writers import read_videos
 from napari_face_landmarks.opencv import cv2
 from test_formats import KEEPS_RATE, KEPT, a_run, need
 

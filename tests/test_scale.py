@@ -72,7 +72,7 @@ def clip(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def widget(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> Any:
     tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.01})
     monkeypatch.setattr(tracking, "FaceTracker", tracker)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", lambda _: None)
     return panel_of(viewer, "Track")
 
 
@@ -133,7 +133,7 @@ def test_a_frame_that_did_not_change_is_not_drawn_again(viewer: Any, widget: Any
 @pytest.mark.gui
 def test_bar_and_words_change_twice_a_second_at_most(viewer: Any, widget: Any) -> None:
     """Each change has Qt lay out and draw the whole window, which takes processors from the run."""
-    from napari_face_landmarks.napari_plugin.run_dock import TELL_SECONDS
+    from napari_face_landmarks.napari_plugin.track_dock import TELL_SECONDS
 
     viewer.add_image(np.zeros((200, 60, 80), np.uint8), name="clip")
     changes: list[int] = []

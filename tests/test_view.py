@@ -15,7 +15,7 @@ from gui_support import TRIES, let_work, panel_of, wait_until
 from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
-from napari_face_landmarks.napari_plugin.current_layer import camera_of
+from napari_face_landmarks.napari_plugin.layers import camera_of
 from napari_face_landmarks.napari_plugin.overlay_layers import (
     LABEL_ROOM,
     SEGMENTS,
@@ -29,7 +29,7 @@ from napari_face_landmarks.napari_plugin.overlay_layers import (
     trail_segments,
 )
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_layer, tracks_to_layer_data
-from napari_face_landmarks.napari_plugin.streaming_layer import LiveLandmarks
+from napari_face_landmarks.napari_plugin.run_controller import LiveLandmarks
 from napari_face_landmarks.visualization.colours import (
     COLOUR_MODES,
     PART_COLOURS,

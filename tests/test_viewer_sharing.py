@@ -21,7 +21,7 @@ N_FRAMES = 40
 def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeTracker]:
     tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.004})
     monkeypatch.setattr(tracking, "FaceTracker", tracker)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", lambda _: None)
     return tracker
 
 
@@ -42,11 +42,11 @@ def notices(viewer: Any) -> Iterator[list[str]]:
 
 def panels(viewer: Any, *names: str) -> list[Any]:
     """Open panels as docks of a viewer."""
-    from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
-    from napari_face_landmarks.napari_plugin.display_dock import ViewDock
-    from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
-    from napari_face_landmarks.napari_plugin.quality_dock import QualityDock
-    from napari_face_landmarks.napari_plugin.run_dock import FaceLandmarksWidget
+    from napari_face_landmarks.napari_plugin.check_dock import QualityDock
+    from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
+    from napari_face_landmarks.napari_plugin.faces_dock import FacesDock
+    from napari_face_landmarks.napari_plugin.track_dock import FaceLandmarksWidget
+    from napari_face_landmarks.napari_plugin.view_dock import ViewDock
 
     kinds = {
         "run": FaceLandmarksWidget,

@@ -22,7 +22,7 @@ from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.io import FORMATS
-from napari_face_landmarks.napari_plugin import run_dock as widget_module
+from napari_face_landmarks.napari_plugin import track_dock as widget_module
 from napari_face_landmarks.napari_plugin.commands import landmarks_dock
 from napari_face_landmarks.napari_plugin.export_dialog import DRAWN
 from napari_face_landmarks.settings import setting_range
@@ -44,7 +44,7 @@ def fake(monkeypatch: pytest.MonkeyPatch) -> type[FakeTracker]:
     """Have the widget use a tracker that needs no models."""
     tracker = type("ThisFakeTracker", (FakeTracker,), {"seconds_per_frame": 0.004})
     monkeypatch.setattr(tracking, "FaceTracker", tracker)
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", lambda _: None)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", lambda _: None)
     return tracker
 
 
@@ -413,7 +413,7 @@ def test_models_that_cannot_be_loaded(
     def load(_: str) -> None:
         raise ModelError("pfld.onnx is missing: install the models again.")
 
-    monkeypatch.setattr("napari_face_landmarks.napari_plugin.run_dock.load_models", load)
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", load)
     video = add_clip(viewer)
     widget.run()
     wait_until(lambda: not widget.running)

@@ -11,7 +11,7 @@ import pytest
 from gui_support import panel_of, wait_until
 from napari_face_landmarks import FaceTracker, TrackerSettings, load_models, tracks_of_layer
 from napari_face_landmarks.demo import make_demo_clip
-from napari_face_landmarks.napari_plugin.roi_layers import add_boxes_layer
+from napari_face_landmarks.napari_plugin.faces_dock import add_boxes_layer
 from napari_face_landmarks.video import write_video
 
 pytestmark = pytest.mark.gui

@@ -18,7 +18,7 @@ from napari_face_landmarks.io.formats import (
     named_by_suffix,
     write_tracks,
 )
-from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
+from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 from napari_face_landmarks.visualization import OverlayStyle, contact_sheet, write_overlay
 from napari_face_landmarks.visualization.colours import mode_of

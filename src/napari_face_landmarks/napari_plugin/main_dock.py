@@ -9,14 +9,14 @@ from qtpy.QtCore import QEvent, QTimer
 from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
 
 from napari_face_landmarks.napari_plugin import commands
-from napari_face_landmarks.napari_plugin.correction_dock import CorrectDock
-from napari_face_landmarks.napari_plugin.current_layer import text_over_picture
-from napari_face_landmarks.napari_plugin.display_dock import ViewDock
-from napari_face_landmarks.napari_plugin.identity_dock import FacesDock
-from napari_face_landmarks.napari_plugin.measures_dock import MeasuresDock
+from napari_face_landmarks.napari_plugin.check_dock import QualityDock
+from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
+from napari_face_landmarks.napari_plugin.faces_dock import FacesDock
+from napari_face_landmarks.napari_plugin.layers import text_over_picture
+from napari_face_landmarks.napari_plugin.measure_dock import MeasuresDock
 from napari_face_landmarks.napari_plugin.qt_forms import Scrolling, entitle
-from napari_face_landmarks.napari_plugin.quality_dock import QualityDock
-from napari_face_landmarks.napari_plugin.run_dock import FaceLandmarksWidget
+from napari_face_landmarks.napari_plugin.track_dock import FaceLandmarksWidget
+from napari_face_landmarks.napari_plugin.view_dock import ViewDock
 
 TOOLTIPS = {
     "Track": "Find faces and their landmarks in a video.",

@@ -16,7 +16,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, OUTLINES
-from napari_face_landmarks.napari_plugin.current_layer import camera_of, frame_shown
+from napari_face_landmarks.napari_plugin.layers import camera_of, frame_shown
 from napari_face_landmarks.napari_plugin.points_layer import source_codes
 from napari_face_landmarks.visualization.colours import COLOUR_BY, ColourMode, landmark_colours
 

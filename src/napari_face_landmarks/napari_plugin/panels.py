@@ -19,8 +19,8 @@ from superqt.utils import create_worker
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.current_layer import NOTHING, current_landmarks, results_of
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor, editor_of
+from napari_face_landmarks.napari_plugin.layers import NOTHING, current_landmarks, results_of
 from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, entitle, with_label
 

@@ -17,8 +17,7 @@ from napari_face_landmarks.data.tracks import Tracks, empty_tracks
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import MOST_FACES, boxes_of
-from napari_face_landmarks.napari_plugin.current_layer import VIDEO
-from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
+from napari_face_landmarks.napari_plugin.layers import VIDEO, frames_of_layer
 from napari_face_landmarks.visualization.colours import DEFAULT_MODE, ColourMode, landmark_colours
 
 if TYPE_CHECKING:

@@ -33,7 +33,7 @@ from qtpy.QtWidgets import (
     QWidget,
 )
 
-from napari_face_landmarks.napari_plugin.current_layer import CurrentLandmarks, current_landmarks
+from napari_face_landmarks.napari_plugin.layers import CurrentLandmarks, current_landmarks
 from napari_face_landmarks.settings import REFINE_MODES
 from napari_face_landmarks.versions import about
 from napari_face_landmarks.video import VIDEO_SUFFIXES

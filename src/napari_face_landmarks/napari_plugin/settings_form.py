@@ -12,8 +12,7 @@ from magicgui.widgets import CheckBox, ComboBox, Label, SpinBox
 from napari_face_landmarks.errors import FaceLandmarksError, SettingsError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.models.catalog import ModelsInfo, describe_models, known_models
-from napari_face_landmarks.napari_plugin.current_layer import frame_shown, image_layers
-from napari_face_landmarks.napari_plugin.layer_frames import count_frames
+from napari_face_landmarks.napari_plugin.layers import count_frames, frame_shown, image_layers
 from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_face_landmarks.napari_plugin.qt_forms import setting_control
 from napari_face_landmarks.settings import PRESETS, TrackerSettings, preset_named, preset_of

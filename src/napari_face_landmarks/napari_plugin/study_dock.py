@@ -32,7 +32,7 @@ from superqt.utils import create_worker
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.io.formats import FORMATS
-from napari_face_landmarks.napari_plugin.current_layer import (
+from napari_face_landmarks.napari_plugin.layers import (
     frame_shown,
     image_layers,
     landmark_layers,

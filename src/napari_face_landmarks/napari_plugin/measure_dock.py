@@ -1,4 +1,4 @@
-"""The measures dock: curves tied to the time slider, lines on the face, tables."""
+"""The tab Measure: curves tied to the time slider, lines on the face, tables."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ from napari_face_landmarks.measures import (
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure, unit_in_words
 from napari_face_landmarks.measures.validation import caution
-from napari_face_landmarks.napari_plugin.current_layer import (
+from napari_face_landmarks.napari_plugin.curves import Curves, columns_of
+from napari_face_landmarks.napari_plugin.layers import (
     frame_shown,
     show_frame,
     video_of_layer,
 )
-from napari_face_landmarks.napari_plugin.measures_curves import Curves, columns_of
 from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Material, Wide, material_of
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, may_be_narrow
 

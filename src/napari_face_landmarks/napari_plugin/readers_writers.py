@@ -1,4 +1,4 @@
-"""Readers of videos and of landmarks, and the sample, as napari asks for them."""
+"""Readers of videos and of landmarks, the sample, and the writers of landmarks, as napari asks for them."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from napari_face_landmarks.video import VIDEO_SUFFIXES, Video, open_video
 
 if TYPE_CHECKING:
     from napari_face_landmarks.napari_plugin.points_layer import LayerDataTuple
+
 
 PathLike = str | os.PathLike[str]
 LayerData = tuple[Video, dict[str, Any], str]
@@ -118,3 +119,34 @@ def moving_face() -> list[LayerDataTuple]:
     frames, _ = make_demo_clip()
     attributes = {"name": "Moving face", "rgb": True, "axis_labels": AXES, "metadata": {"fps": FPS}}
     return [(frames, attributes, "image")]
+
+
+Writer = Callable[[str, Any, dict[str, Any]], list[str]]
+
+
+def _writer(name: str) -> Writer:
+    """Return the function that writes a layer in the format `name`.
+
+    It is called with a path, the layer's data and attributes, returns the paths that were written and raises
+    ResultError if the layer has no landmarks or the file cannot be written.
+    """
+
+    def write(path: str, data: Any, attributes: dict[str, Any]) -> list[str]:
+        from napari_face_landmarks.io.formats import named_by_suffix, write_tracks
+        from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
+
+        write_tracks(Path(path), tracks_of_points(data, attributes), named_by_suffix(path, name))
+        return [str(path)]
+
+    return write
+
+
+write_openface = _writer("openface")
+write_npz = _writer("npz")
+write_deeplabcut_h5 = _writer("deeplabcut-h5")
+write_deeplabcut_csv = _writer("deeplabcut-csv")
+write_sleap = _writer("sleap")
+write_movement = _writer("movement")
+write_pts = _writer("pts")
+write_tidy_csv = _writer("tidy-csv")
+write_parquet = _writer("parquet")

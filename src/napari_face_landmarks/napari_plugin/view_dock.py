@@ -1,4 +1,4 @@
-"""The view dock: colours with their legend, outlines, labels and trails, at any time, without a new run."""
+"""The tab View: colours with their legend, outlines, labels and trails, at any time, without a new run."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 )
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.current_layer import NOTHING, camera_of, current_landmarks
+from napari_face_landmarks.napari_plugin.layers import NOTHING, camera_of, current_landmarks
 from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers, chosen_landmarks, recolour
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, button, call_while_open, line_of
 from napari_face_landmarks.visualization.colours import COLOUR_MODES, ColourMode, legend_of, mode_of

@@ -1,4 +1,4 @@
-"""The correction dock: drag landmarks, refit the face to them, propagate the correction, undo."""
+"""The tab Correct: drag landmarks, refit the face to them, propagate the correction, undo."""
 
 from __future__ import annotations
 
@@ -15,9 +15,14 @@ from napari_face_landmarks.correction import carry_on_steps, names_of_faces, ref
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
 from napari_face_landmarks.napari_plugin import commands
-from napari_face_landmarks.napari_plugin.current_layer import frame_shown, image_layers, video_of_layer
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
-from napari_face_landmarks.napari_plugin.layer_frames import count_frames, frames_of_layer
+from napari_face_landmarks.napari_plugin.layers import (
+    count_frames,
+    frame_shown,
+    frames_of_layer,
+    image_layers,
+    video_of_layer,
+)
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, row_of
 from napari_face_landmarks.napari_plugin.run_controller import counted, duration, models_of_tracks

@@ -25,14 +25,14 @@ from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.names import face_label
 from napari_face_landmarks.data.tracks import collect
 from napari_face_landmarks.napari_plugin.commands import CHECK_SHORTCUTS
-from napari_face_landmarks.napari_plugin.current_layer import (
+from napari_face_landmarks.napari_plugin.curves import QualityPlot
+from napari_face_landmarks.napari_plugin.layers import (
     NOTHING,
     frame_shown,
     show_frame,
 )
 from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Material, Wide
 from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, button
-from napari_face_landmarks.napari_plugin.quality_plot import QualityPlot
 from napari_face_landmarks.napari_plugin.quality_strips import STRIPS
 from napari_face_landmarks.quality import (
     Check,

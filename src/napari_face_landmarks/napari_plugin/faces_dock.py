@@ -1,10 +1,11 @@
-"""The faces dock: choose, name, delete, merge and split the tracks of faces; each can be undone."""
+"""The tab Faces: the tracks of faces are chosen, named, deleted, merged and split; boxes for the next run."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
+import numpy as np
 from magicgui.widgets import LineEdit, PushButton
 from qtpy.QtWidgets import QAbstractItemView, QListWidget
 
@@ -18,12 +19,13 @@ from napari_face_landmarks.correction import (
 )
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.current_layer import frame_shown, image_layers, show_frame
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
+from napari_face_landmarks.napari_plugin.layers import frame_shown, image_layers, show_frame
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
+from napari_face_landmarks.napari_plugin.points_layer import transforms_of
 from napari_face_landmarks.napari_plugin.qt_forms import row_of
-from napari_face_landmarks.napari_plugin.roi_layers import Purpose, add_boxes_layer
 from napari_face_landmarks.napari_plugin.run_controller import counted
+from napari_face_landmarks.tracking.regions import Region, Regions
 
 SMALLEST_LIST = 80  # px
 
@@ -169,3 +171,68 @@ class FacesDock(EditingDock):
             self._tell_error("There is no video to draw on: open one first.")
             return
         add_boxes_layer(self._viewer, videos[-1], purpose)
+
+
+Purpose = Literal["look", "ignore"]
+PURPOSE = "face_landmarks_boxes"
+"""Metadata of a Shapes layer: what its boxes are for."""
+NAMES: dict[Purpose, str] = {"look": "Look for a face here", "ignore": "Ignore faces here"}
+COLOURS: dict[Purpose, str] = {"look": "#35d07f", "ignore": "#ff7f50"}
+EDGE = 2  # px
+
+
+def add_boxes_layer(viewer: Any, video: Any, purpose: Purpose) -> Any:
+    """Return the Shapes layer for boxes of a purpose, made if there is none, ready to be drawn in.
+
+    Parameters
+    ----------
+    viewer : napari.Viewer or napari.components.ViewerModel
+    video : napari.layers.Image
+        Its transforms are copied.
+    purpose : {"look", "ignore"}
+    """
+    found = [layer for layer in viewer.layers if layer.metadata.get(PURPOSE) == purpose]
+    layer = (
+        found[-1]
+        if found
+        else viewer.add_shapes(
+            name=NAMES[purpose],
+            ndim=int(video.ndim),
+            edge_color=COLOURS[purpose],
+            face_color="transparent",
+            edge_width=EDGE,
+            metadata={PURPOSE: purpose},
+            **transforms_of(video),
+        )
+    )
+    viewer.layers.selection.active = layer
+    layer.mode = "add_rectangle"
+    return layer
+
+
+def regions_of_layers(layers: Any) -> Regions:
+    """Return what the boxes of all Shapes layers that `add_boxes_layer` made tell the tracker.
+
+    A box to look in begins on the frame it was drawn on and holds for that one; a box to ignore holds for
+    the whole video, wherever it was drawn. Of other shapes than rectangles the bounding box counts; what is
+    smaller than a pixel is left out.
+
+    Parameters
+    ----------
+    layers : iterable of napari.layers.Layer
+    """
+    found: dict[str, list[Region]] = {"look": [], "ignore": []}
+    for layer in layers:
+        purpose = layer.metadata.get(PURPOSE)
+        if purpose not in found or not hasattr(layer, "shape_type"):
+            continue
+        for corners in layer.data:
+            points = np.asarray(corners, dtype=np.float64)
+            low, high = points[:, -2:].min(axis=0), points[:, -2:].max(axis=0)
+            if (high - low < 1).any() or not np.isfinite(points).all():
+                continue
+            box = (float(low[1]), float(low[0]), float(high[1]), float(high[0]))
+            frame = round(float(points[:, 0].mean())) if points.shape[1] == 3 else 0
+            region = Region(box, frame, frame) if purpose == "look" else Region(box)
+            found[purpose].append(region)
+    return Regions(tuple(found["look"]), tuple(found["ignore"]))

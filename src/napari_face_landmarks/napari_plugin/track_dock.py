@@ -17,15 +17,15 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.napari_plugin import commands, export_dialog, preferences
-from napari_face_landmarks.napari_plugin.current_layer import (
+from napari_face_landmarks.napari_plugin.export_dialog import is_video
+from napari_face_landmarks.napari_plugin.faces_dock import regions_of_layers
+from napari_face_landmarks.napari_plugin.layers import (
     current_landmarks,
     frame_shown,
+    frames_of_layer,
     image_layers,
     video_of_layer,
 )
-from napari_face_landmarks.napari_plugin.display_dock import overlays_of
-from napari_face_landmarks.napari_plugin.export_dialog import is_video
-from napari_face_landmarks.napari_plugin.layer_frames import frames_of_layer
 from napari_face_landmarks.napari_plugin.preferences import Preferences, read_preferences, write_preferences
 from napari_face_landmarks.napari_plugin.qt_forms import (
     Advanced,
@@ -37,9 +37,9 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     row_of,
     show_about,
 )
-from napari_face_landmarks.napari_plugin.roi_layers import regions_of_layers
 from napari_face_landmarks.napari_plugin.run_controller import (
     BackgroundRun,
+    ShownRun,
     counted,
     describe_end,
     describe_progress,
@@ -48,7 +48,7 @@ from napari_face_landmarks.napari_plugin.run_controller import (
 )
 from napari_face_landmarks.napari_plugin.run_controller import load_cached as load_models
 from napari_face_landmarks.napari_plugin.settings_form import RunChoices
-from napari_face_landmarks.napari_plugin.streaming_layer import ShownRun
+from napari_face_landmarks.napari_plugin.view_dock import overlays_of
 from napari_face_landmarks.quality import check
 from napari_face_landmarks.settings import TrackerSettings
 
