@@ -153,6 +153,24 @@ def test_who_waits_for_a_result_works_meanwhile() -> None:
     assert sorted(names) == sorted([threading.current_thread().name, "face-landmarks_0"])
 
 
+@pytest.mark.parametrize("threads", [1, 2])
+def test_who_waits_for_a_result_does_that_work_first_and_once(threads: int) -> None:
+    done: list[int] = []
+    go = threading.Event()
+    with Workers(threads) as workers:
+        if threads == 2:
+            busy = workers.submit(lambda: go.wait(10))
+            while not busy._taken:
+                time.sleep(0.001)
+        promises = [workers.submit(lambda number=number: done.append(number)) for number in range(3)]
+        workers.result(promises[2])
+        assert done == [2]
+        go.set()
+        for promise in promises:
+            workers.result(promise)
+    assert sorted(done) == [0, 1, 2]
+
+
 def test_work_not_begun_is_dropped_at_the_end() -> None:
     started = threading.Event()
     done: list[int] = []

@@ -163,10 +163,12 @@ def follow_pfld(
                 slots.faces[:] = [None] * len(slots.faces)
             else:
                 outputs, between = _step(context, workers, look, look.frame, slots, ahead)
-            fill()  # first: PFLD of the next frame depends on nothing else
+            fill()
             waiting.append(_record(context, look, slots, outputs, between, ahead))
             if not (look.index % every or (ahead and _look_together(look, ahead[0]))):
                 _start_refining(context, workers, waiting)
+            # last: this thread needs it next, and does it where no other thread has taken it
+            _start_looking(context.models, workers, ahead, paired)
             while waiting and not waiting[0].left and (len(waiting) > most or _is_done(waiting[0])):
                 yield _ended(context, workers, waiting.popleft())
         _start_refining(context, workers, waiting)
@@ -249,9 +251,11 @@ def _start_refining(context: RunContext, workers: Workers, waiting: Iterable[_Be
     else:
         batches = [faces[first : first + FACES_AT_ONCE] for first in range(0, len(faces), FACES_AT_ONCE)]
     for batch in batches:
-        work = [(begun.result.index, face, given, between) for begun, _, face, given, between in batch]
-        before = {face.refinement for _, face, _, _ in work if face.refinement is not None}
-        refined = workers.submit(partial(_refined, context, work), after=before)
+        work = [(begun.result.index, face) for begun, _, face, *_ in batch]
+        before = {face.refinement for _, face in work if face.refinement is not None}
+        placed = workers.submit(partial(_placed, context, [(given, between) for *_, given, between in batch]))
+        refine = partial(_refined, context, work, partial(workers.result, placed))
+        refined = workers.submit(refine, after={placed, *before})
         for place, (begun, slot, face, *_) in enumerate(batch):
             face.refinement = refined
             begun.refinements[slot] = refined, place
@@ -264,13 +268,24 @@ def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> 
     face_finder.record_kernel(output.landmarks, output.confidence, output.score, row, confidence, boxes)
 
 
-def _refined(context: RunContext, faces: Sequence[tuple[int, Face, Unrefined, bool]]) -> list[Refined]:
+def _placed(context: RunContext, faces: Sequence[tuple[Unrefined, bool]]) -> list[Placed]:
+    """Place lids and lips of faces; run PFLD on those interpolated that the part models do not confirm."""
+    placed = place_faces(context.models, [given for given, _ in faces])
+    (key, between), at_key = faces[-1], placed[-1]
+    return [
+        _placed_by_pfld(context, given, here)
+        if interpolated and (between or not _confirmed(given, here, key, at_key))
+        else here
+        for (given, interpolated), here in zip(faces, placed, strict=True)
+    ]
+
+
+def _refined(
+    context: RunContext, faces: Sequence[tuple[int, Face]], placed: Callable[[], list[Placed]]
+) -> list[Refined]:
     """Refine faces of some frames from their states, in order, and update these."""
-    placed, found = place_faces(context.models, [given for *_, given, _ in faces]), []
-    (*_, key, between), at_key = faces[-1], placed[-1]
-    for (index, face, given, interpolated), here in zip(faces, placed, strict=True):
-        if interpolated and (between or not _confirmed(given, here, key, at_key)):
-            here = _placed_by_pfld(context, given, here)
+    found = []
+    for (index, face), here in zip(faces, placed(), strict=True):
         found.append(refine_placed(context, here, index, face.state))
         face.state = found[-1].after
     return found

@@ -31,7 +31,7 @@ def thread_pool(threads: int) -> ThreadPoolExecutor:
 class Promise(Generic[T]):
     """The result or exception of submitted work."""
 
-    __slots__ = ("_error", "_finished", "_then", "_value", "_waits_for", "_work", "done")
+    __slots__ = ("_error", "_finished", "_taken", "_then", "_value", "_waits_for", "_work", "done")
 
     def __init__(self, work: Callable[[], T]) -> None:
         self.done = False
@@ -40,6 +40,7 @@ class Promise(Generic[T]):
         self._error: BaseException | None = None
         self._then: list[Promise[Any]] = []  # what waits for this
         self._waits_for = 0
+        self._taken = False  # by a thread that does it
         self._finished = threading.Lock()  # free once it is done
         self._finished.acquire()
 
@@ -88,7 +89,9 @@ class Workers:
         return promise
 
     def result(self, promise: Promise[T]) -> T:
-        """Return the result of work, or raise its exception; help with submitted work until then."""
+        """Return the result of work, or raise its exception; do it, or other work until it is done."""
+        if self._helps:
+            self._do(promise)
         while not promise.done:
             try:
                 other = self._waiting.get_nowait() if self._helps else None
@@ -110,6 +113,11 @@ class Workers:
             del promise  # and the frame that it holds
 
     def _do(self, promise: Promise[Any]) -> None:
+        """Do work, unless it waits for other work or a thread has taken it."""
+        with self._lock:
+            if promise._taken or promise._waits_for:
+                return
+            promise._taken = True
         try:
             assert promise._work is not None
             promise._value = promise._work()
