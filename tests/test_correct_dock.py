@@ -180,6 +180,38 @@ def test_a_long_video_is_corrected_without_waiting(display: None) -> None:
     assert own < 0.05
 
 
+def test_a_face_that_was_not_found_on_a_frame_is_put_there_to_be_moved(
+    viewer: Any, clip: Any, truth: Tracks
+) -> None:
+    from napari.layers import Layer
+
+    from napari_face_landmarks.correction import delete_face
+    from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
+
+    video = viewer.add_image(clip, rgb=True, name="face")
+    lost = delete_face(truth, 0, (FRAME, FRAME + 2))
+    viewer.add_layer(Layer.create(*tracks_to_layer_data(lost, video)[0]))
+    dock = CorrectDock(viewer)
+    viewer.window.add_dock_widget(dock, name="Correct")
+    viewer.dims.set_point(0, FRAME)
+    let_work(0.1)
+    dock.move_button.native.click()
+    assert f"frame {FRAME - 1}'s landmarks" in dock.status.value
+    put = dock.editor.tracks
+    np.testing.assert_array_equal(put.landmarks[FRAME, 0], truth.landmarks[FRAME - 1, 0])
+    assert not put.by_hand.any()
+    assert not put.present[FRAME + 1, 0]
+    right = truth.landmarks[FRAME, 0]
+    for k in PLACED:
+        drag(dock.layer, 68 * FRAME + k, right[k, 1], right[k, 0])
+    dock.refit_button.native.click()
+    wait_until(lambda: dock.editor.can_undo == "refitting a face")
+    assert nme(dock.editor.tracks.landmarks[FRAME, 0], right) < 0.03
+    for _ in range(2 + len(PLACED)):
+        dock.editor.undo()
+    np.testing.assert_array_equal(dock.editor.tracks.landmarks, lost.landmarks)
+
+
 def test_points_moved_before_the_editor_existed_are_corrections() -> None:
     from napari.components import ViewerModel
     from napari.layers import Layer

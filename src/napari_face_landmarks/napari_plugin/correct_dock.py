@@ -12,6 +12,7 @@ from magicgui.widgets import ComboBox, Label, ProgressBar, PushButton, SpinBox
 from superqt.utils import create_worker
 
 from napari_face_landmarks.correction import carry_on_steps, names_of_faces, refit_in_tracks
+from napari_face_landmarks.data.edit import with_face
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
 from napari_face_landmarks.napari_plugin import commands
@@ -31,6 +32,9 @@ from napari_face_landmarks.tracking.frame_source import check_length
 LOG = logging.getLogger(__name__)
 HOW = "Press Move landmarks, drag three or four that are wrong, then refit this frame."
 """What to do, where nothing is corrected yet."""
+PLACED = (
+    "The face was not found here. Drag three or four of frame {}'s landmarks to it, then refit this frame."
+)
 TO_THE_END = 0
 TELL_SECONDS = 0.5
 
@@ -80,7 +84,9 @@ class CorrectDock(EditingDock):
         )
         self.face = ComboBox(label="Face", tooltip="The face to refit and to propagate.")
         self.move_button = PushButton(
-            text="Move landmarks", tooltip="Have napari select and drag points of this layer."
+            text="Move landmarks",
+            tooltip="Have napari select and drag points of this layer. Where the face was not found, "
+            "the landmarks of the nearest frame are put first.",
         )
         self.undo_button, self.redo_button = undo_and_redo()
         self.previous_button = PushButton(
@@ -160,11 +166,25 @@ class CorrectDock(EditingDock):
             self.status.value = told if count else HOW
 
     def move(self) -> None:
-        """Have napari select and drag the landmarks."""
-        layer = self.layer
-        if self.editor is not None:
-            self._viewer.layers.selection.active = layer
-            layer.mode = "select"
+        """Have napari drag the landmarks; where there is no face, put that of the nearest frame first."""
+        editor = self.editor
+        if editor is None:
+            return
+        tracks, face, frame = editor.tracks, int(self.face.value or 0), self._frame(editor)
+        here, there = tracks.frame_indices == frame, np.flatnonzero(tracks.present[:, face])
+        if here.any() and len(there) and not tracks.present[here, face].any():
+            near = there[np.abs(tracks.frame_indices[there] - frame).argmin()]
+            landmarks, pose = (array[near, face].copy() for array in (tracks.landmarks, tracks.pose))
+            unsure = np.zeros_like(tracks.confidence[near, face])
+            row = int(np.flatnonzero(here)[0])
+            editor.apply(with_face(tracks, row, face, landmarks, unsure, pose), "placing a face")
+            self.status.value = PLACED.format(tracks.frame_indices[near])
+        self._viewer.layers.selection.active = editor.layer
+        editor.layer.mode = "select"
+
+    def _frame(self, editor: LayerEditor) -> int:
+        frame = frame_shown(self._viewer, editor.layer)
+        return int(editor.tracks.frame_indices[0]) if frame is None else frame
 
     def refit(self) -> None:
         """Refit the face on the current frame."""
@@ -190,9 +210,7 @@ class CorrectDock(EditingDock):
         except FaceLandmarksError as error:
             self._tell_error(str(error))
             return
-        frame = frame_shown(self._viewer, editor.layer)
-        frame = int(editor.tracks.frame_indices[0]) if frame is None else frame
-        until = None
+        frame, until = self._frame(editor), None
         if self.length.value != TO_THE_END and direction != "everywhere":
             until = frame + int(self.length.value) * (1 if direction == "forwards" else -1)
         steps = _work(editor.tracks, frames, frame, self.face.value or 0, direction, until)
