@@ -134,11 +134,13 @@ class Content:
     end: int  # its last byte's place, plus one
 
 
-def read_checkpoint(stream: BinaryIO, max_faces: int, at: int | None = None) -> Content | None:
+def read_checkpoint(
+    stream: BinaryIO, max_faces: int, at: int | None = None, identity: Mapping[str, Any] | None = None
+) -> Content | None:
     """Read a checkpoint file up to the last intact state; None if its head is damaged.
 
     `max_faces` are the slots of each frame of the run to resume. With `at`, read up to the state before this
-    frame.
+    frame; with `identity`, raise a `ResultError` if the file is of another run, whose states may differ.
     """
     size = frame_type(max_faces).itemsize
     head: dict[str, Any] | None = None
@@ -148,6 +150,10 @@ def read_checkpoint(stream: BinaryIO, max_faces: int, at: int | None = None) -> 
     for kind, payload, end in _records(stream):
         if kind == b"HEAD" and head is None:
             head, begin = _head(payload), end
+            if identity is not None and (other := _difference(head, identity)) is not None:
+                raise ResultError(
+                    f"The checkpoint is of a run {other}: resume under the same conditions, or do not resume."
+                )
         elif head is None or kind == b"HEAD" or (kind == b"FRAM" and len(payload) % size):
             break
         elif kind == b"FRAM":
@@ -275,6 +281,8 @@ def run_identity(
 
 _IN_WORDS = {
     "video": "of another video",
+    "code_sha256": "with another version of the plugin",
+    "frame": "with another version of the plugin",
     "settings": "with other settings",
     "range": "over other frames",
     "regions": "with other boxes",
@@ -282,8 +290,6 @@ _IN_WORDS = {
     "models_version": "with other models",
     "models_sha256": "with other models",
     "experts": "with patch experts on other hardware",
-    "code_sha256": "with another version of the plugin",
-    "frame": "with another version of the plugin",
     "libraries": "with other versions of libraries",
 }
 
@@ -464,20 +470,11 @@ def _content(
 ) -> Content | None:
     """Return what a checkpoint file holds if it is of the run `identity`."""
     try:
-        try:
-            content = read_checkpoint(stream, max_faces)
-        except ResultError as error:
-            raise ResultError(f"{path}: {error}") from None
-        other = None if content is None else _difference(content.head, identity)
-        if other is not None:
-            raise ResultError(
-                f"{path} is of a run {other}: resume under the same conditions, or do not resume."
-            )
-    except ResultError:
+        return read_checkpoint(stream, max_faces, identity=identity)
+    except ResultError as error:
         if or_restart:
             return None
-        raise
-    return content
+        raise ResultError(f"{path}: {error}") from None
 
 
 def _difference(head: dict[str, Any], identity: dict[str, Any]) -> str | None:
