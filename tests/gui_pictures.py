@@ -106,7 +106,7 @@ def take_all(folder: Path, videos: Path, only: str) -> None:
     from napari.layers import Layer
 
     from gui_measure import make_clip
-    from napari_face_landmarks.correction import place_by_hand
+    from napari_face_landmarks.correction import set_manual_landmarks
     from napari_face_landmarks.napari_plugin import commands
     from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 
@@ -139,7 +139,7 @@ def take_all(folder: Path, videos: Path, only: str) -> None:
     pictures.take("08 correct before")
     at, chosen = int(viewer.dims.current_step[0]), [8, 30, 48, 54]
     now = correct.editor.tracks
-    moved = place_by_hand(now, at, 0, chosen, now.landmarks[at, 0, chosen] - 20)
+    moved = set_manual_landmarks(now, at, 0, chosen, now.landmarks[at, 0, chosen] - 20)
     correct.editor.apply(moved, "moving 4 landmarks")
     correct.move()
     pictures.take("09 correct moved")

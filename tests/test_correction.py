@@ -9,23 +9,23 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models
+from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, correction, load_models
 from napari_face_landmarks.clnf import numba_engine, reference
 from napari_face_landmarks.clnf.fit import fit_landmarks, refine
 from napari_face_landmarks.clnf.pdm import project
 from napari_face_landmarks.correction import (
     CorrectionWarning,
-    carry_on,
-    carry_on_steps,
     choose_faces,
     delete_face,
     merge_faces,
     names_of_faces,
-    place_by_hand,
+    propagate,
+    propagate_steps,
     propagation,
     refit,
     refit_in_tracks,
     rename_face,
+    set_manual_landmarks,
     split_face,
 )
 from napari_face_landmarks.data.fields import CARRIED, MANUAL, NONE, OFF_MODEL, SOURCES
@@ -101,7 +101,7 @@ def test_one_landmark_placed_wrongly_spoils_no_face(
     for landmark in PLACED:
         wrong[landmark] = right[landmark] + (0.9 * across * np.array([0.6, 0.8]) if landmark == bad else 0)
     tracks = dataclasses.replace(truth, landmarks=truth.landmarks.copy())
-    tracks = place_by_hand(tracks, 0, 0, PLACED, wrong[list(PLACED)])
+    tracks = set_manual_landmarks(tracks, 0, 0, PLACED, wrong[list(PLACED)])
     tracks.landmarks[0, 0] = wrong
     with pytest.warns(CorrectionWarning, match=f"disagree: {bad} is far") as caught:
         again = refit_in_tracks(models, clip[0], tracks, int(tracks.frame_indices[0]), 0)
@@ -170,17 +170,17 @@ def test_what_is_no_face_is_refused_in_a_sentence(models: Models, clip: Any) -> 
         refit_in_tracks(models, clip[0], tracks, 0, 4)
     alone = dataclasses.replace(tracks, landmarks=np.full_like(tracks.landmarks, np.nan), meta={})
     with pytest.raises(ResultError, match="place more landmarks by hand"):
-        refit_in_tracks(models, clip[0], place_by_hand(alone, 0, 0, [3], [[5, 5]]), 0, 0)
+        refit_in_tracks(models, clip[0], set_manual_landmarks(alone, 0, 0, [3], [[5, 5]]), 0, 0)
 
 
 @pytest.mark.parametrize("direction", ["forwards", "backwards"])
 def test_a_correction_is_carried_on(models: Models, clip: Any, truth: Tracks, direction: str) -> None:
     start, rows = (2, slice(2, None)) if direction == "forwards" else (20, slice(0, 21))
     wrong = spoiled_on(truth, rows)
-    placed = place_by_hand(wrong, start, 0, PLACED, truth.landmarks[start, 0, list(PLACED)])
+    placed = set_manual_landmarks(wrong, start, 0, PLACED, truth.landmarks[start, 0, list(PLACED)])
     mended = refit_in_tracks(models, clip[start], placed, start, 0)
     calls: list[tuple[int, int]] = []
-    again = carry_on(
+    again = propagate(
         models,
         clip,
         mended,
@@ -200,8 +200,8 @@ def test_between_two_corrected_frames_both_ways_are_blended(models: Models, clip
     tracks, lip = truth, list(range(48, 68))
     for row, step in ((3, 0.1), (17, 0.2)):  # say the lips are lower there than anyone sees
         lower = truth.landmarks[row, 0, lip] + [0, step * float(inter_ocular(truth.landmarks[row, 0]))]
-        tracks = place_by_hand(tracks, row, 0, lip, lower)
-    again = carry_on(models, clip, tracks, 3, 0)
+        tracks = set_manual_landmarks(tracks, row, 0, lip, lower)
+    again = propagate(models, clip, tracks, 3, 0)
     for row in (3, 17):
         np.testing.assert_array_equal(again.landmarks[row], tracks.landmarks[row])
     np.testing.assert_array_equal(again.landmarks[18:], tracks.landmarks[18:])
@@ -217,7 +217,7 @@ def test_between_two_corrected_frames_both_ways_are_blended(models: Models, clip
 def test_a_stretch_goes_over_into_the_old_track(models: Models, clip: Any, truth: Tracks) -> None:
     tracks = spoiled_on(truth, slice(3, None))
     tracks.landmarks[2:3] = truth.landmarks[2:3]
-    again = carry_on(models, clip, tracks, 2, 0, until=14)
+    again = propagate(models, clip, tracks, 2, 0, until=14)
     error = nme(again.landmarks[:, 0], truth.landmarks[:, 0])
     assert (error[3:8] < 0.05).all()
     assert (np.diff(error[8:16]) > 0).all()
@@ -227,14 +227,14 @@ def test_a_stretch_goes_over_into_the_old_track(models: Models, clip: Any, truth
 def test_a_stretch_that_is_broken_off_changes_nothing(models: Models, clip: Any, truth: Tracks) -> None:
     tracks = spoiled_on(truth, slice(3, None))
     before = tracks.landmarks.copy()
-    steps = carry_on_steps(models, clip, tracks, 2, 0)
+    steps = propagate_steps(models, clip, tracks, 2, 0)
     assert next(steps) == (1, N_FRAMES - 3)
     steps.close()
     np.testing.assert_array_equal(tracks.landmarks, before)
     with pytest.raises(ResultError, match="nothing to track"):
-        carry_on(models, clip, tracks, N_FRAMES - 1, 0)
+        propagate(models, clip, tracks, N_FRAMES - 1, 0)
     with pytest.raises(ResultError, match="no face 2 on frame 0"):
-        carry_on(models, clip, tracks, 0, 2)
+        propagate(models, clip, tracks, 0, 2)
 
 
 @pytest.mark.parametrize(
@@ -245,8 +245,8 @@ def test_a_video_that_ends_before_the_frames_needed_is_refused(
     models: Models, clip: Any, truth: Tracks, frame: int, direction: Any, last: int
 ) -> None:
     with pytest.raises(ImageError, match=f"^The video has 17 frames and ends before frame {last} [^\n]*\\.$"):
-        carry_on(models, clip[:17], truth, frame, 0, direction)
-    again = carry_on(models, clip[:17], truth, 14, 0, until=16)
+        propagate(models, clip[:17], truth, frame, 0, direction)
+    again = propagate(models, clip[:17], truth, 14, 0, until=16)
     assert nme(again.landmarks[15:17, 0], truth.landmarks[15:17, 0]).max() < 0.05
 
 
@@ -256,7 +256,7 @@ def test_frames_of_another_size_than_those_of_the_tracks_are_refused(
     height, width = clip.shape[1:3]
     words = f"^The frames are {width} x {height - 8} px, .* {width} x {height} px: [^\n]*\\.$"
     with pytest.raises(ImageError, match=words):
-        carry_on(models, clip[:, 8:], truth, 3, 0)
+        propagate(models, clip[:, 8:], truth, 3, 0)
     with pytest.raises(ImageError, match=words):
         refit_in_tracks(models, clip[3, 8:], truth, 3, 0)
     unknown = dataclasses.replace(truth, meta={})  # as of a file of another program
@@ -265,7 +265,7 @@ def test_frames_of_another_size_than_those_of_the_tracks_are_refused(
 
 def test_corrections_survive_saving(tmp_path: Path) -> None:
     tracks = make_tracks()
-    placed = place_by_hand(tracks, 1, 0, [30, 31], [[1.5, 2.5], [3.5, 4.5]])
+    placed = set_manual_landmarks(tracks, 1, 0, [30, 31], [[1.5, 2.5], [3.5, 4.5]])
     assert not np.isfinite(tracks.landmarks[1]).any()
     assert placed.source[1, 0] == MANUAL
     assert np.flatnonzero(placed.by_hand[1, 0]).tolist() == [30, 31]
@@ -273,13 +273,13 @@ def test_corrections_survive_saving(tmp_path: Path) -> None:
     placed.save(tmp_path / "t.npz")
     assert_same(Tracks.load(tmp_path / "t.npz"), placed)
     with pytest.raises(ResultError, match="0 to 67"):
-        place_by_hand(tracks, 0, 0, [68], [[1, 1]])
+        set_manual_landmarks(tracks, 0, 0, [68], [[1, 1]])
 
 
 def test_placing_no_landmarks_changes_nothing() -> None:
     tracks = make_tracks()
     for row in (0, 1):  # with and without a face
-        same = place_by_hand(tracks, row, 0, [], np.zeros((0, 2)))
+        same = set_manual_landmarks(tracks, row, 0, [], np.zeros((0, 2)))
         assert_same(same, tracks)
         assert same.landmarks is not tracks.landmarks
 
@@ -324,7 +324,7 @@ def test_of_two_merged_faces_what_was_placed_by_hand_stays() -> None:
     tracks = make_tracks(4, 2)
     tracks.by_hand[...] = False
     tracks.confidence[:, 0] *= 0.1
-    tracks = place_by_hand(tracks, 2, 0, [5], [[7, 7]])
+    tracks = set_manual_landmarks(tracks, 2, 0, [5], [[7, 7]])
     merged = merge_faces(tracks, 0, 1)
     assert merged.n_faces == 1
     np.testing.assert_array_equal(merged.landmarks[0, 0], tracks.landmarks[0, 1])
@@ -361,8 +361,8 @@ def test_a_correction_of_a_biased_tracker_stays_while_the_image_supports_it(
     monkeypatch.setattr(propagation, "refine_face", biased)
     wrong = dataclasses.replace(truth, landmarks=truth.landmarks.copy())
     wrong.landmarks[:until] = raised(truth.landmarks[:until])
-    placed = place_by_hand(wrong, 4, 0, BY_HAND, truth.landmarks[4, 0, BY_HAND])
-    again = carry_on(models, clip, placed, 4, 0, "everywhere")
+    placed = set_manual_landmarks(wrong, 4, 0, BY_HAND, truth.landmarks[4, 0, BY_HAND])
+    again = propagate(models, clip, placed, 4, 0, "everywhere")
     biased_rows, after = slice(0, until), slice(until + 6, None)
     assert error_of(again, truth, biased_rows) < 0.5 * error_of(wrong, truth, biased_rows)
     lowered = again.landmarks[after, 0][:, LOWER_LIP, 1] - truth.landmarks[after, 0][:, LOWER_LIP, 1]
@@ -378,9 +378,9 @@ def test_a_correction_of_a_biased_tracker_stays_while_the_image_supports_it(
 def test_corrections_are_propagated_everywhere_in_one_go(models: Models, clip: Any, truth: Tracks) -> None:
     wrong = dataclasses.replace(truth, landmarks=raised(truth.landmarks))
     for row in (4, 16):
-        wrong = place_by_hand(wrong, row, 0, BY_HAND, truth.landmarks[row, 0, BY_HAND])
+        wrong = set_manual_landmarks(wrong, row, 0, BY_HAND, truth.landmarks[row, 0, BY_HAND])
     calls: list[tuple[int, int]] = []
-    again = carry_on(
+    again = propagate(
         models,
         clip,
         wrong,
@@ -393,14 +393,19 @@ def test_corrections_are_propagated_everywhere_in_one_go(models: Models, clip: A
     assert calls == sorted(calls)
     assert calls[-1][0] == calls[-1][1]
     with pytest.raises(ResultError, match="correct it on a frame first"):
-        carry_on(models, clip, truth, 9, 0, "everywhere")
+        propagate(models, clip, truth, 9, 0, "everywhere")
 
 
 def test_propagation_runs_clnf_as_often_as_tracking_does(models: Models, clip: Any, truth: Tracks) -> None:
     settings = TrackerSettings(refine="always", clnf_every=3)
     tracks = dataclasses.replace(truth, settings=settings)
-    again = carry_on(models, clip, tracks, 2, 0, "forwards", 11)
+    again = propagate(models, clip, tracks, 2, 0, "forwards", 11)
     assert [SOURCES[code] for code in again.source[3:12, 0]] == ["clnf", "carried", "carried"] * 3
     assert (nme(again.landmarks[3:12, 0], truth.landmarks[3:12, 0]) < 0.03).all()
-    back = carry_on(models, clip, tracks, 11, 0, "backwards", 2)
+    back = propagate(models, clip, tracks, 11, 0, "backwards", 2)
     assert [SOURCES[code] for code in back.source[10:1:-1, 0]] == ["clnf", "carried", "carried"] * 3
+
+
+def test_names_of_earlier_versions_can_be_imported() -> None:
+    names = {"carry_on": propagate, "carry_on_steps": propagate_steps, "place_by_hand": set_manual_landmarks}
+    assert all(getattr(correction, name) is function for name, function in names.items())

@@ -147,7 +147,7 @@ exec(compile(source.replace("    def __post_init__", added), spec.origin, "exec"
 sys.path.insert(0, sys.argv[3])
 from test_formats import FORMATS, a_run
 from napari_face_landmarks import Tracks
-from napari_face_landmarks.data.edit import choose_faces, delete_face, place_by_hand, split_face
+from napari_face_landmarks.data.edit import choose_faces, delete_face, set_manual_landmarks, split_face
 from napari_face_landmarks.data.frame import unstack_frames
 from napari_face_landmarks.runs.checkpoint import frame_type
 
@@ -177,7 +177,7 @@ chosen = choose_faces(tracks, [2, 0])
 np.testing.assert_array_equal(chosen.gaze, tracks.gaze[:, [2, 0]])
 np.testing.assert_array_equal(split_face(tracks, 0, 3).side[3:, 3], tracks.side[3:, 0])
 assert np.isnan(delete_face(tracks, 1, (2, 3)).gaze[2:4, 1]).all()
-placed = place_by_hand(tracks, 2, 0, [5], [[1, 1]])
+placed = set_manual_landmarks(tracks, 2, 0, [5], [[1, 1]])
 assert np.isnan(placed.gaze[2, 0]).all() and np.array_equal(placed.hidden, tracks.hidden)
 kind = frame_type(3)
 assert kind["gaze"].shape == (3, 2) and "side" not in kind.names

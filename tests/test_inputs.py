@@ -17,7 +17,7 @@ from napari.layers import Image, Points
 
 from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, cli, load_models
 from napari_face_landmarks.cli.options import frame_or_time
-from napari_face_landmarks.correction.propagation import carry_on
+from napari_face_landmarks.correction.propagation import propagate
 from napari_face_landmarks.correction.refit import refit_in_tracks
 from napari_face_landmarks.data.tracks import empty_tracks
 from napari_face_landmarks.errors import ImageError, ModelError, SettingsError
@@ -104,7 +104,7 @@ def test_corrections_see_square_pixels(refine: str, frames: np.ndarray, tmp_path
         tracks.by_hand[0, 0, 48:60] = True
         with open_video(path) as opened:
             refitted = refit_in_tracks(models, opened[0], tracks, 0, 0)
-            found[name] = (tracks, refitted, carry_on(models, opened, refitted, 0, 0))
+            found[name] = (tracks, refitted, propagate(models, opened, refitted, 0, 0))
         kept = refitted.landmarks[0, 0, 48:60] - tracks.landmarks[0, 0, 48:60]
         np.testing.assert_allclose(kept, 0, atol=1e-3)
     for square, other in zip(found["square"], found["narrow"], strict=True):

@@ -428,7 +428,7 @@ def test_openface_is_found_in_its_shared_folder(
     assert models.pfld is None
     assert isinstance(models.experts, OpenFaceExperts)
     assert (models.experts.kind, load_models("openface-ccnf").experts.kind) == ("CEN", "CCNF")
-    assert models.constants_alone == OPENFACE_CEN
+    assert models.clnf_only_constants == OPENFACE_CEN
     assert "no commercial use" in models.licence
     assert "no commercial use" in caplog.text
     assert cli.main(["models"]) == 0

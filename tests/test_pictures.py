@@ -103,7 +103,7 @@ def test_the_correction_dock_while_a_face_is_corrected(viewer: Any) -> None:
     from napari.layers import Layer
 
     from napari_face_landmarks import tracks_of_layer
-    from napari_face_landmarks.correction import place_by_hand
+    from napari_face_landmarks.correction import set_manual_landmarks
 
     video = viewer.add_image(make_demo_clip(3, 320)[0], rgb=True, name="face")
     (data,) = track_layer(video)
@@ -114,7 +114,7 @@ def test_the_correction_dock_while_a_face_is_corrected(viewer: Any) -> None:
     before = take_picture(viewer, "correction before")
     tracks = tracks_of_layer(points)
     places = tracks.landmarks[1, 0, [8, 30, 48, 54]] + (12, 4)
-    correction.editor.apply(place_by_hand(tracks, 1, 0, [8, 30, 48, 54], places), "placed")
+    correction.editor.apply(set_manual_landmarks(tracks, 1, 0, [8, 30, 48, 54], places), "placed")
     let_work(0.3)
     placed = take_picture(viewer, "correction placed")
     assert "Manual landmarks: 4" in correction.status.value

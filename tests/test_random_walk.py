@@ -147,12 +147,12 @@ class Walk:
         self.viewer.dims.set_current_step(0, int(self.random.integers(N_FRAMES)))
 
     def do_correct(self) -> None:
-        from napari_face_landmarks.correction import place_by_hand
+        from napari_face_landmarks.correction import set_manual_landmarks
 
         editor = self.panel("Correct").editor
         if editor is not None and editor.tracks.n_faces and editor.tracks.present[0, 0]:
             places = editor.tracks.landmarks[0, 0, [30]] + 3
-            editor.apply(place_by_hand(editor.tracks, 0, 0, [30], places), "a correction")
+            editor.apply(set_manual_landmarks(editor.tracks, 0, 0, [30], places), "a correction")
 
     def do_undo(self) -> None:
         self.panel("Correct").undo_button.native.click()

@@ -44,7 +44,7 @@ DIRECTIONS: tuple[Direction, ...] = ("forwards", "backwards", "everywhere")
 Floats = npt.NDArray[np.float32]
 
 
-def carry_on(
+def propagate(
     models: Models,
     frames: Any,
     tracks: Tracks,
@@ -95,7 +95,7 @@ def carry_on(
         If the video cannot be read, ends before the last frame of the stretch, or its frames are of another
         size than those of the tracks.
     """
-    steps = carry_on_steps(models, frames, tracks, frame, face, direction, until)
+    steps = propagate_steps(models, frames, tracks, frame, face, direction, until)
     while True:
         try:
             done, total = next(steps)
@@ -105,7 +105,7 @@ def carry_on(
             progress(done, total)
 
 
-def carry_on_steps(
+def propagate_steps(
     models: Models,
     frames: Any,
     tracks: Tracks,
@@ -114,7 +114,7 @@ def carry_on_steps(
     direction: Direction = "forwards",
     until: int | None = None,
 ) -> Generator[tuple[int, int], None, Tracks]:
-    """As `carry_on`, step by step: yields the frames done and of all, and returns the tracks.
+    """As `propagate`, step by step: yields the frames done and of all, and returns the tracks.
 
     Closing it before its end changes nothing.
     """
@@ -162,7 +162,7 @@ def carry_on_steps(
 def _everywhere(
     models: Models, frames: Any, tracks: Tracks, face: int
 ) -> Generator[tuple[int, int], None, Tracks]:
-    """Propagate all corrections of a face, as `carry_on_steps`."""
+    """Propagate all corrections of a face, as `propagate_steps`."""
     corrected = np.flatnonzero(tracks.by_hand[:, face].any(axis=-1)).tolist()
     last = tracks.n_frames - 1
     ways: list[tuple[int, Direction]] = [(row, "forwards") for row in corrected if row < last]
@@ -177,7 +177,7 @@ def _everywhere(
     ]
     done = 0
     for (row, way), length in zip(ways, lengths, strict=True):
-        steps = carry_on_steps(models, frames, tracks, int(tracks.frame_indices[row]), face, way)
+        steps = propagate_steps(models, frames, tracks, int(tracks.frame_indices[row]), face, way)
         while True:
             try:
                 part, whole = next(steps)

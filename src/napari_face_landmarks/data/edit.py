@@ -139,7 +139,7 @@ def row_of(tracks: Tracks, frame: int, face: int) -> int:
     return int(found[0])
 
 
-def place_by_hand(
+def set_manual_landmarks(
     tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
 ) -> Tracks:
     """Return the tracks with manual landmarks of a face on one frame; a plain copy where none is given.
@@ -168,7 +168,7 @@ def place_by_hand(
 def manual_values(
     tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
 ) -> FaceValues:
-    """Return what `place_by_hand` makes of a face, for `set_face`; tracks are neither changed nor copied."""
+    """Return what `set_manual_landmarks` makes of a face, for `set_face`, without copying the tracks."""
     _check_face(tracks, face)
     points, which = np.asarray(places, dtype=np.float32), list(landmarks)
     good = 0 <= row < tracks.n_frames and all(0 <= k < N_LANDMARKS for k in which)

@@ -58,7 +58,7 @@ class Models:
         The point distribution model.
     experts : PatchExperts or OpenFaceExperts
         The patch experts.
-    constants, constants_alone : EngineConstants
+    constants, clnf_only_constants : EngineConstants
         Parameters of CLNF with these experts, starting from PFLD's landmarks and without PFLD.
     parts : PartModels or None
         Networks for eyes and mouth, if the bundle has them.
@@ -72,7 +72,7 @@ class Models:
     pdm: PDM
     experts: AnyExperts
     constants: EngineConstants = TUNED
-    constants_alone: EngineConstants = OPENFACE_CEN
+    clnf_only_constants: EngineConstants = OPENFACE_CEN
     parts: PartModels | None = None
     loaded_as: tuple[Any, ...] | None = field(default=None, init=False, compare=False, repr=False)
     """What loads them again, and its arguments; None for models that were put together otherwise."""
@@ -90,9 +90,9 @@ class Models:
             )
         return self.loaded_as[0], self.loaded_as[1:]
 
-    def clnf(self, engine: ModuleType | SimpleNamespace = numba_engine, alone: bool = False) -> ClnfModel:
-        """Return what CLNF runs with: from PFLD's landmarks, or `alone`."""
-        constants = self.constants_alone if alone else self.constants
+    def clnf(self, engine: ModuleType | SimpleNamespace = numba_engine, clnf_only: bool = False) -> ClnfModel:
+        """Return what CLNF runs with: from PFLD's landmarks, or from a box (CLNF-only)."""
+        constants = self.clnf_only_constants if clnf_only else self.constants
         return ClnfModel(self.pdm, self.experts, constants, engine)
 
     @property

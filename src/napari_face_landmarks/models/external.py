@@ -46,7 +46,7 @@ def load_external(name_or_folder: str | Path) -> Models | None:
         pdm, experts = openface.load_openface(root, kind)
         constants = OPENFACE_CEN if experts.kind == "CEN" else OPENFACE_CCNF
         models = replace(
-            models, pfld=None, pdm=pdm, experts=experts, constants=constants, constants_alone=constants
+            models, pfld=None, pdm=pdm, experts=experts, constants=constants, clnf_only_constants=constants
         )
         licences.append(openface.LICENCE)
         taken -= {"pdm.npz", "cen.npz"} | (set() if custom else {"pfld.onnx"})

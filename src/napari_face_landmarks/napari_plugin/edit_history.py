@@ -12,7 +12,7 @@ from weakref import WeakKeyDictionary
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.edit import place_by_hand
+from napari_face_landmarks.data.edit import set_manual_landmarks
 from napari_face_landmarks.data.fields import MANUAL, NONE, SOURCES
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -178,7 +178,7 @@ class LayerEditor:
         for at, which in np.unique(np.stack([row, face], axis=1), axis=0):
             same = (row == at) & (face == which)
             place = int(np.searchsorted(rows, at))
-            few = place_by_hand(few, place, int(which), landmark[same].tolist(), points[same])
+            few = set_manual_landmarks(few, place, int(which), landmark[same].tolist(), points[same])
         words = f"moving {len(row)} landmarks" if len(row) > 1 else "moving a landmark"
         self._do(_Edit(words, before, few.arrays(), rows), dragged=True)
 

@@ -49,7 +49,7 @@ def fit_crops(models: Models, grey: npt.NDArray[np.uint8], crops: Floats, scores
     faces = []
     for crop, score in zip(crops, scores, strict=True):
         start = params_of_crop(models.pdm, crop, CROP_MARGIN)
-        fit = fit_clnf_only(grey, start, models.clnf(alone=True))
+        fit = fit_clnf_only(grey, start, models.clnf(clnf_only=True))
         faces.append(ClnfFace(fit, float(score)))
     return faces
 
@@ -141,7 +141,7 @@ def fit_next(
     engine: ModuleType | SimpleNamespace = numba_engine,
 ) -> ClnfOnlyFit:
     """Fit a face on a frame from its parameters of the PDM, (6 + m,), on the frame before."""
-    return fit_clnf_only(grey, params, models.clnf(engine, alone=True), followed=True)
+    return fit_clnf_only(grey, params, models.clnf(engine, clnf_only=True), followed=True)
 
 
 def set_face(result: FrameResult, slot: int, face: ClnfFace) -> None:
