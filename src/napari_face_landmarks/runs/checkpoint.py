@@ -477,7 +477,7 @@ def _content(
         raise ResultError(f"{path}: {error}") from None
 
 
-def _difference(head: dict[str, Any], identity: dict[str, Any]) -> str | None:
+def _difference(head: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
     """Return in words how a run differs from another, or None."""
     for key, words in _IN_WORDS.items():
         if head.get(key) != identity.get(key):
