@@ -295,10 +295,20 @@ def test_all_runs_every_stage_and_stops_at_the_first_that_fails(
         assert training.train_all(tmp_path, "open", tmp_path / f"out{status}", None, jobs=3) == status
         ran = {path.stem for path in (tmp_path / f"out{status}").glob("*.out")}
         assert ran == {"pdm", "detector", "pfld", "parts", "cen"} | (
-            {"settle", "bundle"} if status == 0 else set()
+            {"linear-maps", "bundle"} if status == 0 else set()
         )
         assert b"this is pfld" in (tmp_path / f"out{status}" / "pfld.out").read_bytes()
     assert b"cen ended with status 3" in capfdbinary.readouterr().out
+
+
+def test_the_earlier_name_of_a_step_is_known(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(training._module("linear-maps"), "run", lambda args: asked.append(args.step))
+    assert training.main(["settle", "--data", str(tmp_path)]) == 0
+    assert asked == ["linear-maps"]
+
+
+EVERY_STEP = ["bundle", "cen", "detector", "linear-maps", "parts", "pdm", "pfld"]
 
 
 def test_all_passes_over_what_the_same_command_finished(
@@ -315,12 +325,12 @@ def test_all_passes_over_what_the_same_command_finished(
         return sorted(path.stem for path in sizes if sizes[path] > before.get(path, 0))
 
     assert run(bad="cen") == ["cen", "detector", "parts", "pdm", "pfld"]
-    assert run() == ["bundle", "cen", "settle"]  # goes on where it stopped
-    assert run() == ["bundle", "settle"]
-    assert run(word="another command") == ["bundle", "cen", "detector", "parts", "pdm", "pfld", "settle"]
-    assert run() == ["bundle", "cen", "detector", "parts", "pdm", "pfld", "settle"]
+    assert run() == ["bundle", "cen", "linear-maps"]  # goes on where it stopped
+    assert run() == ["bundle", "linear-maps"]
+    assert run(word="another command") == EVERY_STEP
+    assert run() == EVERY_STEP
     run(word="another command", bad="pfld")  # has begun on the files of the step, and not finished
-    assert run() == ["bundle", "cen", "detector", "parts", "pdm", "pfld", "settle"]
+    assert run() == EVERY_STEP
 
 
 def made_up_faces(count: int, noise: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:

@@ -365,7 +365,7 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
     from napari_face_landmarks.errors import ModelError
     from napari_face_landmarks.training import pfld
     from napari_face_landmarks.training.from_onnx import load_exported
-    from napari_face_landmarks.training.linear_calibration import settle_network
+    from napari_face_landmarks.training.linear_calibration import add_linear_map
     from napari_face_landmarks.training.network import NARROW, Pfld
 
     torch.manual_seed(3)
@@ -375,7 +375,7 @@ def test_training_goes_on_from_an_exported_network(tmp_path: Path) -> None:
         first(batch)
     pfld.export_onnx(first, tmp_path / "pfld.onnx")
     moved = np.concatenate([np.full((1, 136), 0.1), np.zeros((136, 136))])
-    settle_network(tmp_path / "pfld.onnx", tmp_path / "pfld.onnx", moved)  # is not trained on
+    add_linear_map(tmp_path / "pfld.onnx", tmp_path / "pfld.onnx", moved)  # is not trained on
     again = Pfld()
     load_exported(again, tmp_path / "pfld.onnx", examples)
     assert again.training

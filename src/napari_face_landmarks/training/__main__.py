@@ -18,18 +18,20 @@ STEPS = {
     "pfld": "the landmark network",
     "parts": "the networks of eyes and mouth",
     "cen": "the patch experts (needs the point distribution model)",
-    "settle": "the final linear maps of the landmarks (needs pfld and parts)",
+    "linear-maps": "the final linear maps of the landmarks (needs pfld and parts)",
     "evaluate": "measure a bundle on the held-out faces",
     "held-out": "write the held-out faces for the command evaluate --measures",
     "errors": "measure how landmarks' errors go together, for the standard errors of measures",
     "bundle": "collect the files and write the model card",
 }
 
-STAGES = (("pdm",), ("detector", "pfld", "parts", "cen"), ("settle",), ("bundle",))
+STAGES = (("pdm",), ("detector", "pfld", "parts", "cen"), ("linear-maps",), ("bundle",))
 """The steps of ``all``; steps of one stage are independent of each other."""
-LAST_STEPS = ("settle", "bundle")
+LAST_STEPS = ("linear-maps", "bundle")
 """Always run again, which takes a minute or two: they depend on the output of all other steps."""
-MODULE_OF = {"settle": "linear_calibration", "held-out": "held_out", "errors": "landmark_errors"}
+MODULE_OF = {"linear-maps": "linear_calibration", "held-out": "held_out", "errors": "landmark_errors"}
+RENAMED = {"settle": "linear-maps"}
+"""Names of steps until bundles 0.4.2, which are still known."""
 CAN_START = ("detector", "pfld", "parts")
 """Steps that can start from the weights of another bundle."""
 
@@ -76,6 +78,7 @@ def main(arguments: list[str] | None = None) -> int:
     An interrupted step resumes from its checkpoint in OUT.
     """
     arguments = sys.argv[1:] if arguments is None else arguments
+    arguments = [RENAMED.get(word, word) for word in arguments[:1]] + arguments[1:]
     args = make_parser(arguments[0] if arguments and arguments[0] in STEPS else None).parse_args(arguments)
     if not args.data.is_dir():
         print(f"{args.data} is not a folder: give the folder of training data with --data.", file=sys.stderr)

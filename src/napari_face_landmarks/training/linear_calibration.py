@@ -1,4 +1,4 @@
-"""Final linear maps of the networks' landmarks: ``python -m napari_face_landmarks.training settle``.
+"""Final linear maps of the networks' landmarks: ``python -m napari_face_landmarks.training linear-maps``.
 
 Predicted landmarks vary less from face to face than labels, and follow a local movement of the skin only in
 part. Both are linear functions of the landmarks for the most part, and are undone here by ridge regression:
@@ -43,7 +43,7 @@ MOVED_PLACES = ((0,), (1, 2, 3), (4, 5))
 MOUTH_MIRROR = MIRROR_68[MOUTH] - MOUTH[0]
 LEAST_ERROR = 0.01  # outer-eye distances
 PREFIX = "settled/"
-"""Prefix of the names of the nodes and weights that are added to the network."""
+"""Prefix of the names of the nodes and weights that are added to the network, in bundles since 0.4.2."""
 
 
 @dataclass(frozen=True)
@@ -77,19 +77,17 @@ def fit_map(
     wanted: npt.NDArray[np.floating],
     weight: npt.NDArray[np.floating],
     ridge: float,
-    *,
-    size: npt.NDArray[np.floating] | None = None,
-    mirror: npt.NDArray[np.int64] = MIRROR_68,
-    moves: Moves | None = None,
+    size: npt.NDArray[np.floating],
+    mirror: npt.NDArray[np.int64],
+    moves: Moves,
 ) -> Floats:
     """Fit ``wanted - found``, landmarks (N, L, 2), as a linear function of `found`, by weights (N,).
 
     The landmarks are in a normalised frame in which left and right, `mirror`, are mirror images about
-    ``x = 0``. `size` is the size of each face there, (N,), the outer-eye distance if not given; `ridge` the
-    penalty in mean variances of `found`. Returns (1 + 2 L, 2 L) float64: row 0 is the constant, the others
-    multiply x and y of each landmark.
+    ``x = 0``. `size` is the outer-eye distance of each face there, (N,); `ridge` the penalty in mean
+    variances of `found`. Returns (1 + 2 L, 2 L) float64: row 0 is the constant, the others multiply x and y
+    of each landmark.
     """
-    size = inter_ocular(wanted) if size is None else size
 
     def rows(points: npt.NDArray[np.floating]) -> Floats:
         both = np.concatenate([points, points[:, mirror] * (-1, 1)])
@@ -104,23 +102,20 @@ def fit_map(
     covariance, product = weighted.T @ levels, weighted.T @ (missing - mean_missing)
 
     def solve(followed: float) -> Floats:
-        total, wished = covariance, product
-        if moves is not None:
-            each = followed / LEAST_ERROR / (2 * len(moves.found))
-            moved = rows(moves.found)
-            total = total + each * moved.T @ moved
-            wished = wished + each * moved.T @ rows(moves.wanted - moves.found)
+        each = followed / LEAST_ERROR / (2 * len(moves.found))
+        moved = rows(moves.found)
+        total = covariance + each * moved.T @ moved
+        wished = product + each * moved.T @ rows(moves.wanted - moves.found)
         penalty = ridge * np.trace(total) / len(total)
         return np.linalg.solve(total + penalty * np.eye(len(total)), wished)
 
-    slopes = solve(0.0 if moves is None else moves.weight)
-    if moves is not None:
-        heights = 2 * np.asarray(moves.strict) + 1
-        slopes[:, heights] = solve(moves.strict_weight)[:, heights]
+    slopes = solve(moves.weight)
+    heights = 2 * np.asarray(moves.strict) + 1
+    slopes[:, heights] = solve(moves.strict_weight)[:, heights]
     return np.concatenate([(mean_missing - mean @ slopes)[None], slopes])
 
 
-def settle_network(path: Path, out: Path, beyond: Floats) -> None:
+def add_linear_map(path: Path, out: Path, beyond: Floats) -> None:
     """Write the landmark network with a final layer that adds a linear function of its landmarks to them.
 
     The exported ``pfld.onnx`` or ``mouth.onnx`` may already have such a layer. `beyond` is from `fit_map`,
@@ -131,7 +126,7 @@ def settle_network(path: Path, out: Path, beyond: Floats) -> None:
 
     model = onnx.load(str(path))
     graph = model.graph
-    _unsettle(graph)
+    _without_map(graph)
     _rename(graph, lambda name: PREFIX + name if name == "landmarks" else name)
     # (I + slopes) in half precision: rounding affects only the deviation from the centre
     n_values = beyond.shape[1]
@@ -160,8 +155,8 @@ def settle_network(path: Path, out: Path, beyond: Floats) -> None:
     part.replace(out)
 
 
-def _unsettle(graph: Any) -> None:
-    """Remove what `settle_network` has added to a graph."""
+def _without_map(graph: Any) -> None:
+    """Remove what `add_linear_map` has added to a graph."""
     kept = [node for node in graph.node if not node.name.startswith(PREFIX)]
     weights = [tensor for tensor in graph.initializer if not tensor.name.startswith(PREFIX)]
     del graph.node[:], graph.initializer[:]
@@ -230,7 +225,7 @@ def network_map(seen: Seen, weight: npt.NDArray[np.floating], plan: CalibrationP
     moves = Moves(moved, truth, plan.followed_weight, plan.heights_weight, strict)
     mirror = MIRROR_68 if count == N_LANDMARKS else MOUTH_MIRROR
     weights = np.tile(weight, 2)
-    return fit_map(found, wanted, weights, plan.ridge, size=size, mirror=mirror, moves=moves)
+    return fit_map(found, wanted, weights, plan.ridge, size, mirror, moves)
 
 
 def drawn(data: Path, bundle: str, plan: CalibrationPlan) -> tuple[Faces, Floats]:
@@ -263,10 +258,10 @@ def predict_faces(
     return np.stack(found)
 
 
-def settle(data: Path, bundle: str, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
+def fit_maps(data: Path, bundle: str, folder: Path, out: Path, plan: CalibrationPlan) -> dict[str, Any]:
     """Fit the maps for the models of a folder; write ``pfld.onnx`` and ``mouth.onnx`` to `out`.
 
-    Also writes ``settle.metrics.json``, and returns it: the plan, and PFLD's error on the held-out
+    Also writes ``linear-maps.metrics.json``, and returns it: the plan, and PFLD's error on the held-out
     faces (NME) without and with the map.
     """
     held_out = load_faces(data, bundle=bundle, held_out=True)
@@ -275,12 +270,12 @@ def settle(data: Path, bundle: str, folder: Path, out: Path, plan: CalibrationPl
     plain = with_map(folder / "pfld.onnx", out / "pfld.onnx", np.zeros((137, 136)))
     before = predict_faces(plain, held_out, plan)
     beyond = network_map(look_at(faces, plain, None, plan), weight, plan)
-    settled = with_map(out / "pfld.onnx", out / "pfld.onnx", beyond)
+    calibrated = with_map(out / "pfld.onnx", out / "pfld.onnx", beyond)
     mouth = with_map(folder / "mouth.onnx", out / "mouth.onnx", np.zeros((41, 40)))
-    beyond = network_map(look_at(faces, settled, mouth, plan), weight, plan)
+    beyond = network_map(look_at(faces, calibrated, mouth, plan), weight, plan)
     with_map(out / "mouth.onnx", out / "mouth.onnx", beyond)
 
-    both = {"before": before, "after": predict_faces(settled, held_out, plan)}
+    both = {"before": before, "after": predict_faces(calibrated, held_out, plan)}
     errors = {name: float(nme(points, held_out.landmarks).mean()) for name, points in both.items()}
     metrics = {
         "faces": len(faces.names),
@@ -288,13 +283,13 @@ def settle(data: Path, bundle: str, folder: Path, out: Path, plan: CalibrationPl
         "plan": asdict(plan),
         "held_out": errors,
     }
-    write_json(out / "settle.metrics.json", metrics)
+    write_json(out / "linear-maps.metrics.json", metrics)
     return metrics
 
 
 def with_map(path: Path, out: Path, beyond: Floats) -> onnxruntime.InferenceSession:
-    """Write a network with a map by `settle_network` and open it."""
-    settle_network(path, out, beyond)
+    """Write a network with a map by `add_linear_map` and open it."""
+    add_linear_map(path, out, beyond)
     return open_session(out)
 
 
@@ -308,4 +303,4 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
     models = args.models or args.out
-    print(json.dumps(settle(args.data, args.bundle, models, args.out, CalibrationPlan()), indent=2))
+    print(json.dumps(fit_maps(args.data, args.bundle, models, args.out, CalibrationPlan()), indent=2))

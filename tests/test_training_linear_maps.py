@@ -6,6 +6,7 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnxruntime
@@ -19,6 +20,7 @@ from napari_face_landmarks.training import linear_calibration
 from napari_face_landmarks.training.faces import Faces
 
 LOWER_LIP = [55, 56, 57, 58, 59]
+NO_MOVES = linear_calibration.Moves(np.zeros((1, 68, 2)), np.zeros((1, 68, 2)), 0.0, 0.0, [0])
 
 
 def faces_and_what_is_found(count: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,16 +43,21 @@ def moved_by(points: np.ndarray, beyond: np.ndarray) -> np.ndarray:
     return (row + beyond[0] + row @ beyond[1:]).reshape(points.shape)
 
 
+def fit_map(found: np.ndarray, truth: np.ndarray, ridge: float, moves: Any = NO_MOVES) -> np.ndarray:
+    size = inter_ocular(truth)
+    return linear_calibration.fit_map(found, truth, np.ones(len(found)), ridge, size, MIRROR_68, moves)
+
+
 def test_the_map_gives_faces_their_differences_back() -> None:
     truth, found = faces_and_what_is_found(300, 2)
-    beyond = linear_calibration.fit_map(found, truth, np.ones(len(found)), 1e-4)
+    beyond = fit_map(found, truth, 1e-4)
     truth, found = faces_and_what_is_found(50, 3)
     assert nme(moved_by(found, beyond), truth).mean() < 0.15 * nme(found, truth).mean()
 
 
 def test_the_map_treats_left_and_right_alike() -> None:
     truth, found = faces_and_what_is_found(100, 4)
-    beyond = linear_calibration.fit_map(found, truth, np.ones(len(found)), 1e-2)
+    beyond = fit_map(found, truth, 1e-2)
 
     def mirror(points: np.ndarray) -> np.ndarray:
         return points[:, MIRROR_68] * (-1, 1)
@@ -64,7 +71,7 @@ def test_the_map_treats_left_and_right_alike() -> None:
 
 def test_a_heavy_penalty_leaves_only_what_all_faces_have_in_common() -> None:
     truth, found = faces_and_what_is_found(100, 5)
-    beyond = linear_calibration.fit_map(found, truth, np.ones(len(found)), 1e9)
+    beyond = fit_map(found, truth, 1e9)
     assert np.abs(beyond[1:]).max() < 1e-6
     assert np.linalg.norm(beyond[0].reshape(68, 2), axis=1).mean() > 0.5
 
@@ -75,7 +82,7 @@ def test_the_map_follows_movements_of_which_the_labels_say_nothing() -> None:
     wanted = np.zeros((400, 68, 2))
     wanted[:, 17:27] = rng.normal(0, 0.05, (400, 1, 2)) + rng.normal(0, 0.01, (400, 10, 2))
     moves = linear_calibration.Moves(0.7 * wanted, wanted, 0.0, 10.0, range(17, 27))
-    beyond = linear_calibration.fit_map(found, truth, np.ones(300), 1e-3, moves=moves)
+    beyond = fit_map(found, truth, 1e-3, moves)
     followed = moved_by(0.7 * wanted, beyond) - moved_by(0 * wanted, beyond)
     brows = (slice(None), slice(17, 27))
     heights = np.polyfit(wanted[brows][..., 1].ravel(), followed[brows][..., 1].ravel(), 1)[0]
@@ -86,7 +93,7 @@ def test_the_map_follows_movements_of_which_the_labels_say_nothing() -> None:
 
 
 @pytest.mark.parametrize(("file", "side", "count"), [("pfld.onnx", 112, 68), ("mouth.onnx", 56, 20)])
-def test_a_settled_network_gives_moved_landmarks_and_is_settled_anew(
+def test_a_network_with_a_map_gives_moved_landmarks_and_takes_another_map(
     tmp_path: Path, file: str, side: int, count: int
 ) -> None:
     pytest.importorskip("onnx")
@@ -99,12 +106,12 @@ def test_a_settled_network_gives_moved_landmarks_and_is_settled_anew(
 
     values, here = 2 * count, tmp_path / file
     nothing = np.zeros((1 + values, values))
-    linear_calibration.settle_network(bundle_folder("open") / file, here, nothing)
+    linear_calibration.add_linear_map(bundle_folder("open") / file, here, nothing)
     plain, sigma = outputs(here)
     sizes = set()
     for path in (bundle_folder("open") / file, here):  # both have another map already
         beyond = np.concatenate([rng.normal(0, 0.02, (1, values)), rng.normal(0, 0.05, (values, values))])
-        linear_calibration.settle_network(path, here, beyond)
+        linear_calibration.add_linear_map(path, here, beyond)
         moved, same = outputs(here)
         expected = moved_by(plain - 0.5, beyond)
         np.testing.assert_allclose(moved - 0.5, expected, atol=4e-4)
@@ -114,7 +121,7 @@ def test_a_settled_network_gives_moved_landmarks_and_is_settled_anew(
 
 
 @pytest.mark.slow
-def test_settling_finds_where_people_put_the_lower_lip(
+def test_the_maps_find_where_people_put_the_lower_lip(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("onnx")
@@ -139,12 +146,12 @@ def test_settling_finds_where_people_put_the_lower_lip(
     models, out = tmp_path / "models", tmp_path / "out"
     shutil.copytree(bundle_folder("open"), models)
     plan = linear_calibration.CalibrationPlan()
-    errors = linear_calibration.settle(tmp_path, "research", models, out, plan)["held_out"]
+    errors = linear_calibration.fit_maps(tmp_path, "research", models, out, plan)["held_out"]
     assert errors["after"] < 0.8 * errors["before"]
-    assert json.loads((out / "settle.metrics.json").read_text())["plan"] == dataclasses.asdict(plan)
+    assert json.loads((out / "linear-maps.metrics.json").read_text())["plan"] == dataclasses.asdict(plan)
 
     for name in ("pfld.onnx", "mouth.onnx"):
         shutil.copyfile(out / name, models / name)
     # begins with the models, not with their maps
-    again = linear_calibration.settle(tmp_path, "research", models, out, plan)
+    again = linear_calibration.fit_maps(tmp_path, "research", models, out, plan)
     assert again["held_out"] == errors
