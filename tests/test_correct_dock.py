@@ -11,7 +11,7 @@ import pytest
 from gui_measure import drag, long_tracks, measure_editing
 from gui_support import TRIES, let_work, wait_until
 from napari_face_landmarks import FaceTracker, Tracks, load_models, tracks_of_layer
-from napari_face_landmarks.correction import place_by_hand
+from napari_face_landmarks.correction import set_manual_landmarks
 from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.ibug import inter_ocular, nme
@@ -156,7 +156,7 @@ def test_a_video_that_is_not_that_of_the_tracks_is_told(
 
 
 def test_a_cancelled_stretch_changes_nothing(viewer: Any, dock: Any, spoiled: Tracks) -> None:
-    dock.editor.apply(place_by_hand(spoiled, 0, 0, [30], spoiled.landmarks[0, 0, [30]]), "test")
+    dock.editor.apply(set_manual_landmarks(spoiled, 0, 0, [30], spoiled.landmarks[0, 0, [30]]), "test")
     viewer.dims.set_point(0, 0)
     dock.forwards_button.native.click()
     dock.cancel_button.native.click()

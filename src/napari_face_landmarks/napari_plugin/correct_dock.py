@@ -11,7 +11,7 @@ import numpy as np
 from magicgui.widgets import ComboBox, Label, ProgressBar, PushButton, SpinBox
 from superqt.utils import create_worker
 
-from napari_face_landmarks.correction import carry_on_steps, names_of_faces, refit_in_tracks
+from napari_face_landmarks.correction import names_of_faces, propagate_steps, refit_in_tracks
 from napari_face_landmarks.data.edit import with_face
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
@@ -72,9 +72,9 @@ class CorrectDock(EditingDock):
         self.next_button.changed.connect(lambda: commands.next_to_check(napari_viewer))
         self.move_button.changed.connect(self.move)
         self.refit_button.changed.connect(self.refit)
-        self.forwards_button.changed.connect(lambda: self.carry_on("forwards"))
-        self.backwards_button.changed.connect(lambda: self.carry_on("backwards"))
-        self.everywhere_button.changed.connect(lambda: self.carry_on("everywhere"))
+        self.forwards_button.changed.connect(lambda: self.propagate("forwards"))
+        self.backwards_button.changed.connect(lambda: self.propagate("backwards"))
+        self.everywhere_button.changed.connect(lambda: self.propagate("everywhere"))
         self.cancel_button.changed.connect(self.cancel)
         self._on_layer()
 
@@ -190,7 +190,7 @@ class CorrectDock(EditingDock):
         """Refit the face on the current frame."""
         self._start("refitting a face", None)
 
-    def carry_on(self, direction: str) -> None:
+    def propagate(self, direction: str) -> None:
         """Propagate the correction from the current frame."""
         self._start(f"propagating {direction}", direction)
 
@@ -286,7 +286,7 @@ def _work(
         if direction is None:
             check_length(int(frames.shape[0]), frame)
             return refit_in_tracks(models, frames[frame], tracks, frame, face)
-        return (yield from carry_on_steps(models, frames, tracks, frame, face, direction, until))
+        return (yield from propagate_steps(models, frames, tracks, frame, face, direction, until))
     except FaceLandmarksError as error:
         return str(error)
     except Exception as error:
