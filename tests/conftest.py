@@ -179,7 +179,7 @@ def viewer(display: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> It
     errors: list[BaseException] = []
     monkeypatch.setattr(sys, "excepthook", lambda _, error, __: errors.append(error))
     opened = Viewer(show=True)
-    opened.window.resize(1240, 760)
+    opened.window.resize(1000, 640)
     yield opened
     with suppress(RuntimeError):  # a test may have closed it
         opened.close()
