@@ -408,6 +408,6 @@ def test_two_runs_that_began_apart_become_the_same_to_the_last_bit(models: Model
     frames = moving(110, shift=0.3)[0]
     settings = TrackerSettings(refine="off", smoothing_window=1)
     whole = FaceTracker(models, settings, threads=1).track(frames)
-    later = FaceTracker(models, settings, threads=1).track(frames[12:])  # with the same key frames
+    later = FaceTracker(models, settings, threads=1).track(frames[12:])  # with the same anchor frames
     assert not np.array_equal(whole.landmarks[13], later.landmarks[1])
     np.testing.assert_array_equal(whole.landmarks[-5:], later.landmarks[-5:])

@@ -43,7 +43,7 @@ class RunContext:
     # by slot, the appearance of the face before a cut; see `look_of`
     looks: dict[int, npt.NDArray[np.float32]] = field(default_factory=dict)
     live: bool = False  # whether latency matters, so that no frame waits for the next one
-    # PFLD runs at least on frames whose number is a multiple of this; see `key_frames.key_frame_interval`
+    # PFLD runs at least on frames whose number is a multiple of this; see `anchor_frames.anchor_interval`
     pfld_every: int = 1
 
     def at_cuts(self) -> dict[str, Any]:

@@ -23,10 +23,10 @@ from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_landmarks, predict_twice
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, Pictures, crops_kernel
 from napari_face_landmarks.tracking import face_finder
+from napari_face_landmarks.tracking.anchor_frames import interpolate, is_confirmed
 from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.cuts import assign_faces, changed_at_cut
 from napari_face_landmarks.tracking.frame_source import Frame
-from napari_face_landmarks.tracking.key_frames import interpolate, is_confirmed
 from napari_face_landmarks.tracking.refinement import (
     GreyFrame,
     Placed,
@@ -50,7 +50,7 @@ MOST_WAITING = 4
 LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are tracked, the detector runs on every n-th frame; with none, on each."""
 LOOK_AHEAD = 2
-"""Frames that PFLD processes at a time, where each is a key frame."""
+"""Frames that PFLD processes at a time, where each is a anchor frame."""
 MOST_PAIRED = 2
 """Number of threads up to which two frames of a face are one batch of the networks: a fifth less work."""
 FACES_AT_ONCE = 2
@@ -91,7 +91,7 @@ class _Ahead:
     """A frame on which PFLD was started before the previous frame was finished, or will be.
 
     `crops`, (N, 4) float32, are the inputs, `outputs` each face's batch, with its seconds a face, and row.
-    There are none between key frames.
+    There are none between anchor frames.
     """
 
     index: int
@@ -128,9 +128,9 @@ def follow_pfld(
     """Track faces through the frames of `rgb_frames` by PFLD, refined by CLNF according to the settings.
 
     PFLD works `_ahead_of` frames ahead: the crop of a face is predicted from frames at least so many before,
-    for any number of threads, so that the results do not depend on it. Between key frames it runs only where
-    a face cannot be interpolated (`key_frames`). The statistics and warnings of `context` are updated. With a
-    state `before`, the frames begin with its `next_index`.
+    for any number of threads, so that the results do not depend on it. Between anchor frames it runs only
+    where a face cannot be interpolated (`anchor_frames`). The statistics and warnings of `context` are
+    updated. With a state `before`, the frames begin with its `next_index`.
     """
     every = context.pfld_every
     waiting: deque[_Begun] = deque()
@@ -177,7 +177,7 @@ def follow_pfld(
 
 
 def _ahead_of(context: RunContext) -> int:
-    """Return the number of frames that are looked at ahead: up to the next key frame."""
+    """Return the number of frames that are looked at ahead: up to the next anchor frame."""
     return max(LOOK_AHEAD, context.pfld_every)
 
 
@@ -243,7 +243,7 @@ def _record(
 
 
 def _start_refining(context: RunContext, workers: Workers, waiting: Iterable[_Begun]) -> None:
-    """Start the outstanding refinements: of a face up to its key frame, or of `FACES_AT_ONCE` faces."""
+    """Start the outstanding refinements: of a face up to its anchor frame, or of `FACES_AT_ONCE` faces."""
     faces = [(begun, *face) for begun in waiting for face in begun.left]
     if context.pfld_every > 1:
         faces.sort(key=lambda face: face[1])
@@ -271,10 +271,10 @@ def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> 
 def _placed(context: RunContext, faces: Sequence[tuple[Unrefined, bool]]) -> list[Placed]:
     """Place lids and lips of faces; run PFLD on those interpolated that the part models do not confirm."""
     placed = place_faces(context.models, [given for given, _ in faces])
-    (key, between), at_key = faces[-1], placed[-1]
+    (anchor, between), at_anchor = faces[-1], placed[-1]
     return [
         _placed_by_pfld(context, given, here)
-        if interpolated and (between or not _confirmed(given, here, key, at_key))
+        if interpolated and (between or not _confirmed(given, here, anchor, at_anchor))
         else here
         for (given, interpolated), here in zip(faces, placed, strict=True)
     ]
@@ -291,10 +291,10 @@ def _refined(
     return found
 
 
-def _confirmed(given: Unrefined, here: Placed, key: Unrefined, at_key: Placed) -> bool:
-    (_, output, row), (_, key_output, key_row) = given, key
-    expected, key_expected = output.landmarks[row], key_output.landmarks[key_row]
-    return bool(is_confirmed(expected, here.landmarks, key_expected, at_key.landmarks))
+def _confirmed(given: Unrefined, here: Placed, anchor: Unrefined, at_anchor: Placed) -> bool:
+    (_, output, row), (_, anchor_output, anchor_row) = given, anchor
+    expected, anchor_expected = output.landmarks[row], anchor_output.landmarks[anchor_row]
+    return bool(is_confirmed(expected, here.landmarks, anchor_expected, at_anchor.landmarks))
 
 
 def _placed_by_pfld(context: RunContext, given: Unrefined, here: Placed) -> Placed:
@@ -318,9 +318,9 @@ def _followed(
 ) -> tuple[Seen, set[int]]:
     """Return PFLD's output of the faces known from the previous frame, where it still finds them.
 
-    Between key frames, that is interpolated for the faces in the slots that are returned, too. A face that is
-    new, or not at its predicted crop, is searched at its position on the previous frame or that which is
-    interpolated.
+    Between anchor frames, that is interpolated for the faces in the slots that are returned, too. A face that
+    is new, or not at its predicted crop, is searched at its position on the previous frame or at that which
+    is interpolated.
     """
     least, stats = face_finder.STAY_SHARE * context.settings.min_confidence, context.stats
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
@@ -337,8 +337,8 @@ def _followed(
     outputs.update((slot, expected[slot]) for slot in still)
     missed = [(slot, face) for slot, face in enumerate(faces) if face is not None and slot not in outputs]
     if missed:
-        is_key = look.index % context.pfld_every == 0
-        near = np.concatenate([_crop_near(face, expected.get(slot), is_key) for slot, face in missed])
+        is_anchor = look.index % context.pfld_every == 0
+        near = np.concatenate([_crop_near(face, expected.get(slot), is_anchor) for slot, face in missed])
         output, seconds = _timed_look(context.models, rgb, near)
         stats.add_time("pfld", seconds * len(near))
         usable = face_finder.still_faces(output, rgb.shape, least)
@@ -351,35 +351,39 @@ def _followed(
     return dict(sorted(outputs.items())), still
 
 
-def _crop_near(face: Face, expected: tuple[PfldOutput, int] | None, is_key: bool) -> Floats:
-    """Return the crop, (1, 4), of a face that has no other: where it is expected between key frames, or was.
+def _crop_near(face: Face, expected: tuple[PfldOutput, int] | None, is_anchor: bool) -> Floats:
+    """Return the crop, (1, 4), of a face that has no other: where it is expected, or was.
 
-    On a key frame the one that its motion predicts was tried before.
+    On an anchor frame the one that its motion predicts was tried before.
     """
     if expected is not None:
         return _rounded_crops(expected[0].landmarks)
-    return crops_of_landmarks(face.landmarks[None]) if is_key else _predicted_crops([face], 1)
+    return crops_of_landmarks(face.landmarks[None]) if is_anchor else _predicted_crops([face], 1)
 
 
 def _interpolated(
     context: RunContext, workers: Workers, look: _Ahead, faces: Sequence[Face | None], ahead: Sequence[_Ahead]
 ) -> tuple[Seen, set[int]]:
-    """Return where faces are expected between key frames, by slot, and the slots where that will do."""
+    """Return where faces are expected between anchor frames, by slot, and the slots where that will do."""
     found: Seen = {}
     still: set[int] = set()
-    key = next((other for other in ahead if other.index % context.pfld_every == 0), None)
-    if key is None or not (key.outputs and look.index % context.pfld_every):
+    anchor = next((other for other in ahead if other.index % context.pfld_every == 0), None)
+    if anchor is None or not (anchor.outputs and look.index % context.pfld_every):
         return found, still
-    frames = range(look.index, key.index + 1)
+    frames = range(look.index, anchor.index + 1)
     broken = any(isinstance(other.frame, FaceLandmarksError) for other in ahead if other.index in frames)
-    if isinstance(key.frame, FaceLandmarksError) or broken or any(place in context.jumps for place in frames):
+    if (
+        isinstance(anchor.frame, FaceLandmarksError)
+        or broken
+        or any(place in context.jumps for place in frames)
+    ):
         return found, still
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
-    looks = [(workers.result(batch)[0], row) for batch, row in key.outputs]
+    looks = [(workers.result(batch)[0], row) for batch, row in anchor.outputs]
     output = face_finder.join_faces([output.rows(slice(row, row + 1)) for output, row in looks])
     least = face_finder.STAY_SHARE * context.settings.min_confidence
-    usable = face_finder.still_faces(output, key.frame.shape, least)
-    for row, face in enumerate(key.faces):
+    usable = face_finder.still_faces(output, anchor.frame.shape, least)
+    for row, face in enumerate(anchor.faces):
         if not usable[row] or id(face) not in slots:
             continue
         here = PfldOutput(
@@ -390,7 +394,7 @@ def _interpolated(
         )
         calm = interpolate(
             *(face.landmarks, output.landmarks[row], face.sigma, output.sigma[row]),
-            *(face.confidence, output.confidence[row], key.index - look.index + 1),
+            *(face.confidence, output.confidence[row], anchor.index - look.index + 1),
             *(here.landmarks[0], here.sigma[0], here.confidence[0]),
         )
         slot = slots[id(face)]

@@ -16,11 +16,11 @@ from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.detection.boxes import boxes_kernel
+from napari_face_landmarks.tracking.anchor_frames import anchor_interval
 from napari_face_landmarks.tracking.context import Follow, RunContext, Tracked
 from napari_face_landmarks.tracking.control import RunControl
 from napari_face_landmarks.tracking.cuts import CUTS, NEW_TRACKS, people_in_words, watch_for_cuts
 from napari_face_landmarks.tracking.frame_source import FrameSource, rgb_frames
-from napari_face_landmarks.tracking.key_frames import key_frame_interval
 from napari_face_landmarks.tracking.provenance import provenance
 from napari_face_landmarks.tracking.smoothing import smooth_at, window_at_rate
 from napari_face_landmarks.tracking.state import FacesState, TrackerState
@@ -255,7 +255,7 @@ class Run(Iterator[FrameResult]):
         else:
             frames = rgb_frames(self.source, self.stats, begin)
         self.context.live = isinstance(self.source.timestamps, list)  # what waits is late
-        self.context.pfld_every = key_frame_interval(self.context, self.source)
+        self.context.pfld_every = anchor_interval(self.context, self.source)
         ahead = 1 if self.context.live else 4
         self._frames = prefetch(frames, ahead) if self.context.threads > 1 else frames
         self._tracked = self._follow(self.context, self._frames, self._before)

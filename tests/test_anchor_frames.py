@@ -1,4 +1,4 @@
-"""PFLD on key frames only, where a face moves little: how often, how close to every frame, and when not."""
+"""PFLD on anchor frames only, where a face moves little: how often, how exact, and when not."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.opencv import cv2
-from napari_face_landmarks.tracking.context import RunContext
-from napari_face_landmarks.tracking.frame_source import open_source
-from napari_face_landmarks.tracking.key_frames import (
+from napari_face_landmarks.tracking.anchor_frames import (
     LIPS_OFF,
     MOST_DEFORMED,
     MOST_OFF,
+    anchor_interval,
     interpolate,
     is_confirmed,
-    key_frame_interval,
 )
+from napari_face_landmarks.tracking.context import RunContext
+from napari_face_landmarks.tracking.frame_source import open_source
 
 Floats = np.ndarray[Any, np.dtype[np.float32]]
 
@@ -63,7 +63,7 @@ def track(models: Models, frames: np.ndarray, fps: float | None = 25, **settings
     return tracker.track(frames, fps=fps).landmarks[:, 0], crops
 
 
-def test_a_face_that_moves_little_needs_pfld_on_key_frames_only(models: Models) -> None:
+def test_a_face_that_moves_little_needs_pfld_on_anchor_frames_only(models: Models) -> None:
     frames = swaying()
     landmarks, crops = track(models, frames)
     each, every_crop = track(models, frames, pfld_every=1)
@@ -74,9 +74,9 @@ def test_a_face_that_moves_little_needs_pfld_on_key_frames_only(models: Models) 
     assert off.max() < 0.03
 
 
-def test_a_jerk_between_key_frames_is_followed(models: Models) -> None:
+def test_a_jerk_between_anchor_frames_is_followed(models: Models) -> None:
     frames = swaying(reach=0)
-    frames[13] = shifted(frames[13], 6, 4)  # frames 12 and 15 are key frames, and the same picture
+    frames[13] = shifted(frames[13], 6, 4)  # frames 12 and 15 are anchor frames, and the same picture
     landmarks, crops = track(models, frames, scene_cuts=0)
     each, _ = track(models, frames, pfld_every=1, scene_cuts=0)
     moved = np.linalg.norm(each[13] - each[12], axis=-1).mean()
@@ -102,19 +102,19 @@ def test_pfld_runs_where_a_region_deforms(models: Models) -> None:
     ("fps", "asked", "wanted"),
     [(25, 3, 3), (24, 3, 3), (24, 1, 1), (20, 3, 2), (12, 3, 1), (240, 4, 4), (None, 3, 3)],
 )
-def test_key_frames_are_close_in_time(models: Models, fps: float | None, asked: int, wanted: int) -> None:
+def test_anchor_frames_are_close_in_time(models: Models, fps: float | None, asked: int, wanted: int) -> None:
     source = open_source(np.zeros((9, 64, 64, 3), np.uint8), fps=fps)
-    assert key_frame_interval(context_of(models, asked), source) == wanted
+    assert anchor_interval(context_of(models, asked), source) == wanted
 
 
-def test_every_frame_is_a_key_frame_where_frames_are_unrelated_or_nothing_confirms(models: Models) -> None:
+def test_every_frame_is_an_anchor_where_frames_are_unrelated_or_nothing_confirms(models: Models) -> None:
     frames = np.zeros((9, 64, 64, 3), np.uint8)
     source = open_source(frames, fps=25)
     without = dataclasses.replace(models, parts=None)
-    assert key_frame_interval(context_of(without, 3), source) == 1
-    assert key_frame_interval(dataclasses.replace(context_of(models, 3), live=True), source) == 1
+    assert anchor_interval(context_of(without, 3), source) == 1
+    assert anchor_interval(dataclasses.replace(context_of(models, 3), live=True), source) == 1
     rare = open_source(frames, fps=25, every=3)
-    assert key_frame_interval(context_of(models, 3), rare) == 1
+    assert anchor_interval(context_of(models, 3), rare) == 1
 
 
 def context_of(models: Models, every: int) -> RunContext:
@@ -153,15 +153,15 @@ def test_interpolation_against_numpy(steps: int) -> None:
 
 def test_part_models_confirm_or_not() -> None:
     rng = np.random.default_rng(0)
-    given, key = a_face(rng), a_face(rng)
-    unit = float(np.linalg.norm(key[45] - key[36]))
-    placed, key_placed = given.copy(), key.copy()
-    assert not is_confirmed(given, placed, key, key_placed), "no evidence"
+    given, anchor = a_face(rng), a_face(rng)
+    unit = float(np.linalg.norm(anchor[45] - anchor[36]))
+    placed, anchor_placed = given.copy(), anchor.copy()
+    assert not is_confirmed(given, placed, anchor, anchor_placed), "no evidence"
     placed[36:] += 2
-    key_placed[36:] += 2
-    assert is_confirmed(given, placed, key, key_placed)
+    anchor_placed[36:] += 2
+    assert is_confirmed(given, placed, anchor, anchor_placed)
     for part, most in ((slice(36, 48), MOST_OFF), (slice(48, 68), LIPS_OFF)):
         for share, wanted in ((0.9, True), (1.1, False)):
             off = placed.copy()
             off[part, 0] += share * most * unit
-            assert is_confirmed(given, off, key, key_placed) == wanted
+            assert is_confirmed(given, off, anchor, anchor_placed) == wanted

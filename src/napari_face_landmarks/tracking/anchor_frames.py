@@ -1,8 +1,8 @@
-"""Key frames: PFLD runs there, and in between only where a face moves much or is uncertain.
+"""Anchor frames: PFLD runs there, and in between only where a face moves much or is uncertain.
 
 Jaw, brows and nose of a confident face that moves little are interpolated between the frame before and the
-next key frame; the part models locate eyes and mouth on every frame, and show whether the face is where it is
-expected (`tracking/README.md`, "Key frames").
+next anchor frame; the part models locate eyes and mouth on every frame, and show whether the face is where
+it is expected (`tracking/README.md`, "Anchor frames").
 """
 
 from __future__ import annotations
@@ -21,11 +21,11 @@ from napari_face_landmarks.tracking.frame_source import FrameSource
 Floats = npt.NDArray[np.float32]
 
 LONGEST_GAP = 0.125
-"""Seconds between key frames, at most: shorter than a movement of brows or jaw there and back."""
+"""Seconds between anchor frames, at most: shorter than a movement of brows or jaw there and back."""
 MOST_DEFORMED = 0.02
-"""Deformation of a region up to the next key frame from which PFLD runs (RMS), inter-ocular distances."""
+"""Deformation of a region up to the next anchor frame from which PFLD runs (RMS), inter-ocular distances."""
 MOST_MOVED = 0.5
-"""Movement of the whole face up to the next key frame from which PFLD runs, in inter-ocular distances."""
+"""Movement of the whole face up to the next anchor frame from which PFLD runs, in inter-ocular distances."""
 MOST_OFF, LIPS_OFF = 0.01, 0.025
 """Deviation of the eyes' corners (mean), and of the lips (RMS), from where the interpolation expects them."""
 REGION_ENDS = np.array([0, 17, 22, 27, 36])
@@ -34,8 +34,8 @@ EYE_CORNERS = np.array([36, 39, 42, 45])
 FIRST_LIP = 48
 
 
-def key_frame_interval(context: RunContext, source: FrameSource) -> int:
-    """Return the number of frames from one key frame to the next; 1: each is one.
+def anchor_interval(context: RunContext, source: FrameSource) -> int:
+    """Return the number of frames from one anchor frame to the next; 1: each is one.
 
     It is 1 without part models, where frames are unrelated pictures, and where latency matters.
     """
@@ -59,7 +59,7 @@ def interpolate(
     sigma: Floats,
     sure: Floats,
 ) -> bool:
-    """Interpolate a face between a frame and the key frame `steps` later, for the next frame.
+    """Interpolate a face between a frame and the anchor frame `steps` later, for the next frame.
 
     Returns whether the face deforms and moves little. The last three arrays are filled; landmarks (68, 2),
     others (68,).
@@ -102,30 +102,33 @@ def interpolate(
 
 
 @exact_kernel
-def is_confirmed(given: Floats, placed: Floats, key_given: Floats, key_placed: Floats) -> bool:
+def is_confirmed(given: Floats, placed: Floats, anchor_given: Floats, anchor_placed: Floats) -> bool:
     """Return whether the part models find an interpolated face where it is expected.
 
     They place eyes and mouth (`placed`) at some distance from PFLD (`given`), which hardly changes up to the
-    next key frame, with whose landmarks these are compared; all are (68, 2). Where they placed no corner of
-    an eye there is no evidence.
+    next anchor frame, with whose landmarks these are compared; all are (68, 2). Where they placed no corner
+    of an eye there is no evidence.
     """
     first, last = OUTER_EYES
     unit = math.hypot(
-        float(key_given[last, 0]) - key_given[first, 0], float(key_given[last, 1]) - key_given[first, 1]
+        float(anchor_given[last, 0]) - anchor_given[first, 0],
+        float(anchor_given[last, 1]) - anchor_given[first, 1],
     )
     seen, lips = 0, 0.0
     off = np.zeros(2)
     for i in EYE_CORNERS:
         moved = placed[i, 0] != given[i, 0] or placed[i, 1] != given[i, 1]
-        if moved and (key_placed[i, 0] != key_given[i, 0] or key_placed[i, 1] != key_given[i, 1]):
+        if moved and (anchor_placed[i, 0] != anchor_given[i, 0] or anchor_placed[i, 1] != anchor_given[i, 1]):
             seen += 1
             for axis in range(2):
                 off[axis] += (
-                    float(placed[i, axis]) - given[i, axis] - key_placed[i, axis] + key_given[i, axis]
+                    float(placed[i, axis]) - given[i, axis] - anchor_placed[i, axis] + anchor_given[i, axis]
                 )
     for i in range(FIRST_LIP, N_LANDMARKS):
         for axis in range(2):
-            lips += (float(placed[i, axis]) - given[i, axis] - key_placed[i, axis] + key_given[i, axis]) ** 2
+            lips += (
+                float(placed[i, axis]) - given[i, axis] - anchor_placed[i, axis] + anchor_given[i, axis]
+            ) ** 2
     if not seen or not math.isfinite(off[0] + off[1] + lips):
         return False
     return (
