@@ -98,7 +98,7 @@ def test_animated_pictures_are_videos(
     for name in ("a.png", "a.webp"):
         pictures[0].save(tmp_path / name, save_all=True, append_images=pictures[1:], duration=100)
     found = tracker.track(tmp_path / "a.png")
-    # ten frames per second, of which each is a anchor frame, and an array at an unknown rate
+    # ten frames per second, of which each is an anchor frame, and an array at an unknown rate
     np.testing.assert_allclose(found.landmarks, tracks.landmarks, atol=1)
     np.testing.assert_allclose(found.timestamps, 0.1 * np.arange(N))
     with pytest.raises(VideoError, match="animated WebP picture, which cannot be read: convert it to mp4"):

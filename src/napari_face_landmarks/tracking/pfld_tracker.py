@@ -50,7 +50,7 @@ MOST_WAITING = 4
 LOOK_FOR_MORE_EVERY = 5
 """While fewer faces than wanted are tracked, the detector runs on every n-th frame; with none, on each."""
 LOOK_AHEAD = 2
-"""Frames that PFLD processes at a time, where each is a anchor frame."""
+"""Frames that PFLD processes at a time, where each is an anchor frame."""
 MOST_PAIRED = 2
 """Number of threads up to which two frames of a face are one batch of the networks: a fifth less work."""
 FACES_AT_ONCE = 2
