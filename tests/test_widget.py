@@ -328,6 +328,23 @@ def test_a_layer_is_added_first_and_drawn_a_step_later(
     assert widget.landmarks.visible
 
 
+def test_a_run_that_is_cancelled_at_once_loads_nothing_and_leaves_no_layer(
+    viewer: Any, widget: Any, fake: type[FakeTracker], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    video = add_clip(viewer)
+    loaded: list[str] = []
+    monkeypatch.setattr("napari_face_landmarks.napari_plugin.track_dock.load_models", loaded.append)
+    widget.run_button.native.click()
+    widget.pause_button.native.click()
+    widget.cancel_button.native.click()
+    wait_until(lambda: not widget.running)
+    assert widget.status.value == "Cancelled before the first frame was finished."
+    assert list(viewer.layers) == [video]
+    assert not loaded
+    run_to_the_end(widget)
+    assert len(loaded) == 1
+
+
 def test_a_second_run_makes_a_second_layer(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:
     video = add_clip(viewer, scale=(1, 2, 2), translate=(0, 5, 7))
     first = run_to_the_end(widget)

@@ -253,7 +253,8 @@ class _Below(QWidget):
     def watch(self, window: Any) -> None:
         """Have the dock float wherever its window is too low for it, now or later."""
         self._window = window
-        window.installEventFilter(self)
+        for watched in (window, self.parent()):
+            watched.installEventFilter(self)
         self._float_if_low()
 
     def _float_if_low(self) -> None:
@@ -263,9 +264,11 @@ class _Below(QWidget):
             dock.resize(*FLOATING)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Look at the window again where its size changes."""
-        if event.type() == QEvent.Type.Resize:
+        """Look at the window again when its size changes; give the curves back when the dock is closed."""
+        if watched is self._window and event.type() == QEvent.Type.Resize:
             QTimer.singleShot(0, self._float_if_low)
+        elif watched is not self._window and event.type() == QEvent.Type.Close:
+            QTimer.singleShot(0, self._closed)
         return False
 
     def showEvent(self, event: Any) -> None:

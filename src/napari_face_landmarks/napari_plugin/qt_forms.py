@@ -109,12 +109,12 @@ def entitle(widget: QWidget, title: str) -> None:
     dock.setWindowTitle(title)
 
     def show(_: Any = None) -> None:
-        words = getattr(dock.titleBarWidget(), "title", None)  # napari makes a new bar for each place
+        words = getattr(dock.titleBarWidget(), "title", None)  # napari makes a new bar each time
         if isinstance(words, QLabel):
             words.setText(title)
 
-    dock.dockLocationChanged.connect(show)
-    dock.topLevelChanged.connect(show)
+    for moved in (dock.dockLocationChanged, dock.topLevelChanged, dock.visibilityChanged):
+        moved.connect(show)
     show()
 
 

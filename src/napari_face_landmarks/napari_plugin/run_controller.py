@@ -196,6 +196,8 @@ def track_in_background(run: BackgroundRun) -> Generator[None]:
     from napari_face_landmarks.runs.worker import RemoteRun
 
     with _errors_reported(run):
+        if run.cancelled:  # before it began
+            return
         request = run.request()
         run.message = "Starting …"
         if request is not None:
