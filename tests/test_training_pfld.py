@@ -32,8 +32,9 @@ from napari_face_landmarks.training.augment import (
     photometric,
     soft_tissue_bumps,
     twin_faces,
+    unsharp,
 )
-from napari_face_landmarks.training.marks import draw_marks
+from napari_face_landmarks.training.marks import draw_marks, draw_on_part
 from training_support import CALTECH_NUMBERS, NAMES, dotted_face, make_small, write_data
 
 NO_BUMPS = np.zeros((0, 5), np.float32)
@@ -101,6 +102,30 @@ def test_marks_and_covers_change_the_picture_where_they_say() -> None:
         mask = occlude(covered, np.zeros_like(skin), rng)
         near = cv2.dilate(mask.astype(np.uint8), np.ones((9, 9), np.uint8)) > 0
         np.testing.assert_array_equal(covered[~near], skin[~near])
+
+
+def test_a_pen_draws_on_a_part_in_grey_and_in_colour() -> None:
+    lips = np.random.default_rng(1).uniform(10, 40, (20, 2))
+    for skin in (np.full((48, 48), 170, np.uint8), np.full((56, 56, 3), (200, 160, 140), np.uint8)):
+        drawn = [draw_on_part(skin, lips, 56.0, np.random.default_rng(seed)) for seed in range(8)]
+        assert all(image.shape == skin.shape and image.dtype == np.uint8 for image in drawn)
+        changed = [float((np.abs(image.astype(int) - skin) > 10).mean()) for image in drawn]
+        assert max(changed) > 0.005
+        assert max(changed) < 0.8
+
+
+def test_unsharp_pictures_are_smooth_and_stay_in_place() -> None:
+    dot = np.zeros((112, 112, 3), np.uint8)
+    cv2.circle(dot, (60, 50), 4, (255, 255, 255), -1)
+    spread = []
+    for seed in range(40):
+        weight = unsharp(dot, 50.0, np.random.default_rng(seed))[..., 0].astype(float)
+        y, x = np.mgrid[:112, :112]
+        middle = [(weight * axis).sum() / weight.sum() for axis in (x, y)]
+        np.testing.assert_allclose(middle, [60, 50], atol=0.5)
+        spread.append(np.sqrt((weight * (x - 60) ** 2).sum() / weight.sum()))
+    assert min(spread) < 2.2
+    assert max(spread) > 3.2
 
 
 def test_samples_are_drawn_by_their_seed_alone() -> None:

@@ -32,6 +32,11 @@ class CropJitter:
 TRACKER_JITTER = CropJitter(shift=0.03, scale=0.06, roll=math.radians(6))
 DETECTOR_JITTER = CropJitter(shift=0.08, scale=0.14, roll=math.radians(20))
 
+BLUR = (0.008, 0.065)
+"""Smallest and largest standard deviation of a blurred picture, outer-eye distances."""
+FACE_UNIT = 0.45
+"""Outer-eye distance of a face, of the side of its crop."""
+
 # Landmarks that move together on one side of the face, and the direction in which weakness pulls them
 # (in units of the inter-ocular distance, x away from the midline, y down).
 _SOFT_PARTS: tuple[tuple[tuple[int, ...], tuple[float, float], float], ...] = (
@@ -234,6 +239,18 @@ def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]
     return mask > 0
 
 
+def unsharp(image: Image, unit: float, rng: Generator) -> Image:
+    """Return a picture as of a weak lens, out of focus or in motion; `unit` is the outer-eye distance, px."""
+    if rng.random() < 0.7:
+        sigma = unit * math.exp(rng.uniform(*np.log(BLUR)))
+        return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), dtype=np.uint8)
+    reach = max(round(unit * rng.uniform(0.01, 2 * BLUR[1])), 1)
+    kernel = np.zeros((2 * reach + 1,) * 2, np.float32)
+    thickness = reach if rng.random() < 0.5 else 0
+    cv2.ellipse(kernel, (reach, reach), (reach, thickness), rng.uniform(0, 180), 0, 360, 1.0, -1)
+    return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), dtype=np.uint8)
+
+
 def photometric(image: Image, rng: Generator) -> Image:
     """Change light, colour and sharpness as cameras, rooms and codecs do."""
     size = image.shape[0]
@@ -241,17 +258,8 @@ def photometric(image: Image, rng: Generator) -> Image:
         factor = rng.uniform(0.25, 0.8)
         small = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
         image = np.asarray(cv2.resize(small, (size, size), interpolation=cv2.INTER_LINEAR), dtype=np.uint8)
-    if rng.random() < 0.25:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 2.2))
-    elif rng.random() < 0.08:
-        length = int(rng.integers(3, 8))
-        kernel = np.zeros((length, length), np.float32)
-        angle = rng.uniform(0, math.pi)
-        c = (length - 1) / 2
-        tip = (round(c + c * math.cos(angle)), round(c + c * math.sin(angle)))
-        end = (round(c - c * math.cos(angle)), round(c - c * math.sin(angle)))
-        cv2.line(kernel, end, tip, 1.0)
-        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    if rng.random() < 0.35:
+        image = unsharp(image, FACE_UNIT * size, rng)
     pixels: npt.NDArray[Any] = image.astype(np.float32)
     if rng.random() < 0.2:
         pixels = np.repeat((pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None], 3, axis=2)
@@ -328,8 +336,10 @@ def augmented_face(
         bruise(pixels, middle, float(swelling[4] / crop[2]) * CROP_SIZE, rng)
     if rng.random() < 0.35:
         draw_marks(pixels, fractions * CROP_SIZE - 0.5, rng)
-    if rng.random() < 0.45:
+    if rng.random() < 0.6:
         mask = occlude(pixels, other, rng)
+        if rng.random() < 0.3:
+            mask |= occlude(pixels, np.ascontiguousarray(other[::-1]), rng)
         at = np.clip((fractions * CROP_SIZE).astype(int), 0, CROP_SIZE - 1)
         covered = mask[at[:, 1], at[:, 0]]
     return Sample(photometric(pixels, rng), fractions, covered, mirrored)

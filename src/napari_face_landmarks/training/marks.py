@@ -12,7 +12,7 @@ from itertools import pairwise
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.opencv import cv2
 
 Image = npt.NDArray[np.uint8]
@@ -69,6 +69,18 @@ def bruise(image: Image, centre: npt.NDArray[np.floating], radius: float, rng: G
     gain = 1 + rng.uniform(0.3, 1.0) * weight[..., None] * (tint - 1)
     np.clip(image * gain, 0, 255, out=gain)
     image[:] = gain.astype(np.uint8)
+
+
+def draw_on_part(image: Image, landmarks: npt.NDArray[np.floating], unit: float, rng: Generator) -> Image:
+    """Return a crop of a part of the face, (S, S, 3) or grey (S, S), drawn on with a pen.
+
+    `landmarks`, (L, 2), are the part's; `unit` is the outer-eye distance, px.
+    """
+    points = np.resize(np.asarray(landmarks, np.float64), (N_LANDMARKS, 2))
+    grey = image.ndim == 2
+    drawn = cv2.cvtColor(image, cv2.COLOR_GRAY2RGB) if grey else image.copy()
+    _pen(drawn, points, unit, rng)
+    return np.asarray(cv2.cvtColor(drawn, cv2.COLOR_RGB2GRAY) if grey else drawn, dtype=np.uint8)
 
 
 def _pen(image: Image, points: Floats, unit: float, rng: Generator) -> None:

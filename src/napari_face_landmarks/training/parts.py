@@ -17,11 +17,12 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from napari_face_landmarks.opencv import cv2
-from napari_face_landmarks.parts.crop import EYE_SIZE, MOUTH_SIZE
-from napari_face_landmarks.training.augment import Generator, Image, cut, displaced
+from napari_face_landmarks.parts.crop import EYE_SIDE, EYE_SIZE, MOUTH_SIDE, MOUTH_SIZE
+from napari_face_landmarks.training.augment import Generator, Image, cut, displaced, unsharp
 from napari_face_landmarks.training.from_onnx import load_exported
 from napari_face_landmarks.training.log import append_row, write_json
-from napari_face_landmarks.training.loop import Loop, scheduled
+from napari_face_landmarks.training.loop import Loop, floating, scheduled
+from napari_face_landmarks.training.marks import draw_on_part
 from napari_face_landmarks.training.mixed_precision import in_precision
 from napari_face_landmarks.training.onnx_float16 import export
 from napari_face_landmarks.training.part_labels import (
@@ -68,9 +69,11 @@ class PartsPlan:
     ema: float = 0.998
     evaluate_every: int = 1000
     warped_share: float = 0.35
-    covered_share: float = 0.35
+    covered_share: float = 0.4
+    drawn_share: float = 0.3
     twin_share: float = 0.5
     mild_share: float = 0.15
+    kept_share: float = 0.3  # weight of the network that training began with in the exported average
     seed: int = 2026
     threads: int = 1
 
@@ -91,6 +94,11 @@ class Part:
     sources: list[str]
     size: int  # side of the network's input
     reach: float  # side of a patch over that of the crop
+
+    @property
+    def unit(self) -> float:
+        """About the outer-eye distance in pixels of the network's input."""
+        return self.size / (EYE_SIDE if self.name == "eye" else MOUTH_SIDE)
 
 
 def part_of(faces: PartFaces, name: str) -> Part:
@@ -155,9 +163,12 @@ def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDA
         image, label = _crop(part, int(row), own, warped, 0.6 if is_mild else 1.0)
         if not is_mild:
             later = np.random.default_rng(seeds[k] + 1)
-            if later.random() < plan.covered_share and k >= 2 * twins:
-                cover(image, part.patches[rng.integers(len(part.patches))], later)
-            image = soften(image, later)
+            if k >= 2 * twins:
+                if later.random() < plan.drawn_share:
+                    image = draw_on_part(image, label * part.size - 0.5, part.unit, later)
+                if later.random() < plan.covered_share:
+                    cover(image, part.patches[rng.integers(len(part.patches))], later)
+            image = soften(image, part.unit, later)
         images.append(image)
         labels.append(label)
     lit = light(np.stack(images).astype(np.float32), mild, rng)
@@ -264,7 +275,7 @@ def cover(image: Image, other: Image, rng: Generator) -> None:
         angle = rng.uniform(0, 2 * math.pi)
         normal = np.array([math.cos(angle), math.sin(angle)])
         y, x = np.mgrid[:size, :size] - size / 2
-        edge = rng.uniform(0.05, 0.45) * size
+        edge = rng.uniform(-0.25, 0.45) * size
         far = x * normal[0] + y * normal[1] > edge
         if rng.random() < 0.5:
             far &= (
@@ -284,24 +295,17 @@ def cover(image: Image, other: Image, rng: Generator) -> None:
     image[:] = np.asarray(image * (1 - alpha) + (pen if image.ndim == 3 else pen[0]) * alpha, dtype=np.uint8)
 
 
-def soften(image: Image, rng: Generator) -> Image:
-    """Return a crop as of a smaller, blurred or compressed picture."""
+def soften(image: Image, unit: float, rng: Generator) -> Image:
+    """Return a crop as of a smaller, blurred or compressed picture; `unit` is the outer-eye distance, px."""
     size = image.shape[0]
-    if rng.random() < 0.4:
+    if rng.random() < 0.3:
         small = max(round(size * rng.uniform(0.22, 0.9)), 8)
         image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
         if rng.random() < 0.4:
             image = _compressed(image, rng)
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
-    elif rng.random() < 0.25:
-        image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.4, 1.8))
-    elif rng.random() < 0.15:
-        length = int(rng.integers(3, 7))
-        kernel = np.zeros((length, length), np.float32)
-        kernel[length // 2] = 1.0
-        if rng.random() < 0.5:
-            kernel = kernel.T.copy()
-        image = cv2.filter2D(image, -1, kernel / kernel.sum())
+    elif rng.random() < 0.5:
+        image = unsharp(image, unit, rng)
     if rng.random() < 0.15:
         image = _compressed(image, rng)
     return np.asarray(image, dtype=np.uint8)
@@ -521,7 +525,7 @@ def train(
     if start is not None:
         _begin_with(network, start, part, plan)
         highest = plan.started_rate
-    averaged = copy.deepcopy(network)
+    began, averaged = (copy.deepcopy(network) for _ in range(2))
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
     loop = Loop(out / name, network, averaged, optimiser, plan.ema)
     loop.resume()
@@ -542,7 +546,8 @@ def train(
         loop.descend(loss, clip=20.0)
         if loop.step % plan.evaluate_every and loop.step != plan.steps:
             continue
-        result = evaluate(averaged, judged, images, labels)
+        final = averaged if start is None else mixed(averaged, began, plan.kept_share)
+        result = evaluate(final, judged, images, labels)
         progress = {"step": loop.step, "seconds": loop.seconds}
         append_row(out / f"{name}.log.csv", {"step": loop.step, "loss": loop.running, **progress, **result})
         metrics = {
@@ -555,11 +560,22 @@ def train(
             "parameters": sum(p.numel() for p in network.parameters()),
             "held_out": result,
         }
-        export_onnx(averaged, name, out / f"{name}.onnx", result)
+        export_onnx(final, name, out / f"{name}.onnx", result)
         write_json(out / f"{name}.metrics.json", metrics)
-        torch.save(averaged.state_dict(), out / f"{name}.best.pt")
+        torch.save(final.state_dict(), out / f"{name}.best.pt")
         loop.save()
     return metrics
+
+
+def mixed(network: PartNetwork, began: PartNetwork, share: float) -> PartNetwork:
+    """Return a network with the mean weights of two, of which `began` has a share (Wortsman et al. 2022).
+
+    What training from `began` gains, for example under blur, is mostly kept, and little else is lost.
+    """
+    final = copy.deepcopy(network)
+    with torch.no_grad():
+        torch._foreach_lerp_(floating(final), floating(began), share)
+    return final
 
 
 def _begin_with(network: PartNetwork, start: Path, part: Part, plan: PartsPlan) -> None:
