@@ -153,6 +153,17 @@ def test_twins_of_a_mouth_are_one_crop_whose_skin_has_moved(faces: PartFaces) ->
     assert moved[6:].max() == 0
 
 
+def test_a_share_of_the_network_that_training_began_with_is_kept() -> None:
+    torch = pytest.importorskip("torch")
+    from napari_face_landmarks.training.parts import mixed, part_network
+
+    trained, began = part_network("eye"), part_network("eye")
+    final = mixed(trained, began, 0.3)
+    for kept, new, old in zip(*(n.state_dict().values() for n in (final, trained, began)), strict=True):
+        if kept.dtype.is_floating_point:
+            torch.testing.assert_close(kept, 0.7 * new + 0.3 * old)
+
+
 @pytest.mark.parametrize("name", ["eye", "mouth"])
 @pytest.mark.slow
 def test_the_networks_learn_drawn_parts_and_are_exported(

@@ -64,7 +64,7 @@ class PartsPlan:
     steps: int = 5000
     batch: int = 64
     learning_rate: float = 2.5e-3
-    started_rate: float = 1.5e-3
+    started_rate: float = 8e-4
     weight_decay: float = 1e-3
     ema: float = 0.998
     evaluate_every: int = 1000
