@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -297,7 +296,8 @@ class LayerEditor:
         if not len(where):
             return
         layer = self.layer
-        symbols, (star, disc) = np.asarray(layer.symbol), _symbols()
+        symbols = np.asarray(layer.symbol)
+        star, disc = map(type(symbols[0]), (BY_HAND_SYMBOL, SYMBOL))  # napari has no public name for the type
         features = layer.features
         features.iloc[where, features.columns.get_loc("source")] = np.array(SOURCES, dtype=object)[codes]
         layer.border_color[where[marked]] = BY_HAND_COLOUR
@@ -320,15 +320,6 @@ def editor_of(layer: Any) -> LayerEditor:
     if layer not in _editors:
         _editors[layer] = LayerEditor(layer)
     return _editors[layer]
-
-
-@lru_cache
-def _symbols() -> tuple[Any, Any]:
-    """Return napari's values of the two symbols, which it has no public name for."""
-    from napari.layers import Points
-
-    both = Points(np.zeros((2, 2)), symbol=[BY_HAND_SYMBOL, SYMBOL]).symbol
-    return both[0], both[1]
 
 
 def _plain_border() -> tuple[float, ...]:
