@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import suppress
-from functools import partial
+from dataclasses import replace
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,24 @@ def kernels(tmp_path_factory: pytest.TempPathFactory) -> None:
         for refine in ("always", "clnf-only"):
             FaceTracker(settings=TrackerSettings(refine=refine)).prepare()
         lock.write(b"compiled")
+
+
+@pytest.fixture(scope="session", autouse=True)
+def bundles() -> Iterator[None]:
+    """Load each bundle of the package once a process: most tests want one, which takes an eighth of a second.
+
+    A folder given by its path is loaded each time.
+    """
+    from napari_face_landmarks.models import bundle, loading
+
+    once = cache(bundle.load_bundle)
+
+    def load_bundle(name: Any) -> Any:
+        return replace(once(name)) if name in bundle.list_models() else bundle.load_bundle(name)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loading, "load_bundle", load_bundle)
+        yield
 
 
 @pytest.fixture

@@ -78,12 +78,17 @@ def pixel_network(path: Path, inputs: list[Any]) -> None:
     save_network(path, inputs, nodes, {"pads": np.array([0, 0, 0, 133], np.int64)})
 
 
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def points() -> np.ndarray:
+    """Return the landmarks of a face in its crop, (68, 2)."""
     frames, _ = moving(1)
-    models = load_models()
-    landmarks = FaceTracker(models, TrackerSettings(refine="off")).fit(frames[0]).landmarks
-    constant_network(tmp_path / "net.onnx", to_crop(landmarks, crops_of_landmarks(landmarks))[0])
+    landmarks = FaceTracker(load_models(), TrackerSettings(refine="off")).fit(frames[0]).landmarks
+    return np.asarray(to_crop(landmarks, crops_of_landmarks(landmarks))[0])
+
+
+@pytest.fixture
+def folder(tmp_path: Path, points: np.ndarray) -> Path:
+    constant_network(tmp_path / "net.onnx", points)
     describe(tmp_path)
     return tmp_path
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from napari_face_landmarks.files.onnx_run import _THREAD, MOST_SHAPES, _OfThread, network_input, run_network
-from napari_face_landmarks.models import Models, load_models
+from napari_face_landmarks.models import Models, bundle_folder, load_models
 from napari_face_landmarks.parts.crop import MOUTH_SIZE
 from napari_face_landmarks.parts.network import MOUTH_OUTPUTS
 
@@ -71,7 +71,7 @@ def test_threads_do_not_share_buffers(models: Models) -> None:
 def test_buffers_go_with_their_network(monkeypatch: pytest.MonkeyPatch) -> None:
     of_thread = _OfThread()
     monkeypatch.setattr("napari_face_landmarks.files.onnx_run._THREAD", of_thread)
-    session = load_models("open").pfld
+    session = load_models(bundle_folder("open")).pfld  # of this test alone
     run_network(session, np.zeros((1, 3, 112, 112), np.float32), "crops", ("score",))
     assert len(of_thread.bound) == 1
     gone = weakref.ref(session)
