@@ -188,8 +188,9 @@ def test_a_face_that_was_not_found_on_a_frame_is_put_there_to_be_moved(
     from napari_face_landmarks.correction import delete_face
     from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
 
-    video = viewer.add_image(clip, rgb=True, name="face")
-    lost = delete_face(truth, 0, (FRAME, FRAME + 2))
+    dark = np.where((np.arange(N_FRAMES) > FRAME)[:, None, None, None], 0, clip)
+    video = viewer.add_image(dark, rgb=True, name="face")
+    lost = delete_face(truth, 0, (FRAME, N_FRAMES - 1))
     viewer.add_layer(Layer.create(*tracks_to_layer_data(lost, video)[0]))
     dock = CorrectDock(viewer)
     viewer.window.add_dock_widget(dock, name="Correct")
@@ -207,7 +208,12 @@ def test_a_face_that_was_not_found_on_a_frame_is_put_there_to_be_moved(
     dock.refit_button.native.click()
     wait_until(lambda: dock.editor.can_undo == "refitting a face")
     assert nme(dock.editor.tracks.landmarks[FRAME, 0], right) < 0.03
-    for _ in range(2 + len(PLACED)):
+    wait_until(lambda: dock.refit_button.enabled)
+    assert dock.status.value.startswith("Refitting a face: 1 frame changed.")
+    dock.forwards_button.native.click()
+    wait_until(lambda: dock.refit_button.enabled)
+    assert "forwards: no frame changed, because the face is not seen" in dock.status.value
+    while dock.editor.can_undo:
         dock.editor.undo()
     np.testing.assert_array_equal(dock.editor.tracks.landmarks, lost.landmarks)
 

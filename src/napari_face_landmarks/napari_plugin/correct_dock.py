@@ -35,6 +35,7 @@ HOW = "Press Move landmarks, drag three or four that are wrong, then refit this 
 PLACED = (
     "The face was not found here. Drag three or four of frame {}'s landmarks to it, then refit this frame."
 )
+UNCHANGED = "no frame changed, because the face is not seen on the next one."
 TO_THE_END = 0
 TELL_SECONDS = 0.5
 
@@ -249,7 +250,7 @@ class CorrectDock(EditingDock):
         elif editor.layer in self._viewer.layers:
             changed = count_changed(editor.tracks, result)
             editor.apply(result, words)
-            self._done = f"{self._words}: {counted(changed, 'frame')} changed."
+            self._done = f"{self._words}: {counted(changed, 'frame') + ' changed.' if changed else UNCHANGED}"
 
     def _on_finished(self) -> None:
         if not self._there.open:
