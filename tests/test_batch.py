@@ -269,7 +269,7 @@ def test_what_cannot_be_begun_is_refused_in_one_sentence(
     assert "\n" not in str(refused.value)
 
 
-def test_two_batches_in_one_folder_are_kept_apart(tmp_path: Path, videos: Path) -> None:
+def test_two_batches_in_one_folder_are_refused(tmp_path: Path, videos: Path) -> None:
     (tmp_path / "out").mkdir()
     with open(tmp_path / "out" / ".batch.lock", "a+b") as stream:
         assert try_to_lock(stream)

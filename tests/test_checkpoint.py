@@ -219,7 +219,7 @@ def test_nothing_to_resume_replaces_no_result(
     assert cli.main(words[:-1]) == 0
 
 
-def test_two_runs_to_one_output_are_kept_apart(
+def test_two_runs_to_one_output_are_refused(
     tmp_path: Path, clip: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "t.csv"

@@ -74,7 +74,7 @@ def test_trackers_of_one_process_do_not_disturb_each_other(models: Models, tmp_p
             assert_same(a, b)
 
 
-def test_runs_that_take_turns_keep_apart(models: Models, tmp_path: Path) -> None:
+def test_runs_that_take_turns_do_not_mix(models: Models, tmp_path: Path) -> None:
     path = sources(tmp_path)[0]
     tracker = FaceTracker(models, TrackerSettings(refine="always"), threads=2)
     expected = tracker.track(path).landmarks

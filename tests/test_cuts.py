@@ -116,7 +116,7 @@ def test_a_run_resumes_across_a_cut(one: np.ndarray, other: np.ndarray, models: 
 
 
 @pytest.mark.slow
-def test_the_command_line_keeps_people_apart(
+def test_the_command_line_gives_people_their_own_tracks(
     one: np.ndarray, other: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)

@@ -261,7 +261,7 @@ FAULTS = (
         "two batches in one folder",
         SENTENCE,
         "the first",
-        ("test_batch.py::test_two_batches_in_one_folder_are_kept_apart",),
+        ("test_batch.py::test_two_batches_in_one_folder_are_refused",),
     ),
     Fault(
         "chunks of a long video (`--cut`) that do not match at their joins",
@@ -397,7 +397,7 @@ FAULTS = (
             "test_concurrency.py::test_one_tracker_may_track_from_several_threads",
             "test_concurrency.py::test_trackers_of_one_process_do_not_disturb_each_other",
             "test_concurrency.py::test_two_processes_on_one_output_leave_a_whole_file",
-            "test_checkpoint.py::test_two_runs_to_one_output_are_kept_apart",
+            "test_checkpoint.py::test_two_runs_to_one_output_are_refused",
         ),
     ),
     Fault(

@@ -236,7 +236,9 @@ def test_errors_there_are_told_in_their_sentence(video: Video, tmp_path: Path) -
     assert run.tracks is None
 
 
-def test_only_long_runs_over_a_file_go_apart(video: Video, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_long_runs_over_a_file_use_a_worker_process(
+    video: Video, monkeypatch: pytest.MonkeyPatch
+) -> None:
     assert run_over(video).request() is not None
     assert run_over(np.zeros((N_FRAMES, 8, 8, 3), np.uint8)).request() is None
     assert run_over(video, stop=N_FRAMES - 1).request() is None
@@ -269,7 +271,9 @@ def test_a_library_that_prints_does_not_disturb_the_news(
 
 
 @pytest.mark.gui
-def test_the_dock_has_a_long_run_done_apart(viewer: Any, clip: Path, processes: list[Any]) -> None:
+def test_the_dock_tracks_a_long_run_in_a_worker_process(
+    viewer: Any, clip: Path, processes: list[Any]
+) -> None:
     widget = panel_of(viewer, "Track")
     viewer.open(clip, plugin="napari-face-landmarks")
     processes.clear()

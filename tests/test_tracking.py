@@ -404,7 +404,7 @@ def test_source_codes_are_those_that_files_use() -> None:
     assert SOURCES == ("none", "pfld", "clnf", "carried", "manual")
 
 
-def test_two_runs_that_began_apart_become_the_same_to_the_last_bit(models: Models) -> None:
+def test_two_runs_from_different_frames_converge_to_the_last_bit(models: Models) -> None:
     frames = moving(110, shift=0.3)[0]
     settings = TrackerSettings(refine="off", smoothing_window=1)
     whole = FaceTracker(models, settings, threads=1).track(frames)

@@ -421,7 +421,7 @@ def test_measure_counts_misses_false_alarms_and_leaning_rolls() -> None:
     assert result["roll_towards_upright_degrees"] == pytest.approx(15, abs=1)
 
 
-def test_several_faces_of_a_frame_are_apart() -> None:
+def test_several_faces_of_a_frame_do_not_overlap() -> None:
     frames = list(several_faces([photo_of(drawn_face())] * 9, [background()], 1))
     assert [len(frame.boxes) for frame in frames] == [4, 4]
     centres = frames[0].boxes.reshape(4, 2, 2).mean(1)
