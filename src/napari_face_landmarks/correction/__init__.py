@@ -12,15 +12,18 @@ from napari_face_landmarks.data.edit import (
 )
 from napari_face_landmarks.data.names import names_of_faces
 
-carry_on, carry_on_steps, place_by_hand = propagate, propagate_steps, set_manual_landmarks  # until 0.4.2
+carry_on, carry_on_steps, place_by_hand = propagate, propagate_steps, set_manual_landmarks  # earlier names
 
 __all__ = [
     "CorrectionWarning",
     "Refit",
+    "carry_on",
+    "carry_on_steps",
     "choose_faces",
     "delete_face",
     "merge_faces",
     "names_of_faces",
+    "place_by_hand",
     "propagate",
     "propagate_steps",
     "refit",
