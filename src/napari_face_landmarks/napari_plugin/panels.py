@@ -259,7 +259,9 @@ class _Below(QWidget):
 
     def _float_if_low(self) -> None:
         dock: Any = self.parent()
-        if dock is not None and self._window.height() < LOW_WINDOW and not dock.isFloating():
+        if dock is None or not self._window.isVisible():  # a dock that floats then crashes Qt
+            return
+        if self._window.height() < LOW_WINDOW and not dock.isFloating():
             dock.setFloating(True)
             dock.resize(*FLOATING)
 
