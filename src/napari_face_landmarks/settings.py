@@ -285,8 +285,8 @@ PRESETS: tuple[Preset, ...] = (
     Preset(
         "accurate",
         "Accurate",
-        "CLNF on every face and frame until it converges: the smallest error. Takes about twice the time of "
-        "Fast on one core and 1.8 times on two.",
+        "PFLD and CLNF on every face and frame until it converges: the smallest error. Takes about twice the "
+        "time of Fast.",
         TrackerSettings(refine="always", pfld_every=1, clnf_every=1, max_iterations=3, convergence_px=0.1),
     ),
     Preset(
