@@ -257,7 +257,8 @@ def test_a_library_that_prints_does_not_disturb_the_news(
         "        time.sleep(0.01)\n"
         "    for printed in range(10**6):\n"
         "        os.write(1, b'hello from a library')\n"
-        f"        open({str(tmp_path / 'printed')!r}, 'w').write(str(printed))\n"
+        f"        open({str(tmp_path / 'part')!r}, 'w').write(str(printed))\n"
+        f"        os.replace({str(tmp_path / 'part')!r}, {str(tmp_path / 'printed')!r})\n"
         "        time.sleep(0.02)\n"
         "threading.Thread(target=chatter, daemon=True).start()\n"
     )
