@@ -308,7 +308,7 @@ def test_export_tells_what_is_wrong(
 def test_a_layer_is_added_first_and_drawn_a_step_later(
     viewer: Any, widget: Any, fake: type[FakeTracker]
 ) -> None:
-    """All at once takes napari so long that the window seems to hang, and a thread beside it even longer."""
+    """All at once takes napari so long that the window seems to hang; longer while a thread works."""
     add_clip(viewer)
     steps: list[tuple[bool, bool]] = []
 

@@ -386,7 +386,7 @@ class FaceLandmarksWidget(Container):
         if self._in_window and not self.native.window().isVisible():  # the dock or the viewer was closed
             self.cancel()
         if self._worker is not None:
-            # first, and in steps: beside a working thread, napari takes twice as long to add the layer
+            # first, and in steps: while a thread works, napari takes twice as long to add the layer
             if shown.layer not in self._viewer.layers:
                 paint_later(self.native.window())
             if run.cancelled or not shown.begin():

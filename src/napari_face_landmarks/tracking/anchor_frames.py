@@ -47,6 +47,13 @@ def anchor_interval(context: RunContext, source: FrameSource) -> int:
 
 
 @exact_kernel
+def _eye_distance(landmarks: Floats) -> float:
+    """Return the inter-ocular distance of a face, (68, 2)."""
+    first, last = landmarks[OUTER_EYES[0]], landmarks[OUTER_EYES[1]]
+    return math.hypot(float(last[0]) - first[0], float(last[1]) - first[1])
+
+
+@exact_kernel
 def interpolate(
     before: Floats,
     after: Floats,
@@ -70,8 +77,7 @@ def interpolate(
             landmarks[i, axis] = before[i, axis] + share * (after[i, axis] - before[i, axis])
         sigma[i] = spread[i] + share * (next_spread[i] - spread[i])
         sure[i] = confidence[i] + share * (next_confidence[i] - confidence[i])
-    first, last = OUTER_EYES
-    unit = math.hypot(float(after[last, 0]) - after[first, 0], float(after[last, 1]) - after[first, 1])
+    unit = _eye_distance(after)
     means = np.zeros(4)
     for i in range(N_LANDMARKS):
         for axis in range(2):
@@ -109,11 +115,7 @@ def is_confirmed(given: Floats, placed: Floats, anchor_given: Floats, anchor_pla
     next anchor frame, with whose landmarks these are compared; all are (68, 2). Where they placed no corner
     of an eye there is no evidence.
     """
-    first, last = OUTER_EYES
-    unit = math.hypot(
-        float(anchor_given[last, 0]) - anchor_given[first, 0],
-        float(anchor_given[last, 1]) - anchor_given[first, 1],
-    )
+    unit = _eye_distance(anchor_given)
     seen, lips = 0, 0.0
     off = np.zeros(2)
     for i in EYE_CORNERS:

@@ -127,7 +127,7 @@ def follow_pfld(
 ) -> Generator[Tracked, None, None]:
     """Track faces through the frames of `rgb_frames` by PFLD, refined by CLNF according to the settings.
 
-    PFLD works `_ahead_of` frames ahead: the crop of a face is predicted from frames at least so many before,
+    PFLD works `frames_ahead` ahead: the crop of a face is predicted from frames at least so many before,
     for any number of threads, so that the results do not depend on it. Between anchor frames it runs only
     where a face cannot be interpolated (`anchor_frames`). The statistics and warnings of `context` are
     updated. With a state `before`, the frames begin with its `next_index`.
@@ -145,9 +145,9 @@ def follow_pfld(
         most = max(MOST_WAITING, 2 * every) if context.threads > 1 else 0
 
         def fill() -> None:
-            while len(ahead) < _ahead_of(context) and (item := next(frames, None)) is not None:
+            while len(ahead) < frames_ahead(every) and (item := next(frames, None)) is not None:
                 known = [] if item[0] % every else slots.faces
-                ahead.append(_look_ahead(*item, known, _ahead_of(context)))
+                ahead.append(_look_ahead(*item, known, frames_ahead(every)))
             _start_looking(context.models, workers, ahead, paired)
 
         fill()
@@ -176,9 +176,9 @@ def follow_pfld(
             yield _ended(context, workers, waiting.popleft())
 
 
-def _ahead_of(context: RunContext) -> int:
+def frames_ahead(pfld_every: int) -> int:
     """Return the number of frames that are looked at ahead: up to the next anchor frame."""
-    return max(LOOK_AHEAD, context.pfld_every)
+    return max(LOOK_AHEAD, pfld_every)
 
 
 def _step(
@@ -214,7 +214,7 @@ def _step(
         _find(context, rgb, index, slots, outputs)
     for slot, (output, row) in outputs.items():
         face = faces[slot] or Face(output.landmarks[row], output.sigma[row], output.confidence[row])
-        face.move(output, row, _ahead_of(context))
+        face.move(output, row, frames_ahead(context.pfld_every))
         faces[slot] = face
     return outputs, between
 
