@@ -147,8 +147,8 @@ def test_the_kernels_do_what_their_references_do(face: np.ndarray) -> None:
     frame = rng.integers(0, 256, FRAME.shape, np.uint8)
     parts = predict_parts(PartModels(eye, mouth), frame, faces)  # type: ignore[arg-type]
     shown = sample_crops(frame, crops[:, :2].reshape(-1, 4), EYE_SIZE, (False, True))
-    np.testing.assert_allclose(eye.inputs, shown, atol=1e-4)
-    np.testing.assert_allclose(mouth.inputs, sample_crops(frame, crops[:, 2], MOUTH_SIZE), atol=1e-4)
+    np.testing.assert_allclose(eye.inputs, shown, atol=1e-3)
+    np.testing.assert_allclose(mouth.inputs, sample_crops(frame, crops[:, 2], MOUTH_SIZE), atol=1e-3)
     wanted = place_parts_reference(eye.given, mouth.given, crops)
     for name in ("landmarks", "sigma", "iris", "iris_sigma", "iris_confidence", "shut"):
         np.testing.assert_allclose(getattr(parts, name), getattr(wanted, name), rtol=1e-5, atol=1e-4)

@@ -19,6 +19,15 @@ LARGEST_CROP = 1e6
 LARGEST_BLOCK = 64
 """Pixels of a side that are taken together before a crop is sampled, at most."""
 
+MOST_SAMPLES = 2
+"""Samples that are averaged in each direction, at most; of larger crops means of blocks are sampled."""
+FIELD_BITS, WEIGHT_STEPS = 21, 2048
+"""Bits of the sum of a colour, three to a number, and steps of the weights of a sample's four neighbours.
+
+One product so serves three colours. The sums fit: 255 * 2048 * `MOST_SAMPLES` ** 2 is less than 2 ** 21.
+"""
+FIELD = 2**FIELD_BITS - 1
+
 Floats = npt.NDArray[np.float32]
 Pictures = npt.NDArray[np.uint8] | list[npt.NDArray[np.uint8]]
 """The picture of some crops, or a list of one for each."""
@@ -105,8 +114,8 @@ def sample_crops(
     """Sample crops (F, 4) of images (H, W, 3) uint8 for the network: (F, 3, size, size) float32, in `out`.
 
     Bilinear, by a kernel independent of OpenCV's version, and averaged over a grid of samples where the crop
-    is larger than the network's input. Of crops over three times as large, means of 2 x 2, 4 x 4, ... pixels
-    are sampled. Border pixels are replicated.
+    is larger than the network's input. Of crops over 2.25 times as large, means of 2 x 2, 4 x 4, ... pixels
+    are sampled. Border pixels are replicated. Weights are rounded to steps of 1 / `WEIGHT_STEPS`.
     """
     if out is None:
         out = np.empty((len(crops), 3, size, size), dtype=np.float32)
@@ -134,9 +143,9 @@ def sample_kernel(
             out[row] = 0
             continue
         samples, block = max(1, math.ceil(side / size - 0.25)), 1
-        while samples > 3 and block < LARGEST_BLOCK:
+        while samples > MOST_SAMPLES and block < LARGEST_BLOCK:
             samples, block = (samples + 1) // 2, 2 * block
-        _sample(pixels, height, width, x, y, side, roll, min(samples, 4), block, out[row])
+        _sample(pixels, height, width, x, y, side, roll, min(samples, MOST_SAMPLES), block, out[row])
         if mirrored[row % 2]:
             for colour in range(3):
                 for line in range(size):
@@ -171,24 +180,21 @@ def _sample(
     right = int(min(max(cx + reach + block, 0.0), width - 1.0)) // block + 1
     bottom = int(min(max(cy + reach + block, 0.0), height - 1.0)) // block + 1
     across, down = right - left, bottom - top
-    planes = np.empty((3, (down + 1) * (across + 1)), np.float32)
-    _fill_planes(pixels, height, width, left, top, across, down, block, planes)
+    packed = np.empty((down + 1) * (across + 1), np.int64)
+    _pack_colours(pixels, height, width, left, top, across, down, block, packed)
 
-    red, green, blue = planes[0], planes[1], planes[2]
     unit = 1.0 / block
     x0 = np.float32((cx + 0.5) * unit - 0.5 - left)
     y0 = np.float32((cy + 0.5) * unit - 0.5 - top)
     dx, dy = np.float32(ax * unit), np.float32(ay * unit)
-    zero, one = np.float32(0), np.float32(1)
+    zero, scale = np.float32(0), np.float32(WEIGHT_STEPS)
     last_x, last_y = np.float32(across - 1), np.float32(down - 1)
     pitch = np.int32(across + 1)
-    norm = np.float32(1.0 / (255.0 * samples * samples))
-    places, weights = np.empty(size, np.int32), np.empty((4, size), np.float32)
-    weights_00, weights_01, weights_10, weights_11 = weights[0], weights[1], weights[2], weights[3]
-    reds, greens, blues = out[0], out[1], out[2]
+    norm = np.float32(1.0 / (255.0 * WEIGHT_STEPS * samples * samples))
+    places, weights, sums = np.empty(size, np.int32), np.empty((3, size), np.int32), np.empty(size, np.int64)
+    weights_01, weights_10, weights_11 = weights[0], weights[1], weights[2]
     for row in range(size):
-        for column in range(size):
-            reds[row, column] = greens[row, column] = blues[row, column] = zero
+        sums[:] = 0
         for j in range(samples):
             v = np.float32(row * samples + j - half)
             start_x, start_y = x0 - v * dy, y0 + v * dx
@@ -199,28 +205,35 @@ def _sample(
                     x = min(max(start_x + u * dx, zero), last_x)
                     y = min(max(start_y + u * dy, zero), last_y)
                     xi, yi = np.int32(x), np.int32(y)
-                    fx, fy = x - np.float32(xi), y - np.float32(yi)
-                    w11 = fx * fy
-                    weights_11[column], weights_01[column], weights_10[column] = w11, fx - w11, fy - w11
-                    weights_00[column] = one - fx - (fy - w11)
+                    fx, fy = (x - np.float32(xi)) * scale, y - np.float32(yi)
+                    w11 = np.int32(fx * fy)
+                    weights_11[column] = w11
+                    weights_01[column] = np.int32(np.int32(fx) - w11)
+                    weights_10[column] = np.int32(np.int32(fy * scale) - w11)
                     places[column] = np.int32(yi * pitch + xi)
                 for column in range(size):
                     p = np.uint64(places[column])
                     q = p + np.uint64(pitch)
-                    p1, q1 = p + np.uint64(1), q + np.uint64(1)
-                    w00, w01 = weights_00[column], weights_01[column]
-                    w10, w11 = weights_10[column], weights_11[column]
-                    reds[row, column] += w00 * red[p] + w01 * red[p1] + w10 * red[q] + w11 * red[q1]
-                    greens[row, column] += w00 * green[p] + w01 * green[p1] + w10 * green[q] + w11 * green[q1]
-                    blues[row, column] += w00 * blue[p] + w01 * blue[p1] + w10 * blue[q] + w11 * blue[q1]
+                    first = packed[p]
+                    right, below = packed[p + np.uint64(1)] - first, packed[q] - first
+                    diagonal = packed[q + np.uint64(1)] - first
+                    sums[column] += (
+                        WEIGHT_STEPS * first
+                        + np.int64(weights_01[column]) * right
+                        + np.int64(weights_10[column]) * below
+                        + np.int64(weights_11[column]) * diagonal
+                    )
+        red, green, blue = out[0, row], out[1, row], out[2, row]
         for column in range(size):
-            reds[row, column] *= norm
-            greens[row, column] *= norm
-            blues[row, column] *= norm
+            red[column] = np.float32(np.int32(sums[column] & FIELD)) * norm
+        for column in range(size):
+            green[column] = np.float32(np.int32((sums[column] >> FIELD_BITS) & FIELD)) * norm
+        for column in range(size):
+            blue[column] = np.float32(np.int32(sums[column] >> 2 * FIELD_BITS)) * norm
 
 
 @kernel
-def _fill_planes(
+def _pack_colours(
     pixels: npt.NDArray[np.uint8],
     height: int,
     width: int,
@@ -229,34 +242,34 @@ def _fill_planes(
     across: int,
     down: int,
     block: int,
-    planes: Floats,
+    packed: npt.NDArray[np.int64],
 ) -> None:
-    """Copy a part of an image, or of the means of its blocks, to planes of colours.
+    """Copy a part of an image, or the means of its blocks, the three colours of a pixel in one number.
 
-    `pixels` are the image's values in order. `planes` is (3, (down + 1) * (across + 1)): the last row and
+    `pixels` are the image's values in order. `packed` is ((down + 1) * (across + 1),): the last row and
     column come twice, so that every pixel has its neighbours.
     """
     sums = np.empty(3 * across * block, np.float32)
-    norm = np.float32(1.0 / (block * block))
+    norm, half = np.float32(1.0 / (block * block)), np.float32(0.5)
     for r in range(down + 1):
         line, start = top + min(r, down - 1), r * (across + 1)
-        end = start + across
-        red, green, blue = planes[0, start:end], planes[1, start:end], planes[2, start:end]
+        into = packed[start : start + across]
         if block == 1:
             source = pixels[3 * (line * width + left) : 3 * (line * width + left + across)]
             for c in range(across):
-                red[c], green[c], blue[c] = source[3 * c], source[3 * c + 1], source[3 * c + 2]
+                red, green = np.int64(source[3 * c]), np.int64(source[3 * c + 1])
+                into[c] = red | (green << FIELD_BITS) | (np.int64(source[3 * c + 2]) << 2 * FIELD_BITS)
         else:
             _sum_lines(pixels, height, width, line * block, left * block, block, sums)
             for c in range(across):
-                red[c] = green[c] = blue[c] = np.float32(0)
+                red_sum = green_sum = blue_sum = np.float32(0)
                 for k in range(c * block, (c + 1) * block):
-                    red[c] += sums[3 * k]
-                    green[c] += sums[3 * k + 1]
-                    blue[c] += sums[3 * k + 2]
-                red[c], green[c], blue[c] = red[c] * norm, green[c] * norm, blue[c] * norm
-        for colour in range(3):
-            planes[colour, end] = planes[colour, end - 1]
+                    red_sum += sums[3 * k]
+                    green_sum += sums[3 * k + 1]
+                    blue_sum += sums[3 * k + 2]
+                red, green = np.int64(red_sum * norm + half), np.int64(green_sum * norm + half)
+                into[c] = red | (green << FIELD_BITS) | (np.int64(blue_sum * norm + half) << 2 * FIELD_BITS)
+        packed[start + across] = packed[start + across - 1]
 
 
 @kernel
