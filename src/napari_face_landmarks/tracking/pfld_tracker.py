@@ -9,7 +9,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import count, groupby
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -40,10 +40,6 @@ from napari_face_landmarks.tracking.state import AheadState, FacesState, FaceSta
 from napari_face_landmarks.tracking.threads import Promise, Workers
 
 Floats = npt.NDArray[np.float32]
-Seen = dict[int, tuple[PfldOutput, int]]
-"""Of the faces on a frame, by slot, PFLD's output and the face's row in it."""
-Unrefined = tuple[GreyFrame, PfldOutput, int]
-"""A face's frame, and PFLD's output, or what was interpolated between those of others, and the face's row."""
 
 MOST_WAITING = 4
 """Maximum number of frames whose refinement is pending; each keeps its image."""
@@ -63,6 +59,19 @@ CROP_STEPS = 2048
 Landmarks depend on crops and crops on landmarks: two runs that began at different frames approach each other
 but, by the rounding of float32, never become equal; with rounded crops they do.
 """
+
+
+class Look(NamedTuple):
+    """Where a face is on a frame before it is refined: a row of PFLD's output."""
+
+    output: PfldOutput
+    row: int
+    interpolated: bool = False  # between the outputs of other frames
+
+
+Seen = dict[int, Look]
+"""The faces on a frame, by slot."""
+Unrefined = tuple[GreyFrame, Look]
 
 
 @dataclass(eq=False)
@@ -91,7 +100,7 @@ class _Ahead:
     """A frame on which PFLD was started before the previous frame was finished, or will be.
 
     `crops`, (N, 4) float32, are the inputs, `outputs` each face's batch, with its seconds a face, and row.
-    There are none between anchor frames.
+    There are none between anchor frames. `found` is for `_looked`.
     """
 
     index: int
@@ -99,6 +108,7 @@ class _Ahead:
     faces: list[Face]
     crops: Floats
     outputs: list[tuple[Promise[tuple[PfldOutput, float]], int]] = field(default_factory=list)
+    found: list[tuple[PfldOutput, npt.NDArray[np.bool_]]] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,8 +126,7 @@ class _Begun:
 
     result: FrameResult
     after: Callable[[], FacesState]
-    # faces, with their slots, whose refinement has not started, and whether they are interpolated
-    left: list[tuple[int, Face, Unrefined, bool]]
+    left: list[tuple[int, Face, Unrefined]]  # faces, with their slots, whose refinement has not started
     # by slot, the refinement of the face, perhaps with others, and its place in that
     refinements: dict[int, tuple[Promise[list[Refined]], int]] = field(default_factory=dict)
 
@@ -156,15 +165,14 @@ def follow_pfld(
                 break
             look = ahead.popleft()
             outputs: Seen = {}
-            between: set[int] = set()
             if isinstance(look.frame, FaceLandmarksError):
                 if context.ends_at(look.frame, first=not done):
                     break
                 slots.faces[:] = [None] * len(slots.faces)
             else:
-                outputs, between = _step(context, workers, look, look.frame, slots, ahead)
+                outputs = _step(context, workers, look, look.frame, slots, ahead)
             fill()
-            waiting.append(_record(context, look, slots, outputs, between, ahead))
+            waiting.append(_record(context, look, slots, outputs, ahead))
             if not (look.index % every or (ahead and _look_together(look, ahead[0]))):
                 _start_refining(context, workers, waiting)
             # last: this thread needs it next, and does it where no other thread has taken it
@@ -188,57 +196,48 @@ def _step(
     rgb: npt.NDArray[np.uint8],
     slots: _Slots,
     ahead: Sequence[_Ahead],
-) -> tuple[Seen, set[int]]:
-    """Track the known faces into a frame and detect others for free slots.
-
-    Returns PFLD's output of each, and the slots of those that are interpolated instead.
-    """
+) -> Seen:
+    """Track the known faces into a frame and detect others for free slots."""
     index, faces, regions = look.index, slots.faces, context.regions
     known = [slot for slot, face in enumerate(faces) if face is not None]
     before = {slot: face.landmarks for slot, face in enumerate(faces) if face is not None}
-    outputs, between = _followed(context, workers, look, rgb, faces, ahead)
-    after = {slot: output.landmarks[row] for slot, (output, row) in outputs.items()}
+    outputs = _followed(context, workers, look, rgb, faces, ahead)
+    after = {slot: output.landmarks[row] for slot, (output, row, _) in outputs.items()}
     for slot in changed_at_cut(context, index, rgb, before, after, slots.last_boxes):
         del outputs[slot]
     if regions.ignore:
-        for slot, (output, row) in list(outputs.items()):
+        for slot, (output, row, _) in list(outputs.items()):
             if regions.ignores(boxes_of(output.landmarks[row : row + 1]), index)[0]:
                 del outputs[slot]
     for slot in known:
         if slot not in outputs:
             faces[slot] = None
-            between.discard(slot)
     if len(outputs) < len(faces) and (
         not outputs or len(known) > len(outputs) or index % LOOK_FOR_MORE_EVERY == 0 or regions.begins(index)
     ):
         _find(context, rgb, index, slots, outputs)
-    for slot, (output, row) in outputs.items():
+    for slot, (output, row, _) in outputs.items():
         face = faces[slot] or Face(output.landmarks[row], output.sigma[row], output.confidence[row])
         face.move(output, row, frames_ahead(context.pfld_every))
         faces[slot] = face
-    return outputs, between
+    return outputs
 
 
 def _record(
-    context: RunContext,
-    look: _Ahead,
-    slots: _Slots,
-    outputs: Seen,
-    between: set[int],
-    ahead: Sequence[_Ahead],
+    context: RunContext, look: _Ahead, slots: _Slots, outputs: Seen, ahead: Sequence[_Ahead]
 ) -> _Begun:
     """Record where the faces of a frame are."""
     result = empty_frame(look.index, len(slots.faces))
     picture = None if isinstance(look.frame, FaceLandmarksError) else GreyFrame(look.frame)
     left = []
-    for slot, (output, row) in outputs.items():
-        set_output(result, slot, output, row)
+    for slot, seen in outputs.items():
+        set_output(result, slot, seen.output, seen.row)
         slots.last_boxes[slot] = result.boxes[slot]
         slots.last_seen[slot] = look.index
         face = slots.faces[slot]
         assert face is not None  # put there by _step
         assert picture is not None
-        left.append((slot, face, (picture, output, row), slot in between))
+        left.append((slot, face, (picture, seen)))
     return _Begun(result, _state(look.index + 1, slots, ahead, context), left)
 
 
@@ -251,9 +250,9 @@ def _start_refining(context: RunContext, workers: Workers, waiting: Iterable[_Be
     else:
         batches = [faces[first : first + FACES_AT_ONCE] for first in range(0, len(faces), FACES_AT_ONCE)]
     for batch in batches:
-        work = [(begun.result.index, face) for begun, _, face, *_ in batch]
+        work = [(begun.result.index, face) for begun, _, face, _ in batch]
         before = {face.refinement for _, face in work if face.refinement is not None}
-        placed = workers.submit(partial(_placed, context, [(given, between) for *_, given, between in batch]))
+        placed = workers.submit(partial(_placed, context, [given for *_, given in batch]))
         refine = partial(_refined, context, work, partial(workers.result, placed))
         refined = workers.submit(refine, after={placed, *before})
         for place, (begun, slot, face, *_) in enumerate(batch):
@@ -268,15 +267,15 @@ def set_output(result: FrameResult, slot: int, output: PfldOutput, row: int) -> 
     face_finder.record_kernel(output.landmarks, output.confidence, output.score, row, confidence, boxes)
 
 
-def _placed(context: RunContext, faces: Sequence[tuple[Unrefined, bool]]) -> list[Placed]:
+def _placed(context: RunContext, faces: Sequence[Unrefined]) -> list[Placed]:
     """Place lids and lips of faces; run PFLD on those interpolated that the part models do not confirm."""
-    placed = place_faces(context.models, [given for given, _ in faces])
-    (anchor, between), at_anchor = faces[-1], placed[-1]
+    placed = place_faces(context.models, [(picture, look.output, look.row) for picture, look in faces])
+    anchor, at_anchor = faces[-1][1], placed[-1]
     return [
-        _placed_by_pfld(context, given, here)
-        if interpolated and (between or not _confirmed(given, here, anchor, at_anchor))
+        _placed_by_pfld(context, picture, look, here)
+        if look.interpolated and (anchor.interpolated or not _confirmed(look, here, anchor, at_anchor))
         else here
-        for (given, interpolated), here in zip(faces, placed, strict=True)
+        for (picture, look), here in zip(faces, placed, strict=True)
     ]
 
 
@@ -291,16 +290,15 @@ def _refined(
     return found
 
 
-def _confirmed(given: Unrefined, here: Placed, anchor: Unrefined, at_anchor: Placed) -> bool:
-    (_, output, row), (_, anchor_output, anchor_row) = given, anchor
-    expected, anchor_expected = output.landmarks[row], anchor_output.landmarks[anchor_row]
+def _confirmed(look: Look, here: Placed, anchor: Look, at_anchor: Placed) -> bool:
+    expected, anchor_expected = look.output.landmarks[look.row], anchor.output.landmarks[anchor.row]
     return bool(is_confirmed(expected, here.landmarks, anchor_expected, at_anchor.landmarks))
 
 
-def _placed_by_pfld(context: RunContext, given: Unrefined, here: Placed) -> Placed:
+def _placed_by_pfld(context: RunContext, picture: GreyFrame, look: Look, here: Placed) -> Placed:
     """Run PFLD on an interpolated face that the part models do not confirm; keep it where PFLD does not."""
-    picture, output, row = given
-    found = predict_twice(context.models.pfld, picture.rgb, _rounded_crops(output.landmarks[row : row + 1]))
+    crop = _rounded_crops(look.output.landmarks[look.row : look.row + 1])
+    found = predict_twice(context.models.pfld, picture.rgb, crop)
     least = face_finder.STAY_SHARE * context.settings.min_confidence
     if not face_finder.still_faces(found, picture.rgb.shape, least)[0]:
         return here
@@ -315,61 +313,69 @@ def _followed(
     rgb: npt.NDArray[np.uint8],
     faces: Sequence[Face | None],
     ahead: Sequence[_Ahead],
-) -> tuple[Seen, set[int]]:
-    """Return PFLD's output of the faces known from the previous frame, where it still finds them.
+) -> Seen:
+    """Return where the faces known from the previous frame are, those that PFLD still finds.
 
-    Between anchor frames, that is interpolated for the faces in the slots that are returned, too. A face that
-    is new, or not at its predicted crop, is searched at its position on the previous frame or at that which
-    is interpolated.
+    Between anchor frames, faces that move little are interpolated. A face that is new, or not at its
+    predicted crop, is searched at its position on the previous frame or at that which is interpolated.
     """
-    least, stats = face_finder.STAY_SHARE * context.settings.min_confidence, context.stats
+    least = face_finder.STAY_SHARE * context.settings.min_confidence
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
     outputs: Seen = {}
     if look.outputs:
-        looks = [(*workers.result(batch), row) for batch, row in look.outputs]
-        stats.add_time("pfld", sum(seconds for _, seconds, _ in looks))
-        output = face_finder.join_faces([output.rows(slice(row, row + 1)) for output, _, row in looks])
-        usable = face_finder.still_faces(output, rgb.shape, least)
+        output, usable = _looked(context, workers, look, rgb)
         for row, face in enumerate(look.faces):
             if usable[row] and id(face) in slots:
-                outputs[slots[id(face)]] = output, row
-    expected, still = _interpolated(context, workers, look, faces, ahead)
-    outputs.update((slot, expected[slot]) for slot in still)
+                outputs[slots[id(face)]] = Look(output, row)
+    expected = _interpolated(context, workers, look, faces, ahead)
+    outputs.update((slot, seen) for slot, seen in expected.items() if seen.interpolated)
     missed = [(slot, face) for slot, face in enumerate(faces) if face is not None and slot not in outputs]
     if missed:
         is_anchor = look.index % context.pfld_every == 0
         near = np.concatenate([_crop_near(face, expected.get(slot), is_anchor) for slot, face in missed])
         output, seconds = _timed_look(context.models, rgb, near)
-        stats.add_time("pfld", seconds * len(near))
+        context.stats.add_time("pfld", seconds * len(near))
         usable = face_finder.still_faces(output, rgb.shape, least)
         boxes = boxes_of(output.landmarks)
         for row, (slot, _) in enumerate(missed):
-            known = [boxes_of(out.landmarks[i : i + 1]) for out, i in outputs.values()]
+            known = [boxes_of(out.landmarks[i : i + 1]) for out, i, _ in outputs.values()]
             double = any(iou(boxes[row : row + 1], box)[0, 0] > SAME_FACE for box in known)
             if usable[row] and not double:
-                outputs[slot] = output, row
-    return dict(sorted(outputs.items())), still
+                outputs[slot] = Look(output, row)
+    return dict(sorted(outputs.items()))
 
 
-def _crop_near(face: Face, expected: tuple[PfldOutput, int] | None, is_anchor: bool) -> Floats:
+def _looked(
+    context: RunContext, workers: Workers, look: _Ahead, rgb: npt.NDArray[np.uint8]
+) -> tuple[PfldOutput, npt.NDArray[np.bool_]]:
+    """Return PFLD's output for the faces of a frame ahead, `rgb`, and where there still is one."""
+    if not look.found:
+        looks = [(*workers.result(batch), row) for batch, row in look.outputs]
+        context.stats.add_time("pfld", sum(seconds for _, seconds, _ in looks))
+        output = face_finder.join_faces([output.rows(slice(row, row + 1)) for output, _, row in looks])
+        least = face_finder.STAY_SHARE * context.settings.min_confidence
+        look.found.append((output, face_finder.still_faces(output, rgb.shape, least)))
+    return look.found[0]
+
+
+def _crop_near(face: Face, expected: Look | None, is_anchor: bool) -> Floats:
     """Return the crop, (1, 4), of a face that has no other: where it is expected, or was.
 
     On an anchor frame the one that its motion predicts was tried before.
     """
     if expected is not None:
-        return _rounded_crops(expected[0].landmarks)
+        return _rounded_crops(expected.output.landmarks)
     return crops_of_landmarks(face.landmarks[None]) if is_anchor else _predicted_crops([face], 1)
 
 
 def _interpolated(
     context: RunContext, workers: Workers, look: _Ahead, faces: Sequence[Face | None], ahead: Sequence[_Ahead]
-) -> tuple[Seen, set[int]]:
-    """Return where faces are expected between anchor frames, by slot, and the slots where that will do."""
+) -> Seen:
+    """Return where faces are expected between anchor frames; they are interpolated where that will do."""
     found: Seen = {}
-    still: set[int] = set()
     anchor = next((other for other in ahead if other.index % context.pfld_every == 0), None)
     if anchor is None or not (anchor.outputs and look.index % context.pfld_every):
-        return found, still
+        return found
     frames = range(look.index, anchor.index + 1)
     broken = any(isinstance(other.frame, FaceLandmarksError) for other in ahead if other.index in frames)
     if (
@@ -377,12 +383,9 @@ def _interpolated(
         or broken
         or any(place in context.jumps for place in frames)
     ):
-        return found, still
+        return found
     slots = {id(face): slot for slot, face in enumerate(faces) if face is not None}
-    looks = [(workers.result(batch)[0], row) for batch, row in anchor.outputs]
-    output = face_finder.join_faces([output.rows(slice(row, row + 1)) for output, row in looks])
-    least = face_finder.STAY_SHARE * context.settings.min_confidence
-    usable = face_finder.still_faces(output, anchor.frame.shape, least)
+    output, usable = _looked(context, workers, anchor, anchor.frame)
     for row, face in enumerate(anchor.faces):
         if not usable[row] or id(face) not in slots:
             continue
@@ -397,11 +400,9 @@ def _interpolated(
             *(face.confidence, output.confidence[row], anchor.index - look.index + 1),
             *(here.landmarks[0], here.sigma[0], here.confidence[0]),
         )
-        slot = slots[id(face)]
-        found[slot] = here, 0
-        if calm and not (is_unsure(face.confidence) or is_unsure(output.confidence[row])):
-            still.add(slot)
-    return found, still
+        sure = not (is_unsure(face.confidence) or is_unsure(output.confidence[row]))
+        found[slots[id(face)]] = Look(here, 0, interpolated=calm and sure)
+    return found
 
 
 def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _Slots, outputs: Seen) -> None:
@@ -415,7 +416,7 @@ def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _S
         output = face_finder.take_faces(output, np.flatnonzero(~passed))
     boxes = boxes_of(output.landmarks)
     if outputs and len(boxes):
-        known = boxes_of(np.stack([out.landmarks[row] for out, row in outputs.values()]))
+        known = boxes_of(np.stack([out.landmarks[row] for out, row, _ in outputs.values()]))
         fresh = np.flatnonzero(iou(boxes, known).max(axis=1) < SAME_FACE)
     else:
         fresh = np.arange(len(boxes))
@@ -423,7 +424,7 @@ def _find(context: RunContext, rgb: npt.NDArray[np.uint8], index: int, slots: _S
     last = slots.last_boxes, slots.last_seen
     found = output.landmarks[fresh]
     for face, slot in assign_faces(context, index, rgb, found, boxes[fresh], free, last):
-        outputs[slot] = (output, int(fresh[face]))
+        outputs[slot] = Look(output, int(fresh[face]))
         slots.faces[slot] = None
 
 
