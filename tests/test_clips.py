@@ -8,10 +8,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from napari_face_landmarks import FaceTracker, TrackerSettings, Tracks, load_models
-from napari_face_landmarks.ibug import inter_ocular, nme
+from napari_face_landmarks import FaceTracker, Tracks
+from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures import blinks, measure
-from napari_face_landmarks.training.faces import load_faces
 from napari_face_landmarks.video import open_video
 
 pytestmark = pytest.mark.shared_data
@@ -58,24 +57,6 @@ def test_the_face_is_lost_when_it_leaves_and_found_when_it_comes_back(
     assert present[:8].all()
     assert not present[12:20].any()
     assert present[-10:].all()
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("bundle", "limit"), [("open", 0.052), ("research", 0.040)])
-def test_clnf_lowers_the_error_on_held_out_faces(shared_data: Path, bundle: str, limit: float) -> None:
-    faces = load_faces(shared_data, bundle="research", held_out=True)
-    error = {}
-    for mode in ("off", "always"):
-        tracker = FaceTracker(load_models(bundle), TrackerSettings(refine=mode))
-        found = []
-        for image, truth in list(zip(faces.images, faces.landmarks, strict=True))[::4]:
-            fit = tracker.fit(image)
-            if len(fit.landmarks):
-                found.append(float(nme(fit.landmarks[0], truth)))
-        assert len(found) >= 0.97 * len(faces.images[::4])
-        error[mode] = float(np.median(found))
-    assert error["off"] < limit
-    assert error["always"] < error["off"]
 
 
 BLINKS = {
