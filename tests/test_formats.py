@@ -96,6 +96,15 @@ def test_what_goes_in_comes_back(tmp_path: Path, every_format: Format, n_faces: 
         assert again.stats == tracks.stats
 
 
+def test_the_aspect_of_pixels_comes_back(tmp_path: Path, every_format: Format) -> None:
+    tracks = dataclasses.replace(a_run(), meta={"pixel_aspect": 4 / 3})
+    path = tmp_path / f"talk{every_format.suffixes[0]}"
+    tracks.save(path)
+    kept = every_format.name in KEEPS_RATE
+    assert Tracks.load(path).meta.get("pixel_aspect") == (4 / 3 if kept else None)
+    assert kept or "pixel aspect" in every_format.loses
+
+
 @pytest.mark.parametrize("name", ["npz", "tidy-csv", "openface"])
 def test_files_from_before_misfit_was_kept_are_read(tmp_path: Path, name: str) -> None:
     tracks, path = a_run(), tmp_path / {"npz": "t.npz"}.get(name, "t.csv")

@@ -550,6 +550,26 @@ def test_the_command_writes_tables_plot_and_report(
     assert not (tmp_path / "t.csv").exists()
 
 
+def test_a_frame_rate_that_is_given_counts_in_every_table(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    landmarks = faces(400)
+    shut(landmarks, np.interp(np.arange(400), [150, 160, 165, 180], [0, 1, 1, 0]))
+    slow_motion = tmp_path / "slow.npz"
+    tracks_of(landmarks, fps=25).save(slow_motion)
+    frames, events = tmp_path / "m.csv", tmp_path / "e.csv"
+    given = ["measure", str(slow_motion), "-o", str(frames), "--fps"]
+    assert main([*given, "200", "--events", str(events)]) == 0
+    assert pd.read_csv(frames)["time"].tolist() == pytest.approx((np.arange(400) / 200).tolist())
+    assert pd.read_csv(events)["peak"].between(160 / 200, 165 / 200).all()
+    frames.unlink()
+    assert main([*given, "0"]) == 2
+    assert "above 0" in capsys.readouterr().err
+    assert main([*given, "25", "--summary", str(frames)]) == 2
+    assert "named twice" in capsys.readouterr().err
+    assert not frames.exists()
+
+
 @pytest.mark.slow
 def test_a_batch_measures_every_video_into_one_table(tmp_path: Path) -> None:
     pd = pytest.importorskip("pandas")

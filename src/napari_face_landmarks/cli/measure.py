@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
+import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -74,7 +76,9 @@ def add_measure(commands: Any) -> None:
     parser.add_argument(
         "--measures", metavar="NAME", nargs="+", help="only these, such as closure mouth_opening"
     )
-    parser.add_argument("--fps", metavar="N", type=number, help="frame rate, for results without time stamps")
+    parser.add_argument(
+        "--fps", metavar="N", type=number, help="frame rate, in place of the recording's time stamps"
+    )
     add_models_option(parser)
     add_settings_options(parser)
     parser.set_defaults(run=_measure)
@@ -86,6 +90,8 @@ def _measure(options: argparse.Namespace) -> int:
     from napari_face_landmarks.measures import parse_scale
 
     scale = parse_scale(options.scale)
+    if options.fps is not None and not 0 < options.fps < math.inf:
+        raise MeasureError(f"The frame rate is {options.fps}: give a number of frames per second above 0.")
     rest = _rest(options.rest)
     tables: list[tuple[Path, MeasureTable]] = []
     reported: list[tuple[Tracks, MeasureTable, Path | None]] = []  # other landmarks are not kept
@@ -93,6 +99,8 @@ def _measure(options: argparse.Namespace) -> int:
         from napari_face_landmarks.measures import measure
 
         tracks, pdm = _tracks_of(path, options, settings)
+        if options.fps is not None:
+            tracks = dataclasses.replace(tracks, timestamps=tracks.frame_indices / options.fps)
         table = measure(
             tracks,
             rest=rest,
@@ -114,19 +122,19 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:
-    wanted = {
-        options.output: TABLES,
-        options.events: TABLES,
-        options.summary: TABLES,
-        options.plot: PLOTS,
-        options.report: REPORTS,
-    }
-    wanted.pop(None, None)
+    given_paths = (
+        (options.output, TABLES),
+        (options.events, TABLES),
+        (options.summary, TABLES),
+        (options.plot, PLOTS),
+        (options.report, REPORTS),
+    )
+    wanted = [(path, suffixes) for path, suffixes in given_paths if path is not None]
     if not wanted:
         raise MeasureError(
             "There is nothing to write: give -o OUT.csv, --events, --summary, --plot or --report."
         )
-    for path, suffixes in wanted.items():
+    for path, suffixes in wanted:
         if path.suffix.lower() not in suffixes:
             raise MeasureError(f"{path} does not end in {' or '.join(suffixes)}: give another name.")
     most = 1 if options.plot else 2
@@ -134,7 +142,7 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
         raise MeasureError(
             "A plot is of one recording, a report of one or of two to compare: give fewer inputs."
         )
-    paths = list(wanted)
+    paths = [path for path, _ in wanted]
     check_distinct(options.inputs, paths)
     return paths
 
@@ -198,23 +206,23 @@ def _write(
     elif options.output is not None:
         written.append((options.output, over_all(lambda table: to_dataframe(table, options.long))))
     if options.events is not None:
-        events = over_all(lambda table: events_to_dataframe(blinks(table, options.fps)))
+        events = over_all(lambda table: events_to_dataframe(blinks(table)))
         written.append((options.events, events))
     if options.summary is not None:
-        written.append((options.summary, over_all(lambda table: summary(table, options.fps))))
+        written.append((options.summary, over_all(summary)))
     for path, frame in written:
         write_table(path, frame)
     if options.plot is not None:
         from napari_face_landmarks.measures.plot import plot_measures, save_figure
 
-        save_figure(options.plot, plot_measures(tables[0][1], fps=options.fps))
+        save_figure(options.plot, plot_measures(tables[0][1]))
     if options.report is not None:
         from napari_face_landmarks.measures.report import write_comparison, write_report
 
         if len(reported) == 1:
-            write_report(options.report, *reported[0], fps=options.fps)
+            write_report(options.report, *reported[0])
         else:
-            write_comparison(options.report, reported[0], reported[1], options.fps)
+            write_comparison(options.report, reported[0], reported[1])
 
 
 def _is_result(path: Path) -> bool:

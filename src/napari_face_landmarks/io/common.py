@@ -23,6 +23,7 @@ from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.ibug import N_LANDMARKS, REGIONS
 from napari_face_landmarks.settings import settings_from_dict
+from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 
 Floats = npt.NDArray[np.float32]
 
@@ -61,6 +62,13 @@ def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str,
     if found == known:
         return record
     return {**record, "meta": {**meta, NAMES: found}}
+
+
+def with_aspect(record: dict[str, Any] | None, aspect: float) -> dict[str, Any]:
+    """Return the record of a run with the pixel aspect that a table has, if it can be one."""
+    record = record or {}
+    known = {PIXEL_ASPECT: float(aspect)} if 0.01 < aspect < 100 else {}
+    return {**record, "meta": {**record.get("meta", {}), **known}}
 
 
 def order_of_faces(names: Sequence[str]) -> npt.NDArray[np.int64]:

@@ -107,7 +107,7 @@ FORMATS: tuple[Format, ...] = (
         deeplabcut.write_dlc_csv,
         deeplabcut.read_dlc_csv,
         deeplabcut.is_dlc_csv,
-        "source, manual marks, pose, face score, time, settings; "
+        "source, manual marks, irises, standard errors, pose, face score, time, pixel aspect, settings; "
         "the name of a single face; untracked frames before the first tracked one are read as empty ones",
         "DeepLabCut, LightningPose (one face), movement, pandas",
     ),
@@ -141,7 +141,8 @@ FORMATS: tuple[Format, ...] = (
         pts.write_pts,
         pts.read_pts,
         pts.is_pts,
-        "confidence, source, manual marks, names of faces, pose, face score, time, settings; "
+        "confidence, source, manual marks, irises, standard errors, names of faces, pose, face score, time, "
+        "pixel aspect, settings; "
         "frames without a face, faces with missing landmarks; "
         "coordinates are rounded to a millionth of a pixel",
         "menpo, programs that read 300-W and 300-VW",
@@ -153,7 +154,7 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_tidy_csv,
         tidy.read_tidy_csv,
         tidy.is_tidy_csv,
-        "pose, face score, names of faces, settings and counts of the run",
+        "pose, face score, irises, standard errors, names of faces, settings and counts of the run",
         "pandas, R, spreadsheets",
     ),
     Format(
@@ -163,7 +164,7 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_parquet,
         tidy.read_parquet,
         tidy.is_parquet,
-        "pose, face score",
+        "pose, face score, irises, standard errors",
         "pandas, polars, R's arrow, DuckDB",
         ("pyarrow",),
     ),

@@ -9,10 +9,11 @@ The columns, in the order of OpenFace 2 (Baltrusaitis et al. 2018, "OpenFace 2.0
 - ``x_0 .. x_67, y_0 .. y_67`` (px, pixel centres at whole numbers, from 0);
 - ``p_scale, p_rx, p_ry, p_rz, p_tx, p_ty``, the weak-perspective pose (px per mm, rad, px).
 
-Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark), and
-those of the other fields (`OTHERS`). Where landmarks are marked, as manual ones are, a column of the field's
-name lists them ("36 45"). As OpenFace does for one face, a frame without a face has one row with ``success``
-0; its numbers are 0. Reading makes such rows NaN again.
+Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark), those
+of the other fields (`OTHERS`), and ``pixel_aspect`` where the pixels of the video are not square. Where
+landmarks are marked, as manual ones are, a column of the field's name lists them ("36 45"). As OpenFace does
+for one face, a frame without a face has one row with ``success`` 0; its numbers are 0. Reading makes such
+rows NaN again.
 
 Tables of the same landmarks are read too: of OpenFace's FaceLandmarkImg (column ``face``, one picture) and of
 py-feat (frames from 0, a face for each row of a frame or each ``Identity``); separated by semicolons with
@@ -41,6 +42,7 @@ from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io import common
 from napari_face_landmarks.tracking.camera import head_position, head_rotation, recorded_focal, shown_size
+from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 
 if TYPE_CHECKING:
     import pandas
@@ -79,7 +81,7 @@ def columns_of(item: Field) -> tuple[str, ...]:
 
 
 NUMBERS = frozenset(
-    [*FRAME_COLUMNS, IMAGE_FACE_COLUMN, SCORE_COLUMN]
+    [*FRAME_COLUMNS, IMAGE_FACE_COLUMN, SCORE_COLUMN, PIXEL_ASPECT]
     + [*ROTATION_COLUMNS, *LANDMARK_COLUMNS, *RIGID_COLUMNS, *CONFIDENCE_COLUMNS]
     + [name for item in OTHERS if item not in MARKS for name in columns_of(item)]
 )
@@ -172,6 +174,8 @@ def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt
             columns += zip(columns_of(item), known(values).T, strict=True)
         elif values.any():
             columns.append((item.column, _lists_of(values[part][t, f])))
+    if PIXEL_ASPECT in tracks.meta:  # measures need it
+        columns.append((PIXEL_ASPECT, np.full(len(t), tracks.meta[PIXEL_ASPECT])))
     return columns
 
 
@@ -411,6 +415,8 @@ class _Part:
         elif self.has(ROTATION_COLUMNS):
             part["pose"][:, 1:4] = self.numbers(ROTATION_COLUMNS)
         part["source"] = self.sources(success)
+        if self.has((PIXEL_ASPECT,)):
+            part[PIXEL_ASPECT] = self.numbers((PIXEL_ASPECT,))[:, 0]
         for item in OTHERS:
             if not self.has(columns_of(item)):
                 continue
@@ -495,7 +501,10 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         if item.name in rows:
             arrays[item.name] = item.empty(n_frames, n_faces)
             arrays[item.name][t[success], f[success]] = rows[item.name][success]
-    return common.make_tracks(path, arrays, frames, rows["timestamp"][first], common.with_names(None, names))
+    record = common.with_names(None, names)
+    if PIXEL_ASPECT in rows:
+        record = common.with_aspect(record, rows[PIXEL_ASPECT][0])
+    return common.make_tracks(path, arrays, frames, rows["timestamp"][first], record)
 
 
 def _faces_of_pyfeat(

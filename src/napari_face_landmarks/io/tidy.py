@@ -2,8 +2,9 @@
 
 Columns: ``frame`` (from 0), ``time`` (s, empty if unknown), ``face`` and ``landmark`` (from 0), ``x``, ``y``
 (px), ``confidence``, other fields (`EXTRA`; repeated for each landmark if the face has one value; 1 and 0 for
-true and false), and ``source``. Columns may be missing in older files. Frames without a face have rows
-without x and y and with the source "none", so that the table is a full grid that can be pivoted.
+true and false), ``pixel_aspect`` where pixels are not square, and ``source``. Columns may be missing. Frames
+without a face have rows without x and y and with the source "none", so that the table is a full grid that can
+be pivoted.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io import common
+from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 
 if TYPE_CHECKING:
     import pandas
@@ -32,9 +34,9 @@ EXTRA = tuple(
 )
 """The fields that follow the first columns."""
 EXTRA_COLUMNS = tuple(name for item in EXTRA for name in item.columns)
-COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, LAST_COLUMN)
+COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, PIXEL_ASPECT, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")
-HEADER = ",".join(COLUMNS)
+HEADER = ",".join(name for name in COLUMNS if name != PIXEL_ASPECT)
 RECORD = b"napari_face_landmarks"
 LARGEST_FILE = 64 << 30
 FRAMES_AT_A_TIME = 1024
@@ -77,6 +79,7 @@ def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
                 for item in EXTRA
                 for name, values in _columns(item, getattr(tracks, item.name)[part]).items()
             },
+            **({PIXEL_ASPECT: tracks.meta[PIXEL_ASPECT]} if PIXEL_ASPECT in tracks.meta else {}),
             LAST_COLUMN: pd.Categorical.from_codes(
                 np.repeat(tracks.source[part].ravel(), N_LANDMARKS).astype(np.int8), categories=list(SOURCES)
             ),
@@ -96,10 +99,9 @@ def _columns(item: Field, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any
 def write_tidy_csv(path: Path, tracks: Tracks) -> None:
     """Write tracks as a tidy CSV file (see the module)."""
     with replacing(path) as temporary, open(temporary, "w", encoding="ascii", newline="") as stream:
-        stream.write(HEADER + "\n")
         for start in range(0, tracks.n_frames, FRAMES_AT_A_TIME):
             table = to_tidy(tracks, slice(start, start + FRAMES_AT_A_TIME))
-            table.to_csv(stream, header=False, index=False, lineterminator="\n")
+            table.to_csv(stream, header=start == 0, index=False, lineterminator="\n")
 
 
 def is_tidy_csv(path: Path) -> bool:
@@ -125,7 +127,7 @@ def read_tidy_csv(path: Path) -> Tracks:
         table = pd.read_csv(
             path,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
-            | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS), np.float64),
+            | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS, PIXEL_ASPECT), np.float64),
             encoding=common.encoding_of(path),
             **common.exact_numbers(),
         )
@@ -240,6 +242,8 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
     seconds = table["time"].to_numpy(np.float64) if "time" in table else None
     if seconds is not None and np.isinf(seconds).any():
         raise ResultError(f"{path} has times that are infinite: correct the file.")
+    if PIXEL_ASPECT in table:
+        record = common.with_aspect(record, float(table[PIXEL_ASPECT].iloc[0]))
     return common.make_tracks(path, arrays, frames, None if seconds is None else seconds[first], record)
 
 
