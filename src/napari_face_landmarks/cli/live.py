@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import itertools
 import math
 import statistics
 import sys
@@ -204,12 +205,5 @@ def _write_as_they_come(overlay: str | None, drawn: Iterator[tuple[float, Any]])
             times.append(seconds)
             yield picture
 
-    write_video(overlay, pictures(), NOMINAL_RATE, _growing(times))
-
-
-def _growing(times: list[float]) -> Iterator[float]:
-    """Yield the entries of a growing list on demand."""
-    place = 0
-    while True:
-        yield times[place]
-        place += 1
+    # the list grows with the pictures
+    write_video(overlay, pictures(), NOMINAL_RATE, (times[place] for place in itertools.count()))

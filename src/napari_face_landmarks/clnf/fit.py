@@ -405,18 +405,9 @@ def apply_correction(
     carried = clamp(pdm, carried)
     residual = np.nan_to_num(np.asarray(landmarks, dtype=np.float64) - _project(pdm, params))
     result = _project(pdm, carried) + correction.shares[:, None] * residual
-    result += _in_image(correction.beyond, carried)
+    angle = normalized_frame.upright_angle(rotation_matrix(carried[1:4]))
+    result += carried[0] * correction.beyond @ _turn(angle).T  # from the upright frame to the image
     return result.astype(np.float32), carried
-
-
-def _in_image(upright: Floats, params: Floats) -> Floats:
-    """Convert displacements from units of the PDM, upright frame of a pose, to pixels of the image."""
-    return np.asarray(params[0] * upright @ _upright(params).T)
-
-
-def _upright(params: Floats) -> Floats:
-    """Return the rotation from the upright frame of a pose to the image, (2, 2)."""
-    return _turn(normalized_frame.upright_angle(rotation_matrix(params[1:4])))
 
 
 def nearest_view(experts: AnyExperts, upright: Floats, index: int = 0) -> int:

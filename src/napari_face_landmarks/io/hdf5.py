@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import FIELDS, Field
+from napari_face_landmarks.data.fields import FIELDS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
 from napari_face_landmarks.files.optional import optional
@@ -280,9 +280,10 @@ def tracks_of(
     each = (common.MOST_ROWS, common.MOST_FACES)
     seconds = array(group, "timestamps", (common.MOST_ROWS,), path, kinds="f")
     extra = {
-        item.name: array(group, item.name, (*each, *item.shape), path, kinds=_kind(item))
+        item.name: array(group, item.name, (*each, *item.shape), path, kinds=kind)
         for item in EXTRA
         if item.required or item.name in group
+        for kind in [np.dtype(item.dtype).kind.replace("b", "u")]  # HDF5 has no bool
     }
     if any(len(values) != len(frames) for values in (seconds, *extra.values())):
         return common.make_tracks(path, plain_arrays, record=plain)
@@ -291,8 +292,3 @@ def tracks_of(
     tracked = {name: None if values is None else values[frames] for name, values in plain_arrays.items()}
     record = common.with_names(common.record_from_text(text(group, "record", path), path), names)
     return common.make_tracks(path, {**tracked, **extra}, frames, seconds, record)
-
-
-def _kind(item: Field) -> str:
-    """Return the kind of NumPy type in which a field is stored; HDF5 has no bool."""
-    return np.dtype(item.dtype).kind.replace("b", "u")

@@ -271,18 +271,14 @@ def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
             first_line += len(table)
 
 
-def header_of(path: Path) -> list[str]:
-    """Return the names of a table's columns."""
-    with _opened(path) as stream:
-        return [name.strip() for name in next(csv.reader([_Lines(stream, path).read_line()]), [])]
-
-
 def is_openface(path: Path) -> bool:
     """Return whether a file has the columns that are needed."""
     try:
-        names = set(header_of(path))
+        with _opened(path) as stream:
+            header = next(csv.reader([_Lines(stream, path).read_line()]), [])
     except (OSError, ResultError, ValueError, csv.Error):
         return False
+    names = {name.strip() for name in header}
     return {"x_0", "y_67"} <= names and bool({"frame", IMAGE_FACE_COLUMN} & names)
 
 

@@ -25,7 +25,7 @@ from napari_face_landmarks.measures.validation import underestimated
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import preset_of
 from napari_face_landmarks.tracking.frame_source import recorded_stream
-from napari_face_landmarks.video import read_frames
+from napari_face_landmarks.video import open_video, read_frames
 
 if TYPE_CHECKING:
     import pandas
@@ -290,23 +290,16 @@ def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str]
         values = np.stack([table.series(full, face) for full in columns]).mean(axis=0)
         wanted.append((int(np.nanargmax(np.where(usable, values, np.nan))), caption, name))
     parts = []
-    for row, caption, name in wanted:
-        frame = int(tracks.frame_indices[row])
-        rgb = next(iter(read_frames_of(video, frame, recorded_stream(tracks))))
-        picture = drawn_measure(rgb, tracks.landmarks[row, face], name)
-        seconds = table.timestamps[row]
-        when = f"{seconds:.2f} s, frame {frame}" if math.isfinite(seconds) else f"frame {frame}"
-        encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
-        parts.append(_image(encoded, f"{caption} ({when})", "face"))
+    with open_video(os.fspath(video), recorded_stream(tracks)) as opened:
+        for row, caption, name in wanted:
+            frame = int(tracks.frame_indices[row])
+            (rgb,) = read_frames(opened, frame, frame + 1)
+            picture = drawn_measure(rgb, tracks.landmarks[row, face], name)
+            seconds = table.timestamps[row]
+            when = f"{seconds:.2f} s, frame {frame}" if math.isfinite(seconds) else f"frame {frame}"
+            encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
+            parts.append(_image(encoded, f"{caption} ({when})", "face"))
     return "".join(parts)
-
-
-def read_frames_of(video: str | os.PathLike[str], frame: int, stream: int | None = None) -> Any:
-    """Return an iterator over the one frame of a video file."""
-    from napari_face_landmarks.video import open_video
-
-    with open_video(os.fspath(video), stream) as opened:
-        return iter(list(read_frames(opened, frame, frame + 1)))
 
 
 def drawn_measure(

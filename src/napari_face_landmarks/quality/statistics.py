@@ -145,7 +145,7 @@ def _face_statistics(
 ) -> FaceStatistics:
     present = series.present[:, face]
     confidence = series.confidence[:, face]
-    least = _extreme(-confidence, series.frames)
+    least = _extreme(-confidence, series.frames) or Extreme(0.0, int(series.frames[0]))
     codes = np.bincount(series.source[present, face], minlength=len(SOURCES))
     by_clnf, movement = series.by_clnf[:, face], series.movement[:, face]
     known = series.pose[np.isfinite(series.pose[:, face]).all(axis=-1), face]
@@ -156,7 +156,7 @@ def _face_statistics(
         frames_lost=int((~present[np.argmax(present) :]).sum()),
         confidence=float(np.nanmean(confidence)),
         low_confidence=int((confidence[present] < limits.low_confidence).sum()),
-        lowest_confidence=Extreme(0.0, int(series.frames[0])) if least is None else _negated(least),
+        lowest_confidence=Extreme(abs(least.value), least.frame),
         sources={name: int(count) for name, count in zip(SOURCES, codes, strict=True) if name != "none"},
         movement=_middle(movement),
         fastest=_extreme(movement, series.frames),
@@ -181,10 +181,6 @@ def _extreme(values: npt.NDArray[np.float32], frames: npt.NDArray[np.int64]) -> 
         return None
     row = int(np.nanargmax(values))
     return Extreme(float(values[row]), int(frames[row]))
-
-
-def _negated(extreme: Extreme) -> Extreme:
-    return Extreme(-extreme.value, extreme.frame)
 
 
 def in_words(statistics: Statistics) -> list[str]:

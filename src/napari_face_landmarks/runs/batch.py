@@ -117,10 +117,6 @@ def track_many(
     return _Batch(inputs, output, **options).run()
 
 
-def _never() -> bool:
-    return False
-
-
 @dataclass
 class _Batch:
     """A batch: the arguments of `track_many`, and its results so far."""
@@ -139,7 +135,7 @@ class _Batch:
     measures: Mapping[str, Any] | bool = False
     progress: Progress | None = None
     on_result: Callable[[FileResult], None] | None = None
-    cancelled: Callable[[], bool] = _never
+    cancelled: Callable[[], bool] = lambda: False
     results: dict[int, FileResult] = field(default_factory=dict)
 
     def run(self) -> list[FileResult]:
