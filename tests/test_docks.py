@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import ast
+import gc
 import os
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import pytest
@@ -16,7 +19,7 @@ import napari_face_landmarks
 from fake_tracker import FakeTracker
 from gui_support import let_work, panel_of, wait_until
 from napari_face_landmarks import tracking
-from napari_face_landmarks.napari_plugin.commands import landmarks_dock
+from napari_face_landmarks.napari_plugin.commands import landmarks_dock, study
 
 PLUGIN = "napari-face-landmarks"
 PACKAGE = Path(napari_face_landmarks.__file__).parent
@@ -180,6 +183,22 @@ def test_curves_are_enlarged_and_come_back(viewer: Any) -> None:
     viewer.window.remove_dock_widget(main)
     wait_until(lambda: "Face landmarks: check" not in docks())
     assert not check.wide.below
+
+
+@pytest.mark.gui
+def test_a_closed_dock_is_deleted(viewer: Any) -> None:
+    """What lives on follows the viewer for nothing, and may crash Python where that ends."""
+    for open_one in (landmarks_dock, study):
+        dock = open_one(viewer)
+        gone: list[Any] = []
+        dock.destroyed.connect(gone.append)
+        viewer.window.remove_dock_widget(dock)
+        wait_until(partial(len, gone))
+        kept = ref(dock)
+        del dock, gone
+        let_work(0.2)
+        gc.collect()
+        assert kept() is None
 
 
 @pytest.mark.gui

@@ -195,7 +195,7 @@ def test_commands_and_keys(viewer: Any) -> None:
     run = PluginManager.instance().commands.execute
     assert viewer not in commands._docks
     run(f"{PLUGIN}.next_to_check", (viewer,))  # opens the dock where it is not open
-    dock = commands._docks[viewer].check
+    dock = commands._docks[viewer]().check
     assert dock.is_open
     wait_for_check(dock)
     worst = list(PLANTED.values())
@@ -212,7 +212,7 @@ def test_commands_and_keys(viewer: Any) -> None:
     assert viewer.dims.current_step[0] == worst[0]
     run(f"{PLUGIN}.previous_to_check", (viewer,))
     assert viewer.dims.current_step[0] == worst[-1]
-    assert commands._docks[viewer].check is dock
+    assert commands._docks[viewer]().check is dock
     main = commands.landmarks_dock(viewer, "Correct")
     before = viewer.dims.current_step[0]
     main.correct.next_button.native.click()

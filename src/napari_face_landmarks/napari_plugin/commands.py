@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from contextlib import suppress
 from typing import Any
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 import napari
 from napari.utils.notifications import show_info
@@ -22,13 +22,14 @@ SHORTCUTS = {
 CHECK_SHORTCUTS = {"next_to_check": "n", "previous_to_check": "Shift-n"}
 """Those of the frames to check."""
 
-_docks: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
-_studies: WeakKeyDictionary[Any, Any] = WeakKeyDictionary()
+# a dock knows its viewer: held by anything but its window, it would keep the viewer and itself for good
+_docks: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
+_studies: WeakKeyDictionary[Any, ref[Any]] = WeakKeyDictionary()
 
 
 def register(viewer: Any, dock: Any) -> None:
     """Note the dock of a viewer, and give the viewer the shortcuts; keys that are taken are left alone."""
-    _docks[viewer] = dock
+    _docks[viewer] = ref(dock)
     for name, key in (SHORTCUTS | CHECK_SHORTCUTS).items():
         with suppress(ValueError):
             viewer.bind_key(key, globals()[name])
@@ -45,18 +46,21 @@ def landmarks_dock(viewer: Any = None, tab: str | None = None) -> Any:
         The title of the tab to bring to the front.
     """
     viewer = napari.current_viewer() if viewer is None else viewer
-    if not _is_open(_docks.get(viewer)):
-        viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)
+    dock = _open_one(_docks, viewer)
+    if dock is None:
+        dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)[1]
     if tab is not None:
-        _docks[viewer].show_tab(tab)
-    return _docks[viewer]
+        dock.show_tab(tab)
+    return dock
 
 
-def _is_open(dock: Any) -> bool:
-    try:
-        return dock is not None and dock.parent() is not None
-    except RuntimeError:  # Qt has deleted it
-        return False
+def _open_one(docks: WeakKeyDictionary[Any, ref[Any]], viewer: Any) -> Any:
+    """Return the dock of a viewer, or None where none is open."""
+    dock: Any = docks.get(viewer, lambda: None)()
+    with suppress(RuntimeError):  # Qt has deleted it
+        if dock is not None and dock.parent() is not None:
+            return dock
+    return None
 
 
 def run(viewer: Any = None) -> None:
@@ -123,9 +127,10 @@ def study(viewer: Any = None) -> Any:
     from napari_face_landmarks.napari_plugin.study_dock import TITLE, StudyDock
 
     viewer = napari.current_viewer() if viewer is None else viewer
-    dock: Any = _studies.get(viewer)
-    if not _is_open(dock):
-        dock = _studies[viewer] = StudyDock(viewer)
+    dock = _open_one(_studies, viewer)
+    if dock is None:
+        dock = StudyDock(viewer)
+        _studies[viewer] = ref(dock)
         viewer.window.add_dock_widget(dock, name=TITLE, area="right")
         docked, other = dock.parent(), landmarks_dock(viewer).parent()
         window = docked.parent()

@@ -285,9 +285,8 @@ class QualityPlot(pg.GraphicsLayoutWidget):
 
     def _add_plot(self, title: str, entries: Sequence[tuple[str, QColor]]) -> Any:
         """Add a row with a title, and the names of curves in their colours."""
-        plot = self.addPlot(row=len(self._plots), col=0)
+        plot = self.addPlot(row=len(self._plots), col=0, enableMenu=False)
         plot.setMouseEnabled(x=False, y=False)
-        plot.setMenuEnabled(False)
         plot.hideButtons()
         plot.layout.setContentsMargins(0, 0, 0, 0)
         plot.vb.setDefaultPadding(0)

@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QTabWidget, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QTabWidget, QVBoxLayout
 
 from napari_face_landmarks.napari_plugin import commands
 from napari_face_landmarks.napari_plugin.check_dock import QualityDock
@@ -14,7 +14,7 @@ from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
 from napari_face_landmarks.napari_plugin.faces_dock import FacesDock
 from napari_face_landmarks.napari_plugin.layers import text_over_picture
 from napari_face_landmarks.napari_plugin.measure_dock import MeasuresDock
-from napari_face_landmarks.napari_plugin.qt_forms import Scrolling, entitle
+from napari_face_landmarks.napari_plugin.qt_forms import Docked, Scrolling
 from napari_face_landmarks.napari_plugin.track_dock import FaceLandmarksWidget
 from napari_face_landmarks.napari_plugin.view_dock import ViewDock
 
@@ -43,11 +43,11 @@ def _load_font(viewer: Any) -> Generator[None]:
         text.visible, text.text = False, ""
 
 
-class FaceLandmarksDock(QWidget):
+class FaceLandmarksDock(Docked):
     """All that the plugin does: a panel (`track`, `check`, ...) in each of the `tabs`."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
+        super().__init__(commands.DOCK)
         self.track = FaceLandmarksWidget(napari_viewer)
         self.check = QualityDock(napari_viewer)
         self.correct = CorrectDock(napari_viewer)
@@ -72,16 +72,11 @@ class FaceLandmarksDock(QWidget):
         timer.start(STEP_MS)
 
     def event(self, event: Any) -> bool:
-        """Take the curves back where napari closes the dock, which takes this widget out of it."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None and hasattr(self, "tabs"):
+        """Take the curves back where the dock is closed."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
             for panel in (self.check, self.measure):
                 panel.wide.button.setChecked(False)
-        return bool(super().event(event))
-
-    def showEvent(self, event: Any) -> None:
-        """Have the title bar bear the dock's name alone: napari adds the plugin's, which is cut off."""
-        super().showEvent(event)
-        entitle(self, commands.DOCK)
+        return super().event(event)
 
     def show_tab(self, title: str) -> None:
         """Bring a tab to the front."""

@@ -224,10 +224,13 @@ class Wide(QWidget):
         """Whether the curves are under the picture."""
         return self._below is not None
 
+    def _take_back(self) -> None:  # a method: Qt does not call it once the panel is deleted
+        self.button.setChecked(False)
+
     def _move(self, wide: bool) -> None:
         self.setVisible(not wide)
         if wide:
-            self._below = _Below(self._curves, self._title, lambda: self.button.setChecked(False))
+            self._below = _Below(self._curves, self._title, self._take_back)
             self._viewer.window.add_dock_widget(self._below, name=self._title, area="bottom")
             dock: Any = self._below.parent()  # what napari returns is a proxy
             window = dock.parent()

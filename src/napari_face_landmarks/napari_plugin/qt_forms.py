@@ -118,6 +118,31 @@ def entitle(widget: QWidget, title: str) -> None:
     show()
 
 
+class Docked(QWidget):
+    """What fills a dock, and is deleted when that is closed: napari only takes it out.
+
+    Parameters
+    ----------
+    title : str
+        What the dock's bar bears, without the plugin's name that napari adds, which would be cut off.
+    """
+
+    def __init__(self, title: str) -> None:
+        super().__init__()
+        self._title = title
+
+    def showEvent(self, event: Any) -> None:
+        """Have the bar bear the title."""
+        super().showEvent(event)
+        entitle(self, self._title)
+
+    def event(self, event: Any) -> bool:
+        """End with the dock: what lived on would follow the viewer, and might crash Python at its end."""
+        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
+            self.deleteLater()
+        return bool(super().event(event))
+
+
 class Scrolling(QScrollArea):
     """A panel that scrolls where the window is low, and so never pushes the window off the screen."""
 

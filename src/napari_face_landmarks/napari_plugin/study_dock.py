@@ -44,10 +44,10 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     PLUGIN,
     Advanced,
     CloseGuard,
+    Docked,
     Form,
     Scrolling,
     button,
-    entitle,
     line_of,
     may_be_narrow,
     video_patterns,
@@ -155,11 +155,11 @@ class Study:
         video.detail = "\n".join(filter(None, sentences)) or result.status
 
 
-class StudyDock(QWidget):
+class StudyDock(Docked):
     """Track many videos with the same settings, and look at the results."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        super().__init__()
+        super().__init__(TITLE)
         self._viewer = napari_viewer
         self.videos: list[StudyVideo] = []
         self._study: Study | None = None
@@ -251,11 +251,6 @@ class StudyDock(QWidget):
         outer = QVBoxLayout(self)
         outer.setContentsMargins(0, 0, 0, 0)
         outer.addWidget(Scrolling(inner))
-
-    def showEvent(self, event: Any) -> None:
-        """Have the title bar bear the dock's name alone."""
-        super().showEvent(event)
-        entitle(self, TITLE)
 
     # which videos
 
@@ -349,7 +344,8 @@ class StudyDock(QWidget):
         self.status.setText("Starting …")
         self._offer()
         self._timer.start()
-        create_worker(study.run, _start_thread=True, _connect={"finished": self._on_finished})
+        finished = {"finished": lambda: self._on_finished()}  # a slot of a deleted widget is not called
+        create_worker(study.run, _start_thread=True, _connect=finished)
 
     def cancel(self) -> None:
         """Stop; what is done is kept, and what was begun is resumed by the next run."""
@@ -363,7 +359,7 @@ class StudyDock(QWidget):
         study = self._study
         if study is None or not self._there.open:
             return
-        if not self.window().isVisible() or self.parent() is None:
+        if not self.window().isVisible():
             study.cancel()
         self._fill()
         part = sum(video.part for video in self.videos) / len(self.videos)
@@ -380,7 +376,11 @@ class StudyDock(QWidget):
 
     def _on_finished(self) -> None:
         study, self._study = self._study, None
-        if study is None or not self._there.open:
+        if study is None:
+            return
+        if not self._there.open:
+            if self._guard is not None and self._guard.window_is_open:
+                show_info(f"The dock {TITLE} was closed: what is done is kept in {study.folder}.")
             return
         self._there.study = None
         self._timer.stop()
@@ -393,8 +393,6 @@ class StudyDock(QWidget):
         if study.results:
             words += f"{summary_line(study.results)} A click on a video opens its landmarks."
         self.status.setText(words.strip() or "Nothing was tracked.")
-        if self.parent() is None:
-            show_info(f"The dock {TITLE} was closed: what is done is kept in {study.folder}.")
 
     # showing it
 
