@@ -94,6 +94,8 @@ def test_dragging_refitting_carrying_on_and_undoing(
     wait_until(lambda: dock.editor.can_undo == "propagating everywhere")
     wait_until(lambda: dock.refit_button.enabled)
     dock.undo_button.native.click()
+    let_work(0.1)
+    assert dock.status.value.startswith("Undone: propagating everywhere. Manual landmarks: 4;")
 
     again = tracks_of_layer(layer)
     assert again.source[FRAME, 0] == MANUAL
@@ -109,6 +111,7 @@ def test_dragging_refitting_carrying_on_and_undoing(
     assert not (layer.features["source"] == "manual").any()
     for _ in range(3 + len(PLACED)):
         dock.redo_button.native.click()
+    assert dock.status.value.startswith("Done again: propagating backwards.")
     np.testing.assert_array_equal(tracks_of_layer(layer).landmarks, again.landmarks)
     found = layer.metadata["tracks_found"]
     np.testing.assert_array_equal(found.landmarks, spoiled.landmarks)

@@ -66,6 +66,7 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
     for _ in range(4):
         dock.undo_button.native.click()
     assert not dock.undo_button.enabled
+    assert dock.status.value.startswith("Undone: ")
     again = tracks_of_layer(layer)
     np.testing.assert_array_equal(again.landmarks, tracks.landmarks)
     np.testing.assert_array_equal(again.by_hand, tracks.by_hand)

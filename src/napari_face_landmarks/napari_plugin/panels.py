@@ -288,6 +288,7 @@ class _Below(QWidget):
         return bool(super().event(event))
 
 
+STEPS = {"undo": "Undone", "redo": "Done again"}
 FILLING = "The run still fills this layer: corrections are possible when it has ended."
 
 
@@ -378,8 +379,10 @@ class EditingDock(Container):
 
     def _step(self, what: str) -> None:
         editor = self.editor
-        if editor is not None and not self.busy:
+        words = None if editor is None or self.busy else getattr(editor, f"can_{what}")
+        if words:  # on other frames than the one on show, perhaps: nothing else would tell
             getattr(editor, what)()
+            self.status.value = f"{STEPS[what]}: {words}. {self.status.value}".strip()
 
     def _tell_error(self, sentence: str) -> None:
         self.status.value = sentence
