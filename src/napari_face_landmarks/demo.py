@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.errors import ResultError, reason_of
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.atomic import make_folder
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.opencv import cv2
 
@@ -136,12 +137,7 @@ def run_demo(
     from napari_face_landmarks.video import write_video
     from napari_face_landmarks.visualization import contact_sheet, write_overlay
 
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultError(
-            f"The folder {folder} cannot be created ({reason_of(error)}): choose another."
-        ) from error
+    make_folder(folder)
     clip, csv = folder / "moving-face.mp4", folder / "landmarks.csv"
     overlay, sheet = folder / "overlay.mp4", folder / "contact-sheet.png"
     frames, transforms = make_demo_clip(n_frames or N_FRAMES, size or SIZE)

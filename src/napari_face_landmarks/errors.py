@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 
 class FaceLandmarksError(Exception):
     """Base class of all errors that the package raises for invalid input."""
@@ -39,6 +42,17 @@ def in_one_line(error: BaseException) -> str:
 def reason_of(error: OSError) -> str:
     """Return the operating system's reason for an error, for use in a sentence."""
     return (error.strerror or in_one_line(error)).lower()
+
+
+@contextmanager
+def os_errors_as(kind: type[FaceLandmarksError], what: str, advice: str) -> Iterator[None]:
+    """Raise an error of `kind` instead of an `OSError` of the block: "`what` (its reason): `advice`."."""
+    try:
+        yield
+    except FaceLandmarksError:  # a `VideoError` is an `OSError`
+        raise
+    except OSError as error:
+        raise kind(f"{what} ({reason_of(error)}): {advice}.") from error
 
 
 def printable(text: str) -> str:

@@ -6,8 +6,8 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from napari_face_landmarks.errors import ResultError, reason_of
-from napari_face_landmarks.files.atomic import check_writable, same_file
+from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.files.atomic import check_writable, make_folder, same_file
 
 
 def check_distinct(read: Sequence[Path], written: Sequence[Path]) -> None:
@@ -21,11 +21,5 @@ def check_distinct(read: Sequence[Path], written: Sequence[Path]) -> None:
 
 def prepare_place(path: Path) -> None:
     """Create the folder of an output file if necessary; raise a `ResultError` if it is not writable."""
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        reason = reason_of(error)
-        raise ResultError(
-            f"The folder {path.parent} cannot be created ({reason}): choose another."
-        ) from error
+    make_folder(path.parent)
     check_writable(path)

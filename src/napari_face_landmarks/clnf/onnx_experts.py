@@ -13,7 +13,7 @@ import onnxruntime
 
 from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, PatchExperts
-from napari_face_landmarks.errors import ModelError, reason_of
+from napari_face_landmarks.errors import ModelError, os_errors_as
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.ibug import N_LANDMARKS
 
@@ -87,10 +87,8 @@ def experts_graph(experts: PatchExperts) -> bytes:
 
 def export_experts(experts: PatchExperts, path: str | Path) -> None:
     """Write all experts as one ONNX file."""
-    try:
+    with os_errors_as(ModelError, f"{path} cannot be written", "choose another place"):
         Path(path).write_bytes(experts_graph(experts))
-    except OSError as error:
-        raise ModelError(f"{path} cannot be written ({reason_of(error)}): choose another place.") from None
 
 
 def onnx_experts(experts: AnyExperts, providers: Sequence[str] | None = None) -> OnnxExperts:

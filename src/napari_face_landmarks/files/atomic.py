@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from napari_face_landmarks.errors import ResultError, reason_of
+from napari_face_landmarks.errors import ResultError, os_errors_as, reason_of
 
 LONGEST_FILE_NAME = 255
 """Bytes, on common file systems."""
@@ -107,6 +107,12 @@ def sync_folder(folder: str | os.PathLike[str]) -> None:
 def same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bool:
     """Return whether two paths refer to the same existing file."""
     return os.path.exists(path) and os.path.exists(other) and os.path.samefile(path, other)
+
+
+def make_folder(folder: Path) -> None:
+    """Create a folder and those above it where they are missing."""
+    with os_errors_as(ResultError, f"The folder {folder} cannot be created", "choose another"):
+        folder.mkdir(parents=True, exist_ok=True)
 
 
 def check_writable(path: str | os.PathLike[str]) -> None:

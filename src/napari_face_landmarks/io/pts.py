@@ -20,7 +20,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.names import face_identifier
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
+from napari_face_landmarks.errors import ResultError, in_one_line, os_errors_as, reason_of
 from napari_face_landmarks.files.atomic import check_writable, replacing
 from napari_face_landmarks.files.npz import BROKEN_FILE
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -75,13 +75,11 @@ def _write_folder(path: Path, tracks: Tracks) -> None:
     check_writable(path)
     unfinished = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
-        unfinished.mkdir()
-        for name, text in _texts(tracks):
-            (unfinished / name).write_text(text, encoding="ascii")
-        os.replace(unfinished, path)
-    except OSError as error:
-        reason = reason_of(error)
-        raise ResultError(f"{path} cannot be written ({reason}): choose another folder.") from None
+        with os_errors_as(ResultError, f"{path} cannot be written", "choose another folder"):
+            unfinished.mkdir()
+            for name, text in _texts(tracks):
+                (unfinished / name).write_text(text, encoding="ascii")
+            os.replace(unfinished, path)
     finally:
         shutil.rmtree(unfinished, ignore_errors=True)
 

@@ -17,7 +17,7 @@ from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.parameters import OPENFACE_CEN, TUNED, EngineConstants
 from napari_face_landmarks.clnf.patch_experts import load_patch_experts
 from napari_face_landmarks.clnf.pdm import PDM, load_pdm
-from napari_face_landmarks.errors import ModelError, reason_of
+from napari_face_landmarks.errors import ModelError, os_errors_as
 from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.files.paths import check_inside
@@ -227,15 +227,13 @@ def _check_card(card: Any, path: Path) -> None:
 def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
     path = folder / name
     check_inside(path, folder)
-    try:
+    with os_errors_as(ModelError, f"{path} cannot be read", "install the models again"):
         size = path.stat().st_size
         if size != entry["bytes"] or size > LARGEST_FILE:
             raise ModelError(
                 f"{path} has {size} bytes, but {entry['bytes']} in its card: install the models again."
             )
         content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({reason_of(error)}): install the models again.") from None
     if hashlib.sha256(content).hexdigest() != entry["sha256"]:
         raise ModelError(
             f"{path} was modified (its SHA-256 differs from its card): install the models again."

@@ -30,7 +30,7 @@ from typing import Any
 import numpy as np
 import onnxruntime
 
-from napari_face_landmarks.errors import ModelError, in_one_line, reason_of
+from napari_face_landmarks.errors import ModelError, in_one_line, os_errors_as
 from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.files.paths import check_inside
@@ -116,12 +116,10 @@ def _check(path: Path, entries: dict[str, Any]) -> None:
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
     check_inside(path, path.parent)
-    try:
+    with os_errors_as(ModelError, f"{path} cannot be read", "put the file there"):
         if path.stat().st_size > LARGEST_NETWORK:
             raise ModelError(f"{path} has more than {LARGEST_NETWORK >> 20} MB: give a smaller network.")
         content = path.read_bytes()
-    except OSError as error:
-        raise ModelError(f"{path} cannot be read ({reason_of(error)}): put the file there.") from None
     return open_network(content, path, "export it again")
 
 

@@ -13,7 +13,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, TypedDict, Unpack
 
-from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, reason_of
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, os_errors_as
 from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
@@ -254,12 +254,9 @@ def _cut(job: Job, length: int, settings: TrackerSettings) -> Job:
 def _locked_folder(folder: Path) -> Iterator[None]:
     """Create the folder, and lock it against other batches."""
     path = folder / ".batch.lock"
-    try:
+    with os_errors_as(ResultError, f"Nothing can be written in {folder}", "choose another folder"):
         folder.mkdir(parents=True, exist_ok=True)
         stream = open(path, "a+b")  # noqa: SIM115  # closed below
-    except OSError as error:
-        reason = reason_of(error)
-        raise ResultError(f"Nothing can be written in {folder} ({reason}): choose another folder.") from error
     with stream:
         if not try_to_lock(stream):
             raise ResultError(
@@ -270,15 +267,13 @@ def _locked_folder(folder: Path) -> Iterator[None]:
 
 def _forget(checkpoint: Path) -> None:
     """Empty the checkpoint of an interrupted run, unless another process uses it."""
-    try:
-        with open(checkpoint, "r+b") as stream:
-            if try_to_lock(stream):
-                stream.truncate(0)
-    except FileNotFoundError:
-        return
-    except OSError as error:
-        reason = reason_of(error)
-        raise ResultError(f"{checkpoint} cannot be written ({reason}): choose another folder.") from error
+    with (
+        os_errors_as(ResultError, f"{checkpoint} cannot be written", "choose another folder"),
+        suppress(FileNotFoundError),
+        open(checkpoint, "r+b") as stream,
+    ):
+        if try_to_lock(stream):
+            stream.truncate(0)
 
 
 def read_settings(path: str | os.PathLike[str]) -> TrackerSettings:

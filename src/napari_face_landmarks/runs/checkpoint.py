@@ -27,7 +27,13 @@ import numpy.typing as npt
 from napari_face_landmarks.data.fields import TRACKED
 from napari_face_landmarks.data.frame import FrameResult, unstack_frames
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import FaceLandmarksError, ResultError, VideoError, in_one_line, reason_of
+from napari_face_landmarks.errors import (
+    FaceLandmarksError,
+    ResultError,
+    VideoError,
+    in_one_line,
+    os_errors_as,
+)
 from napari_face_landmarks.files.atomic import companion_name, to_disk
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.tracking.provenance import provenance
@@ -241,7 +247,7 @@ def video_identity(video: Video) -> dict[str, Any]:
     """
     path, found, total = video.info.path, hashlib.sha256(), 0
     samples = max(1, _SAMPLES // len(video.files))
-    try:
+    with os_errors_as(VideoError, f"{path} cannot be read", "check the path of the video"):
         for file in video.files:
             with open(file, "rb") as stream:
                 size = stream.seek(0, os.SEEK_END)
@@ -249,9 +255,6 @@ def video_identity(video: Video) -> dict[str, Any]:
                 for place in np.linspace(0, max(0, size - _SAMPLE), samples).astype(np.int64).tolist():
                     stream.seek(place)
                     found.update(stream.read(_SAMPLE))
-    except OSError as error:
-        reason = reason_of(error)
-        raise VideoError(f"{path} cannot be read ({reason}): check the path of the video.") from None
     frames, height, width, _ = video.shape
     return {
         "bytes": total,
@@ -337,36 +340,27 @@ class CheckpointedRun:
         part = range(len(video)) if part is None else part
         part = range(max(0, part.start), min(part.stop, len(video)), part.step)
         identity = run_identity(tracker, video, part, regions)
-        try:
+        with os_errors_as(ResultError, f"{path} cannot be written", "choose another folder"):
             stream: BinaryIO = os.fdopen(os.open(path, os.O_RDWR | os.O_CREAT | _BINARY, 0o666), "r+b")
-        except OSError as error:
-            reason = reason_of(error)
-            raise ResultError(f"{path} cannot be written ({reason}): choose another folder.") from error
-        try:
-            if not try_to_lock(stream):
-                raise ResultError(
-                    f"Another process is using {path}: wait until it has ended, or give another output."
-                )
-            content = None
-            if resume:
-                content = _content(stream, path, tracker.settings.max_faces, identity, or_restart)
-            state = None if content is None else content.state
-            run = tracker.track_frames(video, part.start, part.stop, state, regions, every=part.step)
-            checkpointed = CheckpointedRun(path, stream, tracker, run, content)
-            if content is None:
-                checkpointed._log.begin(identity)
-            else:
-                checkpointed._log.append_after(content.end)
-            return checkpointed
-        except OSError as error:
-            _close(stream)
-            if isinstance(error, VideoError):
+            try:
+                if not try_to_lock(stream):
+                    raise ResultError(
+                        f"Another process is using {path}: wait until it has ended, or give another output."
+                    )
+                content = None
+                if resume:
+                    content = _content(stream, path, tracker.settings.max_faces, identity, or_restart)
+                state = None if content is None else content.state
+                run = tracker.track_frames(video, part.start, part.stop, state, regions, every=part.step)
+                checkpointed = CheckpointedRun(path, stream, tracker, run, content)
+                if content is None:
+                    checkpointed._log.begin(identity)
+                else:
+                    checkpointed._log.append_after(content.end)
+                return checkpointed
+            except BaseException:
+                _close(stream)
                 raise
-            reason = reason_of(error)
-            raise ResultError(f"{path} cannot be written ({reason}): choose another folder.") from error
-        except BaseException:
-            _close(stream)
-            raise
 
     def add(self, result: FrameResult) -> None:
         """Write a result, now or within `SYNC_SECONDS`; called by the run."""
@@ -381,13 +375,9 @@ class CheckpointedRun:
         if state is None or (self._state is not None and state.next_result == self._state.next_result):
             return
         self._state = state
-        try:
+        advice = "make room; the frames before are kept there"
+        with os_errors_as(ResultError, f"{self.path} cannot be written", advice):
             self._log.sync(state)
-        except OSError as error:
-            reason = reason_of(error)
-            raise ResultError(
-                f"{self.path} cannot be written ({reason}): make room; the frames before are kept there."
-            ) from error
 
     def earlier(self) -> list[FrameResult]:
         """Return the results that were finished in an earlier run."""

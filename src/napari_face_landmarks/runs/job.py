@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line, reason_of
-from napari_face_landmarks.files.atomic import companion_name, replacing
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line, os_errors_as
+from napari_face_landmarks.files.atomic import companion_name, make_folder, replacing
 from napari_face_landmarks.io.formats import read_tracks, write_tracks
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of, run_identity
@@ -158,12 +158,7 @@ def _do(job: Job, video: Video, progress: Progress) -> FileResult:
         again = _measured(job, before, read_tracks(job.output, job.format))
         _write_record(job.output, {**record, "measures": job.measures})
         return again
-    try:
-        Path(job.output).parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise ResultError(
-            f"The folder {Path(job.output).parent} cannot be created ({reason_of(error)}): choose another."
-        ) from error
+    make_folder(Path(job.output).parent)
     if job.piece is not None:
         return _do_piece(job, Piece(*job.piece), tracker, video, progress)
     if job.pieces:
@@ -331,9 +326,6 @@ def _is_as_written(output: str, record: Mapping[str, Any]) -> bool:
 
 def _sha256(path: str) -> str:
     """Return the SHA-256 of a file."""
-    try:
-        with open(path, "rb") as stream:
-            return hashlib.file_digest(stream, "sha256").hexdigest()
-    except OSError as error:
-        reason = reason_of(error)
-        raise ResultError(f"{path} cannot be read ({reason}): choose another folder.") from error
+    unreadable = os_errors_as(ResultError, f"{path} cannot be read", "choose another folder")
+    with unreadable, open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
