@@ -550,6 +550,20 @@ def test_the_command_writes_tables_plot_and_report(
     assert not (tmp_path / "t.csv").exists()
 
 
+def test_seconds_do_not_count_frames_that_were_removed() -> None:
+    tracks = tracks_of(faces(200))
+    kept = np.r_[0:50, 150:200]
+    assert summary(measure(tracks.take_frames(kept)))["seconds"].item() == pytest.approx(4, abs=0.05)
+    assert summary(measure(tracks.take_frames(kept[::2])))["seconds"].item() == pytest.approx(4, abs=0.1)
+
+
+def test_time_stamps_that_go_back_are_named() -> None:
+    tracks = tracks_of(faces(60))
+    tracks.timestamps[31] = 0.5
+    with pytest.raises(MeasureError, match="time stamp of frame 31 is not after"):
+        blinks(measure(tracks))
+
+
 def test_a_frame_rate_that_is_given_counts_in_every_table(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

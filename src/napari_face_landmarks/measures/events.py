@@ -210,7 +210,7 @@ def time_of_rows(table: MeasureTable, fps: float | None = None) -> Floats:
     Raises
     ------
     MeasureError
-        If there are fewer than two rows, or neither time stamps nor a frame rate.
+        If there are fewer than two rows, or neither time stamps that increase nor a frame rate.
     """
     if len(table.frame_indices) < FEWEST_FRAMES:
         raise MeasureError("Events need at least two frames: give a recording, not a still.")
@@ -219,8 +219,13 @@ def time_of_rows(table: MeasureTable, fps: float | None = None) -> Floats:
             raise MeasureError(f"The frame rate is {fps}: give a number of frames per second above 0.")
         return np.asarray(table.frame_indices / fps, dtype=np.float64)
     seconds = np.asarray(table.timestamps, dtype=np.float64)
-    if not np.isfinite(seconds).all() or not (np.diff(seconds) > 0).all():
+    if not np.isfinite(seconds).all():
         raise MeasureError("The recording has no time stamps: give the frame rate (fps=25, or --fps 25).")
+    if len(wrong := np.flatnonzero(np.diff(seconds) <= 0)):
+        raise MeasureError(
+            f"The time stamp of frame {table.frame_indices[wrong[0] + 1]} is not after the one before "
+            "it: correct it, or give the frame rate (fps=25, or --fps 25)."
+        )
     return seconds
 
 

@@ -58,7 +58,7 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
         row: dict[str, Any] = {
             "face": table.face_names[face],
             "frames": int(present.sum()),
-            "seconds": _observed(seconds, present),
+            "seconds": _observed(table, seconds, present),
             "usable_percent": 100 * float(usable.sum()) / max(int(present.sum()), 1),
             "unit": table.scale.unit,
             "pose_corrected": table.pose_corrected,
@@ -66,7 +66,7 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
         for columns in _together(table):
             row |= _of_columns(table, columns, face, usable)
         row |= _excursion_symmetry(row)
-        row |= _of_blinks([blink for blink in found if blink.face == face], _observed(seconds, usable))
+        row |= _of_blinks([blink for blink in found if blink.face == face], _observed(table, seconds, usable))
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -130,9 +130,13 @@ def compare(
     return pd.DataFrame(rows)
 
 
-def _observed(seconds: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:
-    """Return for how many seconds something held, counting each frame by the time to the next one."""
-    steps = np.diff(seconds)
+def _observed(table: MeasureTable, seconds: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:
+    """Return for how many seconds something held, counting each frame by the time to the next one.
+
+    A gap, of frames that somebody has removed, is not observed: the frame before it counts as one.
+    """
+    frames = np.diff(table.frame_indices)
+    steps = np.diff(seconds) * np.minimum(1, np.median(frames) / frames)
     each = np.append(steps, np.median(steps))
     return float(each[where].sum())
 
