@@ -80,17 +80,9 @@ def check_export_options(options: argparse.Namespace) -> None:
             raise ResultError(f"{path} may be overwritten by the crops of {crops}: give another name.")
 
 
-def write_exports(
-    options: argparse.Namespace, video: Video, tracks: Tracks, models: Models, part: range
-) -> None:
-    """Write the selected videos, of the frames of `part`."""
-    with _said():
-        _write_exports(options, video, tracks, models, part)
-
-
 @contextlib.contextmanager
 def _said() -> Iterator[None]:
-    """Print the warnings of the block as lines, each once."""
+    """Print the warnings of a block or function as lines, each once."""
     from napari_face_landmarks.video import VideoWarning
 
     with warnings.catch_warnings(record=True) as found:
@@ -100,9 +92,11 @@ def _said() -> Iterator[None]:
         say(f"Warning: {sentence}")
 
 
-def _write_exports(
+@_said()
+def write_exports(
     options: argparse.Namespace, video: Video, tracks: Tracks, models: Models, part: range
 ) -> None:
+    """Write the selected videos, of the frames of `part`."""
     from napari_face_landmarks.visualization import write_anonymised, write_face_crops, write_overlay
     from napari_face_landmarks.visualization.face_crops import n_crops
 
@@ -140,11 +134,8 @@ def _write_exports(
 
 def _in_words(frames: list[int], most: int = 5) -> str:
     """Return frames as ranges: "0 to 3, 7, 12 to 20"."""
-    spans: list[list[int]] = []
-    for frame in frames:
-        if spans and frame == spans[-1][1] + 1:
-            spans[-1][1] = frame
-        else:
-            spans.append([frame, frame])
-    named = [str(first) if first == last else f"{first} to {last}" for first, last in spans[:most]]
+    import numpy as np
+
+    spans = np.split(frames, np.flatnonzero(np.diff(frames) > 1) + 1)
+    named = [str(span[0]) if len(span) == 1 else f"{span[0]} to {span[-1]}" for span in spans[:most]]
     return ", ".join(named) + (", …" if len(spans) > most else "")
