@@ -453,6 +453,19 @@ def test_pictures_from_a_video_that_ends_too_early_are_refused(tmp_path: Path, c
     assert [path.name for path in tmp_path.iterdir()] == ["clip.mp4"]
 
 
+def test_pictures_from_another_video_are_refused(tmp_path: Path, clip: Path) -> None:
+    with open_video(clip) as video:
+        height, width = video.shape[1:3]
+    tracks = make_tracks(6)
+    tracks.meta.update(height=height + 2, width=width)
+    for write in (visualization.write_overlay, visualization.contact_sheet):
+        with pytest.raises(ImageError, match="give the video that they were made on"):
+            write(tmp_path / "new.mp4", clip, tracks)
+    assert not (tmp_path / "new.mp4").exists()
+    tracks.meta.update(height=height)
+    visualization.write_overlay(tmp_path / "new.mp4", clip, tracks)
+
+
 def test_pictures_of_no_frames_are_refused(tmp_path: Path, clip: Path) -> None:
     tracks = make_tracks(6)
     none = Tracks(**{name: getattr(tracks, name)[:0] for name in ARRAYS})

@@ -79,6 +79,7 @@ def test_an_overlay_shows_faces_and_confidence_at_the_times_of_the_video(
     tracks.confidence[:, 0], tracks.confidence[:, 1] = 1.0, 0.05  # yellow and dark blue
     grid = np.stack(np.meshgrid(np.arange(17), np.arange(4)), axis=-1).reshape(-1, 2).astype(np.float32)
     tracks.landmarks[:, 0], tracks.landmarks[:, 1] = (20, 60) + 14 * grid, (20, 140) + 14 * grid
+    tracks.meta.update(height=220, width=280)
     video = viewer.add_image(np.full((6, 220, 280, 3), 128, np.uint8), rgb=True)
     points = viewer.add_layer(Layer.create(*tracks_to_layer_data(tracks, video)[0]))
     path = tmp_path / "overlay.mp4"
@@ -108,6 +109,7 @@ def test_pictures_of_the_frame_and_of_the_video_in_the_colours_of_the_view(
     tracks = a_run(1)
     grid = np.stack(np.meshgrid(np.arange(17), np.arange(4)), axis=-1).reshape(-1, 2).astype(np.float32)
     tracks.landmarks[:, 0] = (20, 60) + 14 * grid
+    tracks.meta.update(height=220, width=280)
     video = viewer.add_image(np.full((6, 220, 280, 3), 128, np.uint8), rgb=True)
     points = viewer.add_layer(Layer.create(*tracks_to_layer_data(tracks, video)[0]))
     recolour(points, "region")

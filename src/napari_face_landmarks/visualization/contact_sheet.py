@@ -16,7 +16,7 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.opencv import cv2
-from napari_face_landmarks.tracking.frame_source import recorded_pixel_range
+from napari_face_landmarks.tracking.frame_source import check_size, recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 from napari_face_landmarks.video.pixels import to_rgb8
 from napari_face_landmarks.visualization import overlay, video_files
@@ -161,6 +161,7 @@ def contact_sheet(
 
 def _cell(source: Any, tracks: Tracks, row: int, width: int, style: OverlayStyle) -> npt.NDArray[np.uint8]:
     frame = np.asarray(source[int(tracks.frame_indices[row])])
+    check_size(frame.shape[:2], tracks)
     height = width * frame.shape[0] / (frame.shape[1] * float(tracks.meta.get(PIXEL_ASPECT, 1.0)))
     return _drawn(frame, tracks, row, style, (width, max(1, round(height))))
 

@@ -13,7 +13,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
-from napari_face_landmarks.tracking.frame_source import EVERY, check_length, recorded_stream
+from napari_face_landmarks.tracking.frame_source import EVERY, check_length, check_size, recorded_stream
 from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
 from napari_face_landmarks.video.pictures import pictures_in
 
@@ -53,6 +53,7 @@ def tracked_frames(frames: Any, tracks: Tracks) -> Iterator[tuple[int, npt.NDArr
     row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
     for index, frame in enumerate(read_frames(frames, start, stop), start=start):
         if index in row_of:
+            check_size(frame.shape[:2], tracks)
             yield row_of[index], frame
 
 
