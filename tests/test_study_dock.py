@@ -183,6 +183,25 @@ def test_a_study_whose_dock_is_closed_ends(viewer: Any, study: Any, batch: FakeB
     assert commands.study(viewer) is not study
 
 
+def test_buttons_say_why_they_cannot_be_used(viewer: Any, study: Any, folder: Path) -> None:
+    buttons = (study.run_button, study.remove_button, study.measures_button, study.results_button)
+    assert [each.isEnabled() for each in buttons] == [False] * 4
+    assert all(each.toolTip().startswith("There ") for each in buttons)
+    study.add([str(folder)])
+    assert [each.isEnabled() for each in buttons] == [True, True, False, False]
+    study.run_button.click()
+    wait_until(lambda: not study.running)
+    assert all(each.isEnabled() and not each.toolTip().startswith("There ") for each in buttons)
+
+
+def test_a_tab_that_is_asked_for_comes_in_front_of_many_videos(viewer: Any, study: Any) -> None:
+    let_work(0.1)
+    assert not study.visibleRegion().isEmpty()
+    commands.check(viewer)
+    wait_until(lambda: study.visibleRegion().isEmpty())
+    assert not commands.landmarks_dock(viewer).check.visibleRegion().isEmpty()
+
+
 def test_what_cannot_be_added_is_told(study: Any, tmp_path: Path) -> None:
     study.add([str(tmp_path)])
     assert "holds no videos" in study.status.text()

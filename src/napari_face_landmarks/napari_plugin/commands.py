@@ -51,6 +51,8 @@ def landmarks_dock(viewer: Any = None, tab: str | None = None) -> Any:
         dock = viewer.window.add_plugin_dock_widget(PLUGIN, DOCK)[1]
     if tab is not None:
         dock.show_tab(tab)
+        dock.parent().show()
+        dock.parent().raise_()  # it may be behind Many videos
     return dock
 
 

@@ -63,6 +63,7 @@ from napari_face_landmarks.runs.summary import summary_line
 from napari_face_landmarks.runs.worker import cores, in_a_sentence
 
 TITLE = "Many videos"
+NO_MEASURES = "There are no measures yet: press Track all."
 LOOK_MS = 250
 """Between two looks at what the working thread has done."""
 COLUMNS = ("Video", "State", "Quality")
@@ -186,7 +187,11 @@ class StudyDock(Docked):
         self.remove_button = button(
             "Remove", "Take the selected videos off the list; no file is deleted.", self.remove
         )
-        self.run_button = button("Track all", "", self.run)
+        self.run_button = button(
+            "Track all",
+            "Track all videos and measure them; those that are done already are left alone.",
+            self.run,
+        )
         self.cancel_button = button(
             "Cancel", "Stop. What is done is kept, and Track all resumes the rest.", self.cancel
         )
@@ -194,6 +199,8 @@ class StudyDock(Docked):
             "All measures", "Show the measures of all videos in one table.", self.show_measures
         )
         self.results_button = button("Open the folder", "Show the files of the results.", self.open_folder)
+        offered = (self.remove_button, self.run_button, self.measures_button, self.results_button)
+        self._help = {each: each.toolTip() for each in offered}
         self.table = QTableWidget(0, len(COLUMNS))
         self.table.setHorizontalHeaderLabels(COLUMNS)
         self.table.verticalHeader().setVisible(False)
@@ -419,17 +426,18 @@ class StudyDock(Docked):
             control.setEnabled(idle)
         for setting in self._settings:
             setting.enabled = idle
-        self.remove_button.setEnabled(idle and bool(self.videos))
-        self.run_button.setEnabled(idle and bool(self.videos))
-        self.run_button.setToolTip(
-            "Track all videos and measure them; those that are done already are left alone."
-            if self.videos
-            else "There are no videos yet: add some."
-        )
         self.cancel_button.setEnabled(not idle and self._study is not None and not self._study.cancelled)
         folder = Path(self.folder.text() or RESULTS)
-        self.measures_button.setEnabled(idle and (folder / MEASURES_TABLE).is_file())
-        self.results_button.setEnabled(folder.is_dir())
+        no_videos = "" if self.videos else "There are no videos yet: add some."
+        missing = {
+            self.remove_button: no_videos,
+            self.run_button: no_videos,
+            self.measures_button: "" if (folder / MEASURES_TABLE).is_file() else NO_MEASURES,
+            self.results_button: "" if folder.is_dir() else "There is no such folder yet: press Track all.",
+        }
+        for each, why in missing.items():
+            each.setEnabled(not why and (idle or each is self.results_button))
+            each.setToolTip(why or self._help[each])
 
     def open_result(self, row: int) -> None:
         """Show the video of a row with its landmarks in the viewer, and hide all others."""
