@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.jit import exact_kernel
-from napari_face_landmarks.pfld.crop import Pictures, by_picture, sample_kernel
+from napari_face_landmarks.pfld.crop import Pictures, by_picture, flat_pixels, sample_kernel
 
 EYE_SIZE = 48
 """Side of the eye network's input, pixels."""
@@ -92,9 +92,9 @@ def part_inputs(
     """
     points, crops = np.ascontiguousarray(landmarks, np.float64), np.empty((len(landmarks), 3, 4), np.float32)
     for rgb, rows in by_picture(pictures, len(points)):
-        pixels, of_faces = np.ascontiguousarray(rgb).reshape(-1), slice(2 * rows.start, 2 * rows.stop)
+        of_faces = slice(2 * rows.start, 2 * rows.stop)
         into = crops[rows], eyes[of_faces], mouths[rows]
-        _part_inputs(pixels, rgb.shape[0], rgb.shape[1], points[rows], *_MIRRORED, *into)
+        _part_inputs(flat_pixels(rgb), rgb.shape[0], rgb.shape[1], points[rows], *_MIRRORED, *into)
     return crops
 
 

@@ -84,6 +84,16 @@ def by_picture(pictures: Pictures, count: int) -> Iterator[tuple[npt.NDArray[np.
             first = last
 
 
+def flat_pixels(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Return the numbers of a picture in order, always read-only: kernels round alike for all pictures.
+
+    Numba compiles a kernel once more for read-only arrays, and fast mathematics may then differ.
+    """
+    pixels = np.ascontiguousarray(rgb).reshape(-1)
+    pixels.flags.writeable = False
+    return pixels
+
+
 def to_image(fractions: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -> Floats:
     """Map coordinates in crops, fractions (F, N, 2), to pixels of the image, (F, N, 2) float32."""
     centre = np.asarray(crops, dtype=np.float64)
@@ -121,8 +131,7 @@ def sample_crops(
         out = np.empty((len(crops), 3, size, size), dtype=np.float32)
     where = np.asarray(crops, np.float64)
     for rgb, rows in by_picture(pictures, len(crops)):
-        pixels = np.ascontiguousarray(rgb).reshape(-1)
-        sample_kernel(pixels, rgb.shape[0], rgb.shape[1], where[rows], mirrored, out[rows])
+        sample_kernel(flat_pixels(rgb), rgb.shape[0], rgb.shape[1], where[rows], mirrored, out[rows])
     return out
 
 
