@@ -48,7 +48,11 @@ def test_a_cut_to_another_person_starts_a_track(
     tracker = tracker_of(models, **settings)
     tracks = tracker.track(np.concatenate([one, other]), fps=25)
     assert tracks.meta["cuts"] == [N]
-    assert not tracks.warnings
+    said = (
+        f"After scene cuts a face is another person (face 1 from frame {N} on): each is measured by itself, "
+        "and who comes back may be a new face.",
+    )
+    assert tracks.warnings == (() if settings.get("max_faces") else said)
     faces = np.flatnonzero(tracks.present.any(axis=0))
     assert len(faces) == 2
     first, second = tracks.landmarks[:N, faces[0]], tracks.landmarks[N:, faces[1]]
@@ -78,6 +82,7 @@ def test_a_person_who_is_recognised_keeps_the_track(
     assert tracks.present[:N, 0].all()
     assert tracks.present[-N:, 0].all()
     assert tracks.n_faces == (2 if kind == "there and back" else 1)
+    assert not tracks.warnings
 
 
 @pytest.mark.parametrize(
@@ -117,7 +122,11 @@ def test_a_run_resumes_across_a_cut(one: np.ndarray, other: np.ndarray, models: 
 
 @pytest.mark.slow
 def test_the_command_line_gives_people_their_own_tracks(
-    one: np.ndarray, other: np.ndarray, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    one: np.ndarray,
+    other: np.ndarray,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.setattr(checkpoint, "SYNC_SECONDS", 0.0)
     video = tmp_path / "in" / "v.mkv"
@@ -127,6 +136,12 @@ def test_the_command_line_gives_people_their_own_tracks(
     assert cli.main(words) == 0
     batch = ["batch", str(video.parent), "-o", str(tmp_path / "out"), "--refine", "off", "--jobs", "1"]
     assert cli.main(batch) == 0
+    measured = ["measure", str(video), "--summary", str(tmp_path / "s.csv"), "--refine", "off"]
+    assert cli.main(measured) == 0
+    shown = capsys.readouterr()
+    sentence = f"After scene cuts a face is another person (face 1 from frame {N} on): each is measured"
+    assert shown.err.count(f"Warning: {sentence}") == shown.out.count(sentence) == 1
+    assert shown.err.count(f"{video.name}: {sentence}") == 1
     for path in (tmp_path / "t.csv", tmp_path / "out" / "v.csv"):
         present = Tracks.load(path).present
         assert present[:, 0].tolist() == [True] * N + [False] * N

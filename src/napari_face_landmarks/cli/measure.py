@@ -109,7 +109,7 @@ def _measure(options: argparse.Namespace) -> int:
             pdm=pdm,
             names=options.measures,
         )
-        for sentence in table.warnings:
+        for sentence in (*tracks.warnings, *table.warnings):
             say(f"{path.name}: {sentence}")
         tables.append((path, table))
         if options.report is not None:
@@ -171,8 +171,6 @@ def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[
 
     with open_video(path) as video, progress_bar(path.name, len(video)) as advance:
         tracks = tracker.track(video, lambda done, total: advance())
-    for sentence in tracks.warnings:
-        say(f"{path.name}: {sentence}")
     return tracks, models.pdm
 
 

@@ -9,7 +9,7 @@ occludes a face, or ceases to, half of the face stays as it was at its position:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Mapping, Sequence
 from contextlib import closing
 from typing import Any
 
@@ -190,19 +190,24 @@ def people_in_words(meta: Mapping[str, Any]) -> tuple[str, ...]:
     given = meta.get(NEW_TRACKS, ())
     if not given:
         return ()
-    first = ", ".join(f"face {face} from frame {frame} on" for frame, face in given[:MOST_NAMED])
-    more = f" and {len(given) - MOST_NAMED} more" if len(given) > MOST_NAMED else ""
     return (
-        f"{SEVERAL} ({first}{more}): measure them separately, in napari after Split here in the panel Faces. "
+        f"{_others_from(given)}: measure them separately, in napari after Split here in the panel Faces. "
         f"Tracks.meta[{NEW_TRACKS!r}] has all frames.",
     )
+
+
+def _others_from(given: Sequence[Sequence[int]]) -> str:
+    """Return the beginning of a sentence about the frames from which faces are other persons."""
+    first = ", ".join(f"face {face} from frame {frame} on" for frame, face in given[:MOST_NAMED])
+    more = f" and {len(given) - MOST_NAMED} more" if len(given) > MOST_NAMED else ""
+    return f"{SEVERAL} ({first}{more})"
 
 
 def split_at_cuts(tracks: Tracks) -> Tracks:
     """Return tracks in which the tracks of different persons in one slot are separate faces.
 
-    Tracks that begin later are appended. If that gave more than `MOST_FACES` faces, or too many rows, the
-    tracks are unchanged, with a warning.
+    Tracks that begin later are appended, and a warning names them. If that gave more than `MOST_FACES` faces,
+    or too many rows, the faces are unchanged, with a warning.
     """
     given = tracks.meta.get(NEW_TRACKS)
     if not given:
@@ -221,4 +226,6 @@ def split_at_cuts(tracks: Tracks) -> Tracks:
         for item in FIELDS:
             arrays[item.name][rows, tracks.n_faces + number] = arrays[item.name][rows, face]
             arrays[item.name][rows, face] = item.empty(len(rows), 1)[:, 0]
-    return dataclasses.replace(wide.with_arrays(arrays), meta=meta, warnings=others)
+    split = [(frame, tracks.n_faces + number) for number, (frame, _) in enumerate(given)]
+    said = f"{_others_from(split)}: each is measured by itself, and who comes back may be a new face."
+    return dataclasses.replace(wide.with_arrays(arrays), meta=meta, warnings=(*others, said))
