@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from napari_face_landmarks.errors import ResultError
+from napari_face_landmarks.errors import ResultError, VideoError
 from napari_face_landmarks.files.atomic import check_writable, replacing
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.runs import journal_of
@@ -85,6 +85,8 @@ def test_a_drive_without_locks_or_syncing_is_written_to_all_the_same(
     monkeypatch.setattr(os, "fsync", answer(errno.EIO))
     with pytest.raises(ResultError, match="cannot be written"), replacing(path) as temporary:
         temporary.write_text("newer")
+    with pytest.raises(VideoError, match="ends early"), replacing(path):
+        raise VideoError("The video ends early.")
     assert path.read_text() == "new"
 
 

@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from napari_face_landmarks.errors import ResultError, os_errors_as, reason_of
+from napari_face_landmarks.errors import FaceLandmarksError, ResultError, os_errors_as, reason_of
 
 LONGEST_FILE_NAME = 255
 """Bytes, on common file systems."""
@@ -61,6 +61,8 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             to_disk(stream.fileno())
         os.replace(temporary, place)
         sync_folder(place.parent)
+    except FaceLandmarksError:
+        raise  # of what is read in the block: a `VideoError` is an `OSError`, too
     except OSError as error:
         raise ResultError(f"{target} cannot be written ({reason_of(error)}): choose another file.") from error
     finally:
