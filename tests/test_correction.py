@@ -32,6 +32,7 @@ from napari_face_landmarks.data.fields import CARRIED, MANUAL, NONE, OFF_MODEL, 
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import inter_ocular, nme
+from napari_face_landmarks.measures.table import measure
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.video.pixels import to_grey
 from test_export import assert_same, make_tracks
@@ -132,6 +133,40 @@ def test_without_or_with_one_landmark_a_good_face_stays_good(
     right = truth.landmarks[0, 0]
     held = np.arange(68) < marks
     assert nme(refit(models, clip[0], right, held).landmarks, right) < 0.03
+
+
+@pytest.mark.parametrize("with_pfld", [True, False])
+def test_a_landmark_placed_by_hand_makes_no_other_less_certain(
+    models: Models, clip: Any, truth: Tracks, with_pfld: bool
+) -> None:
+    across = float(inter_ocular(truth.landmarks[0, 0]))
+    far = truth.landmarks[0, 0, 54] + across * np.array([0.12, -0.06])
+    placed = set_manual_landmarks(truth, 0, 0, [54], [far])
+    used = models if with_pfld else dataclasses.replace(models, pfld=None)
+    frame = int(truth.frame_indices[0])
+    again = refit_in_tracks(used, clip[0], placed, frame, 0)
+    others = np.arange(68) != 54
+    for tracks in (placed, again):
+        assert tracks.confidence[0, 0, 54] == 1
+        assert tracks.sigma[0, 0, 54] == pytest.approx(0.01 * across, rel=0.05)
+        assert tracks.confidence[0, 0, others].mean() > truth.confidence[0, 0, others].mean() - 0.02
+        assert (tracks.sigma[0, 0] < 2 * truth.sigma[0, 0] + 0.02 * across).all()
+        names = [column.name for column in measure(tracks).columns]
+        error, before = (
+            measure(each).errors[0, 0, names.index("commissure_excursion_left")] for each in (tracks, truth)
+        )
+        assert error < 1.1 * before
+    near = propagate(models, clip, again, frame, 0, until=frame + 3).confidence[1:4, 0]
+    assert near.mean() > truth.confidence[1:4, 0].mean() - 0.02
+
+
+def test_landmarks_that_the_image_contradicts_are_uncertain_after_a_refit(
+    models: Models, clip: Any, truth: Tracks
+) -> None:
+    wrong = truth.landmarks[0, 0] + 0.3 * np.asarray(inter_ocular(truth.landmarks[0, 0]))
+    found = refit(models, np.zeros_like(clip[0]), wrong, np.arange(68) < 17)
+    assert (found.confidence[17:] <= 0.5).any()
+    assert (found.confidence[:17] == 1).all()
 
 
 def test_held_landmarks_draw_the_model_in_both_engines_alike(

@@ -21,6 +21,7 @@ from fake_tracker import FakeTracker
 from napari_face_landmarks import tracking
 from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.errors import ImageError, ResultError
+from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.napari_plugin import readers_writers as writer
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
@@ -296,6 +297,10 @@ def test_points_moved_by_hand_are_what_counts() -> None:
     np.testing.assert_allclose(again.landmarks, expected, atol=1e-4)
     manual = again.source == MANUAL
     assert manual[2, 1]
+    assert again.confidence[2, 1, 30] == 1
+    assert again.sigma[2, 1, 30] == pytest.approx(0.01 * inter_ocular(again.landmarks[2, 1]))
+    kept = np.arange(68) != 30
+    np.testing.assert_array_equal(again.sigma[2, 1, kept], tracks.sigma[2, 1, kept])
     assert (manual & (tracks.source != MANUAL)).sum() <= 1
     assert again.boxes[2, 1, 3] == again.landmarks[2, 1, :, 1].max()
     assert again.boxes[2, 1, 4] == tracks.boxes[2, 1, 4]

@@ -14,13 +14,14 @@ from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.clnf.fit import refine
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, project
 from napari_face_landmarks.correction import constants
-from napari_face_landmarks.data.edit import row_of, with_face
+from napari_face_landmarks.data.edit import HAND_ERROR, row_of, with_face
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ImageError, ModelError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.parts import refine_parts
 from napari_face_landmarks.pfld import crops_of_landmarks, predict_twice
+from napari_face_landmarks.pfld.network import POOR_NME
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.frame_source import check_size, recorded_pixel_range
 from napari_face_landmarks.tracking.frame_view import recorded_view
@@ -38,7 +39,11 @@ class Refit:
     landmarks : ndarray, (68, 2), float32
         Pixels, x then y; manual landmarks are unchanged.
     confidence : ndarray, (68,), float32
-        0 to 1; 1 for manual landmarks.
+        0 to 1; 1 for manual landmarks. That of the others is PFLD's on the frame, less where they are far
+        from PFLD's, and 0.5 where nothing is known: PFLD is off, or there is none.
+    sigma : ndarray, (68,), float32
+        Standard deviation of each landmark's error along one axis, pixels, found likewise; 1 % of the
+        inter-ocular distance for manual landmarks.
     params : ndarray, (6 + m,), float64
         Parameters of the shape model.
     refined : bool
@@ -50,6 +55,7 @@ class Refit:
 
     landmarks: Floats
     confidence: Floats
+    sigma: Floats
     params: npt.NDArray[np.float64]
     refined: bool
     doubtful: npt.NDArray[np.bool_] = field(default_factory=lambda: np.zeros(N_LANDMARKS, np.bool_))
@@ -120,11 +126,11 @@ def refit(
     fixed = fixed & np.isfinite(given).all(axis=1)
     rgb, pdm = to_rgb8(image), models.pdm
     settings = settings or TrackerSettings()
-    best, across = _best_start(models, rgb, given, fixed)
+    best, across, seen = _best_start(models, rgb, given, fixed)
     placed, doubtful = given, _doubtful(models, rgb, given, fixed)
     if doubtful.any():
         given, fixed = np.where(doubtful[:, None], np.nan, given), fixed & ~doubtful
-        best, across = _best_start(models, rgb, given, fixed)
+        best, across, seen = _best_start(models, rgb, given, fixed)
     points, sigma = best.landmarks.copy(), best.sigma.copy()
     points[fixed], sigma[fixed] = given[fixed], constants.HAND_SIGMA * across
     weights = _weights(sigma, fixed, across)
@@ -134,8 +140,10 @@ def refit(
     found = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
     found = _drawn_to(found, given, fixed, across)
     found[doubtful] = placed[doubtful]
-    confidence = np.where(fixed | doubtful, 1.0, best.confidence).astype(np.float32)
-    return Refit(found.astype(np.float32), confidence, fit.params, fit.converged, doubtful)
+    confidence, spread = _certainty(found, seen)
+    by_hand = fixed | doubtful
+    confidence[by_hand], spread[by_hand] = 1.0, HAND_ERROR * inter_ocular(found)
+    return Refit(found.astype(np.float32), confidence, spread, fit.params, fit.converged, doubtful)
 
 
 def refit_in_tracks(
@@ -186,24 +194,48 @@ def refit_in_tracks(
             CorrectionWarning,
             stacklevel=2,
         )
-    return with_face(tracks, row, face, view.in_source(fit.landmarks), fit.confidence, fit.params[:6])
+    confidence, sigma = fit.confidence, fit.sigma
+    if models.pfld is None:  # the other landmarks are as certain as they were
+        before = tracks.confidence[row, face]
+        confidence = np.where(held | (before == 0), confidence, before)
+        sigma = np.where(held, sigma, tracks.sigma[row, face])
+    return with_face(tracks, row, face, view.in_source(fit.landmarks), confidence, sigma, fit.params[:6])
 
 
 def _best_start(
     models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
-) -> tuple[_Start, float]:
-    """Return the start that agrees best with the manual landmarks, and the face's size (px)."""
+) -> tuple[_Start, float, list[_Start]]:
+    """Return the start that agrees best with the manual landmarks, the face's size (px), and PFLD's."""
     fits = _both_fits(models.pdm, given, fixed)
     spread = [constants.FAR_OFF * max(float(inter_ocular(points)), 1.0) for points in fits]
-    doubtful = np.full(N_LANDMARKS, 0.5, np.float32)
+    no_evidence = np.full(N_LANDMARKS, 0.5, np.float32)
+    seen = _seen(models, rgb, fits)
     as_it_is = np.where(np.isfinite(given), given, fits[0])
     starts = [
-        _Start(as_it_is, np.full(N_LANDMARKS, 0.5 * spread[0]), doubtful),
-        _Start(fits[1], np.full(N_LANDMARKS, spread[1]), doubtful),
-        *_seen(models, rgb, fits),
+        _Start(as_it_is, np.full(N_LANDMARKS, 0.5 * spread[0]), no_evidence),
+        _Start(fits[1], np.full(N_LANDMARKS, spread[1]), no_evidence),
+        *seen,
     ]
     best = min(starts, key=lambda start: _badness(start, given, fixed))
-    return best, max(float(inter_ocular(fits[1])), 1.0)
+    return best, max(float(inter_ocular(fits[1])), 1.0), seen
+
+
+def _certainty(found: npt.NDArray[np.float64], seen: list[_Start]) -> tuple[Floats, Floats]:
+    """Return confidence and sigma (px), (68,), of landmarks according to the nearest of PFLD's outputs.
+
+    They are PFLD's where the landmarks are. A landmark that is farther from PFLD's counts as off by as much,
+    up to a confidence of 0.5: there PFLD is wrong, and nothing is known. So it is everywhere without PFLD.
+    """
+    radius = POOR_NME * max(float(inter_ocular(found)), 1.0)
+    vague = radius / np.sqrt(2 * np.log(2))
+    if not seen:
+        return np.full(N_LANDMARKS, 0.5, np.float32), np.full(N_LANDMARKS, vague, np.float32)
+    off = [np.linalg.norm(found - start.landmarks, axis=1) / np.sqrt(2) for start in seen]
+    nearest = int(np.argmin(np.mean(off, axis=1)))
+    apart = np.clip(off[nearest], 1e-9, vague)
+    confidence = np.minimum(seen[nearest].confidence, -np.expm1(-0.5 * (radius / apart) ** 2))
+    sigma = np.maximum(seen[nearest].sigma, apart)
+    return confidence.astype(np.float32), sigma.astype(np.float32)
 
 
 def _both_fits(
@@ -266,7 +298,7 @@ def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.
     return [
         _Start(points.astype(np.float64), sigma[row].astype(np.float64), output.confidence[row])
         for row, points in enumerate(landmarks)
-        if np.isfinite(points).all()
+        if np.isfinite(points).all() and output.confidence[row].any()
     ]
 
 

@@ -17,10 +17,12 @@ from napari_face_landmarks.data.fields import FIELDS, MANUAL
 from napari_face_landmarks.data.names import LONGEST_NAME, NAMES, face_label, names_of_faces
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 
 FaceValues = dict[str, npt.NDArray[Any]]
 """The arrays of one face on one frame, each of the shape `Field.shape`."""
+HAND_ERROR = 0.01
+"""Standard deviation of a manual landmark's error along one axis, in inter-ocular distances."""
 
 
 def rename_face(tracks: Tracks, face: int, name: str) -> Tracks:
@@ -179,9 +181,10 @@ def manual_values(
     values = values_of_face(tracks, row, face)
     if not which:
         return values
-    moved, confidence = values["landmarks"], values["confidence"]
+    moved, confidence, sigma = values["landmarks"], values["confidence"], values["sigma"]
     moved[which], confidence[which] = points, 1
-    edited = edited_values(tracks, row, face, moved, confidence, values["pose"])
+    sigma[which] = HAND_ERROR * inter_ocular(moved)
+    edited = edited_values(tracks, row, face, moved, confidence, sigma, values["pose"])
     edited["by_hand"][which] = True
     return edited
 
@@ -192,12 +195,13 @@ def edited_values(
     face: int,
     landmarks: npt.NDArray[Any],
     confidence: npt.NDArray[Any],
+    sigma: npt.NDArray[Any],
     pose: npt.NDArray[Any],
 ) -> FaceValues:
     """Return a face on one frame with its landmarks replaced, for `set_face`; its source is "manual".
 
-    Landmarks (68, 2), confidence (68,) and pose (6,) are as in `Tracks`. The box encloses the landmarks, its
-    score is kept, and values that described the previous fit become unknown.
+    Landmarks (68, 2), confidence and sigma (68,) and pose (6,) are as in `Tracks`. The box encloses the
+    landmarks, its score is kept, and values that described the previous fit become unknown.
     """
     values = values_of_face(tracks, row, face)
     for item in FIELDS:
@@ -205,7 +209,7 @@ def edited_values(
             values[item.name] = item.empty()
     there = landmarks[np.isfinite(landmarks).all(axis=-1)]
     values["boxes"][:4] = [*there.min(axis=0), *there.max(axis=0)]
-    values["landmarks"], values["confidence"], values["pose"] = landmarks, confidence, pose
+    values |= {"landmarks": landmarks, "confidence": confidence, "sigma": sigma, "pose": pose}
     values["source"] = np.array(MANUAL, np.uint8)
     return values
 
@@ -216,11 +220,12 @@ def with_face(
     face: int,
     landmarks: npt.NDArray[Any],
     confidence: npt.NDArray[Any],
+    sigma: npt.NDArray[Any],
     pose: npt.NDArray[Any],
 ) -> Tracks:
     """Return a copy of the tracks with a face on one frame as `edited_values` returns it."""
     copy = tracks.copy()
-    set_face(copy, row, face, edited_values(tracks, row, face, landmarks, confidence, pose))
+    set_face(copy, row, face, edited_values(tracks, row, face, landmarks, confidence, sigma, pose))
     return copy
 
 

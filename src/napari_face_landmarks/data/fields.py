@@ -143,7 +143,6 @@ class FaceArrays:
             np.nan,
             "Standard deviation of each landmark's error along one axis, pixels; NaN where not known.",
             required=False,
-            reset_by_edits=True,
         ),
     ] = field(default_factory=_unknown)
     iris: Annotated[

@@ -176,9 +176,12 @@ class CorrectDock(EditingDock):
         if here.any() and len(there) and not tracks.present[here, face].any():
             near = there[np.abs(tracks.frame_indices[there] - frame).argmin()]
             landmarks, pose = (array[near, face].copy() for array in (tracks.landmarks, tracks.pose))
-            unsure = np.zeros_like(tracks.confidence[near, face])
+            unsure = (
+                np.zeros_like(tracks.confidence[near, face]),
+                np.full_like(tracks.sigma[near, face], np.nan),
+            )
             row = int(np.flatnonzero(here)[0])
-            editor.apply(with_face(tracks, row, face, landmarks, unsure, pose), "placing a face")
+            editor.apply(with_face(tracks, row, face, landmarks, *unsure, pose), "placing a face")
             self.status.value = PLACED.format(tracks.frame_indices[near])
         self._viewer.layers.selection.active = editor.layer
         editor.layer.mode = "select"

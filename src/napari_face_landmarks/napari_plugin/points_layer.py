@@ -11,11 +11,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from napari_face_landmarks.data.edit import reset_fit
+from napari_face_landmarks.data.edit import HAND_ERROR, reset_fit
 from napari_face_landmarks.data.fields import MANUAL, NONE, PFLD, SOURCES
 from napari_face_landmarks.data.tracks import Tracks, empty_tracks
 from napari_face_landmarks.errors import ResultError
-from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 from napari_face_landmarks.io.common import MOST_FACES, boxes_of
 from napari_face_landmarks.napari_plugin.layers import VIDEO, frames_of_layer
 from napari_face_landmarks.visualization.colours import DEFAULT_MODE, ColourMode, landmark_colours
@@ -392,7 +392,9 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     else:
         changed = there & ~(np.abs(tracks.landmarks - old).max(axis=-1) <= MOVED)
         tracks.source[changed.any(axis=-1)] = MANUAL
-        tracks.by_hand[changed] = True
+        tracks.by_hand[changed], tracks.confidence[changed] = True, 1
+        by_hand_sigma = HAND_ERROR * inter_ocular(tracks.landmarks)[..., None]
+        tracks.sigma[...] = np.where(changed, by_hand_sigma, tracks.sigma)
         changed |= there != np.isfinite(old).all(axis=-1)
     by_hand = (row["source"] == SOURCES[MANUAL]).to_numpy()
     tracks.source[t[by_hand], f[by_hand]] = MANUAL
@@ -401,7 +403,7 @@ def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     tracks.boxes[edited, :4] = boxes[edited, :4]
     tracks.boxes[tracks.source == NONE] = tracks.pose[tracks.source == NONE] = np.nan
     reset_fit(tracks, edited)
-    tracks.by_hand[~there] = False
+    tracks.by_hand[~there], tracks.sigma[~there] = False, np.nan
     return tracks
 
 
