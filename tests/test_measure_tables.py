@@ -35,6 +35,7 @@ from napari_face_landmarks.measures.uncertainty import error_covariance, sigma_o
 from napari_face_landmarks.measures.validation import caution, underestimated
 from napari_face_landmarks.models import load_models
 from napari_face_landmarks.runs import track_many
+from napari_face_landmarks.runs.measures import write_measures
 from napari_face_landmarks.video import write_video
 from test_tracking import moving
 
@@ -375,7 +376,7 @@ def test_what_cannot_be_measured_is_said() -> None:
     with pytest.raises(MeasureError, match="have none"):
         measure(tracks, scale="iris")
     with pytest.raises(MeasureError, match="two frames"):
-        summary(measure(tracks_of(faces(1))))
+        blinks(measure(tracks_of(faces(1))))
     timeless = dataclasses.replace(tracks, timestamps=np.full(30, np.nan))
     with pytest.raises(MeasureError, match="no time stamps"):
         blinks(measure(timeless))
@@ -548,6 +549,35 @@ def test_the_command_writes_tables_plot_and_report(
     assert main(["measure", str(result), "-o", str(tmp_path / "t.csv"), "--rest", "500"]) == 2
     assert "no frame 500" in capsys.readouterr().err
     assert not (tmp_path / "t.csv").exists()
+
+
+def test_a_photograph_has_its_values_at_rest_and_no_events(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pd = pytest.importorskip("pandas")
+    pytest.importorskip("matplotlib")
+    paths = [tmp_path / "before.npz", tmp_path / "after.npz"]
+    for path, larger in zip(paths, (1, 1.1), strict=True):
+        photograph = faces(1)
+        photograph[0, 0, 48:, 0] *= larger
+        tracks_of(photograph).save(path)
+    one, page = tmp_path / "s.csv", tmp_path / "r.html"
+    assert main(["measure", str(paths[0]), "--summary", str(one)]) == 0
+    said = "A single frame shows no events or movements: they are left out."
+    assert capsys.readouterr().err == f"before.npz: {said}\n"
+    row = pd.read_csv(one).iloc[0]
+    table = measure(tracks_of(faces(1)))
+    assert row["mouth_width_rest"] == pytest.approx(table.series("mouth_width")[0], rel=1e-5)
+    assert row["mouth_width_rest_low"] < row["mouth_width_rest"] < row["mouth_width_rest_high"]
+    absent = ["seconds", "mouth_width_peak", "mouth_width_range", "closure_right_rest", "blinks"]
+    assert row[absent].isna().all()
+    assert main(["measure", *map(str, paths), "--report", str(page)]) == 0
+    assert "At rest, after" in page.read_text(encoding="utf-8")
+    assert main(["measure", str(paths[0]), "--report", str(page)]) == 0
+    assert "Over time" not in page.read_text(encoding="utf-8")
+    assert write_measures(tmp_path / "v.csv", tracks_of(faces(2)), {}) == ""
+    assert write_measures(tmp_path / "v.csv", tracks_of(faces(1)), {}) == said
+    assert sorted(path.name for path in tmp_path.glob("v.*")) == ["v.csv.measures.csv", "v.csv.summary.csv"]
 
 
 def test_seconds_do_not_count_frames_that_were_removed() -> None:

@@ -44,7 +44,6 @@ BASELINE_SECONDS = 4.0
 SMOOTHING_SECONDS = 0.03
 """Window of the Savitzky-Golay filter: none below 70 frames per second, so that short blinks keep their
 depth."""
-FEWEST_FRAMES = 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,7 +211,7 @@ def time_of_rows(table: MeasureTable, fps: float | None = None) -> Floats:
     MeasureError
         If there are fewer than two rows, or neither time stamps that increase nor a frame rate.
     """
-    if len(table.frame_indices) < FEWEST_FRAMES:
+    if table.still:
         raise MeasureError("Events need at least two frames: give a recording, not a still.")
     if fps is not None:
         if not (math.isfinite(fps) and fps > 0):

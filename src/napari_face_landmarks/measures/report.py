@@ -99,7 +99,7 @@ def write_report(
     ResultError
         If matplotlib is not installed, or the file cannot be written.
     MeasureError
-        If there are fewer than two frames, or no time stamps and no frame rate.
+        If there are several frames, and no time stamps and no frame rate.
     """
     page = report_page(tracks, table, video, fps)
     with replacing(path) as part:
@@ -111,7 +111,7 @@ def report_page(
 ) -> str:
     """Return the page that `write_report` writes."""
     rows = summary(table, fps)
-    found = blinks(table, fps) if "closure_right" in table.names else []
+    found = blinks(table, fps) if "closure_right" in table.names and not table.still else []
     parts = []
     for face, name in enumerate(table.face_names):
         if not np.isfinite(table.values[:, face, 0]).any():
@@ -122,6 +122,8 @@ def report_page(
             parts.append(_pictures(tracks, table, video, face))
         parts.append("<h2>Left against right</h2>" + _symmetry_table(table, row))
         parts.append("<h2>Mouth</h2>" + _single_table(table, row))
+        if table.still:
+            continue
         parts.append("<h2>Blinks</h2>" + _blink_table(row, [blink for blink in found if blink.face == face]))
         figure = plot_measures(table, face=face, fps=fps)
         parts.append("<h2>Over time</h2>" + _image(_png(figure), CURVES))
@@ -226,7 +228,8 @@ def _blink_row(table: MeasureTable, fps: float | None) -> list[str]:
     row = summary(table, fps).iloc[0]
     rate = f"{_number(row['blinks_per_minute'])} ({_interval(row, 'blinks_per_minute')})"
     closed = [_number(row[f"blink_closure_{side}"], "ratio") for side in ("right", "left")]
-    return [str(int(row["blinks"])), str(int(row["complete_blinks"])), rate, *closed]
+    counts = [_number(row[name]).removesuffix(".0") for name in ("blinks", "complete_blinks")]
+    return [*counts, rate, *closed]
 
 
 def _interval(row: Any, name: str, unit: str = "") -> str:

@@ -40,17 +40,19 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
         ``NAME_excursion`` (peak minus rest), ``NAME_range`` (5th to 95th percentile) and ``NAME_rest_low``,
         ``NAME_rest_high`` (95 % interval); ``NAME_excursion_symmetry``, the smaller excursion of the two
         sides in percent of the larger; and of blinks: number, complete ones, rate a minute with its 95 %
-        interval (exact Poisson), mean duration (s) and greatest closure of each eye.
+        interval (exact Poisson), mean duration (s) and greatest closure of each eye. Of a single frame, all
+        but the values at rest are NaN.
 
     Raises
     ------
     MeasureError
-        If there are fewer than two frames, or no time stamps and no frame rate.
+        If there are several frames, and no time stamps and no frame rate.
     """
     import pandas as pd
 
-    seconds = time_of_rows(table, fps)
-    found = blinks(table, fps) if {"closure_right", "closure_left"} <= set(table.names) else []
+    seconds = np.full(1, np.nan) if table.still else time_of_rows(table, fps)
+    eyes = {"closure_right", "closure_left"} <= set(table.names)
+    found = blinks(table, fps) if eyes and not table.still else []
     rows = []
     for face in range(table.n_faces):
         usable = table.usable[:, face]
@@ -66,7 +68,9 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
         for columns in _together(table):
             row |= _of_columns(table, columns, face, usable)
         row |= _excursion_symmetry(row)
-        row |= _of_blinks([blink for blink in found if blink.face == face], _observed(table, seconds, usable))
+        of_face = [blink for blink in found if blink.face == face]
+        blinking = _of_blinks(of_face, _observed(table, seconds, usable))
+        row |= dict.fromkeys(blinking, math.nan) if table.still else blinking
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -95,8 +99,8 @@ def compare(
     Raises
     ------
     MeasureError
-        If the recordings are in different units, have no measure in common, fewer than two frames, or no time
-        stamps and no frame rate.
+        If the recordings are in different units, have no measure in common, or no time stamps and no frame
+        rate.
     """
     import pandas as pd
 
@@ -135,6 +139,8 @@ def _observed(table: MeasureTable, seconds: npt.NDArray[np.float64], where: npt.
 
     A gap, of frames that somebody has removed, is not observed: the frame before it counts as one.
     """
+    if table.still:
+        return math.nan
     frames = np.diff(table.frame_indices)
     steps = np.diff(seconds) * np.minimum(1, np.median(frames) / frames)
     each = np.append(steps, np.median(steps))
@@ -162,7 +168,7 @@ def _of_columns(
         values, errors = table.series(name, face), table.series_error(name, face)
         at = table.rest[face]
         rest, error = (float(np.median(part[at])) if len(at) else math.nan for part in (values, errors))
-        seen = values[usable & np.isfinite(values)]
+        seen = values[usable & np.isfinite(values) & (not table.still)]
         ends[name] = (math.nan, math.nan)
         spread = math.nan
         if len(seen):

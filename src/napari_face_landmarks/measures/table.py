@@ -58,6 +58,7 @@ CLOSURES = {f"closure{end}": f"eye_height{end}" for end in ("", "_right", "_left
 NEVER_OPEN = 0.2
 """Height over that of the other eye up to which an eye counts as shut on all frames."""
 UNITS = {"ratio": "ratio", "angle": "deg"}
+STILL = "A single frame shows no events or movements: they are left out."
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +149,11 @@ class MeasureTable:
     def usable(self) -> npt.NDArray[np.bool_]:
         """Where there is a face that is not flagged, (T, F) bool."""
         return np.asarray(np.isfinite(self.values[..., 0]) & ~self.low_confidence & ~self.turned)
+
+    @property
+    def still(self) -> bool:
+        """Whether there is one frame only, as of a photograph."""
+        return len(self.frame_indices) == 1
 
     def column(self, name: str) -> int:
         """Return the place of a column.
@@ -281,7 +287,7 @@ def _warnings(table: MeasureTable, present: npt.NDArray[np.bool_]) -> tuple[str,
     unrested = [names[k] for k, found in enumerate(table.rest) if not len(found) and present[:, k].any()]
     shut = [
         f"{column.side} eye of {names[k]}"
-        for k in np.flatnonzero((present & ~table.low_confidence).any(axis=0))
+        for k in np.flatnonzero((present & ~table.low_confidence).any(axis=0) & (not table.still))
         for place, column in enumerate(table.columns)
         if column.name.startswith("closure") and not np.isfinite(table.values[:, k, place]).any()
     ]
@@ -296,6 +302,8 @@ def _warnings(table: MeasureTable, present: npt.NDArray[np.bool_]) -> tuple[str,
             f"{turned} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in the image "
             "plane are biased there and left out of summaries; measure with pose correction."
         )
+    if table.still:
+        sentences.append(STILL)
     steps = np.diff(seconds[np.isfinite(seconds)])
     if len(steps) and (step := float(np.median(steps))) > FARTHEST:
         sentences.append(
@@ -540,7 +548,7 @@ def _fill_closure(
     """Fill in each eye's closure, 1 - height / height of the open eye: 1 is shut; return its columns.
 
     It is not known for an eye that is never seen open: whose height is no more than its uncertainty explains,
-    or `NEVER_OPEN` of the other eye's.
+    or `NEVER_OPEN` of the other eye's; nor in a still.
     """
     names = [column.name for column in columns]
     sides = [side for side in SIDES if f"eye_height_{side}" in names]
@@ -548,7 +556,7 @@ def _fill_closure(
     own = slice(len(columns), len(columns) + len(sides))
     for face in range(values.shape[1]):
         rows = usable[:, face]
-        if not rows.any() or not sides:
+        if not rows.any() or not sides or len(rows) == 1:
             continue
         tall = np.percentile(values[rows, face][:, places], OPEN_PERCENTILE, axis=0)
         explained = 2 * np.nan_to_num(np.median(errors[rows, face][:, places], axis=0))

@@ -212,7 +212,7 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
 
 
 def _measured(job: Job, result: FileResult, tracks: Tracks) -> FileResult:
-    """Write the measures of a result where they are wanted; a warning says why there are none."""
+    """Write the measures of a result where they are wanted; a warning says what is left out."""
     if job.measures is None:
         return result
     reason = write_measures(job.output, tracks, job.measures)

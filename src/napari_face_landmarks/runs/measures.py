@@ -12,6 +12,7 @@ from napari_face_landmarks.errors import MeasureError, ResultError, reason_of
 from napari_face_landmarks.files.atomic import companion_name
 from napari_face_landmarks.measures import blinks, measure, summary
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
+from napari_face_landmarks.measures.table import STILL
 
 MEASURES_TABLE = "batch-measures.csv"
 """One row for each video and face."""
@@ -25,21 +26,22 @@ def measure_files(output: str | os.PathLike[str]) -> dict[str, Path]:
 
 
 def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]) -> str:
-    """Measure tracks with `options` of `measure`, write the tables of `output`; return why not, or ""."""
+    """Measure tracks with `options` of `measure` into the tables of `output`; return what is left out."""
     try:
         table = measure(tracks, **options)
-        frames = {
-            "table": to_dataframe(table),
-            "events": events_to_dataframe(blinks(table)),
-            "summary": summary(table),
-        }
+        frames = {"table": to_dataframe(table), "summary": summary(table)}
+        if not table.still:
+            frames["events"] = events_to_dataframe(blinks(table))
     except MeasureError as error:
         for path in measure_files(output).values():
             path.unlink(missing_ok=True)  # of an earlier result
         return f"Nothing was measured: {error}"
     for what, path in measure_files(output).items():
-        write_table(path, frames[what])
-    return ""
+        if what in frames:
+            write_table(path, frames[what])
+        else:
+            path.unlink(missing_ok=True)
+    return STILL if table.still else ""
 
 
 def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
