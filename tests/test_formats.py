@@ -105,6 +105,22 @@ def test_the_aspect_of_pixels_comes_back(tmp_path: Path, every_format: Format) -
     assert kept or "pixel aspect" in every_format.loses
 
 
+def test_the_name_of_the_models_comes_back(tmp_path: Path, every_format: Format) -> None:
+    path = tmp_path / f"talk{every_format.suffixes[0]}"
+    a_run().save(path)
+    kept = every_format.name in KEEPS_RATE
+    assert Tracks.load(path).meta.get("models") == ("fake" if kept else None)
+
+
+@pytest.mark.parametrize("name", ["tidy-csv", "openface"])
+@pytest.mark.parametrize("models", ["a,b", "", "mine\n", "Züge"])
+def test_models_whose_name_fits_no_table_are_left_out(tmp_path: Path, name: str, models: Any) -> None:
+    path = tmp_path / {"tidy-csv": "t.tidy.csv"}.get(name, "t.csv")
+    dataclasses.replace(a_run(), meta={"models": models}).save(path)
+    assert "models" not in Tracks.load(path).meta
+    assert Tracks.load(path).n_frames == a_run().n_frames
+
+
 @pytest.mark.parametrize("name", ["npz", "tidy-csv", "openface"])
 def test_files_from_before_misfit_was_kept_are_read(tmp_path: Path, name: str) -> None:
     tracks, path = a_run(), tmp_path / {"npz": "t.npz"}.get(name, "t.csv")

@@ -498,6 +498,10 @@ def test_a_report_says_in_plain_words_how_it_was_made() -> None:
     page = report_page(tracks, measure(tracks), None)
     assert "read from a file of another program" in page
     assert "refine" not in page.split("How this was made")[1]
+    named = dataclasses.replace(tracks, meta={"models": "research"})  # as in a CSV file
+    made = report_page(named, measure(named), None).split("How this was made")[1]
+    assert "names the models “research”" in made
+    assert "refine" not in made
     assert page.count("grey bars are blinks") == 1
     rows = {row.split(" (")[0]: row.split("</td>")[-2] for row in page.split("<tr><td>")[1:]}
     assert float(rows["Brow height"].removeprefix("<td>")) > 80

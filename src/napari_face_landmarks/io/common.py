@@ -64,10 +64,28 @@ def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str,
     return {**record, "meta": {**meta, NAMES: found}}
 
 
-def with_aspect(record: dict[str, Any] | None, aspect: float) -> dict[str, Any]:
-    """Return the record of a run with the pixel aspect that a table has, if it can be one."""
+MODELS = "models"
+META_COLUMNS = (PIXEL_ASPECT, MODELS)
+"""What tables have a column for, as measures need it: it is in `Tracks.meta` under the same name."""
+_NAME_OF_MODELS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
+
+
+def meta_columns(tracks: Tracks) -> dict[str, Any]:
+    """Return the values of the `META_COLUMNS` that a table of tracks has."""
+    meta = {MODELS: "", **tracks.meta}
+    known = PIXEL_ASPECT in meta, _NAME_OF_MODELS.fullmatch(str(meta[MODELS]))
+    return {name: meta[name] for name, good in zip(META_COLUMNS, known, strict=True) if good}
+
+
+def with_meta(record: dict[str, Any] | None, columns: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the record of a run with the first values of the `META_COLUMNS` in a table, if they can be."""
     record = record or {}
-    known = {PIXEL_ASPECT: float(aspect)} if 0.01 < aspect < 100 else {}
+    found = {name: columns[name][0] for name in META_COLUMNS if name in columns}
+    known: dict[str, Any] = {}
+    if 0.01 < (aspect := float(found.get(PIXEL_ASPECT, 0))) < 100:
+        known[PIXEL_ASPECT] = aspect
+    if isinstance(name := found.get(MODELS), str) and _NAME_OF_MODELS.fullmatch(name):
+        known[MODELS] = str(name)
     return {**record, "meta": {**record.get("meta", {}), **known}}
 
 

@@ -10,10 +10,10 @@ The columns, in the order of OpenFace 2 (Baltrusaitis et al. 2018, "OpenFace 2.0
 - ``p_scale, p_rx, p_ry, p_rz, p_tx, p_ty``, the weak-perspective pose (px per mm, rad, px).
 
 Columns that OpenFace does not have follow: ``source``, ``c_0 .. c_67`` (confidence of each landmark), those
-of the other fields (`OTHERS`), and ``pixel_aspect`` where the pixels of the video are not square. Where
-landmarks are marked, as manual ones are, a column of the field's name lists them ("36 45"). As OpenFace does
-for one face, a frame without a face has one row with ``success`` 0; its numbers are 0. Reading makes such
-rows NaN again.
+of the other fields (`OTHERS`), ``pixel_aspect`` where the pixels of the video are not square, and ``models``,
+the name of the models that found the landmarks, where it is known. Where landmarks are marked, as manual ones
+are, a column of the field's name lists them ("36 45"). As OpenFace does for one face, a frame without a face
+has one row with ``success`` 0; its numbers are 0. Reading makes such rows NaN again.
 
 Tables of the same landmarks are read too: of OpenFace's FaceLandmarkImg (column ``face``, one picture) and of
 py-feat (frames from 0, a face for each row of a frame or each ``Identity``); separated by semicolons with
@@ -64,7 +64,7 @@ IMAGE_FACE_COLUMN = "face"
 """The number of a face in the tables of FaceLandmarkImg, which have no frames."""
 SCORE_COLUMN, IDENTITY_COLUMN = "FaceScore", "Identity"
 """py-feat's."""
-TEXTS = (SOURCE_COLUMN, IDENTITY_COLUMN, *(item.column for item in MARKS))
+TEXTS = (SOURCE_COLUMN, IDENTITY_COLUMN, common.MODELS, *(item.column for item in MARKS))
 """The columns that are no numbers."""
 
 _LANDMARK = re.compile("[0-9]{1,2}")
@@ -174,8 +174,7 @@ def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt
             columns += zip(columns_of(item), known(values).T, strict=True)
         elif values.any():
             columns.append((item.column, _lists_of(values[part][t, f])))
-    if PIXEL_ASPECT in tracks.meta:  # measures need it
-        columns.append((PIXEL_ASPECT, np.full(len(t), tracks.meta[PIXEL_ASPECT])))
+    columns += [(name, np.full(len(t), value)) for name, value in common.meta_columns(tracks).items()]
     return columns
 
 
@@ -413,6 +412,8 @@ class _Part:
         part["source"] = self.sources(success)
         if self.has((PIXEL_ASPECT,)):
             part[PIXEL_ASPECT] = self.numbers((PIXEL_ASPECT,))[:, 0]
+        if self.has((common.MODELS,)):
+            part[common.MODELS] = np.array(self.texts(common.MODELS))
         for item in OTHERS:
             if not self.has(columns_of(item)):
                 continue
@@ -497,9 +498,7 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
         if item.name in rows:
             arrays[item.name] = item.empty(n_frames, n_faces)
             arrays[item.name][t[success], f[success]] = rows[item.name][success]
-    record = common.with_names(None, names)
-    if PIXEL_ASPECT in rows:
-        record = common.with_aspect(record, rows[PIXEL_ASPECT][0])
+    record = common.with_meta(common.with_names(None, names), rows)
     return common.make_tracks(path, arrays, frames, rows["timestamp"][first], record)
 
 

@@ -2,9 +2,9 @@
 
 Columns: ``frame`` (from 0), ``time`` (s, empty if unknown), ``face`` and ``landmark`` (from 0), ``x``, ``y``
 (px), ``confidence``, other fields (`EXTRA`; repeated for each landmark if the face has one value; 1 and 0 for
-true and false), ``pixel_aspect`` where pixels are not square, and ``source``. Columns may be missing. Frames
-without a face have rows without x and y and with the source "none", so that the table is a full grid that can
-be pivoted.
+true and false), ``pixel_aspect`` where pixels are not square, ``models`` (their name) where known, and
+``source``. Columns may be missing. Frames without a face have rows without x and y and with the source
+"none", so that the table is a full grid that can be pivoted.
 """
 
 from __future__ import annotations
@@ -34,9 +34,9 @@ EXTRA = tuple(
 )
 """The fields that follow the first columns."""
 EXTRA_COLUMNS = tuple(name for item in EXTRA for name in item.columns)
-COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, PIXEL_ASPECT, LAST_COLUMN)
+COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, *common.META_COLUMNS, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")
-HEADER = ",".join(name for name in COLUMNS if name != PIXEL_ASPECT)
+HEADER = ",".join(name for name in COLUMNS if name not in common.META_COLUMNS)
 RECORD = b"napari_face_landmarks"
 LARGEST_FILE = 64 << 30
 FRAMES_AT_A_TIME = 1024
@@ -79,7 +79,12 @@ def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
                 for item in EXTRA
                 for name, values in _columns(item, getattr(tracks, item.name)[part]).items()
             },
-            **({PIXEL_ASPECT: tracks.meta[PIXEL_ASPECT]} if PIXEL_ASPECT in tracks.meta else {}),
+            **{
+                name: pd.Categorical.from_codes(np.zeros(len(landmarks) * each, np.int8), [value])
+                if name == common.MODELS
+                else value
+                for name, value in common.meta_columns(tracks).items()
+            },
             LAST_COLUMN: pd.Categorical.from_codes(
                 np.repeat(tracks.source[part].ravel(), N_LANDMARKS).astype(np.int8), categories=list(SOURCES)
             ),
@@ -126,7 +131,8 @@ def read_tidy_csv(path: Path) -> Tracks:
     with common.reading_table(path, "a tidy table", LARGEST_FILE):
         table = pd.read_csv(
             path,
-            dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64, "source": "category"}
+            dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64}
+            | dict.fromkeys(("source", common.MODELS), "category")
             | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS, PIXEL_ASPECT), np.float64),
             encoding=common.encoding_of(path),
             **common.exact_numbers(),
@@ -172,7 +178,7 @@ def read_parquet(path: Path) -> Tracks:
             kinds = {name: file.schema_arrow.field(name).type for name in used}
             plain = pyarrow.types
             for name, kind in kinds.items():
-                if name == "source":
+                if name in ("source", common.MODELS):
                     good = plain.is_dictionary(kind) or plain.is_string(kind) or plain.is_large_string(kind)
                 else:
                     good = plain.is_integer(kind) or plain.is_floating(kind)
@@ -242,8 +248,9 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
     seconds = table["time"].to_numpy(np.float64) if "time" in table else None
     if seconds is not None and np.isinf(seconds).any():
         raise ResultError(f"{path} has times that are infinite: correct the file.")
-    if PIXEL_ASPECT in table:
-        record = common.with_aspect(record, float(table[PIXEL_ASPECT].iloc[0]))
+    record = common.with_meta(
+        record, {name: table[name].iloc for name in common.META_COLUMNS if name in table}
+    )
     return common.make_tracks(path, arrays, frames, None if seconds is None else seconds[first], record)
 
 

@@ -463,8 +463,9 @@ def _provenance(tracks: Tracks, table: MeasureTable) -> str:
         if preset
         else f"Settings: {', '.join(named)}.",
     ]
-    if "models" not in meta:
-        found = ["The landmarks were read from a file of another program."]
+    if "version" not in meta:
+        by = f", which names the models “{meta['models']}”" if "models" in meta else " of another program"
+        found = [f"The landmarks were read from a file{by}."]
     if by_hand := int(tracks.by_hand.sum()):
         found.append(f"{by_hand} points were placed by hand.")
     rested = [
