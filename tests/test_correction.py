@@ -160,6 +160,18 @@ def test_a_landmark_placed_by_hand_makes_no_other_less_certain(
     assert near.mean() > truth.confidence[1:4, 0].mean() - 0.02
 
 
+def test_correcting_with_other_models_warns(models: Models, clip: Any, truth: Tracks) -> None:
+    other = dataclasses.replace(truth, meta={**truth.meta, "models": "research"})
+    frame = int(truth.frame_indices[0])
+    for call in (
+        lambda: refit_in_tracks(models, clip[0], other, frame, 0),
+        lambda: propagate(models, clip, other, frame, 0, until=frame + 1),
+    ):
+        with pytest.warns(CorrectionWarning, match="models 'research', .* with 'open'") as caught:
+            call()
+        assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
+
+
 def test_landmarks_that_the_image_contradicts_are_uncertain_after_a_refit(
     models: Models, clip: Any, truth: Tracks
 ) -> None:

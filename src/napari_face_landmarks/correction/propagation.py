@@ -14,6 +14,7 @@ import numpy.typing as npt
 from napari_face_landmarks.clnf.fit import fit_landmarks, log_responses
 from napari_face_landmarks.clnf.pdm import rotation_matrix
 from napari_face_landmarks.correction import constants
+from napari_face_landmarks.correction.refit import warn_of_other_models
 from napari_face_landmarks.data.edit import row_of
 from napari_face_landmarks.data.fields import CARRIED, MANUAL, NONE, OFF_MODEL
 from napari_face_landmarks.data.frame import FrameResult, empty_frame
@@ -94,7 +95,13 @@ def propagate(
     VideoError, ImageError
         If the video cannot be read, ends before the last frame of the stretch, or its frames are of another
         size than those of the tracks.
+
+    Warns
+    -----
+    CorrectionWarning
+        If the tracks were made with other models.
     """
+    warn_of_other_models(models, tracks)
     steps = propagate_steps(models, frames, tracks, frame, face, direction, until)
     while True:
         try:

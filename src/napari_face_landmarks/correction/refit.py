@@ -62,7 +62,18 @@ class Refit:
 
 
 class CorrectionWarning(UserWarning):
-    """A manual landmark is inconsistent with the others."""
+    """A manual landmark is inconsistent with the others, or the models are not those of the tracks."""
+
+
+def warn_of_other_models(models: Models, tracks: Tracks) -> None:
+    """Warn the caller's caller where tracks name other models than these."""
+    if (name := tracks.meta.get("models", models.name)) != models.name:
+        warnings.warn(
+            f"The landmarks were tracked with the models {name!r}, and are corrected with {models.name!r}: "
+            "load those that they were tracked with.",
+            CorrectionWarning,
+            stacklevel=3,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,9 +183,10 @@ def refit_in_tracks(
     Warns
     -----
     CorrectionWarning
-        If manual landmarks are inconsistent with the others.
+        If manual landmarks are inconsistent with the others, or the tracks were made with other models.
     """
     row = row_of(tracks, frame, face)
+    warn_of_other_models(models, tracks)
     rgb = to_rgb8(image, f"Frame {frame}", recorded_pixel_range(tracks))
     check_size(rgb.shape[:2], tracks)
     held, view = tracks.by_hand[row, face], recorded_view(tracks, (rgb.shape[0], rgb.shape[1]))
