@@ -32,3 +32,15 @@ def test_a_kernel_runs_with_a_numba_without_the_private_cache(
     kernel = jit.kernel(total.py_func)
     assert kernel(np.arange(5.0)) == 10
     assert (type(kernel._compiled._cache) is ordinary) == (owner is not None)
+
+
+def test_what_is_compiled_of_this_package_is_noted(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(jit, "COMPILED", [])
+
+    def twice(value: float) -> float:
+        return 2 * value
+
+    twice.__module__ = "napari_face_landmarks.any"
+    kernel = jit._Kernel(twice, cache=False)
+    assert kernel(1.0) == kernel(1.0) == 2
+    assert jit.COMPILED == ["twice"]

@@ -15,6 +15,8 @@ LEAN_WITH = ((0, 68),)
 """Versions of Numba whose cache is known to load kernels without the compiler."""
 COMPILED: list[str] = []
 """The kernels that this process did not find in the cache, the one being compiled last."""
+_NOTED: list[Any] = []
+"""What notes them, once Numba is imported."""
 _LOCK = threading.RLock()
 
 
@@ -37,6 +39,8 @@ class _Kernel:
 
         with _LOCK:
             if self._compiled is None:
+                if not _NOTED:
+                    _note_compilations()
                 known = self.py_func.__globals__
                 for name in self.py_func.__code__.co_names:
                     called = known.get(name)
@@ -47,6 +51,23 @@ class _Kernel:
                 if numba.version_info.short in LEAN_WITH and not numba.config.DISABLE_JIT:
                     _load_without_compiler(self._compiled)
             return self._compiled
+
+
+def _note_compilations() -> None:
+    """Make Numba append to `COMPILED` what it compiles of this package."""
+    from numba.core import event
+
+    class Noting(event.Listener):  # type: ignore[misc]
+        def on_start(self, event: Any) -> None:
+            function = event.data["dispatcher"].py_func
+            if function.__module__.startswith(__package__):
+                COMPILED.append(function.__name__)
+
+        def on_end(self, event: Any) -> None:
+            pass
+
+    _NOTED.append(Noting())
+    event.register("numba:compile", _NOTED[0])
 
 
 def _load_without_compiler(compiled: Any) -> None:
@@ -71,8 +92,6 @@ def _load_without_compiler(compiled: Any) -> None:
             found = None
             with guard(self):
                 found = load(self, sig, target_context)
-            if found is None:
-                COMPILED.append(compiled.py_func.__name__)
             return found
 
     for name, address in helpers.items():

@@ -34,14 +34,15 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
 from napari_face_landmarks.files.json_file import write_json
 from napari_face_landmarks.files.paths import checked_suffix
+from napari_face_landmarks.jit import COMPILED
 
 if TYPE_CHECKING:
     from napari_face_landmarks.runs.checkpoint import CheckpointedRun
     from napari_face_landmarks.tracking import Tracks
     from napari_face_landmarks.video import Video
 
-PATIENCE = 2.0
-"""Seconds without a result after which the user is informed of the compilation."""
+PATIENCE = 1.0
+"""Seconds without a result after which the user is informed of a compilation."""
 PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
 
 
@@ -277,7 +278,7 @@ def _follow(checkpointed: CheckpointedRun) -> bool:
     if checkpointed.kept:
         console.say(f"Resuming: {checkpointed.kept} of {checkpointed.total} frames are done already.")
     with (
-        _notice_if_slow() as has_begun,
+        _notice_of_compilation() as has_begun,
         until_interrupted() as interrupted,
         console.progress_bar("Tracking", checkpointed.total - checkpointed.kept) as advance,
     ):
@@ -296,15 +297,20 @@ def _follow(checkpointed: CheckpointedRun) -> bool:
 
 
 @contextlib.contextmanager
-def _notice_if_slow() -> Iterator[Callable[[], None]]:
-    """Report after a while that the kernels are being compiled, unless the yielded function was called."""
-    timer = threading.Timer(PATIENCE, console.say, [PREPARING])
-    timer.daemon = True
-    timer.start()
+def _notice_of_compilation() -> Iterator[Callable[[], None]]:
+    """Report after a while that kernels are being compiled, until the yielded function is called."""
+    before, begun = len(COMPILED), threading.Event()
+
+    def watch() -> None:
+        while not begun.wait(PATIENCE):
+            if len(COMPILED) > before:
+                return console.say(PREPARING)
+
+    threading.Thread(target=watch, daemon=True).start()
     try:
-        yield timer.cancel
+        yield begun.set
     finally:
-        timer.cancel()
+        begun.set()
 
 
 @contextlib.contextmanager
