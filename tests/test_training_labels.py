@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -306,6 +307,20 @@ def test_the_earlier_name_of_a_step_is_known(tmp_path: Path, monkeypatch: pytest
     monkeypatch.setattr(training._module("linear-maps"), "run", lambda args: asked.append(args.step))
     assert training.main(["settle", "--data", str(tmp_path)]) == 0
     assert asked == ["linear-maps"]
+
+
+def test_steps_and_rate_of_pfld_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    plans = []
+
+    def train(data: Path, out: Path, bundle: str, plan: Any, start: Path | None) -> dict[str, Any]:
+        plans.append((bundle, plan.steps, plan.started_rate, plan.reshaped_share, start))
+        return {}
+
+    monkeypatch.setattr(training._module("pfld"), "train", train)
+    given = ["pfld", "--data", str(tmp_path), "--out", str(tmp_path / "o"), "--bundle", "research"]
+    assert training.main([*given, "--start", "s", "--steps", "40", "--rate", "6e-4"]) == 0
+    assert training.main(given) == 0
+    assert plans == [("research", 40, 6e-4, 0.5, Path("s")), ("research", 15000, 1.6e-3, 0.5, None)]
 
 
 EVERY_STEP = ["bundle", "cen", "detector", "linear-maps", "parts", "pdm", "pfld"]

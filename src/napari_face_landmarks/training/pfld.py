@@ -637,11 +637,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=Path,
         help="folder of a finished run, or of a bundle, whose weights this one begins with",
     )
+    parser.add_argument(
+        "--rate",
+        type=float,
+        default=defaults.started_rate,
+        help="highest learning rate with --start (default %(default)s)",
+    )
 
 
 def run(args: argparse.Namespace) -> None:
     """Run this step of the training."""
-    plan = replace(PLANS[args.bundle], threads=args.threads, seed=args.seed)
+    plan = replace(PLANS[args.bundle], threads=args.threads, seed=args.seed, started_rate=args.rate)
     if args.steps is not None:
         plan = replace(plan, steps=args.steps)
     print(json.dumps(train(args.data, args.out, args.bundle, plan, args.start), indent=2))
