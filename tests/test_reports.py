@@ -192,9 +192,10 @@ def test_pictures_of_phones_are_upright(frames: np.ndarray, tracker: FaceTracker
         note = picture.getexif()
         note[0x112] = 6  # to be turned by 90 degrees
         picture.save(path, quality=98, exif=note)
-    right = tracker.track(frames).landmarks[:, 0]
+    plain = FaceTracker(settings={"refine": "off", "pfld_every": 1}, threads=1)  # as pictures are tracked
+    right = plain.track(frames).landmarks[:, 0]
     for source in (tmp_path, paths, [str(path) for path in paths]):
-        assert apart(tracker.track(source).landmarks[:, 0], right) < 0.2
+        assert apart(tracker.track(source).landmarks[:, 0], right) < 0.1
     assert apart(tracker.fit(paths[0]).landmarks, right[:1]) < 0.2
 
 

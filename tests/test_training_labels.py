@@ -310,6 +310,7 @@ def test_the_earlier_name_of_a_step_is_known(tmp_path: Path, monkeypatch: pytest
 
 
 def test_steps_and_rate_of_pfld_can_be_chosen(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("torch")
     plans = []
 
     def train(data: Path, out: Path, bundle: str, plan: Any, start: Path | None) -> dict[str, Any]:
