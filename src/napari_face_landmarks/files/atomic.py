@@ -12,7 +12,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from napari_face_landmarks.errors import FaceLandmarksError, ResultError, os_errors_as, reason_of
+from napari_face_landmarks.errors import ResultError, os_errors_as, reason_of
 
 LONGEST_FILE_NAME = 255
 """Bytes, on common file systems."""
@@ -56,15 +56,12 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
         companion_name(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}")
     )
     try:
-        yield temporary
-        with open(temporary, "rb+") as stream:
-            to_disk(stream.fileno())
-        os.replace(temporary, place)
-        sync_folder(place.parent)
-    except FaceLandmarksError:
-        raise  # of what is read in the block: a `VideoError` is an `OSError`, too
-    except OSError as error:
-        raise ResultError(f"{target} cannot be written ({reason_of(error)}): choose another file.") from error
+        with os_errors_as(ResultError, f"{target} cannot be written", "choose another file"):
+            yield temporary
+            with open(temporary, "rb+") as stream:
+                to_disk(stream.fileno())
+            os.replace(temporary, place)
+            sync_folder(place.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
