@@ -28,7 +28,8 @@ from napari_face_landmarks.correction import (
     set_manual_landmarks,
     split_face,
 )
-from napari_face_landmarks.data.fields import CARRIED, MANUAL, NONE, OFF_MODEL, SOURCES
+from napari_face_landmarks.data.fields import CARRIED, MANUAL, NONE, OFF_MODEL, PFLD, SOURCES
+from napari_face_landmarks.data.names import people_in_words
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.errors import ImageError, ResultError
 from napari_face_landmarks.ibug import inter_ocular, nme
@@ -365,6 +366,23 @@ def test_splitting_and_merging_undo_each_other() -> None:
         split_face(tracks, 0, 0)
     with pytest.raises(ResultError, match="itself"):
         merge_faces(tracks, 1, 1)
+
+
+def test_edits_keep_count_of_the_faces_that_are_several_people() -> None:
+    tracks = make_tracks(9, 2)
+    tracks.source[...] = PFLD
+    given = [[3, 0], [6, 0], [5, 1]]
+    tracks = dataclasses.replace(
+        tracks, meta={"new_tracks": given}, warnings=("Dark.", *people_in_words(given))
+    )
+    once = split_face(tracks, 0, 3)
+    assert once.meta["new_tracks"] == [[6, 2], [5, 1]]
+    assert once.warnings == ("Dark.", *people_in_words([[6, 2], [5, 1]]))
+    assert delete_face(once, 1).meta["new_tracks"] == [[6, 1]]
+    assert merge_faces(split_face(tracks, 1, 4), 2, 0).meta["new_tracks"] == [[3, 1], [6, 1], [5, 1]]
+    done = split_face(split_face(once, 2, 6), 1, 5)
+    assert "new_tracks" not in done.meta
+    assert done.warnings == ("Dark.",)
 
 
 def test_of_two_merged_faces_what_was_placed_by_hand_stays() -> None:

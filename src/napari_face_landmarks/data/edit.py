@@ -7,14 +7,22 @@ cost, for callers that own a copy (`Tracks.copy`).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import FIELDS, MANUAL
-from napari_face_landmarks.data.names import LONGEST_NAME, NAMES, face_label, names_of_faces
+from napari_face_landmarks.data.names import (
+    LONGEST_NAME,
+    NAMES,
+    NEW_TRACKS,
+    SEVERAL,
+    face_label,
+    names_of_faces,
+    people_in_words,
+)
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
@@ -82,7 +90,8 @@ def choose_faces(tracks: Tracks, faces: Sequence[int]) -> Tracks:
     if len(set(faces)) < len(faces):
         raise ResultError(f"The faces {list(faces)} contain a face twice: give each once.")
     names = names_of_faces(tracks)
-    return _with_names(tracks.take_faces(list(faces)), [names[face] for face in faces])
+    chosen = _with_names(tracks.take_faces(list(faces)), [names[face] for face in faces])
+    return _with_people(chosen, lambda _, face: faces.index(face) if face in faces else -1)
 
 
 def merge_faces(tracks: Tracks, face: int, other: int) -> Tracks:
@@ -104,7 +113,7 @@ def merge_faces(tracks: Tracks, face: int, other: int) -> Tracks:
     copy = tracks.copy()
     for array in copy.arrays().values():
         array[taken, face] = array[taken, other]
-    return delete_face(copy, other)
+    return delete_face(_with_people(copy, lambda _, each: face if each == other else each), other)
 
 
 def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
@@ -128,7 +137,8 @@ def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
         array[after, -1] = array[after, face]
     _clear(split, after, face)
     new = next(name for k in range(tracks.n_faces, 10**6) if (name := face_label(k)) not in names)
-    return _with_names(split, [*names, new])
+    split = _with_names(split, [*names, new])
+    return _with_people(split, lambda at, each: tracks.n_faces if each == face and at >= frame else each)
 
 
 def row_of(tracks: Tracks, frame: int, face: int) -> int:
@@ -254,6 +264,29 @@ def _clear(tracks: Tracks, rows: npt.NDArray[np.bool_], face: int) -> None:
 
 def _with_names(tracks: Tracks, names: list[str]) -> Tracks:
     return dataclasses.replace(tracks, meta={**tracks.meta, NAMES: names})
+
+
+def _with_people(tracks: Tracks, now: Callable[[int, int], int]) -> Tracks:
+    """Return tracks whose meta and warnings name the faces which still are another person from a frame on.
+
+    `now` returns which face one is now that was another person from a frame on; -1 where it is gone.
+    """
+    given = tracks.meta.get(NEW_TRACKS)
+    if not given:
+        return tracks
+    several = []
+    for frame, face in given:
+        after, at = tracks.frame_indices >= frame, now(frame, face)
+        there = tracks.present[:, at] if at >= 0 else after & ~after
+        if (there & after).any() and (there & ~after).any():
+            several.append([frame, at])
+    meta = {key: value for key, value in tracks.meta.items() if key != NEW_TRACKS}
+    others = [sentence for sentence in tracks.warnings if not sentence.startswith(SEVERAL)]
+    return dataclasses.replace(
+        tracks,
+        meta={**meta, NEW_TRACKS: several} if several else meta,
+        warnings=(*others, *people_in_words(several)),
+    )
 
 
 def _check_face(tracks: Tracks, face: int) -> None:

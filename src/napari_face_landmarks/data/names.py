@@ -7,7 +7,7 @@ specification counts from 1 do so: OpenFace's CSV files and the file names of 30
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -17,6 +17,10 @@ NAMES = "face_names"
 """Entry of `Tracks.meta` with the names that faces were given."""
 LONGEST_NAME = 100
 """Characters of a face's name."""
+NEW_TRACKS = "new_tracks"
+"""Entry of `Tracks.meta`: frame and face from which on a face is another person, until it is split there."""
+SEVERAL = "After scene cuts a face is another person"
+MOST_NAMED = 5
 RESERVED = ("single",)
 """Names of individuals that mean something else: DeepLabCut's bodyparts that belong to no individual."""
 
@@ -64,3 +68,20 @@ def names_in_files(given: Any, n_faces: int) -> list[str]:
         if name in others:
             names[face] = next(new for k in range(2, 10**6) if (new := f"{name}_{k}") not in others)
     return names
+
+
+def people_in_words(new_tracks: Sequence[Sequence[int]]) -> tuple[str, ...]:
+    """Return a sentence about faces that are several persons, by ``meta["new_tracks"]``, if any are."""
+    if not new_tracks:
+        return ()
+    return (
+        f"{others_from(new_tracks)}: measure them separately, in napari after Split here in the panel Faces. "
+        f"Tracks.meta[{NEW_TRACKS!r}] has all frames.",
+    )
+
+
+def others_from(new_tracks: Sequence[Sequence[int]]) -> str:
+    """Return the beginning of a sentence about the frames from which faces are other persons."""
+    first = ", ".join(f"face {face} from frame {frame} on" for frame, face in new_tracks[:MOST_NAMED])
+    more = f" and {len(new_tracks) - MOST_NAMED} more" if len(new_tracks) > MOST_NAMED else ""
+    return f"{SEVERAL} ({first}{more})"

@@ -9,7 +9,7 @@ occludes a face, or ceases to, half of the face stays as it was at its position:
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping
 from contextlib import closing
 from typing import Any
 
@@ -17,15 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import FIELDS
+from napari_face_landmarks.data.names import NEW_TRACKS, SEVERAL, others_from, people_in_words
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.context import RunContext
 from napari_face_landmarks.tracking.frame_source import Frame
 
 Floats = npt.NDArray[np.float32]
-CUTS, NEW_TRACKS = "cuts", "new_tracks"
-"""Entries of `Tracks.meta`: the first frames after cuts; frame and face where another person's track begins,
-until `split_at_cuts` has made it a separate face."""
+CUTS = "cuts"
+"""Entry of `Tracks.meta`: the first frames after cuts."""
 SAMPLES = 48
 """Pixels across the shorter side of the thumbnails in which changes are detected."""
 CHANGED = 24
@@ -43,8 +43,6 @@ LOOK = 16
 """Side of a face's thumbnail."""
 MOST_ROWS, MOST_FACES = 2_000_000, 64
 """Maximum number of rows (frames by faces) and of faces of tracks split at cuts."""
-SEVERAL = "After scene cuts a face is another person"
-MOST_NAMED = 5
 _STABLE = np.array([36, 39, 42, 45, 33])
 _TEMPLATE = np.array([-0.5, -0.198 + 0.011j, 0.198 + 0.011j, 0.5, 0.485j])
 _SIDE = (np.arange(2 * LOOK) + 0.5) / LOOK - 1
@@ -185,24 +183,6 @@ def assign_faces(
     return sorted(pairs)
 
 
-def people_in_words(meta: Mapping[str, Any]) -> tuple[str, ...]:
-    """Return a sentence about faces that hold several persons, by `Tracks.meta`, if there are any."""
-    given = meta.get(NEW_TRACKS, ())
-    if not given:
-        return ()
-    return (
-        f"{_others_from(given)}: measure them separately, in napari after Split here in the panel Faces. "
-        f"Tracks.meta[{NEW_TRACKS!r}] has all frames.",
-    )
-
-
-def _others_from(given: Sequence[Sequence[int]]) -> str:
-    """Return the beginning of a sentence about the frames from which faces are other persons."""
-    first = ", ".join(f"face {face} from frame {frame} on" for frame, face in given[:MOST_NAMED])
-    more = f" and {len(given) - MOST_NAMED} more" if len(given) > MOST_NAMED else ""
-    return f"{SEVERAL} ({first}{more})"
-
-
 def split_at_cuts(tracks: Tracks) -> Tracks:
     """Return tracks in which the tracks of different persons in one slot are separate faces.
 
@@ -214,9 +194,9 @@ def split_at_cuts(tracks: Tracks) -> Tracks:
         return tracks
     meta = {key: value for key, value in tracks.meta.items() if key != NEW_TRACKS}
     n_faces = tracks.n_faces + len(given)
-    others = tuple(sentence for sentence in tracks.warnings if not sentence.startswith(SEVERAL))
+    others = [sentence for sentence in tracks.warnings if not sentence.startswith(SEVERAL)]
     if n_faces > MOST_FACES or n_faces * tracks.n_frames > MOST_ROWS:
-        return dataclasses.replace(tracks, warnings=(*others, *people_in_words(tracks.meta)))
+        return dataclasses.replace(tracks, warnings=(*others, *people_in_words(given)))
     wide = tracks.with_room_for(n_faces)
     arrays = {name: array.copy() for name, array in wide.arrays().items()}
     for number, (frame, face) in enumerate(given):
@@ -227,5 +207,5 @@ def split_at_cuts(tracks: Tracks) -> Tracks:
             arrays[item.name][rows, tracks.n_faces + number] = arrays[item.name][rows, face]
             arrays[item.name][rows, face] = item.empty(len(rows), 1)[:, 0]
     split = [(frame, tracks.n_faces + number) for number, (frame, _) in enumerate(given)]
-    said = f"{_others_from(split)}: each is measured by itself, and who comes back may be a new face."
+    said = f"{others_from(split)}: each is measured by itself, and who comes back may be a new face."
     return dataclasses.replace(wide.with_arrays(arrays), meta=meta, warnings=(*others, said))

@@ -13,13 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.names import NEW_TRACKS, people_in_words
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.detection.boxes import boxes_kernel
 from napari_face_landmarks.tracking.anchor_frames import anchor_interval
 from napari_face_landmarks.tracking.context import Follow, RunContext, Tracked
 from napari_face_landmarks.tracking.control import RunControl
-from napari_face_landmarks.tracking.cuts import CUTS, NEW_TRACKS, people_in_words, watch_for_cuts
+from napari_face_landmarks.tracking.cuts import CUTS, watch_for_cuts
 from napari_face_landmarks.tracking.frame_source import FrameSource, rgb_frames
 from napari_face_landmarks.tracking.provenance import provenance
 from napari_face_landmarks.tracking.smoothing import smooth_at, window_at_rate
@@ -216,7 +217,11 @@ class Run(Iterator[FrameResult]):
     def all_warnings(self) -> tuple[str, ...]:
         """Return the warnings, with one about all frames given out so far that have concealed errors."""
         concealed = self._concealed_before(self.source.start + self.stats.frames)
-        return (*self.warnings, *concealed_in_words(concealed), *people_in_words(self._cuts()))
+        return (
+            *self.warnings,
+            *concealed_in_words(concealed),
+            *people_in_words(self._cuts().get(NEW_TRACKS, ())),
+        )
 
     def state(self) -> TrackerState | None:
         """Return the state after the last result, from which another run can resume; None before the first.
