@@ -451,35 +451,14 @@ def test_wrong_shapes_are_refused_in_a_sentence() -> None:
         fit.refine(grey, truth, None, fit.ClnfModel(model, experts), PATIENT, np.zeros(3))
 
 
-@pytest.mark.parametrize("roll", [0.0, -0.7])
-def test_landmarks_end_where_people_put_them_beside_the_search(roll: float) -> None:
-    model, experts, grey, truth = dotted_face(roll)
-    plain = fit.refine(grey, truth, None, fit.ClnfModel(model, experts), PATIENT)
-    rng = np.random.default_rng(8)
-    beyond = np.concatenate([rng.normal(0, 2, (1, 136)), rng.normal(0, 0.002, (136, 136))])
-    moved = fit.refine(
-        grey, truth, None, fit.ClnfModel(model, dataclasses.replace(experts, beyond=beyond)), PATIENT
-    )
-    np.testing.assert_array_equal(moved.params, plain.params)
-    # in the face's own units and axes, whatever its roll and size in the image
-    upright = normalized_frame.image_to_frame(plain.params, 1.0)
-    own = normalized_frame.transform(upright, plain.landmarks)
-    wanted = own + (beyond[0] + own.ravel() @ beyond[1:]).reshape(68, 2)
-    np.testing.assert_allclose(normalized_frame.transform(upright, moved.landmarks), wanted, atol=1e-3)
-    np.testing.assert_allclose(moved.beyond, wanted - own, atol=1e-3)
-    assert not plain.beyond.any()
-
-
 # Carrying a correction
 
 
 def test_a_correction_applied_where_it_was_measured_gives_the_refined_landmarks() -> None:
     model, experts, grey, truth = dotted_face()
-    beyond = np.random.default_rng(6).normal(0, 0.02, (137, 136))
-    experts = dataclasses.replace(experts, beyond=beyond)
     rough = truth + np.array([4.0, 3.0]) + np.random.default_rng(5).normal(size=(68, 2))
     found = fit.refine(grey, rough, None, fit.ClnfModel(model, experts), PATIENT, np.full(68, 2.0))
-    correction = fit.measure_correction(model, found.start, found.params, found.shares, found.beyond)
+    correction = fit.measure_correction(model, found.start, found.params, found.shares)
     landmarks, params = fit.apply_correction(model, correction, found.start, rough)
     np.testing.assert_allclose(landmarks, found.landmarks, atol=1e-3)
     np.testing.assert_allclose(pdm.project(model, params), pdm.project(model, found.params), atol=1e-6)
@@ -493,8 +472,8 @@ def test_a_carried_correction_turns_and_grows_with_the_face(seed: int, angle: fl
     before = random_params(rng, model, 1.2, (100.0, 120.0))
     after = random_params(rng, model, 1.3, (104.0, 118.0))
     after[1:4] = before[1:4] + rng.normal(size=3) * 0.1
-    shares, beyond = rng.uniform(0, 1, 68), rng.normal(0, 2, (68, 2))
-    correction = fit.measure_correction(model, before, after, shares, beyond)
+    shares = rng.uniform(0, 1, 68)
+    correction = fit.measure_correction(model, before, after, shares)
     rough = pdm.project(model, before) + rng.normal(size=(68, 2))
     here, _ = fit.apply_correction(model, correction, before, rough)
 
@@ -530,14 +509,7 @@ def test_saved_experts_load_unmirrored(tmp_path: Path) -> None:
     loaded = load_patch_experts(path)
     expected = unmirror(SCALES, VIEWS, np.ones((2, 68)), **stored)
     for item in dataclasses.fields(PatchExperts):
-        if item.name != "beyond":
-            np.testing.assert_allclose(getattr(loaded, item.name), getattr(expected, item.name), atol=1e-6)
-    assert loaded.beyond is expected.beyond is None
-    beyond = np.random.default_rng(3).normal(0, 1, (137, 136))
-    save_patch_experts(path, {**arrays, "beyond": beyond})
-    found = load_patch_experts(path).beyond
-    assert found is not None
-    np.testing.assert_allclose(found, beyond, rtol=1e-3, atol=1e-6)
+        np.testing.assert_allclose(getattr(loaded, item.name), getattr(expected, item.name), atol=1e-6)
     assert loaded.w1.shape == (3, 3, 68, N_INPUTS, 5)
     assert loaded.w1.dtype == np.float32
     assert loaded.w1.flags.c_contiguous
@@ -559,10 +531,6 @@ def test_saved_experts_load_unmirrored(tmp_path: Path) -> None:
         {"visibility": np.ones((2, 68), np.float32)},
         {"view_centres": np.array([[object()] * 3] * 3)},
         {"w1": np.zeros((3, N_STORED, N_INPUTS, 0), np.float16)},
-        {"beyond": np.zeros((136, 136), np.float16)},
-        {"beyond": np.zeros((137, 136), np.int16)},
-        {"beyond": np.full((137, 136), np.nan, np.float32)},
-        {"beyond": np.zeros((137, 137), np.float16)},
     ],
 )
 def test_malformed_experts_are_refused_in_one_sentence(tmp_path: Path, changes: dict[str, Any]) -> None:
@@ -572,6 +540,12 @@ def test_malformed_experts_are_refused_in_one_sentence(tmp_path: Path, changes: 
         load_patch_experts(path)
     assert str(path) in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+def test_experts_of_older_bundles_that_would_end_elsewhere_are_refused(tmp_path: Path) -> None:
+    write_experts(tmp_path / "cen.npz", beyond=np.zeros((137, 136), np.float16))
+    with pytest.raises(ModelError, match=r"final map .* version 0\.4\.1 or earlier"):
+        load_patch_experts(tmp_path / "cen.npz")
 
 
 def test_damaged_files_are_refused_or_load_whole(tmp_path: Path) -> None:

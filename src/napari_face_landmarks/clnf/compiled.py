@@ -44,7 +44,6 @@ Floats32 = npt.NDArray[np.float32]
 Flags = npt.NDArray[np.bool_]
 
 NOTHING = np.zeros(0)
-NO_OFFSETS = np.zeros((0, 0))
 NOT_HELD = np.zeros(0, np.bool_)
 _buffers = threading.local()
 
@@ -134,21 +133,14 @@ def end_kernel(
     found: Floats,
     residual_share: float,
     residual_sigma: float,
-    offsets: Floats,
     result: Floats,
     shares: Floats,
-    beyond: Floats,
 ) -> bool:
-    """Fill landmarks, (68, 2), the shares of the residual that they keep, and what is learned beyond.
-
-    `offsets` is that of `PatchExperts.beyond`, or empty. False where the result is no face, or diverged.
-    """
+    """Fill landmarks, (68, 2), and the shares of the residual that they keep; False if these are no face."""
     n = len(known)
-    points, to_frame = np.empty((2, n)), np.empty((2, 3))
+    points = np.empty((2, n))
     project_kernel(mean, components, found, np.empty((3, n)), points)
-    angle = frame_kernel(found, 1.0, to_frame)
-    cosine, sine = found[0] * math.cos(angle), found[0] * math.sin(angle)
-    own = np.empty(2 * n)
+    moved = 0.0
     for k in range(n):
         shares[k] = 0.0
         if len(sigma) and known[k]:
@@ -156,22 +148,6 @@ def end_kernel(
             shares[k] = residual_share / (1.0 + doubt * doubt)
         for axis in range(2):
             result[k, axis] = points[axis, k] + shares[k] * (landmarks[k, axis] - projected[k, axis])
-        for axis in range(2):
-            own[2 * k + axis] = to_frame[axis, 0] * result[k, 0] + to_frame[axis, 1] * result[k, 1]
-            own[2 * k + axis] += to_frame[axis, 2]
-    flat = np.zeros(2 * n)
-    if len(offsets):
-        for j in range(2 * n):
-            flat[j] = offsets[0, j]
-        for i in range(2 * n):
-            for j in range(2 * n):
-                flat[j] += own[i] * offsets[1 + i, j]
-    moved = 0.0
-    for k in range(n):
-        x, y = flat[2 * k], flat[2 * k + 1]
-        beyond[k, 0], beyond[k, 1] = x, y
-        result[k, 0] += cosine * x - sine * y
-        result[k, 1] += sine * x + cosine * y
         moved += math.hypot(result[k, 0] - landmarks[k, 0], result[k, 1] - landmarks[k, 1]) / n
     growth = found[0] / start[0]
     likely = 1 / LARGEST_GROWTH < growth < LARGEST_GROWTH and moved / start[0] < LARGEST_MOVE

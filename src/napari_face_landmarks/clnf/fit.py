@@ -12,7 +12,6 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf import normalized_frame, numba_engine
 from napari_face_landmarks.clnf.compiled import (
-    NO_OFFSETS,
     NOTHING,
     First,
     ScaleLimits,
@@ -70,9 +69,6 @@ class ClnfFit:
     start: Floats  # (6 + m,) float64; PDM parameters fitted to the initial landmarks
     # (68,) float64; share c of the initial landmarks' residual from the PDM that `landmarks` keeps
     shares: Floats
-    # (68, 2) float64; offset of `landmarks` from the end of the search, learned from manual landmarks
-    # (`PatchExperts.beyond`); units of the PDM in the upright frame
-    beyond: Floats
     likelihood: float  # mean log response at the landmarks, finest scale; -inf where `converged` is False
     iterations: int  # NU-RLMS steps taken
     # false if there is no face to fit, the face is too small or outside the image, the equations are
@@ -152,14 +148,10 @@ def refine(
 
     initial = start, given, known, NOTHING if claimed is None else claimed, projected
     share = model.constants.residual_share, model.constants.residual_sigma
-    offsets = None if isinstance(model.experts, OpenFaceExperts) else model.experts.beyond
-    result, shares, beyond = np.empty((N_LANDMARKS, 2)), np.empty(N_LANDMARKS), np.empty((N_LANDMARKS, 2))
-    learned = NO_OFFSETS if offsets is None else offsets
-    if not end_kernel(
-        pdm.mean, pdm.components, size, *initial, found, *share, learned, result, shares, beyond
-    ):
+    result, shares = np.empty((N_LANDMARKS, 2)), np.empty(N_LANDMARKS)
+    if not end_kernel(pdm.mean, pdm.components, size, *initial, found, *share, result, shares):
         return _not_refined(landmarks, start, steps)
-    return ClnfFit(result.astype(np.float32), found, start, shares, beyond, likelihood, steps, True)
+    return ClnfFit(result.astype(np.float32), found, start, shares, likelihood, steps, True)
 
 
 def _coarse_to_fine(
@@ -361,15 +353,12 @@ class Correction:
     shift: Floats  # (2,) float64; change of the translation in the upright frame, units of the PDM
     shape: Floats  # (m,) float64; change of q
     shares: Floats  # (68,) float64; share of the initial landmarks' residual from the PDM that is kept
-    beyond: Floats  # (68, 2) float64; offset added to the landmarks, units of the PDM in the upright frame
 
 
-def measure_correction(
-    pdm: PDM, params_from: Floats, params_to: Floats, shares: Floats, beyond: Floats
-) -> Correction:
+def measure_correction(pdm: PDM, params_from: Floats, params_to: Floats, shares: Floats) -> Correction:
     """Return the correction from the PDM fitted to initial landmarks to the refined one.
 
-    Arrays: `params_from` and `params_to` (6 + m,); `shares` (68,); `beyond` (68, 2).
+    Arrays: `params_from` and `params_to` (6 + m,); `shares` (68,).
     """
     if len(params_from) != N_RIGID + pdm.n_modes or len(params_to) != len(params_from):
         raise ModelError(
@@ -384,7 +373,6 @@ def measure_correction(
         shift=upright @ (params_to[4:6] - params_from[4:6]) / params_from[0],
         shape=params_to[N_RIGID:] - params_from[N_RIGID:],
         shares=np.asarray(shares, dtype=np.float64),
-        beyond=np.asarray(beyond, dtype=np.float64),
     )
 
 
@@ -405,8 +393,6 @@ def apply_correction(
     carried = clamp(pdm, carried)
     residual = np.nan_to_num(np.asarray(landmarks, dtype=np.float64) - _project(pdm, params))
     result = _project(pdm, carried) + correction.shares[:, None] * residual
-    angle = normalized_frame.upright_angle(rotation_matrix(carried[1:4]))
-    result += carried[0] * correction.beyond @ _turn(angle).T  # from the upright frame to the image
     return result.astype(np.float32), carried
 
 
@@ -570,9 +556,7 @@ def _usable(points: Floats, params: Floats, size: tuple[int, int]) -> bool:
 
 def _not_refined(landmarks: npt.NDArray[Any], start: Floats, steps: int) -> ClnfFit:
     kept = np.asarray(landmarks, dtype=np.float32).copy()
-    return ClnfFit(
-        kept, start, start, np.ones(N_LANDMARKS), np.zeros((N_LANDMARKS, 2)), -math.inf, steps, False
-    )
+    return ClnfFit(kept, start, start, np.ones(N_LANDMARKS), -math.inf, steps, False)
 
 
 def _check_inputs(

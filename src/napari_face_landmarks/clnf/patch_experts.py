@@ -18,8 +18,6 @@ array                    shape, type                 content
 ``w2``                   (S, 107, 1 + h1, h2)        second layer, row 0 the bias
 ``w3``                   (S, 107, 1 + h2)            third layer, entry 0 the bias
 ``confidences``          (S, 107)                    weight of each expert in NU-RLMS, >= 0
-``beyond``               (137, 136) f2 or f4         optional: final linear map to manual landmarks
-                                                     (`PatchExperts.beyond`)
 ======================== =========================== =====================================================
 
 Each scale has 107 stored experts: 39 of the frontal view for the landmarks `FRONTAL_STORED` (one of each
@@ -32,7 +30,7 @@ region in reverse order.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +51,8 @@ N_STORED = len(FRONTAL_STORED) + N_LANDMARKS
 LARGEST_FILE = 32 << 20  # bytes
 LARGEST_WIDTH = 128  # of a hidden layer
 MAX_SCALES = 6
-BEYOND = (1 + 2 * N_LANDMARKS, 2 * N_LANDMARKS)
+FINAL_MAP = "beyond"
+"""Array with a linear map of the result to manual landmarks, in bundles until 0.4.1."""
 LARGEST: dict[str, tuple[int, ...]] = {
     "scales": (MAX_SCALES,),
     "view_centres": (N_VIEWS, 3),
@@ -79,17 +78,17 @@ class PatchExperts:
     w2: npt.NDArray[np.float32]  # (S, 3, 68, 1 + h1, h2); second layer; row 0 is the bias
     w3: npt.NDArray[np.float32]  # (S, 3, 68, 1 + h2); third layer; entry 0 is the bias
     confidences: npt.NDArray[np.float64]  # (S, 3, 68); weight of each expert in NU-RLMS
-    # (137, 136), float64, or None; offset of manual landmarks from the end of the search, as a linear
-    # function of the latter, in bundles until 0.4.1: row 0 is the constant, the others multiply the
-    # landmarks' x and y. Both are in units of the PDM, in the upright frame with the origin at the
-    # translation of the pose
-    beyond: npt.NDArray[np.float64] | None = field(default=None, kw_only=True)
 
 
 def load_patch_experts(path: str | Path) -> PatchExperts:
     """Load patch experts from a ``cen.npz``."""
     path = Path(path)
-    arrays = read_npz(path, LARGEST, LARGEST_FILE, optional={"beyond": BEYOND})
+    arrays = read_npz(path, LARGEST, LARGEST_FILE, optional={FINAL_MAP: (2**10, 2**10)})
+    if FINAL_MAP in arrays:
+        raise ModelError(
+            f"{path} has a final map of the landmarks, as bundles made by version 0.4.1 or earlier: use it "
+            "with that version, or train the bundle again."
+        )
     _check_shapes(arrays, path)
     for name, array in arrays.items():
         if array.dtype.kind == "f" and not np.isfinite(array).all():
@@ -100,9 +99,7 @@ def load_patch_experts(path: str | Path) -> PatchExperts:
     if (arrays["confidences"] < 0).any():
         raise _malformed(path, "a confidence is negative")
     stored = {name: arrays[name] for name in ("w1", "w2", "w3", "confidences")}
-    experts = unmirror(scales, arrays["view_centres"], arrays["visibility"], **stored)
-    beyond = arrays.get("beyond")
-    return experts if beyond is None else replace(experts, beyond=beyond.astype(np.float64))
+    return unmirror(scales, arrays["view_centres"], arrays["visibility"], **stored)
 
 
 def save_patch_experts(
@@ -178,8 +175,6 @@ def _check_shapes(arrays: dict[str, npt.NDArray[Any]], path: Path) -> None:
         "w3": ((n_scales, N_STORED, 1 + h2), "f"),
         "confidences": ((n_scales, N_STORED), "f"),
     }
-    if "beyond" in arrays:
-        expected["beyond"] = (BEYOND, "f")
     for name, (shape, kinds) in expected.items():
         array = arrays[name]
         if array.shape != shape:

@@ -249,7 +249,7 @@ def _refine(
         fit = run_clnf(models, settings, face.picture, landmarks, params, face.sigma, context.engine)
         if not fit.converged:
             return unrefined
-        correction = measure_correction(models.pdm, fit.start, fit.params, fit.shares, fit.beyond)
+        correction = measure_correction(models.pdm, fit.start, fit.params, fit.shares)
         return fit.landmarks, CLNF, fit.params, replace(after, correction=correction, refined_at=index)
     carried, carried_params = apply_correction(models.pdm, after.correction, params, landmarks)
     if not np.isfinite(carried).all():

@@ -49,7 +49,6 @@ _ARRAYS: dict[str, tuple[str, tuple[int, ...]]] = {
     "shift": ("<f8", (2,)),
     "shape": ("<f8", (-1,)),
     "shares": ("<f8", (N_LANDMARKS,)),
-    "beyond": ("<f8", (N_LANDMARKS, 2)),
 }
 """Type and shape of the arrays of a state, by the name of their field; -1 is any length."""
 
