@@ -19,6 +19,8 @@ import numpy.typing as npt
 from napari_face_landmarks.data.fields import FIELDS
 from napari_face_landmarks.data.names import NEW_TRACKS, SEVERAL, others_from, people_in_words
 from napari_face_landmarks.data.tracks import Tracks
+from napari_face_landmarks.jit import exact_kernel
+from napari_face_landmarks.pfld.crop import flat_pixels
 from napari_face_landmarks.tracking.association import assign_slots
 from napari_face_landmarks.tracking.context import RunContext
 from napari_face_landmarks.tracking.frame_source import Frame
@@ -56,25 +58,48 @@ def watch_for_cuts(
 ) -> Generator[tuple[int, Frame], None, None]:
     """Yield frames from `begin` on, and record in `jumps` those on which much of the image changes."""
     before: npt.NDArray[np.uint8] | None = None
-    small = np.zeros((0, 0), np.int16)
+    small = np.zeros((0, 0), np.uint8)
     with closing(frames):
         for place, frame in frames:
             picture = frame if isinstance(frame, np.ndarray) else None
             if picture is not None:
-                last, small = small, thumbnail(picture)
-                if before is not None and place >= begin and last.shape == small.shape:
-                    share = np.count_nonzero(np.abs(small - last) > CHANGED) / small.size
-                    if share > LOOK_CLOSER:
-                        jumps[place] = before, share
+                small, share = compare(picture, small)
+                if before is not None and place >= begin and share > LOOK_CLOSER:
+                    jumps[place] = before, share
             before = picture
             if place >= begin:
                 yield place, frame
 
 
-def thumbnail(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.int16]:
-    """Return every n-th pixel of the green of a frame, (H, W) int16, about `SAMPLES` across."""
+def compare(rgb: npt.NDArray[np.uint8], last: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
+    """Return the thumbnail of a frame, (H, W), and the share of its pixels that changed since the `last` one.
+
+    It has every n-th pixel of the green, about `SAMPLES` across. Between other shapes nothing changes.
+    """
     step = max(1, min(rgb.shape[:2]) // SAMPLES)
-    return rgb[step // 2 :: step, step // 2 :: step, 1].astype(np.int16)
+    small = np.empty([len(range(step // 2, side, step)) for side in rgb.shape[:2]], np.uint8)
+    alike = last.shape == small.shape
+    changed = _changed(flat_pixels(rgb), rgb.shape[1], step, last if alike else small, small)
+    return small, changed / small.size if alike else 0.0
+
+
+@exact_kernel
+def _changed(
+    pixels: npt.NDArray[np.uint8],
+    width: int,
+    step: int,
+    last: npt.NDArray[np.uint8],
+    small: npt.NDArray[np.uint8],
+) -> int:
+    """Fill a thumbnail, and return how many of its pixels changed; `pixels` are the picture's, in order."""
+    changed = 0
+    for row in range(small.shape[0]):
+        start = 3 * ((step // 2 + row * step) * width + step // 2) + 1
+        for column in range(small.shape[1]):
+            green = pixels[start + 3 * step * column]
+            changed += abs(np.int64(green) - last[row, column]) > CHANGED
+            small[row, column] = green
+    return changed
 
 
 def look_of(rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any]) -> Floats:
