@@ -234,6 +234,23 @@ def test_values_have_the_digits_that_their_errors_allow(value: float, error: flo
     assert with_error(value, error) == text
 
 
+@pytest.mark.parametrize(
+    ("value", "error", "text"),
+    [
+        (23.11, 0.86, "23.1±.9"),
+        (23.16, 0.996, "23.2±1.0"),
+        (-27.46, 0.21, "-27.5±.2"),
+        (0.614, 0.31, "0.61±.31"),
+        (-18.74, 1.24, "-18.7±1.2"),
+        (178.3, 15.2, "178±15"),
+    ],
+)
+def test_values_in_cells_fit_them(value: float, error: float, text: str) -> None:
+    from napari_face_landmarks.napari_plugin.measure_dock import briefly_with_error
+
+    assert briefly_with_error(value, error) == text
+
+
 def test_a_newcomer_has_a_spreadsheet_after_eight_clicks(
     viewer: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -489,10 +489,8 @@ class MeasuresDock(FollowingPanel):
     def _cell(self, column: str, value: float, error: float, sign: str = "") -> tuple[str, str]:
         """Return a value with its error as briefly as possible, and for the tooltip with name and unit."""
         title, unit = self._title_and_unit(column)
-        short = with_error(value, error, sign, 2 if error >= 0.1 else 1)
-        return short.replace(" ± 0.", "±.").replace(" ± ", "±"), (
-            f"{title}: {with_error(value, error, sign)} {unit_in_words(unit)}"
-        )
+        full = f"{title}: {with_error(value, error, sign)} {unit_in_words(unit)}"
+        return briefly_with_error(value, error, sign), full
 
     def _fill(
         self, head: tuple[str, str, str], names: Sequence[str], cells: Sequence[Sequence[tuple[str, str]]]
@@ -703,6 +701,12 @@ class MeasuresDock(FollowingPanel):
     def _folder(self) -> Path:
         source = self._path_of(self._layer)
         return Path(source).parent if source else Path.home()
+
+
+def briefly_with_error(value: float, error: float, sign: str = "") -> str:
+    """Return a value with its error in about nine characters, so that it fits a narrow cell."""
+    two = error < 3.55 and (error >= 1 or (error >= 0.1 and abs(value) < 10))
+    return with_error(value, error, sign, 1 + two).replace(" ± 0.", "±.").replace(" ± ", "±")
 
 
 def with_error(value: float, error: float, sign: str = "", significant: int = 2) -> str:
