@@ -192,12 +192,11 @@ LINES = """
         Floats,
         Field(
             "<f4", (2,), np.nan, "Of each eye.", parts=("left", "right"), required=False, reset_by_edits=True,
-            in_tidy_tables=True,
         ),
     ] = field(default_factory=_unknown)
     hidden: Annotated[
         npt.NDArray[np.bool_],
-        Field("|b1", (N_LANDMARKS,), False, "Occluded.", required=False, in_tidy_tables=True),
+        Field("|b1", (N_LANDMARKS,), False, "Occluded.", required=False),
     ] = field(default_factory=_unknown)
     side: Annotated[
         Floats, Field("<f4", (), np.nan, "A number.", required=False, tracked=False)
@@ -214,9 +213,7 @@ def test_an_array_that_is_added_to_the_table_is_kept_by_all(tmp_path: Path) -> N
     assert done.returncode == 0, done.stderr[-3000:]
     kept = json.loads(done.stdout.splitlines()[-1])
     complete = ["gaze", "hidden", "side"]
-    wanted = dict.fromkeys(("openface", "npz", "deeplabcut-h5", "sleap", "movement"), complete)
-    wanted |= dict.fromkeys(("tidy-csv", "parquet"), complete[:2])
-    wanted |= {"deeplabcut-csv": [], "pts": []}
+    wanted = dict.fromkeys(kept, complete) | {"deeplabcut-csv": [], "pts": []}
     assert kept == {name: wanted[name] for name in kept}
     assert {"openface", "npz", "tidy-csv"} <= kept.keys()
 

@@ -17,19 +17,20 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from measure_support import faces, tracks_of
 from napari_face_landmarks import TrackerSettings, Tracks, cli
 from napari_face_landmarks.correction import delete_face
 from napari_face_landmarks.data.fields import MANUAL, NONE, PFLD
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.io import FORMATS, Format, formats, recognise, to_tidy, to_xarray
 from napari_face_landmarks.io.common import LANDMARK_NAMES, names_in_files, order_by_number
+from napari_face_landmarks.measures import measure
 from test_export import ARRAYS, make_tracks
 
 FULL = dict.fromkeys(("npz", "deeplabcut-h5", "sleap", "movement", "openface"), ARRAYS)
 KEPT = {
     **FULL,
-    "tidy-csv": ("landmarks", "confidence", "source", "misfit", "frame_indices", "timestamps", "by_hand"),
-    "parquet": ("landmarks", "confidence", "source", "misfit", "frame_indices", "timestamps", "by_hand"),
+    **dict.fromkeys(("tidy-csv", "parquet"), tuple(name for name in ARRAYS if name != "boxes")),
     "deeplabcut-csv": ("landmarks", "confidence"),
     "pts": (),
 }
@@ -108,17 +109,16 @@ def test_the_aspect_of_pixels_comes_back(tmp_path: Path, every_format: Format) -
 def test_the_name_of_the_models_comes_back(tmp_path: Path, every_format: Format) -> None:
     path = tmp_path / f"talk{every_format.suffixes[0]}"
     a_run().save(path)
-    kept = every_format.name in KEEPS_RATE
-    assert Tracks.load(path).meta.get("models") == ("fake" if kept else None)
+    assert Tracks.load(path).meta.get("models") == "fake"
 
 
-@pytest.mark.parametrize("name", ["tidy-csv", "openface"])
+@pytest.mark.parametrize("name", ["tidy-csv", "openface", "deeplabcut-csv", "pts"])
 @pytest.mark.parametrize("models", ["a,b", "", "mine\n", "Züge"])
 def test_models_whose_name_fits_no_table_are_left_out(tmp_path: Path, name: str, models: Any) -> None:
-    path = tmp_path / {"tidy-csv": "t.tidy.csv"}.get(name, "t.csv")
+    path = tmp_path / f"t{formats.format_named(name).suffixes[0]}"
     dataclasses.replace(a_run(), meta={"models": models}).save(path)
     assert "models" not in Tracks.load(path).meta
-    assert Tracks.load(path).n_frames == a_run().n_frames
+    assert Tracks.load(path).n_frames == (5 if name == "pts" else 6)
 
 
 @pytest.mark.parametrize("name", ["npz", "tidy-csv", "openface"])
@@ -136,6 +136,35 @@ def test_files_from_before_misfit_was_kept_are_read(tmp_path: Path, name: str) -
     assert_kept(again, tracks, tuple(item for item in KEPT[name] if item != "misfit"))
     assert again.misfit.shape == tracks.misfit.shape
     assert np.isnan(again.misfit).all()
+
+
+@pytest.mark.parametrize("name", ["tidy-csv", "parquet", "openface"])
+def test_measures_and_their_errors_come_back(tmp_path: Path, name: str) -> None:
+    need(formats.format_named(name))
+    tracks = tracks_of(faces(30), confidence=0.8)
+    tracks.sigma[:] = np.linspace(0.5, 2, 68)
+    tracks.pose[:] = [1, 0.1, 0, 0, 320, 200]
+    tracks.pose[20:, 0, 0] = 1.2  # the face comes closer, and turns away
+    tracks.pose[25:, 0, 2] = 0.5
+    tracks.iris[:] = [250, 202, 23.54, 0.9, 390, 200, 23.54, 0.9]
+    path = tmp_path / f"t{formats.format_named(name).suffixes[0]}"
+    tracks.save(path)
+    before, after = (measure(item, scale="iris") for item in (tracks, Tracks.load(path)))
+    assert before.turned.any()
+    for what in ("values", "errors", "turned", "rest"):
+        np.testing.assert_array_equal(getattr(after, what), getattr(before, what))
+
+
+def test_tidy_tables_from_before_poses_were_kept_are_read(tmp_path: Path) -> None:
+    tracks, path = a_run(), tmp_path / "t.tidy.csv"
+    tracks.save(path)
+    table, added = pd.read_csv(path, dtype=str, keep_default_na=False), ("pose", "sigma", "iris")
+    old = [name for name in table if not name.startswith(added)]
+    assert len(old) == len(table.columns) - 6 - 1 - 8
+    table[old].to_csv(path, index=False)
+    again = Tracks.load(path)
+    assert_kept(again, tracks, tuple(item for item in KEPT["tidy-csv"] if item not in added))
+    assert np.isnan(again.sigma).all()
 
 
 def rows(tracks: Tracks, part: Any) -> Tracks:
@@ -248,12 +277,12 @@ def test_deeplabcut_csv_is_what_pandas_reads(tmp_path: Path) -> None:
     table = pd.read_csv(tmp_path / "1.dlc.csv", header=[0, 1, 2], index_col=0)
     assert table.columns.names == ["scorer", "bodyparts", "coords"]
     assert table.shape == (6, 68 * 3)
-    x = table["napari-face-landmarks"]["right_eye_36"]["x"].to_numpy(np.float32)
+    x = table["napari-face-landmarks_fake"]["right_eye_36"]["x"].to_numpy(np.float32)
     np.testing.assert_array_equal(x, one.landmarks[:, 0, 36, 0])
     table = pd.read_csv(tmp_path / "3.dlc.csv", header=[0, 1, 2, 3], index_col=0)
     assert table.columns.names == ["scorer", "individuals", "bodyparts", "coords"]
-    assert table.columns[3 * 68 + 5] == ("napari-face-landmarks", "face_1", "jaw_01", "likelihood")
-    found = table["napari-face-landmarks"]["face_1"]["jaw_01"]["likelihood"].to_numpy(np.float32)
+    assert table.columns[3 * 68 + 5] == ("napari-face-landmarks_fake", "face_1", "jaw_01", "likelihood")
+    found = table["napari-face-landmarks_fake"]["face_1"]["jaw_01"]["likelihood"].to_numpy(np.float32)
     np.testing.assert_array_equal(found, three.confidence[:, 1, 1])
 
 
@@ -265,7 +294,7 @@ def test_deeplabcut_h5_is_what_pandas_reads_and_writes(tmp_path: Path, kind: Any
     table = pd.read_hdf(tmp_path / "t.h5")
     assert table.columns.names == ["scorer", "individuals", "bodyparts", "coords"]
     assert table.shape == (9, 2 * 68 * 3)
-    y = table["napari-face-landmarks"]["face_1"]["jaw_16"]["y"].to_numpy(np.float32)
+    y = table["napari-face-landmarks_fake"]["face_1"]["jaw_16"]["y"].to_numpy(np.float32)
     np.testing.assert_array_equal(y[3:], tracks.landmarks[:, 1, 16, 1])
     table.to_hdf(tmp_path / "theirs.h5", key="df_with_missing", format=kind, mode="w")
     again = Tracks.load(tmp_path / "theirs.h5")

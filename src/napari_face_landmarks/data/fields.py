@@ -41,7 +41,6 @@ class Field:
     tracked: bool = True  # whether the tracker computes it, so that checkpoints store it
     # whether it describes how the landmarks were fitted, and is unknown once they were edited
     reset_by_edits: bool = False
-    in_tidy_tables: bool = False  # whether tidy tables have columns for it
     column: str = ""  # what the names of columns of tables begin with; `name` where not given
     name: str = ""  # the attribute of frames and tracks, and the name in files that keep all arrays
 
@@ -75,7 +74,6 @@ class FaceArrays:
             (N_LANDMARKS, 2),
             np.nan,
             "Pixels, x then y, pixel centres at whole numbers.",
-            in_tidy_tables=True,
         ),
     ]
     confidence: Annotated[
@@ -85,7 +83,6 @@ class FaceArrays:
             (N_LANDMARKS,),
             0,
             "Probability that the landmark is within 8 % of the inter-ocular distance of the truth.",
-            in_tidy_tables=True,
         ),
     ]
     pose: Annotated[
@@ -106,7 +103,6 @@ class FaceArrays:
             (),
             NONE,
             "Where the landmarks come from, an index into `SOURCES`: none, pfld, clnf, carried, manual.",
-            in_tidy_tables=True,
         ),
     ]
     boxes: Annotated[
@@ -132,7 +128,6 @@ class FaceArrays:
             parts=("by_clnf", "off_model"),
             required=False,
             reset_by_edits=True,
-            in_tidy_tables=True,
         ),
     ] = field(default_factory=_unknown)
     sigma: Annotated[
@@ -171,7 +166,6 @@ class FaceArrays:
             '"manual" there, and neither tracking nor refitting moves it.',
             required=False,
             tracked=False,
-            in_tidy_tables=True,
         ),
     ] = field(default_factory=_unknown)
 

@@ -77,6 +77,17 @@ def meta_columns(tracks: Tracks) -> dict[str, Any]:
     return {name: meta[name] for name, good in zip(META_COLUMNS, known, strict=True) if good}
 
 
+def scorer_of(tracks: Tracks) -> str:
+    """Return this program's name, with that of the models where known: ``napari-face-landmarks_open``."""
+    return f"{SOFTWARE}_{meta_columns(tracks).get(MODELS, '')}".removesuffix("_")
+
+
+def models_of(scorer: str) -> str:
+    """Return the models that `scorer_of` names; "" if it names none."""
+    program, _, models = scorer.partition("_")
+    return models if program == SOFTWARE else ""
+
+
 def with_meta(record: dict[str, Any] | None, columns: Mapping[str, Any]) -> dict[str, Any]:
     """Return the record of a run with the first values of the `META_COLUMNS` in a table, if they can be."""
     record = record or {}

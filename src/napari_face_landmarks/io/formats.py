@@ -154,7 +154,7 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_tidy_csv,
         tidy.read_tidy_csv,
         tidy.is_tidy_csv,
-        "pose, face score, irises, standard errors, names of faces, settings and counts of the run",
+        "face score, names of faces, settings and counts of the run",
         "pandas, R, spreadsheets",
     ),
     Format(
@@ -164,7 +164,7 @@ FORMATS: tuple[Format, ...] = (
         tidy.write_parquet,
         tidy.read_parquet,
         tidy.is_parquet,
-        "pose, face score, irises, standard errors",
+        "face score",
         "pandas, polars, R's arrow, DuckDB",
         ("pyarrow",),
     ),

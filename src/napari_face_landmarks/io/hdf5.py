@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import FIELDS
+from napari_face_landmarks.data.fields import FIELDS, Field
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
 from napari_face_landmarks.files.optional import optional
@@ -257,18 +257,25 @@ def write_ours(content: io.BytesIO, tracks: Tracks) -> None:
         )
 
 
+def _kind_of(item: Field) -> str:
+    """Return the kind of NumPy type in which a field is stored: HDF5 has no bool."""
+    return np.dtype(item.dtype).kind.replace("b", "u")
+
+
 def tracks_of(
     file: Any,
     path: Path,
     landmarks: npt.NDArray[Any],
     confidence: npt.NDArray[Any] | None,
     names: Sequence[str],
+    models: str = "",
 ) -> Tracks:
     """Return tracks of landmarks (N, F, 68, 2) and confidence (N, F, 68) of the frames 0 to N - 1.
 
-    `names` are those of the faces; the group `OURS`, where present, has the rest.
+    `names` are those of the faces; the group `OURS`, where present, has the rest. `models` are those that the
+    format names elsewhere, if any.
     """
-    plain = common.with_names(None, names)
+    plain = common.with_meta(common.with_names(None, names), {common.MODELS: [models]})
     plain_arrays = {"landmarks": landmarks, "confidence": confidence}
     if OURS not in file:
         return common.make_tracks(path, plain_arrays, record=plain)
@@ -280,10 +287,9 @@ def tracks_of(
     each = (common.MOST_ROWS, common.MOST_FACES)
     seconds = array(group, "timestamps", (common.MOST_ROWS,), path, kinds="f")
     extra = {
-        item.name: array(group, item.name, (*each, *item.shape), path, kinds=kind)
+        item.name: array(group, item.name, (*each, *item.shape), path, kinds=_kind_of(item))
         for item in EXTRA
         if item.required or item.name in group
-        for kind in [np.dtype(item.dtype).kind.replace("b", "u")]  # HDF5 has no bool
     }
     if any(len(values) != len(frames) for values in (seconds, *extra.values())):
         return common.make_tracks(path, plain_arrays, record=plain)

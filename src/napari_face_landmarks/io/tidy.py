@@ -29,10 +29,8 @@ if TYPE_CHECKING:
 
 FIRST_COLUMNS = ("frame", "time", "face", "landmark", "x", "y", "confidence")
 LAST_COLUMN = "source"  # a row that is cut off ends in an unknown word
-EXTRA = tuple(
-    item for item in FIELDS if item.in_tidy_tables and item.name not in ("landmarks", "confidence", "source")
-)
-"""The fields that follow the first columns."""
+EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence", "source", "boxes"))
+"""The fields that follow the first columns: all that measures and their standard errors need."""
 EXTRA_COLUMNS = tuple(name for item in EXTRA for name in item.columns)
 COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, *common.META_COLUMNS, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")

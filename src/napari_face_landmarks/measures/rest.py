@@ -34,8 +34,10 @@ DOUBT, TURNED = 0.05, 0.2
 """What a part that is twice as uncertain as at its best, and a foreshortening by all of a length, count in a
 face's movement from one frame to the next (of the inter-canthal distance, of all of `MOVING` together)."""
 OPEN_MOUTH, SHUT_EYES = 0.06, 0.6
-"""A mouth that is opened this far beyond its usual (of the inter-canthal distance), or an eye this share of
-its usual height, is no rest."""
+"""A mouth that is opened this far beyond its shut state (of the inter-canthal distance), or an eye this share
+of its open height, is no rest."""
+SHUT, OPEN = 10, 90
+"""Percentiles over the recording of the opening of a mouth that is shut, and of the height of an open eye."""
 
 
 def rest_rows(
@@ -54,7 +56,7 @@ def rest_rows(
     Returns
     -------
     tuple of ndarray, (R,), int64
-        One array a face; empty where no rest was found.
+        One array a face; empty where it is never usable, or not on the frame that was given.
 
     Raises
     ------
@@ -76,22 +78,25 @@ def rest_rows(
 
 
 def _calmest(tracks: Tracks, usable: npt.NDArray[np.bool_], face: int) -> npt.NDArray[np.int64]:
-    """Return the rows of the stretch of `SECONDS` that is calm, open-eyed, unhidden and frontal."""
+    """Return the rows of the stretch of `SECONDS` that is calm, open-eyed, unhidden and frontal.
+
+    Of a face that is never seen for so long without interruption, they are those of its calmest frames.
+    """
     rows = np.flatnonzero(usable)
     if len(rows) <= 2:
         return rows
     found = series_of(tracks.landmarks[:, face], (*MOVING, "inter_canthal_distance"))[:, rows]
     moving = found[:-1].T / max(float(np.median(found[-1])), 1e-9)
-    usual = np.median(moving, axis=0)
+    open_eyes, shut_mouth = np.percentile(moving[:, :2], OPEN, axis=0), np.percentile(moving[:, 6], SHUT)
     speed = np.abs(np.diff(moving, axis=0, prepend=moving[:1])).sum(axis=1)
-    tense = (moving[:, :2] < SHUT_EYES * usual[:2]).any(axis=1) | (moving[:, 6] > usual[6] + OPEN_MOUTH)
+    tense = (moving[:, :2] < SHUT_EYES * open_eyes).any(axis=1) | (moving[:, 6] > shut_mouth + OPEN_MOUTH)
     cost = speed + tense + DOUBT * _doubt(tracks, rows, face) + TURNED * _foreshortening(tracks, rows, face)
-    length = min(_window(tracks.timestamps[rows], len(rows)), len(rows))
+    length = min(_window(tracks.timestamps[rows]), len(rows))
     total = np.convolve(cost, np.ones(length), "valid")
     in_a_row = rows[length - 1 :] - rows[: len(rows) - length + 1] < length + length // 4
     total = np.where(in_a_row, total, np.inf)
     if not np.isfinite(total).any():
-        return rows[:0]
+        return np.sort(rows[np.argsort(cost, kind="stable")[:length]])
     first = int(np.argmin(total))
     return rows[first : first + length]
 
@@ -118,7 +123,14 @@ def _foreshortening(tracks: Tracks, rows: npt.NDArray[np.int64], face: int) -> n
     return np.asarray(np.nan_to_num(1 - np.cos(pitch) * np.cos(yaw)))
 
 
-def _window(seconds: npt.NDArray[Any], n_rows: int) -> int:
+def is_a_second(rows: npt.NDArray[np.int64], seconds: npt.NDArray[Any]) -> bool:
+    """Return whether the rows of a rest make one stretch of `SECONDS` of frames at the times `seconds`."""
+    length = _window(seconds)
+    return len(rows) >= length and bool(rows[-1] - rows[0] < length + length // 4)
+
+
+def _window(seconds: npt.NDArray[Any]) -> int:
+    """Return the number of frames in `SECONDS`."""
     steps = np.diff(seconds)
     steps = steps[np.isfinite(steps) & (steps > 0)]
     if not len(steps):

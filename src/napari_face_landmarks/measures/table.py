@@ -19,7 +19,7 @@ from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, ROWS_AT_ONCE, SIDES, Measure
 from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
-from napari_face_landmarks.measures.rest import rest_rows
+from napari_face_landmarks.measures.rest import is_a_second, rest_rows
 from napari_face_landmarks.measures.scale import Scale, parse_scale, unit_per_pixel
 from napari_face_landmarks.measures.uncertainty import (
     OTHER_MODELS,
@@ -29,6 +29,7 @@ from napari_face_landmarks.measures.uncertainty import (
     error_shares,
     error_slopes,
     factors_of_columns,
+    has_errors,
 )
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 
@@ -101,7 +102,7 @@ class MeasureTable:
     low_confidence, turned : ndarray, (T, F), bool
         Frames that are flagged: an uncertain face, and more than `LARGE_YAW` of yaw without pose correction.
     rest : tuple of ndarray of int64
-        For each face the rows (places in T) that were taken as its rest; empty where none was found.
+        For each face the rows (places in T) that were taken as its rest; empty where there is none.
     scale : Scale
     pose_corrected : bool
     face_names : tuple of str
@@ -265,7 +266,7 @@ def measure(
         face_names=tuple(names_of_faces(tracks)),
         meta=dict(tracks.meta),
     )
-    return dataclasses.replace(table, warnings=_warnings(table, present))
+    return dataclasses.replace(table, warnings=_warnings(table, tracks, present, rest == "auto"))
 
 
 def _at_rest(
@@ -281,20 +282,36 @@ def _at_rest(
     return found
 
 
-def _warnings(table: MeasureTable, present: npt.NDArray[np.bool_]) -> tuple[str, ...]:
-    """Return what is to be said of a table, whose faces are where `present`, (T, F), says."""
+def _warnings(
+    table: MeasureTable, tracks: Tracks, present: npt.NDArray[np.bool_], automatic: bool
+) -> tuple[str, ...]:
+    """Return what is to be said of a table of tracks, whose faces are where `present`, (T, F), says.
+
+    `automatic` is whether the rest was found, not given.
+    """
     names, turned, seconds = table.face_names, int(table.turned.sum()), table.timestamps
     unrested = [names[k] for k, found in enumerate(table.rest) if not len(found) and present[:, k].any()]
+    short = [
+        (names[k], len(found))
+        for k, found in enumerate(table.rest)
+        if automatic and not table.still and len(found) and not is_a_second(found, seconds)
+    ]
     shut = [
         f"{column.side} eye of {names[k]}"
         for k in np.flatnonzero((present & ~table.low_confidence).any(axis=0) & (not table.still))
         for place, column in enumerate(table.columns)
         if column.name.startswith("closure") and not np.isfinite(table.values[:, k, place]).any()
     ]
+    missing = "is never seen with confidence" if automatic else "is not on the rest frame"
     sentences = [
-        f"No calm second of {name} with open eyes was found: it is scaled by its median, and changes from "
-        "rest are not known; choose a rest frame."
+        f"{name} {missing}: it is scaled by its median, and changes from rest are not known; choose "
+        f"{'a' if automatic else 'another'} rest frame."
         for name in unrested
+    ]
+    sentences += [
+        f"{name} is not seen for a second without interruption: its rest is the median of its {count} "
+        "calmest frames; choose a rest frame if it moves on them."
+        for name, count in short
     ]
     sentences += [f"The {eye} is never seen open: its closure and blinks are not known." for eye in shut]
     if turned:
@@ -302,6 +319,17 @@ def _warnings(table: MeasureTable, present: npt.NDArray[np.bool_]) -> tuple[str,
             f"{turned} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in the image "
             "plane are biased there and left out of summaries; measure with pose correction."
         )
+    if not table.pose_corrected and not np.isfinite(tracks.pose[present][:, 2]).all():
+        sentences.append(
+            "The landmarks have no head pose: frames on which a face is turned away are not found, and count "
+            "in summaries; measure with pose correction."
+        )
+    models = str(tracks.meta.get("models", ""))
+    if not np.isfinite(table.errors).any():
+        sentences.append("The landmarks have no confidence: measures have no standard errors.")
+    elif not has_errors(models):
+        unknown = f"errors of the models {models!r:.60}" if models else "models of the landmarks"
+        sentences.append(f"The {unknown} are not known: standard errors are those of {OTHER_MODELS!r}.")
     if table.still:
         sentences.append(STILL)
     steps = np.diff(seconds[np.isfinite(seconds)])

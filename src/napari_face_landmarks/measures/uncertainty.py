@@ -76,6 +76,13 @@ def error_shares(
 
 
 @lru_cache
+def has_errors(bundle: str) -> bool:
+    """Return whether the errors of a bundle's landmarks were measured; else those of `OTHER_MODELS` count."""
+    with np.load(ERRORS_FILE, allow_pickle=False) as measured:
+        return bundle in measured
+
+
+@lru_cache
 def error_covariance(bundle: str = OTHER_MODELS) -> Floats:
     """Return the second moments of the landmarks' errors, each divided by its claimed sigma.
 

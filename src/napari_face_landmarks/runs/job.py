@@ -212,11 +212,12 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
 
 
 def _measured(job: Job, result: FileResult, tracks: Tracks) -> FileResult:
-    """Write the measures of a result where they are wanted; a warning says what is left out."""
+    """Write the measures of a result where they are wanted; warnings are added to the result's."""
     if job.measures is None:
         return result
-    reason = write_measures(job.output, tracks, job.measures)
-    return dataclasses.replace(result, warnings=(*result.warnings, reason)) if reason else result
+    return dataclasses.replace(
+        result, warnings=(*result.warnings, *write_measures(job.output, tracks, job.measures))
+    )
 
 
 def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, progress: Progress) -> FileResult:

@@ -12,7 +12,6 @@ from napari_face_landmarks.errors import MeasureError, ResultError, reason_of
 from napari_face_landmarks.files.atomic import companion_name
 from napari_face_landmarks.measures import blinks, measure, summary
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
-from napari_face_landmarks.measures.table import STILL
 
 MEASURES_TABLE = "batch-measures.csv"
 """One row for each video and face."""
@@ -25,8 +24,10 @@ def measure_files(output: str | os.PathLike[str]) -> dict[str, Path]:
     return {what: path.with_name(companion_name(path.name, end)) for what, end in ENDS.items()}
 
 
-def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]) -> str:
-    """Measure tracks with `options` of `measure` into the tables of `output`; return what is left out."""
+def write_measures(
+    output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]
+) -> tuple[str, ...]:
+    """Measure tracks with `options` of `measure` into the tables of `output`; return what is to be said."""
     try:
         table = measure(tracks, **options)
         frames = {"table": to_dataframe(table), "summary": summary(table)}
@@ -35,13 +36,13 @@ def write_measures(output: str | os.PathLike[str], tracks: Tracks, options: Mapp
     except MeasureError as error:
         for path in measure_files(output).values():
             path.unlink(missing_ok=True)  # of an earlier result
-        return f"Nothing was measured: {error}"
+        return (f"Nothing was measured: {error}",)
     for what, path in measure_files(output).items():
         if what in frames:
             write_table(path, frames[what])
         else:
             path.unlink(missing_ok=True)
-    return STILL if table.still else ""
+    return table.warnings
 
 
 def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
