@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numba
 import numpy as np
 import pytest
@@ -44,3 +46,13 @@ def test_what_is_compiled_of_this_package_is_noted(monkeypatch: pytest.MonkeyPat
     kernel = jit._Kernel(twice, cache=False)
     assert kernel(1.0) == kernel(1.0) == 2
     assert jit.COMPILED == ["twice"]
+
+
+def test_only_cached_kernels_may_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(jit, "LEAN_WITH", (numba.version_info.short,))
+    with jit.only_cached(), pytest.raises(jit.NotCompiledError):
+        jit.kernel(total.py_func)(np.arange(5.0))
+    assert jit.kernel(total.py_func)(np.arange(5.0)) == 10
+    with jit.only_cached():
+        assert jit.kernel(total.py_func)(np.arange(5.0)) == 10

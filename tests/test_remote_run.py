@@ -19,6 +19,7 @@ from gui_measure import make_clip
 from gui_support import let_work, panel_of, wait_until
 from napari_face_landmarks import FaceTracker, TrackerSettings, load_models
 from napari_face_landmarks.errors import ImageError
+from napari_face_landmarks.jit import NotCompiledError
 from napari_face_landmarks.napari_plugin import run_controller
 from napari_face_landmarks.napari_plugin.run_controller import (
     BackgroundRun,
@@ -98,6 +99,24 @@ def test_results_are_those_of_a_run_here(video: Video, processes: list[Any], tmp
     assert there.tracks.meta == here.tracks.meta
     assert [result.index for result in there.results] == list(range(N_FRAMES))
     assert not list(tmp_path.iterdir()), "a finished run leaves no journal"
+
+
+def test_kernels_that_are_not_cached_are_compiled_in_another_process(
+    processes: list[Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    missing, prepare = [NotCompiledError()], FaceTracker.prepare
+
+    def prepare_later(tracker: FaceTracker) -> None:
+        if missing:
+            raise missing.pop()
+        prepare(tracker)
+
+    monkeypatch.setattr(FaceTracker, "prepare", prepare_later)
+    run = run_over(np.zeros((3, 60, 80, 3), np.uint8), stop=3)
+    finish(run)
+    assert [process.returncode for process in processes] == [0]
+    assert run.error is None
+    assert len(run.results) == 3
 
 
 @pytest.mark.slow

@@ -6,7 +6,8 @@ import contextlib
 import ctypes
 import mmap
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextvars import ContextVar
 from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -18,6 +19,25 @@ COMPILED: list[str] = []
 _NOTED: list[Any] = []
 """What notes them, once Numba is imported."""
 _LOCK = threading.RLock()
+_only_cached: ContextVar[bool] = ContextVar("_only_cached", default=False)
+
+
+class NotCompiledError(Exception):
+    """A kernel is not in Numba's cache, while only those may be called."""
+
+
+@contextlib.contextmanager
+def only_cached() -> Iterator[None]:
+    """Raise `NotCompiledError` instead of compiling, with a Numba of `LEAN_WITH`.
+
+    The compiler's objects make Python collect garbage among all of the process's, for half a second in
+    napari's, in which no thread works.
+    """
+    before = _only_cached.set(True)
+    try:
+        yield
+    finally:
+        _only_cached.reset(before)
 
 
 class _Kernel:
@@ -92,6 +112,8 @@ def _load_without_compiler(compiled: Any) -> None:
             found = None
             with guard(self):
                 found = load(self, sig, target_context)
+            if found is None and _only_cached.get():
+                raise NotCompiledError
             return found
 
     for name, address in helpers.items():

@@ -6,7 +6,7 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Generator, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -17,8 +17,9 @@ import numpy as np
 from napari.layers import Points
 
 from napari_face_landmarks.data.tracks import Tracks
-from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.errors import ModelError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
+from napari_face_landmarks.jit import NotCompiledError, only_cached
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.models.catalog import known_models
 from napari_face_landmarks.napari_plugin.layers import current_landmarks, filling, show_frame
@@ -153,12 +154,11 @@ class BackgroundRun:
         """
         from napari_face_landmarks.runs.worker import RunRequest
 
-        if self.models is None or not isinstance(self.frames, Video) or self.stop - self.start < WORTH_IT:
-            return None
-        if getattr(sys, "frozen", False) or not sys.executable:
+        models = self._models_of_worker()
+        if models is None or not isinstance(self.frames, Video) or self.stop - self.start < WORTH_IT:
             return None
         return RunRequest(
-            self.models,
+            models,
             self.settings.to_dict(),
             self.frames.info.path,
             list(self.frames.source.state),
@@ -169,6 +169,24 @@ class BackgroundRun:
             None if self.journals is None else str(self.journals),
             self.frames.info.stream,
         )
+
+    def _models_of_worker(self) -> str | None:
+        return self.models if sys.executable and not getattr(sys, "frozen", False) else None
+
+    def compile_elsewhere(self) -> Generator[None]:
+        """Have a worker process compile the kernels into Numba's cache, if one can be started."""
+        from napari_face_landmarks.runs.worker import RemoteRun, RunRequest
+
+        models = self._models_of_worker()
+        if models is None:
+            return
+        request = RunRequest(models, self.settings.to_dict(), "", (), 0, 0, False, {}, None)
+        with suppress(OSError, ResultError), closing(RemoteRun(request, None, self.control)) as remote:
+            for _ in remote.fill([]):
+                self.message = remote.message
+                yield
+                if self.cancelled:
+                    return
 
     def consume(self, run: Run | RemoteRun) -> Generator[None]:
         """Take the results of a run as they come, yielding after each batch, and its tracks at the end."""
@@ -224,10 +242,16 @@ def track_here(run: BackgroundRun) -> Generator[None]:
         models = run.load()
         run.message = PREPARING
         yield
+        tracker = FaceTracker(models, run.settings)
+        try:
+            with only_cached():
+                tracker.prepare()
+        except NotCompiledError:
+            yield from run.compile_elsewhere()
+            run.message = PREPARING
         run.control.wait()
         if run.cancelled:
             return
-        tracker = FaceTracker(models, run.settings)
         with open_run(tracker, run.frames, run.start, run.stop, run.go_on, run.regions, run.journals) as (
             opened,
             earlier,

@@ -267,7 +267,7 @@ class RunRequest:
 
     models: str  # as `load_models` takes it
     settings: Mapping[str, Any]  # fields of `TrackerSettings`
-    video: str  # path
+    video: str  # path; empty to compile the kernels, and track nothing
     file: Sequence[Any]  # `Film.state` of the video: it must not have changed
     # start, stop: the frames to track
     start: int
@@ -281,11 +281,11 @@ class RunRequest:
 class RemoteRun(Iterator[FrameResult]):
     """A run in a worker process, with the interface of `Run`; `OSError` if none can be started.
 
-    `video` is that of the request, and gets the frames to be displayed. `stats` and `warnings` are those last
-    reported, `message` what the worker is doing before the first result.
+    `video` is that of the request, if any, and gets the frames to be displayed. `stats` and `warnings` are
+    those last reported, `message` what the worker is doing before the first result.
     """
 
-    def __init__(self, request: RunRequest, video: Video, control: RunControl) -> None:
+    def __init__(self, request: RunRequest, video: Video | None, control: RunControl) -> None:
         self.control, self.stats, self.message = control, RunStats(), ""
         self._video, self._settings = video, TrackerSettings(**request.settings)
         self.warnings: list[str] = []
@@ -333,7 +333,7 @@ class RemoteRun(Iterator[FrameResult]):
         stream = self._worker.answers
         with suppress(OSError, ValueError):  # half of it, where the process was killed
             rows = np.frombuffer(stream.read(count * kind.itemsize), kind, count)
-            if answer["picture"] is not None:
+            if self._video is not None and answer["picture"] is not None:
                 shape = self._video.shape[1:]
                 size = int(np.prod(shape))
                 pixels = np.frombuffer(stream.read(size), np.uint8, size)
@@ -345,6 +345,7 @@ class RemoteRun(Iterator[FrameResult]):
 
     def tracks(self, results: Sequence[FrameResult]) -> Tracks:
         """Return results of this run as `Tracks`, with its statistics and warnings up to now."""
+        assert self._video is not None
         return collect(
             results,
             settings=self._settings,
@@ -436,6 +437,10 @@ class _RunHere:
         self.idle.set()
 
     def _track(self, request: RunRequest, settings: TrackerSettings) -> None:
+        if not request.video:
+            self._message = PREPARING
+            FaceTracker(load_models(request.models), settings).prepare()
+            return
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", VideoWarning)  # given when it was opened in the window
             video = self._video = open_video(request.video, request.stream)
