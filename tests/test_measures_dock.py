@@ -161,6 +161,10 @@ def test_the_table_has_units_and_fits_a_narrow_dock(dock: Any, viewer: Any) -> N
     assert "commissure height, left: -" in table.item(row, 2).toolTip()
 
 
+def test_there_is_room_for_the_seconds_above_the_curves(dock: Any) -> None:
+    assert dock.plot.seconds.height() >= dock.plot.fontMetrics().height() + 8
+
+
 def test_the_legend_follows_the_theme(dock: Any) -> None:
     from qtpy.QtGui import QColor, QPalette
 

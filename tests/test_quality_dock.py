@@ -420,7 +420,7 @@ def test_fifty_thousand_frames_stay_quick(viewer: Any) -> None:
     assert moved < 0.01, "the slider moves only the cursor"
 
 
-def test_it_is_usable_at_320_px_in_both_themes(viewer: Any) -> None:
+def test_it_is_usable_at_320_px_in_both_themes(viewer: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     from qtpy.QtWidgets import QLabel, QPushButton
 
     from napari_face_landmarks.napari_plugin.commands import landmarks_dock
@@ -432,9 +432,14 @@ def test_it_is_usable_at_320_px_in_both_themes(viewer: Any) -> None:
     assert dock.minimumSizeHint().width() <= 320
     dock_widget.setFixedWidth(320)
     pictures = {}
-    for theme in ("dark", "light"):
+    drawn: list[int] = []
+    clear = dock.plot.clear
+    monkeypatch.setattr(dock.plot, "clear", lambda: (drawn.append(1), clear()))
+    for theme in ("light", "dark"):
+        drawn.clear()
         viewer.theme = theme
         let_work(0.4)
+        assert len(drawn) == 1, "in the new colours, once"
         for part in (*dock.findChildren(QPushButton), *dock.findChildren(QLabel)):
             if part.isVisible():
                 assert part.width() >= part.minimumSizeHint().width()

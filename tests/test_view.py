@@ -243,7 +243,11 @@ def test_small_layers_follow_the_frame_and_go_when_not_wanted() -> None:
             lines, _ = outline_segments(tracks.landmarks[at])
             np.testing.assert_array_equal(shown.layers["outlines"].data[: len(lines)], lines)
             np.testing.assert_array_equal(shown.layers["labels"].data, tracks.landmarks[at, 0][:, ::-1])
-            assert list(shown.layers["labels"].text.values[[0, 67]]) == ["0", "67"]
+            words = shown.layers["labels"].text
+            assert list(words.values[[0, 67]]) == ["0", "67"]
+            np.testing.assert_array_equal(
+                words.color.constant[:3], (1, 0, 1), "seen on skin, hair and canvas"
+            )
     camera_of(viewer).zoom = 1
     shown.update()
     numbers = np.flatnonzero([word != "" for word in shown.layers["labels"].text.values])

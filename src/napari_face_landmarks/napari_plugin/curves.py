@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import qtpy
-from qtpy.QtCore import QEvent, QSize, Qt, Signal
+from qtpy.QtCore import QEvent, QSize, Qt, QTimer, Signal
 from qtpy.QtGui import QColor, QPalette
 from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 
@@ -91,6 +91,9 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         self.view = (0.0, 1.0)
         self.cursor_frame: int | None = None
         self._lay_out()
+        self._soon = QTimer(self)  # a change of the theme comes as several events
+        self._soon.setSingleShot(True)
+        self._soon.timeout.connect(self._lay_out)
 
     # what is shown
 
@@ -398,8 +401,8 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         """Draw again after a change of the theme or the font."""
         super().changeEvent(event)
         kinds = (QEvent.Type.PaletteChange, QEvent.Type.StyleChange, QEvent.Type.FontChange)
-        if event.type() in kinds and hasattr(self, "_dragged_from"):
-            self._lay_out()
+        if event.type() in kinds and hasattr(self, "_soon"):
+            self._soon.start(0)
 
     def resizeEvent(self, event: Any) -> None:
         """Draw again in another width."""
@@ -525,6 +528,7 @@ class Curves(pg.PlotWidget):
         self.legend = self.addLegend(offset=(-5, 5), labelTextSize="8pt")
         self.setLabel("bottom", "frame")
         self.showAxis("top")
+        self.seconds.setHeight(self.fontMetrics().height() + 8)  # by itself it cuts the seconds
         self.setMouseEnabled(x=True, y=False)
         self.getAxis("left").enableAutoSIPrefix(False)
         self.cursor = pg.InfiniteLine(0, angle=90, movable=True, pen=pg.mkPen("#f5c400", width=2))

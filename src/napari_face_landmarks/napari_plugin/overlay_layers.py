@@ -239,7 +239,7 @@ def _as_lines(ends: Floats) -> Floats:
     return np.stack([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1)
 
 
-LABEL_SIZE = 9  # points
+LABEL_SIZE, LABEL_COLOUR = 9, "magenta"  # points; readable on light skin, dark hair and the canvas
 LABEL_ROOM = (16.0, 23.0)  # px on the screen, height and width of a number
 MOST_LINES = 20_000  # of trails: more are too slow to draw
 WIDER = 1.15  # lines get another width only where it differs by more
@@ -380,7 +380,7 @@ class FrameLayers:
             return
         if layer is not None:  # napari keeps the texts of points in step with neither more nor fewer of them
             self._take_away(["labels"])
-        text = {"string": "{label}", "size": LABEL_SIZE, "color": "white", "anchor": "lower_left"}
+        text = {"string": "{label}", "size": LABEL_SIZE, "color": LABEL_COLOUR, "anchor": "lower_left"}
         self.layers["labels"] = self._add(
             self.viewer.add_points,
             "labels",
