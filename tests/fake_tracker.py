@@ -1,7 +1,8 @@
-"""A tracker that needs no models: a ring of points that drifts, found at a known rate."""
+"""A tracker that needs no models: a ring of points that drifts, found at a known rate; and counted models."""
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
 from types import SimpleNamespace
@@ -12,6 +13,7 @@ import numpy as np
 from napari_face_landmarks.data.fields import CLNF, PFLD
 from napari_face_landmarks.data.frame import empty_frame
 from napari_face_landmarks.errors import FaceLandmarksError
+from napari_face_landmarks.models import Models
 from napari_face_landmarks.runs import chunks, job, worker  # noqa: F401 - before tests replace the tracker
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker, FrameResult
@@ -59,3 +61,15 @@ class FakeTracker(FaceTracker):
         result.confidence[face] = np.linspace(0.2, 1, 68)
         result.source[face] = CLNF if result.index >= self.refined_from else PFLD
         result.boxes[face, 4] = 1
+
+
+def counting(models: Models) -> tuple[Models, list[int]]:
+    """Return models with a PFLD that appends to the list on how many crops it ran each time."""
+    batches: list[int] = []
+
+    def run(outputs: Any, inputs: Any) -> Any:
+        batches.append(len(inputs["crops"]))
+        return models.pfld.run(outputs, inputs)  # type: ignore[union-attr]
+
+    pfld: Any = SimpleNamespace(run=run)
+    return dataclasses.replace(models, pfld=pfld), batches

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from fake_tracker import counting
 from napari_face_landmarks import FaceTracker, TrackerSettings, load_models
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.ibug import inter_ocular
@@ -47,20 +48,12 @@ def shifted(image: np.ndarray, x: float, y: float) -> np.ndarray:
 
 def track(models: Models, frames: np.ndarray, fps: float | None = 25, **settings: Any) -> tuple[Floats, int]:
     """Return the landmarks of one face without smoothing, (T, 68, 2), and on how many crops PFLD ran."""
-    crops = 0
-
-    class Counted:
-        def run(self, outputs: Any, inputs: Any) -> Any:
-            nonlocal crops
-            crops += len(inputs["crops"])
-            return models.pfld.run(outputs, inputs)  # type: ignore[union-attr]
-
-    counted = dataclasses.replace(models, pfld=Counted())  # type: ignore[arg-type]
+    counted, batches = counting(models)
     chosen = TrackerSettings(refine="off", smoothing_window=1, **settings)
     tracker = FaceTracker(counted, chosen, threads=1)
     tracker.prepare()
-    crops = 0
-    return tracker.track(frames, fps=fps).landmarks[:, 0], crops
+    batches.clear()
+    return tracker.track(frames, fps=fps).landmarks[:, 0], sum(batches)
 
 
 def test_a_face_that_moves_little_needs_pfld_on_anchor_frames_only(models: Models) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from skimage import data
 
+from fake_tracker import counting
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
 from napari_face_landmarks.data.fields import BY_CLNF, CARRIED, CLNF, OFF_MODEL
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError
@@ -189,14 +190,7 @@ def test_work_not_begun_is_dropped_at_the_end() -> None:
 
 @pytest.mark.parametrize("threads", [1, 2, 3])
 def test_two_frames_are_looked_at_together_on_few_threads(models: Models, threads: int) -> None:
-    batches: list[int] = []
-
-    class Counted:
-        def run(self, outputs: Any, inputs: Any) -> Any:
-            batches.append(len(inputs["crops"]))
-            return models.pfld.run(outputs, inputs)  # type: ignore[union-attr]
-
-    counted = dataclasses.replace(models, pfld=Counted())  # type: ignore[arg-type]
+    counted, batches = counting(models)
     tracker = FaceTracker(counted, {"pfld_every": 1}, threads=threads)
     tracker.prepare()
     frames = two_moving_faces(40)[:, :, :300].copy()
@@ -208,6 +202,7 @@ def test_two_frames_are_looked_at_together_on_few_threads(models: Models, thread
     assert threads < 3 or batches.count(1) > 35
 
 
+@pytest.mark.slow
 def test_a_run_that_nobody_iterates_any_more_ends_and_keeps_its_statistics(models: Models) -> None:
     tracker = FaceTracker(models, threads=2)
     for result in tracker.track_frames(two_moving_faces()):
