@@ -83,6 +83,7 @@ SHARED_DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 def pytest_configure(config: pytest.Config) -> None:
     """Let tests/benchmarks measure only if they are named; otherwise each of them is a plain test."""
+    gc.disable()  # until all modules are imported
     asked = any("benchmarks" in argument for argument in config.invocation_params.args)
     if hasattr(config.option, "benchmark_disable") and not asked:
         config.option.benchmark_disable = True
@@ -114,6 +115,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if nightly and "nightly" not in config.option.markexpr:
         config.hook.pytest_deselected(items=nightly)
         items[:] = [item for item in items if item not in nightly]
+
+
+def pytest_collection_finish() -> None:
+    """Exempt what is imported from garbage collection: half a second each time, otherwise."""
+    gc.freeze()
+    gc.enable()
 
 
 @pytest.hookimpl(optionalhook=True)

@@ -7,6 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 import napari_face_landmarks
 
 
@@ -15,6 +17,7 @@ def test_every_public_name_is_there() -> None:
         assert getattr(napari_face_landmarks, name) is not None
 
 
+@pytest.mark.slow
 def test_help_and_completion_have_every_public_name() -> None:
     code = (
         "import pydoc, sys\n"

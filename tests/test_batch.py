@@ -194,6 +194,7 @@ def test_ctrl_c_ends_every_process_and_the_batch_goes_on_later(tmp_path: Path, m
     assert_as_single_runs(results, models, FAST)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("jobs_here")
 def test_the_command_sums_up_and_says_whether_all_succeeded(
     tmp_path: Path, videos: Path, capsys: pytest.CaptureFixture[str]

@@ -250,6 +250,7 @@ print(json.dumps({"name": system + " 1.0", "frames": frames, "faces": frames, "s
 """
 
 
+@pytest.mark.slow
 def test_a_race_runs_everybody_each_round_and_names_who_is_absent(
     clip: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

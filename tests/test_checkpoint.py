@@ -163,6 +163,7 @@ def test_a_journal_that_is_cut_or_damaged_anywhere_is_gone_on_from_bit_for_bit(
     assert all(abs(n - 36 * place / len(data)) < 3 for n, place in zip(kept[6:], places[6:], strict=True))
 
 
+@pytest.mark.slow
 def test_a_crash_loses_at_most_a_second_of_results(
     tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -180,6 +181,7 @@ def test_a_crash_loses_at_most_a_second_of_results(
     assert 5 < len(written) < 15  # nor is the disk kept busy
 
 
+@pytest.mark.slow
 def test_a_run_that_does_not_fit_its_journal_is_refused_in_one_sentence(
     tmp_path: Path, clip: Path, models: Models, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -233,6 +235,7 @@ def test_two_runs_to_one_output_are_refused(
     assert not journal_of(out).exists()
 
 
+@pytest.mark.slow
 def test_a_full_disk_loses_nothing_that_was_written(
     tmp_path: Path, clip: Path, models: Models, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -290,6 +293,7 @@ def test_a_checkpoint_of_the_version_before_is_refused_by_its_version(
     assert cli.main(["track", str(clip), "-o", str(out), "--refine", "off"]) == 0
 
 
+@pytest.mark.slow
 def test_a_stored_state_holds_no_pickle_and_no_array_of_another_shape(models: Models) -> None:
     run = FaceTracker(models, threads=1).track_frames(make_demo_clip(8, 120)[0])
     for _ in range(4):

@@ -349,6 +349,7 @@ def test_track_runs_the_experts_on_onnx_runtime(
     assert "ONNX Runtime has no 'Moon' here: choose from " in said(capsys)
 
 
+@pytest.mark.slow
 def test_tracking_imports_neither_napari_nor_qt(tmp_path: Path, clip: Path) -> None:
     program = (
         "import sys\n"

@@ -38,6 +38,7 @@ def test_expressions_turns_and_hands_do_not_lose_the_face(shared_data: Path) -> 
     assert tracks.present.mean() >= 0.99
 
 
+@pytest.mark.slow
 def test_no_face_is_found_where_there_is_none(shared_data: Path) -> None:
     assert not tracked(shared_data / "video" / "no_face.mp4", "balanced").present.any()
 

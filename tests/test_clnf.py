@@ -129,6 +129,7 @@ def test_contrast_normalisation_of_textured_and_flat_supports() -> None:
 # Response maps and search, compiled against plain
 
 
+@pytest.mark.slow
 @settings(max_examples=12, deadline=None)
 @given(
     seed=st.integers(0, 2**31),
@@ -668,6 +669,7 @@ def test_experts_that_cannot_run_as_onnx_are_refused(monkeypatch: pytest.MonkeyP
         load_models(experts="onnx")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("searched", [68, 36])
 @pytest.mark.parametrize("fixed", [(), (8, 30, 40)])
 def test_a_scale_in_two_calls_is_that_of_single_steps(searched: int, fixed: tuple[int, ...]) -> None:

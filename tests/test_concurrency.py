@@ -44,6 +44,7 @@ def sources(folder: Path) -> list[Path]:
     return paths
 
 
+@pytest.mark.slow
 def test_one_tracker_may_track_from_several_threads(models: Models, tmp_path: Path) -> None:
     paths = sources(tmp_path)
     tracker = FaceTracker(models, TrackerSettings(refine="always"), threads=2)
@@ -54,6 +55,7 @@ def test_one_tracker_may_track_from_several_threads(models: Models, tmp_path: Pa
         assert_same(a, b)
 
 
+@pytest.mark.slow
 def test_trackers_of_one_process_do_not_disturb_each_other(models: Models, tmp_path: Path) -> None:
     path = sources(tmp_path)[0]
     kinds = [

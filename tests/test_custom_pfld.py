@@ -98,6 +98,7 @@ def describe(folder: Path, **changes: Any) -> None:
     (folder / "pfld.json").write_text(json.dumps(entries))
 
 
+@pytest.mark.slow
 def test_a_network_of_ones_own_follows_a_face_as_the_plugins_does(tmp_path: Path) -> None:
     """The plugin's own network, given as the user's, with nothing of its uncertainties.
 

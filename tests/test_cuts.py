@@ -101,6 +101,7 @@ def test_what_comes_before_a_face_within_a_frame_is_no_cut(
     assert tracks.present[:, 0].all()
 
 
+@pytest.mark.slow
 def test_a_run_resumes_across_a_cut(one: np.ndarray, other: np.ndarray, models: Models) -> None:
     video = np.concatenate([one, other, one])
     tracker = tracker_of(models)

@@ -363,6 +363,7 @@ def test_surest_face_on_the_first_frames_of_clips(
     assert 1.0 < (y1 - y0) / (x1 - x0) < 1.8
 
 
+@pytest.mark.slow
 @pytest.mark.shared_data
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_no_face_in_the_clip_without_one(bundle: str, shared_data: Path) -> None:

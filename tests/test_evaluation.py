@@ -471,6 +471,7 @@ def reordered(faces: LabelledFaces, order: Sequence[int]) -> LabelledFaces:
     )
 
 
+@pytest.mark.slow
 def test_fits_do_not_depend_on_threads_order_or_subset(models: Models, faces: LabelledFaces) -> None:
     plan = EvaluationPlan(conditions=("none", "marks", "occlusion", "noise"))
     seen = []
@@ -529,6 +530,7 @@ def read_of(arrays: dict[str, Any], folder: Path) -> LabelledFaces:
     return read_faces([folder / "faces.npz"])
 
 
+@pytest.mark.slow
 def test_the_training_step_writes_a_short_record(models: Models, faces: LabelledFaces) -> None:
     faces = reordered(faces, [0, 2])
     record = training_step.evaluate(models, faces, threads=2)

@@ -48,6 +48,7 @@ def faces_in(models: Models, rgb: np.ndarray) -> np.ndarray:
     return detect_faces(models.detector, rgb, min_score=0.6).boxes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("cover", ["blur", "box"])
 def test_no_face_stays_sharp_tracked_or_not(
     cover: str, pair: np.ndarray, models: Models, tmp_path: Path
@@ -140,6 +141,7 @@ def test_crops_are_aligned_whatever_the_roll_and_size(part: str) -> None:
     assert np.isnan(crop_transforms(lost, part)[0][1]).all()
 
 
+@pytest.mark.slow
 def test_crops_of_every_face_are_videos(pair: np.ndarray, models: Models, tmp_path: Path) -> None:
     narrow = np.stack([cv2.resize(frame, (480, 320)) for frame in pair])
     video = write(tmp_path / "v.mkv", narrow, aspect=Fraction(4, 3))

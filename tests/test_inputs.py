@@ -90,6 +90,7 @@ def test_pixels_that_are_not_square_are_tracked_as_they_are_shown(
     np.testing.assert_allclose(tracks.boxes[..., 0], tracks.landmarks[..., 0].min(axis=-1), atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", ["off", "always"])
 def test_corrections_see_square_pixels(refine: str, frames: np.ndarray, tmp_path: Path) -> None:
     models, settings = load_models(), TrackerSettings(refine=refine)
@@ -380,6 +381,7 @@ def test_moments_are_frames_or_seconds(text: str, when: float) -> None:
         frame_or_time(f"{text}x")
 
 
+@pytest.mark.slow
 def test_every_nth_frame_is_tracked(frames: np.ndarray, tmp_path: Path) -> None:
     path, out = write(tmp_path / "v.mkv", np.concatenate([frames, frames[::-1]])), tmp_path / "t.npz"
     words = ["track", str(path), "-o", str(out), "--from", "1", "--to", "11", "--every", "3"]
@@ -420,6 +422,7 @@ def test_regions_hold_on_the_same_frames_with_every(frames: np.ndarray, tracker:
         tracker.track(frames, every=0)
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("jobs_here")
 def test_a_batch_tracks_every_nth_frame_of_a_stream(
     frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture

@@ -131,6 +131,7 @@ class Container(Reader):
         return next(f for f in decoded if f.pts >= self._times[number]).to_ndarray(format="rgb24")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["PyAV", "dask"])
 def test_landmarks_are_those_of_the_file_while_the_slider_moves(kind: str, tmp_path: Path) -> None:
     path, settings = tmp_path / "v.mkv", {"refine": "off"}

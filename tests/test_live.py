@@ -108,6 +108,7 @@ def test_the_command_tracks_a_pipe(
     assert "use `track` for files" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_command_ends_after_a_time_and_pipes_to_a_player() -> None:
     words = [sys.executable, "-m", "napari_face_landmarks", "live", "-", "--refine", "off", "--overlay", "-"]
     done = subprocess.run(

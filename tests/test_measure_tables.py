@@ -333,6 +333,7 @@ def test_both_sides_of_a_measure_peak_in_the_direction_in_which_they_go_furthest
     assert row["brow_height_left_peak"] == pytest.approx(27 - 7, rel=0.02)
 
 
+@pytest.mark.slow
 def test_two_recordings_are_compared_with_an_interval(tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     before, after = faces(60), faces(60)
@@ -382,6 +383,7 @@ def test_pose_correction_keeps_lengths_of_a_turned_head() -> None:
     )
 
 
+@pytest.mark.slow
 def test_a_long_recording_is_measured_in_little_memory() -> None:
     """Beyond tracks and table, a recording needs the memory of one block of frames and little more."""
     tracks = tracks_of(faces(20_000))
@@ -440,6 +442,7 @@ def test_what_cannot_be_measured_is_said() -> None:
     assert blinks(measure(timeless), fps=25) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sigma", [1.5, np.nan])
 def test_an_eye_that_is_never_open_has_no_closure_and_is_named(sigma: float, tmp_path: Path) -> None:
     rng = np.random.default_rng(0)

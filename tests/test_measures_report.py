@@ -131,6 +131,7 @@ def test_share_followed_is_the_slope_of_the_movement() -> None:
     assert np.isnan(share_followed(before, np.full_like(lost, np.nan), truth))
 
 
+@pytest.mark.slow
 def test_the_command_reports_measures_of_every_mode(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

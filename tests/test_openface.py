@@ -313,6 +313,7 @@ def test_a_fit_by_clnf_alone_agrees_with_the_reference(
     np.testing.assert_allclose(found.confidence, expected.confidence, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["cen", "ccnf"])
 def test_refinement_of_first_landmarks_agrees_with_the_reference(
     experts: dict[str, OpenFaceExperts], kind: str

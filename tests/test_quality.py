@@ -220,6 +220,7 @@ def test_the_shortest_runs(n_frames: int) -> None:
     assert found.words
 
 
+@pytest.mark.slow
 def test_any_file_can_be_checked(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     for item in FORMATS:
         if not all(installed(name) for name in item.needs):

@@ -84,6 +84,7 @@ def finish(run: BackgroundRun) -> None:
         pass
 
 
+@pytest.mark.slow
 def test_results_are_those_of_a_run_here(video: Video, processes: list[Any], tmp_path: Path) -> None:
     there, here = run_over(video, journals=tmp_path), run_over(video)
     finish(there)
@@ -234,6 +235,7 @@ def test_it_ends_with_the_window(video: Video, processes: list[Any]) -> None:
     assert processes[0].returncode is not None
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("program", ["/no/such/python", sys.executable])
 def test_where_no_process_begins_the_run_is_done_here(
     video: Video, program: str, monkeypatch: pytest.MonkeyPatch

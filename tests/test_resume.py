@@ -45,6 +45,7 @@ def same(results: list[FrameResult], others: list[FrameResult]) -> bool:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("refine", ["off", "auto", "always", "clnf-only"])
 def test_a_run_goes_on_from_any_of_its_frames_bit_for_bit(models: Models, refine: Any) -> None:
     frames = eventful()

@@ -175,6 +175,7 @@ def test_the_imports_are_found() -> None:
     assert {top(module) for module in sources()} == {"", *(name for layer in LAYERS for name in layer)}
 
 
+@pytest.mark.slow
 def test_no_cycle_of_imports_when_modules_load() -> None:
     assert not a_cycle("top")
 

@@ -223,6 +223,7 @@ def test_only_a_crop_with_a_mesh_turns() -> None:
         turned(photo_of(drawn_face()), 0.3, 0.0)
 
 
+@pytest.mark.slow
 def test_a_face_nearer_than_the_frame_is_wide_counts() -> None:
     """Most of the face is outside the picture, but eyes, nose and mouth are in it."""
     composer = Composer([photo_of(drawn_face())], [], [background()])

@@ -116,6 +116,7 @@ def test_components_are_orthonormal_free_of_pose_and_symmetric(truth: PDM) -> No
     np.testing.assert_allclose(flat @ (flat.T @ mirrored), mirrored, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_expectation_maximisation_recovers_a_model_from_flat_labels(truth: PDM) -> None:
     plan = training_pdm.PdmPlan(modes=6, rounds=8, weakness_share=0.0)
     landmarks, mesh = made_up_faces(truth, 200, 4)

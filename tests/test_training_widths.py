@@ -67,6 +67,7 @@ def test_what_a_block_does_not_use_is_left_out_without_loss() -> None:
     assert not is_thinner(WIDE, FEWER)
 
 
+@pytest.mark.slow
 def test_more_channels_change_nothing_at_first_and_are_learned() -> None:
     from napari_face_landmarks.training.pruning import with_widths
 

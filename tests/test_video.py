@@ -554,6 +554,7 @@ def test_damage_in_the_middle_keeps_the_count_and_the_rest(folder: Path, tmp_pat
         assert [number_of(video[n]) for n in (30, 31, 29, 59)] == [29, 31, 29, 59]
 
 
+@pytest.mark.slow
 def test_files_cut_anywhere_or_scribbled_on_never_surprise(folder: Path, tmp_path: Path) -> None:
     rng = np.random.default_rng(2)
     sentences: list[str] = []
@@ -680,7 +681,6 @@ def test_prefetch_ends_its_thread_and_closes_the_source(how: str) -> None:
     elif how == "exhaust":
         list(ahead)
     del ahead
-    gc.collect()
     assert closed_in == ["prefetch"]
     assert "prefetch" not in [thread.name for thread in threading.enumerate()]
 
