@@ -184,6 +184,11 @@ def test_correct_says_that_there_is_no_frame_to_check(viewer: Any) -> None:
     dock.show_tab("Correct")
     dock.correct.next_button.native.click()
     assert notification_manager.records[-1].message == "No frame needs a check."
+    add_landmarks(viewer, bad_tracks())
+    wait_until(lambda: dock.check.found is not None and dock.check.found.suspects)
+    dock.correct.next_button.native.click()
+    worst = dock.check.found.suspects[0]
+    assert dock.correct.status.value.startswith(f"Frame {worst.frame}: {worst.text}. Press Move landmarks")
 
 
 def test_commands_and_keys(viewer: Any) -> None:

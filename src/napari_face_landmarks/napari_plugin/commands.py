@@ -158,8 +158,10 @@ def _step(viewer: Any, way: str) -> None:
     dock = landmarks_dock(viewer)
     if dock.check.found is None:
         dock.show_tab("Check")
-    elif getattr(dock.check, way)() is None:
+    elif (found := getattr(dock.check, way)()) is None:
         show_info("No frame needs a check.")
+    else:
+        dock.correct.say_why(found.frame, found.text)
 
 
 def about(viewer: Any = None) -> None:

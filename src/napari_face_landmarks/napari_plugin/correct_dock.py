@@ -166,6 +166,11 @@ class CorrectDock(EditingDock):
             told = f"Manual landmarks: {count}; frames with manual landmarks: {frames}."
             self.status.value = told if count else HOW
 
+    def say_why(self, frame: int, reason: str) -> None:
+        """Say why a frame should be checked, and what to do where nothing was corrected yet."""
+        corrected = self.editor is not None and self.editor.manual.any()
+        self.status.value = f"Frame {frame}: {reason}." + ("" if corrected else f" {HOW}")
+
     def move(self) -> None:
         """Have napari drag the landmarks; where there is no face, put that of the nearest frame first."""
         editor = self.editor

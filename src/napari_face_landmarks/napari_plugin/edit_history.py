@@ -26,7 +26,7 @@ from napari_face_landmarks.napari_plugin.points_layer import (
 )
 from napari_face_landmarks.visualization.colours import mode_of
 
-BY_HAND_COLOUR = (1.0, 1.0, 1.0, 1.0)
+BY_HAND_COLOUR = (0.8, 0.0, 0.8, 1.0)
 """Border of a landmark that was placed by hand; its symbol is another one too."""
 BY_HAND_SYMBOL, SYMBOL = "star", "disc"
 MOST_EDITS = 100
