@@ -19,6 +19,7 @@ from napari_face_landmarks.data.edit import manual_values, set_face, values_of_f
 from napari_face_landmarks.data.fields import FIELDS, MANUAL, TRACKED, FaceArrays
 from napari_face_landmarks.data.frame import FrameResult, empty_frame, stack_frames, unstack_frames
 from napari_face_landmarks.data.tracks import Tracks, collect, empty_tracks
+from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.runs.checkpoint import frame_to_bytes, frame_type
 from test_export import assert_same, make_tracks
 
@@ -50,6 +51,16 @@ def test_what_a_file_does_not_have_is_filled() -> None:
     for item in FIELDS:
         wanted = given[item.name] if item.required else item.empty(*tracks.source.shape)
         np.testing.assert_array_equal(getattr(plain, item.name), wanted)
+
+
+def test_arrays_that_do_not_fit_together_are_refused() -> None:
+    arrays = make_tracks(4, 1).arrays()
+    with pytest.raises(ResultError, match=r"sigma has the shape \(3, 1, 68\): tracks need \(4, 1, 68\)"):
+        Tracks(
+            **{**arrays, "sigma": np.ones((3, 1, 68))}, frame_indices=np.arange(4), timestamps=np.arange(4.0)
+        )
+    with pytest.raises(ResultError, match=r"timestamps has the shape \(3,\)"):
+        Tracks(**arrays, frame_indices=np.arange(4), timestamps=np.arange(3.0))
 
 
 def test_checkpoints_store_what_the_tracker_computes() -> None:

@@ -7,6 +7,8 @@ import math
 import subprocess
 import sys
 import tracemalloc
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 
 from measure_support import closure_table, faces, shut, tracks_of
-from napari_face_landmarks import TrackerSettings
+from napari_face_landmarks import TrackerSettings, Tracks
 from napari_face_landmarks.cli import main
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures import (
@@ -26,11 +28,12 @@ from napari_face_landmarks.measures import (
     movements,
     parse_scale,
     summary,
+    values_of,
 )
 from napari_face_landmarks.measures.events import noise_of
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
-from napari_face_landmarks.measures.report import report_page
-from napari_face_landmarks.measures.summary import poisson_interval
+from napari_face_landmarks.measures.report import report_page, write_comparison
+from napari_face_landmarks.measures.summary import MeasureWarning, poisson_interval
 from napari_face_landmarks.measures.uncertainty import error_covariance, sigma_of_confidence
 from napari_face_landmarks.measures.validation import caution, underestimated
 from napari_face_landmarks.models import load_models
@@ -406,6 +409,134 @@ def test_noise_is_estimated_from_frame_to_frame() -> None:
     assert noise_of(series) == pytest.approx(0.05, rel=0.05)
 
 
+def known(landmarks: np.ndarray, fps: float = 25.0, **meta: object) -> Tracks:
+    """Return tracks that lack nothing that measures need."""
+    tracks = tracks_of(landmarks, fps)
+    tracks.pose[:] = 0
+    tracks.pose[..., 0] = 1
+    return dataclasses.replace(tracks, meta={"models": "open", **meta})
+
+
+def test_recordings_that_were_measured_differently_are_compared_with_a_warning(tmp_path: Path) -> None:
+    pytest.importorskip("matplotlib")
+    frame = {"width": 640, "height": 480}
+    before = known(faces(30), **frame)
+    other = dataclasses.replace(before, meta={**frame, "models": "research"})
+    larger = known(faces(30), width=1280, height=960)
+    two = known(np.concatenate([faces(30), faces(30) + 300], axis=1))
+    for pair, scales, words in (
+        ((before, other), (None, None), "models open , those after of research"),
+        ((before, before), ("iris", "0.5"), "The scales differ"),
+        ((before, larger), ("0.5", "0.5"), "640 x 480 pixels, those after 1280 x 960: one number"),
+        ((before, two), (None, None), r"\(1 before, 2 after\): face 0 before is compared with face 0"),
+    ):
+        for tracks in pair:
+            tracks.iris[:] = [250, 202, 23.54, 0.9, 390, 200, 23.54, 0.9]
+        tables = [measure(tracks, scale=scale) for tracks, scale in zip(pair, scales, strict=True)]
+        with pytest.warns(MeasureWarning, match=words):
+            compare(*tables)
+    write_comparison(tmp_path / "r.html", (before, tables[0], None), (two, tables[1], None))
+    assert "There are several faces" in (tmp_path / "r.html").read_text(encoding="utf-8")
+    with pytest.raises(MeasureError, match="pose-corrected and the other is not"):
+        compare(tables[0], dataclasses.replace(tables[0], pose_corrected=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compare(measure(before), measure(before))
+        compare(measure(before, scale="0.5"), measure(larger, scale="0.25"))
+
+
+def test_uncertain_faces_slow_videos_and_times_that_go_back_are_named() -> None:
+    tracks = known(faces(60))
+    assert measure(tracks).warnings == ()
+    tracks.confidence[:6] = 0.4
+    assert measure(tracks).warnings[0].startswith("face 0 is uncertain on 10% of its frames, which are left")
+    (sentence,) = measure(known(faces(60), fps=8)).warnings
+    assert sentence.startswith(
+        "At 8 frames per second the closure and velocity of blinks are found too small"
+    )
+    back = dataclasses.replace(known(faces(60)), timestamps=np.arange(60)[::-1] / 25)
+    assert measure(back).warnings[-1].startswith("Time stamps go back or repeat")
+
+
+def test_a_face_without_an_iris_is_named_where_the_iris_is_the_scale() -> None:
+    tracks = known(np.concatenate([faces(30), faces(30) + 300], axis=1))
+    tracks.iris[:, 0] = [250, 202, 23.54, 0.9, 390, 200, 23.54, 0.9]
+    (sentence,) = measure(tracks, scale="iris").warnings
+    assert sentence.startswith("No iris of face 1 is visible: it has no lengths in mm")
+
+
+def test_blinks_keep_their_depth_where_a_part_of_the_video_is_slow_motion() -> None:
+    seconds = np.concatenate([np.arange(0, 10, 1 / 240), np.arange(10, 60, 1 / 30)])
+    phase = (seconds - 2) % 4
+    landmarks = faces(len(seconds))
+    shut(landmarks, 0.95 * np.interp(phase, [0, 0.08, 0.11, 0.27], [0, 1, 1, 0]))
+    tracks = dataclasses.replace(tracks_of(landmarks), timestamps=seconds)
+    found = blinks(measure(tracks))
+    assert len(found) == 15
+    assert min(blink.main.value for blink in found) > 0.85
+
+
+def test_blinks_of_eyes_that_are_not_known_are_not_counted() -> None:
+    pytest.importorskip("matplotlib")
+    landmarks = faces(60) + np.random.default_rng(0).normal(0, 0.5, (60, 1, 68, 2))
+    few = known(landmarks)
+    table = measure(few, names=["mouth_opening"])
+    assert summary(table)[["blinks", "blinks_per_minute", "blinks_per_minute_high"]].isna().all(axis=None)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a legend of nothing
+        assert "blinks were not counted" in report_page(few, table, None)
+    shut(landmarks, np.ones(60))  # both eyes are never seen open
+    never = measure(known(landmarks))
+    assert np.isnan(summary(never)["blinks"][0])
+    assert "No blink was found" in report_page(few, measure(known(faces(60))), None)
+
+
+def test_persons_of_the_same_name_are_told_apart_in_tables() -> None:
+    two = known(np.concatenate([faces(30), faces(30) + 300], axis=1), face_names=["Ann", "Ann"])
+    assert to_dataframe(measure(two))["face"].nunique() == 2
+    assert summary(measure(two))["face"].tolist() == ["Ann_2", "Ann"]
+
+
+def test_measure_names_the_file_and_refuses_a_decimal_comma(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = known(faces(30))
+    known(faces(30)).save(tmp_path / "a.npz")
+    missing.landmarks[:] = np.nan
+    missing.save(tmp_path / "b.npz")
+    out = str(tmp_path / "s.csv")
+    assert main(["measure", str(tmp_path / "a.npz"), str(tmp_path / "b.npz"), "--summary", out]) == 2
+    assert "b.npz: No frame has a face" in capsys.readouterr().err
+    assert main(["measure", str(tmp_path / "a.npz"), "--fps", "25,0", "--summary", out]) == 2
+    assert "The frame rate is 25,0: give a number" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda table, tracks: compare(tracks, tracks),
+        lambda table, tracks: compare(table, table, faces=(0, 5)),
+        lambda table, tracks: compare(table, table, faces=0),
+        lambda table, tracks: summary(tracks),
+        lambda table, tracks: blinks(tracks),
+        lambda table, tracks: blinks(table, fps="25"),
+        lambda table, tracks: movements(table, "mouth_opening", smallest=math.nan),
+        lambda table, tracks: measure(tracks, rest=1.5),
+        lambda table, tracks: measure(tracks, rest=None),
+        lambda table, tracks: measure(tracks, scale=True),
+        lambda table, tracks: measure(tracks, names=[]),
+        lambda table, tracks: measure(tracks, pose_corrected=True, pdm="open"),
+        lambda table, tracks: values_of(tracks.landmarks, "eye_height"),
+        lambda table, tracks: values_of(tracks.landmarks[..., :66, :], "mouth_width"),
+    ],
+)
+def test_what_a_script_gives_by_mistake_is_refused_in_a_sentence(call: Callable[..., object]) -> None:
+    tracks = tracks_of(faces(30))
+    with pytest.raises(MeasureError, match=r"\S.*[:?] .*|Give measure\(tracks\)"):
+        call(measure(tracks), tracks)
+    assert measure(tracks, names="mouth_opening").names == ("mouth_opening",)
+
+
 @pytest.mark.parametrize(
     ("scale", "sentence"),
     [
@@ -702,6 +833,17 @@ def test_a_batch_measures_every_video_into_one_table(tmp_path: Path) -> None:
     assert [result.earlier for result in again] == [True] * 3  # measured again, not tracked again
     table = pd.read_csv(folder / "batch-measures.csv")
     assert table["inter_canthal_distance_rest"].tolist() == pytest.approx([100, 100], rel=0.01)
+    # warnings of measures are those of the last ones, each with its video's name in the text
+    assert [result.warnings for result in again] == [result.warnings for result in results]
+    text = (folder / "batch-summary.txt").read_text(encoding="utf-8")
+    assert "clip.mp4: face 0 is not seen for a second without interruption" in text
+    (folder / "one" / "clip.csv.summary.csv").unlink()
+    track_many(tmp_path / "in", folder, **{**options, "measures": True})
+    assert len(pd.read_csv(folder / "batch-measures.csv")) == 2
+    other = {"settings": {"refine": "off", "smoothing_window": 1}, "jobs": 1}
+    track_many(tmp_path / "in", folder, **other)  # other landmarks, of which there are no measures
+    assert not list(folder.rglob("*.measures.csv"))
+    assert len(pd.read_csv(folder / "batch-measures.csv")) == 0
 
 
 def test_what_is_underestimated_is_said_of_the_bundle_that_was_validated() -> None:

@@ -90,7 +90,7 @@ def _measure(options: argparse.Namespace) -> int:
     from napari_face_landmarks.measures import parse_scale
 
     scale = parse_scale(options.scale)
-    if options.fps is not None and not 0 < options.fps < math.inf:
+    if options.fps is not None and not (isinstance(options.fps, (int, float)) and 0 < options.fps < math.inf):
         raise MeasureError(f"The frame rate is {options.fps}: give a number of frames per second above 0.")
     rest = _rest(options.rest)
     tables: list[tuple[Path, MeasureTable]] = []
@@ -101,14 +101,17 @@ def _measure(options: argparse.Namespace) -> int:
         tracks, pdm = _tracks_of(path, options, settings)
         if options.fps is not None:
             tracks = dataclasses.replace(tracks, timestamps=tracks.frame_indices / options.fps)
-        table = measure(
-            tracks,
-            rest=rest,
-            scale=scale,
-            pose_corrected=options.pose_corrected,
-            pdm=pdm,
-            names=options.measures,
-        )
+        try:
+            table = measure(
+                tracks,
+                rest=rest,
+                scale=scale,
+                pose_corrected=options.pose_corrected,
+                pdm=pdm,
+                names=options.measures,
+            )
+        except MeasureError as error:
+            raise MeasureError(f"{path.name}: {error}") from None
         for sentence in (*tracks.warnings, *table.warnings):
             say(f"{path.name}: {sentence}")
         tables.append((path, table))
@@ -216,11 +219,14 @@ def _write(
         save_figure(options.plot, plot_measures(tables[0][1]))
     if options.report is not None:
         from napari_face_landmarks.measures.report import write_comparison, write_report
+        from napari_face_landmarks.measures.summary import not_alike
 
         if len(reported) == 1:
             write_report(options.report, *reported[0])
         else:
             write_comparison(options.report, reported[0], reported[1])
+            for sentence in not_alike(tables[0][1], tables[1][1]):
+                say(sentence)
 
 
 def _is_result(path: Path) -> bool:

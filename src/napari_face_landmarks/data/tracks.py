@@ -14,6 +14,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.fields import FIELDS, SOURCES, TRACKED, FaceArrays, document, empty_arrays
 from napari_face_landmarks.data.frame import FrameResult, stack_frames
 from napari_face_landmarks.data.stats import RunStats
+from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.settings import TrackerSettings
 
 if TYPE_CHECKING:
@@ -48,6 +49,15 @@ class Tracks(FaceArrays):
     stats: RunStats = field(default_factory=RunStats)
     warnings: tuple[str, ...] = ()
     meta: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Fill in what is not given, and refuse arrays that do not fit together."""
+        super().__post_init__()
+        leading = self.source.shape
+        shapes = {item.name: (*leading, *item.shape) for item in FIELDS}
+        for name, shape in (shapes | dict.fromkeys(("frame_indices", "timestamps"), leading[:1])).items():
+            if getattr(self, name).shape != shape:
+                raise ResultError(f"{name} has the shape {getattr(self, name).shape}: tracks need {shape}.")
 
     @property
     def n_frames(self) -> int:

@@ -34,7 +34,7 @@ EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confide
 EXTRA_COLUMNS = tuple(name for item in EXTRA for name in item.columns)
 COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, *common.META_COLUMNS, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")
-HEADER = ",".join(name for name in COLUMNS if name not in common.META_COLUMNS)
+LONGEST_HEADER = 1 << 16
 RECORD = b"napari_face_landmarks"
 LARGEST_FILE = 64 << 30
 FRAMES_AT_A_TIME = 1024
@@ -108,27 +108,42 @@ def write_tidy_csv(path: Path, tracks: Tracks) -> None:
 
 
 def is_tidy_csv(path: Path) -> bool:
-    """Return whether a CSV file has the header of a tidy table of landmarks."""
+    """Return whether a CSV file has the columns of a tidy table of landmarks, in any order."""
+    return _header_of(path) is not None
+
+
+def _header_of(path: Path) -> tuple[int, str, str] | None:
+    """Return how many lines come before the header, the separator and the decimal mark; None for others."""
     try:
         with open(path, encoding=common.encoding_of(path), newline="") as stream:
-            names = tuple(stream.readline(2 * len(HEADER)).strip().split(","))
-        first = names[: len(FIRST_COLUMNS)] == FIRST_COLUMNS
-        return first and names[-1] == LAST_COLUMN and set(names) <= set(COLUMNS)
-    except (OSError, UnicodeDecodeError):
-        return False
+            line, skipped = stream.readline(LONGEST_HEADER), 0
+            if line.lower().startswith("sep="):  # a note for Excel
+                line, skipped = stream.readline(LONGEST_HEADER), 1
+            numbers = stream.read(LONGEST_HEADER)
+    except (OSError, UnicodeError):
+        return None
+    for separator in ",;\t":
+        if set(NEEDED) <= {name.strip('"') for name in line.strip().split(separator)}:
+            return skipped, separator, "," if separator != "," and "," in numbers else "."
+    return None
 
 
 def read_tidy_csv(path: Path) -> Tracks:
     """Read tracks from a tidy CSV file."""
     import pandas as pd
 
-    if not is_tidy_csv(path):
+    header = _header_of(path)
+    if header is None:
         raise ResultError(
-            f"{path} does not begin with the columns {HEADER}: choose a tidy table of landmarks."
+            f"{path} lacks one of the columns {', '.join(NEEDED)}: choose a tidy table of landmarks."
         )
     with common.reading_table(path, "a tidy table", LARGEST_FILE):
         table = pd.read_csv(
             path,
+            skiprows=header[0],
+            sep=header[1],
+            decimal=header[2],
+            usecols=lambda name: name in COLUMNS,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64}
             | dict.fromkeys(("source", common.MODELS), "category")
             | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS, PIXEL_ASPECT), np.float64),

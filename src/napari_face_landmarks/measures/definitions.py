@@ -7,6 +7,7 @@ automated facial measurements in facial palsy"); the eye aspect ratio follows So
 
 from __future__ import annotations
 
+import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -15,6 +16,8 @@ from typing import Any, Literal
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.errors import MeasureError
+from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.measures.quantity import Quantity, arctangent, hypotenuse, mean, polygon_area
 from napari_face_landmarks.measures.reference_frame import LEFT_IRIS, RIGHT_IRIS, FaceAxes, face_axes
 
@@ -276,10 +279,20 @@ def measure_named(name: str) -> Measure:
 
     Raises
     ------
-    KeyError
-        If there is none.
+    MeasureError
+        If there is none; the sentence names similar ones.
     """
-    return next(item for item in MEASURES if item.name == name)
+    for item in MEASURES:
+        if item.name == name:
+            return item
+    raise unknown_measure(name, [item.name for item in MEASURES])
+
+
+def unknown_measure(name: str, known: Sequence[str]) -> MeasureError:
+    """Return the error that names the measures most like a name that is none, or all if none is."""
+    near = difflib.get_close_matches(str(name), known, 3) or [item for item in known if str(name) in item][:6]
+    words = f"do you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}."
+    return MeasureError(f"There is no measure {name!r:.60}: {words}")
 
 
 def values_of(landmarks: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]:
@@ -296,12 +309,19 @@ def values_of(landmarks: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]
     -------
     ndarray, (...), float64
 
+    Raises
+    ------
+    MeasureError
+        If there is no such measure, or the landmarks have another shape.
+
     Examples
     --------
     >>> values_of(np.zeros((4, 1, 68, 2)), "mouth_width").shape
     (4, 1)
     """
     points = np.asarray(landmarks)
+    if points.shape[-2:] != (N_LANDMARKS, 2):
+        raise MeasureError(f"The landmarks have the shape {points.shape}: give (..., {N_LANDMARKS}, 2).")
     found = series_of(points.reshape(-1, *points.shape[-2:]), (name,))
     return np.asarray(found.reshape(points.shape[:-2]))
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import numbers
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -164,6 +165,7 @@ def blinks(table: MeasureTable, fps: float | None = None) -> list[Blink]:
 
 def closures(table: MeasureTable, fps: float | None = None) -> list[Blink]:
     """Find the closures of the eyes, blinks and longer ones; as `blinks` otherwise."""
+    check_table(table)
     found: list[Blink] = []
     for face in range(table.n_faces):
         right, left = (
@@ -191,6 +193,9 @@ def movements(table: MeasureTable, name: str, fps: float | None = None, smallest
     MeasureError
         If there is no such column, fewer than two frames, or no time stamps and no frame rate.
     """
+    check_table(table)
+    if not _is_number(smallest):
+        raise MeasureError(f"The smallest amplitude is {smallest!r:.40}: give a number.")
     side = table.columns[table.column(name)].side
     found: list[Event] = []
     for face in range(table.n_faces):
@@ -203,6 +208,16 @@ def movements(table: MeasureTable, name: str, fps: float | None = None, smallest
     return found
 
 
+def check_table(table: Any) -> None:
+    """Refuse what is no table of measures, such as tracks or a path, in a sentence."""
+    if not hasattr(table, "series_error"):
+        raise MeasureError(f"Give measure(tracks), not an object of the type {type(table).__name__}.")
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, numbers.Real) and math.isfinite(value)
+
+
 def time_of_rows(table: MeasureTable, fps: float | None = None) -> Floats:
     """Return the seconds of each row, from the time stamps or a frame rate.
 
@@ -211,11 +226,12 @@ def time_of_rows(table: MeasureTable, fps: float | None = None) -> Floats:
     MeasureError
         If there are fewer than two rows, or neither time stamps that increase nor a frame rate.
     """
+    check_table(table)
     if table.still:
         raise MeasureError("Events need at least two frames: give a recording, not a still.")
     if fps is not None:
-        if not (math.isfinite(fps) and fps > 0):
-            raise MeasureError(f"The frame rate is {fps}: give a number of frames per second above 0.")
+        if not (_is_number(fps) and fps > 0):
+            raise MeasureError(f"The frame rate is {fps!r}: give a number of frames per second above 0.")
         return np.asarray(table.frame_indices / fps, dtype=np.float64)
     seconds = np.asarray(table.timestamps, dtype=np.float64)
     if not np.isfinite(seconds).all():
@@ -242,7 +258,7 @@ def _events(
     values = np.where(table.usable[:, face], table.series(name, face), np.nan)
     errors = table.series_error(name, face)
     step = float(np.median(np.diff(seconds)))
-    signal = _smoothed(sign * values, step)
+    signal = _smoothed(sign * values, seconds, step)
     base = _baseline(signal, seconds, step, long)
     noise = noise_of(values)
     typical = float(np.nanmedian(errors)) if np.isfinite(errors).any() else 0.0
@@ -296,7 +312,8 @@ def noise_of(values: npt.NDArray[Any]) -> float:
     return float(1.4826 * np.median(np.abs(second)) / math.sqrt(6)) if len(second) else 0.0
 
 
-def _smoothed(values: Floats, step: float) -> Floats:
+def _smoothed(values: Floats, seconds: Floats, step: float) -> Floats:
+    """Return values over a Savitzky-Golay filter, where it reaches no farther than `SMOOTHING_SECONDS`."""
     window = 2 * int(SMOOTHING_SECONDS / step / 2) + 1
     if window < 5 or len(values) < window:
         return values
@@ -306,7 +323,9 @@ def _smoothed(values: Floats, step: float) -> Floats:
     from scipy.signal import savgol_filter  # takes half a second: not at each start of a worker
 
     filled = np.interp(np.arange(len(values)), np.flatnonzero(known), values[known])
-    return np.where(known, savgol_filter(filled, window, 2), np.nan)
+    padded = np.pad(seconds, window // 2, mode="edge")
+    near = padded[window - 1 :] - padded[: 1 - window] < 2 * SMOOTHING_SECONDS
+    return np.where(known, np.where(near, savgol_filter(filled, window, 2), filled), np.nan)
 
 
 def _baseline(signal: Floats, seconds: Floats, step: float, long: bool) -> Floats:

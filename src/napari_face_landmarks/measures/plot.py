@@ -61,7 +61,7 @@ def plot_measures(
         if name == "closure":
             for blink in marked:
                 axis.axvspan(blink.main.onset, blink.main.end, color="#888888", alpha=0.25, linewidth=0)
-    if panels:
+    if panels and axes[0].get_legend_handles_labels()[0]:
         axes[0].legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
     axes[-1].set_xlabel(label, fontsize=8)
     return figure

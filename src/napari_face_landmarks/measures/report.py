@@ -19,7 +19,7 @@ from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, measure_named
 from napari_face_landmarks.measures.events import Blink, blinks
 from napari_face_landmarks.measures.plot import SIDES, plot_measures, unit_in_words
-from napari_face_landmarks.measures.summary import compare, summary
+from napari_face_landmarks.measures.summary import blinks_known, changes, not_alike, summary
 from napari_face_landmarks.measures.table import LARGE_YAW, MeasureTable
 from napari_face_landmarks.measures.validation import underestimated
 from napari_face_landmarks.opencv import cv2
@@ -124,7 +124,9 @@ def report_page(
         parts.append("<h2>Mouth</h2>" + _single_table(table, row))
         if table.still:
             continue
-        parts.append("<h2>Blinks</h2>" + _blink_table(row, [blink for blink in found if blink.face == face]))
+        of_face = [blink for blink in found if blink.face == face]
+        known = blinks_known(table, face)
+        parts.append("<h2>Blinks</h2>" + (_blink_table(row, of_face) if known else _NO_CLOSURE))
         figure = plot_measures(table, face=face, fps=fps)
         parts.append("<h2>Over time</h2>" + _image(_png(figure), CURVES))
     parts.append("<h2>Quality of the recording</h2>" + _quality(table, rows))
@@ -147,7 +149,8 @@ def write_comparison(
     ResultError, MeasureError
         As `write_report` and `compare` do.
     """
-    rows = compare(before[1], after[1], fps=fps)
+    doubts = not_alike(before[1], after[1])
+    rows = changes(before[1], after[1], fps=fps)
     names = ("Before", "After")
     titles = [
         Path(video).name if video is not None else name
@@ -158,7 +161,7 @@ def write_comparison(
         if video is not None:
             pictures = _pictures(tracks, table, video, 0)
             parts.append(f"<h2>{name}: {html.escape(title)}</h2>{pictures}")
-    parts.append("<h2>Changes</h2>" + _change_table(rows))
+    parts.append("<h2>Changes</h2>" + _paragraphs(doubts) + _change_table(rows))
     blinking = [_blink_row(table, fps) for _, table, _ in (before, after)]
     parts.append("<h2>Blinks</h2>" + _table(("", *names), list(zip(_BLINKS, *blinking, strict=True))))
     for name, (_, table, _) in zip(names, (before, after), strict=True):
@@ -222,6 +225,9 @@ _BLINKS = (
     "Blinks", "Complete (closure 0.9 or more)", "Blinks a minute (95 % interval)",
     "Mean closure, right (1 is shut)", "Mean closure, left (1 is shut)",
 )  # fmt: skip
+
+
+_NO_CLOSURE = "<p>The closure of the eyes is not known: blinks were not counted.</p>"
 
 
 def _blink_row(table: MeasureTable, fps: float | None) -> list[str]:
@@ -427,12 +433,16 @@ def _quality(table: MeasureTable, rows: pandas.DataFrame) -> str:
         [html.escape(str(row["face"])), str(int(row["frames"])), _number(row["seconds"]),
         _number(row["usable_percent"])] for _, row in rows.iterrows()
     ]  # fmt: skip
-    text = "".join(f"<p>{html.escape(sentence)}</p>" for sentence in table.warnings)
+    text = _paragraphs(table.warnings)
     note = (
         "Usable are frames on which the landmarks are confident and, without pose correction, the head is "
         f"turned by at most {LARGE_YAW:g} degrees. Others are left out."
     )
     return _table(("Face", "Frames", "Seconds", "Usable (%)"), cells) + f'<p class="note">{note}</p>' + text
+
+
+def _paragraphs(sentences: Sequence[str]) -> str:
+    return "".join(f"<p>{html.escape(sentence)}</p>" for sentence in sentences)
 
 
 def _provenance(tracks: Tracks, table: MeasureTable) -> str:

@@ -65,7 +65,7 @@ def rest_rows(
     """
     if rest == "auto":
         return tuple(_calmest(tracks, usable[:, face], face) for face in range(usable.shape[1]))
-    if isinstance(rest, (str, bool)):
+    if isinstance(rest, bool) or not isinstance(rest, (int, np.integer)):
         raise MeasureError(f"The rest frame is {rest!r:.40}: give a frame's number, or auto.")
     rows = np.flatnonzero(tracks.frame_indices == int(rest))
     if not len(rows):

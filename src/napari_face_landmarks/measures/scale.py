@@ -85,7 +85,7 @@ def parse_scale(text: str | float | None) -> Scale:
     if isinstance(text, str) and (found := _DISTANCE.fullmatch(text.strip())):
         return _distance_scale(int(found[1]), int(found[2]), found[3])
     try:
-        number = float(text)
+        number = float(str(text))  # no truth value
     except (TypeError, ValueError):
         raise MeasureError(
             f"The scale is {text!r:.60}: give iris, percent, millimetres per pixel such as 0.25, or a known "

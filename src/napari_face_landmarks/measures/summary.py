@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures.definitions import PAIRS
-from napari_face_landmarks.measures.events import Blink, blinks, time_of_rows
+from napari_face_landmarks.measures.events import Blink, blinks, check_table, time_of_rows
 from napari_face_landmarks.measures.table import MeasureTable
 
 if TYPE_CHECKING:
@@ -19,8 +20,13 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """Of the intervals in a summary."""
 Z = 1.959964
+_MODELS = ("models", "models_version")
 PEAK_PERCENTILE = 99.0
 """The peak of a measure is this percentile of its distance from rest: one wrong frame is no peak."""
+
+
+class MeasureWarning(UserWarning):
+    """Changes between two recordings may come from how they were measured."""
 
 
 def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
@@ -50,6 +56,7 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
     """
     import pandas as pd
 
+    check_table(table)
     seconds = np.full(1, np.nan) if table.still else time_of_rows(table, fps)
     eyes = {"closure_right", "closure_left"} <= set(table.names)
     found = blinks(table, fps) if eyes and not table.still else []
@@ -70,7 +77,7 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
         row |= _excursion_symmetry(row)
         of_face = [blink for blink in found if blink.face == face]
         blinking = _of_blinks(of_face, _observed(table, seconds, usable))
-        row |= dict.fromkeys(blinking, math.nan) if table.still else blinking
+        row |= blinking if blinks_known(table, face) else dict.fromkeys(blinking, math.nan)
         rows.append(row)
     return pd.DataFrame(rows)
 
@@ -99,13 +106,73 @@ def compare(
     Raises
     ------
     MeasureError
-        If the recordings are in different units, have no measure in common, or no time stamps and no frame
-        rate.
-    """
-    import pandas as pd
+        If the recordings are in different units, only one is pose-corrected, they have no measure in common
+        or no such face, or no time stamps and no frame rate.
 
+    Warns
+    -----
+    MeasureWarning
+        As `not_alike` says.
+    """
+    for sentence in not_alike(before, after, faces):
+        warnings.warn(sentence, MeasureWarning, stacklevel=2)
+    return changes(before, after, faces, fps)
+
+
+def not_alike(before: MeasureTable, after: MeasureTable, faces: tuple[int, int] = (0, 0)) -> tuple[str, ...]:
+    """Return why changes between two recordings may come from how they were measured, a sentence each.
+
+    Raises
+    ------
+    MeasureError
+        If they cannot be compared.
+    """
+    tables = before, after
+    for table in tables:
+        check_table(table)
+    try:
+        names = [table.face_names[face] for table, face in zip(tables, faces, strict=True)]
+    except (IndexError, TypeError, ValueError):
+        counts = " and ".join(str(table.n_faces) for table in tables)
+        raise MeasureError(
+            f"The faces are {faces!r:.40}: give the number of one in each recording, which have {counts}."
+        ) from None
     if before.scale.unit != after.scale.unit:
         raise MeasureError("One recording is in percent and the other in mm: measure both with one scale.")
+    if before.pose_corrected != after.pose_corrected:
+        raise MeasureError("One recording is pose-corrected and the other is not: measure both alike.")
+    sentences = []
+    models = [[str(table.meta.get(key, "")) for key in _MODELS] for table in tables]
+    if any(old != new and old and new for old, new in zip(*models, strict=True)):
+        sentences.append(
+            f"The landmarks before are of the models {' '.join(models[0])}, those after of "
+            f"{' '.join(models[1])}, whose errors differ: track both with the same."
+        )
+    scales = before.scale, after.scale
+    if scales[0].kind != scales[1].kind:
+        sentences.append(f"The scales differ. Before: {scales[0].in_words()} After: {scales[1].in_words()}")
+    sizes = [[table.meta.get(key) for key in ("width", "height")] for table in tables]
+    given_alike = scales[0].kind == "mm_per_px" and scales[0] == scales[1]
+    if given_alike and sizes[0] != sizes[1] and None not in (*sizes[0], *sizes[1]):
+        sentences.append(
+            f"The frames before have {sizes[0][0]} x {sizes[0][1]} pixels, those after {sizes[1][0]} x "
+            f"{sizes[1][1]}: one number of millimetres per pixel is hardly right for both."
+        )
+    seen = [int(np.isfinite(table.values[..., 0]).any(axis=0).sum()) for table in tables]
+    if max(seen) > 1:
+        sentences.append(
+            f"There are several faces ({seen[0]} before, {seen[1]} after): {names[0]} before is compared "
+            f"with {names[1]} after; check that they are the same person."
+        )
+    return tuple(sentences)
+
+
+def changes(
+    before: MeasureTable, after: MeasureTable, faces: tuple[int, int] = (0, 0), fps: float | None = None
+) -> pandas.DataFrame:
+    """Return what `compare` does, of tables that `not_alike` has checked."""
+    import pandas as pd
+
     old, new = (summary(table, fps).iloc[face] for table, face in zip((before, after), faces, strict=True))
     rows = []
     for column in before.columns:
@@ -200,6 +267,13 @@ def _excursion_symmetry(row: dict[str, Any]) -> dict[str, float]:
             opposite = sides[0] * sides[1] < 0
             found[f"{name}_excursion_symmetry"] = 0.0 if opposite else 100 * small / large
     return found
+
+
+def blinks_known(table: MeasureTable, face: int) -> bool:
+    """Return whether a face has blinks or none: whether the closure of an eye of it is known over time."""
+    closures = [table.series(name, face) for name in table.names if name.startswith("closure_")]
+    usable = table.usable[:, face]
+    return not table.still and any(np.isfinite(closure[usable]).any() for closure in closures)
 
 
 def _of_blinks(found: list[Blink], seconds: float) -> dict[str, float]:

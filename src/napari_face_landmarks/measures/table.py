@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -13,11 +12,18 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.names import names_of_faces
+from napari_face_landmarks.data.names import names_in_files, names_of_faces
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, ROWS_AT_ONCE, SIDES, Measure
+from napari_face_landmarks.measures.definitions import (
+    MEASURES,
+    PAIRS,
+    ROWS_AT_ONCE,
+    SIDES,
+    Measure,
+    unknown_measure,
+)
 from napari_face_landmarks.measures.reference_frame import FaceAxes, face_axes
 from napari_face_landmarks.measures.rest import is_a_second, rest_rows
 from napari_face_landmarks.measures.scale import Scale, parse_scale, unit_per_pixel
@@ -46,6 +52,8 @@ PointsAt = Callable[[Any], npt.NDArray[np.float64]]
 LOW_CONFIDENCE = 0.5
 """Frames whose mean confidence is lower are flagged, and left out of summaries and events."""
 FARTHEST = 2.0  # seconds between frames from which a warning is given
+SLOWEST = 15.0  # frames per second below which a warning is given
+MANY_UNCERTAIN = 0.1  # share of the frames of a face that are uncertain from which a warning is given
 LARGE_YAW = 20.0
 """Degrees of yaw beyond which measures in the image plane are biased by more than a tenth, and flagged."""
 VISIBLE_IRIS = 0.5
@@ -165,7 +173,7 @@ class MeasureTable:
             If there is none of that name; the sentence names some.
         """
         if name not in self.names:
-            raise _unknown_measure(name, self.names)
+            raise unknown_measure(name, self.names)
         return self.names.index(name)
 
     def series(self, name: str, face: int = 0) -> npt.NDArray[np.float64]:
@@ -196,7 +204,7 @@ def measure(
     scale: Scale | str | float | None = None,
     pose_corrected: bool = False,
     pdm: PDM | None = None,
-    names: Sequence[str] | None = None,
+    names: str | Sequence[str] | None = None,
 ) -> MeasureTable:
     """Measure faces over time.
 
@@ -215,7 +223,7 @@ def measure(
         Turn the landmarks to a frontal view first, with the depth of `pdm`.
     pdm : PDM, optional
         A shape model, for `pose_corrected`; that of the default models where not given.
-    names : sequence of str, optional
+    names : str or sequence of str, optional
         The measures wanted, as in `MEASURES` or without the side; all where not given.
 
     Returns
@@ -263,7 +271,7 @@ def measure(
         rest=rows,
         scale=scale,
         pose_corrected=pose_corrected,
-        face_names=tuple(names_of_faces(tracks)),
+        face_names=tuple(names_in_files(names_of_faces(tracks), tracks.n_faces)),
         meta=dict(tracks.meta),
     )
     return dataclasses.replace(table, warnings=_warnings(table, tracks, present, rest == "auto"))
@@ -291,6 +299,7 @@ def _warnings(
     """
     names, turned, seconds = table.face_names, int(table.turned.sum()), table.timestamps
     unrested = [names[k] for k, found in enumerate(table.rest) if not len(found) and present[:, k].any()]
+    measured = np.isfinite(table.values[..., 0])
     short = [
         (names[k], len(found))
         for k, found in enumerate(table.rest)
@@ -298,7 +307,7 @@ def _warnings(
     ]
     shut = [
         f"{column.side} eye of {names[k]}"
-        for k in np.flatnonzero((present & ~table.low_confidence).any(axis=0) & (not table.still))
+        for k in np.flatnonzero((measured & ~table.low_confidence).any(axis=0) & (not table.still))
         for place, column in enumerate(table.columns)
         if column.name.startswith("closure") and not np.isfinite(table.values[:, k, place]).any()
     ]
@@ -314,6 +323,18 @@ def _warnings(
         for name, count in short
     ]
     sentences += [f"The {eye} is never seen open: its closure and blinks are not known." for eye in shut]
+    sentences += [
+        f"{name} is uncertain on {share:.0%} of its frames, which are left out of summaries: look at its "
+        "landmarks; a face that is upside down has to be turned first."
+        for name, found, uncertain in zip(names, present.T, table.low_confidence.T, strict=True)
+        if (share := uncertain.sum() / max(found.sum(), 1)) >= MANY_UNCERTAIN
+    ]
+    if table.scale.kind == "iris":
+        sentences += [
+            f"No iris of {name} is visible: it has no lengths in mm, and is left out of tables."
+            for name, found, values in zip(names, present.T, measured.T, strict=True)
+            if found.any() and not values.any()
+        ]
     if turned:
         sentences.append(
             f"{turned} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in the image "
@@ -338,37 +359,42 @@ def _warnings(
             f"The frames are {step:.3g} s apart, in which blinks and movements are over: if the time stamps "
             "are in milliseconds, divide them by 1000."
         )
+    elif len(steps) and 0 < 1 / max(step, 1e-9) < SLOWEST:
+        sentences.append(
+            f"At {1 / step:.3g} frames per second the closure and velocity of blinks are found too small, "
+            "and below 5 some blinks are missed."
+        )
+    if (steps <= 0).any():
+        sentences.append("Time stamps go back or repeat: correct them, or give the frame rate.")
     return tuple(sentences)
 
 
-def _wanted(names: Sequence[str] | None) -> tuple[Measure, ...]:
+def _wanted(names: str | Sequence[str] | None) -> tuple[Measure, ...]:
     if names is None:
         return MEASURES
-    names = [CLOSURES.get(name, name) for name in names]
+    names = [CLOSURES.get(name, name) for name in ([names] if isinstance(names, str) else names)]
+    if not names:
+        raise MeasureError("No measures are named: leave out the names for all.")
     found = tuple(
         item for item in MEASURES if item.name in names or item.name.removesuffix(f"_{item.side}") in names
     )
     known = {item.name for item in found} | {item.name.removesuffix(f"_{item.side}") for item in found}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise _unknown_measure(
+        raise unknown_measure(
             unknown[0], ["closure", *PAIRS, *(item.name for item in MEASURES if item.side == "both")]
         )
     return found
 
 
-def _unknown_measure(name: str, known: Sequence[str]) -> MeasureError:
-    """Return the error that names the measures most like a name that is none, or all if none is."""
-    near = difflib.get_close_matches(str(name), known, 3) or [item for item in known if str(name) in item][:6]
-    words = f"do you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}."
-    return MeasureError(f"There is no measure {name!r:.60}: {words}")
-
-
 def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM | None) -> Any:
+    from napari_face_landmarks.clnf.pdm import PDM
     from napari_face_landmarks.measures.pose import frontal_landmarks
     from napari_face_landmarks.models import load_models
 
     pdm = load_models().pdm if pdm is None else pdm
+    if not isinstance(pdm, PDM):
+        raise MeasureError(f"The pdm is of the type {type(pdm).__name__}: give load_models().pdm.")
     points = np.full(tracks.landmarks.shape, np.nan, np.float32)
     for face, found in enumerate(rows):
         turned, scale = frontal_landmarks(tracks.landmarks[:, face], pdm)

@@ -21,7 +21,7 @@ from napari_face_landmarks.models.bundle import check_name
 from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.chunks import cut, remove_pieces
 from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
-from napari_face_landmarks.runs.measures import join_summaries
+from napari_face_landmarks.runs.measures import MEASURES_TABLE, join_summaries
 from napari_face_landmarks.runs.places import find_videos, left_out, place_outputs, recorded_outputs
 from napari_face_landmarks.runs.summary import append_to_summary, begin_summary, write_summary
 from napari_face_landmarks.runs.worker import OnProgress, OnResult, cores, run_local
@@ -168,7 +168,7 @@ class _Batch:
                     self.results[index] = failure(job, f"{job.video} was not tracked: start the batch again.")
             ordered = [self.results[index] for index in range(len(plan))]
             write_summary(folder, ordered, note)
-            if self._measures() is not None:
+            if self._measures() is not None or (folder / MEASURES_TABLE).exists():  # of an earlier batch
                 join_summaries(folder, [(result.video, result.output) for result in ordered])
         return ordered
 

@@ -21,7 +21,7 @@ from napari_face_landmarks.io.formats import read_tracks, write_tracks
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of, run_identity
 from napari_face_landmarks.runs.chunks import Piece, join_pieces, piece_journal, remove_pieces
-from napari_face_landmarks.runs.measures import write_measures
+from napari_face_landmarks.runs.measures import measure_files, remove_measures, write_measures
 from napari_face_landmarks.settings import TrackerSettings, settings_from_dict
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.tracking.cuts import split_at_cuts
@@ -153,10 +153,13 @@ def _do(job: Job, video: Video, progress: Progress) -> FileResult:
     before = _earlier(job, identity)
     if before is not None:
         record = read_record(job.output)
-        if job.measures is None or record.get("measures") == job.measures:
+        there = record.get("measures") == job.measures and measure_files(job.output)["summary"].is_file()
+        if job.measures is None or there:
             return before
-        again = _measured(job, before, read_tracks(job.output, job.format))
-        _write_record(job.output, {**record, "measures": job.measures})
+        said = record.get("said", ())
+        before = dataclasses.replace(before, warnings=tuple(w for w in before.warnings if w not in said))
+        again, measured = _measured(job, before, read_tracks(job.output, job.format))
+        _write_record(job.output, {**record, **measured})
         return again
     make_folder(Path(job.output).parent)
     if job.piece is not None:
@@ -197,27 +200,32 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
     _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
     tracks = split_at_cuts(tracks)
     write_tracks(job.output, tracks, job.format)
-    result = _measured(job, _result(job, tracks, video), tracks)
+    result, measured = _measured(job, _result(job, tracks, video), tracks)
     record = {
         **dataclasses.asdict(result),
+        **measured,
         "output_bytes": Path(job.output).stat().st_size,
         "output_sha256": _sha256(job.output),
         "run": identity,
         "batch": job.batch,
-        "measures": job.measures,
         "stats": tracks.stats.to_dict(),
     }
     _write_record(job.output, record)
     return result
 
 
-def _measured(job: Job, result: FileResult, tracks: Tracks) -> FileResult:
-    """Write the measures of a result where they are wanted; warnings are added to the result's."""
+def _measured(job: Job, result: FileResult, tracks: Tracks) -> tuple[FileResult, dict[str, Any]]:
+    """Write the measures of tracks, or remove those of an earlier result where none are wanted.
+
+    Their warnings are added to the result's. Also returned is what its record has of them.
+    """
+    said: tuple[str, ...] = ()
     if job.measures is None:
-        return result
-    return dataclasses.replace(
-        result, warnings=(*result.warnings, *write_measures(job.output, tracks, job.measures))
-    )
+        remove_measures(job.output)
+    else:
+        said = write_measures(job.output, tracks, job.measures)
+    result = dataclasses.replace(result, warnings=(*result.warnings, *said))
+    return result, {"warnings": list(result.warnings), "said": list(said), "measures": job.measures}
 
 
 def _do_piece(job: Job, piece: Piece, tracker: FaceTracker, video: Video, progress: Progress) -> FileResult:

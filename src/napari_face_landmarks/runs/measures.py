@@ -24,6 +24,12 @@ def measure_files(output: str | os.PathLike[str]) -> dict[str, Path]:
     return {what: path.with_name(companion_name(path.name, end)) for what, end in ENDS.items()}
 
 
+def remove_measures(output: str | os.PathLike[str]) -> None:
+    """Remove the tables that belong to an earlier result in the same file."""
+    for path in measure_files(output).values():
+        path.unlink(missing_ok=True)
+
+
 def write_measures(
     output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]
 ) -> tuple[str, ...]:
@@ -34,8 +40,7 @@ def write_measures(
         if not table.still:
             frames["events"] = events_to_dataframe(blinks(table))
     except MeasureError as error:
-        for path in measure_files(output).values():
-            path.unlink(missing_ok=True)  # of an earlier result
+        remove_measures(output)
         return (f"Nothing was measured: {error}",)
     for what, path in measure_files(output).items():
         if what in frames:

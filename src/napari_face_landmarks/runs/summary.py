@@ -97,7 +97,12 @@ def summary_text(results: Sequence[FileResult]) -> str:
         ).rstrip()
         for row in rows
     ]
-    reasons = [sentence for result in results for sentence in (result.reason, *result.warnings) if sentence]
+    reasons = [
+        sentence
+        for result in results
+        for sentence in (result.reason, *(f"{Path(result.video).name}: {text}" for text in result.warnings))
+        if sentence
+    ]
     if reasons:
         lines += ["", *dict.fromkeys(map(printable, reasons))]
     return "\n".join([*lines, "", summary_line(results)])
