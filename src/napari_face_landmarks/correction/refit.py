@@ -15,6 +15,7 @@ from napari_face_landmarks.clnf.fit import refine
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, project
 from napari_face_landmarks.correction import constants
 from napari_face_landmarks.data.edit import HAND_ERROR, row_of, with_face
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ImageError, ModelError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
@@ -67,7 +68,7 @@ class CorrectionWarning(UserWarning):
 
 def warn_of_other_models(models: Models, tracks: Tracks) -> None:
     """Warn the caller's caller where tracks name other models than these."""
-    if (name := tracks.meta.get("models", models.name)) != models.name:
+    if (name := tracks.meta.get(MODELS, models.name)) != models.name:
         warnings.warn(
             f"The landmarks were tracked with the models {name!r}, and are corrected with {models.name!r}: "
             "load those that they were tracked with.",

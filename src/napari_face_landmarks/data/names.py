@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
 NAMES = "face_names"
 """Entry of `Tracks.meta` with the names that faces were given."""
+MODELS = "models"
+"""Entry of `Tracks.meta` with the name of the models: a bundle's, OpenFace's or a folder's."""
 LONGEST_NAME = 100
 """Characters of a face's name."""
 NEW_TRACKS = "new_tracks"

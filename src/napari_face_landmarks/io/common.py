@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import FIELD, FIELDS, NONE, PFLD, SOURCES, Field
-from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
+from napari_face_landmarks.data.names import MODELS, NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.stats import RunStats
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
@@ -64,7 +64,6 @@ def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str,
     return {**record, "meta": {**meta, NAMES: found}}
 
 
-MODELS = "models"
 META_COLUMNS = (PIXEL_ASPECT, MODELS)
 """What tables have a column for, as measures need it: it is in `Tracks.meta` under the same name."""
 _NAME_OF_MODELS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")

@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import MANUAL
-from napari_face_landmarks.data.names import NAMES, RESERVED, face_identifier, names_in_files
+from napari_face_landmarks.data.names import MODELS, NAMES, RESERVED, face_identifier, names_in_files
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
@@ -217,7 +217,7 @@ def _tracks(
     order = np.argsort(index, kind="stable")
     cells = values[order][:, places.reshape(-1)].reshape(-1, *places.shape)
     frames = index[order].astype(np.int64)
-    record = common.with_meta(common.with_names(None, faces), {common.MODELS: [models]})
+    record = common.with_meta(common.with_names(None, faces), {MODELS: [models]})
     if places.shape[-1] == 2:
         there = np.isfinite(cells).all(axis=-1)
         manual = np.full(there.shape[:2], MANUAL)

@@ -18,6 +18,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import FIELDS, Field
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
 from napari_face_landmarks.files.optional import optional
@@ -275,7 +276,7 @@ def tracks_of(
     `names` are those of the faces; the group `OURS`, where present, has the rest. `models` are those that the
     format names elsewhere, if any.
     """
-    plain = common.with_meta(common.with_names(None, names), {common.MODELS: [models]})
+    plain = common.with_meta(common.with_names(None, names), {MODELS: [models]})
     plain_arrays = {"landmarks": landmarks, "confidence": confidence}
     if OURS not in file:
         return common.make_tracks(path, plain_arrays, record=plain)

@@ -36,6 +36,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import CLNF, FIELDS, SOURCES, Field
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, reason_of
 from napari_face_landmarks.files.atomic import replacing
@@ -64,7 +65,7 @@ IMAGE_FACE_COLUMN = "face"
 """The number of a face in the tables of FaceLandmarkImg, which have no frames."""
 SCORE_COLUMN, IDENTITY_COLUMN = "FaceScore", "Identity"
 """py-feat's."""
-TEXTS = (SOURCE_COLUMN, IDENTITY_COLUMN, common.MODELS, *(item.column for item in MARKS))
+TEXTS = (SOURCE_COLUMN, IDENTITY_COLUMN, MODELS, *(item.column for item in MARKS))
 """The columns that are no numbers."""
 
 _LANDMARK = re.compile("[0-9]{1,2}")
@@ -412,8 +413,8 @@ class _Part:
         part["source"] = self.sources(success)
         if self.has((PIXEL_ASPECT,)):
             part[PIXEL_ASPECT] = self.numbers((PIXEL_ASPECT,))[:, 0]
-        if self.has((common.MODELS,)):
-            part[common.MODELS] = np.array(self.texts(common.MODELS))
+        if self.has((MODELS,)):
+            part[MODELS] = np.array(self.texts(MODELS))
         for item in OTHERS:
             if not self.has(columns_of(item)):
                 continue

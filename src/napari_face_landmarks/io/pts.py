@@ -19,14 +19,13 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.names import face_identifier
+from napari_face_landmarks.data.names import MODELS, face_identifier
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, os_errors_as, reason_of
 from napari_face_landmarks.files.atomic import check_writable, replacing
 from napari_face_landmarks.files.npz import BROKEN_FILE
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import (
-    MODELS,
     MOST_ROWS,
     check_grid,
     make_tracks,

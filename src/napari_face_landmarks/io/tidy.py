@@ -16,6 +16,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import FIELDS, SOURCES, Field
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
@@ -79,7 +80,7 @@ def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
             },
             **{
                 name: pd.Categorical.from_codes(np.zeros(len(landmarks) * each, np.int8), [value])
-                if name == common.MODELS
+                if name == MODELS
                 else value
                 for name, value in common.meta_columns(tracks).items()
             },
@@ -145,7 +146,7 @@ def read_tidy_csv(path: Path) -> Tracks:
             decimal=header[2],
             usecols=lambda name: name in COLUMNS,
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64}
-            | dict.fromkeys(("source", common.MODELS), "category")
+            | dict.fromkeys(("source", MODELS), "category")
             | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS, PIXEL_ASPECT), np.float64),
             encoding=common.encoding_of(path),
             **common.exact_numbers(),
@@ -191,7 +192,7 @@ def read_parquet(path: Path) -> Tracks:
             kinds = {name: file.schema_arrow.field(name).type for name in used}
             plain = pyarrow.types
             for name, kind in kinds.items():
-                if name in ("source", common.MODELS):
+                if name in ("source", MODELS):
                     good = plain.is_dictionary(kind) or plain.is_string(kind) or plain.is_large_string(kind)
                 else:
                     good = plain.is_integer(kind) or plain.is_floating(kind)

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, measure_named
@@ -195,7 +196,7 @@ def _definitions(table: MeasureTable) -> str:
 
 def _cautions(table: MeasureTable) -> str:
     """Return what is known to be underestimated of the measures of the report."""
-    models, rows = str(table.meta.get("models", "")), []
+    models, rows = str(table.meta.get(MODELS, "")), []
     for name in (*ROWS, *MEASURED_BOTH):
         column = next((c for c in table.columns if c.name in (name, f"{name}_right")), None)
         shares = [underestimated(part, models) for part in (name, f"{name}_difference")]
@@ -474,7 +475,7 @@ def _provenance(tracks: Tracks, table: MeasureTable) -> str:
         else f"Settings: {', '.join(named)}.",
     ]
     if "version" not in meta:
-        by = f", which names the models “{meta['models']}”" if "models" in meta else " of another program"
+        by = f", which names the models “{meta[MODELS]}”" if MODELS in meta else " of another program"
         found = [f"The landmarks were read from a file{by}."]
     if by_hand := int(tracks.by_hand.sum()):
         found.append(f"{by_hand} points were placed by hand.")

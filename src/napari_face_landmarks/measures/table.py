@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.names import names_in_files, names_of_faces
+from napari_face_landmarks.data.names import MODELS, names_in_files, names_of_faces
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.ibug import inter_ocular
@@ -345,7 +345,7 @@ def _warnings(
             "The landmarks have no head pose: frames on which a face is turned away are not found, and count "
             "in summaries; measure with pose correction."
         )
-    models = str(tracks.meta.get("models", ""))
+    models = str(tracks.meta.get(MODELS, ""))
     if not np.isfinite(table.errors).any():
         sentences.append("The landmarks have no confidence: measures have no standard errors.")
     elif not has_errors(models):
@@ -505,7 +505,7 @@ def _measured(
     shape = (*tracks.landmarks.shape[:2], count + room)
     values, errors = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     known = bool(((tracks.confidence > 0) & (tracks.confidence < 1)).any() or np.isfinite(tracks.sigma).any())
-    bundle = str(tracks.meta.get("models", OTHER_MODELS))
+    bundle = str(tracks.meta.get(MODELS, OTHER_MODELS))
     covariance = error_covariance(bundle)
     widened = factors_of_columns([column.name for column in columns], error_factors(bundle))
     powers = {"length": 1, "area": 2, "ratio": 0, "angle": 0}

@@ -29,6 +29,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import create_worker
 
 from napari_face_landmarks.data.frame import FrameResult
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.ibug import OUTLINES
@@ -428,7 +429,7 @@ class MeasuresDock(FollowingPanel):
         if self._name == "closure":
             definition = "1 minus the eye's height over that of the open eye: 0 is open, 1 is shut."
         columns = [(self._name, "this measure"), (f"{self._name}_difference", "left minus right")]
-        known_too_small = caution(columns, str(table.meta.get("models", "")))
+        known_too_small = caution(columns, str(table.meta.get(MODELS, "")))
         sentences = [f"{definition.rstrip('.')}.", *table.warnings]
         if known_too_small:
             sentences.append(known_too_small)

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from napari.layers import Points
 
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ModelError, ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS
@@ -75,7 +76,7 @@ def models_of_tracks(tracks: Tracks) -> Models:
     ModelError
         If the models are not installed, and in none of the folders that the user has chosen.
     """
-    name = str(tracks.meta.get("models", DEFAULT_BUNDLE))
+    name = str(tracks.meta.get(MODELS, DEFAULT_BUNDLE))
     known = [info.key for info in known_models()]
     if name in known:
         return load_cached(name)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.clnf.onnx_experts import OnnxExperts
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.versions import __version__, library_versions
 
@@ -27,7 +28,7 @@ def provenance(models: Models) -> dict[str, Any]:
     return {
         "version": __version__,
         "code_sha256": code_fingerprint(),
-        "models": models.name,
+        MODELS: models.name,
         "models_version": models.version,
         "models_sha256": models_sha256(models.card),
         **experts,

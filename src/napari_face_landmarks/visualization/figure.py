@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import CARRIED, CLNF, MANUAL
-from napari_face_landmarks.data.names import names_of_faces
+from napari_face_landmarks.data.names import MODELS, names_of_faces
 from napari_face_landmarks.data.stats import LOW_CONFIDENCE
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of, seconds_of
 from napari_face_landmarks.files.optional import optional
@@ -111,7 +111,7 @@ def summary_as_html(tracks: Tracks) -> str:
         rows.append(("mean confidence", f"{np.nanmean(confidence):.2f}, low on {low}"))
         found = ", ".join(f"{int((tracks.source == code).sum())} {name}" for code, name in MARKS.items())
         rows.append(("of these", found))
-    rows += [("models", str(tracks.meta["models"]))] if tracks.meta.get("models") else []
+    rows += [("models", str(tracks.meta[MODELS]))] if tracks.meta.get(MODELS) else []
     rows += [("warning", text) for text in tracks.warnings]
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)
     return f"<table><caption>Face landmarks</caption>{cells}</table>"
