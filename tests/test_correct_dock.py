@@ -57,6 +57,8 @@ def dock(viewer: Any, clip: Any, spoiled: Tracks) -> Any:
 def test_dragging_refitting_carrying_on_and_undoing(
     viewer: Any, dock: Any, truth: Tracks, spoiled: Tracks, tmp_path: Path
 ) -> None:
+    from napari_face_landmarks.napari_plugin.edit_history import BY_HAND_COLOUR
+
     layer = dock.layer
     dock.move_button.native.click()
     assert str(layer.mode) == "select"
@@ -71,7 +73,7 @@ def test_dragging_refitting_carrying_on_and_undoing(
     assert set(np.flatnonzero(layer.features["source"] == "manual")) == set(marked)
     symbols = np.asarray(layer.symbol)
     assert {str(symbol) for symbol in symbols[marked]} != {str(symbols[0])}
-    assert (layer.border_color[marked, :3] == 1).all()
+    np.testing.assert_allclose(layer.border_color[marked], [BY_HAND_COLOUR] * len(marked))
     assert "Manual landmarks: 4; frames with manual landmarks: 1." in dock.status.value
 
     before = nme(spoiled.landmarks[:, 0], truth.landmarks[:, 0])
@@ -259,7 +261,7 @@ def test_after_a_drag_napari_draws_the_mark_without_another_search_for_the_point
     from napari.components import ViewerModel
     from napari.layers import Layer
 
-    from napari_face_landmarks.napari_plugin.edit_history import editor_of
+    from napari_face_landmarks.napari_plugin.edit_history import BY_HAND_COLOUR, editor_of
 
     viewer = ViewerModel()
     layer = viewer.add_layer(Layer.create(*tracks_to_layer_data(long_tracks(20))[0]))
@@ -268,14 +270,16 @@ def test_after_a_drag_napari_draws_the_mark_without_another_search_for_the_point
     searches, drawn = [], []
     search = layer.set_view_slice
     layer.set_view_slice = lambda: (searches.append(1), search())
-    layer.events.set_data.connect(lambda: drawn.append((tuple(layer.data[30]), layer.border_color[30, 0])))
+    layer.events.set_data.connect(
+        lambda: drawn.append((tuple(layer.data[30]), float(layer.border_color[30, 0])))
+    )
     drag(layer, 30, 50, 60)
     alone = len(searches)
     editor_of(layer)
     monkeypatch.setattr("napari.layers.Points", None)  # to make another layer takes long, too
     drag(layer, 30, 70, 80)
     assert len(searches) == 2 * alone > 0
-    assert drawn[-1] == ((0, 70, 80), 1)
+    assert drawn[-1] == ((0, 70, 80), pytest.approx(BY_HAND_COLOUR[0]))
 
 
 def test_landmarks_are_refitted_with_the_models_that_they_were_tracked_with(
