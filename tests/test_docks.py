@@ -200,6 +200,18 @@ def test_a_closed_dock_is_deleted(viewer: Any) -> None:
 
 
 @pytest.mark.gui
+def test_a_closed_viewer_is_forgotten(viewer: Any) -> None:
+    from napari import Viewer
+
+    other = Viewer(show=True)
+    landmarks_dock(other)
+    kept = ref(other)
+    other.close()
+    del other
+    wait_until(lambda: gc.collect() >= 0 and kept() is None)
+
+
+@pytest.mark.gui
 def test_our_code_calls_nothing_that_is_outdated(
     viewer: Any, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

@@ -149,6 +149,7 @@ class CurrentLandmarks:
 
 def current_landmarks(viewer: Any) -> CurrentLandmarks:
     """Return the one `CurrentLandmarks` of a viewer."""
+    viewer = getattr(viewer, "__wrapped__", viewer)  # a panel's own is a proxy that goes with it
     if viewer not in _of_viewers:
         _of_viewers[viewer] = CurrentLandmarks(viewer)
     return _of_viewers[viewer]

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
+from weakref import ref
 
 import numpy as np
 import numpy.typing as npt
@@ -276,7 +277,7 @@ class FrameLayers:
     """
 
     def __init__(self, viewer: Any, layer: Any = None) -> None:
-        self.viewer, self.layer = viewer, layer
+        self._viewer, self.layer = ref(viewer), layer
         self.outlines = self.labels = False
         self.trails: Sequence[int] = ()
         self.window = 25
@@ -285,9 +286,14 @@ class FrameLayers:
         self._name = ""
         self._updating = False
 
+    @property
+    def viewer(self) -> Any:
+        """The viewer; None once it has gone, which this object does not prevent."""
+        return self._viewer()
+
     def update(self) -> None:
         """Have the layers show the frame that the viewer is at."""
-        if self._updating:  # a layer that is added or removed may move the slider
+        if self._updating or self.viewer is None:  # a layer that is added or removed may move the slider
             return
         self._updating = True
         try:

@@ -91,6 +91,7 @@ class Overlays:
 
 def overlays_of(viewer: Any) -> Overlays:
     """Return the one `Overlays` of a viewer."""
+    viewer = getattr(viewer, "__wrapped__", viewer)  # a panel's own is a proxy that goes with it
     if viewer not in _overlays:
         _overlays[viewer] = Overlays(viewer)
     return _overlays[viewer]
