@@ -458,6 +458,18 @@ def test_uncertain_faces_slow_videos_and_times_that_go_back_are_named() -> None:
     assert measure(back).warnings[-1].startswith("Time stamps go back or repeat")
 
 
+def test_parts_that_are_covered_or_missing_are_named() -> None:
+    tracks = known(faces(60))
+    tracks.confidence[20:26, 0, 48:] = 0.7  # a hand before the mouth
+    (sentence,) = measure(tracks).warnings
+    assert sentence.startswith("Parts of face 0 are uncertain, perhaps covered (mouth on 10% of the frames)")
+    tracks.confidence[25, 0, 48:] = 0.95
+    assert measure(tracks).warnings == ()
+    tracks.landmarks[3:5, 0, 8] = np.nan
+    (sentence,) = measure(tracks).warnings
+    assert sentence == "On 2 frames a face lacks some of its landmarks: it is not measured there."
+
+
 def test_a_face_without_an_iris_is_named_where_the_iris_is_the_scale() -> None:
     tracks = known(np.concatenate([faces(30), faces(30) + 300], axis=1))
     tracks.iris[:, 0] = [250, 202, 23.54, 0.9, 390, 200, 23.54, 0.9]

@@ -54,6 +54,16 @@ LOW_CONFIDENCE = 0.5
 FARTHEST = 2.0  # seconds between frames from which a warning is given
 SLOWEST = 15.0  # frames per second below which a warning is given
 MANY_UNCERTAIN = 0.1  # share of the frames of a face that are uncertain from which a warning is given
+SEEN = 0.9
+"""Mean confidence of the landmarks of a part that is well seen: at least 0.95 on clips without cover, at most
+0.92 where it was covered by a patch of one colour."""
+VISIBLE_PARTS = {
+    "right brow": slice(17, 22),
+    "left brow": slice(22, 27),
+    "right eye": slice(36, 42),
+    "left eye": slice(42, 48),
+    "mouth": slice(48, 68),
+}
 LARGE_YAW = 20.0
 """Degrees of yaw beyond which measures in the image plane are biased by more than a tenth, and flagged."""
 VISIBLE_IRIS = 0.5
@@ -329,6 +339,10 @@ def _warnings(
         for name, found, uncertain in zip(names, present.T, table.low_confidence.T, strict=True)
         if (share := uncertain.sum() / max(found.sum(), 1)) >= MANY_UNCERTAIN
     ]
+    models = str(tracks.meta.get(MODELS, ""))
+    sentences += _uncertain_parts(table, tracks) if has_errors(models) else []
+    if partial := int((tracks.present & ~present).sum()):
+        sentences.append(f"On {partial} frames a face lacks some of its landmarks: it is not measured there.")
     if table.scale.kind == "iris":
         sentences += [
             f"No iris of {name} is visible: it has no lengths in mm, and is left out of tables."
@@ -345,7 +359,6 @@ def _warnings(
             "The landmarks have no head pose: frames on which a face is turned away are not found, and count "
             "in summaries; measure with pose correction."
         )
-    models = str(tracks.meta.get(MODELS, ""))
     if not np.isfinite(table.errors).any():
         sentences.append("The landmarks have no confidence: measures have no standard errors.")
     elif not has_errors(models):
@@ -367,6 +380,24 @@ def _warnings(
     if (steps <= 0).any():
         sentences.append("Time stamps go back or repeat: correct them, or give the frame rate.")
     return tuple(sentences)
+
+
+def _uncertain_parts(table: MeasureTable, tracks: Tracks) -> list[str]:
+    """Return a sentence for each face with parts that are uncertain on many of its usable frames."""
+    sentences = []
+    for name, usable, confidence in zip(
+        table.face_names, table.usable.T, tracks.confidence.swapaxes(0, 1), strict=True
+    ):
+        parts = []
+        for part, landmarks in VISIBLE_PARTS.items():
+            share = (confidence[usable][:, landmarks].mean(axis=1) < SEEN).mean() if usable.any() else 0
+            parts += [f"{part} on {share:.0%} of the frames"] if share >= MANY_UNCERTAIN else []
+        if parts:
+            sentences.append(
+                f"Parts of {name} are uncertain, perhaps covered ({', '.join(parts)}): do not trust what is "
+                "measured of them there."
+            )
+    return sentences
 
 
 def _wanted(names: str | Sequence[str] | None) -> tuple[Measure, ...]:
