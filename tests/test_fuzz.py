@@ -128,6 +128,7 @@ def test_settings_of_any_values_are_checked(values: dict[str, Any]) -> None:
 TEXT_FORMATS = [item for item in FORMATS if item.suffixes[-1] == ".csv" or item.name == "pts"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("item", TEXT_FORMATS, ids=lambda item: item.name)
 def test_text_of_any_kind_is_refused(item: Any, tmp_path: Path) -> None:
     path = tmp_path / f"in{'.pts' if item.name == 'pts' else item.suffixes[0]}"

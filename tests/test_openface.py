@@ -377,6 +377,7 @@ def test_published_parameters_are_those_of_openface() -> None:
         assert (constants.own_iterations, constants.own_convergence, constants.weight) == (5, 0.01, 0.0)
 
 
+@pytest.mark.slow
 def test_faces_smaller_than_a_scale_are_not_looked_at_there(experts: dict[str, OpenFaceExperts]) -> None:
     model = face_model()
     grey = texture(np.random.default_rng(0), 200, 200)
@@ -410,6 +411,7 @@ def test_shared_folders_of_each_system(tmp_path: Path) -> None:
         assert first(platform, OPENFACE_MODELS_DIR="/models") == Path("/models/2.2.0")
 
 
+@pytest.mark.slow
 def test_openface_is_found_in_its_shared_folder(
     folder: Path,
     tmp_path: Path,
@@ -453,6 +455,7 @@ def test_without_pfld_there_is_one_way_to_refine(folder: Path, refine: Any) -> N
         FaceTracker(load_models(folder), TrackerSettings(refine=refine))
 
 
+@pytest.mark.slow
 def test_a_folder_may_have_openfaces_models_and_a_pfld(tmp_path: Path) -> None:
     folder = write_folder(tmp_path / "both", face_model(), ("ccnf",), yaws=YAWS[:1])
     shutil.copy(bundle_folder("research") / "pfld.onnx", folder)
@@ -496,6 +499,7 @@ def write_bundle_as_openface(folder: Path) -> Path:
     return folder
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("which", ["bundle", "openface"])
 def test_clnf_alone_follows_a_moving_face(tmp_path: Path, which: str) -> None:
     models = load_models(write_bundle_as_openface(tmp_path / "models") if which == "openface" else "research")

@@ -102,6 +102,7 @@ def test_results_are_those_of_a_run_here(video: Video, processes: list[Any], tmp
     assert not list(tmp_path.iterdir()), "a finished run leaves no journal"
 
 
+@pytest.mark.slow
 def test_kernels_that_are_not_cached_are_compiled_in_another_process(
     processes: list[Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -133,6 +134,7 @@ def test_what_is_shown_need_not_be_decoded_again(video: Video, monkeypatch: pyte
         np.testing.assert_array_equal(kept[number], video[number])
 
 
+@pytest.mark.slow
 def test_a_frame_kept_is_given_and_another_size_is_refused(
     video: Video, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -249,6 +251,7 @@ def test_where_no_process_begins_the_run_is_done_here(
     assert run.tracks.stats.completed
 
 
+@pytest.mark.slow
 def test_errors_there_are_told_in_their_sentence(video: Video, tmp_path: Path) -> None:
     run = run_over(video, models=str(tmp_path))
     finish(run)
