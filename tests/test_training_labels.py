@@ -27,6 +27,7 @@ from napari_face_landmarks.training.labels import (
     resampled,
     template_landmarks,
     visible_jaw,
+    without_ends,
 )
 from napari_face_landmarks.training.mesh_regression import HAND_SHARE, fit_reading, read_landmarks, steadied
 from napari_face_landmarks.training.pose_augmentation import (
@@ -110,12 +111,27 @@ def calibrated():
 
 def test_faces_with_a_template_are_labelled_by_it() -> None:
     template = np.random.default_rng(4).uniform(0, 250, (189, 2))
-    by_mesh = np.full((68, 2), -1, np.float32)
+    template[[18, 27]] = [[80, 100], [160, 100]]  # the outer canthi
+    turn = np.linspace(np.pi, 0, len(TEMPLATE_CONTOUR))
+    template[TEMPLATE_CONTOUR] = np.stack([120 + 70 * np.cos(turn), 100 + 100 * np.sin(turn)], axis=1)
+    by_mesh = np.full((68, 2), 95, np.float32)
     landmarks = marked_landmarks(template, by_mesh)
-    np.testing.assert_allclose(landmarks[[0, 16]], template[[109, 112]], rtol=1e-6)
+    # nasion to chin: 105; the jaw begins 3.15 below the canthi
+    np.testing.assert_allclose(landmarks[[0, 16], 1], 100 + 0.03 * 105, atol=0.3)
+    np.testing.assert_allclose(landmarks[8], [120, 200], atol=1)
     np.testing.assert_allclose(landmarks[51], template[90], rtol=1e-6)
-    assert (landmarks[27:36] == -1).all()  # the nose is the mesh's
-    assert (landmarks[:17] > 0).all()
+    assert (landmarks[27:36] == 95).all()  # the nose is the mesh's
+
+
+def test_the_jaw_begins_below_the_height_of_the_eyes() -> None:
+    turn = np.linspace(np.pi, 0, 33)
+    contour = np.stack([70 * np.cos(turn), 100 * np.sin(turn), np.arange(33)], axis=1)
+    cut = without_ends(contour, np.array([0.0, -10.0, 0.0]))
+    # nasion to chin: 110
+    np.testing.assert_allclose(cut[[0, -1], 1], 0.03 * 110, atol=0.3)
+    np.testing.assert_allclose(cut[16], contour[16])
+    assert (np.abs(np.hypot(cut[:, 0] / 70, cut[:, 1] / 100) - 1) < 0.005).all()
+    np.testing.assert_allclose(cut[::-1, :2], cut[:, :2] * [-1, 1], atol=1e-9)
 
 
 def test_the_calibration_moves_the_landmarks_where_people_put_them(calibrated) -> None:

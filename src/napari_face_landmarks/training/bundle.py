@@ -16,7 +16,7 @@ from napari_face_landmarks.models.bundle import CARD, MODEL_FILES, PART_FILES, f
 from napari_face_landmarks.pfld.crop import CROP_SIZE
 from napari_face_landmarks.training.mesh_regression import HAND_SHARE
 
-CARD_VERSION = "0.4.4"
+CARD_VERSION = "0.4.5"
 
 TERMS_300W = (
     "research use only: «The data are provided for research purposes only. Commercial use (i.e., use in "

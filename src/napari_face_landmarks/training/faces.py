@@ -243,6 +243,8 @@ def _load_file(path: Path, held_out: bool, calibration: labels.Calibration | Non
         if rendered:
             yaw = arrays["yaw_pitch_roll"][chosen, 0]
             exact = arrays["landmarks"][chosen].astype(np.float32)
+            for points in exact:  # the jaw is rendered from the height of the eyes
+                points[:17] = labels.without_ends(points[:17], points[27])
             landmarks = labels.aligned_landmarks(exact, made, np.where(known, yaw, 90.0))
         elif "template189" in arrays:
             pairs = zip(arrays["template189"][chosen], made, strict=True)

@@ -3,10 +3,11 @@
 The convention, as the 300-W annotators draw it:
 
 * The jaw is the contour that a viewer sees: on the side turned towards the viewer the edge of the jaw from
-  the ear at the height of the eyes, on the other side the outline of the cheek. Point 8 is where the contour
-  is lowest; the eight steps on either side of it are equal, by arc length.
-* A brow is its upper edge from the outer tip to the inner end, in four equal steps: on a mesh the mean of
-  the line through its vertices (`MESH_BROWS`) and of the corrected vertices (below).
+  the ear, on the other side the outline of the cheek. It begins a little below the height of the eyes
+  (`JAW_BEGINS`). Point 8 is where the contour is lowest; the eight steps on either side of it are equal, by
+  arc length.
+* A brow is its upper edge from the outer tip to the middle of the inner end, in four equal steps: on a mesh
+  the mean of the line through its vertices (`MESH_BROWS`) and of the corrected vertices (below).
 * The bridge of the nose runs from between the eyes to the tip in three equal steps.
 * Eyelids run from corner to corner in three equal steps along the mesh's lids (`MESH_LIDS`). The lids of a
   shut eye coincide: a mesh leaves a gap of 0.05 of the eye's width (0.025 to 0.086), so apertures under
@@ -43,6 +44,10 @@ EYE_CORNERS = (33, 263)
 """Vertices at the outer eye corners, the right one first; their distance is the unit of the mesh's frame."""
 CHIN_DEPTH = 0.03
 """The chin is the middle of what lies no higher than this above the lowest point, in eye distances."""
+JAW_BEGINS = 0.03
+"""Length of the contour from the height of the eyes to the first point, over that from nasion to chin."""
+NASION = 168
+"""Vertex of the mesh between the eyes."""
 ASYMMETRY_LEFT_OUT = 1 / 3
 """Share of the height difference of brows and commissures by which a mesh underestimates it."""
 SIDEWAYS_NOSE = 0.18
@@ -71,8 +76,11 @@ TEMPLATE_CONTOUR = np.array([
 """Points of the template along the same outline."""
 # fmt: on
 
-MESH_BROWS = ((70, 63, 105, 66, 107), (336, 296, 334, 293, 300))
-"""Vertices along the upper edge of each brow in the order of its landmarks."""
+MESH_BROWS = (
+    ((70, 63, 105, 66, 107), (70, 63, 105, 66, 55)),
+    ((336, 296, 334, 293, 300), (285, 296, 334, 293, 300)),
+)
+"""Pairs of vertices whose means lie along each brow, in the order of its landmarks, right brow first."""
 MESH_LIDS = (
     ((36, 37, 38, 39), (33, 246, 161, 160, 159, 158, 157, 173, 133)),
     ((39, 40, 41, 36), (133, 155, 154, 153, 145, 144, 163, 7, 33)),
@@ -192,10 +200,12 @@ def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> 
     pose = pose_of(whole, calibration.mean)
     own = _to_own(whole, pose)
     points = _to_image(own[MESH_68] + calibration.offsets, pose)
-    contour = _to_image(resampled(own[MESH_OVAL], CONTOUR_POINTS) + calibration.contour, pose)
+    contour = resampled(own[MESH_OVAL], CONTOUR_POINTS) + calibration.contour
+    contour = _to_image(without_ends(contour, own[NASION]), pose)
     points[BRIDGE] = resampled(points[BRIDGE], len(BRIDGE))
     for first, brow in zip((17, 22), MESH_BROWS, strict=True):
-        points[first : first + 5] = (points[first : first + 5] + resampled(whole[list(brow)], 5)) / 2
+        line = resampled(whole[np.array(brow)].mean(axis=0), 5)
+        points[first : first + 5] = (points[first : first + 5] + line) / 2
     for numbers, lid in MESH_LIDS:
         points[list(numbers)] = resampled(whole[list(lid)], 4)
     points[:, :2] = with_shut_lids(points[:, :2])
@@ -291,8 +301,28 @@ def marked_landmarks(
     eyes = points[27] - points[18]
     unit = float(np.linalg.norm(eyes))
     axes = np.stack([eyes, [-eyes[1], eyes[0]]], axis=1) / unit
-    landmarks[:17] = _in_steps(points[TEMPLATE_CONTOUR] @ axes, unit) @ axes.T
+    jaw = without_ends(points[TEMPLATE_CONTOUR], by_mesh[BRIDGE[0]])
+    landmarks[:17] = _in_steps(jaw @ axes, unit) @ axes.T
     return landmarks
+
+
+def without_ends(contour: Floats, nasion: Floats) -> Floats:
+    """Return a contour from ear to ear, (C, 2 or 3), C odd, without what is above the jaw (`JAW_BEGINS`).
+
+    It begins and ends at the height of the eyes; the chin is its middle point.
+    """
+    chin = len(contour) // 2
+    height = float(np.linalg.norm((contour[chin] - nasion)[:2]))
+    halves = contour[: chin + 1], contour[chin:][::-1]
+    first, last = (_without_start(half, JAW_BEGINS * height) for half in halves)
+    return np.concatenate([first, last[-2::-1]])
+
+
+def _without_start(line: Floats, length: float) -> Floats:
+    """Return a polyline without its first part of a length (of x and y), in as many steps of equal length."""
+    rest = resampled(line, 1 + 50 * (len(line) - 1))
+    steps = np.linalg.norm(np.diff(rest[:, :2], axis=0), axis=1)
+    return resampled(rest[np.searchsorted(np.cumsum(steps), length) :], len(line))
 
 
 def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) -> Floats:
