@@ -139,7 +139,7 @@ def test_turned_layers_are_tracked_as_they_are_shown(kind: str, frames: np.ndarr
 
 
 def test_of_several_videos_the_default_one_is_read_and_the_others_are_named(
-    frames: np.ndarray, tmp_path: Path
+    frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     small = frames[:, ::5, ::5]
     with pytest.warns(VideoWarning, match="2 video streams: that of 96 x 96 is read, not 480 x 480"):
@@ -150,6 +150,11 @@ def test_of_several_videos_the_default_one_is_read_and_the_others_are_named(
     assert second.shape[1:3] == (480, 480)
     first.close()
     second.close()
+    recwarn.clear()
+    words = ["measure", str(tmp_path / "b.mkv"), "-o", str(tmp_path / "b.csv"), "--refine", "off"]
+    assert cli.main(words) == 0  # it says so in a sentence, not as Python does
+    assert "b.mkv has 2 video streams: that of 480 x 480 is read" in capsys.readouterr().err
+    assert not [item for item in recwarn if item.category is VideoWarning]
 
 
 @pytest.mark.parametrize("suffix", [".mts", ".m2ts", ".ts", ".vob", ".mxf"])

@@ -470,6 +470,24 @@ def test_parts_that_are_covered_or_missing_are_named() -> None:
     assert sentence == "On 2 frames a face lacks some of its landmarks: it is not measured there."
 
 
+def test_warnings_about_many_faces_are_few() -> None:
+    sentences = measure(known(np.repeat(faces(5), 10, axis=1))).warnings
+    assert len(sentences) == 5
+    assert sentences[-1] == "The same holds for 6 more."
+
+
+def test_pose_correction_of_a_file_takes_the_shape_model_of_its_models(tmp_path: Path) -> None:
+    tracks = dataclasses.replace(known(faces(3)), meta={"models": "research"})
+    own = measure(tracks, pose_corrected=True, pdm=load_models("research").pdm).series("mouth_width")
+    other = measure(tracks, pose_corrected=True, pdm=load_models("open").pdm).series("mouth_width")
+    assert np.abs(own - other).max() > 1e-4
+    np.testing.assert_array_equal(measure(tracks, pose_corrected=True).series("mouth_width"), own)
+    tracks.save(tmp_path / "t.npz")
+    out = tmp_path / "o.csv"
+    assert main(["measure", str(tmp_path / "t.npz"), "--pose-corrected", "-o", str(out)]) == 0
+    np.testing.assert_allclose(pd.read_csv(out)["mouth_width_percent"], own, rtol=1e-5)
+
+
 def test_a_face_without_an_iris_is_named_where_the_iris_is_the_scale() -> None:
     tracks = known(np.concatenate([faces(30), faces(30) + 300], axis=1))
     tracks.iris[:, 0] = [250, 202, 23.54, 0.9, 390, 200, 23.54, 0.9]

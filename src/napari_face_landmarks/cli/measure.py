@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import math
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,8 +98,11 @@ def _measure(options: argparse.Namespace) -> int:
     reported: list[tuple[Tracks, MeasureTable, Path | None]] = []  # other landmarks are not kept
     for path in options.inputs:
         from napari_face_landmarks.measures import measure
+        from napari_face_landmarks.video import VideoWarning
 
-        tracks, pdm = _tracks_of(path, options, settings)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", VideoWarning)  # they are said below
+            tracks, pdm, found = _tracks_of(path, options, settings)
         if options.fps is not None:
             tracks = dataclasses.replace(tracks, timestamps=tracks.frame_indices / options.fps)
         try:
@@ -112,7 +116,7 @@ def _measure(options: argparse.Namespace) -> int:
             )
         except MeasureError as error:
             raise MeasureError(f"{path.name}: {error}") from None
-        for sentence in (*tracks.warnings, *table.warnings):
+        for sentence in dict.fromkeys([*found, *tracks.warnings, *table.warnings]):
             say(f"{path.name}: {sentence}")
         tables.append((path, table))
         if options.report is not None:
@@ -158,14 +162,15 @@ def _rest(text: str) -> int | str:
     return int(text)
 
 
-def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[Tracks, Any]:
-    """Return the tracks of a video, which is tracked, or of a file of landmarks; and the shape model."""
+def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[Tracks, Any, tuple[str, ...]]:
+    """Return tracks of a file, or of a video, which is tracked; a shape model or None; warnings."""
     from napari_face_landmarks.io.formats import read_tracks
     from napari_face_landmarks.models import load_models
 
     if _is_result(path):
         tracks = read_tracks(path)
-        return tracks, load_models(*given(options.models)).pdm if options.pose_corrected else None
+        chosen = options.pose_corrected and options.models is not None
+        return tracks, load_models(options.models).pdm if chosen else None, ()
     from napari_face_landmarks.tracking import FaceTracker
 
     models = load_models(*given(options.models))
@@ -174,7 +179,7 @@ def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[
 
     with open_video(path) as video, progress_bar(path.name, len(video)) as advance:
         tracks = tracker.track(video, lambda done, total: advance())
-    return tracks, models.pdm
+        return tracks, models.pdm, video.info.warnings
 
 
 def _write(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import csv
 import dataclasses
 import json
@@ -66,6 +67,7 @@ def with_names(record: dict[str, Any] | None, names: Sequence[str]) -> dict[str,
 
 META_COLUMNS = (PIXEL_ASPECT, MODELS)
 """What tables have a column for, as measures need it: it is in `Tracks.meta` under the same name."""
+_SCORER = re.compile(rf"{SOFTWARE}(?:_([^@]*))?(?:@([0-9.]{{1,20}}))?")
 _NAME_OF_MODELS = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 
 
@@ -77,14 +79,19 @@ def meta_columns(tracks: Tracks) -> dict[str, Any]:
 
 
 def scorer_of(tracks: Tracks) -> str:
-    """Return this program's name, with that of the models where known: ``napari-face-landmarks_open``."""
-    return f"{SOFTWARE}_{meta_columns(tracks).get(MODELS, '')}".removesuffix("_")
+    """Return this program's name with the models, and the aspect of pixels that are not square.
+
+    For formats with a free text only: ``napari-face-landmarks_open``, ``napari-face-landmarks_open@1.25``.
+    """
+    known = meta_columns(tracks)
+    aspect = f"@{known[PIXEL_ASPECT]}" if PIXEL_ASPECT in known else ""
+    return f"{SOFTWARE}_{known.get(MODELS, '')}".removesuffix("_") + aspect
 
 
-def models_of(scorer: str) -> str:
-    """Return the models that `scorer_of` names; "" if it names none."""
-    program, _, models = scorer.partition("_")
-    return models if program == SOFTWARE else ""
+def meta_of(scorer: str) -> dict[str, Any]:
+    """Return what `scorer_of` names, as columns for `with_meta`."""
+    found = _SCORER.fullmatch(scorer)
+    return {} if found is None else {MODELS: [found[1] or ""], PIXEL_ASPECT: [found[2] or 0]}
 
 
 def with_meta(record: dict[str, Any] | None, columns: Mapping[str, Any]) -> dict[str, Any]:
@@ -92,8 +99,9 @@ def with_meta(record: dict[str, Any] | None, columns: Mapping[str, Any]) -> dict
     record = record or {}
     found = {name: columns[name][0] for name in META_COLUMNS if name in columns}
     known: dict[str, Any] = {}
-    if 0.01 < (aspect := float(found.get(PIXEL_ASPECT, 0))) < 100:
-        known[PIXEL_ASPECT] = aspect
+    with contextlib.suppress(ValueError):
+        if 0.01 < (aspect := float(found.get(PIXEL_ASPECT, 0))) < 100:
+            known[PIXEL_ASPECT] = aspect
     if isinstance(name := found.get(MODELS), str) and _NAME_OF_MODELS.fullmatch(name):
         known[MODELS] = str(name)
     return {**record, "meta": {**record.get("meta", {}), **known}}

@@ -2,9 +2,9 @@
 
 Columns have the levels scorer, individuals (not with one face), bodyparts and coords (x, y, likelihood).
 There is a row for every frame of the video from 0 on, since some programs count the rows instead of reading
-the index. The scorer is this program and, where known, its models: ``napari-face-landmarks_open``. Manual
-labels (``CollectedData_*``) have x and y only, and name images instead of frames: the frame is the number at
-the end of the image's name. Their landmarks are manual, with confidence 1.
+the index. The scorer is this program with its models (`common.scorer_of`). Manual labels
+(``CollectedData_*``) have x and y only, and name images instead of frames: the frame is the number at the end
+of the image's name. Their landmarks are manual, with confidence 1.
 
 DeepLabCut's own HDF5 files have column names in pickles, which could execute code. `_PlainUnpickler` refuses
 everything but lists, tuples, dicts, numbers and strings.
@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import MANUAL
-from napari_face_landmarks.data.names import MODELS, NAMES, RESERVED, face_identifier, names_in_files
+from napari_face_landmarks.data.names import NAMES, RESERVED, face_identifier, names_in_files
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line
 from napari_face_landmarks.files.atomic import replacing
@@ -107,7 +107,7 @@ def read_dlc_csv(path: Path) -> Tracks:
             header, n_index = {level: row[1:] for level, row in header.items()}, n_index + 1
         names = [header[level] for level in LEVELS if level in header]
         columns: Columns = list(zip(*names, strict=True)) if len({len(row) for row in names}) == 1 else []
-        place, faces, models = _places(columns, tuple(level for level in LEVELS if level in header), path)
+        place, faces, scorer = _places(columns, tuple(level for level in LEVELS if level in header), path)
         table = pd.read_csv(
             path,
             header=None,
@@ -124,7 +124,7 @@ def read_dlc_csv(path: Path) -> Tracks:
             f"{path} has {table.shape[1]} columns under {len(columns) + n_index} names: correct it."
         )
     index = _frames_of(table.iloc[:, :n_index].fillna("").agg("/".join, axis=1).tolist(), path)
-    return _tracks(index, table.iloc[:, n_index:].to_numpy(np.float64), place, faces, models, path)
+    return _tracks(index, table.iloc[:, n_index:].to_numpy(np.float64), place, faces, scorer, path)
 
 
 def _frames_of(names: list[str], path: Path) -> npt.NDArray[np.float64]:
@@ -164,7 +164,7 @@ def _header_rows(stream: Any, path: Path, mark: str) -> list[list[str]]:
 def _places(
     columns: Columns, levels: tuple[str, ...], path: Path
 ) -> tuple[npt.NDArray[np.int64], list[str], str]:
-    """Return the columns of each face, (F, 68, 3), or (F, 68, 2) without likelihoods, names, and models."""
+    """Return the columns of each face, (F, 68, 3), or (F, 68, 2) without likelihoods, names, and scorer."""
     wanted = [level for level in ("individuals", "bodyparts", "coords") if level in levels]
     if "bodyparts" not in wanted or "coords" not in wanted or not 0 < len(columns) <= MOST_COLUMNS:
         raise ResultError(f"{path} does not name bodyparts and coords: give a file of DeepLabCut's.")
@@ -193,7 +193,7 @@ def _places(
             f"{path} lacks x, y or likelihood of {common.listed([face, part])}: give a file that has all."
         ) from None
     scorer = columns[0][levels.index("scorer")] if "scorer" in levels else ""
-    return places, faces if "individuals" in wanted else [], common.models_of(scorer)
+    return places, faces if "individuals" in wanted else [], scorer
 
 
 def _tracks(
@@ -201,7 +201,7 @@ def _tracks(
     values: npt.NDArray[Any],
     places: npt.NDArray[np.int64],
     faces: list[str],
-    models: str,
+    scorer: str,
     path: Path,
     file: Any = None,
 ) -> Tracks:
@@ -217,7 +217,7 @@ def _tracks(
     order = np.argsort(index, kind="stable")
     cells = values[order][:, places.reshape(-1)].reshape(-1, *places.shape)
     frames = index[order].astype(np.int64)
-    record = common.with_meta(common.with_names(None, faces), {MODELS: [models]})
+    record = common.with_meta(common.with_names(None, faces), common.meta_of(scorer))
     if places.shape[-1] == 2:
         there = np.isfinite(cells).all(axis=-1)
         manual = np.full(there.shape[:2], MANUAL)
@@ -225,7 +225,7 @@ def _tracks(
         return common.make_tracks(path, arrays, frames, record=record)
     landmarks, confidence = cells[..., :2], cells[..., 2]
     if file is not None and np.array_equal(frames, np.arange(len(frames))):
-        return hdf5.tracks_of(file, path, landmarks, confidence, faces, models)
+        return hdf5.tracks_of(file, path, landmarks, confidence, faces, scorer)
     return common.make_tracks(path, {"landmarks": landmarks, "confidence": confidence}, frames, record=record)
 
 

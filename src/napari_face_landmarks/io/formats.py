@@ -107,7 +107,7 @@ FORMATS: tuple[Format, ...] = (
         deeplabcut.write_dlc_csv,
         deeplabcut.read_dlc_csv,
         deeplabcut.is_dlc_csv,
-        "source, manual marks, irises, standard errors, pose, face score, time, pixel aspect, settings; "
+        "source, manual marks, irises, standard errors, pose, face score, time, settings; "
         "the name of a single face; untracked frames before the first tracked one are read as empty ones",
         "DeepLabCut, LightningPose (one face), movement, pandas",
     ),
@@ -142,7 +142,7 @@ FORMATS: tuple[Format, ...] = (
         pts.read_pts,
         pts.is_pts,
         "confidence, source, manual marks, irises, standard errors, names of faces, pose, face score, time, "
-        "pixel aspect, settings; "
+        "settings; outside a ZIP models and pixel aspect; "
         "frames without a face, faces with missing landmarks; "
         "coordinates are rounded to a millionth of a pixel",
         "menpo, programs that read 300-W and 300-VW",

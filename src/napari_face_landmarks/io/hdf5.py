@@ -18,7 +18,6 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.data.fields import FIELDS, Field
-from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line
 from napari_face_landmarks.files.optional import optional
@@ -269,14 +268,14 @@ def tracks_of(
     landmarks: npt.NDArray[Any],
     confidence: npt.NDArray[Any] | None,
     names: Sequence[str],
-    models: str = "",
+    scorer: str = "",
 ) -> Tracks:
     """Return tracks of landmarks (N, F, 68, 2) and confidence (N, F, 68) of the frames 0 to N - 1.
 
-    `names` are those of the faces; the group `OURS`, where present, has the rest. `models` are those that the
-    format names elsewhere, if any.
+    `names` are those of the faces; the group `OURS`, where present, has the rest. `scorer` is text of
+    `common.scorer_of` that the format has elsewhere, if any.
     """
-    plain = common.with_meta(common.with_names(None, names), {MODELS: [models]})
+    plain = common.with_meta(common.with_names(None, names), common.meta_of(scorer))
     plain_arrays = {"landmarks": landmarks, "confidence": confidence}
     if OURS not in file:
         return common.make_tracks(path, plain_arrays, record=plain)

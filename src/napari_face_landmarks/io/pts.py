@@ -3,7 +3,7 @@
 The centre of the upper left pixel is (1, 1) in them, here (0, 0). A file is named after its frame, from 1 as
 in 300-VW: ``000001.pts``, or ``000001_face_0.pts`` if there are several faces. They are in a ZIP archive or a
 folder; a single file can be read too. Files with other names are frames of a video in alphabetical order. The
-archive's comment names the models, where known: ``napari-face-landmarks_open``.
+archive's comment names the models (`common.scorer_of`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.names import MODELS, face_identifier
+from napari_face_landmarks.data.names import face_identifier
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ResultError, in_one_line, os_errors_as, reason_of
 from napari_face_landmarks.files.atomic import check_writable, replacing
@@ -29,7 +29,7 @@ from napari_face_landmarks.io.common import (
     MOST_ROWS,
     check_grid,
     make_tracks,
-    models_of,
+    meta_of,
     scorer_of,
     with_meta,
 )
@@ -120,8 +120,8 @@ def read_pts(path: Path) -> Tracks:
             if any(info.file_size > LARGEST for info in members):
                 raise ResultError(f"{path} has a member larger than any .pts file: make it again.")
             read = ((Path(info.filename).stem, archive.open(info).read(LARGEST + 1)) for info in members)
-            models = models_of(archive.comment.decode("utf-8", "replace"))
-            return _tracks(read, len(members), path, models)
+            comment = archive.comment.decode("utf-8", "replace")
+            return _tracks(read, len(members), path, comment)
     except OSError as error:
         reason = reason_of(error)
         raise ResultError(f"{path} cannot be read ({reason}): check the name of the file.") from None
@@ -158,7 +158,7 @@ def _points(content: bytes, name: str, path: Path) -> npt.NDArray[np.float64]:
     return values.reshape(N_LANDMARKS, 2) - ORIGIN
 
 
-def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path, models: str = "") -> Tracks:
+def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path, scorer: str = "") -> Tracks:
     if not 0 < n_files <= MOST_ROWS:
         raise ResultError(f"{path} has {n_files} .pts files: give 1 to {MOST_ROWS}.")
     names, points = [], np.empty((n_files, N_LANDMARKS, 2), dtype=np.float32)
@@ -178,4 +178,4 @@ def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path, models
         raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated files.")
     landmarks = np.full((len(frames), n_faces, N_LANDMARKS, 2), np.nan, dtype=np.float32)
     landmarks[t, face] = points
-    return make_tracks(path, {"landmarks": landmarks}, frames, record=with_meta(None, {MODELS: [models]}))
+    return make_tracks(path, {"landmarks": landmarks}, frames, record=with_meta(None, meta_of(scorer)))

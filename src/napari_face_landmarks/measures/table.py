@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -54,6 +54,7 @@ LOW_CONFIDENCE = 0.5
 FARTHEST = 2.0  # seconds between frames from which a warning is given
 SLOWEST = 15.0  # frames per second below which a warning is given
 MANY_UNCERTAIN = 0.1  # share of the frames of a face that are uncertain from which a warning is given
+MOST_ALIKE = 4  # warnings of one kind
 SEEN = 0.9
 """Mean confidence of the landmarks of a part that is well seen: at least 0.95 on clips without cover, at most
 0.92 where it was covered by a patch of one colour."""
@@ -232,7 +233,8 @@ def measure(
     pose_corrected : bool
         Turn the landmarks to a frontal view first, with the depth of `pdm`.
     pdm : PDM, optional
-        A shape model, for `pose_corrected`; that of the default models where not given.
+        A shape model, for `pose_corrected`; that of the tracks' models where not given, or of the default
+        ones where these are no bundle.
     names : str or sequence of str, optional
         The measures wanted, as in `MEASURES` or without the side; all where not given.
 
@@ -322,33 +324,33 @@ def _warnings(
         if column.name.startswith("closure") and not np.isfinite(table.values[:, k, place]).any()
     ]
     missing = "is never seen with confidence" if automatic else "is not on the rest frame"
-    sentences = [
+    sentences = _few(
         f"{name} {missing}: it is scaled by its median, and changes from rest are not known; choose "
         f"{'a' if automatic else 'another'} rest frame."
         for name in unrested
-    ]
-    sentences += [
+    )
+    sentences += _few(
         f"{name} is not seen for a second without interruption: its rest is the median of its {count} "
         "calmest frames; choose a rest frame if it moves on them."
         for name, count in short
-    ]
-    sentences += [f"The {eye} is never seen open: its closure and blinks are not known." for eye in shut]
-    sentences += [
+    )
+    sentences += _few(f"The {eye} is never seen open: its closure and blinks are not known." for eye in shut)
+    sentences += _few(
         f"{name} is uncertain on {share:.0%} of its frames, which are left out of summaries: look at its "
         "landmarks; a face that is upside down has to be turned first."
         for name, found, uncertain in zip(names, present.T, table.low_confidence.T, strict=True)
         if (share := uncertain.sum() / max(found.sum(), 1)) >= MANY_UNCERTAIN
-    ]
+    )
     models = str(tracks.meta.get(MODELS, ""))
-    sentences += _uncertain_parts(table, tracks) if has_errors(models) else []
+    sentences += _few(_uncertain_parts(table, tracks) if has_errors(models) else ())
     if partial := int((tracks.present & ~present).sum()):
         sentences.append(f"On {partial} frames a face lacks some of its landmarks: it is not measured there.")
     if table.scale.kind == "iris":
-        sentences += [
+        sentences += _few(
             f"No iris of {name} is visible: it has no lengths in mm, and is left out of tables."
             for name, found, values in zip(names, present.T, measured.T, strict=True)
             if found.any() and not values.any()
-        ]
+        )
     if turned:
         sentences.append(
             f"{turned} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in the image "
@@ -380,6 +382,13 @@ def _warnings(
     if (steps <= 0).any():
         sentences.append("Time stamps go back or repeat: correct them, or give the frame rate.")
     return tuple(sentences)
+
+
+def _few(sentences: Iterable[str]) -> list[str]:
+    """Return the first of sentences about one face each, and how many more there are."""
+    found = list(sentences)
+    more = len(found) - MOST_ALIKE
+    return found if more <= 0 else [*found[:MOST_ALIKE], f"The same holds for {more} more."]
 
 
 def _uncertain_parts(table: MeasureTable, tracks: Tracks) -> list[str]:
@@ -421,9 +430,11 @@ def _wanted(names: str | Sequence[str] | None) -> tuple[Measure, ...]:
 def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM | None) -> Any:
     from napari_face_landmarks.clnf.pdm import PDM
     from napari_face_landmarks.measures.pose import frontal_landmarks
-    from napari_face_landmarks.models import load_models
+    from napari_face_landmarks.models import DEFAULT_BUNDLE, list_models, load_models
 
-    pdm = load_models().pdm if pdm is None else pdm
+    if pdm is None:
+        name = str(tracks.meta.get(MODELS, DEFAULT_BUNDLE))
+        pdm = load_models(name if name in list_models() else DEFAULT_BUNDLE).pdm
     if not isinstance(pdm, PDM):
         raise MeasureError(f"The pdm is of the type {type(pdm).__name__}: give load_models().pdm.")
     points = np.full(tracks.landmarks.shape, np.nan, np.float32)
