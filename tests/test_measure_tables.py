@@ -470,6 +470,19 @@ def test_parts_that_are_covered_or_missing_are_named() -> None:
     assert sentence == "On 2 frames a face lacks some of its landmarks: it is not measured there."
 
 
+def test_a_rest_frame_that_is_no_rest_is_doubted() -> None:
+    landmarks = faces(60)
+    shut(landmarks, np.where(np.arange(60) == 7, 0.9, 0))
+    tracks = known(landmarks)
+    tracks.pose[8, 0, 2] = 0.5
+    tracks.confidence[9] = 0.4
+    for frame, what in ((7, "shutting an eye"), (8, "turned away"), (9, "uncertain")):
+        said = f"face 0 is {what} on the rest frame, from which all changes are counted: choose another."
+        assert said in measure(tracks, rest=frame).warnings
+    assert not any("rest frame" in sentence for sentence in measure(tracks, rest=10).warnings)
+    assert not any("rest frame" in sentence for sentence in measure(tracks).warnings)
+
+
 def test_warnings_about_many_faces_are_few() -> None:
     sentences = measure(known(np.repeat(faces(5), 10, axis=1))).warnings
     assert len(sentences) == 5

@@ -334,6 +334,12 @@ def _warnings(
         "calmest frames; choose a rest frame if it moves on them."
         for name, count in short
     )
+    sentences += _few(
+        f"{name} is {what} on the rest frame, from which all changes are counted: choose another."
+        for name, found, *states in zip(names, table.rest, *_at_rest_states(table), strict=True)
+        for what, state in zip(("uncertain", "turned away", "shutting an eye"), states, strict=True)
+        if not automatic and state[found].any()
+    )
     sentences += _few(f"The {eye} is never seen open: its closure and blinks are not known." for eye in shut)
     sentences += _few(
         f"{name} is uncertain on {share:.0%} of its frames, which are left out of summaries: look at its "
@@ -382,6 +388,13 @@ def _warnings(
     if (steps <= 0).any():
         sentences.append("Time stamps go back or repeat: correct them, or give the frame rate.")
     return tuple(sentences)
+
+
+def _at_rest_states(table: MeasureTable) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Return where a face is uncertain, turned away, or shuts an eye by half, (F, T) bool each."""
+    closures = [place for place, name in enumerate(table.names) if name.startswith("closure")]
+    shut = np.asarray((table.values[..., closures] > 0.5).any(axis=-1))
+    return table.low_confidence.T, table.turned.T, shut.T
 
 
 def _few(sentences: Iterable[str]) -> list[str]:
