@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import pickle
+import re
 from dataclasses import replace
 from fractions import Fraction
 from pathlib import Path
@@ -24,6 +25,7 @@ from napari_face_landmarks.errors import ImageError, ModelError, SettingsError
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.napari_plugin.points_layer import track_layer
 from napari_face_landmarks.runs import track_many
+from napari_face_landmarks.tracking.frame_source import open_source
 from napari_face_landmarks.tracking.regions import Region, Regions
 from napari_face_landmarks.video import VIDEO_SUFFIXES, VideoWarning, open_video
 from napari_face_landmarks.visualization import write_overlay
@@ -416,6 +418,16 @@ def test_every_nth_frame_of_other_sources(
     np.testing.assert_allclose(tracks.landmarks, expected.landmarks, atol=1e-3)
     if kind != "iterator":
         np.testing.assert_allclose(tracks.timestamps, np.array([1, 3, 5]) / 25)
+
+
+@pytest.mark.parametrize("fps", ["25", 0, -1.0, float("nan"), float("inf"), None])
+def test_a_frame_rate_is_a_number_above_zero(fps: object) -> None:
+    frames = np.zeros((3, 40, 40, 3), np.uint8)
+    if fps is None:
+        assert open_source(frames, fps=fps).fps is None
+    else:
+        with pytest.raises(ImageError, match=re.escape(f"fps is {fps!r}: give the number")):
+            open_source(frames, fps=fps)
 
 
 def test_regions_hold_on_the_same_frames_with_every(frames: np.ndarray, tracker: FaceTracker) -> None:

@@ -137,7 +137,8 @@ def open_source(
     if not isinstance(step, (int, np.integer)) or step < 1:
         raise ImageError(f"every is {every!r}: give the number of frames from one to the next, 1 or more.")
     source = open_video(frames, stream) if opened else as_frames(frames)
-    if fps is not None and not 0 < fps < np.inf:
+    rate: object = fps  # of scripts
+    if rate is not None and not (isinstance(rate, (int, float, np.number)) and 0 < rate < np.inf):
         raise ImageError(f"fps is {fps!r}: give the number of frames per second.")
     shape = getattr(source, "shape", None)
     if shape is None:
