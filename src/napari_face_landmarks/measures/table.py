@@ -374,20 +374,27 @@ def _warnings(
         sentences.append(f"The {unknown} are not known: standard errors are those of {OTHER_MODELS!r}.")
     if table.still:
         sentences.append(STILL)
+    return (*sentences, *_of_times(seconds))
+
+
+def _of_times(seconds: npt.NDArray[np.float64]) -> list[str]:
+    """Return what is to be said of time stamps, (T,): frames far apart, a low rate, or times that go back."""
+    sentences: list[str] = []
     steps = np.diff(seconds[np.isfinite(seconds)])
-    if len(steps) and (step := float(np.median(steps))) > FARTHEST:
+    step = float(np.median(steps)) if len(steps) else 0.0
+    if step > FARTHEST:
         sentences.append(
             f"The frames are {step:.3g} s apart, in which blinks and movements are over: if the time stamps "
             "are in milliseconds, divide them by 1000."
         )
-    elif len(steps) and 0 < 1 / max(step, 1e-9) < SLOWEST:
+    elif step > 1 / SLOWEST:
         sentences.append(
             f"At {1 / step:.3g} frames per second the closure and velocity of blinks are found too small, "
             "and below 5 some blinks are missed."
         )
     if (steps <= 0).any():
         sentences.append("Time stamps go back or repeat: correct them, or give the frame rate.")
-    return tuple(sentences)
+    return sentences
 
 
 def _at_rest_states(table: MeasureTable) -> tuple[npt.NDArray[np.bool_], ...]:
