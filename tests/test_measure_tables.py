@@ -454,6 +454,7 @@ def test_uncertain_faces_slow_videos_and_times_that_go_back_are_named() -> None:
     assert sentence.startswith(
         "At 8 frames per second the closure and velocity of blinks are found too small"
     )
+    assert measure(known(faces(60), fps=15000 / 1001)).warnings == ()
     back = dataclasses.replace(known(faces(60)), timestamps=np.arange(60)[::-1] / 25)
     assert measure(back).warnings[-1].startswith("Time stamps go back or repeat")
 

@@ -387,7 +387,7 @@ def _of_times(seconds: npt.NDArray[np.float64]) -> list[str]:
             f"The frames are {step:.3g} s apart, in which blinks and movements are over: if the time stamps "
             "are in milliseconds, divide them by 1000."
         )
-    elif step > 1 / SLOWEST:
+    elif step > 1.01 / SLOWEST:  # not at 15000 / 1001
         sentences.append(
             f"At {1 / step:.3g} frames per second the closure and velocity of blinks are found too small, "
             "and below 5 some blinks are missed."
