@@ -132,7 +132,7 @@ def test_correction_measured_and_carried(benchmark: Run, face: Face) -> None:
     pdm = face.models.pdm
 
     def both() -> Any:
-        correction = measure_correction(pdm, face.params, face.params, np.ones(68), np.zeros((68, 2)))
+        correction = measure_correction(pdm, face.params, face.params, np.ones(68))
         return apply_correction(pdm, correction, face.params, face.landmarks)
 
     landmarks, _ = benchmark(both)
