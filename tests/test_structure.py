@@ -251,7 +251,7 @@ def test_a_field_of_the_result_is_spelled_in_few_places() -> None:
     assert len(spelling) <= MOST_MISFIT, spelling
 
 
-@pytest.mark.xfail(strict=True, reason="47,300 lines: training/ 8,100, napari_plugin/ 7,500, tracking/ 3,600")
+@pytest.mark.xfail(strict=True, reason="48,400 lines: training/ 8,000, napari_plugin/ 7,800, tracking/ 4,000")
 def test_there_is_little_source() -> None:
     assert (
         sum(len(path.read_text(encoding="utf-8").splitlines()) for path in sources().values()) < MOST_SOURCE

@@ -172,7 +172,8 @@ class FaceArrays:
     def __post_init__(self) -> None:
         leading = self.source.shape
         for item in _LATER:
-            if getattr(self, item.name).shape == (0,) != (*leading, *item.shape):
+            shape = getattr(self, item.name).shape
+            if shape == (0,) and shape != (*leading, *item.shape):  # not given
                 object.__setattr__(self, item.name, item.empty(*leading))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:

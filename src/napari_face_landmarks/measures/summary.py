@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures.definitions import PAIRS
 from napari_face_landmarks.measures.events import Blink, blinks, check_table, time_of_rows
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 CONFIDENCE = 0.95
 """Of the intervals in a summary."""
 Z = 1.959964
-_MODELS = ("models", "models_version")
+_MODELS = (MODELS, "models_version")
 PEAK_PERCENTILE = 99.0
 """The peak of a measure is this percentile of its distance from rest: one wrong frame is no peak."""
 

@@ -15,7 +15,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.names import MODELS, names_in_files, names_of_faces
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
-from napari_face_landmarks.ibug import inter_ocular
+from napari_face_landmarks.ibug import REGIONS, inter_ocular
 from napari_face_landmarks.measures.definitions import (
     MEASURES,
     PAIRS,
@@ -59,11 +59,8 @@ SEEN = 0.9
 """Mean confidence of the landmarks of a part that is well seen: at least 0.95 on clips without cover, at most
 0.92 where it was covered by a patch of one colour."""
 VISIBLE_PARTS = {
-    "right brow": slice(17, 22),
-    "left brow": slice(22, 27),
-    "right eye": slice(36, 42),
-    "left eye": slice(42, 48),
-    "mouth": slice(48, 68),
+    **{name: [*REGIONS[name]] for name in ("right brow", "left brow", "right eye", "left eye")},
+    "mouth": [*REGIONS["outer lip"], *REGIONS["inner lip"]],
 }
 LARGE_YAW = 20.0
 """Degrees of yaw beyond which measures in the image plane are biased by more than a tenth, and flagged."""

@@ -63,7 +63,7 @@ def watch_for_cuts(
         for place, frame in frames:
             picture = frame if isinstance(frame, np.ndarray) else None
             if picture is not None:
-                small, share = compare(picture, small)
+                small, share = thumbnail(picture, small)
                 if before is not None and place >= begin and share > LOOK_CLOSER:
                     jumps[place] = before, share
             before = picture
@@ -71,7 +71,7 @@ def watch_for_cuts(
                 yield place, frame
 
 
-def compare(rgb: npt.NDArray[np.uint8], last: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
+def thumbnail(rgb: npt.NDArray[np.uint8], last: npt.NDArray[np.uint8]) -> tuple[npt.NDArray[np.uint8], float]:
     """Return the thumbnail of a frame, (H, W), and the share of its pixels that changed since the `last` one.
 
     It has every n-th pixel of the green, about `SAMPLES` across. Between other shapes nothing changes.

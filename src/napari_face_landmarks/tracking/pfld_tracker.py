@@ -25,7 +25,7 @@ from napari_face_landmarks.pfld.crop import CROP_MARGIN, Pictures, crops_kernel
 from napari_face_landmarks.tracking import face_finder
 from napari_face_landmarks.tracking.anchor_frames import interpolate, is_confirmed
 from napari_face_landmarks.tracking.context import RunContext, Tracked
-from napari_face_landmarks.tracking.cuts import assign_faces, changed_at_cut, compare
+from napari_face_landmarks.tracking.cuts import assign_faces, changed_at_cut
 from napari_face_landmarks.tracking.frame_source import Frame
 from napari_face_landmarks.tracking.refinement import (
     GreyFrame,
@@ -440,7 +440,6 @@ def prepare_following(output: PfldOutput, shape: tuple[int, ...]) -> None:
     (points, spread, sure), other = face, tuple(np.empty_like(array) for array in face)
     interpolate(points, points, spread, spread, sure, sure, 1, *other)
     is_confirmed(points, points, points, points)
-    compare(np.zeros((1, 1, 3), np.uint8), np.zeros((1, 1), np.uint8))
 
 
 def _is_done(begun: _Begun) -> bool:

@@ -30,7 +30,7 @@ from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_land
 from napari_face_landmarks.settings import TrackerSettings, given_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
 from napari_face_landmarks.tracking.context import RunContext, Tracked
-from napari_face_landmarks.tracking.cuts import split_at_cuts
+from napari_face_landmarks.tracking.cuts import split_at_cuts, thumbnail
 from napari_face_landmarks.tracking.face_finder import face_scores, find_faces, predict_in_boxes, take_faces
 from napari_face_landmarks.tracking.frame_source import Frame, open_source
 from napari_face_landmarks.tracking.pfld_tracker import follow_pfld, prepare_following
@@ -314,6 +314,7 @@ class FaceTracker:
         rgb = np.zeros((160, 160, 3), np.uint8)
         smooth_centre(np.zeros((3, 1, N_LANDMARKS, 2), np.float32))
         release_compiler()  # which Numba's import maps, and again what the other kernels map
+        thumbnail(rgb, np.zeros((0, 0), np.uint8))
         detect_faces(self.models.detector, np.zeros((64, 1000, 3), np.uint8))  # large enough to be halved
         if self._without_pfld:
             fit_crops(
