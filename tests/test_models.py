@@ -14,6 +14,7 @@ from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle, bundle_folder, load_card
 from napari_face_landmarks.models.bundle import CARD, MODEL_FILES
 from napari_face_landmarks.models.card import card_markdown, held_out_error
+from napari_face_landmarks.training.bundle import CARD_VERSION, write_bundle
 
 
 @pytest.fixture
@@ -30,6 +31,14 @@ def test_the_default_bundle_comes_first_and_loads() -> None:
     assert models.name == DEFAULT_BUNDLE
     assert models.pdm.mean.shape == (3, 68)
     assert len(models.experts.scales) >= 3
+
+
+def test_a_trained_bundle_has_the_card_of_the_installed_one(tmp_path: Path) -> None:
+    shutil.copyfile(bundle_folder(DEFAULT_BUNDLE) / MODEL_FILES[0], tmp_path / MODEL_FILES[0])
+    (tmp_path / "pdm.metrics.json").write_text('{"faces": 3}')
+    shutil.copytree(bundle_folder(DEFAULT_BUNDLE), tmp_path / "new", ignore=shutil.ignore_patterns(CARD))
+    made, installed = write_bundle(tmp_path, tmp_path / "new", DEFAULT_BUNDLE), load_card(DEFAULT_BUNDLE)
+    assert made == {**installed, "version": CARD_VERSION, "metrics": {"pdm": {"faces": 3}}}
 
 
 @pytest.mark.parametrize("name", list_models())

@@ -23,7 +23,7 @@ REGULARISATION = 0.01
 """Ridge penalty, in variances of a component."""
 FOLDS = 5
 HAND_SHARE = 0.65
-"""Weight of the manual label relative to the prediction from the other folds."""
+"""Weight of the manual label relative to the prediction from the other folds; `research`'s card names it."""
 
 
 @dataclass(frozen=True)
