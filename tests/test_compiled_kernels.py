@@ -84,12 +84,12 @@ def test_a_fit_from_the_last_one_is_that_of_the_general_way(pdm: PDM) -> None:
     start, sigma = params_at(pdm, 1.2, 200, 210), rng.uniform(0.5, 4, 68)
     landmarks = project(pdm, start) + rng.normal(0, 2, (68, 2))
     landmarks[5] = np.nan
-    fitted = fit_pdm_again(pdm, landmarks, sigma, start, 1.0)
+    fitted = fit_pdm_again(pdm, landmarks, sigma, start)
     np.testing.assert_allclose(fitted, fit_pdm(pdm, landmarks, spread_weights(sigma), start), rtol=1e-9)
     assert np.abs(fitted - start).max() > 0.1
     landmarks[5:] = np.nan
-    assert fit_pdm_again(pdm, landmarks, sigma, start, 1.0) is None
-    assert fit_pdm_again(pdm, project(pdm, start), sigma, np.full_like(start, np.nan), 1.0) is None
+    assert fit_pdm_again(pdm, landmarks, sigma, start) is None
+    assert fit_pdm_again(pdm, project(pdm, start), sigma, np.full_like(start, np.nan)) is None
 
 
 def test_crops_are_predicted_on_the_grid(pdm: PDM) -> None:

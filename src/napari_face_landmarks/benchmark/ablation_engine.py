@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from functools import partial
 from types import ModuleType, SimpleNamespace
-from typing import Any, cast
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
@@ -13,7 +13,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 
 from napari_face_landmarks.clnf import reference
 from napari_face_landmarks.clnf.normalized_frame import FLATTEST
-from napari_face_landmarks.clnf.patch_experts import N_INPUTS, REACH, SUPPORT
+from napari_face_landmarks.clnf.patch_experts import N_INPUTS, SUPPORT
 from napari_face_landmarks.jit import kernel
 
 Floats = npt.NDArray[np.float64]
@@ -69,31 +69,9 @@ def engine(im2col: Callable[[Floats], Floats]) -> ModuleType:
     return cast(
         ModuleType,
         SimpleNamespace(
-            response_maps=partial(_response_maps, im2col),
+            response_maps=partial(reference.response_maps, im2col=im2col),
             multiply_prior=reference.multiply_prior,
             search=reference.search,
             log_likelihood=reference.log_likelihood,
         ),
     )
-
-
-def _response_maps(
-    im2col: Callable[[Floats], Floats],
-    grey: npt.NDArray[np.uint8],
-    to_frame: Floats,
-    centres: Any,
-    window: int,
-    *which: Any,
-) -> Floats:
-    experts, scale, view, checkerboard = which
-    maps = np.ones((len(centres), window, window))
-    side, reach = window + SUPPORT - 1, window // 2 + REACH
-    for k, (x, y) in enumerate(centres):
-        if not experts.visibility[view, k]:
-            continue
-        area = reference.sample_frame(grey, to_frame, int(x) - reach, int(y) - reach, side, side)
-        weights = [w[scale, view, k].astype(np.float64) for w in (experts.w1, experts.w2, experts.w3)]
-        maps[k] = reference.expert_response(im2col(area), *weights).reshape(window, window)
-        if checkerboard:
-            maps[k][np.add.outer(np.arange(window), np.arange(window)) % 2 == 1] = 0.0
-    return maps

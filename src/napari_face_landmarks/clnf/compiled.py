@@ -9,7 +9,6 @@ LLVM would optimise them again in each kernel that calls them.
 from __future__ import annotations
 
 import math
-import threading
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,15 +16,11 @@ import numpy.typing as npt
 
 from napari_face_landmarks.clnf.normalized_frame import frame_kernel, invert_kernel, move_pose
 from napari_face_landmarks.clnf.numba_engine import (
-    LARGEST_PRODUCT,
-    PIXELS,
-    activate_kernel,
     last_layer_kernel,
+    layer_products,
     log_likelihood_kernel,
     multiply_prior_kernel,
-    n_cells,
     search_kernel,
-    supports_kernel,
 )
 from napari_face_landmarks.clnf.parameters import (
     LARGEST_GROWTH,
@@ -45,7 +40,6 @@ Flags = npt.NDArray[np.bool_]
 
 NOTHING = np.zeros(0)
 NOT_HELD = np.zeros(0, np.bool_)
-_buffers = threading.local()
 
 
 @dataclass(frozen=True)
@@ -187,24 +181,20 @@ def fit_scale(
     """
     index, window, count = limits.index, limits.window, limits.searched
     scale, stride = float(experts.scales[index]), 2 if constants.checkerboard else 1
-    inputs, factors, products, seconds, maps = _arrays(experts, count, window, stride)
     to_frame, local, centres = np.empty((2, 3)), np.empty_like(found), np.empty((count, 2), np.int64)
     shape = pdm.mean, pdm.components
     view = _begin(found, *shape, scale, experts.view_centres, to_frame, local, centres)
     if view < 0:
         return None, 0, -math.inf
-    supports_kernel(grey, to_frame, centres, window, stride, inputs.reshape(count, -1, PIXELS), factors)
     w1, w2, w3 = experts.w1[index, view], experts.w2[index, view], experts.w3[index, view]
-    np.matmul(inputs, w1[:count, None, 1:], out=products)
-    activate_kernel(products.reshape(count, -1, w1.shape[2]), factors, w1)
-    np.matmul(products, w2[:count, None, 1:], out=seconds)
+    products, maps = layer_products(grey, to_frame, centres, window, stride, (w1, w2))
     params, likelihood = np.empty_like(found), np.empty(1)
     initial = first.landmarks, first.known, first.scale
     sigma = NOTHING if first.sigma is None else first.sigma
     held = NOT_HELD if first.held is None else first.held
     prior = constants.weight, constants.prior_weight, constants.prior_floor, constants.hidden
     steps = _end(
-        seconds.reshape(count, -1, w2.shape[2]),
+        products,
         w2,
         w3,
         experts.visibility[view],
@@ -227,32 +217,10 @@ def fit_scale(
         constants.regularisation_at(scale),
         limits.max_iterations,
         limits.least_motion,
-        False,
         params,
         likelihood,
     )
     return (None if steps < 0 else params), max(steps, 0), float(likelihood[0])
-
-
-def _arrays(experts: PatchExperts, count: int, window: int, stride: int) -> tuple[Floats32, ...]:
-    """Return inputs, contrast factors, products of both layers and response maps: this thread's, reused."""
-    cells, width1, width2 = n_cells(window, stride), experts.w1.shape[-1], experts.w2.shape[-1]
-    key = count, window, cells, width1, width2
-    known: dict[tuple[int, ...], tuple[Floats32, ...]] = _buffers.__dict__.setdefault("arrays", {})
-    if key not in known:
-        if len(known) > 4:  # other models or windows than before
-            known.clear()
-        blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
-        rows = -(-cells // blocks)
-        shapes = (
-            (blocks, rows, PIXELS),
-            (cells,),
-            (blocks, rows, width1),
-            (blocks, rows, width2),
-            (window,) * 2,
-        )
-        known[key] = tuple(np.zeros((count, *shape), np.float32) for shape in shapes)
-    return known[key]
 
 
 @exact_kernel
@@ -319,7 +287,6 @@ def _end(
     regularisation: float,
     max_iterations: int,
     least_motion: float,
-    whole: bool,
     params: Floats,
     likelihood: Floats,
 ) -> int:
@@ -375,7 +342,7 @@ def _end(
         regularisation,
         max_iterations,
         least_motion * growth,
-        whole,
+        False,
         given,
         targets,
         found,

@@ -325,11 +325,7 @@ def params_of_crop(pdm: PDM, crop: npt.NDArray[Any], margin: float) -> Floats:
 
 
 def fit_landmarks(
-    pdm: PDM,
-    landmarks: npt.NDArray[Any],
-    sigma: npt.NDArray[Any] | None = None,
-    start: Floats | None = None,
-    constants: EngineConstants = TUNED,
+    pdm: PDM, landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any] | None = None, start: Floats | None = None
 ) -> Floats:
     """Fit the PDM to initial landmarks, weighted by their confidence.
 
@@ -337,11 +333,11 @@ def fit_landmarks(
     float64.
     """
     if sigma is not None and start is not None:
-        fitted = fit_pdm_again(pdm, landmarks, sigma, start, constants.fit_noise)
+        fitted = fit_pdm_again(pdm, landmarks, sigma, start)
         if fitted is not None:
             return fitted
     weights = None if sigma is None else spread_weights(np.asarray(sigma, dtype=np.float64))
-    return fit_pdm(pdm, landmarks, weights, start, noise=constants.fit_noise)
+    return fit_pdm(pdm, landmarks, weights, start)
 
 
 @dataclass(frozen=True)
@@ -517,11 +513,7 @@ def _responses_at(at: _Responses, points: Floats) -> npt.NDArray[np.float32]:
 
 
 def log_responses(
-    grey: npt.NDArray[np.uint8],
-    params: Floats,
-    places: list[npt.NDArray[Any]],
-    model: ClnfModel,
-    window: int = EVIDENCE_WINDOW,
+    grey: npt.NDArray[np.uint8], params: Floats, places: list[npt.NDArray[Any]], model: ClnfModel
 ) -> Floats:
     """Return how well places look like their landmarks to the experts of the two finest scales.
 
@@ -530,7 +522,7 @@ def log_responses(
     found = np.full((2, len(places), N_LANDMARKS), np.nan)
     scales = len(model.experts.scales)
     for row, index in enumerate(range(max(scales - 2, 0), scales)):
-        at = _respond(np.ascontiguousarray(grey), params, model, index, window)
+        at = _respond(np.ascontiguousarray(grey), params, model, index, EVIDENCE_WINDOW)
         if at is not None:
             moved = [normalized_frame.transform(at.to_frame, np.asarray(points, float)) for points in places]
             found[row] = np.log([_responses_at(at, points) + LEAST_LOGGED for points in moved])

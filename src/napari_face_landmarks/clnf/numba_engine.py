@@ -7,7 +7,9 @@ Functions do the same as those of the same name in `reference`. Products over la
 from __future__ import annotations
 
 import math
+import threading
 from concurrent.futures import Executor
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
@@ -47,6 +49,7 @@ TOGETHER = 2  # landmarks that share a network and are evaluated at once: mirror
 VECTOR = 16  # columns of a product are padded to a multiple of this
 WORTH_SHARING = 5e7  # multiplications of a pass from which more threads are faster
 LARGEST_PRODUCT = 1 << 18  # multiplications; OpenBLAS may use threads for larger products
+_buffers = threading.local()
 
 
 def response_maps(
@@ -58,14 +61,18 @@ def response_maps(
     scale: int,
     view: int,
     checkerboard: bool = False,
+    share: tuple[Executor, int] | None = None,
 ) -> Floats32:
     """Evaluate the patch experts in a window around each landmark: `reference.response_maps` in float32.
 
     The normalised frame is sampled once for all landmarks, with the mean and the norm of every support
-    region. The product of the first layer is divided by the norm instead of the pixels.
+    region. The product of the first layer is divided by the norm instead of the pixels. `share`, a pool of
+    threads and its size, is for OpenFace's experts.
     """
     if isinstance(experts, OpenFaceExperts):
-        return _openface_maps(grey, to_frame, centres, window, experts.parts[scale], view, checkerboard)
+        return _openface_maps(
+            grey, to_frame, centres, window, experts.parts[scale], view, checkerboard, share
+        )
     maps = np.empty((len(centres), window, window), np.float32)
     stride = 2 if checkerboard else 1
     visible = experts.visibility[view]
@@ -76,8 +83,9 @@ def response_maps(
         supports *= factors
         _spread(responses(experts, scale, view, supports), visible, stride, maps)
         return maps
-    layers = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
-    _bundle_maps(grey, to_frame, centres, layers, visible, stride, maps)
+    w1, w2, w3 = experts.w1[scale, view], experts.w2[scale, view], experts.w3[scale, view]
+    products, _ = layer_products(grey, to_frame, centres, window, stride, (w1, w2))
+    last_layer_kernel(products, w2, w3, visible, stride, maps)
     return maps
 
 
@@ -86,32 +94,46 @@ def n_cells(window: int, stride: int) -> int:
     return (window * window + stride - 1) // stride
 
 
-def _bundle_maps(
+def layer_products(
     grey: npt.NDArray[np.uint8],
     to_frame: Floats,
     centres: Places,
-    layers: tuple[Floats32, Floats32, Floats32],
-    visible: npt.NDArray[np.bool_],
+    window: int,
     stride: int,
-    maps: Floats32,
-) -> None:
-    """Fill the response maps layer by layer: products of all landmarks by NumPy, the rest by kernels.
+    layers: tuple[Floats32, Floats32],
+) -> tuple[Floats32, Floats32]:
+    """Return the products of the second layer, (n, cells, h2), and response maps (n, window, window) to fill.
 
-    Products in kernels would take 17 MB, as Numba imports SciPy's BLAS for them.
+    Both are arrays of this thread, which its next call reuses. Products of all landmarks are made by NumPy:
+    in kernels they would take 17 MB, as Numba imports SciPy's BLAS for them.
     """
-    w1, w2, w3 = layers
-    n, window = maps.shape[:2]
-    cells, width1 = n_cells(window, stride), w1.shape[2]
-    blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
-    rows = -(-cells // blocks)
-    inputs, factors = np.empty((n, blocks, rows, PIXELS), np.float32), np.empty((n, cells), np.float32)
-    flat = inputs.reshape(n, blocks * rows, PIXELS)
-    flat[:, cells:] = 0
-    supports_kernel(grey, to_frame, centres, window, stride, flat, factors)
-    first = np.matmul(inputs, w1[:n, None, 1:])
-    activate_kernel(first.reshape(n, -1, width1), factors, w1)
-    second = np.matmul(first, w2[:n, None, 1:])
-    last_layer_kernel(second.reshape(n, blocks * rows, -1), w2, w3, visible, stride, maps)
+    (w1, w2), count = layers, len(centres)
+    inputs, factors, first, second, maps = _arrays(count, window, stride, w1.shape[2], w2.shape[2])
+    supports_kernel(grey, to_frame, centres, window, stride, inputs.reshape(count, -1, PIXELS), factors)
+    np.matmul(inputs, w1[:count, None, 1:], out=first)
+    activate_kernel(first.reshape(count, -1, w1.shape[2]), factors, w1)
+    np.matmul(first, w2[:count, None, 1:], out=second)
+    return second.reshape(count, -1, w2.shape[2]), maps
+
+
+def _arrays(count: int, window: int, stride: int, width1: int, width2: int) -> tuple[Floats32, ...]:
+    """Return inputs, contrast factors, products of both layers and response maps: this thread's, reused."""
+    cells, key = n_cells(window, stride), (count, window, stride, width1, width2)
+    known: dict[tuple[int, ...], tuple[Floats32, ...]] = _buffers.__dict__.setdefault("arrays", {})
+    if key not in known:
+        if len(known) > 4:  # other models or windows than before
+            known.clear()
+        blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
+        rows = -(-cells // blocks)
+        ends = (
+            (blocks, rows, PIXELS),
+            (cells,),
+            (blocks, rows, width1),
+            (blocks, rows, width2),
+            (window, window),
+        )
+        known[key] = tuple(np.zeros((count, *end), np.float32) for end in ends)
+    return known[key]
 
 
 @kernel
@@ -210,9 +232,9 @@ def _openface_maps(
     part: ScaleExperts,
     view: int,
     sparse: bool,
-    share: tuple[Executor, int] | None = None,
+    share: tuple[Executor, int] | None,
 ) -> Floats32:
-    """Return the response maps of OpenFace's experts; `share`: a pool of threads and its size."""
+    """Return the response maps of OpenFace's experts."""
     maps = np.empty((len(centres), window, window), np.float32)
     fields, networks = part.fields is not None, part.networks
     expert = np.where(part.visibility[view], part.expert[view], -1)
@@ -558,24 +580,11 @@ def _mean_shift(maps: Floats32, centres: Places, points: Floats, sigma: float, s
 
 def with_threads(pool: Executor, threads: int) -> SimpleNamespace:
     """Return this engine with OpenFace's experts evaluated by the caller's thread and those of a pool."""
-
-    def maps(
-        grey: npt.NDArray[np.uint8],
-        to_frame: Floats,
-        centres: Places,
-        window: int,
-        experts: AnyExperts,
-        scale: int,
-        view: int,
-        checkerboard: bool = False,
-    ) -> Floats32:
-        if not isinstance(experts, OpenFaceExperts):
-            return response_maps(grey, to_frame, centres, window, experts, scale, view, checkerboard)
-        part, share = experts.parts[scale], (pool, threads)
-        return _openface_maps(grey, to_frame, centres, window, part, view, checkerboard, share)
-
     return SimpleNamespace(
-        response_maps=maps, multiply_prior=multiply_prior, search=search, log_likelihood=log_likelihood
+        response_maps=partial(response_maps, share=(pool, threads)),
+        multiply_prior=multiply_prior,
+        search=search,
+        log_likelihood=log_likelihood,
     )
 
 

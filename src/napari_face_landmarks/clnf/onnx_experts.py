@@ -13,7 +13,7 @@ import onnxruntime
 
 from napari_face_landmarks.clnf.openface_experts import AnyExperts
 from napari_face_landmarks.clnf.patch_experts import N_INPUTS, PatchExperts
-from napari_face_landmarks.errors import ModelError, os_errors_as
+from napari_face_landmarks.errors import ModelError
 from napari_face_landmarks.files.onnx_safe import open_network
 from napari_face_landmarks.ibug import N_LANDMARKS
 
@@ -44,7 +44,7 @@ def experts_graph(experts: PatchExperts) -> bytes:
         from onnx import TensorProto, helper, numpy_helper
     except ImportError:
         raise ModelError(
-            "Patch experts can only be run or exported as ONNX with the package onnx: pip install onnx, or "
+            "Patch experts can only be run as ONNX with the package onnx: pip install onnx, or "
             'pip install "napari-face-landmarks[onnx]".'
         ) from None
     sets = len(experts.scales) * len(experts.visibility)
@@ -83,12 +83,6 @@ def experts_graph(experts: PatchExperts) -> bytes:
         producer_name="napari-face-landmarks",
     )
     return bytes(model.SerializeToString())
-
-
-def export_experts(experts: PatchExperts, path: str | Path) -> None:
-    """Write all experts as one ONNX file."""
-    with os_errors_as(ModelError, f"{path} cannot be written", "choose another place"):
-        Path(path).write_bytes(experts_graph(experts))
 
 
 def onnx_experts(experts: AnyExperts, providers: Sequence[str] | None = None) -> OnnxExperts:

@@ -33,8 +33,6 @@ class EngineConstants:
     residual_sigma: float = 3.0
     # evaluate the response maps on every second cell, in a checkerboard pattern, at half the cost
     checkerboard: bool = False
-    # standard deviation of the initial landmarks in the fit of the PDM, units of the PDM
-    fit_noise: float = 1.0
     largest_scale: float = math.inf  # r changes with the scale up to this one
     # r is relative to pixels of the image, as in OpenFace's code, not of the normalised frame
     in_image: bool = False

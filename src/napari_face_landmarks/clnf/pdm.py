@@ -39,7 +39,7 @@ SMALLEST_SCALE = 1e-6
 SMALLEST_EXTENT = 1e-3
 """Limit of a mean shape along each axis."""
 LARGEST_COORDINATE = 1e6  # px
-MOST_ITERATIONS = 40
+MOST_ITERATIONS = 40  # Gauss-Newton steps of each stage of a fit
 
 
 @dataclass(frozen=True)
@@ -143,7 +143,6 @@ def fit_pdm(
     params: Floats | None = None,
     *,
     noise: float = 1.0,
-    max_iterations: int = MOST_ITERATIONS,
 ) -> Floats:
     """Fit the model to 2D landmarks by regularised Gauss-Newton, first the pose, then all parameters.
 
@@ -160,8 +159,6 @@ def fit_pdm(
         Initial parameters, for example those of the last frame; default `fit_rigid`.
     noise : float
         Standard deviation of the landmarks in units of the PDM; larger values regularise more.
-    max_iterations : int
-        Maximum number of Gauss-Newton steps.
 
     Returns
     -------
@@ -179,12 +176,12 @@ def fit_pdm(
         start = fit_rigid(pdm, target, weight)
     fitted = np.array(start, dtype=np.float64)
     shape = pdm.mean, pdm.components, pdm.eigenvalues
-    _fit_from(*shape, target, weight, False, noise, max_iterations, fitted)
+    _fit_from(*shape, target, weight, False, noise, fitted)
     return fitted
 
 
 def fit_pdm_again(
-    pdm: PDM, landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any], params: Floats, noise: float
+    pdm: PDM, landmarks: npt.NDArray[Any], sigma: npt.NDArray[Any], params: Floats
 ) -> Floats | None:
     """Do what `fit_pdm` does with `spread_weights`, in one compiled call, where it can.
 
@@ -196,7 +193,7 @@ def fit_pdm_again(
         return None
     fitted = params.copy()
     shape = pdm.mean, pdm.components, pdm.eigenvalues
-    known = _fit_from(*shape, target, spread, True, noise, MOST_ITERATIONS, fitted)
+    known = _fit_from(*shape, target, spread, True, 1.0, fitted)
     return fitted if known else None
 
 
@@ -209,7 +206,6 @@ def _fit_from(
     given: Floats,
     spreads: bool,
     noise: float,
-    max_iterations: int,
     params: Floats,
 ) -> bool:
     """Fit from `params`, in place, by weights or spreads; False if few landmarks or no start is usable."""
@@ -218,7 +214,7 @@ def _fit_from(
     for value in params:
         known = known and math.isfinite(value)
     if known:
-        fitted = _fit_kernel(mean, components, eigenvalues, target, weight, params, noise, max_iterations)
+        fitted = _fit_kernel(mean, components, eigenvalues, target, weight, params, noise)
         for j in range(len(params)):
             params[j] = fitted[j]
     return known
@@ -500,7 +496,6 @@ def _fit_kernel(
     weight: Floats,
     start: Floats,
     noise: float,
-    max_iterations: int,
 ) -> Floats:
     n, m = components.shape[1], components.shape[2]
     params, moved = start.copy(), start.copy()
@@ -514,7 +509,7 @@ def _fit_kernel(
     for stage in range(2):
         rigid = stage == 0
         count = N_RIGID if rigid else N_RIGID + m
-        for _ in range(max_iterations):
+        for _ in range(MOST_ITERATIONS):
             precision = 1.0 / (params[0] * noise) ** 2
             before = 0.0
             for axis in range(2):

@@ -11,6 +11,7 @@ frame; weights (68,), the diagonal of W; the similarity `to_frame` (2, 3) from i
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -105,12 +106,13 @@ def response_maps(
     scale: int,
     view: int,
     checkerboard: bool = False,
+    im2col: Callable[[Floats], Floats] = im2col,
 ) -> Floats:
     """Evaluate the patch experts of a scale and view in a window around each landmark.
 
     The maps are 0 to 1; cell [k, y, x] is at ``centres[k] + (x, y) - window // 2``. Maps of landmarks that
     the view hides are 1. With `checkerboard` every second cell only is evaluated, the centre among them; the
-    others are 0.
+    others are 0. The ablation gives another `im2col`.
     """
     if not isinstance(experts, PatchExperts):
         raise ModelError("The NumPy reference knows no patch experts of OpenFace: use another bundle.")

@@ -146,7 +146,7 @@ def refit(
     points, sigma = best.landmarks.copy(), best.sigma.copy()
     points[fixed], sigma[fixed] = given[fixed], constants.HAND_SIGMA * across
     weights = _weights(sigma, fixed, across)
-    params = fit_pdm(pdm, points, weights, noise=models.constants.fit_noise)
+    params = fit_pdm(pdm, points, weights)
     thorough = settings.replace(max_iterations=max(settings.max_iterations, constants.ITERATIONS))
     fit = refine(to_grey(rgb), points, params, models.clnf(engine), thorough, sigma, held=fixed)
     found = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
