@@ -10,6 +10,14 @@ import onnxruntime
 import pytest
 from skimage import data
 
+from detector_measures import (
+    CLIPS,
+    REACH,
+    detector_alone,
+    detector_and_pfld,
+    measure,
+    measure_clip,
+)
 from napari_face_landmarks import FaceTracker, load_models
 from napari_face_landmarks.detection import DEFAULT_MIN_SCORE, detect_faces, roll_from_points
 from napari_face_landmarks.detection.boxes import iou as pairwise_iou
@@ -20,6 +28,7 @@ from napari_face_landmarks.errors import ImageError, ModelError
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.face_finder import CANDIDATE_SCORE
+from napari_face_landmarks.training.detector_data import load_data
 from napari_face_landmarks.video.pixels import to_rgb8
 
 ASTRONAUT_BOX = np.array([179.0, 62.0, 272.0, 177.0])  # forehead to chin, measured by eye
@@ -390,18 +399,15 @@ def test_no_face_in_the_clip_without_one(bundle: str, shared_data: Path) -> None
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_held_out_faces_are_found_with_few_false_alarms(bundle: str, shared_data: Path) -> None:
     """On held-out pictures of the bundle's archives: the detector alone, and what PFLD leaves of it."""
-    from napari_face_landmarks.training import detector_report
-
     detector = open_session(model_file(bundle, "detector.onnx"))
-    frames = list(detector_report.own_held_out_frames(shared_data, bundle))
-    alone = detector_report.measure(detector_report.detector_alone(detector), iter(frames), DEFAULT_MIN_SCORE)
+    photos, crops, backgrounds = load_data(shared_data, bundle, held_out=True)
+    pictures = [*photos, *crops, *backgrounds]
+    alone = measure(detector_alone(detector), pictures, DEFAULT_MIN_SCORE)
     assert alone["faces"] > 200
     assert alone["found"] >= 0.97
     assert alone["false_alarms_per_frame"] <= 0.02
-    pair = detector_report.detector_and_pfld(detector, open_session(model_file(bundle, "pfld.onnx")))
-    confirmed = detector_report.measure(
-        pair, iter(frames), TrackerSettings().min_confidence, detector_report.REACH
-    )
+    pair = detector_and_pfld(detector, open_session(model_file(bundle, "pfld.onnx")))
+    confirmed = measure(pair, pictures, TrackerSettings().min_confidence, REACH)
     assert confirmed["found"] >= 0.965
     assert confirmed["false_alarms_per_frame"] <= 0.025  # research: 9 of 391 (0.4.0: 6)
 
@@ -411,14 +417,12 @@ def test_held_out_faces_are_found_with_few_false_alarms(bundle: str, shared_data
 @pytest.mark.parametrize("bundle", BUNDLES)
 def test_clips_faces_are_found_and_nothing_else(bundle: str, shared_data: Path) -> None:
     """The skulls printed on clothes are candidates of the detector, which PFLD drops."""
-    from napari_face_landmarks.training import detector_report
-
-    pair = detector_report.detector_and_pfld(
+    pair = detector_and_pfld(
         open_session(model_file(bundle, "detector.onnx")), open_session(model_file(bundle, "pfld.onnx"))
     )
     totals = {"frames": 0, "with_face": 0, "found": 0, "false_alarms": 0}
-    for name, truth in detector_report.CLIPS.items():
-        part = detector_report.measure_clip(pair, shared_data / "video" / name, truth, 15, 0.5)
+    for name, truth in CLIPS.items():
+        part = measure_clip(pair, shared_data / "video" / name, truth, 15, 0.5)
         totals = {key: value + part[key] for key, value in totals.items()}
     assert totals["with_face"] > 100
     assert totals["found"] >= 0.97 * totals["with_face"]

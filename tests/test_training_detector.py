@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from detector_measures import CLIPS, REACH, ClipFaces, measure, measure_clip
 from napari_face_landmarks.opencv import cv2
 
 torch = pytest.importorskip("torch")
@@ -37,15 +38,6 @@ from napari_face_landmarks.training.detector_network import (  # noqa: E402
     cell_grid,
     decode_cells,
     detector_loss,
-)
-from napari_face_landmarks.training.detector_report import (  # noqa: E402
-    CLIPS,
-    ClipFaces,
-    Frame,
-    composed_frames,
-    measure,
-    measure_clip,
-    several_faces,
 )
 
 POINTS = np.array([[130, 80], [170, 80], [150, 105], [134, 125], [166, 125]], float)
@@ -337,25 +329,10 @@ def test_match_counts_hits_doubles_and_doubts() -> None:
     )
     points = np.repeat(POINTS[None] + 2, 4, axis=0)
     ignore = np.array([[210.0, 10, 270, 80]])
-    state, overlap, error, face = match(boxes, points, truth, POINTS[None], ignore)
+    state, overlap, error = match(boxes, points, truth, POINTS[None], ignore)
     assert state.tolist() == [1, 0, -1, 0]
-    assert face.tolist() == [0, -1, -1, -1]
     assert overlap[0] > 0.9
     assert error[0] == pytest.approx(np.sqrt(8) / np.sqrt(8000), rel=1e-5)
-
-
-def test_match_by_points_does_not_ask_for_the_box() -> None:
-    wide = np.array([[*(BOX + [-60, -60, 60, 60]), 0.9], [*BOX, 0.8]], np.float32)
-    points = np.stack([POINTS + 3, POINTS + 60])
-    state, *_ = match(wide, points, BOX[None], POINTS[None], np.zeros((0, 4)))
-    assert state.tolist() == [0, 1]
-    state, nearness, error, face = match(wide, points, BOX[None], POINTS[None], np.zeros((0, 4)), 0.2)
-    assert state.tolist() == [1, 0]
-    assert error[0] == pytest.approx(np.sqrt(18) / np.sqrt(8000), rel=1e-5)
-    assert nearness[0] == pytest.approx(1 - error[0] * 0.5 / 0.2, rel=1e-5)
-    assert face.tolist() == [0, -1]
-    none = match(wide[:0], points[:0], BOX[None], POINTS[None], np.zeros((0, 4)), 0.2)
-    assert len(none[0]) == 0
 
 
 def test_recall_at_few_false_alarms() -> None:
@@ -366,72 +343,18 @@ def test_recall_at_few_false_alarms() -> None:
     assert recall_at(scores[:0], right[:0], 2, 10) == (0.0, 0.0)
 
 
-def perfect(frames: list[Frame], points: bool = True):
-    """Return a finder that knows the faces of the frames, which it is shown in turn."""
-    order = iter(frames)
-
+def test_measure_counts_misses_and_false_alarms() -> None:
     def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        frame = next(order)
-        np.testing.assert_array_equal(image, frame.image)
-        scores = np.full((len(frame.boxes), 1), 0.9)
-        return np.concatenate([frame.boxes, scores], axis=1), frame.points * points
-
-    return find
-
-
-@pytest.mark.parametrize(
-    "condition", [{}, {"degrees": 45}, {"size": 24}, {"size": 430}, {"grey": 1, "dark": 1}]
-)
-def test_frames_of_a_condition_show_the_face_where_they_say(condition: dict[str, float]) -> None:
-    frames = list(composed_frames([photo_of(drawn_face())] * 4, [background()], 3, **condition))
-    again = list(composed_frames([photo_of(drawn_face())] * 4, [background()], 3, **condition))
-    for frame, other in zip(frames, again, strict=True):
-        assert frame.image.shape == (480, 640, 3)
-        np.testing.assert_array_equal(frame.image, other.image)
-        turn = np.hypot(*(frame.points[0, 1] - frame.points[0, 0])) / 40 * np.sqrt(80 * 100)
-        assert turn == pytest.approx(condition.get("size", 120.0), rel=1e-6)
-        for (x, y), colour in zip(frame.points[0], COLOURS, strict=True):
-            if condition.get("size") != 24 and not condition.get("dark"):
-                assert np.abs(frame.image[round(y), round(x)].astype(int) - colour).max() < 40
-        if condition.get("dark"):
-            assert frame.image.mean() < 30
-    result = measure(perfect(frames), iter(frames), 0.7)
-    assert (result["found"], result["false_alarms_per_frame"], result["faces"]) == (1.0, 0.0, 4)
-    assert result["roll_error_degrees"] == pytest.approx(0, abs=1e-6)
-
-
-def test_measure_counts_misses_false_alarms_and_leaning_rolls() -> None:
-    frames = list(composed_frames([photo_of(drawn_face())] * 4, [background()], 3, degrees=30))
-    right = perfect(frames)
-
-    def find(image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        boxes, points = right(image)
-        if find.calls == 0:
-            boxes, points = boxes[:0], points[:0]
+        wide = [*(BOX + [-60, -60, 60, 60]), 0.8]
+        boxes = np.array([[*BOX, 0.9], wide, [0, 0, 9, 9, 0.8]])[find.calls % 2 :]
         find.calls += 1
-        alarm = np.array([[0, 0, 9, 9, 0.8]])
-        centre = points.mean(axis=1, keepdims=True)
-        upright = centre + (POINTS - POINTS.mean(0)) * (120 / np.sqrt(8000))
-        both = np.concatenate([(points + upright) / 2, np.zeros((1, 5, 2))])
-        return np.concatenate([boxes, alarm]), both
+        return boxes, np.stack([POINTS, POINTS + 3, np.zeros((5, 2))])[-len(boxes) :]
 
+    photos = [photo_of(drawn_face())] * 4
     find.calls = 0
-    result = measure(find, iter(frames), 0.7)
-    assert result["found"] == 0.75
-    assert result["false_alarms_per_frame"] == 1.0
-    assert result["roll_towards_upright_degrees"] == pytest.approx(15, abs=1)
-
-
-def test_several_faces_of_a_frame_do_not_overlap() -> None:
-    frames = list(several_faces([photo_of(drawn_face())] * 9, [background()], 1))
-    assert [len(frame.boxes) for frame in frames] == [4, 4]
-    centres = frames[0].boxes.reshape(4, 2, 2).mean(1)
-    assert {(x < 320, y < 240) for x, y in centres} == {
-        (True, True),
-        (True, False),
-        (False, True),
-        (False, False),
-    }
+    assert measure(find, photos, 0.7) == {"faces": 4, "found": 0.5, "false_alarms_per_frame": 2.0}
+    found_by_points = measure(find, photos, 0.7, REACH)
+    assert found_by_points == {"faces": 4, "found": 1.0, "false_alarms_per_frame": 1.5}
 
 
 def test_clips_count_the_face_only_while_it_is_there(tmp_path: Path) -> None:
@@ -486,7 +409,6 @@ def _arguments(data: Path, out: Path, *more: str) -> argparse.Namespace:
 def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "COMPOSED_HELD_OUT", 2)
     monkeypatch.setattr(detector, "SIZES", (64,))
-    monkeypatch.setattr(detector, "report", lambda *arguments: {"detector": {"photographs": {"found": 1.0}}})
     data = tmp_path / "data"
     write_data(data)
     whole, broken = tmp_path / "whole", tmp_path / "broken"
@@ -528,7 +450,6 @@ def test_an_interrupted_run_ends_as_an_unbroken_one(tmp_path: Path, monkeypatch:
     metrics = json.loads((broken / "detector.metrics.json").read_text())
     assert metrics["bundle"] == "open"
     assert 0 <= metrics["held_out"]["photographs"]["average_precision"] <= 1
-    assert metrics["report"]["detector"]["photographs"]["found"] == 1.0
     assert (broken / "detector.onnx").exists()
 
 
@@ -545,7 +466,6 @@ def test_errors_in_the_composing_thread_reach_the_training() -> None:
 def test_a_run_begins_from_another_bundles_weights(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(detector, "COMPOSED_HELD_OUT", 1)
     monkeypatch.setattr(detector, "SIZES", (64,))
-    monkeypatch.setattr(detector, "report", lambda *arguments: {})
     data = tmp_path / "data"
     write_data(data)
     first = tmp_path / "first"

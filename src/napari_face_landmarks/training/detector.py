@@ -7,7 +7,6 @@ Writes ``detector.onnx`` (the best weights by held-out average precision), ``det
 from __future__ import annotations
 
 import argparse
-import json
 import pickle
 import sys
 from collections.abc import Iterator
@@ -27,7 +26,6 @@ from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.training import detector_network
 from napari_face_landmarks.training.detector_data import BUNDLES, Composer, load_data
 from napari_face_landmarks.training.detector_match import average_precision, match, recall_at
-from napari_face_landmarks.training.detector_report import report
 from napari_face_landmarks.training.log import append_row, write_json
 from napari_face_landmarks.training.loop import Loop, scheduled
 from napari_face_landmarks.training.onnx_float16 import export
@@ -59,7 +57,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, default=1, help="seed of weights and pictures")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between evaluations")
-    parser.add_argument("--report", action="store_true", help="train nothing; measure the detector in OUT")
     parser.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
 
 
@@ -119,7 +116,7 @@ def evaluate(network: detector_network.FaceDetector, pictures: list[Any], min_sc
         boxes, points = decode(cells, frame.shape[0], frame.shape[1], 0.02)
         boxes, points = boxes[:400], points[:400]
         kept = suppress(boxes, boxes[:, 4], detector.MAX_OVERLAP)
-        state, overlap, error, _ = match(boxes[kept], points[kept], truth, true_points, ignore)
+        state, overlap, error = match(boxes[kept], points[kept], truth, true_points, ignore)
         counted = state >= 0
         scores.append(boxes[kept, 4][counted])
         states.append(state[counted])
@@ -182,9 +179,6 @@ def load_start(path: Path, network: detector_network.FaceDetector) -> dict[str, 
 
 def run(args: argparse.Namespace) -> int:
     """Train and measure the detector; return the exit status."""
-    if args.report:
-        _add_report(args)
-        return 0
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
@@ -247,21 +241,7 @@ def run(args: argparse.Namespace) -> int:
             export_onnx(averaged, out / "detector.onnx")
             _write_metrics(out / "detector.metrics.json", args, loop, metrics, composer)
         loop.save()
-    _add_report(args)
     return 0
-
-
-def _add_report(args: argparse.Namespace) -> None:
-    """Measure the exported detector at run time and add the result to the metrics."""
-    path: Path = args.out / "detector.metrics.json"
-    content = json.loads(path.read_text())
-    content["report"] = report(args.data, args.out, args.bundle)
-    write_json(path, content)
-    for finder, parts in content["report"].items():
-        for condition, values in parts.items() if isinstance(parts, dict) else ():
-            if isinstance(values, dict):
-                shown = {key: value for key, value in values.items() if key != "by_clip"}
-                tqdm.write(f"{finder}, {condition}: " + " ".join(f"{k}={v}" for k, v in shown.items()))
 
 
 def _log(path: Path, step: int, seconds: float, losses: dict[str, float], metrics: dict[str, Any]) -> None:

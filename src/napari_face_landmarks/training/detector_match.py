@@ -26,36 +26,34 @@ def average_precision(scores: Array, right: Array, n_faces: int) -> float:
 
 
 def match(
-    boxes: Array, points: Array, truth: Array, true_points: Array, ignore: Array, reach: float | None = None
-) -> tuple[Array, Array, Array, Array]:
+    boxes: Array, points: Array, truth: Array, true_points: Array, ignore: Array
+) -> tuple[Array, Array, Array]:
     """Match detections (N, 4 or 5), best first, and their points (N, 5, 2) with the faces of an image.
 
-    A detection matches if its IoU with the true box is at least one half; with `reach`, also if its mean
-    point error is at most this, in square roots of the true box's area. Unmatched detections in the boxes
-    `ignore`, (K, 4), are not counted. Returns `state`, `overlap`, `error` and `face`, (N,) each.
+    A detection matches if its IoU with the true box is at least one half. Unmatched detections in the boxes
+    `ignore`, (K, 4), are not counted. Returns (N,) each: the state, 1 for a match, 0 for a false alarm and -1
+    for what is not counted; the overlap; and the mean error of the points in square roots of the true box's
+    area.
     """
     n = len(boxes)
-    state, face = np.zeros(n, int), np.full(n, -1)
+    state = np.zeros(n, int)
     overlap, error = np.full(n, np.nan), np.full(n, np.nan)
     free = np.ones(len(truth), bool)
     known = np.asarray(truth, np.float32).reshape(-1, 4)
     pairs = iou(boxes, known)
     extents = np.sqrt(sizes(known).prod(axis=1))
-    if reach is not None and n and len(known):
-        distance = np.linalg.norm(points[:, None] - true_points[None], axis=-1).mean(axis=-1) / extents
-        pairs = np.maximum(pairs, 1 - distance * (1 - MATCH_OVERLAP) / reach)
     for i in range(n):
         candidates = np.where(free, pairs[i], 0.0)
         if len(truth) and candidates.max() >= MATCH_OVERLAP:
             j = int(candidates.argmax())
             free[j] = False
-            state[i], overlap[i], face[i] = 1, candidates[j], j
+            state[i], overlap[i] = 1, candidates[j]
             error[i] = np.linalg.norm(points[i] - true_points[j], axis=1).mean() / extents[j]
             continue
         centre = centres(boxes[i])
         if len(ignore) and ((centre >= ignore[:, :2]) & (centre < ignore[:, 2:])).all(1).any():
             state[i] = -1
-    return state, overlap, error, face
+    return state, overlap, error
 
 
 def recall_at(scores: Array, right: Array, n_faces: int, n_pictures: int) -> tuple[float, float]:
