@@ -88,20 +88,9 @@ def run_ablation(
 ) -> list[StepResult]:
     """Run a video with the optimisations added one by one.
 
-    Parameters
-    ----------
-    models : Models
-        Models of a bundle.
-    video : array-like, (T, Y, X, 3)
-        With a face on its first frames.
-    frames : int
-        Number of frames of the baseline, on which landmarks are compared.
-    seconds : float
-        Approximate duration of a faster step, which uses more frames.
-    threads : int, optional
-        Number of threads of the last step.
-    say : callable
-        Called with each result as a sentence.
+    The video, (T, Y, X, 3), has a face on its first frames. The baseline runs on `frames` of them, on which
+    landmarks are compared; a faster step uses as many more as take about so many `seconds`. `say` is called
+    with each result as a sentence.
     """
     results: list[StepResult] = []
     truth: npt.NDArray[np.float32] | None = None

@@ -43,20 +43,11 @@ class Steadiness:
 
 
 def jitter(landmarks: npt.NDArray[np.floating]) -> tuple[float, int]:
-    """Return the jitter of the landmarks of a face at rest.
+    """Return the jitter of the landmarks of a face at rest, px, and the number of frames at rest.
 
-    Parameters
-    ----------
-    landmarks : ndarray, (T, 68, 2)
-        Pixels, x then y; NaN if there is no face.
-
-    Returns
-    -------
-    jitter : float
-        Root mean square length of the second difference in time, px; NaN if the face is never at rest.
-    frames : int
-        Frames at rest: the centroid of the landmarks moves by less than 0.5 % of the inter-ocular distance
-        per frame, averaged over 9 frames.
+    Of landmarks (T, 68, 2) in pixels, NaN if there is no face: the root mean square length of the second
+    difference in time, NaN if the face is never at rest. It is where the centroid of the landmarks moves by
+    less than 0.5 % of the inter-ocular distance per frame, averaged over 9 frames.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if len(points) < STILL_OVER:
@@ -75,16 +66,9 @@ def jitter(landmarks: npt.NDArray[np.floating]) -> tuple[float, int]:
 def steadiness(
     models: Models, path: Path, stop: int | None = None, say: Callable[[str], None] = lambda text: None
 ) -> list[Steadiness]:
-    """Track a video with several settings and return the jitter of its first face for each.
+    """Track a video with several settings, and return the jitter of its first face for each.
 
-    Parameters
-    ----------
-    models : Models
-    path : Path
-    stop : int, optional
-        Stop before this frame.
-    say : callable
-        Called with each result as a sentence.
+    Up to the frame `stop`. `say` is called with each result as a sentence.
     """
     found = []
     for name, settings in MODES:

@@ -28,20 +28,8 @@ ITERATIONS = 10
 def kernel_times(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Any, calls: int) -> list[Timing]:
     """Time contrast normalisation, im2col, response maps, NU-RLMS, PFLD and the detector.
 
-    Parameters
-    ----------
-    models : Models
-        Models of a bundle.
-    rgb : ndarray, (H, W, 3), uint8
-        A frame with a face.
-    landmarks : ndarray, (68, 2)
-        Landmarks of that face, px, x then y.
-    calls : int
-        Number of timed calls of each kernel; a tenth of that for those that take milliseconds.
-
-    Returns
-    -------
-    list of Timing
+    On a frame (H, W, 3) uint8 with a face whose landmarks, (68, 2) px, are given. Each kernel is called
+    `calls` times, those that take milliseconds a tenth of that.
     """
     few, pfld = max(5, calls // 10), models.pfld
     assert pfld is not None

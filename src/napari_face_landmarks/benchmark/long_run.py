@@ -58,17 +58,10 @@ class LengthCost:
 def length_cost(models: Models, frames: Sequence[Frame], count: int) -> LengthCost:
     """Track a long video, made of a few frames, and measure whether later frames take longer.
 
-    Other load on the machine has a larger effect than the one measured here. After `count` frames the long
-    run is therefore timed alternately with new runs over the same frames, block by block. All run on one
-    thread, since the time of two threads that wait for each other varies more.
-
-    Parameters
-    ----------
-    models : Models
-    frames : sequence of ndarray, (H, W, 3), uint8
-        Repeated forwards and backwards.
-    count : int
-        Frames of the long run before it is timed; rounded up to whole repetitions.
+    Other load on the machine has a larger effect than the one measured here. After `count` frames (rounded up
+    to whole repetitions of the given ones, forwards and backwards) the long run is therefore timed
+    alternately with new runs over the same frames, block by block. All run on one thread, since the time of
+    two threads that wait for each other varies more.
     """
     once = period(len(frames))
     count = -(-count // once) * once

@@ -64,49 +64,23 @@ class Peer:
 
 @dataclass(frozen=True)
 class Lap:
-    """One run of a system.
+    """One run of a system."""
 
-    Attributes
-    ----------
-    fps : float
-        Frames per second, from opening the file to the last landmarks.
-    end_to_end_fps : float
-        The same with the start of the process, its imports and models.
-    cpu_ms : float
-        Time of the processor, all threads together, milliseconds a frame.
-    peak_mb : float or None
-        Peak memory; None if unknown.
-    """
-
-    fps: float
-    end_to_end_fps: float
-    cpu_ms: float
-    peak_mb: float | None
+    fps: float  # frames per second, from opening the file to the last landmarks
+    end_to_end_fps: float  # the same with the start of the process, its imports and models
+    cpu_ms: float  # time of the processor, all threads together, milliseconds a frame
+    peak_mb: float | None  # peak memory; None if unknown
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A system in a race.
+    """A system in a race."""
 
-    Attributes
-    ----------
-    system : str
-        How it is called in the race.
-    name : str
-        What it calls itself, with its version.
-    cores : int
-        Processor cores to which its process is pinned.
-    faces : float
-        Share of the frames on which it finds a face.
-    laps : list of Lap
-        One for each round.
-    """
-
-    system: str
-    name: str
-    cores: int
-    faces: float
-    laps: list[Lap]
+    system: str  # how it is called in the race
+    name: str  # what it calls itself, with its version
+    cores: int  # processor cores to which its process is pinned
+    faces: float  # share of the frames on which it finds a face
+    laps: list[Lap]  # one for each round
 
     @property
     def ours(self) -> bool:

@@ -67,14 +67,7 @@ class Cost:
 
 
 class Repeated:
-    """A long video without memory: frames repeated forwards and backwards.
-
-    Parameters
-    ----------
-    frames : sequence of ndarray, (H, W, 3), uint8
-    count : int
-        The length of the video.
-    """
+    """A video of `count` frames without memory: (H, W, 3) uint8 frames repeated forwards and backwards."""
 
     def __init__(self, frames: Sequence[Frame], count: int) -> None:
         self._frames = frames
@@ -104,20 +97,9 @@ def video_rates(
     stop: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> VideoRates:
-    """Track a video several times in every mode, in alternation.
+    """Track a video `runs` times in every mode with every number of threads, in alternation; report medians.
 
-    Parameters
-    ----------
-    models : Models
-    path : Path
-    runs : int
-        Runs per mode; the median is reported.
-    threads : sequence of int
-        Numbers of threads.
-    stop : int, optional
-        Stop before this frame.
-    say : callable
-        Called with each result as a sentence.
+    Runs stop before the frame `stop`. `say` is called with each result as a sentence.
     """
     with open_video(path) as video:
         height, width = video.shape[1:3]
@@ -151,15 +133,7 @@ def video_rates(
 
 
 def bound(stage_ms: dict[str, float], fps: float, threads: int) -> str:
-    """Return what limits the throughput of a run.
-
-    Parameters
-    ----------
-    stage_ms : dict
-        Milliseconds per frame of each stage.
-    fps : float
-    threads : int
-    """
+    """Return what limits the throughput of a run, by the milliseconds per frame of each stage."""
     busy = {name: ms for name, ms in stage_ms.items() if ms > 0.005}
     parts = ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(busy.items(), key=lambda item: -item[1]))
     if threads == 1:
@@ -187,19 +161,9 @@ def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int, 
 def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int, repeats: int) -> list[Cost]:
     """Return the cost of a frame with several faces: the same face on tiles of a frame of constant size.
 
-    Uses the default number of threads, since faces are processed in parallel.
-
-    Parameters
-    ----------
-    models : Models
-    frame : ndarray, (H, W, 3), uint8
-        A frame with one face.
-    faces : sequence of int
-        Numbers of tiles with the face; the others are black.
-    count : int
-        Frames per run.
-    repeats : int
-        Runs of each number of faces, in alternation; the median is reported.
+    The frame, (H, W, 3) uint8, has one face; of the tiles, so many as `faces` says have it, the others are
+    black. Uses the default number of threads, since faces are processed in parallel. Runs of `count` frames
+    are repeated in alternation; the medians count.
     """
     height, width = frame.shape[:2]
     limit = max(faces)

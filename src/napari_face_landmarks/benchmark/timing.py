@@ -35,17 +35,7 @@ class Timing:
 
 
 def take_time(name: str, work: Callable[[], Any], calls: int, parts: int = 1) -> Timing:
-    """Time a function call by call, after a few calls for warm-up.
-
-    Parameters
-    ----------
-    name : str
-    work : callable
-    calls : int
-        Number of timed calls.
-    parts : int
-        Number of repetitions inside each call, by which the time is divided.
-    """
+    """Time a function call by call, after a few calls for warm-up; each call does its work `parts` times."""
     for _ in range(max(2, calls // 10)):
         work()
     seconds = np.empty(calls)
@@ -93,21 +83,9 @@ def resident_mb() -> float | None:
 
 
 def peak_of_run(models: str, path: Path, stop: int | None = None) -> float | None:
-    """Return the peak memory in MB of a subprocess that tracks a video.
+    """Return the peak memory in MB of a subprocess that tracks a video with the defaults, up to a frame.
 
-    Parameters
-    ----------
-    models : str
-        Name or folder of a bundle.
-    path : Path
-        The video, tracked with the defaults.
-    stop : int, optional
-        Stop before this frame.
-
-    Returns
-    -------
-    float or None
-        None if unknown, or if the subprocess failed.
+    None if unknown, or if the subprocess failed.
     """
     command = [sys.executable, "-c", _PEAK, models, str(path), str(stop or "")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)

@@ -157,27 +157,11 @@ def fit_scale(
     constants: EngineConstants,
     limits: ScaleLimits,
 ) -> tuple[Floats | None, int, float]:
-    """Search at one scale.
+    """Search at one scale; return the PDM parameters in the image, the steps of NU-RLMS and the likelihood.
 
-    Parameters
-    ----------
-    grey : ndarray, (H, W), uint8
-        C-contiguous.
-    found : ndarray, (6 + m,)
-        PDM parameters so far, in the image.
-    first : First
-    pdm, experts, constants
-        As of `fit.ClnfModel`.
-    limits : ScaleLimits
-
-    Returns
-    -------
-    params : ndarray, (6 + m,), or None
-        In the image; None if the face is too large or the search failed.
-    steps : int
-        Of NU-RLMS.
-    likelihood : float
-        Mean log response at the landmarks.
+    Arrays: `grey` (H, W) uint8, C-contiguous; `found` (6 + m,), the parameters so far, in the image. `pdm`,
+    `experts` and `constants` are as of `fit.ClnfModel`. The parameters are None if the face is too large or
+    the search failed; the likelihood is the mean log response at the landmarks.
     """
     index, window, count = limits.index, limits.window, limits.searched
     scale, stride = float(experts.scales[index]), 2 if constants.checkerboard else 1

@@ -245,29 +245,10 @@ def fit_clnf_only(
 ) -> ClnfOnlyFit:
     """Fit a face by CLNF alone, as OpenFace does: from a box on the first frame, then from the last frame.
 
-    Scales at which the face would be enlarged are skipped, as are those with a window of 0.
-
-    Parameters
-    ----------
-    grey : ndarray, (H, W), uint8
-    params : ndarray, (6 + m,)
-        Initial parameters: `params_of_crop`, or those of the last frame.
-    model : ClnfModel
-        Its constants give the windows and iterations.
-    followed : bool
-        Use the smaller windows of a face that is tracked.
-
-    Returns
-    -------
-    ClnfOnlyFit
-        Always finite.
-
-    Raises
-    ------
-    ImageError
-        If `grey` is no (H, W) uint8 image.
-    ModelError
-        If parameters and PDM do not match.
+    Scales at which the face would be enlarged are skipped, as are those with a window of 0; the model's
+    constants give windows, those of a `followed` face smaller, and iterations. Arrays: `grey` (H, W) uint8;
+    `params` (6 + m,), those of `params_of_crop` or of the last frame. The result is always finite. Raises an
+    `ImageError` if `grey` is no such image, a `ModelError` if parameters and PDM do not match.
     """
     pdm, experts, constants = model.pdm, model.experts, model.constants
     _check_inputs(grey, np.zeros((N_LANDMARKS, 2)), params, pdm, None)
@@ -307,15 +288,10 @@ def fit_clnf_only(
 
 
 def params_of_crop(pdm: PDM, crop: npt.NDArray[Any], margin: float) -> Floats:
-    """Return the parameters, (6 + m,), of the mean face in a crop.
+    """Return the parameters, (6 + m,), of the mean face in a square crop of the face.
 
-    Parameters
-    ----------
-    pdm : PDM
-    crop : ndarray, (4,)
-        Centre x, centre y, side (px) and roll (rad) of the square crop of the face.
-    margin : float
-        Side of the crop relative to the larger side of the landmarks' bounding box.
+    `crop` (4,) is centre x, centre y, side (px) and roll (rad); `margin` the side relative to the larger side
+    of the landmarks' bounding box.
     """
     low, high = pdm.mean[:2].min(axis=1), pdm.mean[:2].max(axis=1)
     scale = float(crop[2]) / margin / float((high - low).max())

@@ -29,20 +29,11 @@ def upright_angle(rotation: npt.NDArray[Any]) -> float:
 
 
 def image_to_frame(params: npt.NDArray[Any], scale: float) -> npt.NDArray[np.float64]:
-    """Return the similarity from image to normalised frame for a pose.
+    """Return the similarity from image to normalised frame for a pose, (2, 3) float64.
 
-    Parameters
-    ----------
-    params : ndarray, (6 + m,)
-        PDM parameters in the image: s, rx, ry, rz (rad), tx, ty (px), ...
-    scale : float
-        Scale s of the PDM in the frame, for example 0.25.
-
-    Returns
-    -------
-    ndarray, (2, 3), float64
-        A with x_frame = A[:, :2] @ x_image + A[:, 2]; it maps (tx, ty) to (0, 0), rotates the face upright
-        and scales it by ``scale / s``.
+    It maps (tx, ty) of the PDM parameters in the image, s, rx, ry, rz (rad), tx, ty (px), ..., to (0, 0),
+    rotates the face upright, and scales it by ``scale / s`` to the PDM's scale in the frame, such as 0.25:
+    ``x_frame = A[:, :2] @ x_image + A[:, 2]``.
     """
     to_frame = np.empty((2, 3))
     frame_kernel(np.asarray(params, dtype=np.float64), float(scale), to_frame)
@@ -75,23 +66,10 @@ def transform(matrix: npt.NDArray[np.float64], points: npt.NDArray[Any]) -> npt.
 def sample_frame(
     grey: npt.NDArray[np.uint8], to_frame: npt.NDArray[np.float64], x0: int, y0: int, width: int, height: int
 ) -> npt.NDArray[np.float32]:
-    """Sample a rectangle of the normalised frame.
+    """Sample a rectangle of the normalised frame, (height, width) float32, grey levels 0 to 255.
 
-    Parameters
-    ----------
-    grey : ndarray, (H, W), uint8
-        The image; its border pixels are repeated.
-    to_frame : ndarray, (2, 3), float64
-        Similarity from image to frame, see `image_to_frame`.
-    x0, y0 : int
-        Frame coordinates of the first pixel.
-    width, height : int
-        Size of the rectangle.
-
-    Returns
-    -------
-    ndarray, (height, width), float32
-        Grey levels 0 to 255; pixel [r, c] is at (x0 + c, y0 + r) of the frame.
+    Pixel [r, c] is at (x0 + c, y0 + r) of the frame. Arrays: `grey` (H, W) uint8, whose border pixels are
+    repeated; `to_frame` (2, 3), see `image_to_frame`.
     """
     image = np.ascontiguousarray(grey, dtype=np.uint8)
     return sample_kernel(image, np.asarray(to_frame, dtype=np.float64), x0, y0, width, height).T

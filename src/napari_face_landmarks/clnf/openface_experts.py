@@ -152,12 +152,10 @@ def covariance(fields: NeuralFields, expert: int, window: int) -> Floats:
 
 
 def covariances(part: ScaleExperts, view: int, window: int) -> Floats32:
-    """Return Sigma of every landmark's expert in a view, float32; cached for each view and window.
+    """Return Sigma of every landmark's expert in a view, (68, window**2, window**2) float32.
 
-    Returns
-    -------
-    ndarray, (68, window**2, window**2), or (68, 1, 1)
-        The latter, a number for each landmark, if the file has no edges for the window.
+    If the file has no edges for the window, (68, 1, 1): a number for each landmark. Cached for each view and
+    window.
     """
     fields = part.fields
     assert fields is not None

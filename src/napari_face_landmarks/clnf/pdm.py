@@ -146,29 +146,12 @@ def fit_pdm(
 ) -> Floats:
     """Fit the model to 2D landmarks by regularised Gauss-Newton, first the pose, then all parameters.
 
-    Minimises ``sum_i w_i |x_i(p) - y_i|^2 / (s noise)^2 + sum_j q_j^2 / lambda_j``.
-
-    Parameters
-    ----------
-    pdm : PDM
-    landmarks : ndarray, (n, 2)
-        Pixels, x then y; landmarks that are not finite are ignored.
-    weights : ndarray, (n,), optional
-        Weight of each landmark; default 1.
-    params : ndarray, (6 + m,), optional
-        Initial parameters, for example those of the last frame; default `fit_rigid`.
-    noise : float
-        Standard deviation of the landmarks in units of the PDM; larger values regularise more.
-
-    Returns
-    -------
-    ndarray, (6 + m,), float64
-        Always finite, q within 3 standard deviations.
-
-    Raises
-    ------
-    ModelError
-        If fewer than six landmarks are usable, or all coincide.
+    Minimises ``sum_i w_i |x_i(p) - y_i|^2 / (s noise)^2 + sum_j q_j^2 / lambda_j``. Arrays: `landmarks` (n,
+    2), pixels, x then y, those that are not finite are ignored; `weights` (n,), default 1; `params` (6 + m,),
+    where to start, such as those of the last frame, default `fit_rigid`. `noise` is the standard deviation of
+    the landmarks in units of the PDM; larger values regularise more. Returns (6 + m,) float64, always finite,
+    q within 3 standard deviations. Raises a `ModelError` if fewer than six landmarks are usable, or all
+    coincide.
     """
     target, weight = _checked_target(pdm, landmarks, weights)
     start = params

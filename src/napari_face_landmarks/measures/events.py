@@ -221,10 +221,8 @@ def _is_number(value: Any) -> bool:
 def time_of_rows(table: MeasureTable, fps: float | None = None) -> Floats:
     """Return the seconds of each row, from the time stamps or a frame rate.
 
-    Raises
-    ------
-    MeasureError
-        If there are fewer than two rows, or neither time stamps that increase nor a frame rate.
+    Raises a `MeasureError` if there are fewer than two rows, or neither time stamps that increase nor a frame
+    rate.
     """
     check_table(table)
     if table.still:

@@ -14,25 +14,13 @@ from napari_face_landmarks.errors import ModelError
 def frontal_landmarks(
     landmarks: npt.NDArray[Any], pdm: PDM
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the landmarks as they would appear in a frontal view, in units of the shape model.
+    """Return landmarks (N, 68, 2) as in a frontal view, and pixels per unit of the shape model (N,), float64.
 
     The shape model is fitted to each face. Its shape gives the depth of each landmark; where the landmark was
     seen gives the other two coordinates, so that nothing of the face is replaced by the model but its depth:
     ``X = R^T [(x - t) / s, z]`` with ``z = (R S)_z``, from the model's ``x = s R_2D S + t`` (equation 2 of
-    Baltrusaitis, Robinson and Morency 2013).
-
-    Parameters
-    ----------
-    landmarks : ndarray, (N, 68, 2)
-        Pixels; NaN rows stay NaN.
-    pdm : PDM
-
-    Returns
-    -------
-    landmarks : ndarray, (N, 68, 2), float64
-        Units of the model, about millimetres of an average face.
-    scale : ndarray, (N,), float64
-        Pixels per unit of the model.
+    Baltrusaitis, Robinson and Morency 2013). Landmarks are given in pixels, and returned in units of the
+    model, about millimetres of an average face; NaN rows stay NaN.
     """
     points = np.asarray(landmarks, dtype=np.float32)
     frontal, scale = np.full(points.shape, np.nan), np.full(len(points), np.nan)

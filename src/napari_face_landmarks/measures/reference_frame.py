@@ -69,20 +69,9 @@ class FaceAxes:
     def landmark_gradient(self, quantity: Quantity) -> tuple[list[int], Floats]:
         """Return the derivatives of a quantity with respect to the landmarks' own displacements.
 
-        A displaced canthus turns the axes (``d theta = angle_slope . d``), and an inner one moves their
-        origin.
-
-        Parameters
-        ----------
-        quantity : Quantity
-            Made of this object's coordinates.
-
-        Returns
-        -------
-        landmarks : list of int
-            The K landmarks that the quantity depends on.
-        slopes : ndarray, (K, 2, N), float64
-            Along the horizontal and the vertical of the face.
+        Of a quantity made of this object's coordinates: the K landmarks that it depends on, and its slopes
+        along the horizontal and the vertical of the face, (K, 2, N) float64. A displaced canthus turns the
+        axes (``d theta = angle_slope . d``), and an inner one moves their origin.
         """
         moved = {variable // 2 for variable in quantity.gradient if variable < ORIGIN}
         used = sorted(moved.union(CANTHI))

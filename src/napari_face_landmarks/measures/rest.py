@@ -43,25 +43,11 @@ SHUT, OPEN = 10, 90
 def rest_rows(
     tracks: Tracks, usable: npt.NDArray[np.bool_], rest: int | str
 ) -> tuple[npt.NDArray[np.int64], ...]:
-    """Return for each face the rows of the tracks on which it is at rest.
+    """Return for each face the rows of the tracks on which it is at rest, (R,) int64 each.
 
-    Parameters
-    ----------
-    tracks : Tracks
-    usable : ndarray, (T, F), bool
-        Where there is a confident face.
-    rest : int or "auto"
-        A frame's number in the video, or the calmest second of each face.
-
-    Returns
-    -------
-    tuple of ndarray, (R,), int64
-        One array a face; empty where it is never usable, or not on the frame that was given.
-
-    Raises
-    ------
-    MeasureError
-        If the frame is none of the tracks', or no face is there.
+    `usable`, (T, F) bool, is where there is a confident face; `rest` a frame's number in the video, or "auto"
+    for the calmest second of each face. Empty where a face is never usable, or not on the frame that was
+    given. Raises a `MeasureError` if the frame is none of the tracks', or no face is there.
     """
     if rest == "auto":
         return tuple(_calmest(tracks, usable[:, face], face) for face in range(usable.shape[1]))

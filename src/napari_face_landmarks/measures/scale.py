@@ -119,18 +119,9 @@ def unit_per_pixel(
 ) -> npt.NDArray[np.float64]:
     """Return the factor from pixels to the scale's unit, for each face, (F,) float64.
 
-    Parameters
-    ----------
-    scale : Scale
-    rest : ndarray, (F, 68, 2)
-        Landmarks at rest, px; NaN for faces without a rest.
-    iris_px : ndarray, (F,), optional
-        Diameter of the iris, px; NaN where it is not visible.
-
-    Raises
-    ------
-    MeasureError
-        If the scale is the iris and no face has one.
+    `rest`, (F, 68, 2), are the landmarks at rest, px, NaN for faces without a rest; `iris_px`, (F,), the
+    diameter of the iris, px, NaN where it is not visible. Raises a `MeasureError` if the scale is the iris
+    and no face has one.
     """
     if scale.kind == "mm_per_px":
         return np.full(len(rest), scale.mm_per_px)

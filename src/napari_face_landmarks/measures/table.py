@@ -599,23 +599,12 @@ def measured_faces(
     covariance: npt.NDArray[np.float64],
     factors: Mapping[str, float],
 ) -> tuple[tuple[Column, ...], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return every measure of single faces in pixels, and its standard error.
+    """Return every measure of single faces in pixels, and its standard error: columns, (N, M) and (N, M).
 
-    Parameters
-    ----------
-    landmarks : ndarray, (N, 68, 2)
-    sigma : ndarray, (N, 68)
-        Claimed standard deviation of their errors along either axis, pixels; NaN gives no standard errors.
-    covariance : ndarray, (140, 140), float64
-        As `error_covariance` returns it.
-    factors : mapping
-        As `error_factors` returns them.
-
-    Returns
-    -------
-    columns : tuple of Column
-        As those of `MeasureTable` but for the eyes' closure, in units of ``"px"`` and ``"px2"``.
-    values, errors : ndarray, (N, M), float64
+    Arrays: `landmarks` (N, 68, 2); `sigma` (N, 68), the claimed standard deviation of their errors along
+    either axis, pixels, NaN gives no standard errors; `covariance` (140, 140) and `factors` as
+    `error_covariance` and `error_factors` return them. Columns are as those of `MeasureTable` but for the
+    eyes' closure, in units of ``"px"`` and ``"px2"``; the rest is float64.
     """
     pairs = _pairs(MEASURES)
     spread = error_shares(landmarks, sigma, sigma).T * inter_ocular(landmarks)

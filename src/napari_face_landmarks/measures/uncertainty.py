@@ -44,14 +44,8 @@ def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any
     """Return the standard deviation of each landmark's error along either axis, px, (..., 68) float64.
 
     Inverts ``confidence = 1 - exp(-r**2 / (2 sigma**2))`` with r = 8 % of the inter-ocular distance (a
-    Rayleigh distribution of the error's length).
-
-    Parameters
-    ----------
-    landmarks : ndarray, (..., 68, 2)
-        Pixels, x then y.
-    confidence : ndarray, (..., 68)
-        From 0 to 1; 0 gives an infinite sigma.
+    Rayleigh distribution of the error's length), for landmarks (..., 68, 2) in pixels and their confidence
+    (..., 68); a confidence of 0 gives an infinite sigma.
     """
     known = np.clip(np.asarray(confidence, np.float64), 0.0, SATURATED)
     radius = RADIUS * inter_ocular(landmarks)[..., None]
@@ -84,21 +78,12 @@ def has_errors(bundle: str) -> bool:
 
 @lru_cache
 def error_covariance(bundle: str = OTHER_MODELS) -> Floats:
-    """Return the second moments of the landmarks' errors, each divided by its claimed sigma.
+    """Return the second moments of the landmarks' errors over their claimed sigma, (140, 140) float64.
 
-    Along the axes of the face and around zero, so what is wrong on every face counts too. If sigma were right
-    and errors independent, it would be the identity.
-
-    Parameters
-    ----------
-    bundle : str
-        The models that found the landmarks; those of `OTHER_MODELS` where they were not measured.
-
-    Returns
-    -------
-    ndarray, (140, 140), float64
-        Of landmark 0 along u, landmark 0 along v, landmark 1 along u, ...; the last four of the two irises,
-        whose errors go with no other.
+    Of landmark 0 along u, landmark 0 along v, landmark 1 along u, ...; the last four of the two irises, whose
+    errors go with no other. Along the axes of the face and around zero, so what is wrong on every face counts
+    too. If sigma were right and errors independent, it would be the identity. `bundle` are the models that
+    found the landmarks; those of `OTHER_MODELS` count where they were not measured.
     """
     with np.load(ERRORS_FILE, allow_pickle=False) as measured:
         triangle = measured[bundle if bundle in measured else OTHER_MODELS].astype(np.float64)
@@ -113,17 +98,8 @@ def error_factors(bundle: str = OTHER_MODELS) -> dict[str, float]:
 
     Errors have heavier tails than a normal distribution, and sigma is not right alike for all parts of a
     face: these factors make about 73 % of the errors smaller than one standard error, and at least 92 %
-    smaller than two.
-
-    Parameters
-    ----------
-    bundle : str
-        As of `error_covariance`.
-
-    Returns
-    -------
-    dict
-        Names without a side, and those of differences between the sides; others have no factor.
+    smaller than two. Names are those without a side, and those of differences between the sides; others have
+    no factor. `bundle` is as of `error_covariance`.
     """
     with np.load(ERRORS_FILE, allow_pickle=False) as measured:
         bundle = bundle if bundle in measured else OTHER_MODELS
@@ -148,19 +124,9 @@ def with_irises(covariance: Floats) -> Floats:
 def error_slopes(axes: FaceAxes, quantity: Quantity, sigma: Floats) -> tuple[list[int], Floats]:
     """Return by how much one sigma of each landmark, along either axis of the face, changes a quantity.
 
-    Parameters
-    ----------
-    axes : FaceAxes
-        Of N faces, which the quantity is made of.
-    quantity : Quantity
-    sigma : ndarray, (70, N), float64
-        Claimed standard deviation of each point's error along either axis, in the unit of the landmarks.
-
-    Returns
-    -------
-    rows : list of int
-        The R rows of `error_covariance` to which the slopes belong.
-    slopes : ndarray, (R, N), float64
+    Of N faces whose axes the quantity is made of; `sigma`, (70, N), is the claimed standard deviation of each
+    point's error along either axis, in the unit of the landmarks. Returns the R rows of `error_covariance` to
+    which the slopes belong, and these, (R, N) float64.
     """
     used, slopes = axes.landmark_gradient(quantity)
     slopes *= sigma[used, None]

@@ -27,17 +27,8 @@ def _slopes() -> dict[str, dict[str, float]]:
 def underestimated(name: str, models: str) -> int:
     """Return by how many percent deviations of a measure from the average face are found too small.
 
-    Parameters
-    ----------
-    name : str
-        A column of a `MeasureTable`, or a measure without its side.
-    models : str
-        The bundle that found the landmarks.
-
-    Returns
-    -------
-    int
-        Rounded to `STEP`; 0 where the slope is at least `SLOPE`, or where nothing is known.
+    `name` is a column of a `MeasureTable`, or a measure without its side; `models` the bundle that found the
+    landmarks. Rounded to `STEP`; 0 where the slope is at least `SLOPE`, or where nothing is known.
     """
     slope = _slopes().get(models, {}).get(name_of_sides(name), 1.0)
     return STEP * round(100 * (1 - slope) / STEP) if slope < SLOPE else 0
@@ -46,12 +37,7 @@ def underestimated(name: str, models: str) -> int:
 def caution(names: Sequence[tuple[str, str]], models: str) -> str:
     """Return a sentence on those of some measures that tend to be underestimated; "" if none is.
 
-    Parameters
-    ----------
-    names : sequence of (str, str)
-        Column and title of each, as people read it.
-    models : str
-        The bundle that found the landmarks.
+    `names` are column and title of each, as people read it; `models` the bundle that found the landmarks.
     """
     found: dict[int, list[str]] = {}
     for name, title in names:
