@@ -212,14 +212,14 @@ def _curve(path: Points) -> Points:
     return np.stack([np.interp(at, np.arange(len(path)), path[:, axis]) for axis in (0, 1)], axis=1)
 
 
-def _draw(canvas: Image, path: Points, width: float, value: int = 255) -> None:
+def _draw(canvas: Image, path: Points, width: float) -> None:
     fixed = np.rint(np.clip(path, -(2**14), 2**14) * 16).astype(np.int32)
-    cv2.polylines(canvas, [fixed], False, value, max(1, round(width)), cv2.LINE_AA, 4)
+    cv2.polylines(canvas, [fixed], False, 255, max(1, round(width)), cv2.LINE_AA, 4)
 
 
-def _dot(canvas: Image, centre: Points, radius: float, value: int = 255) -> None:
+def _dot(canvas: Image, centre: Points, radius: float) -> None:
     x, y = (int(v) for v in np.rint(np.clip(centre, -(2**14), 2**14) * 16))
-    cv2.circle(canvas, (x, y), max(8, round(radius * 16)), value, -1, cv2.LINE_AA, 4)
+    cv2.circle(canvas, (x, y), max(8, round(radius * 16)), 255, -1, cv2.LINE_AA, 4)
 
 
 # occlusion

@@ -62,7 +62,8 @@ def read_faces(
         sides = {"all": np.ones_like(held_out), "held-out": held_out, "training": ~held_out}
         chosen = np.flatnonzero(sides[side])
         names += [str(arrays["names"][i]) for i in chosen]
-        blobs += [_blob(arrays, int(i)) for i in chosen]
+        ends = arrays["offsets"]
+        blobs += [arrays["webp"][ends[i] : ends[i + 1]].tobytes() for i in chosen]
         landmarks.append(arrays["landmarks"][chosen].astype(np.float64))
     if not names:
         what = "no faces" if side == "all" else f"no {side} faces"
@@ -160,8 +161,3 @@ def _usable(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.bool_]:
     inside = np.asarray(np.abs(points) <= LARGEST_COORDINATE)  # False if not finite
     wide = inter_ocular(np.where(inside, points, 0.0)) >= SMALLEST_FACE
     return np.asarray(inside.all(axis=(1, 2)) & wide)
-
-
-def _blob(arrays: dict[str, npt.NDArray[Any]], index: int) -> bytes:
-    first, end = arrays["offsets"][index : index + 2]
-    return bytes(arrays["webp"][first:end].tobytes())

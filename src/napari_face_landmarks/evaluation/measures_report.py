@@ -9,7 +9,7 @@ measurement"): correlation, slope, bias and limits of agreement.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -166,14 +166,9 @@ def agreement(measure: str, found: Measured, labelled: Measured, faces: Mask | N
     if np.ptp(truth) > 1e-9:
         slope = float(np.cov(truth, ours)[0, 1] / truth.var(ddof=1))
         correlation = slope * float(truth.std() / ours.std()) if ours.std() > 1e-12 else 0.0
-    within = shares_within(found, labelled, known)
-    return Agreement(measure, len(ours), correlation, slope, bias, bias - spread, bias + spread, *within)
-
-
-def shares_within(found: Measured, labelled: Measured, known: Mask | None = None) -> tuple[float, float]:
-    """Return the shares of the (`known`) differences within one and within two standard errors."""
     ratio = error_ratios(found, labelled, known)
-    return _mean(ratio <= 1), _mean(ratio <= 2)
+    within = _mean(ratio <= 1), _mean(ratio <= 2)
+    return Agreement(measure, len(ours), correlation, slope, bias, bias - spread, bias + spread, *within)
 
 
 def error_ratios(found: Measured, labelled: Measured, known: Mask | None = None) -> Floats:
@@ -240,10 +235,7 @@ def share_followed(before: Floats, after: Floats, truth: Floats) -> float:
 
 
 def deformations_followed(
-    faces: LabelledFaces,
-    bundles: Mapping[str, Models],
-    plan: EvaluationPlan,
-    advance: Callable[[], None] | None = None,
+    faces: LabelledFaces, bundles: Mapping[str, Models], plan: EvaluationPlan
 ) -> dict[tuple[str, str], dict[str, float]]:
     """Return how much of each of `DEFORMATIONS` is followed, by bundle and refine mode.
 
@@ -251,15 +243,9 @@ def deformations_followed(
     """
     order = generator(plan.seed, "deformed", "").permutation(len(faces))[:DEFORMED_FACES]
     keys = [(name, mode) for name in bundles for mode in plan.refine]
-    found = {
-        (key, place): [np.full((len(order), 68, 2), np.nan) for _ in range(3)]
-        for key in keys
-        for place in DEFORMATIONS
-    }
-    parts: dict[str, list[list[int]]] = {place: [[]] * len(order) for place in DEFORMATIONS}
 
-    def work(row: int) -> None:
-        index = int(order[row])
+    def fitted(index: int) -> dict[tuple[tuple[str, str], str], list[Floats]]:
+        """Return the landmarks of a face that must follow before and after, and their true movement."""
         image, labels = picture(faces, index), faces.landmarks[index]
         box = true_box(labels)[None]
         rng = generator(plan.seed, "deformed", faces.names[index])
@@ -267,23 +253,23 @@ def deformations_followed(
         seen = {}
         for place, deformation in DEFORMATIONS.items():
             left, sign = bool(rng.random() < 0.5), float(rng.choice([-1.0, 1.0]))
-            seen[place] = deform(image, labels, deformation, left, sign)
-            parts[place][row] = list(deformation.left if left else deformation.right)
+            part = list(deformation.left if left else deformation.right)
+            seen[place] = (*deform(image, labels, deformation, left, sign), part)
+        found = {}
         for key in keys:
             tracker = FaceTracker(bundles[key[0]], TrackerSettings(refine=key[1]))
             before = tracker.fit(image, box).landmarks[0]
-            for place, (warped, moved) in seen.items():
+            for place, (warped, moved, part) in seen.items():
                 after = tracker.fit(warped, box).landmarks[0]
-                for rows, values in zip(found[key, place], (before, after, moved - labels), strict=True):
-                    rows[row] = values / unit
+                rows = [points[part].astype(np.float64) for points in (before / unit, after / unit)]
+                found[key, place] = [*rows, ((moved - labels) / unit)[part]]
+        return found
 
     with ThreadPoolExecutor(max(1, plan.threads)) as pool:
-        for _ in pool.map(work, range(len(order))):
-            if advance is not None:
-                advance()
+        every = list(pool.map(fitted, order.tolist()))
     return {
         key: {
-            place: share_followed(*(_rows(values, parts[place]) for values in found[key, place]))
+            place: share_followed(*map(np.stack, zip(*(found[key, place] for found in every), strict=True)))
             for place in DEFORMATIONS
         }
         for key in keys
@@ -291,14 +277,10 @@ def deformations_followed(
 
 
 def measure_fits(
-    fits: Sequence[Fits],
-    faces: LabelledFaces,
-    bundles: Mapping[str, Models],
-    plan: EvaluationPlan,
-    advance: Callable[[], None] | None = None,
+    fits: Sequence[Fits], faces: LabelledFaces, bundles: Mapping[str, Models], plan: EvaluationPlan
 ) -> list[MeasureSummary]:
     """Return how well the measures of each of the fits of `fit_faces` agree, known deformations included."""
-    followed = deformations_followed(faces, bundles, plan, advance) if "none" in plan.conditions else {}
+    followed = deformations_followed(faces, bundles, plan) if "none" in plan.conditions else {}
     labelled = measured_values(faces.landmarks)
     summaries = []
     for one in fits:
@@ -348,11 +330,6 @@ def tables(summaries: Sequence[MeasureSummary]) -> list[tuple[str, list[str], li
         ),
         ("Share of known deformations that the landmarks follow", [*first, *DEFORMATIONS], followed),
     ]
-
-
-def _rows(values: Floats, parts: Sequence[Sequence[int]]) -> Floats:
-    """Return the landmarks of each face that must follow, (N, K, 2)."""
-    return np.stack([face[list(part)] for face, part in zip(values, parts, strict=True)])
 
 
 def _mean(values: npt.NDArray[Any]) -> float:

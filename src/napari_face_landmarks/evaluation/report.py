@@ -76,15 +76,14 @@ def to_markdown(
     errors, failures = [], []
     for condition in dict.fromkeys(one.condition for one in summaries):
         row = [by_key[condition, bundle, refine] for bundle, refine in columns]
-        errors.append([condition, *(_error_and_growth(one) for one in row)])
+        changes = ["" if one.growth is None else f" ({_change(one.growth)})" for one in row]
+        means = [f"{_percent(one.mean)} %{change}" for one, change in zip(row, changes, strict=True)]
+        errors.append([condition, *means])
         failures.append([condition, *(f"{_percent(one.failures, 1)} %" for one in row)])
     plain = [one for one in summaries if one.condition == summaries[0].condition]
-    files = ", ".join(f"`{Path(file).name}`" for file in faces.files)
-    kept = "" if side == "all" else f" {side}"
     parts = [
-        f"Mean error over the 68 landmarks, percent of the inter-ocular distance, on {len(faces)}"
-        f"{kept} faces of {files}; boxes: {plan.boxes}; seed {plan.seed}. In brackets: change relative to "
-        "none.",
+        f"Mean error over the 68 landmarks, percent of the inter-ocular distance, on {_which(faces, side)}; "
+        f"boxes: {plan.boxes}; seed {plan.seed}. In brackets: change relative to none.",
         table(["condition", *names], errors),
         "Faces over 8 %, faces not found included:",
         table(["condition", *names], failures),
@@ -128,9 +127,12 @@ def _measure_tables(measures: Sequence[MeasureSummary]) -> list[str]:
 
 def measures_to_markdown(measures: Sequence[MeasureSummary], faces: LabelledFaces, side: Side) -> str:
     """Return the Markdown tables of measures alone, as `measures/README.md` has them."""
+    return "\n\n".join([f"On {_which(faces, side)}.", *_measure_tables(measures)]) + "\n"
+
+
+def _which(faces: LabelledFaces, side: Side) -> str:
     files = ", ".join(f"`{Path(file).name}`" for file in faces.files)
-    kept = "" if side == "all" else f" {side}"
-    return "\n\n".join([f"On {len(faces)}{kept} faces of {files}.", *_measure_tables(measures)]) + "\n"
+    return f"{len(faces)}{'' if side == 'all' else f' {side}'} faces of {files}"
 
 
 def to_json(
@@ -176,18 +178,14 @@ _CURVES_HEAD = ["bundle, refine", "condition", "curve", *(str(number) for number
 def _poor_rows(summaries: Sequence[Summary], pooled: Pooled) -> list[Row]:
     conditions = list(dict.fromkeys(one.condition for one in summaries))
     rows = []
-    for (bundle, refine), every in pooled.items():
-        for one in summaries:
-            if (one.bundle, one.refine, one.condition) == (bundle, refine, conditions[0]):
-                rows.append(_poor_row(bundle, refine, one.condition, one.poor_fits))
-        if len(conditions) > 1:
-            rows.append(_poor_row(bundle, refine, f"all {len(conditions)}", every))
+    for key, every in pooled.items():
+        first = [one for one in summaries if (one.bundle, one.refine, one.condition) == (*key, conditions[0])]
+        fits = [(one.condition, one.poor_fits) for one in first]
+        fits += [(f"all {len(conditions)}", every)] if len(conditions) > 1 else []
+        for name, poor in fits:
+            areas = [_number(poor.by_confidence, 3), _number(poor.by_score, 3)]
+            rows.append([", ".join(key), name, str(poor.fits), str(poor.poor), *areas])
     return rows
-
-
-def _poor_row(bundle: str, refine: str, conditions: str, poor: PoorFits) -> Row:
-    areas = [_number(poor.by_confidence, 3), _number(poor.by_score, 3)]
-    return [f"{bundle}, {refine}", conditions, str(poor.fits), str(poor.poor), *areas]
 
 
 def _covered_rows(summaries: Sequence[Summary]) -> list[Row]:
@@ -219,11 +217,6 @@ def _curve_rows(summaries: Sequence[Summary]) -> list[Row]:
                 row = [f"{one.bundle}, {one.refine}", one.condition, name, *map(_percent, values)]
                 rows.append(row + [""] * (len(_CURVES_HEAD) - len(row)))
     return rows
-
-
-def _error_and_growth(one: Summary) -> str:
-    change = "" if one.growth is None else f" ({_change(one.growth)})"
-    return f"{_percent(one.mean)} %{change}"
 
 
 def _percent(value: float | None, digits: int = 2) -> str:
