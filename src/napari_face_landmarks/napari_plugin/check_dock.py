@@ -3,36 +3,38 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 from qtpy.QtCore import QAbstractListModel, QModelIndex, Qt
 from qtpy.QtWidgets import (
     QComboBox,
-    QHBoxLayout,
-    QLabel,
     QListView,
     QMenu,
     QScrollArea,
     QSizePolicy,
     QSplitter,
-    QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.names import face_label
-from napari_face_landmarks.data.tracks import collect
+from napari_face_landmarks.data.tracks import Tracks, collect
 from napari_face_landmarks.napari_plugin.commands import CHECK_SHORTCUTS
 from napari_face_landmarks.napari_plugin.curves import QualityPlot
-from napari_face_landmarks.napari_plugin.layers import (
-    NOTHING,
-    frame_shown,
-    show_frame,
+from napari_face_landmarks.napari_plugin.layers import NOTHING, frame_shown, show_frame
+from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Wide
+from napari_face_landmarks.napari_plugin.qt_forms import (
+    LayerChooser,
+    button,
+    column_of,
+    fill,
+    line_of,
+    text_label,
+    with_help,
 )
-from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Material, Wide
-from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, button
 from napari_face_landmarks.napari_plugin.quality_strips import STRIPS
 from napari_face_landmarks.quality import (
     Check,
@@ -140,8 +142,7 @@ class QualityDock(FollowingPanel):
 
     def _make_controls(self) -> None:
         self.layers = LayerChooser(self._viewer)
-        self.faces = QComboBox()
-        self.faces.setToolTip("The face whose curves are shown.")
+        self.faces = with_help(QComboBox(), "The face whose curves are shown.")
         self.plot = QualityPlot()
         self.strips = button("Curves", "Which curves are shown, and where.")
         menu = QMenu(self.strips)
@@ -169,36 +170,23 @@ class QualityDock(FollowingPanel):
             self.next_to_check,
         )
         self._ways = [(each, each.toolTip()) for each in (self.previous_button, self.next_button)]
-        self.order = QComboBox()
+        ways = "How the list is ordered, and the way that Next and Previous take."
+        self.order = with_help(QComboBox(), ways)
         self.order.addItems(ORDERS)
-        self.order.setToolTip("How the list is ordered, and the way that Next and Previous take.")
-        self.list = QListView()
+        self.list = with_help(QListView(), "Frames to look at and why; a click goes there.")
         self.list.setModel(SuspectsModel(self.list))
         self.list.setUniformItemSizes(True)
         self.list.setTextElideMode(Qt.TextElideMode.ElideRight)
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
         self.list.setAccessibleName("Frames to check")
-        self.list.setToolTip("Frames to look at and why; a click goes there.")
-        self.statistics = QLabel("")
-        self.statistics.setWordWrap(True)
+        self.statistics = text_label()
         self.statistics.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.statistics.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def _lay_out(self) -> None:
-        above, buttons = QHBoxLayout(), QHBoxLayout()
-        above.addWidget(self.layers, 1)
-        above.addWidget(self.faces)
-        above.addWidget(self.strips)
-        buttons.addWidget(self.previous_button)
-        buttons.addWidget(self.next_button)
-        buttons.addWidget(self.order, 1)
         self.order.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
         listed = QWidget()
-        below = QVBoxLayout(listed)
-        below.setContentsMargins(0, 0, 0, 0)
-        below.addLayout(buttons)
-        below.addWidget(self.list)
+        fill(listed, line_of(self.previous_button, self.next_button, (self.order, 1)), self.list)
         self.list.setMinimumHeight(SMALLEST_TEXT)
         words = QScrollArea()
         words.setWidget(self.statistics)
@@ -211,9 +199,7 @@ class QualityDock(FollowingPanel):
             parts.setStretchFactor(parts.count() - 1, share)
         parts.setChildrenCollapsible(False)
         parts.setSizes(SIZES)
-        layout = QVBoxLayout(self)
-        layout.addLayout(above)
-        layout.addWidget(parts, 1)
+        self.setLayout(column_of(line_of((self.layers, 1), self.faces, self.strips), (parts, 1)))
 
     def _connect(self) -> None:
         self.faces.currentIndexChanged.connect(self._show_face)
@@ -319,14 +305,14 @@ class QualityDock(FollowingPanel):
         if self.found is not None:
             self.plot.set_run(grown, self.found.suspects, self._face(), self._limits)
 
-    def _on_landmarks(self, material: Material) -> None:
+    def _on_landmarks(self, read: Callable[[], Tracks]) -> None:
         def show(found: Check | str) -> None:
             self._live = None
             self._show(None if isinstance(found, str) else found)
             if isinstance(found, str):
                 self.statistics.setText(found)
 
-        self._compute(lambda: check(material.read(), self._limits), show)
+        self._compute(lambda: check(read(), self._limits), show)
 
     # showing it
 
@@ -335,12 +321,11 @@ class QualityDock(FollowingPanel):
         faces = [] if found is None else [face.face for face in found.statistics.faces] or [0]
         if faces != [self.faces.itemData(row) for row in range(self.faces.count())]:
             before = self._face()
-            self.faces.blockSignals(True)
-            self.faces.clear()
-            for face in faces:
-                self.faces.addItem(face_label(face), face)
-            self.faces.setCurrentIndex(max(self.faces.findData(before), 0))
-            self.faces.blockSignals(False)
+            with signals_blocked(self.faces):
+                self.faces.clear()
+                for face in faces:
+                    self.faces.addItem(face_label(face), face)
+                self.faces.setCurrentIndex(max(self.faces.findData(before), 0))
         self.faces.setVisible(len(faces) > 1)
         self._show_face()
         self._show_list()

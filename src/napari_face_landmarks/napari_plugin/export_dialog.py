@@ -19,7 +19,7 @@ from napari_face_landmarks.io.formats import (
     write_tracks,
 )
 from napari_face_landmarks.napari_plugin.layers import count_frames, frames_of_layer
-from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
+from napari_face_landmarks.napari_plugin.points_layer import copy_of_points, tracks_of_points
 from napari_face_landmarks.visualization import OverlayStyle, contact_sheet, write_overlay
 from napari_face_landmarks.visualization.colours import mode_of
 
@@ -55,7 +55,7 @@ class Export:
     path: Path
     format: str  # of `io.FORMATS`, or of `DRAWN`
     data: Any  # of the layer
-    attributes: dict[str, Any]  # of the layer
+    attributes: dict[str, Any]  # of the layer, for `tracks_of_points`
     video: Any  # the image layer to draw on
     style: OverlayStyle = field(default_factory=OverlayStyle)
     frame: int | None = None  # the one that is shown
@@ -114,13 +114,12 @@ def snapshot(
     layer: Any, path: Path, name: str, video: Any, outlines: bool = True, frame: int | None = None
 ) -> Export:
     """Return what is to be exported of a layer, as it is now: pictures in the colours of the view."""
-    data, attributes, _ = layer.as_layer_data_tuple()
-    attributes = {**attributes, "shown": np.array(layer.shown), "features": layer.features.copy()}
+    data, attributes = copy_of_points(layer)
     tracks = layer.metadata.get("tracks")
     if isinstance(tracks, Tracks):  # corrections made during the export write into the arrays of the layer's
-        attributes["metadata"] = {**layer.metadata, "tracks": tracks.copy()}
+        attributes["metadata"]["tracks"] = tracks.copy()
     style = OverlayStyle(mode_of(layer), outlines, legend=True)
-    return Export(path, name, np.array(data), attributes, video if name in DRAWN else None, style, frame)
+    return Export(path, name, data, attributes, video if name in DRAWN else None, style, frame)
 
 
 def suggested_file(layer: Any, video: Any) -> str:

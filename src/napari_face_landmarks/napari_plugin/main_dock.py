@@ -6,7 +6,7 @@ from collections.abc import Generator
 from typing import Any
 
 from qtpy.QtCore import QEvent, QTimer
-from qtpy.QtWidgets import QTabWidget, QVBoxLayout
+from qtpy.QtWidgets import QTabWidget
 
 from napari_face_landmarks.napari_plugin import commands
 from napari_face_landmarks.napari_plugin.check_dock import QualityDock
@@ -14,7 +14,7 @@ from napari_face_landmarks.napari_plugin.correct_dock import CorrectDock
 from napari_face_landmarks.napari_plugin.faces_dock import FacesDock
 from napari_face_landmarks.napari_plugin.layers import text_over_picture
 from napari_face_landmarks.napari_plugin.measure_dock import MeasuresDock
-from napari_face_landmarks.napari_plugin.qt_forms import Docked, Scrolling
+from napari_face_landmarks.napari_plugin.qt_forms import Docked, Scrolling, fill
 from napari_face_landmarks.napari_plugin.track_dock import FaceLandmarksWidget
 from napari_face_landmarks.napari_plugin.view_dock import ViewDock
 
@@ -61,9 +61,7 @@ class FaceLandmarksDock(Docked):
         for (title, tooltip), panel in zip(TOOLTIPS.items(), panels, strict=True):
             self.tabs.addTab(Scrolling(getattr(panel, "native", panel)), title)
             self.tabs.setTabToolTip(self.tabs.count() - 1, tooltip)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.tabs)
+        fill(self, self.tabs)
         self.tabs.currentChanged.connect(self._on_tab)
         self._on_tab(0)
         commands.register(napari_viewer, self)

@@ -16,17 +16,13 @@ from qtpy.QtWidgets import (
     QCheckBox,
     QComboBox,
     QFileDialog,
-    QHBoxLayout,
     QHeaderView,
     QInputDialog,
-    QLabel,
     QPushButton,
-    QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
-from superqt.utils import create_worker
+from superqt.utils import signals_blocked
 
 from napari_face_landmarks.data.frame import FrameResult
 from napari_face_landmarks.data.names import MODELS
@@ -47,13 +43,18 @@ from napari_face_landmarks.measures.files import events_to_dataframe, to_datafra
 from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure, unit_in_words
 from napari_face_landmarks.measures.validation import caution
 from napari_face_landmarks.napari_plugin.curves import Curves, columns_of
-from napari_face_landmarks.napari_plugin.layers import (
-    frame_shown,
-    show_frame,
-    video_of_layer,
+from napari_face_landmarks.napari_plugin.layers import frame_shown, show_frame, video_of_layer
+from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Wide, do_elsewhere, reader_of
+from napari_face_landmarks.napari_plugin.qt_forms import (
+    LayerChooser,
+    call_while_open,
+    column_of,
+    line_of,
+    may_be_narrow,
+    table_to_read,
+    text_label,
+    with_help,
 )
-from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Material, Wide, material_of
-from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, may_be_narrow
 
 OUTLINE = "#909090"
 LINES = "Measured"
@@ -187,12 +188,15 @@ class MeasuresDock(FollowingPanel):
 
     def _make_controls(self) -> None:
         self.layers = LayerChooser(self._viewer)
-        self.faces = QComboBox()
-        self.faces.setToolTip("The face that is measured.")
-        self.names = QComboBox()
-        may_be_narrow(self.names, 8)
-        may_be_narrow(self.faces, 6)
-        self.names.setToolTip("What is measured; its definition is shown below.")
+        self.faces = with_help(QComboBox(), "The face that is measured.")
+        self.names = with_help(QComboBox(), "What is measured; its definition is shown below.")
+        before = "Another recording of this person: its curves come to the left, and a table of changes."
+        self.befores = with_help(QComboBox(), before)
+        files = "Write a table, the blinks, a summary, the plot or a report."
+        self.export_button = with_help(QComboBox(), files)
+        self.export_button.addItems(["Export …", *EXPORTS])
+        for box, letters in ((self.names, 8), (self.faces, 6), (self.befores, 12), (self.export_button, 8)):
+            may_be_narrow(box, letters)
         self.names.addItem("eye closure", "closure")
         titles = {item.name: item.title for item in MEASURES}
         for name in PAIRS:
@@ -201,66 +205,44 @@ class MeasuresDock(FollowingPanel):
             if item.side == "both":
                 self.names.addItem(item.title, item.name)
         self.names.setIconSize(QSize(ICON // 2, ICON // 2))
-        self.befores = QComboBox()
-        may_be_narrow(self.befores, 12)
-        self.befores.setToolTip(
-            "Another recording of this person: its curves come to the left, and a table of changes."
-        )
         self.plot, self.before_plot = Curves(), Curves()
         self.before_plot.hide()
         self.before_plot.cursor.hide()  # the slider is that of the other recording
         self.before_plot.setYLink(self.plot)
         self.curves = QWidget()
-        side_by_side = QHBoxLayout(self.curves)
+        side_by_side = line_of(self.before_plot, self.plot)
         side_by_side.setContentsMargins(0, 0, 0, 0)
-        side_by_side.addWidget(self.before_plot)
-        side_by_side.addWidget(self.plot)
-        self.values = QTableWidget(0, 3)
-        self.values.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.values.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
-        self.values.setMinimumHeight(90)
-        self.values.setWordWrap(False)
-        self.values.setToolTip(SHOWN_HERE)
+        self.curves.setLayout(side_by_side)
+        self.values = with_help(table_to_read(3), SHOWN_HERE)
         self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
         self.values.setTextElideMode(Qt.TextElideMode.ElideNone)  # the margins of cells are room, too
         self.values.setStyleSheet("QTableWidget, QHeaderView { font-size: 8pt; padding: 0px; }")
         self.values.verticalHeader().setDefaultSectionSize(20)
         self.values.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
-        self.rest_button = QPushButton(REST)
-        self.rest_button.setToolTip(
-            "Take the frame shown as the face at rest, to which lengths are scaled; "
-            "again for the calmest second."
+        self.rest_button = with_help(
+            QPushButton(REST),
+            "Take the frame shown as the face at rest, to which lengths are scaled; again for the calmest "
+            "second.",
         )
         self.rest_button.setCheckable(True)
-        self.export_button = QComboBox()
-        self.export_button.addItems(["Export …", *EXPORTS])
-        may_be_narrow(self.export_button, 8)
-        self.export_button.setToolTip("Write a table, the blinks, a summary, the plot or a report.")
-        self.lines_box = QCheckBox("Show on the face")
-        self.lines_box.setToolTip("Draw the lines that are measured in the picture.")
-        self.status = QLabel("")
-        self.status.setWordWrap(True)
+        lines = "Draw the lines that are measured in the picture."
+        self.lines_box = with_help(QCheckBox("Show on the face"), lines)
+        self.status = text_label()
         self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
-        self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
 
     def _lay_out(self) -> None:
-        above, below, shown = QHBoxLayout(), QHBoxLayout(), QHBoxLayout()
         self.wide = Wide(self._viewer, self.curves, "Face landmarks: measures")
-        above.addWidget(self.names, 2)
-        above.addWidget(self.faces, 1)
-        below.addWidget(self.rest_button)
-        below.addWidget(self.export_button, 1)
-        layout = QVBoxLayout(self)
-        layout.addWidget(self.layers)
-        layout.addLayout(above)
-        layout.addWidget(self.wide, 1)
-        shown.addWidget(self.lines_box, 1)
-        shown.addWidget(self.wide.button)
-        layout.addLayout(shown)
-        layout.addWidget(self.befores)
-        layout.addWidget(self.values, 1)
-        layout.addLayout(below)
-        layout.addWidget(self.status)
+        column = column_of(
+            self.layers,
+            line_of((self.names, 2), (self.faces, 1)),
+            (self.wide, 1),
+            line_of((self.lines_box, 1), self.wide.button),
+            self.befores,
+            (self.values, 1),
+            line_of(self.rest_button, (self.export_button, 1)),
+            self.status,
+        )
+        self.setLayout(column)
 
     def _connect(self) -> None:
         call_while_open(self, self._current, self._fill_befores)
@@ -296,13 +278,12 @@ class MeasuresDock(FollowingPanel):
             return
         chosen = self.befores.currentData()
         others = [layer for layer in self._current.layers if layer is not self._current.layer]
-        self.befores.blockSignals(True)
-        self.befores.clear()
-        self.befores.addItem("Compare with …", None)
-        for layer in others:
-            self.befores.addItem(f"Before: {layer.name}", layer)
-        self.befores.setCurrentIndex(others.index(chosen) + 1 if chosen in others else 0)
-        self.befores.blockSignals(False)
+        with signals_blocked(self.befores):
+            self.befores.clear()
+            self.befores.addItem("Compare with …", None)
+            for layer in others:
+                self.befores.addItem(f"Before: {layer.name}", layer)
+            self.befores.setCurrentIndex(others.index(chosen) + 1 if chosen in others else 0)
         self.befores.setVisible(bool(others))
         if self.befores.currentData() is not chosen:
             self._on_before()
@@ -313,16 +294,13 @@ class MeasuresDock(FollowingPanel):
         if layer is None:
             self._draw()
             return
-        material = material_of(layer)
+        read = reader_of(layer)
 
         def work() -> Any:
-            try:
-                tracks = material.read()
-                return layer, tracks, measure(tracks)
-            except FaceLandmarksError as error:
-                return str(error)
+            tracks = read()
+            return layer, tracks, measure(tracks)
 
-        def returned(found: Any) -> None:
+        def show(found: Any) -> None:
             if not self.is_open or self.befores.currentData() is not layer:
                 return
             if isinstance(found, str):
@@ -331,7 +309,7 @@ class MeasuresDock(FollowingPanel):
             self._before = found
             self._draw()
 
-        create_worker(work, _start_thread=True, _connect={"returned": returned})
+        do_elsewhere(work, show)
 
     def _on_run(self, results: Sequence[FrameResult]) -> None:
         if self._busy or len(results) <= 1.2 * self._n_live + 25:
@@ -341,9 +319,9 @@ class MeasuresDock(FollowingPanel):
         times = np.arange(frames[-1].index + 1) / fps
         self._measure(lambda: collect(frames, timestamps=times))
 
-    def _on_landmarks(self, material: Material) -> None:
+    def _on_landmarks(self, read: Callable[[], Tracks]) -> None:
         self._n_live = 0
-        self._measure(material.read)
+        self._measure(read)
 
     def _measure(self, tracks_of: Callable[[], Tracks]) -> None:
         """Measure tracks in another thread, and show the result."""
@@ -372,10 +350,9 @@ class MeasuresDock(FollowingPanel):
     def _fill_faces(self) -> None:
         names = list(self.table.face_names) if self.table is not None else []
         if names != [self.faces.itemText(k) for k in range(self.faces.count())]:
-            self.faces.blockSignals(True)
-            self.faces.clear()
-            self.faces.addItems(names)
-            self.faces.blockSignals(False)
+            with signals_blocked(self.faces):
+                self.faces.clear()
+                self.faces.addItems(names)
         self.faces.setVisible(len(names) > 1)
 
     def _fill_pictures(self) -> None:
@@ -664,35 +641,30 @@ class MeasuresDock(FollowingPanel):
             return
 
         def work() -> str:
-            try:
-                if what == TABLE:
-                    write_table(path, to_dataframe(table))
-                elif what == "Blinks":
-                    write_table(path, events_to_dataframe(blinks(table)))
-                elif what == "Summary":
-                    write_table(path, summary(table))
-                elif what == "Plot":
-                    save_figure(path, plot_measures(table, face=face))
-                elif what == "Changes since before":
-                    write_table(path, changes)
-                elif before is not None:
-                    from napari_face_landmarks.measures.report import write_comparison
+            from napari_face_landmarks.measures.report import write_comparison, write_report
 
-                    write_comparison(path, (before[1], before[2], older), (tracks, table, source))
-                else:
-                    from napari_face_landmarks.measures.report import write_report
-
-                    write_report(path, tracks, table, source)
-            except FaceLandmarksError as error:
-                return str(error)
+            if what == TABLE:
+                write_table(path, to_dataframe(table))
+            elif what == "Blinks":
+                write_table(path, events_to_dataframe(blinks(table)))
+            elif what == "Summary":
+                write_table(path, summary(table))
+            elif what == "Plot":
+                save_figure(path, plot_measures(table, face=face))
+            elif what == "Changes since before":
+                write_table(path, changes)
+            elif before is not None:
+                write_comparison(path, (before[1], before[2], older), (tracks, table, source))
+            else:
+                write_report(path, tracks, table, source)
             return f"Exported to {path.name}."
 
-        self.status.setText(f"Writing {path.name} …")
-        create_worker(work, _start_thread=True, _connect={"returned": self._exported})
+        def show(text: str) -> None:
+            if self.is_open:
+                self.status.setText(text)
 
-    def _exported(self, text: str) -> None:
-        if self.is_open:
-            self.status.setText(text)
+        self.status.setText(f"Writing {path.name} …")
+        do_elsewhere(work, show)
 
     def _path_of(self, layer: Any) -> str | None:
         """Return the video file of a landmarks layer."""

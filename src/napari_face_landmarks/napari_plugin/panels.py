@@ -5,15 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from functools import partial
 from types import SimpleNamespace
 from typing import Any
 
-import numpy as np
 from magicgui.widgets import Container, Label, PushButton
 from napari.utils.notifications import show_error
 from qtpy.QtCore import QEvent, Qt, QTimer
-from qtpy.QtWidgets import QPushButton, QVBoxLayout, QWidget
+from qtpy.QtWidgets import QWidget
 from superqt.utils import create_worker
 
 from napari_face_landmarks.data.frame import FrameResult
@@ -21,8 +20,15 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.edit_history import LayerEditor, editor_of
 from napari_face_landmarks.napari_plugin.layers import NOTHING, current_landmarks, results_of
-from napari_face_landmarks.napari_plugin.points_layer import tracks_of_points
-from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, call_while_open, entitle, with_label
+from napari_face_landmarks.napari_plugin.points_layer import copy_of_points, tracks_of_points
+from napari_face_landmarks.napari_plugin.qt_forms import (
+    LayerChooser,
+    button,
+    call_while_open,
+    entitle,
+    fill,
+    with_label,
+)
 
 LOOK_MS = 300  # between two looks at whether the layer has changed
 LOW_WINDOW = 800
@@ -31,39 +37,29 @@ FLOATING = (900, 320)  # px
 SETTLED = 0.8  # seconds without a change by hand, after which a layer has something new
 
 
-@dataclass(frozen=True)
-class Material:
-    """What the landmarks of a layer are computed from, taken on the GUI's thread, for another one."""
+def reader_of(layer: Any, changed: bool = False) -> Callable[[], Tracks]:
+    """Return a function that reads a layer's landmarks in any thread; `changed`: points were moved.
 
-    tracks: Tracks | None  # where no point was changed since; else copies of the points:
-    data: Any = None
-    attributes: dict[str, Any] | None = None
-
-    def read(self) -> Tracks:
-        """Return the landmarks.
-
-        Raises
-        ------
-        ResultError
-            If the points are no landmarks.
-        """
-        if self.tracks is not None:
-            return self.tracks
-        return tracks_of_points(self.data, self.attributes or {})
-
-
-def material_of(layer: Any, changed: bool = False) -> Material:
-    """Return what a layer's landmarks are computed from; `changed` tells whether points were moved."""
+    It raises a `ResultError` if the points, as they are now, are no landmarks.
+    """
     tracks = layer.metadata.get("tracks")
     if isinstance(tracks, Tracks) and not changed:
-        return Material(tracks)
-    attributes = {
-        "name": layer.name,
-        "features": layer.features.copy(),
-        "shown": np.array(layer.shown),
-        "metadata": dict(layer.metadata),
-    }
-    return Material(None, np.array(layer.data), attributes)
+        return lambda: tracks
+    return partial(tracks_of_points, *copy_of_points(layer))
+
+
+def do_elsewhere(
+    work: Callable[[], Any], show: Callable[[Any], None], finished: Callable[[], None] | None = None
+) -> None:
+    """Do some work in another thread, and show what it returns, or why it cannot in a sentence."""
+
+    def do() -> Any:
+        try:
+            return work()
+        except FaceLandmarksError as error:
+            return str(error)
+
+    create_worker(do, _start_thread=True, _connect={"returned": show, "finished": finished or (lambda: None)})
 
 
 class FollowingPanel(QWidget):
@@ -110,8 +106,8 @@ class FollowingPanel(QWidget):
         """Show what there is new of the frames that a run has finished so far."""
         raise NotImplementedError
 
-    def _on_landmarks(self, material: Material) -> None:
-        """Compute from other landmarks."""
+    def _on_landmarks(self, read: Callable[[], Tracks]) -> None:
+        """Compute from other landmarks, those that `read` returns."""
         raise NotImplementedError
 
     def _wanted(self) -> bool:
@@ -158,25 +154,11 @@ class FollowingPanel(QWidget):
         settled = self._moved_at is not None and time.monotonic() - self._moved_at > SETTLED
         if fresh or settled or not (known or self._looked):
             self._seen, self._moved_at, self._looked = tracks if known else None, None, True
-            self._on_landmarks(material_of(layer, changed=not fresh))
+            self._on_landmarks(reader_of(layer, changed=not fresh))
 
     def _compute(self, work: Callable[[], Any], show: Callable[[Any], None]) -> None:
-        """Do some work in another thread; show its result unless something else is wanted by then.
-
-        Parameters
-        ----------
-        work : callable
-            A `FaceLandmarksError` that it raises becomes its sentence.
-        show : callable
-            Called with what `work` returns, or with a sentence.
-        """
+        """Do some work as `do_elsewhere`; show its result unless something else is wanted by then."""
         self._busy, asked = True, self._asked
-
-        def do() -> Any:
-            try:
-                return work()
-            except FaceLandmarksError as error:
-                return str(error)
 
         def returned(found: Any) -> None:
             if self.is_open and asked == self._asked:
@@ -185,7 +167,7 @@ class FollowingPanel(QWidget):
         def finished() -> None:
             self._busy = False
 
-        create_worker(do, _start_thread=True, _connect={"returned": returned, "finished": finished})
+        do_elsewhere(work, returned, finished)
 
 
 class Wide(QWidget):
@@ -210,14 +192,13 @@ class Wide(QWidget):
         super().__init__()
         self._viewer, self._curves, self._title = viewer, curves, title
         self._below: _Below | None = None
-        self.button = QPushButton("Enlarge")
+        self.button = button(
+            "Enlarge", "Show the curves in a wide dock of their own; again to have them here."
+        )
         self.button.setCheckable(True)
-        self.button.setToolTip("Show the curves in a wide dock of their own; again to have them here.")
         self.button.toggled.connect(self._move)
         self.setSizePolicy(curves.sizePolicy())
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(curves)
+        fill(self, curves)
 
     @property
     def below(self) -> bool:
@@ -249,9 +230,7 @@ class _Below(QWidget):
     def __init__(self, curves: QWidget, title: str, closed: Callable[[], None]) -> None:
         super().__init__()
         self._title, self._closed = title, closed
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(curves)
+        fill(self, curves)
 
     def watch(self, window: Any) -> None:
         """Have the dock float wherever its window is too low for it, now or later."""
@@ -371,9 +350,9 @@ class EditingDock(Container):
 
     def _show(self, editor: LayerEditor | None) -> None:
         undo, redo = (None, None) if editor is None else (editor.can_undo, editor.can_redo)
-        for button, word, what in ((self.undo_button, "undo", undo), (self.redo_button, "redo", redo)):
-            button.enabled = bool(what) and not self.busy
-            button.tooltip = f"{word.capitalize()} {what}." if what else f"There is nothing to {word}."
+        for each, word, what in ((self.undo_button, "undo", undo), (self.redo_button, "redo", redo)):
+            each.enabled = bool(what) and not self.busy
+            each.tooltip = f"{word.capitalize()} {what}." if what else f"There is nothing to {word}."
         if editor is None:
             self.status.value = FILLING if self._current.filling else NOTHING
 

@@ -337,6 +337,17 @@ def tracks_of_layer(points_layer: Any) -> Tracks:
     return tracks_of_points(data, attributes)
 
 
+def copy_of_points(layer: Any) -> tuple[npt.NDArray[Any], dict[str, Any]]:
+    """Return copies of a layer's points and of the attributes that `tracks_of_points` needs."""
+    attributes = {
+        "name": layer.name,
+        "features": layer.features.copy(),
+        "shown": np.array(layer.shown),
+        "metadata": dict(layer.metadata),
+    }
+    return np.array(layer.data), attributes
+
+
 def tracks_of_points(data: Any, attributes: Mapping[str, Any]) -> Tracks:
     """Return the landmarks of a Points layer's data and attributes.
 

@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
     QFrame,
     QHBoxLayout,
     QLabel,
+    QLayout,
     QMainWindow,
     QMessageBox,
     QPlainTextEdit,
@@ -28,10 +29,12 @@ from qtpy.QtWidgets import (
     QStyle,
     QStyleOptionComboBox,
     QStylePainter,
+    QTableWidget,
     QToolButton,
     QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_face_landmarks.napari_plugin.layers import CurrentLandmarks, current_landmarks
 from napari_face_landmarks.settings import REFINE_MODES
@@ -44,6 +47,7 @@ LONGEST_CHOICE = 9  # letters, as in "clnf-only"; longer names are elided
 LETTERS_OF_A_LAYER = 8
 EDGE = 1  # px, on both sides of a list's words
 SMALLEST_PANEL = QSize(200, 180)  # px
+LOWEST_TABLE = 90  # px
 
 
 def row_of(*widgets: Any) -> Container:
@@ -55,19 +59,59 @@ def row_of(*widgets: Any) -> Container:
 
 def button(text: str, tooltip: str, call: Callable[[], Any] | None = None) -> QPushButton:
     """Return a button of Qt."""
-    made = QPushButton(text)
-    made.setToolTip(tooltip)
+    made = with_help(QPushButton(text), tooltip)
     if call is not None:
         made.clicked.connect(lambda: call())
     return made
 
 
-def line_of(*widgets: QWidget) -> QHBoxLayout:
-    """Return widgets of Qt side by side."""
-    line = QHBoxLayout()
-    for widget in widgets:
-        line.addWidget(widget)
-    return line
+def with_help(widget: Any, tooltip: str) -> Any:
+    """Return a widget of Qt, which now has a tooltip."""
+    widget.setToolTip(tooltip)
+    return widget
+
+
+def text_label() -> QLabel:
+    """Return a label without words yet, which are wrapped and may be copied."""
+    label = QLabel("")
+    label.setWordWrap(True)
+    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+    return label
+
+
+def table_to_read(columns: int) -> QTableWidget:
+    """Return a table without rows yet, of which the user selects rows and edits nothing."""
+    table = QTableWidget(0, columns)
+    table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
+    table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
+    table.setWordWrap(False)
+    table.setMinimumHeight(LOWEST_TABLE)
+    return table
+
+
+def line_of(*parts: Any) -> QHBoxLayout:
+    """Return widgets of Qt and layouts side by side, each alone or with its share of the room left."""
+    return _filled(QHBoxLayout(), parts)
+
+
+def column_of(*parts: Any) -> QVBoxLayout:
+    """Return widgets of Qt and layouts under each other, as `line_of`."""
+    return _filled(QVBoxLayout(), parts)
+
+
+def fill(widget: QWidget, *parts: Any) -> None:
+    """Fill a widget with a `column_of` parts, without margins."""
+    column = column_of(*parts)
+    column.setContentsMargins(0, 0, 0, 0)
+    widget.setLayout(column)
+
+
+def _filled(layout: Any, parts: Sequence[Any]) -> Any:
+    for part in parts:
+        part, share = part if isinstance(part, tuple) else (part, 0)
+        add = layout.addLayout if isinstance(part, QLayout) else layout.addWidget
+        add(part, share)
+    return layout
 
 
 def with_label(widget: Any) -> Any:
@@ -182,13 +226,12 @@ class LayerChooser(QComboBox):
         call_while_open(self, self._current, self._fill)
 
     def _fill(self) -> None:
-        self.blockSignals(True)
-        self.clear()
-        for layer in self._current.layers:
-            self.addItem(layer.name, layer)
-        layer = self._current.layer
-        self.setCurrentIndex(-1 if layer is None else self._current.layers.index(layer))
-        self.blockSignals(False)
+        with signals_blocked(self):
+            self.clear()
+            for layer in self._current.layers:
+                self.addItem(layer.name, layer)
+            layer = self._current.layer
+            self.setCurrentIndex(-1 if layer is None else self._current.layers.index(layer))
 
     def paintEvent(self, event: Any) -> None:
         """Shorten a long name in the middle: its end says more than "landm" would."""
@@ -226,8 +269,7 @@ class Form(QWidget):
             if isinstance(control, CheckBox):  # has its words in itself
                 form.addRow(control.native)
                 continue
-            label = QLabel(control.label)
-            label.setToolTip(control.tooltip)
+            label = with_help(QLabel(control.label), control.tooltip)
             if isinstance(control, ComboBox):
                 may_be_narrow(control.native, LONGEST_CHOICE)
             if isinstance(control, Label):
@@ -246,18 +288,14 @@ class Advanced(QWidget):
 
     def __init__(self, controls: Sequence[Any]) -> None:
         super().__init__()
-        self.heading = QToolButton()
+        self.heading = with_help(QToolButton(), "Models, all settings, and which frames to track.")
         self.heading.setText("Advanced")
-        self.heading.setToolTip("Models, all settings, and which frames to track.")
         self.heading.setCheckable(True)
         self.heading.setToolButtonStyle(Qt.ToolButtonStyle.ToolButtonTextBesideIcon)
         self.heading.setArrowType(Qt.ArrowType.RightArrow)
         self._form = Form(controls)
         self._form.setVisible(False)
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(self.heading)
-        layout.addWidget(self._form)
+        fill(self, self.heading, self._form)
         self.heading.toggled.connect(self._on_toggled)
 
     def minimumSizeHint(self) -> QSize:
@@ -292,7 +330,6 @@ class Welcome(QWidget):
     def __init__(self, viewer: Any, many: Callable[[], Any]) -> None:
         super().__init__()
         self._viewer = viewer
-        words = QLabel("Open a video first, or track many at once:")
         self.open_button = button("Open a video …", "Choose a video file.", self._open)
         self.sample_button = button(
             "Open the sample",
@@ -302,11 +339,8 @@ class Welcome(QWidget):
         self.many_button = button(
             "Many videos …", "Track several videos or a folder, with all measures in one table.", many
         )
-        layout = QVBoxLayout(self)
-        layout.setContentsMargins(0, 0, 0, 0)
-        layout.addWidget(words)
-        layout.addLayout(line_of(self.open_button, self.sample_button))
-        layout.addWidget(self.many_button)
+        words = QLabel("Open a video first, or track many at once:")
+        fill(self, words, line_of(self.open_button, self.sample_button), self.many_button)
 
     def _open(self) -> None:
         path, _ = QFileDialog.getOpenFileName(self, "Open a video", "", video_patterns())
@@ -388,9 +422,9 @@ def show_about(parent: Any = None) -> QDialog:
     dialog.resize(420, 420)
     words = QLabel(WORDS)
     words.setWordWrap(True)
-    text = QPlainTextEdit(about())
+    versions = "Versions of the plugin, Python, the system, the models and the libraries."
+    text = with_help(QPlainTextEdit(about()), versions)
     text.setReadOnly(True)
-    text.setToolTip("Versions of the plugin, Python, the system, the models and the libraries.")
     buttons = QDialogButtonBox(QDialogButtonBox.StandardButton.Close)
     copy = buttons.addButton("Copy", QDialogButtonBox.ButtonRole.ActionRole)
     copy.setToolTip("Copy the lines to the clipboard.")
@@ -398,8 +432,6 @@ def show_about(parent: Any = None) -> QDialog:
     close = buttons.button(QDialogButtonBox.StandardButton.Close)
     close.setToolTip("Close this window.")
     buttons.rejected.connect(dialog.close)
-    layout = QVBoxLayout(dialog)
-    for part in (words, text, buttons):
-        layout.addWidget(part)
+    dialog.setLayout(column_of(words, text, buttons))
     dialog.show()
     return dialog

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -19,12 +20,10 @@ from qtpy.QtWidgets import (
     QDialog,
     QFileDialog,
     QHeaderView,
-    QLabel,
     QLineEdit,
     QProgressBar,
     QTableWidget,
     QTableWidgetItem,
-    QVBoxLayout,
     QWidget,
 )
 from superqt.utils import create_worker
@@ -32,12 +31,8 @@ from superqt.utils import create_worker
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.io.formats import FORMATS
-from napari_face_landmarks.napari_plugin.layers import (
-    frame_shown,
-    image_layers,
-    landmark_layers,
-    show_frame,
-)
+from napari_face_landmarks.napari_plugin.layers import frame_shown, image_layers, landmark_layers, show_frame
+from napari_face_landmarks.napari_plugin.panels import do_elsewhere
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 from napari_face_landmarks.napari_plugin.preferences import read_preferences
 from napari_face_landmarks.napari_plugin.qt_forms import (
@@ -48,9 +43,14 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     Form,
     Scrolling,
     button,
+    column_of,
+    fill,
     line_of,
     may_be_narrow,
+    table_to_read,
+    text_label,
     video_patterns,
+    with_help,
 )
 from napari_face_landmarks.napari_plugin.run_controller import counted, duration
 from napari_face_landmarks.napari_plugin.settings_form import SettingsControls
@@ -201,29 +201,26 @@ class StudyDock(Docked):
         self.results_button = button("Open the folder", "Show the files of the results.", self.open_folder)
         offered = (self.remove_button, self.run_button, self.measures_button, self.results_button)
         self._help = {each: each.toolTip() for each in offered}
-        self.table = QTableWidget(0, len(COLUMNS))
+        what_a_click_does = "A click opens a video with its landmarks, or says why it failed."
+        self.table = with_help(table_to_read(len(COLUMNS)), what_a_click_does)
         self.table.setHorizontalHeaderLabels(COLUMNS)
         self.table.verticalHeader().setVisible(False)
-        self.table.setEditTriggers(QTableWidget.EditTrigger.NoEditTriggers)
-        self.table.setSelectionBehavior(QTableWidget.SelectionBehavior.SelectRows)
         self.table.setTextElideMode(Qt.TextElideMode.ElideMiddle)
-        self.table.setWordWrap(False)
-        self.table.setMinimumHeight(90)
-        self.table.setToolTip("A click opens a video with its landmarks, or says why it failed.")
-        self.table.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
-        self.table.horizontalHeader().setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
-        self.table.horizontalHeader().setMinimumSectionSize(50)
+        header = self.table.horizontalHeader()
+        header.setSectionResizeMode(QHeaderView.ResizeMode.ResizeToContents)
+        header.setSectionResizeMode(0, QHeaderView.ResizeMode.Stretch)
+        header.setMinimumSectionSize(50)
         self.table.cellClicked.connect(lambda row, _: self.open_result(row))
-        self.folder = QLineEdit()
+        self.folder = with_help(
+            QLineEdit(), "Landmarks, measures and tables of all videos are written there."
+        )
         self.folder.setPlaceholderText("Folder of the results")
-        self.folder.setToolTip("Landmarks, measures and tables of all videos are written there.")
         self.browse_button = button("…", "Choose the folder of the results.", self.ask_for_results)
         self.progress = QProgressBar()
         self.progress.setRange(0, 100)
         self.progress.setValue(0)
-        self.status = QLabel(HINT)
-        self.status.setWordWrap(True)
-        self.status.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+        self.status = text_label()
+        self.status.setText(HINT)
 
     def _make_settings(self) -> None:
         self._chosen = chosen = SettingsControls(self._tell)
@@ -241,23 +238,24 @@ class StudyDock(Docked):
         self._settings = [self.preset, self.format, self.model, *self.settings_controls.values()]
 
     def _lay_out(self) -> None:
-        inner = QWidget()
-        layout = QVBoxLayout(inner)
-        layout.addLayout(line_of(self.add_button, self.folder_button, self.remove_button))
-        layout.addWidget(self.table, 1)
-        layout.addWidget(Form([self.preset, self.format]))
-        layout.addLayout(line_of(self.folder, self.browse_button))
         self.browse_button.setMaximumWidth(40)
-        layout.addLayout(line_of(self.run_button, self.cancel_button))
-        layout.addLayout(line_of(self.measures_button, self.results_button))
-        layout.addWidget(self.progress)
-        layout.addWidget(self.status)
         self.advanced = Advanced([self.model, self._chosen.licence, *self.settings_controls.values()])
-        layout.addWidget(self.advanced)
         may_be_narrow(self.model.native, 8)
-        outer = QVBoxLayout(self)
-        outer.setContentsMargins(0, 0, 0, 0)
-        outer.addWidget(Scrolling(inner))
+        inner = QWidget()
+        inner.setLayout(
+            column_of(
+                line_of(self.add_button, self.folder_button, self.remove_button),
+                (self.table, 1),
+                Form([self.preset, self.format]),
+                line_of(self.folder, self.browse_button),
+                line_of(self.run_button, self.cancel_button),
+                line_of(self.measures_button, self.results_button),
+                self.progress,
+                self.status,
+                self.advanced,
+            )
+        )
+        fill(self, Scrolling(inner))
 
     # which videos
 
@@ -462,12 +460,9 @@ class StudyDock(Docked):
             self._viewer.layers.selection.active = known[-1]
             return
         self.status.setText(f"Opening {Path(video.output).name} …")
-        create_worker(
-            _load,
-            video.output,
-            self.format.value,
-            _start_thread=True,
-            _connect={"returned": lambda found: self._on_loaded(image, video.output, found)},
+        do_elsewhere(
+            partial(Tracks.load, video.output, self.format.value),
+            partial(self._on_loaded, image, video.output),
         )
 
     def _on_loaded(self, image: Any, output: str, found: Tracks | str) -> None:
@@ -508,13 +503,6 @@ def _leave(there: SimpleNamespace) -> None:
         there.study.cancel()
 
 
-def _load(output: str, name: str) -> Tracks | str:
-    try:
-        return Tracks.load(output, name)
-    except FaceLandmarksError as error:
-        return str(error)
-
-
 def show_measures(parent: QWidget, path: Path) -> QDialog:
     """Show a batch's table of measures, a row for each measure, in a window of its own; return that."""
     import pandas as pd
@@ -538,11 +526,8 @@ def show_measures(parent: QWidget, path: Path) -> QDialog:
         for column, value in enumerate(rows[name]):
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
             table.setItem(line, column, QTableWidgetItem("" if text == "nan" else text))
-    words = QLabel(f"As a file: {path}")
-    words.setWordWrap(True)
-    words.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    layout = QVBoxLayout(dialog)
-    layout.addWidget(table)
-    layout.addWidget(words)
+    words = text_label()
+    words.setText(f"As a file: {path}")
+    dialog.setLayout(column_of(table, words))
     dialog.show()
     return dialog

@@ -18,20 +18,32 @@ from qtpy.QtWidgets import (
     QLineEdit,
     QSizePolicy,
     QSpinBox,
-    QVBoxLayout,
     QWidget,
 )
+from superqt.utils import signals_blocked
 
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.napari_plugin.layers import NOTHING, camera_of, current_landmarks
 from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers, chosen_landmarks, recolour
-from napari_face_landmarks.napari_plugin.qt_forms import LayerChooser, button, call_while_open, line_of
+from napari_face_landmarks.napari_plugin.qt_forms import (
+    LayerChooser,
+    button,
+    call_while_open,
+    column_of,
+    line_of,
+    with_help,
+)
 from napari_face_landmarks.visualization.colours import COLOUR_MODES, ColourMode, legend_of, mode_of
 
 MODE_WORDS = {"confidence": "Confidence", "source": "Source", "region": "Face region"}
 FIRST_TRAILS = "30"  # the tip of the nose
 LONGEST_WINDOW = 1000  # frames
-
+BOXES = {
+    "Outlines": "Join the landmarks of brows, eyes, nose, lips and jaw on the frame on show.",
+    "Numbers": "Show the numbers of landmarks, 0 to 67; zoom in where there is no room for all.",
+    "Trails": "Draw where the landmarks named below have been on the frames before.",
+}
+"""What can be drawn, and its tooltip."""
 
 _overlays: WeakKeyDictionary[Any, Overlays] = WeakKeyDictionary()
 
@@ -120,32 +132,27 @@ class ViewDock(QWidget):
         self._on_layer()
 
     def _make_controls(self, viewer: Any) -> None:
-        self.layers, self.colour = LayerChooser(viewer), QComboBox()
+        self.layers = LayerChooser(viewer)
+        self.colour = with_help(
+            QComboBox(),
+            "What the points' colours tell: confidence (0 to 1), what placed them, or the part of the face. "
+            "Nothing is tracked again.",
+        )
         for mode in COLOUR_MODES:
             self.colour.addItem(MODE_WORDS[mode], mode)
-        self.colour.setToolTip(
-            "What the points' colours tell: confidence (0 to 1), what placed them, or the part of the face. "
-            "Nothing is tracked again."
+        self.outlines, self.labels, self.trails = (
+            with_help(QCheckBox(words), tooltip) for words, tooltip in BOXES.items()
         )
-        self.outlines = QCheckBox("Outlines")
-        self.outlines.setToolTip(
-            "Join the landmarks of brows, eyes, nose, lips and jaw on the frame on show."
+        self.landmarks = with_help(
+            QLineEdit(FIRST_TRAILS), "The landmarks that have trails, such as 30, 36-47."
         )
-        self.labels = QCheckBox("Numbers")
-        self.labels.setToolTip(
-            "Show the numbers of landmarks, 0 to 67; zoom in where there is no room for all."
-        )
-        self.trails = QCheckBox("Trails")
-        self.trails.setToolTip("Draw where the landmarks named below have been on the frames before.")
-        self.landmarks = QLineEdit(FIRST_TRAILS)
-        self.landmarks.setToolTip("The landmarks that have trails, such as 30, 36-47.")
         self.use_selected = button(
             "Selected", "Take the landmarks of the layer's selected points.", self._take_selected
         )
-        self.window = QSpinBox()
+        how_far = "How far back trails go. Unit: frames; more take longer to draw."
+        self.window = with_help(QSpinBox(), how_far)
         self.window.setRange(1, LONGEST_WINDOW)
         self.window.setValue(25)
-        self.window.setToolTip("How far back trails go. Unit: frames; more take longer to draw.")
         self.legend = QWidget()
         self.legend.setLayout(QGridLayout())
         self._entries: Any = None
@@ -153,22 +160,19 @@ class ViewDock(QWidget):
         self.status.setWordWrap(True)
 
     def _lay_out(self) -> None:
-        boxes = line_of(self.outlines, self.labels, self.trails)
-        named = line_of(self.landmarks, self.use_selected)
         form = QFormLayout()
         form.setFieldGrowthPolicy(QFormLayout.FieldGrowthPolicy.AllNonFixedFieldsGrow)
         form.addRow("Layer", self.layers)
         form.addRow("Colour by", self.colour)
         form.addRow(self.legend)
-        form.addRow(boxes)
-        form.addRow("Trails of no.", named)
+        form.addRow(line_of(self.outlines, self.labels, self.trails))
+        form.addRow("Trails of no.", line_of(self.landmarks, self.use_selected))
         form.addRow("Trail, frames", self.window)
         for field in (self.layers, self.colour, self.landmarks):
             field.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)
-        column = QVBoxLayout(self)
-        column.addLayout(form)
-        column.addWidget(self.status)
+        column = column_of(form, self.status)
         column.addStretch(1)
+        self.setLayout(column)
 
     # what the user chose
 
@@ -184,9 +188,8 @@ class ViewDock(QWidget):
         self.use_selected.setEnabled(layer is not None)
         self.status.setText("" if layer is not None else NOTHING)
         if layer is not None:
-            self.colour.blockSignals(True)
-            self.colour.setCurrentIndex(COLOUR_MODES.index(mode_of(layer)))
-            self.colour.blockSignals(False)
+            with signals_blocked(self.colour):
+                self.colour.setCurrentIndex(COLOUR_MODES.index(mode_of(layer)))
         self._show_legend()
 
     def _on_colour(self, _: int) -> None:
@@ -230,9 +233,8 @@ class ViewDock(QWidget):
             (self.labels, self.shown.labels),
             (self.trails, bool(self.shown.trails) or (self.trails.isChecked() and bool(self.status.text()))),
         ):
-            box.blockSignals(True)
-            box.setChecked(wanted)
-            box.blockSignals(False)
+            with signals_blocked(box):
+                box.setChecked(wanted)
 
     def _show_legend(self) -> None:
         grid, entries = self.legend.layout(), legend_of(self.mode)
