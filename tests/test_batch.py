@@ -28,10 +28,10 @@ from napari_face_landmarks.errors import (
     VideoError,
 )
 from napari_face_landmarks.files.lock import try_to_lock
+from napari_face_landmarks.priority import cores
 from napari_face_landmarks.runs import FileResult, job, journal_of, worker
 from napari_face_landmarks.runs.batch import find_videos, read_settings
 from napari_face_landmarks.runs.chunks import Piece, piece_journal, remove_pieces
-from napari_face_landmarks.runs.worker import cores
 from napari_face_landmarks.video import write_video
 from test_faults import mended_clip
 

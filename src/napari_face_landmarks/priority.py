@@ -1,4 +1,4 @@
-"""Thread priorities below that of the GUI, so that the window stays responsive."""
+"""Processor cores, and thread priorities below that of the GUI, so that the window stays responsive."""
 
 from __future__ import annotations
 
@@ -13,6 +13,13 @@ NICE = 10
 """Niceness of worker threads: the GUI thread gets nine times the processor time of each of them."""
 
 _behind_window: ContextVar[bool] = ContextVar("_behind_window", default=False)
+
+
+def cores() -> int:
+    """Return how many processor cores this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @contextlib.contextmanager

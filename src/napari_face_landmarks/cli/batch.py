@@ -11,9 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.cli.console import STATUS_ERROR, on_terminal
 from napari_face_landmarks.cli.options import (
-    add_models_option,
+    MODELS,
+    SOURCE,
+    SOURCE_KINDS,
+    add_options,
     add_settings_options,
-    add_stream_options,
     chosen_settings,
     count,
     given_settings,
@@ -22,6 +24,25 @@ from napari_face_landmarks.errors import printable
 
 if TYPE_CHECKING:
     from napari_face_landmarks.runs.job import FileResult
+
+OPTIONS = {
+    "inputs INPUT": "videos, folders of videos or pictures (recursively), and patterns such as 'day1/*.mp4'",
+    "-o --output FOLDER": "created if necessary",
+    "--format NAME": "a format that `formats` lists; default: openface (.csv)",
+    "--jobs N": "parallel processes; default: one per processor core",
+    "--scheduler ADDRESS": "run on the workers of a Dask cluster, such as tcp://host:8786; they must see "
+    "the videos and FOLDER under the same paths",
+    "--resume": "resume interrupted videos instead of starting them again",
+    "--cut FRAMES": "divide videos of at least twice as many frames into chunks of about this length and "
+    "track them in parallel; where chunks do not match within 1e-4 px, their frames are tracked again",
+    **SOURCE,
+    "--settings FILE.json": 'settings as JSON, such as {"refine": "always"}; other options override them',
+    "--measures": "measure every video as well: tables next to each result, and batch-measures.csv with "
+    "one row for each video and face",
+    "--scale MM_PER_PX|A-B=Lmm": "as for `measure`",
+    "--pose-corrected": "as for `measure`",
+    **MODELS,
+}
 
 
 def add_batch(commands: Any) -> None:
@@ -35,55 +56,14 @@ def add_batch(commands: Any) -> None:
         "overwritten: its video fails. The folder gets batch-summary.csv and .txt. The exit status is 0 if "
         "all videos have their landmarks, otherwise 2.",
     )
-    batch.add_argument(
-        "inputs",
-        metavar="INPUT",
-        nargs="+",
-        help="videos, folders of videos or pictures (recursively), and patterns such as 'day1/*.mp4'",
+    add_options(
+        batch,
+        OPTIONS,
+        inputs={"nargs": "+"},
+        output={"required": True},
+        cut={"type": count},
+        **SOURCE_KINDS,
     )
-    batch.add_argument(
-        "-o", "--output", metavar="FOLDER", type=Path, required=True, help="created if necessary"
-    )
-    batch.add_argument(
-        "--format", metavar="NAME", help="a format that `formats` lists; default: openface (.csv)"
-    )
-    batch.add_argument(
-        "--jobs", metavar="N", type=count, help="parallel processes; default: one per processor core"
-    )
-    batch.add_argument(
-        "--scheduler",
-        metavar="ADDRESS",
-        help="run on the workers of a Dask cluster, such as tcp://host:8786; they must see the videos and "
-        "FOLDER under the same paths",
-    )
-    batch.add_argument(
-        "--resume",
-        action="store_true",
-        help="resume interrupted videos instead of starting them again",
-    )
-    batch.add_argument(
-        "--cut",
-        metavar="FRAMES",
-        type=count,
-        help="divide videos of at least twice as many frames into chunks of about this length and track them "
-        "in parallel; where chunks do not match within 1e-4 px, their frames are tracked again",
-    )
-    add_stream_options(batch)
-    batch.add_argument(
-        "--settings",
-        metavar="FILE.json",
-        type=Path,
-        help='settings as JSON, such as {"refine": "always"}; other options override them',
-    )
-    batch.add_argument(
-        "--measures",
-        action="store_true",
-        help="measure every video as well: tables next to each result, and batch-measures.csv with one row "
-        "for each video and face",
-    )
-    batch.add_argument("--scale", metavar="MM_PER_PX|A-B=Lmm", help="as for `measure`")
-    batch.add_argument("--pose-corrected", action="store_true", help="as for `measure`")
-    add_models_option(batch)
     add_settings_options(batch)
     batch.set_defaults(run=_batch)
 

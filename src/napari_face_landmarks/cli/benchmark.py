@@ -3,17 +3,32 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.cli.console import say_on_stdout
-from napari_face_landmarks.cli.options import add_models_option, count, given
+from napari_face_landmarks.cli.options import MODELS, add_options, given
 from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
 from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.files.paths import checked_suffix
 
 QUICK_FRAMES = 20
 """Frames of a quick race."""
+
+OPTIONS = {
+    "videos VIDEO": "videos of a face; whole runs use all of them, everything else the first",
+    **MODELS,
+    "--json OUT.json": "write all results as JSON",
+    "--table OUT.md": "write Markdown tables; if the file has the markers <!-- speed table --> and "
+    "<!-- end of speed table -->, between these",
+    "--plot OUT.png": "draw a figure",
+    "--quick": "use few frames; gives coarse figures",
+    "--race": "race this package with other systems instead, on the first video: each in its own "
+    "process, on one core and on two, in turn",
+    "--peer NAME=PYTHON": "a system for --race, by the Python of the environment that has it: "
+    "mediapipe=PYTHON, dlib=PYTHON or dlib=PYTHON,MODEL.dat, pfld=MODEL.onnx (run by this package's "
+    "Python), or NAME=PYTHON,SCRIPT.py; may be repeated",
+    "--rounds N": "rounds of --race, default: 5",
+}
 
 
 def add_benchmark(commands: Any) -> None:
@@ -24,40 +39,13 @@ def add_benchmark(commands: Any) -> None:
         description="Time every stage of a frame, the effect of each optimisation, and whole runs. This "
         "takes some minutes; the figures are reliable only on an otherwise idle machine.",
     )
-    parser.add_argument(
-        "videos",
-        metavar="VIDEO",
-        type=Path,
-        nargs="+",
-        help="videos of a face; whole runs use all of them, everything else the first",
+    add_options(
+        parser,
+        OPTIONS,
+        videos={"nargs": "+"},
+        peer={"action": "append", "default": []},
+        rounds={"default": 5},
     )
-    add_models_option(parser)
-    parser.add_argument("--json", metavar="OUT.json", type=Path, help="write all results as JSON")
-    parser.add_argument(
-        "--table",
-        metavar="OUT.md",
-        type=Path,
-        help="write Markdown tables; if the file has the markers <!-- speed table --> and <!-- end of speed "
-        "table -->, between these",
-    )
-    parser.add_argument("--plot", metavar="OUT.png", type=Path, help="draw a figure")
-    parser.add_argument("--quick", action="store_true", help="use few frames; gives coarse figures")
-    parser.add_argument(
-        "--race",
-        action="store_true",
-        help="race this package with other systems instead, on the first video: each in its own process, "
-        "on one core and on two, in turn",
-    )
-    parser.add_argument(
-        "--peer",
-        metavar="NAME=PYTHON",
-        action="append",
-        default=[],
-        help="a system for --race, by the Python of the environment that has it: mediapipe=PYTHON, "
-        "dlib=PYTHON or dlib=PYTHON,MODEL.dat, pfld=MODEL.onnx (run by this package's Python), or "
-        "NAME=PYTHON,SCRIPT.py; may be repeated",
-    )
-    parser.add_argument("--rounds", metavar="N", type=count, default=5, help="rounds of --race, default: 5")
     parser.set_defaults(run=_benchmark)
 
 

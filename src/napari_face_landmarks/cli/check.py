@@ -4,11 +4,17 @@ from __future__ import annotations
 
 import argparse
 import dataclasses
-from pathlib import Path
 from typing import Any
 
-from napari_face_landmarks.cli.options import count, number
+from napari_face_landmarks.cli.options import add_options, number
 from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
+
+OPTIONS = {
+    "input FILE": "a file in a format that `formats` lists",
+    "-o --output OUT.csv|OUT.json": "write the complete list as CSV, or with the statistics as JSON",
+    "--series OUT.csv": "write a table with one row per face and frame",
+    "--most N": "print at most N frames; default: %(default)s",
+}
 
 
 def add_check(commands: Any) -> None:
@@ -22,19 +28,10 @@ def add_check(commands: Any) -> None:
         "frames to check, the worst first: lost faces, jumps, low confidence, disagreement of PFLD and CLNF, "
         "and unlikely shapes.",
     )
-    parser.add_argument("input", metavar="FILE", type=Path, help="a file in a format that `formats` lists")
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT.csv|OUT.json",
-        type=Path,
-        help="write the complete list as CSV, or with the statistics as JSON",
-    )
-    parser.add_argument(
-        "--series", metavar="OUT.csv", type=Path, help="write a table with one row per face and frame"
-    )
-    parser.add_argument(
-        "--most", metavar="N", type=count, default=20, help="print at most N frames; default: %(default)s"
+    add_options(
+        parser,
+        OPTIONS,
+        most={"default": 20},
     )
     group = parser.add_argument_group("limits beyond which a frame is listed")
     for item in dataclasses.fields(Limits):

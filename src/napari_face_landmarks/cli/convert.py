@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.cli.console import say
-from napari_face_landmarks.cli.options import add_format_option
+from napari_face_landmarks.cli.options import FORMAT, add_options
 from napari_face_landmarks.cli.output_paths import prepare_place
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
@@ -20,9 +19,8 @@ def add_convert(commands: Any) -> None:
         help="convert a landmark file to another format",
         description="Read landmarks from a file in any format and write them in another.",
     )
-    parser.add_argument("input", metavar="IN", type=Path, help="a file in a format that `formats` lists")
-    parser.add_argument("output", metavar="OUT", type=Path, help="its suffix selects the format")
-    add_format_option(parser)
+    file = {"input IN": "a file in a format that `formats` lists"}
+    add_options(parser, {**file, "output OUT": "its suffix selects the format", **FORMAT})
     parser.set_defaults(run=_convert)
 
 

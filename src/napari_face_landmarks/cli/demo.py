@@ -9,7 +9,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.cli.console import PROGRAM, progress_bar, say, summary
-from napari_face_landmarks.cli.options import add_models_option, add_settings_options, chosen_settings, given
+from napari_face_landmarks.cli.options import (
+    MODELS,
+    add_options,
+    add_settings_options,
+    chosen_settings,
+    given,
+)
 from napari_face_landmarks.errors import ResultError
 
 if TYPE_CHECKING:
@@ -27,11 +33,9 @@ def add_demo(commands: Any) -> None:
         description="Make a clip of a moving face from a bundled photograph, track it and compare the "
         "landmarks with the known motion. Nothing is downloaded.",
     )
-    parser.add_argument(
-        "--output", metavar="FOLDER", type=Path, default=Path("demo-output"), help="default: %(default)s"
-    )
-    parser.add_argument("--open", action="store_true", help="show the clip and its landmarks in napari")
-    add_models_option(parser)
+    show = "show the clip and its landmarks in napari"
+    options = {"--output FOLDER": "default: %(default)s", "--open": show, **MODELS}
+    add_options(parser, options, output={"default": Path("demo-output")})
     add_settings_options(parser)
     parser.set_defaults(run=_demo)
 

@@ -3,24 +3,43 @@
 from __future__ import annotations
 
 import argparse
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.cli.console import progress_bar, say
-from napari_face_landmarks.cli.options import count
+from napari_face_landmarks.cli.options import add_options
 from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
+from napari_face_landmarks.evaluation import options as choices
+from napari_face_landmarks.priority import cores
 from napari_face_landmarks.settings import REFINE_MODES
 
 if TYPE_CHECKING:
     from napari_face_landmarks.models import Models
 
+OPTIONS = {
+    "files FILE.npz": "labelled faces",
+    "--models NAME|FOLDER": "bundles; default: all that `models` lists",
+    "--measures": "compare measures too (eye aperture, mouth, brows, left minus right) with those of the "
+    "labels, shut eyes with open ones, and landmarks with known deformations of the face",
+    "--refine": "one or more of %(choices)s; default: off always, with --measures auto too",
+    "--boxes": "where the boxes come from: the labels (truth), the labels shifted by 4 %% of the face "
+    "like the boxes of a tracker (jitter), or the bundle's detector; default: %(default)s",
+    "--perturb WHAT": f"corruptions of the images: {', '.join(choices.CONDITIONS)}, or all; default: none",
+    "--faces": "all faces of the files, or one side of the training's split by the names of the faces; "
+    "default: %(default)s",
+    "--json OUT.json": "write all results, including those of each face",
+    "--table OUT.md": "write Markdown tables; if the file has the markers <!-- accuracy table --> and "
+    "<!-- end of accuracy table -->, between these; with --measures, between "
+    "<!-- measures table --> and <!-- end of measures table --> where it has those",
+    "--limit N": "use a random sample of N faces",
+    "--seed N": "random seed; default: %(default)s",
+    "--threads N": "number of threads; default: one per processor core",
+}
+
 
 def add_evaluate(commands: Any) -> None:
     """Add the command `evaluate`."""
-    from napari_face_landmarks.evaluation import options
-
     parser = commands.add_parser(
         "evaluate",
         help="measure the error of bundles on labelled faces",
@@ -28,59 +47,20 @@ def add_evaluate(commands: Any) -> None:
         "failures and the calibration of the confidence. The files are .npz with the arrays webp, "
         "offsets, names and landmarks, described in evaluation/README.md.",
     )
-    parser.add_argument("files", metavar="FILE.npz", type=Path, nargs="+", help="labelled faces")
-    parser.add_argument(
-        "--models", metavar="NAME|FOLDER", nargs="+", help="bundles; default: all that `models` lists"
-    )
-    parser.add_argument(
-        "--measures",
-        action="store_true",
-        help="compare measures too (eye aperture, mouth, brows, left minus right) with those of the labels, "
-        "shut eyes with open ones, and landmarks with known deformations of the face",
-    )
-    parser.add_argument(
-        "--refine",
-        nargs="+",
-        choices=REFINE_MODES,
-        help="one or more of %(choices)s; default: off always, with --measures auto too",
-    )
-    parser.add_argument(
-        "--boxes",
-        choices=options.BOX_SOURCES,
-        default=options.DEFAULT_BOXES,
-        help="where the boxes come from: the labels (truth), the labels shifted by 4 %% of the face like "
-        "the boxes of a tracker (jitter), or the bundle's detector; default: %(default)s",
-    )
-    parser.add_argument(
-        "--perturb",
-        nargs="+",
-        choices=(*options.CONDITIONS, "all"),
-        default=list(options.DEFAULT_CONDITIONS),
-        metavar="WHAT",
-        help=f"corruptions of the images: {', '.join(options.CONDITIONS)}, or all; default: none",
-    )
-    parser.add_argument(
-        "--faces",
-        choices=options.SIDES,
-        default=options.DEFAULT_SIDE,
-        help="all faces of the files, or one side of the training's split by the names of the faces; "
-        "default: %(default)s",
-    )
-    parser.add_argument(
-        "--json", metavar="OUT.json", type=Path, help="write all results, including those of each face"
-    )
-    parser.add_argument(
-        "--table",
-        metavar="OUT.md",
-        type=Path,
-        help="write Markdown tables; if the file has the markers <!-- accuracy table --> and "
-        "<!-- end of accuracy table -->, between these; with --measures, between "
-        "<!-- measures table --> and <!-- end of measures table --> where it has those",
-    )
-    parser.add_argument("--limit", metavar="N", type=count, help="use a random sample of N faces")
-    parser.add_argument("--seed", metavar="N", type=int, default=0, help="random seed; default: %(default)s")
-    parser.add_argument(
-        "--threads", metavar="N", type=count, help="number of threads; default: one per processor core"
+    add_options(
+        parser,
+        OPTIONS,
+        files={"nargs": "+"},
+        models={"nargs": "+"},
+        refine={"nargs": "+", "choices": REFINE_MODES},
+        boxes={"choices": choices.BOX_SOURCES, "default": choices.DEFAULT_BOXES},
+        perturb={
+            "nargs": "+",
+            "choices": (*choices.CONDITIONS, "all"),
+            "default": list(choices.DEFAULT_CONDITIONS),
+        },
+        faces={"choices": choices.SIDES, "default": choices.DEFAULT_SIDE},
+        seed={"type": int, "default": 0},
     )
     parser.set_defaults(run=_evaluate)
 
@@ -109,7 +89,7 @@ def _evaluate(options: argparse.Namespace) -> int:
         conditions=CONDITIONS if "all" in options.perturb else tuple(dict.fromkeys(options.perturb)),
         boxes=options.boxes,
         seed=options.seed,
-        threads=options.threads or len(_cores()),
+        threads=options.threads or cores(),
     )
     faces = read_faces(options.files, options.faces, options.limit, options.seed)
     bundles = _bundles(options.models or list_models())
@@ -134,13 +114,6 @@ def _evaluate(options: argparse.Namespace) -> int:
             write_section(options.table, table, "accuracy table")
     print(to_text(summaries, pooled, measures), end="")
     return 0
-
-
-def _cores() -> set[int]:
-    """Return the processor cores available to this process."""
-    if hasattr(os, "sched_getaffinity"):
-        return os.sched_getaffinity(0)
-    return set(range(os.cpu_count() or 1))
 
 
 def _bundles(names: Sequence[str]) -> dict[str, Models]:

@@ -6,11 +6,10 @@ import argparse
 import contextlib
 import warnings
 from collections.abc import Iterator
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from napari_face_landmarks.cli.console import progress_bar, say
-from napari_face_landmarks.cli.options import count
+from napari_face_landmarks.cli.options import add_options, count
 from napari_face_landmarks.errors import ResultError
 
 if TYPE_CHECKING:
@@ -20,41 +19,27 @@ if TYPE_CHECKING:
 
 VIDEO_OUTPUTS = (".mp4", ".m4v", ".mkv", ".mov", ".avi")
 
+OPTIONS = {
+    "--overlay OUT.mp4": "write the video with the landmarks drawn on it",
+    "--anonymise OUT.mp4": "write the video with all faces blurred, tracked or only detected, also "
+    "between the frames on which they are found; look at the result before you publish it",
+    "--anonymise-by": "what covers faces: blur (the default), or one grey",
+    "--faces OUT.mp4": "write aligned crops, a video for each face: OUT-face_0.mp4, OUT-face_1.mp4 and so on",
+    "--faces-part": "what --faces shows: face (the default), mouth or eyes",
+    "--faces-size PX": "height of the crops, 16 to 2048; default: 256 of faces, 96 of mouths and eyes "
+    "(192 x 96)",
+}
+
 
 def add_export_options(parser: argparse.ArgumentParser) -> None:
     """Add the options that name videos to write, and how."""
     group = parser.add_argument_group("videos to write, with the sound and time stamps of VIDEO")
-    group.add_argument(
-        "--overlay", metavar="OUT.mp4", type=Path, help="write the video with the landmarks drawn on it"
-    )
-    group.add_argument(
-        "--anonymise",
-        metavar="OUT.mp4",
-        type=Path,
-        help="write the video with all faces blurred, tracked or only detected, also between the frames on "
-        "which they are found; look at the result before you publish it",
-    )
-    group.add_argument(
-        "--anonymise-by",
-        choices=("blur", "box"),
-        help="what covers faces: blur (the default), or one grey",
-    )
-    group.add_argument(
-        "--faces",
-        metavar="OUT.mp4",
-        type=Path,
-        help="write aligned crops, a video for each face: OUT-face_0.mp4, OUT-face_1.mp4 and so on",
-    )
-    group.add_argument(
-        "--faces-part",
-        choices=("face", "mouth", "eyes"),
-        help="what --faces shows: face (the default), mouth or eyes",
-    )
-    group.add_argument(
-        "--faces-size",
-        metavar="PX",
-        type=_height,
-        help="height of the crops, 16 to 2048; default: 256 of faces, 96 of mouths and eyes (192 x 96)",
+    add_options(
+        group,
+        OPTIONS,
+        anonymise_by={"choices": ("blur", "box")},
+        faces_part={"choices": ("face", "mouth", "eyes")},
+        faces_size={"type": _height},
     )
 
 

@@ -16,7 +16,8 @@ from typing import TYPE_CHECKING, Any
 from napari_face_landmarks.cli.console import fail, say
 from napari_face_landmarks.cli.exports import VIDEO_OUTPUTS
 from napari_face_landmarks.cli.options import (
-    add_models_option,
+    MODELS,
+    add_options,
     add_settings_options,
     chosen_settings,
     given,
@@ -35,6 +36,17 @@ PIPE = "-"
 NOMINAL_RATE = 25.0
 """Frames per second in the header of live output."""
 
+OPTIONS = {
+    "source SOURCE": "- for a video on the standard input (y4m, Matroska, MPEG-TS, MJPEG), or the number "
+    "of a camera",
+    "-o --output OUT.csv": "write the landmarks at the end, as `track` does",
+    "--overlay OUT.mp4|-": "write frames with their landmarks as they come: to a video, or as y4m to the "
+    "standard output, for a player such as `ffplay -`",
+    "--seconds X": "end after so many seconds",
+    "--keep-all": "drop no frame: let the source wait, for a pipe from a file",
+    **MODELS,
+}
+
 
 def add_live(commands: Any) -> None:
     """Add the command `live`."""
@@ -45,25 +57,12 @@ def add_live(commands: Any) -> None:
         "come while the tracker is busy are dropped, so that what is shown is never more than a few frames "
         "behind; their number is reported. Ctrl-C ends it.",
     )
-    parser.add_argument(
-        "source",
-        metavar="SOURCE",
-        help="- for a video on the standard input (y4m, Matroska, MPEG-TS, MJPEG), or the number of a camera",
+    add_options(
+        parser,
+        OPTIONS,
+        overlay={"type": str},
+        seconds={"type": _seconds},
     )
-    parser.add_argument(
-        "-o", "--output", metavar="OUT.csv", type=Path, help="write the landmarks at the end, as `track` does"
-    )
-    parser.add_argument(
-        "--overlay",
-        metavar="OUT.mp4|-",
-        help="write frames with their landmarks as they come: to a video, or as y4m to the standard output, "
-        "for a player such as `ffplay -`",
-    )
-    parser.add_argument("--seconds", metavar="X", type=_seconds, help="end after so many seconds")
-    parser.add_argument(
-        "--keep-all", action="store_true", help="drop no frame: let the source wait, for a pipe from a file"
-    )
-    add_models_option(parser)
     add_settings_options(parser)
     parser.set_defaults(run=_live)
 
@@ -95,7 +94,7 @@ def _live(options: argparse.Namespace) -> int:
     shown = _Shown(live)
     results: list[FrameResult] = []
     try:
-        run = tracker.track_frames(shown.remembering())
+        run = tracker.track_frames(shown)
         with until_interrupted() as interrupted:
             taken = _taken(run, live, options.seconds, interrupted)
             _write_as_they_come(options.overlay, shown.drawn(taken, results))
@@ -135,16 +134,20 @@ def _taken(run: Run, live: LiveFrames, seconds: float | None, interrupted: Any) 
 
 
 class _Shown:
-    """Frames whose landmarks are pending, and the latency of the landmarks."""
+    """An iterator over live frames that keeps each until it is drawn, and notes the latency."""
 
     def __init__(self, live: LiveFrames) -> None:
-        self._live = live
+        self._live, self.times = live, live.times
         self._waiting: deque[Any] = deque()
         self._late: list[float] = []
 
-    def remembering(self) -> _Remembering:
-        """Return the frames for the tracker."""
-        return _Remembering(self._live, self._waiting)
+    def __iter__(self) -> _Shown:
+        return self
+
+    def __next__(self) -> Any:
+        frame = next(self._live)
+        self._waiting.append(frame)
+        return frame
 
     def drawn(self, taken: Iterator[FrameResult], results: list[FrameResult]) -> Iterator[tuple[float, Any]]:
         """Yield time and picture of each result, and append the result to `results`."""
@@ -168,21 +171,6 @@ class _Shown:
             f"landmarks was {1000 * statistics.median(self._late):.0f} ms (median; "
             f"{1000 * max(self._late):.0f} ms at most)."
         )
-
-
-class _Remembering:
-    """An iterator over live frames that keeps each until its landmarks are computed."""
-
-    def __init__(self, live: LiveFrames, waiting: deque[Any]) -> None:
-        self._live, self._waiting, self.times = live, waiting, live.times
-
-    def __iter__(self) -> _Remembering:
-        return self
-
-    def __next__(self) -> Any:
-        frame = next(self._live)
-        self._waiting.append(frame)
-        return frame
 
 
 def _write_as_they_come(overlay: str | None, drawn: Iterator[tuple[float, Any]]) -> None:

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from napari_face_landmarks.cli.console import progress_bar, say
 from napari_face_landmarks.cli.options import (
-    add_models_option,
+    MODELS,
+    add_options,
     add_settings_options,
     chosen_settings,
     given,
@@ -30,6 +31,23 @@ TABLES = (".csv", ".parquet")
 PLOTS = (".png", ".svg", ".pdf")
 REPORTS = (".html",)
 
+OPTIONS = {
+    "inputs VIDEO|RESULT": "videos or landmarks",
+    "-o --output OUT.csv": "a row for each frame and face",
+    "--events EVENTS.csv": "one row for each blink and eye",
+    "--summary SUMMARY.csv": "one row for each face: at rest, at peak, range, asymmetry, blinks a minute",
+    "--plot OUT.png": "curves of face 0, left and right",
+    "--report OUT.html": "one page for people, with pictures and curves; of two inputs, what has changed",
+    "--long": "write OUT.csv with one row for each measure",
+    "--rest FRAME|auto": "the frame at rest, counted from 0; default: the calmest second of each face",
+    "--scale iris|MM_PER_PX|A-B=Lmm": "lengths in mm: from the iris, millimetres per pixel, or a known "
+    "distance such as 36-45=90mm; default: percent of the distance of the outer canthi at rest",
+    "--pose-corrected": "turn each face to a frontal view first, with the depth of the shape model",
+    "--measures NAME": "only these, such as closure mouth_opening",
+    "--fps N": "frame rate, in place of the recording's time stamps",
+    **MODELS,
+}
+
 
 def add_measure(commands: Any) -> None:
     """Add the command `measure`."""
@@ -40,47 +58,14 @@ def add_measure(commands: Any) -> None:
         "standard error next to each value. A video is tracked first; a file of landmarks, in a format that "
         "`formats` lists, is measured as it is.",
     )
-    parser.add_argument("inputs", metavar="VIDEO|RESULT", type=Path, nargs="+", help="videos or landmarks")
-    parser.add_argument("-o", "--output", metavar="OUT.csv", type=Path, help="a row for each frame and face")
-    parser.add_argument("--events", metavar="EVENTS.csv", type=Path, help="one row for each blink and eye")
-    parser.add_argument(
-        "--summary",
-        metavar="SUMMARY.csv",
-        type=Path,
-        help="one row for each face: at rest, at peak, range, asymmetry, blinks a minute",
+    add_options(
+        parser,
+        OPTIONS,
+        inputs={"nargs": "+"},
+        rest={"default": "auto"},
+        measures={"nargs": "+"},
+        fps={"type": number},
     )
-    parser.add_argument("--plot", metavar="OUT.png", type=Path, help="curves of face 0, left and right")
-    parser.add_argument(
-        "--report",
-        metavar="OUT.html",
-        type=Path,
-        help="one page for people, with pictures and curves; of two inputs, what has changed",
-    )
-    parser.add_argument("--long", action="store_true", help="write OUT.csv with one row for each measure")
-    parser.add_argument(
-        "--rest",
-        metavar="FRAME|auto",
-        default="auto",
-        help="the frame at rest, counted from 0; default: the calmest second of each face",
-    )
-    parser.add_argument(
-        "--scale",
-        metavar="iris|MM_PER_PX|A-B=Lmm",
-        help="lengths in mm: from the iris, millimetres per pixel, or a known distance such as 36-45=90mm; "
-        "default: percent of the distance of the outer canthi at rest",
-    )
-    parser.add_argument(
-        "--pose-corrected",
-        action="store_true",
-        help="turn each face to a frontal view first, with the depth of the shape model",
-    )
-    parser.add_argument(
-        "--measures", metavar="NAME", nargs="+", help="only these, such as closure mouth_opening"
-    )
-    parser.add_argument(
-        "--fps", metavar="N", type=number, help="frame rate, in place of the recording's time stamps"
-    )
-    add_models_option(parser)
     add_settings_options(parser)
     parser.set_defaults(run=_measure)
 

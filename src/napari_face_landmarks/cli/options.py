@@ -6,71 +6,69 @@ import argparse
 import contextlib
 import dataclasses
 import re
+from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 from napari_face_landmarks.settings import DEFAULT_PRESET, PRESETS, REFINE_MODES, TrackerSettings
 
 
-def add_models_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--models``."""
-    parser.add_argument(
-        "--models",
-        metavar="NAME|FOLDER",
-        help="a bundle that `models` lists, or the folder of one; openface, or a folder with OpenFace's "
-        "models or with a landmark network and its pfld.json; default: the first bundle in the list",
-    )
+def add_options(parser: Any, options: Mapping[str, str], **more: Mapping[str, Any]) -> None:
+    """Add arguments and options to a parser, or to a group of one.
+
+    `options` are the help texts, by what the usage shows: ``"-o --output OUT.csv"``, ``"video VIDEO"``. The
+    last word says what is given, and by `kind_of` its type; an option without one is a flag. `more`, by the
+    names of the attributes, are further arguments of ``add_argument``.
+    """
+    for usage, text in options.items():
+        words = usage.split()
+        names = [word for word in words if word.startswith("-")] or words[:1]
+        given = words[len(names) :]
+        extra = dict(more.get(names[-1].lstrip("-").replace("-", "_"), {}))
+        if given:
+            extra = {"metavar": given[0], "type": kind_of(given[0]), **extra}
+        elif not extra:
+            extra = {"action": "store_true"}
+        parser.add_argument(*names, help=text, **extra)
 
 
-def add_format_option(parser: argparse.ArgumentParser) -> None:
-    """Add the option ``--format``, which selects among formats with the same suffix."""
-    parser.add_argument(
-        "--format",
-        metavar="NAME",
-        help="the format of OUT, if several formats share its suffix (see `formats`)",
-    )
+def kind_of(metavar: str) -> Callable[[str], Any]:
+    """Return what converts the text of an option: N is a number from 1, and OUT.csv a path, for example."""
+    kinds: dict[str, Callable[[str], Any]] = {"N": count, "WHEN": frame_or_time}
+    kinds |= dict.fromkeys(("VIDEO", "VIDEO|RESULT", "FILE", "FOLDER", "IN", "OUT"), Path)
+    return kinds.get(metavar, Path if "." in metavar else str)
 
 
-def add_stream_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options ``--every`` and ``--stream``."""
-    parser.add_argument(
-        "--every",
-        metavar="N",
-        type=count,
-        default=1,
-        help="track only every n-th frame; numbers and times of the frames stay those of the video",
-    )
-    parser.add_argument(
-        "--stream",
-        metavar="N",
-        type=int,
-        help="which of the video streams of the file to track, from 0; default: the one marked default, else "
-        "the largest that is no attached picture",
-    )
+MODELS = {
+    "--models NAME|FOLDER": "a bundle that `models` lists, or the folder of one; openface, or a folder with "
+    "OpenFace's models or with a landmark network and its pfld.json; default: the first bundle in the list",
+}
+FORMAT = {"--format NAME": "the format of OUT, if several formats share its suffix (see `formats`)"}
+SOURCE = {
+    "--every N": "track only every n-th frame; numbers and times of the frames stay those of the video",
+    "--stream N": "which of the video streams of the file to track, from 0; default: the one marked default, "
+    "else the largest that is no attached picture",
+}
+"""Options of several commands: models, the format of an output, and the part of a file to track."""
+SOURCE_KINDS: dict[str, dict[str, Any]] = {"every": {"default": 1}, "stream": {"type": int}}
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for each field of `TrackerSettings`, with the range, help and default of the field."""
     group = parser.add_argument_group("settings of the tracker")
     purposes = " ".join(f"{item.name}: {item.help}" for item in PRESETS).replace("%", "%%")
-    group.add_argument(
-        "--preset",
-        choices=[item.name for item in PRESETS],
-        default=DEFAULT_PRESET,
-        help=f"named settings, which the options below override. {purposes} Default: %(default)s.",
-    )
+    preset = f"named settings, which the options below override. {purposes} Default: %(default)s."
+    names = [item.name for item in PRESETS]
+    add_options(group, {"--preset": preset}, preset={"choices": names, "default": DEFAULT_PRESET})
     for item in dataclasses.fields(TrackerSettings):
         text = item.metadata["help"].replace("%", "%%")
         option = "--" + item.name.replace("_", "-")
         if item.name == "refine":
             group.add_argument(option, choices=REFINE_MODES, help=f"{text} Default: {item.default}.")
             continue
-        low, high = item.metadata["low"], item.metadata["high"]
-        group.add_argument(
-            option,
-            metavar="N" if item.type == "int" else "X",
-            type=number,
-            help=f"{text} From {low:g} to {high:g}, default: {item.default}.",
-        )
+        low, high, metavar = item.metadata["low"], item.metadata["high"], "N" if item.type == "int" else "X"
+        text = f"{text} From {low:g} to {high:g}, default: {item.default}."
+        group.add_argument(option, metavar=metavar, type=number, help=text)
 
 
 def number(text: str) -> int | float | str:

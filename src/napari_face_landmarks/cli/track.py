@@ -20,13 +20,13 @@ from napari_face_landmarks.cli.exports import (
     write_exports,
 )
 from napari_face_landmarks.cli.options import (
-    add_format_option,
-    add_models_option,
+    FORMAT,
+    MODELS,
+    SOURCE,
+    SOURCE_KINDS,
+    add_options,
     add_settings_options,
-    add_stream_options,
     chosen_settings,
-    count,
-    frame_or_time,
     given,
 )
 from napari_face_landmarks.cli.output_paths import prepare_place
@@ -45,6 +45,31 @@ PATIENCE = 1.0
 """Seconds without a result after which the user is informed of a compilation."""
 PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
 
+OPTIONS = {
+    "video VIDEO": "a video, a folder of pictures, a TIFF stack or a photograph",
+    "-o --output OUT.csv": "landmarks: .csv for OpenFace's columns, .npz to include settings and "
+    "statistics, or another format that `formats` lists",
+    **FORMAT,
+    "--stats STATS.json": "write counts, frames per second and the seconds of each stage",
+    "--resume": "resume an interrupted run from its checkpoint next to OUT; the landmarks are those of "
+    "an uninterrupted run. Without a checkpoint it starts at the first frame, unless OUT exists.",
+    "--from WHEN": "first frame to track: a frame (250) or a time (12.5, 12s, 1:30)",
+    "--to WHEN": "where to stop, which is not tracked: a frame (250) or a time (12.5, 12s, 1:30)",
+    **SOURCE,
+    "--focal X": "focal length of the camera, for head position and rotation in OpenFace's columns: "
+    "pixels (1300, or 250px), or 35 mm equivalent (26mm); default: that which OpenFace assumes",
+    "--regions FILE.json": "boxes in which to search for a face that the detector misses, and boxes to ignore"
+    ', such as {"look": [{"box": [120, 80, 360, 380], "first": 0}], "ignore": [{"box": [500, 0, 640, 200]}]}',
+    "--threads N": "number of threads besides the decoder's; default: one per processor core, at most "
+    "4. The landmarks do not depend on it.",
+    **MODELS,
+    "--experts": "what evaluates CLNF's patch experts: compiled kernels (the default), or ONNX Runtime, "
+    "which needs the package onnx",
+    "--provider NAME": "execution provider of ONNX Runtime for --experts onnx, such as "
+    "CUDAExecutionProvider; may be repeated, in the order of preference; default: the first that this "
+    "machine has",
+}
+
 
 def add_track(commands: Any) -> None:
     """Add the command `track`."""
@@ -54,86 +79,17 @@ def add_track(commands: Any) -> None:
         description="Track the faces of a video and write their landmarks as OpenFace CSV or in another "
         "format.",
     )
-    parser.add_argument(
-        "video",
-        metavar="VIDEO",
-        type=Path,
-        help="a video, a folder of pictures, a TIFF stack or a photograph",
-    )
-    parser.add_argument(
-        "-o",
-        "--output",
-        metavar="OUT.csv",
-        type=Path,
-        required=True,
-        help="landmarks: .csv for OpenFace's columns, .npz to include settings and statistics, or another "
-        "format that `formats` lists",
-    )
-    add_format_option(parser)
-    parser.add_argument(
-        "--stats",
-        metavar="STATS.json",
-        type=Path,
-        help="write counts, frames per second and the seconds of each stage",
-    )
-    parser.add_argument(
-        "--resume",
-        action="store_true",
-        help="resume an interrupted run from its checkpoint next to OUT; the landmarks are those of an "
-        "uninterrupted run. Without a checkpoint it starts at the first frame, unless OUT exists.",
-    )
-    _add_source_options(parser)
-    parser.add_argument(
-        "--regions",
-        metavar="FILE.json",
-        type=Path,
-        help="boxes in which to search for a face that the detector misses, and boxes to ignore, such as "
-        '{"look": [{"box": [120, 80, 360, 380], "first": 0}], "ignore": [{"box": [500, 0, 640, 200]}]}',
-    )
-    parser.add_argument(
-        "--threads",
-        metavar="N",
-        type=count,
-        help="number of threads besides the decoder's; default: one per processor core, at most 4. The "
-        "landmarks do not depend on it.",
-    )
-    add_models_option(parser)
-    parser.add_argument(
-        "--experts",
-        choices=("numba", "onnx"),
-        default="numba",
-        help="what evaluates CLNF's patch experts: compiled kernels (the default), or ONNX Runtime, which "
-        "needs the package onnx",
-    )
-    parser.add_argument(
-        "--provider",
-        metavar="NAME",
-        action="append",
-        help="execution provider of ONNX Runtime for --experts onnx, such as CUDAExecutionProvider; may be "
-        "repeated, in the order of preference; default: the first that this machine has",
+    add_options(
+        parser,
+        OPTIONS,
+        output={"required": True},
+        experts={"choices": ("numba", "onnx"), "default": "numba"},
+        provider={"action": "append"},
+        **SOURCE_KINDS,
     )
     add_export_options(parser)
     add_settings_options(parser)
     parser.set_defaults(run=_track)
-
-
-def _add_source_options(parser: argparse.ArgumentParser) -> None:
-    """Add the options for the part of the video, and for the camera."""
-    for name, meaning in (("from", "first frame to track"), ("to", "where to stop, which is not tracked")):
-        parser.add_argument(
-            f"--{name}",
-            dest=f"{name}_",
-            metavar="WHEN",
-            type=frame_or_time,
-            help=f"{meaning}: a frame (250) or a time (12.5, 12s, 1:30)",
-        )
-    add_stream_options(parser)
-    parser.add_argument(
-        "--focal",
-        metavar="X",
-        help="focal length of the camera, for head position and rotation in OpenFace's columns: pixels "
-        "(1300, or 250px), or 35 mm equivalent (26mm); default: that which OpenFace assumes",
-    )
 
 
 def _track(options: argparse.Namespace) -> int:
@@ -256,7 +212,7 @@ def _opened(path: Path, stream: int | None) -> Video:
 
 def _part(options: argparse.Namespace, video: Video) -> range:
     """Return the frames to track."""
-    start, stop = _frame_at(options.from_, video, 0), _frame_at(options.to_, video, len(video))
+    start, stop = _frame_at(getattr(options, "from"), video, 0), _frame_at(options.to, video, len(video))
     return range(max(0, start), min(stop, len(video)), options.every)
 
 

@@ -54,13 +54,14 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
 )
 from napari_face_landmarks.napari_plugin.run_controller import counted, duration
 from napari_face_landmarks.napari_plugin.settings_form import SettingsControls
+from napari_face_landmarks.priority import cores
 from napari_face_landmarks.quality import check
 from napari_face_landmarks.runs.batch import track_many
 from napari_face_landmarks.runs.job import FAILED, FileResult
 from napari_face_landmarks.runs.measures import MEASURES_TABLE
 from napari_face_landmarks.runs.places import find_videos
 from napari_face_landmarks.runs.summary import summary_line
-from napari_face_landmarks.runs.worker import cores, in_a_sentence
+from napari_face_landmarks.runs.worker import in_a_sentence
 
 TITLE = "Many videos"
 NO_MEASURES = "There are no measures yet: press Track all."

@@ -16,15 +16,17 @@ from typing import Any, TypedDict, Unpack
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, SettingsError, os_errors_as
 from napari_face_landmarks.files.json_file import read_json
 from napari_face_landmarks.files.lock import try_to_lock
+from napari_face_landmarks.io.formats import format_named
 from napari_face_landmarks.models import DEFAULT_BUNDLE, bundle_folder
 from napari_face_landmarks.models.bundle import check_name
+from napari_face_landmarks.priority import cores
 from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.chunks import cut, remove_pieces
 from napari_face_landmarks.runs.job import FileResult, Job, failure, record_of
 from napari_face_landmarks.runs.measures import MEASURES_TABLE, join_summaries
 from napari_face_landmarks.runs.places import find_videos, left_out, place_outputs, recorded_outputs
 from napari_face_landmarks.runs.summary import append_to_summary, begin_summary, write_summary
-from napari_face_landmarks.runs.worker import OnProgress, OnResult, cores, run_local
+from napari_face_landmarks.runs.worker import OnProgress, OnResult, run_local
 from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
 from napari_face_landmarks.video import VideoWarning, probe
 
@@ -184,7 +186,7 @@ class _Batch:
 
     def _plan(self, folder: Path, processes: int) -> list[Job]:
         """Return a job for each video, all checked."""
-        suffix = _suffix(self.format)
+        suffix = ".csv" if self.format is None else format_named(self.format).suffixes[0]
         places = place_outputs(find_videos(self.inputs), folder, suffix, recorded_outputs(folder, suffix))
         models = DEFAULT_BUNDLE if self.models is None else _checked_models(self.models)
         settings = given_settings(self.settings).to_dict()
@@ -287,17 +289,6 @@ def read_settings(path: str | os.PathLike[str]) -> TrackerSettings:
         return settings_from_dict(values)
     except SettingsError as error:
         raise SettingsError(f"{os.fspath(path)}: {error}") from None
-
-
-def _suffix(name: str | None) -> str:
-    from napari_face_landmarks.io.formats import FORMATS
-
-    if name is None:
-        return ".csv"
-    for item in FORMATS:
-        if item.name == name:
-            return item.suffixes[0]
-    raise ResultError(f"There is no format {name!r}: choose one of {', '.join(f.name for f in FORMATS)}.")
 
 
 def _checked_models(models: str | Path) -> str:

@@ -81,13 +81,6 @@ _THREAD_VARIABLES = (
 _log = logging.getLogger(__name__)
 
 
-def cores() -> int:
-    """Return how many processor cores this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
-
-
 class Worker:
     """A worker process, seen from its parent; `OSError` if none can be started.
 

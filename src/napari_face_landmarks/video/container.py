@@ -19,6 +19,7 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 
 from napari_face_landmarks.errors import VideoError
+from napari_face_landmarks.priority import cores
 from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, to_rgb8
 
 VIDEO_SUFFIXES = (
@@ -246,11 +247,7 @@ def limit_threads(count: int) -> None:
 
 def thread_count() -> int:
     """Return the number of threads per video: the available processor cores, at most 4."""
-    try:
-        processors = len(os.sched_getaffinity(0))
-    except AttributeError:  # not available on all systems
-        processors = os.cpu_count() or 1
-    return max(1, min(_max_threads, processors))
+    return max(1, min(_max_threads, cores()))
 
 
 def geometry_of(frame: VideoFrame) -> FrameGeometry:
