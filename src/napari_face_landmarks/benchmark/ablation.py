@@ -54,7 +54,7 @@ class StepResult:
     moved: float  # mean distance of the landmarks from those of the baseline, % of the inter-ocular distance
 
 
-def steps(threads: int | None = None) -> list[Step]:
+def steps(threads: int) -> list[Step]:
     """Return the steps from the baseline to the defaults of a run with `refine` always."""
     users = TrackerSettings(refine="always", pfld_every=1)
     last = TrackerSettings(refine="always")
@@ -73,7 +73,7 @@ def steps(threads: int | None = None) -> list[Step]:
         Step(f"search radius {users.search_radius:g}", users, strided),
         Step("all landmarks of a scale at once, float32, compiled search", users, numba_engine),
         Step(f"PFLD on every {last.pfld_every}rd frame where faces move little", last, numba_engine),
-        Step("threads: frames overlap", last, numba_engine, threads or thread_count()),
+        Step("threads: frames overlap", last, numba_engine, threads),
     ]
 
 
@@ -83,7 +83,6 @@ def run_ablation(
     *,
     frames: int,
     seconds: float,
-    threads: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[StepResult]:
     """Run a video with the optimisations added one by one.
@@ -96,7 +95,7 @@ def run_ablation(
     truth: npt.NDArray[np.float32] | None = None
     total = len(video)
     frames = min(frames, total)
-    for step in steps(threads):
+    for step in steps(thread_count()):
         rate = results[-1].fps if results else 0.0
         count = min(total, max(frames, int(seconds * rate)))
         tracker = FaceTracker(models, step.settings, step.threads, engine=step.engine)
@@ -106,15 +105,12 @@ def run_ablation(
         fps = tracks.n_frames / (time.perf_counter() - began)
         if truth is None:
             truth = tracks.landmarks
-        base = results[0].fps if results else fps
-        results.append(
-            StepResult(
-                step.name, fps, count, fps / (rate or fps), fps / base, 100 * _moved(tracks.landmarks, truth)
-            )
-        )
+        total_gain = fps / (results[0].fps if results else fps)
+        moved = 100 * _moved(tracks.landmarks, truth)
+        results.append(StepResult(step.name, fps, count, fps / (rate or fps), total_gain, moved))
         say(
-            f"{step.name}: {fps:.1f} frames per second, {results[-1].total:.1f} times the baseline, "
-            f"landmarks {results[-1].moved:.2f} % away"
+            f"{step.name}: {fps:.1f} frames per second, {total_gain:.1f} times the baseline, "
+            f"landmarks {moved:.2f} % away"
         )
     return results
 

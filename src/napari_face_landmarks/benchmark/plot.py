@@ -24,11 +24,8 @@ def write_plot(path: Path, result: Benchmark) -> None:
     ResultError
         If matplotlib is not installed, or the file cannot be written.
     """
-    check_plot()
-    from matplotlib.figure import Figure
-
     counts = [len(result.ablation), *(1 + len(video.rates) for video in result.videos)]
-    figure = Figure(figsize=(12, 0.3 * (sum(counts) + 3 * len(counts))), layout="constrained")
+    figure = _figure(0.3 * (sum(counts) + 3 * len(counts)))
     panels = figure.subplots(len(counts), squeeze=False, height_ratios=[count + 2 for count in counts])[:, 0]
     steps = [(step.name, step.fps) for step in result.ablation]
     _bars(panels[0], "Optimisations added one by one: frames per second (logarithmic)", steps, log=True)
@@ -51,22 +48,25 @@ def write_race_plot(path: Path, race: Race) -> None:
     ResultError
         If matplotlib is not installed, or the file cannot be written.
     """
-    check_plot()
-    from matplotlib.figure import Figure
-
     numbers = sorted({entry.cores for entry in race.entries}, reverse=True)
-    figure = Figure(figsize=(12, 0.3 * len(race.entries) + len(numbers)), layout="constrained")
+    figure = _figure(0.3 * len(race.entries) + len(numbers))
     for axes, cores in zip(figure.subplots(len(numbers), squeeze=False)[:, 0], numbers, strict=True):
         entries = sorted((e for e in race.entries if e.cores == cores), key=lambda e: -e.median("fps"))
-        names = [entry.label for entry in entries]
-        medians = [entry.median("fps") for entry in entries]
         plural = "s" if cores > 1 else ""
         title = f"{race.video}, on {cores} core{plural}: frames per second, median and range"
-        _bars(axes, title, list(zip(names, medians, strict=True)))
+        _bars(axes, title, [(entry.label, entry.median("fps")) for entry in entries])
         for place, entry in enumerate(entries):
             axes.plot(entry.range("fps"), (place, place), color="black", linewidth=1.5)
             axes.patches[place].set_color("C0" if entry.ours else "C2")
     _save(figure, path)
+
+
+def _figure(height: float) -> Any:
+    """Return an empty figure of a height in inches."""
+    check_plot()
+    from matplotlib.figure import Figure
+
+    return Figure(figsize=(12, height), layout="constrained")
 
 
 def _save(figure: Any, path: Path) -> None:

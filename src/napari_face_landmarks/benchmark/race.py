@@ -221,24 +221,23 @@ def run_race(
         else:
             starters.append(starter)
             names[starter.system] = found["name"]
-    entries = {
-        (starter.system, cores): Entry(starter.system, names[starter.system], cores, math.nan, [])
-        for cores in sorted({1, min(2, thread_count())})
-        for starter in starters
+    runs: dict[tuple[_Starter, int], list[dict[str, Any]]] = {
+        (starter, cores): [] for cores in sorted({1, min(2, thread_count())}) for starter in starters
     }
-    shares: dict[tuple[str, int], float] = {}
     for number in range(rounds):
-        order = [(starter, cores) for starter in starters for cores in {key[1] for key in entries}]
+        order = list(runs)
         random.Random(number).shuffle(order)
         for starter, cores in order:
             found = _run(starter, path, frames, cores)
             if isinstance(found, str):
                 raise ResultError(f"{starter.system} could not be run again: {found}")
-            entries[starter.system, cores].laps.append(_lap(found))
-            shares[starter.system, cores] = found["faces"] / max(1, found["frames"])
+            runs[starter, cores].append(found)
         say(f"round {number + 1} of {rounds}")
-    done = [Entry(e.system, e.name, e.cores, shares[e.system, e.cores], e.laps) for e in entries.values()]
-    return Race(machine_now, about, done, left_out, warnings)
+    entries = []
+    for (starter, cores), every in runs.items():
+        share, laps = every[-1]["faces"] / every[-1]["frames"], [_lap(found) for found in every]
+        entries.append(Entry(starter.system, names[starter.system], cores, share, laps))
+    return Race(machine_now, about, entries, left_out, warnings)
 
 
 def _starters(path: Path, models: str, peers: Sequence[Peer]) -> list[_Starter]:
@@ -313,21 +312,13 @@ def race_table(race: Race) -> str:
             )
         )
     head = (
-        "system",
-        "cores",
-        "frames per second",
-        "range",
-        "end to end",
-        "CPU ms a frame",
-        "MB",
-        "with a face",
-    )
-    load = (
-        "" if race.machine["load"] is None else f", load average {race.machine['load']:.1f} before the start"
-    )
+        "system", "cores", "frames per second", "range", "end to end", "CPU ms a frame", "MB", "with a face",
+    )  # fmt: skip
+    load = race.machine["load"]
+    before = "" if load is None else f", load average {load:.1f} before the start"
     rounds = len(race.entries[0].laps)
     parts = [
-        f"{race.machine['processor']}{load}; "
+        f"{race.machine['processor']}{before}; "
         f"{race.video}; medians of {rounds} rounds, each system once a round in shuffled order, in processes "
         "pinned to one core or two. End to end: with the start of the process.",
         *[f"**{sentence}**" for sentence in race.warnings],

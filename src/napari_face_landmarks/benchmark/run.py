@@ -18,9 +18,7 @@ from napari_face_landmarks.benchmark.throughput import (
     WIDTHS,
     Cost,
     VideoRates,
-    default_thread_numbers,
     face_costs,
-    long_frames,
     size_costs,
     video_rates,
 )
@@ -32,6 +30,7 @@ from napari_face_landmarks.models import Models
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.video import open_video
+from napari_face_landmarks.video.container import thread_count
 
 
 @dataclass(frozen=True)
@@ -156,7 +155,7 @@ def run_benchmark(
     tracker = FaceTracker(models, TrackerSettings(refine="always"), 1)
     tracker.prepare()
     with open_video(paths[0]) as video:
-        frames = long_frames(video, min(60, effort.length))
+        frames = [np.asarray(video[number]) for number in range(min(60, effort.length, len(video)))]
         fit = tracker.fit(frames[0])
         if len(fit.landmarks) == 0:
             raise ResultError(f"{paths[0]} has no face on its first frame: choose another video.")
@@ -169,7 +168,7 @@ def run_benchmark(
             models, video, frames=effort.baseline_frames, seconds=effort.step_seconds, say=say
         )
     say("Whole runs")
-    threads = default_thread_numbers()
+    threads = sorted({1, thread_count()})
     videos = [
         video_rates(models, path, runs=effort.runs, threads=threads, stop=effort.stop, say=say)
         for path in paths

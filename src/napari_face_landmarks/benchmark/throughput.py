@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -209,13 +208,3 @@ def _costs(
 
 def _stage_ms(stats: RunStats) -> dict[str, float]:
     return {name: 1e3 * seconds / max(1, stats.frames) for name, seconds in stats.stage_seconds.items()}
-
-
-def default_thread_numbers() -> list[int]:
-    """Return 1 and the default number of threads."""
-    return sorted({1, thread_count()})
-
-
-def long_frames(video: Any, count: int) -> list[Frame]:
-    """Return the first frames of a video."""
-    return [np.asarray(video[number]) for number in range(min(count, len(video)))]
