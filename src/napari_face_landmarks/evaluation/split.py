@@ -47,13 +47,6 @@ def held_out_mask(names: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
     return np.array([is_held_out(str(name)) for name in names], dtype=np.bool_)
 
 
-def person_of(stem: str, name: str) -> str:
-    """Return the person in the image `name` of the file `stem`; clothes of rendered heads are ignored."""
-    if stem == "rendered_heads":
-        return name.rsplit("_", 1)[0].removeprefix("X_")
-    return name
-
-
 def split_masks(
     stem: str, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
@@ -67,10 +60,11 @@ def split_masks(
     if stem == "caltech_faces":
         numbers = np.array([int(PurePosixPath(name).stem.rsplit("_", 1)[1]) for name in names])
         return numbers <= CALTECH_HELD_OUT - CALTECH_GAP, numbers > CALTECH_HELD_OUT
+    people = names
     if "person" in arrays:
         people = [str(person) for person in arrays["person"]]
-    else:
-        people = [person_of(stem, name) for name in names]
+    elif stem == "rendered_heads":  # a person in other clothes is the same one
+        people = [name.rsplit("_", 1)[0].removeprefix("X_") for name in names]
     held_out = np.array(
         [
             person in HELD_OUT_PERSONS if person.startswith(CLIPS) else is_held_out(person)

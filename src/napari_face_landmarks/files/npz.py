@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import struct
 import tokenize
 import zipfile
@@ -96,9 +97,7 @@ def _wrong_header(
         )
         shape, _, dtype = read(member)
     fits = len(shape) == len(limits) and all(0 <= a <= b for a, b in zip(shape, limits, strict=True))
-    declared = dtype.itemsize
-    for length in shape:
-        declared *= int(length)
+    declared = dtype.itemsize * math.prod(map(int, shape))
     largest_item = 4 * longest_text if dtype.kind == "U" else 8
     most = min(archive.getinfo(name).file_size, MAX_INFLATION * size)
     too_large = dtype.itemsize > largest_item or declared > most

@@ -11,6 +11,7 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -172,39 +173,39 @@ def dental_show(axes: FaceAxes, side: str) -> Quantity:
     return _area(axes, INNER_LIP[side])
 
 
-def philtrum_deviation(axes: FaceAxes, side: str = "both") -> Quantity:
+def philtrum_deviation(axes: FaceAxes) -> Quantity:
     """Return the angle of the philtrum (nose to upper lip) to the midline, positive to the subject's left."""
     return arctangent(
         axes.horizontal(51) - axes.horizontal(33), axes.vertical(51) - axes.vertical(33)
     ) * math.degrees(1)
 
 
-def mouth_width(axes: FaceAxes, side: str = "both") -> Quantity:
+def mouth_width(axes: FaceAxes) -> Quantity:
     """Return the distance of the commissures."""
     return _distance(axes, 48, 54)
 
 
-def mouth_opening(axes: FaceAxes, side: str = "both") -> Quantity:
+def mouth_opening(axes: FaceAxes) -> Quantity:
     """Return the vertical distance of the inner lips at their middle."""
     return axes.vertical(66) - axes.vertical(62)
 
 
-def outer_mouth_opening(axes: FaceAxes, side: str = "both") -> Quantity:
+def outer_mouth_opening(axes: FaceAxes) -> Quantity:
     """Return the vertical distance of the outer lips at their middle."""
     return axes.vertical(57) - axes.vertical(51)
 
 
-def lip_aperture_area(axes: FaceAxes, side: str = "both") -> Quantity:
+def lip_aperture_area(axes: FaceAxes) -> Quantity:
     """Return the area between the inner lips."""
     return _area(axes, tuple(range(60, 68)))
 
 
-def jaw_opening(axes: FaceAxes, side: str = "both") -> Quantity:
+def jaw_opening(axes: FaceAxes) -> Quantity:
     """Return the vertical distance from the subnasale to the chin."""
     return axes.vertical(8) - axes.vertical(33)
 
 
-def inter_canthal_distance(axes: FaceAxes, side: str = "both") -> Quantity:
+def inter_canthal_distance(axes: FaceAxes) -> Quantity:
     """Return the distance of the outer canthi."""
     return _distance(axes, 36, 45)
 
@@ -232,7 +233,7 @@ _PAIRED: tuple[tuple[str, str, Kind, Callable[[FaceAxes, str], Quantity], Callab
     ("lower_lip_height", "lower lip height", "length", lower_lip_height, lambda s: (LOWER_LIP[s],)),
     ("dental_show", "dental show", "area", dental_show, lambda s: ((*INNER_LIP[s], INNER_LIP[s][0]),)),
 )  # fmt: skip
-_SINGLE: tuple[tuple[str, str, Kind, Callable[[FaceAxes, str], Quantity], Any], ...] = (
+_SINGLE: tuple[tuple[str, str, Kind, Formula, Any], ...] = (
     ("philtrum_deviation", "philtrum deviation", "angle", philtrum_deviation, ((33, 51),)),
     ("mouth_width", "mouth width", "length", mouth_width, ((48, 54),)),
     ("mouth_opening", "mouth opening", "length", mouth_opening, ((62, 66),)),
@@ -249,22 +250,17 @@ def _sentence(function: Callable[..., Quantity]) -> str:
     return text[:1].upper() + " ".join(text[1:].split())
 
 
-def _on_side(function: Callable[[FaceAxes, str], Quantity], side: str) -> Formula:
-    return lambda axes: function(axes, side)
-
-
 def _definitions() -> tuple[Measure, ...]:
     found = []
     for name, title, kind, function, lines in _PAIRED:
         help = _sentence(function)
         for side in SIDES:
-            formula = _on_side(function, side)
+            formula = partial(function, side=side)
             found.append(
                 Measure(f"{name}_{side}", f"{title}, {side}", side, kind, help, lines(side), formula)
             )
     for name, title, kind, function, drawn in _SINGLE:
-        formula = _on_side(function, "both")
-        found.append(Measure(name, title, "both", kind, _sentence(function), drawn, formula))
+        found.append(Measure(name, title, "both", kind, _sentence(function), drawn, function))
     return tuple(found)
 
 

@@ -270,7 +270,8 @@ def _events(
         edges = _edges(signal, float(base[place]), place, seconds, ends)
         if edges[3] - edges[0] < SHORTEST_EVENT or (found and edges[0] < found[-1].end):
             continue
-        rise, fall = slice(max(place - _rows(edges[0], seconds, place), 0), place + 1), slice(place, last + 2)
+        before = int(np.searchsorted(seconds, edges[0])) - 1  # the row before the onset
+        rise, fall = slice(max(before, 0), place + 1), slice(place, last + 2)
         amplitude = float(signal[place] - base[place])
         found.append(
             Event(
@@ -293,10 +294,6 @@ def _events(
             )
         )
     return found
-
-
-def _rows(onset: float, seconds: Floats, place: int) -> int:
-    return place - int(np.searchsorted(seconds, onset)) + 1
 
 
 def noise_of(values: npt.NDArray[Any]) -> float:
@@ -422,15 +419,11 @@ def _edges(
 
 def _paired(face: int, right: Sequence[Event], left: Sequence[Event]) -> list[Blink]:
     """Return the blinks of two eyes: closures that overlap in time are one blink."""
-    found, used = [], set[int]()
+    found, alone = [], list(left)
     for event in right:
-        partner = None
-        for k, other in enumerate(left):
-            if k not in used and other.onset <= event.end and event.onset <= other.end:
-                partner = k
-                break
+        partner = next((o for o in alone if o.onset <= event.end and event.onset <= o.end), None)
         if partner is not None:
-            used.add(partner)
-        found.append(Blink(face, event, None if partner is None else left[partner]))
-    found += [Blink(face, None, event) for k, event in enumerate(left) if k not in used]
+            alone.remove(partner)
+        found.append(Blink(face, event, partner))
+    found += [Blink(face, None, event) for event in alone]
     return sorted(found, key=lambda blink: blink.main.onset)

@@ -569,7 +569,7 @@ def _measured(
     widened = factors_of_columns([column.name for column in columns], error_factors(bundle))
     powers = {"length": 1, "area": 2, "ratio": 0, "angle": 0}
     power = np.array([powers[item.kind] for item in measures], dtype=np.float64)
-    power = np.concatenate([power, _pair_powers(power, pairs)])
+    power = np.concatenate([power, *((power[right], 0.0) for _, right, _ in pairs)])
     step = max(1, ROWS_AT_ONCE // max(1, shape[1]))
 
     def fill(first: int) -> None:
@@ -611,10 +611,6 @@ def measured_faces(
     values, errors = _of_rows(face_axes(landmarks), spread, covariance, MEASURES, pairs)
     columns = _columns(MEASURES, "px")
     return columns, values, errors * factors_of_columns([column.name for column in columns], factors)
-
-
-def _pair_powers(power: Any, pairs: Sequence[tuple[str, int, int]]) -> Any:
-    return np.array([value for _, right, _ in pairs for value in (power[right], 0.0)], dtype=np.float64)
 
 
 def _of_rows(
