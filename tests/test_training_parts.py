@@ -111,8 +111,8 @@ def faces() -> PartFaces:
     iris = np.array([[0.5, 0.5, 0.25]] * 20 + [[np.nan] * 3] * 20, np.float32)
     number = np.arange(40)
     return PartFaces(
-        np.array(eyes), np.array(lids, np.float32), iris, np.ones(40, np.float32), number * 0, number // 2,
-        np.array(mouths), np.array(lips, np.float32), np.ones(40, np.float32), number * 0, ["drawn"],
+        np.array(eyes), np.array(lids, np.float32), iris, np.ones(40, np.float32), number // 2,
+        np.array(mouths), np.array(lips, np.float32), np.ones(40, np.float32),
     )  # fmt: skip
 
 

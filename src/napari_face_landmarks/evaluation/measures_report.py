@@ -255,7 +255,7 @@ def deformations_followed(
             left, sign = bool(rng.random() < 0.5), float(rng.choice([-1.0, 1.0]))
             part = list(deformation.left if left else deformation.right)
             seen[place] = (*deform(image, labels, deformation, left, sign), part)
-        found = {}
+        found: dict[tuple[tuple[str, str], str], list[Floats]] = {}
         for key in keys:
             tracker = FaceTracker(bundles[key[0]], TrackerSettings(refine=key[1]))
             before = tracker.fit(image, box).landmarks[0]

@@ -11,7 +11,6 @@ import difflib
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -250,17 +249,21 @@ def _sentence(function: Callable[..., Quantity]) -> str:
     return text[:1].upper() + " ".join(text[1:].split())
 
 
+def _on_side(function: Callable[[FaceAxes, str], Quantity], side: str) -> Formula:
+    return lambda axes: function(axes, side)
+
+
 def _definitions() -> tuple[Measure, ...]:
     found = []
     for name, title, kind, function, lines in _PAIRED:
         help = _sentence(function)
         for side in SIDES:
-            formula = partial(function, side=side)
+            formula = _on_side(function, side)
             found.append(
                 Measure(f"{name}_{side}", f"{title}, {side}", side, kind, help, lines(side), formula)
             )
-    for name, title, kind, function, drawn in _SINGLE:
-        found.append(Measure(name, title, "both", kind, _sentence(function), drawn, function))
+    for name, title, kind, formula, drawn in _SINGLE:
+        found.append(Measure(name, title, "both", kind, _sentence(formula), drawn, formula))
     return tuple(found)
 
 

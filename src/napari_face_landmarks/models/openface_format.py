@@ -134,51 +134,42 @@ def read_cen(path: str | Path) -> ScaleExperts:
             raise _refused(cursor.path, f"has mirror {name} that do not exist")
     confidences = np.zeros((views, N_LANDMARKS))
     direct = np.full((views, N_LANDMARKS), -1, np.int64)
-    shapes: list[list[int]] = []
-    starts: list[list[int]] = []
-    biases: list[list[int]] = []
-    activations: list[list[int]] = []
+    layers: list[list[tuple[int, int, int, int]]] = []  # activation, outputs, words of biases and of weights
     for view in range(views):
         for k in range(N_LANDMARKS):
             where = f"the expert of landmark {k} in view {view}"
             depth = _expert_head(cursor, where, CEN_EXPERT, MAX_LAYERS, "layers")
             if depth:
-                direct[view, k] = len(shapes)
-                shapes.append([N_INPUTS])
-                starts.append([])
-                biases.append([])
-                activations.append([])
+                direct[view, k] = len(layers)
+                layers.append([])
+            outputs = N_INPUTS
             for _ in range(depth):
                 activation = _int(cursor, where)
                 if not 0 <= activation <= RELU:
                     raise _refused(cursor.path, f"has the unknown activation {activation} in {where}")
                 bias = _matrix(cursor, where, "f", (1, None))
-                weight = _matrix(cursor, where, "f", (bias.shape[1], shapes[-1][-1]))
-                if not 1 <= bias.shape[1] <= LARGEST_WIDTH:
-                    raise _refused(cursor.path, f"has a layer of {bias.shape[1]} outputs in {where}")
+                weight = _matrix(cursor, where, "f", (bias.shape[1], outputs))
+                outputs = bias.shape[1]
+                if not 1 <= outputs <= LARGEST_WIDTH:
+                    raise _refused(cursor.path, f"has a layer of {outputs} outputs in {where}")
                 _check_values(cursor, where, bias, weight)
-                shapes[-1].append(bias.shape[1])
-                activations[-1].append(activation)
-                biases[-1].append(_word(cursor, bias))
-                starts[-1].append(_word(cursor, weight))
-            if depth and shapes[-1][-1] != 1:
-                raise _refused(cursor.path, f"has {shapes[-1][-1]} outputs, not one, in {where}")
+                layers[-1].append((activation, outputs, _word(cursor, bias), _word(cursor, weight)))
+            if depth and outputs != 1:
+                raise _refused(cursor.path, f"has {outputs} outputs, not one, in {where}")
             confidences[view, k] = _confidence(cursor, where, used=depth > 0)
     _end(cursor)
     expert = np.where(direct >= 0, direct, direct[mirror][:, partner])
     flipped = (direct < 0) & (expert >= 0)
     confidences = np.where(flipped, confidences[mirror][:, partner], confidences)
-    deepest = max(map(len, activations), default=0)
-    if not deepest:
+    if not layers:
         raise _refused(cursor.path, "has no expert with layers")
     words = cursor.content[: cursor.content.size // 4 * 4].view("<f4").astype(np.float32, copy=False)
-    networks = Networks(
-        words,
-        _table(shapes, deepest + 1),
-        _table(starts, deepest),
-        _table(biases, deepest),
-        _table(activations, deepest),
-    )
+    table = np.zeros((4, len(layers), max(map(len, layers))), np.int64)
+    for number, own in enumerate(layers):
+        table[:, number, : len(own)] = np.transpose(own)
+    activations, widths, biases, weights = table
+    widths = np.insert(widths, 0, N_INPUTS, axis=1)
+    networks = Networks(words, widths, weights, biases, activations)
     return ScaleExperts(scale, centres, visibility & (expert >= 0), confidences, expert, flipped, networks)
 
 
@@ -383,13 +374,6 @@ def _check_values(cursor: _Cursor, where: str, *arrays: npt.NDArray[Any]) -> Non
 def _word(cursor: _Cursor, view: npt.NDArray[Any]) -> int:
     """Return the index of the 4-byte word at which a view of the file's bytes starts."""
     return int(view.__array_interface__["data"][0] - cursor.content.__array_interface__["data"][0]) // 4
-
-
-def _table(rows: list[list[int]], columns: int) -> npt.NDArray[np.int64]:
-    table = np.zeros((len(rows), columns), np.int64)
-    for i, row in enumerate(rows):
-        table[i, : len(row)] = row
-    return table
 
 
 def _end(cursor: _Cursor) -> None:

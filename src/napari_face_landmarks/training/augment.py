@@ -229,11 +229,9 @@ def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]
         cover = other
     else:
         colour = image[int(centre[1]), int(centre[0])] if rng.random() < 0.5 else rng.integers(0, 256, 3)
-        shade = np.linspace(rng.uniform(0.6, 1.0), rng.uniform(0.6, 1.0), size, dtype=np.float32)[
-            None, :, None
-        ]
-        cover = np.clip(np.asarray(colour, np.float32) * shade + np.zeros((size, 1, 1), np.float32), 0, 255)
-        cover = np.asarray(cover, dtype=np.uint8)
+        shade = np.linspace(rng.uniform(0.6, 1.0), rng.uniform(0.6, 1.0), size, dtype=np.float32)[:, None]
+        shaded = np.clip(np.asarray(colour, np.float32) * shade, 0, 255)  # (S, 3), the same in each row
+        cover = shaded.astype(np.uint8)
     soft = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32)[..., None] / 255
     image[:] = (cover * soft + image * (1 - soft)).astype(np.uint8)
     return mask > 0
@@ -249,6 +247,12 @@ def unsharp(image: Image, unit: float, rng: Generator) -> Image:
     thickness = reach if rng.random() < 0.5 else 0
     cv2.ellipse(kernel, (reach, reach), (reach, thickness), rng.uniform(0, 180), 0, 360, 1.0, -1)
     return np.asarray(cv2.filter2D(image, -1, kernel / kernel.sum()), dtype=np.uint8)
+
+
+def compressed(image: Image, worst: int, best: int, rng: Generator) -> Image:
+    """Return a picture as JPEG of a random quality leaves it."""
+    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(worst, best))])[1]
+    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_UNCHANGED), dtype=np.uint8)
 
 
 def photometric(image: Image, rng: Generator) -> Image:
@@ -281,10 +285,7 @@ def photometric(image: Image, rng: Generator) -> Image:
     if rng.random() < 0.25:
         pixels = pixels + rng.normal(0, rng.uniform(1, 10), pixels.shape).astype(np.float32)
     image = np.clip(pixels, 0, 255).astype(np.uint8)
-    if rng.random() < 0.2:
-        coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 80))])[1]
-        return np.asarray(cv2.imdecode(coded, cv2.IMREAD_COLOR), dtype=np.uint8)
-    return image
+    return compressed(image, 20, 80, rng) if rng.random() < 0.2 else image
 
 
 @dataclass(frozen=True, slots=True)

@@ -258,16 +258,11 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
     rng = np.random.default_rng([plan.seed, varied])
     yaw = yaw_of(faces.landmarks, pdm)
     has_mesh = faces.has_mesh
+    frontal = [(i, mirror) for i in np.flatnonzero(np.abs(yaw) < plan.frontal_reach) for mirror in (0, 1)]
+    side = [(i, int(yaw[i] < 0)) for i in np.flatnonzero(np.abs(yaw) > plan.side_from)]
+    views = (("frontal", frontal, plan.frontal_copies), ("side", side, plan.side_copies))
     gathered: list[list[Pool]] = []
-    for view in ("frontal", "side"):
-        if view == "frontal":
-            jobs = [
-                (i, mirror) for i in np.flatnonzero(np.abs(yaw) < plan.frontal_reach) for mirror in (0, 1)
-            ]
-            copies = plan.frontal_copies
-        else:
-            jobs = [(i, int(yaw[i] < 0)) for i in np.flatnonzero(np.abs(yaw) > plan.side_from)]
-            copies = plan.side_copies
+    for view, jobs, copies in views:
         jobs = jobs * copies if varied else jobs
         taken: list[list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]] = []
         hidden = np.zeros((len(jobs), N_LANDMARKS), np.bool_)
@@ -285,18 +280,12 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
                 grey = to_grey(np.ascontiguousarray(image))
             taken.append(take_pictures(grey, landmarks, pdm, plan, rng))
             unit[k] = inter_ocular(landmarks) / fit_pdm(pdm, landmarks)[0]
-        gathered.append(
-            [
-                Pool(
-                    np.stack([face[level][0] for face in taken]),
-                    np.stack([face[level][1] for face in taken]),
-                    hidden,
-                    unit * np.float32(scale),
-                )
-                for level, scale in enumerate(plan.scales)
-            ]
-        )
-    return [Pools(frontal, side) for frontal, side in zip(*gathered, strict=True)]
+        pools = []
+        for level, scale in enumerate(plan.scales):
+            pictures, places = map(np.stack, zip(*(face[level] for face in taken), strict=True))
+            pools.append(Pool(pictures, places, hidden, unit * np.float32(scale)))
+        gathered.append(pools)
+    return [Pools(*both) for both in zip(*gathered, strict=True)]
 
 
 def draw_places(

@@ -197,10 +197,8 @@ def run(args: argparse.Namespace) -> int:
         f"held out: {len(plain)} photographs; on {device}"
     )
 
-    network, averaged = (
-        detector_network.FaceDetector().to(device),
-        detector_network.FaceDetector().to(device).eval(),
-    )
+    network, averaged = (detector_network.FaceDetector().to(device) for _ in range(2))
+    averaged.eval()
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=args.rate, weight_decay=0.02)
     loop = Loop(out / "detector", network, averaged, optimiser, EMA)

@@ -17,6 +17,7 @@ import numpy.typing as npt
 from scipy.spatial import Delaunay
 
 from napari_face_landmarks.opencv import cv2
+from napari_face_landmarks.training.augment import compressed
 from napari_face_landmarks.training.faces import decode, open_archive
 from napari_face_landmarks.training.pose_augmentation import draw_triangles, rotation_about
 
@@ -91,15 +92,9 @@ def load_photos(path: Path, held_out: bool) -> list[Photo]:
         if path.stem == "background":
             rows = rows[:0]
         boxes = np.concatenate([rows[:, :2], rows[:, :2] + rows[:, 2:4]], axis=1)
-        photos.append(
-            Photo(
-                f"{path.stem}/{data['names'][i]}",
-                _pyramid(decode(data, i)),
-                boxes,
-                rows[:, 4:14].reshape(-1, 5, 2),
-                _trust(boxes, rows[:, 14]),
-            )
-        )
+        points, trusted = rows[:, 4:14].reshape(-1, 5, 2), _trust(boxes, rows[:, 14])
+        name = f"{path.stem}/{data['names'][i]}"
+        photos.append(Photo(name, _pyramid(decode(data, i)), boxes, points, trusted))
     return photos
 
 
@@ -123,16 +118,8 @@ def load_crops(path: Path, held_out: bool) -> list[Photo]:
         if mesh.min() < -500:
             continue
         box, points = mesh_face(mesh[:, :2])
-        photos.append(
-            Photo(
-                f"{path.stem}/{data['names'][i]}",
-                _pyramid(decode(data, i)),
-                box[None],
-                points[None],
-                np.ones(1, bool),
-                mesh,
-            )
-        )
+        name, trusted = f"{path.stem}/{data['names'][i]}", np.ones(1, bool)
+        photos.append(Photo(name, _pyramid(decode(data, i)), box[None], points[None], trusted, mesh))
     return photos
 
 
@@ -140,9 +127,8 @@ def load_data(data: Path, bundle: str, held_out: bool) -> tuple[list[Photo], lis
     """Return whole photographs, crops and backgrounds of a bundle, one side of the split."""
     wholes, crops = BUNDLES[bundle]
     photos = [photo for name in wholes for photo in load_photos(data / "detection" / f"{name}.npz", held_out)]
-    faces = [
-        photo for name in crops for photo in load_crops(data / "landmarks_open" / f"{name}.npz", held_out)
-    ]
+    folder = data / "landmarks_open"
+    faces = [photo for name in crops for photo in load_crops(folder / f"{name}.npz", held_out)]
     return photos, faces, load_photos(data / "detection" / "background.npz", held_out)
 
 
@@ -273,9 +259,8 @@ class Composer:
             canvas = np.empty((size, size, 3), np.uint8)
             canvas[:] = rng.integers(0, 256, 3)
         elif kind < 0.5:
-            small = rng.integers(0, 256, (int(rng.integers(2, 24)), int(rng.integers(2, 24)), 3)).astype(
-                np.uint8
-            )
+            shape = (int(rng.integers(2, 24)), int(rng.integers(2, 24)), 3)
+            small = rng.integers(0, 256, shape).astype(np.uint8)
             way = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_NEAREST
             canvas = cv2.resize(small, (size, size), interpolation=way)
         elif kind < 0.53:
@@ -309,9 +294,8 @@ class Composer:
             piece = piece[:, :, rng.permutation(3)]
         if rng.random() < 0.3:
             piece = piece.transpose(1, 0, 2)
-        return np.asarray(
-            cv2.resize(np.ascontiguousarray(piece), (width, height), interpolation=cv2.INTER_LINEAR)
-        )
+        piece = np.ascontiguousarray(piece)
+        return np.asarray(cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR))
 
     def _away_from_faces(self, rng: Generator) -> Array | None:
         """Return a part of a photograph without faces (clothes, hands, rooms), or None if none was found."""
@@ -367,9 +351,8 @@ class Composer:
         for cells in (3, 6, 12, 24, 48):
             rows, columns = max(int(cells * stretch), 2), max(int(cells / stretch), 2)
             noise = rng.standard_normal((rows, columns)).astype(np.float32)
-            field += cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC) * cells ** -rng.uniform(
-                0, 1
-            )
+            clouds = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
+            field += clouds * cells ** -rng.uniform(0, 1)
         field = (field - field.min()) / max(float(np.ptp(field)), 1e-6)
         if rng.random() < 0.5:  # bands, as wood and folds have them
             field = 0.5 + 0.5 * np.sin(field * rng.uniform(8, 50))
@@ -390,15 +373,10 @@ class Composer:
             half = 0.09 * w
         else:
             cx, cy, half = (x0 + x1) / 2 + rng.uniform(-0.3, 0.3) * w, y1 + 0.3 * h, 0.22 * h
-        left, right = (
-            int(np.clip(cx - half, 0, image.shape[1] - 4)),
-            int(np.clip(cx + half, 4, image.shape[1])),
-        )
-        top, bottom = (
-            int(np.clip(cy - half, 0, image.shape[0] - 4)),
-            int(np.clip(cy + half, 4, image.shape[0])),
-        )
-        piece = np.ascontiguousarray(image[top : max(bottom, top + 4), left : max(right, left + 4)])
+        centre, full = np.array([cx, cy]), np.array([image.shape[1], image.shape[0]])
+        left, top = low = np.clip(centre - half, 0, full - 4).astype(int)
+        right, bottom = np.maximum(np.clip(centre + half, 4, full).astype(int), low + 4)
+        piece = np.ascontiguousarray(image[top:bottom, left:right])
         return np.asarray(cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR))
 
     def _paste_whole(
@@ -467,14 +445,8 @@ class Composer:
             small = (box.reshape(2, 2) + 0.5) / shrink - 0.5 - [left, top]
             _paste_head(canvas, owner, number, part, matrix, small, rng.uniform(0.7, 1.0))
         else:
-            cv2.warpAffine(
-                np.ascontiguousarray(part),
-                matrix,
-                (canvas.shape[1], canvas.shape[0]),
-                dst=canvas,
-                flags=cv2.INTER_LINEAR,
-                borderMode=cv2.BORDER_TRANSPARENT,
-            )
+            part, size = np.ascontiguousarray(part), canvas.shape[1::-1]
+            cv2.warpAffine(part, matrix, size, canvas, cv2.INTER_LINEAR, cv2.BORDER_TRANSPARENT)
             h, w = part.shape[:2]
             corners = np.array([[0, 0], [w - 1, 0], [w - 1, h - 1], [0, h - 1]]) @ matrix[:, :2].T
             corners = np.round((corners + matrix[:, 2]) * 16).astype(np.int32)
@@ -487,23 +459,11 @@ class Composer:
             x0, y0, x1, y1 = photo.boxes[k]
             place = linear @ [(x0 + x1) / 2, (y0 + y1) / 2] + shift
             a, b = (x1 - x0) / 2 * zoom * stretch, (y1 - y0) / 2 * zoom / stretch
-            half_width = math.hypot(a * cos, b * sin)
-            half_height = math.hypot(a * sin, b * cos)
+            half = np.array([math.hypot(a * cos, b * sin), math.hypot(a * sin, b * cos)])
             points = photo.points[k] @ linear.T + shift
             if flip < 0:
                 points = points[list(FLIPPED_POINTS)]
-            ellipse = np.array(
-                [
-                    *place,
-                    a,
-                    b,
-                    math.degrees(angle),
-                    place[0] - half_width,
-                    place[1] - half_height,
-                    place[0] + half_width,
-                    place[1] + half_height,
-                ]
-            )
+            ellipse = np.array([*place, a, b, math.degrees(angle), *(place - half), *(place + half)])
             faces.append((number, ellipse, points, bool(photo.trusted[k])))
         return faces
 
@@ -533,9 +493,8 @@ class Composer:
                 tile = face[r2 * th : (r2 + 1) * th, c2 * tw : (c2 + 1) * tw]
                 filling[r * th : (r + 1) * th, c * tw : (c + 1) * tw] = tile
         mask = np.zeros((h, w), np.uint8)
-        cv2.ellipse(
-            mask, (w // 2, h // 2), (max(int(w * 0.47), 1), max(int(h * 0.47), 1)), 0, 0, 360, 255, -1
-        )
+        axes = (max(int(w * 0.47), 1), max(int(h * 0.47), 1))
+        cv2.ellipse(mask, (w // 2, h // 2), axes, 0, 0, 360, 255, -1)
         face[mask > 0] = filling[mask > 0]
         return image
 
@@ -633,9 +592,7 @@ class Composer:
             field = self.noise[start : start + size * size * 3].reshape(size, size, 3)
             image = cv2.add(image, field * rng.uniform(1, 14), dtype=cv2.CV_8U)
         if rng.random() < 0.25:
-            quality = int(rng.integers(12, 75))
-            _, blob = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, quality])
-            image = np.asarray(cv2.imdecode(blob, cv2.IMREAD_COLOR))
+            image = compressed(image, 12, 75, rng)
         return np.asarray(image)
 
 
@@ -651,17 +608,8 @@ def _paste_head(
     size = (canvas.shape[1], canvas.shape[0])
     centre, half = box.mean(0) - [0, 0.1 * (box[1, 1] - box[0, 1])], (box[1] - box[0]) * margin
     mask = np.zeros((h, w), np.uint8)
-    cv2.ellipse(
-        mask,
-        (round(centre[0] * 16), round(centre[1] * 16)),
-        (max(round(half[0] * 16), 16), max(round(half[1] * 16), 16)),
-        0,
-        0,
-        360,
-        255,
-        -1,
-        shift=4,
-    )
+    middle, axes = [round(v * 16) for v in centre], [max(round(v * 16), 16) for v in half]
+    cv2.ellipse(mask, middle, axes, 0, 0, 360, 255, -1, shift=4)
     mask[0], mask[-1], mask[:, 0], mask[:, -1] = 0, 0, 0, 0
     mask = cv2.GaussianBlur(mask, (0, 0), max(float(half[0]) * 0.08, 0.6))
     seen = cv2.warpAffine(mask, matrix, size).astype(np.float32)[..., None] / 255
@@ -680,9 +628,8 @@ def _visible(owner: Array, number: int, ellipse: Array) -> float:
         return 0.0
     mask = np.zeros((bottom - top, right - left), np.uint8)
     centre = (round((x - left) * 16), round((y - top) * 16))
-    cv2.ellipse(
-        mask, centre, (max(round(a * 16), 1), max(round(b * 16), 1)), float(angle), 0, 360, 1, -1, shift=4
-    )
+    axes = (max(round(a * 16), 1), max(round(b * 16), 1))
+    cv2.ellipse(mask, centre, axes, float(angle), 0, 360, 1, -1, shift=4)
     seen = np.count_nonzero((owner[top:bottom, left:right] == number) & (mask > 0))
     return float(min(seen / (math.pi * a * b), 1.0))
 
@@ -715,9 +662,8 @@ def _draw_shapes(rng: Generator, canvas: Array) -> None:
                 )
                 edge = tuple(int(v * 0.35) for v in colour)
             if rng.random() < 0.5:  # an outline round the letters
-                cv2.putText(
-                    canvas, letters, place, font, scale, edge, thick + int(rng.integers(2, 9)), cv2.LINE_AA
-                )
+                around = thick + int(rng.integers(2, 9))
+                cv2.putText(canvas, letters, place, font, scale, edge, around, cv2.LINE_AA)
             cv2.putText(canvas, letters, place, font, scale, colour, thick, cv2.LINE_AA)
         elif kind < 0.65:
             radius = int(rng.integers(3, size // 3))

@@ -28,13 +28,9 @@ def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> 
     refusal = ModelError(f"{path} is not an export of this network: train from the start, without --start.")
     if len(pairs) != len(convolutions):
         raise refusal
-    convolutions = [  # a network of grey levels is exported for RGB: with three times its first weights
-        (
-            weight.sum(axis=1, keepdims=True) if conv.in_channels == 1 and weight.shape[1] == 3 else weight,
-            bias,
-        )
-        for (conv, _), (weight, bias) in zip(pairs, convolutions, strict=True)
-    ]
+    weight, bias = convolutions[0]
+    if pairs[0][0].in_channels == 1 and weight.shape[1] == 3:  # of grey levels, but exported for RGB
+        convolutions[0] = weight.sum(axis=1, keepdims=True), bias
     if [tuple(conv.weight.shape) for conv, _ in pairs] != [weight.shape for weight, _ in convolutions]:
         raise refusal
     with torch.no_grad():

@@ -29,9 +29,10 @@ from napari_face_landmarks.parts.crop import (
 )
 from napari_face_landmarks.pfld.crop import to_crop
 from napari_face_landmarks.training.augment import cut
-from napari_face_landmarks.training.faces import LABELLED, LARGEST_FLIP_DIFFERENCE, decode
+from napari_face_landmarks.training.faces import LABELLED, decode, open_archive
 from napari_face_landmarks.training.labels import (
     MESH_68,
+    MESH_LIDS,
     Calibration,
     Floats,
     load_calibration,
@@ -80,15 +81,7 @@ EYE_PATCH, MOUTH_PATCH = 80, 84
 EYE_REACH, MOUTH_REACH = EYE_PATCH / EYE_SIZE, MOUTH_PATCH / MOUTH_SIZE
 """Sides of the stored patches relative to those of the networks' crops, for augmentation."""
 
-# fmt: off
-_UPPER = np.array([
-    [33, 246, 161, 160, 159, 158, 157, 173, 133], [362, 398, 384, 385, 386, 387, 388, 466, 263],
-])
-_LOWER = np.array([
-    [133, 155, 154, 153, 145, 144, 163, 7, 33], [263, 249, 390, 373, 374, 380, 381, 382, 362],
-])
 _IRIS = np.array([[468, 469, 471], [473, 474, 476]])  # centre and ends of the horizontal diameter
-# fmt: on
 _SIDES = (36, 42)
 
 
@@ -101,13 +94,10 @@ class PartFaces:
     # (E, 3); centre x, centre y and horizontal diameter; NaN where it is hidden
     iris: npt.NDArray[np.float32]
     eye_weight: npt.NDArray[np.float32]  # (E,)
-    eye_source: npt.NDArray[np.int64]  # (E,); number of the file in `sources`
     eye_face: npt.NDArray[np.int64]  # (E,); number of the face; its right eye comes first
     mouths: npt.NDArray[np.uint8]  # (N, 84, 84, 3); RGB
     lips: npt.NDArray[np.float32]  # (N, 20, 2)
     mouth_weight: npt.NDArray[np.float32]  # (N,)
-    mouth_source: npt.NDArray[np.int64]  # (N,)
-    sources: list[str]  # the files
 
 
 def apertures(lids: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
@@ -123,11 +113,8 @@ def apertures(lids: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 def mesh_lids(mesh: npt.NDArray[np.floating]) -> Floats:
     """Return the lids of both eyes of a mesh (478, 3), (2, 6, 2): canthi and thirds of each lid."""
     points = np.asarray(mesh, dtype=np.float64)[:, :2]
-    eyes = [
-        np.concatenate([resampled(points[upper], 4)[:3], resampled(points[lower], 4)[:3]])
-        for upper, lower in zip(_UPPER, _LOWER, strict=True)
-    ]
-    return np.stack(eyes)
+    lids = [resampled(points[list(line)], 4)[:3] for _, line in MESH_LIDS]
+    return np.concatenate(lids).reshape(2, 6, 2)
 
 
 def mesh_lips(mesh: Floats, calibration: Calibration) -> Floats:
@@ -177,12 +164,18 @@ def lid_offset(data: Path) -> Floats:
             meshes, templates = arrays["mesh478_x64"][chosen] / 64.0, arrays["template189"][chosen]
         for mesh, template in zip(meshes, templates, strict=True):
             marked = template_landmarks(template.astype(np.float64))
-            for side, lids in enumerate(mesh_lids(mesh)):
-                axes, width = _eye_axes(lids)
-                truth = np.stack([marked[k] for k in range(_SIDES[side], _SIDES[side] + 6)])
-                offset = (truth - lids) @ axes / width
-                offsets.append(offset if side == 0 else _mirrored(offset, 0.0))
+            offsets += _lid_offsets(np.stack([marked[k] for k in range(36, 48)]), mesh)
     return np.asarray(np.mean(offsets, axis=0))
+
+
+def _lid_offsets(marked: npt.NDArray[np.floating], mesh: npt.NDArray[np.floating]) -> list[Floats]:
+    """Return the differences of lids, (12, 2), from those of a mesh, (6, 2) for each eye, as `lid_offset`."""
+    offsets = []
+    for side, (truth, lids) in enumerate(zip(marked.reshape(2, 6, 2), mesh_lids(mesh), strict=True)):
+        axes, width = _eye_axes(lids)
+        offset = (truth - lids) @ axes / width
+        offsets.append(offset if side == 0 else _mirrored(offset, 0.0))
+    return offsets
 
 
 def _eye_axes(lids: Floats) -> tuple[Floats, float]:
@@ -263,23 +256,10 @@ def _hand_reading(data: Path) -> tuple[Any, Floats]:
             meshes.append(mesh[known])
             landmarks.append(arrays["landmarks"][chosen][known])
     for mesh, truth in zip(np.concatenate(meshes), np.concatenate(landmarks), strict=True):
-        for side, lids in enumerate(mesh_lids(mesh)):
-            axes, width = _eye_axes(lids)
-            offset = (truth[_SIDES[side] : _SIDES[side] + 6] - lids) @ axes / width
-            offset = offset if side == 0 else _mirrored(offset, 0.0)
+        for offset in _lid_offsets(truth[36:48], mesh):
             offset[[1, 5], 1], offset[[2, 4], 1] = offset[[1, 5], 1].mean(), offset[[2, 4], 1].mean()
             offsets.append(offset)  # the aperture is corrected by LID_KNOTS
     return fit_reading(np.concatenate(meshes), np.concatenate(landmarks)), np.median(offsets, axis=0)
-
-
-def _usable(arrays: Mapping[str, npt.NDArray[Any]]) -> npt.NDArray[np.bool_]:
-    """Return which faces of a file have reliable labels, (N,) bool."""
-    usable = np.ones(len(arrays["names"]), np.bool_)
-    if "flip_difference" in arrays:
-        usable &= arrays["flip_difference"] <= LARGEST_FLIP_DIFFERENCE
-    if "landmarks" not in arrays:
-        usable &= arrays["mesh478_x64"][:, :, 0].min(axis=1) > -256 * 64
-    return usable
 
 
 def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
@@ -291,13 +271,13 @@ def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
         weights |= dict.fromkeys(LABELLED, BY_HAND_WEIGHT)
         reading, offset = _hand_reading(data)
     labeller = _Labeller(bundle, load_calibration(data), offset, reading)
-    rows: dict[str, list[Any]] = {name: [] for name in PartFaces.__annotations__ if name != "sources"}
+    rows: dict[str, list[Any]] = {name: [] for name in PartFaces.__annotations__}
     faces = 0
-    for source, (path, weight) in enumerate(tqdm(weights.items(), desc="crops", unit="file")):
-        with np.load(data / path, allow_pickle=False) as archive:
-            arrays = {name: archive[name] for name in archive.files}
+    for path, weight in tqdm(weights.items(), desc="crops", unit="file"):
+        arrays, chosen = open_archive(data / path, held_out)
+        if "landmarks" not in arrays:
+            chosen = chosen[arrays["mesh478_x64"][chosen, :, 0].min(axis=1) > -256 * 64]
         stem = Path(path).stem
-        chosen = np.flatnonzero(split_masks(stem, arrays)[int(held_out)] & _usable(arrays))
         labels = [labeller.faces(stem, arrays, int(i)) for i in chosen]
         if stem == "rendered_heads":
             _take_off_convention(labels, arrays, chosen, labeller.calibration)
@@ -306,13 +286,9 @@ def load_parts(data: Path, bundle: str, held_out: bool) -> PartFaces:
             inside = arrays["inside68"][i] if "inside68" in arrays else np.ones(68, np.bool_)
             _add_face(rows, image, landmarks, irises, inside, weight)
             rows["eye_face"] += [faces] * (len(rows["eyes"]) - len(rows["eye_face"]))
-            rows["eye_source"] += [source] * (len(rows["eyes"]) - len(rows["eye_source"]))
-            rows["mouth_source"] += [source] * (len(rows["mouths"]) - len(rows["mouth_source"]))
             faces += 1
-    kinds = {"eyes": np.uint8, "mouths": np.uint8, "eye_source": np.int64, "eye_face": np.int64}
-    kinds["mouth_source"] = np.int64
-    stacked = {name: np.asarray(values, kinds.get(name, np.float32)) for name, values in rows.items()}
-    return PartFaces(**stacked, sources=[Path(path).stem for path in weights])
+    kinds = {"eyes": np.uint8, "mouths": np.uint8, "eye_face": np.int64}
+    return PartFaces(**{name: np.asarray(row, kinds.get(name, np.float32)) for name, row in rows.items()})
 
 
 def _take_off_convention(

@@ -18,7 +18,7 @@ from tqdm import tqdm
 
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.parts.crop import EYE_SIDE, EYE_SIZE, MOUTH_SIDE, MOUTH_SIZE
-from napari_face_landmarks.training.augment import Generator, Image, cut, displaced, unsharp
+from napari_face_landmarks.training.augment import Generator, Image, compressed, cut, displaced, unsharp
 from napari_face_landmarks.training.from_onnx import load_exported
 from napari_face_landmarks.training.log import append_row, write_json
 from napari_face_landmarks.training.loop import Loop, floating, scheduled
@@ -88,10 +88,7 @@ class Part:
     labels: Floats
     known: npt.NDArray[np.bool_]  # (N, L)
     chance: npt.NDArray[np.float64]  # (N,); with which training draws each
-    # source, face: (N,)
-    source: npt.NDArray[np.int64]
-    face: npt.NDArray[np.int64]
-    sources: list[str]
+    face: npt.NDArray[np.int64]  # (N,); number of the face
     size: int  # side of the network's input
     reach: float  # side of a patch over that of the crop
 
@@ -109,10 +106,7 @@ def part_of(faces: PartFaces, name: str) -> Part:
         chance = _balanced(state, faces.mouth_weight, MOUTH_SHARES)
         known = np.ones(faces.lips.shape[:2], np.bool_)
         face = np.arange(len(faces.lips))
-        return Part(
-            name, faces.mouths, faces.lips, known, chance, faces.mouth_source, face, faces.sources,
-            MOUTH_SIZE, MOUTH_REACH,
-        )  # fmt: skip
+        return Part(name, faces.mouths, faces.lips, known, chance, face, MOUTH_SIZE, MOUTH_REACH)
     state = np.digitize(apertures(faces.lids), (SHUT, HALF))
     chance = _balanced(state, faces.eye_weight, EYE_SHARES)
     half = np.stack([faces.iris[:, 2] / 2, np.zeros(len(faces.iris), np.float32)], axis=1)
@@ -120,10 +114,7 @@ def part_of(faces: PartFaces, name: str) -> Part:
     labels = np.concatenate([faces.lids, (centre - half)[:, None], (centre + half)[:, None]], axis=1)
     known = np.isfinite(labels).all(axis=2)
     labels = np.where(known[..., None], labels, 0.5).astype(np.float32)
-    return Part(
-        name, faces.eyes, labels, known, chance, faces.eye_source, faces.eye_face, faces.sources, EYE_SIZE,
-        EYE_REACH,
-    )  # fmt: skip
+    return Part(name, faces.eyes, labels, known, chance, faces.eye_face, EYE_SIZE, EYE_REACH)
 
 
 def _balanced(
@@ -302,18 +293,13 @@ def soften(image: Image, unit: float, rng: Generator) -> Image:
         small = max(round(size * rng.uniform(0.22, 0.9)), 8)
         image = cv2.resize(image, (small, small), interpolation=cv2.INTER_AREA)
         if rng.random() < 0.4:
-            image = _compressed(image, rng)
+            image = compressed(image, 20, 85, rng)
         image = cv2.resize(image, (size, size), interpolation=cv2.INTER_LINEAR)
     elif rng.random() < 0.5:
         image = unsharp(image, unit, rng)
     if rng.random() < 0.15:
-        image = _compressed(image, rng)
+        image = compressed(image, 20, 85, rng)
     return np.asarray(image, dtype=np.uint8)
-
-
-def _compressed(image: Image, rng: Generator) -> Image:
-    coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(20, 85))])[1]
-    return np.asarray(cv2.imdecode(coded, cv2.IMREAD_UNCHANGED), dtype=np.uint8)
 
 
 def light(images: Floats, mild: npt.NDArray[np.bool_], rng: Generator) -> Floats:
@@ -500,14 +486,12 @@ def load_or_make(data: Path, out: Path, bundle: str, held_out: bool) -> PartFace
     path = out / f"parts.{'held_out' if held_out else 'train'}.npz"
     if not path.exists():
         faces = load_parts(data, bundle, held_out)
-        arrays: dict[str, Any] = {item.name: np.asarray(getattr(faces, item.name)) for item in fields(faces)}
         part = path.with_suffix(".part.npz")
-        np.savez(part, **arrays)
+        np.savez(part, **vars(faces))
         part.replace(path)
         return faces
     with np.load(path, allow_pickle=False) as archive:
-        values = {name: archive[name] for name in archive.files}
-    return PartFaces(**{**values, "sources": [str(name) for name in values["sources"]]})
+        return PartFaces(**{item.name: archive[item.name] for item in fields(PartFaces)})
 
 
 def train(
