@@ -41,25 +41,20 @@ def _module(step: str) -> object:
     return importlib.import_module(f"napari_face_landmarks.training.{name}")
 
 
-def _common() -> argparse.ArgumentParser:
+def make_parser(step: str | None = None) -> argparse.ArgumentParser:
+    """Return the parser of the training; only the module of `step` is imported, for its own options."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data", type=Path, required=True, help="the folder of training data")
     common.add_argument("--bundle", choices=("open", "research"), default="open", help="default: %(default)s")
     common.add_argument("--out", type=Path, default=Path("runs"), help="default: %(default)s")
-    return common
-
-
-def make_parser(step: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of the training; only the module of `step` is imported, for its own options."""
     parser = argparse.ArgumentParser(prog="python -m napari_face_landmarks.training", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for name, text in STEPS.items():
-        sub = steps.add_parser(
-            name, parents=[_common()], help=text, description=f"{text[0].upper()}{text[1:]}."
-        )
+        about = f"{text[0].upper()}{text[1:]}."
+        sub = steps.add_parser(name, parents=[common], help=text, description=about)
         if name == step:  # the detector needs torch, the PDM does not
             _module(name).add_arguments(sub)  # type: ignore[attr-defined]
-    everything = steps.add_parser("all", parents=[_common()], help="every step with its defaults")
+    everything = steps.add_parser("all", parents=[common], help="every step with its defaults")
     everything.add_argument(
         "--jobs", type=int, default=1, help="steps to run in parallel, 3 on three cores or more (default 1)"
     )

@@ -41,6 +41,10 @@ STARTED_STEPS, STARTED_RATE = 5000, 1.5e-3
 """Steps and learning rate of a run that starts from the weights of another bundle."""
 EMA = 0.9985
 COMPOSED_HELD_OUT = 400
+LOGGED = (
+    "average_precision", "recall_at_one_false_alarm_in_50", "recall", "false_alarms_per_picture",
+    "mean_overlap", "mean_point_error",
+)  # fmt: skip
 REPORTED_SCORES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 
@@ -128,6 +132,14 @@ def evaluate(network: detector_network.FaceDetector, pictures: list[Any], min_sc
     sure = score >= min_score
     false_scores = np.sort(score[~state])[::-1]
     recall, lowest = recall_at(score, state, n_faces, len(pictures))
+
+    def found_from(low: float) -> dict[str, float]:
+        counted = score >= low
+        return {
+            "recall": float(np.count_nonzero(state & counted) / max(n_faces, 1)),
+            "false_alarms_per_picture": float(np.count_nonzero(~state & counted) / len(pictures)),
+        }
+
     return {
         "pictures": len(pictures),
         "faces": n_faces,
@@ -135,15 +147,8 @@ def evaluate(network: detector_network.FaceDetector, pictures: list[Any], min_sc
         "recall_at_one_false_alarm_in_50": recall,
         "score_of_one_false_alarm_in_50": lowest,
         "min_score": min_score,
-        "recall": float(np.count_nonzero(state & sure) / max(n_faces, 1)),
-        "false_alarms_per_picture": float(np.count_nonzero(~state & sure) / len(pictures)),
-        "by_min_score": {
-            f"{low:g}": {
-                "recall": float(np.count_nonzero(state & (score >= low)) / max(n_faces, 1)),
-                "false_alarms_per_picture": float(np.count_nonzero(~state & (score >= low)) / len(pictures)),
-            }
-            for low in REPORTED_SCORES
-        },
+        **found_from(min_score),
+        "by_min_score": {f"{low:g}": found_from(low) for low in REPORTED_SCORES},
         "highest_false_score": float(false_scores[0]) if len(false_scores) else 0.0,
         "mean_overlap": float(np.nanmean(overlap[sure & state])) if (sure & state).any() else 0.0,
         "mean_point_error": float(np.nanmean(error[sure & state])) if (sure & state).any() else 1.0,
@@ -246,15 +251,7 @@ def _log(path: Path, step: int, seconds: float, losses: dict[str, float], metric
     row: dict[str, float] = {"step": step, "seconds": round(seconds, 1)}
     row.update({f"loss_{name}": round(value, 5) for name, value in losses.items()})
     for part, values in metrics.items():
-        for name in (
-            "average_precision",
-            "recall_at_one_false_alarm_in_50",
-            "recall",
-            "false_alarms_per_picture",
-            "mean_overlap",
-            "mean_point_error",
-        ):
-            row[f"{part}_{name}"] = round(values[name], 5)
+        row.update({f"{part}_{name}": round(values[name], 5) for name in LOGGED})
     append_row(path, row)
     tqdm.write(" ".join(f"{name}={value}" for name, value in row.items()))
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import math
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,6 +25,7 @@ from napari_face_landmarks.evaluation.options import CONDITIONS
 from napari_face_landmarks.files.json_file import plain as as_plain
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.training.faces import LABELLED
+from napari_face_landmarks.training.log import write_json
 
 FIGURES = ("mean", "median", "inner", "jaw", "failures", "auc", "confidence", "growth", "better_than_off")
 """Attributes of `Summary` in the card."""
@@ -56,13 +56,13 @@ def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int =
             for condition in CONDITIONS
         },
         "detector": {"found": found[0].found, **_figures(found)},
-        "poor_fits": {mode: as_plain(poor) for (_, mode), poor in pooled_poor_fits(tracked).items()},
-        "reliability": {one.refine: as_plain(one.reliability) for one in plain},
-        "risk": {one.refine: as_plain(one.risk) for one in plain},
-        "covered": {one.refine: as_plain(one.covered) for one in all_of_tracked if one.covered is not None},
+        "poor_fits": {mode: poor for (_, mode), poor in pooled_poor_fits(tracked).items()},
+        "reliability": {one.refine: one.reliability for one in plain},
+        "risk": {one.refine: one.risk for one in plain},
+        "covered": {one.refine: one.covered for one in all_of_tracked if one.covered is not None},
         "measures": _measures(measure_fits(tracked, faces, {models.name: models}, jitter)),
     }
-    return dict(_rounded(record))
+    return _rounded(record)
 
 
 def _fitted(faces: LabelledFaces, models: Models, plan: EvaluationPlan) -> list[Fits]:
@@ -91,14 +91,10 @@ def _measures(summaries: Sequence[MeasureSummary]) -> dict[str, dict[str, Any]]:
     return record
 
 
-def _rounded(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _rounded(item) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_rounded(item) for item in value]
-    if isinstance(value, float):
-        return round(value, DIGITS) if math.isfinite(value) else None
-    return value
+def _rounded(record: dict[str, Any]) -> dict[str, Any]:
+    """Return a record as JSON has it, with `DIGITS` decimals; numbers that are not finite are None."""
+    text = json.dumps(as_plain(record))
+    return dict(json.loads(text, parse_float=lambda number: round(float(number), DIGITS)))
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -115,6 +111,5 @@ def run(args: argparse.Namespace) -> None:
     faces = read_faces([Path(args.data) / name for name in LABELLED], "held-out")
     report = evaluate(load_models(args.models), faces, args.threads, args.seed)
     args.out.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(report, indent=2, allow_nan=False)
-    (args.out / "evaluation.metrics.json").write_text(text + "\n")
-    print(text)
+    write_json(args.out / "evaluation.metrics.json", report)
+    print(json.dumps(report, indent=2))

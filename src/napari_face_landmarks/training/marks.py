@@ -140,14 +140,14 @@ def _width(unit: float, rng: Generator, widest: float = WIDEST) -> int:
     return int(max(1, round(unit * widest * float(rng.uniform(0.12, 1.0)) ** 1.5)))
 
 
-def _line(mask: Image, path: npt.NDArray[np.floating], width: int, closed: bool = False) -> None:
+def _line(mask: Image, path: npt.NDArray[np.floating], width: int) -> None:
     fixed = np.round(np.asarray(path) * 2**SHIFT).astype(np.int32)
-    cv2.polylines(mask, [fixed.reshape(-1, 1, 2)], closed, 255, width, cv2.LINE_AA, SHIFT)
+    cv2.polylines(mask, [fixed.reshape(-1, 1, 2)], False, 255, width, cv2.LINE_AA, SHIFT)
 
 
-def _disc(mask: Image, centre: npt.NDArray[np.floating], radius: float, width: int = -1) -> None:
+def _disc(mask: Image, centre: npt.NDArray[np.floating], radius: float) -> None:
     x, y = (round(float(value) * 2**SHIFT) for value in centre)
-    cv2.circle(mask, (x, y), max(round(radius * 2**SHIFT), 8), 255, width, cv2.LINE_AA, SHIFT)
+    cv2.circle(mask, (x, y), max(round(radius * 2**SHIFT), 8), 255, -1, cv2.LINE_AA, SHIFT)
 
 
 def _walk(start: Floats, length: float, rng: Generator) -> Floats:
@@ -329,10 +329,8 @@ def _electrodes(image: Image, points: Floats, unit: float, rng: Generator) -> No
 
     def lines(mask: Image, _points: Floats, fine_unit: float, _rng: Generator) -> None:
         for path in wires:
-            turned = path + np.linspace(0, 0.3, len(path))[:, None] * unit * [
-                math.cos(angle),
-                math.sin(angle),
-            ]
+            pulled = np.array([math.cos(angle), math.sin(angle)])
+            turned = path + np.linspace(0, 0.3, len(path))[:, None] * unit * pulled
             _line(mask, (turned + 0.5) * FINE - 0.5, max(1, round(0.015 * fine_unit)))
 
     rim = np.full(3, 255.0) * rng.uniform(0.6, 1.0) if rng.random() < 0.7 else _colour(rng, dark=False)

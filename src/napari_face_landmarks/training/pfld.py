@@ -197,12 +197,8 @@ class TrainingStream:
         self.has_mesh = self.faces.has_mesh
         known = self.faces.trust
         self.trust = np.ones((len(self.has_mesh), 68), np.float32) if known is None else known
-        self.angles = np.array(
-            [
-                self._angles(mesh) if known else (0.0, 0.0)
-                for mesh, known in zip(self.faces.mesh, self.has_mesh, strict=True)
-            ]
-        )
+        self.angles = np.zeros((len(self.has_mesh), 2))
+        self.angles[self.has_mesh] = [self._angles(mesh) for mesh in self.faces.mesh[self.has_mesh]]
         self.pictures = face_files.load_detection(data, bundle=bundle, held_out=False)
 
     def _angles(self, mesh: npt.NDArray[np.float32]) -> tuple[float, float]:
