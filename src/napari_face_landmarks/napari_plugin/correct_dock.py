@@ -5,10 +5,11 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Generator
+from functools import partial
 from typing import Any
 
 import numpy as np
-from magicgui.widgets import ComboBox, Label, ProgressBar, PushButton, SpinBox
+from magicgui.widgets import ComboBox, Label, ProgressBar, SpinBox
 from superqt.utils import create_worker
 
 from napari_face_landmarks.correction import names_of_faces, propagate_steps, refit_in_tracks
@@ -25,7 +26,7 @@ from napari_face_landmarks.napari_plugin.layers import (
     video_of_layer,
 )
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
-from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, row_of
+from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, push, row_of
 from napari_face_landmarks.napari_plugin.run_controller import counted, duration, models_of_tracks
 from napari_face_landmarks.tracking.frame_source import check_length
 
@@ -37,6 +38,16 @@ PLACED = (
 )
 UNCHANGED = "no frame changed, because the face is not seen on the next one."
 TO_THE_END = 0
+PROPAGATE = {
+    "backwards": ("Back", "Propagate backwards from this frame; takes as long as tracking."),
+    "forwards": ("Forwards", "Propagate forwards from this frame; takes as long as tracking."),
+    "everywhere": (
+        "All frames",
+        "Propagate all corrections of this face: from each corrected frame to the next, and to the ends of "
+        "the track.",
+    ),
+}
+"""The ways to propagate a correction, each with its button's text and tooltip."""
 TELL_SECONDS = 0.5
 
 
@@ -69,14 +80,6 @@ class CorrectDock(EditingDock):
         events = napari_viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
             event.connect(self._on_images)
-        self.previous_button.changed.connect(lambda: commands.previous_to_check(napari_viewer))
-        self.next_button.changed.connect(lambda: commands.next_to_check(napari_viewer))
-        self.move_button.changed.connect(self.move)
-        self.refit_button.changed.connect(self.refit)
-        self.forwards_button.changed.connect(lambda: self.propagate("forwards"))
-        self.backwards_button.changed.connect(lambda: self.propagate("backwards"))
-        self.everywhere_button.changed.connect(lambda: self.propagate("everywhere"))
-        self.cancel_button.changed.connect(self.cancel)
         self._on_layer()
 
     def _make_controls(self, napari_viewer: Any) -> None:
@@ -84,22 +87,28 @@ class CorrectDock(EditingDock):
             label="Video", choices=lambda _: image_layers(napari_viewer), tooltip="The video they are in."
         )
         self.face = ComboBox(label="Face", tooltip="The face to refit and to propagate.")
-        self.move_button = PushButton(
-            text="Move landmarks",
-            tooltip="Have napari select and drag points of this layer. Where the face was not found, "
-            "the landmarks of the nearest frame are put first.",
+        self.move_button = push(
+            "Move landmarks",
+            "Have napari select and drag points of this layer. Where the face was not found, the landmarks "
+            "of the nearest frame are put first.",
+            self.move,
         )
         self.undo_button, self.redo_button = undo_and_redo()
-        self.previous_button = PushButton(
-            text="Previous to check", tooltip="Go to the frame above it in Check."
+        self.previous_button = push(
+            "Previous to check",
+            "Go to the frame above it in Check.",
+            lambda: commands.previous_to_check(napari_viewer),
         )
-        self.next_button = PushButton(
-            text="Next to check", tooltip="Go to the next frame that is listed in the tab Check. Key: N."
+        self.next_button = push(
+            "Next to check",
+            "Go to the next frame that is listed in the tab Check. Key: N.",
+            lambda: commands.next_to_check(napari_viewer),
         )
-        self.refit_button = PushButton(
-            text="Refit this frame",
-            tooltip="Fit the other landmarks to the manual ones, which stay fixed. "
-            "Three or four good ones repair a whole face. Takes less than a second.",
+        self.refit_button = push(
+            "Refit this frame",
+            "Fit the other landmarks to the manual ones, which stay fixed. Three or four good ones repair a "
+            "whole face. Takes less than a second.",
+            lambda: self._start("refitting a face", None),
         )
         self.length = SpinBox(
             label="At most (0: all)",
@@ -109,18 +118,11 @@ class CorrectDock(EditingDock):
             tooltip="How far Back and Forwards go; 0 is up to the next manually corrected frame or the end. "
             "Manually corrected frames are never changed.",
         )
-        self.backwards_button = PushButton(
-            text="Back", tooltip="Propagate backwards from this frame; takes as long as tracking."
+        self.backwards_button, self.forwards_button, self.everywhere_button = (
+            push(text, tooltip, partial(self.propagate, direction))
+            for direction, (text, tooltip) in PROPAGATE.items()
         )
-        self.forwards_button = PushButton(
-            text="Forwards", tooltip="Propagate forwards from this frame; takes as long as tracking."
-        )
-        self.everywhere_button = PushButton(
-            text="All frames",
-            tooltip="Propagate all corrections of this face: from each corrected frame to the next, and to "
-            "the ends of the track.",
-        )
-        self.cancel_button = PushButton(text="Cancel", enabled=False, tooltip="Stop, without any change.")
+        self.cancel_button = push("Cancel", "Stop, without any change.", self.cancel, enabled=False)
         self._of_landmarks = (
             self.previous_button,
             self.next_button,
@@ -194,10 +196,6 @@ class CorrectDock(EditingDock):
     def _frame(self, editor: LayerEditor) -> int:
         frame = frame_shown(self._viewer, editor.layer)
         return int(editor.tracks.frame_indices[0]) if frame is None else frame
-
-    def refit(self) -> None:
-        """Refit the face on the current frame."""
-        self._start("refitting a face", None)
 
     def propagate(self, direction: str) -> None:
         """Propagate the correction from the current frame."""

@@ -250,7 +250,7 @@ class QualityPlot(pg.GraphicsLayoutWidget):
             self.addLabel("No landmarks yet", color=self._colour("text").name())
             return
         self._marks = pg.ScatterPlotItem(symbol="t", size=8, pen=None, brush=self._colour("check"))
-        self._lane = self._add_lane("", [], [self._marks])
+        self._lane = self._add_lane([], [self._marks])
         for strip in self._strips:
             self._add_strip(strip)
         if known and "source" in self._shown:
@@ -260,7 +260,7 @@ class QualityPlot(pg.GraphicsLayoutWidget):
                 for code, name in enumerate(SOURCES)
                 if name in SOURCE_WORDS
             }
-            self._add_lane("", words, list(self._sources.values()))
+            self._add_lane(words, list(self._sources.values()))
         last = self._plots[-1]
         last.showAxis("bottom")
         if self._sources:
@@ -312,8 +312,8 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         self._plots.append(plot)
         return plot
 
-    def _add_lane(self, title: str, entries: Sequence[tuple[str, QColor]], items: Sequence[Any]) -> Any:
-        plot = self._add_plot(title, entries)
+    def _add_lane(self, entries: Sequence[tuple[str, QColor]], items: Sequence[Any]) -> Any:
+        plot = self._add_plot("", entries)
         plot.setYRange(0, 1, padding=0)
         axis = plot.getAxis("left")
         axis.setStyle(showValues=False)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, Literal
 
 import numpy as np
-from magicgui.widgets import LineEdit, PushButton
+from magicgui.widgets import LineEdit
 from qtpy.QtWidgets import QAbstractItemView, QListWidget
 
 from napari_face_landmarks.correction import (
@@ -23,7 +23,7 @@ from napari_face_landmarks.napari_plugin.edit_history import LayerEditor
 from napari_face_landmarks.napari_plugin.layers import frame_shown, image_layers, show_frame
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.points_layer import transforms_of
-from napari_face_landmarks.napari_plugin.qt_forms import row_of
+from napari_face_landmarks.napari_plugin.qt_forms import push, row_of, with_help
 from napari_face_landmarks.napari_plugin.run_controller import counted
 from napari_face_landmarks.tracking.regions import Region, Regions
 
@@ -34,31 +34,34 @@ class FacesDock(EditingDock):
     """The panel Faces: a list of them, and buttons for the selected ones."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        self.list = QListWidget()
+        help_of_list = "The faces and on how many frames each is; double-click goes to the first."
+        self.list = with_help(QListWidget(), help_of_list)
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setMinimumHeight(SMALLEST_LIST)
-        self.list.setToolTip("The faces and on how many frames each is; double-click goes to the first.")
         self.new_name = LineEdit(
             label="Name", tooltip="The selected face's name; kept in files that keep settings."
         )
-        self.rename_button = PushButton(text="Rename", tooltip="Give the selected face this name.")
-        self.keep_button = PushButton(text="Keep only these", tooltip="Drop all faces but the selected ones.")
-        self.delete_button = PushButton(text="Delete", tooltip="Drop the selected faces on all frames.")
-        self.merge_button = PushButton(
-            text="Merge",
-            tooltip="Make the selected faces one; where both are there, the more confident stays.",
+        self.rename_button = push("Rename", "Give the selected face this name.", self.rename)
+        self.keep_button = push("Keep only these", "Drop all faces but the selected ones.", self.keep)
+        self.delete_button = push("Delete", "Drop the selected faces on all frames.", self.delete)
+        self.merge_button = push(
+            "Merge",
+            "Make the selected faces one; where both are there, the more confident stays.",
+            self.merge,
         )
-        self.split_button = PushButton(
-            text="Split here", tooltip="Make the selected face another one from the frame shown on."
+        self.split_button = push(
+            "Split here", "Make the selected face another one from the frame shown on.", self.split
         )
         self.undo_button, self.redo_button = undo_and_redo()
-        self.look_button = PushButton(
-            text="Look for a face …",
-            tooltip="Draw a box round a face, forehead to chin, where none is found; then run again.",
+        self.look_button = push(
+            "Look for a face …",
+            "Draw a box round a face, forehead to chin, where none is found; then run again.",
+            lambda: self.draw("look"),
         )
-        self.ignore_button = PushButton(
-            text="Ignore a region …",
-            tooltip="Draw a box in which no face is followed; then run again.",
+        self.ignore_button = push(
+            "Ignore a region …",
+            "Draw a box in which no face is followed; then run again.",
+            lambda: self.draw("ignore"),
         )
         super().__init__(
             napari_viewer,
@@ -73,13 +76,6 @@ class FacesDock(EditingDock):
         self.native.layout().insertWidget(1, self.list)
         self.list.itemSelectionChanged.connect(self._on_selection)
         self.list.itemDoubleClicked.connect(lambda _: self.go_to_first())
-        self.rename_button.changed.connect(self.rename)
-        self.keep_button.changed.connect(self.keep)
-        self.delete_button.changed.connect(self.delete)
-        self.merge_button.changed.connect(self.merge)
-        self.split_button.changed.connect(self.split)
-        self.look_button.changed.connect(lambda: self.draw("look"))
-        self.ignore_button.changed.connect(lambda: self.draw("ignore"))
         self._look()
 
     @property
@@ -192,10 +188,9 @@ def add_boxes_layer(viewer: Any, video: Any, purpose: Purpose) -> Any:
     purpose : {"look", "ignore"}
     """
     found = [layer for layer in viewer.layers if layer.metadata.get(PURPOSE) == purpose]
-    layer = (
-        found[-1]
-        if found
-        else viewer.add_shapes(
+    layer = found[-1] if found else None
+    if layer is None:
+        layer = viewer.add_shapes(
             name=NAMES[purpose],
             ndim=int(video.ndim),
             edge_color=COLOURS[purpose],
@@ -204,7 +199,6 @@ def add_boxes_layer(viewer: Any, video: Any, purpose: Purpose) -> Any:
             metadata={PURPOSE: purpose},
             **transforms_of(video),
         )
-    )
     viewer.layers.selection.active = layer
     layer.mode = "add_rectangle"
     return layer

@@ -27,6 +27,7 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     call_while_open,
     entitle,
     fill,
+    push,
     with_label,
 )
 
@@ -373,6 +374,4 @@ class EditingDock(Container):
 
 def undo_and_redo() -> tuple[PushButton, PushButton]:
     """Return the two buttons; their tooltips come to say what they would do."""
-    return PushButton(text="Undo", tooltip="Take the last change back."), PushButton(
-        text="Redo", tooltip="Do it again."
-    )
+    return push("Undo", "Take the last change back."), push("Redo", "Do it again.")

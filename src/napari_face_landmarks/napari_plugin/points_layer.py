@@ -54,23 +54,24 @@ class PointRows:
         return landmark_colours(by, self.confidence, self.source, self.landmark)
 
 
-def blank_rows(start: int, stop: int, n_faces: int, ndim: int = 3) -> PointRows:
-    """Return rows without landmarks for the frames `start` to `stop`, to be filled in.
+def blank_rows(frame_indices: npt.ArrayLike, n_faces: int, ndim: int) -> PointRows:
+    """Return rows without landmarks for frames (T,), to be filled in.
 
     Parameters
     ----------
-    start, stop : int
-        Frames, `stop` not among them.
+    frame_indices : array-like, (T,)
+        Index of each frame in the video.
     n_faces : int
         Faces on each frame.
     ndim : int
         3 for rows (t, y, x), 2 for (y, x).
     """
-    n_frames = stop - start
+    frames = np.asarray(frame_indices, dtype=np.float32)
+    n_frames = len(frames)
     count = n_frames * n_faces * N_LANDMARKS
     data = np.zeros((count, ndim), dtype=np.float32, order="F")
     if ndim == 3:
-        data[:, 0] = np.repeat(np.arange(start, stop, dtype=np.float32), n_faces * N_LANDMARKS)
+        data[:, 0] = np.repeat(frames, n_faces * N_LANDMARKS)
     return PointRows(
         data=data,
         size=np.full(count, SMALLEST_POINT, dtype=np.float32),
@@ -87,7 +88,7 @@ def point_rows(
     confidence: npt.NDArray[Any],
     source: npt.NDArray[Any],
     frame_indices: npt.NDArray[Any],
-    ndim: int = 3,
+    ndim: int,
 ) -> PointRows:
     """Lay landmarks out as rows of a Points layer.
 
@@ -109,18 +110,13 @@ def point_rows(
     PointRows
         ``T * F * 68`` rows.
     """
-    n_frames, n_faces = landmarks.shape[:2]
     found = np.asarray(np.isfinite(landmarks).all(axis=-1))
-    data = np.zeros((found.size, ndim), dtype=np.float32, order="F")
-    if ndim == 3:
-        data[:, 0] = np.repeat(np.asarray(frame_indices, dtype=np.float32), n_faces * N_LANDMARKS)
-    data[:, -2] = np.where(found, landmarks[..., 1], 0).ravel()
-    data[:, -1] = np.where(found, landmarks[..., 0], 0).ravel()
-    return PointRows(
-        data=data,
+    rows = blank_rows(frame_indices, landmarks.shape[1], ndim)
+    rows.data[:, -2] = np.where(found, landmarks[..., 1], 0).ravel()
+    rows.data[:, -1] = np.where(found, landmarks[..., 0], 0).ravel()
+    return dataclasses.replace(
+        rows,
         size=np.repeat(_point_sizes(landmarks, found), N_LANDMARKS),
-        landmark=np.tile(np.arange(N_LANDMARKS, dtype=np.int32), n_frames * n_faces),
-        face=np.tile(np.repeat(np.arange(n_faces, dtype=np.int32), N_LANDMARKS), n_frames),
         confidence=np.array(confidence, dtype=np.float32).ravel(),  # the layer's own, which may be edited
         source=np.repeat(np.asarray(source, dtype=np.uint8).ravel(), N_LANDMARKS),
         found=found.ravel(),
@@ -131,16 +127,8 @@ def take_found(rows: PointRows) -> PointRows:
     """Return the rows where there is a face."""
     if rows.found.all():
         return rows
-    keep = rows.found
-    return PointRows(
-        data=np.asfortranarray(rows.data[keep]),
-        size=rows.size[keep],
-        landmark=rows.landmark[keep],
-        face=rows.face[keep],
-        confidence=rows.confidence[keep],
-        source=rows.source[keep],
-        found=rows.found[keep],
-    )
+    kept = {item.name: getattr(rows, item.name)[rows.found] for item in dataclasses.fields(rows)}
+    return PointRows(**{**kept, "data": np.asfortranarray(kept["data"])})
 
 
 def features_of(rows: PointRows) -> pd.DataFrame:
@@ -228,7 +216,7 @@ def _with_seconds(tracks: Tracks, fps: Any) -> Tracks:
     )
 
 
-def rows_of_tracks(tracks: Tracks, ndim: int = 3) -> PointRows:
+def rows_of_tracks(tracks: Tracks, ndim: int) -> PointRows:
     """Return the rows of all landmarks found, for a layer of `ndim` dimensions."""
     rows = point_rows(tracks.landmarks, tracks.confidence, tracks.source, tracks.frame_indices, ndim)
     return take_found(rows)

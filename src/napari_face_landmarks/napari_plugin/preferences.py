@@ -80,19 +80,21 @@ def write_preferences(preferences: Preferences) -> None:
 
 
 def preferences_file() -> Path | None:
-    """Return the file that older versions of napari need, next to napari's own settings; None without one."""
-    from napari.settings import get_settings
-
-    path = get_settings().config_path
-    return None if path is None else Path(path).parent / FILE
+    """Return the file that older versions of napari need; None without a place for it."""
+    return _next_to_settings(FILE)
 
 
 def folder_of_checkpoints() -> Path | None:
-    """Return the folder of the dock's checkpoint files, next to napari's own settings; None without one."""
+    """Return the folder of the dock's checkpoint files; None without a place for it."""
+    return _next_to_settings(CHECKPOINTS)
+
+
+def _next_to_settings(name: str) -> Path | None:
+    """Return the path of a file or folder next to napari's own settings; None where these have no file."""
     from napari.settings import get_settings
 
     path = get_settings().config_path
-    return None if path is None else Path(path).parent / CHECKPOINTS
+    return None if path is None else Path(path).parent / name
 
 
 def _napari_section() -> Any:

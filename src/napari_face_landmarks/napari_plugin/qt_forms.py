@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, SpinBox
+from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, PushButton, SpinBox
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
 from qtpy.QtGui import QGuiApplication
 from qtpy.QtWidgets import (
@@ -62,6 +62,16 @@ def button(text: str, tooltip: str, call: Callable[[], Any] | None = None) -> QP
     made = with_help(QPushButton(text), tooltip)
     if call is not None:
         made.clicked.connect(lambda: call())
+    return made
+
+
+def push(
+    text: str, tooltip: str = "", call: Callable[..., Any] | None = None, enabled: bool = True
+) -> PushButton:
+    """Return a button of magicgui."""
+    made = PushButton(text=text, tooltip=tooltip, enabled=enabled)
+    if call is not None:
+        made.changed.connect(call)
     return made
 
 

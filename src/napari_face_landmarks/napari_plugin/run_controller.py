@@ -402,7 +402,7 @@ class LiveLandmarks:
         yield True
 
     def _blank(self, n_faces: int) -> PointRows:
-        return blank_rows(self._start, self._stop, n_faces, self._ndim)
+        return blank_rows(range(self._start, self._stop), n_faces, self._ndim)
 
     def write(self, results: Sequence[FrameResult]) -> None:
         """Write the landmarks of successive frames; `show` has them seen."""

@@ -34,6 +34,7 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     Welcome,
     call_while_open,
     paint_later,
+    push,
     row_of,
     show_about,
 )
@@ -144,34 +145,22 @@ class FaceLandmarksWidget(Container):
         self._offer()
 
     def _make_buttons(self) -> None:
-        self.run_button = PushButton(text="Run", tooltip=TRACK)
-        self.pause_button = PushButton(
-            text="Pause",
-            enabled=False,
-            tooltip="Pause after the current frame; pressed again, resume.",
-        )
-        self.cancel_button = PushButton(
-            text="Cancel", enabled=False, tooltip="Stop and keep the finished frames."
-        )
-        self.more_button = PushButton(
-            text="More",
-            tooltip="Many videos, defaults, and the versions of everything.",
-        )
+        pause = "Pause after the current frame; pressed again, resume."
+        self.run_button = push("Run", TRACK, self.run)
+        self.pause_button = push("Pause", pause, self.pause_or_go_on, enabled=False)
+        self.cancel_button = push("Cancel", "Stop and keep the finished frames.", self.cancel, enabled=False)
+        self.more_button = push("More", "Many videos, defaults, and the versions of everything.")
         self.more_button.native.setMenu(self._make_menu())
-        buttons = [PushButton(text=text, enabled=False) for text in OFFERS]
+        calls = (
+            lambda: commands.check(self._viewer),
+            lambda: commands.correct(self._viewer),
+            lambda: commands.measure(self._viewer),
+            lambda: commands.landmarks_dock(self._viewer, "Measure").measure.save(),
+            self.export,
+        )
+        buttons = [push(text, call=call, enabled=False) for text, call in zip(OFFERS, calls, strict=True)]
         self.check_button, self.correct_button, self.measure_button = buttons[:3]
         self.table_button, self.export_button = buttons[3:]
-        for button, call in (
-            (self.check_button, lambda: commands.check(self._viewer)),
-            (self.correct_button, lambda: commands.correct(self._viewer)),
-            (self.measure_button, lambda: commands.measure(self._viewer)),
-            (self.table_button, lambda: commands.landmarks_dock(self._viewer, "Measure").measure.save()),
-            (self.run_button, self.run),
-            (self.pause_button, self.pause_or_go_on),
-            (self.cancel_button, self.cancel),
-            (self.export_button, self.export),
-        ):
-            button.changed.connect(call)
 
     def _make_menu(self) -> QMenu:
         menu = QMenu(self.more_button.native)  # whose theme it has
@@ -230,15 +219,16 @@ class FaceLandmarksWidget(Container):
             self._tell_error(str(error))
             return
         start, stop = self._choices.frame_range(int(frames.shape[0]))
+        models = str(self.model.value or DEFAULT_BUNDLE)
         run = self._current = BackgroundRun(
-            self._model_loader(),
+            partial(load_models, models),
             settings,
             frames,
             start,
             stop,
             go_on=bool(self.go_on.value),
             regions=regions_of_layers(self._viewer.layers),
-            models=self._model_name(),
+            models=models,
             journals=preferences.folder_of_checkpoints(),
         )
         self._shown, self._notice_given = ShownRun(self._viewer, video, run, self.follow), False
@@ -343,14 +333,6 @@ class FaceLandmarksWidget(Container):
         """The Points layer of the run in progress or of the last one."""
         return None if self._shown is None else self._shown.layer
 
-    def _model_name(self) -> str:
-        return str(self.model.value or DEFAULT_BUNDLE)
-
-    def _model_loader(self) -> Any:
-        name = self._model_name()
-
-        return partial(load_models, name)
-
     def _set_running(self, running: bool) -> None:
         self._choices.enable(not running)
         self.pause_button.enabled = self.cancel_button.enabled = running
@@ -449,7 +431,7 @@ class FaceLandmarksWidget(Container):
         told = self.status.value
 
         def show(count: int) -> None:
-            if self.is_open and self.status.value == told:
+            if self._open and self.status.value == told:
                 found = f"{counted(count, 'sequence')} to check." if count else "Nothing needs a check."
                 self.status.value = f"{told} {found}"
 
