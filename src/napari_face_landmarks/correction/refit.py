@@ -14,7 +14,7 @@ from napari_face_landmarks.clnf import numba_engine
 from napari_face_landmarks.clnf.fit import refine
 from napari_face_landmarks.clnf.pdm import PDM, fit_pdm, project
 from napari_face_landmarks.correction import constants
-from napari_face_landmarks.data.edit import HAND_ERROR, row_of, with_face
+from napari_face_landmarks.data.edit import HAND_ERROR, edited_values, row_of, with_face
 from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import ImageError, ModelError, ResultError
@@ -212,7 +212,8 @@ def refit_in_tracks(
         before = tracks.confidence[row, face]
         confidence = np.where(held | (before == 0), confidence, before)
         sigma = np.where(held, sigma, tracks.sigma[row, face])
-    return with_face(tracks, row, face, view.in_source(fit.landmarks), confidence, sigma, fit.params[:6])
+    landmarks, pose = view.in_source(fit.landmarks), fit.params[:6]
+    return with_face(tracks, row, face, edited_values(tracks, row, face, landmarks, confidence, sigma, pose))
 
 
 def _best_start(

@@ -171,10 +171,7 @@ def set_manual_landmarks(
     ResultError
         If there is no such face, frame or landmark, or a place is not finite.
     """
-    values = manual_values(tracks, row, face, landmarks, places)
-    copy = tracks.copy()
-    set_face(copy, row, face, values)
-    return copy
+    return with_face(tracks, row, face, manual_values(tracks, row, face, landmarks, places))
 
 
 def manual_values(
@@ -224,18 +221,10 @@ def edited_values(
     return values
 
 
-def with_face(
-    tracks: Tracks,
-    row: int,
-    face: int,
-    landmarks: npt.NDArray[Any],
-    confidence: npt.NDArray[Any],
-    sigma: npt.NDArray[Any],
-    pose: npt.NDArray[Any],
-) -> Tracks:
-    """Return a copy of the tracks with a face on one frame as `edited_values` returns it."""
+def with_face(tracks: Tracks, row: int, face: int, values: FaceValues) -> Tracks:
+    """Return a copy of the tracks with other arrays of a face on one frame."""
     copy = tracks.copy()
-    set_face(copy, row, face, edited_values(tracks, row, face, landmarks, confidence, sigma, pose))
+    set_face(copy, row, face, values)
     return copy
 
 

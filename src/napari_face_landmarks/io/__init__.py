@@ -11,19 +11,13 @@ if TYPE_CHECKING:
     from napari_face_landmarks.io.openface_csv import read_csv, to_dataframe, write_csv
     from napari_face_landmarks.io.tidy import to_tidy
 
-_HOMES = {
-    "FORMATS": "formats",
-    "Format": "formats",
-    "from_xarray": "movement",
-    "read_csv": "openface_csv",
-    "read_tracks": "formats",
-    "recognise": "formats",
-    "to_dataframe": "openface_csv",
-    "to_tidy": "tidy",
-    "to_xarray": "movement",
-    "write_csv": "openface_csv",
-    "write_tracks": "formats",
+_NAMES = {
+    "formats": ("FORMATS", "Format", "read_tracks", "recognise", "write_tracks"),
+    "movement": ("from_xarray", "to_xarray"),
+    "openface_csv": ("read_csv", "to_dataframe", "write_csv"),
+    "tidy": ("to_tidy",),
 }
+_HOMES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "FORMATS",

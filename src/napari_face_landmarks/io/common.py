@@ -151,6 +151,22 @@ def beginning(path: Path, count: int) -> bytes:
         return b""
 
 
+def check_faces(
+    path: Path, t: npt.NDArray[Any], face: npt.NDArray[Any], what: str = "face", rows: str = "rows"
+) -> int:
+    """Return how many faces there are in rows of a face (N,) on a frame each, the `t`-th (N,).
+
+    A large grid (`check_grid`) is refused, and a face that is on a frame more than once.
+    """
+    n_faces = int(face.max(initial=-1)) + 1
+    check_grid(path, int(t.max(initial=-1)) + 1, n_faces, len(face))
+    if len(np.unique(t * n_faces + face)) < len(face):
+        raise ResultError(
+            f"{path} has the same {what} more than once on a frame: remove the repeated {rows}."
+        )
+    return n_faces
+
+
 @contextmanager
 def reading_table(path: Path, what: str, largest: int) -> Iterator[None]:
     """Refuse a file of more than `largest` bytes; errors while it is read become a `ResultError`."""
@@ -175,17 +191,12 @@ def check_grid(path: Path, n_frames: int, n_faces: int, given: int) -> None:
         )
 
 
-@dataclasses.dataclass(frozen=True)
-class Dense:
-    """Landmarks with a row for every frame of the video from its first to the last tracked one."""
+def dense(tracks: Tracks, path: Path) -> tuple[Floats, Floats]:
+    """Return landmarks (N, F, 68, 2) and confidence (N, F, 68) with a row for every frame of the video.
 
-    # (N, F, 68, 2); pixels, x then y; NaN where there is no face or the frame was not tracked
-    landmarks: Floats
-    confidence: Floats  # (N, F, 68); 0 to 1, NaN where there is no landmark
-
-
-def dense(tracks: Tracks, path: Path) -> Dense:
-    """Return `tracks` with a row for every frame of the video, for programs that count rows."""
+    For programs that count rows: from the video's first frame to the last tracked one. NaN where there is no
+    landmark.
+    """
     rows = tracks.frame_indices
     n_frames = int(rows.max()) + 1 if len(rows) else 0
     if len(rows) and (int(rows.min()) < 0 or n_frames * max(1, tracks.n_faces) > MOST_ROWS):
@@ -197,7 +208,7 @@ def dense(tracks: Tracks, path: Path) -> Dense:
     confidence = np.full((n_frames, tracks.n_faces, N_LANDMARKS), np.nan, dtype=np.float32)
     landmarks[rows] = tracks.landmarks
     confidence[rows] = np.where(np.isfinite(tracks.landmarks).all(axis=-1), tracks.confidence, np.nan)
-    return Dense(landmarks, confidence)
+    return landmarks, confidence
 
 
 def make_tracks(

@@ -63,8 +63,8 @@ def _values(tracks: Tracks, path: Path) -> npt.NDArray[np.float32]:
 
     pandas' CSV reader would take a first row without values for the name of the index.
     """
-    grid = common.dense(tracks, path)
-    values = np.concatenate([grid.landmarks, np.nan_to_num(grid.confidence)[..., np.newaxis]], axis=-1)
+    landmarks, confidence = common.dense(tracks, path)
+    values = np.concatenate([landmarks, np.nan_to_num(confidence)[..., np.newaxis]], axis=-1)
     return values.reshape(len(values), -1)
 
 
@@ -335,9 +335,8 @@ def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...
         and all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in column)
         for column in columns
     )
-    if not named or not isinstance(names, list) or len(columns) != block.shape[0]:
-        raise ResultError(f"{path} has damaged names of columns: save it again.")
-    if any(len(column) != len(names) for column in columns):
+    fit = named and isinstance(names, list) and len(columns) == block.shape[0]
+    if not fit or any(len(column) != len(names) for column in columns):
         raise ResultError(f"{path} has damaged names of columns: save it again.")
     return table["index"].astype(np.float64), table["values_block_0"], columns, tuple(map(str, names))
 

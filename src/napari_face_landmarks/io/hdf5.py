@@ -27,7 +27,7 @@ from napari_face_landmarks.io import common
 OURS = "napari_face_landmarks"
 """The group for what a format does not store; other programs ignore it."""
 EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence"))
-"""The arrays in that group."""
+"""The arrays in that group; what is found with the landmarks elsewhere is not in it."""
 MAGIC = b"\x89HDF\r\n\x1a\n"
 HEAP = b"GCOL"
 """The signature of a global heap, in which HDF5 keeps strings of variable length."""

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from napari_face_landmarks.data.fields import FIELD, FIELDS, SOURCES, Field
+from napari_face_landmarks.data.fields import FIELD, SOURCES, Field
 from napari_face_landmarks.data.names import NAMES, face_identifiers, names_in_files
 from napari_face_landmarks.data.tracks import Tracks, frame_rate_of, seconds_of
 from napari_face_landmarks.errors import ResultError
@@ -26,12 +26,11 @@ from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io import common, hdf5
+from napari_face_landmarks.io.hdf5 import EXTRA
 
 if TYPE_CHECKING:
     import xarray
 
-EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence"))
-"""The arrays that movement has no variable for."""
 RECORD = "napari_face_landmarks"
 OLD_NAMES = {"keypoints": "keypoint", "individuals": "individual"}
 ATTRIBUTES = ("ds_type", "time_unit", "fps", RECORD)

@@ -27,7 +27,7 @@ import csv
 import io
 import os
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
@@ -71,7 +71,6 @@ TEXTS = (SOURCE_COLUMN, IDENTITY_COLUMN, MODELS, *(item.column for item in MARKS
 _LANDMARK = re.compile("[0-9]{1,2}")
 LARGEST_LINE = 1 << 20  # characters; OpenFace's own are 8000
 ROWS_AT_A_TIME = 4096
-VALUES_AT_A_TIME = ROWS_AT_A_TIME * 1024
 
 
 def columns_of(item: Field) -> tuple[str, ...]:
@@ -213,15 +212,9 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
         twice on a frame, or more rows than can be read.
     """
     target = Path(path)
-    parts: list[dict[str, npt.NDArray[Any]]] = []
-    n_rows = 0
     try:
         with _opened(target) as stream:
-            for part in _parts(stream, target):
-                parts.append(part.read())
-                n_rows += len(part.table)
-                if n_rows > common.MOST_ROWS:
-                    raise ResultError(f"{target} has more than {common.MOST_ROWS} rows: split it.")
+            rows = _read(stream, target)
     except ResultError:
         raise
     except OSError as error:
@@ -229,17 +222,15 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
         raise ResultError(f"{target} cannot be read ({reason}): check the name of the file.") from error
     except (csv.Error, ValueError, OverflowError, MemoryError) as error:  # pandas' parser errors too
         raise _not_a_table(target, error) from error
-    if n_rows == 0:
-        raise ResultError(f"{target} has no rows: track the video again.")
-    return _assemble({name: np.concatenate([part[name] for part in parts]) for name in parts[0]}, target)
+    return _assemble(rows, target)
 
 
 def _opened(path: Path) -> TextIO:
     return open(path, encoding=common.encoding_of(path), newline="")
 
 
-def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
-    """Yield the rows of a table, some at a time, without the columns that are not read."""
+def _read(stream: TextIO, path: Path) -> dict[str, npt.NDArray[Any]]:
+    """Return arrays with one row for each face on each frame, checked."""
     import pandas as pd
 
     lines = _Lines(stream, path)
@@ -248,7 +239,8 @@ def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
     lines.least_commas = max(places.values())
     used = {name: str(place) for name, place in places.items() if name in NUMBERS or name in TEXTS}
     numbers = [place for name, place in used.items() if name not in TEXTS]
-    with pd.read_csv(
+    first_line = lines.line + 1
+    table = pd.read_csv(
         lines,
         header=None,
         names=[str(place) for place in range(len(header))],
@@ -259,16 +251,14 @@ def _parts(stream: TextIO, path: Path) -> Iterator[_Part]:
         na_values=dict.fromkeys(numbers, NO_NUMBERS),
         skipinitialspace=True,
         skip_blank_lines=False,
-        chunksize=max(1, min(ROWS_AT_A_TIME, VALUES_AT_A_TIME // len(header))),
+        nrows=common.MOST_ROWS + 1,
         **common.exact_numbers(),
-    ) as chunks:
-        top, first_frame = lines.line, 1
-        first_line = top + 1
-        for table in chunks:
-            if first_line == top + 1 and "frame" in used and len(table):
-                first_frame = 0 if SCORE_COLUMN in used or table[used["frame"]].iloc[0] == 0 else 1
-            yield _Part(table, used, path, first_line, first_frame)
-            first_line += len(table)
+    )
+    if not len(table):
+        raise ResultError(f"{path} has no rows: track the video again.")
+    if len(table) > common.MOST_ROWS:
+        raise ResultError(f"{path} has more than {common.MOST_ROWS} rows: split it.")
+    return _Table(table, used, path, first_line).read()
 
 
 def is_openface(path: Path) -> bool:
@@ -369,14 +359,13 @@ def _checked_header(names: list[str], path: Path) -> dict[str, int]:
 
 
 @dataclass(frozen=True)
-class _Part:
-    """Some rows of the table, the column of each name, the first row's line, and the first frame's number."""
+class _Table:
+    """The rows of a table, the column of each name, and the first row's line in the file."""
 
     table: pandas.DataFrame
     places: Mapping[str, str]
     path: Path
     first_line: int
-    first_frame: int
 
     def read(self) -> dict[str, npt.NDArray[Any]]:
         """Return arrays with one row for each face on each frame, checked."""
@@ -426,7 +415,9 @@ class _Part:
         """Return the frame of each row, from 0; that of a picture's table is 0."""
         if not self.has(("frame",)):
             return np.zeros(len(self.table), dtype=np.int64)
-        return self.whole_numbers("frame", None, self.first_frame, 2**53) - self.first_frame
+        from_0 = self.has((SCORE_COLUMN,)) or self.table[self.places["frame"]].iloc[0] == 0
+        first = 0 if from_0 else 1
+        return self.whole_numbers("frame", None, first, 2**53) - first
 
     def faces(self) -> npt.NDArray[np.int64]:
         """Return the face of each row; -1 in py-feat's tables, where `_faces_of_pyfeat` finds it."""
@@ -489,15 +480,11 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     names: list[str] = []
     if (f < 0).any():
         f, names = _faces_of_pyfeat(t, rows.get(IDENTITY_COLUMN))
-    n_frames, n_faces = len(frames), int(f.max()) + 1
-    common.check_grid(path, n_frames, n_faces, len(rows["frame"]))
-    cell = t * n_faces + f
-    if len(np.unique(cell)) < len(cell):
-        raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated rows.")
+    n_faces = common.check_faces(path, t, f)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for item in FIELDS:
         if item.name in rows:
-            arrays[item.name] = item.empty(n_frames, n_faces)
+            arrays[item.name] = item.empty(len(frames), n_faces)
             arrays[item.name][t[success], f[success]] = rows[item.name][success]
     record = common.with_meta(common.with_names(None, names), rows)
     return common.make_tracks(path, arrays, frames, rows["timestamp"][first], record)

@@ -27,7 +27,7 @@ from napari_face_landmarks.files.npz import BROKEN_FILE
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import (
     MOST_ROWS,
-    check_grid,
+    check_faces,
     make_tracks,
     meta_of,
     scorer_of,
@@ -172,10 +172,7 @@ def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path, scorer
     else:
         frame, face = np.argsort(np.argsort(names)), np.zeros(n_files, dtype=np.int64)
     frames, t = np.unique(frame, return_inverse=True)
-    n_faces = int(face.max()) + 1
-    check_grid(path, len(frames), n_faces, n_files)
-    if len(np.unique(t * n_faces + face)) < n_files:
-        raise ResultError(f"{path} has the same face more than once on a frame: remove the repeated files.")
+    n_faces = check_faces(path, t, face, rows="files")
     landmarks = np.full((len(frames), n_faces, N_LANDMARKS, 2), np.nan, dtype=np.float32)
     landmarks[t, face] = points
     return make_tracks(path, {"landmarks": landmarks}, frames, record=with_meta(None, meta_of(scorer)))

@@ -42,16 +42,16 @@ def _edges() -> npt.NDArray[np.int64]:
 def write_sleap(path: Path, tracks: Tracks) -> None:
     """Write landmarks as SLEAP's analysis file (see the module)."""
     h5py = optional("h5py", f"Writing {path}")
-    grid = common.dense(tracks, path)
-    there = np.isfinite(grid.landmarks).all(axis=-1)
+    landmarks, confidence = common.dense(tracks, path)
+    there = np.isfinite(landmarks).all(axis=-1)
     occupied = there.any(axis=-1)
     count = np.maximum(there.sum(axis=-1), 1)
-    mean = np.where(occupied, np.where(there, grid.confidence, 0).sum(axis=-1) / count, np.nan)
+    mean = np.where(occupied, np.where(there, confidence, 0).sum(axis=-1) / count, np.nan)
     edges = _edges()
     values = {
-        "tracks": grid.landmarks.transpose(1, 3, 2, 0),
+        "tracks": landmarks.transpose(1, 3, 2, 0),
         "track_occupancy": occupied.astype(np.uint8),
-        "point_scores": grid.confidence.transpose(1, 2, 0),
+        "point_scores": confidence.transpose(1, 2, 0),
         "instance_scores": mean.T.astype(np.float32),
         "tracking_scores": np.where(occupied, 1.0, np.nan).T.astype(np.float32),
     }
@@ -142,10 +142,7 @@ def _read_csv(path: Path) -> Tracks:
     if f.isna().any():  # without a track: by the order in the frame
         names, f = [], pd.Series(t).groupby(t).cumcount()
     faces = f.to_numpy(np.int64)
-    n_faces = int(faces.max(initial=-1)) + 1
-    common.check_grid(path, len(frames), n_faces, len(table))
-    if len(set(zip(t.tolist(), faces.tolist(), strict=True))) < len(table):
-        raise ResultError(f"{path} has the same track more than once on a frame: remove the repeated rows.")
+    n_faces = common.check_faces(path, t, faces, "track")
     grid = np.full((len(frames), n_faces, N_LANDMARKS, 3), np.nan)
     grid[t, faces] = values
     scores = np.where(np.isnan(grid[..., 2]), 1, grid[..., 2])

@@ -13,7 +13,7 @@ from magicgui.widgets import ComboBox, Label, ProgressBar, SpinBox
 from superqt.utils import create_worker
 
 from napari_face_landmarks.correction import names_of_faces, propagate_steps, refit_in_tracks
-from napari_face_landmarks.data.edit import with_face
+from napari_face_landmarks.data.edit import edited_values, with_face
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
 from napari_face_landmarks.napari_plugin import commands
@@ -188,7 +188,8 @@ class CorrectDock(EditingDock):
                 np.full_like(tracks.sigma[near, face], np.nan),
             )
             row = int(np.flatnonzero(here)[0])
-            editor.apply(with_face(tracks, row, face, landmarks, *unsure, pose), "placing a face")
+            values = edited_values(tracks, row, face, landmarks, *unsure, pose)
+            editor.apply(with_face(tracks, row, face, values), "placing a face")
             self.status.value = PLACED.format(tracks.frame_indices[near])
         self._viewer.layers.selection.active = editor.layer
         editor.layer.mode = "select"

@@ -72,13 +72,12 @@ def frame_to_bytes(result: FrameResult, kind: np.dtype[Any]) -> bytes:
 
 
 class Log:
-    """A checkpoint file that is being written to a stream, open for reading and writing, at its end."""
+    """A checkpoint file that is being written to a stream, open for reading and writing, from `end` on."""
 
-    def __init__(self, stream: BinaryIO, max_faces: int) -> None:
-        self._stream = stream
+    def __init__(self, stream: BinaryIO, max_faces: int, end: int = 0) -> None:
+        self._stream, self._end = stream, end
         self._type = frame_type(max_faces)
         self._buffer: list[bytes] = []
-        self._end = 0
         self._synced = time.monotonic()
 
     @property
@@ -109,10 +108,6 @@ class Log:
         self._stream.write(MAGIC)
         self._append(b"HEAD", json.dumps(head, sort_keys=True).encode())
         self._flush()
-
-    def append_after(self, end: int) -> None:
-        """Truncate the file at `end` and append there."""
-        self._end = end
 
     def close(self) -> None:
         """Close the file; what was not synced is lost."""
@@ -315,7 +310,7 @@ class CheckpointedRun:
         self._state = None if content is None else content.state
         self._stream = stream
         self._max_faces = tracker.settings.max_faces
-        self._log = Log(stream, self._max_faces)
+        self._log = Log(stream, self._max_faces, 0 if content is None else content.end)
         run.recorder = self
 
     @staticmethod
@@ -355,11 +350,10 @@ class CheckpointedRun:
                 checkpointed = CheckpointedRun(path, stream, tracker, run, content)
                 if content is None:
                     checkpointed._log.begin(identity)
-                else:
-                    checkpointed._log.append_after(content.end)
                 return checkpointed
             except BaseException:
-                _close(stream)
+                with contextlib.suppress(OSError):  # of a full disk, which has raised its own before
+                    stream.close()
                 raise
 
     def add(self, result: FrameResult) -> None:
@@ -448,11 +442,6 @@ def open_run(
 
 
 _BINARY = getattr(os, "O_BINARY", 0)
-
-
-def _close(stream: BinaryIO) -> None:
-    with contextlib.suppress(OSError):  # of what a full disk did not take, for which its own error was raised
-        stream.close()
 
 
 def _content(

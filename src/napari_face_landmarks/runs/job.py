@@ -296,7 +296,9 @@ def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
         raise ResultError(
             f"{job.output} holds the landmarks of {whose}: give another folder, or move the file away."
         )
-    if "output_sha256" in record and not _is_as_written(job.output, record):
+    size = Path(job.output).stat().st_size
+    as_written = size == record.get("output_bytes") and _sha256(job.output) == record.get("output_sha256")
+    if "output_sha256" in record and not as_written:
         raise ResultError(
             f"{job.output} was changed after {before} was tracked into it: give another folder, or move the "
             "file away."
@@ -326,11 +328,6 @@ def read_record(output: str) -> dict[str, Any]:
 def _write_record(output: str, record: Mapping[str, Any]) -> None:
     with replacing(record_of(output)) as temporary:
         temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
-
-
-def _is_as_written(output: str, record: Mapping[str, Any]) -> bool:
-    size = Path(output).stat().st_size
-    return size == record.get("output_bytes") and _sha256(output) == record["output_sha256"]
 
 
 def _sha256(path: str) -> str:
