@@ -48,7 +48,7 @@ def say_on_stdout(text: str) -> None:
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, total: int, unit: str = "frames") -> Iterator[Callable[[], None]]:
+def progress_bar(what: str, total: int, unit: str = "frames") -> Iterator[Callable[..., None]]:
     """Show a progress bar on stderr; call the yielded function after each frame."""
     from tqdm import tqdm
 
@@ -56,7 +56,7 @@ def progress_bar(what: str, total: int, unit: str = "frames") -> Iterator[Callab
     seconds = 0.2 if on_terminal() else 10.0
     bars: list[Any] = []
 
-    def advance() -> None:
+    def advance(*_: object) -> None:  # of the frames done and of all
         if sys.stderr is None:
             return
         if not bars:  # loading and compiling would distort the estimate of the remaining time

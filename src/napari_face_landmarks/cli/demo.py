@@ -48,7 +48,7 @@ def _demo(options: argparse.Namespace) -> int:
 
     models = load_models(*given(options.models))
     with progress_bar("Tracking", N_FRAMES) as advance:
-        result = run_demo(options.output, models, settings, progress=lambda done, total: advance())
+        result = run_demo(options.output, models, settings, progress=advance)
     say(summary(result.tracks))
     print(f"Mean distance to the known motion: {100 * result.distance:.2f} % of the inter-ocular distance.")
     for path in (result.csv, result.overlay, result.sheet, result.clip):

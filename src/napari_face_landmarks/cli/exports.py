@@ -87,7 +87,7 @@ def write_exports(
 
     if options.overlay is not None:
         with progress_bar("Overlay", tracks.n_frames) as advance:
-            write_overlay(options.overlay, video, tracks, progress=lambda done, total: advance())
+            write_overlay(options.overlay, video, tracks, progress=advance)
     if options.anonymise is not None:
         n_frames = part.stop - part.start
         with progress_bar("Anonymise", 2 * n_frames) as advance:
@@ -98,7 +98,7 @@ def write_exports(
                 models,
                 options.anonymise_by or "blur",
                 part,
-                lambda done, total: advance(),
+                advance,
             )
         if uncovered:
             say(
@@ -113,7 +113,7 @@ def write_exports(
                 tracks,
                 options.faces_part or "face",
                 options.faces_size,
-                lambda done, total: advance(),
+                advance,
             )
 
 

@@ -163,7 +163,7 @@ def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[
     from napari_face_landmarks.video import open_video
 
     with open_video(path) as video, progress_bar(path.name, len(video)) as advance:
-        tracks = tracker.track(video, lambda done, total: advance())
+        tracks = tracker.track(video, advance)
         return tracks, models.pdm, video.info.warnings
 
 

@@ -27,7 +27,8 @@ from napari_face_landmarks.napari_plugin.layers import (
 )
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, push, row_of
-from napari_face_landmarks.napari_plugin.run_controller import counted, duration, models_of_tracks
+from napari_face_landmarks.napari_plugin.run_controller import duration, models_of_tracks
+from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.tracking.frame_source import check_length
 
 LOG = logging.getLogger(__name__)

@@ -24,7 +24,7 @@ from napari_face_landmarks.napari_plugin.layers import frame_shown, image_layers
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.points_layer import transforms_of
 from napari_face_landmarks.napari_plugin.qt_forms import push, row_of, with_help
-from napari_face_landmarks.napari_plugin.run_controller import counted
+from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.tracking.regions import Region, Regions
 
 SMALLEST_LIST = 80  # px

@@ -38,6 +38,7 @@ from napari_face_landmarks.napari_plugin.points_layer import (
 )
 from napari_face_landmarks.napari_plugin.preferences import read_preferences
 from napari_face_landmarks.priority import behind_a_window
+from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking.control import RunControl
 from napari_face_landmarks.tracking.refinement_notice import RefinementNotice
@@ -90,8 +91,8 @@ def models_of_tracks(tracks: Tracks) -> Models:
 
 
 @dataclass
-class BackgroundRun:
-    """What is to be tracked and how far it is; written by the worker thread, read by the GUI."""
+class BackgroundRun(RunControl):
+    """What is to be tracked, and how far it is; written by the worker thread, controlled by the GUI."""
 
     load: Callable[[], Models]  # called on the worker thread
     settings: TrackerSettings
@@ -108,8 +109,10 @@ class BackgroundRun:
     models: str | None = None  # the bundle or folder that `load` loads; a worker process needs it
     journals: Path | None = None  # folder of checkpoints; without it none is written
     shows: bool = False  # whether the newest frame is displayed
-    control: RunControl = field(default_factory=RunControl)
     _remote: RemoteRun | None = None
+
+    def __post_init__(self) -> None:
+        super().__init__()
 
     @property
     def doing(self) -> str:
@@ -117,28 +120,6 @@ class BackgroundRun:
         from napari_face_landmarks.runs.worker import what_is_done
 
         return what_is_done(self.message)
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether the run was asked to end after the current frame."""
-        return self.control.cancelled
-
-    @property
-    def paused(self) -> bool:
-        """Whether the run was asked to wait after the current frame."""
-        return self.control.paused
-
-    def cancel(self) -> None:
-        """Ask the run to end after the current frame, paused or not."""
-        self.control.cancel()
-
-    def pause(self) -> None:
-        """Ask the run to wait after the current frame."""
-        self.control.pause()
-
-    def resume(self) -> None:
-        """Let the run continue."""
-        self.control.resume()
 
     def show(self, wanted: bool) -> None:
         """Say whether the newest frame is displayed."""
@@ -182,7 +163,7 @@ class BackgroundRun:
         if models is None:
             return
         request = RunRequest(models, self.settings.to_dict(), "", (), 0, 0, False, {}, None)
-        with suppress(OSError, ResultError), closing(RemoteRun(request, None, self.control)) as remote:
+        with suppress(OSError, ResultError), closing(RemoteRun(request, None, self)) as remote:
             for _ in remote.fill([]):
                 self.message = remote.message
                 yield
@@ -221,7 +202,7 @@ def track_in_background(run: BackgroundRun) -> Generator[None]:
         run.message = "Starting …"
         if request is not None:
             try:
-                run._remote = RemoteRun(request, run.frames, run.control)
+                run._remote = RemoteRun(request, run.frames, run)
             except OSError:  # then it is done here
                 run._remote = None
         if run._remote is None:
@@ -250,14 +231,14 @@ def track_here(run: BackgroundRun) -> Generator[None]:
         except NotCompiledError:
             yield from run.compile_elsewhere()
             run.message = PREPARING
-        run.control.wait()
+        run.wait()
         if run.cancelled:
             return
         with open_run(tracker, run.frames, run.start, run.stop, run.go_on, run.regions, run.journals) as (
             opened,
             earlier,
         ):
-            opened.control = run.control
+            opened.control = run
             run.results.extend(earlier)
             yield from run.consume(opened)
 
@@ -324,11 +305,6 @@ def warnings_in_words(warnings: tuple[str, ...]) -> str:
     """Return the first of several warnings, and how many more there are."""
     more = len(warnings) - 1
     return warnings[0] + (f" ({counted(more, 'more warning')} in the layer's metadata.)" if more else "")
-
-
-def counted(number: int, word: str) -> str:
-    """Return a number with its word, in the plural where there are several."""
-    return f"{number} {word}" if number == 1 else f"{number} {word}s"
 
 
 def duration(seconds: float) -> str:

@@ -52,10 +52,11 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     video_patterns,
     with_help,
 )
-from napari_face_landmarks.napari_plugin.run_controller import counted, duration
+from napari_face_landmarks.napari_plugin.run_controller import duration
 from napari_face_landmarks.napari_plugin.settings_form import SettingsControls
 from napari_face_landmarks.priority import cores
 from napari_face_landmarks.quality import check
+from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.runs.batch import track_many
 from napari_face_landmarks.runs.job import FAILED, FileResult
 from napari_face_landmarks.runs.measures import MEASURES_TABLE

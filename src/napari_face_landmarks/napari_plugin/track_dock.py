@@ -41,7 +41,6 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
 from napari_face_landmarks.napari_plugin.run_controller import (
     BackgroundRun,
     ShownRun,
-    counted,
     describe_end,
     describe_progress,
     track_in_background,
@@ -51,6 +50,7 @@ from napari_face_landmarks.napari_plugin.run_controller import load_cached as lo
 from napari_face_landmarks.napari_plugin.settings_form import RunChoices
 from napari_face_landmarks.napari_plugin.view_dock import overlays_of
 from napari_face_landmarks.quality import check
+from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.settings import TrackerSettings
 
 BEGIN_MS = 20  # between two steps of adding a layer
