@@ -54,14 +54,8 @@ FRAMES_AT_A_TIME = 400
 def grown_series(series: Series | None, results: Sequence[FrameResult], fps: Any = None) -> Series | None:
     """Return the series of a run with at most `FRAMES_AT_A_TIME` more of its finished frames.
 
-    Parameters
-    ----------
-    series : Series or None
-        Of the first frames of `results`.
-    results : sequence of FrameResult
-        All that are finished.
-    fps : float, optional
-        For the time of each frame.
+    `series` is of the first frames of `results`, which are all that are finished; `fps` gives the time of
+    each frame.
     """
     done = 0 if series is None else series.n_frames
     fresh = results[max(done - 1, 0) : done + FRAMES_AT_A_TIME]
@@ -121,10 +115,7 @@ SIZES = [380, 170, 170]  # px, heights of plot, list and statistics in a dock th
 class QualityDock(FollowingPanel):
     """The panel Check: curves, the list of frames to check, and statistics in words.
 
-    Attributes
-    ----------
-    found : Check or None
-        What is shown; grows while a run goes on.
+    `found` is what is shown, or None; it grows while a run goes on.
     """
 
     def __init__(self, napari_viewer: Any) -> None:

@@ -36,14 +36,9 @@ def register(viewer: Any, dock: Any) -> None:
 
 
 def landmarks_dock(viewer: Any = None, tab: str | None = None) -> Any:
-    """Return the dock "Face landmarks" of a viewer, opened if need be.
+    """Return the dock "Face landmarks" of a viewer, by default napari's current one, opened if need be.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer, optional
-        napari's current one where not given.
-    tab : str, optional
-        The title of the tab to bring to the front.
+    `tab` is the title of the tab to bring to the front.
     """
     viewer = napari.current_viewer() if viewer is None else viewer
     dock = _open_one(_docks, viewer)

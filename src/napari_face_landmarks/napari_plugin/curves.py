@@ -51,18 +51,11 @@ SOURCE_WORDS = {"pfld": "PFLD", "clnf": "CLNF", "carried": "propagated", "manual
 class QualityPlot(pg.GraphicsLayoutWidget):
     """Curves of one face over the frames of a run, with a cursor at the frame that is shown.
 
-    The wheel zooms, with Shift it pans; dragging with the right or the middle button pans too; a double
-    click shows the whole run. A click, or dragging with the left button, chooses a frame; so do the arrow
-    keys, Home and End. Colours follow the palette, so that light and dark themes work.
+    The wheel zooms, with Shift it pans; dragging with the right or the middle button pans too; a double click
+    shows the whole run. A click, or dragging with the left button, chooses a frame; so do the arrow keys,
+    Home and End: `frame_chosen` is emitted. Colours follow the palette, so that light and dark themes work.
 
-    Attributes
-    ----------
-    frame_chosen : Signal(int)
-        A frame was clicked on.
-    view : (float, float)
-        The frames at the left and the right edge.
-    cursor_frame : int or None
-        Where the cursor is.
+    `view` are the frames at the left and the right edge, `cursor_frame` is where the cursor is, or None.
     """
 
     frame_chosen = Signal(int)
@@ -479,12 +472,7 @@ MOST_MARKED = 30_000
 
 
 class SecondsAxis(pg.AxisItem):
-    """The axis above the curves: the seconds of the frames below.
-
-    Attributes
-    ----------
-    table : MeasureTable or None
-    """
+    """The axis above the curves: the seconds of the frames below, by `table`."""
 
     table: MeasureTable | None = None
 
@@ -507,15 +495,9 @@ def columns_of(table: MeasureTable | None, name: str) -> list[tuple[str, str]]:
 
 
 class Curves(pg.PlotWidget):
-    """Curves over the frames of one recording, with a cursor.
+    """Curves over the frames of one recording, with a cursor at the frame that is shown.
 
-    Attributes
-    ----------
-    seconds : SecondsAxis
-    cursor : pyqtgraph.InfiniteLine
-        At the frame that is shown.
-    marks : list of (float, float, int)
-        First and last frame of each event, and that of its peak.
+    `marks` are the first and last frame of each event, and that of its peak.
     """
 
     def __init__(self) -> None:

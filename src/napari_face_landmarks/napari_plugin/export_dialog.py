@@ -133,13 +133,7 @@ def suggested_file(layer: Any, video: Any) -> str:
 
 
 def write_export(export: Export, progress: ExportProgress | None = None) -> tuple[bool, str]:
-    """Write a file; return whether it is written and what to tell the user in one sentence. Never raises.
-
-    Parameters
-    ----------
-    export : Export
-    progress : ExportProgress, optional
-    """
+    """Write a file; return whether it is written and what to tell the user in one sentence. Never raises."""
     try:
         tracks = tracks_of_points(export.data, export.attributes)
         if export.format in DRAWN:

@@ -180,12 +180,7 @@ EDGE = 2  # px
 def add_boxes_layer(viewer: Any, video: Any, purpose: Purpose) -> Any:
     """Return the Shapes layer for boxes of a purpose, made if there is none, ready to be drawn in.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer or napari.components.ViewerModel
-    video : napari.layers.Image
-        Its transforms are copied.
-    purpose : {"look", "ignore"}
+    The transforms of `video`, an image layer, are copied.
     """
     found = [layer for layer in viewer.layers if layer.metadata.get(PURPOSE) == purpose]
     layer = found[-1] if found else None
@@ -207,13 +202,9 @@ def add_boxes_layer(viewer: Any, video: Any, purpose: Purpose) -> Any:
 def regions_of_layers(layers: Any) -> Regions:
     """Return what the boxes of all Shapes layers that `add_boxes_layer` made tell the tracker.
 
-    A box to look in begins on the frame it was drawn on and holds for that one; a box to ignore holds for
-    the whole video, wherever it was drawn. Of other shapes than rectangles the bounding box counts; what is
+    A box to look in begins on the frame it was drawn on and holds for that one; a box to ignore holds for the
+    whole video, wherever it was drawn. Of other shapes than rectangles the bounding box counts; what is
     smaller than a pixel is left out.
-
-    Parameters
-    ----------
-    layers : iterable of napari.layers.Layer
     """
     found: dict[str, list[Region]] = {"look": [], "ignore": []}
     for layer in layers:

@@ -74,16 +74,7 @@ class CurrentLandmarks:
     A new landmarks layer becomes the current one, and so does one that is selected in the layer list. Where
     the current layer is removed the uppermost of the others takes its place.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer or napari.components.ViewerModel
-
-    Attributes
-    ----------
-    layer : napari.layers.Points or None
-        The current one.
-    layers : list of napari.layers.Points
-        All landmarks layers, the uppermost last.
+    `layer` is the current one, or None, `layers` are all landmarks layers, the uppermost last.
     """
 
     def __init__(self, viewer: Any) -> None:
@@ -168,16 +159,7 @@ def text_over_picture(viewer: Any) -> Any:
 def frame_shown(viewer: Any, layer: Any) -> int | None:
     """Return the frame of a layer (t, y, x) that the slider is at, in the layer's own data.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer or napari.components.ViewerModel
-    layer : napari.layers.Layer
-        Its scale and translation of the time axis are taken into account.
-
-    Returns
-    -------
-    int or None
-        None where the layer has no time axis.
+    The layer's scale and translation of the time axis are taken into account; None where it has no time axis.
     """
     if layer.ndim < 3 or viewer.dims.ndim < layer.ndim:
         return None
@@ -185,15 +167,7 @@ def frame_shown(viewer: Any, layer: Any) -> int | None:
 
 
 def show_frame(viewer: Any, layer: Any, frame: int) -> bool:
-    """Move the slider to a frame of a layer (t, y, x); return whether the layer has a time axis.
-
-    Parameters
-    ----------
-    viewer, layer
-        As of `frame_shown`.
-    frame : int
-        In the layer's own data.
-    """
+    """Move the slider to a frame of a layer (t, y, x), in its own data; return whether it has a time axis."""
     if layer.ndim < 3 or viewer.dims.ndim < layer.ndim:
         return False
     place = np.array(layer.world_to_data(viewer.dims.point), dtype=np.float64)
@@ -286,13 +260,8 @@ def _turn(layer: Any) -> tuple[bool, bool, bool]:
 class LayerFrames:
     """The frames of a layer's data, read one by one while napari does not read them.
 
-    Parameters
-    ----------
-    data : array-like, (T, Y, X[, C]) or (Y, X[, C])
-    still : bool
-        Whether they are a single image, without a time axis.
-    turn : (bool, bool, bool)
-        What makes frames upright, as in `FrameView`; the frames are not turned yet.
+    `data` are (T, Y, X[, C]), or (Y, X[, C]) of a `still`; `turn` is what makes frames upright, as in
+    `FrameView`: the frames are not turned yet.
     """
 
     def __init__(self, data: Any, still: bool, turn: tuple[bool, bool, bool]) -> None:

@@ -146,28 +146,11 @@ def _lines(name: str) -> list[tuple[Measure, tuple[int, ...]]]:
 
 
 class MeasuresDock(FollowingPanel):
-    """Measures of the faces in the current landmarks layer.
+    """The panel Measure: measures of the faces in the current landmarks layer.
 
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Filled in by napari.
-
-    Attributes
-    ----------
-    layers, faces, names, befores : QComboBox
-        The layer, the face, the measure, and another recording to compare with.
-    plot, before_plot : Curves
-        Of the recording, and of the other one, at its left.
-    values : QTableWidget
-        All measures on the frame shown: right, left and difference, with standard errors; or what has changed
-        at rest since the other recording.
-    rest_button, export_button : QPushButton
-    lines_box : QCheckBox
-        Whether the measured lines are drawn in the picture.
-    status : QLabel
-    table : MeasureTable or None
-        What is shown.
+    `before_plot`, at the left of `plot`, has the curves of another recording, one of `befores`. `values`
+    shows all measures on the frame shown: right, left and difference, with standard errors; or what has
+    changed at rest since the other recording. `table` is what is shown, or None.
     """
 
     def __init__(self, napari_viewer: Any) -> None:

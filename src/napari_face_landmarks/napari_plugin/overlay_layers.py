@@ -42,21 +42,8 @@ class ShownFaces:
 def recolour(layer: Any, by: ColourMode) -> None:
     """Colour the points of a layer of landmarks by something else; nothing is computed again.
 
-    A run that goes on into the layer goes on in these colours.
-
-    Parameters
-    ----------
-    layer : napari.layers.Points
-        With the features landmark, confidence and source.
-    by : {"confidence", "source", "region"}
-        As for `landmark_colours`.
-
-    Raises
-    ------
-    ResultError
-        If the layer has no landmarks.
-    ValueError
-        If `by` is none of these.
+    A run that goes on into the layer goes on in these colours. Raises a `ResultError` if the layer has no
+    landmarks, and a `ValueError` if `by` is no mode of `landmark_colours`.
     """
     features = layer.features
     if not {"landmark", "face"} <= set(features.columns):
@@ -73,15 +60,7 @@ def recolour(layer: Any, by: ColourMode) -> None:
 
 
 def faces_at(layer: Any, frame: int | None) -> ShownFaces:
-    """Return the faces that a layer of landmarks shows on a frame.
-
-    Parameters
-    ----------
-    layer : napari.layers.Points
-        With the features landmark and face.
-    frame : int or None
-        In the layer's own data; None for a layer without time.
-    """
+    """Return the faces that a layer of landmarks shows on a frame, in its own data; None without time."""
     data = layer.data
     here = layer.shown if frame is None or data.shape[1] < 3 else layer.shown & (data[:, 0] == frame)
     rows = np.flatnonzero(here)
@@ -99,21 +78,11 @@ def faces_at(layer: Any, frame: int | None) -> ShownFaces:
 def outline_segments(
     landmarks: npt.NDArray[Any], colours: npt.NDArray[Any] | None = None
 ) -> tuple[Floats, Floats]:
-    """Return the outlines of faces as lines: brows, eyes, nose, lips and jaw.
+    """Return the outlines of faces (F, 68, 2), px, x then y: brows, eyes, nose, lips and jaw.
 
-    Parameters
-    ----------
-    landmarks : ndarray, (F, 68, 2)
-        Pixels, x then y; lines with an end that is not finite are left out.
-    colours : ndarray, (F, 68, 4), optional
-        RGBA of each landmark; a line has the mean of its ends'. White where not given.
-
-    Returns
-    -------
-    lines : ndarray, (S, 2, 2), float32
-        Start and direction, y then x, px.
-    colours : ndarray, (S, 4), float32
-        RGBA.
+    They are lines (S, 2, 2) float32, start and direction, y then x, and RGBA (S, 4) float32, for each the
+    mean of the `colours` (F, 68, 4) of its ends, white where not given. Lines with an end that is not finite
+    are left out.
     """
     ends = np.asarray(landmarks, np.float32)[:, SEGMENTS].reshape(-1, 2, 2)[..., ::-1]
     good = np.isfinite(ends).all(axis=(1, 2))
@@ -137,19 +106,9 @@ def line_width(landmarks: npt.NDArray[Any]) -> float:
 def trail_segments(places: npt.NDArray[Any], colours: npt.NDArray[Any]) -> tuple[Floats, Floats]:
     """Return where landmarks have been as lines, the older the fainter.
 
-    Parameters
-    ----------
-    places : ndarray, (W, K, 2)
-        Pixels, x then y, of K landmarks on successive frames; NaN where there was none.
-    colours : ndarray, (K, 4)
-        RGBA of each.
-
-    Returns
-    -------
-    lines : ndarray, (S, 2, 2), float32
-        Start and direction, y then x, px.
-    colours : ndarray, (S, 4), float32
-        RGBA; opacity falls with age.
+    `places` (W, K, 2), px, x then y, are those of K landmarks on successive frames, NaN where there was none;
+    `colours` (K, 4) are RGBA. Returned are lines (S, 2, 2) float32, start and direction, y then x, and RGBA
+    (S, 4) float32, whose opacity falls with age.
     """
     places = np.asarray(places, np.float32)[..., ::-1]
     n_steps = max(len(places) - 1, 0)
@@ -161,22 +120,10 @@ def trail_segments(places: npt.NDArray[Any], colours: npt.NDArray[Any]) -> tuple
 
 
 def places_over(layer: Any, frames: range, landmarks: Sequence[int]) -> Floats:
-    """Return where landmarks of all faces are on frames, as their layer shows them.
+    """Return where landmarks of all faces are on successive frames of their layer (t, y, x).
 
-    Parameters
-    ----------
-    layer : napari.layers.Points
-        (t, y, x), with the features landmark and face.
-    frames : range
-        Successive frames, in the layer's own data.
-    landmarks : sequence of int
-        0 to 67.
-
-    Returns
-    -------
-    ndarray, (W, K, 2), float32
-        Pixels, x then y; the K are the chosen landmarks of the first face, of the second, and so on; NaN
-        where there is no point.
+    They are (W, K, 2) float32, px, x then y; the K are the chosen landmarks, 0 to 67, of the first face, of
+    the second, and so on; NaN where there is no point.
     """
     time = layer.data[:, 0]
     rows = np.flatnonzero(layer.shown & (time >= frames.start) & (time < frames.stop))
@@ -196,10 +143,7 @@ def places_over(layer: Any, frames: range, landmarks: Sequence[int]) -> Floats:
 def chosen_landmarks(text: str) -> list[int]:
     """Return the landmarks that a text names, such as ``"30, 36-47"``, in order, each once.
 
-    Raises
-    ------
-    ResultError
-        If it names what is no landmark.
+    A `ResultError` says so if it names what is no landmark.
     """
     numbers: set[int] = set()
     for part in filter(None, (piece.strip() for piece in text.split(","))):
@@ -251,29 +195,13 @@ Lines = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 class FrameLayers:
     """Outlines, labels and trails of the frame that a viewer shows of a landmarks layer.
 
-    Each is a layer while it is wanted. Layers are added and removed by `update` and `remove` alone, which
-    must not be called while the layer list is reporting a change (from a handler of ``layers.events``):
-    napari then crashes. Whatever happened to the layers meanwhile - removed, renamed, moved, put back - is
-    dealt with in the next `update`.
+    Each is a layer while it is wanted, in `layers` by "outlines", "labels" and "trails". Layers are added and
+    removed by `update` and `remove` alone, which must not be called while the layer list is reporting a
+    change (from a handler of ``layers.events``): napari then crashes. Whatever happened to the layers
+    meanwhile - removed, renamed, moved, put back - is dealt with in the next `update`.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer or napari.components.ViewerModel
-    layer : napari.layers.Points, optional
-        The landmarks.
-
-    Attributes
-    ----------
-    layer : napari.layers.Points or None
-        The landmarks; another one may be set before an `update`.
-    outlines, labels : bool
-        Whether they are wanted.
-    trails : sequence of int
-        The landmarks whose trails are wanted.
-    window : int
-        How many frames back trails go.
-    layers : dict of str to napari layer
-        By "outlines", "labels" and "trails".
+    `layer` has the landmarks, or is None; another one may be set before an `update`. `outlines` and `labels`
+    say whether they are wanted, `trails` which landmarks have trails, over `window` frames back.
     """
 
     def __init__(self, viewer: Any, layer: Any = None) -> None:

@@ -64,12 +64,7 @@ def do_elsewhere(
 
 
 class FollowingPanel(QWidget):
-    """A panel that computes something from the current landmarks layer, again whenever that changes.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
+    """A panel that computes something from the current landmarks layer, again whenever that changes."""
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -172,21 +167,9 @@ class FollowingPanel(QWidget):
 
 
 class Wide(QWidget):
-    """Curves of a panel, which can be moved into a wide dock and back.
+    """Curves of a panel, which its `button` moves into a wide dock with a title, and back.
 
     The dock is under the picture, where time runs along the slider, or floats where the window is low.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    curves : QWidget
-    title : str
-        Of the dock.
-
-    Attributes
-    ----------
-    button : QPushButton
-        Moves the curves, and back.
     """
 
     def __init__(self, viewer: Any, curves: QWidget, title: str) -> None:
@@ -273,21 +256,10 @@ FILLING = "The run still fills this layer: corrections are possible when it has 
 
 
 class EditingDock(Container):
-    """A dock that edits a layer of landmarks.
+    """A dock that edits a layer of landmarks, which is chosen in `layers`.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    widgets : list of magicgui widget
-        The dock's controls between the list of layers and the status.
-
-    Attributes
-    ----------
-    layers : LayerChooser
-        What is edited.
-    undo_button, redo_button : PushButton
-        For `widgets` to hold.
-    status : Label
+    `widgets` are its controls of magicgui between the list of layers and the status; `undo_button` and
+    `redo_button` are for them to hold.
     """
 
     undo_button: PushButton

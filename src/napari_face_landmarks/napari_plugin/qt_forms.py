@@ -136,11 +136,7 @@ def with_label(widget: Any) -> Any:
 def may_be_narrow(box: QComboBox, letters: int = 0) -> None:
     """Have a closed list cut its line at the end, instead of being as wide as its longest.
 
-    Parameters
-    ----------
-    box : QComboBox
-    letters : int
-        How many it has room for at least.
+    `letters` is how many it has room for at least.
     """
     box.setSizeAdjustPolicy(QComboBox.SizeAdjustPolicy.AdjustToMinimumContentsLengthWithIcon)
     if letters:
@@ -175,10 +171,7 @@ def entitle(widget: QWidget, title: str) -> None:
 class Docked(QWidget):
     """What fills a dock, and is deleted when that is closed: napari only takes it out.
 
-    Parameters
-    ----------
-    title : str
-        What the dock's bar bears, without the plugin's name that napari adds, which would be cut off.
+    The dock's bar bears `title`, without the plugin's name that napari adds, which would be cut off.
     """
 
     def __init__(self, title: str) -> None:
@@ -219,12 +212,7 @@ class Scrolling(QScrollArea):
 
 
 class LayerChooser(QComboBox):
-    """The list of a viewer's landmarks layers; all such lists of a viewer show the same current one.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    """
+    """The list of a viewer's landmarks layers; all such lists of a viewer show the same current one."""
 
     def __init__(self, viewer: Any) -> None:
         super().__init__()
@@ -289,12 +277,7 @@ class Form(QWidget):
 
 
 class Advanced(QWidget):
-    """A form that is shown when its heading is clicked on.
-
-    Attributes
-    ----------
-    heading : QToolButton
-    """
+    """A form that is shown when its heading is clicked on."""
 
     def __init__(self, controls: Sequence[Any]) -> None:
         super().__init__()
@@ -324,18 +307,7 @@ def video_patterns() -> str:
 
 
 class Welcome(QWidget):
-    """What is shown while a viewer has no video: buttons that open one, or the sample.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    many : callable
-        Opens the dock of many videos.
-
-    Attributes
-    ----------
-    open_button, sample_button, many_button : QPushButton
-    """
+    """What is shown while a viewer has no video: buttons that open one, the sample, or `many` videos."""
 
     def __init__(self, viewer: Any, many: Callable[[], Any]) -> None:
         super().__init__()
@@ -359,15 +331,7 @@ class Welcome(QWidget):
 
 
 class CloseGuard(QObject):
-    """Asks before a window is closed by its user while something goes on in it.
-
-    Parameters
-    ----------
-    widget : QWidget
-        In the window; the guard goes with it.
-    busy : callable
-        Whether something goes on.
-    """
+    """Asks before the window of a widget is closed by its user while something goes on in it (`busy`)."""
 
     def __init__(self, widget: QWidget, busy: Callable[[], bool]) -> None:
         super().__init__(widget)
@@ -420,13 +384,7 @@ WORDS = (
 
 
 def show_about(parent: Any = None) -> QDialog:
-    """Show the versions in a window of their own, and return it.
-
-    Parameters
-    ----------
-    parent : QWidget, optional
-        What it belongs to, and closes with.
-    """
+    """Show the versions in a window of their own, which closes with `parent`, and return it."""
     dialog = QDialog(parent)
     dialog.setWindowTitle("About Face Landmarks")
     dialog.resize(420, 420)

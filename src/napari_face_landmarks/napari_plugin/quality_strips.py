@@ -104,28 +104,12 @@ def _largest(values: npt.NDArray[np.float32], least: float, most: float) -> floa
 def envelope(
     frames: npt.NDArray[np.int64], values: npt.NDArray[Any], low: float, high: float, width: int
 ) -> tuple[Floats, Floats, npt.NDArray[np.bool_]]:
-    """Return the line that draws a curve between two frames on so many pixels.
+    """Return the line that draws a curve between the frames `low` and `high` on so many pixels.
 
     Where more frames than pixels are in view, the smallest and the largest value of each pixel represent its
-    frames, so that no peak is lost however short it is, and a missing frame makes no gap.
-
-    Parameters
-    ----------
-    frames : ndarray, (T,), int64
-        Rising.
-    values : ndarray, (T,)
-        NaN parts the line.
-    low, high : float
-        Frames at the left and the right edge.
-    width : int
-        Pixels.
-
-    Returns
-    -------
-    x, y : ndarray, (N,), float64
-        Frames and values of the points of the line.
-    alone : ndarray, (N,), bool
-        Points with none next to them, of which a line shows nothing.
+    frames, so that no peak is lost however short it is, and a missing frame makes no gap. `frames` (T,) rise;
+    a NaN of `values` (T,) parts the line. Returned are frames and values of the N points of the line,
+    float64, and which have none next to them, so that a line shows nothing of them.
     """
     start, stop = np.searchsorted(frames, [math.floor(low), math.ceil(high) + 1])
     start, stop = max(int(start) - 1, 0), min(int(stop) + 1, len(frames))  # lines continue beyond the edges
@@ -144,19 +128,9 @@ def envelope(
 
 
 def intervals(spans: npt.ArrayLike) -> tuple[Floats, npt.NDArray[np.bool_]]:
-    """Return a step function that is true on spans of frames, which may overlap.
+    """Return a step function that is true on spans (N, 2) of frames, first and last, which may overlap.
 
-    Parameters
-    ----------
-    spans : array-like, (N, 2)
-        First and last frame of each, both included.
-
-    Returns
-    -------
-    x : ndarray, (4 * M,), float64
-        Frames at which the function steps, each twice.
-    inside : ndarray, (4 * M,), bool
-        Its values there.
+    It is given by the frames at which it steps, each twice, (4 * M,) float64, and its values there, bool.
     """
     ordered = np.asarray(spans, dtype=np.float64).reshape(-1, 2)
     ordered = ordered[np.argsort(ordered[:, 0], kind="stable")]

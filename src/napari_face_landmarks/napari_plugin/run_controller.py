@@ -67,15 +67,8 @@ def load_cached(name_or_folder: str) -> Models:
 def models_of_tracks(tracks: Tracks) -> Models:
     """Return the models that landmarks were tracked with, the default ones where that is not known.
 
-    Parameters
-    ----------
-    tracks : Tracks
-        Their ``meta["models"]`` is the name of a bundle, of OpenFace's models or of a folder.
-
-    Raises
-    ------
-    ModelError
-        If the models are not installed, and in none of the folders that the user has chosen.
+    Their ``meta["models"]`` is the name of a bundle, of OpenFace's models or of a folder. A `ModelError` is
+    raised if these are not installed, and in none of the folders that the user has chosen.
     """
     name = str(tracks.meta.get(MODELS, DEFAULT_BUNDLE))
     known = [info.key for info in known_models()]
@@ -259,12 +252,8 @@ def _errors_reported(run: BackgroundRun) -> Iterator[None]:
 def describe_progress(run: BackgroundRun, times: deque[tuple[float, int]]) -> str:
     """Return how far a run is, how quick, and how long it will take.
 
-    Parameters
-    ----------
-    run : BackgroundRun
-    times : deque of (float, int)
-        Seconds on the clock and frames finished by then, the latest last; what is older than `RATE_WINDOW` is
-        dropped.
+    `times` are seconds on the clock and frames finished by then, the latest last; what is older than
+    `RATE_WINDOW` is dropped.
     """
     now, done = times[-1]
     while now - times[0][0] > RATE_WINDOW:
@@ -318,27 +307,11 @@ MOST_TRIMMED = 150_000  # rows; napari takes half a second to give up some of a 
 
 
 class LiveLandmarks:
-    """A Points layer for the landmarks of frames `start` to `stop`, shown as they come.
+    """A Points `layer` for the landmarks of frames `start` to `stop`, shown as they come.
 
-    Rows that are not filled yet are hidden. All methods belong on the GUI thread, where there is one.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer or napari.components.ViewerModel
-        The layer is added to it.
-    image_layer : napari.layers.Image
-        The video; its transforms are copied.
-    start, stop : int
-        The frames that will come, `stop` not among them.
-    max_faces : int
-        The largest number of faces that may come.
-    in_steps : bool
-        Whether the layer is added by `add_in_steps`, not at once.
-
-    Attributes
-    ----------
-    layer : napari.layers.Points
-        The layer.
+    Rows that are not filled yet are hidden. All methods belong on the GUI thread, where there is one. The
+    transforms of `image_layer`, the video, are copied; `max_faces` is the largest number of faces that may
+    come. With `in_steps` the layer is added by `add_in_steps`, else at once.
     """
 
     def __init__(
@@ -478,26 +451,11 @@ def _faces_used(result: FrameResult) -> int:
 
 
 class ShownRun:
-    """Shows in a viewer what a run has finished.
+    """Shows in a viewer what a run, not begun yet, has finished of a `video`, an image layer.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-        The layer of landmarks is added to it.
-    video : napari.layers.Image
-        What is tracked.
-    run : BackgroundRun
-        Not begun yet.
-    follow : CheckBox
-        Whether the viewer is to show the newest frame; switched off where the user looks at another one.
-
-    Attributes
-    ----------
-    video : napari.layers.Image
-    done : int
-        Frames that were taken over from the run.
-    times : deque of (float, int)
-        When, on the clock, how many were.
+    `follow` is the check box of whether the viewer is to show the newest frame; it is switched off where the
+    user looks at another one. `done` frames were taken over from the run, and `times` are when, on the clock,
+    how many were.
     """
 
     def __init__(self, viewer: Any, video: Any, run: BackgroundRun, follow: Any) -> None:

@@ -29,13 +29,7 @@ MODELS_HELP = (
 
 
 def preset_control(settings_controls: Mapping[str, Any]) -> ComboBox:
-    """Return the list of presets, tied to the controls of the settings both ways.
-
-    Parameters
-    ----------
-    settings_controls : mapping of str to magicgui widget
-        The control of each setting.
-    """
+    """Return the list of presets, tied both ways to the control of each setting."""
     choices = [*((item.title, item.name) for item in PRESETS), ("Custom", CUSTOM)]
     control = ComboBox(label="Preset", choices=choices)
     applying = [False]
@@ -74,21 +68,9 @@ def preset_control(settings_controls: Mapping[str, Any]) -> ComboBox:
 class ModelChooser:
     """The list of models with their licences; its last line asks for a folder.
 
-    Parameters
-    ----------
-    tell : callable
-        Called with sentences for the user.
-    on_models : callable
-        Called with what is known of the models that were chosen.
-
-    Attributes
-    ----------
-    control : ComboBox
-        Its value is what `load_models` takes.
-    licence : Label
-        The licence of the models that are chosen.
-    info : ModelsInfo
-        What is known of these.
+    The value of `control` is what `load_models` takes, `licence` shows the licence of the models that are
+    chosen, and `info` is what is known of them, with which `on_models` is called when others are chosen.
+    `tell` is called with sentences for the user.
     """
 
     def __init__(self, tell: Callable[[str], None], on_models: Callable[[ModelsInfo], object]) -> None:
@@ -152,17 +134,9 @@ FRAME_CHOICES = [("All frames", "all"), ("From … to …", "range"), ("This fra
 
 
 class SettingsControls:
-    """Preset, models and settings, tied to each other.
+    """Preset, models and settings, tied to each other; `tell` is called with sentences for the user.
 
-    Parameters
-    ----------
-    tell : callable
-        Called with sentences for the user.
-
-    Attributes
-    ----------
-    settings_controls : dict
-        The control of each field of `TrackerSettings`.
+    `settings_controls` has the control of each field of `TrackerSettings`.
     """
 
     def __init__(self, tell: Callable[[str], None]) -> None:
@@ -183,13 +157,7 @@ class SettingsControls:
         self.preset.value = preferences.preset
 
     def settings(self) -> TrackerSettings:
-        """Return the settings as they stand.
-
-        Raises
-        ------
-        SettingsError
-            If one is out of its range.
-        """
+        """Return the settings as they stand; a `SettingsError` says which is out of its range."""
         return TrackerSettings(**{name: control.value for name, control in self.settings_controls.items()})
 
     def _on_models(self, info: ModelsInfo) -> None:
@@ -198,19 +166,14 @@ class SettingsControls:
         if self._refine_before in info.refine:
             refine.value, self._refine_before = self._refine_before, None
         before = refine.value
-        if settle_refine(refine, info, self._tell):
+        if before not in info.refine:
+            refine.value = "always" if "always" in info.refine else info.refine[0]
+            self._tell(f"{info.title} cannot refine as {before!r}: {refine.value!r} is chosen.")
             self._refine_before = before
 
 
 class RunChoices(SettingsControls):
-    """The controls of a run: its video, preset, models, settings and frames, in order in `controls`.
-
-    Parameters
-    ----------
-    viewer : napari.Viewer
-    tell : callable
-        Called with sentences for the user.
-    """
+    """The controls of a run: its video, preset, models, settings and frames, in order in `controls`."""
 
     def __init__(self, viewer: Any, tell: Callable[[str], None]) -> None:
         super().__init__(tell)
@@ -312,13 +275,3 @@ class RunChoices(SettingsControls):
 
     def _on_frames_changed(self) -> None:
         self.first.enabled = self.last.enabled = self.frames.value == "range"
-
-
-def settle_refine(refine: ComboBox, info: ModelsInfo, tell: Callable[[str], None]) -> bool:
-    """Choose a refine mode that models support, and say so; return whether the chosen one was another."""
-    if refine.value in info.refine:
-        return False
-    tell_of = f"{info.title} cannot refine as {refine.value!r}"
-    refine.value = "always" if "always" in info.refine else info.refine[0]
-    tell(f"{tell_of}: {refine.value!r} is chosen.")
-    return True

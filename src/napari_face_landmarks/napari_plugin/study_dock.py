@@ -290,13 +290,7 @@ class StudyDock(Docked):
             self.add(paths)
 
     def add(self, inputs: Sequence[str]) -> None:
-        """Add videos, and those of folders, to the list.
-
-        Parameters
-        ----------
-        inputs : sequence of str
-            As `track_many` takes them.
-        """
+        """Add videos, and those of folders, to the list, given as `track_many` takes them."""
         if not inputs or self._study is not None:
             return
         try:

@@ -71,18 +71,7 @@ OFFERS = {
 
 
 class FaceLandmarksWidget(Container):
-    """The panel Track: its controls are attributes, named after what they say.
-
-    Parameters
-    ----------
-    napari_viewer : napari.Viewer
-        Filled in by napari.
-
-    Attributes
-    ----------
-    landmarks : napari.layers.Points or None
-        The layer of the run in progress, or of the last one.
-    """
+    """The panel Track: its controls are attributes, named after what they say."""
 
     def __init__(self, napari_viewer: Any) -> None:
         self._viewer = napari_viewer
@@ -196,13 +185,7 @@ class FaceLandmarksWidget(Container):
             self._offer()
 
     def settings(self) -> TrackerSettings:
-        """Return the settings as they stand.
-
-        Raises
-        ------
-        SettingsError
-            If one is out of its range.
-        """
+        """Return the settings as they stand; a `SettingsError` says which is out of its range."""
         return self._choices.settings()
 
     # a run from its start to its end

@@ -51,15 +51,7 @@ _overlays: WeakKeyDictionary[Any, Overlays] = WeakKeyDictionary()
 class Overlays:
     """The overlay layers of a viewer, drawn again once after whatever changes; they outlive the dock.
 
-    Parameters
-    ----------
-    viewer : napari.Viewer
-
-    Attributes
-    ----------
-    shown : FrameLayers
-    updated : list of callable
-        Called after each update.
+    `updated` are called after each update.
     """
 
     def __init__(self, viewer: Any) -> None:

@@ -24,32 +24,16 @@ Frame = npt.NDArray[np.uint8]
 class LiveFrames:
     """An iterator over the frames of a live source; what comes while the consumer is busy is dropped.
 
-    The source is read in a thread. Iterate it once, as `FaceTracker.track_frames` does, and `close` it.
+    `frames`, (H, W, 3) uint8 each, is an iterator that blocks until the next frame has come; it is read in a
+    thread. Iterate this one once, as `FaceTracker.track_frames` does, and `close` it. With `keep_all` the
+    source waits instead of losing frames. `stamps` grows by the source's own time stamp of each frame, in
+    seconds, before the frame is given, NaN where it has none; with `keep_all` these are the times, as frames
+    that wait come when they are asked for.
 
-    Parameters
-    ----------
-    frames : iterator of ndarray, (H, W, 3), uint8
-        Blocks until the next frame has come.
-    keep_all : bool
-        Let the source wait instead of dropping frames.
-    stamps : list of float, optional
-        Grows by the source's own time stamp of each frame, in seconds, before the frame is given; NaN where
-        it has none. They are the times with `keep_all`, as frames that wait come when they are asked for.
-
-    Attributes
-    ----------
-    times : list of float
-        Seconds at which the frames that were taken came, after the first one.
-    came : list of float
-        `time.monotonic` at which they came.
-    warnings : list of str
-        What is doubtful about the frames, one sentence each.
-    numbers : list of int
-        Their numbers in the source; what is missing was dropped.
-    dropped : int
-        Frames that came and were not taken.
-    failure : BaseException or None
-        Why the source broke off; raised after the last frame.
+    Of the frames that were taken, `came` is when they came, by `time.monotonic`, `times` the seconds after
+    the first one, and `numbers` their numbers in the source, where what is missing was among the `dropped`.
+    `warnings` are sentences about what is doubtful, and `failure`, raised after the last frame, is why the
+    source broke off.
     """
 
     def __init__(
