@@ -53,16 +53,15 @@ def _benchmark(options: argparse.Namespace) -> int:
     if options.peer and not options.race:
         raise SettingsError("--peer names a system for a race: give --race too.")
     written = {".json": options.json, ".md": options.table, ".png": options.plot}
-    check_distinct(options.videos, [path for path in written.values() if path is not None])
+    outputs = check_distinct(options.videos, written.values())
     for suffix, path in written.items():
         if path is not None:
             checked_suffix(path, (suffix,))
 
     from napari_face_landmarks.benchmark.plot import check_plot
 
-    for path in written.values():
-        if path is not None:
-            prepare_place(path)
+    for path in outputs:
+        prepare_place(path)
     if options.plot is not None:
         check_plot()
     return _race(options) if options.race else _measure(options)

@@ -49,7 +49,7 @@ def _check(options: argparse.Namespace) -> int:
     names = [item.name for item in dataclasses.fields(Limits)]
     limits = Limits(**{name: getattr(options, name) for name in names if getattr(options, name) is not None})
     outputs = {options.output: SUFFIXES, options.series: (".csv",)}
-    check_distinct([options.input], [path for path in (options.output, options.series) if path is not None])
+    check_distinct([options.input], (options.output, options.series))
     for path, suffixes in outputs.items():
         if path is not None:
             prepare_place(checked_suffix(path, suffixes))

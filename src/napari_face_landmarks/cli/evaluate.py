@@ -66,7 +66,7 @@ def add_evaluate(commands: Any) -> None:
 
 
 def _evaluate(options: argparse.Namespace) -> int:
-    check_distinct(options.files, [path for path in (options.json, options.table) if path is not None])
+    outputs = check_distinct(options.files, (options.json, options.table))
 
     from napari_face_landmarks.evaluation.dataset import read_faces
     from napari_face_landmarks.evaluation.measures_report import measure_fits
@@ -93,9 +93,8 @@ def _evaluate(options: argparse.Namespace) -> int:
     )
     faces = read_faces(options.files, options.faces, options.limit, options.seed)
     bundles = _bundles(options.models or list_models())
-    for path in (options.json, options.table):
-        if path is not None:
-            prepare_place(path)
+    for path in outputs:
+        prepare_place(path)
     for sentence in _trained_on(bundles, faces.files) if options.faces != "held-out" else ():
         say(f"Warning: {sentence}")
     with progress_bar("Evaluating", len(faces), "faces") as advance:

@@ -134,9 +134,7 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
         raise MeasureError(
             "A plot is of one recording, a report of one or of two to compare: give fewer inputs."
         )
-    paths = [path for path, _ in wanted]
-    check_distinct(options.inputs, paths)
-    return paths
+    return check_distinct(options.inputs, [path for path, _ in wanted])
 
 
 def _rest(text: str) -> int | str:

@@ -143,11 +143,6 @@ class QualityPlot(pg.GraphicsLayoutWidget):
         """The width of the strips, px."""
         return max(int(self.width()) - AXIS - EDGE, 1)
 
-    def place_of(self, frame: float) -> float:
-        """Return where a frame is, px from the left."""
-        low, high = self.view
-        return AXIS + (frame - low) / max(high - low, 1e-9) * self.inner_width
-
     def frame_at(self, x: float) -> int:
         """Return the tracked frame next to a place, px from the left."""
         low, high = self.view

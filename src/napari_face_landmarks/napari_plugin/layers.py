@@ -5,19 +5,21 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 from weakref import WeakKeyDictionary
 
 import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError
-from napari_face_landmarks.video import Video, read_frame
+from napari_face_landmarks.video import Video
+from napari_face_landmarks.video.arrays import FrameArray
 
 if TYPE_CHECKING:
     from napari_face_landmarks.tracking import FrameResult
 
 
+T = TypeVar("T")
 NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
 """What every dock says where the viewer has no layer of landmarks."""
 VIDEO = "video_id"
@@ -140,10 +142,15 @@ class CurrentLandmarks:
 
 def current_landmarks(viewer: Any) -> CurrentLandmarks:
     """Return the one `CurrentLandmarks` of a viewer."""
+    return one_of(_of_viewers, viewer, CurrentLandmarks)
+
+
+def one_of(of_viewers: WeakKeyDictionary[Any, T], viewer: Any, make: Callable[[Any], T]) -> T:
+    """Return what there is once for each viewer, made when it is first asked for."""
     viewer = getattr(viewer, "__wrapped__", viewer)  # a panel's own is a proxy that goes with it
-    if viewer not in _of_viewers:
-        _of_viewers[viewer] = CurrentLandmarks(viewer)
-    return _of_viewers[viewer]
+    if viewer not in of_viewers:
+        of_viewers[viewer] = make(viewer)
+    return of_viewers[viewer]
 
 
 def camera_of(viewer: Any) -> Any:
@@ -257,7 +264,7 @@ def _turn(layer: Any) -> tuple[bool, bool, bool]:
     return False, bool(right[-1] < 0), bool(down[-2] < 0)
 
 
-class LayerFrames:
+class LayerFrames(FrameArray):
     """The frames of a layer's data, read one by one while napari does not read them.
 
     `data` are (T, Y, X[, C]), or (Y, X[, C]) of a `still`; `turn` is what makes frames upright, as in
@@ -265,20 +272,14 @@ class LayerFrames:
     """
 
     def __init__(self, data: Any, still: bool, turn: tuple[bool, bool, bool]) -> None:
-        self._data, self._still, self.turn = data, still, turn
-        self.video = data if isinstance(data, Video) else None
-        shape = tuple(int(length) for length in data.shape)
-        self.shape = (1, *shape) if still else shape
-        self.dtype, self.ndim = data.dtype, len(self.shape)
-
-    def __len__(self) -> int:
-        return self.shape[0]
+        super().__init__(data, None if still else 0, None, len(data.shape) - (not still))
+        self.turn, self.video = turn, data if isinstance(data, Video) else None
 
     def __getitem__(self, frame: int) -> npt.NDArray[Any]:
         if not 0 <= frame < len(self):
             raise IndexError(f"There is no frame {frame}: the layer has {len(self)}, counted from 0.")
         with _reading:
-            return read_frame(self._data, ... if self._still else int(frame))
+            return super().__getitem__(frame)
 
 
 def _serialise(layer: Any) -> None:

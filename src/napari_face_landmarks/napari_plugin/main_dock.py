@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator
 from typing import Any
 
-from qtpy.QtCore import QEvent, QTimer
+from qtpy.QtCore import QTimer
 from qtpy.QtWidgets import QTabWidget
 
 from napari_face_landmarks.napari_plugin import commands
@@ -69,12 +69,11 @@ class FaceLandmarksDock(Docked):
         timer.timeout.connect(lambda: next(steps, True) and timer.stop())
         timer.start(STEP_MS)
 
-    def event(self, event: Any) -> bool:
-        """Take the curves back where the dock is closed."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            for panel in (self.check, self.measure):
-                panel.wide.button.setChecked(False)
-        return super().event(event)
+    def leave(self) -> None:
+        """Take the curves back."""
+        for panel in (self.check, self.measure):
+            panel.wide.button.setChecked(False)
+        super().leave()
 
     def show_tab(self, title: str) -> None:
         """Bring a tab to the front."""

@@ -22,10 +22,10 @@ from napari_face_landmarks.napari_plugin.edit_history import LayerEditor, editor
 from napari_face_landmarks.napari_plugin.layers import NOTHING, current_landmarks, results_of
 from napari_face_landmarks.napari_plugin.points_layer import copy_of_points, tracks_of_points
 from napari_face_landmarks.napari_plugin.qt_forms import (
+    Docked,
     LayerChooser,
     button,
     call_while_open,
-    entitle,
     fill,
     push,
     with_label,
@@ -208,13 +208,17 @@ class Wide(QWidget):
             self._viewer.window.remove_dock_widget(below)
 
 
-class _Below(QWidget):
-    """What is in the wide dock."""
+class _Below(Docked):
+    """What is in the wide dock; gives the curves back (`closed`) when that is closed."""
 
     def __init__(self, curves: QWidget, title: str, closed: Callable[[], None]) -> None:
-        super().__init__()
-        self._title, self._closed = title, closed
+        super().__init__(title)
+        self._closed = closed
         fill(self, curves)
+
+    def leave(self) -> None:
+        """Give the curves back."""
+        QTimer.singleShot(0, self._closed)
 
     def watch(self, window: Any) -> None:
         """Have the dock float wherever its window is too low for it, now or later."""
@@ -232,23 +236,12 @@ class _Below(QWidget):
             dock.resize(*FLOATING)
 
     def eventFilter(self, watched: Any, event: Any) -> bool:
-        """Look at the window again when its size changes; give the curves back when the dock is closed."""
+        """Look at the window again when its size changes; leave the dock when it is closed."""
         if watched is self._window and event.type() == QEvent.Type.Resize:
             QTimer.singleShot(0, self._float_if_low)
         elif watched is not self._window and event.type() == QEvent.Type.Close:
-            QTimer.singleShot(0, self._closed)
+            self.leave()
         return False
-
-    def showEvent(self, event: Any) -> None:
-        """Have the title bar bear the title."""
-        super().showEvent(event)
-        entitle(self, self._title)
-
-    def event(self, event: Any) -> bool:
-        """Give the curves back where the dock is closed: napari then takes this widget out of it."""
-        if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            QTimer.singleShot(0, self._closed)
-        return bool(super().event(event))
 
 
 STEPS = {"undo": "Undone", "redo": "Done again"}

@@ -184,10 +184,14 @@ class Docked(QWidget):
         entitle(self, self._title)
 
     def event(self, event: Any) -> bool:
-        """End with the dock: what lived on would follow the viewer, and might crash Python at its end."""
+        """Leave the dock where that is closed: napari then takes this widget out of it."""
         if event.type() == QEvent.Type.ParentChange and self.parent() is None:
-            self.deleteLater()
+            self.leave()
         return bool(super().event(event))
+
+    def leave(self) -> None:
+        """End with the dock: what lived on would follow the viewer, and might crash Python at its end."""
+        self.deleteLater()
 
 
 class Scrolling(QScrollArea):

@@ -21,10 +21,7 @@ AXES = ("frame", "y", "x")
 
 def napari_get_reader(path: PathLike | Sequence[PathLike]) -> Callable[[Any], list[LayerData]] | None:
     """Return the function that reads `path`, or None if it is not a video file or not a list of them."""
-    paths = _as_list(path)
-    if paths and all(_is_video(item) for item in paths):
-        return read_videos
-    return None
+    return read_videos if _all(path, _is_video) else None
 
 
 def read_videos(path: PathLike | Sequence[PathLike]) -> list[LayerData]:
@@ -52,10 +49,7 @@ def napari_get_landmarks_reader(path: PathLike | Sequence[PathLike]) -> Callable
     """Return the function that reads `path`, or None if it is no file of landmarks in one of our formats."""
     from napari_face_landmarks.io import recognise
 
-    paths = _as_list(path)
-    if paths and all(recognise(item) is not None for item in paths):
-        return read_landmarks
-    return None
+    return read_landmarks if _all(path, lambda item: recognise(item) is not None) else None
 
 
 def read_landmarks(path: PathLike | Sequence[PathLike]) -> list[Any]:
@@ -105,6 +99,12 @@ def _layer(video: Video) -> LayerData:
 
 def _as_list(path: PathLike | Sequence[PathLike]) -> list[PathLike]:
     return [path] if isinstance(path, (str, os.PathLike)) else list(path)
+
+
+def _all(path: PathLike | Sequence[PathLike], fits: Callable[[PathLike], bool]) -> bool:
+    """Return whether there is a path, and each one fits."""
+    paths = _as_list(path)
+    return bool(paths) and all(map(fits, paths))
 
 
 def _is_video(path: PathLike) -> bool:

@@ -23,7 +23,7 @@ from qtpy.QtWidgets import (
 from superqt.utils import signals_blocked
 
 from napari_face_landmarks.errors import FaceLandmarksError
-from napari_face_landmarks.napari_plugin.layers import NOTHING, camera_of, current_landmarks
+from napari_face_landmarks.napari_plugin.layers import NOTHING, camera_of, current_landmarks, one_of
 from napari_face_landmarks.napari_plugin.overlay_layers import FrameLayers, chosen_landmarks, recolour
 from napari_face_landmarks.napari_plugin.qt_forms import (
     LayerChooser,
@@ -95,10 +95,7 @@ class Overlays:
 
 def overlays_of(viewer: Any) -> Overlays:
     """Return the one `Overlays` of a viewer."""
-    viewer = getattr(viewer, "__wrapped__", viewer)  # a panel's own is a proxy that goes with it
-    if viewer not in _overlays:
-        _overlays[viewer] = Overlays(viewer)
-    return _overlays[viewer]
+    return one_of(_overlays, viewer, Overlays)
 
 
 class ViewDock(QWidget):

@@ -200,28 +200,24 @@ def _chosen_stream(container: InputContainer, path: str, number: int | None) -> 
             f"{place} of {stream.width} x {stream.height}" for place, stream in enumerate(every)
         )
         raise VideoError(f"{path} has no video stream {number}: choose one of {known}.")
-    streams = (
-        [stream for stream in every if not _is_secondary(stream)]
-        if number is None
-        else every[number : number + 1]
-    )
+    if number is None:
+        streams = [stream for stream in every if not _is(stream, *_SECONDARY)]
+    else:
+        streams = list(every[number : number + 1])
     if not streams:
         if container.streams.audio:
             raise VideoError(f"{path} has audio but no video track: give a file with a video track.")
         raise VideoError(f"{path} has no video track: give another file.")
-    return max([stream for stream in streams if _is_default(stream)] or streams, key=_area)
+    return max([stream for stream in streams if _is(stream, "default")] or streams, key=_area)
 
 
-def _is_secondary(stream: VideoStream) -> bool:
-    return any(getattr(type(stream.disposition), name, 0) & stream.disposition for name in _SECONDARY)
+def _is(stream: VideoStream, *names: str) -> bool:
+    """Return whether the container says one of these of a stream."""
+    return any(getattr(type(stream.disposition), name, 0) & stream.disposition for name in names)
 
 
 def _area(stream: VideoStream) -> int:
     return int(getattr(stream, "width", 0) * getattr(stream, "height", 0))  # a damaged stream has no size
-
-
-def _is_default(stream: VideoStream) -> bool:
-    return bool(getattr(type(stream.disposition), "default", 0) & stream.disposition)
 
 
 def other_streams(container: InputContainer, chosen: VideoStream) -> list[str]:
@@ -229,7 +225,7 @@ def other_streams(container: InputContainer, chosen: VideoStream) -> list[str]:
     return [
         f"{stream.width} x {stream.height} (stream {number})"
         for number, stream in enumerate(container.streams.video)
-        if stream.index != chosen.index and not _is_secondary(stream) and _area(stream)
+        if stream.index != chosen.index and not _is(stream, *_SECONDARY) and _area(stream)
     ]
 
 
