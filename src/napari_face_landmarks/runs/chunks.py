@@ -35,7 +35,7 @@ from napari_face_landmarks.tracking.pfld_tracker import LOOK_FOR_MORE_EVERY, fra
 from napari_face_landmarks.tracking.refinement import STAY_REFINED
 from napari_face_landmarks.tracking.run import concealed_in_words
 from napari_face_landmarks.tracking.smoothing import window_at_rate
-from napari_face_landmarks.tracking.state import FaceState, Refinement, TrackerState
+from napari_face_landmarks.tracking.state import ClnfFace, FaceState, Refinement, TrackerState
 from napari_face_landmarks.video import Video
 
 JOINED = "pieces_joined"
@@ -120,76 +120,55 @@ def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) 
     """Return whether a run may continue from `after`, a warmed-up piece's state, instead of `before`."""
     if before is None or after is None:
         return False
-    a, b = before.faces, after.faces
-    if (a.next_index, before.waiting) != (b.next_index, after.waiting):
-        return False
-    if len(a.faces) != len(b.faces) or len(a.ahead) != len(b.ahead):
-        return False
-    if set(a.last_boxes) != set(b.last_boxes) or dict(a.last_seen) != dict(b.last_seen):
-        return False
-    if set(a.looks) != set(b.looks) or not all(_close(a.looks[slot], b.looks[slot]) for slot in a.looks):
-        return False
-    still = max(1, len(before.recent)) if len(before.recent) == len(after.recent) else 0
+    return _alike(_what_matters(before, pdm), _what_matters(after, pdm))
+
+
+def _alike(one: Any, other: Any) -> bool:
+    """Return whether two structures are equal, their arrays within `SAME_PX`."""
+    if isinstance(one, np.ndarray):
+        same_shape = isinstance(other, np.ndarray) and one.shape == other.shape
+        return same_shape and np.allclose(one, other, rtol=0, atol=SAME_PX, equal_nan=True)
+    if isinstance(one, dict):
+        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
+    if isinstance(one, (tuple, list)):
+        same_length = isinstance(other, (tuple, list)) and len(one) == len(other)
+        return same_length and all(map(_alike, one, other))
+    return not isinstance(other, np.ndarray) and bool(one == other)
+
+
+def _what_matters(state: TrackerState, pdm: PDM) -> Any:
+    """Return all of a state on which the results after it depend."""
+    faces = state.faces
     return (
-        still > 0
-        and all(_close(a.last_boxes[slot], b.last_boxes[slot]) for slot in a.last_boxes)
-        and all(
-            one.slots == other.slots and _close(one.crops, other.crops)
-            for one, other in zip(a.ahead, b.ahead, strict=True)
-        )
-        and all(
-            one.index == other.index and _close(one.landmarks, other.landmarks)
-            for one, other in zip(before.recent, after.recent, strict=True)
-        )
-        and all(
-            _same_face(one, other, a.next_index, pdm) for one, other in zip(a.faces, b.faces, strict=True)
-        )
+        faces.next_index,
+        state.waiting,
+        dict(faces.last_boxes),
+        dict(faces.last_seen),
+        dict(faces.looks),
+        [(item.slots, item.crops) for item in faces.ahead],
+        [(frame.index, frame.landmarks) for frame in state.recent],
+        [_of_face(face, faces.next_index, pdm) for face in faces.faces],
     )
 
 
-def _close(one: npt.NDArray[Any], other: npt.NDArray[Any]) -> bool:
-    return one.shape == other.shape and bool(np.allclose(one, other, rtol=0, atol=SAME_PX, equal_nan=True))
+def _of_face(face: FaceState | ClnfFace | None, next_index: int, pdm: PDM) -> Any:
+    if face is None:
+        return None
+    if isinstance(face, ClnfFace):
+        shape = project(pdm, face.fit.params)
+        return face.fit.landmarks, shape, face.unseen, np.array(face.usual)
+    return face.landmarks, face.places, _of_refinement(face.refinement, face.landmarks, next_index, pdm)
 
 
-def _same_face(one: Any, other: Any, next_index: int, pdm: PDM) -> bool:
-    if one is None or other is None:
-        return one is other
-    if not isinstance(one, FaceState):  # CLNF without PFLD
-        return (
-            _close(one.fit.landmarks, other.fit.landmarks)
-            and _close(project(pdm, one.fit.params), project(pdm, other.fit.params))
-            and one.unseen == other.unseen
-            and abs(one.usual - other.usual) < SAME_PX
-        )
-    return (
-        _close(one.landmarks, other.landmarks)
-        and len(one.places) == len(other.places)
-        and all(_close(a, b) for a, b in zip(one.places, other.places, strict=True))
-        and _same_refinement(one.refinement, other.refinement, one.landmarks, next_index, pdm)
-    )
-
-
-def _same_refinement(
-    one: Refinement, other: Refinement, landmarks: npt.NDArray[Any], next_index: int, pdm: PDM
-) -> bool:
-    if (one.params is None) != (other.params is None) or (one.correction is None) != (
-        other.correction is None
-    ):
-        return False
-    if one.unsure_at != other.unsure_at and next_index - max(one.unsure_at, other.unsure_at) < STAY_REFINED:
-        return False
-    if one.params is None or other.params is None:
-        return True
-    if not _close(project(pdm, one.params), project(pdm, other.params)):
-        return False
-    if one.correction is None or other.correction is None:
-        return True
-    carried = [
-        apply_correction(pdm, item.correction, one.params, landmarks)[0]
-        for item in (one, other)
-        if item.correction is not None
-    ]
-    return one.refined_at == other.refined_at and _close(carried[0], carried[1])
+def _of_refinement(item: Refinement, landmarks: npt.NDArray[Any], next_index: int, pdm: PDM) -> Any:
+    unsure_at = item.unsure_at if next_index - item.unsure_at < STAY_REFINED else None
+    if item.params is None:
+        return unsure_at, item.correction is None
+    shape = project(pdm, item.params)
+    if item.correction is None:
+        return unsure_at, shape
+    carried, _ = apply_correction(pdm, item.correction, item.params, landmarks)
+    return unsure_at, shape, item.refined_at, carried
 
 
 def join_pieces(
