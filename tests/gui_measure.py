@@ -375,6 +375,7 @@ def _silence(begin: Callable[[], Any], until: Callable[[], bool]) -> tuple[dict[
     return {
         "seconds": seconds,
         "largest_gap_s": float(clock.max()),
+        "next_largest_gap_s": float(np.sort(clock)[-2]),
         "largest_gap_without_waiting_for_a_processor_s": float((clock - waited).max()),
         "largest_work_s": float(own.max()),
     }, result

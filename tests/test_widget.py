@@ -310,22 +310,28 @@ def test_a_layer_is_added_first_and_drawn_a_step_later(
 ) -> None:
     """All at once takes napari so long that the window seems to hang; longer while a thread works."""
     add_clip(viewer)
-    steps: list[tuple[bool, bool]] = []
+    canvas, painted = viewer.window._qt_viewer.canvas, viewer.window._qt_window.updatesEnabled
+    steps: dict[str, Any] = {}
 
-    def painted() -> bool:
-        steps.append((viewer.window._qt_window.updatesEnabled(), widget.landmarks.visible))
-        return True
+    def texts() -> Any:
+        return canvas.layer_to_visual[widget.landmarks].node.text
 
-    viewer.layers.events.inserted.connect(lambda: painted())
+    def selected() -> None:
+        steps.setdefault("selected", (painted(), widget.landmarks.visible))
+        widget.landmarks.events.visible.connect(lambda: steps.setdefault("drawn", texts().visible))
+
+    viewer.layers.events.inserted.connect(lambda: steps.setdefault("added", painted()))
+    viewer.layers.selection.events.active.connect(lambda: selected())
     widget.run()
     assert widget.landmarks not in viewer.layers
     wait_until(lambda: widget.landmarks in viewer.layers)
-    assert steps == [(False, False)], "added unseen, and painted in a turn of its own"
     assert widget._worker is not None, "the run begins when the layer is drawn"
     wait_until(lambda: widget.landmarks.visible)
-    assert viewer.window._qt_window.updatesEnabled()
+    assert painted()
     wait_until(lambda: not widget.running)
+    assert steps == {"added": False, "selected": (True, False), "drawn": False}, "each in a turn of its own"
     assert widget.landmarks.visible
+    assert texts().visible
 
 
 def test_a_run_that_is_cancelled_at_once_loads_nothing_and_leaves_no_layer(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
 from typing import Any
 
 from qtpy.QtCore import QTimer
@@ -26,21 +25,21 @@ TOOLTIPS = {
     "Faces": "Rename, merge, split and delete faces.",
     "View": "Colours, outlines, numbers and trails.",
 }
-SPACE, STEP_MS = " ", 150
+SPACE, UNSEEN_MS = " ", 300
 
 
-def _load_font(viewer: Any) -> Generator[None]:
-    """Have napari load its font, unseen and in steps: else it does with the first landmarks of a run."""
+def _load_font(viewer: Any) -> None:
+    """Have napari load its font, unseen, while the dock opens, not with the first landmarks of a run."""
     text = text_over_picture(viewer)
     if text.visible or text.text:
         return
-    text.visible = True
-    yield
-    if not text.text:
-        text.text = SPACE
-    yield
-    if text.text == SPACE:
-        text.visible, text.text = False, ""
+    text.visible, text.text = True, SPACE
+
+    def end() -> None:
+        if text.text == SPACE:
+            text.visible, text.text = False, ""
+
+    QTimer.singleShot(0, lambda: QTimer.singleShot(UNSEEN_MS, end))  # counted from when the dock is open
 
 
 class FaceLandmarksDock(Docked):
@@ -65,9 +64,7 @@ class FaceLandmarksDock(Docked):
         self.tabs.currentChanged.connect(self._on_tab)
         self._on_tab(0)
         commands.register(napari_viewer, self)
-        steps, timer = _load_font(napari_viewer), QTimer(self)
-        timer.timeout.connect(lambda: next(steps, True) and timer.stop())
-        timer.start(STEP_MS)
+        _load_font(napari_viewer)
 
     def leave(self) -> None:
         """Take the curves back."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from napari.layers import Points
+from vispy.gloo.context import get_current_canvas
 
 from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.data.tracks import Tracks
@@ -344,10 +345,24 @@ class LiveLandmarks:
             viewer.add_layer(self.layer)
 
     def add_in_steps(self) -> Iterator[bool]:
-        """Add the layer, and have it drawn a step later: at once, both take napari too long."""
-        self._viewer.add_layer(self.layer)
+        """Add the layer, select it and have it drawn in steps, which take napari too long all at once."""
+        selection = self._viewer.layers.selection
+        before = set(selection)
+        with selection.events.blocker_all():
+            self._viewer.add_layer(self.layer)
+            selection.active = None
+            selection.update(before)
         yield True
+        if self.layer in self._viewer.layers:
+            selection.active = self.layer
+        yield True
+        wordless = [text for text in _texts_of_points() if not any(text.text)]
+        for text in wordless:  # of which vispy nevertheless makes a program, for half the time of the points
+            text.visible = False
         self.layer.visible = True
+        yield True
+        for text in wordless:
+            text.visible = True
         yield True
 
     def _blank(self, n_faces: int) -> PointRows:
@@ -443,6 +458,16 @@ class LiveLandmarks:
         """Let the layer be edited: no run fills it any more."""
         filling.pop(self.layer, None)
         current_landmarks(self._viewer).refresh()
+
+
+def _texts_of_points() -> Iterator[Any]:
+    """Yield what vispy draws as the texts of the Points layers of the canvas that it drew last."""
+    nodes: list[Any] = [getattr(get_current_canvas(), "scene", None)]
+    while nodes:
+        node = nodes.pop()
+        nodes += getattr(node, "children", ())
+        if hasattr(node, "points_markers") and hasattr(node, "text"):
+            yield node.text
 
 
 def _faces_used(result: FrameResult) -> int:
