@@ -125,14 +125,9 @@ def _arrays(count: int, window: int, stride: int, width1: int, width2: int) -> t
             known.clear()
         blocks = -(-cells * PIXELS * width1 // LARGEST_PRODUCT)
         rows = -(-cells // blocks)
-        ends = (
-            (blocks, rows, PIXELS),
-            (cells,),
-            (blocks, rows, width1),
-            (blocks, rows, width2),
-            (window, window),
-        )
-        known[key] = tuple(np.zeros((count, *end), np.float32) for end in ends)
+        inputs, first, second = ((blocks, rows, columns) for columns in (PIXELS, width1, width2))
+        shapes = inputs, (cells,), first, second, (window, window)
+        known[key] = tuple(np.zeros((count, *shape), np.float32) for shape in shapes)
     return known[key]
 
 

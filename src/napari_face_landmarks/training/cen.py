@@ -36,7 +36,7 @@ from napari_face_landmarks.training.augment import (
     with_moved_tissue,
 )
 from napari_face_landmarks.training.faces import Faces, load_faces
-from napari_face_landmarks.training.log import append_row, write_json
+from napari_face_landmarks.training.log import add_options, append_row, write_json
 from napari_face_landmarks.training.loop import Loop, scheduled
 from napari_face_landmarks.training.marks import draw_marks
 from napari_face_landmarks.training.mixed_precision import faster_precision, in_precision
@@ -532,16 +532,10 @@ def held_out_numbers(plan: CenPlan, measured: list[dict[str, Any]], held_out: li
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    defaults = CenPlan()
+    plan, ascending = CenPlan(), "ascending (default %(default)s)"
     parser.add_argument("--pdm", type=Path, help="the PDM to train with (default pdm.npz in --out)")
-    parser.add_argument(
-        "--steps", type=int, default=defaults.steps, help="steps of a scale (default %(default)s)"
-    )
-    parser.add_argument(
-        "--scales", type=float, nargs="+", default=defaults.scales, help="ascending (default %(default)s)"
-    )
-    parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
+    parser.add_argument("--scales", type=float, nargs="+", default=plan.scales, help=ascending)
+    add_options(parser, plan, steps="steps of a scale", threads="threads", seed="seed")
 
 
 def run(args: argparse.Namespace) -> None:

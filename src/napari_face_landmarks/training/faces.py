@@ -99,7 +99,6 @@ class Faces:
 class Photographs:
     """Whole photographs, RGB, and the boxes of their faces, (M, 15): x0, y0, x1, y1, five points, score."""
 
-    names: list[str]
     images: list[npt.NDArray[np.uint8]]
     boxes: list[npt.NDArray[np.float32]]
 
@@ -317,15 +316,13 @@ def _agree(parts: list[Faces], calibration: labels.Calibration) -> None:
 
 def load_detection(data: Path, *, bundle: str, held_out: bool) -> Photographs:
     """Load the photographs of one side of the split, with the boxes of their faces."""
-    names: list[str] = []
     images: list[npt.NDArray[np.uint8]] = []
     boxes: list[npt.NDArray[np.float32]] = []
     for name in PHOTOGRAPHS[bundle]:
         arrays, chosen = open_archive(data / "detection" / f"{name}.npz", held_out)
-        names += [str(arrays["names"][i]) for i in chosen]
         images += [decode(arrays, int(i)) for i in chosen]
         for i in chosen:
             found = arrays["boxes"][arrays["box_image"] == i].astype(np.float32)
             found[:, 2:4] += found[:, :2]
             boxes.append(found)
-    return Photographs(names, images, boxes)
+    return Photographs(images, boxes)

@@ -146,11 +146,6 @@ def as_wanted(shares: tuple[float, float]) -> bool:
     return ONE[0] <= one <= ONE[1] and two >= TWO
 
 
-def one_half(people: Sequence[str]) -> npt.NDArray[np.bool_]:
-    """Return half of the faces, (N,) bool; all pictures of a person are on one side."""
-    return np.array([hashlib.sha256(person.encode()).digest()[0] % 2 == 0 for person in people])
-
-
 def on_other_persons(found: Found, half: npt.NDArray[np.bool_]) -> dict[str, Shares]:
     """Return the coverage of each half of the faces as the other half predicts it, the mean of both."""
     parts = []
@@ -191,8 +186,9 @@ def run(args: argparse.Namespace) -> None:
     faces = load_measured(args.data, bundle=args.bundle)
     rows, people = chosen_faces(faces), people_of(faces)
     found, known = fitted(faces, rows, models, args.threads)
-    half = one_half([people[row] for row in rows])[known]
-    shares = on_other_persons(found, half)
+    digests = (hashlib.sha256(people[row].encode()).digest() for row in rows)
+    half = np.array([digest[0] % 2 == 0 for digest in digests])  # all pictures of a person are on one side
+    shares = on_other_persons(found, half[known])
     for name, (one, two) in shares.items():
         print(f"{name:32} {100 * one:4.0f} % {100 * two:4.0f} %{'' if as_wanted(shares[name]) else '  *'}")
     fine = Counter(map(as_wanted, shares.values()))[True]

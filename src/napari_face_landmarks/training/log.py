@@ -1,12 +1,21 @@
-"""Records of a training run: a CSV file with a row per evaluation, and a JSON file of metrics."""
+"""Options and records of a training run: a CSV file with a row per evaluation, a JSON file of metrics."""
 
 from __future__ import annotations
 
+import argparse
 import csv
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+
+def add_options(parser: argparse.ArgumentParser, plan: object, **helps: str) -> None:
+    """Add options with the names of fields of a plan, whose values are their defaults."""
+    for name, text in helps.items():
+        value = getattr(plan, name)
+        text = f"{text} (default %(default)s)"
+        parser.add_argument(f"--{name}", type=type(value), default=value, help=text)
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:

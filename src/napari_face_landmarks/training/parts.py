@@ -20,7 +20,7 @@ from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.parts.crop import EYE_SIDE, EYE_SIZE, MOUTH_SIDE, MOUTH_SIZE
 from napari_face_landmarks.training.augment import Generator, Image, compressed, cut, displaced, unsharp
 from napari_face_landmarks.training.from_onnx import load_exported
-from napari_face_landmarks.training.log import append_row, write_json
+from napari_face_landmarks.training.log import add_options, append_row, write_json
 from napari_face_landmarks.training.loop import Loop, floating, scheduled
 from napari_face_landmarks.training.marks import draw_on_part
 from napari_face_landmarks.training.mixed_precision import in_precision
@@ -588,16 +588,10 @@ def export_onnx(network: PartNetwork, name: str, path: Path, result: dict[str, f
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    defaults = PartsPlan()
-    parser.add_argument(
-        "--steps", type=int, default=defaults.steps, help="optimiser steps (default %(default)s)"
-    )
+    add_options(parser, PartsPlan(), steps="optimiser steps", threads="threads", seed="seed")
     parser.add_argument("--part", choices=("eye", "mouth"), action="append", help="default: both")
-    parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
-    parser.add_argument(
-        "--start", type=Path, help="folder of a finished run whose weights this one begins with"
-    )
+    begun = "folder of a finished run whose weights this one begins with"
+    parser.add_argument("--start", type=Path, help=begun)
 
 
 def run(args: argparse.Namespace) -> None:

@@ -24,7 +24,7 @@ from napari_face_landmarks.ibug import MIRROR_68, OUTER_EYES, inter_ocular, nme
 from napari_face_landmarks.training.augment import displaced, soft_tissue_bumps
 from napari_face_landmarks.training.faces import NO_MESH, load_faces
 from napari_face_landmarks.training.labels import MESH_68
-from napari_face_landmarks.training.log import write_json
+from napari_face_landmarks.training.log import add_options, write_json
 
 Floats = npt.NDArray[np.float64]
 
@@ -300,10 +300,7 @@ def train_pdm(data: Path, out: Path, bundle: str = "research", plan: PdmPlan | N
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    defaults = PdmPlan()
-    parser.add_argument("--modes", type=int, default=defaults.modes, help="components (default %(default)s)")
-    parser.add_argument("--rounds", type=int, default=defaults.rounds, help="EM rounds (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
+    add_options(parser, PdmPlan(), modes="components", rounds="EM rounds", seed="seed")
 
 
 def run(args: argparse.Namespace) -> None:

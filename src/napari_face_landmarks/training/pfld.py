@@ -27,7 +27,7 @@ from napari_face_landmarks.training import faces as face_files
 from napari_face_landmarks.training.from_onnx import depthwise_widths, load_exported
 from napari_face_landmarks.training.held_out import drawn_faces
 from napari_face_landmarks.training.labels import lid_apertures, pose_of
-from napari_face_landmarks.training.log import append_row, write_json
+from napari_face_landmarks.training.log import add_options, append_row, write_json
 from napari_face_landmarks.training.loop import Loop, floating, load_checkpoint, scheduled
 from napari_face_landmarks.training.mixed_precision import fastest, in_precision
 from napari_face_landmarks.training.network import NARROW, WIDE, Middles, Pfld, PfldFeatures, PfldOutputs
@@ -626,19 +626,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     defaults = PfldPlan()
     by_bundle = ", ".join(f"{plan.steps} for {bundle}" for bundle, plan in PLANS.items())
     parser.add_argument("--steps", type=int, help=f"optimiser steps (default {by_bundle})")
-    parser.add_argument("--threads", type=int, default=defaults.threads, help="threads (default %(default)s)")
-    parser.add_argument("--seed", type=int, default=defaults.seed, help="seed (default %(default)s)")
-    parser.add_argument(
-        "--start",
-        type=Path,
-        help="folder of a finished run, or of a bundle, whose weights this one begins with",
-    )
-    parser.add_argument(
-        "--rate",
-        type=float,
-        default=defaults.started_rate,
-        help="highest learning rate with --start (default %(default)s)",
-    )
+    add_options(parser, defaults, threads="threads", seed="seed")
+    begun = "folder of a finished run, or of a bundle, whose weights this one begins with"
+    parser.add_argument("--start", type=Path, help=begun)
+    highest = "highest learning rate with --start (default %(default)s)"
+    parser.add_argument("--rate", type=float, default=defaults.started_rate, help=highest)
 
 
 def run(args: argparse.Namespace) -> None:
