@@ -84,21 +84,21 @@ def perturb(
     """
     points = np.asarray(landmarks, dtype=np.float64)
     rng = generator(seed, condition, name)
-    nothing = np.zeros(len(points), np.bool_)
+    covered = np.zeros(len(points), np.bool_)
     if condition == "marks":
-        return Perturbed(marked(image, points, rng), nothing)
-    if condition == "occlusion":
-        covered_image, mask = occluded(image, points, rng)
-        return Perturbed(covered_image, _at(mask, points))
-    if condition == "blur":
-        return Perturbed(blurred(image, points), nothing)
-    if condition == "dark":
-        return Perturbed(noisy(image, DARK_GAIN, DARK_NOISE, rng), nothing)
-    if condition == "noise":
-        return Perturbed(noisy(image, 1.0, NOISE, rng), nothing)
-    if condition == "gray":
-        return Perturbed(np.repeat(to_grey(image)[..., None], 3, axis=2), nothing)
-    return Perturbed(image, nothing)
+        image = marked(image, points, rng)
+    elif condition == "occlusion":
+        image, mask = occluded(image, points, rng)
+        covered = _at(mask, points)
+    elif condition == "blur":
+        image = blurred(image, points)
+    elif condition == "dark":
+        image = noisy(image, DARK_GAIN, DARK_NOISE, rng)
+    elif condition == "noise":
+        image = noisy(image, 1.0, NOISE, rng)
+    elif condition == "gray":
+        image = np.repeat(to_grey(image)[..., None], 3, axis=2)
+    return Perturbed(image, covered)
 
 
 def blurred(image: Image, points: Points) -> Image:

@@ -387,6 +387,5 @@ def risk_curve(score: Floats, errors: Floats) -> tuple[float, ...]:
     if not len(errors):
         return ()
     ranked = errors[np.argsort(-score, kind="stable")]
-    return tuple(
-        float(ranked[: math.ceil(len(ranked) * part / N_BINS)].mean()) for part in range(1, N_BINS + 1)
-    )
+    counts = [math.ceil(len(ranked) * part / N_BINS) for part in range(1, N_BINS + 1)]
+    return tuple(float(ranked[:count].mean()) for count in counts)

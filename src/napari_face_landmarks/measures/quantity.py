@@ -25,17 +25,13 @@ class Quantity:
     value: Floats  # (N,)
     gradient: Gradient  # derivatives with respect to the variables that the value depends on
 
-    def __add__(self, other: Quantity | float) -> Quantity:
+    def __add__(self, other: Quantity) -> Quantity:
         """Return the sum."""
-        if isinstance(other, Quantity):
-            return combine([(1.0, self), (1.0, other)], self.value + other.value)
-        return Quantity(self.value + other, self.gradient)
+        return combine([(1.0, self), (1.0, other)], self.value + other.value)
 
-    def __sub__(self, other: Quantity | float) -> Quantity:
+    def __sub__(self, other: Quantity) -> Quantity:
         """Return the difference."""
-        if isinstance(other, Quantity):
-            return combine([(1.0, self), (-1.0, other)], self.value - other.value)
-        return Quantity(self.value - other, self.gradient)
+        return combine([(1.0, self), (-1.0, other)], self.value - other.value)
 
     def __neg__(self) -> Quantity:
         """Return the negative."""
@@ -47,10 +43,8 @@ class Quantity:
             return combine([(other.value, self), (self.value, other)], self.value * other.value)
         return combine([(other, self)], self.value * other)
 
-    def __truediv__(self, other: Quantity | float) -> Quantity:
+    def __truediv__(self, other: Quantity) -> Quantity:
         """Return the quotient; NaN or infinite where the divisor is 0."""
-        if not isinstance(other, Quantity):
-            return self * (1 / other)
         with np.errstate(divide="ignore", invalid="ignore"):
             ratio = self.value / other.value
             return combine([(1 / other.value, self), (-ratio / other.value, other)], ratio)

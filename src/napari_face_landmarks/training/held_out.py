@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -13,11 +12,12 @@ from napari_face_landmarks.training.faces import HALF_SHUT, Faces, load_measured
 from napari_face_landmarks.training.labels import lid_apertures
 
 FACES = 600
+SEED = 7
 
 
-def drawn_faces(faces: Faces, count: int, seed: int = 7) -> Faces:
+def drawn_faces(faces: Faces, count: int) -> Faces:
     """Return at most `count` faces, half of them with a shut or half-shut eye if there are enough."""
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(SEED)
     shut = lid_apertures(faces.landmarks).min(axis=1) < HALF_SHUT
     chosen: list[int] = []
     for mask in (shut, ~shut):
@@ -28,9 +28,8 @@ def drawn_faces(faces: Faces, count: int, seed: int = 7) -> Faces:
 
 def write_faces(faces: Faces, path: Path) -> None:
     """Write faces as labelled faces (`evaluation.dataset`)."""
-    blobs: list[Any] = []
-    for image in faces.images:
-        blobs.append(cv2.imencode(".webp", image[:, :, ::-1], [cv2.IMWRITE_WEBP_QUALITY, 95])[1].ravel())
+    quality = [cv2.IMWRITE_WEBP_QUALITY, 95]
+    blobs = [cv2.imencode(".webp", image[:, :, ::-1], quality)[1].ravel() for image in faces.images]
     names = [f"{number}-{name}"[:200] for number, name in enumerate(faces.names)]
     np.savez(
         path,
