@@ -12,6 +12,7 @@ import numpy as np
 import onnxruntime
 
 from napari_face_landmarks.errors import ModelError
+from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.models.bundle import (
     CARD,
     MODEL_FILES,
@@ -44,9 +45,8 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
     names = [*MODEL_FILES, *(name for name in PART_FILES if (out / name).exists())]
     files = {name: file_entry(out / name) for name in names}
     card = {**load_card(bundle), "version": CARD_VERSION, "metrics": metrics, "files": files}
-    part = card_path.with_suffix(".part")
-    part.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-    part.replace(card_path)
+    with replacing(card_path) as part:
+        part.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     network = load_bundle(out).pfld
     assert isinstance(network, onnxruntime.InferenceSession)
     outputs = network.run(None, {"crops": np.full((1, 3, CROP_SIZE, CROP_SIZE), 0.5, np.float32)})

@@ -25,6 +25,7 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS, inter_ocular, nme
 from napari_face_landmarks.parts.crop import MOUTH, MOUTH_SIZE, mouth_crops
 from napari_face_landmarks.pfld.crop import crops_of_landmarks, sample_crops, to_crop, to_image
@@ -150,9 +151,8 @@ def add_linear_map(path: Path, out: Path, beyond: Floats) -> None:
         prefixed = [PREFIX + name for name in inputs]
         graph.node.append(helper.make_node(kind, prefixed, [output], f"{PREFIX}{k}", **attributes))
     onnx.checker.check_model(model)
-    part = out.with_suffix(".part")
-    onnx.save(model, str(part))
-    part.replace(out)
+    with replacing(out) as part:
+        onnx.save(model, str(part))
 
 
 def _without_map(graph: Any) -> None:

@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from napari_face_landmarks.files.atomic import replacing
+
 
 def scheduled(step: int, steps: int, highest: float, warm_up: int, floor: float) -> float:
     """Return the learning rate of a step: linear warm-up, then half a cosine down to a share `floor`."""
@@ -59,9 +61,8 @@ class Loop:
         """Write the checkpoint, which appears whole or not at all."""
         state = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "optimiser")}
         progress = {"step": self.step, "best": self.best, "seconds": self.seconds}
-        part = self.path.with_name(f"{self.path.name}.checkpoint.part")
-        torch.save({**self.extra, **state, **progress}, part)
-        part.replace(_checkpoint_of(self.path))
+        with replacing(_checkpoint_of(self.path)) as part:
+            torch.save({**self.extra, **state, **progress}, part)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of all parameters."""

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 import onnxruntime
 
+from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.files.onnx_safe import open_network
 
 if TYPE_CHECKING:
@@ -53,19 +54,18 @@ def export(
     """Write a network as ONNX with float16 weights, atomically; `axes` names dynamic axes."""
     import torch
 
-    temporary = path.with_suffix(".part")
-    torch.onnx.export(
-        network.eval(),
-        (example,),
-        str(temporary),
-        input_names=[name],
-        output_names=list(outputs),
-        dynamic_axes=dict(axes),
-        opset_version=17,
-        dynamo=False,
-    )
-    store_half(temporary)
-    temporary.replace(path)
+    with replacing(path) as temporary:
+        torch.onnx.export(
+            network.eval(),
+            (example,),
+            str(temporary),
+            input_names=[name],
+            output_names=list(outputs),
+            dynamic_axes=dict(axes),
+            opset_version=17,
+            dynamo=False,
+        )
+        store_half(temporary)
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.opencv import cv2
 from napari_face_landmarks.parts.crop import EYE_SIDE, EYE_SIZE, MOUTH_SIDE, MOUTH_SIZE
 from napari_face_landmarks.training.augment import Generator, Image, compressed, cut, displaced, unsharp
@@ -486,9 +487,8 @@ def load_or_make(data: Path, out: Path, bundle: str, held_out: bool) -> PartFace
     path = out / f"parts.{'held_out' if held_out else 'train'}.npz"
     if not path.exists():
         faces = load_parts(data, bundle, held_out)
-        part = path.with_suffix(".part.npz")
-        np.savez(part, **vars(faces))
-        part.replace(path)
+        with replacing(path) as part:
+            np.savez(part, **vars(faces))
         return faces
     with np.load(path, allow_pickle=False) as archive:
         return PartFaces(**{item.name: archive[item.name] for item in fields(PartFaces)})
