@@ -151,7 +151,7 @@ def take_all(folder: Path, videos: Path, only: str) -> None:
     pictures.take("12 faces")
     view = panel_of(viewer, "View")
     view.outlines.setChecked(True)
-    view.labels.setChecked(True)
+    view.numbers.setChecked(True)
     view.colour.setCurrentIndex(2)
     let_work(0.5)
     pictures.take("13 view")

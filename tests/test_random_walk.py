@@ -170,7 +170,7 @@ class Walk:
 
     def do_overlays(self) -> None:
         view = self.panel("View")
-        box = self.pick([view.outlines, view.labels, view.trails])
+        box = self.pick([view.outlines, view.numbers, view.trails])
         if box.isEnabled():
             box.setChecked(not box.isChecked())
 

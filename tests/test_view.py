@@ -17,7 +17,7 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import REGIONS
 from napari_face_landmarks.napari_plugin.layers import camera_of
 from napari_face_landmarks.napari_plugin.overlay_layers import (
-    LABEL_ROOM,
+    NUMBER_ROOM,
     SEGMENTS,
     FrameLayers,
     chosen_landmarks,
@@ -232,7 +232,7 @@ def test_small_layers_follow_the_frame_and_go_when_not_wanted() -> None:
     viewer.add_image(np.zeros((int(tracks.frame_indices[-1]) + 1, 60, 80), np.uint8))
     viewer.add_layer(points)
     shown = FrameLayers(viewer, points)
-    shown.outlines = shown.labels = True
+    shown.outlines = shown.numbers = True
     shown.trails = [30]
     t = int(np.flatnonzero(tracks.present[:, 0])[-1])
     camera_of(viewer).zoom = 1000
@@ -242,19 +242,22 @@ def test_small_layers_follow_the_frame_and_go_when_not_wanted() -> None:
         if tracks.present[at, 0]:
             lines, _ = outline_segments(tracks.landmarks[at])
             np.testing.assert_array_equal(shown.layers["outlines"].data[: len(lines)], lines)
-            np.testing.assert_array_equal(shown.layers["labels"].data, tracks.landmarks[at, 0][:, ::-1])
-            words = shown.layers["labels"].text
+            np.testing.assert_array_equal(shown.layers["numbers"].data, tracks.landmarks[at, 0][:, ::-1])
+            words = shown.layers["numbers"].text
             assert list(words.values[[0, 67]]) == ["0", "67"]
             np.testing.assert_array_equal(
                 words.color.constant[:3], (1, 0, 1), "seen on skin, hair and canvas"
             )
+    for kind, layer in shown.layers.items():  # as the boxes of the tab View are called
+        assert kind.capitalize() in ("Outlines", "Numbers", "Trails")
+        assert layer.name == f"{points.name} {kind}"
     camera_of(viewer).zoom = 1
     shown.update()
-    numbers = np.flatnonzero([word != "" for word in shown.layers["labels"].text.values])
+    numbers = np.flatnonzero([word != "" for word in shown.layers["numbers"].text.values])
     assert 0 < len(numbers) < 68
     assert numbers[0] == 0
     apart = np.abs(np.diff(tracks.landmarks[t, 0][numbers[[0, 1]]][:, ::-1], axis=0))
-    assert (apart >= LABEL_ROOM).any(), "no number is written over another"
+    assert (apart >= NUMBER_ROOM).any(), "no number is written over another"
     assert viewer.layers.selection.active is points, "the landmarks stay the layer that is worked on"
     assert len(viewer.layers) == 5
     viewer.layers.remove(shown.layers["outlines"])
@@ -353,10 +356,10 @@ def test_the_docks_choices_draw_on_the_frame(viewer: Any, dock: Any) -> None:
     points.data[row, 1:] += 7
     points.refresh()
     wait_until(lambda: not np.array_equal(lines.data, before))
-    dock.labels.setChecked(True)
+    dock.numbers.setChecked(True)
     points.selected_data = {row}
     dock.use_selected.click()
-    wait_until(lambda: {"labels"} <= set(dock.shown.layers))
+    wait_until(lambda: {"numbers"} <= set(dock.shown.layers))
     assert dock.landmarks.text() == "30"
     assert dock.trails.isChecked()
     dock.landmarks.setText("eyes")

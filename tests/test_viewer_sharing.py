@@ -79,7 +79,7 @@ def test_landmarks_are_removed_with_their_overlays(viewer: Any, how: str) -> Non
     video = add_clip(viewer)
     points = run(tracker)
     view.outlines.setChecked(True)
-    view.labels.setChecked(True)
+    view.numbers.setChecked(True)
     view.trails.setChecked(True)
     wait_until(lambda: len(view.shown.layers) == 3)
     assert len(viewer.layers) == 5
@@ -110,7 +110,7 @@ def test_overlays_survive_renames_moves_and_removal_by_hand(viewer: Any) -> None
     add_clip(viewer)
     points = run(tracker)
     view.outlines.setChecked(True)
-    view.labels.setChecked(True)
+    view.numbers.setChecked(True)
     wait_until(lambda: len(view.shown.layers) == 2)
     viewer.layers.move(len(viewer.layers) - 1, 0)
     view.shown.layers["outlines"].name = "mine"
@@ -118,8 +118,8 @@ def test_overlays_survive_renames_moves_and_removal_by_hand(viewer: Any) -> None
     viewer.dims.set_current_step(0, 3)
     let_work(0.1)
     assert view.shown.layers["outlines"].name == "left outlines"
-    viewer.layers.remove(view.shown.layers["labels"])
-    wait_until(lambda: not view.labels.isChecked())
+    viewer.layers.remove(view.shown.layers["numbers"])
+    wait_until(lambda: not view.numbers.isChecked())
     assert view.outlines.isChecked()
     assert set(view.shown.layers) == {"outlines"}
 

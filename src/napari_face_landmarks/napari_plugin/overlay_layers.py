@@ -1,4 +1,4 @@
-"""Colours, and layers that overlay the landmarks of the current frame: outlines, labels, trails; no Qt.
+"""Colours, and layers that overlay the landmarks of the current frame: outlines, numbers, trails; no Qt.
 
 Lines are pairs of a start and a direction, (S, 2, 2), y then x, as napari's Vectors layer takes them.
 """
@@ -184,8 +184,8 @@ def _as_lines(ends: Floats) -> Floats:
     return np.stack([ends[:, 0], ends[:, 1] - ends[:, 0]], axis=1)
 
 
-LABEL_SIZE, LABEL_COLOUR = 9, "magenta"  # points; readable on light skin, dark hair and the canvas
-LABEL_ROOM = (16.0, 23.0)  # px on the screen, height and width of a number
+NUMBER_SIZE, NUMBER_COLOUR = 9, "magenta"  # points; readable on light skin, dark hair and the canvas
+NUMBER_ROOM = (16.0, 23.0)  # px on the screen, height and width of a number
 MOST_LINES = 20_000  # of trails: more are too slow to draw
 WIDER = 1.15  # lines get another width only where it differs by more
 
@@ -193,20 +193,20 @@ Lines = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 
 
 class FrameLayers:
-    """Outlines, labels and trails of the frame that a viewer shows of a landmarks layer.
+    """Outlines, numbers and trails of the frame that a viewer shows of a landmarks layer.
 
-    Each is a layer while it is wanted, in `layers` by "outlines", "labels" and "trails". Layers are added and
-    removed by `update` and `remove` alone, which must not be called while the layer list is reporting a
+    Each is a layer while it is wanted, in `layers` by "outlines", "numbers" and "trails". Layers are added
+    and removed by `update` and `remove` alone, which must not be called while the layer list is reporting a
     change (from a handler of ``layers.events``): napari then crashes. Whatever happened to the layers
     meanwhile - removed, renamed, moved, put back - is dealt with in the next `update`.
 
-    `layer` has the landmarks, or is None; another one may be set before an `update`. `outlines` and `labels`
+    `layer` has the landmarks, or is None; another one may be set before an `update`. `outlines` and `numbers`
     say whether they are wanted, `trails` which landmarks have trails, over `window` frames back.
     """
 
     def __init__(self, viewer: Any, layer: Any = None) -> None:
         self._viewer, self.layer = ref(viewer), layer
-        self.outlines = self.labels = False
+        self.outlines = self.numbers = False
         self.trails: Sequence[int] = ()
         self.window = 25
         self.layers: dict[str, Any] = {}
@@ -226,7 +226,7 @@ class FrameLayers:
         self._updating = True
         try:
             self._forget_removed()
-            wanted = {"outlines": self.outlines, "labels": self.labels, "trails": bool(len(self.trails))}
+            wanted = {"outlines": self.outlines, "numbers": self.numbers, "trails": bool(len(self.trails))}
             there = self.layer is not None and self.layer in self.viewer.layers
             if not there or self._drawn is not self.layer:
                 self._take_away(list(self.layers))
@@ -239,7 +239,7 @@ class FrameLayers:
 
     def remove(self) -> None:
         """Take the layers away."""
-        self.outlines = self.labels = False
+        self.outlines = self.numbers = False
         self.trails = ()
         self.update()
 
@@ -263,8 +263,8 @@ class FrameLayers:
         if self.outlines:
             lines = outline_segments(faces.landmarks, faces.colours)
             self._draw_lines("outlines", lines, len(SEGMENTS), line_width(faces.landmarks))
-        if self.labels:
-            self._draw_labels(faces)
+        if self.numbers:
+            self._draw_numbers(faces)
         if len(self.trails) and frame is not None:
             self._draw_lines("trails", self._trails(frame, faces), self.window, line_width(faces.landmarks))
         if self._name != self.layer.name:
@@ -301,25 +301,25 @@ class FrameLayers:
         if not 1 / WIDER < ratio < WIDER:
             layer.edge_width = width
 
-    def _draw_labels(self, faces: ShownFaces) -> None:
+    def _draw_numbers(self, faces: ShownFaces) -> None:
         face, landmark = np.nonzero(np.isfinite(faces.landmarks).all(axis=-1))
         points = faces.landmarks[face, landmark][:, ::-1]
         plane = in_plane(self.layer)["affine"][:2, :2]
-        apart = apart_from_each_other(points @ plane.T * camera_of(self.viewer).zoom, LABEL_ROOM)
+        apart = apart_from_each_other(points @ plane.T * camera_of(self.viewer).zoom, NUMBER_ROOM)
         words = np.where(apart, landmark.astype(str), "")
-        layer = self.layers.get("labels")
+        layer = self.layers.get("numbers")
         if layer is not None and len(layer.data) == len(points):
             layer.data = points
-            layer.features = {"label": words}
+            layer.features = {"number": words}
             return
         if layer is not None:  # napari keeps the texts of points in step with neither more nor fewer of them
-            self._take_away(["labels"])
-        text = {"string": "{label}", "size": LABEL_SIZE, "color": LABEL_COLOUR, "anchor": "lower_left"}
-        self.layers["labels"] = self._add(
+            self._take_away(["numbers"])
+        text = {"string": "{number}", "size": NUMBER_SIZE, "color": NUMBER_COLOUR, "anchor": "lower_left"}
+        self.layers["numbers"] = self._add(
             self.viewer.add_points,
-            "labels",
+            "numbers",
             points,
-            features={"label": words},
+            features={"number": words},
             text=text,
             size=1,
             opacity=0.9,

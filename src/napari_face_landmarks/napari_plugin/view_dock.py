@@ -1,4 +1,4 @@
-"""The tab View: colours with their legend, outlines, labels and trails, at any time, without a new run."""
+"""The tab View: colours with their legend, outlines, numbers and trails, at any time, without a new run."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ class Overlays:
         self._soon.start()
 
     def _on_zoom(self, _: Any = None) -> None:
-        if self.shown.labels:  # more of them have room, or fewer
+        if self.shown.numbers:  # more of them have room, or fewer
             self.schedule()
 
     def _on_current(self) -> None:
@@ -110,7 +110,7 @@ class ViewDock(QWidget):
         self._lay_out()
         self._show_wanted()
         self.colour.currentIndexChanged.connect(self._on_colour)
-        for box in (self.outlines, self.labels, self.trails):
+        for box in (self.outlines, self.numbers, self.trails):
             box.toggled.connect(self._on_choice)
         self.landmarks.editingFinished.connect(self._on_choice)
         self.window.valueChanged.connect(self._on_choice)
@@ -129,7 +129,7 @@ class ViewDock(QWidget):
         )
         for mode in COLOUR_MODES:
             self.colour.addItem(MODE_WORDS[mode], mode)
-        self.outlines, self.labels, self.trails = (
+        self.outlines, self.numbers, self.trails = (
             with_help(QCheckBox(words), tooltip) for words, tooltip in BOXES.items()
         )
         self.landmarks = with_help(
@@ -154,7 +154,7 @@ class ViewDock(QWidget):
         form.addRow("Layer", self.layers)
         form.addRow("Colour by", self.colour)
         form.addRow(self.legend)
-        form.addRow(line_of(self.outlines, self.labels, self.trails))
+        form.addRow(line_of(self.outlines, self.numbers, self.trails))
         form.addRow("Trails of no.", line_of(self.landmarks, self.use_selected))
         form.addRow("Trail, frames", self.window)
         for field in (self.layers, self.colour, self.landmarks):
@@ -172,7 +172,7 @@ class ViewDock(QWidget):
 
     def _on_layer(self) -> None:
         layer = self.layer
-        for control in (self.colour, self.outlines, self.labels, self.trails, self.window, self.landmarks):
+        for control in (self.colour, self.outlines, self.numbers, self.trails, self.window, self.landmarks):
             control.setEnabled(layer is not None)
         self.use_selected.setEnabled(layer is not None)
         self.status.setText("" if layer is not None else NOTHING)
@@ -200,7 +200,7 @@ class ViewDock(QWidget):
             chosen = []
             self.status.setText(str(error))
         self.shown.outlines = self.outlines.isChecked()
-        self.shown.labels = self.labels.isChecked()
+        self.shown.numbers = self.numbers.isChecked()
         self.shown.trails = chosen if self.trails.isChecked() else []
         self.shown.window = self.window.value()
         self._overlays.schedule()
@@ -219,7 +219,7 @@ class ViewDock(QWidget):
         """Check the boxes of what is drawn: a layer that was removed by hand is not wanted any more."""
         for box, wanted in (
             (self.outlines, self.shown.outlines),
-            (self.labels, self.shown.labels),
+            (self.numbers, self.shown.numbers),
             (self.trails, bool(self.shown.trails) or (self.trails.isChecked() and bool(self.status.text()))),
         ):
             with signals_blocked(box):
