@@ -151,6 +151,8 @@ def test_twins_of_a_mouth_are_one_crop_whose_skin_has_moved(faces: PartFaces) ->
     moved = np.linalg.norm(batch["labels"] - batch["labels"][twin], axis=2)
     assert (moved[:6].max(axis=1) > 0.005).sum() >= 4
     assert moved[6:].max() == 0
+    apart = np.abs(batch["images"][:3] - batch["images"][3:6]).max(axis=-1)
+    assert (np.median(apart, axis=(1, 2)) < 2 / 255).all()  # one light; most of the skin stays
 
 
 def test_a_share_of_the_network_that_training_began_with_is_kept() -> None:

@@ -52,7 +52,7 @@ MOUTH_SHARES = (0.40, 0.38, 0.22)
 """Shares of the three states in each batch."""
 SOFTNESS = 0.15  # px of the crop
 HELD_OUT_SEED = 11
-FOLLOWED_SHARE = 1.5
+FOLLOWED_SHARE = 3.0
 """Weight of `movement_loss`."""
 EXTRA = 6
 """Numbers that the eye's network gives besides landmarks."""
@@ -152,7 +152,7 @@ def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDA
     for k, (row, is_mild) in enumerate(zip(rows, mild, strict=True)):
         warped = k >= twins if k < 2 * twins else not is_mild and rng.random() < plan.warped_share
         own = np.random.default_rng(seeds[k])
-        image, label = _crop(part, int(row), own, warped, 0.6 if is_mild else 1.0)
+        image, label = _crop(part, int(row), own, warped, 0.6 if is_mild else 1.0, single=k < 2 * twins)
         if not is_mild:
             later = np.random.default_rng(seeds[k] + 1)
             if k >= 2 * twins:
@@ -163,11 +163,27 @@ def draw_batch(part: Part, plan: PartsPlan, rng: Generator) -> dict[str, npt.NDA
             image = soften(image, part.unit, later)
         images.append(image)
         labels.append(label)
-    lit = light(np.stack(images).astype(np.float32), mild, rng)
-    return {"images": lit / 255, "labels": np.stack(labels), "known": part.known[rows], "twin": twin}
+    # twins in one light: else the difference of two lights hides how the skin moved
+    light_seed = int(rng.integers(2**31))
+    lit = [
+        light(group.astype(np.float32), mild_ones, np.random.default_rng([light_seed, number]))
+        for number, group, mild_ones in zip(
+            (0, 0, 1),
+            *(np.split(array, [twins, 2 * twins]) for array in (np.stack(images), mild)),
+            strict=True,
+        )
+    ]
+    return {
+        "images": np.concatenate(lit) / 255,
+        "labels": np.stack(labels),
+        "known": part.known[rows],
+        "twin": twin,
+    }
 
 
-def _crop(part: Part, row: int, rng: Generator, warped: bool, jitter: float) -> tuple[Image, Floats]:
+def _crop(
+    part: Part, row: int, rng: Generator, warped: bool, jitter: float, single: bool = False
+) -> tuple[Image, Floats]:
     """Return a crop where PFLD might place it, its skin moved on request, and its labels."""
     size = part.patches.shape[1]
     side = size / part.reach
@@ -177,7 +193,7 @@ def _crop(part: Part, row: int, rng: Generator, warped: bool, jitter: float) -> 
     crop = np.array(
         [*(size / 2 - 0.5 + shift * side), side * scale, rng.normal(0, ROLL) * jitter], np.float32
     )
-    bumps = skin_bumps(part, points, side, rng) if warped else np.zeros((0, 5), np.float32)
+    bumps = skin_bumps(part, points, side, rng, single) if warped else np.zeros((0, 5), np.float32)
     if warped:
         points = displaced(points.astype(np.float32), bumps)
         image = cut(part.patches[row], crop, bumps, part.size)
@@ -203,23 +219,31 @@ def _crop(part: Part, row: int, rng: Generator, warped: bool, jitter: float) -> 
     return image, (label + 0.5).astype(np.float32)
 
 
-def skin_bumps(part: Part, points: Floats, side: float, rng: Generator) -> Floats:
-    """Draw smooth displacements about some landmarks: one-sided weakness, swelling, expression; (B, 5)."""
-    groups: tuple[tuple[tuple[int, ...], float], ...]
+def skin_bumps(part: Part, points: Floats, side: float, rng: Generator, single: bool = False) -> Floats:
+    """Draw smooth displacements, (B, 5), about some landmarks, or a `single` one: weakness, swelling."""
+    groups: tuple[tuple[tuple[int, ...], float], ...]  # landmarks, share of the movement that is sideways
     if part.name == "eye":
         aperture = max(float(apertures(points[:6])), 0.0)
         # never the lids of a shut eye apart; of an open one as far as they may still be told
         groups = (((1, 2), 0.5), ((4, 5), 0.5), ((0,), 0.5), ((3,), 0.5), ((0, 1), 0.5), ((2, 3), 0.5))
         width, amount, reach = float(np.linalg.norm(points[3] - points[0])), 0.03 + 0.12 * aperture, 0.35
     else:
+        halves = (
+            ((7, 8), 0.35),
+            ((10, 11), 0.35),
+            ((7, 8, 17), 0.35),
+            ((10, 11, 19), 0.35),
+        )  # of the lower lip
         groups = (
-            ((6, 12, 16), 1.0), ((0,), 1.0), ((8, 9, 18), 1.0), ((2, 3, 14), 1.0), ((7, 8, 17), 1.0),
-            ((9, 10, 19), 1.0), ((4, 15), 1.0), ((2, 13), 1.0), ((5, 6), 1.0), ((0, 1), 1.0), ((10, 11), 1.0),
+            ((6, 12, 16), 1.0), ((0,), 1.0), ((8, 9, 18), 0.35), ((2, 3, 14), 0.35), ((4, 15), 0.35),
+            ((2, 13), 0.35), *halves, *halves,
         )  # fmt: skip
         width, amount, reach = side * 0.55, 0.09, 0.28
+    if single:
+        groups = (groups[rng.integers(len(groups))],)
     bumps = []
     for members, share in groups:
-        if rng.random() < (0.35 if part.name == "eye" else 0.25):
+        if single or rng.random() < (0.35 if part.name == "eye" else 0.2):
             move = np.clip(rng.normal(0, amount, 2), -0.2, 0.2) * width * np.array([share, 1.0])
             if part.name == "eye" and aperture < HALF:
                 move *= 0.6
