@@ -74,12 +74,14 @@ def test_dragging_refitting_carrying_on_and_undoing(
     symbols = np.asarray(layer.symbol)
     assert {str(symbol) for symbol in symbols[marked]} != {str(symbols[0])}
     np.testing.assert_allclose(layer.border_color[marked], [BY_HAND_COLOUR] * len(marked))
-    assert "Manual landmarks: 4; frames with manual landmarks: 1." in dock.status.value
+    told = "Manual landmarks: 4; frames with manual landmarks: 1."
+    assert dock.status.value == f"{told} Now refit this frame, then propagate."
 
     before = nme(spoiled.landmarks[:, 0], truth.landmarks[:, 0])
     dock.refit_button.native.click()
     wait_until(lambda: dock.editor.can_undo == "refitting a face")
     wait_until(lambda: dock.refit_button.enabled)
+    assert dock.status.value.endswith(told)
     after = nme(tracks_of_layer(layer).landmarks[:, 0], truth.landmarks[:, 0])
     assert after[FRAME] < 0.2 * before[FRAME]
     np.testing.assert_allclose(np.delete(after, FRAME), np.delete(before, FRAME))
@@ -172,6 +174,10 @@ def test_a_cancelled_stretch_changes_nothing(viewer: Any, dock: Any, spoiled: Tr
 
 def test_the_dock_fits_into_320_px(viewer: Any, dock: Any) -> None:
     assert dock.native.minimumSizeHint().width() <= 320
+    viewer.window.add_dock_widget(dock, name="Correct")
+    let_work(0.1)
+    left = [box.native.mapToGlobal(box.native.rect().topLeft()).x() for box in (dock.video, dock.face)]
+    assert left[0] == left[1], "controls below each other begin below each other"
 
 
 @pytest.mark.nightly

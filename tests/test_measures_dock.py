@@ -148,7 +148,7 @@ def test_the_table_has_units_and_fits_a_narrow_dock(dock: Any, viewer: Any) -> N
 
     fits()
     heads = [table.verticalHeaderItem(row).text() for row in range(table.rowCount())]
-    assert {"closure", "eye height %", "eye area %²", "smile angle °", "mouth opening %"} <= set(heads)
+    assert {"eye closure", "eye height %", "eye area %²", "smile angle °", "mouth opening %"} <= set(heads)
     cell = table.item(dock.names.findData("eye_aperture"), 0)
     assert re.fullmatch(r"-?0\.\d\d±\.\d\d", cell.text())
     assert re.fullmatch(r"eye aperture, right: -?0\.\d{3} ± 0\.\d{3} ratio", cell.toolTip())

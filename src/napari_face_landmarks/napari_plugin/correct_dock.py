@@ -26,7 +26,7 @@ from napari_face_landmarks.napari_plugin.layers import (
     video_of_layer,
 )
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
-from napari_face_landmarks.napari_plugin.qt_forms import may_be_narrow, push, row_of
+from napari_face_landmarks.napari_plugin.qt_forms import Form, push, row_of
 from napari_face_landmarks.napari_plugin.run_controller import duration, models_of_tracks
 from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.tracking.frame_source import check_length
@@ -34,6 +34,8 @@ from napari_face_landmarks.tracking.frame_source import check_length
 LOG = logging.getLogger(__name__)
 HOW = "Press Move landmarks, drag three or four that are wrong, then refit this frame."
 """What to do, where nothing is corrected yet."""
+MOVED = " Now refit this frame, then propagate."
+"""What to do, where landmarks were moved last."""
 PLACED = (
     "The face was not found here. Drag three or four of frame {}'s landmarks to it, then refit this frame."
 )
@@ -63,8 +65,6 @@ class CorrectDock(EditingDock):
         super().__init__(
             napari_viewer,
             [
-                self.video,
-                self.face,
                 row_of(self.previous_button, self.next_button),
                 row_of(self.move_button, self.refit_button),
                 row_of(self.undo_button, self.redo_button),
@@ -75,8 +75,7 @@ class CorrectDock(EditingDock):
                 self.cancel_button,
             ],
         )
-        for box in (self.video, self.face):
-            may_be_narrow(box.native)
+        self.native.layout().insertWidget(1, Form([self.video, self.face]))
         self.face.choices = self._faces
         events = napari_viewer.layers.events
         for event in (events.inserted, events.removed, events.reordered):
@@ -167,7 +166,8 @@ class CorrectDock(EditingDock):
         if editor is not None and not self.busy:
             count, frames = int(editor.manual.sum()), int((editor.manual > 0).sum())
             told = f"Manual landmarks: {count}; frames with manual landmarks: {frames}."
-            self.status.value = told if count else HOW
+            moved = MOVED if (editor.can_undo or "").startswith("moving") else ""
+            self.status.value = told + moved if count else HOW
 
     def say_why(self, frame: int, reason: str) -> None:
         """Say why a frame should be checked, and what to do where nothing was corrected yet."""

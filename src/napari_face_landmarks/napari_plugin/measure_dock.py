@@ -84,6 +84,7 @@ SHORTER = {
     "_left": " L",
     "_difference": " L\N{MINUS SIGN}R",
     "_": " ",
+    "closure": "eye closure",  # as the list of curves calls it
     "mrd": "MRD ",
     "commissure": "comm.",
     "excursion": "exc.",
