@@ -258,7 +258,8 @@ def _read(stream: TextIO, path: Path) -> dict[str, npt.NDArray[Any]]:
         raise ResultError(f"{path} has no rows: track the video again.")
     if len(table) > common.MOST_ROWS:
         raise ResultError(f"{path} has more than {common.MOST_ROWS} rows: split it.")
-    return _Table(table, used, path, first_line).read()
+    named = table.rename(columns={place: name for name, place in used.items()})
+    return _Table(named, path, first_line).read()
 
 
 def is_openface(path: Path) -> bool:
@@ -360,10 +361,9 @@ def _checked_header(names: list[str], path: Path) -> dict[str, int]:
 
 @dataclass(frozen=True)
 class _Table:
-    """The rows of a table, the column of each name, and the first row's line in the file."""
+    """The rows of a table, its columns by their names, and the first row's line in the file."""
 
     table: pandas.DataFrame
-    places: Mapping[str, str]
     path: Path
     first_line: int
 
@@ -374,11 +374,9 @@ class _Table:
             "frame": self.frames(),
             "face_id": self.faces(),
             "success": self.whole_numbers("success", 1, 0, 1) == 1,
-            "timestamp": self.numbers(("timestamp",))[:, 0]
-            if self.has(("timestamp",))
-            else np.full(n, np.nan),
+            "timestamp": self.numbers(["timestamp"])[:, 0],
         }
-        if self.has((IDENTITY_COLUMN,)):
+        if self.has(IDENTITY_COLUMN):
             part[IDENTITY_COLUMN] = np.array(self.texts(IDENTITY_COLUMN), dtype=object)
         self.refuse(np.isinf(part["timestamp"]), "no valid timestamp")
         landmarks = self.numbers(LANDMARK_COLUMNS)
@@ -386,26 +384,26 @@ class _Table:
         success = part["success"]
         self.refuse(success & np.isinf(landmarks).any(axis=1), "no valid landmarks")
         part["landmarks"] = landmarks.reshape(n, 2, N_LANDMARKS).transpose(0, 2, 1)
-        if self.has(CONFIDENCE_COLUMNS):
+        if self.has(*CONFIDENCE_COLUMNS):
             confidence = self.numbers(CONFIDENCE_COLUMNS)
         else:
-            known = [name for name in ("confidence", SCORE_COLUMN) if self.has((name,))]
+            known = [name for name in ("confidence", SCORE_COLUMN) if self.has(name)]
             face = self.numbers(known[:1]) if known else np.ones((n, 1))
             confidence = np.repeat(face, N_LANDMARKS, axis=1)
         self.refuse(success & ~((confidence >= 0) & (confidence <= 1)).all(axis=1), "no valid confidence")
         part["confidence"] = confidence
         part["pose"] = np.full((n, 6), np.nan)
-        if self.has(RIGID_COLUMNS):
+        if self.has(*RIGID_COLUMNS):
             part["pose"] = self.numbers(RIGID_COLUMNS)
-        elif self.has(ROTATION_COLUMNS):
+        elif self.has(*ROTATION_COLUMNS):
             part["pose"][:, 1:4] = self.numbers(ROTATION_COLUMNS)
         part["source"] = self.sources(success)
-        if self.has((PIXEL_ASPECT,)):
-            part[PIXEL_ASPECT] = self.numbers((PIXEL_ASPECT,))[:, 0]
-        if self.has((MODELS,)):
+        if self.has(PIXEL_ASPECT):
+            part[PIXEL_ASPECT] = self.numbers([PIXEL_ASPECT])[:, 0]
+        if self.has(MODELS):
             part[MODELS] = np.array(self.texts(MODELS))
         for item in OTHERS:
-            if not self.has(columns_of(item)):
+            if not self.has(*columns_of(item)):
                 continue
             values = self.marks(item) if item in MARKS else self.numbers(columns_of(item))
             part[item.name] = values.reshape(n, *item.shape).astype(item.dtype)
@@ -413,42 +411,41 @@ class _Table:
 
     def frames(self) -> npt.NDArray[np.int64]:
         """Return the frame of each row, from 0; that of a picture's table is 0."""
-        if not self.has(("frame",)):
+        if not self.has("frame"):
             return np.zeros(len(self.table), dtype=np.int64)
-        from_0 = self.has((SCORE_COLUMN,)) or self.table[self.places["frame"]].iloc[0] == 0
-        first = 0 if from_0 else 1
+        first = 0 if self.has(SCORE_COLUMN) or self.table["frame"].iloc[0] == 0 else 1
         return self.whole_numbers("frame", None, first, 2**53) - first
 
     def faces(self) -> npt.NDArray[np.int64]:
         """Return the face of each row; -1 in py-feat's tables, where `_faces_of_pyfeat` finds it."""
-        if self.has((SCORE_COLUMN,)) and not self.has(("face_id",)):
+        if self.has(SCORE_COLUMN) and not self.has("face_id"):
             return np.full(len(self.table), -1, dtype=np.int64)
-        name = "face_id" if self.has(("frame",)) else IMAGE_FACE_COLUMN
+        name = "face_id" if self.has("frame") else IMAGE_FACE_COLUMN
         return self.whole_numbers(name, 0, 0, common.MOST_FACES - 1)
 
-    def has(self, names: Sequence[str]) -> bool:
+    def has(self, *names: str) -> bool:
         """Return whether the table has all these columns."""
-        return all(name in self.places for name in names)
+        return set(names) <= set(self.table.columns)
 
     def numbers(self, names: Sequence[str]) -> npt.NDArray[np.float64]:
-        """Return the columns, (rows, names) float64; what is empty is NaN."""
-        return np.asarray(self.table[[self.places[name] for name in names]], dtype=np.float64)
+        """Return the columns, (rows, names) float64; what is empty or missing is NaN."""
+        return np.asarray(self.table.reindex(columns=list(names)), dtype=np.float64)
 
     def texts(self, name: str) -> list[str]:
         """Return a column of texts."""
-        return [str(text).strip() for text in self.table[self.places[name]]]
+        return [str(text).strip() for text in self.table[name]]
 
     def whole_numbers(self, name: str, default: int | None, low: int, high: int) -> npt.NDArray[np.int64]:
         """Return a column, or its default where the table has none, checked."""
-        if default is not None and not self.has((name,)):
+        if default is not None and not self.has(name):
             return np.full(len(self.table), default, dtype=np.int64)
-        values = self.numbers((name,))[:, 0]
+        values = self.numbers([name])[:, 0]
         self.refuse(~((values >= low) & (values <= high) & (values == np.floor(values))), f"no valid {name}")
         return values.astype(np.int64)
 
     def sources(self, success: npt.NDArray[np.bool_]) -> npt.NDArray[np.int64]:
         """Return the source of each row as an index into `SOURCES`; "clnf" where the table has none."""
-        if not self.has((SOURCE_COLUMN,)):
+        if not self.has(SOURCE_COLUMN):
             return np.full(len(self.table), CLNF)
         codes = {name: code for code, name in enumerate(SOURCES)}
         source = np.array([codes.get(text, -1) for text in self.texts(SOURCE_COLUMN)], dtype=np.int64)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -54,8 +56,7 @@ class Export:
 
     path: Path
     format: str  # of `io.FORMATS`, or of `DRAWN`
-    data: Any  # of the layer
-    attributes: dict[str, Any]  # of the layer, for `tracks_of_points`
+    read: Callable[[], Tracks]  # the landmarks of the layer, in any thread
     video: Any  # the image layer to draw on
     style: OverlayStyle = field(default_factory=OverlayStyle)
     frame: int | None = None  # the one that is shown
@@ -119,7 +120,8 @@ def snapshot(
     if isinstance(tracks, Tracks):  # corrections made during the export write into the arrays of the layer's
         attributes["metadata"]["tracks"] = tracks.copy()
     style = OverlayStyle(mode_of(layer), outlines, legend=True)
-    return Export(path, name, data, attributes, video if name in DRAWN else None, style, frame)
+    read = partial(tracks_of_points, data, attributes)
+    return Export(path, name, read, video if name in DRAWN else None, style, frame)
 
 
 def suggested_file(layer: Any, video: Any) -> str:
@@ -135,7 +137,7 @@ def suggested_file(layer: Any, video: Any) -> str:
 def write_export(export: Export, progress: ExportProgress | None = None) -> tuple[bool, str]:
     """Write a file; return whether it is written and what to tell the user in one sentence. Never raises."""
     try:
-        tracks = tracks_of_points(export.data, export.attributes)
+        tracks = export.read()
         if export.format in DRAWN:
             _draw(export, tracks, progress or ExportProgress())
             return True, f"Exported to {export.path.name}: {DRAWN[export.format][0].lower()}."

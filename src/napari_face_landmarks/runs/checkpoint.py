@@ -129,7 +129,6 @@ class Log:
 class Content:
     """What a checkpoint file holds up to the last state in it."""
 
-    head: dict[str, Any]  # what the run is
     state: TrackerState | None  # the last state; None where there is none yet
     n_frames: int  # finished frames before it
     end: int  # its last byte's place, plus one
@@ -162,12 +161,12 @@ def read_checkpoint(
         elif at is None:
             last = payload, n_frames, end
         elif (state := state_from_bytes(payload)).next_result == at:
-            return Content(head, state, n_frames, end)
+            return Content(state, n_frames, end)
     if head is None:
         return None
     if last is None:
-        return Content(head, None, 0, begin)
-    return Content(head, state_from_bytes(last[0]), last[1], last[2])
+        return Content(None, 0, begin)
+    return Content(state_from_bytes(last[0]), last[1], last[2])
 
 
 def read_frames(stream: BinaryIO, max_faces: int, n_frames: int) -> dict[str, npt.NDArray[Any]]:

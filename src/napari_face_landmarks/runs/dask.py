@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import secrets
 import threading
@@ -50,7 +51,9 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
         client.subscribe_topic(topic, on_event)
         numbers = {}
         for index, job in enumerate(jobs):
-            future = client.submit(_do_remotely, job.to_json(), index, topic, pure=False)
+            future = client.submit(
+                _do_remotely, json.dumps(dataclasses.asdict(job)), index, topic, pure=False
+            )
             numbers[future] = index
         try:
             for future in as_completed(list(numbers), loop=client.loop):

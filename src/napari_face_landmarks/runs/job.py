@@ -58,10 +58,6 @@ class Job:
     # options of `measures.measure`, whose tables are written next to the output; None for no measures
     measures: Mapping[str, Any] | None = None
 
-    def to_json(self) -> str:
-        """Return the job as one line of JSON."""
-        return json.dumps(dataclasses.asdict(self))
-
 
 @dataclass(frozen=True, slots=True)
 class FileResult:

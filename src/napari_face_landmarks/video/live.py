@@ -79,11 +79,6 @@ class LiveFrames:
         seconds = self._stamps[number] - self._stamps[0]
         return seconds if math.isfinite(seconds) else self.times[-1]
 
-    @property
-    def began(self) -> float:
-        """Time of the first frame, by `time.monotonic`."""
-        return self.came[0] if self.came else time.monotonic()
-
     def close(self) -> None:
         """End the iteration; the source is released with its next frame."""
         with self._changed:
