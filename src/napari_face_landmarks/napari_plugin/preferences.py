@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import logging
 from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
-from napari_face_landmarks.errors import FaceLandmarksError, in_one_line
-from napari_face_landmarks.files.atomic import replacing
+from napari_face_landmarks.errors import FaceLandmarksError, SettingsError, in_one_line
+from napari_face_landmarks.files.json_file import read_json, write_json
 from napari_face_landmarks.models import DEFAULT_BUNDLE
 from napari_face_landmarks.settings import DEFAULT_PRESET, PRESETS
 
@@ -18,6 +17,7 @@ FILE = f"{PLUGIN}.json"
 CHECKPOINTS = "napari-face-landmarks-runs"
 """The folder of checkpoint files of runs."""
 LARGEST_FILE = 1 << 16
+LEFT_ALONE = "it is left alone and not used"
 LONGEST_TEXT = 4096
 SEPARATOR = ";"
 """Between the folders of models in napari's Preferences, which has no lists."""
@@ -51,15 +51,10 @@ def read_preferences() -> Preferences:
     try:
         if path is None or not path.is_file():
             return Preferences()
-        if path.stat().st_size > LARGEST_FILE:
-            raise ValueError(f"it has more than {LARGEST_FILE} bytes")
-        values = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(values, dict):
-            raise ValueError("it has no names and values")
-    except (OSError, ValueError, RecursionError) as error:
-        LOG.warning("%s cannot be read (%s): it is left alone and not used.", path, in_one_line(error))
+        return _checked(dict(read_json(path, "preferences", LARGEST_FILE, SettingsError, LEFT_ALONE)))
+    except (OSError, ValueError, TypeError) as error:
+        LOG.warning("The preferences are not read: %s", error)
         return Preferences()
-    return _checked(values)
 
 
 def write_preferences(preferences: Preferences) -> None:
@@ -73,8 +68,7 @@ def write_preferences(preferences: Preferences) -> None:
         path = preferences_file()
         if path is not None:
             path.parent.mkdir(parents=True, exist_ok=True)
-            with replacing(path) as temporary:
-                temporary.write_text(json.dumps(asdict(preferences), indent=1) + "\n", encoding="utf-8")
+            write_json(path, preferences)
     except (OSError, ValueError, FaceLandmarksError) as error:
         LOG.warning("The preferences are not kept: %s.", in_one_line(error))
 

@@ -16,7 +16,8 @@ from typing import Any
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError, ResultError, in_one_line, os_errors_as
-from napari_face_landmarks.files.atomic import companion_name, make_folder, replacing
+from napari_face_landmarks.files.atomic import companion_name, make_folder
+from napari_face_landmarks.files.json_file import read_json, write_json
 from napari_face_landmarks.io.formats import read_tracks, write_tracks
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.runs.checkpoint import CheckpointedRun, journal_of, run_identity
@@ -155,7 +156,7 @@ def _do(job: Job, video: Video, progress: Progress) -> FileResult:
         said = record.get("said", ())
         before = dataclasses.replace(before, warnings=tuple(w for w in before.warnings if w not in said))
         again, measured = _measured(job, before, read_tracks(job.output, job.format))
-        _write_record(job.output, {**record, **measured})
+        write_json(record_of(job.output), {**record, **measured})
         return again
     make_folder(Path(job.output).parent)
     if job.piece is not None:
@@ -193,7 +194,7 @@ def _follow(checkpointed: CheckpointedRun, progress: Progress, states_before: Se
 def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) -> FileResult:
     """Write a preliminary record of a job, its landmarks, and the complete record."""
     # so that a run that is stopped between the two recognizes its own file
-    _write_record(job.output, {"video": job.video, "output": job.output, "run": identity})
+    write_json(record_of(job.output), {"video": job.video, "output": job.output, "run": identity})
     tracks = split_at_cuts(tracks)
     write_tracks(job.output, tracks, job.format)
     result, measured = _measured(job, _result(job, tracks, video), tracks)
@@ -206,7 +207,7 @@ def _write(job: Job, tracks: Tracks, video: Video, identity: Mapping[str, Any]) 
         "batch": job.batch,
         "stats": tracks.stats.to_dict(),
     }
-    _write_record(job.output, record)
+    write_json(record_of(job.output), record)
     return result
 
 
@@ -311,19 +312,11 @@ def _earlier(job: Job, identity: Mapping[str, Any]) -> FileResult | None:
 
 def read_record(output: str) -> dict[str, Any]:
     """Return the record of an output; an empty one where there is none, or it cannot be read."""
-    path = record_of(output)
     try:
-        if path.stat().st_size > LARGEST_RECORD:
-            return {}
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError):
+        record = read_json(record_of(output), "a record", LARGEST_RECORD, ResultError, "it is not used")
+    except ResultError:
         return {}
     return record if isinstance(record, dict) else {}
-
-
-def _write_record(output: str, record: Mapping[str, Any]) -> None:
-    with replacing(record_of(output)) as temporary:
-        temporary.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
 
 def _sha256(path: str) -> str:
