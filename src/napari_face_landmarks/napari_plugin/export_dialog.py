@@ -41,6 +41,7 @@ DRAWN = {
 class ExportProgress:
     """How far an export is; written by its thread, read by the GUI, which may cancel it."""
 
+    name: str = ""  # of the file
     done: int = 0  # frames that are drawn
     total: int = 0  # 0 where that is not known
     cancelled: bool = False

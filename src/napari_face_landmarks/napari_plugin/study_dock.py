@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -63,6 +62,7 @@ from napari_face_landmarks.runs.measures import MEASURES_TABLE
 from napari_face_landmarks.runs.places import find_videos
 from napari_face_landmarks.runs.summary import summary_line
 from napari_face_landmarks.runs.worker import in_a_sentence
+from napari_face_landmarks.tracking.control import RunControl
 
 TITLE = "Many videos"
 NO_MEASURES = "There are no measures yet: press Track all."
@@ -88,24 +88,20 @@ class StudyVideo:
 
 
 @dataclass
-class Study:
-    """Videos that `track_many` tracks on a working thread; read by the GUI, which may cancel it."""
+class Study(RunControl):
+    """Videos that `track_many` tracks on a working thread; read by the GUI, which may cancel it.
+
+    What is done by then is kept, and the next batch resumes what was begun.
+    """
 
     videos: list[StudyVideo]
     folder: Path  # of the results
     options: dict[str, Any] = field(default_factory=dict)  # of `track_many`
     error: str = ""  # why the batch has ended before its time, or nothing could be written
     results: list[FileResult] = field(default_factory=list)  # in any order
-    _cancelled: threading.Event = field(default_factory=threading.Event)
 
-    def cancel(self) -> None:
-        """Ask the batch to end; what is done is kept, and the next one resumes what was begun."""
-        self._cancelled.set()
-
-    @property
-    def cancelled(self) -> bool:
-        """Whether it was asked to end."""
-        return self._cancelled.is_set()
+    def __post_init__(self) -> None:
+        super().__init__()
 
     def run(self) -> None:
         """Do the batch; errors end up in `error`."""
@@ -120,7 +116,7 @@ class Study:
                 measures=True,
                 progress=self._on_progress,
                 on_result=self._on_result,
-                cancelled=self._cancelled.is_set,
+                cancelled=lambda: self.cancelled,
                 **self.options,
             )
         except Exception as error:

@@ -82,7 +82,6 @@ class FaceLandmarksWidget(Container):
         self._shown: ShownRun | None = None
         self._guard: CloseGuard | None = None
         self._export: export_dialog.ExportProgress | None = None
-        self._export_name = ""
         self._notice_given = False
         self._problem = ""  # the error that is shown
         self._told = 0.0  # when, on the clock, how far the run is
@@ -277,7 +276,7 @@ class FaceLandmarksWidget(Container):
             self._tell_error(str(error))
             return
         self.cancel_button.enabled = True
-        self._export, self._export_name = export_dialog.ExportProgress(), path.name
+        self._export = export_dialog.ExportProgress(path.name)
         self._offer()
         self.status.value = f"Exporting to {path.name} …"
         self._timer.start(REFRESH_MS)
@@ -340,11 +339,10 @@ class FaceLandmarksWidget(Container):
 
     def _look(self) -> None:
         """Show what the working thread has finished since the last look."""
-        if self._export is not None and self._export.total:
-            self._show_progress(self._export.done, self._export.total)
-            self.status.value = (
-                f"Exporting to {self._export_name}: {self._export.done} of {self._export.total} frames"
-            )
+        export = self._export
+        if export is not None and export.total:
+            self._show_progress(export.done, export.total)
+            self.status.value = f"Exporting to {export.name}: {export.done} of {export.total} frames"
         run, shown = self._current, self._shown
         if run is None or shown is None:
             return
