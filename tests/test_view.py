@@ -263,7 +263,8 @@ def test_small_layers_follow_the_frame_and_go_when_not_wanted() -> None:
     viewer.layers.remove(shown.layers["outlines"])
     shown.update()
     assert not shown.outlines
-    shown.remove()
+    shown.outlines, shown.numbers, shown.trails = False, False, ()
+    shown.update()
     assert len(viewer.layers) == 2
 
 
