@@ -264,10 +264,8 @@ def read_dlc_h5(path: Path) -> Tracks:
                 f"{path} has neither a table of DeepLabCut's nor tracks of SLEAP's: choose a file that has."
             )
         group = hdf5.member(file, KEY, "Group", path)
-        if "table" in group:
-            index, values, columns, levels = _of_table(group, path)
-        else:
-            index, values, columns, levels = _of_blocks(group, path)
+        read = _of_table if "table" in group else _of_blocks
+        index, values, columns, levels = read(group, path)
         return _tracks(index, values, *_places(columns, levels, path), path, file)
 
 

@@ -282,8 +282,6 @@ def tracks_of(
     group = member(file, OURS, "Group", path)
     frames = array(group, "frame_indices", (common.MOST_ROWS,), path, kinds="i")
     n_frames, n_faces = landmarks.shape[:2]
-    if len(frames) and (frames.min() < 0 or frames.max() >= n_frames):
-        return common.make_tracks(path, plain_arrays, record=plain)  # another program removed rows
     each = (common.MOST_ROWS, common.MOST_FACES)
     seconds = array(group, "timestamps", (common.MOST_ROWS,), path, kinds="f")
     extra = {
@@ -291,9 +289,9 @@ def tracks_of(
         for item in EXTRA
         if item.required or item.name in group
     }
-    if any(len(values) != len(frames) for values in (seconds, *extra.values())):
-        return common.make_tracks(path, plain_arrays, record=plain)
-    if extra["source"].shape[1] != n_faces:
+    fit = all(len(values) == len(frames) for values in (seconds, *extra.values()))
+    fit &= extra["source"].shape[1] == n_faces and bool(((frames >= 0) & (frames < n_frames)).all())
+    if not fit:  # another program has removed frames or faces
         return common.make_tracks(path, plain_arrays, record=plain)
     tracked = {name: None if values is None else values[frames] for name, values in plain_arrays.items()}
     record = common.with_names(common.record_from_text(text(group, "record", path), path), names)
