@@ -195,10 +195,10 @@ Lines = tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]
 class FrameLayers:
     """Outlines, numbers and trails of the frame that a viewer shows of a landmarks layer.
 
-    Each is a layer while it is wanted, in `layers` by "outlines", "numbers" and "trails". Layers are added and
-    removed by `update` alone, which must not be called while the layer list is reporting a change (from a
-    handler of ``layers.events``): napari then crashes. Whatever happened to the layers meanwhile - removed,
-    renamed, moved, put back - is dealt with in the next `update`.
+    Each is a layer while it is wanted, in `layers` by "outlines", "numbers" and "trails". Layers are added
+    and removed by `update` alone, which must not be called while the layer list is reporting a change (from
+    a handler of ``layers.events``): napari then crashes. Whatever happened to the layers meanwhile -
+    removed, renamed, moved, put back - is dealt with in the next `update`.
 
     `layer` has the landmarks, or is None; another one may be set before an `update`. `outlines` and `numbers`
     say whether they are wanted, `trails` which landmarks have trails, over `window` frames back.
