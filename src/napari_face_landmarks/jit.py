@@ -68,7 +68,11 @@ class _Kernel:
                         known[name] = called._compiled or called._compile()
                 options = {"nogil": True, "cache": True, "no_cfunc_wrapper": True, **self._options}
                 self._compiled = numba.njit(self.py_func, **options)
-                if numba.version_info.short in LEAN_WITH and not numba.config.DISABLE_JIT:
+                if (
+                    options["cache"]
+                    and numba.version_info.short in LEAN_WITH
+                    and not numba.config.DISABLE_JIT
+                ):
                     _load_without_compiler(self._compiled)
             return self._compiled
 
