@@ -7,7 +7,7 @@ from pathlib import Path
 import numba
 import numpy as np
 import pytest
-from numba.core import caching
+from numba.core import caching, ccallback  # noqa: F401 - Numba itself imports what is hidden below
 from numba.core.runtime import _nrt_python
 
 from napari_face_landmarks import jit
