@@ -344,7 +344,7 @@ class LiveLandmarks:
         if not in_steps:
             viewer.add_layer(self.layer)
 
-    def add_in_steps(self) -> Iterator[bool]:
+    def add_in_steps(self) -> Generator[bool]:
         """Add the layer, select it and have it drawn in steps, which take napari too long all at once."""
         selection = self._viewer.layers.selection
         before = set(selection)
@@ -357,12 +357,14 @@ class LiveLandmarks:
             selection.active = self.layer
         yield True
         wordless = [text for text in _texts_of_points() if not any(text.text)]
-        for text in wordless:  # of which vispy nevertheless makes a program, for half the time of the points
-            text.visible = False
-        self.layer.visible = True
-        yield True
-        for text in wordless:
-            text.visible = True
+        try:
+            for text in wordless:  # of which vispy nevertheless makes a program, for half the points' time
+                text.visible = False
+            self.layer.visible = True
+            yield True
+        finally:
+            for text in wordless:
+                text.visible = True
         yield True
 
     def _blank(self, n_faces: int) -> PointRows:
@@ -527,6 +529,7 @@ class ShownRun:
             self._run.frames.keeps_frames = False
         while self._run.tracks is not None and self.begin():
             pass
+        self._steps.close()  # of a run without frames, which may leave texts hidden
         self.look()
         if self._live is None:
             return
