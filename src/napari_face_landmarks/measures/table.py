@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -37,6 +36,7 @@ from napari_face_landmarks.measures.uncertainty import (
     factors_of_columns,
     has_errors,
 )
+from napari_face_landmarks.priority import cores
 from napari_face_landmarks.tracking.frame_view import PIXEL_ASPECT
 
 if TYPE_CHECKING:
@@ -588,7 +588,7 @@ def _measured(
         values[at][there, :count] = found * scaled
         errors[at][there, :count] = np.hypot(spread * widened * scaled, common)
 
-    with ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1)) as pool:
+    with ThreadPoolExecutor(min(THREADS, cores())) as pool:
         list(pool.map(fill, range(0, shape[0], step)))
     return values, errors
 

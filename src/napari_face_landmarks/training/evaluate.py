@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -24,6 +23,7 @@ from napari_face_landmarks.evaluation.metrics import (
 from napari_face_landmarks.evaluation.options import CONDITIONS
 from napari_face_landmarks.files.json_file import plain as as_plain
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
+from napari_face_landmarks.priority import cores
 from napari_face_landmarks.training.faces import LABELLED
 from napari_face_landmarks.training.log import write_json
 
@@ -103,7 +103,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--models", default=DEFAULT_BUNDLE, help="name or folder of a bundle (default %(default)s)"
     )
     parser.add_argument("--seed", type=int, default=0, help="random seed (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: one per core")
+    parser.add_argument("--threads", type=int, default=cores(), help="default: one per core")
 
 
 def run(args: argparse.Namespace) -> None:

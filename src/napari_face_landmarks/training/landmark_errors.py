@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +25,7 @@ from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
 from napari_face_landmarks.measures import face_axes
 from napari_face_landmarks.measures.uncertainty import ERRORS_FILE, with_irises
 from napari_face_landmarks.models import Models, load_models
+from napari_face_landmarks.priority import cores
 from napari_face_landmarks.settings import TrackerSettings
 from napari_face_landmarks.tracking import FaceTracker
 from napari_face_landmarks.training.faces import Faces, Pictures, load_measured
@@ -177,7 +177,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
     parser.add_argument("--models", help="name or folder of the bundle (default: that of --bundle)")
     parser.add_argument("--file", type=Path, default=ERRORS_FILE, help="to update (default %(default)s)")
-    parser.add_argument("--threads", type=int, default=os.cpu_count() or 1, help="default: one per core")
+    parser.add_argument("--threads", type=int, default=cores(), help="default: one per core")
 
 
 def run(args: argparse.Namespace) -> None:
