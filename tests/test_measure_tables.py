@@ -30,7 +30,7 @@ from napari_face_landmarks.measures import (
     summary,
     values_of,
 )
-from napari_face_landmarks.measures.events import noise_of
+from napari_face_landmarks.measures.events import frame_noise
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
 from napari_face_landmarks.measures.report import report_page, write_comparison
 from napari_face_landmarks.measures.summary import MeasureWarning, poisson_interval
@@ -406,7 +406,7 @@ def test_a_long_recording_is_measured_in_little_memory() -> None:
 def test_noise_is_estimated_from_frame_to_frame() -> None:
     rng = np.random.default_rng(0)
     series = np.sin(np.arange(5000) / 100) + rng.normal(0, 0.05, 5000)
-    assert noise_of(series) == pytest.approx(0.05, rel=0.05)
+    assert frame_noise(series) == pytest.approx(0.05, rel=0.05)
 
 
 def known(landmarks: np.ndarray, fps: float = 25.0, **meta: object) -> Tracks:
@@ -677,7 +677,7 @@ def test_csv_files_are_those_of_pandas(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, compiled: bool
 ) -> None:
     monkeypatch.setattr(files, "CHUNK", 7)
-    monkeypatch.setattr(files, "COMPILED_FROM", 0 if compiled else math.inf)
+    monkeypatch.setattr(files, "COMPILED_CELLS", 0 if compiled else math.inf)
     rng = np.random.default_rng(0)
     numbers = np.append(rng.normal(size=9) * 10.0 ** rng.integers(-9, 9, 9), [np.nan, np.inf, 0.0, -1e-12])
     frame = pd.DataFrame(

@@ -136,6 +136,6 @@ def test_derivatives_agree_with_finite_differences() -> None:
 
 def test_an_event_that_just_reaches_the_threshold_is_one() -> None:
     """Such as a movement of exactly half the range; it had no row of its own, which ended in an error."""
-    from napari_face_landmarks.measures.events import _stretches
+    from napari_face_landmarks.measures.events import _intervals
 
-    assert _stretches(np.array([0, 0.5, 1, 0.5, 0]), 1.0) == [(2, 2)]
+    assert _intervals(np.array([0, 0.5, 1, 0.5, 0]), 1.0) == [(2, 2)]

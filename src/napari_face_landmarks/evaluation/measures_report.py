@@ -23,7 +23,7 @@ from napari_face_landmarks.evaluation.dataset import LabelledFaces, picture
 from napari_face_landmarks.evaluation.metrics import EvaluationPlan, Fits, roc_area
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.measures import values_of
-from napari_face_landmarks.measures.definitions import name_of_sides
+from napari_face_landmarks.measures.definitions import name_without_side
 from napari_face_landmarks.measures.table import LOW_CONFIDENCE, measured_faces
 from napari_face_landmarks.measures.uncertainty import error_covariance, error_factors
 from napari_face_landmarks.models import Models
@@ -143,7 +143,7 @@ def measured_values(
     for place, column in enumerate(columns):
         if column.side == "symmetry" or column.name.startswith("mrd"):
             continue
-        name = name_of_sides(column.name)
+        name = name_without_side(column.name)
         one = Measured(values[:, place], errors[:, place], canthi ** POWERS.get(column.unit, 0))
         if name in found:
             both = zip(vars(found[name]).values(), vars(one).values(), strict=True)

@@ -1,4 +1,4 @@
-"""From landmarks to numbers: lengths, angles and areas of a face, blinks, movements, asymmetry.
+"""Measures of a face from its landmarks: lengths, angles, areas, blinks, movements, asymmetry.
 
 >>> from napari_face_landmarks.measures import blinks, measure, summary
 >>> table = measure(tracks, scale="36-45=90mm")  # doctest: +SKIP

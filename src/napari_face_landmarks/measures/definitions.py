@@ -1,4 +1,4 @@
-"""What each measure is: a name, a unit and a formula over iBUG 68 landmarks in the face's own axes.
+"""Definitions of the measures: name, unit, and a formula over iBUG 68 landmarks in the axes of the face.
 
 Lengths follow Emotrics (Guarin, Dusseldorp, Hadlock and Jowett 2018, "A machine learning approach for
 automated facial measurements in facial palsy"); the eye aspect ratio follows Soukupova and Cech 2016,
@@ -34,8 +34,8 @@ UPPER_LIP = {"right": (49, 50), "left": (52, 53)}
 LOWER_LIP = {"right": (58, 59), "left": (55, 56)}
 INNER_LIP = {"right": (60, 61, 62, 66, 67), "left": (62, 63, 64, 65, 66)}
 LOWER_LIP_BORDER = 57
-ROWS_AT_ONCE = 2048
-"""Faces measured at a time: bounds the memory of the derivatives."""
+FACES_PER_CHUNK = 2048
+"""Faces measured at a time; limits the memory used by derivatives."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,19 +45,19 @@ class Measure:
     Attributes
     ----------
     name : str
-        As in tables, such as ``"eye_aperture_right"``.
+        Name used in tables, such as ``"eye_aperture_right"``.
     title : str
-        As people read it.
+        Name shown to users.
     side : {"right", "left", "both"}
-        The subject's side that it belongs to.
+        The subject's side.
     kind : {"length", "area", "ratio", "angle"}
-        What kind of unit it has: lengths and areas are scaled, ratios have none, angles are in degrees.
+        Lengths and areas are scaled, ratios have no unit, angles are in degrees.
     help : str
-        How it is defined, in a sentence.
+        Definition in one sentence.
     lines : tuple of tuple of int
-        Landmarks to connect, to show what is measured.
+        Landmarks to connect in drawings of the measure.
     formula : callable
-        From `FaceAxes` of N faces to a `Quantity`.
+        Computes a `Quantity` from the `FaceAxes` of N faces.
     """
 
     name: str
@@ -69,8 +69,8 @@ class Measure:
     formula: Formula
 
 
-def name_of_sides(column: str) -> str:
-    """Return the measure of which a column is one side, or the difference that a symmetry is made of."""
+def name_without_side(column: str) -> str:
+    """Return a column's name without its side; a symmetry becomes the difference of the same measure."""
     return column.removesuffix("_right").removesuffix("_left").replace("_symmetry", "_difference")
 
 
@@ -83,9 +83,9 @@ def _area(axes: FaceAxes, corners: tuple[int, ...]) -> Quantity:
 
 
 def fissure_height(axes: FaceAxes, side: str) -> Quantity:
-    """Return the palpebral fissure height: the mean vertical distance of upper and lower lid.
+    """Return the palpebral fissure height: the mean vertical distance between upper and lower lid.
 
-    Negative values are noise around a shut eye and are kept, so that means are not biased.
+    Negative values, the noise of a shut eye, are kept, so that means are not biased.
     """
     _, upper_outer, upper_inner, _, lower_inner, lower_outer = EYE[side]
     return mean(
@@ -97,7 +97,7 @@ def fissure_height(axes: FaceAxes, side: str) -> Quantity:
 
 
 def fissure_width(axes: FaceAxes, side: str) -> Quantity:
-    """Return the palpebral fissure width: canthus to canthus."""
+    """Return the palpebral fissure width: the distance between the canthi."""
     return _distance(axes, EYE[side][0], EYE[side][3])
 
 
@@ -120,31 +120,31 @@ def eye_area(axes: FaceAxes, side: str) -> Quantity:
 
 
 def margin_reflex_distance_1(axes: FaceAxes, side: str) -> Quantity:
-    """Return the vertical distance from the middle of the iris to the upper lid (MRD 1)."""
+    """Return the vertical distance from the centre of the iris to the upper lid (MRD 1)."""
     iris = RIGHT_IRIS if side == "right" else LEFT_IRIS
     return axes.vertical(iris) - mean([axes.vertical(EYE[side][1]), axes.vertical(EYE[side][2])])
 
 
 def margin_reflex_distance_2(axes: FaceAxes, side: str) -> Quantity:
-    """Return the vertical distance from the middle of the iris to the lower lid (MRD 2)."""
+    """Return the vertical distance from the centre of the iris to the lower lid (MRD 2)."""
     iris = RIGHT_IRIS if side == "right" else LEFT_IRIS
     return mean([axes.vertical(EYE[side][5]), axes.vertical(EYE[side][4])]) - axes.vertical(iris)
 
 
 def brow_height(axes: FaceAxes, side: str) -> Quantity:
-    """Return the mean height of the brow's middle three landmarks above the canthal line."""
+    """Return the mean height of the brow's three middle landmarks above the canthal line."""
     return -mean([axes.below_line(i) for i in BROW[side]])
 
 
 def commissure_excursion(axes: FaceAxes, side: str) -> Quantity:
-    """Return the distance of the commissure from where the midline meets the lower lip's border."""
+    """Return the distance of the commissure from the point where the midline meets the lower lip's border."""
     return hypotenuse(
         axes.horizontal(COMMISSURE[side]), axes.vertical(COMMISSURE[side]) - axes.vertical(LOWER_LIP_BORDER)
     )
 
 
 def smile_angle(axes: FaceAxes, side: str) -> Quantity:
-    """Return the angle between the midline, upwards, and the commissure, at the lower lip's border."""
+    """Return the angle at the lower lip's border between the midline, upwards, and the commissure."""
     outwards = axes.horizontal(COMMISSURE[side])
     if side == "right":
         outwards = -outwards
@@ -153,22 +153,22 @@ def smile_angle(axes: FaceAxes, side: str) -> Quantity:
 
 
 def commissure_height(axes: FaceAxes, side: str) -> Quantity:
-    """Return how far the commissure is below the canthal line."""
+    """Return the distance of the commissure below the canthal line."""
     return axes.below_line(COMMISSURE[side])
 
 
 def upper_lip_height(axes: FaceAxes, side: str) -> Quantity:
-    """Return how far the upper lip's border, between midline and commissure, is below the canthal line."""
+    """Return the distance of the upper lip's border, midway to the commissure, below the canthal line."""
     return mean([axes.below_line(i) for i in UPPER_LIP[side]])
 
 
 def lower_lip_height(axes: FaceAxes, side: str) -> Quantity:
-    """Return how far the lower lip's border, between midline and commissure, is below the canthal line."""
+    """Return the distance of the lower lip's border, midway to the commissure, below the canthal line."""
     return mean([axes.below_line(i) for i in LOWER_LIP[side]])
 
 
 def dental_show(axes: FaceAxes, side: str) -> Quantity:
-    """Return the area between the inner lips on one side of the lips' middle."""
+    """Return the area between the inner lips on one side of their midpoints."""
     return _area(axes, INNER_LIP[side])
 
 
@@ -180,17 +180,17 @@ def philtrum_deviation(axes: FaceAxes) -> Quantity:
 
 
 def mouth_width(axes: FaceAxes) -> Quantity:
-    """Return the distance of the commissures."""
+    """Return the distance between the commissures."""
     return _distance(axes, 48, 54)
 
 
 def mouth_opening(axes: FaceAxes) -> Quantity:
-    """Return the vertical distance of the inner lips at their middle."""
+    """Return the vertical distance between the inner lips at their midpoints."""
     return axes.vertical(66) - axes.vertical(62)
 
 
 def outer_mouth_opening(axes: FaceAxes) -> Quantity:
-    """Return the vertical distance of the outer lips at their middle."""
+    """Return the vertical distance between the outer lips at their midpoints."""
     return axes.vertical(57) - axes.vertical(51)
 
 
@@ -205,7 +205,7 @@ def jaw_opening(axes: FaceAxes) -> Quantity:
 
 
 def inter_canthal_distance(axes: FaceAxes) -> Quantity:
-    """Return the distance of the outer canthi."""
+    """Return the distance between the outer canthi."""
     return _distance(axes, 36, 45)
 
 
@@ -243,43 +243,36 @@ _SINGLE: tuple[tuple[str, str, Kind, Formula, Any], ...] = (
 )  # fmt: skip
 
 
-def _sentence(function: Callable[..., Quantity]) -> str:
-    """Return the definition that a formula's docstring begins with."""
+def _help(function: Callable[..., Quantity]) -> str:
+    """Return the first paragraph of a formula's docstring, without "Return"."""
     text = (function.__doc__ or "").split("\n\n")[0].removeprefix("Return ")
     return text[:1].upper() + " ".join(text[1:].split())
 
 
-def _on_side(function: Callable[[FaceAxes, str], Quantity], side: str) -> Formula:
-    return lambda axes: function(axes, side)
+def _for_side(formula: Callable[[FaceAxes, str], Quantity], side: str) -> Formula:
+    return lambda axes: formula(axes, side)
 
 
-def _definitions() -> tuple[Measure, ...]:
-    found = []
-    for name, title, kind, function, lines in _PAIRED:
-        help = _sentence(function)
-        for side in SIDES:
-            formula = _on_side(function, side)
-            found.append(
-                Measure(f"{name}_{side}", f"{title}, {side}", side, kind, help, lines(side), formula)
-            )
-    for name, title, kind, formula, drawn in _SINGLE:
-        found.append(Measure(name, title, "both", kind, _sentence(formula), drawn, formula))
-    return tuple(found)
-
-
-MEASURES = _definitions()
-"""Every measure of one frame; asymmetries follow from pairs of them, see `asymmetry`."""
+MEASURES = tuple(
+    Measure(f"{name}_{side}", f"{title}, {side}", side, kind, _help(formula), lines(side),
+            _for_side(formula, side))
+    for name, title, kind, formula, lines in _PAIRED for side in SIDES
+) + tuple(
+    Measure(name, title, "both", kind, _help(formula), lines, formula)
+    for name, title, kind, formula, lines in _SINGLE
+)  # fmt: skip
+"""All measures of one face on one frame."""
 PAIRS = tuple(name for name, *_ in _PAIRED)
-"""Names of the measures that each side has, without the side."""
+"""Names, without the side, of the measures that exist for both sides."""
 
 
 def measure_named(name: str) -> Measure:
-    """Return the measure of a name.
+    """Return the measure with a name.
 
     Raises
     ------
     MeasureError
-        If there is none; the sentence names similar ones.
+        If there is no such measure; the message suggests similar names.
     """
     for item in MEASURES:
         if item.name == name:
@@ -288,21 +281,21 @@ def measure_named(name: str) -> Measure:
 
 
 def unknown_measure(name: str, known: Sequence[str]) -> MeasureError:
-    """Return the error that names the measures most like a name that is none, or all if none is."""
+    """Return an error that suggests known names similar to an unknown one, or lists all of them."""
     near = difflib.get_close_matches(str(name), known, 3) or [item for item in known if str(name) in item][:6]
-    words = f"do you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}."
-    return MeasureError(f"There is no measure {name!r:.60}: {words}")
+    hint = f"do you mean {' or '.join(near)}?" if near else f"choose one of {', '.join(known)}."
+    return MeasureError(f"There is no measure {name!r:.60}: {hint}")
 
 
 def values_of(landmarks: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]:
-    """Return one measure of landmarks, in their own unit; angles in degrees.
+    """Compute one measure, in the unit of the landmarks; angles in degrees.
 
     Parameters
     ----------
     landmarks : ndarray, (..., 68, 2)
         x then y, y down.
     name : str
-        Of `MEASURES`.
+        Name of one of `MEASURES`.
 
     Returns
     -------
@@ -321,20 +314,17 @@ def values_of(landmarks: npt.NDArray[Any], name: str) -> npt.NDArray[np.float64]
     points = np.asarray(landmarks)
     if points.shape[-2:] != (N_LANDMARKS, 2):
         raise MeasureError(f"The landmarks have the shape {points.shape}: give (..., {N_LANDMARKS}, 2).")
-    found = series_of(points.reshape(-1, *points.shape[-2:]), (name,))
-    return np.asarray(found.reshape(points.shape[:-2]))
+    values = measure_landmarks(points.reshape(-1, *points.shape[-2:]), (name,))
+    return np.asarray(values.reshape(points.shape[:-2]))
 
 
-def series_of(landmarks: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.float64]:
-    """Return measures of landmarks (N, 68, 2), (K, N) float64, as `values_of` has them.
-
-    Faces are measured `ROWS_AT_ONCE` at a time, so that a long recording needs little memory.
-    """
-    found = np.empty((len(names), len(landmarks)))
+def measure_landmarks(landmarks: npt.NDArray[Any], names: Sequence[str]) -> npt.NDArray[np.float64]:
+    """Compute K measures of landmarks (N, 68, 2) in chunks, (K, N) float64; units as for `values_of`."""
+    values = np.empty((len(names), len(landmarks)))
     with np.errstate(divide="ignore", invalid="ignore"):
-        for first in range(0, len(landmarks), ROWS_AT_ONCE):
-            part = slice(first, first + ROWS_AT_ONCE)
-            axes = face_axes(landmarks[part])
-            for row, name in zip(found, names, strict=True):
-                row[part] = measure_named(name).formula(axes).value
-    return found
+        for first in range(0, len(landmarks), FACES_PER_CHUNK):
+            chunk = slice(first, first + FACES_PER_CHUNK)
+            axes = face_axes(landmarks[chunk])
+            for row, name in zip(values, names, strict=True):
+                row[chunk] = measure_named(name).formula(axes).value
+    return values

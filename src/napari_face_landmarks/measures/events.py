@@ -1,8 +1,8 @@
-"""Blinks and movements: where a measure leaves its baseline by more than its noise, and comes back.
+"""Detection of blinks and movements: excursions of a measure from its baseline that exceed its noise.
 
-One detector serves both. A slow baseline is subtracted; stretches that exceed a threshold, which follows from
-the measured noise and from the landmarks' uncertainty, are events; onset and end are where a tenth of the
-amplitude is crossed, between frames by linear interpolation.
+One detector finds both. It subtracts a slowly varying baseline; events are intervals above a threshold, which
+depends on the measured noise and on the landmarks' uncertainty. Onset and end are where the signal crosses a
+tenth of the amplitude, interpolated linearly between frames.
 """
 
 from __future__ import annotations
@@ -25,31 +25,30 @@ if TYPE_CHECKING:
 Floats = npt.NDArray[np.float64]
 
 SIGNAL_TO_NOISE = 6.0
-"""An event's amplitude is at least this many standard deviations of the noise from frame to frame."""
-SYSTEMATIC = 0.5
-"""Share of a standard error that differs from one frame to another far from it; the rest is a common
-offset."""
+"""Smallest amplitude of an event, in standard deviations of the noise from frame to frame."""
+VARYING_SHARE = 0.5
+"""Share of a standard error that differs between distant frames; the rest is an offset common to all."""
 SMALLEST_CLOSURE = 0.3
-"""Partial closures smaller than this are not called blinks."""
+"""Smaller partial closures are not counted as blinks."""
 VALLEY = 0.35
-"""Two peaks are two events where the signal falls between them by this share of the lower one."""
+"""Two peaks are separate events if the signal falls between them by this share of the lower peak."""
 COMPLETE = 0.9
 """Closure from which a blink is complete."""
 LONGEST_BLINK = 1.0
-"""Seconds; a longer closure is an event of its own kind, not a blink."""
+"""Seconds; longer closures are not blinks."""
 SHORTEST_EVENT = 0.025
 """Seconds; shorter peaks are noise."""
 EDGE, FULL = 0.1, 0.9
-"""Shares of the amplitude at which an event begins and ends, and at which it is fully reached."""
+"""Shares of the amplitude that mark onset and end, and the fully reached excursion."""
 BASELINE_SECONDS = 4.0
 SMOOTHING_SECONDS = 0.03
-"""Window of the Savitzky-Golay filter: none below 70 frames per second, so that short blinks keep their
-depth."""
+"""Window of the Savitzky-Golay filter; below 70 frames per second nothing is filtered, to keep the depth of
+short blinks."""
 
 
 @dataclass(frozen=True, slots=True)
 class Event:
-    """A stretch on which one measure of one face leaves its baseline and comes back.
+    """An excursion of one measure of one face from its baseline.
 
     Attributes
     ----------
@@ -59,17 +58,16 @@ class Event:
     side : str
         ``"right"``, ``"left"`` or ``"both"``.
     frame : int
-        The peak's frame, by its number in the video.
+        Frame number of the peak in the video.
     onset, full, release, end : float
-        Seconds: a tenth of the amplitude is passed, nine tenths are reached, left, and a tenth is reached
-        again.
+        Times in seconds: the signal rises through a tenth and nine tenths of the amplitude, and falls back
+        through nine tenths and a tenth.
     peak : float
-        Seconds of the greatest value.
+        Time of the greatest value, seconds.
     value, baseline, amplitude : float
-        Greatest value, what it rose from, and their difference (negative for events downwards), in the
-        measure's unit.
+        Greatest value, baseline, and their difference (negative for downward events), in the measure's unit.
     rise_velocity, fall_velocity : float
-        Greatest speed on the way to the peak and back, unit per second, both positive.
+        Greatest speed towards the peak and back, in units per second, both positive.
     error : float
         Standard error of the amplitude.
     complete : bool
@@ -95,19 +93,19 @@ class Event:
 
     @property
     def duration(self) -> float:
-        """Seconds from onset to end."""
+        """Time from onset to end, seconds."""
         return self.end - self.onset
 
 
 @dataclass(frozen=True, slots=True)
 class Blink:
-    """A blink of one face: of both eyes, or of one alone.
+    """A blink of one face, with both eyes or only one.
 
     Attributes
     ----------
     face : int
     right, left : Event or None
-        The closure of each eye; None where that eye stayed open or was not seen.
+        The closure of each eye; None if that eye stayed open or was not visible.
     """
 
     face: int
@@ -116,27 +114,27 @@ class Blink:
 
     @property
     def side(self) -> str:
-        """``"both"``, or the eye that blinked alone."""
+        """``"both"``, or the side of the only eye that blinked."""
         if self.right is not None and self.left is not None:
             return "both"
         return "right" if self.right is not None else "left"
 
     @property
     def main(self) -> Event:
-        """The eye that closed further."""
-        found = [event for event in (self.right, self.left) if event is not None]
-        return max(found, key=lambda event: event.value)
+        """The closure of the eye that closed further."""
+        events = [event for event in (self.right, self.left) if event is not None]
+        return max(events, key=lambda event: event.value)
 
     @property
     def delay(self) -> float:
-        """Onset of the left eye minus that of the right one, seconds; NaN where one eye blinked alone."""
+        """Onset of the left eye minus onset of the right one, seconds; NaN if only one eye blinked."""
         if self.right is None or self.left is None:
             return math.nan
         return self.left.onset - self.right.onset
 
     @property
     def complete(self) -> bool:
-        """Whether each eye that blinked closed completely."""
+        """Whether every eye that blinked closed completely."""
         return all(event.complete for event in (self.right, self.left) if event is not None)
 
 
@@ -148,12 +146,12 @@ def blinks(table: MeasureTable, fps: float | None = None) -> list[Blink]:
     table : MeasureTable
         With the columns ``closure_right`` and ``closure_left``.
     fps : float, optional
-        Frame rate, where the table has no time stamps.
+        Frame rate; if given, it replaces the table's time stamps.
 
     Returns
     -------
     list of Blink
-        By face, then by time. Closures longer than a second are not blinks; `closures` returns them.
+        Sorted by face, then by time. Closures longer than a second are left out; see `closures`.
 
     Raises
     ------
@@ -164,19 +162,19 @@ def blinks(table: MeasureTable, fps: float | None = None) -> list[Blink]:
 
 
 def closures(table: MeasureTable, fps: float | None = None) -> list[Blink]:
-    """Find the closures of the eyes, blinks and longer ones; as `blinks` otherwise."""
+    """Find closures of the eyes of any duration; parameters and errors are those of `blinks`."""
     check_table(table)
-    found: list[Blink] = []
+    result: list[Blink] = []
     for face in range(table.n_faces):
         right, left = (
             _events(table, f"closure_{side}", face, side, fps, SMALLEST_CLOSURE) for side in ("right", "left")
         )
-        found += _paired(face, right, left)
-    return found
+        result += _pair_closures(face, right, left)
+    return result
 
 
 def movements(table: MeasureTable, name: str, fps: float | None = None, smallest: float = 0.0) -> list[Event]:
-    """Find the movements of one measure of every face, upwards and downwards from its baseline.
+    """Find movements: excursions of one measure of every face, up or down from its baseline.
 
     Parameters
     ----------
@@ -184,9 +182,14 @@ def movements(table: MeasureTable, name: str, fps: float | None = None, smallest
     name : str
         A column, such as ``"mouth_opening"`` or ``"commissure_excursion_left"``.
     fps : float, optional
-        Frame rate, where the table has no time stamps.
+        Frame rate; if given, it replaces the table's time stamps.
     smallest : float
-        Smallest amplitude, in the measure's unit; the noise alone decides where 0.
+        Smallest amplitude, in the measure's unit; with 0 the noise alone sets the threshold.
+
+    Returns
+    -------
+    list of Event
+        Sorted by face, then by onset.
 
     Raises
     ------
@@ -197,19 +200,19 @@ def movements(table: MeasureTable, name: str, fps: float | None = None, smallest
     if not _is_number(smallest):
         raise MeasureError(f"The smallest amplitude is {smallest!r:.40}: give a number.")
     side = table.columns[table.column(name)].side
-    found: list[Event] = []
-    for face in range(table.n_faces):
-        both = [
-            event
-            for sign in (1, -1)
-            for event in _events(table, name, face, side, fps, smallest, sign, long=True)
-        ]
-        found += sorted(both, key=lambda event: event.onset)
-    return found
+    return [
+        event
+        for face in range(table.n_faces)
+        for event in sorted(
+            _events(table, name, face, side, fps, smallest, slow=True)
+            + _events(table, name, face, side, fps, smallest, sign=-1, slow=True),
+            key=lambda event: event.onset,
+        )
+    ]
 
 
 def check_table(table: Any) -> None:
-    """Refuse what is no table of measures, such as tracks or a path, in a sentence."""
+    """Raise a `MeasureError` for anything but a table of measures, such as tracks or a path."""
     if not hasattr(table, "series_error"):
         raise MeasureError(f"Give measure(tracks), not an object of the type {type(table).__name__}.")
 
@@ -218,10 +221,10 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and math.isfinite(value)
 
 
-def time_of_rows(table: MeasureTable, fps: float | None = None) -> Floats:
-    """Return the seconds of each row, from the time stamps or a frame rate.
+def row_times(table: MeasureTable, fps: float | None = None) -> Floats:
+    """Return the time of each row in seconds, from the frame rate if given, else from the time stamps.
 
-    Raises a `MeasureError` if there are fewer than two rows, or neither time stamps that increase nor a frame
+    Raises a `MeasureError` if there are fewer than two rows, or neither increasing time stamps nor a frame
     rate.
     """
     check_table(table)
@@ -250,56 +253,56 @@ def _events(
     fps: float | None,
     smallest: float,
     sign: int = 1,
-    long: bool = False,
+    slow: bool = False,
 ) -> list[Event]:
-    seconds = time_of_rows(table, fps)
+    seconds = row_times(table, fps)
     values = np.where(table.usable[:, face], table.series(name, face), np.nan)
     errors = table.series_error(name, face)
     step = float(np.median(np.diff(seconds)))
     signal = _smoothed(sign * values, seconds, step)
-    base = _baseline(signal, seconds, step, long)
-    noise = noise_of(values)
+    base = _baseline(signal, step, slow)
+    noise = frame_noise(values)
     typical = float(np.nanmedian(errors)) if np.isfinite(errors).any() else 0.0
-    threshold = max(SIGNAL_TO_NOISE * max(noise, 1e-9), 2 * SYSTEMATIC * typical * (noise > 0), smallest)
+    threshold = max(SIGNAL_TO_NOISE * max(noise, 1e-9), 2 * VARYING_SHARE * typical * (noise > 0), smallest)
     speed = np.gradient(signal, seconds)
-    found: list[Event] = []
-    stretches = _stretches(signal - base, threshold)
-    for number, (first, last) in enumerate(stretches):
-        place = first + int(np.nanargmax(signal[first : last + 1]))
-        ends = _valley(signal, stretches, number), _valley(signal, stretches, number + 1)
-        edges = _edges(signal, float(base[place]), place, seconds, ends)
-        if edges[3] - edges[0] < SHORTEST_EVENT or (found and edges[0] < found[-1].end):
+    events: list[Event] = []
+    intervals = _intervals(signal - base, threshold)
+    for number, (first, last) in enumerate(intervals):
+        peak = first + int(np.nanargmax(signal[first : last + 1]))
+        limits = _valley(signal, intervals, number), _valley(signal, intervals, number + 1)
+        onset, full, release, end = _edges(signal, float(base[peak]), peak, seconds, limits)
+        if end - onset < SHORTEST_EVENT or (events and onset < events[-1].end):
             continue
-        before = int(np.searchsorted(seconds, edges[0])) - 1  # the row before the onset
-        rise, fall = slice(max(before, 0), place + 1), slice(place, last + 2)
-        amplitude = float(signal[place] - base[place])
-        found.append(
+        before_onset = int(np.searchsorted(seconds, onset)) - 1
+        rise, fall = slice(max(before_onset, 0), peak + 1), slice(peak, last + 2)
+        value, baseline = float(signal[peak]), float(base[peak])
+        events.append(
             Event(
                 measure=name,
                 face=face,
                 side=side,
-                frame=int(table.frame_indices[place]),
-                onset=edges[0],
-                full=edges[1],
-                release=edges[2],
-                end=edges[3],
-                peak=float(seconds[place]),
-                value=sign * float(signal[place]),
-                baseline=sign * float(base[place]),
-                amplitude=sign * amplitude,
+                frame=int(table.frame_indices[peak]),
+                onset=onset,
+                full=full,
+                release=release,
+                end=end,
+                peak=float(seconds[peak]),
+                value=sign * value,
+                baseline=sign * baseline,
+                amplitude=sign * float(signal[peak] - base[peak]),
                 rise_velocity=float(np.nanmax(np.maximum(speed[rise], 0), initial=0)),
                 fall_velocity=float(np.nanmax(np.maximum(-speed[fall], 0), initial=0)),
-                error=math.hypot(noise, SYSTEMATIC * typical),
-                complete=sign * float(signal[place]) >= COMPLETE,
+                error=math.hypot(noise, VARYING_SHARE * typical),
+                complete=sign * value >= COMPLETE,
             )
         )
-    return found
+    return events
 
 
-def noise_of(values: npt.NDArray[Any]) -> float:
-    """Return the standard deviation of a series' noise from frame to frame.
+def frame_noise(values: npt.NDArray[Any]) -> float:
+    """Estimate the standard deviation of the noise of a series from frame to frame.
 
-    Estimated from the median absolute second difference, which slow movement and rare events do not change:
+    The median absolute second difference is insensitive to slow movement and rare events:
     ``sd = 1.4826 median|x[t-1] - 2 x[t] + x[t+1]| / sqrt(6)``.
     """
     second = np.diff(np.asarray(values, np.float64), 2)
@@ -308,7 +311,7 @@ def noise_of(values: npt.NDArray[Any]) -> float:
 
 
 def _smoothed(values: Floats, seconds: Floats, step: float) -> Floats:
-    """Return values over a Savitzky-Golay filter, where it reaches no farther than `SMOOTHING_SECONDS`."""
+    """Apply a Savitzky-Golay filter of `SMOOTHING_SECONDS`; rows next to gaps in time stay unfiltered."""
     window = 2 * int(SMOOTHING_SECONDS / step / 2) + 1
     if window < 5 or len(values) < window:
         return values
@@ -323,30 +326,29 @@ def _smoothed(values: Floats, seconds: Floats, step: float) -> Floats:
     return np.where(known, np.where(near, savgol_filter(filled, window, 2), filled), np.nan)
 
 
-def _baseline(signal: Floats, seconds: Floats, step: float, long: bool) -> Floats:
-    """Return what a signal rises from: a low percentile of the seconds around each frame."""
+def _baseline(signal: Floats, step: float, slow: bool) -> Floats:
+    """Return a running percentile of the signal: the median or, if `slow`, a lower one of more time."""
     known = np.isfinite(signal)
     if not known.any():
         return np.zeros(len(signal))
     from scipy.ndimage import percentile_filter
 
     filled = np.interp(np.arange(len(signal)), np.flatnonzero(known), signal[known])
-    share = 50.0 if not long else 25.0
-    seconds_around = BASELINE_SECONDS if not long else 5 * BASELINE_SECONDS
-    size = min(2 * round(seconds_around / step / 2) + 1, 2 * len(signal) - 1)
+    percentile, window = (25.0, 5 * BASELINE_SECONDS) if slow else (50.0, BASELINE_SECONDS)
+    size = min(2 * round(window / step / 2) + 1, 2 * len(signal) - 1)
     coarse = max(1, size // 101)
     if coarse == 1:
-        return np.asarray(percentile_filter(filled, share, size=size, mode="nearest"))
-    places = np.arange(0, len(signal), coarse)
-    low = percentile_filter(filled[places], share, size=max(3, size // coarse | 1), mode="nearest")
-    return np.asarray(np.interp(np.arange(len(signal)), places, low))
+        return np.asarray(percentile_filter(filled, percentile, size=size, mode="nearest"))
+    rows = np.arange(0, len(signal), coarse)
+    base = percentile_filter(filled[rows], percentile, size=max(3, size // coarse | 1), mode="nearest")
+    return np.asarray(np.interp(np.arange(len(signal)), rows, base))
 
 
-def _stretches(above: Floats, threshold: float) -> list[tuple[int, int]]:
-    """Return first and last row of each event that reaches the threshold.
+def _intervals(above: Floats, threshold: float) -> list[tuple[int, int]]:
+    """Return the first and last row of each interval above the threshold that has one peak.
 
-    Two peaks are two events where the signal falls between them by the threshold and by `VALLEY` of the lower
-    one; shallower dips, of noise, are bridged.
+    Two peaks are separate events if the signal falls between them by the threshold and by `VALLEY` of the
+    lower peak; shallower dips count as noise.
     """
     high = np.where(np.isfinite(above), above, 0.0)
     peaks: list[int] = []
@@ -361,54 +363,54 @@ def _stretches(above: Floats, threshold: float) -> list[tuple[int, int]]:
     if not peaks:
         return []
     valleys = [a + int(np.argmin(high[a:b])) for a, b in itertools.pairwise(peaks)]
-    stretches = []
+    intervals = []
     for peak, first, last in zip(peaks, [0, *valleys], [*valleys, len(high) - 1], strict=True):
-        outside = np.flatnonzero(high[first:peak] < threshold)
-        begin = first + int(outside[-1]) + 1 if len(outside) else first
-        outside = np.flatnonzero(high[peak : last + 1] < threshold)
-        stretches.append((begin, peak + int(outside[0]) - 1 if len(outside) else last))
-    return stretches
+        below = np.flatnonzero(high[first:peak] < threshold)
+        begin = first + int(below[-1]) + 1 if len(below) else first
+        below = np.flatnonzero(high[peak : last + 1] < threshold)
+        intervals.append((begin, peak + int(below[0]) - 1 if len(below) else last))
+    return intervals
 
 
-def _peaks(signal: Floats, least: float) -> npt.NDArray[np.int64]:
-    """Return the local maxima of at least `least`; of a plateau the middle, none at either end.
+def _peaks(signal: Floats, height: float) -> npt.NDArray[np.int64]:
+    """Return the local maxima of at least `height`: the middle of a plateau, never the first or last row.
 
-    As ``scipy.signal.find_peaks``, whose import takes longer than finding the blinks of an hour.
+    Equals ``scipy.signal.find_peaks``, whose import takes longer than finding the blinks of an hour.
     """
     ends = np.append(np.flatnonzero(np.diff(signal)), len(signal) - 1)
     starts = np.append(0, ends[:-1] + 1)
     level = signal[starts]
-    inside = (level[1:-1] > level[:-2]) & (level[1:-1] > level[2:]) & (level[1:-1] >= least)
-    return np.asarray((starts[1:-1][inside] + ends[1:-1][inside]) // 2)
+    is_peak = (level[1:-1] > level[:-2]) & (level[1:-1] > level[2:]) & (level[1:-1] >= height)
+    return np.asarray((starts[1:-1][is_peak] + ends[1:-1][is_peak]) // 2)
 
 
-def _valley(signal: Floats, stretches: Sequence[tuple[int, int]], number: int) -> int:
-    """Return the lowest row between event `number` and the one before it, or the first or last row."""
+def _valley(signal: Floats, intervals: Sequence[tuple[int, int]], number: int) -> int:
+    """Return the row of the minimum before interval `number`; the first or last row at the ends."""
     if number == 0:
         return 0
-    if number == len(stretches):
+    if number == len(intervals):
         return len(signal) - 1
-    first, last = stretches[number - 1][1], stretches[number][0]
-    part = signal[first : last + 1]
-    return first + int(np.nanargmin(part)) if np.isfinite(part).any() else first
+    first, last = intervals[number - 1][1], intervals[number][0]
+    between = signal[first : last + 1]
+    return first + int(np.nanargmin(between)) if np.isfinite(between).any() else first
 
 
 def _edges(
-    signal: Floats, base: float, place: int, seconds: Floats, ends: tuple[int, int]
+    signal: Floats, base: float, peak: int, seconds: Floats, limits: tuple[int, int]
 ) -> tuple[float, float, float, float]:
-    """Return onset, full, release and end of the event that peaks in a row, seconds.
+    """Return onset, full, release and end of an event, in seconds, from the row of its peak.
 
-    Its edges are at most at the valleys to the events next to it, the rows `ends`.
+    The event ends at the latest in the rows `limits`, the minima between it and its neighbours.
     """
-    amplitude = signal[place] - base
+    amplitude = signal[peak] - base
     times = []
-    for step, limit in ((-1, ends[0]), (1, ends[1])):
+    for step, limit in ((-1, limits[0]), (1, limits[1])):
         for level in (base + EDGE * amplitude, base + FULL * amplitude):
-            k = place
+            k = peak
             while k != limit and np.isfinite(signal[k + step]) and signal[k] > level:
                 k += step
             inner = k - step
-            if signal[k] > level or k == place:
+            if signal[k] > level or k == peak:
                 times.append(float(seconds[k]))
                 continue
             share = (signal[inner] - level) / (signal[inner] - signal[k])
@@ -417,13 +419,13 @@ def _edges(
     return onset, full, release, end
 
 
-def _paired(face: int, right: Sequence[Event], left: Sequence[Event]) -> list[Blink]:
-    """Return the blinks of two eyes: closures that overlap in time are one blink."""
-    found, alone = [], list(left)
+def _pair_closures(face: int, right: Sequence[Event], left: Sequence[Event]) -> list[Blink]:
+    """Combine closures of the two eyes that overlap in time to one blink."""
+    result, unpaired = [], list(left)
     for event in right:
-        partner = next((o for o in alone if o.onset <= event.end and event.onset <= o.end), None)
+        partner = next((o for o in unpaired if o.onset <= event.end and event.onset <= o.end), None)
         if partner is not None:
-            alone.remove(partner)
-        found.append(Blink(face, event, partner))
-    found += [Blink(face, None, event) for event in alone]
-    return sorted(found, key=lambda blink: blink.main.onset)
+            unpaired.remove(partner)
+        result.append(Blink(face, event, partner))
+    result += [Blink(face, None, event) for event in unpaired]
+    return sorted(result, key=lambda blink: blink.main.onset)

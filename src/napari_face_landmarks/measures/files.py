@@ -1,4 +1,4 @@
-"""Tables of measures for other programs: wide and long CSV, Parquet, xarray, and tables of events."""
+"""Export of measures and events: wide and long tables, CSV, Parquet, xarray."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
 
 FLAGS = ("low_confidence", "turned")
 CHUNK = 5000
-"""Rows of a CSV file that are formatted at once."""
+"""Rows of a CSV file that are formatted at a time."""
 TIMES = ("time", "onset", "full", "peak", "release", "end", "duration")
-"""Columns in seconds, which are written to the microsecond however long the recording is."""
-COMPILED_FROM = 1_000_000
-"""Cells of a CSV file from which its kernel is worth its compilation."""
+"""Columns in seconds, written with microseconds even for long recordings."""
+COMPILED_CELLS = 1_000_000
+"""Number of CSV cells from which compiling the formatting kernel pays off."""
 LONGEST_CELL = len(",-0.000123457")
 POWERS = 10.0 ** np.arange(10)
 COMMA, MINUS, POINT, ZERO, NEWLINE = b",-.0\n"
@@ -35,14 +35,14 @@ _QUOTE, _MARKS = '"', frozenset(',"\r\n')
 
 
 def to_dataframe(table: MeasureTable, long: bool = False) -> pandas.DataFrame:
-    """Return a table of measures as pandas has it.
+    """Convert a table of measures to a DataFrame.
 
     Parameters
     ----------
     table : MeasureTable
     long : bool
-        One row for each measure (tidy form: frame, time, face, measure, side, unit, value, error) in place of
-        one for each frame and face.
+        One row per measure (tidy form: frame, time, face, measure, side, unit, value, error) instead of one
+        per frame and face.
 
     Returns
     -------
@@ -56,22 +56,22 @@ def to_dataframe(table: MeasureTable, long: bool = False) -> pandas.DataFrame:
 
 
 def columns_of(table: MeasureTable, long: bool = False) -> dict[str, npt.NDArray[Any]]:
-    """Return the columns of `to_dataframe`: to write them as CSV takes no pandas, and less memory."""
-    there = np.isfinite(table.values[..., 0])
-    rows, faces = np.nonzero(there)
+    """Return the columns of `to_dataframe` as arrays, so that CSV can be written without pandas."""
+    present = np.isfinite(table.values[..., 0])
+    rows, faces = np.nonzero(present)
     index = {
         "frame": table.frame_indices[rows],
         "time": table.timestamps[rows],
         "face": np.array(table.face_names, dtype=object)[faces],
-        **{flag: getattr(table, flag)[there] for flag in FLAGS},
+        **{flag: getattr(table, flag)[present] for flag in FLAGS},
         "pose_corrected": np.full(len(rows), table.pose_corrected),
     }
     count = len(table.columns)
     if not long:
         columns = index
         block = np.empty((2 * count, len(rows)), np.float32)
-        block[::2] = table.values[there].T
-        block[1::2] = table.errors[there].T
+        block[::2] = table.values[present].T
+        block[1::2] = table.errors[present].T
         for column, value, error in zip(table.columns, block[::2], block[1::2], strict=True):
             name = column_name(column.name, column.unit)
             columns |= {name: value, f"{name}_se": error}
@@ -82,8 +82,8 @@ def columns_of(table: MeasureTable, long: bool = False) -> dict[str, npt.NDArray
             title: np.tile(np.array([getattr(column, key) for column in table.columns], object), len(rows))
             for title, key in (("measure", "name"), ("side", "side"), ("unit", "unit"))
         },
-        "value": table.values[there].ravel(),
-        "error": table.errors[there].ravel(),
+        "value": table.values[present].ravel(),
+        "error": table.errors[present].ravel(),
     }
 
 
@@ -93,9 +93,9 @@ def column_name(name: str, unit: str) -> str:
 
 
 def to_xarray(table: MeasureTable) -> xarray.Dataset:
-    """Return a table in movement's conventions: dimensions time and individuals, and measure."""
+    """Convert a table to a Dataset with movement's dimensions time and individuals, and measure."""
     xr = optional("xarray", "Exporting measures to xarray")
-    known = np.isfinite(table.timestamps).all()
+    timed = np.isfinite(table.timestamps).all()
     return xr.Dataset(
         {
             "value": (("time", "individuals", "measure"), table.values),
@@ -103,14 +103,14 @@ def to_xarray(table: MeasureTable) -> xarray.Dataset:
             **{flag: (("time", "individuals"), getattr(table, flag)) for flag in FLAGS},
         },
         coords={
-            "time": table.timestamps if known else table.frame_indices,
+            "time": table.timestamps if timed else table.frame_indices,
             "individuals": list(table.face_names),
             "measure": list(table.names),
             "unit": ("measure", [column.unit for column in table.columns]),
             "frame": ("time", table.frame_indices),
         },
         attrs={
-            "time_unit": "seconds" if known else "frames",
+            "time_unit": "seconds" if timed else "frames",
             "scale": table.scale.in_words(),
             "pose_corrected": int(table.pose_corrected),
         },
@@ -118,7 +118,7 @@ def to_xarray(table: MeasureTable) -> xarray.Dataset:
 
 
 def events_to_dataframe(blinks: Sequence[Blink], movements: Sequence[Event] = ()) -> pandas.DataFrame:
-    """Return one row for each event: the closures of each blink, then movements; times in seconds."""
+    """Return a table of events, times in seconds: one row per eye and blink, then one per movement."""
     import pandas as pd
 
     rows: list[dict[str, Any]] = []
@@ -144,25 +144,25 @@ def _as_row(event: Event) -> dict[str, Any]:
 def write_table(
     path: str | os.PathLike[str], frame: pandas.DataFrame | Mapping[str, npt.NDArray[Any]]
 ) -> None:
-    """Write columns as CSV (decimal points, UTF-8) or Parquet, by the path's suffix, whole or not at all.
+    """Write columns atomically as CSV (decimal points, UTF-8) or Parquet, chosen by the path's suffix.
 
     Raises
     ------
     MeasureError
         If the suffix is neither ``.csv`` nor ``.parquet``.
     ResultError
-        If the file cannot be written, or a library for it is missing.
+        If the file cannot be written, or pyarrow is missing for Parquet.
     """
     suffix = os.fspath(path).lower().rpartition(".")[2]
     if suffix == "csv":
         columns = {name: np.asarray(frame[name]) for name in frame}
         length = max(map(len, columns.values()))
-        rows_of = _compiled_rows if length * len(columns) >= COMPILED_FROM else _rows
+        format_rows = _compiled_rows if length * len(columns) >= COMPILED_CELLS else _rows
         with replacing(path) as part, open(part, "wb") as stream:
             stream.write(f"{','.join(_csv_cells('', np.array(list(columns), object)))}\n".encode())
             for first in range(0, length, CHUNK):
                 chunk = {name: column[first : first + CHUNK] for name, column in columns.items()}
-                stream.writelines(rows_of(*_csv_parts(chunk)))
+                stream.writelines(format_rows(*_csv_parts(chunk)))
     elif suffix == "parquet":
         optional("pyarrow", "Writing Parquet")
         import pandas as pd
@@ -174,10 +174,10 @@ def write_table(
 
 
 def _csv_parts(columns: Mapping[str, npt.NDArray[Any]]) -> tuple[list[bytes], npt.NDArray[np.float64]]:
-    """Return how each row begins, and the floats at its end, (N, M).
+    """Return the formatted beginning of each row, and the float columns at its end, (N, M).
 
-    Rows become those of ``DataFrame.to_csv`` with ``float_format="%.6g"``, which calls functions of Python
-    for each number; only `TIMES` have more digits, and truth is in capitals.
+    The file equals that of ``DataFrame.to_csv`` with ``float_format="%.6g"``, which is slower as it calls
+    Python functions for each number, except that `TIMES` have more digits and booleans are upper case.
     """
     first = max(
         (k + 1 for k, (name, part) in enumerate(columns.items()) if part.dtype.kind != "f" or name in TIMES),
@@ -185,51 +185,51 @@ def _csv_parts(columns: Mapping[str, npt.NDArray[Any]]) -> tuple[list[bytes], np
     )
     length, floats = len(next(iter(columns.values()))), list(columns.values())[first:]
     numbers = np.empty((length, len(floats)))
-    for place, column in enumerate(floats):
-        numbers[:, place] = column
+    for index, column in enumerate(floats):
+        numbers[:, index] = column
     cells = [_csv_cells(name, column) for name, column in list(columns.items())[:first]]
     cells += [[""] * length] * (not cells or len(floats) > 0)
     return [",".join(row).encode() for row in zip(*cells, strict=True)], numbers
 
 
 def _rows(heads: Sequence[bytes], numbers: npt.NDArray[np.float64]) -> Iterator[bytes]:
-    """Yield rows of a CSV file, each from its beginning and its numbers."""
-    form = ",".join(["%.6g"] * numbers.shape[1]) + "\n"
+    """Yield the rows of a CSV file from their beginnings and numbers."""
+    template = ",".join(["%.6g"] * numbers.shape[1]) + "\n"
     for head, row in zip(heads, numbers.tolist(), strict=True):
-        yield head + (form % tuple(row)).replace("nan", "").encode()
+        yield head + (template % tuple(row)).replace("nan", "").encode()
 
 
 def _compiled_rows(heads: Sequence[bytes], numbers: npt.NDArray[np.float64]) -> Iterator[bytes]:
-    """Yield the bytes of `_rows` in larger pieces."""
+    """Yield the same bytes as `_rows` in larger blocks."""
     stops = np.cumsum([0, *map(len, heads)])
-    before = np.frombuffer(b"".join(heads), np.uint8)
-    room = np.empty(len(before) + len(heads) * (LONGEST_CELL * numbers.shape[1] + 1), np.uint8)
+    joined = np.frombuffer(b"".join(heads), np.uint8)
+    buffer = np.empty(len(joined) + len(heads) * (LONGEST_CELL * numbers.shape[1] + 1), np.uint8)
     row = 0
     while row < len(heads):
-        done, length = _fill(room, row, before, stops, numbers)
-        yield room[:length].tobytes()
+        done, length = _fill(buffer, row, joined, stops, numbers)
+        yield buffer[:length].tobytes()
         yield from _rows(heads[done : done + 1], numbers[done : done + 1])
         row = done + 1
 
 
 @exact_kernel
-def _fill(room: Any, first: int, heads: Any, stops: Any, numbers: Any) -> tuple[int, int]:
-    """Write rows from `first` on; return the row at which it stopped, and how many bytes come before it.
+def _fill(buffer: Any, first: int, heads: Any, stops: Any, numbers: Any) -> tuple[int, int]:
+    """Write rows from `first` on; return the row at which it stopped, and the number of bytes before it.
 
-    It stops at a number that "%.6g" writes with an exponent, and at one so close to the middle of two decimal
-    numbers that rounding of the product could decide between them.
+    It stops at numbers that "%.6g" writes with an exponent, and at numbers so close to halfway between two
+    decimals that the rounding error of the product could decide between them.
     """
-    at = 0
+    end = 0
     for row in range(first, len(numbers)):
-        begin = at
-        for place in range(stops[row], stops[row + 1]):
-            room[at] = heads[place]
-            at += 1
+        begin = end
+        for position in range(stops[row], stops[row + 1]):
+            buffer[end] = heads[position]
+            end += 1
         for column in range(numbers.shape[1]):
             number = numbers[row, column]
             if column:
-                room[at] = COMMA
-                at += 1
+                buffer[end] = COMMA
+                end += 1
             if number != number:
                 continue
             size, decimals = abs(number), 5
@@ -240,41 +240,41 @@ def _fill(room: Any, first: int, heads: Any, stops: Any, numbers: Any) -> tuple[
             while decimals < 9 and size * POWERS[decimals] < 1e5:
                 decimals += 1
             digits = int(size * POWERS[decimals])
-            rest = size * POWERS[decimals] - digits
-            if abs(rest - 0.5) < 1e-9:  # the product is wrong by up to 1.1e-10
+            remainder = size * POWERS[decimals] - digits
+            if abs(remainder - 0.5) < 1e-9:  # the product is wrong by up to 1.1e-10
                 return row, begin
-            if rest > 0.5:
+            if remainder > 0.5:
                 digits += 1
             while decimals and digits % 10 == 0:
                 digits //= 10
                 decimals -= 1
             if np.signbit(number):
-                room[at] = MINUS
-                at += 1
+                buffer[end] = MINUS
+                end += 1
             width = decimals + 1
             while width < 6 and digits >= POWERS[width]:
                 width += 1
             width += decimals > 0
-            for place in range(at + width - 1, at - 1, -1):
-                if decimals and place == at + width - 1 - decimals:
-                    room[place] = POINT
+            for position in range(end + width - 1, end - 1, -1):
+                if decimals and position == end + width - 1 - decimals:
+                    buffer[position] = POINT
                 else:
-                    room[place] = ZERO + digits % 10
+                    buffer[position] = ZERO + digits % 10
                     digits //= 10
-            at += width
-        room[at] = NEWLINE
-        at += 1
-    return len(numbers), at
+            end += width
+        buffer[end] = NEWLINE
+        end += 1
+    return len(numbers), end
 
 
 def _csv_cells(name: str, column: npt.NDArray[Any]) -> list[str]:
-    """Return the cells of a column: quoted where a text needs it, empty where a value is missing."""
+    """Return a column as text: strings are quoted if necessary, missing values are empty."""
     values = column.tolist()
-    if column.dtype.kind == "f" and name in TIMES:  # six digits would be 0.1 s after three hours
+    if column.dtype.kind == "f" and name in TIMES:  # six digits would resolve 0.1 s after three hours
         return ["" if value != value else f"{value:.6f}".rstrip("0").rstrip(".") for value in values]
     if column.dtype.kind == "f":
         return ["" if value != value else f"{value:.6g}" for value in values]
-    if column.dtype.kind == "b":  # as R, Excel and pandas know them; R takes "True" for a text
+    if column.dtype.kind == "b":  # read as booleans by R, Excel and pandas; R reads "True" as text
         return ["TRUE" if value else "FALSE" for value in values]
     if column.dtype.kind in "iu":
         return [str(value) for value in values]

@@ -1,4 +1,4 @@
-"""Curves of measures: left and right over time, with their standard errors and the blinks."""
+"""Plots of measures over time, left and right, with standard errors and blinks."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from napari_face_landmarks.measures.table import MeasureTable
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-SIDES = {"right": "#d95f02", "left": "#1f78b4", "both": "#333333"}
+SIDE_COLOURS = {"right": "#d95f02", "left": "#1f78b4", "both": "#333333"}
 """Colours of the subject's sides, distinguishable with any colour vision."""
-SHOWN = ("closure", "brow_height", "commissure_excursion", "mouth_opening", "mouth_width")
-"""What is shown where nothing is chosen."""
+DEFAULT_MEASURES = ("closure", "brow_height", "commissure_excursion", "mouth_opening", "mouth_width")
 
 
 def plot_measures(
-    table: MeasureTable, names: Sequence[str] = SHOWN, face: int = 0, fps: float | None = None
+    table: MeasureTable, names: Sequence[str] = DEFAULT_MEASURES, face: int = 0, fps: float | None = None
 ) -> Figure:
-    """Return a figure of measures over time, one panel each; needs matplotlib.
+    """Plot measures over time in one panel each; needs matplotlib.
 
-    A name without a side shows both sides in one panel; unknown ones are left out. `fps` is the frame rate,
-    where the table has no time stamps.
+    A name without a side shows both sides in one panel; unknown names are skipped. `fps`, if given, is the
+    frame rate that replaces the table's time stamps.
 
     Raises
     ------
@@ -38,28 +37,26 @@ def plot_measures(
     optional("matplotlib", "Plotting measures")
     from matplotlib.figure import Figure
 
-    panels = [(name, found) for name in names if (found := _columns_of(table, name))]
+    panels = [(name, columns) for name in names if (columns := _columns_of(table, name))]
     figure = Figure(figsize=(9, 1.0 + 1.7 * max(1, len(panels))), layout="constrained")
     axes = np.atleast_1d(figure.subplots(max(1, len(panels)), 1, sharex=True))
     seconds, label = _time(table, fps)
-    marked = _blinks_of(table, face, fps)
+    blinks_of_face = _blinks_of(table, face, fps)
     for axis, (name, columns) in zip(axes, panels, strict=False):
         for column, side in columns:
             values, errors = table.series(column, face), table.series_error(column, face)
-            axis.plot(
-                seconds, values, color=SIDES[side], linewidth=1.2, label=side if side != "both" else None
-            )
+            colour = SIDE_COLOURS[side]
+            axis.plot(seconds, values, color=colour, linewidth=1.2, label=side if side != "both" else None)
             if np.isfinite(errors).any():
-                axis.fill_between(
-                    seconds, values - errors, values + errors, color=SIDES[side], alpha=0.15, linewidth=0
-                )
-        unit = unit_in_words(table.columns[table.column(columns[0][0])].unit)
-        unit = "1 is shut" if name == "closure" else unit
+                band = values - errors, values + errors
+                axis.fill_between(seconds, *band, color=colour, alpha=0.15, linewidth=0)
+        unit = table.columns[table.column(columns[0][0])].unit
+        unit = "1 is shut" if name == "closure" else unit_symbol(unit)
         axis.set_ylabel(f"{name.replace('_', ' ')}\n({unit})", fontsize=8)
         axis.tick_params(labelsize=8)
         axis.spines[["top", "right"]].set_visible(False)
         if name == "closure":
-            for blink in marked:
+            for blink in blinks_of_face:
                 axis.axvspan(blink.main.onset, blink.main.end, color="#888888", alpha=0.25, linewidth=0)
     if panels and axes[0].get_legend_handles_labels()[0]:
         axes[0].legend(loc="upper right", fontsize=8, frameon=False, ncols=2)
@@ -67,13 +64,13 @@ def plot_measures(
     return figure
 
 
-def unit_in_words(unit: str) -> str:
-    """Return a unit as people write it."""
+def unit_symbol(unit: str) -> str:
+    """Return the symbol of a unit, such as ``%`` for ``percent``."""
     return {"percent": "%", "percent2": "%²", "mm2": "mm²", "deg": "°"}.get(unit, unit)
 
 
 def save_figure(path: str | os.PathLike[str], figure: Any) -> None:
-    """Write a figure as PNG, SVG or PDF, by the path's suffix, whole or not at all."""
+    """Write a figure atomically as PNG, SVG or PDF, chosen by the path's suffix."""
     with replacing(path) as part:
         figure.savefig(part, format=os.fspath(path).rpartition(".")[2].lower(), dpi=150)
 

@@ -1,8 +1,8 @@
 """Values with their derivatives: forward-mode automatic differentiation over arrays of faces.
 
-A measure is a small formula over a few landmarks. Written with `Quantity`, the formula yields its value and,
-by the chain rule, the derivative with respect to each landmark that it uses, from which `uncertainty`
-computes a standard error to first order (Griewank and Walther 2008, "Evaluating Derivatives", chapter 3).
+Measures are short formulas over a few landmarks. A formula over `Quantity` objects yields its value and, by
+the chain rule, its derivatives with respect to the landmarks that it uses, from which `uncertainty` computes
+a first-order standard error (Griewank and Walther 2008, "Evaluating Derivatives", chapter 3).
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ import numpy.typing as npt
 
 Floats = npt.NDArray[np.float64]
 Gradient = Mapping[int, Floats | float]
-"""Derivatives, (N,) or one number for all, by variable; `reference_frame` numbers the variables."""
+"""Derivatives by variable number (see `reference_frame`), (N,) or a scalar for all faces."""
 
 
 @dataclass(frozen=True, slots=True)
 class Quantity:
-    """One number for each of N faces, and its derivatives."""
+    """A value for each of N faces, with its derivatives."""
 
     value: Floats  # (N,)
-    gradient: Gradient  # derivatives with respect to the variables that the value depends on
+    gradient: Gradient  # only of the variables that the value depends on
 
     def __add__(self, other: Quantity) -> Quantity:
         """Return the sum."""
@@ -51,16 +51,17 @@ class Quantity:
 
 
 def combine(terms: Sequence[tuple[Floats | float, Quantity]], value: Floats) -> Quantity:
-    """Return the quantity of a value (N,) whose derivatives are a weighted sum of those of others.
+    """Apply the chain rule to a function of quantities.
 
-    Terms are partial derivatives, (N,) or one number, each with the quantity that it belongs to.
+    Terms are the function's partial derivatives, (N,) or scalar, each with its argument; `value` (N,) is the
+    function's value.
     """
     gradient: dict[int, Floats | float] = {}
     with np.errstate(invalid="ignore"):  # a ratio of two zeros has no derivative
-        for weight, quantity in terms:
+        for partial, quantity in terms:
             for variable, slope in quantity.gradient.items():
-                part = weight * slope
-                gradient[variable] = gradient[variable] + part if variable in gradient else part
+                term = partial * slope
+                gradient[variable] = gradient[variable] + term if variable in gradient else term
     return Quantity(value, gradient)
 
 
@@ -72,24 +73,24 @@ def mean(quantities: Sequence[Quantity]) -> Quantity:
 
 
 def hypotenuse(x: Quantity, y: Quantity) -> Quantity:
-    """Return the length of the vector (x, y); its derivative is 0 where the length is."""
+    """Return the length of the vector (x, y); its derivative is 0 where the length is 0."""
     length = np.hypot(x.value, y.value)
     safe = np.where(length > 0, length, 1.0)
     return combine([(x.value / safe, x), (y.value / safe, y)], length)
 
 
 def arctangent(y: Quantity, x: Quantity) -> Quantity:
-    """Return the angle of the vector (x, y), radians, -pi to pi."""
+    """Return the angle of the vector (x, y) in radians, -pi to pi."""
     square = x.value**2 + y.value**2
     safe = np.where(square > 0, square, 1.0)
     return combine([(x.value / safe, y), (-y.value / safe, x)], np.arctan2(y.value, x.value))
 
 
 def polygon_area(points: Sequence[tuple[Quantity, Quantity]]) -> Quantity:
-    """Return the area of a polygon with corners (x, y) in order, by the shoelace formula.
+    """Return the signed area of a polygon with corners (x, y), by the shoelace formula.
 
-    Positive where the corners run clockwise as seen in an image (y points down); negative areas come from
-    outlines that cross themselves.
+    Positive for corners in clockwise order as seen in an image (y points down); self-intersecting outlines
+    can have negative areas.
     """
     terms = []
     following = [*points[1:], points[0]]

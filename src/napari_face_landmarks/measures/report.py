@@ -19,7 +19,7 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, measure_named
 from napari_face_landmarks.measures.events import Blink, blinks
-from napari_face_landmarks.measures.plot import SIDES, plot_measures, unit_in_words
+from napari_face_landmarks.measures.plot import SIDE_COLOURS, plot_measures, unit_symbol
 from napari_face_landmarks.measures.summary import blinks_known, changes, not_alike, summary
 from napari_face_landmarks.measures.table import LARGE_YAW, MeasureTable
 from napari_face_landmarks.measures.validation import underestimated
@@ -332,7 +332,7 @@ def drawn_measure(
     sides = [f"{base}_right", f"{base}_left"] if base in PAIRS else [base]
     for full in sides:
         item = measure_named(full)
-        colour = tuple(int(SIDES[item.side][k : k + 2], 16) for k in (1, 3, 5))
+        colour = tuple(int(SIDE_COLOURS[item.side][k : k + 2], 16) for k in (1, 3, 5))
         for line in item.lines:
             corners = np.rint(points[list(line)] * 16).astype(np.int32).reshape(-1, 1, 2)
             cv2.polylines(picture, [corners], False, colour, 2, cv2.LINE_AA, 4)
@@ -342,7 +342,7 @@ def drawn_measure(
 
 
 def _titled(title: str, unit: str) -> str:
-    return f"{html.escape(title.capitalize())} ({unit_in_words(unit)})"
+    return f"{html.escape(title.capitalize())} ({unit_symbol(unit)})"
 
 
 def _number(value: Any, unit: str = "") -> str:

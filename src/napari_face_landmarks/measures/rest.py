@@ -9,7 +9,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
-from napari_face_landmarks.measures.definitions import ROWS_AT_ONCE, series_of
+from napari_face_landmarks.measures.definitions import FACES_PER_CHUNK, measure_landmarks
 from napari_face_landmarks.measures.uncertainty import error_shares
 
 SECONDS = 1.0
@@ -71,7 +71,7 @@ def _calmest(tracks: Tracks, usable: npt.NDArray[np.bool_], face: int) -> npt.ND
     rows = np.flatnonzero(usable)
     if len(rows) <= 2:
         return rows
-    found = series_of(tracks.landmarks[:, face], (*MOVING, "inter_canthal_distance"))[:, rows]
+    found = measure_landmarks(tracks.landmarks[:, face], (*MOVING, "inter_canthal_distance"))[:, rows]
     moving = found[:-1].T / max(float(np.median(found[-1])), 1e-9)
     open_eyes, shut_mouth = np.percentile(moving[:, :2], OPEN, axis=0), np.percentile(moving[:, 6], SHUT)
     speed = np.abs(np.diff(moving, axis=0, prepend=moving[:1])).sum(axis=1)
@@ -93,8 +93,8 @@ def _doubt(tracks: Tracks, rows: npt.NDArray[np.int64], face: int) -> npt.NDArra
     A hand before the chin moves no lid and no corner of the mouth: the chin's uncertainty tells of it.
     """
     found = []
-    for first in range(0, len(rows), ROWS_AT_ONCE):
-        some = rows[first : first + ROWS_AT_ONCE]
+    for first in range(0, len(rows), FACES_PER_CHUNK):
+        some = rows[first : first + FACES_PER_CHUNK]
         arrays = (array[some, face] for array in (tracks.landmarks, tracks.confidence, tracks.sigma))
         shares = error_shares(*arrays)
         found.append([shares[:, part].mean(axis=1) for part in PARTS])

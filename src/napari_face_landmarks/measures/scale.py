@@ -1,4 +1,4 @@
-"""From pixels to the unit of a report: percent of the face, millimetres of a known length, or of the iris."""
+"""Scale of lengths: percent of the inter-canthal distance, or millimetres from the iris or a known length."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import numpy.typing as npt
 from napari_face_landmarks.errors import MeasureError
 
 IRIS_MM = 11.77
-"""Horizontal visible iris diameter, the convention of Emotrics and FACE-gram."""
+"""Horizontal visible iris diameter; the convention of Emotrics and FACE-gram."""
 IRIS_SHARE = 0.5 / IRIS_MM
-"""Its standard deviation between people, as a share."""
+"""Standard deviation of the iris diameter between people, as a share of the diameter."""
 SMALLEST_MM_PER_PX, LARGEST_MM_PER_PX = 1e-4, 100.0
 LONGEST_MM = 1000.0
 _DISTANCE = re.compile(r"(\d{1,2})-(\d{1,2})\s*=\s*([0-9.]+)\s*mm")
@@ -23,19 +23,19 @@ _DISTANCE = re.compile(r"(\d{1,2})-(\d{1,2})\s*=\s*([0-9.]+)\s*mm")
 
 @dataclass(frozen=True, slots=True)
 class Scale:
-    """How lengths are reported.
+    """Scale and unit of lengths.
 
     Attributes
     ----------
     kind : str
         ``"percent"`` of the outer inter-canthal distance at rest; ``"iris"``; ``"mm_per_px"``; or
-        ``"distance"``, a length known between two landmarks at rest.
+        ``"distance"``, a known length between two landmarks at rest.
     mm_per_px : float
-        For ``"mm_per_px"``.
+        Used by ``"mm_per_px"``.
     landmarks : (int, int)
-        For ``"distance"``.
+        Used by ``"distance"``.
     mm : float
-        For ``"distance"``.
+        Used by ``"distance"``.
     """
 
     kind: str = "percent"
@@ -50,15 +50,15 @@ class Scale:
 
     @property
     def share_error(self) -> float:
-        """Standard error of the scale, as a share, which every length has in common."""
+        """Standard error of the scale, as a share; common to all lengths."""
         return IRIS_SHARE if self.kind == "iris" else 0.0
 
     def in_words(self) -> str:
-        """Return a sentence for reports."""
+        """Return a sentence that explains the unit in reports."""
         if self.kind == "percent":
-            return "Lengths are in percent of the distance of the outer canthi at rest."
+            return "Lengths are in percent of the distance between the outer canthi at rest."
         if self.kind == "iris":
-            return f"Millimetres assume a visible iris diameter of {IRIS_MM} mm (between people ±4 %)."
+            return f"Millimetres assume a visible iris diameter of {IRIS_MM} mm (±4 % between people)."
         if self.kind == "mm_per_px":
             return f"Millimetres follow from {self.mm_per_px:g} mm per pixel, as given."
         a, b = self.landmarks
@@ -66,7 +66,7 @@ class Scale:
 
 
 def parse_scale(text: str | float | None) -> Scale:
-    """Return the scale that a user gave.
+    """Parse a scale given by the user.
 
     Parameters
     ----------
@@ -76,7 +76,7 @@ def parse_scale(text: str | float | None) -> Scale:
     Raises
     ------
     MeasureError
-        If it is none of these, or out of any face's range.
+        If it is none of these, or impossible for a face.
     """
     if text is None or text == "percent":
         return Scale()
@@ -85,7 +85,7 @@ def parse_scale(text: str | float | None) -> Scale:
     if isinstance(text, str) and (found := _DISTANCE.fullmatch(text.strip())):
         return _distance_scale(int(found[1]), int(found[2]), found[3])
     try:
-        number = float(str(text))  # no truth value
+        number = float(str(text))  # float(True) would be 1
     except (TypeError, ValueError):
         raise MeasureError(
             f"The scale is {text!r:.60}: give iris, percent, millimetres per pixel such as 0.25, or a known "
@@ -117,11 +117,11 @@ def _distance_scale(first: int, second: int, text: str) -> Scale:
 def unit_per_pixel(
     scale: Scale, rest: npt.NDArray[Any], iris_px: npt.NDArray[Any] | None = None
 ) -> npt.NDArray[np.float64]:
-    """Return the factor from pixels to the scale's unit, for each face, (F,) float64.
+    """Return the factor from pixels to the unit of the scale for each face, (F,) float64.
 
-    `rest`, (F, 68, 2), are the landmarks at rest, px, NaN for faces without a rest; `iris_px`, (F,), the
-    diameter of the iris, px, NaN where it is not visible. Raises a `MeasureError` if the scale is the iris
-    and no face has one.
+    `rest`, (F, 68, 2), are landmarks at rest in pixels, NaN for faces without a rest frame; `iris_px`, (F,),
+    are iris diameters in pixels, NaN if not visible. Raises a `MeasureError` if the scale is the iris and no
+    face has a visible one.
     """
     if scale.kind == "mm_per_px":
         return np.full(len(rest), scale.mm_per_px)

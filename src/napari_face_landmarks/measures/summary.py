@@ -12,7 +12,7 @@ import numpy.typing as npt
 from napari_face_landmarks.data.names import MODELS
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.measures.definitions import PAIRS
-from napari_face_landmarks.measures.events import Blink, blinks, check_table, time_of_rows
+from napari_face_landmarks.measures.events import Blink, blinks, check_table, row_times
 from napari_face_landmarks.measures.table import MeasureTable
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
     import pandas as pd
 
     check_table(table)
-    seconds = np.full(1, np.nan) if table.still else time_of_rows(table, fps)
+    seconds = np.full(1, np.nan) if table.still else row_times(table, fps)
     eyes = {"closure_right", "closure_left"} <= set(table.names)
     found = blinks(table, fps) if eyes and not table.still else []
     rows = []

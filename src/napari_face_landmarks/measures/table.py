@@ -16,9 +16,9 @@ from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import MeasureError
 from napari_face_landmarks.ibug import REGIONS, inter_ocular
 from napari_face_landmarks.measures.definitions import (
+    FACES_PER_CHUNK,
     MEASURES,
     PAIRS,
-    ROWS_AT_ONCE,
     SIDES,
     Measure,
     unknown_measure,
@@ -294,7 +294,7 @@ def _at_rest(
     for face, at in enumerate(rows):
         seen = at if len(at) else np.flatnonzero(present[:, face])
         if len(seen):
-            some = seen[:: 1 + len(seen) // ROWS_AT_ONCE]
+            some = seen[:: 1 + len(seen) // FACES_PER_CHUNK]
             found[face] = np.median(points_at(some)[:, face, :68], axis=0)
     return found
 
@@ -570,7 +570,7 @@ def _measured(
     powers = {"length": 1, "area": 2, "ratio": 0, "angle": 0}
     power = np.array([powers[item.kind] for item in measures], dtype=np.float64)
     power = np.concatenate([power, *((power[right], 0.0) for _, right, _ in pairs)])
-    step = max(1, ROWS_AT_ONCE // max(1, shape[1]))
+    step = max(1, FACES_PER_CHUNK // max(1, shape[1]))
 
     def fill(first: int) -> None:
         at = slice(first, first + step)

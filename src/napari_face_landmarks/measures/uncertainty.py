@@ -17,7 +17,7 @@ import numpy as np
 import numpy.typing as npt
 
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
-from napari_face_landmarks.measures.definitions import name_of_sides
+from napari_face_landmarks.measures.definitions import name_without_side
 from napari_face_landmarks.measures.quantity import Quantity
 from napari_face_landmarks.measures.reference_frame import FaceAxes
 
@@ -111,7 +111,7 @@ def error_factors(bundle: str = OTHER_MODELS) -> dict[str, float]:
 
 def factors_of_columns(names: Sequence[str], factors: Mapping[str, float]) -> Floats:
     """Return the factor of each column, (M,); the symmetry of two sides has that of their difference."""
-    return np.array([factors.get(name_of_sides(name), 1.0) for name in names])
+    return np.array([factors.get(name_without_side(name), 1.0) for name in names])
 
 
 def with_irises(covariance: Floats) -> Floats:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from pathlib import Path
 
-from napari_face_landmarks.measures.definitions import name_of_sides
+from napari_face_landmarks.measures.definitions import name_without_side
 
 SLOPES_FILE = Path(__file__).with_name("slopes.json")
 """Slopes of found values over labelled ones, by bundle and measure: those of the table in the README, from
@@ -30,7 +30,7 @@ def underestimated(name: str, models: str) -> int:
     `name` is a column of a `MeasureTable`, or a measure without its side; `models` the bundle that found the
     landmarks. Rounded to `STEP`; 0 where the slope is at least `SLOPE`, or where nothing is known.
     """
-    slope = _slopes().get(models, {}).get(name_of_sides(name), 1.0)
+    slope = _slopes().get(models, {}).get(name_without_side(name), 1.0)
     return STEP * round(100 * (1 - slope) / STEP) if slope < SLOPE else 0
 
 

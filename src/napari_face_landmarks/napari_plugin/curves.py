@@ -16,7 +16,7 @@ from qtpy.QtWidgets import QSizePolicy, QToolTip, QWidget
 from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.measures import Event, MeasureTable, blinks, movements
-from napari_face_landmarks.measures.plot import SIDES, unit_in_words
+from napari_face_landmarks.measures.plot import SIDE_COLOURS, unit_symbol
 from napari_face_landmarks.napari_plugin.quality_strips import (
     STRIPS,
     Strip,
@@ -539,7 +539,7 @@ class Curves(pg.PlotWidget):
         for column, side in columns_of(table, name):
             self._draw_curve(table, face, column, side)
             unit = table.columns[table.column(column)].unit
-            self.setLabel("left", unit_in_words(unit))  # the name would not fit a low plot; the list has it
+            self.setLabel("left", unit_symbol(unit))  # the name would not fit a low plot; the list has it
         self.enableAutoRange(axis="y")
         if name == "closure":
             self.setYRange(-0.1, 1.1)
@@ -559,7 +559,7 @@ class Curves(pg.PlotWidget):
     def _draw_curve(self, table: MeasureTable, face: int, column: str, side: str) -> None:
         values, errors = table.series(column, face), table.series_error(column, face)
         frames = table.frame_indices.astype(np.float64)
-        colour = pg.mkColor(SIDES[side] if side != "both" else "#8a8a8a")
+        colour = pg.mkColor(SIDE_COLOURS[side] if side != "both" else "#8a8a8a")
         known = np.flatnonzero(np.isfinite(values + errors))
         if len(known):  # one standard error on either side
             some = known[:: max(1, len(known) // BAND_POINTS)]

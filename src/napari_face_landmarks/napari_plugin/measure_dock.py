@@ -40,7 +40,7 @@ from napari_face_landmarks.measures import (
     summary,
 )
 from napari_face_landmarks.measures.files import events_to_dataframe, to_dataframe, write_table
-from napari_face_landmarks.measures.plot import SIDES, plot_measures, save_figure, unit_in_words
+from napari_face_landmarks.measures.plot import SIDE_COLOURS, plot_measures, save_figure, unit_symbol
 from napari_face_landmarks.measures.validation import caution
 from napari_face_landmarks.napari_plugin.curves import Curves, columns_of
 from napari_face_landmarks.napari_plugin.layers import frame_shown, show_frame, video_of_layer
@@ -123,7 +123,8 @@ def picture_of(name: str, landmarks: npt.NDArray[Any]) -> QPixmap:
     painter = QPainter(pixmap)
     painter.setRenderHint(QPainter.RenderHint.Antialiasing)
     lines = [(OUTLINE, tuple(outline.tolist())) for outline in OUTLINES]
-    lines += [(SIDES[item.side] if item.side != "both" else "#d62728", line) for item, line in _lines(name)]
+    colours = {**SIDE_COLOURS, "both": "#d62728"}
+    lines += [(colours[item.side], line) for item, line in _lines(name)]
     for colour, line in lines:
         painter.setPen(QPen(QColor(colour), 1.5 if colour == OUTLINE else 5.0))
         corners = [QPointF(*points[i]) for i in line]
@@ -451,7 +452,7 @@ class MeasuresDock(FollowingPanel):
     def _cell(self, column: str, value: float, error: float, sign: str = "") -> tuple[str, str]:
         """Return a value with its error as briefly as possible, and for the tooltip with name and unit."""
         title, unit = self._title_and_unit(column)
-        full = f"{title}: {with_error(value, error, sign)} {unit_in_words(unit)}"
+        full = f"{title}: {with_error(value, error, sign)} {unit_symbol(unit)}"
         return briefly_with_error(value, error, sign), full
 
     def _fill(
@@ -467,7 +468,7 @@ class MeasuresDock(FollowingPanel):
                 title, unit = self._title_and_unit(name)
                 for long, short in SHORTER.items():
                     name = name.replace(long, short)
-                shown = "" if unit == "ratio" else unit_in_words(unit)
+                shown = "" if unit == "ratio" else unit_symbol(unit)
                 table.setVerticalHeaderItem(row, QTableWidgetItem(f"{name} {shown}".strip()))
                 table.verticalHeaderItem(row).setToolTip(f"{title} ({unit})")
             table.clearSelection()
