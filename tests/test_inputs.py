@@ -144,9 +144,9 @@ def test_of_several_videos_the_default_one_is_read_and_the_others_are_named(
     frames: np.ndarray, tmp_path: Path, capsys: pytest.CaptureFixture[str], recwarn: pytest.WarningsRecorder
 ) -> None:
     small = frames[:, ::5, ::5]
-    with pytest.warns(VideoWarning, match="2 video streams: that of 96 x 96 is read, not 480 x 480"):
+    with pytest.warns(VideoWarning, match="2 video streams: the one of 96 x 96 is read, not 480 x 480"):
         first = open_video(write(tmp_path / "a.mkv", small, frames, default=0))
-    with pytest.warns(VideoWarning, match="that of 480 x 480 is read"):
+    with pytest.warns(VideoWarning, match="the one of 480 x 480 is read"):
         second = open_video(write(tmp_path / "b.mkv", small, frames, default=1))
     assert first.shape[1:3] == (96, 96)
     assert second.shape[1:3] == (480, 480)
@@ -155,7 +155,7 @@ def test_of_several_videos_the_default_one_is_read_and_the_others_are_named(
     recwarn.clear()
     words = ["measure", str(tmp_path / "b.mkv"), "-o", str(tmp_path / "b.csv"), "--refine", "off"]
     assert cli.main(words) == 0  # it says so in a sentence, not as Python does
-    assert "b.mkv has 2 video streams: that of 480 x 480 is read" in capsys.readouterr().err
+    assert "b.mkv has 2 video streams: the one of 480 x 480 is read" in capsys.readouterr().err
     assert not [item for item in recwarn if item.category is VideoWarning]
 
 
@@ -474,7 +474,7 @@ def test_a_video_stream_is_chosen(frames: np.ndarray, tmp_path: Path, capsys: py
     for words, width, other in (([], 240, "480 x 480 (stream 1)"), (["--stream", "1"], 480, "(stream 0)")):
         assert cli.main(["track", str(path), "-o", str(out), "--refine", "off", *words]) == 0
         assert Tracks.load(out).meta["width"] == width
-        assert f"that of {width} x {width} is read, not" in (said := capsys.readouterr().err)
+        assert f"the one of {width} x {width} is read, not" in (said := capsys.readouterr().err)
         assert other in said
     assert Tracks.load(out).meta["stream"] == 1
     for stream, shape in ((1, (480, 480)), (0, (240, 240))):  # found again without being named
@@ -482,7 +482,7 @@ def test_a_video_stream_is_chosen(frames: np.ndarray, tmp_path: Path, capsys: py
         with pytest.warns(VideoWarning):
             assert {rgb.shape[:2] for rgb in overlay_frames(path, Tracks.load(out))} == {shape}
     assert cli.main(["track", str(path), "-o", str(out), "--stream", "2"]) == 2
-    assert "has no video stream 2: choose one of 0 of 240 x 240; 1 of" in capsys.readouterr().err
+    assert "has no video stream 2: choose one of 0 (240 x 240), 1 (" in capsys.readouterr().err
     with pytest.warns(VideoWarning, match="480 x 480 is read"):
         video = open_video(path, 1)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(video))[3], video[3])

@@ -42,7 +42,7 @@ def test_a_slow_consumer_gets_the_newest_frame_and_the_number_of_those_dropped()
     seen = []
     for frame in live:
         seen.append(int(frame[0, 0, 0]))
-        assert time.monotonic() - live.came[0] - live.times[-1] < 0.1  # never late, however slow
+        assert time.monotonic() - live.arrivals[0] - live.times[-1] < 0.1  # never late, however slow
         time.sleep(0.05)
     assert seen == live.numbers == sorted(set(seen))
     assert len(seen) < 25
@@ -66,9 +66,9 @@ def test_a_pipe_is_read_and_written_as_y4m() -> None:
 
 @pytest.mark.parametrize("content", [b"", b"no video at all" * 100])
 def test_what_is_no_video_is_an_error(content: bytes) -> None:
-    with pytest.raises(VideoError, match="The pipe is not a video that can be read"):
+    with pytest.raises(VideoError, match="The pipe is not a readable video"):
         next(open_live(io.BytesIO(content)))
-    with pytest.raises(VideoError, match="no camera 63"):
+    with pytest.raises(VideoError, match="Camera 63 cannot be opened"):
         open_live(63)
 
 

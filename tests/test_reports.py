@@ -101,13 +101,13 @@ def test_animated_pictures_are_videos(
     # ten frames per second, of which each is an anchor frame, and an array at an unknown rate
     np.testing.assert_allclose(found.landmarks, tracks.landmarks, atol=1)
     np.testing.assert_allclose(found.timestamps, 0.1 * np.arange(N))
-    with pytest.raises(VideoError, match="animated WebP picture, which cannot be read: convert it to mp4"):
+    with pytest.raises(VideoError, match="animated WebP image, which cannot be read: convert it to mp4"):
         tracker.track(tmp_path / "a.webp")
 
 
 def test_what_is_no_video_is_refused_for_the_true_reason(tracker: FaceTracker, tmp_path: Path) -> None:
     (tmp_path / "IMG_1.HEIC").write_bytes(b"\0\0\0\x24ftypheic\0\0\0\0mif1heic" + bytes(300))
-    with pytest.raises(VideoError, match="HEIC or AVIF picture, which cannot be read: convert it to JPEG"):
+    with pytest.raises(VideoError, match="HEIC or AVIF image, which cannot be read: convert it to JPEG"):
         tracker.track(tmp_path / "IMG_1.HEIC")
     with pytest.raises(ImageError, match="move the channels to the end"):
         tracker.track(np.zeros((5, 3, 32, 40), np.uint8))
@@ -168,7 +168,7 @@ def test_sound_that_a_file_cannot_hold_is_left_out_with_a_warning(
     path = with_a_tone(tmp_path / video, frames, codec, sound)
     words = ["track", str(path), "-o", str(tmp_path / "t.csv"), "--refine", "off"]
     assert cli.main([*words, "--overlay", str(tmp_path / overlay)]) == 0
-    assert ("cannot be stored as it is in" in capsys.readouterr().err) != held
+    assert ("cannot be copied to" in capsys.readouterr().err) != held
     with av.open(str(tmp_path / overlay)) as container:
         assert bool(container.streams.audio) == held
         assert sum(1 for _ in container.decode(video=0)) == N
@@ -303,7 +303,7 @@ def test_transparent_and_uncompressed_videos(
         ("https://example.org/v.mp4", r"https:/example\.org/v\.mp4 is an address, and only files are read"),
         ("rtsp://camera/1", "is an address, and only files are read: download it, or pipe the"),
         ("file:///home/me/v.mp4", "give the path without file://"),
-        ("v.npy", "is an array of NumPy: track it in a script"),
+        ("v.npy", "is a NumPy array: track it in a script"),
     ],
 )
 def test_addresses_and_arrays_are_refused_for_the_true_reason(

@@ -158,7 +158,7 @@ class _Shown:
             results.append(result)
             frame = self._waiting.popleft()
             seconds = self._live.times[result.index]
-            self._late.append(time.monotonic() - self._live.came[result.index])
+            self._late.append(time.monotonic() - self._live.arrivals[result.index])
             yield seconds, draw_landmarks(to_rgb8(frame), result.landmarks, result.confidence, result.source)
 
     def summary(self, n_frames: int) -> str:

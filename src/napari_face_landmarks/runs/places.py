@@ -17,7 +17,7 @@ from napari_face_landmarks.runs.checkpoint import journal_of
 from napari_face_landmarks.runs.job import read_record, record_of
 from napari_face_landmarks.runs.summary import SUMMARY
 from napari_face_landmarks.video import VIDEO_SUFFIXES
-from napari_face_landmarks.video.pictures import is_picture
+from napari_face_landmarks.video.images import is_image
 
 
 def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]]) -> list[tuple[Path, Path]]:
@@ -36,7 +36,7 @@ def find_videos(inputs: str | os.PathLike[str] | Sequence[str | os.PathLike[str]
         path = Path(text)
         if path.is_dir():
             videos = [video for video in sorted(path.rglob("*")) if _is_video(video)]
-            videos = videos or sorted({item.parent for item in path.rglob("*") if is_picture(item)})
+            videos = videos or sorted({item.parent for item in path.rglob("*") if is_image(item)})
             root = path.parent if path in videos else path
             if not videos:
                 raise VideoError(f"The folder {path} holds no videos: give another folder.")

@@ -19,7 +19,7 @@ from napari_face_landmarks.tracking.frame_view import FrameView
 from napari_face_landmarks.tracking.regions import Region, Regions
 from napari_face_landmarks.video import FrameStream, Video, as_frames, open_video, read_frame, read_frames
 from napari_face_landmarks.video.arrays import ENDLESS
-from napari_face_landmarks.video.pictures import PictureSeries
+from napari_face_landmarks.video.images import ImageSequence
 from napari_face_landmarks.video.pixels import PixelRange, pixel_range_of, range_of_type, to_rgb8
 
 Frame = npt.NDArray[np.uint8] | FaceLandmarksError
@@ -72,7 +72,7 @@ class FrameSource:
     def has_scenes(self) -> bool:
         """Whether scene cuts are detected: not between images, or between frames too far apart in time."""
         apart = self.every / USUAL_RATE if self.rate is None else 1 / self.rate
-        pictures = isinstance(self.frames, PictureSeries) or getattr(self.frames, "independent", False)
+        pictures = isinstance(self.frames, ImageSequence) or getattr(self.frames, "independent", False)
         return not pictures and apart <= FARTHEST_SCENES
 
     def number(self, place: int) -> int:

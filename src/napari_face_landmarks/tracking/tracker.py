@@ -42,7 +42,7 @@ from napari_face_landmarks.tracking.state import FacesState, Refinement, Tracker
 from napari_face_landmarks.tracking.threads import checked_threads
 from napari_face_landmarks.video.arrays import ENDLESS
 from napari_face_landmarks.video.container import thread_count
-from napari_face_landmarks.video.pictures import read_picture
+from napari_face_landmarks.video.images import read_image
 from napari_face_landmarks.video.pixels import pixel_range_of, to_grey, to_rgb8
 
 __all__ = ["FaceTracker", "Run", "face_scores", "is_unsure"]
@@ -382,5 +382,5 @@ def _checked_boxes(boxes: npt.ArrayLike) -> npt.NDArray[np.float64]:
 def _picture(image: Any) -> npt.NDArray[np.uint8]:
     """Return an image, or that of a path, as RGB, with its own range of pixels."""
     if isinstance(image, (str, Path)):
-        image = read_picture(image)
+        image = read_image(image)
     return to_rgb8(image, pixel_range=pixel_range_of([image])[0])

@@ -1,4 +1,4 @@
-"""Arrays, lists and iterators as frames; axes of length 1 are dropped."""
+"""Adapters that present arrays, lists and iterators as frames (T, Y, X[, C])."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ import numpy.typing as npt
 from napari_face_landmarks.errors import ImageError
 
 ENDLESS = 10**9
-"""The number of frames of an iterator, which is not known."""
-MOST_CHANNELS = 4
+"""Frame count reported for an iterator, whose length is unknown."""
+_MAX_CHANNELS = 4
 
 
 class FrameArray:
-    """An array with other axes as lazy frames (T, Y, X[, C]).
+    """Lazy frames (T, Y, X[, C]) of an array with more axes, or in another order.
 
-    `time` is the axis of time (None for a single image), `colour` an axis of channels before y and x (None if
-    there is none, or it is the last), `n_last` the number of axes of a frame at the end: 2, or 3 with
+    `time` is the time axis (None for a single image), `colour` a channel axis before y and x (None if there
+    is none, or if it is the last axis), `n_last` the number of trailing axes of a frame: 2, or 3 with
     channels.
     """
 
@@ -31,26 +31,26 @@ class FrameArray:
         channels = () if colour is None or shape[colour] == 2 else (shape[colour],)
         n_frames = 1 if time is None else shape[time]
         self.shape: tuple[int, ...] = (n_frames, *shape[len(shape) - n_last :], *channels)
-        self.dtype, self.ndim, self._lead = data.dtype, len(self.shape), len(shape) - n_last
+        self.dtype, self.ndim, self._n_leading = data.dtype, len(self.shape), len(shape) - n_last
 
     def __len__(self) -> int:
         return self.shape[0]
 
     def __getitem__(self, frame: int) -> npt.NDArray[Any]:
-        key = [0] * self._lead
+        key = [0] * self._n_leading
         if self._time is not None:
             key[self._time] = int(frame)
         index = tuple(slice(None) if axis == self._colour else number for axis, number in enumerate(key))
-        found = read_frame(self._data, index if self._lead > 1 else key[0] if self._lead else ...)
+        image = read_frame(self._data, index if self._n_leading > 1 else key[0] if self._n_leading else ...)
         if self._colour is None:
-            return found
-        if found.shape[0] == 2:
-            return np.asarray(found.mean(axis=0), dtype=found.dtype)
-        return np.moveaxis(found, 0, -1)
+            return image
+        if image.shape[0] == 2:
+            return np.asarray(image.mean(axis=0), dtype=image.dtype)
+        return np.moveaxis(image, 0, -1)
 
 
 class FrameList:
-    """A list of frames, arrays of any kind or paths of images; `independent` ones have no scene cuts."""
+    """Frames of a list of arrays or of image paths; paths are `independent` images, without scene cuts."""
 
     def __init__(self, frames: Sequence[Any]) -> None:
         first = _as_array(frames[0])
@@ -67,21 +67,22 @@ class FrameList:
 
 
 def _as_array(frame: Any) -> npt.NDArray[Any]:
-    """Return a frame as an array: of a path, of a frame of decord, or converted by NumPy."""
-    from napari_face_landmarks.video.pictures import read_picture
+    """Read an image path, or convert a frame (of decord, or any array-like) to an array."""
+    from napari_face_landmarks.video.images import read_image
 
     if isinstance(frame, (str, Path)):
-        return read_picture(frame)
+        return read_image(frame)
     return np.asarray(frame.asnumpy() if hasattr(frame, "asnumpy") else frame)
 
 
 class FrameStream:
-    """Frames as they come from an iterator: how many is not known, and each is read once, in order.
+    """Frames of an iterator: their number is unknown, and they are read once, in order.
 
     Attributes
     ----------
     times : list of float or None
-        Seconds of the frames read so far, where the iterator knows them (`LiveFrames`).
+        Time in seconds of each frame read so far; None if the iterator does not provide it, as `LiveFrames`
+        does.
     """
 
     def __init__(self, frames: Iterable[Any]) -> None:
@@ -101,18 +102,18 @@ class FrameStream:
         return self._first
 
     def frames(self, start: int, stop: int, every: int = 1) -> Iterator[npt.NDArray[Any]]:
-        """Yield every n-th of the frames from `start` on; once only."""
+        """Yield every n-th frame from `start` to `stop`; may be called only once."""
         frames, self._frames = self._frames, None
         if frames is None:
-            raise ImageError("The iterator of frames was read already: make another one.")
+            raise ImageError("The iterator of frames has already been read: create a new one.")
         yield from map(_as_array, islice(frames, start, stop, every))
 
 
 def read_frame(source: Any, index: Any) -> npt.NDArray[Any]:
     """Return ``numpy.asarray(source[index])`` of an array-like.
 
-    Dask arrays are computed without Dask's callbacks, which all threads share: napari's cache, one of these,
-    raises a KeyError if another thread computes at the same time.
+    Dask arrays are computed without Dask's callbacks, which all threads share: napari's cache is such a
+    callback, and raises a KeyError if another thread computes at the same time.
     """
     frame = source[index]
     graph = getattr(frame, "__dask_graph__", None)
@@ -120,31 +121,31 @@ def read_frame(source: Any, index: Any) -> npt.NDArray[Any]:
 
 
 def _is_sequence(frames: Any) -> bool:
-    """Return whether frames can be taken by their numbers, as those of pims and decord."""
-    known = hasattr(frames, "__len__") and hasattr(frames, "__getitem__")
-    return known and not isinstance(frames, (str, bytes, Mapping))
+    """Return whether frames can be indexed by number, like the readers of pims and decord."""
+    indexable = hasattr(frames, "__len__") and hasattr(frames, "__getitem__")
+    return indexable and not isinstance(frames, (str, bytes, Mapping))
 
 
 def as_frames(frames: Any, colour_last: bool | None = None) -> Any:
-    """Return arrays, lists and iterators as frames (T, Y, X[, C]), each read when it is asked for.
+    """Return arrays, lists and iterators as lazy frames (T, Y, X[, C]).
 
     Parameters
     ----------
-    frames : array-like, sequence or iterable of arrays, sequence of paths of pictures
-        Axes of length 1 are dropped: (T, 1, Y, X), (1, T, 1, Y, X); (Y, X) and (Y, X, 3 or 4) are a single
-        picture; of (T, C, 1, Y, X) up to four channels are read.
+    frames : array-like, sequence or iterable of arrays, or sequence of image paths
+        Leading axes of length 1 are dropped, as in (T, 1, Y, X) and (1, T, 1, Y, X); (Y, X) and
+        (Y, X, 3 or 4) are a single image; (T, C, 1, Y, X) may have up to four channels.
     colour_last : bool, optional
-        Whether the last axis is of channels; by default where it is 3 or 4 long.
+        Whether the last axis is the channel axis. By default if its length is 3 or 4, or 1 in (T, Y, X, 1).
 
     Returns
     -------
     array-like
-        `frames` itself where it has these axes.
+        `frames` itself if it has these axes already, or axes that are not supported.
 
     Raises
     ------
     ImageError
-        If there is no frame, or other axes.
+        If there are no frames, or the first image of a list cannot be read.
     """
     if getattr(frames, "shape", None) is None:
         if isinstance(frames, (list, tuple)) or _is_sequence(frames):
@@ -155,7 +156,7 @@ def as_frames(frames: Any, colour_last: bool | None = None) -> Any:
             return FrameStream(frames)
         return frames
     shape = tuple(frames.shape)
-    if any(n != n for n in shape) or len(shape) < 2:  # a length that is not known
+    if any(n != n for n in shape) or len(shape) < 2:  # NaN: a Dask array of unknown length
         return frames
     if colour_last is None:
         colour_last = len(shape) > 2 and (shape[-1] in (3, 4) or (shape[-1] == 1 and len(shape) == 4))
@@ -167,6 +168,6 @@ def as_frames(frames: Any, colour_last: bool | None = None) -> Any:
     if len(long) <= 1:
         time = long[0] if long else (0 if lead else None)
         return FrameArray(frames, time, None, n_last)
-    if long == [0, 1] and len(shape) == 5 and not colour_last and lead[1] <= MOST_CHANNELS:
+    if long == [0, 1] and len(shape) == 5 and not colour_last and lead[1] <= _MAX_CHANNELS:
         return FrameArray(frames, 0, 1, n_last)
     return frames

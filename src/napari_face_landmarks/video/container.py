@@ -28,20 +28,19 @@ VIDEO_SUFFIXES = (
 )  # fmt: skip
 """Suffixes of video files, in any case, for `track`, `batch` and napari's reader."""
 
-# The demuxers that are allowed. FFmpeg also has demuxers that render any text as video, and playlists that
-# refer to other files or addresses; neither is acceptable for untrusted files.
+# Permitted demuxers. FFmpeg also has demuxers that render any text as video, and playlists that refer to
+# other files or addresses; neither is acceptable for untrusted files.
 _DEMUXERS = "mov,matroska,webm,avi,mpeg,mpegvideo,mpegts,m4v,asf,flv,ogg,mxf,dv,gif,apng,yuv4mpegpipe"
 _OPTIONS = {"format_whitelist": _DEMUXERS, "protocol_whitelist": "file"}
 # PyAV before 19 decodes metadata strictly by default; later versions always replace invalid bytes.
 _METADATA: dict[str, Any] = {"metadata_errors": "replace"} if int(av.__version__.split(".")[0]) < 19 else {}
 _FIRST_BOXES = (b"ftyp", b"moov", b"mdat", b"wide", b"free", b"skip", b"moof", b"uuid", b"sidx", b"meta")
-_PICTURE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
+_IMAGE_BRANDS = (b"heic", b"heix", b"heim", b"heis", b"mif1", b"msf1", b"avif", b"avis")
 _MAX_BOXES = 100_000
 _MAX_PIXELS = 8192 * 8192
 _MAX_THREADS = 4
 _max_threads = _MAX_THREADS
-MOST_SPARE = 12
-"""Pictures of a video whose memory is used again: those that a run has at a time."""
+_MAX_BUFFERS = 12  # frames that a run of the tracker uses at a time
 _SECONDARY = ("attached_pic", "timed_thumbnails", "still_image")
 _PREDICTED = (PictureType.P, PictureType.B)
 
@@ -53,13 +52,13 @@ class FrameGeometry:
     # height, width: coded size in px; frames of another size in the same file are scaled to it
     height: int
     width: int
-    # transposed, mirrored, upside_down: operations that make a coded frame upright: transpose rows and
-    # columns, then reverse the columns, then reverse the rows
+    # transposed, mirrored, upside_down: operations that make a coded frame upright, in this order: transpose
+    # rows and columns, reverse the columns, reverse the rows
     transposed: bool = False
     mirrored: bool = False
     upside_down: bool = False
-    levels: PixelRange | None = None  # black and white, where 16 bits are not all used
-    interlaced: bool = False  # whether the lines of a frame are of two times
+    levels: PixelRange | None = None  # black and white of 16-bit pixels that do not use their full range
+    interlaced: bool = False
     sizes: tuple[tuple[int, int], ...] = ()  # widths and heights of the inspected frames
 
     @property
@@ -106,7 +105,7 @@ def open_container(path: str) -> InputContainer:
 
 
 def _missing(path: str) -> str:
-    """Return a sentence about a missing file, which may be an address (with one slash left of ``//``)."""
+    """Return the message for a missing file, which may be a URL (``//`` may have become ``/``)."""
     address = re.search(r"(?:^|[/\\])((?:https?|rts[mp]s?|rtmps?|s?ftp|s3|udp|tcp|file):[/\\].*)", path)
     if address is None:
         return f"There is no file {path}: check the path of the video."
@@ -120,14 +119,14 @@ def _missing(path: str) -> str:
 def _unreadable(path: str) -> str:
     with open(path, "rb") as file:
         start = file.read(12)
-    if start[4:8] == b"ftyp" and start[8:12] in _PICTURE_BRANDS:
-        return f"{path} is a HEIC or AVIF picture, which cannot be read: convert it to JPEG or PNG."
+    if start[4:8] == b"ftyp" and start[8:12] in _IMAGE_BRANDS:
+        return f"{path} is a HEIC or AVIF image, which cannot be read: convert it to JPEG or PNG."
     if start[:4] == b"RIFF" and start[8:] == b"WEBP":
-        return f"{path} is an animated WebP picture, which cannot be read: convert it to mp4 or gif."
+        return f"{path} is an animated WebP image, which cannot be read: convert it to mp4 or gif."
     if start[:6] == b"\x93NUMPY":
         return (
-            f"{path} is an array of NumPy: track it in a script, FaceTracker().track(numpy.load(path)), or "
-            "write it as a video."
+            f"{path} is a NumPy array: track it in a script, FaceTracker().track(numpy.load(path)), or write "
+            "it as a video."
         )
     if start[4:8] in _FIRST_BOXES:
         return f"{path} is truncated or damaged, its frame table is missing: copy or record the video again."
@@ -148,24 +147,24 @@ def declared_size(path: str) -> int:
 
 
 def _last_box_end(file: BinaryIO) -> int:
-    place = 0
+    offset = 0
     for _ in range(_MAX_BOXES):
-        file.seek(place)
+        file.seek(offset)
         header = file.read(16)
         size = int.from_bytes(header[:4], "big")
         if size == 1:
             size = int.from_bytes(header[8:16], "big")
         if size < 8 or header[4:8] not in _FIRST_BOXES:
             break
-        place += size
-    return place
+        offset += size
+    return offset
 
 
 def _ebml_end(file: BinaryIO) -> int:
     # an EBML header, then one segment; each is a 4-byte identifier and a length of 1 to 8 bytes
-    place = 0
+    offset = 0
     for _ in range(2):
-        file.seek(place)
+        file.seek(offset)
         header = file.read(12)
         if len(header) < 12 or header[4] == 0:
             return 0
@@ -173,8 +172,8 @@ def _ebml_end(file: BinaryIO) -> int:
         length = int.from_bytes(header[4 : 4 + width], "big") & ((1 << 7 * width) - 1)
         if length == (1 << 7 * width) - 1:  # the length was unknown when the file was written
             return 0
-        place += 4 + width + length
-    return place
+        offset += 4 + width + length
+    return offset
 
 
 def video_stream(container: InputContainer, path: str, number: int | None = None) -> VideoStream:
@@ -194,25 +193,23 @@ def video_stream(container: InputContainer, path: str, number: int | None = None
 
 
 def _chosen_stream(container: InputContainer, path: str, number: int | None) -> VideoStream:
-    every = container.streams.video
-    if number is not None and every and not 0 <= number < len(every):
-        known = "; ".join(
-            f"{place} of {stream.width} x {stream.height}" for place, stream in enumerate(every)
-        )
-        raise VideoError(f"{path} has no video stream {number}: choose one of {known}.")
+    existing = container.streams.video
+    if number is not None and existing and not 0 <= number < len(existing):
+        choices = ", ".join(f"{i} ({stream.width} x {stream.height})" for i, stream in enumerate(existing))
+        raise VideoError(f"{path} has no video stream {number}: choose one of {choices}.")
     if number is None:
-        streams = [stream for stream in every if not _is(stream, *_SECONDARY)]
+        streams = [stream for stream in existing if not _has_disposition(stream, *_SECONDARY)]
     else:
-        streams = list(every[number : number + 1])
+        streams = list(existing[number : number + 1])
     if not streams:
         if container.streams.audio:
             raise VideoError(f"{path} has audio but no video track: give a file with a video track.")
         raise VideoError(f"{path} has no video track: give another file.")
-    return max([stream for stream in streams if _is(stream, "default")] or streams, key=_area)
+    return max([stream for stream in streams if _has_disposition(stream, "default")] or streams, key=_area)
 
 
-def _is(stream: VideoStream, *names: str) -> bool:
-    """Return whether the container says one of these of a stream."""
+def _has_disposition(stream: VideoStream, *names: str) -> bool:
+    """Return whether the container gives a stream one of these dispositions."""
     return any(getattr(type(stream.disposition), name, 0) & stream.disposition for name in names)
 
 
@@ -221,11 +218,11 @@ def _area(stream: VideoStream) -> int:
 
 
 def other_streams(container: InputContainer, chosen: VideoStream) -> list[str]:
-    """Return sizes and numbers of the other video streams of a file, such as ``"96 x 96 (stream 0)"``."""
+    """Return the size and number of each other video stream, such as ``"96 x 96 (stream 0)"``."""
     return [
         f"{stream.width} x {stream.height} (stream {number})"
         for number, stream in enumerate(container.streams.video)
-        if stream.index != chosen.index and not _is(stream, *_SECONDARY) and _area(stream)
+        if stream.index != chosen.index and not _has_disposition(stream, *_SECONDARY) and _area(stream)
     ]
 
 
@@ -242,7 +239,7 @@ def limit_threads(count: int) -> None:
 
 
 def thread_count() -> int:
-    """Return the number of threads per video: the available processor cores, at most 4."""
+    """Return the number of decoder threads per video: the available cores, at most 4."""
     return max(1, min(_max_threads, cores()))
 
 
@@ -259,20 +256,20 @@ def geometry_of(frame: VideoFrame) -> FrameGeometry:
 
 
 def geometry_of_all(frames: list[VideoFrame]) -> FrameGeometry:
-    """Return the geometry of a file's frames, with the range of 16-bit pixels that cameras use in part."""
+    """Return the geometry of a file's frames, with the pixel range if cameras use only part of 16 bits."""
     geometry, first = geometry_of(frames[0]), frames[0].format
     levels = None
     if first.components[0].bits == 16 and (first.is_rgb or first.name.startswith(("gray", "ya"))):
-        pictures = [frame.reformat(format=_wide(frame)).to_ndarray() for frame in frames]
-        found, doubt = pixel_range_of(pictures)
-        levels = found if doubt else None
+        images = [frame.reformat(format=_wide_format(frame)).to_ndarray() for frame in frames]
+        pixel_range, warning = pixel_range_of(images)
+        levels = pixel_range if warning else None
     return dataclasses.replace(
         geometry, levels=levels, interlaced=any(frame.interlaced_frame for frame in frames)
     )
 
 
-def _wide(frame: VideoFrame) -> str:
-    """Return the format of 16 bits for a frame."""
+def _wide_format(frame: VideoFrame) -> str:
+    """Return the 16-bit pixel format for a frame."""
     return "rgb48le" if frame.format.is_rgb else "gray16le"
 
 
@@ -286,46 +283,46 @@ def _display_matrix(frame: VideoFrame) -> tuple[int, int, int, int]:
 
 
 def is_self_contained(frame: VideoFrame) -> bool:
-    """Return whether decoding may start at this frame: it does not depend on another one."""
+    """Return whether decoding may start at this frame, which does not depend on others."""
     return frame.pict_type not in _PREDICTED and not frame.is_corrupt
 
 
-class SparePictures:
-    """Pictures in whose memory others are written once nobody has them any more.
+class FramePool:
+    """Frame buffers that are reused as soon as nobody else references them.
 
-    New memory for each makes the heap grow by holes between what is kept of the frames.
+    A new allocation for each frame would fragment the heap, since smaller arrays between them are kept.
     """
 
     def __init__(self, shape: tuple[int, ...]) -> None:
-        self._pictures = [np.empty(shape, np.uint8)]
+        self._buffers = [np.empty(shape, np.uint8)]
         self._unused = self._references(0)
 
-    def _references(self, place: int) -> int:
-        return sys.getrefcount(self._pictures[place])
+    def _references(self, index: int) -> int:
+        return sys.getrefcount(self._buffers[index])
 
-    def take(self) -> npt.NDArray[np.uint8]:
-        """Return a picture to be filled."""
-        for place in range(len(self._pictures)):
-            if self._references(place) == self._unused:  # a view of it counts too
-                return self._pictures[place].view()
-        picture = np.empty_like(self._pictures[0])
-        if len(self._pictures) < MOST_SPARE:
-            self._pictures.append(picture)
-        return picture.view()
+    def acquire(self) -> npt.NDArray[np.uint8]:
+        """Return an unused buffer, with arbitrary content."""
+        for index in range(len(self._buffers)):
+            if self._references(index) == self._unused:  # views count as references
+                return self._buffers[index].view()
+        buffer = np.empty_like(self._buffers[0])
+        if len(self._buffers) < _MAX_BUFFERS:
+            self._buffers.append(buffer)
+        return buffer.view()
 
 
 def to_rgb(
     frame: VideoFrame,
     geometry: FrameGeometry,
     reformatter: VideoReformatter,
-    spare: SparePictures | None = None,
+    pool: FramePool | None = None,
 ) -> npt.NDArray[np.uint8]:
-    """Convert a decoded frame to upright RGB, (H, W, 3); with the pixels of OpenCV's ``VideoCapture``."""
+    """Convert a decoded frame to upright RGB, (H, W, 3); pixels equal those of OpenCV's ``VideoCapture``."""
     converted = reformatter.reformat(
         frame,
         width=geometry.width,
         height=geometry.height,
-        format="rgb24" if geometry.levels is None else _wide(frame),
+        format="rgb24" if geometry.levels is None else _wide_format(frame),
         interpolation=Interpolation.BICUBIC,
         threads=1,  # starting a thread pool for each conversion takes longer than it saves
     )
@@ -333,7 +330,7 @@ def to_rgb(
     if geometry.levels is None:
         plane = converted.planes[0]  # its rows may be padded
         rows = np.frombuffer(plane, np.uint8).reshape(geometry.height, plane.line_size)
-        rgb = np.empty((geometry.height, geometry.width, 3), np.uint8) if spare is None else spare.take()
+        rgb = np.empty((geometry.height, geometry.width, 3), np.uint8) if pool is None else pool.acquire()
         rgb.reshape(geometry.height, -1)[...] = rows[:, : 3 * geometry.width]
     else:
         rgb = to_rgb8(converted.to_ndarray(), pixel_range=geometry.levels)

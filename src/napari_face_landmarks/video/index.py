@@ -44,18 +44,12 @@ _HEAD_FRAMES = 8
 _TAIL_PIXELS = 300_000_000  # decoded to verify the end: 1000 frames of 640 x 480, a third of a second
 _MAX_REORDER = 64  # packets; codecs reorder by at most 16
 _NO_STAMP = np.iinfo(np.int64).min
-_NO_TABLE = (
-    "mpeg",
-    "mpegts",
-    "mpegvideo",
-    "m4v",
-)  # containers whose time stamps depend on where reading starts
+_NO_TABLE = ("mpeg", "mpegts", "mpegvideo", "m4v")  # their time stamps depend on where reading starts
 _LEAD_SECONDS = 1
-_CHECKED_BYTES = 4096
-SMALLEST_ASPECT = 0.005
-"""Pixels whose sides differ by less count as square."""
-SHARE_LOST = 0.1
-"""Share of the declared duration; if more is missing at the end, a warning is given."""
+_CHECKSUM_BYTES = 4096
+ASPECT_TOLERANCE = 0.005
+"""Pixels whose aspect ratio differs from 1 by less count as square."""
+_MAX_LOSS = 0.1  # share of the declared duration that may be missing at the end without a warning
 
 
 @dataclass(frozen=True)
@@ -75,15 +69,15 @@ class VideoInfo:
     timestamps : ndarray, (n_frames,), float64
         Time of each frame in seconds, ascending; the first is not necessarily 0.
     warnings : tuple of str
-        Problems of the file, such as a missing end, and choices that were made for it.
+        Problems of the file, such as a missing end, and assumptions made to read it.
     pixel_aspect : float
         Pixel aspect ratio (width divided by height). Frames are read as coded, without stretching.
     complete : bool
-        Whether the file is whole.
+        Whether the file is neither truncated nor damaged at its end.
     stream : int
-        Which of the file's video streams is read, counted from 0.
+        Number of the video stream that is read, counted from 0.
     pixel_range : PixelRange, optional
-        Black and white of pixels of 16 bits that are not all used; what is read has 8 bits.
+        Black and white of 16-bit pixels that do not use their full range; they are converted to 8 bits.
     """
 
     path: str
@@ -136,7 +130,7 @@ class IndexedVideo:
 
 
 class PacketLost(Exception):
-    """Decoding could not start at a key packet `key`; an earlier one is needed."""
+    """Decoding could not start at the key packet `key`; an earlier one is needed."""
 
     def __init__(self, key: int) -> None:
         super().__init__(key)
@@ -144,7 +138,7 @@ class PacketLost(Exception):
 
 
 class Packets(NamedTuple):
-    """Properties of the packets of the stream, as columns; `_NO_STAMP` for missing values."""
+    """Columns of the packets of a stream; missing time stamps are `_NO_STAMP`."""
 
     pts: npt.NDArray[np.int64]
     dts: npt.NDArray[np.int64]
@@ -153,8 +147,8 @@ class Packets(NamedTuple):
     hidden: npt.NDArray[np.bool_]
     checksum: npt.NDArray[np.int64]  # of the first bytes of key packets, otherwise 0
     complete: bool  # the file could be read to its end
-    times_show: bool  # `pts` are presentation times
-    times_last: bool  # time stamps do not depend on where reading starts
+    pts_are_presentation: bool  # not decoding times
+    stamps_are_stable: bool  # independent of where reading starts
     lead: int  # margin before the seek target, in the stream's time base
 
 
@@ -171,8 +165,8 @@ def index_video(path: str, number: int | None = None) -> IndexedVideo:
                 f"{path} has no frames: it is truncated or its recording was not finished; record it again."
             )
         index = _index_by_stamps(packets)
-        warning = _what_is_missing(path, status.st_size, packets)
-        notes = _notes(path, container, stream)
+        warning = _truncation(path, status.st_size, packets)
+        notes = _stream_warnings(path, container, stream)
         aspect = pixel_aspect(stream)
         unit = float(stream.time_base or 1)
         rate = float(stream.average_rate or stream.guessed_rate or 25)
@@ -189,63 +183,60 @@ def index_video(path: str, number: int | None = None) -> IndexedVideo:
         warning = f"{warning} the remaining {times.size} frames are used."
     height, width, _ = geometry.shape
     lost = declared - float(times[-1] - times[0])
-    if not warning and lost > max(1.0, SHARE_LOST * declared):
+    if not warning and lost > max(1.0, _MAX_LOSS * declared):
         notes.append(
             f"{path} declares {declared:.1f} s, of which {declared - lost:.1f} s can be read: it is damaged, "
-            "or its last frame is long; look at its end, or copy the video again."
+            "or its last frame is long; check its end, or copy the video again."
         )
-    warnings = (*((warning,) if warning else ()), *notes, *_doubts(path, geometry))
+    warnings = (*((warning,) if warning else ()), *notes, *_pixel_warnings(path, geometry))
     if geometry.transposed:
         aspect = 1 / aspect
-    if abs(aspect - 1) < SMALLEST_ASPECT:
+    if abs(aspect - 1) < ASPECT_TOLERANCE:
         aspect = 1.0
     fps = _fps(times, rate)
-    whole, levels = not warning, geometry.levels
-    info = VideoInfo(path, times.size, height, width, fps, times, warnings, aspect, whole, number, levels)
+    complete, levels = not warning, geometry.levels
+    info = VideoInfo(path, times.size, height, width, fps, times, warnings, aspect, complete, number, levels)
     return IndexedVideo(info, checked, geometry, (status.st_size, status.st_mtime_ns))
 
 
 def _declared_seconds(stream: VideoStream) -> float:
-    """Return the duration that a Matroska stream declares, s; 0 if none.
+    """Return the duration that a Matroska stream declares, in seconds; 0 if none.
 
-    Its packets can end without an error after damage.
+    A damaged Matroska file can end without an error.
     """
-    found = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
-    return 0.0 if found is None else 3600.0 * int(found[1]) + 60.0 * int(found[2]) + float(found[3])
+    match = re.fullmatch(r"(\d+):(\d\d):(\d\d(?:\.\d+)?)", stream.metadata.get("DURATION", ""))
+    return 0.0 if match is None else 3600.0 * int(match[1]) + 60.0 * int(match[2]) + float(match[3])
 
 
-def _notes(path: str, container: InputContainer, stream: VideoStream) -> list[str]:
-    """Return warnings about a readable file."""
-    notes = []
+def _stream_warnings(path: str, container: InputContainer, stream: VideoStream) -> list[str]:
     others = other_streams(container, stream)
-    if others:
-        notes.append(
-            f"{path} has {len(others) + 1} video streams: that of {stream.width} x {stream.height} is read, "
-            f"not {', '.join(others)}; --stream, or open_video(path, stream), chooses another."
-        )
-    return notes
+    if not others:
+        return []
+    return [
+        f"{path} has {len(others) + 1} video streams: the one of {stream.width} x {stream.height} is read, "
+        f"not {', '.join(others)}; select another with --stream or open_video(path, stream)."
+    ]
 
 
-def _doubts(path: str, geometry: FrameGeometry) -> list[str]:
-    """Return warnings about the pixels of a file."""
-    doubts = []
+def _pixel_warnings(path: str, geometry: FrameGeometry) -> list[str]:
+    warnings = []
     if geometry.levels is not None:
-        doubts.append(
+        warnings.append(
             f"The pixels of {path} have 16 bits, of which {geometry.levels.white:g} is used as white."
         )
     if len(geometry.sizes) > 1:
         first, *others = (f"{width} x {height}" for width, height in geometry.sizes)
-        doubts.append(
-            f"The frames of {path} change their size, from {first} to {', '.join(others)}: all are scaled to "
-            "the first one, and the decoder may lose a frame where it changes; cut the video there if that "
-            "matters."
+        warnings.append(
+            f"The frames of {path} change size, from {first} to {', '.join(others)}: all are scaled to the "
+            "first size, and the decoder may lose a frame where the size changes; cut the video there if "
+            "that matters."
         )
     if geometry.interlaced:
-        doubts.append(
-            f"{path} is interlaced: every other line is of another time, and landmarks of moving faces may "
-            "be off; deinterlace it first, for example by ffmpeg -vf bwdif."
+        warnings.append(
+            f"{path} is interlaced: its two fields were recorded at different times, and landmarks of moving "
+            "faces may be off; deinterlace it first, for example with ffmpeg -vf bwdif."
         )
-    return doubts
+    return warnings
 
 
 def _read_packets(container: InputContainer, stream: VideoStream) -> Packets:
@@ -278,49 +269,50 @@ def _read_packets(container: InputContainer, stream: VideoStream) -> Packets:
         complete = False
     table = np.array(rows, dtype=np.int64).reshape(-1, 6)
     pts, dts, size, key, hidden_, checksum = (np.ascontiguousarray(column) for column in table.T)
-    show = not (name == "avi" and stream.codec_context.has_b_frames)  # avi numbers frames in decoding order
+    # avi numbers frames in decoding order
+    presentation = not (name == "avi" and stream.codec_context.has_b_frames)
     lead = round(_LEAD_SECONDS / (stream.time_base or 1)) if name in _NO_TABLE else 0
-    last = show and name not in _NO_TABLE
+    stable = presentation and name not in _NO_TABLE
     return Packets(
-        pts, dts, size, key.astype(bool), hidden_.astype(bool), checksum, complete, show, last, lead
+        pts, dts, size, key.astype(bool), hidden_.astype(bool), checksum, complete, presentation, stable, lead
     )
 
 
 def _checksum(packet: Packet[VideoStream]) -> int:
-    return zlib.crc32(memoryview(packet)[:_CHECKED_BYTES])
+    return zlib.crc32(memoryview(packet)[:_CHECKSUM_BYTES])
 
 
 def _index_by_stamps(packets: Packets) -> FrameIndex | None:
     """Return the index that the time stamps imply, or None if they are unusable."""
     shown = np.flatnonzero(~packets.hidden)
     stamps = packets.pts[shown]
-    if not packets.times_show or np.any(stamps == _NO_STAMP):
+    if not packets.pts_are_presentation or np.any(stamps == _NO_STAMP):
         return None
-    places = np.argsort(stamps, kind="stable")
-    if np.any(np.diff(stamps[places]) <= 0):
+    rows = np.argsort(stamps, kind="stable")
+    if np.any(np.diff(stamps[rows]) <= 0):
         return None
-    if np.any(np.abs(places - np.arange(places.size)) > _MAX_REORDER):  # the clock was set back
+    if np.any(np.abs(rows - np.arange(rows.size)) > _MAX_REORDER):  # the clock was set back
         return None
-    return _make_index(packets, shown[places], times_are_good=packets.times_last)
+    return _make_index(packets, shown[rows], stamps_are_stable=packets.stamps_are_stable)
 
 
-def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, times_are_good: bool) -> FrameIndex:
+def _make_index(packets: Packets, order: npt.NDArray[np.int64], *, stamps_are_stable: bool) -> FrameIndex:
     position = np.full(packets.size.size, -1, dtype=np.int64)
     position[order] = np.arange(order.size)
-    stamp = packets.pts if times_are_good else packets.checksum
+    stamp = packets.pts if stamps_are_stable else packets.checksum
     keys = np.flatnonzero(packets.key & (position >= 0))
-    marks = np.stack([packets.size[keys], stamp[keys]], axis=1)
-    _, first, count = np.unique(marks, axis=0, return_index=True, return_counts=True)
-    keys = np.union1d(keys[first[count == 1]], [0])  # only unique ones
-    seek = packets.pts if times_are_good else np.where(packets.dts == _NO_STAMP, packets.pts, packets.dts)
+    identifiers = np.stack([packets.size[keys], stamp[keys]], axis=1)
+    _, first, count = np.unique(identifiers, axis=0, return_index=True, return_counts=True)
+    keys = np.union1d(keys[first[count == 1]], [0])  # ambiguous ones cannot be recognised after a seek
+    seek = packets.pts if stamps_are_stable else np.where(packets.dts == _NO_STAMP, packets.pts, packets.dts)
     seek = np.where(seek == _NO_STAMP, 0, seek - packets.lead)
-    return FrameIndex(order, position, keys.astype(np.int64), packets.size, stamp, times_are_good, seek)
+    return FrameIndex(order, position, keys.astype(np.int64), packets.size, stamp, stamps_are_stable, seek)
 
 
 def _check_by_decoding(
     path: str, number: int, packets: Packets, index: FrameIndex | None
 ) -> tuple[FrameIndex | None, FrameGeometry | None]:
-    """Decode the start and the end; drop frames missing there; return None if other frames are wrong."""
+    """Decode the start and the end and drop frames missing there; return None if other frames differ."""
     if index is None or index.order.size == 0:
         return None, None
     with DecodingRun(path, index, number) as run:
@@ -328,51 +320,51 @@ def _check_by_decoding(
         if not head:
             return None, None
         geometry = geometry_of_all([frame for _, frame in head])
-        head_places = index.position[np.array([number for number, _ in head], dtype=np.int64)]
+        head_frames = index.position[np.array([number for number, _ in head], dtype=np.int64)]
         del head
-        tail_places = _decode_tail(run, index, _TAIL_PIXELS // (geometry.height * geometry.width))
+        tail_frames = _decode_tail(run, index, _TAIL_PIXELS // (geometry.height * geometry.width))
         damaged = run.damaged
         geometry = dataclasses.replace(geometry, sizes=tuple(run.sizes))
-    first, last = int(head_places[0]), index.order.size - 1
-    if tail_places.size:
-        last = int(tail_places[-1])
-    for places in (head_places, tail_places):
-        steps = np.diff(places)
+    first, last = int(head_frames[0]), index.order.size - 1
+    if tail_frames.size:
+        last = int(tail_frames[-1])
+    for frames in (head_frames, tail_frames):
+        steps = np.diff(frames)
         if np.any(steps <= 0) or (np.any(steps > 1) and not damaged):
             return None, None
     if last - first + 1 < index.order.size:
-        index = _make_index(packets, index.order[first : last + 1], times_are_good=index.stamp_is_time)
+        index = _make_index(packets, index.order[first : last + 1], stamps_are_stable=index.stamp_is_time)
     return index, geometry
 
 
 def _decode_tail(run: DecodingRun, index: FrameIndex, max_frames: int) -> npt.NDArray[np.int64]:
-    """Decode from the last possible key packet, at most `max_frames`; return the decoded frames."""
+    """Decode at most `max_frames` from the last usable key packet; return the numbers of the frames."""
     for key in (*index.keys[:-4:-1].tolist(), 0):
         first = max(0, int(index.position[key]))
         if index.order.size - first > max_frames:
             break
         try:
-            numbers = [number for number, _ in run.decode_from(key or None)]
+            decoded = [packet for packet, _ in run.decode_from(key or None)]
         except PacketLost:
             continue
-        places = index.position[np.array(numbers, dtype=np.int64)]
-        return np.asarray(places[places >= first])
+        frames = index.position[np.array(decoded, dtype=np.int64)]
+        return np.asarray(frames[frames >= first])
     return np.zeros(0, dtype=np.int64)
 
 
 def _index_by_decoding(path: str, number: int, packets: Packets) -> tuple[FrameIndex, FrameGeometry | None]:
     """Decode the whole stream to find the packet of each frame."""
-    provisional = _make_index(packets, np.arange(packets.size.size), times_are_good=False)
+    provisional = _make_index(packets, np.arange(packets.size.size), stamps_are_stable=False)
     geometry: FrameGeometry | None = None
-    seen: dict[int, None] = {}  # ordered, each packet once
+    decoded: dict[int, None] = {}  # an ordered set of packets
     with DecodingRun(path, provisional, number) as run:
-        for place, frame in run.decode_from(None):
+        for packet, frame in run.decode_from(None):
             geometry = geometry or geometry_of_all([frame])
-            seen[place] = None
+            decoded[packet] = None
         if geometry is not None:
             geometry = dataclasses.replace(geometry, sizes=tuple(run.sizes))
-    order = np.fromiter(seen, dtype=np.int64, count=len(seen))
-    return _make_index(packets, order, times_are_good=False), geometry
+    order = np.fromiter(decoded, dtype=np.int64, count=len(decoded))
+    return _make_index(packets, order, stamps_are_stable=False), geometry
 
 
 def _timestamps(packets: Packets, index: FrameIndex, unit: float, rate: float) -> npt.NDArray[np.float64]:
@@ -392,7 +384,7 @@ def _fps(times: npt.NDArray[np.float64], stated: float) -> float:
     return stated if abs(stated - measured) < 0.005 * measured else measured
 
 
-def _what_is_missing(path: str, n_bytes: int, packets: Packets) -> str:
+def _truncation(path: str, n_bytes: int, packets: Packets) -> str:
     """Return the start of a warning if the file is incomplete, otherwise an empty string."""
     missing = declared_size(path) - n_bytes
     if missing > 0:
@@ -403,9 +395,9 @@ def _what_is_missing(path: str, n_bytes: int, packets: Packets) -> str:
 
 
 class DecodingRun:
-    """An open file and its decoder, for video stream `number` of an indexed file.
+    """Decoder of video stream `number` of an indexed file.
 
-    `damaged` is whether a packet could not be decoded, `sizes` are the (width, height) of the frames so far.
+    `damaged` is whether a packet could not be decoded; `sizes` are the (width, height) of the decoded frames.
     """
 
     def __init__(self, path: str, index: FrameIndex, number: int) -> None:
@@ -430,7 +422,7 @@ class DecodingRun:
         self._container = self._stream = None
 
     def decode_from(self, key: int | None) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield packet number and frame in the order of the decoder."""
+        """Yield (packet number, frame) from key packet `key` (None: the start), in the decoder's order."""
         if key is None or self._container is None:
             self._open()
         container, stream = self._container, self._stream
@@ -470,7 +462,7 @@ class DecodingRun:
     def _seek(
         self, container: InputContainer, stream: VideoStream, key: int
     ) -> tuple[int, Iterator[Packet[VideoStream]]]:
-        """Return the key packet that was found (`key` or an earlier one) and the packets from there on."""
+        """Return the key packet reached (`key` or an earlier one) and an iterator over packets from it on."""
         try:
             container.seek(int(self._index.seek[key]), stream=stream, backward=True)
         except av.FFmpegError:

@@ -1,4 +1,4 @@
-"""Live frames of a camera or a pipe; outdated frames are dropped, for a low latency."""
+"""Live frames from a camera or a pipe; outdated frames are dropped to keep the latency low."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import VideoError
 from napari_face_landmarks.video.container import geometry_of, pixel_aspect, to_rgb
-from napari_face_landmarks.video.index import SMALLEST_ASPECT
+from napari_face_landmarks.video.index import ASPECT_TOLERANCE
 
 _DEMUXERS = "yuv4mpegpipe,matroska,webm,mpegts,nut,avi,mjpeg,mpjpeg,h264,hevc,mpegvideo,m4v,flv,ogg"
 _OPTIONS = {"format_whitelist": _DEMUXERS}
@@ -22,25 +22,24 @@ Frame = npt.NDArray[np.uint8]
 
 
 class LiveFrames:
-    """An iterator over the frames of a live source; what comes while the consumer is busy is dropped.
+    """Iterator over the newest frames of a live source, without those that a busy consumer missed.
 
-    `frames`, (H, W, 3) uint8 each, is an iterator that blocks until the next frame has come; it is read in a
-    thread. Iterate this one once, as `FaceTracker.track_frames` does, and `close` it. With `keep_all` the
-    source waits instead of losing frames. `stamps` grows by the source's own time stamp of each frame, in
-    seconds, before the frame is given, NaN where it has none; with `keep_all` these are the times, as frames
-    that wait come when they are asked for.
+    `frames` is an iterator over frames, (H, W, 3) uint8, that blocks until the next frame arrives; it is read
+    in a thread. Iterate over this object only once, as `FaceTracker.track_frames` does, and `close` it. With
+    `keep_all`, the source waits for the consumer and no frame is dropped. The source appends the time stamp
+    of each frame in seconds, or NaN, to `stamps` before it yields the frame; with `keep_all` these become the
+    `times`, because the arrival of a frame then depends on the consumer.
 
-    Of the frames that were taken, `came` is when they came, by `time.monotonic`, `times` the seconds after
-    the first one, and `numbers` their numbers in the source, where what is missing was among the `dropped`.
-    `warnings` are sentences about what is doubtful, and `failure`, raised after the last frame, is why the
-    source broke off.
+    `arrivals` (by `time.monotonic`), `times` (seconds after the first frame) and `numbers` (frame numbers of
+    the source) have one entry per returned frame. `dropped` counts dropped frames, `warnings` are sentences
+    about problems of the source, and `failure` is the error of the source, raised after the last frame.
     """
 
     def __init__(
         self, frames: Iterator[Frame], keep_all: bool = False, stamps: list[float] | None = None
     ) -> None:
         self.times: list[float] = []
-        self.came: list[float] = []
+        self.arrivals: list[float] = []
         self.warnings: list[str] = []
         self.numbers: list[int] = []
         self.dropped = 0
@@ -57,30 +56,30 @@ class LiveFrames:
         return self
 
     def __next__(self) -> Frame:
-        """Return the newest frame; wait for one that was not returned yet."""
+        """Return the newest frame that has not been returned yet; wait for it if necessary."""
         with self._changed:
             self._changed.wait_for(lambda: self._newest is not None or self._ended)
             if self._newest is None:
                 if self.failure is not None and not self._closed:
                     raise self.failure
                 raise StopIteration
-            number, seconds, frame = self._newest
+            number, arrival, frame = self._newest
             self._newest = None
             self._changed.notify_all()
-        self.came.append(seconds)
-        self.times.append(self._seconds(number, seconds))
+        self.arrivals.append(arrival)
+        self.times.append(self._seconds(number, arrival))
         self.numbers.append(number)
         return frame
 
-    def _seconds(self, number: int, came: float) -> float:
+    def _seconds(self, number: int, arrival: float) -> float:
         """Return the time of a frame after the first one."""
         if self._stamps is None or not math.isfinite(self._stamps[0]):
-            return came - self.came[0]
+            return arrival - self.arrivals[0]
         seconds = self._stamps[number] - self._stamps[0]
         return seconds if math.isfinite(seconds) else self.times[-1]
 
     def close(self) -> None:
-        """End the iteration; the source is released with its next frame."""
+        """End the iteration; the source is released when its next frame arrives."""
         with self._changed:
             self._ended = self._closed = True
             self._newest = None
@@ -108,29 +107,27 @@ class LiveFrames:
 def open_live(source: int | IO[bytes], keep_all: bool = False) -> LiveFrames:
     """Open a camera or a pipe."""
     if isinstance(source, int):
-        return LiveFrames(_of_camera(source), keep_all)
+        return LiveFrames(_camera_frames(source), keep_all)
     stamps: list[float] = []
-    notes: list[str] = []
-    live = LiveFrames(_of_pipe(source, stamps, notes), keep_all, stamps)
-    live.warnings = notes
+    warnings: list[str] = []
+    live = LiveFrames(_pipe_frames(source, stamps, warnings), keep_all, stamps)
+    live.warnings = warnings
     return live
 
 
-def _of_camera(number: int) -> Iterator[Frame]:
-    from napari_face_landmarks.opencv import cv2  # only for cameras: 26 MB
+def _camera_frames(number: int) -> Iterator[Frame]:
+    from napari_face_landmarks.opencv import cv2  # imported only for cameras: it takes 26 MB
 
     camera = cv2.VideoCapture(number)
     if not camera.isOpened():
-        raise VideoError(
-            f"There is no camera {number} that can be opened: connect it, or give another number."
-        )
+        raise VideoError(f"Camera {number} cannot be opened: connect it, or give another number.")
 
     def frames() -> Iterator[Frame]:
         try:
             while True:
-                done, bgr = camera.read()
-                if not done:
-                    raise VideoError(f"Camera {number} gives no more frames: check that it is connected.")
+                success, bgr = camera.read()
+                if not success:
+                    raise VideoError(f"Camera {number} stopped sending frames: check that it is connected.")
                 yield np.ascontiguousarray(bgr[:, :, ::-1])
         finally:
             camera.release()
@@ -138,27 +135,23 @@ def _of_camera(number: int) -> Iterator[Frame]:
     return frames()
 
 
-def _of_pipe(stream: IO[bytes], stamps: list[float], notes: list[str]) -> Iterator[Frame]:
+def _pipe_frames(stream: IO[bytes], stamps: list[float], warnings: list[str]) -> Iterator[Frame]:
     reformatter = av.video.reformatter.VideoReformatter()
     try:
         container: Any = av.open(stream, "r", options=dict(_OPTIONS))
         with container:
             if not container.streams.video:
                 raise VideoError("The pipe has no video: give a stream of y4m, Matroska, MPEG-TS or MJPEG.")
-            geometry, doubts = None, 0
+            geometry, resized = None, False
             for frame in container.decode(video=0):
                 if geometry is None:
                     geometry = geometry_of(frame)
-                    notes += _doubts(container.streams.video[0], frame.interlaced_frame)
-                    doubts = len(notes)
-                elif len(notes) == doubts and (frame.height, frame.width) != (
-                    geometry.height,
-                    geometry.width,
-                ):
-                    notes.append(
-                        "The frames of the pipe change their size, from "
-                        f"{geometry.width} x {geometry.height} to {frame.width} x {frame.height}: all are "
-                        "scaled to the first one."
+                    warnings += _pipe_warnings(container.streams.video[0], frame.interlaced_frame)
+                elif not resized and (frame.height, frame.width) != (geometry.height, geometry.width):
+                    resized = True
+                    warnings.append(
+                        f"The frames of the pipe change size, from {geometry.width} x {geometry.height} to "
+                        f"{frame.width} x {frame.height}: all are scaled to the first size."
                     )
                 stamps.append(math.nan if frame.time is None else frame.time)
                 yield to_rgb(frame, geometry, reformatter)
@@ -168,24 +161,24 @@ def _of_pipe(stream: IO[bytes], stamps: list[float], notes: list[str]) -> Iterat
                 f"The pipe is damaged after frame {len(stamps) - 1}: the frames before it are kept."
             ) from None
         raise VideoError(
-            "The pipe is not a video that can be read: give a stream of y4m, Matroska, MPEG-TS or MJPEG."
+            "The pipe is not a readable video: give a stream of y4m, Matroska, MPEG-TS or MJPEG."
         ) from None
 
 
-def _doubts(stream: Any, interlaced: bool) -> list[str]:
-    doubts, aspect = [], pixel_aspect(stream)
-    if abs(aspect - 1) >= SMALLEST_ASPECT:
-        doubts.append(
-            f"The pixels of the pipe are {aspect:.3g} times as wide as high, and landmarks are found as if "
-            "they were square: scale it first, for example by ffmpeg -vf scale=iw*sar:ih,setsar=1."
+def _pipe_warnings(stream: Any, interlaced: bool) -> list[str]:
+    warnings, aspect = [], pixel_aspect(stream)
+    if abs(aspect - 1) >= ASPECT_TOLERANCE:
+        warnings.append(
+            f"The pixels of the pipe are {aspect:.3g} times as wide as high, and landmarks are located as if "
+            "they were square: scale it first, for example with ffmpeg -vf scale=iw*sar:ih,setsar=1."
         )
     if interlaced:
-        doubts.append("The pipe is interlaced: deinterlace it first, for example by ffmpeg -vf bwdif.")
-    return doubts
+        warnings.append("The pipe is interlaced: deinterlace it first, for example with ffmpeg -vf bwdif.")
+    return warnings
 
 
 def write_y4m(stream: IO[bytes], frames: Iterator[Frame], fps: float) -> None:
-    """Write frames to a pipe as y4m, for a player."""
+    """Write frames to a pipe as y4m, which media players read."""
     for number, rgb in enumerate(frames):
         if number == 0:
             height, width = rgb.shape[:2]

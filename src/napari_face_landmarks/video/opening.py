@@ -1,4 +1,4 @@
-"""Opening of videos and pictures, and sequential reading of frames from them and from arrays."""
+"""Opening of videos and image sequences, and sequential reading of frames from them and from arrays."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import ImageError, VideoError
 from napari_face_landmarks.video.arrays import FrameList, FrameStream, as_frames, read_frame
+from napari_face_landmarks.video.images import ImageIterator, ImageSequence, image_paths
 from napari_face_landmarks.video.index import VideoInfo, index_video
-from napari_face_landmarks.video.pictures import InOrder, PictureSeries, pictures_in
 from napari_face_landmarks.video.reader import Video, VideoWarning, frame_range
 
 
@@ -25,10 +25,10 @@ def open_video(path: str | os.PathLike[str], stream: int | None = None) -> Video
     Parameters
     ----------
     path : str or os.PathLike
-        A local video file; or a folder of pictures (in natural order), a TIFF stack or a photograph.
+        A local video file; or a folder of images (in natural order), a multi-page TIFF file or an image.
     stream : int, optional
-        Which of the file's video streams to read, counted from 0. By default the one that is marked default,
-        else the largest that is no attached picture.
+        Number of the video stream to read, counted from 0. By default the stream marked as default, otherwise
+        the largest one that is not an attached picture.
 
     Returns
     -------
@@ -38,17 +38,17 @@ def open_video(path: str | os.PathLike[str], stream: int | None = None) -> Video
     Raises
     ------
     VideoError
-        If the path is not a file, or the file is not a video, has no video track or cannot be decoded.
+        If the path does not exist, or is not a video or image, has no video stream or cannot be decoded.
 
     Warns
     -----
     VideoWarning
         If the file is truncated; its remaining frames can be read. ``video.info.warnings`` has the message.
     """
-    if pictures_in(path):
+    if image_paths(path):
         if stream:
-            raise VideoError(f"{path} holds pictures and no video stream {stream}: leave the stream out.")
-        return PictureSeries(_absolute(path))
+            raise VideoError(f"{path} contains images and no video stream {stream}: omit the stream.")
+        return ImageSequence(_absolute(path))
     source = index_video(_absolute(path), stream)
     for sentence in source.info.warnings:
         warnings.warn(sentence, VideoWarning, stacklevel=2)
@@ -56,9 +56,9 @@ def open_video(path: str | os.PathLike[str], stream: int | None = None) -> Video
 
 
 def probe(path: str | os.PathLike[str], stream: int | None = None) -> VideoInfo:
-    """Return the properties of a video file, of one of its streams; see `open_video` for both and errors."""
-    place = _absolute(path)
-    return PictureSeries(place).info if pictures_in(path) else index_video(place, stream).info
+    """Return the properties of a video; parameters and errors are those of `open_video`."""
+    absolute = _absolute(path)
+    return ImageSequence(absolute).info if image_paths(path) else index_video(absolute, stream).info
 
 
 def _absolute(path: str | os.PathLike[str]) -> str:
@@ -73,7 +73,7 @@ def read_frames(
     Parameters
     ----------
     source : path, Video or array-like of shape (T, Y, X[, C])
-        Arrays of any library are read as ``numpy.asarray(source[t])``, so lazy arrays remain lazy.
+        Arrays of any library are read as ``numpy.asarray(source[t])``, so lazy arrays are not loaded whole.
     start, stop : int
         First frame, and the one after the last; clipped to the existing frames.
     every : int
@@ -93,9 +93,9 @@ def read_frames(
     """
     if isinstance(source, Video):
         return source.frames(start, stop, every)
-    if isinstance(source, FrameList) and source.independent:  # of which one may be broken
+    if isinstance(source, FrameList) and source.independent:  # reading continues after a damaged image
         numbers = range(*frame_range(start, stop, len(source)), every)
-        return cast(Generator[npt.NDArray[Any], None, None], InOrder(source, numbers))
+        return cast(Generator[npt.NDArray[Any], None, None], ImageIterator(source, numbers))
     return _frames_of(source, start, stop, every)
 
 

@@ -12,18 +12,17 @@ import numpy.typing as npt
 from napari_face_landmarks.errors import ImageError
 from napari_face_landmarks.jit import kernel
 
-LARGEST_SIDE = 32767  # pixel indices fit the integers of the kernels
+LARGEST_SIDE = 32767  # px; keeps pixel indices within the integers of the kernels
 BITS = (8, 10, 12, 14, 16)
 """Bit depths of cameras and scanners."""
 UNIT_FLOAT = 1.1
-"""Floats up to this count as 0 to 1, since filters overshoot."""
+"""Maximum of floats whose white is taken as 1; filters overshoot."""
 
 
 @dataclass(frozen=True, slots=True)
 class PixelRange:
     """The pixel values of black and white."""
 
-    # black, white: in the unit of the pixels
     black: float
     white: float
 
@@ -63,15 +62,13 @@ def _to_uint8(array: npt.NDArray[Any], where: str, pixel_range: PixelRange | Non
         raise ImageError(f"{where} has the dtype {array.dtype}: give bool, integer or float pixels.")
     if array.dtype.kind == "f" and not np.isfinite(array).all():
         raise ImageError(
-            f"{where} has pixels that are not finite (NaN or infinity): replace them by finite numbers."
+            f"{where} has pixels that are not finite (NaN or infinity): replace them with finite numbers."
         )
     if pixel_range is None:
         pixel_range = range_of_type(array.dtype)
         if array.dtype.kind == "f" and float(array.max()) > 1.0:
             pixel_range = BYTES
-    elif (
-        np.count_nonzero(array > pixel_range.white) > array.size / 2
-    ):  # a picture of other depth than the rest
+    elif np.count_nonzero(array > pixel_range.white) > array.size / 2:  # this image has another bit depth
         pixel_range = pixel_range_of([array])[0]
     black, white = pixel_range.black, max(pixel_range.white, pixel_range.black + 1e-9)
     levels = (np.clip(array, black, white) - black) * (255.0 / (white - black))
@@ -79,11 +76,11 @@ def _to_uint8(array: npt.NDArray[Any], where: str, pixel_range: PixelRange | Non
 
 
 def pixel_range_of(frames: Sequence[Any]) -> tuple[PixelRange, str | None]:
-    """Estimate the pixel values of black and white of a video.
+    """Estimate the pixel values of black and white of a video; return them and a warning if unusual.
 
     Integers of more than 8 bits are assumed to have 8, 10, 12, 14 or 16 significant bits, depending on the
-    brightest pixels; floats a range of 0 to 1, -1 to 1, or that of such integers. The brightest and darkest
-    thousandth of the pixels are ignored.
+    brightest pixels; floats are assumed to range from 0 to 1 or -1 to 1, or like such integers. The brightest
+    and darkest thousandth of the pixels are ignored.
     """
     arrays = [array for frame in frames if (array := np.asarray(frame)).ndim in (2, 3) and array.size]
     kind = arrays[0].dtype if arrays else np.dtype(np.uint8)
@@ -93,20 +90,19 @@ def pixel_range_of(frames: Sequence[Any]) -> tuple[PixelRange, str | None]:
     for array in arrays:
         colours = array[:, :, :3] if array.ndim == 3 else array
         values = colours[:: max(1, colours.shape[0] // 512), :: max(1, colours.shape[1] // 512)]
-        known = values[np.isfinite(values)] if kind.kind == "f" else values.ravel()
-        if known.size:
-            low, high = np.percentile(known, (0.1, 99.9))
+        finite = values[np.isfinite(values)] if kind.kind == "f" else values.ravel()
+        if finite.size:
+            low, high = np.percentile(finite, (0.1, 99.9))
             lows.append(float(low))
             highs.append(float(high))
     if not highs:
         return range_of_type(kind), None
-    found = _range(min(lows), max(highs), kind)
-    usual = range_of_type(kind)
-    if found == usual or max(highs) <= usual.black:
-        return found if found == usual else usual, None
-    return found, (
+    estimate, default = _range(min(lows), max(highs), kind), range_of_type(kind)
+    if estimate == default or max(highs) <= default.black:
+        return default, None
+    return estimate, (
         f"The pixels have the dtype {kind} and range from {min(lows):.4g} to {max(highs):.6g}: "
-        f"{found.black:g} is used as black and {found.white:g} as white."
+        f"{estimate.black:g} is used as black and {estimate.white:g} as white."
     )
 
 
@@ -132,7 +128,7 @@ def _range(low: float, high: float, kind: np.dtype[Any]) -> PixelRange:
 def to_grey(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
     """Return the luma (ITU-R BT.601, rounded) of an RGB uint8 image, (H, W) uint8.
 
-    Like `halve` and `resize` independent of OpenCV, so that landmarks do not depend on its version.
+    Like `halve` and `resize`, it does not use OpenCV, so that landmarks do not depend on its version.
     """
     grey = np.empty(rgb.shape[:2], np.uint8)
     _grey(np.ascontiguousarray(rgb).reshape(-1), grey.reshape(-1))

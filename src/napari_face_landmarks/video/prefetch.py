@@ -42,12 +42,12 @@ def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
     or collected.
     """
     waiting: SimpleQueue[object] = SimpleQueue()
-    room: SimpleQueue[None] = SimpleQueue()  # an entry for each item that may be added to those that wait
+    room: SimpleQueue[None] = SimpleQueue()  # one entry per item that may still be added to `waiting`
     stopped = threading.Event()
     for _ in range(max(1, depth)):
         room.put(None)
-    given = (items, waiting, room, stopped, works_behind_a_window())
-    worker = threading.Thread(target=_fill, args=given, name="prefetch", daemon=True)
+    arguments = (items, waiting, room, stopped, works_behind_a_window())
+    worker = threading.Thread(target=_fill, args=arguments, name="prefetch", daemon=True)
     worker.start()
     try:
         while (item := waiting.get()) is not _END:
@@ -57,7 +57,7 @@ def prefetch(items: Iterable[T], depth: int = 4) -> Iterator[T]:
             yield item  # type: ignore[misc]
     finally:
         stopped.set()
-        room.put(None)  # in case that the thread waits for it
+        room.put(None)  # the thread may be waiting for room
         worker.join()
 
 

@@ -15,18 +15,18 @@ from av.video.frame import VideoFrame
 from av.video.reformatter import VideoReformatter
 
 from napari_face_landmarks.errors import ImageError, VideoError
-from napari_face_landmarks.video.container import SparePictures, check_file, to_rgb
+from napari_face_landmarks.video.container import FramePool, check_file, to_rgb
 from napari_face_landmarks.video.index import DecodingRun, IndexedVideo, PacketLost, index_video
 
 Frame = npt.NDArray[np.uint8]
 
 _CACHE_BYTES = 64_000_000
-_NEAR = 8  # frames; decoding this many is as fast as seeking
+_SEEK_FRAMES = 8  # decoding this many frames is as fast as seeking
 _LARGEST_ARRAY = 2_000_000_000  # bytes per request
 
 
 class VideoWarning(UserWarning):
-    """A video file is incomplete; the readable part is used."""
+    """A video file is incomplete or unusual; the message says how it is read."""
 
 
 class Video:
@@ -53,7 +53,7 @@ class Video:
         Frames read so far in which the decoder concealed errors.
     keeps_frames : bool
         Whether frames that are read sequentially are cached for ``video[n]``; initially False. For viewers
-        that show the frames of a run.
+        that display the frames of a run.
     """
 
     files: Sequence[str]
@@ -146,27 +146,27 @@ class Video:
         VideoError
             If the file is closed, was changed, or more than 2 GB are requested at once.
         """
-        frames, rest = _split_key(key)
+        frames, within = _split_key(key)
         if isinstance(frames, (int, np.integer)):
             frame = self._frame(_checked_index(frames, len(self)))
-            return frame[rest] if rest else frame
+            return frame[within] if within else frame
         numbers = np.arange(len(self))[frames]
         if numbers.ndim != 1:
             raise IndexError(
                 f"The frame index of a video must be 1-dimensional; its shape is {numbers.shape}."
             )
         if not isinstance(frames, slice) and any(
-            not isinstance(entry, (int, np.integer, slice)) for entry in rest
+            not isinstance(entry, (int, np.integer, slice)) for entry in within
         ):
             raise IndexError(
                 "A video supports one array as an index: select frames first, then index the result."
             )
-        part = np.empty(self.shape[1:], dtype=np.bool_)[rest].shape if rest else self.shape[1:]
+        part = np.empty(self.shape[1:], dtype=np.bool_)[within].shape if within else self.shape[1:]
         self._refuse_if_large(numbers.size * int(np.prod(part)))
         out = np.empty((numbers.size, *part), dtype=np.uint8)
         for row, number in enumerate(numbers):
             frame = self._frame(int(number))
-            out[row] = frame[rest] if rest else frame
+            out[row] = frame[within] if within else frame
         return out
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> npt.NDArray[Any]:
@@ -209,7 +209,7 @@ class Video:
             return
         self._check_open()
         geometry, reformatter = self._source.geometry, VideoReformatter()
-        spare = SparePictures((geometry.height, geometry.width, 3))
+        pool = FramePool((geometry.height, geometry.width, 3))
         with FrameReader(self._source, self.damaged, self.concealed) as reader:
             for number, frame in reader.frames_from(first):
                 if self._closed:
@@ -217,7 +217,7 @@ class Video:
                 if (number - first) % every == 0:
                     if self.keeps_frames:
                         self._cache.put(number, frame)
-                    yield to_rgb(frame, geometry, reformatter, spare)
+                    yield to_rgb(frame, geometry, reformatter, pool)
                 if number + 1 >= last:
                     return
 
@@ -279,9 +279,9 @@ class Video:
 
 
 class FrameReader:
-    """An open file and the current position in it.
+    """Decodes the frames of an open file, sequentially or after seeking.
 
-    `damaged` and `concealed` receive the frames that were replaced, and those with concealed errors.
+    Frames that were replaced are added to `damaged`, those with concealed errors to `concealed`.
     """
 
     def __init__(self, source: IndexedVideo, damaged: set[int], concealed: set[int]) -> None:
@@ -312,9 +312,9 @@ class FrameReader:
                 wanted += 1
 
     def approach(self, number: int) -> Iterator[tuple[int, VideoFrame]]:
-        """Yield the frames that are decoded on the way to `number`; stop there."""
+        """Yield (n, frame) of the frames decoded to reach `number`; the caller stops at `number`."""
         key_frame = int(self._index.position[self._index.key_before(number)])
-        if self._current is None or number < self._next or key_frame > self._next + _NEAR:
+        if self._current is None or number < self._next or key_frame > self._next + _SEEK_FRAMES:
             self._current = self._from_key(number)
         for passed, frame in self._current:
             self._next = passed + 1
@@ -327,7 +327,7 @@ class FrameReader:
         while True:
             key = self._index.key_before(number, back) or None
             try:
-                for passed, frame in self._without_holes(key):
+                for passed, frame in self._without_gaps(key):
                     yield passed, frame
                     number = min(max(number, passed + 1), len(self._index.order) - 1)
                 return
@@ -340,25 +340,26 @@ class FrameReader:
                 self._index = self._index.without_key(lost.key)
                 back = 2 * back + 1
 
-    def _without_holes(self, key: int | None) -> Iterator[tuple[int, VideoFrame]]:
+    def _without_gaps(self, key: int | None) -> Iterator[tuple[int, VideoFrame]]:
+        """Yield (n, frame) from a key packet; frames that cannot be decoded repeat the last intact one."""
         position = self._index.position
         expected = 0
         last: VideoFrame | None = None
         for packet, frame in self._run.decode_from(key):
-            place = int(position[packet])
+            number = int(position[packet])
             if last is None and key is not None:
-                if place > position[key]:
+                if number > position[key]:
                     raise PacketLost(key)
-                expected = place
-            while expected < place:
+                expected = number
+            while expected < number:
                 self._damaged.add(expected)
                 yield expected, frame if last is None else last
                 expected += 1
-            if place == expected:
-                self._damaged.discard(place)
+            if number == expected:
+                self._damaged.discard(number)
                 if frame.is_corrupt:
-                    self._concealed.add(place)
-                yield place, frame
+                    self._concealed.add(number)
+                yield number, frame
                 last = frame
                 expected += 1
         if last is None:
@@ -376,7 +377,7 @@ class FrameReader:
 
 
 class _FrameCache:
-    """Least-recently-used cache of decoded frames; thread-safe."""
+    """Thread-safe least-recently-used cache of decoded frames."""
 
     def __init__(self, max_bytes: int) -> None:
         self._max = max_bytes
@@ -413,21 +414,21 @@ def _frame_bytes(frame: VideoFrame | Frame) -> int:
 
 
 def _split_key(key: Any) -> tuple[Any, tuple[Any, ...]]:
+    """Return the index of frames and the indices within each frame."""
     entries = list(key) if isinstance(key, tuple) else [key]
     if any(entry is None for entry in entries):
         raise IndexError("A video cannot be indexed with None: add the axis to the frame afterwards.")
-    dots = [place for place, entry in enumerate(entries) if isinstance(entry, EllipsisType)]
+    dots = [i for i, entry in enumerate(entries) if isinstance(entry, EllipsisType)]
     if len(dots) > 1:
         raise IndexError("A video can be indexed with one Ellipsis only.")
     if dots:
-        filling = [slice(None)] * (5 - len(entries))
-        entries[dots[0] : dots[0] + 1] = filling
+        entries[dots[0] : dots[0] + 1] = [slice(None)] * (5 - len(entries))
     if len(entries) > 4:
         raise IndexError(f"A video has 4 axes (frame, y, x, channel), and {len(entries)} indices were given.")
-    rest = tuple(entries[1:])
-    if all(isinstance(entry, slice) and entry == slice(None) for entry in rest):
-        rest = ()
-    return (entries[0] if entries else slice(None)), rest
+    within = tuple(entries[1:])
+    if all(isinstance(entry, slice) and entry == slice(None) for entry in within):
+        within = ()
+    return (entries[0] if entries else slice(None)), within
 
 
 def _checked_index(index: int | np.integer[Any], count: int) -> int:
@@ -438,7 +439,7 @@ def _checked_index(index: int | np.integer[Any], count: int) -> int:
 
 
 def frame_range(start: int, stop: int | None, count: int) -> tuple[int, int]:
-    """Return the first frame and the one after the last, clipped to the existing ones."""
+    """Return the first frame and the one after the last, clipped to the existing frames."""
     first = operator.index(start)
     last = count if stop is None else operator.index(stop)
     return max(0, first), min(count, last)

@@ -37,7 +37,7 @@ def write_video(
     sound: str | os.PathLike[str] | None = None,
     pixel_aspect: float = 1.0,
 ) -> int:
-    """Write frames to a video file that common players open.
+    """Write frames to a video file that common players can play.
 
     The codec is H.264 if PyAV has an encoder for it, otherwise MPEG-4. The file is written atomically.
 
@@ -52,10 +52,10 @@ def write_video(
     timestamps : iterable of float, optional
         Time of each frame in seconds, ascending. By default the frames are evenly spaced.
     sound : path, optional
-        A video whose sound is copied, from the time of the first frame to the last. None is copied where the
-        video has none, or, with a `VideoWarning`, where a file of this suffix cannot hold it.
+        A video whose audio is copied, from the time of the first frame to that of the last, if it has any. If
+        a file of this suffix cannot contain it, it is left out with a `VideoWarning`.
     pixel_aspect : float
-        How much wider than high a pixel is shown.
+        Pixel aspect ratio (width divided by height), written to the file.
 
     Returns
     -------
@@ -85,7 +85,7 @@ def write_video(
     unfinished = os.path.join(folder, f".{stem}.{os.getpid()}.unfinished{suffix}")
     try:
         with ExitStack() as opened:
-            audio = None if sound is None else _audio_of(opened, os.path.abspath(os.fsdecode(sound)))
+            audio = None if sound is None else _open_audio(opened, os.path.abspath(os.fsdecode(sound)))
             count = _encode(unfinished, target, iter(frames), fps, timestamps, audio, pixel_aspect)
         with open(unfinished, "rb+") as stream:  # flushed to the disk before it is renamed
             os.fsync(stream.fileno())
@@ -104,26 +104,26 @@ def write_video(
     return count
 
 
-def _audio_of(opened: ExitStack, path: str) -> AudioStream | None:
-    """Open a video for its sound, which `opened` closes; return the stream, or None without sound."""
+def _open_audio(opened: ExitStack, path: str) -> AudioStream | None:
+    """Open a video, which `opened` closes, and return its audio stream, or None if it has none."""
     container = opened.enter_context(open_container(path))
     return container.streams.audio[0] if container.streams.audio else None
 
 
-class _Sound:
-    """The packets of a sound, copied to a container up to the time of each frame."""
+class _AudioCopy:
+    """Copies the packets of an audio stream to a container, up to the time of each frame."""
 
     def __init__(self, audio: AudioStream | None, container: OutputContainer, start: float) -> None:
         self._packets: Iterator[Any] = iter(())
         self._container, self._start = container, start
-        if audio is not None and _can_hold(container, audio):
+        if audio is not None and _supports(container, audio):
             source: Any = audio.container
             self._packets = (packet for packet in source.demux(audio) if packet.pts is not None)
             self._stream = container.add_stream_from_template(audio)
         self._next = self._read()
 
     def _read(self) -> Any:
-        with suppress(av.FFmpegError):  # damaged from here on
+        with suppress(av.FFmpegError):  # the stream is damaged from here on
             return next(self._packets, None)
         return None
 
@@ -140,17 +140,17 @@ class _Sound:
                 self._container.mux(packet)
 
 
-def _can_hold(container: OutputContainer, audio: AudioStream) -> bool:
-    """Return whether a container can hold a sound stream (some codecs fail at the header); warn if not."""
+def _supports(container: OutputContainer, audio: AudioStream) -> bool:
+    """Return whether a container supports an audio stream (some codecs fail at the header); warn if not."""
     with suppress(av.FFmpegError, ValueError):
         with av.open(io.BytesIO(), "w", format=container.format.name) as trial:
             trial.add_stream_from_template(audio)
             trial.start_encoding()
         return True
     warnings.warn(
-        f"The sound of {audio.container.name.removeprefix('file:')} ({audio.codec_context.name}) cannot be "
-        f"stored as it is in {container.format.name.partition(',')[0]}: the video has no sound; give a name "
-        "that ends in .mkv.",
+        f"The audio of {audio.container.name.removeprefix('file:')} ({audio.codec_context.name}) cannot be "
+        f"copied to {container.format.name.partition(',')[0]}: the video has no sound; give a name that ends "
+        "in .mkv.",
         VideoWarning,
         stacklevel=6,
     )
@@ -179,7 +179,7 @@ def _encode(
     with av.open(path, "w") as container:
         stream = _add_stream(container, size, rate, step)
         stream.codec_context.sample_aspect_ratio = Fraction(pixel_aspect).limit_denominator(1000)
-        sound: _Sound | None = None
+        audio_copy: _AudioCopy | None = None
         while True:
             frame = av.VideoFrame.from_ndarray(_even(rgb), format="rgb24")
             frame.time_base = step
@@ -193,9 +193,9 @@ def _encode(
                     )
                 start = time if start is None else start
                 frame.pts = round((time - start) * _TICKS)
-            if sound is None:  # known only now where it begins
-                sound = _Sound(audio, container, start or 0.0)
-            sound.copy_until(float(frame.pts * step))
+            if audio_copy is None:  # it begins at the time of the first frame
+                audio_copy = _AudioCopy(audio, container, start or 0.0)
+            audio_copy.copy_until(float(frame.pts * step))
             container.mux(stream.encode(frame))
             count += 1
             image = next(frames, None)
@@ -207,8 +207,8 @@ def _encode(
                     f"{target} cannot be written: frame {count} has {rgb.shape[1]} x {rgb.shape[0]} px, "
                     f"the first {size[1]} x {size[0]}; give frames of one size."
                 )
-        assert sound is not None
-        sound.copy_until(float(frame.pts * step) + 1 / fps)
+        assert audio_copy is not None
+        audio_copy.copy_until(float(frame.pts * step) + 1 / fps)
         container.mux(stream.encode(None))
     return count
 
@@ -227,9 +227,7 @@ def _add_stream(
 
 
 def _even(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
+    """Pad odd sides by one pixel."""
     height, width = rgb.shape[:2]
-    return (
-        np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge")
-        if height % 2 or width % 2
-        else rgb
-    )
+    odd = height % 2 or width % 2
+    return np.pad(rgb, ((0, height % 2), (0, width % 2), (0, 0)), mode="edge") if odd else rgb

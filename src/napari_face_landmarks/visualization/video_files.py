@@ -15,7 +15,7 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
 from napari_face_landmarks.tracking.frame_source import EVERY, check_length, check_size, recorded_stream
 from napari_face_landmarks.video import Video, frame_count, open_video, read_frames, write_video
-from napari_face_landmarks.video.pictures import pictures_in
+from napari_face_landmarks.video.images import image_paths
 
 Progress = Callable[[int, int | None], None]
 
@@ -78,7 +78,7 @@ def write_from(
         frames,
         fps=fps,
         timestamps=None if even else seconds.tolist(),
-        sound=None if file is None or pictures_in(file) else file,
+        sound=None if file is None or image_paths(file) else file,
         pixel_aspect=pixel_aspect,
     )
 
