@@ -451,9 +451,7 @@ def test_uncertain_faces_slow_videos_and_times_that_go_back_are_named() -> None:
     tracks.confidence[:6] = 0.4
     assert measure(tracks).warnings[0].startswith("face 0 is uncertain on 10% of its frames, which are left")
     (sentence,) = measure(known(faces(60), fps=8)).warnings
-    assert sentence.startswith(
-        "At 8 frames per second the closure and velocity of blinks are found too small"
-    )
+    assert sentence.startswith("At 8 frames per second the closure and velocity of blinks are underestimated")
     assert measure(known(faces(60), fps=15000 / 1001)).warnings == ()
     back = dataclasses.replace(known(faces(60)), timestamps=np.arange(60)[::-1] / 25)
     assert measure(back).warnings[-1].startswith("Time stamps go back or repeat")
@@ -478,7 +476,7 @@ def test_a_rest_frame_that_is_no_rest_is_doubted() -> None:
     tracks.pose[8, 0, 2] = 0.5
     tracks.confidence[9] = 0.4
     for frame, what in ((7, "shutting an eye"), (8, "turned away"), (9, "uncertain")):
-        said = f"face 0 is {what} on the rest frame, from which all changes are counted: choose another."
+        said = f"face 0 is {what} on the rest frame, from which all changes are measured: choose another."
         assert said in measure(tracks, rest=frame).warnings
     assert not any("rest frame" in sentence for sentence in measure(tracks, rest=10).warnings)
     assert not any("rest frame" in sentence for sentence in measure(tracks).warnings)
@@ -487,7 +485,7 @@ def test_a_rest_frame_that_is_no_rest_is_doubted() -> None:
 def test_warnings_about_many_faces_are_few() -> None:
     sentences = measure(known(np.repeat(faces(5), 10, axis=1))).warnings
     assert len(sentences) == 5
-    assert sentences[-1] == "The same holds for 6 more."
+    assert sentences[-1] == "The same applies to 6 more."
 
 
 def test_pose_correction_of_a_file_takes_the_shape_model_of_its_models(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""`measure`: landmarks of a recording to time series of measures, each with its standard error."""
+"""Time series of measures with standard errors, computed from the landmarks of a recording."""
 
 from __future__ import annotations
 
@@ -47,33 +47,34 @@ if TYPE_CHECKING:
 
 Floats = npt.NDArray[np.float32]
 PointsAt = Callable[[Any], npt.NDArray[np.float64]]
-"""From frames (a slice or rows) to their landmarks and irises, (T', F, 70, 2) px, as large as at rest."""
+"""Returns landmarks and irises on some frames (a slice or rows), (T', F, 70, 2) px, scaled to the size at
+rest."""
 
 LOW_CONFIDENCE = 0.5
-"""Frames whose mean confidence is lower are flagged, and left out of summaries and events."""
-FARTHEST = 2.0  # seconds between frames from which a warning is given
-SLOWEST = 15.0  # frames per second below which a warning is given
-MANY_UNCERTAIN = 0.1  # share of the frames of a face that are uncertain from which a warning is given
-MOST_ALIKE = 4  # warnings of one kind
-SEEN = 0.9
-"""Mean confidence of the landmarks of a part that is well seen: at least 0.95 on clips without cover, at most
-0.92 where it was covered by a patch of one colour."""
+"""Frames with a lower mean confidence are flagged, and excluded from summaries and events."""
+FRAME_INTERVAL_WARNING = 2.0  # seconds; longer intervals between frames cause a warning
+FRAME_RATE_WARNING = 15.0  # frames per second; lower rates cause a warning
+UNCERTAIN_WARNING = 0.1  # share of uncertain frames of a face from which a warning is given
+MAX_SIMILAR_WARNINGS = 4
+VISIBLE_PART = 0.9
+"""Mean confidence of the landmarks of a visible part: at least 0.95 on unoccluded clips, at most 0.92 under a
+patch of one colour."""
 VISIBLE_PARTS = {
     **{name: [*REGIONS[name]] for name in ("right brow", "left brow", "right eye", "left eye")},
     "mouth": [*REGIONS["outer lip"], *REGIONS["inner lip"]],
 }
 LARGE_YAW = 20.0
-"""Degrees of yaw beyond which measures in the image plane are biased by more than a tenth, and flagged."""
+"""Degrees; with more yaw, measures in the image plane are biased by more than a tenth, and flagged."""
 VISIBLE_IRIS = 0.5
-"""Confidence from which an iris counts as visible."""
+"""Confidence of a visible iris."""
 OPEN_PERCENTILE = 95.0
-"""Percentile of an eye's height over the recording that counts as open."""
+"""Percentile of an eye's height over the recording that is the height of the open eye."""
 THREADS = 2
-"""Chunks of frames that are measured at a time; more would wait for each other in Python."""
+"""Chunks of frames measured in parallel; more threads would only wait for Python's global lock."""
 CLOSURES = {f"closure{end}": f"eye_height{end}" for end in ("", "_right", "_left")}
-"""The measures of which the eyes' closures are made."""
+"""The measure that each closure is computed from."""
 NEVER_OPEN = 0.2
-"""Height over that of the other eye up to which an eye counts as shut on all frames."""
+"""An eye up to this height, relative to the other eye, is shut on all frames."""
 UNITS = {"ratio": "ratio", "angle": "deg"}
 STILL = "A single frame shows no events or movements: they are left out."
 
@@ -89,7 +90,7 @@ class Column:
     title : str
     unit : str
         ``"percent"``, ``"mm"``, ``"percent2"``, ``"mm2"``, ``"ratio"``, ``"deg"``; percent of the distance
-        of the outer canthi at rest, or of its square.
+        between the outer canthi at rest, or of its square.
     side : str
         ``"right"``, ``"left"``, ``"both"``, or ``"difference"`` (left minus right) and ``"symmetry"`` (the
         smaller of the two in percent of the larger, 100 is symmetric).
@@ -108,23 +109,23 @@ class MeasureTable:
     Attributes
     ----------
     columns : tuple of Column
-        M of them.
+        The M columns.
     values, errors : ndarray, (T, F, M), float32
-        Each measure and its standard error; NaN where there is no face, errors also where the landmarks have
-        no confidence of their own.
+        Each measure and its standard error; NaN where there is no face. Errors are also NaN for landmarks
+        without confidence.
     frame_indices : ndarray, (T,), int64
     timestamps : ndarray, (T,), float64
-        Seconds; NaN where not known.
+        Seconds; NaN if unknown.
     low_confidence, turned : ndarray, (T, F), bool
-        Frames that are flagged: an uncertain face, and more than `LARGE_YAW` of yaw without pose correction.
+        Flagged faces: an uncertain face, or more than `LARGE_YAW` of yaw without pose correction.
     rest : tuple of ndarray of int64
-        For each face the rows (places in T) that were taken as its rest; empty where there is none.
+        For each face the rows (indices along T) of its rest frames; empty if it has none.
     scale : Scale
     pose_corrected : bool
     face_names : tuple of str
     warnings : tuple of str
     meta : dict
-        Of the tracks.
+        Metadata of the tracks.
     """
 
     columns: tuple[Column, ...]
@@ -154,7 +155,7 @@ class MeasureTable:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The columns' names."""
+        """Names of the columns."""
         return tuple(column.name for column in self.columns)
 
     @property
@@ -164,21 +165,21 @@ class MeasureTable:
 
     @property
     def usable(self) -> npt.NDArray[np.bool_]:
-        """Where there is a face that is not flagged, (T, F) bool."""
+        """Mask of faces that are present and not flagged, (T, F) bool."""
         return np.asarray(np.isfinite(self.values[..., 0]) & ~self.low_confidence & ~self.turned)
 
     @property
     def still(self) -> bool:
-        """Whether there is one frame only, as of a photograph."""
+        """Whether the recording is a single frame, such as a photograph."""
         return len(self.frame_indices) == 1
 
     def column(self, name: str) -> int:
-        """Return the place of a column.
+        """Return the index of a column.
 
         Raises
         ------
         MeasureError
-            If there is none of that name; the sentence names some.
+            If there is no such column; the message suggests similar names.
         """
         if name not in self.names:
             raise unknown_measure(name, self.names)
@@ -193,13 +194,13 @@ class MeasureTable:
         return np.asarray(self.errors[:, face, self.column(name)], np.float64)
 
     def to_dataframe(self, long: bool = False) -> pandas.DataFrame:
-        """Return a row for each frame and face that is there, or with `long` one for each measure of it."""
+        """Return one row per frame and face present or, if `long`, one per measure."""
         from napari_face_landmarks.measures.files import to_dataframe
 
         return to_dataframe(self, long)
 
     def to_xarray(self) -> xarray.Dataset:
-        """Return the table as a dataset with the dimensions time, individuals and measure; needs xarray."""
+        """Return a Dataset with the dimensions time, individuals and measure; needs xarray."""
         from napari_face_landmarks.measures.files import to_xarray
 
         return to_xarray(self)
@@ -216,24 +217,24 @@ def measure(
 ) -> MeasureTable:
     """Measure faces over time.
 
-    Lengths are those of the face at the distance from the camera that it has at rest: its size on each frame,
-    by the shape model's scale, is divided out.
+    Changes of a face's distance from the camera are removed: faces are scaled to their size at rest, by the
+    scale of the fitted PDM.
 
     Parameters
     ----------
     tracks : Tracks
-        Landmarks of any origin; without confidence of their own (all 1) they get no standard errors.
+        Landmarks of any origin; without confidence (all 1) there are no standard errors.
     rest : int or "auto"
-        The frame at rest, by its number in the video; with ``"auto"`` the calmest second of each face.
+        Frame number of the rest frame in the video; ``"auto"`` for the calmest second of each face.
     scale : Scale, str or float, optional
-        As `parse_scale` takes it; percent of the outer inter-canthal distance at rest where not given.
+        A scale or an argument of `parse_scale`; default percent of the outer inter-canthal distance at rest.
     pose_corrected : bool
-        Turn the landmarks to a frontal view first, with the depth of `pdm`.
+        Rotate the landmarks to a frontal view first, with depth from `pdm`.
     pdm : PDM, optional
-        A shape model, for `pose_corrected`; that of the tracks' models where not given, or of the default
-        ones where these are no bundle.
+        Used by `pose_corrected`; default the PDM of the bundle that located the landmarks or, if they are not
+        from a bundle, of the default bundle.
     names : str or sequence of str, optional
-        The measures wanted, as in `MEASURES` or without the side; all where not given.
+        Names from `MEASURES`, with or without the side; default all.
 
     Returns
     -------
@@ -242,11 +243,11 @@ def measure(
     Raises
     ------
     MeasureError
-        If no frame has a face, the rest frame is none of the tracks' or has no face, a name is unknown, or
-        the scale cannot be used.
+        If no frame has a face, the rest frame is not in the tracks or has no face, a name is unknown, or the
+        scale cannot be used.
     """
     scale = scale if isinstance(scale, Scale) else parse_scale(scale)
-    wanted = _wanted(names)
+    measures = _select_measures(names)
     tracks = _with_square_pixels(tracks)
     present: npt.NDArray[np.bool_] = np.asarray(np.isfinite(tracks.landmarks).all(axis=(2, 3)))
     if not present.any():
@@ -255,16 +256,16 @@ def measure(
     usable = present & ~uncertain
     rows = rest_rows(tracks, usable, rest)
     size = np.ones(present.shape, np.float32) if pose_corrected else _size_at_rest(tracks, rows)
-    source = _frontal(tracks, rows, pdm) if pose_corrected else tracks.landmarks
+    landmarks = _frontal(tracks, rows, pdm) if pose_corrected else tracks.landmarks
     iris_px, irises = _irises(tracks, rows, None if pose_corrected else size)
 
     def points_at(frames: Any) -> npt.NDArray[np.float64]:
-        found = source[frames] * size[frames][..., None, None]
-        return np.concatenate([found, irises[frames]], axis=2, dtype=np.float64)
+        scaled = landmarks[frames] * size[frames][..., None, None]
+        return np.concatenate([scaled, irises[frames]], axis=2, dtype=np.float64)
 
     factor = unit_per_pixel(scale, _at_rest(points_at, present, rows), iris_px)
-    columns = _columns(wanted, scale.unit)
-    values, errors = _measured(tracks, points_at, wanted, columns, factor, scale)
+    columns = _columns(measures, scale.unit)
+    values, errors = _measure_tracks(tracks, points_at, measures, columns, factor, scale)
     columns += _fill_closure(values, errors, columns, usable)
     turned = np.zeros_like(present)
     if not pose_corrected:
@@ -289,80 +290,72 @@ def measure(
 def _at_rest(
     points_at: PointsAt, present: npt.NDArray[np.bool_], rows: tuple[npt.NDArray[np.int64], ...]
 ) -> npt.NDArray[np.float64]:
-    """Return each face at rest, (F, 68, 2); the median of all frames where no rest was found."""
-    found = np.full((len(rows), 68, 2), np.nan)
-    for face, at in enumerate(rows):
-        seen = at if len(at) else np.flatnonzero(present[:, face])
-        if len(seen):
-            some = seen[:: 1 + len(seen) // FACES_PER_CHUNK]
-            found[face] = np.median(points_at(some)[:, face, :68], axis=0)
-    return found
+    """Return the median landmarks of each face on its rest frames, or on all if it has none, (F, 68, 2)."""
+    medians = np.full((len(rows), 68, 2), np.nan)
+    for face, rest in enumerate(rows):
+        frames = rest if len(rest) else np.flatnonzero(present[:, face])
+        if len(frames):
+            sample = frames[:: 1 + len(frames) // FACES_PER_CHUNK]
+            medians[face] = np.median(points_at(sample)[:, face, :68], axis=0)
+    return medians
 
 
 def _warnings(
     table: MeasureTable, tracks: Tracks, present: npt.NDArray[np.bool_], automatic: bool
 ) -> tuple[str, ...]:
-    """Return what is to be said of a table of tracks, whose faces are where `present`, (T, F), says.
-
-    `automatic` is whether the rest was found, not given.
-    """
-    names, turned, seconds = table.face_names, int(table.turned.sum()), table.timestamps
-    unrested = [names[k] for k, found in enumerate(table.rest) if not len(found) and present[:, k].any()]
+    """Return warnings about a table; `present`, (T, F), marks complete faces, `automatic` a detected rest."""
+    names, seconds = table.face_names, table.timestamps
     measured = np.isfinite(table.values[..., 0])
-    short = [
-        (names[k], len(found))
-        for k, found in enumerate(table.rest)
-        if automatic and not table.still and len(found) and not is_a_second(found, seconds)
-    ]
-    shut = [
-        f"{column.side} eye of {names[k]}"
-        for k in np.flatnonzero((measured & ~table.low_confidence).any(axis=0) & (not table.still))
-        for place, column in enumerate(table.columns)
-        if column.name.startswith("closure") and not np.isfinite(table.values[:, k, place]).any()
-    ]
     missing = "is never seen with confidence" if automatic else "is not on the rest frame"
-    sentences = _few(
-        f"{name} {missing}: it is scaled by its median, and changes from rest are not known; choose "
+    sentences = _abridge(
+        f"{name} {missing}: it is scaled by its median size, and changes from rest are not known; choose "
         f"{'a' if automatic else 'another'} rest frame."
-        for name in unrested
+        for name, rest, complete in zip(names, table.rest, present.T, strict=True)
+        if not len(rest) and complete.any()
     )
-    sentences += _few(
-        f"{name} is not seen for a second without interruption: its rest is the median of its {count} "
+    sentences += _abridge(
+        f"{name} is not seen for a second without interruption: its rest is the median of its {len(rest)} "
         "calmest frames; choose a rest frame if it moves on them."
-        for name, count in short
+        for name, rest in zip(names, table.rest, strict=True)
+        if automatic and not table.still and len(rest) and not is_a_second(rest, seconds)
     )
-    sentences += _few(
-        f"{name} is {what} on the rest frame, from which all changes are counted: choose another."
-        for name, found, *states in zip(names, table.rest, *_at_rest_states(table), strict=True)
-        for what, state in zip(("uncertain", "turned away", "shutting an eye"), states, strict=True)
-        if not automatic and state[found].any()
+    sentences += _abridge(
+        f"{name} is {problem} on the rest frame, from which all changes are measured: choose another."
+        for name, rest, *states in zip(names, table.rest, *_rest_problems(table), strict=True)
+        for problem, state in zip(("uncertain", "turned away", "shutting an eye"), states, strict=True)
+        if not automatic and state[rest].any()
     )
-    sentences += _few(f"The {eye} is never seen open: its closure and blinks are not known." for eye in shut)
-    sentences += _few(
-        f"{name} is uncertain on {share:.0%} of its frames, which are left out of summaries: look at its "
-        "landmarks; a face that is upside down has to be turned first."
-        for name, found, uncertain in zip(names, present.T, table.low_confidence.T, strict=True)
-        if (share := uncertain.sum() / max(found.sum(), 1)) >= MANY_UNCERTAIN
+    sentences += _abridge(
+        f"The {column.side} eye of {names[k]} is never seen open: its closure and blinks are not known."
+        for k in np.flatnonzero((measured & ~table.low_confidence).any(axis=0) & (not table.still))
+        for index, column in enumerate(table.columns)
+        if column.name.startswith("closure") and not np.isfinite(table.values[:, k, index]).any()
+    )
+    sentences += _abridge(
+        f"{name} is uncertain on {share:.0%} of its frames, which are left out of summaries: check its "
+        "landmarks; rotate the video first if the face is upside down."
+        for name, complete, uncertain in zip(names, present.T, table.low_confidence.T, strict=True)
+        if (share := uncertain.sum() / max(complete.sum(), 1)) >= UNCERTAIN_WARNING
     )
     models = str(tracks.meta.get(MODELS, ""))
-    sentences += _few(_uncertain_parts(table, tracks) if has_errors(models) else ())
+    sentences += _abridge(_uncertain_parts(table, tracks) if has_errors(models) else ())
     if partial := int((tracks.present & ~present).sum()):
         sentences.append(f"On {partial} frames a face lacks some of its landmarks: it is not measured there.")
     if table.scale.kind == "iris":
-        sentences += _few(
+        sentences += _abridge(
             f"No iris of {name} is visible: it has no lengths in mm, and is left out of tables."
-            for name, found, values in zip(names, present.T, measured.T, strict=True)
-            if found.any() and not values.any()
+            for name, complete, values in zip(names, present.T, measured.T, strict=True)
+            if complete.any() and not values.any()
         )
-    if turned:
+    if turned := int(table.turned.sum()):
         sentences.append(
-            f"{turned} faces on frames are turned by more than {LARGE_YAW:g} degrees: lengths in the image "
+            f"On {turned} frames a face is turned by more than {LARGE_YAW:g} degrees: lengths in the image "
             "plane are biased there and left out of summaries; measure with pose correction."
         )
     if not table.pose_corrected and not np.isfinite(tracks.pose[present][:, 2]).all():
         sentences.append(
-            "The landmarks have no head pose: frames on which a face is turned away are not found, and count "
-            "in summaries; measure with pose correction."
+            "The landmarks have no head pose: frames on which a face is turned away are not detected, and "
+            "count in summaries; measure with pose correction."
         )
     if not np.isfinite(table.errors).any():
         sentences.append("The landmarks have no confidence: measures have no standard errors.")
@@ -371,22 +364,22 @@ def _warnings(
         sentences.append(f"The {unknown} are not known: standard errors are those of {OTHER_MODELS!r}.")
     if table.still:
         sentences.append(STILL)
-    return (*sentences, *_of_times(seconds))
+    return (*sentences, *_time_warnings(seconds))
 
 
-def _of_times(seconds: npt.NDArray[np.float64]) -> list[str]:
-    """Return what is to be said of time stamps, (T,): frames far apart, a low rate, or times that go back."""
+def _time_warnings(seconds: npt.NDArray[np.float64]) -> list[str]:
+    """Return warnings about time stamps, (T,): distant frames, a low frame rate, or times that go back."""
     sentences: list[str] = []
     steps = np.diff(seconds[np.isfinite(seconds)])
     step = float(np.median(steps)) if len(steps) else 0.0
-    if step > FARTHEST:
+    if step > FRAME_INTERVAL_WARNING:
         sentences.append(
-            f"The frames are {step:.3g} s apart, in which blinks and movements are over: if the time stamps "
-            "are in milliseconds, divide them by 1000."
+            f"The frames are {step:.3g} s apart, too far for blinks and movements: if the time stamps are in "
+            "milliseconds, divide them by 1000."
         )
-    elif step > 1.01 / SLOWEST:  # not at 15000 / 1001
+    elif step > 1.01 / FRAME_RATE_WARNING:  # not at 15000 / 1001
         sentences.append(
-            f"At {1 / step:.3g} frames per second the closure and velocity of blinks are found too small, "
+            f"At {1 / step:.3g} frames per second the closure and velocity of blinks are underestimated, "
             "and below 5 some blinks are missed."
         )
     if (steps <= 0).any():
@@ -394,18 +387,20 @@ def _of_times(seconds: npt.NDArray[np.float64]) -> list[str]:
     return sentences
 
 
-def _at_rest_states(table: MeasureTable) -> tuple[npt.NDArray[np.bool_], ...]:
-    """Return where a face is uncertain, turned away, or shuts an eye by half, (F, T) bool each."""
-    closures = [place for place, name in enumerate(table.names) if name.startswith("closure")]
+def _rest_problems(table: MeasureTable) -> tuple[npt.NDArray[np.bool_], ...]:
+    """Return masks of frames on which a face is uncertain, turned, or shuts an eye by half, (F, T) each."""
+    closures = [index for index, name in enumerate(table.names) if name.startswith("closure")]
     shut = np.asarray((table.values[..., closures] > 0.5).any(axis=-1))
     return table.low_confidence.T, table.turned.T, shut.T
 
 
-def _few(sentences: Iterable[str]) -> list[str]:
-    """Return the first of sentences about one face each, and how many more there are."""
-    found = list(sentences)
-    more = len(found) - MOST_ALIKE
-    return found if more <= 0 else [*found[:MOST_ALIKE], f"The same holds for {more} more."]
+def _abridge(sentences: Iterable[str]) -> list[str]:
+    """Return the first `MAX_SIMILAR_WARNINGS` sentences, and the number of further ones."""
+    listed = list(sentences)
+    omitted = len(listed) - MAX_SIMILAR_WARNINGS
+    if omitted <= 0:
+        return listed
+    return [*listed[:MAX_SIMILAR_WARNINGS], f"The same applies to {omitted} more."]
 
 
 def _uncertain_parts(table: MeasureTable, tracks: Tracks) -> list[str]:
@@ -416,32 +411,34 @@ def _uncertain_parts(table: MeasureTable, tracks: Tracks) -> list[str]:
     ):
         parts = []
         for part, landmarks in VISIBLE_PARTS.items():
-            share = (confidence[usable][:, landmarks].mean(axis=1) < SEEN).mean() if usable.any() else 0
-            parts += [f"{part} on {share:.0%} of the frames"] if share >= MANY_UNCERTAIN else []
+            hidden = confidence[usable][:, landmarks].mean(axis=1) < VISIBLE_PART
+            share = hidden.mean() if usable.any() else 0
+            parts += [f"{part} on {share:.0%} of the frames"] if share >= UNCERTAIN_WARNING else []
         if parts:
             sentences.append(
-                f"Parts of {name} are uncertain, perhaps covered ({', '.join(parts)}): do not trust what is "
-                "measured of them there."
+                f"Parts of {name} are uncertain, perhaps covered ({', '.join(parts)}): measures of these "
+                "parts are unreliable there."
             )
     return sentences
 
 
-def _wanted(names: str | Sequence[str] | None) -> tuple[Measure, ...]:
+def _select_measures(names: str | Sequence[str] | None) -> tuple[Measure, ...]:
     if names is None:
         return MEASURES
     names = [CLOSURES.get(name, name) for name in ([names] if isinstance(names, str) else names)]
     if not names:
-        raise MeasureError("No measures are named: leave out the names for all.")
-    found = tuple(
-        item for item in MEASURES if item.name in names or item.name.removesuffix(f"_{item.side}") in names
-    )
-    known = {item.name for item in found} | {item.name.removesuffix(f"_{item.side}") for item in found}
+        raise MeasureError("No measures are selected: leave out the names to measure all.")
+    selected = tuple(item for item in MEASURES if not {item.name, _base_name(item)}.isdisjoint(names))
+    known = {item.name for item in selected} | {_base_name(item) for item in selected}
     unknown = [name for name in names if name not in known]
     if unknown:
-        raise unknown_measure(
-            unknown[0], ["closure", *PAIRS, *(item.name for item in MEASURES if item.side == "both")]
-        )
-    return found
+        singles = (item.name for item in MEASURES if item.side == "both")
+        raise unknown_measure(unknown[0], ["closure", *PAIRS, *singles])
+    return selected
+
+
+def _base_name(item: Measure) -> str:
+    return item.name.removesuffix(f"_{item.side}")
 
 
 def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM | None) -> Any:
@@ -455,16 +452,16 @@ def _frontal(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], pdm: PDM |
     if not isinstance(pdm, PDM):
         raise MeasureError(f"The pdm is of the type {type(pdm).__name__}: give load_models().pdm.")
     points = np.full(tracks.landmarks.shape, np.nan, np.float32)
-    for face, found in enumerate(rows):
-        turned, scale = frontal_landmarks(tracks.landmarks[:, face], pdm)
-        size = np.nanmedian(scale[found] if len(found) else scale) if np.isfinite(scale).any() else 1.0
-        points[:, face] = turned * size  # pixels of the rest
+    for face, rest in enumerate(rows):
+        frontal, scale = frontal_landmarks(tracks.landmarks[:, face], pdm)
+        size = np.nanmedian(scale[rest] if len(rest) else scale) if np.isfinite(scale).any() else 1.0
+        points[:, face] = frontal * size  # pixels at rest
     return points
 
 
 def _with_square_pixels(tracks: Tracks) -> Tracks:
     if not isinstance(tracks, Tracks):
-        raise MeasureError(f"Tracks are measured, not {type(tracks).__name__}: read files with Tracks.load.")
+        raise MeasureError(f"Give Tracks, not {type(tracks).__name__}: read files with Tracks.load.")
     aspect = tracks.meta.get(PIXEL_ASPECT, 1.0)
     if not isinstance(aspect, (int, float)) or not np.isfinite(aspect) or aspect in (0, 1):
         return tracks
@@ -476,52 +473,53 @@ def _with_square_pixels(tracks: Tracks) -> Tracks:
 
 
 def _size_at_rest(tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...]) -> npt.NDArray[np.float32]:
-    """Return the factors (T, F) that make faces as large as at rest: one that comes closer does not grow.
+    """Return the factors (T, F) that scale faces to their size at rest.
 
-    The size is the shape model's scale, or the distance of the outer canthi where tracks have no pose.
+    The size is the scale of the PDM or, in tracks without pose, the distance between the outer canthi.
     """
     canthi = np.linalg.norm(tracks.landmarks[:, :, 36] - tracks.landmarks[:, :, 45], axis=-1)
     factors = np.ones(canthi.shape, np.float32)
-    for face, found in enumerate(rows):
+    for face, rest in enumerate(rows):
         size = tracks.pose[:, face, 0]
         if not np.isfinite(size[np.isfinite(canthi[:, face])]).all():
             size = canthi[:, face]
         known = np.isfinite(size) & (size > 0)
         if not known.any():
             continue
-        at_rest = np.median(size[found]) if len(found) else np.median(size[known])
-        factors[known, face] = at_rest / size[known]
+        factors[known, face] = np.median(size[rest] if len(rest) else size[known]) / size[known]
     return factors
 
 
 def _irises(
     tracks: Tracks, rows: tuple[npt.NDArray[np.int64], ...], size: npt.NDArray[np.float32] | None
 ) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return the diameter of each face's irises at rest, (F,) px, and their centres, (T, F, 2, 2).
+    """Return the iris diameter of each face, (F,) px, and the irises' centres, (T, F, 2, 2), at rest size.
 
-    The diameter is the median over the frames of the rest, or over all of them where none of these shows an
-    iris. Centres are NaN where no iris is visible, and in frontal views, whose depth is the shape model's.
+    The diameter is the median over the rest frames, or over all frames if no rest frame shows an iris.
+    Centres are NaN if the iris is not visible, and if `size` is None, for frontal views: the PDM has no depth
+    of irises.
     """
     iris = tracks.iris.reshape(*tracks.iris.shape[:2], 2, 4)
-    seen = np.nan_to_num(iris[..., 3]) > VISIBLE_IRIS
-    scale = np.ones(seen.shape[:2]) if size is None else size
-    diameters = np.where(seen, iris[..., 2] * scale[..., None], np.nan)
-    found = np.full(seen.shape[1], np.nan)
-    for face, at in enumerate(rows):
-        for part in (diameters[at, face], diameters[:, face]):
+    visible = np.nan_to_num(iris[..., 3]) > VISIBLE_IRIS
+    scale = np.ones(visible.shape[:2]) if size is None else size
+    diameters = np.where(visible, iris[..., 2] * scale[..., None], np.nan)
+    medians = np.full(visible.shape[1], np.nan)
+    for face, rest in enumerate(rows):
+        for part in (diameters[rest, face], diameters[:, face]):
             if np.isfinite(part).any():
-                found[face] = np.nanmedian(part)
+                medians[face] = np.nanmedian(part)
                 break
-    centres = np.where(seen[..., None], iris[..., :2] * scale[..., None, None], np.nan)
-    return found, centres if size is not None else np.full_like(centres, np.nan)
+    centres = np.where(visible[..., None], iris[..., :2] * scale[..., None, None], np.nan)
+    return medians, centres if size is not None else np.full_like(centres, np.nan)
 
 
 def _pairs(measures: Sequence[Measure]) -> list[tuple[str, int, int]]:
-    places = {item.name: place for place, item in enumerate(measures)}
+    """Return name, index of the right side and index of the left side of each paired measure."""
+    index = {item.name: k for k, item in enumerate(measures)}
     return [
-        (name, places[f"{name}_right"], places[f"{name}_left"])
+        (name, index[f"{name}_right"], index[f"{name}_left"])
         for name in PAIRS
-        if f"{name}_right" in places and f"{name}_left" in places
+        if f"{name}_right" in index and f"{name}_left" in index
     ]
 
 
@@ -529,27 +527,26 @@ def _columns(measures: Sequence[Measure], unit: str) -> tuple[Column, ...]:
     units = {**UNITS, "length": unit, "area": f"{unit}2"}
     columns = [Column(item.name, item.title, units[item.kind], item.side) for item in measures]
     for name, right, _ in _pairs(measures):
-        title = measures[right].title.removesuffix(", right")
-        unit_of = columns[right].unit
-        columns.append(Column(f"{name}_difference", f"{title}, left minus right", unit_of, "difference"))
+        title, unit = measures[right].title.removesuffix(", right"), columns[right].unit
+        columns.append(Column(f"{name}_difference", f"{title}, left minus right", unit, "difference"))
         columns.append(Column(f"{name}_symmetry", f"{title}, smaller of larger", "percent", "symmetry"))
     return tuple(columns)
 
 
 def symmetry(right: npt.NDArray[Any], left: npt.NDArray[Any]) -> tuple[npt.NDArray[np.float64], ...]:
-    """Return the smaller of two values in percent of the larger, NaN unless both are above 0; and its slopes.
+    """Return the smaller of two values in percent of the larger, and its derivatives by right and left.
 
-    The slopes are its derivatives with respect to the right and the left one.
+    NaN unless both values are above 0.
     """
-    larger = left >= right
-    small, large = np.where(larger, (right, left), (left, right))
+    left_larger = left >= right
+    small, large = np.where(left_larger, (right, left), (left, right))
     small = np.where(small > 0, small, np.nan)
     ratio = 100 * small / large
-    of_small, of_large = 100 / large, -ratio / large
-    return ratio, *np.where(larger, (of_small, of_large), (of_large, of_small))
+    by_small, by_large = 100 / large, -ratio / large
+    return ratio, *np.where(left_larger, (by_small, by_large), (by_large, by_small))
 
 
-def _measured(
+def _measure_tracks(
     tracks: Tracks,
     points_at: PointsAt,
     measures: Sequence[Measure],
@@ -557,36 +554,36 @@ def _measured(
     factor: npt.NDArray[np.float64],
     scale: Scale,
 ) -> tuple[Floats, Floats]:
-    """Return values and standard errors, (T, F, M), with room for each eye's closure."""
+    """Return values and standard errors, (T, F, M), with empty columns for the closures."""
     pairs = _pairs(measures)
     count = len(columns)
-    room = sum(item.name.startswith("eye_height") for item in measures)
-    shape = (*tracks.landmarks.shape[:2], count + room)
+    n_closures = sum(item.name.startswith("eye_height") for item in measures)
+    shape = (*tracks.landmarks.shape[:2], count + n_closures)
     values, errors = np.full(shape, np.nan, np.float32), np.full(shape, np.nan, np.float32)
     known = bool(((tracks.confidence > 0) & (tracks.confidence < 1)).any() or np.isfinite(tracks.sigma).any())
     bundle = str(tracks.meta.get(MODELS, OTHER_MODELS))
     covariance = error_covariance(bundle)
-    widened = factors_of_columns([column.name for column in columns], error_factors(bundle))
+    correction = factors_of_columns([column.name for column in columns], error_factors(bundle))
     powers = {"length": 1, "area": 2, "ratio": 0, "angle": 0}
     power = np.array([powers[item.kind] for item in measures], dtype=np.float64)
     power = np.concatenate([power, *((power[right], 0.0) for _, right, _ in pairs)])
     step = max(1, FACES_PER_CHUNK // max(1, shape[1]))
 
     def fill(first: int) -> None:
-        at = slice(first, first + step)
-        points = points_at(at)
-        there = np.isfinite(points[:, :, :68]).all(axis=(2, 3))
-        if not there.any():
+        chunk = slice(first, first + step)
+        points = points_at(chunk)
+        present = np.isfinite(points[:, :, :68]).all(axis=(2, 3))
+        if not present.any():
             return
-        points, sigma = points[there], None
+        points, sigma = points[present], None
         if known:
-            arrays = (array[at][there] for array in (tracks.landmarks, tracks.confidence, tracks.sigma))
+            arrays = (array[chunk][present] for array in (tracks.landmarks, tracks.confidence, tracks.sigma))
             sigma = error_shares(*arrays).T * inter_ocular(points)
-        found, spread = _of_rows(face_axes(points), sigma, covariance, measures, pairs)
-        scaled = factor[np.nonzero(there)[1], None] ** power
-        common = scale.share_error * np.abs(found * scaled) * (scaled != 1)
-        values[at][there, :count] = found * scaled
-        errors[at][there, :count] = np.hypot(spread * widened * scaled, common)
+        unscaled, spread = _measure_axes(face_axes(points), sigma, covariance, measures, pairs)
+        factors = factor[np.nonzero(present)[1], None] ** power
+        scale_error = scale.share_error * np.abs(unscaled * factors) * (factors != 1)
+        values[chunk][present, :count] = unscaled * factors
+        errors[chunk][present, :count] = np.hypot(spread * correction * factors, scale_error)
 
     with ThreadPoolExecutor(min(THREADS, cores())) as pool:
         list(pool.map(fill, range(0, shape[0], step)))
@@ -599,21 +596,21 @@ def measured_faces(
     covariance: npt.NDArray[np.float64],
     factors: Mapping[str, float],
 ) -> tuple[tuple[Column, ...], npt.NDArray[np.float64], npt.NDArray[np.float64]]:
-    """Return every measure of single faces in pixels, and its standard error: columns, (N, M) and (N, M).
+    """Return columns, values and standard errors of all measures of single faces, (N, M) float64, in pixels.
 
-    Arrays: `landmarks` (N, 68, 2); `sigma` (N, 68), the claimed standard deviation of their errors along
-    either axis, pixels, NaN gives no standard errors; `covariance` (140, 140) and `factors` as
-    `error_covariance` and `error_factors` return them. Columns are as those of `MeasureTable` but for the
-    eyes' closure, in units of ``"px"`` and ``"px2"``; the rest is float64.
+    Arrays: `landmarks` (N, 68, 2); `sigma` (N, 68), the predicted standard deviation of their errors along
+    either axis in pixels, NaN for no standard errors; `covariance` (140, 140) and `factors` from
+    `error_covariance` and `error_factors`. Columns are those of a `MeasureTable` except closures, in units of
+    ``"px"`` and ``"px2"``.
     """
     pairs = _pairs(MEASURES)
-    spread = error_shares(landmarks, sigma, sigma).T * inter_ocular(landmarks)
-    values, errors = _of_rows(face_axes(landmarks), spread, covariance, MEASURES, pairs)
+    sigmas = error_shares(landmarks, sigma, sigma).T * inter_ocular(landmarks)
+    values, errors = _measure_axes(face_axes(landmarks), sigmas, covariance, MEASURES, pairs)
     columns = _columns(MEASURES, "px")
     return columns, values, errors * factors_of_columns([column.name for column in columns], factors)
 
 
-def _of_rows(
+def _measure_axes(
     axes: FaceAxes,
     sigma: npt.NDArray[np.float64] | None,
     covariance: npt.NDArray[np.float64],
@@ -625,41 +622,41 @@ def _of_rows(
         quantities = [item.formula(axes) for item in measures]
         values = [quantity.value for quantity in quantities]
         slopes = [] if sigma is None else [error_slopes(axes, quantity, sigma) for quantity in quantities]
-        variances = [error_product(own, own, covariance) for own in slopes]
+        variances = [error_product(slope, slope, covariance) for slope in slopes]
         for _, right, left in pairs:
             ratio, *weights = symmetry(values[right], values[left])
             values += [values[left] - values[right], ratio]
             if sigma is None:
                 continue
-            shared = error_product(slopes[right], slopes[left], covariance)
+            between = error_product(slopes[right], slopes[left], covariance)
             for a, b in ((-1.0, 1.0), weights):
-                variances.append(a * a * variances[right] + b * b * variances[left] + 2 * a * b * shared)
-    found = np.stack(values, axis=1)
+                variances.append(a * a * variances[right] + b * b * variances[left] + 2 * a * b * between)
+    stacked = np.stack(values, axis=1)
     if sigma is None:
-        return found, np.full(found.shape, np.nan)
-    return found, np.sqrt(np.maximum(np.stack(variances, axis=1), 0))
+        return stacked, np.full(stacked.shape, np.nan)
+    return stacked, np.sqrt(np.maximum(np.stack(variances, axis=1), 0))
 
 
 def _fill_closure(
     values: Floats, errors: Floats, columns: tuple[Column, ...], usable: npt.NDArray[np.bool_]
 ) -> tuple[Column, ...]:
-    """Fill in each eye's closure, 1 - height / height of the open eye: 1 is shut; return its columns.
+    """Fill in the closure of each eye, 1 - height / height of the open eye, and return its columns.
 
-    It is not known for an eye that is never seen open: whose height is no more than its uncertainty explains,
-    or `NEVER_OPEN` of the other eye's; nor in a still.
+    The closure is NaN in stills, and for eyes that are never seen open: whose open height is within two
+    standard errors of 0, or at most `NEVER_OPEN` times that of the other eye.
     """
     names = [column.name for column in columns]
     sides = [side for side in SIDES if f"eye_height_{side}" in names]
-    places = [names.index(f"eye_height_{side}") for side in sides]
-    own = slice(len(columns), len(columns) + len(sides))
+    heights = [names.index(f"eye_height_{side}") for side in sides]
+    closures = slice(len(columns), len(columns) + len(sides))
     for face in range(values.shape[1]):
         rows = usable[:, face]
         if not rows.any() or not sides or len(rows) == 1:
             continue
-        tall = np.percentile(values[rows, face][:, places], OPEN_PERCENTILE, axis=0)
-        explained = 2 * np.nan_to_num(np.median(errors[rows, face][:, places], axis=0))
-        least = np.maximum(explained, max(0.0, NEVER_OPEN * tall.max()))
-        tall = np.where(tall > least, tall, np.nan)
-        values[:, face, own] = 1 - values[:, face, places] / tall
-        errors[:, face, own] = errors[:, face, places] / tall
+        open_height = np.percentile(values[rows, face][:, heights], OPEN_PERCENTILE, axis=0)
+        noise = 2 * np.nan_to_num(np.median(errors[rows, face][:, heights], axis=0))
+        minimum = np.maximum(noise, max(0.0, NEVER_OPEN * open_height.max()))
+        open_height = np.where(open_height > minimum, open_height, np.nan)
+        values[:, face, closures] = 1 - values[:, face, heights] / open_height
+        errors[:, face, closures] = errors[:, face, heights] / open_height
     return tuple(Column(f"closure_{side}", f"eye closure, {side}", "ratio", side) for side in sides)

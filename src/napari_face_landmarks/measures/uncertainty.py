@@ -1,9 +1,9 @@
-"""Standard errors of measures, to first order, from the uncertainty of the landmarks.
+"""First-order standard errors of measures, from the uncertainty of the landmarks.
 
-The errors of landmarks go together: a mouth is found too low as a whole, a canthus drags its lids along.
-`error_covariance` has how they do, as measured on labelled faces (``landmark_errors.npz``, written by
-``python -m napari_face_landmarks.training errors``), and `error_factors` by which factor the standard error
-that follows from it was wrong there.
+Errors of neighbouring landmarks are correlated: a whole mouth is displaced, or a canthus together with its
+lids. `error_covariance` returns these correlations as measured on labelled faces (``landmark_errors.npz``,
+written by ``python -m napari_face_landmarks.training errors``), and `error_factors` the factors by which
+standard errors predicted from them were wrong there.
 """
 
 from __future__ import annotations
@@ -26,67 +26,64 @@ Floats = npt.NDArray[np.float64]
 RADIUS = 0.08
 """A confidence is the probability of an error under this share of the inter-ocular distance."""
 SATURATED = 1 - 2**-24
-"""The largest float32 confidence below 1: more certain landmarks count as this certain."""
+"""Largest float32 below 1; higher confidences are clipped to it."""
 ON_ONE_THREAD = 200_000
-"""Multiplications in a matrix product up to which BLAS uses one thread; more threads would spin."""
+"""Multiplications in a matrix product up to which BLAS uses one thread; further threads would only spin."""
 IRIS_ERROR = 0.01
-"""Standard deviation of the iris's centre along one axis, in inter-ocular distances: 3 % of the eye's
-width."""
+"""Standard deviation of an iris centre along one axis, in inter-ocular distances (3 % of the eye's width)."""
 ERRORS_FILE = Path(__file__).with_name("landmark_errors.npz")
-"""For each bundle by name the lower triangle of the second moments (136, 136) of normalised errors; rows are
-landmark 0 along u, along v, landmark 1 along u, and so on. ``NAME measures`` and ``NAME factors`` are for
-`error_factors`, and ``NAME origin`` says where they come from."""
+"""Per bundle name, the lower triangle of the second moments (136, 136) of normalised errors; rows are
+landmark 0 along u, landmark 0 along v, landmark 1 along u, and so on. ``NAME measures`` and ``NAME factors``
+are the data of `error_factors`; ``NAME origin`` records how they were measured."""
 OTHER_MODELS = "open"
-"""The bundle whose errors are used for models that are not in `ERRORS_FILE`."""
+"""Bundle whose errors are used for models that are not in `ERRORS_FILE`."""
 
 
 def sigma_of_confidence(landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any]) -> Floats:
-    """Return the standard deviation of each landmark's error along either axis, px, (..., 68) float64.
+    """Return the standard deviation of each landmark's error along either axis in pixels, (..., 68) float64.
 
     Inverts ``confidence = 1 - exp(-r**2 / (2 sigma**2))`` with r = 8 % of the inter-ocular distance (a
-    Rayleigh distribution of the error's length), for landmarks (..., 68, 2) in pixels and their confidence
+    Rayleigh distribution of the length of the error), for landmarks (..., 68, 2) in pixels and confidence
     (..., 68); a confidence of 0 gives an infinite sigma.
     """
-    known = np.clip(np.asarray(confidence, np.float64), 0.0, SATURATED)
+    clipped = np.clip(np.asarray(confidence, np.float64), 0.0, SATURATED)
     radius = RADIUS * inter_ocular(landmarks)[..., None]
     with np.errstate(divide="ignore"):
-        return np.asarray(radius / np.sqrt(-2 * np.log1p(-known)))
+        return np.asarray(radius / np.sqrt(-2 * np.log1p(-clipped)))
 
 
 def error_shares(
     landmarks: npt.NDArray[Any], confidence: npt.NDArray[Any], sigma: npt.NDArray[Any]
 ) -> Floats:
-    """Return the standard deviation of each point's error over the inter-ocular distance, (..., 70).
+    """Return the standard deviation of each point's error in inter-ocular distances, (..., 70).
 
-    Of the landmarks (..., 68, 2) and the centres of the two irises. `sigma`, (..., 68), is in the unit of the
-    landmarks; where it is not known (NaN) it follows from the confidence (..., 68).
+    The points are the landmarks (..., 68, 2) and the centres of the two irises. `sigma`, (..., 68), is in the
+    unit of the landmarks; NaN is replaced by the value that follows from the confidence, (..., 68).
     """
     unit = np.maximum(inter_ocular(landmarks), 1e-9)[..., None]
-    known = np.isfinite(sigma)
-    from_confidence = sigma_of_confidence(landmarks, confidence)
-    shares = np.where(known, sigma, from_confidence) / unit
+    shares = np.where(np.isfinite(sigma), sigma, sigma_of_confidence(landmarks, confidence)) / unit
     irises = np.full((*shares.shape[:-1], 2), IRIS_ERROR)
     return np.concatenate([shares, irises], axis=-1)
 
 
 @lru_cache
 def has_errors(bundle: str) -> bool:
-    """Return whether the errors of a bundle's landmarks were measured; else those of `OTHER_MODELS` count."""
-    with np.load(ERRORS_FILE, allow_pickle=False) as measured:
-        return bundle in measured
+    """Return whether the errors of a bundle were measured; if not, those of `OTHER_MODELS` are used."""
+    with np.load(ERRORS_FILE, allow_pickle=False) as file:
+        return bundle in file
 
 
 @lru_cache
 def error_covariance(bundle: str = OTHER_MODELS) -> Floats:
-    """Return the second moments of the landmarks' errors over their claimed sigma, (140, 140) float64.
+    """Return the second moments of landmark errors, divided by the predicted sigma, (140, 140) float64.
 
-    Of landmark 0 along u, landmark 0 along v, landmark 1 along u, ...; the last four of the two irises, whose
-    errors go with no other. Along the axes of the face and around zero, so what is wrong on every face counts
-    too. If sigma were right and errors independent, it would be the identity. `bundle` are the models that
-    found the landmarks; those of `OTHER_MODELS` count where they were not measured.
+    Rows are landmark 0 along u, landmark 0 along v, landmark 1 along u, and so on, in the axes of the face;
+    the last four are the irises, uncorrelated with all others. The moments are around zero, so they include
+    errors common to all faces. Independent errors with correct sigma would give the identity. `bundle` is the
+    name of the models of the landmarks; `OTHER_MODELS` replaces models without measured errors.
     """
-    with np.load(ERRORS_FILE, allow_pickle=False) as measured:
-        triangle = measured[bundle if bundle in measured else OTHER_MODELS].astype(np.float64)
+    with np.load(ERRORS_FILE, allow_pickle=False) as file:
+        triangle = file[bundle if bundle in file else OTHER_MODELS].astype(np.float64)
     lower = np.zeros((2 * N_LANDMARKS, 2 * N_LANDMARKS))
     lower[np.tril_indices(len(lower))] = triangle
     return with_irises(lower + np.tril(lower, -1).T)
@@ -94,55 +91,53 @@ def error_covariance(bundle: str = OTHER_MODELS) -> Floats:
 
 @lru_cache
 def error_factors(bundle: str = OTHER_MODELS) -> dict[str, float]:
-    """Return what the first-order standard error of each measure is multiplied with, by its name.
+    """Return the factors that correct the first-order standard errors, by the name of the measure.
 
-    Errors have heavier tails than a normal distribution, and sigma is not right alike for all parts of a
-    face: these factors make about 73 % of the errors smaller than one standard error, and at least 92 %
-    smaller than two. Names are those without a side, and those of differences between the sides; others have
-    no factor. `bundle` is as of `error_covariance`.
+    Errors have heavier tails than a normal distribution, and sigma is not equally accurate for all parts of a
+    face. With these factors about 73 % of the errors are below one standard error, and at least 92 % below
+    two. Keys are names without a side, and names of differences; `bundle` is that of `error_covariance`.
     """
-    with np.load(ERRORS_FILE, allow_pickle=False) as measured:
-        bundle = bundle if bundle in measured else OTHER_MODELS
-        if f"{bundle} factors" not in measured:
+    with np.load(ERRORS_FILE, allow_pickle=False) as file:
+        bundle = bundle if bundle in file else OTHER_MODELS
+        if f"{bundle} factors" not in file:
             return {}
-        names, factors = measured[f"{bundle} measures"], measured[f"{bundle} factors"]
+        names, factors = file[f"{bundle} measures"], file[f"{bundle} factors"]
     return dict(zip(names.tolist(), factors.tolist(), strict=True))
 
 
 def factors_of_columns(names: Sequence[str], factors: Mapping[str, float]) -> Floats:
-    """Return the factor of each column, (M,); the symmetry of two sides has that of their difference."""
+    """Return the factor of each column, (M,); symmetries have the factor of the difference, others 1."""
     return np.array([factors.get(name_without_side(name), 1.0) for name in names])
 
 
 def with_irises(covariance: Floats) -> Floats:
-    """Return the second moments (140, 140) of landmarks and irises from those of the landmarks."""
-    whole = np.eye(2 * (N_LANDMARKS + 2))
-    whole[: len(covariance), : len(covariance)] = covariance
-    return whole
+    """Extend the second moments of the landmarks' errors by independent irises, (140, 140)."""
+    extended = np.eye(2 * (N_LANDMARKS + 2))
+    extended[: len(covariance), : len(covariance)] = covariance
+    return extended
 
 
 def error_slopes(axes: FaceAxes, quantity: Quantity, sigma: Floats) -> tuple[list[int], Floats]:
-    """Return by how much one sigma of each landmark, along either axis of the face, changes a quantity.
+    """Return the change of a quantity per sigma of each landmark along either axis of the face.
 
-    Of N faces whose axes the quantity is made of; `sigma`, (70, N), is the claimed standard deviation of each
-    point's error along either axis, in the unit of the landmarks. Returns the R rows of `error_covariance` to
-    which the slopes belong, and these, (R, N) float64.
+    `quantity` is a function of the coordinates in `axes`, of N faces; `sigma`, (70, N), is the predicted
+    standard deviation of each point's error along either axis, in the unit of the landmarks. Returns the R
+    rows of `error_covariance` that the slopes belong to, and the slopes, (R, N) float64.
     """
-    used, slopes = axes.landmark_gradient(quantity)
-    slopes *= sigma[used, None]
-    return [2 * landmark + axis for landmark in used for axis in (0, 1)], slopes.reshape(2 * len(used), -1)
+    points, slopes = axes.landmark_gradient(quantity)
+    slopes *= sigma[points, None]
+    return [2 * point + axis for point in points for axis in (0, 1)], slopes.reshape(2 * len(points), -1)
 
 
 def error_product(
     first: tuple[list[int], Floats], second: tuple[list[int], Floats], covariance: Floats
 ) -> Floats:
-    """Return the covariance of the errors of two quantities to first order, (N,); of one twice, the variance.
+    """Return the first-order covariance of the errors of two quantities, (N,); for one twice, its variance.
 
-    ``sum_ij g_i C_ij h_j`` with the slopes g and h of the two, as `error_slopes` returns them, and C as
-    `error_covariance` does.
+    ``sum_ij g_i C_ij h_j`` with slopes g and h from `error_slopes` and C from `error_covariance`.
     """
-    (rows, slopes), (columns, others) = first, second
-    chosen = covariance[np.ix_(rows, columns)]
-    step = max(1, ON_ONE_THREAD // chosen.size)
-    parts = [slice(k, k + step) for k in range(0, slopes.shape[1], step)]
-    return np.concatenate([np.einsum("ij,ij->j", slopes[:, p], chosen @ others[:, p]) for p in parts])
+    (rows, g), (columns, h) = first, second
+    block = covariance[np.ix_(rows, columns)]
+    step = max(1, ON_ONE_THREAD // block.size)
+    chunks = [slice(k, k + step) for k in range(0, g.shape[1], step)]
+    return np.concatenate([np.einsum("ij,ij->j", g[:, chunk], block @ h[:, chunk]) for chunk in chunks])
