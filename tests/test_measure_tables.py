@@ -425,9 +425,9 @@ def test_recordings_that_were_measured_differently_are_compared_with_a_warning(t
     larger = known(faces(30), width=1280, height=960)
     two = known(np.concatenate([faces(30), faces(30) + 300], axis=1))
     for pair, scales, words in (
-        ((before, other), (None, None), "models open , those after of research"),
+        ((before, other), (None, None), r"models differ \(open before, research after"),
         ((before, before), ("iris", "0.5"), "The scales differ"),
-        ((before, larger), ("0.5", "0.5"), "640 x 480 pixels, those after 1280 x 960: one number"),
+        ((before, larger), ("0.5", "0.5"), "640 x 480 pixels before, 1280 x 960 after"),
         ((before, two), (None, None), r"\(1 before, 2 after\): face 0 before is compared with face 0"),
     ):
         for tracks in pair:
@@ -530,7 +530,7 @@ def test_blinks_of_eyes_that_are_not_known_are_not_counted() -> None:
     shut(landmarks, np.ones(60))  # both eyes are never seen open
     never = measure(known(landmarks))
     assert np.isnan(summary(never)["blinks"][0])
-    assert "No blink was found" in report_page(few, measure(known(faces(60))), None)
+    assert "No blinks were detected" in report_page(few, measure(known(faces(60))), None)
 
 
 def test_persons_of_the_same_name_are_told_apart_in_tables() -> None:
@@ -770,7 +770,7 @@ def test_the_command_writes_tables_plot_and_report(
     assert pd.read_csv(out["s.csv"])["blinks"].tolist() == [1]
     assert out["p.png"].read_bytes()[:4] == b"\x89PNG"
     page = out["r.html"].read_text(encoding="utf-8")
-    assert "no medical device" in page
+    assert "not a medical device" in page
     assert 'src="http' not in page
     both = tmp_path / "both.csv"
     second = tmp_path / "two.npz"

@@ -207,13 +207,13 @@ def _write(
         save_figure(options.plot, plot_measures(tables[0][1]))
     if options.report is not None:
         from napari_face_landmarks.measures.report import write_comparison, write_report
-        from napari_face_landmarks.measures.summary import not_alike
+        from napari_face_landmarks.measures.summary import find_differences
 
         if len(reported) == 1:
             write_report(options.report, *reported[0])
         else:
             write_comparison(options.report, reported[0], reported[1])
-            for sentence in not_alike(tables[0][1], tables[1][1]):
+            for sentence in find_differences(tables[0][1], tables[1][1]):
                 say(sentence)
 
 

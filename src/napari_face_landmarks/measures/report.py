@@ -1,4 +1,4 @@
-"""A report for people: one self-contained HTML page with pictures, curves and tables."""
+"""Reports of measures: self-contained HTML pages with pictures, curves and tables."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from napari_face_landmarks.files.atomic import replacing
 from napari_face_landmarks.measures.definitions import MEASURES, PAIRS, measure_named
 from napari_face_landmarks.measures.events import Blink, blinks
 from napari_face_landmarks.measures.plot import SIDE_COLOURS, plot_measures, unit_symbol
-from napari_face_landmarks.measures.summary import blinks_known, changes, not_alike, summary
+from napari_face_landmarks.measures.summary import blinks_known, changes, find_differences, summary
 from napari_face_landmarks.measures.table import LARGE_YAW, MeasureTable
 from napari_face_landmarks.measures.validation import underestimated
 from napari_face_landmarks.opencv import cv2
@@ -41,19 +41,19 @@ ROWS = (
     "eye_height", "eye_aperture", "brow_height", "commissure_excursion", "smile_angle", "commissure_height",
     "upper_lip_height", "lower_lip_height", "dental_show",
 )  # fmt: skip
-MEASURED_BOTH = tuple(item.name for item in MEASURES if item.side == "both")
+UNPAIRED = tuple(item.name for item in MEASURES if item.side == "both")
 PICTURE_HEIGHT = 260
 DISCLAIMER = (
-    "This report is a research tool's output. It is no medical device, and nothing in it is a diagnosis or a "
-    "recommendation for treatment."
+    "This report was made by a research tool, which is not a medical device. Nothing in it is a diagnosis or "
+    "a recommendation for treatment."
 )
 UNITS = (
-    "Lengths in % are parts of the distance between the outer corners of the eyes at rest, areas in %² of "
-    "its square; lengths in mm and areas in mm² follow from the scale that was given."
+    "Lengths in % are relative to the distance between the outer corners of the eyes at rest, areas in %² to "
+    "its square; lengths in mm and areas in mm² follow from the given scale."
 )
 CURVES = (
-    "Right (orange) and left (blue), or the whole face (black). The pale bands are one standard error on "
-    "either side, grey bars are blinks."
+    "Right (orange) and left (blue), or the whole face (black). The pale bands are ± one standard error, "
+    "grey bars are blinks."
 )
 _STYLE = """
 body { font: 15px/1.5 system-ui, sans-serif; color: #1a1a1a; max-width: 60rem; margin: 2rem auto;
@@ -92,8 +92,8 @@ def write_report(
 ) -> None:
     """Write a report of a recording as one self-contained HTML page.
 
-    Without a `video`, the recording, the report has no pictures of the face. `fps` is the frame rate, where
-    the table has no time stamps.
+    Without the recorded `video`, the report has no pictures of the face. `fps`, if given, is the frame rate
+    that replaces the table's time stamps.
 
     Raises
     ------
@@ -112,7 +112,7 @@ def report_page(
 ) -> str:
     """Return the page that `write_report` writes."""
     rows = summary(table, fps)
-    found = blinks(table, fps) if "closure_right" in table.names and not table.still else []
+    all_blinks = blinks(table, fps) if "closure_right" in table.names and not table.still else []
     parts = []
     for face, name in enumerate(table.face_names):
         if not np.isfinite(table.values[:, face, 0]).any():
@@ -125,11 +125,10 @@ def report_page(
         parts.append("<h2>Mouth</h2>" + _single_table(table, row))
         if table.still:
             continue
-        of_face = [blink for blink in found if blink.face == face]
-        known = blinks_known(table, face)
-        parts.append("<h2>Blinks</h2>" + (_blink_table(row, of_face) if known else _NO_CLOSURE))
-        figure = plot_measures(table, face=face, fps=fps)
-        parts.append("<h2>Over time</h2>" + _image(_png(figure), CURVES))
+        of_face = [blink for blink in all_blinks if blink.face == face]
+        blink_table = _blink_table(row, of_face) if blinks_known(table, face) else _NO_CLOSURE
+        parts.append("<h2>Blinks</h2>" + blink_table)
+        parts.append("<h2>Over time</h2>" + _curves(table, face, fps))
     parts.append("<h2>Quality of the recording</h2>" + _quality(table, rows))
     parts.append(_definitions(table))
     parts.append("<h2>How this was made</h2>" + _provenance(tracks, table))
@@ -137,20 +136,20 @@ def report_page(
 
 
 Recording = tuple[Tracks, MeasureTable, str | os.PathLike[str] | None]
-"""Tracks, their measures, and the video, or None where it is not at hand."""
+"""Tracks, their measures, and the video or None."""
 
 
 def write_comparison(
     path: str | os.PathLike[str], before: Recording, after: Recording, fps: float | None = None
 ) -> None:
-    """Write a report that compares two recordings of a person, by the first face of each.
+    """Write a report that compares two recordings of a person, using the first face of each.
 
     Raises
     ------
     ResultError, MeasureError
         As `write_report` and `compare` do.
     """
-    doubts = not_alike(before[1], after[1])
+    cautions = find_differences(before[1], after[1])
     rows = changes(before[1], after[1], fps=fps)
     names = ("Before", "After")
     titles = [
@@ -162,12 +161,11 @@ def write_comparison(
         if video is not None:
             pictures = _pictures(tracks, table, video, 0)
             parts.append(f"<h2>{name}: {html.escape(title)}</h2>{pictures}")
-    parts.append("<h2>Changes</h2>" + _paragraphs(doubts) + _change_table(rows))
+    parts.append("<h2>Changes</h2>" + _paragraphs(cautions) + _change_table(rows))
     blinking = [_blink_row(table, fps) for _, table, _ in (before, after)]
     parts.append("<h2>Blinks</h2>" + _table(("", *names), list(zip(_BLINKS, *blinking, strict=True))))
     for name, (_, table, _) in zip(names, (before, after), strict=True):
-        picture = _image(_png(plot_measures(table, fps=fps)), CURVES)
-        parts.append(f"<h2>{name}, over time</h2>{picture}")
+        parts.append(f"<h2>{name}, over time</h2>{_curves(table, 0, fps)}")
     parts.append(_definitions(before[1]))
     for name, (tracks, table, _) in zip(names, (before, after), strict=True):
         parts.append(f"<h2>{name}: how this was made</h2>{_quality(table, summary(table, fps))}")
@@ -178,26 +176,26 @@ def write_comparison(
 
 
 def _definitions(table: MeasureTable) -> str:
-    """Return what each measure of the report is, in a sentence."""
-    named: dict[str, str] = {}
+    """Return the definitions of the reported measures, and cautions."""
+    texts: dict[str, str] = {}
     for item in MEASURES:
         if item.name in table.names and (
             item.side == "both" or item.name.removesuffix(f"_{item.side}") in ROWS
         ):
-            named.setdefault(item.title.removesuffix(f", {item.side}"), item.help)
-    rows = [f"<dt>{html.escape(k.capitalize())}</dt><dd>{html.escape(v)}</dd>" for k, v in named.items()]
+            texts.setdefault(item.title.removesuffix(f", {item.side}"), item.help)
+    rows = [f"<dt>{html.escape(k.capitalize())}</dt><dd>{html.escape(v)}</dd>" for k, v in texts.items()]
     axes = (
-        "Up, down and the midline are those of the face: the horizontal is the line through the corners of "
-        "the eyes (the canthal line), the midline is at right angles to it, half-way between the inner ones."
+        "Directions are those of the face: the horizontal is the line through the corners of the eyes (the "
+        "canthal line); the midline is at right angles to it, half-way between the inner corners."
     )
     unit = table.scale.in_words()
     return f"<h2>What was measured</h2><p>{unit} {axes}</p><dl>{''.join(rows)}</dl>{_cautions(table)}"
 
 
 def _cautions(table: MeasureTable) -> str:
-    """Return what is known to be underestimated of the measures of the report."""
+    """Return a table of the reported measures that are known to be underestimated."""
     models, rows = str(table.meta.get(MODELS, "")), []
-    for name in (*ROWS, *MEASURED_BOTH):
+    for name in (*ROWS, *UNPAIRED):
         column = next((c for c in table.columns if c.name in (name, f"{name}_right")), None)
         shares = [underestimated(part, models) for part in (name, f"{name}_difference")]
         if column is not None and any(shares):
@@ -206,11 +204,11 @@ def _cautions(table: MeasureTable) -> str:
     if not rows:
         return ""
     text = (
-        "Compared with landmarks placed by hand, what makes a face differ from the average one is found too "
-        "small by about these shares, in part because placing by hand scatters too."
+        "Compared with manual landmarks, deviations from the average face are underestimated by about these "
+        "percentages, in part because manual landmarks vary too."
     )
-    table_of_them = _table(("Measure", "Each value", "Left minus right"), rows)
-    return f"<h2>What tends to be underestimated</h2><p>{text}</p>{table_of_them}"
+    shares_table = _table(("Measure", "Each value", "Left minus right"), rows)
+    return f"<h2>What tends to be underestimated</h2><p>{text}</p>{shares_table}"
 
 
 def _page(title: str, parts: Sequence[str]) -> str:
@@ -223,12 +221,12 @@ def _page(title: str, parts: Sequence[str]) -> str:
 
 
 _BLINKS = (
-    "Blinks", "Complete (closure 0.9 or more)", "Blinks a minute (95 % interval)",
+    "Blinks", "Complete (closure 0.9 or more)", "Blinks per minute (95 % interval)",
     "Mean closure, right (1 is shut)", "Mean closure, left (1 is shut)",
 )  # fmt: skip
 
 
-_NO_CLOSURE = "<p>The closure of the eyes is not known: blinks were not counted.</p>"
+_NO_CLOSURE = "<p>The closure of the eyes is unknown: blinks were not counted.</p>"
 
 
 def _blink_row(table: MeasureTable, fps: float | None) -> list[str]:
@@ -251,60 +249,60 @@ def _change_table(rows: pandas.DataFrame) -> str:
             continue
         if row["measure"] == "inter_canthal_distance" or not math.isfinite(row["before"] + row["after"]):
             continue
-        sure = row["change_low"] > 0 or row["change_high"] < 0
+        bold = row["change_low"] > 0 or row["change_high"] < 0
         unit = row["unit"]
         change = f"{_number(row['change'], unit)} ({_interval(row, 'change', unit)})"
-        moved = [_number(row[f"excursion_{when}"], unit) for when in ("before", "after")]
-        changed = f"<b>{change}</b>" if sure else change
+        excursions = [_number(row[f"excursion_{when}"], unit) for when in ("before", "after")]
+        change = f"<b>{change}</b>" if bold else change
         title = _titled(row["title"], unit)
-        cells.append([title, _number(row["before"], unit), _number(row["after"], unit), changed, *moved])
+        cells.append([title, _number(row["before"], unit), _number(row["after"], unit), change, *excursions])
     head = (
         "Measure", "At rest, before", "At rest, after", "Change (95 % interval)",
         "Greatest movement, before", "Greatest movement, after",
     )  # fmt: skip
     note = (
         "Right and left are the subject's. Bold: the interval does not include 0, so the change is larger "
-        "than the uncertainty of the landmarks explains. How a person varies from day to day is not in it. "
-        "Smaller of larger: the smaller side in percent of the larger, 100 is symmetric."
+        "than the uncertainty of the landmarks explains; variation from day to day is not included. Smaller "
+        "of larger: the smaller side in percent of the larger, 100 is symmetric."
     )
     return _table(head, cells) + f'<p class="note">{note}</p>'
 
 
-def _png(figure: Any) -> bytes:
+def _curves(table: MeasureTable, face: int, fps: float | None) -> str:
     stream = io.BytesIO()
-    figure.savefig(stream, format="png", dpi=110)
-    return stream.getvalue()
+    plot_measures(table, face=face, fps=fps).savefig(stream, format="png", dpi=110)
+    return _image(stream.getvalue(), CURVES, "curves")
 
 
-def _image(png: bytes, caption: str, kind: str = "curves") -> str:
+def _image(png: bytes, caption: str, css_class: str) -> str:
     data = base64.b64encode(png).decode()
-    picture = f'<img alt="" src="data:image/png;base64,{data}">'  # programs that read aloud read the caption
-    return f'<figure class="{kind}">{picture}<figcaption>{html.escape(caption)}</figcaption></figure>'
+    picture = f'<img alt="" src="data:image/png;base64,{data}">'  # screen readers read the caption
+    return f'<figure class="{css_class}">{picture}<figcaption>{html.escape(caption)}</figcaption></figure>'
 
 
 def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str], face: int) -> str:
-    """Return the face at rest and at the peak of each movement, with what is measured drawn on it."""
-    wanted: list[tuple[int, str, str]] = []
+    """Return pictures of the face at rest and at the peaks of movements, with measures drawn on it."""
+    moments: list[tuple[int, str, str]] = []
     rest = table.rest[face]
     if len(rest):
-        wanted.append((int(rest[len(rest) // 2]), "At rest", "mouth_opening"))
+        moments.append((int(rest[len(rest) // 2]), "At rest", "mouth_opening"))
     usable = table.usable[:, face]
     for name, caption in PEAKS:
         columns = [
-            full
-            for full in (name, f"{name}_right", f"{name}_left")
-            if full in table.names and np.isfinite(table.series(full, face)[usable]).any()
+            column
+            for column in (name, f"{name}_right", f"{name}_left")
+            if column in table.names and np.isfinite(table.series(column, face)[usable]).any()
         ]
         if not columns:
             continue
-        values = np.stack([table.series(full, face) for full in columns]).mean(axis=0)
-        wanted.append((int(np.nanargmax(np.where(usable, values, np.nan))), caption, name))
+        values = np.stack([table.series(column, face) for column in columns]).mean(axis=0)
+        moments.append((int(np.nanargmax(np.where(usable, values, np.nan))), caption, name))
     parts = []
     with open_video(os.fspath(video), recorded_stream(tracks)) as opened:
-        for row, caption, name in wanted:
+        for row, caption, name in moments:
             frame = int(tracks.frame_indices[row])
             (rgb,) = read_frames(opened, frame, frame + 1)
-            picture = drawn_measure(rgb, tracks.landmarks[row, face], name)
+            picture = draw_measure(rgb, tracks.landmarks[row, face], name)
             seconds = table.timestamps[row]
             when = f"{seconds:.2f} s, frame {frame}" if math.isfinite(seconds) else f"frame {frame}"
             encoded = cv2.imencode(".png", cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))[1].tobytes()
@@ -312,26 +310,23 @@ def _pictures(tracks: Tracks, table: MeasureTable, video: str | os.PathLike[str]
     return "".join(parts)
 
 
-def drawn_measure(
-    rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any], name: str
-) -> npt.NDArray[np.uint8]:
-    """Return a face cut out of a frame, `PICTURE_HEIGHT` high, with the lines of a measure drawn on it.
+def draw_measure(rgb: npt.NDArray[np.uint8], landmarks: npt.NDArray[Any], name: str) -> npt.NDArray[np.uint8]:
+    """Crop a face from a frame, scaled to `PICTURE_HEIGHT`, and draw the lines of a measure on it.
 
-    Landmarks, (68, 2), are in pixels of the frame (H, W, 3). A name without the side is for both sides.
+    Landmarks (68, 2) are in pixels of the frame (H, W, 3). Names without a side draw both sides.
     """
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     margin = 0.25 * float((high - low).max())
     x0, y0 = np.maximum(np.floor(low - margin), 0).astype(int)
     x1, y1 = np.minimum(np.ceil(high + margin), (rgb.shape[1] - 1, rgb.shape[0] - 1)).astype(int)
-    part = rgb[y0 : y1 + 1, x0 : x1 + 1]
-    factor = PICTURE_HEIGHT / max(part.shape[0], 1)
-    size = max(1, round(part.shape[1] * factor)), PICTURE_HEIGHT
-    picture = cv2.resize(part, size, interpolation=cv2.INTER_CUBIC)
+    crop = rgb[y0 : y1 + 1, x0 : x1 + 1]
+    factor = PICTURE_HEIGHT / max(crop.shape[0], 1)
+    size = max(1, round(crop.shape[1] * factor)), PICTURE_HEIGHT
+    picture = cv2.resize(crop, size, interpolation=cv2.INTER_CUBIC)
     points = (landmarks - (x0, y0)) * factor
     base = "eye_height" if name == "closure" else name
-    sides = [f"{base}_right", f"{base}_left"] if base in PAIRS else [base]
-    for full in sides:
-        item = measure_named(full)
+    for side_name in [f"{base}_right", f"{base}_left"] if base in PAIRS else [base]:
+        item = measure_named(side_name)
         colour = tuple(int(SIDE_COLOURS[item.side][k : k + 2], 16) for k in (1, 3, 5))
         for line in item.lines:
             corners = np.rint(points[list(line)] * 16).astype(np.int32).reshape(-1, 1, 2)
@@ -359,8 +354,13 @@ def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
 
 
 def _with_interval(row: Any, name: str, unit: str) -> str:
-    half = (row[f"{name}_rest_high"] - row[f"{name}_rest_low"]) / 2
-    return _number(row[f"{name}_rest"], unit) + (f" ± {_number(half, unit)}" if math.isfinite(half) else "")
+    value, margin = _number(row[f"{name}_rest"], unit), _rest_margin(row, name)
+    return f"{value} ± {_number(margin, unit)}" if math.isfinite(margin) else value
+
+
+def _rest_margin(row: Any, name: str) -> float:
+    """Return half the width of the 95 % interval of a value at rest."""
+    return float(row[f"{name}_rest_high"] - row[f"{name}_rest_low"]) / 2
 
 
 def _symmetry_table(table: MeasureTable, row: Any) -> str:
@@ -386,19 +386,19 @@ def _symmetry_table(table: MeasureTable, row: Any) -> str:
     )  # fmt: skip
     note = (
         "Right and left are the subject's. Symmetry is the smaller side in percent of the larger: 100 is "
-        "normal, 0 that the sides moved in opposite directions. ± is half of the 95 % interval of the "
-        "landmarks' uncertainty. The greatest change is from rest to the furthest that lasted for at least a "
-        "hundredth of the recording, so that blinks are not in it; where it is not beyond ± on either side, "
-        "its symmetry would be chance and is left out (-)."
+        "symmetric, 0 means that the sides moved in opposite directions. ± is half the width of the 95 % "
+        "interval that follows from the landmarks' uncertainty. The greatest change is the change from rest "
+        "that is exceeded on 1 % of the frames, so that single blinks do not count. If it is within ± on "
+        "both sides, its symmetry would be due to chance and is left out (-)."
     )
     return _table(head, rows) + f'<p class="note">{note}</p>'
 
 
 def _moved(row: Any, name: str) -> bool:
-    """Return whether a side has moved from rest by more than the landmarks' uncertainty explains."""
+    """Return whether either side moved from rest by more than the landmarks' uncertainty explains."""
     return f"{name}_excursion_symmetry" in row and any(
-        not abs(row[f"{full}_excursion"]) <= (row[f"{full}_rest_high"] - row[f"{full}_rest_low"]) / 2
-        for full in (f"{name}_right", f"{name}_left")
+        not abs(row[f"{side_name}_excursion"]) <= _rest_margin(row, side_name)
+        for side_name in (f"{name}_right", f"{name}_left")
     )
 
 
@@ -413,18 +413,18 @@ def _single_table(table: MeasureTable, row: Any) -> str:
     return _table(("Measure", "At rest", "At peak", "Change", "Range (5 to 95 %)"), rows)
 
 
-def _blink_table(row: Any, found: Sequence[Blink]) -> str:
-    if not found:
-        return "<p>No blink was found.</p>"
+def _blink_table(row: Any, blinks: Sequence[Blink]) -> str:
+    if not blinks:
+        return "<p>No blinks were detected.</p>"
     rate = f"{_number(row['blinks_per_minute'])} (95 % interval {_interval(row, 'blinks_per_minute')})"
     rows = [
         ["Blinks", str(int(row["blinks"]))],
         ["Complete (closure 0.9 or more)", str(int(row["complete_blinks"]))],
-        ["Blinks a minute", rate],
+        ["Blinks per minute", rate],
         ["Mean duration (s)", _number(row["blink_duration"], "ratio")],
         ["Mean closure, right (1 is shut)", _number(row["blink_closure_right"], "ratio")],
         ["Mean closure, left (1 is shut)", _number(row["blink_closure_left"], "ratio")],
-        ["One eye alone", str(sum(blink.side != "both" for blink in found))],
+        ["Only one eye", str(sum(blink.side != "both" for blink in blinks))],
     ]
     return _table(("", "Value"), rows)
 
@@ -434,12 +434,12 @@ def _quality(table: MeasureTable, rows: pandas.DataFrame) -> str:
         [html.escape(str(row["face"])), str(int(row["frames"])), _number(row["seconds"]),
         _number(row["usable_percent"])] for _, row in rows.iterrows()
     ]  # fmt: skip
-    text = _paragraphs(table.warnings)
     note = (
-        "Usable are frames on which the landmarks are confident and, without pose correction, the head is "
-        f"turned by at most {LARGE_YAW:g} degrees. Others are left out."
+        "Frames are usable if the landmarks are confident and, without pose correction, the head is turned "
+        f"by at most {LARGE_YAW:g} degrees. Other frames are left out."
     )
-    return _table(("Face", "Frames", "Seconds", "Usable (%)"), cells) + f'<p class="note">{note}</p>' + text
+    head = ("Face", "Frames", "Seconds", "Usable (%)")
+    return _table(head, cells) + f'<p class="note">{note}</p>' + _paragraphs(table.warnings)
 
 
 def _paragraphs(sentences: Sequence[str]) -> str:
@@ -447,48 +447,48 @@ def _paragraphs(sentences: Sequence[str]) -> str:
 
 
 def _provenance(tracks: Tracks, table: MeasureTable) -> str:
-    """Return in plain words how the numbers came about, with the names of settings in brackets."""
+    """Return how landmarks and measures were computed, in plain language, with names of settings."""
     meta, settings = tracks.meta, tracks.settings
     skip = settings.clnf_every
     every = "every frame" if skip == 1 else f"one frame in {skip}"
     refined = {
         "off": "They were not refined further (refine off).",
-        "auto": f"Where it was uncertain, a second method refined them, on {every} (refine auto).",
-        "always": f"A second method refined them on {every} (refine always).",
-        "clnf-only": f"A model of the face's shape was fitted to it, on {every} (refine clnf-only).",
+        "auto": f"Uncertain landmarks were refined by a second method on {every} (refine auto).",
+        "always": f"They were refined by a second method on {every} (refine always).",
+        "clnf-only": f"They were located by fitting a face shape model on {every} (refine clnf-only).",
     }
     preset = preset_of(settings)
-    named = [f"{name} {value}" for name, value in settings.to_dict().items()]
-    found = [
-        f"The program napari-face-landmarks {meta.get('version', '')} found 68 points (landmarks) on each "
+    values = [f"{name} {value}" for name, value in settings.to_dict().items()]
+    origin = [
+        f"The program napari-face-landmarks {meta.get('version', '')} located 68 points (landmarks) on each "
         f"face on each frame, with the models “{meta.get('models')}” {meta.get('models_version', '')}.",
-        "Where a face hardly moved, jaw, brows and nose were found on at least one frame in "
+        "While a face hardly moved, jaw, brows and nose were located on at least one frame in "
         f"{settings.pfld_every} and interpolated in between (pfld_every)."
         if settings.pfld_every > 1 and settings.refine != "clnf-only"
         else "",
         refined[settings.refine],
-        f"Trembling was smoothed over {settings.smoothing_window} frames (smoothing_window)."
+        f"Jitter was smoothed over {settings.smoothing_window} frames (smoothing_window)."
         if settings.smoothing_window > 1
-        else "Over time they were not smoothed.",
+        else "They were not smoothed over time.",
         f"All settings are those of the preset {preset.title}."
         if preset
-        else f"Settings: {', '.join(named)}.",
+        else f"Settings: {', '.join(values)}.",
     ]
     if "version" not in meta:
-        by = f", which names the models “{meta[MODELS]}”" if MODELS in meta else " of another program"
-        found = [f"The landmarks were read from a file{by}."]
+        source = f", which names the models “{meta[MODELS]}”" if MODELS in meta else " of another program"
+        origin = [f"The landmarks were read from a file{source}."]
     if by_hand := int(tracks.by_hand.sum()):
-        found.append(f"{by_hand} points were placed by hand.")
-    rested = [
+        origin.append(f"{by_hand} points were placed by hand.")
+    rest = [
         f"{name}: frames {frames[0]} to {frames[-1]}" if len(frames) > 1 else f"{name}: frame {frames[0]}"
-        for name, at in zip(table.face_names, table.rest, strict=True)
-        if len(frames := table.frame_indices[at])
+        for name, rows in zip(table.face_names, table.rest, strict=True)
+        if len(frames := table.frame_indices[rows])
     ]
     measured = [
-        f"At rest is where the face was calm, or as chosen ({'; '.join(rested)})." if rested else "",
-        "Each face was turned to a frontal view first, with the depth of a shape that was fitted to it."
+        f"Rest was the calmest interval, or the chosen frame ({'; '.join(rest)})." if rest else "",
+        "Faces were first rotated to a frontal view, with depth from a shape model fitted to them."
         if table.pose_corrected
-        else "Lengths are as seen in the picture: they change where the head turns or nods, and do not where "
-        "it tilts sideways or comes closer.",
+        else "Lengths are those in the image: they change when the head turns or nods, but not when it tilts "
+        "sideways or comes closer.",
     ]
-    return "".join(f"<p>{html.escape(' '.join(' '.join(part).split()))}</p>" for part in (found, measured))
+    return "".join(f"<p>{html.escape(' '.join(' '.join(part).split()))}</p>" for part in (origin, measured))

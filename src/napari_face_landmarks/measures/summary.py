@@ -1,4 +1,4 @@
-"""One row a face: each measure at rest, at its peak and over the recording, asymmetry, blinks a minute."""
+"""Summary of a recording per face (measures at rest and peak, asymmetry, blinks), and its comparison."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ if TYPE_CHECKING:
     import pandas
 
 CONFIDENCE = 0.95
-"""Of the intervals in a summary."""
+"""Confidence level of the intervals; `Z` is the corresponding quantile of the normal distribution."""
 Z = 1.959964
 _MODELS = (MODELS, "models_version")
 PEAK_PERCENTILE = 99.0
-"""The peak of a measure is this percentile of its distance from rest: one wrong frame is no peak."""
+"""Percentile of the change from rest that is the peak, so that single wrong frames have no effect."""
 
 
 class MeasureWarning(UserWarning):
-    """Changes between two recordings may come from how they were measured."""
+    """Two recordings were measured differently, which may explain changes between them."""
 
 
 def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
-    """Summarise a recording: one row a face.
+    """Summarise a recording, one row per face.
 
     Parameters
     ----------
     table : MeasureTable
     fps : float, optional
-        Frame rate, where the table has no time stamps.
+        Frame rate; if given, it replaces the table's time stamps.
 
     Returns
     -------
     DataFrame
         ``face``, ``frames``, ``seconds``, ``usable_percent``, ``unit`` (of lengths), ``pose_corrected``; for
-        each measure ``NAME_rest``, ``NAME_peak``,
-        ``NAME_excursion`` (peak minus rest), ``NAME_range`` (5th to 95th percentile) and ``NAME_rest_low``,
-        ``NAME_rest_high`` (95 % interval); ``NAME_excursion_symmetry``, the smaller excursion of the two
-        sides in percent of the larger; and of blinks: number, complete ones, rate a minute with its 95 %
-        interval (exact Poisson), mean duration (s) and greatest closure of each eye. Of a single frame, all
-        but the values at rest are NaN.
+        each measure ``NAME_rest``, ``NAME_peak``, ``NAME_excursion`` (peak minus rest), ``NAME_range`` (5th
+        to 95th percentile) and ``NAME_rest_low``, ``NAME_rest_high`` (95 % interval);
+        ``NAME_excursion_symmetry``, the smaller excursion of the two sides in percent of the larger; number
+        of blinks and of complete blinks, blinks per minute with 95 % interval (exact Poisson), mean duration
+        in seconds, and mean of the greatest closures of each eye. For a single frame, all but the values at
+        rest are NaN.
 
     Raises
     ------
@@ -60,7 +60,7 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
     check_table(table)
     seconds = np.full(1, np.nan) if table.still else row_times(table, fps)
     eyes = {"closure_right", "closure_left"} <= set(table.names)
-    found = blinks(table, fps) if eyes and not table.still else []
+    all_blinks = blinks(table, fps) if eyes and not table.still else []
     rows = []
     for face in range(table.n_faces):
         usable = table.usable[:, face]
@@ -68,16 +68,16 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
         row: dict[str, Any] = {
             "face": table.face_names[face],
             "frames": int(present.sum()),
-            "seconds": _observed(table, seconds, present),
+            "seconds": _observed_seconds(table, seconds, present),
             "usable_percent": 100 * float(usable.sum()) / max(int(present.sum()), 1),
             "unit": table.scale.unit,
             "pose_corrected": table.pose_corrected,
         }
-        for columns in _together(table):
-            row |= _of_columns(table, columns, face, usable)
+        for columns in _group_sides(table):
+            row |= _summarise_columns(table, columns, face, usable)
         row |= _excursion_symmetry(row)
-        of_face = [blink for blink in found if blink.face == face]
-        blinking = _of_blinks(of_face, _observed(table, seconds, usable))
+        of_face = [blink for blink in all_blinks if blink.face == face]
+        blinking = _summarise_blinks(of_face, _observed_seconds(table, seconds, usable))
         row |= blinking if blinks_known(table, face) else dict.fromkeys(blinking, math.nan)
         rows.append(row)
     return pd.DataFrame(rows)
@@ -86,42 +86,45 @@ def summary(table: MeasureTable, fps: float | None = None) -> pandas.DataFrame:
 def compare(
     before: MeasureTable, after: MeasureTable, faces: tuple[int, int] = (0, 0), fps: float | None = None
 ) -> pandas.DataFrame:
-    """Compare two recordings of a person, such as before and after a treatment: one row a measure.
+    """Compare two recordings of a person, such as before and after a treatment, one row per measure.
 
     Parameters
     ----------
     before, after : MeasureTable
     faces : (int, int)
-        The face in each of them.
+        The person's face number in each recording.
     fps : float, optional
-        Frame rate, where the tables have no time stamps.
+        Frame rate; if given, it replaces the tables' time stamps.
 
     Returns
     -------
     DataFrame
         ``measure``, ``title``, ``unit``, ``side``; ``before``, ``after`` (at rest), ``change`` (after minus
         before) and its 95 % interval ``change_low``, ``change_high``; ``excursion_before``,
-        ``excursion_after``. What landmarks of both recordings have wrong alike does not change, so the
-        interval is rather too wide.
+        ``excursion_after``. Landmark errors common to both recordings cancel in the change, so the interval
+        tends to be too wide.
 
     Raises
     ------
     MeasureError
-        If the recordings are in different units, only one is pose-corrected, they have no measure in common
-        or no such face, or no time stamps and no frame rate.
+        If the recordings have different units, no common measure, or not these faces, if only one is
+        pose-corrected, or if there are neither time stamps nor a frame rate.
 
     Warns
     -----
     MeasureWarning
-        As `not_alike` says.
+        If differences in how they were measured may explain changes: other models, scales or frame sizes,
+        several faces.
     """
-    for sentence in not_alike(before, after, faces):
+    for sentence in find_differences(before, after, faces):
         warnings.warn(sentence, MeasureWarning, stacklevel=2)
     return changes(before, after, faces, fps)
 
 
-def not_alike(before: MeasureTable, after: MeasureTable, faces: tuple[int, int] = (0, 0)) -> tuple[str, ...]:
-    """Return why changes between two recordings may come from how they were measured, a sentence each.
+def find_differences(
+    before: MeasureTable, after: MeasureTable, faces: tuple[int, int] = (0, 0)
+) -> tuple[str, ...]:
+    """Return sentences on differences in how two recordings were measured that may explain changes.
 
     Raises
     ------
@@ -136,35 +139,35 @@ def not_alike(before: MeasureTable, after: MeasureTable, faces: tuple[int, int] 
     except (IndexError, TypeError, ValueError):
         counts = " and ".join(str(table.n_faces) for table in tables)
         raise MeasureError(
-            f"The faces are {faces!r:.40}: give the number of one in each recording, which have {counts}."
+            f"The faces are {faces!r:.40}: give one face number for each recording; they have {counts} faces."
         ) from None
     if before.scale.unit != after.scale.unit:
-        raise MeasureError("One recording is in percent and the other in mm: measure both with one scale.")
+        raise MeasureError("One recording is in percent and the other in mm: use the same scale for both.")
     if before.pose_corrected != after.pose_corrected:
-        raise MeasureError("One recording is pose-corrected and the other is not: measure both alike.")
+        raise MeasureError("One recording is pose-corrected and the other is not: measure both the same way.")
     sentences = []
     models = [[str(table.meta.get(key, "")) for key in _MODELS] for table in tables]
     if any(old != new and old and new for old, new in zip(*models, strict=True)):
         sentences.append(
-            f"The landmarks before are of the models {' '.join(models[0])}, those after of "
-            f"{' '.join(models[1])}, whose errors differ: track both with the same."
+            f"The models differ ({' '.join(models[0]).strip()} before, {' '.join(models[1]).strip()} after), "
+            "and so do their errors: track both recordings with the same models."
         )
     scales = before.scale, after.scale
     if scales[0].kind != scales[1].kind:
         sentences.append(f"The scales differ. Before: {scales[0].in_words()} After: {scales[1].in_words()}")
     sizes = [[table.meta.get(key) for key in ("width", "height")] for table in tables]
-    # not the scales themselves: their unused values are NaN, which differ from Python 3.13 on
-    given_alike = scales[0].kind == scales[1].kind and scales[0].mm_per_px == scales[1].mm_per_px
-    if given_alike and sizes[0] != sizes[1] and None not in (*sizes[0], *sizes[1]):
+    # not scales[0] == scales[1]: unused values are NaN, and unequal from Python 3.13 on
+    same_mm_per_px = scales[0].kind == scales[1].kind and scales[0].mm_per_px == scales[1].mm_per_px
+    if same_mm_per_px and sizes[0] != sizes[1] and None not in (*sizes[0], *sizes[1]):
         sentences.append(
-            f"The frames before have {sizes[0][0]} x {sizes[0][1]} pixels, those after {sizes[1][0]} x "
-            f"{sizes[1][1]}: one number of millimetres per pixel is hardly right for both."
+            f"The frame sizes differ ({sizes[0][0]} x {sizes[0][1]} pixels before, {sizes[1][0]} x "
+            f"{sizes[1][1]} after): the same millimetres per pixel are unlikely to hold for both."
         )
-    seen = [int(np.isfinite(table.values[..., 0]).any(axis=0).sum()) for table in tables]
-    if max(seen) > 1:
+    old, new = (int(np.isfinite(table.values[..., 0]).any(axis=0).sum()) for table in tables)
+    if max(old, new) > 1:
         sentences.append(
-            f"There are several faces ({seen[0]} before, {seen[1]} after): {names[0]} before is compared "
-            f"with {names[1]} after; check that they are the same person."
+            f"There are several faces ({old} before, {new} after): {names[0]} before is compared with "
+            f"{names[1]} after; check that they are the same person."
         )
     return tuple(sentences)
 
@@ -172,7 +175,7 @@ def not_alike(before: MeasureTable, after: MeasureTable, faces: tuple[int, int] 
 def changes(
     before: MeasureTable, after: MeasureTable, faces: tuple[int, int] = (0, 0), fps: float | None = None
 ) -> pandas.DataFrame:
-    """Return what `compare` does, of tables that `not_alike` has checked."""
+    """Return the table of `compare`, without the checks of `find_differences`."""
     import pandas as pd
 
     old, new = (summary(table, fps).iloc[face] for table, face in zip((before, after), faces, strict=True))
@@ -182,7 +185,7 @@ def changes(
         if name not in after.names:
             continue
         change = new[f"{name}_rest"] - old[f"{name}_rest"]
-        half = math.hypot(*(row[f"{name}_rest_high"] - row[f"{name}_rest"] for row in (old, new)))
+        half_width = math.hypot(*(row[f"{name}_rest_high"] - row[f"{name}_rest"] for row in (old, new)))
         rows.append(
             {
                 "measure": name,
@@ -192,67 +195,68 @@ def changes(
                 "before": old[f"{name}_rest"],
                 "after": new[f"{name}_rest"],
                 "change": change,
-                "change_low": change - half,
-                "change_high": change + half,
+                "change_low": change - half_width,
+                "change_high": change + half_width,
                 "excursion_before": old[f"{name}_excursion"],
                 "excursion_after": new[f"{name}_excursion"],
             }
         )
     if not rows:
-        raise MeasureError("The two recordings have no measure in common: measure the same of both.")
+        raise MeasureError("The two recordings have no measure in common: measure both with the same names.")
     return pd.DataFrame(rows)
 
 
-def _observed(table: MeasureTable, seconds: npt.NDArray[np.float64], where: npt.NDArray[np.bool_]) -> float:
-    """Return for how many seconds something held, counting each frame by the time to the next one.
+def _observed_seconds(
+    table: MeasureTable, seconds: npt.NDArray[np.float64], mask: npt.NDArray[np.bool_]
+) -> float:
+    """Return the total duration of the frames in `mask`, each lasting until the next frame.
 
-    A gap, of frames that somebody has removed, is not observed: the frame before it counts as one.
+    The frame before a gap of removed frames counts only for its own duration.
     """
     if table.still:
         return math.nan
     frames = np.diff(table.frame_indices)
     steps = np.diff(seconds) * np.minimum(1, np.median(frames) / frames)
-    each = np.append(steps, np.median(steps))
-    return float(each[where].sum())
+    return float(np.append(steps, np.median(steps))[mask].sum())
 
 
-def _together(table: MeasureTable) -> list[list[str]]:
-    """Return the columns, those of the two sides of one measure together."""
-    found: dict[str, list[str]] = {}
+def _group_sides(table: MeasureTable) -> list[list[str]]:
+    """Return the names of the columns, grouped by measure: both sides of a pair together."""
+    groups: dict[str, list[str]] = {}
     for column in table.columns:
-        one_side = column.side in ("right", "left")
-        found.setdefault(column.name.removesuffix(f"_{column.side}") if one_side else column.name, []).append(
-            column.name
-        )
-    return list(found.values())
+        base = column.name.removesuffix("_right").removesuffix("_left")
+        groups.setdefault(base, []).append(column.name)
+    return list(groups.values())
 
 
-def _of_columns(
+def _summarise_columns(
     table: MeasureTable, names: list[str], face: int, usable: npt.NDArray[np.bool_]
 ) -> dict[str, float]:
-    """Return what a summary has of measures that peak in one direction, the one in which they go furthest."""
+    """Summarise the sides of a measure; both peak in the direction in which they change most together."""
     row: dict[str, float] = {}
-    ends: dict[str, tuple[float, float]] = {}
+    extremes: dict[str, tuple[float, float]] = {}
+    rest_rows = table.rest[face]
     for name in names:
         values, errors = table.series(name, face), table.series_error(name, face)
-        at = table.rest[face]
-        rest, error = (float(np.median(part[at])) if len(at) else math.nan for part in (values, errors))
-        seen = values[usable & np.isfinite(values) & (not table.still)]
-        ends[name] = (math.nan, math.nan)
+        rest, error = (
+            float(np.median(part[rest_rows])) if len(rest_rows) else math.nan for part in (values, errors)
+        )
+        observed = values[usable & np.isfinite(values) & (not table.still)]
+        extremes[name] = (math.nan, math.nan)
         spread = math.nan
-        if len(seen):
-            low, middle, high = np.percentile(seen, (100 - PEAK_PERCENTILE, 50, PEAK_PERCENTILE))
+        if len(observed):
+            low, middle, high = np.percentile(observed, (100 - PEAK_PERCENTILE, 50, PEAK_PERCENTILE))
             start = rest if math.isfinite(rest) else float(middle)
-            ends[name] = float(low - start), float(high - start)
-            spread = float(np.subtract(*np.percentile(seen, (95, 5))))
+            extremes[name] = float(low - start), float(high - start)
+            spread = float(np.subtract(*np.percentile(observed, (95, 5))))
         row |= {
             f"{name}_rest": rest,
             f"{name}_rest_low": rest - Z * error,
             f"{name}_rest_high": rest + Z * error,
             f"{name}_range": spread,
         }
-    lowest, highest = np.array(list(ends.values())).sum(axis=0)
-    for name, (low, high) in ends.items():
+    lowest, highest = np.array(list(extremes.values())).sum(axis=0)
+    for name, (low, high) in extremes.items():
         excursion = high if highest >= -lowest else low
         known = math.isfinite(row[f"{name}_rest"])
         row[f"{name}_peak"] = excursion + row[f"{name}_rest"] if known else math.nan
@@ -261,45 +265,45 @@ def _of_columns(
 
 
 def _excursion_symmetry(row: dict[str, Any]) -> dict[str, float]:
-    found = {}
+    """Return the smaller excursion of each pair in percent of the larger, 0 for opposite directions."""
+    symmetries = {}
     for name in PAIRS:
         sides = [row.get(f"{name}_{side}_excursion", math.nan) for side in ("right", "left")]
         small, large = sorted(map(abs, sides))
         if math.isfinite(small + large) and large > 0:
             opposite = sides[0] * sides[1] < 0
-            found[f"{name}_excursion_symmetry"] = 0.0 if opposite else 100 * small / large
-    return found
+            symmetries[f"{name}_excursion_symmetry"] = 0.0 if opposite else 100 * small / large
+    return symmetries
 
 
 def blinks_known(table: MeasureTable, face: int) -> bool:
-    """Return whether a face has blinks or none: whether the closure of an eye of it is known over time."""
+    """Return whether blinks of a face can be counted: whether the closure of either eye is known."""
     closures = [table.series(name, face) for name in table.names if name.startswith("closure_")]
     usable = table.usable[:, face]
     return not table.still and any(np.isfinite(closure[usable]).any() for closure in closures)
 
 
-def _of_blinks(found: list[Blink], seconds: float) -> dict[str, float]:
-    count = len(found)
+def _summarise_blinks(blinks: list[Blink], seconds: float) -> dict[str, float]:
+    count = len(blinks)
     minutes = seconds / 60
     low, high = poisson_interval(count)
     row: dict[str, float] = {
         "blinks": count,
-        "complete_blinks": sum(blink.complete for blink in found),
+        "complete_blinks": sum(blink.complete for blink in blinks),
         "blinks_per_minute": count / minutes if minutes > 0 else math.nan,
         "blinks_per_minute_low": low / minutes if minutes > 0 else math.nan,
         "blinks_per_minute_high": high / minutes if minutes > 0 else math.nan,
-        "blink_duration": float(np.mean([blink.main.duration for blink in found])) if count else math.nan,
+        "blink_duration": float(np.mean([blink.main.duration for blink in blinks])) if count else math.nan,
     }
     for side in ("right", "left"):
-        events = [event for blink in found if (event := getattr(blink, side)) is not None]
-        closed = [event.value for event in events]
-        row[f"blink_closure_{side}"] = float(np.mean(closed)) if closed else math.nan
+        values = [event.value for blink in blinks if (event := getattr(blink, side)) is not None]
+        row[f"blink_closure_{side}"] = float(np.mean(values)) if values else math.nan
     return row
 
 
 def poisson_interval(count: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
-    """Return the exact interval of a Poisson mean of which `count` events were seen (Garwood 1936)."""
-    from scipy.special import gammaincinv  # scipy.stats would take half a second
+    """Return the exact confidence interval of a Poisson mean after `count` events (Garwood 1936)."""
+    from scipy.special import gammaincinv  # importing scipy.stats would take half a second
 
     tail = (1 - confidence) / 2
     low = 0.0 if count == 0 else float(gammaincinv(count, tail))
