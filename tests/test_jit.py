@@ -28,7 +28,7 @@ def test_a_kernel_runs_with_a_numba_without_the_private_cache(
     owner: object, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     ordinary = caching.FunctionCache
-    monkeypatch.setattr(jit, "LEAN_WITH", (numba.version_info.short,))
+    monkeypatch.setattr(jit, "LAZY_COMPILER_VERSIONS", (numba.version_info.short,))
     if owner is not None:
         monkeypatch.delattr(owner, name)
     kernel = jit.kernel(total.py_func)
@@ -50,7 +50,7 @@ def test_what_is_compiled_of_this_package_is_noted(monkeypatch: pytest.MonkeyPat
 
 def test_only_cached_kernels_may_be_called(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(numba.config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(jit, "LEAN_WITH", (numba.version_info.short,))
+    monkeypatch.setattr(jit, "LAZY_COMPILER_VERSIONS", (numba.version_info.short,))
     with jit.only_cached(), pytest.raises(jit.NotCompiledError):
         jit.kernel(total.py_func)(np.arange(5.0))
     assert jit.kernel(total.py_func)(np.arange(5.0)) == 10

@@ -15,7 +15,7 @@ from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.settings import (
     DEFAULT_PRESET,
     PRESETS,
-    given_settings,
+    as_settings,
     preset_named,
     preset_of,
     setting_range,
@@ -65,9 +65,9 @@ def test_numbers_of_numpy_are_taken_and_kept_as_plain_ones(kind: type) -> None:
 
 
 def test_settings_are_given_as_such_by_name_or_by_values() -> None:
-    assert given_settings(None) == TrackerSettings()
-    assert given_settings("fast") == TrackerSettings(refine="off")
-    assert given_settings({"max_faces": 2}) == TrackerSettings(max_faces=2)
+    assert as_settings(None) == TrackerSettings()
+    assert as_settings("fast") == TrackerSettings(refine="off")
+    assert as_settings({"max_faces": 2}) == TrackerSettings(max_faces=2)
     for wrong, words in (
         ("best", "no preset"),
         ({"skip": 1}, "no setting"),
@@ -75,7 +75,7 @@ def test_settings_are_given_as_such_by_name_or_by_values() -> None:
         ([], "list"),
     ):
         with pytest.raises(SettingsError, match=words):
-            given_settings(wrong)  # type: ignore[arg-type]
+            as_settings(wrong)  # type: ignore[arg-type]
 
 
 def test_smoothing_window_is_odd() -> None:

@@ -17,9 +17,9 @@ from skimage import data
 from napari_face_landmarks import FaceTracker, Models, TrackerSettings, load_models
 from napari_face_landmarks.benchmark.throughput import Repeated
 from napari_face_landmarks.ibug import inter_ocular
-from napari_face_landmarks.jit import LEAN_WITH
+from napari_face_landmarks.jit import LAZY_COMPILER_VERSIONS
 
-KNOWN_NUMBA = numba.version_info.short in LEAN_WITH
+KNOWN_NUMBA = numba.version_info.short in LAZY_COMPILER_VERSIONS
 MOST_MEMORY_MB = 145 if KNOWN_NUMBA else 241  # 4 of them for the part models
 """Peak of a headless run whose kernels were compiled before; 124 here, without pages of libraries' files.
 
@@ -115,7 +115,7 @@ import numpy as np
 from napari_face_landmarks import FaceTracker, TrackerSettings
 from napari_face_landmarks import jit
 if {ordinary}:
-    jit.LEAN_WITH = ()
+    jit.LAZY_COMPILER_VERSIONS = ()
 found = FaceTracker(settings=TrackerSettings(refine={refine!r})).fit(np.load({str(frame)!r}))
 {HEAVY}
 print(json.dumps({{"heavy": heavy, "landmarks": found.landmarks.tolist()}}))

@@ -323,7 +323,7 @@ def test_what_is_no_video_is_refused_in_one_sentence(models: Models, frames: Any
 def test_a_tracker_takes_settings_by_name_or_values_and_refuses_others(models: Models) -> None:
     assert FaceTracker(models, "fast").settings == TrackerSettings.preset("fast")
     assert FaceTracker(models, {"max_faces": 2}).settings == TrackerSettings(max_faces=2)
-    with pytest.raises(SettingsError, match=r"^Settings of the type int [^\n]*\.$"):
+    with pytest.raises(SettingsError, match=r"^Settings of type int [^\n]*\.$"):
         FaceTracker(models, 5)  # type: ignore[arg-type]
     for wrong in (5, {"refine": "off"}):
         with pytest.raises(ModelError, match=r"^Models cannot be identified by [^\n]*\.$"):

@@ -6,9 +6,10 @@
 (250, 1, 68, 2)
 >>> tracks.save("interview.csv")  # doctest: +SKIP
 
-`FaceTracker` tracks a video or an array, `track_many` many videos, `track_layer` a layer of napari. `Tracks`
-is the result, which is saved, loaded and turned into tables. The subpackages `measures` (lengths, blinks,
-asymmetry), `quality` (frames to check), `correction` (refit, propagate) and `visualization` work on it.
+`FaceTracker` tracks a video or an array, `track_many` many videos, `track_layer` a napari layer. The result,
+`Tracks`, can be saved, loaded and converted to tables. It is the input of the subpackages `measures`
+(lengths, blinks, asymmetry), `quality` (frames to check), `correction` (refit, propagate) and
+`visualization`.
 """
 
 from __future__ import annotations
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from napari_face_landmarks.versions import __version__ as __version__
     from napari_face_landmarks.versions import about
 
-_HOMES = {
+_MODULES = {
     "__version__": "versions",
     "FaceFit": "tracking",
     "FaceTracker": "tracking",
@@ -59,14 +60,14 @@ __all__ = [
 
 
 def __dir__() -> list[str]:
-    """List the public names too that were not imported yet, for completion and `help`."""
+    """List all public names, imported or not, for completion and `help`."""
     return sorted({*globals(), *__all__})
 
 
 def __getattr__(name: str) -> Any:
-    """Import the public names when they are first asked for, so that a napari start pays for none of them."""
-    if name not in _HOMES:
+    """Import a public name on first access, to keep napari's start fast."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

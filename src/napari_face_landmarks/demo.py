@@ -1,7 +1,7 @@
-"""The demo: a photograph moved along a known path, tracked, and compared with that motion.
+"""The demo: track a photograph that moves along a known path, and compare the landmarks with that motion.
 
-The photograph is scikit-image's "astronaut" (Eileen Collins, NASA, public domain), which comes with every
-installation of scikit-image; nothing is downloaded.
+The photograph is scikit-image's "astronaut" (Eileen Collins, NASA, public domain), which is installed with
+scikit-image; nothing is downloaded.
 """
 
 from __future__ import annotations
@@ -29,9 +29,9 @@ SIZE = 480
 FPS = 25.0
 
 FACE_CENTRE = (223.0, 120.0)  # px in the photograph
-FACE_PLACE = (0.5, 0.45)  # its position in frame 0, as a fraction of width and height
-CLOSE_UP = 1.9  # magnification of the photograph at zoom 1 in a frame of SIZE
-LARGEST_ANGLE = np.deg2rad(15.0)
+FACE_POSITION = (0.5, 0.45)  # of the centre in frame 0, as a fraction of width and height
+MAGNIFICATION = 1.9  # of the photograph at zoom 1 in a frame of SIZE
+MAX_ANGLE = np.deg2rad(15.0)
 ZOOM_RANGE = (0.85, 1.2)
 GAIN_RANGE = (0.75, 1.15)  # brightness
 DRIFT = (0.09, 0.06)  # amplitude of the translation in x and y, as a fraction of the frame's side
@@ -41,13 +41,12 @@ DRIFT = (0.09, 0.06)  # amplitude of the translation in x and y, as a fraction o
 class DemoResult:
     """Files and results of the demo."""
 
-    # clip, csv, overlay, sheet: the clip, its landmarks, the overlay video, and the contact sheet
     clip: Path
-    csv: Path
-    overlay: Path
-    sheet: Path
-    tracks: Tracks  # `distance` refers to face 0
-    distance: float  # mean distance to the known motion divided by the inter-ocular distance; 0.01 is 1 %
+    csv: Path  # the landmarks
+    overlay: Path  # the overlay video
+    sheet: Path  # the contact sheet
+    tracks: Tracks
+    distance: float  # mean of `motion_distance` for face 0
 
 
 def make_demo_clip(
@@ -75,28 +74,29 @@ def make_demo_clip(
     photo = np.ascontiguousarray(astronaut()[:, :, :3])
     from_photo = np.stack([_motion(t / max(n_frames - 1, 1), size) for t in range(n_frames)])
     frames = np.empty((n_frames, size, size, 3), dtype=np.uint8)
-    middle, reach = np.mean(GAIN_RANGE), (GAIN_RANGE[1] - GAIN_RANGE[0]) / 2
+    mean_gain, amplitude = np.mean(GAIN_RANGE), (GAIN_RANGE[1] - GAIN_RANGE[0]) / 2
     for t in range(n_frames):
         frame = _warp(photo, from_photo[t], size)
-        gain = middle + reach * np.sin(6 * np.pi * t / max(n_frames - 1, 1))
+        gain = mean_gain + amplitude * np.sin(6 * np.pi * t / max(n_frames - 1, 1))
         frames[t] = cv2.convertScaleAbs(frame, alpha=float(gain))
-    whole = np.zeros((n_frames, 3, 3))
-    whole[:, :2] = from_photo
-    whole[:, 2, 2] = 1
-    return frames, (whole @ np.linalg.inv(whole[0]))[:, :2]
+    homogeneous = np.zeros((n_frames, 3, 3))
+    homogeneous[:, :2] = from_photo
+    homogeneous[:, 2, 2] = 1
+    return frames, (homogeneous @ np.linalg.inv(homogeneous[0]))[:, :2]
 
 
 def _motion(phase: float, size: int) -> npt.NDArray[np.float64]:
     """Return the similarity transform, (2, 3), from the photograph to the frame at `phase` (0 to 1)."""
     cycle = 2 * np.pi * phase
-    angle = LARGEST_ANGLE * np.sin(cycle)
+    angle = MAX_ANGLE * np.sin(cycle)
     low, high = np.log(ZOOM_RANGE)
     zoom = np.exp((low + high) / 2 + (high - low) / 2 * np.sin(2 * cycle))
-    scale = CLOSE_UP * size / SIZE * zoom
+    scale = MAGNIFICATION * size / SIZE * zoom
     cosine, sine = scale * np.cos(angle), scale * np.sin(angle)
     linear = np.array([[cosine, -sine], [sine, cosine]])
-    place = size * (np.array(FACE_PLACE) + np.array(DRIFT) * np.array([np.sin(2 * cycle), np.sin(3 * cycle)]))
-    return np.column_stack([linear, place - linear @ np.array(FACE_CENTRE)])
+    drift = np.array(DRIFT) * np.array([np.sin(2 * cycle), np.sin(3 * cycle)])
+    position = size * (np.array(FACE_POSITION) + drift)
+    return np.column_stack([linear, position - linear @ np.array(FACE_CENTRE)])
 
 
 def _warp(photo: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64], size: int) -> npt.NDArray[np.uint8]:
@@ -114,9 +114,10 @@ def _warp(photo: npt.NDArray[np.uint8], matrix: npt.NDArray[np.float64], size: i
 def motion_distance(
     landmarks: npt.NDArray[Any], transforms: npt.NDArray[np.float64]
 ) -> npt.NDArray[np.float64]:
-    """Return the distance of tracked landmarks from those of frame 0 moved by the true motion.
+    """Return the mean distance of tracked landmarks from the landmarks of frame 0 moved by the true motion.
 
-    Arrays: `landmarks` (T, 68, 2), pixels, x then y; `transforms` (T, 2, 3). Returns (T,) float64.
+    Arrays: `landmarks` (T, 68, 2), pixels, x then y; `transforms` (T, 2, 3). Returns (T,) float64, in
+    inter-ocular distances.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     truth = points[0] @ transforms[:, :, :2].transpose(0, 2, 1) + transforms[:, None, :, 2]
@@ -131,7 +132,7 @@ def run_demo(
     size: int | None = None,
     progress: Callable[[int, int | None], None] | None = None,
 ) -> DemoResult:
-    """Make the clip, track it and write the results."""
+    """Make the clip, track it and write the results to `folder`."""
     from napari_face_landmarks.io import write_csv
     from napari_face_landmarks.tracking import FaceTracker
     from napari_face_landmarks.video import write_video

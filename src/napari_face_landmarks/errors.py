@@ -1,4 +1,4 @@
-"""Exceptions; each message is one sentence that says what is wrong, where, and what to do."""
+"""Exceptions. Each message is one sentence that says what is wrong, where, and what to do."""
 
 from __future__ import annotations
 
@@ -31,11 +31,11 @@ class ResultError(FaceLandmarksError, ValueError):
 
 
 class MeasureError(FaceLandmarksError, ValueError):
-    """Landmarks cannot be measured as asked: no rest frame, no time stamps, an impossible scale."""
+    """The requested measures cannot be computed: no rest frame, no time stamps, an impossible scale."""
 
 
 def in_one_line(error: BaseException) -> str:
-    """Return the message of an error for use in a sentence: one line, at most 200 characters, not empty."""
+    """Return an error's message as one non-empty line of at most 200 characters, for use in a sentence."""
     return " ".join(str(error).split())[:200] or type(error).__name__
 
 
@@ -45,19 +45,19 @@ def reason_of(error: OSError) -> str:
 
 
 @contextmanager
-def os_errors_as(kind: type[FaceLandmarksError], what: str, advice: str) -> Iterator[None]:
-    """Raise an error of `kind` instead of an `OSError` of the block: "`what` (its reason): `advice`."."""
+def os_errors_as(kind: type[FaceLandmarksError], problem: str, advice: str) -> Iterator[None]:
+    """Replace an `OSError` raised in the block by an error of `kind`: "`problem` (reason): `advice`."."""
     try:
         yield
     except FaceLandmarksError:  # a `VideoError` is an `OSError`
         raise
     except OSError as error:
-        raise kind(f"{what} ({reason_of(error)}): {advice}.") from error
+        raise kind(f"{problem} ({reason_of(error)}): {advice}.") from error
 
 
 def printable(text: str) -> str:
-    """Return text as one printable line: line breaks and other control characters are escaped.
+    """Return text as one printable line, with line breaks and other unprintable characters escaped.
 
-    File names may contain these, and bytes that cannot be decoded.
+    File names may contain control characters and undecodable bytes.
     """
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)

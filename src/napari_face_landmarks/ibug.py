@@ -1,7 +1,7 @@
 """The iBUG 68-point scheme: regions, mirrored indices and outlines.
 
-"Right" is the subject's right, on the left of the image. Sagonas et al. 2013, "300 Faces in-the-Wild
-Challenge", figure 1 (indices here from 0).
+"Right" is the subject's right, on the left of the image. Indices count from 0; they count from 1 in Sagonas
+et al. 2013, "300 Faces in-the-Wild Challenge", figure 1.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def _mirror() -> npt.NDArray[np.int64]:
 
 
 MIRROR_68 = _mirror()
-"""(68,) the index of each landmark in the horizontally flipped image."""
+"""(68,): index of each landmark in the horizontally flipped image."""
 
 
 def inter_ocular(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
@@ -66,6 +66,6 @@ def inter_ocular(landmarks: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
 
 
 def nme(landmarks: npt.NDArray[Any], truth: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
-    """Return the mean distance of landmarks from `truth`, (..., 68, 2), over its inter-ocular distance."""
+    """Return the mean error of landmarks (..., 68, 2) divided by the inter-ocular distance of `truth`."""
     difference = np.asarray(landmarks, dtype=np.float64) - np.asarray(truth, dtype=np.float64)
     return np.asarray(np.linalg.norm(difference, axis=-1).mean(axis=-1) / inter_ocular(truth))

@@ -12,26 +12,26 @@ from typing import Any, TypeVar, cast
 
 F = TypeVar("F", bound=Callable[..., Any])
 
-LEAN_WITH = ((0, 68),)
-"""Versions of Numba whose cache is known to load kernels without the compiler."""
+LAZY_COMPILER_VERSIONS = ((0, 68),)
+"""Versions of Numba whose cache is known to load kernels without initialising the compiler."""
 COMPILED: list[str] = []
-"""The kernels that this process did not find in the cache, the one being compiled last."""
-_NOTED: list[Any] = []
-"""What notes them, once Numba is imported."""
+"""Names of the kernels compiled by this process, in order; the last one may still be compiling."""
+_LISTENERS: list[Any] = []
+"""Numba's listener that fills `COMPILED`, once Numba is imported."""
 _LOCK = threading.RLock()
 _only_cached: ContextVar[bool] = ContextVar("_only_cached", default=False)
 
 
 class NotCompiledError(Exception):
-    """A kernel is not in Numba's cache, while only those may be called."""
+    """A kernel was called within `only_cached` and is not in Numba's cache."""
 
 
 @contextlib.contextmanager
 def only_cached() -> Iterator[None]:
-    """Raise `NotCompiledError` instead of compiling, with a Numba of `LEAN_WITH`.
+    """Raise `NotCompiledError` instead of compiling, with Numba versions in `LAZY_COMPILER_VERSIONS`.
 
-    The compiler's objects make Python collect garbage among all of the process's, for half a second in
-    napari's, in which no thread works.
+    Compiling creates so many objects that Python runs a full garbage collection, which stops all threads of
+    napari's process for half a second.
     """
     before = _only_cached.set(True)
     try:
@@ -41,7 +41,7 @@ def only_cached() -> Iterator[None]:
 
 
 class _Kernel:
-    """A function that Numba, imported then, compiles or loads from its cache at the first call."""
+    """A function that is compiled, or loaded from Numba's cache, at the first call, which imports Numba."""
 
     def __init__(self, function: Callable[..., Any], **options: Any) -> None:
         self.py_func = function
@@ -59,29 +59,29 @@ class _Kernel:
 
         with _LOCK:
             if self._compiled is None:
-                if not _NOTED:
-                    _note_compilations()
-                known = self.py_func.__globals__
+                if not _LISTENERS:
+                    _listen_for_compilations()
+                module_globals = self.py_func.__globals__
                 for name in self.py_func.__code__.co_names:
-                    called = known.get(name)
-                    if isinstance(called, _Kernel):  # Numba has to see what it compiled
-                        known[name] = called._compiled or called._compile()
+                    called = module_globals.get(name)
+                    if isinstance(called, _Kernel):  # Numba can call only compiled functions
+                        module_globals[name] = called._compiled or called._compile()
                 options = {"nogil": True, "cache": True, "no_cfunc_wrapper": True, **self._options}
                 self._compiled = numba.njit(self.py_func, **options)
                 if (
                     options["cache"]
-                    and numba.version_info.short in LEAN_WITH
+                    and numba.version_info.short in LAZY_COMPILER_VERSIONS
                     and not numba.config.DISABLE_JIT
                 ):
                     _load_without_compiler(self._compiled)
             return self._compiled
 
 
-def _note_compilations() -> None:
-    """Make Numba append to `COMPILED` what it compiles of this package."""
+def _listen_for_compilations() -> None:
+    """Append to `COMPILED` the name of each kernel of this package that Numba compiles."""
     from numba.core import event
 
-    class Noting(event.Listener):  # type: ignore[misc]
+    class Listener(event.Listener):  # type: ignore[misc]
         def on_start(self, event: Any) -> None:
             function = event.data["dispatcher"].py_func
             if function.__module__.startswith(__package__):
@@ -90,16 +90,16 @@ def _note_compilations() -> None:
         def on_end(self, event: Any) -> None:
             pass
 
-    _NOTED.append(Noting())
-    event.register("numba:compile", _NOTED[0])
+    _LISTENERS.append(Listener())
+    event.register("numba:compile", _LISTENERS[0])
 
 
 def _load_without_compiler(compiled: Any) -> None:
-    """Make a kernel look into Numba's cache before Numba initialises its compiler.
+    """Make a kernel search Numba's cache before Numba initialises its compiler.
 
-    The compiler takes 45 MB and most of the loading time, for nothing if all kernels are cached. A kernel
-    that is not in the cache still starts it; with a Numba that lacks these internals the kernel is left as
-    `numba.njit` made it.
+    Initialising the compiler takes 45 MB and most of the loading time, in vain if all kernels are cached. A
+    kernel that is not in the cache still initialises it. If Numba lacks the internals used here, the kernel
+    remains as `numba.njit` returned it.
     """
     try:
         from llvmlite import binding
@@ -113,12 +113,12 @@ def _load_without_compiler(compiled: Any) -> None:
 
     class LeanCache(FunctionCache):  # type: ignore[misc]
         def load_overload(self, sig: Any, target_context: Any) -> Any:
-            found = None
+            overload = None
             with guard(self):
-                found = load(self, sig, target_context)
-            if found is None and _only_cached.get():
+                overload = load(self, sig, target_context)
+            if overload is None and _only_cached.get():
                 raise NotCompiledError
-            return found
+            return overload
 
     for name, address in helpers.items():
         binding.add_symbol(name if name.startswith("_") else f"NRT_{name}", address)
@@ -126,24 +126,25 @@ def _load_without_compiler(compiled: Any) -> None:
 
 
 def release_compiler() -> None:
-    """Give back memory that loading the kernels took, on Linux: 35 MB of the compiler's code, 5 MB of data.
+    """Release memory that loading the kernels took, on Linux: 35 MB of the compiler's code, 5 MB of data.
 
-    Numba maps its library although all kernels are cached; the code is mapped again where it is needed.
+    llvmlite's library is mapped into memory even if all kernels are cached; Linux reloads released pages when
+    they are needed.
     """
     with contextlib.suppress(OSError, ValueError, AttributeError):
         with open("/proc/self/maps") as maps:
             code = [line.split()[0] for line in maps if "llvmlite" in line and " r-xp " in line]
         library = ctypes.CDLL(None)
-        for begin, end in ([int(place, 16) for place in places.split("-")] for places in code):
-            library.madvise(ctypes.c_void_p(begin), ctypes.c_size_t(end - begin), mmap.MADV_DONTNEED)
+        for start, end in ([int(address, 16) for address in span.split("-")] for span in code):
+            library.madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), mmap.MADV_DONTNEED)
         library.malloc_trim(0)
 
 
 def kernel(function: F) -> F:
-    """Compile `function` with Numba: cached on disk, without the GIL, sums may be reordered."""
+    """Compile `function` with Numba: cached on disk, GIL released, with fast math (sums may be reordered)."""
     return cast(F, _Kernel(function, fastmath=True, error_model="numpy"))
 
 
 def exact_kernel(function: F) -> F:
-    """Compile `function` like `kernel`, but without reordering of sums."""
+    """Compile `function` like `kernel`, but without fast math."""
     return cast(F, _Kernel(function, error_model="numpy"))

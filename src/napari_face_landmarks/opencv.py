@@ -1,7 +1,7 @@
-"""OpenCV, imported without its side effects: every module of the package takes `cv2` from here.
+"""OpenCV, imported without its side effects; all modules of the package import `cv2` from here.
 
-On Linux ``import cv2`` sets environment variables that make Qt use the plugins and fonts of OpenCV's wheel;
-Qt programs may then fail to open a window.
+On Linux, ``import cv2`` sets environment variables that make Qt use the plugins and fonts of OpenCV's wheel,
+after which Qt programs may fail to open a window.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Processor cores, and thread priorities below that of the GUI, so that the window stays responsive."""
+"""Number of processor cores, and lower priorities for worker threads to keep the GUI responsive."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ from collections.abc import Iterator
 from contextvars import ContextVar
 
 NICE = 10
-"""Niceness of worker threads: the GUI thread gets nine times the processor time of each of them."""
+"""Niceness of worker threads; the GUI thread, at 0, gets nine times the processor time of each of them."""
 
 _behind_window: ContextVar[bool] = ContextVar("_behind_window", default=False)
 
 
 def cores() -> int:
-    """Return how many processor cores this process may use."""
+    """Return the number of processor cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
@@ -24,10 +24,7 @@ def cores() -> int:
 
 @contextlib.contextmanager
 def behind_a_window() -> Iterator[None]:
-    """Start threads in this context with a priority below that of the GUI.
-
-    Has an effect on Linux only, where each thread has its own priority.
-    """
+    """Give threads started in this context a lower priority than the GUI; has an effect on Linux only."""
     before = _behind_window.set(True)
     try:
         yield
@@ -37,13 +34,13 @@ def behind_a_window() -> Iterator[None]:
 
 
 def works_behind_a_window() -> bool:
-    """Return whether threads started here should have a lower priority."""
+    """Return whether threads started in the current context should have a lower priority."""
     return _behind_window.get()
 
 
 def give_way(wanted: bool) -> None:
-    """Lower the priority of this thread permanently, if `wanted`."""
+    """If `wanted`, lower the priority of the calling thread permanently."""
     if wanted and sys.platform == "linux":
         with contextlib.suppress(OSError):  # the window is then a little less responsive
-            this = threading.get_native_id()
-            os.setpriority(os.PRIO_PROCESS, this, max(NICE, os.getpriority(os.PRIO_PROCESS, this)))
+            thread = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, thread, max(NICE, os.getpriority(os.PRIO_PROCESS, thread)))

@@ -1,4 +1,4 @@
-"""Settings of the tracker with their defaults, ranges, units and costs, and the presets."""
+"""Settings of the tracker, with defaults, ranges, units and effect on speed; presets."""
 
 from __future__ import annotations
 
@@ -24,38 +24,38 @@ def _setting(default: Any, low: float, high: float, label: str, text: str, step:
 
 @dataclass(frozen=True, slots=True)
 class TrackerSettings:
-    """How faces are tracked and when their landmarks are refined.
+    """Settings for tracking faces and refining their landmarks.
 
-    The controls of the dock, the options of the command line and scripts use this object; range, label and
-    tooltip of a setting are the metadata of its field (see `setting_range`). `PRESETS` lists settings for
-    common purposes.
+    Shared by the dock, the command line and scripts; the metadata of each field are its range, label and
+    tooltip (see `setting_range`). `PRESETS` lists settings for common purposes.
 
     Parameters
     ----------
     refine : {"auto", "off", "always", "clnf-only"}
-        When CLNF refines the landmarks of PFLD: only where PFLD is uncertain, never, or on every face; or
+        Which landmarks of PFLD CLNF refines: those of uncertain faces, none, or all; ``"clnf-only"`` runs
         CLNF without PFLD, starting from the detector's box.
     clnf_every : int
         CLNF runs on every n-th frame; its last correction is applied to the frames in between.
     max_iterations : int
-        NU-RLMS iterations per scale, for the rigid and for the non-rigid fit.
+        Maximum number of NU-RLMS iterations per scale, for the rigid and the non-rigid fit each.
     search_radius : float
         Search radius of CLNF relative to the support region; 1.2 gives windows of 11, 9 and 7 px.
     convergence_px : float
         CLNF stops at a scale after the first iteration that moves the landmarks by less than this, in
         image pixels.
     smoothing_window : int
-        Number of frames of the temporal smoothing, centred on each frame; odd, 1 disables it. Above 60
-        frames per second, as long in seconds as at 60.
+        Length of the temporal smoothing window, centred on each frame, in frames; odd; 1 disables smoothing.
+        Above 60 frames per second the window has the same duration as at 60.
     max_faces : int
-        The largest number of faces tracked at the same time.
+        Maximum number of faces tracked at the same time.
     min_confidence : float
-        Face score from which a face is tracked; its track ends when the score falls below 0.6 times this.
+        Minimum face score at which tracking starts; a track ends when the score falls below 0.6 times this.
     scene_cuts : int
-        1: at a scene cut a face that is not recognised begins a new track; 0: the video is one scene.
+        1: at a scene cut, a face that is not recognised starts a new track; 0: the video is one scene.
     pfld_every : int
-        PFLD runs at least on every n-th frame. In between, a confident face that moves little has its jaw,
-        brows and nose interpolated, its eyes and mouth from their own networks; 1: PFLD on every frame.
+        PFLD runs at least on every n-th frame. In between, the jaw, brows and nose of a confident face that
+        moves little are interpolated; its eyes and mouth come from their own networks. 1 runs PFLD on every
+        frame.
 
     Raises
     ------
@@ -67,8 +67,8 @@ class TrackerSettings:
         default="auto",
         metadata={
             "label": "Refine (CLNF)",
-            "help": "When CLNF refines the landmarks: off, auto (only where PFLD is uncertain) or always; "
-            "always with skip 1 gives the most stable landmarks and takes the most time. clnf-only starts "
+            "help": "When CLNF refines the landmarks: off, auto (only where PFLD is uncertain) or always. "
+            "Always, with Skip 1, gives the most stable landmarks and takes the most time. clnf-only starts "
             "from the face's box without PFLD, with the window sizes and iterations of OpenFace.",
         },
     )
@@ -78,23 +78,23 @@ class TrackerSettings:
         100,
         "Skip: refine every",
         "CLNF runs on every n-th frame; its last correction is applied to the frames in between. 1 refines "
-        "every frame and takes almost twice CLNF's time of 2. Unit: frames.",
+        "every frame; CLNF then takes almost twice as long as with 2. Unit: frames.",
     )
     max_iterations: int = _setting(
         2,
         1,
         50,
         "Iterations",
-        "Maximum number of CLNF iterations at each scale. More take little time, since the response maps "
-        "are computed once per scale.",
+        "Maximum number of CLNF iterations at each scale. More iterations take little time, since the "
+        "response maps are computed once per scale.",
     )
     search_radius: float = _setting(
         1.2,
         0.5,
         3.0,
         "Search radius",
-        "How far CLNF searches around each landmark, relative to its support region; doubling it about "
-        "doubles CLNF's time.",
+        "How far CLNF searches around each landmark, relative to its support region. Doubling it about "
+        "doubles the time of CLNF.",
         0.1,
     )
     convergence_px: float = _setting(
@@ -102,8 +102,8 @@ class TrackerSettings:
         0.0,
         20.0,
         "Convergence",
-        "CLNF stops when an iteration moves the landmarks by less than this: larger is faster and less "
-        "accurate. Unit: px; 0 always uses all iterations.",
+        "CLNF stops when an iteration moves the landmarks by less than this. Larger values are faster and "
+        "less accurate. Unit: px; 0 always uses all iterations.",
         0.1,
     )
     smoothing_window: int = _setting(
@@ -111,8 +111,8 @@ class TrackerSettings:
         1,
         31,
         "Smoothing",
-        "Length of the temporal smoothing window: longer is more stable and blurs fast movements; it takes "
-        "hardly any time. Odd; 1 disables smoothing. Unit: frames.",
+        "Length of the temporal smoothing window. A longer window gives more stable landmarks and blurs fast "
+        "movements; it takes hardly any time. Odd; 1 disables smoothing. Unit: frames.",
         2,
     )
     max_faces: int = _setting(
@@ -128,8 +128,8 @@ class TrackerSettings:
         0.0,
         1.0,
         "Min. confidence",
-        "Face score from which a face is tracked; its track ends when the score falls below 0.6 times this. "
-        "Lower keeps occluded faces, higher rejects false detections. From 0 to 1; it takes no time.",
+        "Minimum face score at which tracking starts; a track ends when the score falls below 0.6 times "
+        "this. Lower values keep occluded faces, higher ones reject false detections. From 0 to 1.",
         0.05,
     )
     scene_cuts: int = _setting(
@@ -137,17 +137,17 @@ class TrackerSettings:
         0,
         1,
         "Scene cuts",
-        "Whether scene cuts are detected: 1 begins a new track there for a face that is not recognised; 0 "
-        "treats the video as one scene, for flashes or a shaking camera that resemble cuts.",
+        "Whether scene cuts are detected. 1: a face that is not recognised after a cut starts a new track. "
+        "0: the video is one scene, for flashes or a shaking camera that resemble cuts.",
     )
     pfld_every: int = _setting(
         3,
         1,
         4,
         "PFLD every",
-        "Where a confident face moves little, PFLD runs on every n-th frame only: in between, jaw, brows and "
+        "Where a confident face moves little, PFLD runs on every n-th frame only. In between, jaw, brows and "
         "nose are interpolated; eyes and mouth are located on every frame. 1 runs PFLD on every frame, which "
-        "takes up to a third more time. Unit: frames; fewer below 24 frames per second.",
+        "takes up to a third more time. Unit: frames; smaller below 24 frames per second.",
     )
 
     def __post_init__(self) -> None:
@@ -164,7 +164,7 @@ class TrackerSettings:
 
     @staticmethod
     def preset(name: str, **changes: Any) -> TrackerSettings:
-        """Return the settings of a preset, with changes.
+        """Return the settings of a preset, some of them changed.
 
         Parameters
         ----------
@@ -172,7 +172,7 @@ class TrackerSettings:
             A name in `PRESETS`: ``"fast"``, ``"balanced"`` (the defaults), ``"accurate"`` or
             ``"surgical-markings"``.
         **changes
-            Settings that differ from those of the preset.
+            Settings to override.
 
         Raises
         ------
@@ -215,7 +215,7 @@ def preset_named(name: str) -> Preset:
 
 
 def preset_of(settings: TrackerSettings) -> Preset | None:
-    """Return the preset with these settings, or None."""
+    """Return the preset that equals `settings`, or None."""
     return next((item for item in PRESETS if item.settings == settings), None)
 
 
@@ -229,7 +229,7 @@ def settings_from_dict(values: Mapping[str, Any]) -> TrackerSettings:
     """Return settings from a mapping of names to values; an unknown name raises a `SettingsError`."""
     known = [item.name for item in dataclasses.fields(TrackerSettings)]
     if not isinstance(values, Mapping):
-        raise SettingsError(f"The settings are {values!r:.60}: give the names and values of settings.")
+        raise SettingsError(f"The settings are {values!r:.60}: give a mapping of names to values.")
     unknown = sorted(set(map(str, values)) - set(known))
     if unknown:
         raise SettingsError(
@@ -238,48 +238,48 @@ def settings_from_dict(values: Mapping[str, Any]) -> TrackerSettings:
     return TrackerSettings(**values)
 
 
-def given_settings(given: TrackerSettings | Mapping[str, Any] | str | None) -> TrackerSettings:
-    """Return settings given as `TrackerSettings`, as a mapping, as the name of a preset, or as None."""
-    if given is None:
+def as_settings(value: TrackerSettings | Mapping[str, Any] | str | None) -> TrackerSettings:
+    """Convert a mapping, the name of a preset, or None (the defaults) to `TrackerSettings`."""
+    if value is None:
         return TrackerSettings()
-    if isinstance(given, TrackerSettings):
-        return given
-    if isinstance(given, str):
-        return preset_named(given).settings
-    if isinstance(given, Mapping):
-        return settings_from_dict(given)
+    if isinstance(value, TrackerSettings):
+        return value
+    if isinstance(value, str):
+        return preset_named(value).settings
+    if isinstance(value, Mapping):
+        return settings_from_dict(value)
     raise SettingsError(
-        f"Settings of the type {type(given).__name__} cannot be used: give TrackerSettings, a dict of "
+        f"Settings of type {type(value).__name__} cannot be used: give TrackerSettings, a dict of "
         "settings or the name of a preset."
     )
 
 
 def _in_range(item: dataclasses.Field[Any], value: Any) -> int | float:
-    """Return a Python or NumPy number as a Python number, or raise a `SettingsError`."""
+    """Return a Python or NumPy number as a Python number; raise a `SettingsError` if it is out of range."""
     low, high = item.metadata["low"], item.metadata["high"]
-    whole = item.type == "int"
-    fits = (
+    is_int = item.type == "int"
+    valid = (
         not isinstance(value, bool)
-        and isinstance(value, Integral if whole else Real)
+        and isinstance(value, Integral if is_int else Real)
         and bool(low <= value <= high)  # False for NaN
     )
-    if not fits:
-        kind = "a whole number" if whole else "a number"
+    if not valid:
+        kind = "a whole number" if is_int else "a number"
         raise SettingsError(f"{item.name} is {value!r:.60}: give {kind} from {low:g} to {high:g}.")
-    return operator.index(value) if whole else float(value)
+    return operator.index(value) if is_int else float(value)
 
 
 PRESETS: tuple[Preset, ...] = (
     Preset(
         "fast",
         "Fast",
-        "PFLD and smoothing without refinement: the same speed on every video, errors of PFLD remain.",
+        "PFLD and smoothing without refinement: the same speed on every video, but PFLD's errors remain.",
         TrackerSettings(refine="off"),
     ),
     Preset(
         "balanced",
         "Balanced",
-        "The defaults: CLNF only where PFLD is uncertain, on every second frame. Elsewhere as fast as Fast.",
+        "The defaults: CLNF where PFLD is uncertain, on every second frame; elsewhere as fast as Fast.",
         TrackerSettings(),
     ),
     Preset(
@@ -293,7 +293,7 @@ PRESETS: tuple[Preset, ...] = (
         "surgical-markings",
         "Surgical markings",
         "For pen marks, dressings and hands on the face: Accurate with a larger search radius, a longer "
-        "smoothing window and a lower face score. Takes the most time and blurs fast movements.",
+        "smoothing window and a lower minimum face score. Takes the most time and blurs fast movements.",
         TrackerSettings(
             refine="always",
             pfld_every=1,

@@ -5,29 +5,28 @@ from __future__ import annotations
 import os
 import platform
 from collections.abc import Iterable
+from contextlib import suppress
 from importlib.metadata import PackageNotFoundError, requires, version
 
 from napari_face_landmarks.errors import ModelError
 
 __version__ = "0.2.0"
-PACKAGE = "napari-face-landmarks"
+_PACKAGE = "napari-face-landmarks"
 NUMERIC = ("numpy", "numba", "onnxruntime", "av", "opencv-python", "opencv-python-headless")
-"""Libraries on which the last digits of landmarks may depend."""
-OPTIONAL = (
+"""Libraries whose version may change the last digits of landmarks."""
+_OPTIONAL = (
     *("PyQt6", "PySide6", "PyQt5", "PySide2", "vispy", "qtpy"),
     *("h5py", "tables", "xarray", "h5netcdf", "pyarrow", "matplotlib", "dask"),
 )
 
 
 def library_versions(names: Iterable[str] = NUMERIC) -> dict[str, str]:
-    """Return the versions of those of the named distributions that are installed."""
-    found = {}
+    """Return the versions of the named distributions; missing ones are left out."""
+    installed = {}
     for name in names:
-        try:
-            found[name] = version(name)
-        except PackageNotFoundError:
-            continue
-    return found
+        with suppress(PackageNotFoundError):
+            installed[name] = version(name)
+    return installed
 
 
 def versions() -> dict[str, str]:
@@ -35,7 +34,7 @@ def versions() -> dict[str, str]:
     from napari_face_landmarks.models.catalog import known_models
 
     found = {
-        PACKAGE: __version__,
+        _PACKAGE: __version__,
         "Python": platform.python_version(),
         "system": platform.platform(),
         "processor": f"{platform.machine()}, {os.cpu_count()} cores",
@@ -44,17 +43,17 @@ def versions() -> dict[str, str]:
         found |= {f"models {item.title}": f"{item.version}, {item.licence}" for item in known_models()}
     except ModelError as error:
         found["models"] = str(error)
-    needed = [text for text in requires(PACKAGE) or [] if "extra ==" not in text]
-    names = sorted(text.split(";")[0].split("[")[0].split(">")[0].split("<")[0].strip() for text in needed)
-    return found | library_versions(dict.fromkeys([*names, *NUMERIC, *OPTIONAL]))
+    required = [text for text in requires(_PACKAGE) or [] if "extra ==" not in text]
+    names = sorted(text.split(";")[0].split("[")[0].split(">")[0].split("<")[0].strip() for text in required)
+    return found | library_versions(dict.fromkeys([*names, *NUMERIC, *_OPTIONAL]))
 
 
 def about() -> str:
-    """Return `versions` as lines of text for a bug report.
+    """Return the output of `versions` as text for a bug report, one line each.
 
     Examples
     --------
     >>> print(about().splitlines()[0])
     napari-face-landmarks: 0.2.0
     """
-    return "\n".join(f"{name}: {what}" for name, what in versions().items())
+    return "\n".join(f"{name}: {value}" for name, value in versions().items())

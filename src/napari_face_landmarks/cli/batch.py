@@ -16,9 +16,9 @@ from napari_face_landmarks.cli.options import (
     SOURCE_KINDS,
     add_options,
     add_settings_options,
+    as_settings,
     chosen_settings,
     count,
-    given_settings,
 )
 from napari_face_landmarks.errors import printable
 
@@ -74,7 +74,7 @@ def _batch(options: argparse.Namespace) -> int:
 
     settings = chosen_settings(options)
     if options.settings is not None:
-        settings = read_settings(options.settings).replace(**given_settings(options))
+        settings = read_settings(options.settings).replace(**as_settings(options))
     with _batch_bars() as (progress, on_result):
         results = track_many(
             options.inputs,

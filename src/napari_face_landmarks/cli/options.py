@@ -101,10 +101,10 @@ def frame_or_time(text: str) -> int | float:
 
 def chosen_settings(options: argparse.Namespace) -> TrackerSettings:
     """Return the settings for the options: the preset with the settings that override it."""
-    return TrackerSettings.preset(options.preset, **given_settings(options))
+    return TrackerSettings.preset(options.preset, **as_settings(options))
 
 
-def given_settings(options: argparse.Namespace) -> dict[str, Any]:
+def as_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return the settings given as individual options."""
     names = [item.name for item in dataclasses.fields(TrackerSettings)]
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}

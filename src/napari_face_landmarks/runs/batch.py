@@ -27,7 +27,7 @@ from napari_face_landmarks.runs.measures import MEASURES_TABLE, join_summaries
 from napari_face_landmarks.runs.places import find_videos, left_out, place_outputs, recorded_outputs
 from napari_face_landmarks.runs.summary import append_to_summary, begin_summary, write_summary
 from napari_face_landmarks.runs.worker import OnProgress, OnResult, run_local
-from napari_face_landmarks.settings import TrackerSettings, given_settings, settings_from_dict
+from napari_face_landmarks.settings import TrackerSettings, as_settings, settings_from_dict
 from napari_face_landmarks.video import VideoWarning, probe
 
 MOST_PROCESSES = 256
@@ -189,7 +189,7 @@ class _Batch:
         suffix = ".csv" if self.format is None else format_named(self.format).suffixes[0]
         places = place_outputs(find_videos(self.inputs), folder, suffix, recorded_outputs(folder, suffix))
         models = DEFAULT_BUNDLE if self.models is None else _checked_models(self.models)
-        settings = given_settings(self.settings).to_dict()
+        settings = as_settings(self.settings).to_dict()
         threads = max(1, cores() // min(processes, len(places))) if self.scheduler is None else 1
         job = Job("", "", self.format, models, settings, threads, batch=secrets.token_hex(8))
         job = dataclasses.replace(job, every=self.every, stream=self.stream, measures=self._measures())

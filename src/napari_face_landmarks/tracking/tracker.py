@@ -27,7 +27,7 @@ from napari_face_landmarks.models import Models, load_models
 from napari_face_landmarks.models.external import check_mode
 from napari_face_landmarks.parts import place_parts
 from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict_twice
-from napari_face_landmarks.settings import TrackerSettings, given_settings
+from napari_face_landmarks.settings import TrackerSettings, as_settings
 from napari_face_landmarks.tracking.clnf_tracker import as_fit, find_clnf_faces, fit_crops, follow_clnf
 from napari_face_landmarks.tracking.context import RunContext, Tracked
 from napari_face_landmarks.tracking.cuts import split_at_cuts, thumbnail
@@ -94,7 +94,7 @@ class FaceTracker:
         self.models = (
             models if isinstance(models, Models) else load_models(*([] if models is None else [models]))
         )
-        self.settings = given_settings(settings)
+        self.settings = as_settings(settings)
         self.threads = thread_count() if threads is None else checked_threads(threads)
         check_mode(self.models, self.settings)
         self.engine = engine
