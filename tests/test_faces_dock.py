@@ -38,11 +38,18 @@ def dock(viewer: Any, tracks: Tracks) -> Any:
 def test_faces_are_edited_in_the_layer_and_edits_are_undone(
     viewer: Any, dock: Any, tracks: Tracks, tmp_path: Path
 ) -> None:
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
     layer = dock.layer
     texts = [dock.list.item(k).text() for k in range(2)]
     assert texts == ["face 0 (5 frames)", "face 1 (5 frames)"]
     dock.select([1])
-    dock.new_name.value = "Anna"
+    dock.rename_button.native.click()
+    assert dock.status.value == "Write the new name first."
+    QTest.mouseClick(dock.new_name.native, Qt.MouseButton.LeftButton)
+    assert dock.new_name.native.placeholderText() == "face 1"
+    QTest.keyClicks(dock.new_name.native, "Anna")
     dock.rename_button.native.click()
     assert dock.list.item(1).text() == "Anna (5 frames)"
     viewer.dims.set_point(0, 3)
@@ -73,6 +80,27 @@ def test_faces_are_edited_in_the_layer_and_edits_are_undone(
     assert names_of_faces(again) == ["face 0", "face 1"]
     dock.redo_button.native.click()
     assert dock.list.item(1).text() == "Anna (5 frames)"
+
+
+def test_a_face_that_is_selected_is_marked_in_the_picture(viewer: Any, dock: Any) -> None:
+    from qtpy.QtCore import Qt
+    from qtpy.QtTest import QTest
+
+    layer, click = dock.layer, Qt.MouseButton.LeftButton
+    viewer.dims.set_point(0, 3)
+    for face in (0, 1):
+        at = dock.list.visualItemRect(dock.list.item(face)).center()
+        QTest.mouseClick(dock.list.viewport(), click, pos=at)
+        marked = sorted(layer.selected_data)
+        assert len(marked) == 68
+        assert set(layer.features["face"].iloc[marked]) == {face}
+        assert set(layer.data[marked, 0]) == {3}
+        assert "raise Faces under Advanced" not in dock.status.value
+    dock.set_active(False)
+    assert not layer.selected_data, "another tab may move what is selected"
+    dock.set_active(True)
+    dock.keep_button.native.click()
+    assert "raise Faces under Advanced" in dock.status.value, "of one face"
 
 
 def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,6 +25,7 @@ from napari_face_landmarks.io import FORMATS
 from napari_face_landmarks.napari_plugin import track_dock as widget_module
 from napari_face_landmarks.napari_plugin.commands import landmarks_dock
 from napari_face_landmarks.napari_plugin.export_dialog import DRAWN
+from napari_face_landmarks.napari_plugin.layers import camera_of
 from napari_face_landmarks.settings import setting_range
 from napari_face_landmarks.video import open_video, write_video
 
@@ -358,10 +359,33 @@ def test_a_second_run_makes_a_second_layer(viewer: Any, widget: Any, fake: type[
     second = run_to_the_end(widget)
     assert list(viewer.layers) == [video, first, second]
     assert first.name != second.name
+    assert (first.visible, second.visible) == (False, True), "one would take them for one face's"
     np.testing.assert_array_equal(first.data, before)
     np.testing.assert_array_equal(second.data, before)
     for points in (first, second):
         np.testing.assert_allclose(points.data_to_world((3, 4, 5)), video.data_to_world((3, 4, 5)))
+
+
+def test_another_video_is_opened_from_the_menu_and_shown_alone(
+    viewer: Any, widget: Any, fake: type[FakeTracker], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtWidgets import QFileDialog
+
+    small, large = tmp_path / "small.mp4", tmp_path / "large.mp4"
+    for path, side, n_frames in ((small, 80, 5), (large, 320, 20)):
+        write_video(path, np.zeros((n_frames, side, side, 3), np.uint8), fps=25)
+    (entry,) = [each for each in widget.more_button.native.menu().actions() if "Open a" in each.text()]
+    zooms = []
+    for path in (large, small):
+        monkeypatch.setattr(QFileDialog, "getOpenFileName", lambda *_, path=path: (str(path), ""))
+        entry.trigger()
+        let_work(0.1)
+        zooms.append(camera_of(viewer).zoom)
+        assert widget.video.value.name == path.stem
+        run_to_the_end(widget)
+    assert zooms[1] == pytest.approx(4 * zooms[0], rel=0.1), "the picture fills the canvas"
+    assert viewer.dims.current_step[0] < 5
+    assert [layer.name for layer in viewer.layers if layer.visible] == ["small", "small landmarks"]
 
 
 def test_this_frame_and_a_range(viewer: Any, widget: Any, fake: type[FakeTracker]) -> None:

@@ -28,13 +28,14 @@ from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.tracking.regions import Region, Regions
 
 SMALLEST_LIST = 80  # px
+ONE = "To track more faces at once, raise Faces under Advanced in the tab Track, and run again."
 
 
 class FacesDock(EditingDock):
     """The panel Faces: a list of them, and buttons for the selected ones."""
 
     def __init__(self, napari_viewer: Any) -> None:
-        help_of_list = "The faces and on how many frames each is; double-click goes to the first."
+        help_of_list = "The faces and on how many frames each is; a click marks one, two go to its first."
         self.list = with_help(QListWidget(), help_of_list)
         self.list.setSelectionMode(QAbstractItemView.SelectionMode.ExtendedSelection)
         self.list.setMinimumHeight(SMALLEST_LIST)
@@ -97,7 +98,7 @@ class FacesDock(EditingDock):
             for name, count in zip(names_of_faces(tracks), counts, strict=True):
                 self.list.addItem(f"{name} ({counted(count, 'frame')})")
             self.select(kept)
-            self.status.value = ""
+            self.status.value = ONE if self.list.count() == 1 else ""
         super()._show(editor)
         self._on_selection()
 
@@ -109,8 +110,26 @@ class FacesDock(EditingDock):
         self.delete_button.enabled = count > 0
         self.keep_button.enabled = 0 < count < self.list.count()
         editor = self.editor
-        if one and editor is not None:
-            self.new_name.value = names_of_faces(editor.tracks)[self.selected[0]]
+        # as a placeholder, which typing replaces
+        name = names_of_faces(editor.tracks)[self.selected[0]] if one and editor is not None else ""
+        self.new_name.native.setPlaceholderText(name)
+        self.new_name.value = ""
+        if editor is not None:
+            self._mark(self.selected)
+
+    def _mark(self, faces: list[int]) -> None:
+        """Highlight faces in the picture, on the frame shown; napari's selection does that."""
+        layer = self.layer
+        frame = frame_shown(self._viewer, layer)
+        rows = layer.shown & np.isin(layer.features["face"], faces)
+        rows &= frame is None or layer.data[:, 0] == frame
+        layer.selected_data = set(np.flatnonzero(rows).tolist())
+
+    def set_active(self, active: bool) -> None:
+        """Follow the landmarks, or leave them alone, and no face marked, while the panel is hidden."""
+        if self._active and not active and self.editor is not None and self.selected:
+            self._mark([])
+        super().set_active(active)
 
     def _do(self, words: str, change: Callable[[Tracks], Tracks]) -> None:
         editor = self.editor
@@ -123,8 +142,11 @@ class FacesDock(EditingDock):
 
     def rename(self) -> None:
         """Give the selected face the name that is written there."""
-        face = self.selected[0]
-        self._do("naming a face", lambda tracks: rename_face(tracks, face, self.new_name.value))
+        face, name = self.selected[0], self.new_name.value
+        if name:
+            self._do("naming a face", lambda tracks: rename_face(tracks, face, name))
+        else:
+            self.status.value = "Write the new name first."
 
     def keep(self) -> None:
         """Drop all faces but the selected ones."""

@@ -183,6 +183,19 @@ def show_frame(viewer: Any, layer: Any, frame: int) -> bool:
     return True
 
 
+def show_alone(viewer: Any, video: Any, *landmarks: Any) -> None:
+    """Hide all videos and landmarks but these, as large as they fit; go to a frame that the video has."""
+    shown = {layer.unique_id for layer in (video, *landmarks)}
+    for layer in (*image_layers(viewer), *landmark_layers(viewer)):
+        layer.visible = layer.unique_id in shown
+    if not 0 <= (frame_shown(viewer, video) or 0) < len(video.data):  # of a longer video before
+        show_frame(viewer, video, 0)
+    try:
+        viewer.reset_view(layers=[video])
+    except TypeError:  # an older napari
+        viewer.reset_view()
+
+
 SLICING = "dask_optimized_slicing"
 """The attribute of layers that napari enters as a context around each reading of their data."""
 _reading = threading.RLock()

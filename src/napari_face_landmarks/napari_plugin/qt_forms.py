@@ -36,7 +36,7 @@ from qtpy.QtWidgets import (
 )
 from superqt.utils import signals_blocked
 
-from napari_face_landmarks.napari_plugin.layers import CurrentLandmarks, current_landmarks
+from napari_face_landmarks.napari_plugin.layers import CurrentLandmarks, current_landmarks, show_alone
 from napari_face_landmarks.settings import REFINE_MODES
 from napari_face_landmarks.versions import about
 from napari_face_landmarks.video import VIDEO_SUFFIXES
@@ -315,8 +315,7 @@ class Welcome(QWidget):
 
     def __init__(self, viewer: Any, many: Callable[[], Any]) -> None:
         super().__init__()
-        self._viewer = viewer
-        self.open_button = button("Open a video …", "Choose a video file.", self._open)
+        self.open_button = button("Open a video …", "Choose a video file.", lambda: open_video(viewer, self))
         self.sample_button = button(
             "Open the sample",
             "A face that moves for a few seconds.",
@@ -328,10 +327,12 @@ class Welcome(QWidget):
         words = QLabel("Open a video first, or track many at once:")
         fill(self, words, line_of(self.open_button, self.sample_button), self.many_button)
 
-    def _open(self) -> None:
-        path, _ = QFileDialog.getOpenFileName(self, "Open a video", "", video_patterns())
-        if path:
-            self._viewer.open(path, plugin=PLUGIN)
+
+def open_video(viewer: Any, parent: QWidget) -> None:
+    """Ask for a video file, and show it alone."""
+    path, _ = QFileDialog.getOpenFileName(parent, "Open a video", "", video_patterns())
+    if path:
+        show_alone(viewer, viewer.open(path, plugin=PLUGIN)[0])
 
 
 class CloseGuard(QObject):

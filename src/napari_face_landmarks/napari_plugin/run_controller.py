@@ -24,7 +24,13 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.jit import NotCompiledError, only_cached
 from napari_face_landmarks.models import DEFAULT_BUNDLE, Models, load_models
 from napari_face_landmarks.models.catalog import known_models
-from napari_face_landmarks.napari_plugin.layers import current_landmarks, filling, show_frame
+from napari_face_landmarks.napari_plugin.layers import (
+    current_landmarks,
+    filling,
+    landmark_layers,
+    show_frame,
+    video_of_layer,
+)
 from napari_face_landmarks.napari_plugin.points_layer import (
     SMALLEST_POINT,
     PointRows,
@@ -515,9 +521,17 @@ class ShownRun:
         self.done += len(results)
         self.times.append((time.monotonic(), self.done))
         if results and self._live is not None:
+            if self.done == len(results):
+                self._hide_earlier()
             self._live.write(results)
             if self._live.layer in self._viewer.layers and not self._follow_to(results[-1].index):
                 self._live.show(results[0].index, results[-1].index)
+
+    def _hide_earlier(self) -> None:
+        """Hide the landmarks of earlier runs over the video: of two faces one could not tell which is new."""
+        for layer in landmark_layers(self._viewer):
+            if layer is not self.layer and video_of_layer(self._viewer, layer) is self.video:
+                layer.visible = False
 
     def stop_following(self) -> None:
         """Leave the slider alone from now on, and the check box too: Qt may have deleted it."""

@@ -30,7 +30,7 @@ from superqt.utils import create_worker
 from napari_face_landmarks.data.tracks import Tracks
 from napari_face_landmarks.errors import FaceLandmarksError
 from napari_face_landmarks.io.formats import FORMATS
-from napari_face_landmarks.napari_plugin.layers import frame_shown, image_layers, landmark_layers, show_frame
+from napari_face_landmarks.napari_plugin.layers import image_layers, landmark_layers, show_alone
 from napari_face_landmarks.napari_plugin.panels import do_elsewhere
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 from napari_face_landmarks.napari_plugin.preferences import read_preferences
@@ -435,8 +435,6 @@ class StudyDock(Docked):
         if not video.output:
             self.status.setText(video.detail or f"{Path(video.path).name}: {video.state}.")
             return
-        for layer in (*image_layers(self._viewer), *landmark_layers(self._viewer)):
-            layer.visible = False
         shown = [each for each in image_layers(self._viewer) if each.metadata.get("path") == video.path]
         try:
             image = shown[-1] if shown else self._viewer.open(video.path, plugin=PLUGIN)[0]
@@ -444,10 +442,7 @@ class StudyDock(Docked):
             self._tell_error(str(error))
             return
         known = [each for each in landmark_layers(self._viewer) if each.metadata.get("path") == video.output]
-        for layer in (image, *known):
-            layer.visible = True
-        if not 0 <= (frame_shown(self._viewer, image) or 0) < len(image.data):  # of a longer video before
-            show_frame(self._viewer, image, 0)
+        show_alone(self._viewer, image, *known)
         if known:
             self._viewer.layers.selection.active = known[-1]
             return

@@ -33,6 +33,7 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     Form,
     Welcome,
     call_while_open,
+    open_video,
     paint_later,
     push,
     row_of,
@@ -137,7 +138,9 @@ class FaceLandmarksWidget(Container):
         self.run_button = push("Run", TRACK, self.run)
         self.pause_button = push("Pause", pause, self.pause_or_go_on, enabled=False)
         self.cancel_button = push("Cancel", "Stop and keep the finished frames.", self.cancel, enabled=False)
-        self.more_button = push("More", "Many videos, defaults, and the versions of everything.")
+        self.more_button = push(
+            "More", "Another video, many videos, defaults, and the versions of everything."
+        )
         self.more_button.native.setMenu(self._make_menu())
         calls = (
             lambda: commands.check(self._viewer),
@@ -154,6 +157,7 @@ class FaceLandmarksWidget(Container):
         menu = QMenu(self.more_button.native)  # whose theme it has
         menu.setToolTipsVisible(True)
         for text, what, call in (
+            ("Open a video …", "Show another video instead.", lambda: open_video(self._viewer, self.native)),
             ("Many videos …", "Track several videos or a folder.", lambda: commands.study(self._viewer)),
             ("Save as defaults", "Start with this preset, these models and following.", self.keep_choices),
             ("Restore defaults", "Forget the saved defaults.", self.forget_choices),
