@@ -31,7 +31,7 @@ from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.priority import cores
 from napari_face_landmarks.runs import FileResult, job, journal_of, worker
 from napari_face_landmarks.runs.batch import find_videos, read_settings
-from napari_face_landmarks.runs.chunks import Piece, piece_journal, remove_pieces
+from napari_face_landmarks.runs.chunks import Chunk, chunk_journal, remove_chunks
 from napari_face_landmarks.video import write_video
 from test_faults import mended_clip
 
@@ -401,13 +401,13 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
     from napari_face_landmarks.runs import chunks
 
     settings = whole.settings
-    parts = chunks.cut(360, 120, settings)
+    parts = chunks.chunks_of(360, 120, settings)
     output = str(tmp_path / "t.npz")
     plain = [list(dataclasses.astuple(part)) for part in parts]
     for part in plain[:2]:  # the third is not there at all
-        done = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), piece=part))
+        done = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), chunk=part))
         assert done.status == "done"
-    first, second = (chunks.read_piece(chunks.piece_journal(output, part), part, 1) for part in parts[:2])
+    first, second = (chunks.read_chunk(chunks.chunk_journal(output, part), part, 1) for part in parts[:2])
     assert first is not None
     assert second is not None
     assert second.before is not None
@@ -425,7 +425,7 @@ def test_states_that_differ_are_not_joined_and_tracked_again_instead(
         )
         assert not chunks.can_join(first.after, other, models.pdm)
     monkeypatch.setattr(chunks, "can_join", lambda *_: False)
-    result = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), pieces=plain))
+    result = job.do_job(job.Job(str(long_video), output, settings=settings.to_dict(), chunks=plain))
     assert result.status == "done"
     tracks = Tracks.load(output)
     for name in ARRAYS:  # from the first piece's state on: bit for bit
@@ -440,18 +440,18 @@ def test_journals_of_pieces_of_another_cut_do_not_stay_behind(tmp_path: Path, vi
     output = Path(result.output)
     for name in (output.name, "v" * 251 + ".csv"):
         path = tmp_path / name
-        pieces = [piece_journal(path, Piece(0, first, first + 9, first + 9)) for first in (0, 777)]
+        pieces = [chunk_journal(path, Chunk(0, first, first + 9, first + 9)) for first in (0, 777)]
         kept = [journal_of(path), path.with_name(f"{name[:240]}.x.journal"), tmp_path / "other.csv.7.journal"]
         for journal in (*pieces, *kept):
             journal.write_bytes(b"NFLJ")
         with open(pieces[1], "r+b") as stream:
             assert try_to_lock(stream)
-            remove_pieces(path)
+            remove_chunks(path)
             assert [journal.exists() for journal in pieces] == [False, sys.platform != "win32"]
-        remove_pieces(path)
+        remove_chunks(path)
         assert not pieces[1].exists()
         assert all(journal.exists() for journal in kept)
-    left = piece_journal(output, Piece(0, 300, 400, 400))
+    left = chunk_journal(output, Chunk(0, 300, 400, 400))
     left.write_bytes(b"NFLJ")
     output.unlink()
     track_many(videos / "face-00.mkv", tmp_path, settings=FAST, jobs=1, resume=True)
@@ -565,7 +565,7 @@ def test_a_result_of_another_video_is_never_written_over(
     # nor where a video takes the place of another one that has gone
     moved = days[0].rename(tmp_path / "old.mkv")
     assert cli.main(["batch", str(days[1]), *end]) == 2
-    assert "a.csv holds the landmarks of another video, " + str(days[0]) + ": give another" in (
+    assert "a.csv has the landmarks of another video, " + str(days[0]) + ": give another" in (
         capsys.readouterr().out
     )
     assert {path: path.read_bytes() for path in out.glob("a.csv*")} == before
@@ -579,7 +579,7 @@ def test_a_result_of_another_video_is_never_written_over(
     (out / "b.csv").write_text("of track")
     journal_of(out / "b.csv").write_text("of track")
     (failed,) = track_many(days[0].rename(tmp_path / "b.mkv"), out, settings=FAST, jobs=1)
-    assert f"no record of a batch says that it is of {tmp_path / 'b.mkv'}: give" in failed.reason
+    assert f"has no record of a batch that tracked {tmp_path / 'b.mkv'} into it: give" in failed.reason
     assert (out / "b.csv").read_text() == journal_of(out / "b.csv").read_text() == "of track"
 
 
@@ -645,7 +645,7 @@ def test_a_video_that_was_still_being_copied_is_tracked_again(tmp_path: Path, vi
     video.write_bytes(whole)
     assert job.do_job(mine).status == "done"
     video.write_bytes((videos / "face-01.mkv").read_bytes())
-    assert "holds the landmarks of " + str(video) + " as it was before: give" in job.do_job(mine).reason
+    assert f"has the landmarks of an earlier version of {video}: give" in job.do_job(mine).reason
 
 
 @pytest.mark.slow

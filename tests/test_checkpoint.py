@@ -253,7 +253,7 @@ def test_a_full_disk_loses_nothing_that_was_written(
         settle(self)
 
     monkeypatch.setattr(checkpoint.Log, "_flush", full)
-    with pytest.raises(ResultError, match=r"cannot be written \(no space left on device\): make room"):
+    with pytest.raises(ResultError, match=r"cannot be written \(no space left on device\): free some space"):
         stop_after(tracker, path, clip, 30)
     monkeypatch.undo()
     kept, tracks = go_on(tracker, path, clip)

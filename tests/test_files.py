@@ -16,7 +16,7 @@ from napari_face_landmarks.files.atomic import check_writable, replacing
 from napari_face_landmarks.files.lock import try_to_lock
 from napari_face_landmarks.runs import journal_of
 from napari_face_landmarks.runs.batch import place_outputs
-from napari_face_landmarks.runs.chunks import Piece, piece_journal
+from napari_face_landmarks.runs.chunks import Chunk, chunk_journal
 from napari_face_landmarks.runs.job import record_of
 
 
@@ -43,11 +43,11 @@ def test_outputs_have_names_of_their_own(tmp_path: Path) -> None:
 
 def test_files_beside_one_of_the_longest_name_have_names_that_fit(tmp_path: Path) -> None:
     names = ["ü" * 125 + ".csv", "ü" * 124 + "xx.csv", "v" * 251 + ".csv", "short.csv"]
-    piece = Piece(0, 123_456_789, 200_000_000, 200_000_000)
+    piece = Chunk(0, 123_456_789, 200_000_000, 200_000_000)
     beside = []
     for name in names:
         output = tmp_path / name
-        beside += [journal_of(output), record_of(output), piece_journal(output, piece)]
+        beside += [journal_of(output), record_of(output), chunk_journal(output, piece)]
         with replacing(output) as temporary:
             temporary.write_text("x")
     for path in beside:

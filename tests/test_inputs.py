@@ -456,7 +456,7 @@ def test_a_batch_tracks_every_nth_frame_of_a_stream(
         assert cli.main([*words, "--every", str(every)]) == 0  # it is done already
         assert (out / "v.npz").stat().st_mtime_ns == before
     for other, reason in (
-        (["--every", "2", "--cut", "4"], "Chunks are of consecutive frames: leave out"),
+        (["--every", "2", "--cut", "4"], "Chunks consist of consecutive frames: use either"),
         (["--stream", "7"], "has no video stream 7"),
     ):
         assert cli.main([*words, *other]) == 2

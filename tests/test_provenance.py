@@ -134,7 +134,7 @@ def test_a_checkpoint_of_other_code_is_not_resumed_but_one_of_another_version_is
         states = "napari_face_landmarks.runs.checkpoint.state_from_bytes"
         patch.setattr(states, lambda data: pytest.fail("a state that other code wrote is read"))
         assert cli.main(words) == 2
-        assert "is of a run with another version of the plugin" in capsys.readouterr().err
+        assert "belongs to a run with another version of the plugin" in capsys.readouterr().err
     with monkeypatch.context() as patch:
         patch.setattr(provenance_module, "__version__", "9.9")
         assert cli.main(words) == 0

@@ -164,7 +164,7 @@ def test_boxes_from_the_command_line_are_part_of_the_run(
     for other in ([], ["--regions", str(tmp_path / "other.json")]):
         (tmp_path / "other.json").write_text(json.dumps({"look": [{"box": [0, 0, 9, 9]}]}))
         assert cli.main([*words[:4], *other, "--resume"]) == 2
-        assert "of a run with other boxes" in capsys.readouterr().err
+        assert "to a run with other boxes" in capsys.readouterr().err
     assert cli.main([*words, "--resume"]) == 0
     assert "3 of 8 frames are done already" in capsys.readouterr().err
     again = Tracks.load(out)

@@ -204,7 +204,7 @@ def test_a_tab_that_is_asked_for_comes_in_front_of_many_videos(viewer: Any, stud
 
 def test_what_cannot_be_added_is_told(study: Any, tmp_path: Path) -> None:
     study.add([str(tmp_path)])
-    assert "holds no videos" in study.status.text()
+    assert "contains no videos" in study.status.text()
     study.add([str(tmp_path / "a.mp4")])
     assert study.status.text() == "1 video."
     study.folder.clear()

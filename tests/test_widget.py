@@ -218,12 +218,12 @@ def test_compiling_is_named_where_it_takes_place(monkeypatch: pytest.MonkeyPatch
     from napari_face_landmarks.runs import worker
 
     monkeypatch.setattr(worker, "COMPILED", [])
-    assert worker.what_is_done(worker.PREPARING) == worker.PREPARING
+    assert worker.start_message(worker.PREPARING) == worker.PREPARING
     assert "ompil" not in worker.PREPARING
     worker.COMPILED.extend(["warp", "respond"])
     words = "First run after an installation: compiling, up to a minute (2 kernels so far) …"
-    assert worker.what_is_done(worker.PREPARING) == words
-    assert worker.what_is_done("") == ""
+    assert worker.start_message(worker.PREPARING) == words
+    assert worker.start_message("") == ""
 
 
 def test_nothing_is_cut_in_a_narrow_dock(viewer: Any, widget: Any) -> None:

@@ -117,9 +117,9 @@ class BackgroundRun(RunControl):
     @property
     def doing(self) -> str:
         """What is going on before the first frame, in words; empty later."""
-        from napari_face_landmarks.runs.worker import what_is_done
+        from napari_face_landmarks.runs.worker import start_message
 
-        return what_is_done(self.message)
+        return start_message(self.message)
 
     def show(self, wanted: bool) -> None:
         """Say whether the newest frame is displayed."""
@@ -245,12 +245,12 @@ def track_here(run: BackgroundRun) -> Generator[None]:
 
 @contextmanager
 def _errors_reported(run: BackgroundRun) -> Iterator[None]:
-    from napari_face_landmarks.runs.worker import in_a_sentence
+    from napari_face_landmarks.runs.worker import error_sentence
 
     try:
         yield
     except Exception as error:
-        run.error = in_a_sentence(error)
+        run.error = error_sentence(error)
 
 
 # in words

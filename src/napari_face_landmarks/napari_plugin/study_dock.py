@@ -57,11 +57,11 @@ from napari_face_landmarks.priority import cores
 from napari_face_landmarks.quality import check
 from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.runs.batch import track_many
+from napari_face_landmarks.runs.batch_files import find_videos
 from napari_face_landmarks.runs.job import FAILED, FileResult
 from napari_face_landmarks.runs.measures import MEASURES_TABLE
-from napari_face_landmarks.runs.places import find_videos
 from napari_face_landmarks.runs.summary import summary_line
-from napari_face_landmarks.runs.worker import in_a_sentence
+from napari_face_landmarks.runs.worker import error_sentence
 from napari_face_landmarks.tracking.control import RunControl
 
 TITLE = "Many videos"
@@ -120,7 +120,7 @@ class Study(RunControl):
                 **self.options,
             )
         except Exception as error:
-            self.error = in_a_sentence(error)
+            self.error = error_sentence(error)
         for video in self.videos:
             if not video.output and not video.detail:
                 video.state = "to be resumed" if video.part else "not begun"

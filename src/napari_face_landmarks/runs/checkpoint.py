@@ -1,9 +1,9 @@
-"""Runs that survive a crash: results and states are appended to a checkpoint file, from which a run resumes.
+"""Checkpointed runs: results and tracker states are appended to a file from which the run can be resumed.
 
-The file begins with `MAGIC`. Records follow: four letters that name its kind, the number of bytes (uint32,
-little-endian), these bytes, and a CRC-32 of all that (uint32). ``HEAD`` is the identity of the run, as JSON;
-``FRAM`` are finished frames, each of them `frame_type`; ``STAT`` is the state from which the run resumes
-after the frames before it. What a crash cut off or damaged, and all after it, counts as not written.
+The file begins with `MAGIC`, followed by records. A record is a kind of four letters, the payload's length
+(uint32, little-endian), the payload, and the CRC-32 of all these (uint32). The payload of ``HEAD`` is the
+identity of the run, as JSON; of ``FRAM``, finished frames, each stored as `frame_type`; of ``STAT``, the
+tracker state after the preceding frames. A truncated or damaged record and all records after it are ignored.
 """
 
 from __future__ import annotations
@@ -46,33 +46,30 @@ from napari_face_landmarks.video import Video
 MAGIC = b"NFLCKPT2"
 MAGIC_OF_0_1 = b"NFLJRNL1"
 SYNC_SECONDS = 1.0
-"""A crash loses at most the results of this time, and of one frame."""
+"""Results are written at least this often; a crash loses at most these and one frame."""
 KEEP_DAYS = 30
-LARGEST_HEAD = 1 << 20
-LARGEST_FRAMES = 64 << 20
-MOST_BUFFERED = 8 << 20
-"""Maximum number of buffered bytes."""
+_MAX_BUFFER_BYTES = 8 << 20
 _log = logging.getLogger(__name__)
-_FRONT, _BACK = struct.Struct("<4sI"), struct.Struct("<I")
-_LARGEST = {b"HEAD": LARGEST_HEAD, b"FRAM": LARGEST_FRAMES, b"STAT": LARGEST_STATE}
+_HEADER, _CHECKSUM = struct.Struct("<4sI"), struct.Struct("<I")
+_MAX_PAYLOAD = {b"HEAD": 1 << 20, b"FRAM": 64 << 20, b"STAT": LARGEST_STATE}
 
 
 def frame_type(max_faces: int) -> np.dtype[Any]:
-    """Return how a frame is stored: its index, then the arrays that the tracker computes."""
+    """Return the dtype of a stored frame: its index and the arrays that the tracker computes."""
     arrays = [(item.name, item.dtype, (max_faces, *item.shape)) for item in TRACKED]
     return np.dtype([("index", "<i8"), *arrays])
 
 
 def frame_to_bytes(result: FrameResult, kind: np.dtype[Any]) -> bytes:
-    """Return a frame's result as `kind`, a `frame_type`, stores it."""
+    """Return a frame's result as bytes of the dtype `kind`, a `frame_type`."""
     row = np.zeros((), kind)
     for name in kind.names or ():
         row[name] = getattr(result, name)
     return row.tobytes()
 
 
-class Log:
-    """A checkpoint file that is being written to a stream, open for reading and writing, from `end` on."""
+class CheckpointWriter:
+    """Appends records to a checkpoint file, open for reading and writing, after position `end`."""
 
     def __init__(self, stream: BinaryIO, max_faces: int, end: int = 0) -> None:
         self._stream, self._end = stream, end
@@ -82,8 +79,8 @@ class Log:
 
     @property
     def is_due(self) -> bool:
-        """Whether it is time to call `sync`."""
-        full = len(self._buffer) * self._type.itemsize >= MOST_BUFFERED
+        """Whether `sync` should be called now."""
+        full = len(self._buffer) * self._type.itemsize >= _MAX_BUFFER_BYTES
         return full or time.monotonic() - self._synced >= SYNC_SECONDS
 
     def add(self, result: FrameResult) -> None:
@@ -91,8 +88,8 @@ class Log:
         self._buffer.append(frame_to_bytes(result, self._type))
 
     def sync(self, state: TrackerState) -> None:
-        """Write the buffered results and the state after them, synchronised to the disk."""
-        self._stream.seek(self._end)  # overwrites what an earlier call could not finish
+        """Write the buffered results and the state after them, and flush the file to the disk."""
+        self._stream.seek(self._end)  # overwrites records of a failed call
         self._stream.truncate()
         if self._buffer:
             self._append(b"FRAM", b"".join(self._buffer))
@@ -110,8 +107,8 @@ class Log:
         self._flush()
 
     def close(self) -> None:
-        """Close the file; what was not synced is lost."""
-        with contextlib.suppress(OSError):  # a full disk, which has raised an error before
+        """Close the file; results that were not synced are lost."""
+        with contextlib.suppress(OSError):  # a full disk, reported by an earlier write
             self._stream.close()
 
     def _flush(self) -> None:
@@ -120,18 +117,18 @@ class Log:
         self._end = self._stream.tell()
 
     def _append(self, kind: bytes, payload: bytes) -> None:
-        front = _FRONT.pack(kind, len(payload))
-        check = zlib.crc32(payload, zlib.crc32(front))
-        self._stream.write(b"".join([front, payload, _BACK.pack(check)]))
+        header = _HEADER.pack(kind, len(payload))
+        checksum = zlib.crc32(payload, zlib.crc32(header))
+        self._stream.write(b"".join([header, payload, _CHECKSUM.pack(checksum)]))
 
 
 @dataclass(frozen=True, slots=True)
 class Content:
-    """What a checkpoint file holds up to the last state in it."""
+    """The content of a checkpoint file up to its last state."""
 
-    state: TrackerState | None  # the last state; None where there is none yet
-    n_frames: int  # finished frames before it
-    end: int  # its last byte's place, plus one
+    state: TrackerState | None  # the last state; None if there is none yet
+    n_frames: int  # finished frames before the state
+    end: int  # file position after the state
 
 
 def read_checkpoint(
@@ -139,8 +136,8 @@ def read_checkpoint(
 ) -> Content | None:
     """Read a checkpoint file up to the last intact state; None if its head is damaged.
 
-    `max_faces` are the slots of each frame of the run to resume. With `at`, read up to the state before this
-    frame; with `identity`, raise a `ResultError` if the file is of another run, whose states may differ.
+    Frames have `max_faces` faces. With `at`, read up to the state before this frame; with `identity`, raise a
+    `ResultError` if the file belongs to another run, whose states may differ.
     """
     size = frame_type(max_faces).itemsize
     head: dict[str, Any] | None = None
@@ -152,7 +149,8 @@ def read_checkpoint(
             head, begin = _head(payload), end
             if identity is not None and (other := _difference(head, identity)) is not None:
                 raise ResultError(
-                    f"The checkpoint is of a run {other}: resume under the same conditions, or do not resume."
+                    f"The checkpoint belongs to a run {other}: resume under the same conditions, or do not "
+                    "resume."
                 )
         elif head is None or kind == b"HEAD" or (kind == b"FRAM" and len(payload) % size):
             break
@@ -185,13 +183,13 @@ def read_frames(stream: BinaryIO, max_faces: int, n_frames: int) -> dict[str, np
             done += len(rows)
     if done < n_frames:
         raise ResultError(
-            f"The checkpoint of the run holds {done} of {n_frames} frames only: do not resume it."
+            f"The checkpoint of the run has only {done} of {n_frames} frames: do not resume it."
         )
     return arrays
 
 
 def _records(stream: BinaryIO) -> Iterator[tuple[bytes, bytes, int]]:
-    """Yield kind, bytes and end of each record, up to the first damaged one."""
+    """Yield the kind, payload and end position of each record before the first damaged one."""
     stream.seek(0, os.SEEK_END)
     size = stream.tell()
     stream.seek(0)
@@ -203,17 +201,17 @@ def _records(stream: BinaryIO) -> Iterator[tuple[bytes, bytes, int]]:
         )
     if magic != MAGIC:
         return
-    place = len(MAGIC)
-    while place + _FRONT.size + _BACK.size <= size:
-        front = stream.read(_FRONT.size)
-        kind, length = _FRONT.unpack(front)
-        place += _FRONT.size + length + _BACK.size
-        if length > _LARGEST.get(kind, -1) or place > size:
+    end = len(MAGIC)
+    while end + _HEADER.size + _CHECKSUM.size <= size:
+        header = stream.read(_HEADER.size)
+        kind, length = _HEADER.unpack(header)
+        end += _HEADER.size + length + _CHECKSUM.size
+        if length > _MAX_PAYLOAD.get(kind, -1) or end > size:
             return
         payload = stream.read(length)
-        if _BACK.unpack(stream.read(_BACK.size))[0] != zlib.crc32(payload, zlib.crc32(front)):
+        if _CHECKSUM.unpack(stream.read(_CHECKSUM.size))[0] != zlib.crc32(payload, zlib.crc32(header)):
             return
-        yield kind, payload, place
+        yield kind, payload, end
 
 
 def _head(payload: bytes) -> dict[str, Any]:
@@ -225,7 +223,7 @@ def _head(payload: bytes) -> dict[str, Any]:
         ) from None
 
 
-_SAMPLE, _SAMPLES = 1 << 16, 33
+_SAMPLE_BYTES, _N_SAMPLES = 1 << 16, 33
 
 
 def journal_of(output: str | os.PathLike[str]) -> Path:
@@ -235,24 +233,25 @@ def journal_of(output: str | os.PathLike[str]) -> Path:
 
 
 def video_identity(video: Video) -> dict[str, Any]:
-    """Return the identity of a video's content: size, frames and a SHA-256 of 33 parts of 64 kB.
+    """Return values that identify a video: sizes, number of frames, and the SHA-256 of 33 samples of 64 kB.
 
-    Reading all of a recording of hours would take as long as a part of the run.
+    Hashing the whole file would noticeably delay runs over long recordings.
     """
-    path, found, total = video.info.path, hashlib.sha256(), 0
-    samples = max(1, _SAMPLES // len(video.files))
+    path, digest, total = video.info.path, hashlib.sha256(), 0
+    n_samples = max(1, _N_SAMPLES // len(video.files))
     with os_errors_as(VideoError, f"{path} cannot be read", "check the path of the video"):
         for file in video.files:
             with open(file, "rb") as stream:
                 size = stream.seek(0, os.SEEK_END)
                 total += size
-                for place in np.linspace(0, max(0, size - _SAMPLE), samples).astype(np.int64).tolist():
-                    stream.seek(place)
-                    found.update(stream.read(_SAMPLE))
+                offsets = np.linspace(0, max(0, size - _SAMPLE_BYTES), n_samples).astype(np.int64)
+                for offset in offsets.tolist():
+                    stream.seek(offset)
+                    digest.update(stream.read(_SAMPLE_BYTES))
     frames, height, width, _ = video.shape
     return {
         "bytes": total,
-        "sha256_of_parts": found.hexdigest(),
+        "sha256_of_parts": digest.hexdigest(),
         "frames": frames,
         "height": height,
         "width": width,
@@ -263,11 +262,11 @@ def video_identity(video: Video) -> dict[str, Any]:
 def run_identity(
     tracker: FaceTracker, video: Video, part: range, regions: Regions | None = None
 ) -> dict[str, Any]:
-    """Return all that determines a run's results, with the fingerprint of the code, not its version."""
-    made_with = provenance(tracker.models)
-    del made_with["version"]
+    """Return everything that determines a run's results: of the code, its hash and not its version."""
+    software = provenance(tracker.models)
+    del software["version"]
     return {
-        **made_with,
+        **software,
         "settings": tracker.settings.to_dict(),
         "video": video_identity(video),
         "range": [part.start, part.stop, part.step][: 2 if part.step == 1 else 3],
@@ -276,7 +275,7 @@ def run_identity(
     }
 
 
-_IN_WORDS = {
+_DIFFERENCES = {
     "video": "of another video",
     "code_sha256": "with another version of the plugin",
     "frame": "with another version of the plugin",
@@ -292,11 +291,11 @@ _IN_WORDS = {
 
 
 class CheckpointedRun:
-    """A run of a tracker over a video whose results are written to a checkpoint file, however it ends.
+    """A run of a tracker over a video whose results are written to a checkpoint file.
 
-    Made by `CheckpointedRun.begin`; at most one process at a time holds the file. Iterating `run` gives the
-    frames that are left, each once the checkpoint has it. `kept` frames were finished in an earlier run,
-    `done` are finished now, of `total`. Before the frames `states_before` the state is written in any case.
+    Created by `CheckpointedRun.begin`; only one process at a time can use the file. Iterating over `run`
+    yields the remaining frames. Of `total` frames, `kept` were finished in an earlier run and `done` are
+    finished so far, including these. A state is always written before each of the frames `states_before`.
     """
 
     def __init__(
@@ -309,7 +308,7 @@ class CheckpointedRun:
         self._state = None if content is None else content.state
         self._stream = stream
         self._max_faces = tracker.settings.max_faces
-        self._log = Log(stream, self._max_faces, 0 if content is None else content.end)
+        self._writer = CheckpointWriter(stream, self._max_faces, 0 if content is None else content.end)
         run.recorder = self
 
     @staticmethod
@@ -323,12 +322,12 @@ class CheckpointedRun:
         part: range | None = None,
         regions: Regions | None = None,
     ) -> CheckpointedRun:
-        """Open a checkpoint file to resume the run in it, or to begin one.
+        """Open a checkpoint file and begin a run, or resume the run in it.
 
-        With `resume`, the run resumes from the last state in the file, if any; with `or_restart` a file of
-        another run is replaced. `part` are the frames to track, by default all; `regions` are as for
-        `FaceTracker.track`. Raises a `ResultError` if another process holds the file, it cannot be written,
-        or it is of another run.
+        With `resume`, the run resumes from the last state in the file, if any; with `or_restart`, a file of
+        another run is replaced. `part` is the range of frames to track, by default all; `regions` are as for
+        `FaceTracker.track`. Raises a `ResultError` if another process uses the file, it cannot be written, or
+        it belongs to another run.
         """
         path = Path(path)
         part = range(len(video)) if part is None else part
@@ -348,18 +347,18 @@ class CheckpointedRun:
                 run = tracker.track_frames(video, part.start, part.stop, state, regions, every=part.step)
                 checkpointed = CheckpointedRun(path, stream, tracker, run, content)
                 if content is None:
-                    checkpointed._log.begin(identity)
+                    checkpointed._writer.begin(identity)
                 return checkpointed
             except BaseException:
-                with contextlib.suppress(OSError):  # of a full disk, which has raised its own before
+                with contextlib.suppress(OSError):  # a full disk, reported by the first error
                     stream.close()
                 raise
 
     def add(self, result: FrameResult) -> None:
-        """Write a result, now or within `SYNC_SECONDS`; called by the run."""
-        self._log.add(result)
+        """Add a result, and write it at once if a sync is due; called by the run."""
+        self._writer.add(result)
         self.done += 1
-        if self._log.is_due or result.index + 1 in self.states_before:
+        if self._writer.is_due or result.index + 1 in self.states_before:
             self.sync()
 
     def sync(self) -> None:
@@ -368,9 +367,9 @@ class CheckpointedRun:
         if state is None or (self._state is not None and state.next_result == self._state.next_result):
             return
         self._state = state
-        advice = "make room; the frames before are kept there"
+        advice = "free some space; the earlier frames are kept in it"
         with os_errors_as(ResultError, f"{self.path} cannot be written", advice):
-            self._log.sync(state)
+            self._writer.sync(state)
 
     def earlier(self) -> list[FrameResult]:
         """Return the results that were finished in an earlier run."""
@@ -379,18 +378,18 @@ class CheckpointedRun:
         return list(unstack_frames(arrays))
 
     def tracks(self) -> Tracks:
-        """Return all finished frames, read from the file; they take as much memory as they have bytes."""
+        """Return all finished frames, which are read from the file into memory."""
         return self.run.tracks(read_frames(self._stream, self._max_faces, self.done))
 
     def close(self, *, remove: bool = False) -> None:
-        """End the run and release the file; `remove` it where its results are safe in another file."""
+        """End the run and close the file, or `remove` it because its results are stored in another file."""
         try:
             self.run.close()
         finally:
             if remove and os.name != "nt":  # while the lock is held
                 self.path.unlink(missing_ok=True)
-            self._log.close()
-            if remove and os.name == "nt":  # which removes no open file
+            self._writer.close()
+            if remove and os.name == "nt":  # Windows cannot remove open files
                 self.path.unlink(missing_ok=True)
 
 
@@ -404,11 +403,12 @@ def open_run(
     regions: Regions,
     folder: Path | None,
 ) -> Iterator[tuple[Run, list[FrameResult]]]:
-    """Open a run; for a video file with a checkpoint, named by the run's identity.
+    """Open a run, and for a video file a checkpoint in `folder`, named after the run's identity.
 
-    There is no checkpoint without a writable folder, or if another process holds it. With `resume`, an
-    interrupted run of the same identity is resumed. Files of more than `KEEP_DAYS` days are removed. At the
-    end of the block the run is closed, and the checkpoint of a complete run removed.
+    Yields the run and the results of an interrupted run of the same identity, which `resume` resumes. The run
+    has no checkpoint if there is no writable folder or another process uses the file. Checkpoints older than
+    `KEEP_DAYS` days are removed. At the end of the block, the run is closed and its checkpoint removed if the
+    run is complete.
     """
     checkpointed = None
     try:
@@ -429,7 +429,7 @@ def open_run(
                 regions=regions,
             )
     except (FaceLandmarksError, OSError) as error:
-        _log.warning("No checkpoint of the run is written: %s", error)
+        _log.warning("The run is not checkpointed: %s", error)
     if checkpointed is None:
         with contextlib.closing(tracker.track_frames(frames, start, stop, regions=regions)) as run:
             yield run, []
@@ -446,7 +446,7 @@ _BINARY = getattr(os, "O_BINARY", 0)
 def _content(
     stream: BinaryIO, path: Path, max_faces: int, identity: dict[str, Any], or_restart: bool
 ) -> Content | None:
-    """Return what a checkpoint file holds if it is of the run `identity`."""
+    """Return the content of a checkpoint file of the run `identity`."""
     try:
         return read_checkpoint(stream, max_faces, identity=identity)
     except ResultError as error:
@@ -456,16 +456,16 @@ def _content(
 
 
 def _difference(head: Mapping[str, Any], identity: Mapping[str, Any]) -> str | None:
-    """Return in words how a run differs from another, or None."""
-    for key, words in _IN_WORDS.items():
+    """Return a phrase for the first difference between two runs, or None."""
+    for key, phrase in _DIFFERENCES.items():
         if head.get(key) != identity.get(key):
             if key == "settings":
-                return f"{words} ({_first_other(head.get(key), identity[key])})"
-            return words
+                return f"{phrase} ({_first_changed(head.get(key), identity[key])})"
+            return phrase
     return None
 
 
-def _first_other(before: Any, now: dict[str, Any]) -> str:
-    known = before if isinstance(before, dict) else {}
-    name = next((name for name in now if known.get(name) != now[name]), "others")
-    return f"{name} was {known.get(name)!r}"
+def _first_changed(before: Any, now: dict[str, Any]) -> str:
+    earlier = before if isinstance(before, dict) else {}
+    name = next((name for name in now if earlier.get(name) != now[name]), "others")
+    return f"{name} was {earlier.get(name)!r}"

@@ -1,8 +1,8 @@
-"""A long video cut into pieces that are tracked in parallel, and joined without a seam.
+"""Division of a long video into chunks that are tracked in parallel and joined.
 
-Every piece begins some frames early, so that the tracker has converged at the join. There, if the states of
-both pieces agree within `SAME_PX`, they are joined; otherwise the piece is tracked again from the state of
-the previous one, as in a run over the whole video.
+Every chunk begins `WARM_UP` frames early, so that its tracker converges to that of the previous chunk. If the
+states of both agree within `SAME_PX` at the join, the chunks are joined; otherwise the chunk is tracked again
+from the state of the previous one, as in a run over the whole video.
 """
 
 from __future__ import annotations
@@ -39,105 +39,105 @@ from napari_face_landmarks.tracking.state import ClnfFace, FaceState, Refinement
 from napari_face_landmarks.video import Video
 
 JOINED = "pieces_joined"
-"""Entry of `Tracks.meta`: how many pieces the video was cut into, and which were tracked again."""
+"""Entry of `Tracks.meta`: the number of chunks, and the first frames of those that were tracked again."""
 SAME_PX = 1e-4
-"""Largest distance of the landmarks of two states, px, that count as equal."""
+"""Maximum distance in px of landmarks of two states that count as equal."""
 WARM_UP = 60
-"""Frames that a piece tracks before its own; within 50, runs from different frames become equal."""
+"""Extra frames tracked before a chunk; runs from different frames converge within 50."""
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
-    """Frames of a video that are tracked separately."""
+class Chunk:
+    """A range of frames of a video that is tracked separately."""
 
     start: int  # the first frame that is tracked
-    # first, last: the frames of the result that the piece provides, `last` excluded
+    # first, last: the frames that the chunk contributes to the result, `last` excluded
     first: int
     last: int
     stop: int  # the frame after the last that is tracked
 
 
-def cut(n_frames: int, length: int, settings: TrackerSettings, fps: float | None = None) -> list[Piece]:
-    """Return the pieces of a video, each of about `length` frames; a single one of a short video."""
+def chunks_of(n_frames: int, length: int, settings: TrackerSettings, fps: float | None = None) -> list[Chunk]:
+    """Return the chunks of a video, each of about `length` frames; one chunk if the video is short."""
     count = max(1, n_frames // max(length, 2 * WARM_UP))
     ends = [n_frames * number // count for number in range(count + 1)]
-    # CLNF and the detector run on multiples of these frame numbers: a piece begins where both run
+    # CLNF and the detector run on multiples of these frame numbers: a chunk begins where both run
     step = settings.clnf_every * LOOK_FOR_MORE_EVERY
     tail = window_at_rate(settings.smoothing_window, fps) // 2 + frames_ahead(settings.pfld_every) + 1
     return [
-        Piece(max(0, first - WARM_UP) // step * step, first, last, min(n_frames, last + tail))
+        Chunk(max(0, first - WARM_UP) // step * step, first, last, min(n_frames, last + tail))
         for first, last in itertools.pairwise(ends)
     ]
 
 
-def piece_journal(output: str | Path, piece: Piece) -> Path:
-    """Return the path of the checkpoint of a piece of the video of `output`."""
+def chunk_journal(output: str | Path, chunk: Chunk) -> Path:
+    """Return the path of the checkpoint of a chunk of the video of `output`."""
     path = Path(output)
-    return path.with_name(companion_name(path.name, f".{piece.first}.journal"))
+    return path.with_name(companion_name(path.name, f".{chunk.first}.journal"))
 
 
-def remove_pieces(output: str | Path) -> None:
-    """Remove the checkpoints of all pieces of an output, also of other cuts, except those in use."""
+def remove_chunks(output: str | Path) -> None:
+    """Remove the checkpoints of all chunks of an output, whatever their length, except those in use."""
     path = Path(output)
-    front = companion_name(path.name, "")
-    for journal in path.parent.glob(f"{glob.escape(front)}.*.journal"):
-        if journal.name[len(front) + 1 :].partition(".")[0].isdecimal():
+    prefix = companion_name(path.name, "")
+    for journal in path.parent.glob(f"{glob.escape(prefix)}.*.journal"):
+        if journal.name[len(prefix) + 1 :].partition(".")[0].isdecimal():
             with contextlib.suppress(OSError):
                 with open(journal, "r+b") as stream:
-                    free = try_to_lock(stream)
-                if free:
+                    unused = try_to_lock(stream)
+                if unused:
                     journal.unlink()
 
 
 @dataclass(frozen=True, slots=True)
-class TrackedPiece:
-    """The results of a piece."""
+class TrackedChunk:
+    """The results of a chunk."""
 
-    arrays: dict[str, npt.NDArray[Any]]  # the piece's own frames, each field of `frame_type`
+    arrays: dict[str, npt.NDArray[Any]]  # each field of `frame_type`, from `first` to `last`
     before: TrackerState | None  # the state before its first frame
     after: TrackerState  # the state after its last frame
 
 
-def read_piece(path: Path, piece: Piece, max_faces: int) -> TrackedPiece | None:
-    """Read a piece from its checkpoint; None where it is incomplete."""
+def read_chunk(path: Path, chunk: Chunk, max_faces: int) -> TrackedChunk | None:
+    """Read the results of a chunk from its checkpoint; None if they are incomplete."""
     try:
         with open(path, "rb") as stream:
             content = read_checkpoint(stream, max_faces)
-            if content is None or content.n_frames < piece.last - piece.start:
+            if content is None or content.n_frames < chunk.last - chunk.start:
                 return None
-            arrays = read_frames(stream, max_faces, piece.last - piece.start)
-            before = read_checkpoint(stream, max_faces, at=piece.first)
-            after = read_checkpoint(stream, max_faces, at=piece.last)
+            arrays = read_frames(stream, max_faces, chunk.last - chunk.start)
+            before = read_checkpoint(stream, max_faces, at=chunk.first)
+            after = read_checkpoint(stream, max_faces, at=chunk.last)
     except (OSError, ResultError):
         return None
     if after is None or after.state is None:
         return None
-    own = {name: array[piece.first - piece.start :] for name, array in arrays.items()}
-    return TrackedPiece(own, None if before is None else before.state, after.state)
+    own = {name: array[chunk.first - chunk.start :] for name, array in arrays.items()}
+    return TrackedChunk(own, None if before is None else before.state, after.state)
 
 
 def can_join(before: TrackerState | None, after: TrackerState | None, pdm: PDM) -> bool:
-    """Return whether a run may continue from `after`, a warmed-up piece's state, instead of `before`."""
+    """Return whether a run may continue from `after`, the state of a warmed-up chunk, instead of `before`."""
     if before is None or after is None:
         return False
-    return _alike(_what_matters(before, pdm), _what_matters(after, pdm))
+    return _equal(_relevant_state(before, pdm), _relevant_state(after, pdm))
 
 
-def _alike(one: Any, other: Any) -> bool:
+def _equal(a: Any, b: Any) -> bool:
     """Return whether two structures are equal, their arrays within `SAME_PX`."""
-    if isinstance(one, np.ndarray):
-        same_shape = isinstance(other, np.ndarray) and one.shape == other.shape
-        return same_shape and np.allclose(one, other, rtol=0, atol=SAME_PX, equal_nan=True)
-    if isinstance(one, dict):
-        return one.keys() == other.keys() and all(_alike(one[key], other[key]) for key in one)
-    if isinstance(one, (tuple, list)):
-        same_length = isinstance(other, (tuple, list)) and len(one) == len(other)
-        return same_length and all(map(_alike, one, other))
-    return not isinstance(other, np.ndarray) and bool(one == other)
+    if isinstance(a, np.ndarray):
+        same_shape = isinstance(b, np.ndarray) and a.shape == b.shape
+        return same_shape and np.allclose(a, b, rtol=0, atol=SAME_PX, equal_nan=True)
+    if isinstance(a, dict):
+        return a.keys() == b.keys() and all(_equal(a[key], b[key]) for key in a)
+    if isinstance(a, (tuple, list)):
+        same_length = isinstance(b, (tuple, list)) and len(a) == len(b)
+        return same_length and all(map(_equal, a, b))
+    return not isinstance(b, np.ndarray) and bool(a == b)
 
 
-def _what_matters(state: TrackerState, pdm: PDM) -> Any:
-    """Return all of a state on which the results after it depend."""
+def _relevant_state(state: TrackerState, pdm: PDM) -> Any:
+    """Return the parts of a state on which later results depend."""
     faces = state.faces
     return (
         faces.next_index,
@@ -147,81 +147,82 @@ def _what_matters(state: TrackerState, pdm: PDM) -> Any:
         dict(faces.looks),
         [(item.slots, item.crops) for item in faces.ahead],
         [(frame.index, frame.landmarks) for frame in state.recent],
-        [_of_face(face, faces.next_index, pdm) for face in faces.faces],
+        [_relevant_face(face, faces.next_index, pdm) for face in faces.faces],
     )
 
 
-def _of_face(face: FaceState | ClnfFace | None, next_index: int, pdm: PDM) -> Any:
+def _relevant_face(face: FaceState | ClnfFace | None, next_index: int, pdm: PDM) -> Any:
     if face is None:
         return None
     if isinstance(face, ClnfFace):
         shape = project(pdm, face.fit.params)
         return face.fit.landmarks, shape, face.unseen, np.array(face.usual)
-    return face.landmarks, face.places, _of_refinement(face.refinement, face.landmarks, next_index, pdm)
+    return face.landmarks, face.places, _relevant_refinement(face.refinement, face.landmarks, next_index, pdm)
 
 
-def _of_refinement(item: Refinement, landmarks: npt.NDArray[Any], next_index: int, pdm: PDM) -> Any:
+def _relevant_refinement(item: Refinement, landmarks: npt.NDArray[Any], next_index: int, pdm: PDM) -> Any:
     unsure_at = item.unsure_at if next_index - item.unsure_at < STAY_REFINED else None
     if item.params is None:
         return unsure_at, item.correction is None
     shape = project(pdm, item.params)
     if item.correction is None:
         return unsure_at, shape
-    carried, _ = apply_correction(pdm, item.correction, item.params, landmarks)
-    return unsure_at, shape, item.refined_at, carried
+    corrected, _ = apply_correction(pdm, item.correction, item.params, landmarks)
+    return unsure_at, shape, item.refined_at, corrected
 
 
-def join_pieces(
+def join_chunks(
     tracker: FaceTracker,
     video: Video,
     output: str,
-    pieces: Sequence[Piece],
+    chunks: Sequence[Chunk],
     progress: Callable[[int, int], None],
 ) -> Tracks | None:
-    """Join the pieces of a video, in order, from their checkpoints; None if the first is missing.
+    """Join the chunks of a video from their checkpoints; None if that of the first chunk is incomplete.
 
-    A piece that cannot be joined without a seam, or is missing, is tracked again from the end of the previous
-    one; `Tracks.meta` lists these. `progress` is called with the number of frames joined and of all.
+    A chunk that cannot be joined, or whose checkpoint is incomplete, is tracked again from the end of the
+    previous one and listed in `Tracks.meta`. `progress` is called with the number of joined frames and the
+    total.
     """
     max_faces = tracker.settings.max_faces
-    parts: list[TrackedPiece] = []
-    ends: list[TrackerState] = []  # of what was tracked in one go
+    parts: list[TrackedChunk] = []
+    ends: list[TrackerState] = []  # the last state of each uninterrupted run
     again: list[int] = []
-    for piece in pieces:
-        part = read_piece(piece_journal(output, piece), piece, max_faces)
+    for chunk in chunks:
+        part = read_chunk(chunk_journal(output, chunk), chunk, max_faces)
         before = ends[-1] if ends else None
         if part is None or (before is not None and not can_join(before, part.before, tracker.models.pdm)):
             if before is None:
                 return None
-            part = _track_again(tracker, video, piece, before)
-            again.append(piece.first)
-            if part is None:  # the video breaks off
+            part = _track_again(tracker, video, chunk, before)
+            again.append(chunk.first)
+            if part is None:  # the video has no more readable frames
                 break
             ends[-1] = part.after
         else:
             ends.append(part.after)
         parts.append(part)
-        progress(piece.last, pieces[-1].last)
-        if len(part.arrays["index"]) < piece.last - piece.first:
+        progress(chunk.last, chunks[-1].last)
+        if len(part.arrays["index"]) < chunk.last - chunk.first:
             break
     arrays = {name: np.concatenate([part.arrays[name] for part in parts]) for name in parts[0].arrays}
-    return _tracks(tracker, video, arrays, ends, {"pieces": len(pieces), "tracked_again_from": again})
+    return _tracks(tracker, video, arrays, ends, {"pieces": len(chunks), "tracked_again_from": again})
 
 
 def _track_again(
-    tracker: FaceTracker, video: Video, piece: Piece, before: TrackerState
-) -> TrackedPiece | None:
-    """Track the frames of a piece from the state before them; None where there are no frames."""
+    tracker: FaceTracker, video: Video, chunk: Chunk, before: TrackerState
+) -> TrackedChunk | None:
+    """Track the frames of a chunk from the state before them; None if there are no frames."""
     results: list[FrameResult] = []
-    with closing(tracker.track_frames(video, 0, piece.stop, before)) as run:
+    with closing(tracker.track_frames(video, 0, chunk.stop, before)) as run:
         for result in run:
             results.append(result)
-            if result.index + 1 == piece.last:
+            if result.index + 1 == chunk.last:
                 break
         after = run.state()
     if after is None or not results:
         return None
-    return TrackedPiece(stack_frames(results, tracker.settings.max_faces), before, after)
+    return TrackedChunk(stack_frames(results, tracker.settings.max_faces), before, after)
 
 
 def _tracks(
@@ -231,7 +232,7 @@ def _tracks(
     ends: Sequence[TrackerState],
     joined: dict[str, Any],
 ) -> Tracks:
-    stats, sentences, concealed = RunStats(), list[str](), set[int]()
+    stats, warnings, concealed = RunStats(), list[str](), set[int]()
     cuts, new_tracks = set[int](), set[tuple[int, int]]()
     for end in ends:
         stats.seconds += end.stats.seconds
@@ -239,19 +240,19 @@ def _tracks(
         for stage in stats.stage_seconds:
             stats.stage_seconds[stage] += end.stats.stage_seconds[stage]
             stats.stage_calls[stage] += end.stats.stage_calls[stage]
-        sentences += end.warnings
+        warnings += end.warnings
         concealed.update(end.concealed)
         cuts.update(end.faces.cuts)
         new_tracks.update(end.faces.new_tracks)
     for result in unstack_frames(arrays):
         stats.count(result)
     stats.completed = len(arrays["index"]) == len(video)
-    with closing(tracker.track_frames(video)) as run:  # for the meta of the video and the models
+    with closing(tracker.track_frames(video)) as run:  # provides the metadata of the video and the models
         run.context.cuts, run.context.new_tracks = sorted(cuts), sorted(new_tracks)
         tracks = run.tracks(arrays)
     return dataclasses.replace(
         tracks,
         stats=stats,
-        warnings=(*dict.fromkeys(sentences), *concealed_in_words(sorted(concealed))),
+        warnings=(*dict.fromkeys(warnings), *concealed_in_words(sorted(concealed))),
         meta={**tracks.meta, JOINED: joined},
     )

@@ -1,4 +1,4 @@
-"""Jobs on the workers of a Dask cluster."""
+"""Execution of jobs on a Dask cluster."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ TOPIC = "napari-face-landmarks"
 
 
 def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress, on_result: OnResult) -> None:
-    """Do jobs, with paths that the workers see, on a Dask cluster; callbacks are as for `run_local`.
+    """Run jobs on a Dask cluster whose workers see the same paths; callbacks are as for `run_local`.
 
-    The job of a lost worker resumes from its checkpoint on another one, and fails after as many losses as the
-    scheduler allows (``distributed.scheduler.allowed-failures``, 3).
+    If a worker is lost, its job resumes from its checkpoint on another worker. It fails after as many losses
+    as the scheduler allows (``distributed.scheduler.allowed-failures``, 3).
     """
     try:
         from distributed import Client, as_completed
@@ -35,11 +35,11 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
     try:
         client.__init__(scheduler, timeout=CONNECT_SECONDS, set_as_default=False)
     except (OSError, ValueError, TypeError) as error:
-        client.status = "closed"  # an incomplete client would wait for its closing, and log that
+        client.status = "closed"  # otherwise the finalizer waits for the incomplete client and logs that
         raise ResultError(
             f"No Dask scheduler answers at {scheduler} ({in_one_line(error)}): check the address."
         ) from None
-    lock, troubles = threading.Lock(), list[Exception]()
+    lock, errors = threading.Lock(), list[Exception]()
     topic = f"{TOPIC}-{secrets.token_hex(4)}"
 
     def on_event(event: Any) -> None:
@@ -52,27 +52,27 @@ def run_on_cluster(jobs: Sequence[Job], scheduler: str, on_progress: OnProgress,
         numbers = {}
         for index, job in enumerate(jobs):
             future = client.submit(
-                _do_remotely, json.dumps(dataclasses.asdict(job)), index, topic, pure=False
+                _run_remotely, json.dumps(dataclasses.asdict(job)), index, topic, pure=False
             )
             numbers[future] = index
         try:
             for future in as_completed(list(numbers), loop=client.loop):
                 index = numbers[future]
-                result = _result_of(future, jobs[index])
+                result = _result(future, jobs[index])
                 try:
                     with lock:
                         on_result(index, result)
                 except Exception as error:  # the other jobs continue
-                    troubles.append(error)
+                    errors.append(error)
         finally:
             client.cancel(list(numbers))
-            with contextlib.suppress(Exception):  # the scheduler may have ended
+            with contextlib.suppress(Exception):  # the scheduler may have stopped
                 client.unsubscribe_topic(topic)
-    if troubles:
-        raise troubles[0]
+    if errors:
+        raise errors[0]
 
 
-def _result_of(future: Any, job: Job) -> FileResult:
+def _result(future: Any, job: Job) -> FileResult:
     if future.status == "finished":
         return result_from_dict(json.loads(future.result()))
     if future.status == "cancelled":
@@ -81,8 +81,8 @@ def _result_of(future: Any, job: Job) -> FileResult:
     if type(error).__name__ == "KilledWorker":
         return failure(
             job,
-            f"The workers that tracked {job.video} were lost repeatedly: the frames until then are "
-            "kept; check the memory of the cluster.",
+            f"The workers that tracked {job.video} were lost repeatedly: frames tracked until then are kept; "
+            "check the memory of the cluster.",
         )
     return failure(
         job,
@@ -91,8 +91,8 @@ def _result_of(future: Any, job: Job) -> FileResult:
     )
 
 
-def _do_remotely(text: str, index: int, topic: str) -> str:
-    """Run a job on a worker; resume from the checkpoint of a lost worker."""
+def _run_remotely(text: str, index: int, topic: str) -> str:
+    """Run a job on a worker, resuming from the checkpoint of a lost worker if there is one."""
     from distributed import get_worker
 
     worker = get_worker()

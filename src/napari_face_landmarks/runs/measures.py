@@ -1,4 +1,4 @@
-"""Measures of a batch: tables next to each result, and one table over all videos."""
+"""Measures of a batch: tables next to each result, and one table of all videos."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ from napari_face_landmarks.measures.files import events_to_dataframe, to_datafra
 
 MEASURES_TABLE = "batch-measures.csv"
 """One row for each video and face."""
-ENDS = {"table": ".measures.csv", "events": ".blinks.csv", "summary": ".summary.csv"}
+_SUFFIXES = {"table": ".measures.csv", "events": ".blinks.csv", "summary": ".summary.csv"}
 
 
 def measure_files(output: str | os.PathLike[str]) -> dict[str, Path]:
-    """Return the paths of the tables that belong to a result: table, events and summary."""
+    """Return the paths of the tables of a result: "table", "events" and "summary"."""
     path = Path(output)
-    return {what: path.with_name(companion_name(path.name, end)) for what, end in ENDS.items()}
+    return {kind: path.with_name(companion_name(path.name, suffix)) for kind, suffix in _SUFFIXES.items()}
 
 
 def remove_measures(output: str | os.PathLike[str]) -> None:
-    """Remove the tables that belong to an earlier result in the same file."""
+    """Remove the tables of an earlier result in the same file."""
     for path in measure_files(output).values():
         path.unlink(missing_ok=True)
 
@@ -33,7 +33,7 @@ def remove_measures(output: str | os.PathLike[str]) -> None:
 def write_measures(
     output: str | os.PathLike[str], tracks: Tracks, options: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Measure tracks with `options` of `measure` into the tables of `output`; return what is to be said."""
+    """Measure tracks with `options` of `measure`, write the tables of `output`, and return warnings."""
     try:
         table = measure(tracks, **options)
         frames = {"table": to_dataframe(table), "summary": summary(table)}
@@ -42,19 +42,19 @@ def write_measures(
     except MeasureError as error:
         remove_measures(output)
         return (f"Nothing was measured: {error}",)
-    for what, path in measure_files(output).items():
-        if what in frames:
-            write_table(path, frames[what])
+    for kind, path in measure_files(output).items():
+        if kind in frames:
+            write_table(path, frames[kind])
         else:
             path.unlink(missing_ok=True)
     return table.warnings
 
 
 def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
-    """Write `MEASURES_TABLE` from the summaries next to the results, video and output, of a batch."""
+    """Write `MEASURES_TABLE` from the summary tables of the results, (video, output), of a batch."""
     import pandas as pd
 
-    found = []
+    summaries = []
     for video, output in results:
         path = measure_files(output)["summary"]
         if not path.is_file():
@@ -69,6 +69,6 @@ def join_summaries(folder: Path, results: Sequence[tuple[str, str]]) -> None:
             raise ResultError(
                 f"{path} is not a table of measures: remove it and start the batch again."
             ) from None
-        found.append(pd.concat([pd.DataFrame({"video": [video] * len(rows)}), rows], axis=1))
-    table = pd.concat(found, ignore_index=True) if found else pd.DataFrame({"video": []})
+        summaries.append(pd.concat([pd.DataFrame({"video": [video] * len(rows)}), rows], axis=1))
+    table = pd.concat(summaries, ignore_index=True) if summaries else pd.DataFrame({"video": []})
     write_table(folder / MEASURES_TABLE, table)

@@ -1,4 +1,4 @@
-"""The table of a batch: one row for each video, as CSV and as text."""
+"""Summary of a batch, one row per video, as CSV and as text."""
 
 from __future__ import annotations
 
@@ -29,18 +29,18 @@ COLUMNS = (
 
 
 def begin_summary(folder: Path) -> None:
-    """Write ``batch-summary.csv`` without rows, to which `append_to_summary` adds one per finished video."""
+    """Write an empty ``batch-summary.csv``, for `append_to_summary`."""
     _write_table(folder, [])
 
 
 def append_to_summary(folder: Path, result: FileResult) -> None:
-    """Append the row of a video to ``batch-summary.csv``; a crash loses no row before it."""
+    """Append the row of a finished video to ``batch-summary.csv``; earlier rows survive a crash."""
     with open(folder / f"{SUMMARY}.csv", "a", encoding="utf-8", newline="") as stream:
         csv.writer(stream).writerow(_row(result))
 
 
 def write_summary(folder: Path, results: Sequence[FileResult], note: str = "") -> None:
-    """Write ``batch-summary.csv`` and ``batch-summary.txt`` in the order given, each whole or not at all."""
+    """Write ``batch-summary.csv`` and ``batch-summary.txt``, which ends with `note`, atomically."""
     _write_table(folder, results)
     with replacing(folder / f"{SUMMARY}.txt") as temporary:
         lines = [summary_text(results), *([printable(note)] if note else [])]
@@ -75,7 +75,7 @@ def _row(result: FileResult) -> list[object]:
 
 
 def summary_text(results: Sequence[FileResult]) -> str:
-    """Return the table as text, aligned, with the reasons under it and the counts at its end."""
+    """Return an aligned text table, followed by reasons and warnings and the counts."""
     rows = [("video", "status", "frames", "with face", "fps", "warnings")]
     for result in results:
         status = f"{result.status} before" if result.earlier else result.status
@@ -97,19 +97,19 @@ def summary_text(results: Sequence[FileResult]) -> str:
         ).rstrip()
         for row in rows
     ]
-    reasons = [
+    sentences = [
         sentence
         for result in results
         for sentence in (result.reason, *(f"{Path(result.video).name}: {text}" for text in result.warnings))
         if sentence
     ]
-    if reasons:
-        lines += ["", *dict.fromkeys(map(printable, reasons))]
+    if sentences:
+        lines += ["", *dict.fromkeys(map(printable, sentences))]
     return "\n".join([*lines, "", summary_line(results)])
 
 
 def summary_line(results: Sequence[FileResult]) -> str:
-    """Return how many videos ended how, in one line."""
+    """Return the number of videos per status, in one sentence."""
     counts = Counter(result.status for result in results)
     parts = [f"{counts[status]} {status}" for status in sorted(counts, key=lambda s: (s != DONE, s))]
     earlier = sum(result.earlier for result in results)

@@ -1,15 +1,16 @@
-"""Worker processes: they do the jobs of a batch, and the long runs of the dock as a `RemoteRun`.
+"""Worker processes for the jobs of a batch and, as `RemoteRun`, for the long runs of the dock.
 
-A worker reads lines of JSON from its standard input and answers with lines of JSON on its standard output:
+A worker reads requests, lines of JSON, from its standard input and answers with lines of JSON on its standard
+output:
 
-- ``{"job": {...}}`` is done by `do_job`; the answers are ``{"done": 12, "total": 300}`` and at the end
-  ``{"result": {...}}``.
-- ``{"run": {...}}``, a `RunRequest`, is tracked; ten times a second an answer reports progress. Its
-  ``frames`` are the number of finished frames (`frame_type`) that follow the line; after them, with
-  ``picture``, the number of a frame, its pixels follow. ``end`` is true in the last answer.
-- ``"pause"``, ``"resume"``, ``"cancel"``, ``"show"`` and ``"hide"`` (pixels or not) are obeyed during a run.
+- ``{"job": {...}}`` is passed to `do_job`; the answers are ``{"done": 12, "total": 300}`` repeatedly and
+  ``{"result": {...}}`` at the end.
+- ``{"run": {...}}`` is a `RunRequest`; an answer reports its progress ten times a second. ``frames`` is the
+  number of finished frames (`frame_type`) that follow the line. If ``picture`` is a frame number and not
+  null, the pixels of this frame follow them. ``end`` is true in the last answer.
+- ``"pause"``, ``"resume"``, ``"cancel"``, ``"show"`` and ``"hide"`` (send pixels or not) control a run.
 
-A worker ends, and its run is cancelled, when its input ends.
+When its input is closed, a worker cancels its run and exits.
 """
 
 from __future__ import annotations
@@ -51,21 +52,21 @@ from napari_face_landmarks.video import Video, VideoWarning, open_video
 from napari_face_landmarks.video.container import limit_threads
 
 TRIES = 2
-"""Attempts at a job whose process dies."""
-NEWS_SECONDS = 0.1
-END_SECONDS = 5.0
-LONGEST_LINE = 16 << 20
+"""Maximum number of attempts if the process of a job dies."""
+_PROGRESS_SECONDS = 0.1
+_STOP_SECONDS = 5.0
+_MAX_LINE_BYTES = 16 << 20
 BEGIN = f"""
 import os
 answers = os.dup(1)
-os.dup2(2, 1)  # what libraries print is no answer
+os.dup2(2, 1)  # keeps text that libraries print out of the answers
 from {__name__} import main
 main(answers)
 """
 LOADING = "Loading the models …"
 PREPARING = "Starting the tracker …"
 OnProgress = Callable[[int, int, int], None]
-"""Called with the job's number, the frames done and of all."""
+"""Called with the index of the job, the number of tracked frames and the total."""
 OnResult = Callable[[int, FileResult], None]
 Message = dict[str, Any]
 _THREAD_VARIABLES = (
@@ -82,16 +83,16 @@ _log = logging.getLogger(__name__)
 
 
 class Worker:
-    """A worker process, seen from its parent; `OSError` if none can be started.
+    """The parent's handle of a worker process; raises an `OSError` if none can be started.
 
-    `threads` limits those of its libraries, decoding included; a `background` worker opens no window on
-    Windows and has a lower priority there.
+    `threads` limits the threads of its libraries. On Windows, a `background` worker has no console window and
+    a lower priority.
     """
 
     def __init__(self, threads: int | None = None, background: bool = False) -> None:
         limits = {} if threads is None else dict.fromkeys(_THREAD_VARIABLES, str(threads))
-        known = os.environ.get("PYTHONPATH")
-        paths = [os.path.abspath(path) for path in sys.path]  # an empty one is the current folder
+        python_path = os.environ.get("PYTHONPATH")
+        paths = [os.path.abspath(path) for path in sys.path]  # an empty entry is the current folder
         flags = 0
         if sys.platform == "win32" and background:
             flags = subprocess.CREATE_NO_WINDOW | subprocess.BELOW_NORMAL_PRIORITY_CLASS
@@ -104,7 +105,7 @@ class Worker:
             env={
                 **os.environ,
                 **limits,
-                "PYTHONPATH": os.pathsep.join([*([known] if known else []), *paths]),
+                "PYTHONPATH": os.pathsep.join([*([python_path] if python_path else []), *paths]),
                 "PYTHONUNBUFFERED": "1",
             },
         )
@@ -113,14 +114,14 @@ class Worker:
         self._requests, self.answers = self.process.stdin, self.process.stdout
 
     def send(self, message: Message | str) -> None:
-        """Send a request; if the process has ended, reading its answers shows that."""
+        """Send a request; if the process has ended, the error appears when its answers are read."""
         with suppress(OSError, ValueError):
             _send(self._requests, message)
 
     def messages(self) -> Iterator[Message]:
-        """Yield the lines that the process answers, until it ends."""
-        with suppress(OSError, ValueError):  # half a line, where it was killed
-            while line := self.answers.readline(LONGEST_LINE):
+        """Yield the answers of the process until it ends."""
+        with suppress(OSError, ValueError):  # an incomplete line of a killed process
+            while line := self.answers.readline(_MAX_LINE_BYTES):
                 yield json.loads(line)
 
     def stop(self) -> None:
@@ -128,14 +129,14 @@ class Worker:
         with suppress(OSError):
             self._requests.close()
         try:
-            self.process.wait(END_SECONDS)
+            self.process.wait(_STOP_SECONDS)
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
         self.answers.close()
 
     def ending(self) -> str:
-        """Stop the process, and return how it ended."""
+        """Stop the process and return how it ended, as a phrase."""
         self.stop()
         code = self.process.returncode
         if code < 0:
@@ -161,23 +162,24 @@ def run_local(
     on_result: OnResult,
     cancelled: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Do jobs in worker processes on this machine, `processes` at a time.
+    """Run jobs in worker processes on this machine, `processes` at a time.
 
-    A job whose process dies is resumed once, then fails. Callbacks are called from several threads, never
-    simultaneously. Once `cancelled`, called a few times a second, returns True, every process is ended.
+    A job whose process dies is resumed once and then fails. Callbacks are called from several threads, but
+    never simultaneously. `cancelled` is called a few times a second; once it returns True, all processes are
+    stopped.
     """
     waiting = deque(enumerate(jobs))
     lock = threading.Lock()
     stopping = threading.Event()
     running: set[Worker] = set()
-    troubles: list[Exception] = []
+    errors: list[Exception] = []
 
-    def call_back(call: Callable[..., None], *what: Any) -> None:
+    def call_back(callback: Callable[..., None], *arguments: Any) -> None:
         try:
             with lock:
-                call(*what)
+                callback(*arguments)
         except Exception as error:  # the other jobs continue
-            troubles.append(error)
+            errors.append(error)
 
     def work() -> None:
         worker: Worker | None = None
@@ -199,15 +201,15 @@ def run_local(
     try:
         for thread in threads:
             while thread.is_alive() and not stopping.is_set():
-                thread.join(0.2)  # so that Ctrl-C is heard
+                thread.join(0.2)  # returns regularly, so that Ctrl-C is handled
                 if cancelled():
                     stopping.set()
     finally:
         stopping.set()
         for worker in list(running):
             worker.stop()
-    if troubles:
-        raise troubles[0]
+    if errors:
+        raise errors[0]
 
 
 def _attempt(
@@ -217,7 +219,7 @@ def _attempt(
     stopping: threading.Event,
     progress: Callable[[int, int], None],
 ) -> tuple[FileResult, Worker | None]:
-    """Run a job, again if its process dies; return its result and the worker for the next job."""
+    """Run a job, and resume it if its process dies; return its result and the worker for the next job."""
     reason = ""
     for attempt in range(1, TRIES + 1):
         if worker is None:
@@ -227,21 +229,21 @@ def _attempt(
                 reason = f"No process could be started for {job.video} ({error}): run fewer jobs at a time."
                 continue
             running.add(worker)
-        result = _ask(worker, job, progress)
+        result = _request(worker, job, progress)
         if result is not None:
             return dataclasses.replace(result, tries=attempt), worker
         if stopping.is_set():
             break
         running.discard(worker)
         reason = (
-            f"The process that tracked {job.video} ended {worker.ending()}, {TRIES} times: the frames "
-            "until then are kept; check the memory, or track it on its own."
+            f"The process that tracked {job.video} ended {worker.ending()}, {TRIES} times: frames tracked "
+            "until then are kept; check the memory, or track this video alone."
         )
         worker = None
     return failure(job, reason, TRIES), worker
 
 
-def _ask(worker: Worker, job: Job, progress: Callable[[int, int], None]) -> FileResult | None:
+def _request(worker: Worker, job: Job, progress: Callable[[int, int], None]) -> FileResult | None:
     """Run a job in a worker; return its result, or None if the process died."""
     worker.send({"job": dataclasses.asdict(job)})
     for answer in worker.messages():
@@ -258,24 +260,24 @@ def _ask(worker: Worker, job: Job, progress: Callable[[int, int], None]) -> File
 class RunRequest:
     """Request for a run over a video file."""
 
-    models: str  # as `load_models` takes it
+    models: str  # as for `load_models`
     settings: Mapping[str, Any]  # fields of `TrackerSettings`
-    video: str  # path; empty to compile the kernels, and track nothing
-    file: Sequence[Any]  # `Film.state` of the video: it must not have changed
+    video: str  # path; if empty, only the kernels are compiled
+    file: Sequence[Any]  # `IndexedVideo.state`; an error is raised if the file has changed
     # start, stop: the frames to track
     start: int
     stop: int
-    resume: bool  # whether to resume an interrupted run over the same
-    regions: Mapping[str, Any]  # as `Regions.to_dict` returns it
-    checkpoints: str | None  # the folder of checkpoint files; None to write none
-    stream: int | None = None  # which of the file's video streams it is
+    resume: bool  # whether to resume an interrupted run with the same identity
+    regions: Mapping[str, Any]  # from `Regions.to_dict`
+    checkpoints: str | None  # folder of the checkpoint files; None for no checkpoint
+    stream: int | None = None  # number of the video stream
 
 
 class RemoteRun(Iterator[FrameResult]):
-    """A run in a worker process, with the interface of `Run`; `OSError` if none can be started.
+    """A run in a worker process, with the interface of `Run`; raises an `OSError` if none can be started.
 
-    `video` is that of the request, if any, and gets the frames to be displayed. `stats` and `warnings` are
-    those last reported, `message` what the worker is doing before the first result.
+    `video` is the video of the request, if any; frames for display are added to its cache. `stats` and
+    `warnings` are the last reported ones, `message` describes the start of the run before the first result.
     """
 
     def __init__(self, request: RunRequest, video: Video | None, control: RunControl) -> None:
@@ -283,23 +285,23 @@ class RemoteRun(Iterator[FrameResult]):
         self._video, self._settings = video, TrackerSettings(**request.settings)
         self.warnings: list[str] = []
         self._meta: Message = {}
-        self._left: deque[FrameResult] = deque()
-        self._most = request.stop - request.start
+        self._pending: deque[FrameResult] = deque()
+        self._remaining = request.stop - request.start
         self._worker = Worker(background=True)
         self._worker.send({"run": dataclasses.asdict(request)})
         self._answers = self._worker.messages()
-        self._filling = self.fill(self._left)
+        self._filling = self.fill(self._pending)
         self._first = next(self._answers, None)
         if self._first is None:
-            raise OSError(f"The process of the run ended {self._worker.ending()}.")
+            raise OSError(f"The worker process ended {self._worker.ending()}.")
         control.forward(self._worker.send)
 
     def show(self, wanted: bool) -> None:
-        """Request the pixels of the newest frames, which the local video caches."""
+        """Start or stop receiving the pixels of the newest frames, which the local video caches."""
         self._worker.send("show" if wanted else "hide")
 
     def fill(self, results: list[FrameResult] | deque[FrameResult]) -> Iterator[int]:
-        """Append new results; yield their number ten times a second, also 0."""
+        """Append new results; yield their number, which may be 0, ten times a second."""
         answer, self._first = self._first, None
         while answer is not None:
             new = self._read(answer)
@@ -310,21 +312,21 @@ class RemoteRun(Iterator[FrameResult]):
                     raise ResultError(answer["error"])
                 return
             answer = next(self._answers, None)
-        raise ResultError(f"The process of the run ended {self._worker.ending()}: run it again.")
+        raise ResultError(f"The worker process of the run ended {self._worker.ending()}: run it again.")
 
     def __next__(self) -> FrameResult:
         """Return the next frame's result."""
-        while not self._left:
+        while not self._pending:
             next(self._filling)  # raises StopIteration at the end
-        return self._left.popleft()
+        return self._pending.popleft()
 
     def _read(self, answer: Message) -> list[FrameResult]:
-        """Process an answer, and return the results that follow it."""
+        """Process an answer and return the results that follow it."""
         kind = frame_type(self._settings.max_faces)
-        count = min(int(answer["frames"]), self._most)
-        self._most -= count
+        count = min(int(answer["frames"]), self._remaining)
+        self._remaining -= count
         stream = self._worker.answers
-        with suppress(OSError, ValueError):  # half of it, where the process was killed
+        with suppress(OSError, ValueError):  # incomplete data of a killed process
             rows = np.frombuffer(stream.read(count * kind.itemsize), kind, count)
             if self._video is not None and answer["picture"] is not None:
                 shape = self._video.shape[1:]
@@ -337,7 +339,7 @@ class RemoteRun(Iterator[FrameResult]):
         return []
 
     def tracks(self, results: Sequence[FrameResult]) -> Tracks:
-        """Return results of this run as `Tracks`, with its statistics and warnings up to now."""
+        """Return results of this run as `Tracks`, with the latest statistics and warnings."""
         assert self._video is not None
         return collect(
             results,
@@ -354,15 +356,15 @@ class RemoteRun(Iterator[FrameResult]):
         self._worker.stop()
 
 
-# in the worker process
+# executed in the worker process
 
 
 def main(handle: int) -> None:
-    """Serve the requests of the standard input until it ends; answer to a file handle."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the process that sends the requests
+    """Process requests from the standard input until it is closed; write answers to a file handle."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is handled by the parent process
     answers = os.fdopen(handle, "wb")
     requests: queue.Queue[Message] = queue.Queue()
-    run = _RunHere()
+    run = _WorkerRun()
     listener = threading.Thread(target=_listen, args=(requests, run), daemon=True)
     listener.start()
     while "run" not in (request := requests.get()):
@@ -371,46 +373,46 @@ def main(handle: int) -> None:
         result = do_job(job, lambda done, total: _send(answers, {"done": done, "total": total}))
         _send(answers, {"result": dataclasses.asdict(result)})
     run.track(RunRequest(**request["run"]), answers)
-    listener.join()  # until the answers were taken and the input is closed
+    listener.join()  # until the parent closes the input
 
 
-def _listen(requests: queue.Queue[Message], run: _RunHere) -> None:
+def _listen(requests: queue.Queue[Message], run: _WorkerRun) -> None:
     for line in sys.stdin.buffer:
         message = json.loads(line)
         if isinstance(message, str):
-            run.obey(message)
+            run.handle_command(message)
         else:
             requests.put(message)
     run.control.cancel()
     run.idle.wait()
-    os._exit(0)  # the checkpoint is valid at any time
+    os._exit(0)  # safe, as the checkpoint is valid at any time
 
 
-class _RunHere:
-    """A run in the worker, and its reported progress."""
+class _WorkerRun:
+    """The run of a worker and its progress reports."""
 
     def __init__(self) -> None:
         self.control = RunControl()
         self.idle = threading.Event()
         self.idle.set()
-        self._shows = False
+        self._sends_pixels = False
         self._video: Video | None = None
         self._run: Run | None = None
         self._results: list[FrameResult] = []
         self._message = LOADING
 
-    def obey(self, command: str) -> None:
-        """Obey a command of the parent process."""
+    def handle_command(self, command: str) -> None:
+        """Execute a command of the parent process."""
         if command in ("show", "hide"):
-            self._shows = command == "show"
+            self._sends_pixels = command == "show"
             if self._video is not None:
-                self._video.keeps_frames = self._shows
+                self._video.keeps_frames = self._sends_pixels
         else:
             control = self.control
             {"pause": control.pause, "resume": control.resume, "cancel": control.cancel}[command]()
 
     def track(self, request: RunRequest, answers: IO[bytes]) -> None:
-        """Track the frames of a request, and report progress."""
+        """Track the frames of a request and report progress."""
         self.idle.clear()
         if sys.platform != "win32":
             os.nice(NICE)
@@ -421,12 +423,12 @@ class _RunHere:
         error = None
         try:
             self._track(request, settings)
-        except Exception as failed:
-            error = in_a_sentence(failed)
+        except Exception as reason:
+            error = error_sentence(reason)
         ended.set()
         reporter.join()
         with suppress(OSError):
-            _send(answers, self._news(error, end=True))
+            _send(answers, self._progress(error, end=True))
         self.idle.set()
 
     def _track(self, request: RunRequest, settings: TrackerSettings) -> None:
@@ -435,9 +437,9 @@ class _RunHere:
             FaceTracker(load_models(request.models), settings).prepare()
             return
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VideoWarning)  # given when it was opened in the window
+            warnings.simplefilter("ignore", VideoWarning)  # shown when the window opened the video
             video = self._video = open_video(request.video, request.stream)
-        video.keeps_frames = self._shows
+        video.keeps_frames = self._sends_pixels
         if list(video.source.state) != list(request.file):
             raise VideoError(f"{request.video} has changed since it was opened: open it again.")
         tracker = FaceTracker(load_models(request.models), settings)
@@ -454,10 +456,10 @@ class _RunHere:
                 self._results.append(result)
                 self._message = ""
 
-    def _news(self, error: str | None = None, end: bool = False) -> Message:
+    def _progress(self, error: str | None = None, end: bool = False) -> Message:
         run = self._run
         return {
-            "message": what_is_done(self._message),
+            "message": start_message(self._message),
             "stats": dataclasses.asdict(RunStats() if run is None else run.stats),
             "warnings": [] if run is None else list(run.all_warnings()),
             "meta": {} if run is None else run.meta(),
@@ -471,30 +473,29 @@ class _RunHere:
         kind = frame_type(max_faces)
         reported, last = 0, False
         while not last:
-            last = ended.wait(NEWS_SECONDS)
+            last = ended.wait(_PROGRESS_SECONDS)
             results = self._results[reported:]
             reported += len(results)
-            news = {**self._news(), "frames": len(results)}
+            message = {**self._progress(), "frames": len(results)}
             payload: list[Any] = [b"".join(frame_to_bytes(result, kind) for result in results)]
-            if self._shows and results and self._video is not None:
+            if self._sends_pixels and results and self._video is not None:
                 with suppress(FaceLandmarksError):  # the run itself raises it too
                     payload.append(self._video[results[-1].index])
-                    news["picture"] = results[-1].index
+                    message["picture"] = results[-1].index
             with suppress(OSError):
-                _send(answers, news, *payload)
+                _send(answers, message, *payload)
 
 
-def what_is_done(message: str) -> str:
-    """Return the message of a run's start, with the number of kernels compiled, if any."""
+def start_message(message: str) -> str:
+    """Return the message shown at the start of a run, with the number of compiled kernels, if any."""
     if message != PREPARING or not COMPILED:
         return message
     return f"First run after an installation: compiling, up to a minute ({len(COMPILED)} kernels so far) …"
 
 
-def in_a_sentence(error: Exception) -> str:
+def error_sentence(error: Exception) -> str:
     """Return an error as one sentence; unexpected errors are logged."""
     if isinstance(error, FaceLandmarksError):
         return str(error)
-    _log.error("The run stopped", exc_info=error)
-    reason = in_one_line(error) or "no reason given"
-    return f"The run stopped at an unexpected error ({type(error).__name__}: {reason})."
+    _log.error("The run failed", exc_info=error)
+    return f"The run failed with an unexpected error ({type(error).__name__}: {in_one_line(error)})."

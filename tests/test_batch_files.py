@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
+from napari_face_landmarks.runs.batch_files import find_videos, place_outputs, recorded_outputs, skipped_files
 from napari_face_landmarks.runs.job import record_of
-from napari_face_landmarks.runs.places import find_videos, left_out, place_outputs, recorded_outputs
 
 WAYS: dict[str, Callable[[Path], list[str]]] = {
     "the root": lambda root: [str(root)],
@@ -106,7 +106,7 @@ def test_a_video_next_to_one_of_its_name_keeps_its_suffix(root: Path, tmp_path: 
 
 
 def said_of(inputs: Any, output: Path) -> str:
-    return left_out(inputs, output, {video for video, _ in find_videos(inputs)})
+    return skipped_files(inputs, output, {video for video, _ in find_videos(inputs)})
 
 
 def test_files_that_are_left_out_are_named_by_their_ending(root: Path, tmp_path: Path) -> None:
@@ -115,7 +115,7 @@ def test_files_that_are_left_out_are_named_by_their_ending(root: Path, tmp_path:
     for name in ("P00/a.txt", "P01/b.TXT", "P01/scan.jpg", "README", ".hidden"):
         (root / name).touch()
     said = said_of([str(root), str(root / "P00" / "v0.mp4")], root / "P02")
-    assert said == "Skipped, because they are not videos: 2 of .txt, 1 of .jpg, 1 of no ending."
+    assert said == "Skipped, because they are not videos: 2 of .txt, 1 of .jpg, 1 of no suffix."
     series = tmp_path / "series"
     series.mkdir()
     (series / "1.png").touch()
