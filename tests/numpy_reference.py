@@ -15,7 +15,7 @@ from napari_face_landmarks.parts.crop import EYE_SIDE, LEFT_EYE, MOUTH, MOUTH_SI
 from napari_face_landmarks.parts.network import CERTAIN, NARROW_EYE, NARROWEST_EYE, UNCERTAIN
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_of_landmarks, to_image
-from napari_face_landmarks.pfld.network import POOR_NME, SECOND_LOOK
+from napari_face_landmarks.pfld.network import MAX_CROP_ERRORS, POOR_NME
 from napari_face_landmarks.tracking.smoothing import (
     LID_NOISE,
     LID_TOLERANCE,
@@ -60,7 +60,7 @@ def crops_of_landmarks_reference(landmarks: npt.NDArray[np.floating], margin: fl
 
 
 def place_output_reference(fractions: Floats, spread: Floats, score: Floats, crops: Floats) -> PfldOutput:
-    """Do what `place_output` does."""
+    """Do what `output_in_image` does."""
     landmarks = to_image(fractions, crops)
     sigma = np.asarray(spread * crops[:, 2:3], dtype=np.float32)
     finite = np.isfinite(landmarks).all(axis=(1, 2)) & np.isfinite(sigma).all(axis=1)
@@ -78,7 +78,7 @@ def misplaced_reference(crops: Floats, landmarks: Floats) -> npt.NDArray[np.bool
         shift = np.linalg.norm(better[:, :2] - crops[:, :2], axis=1) / crops[:, 2]
         scale = np.abs(np.log(np.maximum(better[:, 2], 1e-3) / crops[:, 2]))
     roll = np.abs((better[:, 3] - crops[:, 3] + np.pi) % (2 * np.pi) - np.pi)
-    largest_shift, largest_scale, largest_roll = SECOND_LOOK
+    largest_shift, largest_scale, largest_roll = MAX_CROP_ERRORS
     off = (shift > largest_shift) | (scale > largest_scale) | (roll > largest_roll) | ~(crops[:, 2] > 0)
     return np.asarray((better[:, 2] > 1) & off)
 

@@ -1,4 +1,4 @@
-"""From a face's place in the picture to the network's upright square input, and back."""
+"""Upright square crops of faces: sampling them as network input, and mapping coordinates to and from them."""
 
 from __future__ import annotations
 
@@ -12,31 +12,33 @@ from napari_face_landmarks.jit import exact_kernel, kernel
 
 CROP_SIZE = 112
 CROP_MARGIN = 1.3
-"""The crop's side in units of the larger side of the landmarks' upright bounding box."""
+"""Side of the crop divided by the larger side of the landmarks' upright bounding box."""
 
 LARGEST_CROP = 1e6
-"""Pixels that place and side of a crop may reach: far beyond the largest picture."""
-LARGEST_BLOCK = 64
-"""Pixels of a side that are taken together before a crop is sampled, at most."""
+"""Limit of a crop's position and side, pixels; far beyond the largest image."""
+MAX_BLOCK = 64
+"""Maximum side, pixels, of the blocks that are averaged before a large crop is sampled."""
 
-MOST_SAMPLES = 2
-"""Samples that are averaged in each direction, at most; of larger crops means of blocks are sampled."""
+MAX_SAMPLES = 2
+"""Maximum number of samples averaged along each axis; larger crops are sampled from block means."""
 FIELD_BITS, WEIGHT_STEPS = 21, 2048
-"""Bits of the sum of a colour, three to a number, and steps of the weights of a sample's four neighbours.
+"""Bits of each colour's sum, and integer steps of the bilinear weights.
 
-One product so serves three colours. The sums fit: 255 * 2048 * `MOST_SAMPLES` ** 2 is less than 2 ** 21.
+The sums of red, green and blue are packed into one 64-bit integer, so that one product serves all three. They
+fit: 255 * 2048 * `MAX_SAMPLES` ** 2 is less than 2 ** 21.
 """
 FIELD = 2**FIELD_BITS - 1
 
 Floats = npt.NDArray[np.float32]
 Pictures = npt.NDArray[np.uint8] | list[npt.NDArray[np.uint8]]
-"""The picture of some crops, or a list of one for each."""
+"""One image, or a list with one for each crop or face."""
 
 
 def crops_of_landmarks(landmarks: npt.NDArray[np.floating], margin: float = CROP_MARGIN) -> Floats:
-    """Return the square upright crop of each face (centre x, y, side, pixels; roll, radians), (F, 4) float32.
+    """Return upright square crops of faces, (F, 4) float32: centre x, y, side (pixels), roll (radians).
 
-    From landmarks (F, 68, 2); `margin` is its side over the larger side of their bounding box.
+    `landmarks` are (F, 68, 2) in pixels; `margin` is the crop's side divided by the larger side of their
+    upright bounding box.
     """
     points = np.ascontiguousarray(landmarks, dtype=np.float64)
     crops = np.empty((len(points), 4), dtype=np.float32)
@@ -46,7 +48,7 @@ def crops_of_landmarks(landmarks: npt.NDArray[np.floating], margin: float = CROP
 
 @exact_kernel
 def crops_kernel(points: npt.NDArray[np.float64], margin: float, crops: Floats) -> None:
-    """Compiled `crops_of_landmarks`: fills the crops, (F, 4)."""
+    """Compiled `crops_of_landmarks`; fills `crops`, (F, 4)."""
     for face in range(points.shape[0]):
         across_x = across_y = total = 0.0
         for i in range(36, 42):
@@ -70,9 +72,9 @@ def crops_kernel(points: npt.NDArray[np.float64], margin: float, crops: Floats) 
 
 
 def by_picture(pictures: Pictures, count: int) -> Iterator[tuple[npt.NDArray[np.uint8], slice]]:
-    """Yield the pictures of crops or faces, each with the part of these that it shows.
+    """Yield each image (H, W, 3) with the slice of the `count` crops or faces that it shows.
 
-    `pictures` is a picture (H, W, 3), or a list of one for each of `count` crops.
+    `pictures` is one image, or a list with one for each crop.
     """
     if not isinstance(pictures, list):
         yield pictures, slice(0, count)
@@ -85,9 +87,10 @@ def by_picture(pictures: Pictures, count: int) -> Iterator[tuple[npt.NDArray[np.
 
 
 def flat_pixels(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
-    """Return the numbers of a picture in order, always read-only: kernels round alike for all pictures.
+    """Return the pixels of an image as a flat read-only array.
 
-    Numba compiles a kernel once more for read-only arrays, and fast mathematics may then differ.
+    Numba compiles separate kernels for read-only and writable arrays, which may round differently with fast
+    math; always passing read-only arrays avoids that.
     """
     pixels = np.ascontiguousarray(rgb).reshape(-1)
     pixels.flags.writeable = False
@@ -95,7 +98,7 @@ def flat_pixels(rgb: npt.NDArray[np.uint8]) -> npt.NDArray[np.uint8]:
 
 
 def to_image(fractions: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -> Floats:
-    """Map coordinates in crops, fractions (F, N, 2), to pixels of the image, (F, N, 2) float32."""
+    """Map points in crops, (F, N, 2) as fractions of the side, to image pixels, (F, N, 2) float32."""
     centre = np.asarray(crops, dtype=np.float64)
     offset = (np.asarray(fractions, dtype=np.float64) - 0.5) * centre[:, None, 2:3]
     cos, sin = np.cos(centre[:, 3])[:, None], np.sin(centre[:, 3])[:, None]
@@ -105,7 +108,7 @@ def to_image(fractions: npt.NDArray[np.floating], crops: npt.NDArray[np.floating
 
 
 def to_crop(points: npt.NDArray[np.floating], crops: npt.NDArray[np.floating]) -> Floats:
-    """Map pixels of the picture to fractions of the crops: the inverse of `to_image`."""
+    """Map image pixels to fractions of the crops: the inverse of `to_image`."""
     centre = np.asarray(crops, dtype=np.float64)
     offset = np.asarray(points, dtype=np.float64) - centre[:, None, :2]
     cos, sin = np.cos(centre[:, 3])[:, None], np.sin(centre[:, 3])[:, None]
@@ -121,17 +124,19 @@ def sample_crops(
     mirrored: tuple[bool, bool] = (False, False),
     out: Floats | None = None,
 ) -> Floats:
-    """Sample crops (F, 4) of images (H, W, 3) uint8 for the network: (F, 3, size, size) float32, in `out`.
+    """Sample crops (F, 4) of images (H, W, 3) uint8 as network input, (F, 3, size, size) float32, 0 to 1.
 
-    Bilinear, by a kernel independent of OpenCV's version, and averaged over a grid of samples where the crop
-    is larger than the network's input. Of crops over 2.25 times as large, means of 2 x 2, 4 x 4, ... pixels
-    are sampled. Border pixels are replicated. Weights are rounded to steps of 1 / `WEIGHT_STEPS`.
+    Sampling is bilinear, by a kernel of the package, so that it does not depend on OpenCV's version. Where
+    the crop is larger than the input, a grid of samples is averaged; if it is more than 2.25 times as large,
+    means of 2 x 2, 4 x 4, ... pixels are sampled. Border pixels are replicated. Weights are rounded to steps
+    of 1 / `WEIGHT_STEPS`. `mirrored` says whether an image's crops of even and of odd index are mirrored;
+    `out` is filled and returned if given.
     """
     if out is None:
         out = np.empty((len(crops), 3, size, size), dtype=np.float32)
-    where = np.asarray(crops, np.float64)
+    crops64 = np.asarray(crops, np.float64)
     for rgb, rows in by_picture(pictures, len(crops)):
-        sample_kernel(flat_pixels(rgb), rgb.shape[0], rgb.shape[1], where[rows], mirrored, out[rows])
+        sample_kernel(flat_pixels(rgb), rgb.shape[0], rgb.shape[1], crops64[rows], mirrored, out[rows])
     return out
 
 
@@ -144,17 +149,17 @@ def sample_kernel(
     mirrored: tuple[bool, bool],
     out: Floats,
 ) -> None:
-    """Compiled `sample_crops`; `pixels` are the picture's numbers in their order."""
+    """Compiled `sample_crops` for one image; `pixels` are its values from `flat_pixels`."""
     size = out.shape[2]
     for row in range(len(crops)):
         x, y, side, roll = crops[row, 0], crops[row, 1], crops[row, 2], crops[row, 3]
-        if not (abs(x) + abs(y) + abs(roll) + side <= LARGEST_CROP and side > 0):  # or a number is none
+        if not (abs(x) + abs(y) + abs(roll) + side <= LARGEST_CROP and side > 0):  # also True for NaN
             out[row] = 0
             continue
         samples, block = max(1, math.ceil(side / size - 0.25)), 1
-        while samples > MOST_SAMPLES and block < LARGEST_BLOCK:
+        while samples > MAX_SAMPLES and block < MAX_BLOCK:
             samples, block = (samples + 1) // 2, 2 * block
-        _sample(pixels, height, width, x, y, side, roll, min(samples, MOST_SAMPLES), block, out[row])
+        _sample(pixels, height, width, x, y, side, roll, min(samples, MAX_SAMPLES), block, out[row])
         if mirrored[row % 2]:
             for colour in range(3):
                 for line in range(size):
@@ -200,7 +205,7 @@ def _sample(
     last_x, last_y = np.float32(across - 1), np.float32(down - 1)
     pitch = np.int32(across + 1)
     norm = np.float32(1.0 / (255.0 * WEIGHT_STEPS * samples * samples))
-    places, weights, sums = np.empty(size, np.int32), np.empty((3, size), np.int32), np.empty(size, np.int64)
+    indices, weights, sums = np.empty(size, np.int32), np.empty((3, size), np.int32), np.empty(size, np.int64)
     weights_01, weights_10, weights_11 = weights[0], weights[1], weights[2]
     for row in range(size):
         sums[:] = 0
@@ -208,7 +213,7 @@ def _sample(
             v = np.float32(row * samples + j - half)
             start_x, start_y = x0 - v * dy, y0 + v * dx
             for i in range(samples):
-                # where the samples of a row lie, in the processor's lanes, and then what is there
+                # positions and weights of a row's samples first, in a loop that is vectorised; then the sums
                 for column in range(size):
                     u = np.float32(column * samples + i - half)
                     x = min(max(start_x + u * dx, zero), last_x)
@@ -219,9 +224,9 @@ def _sample(
                     weights_11[column] = w11
                     weights_01[column] = np.int32(np.int32(fx) - w11)
                     weights_10[column] = np.int32(np.int32(fy * scale) - w11)
-                    places[column] = np.int32(yi * pitch + xi)
+                    indices[column] = np.int32(yi * pitch + xi)
                 for column in range(size):
-                    p = np.uint64(places[column])
+                    p = np.uint64(indices[column])
                     q = p + np.uint64(pitch)
                     first = packed[p]
                     right, below = packed[p + np.uint64(1)] - first, packed[q] - first
@@ -253,21 +258,21 @@ def _pack_colours(
     block: int,
     packed: npt.NDArray[np.int64],
 ) -> None:
-    """Copy a part of an image, or the means of its blocks, the three colours of a pixel in one number.
+    """Copy a part of an image, or the means of its blocks; the colours of a pixel are packed in one integer.
 
-    `pixels` are the image's values in order. `packed` is ((down + 1) * (across + 1),): the last row and
-    column come twice, so that every pixel has its neighbours.
+    `packed` is ((down + 1) * (across + 1),): the last row and column are repeated, so that every pixel has a
+    right and a lower neighbour.
     """
     sums = np.empty(3 * across * block, np.float32)
     norm, half = np.float32(1.0 / (block * block)), np.float32(0.5)
     for r in range(down + 1):
         line, start = top + min(r, down - 1), r * (across + 1)
-        into = packed[start : start + across]
+        target = packed[start : start + across]
         if block == 1:
             source = pixels[3 * (line * width + left) : 3 * (line * width + left + across)]
             for c in range(across):
                 red, green = np.int64(source[3 * c]), np.int64(source[3 * c + 1])
-                into[c] = red | (green << FIELD_BITS) | (np.int64(source[3 * c + 2]) << 2 * FIELD_BITS)
+                target[c] = red | (green << FIELD_BITS) | (np.int64(source[3 * c + 2]) << 2 * FIELD_BITS)
         else:
             _sum_lines(pixels, height, width, line * block, left * block, block, sums)
             for c in range(across):
@@ -277,7 +282,7 @@ def _pack_colours(
                     green_sum += sums[3 * k + 1]
                     blue_sum += sums[3 * k + 2]
                 red, green = np.int64(red_sum * norm + half), np.int64(green_sum * norm + half)
-                into[c] = red | (green << FIELD_BITS) | (np.int64(blue_sum * norm + half) << 2 * FIELD_BITS)
+                target[c] = red | (green << FIELD_BITS) | (np.int64(blue_sum * norm + half) << 2 * FIELD_BITS)
         packed[start + across] = packed[start + across - 1]
 
 
@@ -285,13 +290,13 @@ def _pack_colours(
 def _sum_lines(
     pixels: npt.NDArray[np.uint8], height: int, width: int, top: int, left: int, lines: int, sums: Floats
 ) -> None:
-    """Fill the sums over lines, (3 n,), of n pixels from `left` on; border pixels are replicated."""
-    known = 3 * min(len(sums) // 3, width - left)
+    """Sum n pixels from `left` over `lines` into `sums`, (3 n,); border pixels are replicated."""
+    inside = 3 * min(len(sums) // 3, width - left)
     sums[:] = np.float32(0)
     for y in range(top, top + lines):
         start = 3 * (min(y, height - 1) * width + left)
-        line = pixels[start : start + known]
-        for k in range(known):
+        line = pixels[start : start + inside]
+        for k in range(inside):
             sums[k] += line[k]
-    for k in range(known, len(sums)):
+    for k in range(inside, len(sums)):
         sums[k] = sums[k - 3]

@@ -1,4 +1,4 @@
-"""Custom landmark networks, run in place of PFLD."""
+"""Custom landmark networks that replace PFLD."""
 
 from __future__ import annotations
 
@@ -20,59 +20,55 @@ WFLW_TO_IBUG = np.array(
         *range(33, 38),  # brows: upper edges
         *range(42, 47),
         *range(51, 60),  # nose
-        *(60, 61, 63, 64, 65, 67),  # eyes: without the centres of the lids
+        *(60, 61, 63, 64, 65, 67),  # eyes, without the centres of the lids
         *(68, 69, 71, 72, 73, 75),
-        *range(76, 96),  # lips; without the pupils
+        *range(76, 96),  # lips; the pupils are left out
     ]
 )
 """Indices of the 68 iBUG landmarks among the 98 of WFLW."""
 
 UNKNOWN_SIGMA = 0.04
-"""Assumed standard deviation of a landmark if the network gives none, in inter-ocular distances."""
+"""Assumed standard deviation of a landmark if ``pfld.json`` states none, in inter-ocular distances."""
 
 
 @dataclass(frozen=True)
 class CustomPfld:
     """A custom landmark network and its input and output conventions."""
 
-    session: onnxruntime.InferenceSession  # the network
-    # the PFLD of the default bundle, used only for the face score of a crop
-    judge: onnxruntime.InferenceSession
+    session: onnxruntime.InferenceSession  # the custom network
+    judge: onnxruntime.InferenceSession  # the default bundle's PFLD, for the face score only
     output: str  # name of the output with the landmarks
     size: int  # side of the input, px
-    channels_last: bool  # whether the input is (N, H, W, 3), not (N, 3, H, W)
+    channels_last: bool  # whether the input is (N, H, W, 3) instead of (N, 3, H, W)
     batches: bool  # whether it accepts batches
-    # low, high: input values of black and white
-    low: float
-    high: float
+    low: float  # input value of black
+    high: float  # input value of white
     bgr: bool  # whether the channels are blue, green, red
-    # {"face", "landmarks"}; what the crop is based on: a detector's box from forehead to chin, or that of the
-    # landmarks
-    box: str
+    box: str  # box that defines the crop: "face" (detector's, forehead to chin) or "landmarks" (their bounds)
     box_scale: float  # side of the crop divided by the longer side of the box
     points: int  # 68 (iBUG) or 98 (WFLW)
     sigma: float = UNKNOWN_SIGMA  # assumed standard deviation of a landmark, in inter-ocular distances
 
 
 def custom_crops(network: CustomPfld, crops: Floats, box_to_crop: float, shift: float) -> Floats:
-    """Convert PFLD's crops of faces, (F, 4), to those of a custom network, (F, 4).
+    """Convert PFLD's crops of faces, (F, 4), to crops for a custom network, (F, 4).
 
-    `box_to_crop` is the side of PFLD's crop over that of a face box, `shift` the shift of its centre in box
-    heights.
+    `box_to_crop` is the side of PFLD's crop divided by the side of the face box, `shift` the shift of the
+    crop's centre in box heights.
     """
-    wanted = np.array(crops, dtype=np.float32)
+    converted = np.array(crops, dtype=np.float32)
     if network.box == "landmarks":
-        wanted[:, 2] *= network.box_scale / CROP_MARGIN
-        return wanted
-    box = wanted[:, 2] / box_to_crop
-    wanted[:, 0] += np.sin(wanted[:, 3]) * shift * box
-    wanted[:, 1] -= np.cos(wanted[:, 3]) * shift * box
-    wanted[:, 2] = network.box_scale * box
-    return wanted
+        converted[:, 2] *= network.box_scale / CROP_MARGIN
+        return converted
+    box = converted[:, 2] / box_to_crop
+    converted[:, 0] += np.sin(converted[:, 3]) * shift * box
+    converted[:, 1] -= np.cos(converted[:, 3]) * shift * box
+    converted[:, 2] = network.box_scale * box
+    return converted
 
 
 def run_custom(network: CustomPfld, pictures: Pictures, crops: Floats) -> Floats:
-    """Run the network on crops (F, 4) of `custom_crops`; return (F, 68, 2), x and y in fractions of them."""
+    """Run the network on crops (F, 4) from `custom_crops`; return (F, 68, 2), in fractions of the crop."""
     inputs = sample_crops(pictures, crops, network.size)
     if network.bgr:
         inputs = inputs[:, ::-1]

@@ -15,7 +15,7 @@ from napari_face_landmarks.jit import exact_kernel
 from napari_face_landmarks.models import Models
 from napari_face_landmarks.pfld import PfldOutput, crops_of_boxes, crops_of_landmarks, predict, predict_twice
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_kernel
-from napari_face_landmarks.pfld.network import put_faces
+from napari_face_landmarks.pfld.network import replace_faces
 from napari_face_landmarks.settings import TrackerSettings
 
 Floats = npt.NDArray[np.float32]
@@ -67,7 +67,7 @@ def predict_in_boxes(models: Models, rgb: npt.NDArray[np.uint8], crops: Floats) 
     output = predict_twice(models.pfld, rgb, crops)
     better = crops_of_landmarks(output.landmarks)
     sure = np.flatnonzero((output.score >= 0.05) & (better[:, 2] >= SMALLEST_FACE))
-    put_faces(output, sure, predict(models.pfld, rgb, better[sure], mirrored=True))
+    replace_faces(output, sure, predict(models.pfld, rgb, better[sure], mirrored=True))
     return output
 
 
