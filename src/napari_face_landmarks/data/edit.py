@@ -1,7 +1,7 @@
-"""Edits of tracks: manual landmarks; faces renamed, deleted, merged, split and selected.
+"""Edits of tracks: manual landmarks; renaming, deleting, merging, splitting and selecting faces.
 
-Each edit returns new tracks, except `set_face`, which changes one face on one frame in place at constant
-cost, for callers that own a copy (`Tracks.copy`).
+Edits return new tracks, except `set_face` and `reset_fit`, which work in place at constant cost, for callers
+that own a copy (`Tracks.copy`).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
 
 FaceValues = dict[str, npt.NDArray[Any]]
-"""The arrays of one face on one frame, each of the shape `Field.shape`."""
+"""Arrays of one face on one frame by name, each of shape `Field.shape`."""
 HAND_ERROR = 0.01
 """Standard deviation of a manual landmark's error along one axis, in inter-ocular distances."""
 
@@ -62,7 +62,7 @@ def delete_face(tracks: Tracks, face: int, frames: tuple[int, int] | None = None
     tracks : Tracks
     face : int
     frames : (int, int), optional
-        First and last frame, both included; all where not given, and then the faces after it move up.
+        First and last frame, inclusive. By default the face is removed, and later faces move up by one.
 
     Raises
     ------
@@ -83,12 +83,12 @@ def choose_faces(tracks: Tracks, faces: Sequence[int]) -> Tracks:
     Raises
     ------
     ResultError
-        If there is no such face, or one is given twice.
+        If there is no such face, or a face is given twice.
     """
     for face in faces:
         _check_face(tracks, face)
     if len(set(faces)) < len(faces):
-        raise ResultError(f"The faces {list(faces)} contain a face twice: give each once.")
+        raise ResultError(f"The faces {list(faces)} contain a face twice: give each face once.")
     names = names_of_faces(tracks)
     chosen = _with_names(tracks.take_faces(list(faces)), [names[face] for face in faces])
     return _with_people(chosen, lambda _, face: faces.index(face) if face in faces else -1)
@@ -97,27 +97,27 @@ def choose_faces(tracks: Tracks, faces: Sequence[int]) -> Tracks:
 def merge_faces(tracks: Tracks, face: int, other: int) -> Tracks:
     """Return the tracks with two faces merged into `face`, which keeps its name.
 
-    On frames with both, the one with manual landmarks is kept, else the more confident one.
+    On frames with both faces, the one with manual landmarks is kept, else the more confident one.
 
     Raises
     ------
     ResultError
-        If there are no two such faces.
+        If there is no such face, or both are the same.
     """
     _check_face(tracks, face)
     _check_face(tracks, other)
     if face == other:
         raise ResultError(f"Face {face} cannot be merged with itself: choose two faces.")
     rank = np.where(tracks.present, 1 + tracks.confidence.mean(axis=-1), 0) + 2 * tracks.by_hand.any(axis=-1)
-    taken = rank[:, other] > rank[:, face]
+    from_other = rank[:, other] > rank[:, face]
     copy = tracks.copy()
     for array in copy.arrays().values():
-        array[taken, face] = array[taken, other]
+        array[from_other, face] = array[from_other, other]
     return delete_face(_with_people(copy, lambda _, each: face if each == other else each), other)
 
 
 def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
-    """Return the tracks with a face split at a frame, from which on it is a new face, the last one.
+    """Return the tracks with a face split at a frame: from there on it becomes a new face, the last one.
 
     Raises
     ------
@@ -126,8 +126,8 @@ def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
     """
     _check_face(tracks, face)
     after = tracks.frame_indices >= frame
-    there = tracks.present[:, face]
-    if not (there & after).any() or not (there & ~after).any():
+    present = tracks.present[:, face]
+    if not (present & after).any() or not (present & ~after).any():
         raise ResultError(
             f"Face {face} is not present both before frame {frame} and from it on: choose another frame."
         )
@@ -142,34 +142,34 @@ def split_face(tracks: Tracks, face: int, frame: int) -> Tracks:
 
 
 def row_of(tracks: Tracks, frame: int, face: int) -> int:
-    """Return the row of a frame in the arrays, having checked that the tracks have it and the face."""
-    found = np.flatnonzero(tracks.frame_indices == frame)
-    if not len(found) or not 0 <= face < tracks.n_faces:
+    """Return the row of a frame in the arrays; raise an error if the tracks lack the frame or the face."""
+    rows = np.flatnonzero(tracks.frame_indices == frame)
+    if not len(rows) or not 0 <= face < tracks.n_faces:
         raise ResultError(
-            f"There is no face {face} on frame {frame} of the tracks: choose one that they have."
+            f"There is no face {face} on frame {frame} of the tracks: choose a face and frame that they have."
         )
-    return int(found[0])
+    return int(rows[0])
 
 
 def set_manual_landmarks(
     tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
 ) -> Tracks:
-    """Return the tracks with manual landmarks of a face on one frame; a plain copy where none is given.
+    """Return the tracks with manual landmarks of a face on one frame; an unchanged copy if N is 0.
 
     Parameters
     ----------
     tracks : Tracks
     row, face : int
-        Of the arrays.
-    landmarks : sequence of int
-        0 to 67.
+        Indices into the arrays.
+    landmarks : sequence of N int
+        Indices of landmarks, 0 to 67.
     places : array-like, (N, 2)
-        Pixels, x then y.
+        Coordinates in pixels, x then y.
 
     Raises
     ------
     ResultError
-        If there is no such face, frame or landmark, or a place is not finite.
+        If there is no such face, frame or landmark, or a coordinate is not finite.
     """
     return with_face(tracks, row, face, manual_values(tracks, row, face, landmarks, places))
 
@@ -177,22 +177,22 @@ def set_manual_landmarks(
 def manual_values(
     tracks: Tracks, row: int, face: int, landmarks: Sequence[int], places: npt.ArrayLike
 ) -> FaceValues:
-    """Return what `set_manual_landmarks` makes of a face, for `set_face`, without copying the tracks."""
+    """Return the arrays of a face after `set_manual_landmarks`, for `set_face`; tracks are not copied."""
     _check_face(tracks, face)
-    points, which = np.asarray(places, dtype=np.float32), list(landmarks)
-    good = 0 <= row < tracks.n_frames and all(0 <= k < N_LANDMARKS for k in which)
-    if not good or points.shape != (len(which), 2) or not np.isfinite(points).all():
+    points, indices = np.asarray(places, dtype=np.float32), list(landmarks)
+    in_range = 0 <= row < tracks.n_frames and all(0 <= k < N_LANDMARKS for k in indices)
+    if not in_range or points.shape != (len(indices), 2) or not np.isfinite(points).all():
         raise ResultError(
             "Manual landmarks are 0 to 67, each with a finite x and y, on a tracked frame: correct them."
         )
     values = values_of_face(tracks, row, face)
-    if not which:
+    if not indices:
         return values
     moved, confidence, sigma = values["landmarks"], values["confidence"], values["sigma"]
-    moved[which], confidence[which] = points, 1
-    sigma[which] = HAND_ERROR * inter_ocular(moved)
+    moved[indices], confidence[indices] = points, 1
+    sigma[indices] = HAND_ERROR * inter_ocular(moved)
     edited = edited_values(tracks, row, face, moved, confidence, sigma, values["pose"])
-    edited["by_hand"][which] = True
+    edited["by_hand"][indices] = True
     return edited
 
 
@@ -205,31 +205,31 @@ def edited_values(
     sigma: npt.NDArray[Any],
     pose: npt.NDArray[Any],
 ) -> FaceValues:
-    """Return a face on one frame with its landmarks replaced, for `set_face`; its source is "manual".
+    """Return the arrays of a face on one frame with its landmarks replaced, for `set_face`.
 
-    Landmarks (68, 2), confidence and sigma (68,) and pose (6,) are as in `Tracks`. The box encloses the
-    landmarks, its score is kept, and values that described the previous fit become unknown.
+    Landmarks (68, 2), confidence and sigma (68,) and pose (6,) are as in `Tracks`. The source becomes
+    "manual", the box encloses the landmarks and keeps its score, and arrays that describe a fit are reset.
     """
     values = values_of_face(tracks, row, face)
     for item in FIELDS:
         if item.reset_by_edits:
             values[item.name] = item.empty()
-    there = landmarks[np.isfinite(landmarks).all(axis=-1)]
-    values["boxes"][:4] = [*there.min(axis=0), *there.max(axis=0)]
+    finite = landmarks[np.isfinite(landmarks).all(axis=-1)]
+    values["boxes"][:4] = [*finite.min(axis=0), *finite.max(axis=0)]
     values |= {"landmarks": landmarks, "confidence": confidence, "sigma": sigma, "pose": pose}
     values["source"] = np.array(MANUAL, np.uint8)
     return values
 
 
 def with_face(tracks: Tracks, row: int, face: int, values: FaceValues) -> Tracks:
-    """Return a copy of the tracks with other arrays of a face on one frame."""
+    """Return a copy of the tracks with the arrays of a face on one frame replaced."""
     copy = tracks.copy()
     set_face(copy, row, face, values)
     return copy
 
 
 def values_of_face(tracks: Tracks, row: int, face: int) -> FaceValues:
-    """Return a copy of all arrays of a face on one frame."""
+    """Return copies of all arrays of a face on one frame."""
     return {name: np.array(array[row, face]) for name, array in tracks.arrays().items()}
 
 
@@ -240,7 +240,7 @@ def set_face(tracks: Tracks, row: int, face: int, values: Mapping[str, npt.NDArr
 
 
 def reset_fit(tracks: Tracks, where: Any) -> None:
-    """Reset, in place, the values that describe a fit, at rows and faces `where` landmarks were edited."""
+    """Reset in place the arrays that describe a fit; `where` indexes rows and faces with edited landmarks."""
     for item in FIELDS:
         if item.reset_by_edits:
             getattr(tracks, item.name)[where] = item.fill
@@ -255,20 +255,22 @@ def _with_names(tracks: Tracks, names: list[str]) -> Tracks:
     return dataclasses.replace(tracks, meta={**tracks.meta, NAMES: names})
 
 
-def _with_people(tracks: Tracks, now: Callable[[int, int], int]) -> Tracks:
-    """Return tracks whose meta and warnings name the faces which still are another person from a frame on.
+def _with_people(tracks: Tracks, new_face: Callable[[int, int], int]) -> Tracks:
+    """Update metadata and warnings about faces that are another person from a frame on (`NEW_TRACKS`).
 
-    `now` returns which face one is now that was another person from a frame on; -1 where it is gone.
+    `new_face(frame, face)` returns the index, after an edit, of a face from that frame on; -1 if deleted.
     """
-    given = tracks.meta.get(NEW_TRACKS)
-    if not given:
+    entries = tracks.meta.get(NEW_TRACKS)
+    if not entries:
         return tracks
     several = []
-    for frame, face in given:
-        after, at = tracks.frame_indices >= frame, now(frame, face)
-        there = tracks.present[:, at] if at >= 0 else after & ~after
-        if (there & after).any() and (there & ~after).any():
-            several.append([frame, at])
+    for frame, old_face in entries:
+        face = new_face(frame, old_face)
+        if face < 0:
+            continue
+        after, present = tracks.frame_indices >= frame, tracks.present[:, face]
+        if (present & after).any() and (present & ~after).any():
+            several.append([frame, face])
     meta = {key: value for key, value in tracks.meta.items() if key != NEW_TRACKS}
     others = [sentence for sentence in tracks.warnings if not sentence.startswith(SEVERAL)]
     return dataclasses.replace(

@@ -1,7 +1,7 @@
-"""The arrays of a face: the table from which frames, tracks, checkpoints, files and edits are derived.
+"""The arrays of a face, from which frames, tracks, checkpoints, files and edits are derived.
 
-`FaceArrays` has an entry for each array: its type, and a `Field` with the rest; `FIELDS` lists these. All
-code that stores, reads, copies or edits faces loops over `FIELDS`.
+Each array is an attribute of `FaceArrays`, annotated with its type and a `Field`; `FIELDS` lists the latter.
+All code that stores, reads, copies or edits faces loops over `FIELDS`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from napari_face_landmarks.ibug import N_LANDMARKS
 Floats = npt.NDArray[np.float32]
 
 SOURCES = ("none", "pfld", "clnf", "carried", "manual")
-"""What the codes 0 to 4 of `source` mean: where a face's landmarks come from."""
+"""Origin of a face's landmarks: names of the codes 0 to 4 of `source`."""
 NONE, PFLD, CLNF, CARRIED, MANUAL = range(len(SOURCES))
 BY_CLNF, OFF_MODEL = 0, 1
 """Indices into the last axis of `misfit`."""
@@ -29,33 +29,32 @@ BY_CLNF, OFF_MODEL = 0, 1
 class Field:
     """An array that each face has."""
 
-    dtype: str  # as NumPy spells it; little-endian
-    # of one face. In a frame an axis of the faces comes before it, in tracks axes of frames and faces
+    dtype: str  # in NumPy's notation; little-endian
+    # shape for one face; frames have a leading axis of faces, tracks axes of frames and faces
     shape: tuple[int, ...]
-    fill: float | bool  # the value where there is no face
-    description: str  # a sentence, for docstrings and files
-    parts: tuple[str, ...] = ()  # names of the entries of the last axis, for arrays that are no landmarks
-    # whether every file of tracks has it: False for arrays that files written before it lack. Frames and
-    # tracks made without it are filled with `fill`
+    fill: float | bool  # value if there is no face
+    description: str  # one sentence for docstrings and files
+    parts: tuple[str, ...] = ()  # names of the entries of the last axis, unless these are landmarks
+    # False if older files of tracks lack the array, which is then filled with `fill`, as in frames and tracks
+    # made without it
     required: bool = True
-    tracked: bool = True  # whether the tracker computes it, so that checkpoints store it
-    # whether it describes how the landmarks were fitted, and is unknown once they were edited
-    reset_by_edits: bool = False
-    column: str = ""  # what the names of columns of tables begin with; `name` where not given
-    name: str = ""  # the attribute of frames and tracks, and the name in files that keep all arrays
+    tracked: bool = True  # whether the tracker computes it, and checkpoints store it
+    reset_by_edits: bool = False  # whether it describes a fit, which edits of landmarks invalidate
+    column: str = ""  # name, or prefix of the names, of table columns; default `name`
+    name: str = ""  # attribute of frames and tracks, and name in files that keep all arrays
 
     @property
     def columns(self) -> tuple[str, ...]:
-        """Names of columns of tables: one for each part, or a single one."""
+        """Names of table columns: one for each part, or a single one."""
         return tuple(f"{self.column}_{part}" for part in self.parts) or (self.column,)
 
     @property
     def per_landmark(self) -> bool:
-        """Whether each landmark has a value of its own."""
+        """Whether there is a value for each landmark."""
         return self.shape[:1] == (N_LANDMARKS,)
 
     def empty(self, *leading: int) -> npt.NDArray[Any]:
-        """Return the array of no faces, filled with `fill`; `leading` are the lengths of its first axes."""
+        """Return an array without faces, filled with `fill`; `leading` are the lengths of the first axes."""
         return np.full((*leading, *self.shape), self.fill, self.dtype)
 
 
@@ -65,7 +64,7 @@ def _unknown() -> Any:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FaceArrays:
-    """The arrays of faces, which have the leading axes in common: (F,) in a frame, (T, F) in tracks."""
+    """Arrays of faces with common leading axes: (F,) in a frame, (T, F) in tracks."""
 
     landmarks: Annotated[
         Floats,
@@ -102,7 +101,7 @@ class FaceArrays:
             "|u1",
             (),
             NONE,
-            "Where the landmarks come from, an index into `SOURCES`: none, pfld, clnf, carried, manual.",
+            "Origin of the landmarks, an index into `SOURCES`: none, pfld, clnf, carried, manual.",
         ),
     ]
     boxes: Annotated[
@@ -111,7 +110,7 @@ class FaceArrays:
             "<f4",
             (5,),
             np.nan,
-            "x0, y0, x1, y1 of the landmarks (pixels) and the face score.",
+            "Bounding box of the landmarks x0, y0, x1, y1 (pixels) and face score.",
             parts=("x0", "y0", "x1", "y1", "score"),
             column="box",
         ),
@@ -122,9 +121,8 @@ class FaceArrays:
             "<f4",
             (2,),
             np.nan,
-            "Mean distance of the landmarks, before smoothing, from PFLD's where CLNF refined them, and from "
-            "the closest shape of the point distribution model, in inter-ocular distances; NaN where not "
-            "known.",
+            "Mean distance of the unsmoothed landmarks from PFLD's if CLNF refined them, and from the "
+            "closest shape of the point distribution model, in inter-ocular distances; NaN if unknown.",
             parts=("by_clnf", "off_model"),
             required=False,
             reset_by_edits=True,
@@ -136,7 +134,7 @@ class FaceArrays:
             "<f4",
             (N_LANDMARKS,),
             np.nan,
-            "Standard deviation of each landmark's error along one axis, pixels; NaN where not known.",
+            "Standard deviation of each landmark's error along one axis, pixels; NaN if unknown.",
             required=False,
         ),
     ] = field(default_factory=_unknown)
@@ -146,8 +144,8 @@ class FaceArrays:
             "<f4",
             (8,),
             np.nan,
-            "Of the right and the left iris: centre x, y and horizontal diameter (pixels), and the "
-            "probability that it is visible; NaN where the models find no iris.",
+            "For the right and the left iris: centre x, y and horizontal diameter (pixels), and the "
+            "probability that it is visible; NaN if the models locate no irises.",
             parts=tuple(
                 f"{side}_{what}"
                 for side in ("right", "left")
@@ -162,8 +160,8 @@ class FaceArrays:
             "|b1",
             (N_LANDMARKS,),
             False,
-            "Manual landmarks: those that a person placed. A face that has one on a frame has the source "
-            '"manual" there, and neither tracking nor refitting moves it.',
+            "Whether a landmark is manual: placed by a person. A face with a manual landmark has the source "
+            '"manual" on that frame, and neither tracking nor refitting moves the landmark.',
             required=False,
             tracked=False,
         ),
@@ -171,42 +169,42 @@ class FaceArrays:
 
     def __post_init__(self) -> None:
         leading = self.source.shape
-        for item in _LATER:
+        for item in _OPTIONAL:
             shape = getattr(self, item.name).shape
             if shape == (0,) and shape != (*leading, *item.shape):  # not given
                 object.__setattr__(self, item.name, item.empty(*leading))
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """Return every array by its name, not copied."""
+        """Return all arrays by name, without copying."""
         return {item.name: getattr(self, item.name) for item in FIELDS}
 
     @property
     def present(self) -> npt.NDArray[np.bool_]:
-        """Where there is a face, bool with the leading axes."""
+        """Mask of faces that are present, bool with the leading axes."""
         return np.asarray(self.source > NONE)
 
 
 def _fields() -> tuple[Field, ...]:
     hints = get_type_hints(FaceArrays, include_extras=True)
-    found = ((name, hint.__metadata__[0]) for name, hint in hints.items())
-    return tuple(dataclasses.replace(item, name=name, column=item.column or name) for name, item in found)
+    items = ((name, hint.__metadata__[0]) for name, hint in hints.items())
+    return tuple(dataclasses.replace(item, name=name, column=item.column or name) for name, item in items)
 
 
 FIELDS = _fields()
-"""Every array of a face, in the order in which checkpoints store them."""
+"""All arrays of a face, in the order in which checkpoints store them."""
 FIELD = {item.name: item for item in FIELDS}
 TRACKED = tuple(item for item in FIELDS if item.tracked)
-_LATER = tuple(item for item in FIELDS if not item.required)
+_OPTIONAL = tuple(item for item in FIELDS if not item.required)
 
 
 def empty_arrays(*leading: int) -> dict[str, npt.NDArray[Any]]:
-    """Return `Field.empty` of every array, by its name."""
+    """Return `Field.empty` of all arrays by name."""
     return {item.name: item.empty(*leading) for item in FIELDS}
 
 
 def document(owner: type, leading: str) -> None:
     """Append the arrays, with leading axes such as "T, F", to the numpydoc attributes of a class."""
-    lines = [inspect.cleandoc(owner.__doc__ or "")]  # Python 3.13 and newer have removed its indentation
+    lines = [inspect.cleandoc(owner.__doc__ or "")]  # Python 3.13 and newer remove the indentation themselves
     for item in FIELDS:
         shape = ", ".join([leading, *map(str, item.shape)])
         lines.append(f"{item.name} : ndarray, ({shape}), {np.dtype(item.dtype).name}")

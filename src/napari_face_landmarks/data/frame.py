@@ -1,4 +1,4 @@
-"""The faces of one frame, of a video or a still."""
+"""Result of one frame of a video, or of a still image."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from napari_face_landmarks.data.fields import TRACKED, FaceArrays, document, emp
 class FrameResult(FaceArrays):
     """The faces of one frame.
 
-    In a video each array has ``settings.max_faces`` rows, and a face keeps its row from frame to frame; rows
-    without a face are empty. Of a still there is a row for each face.
+    For videos each array has ``settings.max_faces`` rows, and a face keeps its row from frame to frame; rows
+    without a face are empty. For stills there is one row per face.
 
     Attributes
     ----------
     index : int
-        The frame's index in the source, from 0.
+        Index of the frame in the source, from 0.
     """
 
     index: int = 0
@@ -32,7 +32,7 @@ class FrameResult(FaceArrays):
 document(FrameResult, "F")
 
 FaceFit = FrameResult
-"""What `FaceTracker.fit` returns: the faces of a still."""
+"""Result of `FaceTracker.fit`: the faces of a still."""
 
 
 def empty_frame(index: int, n_faces: int) -> FrameResult:
@@ -42,12 +42,12 @@ def empty_frame(index: int, n_faces: int) -> FrameResult:
 
 @lru_cache(maxsize=8)
 def _empty(n_faces: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays of a frame without faces; to copy them is faster than to fill others."""
+    """Return the arrays of a frame without faces; copying these is faster than filling new ones."""
     return empty_arrays(n_faces)
 
 
 def stack_frames(frames: Sequence[FrameResult], n_faces: int) -> dict[str, npt.NDArray[Any]]:
-    """Return the arrays that the tracker computes of N frames, (N, F, ...), and ``index``, (N,) int64."""
+    """Stack the arrays that the tracker computes for N frames, (N, F, ...), and ``index``, (N,) int64."""
     arrays = {
         item.name: np.stack([getattr(frame, item.name) for frame in frames])
         if frames
@@ -58,6 +58,6 @@ def stack_frames(frames: Sequence[FrameResult], n_faces: int) -> dict[str, npt.N
 
 
 def unstack_frames(arrays: Mapping[str, npt.NDArray[Any]]) -> Iterator[FrameResult]:
-    """Yield the frames of the arrays that `stack_frames` returns."""
+    """Yield the frames that `stack_frames` stacked."""
     for row, index in enumerate(arrays["index"]):
         yield FrameResult(index=int(index), **{item.name: arrays[item.name][row] for item in TRACKED})

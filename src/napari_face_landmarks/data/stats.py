@@ -1,4 +1,4 @@
-"""Counts and times of a run."""
+"""Statistics of a run."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from napari_face_landmarks.data.frame import FrameResult
 
 STAGES = ("decode", "detect", "pfld", "clnf", "smoothing")
 LOW_CONFIDENCE = 0.5
-"""A face on a frame counts as of low confidence where the mean over its landmarks is lower."""
+"""Faces with a lower mean confidence of their landmarks are counted in `RunStats.low_confidence`."""
 
 
 @dataclass(slots=True)
 class RunStats:
-    """The counts of a run; they grow while it lasts and may be read from another thread.
+    """Counts and times of a run, updated while it lasts; other threads may read them.
 
     Attributes
     ----------
@@ -27,14 +27,14 @@ class RunStats:
     seconds : float
         Wall time of the run so far, without `prepare_seconds`.
     prepare_seconds : float
-        Time that compiling or loading the kernels took before the first frame.
+        Time for compiling or loading kernels before the first frame.
     stage_seconds : dict of str to float
-        Time spent in decode, detect, pfld, clnf and smoothing; with several threads they overlap.
+        Time spent in decode, detect, pfld, clnf and smoothing; stages overlap with several threads.
     stage_calls : dict of str to int
-        How often each stage ran.
+        Number of calls of each stage.
     frames_with_faces, faces, refined, carried, low_confidence : int
-        Frames with a face; faces over all frames; those refined by CLNF, those to which an earlier correction
-        of CLNF was applied, and those whose mean confidence is low.
+        Frames with a face; faces summed over all frames, and of these: faces refined by CLNF, faces with the
+        correction of an earlier refined frame, faces with a low mean confidence.
     completed : bool
         Whether the run reached its last frame.
     """
@@ -75,5 +75,5 @@ class RunStats:
         self.stage_calls[stage] += 1
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the counts as plain values, ready for JSON."""
+        """Return counts and times as plain values for JSON."""
         return {**dataclasses.asdict(self), "fps": self.fps}

@@ -1,4 +1,4 @@
-"""Tracks: the faces of all frames of a run, and the one function that assembles them."""
+"""Tracks, the faces of all frames of a run, and the function that assembles them."""
 
 from __future__ import annotations
 
@@ -25,22 +25,21 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True, kw_only=True)
 class Tracks(FaceArrays):
-    """The landmarks of every face on every frame of a run.
+    """Landmarks of all faces on all frames of a run.
 
     Attributes
     ----------
     frame_indices : ndarray, (T,), int64
-        Each frame's index in the source, from 0.
+        Index of each frame in the source, from 0.
     timestamps : ndarray, (T,), float64
-        Seconds, from the file where it has them, else the frame's index over the frame rate (NaN if unknown).
+        Seconds, from the file if it has time stamps, else frame index over frame rate; NaN if unknown.
     settings : TrackerSettings
-        The settings of the run.
     stats : RunStats
         Counts and times of the run.
     warnings : tuple of str
-        What went wrong during the run, a sentence each.
+        Problems during the run, one sentence each.
     meta : dict
-        Version, models, size of the frames, frame rate, names of faces.
+        Version, models, frame size, frame rate, names of faces.
     """
 
     frame_indices: npt.NDArray[np.int64]
@@ -51,7 +50,7 @@ class Tracks(FaceArrays):
     meta: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        """Fill in what is not given, and refuse arrays that do not fit together."""
+        """Fill in missing arrays; raise a `ResultError` if shapes are inconsistent."""
         super().__post_init__()
         leading = self.source.shape
         shapes = {item.name: (*leading, *item.shape) for item in FIELDS}
@@ -70,15 +69,15 @@ class Tracks(FaceArrays):
         return int(self.landmarks.shape[1])
 
     def copy(self) -> Tracks:
-        """Return tracks with copies of the arrays of the faces, which may be changed in place."""
+        """Return tracks with copies of the face arrays, which may be changed in place."""
         return self.with_arrays({name: array.copy() for name, array in self.arrays().items()})
 
     def with_arrays(self, arrays: Mapping[str, npt.NDArray[Any]]) -> Tracks:
-        """Return tracks with other arrays of faces, by their names; the rest is shared with these tracks."""
+        """Return tracks with face arrays replaced by name; everything else is shared."""
         return dataclasses.replace(self, **dict[str, Any](arrays))
 
     def take_frames(self, rows: Any) -> Tracks:
-        """Return some of the frames, which `rows` selects: a slice, indices or a mask over the first axis."""
+        """Return the frames selected by `rows`: a slice, indices or a mask of the first axis."""
         arrays = {name: array[rows] for name, array in self.arrays().items()}
         return dataclasses.replace(
             self,
@@ -88,36 +87,36 @@ class Tracks(FaceArrays):
         )
 
     def take_faces(self, faces: Any) -> Tracks:
-        """Return some of the faces, in the order given: a slice, indices or a mask over the second axis."""
+        """Return the faces selected by `faces`, in order: a slice, indices or a mask of the second axis."""
         return self.with_arrays({name: array[:, faces] for name, array in self.arrays().items()})
 
     def with_room_for(self, n_faces: int) -> Tracks:
-        """Return tracks of at least `n_faces` faces: those that are missing are added, on no frame."""
-        more = n_faces - self.n_faces
-        if more <= 0:
+        """Return tracks with at least `n_faces` faces; added faces are present on no frame."""
+        added = n_faces - self.n_faces
+        if added <= 0:
             return self
         return self.with_arrays(
             {
-                item.name: np.concatenate([getattr(self, item.name), item.empty(self.n_frames, more)], axis=1)
+                item.name: np.concatenate([getattr(self, item.name), item.empty(self.n_frames, added)], 1)
                 for item in FIELDS
             }
         )
 
     def save(self, path: str | Path, format: str | None = None) -> None:
-        """Write the tracks to a file, which appears whole or not at all.
+        """Write the tracks to a file, atomically.
 
         Parameters
         ----------
         path : path-like
-            Its suffix chooses the format: ``.npz`` keeps everything, ``.csv`` has OpenFace's columns; see
+            Its suffix selects the format: ``.npz`` keeps everything, ``.csv`` has OpenFace's columns; see
             `io.FORMATS` for all.
         format : str, optional
-            The format, where several share the suffix: ``"tidy-csv"`` for example.
+            The format, if several share the suffix, such as ``"tidy-csv"``.
 
         Raises
         ------
         ResultError
-            If there is no such format, a library it needs is missing, or the file cannot be written.
+            If there is no such format, a required library is missing, or the file cannot be written.
         """
         from napari_face_landmarks.io.formats import write_tracks
 
@@ -125,19 +124,19 @@ class Tracks(FaceArrays):
 
     @staticmethod
     def load(path: str | Path, format: str | None = None) -> Tracks:
-        """Read tracks from a file in any of the formats, whichever program wrote it.
+        """Read tracks from a file of any supported format.
 
         Parameters
         ----------
         path : path-like
             The file.
         format : str, optional
-            Its format; recognised from the file where not given.
+            Its format; by default recognised from the content.
 
         Raises
         ------
         ResultError
-            If the file cannot be read or is of no such format, or a library it needs is missing.
+            If the file cannot be read or has another format, or a required library is missing.
         """
         from napari_face_landmarks.io.formats import read_tracks
 
@@ -150,7 +149,7 @@ class Tracks(FaceArrays):
         return to_dataframe(self)
 
     def to_xarray(self) -> xarray.Dataset:
-        """Return the tracks as a dataset in the conventions of movement; needs xarray."""
+        """Return a dataset in movement's conventions; needs xarray."""
         from napari_face_landmarks.io.movement import to_xarray
 
         return to_xarray(self)
@@ -163,16 +162,16 @@ class Tracks(FaceArrays):
 
     def __repr__(self) -> str:
         """Return a summary of at most ten lines."""
-        there, meta, seconds = self.source > 0, self.meta, self.timestamps[np.isfinite(self.timestamps)]
+        present, meta, seconds = self.present, self.meta, self.timestamps[np.isfinite(self.timestamps)]
         frames = f"{self.frame_indices[0]} to {self.frame_indices[-1]}" if self.n_frames else "none"
         counts = [f"{name} {int((self.source == code).sum())}" for code, name in enumerate(SOURCES) if code]
-        confidence = self.confidence[there]
-        faces = ", ".join(f"face {k} on {int(there[:, k].sum())}" for k in range(min(self.n_faces, 5)))
-        more = ", …" if self.n_faces > 5 else ""
+        confidence = self.confidence[present]
+        faces = ", ".join(f"face {k} on {int(present[:, k].sum())}" for k in range(min(self.n_faces, 5)))
+        faces += ", …" if self.n_faces > 5 else ""
         size, fps = f"{meta.get('width', '?')} x {meta.get('height', '?')}", meta.get("fps") or "?"
         lines = [
             f"Tracks: {self.n_frames} frames ({frames}), {self.n_faces} faces",
-            f"frames with a face: {int(there.any(axis=1).sum())} ({faces}{more})",
+            f"frames with a face: {int(present.any(axis=1).sum())} ({faces})",
             f"time: {seconds[0]:.3f} to {seconds[-1]:.3f} s" if len(seconds) else "time: unknown",
             f"video: {size} px, {fps} frames per second",
             f"source: {', '.join(counts)}",
@@ -185,7 +184,7 @@ class Tracks(FaceArrays):
         return "\n".join(lines)
 
     def _repr_html_(self) -> str:
-        """Return a short summary, which Jupyter shows."""
+        """Return a short summary for Jupyter."""
         from napari_face_landmarks.visualization.figure import summary_as_html
 
         return summary_as_html(self)
@@ -215,10 +214,10 @@ def collect(
     warnings: Sequence[str] = (),
     meta: Mapping[str, Any] | None = None,
 ) -> Tracks:
-    """Assemble tracks from the frames of a run: the one place where this is done.
+    """Assemble tracks from the frames of a run.
 
-    `frames`, in order, are results or their arrays as `stack_frames` and `checkpoint.read_frames` return
-    them; `timestamps` those of every frame of the source, in seconds (NaN if unknown); the rest as in
+    `frames` are results in order, or arrays from `stack_frames` or `checkpoint.read_frames`; `timestamps` are
+    those of all frames of the source in seconds (NaN if unknown). Other parameters are attributes of
     `Tracks`.
     """
     settings = settings or TrackerSettings()
@@ -250,18 +249,18 @@ def empty_tracks(
 
 
 def frame_rate_of(tracks: Tracks) -> float | None:
-    """Return the frames per second, from the tracks' meta or their timestamps; None where not known."""
+    """Return the frames per second, from the metadata or the time stamps; None if unknown."""
     fps = tracks.meta.get("fps")
     if isinstance(fps, (int, float)) and np.isfinite(fps) and fps > 0:
         return float(fps)
     steps = np.diff(tracks.frame_indices)
     seconds = np.diff(tracks.timestamps)
-    good = np.isfinite(seconds) & (seconds > 0) & (steps > 0)
-    return float(steps[good].sum() / seconds[good].sum()) if good.any() else None
+    valid = np.isfinite(seconds) & (seconds > 0) & (steps > 0)
+    return float(steps[valid].sum() / seconds[valid].sum()) if valid.any() else None
 
 
 def seconds_of(tracks: Tracks) -> npt.NDArray[np.float64] | None:
-    """Return the time of every frame, (T,) s; None where it is not known for all."""
+    """Return the time of each frame in seconds, (T,); None unless all are known."""
     if np.isfinite(tracks.timestamps).all() and (np.diff(tracks.timestamps) > 0).all():
         return tracks.timestamps
     fps = frame_rate_of(tracks)
