@@ -1,4 +1,4 @@
-"""Speed and memory of the tracker on this machine: kernels, optimisations, whole runs, races."""
+"""Benchmark of the tracker on this machine: kernels, optimisations, whole runs, races with other trackers."""
 
 from napari_face_landmarks.benchmark.plot import write_plot, write_race_plot
 from napari_face_landmarks.benchmark.race import Peer, Race, race_table, run_race, write_race_table

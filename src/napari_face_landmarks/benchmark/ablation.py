@@ -1,4 +1,4 @@
-"""Ablation: the optimisations added one by one to the plain method."""
+"""Ablation: optimisations added one by one to an unoptimised baseline."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ BASELINE = TrackerSettings(
     convergence_px=0.0,
     smoothing_window=1,
 )
-"""Loops, every frame, three iterations, a large search radius, no early exit, no smoothing."""
+"""Baseline: every frame, three iterations, large search radius, neither early exit nor smoothing."""
 
 
 @dataclass(frozen=True)
 class Step:
     """One step of the ablation: the previous step with one more optimisation."""
 
-    name: str  # the optimisation
+    name: str  # of the optimisation
     settings: TrackerSettings
     engine: ModuleType  # implementation of CLNF
     threads: int = 1
@@ -48,32 +48,31 @@ class StepResult:
     name: str
     fps: float  # frames per second, end to end
     frames: int  # number of frames
-    # speedup, total: speed-up relative to the previous step and to the baseline
-    speedup: float
-    total: float
+    speedup: float  # relative to the previous step
+    total: float  # speed-up relative to the baseline
     moved: float  # mean distance of the landmarks from those of the baseline, % of the inter-ocular distance
 
 
 def steps(threads: int) -> list[Step]:
-    """Return the steps from the baseline to the defaults of a run with `refine` always."""
-    users = TrackerSettings(refine="always", pfld_every=1)
-    last = TrackerSettings(refine="always")
-    skipping = BASELINE.replace(clnf_every=users.clnf_every, smoothing_window=users.smoothing_window)
-    leaving = skipping.replace(convergence_px=users.convergence_px)
-    fewer = leaving.replace(max_iterations=users.max_iterations)
+    """Return the steps from the baseline to the default settings with ``refine="always"``."""
+    full = TrackerSettings(refine="always", pfld_every=1)
+    final = TrackerSettings(refine="always")
+    smoothed = BASELINE.replace(clnf_every=full.clnf_every, smoothing_window=full.smoothing_window)
+    early_exit = smoothed.replace(convergence_px=full.convergence_px)
+    fewer_iterations = early_exit.replace(max_iterations=full.max_iterations)
     compiled, strided = engine(looped_im2col), engine(vectorised_im2col)
-    every, window = users.clnf_every, users.smoothing_window
+    clnf_every, window = full.clnf_every, full.smoothing_window
     return [
         Step("baseline: loops, 3 iterations, radius 1.5, every frame", BASELINE, reference),
         Step("contrast normalisation compiled (Numba)", BASELINE, compiled),
         Step("im2col with bias from a strided view", BASELINE, strided),
-        Step(f"CLNF on every {every}nd frame, smoothing over {window}", skipping, strided),
-        Step(f"early exit below {users.convergence_px:g} px", leaving, strided),
-        Step(f"{users.max_iterations} iterations", fewer, strided),
-        Step(f"search radius {users.search_radius:g}", users, strided),
-        Step("all landmarks of a scale at once, float32, compiled search", users, numba_engine),
-        Step(f"PFLD on every {last.pfld_every}rd frame where faces move little", last, numba_engine),
-        Step("threads: frames overlap", last, numba_engine, threads),
+        Step(f"CLNF on every {clnf_every}nd frame, smoothing over {window}", smoothed, strided),
+        Step(f"early exit below {full.convergence_px:g} px", early_exit, strided),
+        Step(f"{full.max_iterations} iterations", fewer_iterations, strided),
+        Step(f"search radius {full.search_radius:g}", full, strided),
+        Step("all landmarks of a scale at once, float32, compiled search", full, numba_engine),
+        Step(f"PFLD on every {final.pfld_every}rd frame where faces move little", final, numba_engine),
+        Step("threads: frames overlap", final, numba_engine, threads),
     ]
 
 
@@ -85,14 +84,13 @@ def run_ablation(
     seconds: float,
     say: Callable[[str], None] = lambda text: None,
 ) -> list[StepResult]:
-    """Run a video with the optimisations added one by one.
+    """Track a video, (T, Y, X, 3) with a face on its first frames, at every step of the ablation.
 
-    The video, (T, Y, X, 3), has a face on its first frames. The baseline runs on `frames` of them, on which
-    landmarks are compared; a faster step uses as many more as take about so many `seconds`. `say` is called
-    with each result as a sentence.
+    The baseline runs on the first `frames` frames, on which landmarks are compared. Faster steps run on more
+    frames, for about `seconds` each. `say` receives a sentence about each result.
     """
     results: list[StepResult] = []
-    truth: npt.NDArray[np.float32] | None = None
+    baseline: npt.NDArray[np.float32] | None = None
     total = len(video)
     frames = min(frames, total)
     for step in steps(thread_count()):
@@ -103,23 +101,21 @@ def run_ablation(
         began = time.perf_counter()
         tracks = tracker.track(video, stop=count)
         fps = tracks.n_frames / (time.perf_counter() - began)
-        if truth is None:
-            truth = tracks.landmarks
-        total_gain = fps / (results[0].fps if results else fps)
-        moved = 100 * _moved(tracks.landmarks, truth)
-        results.append(StepResult(step.name, fps, count, fps / (rate or fps), total_gain, moved))
+        if baseline is None:
+            baseline = tracks.landmarks
+        total_speedup = fps / (results[0].fps if results else fps)
+        moved = 100 * _moved(tracks.landmarks, baseline)
+        results.append(StepResult(step.name, fps, count, fps / (rate or fps), total_speedup, moved))
         say(
-            f"{step.name}: {fps:.1f} frames per second, {total_gain:.1f} times the baseline, "
+            f"{step.name}: {fps:.1f} frames per second, {total_speedup:.1f} times the baseline, "
             f"landmarks {moved:.2f} % away"
         )
     return results
 
 
-def _moved(landmarks: npt.NDArray[np.float32], truth: npt.NDArray[np.float32]) -> float:
+def _moved(landmarks: npt.NDArray[np.float32], baseline: npt.NDArray[np.float32]) -> float:
     """Return the mean distance in inter-ocular distances over the frames with complete smoothing windows."""
-    count = min(len(landmarks), len(truth))
-    kept = slice(0, max(1, count - 2))
-    distance = np.linalg.norm(landmarks[kept] - truth[kept], axis=-1).mean(axis=-1) / inter_ocular(
-        truth[kept]
-    )
-    return float(np.nanmean(distance))
+    count = max(1, min(len(landmarks), len(baseline)) - 2)
+    landmarks, baseline = landmarks[:count], baseline[:count]
+    distance = np.linalg.norm(landmarks - baseline, axis=-1).mean(axis=-1)
+    return float(np.nanmean(distance / inter_ocular(baseline)))

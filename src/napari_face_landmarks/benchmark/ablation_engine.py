@@ -1,4 +1,4 @@
-"""CLNF engine of the ablation's first steps: the NumPy reference with single parts optimised."""
+"""CLNF engines of the ablation's first steps: the NumPy reference with individual parts optimised."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Floats = npt.NDArray[np.float64]
 
 @kernel
 def normalise_supports(rows: Floats) -> None:
-    """Subtract each row's mean and divide by its norm, in place: compiled contrast normalisation."""
+    """Subtract each row's mean and divide by its norm, in place (compiled contrast normalisation)."""
     for i in range(rows.shape[0]):
         total = 0.0
         for j in range(rows.shape[1]):
@@ -37,7 +37,7 @@ def normalise_supports(rows: Floats) -> None:
 
 
 def looped_im2col(area: Floats) -> Floats:
-    """Like `reference.im2col`, with the compiled contrast normalisation."""
+    """Return the rows of `reference.im2col`, by loops with the compiled contrast normalisation."""
     window = area.shape[0] - SUPPORT + 1
     rows = np.ones((window * window, N_INPUTS))
     for y in range(window):
@@ -49,14 +49,14 @@ def looped_im2col(area: Floats) -> Floats:
 
 
 def strided_im2col(area: Floats, rows: Floats) -> None:
-    """Fill the support regions, after the bias, from a strided view of the area, without a loop."""
+    """Fill `rows`, except for the bias in column 0, with the support regions in `area`, without loops."""
     window = area.shape[0] - SUPPORT + 1
     supports = sliding_window_view(area, (SUPPORT, SUPPORT)).transpose(0, 1, 3, 2)
     rows[:, 1:].reshape(window, window, SUPPORT, SUPPORT)[...] = supports
 
 
 def vectorised_im2col(area: Floats) -> Floats:
-    """Like `reference.im2col`, with `strided_im2col` and one call of the normalisation."""
+    """Return the rows of `reference.im2col`, by `strided_im2col` and one call of the normalisation."""
     window = area.shape[0] - SUPPORT + 1
     rows = np.ones((window * window, N_INPUTS))
     strided_im2col(area, rows)
@@ -65,7 +65,7 @@ def vectorised_im2col(area: Floats) -> Floats:
 
 
 def engine(im2col: Callable[[Floats], Floats]) -> ModuleType:
-    """Return the reference engine with another im2col."""
+    """Return the reference engine with the given im2col."""
     return cast(
         ModuleType,
         SimpleNamespace(

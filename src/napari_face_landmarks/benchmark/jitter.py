@@ -25,36 +25,35 @@ MODES: tuple[tuple[str, TrackerSettings], ...] = (
     ("auto, skip 1", TrackerSettings(clnf_every=1)),
     ("auto, skip 2 (the defaults)", TrackerSettings()),
 )
-"""Compared runs: name and settings."""
+"""Name and settings of the runs that are compared."""
 STILL = 0.005
-"""A face is at rest if it moves by less than this fraction of the inter-ocular distance per frame, ..."""
+"""Largest speed of a face at rest, inter-ocular distances per frame."""
 STILL_OVER = 9
-"""... averaged over this number of frames."""
+"""Number of frames over which the speed is averaged."""
 
 
 @dataclass(frozen=True)
 class Steadiness:
     """Jitter of a run."""
 
-    name: str  # name of the run
-    # root mean square of the landmarks' second difference over frames with the face at rest, px
-    jitter: float
-    frames: int  # number of these frames
+    name: str  # of the run
+    jitter: float  # px, see `jitter`
+    frames: int  # number of frames with the face at rest
 
 
 def jitter(landmarks: npt.NDArray[np.floating]) -> tuple[float, int]:
-    """Return the jitter of the landmarks of a face at rest, px, and the number of frames at rest.
+    """Return the jitter of a face at rest, px, and the number of frames at rest.
 
-    Of landmarks (T, 68, 2) in pixels, NaN if there is no face: the root mean square length of the second
-    difference in time, NaN if the face is never at rest. It is where the centroid of the landmarks moves by
-    less than 0.5 % of the inter-ocular distance per frame, averaged over 9 frames.
+    Jitter is the root mean square length of the second difference in time of landmarks (T, 68, 2), in pixels
+    and NaN without a face; it is NaN if the face is never at rest. At rest, the centroid of the landmarks
+    moves by less than 0.5 % of the inter-ocular distance per frame, averaged over 9 frames.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     if len(points) < STILL_OVER:
         return float("nan"), 0
-    ends = STILL_OVER // 2
-    middle = np.pad(points.mean(axis=1), ((ends, ends), (0, 0)), mode="edge")
-    smooth = np.lib.stride_tricks.sliding_window_view(middle, STILL_OVER, axis=0).mean(axis=-1)
+    half = STILL_OVER // 2
+    centroids = np.pad(points.mean(axis=1), ((half, half), (0, 0)), mode="edge")
+    smooth = np.lib.stride_tricks.sliding_window_view(centroids, STILL_OVER, axis=0).mean(axis=-1)
     speed = np.linalg.norm(np.gradient(smooth, axis=0), axis=1) / inter_ocular(points)
     second = points[2:] - 2 * points[1:-1] + points[:-2]
     still = np.isfinite(second).all(axis=(1, 2)) & (speed[1:-1] < STILL)
@@ -66,13 +65,13 @@ def jitter(landmarks: npt.NDArray[np.floating]) -> tuple[float, int]:
 def steadiness(
     models: Models, path: Path, stop: int | None = None, say: Callable[[str], None] = lambda text: None
 ) -> list[Steadiness]:
-    """Track a video with several settings, and return the jitter of its first face for each.
+    """Track a video up to the frame `stop` with each of `MODES`; return the jitter of its first face.
 
-    Up to the frame `stop`. `say` is called with each result as a sentence.
+    `say` receives a sentence about each result.
     """
-    found = []
+    results = []
     for name, settings in MODES:
         tracks = FaceTracker(models, settings).track(path, stop=stop)
-        found.append(Steadiness(name, *jitter(tracks.landmarks[:, 0])))
-        say(f"{name}: {found[-1].jitter:.3f} px over {found[-1].frames} frames")
-    return found
+        results.append(Steadiness(name, *jitter(tracks.landmarks[:, 0])))
+        say(f"{name}: {results[-1].jitter:.3f} px over {results[-1].frames} frames")
+    return results

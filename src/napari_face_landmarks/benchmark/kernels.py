@@ -1,4 +1,4 @@
-"""Times of the kernels, per call."""
+"""Time per call of the kernels."""
 
 from __future__ import annotations
 
@@ -28,19 +28,19 @@ ITERATIONS = 10
 def kernel_times(models: Models, rgb: npt.NDArray[np.uint8], landmarks: Any, calls: int) -> list[Timing]:
     """Time contrast normalisation, im2col, response maps, NU-RLMS, PFLD and the detector.
 
-    On a frame (H, W, 3) uint8 with a face whose landmarks, (68, 2) px, are given. Each kernel is called
-    `calls` times, those that take milliseconds a tenth of that.
+    They run on a frame, (H, W, 3) uint8, with a face at `landmarks`, (68, 2) px. Each kernel is called
+    `calls` times, kernels that take milliseconds a tenth of that.
     """
     few, pfld = max(5, calls // 10), models.pfld
     assert pfld is not None
     crops = crops_of_landmarks(np.asarray(landmarks)[None])
-    look = f"detector, a frame of {rgb.shape[1]} x {rgb.shape[0]}"
+    detector = f"detector, a frame of {rgb.shape[1]} x {rgb.shape[0]}"
     return [
         *_support_times(models, calls),
         *_clnf_times(models, to_grey(rgb), landmarks, predict(pfld, rgb, crops).sigma[0], calls),
         take_time("PFLD, the crop", lambda: sample_crops(rgb, crops), calls),
         take_time("PFLD, crop, network and landmarks", lambda: predict(pfld, rgb, crops), few),
-        take_time(look, lambda: detect_faces(models.detector, rgb), few),
+        take_time(detector, lambda: detect_faces(models.detector, rgb), few),
     ]
 
 
@@ -72,14 +72,14 @@ def _clnf_times(
         view = nearest_view(experts, local, index)
         centres = np.rint(project(pdm, local)).astype(np.int64)
         side = constants.window_at(index, settings.search_radius)
-        where = (grey, to_frame, centres, side, experts, index, view, constants.checkerboard)
-        one = (grey, to_frame, centres[:1], *where[3:])
+        arguments = (grey, to_frame, centres, side, experts, index, view, constants.checkerboard)
         if index == 0:
+            single = (grey, to_frame, centres[:1], *arguments[3:])
             name = f"response map, one landmark ({side} x {side} positions)"
-            times.append(take_time(name, partial(numba_engine.response_maps, *one), calls))
+            times.append(take_time(name, partial(numba_engine.response_maps, *single), calls))
         name = f"response pass, 68 landmarks, scale {scale:g} ({side} x {side} positions)"
-        times.append(take_time(name, partial(numba_engine.response_maps, *where), few))
-    maps = numba_engine.response_maps(*where)
+        times.append(take_time(name, partial(numba_engine.response_maps, *arguments), few))
+    maps = numba_engine.response_maps(*arguments)
     weights = constants.weight * experts.confidences[index, view]
     steps = Steps(constants.sigma_at(scale), 20.0, ITERATIONS, 0.0)
     search = partial(numba_engine.search, pdm, local, maps, centres, weights, steps)
@@ -87,7 +87,7 @@ def _clnf_times(
     fit = partial(fit_landmarks, pdm, landmarks, sigma, params)
     return [
         *times,
-        take_time("NU-RLMS, one iteration", search, few, parts=2 * ITERATIONS),  # pose, then pose and shape
+        take_time("NU-RLMS, one iteration", search, few, parts=2 * ITERATIONS),  # rigid, then non-rigid
         take_time("PDM fitted to the initial landmarks", fit, calls),
         take_time("CLNF of a face, default settings", clnf, few),
     ]

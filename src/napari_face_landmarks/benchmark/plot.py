@@ -12,12 +12,12 @@ from napari_face_landmarks.files.optional import optional
 
 
 def check_plot() -> None:
-    """Raise `ResultError` unless `write_plot` can draw, so that it is known before a long benchmark."""
+    """Raise `ResultError` if matplotlib is missing; called before a long benchmark."""
     optional("matplotlib", "A plot")
 
 
 def write_plot(path: Path, result: Benchmark) -> None:
-    """Draw bars of the ablation (logarithmic) and of the throughput on each video, as a PNG.
+    """Draw bar charts of the ablation (logarithmic) and of the throughput on each video, as a PNG.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def write_plot(path: Path, result: Benchmark) -> None:
 
 
 def write_race_plot(path: Path, race: Race) -> None:
-    """Draw the frames per second of a race, medians and ranges, a panel for each number of cores, as a PNG.
+    """Draw medians and ranges of the frames per second of a race, a panel for each number of cores, as a PNG.
 
     Raises
     ------
@@ -62,7 +62,7 @@ def write_race_plot(path: Path, race: Race) -> None:
 
 
 def _figure(height: float) -> Any:
-    """Return an empty figure of a height in inches."""
+    """Return an empty figure with the given height in inches."""
     check_plot()
     from matplotlib.figure import Figure
 
@@ -75,7 +75,7 @@ def _save(figure: Any, path: Path) -> None:
 
 
 def _bars(axes: Any, title: str, bars: list[tuple[str, float]], log: bool = False) -> None:
-    """Draw a horizontal bar with its value for each pair of name and value, from top to bottom."""
+    """Draw a labelled horizontal bar for each (name, value), from top to bottom."""
     names, values = zip(*bars, strict=True)
     drawn = axes.barh(range(len(bars)), values, log=log)
     axes.set_yticks(range(len(bars)), names)

@@ -1,4 +1,4 @@
-"""A race: this package and others that the user has installed, in turn, on one video and machine."""
+"""Race: speed of this package and of other installed face trackers on one video."""
 
 from __future__ import annotations
 
@@ -24,20 +24,20 @@ from napari_face_landmarks.video import open_video
 from napari_face_landmarks.video.container import thread_count
 
 SECTION = "race table"
-"""Markers in a file: ``<!-- race table -->`` and ``<!-- end of race table -->``."""
+"""Name in the markers ``<!-- race table -->`` and ``<!-- end of race table -->``."""
 KNOWN = ("mediapipe", "dlib", "pfld")
-"""Systems that `peer.py` can run; others come with a script of their own."""
+"""Systems that `peer.py` can run; others need a script."""
 OURS: dict[str, dict[str, Any]] = {
     "ours, PFLD alone": {"refine": "off"},
     "ours, defaults": {},
     "ours, CLNF on every frame": {"refine": "always", "clnf_every": 1},
     "ours, PFLD and CLNF on every frame": {"refine": "always", "clnf_every": 1, "pfld_every": 1},
 }
-"""Settings of each way of this package."""
+"""Settings with which this package takes part."""
 WARM_UP = 5
-"""Frames of a first run, not counted, that shows whether a system can be run."""
+"""Frames of a first run, not counted, that tests whether a system works."""
 LONGEST_RUN = 1800
-"""Seconds after which a run is given up."""
+"""Time limit of a run, seconds."""
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,11 @@ class Peer:
     name : str
         One of `KNOWN`, or any name if `script` is given.
     python : str
-        The Python of the environment that has it.
+        Python of the environment in which it is installed.
     model : str or None
-        dlib's shape predictor; the landmark network (ONNX) of `pfld`.
+        Shape predictor of dlib, or landmark network (ONNX) of `pfld`.
     script : str or None
-        The user's own script, with the arguments and the output of `peer.py`.
+        Custom script with the arguments and the output of `peer.py`.
     """
 
     name: str
@@ -67,8 +67,8 @@ class Lap:
     """One run of a system."""
 
     fps: float  # frames per second, from opening the file to the last landmarks
-    end_to_end_fps: float  # the same with the start of the process, its imports and models
-    cpu_ms: float  # time of the processor, all threads together, milliseconds a frame
+    end_to_end_fps: float  # the same, including start of the process, imports and models
+    cpu_ms: float  # processor time of all threads per frame, milliseconds
     peak_mb: float | None  # peak memory; None if unknown
 
 
@@ -76,20 +76,20 @@ class Lap:
 class Entry:
     """A system in a race."""
 
-    system: str  # how it is called in the race
-    name: str  # what it calls itself, with its version
-    cores: int  # processor cores to which its process is pinned
+    system: str  # key in `OURS`, or name of the `Peer`
+    name: str  # reported by the system, with its version
+    cores: int  # number of cores to which its process is pinned
     faces: float  # share of the frames on which it finds a face
     laps: list[Lap]  # one for each round
 
     @property
     def ours(self) -> bool:
-        """Whether it is a way of this package."""
+        """Whether it is this package."""
         return self.system in OURS
 
     @property
     def label(self) -> str:
-        """How tables and plots name it: others with their version."""
+        """Name in tables and plots."""
         return self.system if self.ours else self.name
 
     def median(self, what: str) -> float:
@@ -97,7 +97,7 @@ class Entry:
         return float(np.median(self._values(what)))
 
     def range(self, what: str) -> tuple[float, float]:
-        """Return the least and the largest of a field of the laps; NaN if unknown."""
+        """Return minimum and maximum of a field of the laps; NaN if unknown."""
         values = self._values(what)
         return min(values), max(values)
 
@@ -135,12 +135,12 @@ class Race:
 
 
 @dataclass(frozen=True)
-class _Starter:
-    """What takes part: its command, without video, frames and cores, and what follows these."""
+class _Competitor:
+    """Command of a system: `command`, then video, number of frames and of cores, then `arguments`."""
 
     system: str
     command: tuple[str, ...]
-    rest: tuple[str, ...] = ()
+    arguments: tuple[str, ...] = ()
 
 
 def parse_peer(text: str) -> Peer:
@@ -149,19 +149,19 @@ def parse_peer(text: str) -> Peer:
     Raises
     ------
     SettingsError
-        If it is none of these.
+        If the text has another form.
     """
-    name, given, value = text.partition("=")
-    places = value.split(",")
-    if given and name and all(places):
-        if name == "pfld" and len(places) == 1:
-            return Peer(name, sys.executable, places[0])
-        if len(places) == 2 and places[1].endswith(".py"):
-            return Peer(name, places[0], script=places[1])
-        if name == "mediapipe" and len(places) == 1:
-            return Peer(name, places[0])
-        if name == "dlib" and len(places) <= 2:
-            return Peer(name, places[0], *places[1:])
+    name, equals, value = text.partition("=")
+    parts = value.split(",")
+    if equals and name and all(parts):
+        if name == "pfld" and len(parts) == 1:
+            return Peer(name, sys.executable, parts[0])
+        if len(parts) == 2 and parts[1].endswith(".py"):
+            return Peer(name, parts[0], script=parts[1])
+        if name == "mediapipe" and len(parts) == 1:
+            return Peer(name, parts[0])
+        if name == "dlib" and len(parts) <= 2:
+            return Peer(name, parts[0], *parts[1:])
     raise SettingsError(
         f"The peer {text!r} is unknown: give mediapipe=PYTHON, dlib=PYTHON or dlib=PYTHON,MODEL.dat, "
         "pfld=MODEL.onnx, or NAME=PYTHON,SCRIPT.py."
@@ -177,9 +177,9 @@ def run_race(
     stop: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Race:
-    """Race this package with other systems: all run once in each round, in an order that is shuffled.
+    """Race this package with other systems: each runs once a round, in shuffled order.
 
-    Each run is a process of its own that is pinned to one core, or to two.
+    Each run has its own process, pinned to one core or to two.
 
     Parameters
     ----------
@@ -188,7 +188,7 @@ def run_race(
     models : str
         Name or folder of this package's bundle.
     peers : sequence of Peer
-        Those that cannot be run are left out.
+        Systems that cannot be run are left out.
     rounds : int
     stop : int, optional
         Stop before this frame.
@@ -210,54 +210,55 @@ def run_race(
     warnings = [f"The machine was busy (load average {machine_now['load']:.1f})."] if busy else []
     given = {peer.name for peer in peers}
     left_out = {name: f"not given (--peer {name}=...)" for name in KNOWN if name not in given}
-    starters, names = [], {}
-    for starter in _starters(path, models, peers):
-        say(f"{starter.system}: first run")
-        found = _run(starter, path, min(frames, WARM_UP), 1)
-        if isinstance(found, str):
-            if starter.system in OURS:
-                raise ResultError(f"This package cannot be raced on {path}: {found}")
-            left_out[starter.system] = found
+    competitors, names = [], {}
+    for competitor in _competitors(path, models, peers):
+        say(f"{competitor.system}: first run")
+        report = _run(competitor, path, min(frames, WARM_UP), 1)
+        if isinstance(report, str):
+            if competitor.system in OURS:
+                raise ResultError(f"This package cannot be raced on {path}: {report}")
+            left_out[competitor.system] = report
         else:
-            starters.append(starter)
-            names[starter.system] = found["name"]
-    runs: dict[tuple[_Starter, int], list[dict[str, Any]]] = {
-        (starter, cores): [] for cores in sorted({1, min(2, thread_count())}) for starter in starters
+            competitors.append(competitor)
+            names[competitor.system] = report["name"]
+    runs: dict[tuple[_Competitor, int], list[dict[str, Any]]] = {
+        (competitor, cores): [] for cores in sorted({1, min(2, thread_count())}) for competitor in competitors
     }
     for number in range(rounds):
         order = list(runs)
         random.Random(number).shuffle(order)
-        for starter, cores in order:
-            found = _run(starter, path, frames, cores)
-            if isinstance(found, str):
-                raise ResultError(f"{starter.system} could not be run again: {found}")
-            runs[starter, cores].append(found)
+        for competitor, cores in order:
+            report = _run(competitor, path, frames, cores)
+            if isinstance(report, str):
+                raise ResultError(f"{competitor.system} could not be run again: {report}")
+            runs[competitor, cores].append(report)
         say(f"round {number + 1} of {rounds}")
     entries = []
-    for (starter, cores), every in runs.items():
-        share, laps = every[-1]["faces"] / every[-1]["frames"], [_lap(found) for found in every]
-        entries.append(Entry(starter.system, names[starter.system], cores, share, laps))
+    for (competitor, cores), reports in runs.items():
+        share, laps = reports[-1]["faces"] / reports[-1]["frames"], [_lap(report) for report in reports]
+        entries.append(Entry(competitor.system, names[competitor.system], cores, share, laps))
     return Race(machine_now, about, entries, left_out, warnings)
 
 
-def _starters(path: Path, models: str, peers: Sequence[Peer]) -> list[_Starter]:
-    own = (sys.executable, script.__file__)
-    starters = [
-        _Starter(system, (*own, "ours"), (json.dumps(given), models)) for system, given in OURS.items()
+def _competitors(path: Path, models: str, peers: Sequence[Peer]) -> list[_Competitor]:
+    this_package = (sys.executable, script.__file__)
+    competitors = [
+        _Competitor(system, (*this_package, "ours"), (json.dumps(given), models))
+        for system, given in OURS.items()
     ]
     for peer in peers:
         if peer.script is not None:
-            starters.append(_Starter(peer.name, (peer.python, peer.script)))
+            competitors.append(_Competitor(peer.name, (peer.python, peer.script)))
             continue
-        rest: tuple[str, ...] = () if peer.model is None else (peer.model,)
+        arguments: tuple[str, ...] = () if peer.model is None else (peer.model,)
         if peer.name == "pfld":
-            rest += _box_of(path, models)
-        starters.append(_Starter(peer.name, (peer.python, script.__file__, peer.name), rest))
-    return starters
+            arguments += _box_of(path, models)
+        competitors.append(_Competitor(peer.name, (peer.python, script.__file__, peer.name), arguments))
+    return competitors
 
 
 def _box_of(path: Path, models: str) -> tuple[str, ...]:
-    """Return the box of the face on the first frame, for a system that is given it."""
+    """Return the box of the face on the first frame as arguments for ``pfld``."""
     from napari_face_landmarks.tracking import FaceTracker
 
     with open_video(path) as video:
@@ -267,9 +268,9 @@ def _box_of(path: Path, models: str) -> tuple[str, ...]:
     return tuple(f"{value:.1f}" for value in boxes[0, :4])
 
 
-def _run(starter: _Starter, path: Path, frames: int, cores: int) -> dict[str, Any] | str:
-    """Run a system in a process of its own; return what it reports and its `wall`, s, or why it cannot."""
-    command = [*starter.command, str(path), str(frames), str(cores), *starter.rest]
+def _run(competitor: _Competitor, path: Path, frames: int, cores: int) -> dict[str, Any] | str:
+    """Run a system in a subprocess; return its report with ``wall``, seconds, or the reason why it failed."""
+    command = [*competitor.command, str(path), str(frames), str(cores), *competitor.arguments]
     began = time.perf_counter()
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=LONGEST_RUN)
@@ -277,24 +278,24 @@ def _run(starter: _Starter, path: Path, frames: int, cores: int) -> dict[str, An
         return in_one_line(error)
     wall = time.perf_counter() - began
     try:
-        found = json.loads(done.stdout.splitlines()[-1])
-        if found["frames"] < 1:
-            return "it reads no frame"
-        rates = {key: float(found[key]) for key in ("frames", "faces", "seconds", "cpu_seconds")}
-        return {"name": str(found["name"]), "peak_mb": found.get("peak_mb"), "wall": wall, **rates}
+        report = json.loads(done.stdout.splitlines()[-1])
+        if report["frames"] < 1:
+            return "it read no frame"
+        rates = {key: float(report[key]) for key in ("frames", "faces", "seconds", "cpu_seconds")}
+        return {"name": str(report["name"]), "peak_mb": report.get("peak_mb"), "wall": wall, **rates}
     except (IndexError, ValueError, KeyError, TypeError):
-        lines = done.stderr.strip().splitlines() or ["it prints no result"]
+        lines = done.stderr.strip().splitlines() or ["it printed no result"]
         return in_one_line(Exception(lines[-1]))
 
 
-def _lap(found: dict[str, Any]) -> Lap:
-    frames = found["frames"]
-    cpu_ms = 1e3 * found["cpu_seconds"] / frames
-    return Lap(frames / found["seconds"], frames / found["wall"], cpu_ms, found["peak_mb"])
+def _lap(report: dict[str, Any]) -> Lap:
+    frames = report["frames"]
+    cpu_ms = 1e3 * report["cpu_seconds"] / frames
+    return Lap(frames / report["seconds"], frames / report["wall"], cpu_ms, report["peak_mb"])
 
 
 def race_table(race: Race) -> str:
-    """Return the result of a race as Markdown."""
+    """Return the results of a race as Markdown."""
     rows = []
     for entry in sorted(race.entries, key=lambda e: (-e.cores, -e.median("fps"))):
         low, high = entry.range("fps")

@@ -35,21 +35,18 @@ from napari_face_landmarks.video.container import thread_count
 
 @dataclass(frozen=True)
 class Effort:
-    """How much the benchmark measures."""
+    """Amount of measurement."""
 
     calls: int = 500  # number of calls of each kernel
-    baseline_frames: int = 40  # frames of the ablation's baseline, which takes about a second per frame
+    baseline_frames: int = 40  # frames of the ablation's baseline
     step_seconds: float = 4.0  # duration of each faster step of the ablation
     runs: int = 3  # runs of each video in each mode
     stop: int | None = 800  # number of frames of these runs; None for the whole video
-    # cost_frames, cost_runs: frames and runs for each image size and number of faces; the median run is
-    # reported
-    cost_frames: int = 100
-    cost_runs: int = 7
+    cost_frames: int = 100  # frames of a run for each image size and number of faces
+    cost_runs: int = 7  # number of these runs; the median run is reported
     length: int = 20_000  # frames of the long run
-    # widths, faces: image sizes and numbers of faces
-    widths: tuple[int, ...] = WIDTHS
-    faces: tuple[int, ...] = FACES
+    widths: tuple[int, ...] = WIDTHS  # image widths
+    faces: tuple[int, ...] = FACES  # numbers of faces
 
 
 QUICK = Effort(
@@ -87,9 +84,9 @@ class Benchmark:
     peak_mb : float or None
         Peak memory of a process that tracks the first video; None if unknown.
     start_seconds : float or None
-        Time of a process that tracks one frame of it, all kernels compiled; None if unknown.
+        Seconds of a process that tracks one frame of it with compiled kernels; None if unknown.
     warnings : list of str
-        Reasons why the figures may be unreliable.
+        Reasons why the results may be unreliable.
     """
 
     machine: dict[str, Any]
@@ -118,7 +115,7 @@ def run_benchmark(
     effort: Effort | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> Benchmark:
-    """Measure kernels, optimisations, whole runs, and the factors that determine the cost of a frame.
+    """Measure kernels, optimisations, whole runs, and the cost of a frame under various conditions.
 
     Parameters
     ----------
@@ -127,14 +124,14 @@ def run_benchmark(
     models : Models
         Models of a bundle, with PFLD and CEN patch experts.
     effort : Effort, optional
-        How much to measure.
+        Amount of measurement.
     say : callable
         Called with each result as a sentence.
 
     Raises
     ------
     ModelError
-        If the models are not those of a bundle.
+        If the models lack PFLD or CEN patch experts.
     ResultError
         If the first video has no face on its first frame.
     VideoError
@@ -143,7 +140,7 @@ def run_benchmark(
     effort = effort or Effort()
     if models.pfld is None or not isinstance(models.experts, PatchExperts):
         raise ModelError(
-            f"The benchmark needs PFLD and CLNF of a bundle, which {models.name} is not: choose a bundle."
+            f"The benchmark needs PFLD and CEN patch experts, which {models.name} lacks: choose a bundle."
         )
     about = machine()
     warnings = _reliability_warnings(about)
@@ -199,7 +196,7 @@ def _reliability_warnings(about: dict[str, Any]) -> list[str]:
             "the times are not reliable."
         )
     if not about["numba"]:
-        warnings.append("Numba is not installed, so everything is slow: install it.")
+        warnings.append("Numba is not installed; all times are much longer without it: install Numba.")
     return warnings
 
 
@@ -224,7 +221,7 @@ def _report(costs: Sequence[Cost], unit: str, say: Callable[[str], None]) -> Non
 
 
 def _around(frame: Any, box: Any) -> Any:
-    """Return the part of a frame with the face and a margin of half its size on every side."""
+    """Return the part of a frame around a face, with a margin of half its size on every side."""
     x0, y0, x1, y1 = (float(value) for value in box[:4])
     reach = 0.5 * max(x1 - x0, y1 - y0)
     top, left = max(0, int(y0 - reach)), max(0, int(x0 - reach))

@@ -11,7 +11,7 @@ from napari_face_landmarks.benchmark.throughput import Cost, VideoRates
 from napari_face_landmarks.files.markdown import table, write_section
 
 SECTION = "speed table"
-"""Markers in a file: ``<!-- speed table -->`` and ``<!-- end of speed table -->``."""
+"""Name in the markers ``<!-- speed table -->`` and ``<!-- end of speed table -->``."""
 
 
 def benchmark_table(result: Benchmark) -> str:

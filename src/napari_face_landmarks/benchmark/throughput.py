@@ -1,4 +1,4 @@
-"""Throughput of whole runs, and the cost of a frame by image size and number of faces."""
+"""Throughput of whole runs; cost of a frame by image size and number of faces."""
 
 from __future__ import annotations
 
@@ -34,25 +34,25 @@ FACES = (1, 2, 3, 4, 6, 8)
 
 @dataclass(frozen=True)
 class Rate:
-    """Throughput of a run."""
+    """Throughput with one refine mode and number of threads: the run with the median frame rate."""
 
     refine: str
     every: int  # CLNF on every n-th frame
     threads: int
-    fps: float  # frames per second, end to end; the median of the runs
+    fps: float  # frames per second, from file to landmarks
     stage_ms: dict[str, float]  # milliseconds per frame of each stage
-    bound: str  # what limits the throughput
+    bound: str  # bottleneck, see `bound`
 
 
 @dataclass(frozen=True)
 class VideoRates:
     """Throughput on one video."""
 
-    name: str  # name of the file
+    name: str  # of the file
     width: int
     height: int
     frames: int
-    decoding_fps: float  # frames per second of decoding alone
+    decoding_fps: float  # frames per second, decoding alone
     rates: list[Rate]
 
 
@@ -61,12 +61,12 @@ class Cost:
     """Cost of a frame at one image size or number of faces."""
 
     value: int  # width in pixels, or number of faces
-    ms: float  # milliseconds per frame, from frames in memory
-    stage_ms: dict[str, float]  # milliseconds of each stage; with several threads stages overlap
+    ms: float  # milliseconds per frame, without decoding
+    stage_ms: dict[str, float]  # milliseconds of each stage; stages overlap if there are several threads
 
 
 class Repeated:
-    """A video of `count` frames without memory: (H, W, 3) uint8 frames repeated forwards and backwards."""
+    """Array-like video of `count` frames: `frames`, (H, W, 3) uint8, forwards and backwards repeatedly."""
 
     def __init__(self, frames: Sequence[Frame], count: int) -> None:
         self._frames = frames
@@ -77,13 +77,13 @@ class Repeated:
         return self.shape[0]
 
     def __getitem__(self, index: int) -> Frame:
-        once = period(len(self._frames))
-        place = index % once
-        return self._frames[place if place < len(self._frames) else once - place]
+        cycle = period(len(self._frames))
+        phase = index % cycle
+        return self._frames[phase if phase < len(self._frames) else cycle - phase]
 
 
 def period(count: int) -> int:
-    """Return the period of `Repeated` with `count` frames."""
+    """Return the number of frames after which `Repeated` starts again, for `count` different frames."""
     return max(1, 2 * count - 2)
 
 
@@ -96,9 +96,9 @@ def video_rates(
     stop: int | None = None,
     say: Callable[[str], None] = lambda text: None,
 ) -> VideoRates:
-    """Track a video `runs` times in every mode with every number of threads, in alternation; report medians.
+    """Track a video `runs` times, up to frame `stop`, in each of `MODES` with each number of threads.
 
-    Runs stop before the frame `stop`. `say` is called with each result as a sentence.
+    Modes alternate; medians are reported. `say` receives a sentence about each result.
     """
     with open_video(path) as video:
         height, width = video.shape[1:3]
@@ -113,26 +113,26 @@ def video_rates(
         "second"
     )
     modes = [(*mode, n) for n in threads for mode in MODES]
-    found: dict[tuple[RefineMode, int, int], list[RunStats]] = {mode: [] for mode in modes}
+    stats_of_modes: dict[tuple[RefineMode, int, int], list[RunStats]] = {mode: [] for mode in modes}
     for _ in range(runs):
-        for refine, every, n in modes:
-            settings = TrackerSettings(refine=refine, clnf_every=every)
+        for refine, skip, n in modes:
+            settings = TrackerSettings(refine=refine, clnf_every=skip)
             tracks = FaceTracker(models, settings, n).track(path, stop=count)
-            found[refine, every, n].append(tracks.stats)
+            stats_of_modes[refine, skip, n].append(tracks.stats)
     rates = []
-    for (refine, every, n), stats in found.items():
-        middle = sorted(stats, key=lambda run: run.fps)[len(stats) // 2]
-        stage_ms = _stage_ms(middle)
-        rates.append(Rate(refine, every, n, middle.fps, stage_ms, bound(stage_ms, middle.fps, n)))
+    for (refine, skip, n), stats in stats_of_modes.items():
+        median_run = sorted(stats, key=lambda run: run.fps)[len(stats) // 2]
+        stage_ms = _stage_ms(median_run)
+        rates.append(Rate(refine, skip, n, median_run.fps, stage_ms, bound(stage_ms, median_run.fps, n)))
         say(
-            f"refine {refine}, skip {every}, threads {n}: {middle.fps:.0f} frames per second, "
+            f"refine {refine}, skip {skip}, threads {n}: {median_run.fps:.0f} frames per second, "
             f"{rates[-1].bound}"
         )
     return VideoRates(path.name, width, height, count, float(np.median(decoding)), rates)
 
 
 def bound(stage_ms: dict[str, float], fps: float, threads: int) -> str:
-    """Return what limits the throughput of a run, by the milliseconds per frame of each stage."""
+    """Describe the bottleneck of a run from the milliseconds per frame of each stage."""
     busy = {name: ms for name, ms in stage_ms.items() if ms > 0.005}
     parts = ", ".join(f"{name} {ms:.2f}" for name, ms in sorted(busy.items(), key=lambda item: -item[1]))
     if threads == 1:
@@ -147,22 +147,21 @@ def bound(stage_ms: dict[str, float], fps: float, threads: int) -> str:
 
 
 def size_costs(models: Models, frame: Frame, widths: Sequence[int], count: int, repeats: int) -> list[Cost]:
-    """Return the cost of a frame at several image sizes with a face of proportional size, on one thread."""
+    """Return the cost of a frame resized to each of `widths`, on one thread."""
     frames = []
     for width in widths:
         height = round(frame.shape[0] * width / frame.shape[1])
-        way = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
-        resized = cv2.resize(frame, (width, height), interpolation=way)
+        interpolation = cv2.INTER_AREA if width < frame.shape[1] else cv2.INTER_CUBIC
+        resized = cv2.resize(frame, (width, height), interpolation=interpolation)
         frames.append(np.asarray(resized, dtype=np.uint8))
     return _costs(models, widths, frames, [1] * len(frames), count, repeats, threads=1)
 
 
 def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int, repeats: int) -> list[Cost]:
-    """Return the cost of a frame with several faces: the same face on tiles of a frame of constant size.
+    """Return the cost of a frame with each number of faces in `faces`.
 
-    The frame, (H, W, 3) uint8, has one face; of the tiles, so many as `faces` says have it, the others are
-    black. Uses the default number of threads, since faces are processed in parallel. Runs of `count` frames
-    are repeated in alternation; the medians count.
+    The frame, (H, W, 3) uint8 with one face, is copied to as many tiles of a larger image of constant size;
+    the other tiles are black. Uses the default number of threads, since faces are processed in parallel.
     """
     height, width = frame.shape[:2]
     limit = max(faces)
@@ -171,8 +170,8 @@ def face_costs(models: Models, frame: Frame, faces: Sequence[int], count: int, r
     frames = []
     for number in faces:
         tiled = np.zeros((down * height, across * width, 3), np.uint8)
-        for place in range(number):
-            row, column = divmod(place, across)
+        for tile in range(number):
+            row, column = divmod(tile, across)
             tiled[row * height : (row + 1) * height, column * width : (column + 1) * width] = frame
         frames.append(tiled)
     return _costs(models, faces, frames, faces, count, repeats, thread_count())
@@ -187,9 +186,9 @@ def _costs(
     repeats: int,
     threads: int,
 ) -> list[Cost]:
-    """Return the cost of each frame, tracked `count` times per run, in alternation; medians of the runs."""
+    """Return the cost of each frame, tracked `count` times in a run; median of `repeats` alternating runs."""
     settings = [TrackerSettings(refine="always", max_faces=number) for number in faces]
-    trackers = [FaceTracker(models, chosen, threads) for chosen in settings]
+    trackers = [FaceTracker(models, setting, threads) for setting in settings]
     for tracker, frame in zip(trackers, frames, strict=True):
         tracker.track(Repeated([frame], 3))
     runs: list[list[RunStats]] = [[] for _ in frames]
@@ -198,11 +197,11 @@ def _costs(
             stats.append(tracker.track(Repeated([frame], count)).stats)
     costs = []
     for value, number, stats in zip(values, faces, runs, strict=True):
-        middle = sorted(stats, key=lambda run: run.fps)[repeats // 2]
-        if middle.faces < 0.9 * number * count:
+        median_run = sorted(stats, key=lambda run: run.fps)[repeats // 2]
+        if median_run.faces < 0.9 * number * count:
             costs.append(Cost(value, float("nan"), {}))
         else:
-            costs.append(Cost(value, 1e3 / middle.fps, _stage_ms(middle)))
+            costs.append(Cost(value, 1e3 / median_run.fps, _stage_ms(median_run)))
     return costs
 
 

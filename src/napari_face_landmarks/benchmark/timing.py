@@ -1,4 +1,4 @@
-"""Timing, and properties of the machine."""
+"""Timing of functions and processes; properties of the machine."""
 
 from __future__ import annotations
 
@@ -19,23 +19,22 @@ from napari_face_landmarks.video.container import thread_count
 
 PACKAGES = ("numba", "numpy", "onnxruntime", "opencv-python", "av")
 BUSY = 0.5
-"""Load average from which times are unreliable."""
+"""Load average above which times are unreliable."""
 
 
 @dataclass(frozen=True)
 class Timing:
     """Time per call, after warm-up."""
 
-    name: str  # name of the function
-    # median, quartile_1, quartile_3: milliseconds
-    median: float
+    name: str  # of the function
+    median: float  # milliseconds
     quartile_1: float
     quartile_3: float
     calls: int  # number of timed calls
 
 
 def take_time(name: str, work: Callable[[], Any], calls: int, parts: int = 1) -> Timing:
-    """Time a function call by call, after a few calls for warm-up; each call does its work `parts` times."""
+    """Time `calls` calls of a function, after a warm-up; each call repeats the timed work `parts` times."""
     for _ in range(max(2, calls // 10)):
         work()
     seconds = np.empty(calls)
@@ -48,7 +47,7 @@ def take_time(name: str, work: Callable[[], Any], calls: int, parts: int = 1) ->
 
 
 def machine() -> dict[str, Any]:
-    """Return processor, available cores, versions and load of the machine."""
+    """Return the processor, available cores, library versions and load of this machine."""
     versions: dict[str, str | None] = {}
     for package in PACKAGES:
         try:
@@ -83,9 +82,9 @@ def resident_mb() -> float | None:
 
 
 def peak_of_run(models: str, path: Path, stop: int | None = None) -> float | None:
-    """Return the peak memory in MB of a subprocess that tracks a video with the defaults, up to a frame.
+    """Return the peak memory, MB, of a subprocess that tracks a video with the defaults up to frame `stop`.
 
-    None if unknown, or if the subprocess failed.
+    The result is None if the memory is unknown or the subprocess failed.
     """
     command = [sys.executable, "-c", _PEAK, models, str(path), str(stop or "")]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
@@ -96,7 +95,7 @@ def peak_of_run(models: str, path: Path, stop: int | None = None) -> float | Non
 
 
 def start_of_run(models: str, path: Path) -> float | None:
-    """Return the seconds of a subprocess that tracks one frame as `peak_of_run` does; the least of three."""
+    """Return the seconds that a subprocess takes to start and track a frame, the best of three runs."""
     seconds = []
     for _ in range(3):
         began = time.perf_counter()
