@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,20 +49,20 @@ _SOFT_PARTS: tuple[tuple[tuple[int, ...], tuple[float, float], float], ...] = (
     ((11, 12, 13), (0.03, 0.06), 0.22),  # cheek and jaw sag
 )
 
-# Places of the left side that move by themselves: landmarks, largest reach and largest movement (inter-ocular
-# distances).
-_PLACES: tuple[tuple[tuple[int, ...], float, float], ...] = (
-    ((54,), 0.22, 0.11),
-    ((22, 23, 24, 25, 26), 0.26, 0.11),
-    ((23, 24, 25), 0.22, 0.10),
-    ((25, 26), 0.18, 0.08),
-    ((55, 56), 0.16, 0.07),
-    ((55, 56, 65), 0.18, 0.08),
-    ((52, 53, 63), 0.16, 0.06),
-    ((43, 44), 0.10, 0.03),
-    ((46, 47), 0.10, 0.03),
-    ((34, 35), 0.12, 0.05),
-    ((57, 66), 0.18, 0.07),
+# Local movements on the left side: landmarks, largest radius, largest displacement (both in inter-ocular
+# distances) and probability.
+_MOVEMENTS: tuple[tuple[tuple[int, ...], float, float, float], ...] = (
+    ((54,), 0.22, 0.11, 0.20),
+    ((22, 23, 24, 25, 26), 0.26, 0.11, 0.12),
+    ((23, 24, 25), 0.22, 0.10, 0.18),
+    ((25, 26), 0.18, 0.08, 0.10),
+    ((55, 56), 0.16, 0.07, 0.08),
+    ((55, 56, 65), 0.18, 0.08, 0.08),
+    ((52, 53, 63), 0.16, 0.06, 0.06),
+    ((43, 44), 0.10, 0.03, 0.04),
+    ((46, 47), 0.10, 0.03, 0.04),
+    ((34, 35), 0.12, 0.05, 0.05),
+    ((57, 66), 0.18, 0.07, 0.05),
 )
 
 
@@ -98,24 +97,22 @@ def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float
     return np.asarray(bumps, dtype=np.float32).reshape(-1, 5)
 
 
-def local_bumps(
-    landmarks: Points, rng: Generator, places: Sequence[int] | None = None
-) -> npt.NDArray[np.float32]:
-    """Draw movements, mostly up or down, of `places` (numbers of `_PLACES`; one to three drawn if None)."""
+def local_bump(landmarks: Points, rng: Generator, number: int | None = None) -> npt.NDArray[np.float32]:
+    """Draw one movement, mostly up or down, as a row of `soft_tissue_bumps`, (1, 5).
+
+    `number` is that of the movement in `_MOVEMENTS`; by default it is drawn.
+    """
     unit = float(inter_ocular(landmarks))
     right = (landmarks[45] - landmarks[36]) / max(unit, 1e-6)
     down = np.array([-right[1], right[0]], dtype=np.float32)
-    bumps = []
-    if places is None:
-        places = rng.choice(len(_PLACES), int(rng.integers(1, 4)), replace=False).tolist()
-    for number in places:
-        indices, widest, farthest = _PLACES[number]
-        members = np.asarray(indices) if rng.random() < 0.5 else MIRROR_68[list(indices)]
-        reach = widest * rng.uniform(0.5, 1.0)
-        size = min(rng.uniform(0.25, 1.0) * farthest, 0.7 * reach) * rng.choice([-1, 1])
-        move = size * (down + rng.normal(0, 0.3) * right)
-        bumps.append([*landmarks[members].mean(axis=0), *(unit * move), unit * reach])
-    return np.asarray(bumps, dtype=np.float32)
+    if number is None:
+        number = int(rng.choice(len(_MOVEMENTS), p=[probability for *_, probability in _MOVEMENTS]))
+    indices, widest, farthest, _ = _MOVEMENTS[number]
+    members = np.asarray(indices) if rng.random() < 0.5 else MIRROR_68[list(indices)]
+    radius = widest * rng.uniform(0.5, 1.0)
+    size = min(rng.uniform(0.25, 1.0) * farthest, 0.7 * radius) * rng.choice([-1, 1])
+    displacement = size * (down + rng.normal(0, 0.3) * right)
+    return np.array([[*landmarks[members].mean(axis=0), *(unit * displacement), unit * radius]], np.float32)
 
 
 def face_shape_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
@@ -347,15 +344,22 @@ def augmented_face(
 
 
 def twin_faces(image: Image, landmarks: Points, rng: Generator) -> tuple[Sample, Sample]:
-    """Return two crops of one face, equal but for local movements (`local_bumps`) in the second."""
+    """Return two crops of one face that differ only in one local movement (`local_bump`) in the second.
+
+    Half of the pairs keep the photograph's own light and sharpness; the others change in the same way.
+    """
     mirrored = bool(rng.random() < 0.5)
     if mirrored:
         image, landmarks = flipped(image, landmarks)
     crop = jittered_crop(landmarks, TRACKER_JITTER, rng)
-    bumps, seed = local_bumps(landmarks, rng), int(rng.integers(2**31))
-    covered = np.zeros(68, np.bool_)
-    plain = photometric(cut(image, crop, bumps[:0]), np.random.default_rng(seed))
-    moved = photometric(cut(image, crop, bumps), np.random.default_rng(seed))
+    bumps, seed = local_bump(landmarks, rng), int(rng.integers(2**31))
+    images = [cut(image, crop, bumps[:0]), cut(image, crop, bumps)]
+    if rng.random() < 0.5:
+        images = [photometric(picture, np.random.default_rng(seed)) for picture in images]
     points = np.stack([landmarks, displaced(landmarks, bumps)])
-    first, second = to_crop(points, np.stack([crop, crop]))
-    return Sample(plain, first, covered, mirrored), Sample(moved, second, covered, mirrored)
+    covered = np.zeros(68, np.bool_)
+    still, moved = (
+        Sample(picture, fractions, covered, mirrored)
+        for picture, fractions in zip(images, to_crop(points, np.stack([crop, crop])), strict=True)
+    )
+    return still, moved

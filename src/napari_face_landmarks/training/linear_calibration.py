@@ -39,8 +39,8 @@ Floats = npt.NDArray[np.float64]
 
 HEIGHTS = (*range(17, 27), 48, 54, 60, 64)
 """Landmarks whose heights must follow movements most: brows and mouth corners."""
-MOVED_PLACES = ((0,), (1, 2, 3), (4, 5))
-"""Of `augment.local_bumps`, one of each is moved: a mouth corner, a brow, a half of the lower lip."""
+MOVEMENTS = ((0,), (1, 2, 3), (4, 5))
+"""Numbers for `augment.local_bump`, one drawn of each: a mouth corner, a brow, half of the lower lip."""
 MOUTH_MIRROR = MIRROR_68[MOUTH] - MOUTH[0]
 LEAST_ERROR = 0.01  # outer-eye distances
 PREFIX = "settled/"
@@ -194,8 +194,8 @@ def look_at(
         rng = np.random.default_rng([plan.seed, 1, number])
         crops = [augment.jittered_crop(points, augment.TRACKER_JITTER, rng) for _ in range(2)]
         views = [(image, points, crop) for crop in crops]
-        for places in MOVED_PLACES:
-            bumps = augment.local_bumps(points, rng, [int(rng.choice(places))])
+        for numbers in MOVEMENTS:
+            bumps = augment.local_bump(points, rng, int(rng.choice(numbers)))
             views.append(
                 (augment.with_moved_tissue(image, bumps), augment.displaced(points, bumps), crops[0])
             )

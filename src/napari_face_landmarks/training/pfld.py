@@ -57,7 +57,7 @@ The distances of single landmarks are small too for a network that gives every e
 mouth level corners. Nothing here prefers symmetry: the labels' own differences are the target.
 """
 DIFFERENCE_SHARE = 4.0
-FOLLOWED_SHARE = 1.5
+FOLLOWED_SHARE = 3.0
 """Weight of `movement_error`."""
 MEASURED_FACES = 300
 """Held-out faces of all kinds on which a checkpoint's differences are compared."""
@@ -70,7 +70,7 @@ class PfldPlan:
     steps: int = 6000
     faces_per_batch: int = 40
     negatives_per_batch: int = 8
-    twins_per_batch: int = 8
+    twins_per_batch: int = 10
     turned_share: float = 0.35
     acted_share: float = 0.4
     mild_share: float = 0.2
@@ -495,11 +495,16 @@ def train(data: Path, out: Path, bundle: str, plan: PfldPlan, start: Path | None
         if is_thinner(plan.middles, widths):
             highest = plan.thinned_rate
             teacher = before.to(memory_format=layout).eval().requires_grad_(False)
-            _freeze_statistics(network)
+    # an export has the statistics of faces only (`_examples`)
+    from_export = start is not None and not (start / "pfld.best.pt").exists()
+    frozen = teacher is not None or (from_export if state is None else state.get("frozen", False))
+    if frozen:
+        _freeze_statistics(network)
     averaged = Pfld(plan.middles).to(device)
     averaged.load_state_dict(network.state_dict())
     optimiser = torch.optim.AdamW(network.parameters(), lr=highest, weight_decay=plan.weight_decay)
-    loop = Loop(out / "pfld", network, averaged, optimiser, plan.ema, extra={"taught": teacher is not None})
+    extra = {"taught": teacher is not None, "frozen": frozen}
+    loop = Loop(out / "pfld", network, averaged, optimiser, plan.ema, extra=extra)
     loop.resume()
     batches = prefetch(stream.batches(loop.step))
     held_out = face_files.load_faces(data, bundle=bundle, held_out=True)
@@ -556,9 +561,13 @@ def _as_float(outputs: PfldOutputs) -> PfldOutputs:
 
 
 def _examples(stream: TrainingStream, device: torch.device) -> list[Tensor]:
-    """Return inputs as the training draws them, on which a network's statistics are measured."""
-    batches = (torch.from_numpy(stream.batch(number)["images"]) for number in range(CALIBRATION_BATCHES))
-    return [batch.to(device).float() / 255 for batch in batches]
+    """Return crops of faces as the training draws them, on which a network's statistics are measured.
+
+    Pictures without a face are left out: in few of them rare channels are 10,000 times as large as in faces.
+    """
+    batches = (stream.batch(number) for number in range(CALIBRATION_BATCHES))
+    faces = (torch.from_numpy(batch["images"][batch["is_face"] > 0]) for batch in batches)
+    return [images.to(device).float() / 255 for images in faces]
 
 
 def _trained_before(start: Path, stream: TrainingStream, device: torch.device) -> Pfld:
