@@ -1,4 +1,4 @@
-"""Files of tracks, in and out: one module a format."""
+"""Reading and writing of tracks, with one module per format."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _NAMES = {
     "openface_csv": ("read_csv", "to_dataframe", "write_csv"),
     "tidy": ("to_tidy",),
 }
-_HOMES = {name: module for module, names in _NAMES.items() for name in names}
+_MODULES = {name: module for module, names in _NAMES.items() for name in names}
 
 __all__ = [
     "FORMATS",
@@ -35,9 +35,9 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    """Import a format's module when one of its names is first used."""
-    if name not in _HOMES:
+    """Import the module of a name when it is first used."""
+    if name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    value = getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     globals()[name] = value
     return value

@@ -2,7 +2,7 @@
 
 Columns have the levels scorer, individuals (not with one face), bodyparts and coords (x, y, likelihood).
 There is a row for every frame of the video from 0 on, since some programs count the rows instead of reading
-the index. The scorer is this program with its models (`common.scorer_of`). Manual labels
+the index. The scorer is this program with its models (`common.scorer_name`). Manual labels
 (``CollectedData_*``) have x and y only, and name images instead of frames: the frame is the number at the end
 of the image's name. Their landmarks are manual, with confidence 1.
 
@@ -37,48 +37,48 @@ from napari_face_landmarks.io import common, hdf5
 KEY = "df_with_missing"
 COORDS = ("x", "y", "likelihood")
 LEVELS = ("scorer", "individuals", "bodyparts", "coords")
-MOST_COLUMNS = common.MOST_FACES * N_LANDMARKS * len(COORDS)
-LONGEST_LINE = 32 << 20  # characters
-LARGEST_CSV = 16 << 30
-ROWS_AT_A_TIME = 1024
-LONGEST_NAME = 256
+MAX_COLUMNS = common.MAX_FACES * N_LANDMARKS * len(COORDS)
+MAX_LINE_LENGTH = 32 << 20  # characters
+MAX_CSV_BYTES = 16 << 30
+CHUNK_ROWS = 1024
+MAX_NAME_LENGTH = 256
 
 Columns = list[tuple[str, ...]]
 
 
-def columns_of(tracks: Tracks) -> list[tuple[str, ...]]:
+def column_names(tracks: Tracks) -> list[tuple[str, ...]]:
     """Return the columns' names, with the levels as in the file: three for one face, four for more."""
     faces = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
-    columns = list(itertools.product([common.scorer_of(tracks)], faces, common.LANDMARK_NAMES, COORDS))
+    columns = list(itertools.product([common.scorer_name(tracks)], faces, common.LANDMARK_NAMES, COORDS))
     return [(a, c, d) for a, _, c, d in columns] if tracks.n_faces == 1 else list(columns)
 
 
-def levels_of(n_faces: int) -> tuple[str, ...]:
+def level_names(n_faces: int) -> tuple[str, ...]:
     """Return the names of the columns' levels."""
     return tuple(level for level in LEVELS if n_faces != 1 or level != "individuals")
 
 
-def _values(tracks: Tracks, path: Path) -> npt.NDArray[np.float32]:
+def _table_values(tracks: Tracks, path: Path) -> npt.NDArray[np.float32]:
     """Return the table, (N, F * 68 * 3) float32; missing landmarks have a likelihood of 0.
 
     pandas' CSV reader would take a first row without values for the name of the index.
     """
-    landmarks, confidence = common.dense(tracks, path)
+    landmarks, confidence = common.dense_arrays(tracks, path)
     values = np.concatenate([landmarks, np.nan_to_num(confidence)[..., np.newaxis]], axis=-1)
     return values.reshape(len(values), -1)
 
 
 def write_dlc_csv(path: Path, tracks: Tracks) -> None:
     """Write landmarks as DeepLabCut's CSV file (see the module)."""
-    values = _values(tracks, path)
+    values = _table_values(tracks, path)
     with replacing(path) as temporary, open(temporary, "w", encoding="utf-8", newline="") as stream:
         header = csv.writer(stream, lineterminator="\n")
         for level, names in zip(
-            levels_of(tracks.n_faces), zip(*columns_of(tracks), strict=True), strict=True
+            level_names(tracks.n_faces), zip(*column_names(tracks), strict=True), strict=True
         ):
             header.writerow([level, *names])
-        for start in range(0, len(values), ROWS_AT_A_TIME):
-            part = values[start : start + ROWS_AT_A_TIME]
+        for start in range(0, len(values), CHUNK_ROWS):
+            part = values[start : start + CHUNK_ROWS]
             # the shortest decimals that are read back as the same float32
             cells = np.where(np.isnan(part), "", part.astype(str)).tolist()
             stream.writelines(f"{start + i},{','.join(row)}\n" for i, row in enumerate(cells))
@@ -86,7 +86,7 @@ def write_dlc_csv(path: Path, tracks: Tracks) -> None:
 
 def is_dlc_csv(path: Path) -> bool:
     """Return whether a CSV file begins as DeepLabCut's."""
-    return common.beginning(path, 7) in (b"scorer,", b"scorer;")
+    return common.first_bytes(path, 7) in (b"scorer,", b"scorer;")
 
 
 def read_dlc_csv(path: Path) -> Tracks:
@@ -96,9 +96,9 @@ def read_dlc_csv(path: Path) -> Tracks:
     """
     import pandas as pd
 
-    with common.reading_table(path, "a table of DeepLabCut's", LARGEST_CSV):
-        with open(path, encoding=common.encoding_of(path), newline="") as stream:
-            mark = ";" if stream.readline(LONGEST_LINE).startswith("scorer;") else ","
+    with common.reading_table(path, "a table of DeepLabCut's", MAX_CSV_BYTES):
+        with open(path, encoding=common.text_encoding(path), newline="") as stream:
+            mark = ";" if stream.readline(MAX_LINE_LENGTH).startswith("scorer;") else ","
             stream.seek(0)
             header = {row[0]: row[1:] for row in _header_rows(stream, path, mark)}
             n_lines = len(header)
@@ -107,7 +107,9 @@ def read_dlc_csv(path: Path) -> Tracks:
             header, n_index = {level: row[1:] for level, row in header.items()}, n_index + 1
         names = [header[level] for level in LEVELS if level in header]
         columns: Columns = list(zip(*names, strict=True)) if len({len(row) for row in names}) == 1 else []
-        place, faces, scorer = _places(columns, tuple(level for level in LEVELS if level in header), path)
+        place, faces, scorer = _column_indices(
+            columns, tuple(level for level in LEVELS if level in header), path
+        )
         table = pd.read_csv(
             path,
             header=None,
@@ -116,18 +118,18 @@ def read_dlc_csv(path: Path) -> Tracks:
             decimal="," if mark == ";" else ".",
             dtype={k: str if k < n_index else np.float64 for k in range(n_index + len(columns))},
             na_values=[""],
-            encoding=common.encoding_of(path),
-            **common.exact_numbers(),
+            encoding=common.text_encoding(path),
+            **common.exact_decimals(),
         )
     if table.shape[1] != len(columns) + n_index:
         raise ResultError(
             f"{path} has {table.shape[1]} columns under {len(columns) + n_index} names: correct it."
         )
-    index = _frames_of(table.iloc[:, :n_index].fillna("").agg("/".join, axis=1).tolist(), path)
+    index = _parse_frames(table.iloc[:, :n_index].fillna("").agg("/".join, axis=1).tolist(), path)
     return _tracks(index, table.iloc[:, n_index:].to_numpy(np.float64), place, faces, scorer, path)
 
 
-def _frames_of(names: list[str], path: Path) -> npt.NDArray[np.float64]:
+def _parse_frames(names: list[str], path: Path) -> npt.NDArray[np.float64]:
     """Return the frame of each row: its number, or that at the end of the name of a picture."""
     try:
         return np.array(names, dtype=np.float64)
@@ -137,7 +139,7 @@ def _frames_of(names: list[str], path: Path) -> npt.NDArray[np.float64]:
     clips = sorted({"/".join(place[:-1]) for place in places})
     if len(clips) > 1:
         raise ResultError(
-            f"{path} has labels of {len(clips)} clips ({common.listed(clips)[:80]}): give a "
+            f"{path} has labels of {len(clips)} clips ({common.joined(clips)[:80]}): give a "
             "file with those of one."
         )
     numbers = [re.search(r"(\d{1,9})(\.\w+)?$", place[-1]) for place in places]
@@ -150,7 +152,7 @@ def _frames_of(names: list[str], path: Path) -> npt.NDArray[np.float64]:
 
 def _header_rows(stream: Any, path: Path, mark: str) -> list[list[str]]:
     rows = []
-    while (line := stream.readline(LONGEST_LINE)) and len(line) < LONGEST_LINE:
+    while (line := stream.readline(MAX_LINE_LENGTH)) and len(line) < MAX_LINE_LENGTH:
         rows.append(next(csv.reader([line], delimiter=mark), []) or [""])
         if rows[-1][0] == "coords" or len(rows) == len(LEVELS):
             break
@@ -161,12 +163,12 @@ def _header_rows(stream: Any, path: Path, mark: str) -> list[list[str]]:
     return rows
 
 
-def _places(
+def _column_indices(
     columns: Columns, levels: tuple[str, ...], path: Path
 ) -> tuple[npt.NDArray[np.int64], list[str], str]:
     """Return the columns of each face, (F, 68, 3), or (F, 68, 2) without likelihoods, names, and scorer."""
     wanted = [level for level in ("individuals", "bodyparts", "coords") if level in levels]
-    if "bodyparts" not in wanted or "coords" not in wanted or not 0 < len(columns) <= MOST_COLUMNS:
+    if "bodyparts" not in wanted or "coords" not in wanted or not 0 < len(columns) <= MAX_COLUMNS:
         raise ResultError(f"{path} does not name bodyparts and coords: give a file of DeepLabCut's.")
     keys = [tuple(column[levels.index(level)] for level in wanted) for column in columns]
     if "individuals" not in wanted:
@@ -176,21 +178,21 @@ def _places(
     keys = [key for key in keys if not (several and key[0] in RESERVED)]  # unique bodyparts are of no face
     faces = list(dict.fromkeys(key[0] for key in keys))
     parts = list(dict.fromkeys(key[1] for key in keys))
-    if len(parts) != N_LANDMARKS or len(faces) > common.MOST_FACES:
+    if len(parts) != N_LANDMARKS or len(faces) > common.MAX_FACES:
         raise ResultError(
-            f"{path} has {len(parts)} bodyparts of {len(faces)} individuals ({common.listed(parts)[:80]}): "
-            f"it must have {N_LANDMARKS} bodyparts, and at most {common.MOST_FACES} individuals."
+            f"{path} has {len(parts)} bodyparts of {len(faces)} individuals ({common.joined(parts)[:80]}): "
+            f"it must have {N_LANDMARKS} bodyparts, and at most {common.MAX_FACES} individuals."
         )
     coords = COORDS[:2] if {key[2] for key in keys} == set(COORDS[:2]) else COORDS
     places = np.zeros((len(faces), N_LANDMARKS, len(coords)), dtype=np.int64)
     try:
-        faces = [faces[face] for face in np.argsort(common.order_of_faces(faces))]
+        faces = [faces[face] for face in np.argsort(common.face_order(faces))]
         for f, face in enumerate(faces):
             for p, part in zip(common.order_by_number(parts), parts, strict=True):
                 places[f, p] = [place[face, part, coord] for coord in coords]
     except KeyError:
         raise ResultError(
-            f"{path} lacks x, y or likelihood of {common.listed([face, part])}: give a file that has all."
+            f"{path} lacks x, y or likelihood of {common.joined([face, part])}: give a file that has all."
         ) from None
     scorer = columns[0][levels.index("scorer")] if "scorer" in levels else ""
     return places, faces if "individuals" in wanted else [], scorer
@@ -208,16 +210,16 @@ def _tracks(
     whole = np.isfinite(index) & (index == np.floor(index)) & (index >= 0)
     if (
         not whole.all()
-        or (len(index) and index.max() >= common.MOST_ROWS)
+        or (len(index) and index.max() >= common.MAX_ROWS)
         or len(np.unique(index)) < len(index)
     ):
         raise ResultError(f"{path} must have frame numbers in its first column, each once: correct them.")
-    if len(index) * places.shape[0] > common.MOST_ROWS:
+    if len(index) * places.shape[0] > common.MAX_ROWS:
         raise ResultError(f"{path} has more faces and frames than can be read: split it.")
     order = np.argsort(index, kind="stable")
     cells = values[order][:, places.reshape(-1)].reshape(-1, *places.shape)
     frames = index[order].astype(np.int64)
-    record = common.with_meta(common.with_names(None, faces), common.meta_of(scorer))
+    record = common.add_meta(common.add_names(None, faces), common.parse_scorer(scorer))
     if places.shape[-1] == 2:
         there = np.isfinite(cells).all(axis=-1)
         manual = np.full(there.shape[:2], MANUAL)
@@ -225,18 +227,18 @@ def _tracks(
         return common.make_tracks(path, arrays, frames, record=record)
     landmarks, confidence = cells[..., :2], cells[..., 2]
     if file is not None and np.array_equal(frames, np.arange(len(frames))):
-        return hdf5.tracks_of(file, path, landmarks, confidence, faces, scorer)
+        return hdf5.assemble_tracks(file, path, landmarks, confidence, faces, scorer)
     return common.make_tracks(path, {"landmarks": landmarks, "confidence": confidence}, frames, record=record)
 
 
 def write_dlc_h5(path: Path, tracks: Tracks) -> None:
-    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.OURS` has the rest."""
+    """Write landmarks as DeepLabCut's HDF5 file; the group `hdf5.EXTRA_GROUP` has the rest."""
     import pandas as pd
 
     optional("tables", f"Writing {path}")
     optional("h5py", f"Writing {path}")
-    values = _values(tracks, path)
-    columns = pd.MultiIndex.from_tuples(columns_of(tracks), names=levels_of(tracks.n_faces))
+    values = _table_values(tracks, path)
+    columns = pd.MultiIndex.from_tuples(column_names(tracks), names=level_names(tracks.n_faces))
     frame = pd.DataFrame(values.astype(np.float64), columns=columns, index=np.arange(len(values)))
     with replacing(path) as temporary:
         with warnings.catch_warnings():
@@ -247,13 +249,13 @@ def write_dlc_h5(path: Path, tracks: Tracks) -> None:
                 # "table" would pickle the names into an attribute, of at most 64 KiB: five faces
                 store.put(KEY, frame, format="fixed")
                 content = io.BytesIO(store.root._v_file.get_file_image())
-        hdf5.write_ours(content, tracks)
+        hdf5.write_extra(content, tracks)
         temporary.write_bytes(content.getvalue())
 
 
 def is_dlc_h5(path: Path) -> bool:
     """Return whether an HDF5 file has the table that DeepLabCut writes."""
-    return KEY in hdf5.names_in(path)
+    return KEY in hdf5.root_names(path)
 
 
 def read_dlc_h5(path: Path) -> Tracks:
@@ -264,24 +266,24 @@ def read_dlc_h5(path: Path) -> Tracks:
                 f"{path} has neither a table of DeepLabCut's nor tracks of SLEAP's: choose a file that has."
             )
         group = hdf5.member(file, KEY, "Group", path)
-        read = _of_table if "table" in group else _of_blocks
+        read = _read_table if "table" in group else _read_fixed
         index, values, columns, levels = read(group, path)
-        return _tracks(index, values, *_places(columns, levels, path), path, file)
+        return _tracks(index, values, *_column_indices(columns, levels, path), path, file)
 
 
-def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...]]:
+def _read_fixed(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...]]:
     """Return the index, values and columns of a table that pandas wrote as "fixed"."""
-    if _whole(group, "nblocks", path) != 1:
+    if _integer(group, "nblocks", path) != 1:
         raise ResultError(f"{path} has a table of several types: give a file of DeepLabCut's.")
-    n_levels = _whole(group, "block0_items_nlevels", path)
+    n_levels = _integer(group, "block0_items_nlevels", path)
     if not 3 <= n_levels <= len(LEVELS):
         raise ResultError(f"{path} has columns of {n_levels} levels: give a file of DeepLabCut's.")
-    index = _index_of(group, path)
-    values = hdf5.array(group, "block0_values", (common.MOST_ROWS, MOST_COLUMNS), path, kinds="fiu")
+    index = _read_index(group, path)
+    values = hdf5.array(group, "block0_values", (common.MAX_ROWS, MAX_COLUMNS), path, kinds="fiu")
     names, levels = [], []
     for k in range(n_levels):
-        level = hdf5.texts(group, f"block0_items_level{k}", MOST_COLUMNS, path)
-        label = hdf5.array(group, f"block0_items_label{k}", (MOST_COLUMNS,), path, kinds="iu")
+        level = hdf5.texts(group, f"block0_items_level{k}", MAX_COLUMNS, path)
+        label = hdf5.array(group, f"block0_items_label{k}", (MAX_COLUMNS,), path, kinds="iu")
         if len(label) != values.shape[1] or not ((label >= 0) & (label < len(level))).all():
             raise ResultError(f"{path} has damaged names of columns: save it again.")
         names.append([level[i] for i in label])
@@ -291,24 +293,24 @@ def _of_blocks(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ..
     return index, values, list(zip(*names, strict=True)), tuple(levels)
 
 
-def _index_of(group: Any, path: Path) -> npt.NDArray[np.float64]:
+def _read_index(group: Any, path: Path) -> npt.NDArray[np.float64]:
     """Return the frame of each row; manual labels have a path, in one or several parts, instead."""
     if "axis1" in group:
         dataset = hdf5.member(group, "axis1", "Dataset", path)
         if dataset.dtype.kind in "iuf":
-            return hdf5.array(group, "axis1", (common.MOST_ROWS,), path).astype(np.float64)
-        return _frames_of(hdf5.texts(group, "axis1", common.MOST_ROWS, path), path)
+            return hdf5.array(group, "axis1", (common.MAX_ROWS,), path).astype(np.float64)
+        return _parse_frames(hdf5.texts(group, "axis1", common.MAX_ROWS, path), path)
     parts = []
-    for k in range(min(_whole(group, "axis1_nlevels", path), 8)):
-        level = np.array([*hdf5.texts(group, f"axis1_level{k}", common.MOST_ROWS, path), ""], dtype=object)
-        label = hdf5.array(group, f"axis1_label{k}", (common.MOST_ROWS,), path, kinds="iu")
+    for k in range(min(_integer(group, "axis1_nlevels", path), 8)):
+        level = np.array([*hdf5.texts(group, f"axis1_level{k}", common.MAX_ROWS, path), ""], dtype=object)
+        label = hdf5.array(group, f"axis1_label{k}", (common.MAX_ROWS,), path, kinds="iu")
         if not ((label >= -1) & (label < len(level) - 1)).all():
             raise ResultError(f"{path} has damaged names of rows: save it again.")
         parts.append(level[label])
-    return _frames_of(["/".join(names) for names in zip(*parts, strict=True)], path)
+    return _parse_frames(["/".join(names) for names in zip(*parts, strict=True)], path)
 
 
-def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...]]:
+def _read_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...]]:
     """Return the index, values and columns of a table that pandas wrote as "table", as DeepLabCut has it."""
     dataset = hdf5.member(group, "table", "Dataset", path)
     fields = dataset.dtype.fields or {}
@@ -323,14 +325,14 @@ def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...
             f"{path} has a table of other columns than DeepLabCut's: give a file of DeepLabCut's."
         )
     table = hdf5.rows(dataset, "table", path)
-    columns = _literal(hdf5.attribute(dataset, "values_block_0_kind", path), path)
-    info = _literal(hdf5.attribute(group, "info", path), path)
+    columns = _unpickle_plain(hdf5.attribute(dataset, "values_block_0_kind", path), path)
+    info = _unpickle_plain(hdf5.attribute(group, "info", path), path)
     names: Any = []
     if isinstance(info, dict) and isinstance(info.get(1), dict):
         names = info[1].get("names")
     named = isinstance(columns, list) and all(
         isinstance(column, tuple)
-        and all(isinstance(name, str) and len(name) <= LONGEST_NAME for name in column)
+        and all(isinstance(name, str) and len(name) <= MAX_NAME_LENGTH for name in column)
         for column in columns
     )
     fit = named and isinstance(names, list) and len(columns) == block.shape[0]
@@ -339,7 +341,7 @@ def _of_table(group: Any, path: Path) -> tuple[Any, Any, Columns, tuple[str, ...
     return table["index"].astype(np.float64), table["values_block_0"], columns, tuple(map(str, names))
 
 
-def _whole(group: Any, name: str, path: Path) -> int:
+def _integer(group: Any, name: str, path: Path) -> int:
     value = hdf5.attribute(group, name, path)
     return 0 if value is None else int(value)
 
@@ -360,7 +362,7 @@ class _PlainUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("it refers to an entry that is missing")
 
 
-def _literal(pickled: Any, path: Path) -> Any:
+def _unpickle_plain(pickled: Any, path: Path) -> Any:
     """Return the lists, tuples, dicts, numbers and texts of a pickle; nothing is imported or called."""
     try:
         if not isinstance(pickled, (bytes, np.void)):

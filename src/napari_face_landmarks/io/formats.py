@@ -1,4 +1,4 @@
-"""All file formats of tracks: one list for scripts, the command line and napari."""
+"""List of the file formats of tracks, for scripts, the command line and napari."""
 
 from __future__ import annotations
 
@@ -25,27 +25,26 @@ class Format:
     Attributes
     ----------
     name : str
-        As `format=` and ``--format`` take it.
+        Name for `format=` and ``--format``.
     title : str
-        As a file dialog shows it.
+        Name in file dialogs.
     suffixes : tuple of str
-        The first is the usual one. The longest suffix that a file's name ends in selects the format; among
-        equal ones the format that comes first in `FORMATS`.
+        The first is the default. The longest suffix that matches a file's name selects the format; among
+        equal ones, the first format in `FORMATS`.
     write : callable
         Called with a path and tracks.
     read : callable
         Called with a path; returns tracks.
     recognise : callable
-        Whether a file seems to be of the format, by its content; never raises.
+        Returns whether the content of a file has this format; raises nothing.
     loses : str
-        What it does not keep. All formats keep the landmarks, bit for bit unless this says otherwise, and
-        their frames and faces.
+        What is not stored. All formats store frames, faces and landmarks, bit for bit unless stated here.
     read_by : str
-        Other programs that read it.
+        Other programs that read the format.
     needs : tuple of str
-        Optional libraries that it needs.
+        Required optional libraries.
     also_read : tuple of str
-        Suffixes of files that are read in this format and not written.
+        Suffixes of files that are read but not written in this format.
     """
 
     name: str
@@ -169,16 +168,16 @@ FORMATS: tuple[Format, ...] = (
         ("pyarrow",),
     ),
 )
-"""All formats; of those that share a suffix the first is the usual one."""
+"""All formats; the first of those that share a suffix is the default for it."""
 
 SUFFIXES = tuple(
     dict.fromkeys(suffix for item in FORMATS for suffix in item.suffixes if suffix.count(".") == 1)
 )
-"""The suffixes of all formats, without the longer ones that select among formats that share one."""
+"""Suffixes of all formats, without the double ones that select among formats with a common suffix."""
 
 
 def format_named(name: str) -> Format:
-    """Return the format of a name."""
+    """Return the format with a name."""
     for item in FORMATS:
         if item.name == name:
             return item
@@ -187,10 +186,10 @@ def format_named(name: str) -> Format:
 
 
 def format_to_write(path: str | os.PathLike[str], name: str | None = None) -> Format:
-    """Return the format in which a file is to be written, having checked that its libraries are installed."""
+    """Return the format for writing a file; raise an error if its libraries are not installed."""
     path = Path(path)
     if name is None:
-        chosen = _by_suffix(path)
+        chosen = _format_by_suffix(path)
     else:
         chosen = format_named(name)
         folder = chosen.name == "pts" and not path.suffix
@@ -205,9 +204,9 @@ def format_to_write(path: str | os.PathLike[str], name: str | None = None) -> Fo
 
 
 def named_by_suffix(path: str | os.PathLike[str], name: str) -> str:
-    """Return the format of a file's longer suffix, such as ``.analysis.h5``, else `name`.
+    """Return the format selected by a double suffix such as ``.analysis.h5``, else `name`.
 
-    Older versions of napari select a writer by the last part of the suffix.
+    Older versions of napari select writers only by the last part of the suffix.
     """
     for item in FORMATS:
         if item.suffixes[0].count(".") > 1 and os.fspath(path).lower().endswith(item.suffixes[0]):
@@ -215,7 +214,7 @@ def named_by_suffix(path: str | os.PathLike[str], name: str) -> str:
     return name
 
 
-def _by_suffix(path: Path) -> Format:
+def _format_by_suffix(path: Path) -> Format:
     lengths = [
         max((len(suffix) for suffix in item.suffixes if path.name.lower().endswith(suffix)), default=0)
         for item in FORMATS
@@ -229,7 +228,7 @@ def _by_suffix(path: Path) -> Format:
 
 
 def recognise(path: str | os.PathLike[str]) -> Format | None:
-    """Return the format of a file, by its suffix and content; None if it is not recognised."""
+    """Return the format of a file from its suffix and content; None if it is not recognised."""
     path = Path(path)
     if os.path.isdir(path):
         return format_named("pts") if pts.is_pts(path) else None
@@ -240,12 +239,12 @@ def recognise(path: str | os.PathLike[str]) -> Format | None:
 
 
 def write_tracks(path: str | os.PathLike[str], tracks: Tracks, name: str | None = None) -> None:
-    """Write tracks to a file, which appears whole or not at all.
+    """Write tracks to a file, atomically.
 
     Parameters
     ----------
     path : path-like
-        Its suffix selects the format if `name` is not given.
+        Its suffix selects the format if `name` is None.
     tracks : Tracks
         Landmarks (T, F, 68, 2).
     name : str, optional
@@ -255,35 +254,35 @@ def write_tracks(path: str | os.PathLike[str], tracks: Tracks, name: str | None 
     ------
     ResultError
         If there is no such format, a library is missing, the file cannot be written, or the tracks have no
-        frame (only ``.npz`` can store that).
+        frames (which only ``.npz`` can store).
     """
     chosen = format_to_write(path, name)
     if chosen.name != "npz":
         if not tracks.n_frames:
             raise ResultError(f"{path} cannot be written: there are no frames in the result.")
-        if not tracks.n_faces:  # stored as a face that is on no frame
+        if not tracks.n_faces:  # stored as one face that is absent from all frames
             tracks = tracks.with_room_for(1)
     chosen.write(Path(path), tracks)
 
 
 def read_tracks(path: str | os.PathLike[str], name: str | None = None) -> Tracks:
-    """Read tracks from a file of any of the formats.
+    """Read tracks from a file of any supported format.
 
     Parameters
     ----------
     path : path-like
         The file, or for iBUG's files also a folder.
     name : str, optional
-        The format; recognised where not given.
+        The format; by default recognised from the content.
 
     Raises
     ------
     ResultError
-        If the file is missing or not of that format, or a library is missing.
+        If the file is missing or has another format, or a library is missing.
     """
     path = Path(path)
     if os.path.exists(path) and not os.path.isfile(path) and not os.path.isdir(path):
-        # a pipe would block; pathlib's tests raise where the folder may not be read
+        # a pipe would block; pathlib's tests raise errors in unreadable folders
         raise ResultError(f"{path} is not a file: choose a file of landmarks.")
-    chosen = format_named(name) if name is not None else recognise(path) or _by_suffix(path)
+    chosen = format_named(name) if name is not None else recognise(path) or _format_by_suffix(path)
     return chosen.read(path)

@@ -24,16 +24,16 @@ from napari_face_landmarks.files.optional import optional
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io import common
 
-OURS = "napari_face_landmarks"
+EXTRA_GROUP = "napari_face_landmarks"
 """The group for what a format does not store; other programs ignore it."""
 EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence"))
 """The arrays in that group; what is found with the landmarks elsewhere is not in it."""
 MAGIC = b"\x89HDF\r\n\x1a\n"
 HEAP = b"GCOL"
 """The signature of a global heap, in which HDF5 keeps strings of variable length."""
-LARGEST_FILE = 64 << 30
-LARGEST_CHUNK = 256 << 20
-LARGEST_RECORD = 16 << 20
+MAX_FILE_BYTES = 64 << 30
+MAX_CHUNK_BYTES = 256 << 20
+MAX_RECORD_BYTES = 16 << 20
 DEFLATE = 1100
 """The largest factor by which deflate can shrink data."""
 BROKEN_FILE = (
@@ -50,13 +50,13 @@ BROKEN_FILE = (
 """What h5py and xarray raise over damaged files."""
 SAFE_FILTERS = frozenset({1, 2, 3, 32000})
 """Deflate, shuffle, checksums and LZF; others have had vulnerabilities, or are loaded from plugin files."""
-MOST_TEXTS = 200_000
+MAX_STRINGS = 200_000
 """Entries of all global heaps together."""
-MOST_HEAPS = 256
-NOWHERE = b"\xff" * 8
+MAX_HEAPS = 256
+UNDEFINED_ADDRESS = b"\xff" * 8
 """The address that HDF5 calls undefined."""
-BARE_DIMENSION = b"This is a netCDF dimension but not a netCDF variable"
-MOST_VALUES = common.MOST_ROWS * N_LANDMARKS * 3
+DIMENSION_ONLY = b"This is a netCDF dimension but not a netCDF variable"
+MAX_VALUES = common.MAX_ROWS * N_LANDMARKS * 3
 COMPRESSED = {"compression": "gzip", "compression_opts": 4, "shuffle": True}
 
 
@@ -66,8 +66,8 @@ def reading(path: Path) -> Iterator[Any]:
     h5py = optional("h5py", f"Reading {path}")
     if not path.is_file():
         raise ResultError(f"{path} is missing: check the name of the file.")
-    if path.stat().st_size > LARGEST_FILE:
-        raise ResultError(f"{path} is larger than {LARGEST_FILE} bytes, the most that is read: split it.")
+    if path.stat().st_size > MAX_FILE_BYTES:
+        raise ResultError(f"{path} is larger than {MAX_FILE_BYTES} bytes, the most that is read: split it.")
     check_layout(path)
     try:
         with h5py.File(path, "r") as file:
@@ -80,25 +80,25 @@ def reading(path: Path) -> Iterator[Any]:
 
 def is_hdf5(path: Path) -> bool:
     """Return whether a file has the signature of HDF5."""
-    return common.beginning(path, len(MAGIC)) == MAGIC
+    return common.first_bytes(path, len(MAGIC)) == MAGIC
 
 
 def check_layout(path: Path) -> None:
     """Refuse a file whose layout could make the HDF5 library loop forever or allocate without bound."""
     if not is_hdf5(path):
         raise ResultError(f"{path} is not an HDF5 file: check the name of the file.")
-    left, heaps = MOST_TEXTS, MOST_HEAPS
+    left, heaps = MAX_STRINGS, MAX_HEAPS
     try:
         with open(path, "rb") as stream, mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ) as content:
             sizes = content[13:15] if content[8:9] in (b"\0", b"\1") else content[9:11]
-            driver = {b"\0": content[48:56], b"\1": content[52:60]}.get(content[8:9], NOWHERE)
+            driver = {b"\0": content[48:56], b"\1": content[52:60]}.get(content[8:9], UNDEFINED_ADDRESS)
             # sizes of addresses and lengths, 8 bytes in today's files; a driver information block would be
             # read at the length that it claims
-            if sizes != b"\x08\x08" or driver != NOWHERE:
+            if sizes != b"\x08\x08" or driver != UNDEFINED_ADDRESS:
                 raise ResultError(f"{path} has an unusual HDF5 layout: save it again.")
             place = content.find(HEAP)
             while place >= 0:
-                entries = _entries_of_heap(content, place, left, path)
+                entries = _count_heap_entries(content, place, left, path)
                 left, heaps = left - entries, heaps - bool(entries)
                 if heaps < 0:
                     raise ResultError(f"{path} has too many strings: save it again.")
@@ -109,7 +109,7 @@ def check_layout(path: Path) -> None:
         ) from None
 
 
-def _entries_of_heap(content: mmap.mmap, place: int, most: int, path: Path) -> int:
+def _count_heap_entries(content: mmap.mmap, place: int, most: int, path: Path) -> int:
     """Return the number of entries of a global heap; 0 for a chance match of the signature."""
     if place + 16 > len(content):
         return 0
@@ -128,7 +128,7 @@ def _entries_of_heap(content: mmap.mmap, place: int, most: int, path: Path) -> i
     return count
 
 
-def names_in(path: Path) -> set[str]:
+def root_names(path: Path) -> set[str]:
     """Return the names at the root of an HDF5 file; none if it cannot be read or h5py is not installed."""
     if not is_hdf5(path):
         return set()
@@ -164,15 +164,15 @@ def array(
     fits = len(dataset.shape) == len(limits) and all(
         a <= b for a, b in zip(dataset.shape, limits, strict=True)
     )
-    if not fits or not _plain(dataset.id.get_type()) or dataset.dtype.kind not in kinds:
+    if not fits or not _is_plain(dataset.id.get_type()) or dataset.dtype.kind not in kinds:
         raise ResultError(
             f"{path}: {name!r} is {dataset.dtype} of the shape {dataset.shape}: save the file again."
         )
-    _check_room(dataset, name, path)
+    _check_storage(dataset, name, path)
     return np.asarray(dataset[()])
 
 
-def _plain(kind: Any) -> bool:
+def _is_plain(kind: Any) -> bool:
     """Return whether an HDF5 type is numeric or text; other types, if damaged, crash the library."""
     from h5py import h5t
 
@@ -184,18 +184,18 @@ def attribute(item: Any, name: str, path: Path) -> Any:
     if name not in item.attrs:
         return None
     found = item.attrs.get_id(name)
-    if not _plain(found.get_type()) or found.get_storage_size() > path.stat().st_size:
+    if not _is_plain(found.get_type()) or found.get_storage_size() > path.stat().st_size:
         raise ResultError(f"{path}: {name!r} is neither a number nor text: save it again.")
     return item.attrs[name]
 
 
-def is_bare_dimension(dataset: Any, path: Path) -> bool:
+def is_dimension_only(dataset: Any, path: Path) -> bool:
     """Return whether a dataset represents a netCDF dimension without coordinates."""
     called = attribute(dataset, "NAME", path)
-    return isinstance(called, bytes) and called.startswith(BARE_DIMENSION)
+    return isinstance(called, bytes) and called.startswith(DIMENSION_ONLY)
 
 
-def _check_room(dataset: Any, name: str, path: Path) -> None:
+def _check_storage(dataset: Any, name: str, path: Path) -> None:
     """Refuse a dataset that claims more than the file can hold, or is compressed with an unusual filter."""
     packing = dataset.id.get_create_plist()
     if {packing.get_filter(k)[0] for k in range(packing.get_nfilters())} - SAFE_FILTERS:
@@ -203,7 +203,7 @@ def _check_room(dataset: Any, name: str, path: Path) -> None:
     length = path.stat().st_size
     stored, size = min(dataset.id.get_storage_size(), length), dataset.dtype.itemsize
     chunk = int(np.prod(dataset.chunks, dtype=np.float64)) * size if dataset.chunks else 0
-    if dataset.size * size > DEFLATE * stored or chunk > min(LARGEST_CHUNK, DEFLATE * length):
+    if dataset.size * size > DEFLATE * stored or chunk > min(MAX_CHUNK_BYTES, DEFLATE * length):
         raise ResultError(f"{path}: {name!r} claims more values than the file can hold: save it again.")
     place = dataset.id.get_offset() if dataset.dtype.kind == "O" else None
     if place is not None:  # HDF5 allocates the length that a string claims before it reads it
@@ -220,11 +220,11 @@ def rows(dataset: Any, name: str, path: Path) -> npt.NDArray[Any]:
     """Return a table of records, its size checked; the caller has checked its type."""
     if (
         len(dataset.shape) != 1
-        or dataset.shape[0] > common.MOST_ROWS
-        or dataset.size * dataset.dtype.itemsize > 8 * MOST_VALUES
+        or dataset.shape[0] > common.MAX_ROWS
+        or dataset.size * dataset.dtype.itemsize > 8 * MAX_VALUES
     ):
         raise ResultError(f"{path}: {name!r} is larger than the tables that are read: split it.")
-    _check_room(dataset, name, path)
+    _check_storage(dataset, name, path)
     return np.asarray(dataset[()])
 
 
@@ -241,19 +241,19 @@ def texts(group: Any, name: str, most: int, path: Path) -> list[str]:
 
 def text(group: Any, name: str, path: Path) -> bytes:
     """Return a single string of a group that was written as bytes (uint8)."""
-    return array(group, name, (LARGEST_RECORD,), path, kinds="u").astype(np.uint8).tobytes()
+    return array(group, name, (MAX_RECORD_BYTES,), path, kinds="u").astype(np.uint8).tobytes()
 
 
-def write_ours(content: io.BytesIO, tracks: Tracks) -> None:
+def write_extra(content: io.BytesIO, tracks: Tracks) -> None:
     """Add the group for what a format does not store to an HDF5 file in memory."""
     h5py = optional("h5py", "Writing HDF5")
     with h5py.File(content, "r+") as file:
-        group = file.create_group(OURS)
+        group = file.create_group(EXTRA_GROUP)
         for name in (*(item.name for item in EXTRA), "frame_indices", "timestamps"):
             values = getattr(tracks, name)
             group.create_dataset(name, data=values.astype(np.uint8) if values.dtype == np.bool_ else values)
         group.create_dataset(
-            "record", data=np.frombuffer(common.record_as_text(tracks).encode(), dtype=np.uint8)
+            "record", data=np.frombuffer(common.record_to_json(tracks).encode(), dtype=np.uint8)
         )
 
 
@@ -262,7 +262,7 @@ def _kind_of(item: Field) -> str:
     return np.dtype(item.dtype).kind.replace("b", "u")
 
 
-def tracks_of(
+def assemble_tracks(
     file: Any,
     path: Path,
     landmarks: npt.NDArray[Any],
@@ -272,18 +272,18 @@ def tracks_of(
 ) -> Tracks:
     """Return tracks of landmarks (N, F, 68, 2) and confidence (N, F, 68) of the frames 0 to N - 1.
 
-    `names` are those of the faces; the group `OURS`, where present, has the rest. `scorer` is text of
-    `common.scorer_of` that the format has elsewhere, if any.
+    `names` are those of the faces; the group `EXTRA_GROUP`, where present, has the rest. `scorer` is text of
+    `common.scorer_name` that the format has elsewhere, if any.
     """
-    plain = common.with_meta(common.with_names(None, names), common.meta_of(scorer))
+    plain = common.add_meta(common.add_names(None, names), common.parse_scorer(scorer))
     plain_arrays = {"landmarks": landmarks, "confidence": confidence}
-    if OURS not in file:
+    if EXTRA_GROUP not in file:
         return common.make_tracks(path, plain_arrays, record=plain)
-    group = member(file, OURS, "Group", path)
-    frames = array(group, "frame_indices", (common.MOST_ROWS,), path, kinds="i")
+    group = member(file, EXTRA_GROUP, "Group", path)
+    frames = array(group, "frame_indices", (common.MAX_ROWS,), path, kinds="i")
     n_frames, n_faces = landmarks.shape[:2]
-    each = (common.MOST_ROWS, common.MOST_FACES)
-    seconds = array(group, "timestamps", (common.MOST_ROWS,), path, kinds="f")
+    each = (common.MAX_ROWS, common.MAX_FACES)
+    seconds = array(group, "timestamps", (common.MAX_ROWS,), path, kinds="f")
     extra = {
         item.name: array(group, item.name, (*each, *item.shape), path, kinds=_kind_of(item))
         for item in EXTRA
@@ -294,5 +294,5 @@ def tracks_of(
     if not fit:  # another program has removed frames or faces
         return common.make_tracks(path, plain_arrays, record=plain)
     tracked = {name: None if values is None else values[frames] for name, values in plain_arrays.items()}
-    record = common.with_names(common.record_from_text(text(group, "record", path), path), names)
+    record = common.add_names(common.record_from_json(text(group, "record", path), path), names)
     return common.make_tracks(path, {**tracked, **extra}, frames, seconds, record)

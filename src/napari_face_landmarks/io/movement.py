@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     import xarray
 
 RECORD = "napari_face_landmarks"
-OLD_NAMES = {"keypoints": "keypoint", "individuals": "individual"}
+FORMER_NAMES = {"keypoints": "keypoint", "individuals": "individual"}
 ATTRIBUTES = ("ds_type", "time_unit", "fps", RECORD)
 """Attributes of the dataset that are read."""
 
@@ -44,7 +44,7 @@ def _dims(item: Field) -> tuple[str, ...]:
     return ("time", "individual", f"{item.column}_part") if item.parts else ("time", "individual")
 
 
-IN_ORDER = {
+VARIABLES = {
     "position": ("time", "space", "keypoint", "individual"),
     "confidence": ("time", "keypoint", "individual"),
     **{item.name: _dims(item) for item in EXTRA},
@@ -56,9 +56,9 @@ IN_ORDER = {
     "individual": ("individual",),
 }
 """Variables that are read, with their dimensions in the order of movement and of this module."""
-DIMENSIONS = {dim for dims in IN_ORDER.values() for dim in dims}
-LIMITS = {"time": common.MOST_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": common.MOST_FACES}
-NAMED = LIMITS.keys() - {"time"}
+DIMENSIONS = {dim for dims in VARIABLES.values() for dim in dims}
+LIMITS = {"time": common.MAX_ROWS, "space": 2, "keypoint": N_LANDMARKS, "individual": common.MAX_FACES}
+STRING_COORDINATES = LIMITS.keys() - {"time"}
 """Coordinates that are strings."""
 CDF = b"CDF"
 """The beginning of classic netCDF files, which nothing writes here."""
@@ -92,7 +92,7 @@ def to_xarray(tracks: Tracks) -> xarray.Dataset:
         "source_file": str(tracks.meta.get("path", "")),
         "ds_type": "poses",
         "time_unit": "frames" if seconds is None else "seconds",
-        RECORD: common.record_as_text(tracks),
+        RECORD: common.record_to_json(tracks),
     }
     if fps is not None:
         attributes["fps"] = fps
@@ -149,11 +149,11 @@ def write_netcdf(path: Path, tracks: Tracks) -> None:
 
 def is_netcdf(path: Path) -> bool:
     """Return whether a file is a netCDF file that has positions, or a classic one, which is refused."""
-    return _is_classic(path) or {"position", "time"} <= hdf5.names_in(path)
+    return _is_classic(path) or {"position", "time"} <= hdf5.root_names(path)
 
 
 def _is_classic(path: Path) -> bool:
-    return common.beginning(path, 3) == CDF
+    return common.first_bytes(path, 3) == CDF
 
 
 def read_netcdf(path: Path) -> Tracks:
@@ -164,7 +164,7 @@ def read_netcdf(path: Path) -> Tracks:
             "xarray.load_dataset(path).to_netcdf(new_path, engine='h5netcdf')."
         )
     with hdf5.reading(path) as file:
-        return _tracks_of(*_in_hdf5(file, path), path)
+        return _assemble(*_read_variables(file, path), path)
 
 
 @dataclass(frozen=True, slots=True)
@@ -180,7 +180,7 @@ class _Variable:
         return self.values().transpose([self.dims.index(name) for name in dims])
 
 
-def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any]]:
+def _read_variables(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any]]:
     """Return the variables of a netCDF 4 file and its attributes.
 
     Each variable has the numbers of its dimensions in ``_Netcdf4Coordinates``. Older files have only
@@ -189,20 +189,20 @@ def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any
     """
     numbers: dict[int, str] = {}
     for name in file:
-        if _today(name) in DIMENSIONS:
+        if _current_name(name) in DIMENSIONS:
             number = hdf5.attribute(hdf5.member(file, name, "Dataset", path), "_Netcdf4Dimid", path)
             if number is not None:
-                numbers[int(number)] = _today(name)
+                numbers[int(number)] = _current_name(name)
     found: dict[str, _Variable] = {}
     for name in file:
-        today = _today(name)
-        if today not in IN_ORDER:
+        today = _current_name(name)
+        if today not in VARIABLES:
             continue
         dataset = hdf5.member(file, name, "Dataset", path)
-        if hdf5.is_bare_dimension(dataset, path):
+        if hdf5.is_dimension_only(dataset, path):
             continue
         ids = hdf5.attribute(dataset, "_Netcdf4Coordinates", path)
-        numbered = IN_ORDER[today] if ids is None else tuple(map(numbers.get, np.ravel(ids).tolist()))
+        numbered = VARIABLES[today] if ids is None else tuple(map(numbers.get, np.ravel(ids).tolist()))
         dims = tuple(dim for dim in numbered if dim is not None)
         if len(dims) != len(numbered) or len(dims) != len(dataset.shape):
             if today in LIMITS or today in ("position", "confidence"):
@@ -211,34 +211,34 @@ def _in_hdf5(file: Any, path: Path) -> tuple[dict[str, _Variable], dict[str, Any
                     "choose a dataset of movement."
                 )
             continue  # another program's, of the same name
-        found[today] = _Variable(dims, dataset.shape, partial(_values_of, file, name, dataset, path))
+        found[today] = _Variable(dims, dataset.shape, partial(_read_values, file, name, dataset, path))
     attributes = {
-        name: _single(hdf5.attribute(file, name, path)) for name in ATTRIBUTES if name in file.attrs
+        name: _scalar(hdf5.attribute(file, name, path)) for name in ATTRIBUTES if name in file.attrs
     }
     return found, attributes
 
 
-def _today(name: str) -> str:
+def _current_name(name: str) -> str:
     """Return the current name of a dimension or variable in movement."""
-    return OLD_NAMES.get(name, name)
+    return FORMER_NAMES.get(name, name)
 
 
-def _single(value: Any) -> Any:
+def _scalar(value: Any) -> Any:
     """Return an attribute as a string or number if it is a single one."""
     value = value.reshape(-1)[0] if isinstance(value, np.ndarray) and value.size == 1 else value
     return value.decode() if isinstance(value, bytes) else value
 
 
-def _values_of(file: Any, name: str, dataset: Any, path: Path) -> npt.NDArray[Any]:
+def _read_values(file: Any, name: str, dataset: Any, path: Path) -> npt.NDArray[Any]:
     """Return the values of a dataset of a file, missing ones as NaN."""
-    today = _today(name)
-    if today in NAMED:
+    today = _current_name(name)
+    if today in STRING_COORDINATES:
         return np.array(hdf5.texts(file, name, LIMITS[today], path), dtype=object)
     if {"scale_factor", "add_offset"} & set(dataset.attrs):
         raise ResultError(f"{path}: {name!r} is packed into small numbers: save it as it is.")
     values = hdf5.array(file, name, dataset.shape, path)
     for mark in ("_FillValue", "missing_value"):
-        missing = _single(hdf5.attribute(dataset, mark, path))
+        missing = _scalar(hdf5.attribute(dataset, mark, path))
         if missing is not None and values.dtype.kind == "f":
             values = np.where(values == missing, values.dtype.type(np.nan), values)
     return values
@@ -247,23 +247,23 @@ def _values_of(file: Any, name: str, dataset: Any, path: Path) -> npt.NDArray[An
 def from_xarray(dataset: xarray.Dataset, path: Path = Path("The dataset")) -> Tracks:
     """Return tracks of a dataset of 68 keypoints in movement's conventions; a `ResultError` for others."""
     found = {
-        _today(str(name)): _Variable(
-            tuple(_today(str(dim)) for dim in variable.dims), variable.shape, variable.to_numpy
+        _current_name(str(name)): _Variable(
+            tuple(_current_name(str(dim)) for dim in variable.dims), variable.shape, variable.to_numpy
         )
         for name, variable in dataset.variables.items()
-        if _today(str(name)) in IN_ORDER
+        if _current_name(str(name)) in VARIABLES
     }
-    return _tracks_of(found, {str(name): value for name, value in dataset.attrs.items()}, path)
+    return _assemble(found, {str(name): value for name, value in dataset.attrs.items()}, path)
 
 
-def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], path: Path) -> Tracks:
+def _assemble(found: Mapping[str, _Variable], attributes: Mapping[str, Any], path: Path) -> Tracks:
     if attributes.get("ds_type", "poses") != "poses" or "position" not in found:
         raise ResultError(f"{path} has no poses: choose a dataset of movement with ds_type 'poses'.")
     sizes = _checked_sizes(found, path)
     landmarks = found["position"].along("time", "individual", "keypoint", "space")
     space = [str(name) for name in found["space"].values()] if "space" in found else ["x", "y"]
     if sorted(space) != ["x", "y"]:
-        raise ResultError(f"{path} has the axes {common.listed(space)}: give one with x and y.")
+        raise ResultError(f"{path} has the axes {common.joined(space)}: give one with x and y.")
     landmarks = landmarks[..., [space.index("x"), space.index("y")]]
     names = face_identifiers(sizes["individual"])
     if "individual" in found:
@@ -271,13 +271,17 @@ def _tracks_of(found: Mapping[str, _Variable], attributes: Mapping[str, Any], pa
     points = np.arange(N_LANDMARKS)
     if "keypoint" in found:
         points = np.argsort(common.order_by_number([str(value) for value in found["keypoint"].values()]))
-    faces = np.argsort(common.order_of_faces(names))
-    record = common.record_from_text(str(attributes[RECORD]), path) if RECORD in attributes else {}
-    record = common.with_names(record, [names[face] for face in faces])
+    faces = np.argsort(common.face_order(names))
+    record = common.record_from_json(str(attributes[RECORD]), path) if RECORD in attributes else {}
+    record = common.add_names(record, [names[face] for face in faces])
     fps = attributes.get("fps")
     if fps is not None and "fps" not in record.get("meta", {}):
         record = {**record, "meta": {**record.get("meta", {}), "fps": float(fps)}}
-    arrays = {"landmarks": landmarks, "confidence": _confidence(found, path), **_extra(found, sizes, path)}
+    arrays = {
+        "landmarks": landmarks,
+        "confidence": _confidence(found, path),
+        **_extra_arrays(found, sizes, path),
+    }
     for name, values in arrays.items():
         if values is not None:
             arrays[name] = values[:, faces][:, :, points] if FIELD[name].per_landmark else values[:, faces]
@@ -295,13 +299,13 @@ def _checked_sizes(found: Mapping[str, _Variable], path: Path) -> dict[str, int]
                 )
     dims = found["position"].dims
     if sorted(dims) != sorted(LIMITS):
-        raise ResultError(f"{path} has the dimensions {common.listed(dims)}: choose a dataset of movement.")
+        raise ResultError(f"{path} has the dimensions {common.joined(dims)}: choose a dataset of movement.")
     if sizes["keypoint"] != N_LANDMARKS or sizes["space"] != 2:
         raise ResultError(
             f"{path} must have {N_LANDMARKS} (x, y) keypoints: found {sizes['keypoint']} keypoints in "
             f"{sizes['space']} dimensions."
         )
-    if sizes["individual"] > common.MOST_FACES or sizes["time"] * sizes["individual"] > common.MOST_ROWS:
+    if sizes["individual"] > common.MAX_FACES or sizes["time"] * sizes["individual"] > common.MAX_ROWS:
         raise ResultError(
             f"{path} has {sizes['individual']} individuals on {sizes['time']} frames, more than can be read: "
             "split it."
@@ -320,13 +324,13 @@ def _confidence(found: Mapping[str, _Variable], path: Path) -> npt.NDArray[Any] 
         confidence = given.along("time", "individual", "keypoint")
     else:
         raise ResultError(
-            f"{path}: the confidence has the dimensions {common.listed(given.dims)}: choose a "
+            f"{path}: the confidence has the dimensions {common.joined(given.dims)}: choose a "
             "dataset of movement."
         )
     return None if np.isnan(confidence).all() else confidence  # movement fills in NaN where it has none
 
 
-def _extra(
+def _extra_arrays(
     found: Mapping[str, _Variable], sizes: Mapping[str, int], path: Path
 ) -> dict[str, npt.NDArray[Any] | None]:
     """Return the arrays of `EXTRA` that there are, (T, F, ...); others may have variables of these names."""

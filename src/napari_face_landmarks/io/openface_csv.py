@@ -69,11 +69,11 @@ TEXTS = (SOURCE_COLUMN, IDENTITY_COLUMN, MODELS, *(item.column for item in MARKS
 """The columns that are no numbers."""
 
 _LANDMARK = re.compile("[0-9]{1,2}")
-LARGEST_LINE = 1 << 20  # characters; OpenFace's own are 8000
-ROWS_AT_A_TIME = 4096
+MAX_LINE_LENGTH = 1 << 20  # characters; OpenFace's own are 8000
+CHUNK_ROWS = 4096
 
 
-def columns_of(item: Field) -> tuple[str, ...]:
+def field_columns(item: Field) -> tuple[str, ...]:
     """Return the names of the columns of a field of `OTHERS`."""
     if item.per_landmark and item not in MARKS:
         return tuple(f"{item.column}_{k}" for k in range(N_LANDMARKS))
@@ -83,7 +83,7 @@ def columns_of(item: Field) -> tuple[str, ...]:
 NUMBERS = frozenset(
     [*FRAME_COLUMNS, IMAGE_FACE_COLUMN, SCORE_COLUMN, PIXEL_ASPECT]
     + [*ROTATION_COLUMNS, *LANDMARK_COLUMNS, *RIGID_COLUMNS, *CONFIDENCE_COLUMNS]
-    + [name for item in OTHERS if item not in MARKS for name in columns_of(item)]
+    + [name for item in OTHERS if item not in MARKS for name in field_columns(item)]
 )
 """The columns of numbers that are read."""
 
@@ -107,11 +107,11 @@ def write_csv(path: str | os.PathLike[str], tracks: Tracks) -> None:
         If the file cannot be written.
     """
     with replacing(path) as temporary, open(temporary, "w", encoding="ascii", newline="") as stream:
-        frames_at_a_time = max(1, ROWS_AT_A_TIME // max(1, tracks.landmarks.shape[1]))
+        frames_at_a_time = max(1, CHUNK_ROWS // max(1, tracks.landmarks.shape[1]))
         stream.write(",".join(name for name, _ in _columns(tracks, slice(0, 0), 0)) + "\n")
         for start in range(0, len(tracks.landmarks), frames_at_a_time):
             columns = _columns(tracks, slice(start, start + frames_at_a_time), missing=0)
-            stream.writelines(",".join(row) + "\n" for row in zip(*map(_as_text, columns), strict=True))
+            stream.writelines(",".join(row) + "\n" for row in zip(*map(_format_values, columns), strict=True))
 
 
 def to_dataframe(tracks: Tracks) -> pandas.DataFrame:
@@ -171,19 +171,19 @@ def _columns(tracks: Tracks, part: slice, missing: float) -> list[tuple[str, npt
     for item in OTHERS:
         values = getattr(tracks, item.name)
         if item not in MARKS:
-            columns += zip(columns_of(item), known(values).T, strict=True)
+            columns += zip(field_columns(item), known(values).T, strict=True)
         elif values.any():
-            columns.append((item.column, _lists_of(values[part][t, f])))
+            columns.append((item.column, _join_indices(values[part][t, f])))
     columns += [(name, np.full(len(t), value)) for name, value in common.meta_columns(tracks).items()]
     return columns
 
 
-def _lists_of(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.str_]:
+def _join_indices(marks: npt.NDArray[np.bool_]) -> npt.NDArray[np.str_]:
     """Return the indices of the landmarks that are marked in each row, (rows,): "36 45", empty for none."""
     return np.array([" ".join(map(str, np.flatnonzero(row))) for row in marks], dtype=np.str_)
 
 
-def _as_text(column: tuple[str, npt.NDArray[Any]]) -> list[str]:
+def _format_values(column: tuple[str, npt.NDArray[Any]]) -> list[str]:
     """Return the values as the shortest decimals that give the same float32 or float64 again."""
     return [str(text) for text in column[1].astype(str).tolist()]
 
@@ -213,7 +213,7 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
     """
     target = Path(path)
     try:
-        with _opened(target) as stream:
+        with _open(target) as stream:
             rows = _read(stream, target)
     except ResultError:
         raise
@@ -221,12 +221,12 @@ def read_csv(path: str | os.PathLike[str]) -> Tracks:
         reason = reason_of(error)
         raise ResultError(f"{target} cannot be read ({reason}): check the name of the file.") from error
     except (csv.Error, ValueError, OverflowError, MemoryError) as error:  # pandas' parser errors too
-        raise _not_a_table(target, error) from error
+        raise _table_error(target, error) from error
     return _assemble(rows, target)
 
 
-def _opened(path: Path) -> TextIO:
-    return open(path, encoding=common.encoding_of(path), newline="")
+def _open(path: Path) -> TextIO:
+    return open(path, encoding=common.text_encoding(path), newline="")
 
 
 def _read(stream: TextIO, path: Path) -> dict[str, npt.NDArray[Any]]:
@@ -235,7 +235,7 @@ def _read(stream: TextIO, path: Path) -> dict[str, npt.NDArray[Any]]:
 
     lines = _Lines(stream, path)
     header = next(csv.reader([lines.read_line()]), [])
-    places = _checked_header(header, path)
+    places = _column_index(header, path)
     lines.least_commas = max(places.values())
     used = {name: str(place) for name, place in places.items() if name in NUMBERS or name in TEXTS}
     numbers = [place for name, place in used.items() if name not in TEXTS]
@@ -251,13 +251,13 @@ def _read(stream: TextIO, path: Path) -> dict[str, npt.NDArray[Any]]:
         na_values=dict.fromkeys(numbers, NO_NUMBERS),
         skipinitialspace=True,
         skip_blank_lines=False,
-        nrows=common.MOST_ROWS + 1,
-        **common.exact_numbers(),
+        nrows=common.MAX_ROWS + 1,
+        **common.exact_decimals(),
     )
     if not len(table):
         raise ResultError(f"{path} has no rows: track the video again.")
-    if len(table) > common.MOST_ROWS:
-        raise ResultError(f"{path} has more than {common.MOST_ROWS} rows: split it.")
+    if len(table) > common.MAX_ROWS:
+        raise ResultError(f"{path} has more than {common.MAX_ROWS} rows: split it.")
     named = table.rename(columns={place: name for name, place in used.items()})
     return _Table(named, path, first_line).read()
 
@@ -265,7 +265,7 @@ def _read(stream: TextIO, path: Path) -> dict[str, npt.NDArray[Any]]:
 def is_openface(path: Path) -> bool:
     """Return whether a file has the columns that are needed."""
     try:
-        with _opened(path) as stream:
+        with _open(path) as stream:
             header = next(csv.reader([_Lines(stream, path).read_line()]), [])
     except (OSError, ResultError, ValueError, csv.Error):
         return False
@@ -286,12 +286,12 @@ class _Lines(io.TextIOBase):
 
     def read_line(self) -> str:
         """Return the next line, empty at the end."""
-        line, self.line = self.stream.readline(LARGEST_LINE), self.line + 1
+        line, self.line = self.stream.readline(MAX_LINE_LENGTH), self.line + 1
         if self.line == 1 and line.lower().startswith("sep="):  # a note for Excel
-            line, self.line = self.stream.readline(LARGEST_LINE), self.line + 1
+            line, self.line = self.stream.readline(MAX_LINE_LENGTH), self.line + 1
         if self.header and line.isspace() and self._is_at_end():
             return ""
-        if len(line) == LARGEST_LINE or "\0" in line:
+        if len(line) == MAX_LINE_LENGTH or "\0" in line:
             raise ResultError(f"{self.path} is not a table of text: give a CSV file in OpenFace's columns.")
         if not self.header and "," not in line:
             self.separator = next((mark for mark in ";\t" if mark in line), ",")
@@ -299,15 +299,15 @@ class _Lines(io.TextIOBase):
         if self.separator != ",":
             line = line.replace(",", ".").replace(self.separator, ",")
         if line and line.count(",") < self.least_commas:
-            raise ResultError(_bad_line(self.path, "too few values", self.line))
+            raise ResultError(_line_error(self.path, "too few values", self.line))
         return line
 
     def _is_at_end(self) -> bool:
         """Return whether only empty lines are left, which are read."""
         place = self.line
-        while line := self.stream.readline(LARGEST_LINE):
+        while line := self.stream.readline(MAX_LINE_LENGTH):
             if not line.isspace():
-                raise ResultError(_bad_line(self.path, "too few values", place))
+                raise ResultError(_line_error(self.path, "too few values", place))
         return True
 
     def read(self, size: int | None = -1) -> str:
@@ -320,13 +320,13 @@ class _Lines(io.TextIOBase):
         return "".join(lines)
 
 
-def _bad_line(path: Path, what: str, line: int) -> str:
+def _line_error(path: Path, what: str, line: int) -> str:
     return f"{path} has {what} in line {line}: correct that line or remove it."
 
 
-def _not_a_table(path: Path, error: Exception) -> ResultError:
+def _table_error(path: Path, error: Exception) -> ResultError:
     """Return what is wrong with a table that pandas cannot read: the first cell without a number, if any."""
-    with contextlib.suppress(OSError, ValueError, csv.Error), _opened(path) as stream:
+    with contextlib.suppress(OSError, ValueError, csv.Error), _open(path) as stream:
         lines = csv.reader(iter(_Lines(stream, path).read_line, ""))
         names = [name.strip() for name in next(lines, [])]
         for number, row in enumerate(lines, start=2):
@@ -346,14 +346,14 @@ def _is_number(text: str) -> bool:
     return True
 
 
-def _checked_header(names: list[str], path: Path) -> dict[str, int]:
+def _column_index(names: list[str], path: Path) -> dict[str, int]:
     """Return the index of each column."""
     places = {name.strip(): place for place, name in enumerate(names)}
     needed = (*(() if IMAGE_FACE_COLUMN in places else ("frame",)), *LANDMARK_COLUMNS)
     missing = [name for name in needed if name not in places]
     if missing:
         raise ResultError(
-            f"{path} has no column {missing[0]!r} among its {len(places)} ({common.listed(places)[:80]} …): "
+            f"{path} has no column {missing[0]!r} among its {len(places)} ({common.joined(places)[:80]} …): "
             "give a CSV file in OpenFace's columns (frame, x_0 .. x_67, y_0 .. y_67)."
         )
     return places
@@ -403,9 +403,9 @@ class _Table:
         if self.has(MODELS):
             part[MODELS] = np.array(self.texts(MODELS))
         for item in OTHERS:
-            if not self.has(*columns_of(item)):
+            if not self.has(*field_columns(item)):
                 continue
-            values = self.marks(item) if item in MARKS else self.numbers(columns_of(item))
+            values = self.marks(item) if item in MARKS else self.numbers(field_columns(item))
             part[item.name] = values.reshape(n, *item.shape).astype(item.dtype)
         return part
 
@@ -421,7 +421,7 @@ class _Table:
         if self.has(SCORE_COLUMN) and not self.has("face_id"):
             return np.full(len(self.table), -1, dtype=np.int64)
         name = "face_id" if self.has("frame") else IMAGE_FACE_COLUMN
-        return self.whole_numbers(name, 0, 0, common.MOST_FACES - 1)
+        return self.whole_numbers(name, 0, 0, common.MAX_FACES - 1)
 
     def has(self, *names: str) -> bool:
         """Return whether the table has all these columns."""
@@ -467,7 +467,7 @@ class _Table:
     def refuse(self, bad: npt.NDArray[np.bool_], what: str) -> None:
         """Raise ResultError for the first row that is bad."""
         if bad.any():
-            raise ResultError(_bad_line(self.path, what, self.first_line + int(np.argmax(bad))))
+            raise ResultError(_line_error(self.path, what, self.first_line + int(np.argmax(bad))))
 
 
 def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
@@ -477,13 +477,13 @@ def _assemble(rows: Mapping[str, npt.NDArray[Any]], path: Path) -> Tracks:
     names: list[str] = []
     if (f < 0).any():
         f, names = _faces_of_pyfeat(t, rows.get(IDENTITY_COLUMN))
-    n_faces = common.check_faces(path, t, f)
+    n_faces = common.count_faces(path, t, f)
     arrays: dict[str, npt.NDArray[Any]] = {}
     for item in FIELDS:
         if item.name in rows:
             arrays[item.name] = item.empty(len(frames), n_faces)
             arrays[item.name][t[success], f[success]] = rows[item.name][success]
-    record = common.with_meta(common.with_names(None, names), rows)
+    record = common.add_meta(common.add_names(None, names), rows)
     return common.make_tracks(path, arrays, frames, rows["timestamp"][first], record)
 
 

@@ -3,7 +3,7 @@
 The centre of the upper left pixel is (1, 1) in them, here (0, 0). A file is named after its frame, from 1 as
 in 300-VW: ``000001.pts``, or ``000001_face_0.pts`` if there are several faces. They are in a ZIP archive or a
 folder; a single file can be read too. Files with other names are frames of a video in alphabetical order. The
-archive's comment names the models (`common.scorer_of`).
+archive's comment names the models (`common.scorer_name`).
 """
 
 from __future__ import annotations
@@ -26,33 +26,33 @@ from napari_face_landmarks.files.atomic import check_writable, replacing
 from napari_face_landmarks.files.npz import BROKEN_FILE
 from napari_face_landmarks.ibug import N_LANDMARKS
 from napari_face_landmarks.io.common import (
-    MOST_ROWS,
-    check_faces,
+    MAX_ROWS,
+    add_meta,
+    count_faces,
     make_tracks,
-    meta_of,
-    scorer_of,
-    with_meta,
+    parse_scorer,
+    scorer_name,
 )
 
 ORIGIN = 1.0
 """The coordinates of the first pixel's centre in these files."""
-LARGEST = 64 << 10  # bytes; a file has 2 kB
+MAX_BYTES = 64 << 10  # bytes; a file has 2 kB
 NUMBERED = re.compile(r"^(\d{1,9})(?:_face_(\d{1,4}))?$")
 HEADER = re.compile(rb"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*\Z")
 
 
-def _as_text(landmarks: npt.NDArray[np.float32]) -> str:
+def _format_points(landmarks: npt.NDArray[np.float32]) -> str:
     lines = [f"{x:.6f} {y:.6f}" for x, y in (landmarks.astype(np.float64) + ORIGIN).tolist()]
     return "\n".join([f"version: 1\nn_points:  {N_LANDMARKS}\n{{", *lines, "}", ""])
 
 
-def _texts(tracks: Tracks) -> Iterator[tuple[str, str]]:
+def _named_texts(tracks: Tracks) -> Iterator[tuple[str, str]]:
     """Yield the name and text of each file."""
     whole = np.isfinite(tracks.landmarks).all(axis=(2, 3))
     for t, f in zip(*np.nonzero(whole), strict=True):
         frame = f"{int(tracks.frame_indices[t]) + 1:06d}"
         name = frame if tracks.n_faces == 1 else f"{frame}_{face_identifier(f)}"
-        yield f"{name}.pts", _as_text(tracks.landmarks[t, f])
+        yield f"{name}.pts", _format_points(tracks.landmarks[t, f])
 
 
 def write_pts(path: Path, tracks: Tracks) -> None:
@@ -64,15 +64,15 @@ def write_pts(path: Path, tracks: Tracks) -> None:
             "save as .npz."
         )
     if suffix == ".pts":
-        texts = [text for _, text in _texts(tracks)]
+        texts = [text for _, text in _named_texts(tracks)]
         if len(texts) != 1:
             raise ResultError(f"{path} would hold one face, not {len(texts)}: give a name that ends in .zip.")
         with replacing(path) as temporary:
             temporary.write_text(texts[0], encoding="ascii")
     elif suffix == ".zip":
         with replacing(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_DEFLATED) as archive:
-            archive.comment = scorer_of(tracks).encode()
-            for name, text in _texts(tracks):
+            archive.comment = scorer_name(tracks).encode()
+            for name, text in _named_texts(tracks):
                 archive.writestr(zipfile.ZipInfo(name), text, zipfile.ZIP_DEFLATED)
     else:
         _write_folder(path, tracks)
@@ -86,7 +86,7 @@ def _write_folder(path: Path, tracks: Tracks) -> None:
     try:
         with os_errors_as(ResultError, f"{path} cannot be written", "choose another folder"):
             unfinished.mkdir()
-            for name, text in _texts(tracks):
+            for name, text in _named_texts(tracks):
                 (unfinished / name).write_text(text, encoding="ascii")
             os.replace(unfinished, path)
     finally:
@@ -112,14 +112,14 @@ def read_pts(path: Path) -> Tracks:
     try:
         if path.is_dir():
             files = sorted(path.glob("*.pts"))
-            return _tracks(((file.stem, _bytes_of(file)) for file in files), len(files), path)
+            return _tracks(((file.stem, _read_bytes(file)) for file in files), len(files), path)
         if path.suffix.lower() == ".pts":
-            return _tracks(iter([(path.stem, _bytes_of(path))]), 1, path)
+            return _tracks(iter([(path.stem, _read_bytes(path))]), 1, path)
         with zipfile.ZipFile(path) as archive:
             members = [info for info in archive.infolist() if info.filename.lower().endswith(".pts")]
-            if any(info.file_size > LARGEST for info in members):
+            if any(info.file_size > MAX_BYTES for info in members):
                 raise ResultError(f"{path} has a member larger than any .pts file: make it again.")
-            read = ((Path(info.filename).stem, archive.open(info).read(LARGEST + 1)) for info in members)
+            read = ((Path(info.filename).stem, archive.open(info).read(MAX_BYTES + 1)) for info in members)
             comment = archive.comment.decode("utf-8", "replace")
             return _tracks(read, len(members), path, comment)
     except OSError as error:
@@ -131,14 +131,14 @@ def read_pts(path: Path) -> Tracks:
         raise ResultError(f"{path} cannot be read ({in_one_line(error)}): make it again.") from None
 
 
-def _bytes_of(path: Path) -> bytes:
+def _read_bytes(path: Path) -> bytes:
     with open(path, "rb") as stream:
-        return stream.read(LARGEST + 1)
+        return stream.read(MAX_BYTES + 1)
 
 
-def _points(content: bytes, name: str, path: Path) -> npt.NDArray[np.float64]:
+def _parse_points(content: bytes, name: str, path: Path) -> npt.NDArray[np.float64]:
     """Return the landmarks of one file, (68, 2), px from 0."""
-    found = HEADER.match(content) if len(content) <= LARGEST else None
+    found = HEADER.match(content) if len(content) <= MAX_BYTES else None
     if found is None:
         raise ResultError(
             f"{path}: {name}.pts is not a .pts file (version: 1, n_points, braces): correct it."
@@ -159,12 +159,12 @@ def _points(content: bytes, name: str, path: Path) -> npt.NDArray[np.float64]:
 
 
 def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path, scorer: str = "") -> Tracks:
-    if not 0 < n_files <= MOST_ROWS:
-        raise ResultError(f"{path} has {n_files} .pts files: give 1 to {MOST_ROWS}.")
+    if not 0 < n_files <= MAX_ROWS:
+        raise ResultError(f"{path} has {n_files} .pts files: give 1 to {MAX_ROWS}.")
     names, points = [], np.empty((n_files, N_LANDMARKS, 2), dtype=np.float32)
     for k, (name, content) in enumerate(files):
         names.append(name)
-        points[k] = _points(content, name, path)
+        points[k] = _parse_points(content, name, path)
     found = [NUMBERED.match(name) for name in names]
     if all(match is not None and int(match.group(1)) > 0 for match in found):
         frame = np.array([int(match.group(1)) - 1 for match in found if match is not None])
@@ -172,7 +172,7 @@ def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path, scorer
     else:
         frame, face = np.argsort(np.argsort(names)), np.zeros(n_files, dtype=np.int64)
     frames, t = np.unique(frame, return_inverse=True)
-    n_faces = check_faces(path, t, face, rows="files")
+    n_faces = count_faces(path, t, face, rows="files")
     landmarks = np.full((len(frames), n_faces, N_LANDMARKS, 2), np.nan, dtype=np.float32)
     landmarks[t, face] = points
-    return make_tracks(path, {"landmarks": landmarks}, frames, record=with_meta(None, meta_of(scorer)))
+    return make_tracks(path, {"landmarks": landmarks}, frames, record=add_meta(None, parse_scorer(scorer)))

@@ -29,9 +29,9 @@ AXES = {
     "instance_scores": ("track", "frame"),
     "tracking_scores": ("track", "frame"),
 }
-MOST_OF = {"track": common.MOST_FACES, "xy": 2, "node": N_LANDMARKS, "frame": common.MOST_ROWS}
+MAX_LENGTHS = {"track": common.MAX_FACES, "xy": 2, "node": N_LANDMARKS, "frame": common.MAX_ROWS}
 CSV_START = b"track,frame_idx,"
-LARGEST_CSV = 4 << 30
+MAX_CSV_BYTES = 4 << 30
 
 
 def _edges() -> npt.NDArray[np.int64]:
@@ -42,7 +42,7 @@ def _edges() -> npt.NDArray[np.int64]:
 def write_sleap(path: Path, tracks: Tracks) -> None:
     """Write landmarks as SLEAP's analysis file (see the module)."""
     h5py = optional("h5py", f"Writing {path}")
-    landmarks, confidence = common.dense(tracks, path)
+    landmarks, confidence = common.dense_arrays(tracks, path)
     there = np.isfinite(landmarks).all(axis=-1)
     occupied = there.any(axis=-1)
     count = np.maximum(there.sum(axis=-1), 1)
@@ -78,15 +78,15 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
             file["provenance"] = json.dumps(provenance)
             file.attrs["format"] = "analysis"
             file.attrs["preset"] = "matlab"
-        hdf5.write_ours(content, tracks)
+        hdf5.write_extra(content, tracks)
         temporary.write_bytes(content.getvalue())
 
 
 def is_sleap(path: Path) -> bool:
     """Return whether an HDF5 file has what SLEAP's analysis files have, or a CSV file its columns."""
     if path.suffix.lower() == ".csv":
-        return common.beginning(path, len(CSV_START)) == CSV_START
-    return {"tracks", "track_occupancy", "node_names"} <= hdf5.names_in(path)
+        return common.first_bytes(path, len(CSV_START)) == CSV_START
+    return {"tracks", "track_occupancy", "node_names"} <= hdf5.root_names(path)
 
 
 def read_sleap(path: Path) -> Tracks:
@@ -98,17 +98,19 @@ def read_sleap(path: Path) -> Tracks:
         return _read_csv(path)
     with hdf5.reading(path) as file:
         axes = _axes(file, path)
-        points = hdf5.array(file, "tracks", tuple(MOST_OF[name] for name in axes), path, kinds="f")
+        points = hdf5.array(file, "tracks", tuple(MAX_LENGTHS[name] for name in axes), path, kinds="f")
         points = points.transpose([axes.index(name) for name in ("frame", "track", "node", "xy")])
-        if points.shape[0] * points.shape[1] > common.MOST_ROWS:
+        if points.shape[0] * points.shape[1] > common.MAX_ROWS:
             raise ResultError(f"{path} has more tracks and frames than can be read: split it.")
-        names = hdf5.texts(file, "node_names", common.MOST_ROWS, path)
+        names = hdf5.texts(file, "node_names", common.MAX_ROWS, path)
         if points.shape[2:] != (N_LANDMARKS, 2) or len(names) != N_LANDMARKS:
             raise ResultError(f"{path} has {len(names)} nodes: it must have {N_LANDMARKS}.")
         scores = None
         if "point_scores" in file:
             of_scores = [name for name in axes if name != "xy"]
-            scores = hdf5.array(file, "point_scores", tuple(MOST_OF[name] for name in of_scores), path, "f")
+            scores = hdf5.array(
+                file, "point_scores", tuple(MAX_LENGTHS[name] for name in of_scores), path, "f"
+            )
             scores = scores.transpose([of_scores.index(name) for name in ("frame", "track", "node")])
             if scores.shape != points.shape[:3]:
                 raise ResultError(f"{path}: 'point_scores' does not fit 'tracks': save the file again.")
@@ -116,20 +118,20 @@ def read_sleap(path: Path) -> Tracks:
             scores = np.where(np.isnan(scores) & np.isfinite(points).all(axis=-1), 1, scores)
         faces = face_identifiers(points.shape[1])
         if "track_names" in file:
-            listed = hdf5.texts(file, "track_names", common.MOST_FACES, path)
+            listed = hdf5.texts(file, "track_names", common.MAX_FACES, path)
             faces = listed if len(listed) == len(faces) else faces
-        order = np.argsort(common.order_of_faces(faces))
+        order = np.argsort(common.face_order(faces))
         where = np.ix_(order, np.argsort(common.order_by_number(names)))
         points = points[:, where[0], where[1]]
         scores = None if scores is None else scores[:, where[0], where[1]]
-        return hdf5.tracks_of(file, path, points, scores, [faces[face] for face in order])
+        return hdf5.assemble_tracks(file, path, points, scores, [faces[face] for face in order])
 
 
 def _read_csv(path: Path) -> Tracks:
     import pandas as pd
 
-    with common.reading_table(path, "a table of SLEAP's", LARGEST_CSV):
-        table = pd.read_csv(path, encoding="utf-8-sig", dtype={"track": str}, **common.exact_numbers())
+    with common.reading_table(path, "a table of SLEAP's", MAX_CSV_BYTES):
+        table = pd.read_csv(path, encoding="utf-8-sig", dtype={"track": str}, **common.exact_decimals())
         nodes = [name[:-2] for name in table.columns if name.endswith(".x")]
         if len(nodes) != N_LANDMARKS:
             raise ResultError(f"{path} has {len(nodes)} nodes: it must have {N_LANDMARKS}.")
@@ -142,12 +144,12 @@ def _read_csv(path: Path) -> Tracks:
     if f.isna().any():  # without a track: by the order in the frame
         names, f = [], pd.Series(t).groupby(t).cumcount()
     faces = f.to_numpy(np.int64)
-    n_faces = common.check_faces(path, t, faces, "track")
+    n_faces = common.count_faces(path, t, faces, "track")
     grid = np.full((len(frames), n_faces, N_LANDMARKS, 3), np.nan)
     grid[t, faces] = values
     scores = np.where(np.isnan(grid[..., 2]), 1, grid[..., 2])
     arrays = {"landmarks": grid[..., :2], "confidence": np.clip(scores, 0, 1)}
-    return common.make_tracks(path, arrays, frames, record=common.with_names(None, names))
+    return common.make_tracks(path, arrays, frames, record=common.add_names(None, names))
 
 
 def _axes(file: object, path: Path) -> tuple[str, ...]:
@@ -160,6 +162,6 @@ def _axes(file: object, path: Path) -> tuple[str, ...]:
         axes = tuple(json.loads(named))
     except (ValueError, TypeError, RecursionError):
         axes = ()
-    if sorted(map(str, axes)) != sorted(MOST_OF):
+    if sorted(map(str, axes)) != sorted(MAX_LENGTHS):
         raise ResultError(f"{path} has axes of other names than SLEAP's: save the file again.")
     return axes

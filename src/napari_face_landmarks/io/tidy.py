@@ -35,12 +35,12 @@ EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confide
 EXTRA_COLUMNS = tuple(name for item in EXTRA for name in item.columns)
 COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, *common.META_COLUMNS, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")
-LONGEST_HEADER = 1 << 16
+MAX_HEADER_LENGTH = 1 << 16
 RECORD = b"napari_face_landmarks"
-LARGEST_FILE = 64 << 30
-FRAMES_AT_A_TIME = 1024
-ROWS_AT_A_TIME = 1 << 16
-MOST_ROWS_A_BYTE = 32
+MAX_FILE_BYTES = 64 << 30
+CHUNK_FRAMES = 1024
+CHUNK_ROWS = 1 << 16
+MAX_ROWS_PER_BYTE = 32
 """Rows of a Parquet file for each of its bytes: three times what frames without any face give."""
 
 
@@ -103,24 +103,24 @@ def _columns(item: Field, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any
 def write_tidy_csv(path: Path, tracks: Tracks) -> None:
     """Write tracks as a tidy CSV file (see the module)."""
     with replacing(path) as temporary, open(temporary, "w", encoding="ascii", newline="") as stream:
-        for start in range(0, tracks.n_frames, FRAMES_AT_A_TIME):
-            table = to_tidy(tracks, slice(start, start + FRAMES_AT_A_TIME))
+        for start in range(0, tracks.n_frames, CHUNK_FRAMES):
+            table = to_tidy(tracks, slice(start, start + CHUNK_FRAMES))
             table.to_csv(stream, header=start == 0, index=False, lineterminator="\n")
 
 
 def is_tidy_csv(path: Path) -> bool:
     """Return whether a CSV file has the columns of a tidy table of landmarks, in any order."""
-    return _header_of(path) is not None
+    return _parse_header(path) is not None
 
 
-def _header_of(path: Path) -> tuple[int, str, str] | None:
+def _parse_header(path: Path) -> tuple[int, str, str] | None:
     """Return how many lines come before the header, the separator and the decimal mark; None for others."""
     try:
-        with open(path, encoding=common.encoding_of(path), newline="") as stream:
-            line, skipped = stream.readline(LONGEST_HEADER), 0
+        with open(path, encoding=common.text_encoding(path), newline="") as stream:
+            line, skipped = stream.readline(MAX_HEADER_LENGTH), 0
             if line.lower().startswith("sep="):  # a note for Excel
-                line, skipped = stream.readline(LONGEST_HEADER), 1
-            numbers = stream.read(LONGEST_HEADER)
+                line, skipped = stream.readline(MAX_HEADER_LENGTH), 1
+            numbers = stream.read(MAX_HEADER_LENGTH)
     except (OSError, UnicodeError):
         return None
     for separator in ",;\t":
@@ -133,12 +133,12 @@ def read_tidy_csv(path: Path) -> Tracks:
     """Read tracks from a tidy CSV file."""
     import pandas as pd
 
-    header = _header_of(path)
+    header = _parse_header(path)
     if header is None:
         raise ResultError(
             f"{path} lacks one of the columns {', '.join(NEEDED)}: choose a tidy table of landmarks."
         )
-    with common.reading_table(path, "a tidy table", LARGEST_FILE):
+    with common.reading_table(path, "a tidy table", MAX_FILE_BYTES):
         table = pd.read_csv(
             path,
             skiprows=header[0],
@@ -148,8 +148,8 @@ def read_tidy_csv(path: Path) -> Tracks:
             dtype={"frame": np.int64, "face": np.int64, "landmark": np.int64}
             | dict.fromkeys(("source", MODELS), "category")
             | dict.fromkeys(("time", "x", "y", "confidence", *EXTRA_COLUMNS, PIXEL_ASPECT), np.float64),
-            encoding=common.encoding_of(path),
-            **common.exact_numbers(),
+            encoding=common.text_encoding(path),
+            **common.exact_decimals(),
         )
     return from_tidy(table, path)
 
@@ -160,7 +160,7 @@ def write_parquet(path: Path, tracks: Tracks) -> None:
     parquet = optional("pyarrow.parquet", f"Writing {path}")
     table = pyarrow.Table.from_pandas(to_tidy(tracks), preserve_index=False)
     table = table.replace_schema_metadata(
-        {**(table.schema.metadata or {}), RECORD: common.record_as_text(tracks).encode()}
+        {**(table.schema.metadata or {}), RECORD: common.record_to_json(tracks).encode()}
     )
     with replacing(path) as temporary:
         parquet.write_table(table, temporary, compression="zstd")
@@ -168,7 +168,7 @@ def write_parquet(path: Path, tracks: Tracks) -> None:
 
 def is_parquet(path: Path) -> bool:
     """Return whether a file has the signature of Parquet."""
-    return common.beginning(path, 4) == b"PAR1"
+    return common.first_bytes(path, 4) == b"PAR1"
 
 
 def read_parquet(path: Path) -> Tracks:
@@ -182,11 +182,11 @@ def read_parquet(path: Path) -> Tracks:
     try:
         with parquet.ParquetFile(path) as file:
             names = set(file.schema_arrow.names)
-            if not set(NEEDED) <= names or file.metadata.num_rows > common.MOST_ROWS * N_LANDMARKS:
+            if not set(NEEDED) <= names or file.metadata.num_rows > common.MAX_ROWS * N_LANDMARKS:
                 raise ResultError(
                     f"{path} lacks one of the columns {', '.join(NEEDED)}, or has too many rows: split it."
                 )
-            if file.metadata.num_rows > MOST_ROWS_A_BYTE * path.stat().st_size:
+            if file.metadata.num_rows > MAX_ROWS_PER_BYTE * path.stat().st_size:
                 raise ResultError(f"{path} claims more rows than landmarks would give: save it again.")
             used = [name for name in COLUMNS if name in names]
             kinds = {name: file.schema_arrow.field(name).type for name in used}
@@ -201,32 +201,32 @@ def read_parquet(path: Path) -> Tracks:
                         f"{path}: {name} is of the type {kind}: choose a tidy table of landmarks."
                     )
             text = (file.schema_arrow.metadata or {}).get(RECORD)
-            _refuse_repeats(file, path)
+            _check_repeats(file, path)
             read = file.read(columns=used)
             table = pd.DataFrame({name: read[name].to_pandas() for name in used})
     except (OSError, ValueError, KeyError, TypeError, MemoryError, pyarrow.ArrowException) as error:
         if isinstance(error, ResultError):
             raise
         raise ResultError(f"{path} cannot be read ({in_one_line(error)}): save it again.") from None
-    return from_tidy(table, path, common.record_from_text(text, path) if text is not None else None)
+    return from_tidy(table, path, common.record_from_json(text, path) if text is not None else None)
 
 
-def _refuse_repeats(file: Any, path: Path) -> None:
+def _check_repeats(file: Any, path: Path) -> None:
     """Refuse a file that repeats a landmark before it is read: millions of equal rows compress well."""
-    for batch in file.iter_batches(ROWS_AT_A_TIME, columns=["frame", "face", "landmark"]):
+    for batch in file.iter_batches(CHUNK_ROWS, columns=["frame", "face", "landmark"]):
         frame, face, landmark = (
             batch.column(k).to_numpy(zero_copy_only=False).astype(np.float64) for k in range(3)
         )
-        cell = (frame * common.MOST_FACES + face) * N_LANDMARKS + landmark
+        cell = (frame * common.MAX_FACES + face) * N_LANDMARKS + landmark
         if len(np.unique(cell)) < len(cell):
             raise ResultError(f"{path} has a landmark more than once on a frame: remove the repeated rows.")
 
 
 def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None = None) -> Tracks:
     """Return tracks of a tidy table with at least frame, face, landmark, x and y, rows in any order."""
-    frame = _whole(table, "frame", common.MOST_FRAMES - 1, path)
-    face = _whole(table, "face", common.MOST_FACES - 1, path)
-    landmark = _whole(table, "landmark", N_LANDMARKS - 1, path)
+    frame = _integers(table, "frame", common.MAX_FRAMES - 1, path)
+    face = _integers(table, "face", common.MAX_FACES - 1, path)
+    landmark = _integers(table, "landmark", N_LANDMARKS - 1, path)
     if not len(frame):
         raise ResultError(f"{path} has no rows: track the video again.")
     frames, first, t = np.unique(frame, return_index=True, return_inverse=True)
@@ -249,7 +249,7 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
         arrays["confidence"] = per_landmark("confidence", fill=0)[..., 0]
     if "source" in table:
         arrays["source"] = np.zeros((n_frames, n_faces), dtype=np.uint8)
-        arrays["source"][t, face] = _codes(table, path)
+        arrays["source"][t, face] = _source_codes(table, path)
     for item in EXTRA:
         if not set(item.columns) <= set(table.columns):
             continue
@@ -262,13 +262,13 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
     seconds = table["time"].to_numpy(np.float64) if "time" in table else None
     if seconds is not None and np.isinf(seconds).any():
         raise ResultError(f"{path} has times that are infinite: correct the file.")
-    record = common.with_meta(
+    record = common.add_meta(
         record, {name: table[name].iloc for name in common.META_COLUMNS if name in table}
     )
     return common.make_tracks(path, arrays, frames, None if seconds is None else seconds[first], record)
 
 
-def _codes(table: pandas.DataFrame, path: Path) -> npt.NDArray[Any]:
+def _source_codes(table: pandas.DataFrame, path: Path) -> npt.NDArray[Any]:
     """Return the source of each row as an index into `SOURCES`."""
     words = table["source"].astype("category").cat
     codes = np.array([SOURCES.index(str(word)) if str(word) in SOURCES else -1 for word in words.categories])
@@ -278,7 +278,7 @@ def _codes(table: pandas.DataFrame, path: Path) -> npt.NDArray[Any]:
     return np.asarray(codes[named])
 
 
-def _whole(table: pandas.DataFrame, name: str, most: int, path: Path) -> npt.NDArray[np.int64]:
+def _integers(table: pandas.DataFrame, name: str, most: int, path: Path) -> npt.NDArray[np.int64]:
     values = table[name].to_numpy(np.float64)
     if not ((values >= 0) & (values <= most) & (values == np.floor(values))).all():
         raise ResultError(

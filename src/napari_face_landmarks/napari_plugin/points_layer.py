@@ -16,7 +16,7 @@ from napari_face_landmarks.data.fields import MANUAL, NONE, PFLD, SOURCES
 from napari_face_landmarks.data.tracks import Tracks, empty_tracks
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.ibug import N_LANDMARKS, inter_ocular
-from napari_face_landmarks.io.common import MOST_FACES, boxes_of
+from napari_face_landmarks.io.common import MAX_FACES, boxes_of
 from napari_face_landmarks.napari_plugin.layers import VIDEO, frames_of_layer
 from napari_face_landmarks.visualization.colours import DEFAULT_MODE, ColourMode, landmark_colours
 
@@ -420,7 +420,7 @@ def _rows_of_landmarks(
     numbers = row[["x", "y", "frame", "landmark", "face"]].to_numpy(np.float64)
     good = np.isfinite(numbers).all(axis=1) & np.broadcast_to(np.asarray(shown, dtype=bool), len(row))
     row = row[good & (numbers[:, 2:] >= 0).all(axis=1)]
-    row = row[(row["landmark"] < N_LANDMARKS) & (row["face"] < MOST_FACES)]
+    row = row[(row["landmark"] < N_LANDMARKS) & (row["face"] < MAX_FACES)]
     row = row.astype({"frame": np.int64, "landmark": np.int64, "face": np.int64})
     return row.drop_duplicates(["frame", "face", "landmark"])
 
