@@ -12,7 +12,7 @@ from napari_face_landmarks.clnf.reference import jacobian, update
 from napari_face_landmarks.ibug import inter_ocular
 from napari_face_landmarks.parts import PartOutput
 from napari_face_landmarks.parts.crop import EYE_SIDE, LEFT_EYE, MOUTH, MOUTH_SIDE, NOSE_HEIGHT
-from napari_face_landmarks.parts.network import CERTAIN, NARROW_EYE, NARROWEST_EYE, UNCERTAIN
+from napari_face_landmarks.parts.network import CONFIDENT_SIGMA, NARROW_EYE, UNCERTAIN_SIGMA, WIDE_EYE
 from napari_face_landmarks.pfld import PfldOutput
 from napari_face_landmarks.pfld.crop import CROP_MARGIN, crops_of_landmarks, to_image
 from napari_face_landmarks.pfld.network import MAX_CROP_ERRORS, POOR_NME
@@ -126,10 +126,10 @@ def part_weights_reference(parts: PartOutput, landmarks: Floats) -> Floats:
     spread = parts.sigma / np.maximum(inter_ocular(landmarks), 1e-3)[:, None]
     for first in (36, 42):
         spread[:, first : first + 6] = spread[:, first : first + 6].mean(axis=1, keepdims=True)
-    weight = np.nan_to_num(np.clip((UNCERTAIN - spread) / (UNCERTAIN - CERTAIN), 0, 1))
+    weight = np.nan_to_num(np.clip((UNCERTAIN_SIGMA - spread) / (UNCERTAIN_SIGMA - CONFIDENT_SIGMA), 0, 1))
     widths = np.linalg.norm(landmarks[:, [39, 45]] - landmarks[:, [36, 42]], axis=2)
     share = widths / np.maximum(widths[:, ::-1], 1e-3)
-    towards = np.clip((share - NARROWEST_EYE) / (NARROW_EYE - NARROWEST_EYE), 0, 1)
+    towards = np.clip((share - NARROW_EYE) / (WIDE_EYE - NARROW_EYE), 0, 1)
     weight[:, 36:42] *= towards[:, :1]
     weight[:, 42:48] *= towards[:, 1:]
     weight[~np.isfinite(parts.landmarks[:, 36:]).all(axis=(1, 2))] = 0

@@ -1,4 +1,4 @@
-"""Where faces are in a frame: boxes, scores and five points, by a small single-stage network."""
+"""Face detection by a small single-stage network: boxes, scores and five points."""
 
 from napari_face_landmarks.detection.detector import (
     DEFAULT_INPUT_SIZE,

@@ -1,6 +1,6 @@
 """Geometry of boxes: centres and sizes, intersection over union, non-maximum suppression.
 
-A box is a row ``x0, y0, x1, y1`` in pixels, which a score may follow.
+A box is a row ``x0, y0, x1, y1`` in pixels, optionally followed by a score.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from napari_face_landmarks.jit import exact_kernel
 Boxes = npt.NDArray[np.floating]
 
 SAME_FACE = 0.35
-"""Boxes with a larger intersection over union show the same face."""
+"""Boxes with a larger intersection over union belong to the same face."""
 
 
 def centres(boxes: Boxes) -> Boxes:
@@ -27,7 +27,7 @@ def sizes(boxes: Boxes) -> Boxes:
 
 
 def boxes_of(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Return the bounding boxes of faces' landmarks, (F, 68, 2) pixels, as (F, 4) float32."""
+    """Return the bounding boxes of the landmarks of faces, (F, 68, 2) pixels, as (F, 4) float32."""
     points = np.asarray(landmarks, dtype=np.float32)
     if not len(points):
         return np.zeros((0, 4), np.float32)
@@ -36,13 +36,13 @@ def boxes_of(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
 
 @exact_kernel
 def boxes_kernel(landmarks: npt.NDArray[np.float32], boxes: npt.NDArray[np.float32]) -> None:
-    """Compiled `boxes_of`: writes the first four columns of `boxes`; NaN where a landmark is."""
+    """Compiled `boxes_of`; fills the first four columns of `boxes`, with NaN where a landmark is NaN."""
     for face in range(len(landmarks)):
         for axis in range(2):
             low = high = landmarks[face, 0, axis]
             for i in range(1, landmarks.shape[1]):
                 value = landmarks[face, i, axis]
-                if not low <= value:  # smaller, or one of them is NaN
+                if not low <= value:  # also True if either is NaN
                     low = value if low == low else low
                 if not high >= value:
                     high = value if high == high else high
@@ -53,22 +53,24 @@ def iou(boxes: Boxes, others: Boxes) -> npt.NDArray[np.float64]:
     """Return the intersection over union of every pair of boxes, (N, M) float64, 0 to 1."""
     a = np.asarray(boxes, dtype=np.float64)[:, None, :4]
     b = np.asarray(others, dtype=np.float64)[None, :, :4]
-    shared = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
-    inside = shared[..., 0] * shared[..., 1]
-    union = sizes(a).prod(axis=-1) + sizes(b).prod(axis=-1) - inside
-    return np.asarray(inside / np.maximum(union, 1e-9))
+    overlap = np.clip(np.minimum(a[..., 2:], b[..., 2:]) - np.maximum(a[..., :2], b[..., :2]), 0, None)
+    intersection = overlap[..., 0] * overlap[..., 1]
+    union = sizes(a).prod(axis=-1) + sizes(b).prod(axis=-1) - intersection
+    return np.asarray(intersection / np.maximum(union, 1e-9))
 
 
 def suppress(
-    boxes: Boxes, scores: npt.NDArray[np.floating], max_overlap: float, most: int | None = None
+    boxes: Boxes, scores: npt.NDArray[np.floating], max_overlap: float, max_count: int | None = None
 ) -> npt.NDArray[np.int64]:
-    """Return the rows of boxes (x0, y0, x1, y1) kept by greedy non-maximum suppression, best first, (K,).
+    """Return the rows of boxes (N, 4 or more) kept by greedy non-maximum suppression, best first, (K,).
 
-    At most `most`; a box is dropped if its IoU with a better one exceeds `max_overlap`.
+    A box is dropped if its IoU with a kept box of higher score exceeds `max_overlap`; at most `max_count`
+    boxes are kept.
     """
-    left = np.argsort(-np.asarray(scores), kind="stable")
+    candidates = np.argsort(-np.asarray(scores), kind="stable")
     kept: list[int] = []
-    while left.size and (most is None or len(kept) < most):
-        kept.append(int(left[0]))
-        left = left[1:][~(iou(boxes[left[:1]], boxes[left[1:]])[0] > max_overlap)]
+    while candidates.size and (max_count is None or len(kept) < max_count):
+        best, candidates = candidates[:1], candidates[1:]
+        kept.append(int(best[0]))
+        candidates = candidates[~(iou(boxes[best], boxes[candidates])[0] > max_overlap)]
     return np.asarray(kept, dtype=np.int64)

@@ -1,4 +1,4 @@
-"""What the five points of a face say about its roll."""
+"""Roll of a face from its five points."""
 
 from __future__ import annotations
 
@@ -11,8 +11,9 @@ import numpy.typing as npt
 def roll_from_points(points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     """Return the in-plane rotation of faces.
 
-    The eyes, the mouth corners and the axis from the eyes down to the mouth are averaged, which is steadier
-    than the eyes alone and holds where the head is turned to the side.
+    It is the direction of the sum of three vectors: between the eyes, between the mouth corners, and
+    perpendicular to the axis from the eyes to the mouth. This is more stable than the eyes alone, and valid
+    for profile views.
 
     Parameters
     ----------
@@ -22,7 +23,7 @@ def roll_from_points(points: npt.NDArray[Any]) -> npt.NDArray[np.float64]:
     Returns
     -------
     ndarray, (...) float64
-        Radians, -pi to pi; 0 is upright, positive is clockwise as seen in the picture (y points down).
+        Radians, -pi to pi; 0 is upright, positive is clockwise in the image (y points down).
     """
     p = np.asarray(points, dtype=np.float64)
     across = (p[..., 1, :] - p[..., 0, :]) + (p[..., 4, :] - p[..., 3, :])

@@ -1,4 +1,4 @@
-"""Run the part models: lids, irises and lips at the frame's own resolution."""
+"""Run the part models: lids, irises and lips at the resolution of the frame."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ Floats = npt.NDArray[np.float32]
 
 EYE_OUTPUTS = ("landmarks", "sigma", "iris", "iris_sigma", "iris_confidence", "shut")
 MOUTH_OUTPUTS = ("landmarks", "sigma")
-CERTAIN, UNCERTAIN = 0.02, 0.04
-"""Spreads, over the inter-ocular distance, up to which a part model is followed, and from which it is not."""
-NARROW_EYE, NARROWEST_EYE = 0.55, 0.40
-"""Shares of the other eye's width below which an eye, turned away, is left to PFLD partly and wholly."""
+CONFIDENT_SIGMA, UNCERTAIN_SIGMA = 0.02, 0.04
+"""Sigma, in inter-ocular distances, below which a part model has weight 1, and above which weight 0."""
+WIDE_EYE, NARROW_EYE = 0.55, 0.40
+"""Width of an eye / width of the other eye above which its model has weight 1, and below which weight 0."""
 
 
 @dataclass(frozen=True, slots=True)
 class PartModels:
-    """The networks of the parts, as a bundle has them.
+    """The part networks of a model bundle.
 
     Attributes
     ----------
     eye : onnxruntime.InferenceSession
-        One right eye, or a mirrored left one.
+        Network for right eyes and mirrored left eyes.
     mouth : onnxruntime.InferenceSession
-        Ends in a linear map of its landmarks (`training.linear_calibration`).
+        Network for mouths; ends in a linear map of its landmarks (`training.linear_calibration`).
     """
 
     eye: onnxruntime.InferenceSession
@@ -44,16 +44,16 @@ class PartModels:
 
 @dataclass(frozen=True, slots=True)
 class PartOutput:
-    """What the part models give of F faces.
+    """Outputs of the part models for F faces.
 
     Attributes
     ----------
     landmarks : ndarray, (F, 68, 2), float32
-        Pixels of the frame, x then y; NaN but for eyes and mouth (36 to 67).
+        Pixels of the frame, x then y, of eyes and mouth (36 to 67); NaN for the other landmarks.
     sigma : ndarray, (F, 68), float32
-        Standard deviation of each landmark's error along one axis, pixels; NaN likewise.
+        Standard deviation of each landmark's error along one axis, pixels; NaN for the other landmarks.
     iris : ndarray, (F, 2, 3), float32
-        Of the right and the left eye: centre x, centre y and horizontal diameter, pixels.
+        Centre x, centre y and horizontal diameter of the right and the left iris, pixels.
     iris_sigma : ndarray, (F, 2), float32
         Standard deviation of the centre's error along one axis, pixels.
     iris_confidence : ndarray, (F, 2), float32
@@ -81,15 +81,19 @@ def predict_parts(
     rgb : ndarray, (H, W, 3), uint8
         The frame.
     landmarks : ndarray, (F, 68, 2)
-        Where the faces are, as PFLD or CLNF give them; pixels, x then y.
+        Landmarks of the faces from PFLD or CLNF; pixels, x then y.
+
+    Returns
+    -------
+    PartOutput
 
     Raises
     ------
     ModelError
-        If a network cannot be run or is another one.
+        If a network cannot be run or is no part model.
     """
     count = len(landmarks)
-    crops, (lids, lids_sigma, iris, iris_sigma, visible, shut), (lips, lips_sigma) = _look(
+    crops, (lids, lids_sigma, iris, iris_sigma, visible, shut), (lips, lips_sigma) = _run_parts(
         models, rgb, landmarks
     )
     parts = PartOutput(
@@ -100,15 +104,15 @@ def predict_parts(
         visible.reshape(count, 2),
         shut.reshape(count, 2),
     )
-    given = lids, lids_sigma, iris, iris_sigma, lips, lips_sigma, crops
-    _place(*given, parts.landmarks, parts.sigma, parts.iris, parts.iris_sigma)
+    outputs = lids, lids_sigma, iris, iris_sigma, lips, lips_sigma, crops
+    _outputs_in_image(*outputs, parts.landmarks, parts.sigma, parts.iris, parts.iris_sigma)
     return parts
 
 
-def _look(
+def _run_parts(
     models: PartModels, pictures: Pictures, landmarks: npt.NDArray[np.floating]
 ) -> tuple[Floats, list[Floats], list[Floats]]:
-    """Return the crops of faces' parts and what the networks of eyes and mouth say of them."""
+    """Return the crops of all parts, and the outputs of the eye and mouth networks for them."""
     eyes = network_input(models.eye, (2 * len(landmarks), 3, EYE_SIZE, EYE_SIZE), EYE_OUTPUTS)
     mouths = network_input(models.mouth, (len(landmarks), 3, MOUTH_SIZE, MOUTH_SIZE), MOUTH_OUTPUTS)
     crops = part_inputs(pictures, landmarks, eyes, mouths)
@@ -116,7 +120,7 @@ def _look(
 
 
 @exact_kernel
-def _place(
+def _outputs_in_image(
     lids: Floats,
     lids_sigma: Floats,
     iris: Floats,
@@ -129,7 +133,7 @@ def _place(
     irises: Floats,
     irises_sigma: Floats,
 ) -> None:
-    """Take what the networks give of crops to the picture; the left eye's is mirrored."""
+    """Map network outputs from crop to image coordinates; left-eye outputs are mirrored."""
     for face in range(len(crops)):
         for i in range(36):
             landmarks[face, i, 0] = landmarks[face, i, 1] = sigma[face, i] = np.nan
@@ -157,73 +161,69 @@ def _place(
 
 
 def part_weights(parts: PartOutput, landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Return how far the part models are followed at each landmark, (F, 68): 1 wholly, 0 not at all.
+    """Return the weights of the part models' landmarks relative to `landmarks` (F, 68, 2): (F, 68), 0 to 1.
 
-    The lids of an eye are followed alike, by their mean spread, so that the aperture is of one kind; an eye
-    that is turned away is not followed, as part models have not learned those. Arrays: `landmarks`
-    (F, 68, 2).
+    All lids of an eye have the same weight, from their mean sigma, so that the eye aperture comes from one
+    model. The weight of an eye that is turned away is 0, as the part models are not trained on such eyes.
     """
     weight = np.zeros(parts.sigma.shape, np.float32)
-    _weigh(parts.landmarks, parts.sigma, np.asarray(landmarks, np.float32), weight)
+    _part_weights(parts.landmarks, parts.sigma, np.asarray(landmarks, np.float32), weight)
     return weight
 
 
 @exact_kernel
-def _weigh(parts: Floats, sigma: Floats, landmarks: Floats, weight: Floats) -> None:
-    widths, towards = np.empty(2), np.empty(3)
+def _part_weights(parts: Floats, sigma: Floats, landmarks: Floats, weight: Floats) -> None:
+    widths, visibility = np.empty(2), np.empty(3)
     for face in range(len(parts)):
-        known = True
+        finite = True
         for i in range(36, N_LANDMARKS):
-            known &= math.isfinite(parts[face, i, 0]) and math.isfinite(parts[face, i, 1])
-        if not known:
+            finite &= math.isfinite(parts[face, i, 0]) and math.isfinite(parts[face, i, 1])
+        if not finite:
             continue
-        of = landmarks[face]
-        unit = math.hypot(of[45, 0] - of[36, 0], of[45, 1] - of[36, 1])
+        xy = landmarks[face]
+        unit = math.hypot(xy[45, 0] - xy[36, 0], xy[45, 1] - xy[36, 1])
         for eye in range(2):
             first = 36 + 6 * eye
-            widths[eye] = math.hypot(of[first + 3, 0] - of[first, 0], of[first + 3, 1] - of[first, 1])
-        towards[2] = 1.0
+            widths[eye] = math.hypot(xy[first + 3, 0] - xy[first, 0], xy[first + 3, 1] - xy[first, 1])
+        visibility[2] = 1.0
         for eye in range(2):
-            share = widths[eye] / max(widths[1 - eye], 1e-3)
-            towards[eye] = min(max((share - NARROWEST_EYE) / (NARROW_EYE - NARROWEST_EYE), 0.0), 1.0)
+            ratio = widths[eye] / max(widths[1 - eye], 1e-3)
+            visibility[eye] = min(max((ratio - NARROW_EYE) / (WIDE_EYE - NARROW_EYE), 0.0), 1.0)
         for part, first, last in ((0, 36, 42), (1, 42, 48), (2, 48, N_LANDMARKS)):
             mean = 0.0
             for i in range(first, last):
                 mean += sigma[face, i] / (last - first)
             for i in range(first, last):
                 spread = (sigma[face, i] if part == 2 else mean) / max(unit, 1e-3)
-                follow = min(max((UNCERTAIN - spread) / (UNCERTAIN - CERTAIN), 0.0), 1.0) * towards[part]
-                weight[face, i] = follow if math.isfinite(spread + unit) else 0.0
+                confidence = min(
+                    max((UNCERTAIN_SIGMA - spread) / (UNCERTAIN_SIGMA - CONFIDENT_SIGMA), 0.0), 1.0
+                )
+                weight[face, i] = confidence * visibility[part] if math.isfinite(spread + unit) else 0.0
 
 
 def follow_parts(landmarks: Floats, parts: Floats, weight: Floats) -> Floats:
-    """Return landmarks (..., 68, 2) moved to those of the part models, (..., 68, 2), by weight (..., 68)."""
-    moved = np.array(landmarks, np.float32)
-    _move(parts.reshape(-1, 2), weight.reshape(-1), moved.reshape(-1, 2))
-    return moved
+    """Return the weighted mean of landmarks and the part models' landmarks `parts`, both (..., 68, 2).
+
+    `weight`, (..., 68), is that of `parts`, 0 to 1.
+    """
+    blended = np.array(landmarks, np.float32)
+    _blend(parts.reshape(-1, 2), weight.reshape(-1), blended.reshape(-1, 2))
+    return blended
 
 
 @exact_kernel
-def _move(parts: Floats, weight: Floats, landmarks: Floats) -> None:
+def _blend(parts: Floats, weight: Floats, landmarks: Floats) -> None:
     for i in range(len(weight)):
         if weight[i] > 0:
             for axis in range(2):
                 landmarks[i, axis] += weight[i] * (parts[i, axis] - landmarks[i, axis])
 
 
-@exact_kernel
-def _follow(parts: Floats, spread: Floats, weight: Floats, landmarks: Floats, sigma: Floats) -> None:
-    """Weigh part models, and move landmarks and their sigma to theirs, in place."""
-    _weigh(parts, spread, landmarks, weight)
-    for face in range(len(weight)):
-        _move(parts[face], weight[face], landmarks[face])
-        for i in range(N_LANDMARKS):
-            if weight[face, i] > 0:
-                sigma[face, i] += weight[face, i] * (spread[face, i] - sigma[face, i])
-
-
 def place_parts(models: PartModels, rgb: npt.NDArray[np.uint8], landmarks: Floats) -> Floats:
-    """Return landmarks (F, 68, 2) with lids and lips from the part models where these are confident."""
+    """Return landmarks (F, 68, 2) with lids and lips from the part models where these are confident.
+
+    For parameters and errors, see `predict_parts`.
+    """
     parts = predict_parts(models, rgb, landmarks)
     return follow_parts(landmarks, parts.landmarks, part_weights(parts, landmarks))
 
@@ -231,9 +231,10 @@ def place_parts(models: PartModels, rgb: npt.NDArray[np.uint8], landmarks: Float
 def refine_parts(
     models: PartModels, pictures: Pictures, landmarks: Floats, sigma: Floats
 ) -> tuple[Floats, Floats, Floats]:
-    """Take lids and lips from the part models where these are confident, for faces of one or more frames.
+    """Replace lids and lips by those of the part models where these are confident.
 
-    The confidence stays PFLD's: it says whether there is a face, which part models assume.
+    The faces may be from several frames. Their confidence remains that of PFLD, since it tells whether there
+    is a face; part models assume one.
 
     Parameters
     ----------
@@ -241,26 +242,31 @@ def refine_parts(
     pictures : ndarray, (H, W, 3), uint8, or list of them
         The frame, or one for each face.
     landmarks, sigma : ndarray, (F, 68, 2) and (F, 68), float32
-        As PFLD gives them.
+        PFLD's landmarks and their standard deviations, pixels.
 
     Returns
     -------
     landmarks, sigma : ndarray, (F, 68, 2) and (F, 68), float32
-        With those of eyes and mouth.
+        Copies with the eyes and the mouth refined.
     iris : ndarray, (F, 8), float32
-        As in `FaceArrays`.
+        See `FaceArrays`.
+
+    Raises
+    ------
+    ModelError
+        If a network cannot be run or is no part model.
     """
-    crops, (lids, lids_sigma, iris, iris_sigma, visible, _), (lips, lips_sigma) = _look(
+    crops, (lids, lids_sigma, iris, iris_sigma, visible, _), (lips, lips_sigma) = _run_parts(
         models, pictures, landmarks
     )
-    moved, spread, found = landmarks.copy(), sigma.copy(), np.empty((len(sigma), 2, 4), np.float32)
-    given = lids, lids_sigma, iris, iris_sigma, lips, lips_sigma, crops
-    _place_and_follow(*given, visible, moved, spread, found)
-    return moved, spread, found.reshape(-1, 8)
+    landmarks, sigma, irises = landmarks.copy(), sigma.copy(), np.empty((len(sigma), 2, 4), np.float32)
+    outputs = lids, lids_sigma, iris, iris_sigma, lips, lips_sigma, crops
+    _refine(*outputs, visible, landmarks, sigma, irises)
+    return landmarks, sigma, irises.reshape(-1, 8)
 
 
 @exact_kernel
-def _place_and_follow(
+def _refine(
     lids: Floats,
     lids_sigma: Floats,
     iris: Floats,
@@ -271,24 +277,29 @@ def _place_and_follow(
     visible: Floats,
     landmarks: Floats,
     sigma: Floats,
-    found: Floats,
+    irises: Floats,
 ) -> None:
-    parts, spread = np.empty_like(landmarks), np.empty_like(sigma)
-    irises = np.empty((len(found), 2, 3), np.float32)
-    irises_sigma = np.empty((len(found), 2), np.float32)
-    _place(lids, lids_sigma, iris, iris_sigma, lips, lips_sigma, crops, parts, spread, irises, irises_sigma)
-    _follow(parts, spread, np.zeros_like(sigma), landmarks, sigma)
-    for face in range(len(found)):
+    parts, spread, weight = np.empty_like(landmarks), np.empty_like(sigma), np.zeros_like(sigma)
+    circles, circles_sigma = np.empty((len(irises), 2, 3), np.float32), np.empty((len(irises), 2), np.float32)
+    _outputs_in_image(
+        lids, lids_sigma, iris, iris_sigma, lips, lips_sigma, crops, parts, spread, circles, circles_sigma
+    )
+    _part_weights(parts, spread, landmarks, weight)
+    for face in range(len(irises)):
+        _blend(parts[face], weight[face], landmarks[face])
+        for i in range(N_LANDMARKS):
+            if weight[face, i] > 0:
+                sigma[face, i] += weight[face, i] * (spread[face, i] - sigma[face, i])
         for eye in range(2):
             for value in range(3):
-                found[face, eye, value] = irises[face, eye, value]
-            found[face, eye, 3] = visible[2 * face + eye]
+                irises[face, eye, value] = circles[face, eye, value]
+            irises[face, eye, 3] = visible[2 * face + eye]
 
 
 def _run(
     session: onnxruntime.InferenceSession, inputs: Floats, names: tuple[str, ...], count: int
 ) -> list[Floats]:
-    """Return what a network gives of some crops; or refuse one that is no part model."""
+    """Return the network's outputs for the crops; raise a `ModelError` if it is no part model."""
     try:
         outputs = run_network(session, inputs, "crops", names)
     except Exception as error:
