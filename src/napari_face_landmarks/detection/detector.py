@@ -15,7 +15,7 @@ from napari_face_landmarks.video.pixels import halve, resize
 
 DEFAULT_MIN_SCORE = 0.7
 DEFAULT_INPUT_SIZE = 416
-"""Pixels. Faces of 24 px in a frame 640 px wide then have 16 px, and are detected far better than at 12 px."""
+"""Pixels. Faces of 24 px in a frame 640 px wide then have 16 px and are detected far better than at 12 px."""
 MAX_OVERLAP = 0.35
 CELL_STEP = 32
 
