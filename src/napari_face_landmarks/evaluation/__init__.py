@@ -1,1 +1,1 @@
-"""How good a bundle is on labelled faces: error, failures, confidence, and what pen marks do to them."""
+"""Accuracy of bundles on labelled faces: errors, failures, calibration of the confidence, robustness."""

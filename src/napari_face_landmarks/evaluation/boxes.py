@@ -1,4 +1,4 @@
-"""Boxes of labelled faces: from the labels, with the errors of a tracker, or from the detector."""
+"""Boxes of labelled faces: from the labels, jittered like those of a tracker, or from the detector."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from napari_face_landmarks.tracking import FaceTracker
 INSET = 0.02
 FOREHEAD = 0.31
 BELOW_CHIN = 0.02
-"""A detector's box relative to the bounding box of the 68 landmarks: narrower on either side by INSET of the
-width, higher by FOREHEAD and lower by BELOW_CHIN of the height; medians over 719 faces of 300-W."""
+"""The detector's box relative to the bounding box of the 68 landmarks: narrower by INSET of the width on each
+side, extended by FOREHEAD of the height upwards and BELOW_CHIN downwards; medians over 719 faces of 300-W."""
 JITTER_SHIFT = 0.04
 """Standard deviation of the shift along each axis, relative to the box's longer side."""
 JITTER_SCALE = 0.045
@@ -25,7 +25,7 @@ MAX_FACES = 8
 
 
 def true_box(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
-    """Return the box of the labels (68, 2), from forehead to chin like the detector's: x0, y0, x1, y1."""
+    """Return the box of labels (68, 2) from forehead to chin, as the detector draws it: x0, y0, x1, y1."""
     points = np.asarray(landmarks, dtype=np.float64)
     (x0, y0), (x1, y1) = points.min(axis=0), points.max(axis=0)
     width, height = x1 - x0, y1 - y0
@@ -35,7 +35,7 @@ def true_box(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float64]:
 
 
 def jittered_box(landmarks: npt.NDArray[np.floating], name: str, seed: int) -> npt.NDArray[np.float64]:
-    """Return the true box with random shift and scale like a tracker's; depends on `seed` and `name` only."""
+    """Return the true box, shifted and scaled like a tracker's at random, determined by `seed` and `name`."""
     box = true_box(landmarks)
     rng = generator(seed, "jitter", name)
     centre, half = centres(box), sizes(box) / 2
@@ -47,13 +47,10 @@ def jittered_box(landmarks: npt.NDArray[np.floating], name: str, seed: int) -> n
 def detected_box(
     finder: FaceTracker, image: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float64] | None:
-    """Return the detection of the labelled face, (4,), or None if it was not found.
-
-    The tracker `finder` has ``max_faces`` of `MAX_FACES`.
-    """
-    found = finder.detect(image)
-    if not len(found):
+    """Return the detection of the labelled face, (4,), or None; `finder` has `MAX_FACES` as ``max_faces``."""
+    detections = finder.detect(image)
+    if not len(detections):
         return None
-    shared = iou(found, true_box(landmarks)[None])[:, 0]
-    best = int(shared.argmax())
-    return np.asarray(found[best, :4], dtype=np.float64) if shared[best] > SAME_FACE else None
+    overlaps = iou(detections, true_box(landmarks)[None])[:, 0]
+    best = int(overlaps.argmax())
+    return np.asarray(detections[best, :4], dtype=np.float64) if overlaps[best] > SAME_FACE else None

@@ -1,6 +1,6 @@
 """Image corruptions for labelled faces: pen marks, occlusion, blur, low light, noise, greyscale.
 
-Random numbers depend on the seed and the name of the face only. Independent of the training's augmentation.
+Independent of the augmentation in training. Random numbers depend only on the seed and the name of the face.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ INK_STRENGTH = (0.65, 0.95)
 INK_SOFTNESS = 0.006  # standard deviation of the line's edge, inter-ocular distances
 FINE = 1024  # minimum length in px of the image's longer side when marks are drawn
 
-COVERED = (0.1, 0.2)  # of the face, forehead included
-FOREHEAD = 0.45  # height of the forehead above the brows relative to that from the brows to the chin
+COVERED = (0.1, 0.2)  # share of the face, forehead included
+FOREHEAD = 0.45  # height of the forehead above the brows over the height from chin to brows
 COVERS = ("hand", "mask", "hair", "object")
 CLOTHS = ((160, 200, 215), (235, 238, 240), (30, 30, 34), (120, 165, 130))
 HAIRS = ((35, 25, 20), (70, 45, 30), (150, 110, 65), (120, 120, 120))
@@ -62,18 +62,18 @@ class Perturbed:
     covered: Mask  # (68,), bool; whether a landmark is occluded
 
 
-def generator(seed: int, what: str, name: str) -> Generator:
-    """Return a random generator for one corruption of one face, the same in every run on every machine."""
-    digest = hashlib.sha256(f"{seed}/{what}/{name}".encode()).digest()
+def generator(seed: int, purpose: str, name: str) -> Generator:
+    """Return a random generator that depends only on the seed, a purpose and the name of a face."""
+    digest = hashlib.sha256(f"{seed}/{purpose}/{name}".encode()).digest()
     return np.random.default_rng(int.from_bytes(digest[:16], "big"))
 
 
 def perturb(
     image: Image, landmarks: npt.NDArray[Any], condition: Condition, name: str, seed: int = 0
 ) -> Perturbed:
-    """Corrupt the RGB image (H, W, 3) of a face with landmarks (68, 2), in pixels; it is not modified.
+    """Return a corrupted copy of the RGB image (H, W, 3) of a face with landmarks (68, 2), in pixels.
 
-    `name`, that of the face, and `seed` determine all random numbers. The conditions are:
+    The `name` of the face and `seed` determine all random numbers. The conditions are:
 
     - marks: 8 to 16 strokes, dots, crosses and arrows of a surgical pen, along and across the landmarks;
     - occlusion: a hand, a mask, hair or an object over 10 to 20 % of the face;
@@ -117,7 +117,7 @@ def noisy(image: Image, gain: float, sigma: float, rng: Generator) -> Image:
 
 
 def marked(image: Image, points: Points, rng: Generator) -> Image:
-    """Return the image with surgical pen marks of one ink, drawn enlarged and scaled down."""
+    """Return the image with surgical pen marks of one colour, drawn at a larger scale for thin lines."""
     height, width = image.shape[:2]
     fine = max(1, math.ceil(FINE / max(height, width)))
     ink = np.zeros((height * fine, width * fine), np.uint8)
@@ -178,7 +178,7 @@ def _mark_stroke(ink: Image, points: Points, unit: float, pen: float, rng: Gener
 
 
 def _mark_dot(ink: Image, points: Points, unit: float, pen: float, rng: Generator) -> None:
-    """Draw a dot at a landmark and, usually, at the mirrored one, as for measuring symmetry."""
+    """Draw a dot at a landmark and usually at its counterpart, as surgeons do to assess symmetry."""
     index = int(rng.integers(len(points)))
     for landmark in {index, int(MIRROR_68[index])} if rng.random() < 0.7 else {index}:
         _dot(ink, points[landmark] + rng.normal(0, 0.015 * unit, 2), pen * rng.uniform(0.7, 1.1))
@@ -194,7 +194,7 @@ def _mark_cross(ink: Image, points: Points, unit: float, pen: float, rng: Genera
 
 
 def _mark_arrow(ink: Image, points: Points, unit: float, pen: float, rng: Generator) -> None:
-    """Draw an arrow like those that show where tissue is moved."""
+    """Draw an arrow, as for the direction in which tissue is moved."""
     tip = points[rng.integers(len(points))] + rng.normal(0, 0.05 * unit, 2)
     angle, length = rng.uniform(0, 2 * math.pi), unit * rng.uniform(0.2, 0.45)
     _draw(ink, np.stack([tip, tip - length * _direction(angle)]), pen)
@@ -207,7 +207,7 @@ def _direction(angle: float) -> Points:
 
 
 def _curve(path: Points) -> Points:
-    """Interpolate points of a line."""
+    """Resample a polyline to six times as many points."""
     at = np.linspace(0, len(path) - 1, 6 * len(path))
     return np.stack([np.interp(at, np.arange(len(path)), path[:, axis]) for axis in (0, 1)], axis=1)
 
@@ -226,7 +226,7 @@ def _dot(canvas: Image, centre: Points, radius: float) -> None:
 
 
 def occluded(image: Image, points: Points, rng: Generator) -> tuple[Image, Mask]:
-    """Return the image (H, W, 3) with a random object on a share of the face (`COVERED`), and its mask."""
+    """Return the image (H, W, 3) with a random object over a share of the face (`COVERED`), and its mask."""
     face = face_region(image.shape[:2], points)
     kind = COVERS[rng.integers(len(COVERS))]
     share = rng.uniform(*COVERED)
@@ -234,12 +234,12 @@ def occluded(image: Image, points: Points, rng: Generator) -> tuple[Image, Mask]
     shape = shapes[kind](points, rng)
     low, high = 0.0, 1.0
     for _ in range(12):
-        middle = (low + high) / 2
-        cover = shape(middle, image.shape[:2])
+        size = (low + high) / 2
+        cover = shape(size, image.shape[:2])
         if np.count_nonzero(cover[face]) < share * np.count_nonzero(face):
-            low = middle
+            low = size
         else:
-            high = middle
+            high = size
     cover = shape(high, image.shape[:2])
     unit = float(inter_ocular(points))
     soft = cv2.GaussianBlur(cover, (0, 0), max(0.012 * unit, 0.5)).astype(np.float64)[..., None] / 255
@@ -260,7 +260,7 @@ def face_region(shape: tuple[int, ...], points: Points) -> Mask:
 
 
 Shape = Callable[[float, tuple[int, ...]], Image]
-"""From a size, 0 (none of the face) to 1 (all of it), and an image shape (H, W) to a mask of 0 and 255."""
+"""Return a mask, 0 or 255, for a size from 0 (covers nothing) to 1 (the face) and an image shape (H, W)."""
 
 
 def _up(points: Points) -> Points:
@@ -270,37 +270,37 @@ def _up(points: Points) -> Points:
 
 
 def _from_side(points: Points, rng: Generator, spread: float) -> tuple[Points, Points]:
-    """Return a direction towards the face, mostly from below or the sides, and a start outside the face."""
+    """Draw a direction towards the face, mostly from below or from a side, and a start outside the face."""
     angle = rng.normal(0, spread) + rng.choice([-1.3, 0.0, 1.3])
     up = _up(points)
-    into = np.array(
+    inwards = np.array(
         [up[0] * math.cos(angle) - up[1] * math.sin(angle), up[0] * math.sin(angle) + up[1] * math.cos(angle)]
     )
     middle = points.mean(axis=0)
-    shift = np.array([-into[1], into[0]]) * rng.normal(0, 0.2) * float(inter_ocular(points))
-    return into, middle + shift - into * 1.6 * float(inter_ocular(points))
+    shift = np.array([-inwards[1], inwards[0]]) * rng.normal(0, 0.2) * float(inter_ocular(points))
+    return inwards, middle + shift - inwards * 1.6 * float(inter_ocular(points))
 
 
 def _hand(points: Points, rng: Generator) -> Shape:
-    """Make a palm with four fingers and a thumb that enters from one side."""
+    """Make a hand with four fingers and a thumb that enters from one side."""
     unit = float(inter_ocular(points))
-    into, start = _from_side(points, rng, 0.3)
-    across = np.array([-into[1], into[0]])
+    along, start = _from_side(points, rng, 0.3)
+    across = np.array([-along[1], along[0]])
     lengths = unit * rng.uniform(0.75, 1.0, 4)
     spread = rng.uniform(0.02, 0.16)
     thumb = rng.choice([-1.0, 1.0])
 
     def shape(size: float, canvas_shape: tuple[int, ...]) -> Image:
         canvas = np.zeros(canvas_shape, np.uint8)
-        wrist = start + into * size * 3.2 * unit - into * 1.2 * unit
-        palm = wrist + into * 0.35 * unit
-        _draw(canvas, np.stack([wrist - into * 2.0 * unit, palm]), 0.75 * unit)
+        wrist = start + along * size * 3.2 * unit - along * 1.2 * unit
+        palm = wrist + along * 0.35 * unit
+        _draw(canvas, np.stack([wrist - along * 2.0 * unit, palm]), 0.75 * unit)
         for finger in range(4):
             offset = finger - 1.5
-            root = palm + across * 0.2 * unit * offset + into * 0.1 * unit
-            tip = root + (into + across * spread * offset) * lengths[finger]
+            root = palm + across * 0.2 * unit * offset + along * 0.1 * unit
+            tip = root + (along + across * spread * offset) * lengths[finger]
             _draw(canvas, np.stack([root, tip]), 0.19 * unit)
-        _draw(canvas, np.stack([palm, palm + (0.6 * into + 0.8 * thumb * across) * 0.6 * unit]), 0.2 * unit)
+        _draw(canvas, np.stack([palm, palm + (0.6 * along + 0.8 * thumb * across) * 0.6 * unit]), 0.2 * unit)
         return canvas
 
     return shape
@@ -385,7 +385,7 @@ def _texture(
     y, x = np.mgrid[:height, :width]
     angle = rng.uniform(0, 2 * math.pi)
     ramp = ((x - points[30, 0]) * math.cos(angle) + (y - points[30, 1]) * math.sin(angle)) / (2 * unit)
-    # the rim is darker than the middle, as on a round object
+    # darker near the edge, as on a round object
     depth = cv2.distanceTransform((cover > 127).astype(np.uint8), cv2.DIST_L2, 3) / (0.15 * unit)
     light = (1 + 0.2 * np.clip(ramp, -1, 1)) * (0.75 + 0.25 * np.clip(depth, 0, 1))
     grain = cv2.GaussianBlur(rng.normal(0, 1, (height, width)), (0, 0), max(0.03 * unit, 0.6))
@@ -394,7 +394,7 @@ def _texture(
 
 
 def _skin(image: Image, points: Points) -> npt.NDArray[np.float64]:
-    """Return the median colour between the eyes, the nose and the mouth's corners, RGB."""
+    """Return the median RGB colour of both cheeks and the bridge of the nose."""
     cheeks = np.concatenate([(points[[36, 45]] + points[[48, 54]]) / 2, points[[29, 30]]])
     at = np.clip(np.rint(cheeks), 0, np.array([image.shape[1], image.shape[0]]) - 1).astype(np.int64)
     return np.asarray(np.median(image[at[:, 1], at[:, 0]], axis=0), dtype=np.float64)

@@ -1,12 +1,4 @@
-"""Labelled faces from untrusted files, in the format of the training data.
-
-A file is an ``.npz`` archive (no pickles) of four arrays; others are ignored:
-
-- ``webp`` (B,) uint8: the images, WebP files concatenated;
-- ``offsets`` (N + 1,) integers: image i is ``webp[offsets[i] : offsets[i + 1]]``;
-- ``names`` (N,) text: the name of each face, which decides its side of the split and seeds random numbers;
-- ``landmarks`` (N, 68, 2): the iBUG 68 points, px of the image, x then y, pixel centres at integers.
-"""
+"""Reader of labelled faces (untrusted files); the README describes their format."""
 
 from __future__ import annotations
 
@@ -38,7 +30,7 @@ AGAIN = "give a file of labelled faces with the arrays webp, offsets, names and 
 
 @dataclass(frozen=True)
 class LabelledFaces:
-    """Faces with their landmarks; `picture` decodes an image on demand."""
+    """Faces with labelled landmarks; `picture` decodes their images on demand."""
 
     names: tuple[str, ...]  # N names
     blobs: tuple[bytes, ...]  # N WebP files
@@ -52,7 +44,7 @@ class LabelledFaces:
 def read_faces(
     paths: Sequence[str | Path], side: Side = DEFAULT_SIDE, limit: int | None = None, seed: int = 0
 ) -> LabelledFaces:
-    """Read labelled faces from files."""
+    """Read the labelled faces on one side of the split, a random sample of `limit` if there are more."""
     names: list[str] = []
     blobs: list[bytes] = []
     landmarks: list[npt.NDArray[np.float64]] = []
@@ -62,13 +54,13 @@ def read_faces(
         sides = {"all": np.ones_like(held_out), "held-out": held_out, "training": ~held_out}
         chosen = np.flatnonzero(sides[side])
         names += [str(arrays["names"][i]) for i in chosen]
-        ends = arrays["offsets"]
-        blobs += [arrays["webp"][ends[i] : ends[i + 1]].tobytes() for i in chosen]
+        offsets = arrays["offsets"]
+        blobs += [arrays["webp"][offsets[i] : offsets[i + 1]].tobytes() for i in chosen]
         landmarks.append(arrays["landmarks"][chosen].astype(np.float64))
     if not names:
-        what = "no faces" if side == "all" else f"no {side} faces"
+        kind = "no faces" if side == "all" else f"no {side} faces"
         raise ImageError(
-            f"There are {what} in {', '.join(map(str, paths))}: give other files or other --faces."
+            f"There are {kind} in {', '.join(map(str, paths))}: give other files or other --faces."
         )
     points = np.concatenate(landmarks)
     kept = np.arange(len(names))
@@ -99,7 +91,7 @@ def picture(faces: LabelledFaces, index: int) -> npt.NDArray[np.uint8]:
 
 
 def webp_size(blob: bytes) -> tuple[int, int]:
-    """Return the width and height that a WebP file declares, px; (0, 0) if it is not WebP."""
+    """Return the width and height, px, in the header of a WebP file; (0, 0) for other files."""
     if len(blob) < 30 or blob[:4] != b"RIFF" or blob[8:12] != b"WEBP":
         return 0, 0
     kind = blob[12:16]
@@ -143,14 +135,14 @@ def _checked(path: str | Path) -> dict[str, npt.NDArray[Any]]:
         raise ImageError(f"{path} has {count} names but landmarks of {len(landmarks)} faces; {AGAIN}.")
     if names.dtype.itemsize and (names.view(f"{names.dtype.byteorder}u4") > sys.maxunicode).any():
         raise ImageError(f"{path}: a name has invalid characters; {AGAIN}.")
-    ends = offsets.astype(np.int64)
-    if count and (ends[0] < 0 or ends[-1] > len(arrays["webp"]) or (np.diff(ends) <= 0).any()):
+    bounds = offsets.astype(np.int64)
+    if count and (bounds[0] < 0 or bounds[-1] > len(arrays["webp"]) or (np.diff(bounds) <= 0).any()):
         raise ImageError(f"{path}: the offsets do not increase, or exceed the length of webp; {AGAIN}.")
-    arrays["offsets"] = ends
-    wrong = np.flatnonzero(~_usable(landmarks))
-    if len(wrong):
+    arrays["offsets"] = bounds
+    unusable = np.flatnonzero(~_usable(landmarks))
+    if len(unusable):
         raise ImageError(
-            f"{path}: the landmarks of the face {str(names[wrong[0]])!r} are not finite, or its outer eye "
+            f"{path}: the landmarks of the face {str(names[unusable[0]])!r} are not finite, or its outer eye "
             f"corners are less than {SMALLEST_FACE:g} px apart; remove it from the file."
         )
     return arrays

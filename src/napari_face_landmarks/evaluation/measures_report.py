@@ -1,9 +1,9 @@
-"""How well measures of a face follow the labels: agreement, shut eyes, and known deformations.
+"""Accuracy of measures of a face: agreement with labels, shut eyes, known deformations.
 
-The mean error of landmarks hides what users of the measures need: a model that gives every eye the mean
-aperture, or makes every mouth symmetric, has a small error. Agreement is reported as in method-comparison
-studies (Bland and Altman 1986, "Statistical methods for assessing agreement between two methods of clinical
-measurement"): correlation, slope, bias and limits of agreement.
+The mean error of landmarks does not show whether measures are accurate: it is small also for a model that
+gives every eye the mean aperture or makes every mouth symmetric. Agreement is reported as correlation, slope,
+bias and limits of agreement (Bland and Altman 1986, "Statistical methods for assessing agreement between two
+methods of clinical measurement").
 """
 
 from __future__ import annotations
@@ -35,23 +35,22 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 POWERS = {"px": 1, "px2": 2}
-"""Of the outer inter-canthal distance, by which lengths and areas are divided."""
+"""Exponents of the inter-ocular distance by which lengths and areas are divided."""
 SHUT, OPEN = 0.06, 0.2
-"""Apertures (lid distance over eye width) of labels: shut below the first, open above the second."""
+"""Labelled apertures (lid distance over eye width) below which an eye is shut, above which it is open."""
 LIMITS = 1.96
-"""Standard deviations from the bias to the limits of agreement."""
+"""Number of standard deviations between bias and limits of agreement."""
 DEFORMED_FACES = 60
 
 
 @dataclass(frozen=True)
 class Deformation:
-    """A smooth local displacement of the skin, whose effect on the landmarks is known."""
+    """A smooth local displacement of the skin with known effect on the landmarks."""
 
-    # right, left: landmarks on either side that must follow; the displacement is centred on their mean
-    right: tuple[int, ...]
-    left: tuple[int, ...]
-    reach: float  # standard deviation of the Gaussian fall-off, outer-eye distances
-    down: float  # largest displacement along the vertical of the face, outer-eye distances
+    right: tuple[int, ...]  # displaced landmarks on the right side; their mean is the centre
+    left: tuple[int, ...]  # the same on the left side
+    reach: float  # standard deviation of the Gaussian fall-off, inter-ocular distances
+    down: float  # largest displacement along the vertical of the face, inter-ocular distances
 
 
 DEFORMATIONS = {
@@ -63,64 +62,57 @@ DEFORMATIONS = {
 
 @dataclass(frozen=True)
 class Agreement:
-    """A measure of the fitted landmarks against the same measure of the labels."""
+    """Agreement of a measure of the fitted landmarks with the same measure of the labels.
+
+    Lengths are in inter-ocular distances (areas: their squares), angles in degrees, apertures are ratios.
+    """
 
     measure: str
     faces: int
-    # correlation, slope: pearson's, and that of the line fitted to the found values over the labelled ones;
-    # NaN where the labels do not vary
-    correlation: float
-    slope: float
-    # bias, lowest, highest: mean difference (found minus labelled) and its limits of agreement; apertures as
-    # ratios, lengths as fractions of the outer-eye distance (areas: of its square), angles in degrees
-    bias: float
-    lowest: float
-    highest: float
-    # within_one, within_two: share of the faces whose difference is at most one and two standard errors; NaN
-    # without these
-    within_one: float = math.nan
-    within_two: float = math.nan
+    correlation: float  # Pearson's; NaN if the labels do not vary
+    slope: float  # of the regression of fitted on labelled values; NaN if the labels do not vary
+    bias: float  # mean difference, fitted minus labelled
+    lowest: float  # lower limit of agreement
+    highest: float  # upper limit of agreement
+    within_one: float = math.nan  # share of differences within one standard error; NaN without these errors
+    within_two: float = math.nan  # share within two standard errors
 
 
 @dataclass(frozen=True)
 class ShutEyes:
-    """What is found on eyes labelled shut and open."""
+    """Fitted apertures of eyes labelled shut and open."""
 
-    # shut, open: number of eyes
-    shut: int
-    open: int
-    # shut_aperture, open_aperture, share: mean apertures, and the first over the second
-    shut_aperture: float
-    open_aperture: float
-    share: float
+    shut: int  # number of eyes labelled shut
+    open: int  # number of eyes labelled open
+    shut_aperture: float  # mean over the shut eyes
+    open_aperture: float  # mean over the open eyes
+    share: float  # `shut_aperture` over `open_aperture`
     roc_area: float | None  # probability that an open eye has a larger aperture than a shut one
-    winks: int  # faces with one eye shut and the other open
-    wink_share: float  # mean aperture of their shut eyes over that of their open ones
+    winks: int  # number of faces with one eye shut and the other open
+    wink_share: float  # mean aperture of their shut eyes over that of their open eyes
 
 
 @dataclass(frozen=True)
 class MeasureSummary:
-    """How well the measures of one bundle in one refine mode under one condition follow the labels."""
+    """Accuracy of the measures for one bundle, refine mode and condition."""
 
     bundle: str
     refine: str
     condition: str
     agreement: tuple[Agreement, ...]
-    confident: tuple[Agreement, ...]  # of the faces that `measure` does not flag for a low confidence
+    confident: tuple[Agreement, ...]  # on faces whose confidence is not flagged as low by `measure`
     eyes: ShutEyes
-    # for each of `DEFORMATIONS` the share of the displacement that the landmarks follow; empty where it was
-    # not measured (other conditions than ``"none"``)
+    # share of each of `DEFORMATIONS` that the landmarks follow; empty for conditions other than ``"none"``
     followed: dict[str, float]
 
 
 @dataclass(frozen=True)
 class Measured:
-    """One measure of N faces, or of the two sides of N / 2."""
+    """One measure of N faces, or of both sides of N / 2 faces."""
 
-    # values, errors: (N,); the measure and its standard error; angles in degrees, others in pixels
-    values: Floats
-    errors: Floats
-    unit: Floats  # (N,); what `values` are divided by to compare faces of different sizes
+    values: Floats  # (N,); pixels or their squares, ratios, or degrees
+    errors: Floats  # (N,); standard errors
+    unit: Floats  # (N,); divisor of `values` for the comparison of faces of different sizes
 
 
 def measured_values(
@@ -129,31 +121,31 @@ def measured_values(
     covariance: Floats | None = None,
     factors: Mapping[str, float] | None = None,
 ) -> dict[str, Measured]:
-    """Return the measures that are compared, by name: right and left sides together, and their difference.
+    """Return the compared measures of landmarks (N, 68, 2), pixels, by name; both sides are concatenated.
 
-    Of landmarks (N, 68, 2) in pixels. Without `sigma`, (N, 68), their claimed standard deviation, errors are
-    NaN. `covariance`, (140, 140), is that of the errors over sigma (`error_covariance`); independent where
-    not given. `factors` are those of `error_factors`, 1 where not given.
+    `sigma`, (N, 68), is the predicted standard deviation of the landmarks; without it, standard errors are
+    NaN. `covariance`, (140, 140), is that of errors over sigma (`error_covariance`; default: identity
+    matrix), and `factors` are the measures' `error_factors` (default: 1).
     """
     sigma = np.full(landmarks.shape[:2], np.nan) if sigma is None else sigma
     covariance = np.eye(140) if covariance is None else covariance
     columns, values, errors = measured_faces(landmarks, sigma, covariance, factors or {})
-    canthi = inter_ocular(landmarks)
+    unit = inter_ocular(landmarks)
     found: dict[str, Measured] = {}
-    for place, column in enumerate(columns):
+    for index, column in enumerate(columns):
         if column.side == "symmetry" or column.name.startswith("mrd"):
             continue
         name = name_without_side(column.name)
-        one = Measured(values[:, place], errors[:, place], canthi ** POWERS.get(column.unit, 0))
+        measured = Measured(values[:, index], errors[:, index], unit ** POWERS.get(column.unit, 0))
         if name in found:
-            both = zip(vars(found[name]).values(), vars(one).values(), strict=True)
-            one = Measured(*(np.concatenate(pair) for pair in both))
-        found[name] = one
+            both = zip(vars(found[name]).values(), vars(measured).values(), strict=True)
+            measured = Measured(*(np.concatenate(pair) for pair in both))
+        found[name] = measured
     return found
 
 
 def agreement(measure: str, found: Measured, labelled: Measured, faces: Mask | None = None) -> Agreement:
-    """Compare a measure with that of the labels, on `faces`, (N,), where both are finite."""
+    """Compare a measure with the labels, where both are finite, on all faces or on `faces`, (N,) bool."""
     known = np.isfinite(found.values) & np.isfinite(labelled.values)
     if faces is not None:
         known &= np.tile(faces, len(known) // len(faces))
@@ -172,14 +164,14 @@ def agreement(measure: str, found: Measured, labelled: Measured, faces: Mask | N
 
 
 def error_ratios(found: Measured, labelled: Measured, known: Mask | None = None) -> Floats:
-    """Return the differences over their standard errors, of all values or of those that are `known`."""
+    """Return the absolute differences over their standard errors, where finite and `known`."""
     with np.errstate(invalid="ignore", divide="ignore"):
         ratio = np.abs(found.values - labelled.values) / found.errors
     return np.asarray(ratio[np.isfinite(ratio) & (True if known is None else known)])
 
 
 def shut_eyes(found: npt.NDArray[np.floating], labels: npt.NDArray[np.floating]) -> ShutEyes:
-    """Compare the apertures of eyes whose labels, (N, 68, 2), are shut with those of open ones."""
+    """Compare the apertures, in fitted landmarks (N, 68, 2), of eyes labelled shut and open."""
     sides = ("eye_aperture_right", "eye_aperture_left")
     apertures = np.stack([values_of(found, side) for side in sides], axis=1)
     truth = np.stack([values_of(labels, side) for side in sides], axis=1)
@@ -204,7 +196,7 @@ def shut_eyes(found: npt.NDArray[np.floating], labels: npt.NDArray[np.floating])
 def deform(
     image: npt.NDArray[np.uint8], landmarks: Floats, deformation: Deformation, left: bool, sign: float
 ) -> tuple[npt.NDArray[np.uint8], Floats]:
-    """Displace the skin around a place of one side; return the image and the landmarks, (68, 2), in it."""
+    """Displace the skin on one side of a face; return the image and its landmarks, (68, 2)."""
     unit = float(inter_ocular(landmarks))
     across = (landmarks[45] - landmarks[36]) / unit
     move = sign * deformation.down * unit * np.array([-across[1], across[0]])
@@ -221,13 +213,13 @@ def deform(
         image, source[..., 0], source[..., 1], cv2.INTER_LINEAR, borderMode=cv2.BORDER_REPLICATE
     )
     moved = landmarks.copy()
-    for _ in range(20):  # the fixed point of y = x + d(y): the picture is sampled at y - d(y)
+    for _ in range(20):  # fixed point of y = x + d(y): the image is sampled at y - d(y)
         moved = landmarks + displacement(moved)
     return np.asarray(warped, dtype=np.uint8), moved
 
 
 def share_followed(before: Floats, after: Floats, truth: Floats) -> float:
-    """Return the slope of the landmarks' movements on the true ones, (N, K, 2), through the origin."""
+    """Return the slope, through the origin, of fitted on true displacements, (N, K, 2)."""
     moved = after - before
     known = np.isfinite(moved).all(axis=(1, 2))
     square = float((truth[known] ** 2).sum())
@@ -237,15 +229,15 @@ def share_followed(before: Floats, after: Floats, truth: Floats) -> float:
 def deformations_followed(
     faces: LabelledFaces, bundles: Mapping[str, Models], plan: EvaluationPlan
 ) -> dict[tuple[str, str], dict[str, float]]:
-    """Return how much of each of `DEFORMATIONS` is followed, by bundle and refine mode.
+    """Return the share of each of `DEFORMATIONS` that the landmarks follow, by bundle and refine mode.
 
-    `DEFORMED_FACES` faces are deformed on one side; each has the box of its labels before and after.
+    `DEFORMED_FACES` faces are deformed on one side; the box is that of the original labels in both images.
     """
     order = generator(plan.seed, "deformed", "").permutation(len(faces))[:DEFORMED_FACES]
     keys = [(name, mode) for name in bundles for mode in plan.refine]
 
     def fitted(index: int) -> dict[tuple[tuple[str, str], str], list[Floats]]:
-        """Return the landmarks of a face that must follow before and after, and their true movement."""
+        """Return, of the displaced landmarks of a face, fits before and after, and true displacements."""
         image, labels = picture(faces, index), faces.landmarks[index]
         box = true_box(labels)[None]
         rng = generator(plan.seed, "deformed", faces.names[index])
@@ -266,10 +258,10 @@ def deformations_followed(
         return found
 
     with ThreadPoolExecutor(max(1, plan.threads)) as pool:
-        every = list(pool.map(fitted, order.tolist()))
+        results = list(pool.map(fitted, order.tolist()))
     return {
         key: {
-            place: share_followed(*map(np.stack, zip(*(found[key, place] for found in every), strict=True)))
+            place: share_followed(*map(np.stack, zip(*(found[key, place] for found in results), strict=True)))
             for place in DEFORMATIONS
         }
         for key in keys
@@ -279,44 +271,46 @@ def deformations_followed(
 def measure_fits(
     fits: Sequence[Fits], faces: LabelledFaces, bundles: Mapping[str, Models], plan: EvaluationPlan
 ) -> list[MeasureSummary]:
-    """Return how well the measures of each of the fits of `fit_faces` agree, known deformations included."""
+    """Return the accuracy of the measures for each of the fits of `fit_faces`."""
     followed = deformations_followed(faces, bundles, plan) if "none" in plan.conditions else {}
     labelled = measured_values(faces.landmarks)
     summaries = []
-    for one in fits:
-        errors = error_covariance(one.bundle), error_factors(one.bundle)
-        found = measured_values(one.landmarks, one.sigma, *errors)
-        confident = one.face_confidence >= LOW_CONFIDENCE
+    for fit in fits:
+        errors = error_covariance(fit.bundle), error_factors(fit.bundle)
+        found = measured_values(fit.landmarks, fit.sigma, *errors)
+        confident = fit.face_confidence >= LOW_CONFIDENCE
         summaries.append(
             MeasureSummary(
-                bundle=one.bundle,
-                refine=one.refine,
-                condition=one.condition,
+                bundle=fit.bundle,
+                refine=fit.refine,
+                condition=fit.condition,
                 agreement=tuple(agreement(name, found[name], labelled[name]) for name in labelled),
                 confident=tuple(agreement(name, found[name], labelled[name], confident) for name in labelled),
-                eyes=shut_eyes(one.landmarks, faces.landmarks),
-                followed=dict(followed.get((one.bundle, one.refine), {})) if one.condition == "none" else {},
+                eyes=shut_eyes(fit.landmarks, faces.landmarks),
+                followed=dict(followed.get((fit.bundle, fit.refine), {})) if fit.condition == "none" else {},
             )
         )
     return summaries
 
 
 def tables(summaries: Sequence[MeasureSummary]) -> list[tuple[str, list[str], list[list[str]]]]:
-    """Return three tables as title, head and rows: agreement, shut eyes, deformations."""
+    """Return title, head and rows of three tables: agreement, shut eyes, deformations."""
     first = ["condition", "refine", "bundle"]
     agreements, eyes, followed = [], [], []
-    for one in summaries:
-        key = [one.condition, one.refine, one.bundle]
-        for item, sure in zip(one.agreement, one.confident, strict=True):
+    for summary in summaries:
+        key = [summary.condition, summary.refine, summary.bundle]
+        for item, confident in zip(summary.agreement, summary.confident, strict=True):
             numbers = (item.correlation, item.slope, item.bias, item.lowest, item.highest)
             shares = (_percent(item.within_one), _percent(item.within_two))
             row = [item.measure, *key, str(item.faces), *map(_number, numbers), *shares]
-            agreements.append([*row, str(sure.faces), _number(sure.correlation), _number(sure.slope)])
-        e = one.eyes
+            agreements.append(
+                [*row, str(confident.faces), _number(confident.correlation), _number(confident.slope)]
+            )
+        e = summary.eyes
         row = [f"{e.shut} / {e.open}", *map(_number, (e.shut_aperture, e.open_aperture, e.share, e.roc_area))]
         eyes.append([*key, *row, str(e.winks), _number(e.wink_share)])
-        if one.followed:
-            followed.append([*key, *(_number(one.followed[place]) for place in DEFORMATIONS)])
+        if summary.followed:
+            followed.append([*key, *(_number(summary.followed[place]) for place in DEFORMATIONS)])
     names = [item.measure for item in summaries[0].agreement] if summaries else []
     agreements.sort(key=lambda row: names.index(row[0]))
     head = ["measure", *first, "faces", "correlation", "slope", "bias", "lower limit", "upper limit"]

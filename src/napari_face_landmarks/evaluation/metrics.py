@@ -1,7 +1,7 @@
 """Errors of landmarks on labelled faces, and calibration of their confidence.
 
-Faces are fitted by the public `FaceTracker.fit` with a box for each face. Errors are distances to the labels
-divided by the inter-ocular distance of the labels, as fractions: 0.03 is 3 %.
+Each face is fitted by `FaceTracker.fit` in a given box. Errors are distances to the labels as fractions of
+the labelled inter-ocular distance: 0.03 is 3 %.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ Floats = npt.NDArray[np.float64]
 Mask = npt.NDArray[np.bool_]
 
 POOR = 0.08
-"""Mean error above which a fit is poor; also the end of the cumulative error curve."""
+"""Mean error above which a fit is poor; upper limit of the cumulative error curve."""
 JAW = list(REGIONS["jaw"])
 INNER = [i for i in range(N_LANDMARKS) if i not in REGIONS["jaw"]]
 N_BINS = 10
 MAX_CONFIDENCE = 1 - 2.0**-24
-"""Largest float32 below 1; replaces a confidence of 1."""
+"""Largest float32 below 1, to which confidences are clipped."""
 
 
 @dataclass(frozen=True)
@@ -51,28 +51,27 @@ class EvaluationPlan:
 
     refine: tuple[RefineMode, ...] = DEFAULT_REFINE
     conditions: tuple[Condition, ...] = DEFAULT_CONDITIONS  # corruptions, see `perturb`
-    boxes: BoxSource = DEFAULT_BOXES  # {"truth", "detector", "jitter"}; source of the boxes
+    boxes: BoxSource = DEFAULT_BOXES  # source of the boxes
     seed: int = 0  # random seed of corruptions and jitter
-    threads: int = 1  # number of threads; the results do not depend on it
+    threads: int = 1  # has no effect on the results
 
 
 @dataclass(frozen=True)
 class Fits:
-    """Fits of all faces with one bundle and refine mode under one condition."""
+    """Fits of N faces with one bundle and refine mode under one condition."""
 
     bundle: str
     refine: str
     condition: str
-    # (N,), bool; False if the detector did not find the face or the fit failed; the other arrays are then NaN
-    # or False
+    # (N,); False if the detector missed the face or the fit failed; other arrays are then NaN or False
     found: Mask
     landmarks: Floats  # (N, 68, 2); pixels of the image, x then y
     distances: Floats  # (N, 68); error of each landmark
     confidence: Floats  # (N, 68)
-    sigma: Floats  # (N, 68); claimed standard deviation of each landmark's error along either axis, pixels
+    sigma: Floats  # (N, 68); predicted standard deviation of the error along each axis, pixels
     score: Floats  # (N,); score of the face
-    refined: Mask  # (N,), bool; whether the landmarks come from CLNF
-    covered: Mask  # (N, 68), bool; whether a landmark is occluded
+    refined: Mask  # (N,); whether the landmarks come from CLNF
+    covered: Mask  # (N, 68); whether a landmark is occluded
     seconds: Floats  # (N,); processor time of the fit
 
     @property
@@ -91,69 +90,58 @@ class Covered:
     """Occluded landmarks compared with visible landmarks of the same faces."""
 
     landmarks: int  # number of occluded landmarks
-    # confidence, confidence_visible: means over the landmarks
-    confidence: float
+    confidence: float  # mean over the occluded landmarks
     confidence_visible: float
-    # error, error_visible: means over the landmarks
-    error: float
+    error: float  # mean over the occluded landmarks
     error_visible: float
 
 
 @dataclass(frozen=True)
 class Reliability:
-    """Expected and observed error of the landmarks in deciles of the expected error."""
+    """Expected and observed errors of landmarks, means over deciles of the expected error (ascending)."""
 
-    # mean error that corresponds to the confidence (`expected_error`), in each bin, ascending
-    expected: tuple[float, ...]
-    observed: tuple[float, ...]  # mean error against the labels
-    confidence: tuple[float, ...]  # mean confidence: the expected share of landmarks within 8 %
-    within: tuple[float, ...]  # share of landmarks that are within 8 %
+    expected: tuple[float, ...]  # `expected_error` of the confidence
+    observed: tuple[float, ...]  # error against the labels
+    confidence: tuple[float, ...]  # the expected share of landmarks with an error of at most 8 %
+    within: tuple[float, ...]  # observed share of these landmarks
 
 
 @dataclass(frozen=True)
 class PoorFits:
     """Separation of poor fits (mean error over 8 %) from good ones by the score of a face."""
 
-    # fits, poor: number of fits and of poor fits
-    fits: int
-    poor: int
-    # by_confidence, by_score: area under the ROC curve of the mean confidence of the landmarks, and of the
-    # face score: the probability that a poor fit has a lower value than a good one. None if all fits are poor
-    # or all good
+    fits: int  # number of fits
+    poor: int  # number of poor fits
+    # area under the ROC curve of the mean confidence of the landmarks and of the face score: probability that
+    # a poor fit has a lower value than a good one; None if all fits are poor or all are good
     by_confidence: float | None
     by_score: float | None
 
 
 @dataclass(frozen=True)
 class Summary:
-    """Summary of `Fits`. All means are over the faces that were found."""
+    """Summary of `Fits`; statistics are over the faces that were found unless stated otherwise."""
 
     bundle: str
     refine: str
     condition: str
-    # faces, found: number of faces, and of those that were found
-    faces: int
-    found: int
-    # mean, median, standard_error: statistics of the mean error of a face over its 68 landmarks
-    mean: float
-    median: float
-    standard_error: float
-    # inner, jaw: mean error over the inner 51 landmarks and over the 17 of the jaw
-    inner: float
-    jaw: float
+    faces: int  # number of faces
+    found: int  # number of faces that were found
+    mean: float  # of the faces' errors (means over 68 landmarks)
+    median: float  # of the same
+    standard_error: float  # of `mean`
+    inner: float  # mean error over the inner 51 landmarks
+    jaw: float  # mean error over the 17 landmarks of the jaw
     failures: float  # share of all faces that are poor fits or were not found
-    # normalised area under the cumulative error curve from 0 to 8 %; faces not found count as failures
-    auc: float
-    confidence: float  # mean of the landmarks' confidence
+    auc: float  # `curve_area` over all faces
+    confidence: float  # mean over the landmarks
     refined: float  # share of faces whose landmarks come from CLNF
     milliseconds: float  # mean processor time per face on one core, without detection
-    # relative change of the mean error against uncorrupted images, over the faces found in both
-    growth: float | None
+    growth: float | None  # relative change of the mean error from uncorrupted images, faces found in both
     better_than_off: float | None  # share of faces whose error is smaller than with ``refine="off"``
     poor_fits: PoorFits
     reliability: Reliability
-    # risk-coverage curve: mean error of the 10, 20, .. 100 % of the faces with the highest mean confidence
-    risk: tuple[float, ...]
+    risk: tuple[float, ...]  # `risk_curve`
     covered: Covered | None  # None if nothing was occluded
     errors: tuple[float | None, ...]  # mean error of each face; None if it was not found
 
@@ -164,13 +152,13 @@ def fit_faces(
     plan: EvaluationPlan,
     advance: Callable[[], None] | None = None,
 ) -> list[Fits]:
-    """Fit every face under every condition, with every refine mode and every bundle, named as in `bundles`.
+    """Fit every face for every condition, refine mode and bundle; the fits are ordered in this way.
 
-    The fits are in this order. `advance` is called in the calling thread after each face.
+    `advance` is called in the calling thread after each face.
     """
     keys = [(name, mode, way) for way in plan.conditions for mode in plan.refine for name in bundles]
     count = len(faces)
-    made: dict[tuple[str, str, str], Fits] = {
+    fits: dict[tuple[str, str, str], Fits] = {
         key: Fits(
             *key,
             found=np.zeros(count, np.bool_),
@@ -186,12 +174,12 @@ def fit_faces(
         for key in keys
     }
     FaceTracker(next(iter(bundles.values()))).prepare()
-    of_thread = local()  # a tracker per thread; the models are shared and immutable
+    of_thread = local()  # trackers per thread; the models are shared and immutable
 
     def work(index: int) -> None:
         if not hasattr(of_thread, "trackers"):
             of_thread.trackers = _trackers(bundles, plan)
-        _fit_face(faces, index, bundles, plan, of_thread.trackers, made)
+        _fit_face(faces, index, bundles, plan, of_thread.trackers, fits)
 
     with ThreadPoolExecutor(max(1, plan.threads)) as pool:
         tasks = [pool.submit(work, index) for index in range(count)]
@@ -203,7 +191,7 @@ def fit_faces(
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             raise
-    return [made[key] for key in keys]
+    return [fits[key] for key in keys]
 
 
 def _trackers(bundles: Mapping[str, Models], plan: EvaluationPlan) -> dict[tuple[str, str], FaceTracker]:
@@ -225,24 +213,24 @@ def _fit_face(
     trackers: Mapping[tuple[str, str], FaceTracker],
     made: Mapping[tuple[str, str, str], Fits],
 ) -> None:
-    """Fill the row of one face in all fits."""
+    """Fill in one face in all fits."""
     original, labels, name = picture(faces, index), faces.landmarks[index], faces.names[index]
     unit = inter_ocular(labels)
     for condition in plan.conditions:
-        seen = perturb(original, labels, condition, name, plan.seed)
+        perturbed = perturb(original, labels, condition, name, plan.seed)
         for bundle in bundles:
             box: Floats | None = true_box(labels)
             if plan.boxes == "jitter":
                 box = jittered_box(labels, name, plan.seed)
             elif plan.boxes == "detector":
-                box = detected_box(trackers[bundle, "detect"], seen.image, labels)
+                box = detected_box(trackers[bundle, "detect"], perturbed.image, labels)
             for mode in plan.refine:
                 row = made[bundle, mode, condition]
-                row.covered[index] = seen.covered
+                row.covered[index] = perturbed.covered
                 if box is None:
                     continue
                 began = time.thread_time()
-                fit = trackers[bundle, mode].fit(seen.image, box[None])
+                fit = trackers[bundle, mode].fit(perturbed.image, box[None])
                 if not np.isfinite(fit.landmarks).all():
                     continue
                 row.seconds[index] = time.thread_time() - began
@@ -255,15 +243,15 @@ def _fit_face(
 
 
 def summarise(fits: Sequence[Fits]) -> list[Summary]:
-    """Summarise fits, with comparisons to unrefined fits and to uncorrupted images."""
-    by_key = {(one.bundle, one.refine, one.condition): one for one in fits}
+    """Summarise fits and compare them with unrefined fits and uncorrupted images."""
+    by_key = {(fit.bundle, fit.refine, fit.condition): fit for fit in fits}
     return [
         _summary(
-            one,
-            off=by_key.get((one.bundle, "off", one.condition)) if one.refine != "off" else None,
-            plain=by_key.get((one.bundle, one.refine, "none")) if one.condition != "none" else None,
+            fit,
+            off=by_key.get((fit.bundle, "off", fit.condition)) if fit.refine != "off" else None,
+            plain=by_key.get((fit.bundle, fit.refine, "none")) if fit.condition != "none" else None,
         )
-        for one in fits
+        for fit in fits
     ]
 
 
@@ -325,52 +313,53 @@ def _covered(fits: Fits) -> Covered | None:
 def curve_area(errors: Floats, faces: int) -> float:
     """Return the exact area under the cumulative error curve from 0 to `POOR`, divided by `POOR`; 0 to 1.
 
-    Of `faces` in all; `errors` (N,) are those of the faces that were found.
+    `faces` counts all faces; `errors`, (N,), are those of the found faces. The others count as failures.
     """
     return float(np.clip(POOR - errors, 0, None).sum() / (POOR * faces))
 
 
 def roc_area(score: Floats, good: Mask) -> float | None:
-    """Return the area under the ROC curve of a score for fits being `good`, (N,); None if all are alike."""
+    """Return the area under the ROC curve of a score as predictor of `good`, (N,); None if all are equal."""
     n_good = int(np.count_nonzero(good))
     n_poor = len(good) - n_good
     if not n_good or not n_poor:
         return None
-    _, place, number = np.unique(score, return_inverse=True, return_counts=True)
-    ranks = (np.cumsum(number) - (number - 1) / 2)[place]  # the mean rank, from 1, of equal scores
+    _, index, counts = np.unique(score, return_inverse=True, return_counts=True)
+    ranks = (np.cumsum(counts) - (counts - 1) / 2)[index]  # from 1; mean rank of equal scores
     return float((ranks[good].sum() - n_good * (n_good + 1) / 2) / (n_good * n_poor))
 
 
 def poor_fits(fits: Sequence[Fits]) -> PoorFits:
-    """Return the separation of poor and good fits, pooled over all given fits."""
-    errors = np.concatenate([one.errors[one.found] for one in fits])
+    """Return the separation of poor and good fits, pooled over `fits`."""
+    errors = np.concatenate([fit.errors[fit.found] for fit in fits])
     good = errors <= POOR
     return PoorFits(
         fits=len(good),
         poor=int(np.count_nonzero(~good)),
-        by_confidence=roc_area(np.concatenate([one.face_confidence[one.found] for one in fits]), good),
-        by_score=roc_area(np.concatenate([one.score[one.found] for one in fits]), good),
+        by_confidence=roc_area(np.concatenate([fit.face_confidence[fit.found] for fit in fits]), good),
+        by_score=roc_area(np.concatenate([fit.score[fit.found] for fit in fits]), good),
     )
 
 
 def pooled_poor_fits(fits: Sequence[Fits]) -> dict[tuple[str, str], PoorFits]:
     """Return `poor_fits` pooled over all conditions, for each bundle and refine mode."""
-    keys = dict.fromkeys((one.bundle, one.refine) for one in fits)
-    return {key: poor_fits([one for one in fits if (one.bundle, one.refine) == key]) for key in keys}
+    keys = dict.fromkeys((fit.bundle, fit.refine) for fit in fits)
+    return {key: poor_fits([fit for fit in fits if (fit.bundle, fit.refine) == key]) for key in keys}
 
 
 def expected_error(confidence: npt.NDArray[np.floating]) -> Floats:
     """Return the mean error, a fraction of the inter-ocular distance, that corresponds to a confidence.
 
-    For a circular normal error that stays within 8 % with the probability ``1 - exp(-0.08**2 / (2
-    sigma**2))``, the mean is ``sigma sqrt(pi / 2)``. A confidence of 1 corresponds to 1.7 %.
+    The confidence is the probability of an error of at most 8 %, for an isotropic normal distribution
+    ``1 - exp(-0.08**2 / (2 sigma**2))``; the mean error is ``sigma sqrt(pi / 2)``. The largest confidence, 1,
+    corresponds to 1.7 %.
     """
     exponent = -np.log1p(-np.clip(np.asarray(confidence, dtype=np.float64), 1e-6, MAX_CONFIDENCE))
     return np.asarray(POOR / np.sqrt(2 * exponent) * math.sqrt(math.pi / 2))
 
 
 def reliability(confidence: Floats, distances: Floats) -> Reliability:
-    """Return expected and observed error in ten bins with equal numbers of the landmarks found, (N, 68)."""
+    """Return expected and observed errors in ten bins with equal numbers of landmarks; inputs are (N, 68)."""
     flat, error = confidence.ravel(), distances.ravel()
     expected = expected_error(flat)
     bins = [rows for rows in np.array_split(np.argsort(expected, kind="stable"), N_BINS) if len(rows)]
@@ -383,7 +372,7 @@ def reliability(confidence: Floats, distances: Floats) -> Reliability:
 
 
 def risk_curve(score: Floats, errors: Floats) -> tuple[float, ...]:
-    """Return the mean error of the 10, 20, .. 100 % most confident faces found, rounded up to whole faces."""
+    """Return the risk-coverage curve: mean error of the 10, 20, .. 100 % most confident found faces."""
     if not len(errors):
         return ()
     ranked = errors[np.argsort(-score, kind="stable")]

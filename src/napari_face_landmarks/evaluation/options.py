@@ -1,4 +1,4 @@
-"""Options of an evaluation and their defaults, without heavy imports for the command line's help."""
+"""Options of an evaluation and their defaults, for the command line's help without heavy imports."""
 
 from __future__ import annotations
 

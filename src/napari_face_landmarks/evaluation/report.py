@@ -1,4 +1,4 @@
-"""Results of an evaluation as text, as Markdown tables, and as complete JSON."""
+"""Results of an evaluation as text, Markdown tables and JSON."""
 
 from __future__ import annotations
 
@@ -24,31 +24,31 @@ Pooled = Mapping[tuple[str, str], PoorFits]
 
 
 def to_text(summaries: Sequence[Summary], pooled: Pooled, measures: Sequence[MeasureSummary] = ()) -> str:
-    """Return tables for the terminal; errors in percent of the inter-ocular distance."""
+    """Return tables for the terminal; errors are percentages of the inter-ocular distance."""
     head = ["condition", "refine", "bundle", "mean", "+-", "median", "inner 51", "jaw", "over 8 %"]
     head += ["AUC", "confidence", "refined", "ms/face", "found", "against none"]
     rows = [
         [
-            one.condition,
-            one.refine,
-            one.bundle,
-            _percent(one.mean),
-            _percent(one.standard_error),
-            _percent(one.median),
-            _percent(one.inner),
-            _percent(one.jaw),
-            _percent(one.failures, 1),
-            _number(one.auc),
-            _number(one.confidence),
-            _percent(one.refined, 0),
-            _number(one.milliseconds, 1),
-            f"{one.found}/{one.faces}",
-            _change(one.growth),
+            summary.condition,
+            summary.refine,
+            summary.bundle,
+            _percent(summary.mean),
+            _percent(summary.standard_error),
+            _percent(summary.median),
+            _percent(summary.inner),
+            _percent(summary.jaw),
+            _percent(summary.failures, 1),
+            _number(summary.auc),
+            _number(summary.confidence),
+            _percent(summary.refined, 0),
+            _number(summary.milliseconds, 1),
+            f"{summary.found}/{summary.faces}",
+            _change(summary.growth),
         ]
-        for one in summaries
+        for summary in summaries
     ]
     parts = [_aligned(head, rows)]
-    better = [one for one in summaries if one.better_than_off is not None]
+    better = [summary for summary in summaries if summary.better_than_off is not None]
     if better:
         rows = [[o.condition, o.refine, o.bundle, _percent(o.better_than_off, 0)] for o in better]
         parts.append(_aligned(["condition", "refine", "bundle", "% of faces better than off"], rows))
@@ -70,17 +70,17 @@ def to_markdown(
     measures: Sequence[MeasureSummary] = (),
 ) -> str:
     """Return Markdown tables: mean error by condition, failures, and calibration of the confidence."""
-    columns = list(dict.fromkeys((one.bundle, one.refine) for one in summaries))
+    columns = list(dict.fromkeys((summary.bundle, summary.refine) for summary in summaries))
     names = [f"{bundle}, {refine}" for bundle, refine in columns]
-    by_key = {(one.condition, one.bundle, one.refine): one for one in summaries}
+    by_key = {(summary.condition, summary.bundle, summary.refine): summary for summary in summaries}
     errors, failures = [], []
-    for condition in dict.fromkeys(one.condition for one in summaries):
+    for condition in dict.fromkeys(summary.condition for summary in summaries):
         row = [by_key[condition, bundle, refine] for bundle, refine in columns]
-        changes = ["" if one.growth is None else f" ({_change(one.growth)})" for one in row]
-        means = [f"{_percent(one.mean)} %{change}" for one, change in zip(row, changes, strict=True)]
+        changes = ["" if summary.growth is None else f" ({_change(summary.growth)})" for summary in row]
+        means = [f"{_percent(summary.mean)} %{change}" for summary, change in zip(row, changes, strict=True)]
         errors.append([condition, *means])
-        failures.append([condition, *(f"{_percent(one.failures, 1)} %" for one in row)])
-    plain = [one for one in summaries if one.condition == summaries[0].condition]
+        failures.append([condition, *(f"{_percent(summary.failures, 1)} %" for summary in row)])
+    plain = [summary for summary in summaries if summary.condition == summaries[0].condition]
     parts = [
         f"Mean error over the 68 landmarks, percent of the inter-ocular distance, on {_which(faces, side)}; "
         f"boxes: {plan.boxes}; seed {plan.seed}. In brackets: change relative to none.",
@@ -93,15 +93,18 @@ def to_markdown(
             _DETAIL_HEAD,
             [
                 [
-                    f"{one.bundle}, {one.refine}",
-                    *(f"{_percent(value)} %" for value in (one.mean, one.median, one.inner, one.jaw)),
-                    _number(one.auc),
-                    _number(one.confidence),
-                    _number(one.milliseconds, 1),
-                    "" if one.better_than_off is None else f"{_percent(one.better_than_off, 0)} %",
-                    f"{one.found} of {one.faces}",
+                    f"{summary.bundle}, {summary.refine}",
+                    *(
+                        f"{_percent(value)} %"
+                        for value in (summary.mean, summary.median, summary.inner, summary.jaw)
+                    ),
+                    _number(summary.auc),
+                    _number(summary.confidence),
+                    _number(summary.milliseconds, 1),
+                    "" if summary.better_than_off is None else f"{_percent(summary.better_than_off, 0)} %",
+                    f"{summary.found} of {summary.faces}",
                 ]
-                for one in plain
+                for summary in plain
             ],
         ),
         "Separation of poor fits (over 8 %) from good ones by the confidence of a face:",
@@ -126,7 +129,7 @@ def _measure_tables(measures: Sequence[MeasureSummary]) -> list[str]:
 
 
 def measures_to_markdown(measures: Sequence[MeasureSummary], faces: LabelledFaces, side: Side) -> str:
-    """Return the Markdown tables of measures alone, as `measures/README.md` has them."""
+    """Return the Markdown tables of measures for `measures/README.md`."""
     return "\n\n".join([f"On {_which(faces, side)}.", *_measure_tables(measures)]) + "\n"
 
 
@@ -144,7 +147,7 @@ def to_json(
     bundles: Mapping[str, Models],
     measures: Sequence[MeasureSummary] = (),
 ) -> dict[str, Any]:
-    """Return all results as plain values; errors are fractions, None stands for undefined values."""
+    """Return all results for JSON; errors are fractions, undefined values None."""
     return {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -159,11 +162,11 @@ def to_json(
             {"name": name, "version": models.version, "licence": models.licence}
             for name, models in bundles.items()
         ],
-        "results": [plain(one) for one in summaries],
+        "results": [plain(summary) for summary in summaries],
         "poor_fits_of_all_conditions": [
             {"bundle": bundle, "refine": refine, **plain(poor)} for (bundle, refine), poor in pooled.items()
         ],
-        "measures": [plain(one) for one in measures],
+        "measures": [plain(summary) for summary in measures],
     }
 
 
@@ -176,12 +179,16 @@ _CURVES_HEAD = ["bundle, refine", "condition", "curve", *(str(number) for number
 
 
 def _poor_rows(summaries: Sequence[Summary], pooled: Pooled) -> list[Row]:
-    conditions = list(dict.fromkeys(one.condition for one in summaries))
+    conditions = list(dict.fromkeys(summary.condition for summary in summaries))
     rows = []
-    for key, every in pooled.items():
-        first = [one for one in summaries if (one.bundle, one.refine, one.condition) == (*key, conditions[0])]
-        fits = [(one.condition, one.poor_fits) for one in first]
-        fits += [(f"all {len(conditions)}", every)] if len(conditions) > 1 else []
+    for key, all_conditions in pooled.items():
+        plain = [
+            summary
+            for summary in summaries
+            if (summary.bundle, summary.refine, summary.condition) == (*key, conditions[0])
+        ]
+        fits = [(summary.condition, summary.poor_fits) for summary in plain]
+        fits += [(f"all {len(conditions)}", all_conditions)] if len(conditions) > 1 else []
         for name, poor in fits:
             areas = [_number(poor.by_confidence, 3), _number(poor.by_score, 3)]
             rows.append([", ".join(key), name, str(poor.fits), str(poor.poor), *areas])
@@ -191,30 +198,30 @@ def _poor_rows(summaries: Sequence[Summary], pooled: Pooled) -> list[Row]:
 def _covered_rows(summaries: Sequence[Summary]) -> list[Row]:
     return [
         [
-            f"{one.bundle}, {one.refine}",
-            one.condition,
-            str(one.covered.landmarks),
-            _number(one.covered.confidence),
-            _number(one.covered.confidence_visible),
-            f"{_percent(one.covered.error)} %",
-            f"{_percent(one.covered.error_visible)} %",
+            f"{summary.bundle}, {summary.refine}",
+            summary.condition,
+            str(summary.covered.landmarks),
+            _number(summary.covered.confidence),
+            _number(summary.covered.confidence_visible),
+            f"{_percent(summary.covered.error)} %",
+            f"{_percent(summary.covered.error_visible)} %",
         ]
-        for one in summaries
-        if one.covered is not None
+        for summary in summaries
+        if summary.covered is not None
     ]
 
 
 def _curve_rows(summaries: Sequence[Summary]) -> list[Row]:
     """Return the reliability and risk-coverage curves of the first condition."""
     rows = []
-    for one in summaries:
-        if one.condition == summaries[0].condition:
+    for summary in summaries:
+        if summary.condition == summaries[0].condition:
             for name, values in (
-                ("expected", one.reliability.expected),
-                ("observed", one.reliability.observed),
-                ("confident faces", one.risk),
+                ("expected", summary.reliability.expected),
+                ("observed", summary.reliability.observed),
+                ("confident faces", summary.risk),
             ):
-                row = [f"{one.bundle}, {one.refine}", one.condition, name, *map(_percent, values)]
+                row = [f"{summary.bundle}, {summary.refine}", summary.condition, name, *map(_percent, values)]
                 rows.append(row + [""] * (len(_CURVES_HEAD) - len(row)))
     return rows
 
@@ -232,13 +239,13 @@ def _change(value: float | None) -> str:
 
 
 def _aligned(head: Row, rows: list[Row]) -> str:
-    """Return a table with aligned columns: text to the left, numbers to the right."""
+    """Return a table with left-aligned text and right-aligned numbers."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
-    words = [not any(cell[:1].isdigit() for cell in column) for column in zip(*rows, strict=True)]
+    is_text = [not any(cell[:1].isdigit() for cell in column) for column in zip(*rows, strict=True)]
     lines = [
         "  ".join(
             cell.ljust(width) if left else cell.rjust(width)
-            for cell, width, left in zip(row, widths, words, strict=True)
+            for cell, width, left in zip(row, widths, is_text, strict=True)
         ).rstrip()
         for row in [head, *rows]
     ]

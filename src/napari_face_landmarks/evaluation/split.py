@@ -1,4 +1,4 @@
-"""The held-out split: faces that are never trained on, determined by file names and persons."""
+"""Held-out split: faces that are never used for training, chosen by file names and persons."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ HELD_OUT_PERSONS = frozenset(
         "mead_M003", "mead_W023",
     }
 )  # fmt: skip
-"""Persons of clips that are held out with all their clips; the other persons are used for training."""
+"""Persons in clips who are held out with all their clips; all others are used for training."""
 CLIPS = ("grid_", "hdtf_", "mead_", "nvidia_", "obama", "pexels_", "reagan")
-"""Prefixes of the names of persons in clips, who are too few for a split by hash."""
+"""Prefixes of the names of persons in clips; they are too few for a split by hash."""
 CALTECH_HELD_OUT = 400
-"""Caltech's faces are ordered by person: those with a higher number are held out."""
+"""Images of Caltech, ordered by person, are held out if their number is higher than this."""
 CALTECH_GAP = 22
-"""Faces before these that are neither trained on nor measured, since a person may be on both sides."""
+"""Number of images before the held-out ones that are not used, since they may show the same person."""
 
 
 def is_held_out(name: str) -> bool:
-    """Return whether the face of the file `name` is held out (15 %, seeded hash of its stem).
+    """Return whether the image file `name` is held out: 15 % are, by a seeded hash of the stem.
 
-    Images of one HELEN photograph (``NNNN_1.jpg``) or numbered person share the part before the last
-    underscore.
+    If the part before the last underscore is a number, that of a HELEN photograph (``NNNN_1.jpg``) or of a
+    person, only this part is hashed, so that all its images are on one side.
     """
     stem = PurePosixPath(name).stem
     head = stem.rsplit("_", 1)[0]
@@ -50,11 +50,10 @@ def held_out_mask(names: npt.NDArray[np.str_]) -> npt.NDArray[np.bool_]:
 def split_masks(
     stem: str, arrays: Mapping[str, npt.NDArray[Any]]
 ) -> tuple[npt.NDArray[np.bool_], npt.NDArray[np.bool_]]:
-    """Return the masks of images for training and of held-out images, (N,) bool each; no person is in both.
+    """Return masks of the training images and of the held-out images, (N,) bool each; no person is in both.
 
-    `stem` is the file's name without suffix; its arrays ``names`` and, if present, ``person`` are used:
-    persons in clips are held out by name, those of Caltech by image number, all others by the hash of their
-    name.
+    `stem` is the name of the file without suffix. Its arrays ``names`` and, if present, ``person`` decide:
+    persons in clips are held out by name, those of Caltech by image number, all others by a hash of the name.
     """
     names = [str(name) for name in arrays["names"]]
     if stem == "caltech_faces":
@@ -63,7 +62,7 @@ def split_masks(
     people = names
     if "person" in arrays:
         people = [str(person) for person in arrays["person"]]
-    elif stem == "rendered_heads":  # a person in other clothes is the same one
+    elif stem == "rendered_heads":  # images of one person in different clothes
         people = [name.rsplit("_", 1)[0].removeprefix("X_") for name in names]
     held_out = np.array(
         [
