@@ -203,7 +203,7 @@ def test_a_run_that_does_not_fit_its_journal_is_refused_in_one_sentence(
     moved = tmp_path / "moved.mkv"
     moved.write_bytes(clip.read_bytes())  # the same video in another place
     assert cli.main(["track", str(moved), "-o", str(out), "--resume", "--refine", "off"]) == 0
-    assert "5 of 40 frames are done already" in capsys.readouterr().err
+    assert "5 of 40 frames were done before" in capsys.readouterr().err
     assert_same(Tracks.load(out), tracker.track(clip))
 
 

@@ -109,7 +109,7 @@ def test_a_beginning_is_explained_while_kernels_compile(
 
     monkeypatch.setattr(FaceTracker, "prepare", prepare)
     monkeypatch.setattr("napari_face_landmarks.cli.track.COMPILED", compiled)
-    monkeypatch.setattr("napari_face_landmarks.cli.track.PATIENCE", 0.01)
+    monkeypatch.setattr("napari_face_landmarks.cli.track.NOTICE_SECONDS", 0.01)
     assert cli.main(words) == 0
     said = "Preparing: the first run after an installation compiles"
     assert capsys.readouterr().err.count(said) == compiles
@@ -255,7 +255,7 @@ def test_no_face_is_said_and_the_empty_result_is_kept(
 ) -> None:
     write_video(tmp_path / "grey.mp4", np.full((5, 120, 160, 3), 90, dtype=np.uint8), fps=25)
     assert cli.main(["track", str(tmp_path / "grey.mp4"), "-o", str(tmp_path / "t.csv")]) == 2
-    assert "No face was found" in said(capsys)
+    assert "No face was detected" in said(capsys)
     tracks = Tracks.load(tmp_path / "t.csv")
     assert tracks.n_frames == 5
     assert not tracks.present.any()
@@ -311,7 +311,7 @@ def test_ctrl_c_before_anything_is_computed(
     def stop(*_: object) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("napari_face_landmarks.cli.track._opened", stop)
+    monkeypatch.setattr("napari_face_landmarks.cli.track._open", stop)
     assert cli.main(["track", str(clip), "-o", "t.csv"]) == 130
     assert said(capsys) == "Stopped."
 

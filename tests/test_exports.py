@@ -220,8 +220,8 @@ def test_the_focal_length_is_recorded_and_used(
 @pytest.mark.parametrize(
     ("words", "reason"),
     [
-        (["--anonymise-by", "box"], "--anonymise-by is of the video of --anonymise"),
-        (["--faces-size", "64"], "--faces-size is of the video of --faces"),
+        (["--anonymise-by", "box"], "--anonymise-by is only used with --anonymise"),
+        (["--faces-size", "64"], "--faces-size is only used with --faces"),
         (["--overlay", "c-face_0.mp4", "--faces", "c.mp4"], "may be overwritten by the crops of c.mp4"),
     ],
 )

@@ -308,7 +308,7 @@ def test_strange_but_whole_videos_are_tracked(
     status = cli.main(track(video, str(here / "t.npz")))
     text = capsys.readouterr().err
     assert status == 2
-    assert "No face was found" in text  # they show blocks
+    assert "No face was detected" in text  # they show blocks
     assert Tracks.load(here / "t.npz").n_frames == 60
 
 
@@ -321,7 +321,7 @@ def test_one_frame_one_pixel_and_names_of_any_letters(here: Path, capsys: pytest
     assert Tracks.load(out).n_frames == 1
     make_pixel(here / "pixel.mkv")
     assert cli.main(track(here / "pixel.mkv", str(here / "pixel.csv"))) == 2
-    assert "No face was found" in capsys.readouterr().err
+    assert "No face was detected" in capsys.readouterr().err
     assert Tracks.load(here / "pixel.csv").n_frames == 2
 
 

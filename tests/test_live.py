@@ -140,4 +140,4 @@ def test_a_pipe_that_breaks_off_is_named_and_its_own_times_are_kept(
 def test_seconds_are_a_number(seconds: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         cli.main(["live", "-", "--seconds", seconds])
-    assert "is no number of seconds" in capsys.readouterr().err
+    assert "is not a number of seconds" in capsys.readouterr().err

@@ -138,7 +138,7 @@ def test_a_checkpoint_of_other_code_is_not_resumed_but_one_of_another_version_is
     with monkeypatch.context() as patch:
         patch.setattr(provenance_module, "__version__", "9.9")
         assert cli.main(words) == 0
-        assert "4 of 9 frames are done already" in capsys.readouterr().err
+        assert "4 of 9 frames were done before" in capsys.readouterr().err
 
 
 def is_source(name: str) -> bool:

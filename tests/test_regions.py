@@ -166,7 +166,7 @@ def test_boxes_from_the_command_line_are_part_of_the_run(
         assert cli.main([*words[:4], *other, "--resume"]) == 2
         assert "to a run with other boxes" in capsys.readouterr().err
     assert cli.main([*words, "--resume"]) == 0
-    assert "3 of 8 frames are done already" in capsys.readouterr().err
+    assert "3 of 8 frames were done before" in capsys.readouterr().err
     again = Tracks.load(out)
     for name in ("landmarks", "confidence", "source", "pose", "boxes"):
         np.testing.assert_array_equal(getattr(again, name), getattr(whole, name))

@@ -1,7 +1,7 @@
-"""The command line ``napari-face-landmarks``: track a video, convert results, run the demo, measure.
+"""The command line ``napari-face-landmarks``, with one module per command.
 
-Errors are one sentence on stderr with exit status 2; after Ctrl-C (status 130) and after a failure half way,
-what was computed so far is written.
+Errors are reported in one sentence on stderr, with exit status 2. After Ctrl-C (status 130), or if a video
+cannot be read to its end, the results computed so far are written.
 """
 
 from napari_face_landmarks.cli.main import main

@@ -13,10 +13,10 @@ from napari_face_landmarks.cli.console import STATUS_ERROR, on_terminal
 from napari_face_landmarks.cli.options import (
     MODELS,
     SOURCE,
-    SOURCE_KINDS,
+    SOURCE_ARGUMENTS,
     add_options,
     add_settings_options,
-    as_settings,
+    changed_settings,
     chosen_settings,
     count,
 )
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from napari_face_landmarks.runs.job import FileResult
 
 OPTIONS = {
-    "inputs INPUT": "videos, folders of videos or pictures (recursively), and patterns such as 'day1/*.mp4'",
+    "inputs INPUT": "videos, folders of videos or images (recursively), and patterns such as 'day1/*.mp4'",
     "-o --output FOLDER": "created if necessary",
     "--format NAME": "a format that `formats` lists; default: openface (.csv)",
     "--jobs N": "parallel processes; default: one per processor core",
@@ -34,11 +34,11 @@ OPTIONS = {
     "the videos and FOLDER under the same paths",
     "--resume": "resume interrupted videos instead of starting them again",
     "--cut FRAMES": "divide videos of at least twice as many frames into chunks of about this length and "
-    "track them in parallel; where chunks do not match within 1e-4 px, their frames are tracked again",
+    "track them in parallel; a chunk that does not match the previous one within 1e-4 px is tracked again",
     **SOURCE,
     "--settings FILE.json": 'settings as JSON, such as {"refine": "always"}; other options override them',
-    "--measures": "measure every video as well: tables next to each result, and batch-measures.csv with "
-    "one row for each video and face",
+    "--measures": "also measure every video: tables next to each result, and batch-measures.csv with one row "
+    "for each video and face",
     "--scale MM_PER_PX|A-B=Lmm": "as for `measure`",
     "--pose-corrected": "as for `measure`",
     **MODELS,
@@ -62,7 +62,7 @@ def add_batch(commands: Any) -> None:
         inputs={"nargs": "+"},
         output={"required": True},
         cut={"type": count},
-        **SOURCE_KINDS,
+        **SOURCE_ARGUMENTS,
     )
     add_settings_options(batch)
     batch.set_defaults(run=_batch)
@@ -74,7 +74,7 @@ def _batch(options: argparse.Namespace) -> int:
 
     settings = chosen_settings(options)
     if options.settings is not None:
-        settings = read_settings(options.settings).replace(**as_settings(options))
+        settings = read_settings(options.settings).replace(**changed_settings(options))
     with _batch_bars() as (progress, on_result):
         results = track_many(
             options.inputs,
@@ -101,7 +101,7 @@ def _measures(options: argparse.Namespace) -> dict[str, Any] | bool:
         return False
     from napari_face_landmarks.measures import parse_scale
 
-    parse_scale(options.scale)  # refused before anything is tracked
+    parse_scale(options.scale)  # an invalid scale is an error before anything is tracked
     return {"scale": options.scale, "pose_corrected": options.pose_corrected}
 
 
@@ -111,11 +111,11 @@ def _batch_bars() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[F
     from tqdm import tqdm
 
     bars: dict[str, Any] = {}
-    moving = on_terminal()
-    overall = tqdm(desc="Batch", unit=" videos", file=sys.stderr, disable=not moving)
+    show_bars = on_terminal()
+    overall = tqdm(desc="Batch", unit=" videos", file=sys.stderr, disable=not show_bars)
 
     def progress(video: str, done: int, total: int) -> None:
-        if not moving:
+        if not show_bars:
             return
         if video not in bars:
             bars[video] = tqdm(
@@ -131,8 +131,8 @@ def _batch_bars() -> Iterator[tuple[Callable[[str, int, int], None], Callable[[F
         if result.video in bars:
             bars.pop(result.video).close()
         overall.update()
-        text = f"{result.frames} frames, {result.fps:.0f} frames per second" if result.frames else ""
-        detail = result.reason or ("in an earlier run" if result.earlier else text)
+        speed = f"{result.frames} frames, {result.fps:.0f} frames per second" if result.frames else ""
+        detail = result.reason or ("in an earlier run" if result.earlier else speed)
         tqdm.write(printable(f"{result.video}: {result.status}; {detail}"), file=sys.stderr)
 
     try:

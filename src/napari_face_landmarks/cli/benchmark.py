@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from napari_face_landmarks.cli.console import say_on_stdout
-from napari_face_landmarks.cli.options import MODELS, add_options, given
-from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
+from napari_face_landmarks.cli.console import print_stdout
+from napari_face_landmarks.cli.options import MODELS, add_options, as_arguments
+from napari_face_landmarks.cli.output_paths import check_distinct, prepare_output
 from napari_face_landmarks.errors import SettingsError
 from napari_face_landmarks.files.paths import checked_suffix
 
@@ -22,12 +22,12 @@ OPTIONS = {
     "<!-- end of speed table -->, between these",
     "--plot OUT.png": "draw a figure",
     "--quick": "use few frames; gives coarse figures",
-    "--race": "race this package with other systems instead, on the first video: each in its own "
+    "--race": "compare the speed with that of other systems instead, on the first video: each in its own "
     "process, on one core and on two, in turn",
-    "--peer NAME=PYTHON": "a system for --race, by the Python of the environment that has it: "
-    "mediapipe=PYTHON, dlib=PYTHON or dlib=PYTHON,MODEL.dat, pfld=MODEL.onnx (run by this package's "
+    "--peer NAME=PYTHON": "a system for --race, with the Python of the environment in which it is installed: "
+    "mediapipe=PYTHON, dlib=PYTHON or dlib=PYTHON,MODEL.dat, pfld=MODEL.onnx (run with this package's "
     "Python), or NAME=PYTHON,SCRIPT.py; may be repeated",
-    "--rounds N": "rounds of --race, default: 5",
+    "--rounds N": "rounds of --race; default: 5",
 }
 
 
@@ -51,7 +51,7 @@ def add_benchmark(commands: Any) -> None:
 
 def _benchmark(options: argparse.Namespace) -> int:
     if options.peer and not options.race:
-        raise SettingsError("--peer names a system for a race: give --race too.")
+        raise SettingsError("--peer is only used with --race: give --race too.")
     written = {".json": options.json, ".md": options.table, ".png": options.plot}
     outputs = check_distinct(options.videos, written.values())
     for suffix, path in written.items():
@@ -61,21 +61,21 @@ def _benchmark(options: argparse.Namespace) -> int:
     from napari_face_landmarks.benchmark.plot import check_plot
 
     for path in outputs:
-        prepare_place(path)
+        prepare_output(path)
     if options.plot is not None:
         check_plot()
     return _race(options) if options.race else _measure(options)
 
 
 def _measure(options: argparse.Namespace) -> int:
-    """Run the benchmark and write what was asked for."""
+    """Run the benchmark and write the requested outputs."""
     from napari_face_landmarks.benchmark import run_benchmark, write_plot, write_table
     from napari_face_landmarks.benchmark.run import QUICK, Effort
     from napari_face_landmarks.models import load_models
 
-    models = load_models(*given(options.models))
+    models = load_models(*as_arguments(options.models))
     effort = QUICK if options.quick else Effort()
-    result = run_benchmark(options.videos, models, effort=effort, say=say_on_stdout)
+    result = run_benchmark(options.videos, models, effort=effort, say=print_stdout)
     if options.json is not None:
         result.save(options.json)
     if options.table is not None:
@@ -86,7 +86,7 @@ def _measure(options: argparse.Namespace) -> int:
 
 
 def _race(options: argparse.Namespace) -> int:
-    """Race this package with others, and write what was asked for."""
+    """Compare the speed with that of other systems, and write the requested outputs."""
     from napari_face_landmarks.benchmark import race_table, run_race, write_race_plot, write_race_table
     from napari_face_landmarks.benchmark.race import parse_peer
     from napari_face_landmarks.models import DEFAULT_BUNDLE
@@ -98,9 +98,9 @@ def _race(options: argparse.Namespace) -> int:
         peers,
         rounds=options.rounds,
         stop=QUICK_FRAMES if options.quick else None,
-        say=say_on_stdout,
+        say=print_stdout,
     )
-    say_on_stdout(race_table(race))
+    print_stdout(race_table(race))
     if options.json is not None:
         race.save(options.json)
     if options.table is not None:

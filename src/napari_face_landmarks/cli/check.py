@@ -7,7 +7,7 @@ import dataclasses
 from typing import Any
 
 from napari_face_landmarks.cli.options import add_options, number
-from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
+from napari_face_landmarks.cli.output_paths import check_distinct, prepare_output
 
 OPTIONS = {
     "input FILE": "a file in a format that `formats` lists",
@@ -28,11 +28,7 @@ def add_check(commands: Any) -> None:
         "frames to check, the worst first: lost faces, jumps, low confidence, disagreement of PFLD and CLNF, "
         "and unlikely shapes.",
     )
-    add_options(
-        parser,
-        OPTIONS,
-        most={"default": 20},
-    )
+    add_options(parser, OPTIONS, most={"default": 20})
     group = parser.add_argument_group("limits beyond which a frame is listed")
     for item in dataclasses.fields(Limits):
         option, text = "--" + item.name.replace("_", "-"), item.metadata["help"]
@@ -52,19 +48,19 @@ def _check(options: argparse.Namespace) -> int:
     check_distinct([options.input], (options.output, options.series))
     for path, suffixes in outputs.items():
         if path is not None:
-            prepare_place(checked_suffix(path, suffixes))
-    found = check(read_tracks(options.input), limits)
-    for sentence in found.words:
+            prepare_output(checked_suffix(path, suffixes))
+    report = check(read_tracks(options.input), limits)
+    for sentence in report.words:
         print(sentence)
-    several = len(found.statistics.faces) > 1
-    for item in found.suspects[: options.most]:
+    several = len(report.statistics.faces) > 1
+    for item in report.suspects[: options.most]:
         face = f" face {item.face}" if several else ""
         span = f" (frames {item.first} to {item.last})" if item.last > item.first else ""
         print(f"  frame {item.frame}{face}  {item.text}{span}")
-    if len(found.suspects) > options.most:
-        print(f"  and {len(found.suspects) - options.most} more")
+    if len(report.suspects) > options.most:
+        print(f"  and {len(report.suspects) - options.most} more")
     if options.output is not None:
-        write_suspects(options.output, found)
+        write_suspects(options.output, report)
     if options.series is not None:
-        write_series(options.series, found.series)
+        write_series(options.series, report.series)
     return 0

@@ -17,9 +17,9 @@ STATUS_ERROR = 2
 STATUS_INTERRUPTED = 130
 
 
-def say(text: str) -> None:
+def print_stderr(text: str) -> None:
     """Print one line to stderr and flush it."""
-    if sys.stderr is not None:  # closed, for example in a service
+    if sys.stderr is not None:  # there is none in some services
         print(printable(text), file=sys.stderr, flush=True)
 
 
@@ -30,11 +30,11 @@ def on_terminal() -> bool:
 
 def fail(sentence: str) -> int:
     """Print an error and return the exit status for errors."""
-    say(f"{PROGRAM}: {sentence}")
+    print_stderr(f"{PROGRAM}: {sentence}")
     return STATUS_ERROR
 
 
-def say_above_bar(sentence: str | None) -> None:
+def print_above_bar(sentence: str | None) -> None:
     """Print a line to stderr while a progress bar is shown."""
     if sentence is not None and sys.stderr is not None:
         from tqdm import tqdm
@@ -42,25 +42,24 @@ def say_above_bar(sentence: str | None) -> None:
         tqdm.write(sentence, file=sys.stderr)
 
 
-def say_on_stdout(text: str) -> None:
+def print_stdout(text: str) -> None:
     """Print a line to stdout and flush it."""
     print(text, flush=True)
 
 
 @contextlib.contextmanager
-def progress_bar(what: str, total: int, unit: str = "frames") -> Iterator[Callable[..., None]]:
+def progress_bar(label: str, total: int, unit: str = "frames") -> Iterator[Callable[..., None]]:
     """Show a progress bar on stderr; call the yielded function after each frame."""
     from tqdm import tqdm
 
-    # a terminal gets a moving bar, a file or pipe a line every ten seconds
-    seconds = 0.2 if on_terminal() else 10.0
+    interval = 0.2 if on_terminal() else 10.0  # seconds; in a file or pipe each update is a new line
     bars: list[Any] = []
 
-    def advance(*_: object) -> None:  # of the frames done and of all
+    def advance(*_: object) -> None:  # callers may pass the number of finished frames and the total
         if sys.stderr is None:
             return
-        if not bars:  # loading and compiling would distort the estimate of the remaining time
-            bars.append(tqdm(total=total, desc=what, unit=f" {unit}", mininterval=seconds, file=sys.stderr))
+        if not bars:  # created late: loading and compiling would distort the estimated remaining time
+            bars.append(tqdm(total=total, desc=label, unit=f" {unit}", mininterval=interval, file=sys.stderr))
         bars[0].update()
         if bars[0].n >= total:
             bars[0].close()

@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from napari_face_landmarks.cli.console import say
+from napari_face_landmarks.cli.console import print_stderr
 from napari_face_landmarks.cli.options import FORMAT, add_options
-from napari_face_landmarks.cli.output_paths import prepare_place
+from napari_face_landmarks.cli.output_paths import prepare_output
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
 
@@ -19,8 +19,11 @@ def add_convert(commands: Any) -> None:
         help="convert a landmark file to another format",
         description="Read landmarks from a file in any format and write them in another.",
     )
-    file = {"input IN": "a file in a format that `formats` lists"}
-    add_options(parser, {**file, "output OUT": "its suffix selects the format", **FORMAT})
+    paths = {
+        "input IN": "a file in a format that `formats` lists",
+        "output OUT": "its suffix selects the format",
+    }
+    add_options(parser, {**paths, **FORMAT})
     parser.set_defaults(run=_convert)
 
 
@@ -37,9 +40,9 @@ def _convert(options: argparse.Namespace) -> int:
     if same_file(options.output, options.input):
         raise ResultError(f"{options.output} is the input file: give another name for the output.")
     tracks = read_tracks(options.input)
-    prepare_place(options.output)
+    prepare_output(options.output)
     write_tracks(options.output, tracks, chosen.name)
-    say(
+    print_stderr(
         f"{tracks.n_frames} frames with {int(tracks.present.sum())} faces written as {chosen.title}; "
         f"not kept: {chosen.loses}."
     )

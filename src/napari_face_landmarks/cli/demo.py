@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_face_landmarks.cli.console import PROGRAM, progress_bar, say, summary
+from napari_face_landmarks.cli.console import PROGRAM, print_stderr, progress_bar, summary
 from napari_face_landmarks.cli.options import (
     MODELS,
     add_options,
     add_settings_options,
+    as_arguments,
     chosen_settings,
-    given,
 )
 from napari_face_landmarks.errors import ResultError
 
@@ -33,8 +33,11 @@ def add_demo(commands: Any) -> None:
         description="Make a clip of a moving face from a bundled photograph, track it and compare the "
         "landmarks with the known motion. Nothing is downloaded.",
     )
-    show = "show the clip and its landmarks in napari"
-    options = {"--output FOLDER": "default: %(default)s", "--open": show, **MODELS}
+    options = {
+        "--output FOLDER": "default: %(default)s",
+        "--open": "show the clip and its landmarks in napari",
+        **MODELS,
+    }
     add_options(parser, options, output={"default": Path("demo-output")})
     add_settings_options(parser)
     parser.set_defaults(run=_demo)
@@ -46,10 +49,10 @@ def _demo(options: argparse.Namespace) -> int:
     from napari_face_landmarks.demo import N_FRAMES, run_demo
     from napari_face_landmarks.models import load_models
 
-    models = load_models(*given(options.models))
+    models = load_models(*as_arguments(options.models))
     with progress_bar("Tracking", N_FRAMES) as advance:
         result = run_demo(options.output, models, settings, progress=advance)
-    say(summary(result.tracks))
+    print_stderr(summary(result.tracks))
     print(f"Mean distance to the known motion: {100 * result.distance:.2f} % of the inter-ocular distance.")
     for path in (result.csv, result.overlay, result.sheet, result.clip):
         print(path)
@@ -59,7 +62,7 @@ def _demo(options: argparse.Namespace) -> int:
 
 
 def show(result: DemoResult) -> None:
-    """Open the demo's clip and landmarks in napari; returns when the window is closed."""
+    """Open the demo's clip and landmarks in napari; return when the window is closed."""
     try:
         import napari
         from qtpy import QtWidgets  # noqa: F401  # napari itself can be imported without Qt
@@ -70,9 +73,7 @@ def show(result: DemoResult) -> None:
     from napari.layers import Layer
 
     if sys.platform.startswith("linux") and not SCREENS & os.environ.keys():  # Qt would abort the process
-        raise ResultError(
-            "There is no display to show the result on: the files are written; leave out --open."
-        )
+        raise ResultError("There is no display for napari: the files are written; leave out --open.")
     viewer = napari.Viewer()
     (clip,) = viewer.open(result.clip, plugin=PROGRAM)
     for data in result.tracks.to_layer_data(clip):

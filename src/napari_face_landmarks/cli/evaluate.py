@@ -7,9 +7,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_face_landmarks.cli.console import progress_bar, say
+from napari_face_landmarks.cli.console import print_stderr, progress_bar
 from napari_face_landmarks.cli.options import add_options
-from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
+from napari_face_landmarks.cli.output_paths import check_distinct, prepare_output
 from napari_face_landmarks.evaluation import options as choices
 from napari_face_landmarks.priority import cores
 from napari_face_landmarks.settings import REFINE_MODES
@@ -20,13 +20,13 @@ if TYPE_CHECKING:
 OPTIONS = {
     "files FILE.npz": "labelled faces",
     "--models NAME|FOLDER": "bundles; default: all that `models` lists",
-    "--measures": "compare measures too (eye aperture, mouth, brows, left minus right) with those of the "
-    "labels, shut eyes with open ones, and landmarks with known deformations of the face",
-    "--refine": "one or more of %(choices)s; default: off always, with --measures auto too",
-    "--boxes": "where the boxes come from: the labels (truth), the labels shifted by 4 %% of the face "
+    "--measures": "also compare measures (eye aperture, mouth, brows, left minus right) with those of the "
+    "labels, closed eyes with open ones, and landmarks with known deformations of the face",
+    "--refine": "one or more of %(choices)s; default: off always, and with --measures also auto",
+    "--boxes": "source of the boxes: the labels (truth), the labels shifted by 4 %% of the face "
     "like the boxes of a tracker (jitter), or the bundle's detector; default: %(default)s",
     "--perturb WHAT": f"corruptions of the images: {', '.join(choices.CONDITIONS)}, or all; default: none",
-    "--faces": "all faces of the files, or one side of the training's split by the names of the faces; "
+    "--faces": "all faces of the files, or one part of the split into training and held-out faces; "
     "default: %(default)s",
     "--json OUT.json": "write all results, including those of each face",
     "--table OUT.md": "write Markdown tables; if the file has the markers <!-- accuracy table --> and "
@@ -94,9 +94,9 @@ def _evaluate(options: argparse.Namespace) -> int:
     faces = read_faces(options.files, options.faces, options.limit, options.seed)
     bundles = _bundles(options.models or list_models())
     for path in outputs:
-        prepare_place(path)
-    for sentence in _trained_on(bundles, faces.files) if options.faces != "held-out" else ():
-        say(f"Warning: {sentence}")
+        prepare_output(path)
+    for sentence in _training_warnings(bundles, faces.files) if options.faces != "held-out" else ():
+        print_stderr(f"Warning: {sentence}")
     with progress_bar("Evaluating", len(faces), "faces") as advance:
         fits = fit_faces(faces, bundles, plan, advance)
     summaries, pooled = summarise(fits), pooled_poor_fits(fits)
@@ -116,27 +116,27 @@ def _evaluate(options: argparse.Namespace) -> int:
 
 
 def _bundles(names: Sequence[str]) -> dict[str, Models]:
-    """Load bundles by name; a second bundle with the same name is listed as the user gave it."""
+    """Load bundles; a second bundle of the same name is listed by its argument on the command line."""
     from napari_face_landmarks.models import load_models
 
     bundles: dict[str, Models] = {}
-    for given in dict.fromkeys(names):
-        models = load_models(given)
-        bundles[models.name if models.name not in bundles else given] = models
+    for argument in dict.fromkeys(names):
+        models = load_models(argument)
+        bundles[models.name if models.name not in bundles else argument] = models
     return bundles
 
 
-def _trained_on(bundles: Mapping[str, Models], files: Sequence[str]) -> list[str]:
+def _training_warnings(bundles: Mapping[str, Models], files: Sequence[str]) -> list[str]:
     """Return a warning for each bundle whose card lists one of the files as training data."""
     sentences = []
     for name, models in bundles.items():
         data = models.card.get("trained_on")
         entries = [str(item.get("data")) for item in data if isinstance(item, dict)] if data else []
-        known = {entry.rsplit("/", 1)[-1] for entry in entries}
-        seen = [Path(file).name for file in files if Path(file).stem in known]
-        if seen:
+        stems = {entry.rsplit("/", 1)[-1] for entry in entries}
+        shared = [Path(file).name for file in files if Path(file).stem in stems]
+        if shared:
             sentences.append(
-                f"The bundle {name} was trained on faces of {', '.join(seen)}: use --faces held-out to "
-                "measure on faces that it was not trained on."
+                f"The bundle {name} was trained on faces of {', '.join(shared)}: use --faces held-out to "
+                "evaluate it on other faces."
             )
     return sentences

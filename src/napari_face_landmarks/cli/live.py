@@ -13,17 +13,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_face_landmarks.cli.console import fail, say
+from napari_face_landmarks.cli.console import fail, print_stderr
 from napari_face_landmarks.cli.exports import VIDEO_OUTPUTS
 from napari_face_landmarks.cli.options import (
     MODELS,
     add_options,
     add_settings_options,
+    as_arguments,
     chosen_settings,
-    given,
     number,
 )
-from napari_face_landmarks.cli.output_paths import prepare_place
+from napari_face_landmarks.cli.output_paths import prepare_output
 from napari_face_landmarks.cli.track import until_interrupted
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.paths import checked_suffix
@@ -40,10 +40,10 @@ OPTIONS = {
     "source SOURCE": "- for a video on the standard input (y4m, Matroska, MPEG-TS, MJPEG), or the number "
     "of a camera",
     "-o --output OUT.csv": "write the landmarks at the end, as `track` does",
-    "--overlay OUT.mp4|-": "write frames with their landmarks as they come: to a video, or as y4m to the "
+    "--overlay OUT.mp4|-": "write frames with their landmarks immediately: to a video, or as y4m to the "
     "standard output, for a player such as `ffplay -`",
-    "--seconds X": "end after so many seconds",
-    "--keep-all": "drop no frame: let the source wait, for a pipe from a file",
+    "--seconds X": "stop after this many seconds",
+    "--keep-all": "let the source wait instead of dropping frames, for a pipe from a file",
     **MODELS,
 }
 
@@ -52,63 +52,58 @@ def add_live(commands: Any) -> None:
     """Add the command `live`."""
     parser = commands.add_parser(
         "live",
-        help="track a camera or a pipe as the frames come",
-        description="Track the faces of a camera or of a video from a pipe as its frames come. Frames that "
-        "come while the tracker is busy are dropped, so that what is shown is never more than a few frames "
-        "behind; their number is reported. Ctrl-C ends it.",
+        help="track a camera or a pipe in real time",
+        description="Track the faces of a camera or of a video from a pipe in real time. Frames that arrive "
+        "while the tracker is busy are dropped, so that the output is at most a few frames late; their "
+        "number is reported. Stop with Ctrl-C.",
     )
-    add_options(
-        parser,
-        OPTIONS,
-        overlay={"type": str},
-        seconds={"type": _seconds},
-    )
+    add_options(parser, OPTIONS, overlay={"type": str}, seconds={"type": _seconds})
     add_settings_options(parser)
     parser.set_defaults(run=_live)
 
 
 def _seconds(text: str) -> float:
-    found = number(text)
-    if isinstance(found, str) or not 0 <= found < math.inf:
-        raise argparse.ArgumentTypeError(f"{text!r} is no number of seconds")
-    return float(found)
+    seconds = number(text)
+    if isinstance(seconds, str) or not 0 <= seconds < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds")
+    return float(seconds)
 
 
 def _live(options: argparse.Namespace) -> int:
     settings = chosen_settings(options)
     for path in _checked_outputs(options):
-        prepare_place(path)
+        prepare_output(path)
     if options.source != PIPE and not options.source.isdecimal():
-        raise ResultError(f"{options.source} is neither - nor the number of a camera: use `track` for files.")
+        raise ResultError(f"{options.source} is neither - nor a camera number: use `track` for files.")
 
     from napari_face_landmarks.models import load_models
     from napari_face_landmarks.tracking import FaceTracker
     from napari_face_landmarks.tracking.cuts import split_at_cuts
     from napari_face_landmarks.video.live import open_live
 
-    tracker = FaceTracker(load_models(*given(options.models)), settings)
+    tracker = FaceTracker(load_models(*as_arguments(options.models)), settings)
     tracker.prepare()
     live = open_live(
         sys.stdin.buffer if options.source == PIPE else int(options.source), keep_all=options.keep_all
     )
-    shown = _Shown(live)
+    source = _PendingFrames(live)
     results: list[FrameResult] = []
     try:
-        run = tracker.track_frames(shown)
+        run = tracker.track_frames(source)
         with until_interrupted() as interrupted:
-            taken = _taken(run, live, options.seconds, interrupted)
-            _write_as_they_come(options.overlay, shown.drawn(taken, results))
+            tracked = _track(run, live, options.seconds, interrupted)
+            _write_overlay(options.overlay, source.drawn(tracked, results))
     finally:
         live.close()
     tracks = split_at_cuts(run.tracks(results))
     if options.output is not None and results:
         tracks.save(options.output)
-    say(shown.summary(len(results)))
+    print_stderr(source.summary(len(results)))
     for sentence in dict.fromkeys([*live.warnings, *tracks.warnings]):
-        say(f"Warning: {sentence}")
+        print_stderr(f"Warning: {sentence}")
     if live.failure is not None:
-        return fail(f"The source broke off after {len(results)} frames, which are kept.")
-    return 0 if tracks.stats.faces else fail("No face was found: check that the source shows one.")
+        return fail(f"The source failed after {len(results)} frames, which are kept.")
+    return 0 if tracks.stats.faces else fail("No face was detected: check that the source shows one.")
 
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:
@@ -124,8 +119,8 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
     return outputs
 
 
-def _taken(run: Run, live: LiveFrames, seconds: float | None, interrupted: Any) -> Iterator[FrameResult]:
-    """Yield results until the source or the time ends, or Ctrl-C."""
+def _track(run: Run, live: LiveFrames, seconds: float | None, interrupted: Any) -> Iterator[FrameResult]:
+    """Yield results until the source ends, `seconds` have passed or Ctrl-C is pressed."""
     for result in run:
         yield result
         if interrupted() or (seconds is not None and live.times[result.index] >= seconds):
@@ -133,52 +128,54 @@ def _taken(run: Run, live: LiveFrames, seconds: float | None, interrupted: Any) 
     run.close()
 
 
-class _Shown:
-    """An iterator over live frames that keeps each until it is drawn, and notes the latency."""
+class _PendingFrames:
+    """Iterator over live frames that keeps each until its landmarks are drawn, and records the latency."""
 
     def __init__(self, live: LiveFrames) -> None:
         self._live, self.times = live, live.times
-        self._waiting: deque[Any] = deque()
-        self._late: list[float] = []
+        self._pending: deque[Any] = deque()
+        self._latencies: list[float] = []
 
-    def __iter__(self) -> _Shown:
+    def __iter__(self) -> _PendingFrames:
         return self
 
     def __next__(self) -> Any:
         frame = next(self._live)
-        self._waiting.append(frame)
+        self._pending.append(frame)
         return frame
 
-    def drawn(self, taken: Iterator[FrameResult], results: list[FrameResult]) -> Iterator[tuple[float, Any]]:
-        """Yield time and picture of each result, and append the result to `results`."""
+    def drawn(
+        self, tracked: Iterator[FrameResult], results: list[FrameResult]
+    ) -> Iterator[tuple[float, Any]]:
+        """Append each tracked result to `results`, and yield its time in seconds and its overlay."""
         from napari_face_landmarks.video.pixels import to_rgb8
         from napari_face_landmarks.visualization import draw_landmarks
 
-        for result in taken:
+        for result in tracked:
             results.append(result)
-            frame = self._waiting.popleft()
+            frame = self._pending.popleft()
             seconds = self._live.times[result.index]
-            self._late.append(time.monotonic() - self._live.arrivals[result.index])
+            self._latencies.append(time.monotonic() - self._live.arrivals[result.index])
             yield seconds, draw_landmarks(to_rgb8(frame), result.landmarks, result.confidence, result.source)
 
     def summary(self, n_frames: int) -> str:
         """Return a sentence with the number of tracked and dropped frames and the latency."""
         if not n_frames:
             return "No frame was received."
-        lost = self._live.dropped
         return (
-            f"{n_frames} frames tracked, {lost} dropped while the tracker was busy; the latency of the "
-            f"landmarks was {1000 * statistics.median(self._late):.0f} ms (median; "
-            f"{1000 * max(self._late):.0f} ms at most)."
+            f"{n_frames} frames tracked, {self._live.dropped} dropped while the tracker was busy; the "
+            f"latency of the landmarks was {1000 * statistics.median(self._latencies):.0f} ms (median; "
+            f"{1000 * max(self._latencies):.0f} ms at most)."
         )
 
 
-def _write_as_they_come(overlay: str | None, drawn: Iterator[tuple[float, Any]]) -> None:
+def _write_overlay(overlay: str | None, drawn: Iterator[tuple[float, Any]]) -> None:
+    """Write overlays to a video or the standard output, or only iterate over them if there is no output."""
     from napari_face_landmarks.video import write_video
     from napari_face_landmarks.video.live import write_y4m
 
     if overlay == PIPE:
-        write_y4m(sys.stdout.buffer, (picture for _, picture in drawn), NOMINAL_RATE)
+        write_y4m(sys.stdout.buffer, (image for _, image in drawn), NOMINAL_RATE)
         return
     first = next(drawn, None)
     if overlay is None or first is None:
@@ -187,11 +184,11 @@ def _write_as_they_come(overlay: str | None, drawn: Iterator[tuple[float, Any]])
         return
     times = [first[0]]
 
-    def pictures() -> Iterator[Any]:
+    def images() -> Iterator[Any]:
         yield first[1]
-        for seconds, picture in drawn:
+        for seconds, image in drawn:
             times.append(seconds)
-            yield picture
+            yield image
 
-    # the list grows with the pictures
-    write_video(overlay, pictures(), NOMINAL_RATE, (times[place] for place in itertools.count()))
+    # `images` appends the time of a frame before the writer reads it
+    write_video(overlay, images(), NOMINAL_RATE, (times[frame] for frame in itertools.count()))

@@ -12,7 +12,7 @@ from typing import NoReturn
 from napari_face_landmarks.cli.batch import add_batch
 from napari_face_landmarks.cli.benchmark import add_benchmark
 from napari_face_landmarks.cli.check import add_check
-from napari_face_landmarks.cli.console import PROGRAM, STATUS_ERROR, STATUS_INTERRUPTED, fail, say
+from napari_face_landmarks.cli.console import PROGRAM, STATUS_ERROR, STATUS_INTERRUPTED, fail, print_stderr
 from napari_face_landmarks.cli.convert import add_convert, add_formats
 from napari_face_landmarks.cli.demo import add_demo
 from napari_face_landmarks.cli.evaluate import add_evaluate
@@ -32,7 +32,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     arguments : sequence of str, optional
         Default: the arguments of the process.
     """
-    for stream in (sys.stdout, sys.stderr):  # whose encoding may lack characters, as on Windows
+    for stream in (sys.stdout, sys.stderr):  # their encoding may lack characters, as on Windows
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="backslashreplace")
     options = make_parser().parse_args(arguments)
@@ -44,9 +44,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except FaceLandmarksError as error:
         return fail(str(error))
     except KeyboardInterrupt:
-        say("Stopped.")
+        print_stderr("Stopped.")
         return STATUS_INTERRUPTED
-    except BrokenPipeError:  # the reading end was closed, for example by `| head`
+    except BrokenPipeError:  # the reader closed the pipe, for example `| head`
         sys.stderr.close()
         return STATUS_ERROR
     except OSError as error:
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
-        say(f"{PROGRAM}: {message[:1].upper()}{message[1:].rstrip('.')}; see {self.prog} --help.")
+        print_stderr(f"{PROGRAM}: {message[:1].upper()}{message[1:].rstrip('.')}; see {self.prog} --help.")
         sys.exit(STATUS_ERROR)
 
 

@@ -9,16 +9,16 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from napari_face_landmarks.cli.console import progress_bar, say
+from napari_face_landmarks.cli.console import print_stderr, progress_bar
 from napari_face_landmarks.cli.options import (
     MODELS,
     add_options,
     add_settings_options,
+    as_arguments,
     chosen_settings,
-    given,
     number,
 )
-from napari_face_landmarks.cli.output_paths import check_distinct, prepare_place
+from napari_face_landmarks.cli.output_paths import check_distinct, prepare_output
 from napari_face_landmarks.errors import MeasureError
 
 if TYPE_CHECKING:
@@ -37,14 +37,14 @@ OPTIONS = {
     "--events EVENTS.csv": "one row for each blink and eye",
     "--summary SUMMARY.csv": "one row for each face: at rest, at peak, range, asymmetry, blinks a minute",
     "--plot OUT.png": "curves of face 0, left and right",
-    "--report OUT.html": "one page for people, with pictures and curves; of two inputs, what has changed",
+    "--report OUT.html": "a readable page with images and curves; for two inputs, a comparison",
     "--long": "write OUT.csv with one row for each measure",
     "--rest FRAME|auto": "the frame at rest, counted from 0; default: the calmest second of each face",
-    "--scale iris|MM_PER_PX|A-B=Lmm": "lengths in mm: from the iris, millimetres per pixel, or a known "
-    "distance such as 36-45=90mm; default: percent of the distance of the outer canthi at rest",
-    "--pose-corrected": "turn each face to a frontal view first, with the depth of the shape model",
-    "--measures NAME": "only these, such as closure mouth_opening",
-    "--fps N": "frame rate, in place of the recording's time stamps",
+    "--scale iris|MM_PER_PX|A-B=Lmm": "lengths in mm: from the iris, from millimetres per pixel, or from a "
+    "known distance such as 36-45=90mm; default: percent of the distance of the outer canthi at rest",
+    "--pose-corrected": "rotate each face to a frontal view first, with the depth of the shape model",
+    "--measures NAME": "write only these measures, such as closure mouth_opening",
+    "--fps N": "frame rate, instead of the recording's time stamps",
     **MODELS,
 }
 
@@ -80,14 +80,14 @@ def _measure(options: argparse.Namespace) -> int:
         raise MeasureError(f"The frame rate is {options.fps}: give a number of frames per second above 0.")
     rest = _rest(options.rest)
     tables: list[tuple[Path, MeasureTable]] = []
-    reported: list[tuple[Tracks, MeasureTable, Path | None]] = []  # other landmarks are not kept
+    reported: list[tuple[Tracks, MeasureTable, Path | None]] = []  # only reports need the landmarks again
     for path in options.inputs:
         from napari_face_landmarks.measures import measure
         from napari_face_landmarks.video import VideoWarning
 
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore", VideoWarning)  # they are said below
-            tracks, pdm, found = _tracks_of(path, options, settings)
+            warnings.simplefilter("ignore", VideoWarning)  # printed below
+            tracks, pdm, video_warnings = _read_or_track(path, options, settings)
         if options.fps is not None:
             tracks = dataclasses.replace(tracks, timestamps=tracks.frame_indices / options.fps)
         try:
@@ -101,40 +101,40 @@ def _measure(options: argparse.Namespace) -> int:
             )
         except MeasureError as error:
             raise MeasureError(f"{path.name}: {error}") from None
-        for sentence in dict.fromkeys([*found, *tracks.warnings, *table.warnings]):
-            say(f"{path.name}: {sentence}")
+        for sentence in dict.fromkeys([*video_warnings, *tracks.warnings, *table.warnings]):
+            print_stderr(f"{path.name}: {sentence}")
         tables.append((path, table))
         if options.report is not None:
             reported.append((tracks, table, None if _is_result(path) else path))
         del tracks
     for path in outputs:
-        prepare_place(path)
+        prepare_output(path)
     _write(options, tables, reported)
     return 0
 
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:
-    given_paths = (
+    paths = (
         (options.output, TABLES),
         (options.events, TABLES),
         (options.summary, TABLES),
         (options.plot, PLOTS),
         (options.report, REPORTS),
     )
-    wanted = [(path, suffixes) for path, suffixes in given_paths if path is not None]
-    if not wanted:
+    outputs = [(path, suffixes) for path, suffixes in paths if path is not None]
+    if not outputs:
         raise MeasureError(
             "There is nothing to write: give -o OUT.csv, --events, --summary, --plot or --report."
         )
-    for path, suffixes in wanted:
+    for path, suffixes in outputs:
         if path.suffix.lower() not in suffixes:
             raise MeasureError(f"{path} does not end in {' or '.join(suffixes)}: give another name.")
-    most = 1 if options.plot else 2
-    if len(options.inputs) > most and (options.plot or options.report):
+    limit = 1 if options.plot else 2
+    if len(options.inputs) > limit and (options.plot or options.report):
         raise MeasureError(
-            "A plot is of one recording, a report of one or of two to compare: give fewer inputs."
+            "A plot shows one recording, a report one or a comparison of two: give fewer inputs."
         )
-    return check_distinct(options.inputs, [path for path, _ in wanted])
+    return check_distinct(options.inputs, [path for path, _ in outputs])
 
 
 def _rest(text: str) -> int | str:
@@ -145,18 +145,19 @@ def _rest(text: str) -> int | str:
     return int(text)
 
 
-def _tracks_of(path: Path, options: argparse.Namespace, settings: Any) -> tuple[Tracks, Any, tuple[str, ...]]:
-    """Return tracks of a file, or of a video, which is tracked; a shape model or None; warnings."""
+def _read_or_track(
+    path: Path, options: argparse.Namespace, settings: Any
+) -> tuple[Tracks, Any, tuple[str, ...]]:
+    """Read landmarks or track a video; return tracks, a point distribution model or None, and warnings."""
     from napari_face_landmarks.io.formats import read_tracks
     from napari_face_landmarks.models import load_models
 
     if _is_result(path):
-        tracks = read_tracks(path)
-        chosen = options.pose_corrected and options.models is not None
-        return tracks, load_models(options.models).pdm if chosen else None, ()
+        needs_pdm = options.pose_corrected and options.models is not None
+        return read_tracks(path), load_models(options.models).pdm if needs_pdm else None, ()
     from napari_face_landmarks.tracking import FaceTracker
 
-    models = load_models(*given(options.models))
+    models = load_models(*as_arguments(options.models))
     tracker = FaceTracker(models, settings)
     from napari_face_landmarks.video import open_video
 
@@ -178,28 +179,28 @@ def _write(
         write_table,
     )
 
-    def over_all(of_one: Any) -> pandas.DataFrame:
+    def concatenate(convert: Any) -> pandas.DataFrame:
+        """Return one data frame of all recordings, with their names."""
         import pandas as pd
 
-        frames = [(path, of_one(table)) for path, table in tables]
+        frames = [(path, convert(table)) for path, table in tables]
         if len(frames) == 1:
             return frames[0][1]
-        alike = len({path.name for path, _ in frames}) < len(frames)  # visits in folders of their own
+        ambiguous = len({path.name for path, _ in frames}) < len(frames)  # same names in several folders
         for path, frame in frames:
-            frame.insert(0, "recording", str(path) if alike else path.name)
+            frame.insert(0, "recording", str(path) if ambiguous else path.name)
         return pd.concat([frame for _, frame in frames], ignore_index=True)
 
-    written: list[tuple[Path, Any]] = []  # all is computed before anything is written
-    if options.output is not None and len(tables) == 1:  # pandas would take longer to load than all else
-        written.append((options.output, columns_of(tables[0][1], options.long)))
+    outputs: list[tuple[Path, Any]] = []  # everything is computed before anything is written
+    if options.output is not None and len(tables) == 1:  # avoids pandas, which takes long to import
+        outputs.append((options.output, columns_of(tables[0][1], options.long)))
     elif options.output is not None:
-        written.append((options.output, over_all(lambda table: to_dataframe(table, options.long))))
+        outputs.append((options.output, concatenate(lambda table: to_dataframe(table, options.long))))
     if options.events is not None:
-        events = over_all(lambda table: events_to_dataframe(blinks(table)))
-        written.append((options.events, events))
+        outputs.append((options.events, concatenate(lambda table: events_to_dataframe(blinks(table)))))
     if options.summary is not None:
-        written.append((options.summary, over_all(summary)))
-    for path, frame in written:
+        outputs.append((options.summary, concatenate(summary)))
+    for path, frame in outputs:
         write_table(path, frame)
     if options.plot is not None:
         from napari_face_landmarks.measures.plot import plot_measures, save_figure
@@ -214,7 +215,7 @@ def _write(
         else:
             write_comparison(options.report, reported[0], reported[1])
             for sentence in find_differences(tables[0][1], tables[1][1]):
-                say(sentence)
+                print_stderr(sentence)
 
 
 def _is_result(path: Path) -> bool:

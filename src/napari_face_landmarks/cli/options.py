@@ -13,30 +13,30 @@ from typing import Any
 from napari_face_landmarks.settings import DEFAULT_PRESET, PRESETS, REFINE_MODES, TrackerSettings
 
 
-def add_options(parser: Any, options: Mapping[str, str], **more: Mapping[str, Any]) -> None:
-    """Add arguments and options to a parser, or to a group of one.
+def add_options(parser: Any, options: Mapping[str, str], **arguments: Mapping[str, Any]) -> None:
+    """Add options and positional arguments to a parser or to one of its groups.
 
-    `options` are the help texts, by what the usage shows: ``"-o --output OUT.csv"``, ``"video VIDEO"``. The
-    last word says what is given, and by `kind_of` its type; an option without one is a flag. `more`, by the
-    names of the attributes, are further arguments of ``add_argument``.
+    `options` maps usages, such as ``"-o --output OUT.csv"`` and ``"video VIDEO"``, to help texts. The last
+    word is the metavar, which determines the type (see `_type_of`); an option without one is a flag.
+    `arguments` maps attribute names to further arguments of ``add_argument``.
     """
     for usage, text in options.items():
         words = usage.split()
         names = [word for word in words if word.startswith("-")] or words[:1]
-        given = words[len(names) :]
-        extra = dict(more.get(names[-1].lstrip("-").replace("-", "_"), {}))
-        if given:
-            extra = {"metavar": given[0], "type": kind_of(given[0]), **extra}
+        metavar = words[len(names) :]
+        extra = dict(arguments.get(names[-1].lstrip("-").replace("-", "_"), {}))
+        if metavar:
+            extra = {"metavar": metavar[0], "type": _type_of(metavar[0]), **extra}
         elif not extra:
             extra = {"action": "store_true"}
         parser.add_argument(*names, help=text, **extra)
 
 
-def kind_of(metavar: str) -> Callable[[str], Any]:
-    """Return what converts the text of an option: N is a number from 1, and OUT.csv a path, for example."""
-    kinds: dict[str, Callable[[str], Any]] = {"N": count, "WHEN": frame_or_time}
-    kinds |= dict.fromkeys(("VIDEO", "VIDEO|RESULT", "FILE", "FOLDER", "IN", "OUT"), Path)
-    return kinds.get(metavar, Path if "." in metavar else str)
+def _type_of(metavar: str) -> Callable[[str], Any]:
+    """Return the function that converts the text of an option: N is a positive integer, OUT.csv a path."""
+    types: dict[str, Callable[[str], Any]] = {"N": count, "WHEN": frame_or_time}
+    types |= dict.fromkeys(("VIDEO", "VIDEO|RESULT", "FILE", "FOLDER", "IN", "OUT"), Path)
+    return types.get(metavar, Path if "." in metavar else str)
 
 
 MODELS = {
@@ -45,19 +45,19 @@ MODELS = {
 }
 FORMAT = {"--format NAME": "the format of OUT, if several formats share its suffix (see `formats`)"}
 SOURCE = {
-    "--every N": "track only every n-th frame; numbers and times of the frames stay those of the video",
-    "--stream N": "which of the video streams of the file to track, from 0; default: the one marked default, "
-    "else the largest that is no attached picture",
+    "--every N": "track only every n-th frame; frame numbers and times remain those of the video",
+    "--stream N": "number of the video stream to track, counted from 0; default: the stream marked as "
+    "default, otherwise the largest one that is not an attached picture",
 }
-"""Options of several commands: models, the format of an output, and the part of a file to track."""
-SOURCE_KINDS: dict[str, dict[str, Any]] = {"every": {"default": 1}, "stream": {"type": int}}
+SOURCE_ARGUMENTS: dict[str, dict[str, Any]] = {"every": {"default": 1}, "stream": {"type": int}}
+"""Further arguments of `add_options` for `SOURCE`."""
 
 
 def add_settings_options(parser: argparse.ArgumentParser) -> None:
     """Add an option for each field of `TrackerSettings`, with the range, help and default of the field."""
     group = parser.add_argument_group("settings of the tracker")
     purposes = " ".join(f"{item.name}: {item.help}" for item in PRESETS).replace("%", "%%")
-    preset = f"named settings, which the options below override. {purposes} Default: %(default)s."
+    preset = f"named settings that the options below override. {purposes} Default: %(default)s."
     names = [item.name for item in PRESETS]
     add_options(group, {"--preset": preset}, preset={"choices": names, "default": DEFAULT_PRESET})
     for item in dataclasses.fields(TrackerSettings):
@@ -72,7 +72,7 @@ def add_settings_options(parser: argparse.ArgumentParser) -> None:
 
 
 def number(text: str) -> int | float | str:
-    """Convert text to a number; other text is returned unchanged for `TrackerSettings` to refuse."""
+    """Convert text to a number; return other text unchanged, which `TrackerSettings` rejects."""
     for kind in (int, float):
         with contextlib.suppress(ValueError):
             return kind(text)
@@ -81,18 +81,18 @@ def number(text: str) -> int | float | str:
 
 def count(text: str) -> int:
     """Convert text to a positive integer."""
-    found = number(text)
-    if not isinstance(found, int) or found < 1:
+    value = number(text)
+    if not isinstance(value, int) or value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a positive integer")
-    return found
+    return value
 
 
 def frame_or_time(text: str) -> int | float:
-    """Convert text to a frame, an int, or to seconds, a float: "250", "12.5", "12s", "1:30", "0:01:30.5"."""
-    found = re.fullmatch(r"(?:(\d+):)?(?:(\d{1,2}):)?(\d+(?:\.\d*)?)(s?)", text)
-    if found is None:
+    """Convert text to a frame number ("250"), or to seconds, a float ("12.5", "12s", "1:30", "0:01:30.5")."""
+    match = re.fullmatch(r"(?:(\d+):)?(?:(\d{1,2}):)?(\d+(?:\.\d*)?)(s?)", text)
+    if match is None:
         raise argparse.ArgumentTypeError(f"{text!r} is neither a frame such as 250 nor a time such as 1:30.5")
-    first, second, last, unit = found.groups()
+    first, second, last, unit = match.groups()
     if not (first or unit or "." in last):
         return int(last)
     hours, minutes = (first, second) if second else ("0", first or "0")
@@ -100,16 +100,16 @@ def frame_or_time(text: str) -> int | float:
 
 
 def chosen_settings(options: argparse.Namespace) -> TrackerSettings:
-    """Return the settings for the options: the preset with the settings that override it."""
-    return TrackerSettings.preset(options.preset, **as_settings(options))
+    """Return the settings of the preset, with those changed by individual options."""
+    return TrackerSettings.preset(options.preset, **changed_settings(options))
 
 
-def as_settings(options: argparse.Namespace) -> dict[str, Any]:
-    """Return the settings given as individual options."""
+def changed_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return the settings that individual options change, by name."""
     names = [item.name for item in dataclasses.fields(TrackerSettings)]
     return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
 
 
-def given(value: Any) -> list[Any]:
-    """Return `value` as a list of arguments, empty for None, so that the callee's default applies."""
+def as_arguments(value: Any) -> list[Any]:
+    """Return a list of `value`, or an empty one for None so that the callee's default applies."""
     return [] if value is None else [value]

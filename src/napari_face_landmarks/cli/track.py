@@ -23,13 +23,13 @@ from napari_face_landmarks.cli.options import (
     FORMAT,
     MODELS,
     SOURCE,
-    SOURCE_KINDS,
+    SOURCE_ARGUMENTS,
     add_options,
     add_settings_options,
+    as_arguments,
     chosen_settings,
-    given,
 )
-from napari_face_landmarks.cli.output_paths import prepare_place
+from napari_face_landmarks.cli.output_paths import prepare_output
 from napari_face_landmarks.errors import ResultError
 from napari_face_landmarks.files.atomic import same_file
 from napari_face_landmarks.files.json_file import write_json
@@ -41,33 +41,32 @@ if TYPE_CHECKING:
     from napari_face_landmarks.tracking import Tracks
     from napari_face_landmarks.video import Video
 
-PATIENCE = 1.0
-"""Seconds without a result after which the user is informed of a compilation."""
+NOTICE_SECONDS = 1.0
+"""Seconds without a result after which the user is informed that kernels are being compiled."""
 PREPARING = "Preparing: the first run after an installation compiles for some seconds …"
 
 OPTIONS = {
-    "video VIDEO": "a video, a folder of pictures, a TIFF stack or a photograph",
+    "video VIDEO": "a video, a folder of images, a multi-page TIFF file or an image",
     "-o --output OUT.csv": "landmarks: .csv for OpenFace's columns, .npz to include settings and "
     "statistics, or another format that `formats` lists",
     **FORMAT,
     "--stats STATS.json": "write counts, frames per second and the seconds of each stage",
     "--resume": "resume an interrupted run from its checkpoint next to OUT; the landmarks are those of "
-    "an uninterrupted run. Without a checkpoint it starts at the first frame, unless OUT exists.",
+    "an uninterrupted run. Without a checkpoint, start at the first frame, unless OUT exists.",
     "--from WHEN": "first frame to track: a frame (250) or a time (12.5, 12s, 1:30)",
-    "--to WHEN": "where to stop, which is not tracked: a frame (250) or a time (12.5, 12s, 1:30)",
+    "--to WHEN": "first frame that is no longer tracked: a frame (250) or a time (12.5, 12s, 1:30)",
     **SOURCE,
     "--focal X": "focal length of the camera, for head position and rotation in OpenFace's columns: "
-    "pixels (1300, or 250px), or 35 mm equivalent (26mm); default: that which OpenFace assumes",
+    "pixels (1300, or 250px), or 35 mm equivalent (26mm); default: the focal length that OpenFace assumes",
     "--regions FILE.json": "boxes in which to search for a face that the detector misses, and boxes to ignore"
     ', such as {"look": [{"box": [120, 80, 360, 380], "first": 0}], "ignore": [{"box": [500, 0, 640, 200]}]}',
-    "--threads N": "number of threads besides the decoder's; default: one per processor core, at most "
-    "4. The landmarks do not depend on it.",
+    "--threads N": "number of threads in addition to the decoder's; default: one per processor core, at "
+    "most 4. The landmarks do not depend on it.",
     **MODELS,
-    "--experts": "what evaluates CLNF's patch experts: compiled kernels (the default), or ONNX Runtime, "
+    "--experts": "implementation of CLNF's patch experts: compiled kernels (the default), or ONNX Runtime, "
     "which needs the package onnx",
     "--provider NAME": "execution provider of ONNX Runtime for --experts onnx, such as "
-    "CUDAExecutionProvider; may be repeated, in the order of preference; default: the first that this "
-    "machine has",
+    "CUDAExecutionProvider; may be repeated, in order of preference; default: the first that is available",
 }
 
 
@@ -85,7 +84,7 @@ def add_track(commands: Any) -> None:
         output={"required": True},
         experts={"choices": ("numba", "onnx"), "default": "numba"},
         provider={"action": "append"},
-        **SOURCE_KINDS,
+        **SOURCE_ARGUMENTS,
     )
     add_export_options(parser)
     add_settings_options(parser)
@@ -105,13 +104,15 @@ def _track(options: argparse.Namespace) -> int:
     from napari_face_landmarks.tracking.regions import read_regions
 
     regions = None if options.regions is None else read_regions(options.regions)
-    with _opened(options.video, options.stream) as video:
+    with _open(options.video, options.stream) as video:
         for path in outputs:
-            prepare_place(path)
+            prepare_output(path)
         part = _part(options, video)
         if options.focal is not None:
-            focal_in_pixels(options.focal, video.shape[1:3])  # refused before anything is computed
-        models = load_models(*given(options.models), experts=options.experts, providers=options.provider)
+            focal_in_pixels(options.focal, video.shape[1:3])  # an error before anything is computed
+        models = load_models(
+            *as_arguments(options.models), experts=options.experts, providers=options.provider
+        )
         tracker = FaceTracker(models, settings, options.threads)
         checkpointed = CheckpointedRun.begin(
             tracker,
@@ -121,32 +122,32 @@ def _track(options: argparse.Namespace) -> int:
             regions=regions,
             part=part,
         )
-        whole = options.resume and not checkpointed.kept
+        remove = options.resume and not checkpointed.kept
         try:
-            if whole:
-                _begin_instead(options.output)
-            whole = False
-            interrupted = _follow(checkpointed)
+            if remove:
+                _check_restart(options.output)
+            remove = False
+            interrupted = _run(checkpointed)
             tracks = split_at_cuts(checkpointed.tracks())
             if options.focal is not None:
                 tracks = with_focal(tracks, options.focal)
-            whole = not tracks.n_frames
+            remove = not tracks.n_frames
             if not tracks.n_frames:
-                console.say("Stopped before the first frame was done; nothing is written.")
+                console.print_stderr("Stopped before the first frame was finished: no file is written.")
                 return console.STATUS_INTERRUPTED
             write_tracks(options.output, tracks, options.format)
-            whole = not interrupted
-        finally:  # frames that are in no other file stay in the checkpoint
-            checkpointed.close(remove=whole)
+            remove = not interrupted
+        finally:  # the checkpoint is kept if it has frames that are in no other file
+            checkpointed.close(remove=remove)
         if options.stats is not None:
             _write_stats(options.stats, tracks, options.video)
-        console.say(console.summary(tracks))
+        console.print_stderr(console.summary(tracks))
         if not interrupted:
             write_exports(options, video, tracks, models, part)
     for sentence in dict.fromkeys([*video.info.warnings, *tracks.warnings]):
-        console.say(f"Warning: {sentence}")
+        console.print_stderr(f"Warning: {sentence}")
     if interrupted:
-        console.say(
+        console.print_stderr(
             f"Stopped after {tracks.n_frames} of {checkpointed.total} frames, which are in {options.output}; "
             "--resume continues."
         )
@@ -158,20 +159,20 @@ def _track(options: argparse.Namespace) -> int:
         )
     if tracks.stats.faces == 0:
         return console.fail(
-            f"No face was found on any frame of {options.video}: check that it shows an upright face that is "
-            "not too small, or lower --min-confidence."
+            f"No face was detected in {options.video}: check that it shows an upright face that is not too "
+            "small, or lower --min-confidence."
         )
     return 0
 
 
-def _begin_instead(output: Path) -> None:
-    """Report that there is nothing to resume; refuse to replace a result by a run from the first frame."""
+def _check_restart(output: Path) -> None:
+    """Report that there is nothing to resume; raise a `ResultError` if a new run would replace a result."""
     if output.exists():
         raise ResultError(
-            f"{output} exists, and there is no interrupted run into it: it is complete, or of another run. "
-            "Leave out --resume to track again and replace it, or give another output."
+            f"{output} exists and has no checkpoint: it is complete, or belongs to another run. Leave out "
+            "--resume to track again and replace it, or give another output."
         )
-    console.say("There is no interrupted run to resume: starting at the first frame.")
+    console.print_stderr("There is no interrupted run to resume: starting at the first frame.")
 
 
 def _checked_outputs(options: argparse.Namespace) -> list[Path]:
@@ -201,8 +202,8 @@ def _checked_outputs(options: argparse.Namespace) -> list[Path]:
     return outputs
 
 
-def _opened(path: Path, stream: int | None) -> Video:
-    """Open a video; a warning that it is truncated is printed at the end, after its frames are saved."""
+def _open(path: Path, stream: int | None) -> Video:
+    """Open a video without its warnings, which are printed at the end, after the results are saved."""
     from napari_face_landmarks.video import VideoWarning, open_video
 
     with warnings.catch_warnings():
@@ -217,14 +218,14 @@ def _part(options: argparse.Namespace, video: Video) -> range:
 
 
 def _frame_at(when: int | float | None, video: Video, default: int) -> int:
-    """Return the first frame at or after a time of the video, in seconds; frames are returned as they are."""
+    """Return the first frame at or after a time (float, in seconds after the first frame), or the frame."""
     if isinstance(when, float):
         times = video.info.timestamps
         return int((times < times[0] + when - 1e-6).sum())
     return default if when is None else when
 
 
-def _follow(checkpointed: CheckpointedRun) -> bool:
+def _run(checkpointed: CheckpointedRun) -> bool:
     """Track the remaining frames; return whether Ctrl-C ended the run."""
     from napari_face_landmarks.tracking.refinement_notice import RefinementNotice
 
@@ -232,35 +233,37 @@ def _follow(checkpointed: CheckpointedRun) -> bool:
     run = checkpointed.run
     automatic = run.context.settings.refine == "auto"
     if checkpointed.kept:
-        console.say(f"Resuming: {checkpointed.kept} of {checkpointed.total} frames are done already.")
+        console.print_stderr(
+            f"Resuming: {checkpointed.kept} of {checkpointed.total} frames were done before."
+        )
     with (
-        _notice_of_compilation() as has_begun,
+        _compilation_notice() as cancel_notice,
         until_interrupted() as interrupted,
         console.progress_bar("Tracking", checkpointed.total - checkpointed.kept) as advance,
     ):
         # a second Ctrl-C, while a frame takes long, raises KeyboardInterrupt
         with contextlib.suppress(KeyboardInterrupt), contextlib.closing(run):
             for result in run:
-                has_begun()
+                cancel_notice()
                 advance()
                 if automatic:
-                    console.say_above_bar(notice.look(result, run.stats))
+                    console.print_above_bar(notice.look(result, run.stats))
                 if interrupted():
                     break
         if automatic:
-            console.say_above_bar(notice.sentence(run.stats))
+            console.print_above_bar(notice.sentence(run.stats))
         return interrupted()
 
 
 @contextlib.contextmanager
-def _notice_of_compilation() -> Iterator[Callable[[], None]]:
-    """Report after a while that kernels are being compiled, until the yielded function is called."""
+def _compilation_notice() -> Iterator[Callable[[], None]]:
+    """Report once that kernels are being compiled, unless the yielded function is called before."""
     before, begun = len(COMPILED), threading.Event()
 
     def watch() -> None:
-        while not begun.wait(PATIENCE):
+        while not begun.wait(NOTICE_SECONDS):
             if len(COMPILED) > before:
-                return console.say(PREPARING)
+                return console.print_stderr(PREPARING)
 
     threading.Thread(target=watch, daemon=True).start()
     try:
@@ -271,20 +274,20 @@ def _notice_of_compilation() -> Iterator[Callable[[], None]]:
 
 @contextlib.contextmanager
 def until_interrupted() -> Iterator[Callable[[], bool]]:
-    """Yield a function that returns True after the first Ctrl-C, so that the current frame is finished."""
-    asked = threading.Event()
+    """Yield a function that returns True after the first Ctrl-C; a second one raises KeyboardInterrupt."""
+    interrupted = threading.Event()
     if threading.current_thread() is not threading.main_thread():
-        yield asked.is_set
+        yield interrupted.is_set
         return
 
-    def ask(number: int, frame: FrameType | None) -> None:
-        if asked.is_set():
+    def handle(number: int, frame: FrameType | None) -> None:
+        if interrupted.is_set():
             raise KeyboardInterrupt
-        asked.set()
+        interrupted.set()
 
-    before = signal.signal(signal.SIGINT, ask)
+    before = signal.signal(signal.SIGINT, handle)
     try:
-        yield asked.is_set
+        yield interrupted.is_set
     finally:
         signal.signal(signal.SIGINT, before)
 
