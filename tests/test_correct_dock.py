@@ -129,7 +129,7 @@ def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest
     viewer.dims.set_point(0, N_FRAMES - 1)
     dock.forwards_button.native.click()
     wait_until(lambda: told)
-    assert "nothing to track" in told[0]
+    assert "no frame to propagate to" in told[0]
     wait_until(lambda: dock.refit_button.enabled)
     assert dock.status.value == told[0]
     viewer.layers.remove(dock.layer)

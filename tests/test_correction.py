@@ -168,7 +168,7 @@ def test_correcting_with_other_models_warns(models: Models, clip: Any, truth: Tr
         lambda: refit_in_tracks(models, clip[0], other, frame, 0),
         lambda: propagate(models, clip, other, frame, 0, until=frame + 1),
     ):
-        with pytest.warns(CorrectionWarning, match="models 'research', .* with 'open'") as caught:
+        with pytest.warns(CorrectionWarning, match="models 'research' .* with 'open'") as caught:
             call()
         assert [Path(warning.filename) for warning in caught] == [Path(__file__)]
 
@@ -217,7 +217,7 @@ def test_what_is_no_face_is_refused_in_a_sentence(models: Models, clip: Any) -> 
     with pytest.raises(ResultError, match="There is no face 4 on frame 0"):
         refit_in_tracks(models, clip[0], tracks, 0, 4)
     alone = dataclasses.replace(tracks, landmarks=np.full_like(tracks.landmarks, np.nan), meta={})
-    with pytest.raises(ResultError, match="place more landmarks by hand"):
+    with pytest.raises(ResultError, match="correct more landmarks by hand"):
         refit_in_tracks(models, clip[0], set_manual_landmarks(alone, 0, 0, [3], [[5, 5]]), 0, 0)
 
 
@@ -279,7 +279,7 @@ def test_a_stretch_that_is_broken_off_changes_nothing(models: Models, clip: Any,
     assert next(steps) == (1, N_FRAMES - 3)
     steps.close()
     np.testing.assert_array_equal(tracks.landmarks, before)
-    with pytest.raises(ResultError, match="nothing to track"):
+    with pytest.raises(ResultError, match="no frame to propagate to"):
         propagate(models, clip, tracks, N_FRAMES - 1, 0)
     with pytest.raises(ResultError, match="no face 2 on frame 0"):
         propagate(models, clip, tracks, 0, 2)

@@ -40,18 +40,19 @@ class Refit:
     landmarks : ndarray, (68, 2), float32
         Pixels, x then y; manual landmarks are unchanged.
     confidence : ndarray, (68,), float32
-        0 to 1; 1 for manual landmarks. That of the others is PFLD's on the frame, less where they are far
-        from PFLD's, and 0.5 where nothing is known: PFLD is off, or there is none.
+        0 to 1; 1 for manual landmarks. For the others, PFLD's confidence on the frame, reduced down to 0.5 by
+        their distance from PFLD's landmarks; 0.5 without PFLD.
     sigma : ndarray, (68,), float32
-        Standard deviation of each landmark's error along one axis, pixels, found likewise; 1 % of the
-        inter-ocular distance for manual landmarks.
+        Standard deviation of each landmark's error along one axis, pixels: 1 % of the inter-ocular distance
+        for manual landmarks; for the others PFLD's sigma, or their distance from PFLD's landmarks if that is
+        larger.
     params : ndarray, (6 + m,), float64
-        Parameters of the shape model.
+        Parameters of the PDM.
     refined : bool
-        Whether CLNF converged; if not, the landmarks are those of the initial fit.
+        Whether CLNF converged; if not, the landmarks are those of the initial PDM fit.
     doubtful : ndarray, (68,), bool
-        Manual landmarks that are inconsistent with the others: they are kept in the result but were ignored
-        in the fit. Always False if there are fewer than four.
+        Manual landmarks that are inconsistent with the others: they keep their positions but are ignored in
+        the fit. All False if there are fewer than four manual landmarks.
     """
 
     landmarks: Floats
@@ -63,15 +64,15 @@ class Refit:
 
 
 class CorrectionWarning(UserWarning):
-    """A manual landmark is inconsistent with the others, or the models are not those of the tracks."""
+    """A manual landmark is inconsistent with the others, or the tracks were made with other models."""
 
 
 def warn_of_other_models(models: Models, tracks: Tracks) -> None:
-    """Warn the caller's caller where tracks name other models than these."""
+    """Warn, at the caller's caller, if the tracks were made with other models."""
     if (name := tracks.meta.get(MODELS, models.name)) != models.name:
         warnings.warn(
-            f"The landmarks were tracked with the models {name!r}, and are corrected with {models.name!r}: "
-            "load those that they were tracked with.",
+            f"The landmarks were tracked with the models {name!r} but are corrected with {models.name!r}: "
+            f"load the models {name!r} instead.",
             CorrectionWarning,
             stacklevel=3,
         )
@@ -79,11 +80,11 @@ def warn_of_other_models(models: Models, tracks: Tracks) -> None:
 
 @dataclass(frozen=True, slots=True)
 class _Start:
-    """Initial landmarks of a fit with their standard deviations (px)."""
+    """Initial landmarks for CLNF."""
 
-    landmarks: npt.NDArray[np.float64]
-    sigma: npt.NDArray[np.float64]
-    confidence: Floats
+    landmarks: npt.NDArray[np.float64]  # (68, 2), px
+    sigma: npt.NDArray[np.float64]  # (68,), px
+    confidence: Floats  # (68,)
 
 
 def refit(
@@ -96,11 +97,11 @@ def refit(
 ) -> Refit:
     """Fit a face to manual landmarks.
 
-    The shape model is fitted to the manual landmarks and, with a low weight, to the others; PFLD runs on the
-    resulting crop and on that of the given landmarks. The result that agrees best with the manual landmarks
-    is refined by CLNF, in which their weight is `EngineConstants.held_weight` times that of the others. A
-    manual landmark that is far from PFLD's prediction for all the others, as after dragging the wrong one, is
-    ignored in the fit.
+    The PDM is fitted twice, to all landmarks equally and mainly to the manual ones, and PFLD runs on the
+    crops of both fits. Of the given landmarks, the fit and PFLD's outputs, those that agree best with the
+    manual landmarks are refined by CLNF, in which manual landmarks have `EngineConstants.held_weight` times
+    the weight of the others. A manual landmark that is far from its position predicted by PFLD from all
+    others, for example after the wrong landmark was dragged, is ignored in the fit.
 
     Parameters
     ----------
@@ -109,13 +110,13 @@ def refit(
     image : array-like, (H, W), (H, W, 3) or (H, W, 4)
         The frame.
     landmarks : array-like, (68, 2)
-        Current landmarks, manual ones included; px, x then y; NaN if unknown.
+        Current landmarks, including the manual ones; px, x then y; NaN if unknown.
     held : array-like, (68,), bool
-        Which landmarks are manual.
+        Mask of the manual landmarks.
     settings : TrackerSettings, optional
-        `max_iterations` (at least 5 here), `search_radius` and `convergence_px` are used.
+        `max_iterations` (at least 5 are used), `search_radius` and `convergence_px` apply.
     engine : module
-        Implementation of CLNF.
+        Implementation of CLNF: `clnf.numba_engine` or `clnf.reference`.
 
     Returns
     -------
@@ -124,7 +125,7 @@ def refit(
     Raises
     ------
     ImageError
-        If the image, the landmarks or the mask have another shape or dtype.
+        If the shape or dtype of the image, the landmarks or the mask is wrong.
     ModelError
         If there are too few landmarks to locate the face.
     """
@@ -138,30 +139,31 @@ def refit(
     fixed = fixed & np.isfinite(given).all(axis=1)
     rgb, pdm = to_rgb8(image), models.pdm
     settings = settings or TrackerSettings()
-    best, across, seen = _best_start(models, rgb, given, fixed)
-    placed, doubtful = given, _doubtful(models, rgb, given, fixed)
+    best, size, predictions = _best_start(models, rgb, given, fixed)
+    manual, doubtful = given, _doubtful(models, rgb, given, fixed)
     if doubtful.any():
         given, fixed = np.where(doubtful[:, None], np.nan, given), fixed & ~doubtful
-        best, across, seen = _best_start(models, rgb, given, fixed)
+        best, size, predictions = _best_start(models, rgb, given, fixed)
     points, sigma = best.landmarks.copy(), best.sigma.copy()
-    points[fixed], sigma[fixed] = given[fixed], constants.HAND_SIGMA * across
-    weights = _weights(sigma, fixed, across)
-    params = fit_pdm(pdm, points, weights)
-    thorough = settings.replace(max_iterations=max(settings.max_iterations, constants.ITERATIONS))
-    fit = refine(to_grey(rgb), points, params, models.clnf(engine), thorough, sigma, held=fixed)
-    found = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
-    found = _drawn_to(found, given, fixed, across)
-    found[doubtful] = placed[doubtful]
-    confidence, spread = _certainty(found, seen)
+    points[fixed], sigma[fixed] = given[fixed], constants.MANUAL_SIGMA * size
+    params = fit_pdm(
+        pdm, points, np.where(fixed, constants.MANUAL_WEIGHT, 1.0 / (1.0 + (sigma / (0.05 * size)) ** 2))
+    )
+    settings = settings.replace(max_iterations=max(settings.max_iterations, constants.MIN_ITERATIONS))
+    fit = refine(to_grey(rgb), points, params, models.clnf(engine), settings, sigma, held=fixed)
+    fitted = fit.landmarks.astype(np.float64) if fit.converged else project(pdm, params)
+    fitted = _moved_to_manual(fitted, given, fixed, size)
+    fitted[doubtful] = manual[doubtful]
+    confidence, spread = _confidence_and_sigma(fitted, predictions)
     by_hand = fixed | doubtful
-    confidence[by_hand], spread[by_hand] = 1.0, HAND_ERROR * inter_ocular(found)
-    return Refit(found.astype(np.float32), confidence, spread, fit.params, fit.converged, doubtful)
+    confidence[by_hand], spread[by_hand] = 1.0, HAND_ERROR * inter_ocular(fitted)
+    return Refit(fitted.astype(np.float32), confidence, spread, fit.params, fit.converged, doubtful)
 
 
 def refit_in_tracks(
     models: Models, image: Any, tracks: Tracks, frame: int, face: int, settings: TrackerSettings | None = None
 ) -> Tracks:
-    """Return a copy of tracks in which a face on one frame is refitted to its manual landmarks.
+    """Return a copy of the tracks with a face on one frame refitted to its manual landmarks.
 
     Parameters
     ----------
@@ -172,14 +174,14 @@ def refit_in_tracks(
     frame, face : int
         Index of the frame in the video, and of the face.
     settings : TrackerSettings, optional
-        Default: the settings of the tracks.
+        By default, the settings of the tracks.
 
     Raises
     ------
     ResultError
-        If there is no such face on the frame.
-    ImageError, ModelError
-        See `refit`; also if the frame has another size than those of the tracks.
+        If there is no such face on the frame, or it has too few landmarks.
+    ImageError
+        If the image is invalid, or its size differs from that of the tracked frames.
 
     Warns
     -----
@@ -190,28 +192,28 @@ def refit_in_tracks(
     warn_of_other_models(models, tracks)
     rgb = to_rgb8(image, f"Frame {frame}", recorded_pixel_range(tracks))
     check_size(rgb.shape[:2], tracks)
-    held, view = tracks.by_hand[row, face], recorded_view(tracks, (rgb.shape[0], rgb.shape[1]))
+    by_hand, view = tracks.by_hand[row, face], recorded_view(tracks, (rgb.shape[0], rgb.shape[1]))
     try:
-        given = view.seen(tracks.landmarks[row, face])
-        fit = refit(models, view.frame(rgb), given, held, settings or tracks.settings)
+        landmarks = view.seen(tracks.landmarks[row, face])
+        fit = refit(models, view.frame(rgb), landmarks, by_hand, settings or tracks.settings)
     except ModelError as error:
         raise ResultError(
-            f"Face {face} on frame {frame} cannot be refitted ({str(error).rstrip('.')}): place more "
+            f"Face {face} on frame {frame} cannot be refitted ({str(error).rstrip('.')}): correct more "
             "landmarks by hand."
         ) from error
     if fit.doubtful.any():
         numbers = ", ".join(map(str, np.flatnonzero(fit.doubtful)))
         warnings.warn(
-            f"The landmarks placed by hand on frame {frame} disagree: {numbers} is far from its position "
-            "according to the others, and stays where it was placed; check that the right one was moved.",
+            f"The manual landmarks on frame {frame} disagree: {numbers} is far from where the others predict "
+            "it, keeps its position and is ignored in the fit; check that the right landmark was moved.",
             CorrectionWarning,
             stacklevel=2,
         )
     confidence, sigma = fit.confidence, fit.sigma
-    if models.pfld is None:  # the other landmarks are as certain as they were
+    if models.pfld is None:  # nothing new is known about the other landmarks
         before = tracks.confidence[row, face]
-        confidence = np.where(held | (before == 0), confidence, before)
-        sigma = np.where(held, sigma, tracks.sigma[row, face])
+        confidence = np.where(by_hand | (before == 0), confidence, before)
+        sigma = np.where(by_hand, sigma, tracks.sigma[row, face])
     landmarks, pose = view.in_source(fit.landmarks), fit.params[:6]
     return with_face(tracks, row, face, edited_values(tracks, row, face, landmarks, confidence, sigma, pose))
 
@@ -219,90 +221,89 @@ def refit_in_tracks(
 def _best_start(
     models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
 ) -> tuple[_Start, float, list[_Start]]:
-    """Return the start that agrees best with the manual landmarks, the face's size (px), and PFLD's."""
-    fits = _both_fits(models.pdm, given, fixed)
-    spread = [constants.FAR_OFF * max(float(inter_ocular(points)), 1.0) for points in fits]
-    no_evidence = np.full(N_LANDMARKS, 0.5, np.float32)
-    seen = _seen(models, rgb, fits)
-    as_it_is = np.where(np.isfinite(given), given, fits[0])
+    """Return the start that agrees best with the manual landmarks, the face's size (px), PFLD's outputs."""
+    fits = _pdm_fits(models.pdm, given, fixed)
+    sigma = [constants.AGREEMENT * max(float(inter_ocular(points)), 1.0) for points in fits]
+    unknown = np.full(N_LANDMARKS, 0.5, np.float32)
+    predictions = _predictions(models, rgb, fits)
+    completed = np.where(np.isfinite(given), given, fits[0])
     starts = [
-        _Start(as_it_is, np.full(N_LANDMARKS, 0.5 * spread[0]), no_evidence),
-        _Start(fits[1], np.full(N_LANDMARKS, spread[1]), no_evidence),
-        *seen,
+        _Start(completed, np.full(N_LANDMARKS, 0.5 * sigma[0]), unknown),
+        _Start(fits[1], np.full(N_LANDMARKS, sigma[1]), unknown),
+        *predictions,
     ]
-    best = min(starts, key=lambda start: _badness(start, given, fixed))
-    return best, max(float(inter_ocular(fits[1])), 1.0), seen
+    best = min(starts, key=lambda start: _cost(start, given, fixed))
+    return best, max(float(inter_ocular(fits[1])), 1.0), predictions
 
 
-def _certainty(found: npt.NDArray[np.float64], seen: list[_Start]) -> tuple[Floats, Floats]:
-    """Return confidence and sigma (px), (68,), of landmarks according to the nearest of PFLD's outputs.
+def _confidence_and_sigma(
+    landmarks: npt.NDArray[np.float64], predictions: list[_Start]
+) -> tuple[Floats, Floats]:
+    """Return confidence and sigma (px), (68,), of landmarks from the nearest of PFLD's outputs.
 
-    They are PFLD's where the landmarks are. A landmark that is farther from PFLD's counts as off by as much,
-    up to a confidence of 0.5: there PFLD is wrong, and nothing is known. So it is everywhere without PFLD.
+    Where a landmark is farther from PFLD's than PFLD's sigma, its distance is taken as its sigma, up to the
+    sigma at which the confidence is 0.5: there PFLD is wrong, and nothing is known. Without PFLD that holds
+    for all landmarks.
     """
-    radius = POOR_NME * max(float(inter_ocular(found)), 1.0)
-    vague = radius / np.sqrt(2 * np.log(2))
-    if not seen:
-        return np.full(N_LANDMARKS, 0.5, np.float32), np.full(N_LANDMARKS, vague, np.float32)
-    off = [np.linalg.norm(found - start.landmarks, axis=1) / np.sqrt(2) for start in seen]
-    nearest = int(np.argmin(np.mean(off, axis=1)))
-    apart = np.clip(off[nearest], 1e-9, vague)
-    confidence = np.minimum(seen[nearest].confidence, -np.expm1(-0.5 * (radius / apart) ** 2))
-    sigma = np.maximum(seen[nearest].sigma, apart)
+    radius = POOR_NME * max(float(inter_ocular(landmarks)), 1.0)
+    max_sigma = radius / np.sqrt(2 * np.log(2))
+    if not predictions:
+        return np.full(N_LANDMARKS, 0.5, np.float32), np.full(N_LANDMARKS, max_sigma, np.float32)
+    distances = [np.linalg.norm(landmarks - each.landmarks, axis=1) / np.sqrt(2) for each in predictions]
+    nearest = int(np.argmin(np.mean(distances, axis=1)))
+    distance = np.clip(distances[nearest], 1e-9, max_sigma)
+    confidence = np.minimum(predictions[nearest].confidence, -np.expm1(-0.5 * (radius / distance) ** 2))
+    sigma = np.maximum(predictions[nearest].sigma, distance)
     return confidence.astype(np.float32), sigma.astype(np.float32)
 
 
-def _both_fits(
+def _pdm_fits(
     pdm: PDM, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
 ) -> list[npt.NDArray[np.float64]]:
-    """Return the landmarks of the model fitted to all landmarks equally, and to the manual ones."""
-    return [project(pdm, _fitted(pdm, given, fixed, rest)) for rest in (1.0, constants.REST_WEIGHT)]
+    """Return the landmarks of the PDM fitted to all landmarks equally, and mainly to the manual ones."""
+    weights = np.ones(N_LANDMARKS), np.where(fixed, constants.MANUAL_WEIGHT, constants.UNKNOWN_WEIGHT)
+    return [project(pdm, fit_pdm(pdm, given, each)) for each in weights]
 
 
 def _doubtful(
     models: Models, rgb: npt.NDArray[np.uint8], given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]
 ) -> npt.NDArray[np.bool_]:
-    """Return the manual landmarks that are inconsistent with all others according to PFLD, (68,)."""
+    """Return the mask, (68,), of manual landmarks that PFLD finds inconsistent with all other manual ones."""
 
-    def seen_about(marks: npt.NDArray[np.bool_]) -> _Start | None:
-        known = np.where((fixed & ~marks)[:, None], np.nan, given)
-        seen = _seen(models, rgb, _both_fits(models.pdm, known, marks))
-        return min(seen, key=lambda start: _badness(start, given, marks), default=None)
+    def prediction_from(used: npt.NDArray[np.bool_]) -> _Start | None:
+        landmarks = np.where((fixed & ~used)[:, None], np.nan, given)
+        predictions = _predictions(models, rgb, _pdm_fits(models.pdm, landmarks, used))
+        return min(predictions, key=lambda start: _cost(start, given, used), default=None)
 
     doubtful = np.zeros(N_LANDMARKS, np.bool_)
-    while (left := fixed & ~doubtful).sum() >= constants.ENOUGH_TO_DOUBT:
-        best = seen_about(left)
-        if best is None or _off(best, given, left).max() < constants.FAR_OFF:
+    while (used := fixed & ~doubtful).sum() >= constants.MIN_TO_DOUBT:
+        best = prediction_from(used)
+        if best is None or _distances(best, given)[used].max() < constants.AGREEMENT:
             break
-        found = []
-        for one in np.flatnonzero(left)[np.argsort(-_off(best, given, left))][: constants.MOST_DOUBTED]:
-            others, alone = left.copy(), np.arange(N_LANDMARKS) == one
-            others[one] = False
-            start = seen_about(others)
-            if start is not None and _off(start, given, others).max() < constants.FAR_OFF:
-                found.append((float(_off(start, given, alone)[0]), int(one)))
-        if not found or max(found)[0] < constants.FAR_PLACED:
+        candidates = []
+        farthest_first = np.flatnonzero(used)[np.argsort(-_distances(best, given)[used])]
+        for tested in farthest_first[: constants.MAX_TESTED]:
+            others = used.copy()
+            others[tested] = False
+            start = prediction_from(others)
+            if start is not None and _distances(start, given)[others].max() < constants.AGREEMENT:
+                candidates.append((float(_distances(start, given)[tested]), int(tested)))
+        if not candidates or max(candidates)[0] < constants.DOUBTFUL_DISTANCE:
             break
-        doubtful[max(found)[1]] = True
+        doubtful[max(candidates)[1]] = True
     return doubtful
 
 
-def _off(
-    start: _Start, given: npt.NDArray[np.float64], marks: npt.NDArray[np.bool_]
-) -> npt.NDArray[np.float64]:
-    """Return how far a start is from marked landmarks, in inter-ocular distances."""
-    across = max(float(inter_ocular(start.landmarks)), 1.0)
-    return np.asarray(np.linalg.norm(start.landmarks - given, axis=1)[marks] / across)
+def _distances(start: _Start, given: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+    """Return the distances of a start from the given landmarks, (68,), in inter-ocular distances."""
+    size = max(float(inter_ocular(start.landmarks)), 1.0)
+    return np.asarray(np.linalg.norm(start.landmarks - given, axis=1) / size)
 
 
-def _fitted(
-    pdm: PDM, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_], rest: float
-) -> npt.NDArray[np.float64]:
-    return fit_pdm(pdm, given, np.where(fixed, constants.HELD_WEIGHT if rest < 1 else 1.0, rest))
-
-
-def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.float64]]) -> list[_Start]:
-    """Return PFLD's output at the fits of the model."""
+def _predictions(
+    models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.float64]]
+) -> list[_Start]:
+    """Return PFLD's outputs on the crops of PDM fits, except where PFLD finds no face."""
     if models.pfld is None:
         return []
     output = predict_twice(models.pfld, rgb, crops_of_landmarks(np.stack(fits)))
@@ -316,32 +317,25 @@ def _seen(models: Models, rgb: npt.NDArray[np.uint8], fits: list[npt.NDArray[np.
     ]
 
 
-def _badness(start: _Start, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]) -> float:
-    """Return how far a start is from the manual landmarks, and how uncertain it is."""
-    off = _off(start, given, fixed).mean() if fixed.any() else 0.0
-    return float(off + constants.FAR_OFF * (1.0 - start.confidence.mean()))
+def _cost(start: _Start, given: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_]) -> float:
+    """Return the mean distance of a start from the manual landmarks, plus a penalty for low confidence."""
+    distance = _distances(start, given)[fixed].mean() if fixed.any() else 0.0
+    return float(distance + constants.AGREEMENT * (1.0 - start.confidence.mean()))
 
 
-def _weights(
-    sigma: npt.NDArray[np.float64], fixed: npt.NDArray[np.bool_], across: float
-) -> npt.NDArray[np.float64]:
-    doubt = (sigma / (0.05 * across)) ** 2
-    return np.asarray(np.where(fixed, constants.HELD_WEIGHT, 1.0 / (1.0 + doubt)))
-
-
-def _drawn_to(
-    found: npt.NDArray[np.float64],
+def _moved_to_manual(
+    landmarks: npt.NDArray[np.float64],
     given: npt.NDArray[np.float64],
     fixed: npt.NDArray[np.bool_],
-    across: float,
+    size: float,
 ) -> npt.NDArray[np.float64]:
-    """Return the landmarks with the manual ones in place; neighbours follow their last displacement."""
+    """Move the manual landmarks to their positions; their neighbours follow."""
     if not fixed.any():
-        return found
-    rest = given[fixed] - found[fixed]
-    apart = np.linalg.norm(found[:, None] - found[fixed][None], axis=-1) / (constants.SPREAD * across)
-    near = np.exp(-0.5 * apart**2)
+        return landmarks
+    shifts = given[fixed] - landmarks[fixed]
+    distance = np.linalg.norm(landmarks[:, None] - landmarks[fixed][None], axis=-1)
+    near = np.exp(-0.5 * (distance / (constants.NEIGHBOUR_RANGE * size)) ** 2)
     share = near / np.maximum(near.sum(axis=1, keepdims=True), 1.0)
-    moved = found + share @ rest
+    moved = landmarks + share @ shifts
     moved[fixed] = given[fixed]
     return np.asarray(moved)
