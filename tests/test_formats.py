@@ -226,7 +226,7 @@ def test_frames_without_any_face_and_unknown_times(tmp_path: Path, every_format:
         pytest.skip("tested with that format: a frame has a row without numbers")
     if every_format.name == "pts":
         for place in (path, tmp_path / "folder", tmp_path / "t.pts"):
-            with pytest.raises(ResultError, match="no frame has a whole face"):
+            with pytest.raises(ResultError, match="no frame has a face with all"):
                 tracks.save(place, "pts")
         assert not list(tmp_path.iterdir())
         return
@@ -701,7 +701,7 @@ def test_pickles_in_deeplabcuts_files_are_read_and_not_run(
     with h5py.File("theirs.h5", "r+") as file:
         attributes = file["df_with_missing/table"].attrs
         attributes["values_block_0_kind"] = np.void(pickle.dumps([*columns[:-1], Bomb()], protocol))
-    with pytest.raises(ResultError, match=r"in a pickle that is not plain text \(it names \w+.system\)"):
+    with pytest.raises(ResultError, match=r"in a pickle that is not plain data \(it names \w+.system\)"):
         Tracks.load("theirs.h5")
     assert not Path("bombed").exists()
 
@@ -727,7 +727,7 @@ def test_pickles_of_anything_but_short_names_are_refused(tmp_path: Path, pickled
     pd.read_hdf(path).to_hdf(path, key="df_with_missing", format="table", mode="w")
     with h5py.File(path, "r+") as file:
         file["df_with_missing/table"].attrs["values_block_0_kind"] = np.void(pickled)
-    with pytest.raises(ResultError, match=r"t\.h5 (names its columns in a pickle|has damaged names)"):
+    with pytest.raises(ResultError, match=r"t\.h5 (stores its column names in a pickle|has damaged column)"):
         Tracks.load(path)
 
 
@@ -893,7 +893,7 @@ def test_a_run_without_a_face_comes_back_without_one(tmp_path: Path, every_forma
     path, source = tmp_path / f"empty{every_format.suffixes[0]}", tmp_path / "source.npz"
     empty.save(source)
     if every_format.name == "pts":  # has a file for each face, and none for none
-        with pytest.raises(ResultError, match="no frame has a whole face"):
+        with pytest.raises(ResultError, match="no frame has a face with all"):
             empty.save(path)
         assert not path.exists()
         return

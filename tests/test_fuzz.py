@@ -301,7 +301,7 @@ def a_name_of_a_billion(file: Any, h5py: Any) -> None:
     ("attack", "words"),
     [
         (lists_within_lists, "'ds_type' is neither a number nor text"),
-        (packed_in_an_uncommon_way, "packed in a way"),
+        (packed_in_an_uncommon_way, "unsupported compression"),
     ],
     ids=lambda each: getattr(each, "__name__", ""),
 )

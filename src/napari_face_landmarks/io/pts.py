@@ -1,9 +1,9 @@
-"""iBUG's ``.pts`` files, as in 300-W and 300-VW: one for each face on each frame.
+"""iBUG's ``.pts`` files, as in 300-W and 300-VW: one file per face and frame, in a ZIP archive or a folder.
 
-The centre of the upper left pixel is (1, 1) in them, here (0, 0). A file is named after its frame, from 1 as
-in 300-VW: ``000001.pts``, or ``000001_face_0.pts`` if there are several faces. They are in a ZIP archive or a
-folder; a single file can be read too. Files with other names are frames of a video in alphabetical order. The
-archive's comment names the models (`common.scorer_name`).
+In the files the centre of the upper left pixel is (1, 1), here (0, 0). Files are named after the frame,
+counted from 1 as in 300-VW: ``000001.pts``, or ``000001_face_0.pts`` if there are several faces. Files with
+other names are read as frames of a video in alphabetical order; single files can be read, too. The archive's
+comment names the models (`common.scorer_name`).
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ from napari_face_landmarks.io.common import (
 )
 
 ORIGIN = 1.0
-"""The coordinates of the first pixel's centre in these files."""
+"""Coordinates of the centre of the first pixel in these files."""
 MAX_BYTES = 64 << 10  # bytes; a file has 2 kB
 NUMBERED = re.compile(r"^(\d{1,9})(?:_face_(\d{1,4}))?$")
 HEADER = re.compile(rb"\s*version:\s*1\s+n_points:\s*(\d+)\s*\{([^{}]*)\}\s*\Z")
@@ -48,25 +48,25 @@ def _format_points(landmarks: npt.NDArray[np.float32]) -> str:
 
 def _named_texts(tracks: Tracks) -> Iterator[tuple[str, str]]:
     """Yield the name and text of each file."""
-    whole = np.isfinite(tracks.landmarks).all(axis=(2, 3))
-    for t, f in zip(*np.nonzero(whole), strict=True):
+    complete = np.isfinite(tracks.landmarks).all(axis=(2, 3))
+    for t, f in zip(*np.nonzero(complete), strict=True):
         frame = f"{int(tracks.frame_indices[t]) + 1:06d}"
         name = frame if tracks.n_faces == 1 else f"{frame}_{face_identifier(f)}"
         yield f"{name}.pts", _format_points(tracks.landmarks[t, f])
 
 
 def write_pts(path: Path, tracks: Tracks) -> None:
-    """Write a ``.pts`` file for each face on each frame (see the module)."""
+    """Write a ``.pts`` file for each complete face on each frame (see the module)."""
     suffix = path.suffix.lower()
     if not np.isfinite(tracks.landmarks).all(axis=(2, 3)).any():
         raise ResultError(
-            f"{path} would be empty, since no frame has a whole face: check that the video shows one, or "
-            "save as .npz."
+            f"{path} would be empty, since no frame has a face with all landmarks: check the video, or save "
+            "as .npz."
         )
     if suffix == ".pts":
         texts = [text for _, text in _named_texts(tracks)]
         if len(texts) != 1:
-            raise ResultError(f"{path} would hold one face, not {len(texts)}: give a name that ends in .zip.")
+            raise ResultError(f"{path} can store one face, not {len(texts)}: give a name that ends in .zip.")
         with replacing(path) as temporary:
             temporary.write_text(texts[0], encoding="ascii")
     elif suffix == ".zip":
@@ -82,19 +82,19 @@ def _write_folder(path: Path, tracks: Tracks) -> None:
     if path.exists():
         raise ResultError(f"{path} exists: give the name of a new folder.")
     check_writable(path)
-    unfinished = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
+    temporary = path.with_name(f".{path.name}-{secrets.token_hex(4)}")
     try:
         with os_errors_as(ResultError, f"{path} cannot be written", "choose another folder"):
-            unfinished.mkdir()
+            temporary.mkdir()
             for name, text in _named_texts(tracks):
-                (unfinished / name).write_text(text, encoding="ascii")
-            os.replace(unfinished, path)
+                (temporary / name).write_text(text, encoding="ascii")
+            os.replace(temporary, path)
     finally:
-        shutil.rmtree(unfinished, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def is_pts(path: Path) -> bool:
-    """Return whether a path is a ``.pts`` file, or an archive or folder with some."""
+    """Return whether a path is a ``.pts`` file, or an archive or folder of such files."""
     try:
         if path.is_dir():
             return next(path.glob("*.pts"), None) is not None
@@ -137,18 +137,18 @@ def _read_bytes(path: Path) -> bytes:
 
 
 def _parse_points(content: bytes, name: str, path: Path) -> npt.NDArray[np.float64]:
-    """Return the landmarks of one file, (68, 2), px from 0."""
-    found = HEADER.match(content) if len(content) <= MAX_BYTES else None
-    if found is None:
+    """Parse the landmarks of one file, (68, 2), pixel coordinates from 0."""
+    match = HEADER.match(content) if len(content) <= MAX_BYTES else None
+    if match is None:
         raise ResultError(
             f"{path}: {name}.pts is not a .pts file (version: 1, n_points, braces): correct it."
         )
     try:
-        values = np.array(found.group(2).split(), dtype=np.float64)
+        values = np.array(match.group(2).split(), dtype=np.float64)
     except ValueError:
         values = np.zeros(0)
     if (
-        int(found.group(1)) != N_LANDMARKS
+        int(match.group(1)) != N_LANDMARKS
         or values.shape != (2 * N_LANDMARKS,)
         or not np.isfinite(values).all()
     ):
@@ -165,10 +165,10 @@ def _tracks(files: Iterator[tuple[str, bytes]], n_files: int, path: Path, scorer
     for k, (name, content) in enumerate(files):
         names.append(name)
         points[k] = _parse_points(content, name, path)
-    found = [NUMBERED.match(name) for name in names]
-    if all(match is not None and int(match.group(1)) > 0 for match in found):
-        frame = np.array([int(match.group(1)) - 1 for match in found if match is not None])
-        face = np.array([int(match.group(2) or 0) for match in found if match is not None])
+    matches = [match for name in names if (match := NUMBERED.match(name)) and int(match.group(1)) > 0]
+    if len(matches) == len(names):
+        frame = np.array([int(match.group(1)) - 1 for match in matches])
+        face = np.array([int(match.group(2) or 0) for match in matches])
     else:
         frame, face = np.argsort(np.argsort(names)), np.zeros(n_files, dtype=np.int64)
     frames, t = np.unique(frame, return_inverse=True)

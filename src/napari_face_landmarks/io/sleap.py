@@ -1,8 +1,8 @@
 """SLEAP's analysis files: HDF5 with axes in MATLAB's order.
 
 ``tracks`` is (track, 2, node, frame), ``point_scores`` (track, node, frame), ``track_occupancy`` (frame,
-track), ``instance_scores`` and ``tracking_scores`` (track, frame), from frame 0 to the last tracked one. A
-group ``napari_face_landmarks`` has what SLEAP does not store. SLEAP's CSV files are read, too.
+track), ``instance_scores`` and ``tracking_scores`` (track, frame), from frame 0 to the last tracked one. The
+group ``napari_face_landmarks`` has the data that SLEAP does not store. SLEAP's CSV files can be read, too.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MAX_CSV_BYTES = 4 << 30
 
 
 def _edges() -> npt.NDArray[np.int64]:
-    """Return the pairs of landmarks that are joined by lines, (E, 2)."""
+    """Return the pairs of landmarks that are connected by lines, (E, 2)."""
     return np.concatenate([np.stack([line[:-1], line[1:]], axis=1) for line in OUTLINES])
 
 
@@ -43,10 +43,10 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
     """Write landmarks as SLEAP's analysis file (see the module)."""
     h5py = optional("h5py", f"Writing {path}")
     landmarks, confidence = common.dense_arrays(tracks, path)
-    there = np.isfinite(landmarks).all(axis=-1)
-    occupied = there.any(axis=-1)
-    count = np.maximum(there.sum(axis=-1), 1)
-    mean = np.where(occupied, np.where(there, confidence, 0).sum(axis=-1) / count, np.nan)
+    present = np.isfinite(landmarks).all(axis=-1)
+    occupied = present.any(axis=-1)
+    count = np.maximum(present.sum(axis=-1), 1)
+    mean = np.where(occupied, np.where(present, confidence, 0).sum(axis=-1) / count, np.nan)
     edges = _edges()
     values = {
         "tracks": landmarks.transpose(1, 3, 2, 0),
@@ -67,8 +67,8 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
                 options = hdf5.COMPRESSED if array.size else {}
                 file.create_dataset(name, data=np.ascontiguousarray(array), **options)
                 file[name].attrs["dims"] = json.dumps(AXES[name])
-            named = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
-            file["track_names"] = np.array([name.encode() for name in named], dtype="S")
+            names = names_in_files(tracks.meta.get(NAMES), tracks.n_faces)
+            file["track_names"] = np.array([name.encode() for name in names], dtype="S")
             file["node_names"] = np.array(common.LANDMARK_NAMES, dtype="S")
             file["edge_names"] = np.array(common.LANDMARK_NAMES, dtype="S")[edges]
             file["edge_inds"] = edges
@@ -83,16 +83,16 @@ def write_sleap(path: Path, tracks: Tracks) -> None:
 
 
 def is_sleap(path: Path) -> bool:
-    """Return whether an HDF5 file has what SLEAP's analysis files have, or a CSV file its columns."""
+    """Return whether a file has the datasets of SLEAP's analysis files, or the columns of its CSV files."""
     if path.suffix.lower() == ".csv":
         return common.first_bytes(path, len(CSV_START)) == CSV_START
     return {"tracks", "track_occupancy", "node_names"} <= hdf5.root_names(path)
 
 
 def read_sleap(path: Path) -> Tracks:
-    """Read landmarks from SLEAP's analysis file, whose tracks are faces of 68 nodes, in any order of axes.
+    """Read landmarks from a file of SLEAP whose tracks are faces of 68 nodes; axes may be in any order.
 
-    Names ending in 0 to 67 give the landmark; otherwise the order does.
+    Names of nodes that end in 0 to 67 are assigned to these landmarks, others in their order.
     """
     if path.suffix.lower() == ".csv":
         return _read_csv(path)
@@ -107,23 +107,23 @@ def read_sleap(path: Path) -> Tracks:
             raise ResultError(f"{path} has {len(names)} nodes: it must have {N_LANDMARKS}.")
         scores = None
         if "point_scores" in file:
-            of_scores = [name for name in axes if name != "xy"]
+            score_axes = [name for name in axes if name != "xy"]
             scores = hdf5.array(
-                file, "point_scores", tuple(MAX_LENGTHS[name] for name in of_scores), path, "f"
+                file, "point_scores", tuple(MAX_LENGTHS[name] for name in score_axes), path, "f"
             )
-            scores = scores.transpose([of_scores.index(name) for name in ("frame", "track", "node")])
+            scores = scores.transpose([score_axes.index(name) for name in ("frame", "track", "node")])
             if scores.shape != points.shape[:3]:
                 raise ResultError(f"{path}: 'point_scores' does not fit 'tracks': save the file again.")
-            # manual ones in SLEAP have no score and are certain
+            # SLEAP's manual landmarks have no score; their confidence is 1
             scores = np.where(np.isnan(scores) & np.isfinite(points).all(axis=-1), 1, scores)
         faces = face_identifiers(points.shape[1])
         if "track_names" in file:
-            listed = hdf5.texts(file, "track_names", common.MAX_FACES, path)
-            faces = listed if len(listed) == len(faces) else faces
+            track_names = hdf5.texts(file, "track_names", common.MAX_FACES, path)
+            faces = track_names if len(track_names) == len(faces) else faces
         order = np.argsort(common.face_order(faces))
-        where = np.ix_(order, np.argsort(common.order_by_number(names)))
-        points = points[:, where[0], where[1]]
-        scores = None if scores is None else scores[:, where[0], where[1]]
+        index = np.ix_(order, np.argsort(common.order_by_number(names)))
+        points = points[:, index[0], index[1]]
+        scores = None if scores is None else scores[:, index[0], index[1]]
         return hdf5.assemble_tracks(file, path, points, scores, [faces[face] for face in order])
 
 
@@ -136,12 +136,12 @@ def _read_csv(path: Path) -> Tracks:
         if len(nodes) != N_LANDMARKS:
             raise ResultError(f"{path} has {len(nodes)} nodes: it must have {N_LANDMARKS}.")
         nodes = [nodes[k] for k in np.argsort(common.order_by_number(nodes))]
-        columns = [f"{node}.{what}" for node in nodes for what in ("x", "y", "score")]
+        columns = [f"{node}.{suffix}" for node in nodes for suffix in ("x", "y", "score")]
         values = table.reindex(columns=columns).to_numpy(np.float64).reshape(len(table), N_LANDMARKS, 3)
         frames, t = np.unique(table["frame_idx"].to_numpy(np.int64), return_inverse=True)
     names = [str(name) for name in pd.unique(table["track"].dropna())]
     f = table["track"].map({name: k for k, name in enumerate(names)})
-    if f.isna().any():  # without a track: by the order in the frame
+    if f.isna().any():  # instances without a track: faces in the order of each frame
         names, f = [], pd.Series(t).groupby(t).cumcount()
     faces = f.to_numpy(np.int64)
     n_faces = common.count_faces(path, t, faces, "track")
@@ -153,15 +153,15 @@ def _read_csv(path: Path) -> Tracks:
 
 
 def _axes(file: object, path: Path) -> tuple[str, ...]:
-    """Return the names of the axes of ``tracks``, in order; older files do not name them."""
+    """Return the names of the axes of ``tracks`` in order; MATLAB's order for old files without names."""
     dataset = hdf5.member(file, "tracks", "Dataset", path)
-    named = hdf5.attribute(dataset, "dims", path)
-    if named is None:
+    dims = hdf5.attribute(dataset, "dims", path)
+    if dims is None:
         return AXES["tracks"]
     try:
-        axes = tuple(json.loads(named))
+        axes = tuple(json.loads(dims))
     except (ValueError, TypeError, RecursionError):
         axes = ()
     if sorted(map(str, axes)) != sorted(MAX_LENGTHS):
-        raise ResultError(f"{path} has axes of other names than SLEAP's: save the file again.")
+        raise ResultError(f"{path} has axes with names other than SLEAP's: save the file again.")
     return axes

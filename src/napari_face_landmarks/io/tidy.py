@@ -1,9 +1,9 @@
-"""Tidy tables, one row for each landmark of each face on each frame, as CSV or Parquet.
+"""Tidy tables with one row per landmark, face and frame, as CSV or Parquet.
 
 Columns: ``frame`` (from 0), ``time`` (s, empty if unknown), ``face`` and ``landmark`` (from 0), ``x``, ``y``
-(px), ``confidence``, other fields (`EXTRA`; repeated for each landmark if the face has one value; 1 and 0 for
-true and false), ``pixel_aspect`` where pixels are not square, ``models`` (their name) where known, and
-``source``. Columns may be missing. Frames without a face have rows without x and y and with the source
+(px), ``confidence``, other arrays (`EXTRA`; values of a face are repeated for each landmark, true and false
+are 1 and 0), ``pixel_aspect`` if pixels are not square, ``models`` (their name) if known, and ``source``.
+Optional columns may be missing in files. Frames without a face have rows with empty x and y and the source
 "none", so that the table is a full grid that can be pivoted.
 """
 
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import pandas
 
 FIRST_COLUMNS = ("frame", "time", "face", "landmark", "x", "y", "confidence")
-LAST_COLUMN = "source"  # a row that is cut off ends in an unknown word
+LAST_COLUMN = "source"  # text in the last column reveals truncated rows
 EXTRA = tuple(item for item in FIELDS if item.name not in ("landmarks", "confidence", "source", "boxes"))
-"""The fields that follow the first columns: all that measures and their standard errors need."""
+"""Fields after the first columns, including all that measures and their standard errors need."""
 EXTRA_COLUMNS = tuple(name for item in EXTRA for name in item.columns)
 COLUMNS = (*FIRST_COLUMNS, *EXTRA_COLUMNS, *common.META_COLUMNS, LAST_COLUMN)
 NEEDED = ("frame", "face", "landmark", "x", "y")
@@ -41,18 +41,18 @@ MAX_FILE_BYTES = 64 << 30
 CHUNK_FRAMES = 1024
 CHUNK_ROWS = 1 << 16
 MAX_ROWS_PER_BYTE = 32
-"""Rows of a Parquet file for each of its bytes: three times what frames without any face give."""
+"""Maximum rows per byte of a Parquet file: three times the ratio for frames without faces."""
 
 
 def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
-    """Return tracks as a tidy table (see the module).
+    """Convert tracks to a tidy table (see the module).
 
     Parameters
     ----------
     tracks : Tracks
         Landmarks (T, F, 68, 2).
     part : slice
-        The frames.
+        Rows of the frames to convert.
 
     Returns
     -------
@@ -92,7 +92,7 @@ def to_tidy(tracks: Tracks, part: slice = slice(None)) -> pandas.DataFrame:
 
 
 def _columns(item: Field, values: npt.NDArray[Any]) -> dict[str, npt.NDArray[Any]]:
-    """Return the columns of a field of `EXTRA`, one row for each landmark, of its values (T, F, ...)."""
+    """Return the columns of a field of `EXTRA` with values (T, F, ...), one row per landmark."""
     values = values.astype(np.uint8) if values.dtype == np.bool_ else values
     if item.per_landmark:
         return {item.column: values.ravel()}
@@ -114,11 +114,11 @@ def is_tidy_csv(path: Path) -> bool:
 
 
 def _parse_header(path: Path) -> tuple[int, str, str] | None:
-    """Return how many lines come before the header, the separator and the decimal mark; None for others."""
+    """Return the number of lines before the header, separator and decimal mark; None for other files."""
     try:
         with open(path, encoding=common.text_encoding(path), newline="") as stream:
             line, skipped = stream.readline(MAX_HEADER_LENGTH), 0
-            if line.lower().startswith("sep="):  # a note for Excel
+            if line.lower().startswith("sep="):  # Excel's separator line
                 line, skipped = stream.readline(MAX_HEADER_LENGTH), 1
             numbers = stream.read(MAX_HEADER_LENGTH)
     except (OSError, UnicodeError):
@@ -155,7 +155,7 @@ def read_tidy_csv(path: Path) -> Tracks:
 
 
 def write_parquet(path: Path, tracks: Tracks) -> None:
-    """Write tracks as a tidy Parquet file; its metadata have the frame rate, the settings and the counts."""
+    """Write tracks as a tidy Parquet file, with the record of the run in its metadata."""
     pyarrow = optional("pyarrow", f"Writing {path}")
     parquet = optional("pyarrow.parquet", f"Writing {path}")
     table = pyarrow.Table.from_pandas(to_tidy(tracks), preserve_index=False)
@@ -189,21 +189,21 @@ def read_parquet(path: Path) -> Tracks:
             if file.metadata.num_rows > MAX_ROWS_PER_BYTE * path.stat().st_size:
                 raise ResultError(f"{path} claims more rows than landmarks would give: save it again.")
             used = [name for name in COLUMNS if name in names]
-            kinds = {name: file.schema_arrow.field(name).type for name in used}
-            plain = pyarrow.types
-            for name, kind in kinds.items():
+            types = pyarrow.types
+            for name in used:
+                kind = file.schema_arrow.field(name).type
                 if name in ("source", MODELS):
-                    good = plain.is_dictionary(kind) or plain.is_string(kind) or plain.is_large_string(kind)
+                    valid = types.is_dictionary(kind) or types.is_string(kind) or types.is_large_string(kind)
                 else:
-                    good = plain.is_integer(kind) or plain.is_floating(kind)
-                if not good:
+                    valid = types.is_integer(kind) or types.is_floating(kind)
+                if not valid:
                     raise ResultError(
-                        f"{path}: {name} is of the type {kind}: choose a tidy table of landmarks."
+                        f"{path}: {name} has the type {kind}: choose a tidy table of landmarks."
                     )
             text = (file.schema_arrow.metadata or {}).get(RECORD)
             _check_repeats(file, path)
-            read = file.read(columns=used)
-            table = pd.DataFrame({name: read[name].to_pandas() for name in used})
+            columns = file.read(columns=used)
+            table = pd.DataFrame({name: columns[name].to_pandas() for name in used})
     except (OSError, ValueError, KeyError, TypeError, MemoryError, pyarrow.ArrowException) as error:
         if isinstance(error, ResultError):
             raise
@@ -212,7 +212,7 @@ def read_parquet(path: Path) -> Tracks:
 
 
 def _check_repeats(file: Any, path: Path) -> None:
-    """Refuse a file that repeats a landmark before it is read: millions of equal rows compress well."""
+    """Raise an error before a file with repeated landmarks is read: equal rows compress extremely well."""
     for batch in file.iter_batches(CHUNK_ROWS, columns=["frame", "face", "landmark"]):
         frame, face, landmark = (
             batch.column(k).to_numpy(zero_copy_only=False).astype(np.float64) for k in range(3)
@@ -223,7 +223,7 @@ def _check_repeats(file: Any, path: Path) -> None:
 
 
 def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None = None) -> Tracks:
-    """Return tracks of a tidy table with at least frame, face, landmark, x and y, rows in any order."""
+    """Convert a tidy table with the columns `NEEDED` and rows in any order to tracks."""
     frame = _integers(table, "frame", common.MAX_FRAMES - 1, path)
     face = _integers(table, "face", common.MAX_FACES - 1, path)
     landmark = _integers(table, "landmark", N_LANDMARKS - 1, path)
@@ -270,18 +270,18 @@ def from_tidy(table: pandas.DataFrame, path: Path, record: dict[str, Any] | None
 
 def _source_codes(table: pandas.DataFrame, path: Path) -> npt.NDArray[Any]:
     """Return the source of each row as an index into `SOURCES`."""
-    words = table["source"].astype("category").cat
-    codes = np.array([SOURCES.index(str(word)) if str(word) in SOURCES else -1 for word in words.categories])
-    named = words.codes.to_numpy()
-    if (named < 0).any() or (codes < 0).any():
-        raise ResultError(f"{path} has a source that is none of {', '.join(SOURCES)}: correct the file.")
-    return np.asarray(codes[named])
+    names = table["source"].astype("category").cat
+    codes = np.array([SOURCES.index(str(name)) if str(name) in SOURCES else -1 for name in names.categories])
+    rows = names.codes.to_numpy()
+    if (rows < 0).any() or (codes < 0).any():
+        raise ResultError(f"{path} has a source other than {', '.join(SOURCES)}: correct the file.")
+    return np.asarray(codes[rows])
 
 
-def _integers(table: pandas.DataFrame, name: str, most: int, path: Path) -> npt.NDArray[np.int64]:
+def _integers(table: pandas.DataFrame, name: str, limit: int, path: Path) -> npt.NDArray[np.int64]:
     values = table[name].to_numpy(np.float64)
-    if not ((values >= 0) & (values <= most) & (values == np.floor(values))).all():
+    if not ((values >= 0) & (values <= limit) & (values == np.floor(values))).all():
         raise ResultError(
-            f"{path} has a {name} that is not a whole number from 0 to {most}: correct the file."
+            f"{path} has a {name} that is not a whole number from 0 to {limit}: correct the file."
         )
     return np.asarray(values, dtype=np.int64)
