@@ -62,6 +62,7 @@ def test_dragging_refitting_carrying_on_and_undoing(
     layer = dock.layer
     dock.move_button.native.click()
     assert str(layer.mode) == "select"
+    assert dock.status.value.startswith("Drag three or four")
     right = truth.landmarks[FRAME, 0]
     for k in PLACED:
         drag(layer, 68 * FRAME + k, right[k, 1], right[k, 0])
@@ -97,6 +98,7 @@ def test_dragging_refitting_carrying_on_and_undoing(
     dock.everywhere_button.native.click()
     wait_until(lambda: dock.editor.can_undo == "propagating everywhere")
     wait_until(lambda: dock.refit_button.enabled)
+    assert dock.progress.value == dock.progress.max
     dock.undo_button.native.click()
     let_work(0.1)
     assert dock.status.value.startswith("Undone: propagating everywhere. Manual landmarks: 4;")
@@ -170,6 +172,19 @@ def test_a_cancelled_stretch_changes_nothing(viewer: Any, dock: Any, spoiled: Tr
     wait_until(lambda: dock.refit_button.enabled)
     np.testing.assert_array_equal(tracks_of_layer(dock.layer).landmarks, spoiled.landmarks)
     assert dock.editor.can_undo == "test"
+
+
+def test_what_is_corrected_is_exported_from_here(
+    dock: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from qtpy.QtWidgets import QFileDialog
+
+    path = tmp_path / "corrected.npz"
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (str(path), "NumPy, everything (*.npz)"))
+    dock.editor.apply(set_manual_landmarks(dock.editor.tracks, FRAME, 0, [30], [(9, 8)]), "moving")
+    dock.export_button.native.click()
+    wait_until(path.is_file)
+    assert Tracks.load(path).by_hand[FRAME, 0].sum() == 1
 
 
 def test_the_dock_fits_into_320_px(viewer: Any, dock: Any) -> None:

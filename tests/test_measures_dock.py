@@ -61,6 +61,17 @@ def test_rest_lines_and_removal(dock: Any, viewer: Any) -> None:
     dock.rest_button.click()
     wait_until(lambda: dock.table is not before)
     assert dock.table.rest[0].tolist() == [150]
+    assert dock.rest_button.text() == "Rest: frame 150", "what is at rest, not what a click would do"
+    assert dock.of_frame.text().strip() == "frame 150", "whose values the table has"
+    places = []
+    for words in (
+        "One line.",
+        "Two lines of many words, wherever in them the label may happen to begin another.",
+    ):
+        dock.status.setText(words)
+        let_work(0.1)
+        places.append(dock.rest_button.y())
+    assert places[0] == places[1], "buttons stay where they are"
     dock.lines_box.setChecked(True)
     assert "Measured" in viewer.layers
     assert len(viewer.layers["Measured"].data) == 4  # two gaps of each eye
@@ -98,11 +109,15 @@ def test_an_earlier_recording_is_compared(dock: Any, viewer: Any, tmp_path: Path
     viewer.add_points(data, **attributes)
     wait_until(lambda: dock.table is not None and len(dock.table.values) == 60)
     assert dock.befores.count() == 2
+    changes = dock.export_button.model().item(dock.export_button.findText("Changes since before"))
+    assert not changes.isEnabled(), "there is nothing to compare with"
     dock.befores.setCurrentIndex(1)
     wait_until(lambda: dock._before is not None)
     dock.names.setCurrentIndex(dock.names.findData("commissure_height"))
     heads = [dock.values.horizontalHeaderItem(k).text() for k in range(3)]
     assert heads[:2] == ["Before", "After"]
+    assert changes.isEnabled()
+    assert dock.of_frame.text().strip() == "at rest"
     titles = [dock.values.verticalHeaderItem(k).text() for k in range(dock.values.rowCount())]
     changed = dock.values.item(titles.index("comm. height L %"), 2).text()
     assert float(changed.split("±")[0]) == pytest.approx(6, abs=0.1)

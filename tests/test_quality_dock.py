@@ -154,6 +154,9 @@ def test_a_click_in_the_list_goes_to_the_frame_and_its_face(viewer: Any) -> None
     assert dock.faces.currentText() == "face 1"
     assert "confidence 0.20" in dock.plot.values_at(33)
     assert "low confidence" in model.index(row).data(Qt.ItemDataRole.ToolTipRole)
+    jump = next(model.index(r) for r in range(model.rowCount()) if "jump" in model.index(r).data())
+    assert "% in one frame" in jump.data(), "short enough for the list"
+    assert "% of the inter-ocular distance in one" in jump.data(Qt.ItemDataRole.ToolTipRole)
     QTest.keyClick(dock.list, Qt.Key.Key_Up)
     assert viewer.dims.current_step[0] == int(model.index(row - 1).data().split(",")[0])
 

@@ -117,7 +117,11 @@ def test_a_folder_is_dropped_tracked_and_its_results_are_opened(
 
     assert not study.run_button.isEnabled()
     assert "no videos yet" in study.run_button.toolTip()
+    let_work(0.3)
+    place = study.run_button.y()
     drop(study, folder)
+    let_work(0.05)
+    assert study.run_button.y() == place, "buttons stay where they are"
     assert states(study) == ["waiting"] * 4
     assert study.folder.text() == str(folder / "landmarks"), "the results go next to the videos"
     study.run_button.click()

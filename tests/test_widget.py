@@ -276,6 +276,7 @@ def test_export_writes_the_layer_as_it_stands(
     export_to(widget, monkeypatch, tmp_path / "tidy.csv", "Tidy CSV")
     np.testing.assert_array_equal(Tracks.load(tmp_path / "tidy.csv", "tidy-csv").landmarks, tracks.landmarks)
     export_to(widget, monkeypatch, tmp_path / "talk", "Overlay video")
+    assert widget.progress.value == widget.progress.max
     with open_video(tmp_path / "talk.mp4") as video:
         assert video.shape == (12, 60, 80, 3)
     for kind in ("Picture of this frame", "Contact sheet"):

@@ -28,11 +28,11 @@ from napari_face_landmarks.napari_plugin.layers import NOTHING, frame_shown, sho
 from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Wide
 from napari_face_landmarks.napari_plugin.qt_forms import (
     LayerChooser,
+    Words,
     button,
     column_of,
     fill,
     line_of,
-    text_label,
     with_help,
 )
 from napari_face_landmarks.napari_plugin.quality_strips import STRIPS
@@ -95,7 +95,7 @@ class SuspectsModel(QAbstractListModel):
         place = self.places[index.row()]
         face = f", face {place.face}" if self._n_faces > 1 else ""
         if role == Qt.ItemDataRole.DisplayRole:
-            return f"{place.frame}{face}: {place.text}"
+            return f"{place.frame}{face}: {place.text.replace(OF_DISTANCE, '')}"  # or it would be cut off
         if role == Qt.ItemDataRole.ToolTipRole:
             frames = (
                 f"Frame {place.frame}"
@@ -106,6 +106,7 @@ class SuspectsModel(QAbstractListModel):
         return None
 
 
+OF_DISTANCE = " of the inter-ocular distance"
 CHECK_EVERY = 1.5  # seconds, while a run goes on
 ORDERS = ("Worst first", "In order of time")
 SMALLEST_TEXT = 60  # px, height of list and statistics
@@ -171,8 +172,7 @@ class QualityDock(FollowingPanel):
         self.list.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
         self.list.setEditTriggers(QListView.EditTrigger.NoEditTriggers)
         self.list.setAccessibleName("Frames to check")
-        self.statistics = text_label()
-        self.statistics.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.statistics = Words()
 
     def _lay_out(self) -> None:
         self.order.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Fixed)

@@ -32,7 +32,8 @@ from napari_face_landmarks.quality.statistics import count as counted
 from napari_face_landmarks.tracking.frame_source import check_length
 
 LOG = logging.getLogger(__name__)
-HOW = "Press Move landmarks, drag three or four that are wrong, then refit this frame."
+DRAG = "drag three or four that are wrong, then refit this frame."
+HOW = f"Press Move landmarks, {DRAG}"
 """What to do, where nothing is corrected yet."""
 MOVED = " Now refit this frame, then propagate."
 """What to do, where landmarks were moved last."""
@@ -72,7 +73,7 @@ class CorrectDock(EditingDock):
                 row_of(self.backwards_button, self.forwards_button, self.everywhere_button),
                 self.length,
                 self.progress,
-                self.cancel_button,
+                row_of(self.cancel_button, self.export_button),
             ],
         )
         self.native.layout().insertWidget(1, Form([self.video, self.face]))
@@ -123,6 +124,11 @@ class CorrectDock(EditingDock):
             for direction, (text, tooltip) in PROPAGATE.items()
         )
         self.cancel_button = push("Cancel", "Stop, without any change.", self.cancel, enabled=False)
+        self.export_button = push(
+            "Export …",
+            "Write the landmarks to a file; NumPy keeps which ones were moved.",
+            lambda: commands.landmarks_dock(napari_viewer, "Track").track.export(),
+        )
         self._of_landmarks = (
             self.previous_button,
             self.next_button,
@@ -130,6 +136,7 @@ class CorrectDock(EditingDock):
             self.forwards_button,
             self.backwards_button,
             self.move_button,
+            self.export_button,
         )
         self.progress = ProgressBar(min=0, max=1, value=0)
 
@@ -179,6 +186,7 @@ class CorrectDock(EditingDock):
         editor = self.editor
         if editor is None:
             return
+        self.status.value = DRAG.capitalize()
         tracks, face, frame = editor.tracks, int(self.face.value or 0), self._frame(editor)
         here, there = tracks.frame_indices == frame, np.flatnonzero(tracks.present[:, face])
         if here.any() and len(there) and not tracks.present[here, face].any():
@@ -243,11 +251,11 @@ class CorrectDock(EditingDock):
         done, total = step
         self.progress.max, self.progress.value = total, done
         now = time.monotonic()
-        if not done:
-            self._began = now  # the models are loaded
+        if done <= 1:
+            self._began = now  # the models and their kernels are loaded
         elif now - self._told >= TELL_SECONDS:
             self._told = now
-            left = duration((total - done) * (now - self._began) / done)
+            left = duration((total - done) * (now - self._began) / (done - 1))
             self.status.value = f"{self._words}: {done} of {total} frames, {left} left"
 
     def _on_returned(self, editor: LayerEditor, words: str, result: Tracks | str) -> None:
@@ -266,7 +274,7 @@ class CorrectDock(EditingDock):
         self._worker = None
         told = self._done or self.status.value
         self._look()
-        self.progress.value = 0
+        self.progress.value = self.progress.max if self._done else 0
         if self._done:
             self.status.value = f"{told} {self.status.value}"
         elif told.endswith(".") and told != HOW and "Manual landmarks:" not in told:

@@ -45,7 +45,7 @@ CURVES_ON_LIGHT = ("#0072b2", "#a85f00", "#8f3d6b")
 CHECK_ON_DARK, CHECK_ON_LIGHT = "#ff6f5e", "#c4200f"
 SOURCES_ON_DARK = {"pfld": "#56b4e9", "clnf": "#f0e442", "carried": "#009e73", "manual": "#d55e00"}
 SOURCES_ON_LIGHT = {"pfld": "#3d93c6", "clnf": "#8a7f00", "carried": "#00664b", "manual": "#d55e00"}
-SOURCE_WORDS = {"pfld": "PFLD", "clnf": "CLNF", "carried": "propagated", "manual": "manual"}
+SOURCE_WORDS = {"pfld": "PFLD", "clnf": "CLNF", "carried": "carried", "manual": "manual"}
 
 
 class QualityPlot(pg.GraphicsLayoutWidget):

@@ -56,6 +56,7 @@ class FaceLandmarksDock(Docked):
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.setUsesScrollButtons(True)
+        self.tabs.tabBar().setDrawBase(False)  # beside the last tab it looks like another one, cut off
         panels = (self.track, self.check, self.correct, self.measure, self.faces, self.view)
         for (title, tooltip), panel in zip(TOOLTIPS.items(), panels, strict=True):
             self.tabs.addTab(Scrolling(getattr(panel, "native", panel)), title)

@@ -13,11 +13,13 @@ import numpy.typing as npt
 from qtpy.QtCore import QPointF, QSize, Qt, QTimer
 from qtpy.QtGui import QColor, QIcon, QPainter, QPen, QPixmap, QPolygonF
 from qtpy.QtWidgets import (
+    QAbstractButton,
     QCheckBox,
     QComboBox,
     QFileDialog,
     QHeaderView,
     QInputDialog,
+    QLabel,
     QPushButton,
     QTableWidgetItem,
     QWidget,
@@ -47,12 +49,13 @@ from napari_face_landmarks.napari_plugin.layers import frame_shown, show_frame, 
 from napari_face_landmarks.napari_plugin.panels import FollowingPanel, Wide, do_elsewhere, reader_of
 from napari_face_landmarks.napari_plugin.qt_forms import (
     LayerChooser,
+    Words,
     call_while_open,
     column_of,
+    fill,
     line_of,
     may_be_narrow,
     table_to_read,
-    text_label,
     with_help,
 )
 
@@ -200,6 +203,8 @@ class MeasuresDock(FollowingPanel):
         self.curves.setLayout(side_by_side)
         self.values = with_help(table_to_read(3), SHOWN_HERE)
         self.values.horizontalHeader().setSectionResizeMode(QHeaderView.ResizeMode.Stretch)
+        self.of_frame = QLabel()  # what the values are those of
+        fill(self.values.findChild(QAbstractButton), self.of_frame)  # the corner of the table
         self.values.setTextElideMode(Qt.TextElideMode.ElideNone)  # the margins of cells are room, too
         self.values.setStyleSheet("QTableWidget, QHeaderView { font-size: 8pt; padding: 0px; }")
         self.values.verticalHeader().setDefaultSectionSize(20)
@@ -212,8 +217,7 @@ class MeasuresDock(FollowingPanel):
         self.rest_button.setCheckable(True)
         lines = "Draw the lines that are measured in the picture."
         self.lines_box = with_help(QCheckBox("Show on the face"), lines)
-        self.status = text_label()
-        self.status.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.status = Words(lines=2)
 
     def _lay_out(self) -> None:
         self.wide = Wide(self._viewer, self.curves, "Face landmarks: measures")
@@ -354,7 +358,7 @@ class MeasuresDock(FollowingPanel):
     def _on_rest(self, chosen: bool) -> None:
         frame = None if self._layer is None else frame_shown(self._viewer, self._layer)
         self._rest = frame if chosen and frame is not None else "auto"
-        self.rest_button.setText("Rest: automatic" if chosen else REST)
+        self.rest_button.setText(REST if self._rest == "auto" else f"Rest: frame {frame}")
         self._forget()
         self._look()
 
@@ -375,6 +379,7 @@ class MeasuresDock(FollowingPanel):
         newer = "" if self._before is None or self._layer is None else str(self._layer.name)
         self.before_plot.show_measure(before, self._name, 0, f"Before: {older}")
         self.before_plot.setVisible(before is not None)
+        self.export_button.model().item(len(EXPORTS)).setEnabled(before is not None)  # changes
         self.plot.show_measure(table, self._name, self.face, newer and f"After: {newer}")
         if table is None:
             self.values.setRowCount(0)
@@ -429,6 +434,7 @@ class MeasuresDock(FollowingPanel):
                     )
                     texts[k] = self._cell(column, value, error) if np.isfinite(value) else ("n/a", "")
             cells.append(texts)
+        self.of_frame.setText(f" frame {frame}")
         self._fill(HERE, [str(self.names.itemData(k)) for k in range(self.names.count())], cells)
         self.values.selectRow(self.names.currentIndex())
 
@@ -447,6 +453,7 @@ class MeasuresDock(FollowingPanel):
             values = [(f"{row[when]:.{digits}f}", "") for when in ("before", "after")]
             cells.append([*values, (change + certain, full)])
             titles.append(row["measure"])
+        self.of_frame.setText(" at rest")
         self._fill(SINCE, titles, cells)
 
     def _cell(self, column: str, value: float, error: float, sign: str = "") -> tuple[str, str]:

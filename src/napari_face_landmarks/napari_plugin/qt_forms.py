@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from math import ceil
 from typing import Any
 
 from magicgui.widgets import CheckBox, ComboBox, Container, FloatSpinBox, Label, LineEdit, PushButton, SpinBox
 from qtpy.QtCore import QEvent, QObject, QSize, Qt, QTimer
-from qtpy.QtGui import QGuiApplication
+from qtpy.QtGui import QFontMetricsF, QGuiApplication
 from qtpy.QtWidgets import (
     QComboBox,
     QDialog,
@@ -48,6 +49,7 @@ LETTERS_OF_A_LAYER = 8
 EDGE = 1  # px, on both sides of a list's words
 SMALLEST_PANEL = QSize(200, 180)  # px
 LOWEST_TABLE = 90  # px
+ONE_LINE = 10_000  # px, a width in which nothing is wrapped
 
 
 def row_of(*widgets: Any) -> Container:
@@ -81,12 +83,21 @@ def with_help(widget: Any, tooltip: str) -> Any:
     return widget
 
 
-def text_label() -> QLabel:
-    """Return a label without words yet, which are wrapped and may be copied."""
-    label = QLabel("")
-    label.setWordWrap(True)
-    label.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
-    return label
+class Words(QLabel):
+    """Words that are wrapped and may be copied, at least so many `lines` high: what is above stays there."""
+
+    def __init__(self, lines: int = 1) -> None:
+        super().__init__()
+        self._lines = lines
+        self.setWordWrap(True)
+        self.setAlignment(Qt.AlignmentFlag.AlignTop)
+        self.setTextInteractionFlags(Qt.TextInteractionFlag.TextSelectableByMouse)
+
+    def heightForWidth(self, width: int) -> int:
+        """Return the height that the words need, or that of the lines."""
+        one, more = super().heightForWidth(ONE_LINE), self._lines - 1
+        least = one + more * ceil(QFontMetricsF(self.font()).lineSpacing())
+        return max(super().heightForWidth(width), least)
 
 
 def table_to_read(columns: int) -> QTableWidget:

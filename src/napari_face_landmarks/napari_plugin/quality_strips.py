@@ -63,7 +63,10 @@ def strips_of(series: Series, face: int, limits: Limits, shown: frozenset[str]) 
         Strip(
             "confidence",
             "Confidence",
-            (Curve("mean", series.confidence[:, face], 0), Curve("lowest", series.lowest[:, face], 1)),
+            (
+                Curve("mean", series.confidence[:, face], 0),
+                Curve("lowest landmark", series.lowest[:, face], 1),
+            ),
             limits.low_confidence,
             0.0,
             1.0,

@@ -41,13 +41,13 @@ from napari_face_landmarks.napari_plugin.qt_forms import (
     Docked,
     Form,
     Scrolling,
+    Words,
     button,
     column_of,
     fill,
     line_of,
     may_be_narrow,
     table_to_read,
-    text_label,
     video_patterns,
     with_help,
 )
@@ -217,7 +217,7 @@ class StudyDock(Docked):
         self.progress = QProgressBar()
         self.progress.setRange(0, 100)
         self.progress.setValue(0)
-        self.status = text_label()
+        self.status = Words(lines=2)
         self.status.setText(HINT)
 
     def _make_settings(self) -> None:
@@ -513,7 +513,7 @@ def show_measures(parent: QWidget, path: Path) -> QDialog:
         for column, value in enumerate(rows[name]):
             text = f"{value:.4g}" if isinstance(value, float) else str(value)
             table.setItem(line, column, QTableWidgetItem("" if text == "nan" else text))
-    words = text_label()
+    words = Words()
     words.setText(f"As a file: {path}")
     dialog.setLayout(column_of(table, words))
     dialog.show()

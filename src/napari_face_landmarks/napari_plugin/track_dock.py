@@ -300,6 +300,7 @@ class FaceLandmarksWidget(Container):
         self._timer.stop()
         self._set_running(False)
         if done:
+            self._show_progress(int(self.progress.max))
             self.status.value = sentence
         else:
             self._tell_error(sentence)
