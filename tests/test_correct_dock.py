@@ -15,6 +15,7 @@ from napari_face_landmarks.correction import set_manual_landmarks
 from napari_face_landmarks.data.fields import MANUAL
 from napari_face_landmarks.demo import make_demo_clip
 from napari_face_landmarks.ibug import inter_ocular, nme
+from napari_face_landmarks.napari_plugin.layers import camera_of
 from napari_face_landmarks.napari_plugin.points_layer import tracks_to_layer_data
 
 pytestmark = pytest.mark.gui
@@ -121,6 +122,25 @@ def test_dragging_refitting_carrying_on_and_undoing(
     np.testing.assert_array_equal(tracks_of_layer(layer).landmarks, again.landmarks)
     found = layer.metadata["tracks_found"]
     np.testing.assert_array_equal(found.landmarks, spoiled.landmarks)
+
+
+def test_moving_zooms_in_on_a_small_face(viewer: Any, dock: Any) -> None:
+    camera, place = camera_of(viewer), dock.editor.tracks.landmarks[FRAME, 0]
+    middle = (place.min(axis=0) + place.max(axis=0))[::-1] / 2
+    viewer.reset_view()
+    camera.zoom /= 4
+    small = camera.zoom
+    dock.move_button.native.click()
+    assert camera.zoom > 6 * small
+    np.testing.assert_allclose(camera.center[-2:], middle, atol=1)
+    camera.zoom *= 1.5
+    camera.center = (*camera.center[:-2], *(middle + 9))
+    chosen = camera.zoom, tuple(camera.center)
+    dock.move_button.native.click()
+    assert (camera.zoom, tuple(camera.center)) == chosen, "the user has zoomed in"
+    camera.center = (*camera.center[:-2], *(middle + 900))
+    dock.move_button.native.click()
+    np.testing.assert_allclose(camera.center[-2:], middle, atol=1)
 
 
 def test_what_cannot_be_done_is_said(viewer: Any, dock: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,6 +24,7 @@ from napari_face_landmarks.napari_plugin.layers import (
     frames_of_layer,
     image_layers,
     video_of_layer,
+    zoom_in,
 )
 from napari_face_landmarks.napari_plugin.panels import EditingDock, undo_and_redo
 from napari_face_landmarks.napari_plugin.qt_forms import Form, push, row_of
@@ -90,8 +91,8 @@ class CorrectDock(EditingDock):
         self.face = ComboBox(label="Face", tooltip="The face to refit and to propagate.")
         self.move_button = push(
             "Move landmarks",
-            "Have napari select and drag points of this layer. Where the face was not found, the landmarks "
-            "of the nearest frame are put first.",
+            "Zoom in on the face, and have napari drag points of this layer. Where the face was not "
+            "found, the landmarks of the nearest frame are put first.",
             self.move,
         )
         self.undo_button, self.redo_button = undo_and_redo()
@@ -202,6 +203,8 @@ class CorrectDock(EditingDock):
             self.status.value = PLACED.format(tracks.frame_indices[near])
         self._viewer.layers.selection.active = editor.layer
         editor.layer.mode = "select"
+        for placed in editor.tracks.landmarks[here, face]:
+            zoom_in(self._viewer, self.video.value, editor.layer, frame, placed)
 
     def _frame(self, editor: LayerEditor) -> int:
         frame = frame_shown(self._viewer, editor.layer)

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 NOTHING = "There are no landmarks: track a video, or open a file of landmarks."
 """What every dock says where the viewer has no layer of landmarks."""
+AROUND = 1.5  # times the side of a face's box: what is seen when zooming in on it
 VIDEO = "video_id"
 """Metadata of a landmarks layer: the unique id of the image layer that it was tracked in."""
 
@@ -190,10 +191,32 @@ def show_alone(viewer: Any, video: Any, *landmarks: Any) -> None:
         layer.visible = layer.unique_id in shown
     if not 0 <= (frame_shown(viewer, video) or 0) < len(video.data):  # of a longer video before
         show_frame(viewer, video, 0)
+    _fit(viewer, video)
+
+
+def _fit(viewer: Any, video: Any) -> None:
     try:
         viewer.reset_view(layers=[video])
     except TypeError:  # an older napari
         viewer.reset_view()
+
+
+def zoom_in(viewer: Any, video: Any, layer: Any, frame: int, landmarks: npt.NDArray[Any]) -> None:
+    """Have landmarks (N, 2) fill the canvas, unless they do: in a small face none can be grasped."""
+    camera, places = camera_of(viewer), landmarks[np.isfinite(landmarks).all(axis=1)][:, ::-1]
+    if video is None or not len(places):
+        return
+    ends = [
+        layer.data_to_world((frame, *end)[-layer.ndim :])[-2:]
+        for end in (places.min(axis=0), places.max(axis=0))
+    ]
+    middle, side = np.mean(ends, axis=0), AROUND * float(np.ptp(ends, axis=0).max())
+    center, before = camera.center, camera.zoom
+    _fit(viewer, video)
+    zoom = camera.zoom * float(np.ptp(video.extent.world[:, -2:], axis=0).min()) / side
+    near = np.abs(np.array(center[-2:]) - middle).max() < side / 2
+    camera.zoom = before if before > zoom / 2 else zoom
+    camera.center = center if near and before > zoom / 2 else (*camera.center[:-2], *middle)
 
 
 SLICING = "dask_optimized_slicing"

@@ -56,7 +56,8 @@ class FaceLandmarksDock(Docked):
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.tabs.setUsesScrollButtons(True)
-        self.tabs.tabBar().setDrawBase(False)  # beside the last tab it looks like another one, cut off
+        # napari gives the bar the colour of tabs, so that beside the last one there is another, cut off
+        self.tabs.tabBar().setStyleSheet("QTabBar { background: transparent; border: none; padding: 0px; }")
         panels = (self.track, self.check, self.correct, self.measure, self.faces, self.view)
         for (title, tooltip), panel in zip(TOOLTIPS.items(), panels, strict=True):
             self.tabs.addTab(Scrolling(getattr(panel, "native", panel)), title)

@@ -97,7 +97,7 @@ class Words(QLabel):
         """Return the height that the words need, or that of the lines."""
         one, more = super().heightForWidth(ONE_LINE), self._lines - 1
         least = one + more * ceil(QFontMetricsF(self.font()).lineSpacing())
-        return max(super().heightForWidth(width), least)
+        return max(int(super().heightForWidth(width)), int(least))
 
 
 def table_to_read(columns: int) -> QTableWidget:
