@@ -120,12 +120,12 @@ def model_cards() -> str:
 
 def accuracy_summary() -> str:
     from napari_face_landmarks.models import list_models, load_card
-    from napari_face_landmarks.models.card import CONDITIONS_MEASURED
+    from napari_face_landmarks.models.card import EVALUATED_BOXES
 
     conditions = {"none": "unmodified", "marks": "pen marks", "occlusion": "occluded"}
     rows = []
     for name in list_models():
-        measured = load_card(name)["metrics"]["evaluation"][CONDITIONS_MEASURED]
+        measured = load_card(name)["metrics"]["evaluation"][EVALUATED_BOXES]
         for mode, title in (("off", "PFLD"), ("always", "PFLD + CLNF")):
             errors = [f"{100 * measured[condition][mode]['mean']:.2f} %" for condition in conditions]
             rows.append([f"`{name}`, {title}", *errors])

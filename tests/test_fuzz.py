@@ -94,7 +94,7 @@ def refused(work: Any, kind: type[FaceLandmarksError], words: str) -> None:
 
 @pytest.mark.parametrize("values", [None, 0, True, "", "abc", float("inf"), [1, 2]])
 def test_settings_that_are_no_table_are_refused(values: Any) -> None:
-    refused(lambda: settings_from_dict(values), SettingsError, "give the names and values")
+    refused(lambda: settings_from_dict(values), SettingsError, "give a mapping of names to values")
 
 
 JSON_VALUES = st.recursive(

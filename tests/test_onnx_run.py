@@ -9,7 +9,13 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from napari_face_landmarks.files.onnx_run import _THREAD, MOST_SHAPES, _OfThread, network_input, run_network
+from napari_face_landmarks.files.onnx_run import (
+    _THREAD,
+    MAX_SHAPES,
+    _ThreadBuffers,
+    network_input,
+    run_network,
+)
 from napari_face_landmarks.models import Models, bundle_folder, load_models
 from napari_face_landmarks.parts.crop import MOUTH_SIZE
 from napari_face_landmarks.parts.network import MOUTH_OUTPUTS
@@ -30,10 +36,10 @@ def test_bound_networks_give_the_same_and_outputs_are_not_overwritten(models: Mo
     session = models.parts.mouth
     kept = []
     for seed in range(4):
-        for count in range(1, MOST_SHAPES + 3):  # more than are kept
+        for count in range(1, MAX_SHAPES + 3):  # more than are kept
             inputs = crops(count, seed)
             kept.append((run_network(session, inputs, "crops", MOUTH_OUTPUTS), inputs))
-    assert len(_THREAD.bound[session]) == MOST_SHAPES
+    assert len(_THREAD.bound[session]) == MAX_SHAPES
     for found, inputs in kept:
         for array, wanted in zip(found, session.run(list(MOUTH_OUTPUTS), {"crops": inputs}), strict=True):
             np.testing.assert_array_equal(array, wanted)
@@ -69,13 +75,13 @@ def test_threads_do_not_share_buffers(models: Models) -> None:
 
 
 def test_buffers_go_with_their_network(monkeypatch: pytest.MonkeyPatch) -> None:
-    of_thread = _OfThread()
-    monkeypatch.setattr("napari_face_landmarks.files.onnx_run._THREAD", of_thread)
+    buffers = _ThreadBuffers()
+    monkeypatch.setattr("napari_face_landmarks.files.onnx_run._THREAD", buffers)
     session = load_models(bundle_folder("open")).pfld  # of this test alone
     run_network(session, np.zeros((1, 3, 112, 112), np.float32), "crops", ("score",))
-    assert len(of_thread.bound) == 1
+    assert len(buffers.bound) == 1
     gone = weakref.ref(session)
     del session
     gc.collect()
     assert gone() is None
-    assert len(of_thread.bound) == 0
+    assert len(buffers.bound) == 0

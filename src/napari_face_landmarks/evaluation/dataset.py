@@ -120,7 +120,7 @@ def _checked(path: str | Path) -> dict[str, npt.NDArray[Any]]:
         },
         LARGEST_FILE,
         error=ImageError,
-        again=AGAIN,
+        hint=AGAIN,
         longest_text=LONGEST_NAME,
     )
     names, offsets, landmarks = arrays["names"], arrays["offsets"], arrays["landmarks"]

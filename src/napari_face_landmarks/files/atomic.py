@@ -14,11 +14,9 @@ from pathlib import Path
 
 from napari_face_landmarks.errors import ResultError, os_errors_as, reason_of
 
-LONGEST_FILE_NAME = 255
-"""Bytes, on common file systems."""
-ROOM_FOR_END = 32
-ABANDONED_SECONDS = 86400
-"""Age in seconds from which a temporary file counts as abandoned."""
+_MAX_NAME_BYTES = 255  # on common file systems
+_MAX_SUFFIX_BYTES = 32
+_ABANDONED_SECONDS = 86400  # age from which a temporary file counts as abandoned
 NOT_SUPPORTED = frozenset(
     getattr(errno, name)
     for name in ("EINVAL", "ENOSYS", "ENOTSUP", "EOPNOTSUPP", "ENOLCK")
@@ -27,30 +25,31 @@ NOT_SUPPORTED = frozenset(
 """Errors of network drives that lack an operation."""
 
 
-def companion_name(name: str, end: str) -> str:
+def companion_name(name: str, suffix: str) -> str:
     """Return the name of a companion file: the name of the main file and a suffix such as ``.journal``.
 
-    Names longer than `LONGEST_FILE_NAME` are shortened, and made unique by a hash that all suffixes share.
+    A name that is too long is shortened and made unique by a hash, which is the same for all suffixes.
     """
-    whole, room = os.fsencode(name), LONGEST_FILE_NAME - max(ROOM_FOR_END, len(os.fsencode(end)))
-    if len(whole) > room:
-        mark = f"~{hashlib.sha256(whole).hexdigest()[:12]}"
-        name = whole[: max(0, room - len(mark))].decode("utf-8", "ignore") + mark
-    return name + end
+    encoded = os.fsencode(name)
+    limit = _MAX_NAME_BYTES - max(_MAX_SUFFIX_BYTES, len(os.fsencode(suffix)))
+    if len(encoded) > limit:
+        digest = f"~{hashlib.sha256(encoded).hexdigest()[:12]}"
+        name = encoded[: max(0, limit - len(digest))].decode("utf-8", "ignore") + digest
+    return name + suffix
 
 
 @contextlib.contextmanager
 def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a temporary path, and move the file written there to `path` or to the target of its link.
 
-    The temporary file has the folder and suffix of `path`, and is synchronised to the disk first. If the
-    block fails, it is removed and `path` is unchanged; one left by a killed process is removed by a later
-    call, once it is a day old.
+    The temporary file has the folder and suffix of `path`, and is flushed to the disk before it is moved. If
+    the block fails, it is removed and `path` is unchanged. A temporary file of a killed process is removed by
+    a later call if it is more than a day old.
     """
     target = Path(path)
     check_writable(target)
-    place = _link_target(target)
-    companion = place.with_name(target.name)  # writers depend on the suffix of the given name
+    destination = _link_target(target)
+    companion = destination.with_name(target.name)  # writers depend on the suffix of the given name
     _remove_abandoned(companion)
     temporary = companion.with_name(
         companion_name(f".{target.stem}", f"-{secrets.token_hex(4)}{target.suffix}")
@@ -60,25 +59,25 @@ def replacing(path: str | os.PathLike[str]) -> Iterator[Path]:
             yield temporary
             with open(temporary, "rb+") as stream:
                 to_disk(stream.fileno())
-            os.replace(temporary, place)
-            sync_folder(place.parent)
+            os.replace(temporary, destination)
+            sync_folder(destination.parent)
     finally:
         temporary.unlink(missing_ok=True)
 
 
 def _link_target(path: Path) -> Path:
-    """Return the target of a link, which need not exist; `path` itself if it is not a link."""
+    """Return the target of a link, existing or not, or `path` itself if it is not a link."""
     return Path(os.path.realpath(path)) if os.path.islink(path) else path
 
 
 def _remove_abandoned(target: Path) -> None:
     """Remove abandoned temporary files of `target`."""
-    front = companion_name(f".{target.stem}", "-")
+    prefix = companion_name(f".{target.stem}", "-")
     with contextlib.suppress(OSError):
-        for path in target.parent.glob(f"{glob.escape(front)}*{glob.escape(target.suffix)}"):
-            mark = path.name[len(front) : len(path.name) - len(target.suffix)]
-            hexadecimal = len(mark) == 8 and set(mark) <= set("0123456789abcdef")
-            if hexadecimal and time.time() - path.stat().st_mtime > ABANDONED_SECONDS:
+        for path in target.parent.glob(f"{glob.escape(prefix)}*{glob.escape(target.suffix)}"):
+            token = path.name[len(prefix) : len(path.name) - len(target.suffix)]
+            hexadecimal = len(token) == 8 and set(token) <= set("0123456789abcdef")
+            if hexadecimal and time.time() - path.stat().st_mtime > _ABANDONED_SECONDS:
                 path.unlink()
 
 
@@ -109,7 +108,7 @@ def same_file(path: str | os.PathLike[str], other: str | os.PathLike[str]) -> bo
 
 
 def make_folder(folder: Path) -> None:
-    """Create a folder and those above it where they are missing."""
+    """Create a folder and its missing parents."""
     with os_errors_as(ResultError, f"The folder {folder} cannot be created", "choose another"):
         folder.mkdir(parents=True, exist_ok=True)
 
@@ -119,15 +118,15 @@ def check_writable(path: str | os.PathLike[str]) -> None:
     target = Path(path)
     if os.path.isdir(target):
         raise ResultError(f"{target} is a folder: give the name of a file.")
-    place = _link_target(target)
-    if os.path.lexists(place) and not os.path.isfile(place):
+    destination = _link_target(target)
+    if os.path.lexists(destination) and not os.path.isfile(destination):
         raise ResultError(f"{target} is a device, a pipe or a link to itself: give the name of a file.")
-    folder = place.parent
+    folder = destination.parent
     if not os.path.isdir(folder):
         raise ResultError(f"The folder {folder} does not exist: create it or choose another.")
     if os.path.exists(target) and not os.access(target, os.W_OK):
         raise ResultError(f"{target} is write-protected: choose another file.")
-    probe = folder / f".{secrets.token_hex(8)}".ljust(len(os.fsencode(place.name)), "x")
+    probe = folder / f".{secrets.token_hex(8)}".ljust(len(os.fsencode(destination.name)), "x")
     try:
         probe.touch(exist_ok=False)
         probe.unlink()

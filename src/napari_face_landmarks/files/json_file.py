@@ -1,4 +1,4 @@
-"""JSON files: read within a limit of size, as they are untrusted, and written atomically, without NaN."""
+"""JSON files: untrusted files are read up to a maximum size; files are written atomically, without NaN."""
 
 from __future__ import annotations
 
@@ -14,27 +14,28 @@ from napari_face_landmarks.files.atomic import replacing
 
 
 def read_json(
-    path: str | os.PathLike[str], what: str, largest: int, error: type[FaceLandmarksError], hint: str
+    path: str | os.PathLike[str], content: str, max_bytes: int, error: type[FaceLandmarksError], hint: str
 ) -> Any:
-    """Read an untrusted JSON file of `what` (such as "settings") of at most `largest` bytes."""
+    """Read an untrusted JSON file of at most `max_bytes`; `content` (such as "settings") is for errors."""
     try:
-        if os.path.getsize(path) > largest:
-            raise error(f"{os.fspath(path)} is too large for {what}: {hint}.")
+        if os.path.getsize(path) > max_bytes:
+            raise error(f"{os.fspath(path)} is too large for {content}: {hint}.")
         return json.loads(Path(path).read_text(encoding="utf-8"))
     except FaceLandmarksError:
         raise
     except (OSError, ValueError, RecursionError) as reason:
-        raise error(f"{os.fspath(path)} cannot be read as {what} ({in_one_line(reason)}): {hint}.") from None
+        text = in_one_line(reason)
+        raise error(f"{os.fspath(path)} cannot be read as {content} ({text}): {hint}.") from None
 
 
 def write_json(path: str | os.PathLike[str], value: Any) -> None:
-    """Write `plain` of a value to a JSON file, which is replaced atomically."""
+    """Write a value, converted by `plain`, to a JSON file atomically."""
     with replacing(path) as temporary:
         temporary.write_text(json.dumps(plain(value), indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 
 def plain(value: Any) -> Any:
-    """Return dataclasses and containers as dicts and lists for JSON; a number that is not finite as None."""
+    """Convert dataclasses and containers to dicts and lists for JSON, and non-finite numbers to None."""
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {item.name: plain(getattr(value, item.name)) for item in dataclasses.fields(value)}
     if isinstance(value, dict):

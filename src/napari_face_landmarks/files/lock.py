@@ -1,4 +1,4 @@
-"""A lock on an open file, released when the process ends for whatever reason."""
+"""Lock on an open file, which the system releases when the process ends for any reason."""
 
 from __future__ import annotations
 
@@ -7,21 +7,21 @@ from typing import BinaryIO
 
 from napari_face_landmarks.files.atomic import NOT_SUPPORTED
 
-_FAR = 1 << 40  # beyond the content: on Windows a locked byte cannot be read
+_LOCK_OFFSET = 1 << 40  # beyond the content, since locked bytes cannot be read on Windows
 
 
 def try_to_lock(stream: BinaryIO) -> bool:
-    """Lock an open file for this process; return False if another holds it, True on drives without locks."""
+    """Lock an open file; return False if another process has locked it, True on drives without locks."""
     try:
         if sys.platform == "win32":
             import msvcrt
 
-            place = stream.tell()
-            stream.seek(_FAR)
+            position = stream.tell()
+            stream.seek(_LOCK_OFFSET)
             try:
                 msvcrt.locking(stream.fileno(), msvcrt.LK_NBLCK, 1)
             finally:
-                stream.seek(place)
+                stream.seek(position)
         else:
             import fcntl
 

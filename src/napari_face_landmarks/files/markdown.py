@@ -1,4 +1,4 @@
-"""Markdown: tables, and sections of files."""
+"""Markdown tables, and sections of Markdown files."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def has_section(path: Path, name: str) -> bool:
 
 
 def write_section(path: Path, text: str, name: str) -> None:
-    """Write text to a Markdown file; between ``<!-- NAME -->`` and ``<!-- end of NAME -->`` if present."""
+    """Write a Markdown file, or if it has ``<!-- NAME -->`` and ``<!-- end of NAME -->``, only this part."""
     begin, end = f"<!-- {name} -->", f"<!-- end of {name} -->"
     if path.exists():
         before = path.read_text(encoding="utf-8")

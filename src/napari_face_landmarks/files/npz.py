@@ -1,4 +1,4 @@
-"""Arrays from untrusted ``.npz`` files: no pickles, and sizes are checked before memory is allocated."""
+"""Reading of arrays from untrusted ``.npz`` files, without pickles and with checks of sizes."""
 
 from __future__ import annotations
 
@@ -17,15 +17,14 @@ import numpy.typing as npt
 
 from napari_face_landmarks.errors import FaceLandmarksError, ModelError, in_one_line
 
-MAX_INFLATION = 1032
-"""Largest compression ratio of deflate."""
+_MAX_COMPRESSION = 1032  # ratio of deflate
 BROKEN_FILE = (
     OSError,
     ValueError,
     EOFError,
     KeyError,
     SyntaxError,
-    RuntimeError,  # an encrypted archive, or an unknown compression
+    RuntimeError,  # encryption, or an unknown compression
     TypeError,  # a shape of booleans
     struct.error,
     MemoryError,
@@ -43,15 +42,15 @@ def read_npz(
     largest_file: int,
     *,
     error: type[FaceLandmarksError] = ModelError,
-    again: str = "take the file from the release again",
+    hint: str = "take the file from the release again",
     longest_text: int = 0,
     optional: Mapping[str, tuple[int, ...]] | None = None,
 ) -> dict[str, npt.NDArray[Any]]:
     """Read named arrays from an untrusted ``.npz`` file; sizes are checked before memory is allocated.
 
-    `largest` and `optional` are the arrays to read, the latter if present, with the maximum length of each
-    axis; `largest_file` is in bytes; `longest_text` the maximum number of characters of an element, 0 refuses
-    text. Raises `error`, with `again`, what the user should do, if the file is invalid or an array missing,
+    `largest` has the arrays to read, and `optional` those to read if present, with the maximum length of each
+    axis; `largest_file` is in bytes; `longest_text` is the maximum number of characters of a string, 0 to
+    refuse strings. Raises `error`, with `hint` for the user, if the file is invalid, or an array is missing,
     too large or of objects.
     """
     file = path if isinstance(path, BytesIO) else Path(path)
@@ -59,36 +58,35 @@ def read_npz(
     try:
         size = len(file.getbuffer()) if isinstance(file, BytesIO) else file.stat().st_size
         if size > largest_file:
-            raise error(f"{path} is larger than {largest_file} bytes, the maximum for such a file; {again}.")
+            raise error(f"{path} is larger than {largest_file} bytes, the maximum for such a file; {hint}.")
         with zipfile.ZipFile(file) as archive:
-            there = {name.removesuffix(".npy") for name in archive.namelist()}
-            missing = sorted(set(largest) - there)
+            present = {name.removesuffix(".npy") for name in archive.namelist()}
+            missing = sorted(set(largest) - present)
             if missing:
-                raise error(f"{path} has no array named {missing[0]!r}; {again}.")
+                raise error(f"{path} has no array named {missing[0]!r}; {hint}.")
             arrays = {}
-            more = {name: limits for name, limits in (optional or {}).items() if name in there}
-            for name, limits in {**largest, **more}.items():
-                wrong = _wrong_header(archive, f"{name}.npy", limits, longest_text, size)
-                if wrong:
-                    raise error(f"{path}: the array {name} has {wrong}, which is invalid; {again}.")
+            extra = {name: limits for name, limits in (optional or {}).items() if name in present}
+            for name, limits in {**largest, **extra}.items():
+                invalid = _invalid_header(archive, f"{name}.npy", limits, longest_text, size)
+                if invalid:
+                    raise error(f"{path}: the array {name} has {invalid}, which is invalid; {hint}.")
                 with archive.open(f"{name}.npy") as member:
                     arrays[name] = np.lib.format.read_array(member, allow_pickle=False)
             return arrays
     except FileNotFoundError:
-        raise error(f"{path} is missing; {again}.") from None
+        raise error(f"{path} is missing; {hint}.") from None
     except error:
         raise
     except BROKEN_FILE as reason:
-        raise error(f"{path} cannot be read ({in_one_line(reason)}); {again}.") from None
+        raise error(f"{path} cannot be read ({in_one_line(reason)}); {hint}.") from None
 
 
-def _wrong_header(
+def _invalid_header(
     archive: zipfile.ZipFile, name: str, limits: tuple[int, ...], longest_text: int, size: int
 ) -> str:
-    """Return the shape and dtype that an array declares if they are invalid, otherwise an empty string.
+    """Return the shape and dtype that an array declares, if invalid, or an empty string.
 
-    Declared lengths may be false, so an array is also limited to what a file of `size` bytes could decompress
-    to.
+    Declared lengths may be false, so arrays must also be small enough for a compressed file of `size` bytes.
     """
     with archive.open(name) as member:
         version = np.lib.format.read_magic(member)
@@ -98,9 +96,9 @@ def _wrong_header(
         shape, _, dtype = read(member)
     fits = len(shape) == len(limits) and all(0 <= a <= b for a, b in zip(shape, limits, strict=True))
     declared = dtype.itemsize * math.prod(map(int, shape))
-    largest_item = 4 * longest_text if dtype.kind == "U" else 8
-    most = min(archive.getinfo(name).file_size, MAX_INFLATION * size)
-    too_large = dtype.itemsize > largest_item or declared > most
+    max_item = 4 * longest_text if dtype.kind == "U" else 8
+    available = min(archive.getinfo(name).file_size, _MAX_COMPRESSION * size)
+    too_large = dtype.itemsize > max_item or declared > available
     if not fits or dtype.hasobject or too_large:
         return f"the shape {shape} and dtype {dtype}"
     return ""

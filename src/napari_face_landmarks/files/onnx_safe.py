@@ -1,7 +1,7 @@
-"""ONNX networks from untrusted files: validated before ONNX Runtime opens them, and run in bounded memory.
+"""Opening of untrusted ONNX files: validated before ONNX Runtime reads them, and run in bounded memory.
 
 An ONNX file (https://onnx.ai/onnx/repo-docs/IR.html) may refer to other files, declare weights that it does
-not have, and contain infinite loops. Everything that a landmark network does not need is refused.
+not contain, and have infinite loops. Everything that a landmark network does not need is refused.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from napari_face_landmarks.errors import ModelError, in_one_line
 
 MAX_FIELDS = 500_000
 MAX_MEMORY = 512 << 20
-"""Bytes that all networks of untrusted files may use together at run time."""
+"""Maximum number of bytes that all networks of untrusted files together may use at run time."""
 PLAIN_DOMAINS = (b"", b"ai.onnx")
 
 # field numbers of onnx.proto
@@ -40,23 +40,23 @@ class _Invalid(Exception):
 def open_network(
     content: bytes,
     path: Path,
-    again: str,
+    hint: str,
     providers: Sequence[str] = ("CPUExecutionProvider",),
     trusted: bool = False,
 ) -> onnxruntime.InferenceSession:
-    """Open a network on one thread; unless `trusted`, it is validated and limited in memory.
+    """Open a network that runs on one thread; it is validated and limited in memory unless `trusted`.
 
-    Its path and `again`, what the user should do, are for error messages.
+    `path` and `hint`, an instruction for the user, are for error messages.
     """
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
     options.inter_op_num_threads = 1
     options.log_severity_level = 4
-    # allocate weights outside the arena, which would take twice their size
+    # allocate weights outside the arena, memory they would take twice their size
     options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
     disabled = []
     if not trusted:
-        check_network(content, path, again)
+        check_network(content, path, hint)
         _limit_memory()
         options.add_session_config_entry("session.use_env_allocators", "1")
         disabled = ["ConstantFolding"]  # the memory limit does not apply while a network is opened
@@ -69,15 +69,15 @@ def open_network(
             enable_fallback=0,  # the fallback prints, and opens the file again with other options
         )
     except Exception as error:
-        raise ModelError(f"{path} is not a usable ONNX model ({in_one_line(error)}): {again}.") from None
+        raise ModelError(f"{path} is not a usable ONNX model ({in_one_line(error)}): {hint}.") from None
 
 
-def check_network(content: bytes, path: Path, again: str) -> None:
+def check_network(content: bytes, path: Path, hint: str) -> None:
     """Raise a `ModelError` if an ONNX file contains anything that a landmark network does not need."""
     try:
         _check_model(memoryview(content))
     except _Invalid as reason:
-        raise ModelError(f"{path} is not a usable ONNX model ({reason}): {again}.") from None
+        raise ModelError(f"{path} is not a usable ONNX model ({reason}): {hint}.") from None
 
 
 def _check_model(content: memoryview) -> None:
@@ -88,7 +88,7 @@ def _check_model(content: memoryview) -> None:
             raise _Invalid("it has functions or training information")
         if number == _MODEL_GRAPH:
             graphs += 1
-            _check_graph(_part(value), left)
+            _check_graph(_message(value), left)
     if graphs != 1:
         raise _Invalid("it does not have exactly one graph")
 
@@ -98,13 +98,13 @@ def _check_graph(graph: memoryview, left: list[int]) -> None:
         if number == _GRAPH_SPARSE:
             raise _Invalid("it has sparse weights")
         if number == _GRAPH_TENSOR:
-            _check_tensor(_part(value), left)
+            _check_tensor(_message(value), left)
         elif number == _GRAPH_NODE:
-            for entry, of_node in _fields(_part(value), left):
-                if entry == _NODE_DOMAIN and bytes(_part(of_node)) not in PLAIN_DOMAINS:
+            for entry, content in _fields(_message(value), left):
+                if entry == _NODE_DOMAIN and bytes(_message(content)) not in PLAIN_DOMAINS:
                     raise _Invalid("it has operators that are not part of ONNX")
                 if entry == _NODE_ATTRIBUTE:
-                    _check_attribute(_part(of_node), left)
+                    _check_attribute(_message(content), left)
 
 
 def _check_attribute(attribute: memoryview, left: list[int]) -> None:
@@ -114,7 +114,7 @@ def _check_attribute(attribute: memoryview, left: list[int]) -> None:
         if number in _ATTRIBUTE_SPARSE:
             raise _Invalid("it has sparse weights")
         if number in _ATTRIBUTE_TENSORS:
-            _check_tensor(_part(value), left)
+            _check_tensor(_message(value), left)
 
 
 def _check_tensor(tensor: memoryview, left: list[int]) -> None:
@@ -127,68 +127,68 @@ def _check_tensor(tensor: memoryview, left: list[int]) -> None:
             for length in lengths:
                 declared *= length
     if declared > 2 * len(tensor):  # the smallest dtype of ONNX has four bits
-        raise _Invalid("it declares more weights than it has")
+        raise _Invalid("it declares more weights than it contains")
 
 
-def _part(value: int | memoryview) -> memoryview:
+def _message(value: int | memoryview) -> memoryview:
     if isinstance(value, int):
         raise _Invalid("its fields are damaged")
     return value
 
 
 def _fields(content: memoryview, left: list[int]) -> Iterator[tuple[int, int | memoryview]]:
-    """Yield number and value of each field of a message; `left` counts the fields still allowed."""
-    place = 0
-    while place < len(content):
+    """Yield the number and value of each field of a message; `left` is the number of fields still allowed."""
+    position = 0
+    while position < len(content):
         left[0] -= 1
         if left[0] < 0:
             raise _Invalid("it has too many fields")
-        tag, place = _varint(content, place)
+        tag, position = _varint(content, position)
         number, kind = tag >> 3, tag & 7
         if kind == _VARINT:
-            value, place = _varint(content, place)
+            value, position = _varint(content, position)
             yield number, value
             continue
         if kind == _BYTES:
-            size, place = _varint(content, place)
+            size, position = _varint(content, position)
         elif kind in (_EIGHT_BYTES, _FOUR_BYTES):
             size = 8 if kind == _EIGHT_BYTES else 4
         else:
             raise _Invalid("its fields are damaged")
-        if size > len(content) - place:
+        if size > len(content) - position:
             raise _Invalid("its fields are damaged")
-        yield number, content[place : place + size]
-        place += size
+        yield number, content[position : position + size]
+        position += size
 
 
 def _varints(content: memoryview) -> Iterator[int]:
-    place = 0
-    while place < len(content):
-        value, place = _varint(content, place)
+    position = 0
+    while position < len(content):
+        value, position = _varint(content, position)
         yield value
 
 
-def _varint(content: memoryview, place: int) -> tuple[int, int]:
+def _varint(content: memoryview, position: int) -> tuple[int, int]:
     value = 0
     for shift in range(0, 70, 7):
-        if place >= len(content):
+        if position >= len(content):
             break
-        byte = content[place]
-        place += 1
+        byte = content[position]
+        position += 1
         value |= (byte & 0x7F) << shift
         if byte < 0x80:
-            return value, place
+            return value, position
     raise _Invalid("its fields are damaged")
 
 
 def _limit_memory() -> None:
-    """Limit the memory of the sessions with ONNX Runtime's shared allocator: those of untrusted files."""
+    """Limit the memory of ONNX Runtime's shared allocator, which sessions of untrusted files use."""
     global _limit_is_set
     with _limit_lock:
         if not _limit_is_set:
             kinds: Any = onnxruntime.OrtAllocatorType, onnxruntime.OrtMemType
-            where = onnxruntime.OrtMemoryInfo("Cpu", kinds[0].ORT_ARENA_ALLOCATOR, 0, kinds[1].DEFAULT)
+            memory = onnxruntime.OrtMemoryInfo("Cpu", kinds[0].ORT_ARENA_ALLOCATOR, 0, kinds[1].DEFAULT)
             as_requested = 1
             bounds = {"max_mem": MAX_MEMORY, "arena_extend_strategy": as_requested}
-            onnxruntime.create_and_register_allocator(where, onnxruntime.OrtArenaCfg(bounds))
+            onnxruntime.create_and_register_allocator(memory, onnxruntime.OrtArenaCfg(bounds))
             _limit_is_set = True

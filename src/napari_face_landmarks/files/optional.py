@@ -1,4 +1,4 @@
-"""Optional libraries: imported when they are used; an error says how to install them."""
+"""Import of optional libraries, with an error that says how to install a missing one."""
 
 from __future__ import annotations
 
@@ -8,18 +8,15 @@ from typing import Any
 
 from napari_face_landmarks.errors import ResultError
 
-EXTRA_OF = {"matplotlib": "plot"}
-"""The extra of this package that installs a library, if it is not "formats"."""
 
-
-def optional(library: str, what: str) -> Any:
-    """Import an optional library; `what` needs it is the beginning of the error message."""
+def optional(library: str, purpose: str) -> Any:
+    """Import an optional library; an error begins with `purpose`, the noun phrase of what needs it."""
     try:
         return import_module(library)
     except ImportError:
-        extra = EXTRA_OF.get(library, "formats")
+        extra = "plot" if library == "matplotlib" else "formats"
         raise ResultError(
-            f"{what} needs the library {library}: pip install {library}, or "
+            f"{purpose} needs the library {library}: pip install {library}, or "
             f'pip install "napari-face-landmarks[{extra}]".'
         ) from None
 

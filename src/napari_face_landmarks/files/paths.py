@@ -1,4 +1,4 @@
-"""Checks of the names of files: no links out of a folder, the right suffix."""
+"""Checks of paths: links that leave a folder, and suffixes."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from napari_face_landmarks.errors import ModelError, ResultError
 
 
 def check_inside(path: Path, folder: Path) -> None:
-    """Raise a `ModelError` if a file, existing or not, is a link out of its folder (itself maybe a link)."""
+    """Raise a `ModelError` if a file, existing or not, is a link out of `folder`, which may be a link."""
     try:
         inside = path.resolve().is_relative_to(folder.resolve())
     except (OSError, RuntimeError):  # circular links
@@ -18,7 +18,7 @@ def check_inside(path: Path, folder: Path) -> None:
 
 
 def checked_suffix(path: str | Path, suffixes: tuple[str, ...]) -> Path:
-    """Return the path of an output file."""
+    """Return the path of an output file; raise a `ResultError` if its suffix is not one of `suffixes`."""
     path = Path(path)
     if path.suffix.lower() not in suffixes:
         raise ResultError(f"{path} does not end in {' or '.join(suffixes)}: use that suffix.")

@@ -42,7 +42,7 @@ def read_tracks_npz(path: Path) -> Tracks:
         {**required, **dict.fromkeys(_PER_FRAME, (_MAX_FRAMES,)), "record": (_MAX_RECORD_BYTES,)},
         _MAX_FILE_BYTES,
         error=ResultError,
-        again=advice,
+        hint=advice,
         optional={name: limit for name, limit in limits.items() if name not in required},
     )
     try:

@@ -30,8 +30,8 @@ CARD = "model_card.json"
 MODEL_FILES = ("detector.onnx", "pfld.onnx", "pdm.npz", "cen.npz")
 PART_FILES = ("eye.onnx", "mouth.onnx")
 """Part models, which bundles made before version 0.4 do not have."""
-LARGEST_CARD = 1 << 20
-LARGEST_FILE = 64 << 20
+_MAX_CARD_BYTES = 1 << 20
+_MAX_FILE_BYTES = 64 << 20
 BUNDLES_FOLDER = Path(__file__).parent
 
 _log = logging.getLogger("napari_face_landmarks")
@@ -75,39 +75,39 @@ class Models:
     clnf_only_constants: EngineConstants = OPENFACE_CEN
     parts: PartModels | None = None
     loaded_as: tuple[Any, ...] | None = field(default=None, init=False, compare=False, repr=False)
-    """What loads them again, and its arguments; None for models that were put together otherwise."""
+    """Function that loads the models again, and its arguments; None for models assembled in Python."""
 
     def __repr__(self) -> str:
-        """Return name, version and licence; the card has more."""
+        """Return name, version and licence."""
         return f"<Models {self.name!r} {self.card.get('version', '')}, {self.card.get('licence', '')}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """Pickle how they were loaded: they are loaded again."""
+        """Pickle how to load the models, not their content."""
         if self.loaded_as is None:
             raise ModelError(
-                "These models were put together in Python and cannot be pickled: make a bundle of them, and "
+                "These models were assembled in Python and cannot be pickled: make a bundle of them, and "
                 "load it."
             )
         return self.loaded_as[0], self.loaded_as[1:]
 
     def clnf(self, engine: ModuleType | SimpleNamespace = numba_engine, clnf_only: bool = False) -> ClnfModel:
-        """Return what CLNF runs with: from PFLD's landmarks, or from a box (CLNF-only)."""
+        """Return the model for CLNF that starts from PFLD's landmarks or, with `clnf_only`, from a box."""
         constants = self.clnf_only_constants if clnf_only else self.constants
         return ClnfModel(self.pdm, self.experts, constants, engine)
 
     @property
     def version(self) -> str:
-        """The version of the bundle, from its card."""
+        """The version on the card."""
         return str(self.card["version"])
 
     @property
     def licence(self) -> str:
-        """A short name of the licence of the weights."""
+        """The short name of the weights' licence."""
         return str(self.card["licence"])
 
 
 def list_models() -> list[str]:
-    """Return the names of the bundles in this package, the default first."""
+    """Return the names of the bundles in this package, the default bundle first."""
     names = sorted(path.parent.name for path in BUNDLES_FOLDER.glob(f"*/{CARD}"))
     return sorted(names, key=lambda name: name != DEFAULT_BUNDLE)
 
@@ -152,7 +152,7 @@ def load_card(name_or_folder: str | Path) -> dict[str, Any]:
     check_inside(path, path.parent)
     if not path.exists():
         raise ModelError(f"{path} is missing: give the folder of a complete bundle.")
-    card = read_json(path, "a model card", LARGEST_CARD, ModelError, "replace the file")
+    card = read_json(path, "a model card", _MAX_CARD_BYTES, ModelError, "replace the file")
     _check_card(card, path)
     return dict(card)
 
@@ -169,7 +169,7 @@ def load_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
             f"{folder / 'pdm.npz'} has {pdm.n_points} points, not {N_LANDMARKS}: install the models again."
         )
     notice = card.get("notice")
-    if isinstance(notice, str) and notice not in _reported:  # once per process
+    if isinstance(notice, str) and notice not in _reported:  # reported once per process
         _reported.add(notice)
         _log.warning("%s", notice)
     detector = _session(contents["detector.onnx"], folder / "detector.onnx")
@@ -189,7 +189,7 @@ def load_bundle(name_or_folder: str | Path = DEFAULT_BUNDLE) -> Models:
 
 
 def _parts(contents: dict[str, bytes], folder: Path) -> PartModels | None:
-    """Open the part models of a bundle; None where it does not have both."""
+    """Open the part models of a bundle; return None if it does not have both."""
     if not all(name in contents for name in PART_FILES):
         return None
     eye, mouth = (_session(contents[name], folder / name) for name in PART_FILES)
@@ -229,7 +229,7 @@ def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
     check_inside(path, folder)
     with os_errors_as(ModelError, f"{path} cannot be read", "install the models again"):
         size = path.stat().st_size
-        if size != entry["bytes"] or size > LARGEST_FILE:
+        if size != entry["bytes"] or size > _MAX_FILE_BYTES:
             raise ModelError(
                 f"{path} has {size} bytes, but {entry['bytes']} in its card: install the models again."
             )
@@ -244,16 +244,15 @@ def _checked_bytes(folder: Path, name: str, entry: dict[str, Any]) -> bytes:
 def _check_names(
     session: onnxruntime.InferenceSession, inputs: list[str], outputs: list[str], path: Path
 ) -> None:
-    """Raise a `ModelError` if a network has other inputs or outputs."""
-    given = [each.name for each in session.get_inputs()]
-    made = {each.name for each in session.get_outputs()}
-    if given != inputs or not set(outputs) <= made:
+    """Raise a `ModelError` if a network does not have these inputs and outputs."""
+    actual = [item.name for item in session.get_inputs()]
+    if actual != inputs or not set(outputs) <= {item.name for item in session.get_outputs()}:
         raise ModelError(
-            f"{path} is a different network (its inputs are {', '.join(map(repr, given))!s:.100}): install "
+            f"{path} is a different network (its inputs are {', '.join(map(repr, actual))!s:.100}): install "
             "the models again."
         )
 
 
 def _session(content: bytes, path: Path) -> onnxruntime.InferenceSession:
-    ours = path.parent.parent == BUNDLES_FOLDER  # with the SHA-256 of its card
-    return open_network(content, path, "install the models again", trusted=ours)
+    in_package = path.parent.parent == BUNDLES_FOLDER
+    return open_network(content, path, "install the models again", trusted=in_package)

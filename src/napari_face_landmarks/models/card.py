@@ -1,4 +1,4 @@
-"""Model cards as Markdown, and their main error figure."""
+"""Model cards as Markdown, and the error that they report."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from typing import Any
 
 from napari_face_landmarks.files.markdown import table
 
-CONDITIONS_MEASURED = "jitter"
-"""Key of the evaluation under all conditions, with boxes like those of a tracker."""
+EVALUATED_BOXES = "jitter"
+"""Source of the boxes in the evaluation under all conditions: like those of a tracker."""
 
 
 def held_out_error(card: Mapping[str, Any], refine: str = "always") -> float | None:
     """Return the mean error on the held-out faces of 300-W, in inter-ocular distances, or None."""
     entry: Any = card
-    for key in ("metrics", "evaluation", CONDITIONS_MEASURED, "none", refine, "mean"):
+    for key in ("metrics", "evaluation", EVALUATED_BOXES, "none", refine, "mean"):
         entry = entry.get(key) if isinstance(entry, Mapping) else None
     return float(entry) if isinstance(entry, (int, float)) else None
 
 
 def card_markdown(card: Mapping[str, Any]) -> str:
-    """Return a card as a section of Markdown, without missing entries."""
+    """Return a card as a section of Markdown; missing entries are left out."""
     parts = [f"### `{card['name']}`, version {card['version']}: {card['licence']}"]
     for key, title in (
         ("terms", "Terms"),
@@ -37,19 +37,19 @@ def card_markdown(card: Mapping[str, Any]) -> str:
         parts.append(table(["trained on", "content", "licence"], rows))
         cited = dict.fromkeys(text for item in data for text in item.get("cite", ()))
         parts.append("\n".join(["To cite:", "", *(f"- {text}" for text in cited)]))
-    parts += _measured(card.get("metrics", {}))
+    parts += _metrics(card.get("metrics", {}))
     return "\n\n".join(parts) + "\n"
 
 
-def _measured(metrics: Mapping[str, Any]) -> list[str]:
+def _metrics(metrics: Mapping[str, Any]) -> list[str]:
     parts = []
     evaluation = metrics.get("evaluation", {})
-    conditions = evaluation.get(CONDITIONS_MEASURED, {})
+    conditions = evaluation.get(EVALUATED_BOXES, {})
     if conditions:
         modes = list(next(iter(conditions.values())))
         head = [
             "condition",
-            *(f"{mode}: {what}" for mode in modes for what in ("mean", "inner 51", "over 8 %")),
+            *(f"{mode}: {metric}" for mode in modes for metric in ("mean", "inner 51", "over 8 %")),
         ]
         rows = [
             [
@@ -76,18 +76,18 @@ def _measured(metrics: Mapping[str, Any]) -> list[str]:
             "Slope (correlation) of measures of the landmarks on those of the labels, by condition and "
             "`refine`:\n\n" + table(head, rows)
         )
-    found = metrics.get("detector", {}).get("held_out", {}).get("photographs")
-    if found:
+    detector = metrics.get("detector", {}).get("held_out", {}).get("photographs")
+    if detector:
         parts.append(
-            f"Detector, {found['pictures']} held-out images with {found['faces']} faces: average "
-            f"precision {found['average_precision']:.3f}; {_percent(found['recall'])} found at "
-            f"{found['false_alarms_per_picture']:.3f} false alarms per image."
+            f"Detector, {detector['pictures']} held-out images with {detector['faces']} faces: average "
+            f"precision {detector['average_precision']:.3f}; {_percent(detector['recall'])} found at "
+            f"{detector['false_alarms_per_picture']:.3f} false alarms per image."
         )
     return parts
 
 
 def _slope(values: Sequence[float | None]) -> str:
-    """Return the slope of a pair of correlation and slope, with the correlation in brackets."""
+    """Format a (correlation, slope) pair as "slope (correlation)"."""
     correlation, slope = ("-" if value is None else f"{value:.2f}" for value in values)
     return f"{slope} ({correlation})"
 

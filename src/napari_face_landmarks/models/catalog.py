@@ -1,4 +1,4 @@
-"""Properties of models that are known without loading them: name, licence, refine modes."""
+"""Description of models without loading them: name, licence, refine modes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class ModelsInfo:
 
     key: str  # name or folder for `load_models`
     title: str  # a short name
-    version: str  # from the card, or OpenFace's version; "custom" for a custom landmark network
+    version: str  # from the card; OpenFace's version; or "custom" for a custom landmark network
     licence: str  # a short name of the licence
     terms: str  # the terms of the licence in full sentences, if known
     notice: str  # restrictions of use; empty if there are none
@@ -33,7 +33,7 @@ class ModelsInfo:
 
 
 def known_models() -> list[ModelsInfo]:
-    """Describe all bundles, the default first, and OpenFace's models if they are present."""
+    """Describe all bundles, the default first, and OpenFace's models if they are installed."""
     names = list_models() + (["openface"] if openface_folder() is not None else [])
     return [describe_models(name) for name in names]
 

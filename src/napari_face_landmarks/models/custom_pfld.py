@@ -18,8 +18,8 @@ entry                   meaning
 ``sigma``               optional: standard deviation of a landmark in inter-ocular distances
 ======================= ============================================================================
 
-The input of the network is a square of fixed size with three channels, first or last; one of its outputs has
-x and y of each point in turn, in [0, 1] of the crop.
+The input of the network is a square of fixed size with three channels, first or last; one of its outputs
+contains x and y of each point, interleaved, relative to the crop ([0, 1]).
 """
 
 from __future__ import annotations
@@ -37,17 +37,20 @@ from napari_face_landmarks.files.paths import check_inside
 from napari_face_landmarks.pfld.custom import UNKNOWN_SIGMA, CustomPfld
 
 DESCRIPTION = "pfld.json"
-LARGEST_DESCRIPTION = 1 << 16
-LARGEST_NETWORK = 256 << 20
-LARGEST_SIDE = 512
+_MAX_DESCRIPTION_BYTES = 1 << 16
+_MAX_NETWORK_BYTES = 256 << 20
+_MAX_SIDE = 512  # px
 RANGES = ([0, 1], [-1, 1])
 COLOURS = ("RGB", "BGR")
 BOXES = ("face", "landmarks")
 SCHEMES = (68, 98)
 
 
-def load_custom_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> CustomPfld:
-    """Load the network that a folder's ``pfld.json`` describes, and run it once; `judge` is our PFLD."""
+def load_custom_pfld(folder: Path, scorer: onnxruntime.InferenceSession) -> CustomPfld:
+    """Load the network that a folder's ``pfld.json`` describes and run it once.
+
+    `scorer` is the default bundle's PFLD, which computes the face score.
+    """
     path = folder / DESCRIPTION
     entries = _read(path)
     _check(path, entries)
@@ -56,7 +59,7 @@ def load_custom_pfld(folder: Path, judge: onnxruntime.InferenceSession) -> Custo
     size, channels_last, batches = _input(network, session)
     return CustomPfld(
         session=session,
-        judge=judge,
+        scorer=scorer,
         output=_output(network, session, size, channels_last, entries["points"]),
         size=size,
         channels_last=channels_last,
@@ -78,8 +81,8 @@ def custom_files(folder: Path) -> tuple[str, str]:
 
 def _read(path: Path) -> dict[str, Any]:
     check_inside(path, path.parent)
-    hint = "correct the file, with the described entries only"
-    entries = read_json(path, "a description in JSON", LARGEST_DESCRIPTION, ModelError, hint)
+    hint = "correct the file, which must have the documented entries only"
+    entries = read_json(path, "a description in JSON", _MAX_DESCRIPTION_BYTES, ModelError, hint)
     if not isinstance(entries, dict):
         raise ModelError(
             f"{path} is not a JSON object: give one with file, input_range, colours, box, box_scale and "
@@ -93,7 +96,7 @@ def _check(path: Path, entries: dict[str, Any]) -> None:
         return isinstance(value, (int, float)) and not isinstance(value, bool) and low <= value <= high
 
     name = entries.get("file")
-    fits = {
+    checks = {
         "file": (
             isinstance(name, str) and name.endswith(".onnx") and Path(name).name == name,
             "the name of an .onnx file in the same folder",
@@ -105,20 +108,20 @@ def _check(path: Path, entries: dict[str, Any]) -> None:
         "points": (entries.get("points") in SCHEMES and not isinstance(entries["points"], bool), "68 or 98"),
         "sigma": ("sigma" not in entries or number(entries["sigma"], 0.001, 1.0), "a number from 0.001 to 1"),
     }
-    for entry, (good, wanted) in fits.items():
-        if not good:
-            given = f"is {entries[entry]!r:.60}" if entry in entries else "is missing"
-            raise ModelError(f"{path}: {entry} {given}, give {wanted}.")
-    unknown = sorted(set(entries) - set(fits))
+    for entry, (valid, expected) in checks.items():
+        if not valid:
+            problem = f"is {entries[entry]!r:.60}" if entry in entries else "is missing"
+            raise ModelError(f"{path}: {entry} {problem}, give {expected}.")
+    unknown = sorted(set(entries) - set(checks))
     if unknown:
-        raise ModelError(f"{path} has the unknown entry {unknown[0]!r:.60}: give {', '.join(fits)}.")
+        raise ModelError(f"{path} has the unknown entry {unknown[0]!r:.60}: give {', '.join(checks)}.")
 
 
 def _session(path: Path) -> onnxruntime.InferenceSession:
     check_inside(path, path.parent)
-    with os_errors_as(ModelError, f"{path} cannot be read", "put the file there"):
-        if path.stat().st_size > LARGEST_NETWORK:
-            raise ModelError(f"{path} has more than {LARGEST_NETWORK >> 20} MB: give a smaller network.")
+    with os_errors_as(ModelError, f"{path} cannot be read", "put the network there"):
+        if path.stat().st_size > _MAX_NETWORK_BYTES:
+            raise ModelError(f"{path} has more than {_MAX_NETWORK_BYTES >> 20} MB: give a smaller network.")
         content = path.read_bytes()
     return open_network(content, path, "export it again")
 
@@ -130,12 +133,12 @@ def _input(path: Path, session: onnxruntime.InferenceSession) -> tuple[int, bool
     for channels_last in (False, True):
         if len(shape) == 4:
             channels, sides = (shape[3], shape[1:3]) if channels_last else (shape[1], shape[2:])
-            square = isinstance(sides[0], int) and sides[0] == sides[1] and 16 <= sides[0] <= LARGEST_SIDE
+            square = isinstance(sides[0], int) and sides[0] == sides[1] and 16 <= sides[0] <= _MAX_SIDE
             if channels == 3 and square:
                 return int(sides[0]), channels_last, not isinstance(shape[0], int)
     raise ModelError(
-        f"{path} has inputs of the shapes {[each.shape for each in inputs]}: give a network with one float32 "
-        "input, a fixed square of three channels."
+        f"{path} has inputs of the shapes {[item.shape for item in inputs]}: give a network with one float32 "
+        "input, a square of fixed size with three channels."
     )
 
 
@@ -149,7 +152,7 @@ def _output(
         outputs = session.run(None, {name: np.full(shape, 0.5, np.float32)})
     except Exception as error:
         raise ModelError(f"{path} cannot be run ({in_one_line(error)}): export it again.") from None
-    names = [each.name for each in session.get_outputs()]
+    names = [item.name for item in session.get_outputs()]
     for output, values in zip(names, outputs, strict=True):
         if isinstance(values, np.ndarray) and values.dtype.kind == "f" and values.size == 2 * points:
             if not np.isfinite(values).all():

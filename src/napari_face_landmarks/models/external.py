@@ -22,9 +22,9 @@ _log = logging.getLogger("napari_face_landmarks")
 
 
 def load_external(name_or_folder: str | Path) -> Models | None:
-    """Load external models, as named for `load_models`, and log their licence; return None for a bundle.
+    """Load external models, named as for `load_models`, and log their licence; return None for a bundle.
 
-    What a folder lacks is taken from the default bundle.
+    Models that are missing in the folder are from_bundle from the default bundle.
     """
     name = str(name_or_folder)
     folder = Path(name_or_folder)
@@ -40,7 +40,7 @@ def load_external(name_or_folder: str | Path) -> Models | None:
     bundle = load_bundle()
     models = replace(bundle, name=name if name in openface.NAMES else folder.name, folder=folder)
     licences: list[str] = []
-    taken = set(bundle.card["files"])
+    from_bundle = set(bundle.card["files"])
     files: dict[str, Any] = {}
     if root is not None:
         pdm, experts = openface.load_openface(root, kind)
@@ -49,7 +49,7 @@ def load_external(name_or_folder: str | Path) -> Models | None:
             models, pfld=None, pdm=pdm, experts=experts, constants=constants, clnf_only_constants=constants
         )
         licences.append(openface.LICENCE)
-        taken -= {"pdm.npz", "cen.npz"} | (set() if custom else {"pfld.onnx"})
+        from_bundle -= {"pdm.npz", "cen.npz"} | (set() if custom else {"pfld.onnx"})
         files |= {
             file.as_posix(): file_entry(root / file) for file in openface.openface_files(experts.kind.lower())
         }
@@ -58,7 +58,7 @@ def load_external(name_or_folder: str | Path) -> Models | None:
         licences.append(CUSTOM_LICENCE)
         files |= {file: file_entry(folder / file) for file in custom_files(folder)}
     licences.append(f"the rest from the bundle {bundle.name} ({bundle.licence})")
-    files |= {f"{bundle.name}/{name}": bundle.card["files"][name] for name in taken}
+    files |= {f"{bundle.name}/{name}": bundle.card["files"][name] for name in from_bundle}
     card = {
         "name": models.name,
         "version": openface.VERSION if root is not None else "custom",
@@ -79,6 +79,6 @@ def check_mode(models: Models, settings: TrackerSettings) -> None:
         )
     if isinstance(models.pfld, CustomPfld) and settings.refine == "auto":
         raise SettingsError(
-            f"The landmark network of the models {models.name} gives no confidence, so refine cannot be "
-            "auto: choose off, always or clnf-only."
+            f"The landmark network of the models {models.name} does not estimate its confidence, so refine "
+            "cannot be auto: choose off, always or clnf-only."
         )

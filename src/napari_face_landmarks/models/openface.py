@@ -1,4 +1,4 @@
-"""OpenFace 2.2's models, not part of this package: their shared folder, and loading them."""
+"""Finding and loading OpenFace 2.2's models, which are not part of this package."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_face_landmarks.models.openface_format import read_ccnf, read_cen, re
 
 VERSION = "2.2.0"
 NAMES = {"openface": "", "openface-cen": "cen", "openface-ccnf": "ccnf"}
-"""Names for `load_models` that refer to the shared folder, with the kind of experts."""
+"""Names for `load_models` that refer to the shared folder, and the patch experts that they select."""
 LICENCE = "OpenFace's own: academic or non-profit research, no commercial use"
 
 PDM_FILE = Path("pdms") / "In-the-wild_aligned_PDM_68.txt"
@@ -33,17 +33,17 @@ def shared_folders(
     platform: str = sys.platform, environment: Mapping[str, str] | None = None, home: Path | None = None
 ) -> list[Path]:
     """Return the folders that may contain OpenFace's models on this machine, the most likely first."""
-    given = os.environ if environment is None else environment
+    variables = os.environ if environment is None else environment
     home = Path.home() if home is None else home
-    if given.get("OPENFACE_MODELS_DIR"):
-        return [Path(given["OPENFACE_MODELS_DIR"]) / VERSION]
+    if variables.get("OPENFACE_MODELS_DIR"):
+        return [Path(variables["OPENFACE_MODELS_DIR"]) / VERSION]
     if platform == "win32":
-        local = Path(given.get("LOCALAPPDATA") or home / "AppData" / "Local")
+        local = Path(variables.get("LOCALAPPDATA") or home / "AppData" / "Local")
         parents = [local / "OpenFaceModels", local / "OpenFaceModels" / "OpenFaceModels"]
     elif platform == "darwin":
         parents = [home / "Library" / "Application Support" / "OpenFaceModels"]
     else:
-        parents = [Path(given.get("XDG_DATA_HOME") or home / ".local" / "share") / "OpenFaceModels"]
+        parents = [Path(variables.get("XDG_DATA_HOME") or home / ".local" / "share") / "OpenFaceModels"]
     if platform != "win32":
         parents.append(home / ".local" / "share" / "OpenFaceModels")
     return list(dict.fromkeys(parent / VERSION for parent in parents))
@@ -67,7 +67,7 @@ def openface_folder() -> Path | None:
 
 
 def openface_root(folder: Path) -> Path | None:
-    """Return the folder that has ``pdms`` and ``patch_experts``: the given one or its ``model``, or None."""
+    """Return the folder with ``pdms`` and ``patch_experts``: `folder` or its subfolder ``model``; or None."""
     return next((root for root in (folder, folder / "model") if os.path.isfile(root / PDM_FILE)), None)
 
 
@@ -77,7 +77,7 @@ def openface_files(kind: str) -> list[Path]:
 
 
 def load_openface(root: Path, kind: str = "") -> tuple[PDM, OpenFaceExperts]:
-    """Load PDM and patch experts, "cen" (default, if present) or "ccnf", of an `openface_root`."""
+    """Load PDM and patch experts, "cen" (the default if present) or "ccnf", from an `openface_root`."""
     present = [name for name, files in EXPERT_FILES.items() if any((root / file).is_file() for file in files)]
     chosen = kind or next(iter(present), "")
     if not chosen:

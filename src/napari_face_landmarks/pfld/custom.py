@@ -36,7 +36,7 @@ class CustomPfld:
     """A custom landmark network and its input and output conventions."""
 
     session: onnxruntime.InferenceSession  # the custom network
-    judge: onnxruntime.InferenceSession  # the default bundle's PFLD, for the face score only
+    scorer: onnxruntime.InferenceSession  # the default bundle's PFLD, for the face score only
     output: str  # name of the output with the landmarks
     size: int  # side of the input, px
     channels_last: bool  # whether the input is (N, H, W, 3) instead of (N, 3, H, W)

@@ -189,7 +189,7 @@ def _output_in_image(
 
 def _predict_custom(network: CustomPfld, pictures: Pictures, crops: Floats) -> PfldOutput:
     """Run a custom network; the confidence of all landmarks is the face score of the default PFLD."""
-    score = predict(network.judge, pictures, crops).score
+    score = predict(network.scorer, pictures, crops).score
     crops = custom_crops(network, crops, BOX_TO_CROP, BOX_TO_CROP_SHIFT)
     landmarks = to_image(run_custom(network, pictures, crops), crops)
     finite = np.isfinite(landmarks).all(axis=(1, 2))

@@ -191,7 +191,7 @@ def state_from_bytes(data: bytes) -> TrackerState:
     def take(name: str, dtype: str, shape: tuple[int, ...], most: int = _MOST_ROWS) -> npt.NDArray[Any]:
         """Return an array of this type and shape, in which -1 is any length up to `most`."""
         largest = tuple(most if length < 0 else length for length in shape)
-        array = read_npz(stream, {name: largest}, LARGEST_STATE, error=ResultError, again="do not resume")[
+        array = read_npz(stream, {name: largest}, LARGEST_STATE, error=ResultError, hint="do not resume")[
             name
         ]
         exact = all(want in (-1, got) for want, got in zip(shape, array.shape, strict=True))
