@@ -1,1 +1,1 @@
-"""Training of the models, from labelled faces to a bundle: ``python -m napari_face_landmarks.training``."""
+"""Training of all models of a bundle from labelled faces: ``python -m napari_face_landmarks.training``."""

@@ -16,24 +16,24 @@ STEPS = {
     "pdm": "the point distribution model",
     "detector": "the face detector",
     "pfld": "the landmark network",
-    "parts": "the networks of eyes and mouth",
+    "parts": "the networks for the eyes and the mouth",
     "cen": "the patch experts (needs the point distribution model)",
     "linear-maps": "the final linear maps of the landmarks (needs pfld and parts)",
     "evaluate": "measure a bundle on the held-out faces",
-    "held-out": "write the held-out faces for the command evaluate --measures",
-    "errors": "measure how landmarks' errors go together, for the standard errors of measures",
+    "held-out": "write held-out faces for the command evaluate --measures",
+    "errors": "measure the covariance of landmark errors, for the standard errors of measures",
     "bundle": "collect the files and write the model card",
 }
 
 STAGES = (("pdm",), ("detector", "pfld", "parts", "cen"), ("linear-maps",), ("bundle",))
-"""The steps of ``all``; steps of one stage are independent of each other."""
+"""Steps of ``all``; the steps of a stage are independent of each other."""
 LAST_STEPS = ("linear-maps", "bundle")
-"""Always run again, which takes a minute or two: they depend on the output of all other steps."""
+"""Steps that are always run again, since they depend on the output of others; they take a minute or two."""
 MODULE_OF = {"linear-maps": "linear_calibration", "held-out": "held_out", "errors": "landmark_errors"}
 RENAMED = {"settle": "linear-maps"}
-"""Names of steps until bundles 0.4.2, which are still known."""
+"""Names of steps up to bundle 0.4.2, still accepted."""
 CAN_START = ("detector", "pfld", "parts")
-"""Steps that can start from the weights of another bundle."""
+"""Steps with the option ``--start``."""
 
 
 def _module(step: str) -> object:
@@ -42,7 +42,7 @@ def _module(step: str) -> object:
 
 
 def make_parser(step: str | None = None) -> argparse.ArgumentParser:
-    """Return the parser of the training; only the module of `step` is imported, for its own options."""
+    """Return the command-line parser; only the module of `step` is imported, to add its options."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--data", type=Path, required=True, help="the folder of training data")
     common.add_argument("--bundle", choices=("open", "research"), default="open", help="default: %(default)s")
@@ -50,30 +50,27 @@ def make_parser(step: str | None = None) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m napari_face_landmarks.training", description=__doc__)
     steps = parser.add_subparsers(dest="step", required=True, metavar="STEP")
     for name, text in STEPS.items():
-        about = f"{text[0].upper()}{text[1:]}."
-        sub = steps.add_parser(name, parents=[common], help=text, description=about)
+        description = f"{text[0].upper()}{text[1:]}."
+        sub = steps.add_parser(name, parents=[common], help=text, description=description)
         if name == step:  # the detector needs torch, the PDM does not
             _module(name).add_arguments(sub)  # type: ignore[attr-defined]
-    everything = steps.add_parser("all", parents=[common], help="every step with its defaults")
-    everything.add_argument(
+    all_steps = steps.add_parser("all", parents=[common], help="all steps of a bundle with their defaults")
+    all_steps.add_argument(
         "--jobs", type=int, default=1, help="steps to run in parallel, 3 on three cores or more (default 1)"
     )
-    everything.add_argument(
-        "--start", type=Path, help="OUT of a finished bundle: training continues from its networks"
+    all_steps.add_argument(
+        "--start", type=Path, help="OUT of another bundle's training: continue from its networks"
     )
-    everything.add_argument(
+    all_steps.add_argument(
         "--pfld-steps", type=int, help="optimiser steps of PFLD, the longest part (default: as in step pfld)"
     )
     return parser
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one training step, or all of them.
-
-    An interrupted step resumes from its checkpoint in OUT.
-    """
+    """Run one training step, or all; an interrupted step resumes from its checkpoint in OUT."""
     arguments = sys.argv[1:] if arguments is None else arguments
-    arguments = [RENAMED.get(word, word) for word in arguments[:1]] + arguments[1:]
+    arguments = [RENAMED.get(step, step) for step in arguments[:1]] + arguments[1:]
     args = make_parser(arguments[0] if arguments and arguments[0] in STEPS else None).parse_args(arguments)
     if not args.data.is_dir():
         print(f"{args.data} is not a folder: give the folder of training data with --data.", file=sys.stderr)
@@ -94,10 +91,9 @@ def main(arguments: list[str] | None = None) -> int:
 def train_all(
     data: Path, bundle: str, out: Path, start: Path | None, jobs: int, pfld_steps: int | None = None
 ) -> int:
-    """Run every step in a subprocess, those of a stage `jobs` at a time; return the exit status.
+    """Run every step in a subprocess, `jobs` steps of a stage in parallel; return the exit status.
 
-    The output of each step is also written to ``OUT/STEP.out``; finished steps (``OUT/STEP.done``) are
-    skipped.
+    The output of a step is also appended to ``OUT/STEP.out``. Finished steps (``OUT/STEP.done``) are skipped.
     """
     out.mkdir(parents=True, exist_ok=True)
     for stage in STAGES:
@@ -123,9 +119,9 @@ def _command(
 
 def _run_step(step: str, command: Sequence[str], out: Path) -> int:
     print(f"== {step}: {STEPS[step]}", flush=True)
-    done, asked = out / f"{step}.done", "\n".join(command[1:]) + "\n"
-    if step not in LAST_STEPS and done.exists() and done.read_text() == asked:
-        print(f"== {step} is done already", flush=True)
+    done, request = out / f"{step}.done", "\n".join(command[1:]) + "\n"
+    if step not in LAST_STEPS and done.exists() and done.read_text() == request:
+        print(f"== {step} is already done", flush=True)
         return 0
     done.unlink(missing_ok=True)  # the step is about to overwrite its output
     with (
@@ -133,13 +129,13 @@ def _run_step(step: str, command: Sequence[str], out: Path) -> int:
         subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT) as process,
     ):
         assert process.stdout is not None
-        while part := process.stdout.read1(4096):  # type: ignore[attr-defined]
-            log.write(part)
-            sys.stdout.buffer.write(part)
+        while chunk := process.stdout.read1(4096):  # type: ignore[attr-defined]
+            log.write(chunk)
+            sys.stdout.buffer.write(chunk)
             sys.stdout.flush()
     print(f"== {step} ended with status {process.returncode}", flush=True)
     if process.returncode == 0:
-        done.write_text(asked)
+        done.write_text(request)
     return process.returncode
 
 

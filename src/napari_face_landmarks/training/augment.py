@@ -1,4 +1,4 @@
-"""What training does to faces so that the network meets the users': turned, dark, marked, paralysed."""
+"""Augmentation of face crops: pose, weak muscles, swellings, marks, occlusions, light, blur."""
 
 from __future__ import annotations
 
@@ -21,23 +21,23 @@ Generator = np.random.Generator
 
 @dataclass(frozen=True, slots=True)
 class CropJitter:
-    """How far the training crop strays from the true one: as the detector's box or the tracker's does."""
+    """Standard deviations of a random crop around the true one."""
 
-    shift: float
-    scale: float
-    roll: float
+    shift: float  # of the centre along each axis, crop sides
+    scale: float  # of the logarithm of the side
+    roll: float  # radians
 
 
 TRACKER_JITTER = CropJitter(shift=0.03, scale=0.06, roll=math.radians(6))
 DETECTOR_JITTER = CropJitter(shift=0.08, scale=0.14, roll=math.radians(20))
 
 BLUR = (0.008, 0.065)
-"""Smallest and largest standard deviation of a blurred picture, outer-eye distances."""
+"""Smallest and largest standard deviation of Gaussian blur, inter-ocular distances."""
 FACE_UNIT = 0.45
-"""Outer-eye distance of a face, of the side of its crop."""
+"""Inter-ocular distance over the side of the crop."""
 
-# Landmarks that move together on one side of the face, and the direction in which weakness pulls them
-# (in units of the inter-ocular distance, x away from the midline, y down).
+# Left-side landmarks that move together; displacement by weak muscles (away from the midline, down) and its
+# reach, inter-ocular distances.
 _SOFT_PARTS: tuple[tuple[tuple[int, ...], tuple[float, float], float], ...] = (
     ((54, 64, 53, 55), (0.02, 0.10), 0.16),  # mouth corner droops
     ((22, 23, 24, 25, 26), (0.0, 0.10), 0.18),  # brow droops
@@ -67,7 +67,7 @@ _MOVEMENTS: tuple[tuple[tuple[int, ...], float, float, float], ...] = (
 
 
 def jittered_crop(landmarks: Points, jitter: CropJitter, rng: Generator) -> Points:
-    """Return the face's crop moved, scaled and rolled at random, (4,) float32."""
+    """Return the crop of a face, shifted, scaled and rolled at random, (4,) float32."""
     crop = crops_of_landmarks(landmarks[None])[0].astype(np.float64)
     crop[:2] += rng.normal(0, jitter.shift, 2) * crop[2]
     crop[2] *= math.exp(rng.normal(0, jitter.scale))
@@ -76,7 +76,7 @@ def jittered_crop(landmarks: Points, jitter: CropJitter, rng: Generator) -> Poin
 
 
 def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw weakness of one side or an expression: centre, displacement, radius of bumps, (B, 5), px."""
+    """Draw weakness or expressions as bumps (centre, displacement, radius), (B, 5) px."""
     unit = float(inter_ocular(landmarks))
     across = landmarks[45] - landmarks[36]
     right = across / max(float(np.linalg.norm(across)), 1e-6)
@@ -90,10 +90,10 @@ def soft_tissue_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float
         amount = rng.normal(0.4, 0.7)
         reach = radius * unit * rng.uniform(0.9, 1.5)
         for left in sides:
-            members = np.asarray(indices) if left else MIRROR_68[list(indices)]
+            group = np.asarray(indices) if left else MIRROR_68[list(indices)]
             outward = right if left else -right
             move = amount * unit * (away * outward + drop * down)
-            bumps.append([*landmarks[members].mean(axis=0), *move, reach])
+            bumps.append([*landmarks[group].mean(axis=0), *move, reach])
     return np.asarray(bumps, dtype=np.float32).reshape(-1, 5)
 
 
@@ -116,25 +116,25 @@ def local_bump(landmarks: Points, rng: Generator, number: int | None = None) -> 
 
 
 def face_shape_bumps(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw another head shape (longer chin, broader jaw, closer eyes), so that contours are not memorised."""
+    """Draw bumps for another head shape (chin, jaw, eyes), so that contours are not memorised."""
     unit = float(inter_ocular(landmarks))
     low, high = landmarks.min(axis=0), landmarks.max(axis=0)
     count = int(rng.integers(3, 8))
     reach = unit * rng.uniform(0.35, 1.1, count)
     centres = rng.uniform(low, high, (count, 2))
-    # as steep for a broad bump as for a narrow one: skin is pulled by at most a fifth of its length
+    # displacements are proportional to the reach, so that broad and narrow bumps are equally steep
     moves = np.clip(rng.normal(0, 0.12, (count, 2)), -0.3, 0.3) * reach[:, None]
     return np.column_stack([centres, moves, reach]).astype(np.float32)
 
 
 def swelling_bump(landmarks: Points, rng: Generator) -> npt.NDArray[np.float32]:
-    """Draw a swelling at one landmark, away from the middle of the face; a row of `soft_tissue_bumps`."""
+    """Draw a swelling near one landmark, directed away from the nose; a row of `soft_tissue_bumps`."""
     unit = float(inter_ocular(landmarks))
-    place = landmarks[rng.integers(68)] + rng.normal(0, 0.08 * unit, 2)
-    away = place - landmarks[27:36].mean(axis=0)
+    centre = landmarks[rng.integers(68)] + rng.normal(0, 0.08 * unit, 2)
+    away = centre - landmarks[27:36].mean(axis=0)
     away /= max(float(np.linalg.norm(away)), 1e-6)
     radius = unit * rng.uniform(0.1, 0.3)
-    return np.array([*place, *(away * radius * rng.uniform(0.0, 0.3)), radius], np.float32)
+    return np.array([*centre, *(away * radius * rng.uniform(0.0, 0.3)), radius], np.float32)
 
 
 def _displacement(points: npt.NDArray[np.float32], bumps: npt.NDArray[np.float32]) -> npt.NDArray[np.float32]:
@@ -148,7 +148,7 @@ def _displacement(points: npt.NDArray[np.float32], bumps: npt.NDArray[np.float32
 
 
 def cut(image: Image, crop: Points, bumps: npt.NDArray[np.float32], size: int = CROP_SIZE) -> Image:
-    """Cut a crop, its soft tissue displaced by `bumps`, (size, size, 3) uint8."""
+    """Sample a crop with the skin displaced by `bumps`, (size, size, 3) uint8."""
     cx, cy, side, roll = (float(v) for v in crop)
     ramp = ((np.arange(size, dtype=np.float32) + 0.5) / size - 0.5) * side
     u, v = np.meshgrid(ramp, ramp)
@@ -163,14 +163,14 @@ def cut(image: Image, crop: Points, bumps: npt.NDArray[np.float32], size: int = 
 
 
 def with_moved_tissue(image: Image, bumps: npt.NDArray[np.float32]) -> Image:
-    """Return a square picture, its soft tissue displaced by `bumps`; `displaced` says where landmarks are."""
+    """Return a square image with the skin displaced by `bumps`; `displaced` moves landmarks accordingly."""
     side = len(image)
     whole = np.array([(side - 1) / 2, (side - 1) / 2, side, 0], np.float32)
     return cut(image, whole, bumps, side)
 
 
 def texture(picture: Image, rng: Generator) -> Image:
-    """Return a piece of a picture, of any roll, to cover a face with, (S, S, 3) uint8."""
+    """Return a random part of an image as texture of an occlusion, (S, S, 3) uint8."""
     height, width = picture.shape[:2]
     side = min(height, width) * rng.uniform(0.3, 0.9)
     crop = np.array([rng.uniform(0, width), rng.uniform(0, height), side, rng.uniform(-3, 3)], np.float32)
@@ -178,7 +178,7 @@ def texture(picture: Image, rng: Generator) -> Image:
 
 
 def displaced(landmarks: Points, bumps: npt.NDArray[np.float32]) -> Points:
-    """Return where `cut` puts the landmarks: the fixed point of ``y = x + d(y)``."""
+    """Return landmarks displaced like the image by `cut`: the fixed point of ``y = x + d(y)``."""
     moved = landmarks.copy()
     for _ in range(6):
         moved = landmarks + _displacement(moved, bumps)
@@ -186,25 +186,25 @@ def displaced(landmarks: Points, bumps: npt.NDArray[np.float32]) -> Points:
 
 
 def flipped(image: Image, landmarks: Points) -> tuple[Image, Points]:
-    """Mirror a picture and its landmarks left to right."""
+    """Mirror an image and its landmarks left to right."""
     mirrored = landmarks[MIRROR_68].copy()
     mirrored[:, 0] = image.shape[1] - 1 - mirrored[:, 0]
     return np.ascontiguousarray(image[:, ::-1]), mirrored
 
 
 def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]:
-    """Occlude a part of the crop (hand, mask, hair, object, border) in place; return its mask, (S, S)."""
+    """Occlude a part of a crop (hand, mask, hair, object, border) in place; return its mask, (S, S) bool."""
     size = image.shape[0]
     mask = np.zeros((size, size), np.uint8)
     kind = rng.random()
     centre = rng.uniform(0.1, 0.9, 2) * size
-    if kind < 0.35:  # a blob of fingers
+    if kind < 0.35:  # fingers
         angle = rng.uniform(0, math.pi)
         for k in range(int(rng.integers(1, 5))):
             offset = k * 0.09 * size * np.array([-math.sin(angle), math.cos(angle)])
-            at = centre + offset
+            middle = centre + offset
             axes = (int(size * rng.uniform(0.15, 0.35)), max(2, int(size * 0.05)))
-            cv2.ellipse(mask, (int(at[0]), int(at[1])), axes, math.degrees(angle), 0, 360, 255, -1)
+            cv2.ellipse(mask, (int(middle[0]), int(middle[1])), axes, math.degrees(angle), 0, 360, 255, -1)
     elif kind < 0.65:  # a polygon
         n = int(rng.integers(3, 8))
         angles = np.sort(rng.uniform(0, 2 * math.pi, n))
@@ -222,20 +222,20 @@ def occlude(image: Image, other: Image, rng: Generator) -> npt.NDArray[np.bool_]
             a = centre + rng.normal(0, 0.15 * size, 2)
             b = a + rng.normal(0, 0.3 * size, 2)
             cv2.line(mask, (int(a[0]), int(a[1])), (int(b[0]), int(b[1])), 255, int(rng.integers(1, 4)))
-    if rng.random() < 0.5:  # textured by another picture, often skin
+    if rng.random() < 0.5:  # texture of another image, often skin
         cover = other
     else:
         colour = image[int(centre[1]), int(centre[0])] if rng.random() < 0.5 else rng.integers(0, 256, 3)
         shade = np.linspace(rng.uniform(0.6, 1.0), rng.uniform(0.6, 1.0), size, dtype=np.float32)[:, None]
         shaded = np.clip(np.asarray(colour, np.float32) * shade, 0, 255)  # (S, 3), the same in each row
         cover = shaded.astype(np.uint8)
-    soft = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32)[..., None] / 255
-    image[:] = (cover * soft + image * (1 - soft)).astype(np.uint8)
+    alpha = cv2.GaussianBlur(mask, (0, 0), 0.8).astype(np.float32)[..., None] / 255
+    image[:] = (cover * alpha + image * (1 - alpha)).astype(np.uint8)
     return mask > 0
 
 
 def unsharp(image: Image, unit: float, rng: Generator) -> Image:
-    """Return a picture as of a weak lens, out of focus or in motion; `unit` is the outer-eye distance, px."""
+    """Blur an image like a weak lens, defocus or motion; `unit` is the inter-ocular distance, px."""
     if rng.random() < 0.7:
         sigma = unit * math.exp(rng.uniform(*np.log(BLUR)))
         return np.asarray(cv2.GaussianBlur(image, (0, 0), sigma), dtype=np.uint8)
@@ -247,13 +247,13 @@ def unsharp(image: Image, unit: float, rng: Generator) -> Image:
 
 
 def compressed(image: Image, worst: int, best: int, rng: Generator) -> Image:
-    """Return a picture as JPEG of a random quality leaves it."""
+    """Compress an image as JPEG with a random quality from `worst` to `best`."""
     coded = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, int(rng.integers(worst, best))])[1]
     return np.asarray(cv2.imdecode(coded, cv2.IMREAD_UNCHANGED), dtype=np.uint8)
 
 
 def photometric(image: Image, rng: Generator) -> Image:
-    """Change light, colour and sharpness as cameras, rooms and codecs do."""
+    """Change light, colour, sharpness and compression at random."""
     size = image.shape[0]
     if rng.random() < 0.25:
         factor = rng.uniform(0.25, 0.8)
@@ -292,7 +292,7 @@ class Sample:
     image: Image  # (S, S, 3)
     landmarks: Points  # (68, 2); fractions of the crop
     covered: npt.NDArray[np.bool_]  # (68,)
-    mirrored: bool  # whether the picture was mirrored: a landmark's label is then that of its counterpart
+    mirrored: bool  # whether the image was mirrored, so that landmarks are those of the other side
 
 
 def augmented_face(
@@ -303,11 +303,11 @@ def augmented_face(
     mild: bool = False,
     reshaped_share: float = 0.0,
 ) -> Sample:
-    """Return one augmented crop of a labelled face; `rng` is the only source of randomness.
+    """Return an augmented crop of a labelled face.
 
-    `image` is (H, W, 3) RGB, the landmarks (68, 2) in its pixels, `other`, (S, S, 3), a texture for
-    occlusions. With `mild` the crop is only mirrored, jittered and half of the time relit; `reshaped_share`
-    of the others get another head shape (`face_shape_bumps`).
+    `image` is (H, W, 3) RGB, the landmarks, (68, 2), are in its pixels; `other`, (S, S, 3), is the texture of
+    occlusions. If `mild`, the crop is only mirrored, jittered and in half of the cases relit. Otherwise
+    `reshaped_share` is the probability of another head shape (`face_shape_bumps`).
     """
     mirrored = bool(rng.random() < 0.5)
     if mirrored:

@@ -1,4 +1,4 @@
-"""Make a bundle of trained files: check that they load, and write the model card with their SHA-256."""
+"""Collect trained files in a bundle, write its model card with their SHA-256, and check that it loads."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ CARD_VERSION = "0.4.6"
 
 
 def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
-    """Copy the trained files of a run to a bundle's folder, write its card and return it.
+    """Copy the trained files of a run to the folder of a bundle, write its model card and return it.
 
-    What the card says of licence, training data and use is that of the installed bundle: change it there.
+    Licence, training data and intended use in the card are copied from the installed bundle; edit them there.
     """
     out.mkdir(parents=True, exist_ok=True)
     card_path = out / CARD
-    old = json.loads(card_path.read_text()) if card_path.exists() else {}
-    metrics = dict(old.get("metrics", {}))
+    previous_card = json.loads(card_path.read_text()) if card_path.exists() else {}
+    metrics = dict(previous_card.get("metrics", {}))
     for name in (*MODEL_FILES, *PART_FILES):
         if (run / name).exists() and (run / name).resolve() != (out / name).resolve():
             shutil.copyfile(run / name, out / name)
     for path in sorted(run.glob("*.metrics.json")):
         metrics[path.name.removesuffix(".metrics.json")] = json.loads(path.read_text())
     if "linear-maps" in metrics:
-        metrics.pop("settle", None)  # the same step in bundles until 0.4.2
+        metrics.pop("settle", None)  # name of this step up to bundle 0.4.2
     names = [*MODEL_FILES, *(name for name in PART_FILES if (out / name).exists())]
     files = {name: file_entry(out / name) for name in names}
     card = {**load_card(bundle), "version": CARD_VERSION, "metrics": metrics, "files": files}
-    with replacing(card_path) as part:
-        part.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    with replacing(card_path) as temporary:
+        temporary.write_text(json.dumps(card, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
     network = load_bundle(out).pfld
     assert isinstance(network, onnxruntime.InferenceSession)
     outputs = network.run(None, {"crops": np.full((1, 3, CROP_SIZE, CROP_SIZE), 0.5, np.float32)})
@@ -57,12 +57,12 @@ def write_bundle(run: Path, out: Path, bundle: str) -> dict[str, Any]:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    parser.add_argument("--into", type=Path, help="the bundle's folder (default: models in OUT)")
+    parser.add_argument("--into", type=Path, help="folder of the bundle (default: models in OUT)")
 
 
 def run(args: argparse.Namespace) -> None:
     """Run this step."""
-    into = args.into or args.out / "models" / args.bundle
-    card = write_bundle(args.out, into, args.bundle)
+    folder = args.into or args.out / "models" / args.bundle
+    card = write_bundle(args.out, folder, args.bundle)
     total = sum(entry["bytes"] for entry in card["files"].values())
-    print(f"{into}: {len(card['files'])} files, {total / 1e6:.2f} MB")
+    print(f"{folder}: {len(card['files'])} files, {total / 1e6:.2f} MB")

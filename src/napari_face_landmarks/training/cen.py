@@ -1,8 +1,9 @@
 """Train the CEN patch experts: ``python -m napari_face_landmarks.training cen --data FOLDER --out FOLDER``.
 
 Zadeh et al. 2017, "Convolutional experts constrained local model for facial landmark detection": a small
-network per landmark, scale and view maps an 11 x 11 support region of the normalised frame to a response,
-trained on a Gaussian of the distance to the label. All experts of a scale are trained as one batched product.
+network per landmark, scale and view maps an 11 x 11 support region of the normalised frame to a response; the
+target is a Gaussian of the distance to the label. All experts of a scale are trained together in batched
+products.
 """
 
 from __future__ import annotations
@@ -52,9 +53,11 @@ from napari_face_landmarks.video.pixels import to_grey
 Generator = np.random.Generator
 PIXELS = SUPPORT * SUPPORT
 HALF = SUPPORT // 2
-INPUT_GAIN = float(SUPPORT)  # supports of norm 1 have pixels of 1/11; folded into the first layer when saved
-LEVELS = 256.0  # steps of a grey level in the pools
-FRAME_MARGIN = 11  # pixels of the frame around the mean face in which support regions are centred
+INPUT_GAIN = float(
+    SUPPORT
+)  # pixels of supports of norm 1 are about 1/11; folded into the first layer when saved
+LEVELS = 256.0  # units of the pools per grey level
+FRAME_MARGIN = 11  # margin around the mean face in which supports are sampled, pixels of the frame
 SIDE_LANDMARKS = np.arange(N_LANDMARKS)
 CPU = torch.device("cpu")
 
@@ -64,64 +67,52 @@ class CenPlan:
     """Parameters of a training run; all are stored in the metrics."""
 
     scales: tuple[float, ...] = (0.25, 0.5, 0.7)  # scales s of the normalised frame
-    hidden: tuple[int, int] = (32, 16)  # widths h1 and h2
-    # yaw of the side view's centre, degrees (positive: the nose to the left of the picture)
-    side_yaw: float = 24.0
-    # frontal_reach, side_from: faces with a smaller yaw are frontal, with a larger one are side views; some
-    # are both
-    frontal_reach: float = 16.0
-    side_from: float = 8.0
-    # frontal_copies, side_copies: augmented images of each face for each view
-    frontal_copies: int = 6
-    side_copies: int = 9
-    # share of the side view's augmented images with a head that is rotated further by means of its mesh
-    turned_share: float = 0.5
-    acted_share: float = 0.3  # share of the augmented images with another expression
-    turned_to: tuple[float, float] = (12.0, 45.0)  # range of yaw of these heads, degrees
-    sigma: float = 1.0  # width of the target, pixels of the frame
-    reach: float = 6.0  # half the size of the windows in which positions are sampled, pixels of the frame
-    # stray, far_stray, far_share: standard deviation of the distance of a window's centre from the label, for
-    # most windows and for a share
-    stray: float = 2.0
-    far_stray: float = 5.0
+    hidden: tuple[int, int] = (32, 16)  # widths h1 and h2 of the hidden layers
+    side_yaw: float = 24.0  # yaw of the side view's centre, degrees; positive: nose to the left of the image
+    frontal_reach: float = 16.0  # largest yaw of faces for the frontal view, degrees
+    side_from: float = 8.0  # smallest yaw of faces for the side view; the ranges overlap
+    frontal_copies: int = 6  # augmented images of each face for the frontal view
+    side_copies: int = 9  # the same for the side view
+    turned_share: float = 0.5  # share of the side view's augmented images with heads rotated by their mesh
+    acted_share: float = 0.3  # share of augmented images with another expression
+    turned_to: tuple[float, float] = (12.0, 45.0)  # range of yaw of rotated heads, degrees
+    sigma: float = 1.0  # standard deviation of the target, pixels of the frame
+    reach: float = 6.0  # half the side of the windows in which positions are sampled, pixels of the frame
+    stray: float = 2.0  # standard deviation of the distance between window centre and label
+    far_stray: float = 5.0  # the same for a share of the windows, `far_share`
     far_share: float = 0.2
-    near_share: float = 0.15  # share of positions sampled around the label, whatever the window
-    # pictures, places: a batch has, for each expert, ``places`` support regions from a window of each of
-    # ``pictures`` faces
-    pictures: int = 10
-    places: int = 24
-    map_weight: float = 0.2  # weight of the loss on whole windows relative to that on single responses
+    near_share: float = 0.15  # share of positions sampled near the label instead of in the window
+    pictures: int = 10  # faces for each expert in a batch
+    places: int = 24  # positions in the window of each of these faces
+    map_weight: float = 0.2  # weight of the loss of whole windows relative to that of single responses
     steps: int = 7000  # optimiser steps of a scale
-    # learning_rate, ema: learning rate of Adam (cosine schedule), and decay of the exponential moving average
-    # of the weights
-    learning_rate: float = 4e-3
-    ema: float = 0.998
+    learning_rate: float = 4e-3  # of Adam, cosine schedule
+    ema: float = 0.998  # decay of the exponential moving average of the weights
     evaluate_every: int = 2000  # steps between evaluations on the held-out faces
-    # seed, threads: random seed, and threads of torch
     seed: int = 2026
-    threads: int = 1
+    threads: int = 1  # of torch
 
 
 @dataclass(frozen=True)
 class Pool:
-    """Pictures of faces in the normalised frame of one scale."""
+    """Images of N faces in the normalised frame of one scale."""
 
     pictures: npt.NDArray[np.uint16]  # (N, H, W); grey levels times 256
-    places: npt.NDArray[np.float32]  # (N, 68, 2); landmarks in pixels of the picture, x then y
-    covered: npt.NDArray[np.bool_]  # (N, 68); occluded landmarks
-    unit: npt.NDArray[np.float32]  # (N,); the outer-eye distance of each face, pixels of the frame
+    places: npt.NDArray[np.float32]  # (N, 68, 2); landmarks in pixels of the image, x then y
+    covered: npt.NDArray[np.bool_]  # (N, 68); whether a landmark is occluded
+    unit: npt.NDArray[np.float32]  # (N,); inter-ocular distance, pixels of the frame
 
 
 @dataclass(frozen=True)
 class Pools:
-    """The frontal and the side view's faces of one scale."""
+    """Faces of one scale for the frontal and the side view."""
 
     frontal: Pool
     side: Pool
 
 
 class Experts(nn.Module):
-    """All experts of one scale: 121 -> h1 -> h2 -> 1 for each of the 107, run as batched products."""
+    """All 107 experts of one scale, networks 121 -> h1 -> h2 -> 1, as batched products."""
 
     def __init__(self, hidden: tuple[int, int]) -> None:
         super().__init__()
@@ -134,13 +125,13 @@ class Experts(nn.Module):
         self.b3 = nn.Parameter(torch.full((N_STORED, 1, 1), -2.0))
 
     def forward(self, supports: Tensor, rows: slice = slice(None)) -> Tensor:
-        """Return the logits (E, B) of contrast-normalised supports (E, B, 121), for all or some experts."""
+        """Return the logits (E, B) of the experts `rows` for contrast-normalised supports (E, B, 121)."""
         first = torch.relu(torch.baddbmm(self.b1[rows], supports * INPUT_GAIN, self.w1[rows]))
         second = torch.relu(torch.baddbmm(self.b2[rows], first, self.w2[rows]))
         return torch.baddbmm(self.b3[rows], second, self.w3[rows])[..., 0]
 
     def stored(self) -> dict[str, npt.NDArray[np.float32]]:
-        """Return the arrays of the file: each layer with its bias as row 0."""
+        """Return the layers as they are stored, each with its bias as row 0."""
         with torch.no_grad():
             return {
                 "w1": torch.cat([self.b1, self.w1 * INPUT_GAIN], dim=1).numpy().copy(),
@@ -157,7 +148,7 @@ def take_supports(
     y: npt.NDArray[np.int64],
     supports: npt.NDArray[np.float32],
 ) -> None:
-    """Fill `supports`, (L, K, 121), contrast-normalised, around `x`, `y` in the pictures `which`."""
+    """Fill `supports`, (L, K, 121), with contrast-normalised pixels around `x`, `y` of the images `which`."""
     for row in range(which.shape[0]):
         for k in range(which.shape[1]):
             picture = pictures[which[row, k]]
@@ -185,7 +176,7 @@ def augmented(
     other: npt.NDArray[np.uint8],
     rng: Generator,
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32], npt.NDArray[np.bool_]]:
-    """Return the augmented photograph (greyscale), its landmarks and which of them are covered."""
+    """Return the augmented image in greyscale, its landmarks, and whether each is occluded."""
     bumps = soft_tissue_bumps(landmarks, rng) if rng.random() < 0.25 else np.zeros((0, 5), np.float32)
     covered = np.zeros(N_LANDMARKS, np.bool_)
     picture = image.copy()
@@ -204,7 +195,7 @@ def augmented(
 
 
 def frame_size(pdm: PDM, scale: float) -> tuple[int, int, int, int]:
-    """Return x0, y0, width and height of the rectangle of the frame that pictures of the pool cover."""
+    """Return x0, y0, width and height of the part of the frame that images of the pool show."""
     extent = np.abs(shape_3d(pdm, np.zeros(pdm.n_modes))[:2]).max(axis=1) * scale * 1.2
     margin = FRAME_MARGIN + HALF
     x, y = (math.ceil(value + margin) for value in extent)
@@ -214,7 +205,7 @@ def frame_size(pdm: PDM, scale: float) -> tuple[int, int, int, int]:
 def take_pictures(
     grey: npt.NDArray[np.uint8], landmarks: npt.NDArray[np.float32], pdm: PDM, plan: CenPlan, rng: Generator
 ) -> list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]:
-    """Return the picture and the landmarks in it at each scale, for a slightly random pose."""
+    """Return image and landmarks in the normalised frame of each scale, for a slightly jittered pose."""
     params = fit_pdm(pdm, landmarks)
     params[0] *= math.exp(rng.normal(0, 0.05))
     params[3] += np.clip(rng.normal(0, math.radians(4)), -math.radians(12), math.radians(12))
@@ -238,23 +229,23 @@ def yaw_of(landmarks: npt.NDArray[np.float32], pdm: PDM) -> npt.NDArray[np.float
 def _posed(
     faces: Faces, i: int, may_turn: bool, turner: Turner, plan: CenPlan, rng: Generator
 ) -> tuple[npt.NDArray[np.uint8], npt.NDArray[np.float32]]:
-    """Return picture and landmarks of face `i`, sometimes with its head rotated or another expression."""
+    """Return image and landmarks of face `i`, at random with rotated head or another expression."""
     image, landmarks, mesh = faces.images[i], faces.landmarks[i], faces.mesh[i].astype(np.float64)
     turns = may_turn and rng.random() < plan.turned_share
-    acts = rng.random() < plan.acted_share
-    if not (turns or acts):
+    changes_expression = rng.random() < plan.acted_share
+    if not (turns or changes_expression):
         return image, landmarks
-    more = 0.0
+    added_yaw = 0.0
     if turns:
         yaw = yaw_of_mesh(mesh, turner)
         target = math.copysign(math.radians(rng.uniform(*plan.turned_to)), yaw)
-        more = target - yaw if abs(target) > abs(yaw) else 0.0
-    expression = drawn_expression(mesh, turner, rng) if acts else None
-    return turned(image, landmarks, mesh, turner, more, 0.0, expression, rng)
+        added_yaw = target - yaw if abs(target) > abs(yaw) else 0.0
+    expression = drawn_expression(mesh, turner, rng) if changes_expression else None
+    return turned(image, landmarks, mesh, turner, added_yaw, 0.0, expression, rng)
 
 
 def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied: bool) -> list[Pools]:
-    """Sample the faces and their mirror images, augmented if `varied`; one `Pools` for each scale."""
+    """Sample the faces and their mirror images, augmented if `varied`; return a `Pools` for each scale."""
     rng = np.random.default_rng([plan.seed, varied])
     yaw = yaw_of(faces.landmarks, pdm)
     has_mesh = faces.has_mesh
@@ -264,10 +255,10 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
     gathered: list[list[Pool]] = []
     for view, jobs, copies in views:
         jobs = jobs * copies if varied else jobs
-        taken: list[list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]] = []
+        samples: list[list[tuple[npt.NDArray[np.uint16], npt.NDArray[np.float32]]]] = []
         hidden = np.zeros((len(jobs), N_LANDMARKS), np.bool_)
         unit = np.zeros(len(jobs), np.float32)
-        for k, (i, mirror) in enumerate(tqdm(jobs, desc=f"pictures, {view}", unit="face")):
+        for k, (i, mirror) in enumerate(tqdm(jobs, desc=f"images, {view}", unit="face")):
             image, landmarks = faces.images[i], faces.landmarks[i]
             if varied and has_mesh[i]:
                 image, landmarks = _posed(faces, i, view == "side", turner, plan, rng)
@@ -278,11 +269,11 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
                 grey, landmarks, hidden[k] = augmented(image, landmarks, other, rng)
             else:
                 grey = to_grey(np.ascontiguousarray(image))
-            taken.append(take_pictures(grey, landmarks, pdm, plan, rng))
+            samples.append(take_pictures(grey, landmarks, pdm, plan, rng))
             unit[k] = inter_ocular(landmarks) / fit_pdm(pdm, landmarks)[0]
         pools = []
         for level, scale in enumerate(plan.scales):
-            pictures, places = map(np.stack, zip(*(face[level] for face in taken), strict=True))
+            pictures, places = map(np.stack, zip(*(face[level] for face in samples), strict=True))
             pools.append(Pool(pictures, places, hidden, unit * np.float32(scale)))
         gathered.append(pools)
     return [Pools(*both) for both in zip(*gathered, strict=True)]
@@ -291,19 +282,19 @@ def make_pools(faces: Faces, pdm: PDM, turner: Turner, plan: CenPlan, *, varied:
 def draw_places(
     pool: Pool, landmarks: npt.NDArray[np.int64], plan: CenPlan, rng: Generator
 ) -> tuple[npt.NDArray[np.int64], ...]:
-    """Draw integer positions near each landmark: ``which``, ``x``, ``y``, (L, pictures * places)."""
+    """Draw integer positions near each landmark: image numbers, x and y, (L, pictures * places)."""
     n, height, width = pool.pictures.shape
     chosen = rng.integers(n, size=plan.pictures)
-    label = pool.places[chosen][:, landmarks].transpose(1, 0, 2)[:, :, None]
-    stray = np.where(rng.random((*label.shape[:2], 1, 1)) < plan.far_share, plan.far_stray, plan.stray)
-    middle = label + stray * rng.standard_normal(label.shape)
+    labels = pool.places[chosen][:, landmarks].transpose(1, 0, 2)[:, :, None]
+    stray = np.where(rng.random((*labels.shape[:2], 1, 1)) < plan.far_share, plan.far_stray, plan.stray)
+    centre = labels + stray * rng.standard_normal(labels.shape)
     shape = (len(landmarks), plan.pictures, plan.places, 2)
-    at = middle + rng.uniform(-plan.reach - 0.5, plan.reach + 0.5, shape)
+    position = centre + rng.uniform(-plan.reach - 0.5, plan.reach + 0.5, shape)
     near = rng.random((*shape[:3], 1)) < plan.near_share
-    at = np.where(near, label + rng.normal(0, 1.2 * plan.sigma, shape), at)
-    whole = np.round(at).astype(np.int64).reshape(len(landmarks), -1, 2)
-    x = np.clip(whole[..., 0], HALF, width - 1 - HALF)
-    y = np.clip(whole[..., 1], HALF, height - 1 - HALF)
+    position = np.where(near, labels + rng.normal(0, 1.2 * plan.sigma, shape), position)
+    rounded = np.round(position).astype(np.int64).reshape(len(landmarks), -1, 2)
+    x = np.clip(rounded[..., 0], HALF, width - 1 - HALF)
+    y = np.clip(rounded[..., 1], HALF, height - 1 - HALF)
     which = np.broadcast_to(np.repeat(chosen, plan.places), x.shape).copy()
     return which, x, y
 
@@ -316,16 +307,16 @@ def targets(
     y: npt.NDArray[np.int64],
     sigma: float,
 ) -> npt.NDArray[np.float32]:
-    """Return the Gaussian of the distance to the label, (L, K); 0 for covered landmarks."""
+    """Return the Gaussian of the distance to the label, (L, K); 0 for occluded landmarks."""
     rows = landmarks[:, None]
     distance = (pool.places[which, rows, 0] - x) ** 2 + (pool.places[which, rows, 1] - y) ** 2
-    value = np.exp(-distance / (2 * sigma**2))
-    value[pool.covered[which, rows]] = 0.0
-    return np.asarray(value, dtype=np.float32)
+    target = np.exp(-distance / (2 * sigma**2))
+    target[pool.covered[which, rows]] = 0.0
+    return np.asarray(target, dtype=np.float32)
 
 
 def draw_batch(pools: Pools, plan: CenPlan, rng: Generator) -> tuple[Tensor, Tensor]:
-    """Return supports (107, B, 121) and targets (107, B): frontal experts, then side ones."""
+    """Return supports (107, B, 121) and targets (107, B) of the frontal experts, then of the side experts."""
     count = plan.pictures * plan.places
     supports = np.empty((N_STORED, count, PIXELS), np.float32)
     wanted = np.empty((N_STORED, count), np.float32)
@@ -340,10 +331,10 @@ def draw_batch(pools: Pools, plan: CenPlan, rng: Generator) -> tuple[Tensor, Ten
 
 
 def expert_loss(logits: Tensor, wanted: Tensor, plan: CenPlan) -> Tensor:
-    """Return the sum of the experts' losses; `logits` and `wanted` are (107, pictures * places).
+    """Return the sum of the experts' losses; `logits` and targets `wanted` are (107, pictures * places).
 
-    Cross-entropy of each response, plus that of the responses of a window normalised to a sum of 1, since the
-    search compares these. Windows that miss the label weigh less.
+    The loss is the cross-entropy of each response, plus that of the responses of a window normalised to a sum
+    of 1, since the search compares them. Windows that miss the label weigh less.
     """
     single = nn.functional.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=1)
     shape = (len(logits), plan.pictures, plan.places)
@@ -356,13 +347,13 @@ def expert_loss(logits: Tensor, wanted: Tensor, plan: CenPlan) -> Tensor:
 def responses(
     experts: Experts, pools: Pools, plan: CenPlan, reach: int, jitter: float
 ) -> tuple[npt.NDArray[np.float32], npt.NDArray[np.float32], npt.NDArray[np.float32]]:
-    """Return responses and targets of jittered windows, (107, F, side * side), and labels (107, F, 2)."""
+    """Return responses and targets, (107, F, side * side), and labels, (107, F, 2), in jittered windows."""
     rng = np.random.default_rng(plan.seed + 2)
     side = 2 * reach + 1
     across, down = np.meshgrid(np.arange(-reach, reach + 1), np.arange(-reach, reach + 1))
     faces = max(len(pools.frontal.pictures), len(pools.side.pictures))
-    found = np.full((N_STORED, faces, side * side), np.nan, np.float32)
-    wanted = np.full_like(found, np.nan)
+    response = np.full((N_STORED, faces, side * side), np.nan, np.float32)
+    wanted = np.full_like(response, np.nan)
     label = np.full((N_STORED, faces, 2), np.nan, np.float32)
     row = 0
     for pool, landmarks in ((pools.frontal, FRONTAL_STORED), (pools.side, SIDE_LANDMARKS)):
@@ -378,36 +369,36 @@ def responses(
             take_supports(pool.pictures, which, x, y, supports)
             with torch.no_grad():
                 logits = experts(torch.from_numpy(supports), slice(row, end))
-                found[row:end, face] = torch.sigmoid(logits).numpy()
+                response[row:end, face] = torch.sigmoid(logits).numpy()
             wanted[row:end, face] = targets(pool, landmarks, which, x, y, plan.sigma)
             label[row:end, face] = truth - centre + reach
         row = end
-    return found, wanted, label
+    return response, wanted, label
 
 
 def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> dict[str, Any]:
-    """Measure the experts on the held-out faces' search windows.
+    """Return metrics of the experts in the search windows of held-out faces.
 
-    ``loss``, ``squared_error``, ``correlation`` (107,) of response and target, ``peak`` (107,), the median
-    distance of the largest response from the label in pixels of the frame, and ``miss`` (107,), the share of
-    faces where it is over 3.
+    These are ``loss``, ``squared_error``, ``correlation`` of response and target, (107,), ``peak``, (107,),
+    the median distance of the largest response from the label in pixels of the frame, and ``miss``, (107,),
+    the share of faces on which this distance is over 3.
     """
-    found, wanted, label = responses(experts, pools, plan, reach, jitter=2.0)
+    response, wanted, label = responses(experts, pools, plan, reach, jitter=2.0)
     side = 2 * reach + 1
-    seen = ~np.isnan(found)
-    r, t = np.clip(found[seen], 1e-6, 1 - 1e-6), wanted[seen]
+    known = ~np.isnan(response)
+    r, t = np.clip(response[known], 1e-6, 1 - 1e-6), wanted[known]
     single = -(t * np.log(r) + (1 - t) * np.log1p(-r)).mean()
     r, t = r.reshape(-1, side * side), t.reshape(-1, side * side)
     window = -(t * np.log(r / r.sum(axis=1, keepdims=True))).sum(axis=1) / np.maximum(t.sum(axis=1), 0.3)
     correlation = np.array(
-        [np.corrcoef(f[s], w[s])[0, 1] for f, w, s in zip(found, wanted, seen, strict=True)]
+        [np.corrcoef(f[s], w[s])[0, 1] for f, w, s in zip(response, wanted, known, strict=True)]
     )
-    top = np.where(seen, found, -1.0).argmax(axis=2)
+    top = np.where(known, response, -1.0).argmax(axis=2)
     peak = np.stack([top % side, top // side], axis=-1)
-    distance = np.where(seen.any(axis=2), np.linalg.norm(peak - label, axis=-1), np.nan)
+    distance = np.where(known.any(axis=2), np.linalg.norm(peak - label, axis=-1), np.nan)
     return {
         "loss": float(single + plan.map_weight * window.mean()),
-        "squared_error": float(((found[seen] - wanted[seen]) ** 2).mean()),
+        "squared_error": float(((response[known] - wanted[known]) ** 2).mean()),
         "correlation": np.nan_to_num(correlation),
         "peak": np.nanmedian(distance, axis=1),
         "miss": np.nanmean(np.where(np.isnan(distance), np.nan, distance > 3.0), axis=1),
@@ -417,12 +408,12 @@ def measure(experts: Experts, pools: Pools, plan: CenPlan, reach: int = 6) -> di
 def train_scale(
     level: int, pools: Pools, held_out: Pools, out: Path, plan: CenPlan
 ) -> tuple[dict[str, npt.NDArray[np.float32]], dict[str, Any]]:
-    """Train the experts of one scale, or resume; return the best weights, as stored, and their metrics."""
+    """Train the experts of one scale, or resume; return the best weights as stored, and their metrics."""
     scale = plan.scales[level]
-    chance = [plan.seed, round(1000 * scale)]  # independent of the other scales
-    trial, supports = Experts(plan.hidden), torch.randn(N_STORED, plan.pictures * plan.places, PIXELS)
-    precision = faster_precision(CPU, lambda: trial(supports).sum().backward())
-    torch.manual_seed(sum(chance))
+    seeds = [plan.seed, round(1000 * scale)]  # independent of the other scales
+    trial_experts, supports = Experts(plan.hidden), torch.randn(N_STORED, plan.pictures * plan.places, PIXELS)
+    precision = faster_precision(CPU, lambda: trial_experts(supports).sum().backward())
+    torch.manual_seed(sum(seeds))
     experts, averaged = Experts(plan.hidden), Experts(plan.hidden)
     averaged.load_state_dict(experts.state_dict())
     optimiser = torch.optim.Adam(experts.parameters(), lr=plan.learning_rate)
@@ -432,7 +423,7 @@ def train_scale(
     first = loop.step
     bar = tqdm(range(first, plan.steps), initial=first, total=plan.steps, desc=f"cen {scale:g}", unit="step")
     for step in bar:
-        supports, wanted = draw_batch(pools, plan, np.random.default_rng([*chance, step]))
+        supports, wanted = draw_batch(pools, plan, np.random.default_rng([*seeds, step]))
         loop.set_rate(scheduled(step, plan.steps, plan.learning_rate, 100, 2e-3))
         with in_precision(CPU, precision):
             logits = experts(supports)
@@ -470,12 +461,12 @@ def train_cen(
     out.mkdir(parents=True, exist_ok=True)
     torch.set_num_threads(plan.threads)
     cv2.setNumThreads(1)
-    began = time.monotonic()
+    start = time.monotonic()
     faces = load_faces(data, bundle=bundle, held_out=False, machine_made=False)
-    kept_back = load_faces(data, bundle=bundle, held_out=True)
+    held_out_faces = load_faces(data, bundle=bundle, held_out=True)
     turner = load_turner(data)
     pools = make_pools(faces, pdm, turner, plan, varied=True)
-    held_out = make_pools(kept_back, pdm, turner, plan, varied=False)
+    held_out = make_pools(held_out_faces, pdm, turner, plan, varied=False)
     weights, measured = [], []
     for level in range(len(plan.scales)):
         trained, result = train_scale(level, pools[level], held_out[level], out, plan)
@@ -485,11 +476,11 @@ def train_cen(
     metrics = {
         "bundle": bundle,
         "faces": len(faces.names),
-        "held_out_faces": len(kept_back.names),
+        "held_out_faces": len(held_out_faces.names),
         "frontal_pictures": len(pools[0].frontal.pictures),
         "side_pictures": len(pools[0].side.pictures),
         "supports_per_expert": plan.steps * plan.pictures * plan.places,
-        "seconds": time.monotonic() - began,
+        "seconds": time.monotonic() - start,
         "training_seconds": sum(result["seconds"] for result in measured),
         "plan": asdict(plan),
         "held_out": held_out_numbers(plan, measured, held_out),
@@ -504,7 +495,7 @@ def save_experts(
     weights: list[dict[str, npt.NDArray[np.float32]]],
     measured: list[dict[str, Any]],
 ) -> None:
-    """Write the experts of all scales, as returned by `train_scale`, to one file."""
+    """Write the experts of all scales, from `train_scale`, to a file."""
     arrays = {
         "scales": np.array(plan.scales),
         "view_centres": np.array([[0.0, yaw, 0.0] for yaw in (0.0, plan.side_yaw, -plan.side_yaw)]),
@@ -533,9 +524,9 @@ def held_out_numbers(plan: CenPlan, measured: list[dict[str, Any]], held_out: li
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
     plan, ascending = CenPlan(), "ascending (default %(default)s)"
-    parser.add_argument("--pdm", type=Path, help="the PDM to train with (default pdm.npz in --out)")
+    parser.add_argument("--pdm", type=Path, help="file of the PDM (default pdm.npz in --out)")
     parser.add_argument("--scales", type=float, nargs="+", default=plan.scales, help=ascending)
-    add_options(parser, plan, steps="steps of a scale", threads="threads", seed="seed")
+    add_options(parser, plan, steps="optimiser steps of a scale", threads="threads", seed="seed")
 
 
 def run(args: argparse.Namespace) -> None:

@@ -1,7 +1,7 @@
 """Train the face detector: ``python -m napari_face_landmarks.training detector``.
 
-Writes ``detector.onnx`` (the best weights by held-out average precision), ``detector.metrics.json``,
-``detector.log.csv`` and ``detector.checkpoint.pt``, from which an interrupted run resumes.
+The step writes ``detector.onnx`` (weights with the best average precision on held-out images),
+``detector.metrics.json``, ``detector.log.csv`` and ``detector.checkpoint.pt``, from which it resumes.
 """
 
 from __future__ import annotations
@@ -34,11 +34,11 @@ from napari_face_landmarks.video import prefetch
 Array = npt.NDArray[Any]
 
 SIZES = (256, 256, 256, 320)
-"""Sides of the training pictures; every batch has one of them."""
+"""Sides of the training images; one is drawn for each batch."""
 MAX_FACES = 24
 STEPS, RATE = 5000, 3e-3
 STARTED_STEPS, STARTED_RATE = 5000, 1.5e-3
-"""Steps and learning rate of a run that starts from the weights of another bundle."""
+"""Steps and learning rate of a run with ``--start``."""
 EMA = 0.9985
 COMPOSED_HELD_OUT = 400
 LOGGED = (
@@ -49,25 +49,27 @@ REPORTED_SCORES = (0.5, 0.6, 0.65, 0.7, 0.75, 0.8)
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the options of this step to a parser that has data, bundle and out."""
-    parser.add_argument("--start", type=Path, help="start from the weights of a checkpoint, or of a folder's")
+    """Add the options of this step to the command line."""
     parser.add_argument(
-        "--steps", type=int, help=f"optimisation steps in all; default: {STEPS}, {STARTED_STEPS} with --start"
+        "--start", type=Path, help="checkpoint, or folder with one, whose weights are the initial ones"
     )
-    parser.add_argument("--batch", type=int, default=16, help="pictures per step")
+    parser.add_argument(
+        "--steps", type=int, help=f"optimiser steps; default: {STEPS}, {STARTED_STEPS} with --start"
+    )
+    parser.add_argument("--batch", type=int, default=16, help="images per step")
     parser.add_argument(
         "--rate", type=float, help=f"highest learning rate; default: {RATE}, {STARTED_RATE} with --start"
     )
-    parser.add_argument("--seed", type=int, default=1, help="seed of weights and pictures")
+    parser.add_argument("--seed", type=int, default=1, help="seed of weights and images")
     parser.add_argument("--threads", type=int, default=1, help="CPU threads of torch")
     parser.add_argument("--evaluate-every", type=int, default=500, help="steps between evaluations")
-    parser.add_argument("--device", default=None, help="cpu or cuda; cuda where there is one")
+    parser.add_argument("--device", default=None, help="cpu or cuda; default: cuda if available")
 
 
 def batches(
     composer: Composer, seed: int, start: int, steps: int, batch: int
 ) -> Iterator[tuple[int, dict[str, Array]]]:
-    """Compose the batches of the steps `start` to `steps`; each has its own seed."""
+    """Yield the batches of the steps from `start` to `steps`, each composed with its own seed."""
     for step in range(start, steps):
         yield step, compose_batch(composer, np.random.default_rng([seed, step]), batch)
 
@@ -76,18 +78,18 @@ def compose_batch(composer: Composer, rng: np.random.Generator, batch: int) -> d
     """Compose one batch: ``frames`` (B, S, S, 3) uint8 and the arrays of `detector_network.detector_loss`."""
     size = int(rng.choice(SIZES))
     pictures = [composer.compose(rng, size) for _ in range(batch)]
-    most = max(1, min(MAX_FACES, max(len(picture[1]) for picture in pictures)))
-    doubts = max(1, max(len(picture[3]) for picture in pictures))
+    n_faces = max(1, min(MAX_FACES, max(len(picture[1]) for picture in pictures)))
+    n_ignored = max(1, max(len(picture[3]) for picture in pictures))
     result: dict[str, Array] = {
         "frames": np.stack([picture[0] for picture in pictures]),
-        "boxes": np.zeros((batch, most, 4), np.float32),
-        "points": np.zeros((batch, most, 5, 2), np.float32),
-        "present": np.zeros((batch, most), np.bool_),
-        "ignore": np.zeros((batch, doubts, 4), np.float32),
+        "boxes": np.zeros((batch, n_faces, 4), np.float32),
+        "points": np.zeros((batch, n_faces, 5, 2), np.float32),
+        "present": np.zeros((batch, n_faces), np.bool_),
+        "ignore": np.zeros((batch, n_ignored, 4), np.float32),
     }
     result["boxes"][:, :, 2:] = 1.0
     for b, (_, boxes, points, ignore) in enumerate(pictures):
-        n = min(len(boxes), most)
+        n = min(len(boxes), n_faces)
         result["boxes"][b, :n], result["points"][b, :n] = boxes[:n], points[:n]
         result["present"][b, :n] = True
         result["ignore"][b, : len(ignore)] = ignore
@@ -95,7 +97,7 @@ def compose_batch(composer: Composer, rng: np.random.Generator, batch: int) -> d
 
 
 def held_out_pictures(data: Path, bundle: str) -> tuple[list[Any], list[Any]]:
-    """Return the held-out photographs as inputs of the network, and pictures composed of them."""
+    """Return held-out photographs at input size, and images composed of them; with the labels of both."""
     photos, crops, backgrounds = load_data(data, bundle, held_out=True)
     plain = []
     for photo in [*photos, *backgrounds]:
@@ -111,7 +113,7 @@ def held_out_pictures(data: Path, bundle: str) -> tuple[list[Any], list[Any]]:
 
 @torch.no_grad()
 def evaluate(network: detector_network.FaceDetector, pictures: list[Any], min_score: float) -> dict[str, Any]:
-    """Return average precision, recall, false alarms and errors on pictures with known faces."""
+    """Return average precision, recall, false alarms and errors on labelled images."""
     device = next(network.parameters()).device
     exported = detector_network.ExportedDetector(network).eval()
     scores, states, overlaps, errors, n_faces = [], [], [], [], 0
@@ -129,12 +131,12 @@ def evaluate(network: detector_network.FaceDetector, pictures: list[Any], min_sc
         n_faces += len(truth)
     score, state = np.concatenate(scores), np.concatenate(states) == 1
     overlap, error = np.concatenate(overlaps), np.concatenate(errors)
-    sure = score >= min_score
+    confident = score >= min_score
     false_scores = np.sort(score[~state])[::-1]
-    recall, lowest = recall_at(score, state, n_faces, len(pictures))
+    recall, limit = recall_at(score, state, n_faces, len(pictures))
 
-    def found_from(low: float) -> dict[str, float]:
-        counted = score >= low
+    def found_from(threshold: float) -> dict[str, float]:
+        counted = score >= threshold
         return {
             "recall": float(np.count_nonzero(state & counted) / max(n_faces, 1)),
             "false_alarms_per_picture": float(np.count_nonzero(~state & counted) / len(pictures)),
@@ -145,35 +147,35 @@ def evaluate(network: detector_network.FaceDetector, pictures: list[Any], min_sc
         "faces": n_faces,
         "average_precision": average_precision(score, state, n_faces),
         "recall_at_one_false_alarm_in_50": recall,
-        "score_of_one_false_alarm_in_50": lowest,
+        "score_of_one_false_alarm_in_50": limit,
         "min_score": min_score,
         **found_from(min_score),
-        "by_min_score": {f"{low:g}": found_from(low) for low in REPORTED_SCORES},
+        "by_min_score": {f"{threshold:g}": found_from(threshold) for threshold in REPORTED_SCORES},
         "highest_false_score": float(false_scores[0]) if len(false_scores) else 0.0,
-        "mean_overlap": float(np.nanmean(overlap[sure & state])) if (sure & state).any() else 0.0,
-        "mean_point_error": float(np.nanmean(error[sure & state])) if (sure & state).any() else 1.0,
+        "mean_overlap": float(np.nanmean(overlap[confident & state])) if (confident & state).any() else 0.0,
+        "mean_point_error": float(np.nanmean(error[confident & state])) if (confident & state).any() else 1.0,
     }
 
 
 def export_onnx(network: detector_network.FaceDetector, path: Path) -> None:
-    """Write the network as ONNX: ``frames`` (B, H, W, 3) uint8 to ``cells`` (B, A, 16); float16 weights."""
-    twin = detector_network.FaceDetector()
-    twin.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
+    """Write the network as ONNX, float16 weights: ``frames`` (B, H, W, 3) uint8 to ``cells`` (B, A, 16)."""
+    copy = detector_network.FaceDetector()
+    copy.load_state_dict({name: value.cpu() for name, value in network.state_dict().items()})
     example = torch.zeros(1, 256, 320, 3, dtype=torch.uint8)
     axes = {"frames": {0: "batch", 1: "height", 2: "width"}, "cells": {0: "batch", 1: "cell"}}
-    export(detector_network.ExportedDetector(twin), example, path, "frames", ["cells"], axes)
+    export(detector_network.ExportedDetector(copy), example, path, "frames", ["cells"], axes)
 
 
 def load_start(path: Path, network: detector_network.FaceDetector) -> dict[str, str]:
-    """Load the averaged weights of another run; return their bundle, steps and seconds."""
+    """Load the averaged weights of another run; return its bundle, steps and seconds."""
     path = path / "detector.checkpoint.pt" if path.is_dir() else path
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
         network.load_state_dict(state["averaged" if "averaged" in state else "average"])
     except (OSError, KeyError, RuntimeError, EOFError, pickle.UnpicklingError) as error:
         raise ModelError(
-            f"There are no weights of a detector to start from in {path} ({type(error).__name__}): give the "
-            "checkpoint that an earlier run wrote, or its folder."
+            f"{path} has no weights of a detector ({type(error).__name__}): give the checkpoint of an "
+            "earlier run, or its folder."
         ) from error
     return {
         "bundle": str(state.get("bundle", "unknown")),
@@ -183,11 +185,11 @@ def load_start(path: Path, network: detector_network.FaceDetector) -> dict[str, 
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train and measure the detector; return the exit status."""
+    """Train and evaluate the detector; return the exit status."""
     torch.set_num_threads(args.threads)
     cv2.setNumThreads(1)
     torch.manual_seed(args.seed)
-    sys.setswitchinterval(5e-4)  # for the composing thread next to many short operations
+    sys.setswitchinterval(5e-4)  # training has many short operations next to the composing thread
     args.steps = args.steps or (STARTED_STEPS if args.start else STEPS)
     args.rate = args.rate or (STARTED_RATE if args.start else RATE)
     device = torch.device(args.device or ("cuda" if torch.cuda.is_available() else "cpu"))
@@ -217,7 +219,7 @@ def run(args: argparse.Namespace) -> int:
 
     grids = {size: detector_network.cell_grid(size, size).to(device) for size in set(SIZES)}
     sums: dict[str, float] = {}
-    since, first = 0, loop.step
+    steps_logged, first = 0, loop.step
     stream = prefetch(batches(composer, args.seed, first, args.steps, args.batch))
     for step, batch in tqdm(stream, initial=first, total=args.steps, desc="detector", mininterval=5):
         loop.set_rate(scheduled(step, args.steps, args.rate, min(300, max(args.steps // 4, 1)), 0.01))
@@ -226,7 +228,7 @@ def run(args: argparse.Namespace) -> int:
         network.train()
         loss, parts = detector_network.detector_loss(network(frames), grids[frames.shape[1]], tensors)
         loop.descend(loss, clip=10.0)
-        since += 1
+        steps_logged += 1
         for name, value in parts.items():
             sums[name] = sums.get(name, 0.0) + value
         if loop.step % args.evaluate_every and loop.step != args.steps:
@@ -236,9 +238,9 @@ def run(args: argparse.Namespace) -> int:
             "composed": evaluate(averaged, composed, detector.DEFAULT_MIN_SCORE),
         }
         value = (metrics["photographs"]["average_precision"] + metrics["composed"]["average_precision"]) / 2
-        losses = {name: total / since for name, total in sums.items()}
+        losses = {name: total / steps_logged for name, total in sums.items()}
         _log(out / "detector.log.csv", loop.step, loop.seconds, losses, metrics)
-        sums, since = {}, 0
+        sums, steps_logged = {}, 0
         if -value < loop.best:
             loop.best = -value
             export_onnx(averaged, out / "detector.onnx")

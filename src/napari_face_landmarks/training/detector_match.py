@@ -1,4 +1,4 @@
-"""Matching of detections with labelled faces, precision and recall."""
+"""Matching of detections with labelled faces; precision and recall."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ FALSE_ALARMS_ALLOWED = 0.02
 
 
 def average_precision(scores: Array, right: Array, n_faces: int) -> float:
-    """Return the area under the interpolated precision-recall curve; `right`, (N,) bool, are the matches."""
+    """Return the area under the interpolated precision-recall curve; `right`, (N,) bool, marks matches."""
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(right[order])
     precision = hits / np.arange(1, len(hits) + 1)
@@ -31,9 +31,8 @@ def match(
     """Match detections (N, 4 or 5), best first, and their points (N, 5, 2) with the faces of an image.
 
     A detection matches if its IoU with the true box is at least one half. Unmatched detections in the boxes
-    `ignore`, (K, 4), are not counted. Returns (N,) each: the state, 1 for a match, 0 for a false alarm and -1
-    for what is not counted; the overlap; and the mean error of the points in square roots of the true box's
-    area.
+    `ignore`, (K, 4), are not counted. Returns arrays (N,): the state, 1 for a match, 0 for a false alarm and
+    -1 if not counted; the IoU; the mean error of the points over the square root of the true box's area.
     """
     n = len(boxes)
     state = np.zeros(n, int)
@@ -57,7 +56,7 @@ def match(
 
 
 def recall_at(scores: Array, right: Array, n_faces: int, n_pictures: int) -> tuple[float, float]:
-    """Return the recall at `FALSE_ALARMS_ALLOWED`, and the lowest score that counts; `right` (N,) bool."""
+    """Return recall and score threshold at `FALSE_ALARMS_ALLOWED`; `right`, (N,) bool, marks matches."""
     false = np.sort(scores[~right])[::-1]
     limit = int(FALSE_ALARMS_ALLOWED * n_pictures)
     lowest = float(false[limit]) if len(false) > limit else 0.0

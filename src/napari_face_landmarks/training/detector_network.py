@@ -1,8 +1,7 @@
-"""The detector's network, its assignment of faces to cells, and its losses.
+"""Network of the face detector, assignment of its cells to faces, and losses.
 
-A single-stage, anchor-free network of depthwise-separable convolutions with a small feature pyramid at the
-strides 8, 16 and 32, in the spirit of YuNet (Wu et al. 2023). Every cell predicts 16 numbers, which
-`detection.decode` turns into pixels.
+A single-stage, anchor-free network of depthwise-separable convolutions with a small feature pyramid at
+strides 8, 16 and 32, similar to YuNet (Wu et al. 2023). Each cell predicts 16 values, see `detection.decode`.
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ class SeparableBlock(nn.Module):
 
 
 class FaceDetector(nn.Module):
-    """The network; `widths` are the channels at the strides 2 to 32, `neck` those of the feature pyramid."""
+    """Face detector; `widths` are the channels at strides 2 to 32, `neck` those of the feature pyramid."""
 
     def __init__(self, widths: tuple[int, ...] = (16, 32, 64, 96, 112), neck: int = 64) -> None:
         super().__init__()
@@ -62,11 +61,11 @@ class FaceDetector(nn.Module):
             nn.init.normal_(head.weight, std=0.01)
             nn.init.zeros_(head.bias)
             with torch.no_grad():
-                head.bias[0] = -4.0  # a face is rare: about 2 % at the start
+                head.bias[0] = -4.0  # faces are rare: initial probability of 2 %
                 head.bias[4:6] = 1.0
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Predict every cell of RGB frames (B, H, W, 3) uint8: (B, A, 16), in the order of `cell_centres`."""
+        """Map RGB frames (B, H, W, 3) uint8 to all cells, (B, A, 16), in the order of `cell_grid`."""
         x = (frames.permute(0, 3, 1, 2).float() - 128.0) * (1.0 / 64.0)
         x8 = self.to8(self.to4(self.stem(x)))
         x16 = self.to16(x8)
@@ -81,14 +80,14 @@ class FaceDetector(nn.Module):
 
 
 class ExportedDetector(nn.Module):
-    """The exported network, with probabilities instead of the two logits."""
+    """Network for the export, with probabilities instead of the two logits."""
 
     def __init__(self, network: FaceDetector) -> None:
         super().__init__()
         self.network = network
 
     def forward(self, frames: Tensor) -> Tensor:
-        """Map (B, H, W, 3) uint8 to (B, A, 16), the first two values in 0..1."""
+        """Map frames (B, H, W, 3) uint8 to cells (B, A, 16), whose first two values are probabilities."""
         cells = self.network(frames)
         return torch.cat([torch.sigmoid(cells[..., :2]), cells[..., 2:]], dim=-1)
 
@@ -115,7 +114,7 @@ def decode_cells(cells: Tensor, grid: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def box_overlap(a: Tensor, b: Tensor) -> Tensor:
-    """Return the intersection over union of boxes (..., 4) that broadcast against each other."""
+    """Return the intersection over union of boxes (..., 4), which are broadcast."""
     size = (torch.minimum(a[..., 2:], b[..., 2:]) - torch.maximum(a[..., :2], b[..., :2])).clamp(min=0)
     shared = size[..., 0] * size[..., 1]
     area_a = (a[..., 2] - a[..., 0]) * (a[..., 3] - a[..., 1])
@@ -127,10 +126,11 @@ def box_overlap(a: Tensor, b: Tensor) -> Tensor:
 def assign(
     cells: Tensor, boxes: Tensor, truth: Tensor, present: Tensor, grid: Tensor
 ) -> tuple[Tensor, Tensor]:
-    """Assign cells to true faces by the simplified optimal transport of YOLOX (Ge et al. 2021).
+    """Assign cells to labelled faces by simplified optimal transport (SimOTA, Ge et al. 2021, YOLOX).
 
-    `cells` are (B, A, 16), the decoded `boxes` (B, A, 4), `grid` (A, 3), the true boxes (B, G, 4), padded;
-    `present`, (B, G) bool. Returns the positive cells, (B, A) bool, and the row of `truth` of each, (B, A).
+    `cells` are (B, A, 16), the decoded `boxes` (B, A, 4), `grid` (A, 3), the labelled boxes `truth` (B, G,
+    4), padded where `present`, (B, G) bool, is False. Returns which cells are positive, (B, A) bool, and the
+    row of `truth` of each, (B, A).
     """
     x, y, stride = grid[:, 0], grid[:, 1], grid[:, 2]
     t = truth[:, :, None]
@@ -166,8 +166,7 @@ def enclosing_iou_loss(a: Tensor, b: Tensor) -> Tensor:
 def detector_loss(cells: Tensor, grid: Tensor, truth: dict[str, Tensor]) -> tuple[Tensor, dict[str, float]]:
     """Return the training loss of predictions (B, A, 16) on a grid (A, 3), and its parts.
 
-    The truth has ``boxes`` (B, G, 4), ``points`` (B, G, 5, 2), ``present`` (B, G) bool, and ``ignore`` (B, K,
-    4).
+    `truth` has ``boxes`` (B, G, 4), ``points`` (B, G, 5, 2), ``present`` (B, G) bool, ``ignore`` (B, K, 4).
     """
     boxes, points = decode_cells(cells, grid)
     positive, face = assign(cells, boxes, truth["boxes"], truth["present"], grid)

@@ -1,4 +1,4 @@
-"""Measure a bundle on the held-out faces of 300-W for its model card."""
+"""Evaluate a bundle on the held-out faces of 300-W for its model card."""
 
 from __future__ import annotations
 
@@ -28,39 +28,40 @@ from napari_face_landmarks.training.faces import LABELLED
 from napari_face_landmarks.training.log import write_json
 
 FIGURES = ("mean", "median", "inner", "jaw", "failures", "auc", "confidence", "growth", "better_than_off")
-"""Attributes of `Summary` in the card."""
+"""Attributes of `Summary` in the model card."""
 MEASURES = (
     "mouth_opening", "mouth_width", "eye_aperture", "eye_aperture_difference",
     "commissure_height_difference", "commissure_excursion_difference", "brow_height_difference",
 )  # fmt: skip
-"""Measures in the card."""
+"""Measures in the model card."""
 DIGITS = 4
 
 
 def evaluate(models: Models, faces: LabelledFaces, threads: int = 1, seed: int = 0) -> dict[str, Any]:
-    """Return the errors of a bundle on labelled faces, for a model card.
+    """Return the errors of a bundle on labelled faces for its model card.
 
-    ``jitter`` and ``detector`` are `FIGURES` by condition and refine mode, with boxes like a tracker's and
-    with the detector's on unmodified images. The seed is that of jitter and corruptions.
+    ``jitter`` has `FIGURES` by condition and refine mode, with boxes like those of a tracker; ``detector``
+    has them by refine mode on unmodified images, with boxes of the detector. `seed` is that of jitter and
+    corruptions.
     """
     jitter = EvaluationPlan(conditions=CONDITIONS, boxes="jitter", seed=seed, threads=threads)
     detector = EvaluationPlan(conditions=("none",), boxes="detector", seed=seed, threads=threads)
-    tracked = _fitted(faces, models, jitter)
-    all_of_tracked, found = summarise(tracked), summarise(_fitted(faces, models, detector))
-    plain = [one for one in all_of_tracked if one.condition == "none"]
+    fits = _fitted(faces, models, jitter)
+    jittered, detected = summarise(fits), summarise(_fitted(faces, models, detector))
+    plain = [summary for summary in jittered if summary.condition == "none"]
     record = {
         "faces": len(faces),
         "seed": seed,
         "jitter": {
-            condition: _figures([one for one in all_of_tracked if one.condition == condition])
+            condition: _figures([summary for summary in jittered if summary.condition == condition])
             for condition in CONDITIONS
         },
-        "detector": {"found": found[0].found, **_figures(found)},
-        "poor_fits": {mode: poor for (_, mode), poor in pooled_poor_fits(tracked).items()},
-        "reliability": {one.refine: one.reliability for one in plain},
-        "risk": {one.refine: one.risk for one in plain},
-        "covered": {one.refine: one.covered for one in all_of_tracked if one.covered is not None},
-        "measures": _measures(measure_fits(tracked, faces, {models.name: models}, jitter)),
+        "detector": {"found": detected[0].found, **_figures(detected)},
+        "poor_fits": {mode: poor for (_, mode), poor in pooled_poor_fits(fits).items()},
+        "reliability": {summary.refine: summary.reliability for summary in plain},
+        "risk": {summary.refine: summary.risk for summary in plain},
+        "covered": {summary.refine: summary.covered for summary in jittered if summary.covered is not None},
+        "measures": _measures(measure_fits(fits, faces, {models.name: models}, jitter)),
     }
     return _rounded(record)
 
@@ -71,28 +72,30 @@ def _fitted(faces: LabelledFaces, models: Models, plan: EvaluationPlan) -> list[
 
 
 def _figures(summaries: Sequence[Summary]) -> dict[str, dict[str, float]]:
-    """Return the known figures by refine mode."""
+    """Return `FIGURES`, without missing values, by refine mode."""
     return {
-        one.refine: {name: getattr(one, name) for name in FIGURES if getattr(one, name) is not None}
-        for one in summaries
+        summary.refine: {
+            name: getattr(summary, name) for name in FIGURES if getattr(summary, name) is not None
+        }
+        for summary in summaries
     }
 
 
 def _measures(summaries: Sequence[MeasureSummary]) -> dict[str, dict[str, Any]]:
-    """Return by condition and refine mode each measure's correlation and slope, eyes and deformations."""
+    """Return agreement of `MEASURES`, shut eyes and deformations by condition and refine mode."""
     record: dict[str, dict[str, Any]] = {}
-    for one in summaries:
-        record.setdefault(one.condition, {})[one.refine] = {
-            **{i.measure: [i.correlation, i.slope] for i in one.agreement if i.measure in MEASURES},
-            "shut_aperture": one.eyes.shut_aperture,
-            "shut_share": one.eyes.share,
-            **{f"{place} followed": share for place, share in one.followed.items()},
+    for summary in summaries:
+        record.setdefault(summary.condition, {})[summary.refine] = {
+            **{i.measure: [i.correlation, i.slope] for i in summary.agreement if i.measure in MEASURES},
+            "shut_aperture": summary.eyes.shut_aperture,
+            "shut_share": summary.eyes.share,
+            **{f"{name} followed": share for name, share in summary.followed.items()},
         }
     return record
 
 
 def _rounded(record: dict[str, Any]) -> dict[str, Any]:
-    """Return a record as JSON has it, with `DIGITS` decimals; numbers that are not finite are None."""
+    """Return a record for JSON with `DIGITS` decimals; numbers that are not finite become None."""
     text = json.dumps(as_plain(record))
     return dict(json.loads(text, parse_float=lambda number: round(float(number), DIGITS)))
 

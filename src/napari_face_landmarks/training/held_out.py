@@ -16,7 +16,7 @@ SEED = 7
 
 
 def drawn_faces(faces: Faces, count: int) -> Faces:
-    """Return at most `count` faces, half of them with a shut or half-shut eye if there are enough."""
+    """Draw at most `count` faces, half of them with a shut or half-shut eye if there are enough."""
     rng = np.random.default_rng(SEED)
     shut = lid_apertures(faces.landmarks).min(axis=1) < HALF_SHUT
     chosen: list[int] = []
@@ -27,7 +27,7 @@ def drawn_faces(faces: Faces, count: int) -> Faces:
 
 
 def write_faces(faces: Faces, path: Path) -> None:
-    """Write faces as labelled faces (`evaluation.dataset`)."""
+    """Write a file of labelled faces for `evaluation.dataset`."""
     quality = [cv2.IMWRITE_WEBP_QUALITY, 95]
     blobs = [cv2.imencode(".webp", image[:, :, ::-1], quality)[1].ravel() for image in faces.images]
     names = [f"{number}-{name}"[:200] for number, name in enumerate(faces.names)]
@@ -42,7 +42,9 @@ def write_faces(faces: Faces, path: Path) -> None:
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
-    parser.add_argument("--faces", type=int, default=FACES, help="at most (default %(default)s)")
+    parser.add_argument(
+        "--faces", type=int, default=FACES, help="largest number of faces (default %(default)s)"
+    )
 
 
 def run(args: argparse.Namespace) -> None:
@@ -50,4 +52,4 @@ def run(args: argparse.Namespace) -> None:
     args.out.mkdir(parents=True, exist_ok=True)
     faces = drawn_faces(load_measured(args.data, bundle=args.bundle), args.faces)
     write_faces(faces, args.out / "held_out.npz")
-    print(f"{args.out / 'held_out.npz'}: {len(faces.names)} faces; give it to evaluate --measures")
+    print(f"{args.out / 'held_out.npz'}: {len(faces.names)} faces for evaluate --measures")

@@ -1,4 +1,4 @@
-"""Options and records of a training run: a CSV file with a row per evaluation, a JSON file of metrics."""
+"""Options of training steps; their records: learning curves (CSV) and metrics (JSON)."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 
 
 def add_options(parser: argparse.ArgumentParser, plan: object, **helps: str) -> None:
-    """Add options with the names of fields of a plan, whose values are their defaults."""
+    """Add options named after fields of a plan, with the plan's values as defaults."""
     for name, text in helps.items():
         value = getattr(plan, name)
         text = f"{text} (default %(default)s)"
@@ -19,7 +19,7 @@ def add_options(parser: argparse.ArgumentParser, plan: object, **helps: str) -> 
 
 
 def append_row(path: Path, row: Mapping[str, Any]) -> None:
-    """Append a row to a CSV file, with a header if the file is new."""
+    """Append a row to a CSV file, after a header if the file is new."""
     new = not path.exists()
     with path.open("a", newline="") as file:
         writer = csv.DictWriter(file, fieldnames=list(row))
@@ -29,5 +29,5 @@ def append_row(path: Path, row: Mapping[str, Any]) -> None:
 
 
 def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Write a record such as ``pfld.metrics.json``."""
+    """Write metrics, such as ``pfld.metrics.json``."""
     path.write_text(json.dumps(content, indent=2) + "\n")

@@ -1,4 +1,4 @@
-"""What the training loops share: averaged weights, checkpoints and learning rates."""
+"""Common parts of training loops: averaged weights, checkpoints, learning rates."""
 
 from __future__ import annotations
 
@@ -15,24 +15,22 @@ from napari_face_landmarks.files.atomic import replacing
 
 
 def scheduled(step: int, steps: int, highest: float, warm_up: int, floor: float) -> float:
-    """Return the learning rate of a step: linear warm-up, then half a cosine down to a share `floor`."""
+    """Return the learning rate: linear warm-up, then a half cosine down to `floor` times `highest`."""
     return highest * min((step + 1) / warm_up, 0.5 * (1 + math.cos(math.pi * (step / steps))) + floor)
 
 
 @dataclass
 class Loop:
-    """State of a training run, as its checkpoint has it."""
+    """State of a training run that is stored in its checkpoint."""
 
     path: Path  # ``OUT/NAME``; the checkpoint is ``OUT/NAME.checkpoint.pt``
-    # network, averaged: the network in training, and the exponential moving average of its weights and
-    # statistics
-    network: nn.Module
-    averaged: nn.Module
+    network: nn.Module  # in training
+    averaged: nn.Module  # exponential moving average of its weights and statistics
     optimiser: torch.optim.Optimizer
     ema: float  # decay of the average; smaller during the first steps
     best: float = math.inf  # criterion of the best weights so far
-    extra: dict[str, Any] = field(default_factory=dict)  # what else the checkpoint stores
-    step: int = 0  # steps done
+    extra: dict[str, Any] = field(default_factory=dict)  # further content of the checkpoint
+    step: int = 0  # number of finished steps
     running: float = 0.0  # exponential moving average of the loss
     _seconds: float = 0.0
 
@@ -42,11 +40,11 @@ class Loop:
 
     @property
     def seconds(self) -> float:
-        """Time spent on the run, in all its parts."""
+        """Time spent on the run, including the time before it was resumed."""
         return self._seconds + time.monotonic() - self._began
 
     def resume(self) -> bool:
-        """Load the checkpoint; return whether there is one."""
+        """Load the checkpoint, if there is one; return whether there is."""
         state = load_checkpoint(self.path, next(self.network.parameters()).device)
         if state is None:
             return False
@@ -58,11 +56,11 @@ class Loop:
         return True
 
     def save(self) -> None:
-        """Write the checkpoint, which appears whole or not at all."""
+        """Write the checkpoint atomically."""
         state = {name: getattr(self, name).state_dict() for name in ("network", "averaged", "optimiser")}
         progress = {"step": self.step, "best": self.best, "seconds": self.seconds}
-        with replacing(_checkpoint_of(self.path)) as part:
-            torch.save({**self.extra, **state, **progress}, part)
+        with replacing(_checkpoint_of(self.path)) as temporary:
+            torch.save({**self.extra, **state, **progress}, temporary)
 
     def set_rate(self, rate: float) -> None:
         """Set the learning rate of all parameters."""
@@ -70,15 +68,15 @@ class Loop:
             group["lr"] = rate
 
     def descend(self, loss: Tensor, clip: float = math.inf) -> bool:
-        """Take a gradient step and average the weights; return False, without a step, if it is not finite."""
+        """Take a gradient step and average the weights; return False if the gradient is not finite."""
         self.optimiser.zero_grad()
         loss.backward()
         finite = bool(torch.isfinite(nn.utils.clip_grad_norm_(self.network.parameters(), clip)))
         if finite:
             self.optimiser.step()
-            keep = min(self.ema, (self.step + 1) / (self.step + 10))
+            decay = min(self.ema, (self.step + 1) / (self.step + 10))
             with torch.no_grad():
-                torch._foreach_lerp_(*self._tensors, 1 - keep)
+                torch._foreach_lerp_(*self._tensors, 1 - decay)
             now = float(loss.detach())
             self.running = 0.98 * self.running + 0.02 * now if self.running else now
         self.step += 1
@@ -90,7 +88,7 @@ def _checkpoint_of(path: Path) -> Path:
 
 
 def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
-    """Return the state that `Loop.save` wrote for a run ``OUT/NAME``; None if there is none."""
+    """Return the state written by `Loop.save` for a run ``OUT/NAME``; None if there is none."""
     checkpoint = _checkpoint_of(path)
     if not checkpoint.exists():
         return None
@@ -98,5 +96,5 @@ def load_checkpoint(path: Path, device: torch.device) -> dict[str, Any] | None:
 
 
 def floating(module: nn.Module) -> list[Tensor]:
-    """Return the parameters and running statistics of a network, in a fixed order."""
+    """Return the parameters and running statistics of a network in the order of its state."""
     return [value for value in module.state_dict().values() if value.dtype.is_floating_point]
