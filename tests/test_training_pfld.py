@@ -184,7 +184,7 @@ def test_only_what_research_is_trained_on_gets_labels_of_one_convention(
         for held_out in (False, True)
     }
     alone = faces.load_faces(tmp_path, bundle="research", held_out=False, machine_made=False).landmarks
-    monkeypatch.setattr(faces, "_agree", lambda *given: None)
+    monkeypatch.setattr(faces, "_unify_convention", lambda *given: None)
     for (bundle, held_out), landmarks in data.items():
         plain = faces.load_faces(tmp_path, bundle=bundle, held_out=held_out).landmarks
         if (bundle, held_out) == ("research", False):

@@ -1,7 +1,7 @@
-"""Photographs and labels for the detector, and the pictures that training composes from them.
+"""Training images of the detector, composed of photographs with labelled faces.
 
-Every training picture is composed: one to nine photographs are rotated, scaled and pasted on a background,
-faces are occluded or replaced by texture, and the result is darkened, desaturated, blurred or made noisy.
+Up to nine photographs are rotated, scaled and pasted on a background, faces are occluded or replaced by
+texture, and light, colour, sharpness and noise of the image are changed.
 """
 
 from __future__ import annotations
@@ -31,33 +31,32 @@ BUNDLES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ),
     "open": (("interfaces", "faker"), ("london_neutral", "london_smiling", "canada", "voteview")),
 }
-"""Per bundle: the whole photographs (`detection/`) and the crops (`landmarks_open/`) trained on."""
+"""Files of whole photographs (in `detection`) and of face crops (in `landmarks_open`) for each bundle."""
 
 TRUSTED_SCORE = 0.75
-"""Automatic boxes with a lower score count as neither faces nor background."""
+"""Automatic boxes with a lower score are ignored, as neither face nor background."""
 SMALLEST_FACE = 9.0
-"""Faces smaller than this in a composed picture (px, root of the box's area) are ignored."""
+"""Smaller faces in composed images are ignored (square root of the box's area, px)."""
 SEEN, HIDDEN = 0.6, 0.3
-"""Faces count if more than `SEEN` of them, or all five points, are visible; not at all under `HIDDEN`."""
+"""Visible share over which faces are positive (or if all five points are visible), under which background."""
 FLIPPED_POINTS = (1, 0, 2, 4, 3)
 
 MESH_EYES = ((33, 133), (362, 263))
 MESH_NOSE, MESH_MOUTH = 1, (61, 291)
 MESH_BOX = (0.004, -0.037, 0.965, 1.107)
-"""Box of the detector's convention relative to a mesh: offset of its centre, factors on its size."""
+"""The detector's box relative to the bounding box of a mesh: shift in sizes of the box, factors of size."""
 
 
 @dataclass(frozen=True)
 class Photo:
-    """One photograph with its faces."""
+    """A photograph with its M faces."""
 
     name: str
-    levels: tuple[Array, ...]  # tuple of ndarray, (H, W, 3) uint8; RGB; full size, then halves
+    levels: tuple[Array, ...]  # image pyramid, (H, W, 3) uint8 RGB; full size, a half, ..
     boxes: Array  # (M, 4) float64; x0, y0, x1, y1
     points: Array  # (M, 5, 2) float64
     trusted: Array  # (M,) bool; whether the label is certain
-    # (478, 3) float64; face mesh of a crop; pixels, z in the scale of x, smaller is nearer
-    mesh: Array | None = None
+    mesh: Array | None = None  # (478, 3) float64; face mesh of a crop, pixels; smaller z is nearer
 
 
 def _pyramid(image: Array) -> tuple[Array, ...]:
@@ -71,7 +70,7 @@ def _pyramid(image: Array) -> tuple[Array, ...]:
 
 
 def _trust(boxes: Array, scores: Array) -> Array:
-    """Return False for low scores, and for the weaker of two boxes with a large overlap."""
+    """Return False for boxes with a low score, or a large overlap with a box of a higher score."""
     trusted = scores >= TRUSTED_SCORE
     for i in range(len(boxes)):
         for j in range(len(boxes)):
@@ -84,7 +83,7 @@ def _trust(boxes: Array, scores: Array) -> Array:
 
 
 def load_photos(path: Path, held_out: bool) -> list[Photo]:
-    """Read one file of whole photographs, either the held-out ones or the others."""
+    """Read the photographs of a file on one side of the split."""
     data, chosen = open_archive(path, held_out)
     photos = []
     for i in chosen:
@@ -99,7 +98,7 @@ def load_photos(path: Path, held_out: bool) -> list[Photo]:
 
 
 def mesh_face(mesh: Array) -> tuple[Array, Array]:
-    """Return box (4,) and five points (5, 2) of a 478-point face mesh (478, 2), in pixels."""
+    """Return box, (4,), and five points, (5, 2), of a face mesh (478, 2), in pixels."""
     low, high = mesh.min(0), mesh.max(0)
     size = high - low
     centre = (low + high) / 2 + size * MESH_BOX[:2]
@@ -110,7 +109,7 @@ def mesh_face(mesh: Array) -> tuple[Array, Array]:
 
 
 def load_crops(path: Path, held_out: bool) -> list[Photo]:
-    """Read one file of face crops with meshes; crops without a mesh are left out."""
+    """Read the face crops with meshes of a file on one side of the split."""
     data, chosen = open_archive(path, held_out)
     photos = []
     for i in chosen:
@@ -124,7 +123,7 @@ def load_crops(path: Path, held_out: bool) -> list[Photo]:
 
 
 def load_data(data: Path, bundle: str, held_out: bool) -> tuple[list[Photo], list[Photo], list[Photo]]:
-    """Return whole photographs, crops and backgrounds of a bundle, one side of the split."""
+    """Return photographs, face crops and backgrounds of a bundle on one side of the split."""
     wholes, crops = BUNDLES[bundle]
     photos = [photo for name in wholes for photo in load_photos(data / "detection" / f"{name}.npz", held_out)]
     folder = data / "landmarks_open"
@@ -135,8 +134,8 @@ def load_data(data: Path, bundle: str, held_out: bool) -> tuple[list[Photo], lis
 def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
     """Return a crop with its head rotated in depth by means of its mesh; yaw and pitch in radians.
 
-    Face profiling as in 300W-LP (Zhu et al. 2016): a ring of points behind the face moves the surroundings of
-    the head; the border of the picture stays in place.
+    Face profiling as in 300W-LP (Zhu et al. 2016): a ring of points behind the face moves with the head, the
+    border of the image remains in place.
     """
     if photo.mesh is None:
         raise ValueError(f"{photo.name} has no mesh: turn a face crop.")
@@ -162,7 +161,7 @@ def turned(photo: Photo, yaw: float, pitch: float) -> Photo:
 
 
 class Composer:
-    """Composes training pictures of photographs, crops and backgrounds; equal seeds give equal pictures."""
+    """Composer of training images from photographs, crops and backgrounds; equal seeds give equal images."""
 
     def __init__(self, photos: list[Photo], crops: list[Photo], backgrounds: list[Photo]) -> None:
         self.photos = [photo for photo in photos if photo.trusted.any()]
@@ -172,7 +171,7 @@ class Composer:
         self.noise = np.random.default_rng(7).standard_normal(1 << 20).astype(np.float32)
 
     def compose(self, rng: Generator, size: int) -> tuple[Array, Array, Array, Array]:
-        """Compose a picture (size, size, 3); with boxes (G, 4), points (G, 5, 2), uncertain boxes."""
+        """Return an image (size, size, 3), its boxes (G, 4), points (G, 5, 2) and boxes to ignore (K, 4)."""
         canvas = self._backdrop(rng, size)
         owner = np.zeros((size, size), np.uint8)
         kind = rng.random()
@@ -215,7 +214,7 @@ class Composer:
             else:
                 self._draw_hand(rng, canvas)
             owner[(before != canvas).any(axis=2)] = 255
-        if rng.random() < 0.15:  # the black that pads a frame to whole cells at run time
+        if rng.random() < 0.15:  # like the padding of frames to whole cells
             edge = int(rng.integers(1, 32))
             canvas[size - edge :] = 0
             owner[size - edge :] = 0
@@ -226,7 +225,7 @@ class Composer:
             if seen < HIDDEN:
                 continue
             if seen <= SEEN and _owned(owner, number, face_points):
-                seen = 1.0  # larger than the frame, with eyes, nose and mouth inside
+                seen = 1.0  # larger than the image, with eyes, nose and mouth inside
             if trusted and seen > SEEN and 2 * math.sqrt(a * b) >= SMALLEST_FACE:
                 boxes.append(box)
                 points.append(face_points)
@@ -261,8 +260,8 @@ class Composer:
         elif kind < 0.5:
             shape = (int(rng.integers(2, 24)), int(rng.integers(2, 24)), 3)
             small = rng.integers(0, 256, shape).astype(np.uint8)
-            way = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_NEAREST
-            canvas = cv2.resize(small, (size, size), interpolation=way)
+            interpolation = cv2.INTER_CUBIC if rng.random() < 0.7 else cv2.INTER_NEAREST
+            canvas = cv2.resize(small, (size, size), interpolation=interpolation)
         elif kind < 0.53:
             canvas = rng.integers(0, 256, (size, size, 3), dtype=np.uint8)
         elif kind < 0.8:
@@ -277,15 +276,15 @@ class Composer:
         return canvas
 
     def _texture(self, rng: Generator, height: int, width: int) -> Array:
-        """Return a part of a picture without a face, resized."""
+        """Return a part of an image without faces, resized."""
         if rng.random() < 0.6:
             piece = self._away_from_faces(rng)
             if piece is not None:
                 return np.asarray(cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR))
         image = self.backgrounds[int(rng.integers(len(self.backgrounds)))].levels[0]
         full_height, full_width = image.shape[:2]
-        part = rng.uniform(0.12, 1.0)
-        h, w = max(int(full_height * part), 8), max(int(min(full_width, full_height * 1.2) * part), 8)
+        share = rng.uniform(0.12, 1.0)
+        h, w = max(int(full_height * share), 8), max(int(min(full_width, full_height * 1.2) * share), 8)
         y, x = int(rng.integers(full_height - h + 1)), int(rng.integers(full_width - w + 1))
         piece = image[y : y + h, x : x + w]
         if rng.random() < 0.5:
@@ -298,7 +297,7 @@ class Composer:
         return np.asarray(cv2.resize(piece, (width, height), interpolation=cv2.INTER_LINEAR))
 
     def _away_from_faces(self, rng: Generator) -> Array | None:
-        """Return a part of a photograph without faces (clothes, hands, rooms), or None if none was found."""
+        """Return a part of a photograph outside its faces (clothes, hands, rooms); None if not found."""
         photo = self._pick(rng, self.crop_share)
         image = photo.levels[0]
         full = np.array([image.shape[1], image.shape[0]])
@@ -314,9 +313,9 @@ class Composer:
         return None
 
     def _hard(self, rng: Generator, size: int) -> Array:
-        """Return a picture of hard negatives."""
+        """Return an image of hard negatives."""
         kind = rng.random()
-        if kind < 0.35:  # many small pieces of many pictures
+        if kind < 0.35:  # mosaic of parts of many images
             canvas = np.empty((size, size, 3), np.uint8)
             count = int(rng.integers(2, 7))
             edges = np.linspace(0, size, count + 1).astype(int)
@@ -324,7 +323,7 @@ class Composer:
                 for left, right in pairwise(edges):
                     canvas[top:bottom, left:right] = self._texture(rng, bottom - top, right - left)
             return canvas
-        if kind < 0.6:  # a face's parts, each in a wrong place
+        if kind < 0.6:  # shuffled tiles of a face
             photo = self._pick(rng, self.crop_share)
             box = photo.boxes[int(rng.choice(np.flatnonzero(photo.trusted)))]
             image = photo.levels[0]
@@ -339,7 +338,7 @@ class Composer:
             tiles = tiles[rng.permutation(count * count)]
             tiles = tiles.reshape(count, count, small, small, 3).swapaxes(1, 2).reshape(small * count, -1, 3)
             return np.asarray(cv2.resize(np.ascontiguousarray(tiles), (size, size)))
-        if kind < 0.8:  # the frequencies of a picture without its shapes
+        if kind < 0.8:  # an image with random phases
             picture = self._pick(rng, self.crop_share).levels[0]
             picture = cv2.resize(picture, (128, 128), interpolation=cv2.INTER_AREA)
             phase = np.angle(np.fft.rfft2(rng.standard_normal((128, 128))))[..., None]
@@ -354,14 +353,14 @@ class Composer:
             clouds = cv2.resize(noise, (size, size), interpolation=cv2.INTER_CUBIC)
             field += clouds * cells ** -rng.uniform(0, 1)
         field = (field - field.min()) / max(float(np.ptp(field)), 1e-6)
-        if rng.random() < 0.5:  # bands, as wood and folds have them
+        if rng.random() < 0.5:  # bands like those of wood and folds
             field = 0.5 + 0.5 * np.sin(field * rng.uniform(8, 50))
         colours = rng.integers(0, 256, (3, 3)).astype(np.float32)
         channels = [np.interp(field, [0, 0.5, 1], colours[:, c]) for c in range(3)]
         return np.stack(channels, axis=2).astype(np.uint8)
 
     def _skin(self, rng: Generator, height: int, width: int) -> Array:
-        """Return skin without a face: a cheek or the part under the chin, enlarged."""
+        """Return skin: an enlarged part of a cheek or below the chin."""
         photo = self._pick(rng, self.crop_share)
         k = int(rng.choice(np.flatnonzero(photo.trusted)))
         x0, y0, x1, y1 = photo.boxes[k]
@@ -382,7 +381,7 @@ class Composer:
     def _paste_whole(
         self, rng: Generator, canvas: Array, owner: Array
     ) -> list[tuple[int, Array, Array, bool]]:
-        """Fill the canvas with a part of one photograph, as a camera would, with or without its faces."""
+        """Fill the canvas with a part of one photograph."""
         size = canvas.shape[0]
         photo = self._pick(rng, self.crop_share / 2)
         height, width = photo.levels[0].shape[:2]
@@ -404,14 +403,14 @@ class Composer:
         target: float,
         middle: Array | None = None,
     ) -> list[tuple[int, Array, Array, bool]]:
-        """Paste a photograph so that one of its faces, or the point `middle`, is at `centre`."""
+        """Paste a photograph with one of its faces, or the point `middle`, at `centre`."""
         chosen = int(np.flatnonzero(photo.trusted)[0])
         if middle is None:
             chosen = int(rng.choice(np.flatnonzero(photo.trusted)))
         box = photo.boxes[chosen]
         side = math.sqrt(max((box[2] - box[0]) * (box[3] - box[1]), 16.0))
         zoom = min(target / side, 8.0)
-        # wider than the specified 45 degrees: at the end of the range points are biased towards upright
+        # beyond the specified 45 degrees, since points are biased towards upright at the end of the range
         turn = rng.normal(0, 8) if rng.random() < 0.45 else rng.uniform(-58, 58)
         angle = math.radians(turn)
         stretch = math.exp(rng.uniform(-0.1, 0.1))
@@ -427,7 +426,7 @@ class Composer:
         removed = -1
         if rng.random() < 0.05:
             image, removed = self._remove_face(rng, image, photo, chosen, shrink), chosen
-        # full-size coordinates are shrink * (x + 0.5) - 0.5 of those of the level
+        # x in the level is shrink * (x + 0.5) - 0.5 at full size
         level_linear = linear @ np.diag(shrink)
         level_shift = shift + linear @ (0.5 * shrink - 0.5)
         left, top, right, bottom = 0, 0, image.shape[1], image.shape[0]
@@ -468,7 +467,7 @@ class Composer:
         return faces
 
     def _remove_face(self, rng: Generator, image: Array, photo: Photo, k: int, shrink: Array) -> Array:
-        """Return the photograph with a face replaced by plain skin, texture or shuffled tiles."""
+        """Return the image with face `k` replaced by its median colour, texture or shuffled tiles."""
         image = image.copy()
         (x0, y0), (x1, y1) = (photo.boxes[k].reshape(2, 2) + 0.5) / shrink - 0.5
         x0, y0 = max(int(x0), 0), max(int(y0), 0)
@@ -501,7 +500,7 @@ class Composer:
     def _occlude(
         self, rng: Generator, canvas: Array, owner: Array, faces: list[tuple[int, Array, Array, bool]]
     ) -> None:
-        """Cover parts of faces by patches: plain, textured or of skin."""
+        """Occlude parts of faces by patches: plain, textured or skin."""
         size = canvas.shape[0]
         for _ in range(int(rng.integers(1, 4))):
             if not faces:
@@ -534,7 +533,7 @@ class Composer:
             owner[top:bottom, left:right][region] = 255
 
     def _draw_hand(self, rng: Generator, canvas: Array) -> None:
-        """Draw a hand-like shape of skin: a disc with three to five bars."""
+        """Draw a hand: a disc of skin with three to five bars."""
         size = canvas.shape[0]
         mask = np.zeros(canvas.shape[:2], np.uint8)
         palm = size * math.exp(rng.uniform(math.log(0.02), math.log(0.15)))
@@ -599,10 +598,10 @@ class Composer:
 def _paste_head(
     canvas: Array, owner: Array, number: int, part: Array, matrix: Array, box: Array, margin: float
 ) -> None:
-    """Paste the head with a blended edge, so that no rectangle reveals the position of a face.
+    """Paste an oval around a head with a soft edge, so that no rectangle reveals the position of a face.
 
-    `matrix`, (2, 3), maps `part` to the canvas; `box`, (2, 2), are the corners of the face in `part`;
-    `margin` the half axes of the oval in widths and heights of the face.
+    `matrix`, (2, 3), maps `part` to the canvas; `box`, (2, 2), has the corners of the face in `part`;
+    `margin` is the half axes of the oval in widths and heights of the face.
     """
     h, w = part.shape[:2]
     size = (canvas.shape[1], canvas.shape[0])
@@ -619,7 +618,7 @@ def _paste_head(
 
 
 def _visible(owner: Array, number: int, ellipse: Array) -> float:
-    """Return the visible share of a face (an ellipse) on the canvas, 0 to 1."""
+    """Return the visible share of the face number `number`, an ellipse, 0 to 1."""
     x, y, a, b, angle = ellipse[:5]
     reach = max(a, b) + 1
     left, top = int(max(x - reach, 0)), int(max(y - reach, 0))
@@ -635,14 +634,14 @@ def _visible(owner: Array, number: int, ellipse: Array) -> float:
 
 
 def _owned(owner: Array, number: int, points: Array) -> bool:
-    """Return whether all points lie on the canvas and belong to the photograph."""
+    """Return whether all points are on the canvas and visible."""
     x, y = np.round(points).astype(int).T
     inside = (x >= 0) & (y >= 0) & (x < owner.shape[1]) & (y < owner.shape[0])
     return bool(inside.all()) and bool((owner[y, x] == number).all())
 
 
 def _draw_shapes(rng: Generator, canvas: Array) -> None:
-    """Draw text, discs, rings, lines and bars as negatives."""
+    """Draw text, discs, rings and lines as negatives."""
     size = canvas.shape[0]
     for _ in range(int(rng.integers(1, 9))):
         colour = tuple(int(v) for v in rng.integers(0, 256, 3))
@@ -654,14 +653,14 @@ def _draw_shapes(rng: Generator, canvas: Array) -> None:
             scale, font = math.exp(rng.uniform(-1.0, 1.25)), int(rng.integers(0, 8))
             place = (x - size // 3, y)
             edge = tuple(int(v) for v in rng.integers(0, 256, 3))
-            if rng.random() < 0.5:  # the colours of skin and shade
+            if rng.random() < 0.5:  # colours of skin and shadow
                 colour = (
                     int(rng.integers(180, 256)),
                     int(rng.integers(100, 200)),
                     int(rng.integers(20, 160)),
                 )
                 edge = tuple(int(v * 0.35) for v in colour)
-            if rng.random() < 0.5:  # an outline round the letters
+            if rng.random() < 0.5:  # outline of the letters
                 around = thick + int(rng.integers(2, 9))
                 cv2.putText(canvas, letters, place, font, scale, edge, around, cv2.LINE_AA)
             cv2.putText(canvas, letters, place, font, scale, colour, thick, cv2.LINE_AA)
@@ -678,7 +677,7 @@ def _draw_shapes(rng: Generator, canvas: Array) -> None:
 
 
 def _draw_cartoon(rng: Generator, canvas: Array) -> None:
-    """Draw a mask, a skull or a smiley, like prints on clothes, as a negative."""
+    """Draw a mask, skull or smiley, like prints on clothes, as a negative."""
     size = canvas.shape[0]
     a = size * math.exp(rng.uniform(math.log(0.02), math.log(0.2)))
     b = a * rng.uniform(0.9, 1.6)

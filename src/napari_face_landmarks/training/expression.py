@@ -1,6 +1,6 @@
-"""Synthetic expressions (open mouths, closed eyes), which the freely licensed portraits lack.
+"""Synthetic expressions (open mouths, closed eyes), which freely licensed portraits lack.
 
-Meshes are deformed in their own coordinate frame (outer eye corners 1 apart, y down, z away from the camera).
+Meshes are deformed in their own coordinate frame: outer eye corners 1 apart, y down, z away from the camera.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ LIDS = (
         np.array([467, 260, 259, 257, 258, 286, 414]),
     ),
 )
-"""Of either eye: the upper lid's edge, the lower lid's, and the fold above, from the outer corner inwards."""
+"""For each eye: edge of the upper lid, of the lower lid, and fold of the upper lid, from the outer corner."""
 # fmt: on
 MOUTH_HALF_WIDTH = 0.27
 CLOSED_MOUTH = 0.05
-"""Mouths with at most this opening (eye distances) may be opened."""
+"""Largest opening of mouths that may be opened, outer-eye distances."""
 OPEN_EYE = 0.04
+"""Smallest opening of eyes that may be closed, outer-eye distances."""
 
 
 @dataclass(frozen=True)
 class Expression:
     """A change of expression."""
 
-    opening: float = 0.0  # displacement of the lower lip, outer-eye distances; 0 for none
-    # displacement of the right and the left upper lid towards the lower one: 1 closes the eye, negative
-    # values open it wider
+    opening: float = 0.0  # displacement of the lower lip, outer-eye distances
+    # displacement of the right and left upper lid towards the lower lid: 1 closes the eye, below 0 opens it
     lids: tuple[float, float] = (0.0, 0.0)
 
 
 def random_expression(own: Floats, rng: Generator) -> Expression:
-    """Draw an expression for a mesh (478, 3) in its own frame: closed mouths open, open eyes close."""
+    """Draw an expression for a mesh (478, 3) in its own frame: opens closed mouths, closes open eyes."""
     opening = 0.0
     gap = float(np.linalg.norm(own[UPPER_INNER[5]] - own[LOWER_INNER[5]]))
     if gap < CLOSED_MOUTH and rng.random() < 0.6:
@@ -65,34 +65,34 @@ def random_expression(own: Floats, rng: Generator) -> Expression:
     lids = [0.0, 0.0]
     if rng.random() < 0.4:
         both = rng.uniform(-0.3, 1.0)
-        one_only = int(rng.integers(2)) if rng.random() < 0.25 else None
+        single_side = int(rng.integers(2)) if rng.random() < 0.25 else None
         for side, (upper, lower, _) in enumerate(LIDS):
             opened = float(np.linalg.norm(own[upper[3]] - own[lower[3]])) > OPEN_EYE
-            if opened and one_only in (None, side):
+            if opened and single_side in (None, side):
                 lids[side] = float(np.clip(both + rng.normal(0, 0.05), -0.3, 1.0))
     return Expression(opening, (lids[0], lids[1]))
 
 
 def jaw_share(points: Floats) -> Floats:
-    """Return the share of the jaw's movement at `points` of the skin (N, 3), (N,); not for the lips."""
+    """Return the share of the jaw's movement, (N,), at points of the skin (N, 3); not valid for the lips."""
     down = np.clip((points[:, 1] - 0.38) / 0.14, 0, 1)
     out = np.clip((np.abs(points[:, 0]) - 0.3) / 0.5, 0, 1)
     return np.asarray(down * down * (3 - 2 * down) * (1 - 0.75 * out * out * (3 - 2 * out)))
 
 
 def jaw_displacement(points: Floats, opening: float) -> Floats:
-    """Return the displacement of the skin of the lower face for an opening of the mouth, (N, 3)."""
+    """Return the displacement, (N, 3), of points of the skin when the mouth opens."""
     return np.asarray(jaw_share(points)[:, None] * opening * np.array([0.0, 1.0, 0.25]))
 
 
 def displacement(own: Floats, expression: Expression) -> Floats:
-    """Return the displacement of the vertices of a mesh by an expression, in its own frame, (478, 3)."""
+    """Return the displacement of the vertices of a mesh in its own frame by an expression, (478, 3)."""
     moved = jaw_displacement(own, expression.opening)
     across = np.clip(own[LOWER_LIP, 0] / MOUTH_HALF_WIDTH, -1, 1)
     share = np.sqrt(1 - across**2)
     moved[UPPER_LIP] = 0.0
     moved[LOWER_LIP] = share[:, None] * expression.opening * np.array([0.0, 1.0, 0.25])
-    for lip in (UPPER_LIP, LOWER_LIP):  # the corners come nearer to each other
+    for lip in (UPPER_LIP, LOWER_LIP):  # the corners approach each other
         moved[lip, 0] -= 0.25 * expression.opening * own[lip, 0]
     for (upper, lower, fold), closing in zip(LIDS, expression.lids, strict=True):
         way = closing * (own[lower] - own[upper])
@@ -102,7 +102,7 @@ def displacement(own: Floats, expression: Expression) -> Floats:
 
 
 def fill_mouth(image: npt.NDArray[np.uint8], upper: Floats, lower: Floats, rng: Generator) -> None:
-    """Paint the inside of an opened mouth between the lips' inner edges, (11, 2) pixels each, in place."""
+    """Paint the inside of an opened mouth between the inner edges of the lips, (11, 2) px each, in place."""
     middle = np.clip((upper[5] + lower[5]) / 2, 0, np.array(image.shape[1::-1]) - 1).astype(int)
     around = image[max(middle[1] - 24, 0) : middle[1] + 24, max(middle[0] - 24, 0) : middle[0] + 24]
     light = float(np.percentile(around, 75)) / 255

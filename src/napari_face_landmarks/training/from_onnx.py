@@ -1,4 +1,4 @@
-"""Load an exported ONNX network into torch, to continue its training."""
+"""Loading of an exported ONNX network into torch, to continue its training."""
 
 from __future__ import annotations
 
@@ -15,11 +15,10 @@ from napari_face_landmarks.errors import ModelError
 
 
 def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> None:
-    """Load the weights of an export into a network of the same structure, in place, to continue its training.
+    """Load the weights of an exported network into a network of the same structure, in place.
 
-    An export has its normalisations folded into the convolutions. Each normalisation gets the statistics
-    measured on the given training inputs, compensated by its gain and bias, so that the outputs do not
-    change.
+    In the export, normalisations are folded into the convolutions. Each normalisation gets statistics
+    measured on the training inputs `batches`, and a gain and bias that leave the outputs unchanged.
     """
     convolutions, named = _weights_of(path)
     batches = list(batches)
@@ -29,7 +28,7 @@ def load_exported(network: nn.Module, path: Path, batches: Iterable[Tensor]) -> 
     if len(pairs) != len(convolutions):
         raise refusal
     weight, bias = convolutions[0]
-    if pairs[0][0].in_channels == 1 and weight.shape[1] == 3:  # of grey levels, but exported for RGB
+    if pairs[0][0].in_channels == 1 and weight.shape[1] == 3:  # greyscale network, exported for RGB
         convolutions[0] = weight.sum(axis=1, keepdims=True), bias
     if [tuple(conv.weight.shape) for conv, _ in pairs] != [weight.shape for weight, _ in convolutions]:
         raise refusal
@@ -61,7 +60,7 @@ def depthwise_widths(path: Path) -> list[int]:
 def _weights_of(
     path: Path,
 ) -> tuple[list[tuple[npt.NDArray[np.float32], npt.NDArray[np.float32]]], dict[str, npt.NDArray[np.float32]]]:
-    """Return weight and bias of each convolution in the order of the file, and all tensors by name."""
+    """Return weight and bias of each convolution in the order of the file, and all weights by name."""
     import onnx
     from onnx import numpy_helper
 
@@ -75,31 +74,31 @@ def _weights_of(
     for node in graph.node:
         if node.op_type == "Conv":
             if len(node.input) != 3 or not all(name in floats for name in node.input[1:]):
-                raise ModelError(f"{path} has a convolution without weights: give a bundle's own file.")
+                raise ModelError(f"{path} has a convolution without weights: give a file of a bundle.")
             convolutions.append((floats[node.input[1]], floats[node.input[2]]))
     return convolutions, floats
 
 
 def _in_order(network: nn.Module, example: Tensor) -> list[tuple[nn.Conv2d, nn.BatchNorm2d | None]]:
-    """Return the convolutions as they are run, each with the normalisation run right after it."""
+    """Return the convolutions in order of execution, each with the normalisation that follows it."""
     pairs: list[tuple[nn.Conv2d, nn.BatchNorm2d | None]] = []
 
-    def note(module: nn.Module, _inputs: Any, _output: Any) -> None:
+    def hook(module: nn.Module, _inputs: Any, _output: Any) -> None:
         if isinstance(module, nn.Conv2d):
             pairs.append((module, None))
         elif isinstance(module, nn.BatchNorm2d):
             pairs[-1] = (pairs[-1][0], module)
 
     with torch.no_grad():
-        _run_hooked(network, network.modules(), note, [example])
+        _run_hooked(network, network.modules(), hook, [example])
     return pairs
 
 
 def _run_hooked(
-    network: nn.Module, watched: Iterable[nn.Module], note: Callable[..., None], batches: Iterable[Tensor]
+    network: nn.Module, modules: Iterable[nn.Module], hook: Callable[..., None], batches: Iterable[Tensor]
 ) -> None:
-    """Run a network on batches and call `note` with the inputs and outputs of the watched modules."""
-    handles = [module.register_forward_hook(note) for module in watched]
+    """Run a network on batches, with `hook` as forward hook of the given modules."""
+    handles = [module.register_forward_hook(hook) for module in modules]
     try:
         for batch in batches:
             network(batch)
@@ -109,17 +108,17 @@ def _run_hooked(
 
 
 def _take_statistics(network: nn.Module, norms: list[nn.BatchNorm2d], batches: list[Tensor]) -> None:
-    """Set mean and variance of each normalisation to those of its input, compensated by gain and bias."""
+    """Set the statistics of each normalisation to those of its input; adapt gain and bias accordingly."""
     sums = {norm: torch.zeros(2, norm.num_features, dtype=torch.float64) for norm in norms}
     counts = dict.fromkeys(norms, 0)
 
-    def note(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Any) -> None:
+    def hook(norm: nn.Module, inputs: tuple[Tensor, ...], _output: Any) -> None:
         assert isinstance(norm, nn.BatchNorm2d)
         x = inputs[0].double()
         sums[norm] += torch.stack([x.sum((0, 2, 3)), (x * x).sum((0, 2, 3))]).cpu()
         counts[norm] += x.numel() // norm.num_features
 
-    _run_hooked(network, norms, note, batches)
+    _run_hooked(network, norms, hook, batches)
     for norm in norms:
         mean, square = sums[norm] / counts[norm]
         variance = (square - mean * mean).clamp_min(0)

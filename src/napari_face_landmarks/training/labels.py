@@ -1,25 +1,27 @@
-"""iBUG 68 labels for the open faces: automatic face meshes, calibrated on manual templates.
+"""iBUG landmarks of freely licensed faces, from automatic face meshes calibrated on manual templates.
 
-The convention, as the 300-W annotators draw it:
+The labels follow the convention of the annotators of 300-W:
 
-* The jaw is the contour that a viewer sees: on the side turned towards the viewer the edge of the jaw from
-  the ear, on the other side the outline of the cheek. It begins a little below the height of the eyes
-  (`JAW_BEGINS`). Point 8 is where the contour is lowest; the eight steps on either side of it are equal, by
-  arc length.
-* A brow is its upper edge from the outer tip to the middle of the inner end, in four equal steps: on a mesh
-  the mean of the line through its vertices (`MESH_BROWS`) and of the corrected vertices (below).
-* The bridge of the nose runs from between the eyes to the tip in three equal steps.
-* Eyelids run from corner to corner in three equal steps along the mesh's lids (`MESH_LIDS`). The lids of a
-  shut eye coincide: a mesh leaves a gap of 0.05 of the eye's width (0.025 to 0.086), so apertures under
-  `NEARLY_SHUT` are mapped linearly, `SHUT_IN_MESH` to 0.
-* The outer lips follow the template point by point.
-* The base of the nose and the inner lips are the vertices of the mesh nearest to them.
+* The jaw is the visible contour: on the side turned towards the viewer the edge of the jaw from the ear, on
+the
+  other side the outline of the cheek. It starts a little below the height of the eyes (`JAW_BEGINS`).
+  Landmark 8 is at the lowest point; the eight steps on either side of it are equal in arc length.
+* A brow is its upper edge from the outer tip to the middle of the inner end, in four equal steps. On a mesh
+it is
+  the mean of a line through vertices (`MESH_BROWS`) and of the corrected vertices (see below).
+* The bridge of the nose has three equal steps from between the eyes to the tip.
+* Eyelids have three equal steps from corner to corner along the lids of the mesh (`MESH_LIDS`). The lids of a
+shut
+  eye coincide, where meshes leave a gap of 0.05 eye widths (0.025 to 0.086). Apertures under `NEARLY_SHUT`
+  are therefore mapped linearly, with `SHUT_IN_MESH` to 0.
+* The outer lips are points of the template.
+* The base of the nose and the inner lips are the nearest vertices of the mesh.
 
-These labels were compared with those of 300-W; nothing is fitted to them.
+These labels were compared with those of 300-W; nothing is fitted to 300-W.
 
-Where the manual 189-point template has the same point, the mesh is corrected by the difference between
-template and mesh, averaged over the faces that have both. The difference is stored in three dimensions, in
-the coordinate frame of the mesh, so that it rotates with the head and follows the expression.
+If the manual 189-point template has a corresponding point, the vertex is corrected by the mean difference
+between template and mesh over all faces with both. The difference is stored in three dimensions in the
+coordinate frame of the mesh, so that it rotates with the head.
 """
 
 from __future__ import annotations
@@ -37,25 +39,25 @@ from napari_face_landmarks.ibug import MIRROR_68, N_LANDMARKS
 Floats = npt.NDArray[np.float64]
 
 TEMPLATES = ("london_neutral", "canada")
-"""Files of `landmarks_open` with manual points."""
+"""Files of `landmarks_open` with manual templates."""
 BRIDGE = np.arange(27, 31)
 CONTOUR_POINTS = 33
 EYE_CORNERS = (33, 263)
-"""Vertices at the outer eye corners, the right one first; their distance is the unit of the mesh's frame."""
+"""Vertices at the outer eye corners, right first; their distance is the unit of the mesh's frame."""
 CHIN_DEPTH = 0.03
-"""The chin is the middle of what lies no higher than this above the lowest point, in eye distances."""
+"""Height above the lowest point of the contour part whose middle is the chin, outer-eye distances."""
 JAW_BEGINS = 0.03
-"""Length of the contour from the height of the eyes to the first point, over that from nasion to chin."""
+"""Contour length from the height of the eyes to the first landmark, over the height from nasion to chin."""
 NASION = 168
 """Vertex of the mesh between the eyes."""
 ASYMMETRY_LEFT_OUT = 1 / 3
-"""Share of the height difference of brows and commissures by which a mesh underestimates it."""
+"""Correction of the height differences of brows and commissures in meshes, as a share of them."""
 SIDEWAYS_NOSE = 0.18
-"""Distance of the nose's tip from the jaw's middle along the eyes, outer-eye distances: about 20 degrees."""
+"""Offset of the nose's tip from the middle of the jaw at about 20 degrees of yaw, outer-eye distances."""
 FRONTAL_YAW = 15.0
-"""Degrees."""
+"""Largest yaw of heads that count as frontal, degrees."""
 OUTLINE_REACH = 0.05
-"""Half the height of the strip in which the outline of a rotated cheek is searched, in eye distances."""
+"""Half the height of the strip in which the outline of a rotated cheek is searched, outer-eye distances."""
 
 # fmt: off
 MESH_68 = np.array([
@@ -64,12 +66,12 @@ MESH_68 = np.array([
     33, 160, 158, 133, 153, 144, 362, 385, 387, 263, 373, 380,
     61, 39, 37, 0, 267, 269, 291, 405, 314, 17, 84, 181, 78, 82, 13, 312, 308, 317, 14, 87,
 ])
-"""Vertices of the 478-vertex mesh nearest to the 68 points."""
+"""Vertices of the mesh nearest to the 68 landmarks."""
 MESH_OVAL = np.array([
     127, 234, 93, 132, 58, 172, 136, 150, 149, 176, 148, 152,
     377, 400, 378, 379, 365, 397, 288, 361, 323, 454, 356,
 ])
-"""Vertices of the mesh's outline from ear to chin to ear."""
+"""Vertices of the mesh's outline from ear to ear over the chin."""
 TEMPLATE_CONTOUR = np.array([
     109, 185, 110, 186, 111, 125, 126, 127, 128, 129, 130, 131, 132, 133, 114, 188, 113, 187, 112,
 ])
@@ -80,18 +82,18 @@ MESH_BROWS = (
     ((70, 63, 105, 66, 107), (70, 63, 105, 66, 55)),
     ((336, 296, 334, 293, 300), (285, 296, 334, 293, 300)),
 )
-"""Pairs of vertices whose means lie along each brow, in the order of its landmarks, right brow first."""
+"""Pairs of vertices whose means are along each brow, in the order of the landmarks, right brow first."""
 MESH_LIDS = (
     ((36, 37, 38, 39), (33, 246, 161, 160, 159, 158, 157, 173, 133)),
     ((39, 40, 41, 36), (133, 155, 154, 153, 145, 144, 163, 7, 33)),
     ((42, 43, 44, 45), (362, 398, 384, 385, 386, 387, 388, 466, 263)),
     ((45, 46, 47, 42), (263, 249, 390, 373, 374, 380, 381, 382, 362)),
 )
-"""Landmarks of each lid and the mesh's vertices along it."""
+"""Landmarks of each lid and vertices of the mesh along it."""
 LID_PAIRS = ((37, 41), (38, 40), (43, 47), (44, 46))
-"""Upper and lower landmark of each lid."""
+"""Pairs of opposite landmarks on the upper and the lower lid."""
 SHUT_IN_MESH, NEARLY_SHUT = 0.04, 0.12
-"""Apertures of a mesh (lid distance over eye width) that become 0, and from which they are unchanged."""
+"""Apertures of meshes (lid distance over eye width) that are mapped to 0, and from which on they are kept."""
 
 _RIGHT_BROW, _LEFT_BROW = (71, 72, 73, 74, 75), (82, 81, 80, 79, 78)
 _BROW_ENDS = ((75, 76), (78, 77))  # where the upper edge bends down, and the innermost point
@@ -109,16 +111,15 @@ class Calibration:
     """Conversion of a mesh to the 68 landmarks, in the mesh's frame (outer eye corners 1 apart)."""
 
     mean: Floats  # (478, 3); the mean mesh, centred at the origin
-    # (68, 3); from the vertices `MESH_68` to the landmarks; zero if the template has no such point
-    offsets: Floats
+    offsets: Floats  # (68, 3); from the vertices `MESH_68` to the landmarks; 0 without a template point
     contour: Floats  # (33, 3); from the resampled `MESH_OVAL` to the contour
-    # (68,); root mean square distance of the corrected mesh from the templates; for landmarks without a
-    # template point, that of the template points outside the jaw
+    # (68,); root mean square distance of the corrected mesh from templates; without a template point, that
+    # of all template points outside the jaw
     noise: Floats
 
 
 def resampled(line: Floats, count: int) -> Floats:
-    """Return `count` points equally spaced by arc length (of x and y) along a polyline, (count, D)."""
+    """Resample a polyline to `count` points equally spaced in arc length (of x and y), (count, D)."""
     steps = np.linalg.norm(np.diff(line[:, :2], axis=0), axis=1)
     length = np.concatenate([[0.0], np.cumsum(steps)])
     wanted = np.linspace(0, length[-1], count)
@@ -134,7 +135,7 @@ def pose_of(mesh: Floats, mean: Floats) -> tuple[float, Floats, Floats]:
 
 
 def template_landmarks(template: Floats) -> dict[int, Floats]:
-    """Return the landmarks that a 189-point template (189, 2) marks, by number, but for the jaw."""
+    """Return the landmarks, except the jaw, that a template (189, 2) contains, by number."""
     found: dict[int, Floats] = {}
     across = template[27] - template[18]  # outer eye corners
     across = across / np.linalg.norm(across)
@@ -152,7 +153,7 @@ def template_landmarks(template: Floats) -> dict[int, Floats]:
 
 
 def calibrate(meshes: Floats, templates: Floats) -> Calibration:
-    """Compare meshes (N, 478, 3) with templates (N, 189, 2) of the same faces; pixels, z grows with depth."""
+    """Calibrate meshes (N, 478, 3) by templates (N, 189, 2) of the same faces; pixels, z grows with depth."""
     mean = meshes.mean(axis=0)
     for _ in range(3):
         mean = mean - mean.mean(axis=0)
@@ -184,7 +185,7 @@ def calibrate(meshes: Floats, templates: Floats) -> Calibration:
 
 
 def load_calibration(data: Path) -> Calibration:
-    """Calibrate on the training side of the files with templates."""
+    """Calibrate meshes on the training side of the files with templates."""
     meshes, templates = [], []
     for name in TEMPLATES:
         with np.load(data / "landmarks_open" / f"{name}.npz", allow_pickle=False) as arrays:
@@ -214,7 +215,7 @@ def mesh_landmarks(mesh: npt.NDArray[np.floating], calibration: Calibration) -> 
 
 
 def lid_apertures(landmarks: npt.NDArray[np.floating]) -> Floats:
-    """Return lid distance over eye width of both eyes, right first, of landmarks (..., 68, 2); (..., 2)."""
+    """Return apertures (lid distance over eye width), (..., 2), right eye first, of (..., 68, 2)."""
     points = np.asarray(landmarks, dtype=np.float64)
     upper, lower = np.transpose(LID_PAIRS)
     heights = np.linalg.norm(points[..., upper, :] - points[..., lower, :], axis=-1)
@@ -223,7 +224,7 @@ def lid_apertures(landmarks: npt.NDArray[np.floating]) -> Floats:
 
 
 def with_shut_lids(landmarks: Floats) -> Floats:
-    """Return the landmarks (68, 2) of a mesh, with the lids of nearly shut eyes closed."""
+    """Return landmarks (68, 2) of a mesh with the lids of nearly shut eyes closed."""
     moved = landmarks.copy()
     for eye, aperture in enumerate(lid_apertures(landmarks)):
         if aperture >= NEARLY_SHUT:
@@ -237,10 +238,10 @@ def with_shut_lids(landmarks: Floats) -> Floats:
 
 
 def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.float32]:
-    """Return landmarks of meshes with the asymmetry that meshes underestimate, (N, 68, 2) float32.
+    """Return landmarks of meshes, (N, 68, 2) float32, with their underestimated asymmetry corrected.
 
-    On faces with palsy, a mesh has about three quarters of the height difference of brows and commissures. A
-    third of it is added, half on either side. Heads with a large rotation are not changed.
+    On faces with palsy, meshes have about three quarters of the height differences of brows and commissures.
+    A third is therefore added, half on either side. Heads with a large rotation are not changed.
     """
     points = np.asarray(landmarks, dtype=np.float64)
     moved = points.copy()
@@ -267,19 +268,19 @@ def with_full_asymmetry(landmarks: npt.NDArray[np.floating]) -> npt.NDArray[np.f
 
 
 def aligned_landmarks(
-    exact: npt.NDArray[np.float32], made: npt.NDArray[np.float32], yaw: npt.NDArray[np.floating]
+    exact: npt.NDArray[np.float32], from_mesh: npt.NDArray[np.float32], yaw: npt.NDArray[np.floating]
 ) -> npt.NDArray[np.float32]:
-    """Return exact landmarks of rendered heads in the convention of the labels made from their meshes.
+    """Return exact landmarks of rendered heads in the convention of labels derived from meshes.
 
-    The mean difference to the labels made from the meshes of frontal heads is added: for brows in both
-    directions, for lids only along the eye, so that apertures remain exact; not for jaw, nose and mouth.
+    The median difference from labels derived from the meshes of frontal heads is added: at brows in both
+    directions, at lids only along the eye, so that apertures remain exact. Other landmarks are not changed.
     """
     across = exact[:, 45] - exact[:, 36]
     turned = np.cos(np.radians(yaw))
     unit = np.linalg.norm(across, axis=1) / np.maximum(turned, 0.3)
     right = across / np.linalg.norm(across, axis=1, keepdims=True)
     axes = np.stack([right, np.stack([-right[:, 1], right[:, 0]], axis=1)], axis=1)  # rows
-    difference = np.einsum("nij,nkj->nki", axes, made - exact) / unit[:, None, None]
+    difference = np.einsum("nij,nkj->nki", axes, from_mesh - exact) / unit[:, None, None]
     frontal = np.abs(yaw) < FRONTAL_YAW
     offset = np.zeros((N_LANDMARKS, 2))
     if frontal.any():
@@ -293,7 +294,7 @@ def aligned_landmarks(
 def marked_landmarks(
     template: npt.NDArray[np.floating], by_mesh: npt.NDArray[np.float32]
 ) -> npt.NDArray[np.float32]:
-    """Return the 68 landmarks of a frontal face by a template (189, 2), where it has none `by_mesh`."""
+    """Return the 68 landmarks of a frontal face from a template (189, 2), the others from `by_mesh`."""
     points = np.asarray(template, dtype=np.float64)
     landmarks = by_mesh.copy()
     for number, point in template_landmarks(points).items():
@@ -307,9 +308,9 @@ def marked_landmarks(
 
 
 def without_ends(contour: Floats, nasion: Floats) -> Floats:
-    """Return a contour from ear to ear, (C, 2 or 3), C odd, without what is above the jaw (`JAW_BEGINS`).
+    """Return a contour from ear to ear, (C, 2 or 3), C odd, without its ends above the jaw (`JAW_BEGINS`).
 
-    It begins and ends at the height of the eyes; the chin is its middle point.
+    The given contour starts and ends at the height of the eyes; the chin is its middle point.
     """
     chin = len(contour) // 2
     height = float(np.linalg.norm((contour[chin] - nasion)[:2]))
@@ -319,17 +320,17 @@ def without_ends(contour: Floats, nasion: Floats) -> Floats:
 
 
 def _without_start(line: Floats, length: float) -> Floats:
-    """Return a polyline without its first part of a length (of x and y), in as many steps of equal length."""
-    rest = resampled(line, 1 + 50 * (len(line) - 1))
-    steps = np.linalg.norm(np.diff(rest[:, :2], axis=0), axis=1)
-    return resampled(rest[np.searchsorted(np.cumsum(steps), length) :], len(line))
+    """Remove the first part, of the given length in x and y, from a polyline; resample to as many points."""
+    fine = resampled(line, 1 + 50 * (len(line) - 1))
+    steps = np.linalg.norm(np.diff(fine[:, :2], axis=0), axis=1)
+    return resampled(fine[np.searchsorted(np.cumsum(steps), length) :], len(line))
 
 
 def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) -> Floats:
-    """Return the 17 jaw points of the visible part of a contour (C, 2 or 3) from the right to the left ear.
+    """Return the 17 jaw landmarks on the visible part of a contour (C, 2 or 3) from right to left ear.
 
-    The face's outline, `mesh` (478, 3), hides a part of it on a rotated head. `unit` is the outer-eye
-    distance seen from the front, pixels.
+    On rotated heads the outline of `mesh`, (478, 3), hides a part of the contour. `unit` is the outer-eye
+    distance of a frontal view, pixels.
     """
     across = rotation[:2, 0] / np.linalg.norm(rotation[:2, 0])
     axes = np.stack([across, [-across[1], across[0]]], axis=1)
@@ -347,7 +348,7 @@ def visible_jaw(contour: Floats, mesh: Floats, rotation: Floats, unit: float) ->
 
 
 def _in_steps(line: Floats, unit: float) -> Floats:
-    """Return the 17 points of a contour (C, 2) of an upright head: equal steps on either side of the chin."""
+    """Return the 17 jaw landmarks on a contour (C, 2) of an upright head, in equal steps from the chin."""
     fine = resampled(line, 8 * len(line))
     low = np.flatnonzero(fine[:, 1] > fine[:, 1].max() - CHIN_DEPTH * unit)
     chin = round(float(low.mean()))

@@ -1,8 +1,8 @@
-"""Covariance of landmark errors: ``python -m napari_face_landmarks.training errors --bundle open``.
+"""Covariance of landmark errors, for the standard errors of measures.
 
-Measured on held-out faces for the standard errors of measures: second moments of (found - labelled) / sigma
-along the axes of the face, mirror images included. Each measure has a factor besides, since errors have
-heavier tails than a normal distribution; it is checked on faces of other persons.
+The step ``python -m napari_face_landmarks.training errors`` measures it on held-out faces: second moments of
+(predicted - labelled) / sigma along the axes of the face, mirror images included. Since errors have heavier
+tails than a normal distribution, each measure also has a factor, which is checked on faces of other persons.
 """
 
 from __future__ import annotations
@@ -35,35 +35,35 @@ Factors = Mapping[str, float]
 Shares = tuple[float, float]
 
 MOST_OF_A_FILE, MOST_OF_A_PERSON = 150, 6
-"""Faces of one file of training data, and of one person in it, so that none of them outweighs the others."""
+"""Largest numbers of faces from one file and of one person, so that none outweighs the others."""
 INNER, OUTER = 0.73, 0.915
-"""Shares of a measure's errors that its factor makes smaller than one standard error, and at least this than
-two. A normal distribution has 0.683 and 0.954; a little wide is chosen, as labels by hand differ by more."""
+"""Least shares of a measure's errors within one and two standard errors, which determine its factor. A normal
+distribution has 0.683 and 0.954; `INNER` is larger, since manual labels differ by more."""
 ONE, TWO = (0.60, 0.76), 0.90
-"""Wanted share of errors within one standard error, and least share within two; in whole percent."""
+"""Accepted range of the share of errors within one standard error, and least share within two."""
 
 
 @dataclass(frozen=True)
 class Found:
-    """Landmarks that were found on labelled faces: (N, 68, 2) pixels, their sigma (N, 68), and the labels."""
+    """Predicted landmarks, (N, 68, 2) pixels, their sigma, (N, 68), and the labels, (N, 68, 2)."""
 
     landmarks: Floats
     sigma: Floats
     labels: Floats
 
     def rows(self, chosen: npt.NDArray[np.bool_]) -> Found:
-        """Return some of the faces."""
+        """Return the faces where `chosen`, (N,), is True."""
         return Found(self.landmarks[chosen], self.sigma[chosen], self.labels[chosen])
 
 
 def pictures_of(faces: Faces) -> Pictures:
-    """Return the pictures of faces as they are in the files of training data, whose arrays they bring."""
+    """Return the images of faces loaded from training data, with the arrays of their files."""
     assert isinstance(faces.images, Pictures)
     return faces.images
 
 
 def people_of(faces: Faces) -> list[str]:
-    """Return the person of each face, or what the names of their pictures have in common."""
+    """Return the person of each face, or the part before the last underscore of the image's name."""
     return [
         str(arrays["person"][place]) if "person" in arrays else name.rsplit("_", 1)[0]
         for name, (arrays, place) in zip(faces.names, pictures_of(faces).places, strict=True)
@@ -71,14 +71,14 @@ def people_of(faces: Faces) -> list[str]:
 
 
 def chosen_faces(faces: Faces, seed: int = 3) -> list[int]:
-    """Return which faces to use: at most `MOST_OF_A_PERSON` and `MOST_OF_A_FILE`."""
+    """Choose faces at random, at most `MOST_OF_A_PERSON` and `MOST_OF_A_FILE`; return their rows."""
     files, people = [id(arrays) for arrays, _ in pictures_of(faces).places], people_of(faces)
-    taken: Counter[object] = Counter()
+    counts: Counter[object] = Counter()
     chosen = []
     for row in np.random.default_rng(seed).permutation(len(people)).tolist():
         keys = (files[row], (files[row], people[row]))
-        if taken[keys[0]] < MOST_OF_A_FILE and taken[keys[1]] < MOST_OF_A_PERSON:
-            taken.update(keys)
+        if counts[keys[0]] < MOST_OF_A_FILE and counts[keys[1]] < MOST_OF_A_PERSON:
+            counts.update(keys)
             chosen.append(row)
     return sorted(chosen)
 
@@ -86,7 +86,7 @@ def chosen_faces(faces: Faces, seed: int = 3) -> list[int]:
 def fitted(
     faces: Faces, rows: Sequence[int], models: Models, threads: int
 ) -> tuple[Found, npt.NDArray[np.bool_]]:
-    """Fit faces as the tracker does; return those that were found, and which of `rows` these are."""
+    """Fit the faces `rows` as the tracker does; return the successful fits, and which of `rows` succeeded."""
     tracker = FaceTracker(models, TrackerSettings())
     tracker.prepare()
 
@@ -102,7 +102,7 @@ def fitted(
 
 
 def normalised_errors(found: Found) -> Floats:
-    """Return the errors over sigma along the axes of the faces, mirror images included, (2 N, 136)."""
+    """Return errors over sigma along the axes of the faces, mirror images included, (2 N, 136)."""
     axes = face_axes(found.landmarks)
     x, y = (found.landmarks[:, 45] - found.landmarks[:, 36]).T
     u, v = axes.u[45] - axes.u[36], axes.v[45] - axes.v[36]
@@ -127,7 +127,7 @@ def ratios(found: Found, covariance: Floats, factors: Factors | None = None) -> 
 
 
 def factors_of(found: Found, covariance: Floats) -> dict[str, float]:
-    """Return the factor of each measure, with which its standard errors are right on these faces."""
+    """Return the factor that calibrates the standard errors of each measure on these faces."""
     return {
         name: float(max(np.quantile(ratio, INNER), np.quantile(ratio, OUTER) / 2))
         for name, ratio in ratios(found, covariance).items()
@@ -135,65 +135,65 @@ def factors_of(found: Found, covariance: Floats) -> dict[str, float]:
 
 
 def coverage(found: Found, covariance: Floats, factors: Factors | None = None) -> dict[str, Shares]:
-    """Return for each measure the shares of its errors within one and within two standard errors."""
+    """Return the shares of each measure's errors within one and two standard errors."""
     found_ratios = ratios(found, covariance, factors)
     return {name: (float((r <= 1).mean()), float((r <= 2).mean())) for name, r in found_ratios.items()}
 
 
 def as_wanted(shares: tuple[float, float]) -> bool:
-    """Return whether the shares within one and two standard errors are what they should be."""
+    """Return whether the shares within one and two standard errors are in the accepted range."""
     one, two = (round(share, 2) for share in shares)
     return ONE[0] <= one <= ONE[1] and two >= TWO
 
 
 def on_other_persons(found: Found, half: npt.NDArray[np.bool_]) -> dict[str, Shares]:
-    """Return the coverage of each half of the faces as the other half predicts it, the mean of both."""
-    parts = []
+    """Return the cross-validated coverage: the mean of both halves, each calibrated on the other half."""
+    coverages = []
     for side in (half, ~half):
         other = found.rows(~side)
         covariance = moments(normalised_errors(other))
-        parts.append(coverage(found.rows(side), covariance, factors_of(other, covariance)))
-    first, second = parts
+        coverages.append(coverage(found.rows(side), covariance, factors_of(other, covariance)))
+    first, second = coverages
     return {
         name: ((one + second[name][0]) / 2, (two + second[name][1]) / 2) for name, (one, two) in first.items()
     }
 
 
 def write_moments(path: Path, bundle: str, covariance: Floats, factors: Factors, origin: str) -> None:
-    """Write the moments and factors of a bundle, and keep those of the others."""
+    """Write the moments and factors of a bundle to a file; other bundles in the file are kept."""
     arrays: dict[str, npt.NDArray[np.generic]] = {}
     if path.exists():
-        with np.load(path, allow_pickle=False) as before:
-            arrays = {name: before[name] for name in before.files}
+        with np.load(path, allow_pickle=False) as previous:
+            arrays = {name: previous[name] for name in previous.files}
     arrays[bundle] = covariance[np.tril_indices(len(covariance))].astype(np.float32)
     arrays[f"{bundle} measures"] = np.array(list(factors))
     arrays[f"{bundle} factors"] = np.array(list(factors.values()), np.float32)
     arrays[f"{bundle} origin"] = np.array(origin)
-    with replacing(path) as part, open(part, "wb") as file:
+    with replacing(path) as temporary, open(temporary, "wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the options of this step to the command line."""
     parser.add_argument("--models", help="name or folder of the bundle (default: that of --bundle)")
-    parser.add_argument("--file", type=Path, default=ERRORS_FILE, help="to update (default %(default)s)")
+    parser.add_argument("--file", type=Path, default=ERRORS_FILE, help="file to update (default %(default)s)")
     parser.add_argument("--threads", type=int, default=cores(), help="default: one per core")
 
 
 def run(args: argparse.Namespace) -> None:
-    """Run this step: update `ERRORS_FILE`, and print how well it predicts faces that it was not fitted to."""
+    """Run this step: update `ERRORS_FILE` and print the cross-validated coverage."""
     models = load_models(args.models or args.bundle)
     faces = load_measured(args.data, bundle=args.bundle)
     rows, people = chosen_faces(faces), people_of(faces)
     found, known = fitted(faces, rows, models, args.threads)
     digests = (hashlib.sha256(people[row].encode()).digest() for row in rows)
-    half = np.array([digest[0] % 2 == 0 for digest in digests])  # all pictures of a person are on one side
+    half = np.array([digest[0] % 2 == 0 for digest in digests])  # all images of a person are in one half
     shares = on_other_persons(found, half[known])
     for name, (one, two) in shares.items():
         print(f"{name:32} {100 * one:4.0f} % {100 * two:4.0f} %{'' if as_wanted(shares[name]) else '  *'}")
-    fine = Counter(map(as_wanted, shares.values()))[True]
+    accepted = Counter(map(as_wanted, shares.values()))[True]
     origin = (
-        f"bundle {args.bundle} {models.version}, {known.sum()} held-out faces; {fine} of {len(shares)} "
+        f"bundle {args.bundle} {models.version}, {known.sum()} held-out faces; {accepted} of {len(shares)} "
         "measures as wanted on other persons"
     )
     covariance = moments(normalised_errors(found))

@@ -1,4 +1,4 @@
-"""Training precision: bfloat16 is fast if the processor supports it, otherwise far slower than float32."""
+"""Training precision: bfloat16 is faster than float32 on processors that support it, far slower on others."""
 
 from __future__ import annotations
 
@@ -11,20 +11,20 @@ from typing import Any, TypeVar
 import torch
 
 ROUNDS = 6
-"""Rounds of timing; the fastest counts, as the first compiles and others may share the processor."""
-HOPELESS = 4.0
-"""A method that takes this many times the fastest is not tried again."""
+"""Rounds of timing; the fastest counts, since the first one compiles and there may be other load."""
+SLOWEST = 4.0
+"""Methods that take this many times the time of the fastest are not timed again."""
 
 Method = TypeVar("Method")
 
 
 def fastest(methods: Mapping[Method, Callable[[], Any]]) -> Method:
-    """Return the fastest of several equivalent methods, timed in alternation, each given by a function."""
+    """Return the key of the fastest of several equivalent functions, timed alternately."""
     seconds = dict.fromkeys(methods, math.inf)
     for round_ in range(ROUNDS):
         least = min(seconds.values())
         for method, work in methods.items():
-            if round_ and seconds[method] > HOPELESS * least:
+            if round_ and seconds[method] > SLOWEST * least:
                 continue
             began = time.perf_counter()
             work()
@@ -33,7 +33,7 @@ def fastest(methods: Mapping[Method, Callable[[], Any]]) -> Method:
 
 
 def faster_precision(device: torch.device, work: Callable[[], Any]) -> torch.dtype:
-    """Return the faster of float32 and bfloat16 for `work`, forward and backward; bfloat16 on a GPU."""
+    """Return the faster of float32 and bfloat16 for `work`; bfloat16 on a GPU."""
 
     def timed(dtype: torch.dtype) -> None:
         with in_precision(device, dtype):

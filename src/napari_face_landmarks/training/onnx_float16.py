@@ -1,4 +1,4 @@
-"""Export to ONNX with weights stored as float16, which halves their size; computation remains float32."""
+"""Export to ONNX with weights stored as float16, which halves the file; computation remains in float32."""
 
 from __future__ import annotations
 
@@ -16,11 +16,11 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
 SMALLEST = 64
-"""Tensors with at most this many values, or with values outside the range of float16, are unchanged."""
+"""Tensors with at most this many values remain float32, as do values outside the range of float16."""
 
 
 def store_half(path: Path) -> None:
-    """Rewrite an ONNX file with its large float32 weights as float16 that are cast when it is loaded."""
+    """Rewrite an ONNX file with large float32 weights stored as float16 and cast by the graph."""
     import onnx
     from onnx import numpy_helper
 
@@ -32,7 +32,7 @@ def store_half(path: Path) -> None:
             continue
         with np.errstate(over="ignore"):
             half = values.astype(np.float16)
-        if np.isfinite(half).all():  # a nearly constant channel may have weights outside float16
+        if np.isfinite(half).all():  # nearly constant channels may have weights outside the range
             name = tensor.name
             tensor.CopyFrom(numpy_helper.from_array(half, f"{name}_half"))
             casts.append(onnx.helper.make_node("Cast", [f"{name}_half"], [name], to=onnx.TensorProto.FLOAT))
@@ -51,7 +51,7 @@ def export(
     outputs: Sequence[str],
     axes: Mapping[str, Mapping[int, str]],
 ) -> None:
-    """Write a network as ONNX with float16 weights, atomically; `axes` names dynamic axes."""
+    """Write a network as ONNX with float16 weights, atomically; `axes` has the names of dynamic axes."""
     import torch
 
     with replacing(path) as temporary:
@@ -69,5 +69,5 @@ def export(
 
 
 def open_session(path: Path) -> onnxruntime.InferenceSession:
-    """Open a network of a training run, on one thread."""
+    """Open a network of a training run in ONNX Runtime."""
     return open_network(path.read_bytes(), path, "train it again", trusted=True)
