@@ -33,17 +33,17 @@ class Limits:
         Mean movement of the landmarks in one frame, in inter-ocular distances, from which it is a jump, if it
         also exceeds `jump_ratio`.
     region_confidence : float
-        Mean confidence of a facial region below which it is low, where that of the face may hide it; never
-        more than `low_confidence`.
+        Mean confidence of a facial region below which it is low, even if that of the face is not; at most
+        `low_confidence` is used.
     jump_ratio : float
-        Ratio of a jump to the typical movement around that frame; a head that rotates fast moves far on many
-        frames.
+        Ratio of a jump to the typical movement around that frame, since heads that rotate fast move far on
+        many frames.
     disagreement : float
         Mean distance by which CLNF moved PFLD's landmarks, in inter-ocular distances, from which they
         disagree. On unobstructed faces it is 0.01 to 0.03; of the held-out faces above 0.045, nearly half are
         poor fits.
     off_model : float
-        Mean distance of the landmarks from the nearest shape of the shape model, in inter-ocular distances,
+        Mean distance of the landmarks from the closest shape of the shape model, in inter-ocular distances,
         from which they are unlike a face. On unobstructed faces it is 0.005 to 0.012; of the held-out faces
         above 0.02 that were not refined, three in four are poor fits.
 

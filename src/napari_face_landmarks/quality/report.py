@@ -58,33 +58,33 @@ def check(tracks: Tracks, limits: Limits | None = None) -> Check:
 
     Examples
     --------
-    >>> found = check(Tracks.load("talk.npz"))  # doctest: +SKIP
-    >>> print(*found.words)  # doctest: +SKIP
-    >>> [(item.frame, item.text) for item in found.suspects[:10]]  # doctest: +SKIP
+    >>> result = check(Tracks.load("talk.npz"))  # doctest: +SKIP
+    >>> print(*result.words)  # doctest: +SKIP
+    >>> [(item.frame, item.text) for item in result.suspects[:10]]  # doctest: +SKIP
     """
     return check_series(series_of(tracks), limits)
 
 
 def check_series(series: Series, limits: Limits | None = None) -> Check:
-    """Like `check`, for existing series, for example of an unfinished run."""
+    """Run `check` on existing series, for example of an unfinished run."""
     limits = limits or Limits()
     suspects = find_suspects(series, limits)
     return Check(series, tuple(suspects), statistics_of(series, suspects, limits))
 
 
-def suspects_to_dataframe(found: Check) -> pandas.DataFrame:
-    """Return a row per suspect: rank from 1, frame, face, first, last, score, reasons, text."""
+def suspects_to_dataframe(result: Check) -> pandas.DataFrame:
+    """Return a table with one row per suspect: rank from 1, and the attributes of `Suspect`."""
     import pandas as pd
 
     rows = [
         {"rank": rank, **dataclasses.asdict(item), "reasons": "; ".join(item.reasons)}
-        for rank, item in enumerate(found.suspects, start=1)
+        for rank, item in enumerate(result.suspects, start=1)
     ]
     names = ["rank", *(item.name for item in dataclasses.fields(Suspect))]
     return pd.DataFrame(rows, columns=names)
 
 
-def write_suspects(path: str | Path, found: Check) -> None:
+def write_suspects(path: str | Path, result: Check) -> None:
     """Write the suspects as a table (``.csv``), or with the statistics (``.json``).
 
     Raises
@@ -94,10 +94,11 @@ def write_suspects(path: str | Path, found: Check) -> None:
     """
     path = checked_suffix(path, SUFFIXES)
     if path.suffix.lower() == ".json":
-        write_json(path, {"statistics": found.statistics, "words": found.words, "suspects": found.suspects})
+        statistics, words, suspects = result.statistics, result.words, result.suspects
+        write_json(path, {"statistics": statistics, "words": words, "suspects": suspects})
         return
     with replacing(path) as temporary:
-        suspects_to_dataframe(found).to_csv(temporary, index=False, lineterminator="\n")
+        suspects_to_dataframe(result).to_csv(temporary, index=False, lineterminator="\n")
 
 
 def write_series(path: str | Path, series: Series) -> None:

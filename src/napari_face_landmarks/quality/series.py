@@ -27,13 +27,13 @@ PARTS = {
     "left eye": [*REGIONS["left eye"]],
     "lips": [*REGIONS["outer lip"], *REGIONS["inner lip"]],
 }
-"""The regions of a face that are checked by themselves, R of them, and their landmarks."""
+"""The R facial regions that are checked separately, and their landmarks."""
 _SHARES = np.array([np.isin(np.arange(N_LANDMARKS), part) / len(part) for part in PARTS.values()], np.float32)
 SIDES = ("eyes", "brows")
-"""What is compared between left and right."""
+"""Parts whose left and right sides are compared."""
 _LIDS = (((43, 47), (44, 46)), ((37, 41), (38, 40)))  # left, right: upper and lower lid
 _BROWS, _EYES = ((22, 27), (17, 22)), ((42, 48), (36, 42))
-FRAMES_AT_A_TIME = 4096
+CHUNK_FRAMES = 4096
 BLOCK = 16
 """Frames per block; the typical movement is the largest median of a block and its two neighbours."""
 
@@ -58,18 +58,18 @@ class Series:
     by_clnf : ndarray, (T, F), float32
         Mean distance by which CLNF moved PFLD's landmarks, in inter-ocular distances.
     off_model : ndarray, (T, F), float32
-        Mean distance of the landmarks from the nearest shape of the shape model, in inter-ocular distances.
+        Mean distance of the landmarks from the closest shape of the shape model, in inter-ocular distances.
     pose : ndarray, (T, F, 3), float32
         Pitch, yaw and roll of the head, degrees.
     source : ndarray, (T, F), uint8
         Index into `tracking.SOURCES`; 0 if there is no face.
     region_confidence : ndarray, (T, F, R), float32
-        Mean over the landmarks of each of `PARTS`, 0 to 1.
+        Mean confidence of each of `PARTS`, 0 to 1.
     region_movement : ndarray, (T, F, R), float32
-        As `movement`, of each of `PARTS` relative to the whole face.
+        Like `movement`, for each of `PARTS` relative to the whole face.
     left_minus_right : ndarray, (T, F, 2), float32
-        Of the `SIDES`: how much wider open the left eye is than the right one, and how much higher above its
-        eye the left brow, in inter-ocular distances.
+        Left minus right opening of the eyes, and left minus right distance between eye and brow, in
+        inter-ocular distances.
     manual : ndarray, (T, F), bool
         Faces with manual landmarks, which count as checked.
     """
@@ -105,7 +105,7 @@ class Series:
 
 
 def series_of(tracks: Tracks) -> Series:
-    """Return the time series of tracks.
+    """Compute the time series of tracks.
 
     Parameters
     ----------
@@ -142,10 +142,10 @@ def _known(values: npt.NDArray[Any], present: npt.NDArray[np.bool_]) -> Floats:
 
 def _movement(tracks: Tracks) -> tuple[Floats, Floats]:
     """Return `Series.movement` and `Series.region_movement`."""
-    moved = np.full(tracks.source.shape, np.nan, np.float32)
+    movement = np.full(tracks.source.shape, np.nan, np.float32)
     by_region = np.full((*tracks.source.shape, len(PARTS)), np.nan, np.float32)
-    for start in range(1, tracks.n_frames, FRAMES_AT_A_TIME):
-        stop = min(start + FRAMES_AT_A_TIME, tracks.n_frames)
+    for start in range(1, tracks.n_frames, CHUNK_FRAMES):
+        stop = min(start + CHUNK_FRAMES, tracks.n_frames)
         points = tracks.landmarks[start - 1 : stop].astype(np.float64)
         steps = np.diff(points, axis=0)
         lengths = np.linalg.norm(steps, axis=-1)
@@ -154,33 +154,34 @@ def _movement(tracks: Tracks) -> tuple[Floats, Floats]:
         mean = np.where(known, lengths, 0).sum(axis=-1) / np.maximum(count, 1)
         gap = np.maximum(np.diff(tracks.frame_indices[start - 1 : stop]), 1)[:, np.newaxis]
         scale = gap * np.maximum(inter_ocular(points[:-1]), 1e-6)
-        moved[start:stop] = np.where(count > 0, mean / scale, np.nan)
-        own = np.linalg.norm(steps - steps.mean(axis=-2, keepdims=True), axis=-1)  # NaN where one is unknown
-        by_region[start:stop] = own @ _SHARES.T / scale[..., np.newaxis]
-    return moved, by_region
+        movement[start:stop] = np.where(count > 0, mean / scale, np.nan)
+        # relative to the face; NaN if any landmark is missing
+        relative = np.linalg.norm(steps - steps.mean(axis=-2, keepdims=True), axis=-1)
+        by_region[start:stop] = relative @ _SHARES.T / scale[..., np.newaxis]
+    return movement, by_region
 
 
 def _left_minus_right(tracks: Tracks) -> Floats:
     """Return `Series.left_minus_right`."""
     points = tracks.landmarks
-    of_sides = []
+    sides = []
     for lids, brow, eye in zip(_LIDS, _BROWS, _EYES, strict=True):
         gaps = [
             np.linalg.norm(points[..., upper, :] - points[..., lower, :], axis=-1) for upper, lower in lids
         ]
-        opened = (gaps[0] + gaps[1]) / 2
+        opening = (gaps[0] + gaps[1]) / 2
         raised = points[..., slice(*brow), :].mean(axis=-2) - points[..., slice(*eye), :].mean(axis=-2)
-        of_sides.append(np.stack([opened, np.linalg.norm(raised, axis=-1)], axis=-1))
-    across = np.maximum(inter_ocular(points), 1e-6)
-    return np.asarray((of_sides[0] - of_sides[1]) / across[..., np.newaxis], np.float32)
+        sides.append(np.stack([opening, np.linalg.norm(raised, axis=-1)], axis=-1))
+    unit = np.maximum(inter_ocular(points), 1e-6)
+    return np.asarray((sides[0] - sides[1]) / unit[..., np.newaxis], np.float32)
 
 
 def spikes(values: Floats) -> Floats:
-    """Return how far values (T, ...) are off those of both frames around them; 0 at ends and between."""
-    found = np.zeros_like(values)
+    """Return the height of local extremes of a series (T, ...) above the closer neighbour; otherwise 0."""
+    heights = np.zeros_like(values)
     before, after = values[1:-1] - values[:-2], values[1:-1] - values[2:]
-    found[1:-1] = np.where(before * after > 0, np.minimum(np.abs(before), np.abs(after)), 0)
-    return found
+    heights[1:-1] = np.where(before * after > 0, np.minimum(np.abs(before), np.abs(after)), 0)
+    return heights
 
 
 def join_series(first: Series, second: Series) -> Series:
@@ -216,7 +217,7 @@ def typical_movement(movement: Floats) -> Floats:
 
 
 def series_to_dataframe(series: Series) -> pandas.DataFrame:
-    """Return a row per frame and face: frame, time (s), face, source and the values of `Series`.
+    """Return a table with one row per frame and face: frame, time (s), face, source, values of `Series`.
 
     Movement and misfit are in percent of the inter-ocular distance, angles in degrees.
     """

@@ -41,7 +41,7 @@ class FaceStatistics:
     frames : int
         Frames with this face.
     times_lost : int
-        How often the face was lost.
+        Number of times the face was lost.
     frames_lost : int
         Frames without the face after its first frame.
     confidence : float
@@ -110,7 +110,7 @@ class Statistics:
 
 
 def statistics_of(series: Series, suspects: Sequence[Suspect], limits: Limits | None = None) -> Statistics:
-    """Return the statistics of a run.
+    """Compute the statistics of a run.
 
     Parameters
     ----------
@@ -145,7 +145,7 @@ def _face_statistics(
 ) -> FaceStatistics:
     present = series.present[:, face]
     confidence = series.confidence[:, face]
-    least = _extreme(-confidence, series.frames) or Extreme(0.0, int(series.frames[0]))
+    lowest = _extreme(-confidence, series.frames) or Extreme(0.0, int(series.frames[0]))
     codes = np.bincount(series.source[present, face], minlength=len(SOURCES))
     by_clnf, movement = series.by_clnf[:, face], series.movement[:, face]
     known = series.pose[np.isfinite(series.pose[:, face]).all(axis=-1), face]
@@ -156,9 +156,9 @@ def _face_statistics(
         frames_lost=int((~present[np.argmax(present) :]).sum()),
         confidence=float(np.nanmean(confidence)),
         low_confidence=int((confidence[present] < limits.low_confidence).sum()),
-        lowest_confidence=Extreme(abs(least.value), least.frame),
+        lowest_confidence=Extreme(abs(lowest.value), lowest.frame),
         sources={name: int(count) for name, count in zip(SOURCES, codes, strict=True) if name != "none"},
-        movement=_middle(movement),
+        movement=float(np.nanmedian(movement)) if np.isfinite(movement).any() else None,
         fastest=_extreme(movement, series.frames),
         by_clnf=float(np.nanmean(by_clnf)) if np.isfinite(by_clnf).any() else None,
         most_by_clnf=_extreme(by_clnf, series.frames),
@@ -171,11 +171,6 @@ def _face_statistics(
     )
 
 
-def _middle(values: npt.NDArray[np.float32]) -> float | None:
-    known = values[np.isfinite(values)]
-    return float(np.median(known)) if len(known) else None
-
-
 def _extreme(values: npt.NDArray[np.float32], frames: npt.NDArray[np.int64]) -> Extreme | None:
     if not np.isfinite(values).any():
         return None
@@ -184,7 +179,7 @@ def _extreme(values: npt.NDArray[np.float32], frames: npt.NDArray[np.int64]) -> 
 
 
 def in_words(statistics: Statistics) -> list[str]:
-    """Return the statistics as sentences: of the run, of each face, and how much to check."""
+    """Return the statistics as sentences about the run, each face, and the number of frames to check."""
     total = statistics.frames
     if not statistics.faces:
         return [f"{count(total, 'frame')} without a face."]
@@ -195,19 +190,22 @@ def in_words(statistics: Statistics) -> list[str]:
     for face in statistics.faces:
         sentences += _face_in_words(face, statistics)
     if statistics.to_check:
-        places, frames = count(statistics.to_check, "sequence"), count(statistics.frames_to_check, "frame")
-        share = percent(statistics.frames_to_check / total)
-        sentences.append(f"To check: {places} with a total of {frames} ({share}).")
+        sequences = count(statistics.to_check, "sequence")
+        frames, share = (
+            count(statistics.frames_to_check, "frame"),
+            percent(statistics.frames_to_check / total),
+        )
+        sentences.append(f"To check: {sequences} with a total of {frames} ({share}).")
     else:
         sentences.append("No frame needs to be checked.")
     return sentences
 
 
 def _face_in_words(face: FaceStatistics, statistics: Statistics) -> list[str]:
-    found = [f"on {_share(face.frames, statistics.frames)}"] if len(statistics.faces) > 1 else []
+    presence = [f"on {_share(face.frames, statistics.frames)}"] if len(statistics.faces) > 1 else []
     if face.times_lost:
         times = {1: "once", 2: "twice"}.get(face.times_lost, f"{face.times_lost} times")
-        found.append(f"lost {times}, for a total of {count(face.frames_lost, 'frame')}")
+        presence.append(f"lost {times}, for a total of {count(face.frames_lost, 'frame')}")
     lowest = face.lowest_confidence
     confidence = (
         f"mean confidence {face.confidence:.2f}, lowest {lowest.value:.2f} on frame {lowest.frame}, below "
@@ -218,7 +216,7 @@ def _face_in_words(face: FaceStatistics, statistics: Statistics) -> list[str]:
         for name, words in SOURCE_WORDS.items()
         if face.sources[name]
     ]
-    sentences = [*([_sentence(", ".join(found))] if found else []), _sentence(confidence)]
+    sentences = [*([_sentence(", ".join(presence))] if presence else []), _sentence(confidence)]
     sentences.append(f"Landmarks: {', '.join(by_source)}.")
     if face.by_clnf is not None and face.most_by_clnf is not None:
         sentences.append(

@@ -11,7 +11,7 @@ import numpy.typing as npt
 from napari_face_landmarks.quality.limits import Limits
 from napari_face_landmarks.quality.series import PARTS, SIDES, Series, spikes, typical_movement
 
-LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP, UNEVEN = (
+LOST, LOW, JUMP, DISAGREE, OFF_MODEL, LOW_REGION, REGION_JUMP, ASYMMETRY = (
     "lost face",
     "low confidence",
     "jump",
@@ -21,13 +21,14 @@ LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP, UNEVEN = (
     "jump of a region",
     "left unlike right",
 )
-REASONS = (LOST, LOW, JUMP, DISAGREE, ODD, LOW_REGION, REGION_JUMP, UNEVEN)
+REASONS = (LOST, LOW, JUMP, DISAGREE, OFF_MODEL, LOW_REGION, REGION_JUMP, ASYMMETRY)
 NAMES = tuple(PARTS)
-LARGEST_GAP = 2
+MAX_GAP = 2
 """Suspicious frames with at most this many other frames between them form one sequence."""
-LONGEST = 50
+MAX_LENGTH = 50
 """Maximum number of frames of a sequence."""
-NEARLY = 0.95
+WORST_SHARE = 0.95
+"""Share of the highest score of a sequence from which a frame can be its worst."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,8 +38,8 @@ class Suspect:
     Attributes
     ----------
     frame : int
-        The worst frame (the first with nearly the highest score); for a lost face, the first frame without
-        it.
+        The worst frame (the first whose score is close to the highest); for a lost face, the first frame
+        without it.
     face : int
         Index of the face.
     first, last : int
@@ -64,11 +65,10 @@ def find_suspects(series: Series, limits: Limits | None = None) -> list[Suspect]
     """Return the suspicious frames of a run, the worst first.
 
     A face is suspicious if its mean confidence is low, its landmarks jump, CLNF moved them far, they are far
-    from the shape model, or the face is lost; so is one of which a region (`PARTS`) has a low confidence or
-    jumps by itself, relative to the face, and one whose eyes or brows differ between left and right on one
-    frame only. Manually corrected faces count as checked. The weight w of a
-    reason is 0 at its limit and grows to 1 beyond it; a lost face has the weight 1. The score of a frame is
-    ``1 - prod(1 - w)`` over its reasons.
+    from the shape model, or the face is lost; also if a region (`PARTS`) has a low confidence or jumps
+    relative to the face, or if eyes or brows differ between left and right on one frame only. Manually
+    corrected faces count as checked. The weight w of a reason is 0 at its limit and grows to 1 beyond it; a
+    lost face has the weight 1. The score of a frame is ``1 - prod(1 - w)`` over its reasons.
 
     Parameters
     ----------
@@ -96,30 +96,30 @@ def find_suspects(series: Series, limits: Limits | None = None) -> list[Suspect]
 def _weights(series: Series, limits: Limits) -> dict[str, npt.NDArray[np.float64]]:
     """Return the weight of each reason, (T, F) float64, 0 to 1."""
     jump = np.fmax(limits.jump_ratio * typical_movement(series.movement), np.float32(limits.jump))
-    found = {
+    weights = {
         LOW: _below(series.confidence, limits.low_confidence),
         JUMP: _above(series.movement, jump),
         DISAGREE: _above(series.by_clnf, np.float32(limits.disagreement)),
-        ODD: _above(series.off_model, np.float32(limits.off_model)),
+        OFF_MODEL: _above(series.off_model, np.float32(limits.off_model)),
     }
     lowest = min(limits.region_confidence, limits.low_confidence)
-    for of_region, of_face, weight in (  # what the face's own says already is not said of a region too
+    for region_reason, face_reason, weight in (  # a region is not listed for the same reason as its face
         (LOW_REGION, LOW, _below(series.region_confidence.min(axis=-1), lowest)),
         (REGION_JUMP, JUMP, _above(series.region_movement.max(axis=-1), jump)),
-        (UNEVEN, JUMP, _uneven(series, limits)),
+        (ASYMMETRY, JUMP, _asymmetry(series, limits)),
     ):
-        found[of_region] = np.where(found[of_face] > 0, 0, weight)
-    return {reason: np.where(series.manual, 0, weight) for reason, weight in found.items()}
+        weights[region_reason] = np.where(weights[face_reason] > 0, 0, weight)
+    return {reason: np.where(series.manual, 0, weight) for reason, weight in weights.items()}
 
 
-def _uneven(series: Series, limits: Limits) -> npt.NDArray[np.float64]:
-    """Return the weight of differences between left and right on one frame only; a jump's limits."""
-    found = np.zeros(series.source.shape)
-    for side in range(len(SIDES)):
-        one = spikes(series.left_minus_right[..., side])
-        usual = limits.jump_ratio * typical_movement(one)
-        found = np.maximum(found, _above(one, np.fmax(usual, np.float32(limits.jump))))
-    return found
+def _asymmetry(series: Series, limits: Limits) -> npt.NDArray[np.float64]:
+    """Return the weight of left-right differences on single frames; the limits are those of jumps."""
+    weights = np.zeros(series.source.shape)
+    for part in range(len(SIDES)):
+        heights = spikes(series.left_minus_right[..., part])
+        typical = limits.jump_ratio * typical_movement(heights)
+        weights = np.maximum(weights, _above(heights, np.fmax(typical, np.float32(limits.jump))))
+    return weights
 
 
 def _below(values: npt.NDArray[np.float32], limit: float) -> npt.NDArray[np.float64]:
@@ -137,10 +137,10 @@ def _above(
 def _spans(mask: npt.NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
     """Yield the first and last row of each sequence."""
     rows = np.flatnonzero(mask)
-    for part in np.split(rows, np.flatnonzero(np.diff(rows) > LARGEST_GAP + 1) + 1):
-        for start in range(0, len(part), LONGEST):
-            rows_of = part[start : start + LONGEST]
-            yield int(rows_of[0]), int(rows_of[-1])
+    for sequence in np.split(rows, np.flatnonzero(np.diff(rows) > MAX_GAP + 1) + 1):
+        for start in range(0, len(sequence), MAX_LENGTH):
+            part = sequence[start : start + MAX_LENGTH]
+            yield int(part[0]), int(part[-1])
 
 
 def _lost(series: Series, face: int) -> list[Suspect]:
@@ -149,15 +149,15 @@ def _lost(series: Series, face: int) -> list[Suspect]:
     if not present.any():
         return []
     rows = np.arange(len(present))
-    gone = np.flatnonzero(~present & (rows > np.argmax(present)))
-    found = []
-    for part in np.split(gone, np.flatnonzero(np.diff(gone) > 1) + 1):
+    absent = np.flatnonzero(~present & (rows > np.argmax(present)))
+    suspects = []
+    for part in np.split(absent, np.flatnonzero(np.diff(absent) > 1) + 1):
         if len(part):
             first, last = int(series.frames[part[0]]), int(series.frames[part[-1]])
-            for_good = part[-1] == len(present) - 1
-            end = "to the end" if for_good else f"for {len(part)} frame{'s' * (len(part) > 1)}"
-            found.append(Suspect(first, face, first, last, (LOST,), 1.0, f"{LOST}: not found {end}"))
-    return found
+            to_end = part[-1] == len(present) - 1
+            duration = "to the end" if to_end else f"for {len(part)} frame{'s' * (len(part) > 1)}"
+            suspects.append(Suspect(first, face, first, last, (LOST,), 1.0, f"{LOST}: not found {duration}"))
+    return suspects
 
 
 def _suspect(
@@ -170,13 +170,14 @@ def _suspect(
 ) -> Suspect:
     rows = slice(first, last + 1)
     top = score[rows].max()
-    worst = first + int(np.argmax(score[rows] >= NEARLY * top))  # the jump away rather than the jump back
-    heaviest = {reason: float(weight[rows].max()) for reason, weight in weights.items()}
-    reasons = sorted((reason for reason in heaviest if heaviest[reason] > 0), key=lambda r: -heaviest[r])
-    words = []
+    # the first of several: a jump rather than the jump back
+    worst = first + int(np.argmax(score[rows] >= WORST_SHARE * top))
+    greatest = {reason: float(weight[rows].max()) for reason, weight in weights.items()}
+    reasons = sorted((reason for reason in greatest if greatest[reason] > 0), key=lambda r: -greatest[r])
+    texts = []
     for reason in reasons:
         row = first + int(np.argmax(weights[reason][rows]))
-        words.append(_in_words(series, reason, row, face))
+        texts.append(_in_words(series, reason, row, face))
     return Suspect(
         frame=int(series.frames[worst]),
         face=face,
@@ -184,7 +185,7 @@ def _suspect(
         last=int(series.frames[last]),
         reasons=tuple(reasons),
         score=float(top),
-        text="; ".join(words),
+        text="; ".join(texts),
     )
 
 
@@ -202,12 +203,12 @@ def _in_words(series: Series, reason: str, row: int, face: int) -> str:
         region = int(series.region_movement[row, face].argmax())
         moved = percent(series.region_movement[row, face, region])
         return f"{JUMP} of the {NAMES[region]}: {moved} of the inter-ocular distance, relative to the face"
-    if reason == UNEVEN:
-        off = spikes(series.left_minus_right[row - 1 : row + 2, face])[1]
-        side = int(off.argmax())
-        away = percent(off[side])
-        return f"{UNEVEN}: the {SIDES[side]} differ by {away} of the inter-ocular distance on this frame only"
-    return f"{ODD}: {percent(series.off_model[row, face])} of the inter-ocular distance from the shape model"
+    if reason == ASYMMETRY:
+        heights = spikes(series.left_minus_right[row - 1 : row + 2, face])[1]
+        part, height = SIDES[int(heights.argmax())], percent(heights.max())
+        return f"{ASYMMETRY}: the {part} differ by {height} of the inter-ocular distance on this frame only"
+    distance = percent(series.off_model[row, face])
+    return f"{OFF_MODEL}: {distance} of the inter-ocular distance from the shape model"
 
 
 def percent(fraction: float) -> str:
