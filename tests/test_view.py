@@ -94,7 +94,7 @@ def test_a_legend_tells_what_the_points_have() -> None:
         ends = used[[0, -1]] if mode == "confidence" else used
         for colour in ends[:, :3]:
             assert np.abs(legend - colour).max(axis=1).min() < 0.003
-    assert [entry.label for entry in legend_of("source")] == ["PFLD", "CLNF", "carried", "by hand"]
+    assert [entry.label for entry in legend_of("source")] == ["PFLD", "CLNF", "carried", "manual"]
     with pytest.raises(ValueError, match="'mood'"):
         landmark_colours("mood", np.zeros(1), np.zeros(1), np.zeros(1))  # type: ignore[arg-type]
 

@@ -1,4 +1,4 @@
-"""Videos for publication: all faces that are tracked or detected are blurred or covered."""
+"""Anonymised videos: all tracked or detected faces are blurred or covered."""
 
 from __future__ import annotations
 
@@ -26,20 +26,20 @@ from napari_face_landmarks.visualization import video_files
 
 Cover = Literal["blur", "box"]
 COVERS: tuple[Cover, ...] = get_args(Cover)
-SCORE, SURE = 0.3, 0.6
-"""Detector scores from which something is covered: if it is sure, or the same face is on another frame."""
+SCORE, FACE_SCORE = 0.3, 0.6
+"""Detections with a score of `SCORE` are covered if one of the same face has at least `FACE_SCORE`."""
 SAME_SIZE = 1.5
-"""Ratio of the sizes of a face on two neighbouring frames, at most."""
+"""Maximum ratio of the sizes of a face on two neighbouring frames."""
 LARGE_INPUT = 1024
-"""The detector looks twice: at its usual size, and for small faces at up to so many pixels."""
+"""Input size in pixels of a second detection, which finds smaller faces than the default size."""
 HOLD = 0.5
-"""Seconds for which a face stays covered before it is first seen and after it is last seen."""
+"""Seconds for which a face stays covered before its first and after its last detection."""
 GAP = 2.0
-"""Seconds between two sightings of a face, at most, for it to be covered in between as well."""
+"""Maximum time in seconds between two detections of a face for it to be covered in between."""
 FOREHEAD, MARGIN = 0.5, 0.1
-"""What is added above the brows, by the height of the landmarks' box, and at all sides."""
+"""Margins above the brows and on all sides, relative to the size of the landmarks' box."""
 CELLS = 8
-"""Cells across a blurred face: too few for its features."""
+"""Cells across a blurred face, too few to recognise its features."""
 GREY = 64
 Boxes = npt.NDArray[np.float64]
 
@@ -52,11 +52,11 @@ def cover_faces(
     Parameters
     ----------
     rgb : ndarray, (H, W, 3), uint8
-        It is not changed.
+        Not modified.
     boxes : ndarray, (N, 4)
         x0, y0, x1, y1 in pixels, from the forehead to the chin; the ellipse around each box is covered.
     cover : {"blur", "box"}
-        Blurred from means of `CELLS` by `CELLS` cells, or filled with one grey.
+        Blur to `CELLS` by `CELLS` averaged cells, or fill with grey.
 
     Returns
     -------
@@ -87,25 +87,29 @@ def _blurred(part: npt.NDArray[np.uint8], half: tuple[float, float]) -> npt.NDAr
 
 
 @dataclass
-class _Sightings:
-    """One face over time: the frames on which it was seen, and its box on each."""
+class _Detections:
+    """Detections of one face: frames, boxes and scores."""
 
     frames: list[int] = field(default_factory=list)
     boxes: list[Boxes] = field(default_factory=list)
     scores: list[float] = field(default_factory=list)
 
     def add(self, frame: int, box: Boxes) -> None:
-        """Add a sighting: a box with its score, (5,)."""
+        """Add a box with its score, (5,)."""
         self.frames.append(frame)
         self.boxes.append(box[:4])
         self.scores.append(float(box[4]))
 
 
-def boxes_to_cover(seen: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> list[Boxes]:
-    """Return the boxes to cover on a frame, (N, 4): its faces, and those that neighbouring frames show."""
-    covered: list[list[Boxes]] = [[] for _ in seen]
-    for face in _faces(seen, gap):
-        if max(face.scores) < SURE:
+def boxes_to_cover(detected: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> list[Boxes]:
+    """Return the boxes to cover on each frame, (N, 4), from the boxes detected on it, (M, 5), with scores.
+
+    Faces are also covered on frames between detections at most `gap` frames apart, and on `hold` frames
+    before and after, there with boxes that grow by the motion of the face.
+    """
+    covered: list[list[Boxes]] = [[] for _ in detected]
+    for face in _faces(detected, gap):
+        if max(face.scores) < FACE_SCORE:
             continue
         for frame, box in zip(face.frames, face.boxes, strict=True):
             covered[frame].append(box)
@@ -115,48 +119,48 @@ def boxes_to_cover(seen: Sequence[npt.NDArray[Any]], hold: int, gap: int) -> lis
                 covered[frame].append((1 - share) * before + share * after)
         for end, step in ((0, -1), (-1, 1)):
             motion = _motion(face, end)
-            for away in range(1, hold + 1):
-                frame = face.frames[end] + step * away
+            for distance in range(1, hold + 1):
+                frame = face.frames[end] + step * distance
                 if 0 <= frame < len(covered):
-                    grown = min(away * motion, float(sizes(face.boxes[end]).max()) / 2)
-                    covered[frame].append(face.boxes[end] + np.array([-grown, -grown, grown, grown]))
+                    margin = min(distance * motion, float(sizes(face.boxes[end]).max()) / 2)
+                    covered[frame].append(face.boxes[end] + np.array([-margin, -margin, margin, margin]))
     return [np.array(boxes).reshape(-1, 4) for boxes in covered]
 
 
-def _faces(seen: Sequence[npt.NDArray[Any]], gap: int) -> list[_Sightings]:
-    """Join boxes of neighbouring frames that are the same face: the nearest, at most its size away."""
-    every: list[_Sightings] = []
-    running: list[_Sightings] = []
-    for frame, given in enumerate(seen):
-        boxes = np.asarray(given, dtype=np.float64)
-        running = [face for face in running if frame - face.frames[-1] <= gap]
+def _faces(detected: Sequence[npt.NDArray[Any]], gap: int) -> list[_Detections]:
+    """Group boxes of the same face on neighbouring frames: the closest ones, at most its size apart."""
+    faces: list[_Detections] = []
+    recent: list[_Detections] = []
+    for frame, detections in enumerate(detected):
+        boxes = np.asarray(detections, dtype=np.float64)
+        recent = [face for face in recent if frame - face.frames[-1] <= gap]
         pairs = []
         for row, box in enumerate(boxes):
-            for face in running:
-                apart = float(np.linalg.norm(centres(box) - centres(face.boxes[-1])))
+            for face in recent:
+                distance = float(np.linalg.norm(centres(box) - centres(face.boxes[-1])))
                 smallest, largest = sorted((float(sizes(box).max()), float(sizes(face.boxes[-1]).max())))
-                if apart < largest and largest < SAME_SIZE * smallest:
-                    pairs.append((apart / largest, row, face))
-        taken: set[int] = set()
+                if distance < largest and largest < SAME_SIZE * smallest:
+                    pairs.append((distance / largest, row, face))
+        assigned: set[int] = set()
         for _, row, face in sorted(pairs, key=lambda pair: pair[:2]):
-            if row not in taken and face.frames[-1] != frame:
-                taken.add(row)
+            if row not in assigned and face.frames[-1] != frame:
+                assigned.add(row)
                 face.add(frame, boxes[row])
-        for row in set(range(len(boxes))) - taken:
-            face = _Sightings()
+        for row in set(range(len(boxes))) - assigned:
+            face = _Detections()
             face.add(frame, boxes[row])
-            every.append(face)
-            running.append(face)
-    return every
+            faces.append(face)
+            recent.append(face)
+    return faces
 
 
-def _motion(face: _Sightings, end: int) -> float:
-    """Return by how many pixels a frame a face moved at its first or last sighting."""
+def _motion(face: _Detections, end: int) -> float:
+    """Return the motion of a face in pixels per frame at its first (`end` 0) or last detection."""
     if len(face.frames) < 2:
         return 0.0
     one, other = (0, 1) if end == 0 else (-1, -2)
-    apart = np.linalg.norm(centres(face.boxes[one]) - centres(face.boxes[other]))
-    return float(apart) / abs(face.frames[one] - face.frames[other])
+    distance = np.linalg.norm(centres(face.boxes[one]) - centres(face.boxes[other]))
+    return float(distance) / abs(face.frames[one] - face.frames[other])
 
 
 def write_anonymised(
@@ -168,12 +172,12 @@ def write_anonymised(
     part: range | None = None,
     progress: video_files.Progress | None = None,
 ) -> list[int]:
-    """Write a video with all faces blurred or covered, tracked or not, for publication.
+    """Write a video for publication in which all faces are blurred or covered, tracked or not.
 
-    The detector looks at every frame, tracked or not, with a low threshold. A face that it or the tracker
-    finds is covered on that frame, on all frames between two sightings of at most `GAP` seconds, and `HOLD`
-    seconds before and after. A face that neither finds on any frame is not: look at the result before you
-    publish it. Sound, time stamps and pixel aspect ratio are those of the source; a voice identifies, too.
+    The detector runs with a low threshold on every frame, tracked or not. A face that it or the tracker finds
+    is covered on that frame, between detections at most `GAP` seconds apart, and `HOLD` seconds before and
+    after. A face that neither finds on any frame is not covered: check the result before you publish it.
+    Sound, time stamps and pixel aspect ratio are those of the source; voices identify persons, too.
 
     Parameters
     ----------
@@ -183,11 +187,11 @@ def write_anonymised(
         The source of `tracks`.
     tracks : Tracks
     models : Models
-        Of which the detector is used.
+        Only the detector is used.
     cover : {"blur", "box"}
-        As for `cover_faces`.
+        See `cover_faces`.
     part : range, optional
-        The frames to write, by default all of the source.
+        The frames to write; default all of the source.
     progress : callable, optional
         Called with the number of frames done and the total; each frame counts twice.
 
@@ -199,7 +203,7 @@ def write_anonymised(
     Raises
     ------
     ResultError
-        If there is no frame to write, `path` is `source` itself, or there is no such cover.
+        If there is no frame to write, `path` is `source` itself, or `cover` is unknown.
     VideoError
         If `source` cannot be read or the file cannot be written.
     ImageError
@@ -211,24 +215,24 @@ def write_anonymised(
     fps = frame_rate_of(tracks) or 25.0
     with video_files.opened(source, tracks) as frames:
         numbers = range(frame_count(frames)) if part is None else range(part.start, part.stop)
-        reading = video_files.counted(_rgb_frames(frames, tracks, numbers), 2 * len(numbers), progress)
-        seen = [
+        first_pass = video_files.counted(_rgb_frames(frames, tracks, numbers), 2 * len(numbers), progress)
+        detected = [
             np.concatenate([_tracked(tracks, number), _detected(models, rgb, tracks)])
-            for number, rgb in zip(numbers, reading, strict=True)
+            for number, rgb in zip(numbers, first_pass, strict=True)
         ]
         steps = np.diff(tracks.frame_indices)
         gap = max(round(GAP * fps), int(steps.max()) if len(steps) else 0)
-        covered = boxes_to_cover(seen, round(HOLD * fps) + 1, gap)
-        again = _rgb_frames(frames, tracks, numbers)
-        pictures = (cover_faces(rgb, boxes, cover) for rgb, boxes in zip(again, covered, strict=True))
+        covered = boxes_to_cover(detected, round(HOLD * fps) + 1, gap)
+        second_pass = _rgb_frames(frames, tracks, numbers)
+        images = (cover_faces(rgb, boxes, cover) for rgb, boxes in zip(second_pass, covered, strict=True))
 
-        def second(done: int, total: int | None) -> None:
+        def report(done: int, total: int | None) -> None:
             if progress is not None:
                 progress(len(numbers) + done, 2 * len(numbers))
 
         known = getattr(getattr(frames, "info", None), "timestamps", None)
         times = np.arange(numbers.start, numbers.stop) / fps if known is None else known[numbers.start :]
-        written = video_files.counted(pictures, len(numbers), second)
+        written = video_files.counted(images, len(numbers), report)
         aspect = recorded_view(tracks, (1, 1)).pixel_aspect
         file = frames if video_files.path_of(source) is None else source
         video_files.write_from(
@@ -238,35 +242,35 @@ def write_anonymised(
 
 
 def _rgb_frames(frames: Any, tracks: Tracks, numbers: range) -> Iterator[npt.NDArray[np.uint8]]:
-    pixels = recorded_pixel_range(tracks)
+    pixel_range = recorded_pixel_range(tracks)
     for number, frame in zip(numbers, read_frames(frames, numbers.start, numbers.stop), strict=True):
-        yield to_rgb8(frame, f"Frame {number}", pixels)
+        yield to_rgb8(frame, f"Frame {number}", pixel_range)
 
 
 def _tracked(tracks: Tracks, number: int) -> Boxes:
-    """Return the boxes of the tracked faces of a frame, from the forehead to the chin, (N, 5), scored 1."""
+    """Return the boxes of the tracked faces on a frame, from forehead to chin, (N, 5), with score 1."""
     rows = np.flatnonzero(tracks.frame_indices == number)
     landmarks = tracks.landmarks[rows[:1]].reshape(-1, *tracks.landmarks.shape[2:])
-    whole = [points[np.isfinite(points).all(axis=1)] for points in landmarks]
-    faces = [points for points in whole if len(points)]
+    finite = [points[np.isfinite(points).all(axis=1)] for points in landmarks]
+    faces = [points for points in finite if len(points)]
     boxes = np.array([boxes_of(points[None])[0] for points in faces], dtype=np.float64).reshape(-1, 4)
     boxes[:, 1] -= FOREHEAD * sizes(boxes)[:, 1]
-    return _grown(boxes, np.ones(len(boxes)))
+    return _add_margin(boxes, np.ones(len(boxes)))
 
 
 def _detected(models: Models, rgb: npt.NDArray[np.uint8], tracks: Tracks) -> Boxes:
-    """Return the boxes of the faces that the detector sees on a frame, (N, 5)."""
+    """Return the boxes of the faces detected on a frame, (N, 5), with their scores."""
     size = rgb.shape[:2]
     view: FrameView = recorded_view(tracks, (size[0], size[1]))
     shown = view.frame(rgb)
     inputs = {DEFAULT_INPUT_SIZE, max(DEFAULT_INPUT_SIZE, min(LARGE_INPUT, max(size)))}
-    looks = [detect_faces(models.detector, shown, min_score=SCORE, input_size=side) for side in inputs]
-    found = np.concatenate([look.boxes for look in looks])
-    corners = view.in_source(found[:, :4].reshape(-1, 2, 2))
+    results = [detect_faces(models.detector, shown, min_score=SCORE, input_size=side) for side in inputs]
+    detections = np.concatenate([result.boxes for result in results])
+    corners = view.in_source(detections[:, :4].reshape(-1, 2, 2))
     boxes = np.concatenate([corners.min(axis=1), corners.max(axis=1)], axis=1).astype(np.float64)
-    return _grown(boxes, found[:, 4].astype(np.float64))
+    return _add_margin(boxes, detections[:, 4].astype(np.float64))
 
 
-def _grown(boxes: Boxes, scores: Boxes) -> Boxes:
+def _add_margin(boxes: Boxes, scores: Boxes) -> Boxes:
     margin = MARGIN * sizes(boxes)
     return np.concatenate([boxes[:, :2] - margin, boxes[:, 2:] + margin, scores[:, None]], axis=1)

@@ -1,4 +1,4 @@
-"""What the colours of landmarks mean: confidence, source or facial region."""
+"""Colours of landmarks by confidence, source or facial region."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ ColourMode = Literal["confidence", "source", "region"]
 COLOUR_MODES: tuple[ColourMode, ...] = get_args(ColourMode)
 DEFAULT_MODE: ColourMode = "confidence"
 COLOUR_BY = "colour_by"
-"""The key under which a layer's metadata say how it is coloured."""
+"""Key of a layer's metadata for its `ColourMode`."""
 
-# Okabe and Ito's colours (2008), which stay distinguishable without red-green or blue-yellow vision
+# colours of Okabe and Ito (2008), distinguishable with any form of colour blindness
 SOURCE_COLOURS = {
     "none": "#404040",
     "pfld": "#56b4e9",
@@ -28,7 +28,7 @@ SOURCE_COLOURS = {
     "carried": "#009e73",
     "manual": "#d55e00",
 }
-SOURCE_WORDS = {"none": "none", "pfld": "PFLD", "clnf": "CLNF", "carried": "carried", "manual": "by hand"}
+SOURCE_WORDS = {"none": "none", "pfld": "PFLD", "clnf": "CLNF", "carried": "carried", "manual": "manual"}
 PART_COLOURS = {"jaw": "#56b4e9", "brows": "#d55e00", "nose": "#009e73", "eyes": "#f0e442", "lips": "#cc79a7"}
 PARTS: dict[str, tuple[str, ...]] = {
     "jaw": ("jaw",),
@@ -37,7 +37,7 @@ PARTS: dict[str, tuple[str, ...]] = {
     "eyes": ("right eye", "left eye"),
     "lips": ("outer lip", "inner lip"),
 }
-"""The regions of `ibug.REGIONS` that share a colour."""
+"""Groups of `ibug.REGIONS` with a common colour."""
 
 CONFIDENCE_STEPS = 256
 
@@ -69,7 +69,7 @@ _PART = _part_table()
 def landmark_colours(
     by: ColourMode, confidence: npt.NDArray[Any], source: npt.NDArray[Any], landmark: npt.NDArray[Any]
 ) -> Floats:
-    """Return RGBA, (N, 4) float32, 0 to 1, by `confidence`, `source` or `landmark`, (N,)."""
+    """Return RGBA colours, (N, 4) float32, 0 to 1, from `confidence`, `source` or `landmark`, (N,)."""
     if by == "source":
         return np.asarray(np.take(_SOURCE, source, axis=0, mode="clip"))
     if by == "region":
@@ -82,28 +82,28 @@ def landmark_colours(
 
 
 def mode_of(layer: Any) -> ColourMode:
-    """Return how a layer of landmarks is coloured."""
+    """Return the colour mode of a layer of landmarks."""
     by = layer.metadata.get(COLOUR_BY, DEFAULT_MODE)
     return by if by in COLOUR_MODES else DEFAULT_MODE
 
 
 @dataclass(frozen=True, slots=True)
 class LegendEntry:
-    """A line of a legend."""
+    """Entry of a legend."""
 
-    label: str  # what the colour means
+    label: str
     colour: str  # ``#rrggbb``
 
 
 def legend_of(by: ColourMode, n_steps: int = 5) -> list[LegendEntry]:
-    """Return what the colours of a mode mean, in order."""
+    """Return the legend of a colour mode."""
     if by == "source":
         return [LegendEntry(SOURCE_WORDS[name], SOURCE_COLOURS[name]) for name in SOURCES[1:]]
     if by == "region":
         return [LegendEntry(part, colour) for part, colour in PART_COLOURS.items()]
     levels = np.linspace(0, 1, n_steps)
-    none = np.zeros(n_steps, np.uint8)
-    shades = np.rint(landmark_colours(by, levels, none, none)[:, :3] * 255).astype(np.uint8)
+    unused = np.zeros(n_steps, np.uint8)
+    shades = np.rint(landmark_colours(by, levels, unused, unused)[:, :3] * 255).astype(np.uint8)
     return [
         LegendEntry(f"{level:.2g}", "#" + bytes(shade).hex())
         for level, shade in zip(levels, shades, strict=True)

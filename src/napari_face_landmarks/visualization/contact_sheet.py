@@ -1,4 +1,4 @@
-"""Overlay videos and contact sheets: the frames of a video with their landmarks."""
+"""Overlay videos and contact sheets: frames of a video with their landmarks."""
 
 from __future__ import annotations
 
@@ -25,16 +25,16 @@ from napari_face_landmarks.visualization.colours import ColourMode, landmark_col
 
 @dataclass(frozen=True, slots=True)
 class OverlayStyle:
-    """How landmarks are drawn.
+    """Style of an overlay.
 
     Attributes
     ----------
     colour_by : {"confidence", "source", "region"}
-        What the colours show.
+        Property shown by colour.
     outlines : bool
-        Whether the landmarks of a facial region are joined by lines.
+        Whether the landmarks of a facial region are connected by lines.
     legend : bool
-        Whether the meaning of the colours is written on the picture.
+        Whether a legend of the colours is drawn.
     """
 
     colour_by: ColourMode = "confidence"
@@ -50,7 +50,7 @@ def overlay_frames(
         return
     with video_files.opened(source, tracks) as frames:
         for row, frame in video_files.tracked_frames(frames, tracks):
-            yield _drawn(frame, tracks, row, style or OverlayStyle())
+            yield _draw(frame, tracks, row, style or OverlayStyle())
 
 
 def write_overlay(
@@ -62,7 +62,7 @@ def write_overlay(
 ) -> None:
     """Write a video of the tracked frames with the landmarks drawn on them (see `draw_landmarks`).
 
-    It has the sound, the time stamps and the pixel aspect ratio of the source.
+    Sound, time stamps and pixel aspect ratio are those of the source.
 
     Parameters
     ----------
@@ -132,7 +132,7 @@ def contact_sheet(
     Raises
     ------
     ResultError
-        If there is no frame to show, `path` is `source` itself, or the file cannot be written, or a number is
+        If there is no frame to show, `path` is `source` itself, the file cannot be written, or a number is
         less than 1.
     VideoError
         If `source` cannot be read.
@@ -145,12 +145,11 @@ def contact_sheet(
     rows = np.unique(np.linspace(0, n_frames - 1, min(n_pictures, n_frames)).round().astype(int))
     with video_files.opened(source, tracks) as frames:
         style = style or OverlayStyle()
-        styles = [
-            style,
-            *[dataclasses.replace(style, legend=False)] * (len(rows) - 1),
-        ]  # one legend is enough
-        drawn = (_cell(frames, tracks, int(row), width, each) for row, each in zip(rows, styles, strict=True))
-        cells = list(video_files.counted(drawn, len(rows), progress))
+        no_legend = dataclasses.replace(style, legend=False)
+        images = (
+            _cell(frames, tracks, int(row), width, no_legend if k else style) for k, row in enumerate(rows)
+        )
+        cells = list(video_files.counted(images, len(rows), progress))
     sheet = _tile(cells, min(columns, len(cells)))
     done, encoded = cv2.imencode(".png", np.ascontiguousarray(sheet[:, :, ::-1]))
     if not done:
@@ -163,27 +162,24 @@ def _cell(source: Any, tracks: Tracks, row: int, width: int, style: OverlayStyle
     frame = np.asarray(source[int(tracks.frame_indices[row])])
     check_size(frame.shape[:2], tracks)
     height = width * frame.shape[0] / (frame.shape[1] * float(tracks.meta.get(PIXEL_ASPECT, 1.0)))
-    return _drawn(frame, tracks, row, style, (width, max(1, round(height))))
+    return _draw(frame, tracks, row, style, (width, max(1, round(height))))
 
 
-def _drawn(
-    frame: Any, tracks: Tracks, row: int, style: OverlayStyle, shape: tuple[int, int] | None = None
+def _draw(
+    frame: Any, tracks: Tracks, row: int, style: OverlayStyle, size: tuple[int, int] | None = None
 ) -> npt.NDArray[np.uint8]:
-    """Return a frame with its landmarks, resized to a width and a height where these are given."""
+    """Return a frame with its landmarks, resized to `size` (width, height) if given."""
     rgb = to_rgb8(frame, f"Frame {tracks.frame_indices[row]}", recorded_pixel_range(tracks))
     landmarks = np.asarray(tracks.landmarks[row], dtype=np.float64)
     height, width = rgb.shape[:2]
-    if shape is not None and shape != (width, height):
-        method = cv2.INTER_AREA if shape[0] < width else cv2.INTER_CUBIC
-        rgb = np.asarray(cv2.resize(rgb, shape, interpolation=method), dtype=np.uint8)
-        landmarks = (landmarks + 0.5) * (shape[0] / width, shape[1] / height) - 0.5
+    if size is not None and size != (width, height):
+        method = cv2.INTER_AREA if size[0] < width else cv2.INTER_CUBIC
+        rgb = np.asarray(cv2.resize(rgb, size, interpolation=method), dtype=np.uint8)
+        landmarks = (landmarks + 0.5) * (size[0] / width, size[1] / height) - 0.5
     confidence, source = tracks.confidence[row], tracks.source[row]
-    of_points = (
-        confidence.ravel(),
-        np.repeat(source, N_LANDMARKS),
-        np.tile(np.arange(N_LANDMARKS), len(source)),
-    )
-    colours = np.rint(255 * landmark_colours(style.colour_by, *of_points)[:, :3]).astype(np.uint8)
+    sources, indices = np.repeat(source, N_LANDMARKS), np.tile(np.arange(N_LANDMARKS), len(source))
+    rgba = landmark_colours(style.colour_by, confidence.ravel(), sources, indices)
+    colours = np.rint(255 * rgba[:, :3]).astype(np.uint8)
     canvas = overlay.draw_landmarks(rgb, landmarks, confidence, source, colours, style.outlines)
     index, seconds = int(tracks.frame_indices[row]), float(tracks.timestamps[row])
     overlay.draw_caption(canvas, overlay.describe_frame(index, source, confidence, seconds))

@@ -1,4 +1,4 @@
-"""Overviews of a run: a figure of confidence, pose and movement over time, and a summary in HTML."""
+"""Overviews of a run: figure of confidence, pose and movement over time, summary in HTML."""
 
 from __future__ import annotations
 
@@ -24,21 +24,21 @@ SIZE = (9.0, 6.5)  # inches
 
 
 def mean_confidence(tracks: Tracks) -> npt.NDArray[np.float64]:
-    """Return the mean confidence of each face, (T, F) float64, 0 to 1; NaN where there is no face."""
+    """Return the mean confidence of each face, (T, F) float64, 0 to 1; NaN for absent faces."""
     mean = tracks.confidence.mean(axis=-1, dtype=np.float64)
     return np.where(tracks.present, mean, np.nan)
 
 
 def movement_of(tracks: Tracks) -> npt.NDArray[np.float64]:
-    """Return the mean movement of each face since the previous frame, (T, F) px; NaN if not on both."""
-    moved = np.full(tracks.source.shape, np.nan)
+    """Return the mean movement of each face per frame, (T, F) px; NaN unless present on both frames."""
+    movement = np.full(tracks.source.shape, np.nan)
     steps = np.linalg.norm(np.diff(tracks.landmarks.astype(np.float64), axis=0), axis=-1)
     known = np.isfinite(steps)
     count = known.sum(axis=-1)
     total = np.where(known, steps, 0).sum(axis=-1)
     gap = np.maximum(np.diff(tracks.frame_indices), 1)[:, np.newaxis]
-    moved[1:] = np.where(count > 0, total / np.maximum(count, 1) / gap, np.nan)
-    return moved
+    movement[1:] = np.where(count > 0, total / np.maximum(count, 1) / gap, np.nan)
+    return movement
 
 
 def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
@@ -64,7 +64,7 @@ def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
     figures = optional("matplotlib.figure", "A plot")
     # without pyplot, no figure stays open and no GUI backend is loaded
     figure: matplotlib.figure.Figure = figures.Figure(figsize=SIZE, layout="constrained")
-    above, middle, below = figure.subplots(3, 1, sharex=True)
+    top, middle, bottom = figure.subplots(3, 1, sharex=True)
     seconds = seconds_of(tracks)
     time = tracks.frame_indices if seconds is None else seconds
     confidence, movement = mean_confidence(tracks), movement_of(tracks)
@@ -73,24 +73,24 @@ def plot_tracks(tracks: Tracks) -> matplotlib.figure.Figure:
     for face in shown:
         colour = f"C{face % 10}"
         label = names[face]
-        above.plot(time, confidence[:, face], color=colour, lw=1, label=label)
+        top.plot(time, confidence[:, face], color=colour, lw=1, label=label)
         for angle, style in enumerate(STYLES):
             rotation = np.degrees(tracks.pose[:, face, 1 + angle].astype(np.float64))
             name = ANGLES[angle] if len(shown) == 1 else f"{ANGLES[angle]}, {label}"
             middle.plot(time, rotation, style, color=colour, lw=1, label=name)
-        below.plot(time, movement[:, face], color=colour, lw=1)
+        bottom.plot(time, movement[:, face], color=colour, lw=1)
     for k, (code, name) in enumerate(MARKS.items()):
-        at = (tracks.source == code).any(axis=1)
-        if at.any():
-            where = np.full(int(at.sum()), -0.04 - 0.05 * k)
-            above.plot(time[at], where, "|", ms=4, color="0.35" if k == 0 else f"C{6 + k}", label=name)
-    above.axhline(LOW_CONFIDENCE, color="0.7", lw=0.8)
-    above.set_ylim(-0.2, 1.02)
-    above.set_ylabel("confidence")
+        mask = (tracks.source == code).any(axis=1)
+        if mask.any():
+            heights = np.full(int(mask.sum()), -0.04 - 0.05 * k)
+            top.plot(time[mask], heights, "|", ms=4, color="0.35" if k == 0 else f"C{6 + k}", label=name)
+    top.axhline(LOW_CONFIDENCE, color="0.7", lw=0.8)
+    top.set_ylim(-0.2, 1.02)
+    top.set_ylabel("confidence")
     middle.set_ylabel("head pose (degrees)")
-    below.set_ylabel("movement (px per frame)")
-    below.set_xlabel("frame" if seconds is None else "time (s)")
-    for axes in (above, middle):
+    bottom.set_ylabel("movement (px per frame)")
+    bottom.set_xlabel("frame" if seconds is None else "time (s)")
+    for axes in (top, middle):
         if axes.get_legend_handles_labels()[0]:
             axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize="small", frameon=False)
     return figure
@@ -109,8 +109,8 @@ def summary_as_html(tracks: Tracks) -> str:
     if present.any():
         low = int((confidence[present] < LOW_CONFIDENCE).sum())
         rows.append(("mean confidence", f"{np.nanmean(confidence):.2f}, low on {low}"))
-        found = ", ".join(f"{int((tracks.source == code).sum())} {name}" for code, name in MARKS.items())
-        rows.append(("of these", found))
+        counts = ", ".join(f"{int((tracks.source == code).sum())} {name}" for code, name in MARKS.items())
+        rows.append(("of these", counts))
     rows += [("models", str(tracks.meta[MODELS]))] if tracks.meta.get(MODELS) else []
     rows += [("warning", text) for text in tracks.warnings]
     cells = "".join(f"<tr><th>{escape(name)}</th><td>{escape(value)}</td></tr>" for name, value in rows)

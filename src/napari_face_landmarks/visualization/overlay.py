@@ -1,4 +1,4 @@
-"""Landmarks drawn on images: an outline per region, coloured by confidence, with a marker per source."""
+"""Drawing of landmarks on images: outlines of regions, colours of confidence, markers of sources."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from napari_face_landmarks.data.fields import SOURCES
 from napari_face_landmarks.ibug import OUTLINES
 from napari_face_landmarks.opencv import cv2
 
-SUBPIXEL_BITS = 4  # OpenCV draws at 1/16 px
+SUBPIXEL_BITS = 4  # OpenCV draws with a resolution of 1/16 px
 DARK = (20, 20, 20)
 LIGHT = (240, 240, 240)
 _SEGMENTS = [(int(a), int(b)) for outline in OUTLINES for a, b in pairwise(outline)]
 EDGE_OPACITY = 0.5  # of the dark edges around lines and points
 
-# viridis: dark blue is 0, yellow is 1; perceptually uniform and safe for colour blindness
+# viridis from dark blue (0) to yellow (1): perceptually uniform and safe for colour blindness
 _VIRIDIS = np.ascontiguousarray(
     cv2.applyColorMap(np.arange(256, dtype=np.uint8)[:, None], cv2.COLORMAP_VIRIDIS)[:, 0, ::-1]
 )
@@ -47,7 +47,7 @@ def draw_landmarks(
     Parameters
     ----------
     rgb : ndarray, (H, W, 3), uint8
-        The frame; it is not changed.
+        The frame; not modified.
     landmarks : ndarray, (F, 68, 2) or (68, 2)
         Pixels, x then y; landmarks that are not finite are omitted.
     confidence : ndarray, (F, 68) or (68,), optional
@@ -55,9 +55,9 @@ def draw_landmarks(
     source : ndarray of uint8, (F,) or (), optional
         Index into `tracking.SOURCES`. Default: "pfld".
     colours : ndarray, (F, 68, 3) or (68, 3), uint8, optional
-        RGB of each landmark. Default: of its confidence.
+        RGB of each landmark. Default: from its confidence.
     outlines : bool
-        Whether the landmarks of a facial region are joined by lines.
+        Whether the landmarks of a facial region are connected by lines.
 
     Returns
     -------
@@ -84,25 +84,25 @@ def _draw_face(
     lines: list[tuple[int, int]],
     source: str,
 ) -> None:
-    farthest = 4 * max(canvas.shape)  # OpenCV's fixed-point coordinates overflow beyond
-    known = (np.isfinite(points) & (np.abs(points) < farthest)).all(axis=1)
-    if not known.any():
+    limit = 4 * max(canvas.shape)  # OpenCV's fixed-point coordinates overflow beyond it
+    drawable = (np.isfinite(points) & (np.abs(points) < limit)).all(axis=1)
+    if not drawable.any():
         return
-    extent = float(np.ptp(points[known], axis=0).max())
+    extent = float(np.ptp(points[drawable], axis=0).max())
     thickness = max(1, round(extent / 250))
     radius = max(1.0, extent / 120)
-    segments = [(a, b) for a, b in lines if known[a] and known[b]]
-    sure = np.nan_to_num(confidence, nan=np.inf)
+    segments = [(a, b) for a, b in lines if drawable[a] and drawable[b]]
+    confidence = np.nan_to_num(confidence, nan=np.inf)
     edges = canvas.copy()
     for a, b in segments:
         cv2.line(edges, _fixed(points[a]), _fixed(points[b]), DARK, thickness + 2, cv2.LINE_AA, SUBPIXEL_BITS)
-    for i in np.nonzero(known)[0]:
+    for i in np.nonzero(drawable)[0]:
         _draw_point(edges, points[i], radius + 0.8, source, DARK)
     cv2.addWeighted(edges, EDGE_OPACITY, canvas, 1 - EDGE_OPACITY, 0, dst=canvas)
     for a, b in segments:
-        shade = shades[a] if sure[a] <= sure[b] else shades[b]
+        shade = shades[a] if confidence[a] <= confidence[b] else shades[b]
         cv2.line(canvas, _fixed(points[a]), _fixed(points[b]), shade, thickness, cv2.LINE_AA, SUBPIXEL_BITS)
-    for i in np.nonzero(known)[0]:
+    for i in np.nonzero(drawable)[0]:
         _draw_point(canvas, points[i], radius, source, shades[i])
 
 
@@ -125,26 +125,26 @@ def _draw_point(
 
 
 def draw_legend(canvas: npt.NDArray[np.uint8], entries: Sequence[tuple[str, str]]) -> None:
-    """Draw labels, each in its colour ``#rrggbb``, in the lower left corner of `canvas`, in place."""
+    """Draw labels in their colours ``#rrggbb`` in the lower left corner of `canvas`, in place."""
     for line, (label, colour) in enumerate(reversed(entries)):
         rgb = int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
         height = round(45 * max(0.35, min(canvas.shape[:2]) / 640))
         top = canvas.shape[0] - (line + 1) * height - height // 4
-        if top > 0:  # else the picture is too low for it
+        if top > 0:  # otherwise the image is too small for this line
             draw_caption(canvas[top:], label, rgb, min(canvas.shape[:2]))
 
 
 def draw_caption(
     canvas: npt.NDArray[np.uint8], text: str, colour: tuple[int, int, int] = LIGHT, side: int | None = None
 ) -> None:
-    """Draw a line of text in the upper left corner of `canvas` in place; its size follows `side`."""
+    """Draw a line of text in the upper left corner of `canvas`, in place; `side` sets its size."""
     size = max(0.35, (side or min(canvas.shape[:2])) / 640)
     weight = max(1, round(1.5 * size))
-    (width, height), below = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, weight)
+    (width, height), descent = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, size, weight)
     margin = max(3, height // 2)
-    text_mask = np.zeros((height + below + 2 * margin, width + 2 * margin), dtype=np.uint8)
-    place = (margin, height + margin)
-    cv2.putText(text_mask, text, place, cv2.FONT_HERSHEY_SIMPLEX, size, 255, weight, cv2.LINE_AA)
+    text_mask = np.zeros((height + descent + 2 * margin, width + 2 * margin), dtype=np.uint8)
+    origin = (margin, height + margin)
+    cv2.putText(text_mask, text, origin, cv2.FONT_HERSHEY_SIMPLEX, size, 255, weight, cv2.LINE_AA)
     corner = canvas[: text_mask.shape[0], : text_mask.shape[1]]
     text_mask = text_mask[: corner.shape[0], : corner.shape[1]]
     edges = cv2.dilate(text_mask, np.ones((3, 3), dtype=np.uint8))
@@ -156,7 +156,7 @@ def draw_caption(
 def describe_frame(
     frame: int, source: npt.NDArray[Any], confidence: npt.NDArray[Any], seconds: float = float("nan")
 ) -> str:
-    """Return the caption of a frame: its index, time, and source and confidence, (F, 68), of each face."""
+    """Return the caption of a frame: index, time, and source and mean confidence (F, 68) of each face."""
     time = f", {seconds:.2f} s" if np.isfinite(seconds) else ""
     faces = [
         f"{SOURCES[int(code)]} {float(np.nanmean(of_face)):.2f}"

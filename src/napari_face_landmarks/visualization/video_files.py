@@ -1,4 +1,4 @@
-"""Videos that are made from another video and its tracks: what they share."""
+"""Functions shared by the writers of videos that are made from a video and its tracks."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ Progress = Callable[[int, int | None], None]
 
 @contextlib.contextmanager
 def opened(source: Any, tracks: Tracks) -> Iterator[Any]:
-    """Yield the opened source of frames; raise an `ImageError` if it has fewer frames than the tracks."""
+    """Open a source of frames; raise an `ImageError` if it has fewer frames than the tracks."""
     with contextlib.ExitStack() as stack:
         is_path = isinstance(source, (str, os.PathLike))
         frames = stack.enter_context(open_video(source, recorded_stream(tracks))) if is_path else source
@@ -36,19 +36,19 @@ def check_output(path: str | os.PathLike[str], source: Any, tracks: Tracks) -> N
         raise ResultError(
             f"{os.fspath(path)} cannot be written: the result has no frames; track at least one."
         )
-    read = path_of(source)
-    if read is not None and same_file(path, read):
+    source_path = path_of(source)
+    if source_path is not None and same_file(path, source_path):
         raise ResultError(f"{os.fspath(path)} is the video itself: give another name for the output.")
 
 
 def path_of(source: Any) -> str | os.PathLike[str] | None:
-    """Return the file that frames are read from; None where there is none."""
-    read = source.info.path if isinstance(source, Video) else source
-    return read if isinstance(read, (str, os.PathLike)) else None
+    """Return the path of a source of frames; None for arrays."""
+    path = source.info.path if isinstance(source, Video) else source
+    return path if isinstance(path, (str, os.PathLike)) else None
 
 
 def tracked_frames(frames: Any, tracks: Tracks) -> Iterator[tuple[int, npt.NDArray[Any]]]:
-    """Yield the rows of tracks, in the order of the frames, each with its frame of an opened source."""
+    """Yield each row of the tracks with its frame of an opened source."""
     start, stop = int(tracks.frame_indices[0]), int(tracks.frame_indices[-1]) + 1
     row_of = {int(index): row for row, index in enumerate(tracks.frame_indices)}
     for index, frame in enumerate(read_frames(frames, start, stop), start=start):
@@ -58,7 +58,7 @@ def tracked_frames(frames: Any, tracks: Tracks) -> Iterator[tuple[int, npt.NDArr
 
 
 def frame_rate(tracks: Tracks) -> float:
-    """Return the frame rate for a video of the tracked frames, or 25 if it is unknown."""
+    """Return the frame rate for a video of the tracked frames; 25 if unknown."""
     return float(np.clip((frame_rate_of(tracks) or 25.0) / tracks.meta.get(EVERY, 1), 0.1, 1000))
 
 
@@ -70,14 +70,14 @@ def write_from(
     fps: float,
     pixel_aspect: float = 1.0,
 ) -> None:
-    """Write frames with the sound of the video that they were made from."""
+    """Write frames with the sound of their source; at a constant `fps` if `times` are not valid."""
     seconds, file = np.asarray(times, dtype=np.float64), path_of(source)
-    even = not np.isfinite(seconds).all() or bool((np.diff(seconds) <= 0).any())
+    valid = np.isfinite(seconds).all() and bool((np.diff(seconds) > 0).all())
     write_video(
         path,
         frames,
         fps=fps,
-        timestamps=None if even else seconds.tolist(),
+        timestamps=seconds.tolist() if valid else None,
         sound=None if file is None or image_paths(file) else file,
         pixel_aspect=pixel_aspect,
     )
@@ -86,7 +86,7 @@ def write_from(
 def counted(
     frames: Iterator[npt.NDArray[np.uint8]], total: int, progress: Progress | None
 ) -> Iterator[npt.NDArray[np.uint8]]:
-    """Yield frames, and report the number of those that were written and the total."""
+    """Yield frames and report progress: the number of frames consumed, and the total."""
     for done, frame in enumerate(frames, start=1):
         yield frame
         if progress is not None:
